@@ -10,6 +10,7 @@ import pytest
 from synthetic.live_rows import MIB, cgroup, rows
 
 from tracer.live import tally as of_tally
+from tracer.live.alarm import Alarm
 from tracer.live.flows import BLOCKS
 from tracer.live.tally import OTHERS, Tally
 
@@ -154,3 +155,15 @@ def test_copies_by_another_thread_are_whole() -> None:
     assert reading.result() > 1
     assert not torn
     assert charged(tally)[1] == 500 * 198
+
+
+def test_alarms_of_the_countdown_are_passed_on() -> None:
+    alarms: list[Alarm] = []
+    tally = Tally(PAGE, free_swap=lambda: 0, alarmed=alarms.append)
+    tally.take("cgroups", rows("cgroups", cgroup(7)))
+    for step in range(80):
+        sizes = {"usage_bytes": (20 + step) * MIB, "anon_bytes": (20 + step) * MIB, "file_bytes": 0}
+        limits = {"limit_bytes": 100 * MIB, "effective_limit_bytes": 100 * MIB}
+        at = {"cgroup_id": 7, "source": "periodic", "time": NOW + step * 100_000_000}
+        tally.take("samples", rows("samples", at | sizes | limits))
+    assert [(alarm.reason, alarm.cgroup_id) for alarm in alarms] == [("soon", 7)]

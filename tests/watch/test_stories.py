@@ -194,6 +194,7 @@ def test_alarm_before_a_kill_becomes_the_story_of_the_kill(record: Callable[...,
     assert (told.reason, told.kills, told.container) == ("kill", 1, "web")
     assert [told.trace] == recording.traces
     assert told.trace.name.endswith("-kill-web")
+    assert recording.begun == [begun, told.trace]
 
 
 @pytest.mark.parametrize("every_s", [0.5, 2, 7])

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from tracer.live.alarm import Alarm
 from tracer.live.cgroup_states import CgroupStates
 from tracer.live.countdown import Countdown, free_swap_bytes
 from tracer.live.flows import CATEGORY_NAMES, WIDTH, Evictions, evictions_of, flows_of
@@ -100,13 +101,17 @@ class Copy:
 class Tally:
     """A follower of rows (`History.followers`), whose state is bounded by the cgroups that exist.
 
-    `page_bytes` is the machine's, `free_swap` returns its free swap in bytes. `lost` has the records that
-    each stream has lost.
+    `page_bytes` is the machine's, `free_swap` returns its free swap in bytes, and `alarmed` is called when a
+    cushion will be used up soon. `lost` has the records that each stream has lost.
     """
 
     def __init__(
-        self, page_bytes: int = mmap.PAGESIZE, free_swap: Callable[[], int] = free_swap_bytes
+        self,
+        page_bytes: int = mmap.PAGESIZE,
+        free_swap: Callable[[], int] = free_swap_bytes,
+        alarmed: Callable[[Alarm], object] = lambda _: None,
     ) -> None:
+        self._alarmed = alarmed
         self.lost: Counter[str] = Counter()
         self.page_bytes = page_bytes
         self._states = CgroupStates(_KIND, _FRESH)
@@ -282,8 +287,8 @@ class Tally:
     def _take_samples(self, rows: pa.RecordBatch) -> None:
         times = values(rows, "time")
         self._latest_ns = int(times[-1]), time.monotonic_ns()
-        for _ in self._countdown.take(rows):
-            pass  # `watch --on soon` has a countdown of its own
+        for alarm in self._countdown.take(rows):
+            self._alarmed(alarm)
         left, room, cache, _, has_limit = self._countdown.cushions_of(rows, int(times[-1]))
         cushions = np.where(has_limit[:, None], np.stack([left, room, cache], axis=1), UNKNOWN)
         ids = values(rows, "cgroup_id")

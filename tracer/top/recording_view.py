@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.live.alarm import Alarm
 from tracer.live.now import CgroupNow, Snapshots
 from tracer.live.tally import Tally
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
@@ -38,11 +39,11 @@ class RecordingView:
     def __init__(self, hierarchy: Hierarchy, directory: Path, decided: Callable[[Decision], object]) -> None:
         self._directory = directory
         self._decided = decided
-        self._tally = Tally()
+        self._tally = Tally(alarmed=self._alarmed)
         self._snapshots = Snapshots(self._tally)
         self._rows = NowRows()
         self._recent = RecentRows()
-        self._alarms = Alarms(frozenset({"limit", "soon"}))
+        self._alarms = Alarms(frozenset({"limit"}))  # the tally tells of kills that are near
         self._details = Details(self._recent, hierarchy.mount, self._file_names)
         self._history: History | None = None
         self._files: dict[int, str] = {}
@@ -62,13 +63,15 @@ class RecordingView:
         self._recent.take(table, rows, time.monotonic_ns())
         if table == "samples" and rows.num_rows:
             for alarm in self._alarms.take(rows, time.monotonic_ns()):
-                kind = SOON if alarm.reason == "soon" else LIMIT
-                name = self._name_of(alarm.cgroup_id)
-                self._decided(Decision(alarm.time_ns, kind, name, alarm.sentence))
+                self._alarmed(alarm)
         elif table == "reclaim" and rows.num_rows:
             self._failures.append((self.now_ns, failures_in(rows)))
         elif table == "cgroups":
             self._alarms.forget(ids_of_removed(rows))
+
+    def _alarmed(self, alarm: Alarm) -> None:
+        kind = SOON if alarm.reason == "soon" else LIMIT
+        self._decided(Decision(alarm.time_ns, kind, self._name_of(alarm.cgroup_id), alarm.sentence))
 
     def killed(self, kill: dict[str, Any]) -> None:
         """Take an OOM kill, a row of `oom`."""

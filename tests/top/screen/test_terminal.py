@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import termios
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +20,9 @@ from tracer.top.screen.terminal import Terminal
 
 def pressed(keys):
     terminal.write("".join(f"<{key}>" for key in keys))
+    if "f" in keys:
+        terminal.write("x" * 1_000_000)
+        print("written", file=sys.stderr, flush=True)
     if "!" in keys:
         raise ValueError("a defect")
     if "q" in keys:
@@ -85,6 +90,20 @@ def test_ctrl_c_restores_the_terminal(terminal: OnPty) -> None:
     status, _ = terminal.end()
     assert status in (1, -signal.SIGINT)
     assert_restored(terminal)
+
+
+def test_terminal_that_takes_nothing_holds_the_view_up_once_and_is_drawn_anew(terminal: OnPty) -> None:
+    terminal.send(b"f")
+    assert terminal.child.stderr is not None
+    assert terminal.child.stderr.readline() == b"written\n", "nobody has read"
+    end_s = time.monotonic() + WITHIN_S
+    while b"<80x24>" not in terminal.read:
+        terminal.send(b"a")  # the next frame
+        assert time.monotonic() < end_s
+        while select.select([terminal.master], [], [], 0.1)[0]:
+            terminal.read += os.read(terminal.master, 1 << 16)
+    assert terminal.read.count(b"x") < 1_000_000
+    assert not terminal.modes[0] & termios.IXON
 
 
 def test_new_size_is_reported(terminal: OnPty) -> None:

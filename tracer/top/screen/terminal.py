@@ -35,8 +35,8 @@ class Terminal:
     functions. `resized` is called when the screen has another size or must be drawn anew, as after Ctrl-Z and
     `fg`. `lost` is called when the terminal is gone.
 
-    Ctrl-C, Ctrl-Z and Ctrl-S remain signals and flow control of the terminal; Ctrl-\\ is off, which would end
-    the process without a restored terminal.
+    Ctrl-C and Ctrl-Z remain signals. Ctrl-\\ is off, which would end the process without a restored terminal,
+    and Ctrl-S, which would stop the screen for no visible reason.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class Terminal:
         output_fd: int = 1,
     ) -> None:
         self._pressed, self._resized, self._lost = pressed, resized, lost
-        self._in, self._out = input_fd, output_fd
+        self._in, self._out = input_fd, _without_waiting(output_fd)
         self._keys = KeyInput()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._handlers: dict[int, Any] = {}
         self._modes: list[Any] | None = None
-        self._is_on = False
+        self._is_on = self._is_stalled = False
 
     def __enter__(self) -> Self:
         self._modes = termios.tcgetattr(self._in)
@@ -74,8 +74,8 @@ class Terminal:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         atexit.unregister(self.leave)
-        os.close(self._woken)
-        os.close(self._wake)
+        for descriptor in (self._woken, self._wake, self._out):
+            os.close(descriptor)
 
     @property
     def inputs(self) -> Mapping[int, Callable[[], object]]:
@@ -92,14 +92,21 @@ class Terminal:
         return Size(columns or 80, lines or 24)
 
     def write(self, text: str) -> None:
-        """Write to the screen, in UTF-8. A terminal that takes nothing for a second gets no more of it: the
-        recording must go on."""
+        """Write to the screen, in UTF-8.
+
+        The recording must go on: what a terminal does not take within a second is discarded, and what comes
+        later as well until it takes something again. Then `resized` is called.
+        """
         left = memoryview(text.encode("utf-8", "replace"))
         poll = select.poll()
         poll.register(self._out, select.POLLOUT)
         while left and self._is_on:
-            if not poll.poll(_WRITE_WAIT_MS):
+            if not poll.poll(0 if self._is_stalled else _WRITE_WAIT_MS):
+                self._is_stalled = True
                 return
+            if self._is_stalled:
+                self._is_stalled = False
+                self._signalled(0, None)  # what the screen shows is not known
             try:
                 left = left[os.write(self._out, left[:4096]) :]
             except BlockingIOError:
@@ -117,6 +124,7 @@ class Terminal:
     def _enter(self) -> None:
         assert self._modes is not None
         modes = [*self._modes[:_CC], [*self._modes[_CC]]]
+        modes[tty.IFLAG] &= ~termios.IXON
         modes[tty.LFLAG] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN)
         modes[_CC][termios.VMIN], modes[_CC][termios.VTIME] = 1, 0
         modes[_CC][termios.VQUIT] = _DISABLED
@@ -187,3 +195,15 @@ class Terminal:
                 keys += self._keys.flush()
         if keys:
             self._pressed(keys)
+
+
+def _without_waiting(output_fd: int) -> int:
+    """Return a descriptor of the same terminal to which writes do not wait.
+
+    It is opened anew: the flag O_NONBLOCK of `output_fd` is that of other processes as well. If that is not
+    possible, as without a /dev, writes may wait for a terminal that takes nothing.
+    """
+    try:
+        return os.open(os.ttyname(output_fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return os.dup(output_fd)
