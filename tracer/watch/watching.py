@@ -60,7 +60,7 @@ _STEP_INTERVAL_S: Final = 0.1
 _LEAST_HISTORY_BYTES: Final = 2 << 20
 _MUCH: Final = 0.75
 """The share of `--max-memory` from which on code is dropped; minor faults map again what is needed."""
-_SPARE_BYTES: Final = 8 << 20
+_SPARE_BYTES: Final = 12 << 20
 """Memory that thinning and a new trace need for a moment."""
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
