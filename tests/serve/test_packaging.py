@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client import CollectorRegistry, generate_latest
+from support.scraping.serve_parts import Parts
+from synthetic.live_rows import cgroup
 
 from tracer.cli.verbs.printed import alerts, dashboard
 from tracer.metric_families import FAMILIES
@@ -64,11 +67,29 @@ def test_verb_prints_the_file(verb: Any, name: str) -> None:
     assert CliRunner().invoke(verb.command).stdout == text_of(name)
 
 
-def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def promtool() -> str:
+    """Return the path of promtool, or skip the test."""
+    program = shutil.which("promtool")
+    if program is None:
         pytest.skip("there is no promtool here")
+    return program
+
+
+def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
     rules = tmp_path / "alerts.yml"
     rules.write_text(text_of("alerts.yml"))
-    checked = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, check=False)
+    command = [promtool(), "check", "rules", str(rules)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_promtool_finds_nothing_to_say_of_the_metrics() -> None:
+    parts = Parts(cgroup(1), cgroup(3, 1, container="web", container_id="4f"))
+    parts.sample(3, 7, 10, psi_some_total_us=1, workingset_refault_file=1)
+    parts.kills.kill({"kill_id": 1, "limit_owner_cgroup_id": 3, "cgroup_id": 3})
+    parts.kills.explain([(1, "shmem")], None)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(parts.collector)
+    command = [promtool(), "check", "metrics"]
+    checked = subprocess.run(command, input=generate_latest(registry), capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")

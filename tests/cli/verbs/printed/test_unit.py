@@ -80,6 +80,7 @@ def test_relative_directory_of_out_is_refused() -> None:
 def test_network_is_closed_unless_an_argument_needs_it() -> None:
     assert "\nPrivateNetwork=yes\n" in run("--", "--on", "soon").stdout
     assert "PrivateNetwork=" not in run("--", "--exec", "/bin/x").stdout
+    assert "PrivateNetwork=" not in run("--", "--serve", "127.0.0.1:9755").stdout
 
 
 @pytest.mark.usefixtures("program")
