@@ -12,7 +12,7 @@ MINUTES ?= 30
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures demo test test-vm fuzz soak lint bench headers pictures clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures demo test test-vm fuzz soak lint bench headers pictures frames clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -23,6 +23,7 @@ help:
 	echo 'make bench     measure what tracing and reading cost here, in 20 minutes (ARGS=--quick: in three)'
 	echo 'make headers   write bpf/events.h and bpf/categories.h again, after a change in tracer/'
 	echo 'make pictures  draw the pictures of the documents again, from the recorded example and from the code'
+	echo 'make frames    draw the frames of docs/examples/top.md again, with root, from live kills in a terminal'
 	echo 'make clean     remove what make made, but no trace that you recorded'
 	echo
 	echo 'PYTHON=...     the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
@@ -101,9 +102,9 @@ packages-bench: packages
 	{ $(call install_missing,$$perf)
 	} || true
 
-# A browser shows the page of `report` for its pictures.
+# A browser shows the page of `report` for its pictures, tmux the frames of `top`.
 packages-pictures: packages
-	@$(call install_missing,chromium fonts-noto-core)
+	@$(call install_missing,chromium fonts-noto-core tmux)
 
 # The venv. BCC comes from the distribution's folder by our own loader, whatever interpreter this is.
 
@@ -179,6 +180,9 @@ pictures: packages-pictures setup
 	$(VENV)/bin/python docs/notebook.py
 	$(VENV)/bin/python docs/screenshots.py traces/page-cache
 	$(VENV)/bin/python docs/rooms.py
+
+frames: packages-pictures setup
+	$(VENV)/bin/python docs/frames.py
 
 clean:
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis traces/demo traces/demo.html

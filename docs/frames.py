@@ -1,4 +1,4 @@
-"""Draw the frames of docs/examples/top.md again: `sudo .venv/bin/python docs/frames.py`.
+"""Draw the frames of docs/examples/top.md again: `make frames`.
 
 It needs root, BPF and tmux, whose terminal is real. Two programs run in cgroups of their own: `db` reads a
 file that is larger than its limit, and `web` grows until it is killed. What `top` shows of them replaces the

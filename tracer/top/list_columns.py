@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer.top.live_row import LiveRow
-from tracer.top.short_numbers import short_percent, short_size, short_time
+from tracer.top.short_numbers import NONE, short_percent, short_size, short_time
 
 NAME: Final = "name"
 USAGE: Final = "usage"
@@ -61,7 +61,11 @@ COLUMNS: Final = (
     ),
     _size("held", "HELD", 6, 76, "usage without page cache: what reclaim cannot drop"),
     _size("cache", "CACHE", 6, 76, "page cache, which can be dropped; dirty pages after writeback"),
-    _size("cushion", "CUSHION", 7, 132, "what can still be charged before a kill"),
+    Column(
+        "cushion", "CUSHION", 7, 132, "what can still be charged before a kill; -: no limit",
+        lambda row: row.cushion_bytes,
+        lambda row: NONE if row.limit_bytes is None else short_size(row.cushion_bytes), is_ascending=True,
+    ),
     _size("swap", "SWAP", 6, 142, "swap that it uses"),
     _size("charge", "CHRG/s", 6, 80, "memory charged in a second that stayed for 10 ms"),
     _size("add", "ADD/s", 6, 110, "page cache added in a second"),
