@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +121,29 @@ def test_machine_has_its_memory_and_the_cost_since_the_last_frame(recorded: Reco
     assert machine.total_bytes and machine.available_bytes and machine.own_bytes
     assert machine.own_percent is not None
     assert 0 < machine.available_bytes < machine.total_bytes
+
+
+def test_view_of_rows_does_not_load_pandas() -> None:
+    """It would take 50 MiB of the 120 that the view may have."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import subprocess
+import sys
+from pathlib import Path
+from synthetic.live_rows import cgroup, rows
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
+import tracer.top.live_view
+from tracer.top.recording_view import RecordingView
+
+view = RecordingView(Hierarchy(2, Path("/nowhere"), "/"), Path("traces"), print)
+view.follow("cgroups", rows("cgroups", cgroup(2)))
+view.follow("samples", rows("samples", {{"cgroup_id": 2, "source": "periodic", "time": 7}}))
+for category in ("anon", "file"):
+    view.follow("charge", rows("charge", {{"cgroup_id": 2, "category": category, "bytes": 4096}}))
+(row,) = view.take()
+assert view.sheets(2)
+sys.exit("pandas" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)
+    assert ended.returncode == 0

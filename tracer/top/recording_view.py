@@ -28,6 +28,9 @@ from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.finishing import Finished
 
 _MOST_FILE_NAMES: Final = 2000
+_SUMMED: Final = ("charge", "pagecache", "reclaim", "stalls", "oom")
+"""Tables of which only sums are shown."""
+_MOST_WAITING: Final = 64
 
 
 class RecordingView:
@@ -48,6 +51,7 @@ class RecordingView:
         self._history: History | None = None
         self._files: dict[int, str] = {}
         self._now: dict[int, CgroupNow] = {}
+        self._waiting: dict[str, list[pa.RecordBatch]] = {table: [] for table in _SUMMED}
         self._failures: list[tuple[int, Counter[int]]] = []
         self._taken_s = self._measured_s = self._cpu_s = 0.0
 
@@ -59,8 +63,12 @@ class RecordingView:
 
     def follow(self, table: str, rows: pa.RecordBatch) -> None:
         """Take a batch of rows of any table."""
-        self._tally.take(table, rows)
-        self._recent.take(table, rows, time.monotonic_ns())
+        if table in _SUMMED:
+            self._waiting[table].append(rows)
+            if len(self._waiting[table]) > _MOST_WAITING:
+                self._sum_waiting()
+        else:
+            self._tally.take(table, rows)
         if table == "samples" and rows.num_rows:
             for alarm in self._alarms.take(rows, time.monotonic_ns()):
                 self._alarmed(alarm)
@@ -106,6 +114,7 @@ class RecordingView:
 
     def take(self) -> tuple[LiveRow, ...]:
         """Return the cgroups as they are now, and tell which reclaim freed nothing since the last call."""
+        self._sum_waiting()
         snapshot = self._snapshots.take(self.now_ns)
         now_s = time.monotonic()
         self._tell_of_failures()
@@ -119,6 +128,7 @@ class RecordingView:
         now = self._now.get(cgroup_id)
         if now is None:
             return ()
+        self._sum_waiting()
         top = now.path.rstrip("/") + "/"
         below = [now, *(one for one in self._now.values() if one.path.startswith(top) and one is not now)]
         return self._details.sheets(now, below, time.monotonic_ns())
@@ -139,6 +149,16 @@ class RecordingView:
             own_bytes=own_memory.resident_bytes(),
             own_percent=None if is_first else 100 * spent_s / elapsed_s,
         )
+
+    def _sum_waiting(self) -> None:
+        """Add the rows that wait to the sums: all at once, as each batch costs as much as many rows."""
+        for table, batches in self._waiting.items():
+            if batches:
+                joined = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+                batches.clear()
+                for rows in joined.to_batches():
+                    self._tally.take(table, rows)
+                    self._recent.take(table, rows, time.monotonic_ns())
 
     def _tell_of_failures(self) -> None:
         """Tell which cgroups' reclaim freed nothing since the last call."""
