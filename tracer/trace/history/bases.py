@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -68,6 +68,13 @@ class _Cgroup:
     values: Int64s | None = None
     known: Bools | None = None
     read_ns: int = 0
+
+    def copy(self) -> _Cgroup:
+        """Return a copy that does not change with this one."""
+        copied = replace(self)
+        if self.values is not None and self.known is not None:  # the only arrays that are written again
+            copied.values, copied.known = self.values.copy(), self.known.copy()
+        return copied
 
     def add(self, sums: Int64s) -> None:
         """Add changes of the categories (bytes)."""
@@ -206,6 +213,14 @@ class Bases:
                 continue
             found.append((cgroup_id, *self._row(one, added.get(cgroup_id))))
         return [_batch(time_ns, *zip(*found, strict=True))] if found else []
+
+    def copy(self) -> Bases:
+        """Return a copy that takes rows, and gives rows. It cannot forget cgroups."""
+        copied = Bases()
+        copied._is_recorded, copied._links = self._is_recorded, self._links
+        copied._cgroups = {cgroup_id: one.copy() for cgroup_id, one in self._cgroups.items()}
+        copied._nameless = self._nameless.copy()
+        return copied
 
     def forget(self, before_ns: int) -> None:
         """Forget cgroups that were removed before this time (since the epoch), children before parents.

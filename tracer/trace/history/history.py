@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from itertools import takewhile
 from typing import Any, Final, cast
 
@@ -282,7 +281,7 @@ class History:
         begin_ns = min((segment.begin_ns for segment in told), default=now_ns)
         bases = self._bases
         if earlier := list(takewhile(lambda segment: segment.number < since, self._segments)):
-            bases = deepcopy(bases)
+            bases = bases.copy()
             for segment in earlier:
                 for table in ("charge", "samples"):
                     for batch in segment.read(table):
