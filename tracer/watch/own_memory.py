@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
-_MALLOC_SETTINGS: Final = {-1: 256 << 10, -3: 256 << 10, -8: 1}
+_MALLOC_SETTINGS: Final = {-1: 64 << 10, -3: 64 << 10, -8: 1}
 """M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of glibc's malloc.h."""
 _MADV_DONTNEED: Final = 4  # include/uapi/asm-generic/mman-common.h
 _libc: Final = ctypes.CDLL(None)

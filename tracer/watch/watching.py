@@ -60,7 +60,7 @@ _STEP_INTERVAL_S: Final = 0.1
 _LEAST_HISTORY_BYTES: Final = 2 << 20
 _MUCH: Final = 0.75
 """The share of `--max-memory` from which on code is dropped; minor faults map again what is needed."""
-_SPARE_BYTES: Final = 12 << 20
+_SPARE_BYTES: Final = 16 << 20
 """Memory that thinning and a new trace need for a moment."""
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
@@ -281,6 +281,7 @@ class _Watcher:
             Timer(_SAMPLE_INTERVAL_S if self._has_alarms else _READ_INTERVAL_S, pipeline.flush, awake),
             Timer(_SECOND_S, pipeline.take_counts, awake),
             Timer(_SECOND_S, pipeline.report_news, awake),
+            Timer(_SECOND_S, own_memory.trim, awake),
             Timer(_AGE_INTERVAL_S, self._age, awake),
             Timer(EVERY_S, cost.open_window, awake),
             Timer(_STEP_INTERVAL_S, cost.close_window, lambda: cost.is_measuring),
@@ -326,7 +327,7 @@ class _Watcher:
 
     def _age(self) -> None:
         self._history.age(self._now_ns())
-        own_memory.trim()
+        own_memory.trim()  # before its memory is measured
         if own_memory.resident_bytes() > self._options.most_memory_bytes * _MUCH:
             own_memory.drop_code()
         room_bytes = self._room_bytes()
