@@ -100,10 +100,11 @@ def worlds(draw: st.DrawFn, *, are_sampled: bool = False) -> World:
     for number in range(1, draw(st.integers(1, 7)) + 1):
         parent = draw(st.one_of(st.none(), st.integers(1, number - 1))) if number > 1 else None
         made, ends = (None, None) if parent is None else lives[parent]
-        created = draw(st.one_of(st.integers(made or 0, END_S), *([st.none()] if made is None else [])))
+        last_made = END_S if ends is None else ends  # nothing is made below what is gone
+        created = draw(st.one_of(st.integers(made or 0, last_made), *([st.none()] if made is None else [])))
         removed = None
         if ends is not None or draw(st.booleans()):
-            removed = draw(st.integers(created or 0, max(created or 0, ends or END_S)))
+            removed = draw(st.integers(created or 0, last_made))
         lives[number] = (created, removed)
         above = next((row["path"] for row in world.cgroups if row["cgroup_id"] == parent), "")
         world.cgroups.append(cgroup(number, parent, created, removed) | {"path": f"{above}/{number}"})
@@ -114,10 +115,7 @@ def worlds(draw: st.DrawFn, *, are_sampled: bool = False) -> World:
         own: Counter[str] = Counter()
         for _ in range(draw(st.integers(0, 6))):
             last = END_S if removed is None else removed
-            time_s, name = (
-                draw(st.integers(created or 0, max(created or 0, last))),
-                draw(st.sampled_from(SHOWN)),
-            )
+            time_s, name = draw(st.integers(created or 0, last)), draw(st.sampled_from(SHOWN))
             size = draw(sizes if removed is not None else st.integers(-1000, 1000))
             world.charges.append(charge(time_s, number, name, size))
             own[name] += size

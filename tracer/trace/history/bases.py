@@ -103,10 +103,12 @@ class _Cgroup:
         """Return whether the cgroup was not removed before this time."""
         return self.removed_ns is None or self.removed_ns >= time_ns
 
-    def holds_memory(self) -> bool:
-        """Return whether memory that only this cgroup can be charged for is left, as far as is known."""
+    def holds_memory(self, time_ns: int) -> bool:
+        """Return whether memory is left at a time that only this cgroup can be charged for, as far as is
+        known; any memory if it was removed just before."""
         level, known = self.level()
-        return bool((level[_NOT_MOVED] * known[_NOT_MOVED] > 0).any())
+        places = slice(None) if self.lives_at(time_ns - SETTLED_NS) else _NOT_MOVED
+        return bool((level[places] * known[places] > 0).any())
 
 
 class Bases:
@@ -182,12 +184,12 @@ class Bases:
     def ids(self, time_ns: int) -> set[int]:
         """Return the ids of the cgroups that belong into a trace that begins at `time_ns` (since the epoch).
 
-        Cgroups that were removed before are left out, unless some of their memory is not free yet.
+        Cgroups that were removed before are left out, unless some of their memory may not be free yet.
         """
         return {
             cgroup_id
             for cgroup_id, one in self._cgroups.items()
-            if cgroup_id not in self._nameless and (one.lives_at(time_ns) or one.holds_memory())
+            if cgroup_id not in self._nameless and (one.lives_at(time_ns) or one.holds_memory(time_ns))
         }
 
     def rows(self, time_ns: int, moved: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
@@ -234,7 +236,7 @@ class Bases:
             self._held[self._removed.popleft()] = None
         for cgroup_id in list(self._held):
             one = self._cgroups[cgroup_id]
-            if not one.children and not one.holds_memory():
+            if not one.children and not one.holds_memory(before_ns):
                 self._forget(cgroup_id, is_linked=one.created_ns is None)
         for cgroup_id in list(self._held)[: max(len(self._held) - MOST_HELD, 0)]:
             if not self._cgroups[cgroup_id].children:
