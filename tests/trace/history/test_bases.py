@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Any, Final
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic.cgroup_worlds import (
     END_S,
@@ -36,7 +36,6 @@ NOBODY: Final = TABLES["charge"].empty_table()
     asked=st.lists(st.integers(0, END_S), max_size=3),
     moved_s=st.integers(0, 5),
 )
-@settings(deadline=None)
 def test_levels_are_those_of_all_rows(
     world: World, steps: list[int], order: Any, asked: list[int], moved_s: int
 ) -> None:
@@ -228,7 +227,6 @@ def test_parent_that_is_below_its_child_is_not_believed() -> None:
     made=st.lists(st.one_of(st.none(), st.integers(0, 20)), max_size=9),
     begin=st.integers(0, 20),
 )
-@settings(deadline=None)
 def test_cgroups_made_before_a_trace_have_always_been_there(made: list[int | None], begin: int) -> None:
     rows = [cgroup(number, None, created) for number, created in enumerate(made, start=1)]
     expected = [

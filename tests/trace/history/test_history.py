@@ -223,7 +223,7 @@ def levels(trace: AnalysedTrace, ids: Sequence[int], begin_s: int) -> dict[tuple
     most_bytes=st.sampled_from([0, 4_000, 12_000, MUCH]),
     mark_at=st.one_of(st.none(), st.integers(0, 4)),
 )
-@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_levels_of_a_trace_of_the_history_are_those_of_a_trace_of_all_rows(
     world: World, steps: list[int], keep_s: int, most_bytes: int, mark_at: int | None
 ) -> None:

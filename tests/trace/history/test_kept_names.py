@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic.cgroup_worlds import S, table
 
@@ -86,7 +86,6 @@ def test_process_whose_end_was_not_seen_is_forgotten_when_another_has_its_id() -
     ),
     before_s=st.integers(0, 9),
 )
-@settings(deadline=None)
 def test_processes_of_the_history_are_kept(rows: list[tuple[int, int, int | None]], before_s: int) -> None:
     names = KeptNames()
     for row in rows:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.slowdown import SLOWDOWN
 
@@ -125,7 +125,6 @@ CUTS = st.lists(st.integers(0, 60), max_size=3)
 
 
 @given(rows=CHARGES, interval_ns=INTERVAL, cuts=CUTS)
-@settings(deadline=None)
 def test_charges_are_one_sum_with_the_last_reading(rows: Rows, interval_ns: int, cuts: list[int]) -> None:
     groups = grouped(rows, interval_ns, ("cgroup_id", "tgid", "category"))
     expected = [
@@ -139,7 +138,6 @@ def test_charges_are_one_sum_with_the_last_reading(rows: Rows, interval_ns: int,
 
 
 @given(rows=CHARGES, interval_ns=INTERVAL)
-@settings(deadline=None)
 def test_level_at_the_end_of_each_interval_is_exact(rows: Rows, interval_ns: int) -> None:
     found = thinned("charge", rows, interval_ns)
     for end_ns in range(interval_ns, 4 * SUMS_OF_FILES_NS, max(interval_ns, SUMS_OF_RUNS_NS)):
@@ -154,7 +152,6 @@ def test_level_at_the_end_of_each_interval_is_exact(rows: Rows, interval_ns: int
 
 
 @given(rows=RUNS, interval_ns=INTERVAL, cuts=CUTS)
-@settings(deadline=None)
 def test_runs_become_sums_from_the_first_to_the_last(rows: Rows, interval_ns: int, cuts: list[int]) -> None:
     found = thinned("pagecache", rows, interval_ns, cuts)
     if interval_ns < SUMS_OF_RUNS_NS:
@@ -174,7 +171,6 @@ def test_runs_become_sums_from_the_first_to_the_last(rows: Rows, interval_ns: in
 
 
 @given(rows=SAMPLES, interval_ns=INTERVAL, cuts=CUTS)
-@settings(deadline=None)
 def test_last_periodic_sample_is_kept_and_all_others(rows: Rows, interval_ns: int, cuts: list[int]) -> None:
     periodic = grouped(
         [row for row in rows if row["source"] == "periodic"], interval_ns, ("cgroup_id",)
@@ -185,7 +181,6 @@ def test_last_periodic_sample_is_kept_and_all_others(rows: Rows, interval_ns: in
 
 
 @given(rows=TASK_TIMES, interval_ns=INTERVAL)
-@settings(deadline=None)
 def test_task_time_is_one_sum_from_the_first_begin(rows: Rows, interval_ns: int) -> None:
     expected = {
         (group[-1]["time"], group[0]["cgroup_id"]): (
@@ -200,7 +195,6 @@ def test_task_time_is_one_sum_from_the_first_begin(rows: Rows, interval_ns: int)
 
 
 @given(rows=FILE_WAITS, interval_ns=INTERVAL, cuts=CUTS)
-@settings(deadline=None)
 def test_waits_of_a_file_are_one_sum_until_the_last_end(
     rows: Rows, interval_ns: int, cuts: list[int]
 ) -> None:
@@ -228,7 +222,6 @@ def test_other_tables_are_not_touched(table: str, rows_of: Callable[[str, range]
 
 
 @given(parts=st.lists(RUNS, max_size=3), interval_ns=st.sampled_from(STAGES[1:]))
-@settings(deadline=None)
 def test_summed_interval_contains_every_sum_of_all_blocks(parts: list[Rows], interval_ns: int) -> None:
     blocks = [table_of("pagecache", rows) for rows in parts]
     found = summed_rows(thin("pagecache", block, interval_ns) for block in blocks)
@@ -286,7 +279,6 @@ def test_pandas_and_compute_are_not_imported() -> None:
 
 
 @given(rows=CHARGES, interval_ns=INTERVAL, kills=st.lists(st.integers(0, 4 * SUMS_OF_FILES_NS), max_size=3))
-@settings(deadline=None)
 def test_sums_are_exact_at_each_cut(rows: Rows, interval_ns: int, kills: list[int]) -> None:
     """A cut is a kill: rows at its very moment are before it."""
     data = table_of("charge", rows)

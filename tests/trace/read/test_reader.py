@@ -77,7 +77,7 @@ def last_of_each_key(data: pa.Table, keys: tuple[str, ...], *, merged: bool) -> 
 
 
 @pytest.mark.parametrize("table", TABLES)
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_tables_from_journal_and_parquet_are_equal(
     table: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -291,7 +291,8 @@ class History:
                 ids = np.fromiter(bases.ids(begin_ns), np.int64)
                 sink.append(table, begun_at(self.names.among(table, ids), begin_ns))
             else:
-                sink.append(table, self.names.read(table))
+                for names in self.names.tables(table):
+                    sink.append(table, names)
         for batch in bases.rows(begin_ns, pa.Table.from_batches([], TABLES["charge"])):
             sink.append("samples", batch)
         for segment in told:

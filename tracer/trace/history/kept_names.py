@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -14,48 +15,57 @@ from tracer.trace.history.segment import Part
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 
 _RECENT_BYTES: Final = 512 << 10
+_MERGED_BYTES: Final = 2 << 20
+"""The rows, as columns, that are merged at once. The names of 80,000 files are 12 MiB: to read them together
+would take twice as much for a moment."""
+_MOST_ROWS_OF_KEY: Final = 2
+"""Rows that others supersede are dropped when there are more than so many for each key."""
+
 _NEVER: Final = np.iinfo(np.int64).max
 
 
 class KeptNames:
-    """Rows of the identity tables. All but the latest are compressed."""
+    """Rows of the identity tables, in the order in which they came. All but the latest are compressed."""
 
     def __init__(self) -> None:
         self._recent: dict[str, list[pa.RecordBatch]] = {table: [] for table in IDENTITY_KEYS}
         self._recent_bytes = dict.fromkeys(IDENTITY_KEYS, 0)
-        self._kept: dict[str, Part] = {}
+        self._parts: dict[str, list[Part]] = {table: [] for table in IDENTITY_KEYS}
 
     @property
     def size_bytes(self) -> int:
         """Return the memory that the rows take."""
-        return sum(self._recent_bytes.values()) + sum(len(part.content) for part in self._kept.values())
+        packed = sum(len(part.content) for parts in self._parts.values() for part in parts)
+        return packed + sum(self._recent_bytes.values())
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table, those that others supersede included."""
-        kept: int = self._kept[table].rows if table in self._kept else 0
-        return kept + sum(int(batch.num_rows) for batch in self._recent[table])
+        packed = sum(part.rows for part in self._parts[table])
+        return packed + sum(int(batch.num_rows) for batch in self._recent[table])
 
     def add(self, table: str, batch: pa.RecordBatch) -> None:
         """Add rows, of which each supersedes earlier ones with its key."""
         self._recent[table].append(batch)
         self._recent_bytes[table] += weight_bytes(batch)
-        kept = self._kept.get(table)
-        if self._recent_bytes[table] > max(_RECENT_BYTES, 0 if kept is None else kept.raw_bytes // 4):
-            self._keep(table, self.read(table))
+        if self._recent_bytes[table] > _RECENT_BYTES:
+            self._pack(table)
 
     def pack(self) -> None:
         """Compress the latest rows as well."""
         for table, recent in self._recent.items():
             if recent:
-                self._keep(table, self.read(table))
+                self._pack(table)
+
+    def tables(self, table: str) -> Iterator[pa.Table]:
+        """Yield the rows of a table, those that others supersede included, about 2 MiB at a time."""
+        for part in self._parts[table]:
+            yield part.read()
+        for batch in self._recent[table]:
+            yield pa.Table.from_batches([batch])
 
     def read(self, table: str) -> pa.Table:
         """Return the latest row of each key."""
-        kept = [self._kept[table].read()] if table in self._kept else []
-        recent = [pa.Table.from_batches([batch]) for batch in self._recent[table]]
-        if not kept + recent:
-            return pa.Table.from_batches([], TABLES[table])
-        return keep_last(pa.concat_tables([*kept, *recent]).unify_dictionaries(), table)
+        return _latest(table, list(self.tables(table)))
 
     def forget_tasks(self, before_ns: int) -> None:
         """Forget the processes that ended before a time (CLOCK_REALTIME), and those whose end was not seen
@@ -64,23 +74,66 @@ class KeptNames:
         ends = nullable_integers(data.column("exited"), _NEVER)
         is_kept = (ends >= before_ns) & (_has_its_id(data) | (ends != _NEVER))
         if not is_kept.all():
-            self._keep("tasks", take(data, np.flatnonzero(is_kept)))
+            self._keep("tasks", [take(data, np.flatnonzero(is_kept))])
 
     def retain(self, table: str, ids: npt.NDArray[np.int64]) -> None:
         """Forget the rows of a table whose id is not among these."""
-        if (kept := self.among(table, ids)).num_rows < self.count(table):
-            self._keep(table, kept)
+        parts: list[Part] = []
+        for part in self._parts[table]:
+            few = _among(table, part.read(), ids)
+            if few.num_rows == part.rows:
+                parts.append(part)
+            else:
+                self._append(table, parts, few)
+        self._parts[table] = parts
+        recent, self._recent[table] = self._recent[table], []
+        for batch in recent:
+            few = _among(table, pa.Table.from_batches([batch]), ids)
+            is_whole = few.num_rows == batch.num_rows
+            self._recent[table] += [batch] if is_whole else few.combine_chunks().to_batches()
+        self._recent_bytes[table] = sum(map(weight_bytes, self._recent[table]))
+        if self.count(table) > _MOST_ROWS_OF_KEY * len(ids):
+            self._keep(table, [self.read(table)])
 
     def among(self, table: str, ids: npt.NDArray[np.int64]) -> pa.Table:
         """Return the latest row of each key that is among these ids, of a table with one key."""
-        data = self.read(table)
-        (key,) = IDENTITY_KEYS[table]
-        return take(data, np.flatnonzero(np.isin(integers(data.column(key)), ids)))
+        return _latest(table, [_among(table, data, ids) for data in self.tables(table)])
 
-    def _keep(self, table: str, data: pa.Table) -> None:
+    def _pack(self, table: str) -> None:
+        rows = _latest(table, [pa.Table.from_batches([batch]) for batch in self._recent[table]])
         self._recent[table].clear()
         self._recent_bytes[table] = 0
-        self._kept[table] = Part.of(table, data.to_batches())
+        self._append(table, self._parts[table], rows)
+
+    def _keep(self, table: str, pieces: Iterable[pa.Table]) -> None:
+        """Replace the rows of a table."""
+        parts: list[Part] = []
+        for piece in pieces:
+            self._append(table, parts, piece)
+        self._parts[table] = parts
+        self._recent[table].clear()
+        self._recent_bytes[table] = 0
+
+    @staticmethod
+    def _append(table: str, parts: list[Part], rows: pa.Table) -> None:
+        """Add rows to the last part, or as a part of their own if that is large."""
+        if not rows.num_rows:
+            return
+        if parts and parts[-1].raw_bytes + rows.nbytes <= _MERGED_BYTES:
+            rows = _latest(table, [parts.pop().read(), rows])
+        parts.append(Part.of(table, rows.to_batches()))
+
+
+def _latest(table: str, pieces: list[pa.Table]) -> pa.Table:
+    """Return the latest row of each key in pieces of a table, which are in the order of their rows."""
+    if not pieces:
+        return pa.Table.from_batches([], TABLES[table])
+    return keep_last(pa.concat_tables(pieces).unify_dictionaries(), table)
+
+
+def _among(table: str, data: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
+    (key,) = IDENTITY_KEYS[table]
+    return take(data, np.flatnonzero(np.isin(integers(data.column(key)), ids)))
 
 
 def _has_its_id(tasks: pa.Table) -> npt.NDArray[np.bool_]:
