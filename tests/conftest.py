@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.slowdown import SLOWDOWN
 
 from tracer.capture.bpf.compiled.bcc_module import find_bcc
@@ -21,6 +22,9 @@ from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.lab.scratch import scratch_directory
 
 SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
+
+settings.register_profile("untimed", deadline=None)  # a busy machine may take long for one example
+settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.errors import TracerError
@@ -42,7 +42,6 @@ def searched(need: int, comfort: int, peak: int, bounds: Bounds = ANYWHERE) -> l
 sizes = st.lists(st.integers(MIB, 64 << 30), min_size=3, max_size=3).map(sorted)
 
 
-@settings(deadline=None)
 @given(sizes)
 def test_both_limits_are_found_within_the_precision(needs: list[int]) -> None:
     need, comfort, peak = needs
@@ -55,7 +54,6 @@ def test_both_limits_are_found_within_the_precision(needs: list[int]) -> None:
         assert sum(one.limit_bytes == answer for one in runs) >= search.CONFIRMING_RUNS
 
 
-@settings(deadline=None)
 @given(sizes, st.integers(0, 40))
 def test_interrupted_search_goes_on_as_if_it_was_not(needs: list[int], kept: int) -> None:
     runs = searched(needs[0], needs[1], needs[2])
@@ -109,7 +107,6 @@ def test_run_that_was_ended_does_not_succeed() -> None:
     assert not search.succeeds([run(MIB, status=None)])
 
 
-@settings(deadline=None)
 @given(need=st.integers(20, 90), comfort=st.integers(0, 60), noise=st.randoms(use_true_random=False))
 def test_unsteady_times_leave_the_answer_to_the_lost_time(
     need: int, comfort: int, noise: random.Random

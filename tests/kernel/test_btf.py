@@ -278,7 +278,7 @@ def only_tracer_errors(act: Callable[[], object]) -> None:
         assert "\n" not in str(error)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(st.integers(0, len(small_blob()) - 1), st.integers(0, 255), max_size=4))
 def test_changed_bytes_are_read_or_raise(changes: dict[int, int]) -> None:
     blob = bytearray(small_blob())
@@ -287,14 +287,12 @@ def test_changed_bytes_are_read_or_raise(changes: dict[int, int]) -> None:
     only_tracer_errors(lambda: explore(bytes(blob)))
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(small_blob()) - 1))
 def test_truncated_blob_raises(length: int) -> None:
     with pytest.raises(TracerError, match="the BTF is damaged or of an unknown form"):
         Btf(small_blob()[:length])
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_blob_of_other_content_raises(blob: bytes) -> None:
     with pytest.raises(TracerError, match="the BTF is damaged or of an unknown form"):

@@ -234,7 +234,7 @@ def test_forgotten_cgroup_begins_anew() -> None:
     assert len(alarms_of(again, countdown=countdown)) == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5))
 def test_batches_of_any_size_give_the_same_alarms(sizes: list[int]) -> None:
     samples = joined(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic.sample_series import batch
 
@@ -13,7 +13,6 @@ from tracer.schema import UNLIMITED_BYTES
 CELLS = st.lists(st.one_of(st.none(), st.integers(0, UNLIMITED_BYTES)), min_size=1, max_size=40)
 
 
-@settings(deadline=None)
 @given(cells=CELLS, begin=st.integers(0, 20), length=st.integers(0, 20))
 def test_values_of_a_slice_equal_the_cells(cells: list[int | None], begin: int, length: int) -> None:
     whole = batch(len(cells), time=0, cgroup_id=7, usage_bytes=pa.array(cells, pa.int64()))

@@ -34,7 +34,7 @@ def charged(trace: Any, rows: list[Any]) -> Charges:
     return Charges.from_trace(trace)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS)
 def test_charges_are_rows_in_order_of_time(rows: list[Any], new_trace: Any) -> None:
     trace = new_trace()
@@ -52,7 +52,7 @@ def test_charges_are_rows_in_order_of_time(rows: list[Any], new_trace: Any) -> N
     assert found.is_read("limit_bytes").tolist() == frame["is_limited"].notna().tolist()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, ids=st.sets(st.integers(0, 5)))
 def test_charges_of_cgroups_are_their_rows(rows: list[Any], ids: set[int], new_trace: Any) -> None:
     trace = new_trace()

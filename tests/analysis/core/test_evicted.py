@@ -32,7 +32,7 @@ def moved(trace: Any, rows: list[Any]) -> Evicted:
     return Evicted.from_events(trace.cache_events, trace.tasks)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, ids=st.sets(st.integers(1, 300)), begin=st.integers(0, 9), length=st.integers(0, 9))
 def test_evicted_pages_are_those_of_rows_in_interval(
     rows: list[Any], ids: set[int], begin: int, length: int, new_trace: Any

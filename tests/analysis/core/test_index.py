@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.analysis.core.columns import Int64s
@@ -18,7 +18,6 @@ def array(values: list[int]) -> Int64s:
 
 
 @given(keys=st.lists(st.integers(-1, 5), max_size=20), wanted=st.sets(st.integers(-1, 6)))
-@settings(deadline=None)
 def test_row_index_of_any_keys_equals_a_scan_of_the_rows(keys: list[int], wanted: set[int]) -> None:
     index = RowIndex.from_keys(array(keys))
     found = index.rows_for_any(array(sorted(wanted))).tolist()
@@ -28,7 +27,6 @@ def test_row_index_of_any_keys_equals_a_scan_of_the_rows(keys: list[int], wanted
 
 
 @given(rows=ROWS, moment=st.integers(-1, 10))
-@settings(deadline=None)
 def test_histories_and_sums_at_any_moment_equal_a_scan_of_the_rows(
     rows: list[tuple[int, int, int]], moment: int
 ) -> None:

@@ -84,7 +84,7 @@ class Pair:
         os.close(self.kernel.fd)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_read_returns_every_record_once_and_in_order(record: np.dtype[np.void], data: st.DataObject) -> None:
     with Pair(record) as pair:

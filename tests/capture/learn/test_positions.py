@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.capture.learn.positions import first_kinds, positions_from, with_untouched
@@ -47,7 +47,6 @@ moments = pytest.mark.parametrize("before", [False, True])
 
 
 @moments
-@settings(deadline=None)
 @given(updates=updates)
 def test_positions_from_any_updates_are_true(before: bool, updates: list[Update]) -> None:
     learnt = positions_from(watched(updates, before=before), NAMES, before=before)
@@ -61,7 +60,6 @@ def test_positions_from_enough_updates_are_complete(before: bool) -> None:
 
 
 @moments
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_positions_with_a_few_unseen_updates_are_complete(before: bool, seed: int) -> None:
     """A record after an unseen update shows two changes, or the unseen one alone."""

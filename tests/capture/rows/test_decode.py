@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.capture.rows import decode
@@ -56,7 +56,6 @@ changes = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(changes, st.lists(st.integers(0, 60), max_size=4), st.integers(0, 60))
 def test_pages_over_any_rows_sum_to_the_bytes(
     changes: list[tuple[int, str, int]], cuts: list[int], residue_from: int

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.capture.rows.stat_positions import STAT_COLUMNS, Numbers, StatPositions
@@ -37,7 +37,6 @@ def expected(counters: Numbers, at: dict[str, int]) -> dict[str, int | None]:
     return columns | {line: stat[line] for line in UNITS} | {"pgscan": sum(stat[part] for part in PARTS)}
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), memcgs=st.integers(1, 5), most=st.sampled_from([1, 3, 1 << 40]))
 def test_every_known_value_is_that_of_memory_stat(seed: int, memcgs: int, most: int) -> None:
     """Small counters leave many positions possible; a comparison with the memcg itself always decides."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.capture.symbols import perf_map
@@ -117,7 +117,6 @@ def test_read_stops_at_the_bound(process: Process, monkeypatch: pytest.MonkeyPat
     assert opened.name(0x7000) is None
 
 
-@settings(deadline=None)  # a busy machine may take long for one example
 @given(st.binary(max_size=300))
 def test_any_content_gives_valid_functions(content: bytes) -> None:
     opened = PerfMap(0)

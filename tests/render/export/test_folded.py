@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.analysis.views.stack_samples import Charged
@@ -23,7 +23,6 @@ def test_folded_line_has_the_outermost_function_first() -> None:
 NAMES = st.text() | st.sampled_from(["a;b", "\n", "\x1b[31m", "", "a 12", "\u202e", "\udc80"])
 
 
-@settings(deadline=None)
 @given(NAMES, st.lists(NAMES, max_size=4), st.lists(NAMES, max_size=4), st.integers(1, 1 << 60))
 def test_hostile_names_add_no_line_or_function(
     comm: str, user: list[str], kernel: list[str], weight: int

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -102,7 +102,6 @@ def test_trace_without_a_moment_is_an_empty_document() -> None:
 NAMES = st.text() | st.sampled_from(['a"b', "\n", "\\", '\\"', "\x1b[31m", "", "{", "\udc80", "#", "\\n"])
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES, NAMES, NAMES)
 def test_hostile_names_stay_in_their_labels(path: str, container: str, pod: str, namespace: str) -> None:
     *_, (_, cgroups) = moments(tracer.open(RECORDED / "anon"), "10s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
@@ -29,7 +29,6 @@ def parsed(data: bytes) -> pb.Trace:
     return trace
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(UNSIGNED, UNSIGNED, SIGNED), min_size=1, max_size=20))
 def test_packets_of_a_template_equal_those_of_the_package(rows: list[tuple[int, int, int]]) -> None:
     template = PacketTemplate.from_packet(counter, 3)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.render.export.table_files import write_csv, write_parquet
@@ -60,7 +60,6 @@ def cells(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(written(rows), newline="")))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS, st.lists(TEXTS, max_size=3)), min_size=1, max_size=5))
 def test_any_names_stay_in_their_cells_and_are_no_formula(
     rows: list[tuple[str, str, list[str]]],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
@@ -52,7 +52,6 @@ rows = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(rows, rows)
 def test_steps_add_up_whatever_is_unknown_and_however_much_flowed(
     begin: dict[str, int | None], kill: dict[str, int | None]

@@ -72,7 +72,7 @@ def test_share_between_half_and_all_of_the_threshold_does_not_rearm() -> None:
     assert len(moments(waits(share, 130))) == 1
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     shares=st.lists(st.sampled_from([0, 0, 0.1, 0.3, 1]), min_size=1, max_size=20), size=st.integers(1, 60)
 )

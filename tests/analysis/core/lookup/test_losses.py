@@ -18,7 +18,7 @@ INTERVAL = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
     ),
     asked=INTERVAL,
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_losses_near_an_interval_include_those_that_touch_it(
     new_trace: Any, lost: list[Any], asked: list[int]
 ) -> None:

@@ -14,7 +14,7 @@ INTERVAL = st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted)
     rows=st.lists(st.tuples(INTERVAL, st.sampled_from(["ring_full", "max_overhead"])), max_size=9),
     asked=INTERVAL,
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_that_touch_are_one_interval(new_trace: Any, rows: list[Any], asked: list[int]) -> None:
     trace = new_trace()
     for (begin, end), reason in rows:

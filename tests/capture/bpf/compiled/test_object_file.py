@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.capture.bpf.compiled.object_file import MapDefinition, ObjectFile, ProgramCode
@@ -57,7 +57,6 @@ CODES = st.builds(
 DEFINITIONS = st.builds(MapDefinition, st.text(), *[NUMBERS] * 5, st.text(), st.text())
 
 
-@settings(deadline=None)  # a busy machine may take long for one example
 @given(
     st.builds(
         ObjectFile,
@@ -69,7 +68,6 @@ def test_object_file_survives_encode_and_decode(object_file: ObjectFile) -> None
     assert ObjectFile.decode(object_file.encode()) == object_file
 
 
-@settings(deadline=None)  # a busy machine may take long for one example
 @given(st.binary(max_size=64) | st.sampled_from([b"{}", b"[]", b'{"maps": [[1]], "programs": {}}', b"7"]))
 def test_decode_of_another_document_raises(document: bytes) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
