@@ -48,6 +48,8 @@ class Judged:
     bytes_on_disk: int = 0
     kills: list[JudgedKill] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
+    summed_until_s: float = 0.0
+    """Until then, page cache is summed, so that some questions have no answer."""
     error: str | None = None
 
 
@@ -69,6 +71,8 @@ def judge(path: Path) -> Judged:
         judged.started_s = _seconds(trace.meta["started"])
         judged.end_reason = trace.meta.get("end_reason")
         judged.lost = {name: number for name, number in dict(trace.meta.get("lost") or {}).items() if number}
+        if not trace.summed.empty:
+            judged.summed_until_s = trace.summed.index.max().timestamp()
         judged.kills = _kills(trace)
     except Exception as error:  # of any kind: it is what the soak looks for
         judged.error = f"{type(error).__name__}: {error}"

@@ -191,7 +191,8 @@ def _is_right(kill: JudgedKill) -> bool:
 
 
 def _experiments(seen: Seen) -> Check:
-    """Check that all checks of an experiment pass, in a trace that has all of it and has lost nothing."""
+    """Check that all checks of an experiment pass, in a trace that has all of it as it was recorded, and has
+    lost nothing."""
     began_s: dict[str, float] = {}
     for run in seen.runs:
         began_s.setdefault(run["cgroup"], run["began_s"])
@@ -206,7 +207,8 @@ def _experiments(seen: Seen) -> Check:
         )
         for cgroup in {kill.cgroup for kill in trace.kills}:
             begin_s = began_s.get(cgroup)
-            if begin_s is None or begin_s < max(trace.started_s, ready_s) or cgroup in done:
+            whole_since_s = max(trace.started_s, trace.summed_until_s, ready_s)
+            if begin_s is None or begin_s < whole_since_s or cgroup in done:
                 continue
             done.add(cgroup)
             reasons = {
