@@ -34,6 +34,8 @@ Acts = Sequence[Callable[[], None]]
 
 _MAX_ROUNDS: Final = 12
 _FRUITLESS_ROUNDS: Final = 4  # two rounds missed the page tables, once, in a busy emulated machine
+_ATTEMPTS: Final = 3
+"""In a busy emulated machine, a first attempt at the counts of reclaim found none, once."""
 _READ_INTERVAL_MS: Final = 2
 _AGREEMENT: Final = 0.9
 
@@ -63,13 +65,15 @@ def learn_positions(programs: Programs, types: KnownTypes, hierarchy: Hierarchy)
             are_node_stats = reclaim_counts_are_node_stats(types)
             hooks = sizes_hooks if are_node_stats else programs.counter_hooks("event counters")
             reclaim = [partial(reclaim_from, cgroup, hierarchy.version)]
-            learnt = learner.learn(
-                hooks, {item: item for item in counts}, reclaim, {"PGSCAN_DIRECT", "PGSTEAL_DIRECT"}
-            )
             kinds = reclaim_kinds(types)
-            positions |= first_kinds(
-                learnt, kinds, _node_stats_apart(types.enumerators) if are_node_stats else len(kinds)
-            )
+            apart = _node_stats_apart(types.enumerators) if are_node_stats else len(kinds)
+            for _ in range(_ATTEMPTS):
+                learnt = learner.learn(
+                    hooks, {item: item for item in counts}, reclaim, {"PGSCAN_DIRECT", "PGSTEAL_DIRECT"}
+                )
+                if found := first_kinds(learnt, kinds, apart):
+                    positions |= found
+                    break
     return positions
 
 
