@@ -62,7 +62,7 @@ MOST_DEAD: Final = 1024
 """The most removed cgroups of which the names are kept: who was killed may be gone before it is known."""
 
 MOST_EVICTORS: Final = 64
-"""The most evictors of one cgroup's page cache that are told apart; the others are summed as `OTHERS`."""
+"""The most evictors of one cgroup's page cache that have sums of their own; the others share `OTHERS`."""
 
 OTHERS: Final = 0
 _TRIES: Final = 50

@@ -79,7 +79,7 @@ def _openmetrics(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None)
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """A format of one file: its pieces, and what users are told."""
+    """A format of one file: its pieces, and the notices for users."""
 
     pieces: Callable[[AnalysedTrace, str | None, int | None], Iterator[str] | Iterator[bytes]]
     help: str
@@ -90,7 +90,7 @@ class FileFormat:
 @dataclass(frozen=True, slots=True)
 class FolderFormat:
     """A format of a directory with a file for each table: the function that writes a file, the end of its
-    name, and what users are told."""
+    name, and the notices for users."""
 
     write: Callable[[IO[bytes], pa.Schema, Iterator[pa.Table]], None]
     suffix: str
