@@ -289,6 +289,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         container=_nullable(pa.string()),
         pod=_nullable(pa.string()),
         namespace=_nullable(pa.string()),
+        image=_nullable(pa.string()),
         unit=_nullable(pa.string()),  # systemd unit
     ),
     "tasks": _table(

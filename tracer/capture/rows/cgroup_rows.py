@@ -129,6 +129,7 @@ class CgroupRows:
             "container": names.container,
             "pod": names.pod,
             "namespace": names.namespace or reference.namespace,
+            "image": names.image,
             "unit": reference.unit and stored_text(reference.unit),
         }
         self._known[cgroup_id] = row

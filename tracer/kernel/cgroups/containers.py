@@ -50,11 +50,13 @@ class ContainerRef:
 
 @dataclass(frozen=True)
 class ContainerNames:
-    """The names that users gave; `namespace` is the pod's namespace in Kubernetes."""
+    """The names that users gave; `namespace` is the pod's namespace in Kubernetes. `image` is the image as
+    the container was started with it, such as `docker.io/library/redis:7`."""
 
     container: str | None = None
     pod: str | None = None
     namespace: str | None = None
+    image: str | None = None
 
 
 _ID: Final = r"(?P<id>[0-9a-f]{64})"
