@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.fleet.summary.workload import NOWHERE, image_name, owner_of, workload
+
+SANDBOX = "4f1a6b0c9d2e"
+DASHED = "3e1f0a5c-7b2d-4c19-8f60-9a1b2c3d4e5f"
+
+
+@pytest.mark.parametrize(
+    ("pod", "owner"),
+    [
+        ("web-5d4f8c7b6d-x2k9p", "web"),
+        ("web-api-66b6c48dd5-qv7zt", "web-api"),
+        ("node-exporter-x7k2p", "node-exporter"),
+        ("backup-28567890-zzx4k", "backup"),
+        ("backup-1711111111-zzx4k", "backup"),
+        ("postgres-0", "postgres"),
+        ("postgres-main-12", "postgres-main"),
+        ("debug", "debug"),
+        ("my-redis", "my-redis"),
+        ("-0", "-0"),
+    ],
+)
+def test_owner_of_a_pod_is_its_name_without_what_the_controller_appended(pod: str, owner: str) -> None:
+    assert owner_of(pod) == owner
+
+
+def test_owner_of_a_static_pod_is_its_name_without_that_of_the_machine() -> None:
+    assert owner_of("kube-apiserver-node-7", "node-7") == "kube-apiserver"
+    assert owner_of("kube-apiserver-node-7", "node-8") == "kube-apiserver-node"  # as of a StatefulSet
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("nginx", "nginx"),
+        ("docker.io/library/nginx:1.27", "nginx"),
+        ("registry.example:5000/team/web:1.2@sha256:" + "ab" * 32, "team/web"),
+        ("localhost/team/web", "team/web"),
+        ("team/web:latest", "team/web"),
+        ("sha256:" + "ab" * 32, ""),
+        ("ab" * 32, ""),
+        ("", ""),
+    ],
+)
+def test_image_name_has_no_registry_tag_or_digest(image: str, name: str) -> None:
+    assert image_name(image) == name
+
+
+def test_workload_of_a_container_in_a_pod_is_its_owner_whatever_the_image() -> None:
+    names = {"namespace": "shop", "pod": "web-5d4f8c7b6d-x2k9p", "image": "nginx"}
+    assert workload("/kubepods/a", container="app", **names) == "shop/web/app"
+    assert workload("/kubepods/a", **names) == "shop/web"
+
+
+def test_workload_of_another_container_is_its_image_or_its_name_without_ordinal() -> None:
+    assert workload("/docker/1", container="shop-web-2", image="team/web:3") == "team/web"
+    assert workload("/docker/1", container="shop-web-2", image="sha256:" + "ab" * 32) == "shop-web"
+    assert workload("/docker/1", container="shop_web_1") == "shop_web"
+    assert workload("/docker/1", container="-1") == "-1"
+
+
+def test_workload_of_a_unit_has_no_instance_and_no_identifiers() -> None:
+    assert workload("/system.slice/a", unit="nginx.service") == "nginx.service"
+    assert workload("/system.slice/a", unit="backup@7.service") == "backup@.service"
+    assert workload("/user.slice/a", unit="session-31.scope") == "session-*.scope"
+    assert workload("/system.slice/a", unit="run-u12.service") == "run-u*.service"
+    assert workload("/system.slice/a", unit=f"run-r{SANDBOX * 3}.scope") == "run-r*.scope"
+
+
+def test_workload_of_a_path_has_stars_for_numbers_and_identifiers() -> None:
+    assert workload(f"/docker/{SANDBOX * 5}") == "/docker/*"
+    assert workload(f"/kubepods/burstable/pod{DASHED}/{SANDBOX}") == "/kubepods/burstable/pod*/*"
+    slice_name = f"kubepods-pod{DASHED.replace('-', '_')}.slice"
+    assert workload(f"/kubepods.slice/{slice_name}/cri-{SANDBOX * 5}.scope") == (
+        "/kubepods.slice/kubepods-pod*.slice/cri-*.scope"
+    )
+    assert workload("/jobs/4711/decade") == "/jobs/*/decade"
+
+
+def test_workload_of_no_cgroup_is_a_question_mark() -> None:
+    assert workload(None) == workload("") == NOWHERE
+
+
+@given(st.lists(st.none() | st.text(), min_size=6, max_size=6))
+def test_workload_of_any_names_is_a_text(names: list[str | None]) -> None:
+    cgroup, namespace, pod, container, image, unit = names
+    found = workload(
+        cgroup, namespace=namespace, pod=pod, container=container, image=image, unit=unit, host=namespace
+    )
+    assert found

@@ -1,0 +1,6 @@
+"""Many traces of many machines: a summary of each, and what follows from all of them.
+
+A room imports only from rooms above it in this list:
+
+    summary — a trace in a few rows: its kills, the lives of its cgroups, and who evicted whom
+"""

@@ -1,0 +1,85 @@
+"""The workload of a cgroup: the name under which all runs of one program are counted together, on any host.
+
+It is, in this order:
+
+* of a container in a pod: `namespace/owner/container`. The owner is the Deployment, DaemonSet, Job and so on:
+  the name of the pod without what its controller appended;
+* of another container: its image without registry, tag and digest if that is known, otherwise the container's
+  name without a trailing ordinal (`shop-web-2` is `shop-web`);
+* of a systemd unit: its name, without the instance (`backup@7.service` is `backup@.service`), and in a scope
+  or a unit of systemd-run with `*` for identifiers;
+* of any other cgroup: its path, in which numbers and identifiers are `*`.
+
+Names come from users of the machine and may be any text: escape them before you show them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+NOWHERE: Final = "?"
+"""The workload of what is in no cgroup, or in one without a name."""
+
+_RANDOM: Final = "[bcdfghjklmnpqrstvwxz2456789]{5}"
+"""The end of generated names: `alphanums` of k8s.io/apimachinery/pkg/util/rand."""
+_HASH: Final = "[4-9bcdf]{6,10}"
+"""pod-template-hash: a decimal number of 32 bits, its digits encoded by that package's `SafeEncodeString`."""
+_GENERATED: Final = (
+    re.compile(rf"-{_HASH}-{_RANDOM}$"),  # Deployment, through its ReplicaSet
+    re.compile(rf"-(?:\d{{8}}|\d{{10}})-{_RANDOM}$"),  # CronJob: minutes, formerly seconds, since the epoch
+    re.compile(rf"-{_RANDOM}$"),  # DaemonSet, ReplicaSet, Job
+    re.compile(r"-\d+$"),  # StatefulSet
+)
+_ORDINAL: Final = re.compile(r"(?<=.)[-_]\d+$")
+_INSTANCE: Final = re.compile(r"@.+(?=\.\w+$)")
+_TRANSIENT: Final = re.compile(r"^run-|\.scope$")
+_ID: Final = re.compile(
+    r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{12,}(?![0-9A-Za-z])|\d+"
+)
+
+
+def workload(
+    cgroup: str | None,
+    *,
+    namespace: str | None = None,
+    pod: str | None = None,
+    container: str | None = None,
+    image: str | None = None,
+    unit: str | None = None,
+    host: str | None = None,
+) -> str:
+    """Return the workload of a cgroup, by its path and names; None: not known. `host` is the machine's name,
+    which ends the names of its static pods."""
+    if pod:
+        return "/".join(filter(None, [namespace, owner_of(pod, host), container]))
+    if image and (plain := image_name(image)):
+        return plain
+    if container:
+        return _ORDINAL.sub("", container)
+    if unit:
+        return _ID.sub("*", unit) if _TRANSIENT.search(unit) else _INSTANCE.sub("@", unit)
+    return _ID.sub("*", cgroup) if cgroup else NOWHERE
+
+
+def owner_of(pod: str, host: str | None = None) -> str:
+    """Return the name of a pod's owner; the pod's own name if it seems to have none."""
+    if host and pod.endswith(f"-{host}") and len(pod) > len(host) + 1:
+        return pod.removesuffix(f"-{host}")
+    for pattern in _GENERATED:
+        if found := pattern.search(pod):
+            return pod[: found.start()] or pod
+    return pod
+
+
+def image_name(image: str) -> str:
+    """Return `team/web` for `registry.example:5000/team/web:1.2@sha256:…`; empty if there is only an id."""
+    name = image.partition("@")[0]
+    first, slash, rest = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        name = rest
+    folder, slash, last = name.rpartition("/")
+    last = last.partition(":")[0]
+    if re.fullmatch("sha256|[0-9a-f]{64}", last):
+        return ""
+    return (folder + slash + last).removeprefix("library/")
