@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from matplotlib.container import BarContainer
 
 from tracer.errors import UsageError
@@ -71,3 +72,10 @@ def test_summed_events_are_said_to_give_the_least(thrash: PlottedTrace) -> None:
 def test_other_groupings_are_refused(thrash: PlottedTrace) -> None:
     with pytest.raises(UsageError, match="by 'inode'"):
         thrash.plot.evictions("inode")
+
+
+def test_trace_without_evictions_says_so() -> None:
+    _, axes = pyplot.subplots()
+    drawn = eviction_bars.bars(processes(0), "process")
+    eviction_bars.draw(axes, drawn, "process", is_exact=True)
+    assert [text.get_text() for text in axes.texts] == ["No page cache was evicted."]

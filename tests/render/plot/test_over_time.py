@@ -72,6 +72,22 @@ def test_trace_without_a_kill_counts_from_its_begin(thrash: PlottedTrace) -> Non
     assert not axes.texts
 
 
+@pytest.mark.filterwarnings("error")
+def test_timeline_of_one_row_is_a_bar_with_the_levels_of_the_row(thrash: PlottedTrace) -> None:
+    sums = stacked(thrash.timeline(every="1h")).cumsum(axis=1)
+    assert len(sums) == 1
+    axes = thrash.plot.timeline(every="1h")
+    left, right = axes.get_xlim()
+    for name, edge in tops(axes).items():
+        assert left < min(edge) < max(edge) < right
+        assert len(edge) == 2
+        assert [*edge.values()] == pytest.approx([sums[name].iloc[0]] * 2)
+    assert [text.get_text() for text in axes.texts] == [
+        "The timeline has one row: these are the levels at its end."
+    ]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["3600 s"]
+
+
 def test_levels_hold_at_the_end_of_a_row_and_at_the_kill_itself(trace: PlottedTrace) -> None:
     rows, window = trace.timeline(every="20ms"), trace.kill_window(1)
     held = levels(rows, window.iloc[1:], STEP)

@@ -6,14 +6,17 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import tracer
+from tracer.render.plot.axes_style import INK, LIGHT_INK
 from tracer.render.plot.plotted_trace import PlottedTrace
 
 TOP = Path(__file__).parents[3]
@@ -67,6 +70,51 @@ def test_hostile_names_are_shown_as_plain_text(name: str) -> None:
             assert SHOWN in text.get_text()
             assert not text.get_parse_math() and not text.get_usetex()
         assert not any("\x1b" in text.get_text() for text in axes.figure.findobj(Text))
+
+
+def contrast(first: Any, second: Any) -> float:
+    """Return the contrast of two colours, as WCAG 2 defines it."""
+
+    def luminance(colour: Any) -> float:
+        parts = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)
+        ]
+        return float(0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2])
+
+    darker, lighter = sorted(map(luminance, (first, second)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def title_of(axes: Axes) -> Text:
+    (title,) = (text for text in axes.findobj(Text) if text.get_text() == axes.get_title(loc="left"))
+    assert isinstance(title, Text)
+    return title
+
+
+@pytest.mark.parametrize("style", ["default", "dark_background", "Solarize_Light2", "ggplot"])
+@pytest.mark.parametrize("name", ALL)
+def test_texts_and_lines_can_be_read_in_every_style(trace: PlottedTrace, name: str, style: str) -> None:
+    with pyplot.style.context(style):
+        _, given = pyplot.subplots()
+        for axes in (getattr(trace.plot, name)(ax=given), getattr(trace.plot, name)()):
+            figure = axes.figure
+            figure.canvas.draw()
+            beside = [title_of(axes), *axes.get_legend().get_texts()]
+            if axes is not given:  # the others are in the colours of the caller's style
+                beside += [axes.xaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+            for texts, face in ((axes.texts, axes.get_facecolor()), (beside, figure.get_facecolor())):
+                for text in texts:
+                    assert contrast(text.get_color(), face) >= 4.5, text.get_text()
+            for line in axes.lines:
+                if line.get_label() == "limit":
+                    assert contrast(line.get_color(), axes.get_facecolor()) >= 4.5
+
+
+def test_dark_axes_of_a_light_figure_have_light_texts_and_a_dark_title(trace: PlottedTrace) -> None:
+    _, given = pyplot.subplots(facecolor="white", subplot_kw={"facecolor": "#202020"})
+    axes = trace.plot.timeline(ax=given)
+    assert {text.get_color() for text in axes.texts} == {LIGHT_INK}
+    assert title_of(axes).get_color() == INK
 
 
 def test_kill_and_cgroup_that_are_not_there_are_refused(trace: PlottedTrace) -> None:

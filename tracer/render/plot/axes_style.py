@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
-from matplotlib import pyplot, rc_context
+from matplotlib import pyplot, rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -17,29 +18,31 @@ from tracer import units
 from tracer.render.words.escape import visible
 
 INK: Final = "#24292f"
+LIGHT_INK: Final = "#e6edf3"
 FAINT: Final = "#8c959f"
+_WEIGHTS: Final = np.array([0.2126, 0.7152, 0.0722])
+_DARK: Final = 0.5
 _STYLE: Final[dict[Any, Any]] = {
     "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
     "font.family": "sans-serif",
     "font.size": 10,
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
-    "legend.labelcolor": INK,
     "path.simplify": False,
-    "text.color": INK,
     "text.parse_math": False,
     "text.usetex": False,
     "xtick.color": FAINT,
-    "xtick.labelcolor": INK,
     "ytick.color": FAINT,
-    "ytick.labelcolor": INK,
 }
+_AROUND: Final = (
+    *("axes.labelcolor", "axes.titlecolor", "legend.labelcolor"),
+    *("xtick.labelcolor", "ytick.labelcolor"),
+)
+"""The colours of texts that are not on the Axes, but beside them."""
 PLAIN: Final[dict[str, Any]] = {"parse_math": False, "usetex": False}
 """For a text with names: a `$` in it is a dollar. The style reaches only texts that are made inside of it,
 and not the title and labels of Axes that a caller made."""
@@ -47,11 +50,34 @@ and not the title and labels of Axes that a caller made."""
 
 @contextmanager
 def pictured(axes: Axes | None, width: float, height: float) -> Iterator[Axes]:
-    """Give Axes to draw on, in the style of all pictures; new ones, of this size in inches, if None."""
-    with rc_context(_STYLE):
+    """Give Axes to draw on, in the style of all pictures; new ones, of this size in inches, if None.
+
+    Texts are light where the Axes or the figure are dark, by the style of the caller.
+    """
+    if axes is None:
+        figure, face = [rcParams["figure.facecolor"]], rcParams["axes.facecolor"]
+    else:
+        figure, face = [axes.figure.figure.get_facecolor(), axes.figure.get_facecolor()], axes.get_facecolor()
+    around = dict.fromkeys(_AROUND, _ink_on(*figure))
+    with rc_context(_STYLE | around | {"text.color": _ink_on(*figure, face)}):
         if axes is None:
             _, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
         yield axes
+
+
+def _ink_on(*faces: Any) -> str:
+    """Return the colour of texts on faces, of which each covers those before it."""
+    shown = np.ones(3)  # what is transparent is most often on white paper
+    for face in faces:
+        *colour, alpha = to_rgba(face)
+        shown = np.array(colour) * alpha + shown * (1 - alpha)
+    return LIGHT_INK if shown @ _WEIGHTS < _DARK else INK
+
+
+def ink() -> str:
+    """Return the colour of lines and texts on the Axes; call it while they are `pictured`."""
+    colour: str = rcParams["text.color"]
+    return colour
 
 
 class SizeLocator(MaxNLocator):
@@ -89,6 +115,11 @@ def legend_below(axes: Axes, inches: float = 0.62) -> None:
         columnspacing=1.2,
         handlelength=1.4,
     )
+
+
+def note_top(axes: Axes, words: str, height: float = 0.97) -> None:
+    """Write plain words at the top left of the axes, at a share of its height."""
+    axes.text(0.012, height, words, transform=axes.transAxes, va="top", fontsize=9)
 
 
 def signed(size_bytes: int) -> str:

@@ -12,7 +12,7 @@ from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.categories import LAYER_BY_NAME
 from tracer.render.picture.layers import floats
-from tracer.render.plot.axes_style import INK, PLAIN, as_seconds, as_sizes, legend_below
+from tracer.render.plot.axes_style import PLAIN, as_seconds, as_sizes, ink, legend_below, note_top
 from tracer.render.plot.over_time import mark
 from tracer.render.plot.subject import Subject
 
@@ -36,7 +36,7 @@ def draw(axes: Axes, subject: Subject, report: OomReport, held: pd.DataFrame) ->
     )
     limit = floats(held, "limit_bytes")
     if np.isfinite(limit).any():
-        axes.plot(seconds, limit, color=INK, linestyle="--", linewidth=1.3, label="limit")
+        axes.plot(seconds, limit, color=ink(), linestyle="--", linewidth=1.3, label="limit")
     top = float(np.nanmax(np.concatenate([usage, limit]), initial=0.0))
     axes.set_ylim(0, top * _HEADROOM or 1)
     axes.set_xlim(seconds[0], -seconds[0] * _ROOM_AFTER)
@@ -47,7 +47,7 @@ def draw(axes: Axes, subject: Subject, report: OomReport, held: pd.DataFrame) ->
     if exhausted is not None:
         mark(axes, float(subject.seconds(pd.DatetimeIndex([exhausted]))[0]), is_kill=False)
     mark(axes, 0.0, is_kill=True)
-    axes.text(0.012, 0.97, "\n".join(facts(report)), transform=axes.transAxes, va="top", fontsize=9)
+    note_top(axes, "\n".join(facts(report)))
     legend_below(axes)
 
 

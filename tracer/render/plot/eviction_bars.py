@@ -14,7 +14,7 @@ from tracer.categories import LAYER_BY_NAME
 from tracer.errors import UsageError
 from tracer.render.picture import eviction_names
 from tracer.render.picture.waits import WAITS
-from tracer.render.plot.axes_style import PLAIN, as_sizes, legend_below
+from tracer.render.plot.axes_style import PLAIN, as_sizes, legend_below, note_top
 from tracer.render.words.escape import fitted
 
 MOST_BARS: Final = 12
@@ -76,6 +76,8 @@ def draw(axes: Axes, drawn: pd.DataFrame, by: str, *, is_exact: bool) -> None:
             va="center",
             fontsize=9,
         )
+    if drawn.empty:
+        note_top(axes, "No page cache was evicted.")
     axes.set_yticks(positions, drawn["name"].tolist(), **PLAIN)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(drawn) - 0.4, -0.6)

@@ -12,12 +12,15 @@ from matplotlib.axes import Axes
 from tracer.categories import LAYERS, Layer
 from tracer.render.picture.layers import floats, stacked
 from tracer.render.picture.markers import Marker
-from tracer.render.plot.axes_style import INK, PLAIN, as_seconds, as_sizes, legend_below
+from tracer.render.plot.axes_style import PLAIN, as_seconds, as_sizes, ink, legend_below, note_top
 from tracer.render.plot.subject import Subject
 
 _SHOWN_FROM_SHARE: Final = 0.25
 _HEADROOM: Final = 1.12
+_HEADROOM_OF_NOTE: Final = 1.3
 _VISIBLE_SHARE: Final = 0.005
+_BAR_S: Final = 0.1
+_BELOW_MARKS: Final = 0.92
 
 
 def levels(timeline: pd.DataFrame, at_kill: pd.DataFrame | None, step: pd.Timedelta) -> pd.DataFrame:
@@ -35,6 +38,12 @@ def levels(timeline: pd.DataFrame, at_kill: pd.DataFrame | None, step: pd.Timede
 def draw(axes: Axes, subject: Subject, held: pd.DataFrame, markers: Sequence[Marker]) -> None:
     """Draw the layers of memory in `held` (`levels`), the limit, and the markers."""
     seconds = subject.seconds(pd.DatetimeIndex(held.index))
+    begin, end = float(seconds[0]), float(seconds[-1])
+    if is_moment := begin == end:  # it has no width: draw a bar
+        held = pd.concat([held.iloc[-1:]] * 2)
+        seconds = np.array([end - _BAR_S, end + _BAR_S])
+        begin, end = begin - 3 * _BAR_S, end + 3 * _BAR_S
+        note_top(axes, "The timeline has one row: these are the levels at its end.", _BELOW_MARKS)
     layers = stacked(held)
     shown = [layer for layer in LAYERS if layers[layer.name].max() > 0]
     if shown:
@@ -50,10 +59,12 @@ def draw(axes: Axes, subject: Subject, held: pd.DataFrame, markers: Sequence[Mar
         bound = floats(held, name)
         top = float(np.nanmax(bound, initial=0.0))
         if top and peak >= top * _SHOWN_FROM_SHARE:
-            axes.plot(seconds, bound, color=INK, linestyle=line, linewidth=1.3, label=label)
+            axes.plot(seconds, bound, color=ink(), linestyle=line, linewidth=1.3, label=label)
             full = max(full, top)
-    axes.set_ylim(0, full * _HEADROOM or 1)
-    axes.set_xlim(seconds[0], seconds[-1])
+    axes.set_ylim(0, full * (_HEADROOM_OF_NOTE if is_moment else _HEADROOM) or 1)
+    axes.set_xlim(begin, end)
+    if is_moment:
+        axes.set_xticks([(begin + end) / 2])
     as_sizes(axes.yaxis)
     as_seconds(axes.xaxis, subject.since)
     axes.set_title(f"Memory of {subject.place}", **PLAIN)
@@ -74,7 +85,7 @@ def mark(axes: Axes, second: float, *, is_kill: bool) -> None:
     words, line, width, side = (
         ("✗ OOM kill", "-", 1.5, 4) if is_kill else ("cache used up", (0, (1, 1.5)), 1.2, -4)
     )
-    axes.axvline(second, color=INK, linewidth=width, linestyle=line)
+    axes.axvline(second, color=ink(), linewidth=width, linestyle=line)
     axes.annotate(
         words,
         (second, 1.0),

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from tracer import units
 from tracer.categories import LAYER_BY_NAME, LAYERS
 from tracer.render.picture.layers import stacked
-from tracer.render.plot.axes_style import FAINT, INK, PLAIN, as_sizes, legend_below, signed
+from tracer.render.plot.axes_style import FAINT, PLAIN, as_sizes, ink, legend_below, signed
 from tracer.render.plot.over_time import legend_label
 from tracer.render.plot.subject import Subject
 
@@ -145,7 +145,7 @@ def _finish(
     axes.tick_params(axis="x", length=0)
     limit = window["limit_bytes"].iloc[1]
     if not pd.isna(limit):
-        axes.axhline(float(limit), color=INK, linestyle="--", linewidth=1.3, label="limit", zorder=0.5)
+        axes.axhline(float(limit), color=ink(), linestyle="--", linewidth=1.3, label="limit", zorder=0.5)
         highest = max(highest, float(limit))
     axes.set_ylim(0, highest * _HEADROOM or 1)
     axes.set_xlim(-0.6, len(labels) + 1.6)
