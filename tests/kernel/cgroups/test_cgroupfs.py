@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import errno
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,25 @@ def test_directory_of_unknown_id_is_none(memcg: Path) -> None:
     for identity in (0, 2**63 - 1, 2**64 - 1):
         assert cgroupfs.directory_of(hierarchy, identity) is None
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+class Refusing:
+    """A C library whose open_by_handle_at() fails as without CAP_DAC_READ_SEARCH."""
+
+    def open_by_handle_at(self, *_: object) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+
+def test_directory_of_is_walked_to_without_capability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroupfs, "_libc", Refusing)
+    hierarchy = Hierarchy(2, tmp_path, "/")
+    inner = tmp_path / "docker" / ID / "inner"
+    inner.mkdir(parents=True)
+    identity = cgroupfs.cgroup_id(inner)
+    assert cgroupfs.directory_of(hierarchy, identity) == inner
+    assert cgroupfs.directory_of(hierarchy, cgroupfs.cgroup_id(tmp_path)) == tmp_path
+    inner.rmdir()
+    assert cgroupfs.directory_of(hierarchy, identity) is None

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
 
 _FILEID_KERNFS = 0xFE  # a handle of eight bytes, the node's id (include/linux/exportfs.h)
+_GONE = frozenset({errno.ESTALE, errno.ENOENT, errno.ENODEV})
 
 
 @dataclass(frozen=True)
@@ -91,19 +93,17 @@ def cgroup_id(directory: Path) -> int:
 
 
 def directory_of(hierarchy: Hierarchy, cgroup: int) -> Path | None:
-    """Return the directory of a cgroup id, without a walk over the tree; None if this hierarchy has no such
-    cgroup now.
+    """Return the directory of a cgroup id; None if this hierarchy has no such cgroup now.
 
-    Opens the kernfs file handle of the id (kernfs_fh_to_dentry, fs/kernfs/mount.c). Raises TracerError
-    without CAP_DAC_READ_SEARCH.
+    Opens the kernfs file handle of the id (kernfs_fh_to_dentry, fs/kernfs/mount.c). That takes
+    CAP_DAC_READ_SEARCH, which also opens every file of the host; without it, the tree is walked.
     """
     mount = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         handle = _FileHandle(8, _FILEID_KERNFS, cgroup)
         fd = _libc().open_by_handle_at(mount, ctypes.byref(handle), os.O_PATH | os.O_CLOEXEC)
         if fd < 0:
-            _gone_or_raise(ctypes.get_errno())
-            return None
+            return None if ctypes.get_errno() in _GONE else _walked_to(hierarchy, cgroup)
     finally:
         os.close(mount)
     try:
@@ -111,6 +111,14 @@ def directory_of(hierarchy: Hierarchy, cgroup: int) -> Path | None:
     finally:
         os.close(fd)
     return directory if directory.is_relative_to(hierarchy.mount) and directory.is_dir() else None
+
+
+def _walked_to(hierarchy: Hierarchy, cgroup: int) -> Path | None:
+    for directory in descendants(hierarchy.mount):
+        with suppress(FileNotFoundError):
+            if cgroup_id(directory) == cgroup:
+                return directory
+    return None
 
 
 def descendants(directory: Path) -> Iterator[Path]:
@@ -121,11 +129,6 @@ def descendants(directory: Path) -> Iterator[Path]:
     for parent, children, _ in os.walk(directory):
         children.sort()
         yield Path(parent)
-
-
-def _gone_or_raise(error: int) -> None:
-    if error not in (errno.ESTALE, errno.ENOENT, errno.ENODEV):
-        raise TracerError(f"cannot open a cgroup by its id ({os.strerror(error)}): run as root")
 
 
 def _why_no_hierarchy(cgroups: str) -> str:
