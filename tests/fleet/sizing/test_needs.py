@@ -1,0 +1,97 @@
+"""What lives and kills say of a workload's need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tracer.fleet.sizing.needs import needs_of
+
+BEGIN = pd.Timestamp("2026-03-01T10:00Z")
+MIB = 1 << 20
+
+
+def life(**changes: Any) -> dict[str, Any]:
+    return {
+        "boot_id": "b",
+        "cgroup": "/a",
+        "time": BEGIN,
+        "end": BEGIN + pd.Timedelta(hours=1),
+        "peak_unreclaimable_bytes": 70 * MIB,
+        "peak_working_set_bytes": 83 * MIB,
+        "peak_usage_bytes": 100 * MIB,
+        "refaulted_bytes": 0,
+        "limit_bytes": 100 * MIB,
+        "kills": 0,
+        **changes,
+    }
+
+
+def kill(**changes: Any) -> dict[str, Any]:
+    return {
+        "boot_id": "b",
+        "cgroup": "/a",
+        "time": BEGIN + pd.Timedelta(minutes=7),
+        "cause": "anon_growth",
+        "limit_bytes": 100 * MIB,
+        "unreclaimable_bytes": 61 * MIB,
+        "min_limit_low_bytes": None,
+        **changes,
+    }
+
+
+def bounds(lives: list[dict[str, Any]], kills: list[dict[str, Any]]) -> list[tuple[float, bool]]:
+    needs = needs_of(pd.DataFrame(lives), pd.DataFrame(kills))
+    return list(zip((needs.bound_bytes / MIB).tolist(), needs.is_killed.tolist(), strict=True))
+
+
+def test_need_of_a_life_without_a_kill_is_its_unreclaimable_peak() -> None:
+    assert bounds([life()], []) == [(70, False)]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "expected"),
+    [
+        (["peak_unreclaimable_bytes"], 83),
+        (["peak_unreclaimable_bytes", "peak_working_set_bytes"], 100),
+    ],
+)
+def test_need_without_the_unreclaimable_peak_is_the_next_best_peak(unknown: list[str], expected: int) -> None:
+    assert bounds([life(**dict.fromkeys(unknown))], []) == [(expected, False)]
+    absent = {name: value for name, value in life().items() if name not in unknown}
+    assert bounds([absent], []) == [(expected, False)]
+
+
+def test_life_without_any_peak_is_counted_as_unknown() -> None:
+    blank = life(peak_unreclaimable_bytes=None, peak_working_set_bytes=None, peak_usage_bytes=None)
+    needs = needs_of(pd.DataFrame([blank, life()]), pd.DataFrame([]))
+    assert (needs.runs, needs.unknown_runs) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 100),
+        ({"min_limit_low_bytes": 104 * MIB}, 104),
+        ({"cause": "dirty_writeback", "unreclaimable_bytes": 75 * MIB}, 75),
+        ({"cause": "global_pressure"}, 70),
+        ({"cgroup": "/parent"}, 70),
+        ({"boot_id": "another"}, 70),
+        ({"time": BEGIN + pd.Timedelta(hours=2)}, 70),
+    ],
+)
+def test_bound_of_a_killed_life_is_what_its_kill_proves(changes: dict[str, Any], expected: int) -> None:
+    assert bounds([life(kills=1)], [kill(**changes)]) == [(expected, True)]
+
+
+def test_killed_life_that_has_no_end_takes_later_kills() -> None:
+    later = kill(time=BEGIN + pd.Timedelta(days=3))
+    assert bounds([life(kills=1, end=pd.NaT)], [later]) == [(100, True)]
+
+
+@pytest.mark.parametrize(("refaulted", "expected"), [(0, 0), (11 * MIB, 11), (900 * MIB, 30), (None, 0)])
+def test_comfort_is_what_was_read_again_up_to_the_cache_there_was(refaulted: Any, expected: int) -> None:
+    needs = needs_of(pd.DataFrame([life(refaulted_bytes=refaulted)]), pd.DataFrame([]))
+    assert (needs.comfort_bytes / MIB).tolist() == [expected]

@@ -1,0 +1,115 @@
+"""What the lives of a workload say of its need: a value each, or a lower bound.
+
+The need of a life is the most memory at one moment that reclaim could not have freed. A killed life did not
+show its need: it is at least what the limit that it hit did not hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tracer.analysis.core.columns import Bools
+
+Floats = npt.NDArray[np.float64]
+
+_PEAKS: Final = ("peak_unreclaimable_bytes", "peak_working_set_bytes", "peak_usage_bytes")
+"""The best known first. The others include page cache: with them, a need is never too small."""
+
+_SIZE_IS_NOT_THE_CAUSE: Final = frozenset(
+    {"dirty_writeback", "gfp_constrained", "protected_cache", "global_pressure"}
+)
+"""Causes of kills (docs/causes.md) that say nothing about whether the need was larger than the limit."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """One element a life whose peak is known, in no order that matters."""
+
+    bound_bytes: Floats
+    """The need, or a lower bound of it. Positive."""
+    is_killed: Bools
+    """Whether `bound_bytes` is only a lower bound, since a kill cut the life short."""
+    comfort_bytes: Floats
+    """Page cache that the life read again after it was evicted, at most the cache that it had room for."""
+    unknown_runs: int
+    """Lives without any known peak."""
+
+    @property
+    def runs(self) -> int:
+        """Return the number of lives whose peak is known."""
+        return len(self.bound_bytes)
+
+    @property
+    def killed_runs(self) -> int:
+        """Return how many of them were killed."""
+        return int(self.is_killed.sum())
+
+
+def needs_of(lives: pd.DataFrame, kills: pd.DataFrame) -> Needs:
+    """Return what rows of `lives` and `kills` of one workload say. A column that is absent is not known.
+
+    A kill belongs to the life of its cgroup (`boot_id`, `cgroup`) in whose time it falls. A life that was
+    killed without such a row is at least at its peak.
+    """
+    peak = _first_known(lives)
+    is_known = np.isfinite(peak) & (peak > 0)
+    killed = np.nan_to_num(column(lives, "kills")) > 0
+    bound = np.fmax(peak, _bounds_of_kills(lives, kills))
+    usage, refaulted = column(lives, "peak_usage_bytes"), column(lives, "refaulted_bytes")
+    cache = np.clip(usage - peak, 0, None)
+    comfort = np.nan_to_num(np.minimum(refaulted, cache))
+    return Needs(
+        bound[is_known], killed[is_known], comfort[is_known], unknown_runs=int(len(peak) - is_known.sum())
+    )
+
+
+def column(rows: pd.DataFrame, name: str) -> Floats:
+    """Return a column of numbers, NaN where it is null; all NaN if the rows have no such column."""
+    if name not in rows.columns:
+        return np.full(len(rows), np.nan)
+    return pd.to_numeric(rows[name]).to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _first_known(lives: pd.DataFrame) -> Floats:
+    found = np.full(len(lives), np.nan)
+    for name in _PEAKS:
+        found = np.where(np.isnan(found), column(lives, name), found)
+    return found
+
+
+def _bounds_of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> Floats:
+    """Return for each life the largest bound that its kills give, in bytes; NaN without one."""
+    found = np.full(len(lives), np.nan)
+    keys = ["boot_id", "cgroup"]
+    if not len(kills) or not {*keys, "time"} <= {*lives.columns} & {*kills.columns}:
+        return found
+    of_kills = kills[[*keys, "time"]].assign(bound_bytes=_bound_of_each(kills))
+    end = lives["end"] if "end" in lives.columns else pd.Series(pd.NaT, lives.index)
+    of_lives = lives[[*keys, "time"]].assign(end=pd.to_datetime(end, utc=True), life=np.arange(len(lives)))
+    pairs = of_lives.merge(of_kills, on=keys, suffixes=("", "_of_kill"))
+    is_during = (pairs["time_of_kill"] >= pairs["time"]) & (
+        pairs["end"].isna() | (pairs["time_of_kill"] <= pairs["end"])
+    )
+    largest = pairs[is_during].groupby("life")["bound_bytes"].max()
+    found[largest.index.to_numpy()] = largest.to_numpy()
+    return found
+
+
+def _bound_of_each(kills: pd.DataFrame) -> Floats:
+    """Return the least need that each kill proves: what `explain` gives as the low end, or else the limit.
+
+    A kill for which the size of the limit was not the cause proves only what could not be reclaimed then.
+    """
+    cause = kills["cause"].astype(object) if "cause" in kills.columns else pd.Series("unknown", kills.index)
+    limit = np.where(
+        cause.isin(_SIZE_IS_NOT_THE_CAUSE).to_numpy(),
+        column(kills, "unreclaimable_bytes"),
+        column(kills, "limit_bytes"),
+    )
+    low = column(kills, "min_limit_low_bytes")
+    return np.where(np.isnan(low), limit, low)

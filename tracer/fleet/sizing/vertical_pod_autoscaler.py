@@ -1,0 +1,76 @@
+"""The memory target of the Kubernetes Vertical Pod Autoscaler's recommender, with its defaults.
+
+From kubernetes/autoscaler, vertical-pod-autoscaler/pkg/recommender: `model/container.go` (`addMemorySample`,
+`RecordOOM`), `model/aggregations_config.go` (the defaults, the buckets), `util/decaying_histogram.go`,
+`util/histogram.go` (`Percentile`), `logic/recommender.go` (the percentile, the margin). Its floor of 250 MiB
+a pod is left out: it is no statement about the workload.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor, log
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.fleet.sizing.needs import Floats, column
+
+INTERVAL: Final = pd.Timedelta(hours=24)
+HALF_LIFE: Final = pd.Timedelta(hours=24)
+INTERVALS: Final = 8
+"""Peaks of older intervals are not used."""
+PERCENTILE: Final = 0.9
+MARGIN: Final = 0.15
+BUMP_RATIO: Final = 1.2
+BUMP_BYTES: Final = 100 << 20
+FIRST_BUCKET_BYTES: Final = 1e7
+BUCKET_GROWTH: Final = 1.05
+
+
+def vpa_limit_bytes(samples: pd.DataFrame, kills: pd.DataFrame, now: pd.Timestamp) -> int | None:
+    """Return the target in bytes, None without a sample.
+
+    `samples` has `pod`, `time` and `bytes` (the working set; the metrics server has one a minute; maxima of
+    longer times give the same peaks), `kills` has `pod`, `time` and `limit_bytes`. A pod keeps its intervals
+    over restarts of its container; they count from its first sample.
+    """
+    if not len(samples) and not len(kills):
+        return None
+    seen = samples[["pod", "time"]].assign(bytes=column(samples, "bytes"), is_kill=False)
+    of_kills = kills[["pod", "time"]].assign(bytes=column(kills, "limit_bytes"), is_kill=True)
+    events = pd.concat([part for part in (seen, of_kills) if len(part)], ignore_index=True)
+    start = events.groupby("pod")["time"].transform("min")
+    events["interval"] = (events["time"] - start).dt.total_seconds() // INTERVAL.total_seconds()
+    events["end"] = start + (events["interval"] + 1) * INTERVAL
+    keys = ["pod", "interval"]
+    peaks = events[~events["is_kill"]].groupby(keys)["bytes"].max().rename("peak")
+    killed = events[events["is_kill"]].merge(peaks, on=keys, how="left")
+    used = np.fmax(column(killed, "bytes"), column(killed, "peak"))
+    events.loc[events["is_kill"], "bytes"] = np.maximum(used * BUMP_RATIO, used + BUMP_BYTES)
+    intervals = events.groupby(keys).agg(end=("end", "max"), peak=("bytes", "max"))
+    recent = intervals[intervals["end"] > now - INTERVALS * INTERVAL]
+    recent = recent[recent["peak"].notna()]
+    if not len(recent):
+        return None
+    weights = np.exp2(((recent["end"] - now) / HALF_LIFE).to_numpy(dtype=np.float64))
+    return ceil(_percentile(column(recent, "peak"), weights) * (1 + MARGIN))
+
+
+def _percentile(peaks: Floats, weights: Floats) -> float:
+    """Return the end of the bucket in which the percentile of the weighted peaks lies, in bytes."""
+    buckets = np.array([_bucket(peak) for peak in peaks])
+    order = np.argsort(buckets, kind="stable")
+    reached = np.cumsum(weights[order]) >= PERCENTILE * weights.sum() - 1e-12
+    return _start_bytes(int(buckets[order][int(np.argmax(reached))]) + 1)
+
+
+def _bucket(peak_bytes: float) -> int:
+    """Return the index of the bucket: each is 5 % wider than the one before."""
+    if peak_bytes < FIRST_BUCKET_BYTES:
+        return 0
+    return floor(log(peak_bytes * (BUCKET_GROWTH - 1) / FIRST_BUCKET_BYTES + 1) / log(BUCKET_GROWTH))
+
+
+def _start_bytes(bucket: int) -> float:
+    return FIRST_BUCKET_BYTES * (BUCKET_GROWTH**bucket - 1) / (BUCKET_GROWTH - 1)
