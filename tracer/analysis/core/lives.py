@@ -129,12 +129,12 @@ def _keys(cgroups: pd.DataFrame, paths: Sequence[str]) -> list[_Key]:
     return [
         (None, None, path, "")
         if row.name is None
-        else (row.namespace, row.pod, row.name, _below(path, row.container_id))
+        else (row.namespace, row.pod, row.name, below_container(path, row.container_id))
         for path, row in zip(paths, containers(cgroups), strict=True)
     ]
 
 
-def _below(path: str, container_id: str | None) -> str:
+def below_container(path: str, container_id: str | None) -> str:
     """Return the part of the path below the last component that contains the container's id."""
     if container_id is None:
         return ""

@@ -4,4 +4,11 @@ A module imports only from modules above it in this list:
 
     summaries — the columns of the summary tables
     workload — the name under which the runs of one program are counted together
+    origin — the trace that rows are from, its clocks, and the columns that say so
+    named_cgroups — the names of the cgroups of a trace, and which of them have a life to tell
+    step_bins — the greatest value and the mean of a step function in each of several intervals
+    kill_rows — a row for each kill
+    life_rows — a row for each life of a cgroup, and one for each minute of it
+    evictor_rows — a row for each minute, owner of page cache, cgroup that evicted it, and cause
+    summarize — the tables of one trace
 """

@@ -79,6 +79,7 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         "victim_anon_rss_bytes": _NUMBER,
         "victim_cgroup": _TEXT,
         "victim_workload": _TEXT,
+        "victim_cgroup_id": _NUMBER,
         "trigger_comm": _TEXT,
         **_CACHE,
         "reclaim_attempts": _NUMBER,
@@ -115,7 +116,6 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         "evictor_cgroup_id": _NUMBER,
         "cause": _TEXT,
         **_CACHE,
-        "folios": _NUMBER,
     },
     "timeline": {
         **_ORIGIN,

@@ -1,0 +1,170 @@
+"""The summary of each recorded example, compared with what the analyses say of it."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import tracer
+from tracer.analysis.trace import AnalysedTrace
+from tracer.fleet.summary.summaries import BIN_NS, COMPOSITION_COLUMNS, SUMMARIES, SUMMARY_VERSION
+from tracer.fleet.summary.summarize import summarize
+
+TRACES = Path(__file__).parents[3] / "traces"
+NAMES = sorted(path.parent.name for path in TRACES.glob("*/meta.json"))
+
+
+@cache
+def opened(name: str) -> AnalysedTrace:
+    return tracer.open(TRACES / name)
+
+
+@cache
+def rows(name: str, table: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = summarize(opened(name)).tables[table].to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_source_has_the_trace_and_its_machine(name: str) -> None:
+    trace = opened(name)
+    (row,) = rows(name, "sources")
+    assert (row["trace"], row["host"], row["boot_id"]) == (
+        name,
+        trace.meta["host_name"],
+        trace.meta["boot_id"],
+    )
+    assert row["time"].isoformat() == trace.meta["started"]
+    assert row["end"].isoformat() == trace.meta["ended"]
+    assert row["kills"] == len(trace.explain(is_sized=False))
+    assert row["lost_records"] == sum((trace.meta["lost"] or {}).values())
+    assert row["bytes_on_disk"] == trace.size_bytes
+    assert re.fullmatch("[0-9a-f]{16}", row["trace_id"])
+
+
+def test_trace_id_tells_recordings_apart_and_not_their_places(tmp_path: Path) -> None:
+    ids = {name: rows(name, "sources")[0]["trace_id"] for name in NAMES}
+    assert len({*ids.values()}) == len(NAMES)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for file in (TRACES / "fork").iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    (row,) = summarize(tracer.open(moved)).tables["sources"].to_pylist()
+    assert (row["trace"], row["trace_id"]) == ("elsewhere", ids["fork"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kills_are_those_of_explain(name: str) -> None:
+    reports = opened(name).explain()
+    assert len(rows(name, "kills")) == len(reports)
+    for row, report in zip(rows(name, "kills"), reports, strict=True):
+        owner, made_of = report.limit_owner, report.composition
+        assert row["time"] == report.time
+        assert (row["ktime_ns"], row["kill_id"]) == (report.ktime_ns, report.kill_id)
+        assert (row["cause"], row["confidence"]) == (report.verdict.cause, report.verdict.confidence)
+        assert row["summary"] == report.verdict.summary
+        assert (row["cgroup"], row["cgroup_id"]) == (owner.cgroup, owner.cgroup_id)
+        assert (row["limit_bytes"], row["is_limited"]) == (owner.limit_bytes, True)
+        assert row["usage_bytes"] == owner.usage_bytes == made_of.total
+        assert row["working_set_bytes"] == report.working_set_bytes
+        assert (row["victim_pid"], row["victims"]) == (report.victims[0].pid, len(report.victims))
+        assert row["victim_cgroup"] == report.victims[0].cgroup
+        assert row["evicted_bytes"] == report.cushion.evicted_bytes
+        assert row["stall_ms"] == report.reclaim.stall_ms
+        sized = report.sizing.min_limit_bytes or (None, None)
+        assert (row["min_limit_low_bytes"], row["min_limit_high_bytes"]) == sized
+        parts = [row[column] for column in COMPOSITION_COLUMNS]
+        assert parts == [amount for _, amount in made_of.parts()]
+        assert sum(part or 0 for part in parts) == row["usage_bytes"]
+        cache_bytes = sum(getattr(made_of, part) or 0 for part in ("file_clean", "file_dirty", "writeback"))
+        assert row["unreclaimable_bytes"] == (
+            (made_of.total or 0) - cache_bytes - (made_of.slab_reclaimable or 0)
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lives_are_those_of_held_cgroups(name: str) -> None:
+    trace = opened(name)
+    held = {one.cgroup_id: one for one in trace.held_cgroups()}
+    assert rows(name, "lives")
+    for row in rows(name, "lives"):
+        one = held[row["cgroup_id"]]
+        assert row["cgroup"] == one.cgroup
+        assert row["peak_usage_bytes"] == one.peak_usage_bytes
+        assert row["is_limited"] == (one.headroom_bytes is not None)
+        assert row["limit_bytes"] == (one.limit_bytes if row["is_limited"] else None)
+        assert (row["evicted_bytes"], row["refaulted_bytes"]) == (one.evicted_bytes, one.refaulted_bytes)
+        assert row["kills"] == sum(
+            report.limit_owner.cgroup_id == one.cgroup_id for report in trace.explain(is_sized=False)
+        )
+        assert row["observed_s"] == pytest.approx((row["end"] - row["time"]).total_seconds())
+        if not row["kills"] and one.sizing.min_limit_bytes is not None:
+            low = one.sizing.min_limit_bytes[0]  # in pages, and less what CPUs have in stock
+            most = low + trace.meta["page_size"]
+            assert low - (1 << 20) <= row["peak_unreclaimable_bytes"] < most
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_peaks_of_a_life_are_no_less_than_what_was_read_at_its_kills(name: str) -> None:
+    lives = {row["cgroup_id"]: row for row in rows(name, "lives")}
+    for kill in rows(name, "kills"):
+        life = lives[kill["cgroup_id"]]
+        for size in ("usage_bytes", "unreclaimable_bytes", "working_set_bytes"):
+            assert kill[size] <= life[f"peak_{size}"] <= kill["limit_bytes"] + (1 << 20)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evictors_add_up_to_evictions_by_cgroup(name: str) -> None:
+    by_cgroup = opened(name).evictions(by="cgroup")
+    expected = by_cgroup[by_cgroup["evicted_bytes"] > 0]
+    pairs = expected.groupby(["cgroup_id", "task_cgroup_id"], dropna=False)[
+        ["evicted_bytes", "returned_bytes"]
+    ].sum()
+    found: dict[tuple[Any, Any], tuple[int, int]] = {}
+    for row in rows(name, "evictors"):
+        key = row["owner_cgroup_id"], row["evictor_cgroup_id"]
+        evicted, refaulted = found.get(key, (0, 0))
+        found[key] = evicted + row["evicted_bytes"], refaulted + row["refaulted_bytes"]
+    keys = [(None if pd.isna(owner) else owner, actor) for owner, actor in pairs.index]
+    assert found == dict(zip(keys, pairs.itertuples(index=False, name=None), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_minutes_of_a_life_add_up_to_the_life(name: str) -> None:
+    for life in rows(name, "lives"):
+        minutes = [row for row in rows(name, "timeline") if row["cgroup_id"] == life["cgroup_id"]]
+        for column in ("evicted_bytes", "refaulted_bytes"):
+            assert sum(row[column] for row in minutes) == life[column]
+        assert [row["ktime_ns"] % BIN_NS for row in minutes] == [0] * len(minutes)
+        assert minutes[0]["first_ktime_ns"] == life["first_ktime_ns"]
+        assert minutes[-1]["last_ktime_ns"] == life["last_ktime_ns"]
+        for size in ("usage_bytes", "unreclaimable_bytes"):
+            most = [row[f"max_{size}"] for row in minutes if row[f"max_{size}"] is not None]
+            assert max(most, default=None) == life[f"peak_{size}"] or life["is_end_seen"]
+            means = [(row[f"mean_{size}"], row[f"max_{size}"]) for row in minutes]
+            assert all(most is None or mean <= most for mean, most in means)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evicted_bytes_are_those_of_the_timeline(name: str) -> None:
+    timeline = opened(name).timeline(every="60s")
+    expected = timeline.groupby("cgroup_id")["cache_evicted_bytes"].sum().to_dict()
+    found: dict[int, int] = {}
+    for row in rows(name, "timeline"):
+        found[row["cgroup_id"]] = found.get(row["cgroup_id"], 0) + row["evicted_bytes"]
+    assert found == {cgroup_id: expected[cgroup_id] for cgroup_id in found}
+
+
+@pytest.mark.parametrize("table", SUMMARIES)
+def test_rows_say_where_they_are_from(table: str) -> None:
+    (source,) = rows("page-cache", "sources")
+    for row in rows("page-cache", table):
+        assert row["date"] == row["time"].date()
+        assert row["summary_version"] == SUMMARY_VERSION
+        for column in ("host", "boot_id", "trace", "trace_id"):
+            assert row[column] == source[column]

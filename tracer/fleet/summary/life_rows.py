@@ -1,0 +1,169 @@
+"""A row for each life of a cgroup, and one for each minute of it.
+
+A cgroup is told of if it has a limit of its own, if it is a container's own cgroup, or if it is outside of
+containers and has no cgroups below it. Its numbers include all cgroups below it.
+
+Sizes are by the ledger and by samples, which may lack the last moments before a kill. So what the kernel
+program read at the instants of the kills for a cgroup's limit counts for its peaks as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from tracer.analysis.core import hierarchy, ledger, naming
+from tracer.analysis.core.columns import Int64s, integers, known, times_ns
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree, Subtrees
+from tracer.analysis.core.tables import end_ns, page_size
+from tracer.analysis.explain.measure import cushion
+from tracer.analysis.explain.sizing.unreclaimable import unreclaimable
+from tracer.analysis.results.json_values import limit_columns
+from tracer.analysis.trace import AnalysedTrace
+from tracer.errors import TraceError
+from tracer.fleet.summary.named_cgroups import NamedCgroups
+from tracer.fleet.summary.origin import Origin
+from tracer.fleet.summary.step_bins import greatest_and_mean
+from tracer.fleet.summary.summaries import BIN_NS
+from tracer.schema import UNLIMITED_BYTES
+
+_MOST_MINUTES: Final = 2_000_000  # of all lives together; each is a row of about 1 kB in memory
+_FOREVER: Final = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class LifeRows:
+    """Rows of `lives` and of `timeline`."""
+
+    lives: list[dict[str, Any]]
+    timeline: list[dict[str, Any]]
+
+
+def life_rows(
+    trace: AnalysedTrace, origin: Origin, names: NamedCgroups, kills: Sequence[Mapping[str, Any]]
+) -> LifeRows:
+    """Return the rows of a trace whose rows of `kills` are these.
+
+    Raises TraceError for a trace whose times are so far apart that the timeline would not fit in memory.
+    """
+    subtrees, found = Subtrees(trace), LifeRows([], [])
+    members = hierarchy.descendants_of(trace.cgroups, naming.with_data(trace))
+    for number, below in members.items():
+        subtree = subtrees.subtree_at(number, below)
+        limits = ledger.counter(subtree, "limit_bytes")
+        if not _is_told(names, number, below, limits.at(end_ns(trace))):
+            continue
+        own = [kill for kill in kills if kill["cgroup_id"] == number]
+        life = _Life(trace, origin, names, subtree, limits=limits, kills=own)
+        if (life.last_ns - life.first_ns) // BIN_NS + len(found.timeline) > _MOST_MINUTES:
+            raise TraceError(f"{trace.path} has times years apart: its timeline would not fit in memory")
+        found.lives.append(life.row())
+        found.timeline.extend(life.minutes())
+    return found
+
+
+def _is_told(names: NamedCgroups, cgroup_id: int, members: Int64s, limit_bytes: int | None) -> bool:
+    is_limited = limit_bytes is not None and limit_bytes < UNLIMITED_BYTES
+    is_leaf = len(members) == 1 and not names.is_inside_container(cgroup_id)
+    return is_limited or is_leaf or names.is_container(cgroup_id)
+
+
+class _Life:
+    """The life of one cgroup in one trace, from `first_ns` to `last_ns` (ns since the epoch)."""
+
+    def __init__(
+        self,
+        trace: AnalysedTrace,
+        origin: Origin,
+        names: NamedCgroups,
+        subtree: Subtree,
+        *,
+        limits: Steps,
+        kills: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self._trace, self._origin, self._subtree, self._limits = trace, origin, subtree, limits
+        self._kills = kills
+        self._names = names.row(subtree.cgroup_id)
+        self._made_ns, self._removed_ns = trace.places.lifetime_ns(subtree.cgroup_id)
+        self.first_ns = subtree.start_ns
+        self.last_ns = max(min(end_ns(trace), self._removed_ns), self.first_ns)
+        self._sizes = {
+            "usage_bytes": ledger.usage(subtree),
+            "unreclaimable_bytes": unreclaimable(subtree),
+            "working_set_bytes": _working_set(subtree),
+        }
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of `lives`."""
+        origin, end = self._origin, end_ns(self._trace)
+        peaks = {
+            name: self._greatest(name, None if steps is None else steps.peak(), 0, _FOREVER)
+            for name, steps in self._sizes.items()
+        }
+        refaulted, _ = cushion.refaulted_bytes(self._subtree, self._trace.span_ns[0], end)
+        evicted = self._subtree.evicted.pages_between(self._trace.span_ns[0], end)
+        return {
+            **origin.row(self.first_ns),
+            "end": self.last_ns,
+            "is_begin_seen": self._made_ns > 0,
+            "is_end_seen": self._removed_ns < _FOREVER,
+            "made_ktime_ns": origin.ktime_ns(self._made_ns) if self._made_ns else None,
+            "first_ktime_ns": origin.ktime_ns(self.first_ns),
+            "last_ktime_ns": origin.ktime_ns(self.last_ns),
+            "observed_s": (self.last_ns - self.first_ns) / 1e9,
+            **self._names,
+            **limit_columns(self._limits.at(end)),
+            **{f"peak_{name}": peak for name, peak in peaks.items()},
+            "kills": len(self._kills),
+            "evicted_bytes": evicted * page_size(self._trace),
+            "refaulted_bytes": refaulted,
+        }
+
+    def minutes(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of `timeline`."""
+        edges = self._origin.bin_edges_ns(self.first_ns, self.last_ns)
+        sizes = {name: greatest_and_mean(steps, edges) for name, steps in self._sizes.items()}
+        for position, (first, last) in enumerate(pairwise(edges)):
+            is_last = position == len(edges) - 2
+            until = end_ns(self._trace) if is_last else last - 1  # what was evicted after its removal counts
+            since = self._trace.span_ns[0] if position == 0 else first
+            refaulted, _ = self._refaulted(since, until)
+            row = {
+                **self._origin.bin_row(first, last),
+                **self._names,
+                **limit_columns(self._limits.at(last)),
+                "evicted_bytes": self._subtree.evicted.pages_between(since, until) * page_size(self._trace),
+                "refaulted_bytes": refaulted,
+            }
+            for name, found in sizes.items():
+                greatest, row[f"mean_{name}"] = found[position]
+                row[f"max_{name}"] = self._greatest(name, greatest, since, until)
+            yield row
+
+    def _greatest(self, size: str, found: int | None, since_ns: int, until_ns: int) -> int | None:
+        """Return the greatest of a size and of what was read of it at kills in an interval."""
+        read = [kill[size] for kill in self._kills if since_ns <= kill["time"] <= until_ns]
+        return max((value for value in [found, *read] if value is not None), default=None)
+
+    def _refaulted(self, since_ns: int, until_ns: int) -> tuple[int | None, str | None]:
+        """Return what came back in an interval, whenever it was evicted in the trace, as `lives` has it."""
+        _, why_not = cushion.refaulted_bytes(self._subtree, since_ns, until_ns)
+        if why_not is not None:
+            return None, why_not
+        again = self._subtree.refaulted
+        first, end = np.searchsorted(again.time, [since_ns, until_ns + 1])
+        return int(again.pages[first:end].sum(dtype=np.int64)) * page_size(self._trace), None
+
+
+def _working_set(subtree: Subtree) -> Steps:
+    """Return usage without the inactive file list, as the cgroup's own samples have both."""
+    samples = subtree.samples
+    own = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
+    own = own[known(own["usage_bytes"]) & known(own["inactive_file_bytes"])]
+    sizes = integers(own["usage_bytes"]) - integers(own["inactive_file_bytes"])
+    return Steps(times_ns(own), np.maximum(sizes, 0), None)

@@ -1,0 +1,84 @@
+"""The trace that rows are from, its clocks, and the columns that say so in each row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from tracer.analysis.trace import AnalysedTrace
+from tracer.fleet.summary.summaries import BIN_NS, SUMMARY_VERSION
+
+_DAY_NS: Final = 86_400_000_000_000
+_ID_DIGITS: Final = 16
+
+
+def trace_id(meta: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that identify the recording with this meta.json, wherever it lies."""
+    clock = meta["clock"]
+    parts = [meta.get("boot_id"), meta.get("host_name"), clock["monotonic_ns"], clock["realtime_ns"]]
+    text = json.dumps([*parts, meta.get("started")])
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A trace: its machine, its name, and the difference between its clocks.
+
+    `clock_offset_ns` is CLOCK_REALTIME less CLOCK_MONOTONIC.
+    """
+
+    host: str
+    boot_id: str | None
+    trace: str
+    trace_id: str
+    clock_offset_ns: int
+
+    @classmethod
+    def from_trace(cls, trace: AnalysedTrace) -> Self:
+        meta = trace.meta
+        return cls(
+            host=meta["host_name"],
+            boot_id=meta.get("boot_id"),
+            trace=trace.path.resolve().name,
+            trace_id=trace_id(meta),
+            clock_offset_ns=meta["clock"]["realtime_ns"] - meta["clock"]["monotonic_ns"],
+        )
+
+    def row(self, time_ns: int) -> dict[str, Any]:
+        """Return the columns that say where a row of `time_ns` (ns since the epoch) is from, and `time`."""
+        return {
+            "date": time_ns // _DAY_NS,
+            "host": self.host,
+            "boot_id": self.boot_id,
+            "trace": self.trace,
+            "trace_id": self.trace_id,
+            "summary_version": SUMMARY_VERSION,
+            "time": time_ns,
+        }
+
+    def ktime_ns(self, time_ns: int) -> int:
+        """Return CLOCK_MONOTONIC of a moment in ns since the epoch."""
+        return time_ns - self.clock_offset_ns
+
+    def bin_edges_ns(self, first_ns: int, last_ns: int) -> list[int]:
+        """Return the edges of the intervals of `BIN_NS` from `first_ns` to `last_ns`, which are the first and
+        the last edge, in ns since the epoch."""
+        bins = range(self.ktime_ns(first_ns) // BIN_NS + 1, -(-self.ktime_ns(last_ns) // BIN_NS))
+        return [
+            first_ns,
+            *(number * BIN_NS + self.clock_offset_ns for number in bins),
+            max(first_ns, last_ns),
+        ]
+
+    def bin_row(self, first_ns: int, last_ns: int) -> dict[str, Any]:
+        """Return the columns of a row about the part of an interval of `BIN_NS` from `first_ns` on."""
+        begin = self.ktime_ns(first_ns) // BIN_NS * BIN_NS
+        return {
+            **self.row(begin + self.clock_offset_ns),
+            "ktime_ns": begin,
+            "first_ktime_ns": self.ktime_ns(first_ns),
+            "last_ktime_ns": self.ktime_ns(last_ns),
+        }
