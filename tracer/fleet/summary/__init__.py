@@ -10,5 +10,6 @@ A module imports only from modules above it in this list:
     kill_rows — a row for each kill
     life_rows — a row for each life of a cgroup, and one for each minute of it
     evictor_rows — a row for each minute, owner of page cache, cgroup that evicted it, and cause
+    overlaps — the summaries of several traces as one, in which nothing counts twice
     summarize — the tables of one trace
 """

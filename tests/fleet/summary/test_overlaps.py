@@ -1,0 +1,301 @@
+"""Overlapping traces: any way to cut one recording into traces gives the same kills and lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Final
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tracer.fleet.summary.overlaps import chosen_stretches, conform, merged
+from tracer.fleet.summary.summaries import SUMMARIES
+
+SECOND: Final = 1_000_000_000
+OFFSET: Final = 1_700_000_000 * SECOND
+MINUTE: Final = 60
+LENGTH: Final = 150
+MACHINES: Final = settings(max_examples=30)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class World:
+    """What happened on a machine, in whole seconds: cgroup -> (made, removed), kills, and evictions."""
+
+    lives: Mapping[int, tuple[int, int]]
+    kills: Sequence[tuple[int, int, int]]  # (second, pid, cgroup)
+
+    def evicted(self, cgroup: int, begin: int, end: int) -> int:
+        """Return the bytes that were evicted from one second to another, both included."""
+        made, removed = self.lives[cgroup]
+        seconds = range(max(begin, made), min(end, removed) + 1)
+        return sum((second * 13 + cgroup) % 5 for second in seconds)
+
+    def usage(self, cgroup: int, second: int) -> int:
+        return (second * 7919 + cgroup * 31) % 1000
+
+
+def origin(name: str, second: int, boot: str | None = "boot") -> Row:
+    return {
+        "date": (OFFSET + second * SECOND) // 86_400_000_000_000,
+        "host": "h",
+        "boot_id": boot,
+        "trace": name,
+        "trace_id": name,
+        "summary_version": 1,
+        "time": OFFSET + second * SECOND,
+    }
+
+
+def recorded(
+    world: World, name: str, begin: int, end: int, boot: str | None = "boot"
+) -> dict[str, list[Row]]:
+    """Return the rows that a trace from one second to another, both included, would have."""
+    rows: dict[str, list[Row]] = {table: [] for table in SUMMARIES}
+    rows["sources"].append({**origin(name, begin, boot), "end": OFFSET + end * SECOND})
+    for second, pid, cgroup in world.kills:
+        if begin <= second <= end:
+            rows["kills"].append(
+                {
+                    **origin(name, second, boot),
+                    "ktime_ns": second * SECOND,
+                    "victim_pid": pid,
+                    "cgroup_id": cgroup,
+                    "workload": f"w{cgroup}",
+                    "confidence": "high",
+                    "lost_records": 0,
+                }
+            )
+    for cgroup, (made, removed) in world.lives.items():
+        first, last = max(made, begin), min(removed, end)
+        if first > last:
+            continue
+        usage = [world.usage(cgroup, second) for second in range(first, last + 1)]
+        names = {"cgroup": f"/{cgroup}", "cgroup_id": cgroup, "workload": f"w{cgroup}"}
+        rows["lives"].append(
+            {
+                **origin(name, first, boot),
+                "end": OFFSET + last * SECOND,
+                "is_begin_seen": made >= begin,
+                "is_end_seen": removed <= end,
+                "made_ktime_ns": made * SECOND if made >= begin else None,
+                "first_ktime_ns": first * SECOND,
+                "last_ktime_ns": last * SECOND,
+                "observed_s": float(last - first),
+                **names,
+                "limit_bytes": 1000,
+                "is_limited": True,
+                "peak_usage_bytes": max(usage),
+                "kills": sum(one == cgroup and first <= second <= last for second, _, one in world.kills),
+                "evicted_bytes": world.evicted(cgroup, first, last),
+            }
+        )
+        for minute in range(first // MINUTE, last // MINUTE + 1):
+            since, until = max(minute * MINUTE, first), min(minute * MINUTE + MINUTE - 1, last)
+            stretch = {
+                **origin(name, minute * MINUTE, boot),
+                "ktime_ns": minute * MINUTE * SECOND,
+                "first_ktime_ns": since * SECOND,
+                "last_ktime_ns": until * SECOND,
+            }
+            evicted = world.evicted(cgroup, since, until)
+            most = max(world.usage(cgroup, second) for second in range(since, until + 1))
+            rows["timeline"].append({**stretch, **names, "max_usage_bytes": most, "evicted_bytes": evicted})
+            if evicted:
+                rows["evictors"].append(
+                    {**stretch, "owner_cgroup_id": cgroup, "cause": "reclaim_memcg", "evicted_bytes": evicted}
+                )
+    return rows
+
+
+def joined(*parts: dict[str, list[Row]]) -> dict[str, pa.Table]:
+    return {
+        table: conform(
+            pa.Table.from_pylist([row for part in parts for row in part[table]], loose(table)), table
+        )
+        for table in SUMMARIES
+    }
+
+
+def loose(table: str) -> pa.Schema:
+    return pa.schema([field.with_nullable(True) for field in SUMMARIES[table]])
+
+
+def facts(tables: Mapping[str, pa.Table]) -> dict[str, list[Row]]:
+    """Return what does not depend on the traces that a recording was cut into, in order."""
+    dropped = {
+        "kills": ("trace", "trace_id"),
+        "lives": ("trace", "trace_id", "evicted_bytes", "refaulted_bytes"),
+    }
+    return {
+        table: sorted(
+            (
+                {name: value for name, value in row.items() if name not in names}
+                for row in tables[table].to_pylist()
+            ),
+            key=str,
+        )
+        for table, names in dropped.items()
+    }
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    lives = {}
+    for cgroup in range(1, draw(st.integers(1, 3)) + 1):
+        made = draw(st.integers(0, LENGTH - 2))
+        lives[cgroup] = made, draw(st.integers(made + 1, LENGTH))
+    kills = []
+    for cgroup, (made, removed) in lives.items():
+        moments = draw(st.lists(st.integers(made, removed), max_size=3, unique=True))
+        kills += [(second, 100 * cgroup + number, cgroup) for number, second in enumerate(moments)]
+    return World(lives, kills)
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Return intervals that overlap and together cover everything."""
+    edges = sorted(draw(st.sets(st.integers(1, LENGTH - 1), max_size=4)))
+    begins, ends = [0, *edges], [*edges, LENGTH]
+    wider = [
+        (draw(st.integers(0, begin)), draw(st.integers(end, LENGTH)))
+        for begin, end in zip(begins, ends, strict=True)
+    ]
+    return draw(st.permutations(wider))
+
+
+@MACHINES
+@given(worlds(), cuts())
+def test_any_cut_into_overlapping_traces_gives_the_same_kills_and_lives(
+    world: World, intervals: list[tuple[int, int]]
+) -> None:
+    parts = [recorded(world, f"t{number}", *one) for number, one in enumerate(intervals)]
+    found, whole = merged(joined(*parts)), joined(recorded(world, "whole", 0, LENGTH))
+    assert facts(found) == facts(whole)
+
+
+@MACHINES
+@given(worlds(), cuts())
+def test_sums_of_overlapping_traces_count_nothing_twice(
+    world: World, intervals: list[tuple[int, int]]
+) -> None:
+    parts = [recorded(world, f"t{number}", *one) for number, one in enumerate(intervals)]
+    found = merged(joined(*parts))
+    for table, key in (("timeline", "cgroup_id"), ("evictors", "owner_cgroup_id")):
+        sums: dict[tuple[int, int], int] = {}
+        for row in found[table].to_pylist():
+            place = row[key], row["ktime_ns"] // SECOND
+            sums[place] = sums.get(place, 0) + row["evicted_bytes"]
+        for (cgroup, second), evicted in sums.items():
+            there = world.evicted(cgroup, second, second + MINUTE - 1)
+            covered = any(
+                begin <= max(second, world.lives[cgroup][0])
+                and min(second + MINUTE - 1, world.lives[cgroup][1]) <= end
+                for begin, end in intervals
+            )
+            assert evicted <= there
+            assert not covered or evicted == there
+    for row in found["lives"].to_pylist():
+        assert row["evicted_bytes"] <= world.evicted(row["cgroup_id"], 0, LENGTH)
+
+
+@MACHINES
+@given(worlds(), cuts())
+def test_merging_again_and_copies_of_traces_change_nothing(
+    world: World, intervals: list[tuple[int, int]]
+) -> None:
+    parts = [recorded(world, f"t{number}", *one) for number, one in enumerate(intervals)]
+    once = merged(joined(*parts))
+    for other in (merged(once), merged(joined(*parts, *parts))):
+        for table in SUMMARIES:
+            assert sorted(map(str, other[table].to_pylist())) == sorted(map(str, once[table].to_pylist()))
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), max_size=6))
+def test_chosen_stretches_do_not_overlap_and_last_longest(spans: list[tuple[int, int]]) -> None:
+    stretches = [(begin, begin + length, str(number)) for number, (begin, length) in enumerate(spans)]
+
+    def is_apart(some: Sequence[int]) -> bool:
+        return all(
+            stretches[one][1] < stretches[other][0] or stretches[other][1] < stretches[one][0]
+            for one, other in combinations(some, 2)
+        )
+
+    def length(some: Sequence[int]) -> int:
+        return sum(stretches[one][1] - stretches[one][0] + 1 for one in some)
+
+    chosen = chosen_stretches(stretches)
+    assert is_apart(chosen)
+    best = max(
+        length(some)
+        for count in range(len(stretches) + 1)
+        for some in combinations(range(len(stretches)), count)
+        if is_apart(some)
+    )
+    assert length(chosen) == best
+
+
+WORLD: Final = World({1: (0, LENGTH)}, [(10, 100, 1)])
+
+
+def test_machines_and_traces_without_boot_id_do_not_overlap() -> None:
+    parts = [
+        recorded(WORLD, name, 0, LENGTH, boot)
+        for name, boot in (("a", "x"), ("b", "y"), ("c", None), ("d", None))
+    ]
+    found = merged(joined(*parts))
+    assert [found[table].num_rows for table in ("sources", "kills", "lives")] == [4, 4, 4]
+    assert found["timeline"].num_rows == 4 * (LENGTH // MINUTE + 1)
+
+
+def test_kill_has_the_row_of_the_best_quality() -> None:
+    parts = [recorded(WORLD, name, 0, LENGTH) for name in "abc"]
+    parts[0]["kills"][0] |= {"confidence": "medium"}
+    parts[1]["kills"][0] |= {"lost_records": 4}
+    (kill,) = merged(joined(*parts))["kills"].to_pylist()
+    assert kill["trace_id"] == "c"
+
+
+@pytest.mark.parametrize(("late_s", "kills"), [(1.9, 1), (2.1, 2)])
+def test_kill_of_the_log_alone_is_the_recorded_one_of_its_pid_and_time(late_s: float, kills: int) -> None:
+    parts = [recorded(WORLD, name, 0, LENGTH) for name in "ab"]
+    logged = parts[1]["kills"][0]
+    logged |= {"ktime_ns": None, "time": logged["time"] + int(late_s * SECOND), "kmsg": "only"}
+    for order in (parts, parts[::-1]):
+        assert merged(joined(*order))["kills"].num_rows == kills
+
+
+def test_cgroup_id_that_was_used_again_is_another_life() -> None:
+    worlds = [World({1: span}, []) for span in ((0, 50), (60, 100))]
+    parts = [
+        recorded(worlds[0], "a", 0, 40),
+        recorded(worlds[0], "b", 20, 55),
+        recorded(worlds[1], "c", 57, 80),
+        recorded(worlds[1], "d", 70, LENGTH),
+    ]
+    for order in (parts, parts[::-1]):
+        lives = merged(joined(*order))["lives"].to_pylist()
+        spans = sorted((row["first_ktime_ns"] // SECOND, row["last_ktime_ns"] // SECOND) for row in lives)
+        assert spans == [(0, 50), (60, 100)]
+
+
+def test_names_of_a_life_are_the_latest_known_ones() -> None:
+    parts = [recorded(WORLD, name, *span) for name, span in (("a", (0, 50)), ("b", (40, 90)))]
+    parts[0]["lives"][0] |= {"container": "web", "limit_bytes": 5}
+    parts[1]["lives"][0] |= {"workload": "?", "cgroup": "id:1", "limit_bytes": 7}
+    (life,) = merged(joined(*parts))["lives"].to_pylist()
+    assert (life["workload"], life["cgroup"], life["container"]) == ("w1", "/1", "web")
+
+
+def test_older_and_newer_columns_are_null_and_left_out() -> None:
+    table = pa.Table.from_pylist([{"host": "h", "victims": 2, "of_tomorrow": 1}])
+    found = conform(table, "kills")
+    assert found.column_names == SUMMARIES["kills"].names
+    (row,) = found.to_pylist()
+    assert (row["host"], row["victims"], row["cause"]) == ("h", 2, None)

@@ -1,0 +1,290 @@
+"""The summaries of several traces as one, in which nothing counts twice.
+
+Traces of one boot can overlap: `watch` writes one for each kill, and another one on request, each with the
+minutes before. What they share is recognised by the boot and by CLOCK_MONOTONIC, which no setting of the
+clock moves:
+
+* a trace is known by its `trace_id`, of which there may be copies;
+* a kill is the boot, its `ktime_ns` and the pid of its (first) victim. A kill that only a kernel log has
+  (`kmsg` is `only`) has no `ktime_ns`: it is the one of this boot and pid within two seconds;
+* a life is the boot, the cgroup and when that was made. A trace that did not see it made shows the last life
+  of that cgroup that was made before;
+* a minute is the boot, the cgroup and its `ktime_ns`.
+
+Of a kill, the row of the best quality stays. The rows of a life, or of a minute, become one: from the
+earliest begin to the latest end, with the greatest of the peaks. Sums (`evicted_bytes`, `refaulted_bytes`)
+cannot be taken apart, so they are of those stretches that do not overlap and together last longest: the sums
+are then the least that there were. Stretches of `evictors` are chosen in the same way, for each minute and
+owner of page cache.
+
+A trace without boot id overlaps with none.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracer.analysis.kernel_log.matching import APART_AT_MOST_NS
+from tracer.fleet.summary.summaries import SUMMARIES
+from tracer.fleet.summary.workload import NOWHERE
+
+Row = dict[str, Any]
+
+_BOOT: Final = "boot"
+_CONFIDENCE: Final = ("high", "medium", "low")
+_FOREVER: Final = 1 << 62
+_NAMES: Final = ("workload", "namespace", "pod", "container", "container_id", "image", "cgroup", "cgroup_id")
+_SIZES: Final = ("usage_bytes", "unreclaimable_bytes", "working_set_bytes")
+_SUMS: Final = ("evicted_bytes", "refaulted_bytes")
+
+
+def conform(table: pa.Table, name: str) -> pa.Table:
+    """Return a table with the columns of `SUMMARIES[name]`. A column that an older version did not have is
+    null, and one that a newer version has is left out."""
+    schema = SUMMARIES[name]
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    loose = pa.schema([field.with_nullable(True) for field in schema])
+    return pa.Table.from_arrays(columns, schema=loose)
+
+
+def merged(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Return the summary tables of several traces, given one after the other, without what several have.
+
+    Rows are in no order. All rows of one boot must be there: the result for traces of several machines is the
+    same as machine by machine. Tables that are not given are left out, and the `kills` of lives are counted
+    again only if that table is given. Merging again what was merged changes nothing.
+    """
+    given = {name: conform(table, name) for name, table in tables.items()}
+    found: dict[str, pa.Table] = {}
+    for name, table in given.items():
+        if name == "lives":
+            kills = None if "kills" not in given else _merged_groups(given["kills"], *_GROUPS["kills"])
+            found[name] = _merged_groups(table, _GROUPS[name][0], partial(_lives, kills=kills))
+        elif name == "evictors":
+            found[name] = _chosen_evictors(table)
+        else:
+            found[name] = _merged_groups(table, *_GROUPS[name])
+    return found
+
+
+def chosen_stretches(stretches: Sequence[tuple[int, int, str]]) -> list[int]:
+    """Return the positions of those stretches (begin, end, name) that do not overlap and together last
+    longest, in order of time. Both ends belong to a stretch."""
+    order = sorted(range(len(stretches)), key=lambda place: (stretches[place][1], stretches[place]))
+    ends = [stretches[place][1] for place in order]
+    best: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+    for count, place in enumerate(order):
+        begin, end, _ = stretches[place]
+        length, before = best[bisect_left(ends, begin, 0, count)]
+        taken = (length + end - begin + 1, (*before, place))
+        best.append(taken if taken[0] > best[-1][0] else best[-1])
+    return list(best[-1][1])
+
+
+def _merged_groups(
+    table: pa.Table, keys: Sequence[str], merge: Callable[[list[Row]], Iterable[Row]]
+) -> pa.Table:
+    """Return a table in which all rows with the same keys were given to `merge`, unless a row is alone."""
+    boot = pc.coalesce(table["boot_id"], table["trace_id"])
+    frame = table.append_column(_BOOT, boot).select(keys).to_pandas(types_mapper=pd.ArrowDtype)
+    number = frame.groupby(list(keys), dropna=False, sort=False).ngroup().to_numpy()
+    several = np.bincount(number, minlength=1)[number] > 1 if len(number) else np.zeros(0, np.bool_)
+    if not several.any():
+        return table
+    alone, shared = table.filter(pa.array(~several)), table.filter(pa.array(several))
+    rows = sorted(zip(number[several].tolist(), _rows(shared), strict=True), key=lambda pair: pair[0])
+    made = [
+        one
+        for _, pairs in groupby(rows, key=lambda pair: pair[0])
+        for one in merge([row for _, row in pairs])
+    ]
+    return pa.concat_tables([alone, pa.Table.from_pylist(made, table.schema)])
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    """Return the rows, with times as integers (ns), since datetime has microseconds."""
+    timed = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
+    for name in timed:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, table[name].cast(pa.int64()))
+    found: list[Row] = table.to_pylist()
+    return found
+
+
+def _best(rows: Iterable[Row], *order: Callable[[Row], Any]) -> Row:
+    return min(rows, key=lambda row: (*(one(row) for one in order), row["trace_id"], row["trace"]))
+
+
+def _sources(rows: list[Row]) -> Iterable[Row]:
+    yield _best(rows, lambda row: -(row["end"] or 0))
+
+
+def _kills(rows: list[Row]) -> Iterable[Row]:
+    """Yield one row for each kill of one victim's pid and boot."""
+    recorded: dict[int, list[Row]] = {}
+    logged: list[Row] = []
+    for row in sorted(rows, key=lambda one: one["time"]):
+        if row["ktime_ns"] is None:
+            logged.append(row)
+        else:
+            recorded.setdefault(row["ktime_ns"], []).append(row)
+    times = [row["time"] for same in recorded.values() for row in same]
+    for same in recorded.values():
+        yield _best(same, _doubt, lambda row: row["lost_records"] or 0)
+    for row in logged:
+        if all(abs(row["time"] - time) > APART_AT_MOST_NS for time in times):
+            times.append(row["time"])
+            yield row
+
+
+def _doubt(row: Row) -> int:
+    confidence = row["confidence"]
+    return _CONFIDENCE.index(confidence) if confidence in _CONFIDENCE else len(_CONFIDENCE)
+
+
+def _lives(rows: list[Row], kills: pa.Table | None = None) -> Iterable[Row]:
+    """Yield one row for each life of one cgroup."""
+    made = sorted({row["made_ktime_ns"] for row in rows if row["made_ktime_ns"] is not None})
+    lives: dict[int | None, list[Row]] = {}
+    for row in rows:
+        own = row["made_ktime_ns"]
+        if own is None:
+            own = next((one for one in reversed(made) if one <= (row["first_ktime_ns"] or 0)), None)
+        lives.setdefault(own, []).append(row)
+    for same in lives.values():
+        life = _joined(same)
+        if kills is not None and len(same) > 1:
+            life["kills"] = _kills_of(life, kills)
+        yield life
+
+
+def _kills_of(life: Row, kills: pa.Table) -> int:
+    boot = "boot_id" if life["boot_id"] is not None else "trace_id"
+    is_own = pc.and_(pc.equal(kills["cgroup_id"], life["cgroup_id"]), pc.equal(kills[boot], life[boot]))
+    times = kills["time"].cast(pa.int64())
+    is_within = pc.and_(pc.greater_equal(times, life["time"]), pc.less_equal(times, life["end"]))
+    return int(pc.sum(pc.and_(is_own, is_within)).as_py() or 0)
+
+
+def _joined(rows: list[Row]) -> Row:
+    """Return the rows of one life as one."""
+    if len(rows) == 1:
+        return rows[0]
+    first = _best(rows, lambda row: row["time"])
+    found = {**first, **_named(rows)}
+    chosen, stretches = _stretches(rows)
+    return {
+        **found,
+        "end": max(row["end"] for row in rows),
+        "is_begin_seen": any(row["is_begin_seen"] for row in rows),
+        "is_end_seen": any(row["is_end_seen"] for row in rows),
+        "made_ktime_ns": _greatest(row["made_ktime_ns"] for row in rows),
+        "first_ktime_ns": min(begin for begin, *_ in stretches),
+        "last_ktime_ns": max(end for _, end, _ in stretches),
+        "observed_s": _covered_ns(stretches) / 1e9,
+        **{f"peak_{size}": _greatest(row[f"peak_{size}"] for row in rows) for size in _SIZES},
+        "kills": _greatest(row["kills"] for row in rows),
+        **{name: _sum(row[name] for row in chosen) for name in _SUMS},
+    }
+
+
+def _minutes(rows: list[Row]) -> Iterable[Row]:
+    """Yield the rows of one minute of one cgroup as one."""
+    chosen, stretches = _stretches(rows)
+    found = {**_best(rows, lambda row: row["first_ktime_ns"]), **_named(rows)}
+    for size in _SIZES:
+        known = [row for row in chosen if row[f"mean_{size}"] is not None]
+        lengths = [max(row["last_ktime_ns"] - row["first_ktime_ns"], 1) for row in known]
+        total = sum(row[f"mean_{size}"] * length for row, length in zip(known, lengths, strict=True))
+        found[f"max_{size}"] = _greatest(row[f"max_{size}"] for row in rows)
+        found[f"mean_{size}"] = round(total / sum(lengths)) if known else None
+    yield {
+        **found,
+        "first_ktime_ns": min(begin for begin, *_ in stretches),
+        "last_ktime_ns": max(end for _, end, _ in stretches),
+        **{name: _sum(row[name] for row in chosen) for name in _SUMS},
+    }
+
+
+def _named(rows: list[Row]) -> Row:
+    """Return the names and the limit that the latest rows have, each as far as it is known."""
+    newest = sorted(
+        rows,
+        key=lambda row: (row["workload"] != NOWHERE, row["last_ktime_ns"], row["trace_id"]),
+        reverse=True,
+    )
+    found: Row = {name: _first(row[name] for row in newest) for name in _NAMES}
+    limited = next((row for row in newest if row["is_limited"] is not None), newest[0])
+    return {**found, "limit_bytes": limited["limit_bytes"], "is_limited": limited["is_limited"]}
+
+
+def _stretches(rows: list[Row]) -> tuple[list[Row], list[tuple[int, int, str]]]:
+    """Return the rows whose stretches are chosen, and the stretches of all rows."""
+    found = [(row["first_ktime_ns"], row["last_ktime_ns"], row["trace_id"]) for row in rows]
+    return [rows[place] for place in chosen_stretches(found)], found
+
+
+def _covered_ns(stretches: Iterable[tuple[int, int, str]]) -> int:
+    """Return the time that any of the stretches covers."""
+    covered, until = 0, -_FOREVER
+    for begin, end, _ in sorted(stretches):
+        covered += max(end - max(begin, until), 0)
+        until = max(until, end)
+    return covered
+
+
+def _chosen_evictors(table: pa.Table) -> pa.Table:
+    """Return the rows of the stretches that are chosen for each minute and owner of page cache."""
+    whose = ("owner_cgroup_id", "ktime_ns")
+    columns = (*whose, "trace_id", "evictor_cgroup_id", "cause", "first_ktime_ns", "last_ktime_ns")
+    boot = pc.coalesce(table["boot_id"], table["trace_id"])
+    frame = table.select(columns).append_column(_BOOT, boot).to_pandas(types_mapper=pd.ArrowDtype)
+    of_copies = [_BOOT, *columns[:5]]
+    frame = frame.sort_values("last_ktime_ns", kind="stable").drop_duplicates(of_copies, keep="last")
+    frame["number"] = frame.groupby([_BOOT, *whose], dropna=False, sort=False).ngroup()
+    stretches = frame.drop_duplicates(["number", "trace_id"])
+    left_out: set[tuple[int, str]] = set()
+    for group, rows in stretches[stretches.duplicated("number", keep=False)].groupby("number"):
+        names = rows["trace_id"].tolist()
+        begins, ends = rows["first_ktime_ns"].tolist(), rows["last_ktime_ns"].tolist()
+        chosen = chosen_stretches(list(zip(begins, ends, names, strict=True)))
+        left_out |= {(int(str(group)), name) for place, name in enumerate(names) if place not in chosen}
+    pairs = zip(frame["number"].tolist(), frame["trace_id"].tolist(), strict=True)
+    kept = frame.index.to_numpy()[[pair not in left_out for pair in pairs]]
+    return table.take(pa.array(np.sort(kept)))
+
+
+def _greatest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """Return the sum; None if one of the values is not known."""
+    listed = list(values)
+    return None if None in listed else sum(value or 0 for value in listed)
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+_GROUPS: Final[Mapping[str, tuple[Sequence[str], Callable[[list[Row]], Iterable[Row]]]]] = {
+    "sources": (("trace_id",), _sources),
+    "kills": ((_BOOT, "victim_pid"), _kills),
+    "lives": ((_BOOT, "cgroup_id"), _lives),
+    "timeline": ((_BOOT, "cgroup_id", "ktime_ns"), _minutes),
+}
