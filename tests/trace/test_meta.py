@@ -9,7 +9,17 @@ import pytest
 from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
-from tracer.trace.meta import Meta, begin, is_meta, is_trace, read_clocks, read_meta, utc_time, write_meta
+from tracer.trace.meta import (
+    Meta,
+    begin,
+    is_meta,
+    is_trace,
+    read_clocks,
+    read_meta,
+    trace_id,
+    utc_time,
+    write_meta,
+)
 
 
 @pytest.mark.parametrize("cgroups", [["/a"], [], None], ids=["some", "none-yet", "all"])
@@ -34,6 +44,20 @@ def test_meta_of_a_begun_trace_has_no_end(meta: Meta) -> None:
     assert datetime.fromisoformat(meta["started"]).timestamp() == pytest.approx(
         meta["clock"]["realtime_ns"] / 1e9, abs=1e-5
     )
+
+
+def test_trace_id_tells_traces_apart_that_begin_at_one_moment(meta: Meta) -> None:
+    """Each trace of `watch` within the time of its history has the start and the clocks of the first."""
+    first: Meta = {**meta, "ended": "2026-11-27T00:00:05+00:00"}
+    others: list[Meta] = [
+        {**first, "ended": "2026-11-27T00:00:06+00:00"},
+        {**first, "started": "2026-11-27T00:00:00+00:00"},
+        {**first, "host_name": "another"},
+        {**first, "boot_id": None},
+        {**first, "clock": {"monotonic_ns": 1, "realtime_ns": 1}},
+    ]
+    assert len({trace_id(one) for one in [first, *others]}) == 6
+    assert trace_id({**first, "rows": {"oom": 1}}) == trace_id(first)
 
 
 def test_utc_time_follows_clock_pair() -> None:

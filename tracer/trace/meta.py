@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -21,6 +22,9 @@ from tracer.version import VERSION
 
 FORMAT: Final = "memcg-tracer trace"
 """The marker of a trace, in every version of the schema."""
+
+
+_ID_DIGITS: Final = 16
 
 
 class ClockPair(TypedDict):
@@ -191,6 +195,19 @@ def is_meta(document: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("format") == FORMAT
+
+
+def trace_id(meta: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits that identify the trace with this meta.json, wherever it lies: a hash of
+    boot, host, clock pair, start and end.
+
+    Without the end, traces of `watch` would be confused: each one within `--keep` begins where the history
+    begins.
+    """
+    clock = meta["clock"]
+    facts = [meta.get("boot_id"), meta.get("host_name"), clock["monotonic_ns"], clock["realtime_ns"]]
+    text = json.dumps([*facts, meta.get("started"), meta.get("ended")])
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
 
 
 def _load(trace: Path) -> dict[str, Any]:

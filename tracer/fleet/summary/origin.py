@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.summary.summaries import BIN_NS, SUMMARY_VERSION
+from tracer.trace.meta import trace_id
 
 _DAY_NS: Final = 86_400_000_000_000
-_ID_DIGITS: Final = 16
-
-
-def trace_id(meta: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that identify the recording with this meta.json, wherever it lies."""
-    clock = meta["clock"]
-    parts = [meta.get("boot_id"), meta.get("host_name"), clock["monotonic_ns"], clock["realtime_ns"]]
-    text = json.dumps([*parts, meta.get("started")])
-    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
