@@ -29,6 +29,7 @@ ARGUMENTS = {
     "doctor": "-h",
     "unit": "-- --keep 10m",
     "completion": "bash",
+    "push": "{trace} {trace}.pushed -n",
     "report": "{trace} -f -o {trace}.html",
     "export": "{trace} --to folded -o -",
 }

@@ -20,7 +20,19 @@ _M_MMAP_THRESHOLD: Final = -3
 
 _PRINTED: Final = ("unit", "dashboard", "alerts", "completion")
 VERBS: Final = (
-    *("record", "top", "watch", "serve", "explain", "timeline", "evictions", "report", "export", "info"),
+    *(
+        "record",
+        "top",
+        "watch",
+        "serve",
+        "explain",
+        "timeline",
+        "evictions",
+        "report",
+        "export",
+        "info",
+        "push",
+    ),
     *("lab", "fit", "doctor", *_PRINTED),
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""

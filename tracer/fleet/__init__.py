@@ -4,4 +4,5 @@ A room imports only from rooms above it in this list:
 
     summary — a trace in a few rows: its kills, the lives of its cgroups, and who evicted whom
     sizing — which limit a workload should have, by our rule, the VPA's and KRR's
+    pushing — finished traces to where those of many machines are collected
 """

@@ -32,7 +32,6 @@ from tracer.trace.write import claim
 MOST_SUBJECT: Final = 60
 """The most characters of the subject in the name of a trace."""
 
-_UNFINISHED: Final = ".unfinished-"
 _TIME: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(rf"(\d{{8}}T\d{{6}}Z)-([a-z0-9_]+)-([A-Za-z0-9_.-]{{1,{MOST_SUBJECT + 8}}})")
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -109,7 +108,7 @@ class Place:
         Call it at the start. The sizes of all traces are read here, so that `retain` need not.
         """
         for name in self._directory.names():
-            if name.startswith(_UNFINISHED):
+            if name.startswith(claim.UNFINISHED):
                 self._try_to_remove(name, lambda name: claim.remove_begun(self._directory, name))
         left = [name for name in self._trace_names() if self._size_of(name) is not None]
         return [self.path / name for name in left if self._has_journals(name)]
@@ -120,7 +119,7 @@ class Place:
         The directory of traces is renewed first. Raises OSError, and TraceError as the constructor does.
         """
         self.renew()
-        for unique in _numbered(_UNFINISHED + name):
+        for unique in _numbered(claim.UNFINISHED + name):
             with suppress(FileExistsError):
                 os.mkdir(unique, 0o700, dir_fd=self._directory.fileno())
                 return self.path / unique
@@ -138,7 +137,7 @@ class Place:
         """
         with self._directory.subfolder(unfinished.name) as trace:
             trace.sync_all()
-        return self.rename(unfinished, unfinished.name.removeprefix(_UNFINISHED))
+        return self.rename(unfinished, unfinished.name.removeprefix(claim.UNFINISHED))
 
     def rename(self, trace: Path, name: str) -> Path:
         """Give a trace another name, with a number if the name is taken; return its path. Raises OSError."""
@@ -263,7 +262,7 @@ class Place:
         return False
 
     def _remove(self, name: str) -> None:
-        hidden = next(unique for unique in _numbered(_UNFINISHED + name) if not self._exists(unique))
+        hidden = next(unique for unique in _numbered(claim.UNFINISHED + name) if not self._exists(unique))
         claim.remove(self._directory, name, hidden)
 
     def _try_to_remove(self, name: str, remove: Callable[[str], None]) -> bool:

@@ -27,6 +27,10 @@ from tracer.trace.meta_check import MOST_BYTES
 _FILES: Final = frozenset(
     {layout.META, layout.META_TEMPORARY, *(layout.whole_name(table) for table in TABLES)}
 )
+UNFINISHED: Final = ".unfinished-"
+"""The beginning of the name of a trace in a spool that is begun, or that is being removed. The next `watch`
+there removes it."""
+
 _FOLDERS: Final = {layout.JOURNAL: layout.JOURNAL_FILE, **dict.fromkeys(TABLES, layout.PART)}
 """The folders of a trace -> the names of the files in them."""
 

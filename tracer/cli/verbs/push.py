@@ -1,0 +1,187 @@
+"""`push`: finished traces to an object store or a file server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tracer.cli.duration import duration_s
+from tracer.errors import TracerError
+from tracer.render.words.escape import visible
+
+if TYPE_CHECKING:
+    from tracer.fleet.pushing.passing import Outcome
+
+_LEAST_EVERY_S: Final = 1.0
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class _EndedError(BaseException):
+    """SIGTERM or SIGINT came."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer push traces s3://oom/traces                      # what is not there yet
+  memcg-tracer push traces/web-1 sftp://collector/srv/traces    # one trace
+  memcg-tracer push --every 1m --remove /var/lib/memcg-tracer gs://oom/$(hostname)"""
+)
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("url", metavar="URL")
+@click.option(
+    "--every", "every_s", metavar="TIME", type=duration_s,
+    help="Go on until Ctrl-C or SIGTERM: look for new traces each TIME, from 1s.",
+)  # fmt: skip
+@click.option(
+    "--remove", "removes", is_flag=True,
+    help="Remove each trace from DIR after all of it was read back from URL and compared.",
+)  # fmt: skip
+@click.option("-n", "--dry-run", "is_dry", is_flag=True, help="Only list what would be copied.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each trace below DIR.")
+def command(
+    *, directory: Path, url: str, every_s: float | None, removes: bool, is_dry: bool, as_json: bool
+) -> None:
+    """Copy finished traces below DIR to a URL: s3://, gs://, abfs://, sftp://, file:// and others of fsspec.
+
+    A trace keeps its path below DIR; DIR may also be one trace. What is at the URL already is not copied
+    again, and an interrupted copy goes on file by file. meta.json is written last, so nobody sees a part of a
+    trace there. A trace that is still being written is left for later. The URL of each trace that was copied
+    is printed on stdout.
+    """
+    if every_s is not None and (every_s < _LEAST_EVERY_S or is_dry):
+        what = "goes with no --dry-run" if is_dry else "takes a time from 1s"
+        raise click.UsageError(f"--every {what}")
+    from tracer.fleet.pushing.passing import Passes
+    from tracer.fleet.pushing.target import Target
+
+    lines = _Lines(as_json=as_json)
+    passes = Passes(
+        directory,
+        Target(url),
+        report=lines.report,
+        warn=lines.warn,
+        sent=lines.sent,
+        removes=removes,
+        is_dry=is_dry,
+    )
+    if every_s is None:
+        passes.run()
+        lines.summary()
+        if failed := lines.states["failed"]:
+            raise TracerError(f"{failed} trace{'s' * (failed != 1)} could not be copied: see the lines above")
+        return
+    for number in _ENDING:
+        signal.signal(number, _end)
+    with suppress(_EndedError):
+        _run_for_ever(passes.run, every_s, lines.warn)
+    lines.summary()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have signals wait: an exception in the middle of a flush would print its line again at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(*_: Any) -> None:
+    raise _EndedError
+
+
+def _run_for_ever(run: Callable[[], None], every_s: float, warn: Callable[[str], None]) -> None:
+    """Make passes; a failure is reported when it begins, and the next pass tries again."""
+    failure = None
+    while True:
+        try:
+            run()
+            failure = None
+        except TracerError as error:
+            if error.exit_code == 2:
+                raise
+            if str(error) != failure:
+                warn(f"{error}; it is tried again each {every_s:g} s")
+            failure = str(error)
+        time.sleep(every_s)
+
+
+class _Lines:
+    """Prints a line on stdout for each trace that was copied, and everything else on stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.states: Counter[str] = Counter()
+        self._as_json = as_json
+        self._terminal = sys.stderr.isatty()
+        self._sent_bytes = 0
+
+    def sent(self, size_bytes: int) -> None:
+        from tracer.units import size
+
+        self._sent_bytes += size_bytes
+        if self._terminal:
+            self._write(f"\r\x1b[Kmemcg-tracer: {size(self._sent_bytes)} sent")
+
+    def report(self, outcome: Outcome) -> None:
+        with _undisturbed():
+            self._report(outcome)
+
+    def _report(self, outcome: Outcome) -> None:
+        self.states[outcome.state] += 1
+        self.states["removed"] += outcome.is_removed
+        if self._as_json:
+            line = {
+                "trace": str(outcome.trace),
+                "state": outcome.state,
+                "url": outcome.url,
+                "sent_bytes": outcome.sent_bytes,
+                "sent_files": outcome.sent_files,
+                "is_removed": outcome.is_removed,
+                "why": outcome.why,
+            }
+            print(json.dumps(line), flush=True)
+        elif outcome.state in ("pushed", "missing"):
+            print(visible(str(outcome.url)), flush=True)
+        if outcome.state == "failed" or (outcome.why and outcome.state != "later"):
+            self.warn(f"{outcome.trace}: {outcome.why}")
+
+    def summary(self) -> None:
+        from tracer.units import size
+
+        states = self.states
+        parts = [
+            f"copied {_traces(states['pushed'])} ({size(self._sent_bytes)})" * bool(states["pushed"]),
+            f"{_traces(states['missing'])} would be copied" * bool(states["missing"]),
+            f"{_traces(states['there'])} there already" * bool(states["there"]),
+            f"{_traces(states['removed'])} removed here" * bool(states["removed"]),
+            f"{_traces(states['later'])} left for later" * bool(states["later"]),
+            f"{_traces(states['failed'])} failed" * bool(states["failed"]),
+        ]
+        self._line(", ".join(filter(None, parts)) or "no traces")
+
+    def warn(self, message: str) -> None:
+        self._line(f"warning: {visible(message)}")
+
+    def _line(self, text: str) -> None:
+        start = "\r\x1b[K" if self._terminal else ""
+        self._write(f"{start}memcg-tracer: {text}\n")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError):  # copying goes on if nobody reads the progress
+            print(text, end="", file=sys.stderr, flush=True)
+
+
+def _traces(count: int) -> str:
+    return f"{count} trace{'s' * (count != 1)}"

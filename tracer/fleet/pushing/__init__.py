@@ -1,0 +1,9 @@
+"""Finished traces, copied to where the traces of many machines are collected: an object store, a file server.
+
+A module imports only from modules above it in this list:
+
+    finished — the finished traces below a directory
+    target — the place that a URL names, and what can be done there
+    upload — one trace to its place: whole, or not there
+    passing — all traces of a directory to a place, once
+"""
