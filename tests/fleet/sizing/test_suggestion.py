@@ -134,10 +134,13 @@ def test_limit_of_known_needs_is_exceeded_as_often_as_is_said() -> None:
         ([], "no run has a known peak", None),
         ([(100, 0)] * 2, "2 runs without a kill are too few (at least 3)", None),
         ([(100, 1)] * 7, "7 of 7 runs were killed: their need is beyond the limits tried", 150),
-        (
-            [(90, 0)] * 4 + [(100, 1)] * 3,
-            "too many of the largest runs were killed: the need is beyond the limits tried",
-            150,
+        *(
+            (
+                [(90, 0)] * 4 + [(100, 1)] * killed,
+                "too many of the largest runs were killed: the need is beyond the limits tried",
+                150,
+            )
+            for killed in (3, 30)
         ),
     ],
 )

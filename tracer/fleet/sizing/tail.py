@@ -29,7 +29,7 @@ class Tail:
         """Return the tail, None if all lives in it were killed."""
         in_order = np.sort(needs.bound_bytes)
         start = float(in_order[(len(in_order) - 1) // 2])
-        is_above = needs.bound_bytes > start
+        is_above = (needs.bound_bytes > start) | (needs.is_killed & (needs.bound_bytes >= start))
         known = int((is_above & ~needs.is_killed).sum())
         if not known and is_above.any():
             return None
