@@ -60,16 +60,23 @@ def test_permissions_missing_capability_names_cost() -> None:
 
 
 def test_namespaces_of_host_and_container() -> None:
-    assert features.namespaces(INITIAL).state is State.OK
-    container = features.namespaces(INITIAL | {"pid": 4026532200, "cgroup": 4026532201})
+    assert features.namespaces(INITIAL, shows_root=True).state is State.OK
+    other = INITIAL | {"pid": 4026532200, "cgroup": 4026532201}
+    container = features.namespaces(other, shows_root=False)
     assert container.state is State.DEGRADED
     assert "a pid and a cgroup namespace" in container.detail
-    assert features.namespaces(features._own_namespaces(Path("/none"))).state is State.OK, (
-        "a kernel built without namespaces"
-    )
-    rootless = features.namespaces(INITIAL | {"user": 4026532199})
+    none = features._own_namespaces(Path("/none"))
+    assert features.namespaces(none, shows_root=True).state is State.OK, "a kernel built without namespaces"
+    rootless = features.namespaces(INITIAL | {"user": 4026532199}, shows_root=True)
     assert rootless.state is State.MISSING
     assert rootless.prevents_recording
+
+
+def test_cgroup_namespace_hides_nothing_if_the_root_is_mounted() -> None:
+    own = INITIAL | {"cgroup": 4026532201}
+    assert features.namespaces(own, shows_root=True).state is State.OK
+    assert features.namespaces(own, shows_root=False).state is State.DEGRADED
+    assert features.namespaces(own | {"pid": 4026532200}, shows_root=True).state is State.DEGRADED
 
 
 def test_btf_missing_prevents_recording() -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
-from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
+from tracer.kernel.cgroups.cgroupfs import ROOT_ID, Hierarchy, cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
 from tracer.kernel.struct_header import why_unfit
 from tracer.units import size
@@ -69,7 +69,7 @@ def examine() -> list[Check]:
     return [
         kernel(),
         permissions(status),
-        namespaces(_own_namespaces(Path("/proc/self/ns"))),
+        namespaces(_own_namespaces(Path("/proc/self/ns")), shows_root=_shows_root(hierarchy)),
         btf(types),
         lockdown(Path("/sys/kernel/security/lockdown"), mounts),
         memory_controller(hierarchy),
@@ -124,9 +124,14 @@ def permissions(status: str) -> Check:
     return Check("permissions", State.OK, "may load BPF programs")
 
 
-def namespaces(inodes: dict[str, int]) -> Check:
-    """Check for the host's namespaces, by the inode numbers of /proc/self/ns/{user,pid,cgroup}."""
+def namespaces(inodes: dict[str, int], *, shows_root: bool) -> Check:
+    """Check for the host's namespaces, by the inode numbers of /proc/self/ns/{user,pid,cgroup}.
+
+    `shows_root`: the host's whole hierarchy is mounted, so that a cgroup namespace hides nothing.
+    """
     own = [kind for kind, inode in inodes.items() if inode != _INITIAL_NAMESPACES[kind]]
+    if own == ["cgroup"] and shows_root:
+        return Check("namespaces", State.OK, "the host's, but that of cgroups; the host's cgroups are mounted")
     if "user" in own:
         return Check(
             "namespaces",
@@ -240,6 +245,10 @@ def _own_namespaces(folder: Path) -> dict[str, int]:
     """
     found = {kind: folder / kind for kind in _INITIAL_NAMESPACES}
     return {kind: path.stat().st_ino for kind, path in found.items() if path.exists()}
+
+
+def _shows_root(hierarchy: Hierarchy | TracerError) -> bool:
+    return isinstance(hierarchy, Hierarchy) and cgroup_id(hierarchy.mount) == ROOT_ID
 
 
 def _btf() -> Btf | TracerError:

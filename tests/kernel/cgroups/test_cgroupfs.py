@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,20 @@ def test_directory_of_is_walked_to_without_capability(
     assert cgroupfs.directory_of(hierarchy, cgroupfs.cgroup_id(tmp_path)) == tmp_path
     inner.rmdir()
     assert cgroupfs.directory_of(hierarchy, identity) is None
+
+
+@pytest.mark.kernel
+def test_hierarchy_in_a_cgroup_namespace_begins_at_the_root(memcg: Path) -> None:
+    """As in a pod: its namespace begins at its own cgroup, and the host's hierarchy is mounted."""
+    code = (
+        "from tracer.kernel.cgroups.cgroupfs import memory_hierarchy as found; import sys; "
+        "h = found(); print(h.mount, h.root, h.visible_path(sys.argv[1]))"
+    )
+    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec unshare -C "$0" "$@"'
+    done = subprocess.run(
+        ["sh", "-c", enter, sys.executable, "-c", code, "/docker/other"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(cgroupfs.memory_hierarchy().mount), "/", "/docker/other"]

@@ -21,6 +21,9 @@ from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
 
 _FILEID_KERNFS = 0xFE  # a handle of eight bytes, the node's id (include/linux/exportfs.h)
+ROOT_ID = 1
+"""The id of the root of each hierarchy."""
+
 _GONE = frozenset({errno.ESTALE, errno.ENOENT, errno.ENODEV})
 
 
@@ -63,13 +66,24 @@ def memory_hierarchy() -> Hierarchy:
 def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
     """Return `memory_hierarchy` for given mounts and text of /proc/cgroups (kernel/cgroup/cgroup-v1.c)."""
     with_memory = [
-        Hierarchy(version, Path(mount.mount_point), mount.root, mount.super_options)
+        Hierarchy(version, Path(mount.mount_point), _root(mount), mount.super_options)
         for mount in mounts
         if (version := memory_version(mount)) is not None
     ]
     if not with_memory:
         raise TracerError(_why_no_hierarchy(cgroups))
     return min(with_memory, key=lambda hierarchy: hierarchy.version)
+
+
+def _root(mount: Mount) -> str:
+    """Return the cgroup that a mount shows first. A cgroup namespace (a pod has one on v2) shows the root of
+    the host's hierarchy as "/../..", but its inode number is the same everywhere (cgroup_setup_root in
+    kernel/cgroup/cgroup.c).
+    """
+    with suppress(OSError):
+        if cgroup_id(Path(mount.mount_point)) == ROOT_ID:
+            return "/"
+    return mount.root
 
 
 def own_path(hierarchy: Hierarchy, proc_cgroup: str | None = None) -> str:
