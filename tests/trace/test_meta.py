@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -128,3 +129,10 @@ def test_read_meta_of_other_schema_raises(tmp_path: Path, meta: Meta, version: o
     assert f"schema {version!r}, this version reads {SCHEMA_VERSION}" in str(raised.value)
     assert is_trace(tmp_path), "a trace of another schema is a trace"
     assert is_meta((tmp_path / "meta.json").read_bytes()), "metadata of another schema is metadata"
+
+
+def test_host_in_a_container_is_the_one_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMCG_TRACER_HOST", "node-7")
+    assert begin(command_line=[], cgroup_version=2, filters={}, probes={})["host_name"] == "node-7"
+    monkeypatch.delenv("MEMCG_TRACER_HOST")
+    assert begin(command_line=[], cgroup_version=2, filters={}, probes={})["host_name"] == os.uname().nodename

@@ -131,7 +131,7 @@ def namespaces(inodes: dict[str, int], *, shows_root: bool) -> Check:
     """
     own = [kind for kind, inode in inodes.items() if inode != _INITIAL_NAMESPACES[kind]]
     if own == ["cgroup"] and shows_root:
-        return Check("namespaces", State.OK, "the host's, but that of cgroups; the host's cgroups are mounted")
+        return Check("namespaces", State.OK, "the host's, but for cgroups, and the host's are mounted")
     if "user" in own:
         return Check(
             "namespaces",

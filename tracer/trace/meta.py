@@ -99,7 +99,8 @@ def begin(
         "page_size": os.sysconf("SC_PAGESIZE"),
         "cpus": os.sysconf("SC_NPROCESSORS_ONLN"),
         "boot_id": _boot_id(),
-        "host_name": host.nodename,
+        # In a pod, the name of this process's UTS namespace is the pod's.
+        "host_name": os.environ.get("MEMCG_TRACER_HOST") or host.nodename,
         "cgroup_version": cgroup_version,
         "cgroup_mount_options": sorted(cgroup_mount_options),
         "memory": read_memory(),

@@ -1,0 +1,171 @@
+"""The container of the DaemonSet, with its capabilities, mounts and restrictions, run by Docker.
+
+Docker gives it what a container runtime of Kubernetes gives: seccomp's default profile, a cgroup namespace,
+and no devices of the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.slowdown import SLOWDOWN
+
+import tracer
+
+pytestmark = pytest.mark.kernel
+
+TOP = Path(__file__).parents[3]
+POD = yaml.safe_load((TOP / "docs/deploy/kubernetes/daemonset.yaml").read_text())["spec"]["template"]["spec"]
+RECORDER = POD["containers"][0]
+IMAGE = "memcg-tracer-mounted"
+TRACES, CACHE = "/var/lib/memcg-tracer", "/var/cache/memcg-tracer"
+WITHIN_S = 60 * SLOWDOWN
+ASK = """
+import sys, urllib.request
+print(urllib.request.urlopen("http://127.0.0.1:9755/metrics", timeout=20).read().decode())
+"""
+
+
+def image_without_files() -> bytes:
+    """Return a root of links and empty directories: the programs of this machine are mounted into it."""
+    image = BytesIO()
+    with tarfile.open(fileobj=image, mode="w") as tar:
+        for name in ("bin", "sbin", "lib", "lib64"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
+            tar.addfile(link)
+        for name in ("usr", "tmp", "var/lib", "var/cache", "var/log"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+    return image.getvalue()
+
+
+def mounts(hostpaths: dict[str, Path]) -> Iterator[str]:
+    """Yield the options for the mounts of the pod, and for the programs that the image has elsewhere."""
+    sources = {volume["name"]: volume.get("hostPath", {}).get("path") for volume in POD["volumes"]}
+    for mount in RECORDER["volumeMounts"]:
+        target, source = mount["mountPath"], sources[mount["name"]]
+        if source is None:
+            yield from ("--tmpfs", target)
+            continue
+        mode = "ro" if mount.get("readOnly") else "rw"
+        yield from ("-v", f"{hostpaths.get(source, source)}:{target}:{mode}")
+    for path in dict.fromkeys(("/usr", str(TOP), sys.prefix, sys.base_prefix)):
+        if not Path(path).is_relative_to("/usr") or path == "/usr":
+            yield from ("-v", f"{path}:{path}:ro")
+
+
+def restrictions() -> Iterator[str]:
+    """Yield the options for the security context of the pod."""
+    context = RECORDER["securityContext"]
+    for capability in context["capabilities"]["drop"]:
+        yield from ("--cap-drop", capability)
+    for capability in context["capabilities"]["add"]:
+        if capability in HELD_HERE:
+            yield from ("--cap-add", capability)
+    if context["readOnlyRootFilesystem"]:
+        yield "--read-only"
+    if not context["allowPrivilegeEscalation"]:
+        yield from ("--security-opt", "no-new-privileges")
+    if POD["hostPID"]:
+        yield from ("--pid", "host")
+    memory = RECORDER["resources"]["limits"]["memory"].removesuffix("i").lower()
+    yield from ("--cgroupns", "private", "--network", "none", "--memory", memory)
+
+
+def held_here() -> set[str]:
+    """Return the capabilities of the pod that this machine itself has: Docker gives no others."""
+    status = Path("/proc/self/status").read_text()
+    bounding = int(status.split("CapBnd:")[1].split()[0], 16)
+    numbers = {"SYS_RESOURCE": 24, "SYS_PTRACE": 19, "SYSLOG": 34, "PERFMON": 38, "BPF": 39}
+    return {name for name, number in numbers.items() if bounding >> number & 1}
+
+
+HELD_HERE = held_here()
+
+
+@pytest.fixture
+def in_pod(engine: Any, disk_dir: Path) -> Any:
+    """Return `in_pod(*arguments)`, which gives the options of `docker run` for the recorder's container."""
+    engine.docker("import", "-", IMAGE, stdin=image_without_files())
+    for name in ("traces", "cache"):
+        (disk_dir / name).mkdir(mode=0o755)
+    options = [
+        *mounts({TRACES: disk_dir / "traces", CACHE: disk_dir / "cache"}),
+        *restrictions(),
+        *("-e", "MEMCG_TRACER_HOST=node-7", "-e", f"PYTHONPATH={TOP}", "-e", "PYTHONDONTWRITEBYTECODE=1"),
+        *("--entrypoint", sys.executable, IMAGE, "-m", "tracer"),
+    ]
+    return lambda *arguments: (*options, *arguments)
+
+
+def test_kill_of_a_container_is_recorded_by_the_pod(engine: Any, in_pod: Any, disk_dir: Path) -> None:
+    with running(engine, in_pod(*RECORDER["args"])) as recorder:
+        wait_for(lambda: "metrics at" in logs(engine, recorder), engine, recorder)
+        scraped = engine.docker("exec", recorder, sys.executable, "-c", ASK)
+        assert "memcg_tracer_usage_bytes{" in scraped
+        script = "x=a; while :; do x=$x$x; done"
+        engine.run("memcg-tracer-greedy", script, "--rm", ok=False)
+        wait_for(lambda: list((disk_dir / "traces").glob("*-kill-*/oom*")), engine, recorder)
+        wait_for(lambda: "was killed" in logs(engine, recorder), engine, recorder)
+    [path] = (disk_dir / "traces").glob("*-kill-*")
+    trace = tracer.open(path)
+    [report] = trace.explain()
+    assert report.victims[0].comm == "sh"
+    assert report.limit_owner.limit_bytes == 100 << 20
+    assert "/docker/" in (report.limit_owner.cgroup or "")
+    assert trace.meta["host_name"] == "node-7"
+    assert list((disk_dir / "cache").iterdir()), "the compiled programs are kept for the next start"
+
+
+def test_doctor_in_the_pod_says_what_is_missing(engine: Any, in_pod: Any) -> None:
+    done = engine.docker("run", "--rm", *in_pod("doctor", "--json"))
+    found = json.loads(done)
+    assert found["can_record"], found["checks"]
+    missing = {check["name"]: check for check in found["checks"] if check["state"] not in ("ok", "unknown")}
+    assert missing["kernel log"]["cost"]
+    assert "namespaces" not in missing
+
+
+@contextlib.contextmanager
+def running(engine: Any, options: tuple[str, ...]) -> Iterator[str]:
+    """Run a container, and stop it as the kubelet does."""
+    name = "memcg-tracer-recorder"
+    engine.docker("run", "-d", "--name", name, *options)
+    try:
+        yield name
+        engine.docker("stop", "-t", "30", name)
+        assert engine.inspect(name)["State"]["ExitCode"] == 0, logs(engine, name)
+    finally:
+        engine.docker("rm", "-f", name)
+
+
+def wait_for(condition: Any, engine: Any, recorder: str) -> None:
+    """Wait for a condition for a minute, while the recorder runs."""
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        is_late = time.monotonic() > deadline
+        if is_late or not engine.inspect(recorder)["State"]["Running"]:
+            pytest.fail(f"late: {is_late}; {logs(engine, recorder)}", pytrace=False)
+        time.sleep(0.1)
+
+
+def logs(engine: Any, container: str) -> str:
+    """Return what a container has printed, on stdout and stderr."""
+    command = ["docker", "logs", container]
+    done = subprocess.run(
+        command, env=engine.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    return done.stdout
