@@ -15,10 +15,12 @@ from synthetic.live_view_rows import HOSTILE, MIB, NOON_NS, machine_rows, row
 
 from tracer.render.words.escape import visible
 from tracer.top.details import Sheet
-from tracer.top.feed import KILL, LIMIT, NOTHING, Decision
+from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, Decision
 from tracer.top.frame import fit, render, table
-from tracer.top.screen.cells import Line, Size
-from tracer.top.view_state import HELP_LINES, Machine, Screen, ViewState, arranged, reduce
+from tracer.top.help_text import help_lines
+from tracer.top.list_columns import COLUMNS
+from tracer.top.screen.cells import Line, Size, Span
+from tracer.top.view_state import Machine, Screen, ViewState, arranged, reduce
 
 GOLDEN = Path(__file__).parent / "golden"
 FEED = (
@@ -127,7 +129,7 @@ def test_every_line_is_as_wide_as_the_screen_and_printable(
         "feed": feed,
         "sheets": sheets,
         "message": name,
-        "text": (name,),
+        "text": ((Span(visible(name), "bold red"),),),
         "text_title": name,
         "screen": screen,
     }
@@ -143,10 +145,75 @@ def test_every_line_is_as_wide_as_the_screen_and_printable(
 def test_help_can_be_scrolled_to_its_end() -> None:
     size = Size(80, 12)
     last = text_of(render(state_of(size, "h", "end"), size))
-    assert "file contents that can simply be dropped" in last
-    every = Size(80, 100)
-    shown = text_of(render(state_of(every, "h"), every)).splitlines()[1:-1]
-    assert len("\n".join(shown).rstrip().split("\n")) == HELP_LINES
+    assert "whose tasks EVICTED page cache of this cgroup" in last
+    assert len(help_lines(80)) > len(help_lines(200))
+
+
+@pytest.mark.parametrize("columns", range(60, 201))
+def test_help_is_whole_at_every_width_and_explains_every_column(columns: int) -> None:
+    lines = ["".join(span.text for span in line) for line in help_lines(columns)]
+    assert max(map(cell_len, lines)) < columns
+    words = " ".join(" ".join(lines).split())
+    for column in COLUMNS:
+        assert f"{column.title} {column.meaning}" in words
+    for title in ("CGROUP", "USAGE BEFORE", "ANON", "CHARGED", "ADDED", "DROPPED", "EXAMINED", "FREED NONE"):
+        assert title in words
+    assert "file contents that can simply be dropped" in words
+
+
+@pytest.mark.parametrize("columns", range(60, 201))
+@pytest.mark.parametrize("keys", [(), ("enter",), ("h",)], ids=["list", "cgroup", "help"])
+def test_hints_are_whole_at_every_width(columns: int, keys: tuple[str, ...]) -> None:
+    size = Size(columns, 24)
+    foot = "".join(span.text for span in render(state_of(size, *keys), size)[-1]).rstrip()
+    hints = "q quit|h help|Enter look into|x explain|/ filter|< > sort|w write a trace"
+    hints += "|q back|left right other tables|up down scroll"
+    rest = foot
+    for hint in hints.split("|"):
+        rest = rest.replace(f" {hint}", "")
+    assert not rest.strip(), foot
+    assert "x explain" in foot
+
+
+@pytest.mark.parametrize("columns", [60, 70, 80, 120, 200])
+def test_no_number_and_no_name_of_a_table_is_cut_off(columns: int) -> None:
+    memory = Sheet(
+        "memory",
+        "the parts",
+        ("PART", "BYTES", "SHARE", "MEANING"),
+        (("reclaimable slab", "37.7Ki", "100%", f"words {'of many ' * 30}"), ("other", "9Ki", "1%", "none")),
+        ends_in_words=True,
+    )
+    reclaim = Sheet(
+        "reclaim",
+        f"attempts {'and more ' * 12}at the end",
+        ("BY PROCESS", "PID", "ATTEMPTS", "FREED NONE", "TIME", "EXAMINED", "FREED"),
+        (("kworker/u8:2-fl", "4194304", "2,080", "1,999", "88.1 ms", "1023Mi", "1023Mi"),),
+    )
+    size = Size(columns, 24)
+    state = replace(state_of(size, "enter"), sheets=(memory, reclaim))
+    shown = text_of(render(fit(state, size), size))
+    assert "reclaimable slab" in shown and "37.7Ki" in shown and "words of many" in shown
+    assert "…" in shown or columns == 200
+    shown = text_of(render(fit(replace(state, sheet=1), size), size))
+    assert shown.count("1023Mi") == 2
+    assert "at the end" in " ".join(shown.split())
+
+
+def test_feed_shows_the_begin_of_what_it_has_no_room_for() -> None:
+    size = Size(60, 16)  # three lines of decisions
+    said = f"java (pid 7) was killed: {'many words ' * 30}"
+    state = replace(state_of(size), feed=(FEED[0], Decision(NOON_NS, KILL, "shop/web", said)))
+    shown = [line.rstrip() for line in text_of(render(state, size)).splitlines()]
+    assert shown[-4].startswith(" 12:00:00 shop/web: java (pid 7) was killed:")
+    assert shown[-2].endswith("…")
+
+
+def test_feed_breaks_no_path_at_a_hyphen() -> None:
+    size = Size(60, 24)
+    path = "/var/lib/memcg-tracer/a-trace-of-web"
+    state = replace(state_of(size), feed=(Decision(NOON_NS, NOTE, "", f"the trace is complete: {path}"),))
+    assert path in text_of(render(state, size))
 
 
 def test_only_visible_rows_are_drawn() -> None:

@@ -87,6 +87,7 @@ def test_live_kill_is_shown_with_its_sentence_and_explained(
     screen.forget()
     screen.send(b"x")
     screen.wait_for(b"Cause: ")
+    screen.wait_for(b"\x1b[1;36mWhat to do")  # in the colours of `explain`
     screen.forget()
     screen.send(b"q\r")
     screen.wait_for(b"anonymous memory")

@@ -6,6 +6,7 @@ short_numbers — numbers in six cells
 list_columns — the columns of the list, and which of them fit
 feed — decisions: limits that were hit, reclaim that freed nothing, kills
 details — what is shown of one cgroup: its memory, processes, files and reclaim
+help_text — what keys do and columns mean
 tree_order — the order of the rows: a tree, or a list
 view_state — what the user sees and selected, and what a key does to it
 frame — the lines of a frame

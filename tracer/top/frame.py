@@ -13,33 +13,44 @@ from rich.cells import cell_len, set_cell_size
 
 from tracer.categories import LAYERS
 from tracer.render.words.escape import fitted, visible
+from tracer.top.details import Sheet
 from tracer.top.feed import KILL, LIMIT, NOTHING, SOON, Decision
-from tracer.top.list_columns import COLUMNS, NAME, Layout, layout
+from tracer.top.help_text import help_lines
+from tracer.top.list_columns import NAME, Layout, layout
 from tracer.top.live_row import LiveRow
 from tracer.top.screen.cells import Line, Size, Span, padded
 from tracer.top.short_numbers import short_percent, short_size, sparkline
 from tracer.top.tree_order import Placed
-from tracer.top.view_state import KEYS, ViewState, arranged, lines_of
+from tracer.top.view_state import ViewState, arranged, lines_of
 
 LEAST_COLUMNS: Final = 60
 MOST_COLUMNS: Final = 200
 _LEAST_LINES: Final = 8
 _NARROW: Final = 70
+_LEAST_FIRST: Final = 14
 _SOON_S: Final = 10.0
 _ABOVE: Final = 3
-_AROUND: Final = {"help": 2, "text": 3, "cgroup": 6}
-"""The lines of other screens that do not scroll."""
+_AROUND: Final = {"help": 2, "text": 3, "cgroup": 5}
+"""The lines of other screens that do not scroll, without the note on a table."""
 _MOST_FEED: Final = 8
 _FEED_STYLES: Final = {KILL: "kill", SOON: "kill", LIMIT: "warn", NOTHING: "warn"}
-_HINTS: Final = "q quit  h help  / filter  < > sort  Enter look into  x explain  w write a trace"
+_HINTS: Final = (
+    *("q quit", "h help", "Enter look into", "x explain", "/ filter", "< > sort", "w write a trace"),
+)
+_HINTS_OF_TABLES: Final = (
+    *("q back", "left right other tables", "up down scroll", "x explain", "w write a trace"),
+)
+_HINTS_OF_TEXTS: Final = ("q back", "up down scroll", "x explain", "w write a trace")
+"""What does not fit is left out, from the end."""
 _FOLDS: Final = {None: " ", True: "+", False: " "}
 
 
 def fit(state: ViewState, size: Size) -> ViewState:
     """Return the state for a screen of another size: as many rows as it has room for."""
+    state = replace(state, columns=_columns(size))
     if state.screen == "list":
         return arranged(replace(state, page=max(size.lines - _ABOVE - 1 - _feed_lines(size), 1)))
-    page = max(size.lines - _AROUND[state.screen], 1)
+    page = max(size.lines - _AROUND[state.screen] - len(_note(state)), 1)
     first = min(state.text_first, max(lines_of(state) - page, 0))
     return arranged(replace(state, page=page, text_first=first))
 
@@ -49,19 +60,23 @@ def render(state: ViewState, size: Size) -> list[Line]:
 
     A screen of less than 60 columns shows the left part of one of 60; more than 200 are not used.
     """
-    columns = min(max(size.columns, LEAST_COLUMNS), MOST_COLUMNS)
+    columns = _columns(size)
     lines = [_head(state, columns), *_body(state, Size(columns, size.lines))]
     lines = lines[: max(size.lines - 1, 0)]
     lines += [()] * (size.lines - 1 - len(lines))
-    return [padded(line, size.columns) for line in (*lines, _foot(state))]
+    return [padded(line, size.columns) for line in (*lines, _foot(state, columns))]
+
+
+def _columns(size: Size) -> int:
+    return min(max(size.columns, LEAST_COLUMNS), MOST_COLUMNS)
 
 
 def _body(state: ViewState, size: Size) -> Iterator[Line]:
     if state.screen == "help":
-        yield from _scrolled(_help_lines(), state)
+        yield from _scrolled(help_lines(size.columns), state)
     elif state.screen == "text":
-        yield (Span(f" {visible(state.text_title)}", "title"),)
-        yield from _scrolled([(Span(f" {visible(line)}"),) for line in state.text], state)
+        yield (Span(f" {fitted(state.text_title, size.columns - 2)}", "title"),)
+        yield from _scrolled(state.text, state)
     elif state.screen == "cgroup":
         yield from _cgroup(state, size.columns)
     else:
@@ -120,15 +135,27 @@ def _list(state: ViewState, size: Size) -> Iterator[Line]:
 
 
 def _feed(decisions: Sequence[Decision], lines: int, columns: int) -> list[Line]:
-    """Return the last lines of the feed, where a long sentence goes on in the next line."""
+    """Return the newest decisions, the last one at the bottom; a long sentence goes on in the next line.
+
+    The end of a decision is left out where there is no room for it.
+    """
     shown: list[Line] = []
-    for decision in decisions[-lines:]:
-        style = _FEED_STYLES.get(decision.kind, "")
+    for decision in reversed(decisions):
+        room = lines - len(shown)
+        if room <= 0:
+            break
         begin = f" {decision.clock()} "
-        for text in wrap(decision.words(), columns - len(begin) - 1):
-            shown.append((Span(begin, "dim"), Span(text, style)))
-            begin = " " * len(begin)
-    return shown[-lines:]
+        cells = columns - len(begin) - 1
+        texts = wrap(decision.words(), cells, break_on_hyphens=False)
+        if len(texts) > room:
+            texts = [*texts[: room - 1], _cut(f"{texts[room - 1]} {texts[room]}", cells)]
+        begins = [begin, *[" " * len(begin)] * (len(texts) - 1)]
+        style = _FEED_STYLES.get(decision.kind, "")
+        shown = [
+            *((Span(one, "dim"), Span(text, style)) for one, text in zip(begins, texts, strict=True)),
+            *shown,
+        ]
+    return shown
 
 
 def _feed_lines(size: Size) -> int:
@@ -203,34 +230,24 @@ def _bar(row: LiveRow, cells: int, machine_bytes: int | None) -> Iterator[Span]:
     yield Span("╌" * (cells - begin), "dim")
 
 
-def _foot(state: ViewState) -> Line:
+def _foot(state: ViewState, columns: int) -> Line:
     if state.is_typing:
         return (
             Span(f" show names with: {visible(state.words)}▏", "title"),
             Span("  Enter keep  Esc all", "dim"),
         )
     if state.message:
-        return (Span(f" {visible(state.message)}", "title"),)
-    if state.screen == "list":
-        return (Span(f" {_HINTS}", "dim"),)
-    tables = "  left right other tables" if state.screen == "cgroup" else ""
-    return (Span(f" q back  up down scroll{tables}  x explain  w write a trace", "dim"),)
+        return (Span(f" {fitted(state.message, columns - 2)}", "title"),)
+    hints = {"list": _HINTS, "cgroup": _HINTS_OF_TABLES}.get(state.screen, _HINTS_OF_TEXTS)
+    shown = ""
+    for hint in hints:
+        if len(longer := f"{shown} {hint} ") > columns + 1:
+            break
+        shown = longer
+    return (Span(shown, "dim"),)
 
 
 # The other screens
-
-
-def _help_lines() -> list[Line]:
-    lines: list[Line] = [(Span(" keys", "title"),)]
-    lines += [(Span(f"   {keys:<26}", "head"), Span(f" {meaning}")) for keys, meaning in KEYS]
-    lines += [(), (Span(" columns (a number contains the cgroups below; ? is not known)", "title"),)]
-    lines += [(Span(f"   {one.title:<8}", "head"), Span(f" {one.meaning}")) for one in COLUMNS]
-    lines += [
-        (),
-        (Span(" the bar: usage as a share of the limit; without a limit, of the machine", "title"),),
-    ]
-    lines += [(Span(f"   {one.glyph * 3}", one.name), Span(f" {one.label}: {one.meaning}")) for one in LAYERS]
-    return lines
 
 
 def _cgroup(state: ViewState, columns: int) -> Iterator[Line]:
@@ -240,39 +257,54 @@ def _cgroup(state: ViewState, columns: int) -> Iterator[Line]:
         return
     limit = "no limit" if row.limit_bytes is None else f"limit {short_size(row.limit_bytes)}"
     owner = row.limit_owner if row.limit_owner not in (None, row.path) else None
-    of = f" (of {fitted(owner, 30)})" if owner else ""
-    yield (
-        Span(f" {fitted(row.path, columns - 50)}", "title"),
-        Span(f"  {short_size(row.usage_bytes)}, {limit}{of}"),
-    )
+    of = f" (of {fitted(owner, columns // 4)})" if owner else ""
+    levels = f"  {short_size(row.usage_bytes)}, {limit}{of}"
+    yield (Span(f" {fitted(row.path, max(columns - cell_len(levels) - 2, 1))}", "title"), Span(levels))
     if not state.sheets:
         return
     names: list[Span] = [Span(" ")]
     for at, sheet in enumerate(state.sheets):
         names += [Span(f" {visible(sheet.title)} ", "selected" if at == state.sheet else "dim"), Span(" ")]
-    sheet = state.sheets[state.sheet]
     yield tuple(names)
-    yield (Span(f" {visible(sheet.note)}", "dim"),)
+    yield from ((Span(f" {text}", "dim"),) for text in _note(state))
+    yield from _table(state.sheets[state.sheet], state, columns)
+
+
+def _note(state: ViewState) -> list[str]:
+    """Return the lines of the note on the table that is shown."""
+    if state.screen != "cgroup" or not state.sheets:
+        return []
+    return wrap(visible(state.sheets[state.sheet].note), state.columns - 2)
+
+
+def _table(sheet: Sheet, state: ViewState, columns: int) -> Iterator[Line]:
+    """Yield the titles and the visible rows of a table.
+
+    The first column gets the room that is left. If the last is of words, these do, and lose their end.
+    """
     rows = sheet.rows[state.text_first : state.text_first + state.page]
-    widths = [
-        max([cell_len(title), *(cell_len(visible(texts[at])) for texts in rows)])
-        for at, title in enumerate(sheet.titles)
-    ]
-    first = max(columns - sum(widths[1:]) - 2 * len(widths), 10)
-    titles, *lines = [
-        " " + _cells((fitted(texts[0], first), *map(visible, texts[1:])), first, widths, sheet.ends_in_words)
-        for texts in (sheet.titles, *rows)
-    ]
-    yield (Span(titles, "head"),)
-    yield from ((Span(line),) for line in lines)
+    texts = [[visible(text) for text in row] for row in (sheet.titles, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+    between = 2 if sum(widths[1:]) + 2 * len(widths) + _LEAST_FIRST <= columns else 1
+    rest = columns - 2 - between * (len(widths) - 1)
+    if sheet.ends_in_words:
+        widths[0] = min(widths[0], columns // 3)
+        widths[-1] = max(rest - sum(widths[:-1]), 1)
+    else:
+        widths[0] = max(rest - sum(widths[1:]), 1)
+    for number, row in enumerate(texts):
+        cells = [set_cell_size(fitted(row[0], widths[0]), widths[0])]
+        cells += [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        if sheet.ends_in_words:
+            cells[-1] = _cut(row[-1], widths[-1])
+        yield (Span(" " + (" " * between).join(cells), "" if number else "head"),)
     if not rows:
         yield (Span(f"  {visible(sheet.empty)}", "dim"),)
 
 
-def _cells(texts: Sequence[str], first: int, widths: Sequence[int], ends_in_words: bool) -> str:
-    cells = [set_cell_size(texts[0], first)]
-    cells += [text.rjust(width) for text, width in zip(texts[1:], widths[1:], strict=True)]
-    return "  ".join([*cells[:-1], texts[-1]] if ends_in_words else cells)
+def _cut(text: str, cells: int) -> str:
+    """Return the begin of a text that has no room."""
+    return text if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
 
 
 def _scrolled(lines: Sequence[Line], state: ViewState) -> Iterator[Line]:

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import wrap
 from typing import Any, Final
 
 from tracer.capture.loop import Timer
@@ -24,6 +23,7 @@ from tracer.render.words.escape import visible
 from tracer.top import frame
 from tracer.top.feed import NOTE, Decision, with_decision
 from tracer.top.recording_view import RecordingView
+from tracer.top.screen.coloured_output import lines_of_output
 from tracer.top.screen.paint import Painter
 from tracer.top.screen.terminal import Terminal
 from tracer.top.view_state import EXPLAIN, QUIT, REDRAW, WRITE, ViewState, arranged, reduce
@@ -320,8 +320,9 @@ class _Screen:
     def _start_explaining(self, trace: Path, cgroup: str) -> None:
         self._wanted = None
         argv = (*argv_of_module("tracer.top.explaining"), str(trace), cgroup)
-        columns = str(max(self._terminal.size.columns - 2, frame.LEAST_COLUMNS))
-        environment = environment_of_modules() | {"COLUMNS": columns, "NO_COLOR": "1"}
+        columns = min(self._terminal.size.columns, frame.MOST_COLUMNS)
+        environment = environment_of_modules() | {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
+        environment |= {"FORCE_COLOR": "1"} if self._painter.is_coloured else {"NO_COLOR": "1"}
         try:
             self._child = Child(argv, environment, _EXPLAIN_WITHIN_S, subprocess.PIPE)
         except OSError as error:
@@ -336,15 +337,9 @@ class _Screen:
         if status is None:
             return
         child, self._child = self._child, None
-        said = child.output.decode("utf-8", "replace").rstrip().splitlines()
-        lines = [
-            part
-            for line in said or [f"explain {child.how_it_ended(status)}"]
-            for part in wrap(line, self._terminal.size.columns - 2, drop_whitespace=False) or [""]
-        ]
-        state = replace(
-            self._state, screen="text", text_title=self._explained, text=tuple(lines), text_first=0
-        )
+        said = child.output.decode("utf-8", "replace").rstrip() or f"explain {child.how_it_ended(status)}"
+        lines = lines_of_output(said)
+        state = replace(self._state, screen="text", text_title=self._explained, text=lines, text_first=0)
         self._state = frame.fit(replace(state, message=""), self._terminal.size)
         self._draw()
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from tracer.categories import LAYERS
 from tracer.top.details import Sheet
 from tracer.top.feed import Decision
-from tracer.top.list_columns import COLUMNS, SORT_KEYS, USAGE
+from tracer.top.help_text import help_lines
+from tracer.top.list_columns import SORT_KEYS, USAGE
 from tracer.top.live_row import LiveRow
+from tracer.top.screen.cells import Line
 from tracer.top.tree_order import Placed, arrange
 
 Screen = Literal["list", "help", "cgroup", "text"]
@@ -41,7 +42,8 @@ class Machine:
 class ViewState:
     """Everything that a frame shows.
 
-    `placed` are the rows in their order, `first` the first that is visible of the `page` lines there are.
+    `placed` are the rows in their order, `first` the first that is visible of the `page` lines there are,
+    each of `columns` cells.
     `selected` is a cgroup's id; it stays selected wherever it moves. `sheets` are those of the cgroup screen,
     `text` the lines of the text screen, and `text_first` the first visible line of either. `asks` are what
     keys asked for and nobody has done.
@@ -65,11 +67,12 @@ class ViewState:
     selected: int | None = None
     first: int = 0
     page: int = 10
+    columns: int = 80
     screen: Screen = "list"
     sheets: tuple[Sheet, ...] = ()
     sheet: int = 0
     text_title: str = ""
-    text: tuple[str, ...] = ()
+    text: tuple[Line, ...] = ()
     text_first: int = 0
     asks: tuple[str, ...] = ()
 
@@ -178,7 +181,7 @@ def lines_of(state: ViewState) -> int:
     """Return the number of lines that a screen other than the list can scroll through."""
     if state.screen == "cgroup":
         return len(state.sheets[state.sheet].rows) if state.sheets else 0
-    return len(state.text) if state.screen == "text" else HELP_LINES
+    return len(state.text if state.screen == "text" else help_lines(state.columns))
 
 
 def _folded(state: ViewState, is_left: bool) -> ViewState:
@@ -257,20 +260,3 @@ _IN_TEXT: Final[dict[str, _Act]] = {
     "left": lambda state: _turn(state, -1),
     **dict.fromkeys(("right", "tab", "enter"), lambda state: _turn(state, 1)),
 }
-KEYS: Final = (
-    ("q", "quit; elsewhere, go back to the list"),
-    ("h ?", "this help"),
-    ("up down PgUp PgDn Home End", "select a cgroup, or scroll"),
-    ("left right", "fold the cgroups below; turn to other tables"),
-    ("Enter", "look into it: processes, files, reclaim"),
-    ("x", "explain it: its kill, or how near it came"),
-    ("w", "write a trace of the last minutes"),
-    ("/", "show only names with what you type; Esc: all"),
-    ("< >", "sort by another column"),
-    ("r", "reverse the order"),
-    ("t", "tree, or one list"),
-    ("space", "halt the screen; recording goes on"),
-    ("+ -", "longer or shorter interval"),
-)
-HELP_LINES: Final = len(KEYS) + len(COLUMNS) + len(LAYERS) + 5
-"""The lines of the help: a title above each of these, and a line between two."""

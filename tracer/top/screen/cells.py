@@ -8,7 +8,7 @@ from rich.cells import cell_len, set_cell_size
 
 
 class Span(NamedTuple):
-    """A text in one style: the name of a layer of memory, or one of `paint.STYLES`; empty for none."""
+    """A text in one style: one of `paint.STYLES`, or a definition of rich as `bold red`; empty for none."""
 
     text: str
     style: str = ""

@@ -22,7 +22,8 @@ STYLES: Final[Mapping[str, str]] = {
     "kill": "bold color(203)",
     **{layer.name: layer.terminal for layer in LAYERS},
 }
-"""Name of a style -> its definition for rich. Without colour, attributes remain: bold, dim, reverse."""
+"""Name of a style -> its definition for rich; another name is a definition itself. Without colour, attributes
+remain: bold, dim, reverse."""
 
 _ATTRIBUTES: Final = ("bold", "dim", "reverse", "underline")
 _PLAIN: Final = {"head": "underline", "sorted": "bold underline"}
@@ -32,7 +33,8 @@ class Painter:
     """Turns frames into what a terminal needs to show them after the frame before."""
 
     def __init__(self, *, colour: bool) -> None:
-        self._styles = {name: Style.parse(_definition(name, colour)) for name in STYLES}
+        self.is_coloured = colour
+        self._styles: dict[str, Style] = {}
         self._system = ColorSystem.EIGHT_BIT
         self._before: list[str] = []
 
@@ -55,14 +57,20 @@ class Painter:
     def line(self, line: Line) -> str:
         """Return a line with the sequences of its styles."""
         return "".join(
-            self._styles[style].render(text, color_system=self._system) if style else text
+            self._style(style).render(text, color_system=self._system) if style else text
             for text, style in line
         )
 
+    def _style(self, name: str) -> Style:
+        if name not in self._styles:
+            self._styles[name] = Style.parse(_definition(name, self.is_coloured))
+        return self._styles[name]
+
 
 def _definition(name: str, colour: bool) -> str:
+    definition = STYLES.get(name, name)
     if colour:
-        return STYLES[name]
+        return definition
     if name in _PLAIN:
         return _PLAIN[name]
-    return " ".join(word for word in STYLES[name].split() if word in _ATTRIBUTES) or "none"
+    return " ".join(word for word in definition.split() if word in _ATTRIBUTES) or "none"
