@@ -9,17 +9,12 @@ from hypothesis import strategies as st
 from tracer.errors import TracerError
 from tracer.kernel import features
 from tracer.kernel.btf import Btf
+from tracer.kernel.capabilities import Credentials
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mount
 from tracer.kernel.features import Check, State
 
 INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
-
-
-def status(capabilities: int, user: int = 0) -> str:
-    """Return /proc/self/status of a process whose effective and bounding sets differ, as do its users."""
-    uids = f"Uid:\t1000\t{user}\t1000\t1000"
-    return f"Name:\tpython3\n{uids}\nCapEff:\t{capabilities:016x}\nCapBnd:\t{2**41 - 1:016x}\n"
 
 
 def mount(fs_type: str, mount_point: str) -> Mount:
@@ -30,33 +25,52 @@ def bits(*numbers: int) -> int:
     return sum(1 << number for number in numbers)
 
 
+def credentials(held: int, user: int = 0) -> Credentials:
+    return Credentials(user, held, hides_addresses=True, oom_score_adj=0, has_real_time=False)
+
+
 @pytest.mark.parametrize(
-    ("capabilities", "state"),
+    ("held", "state"),
     [
         (0, State.MISSING),
         (bits(39), State.MISSING),  # CAP_BPF alone reads no kernel memory
         (bits(38), State.MISSING),
         (bits(21), State.OK),
-        (bits(38, 39), State.DEGRADED),
+        (bits(38, 39), State.OK),
         (0x1FFFFFFFFFF, State.OK),
     ],
 )
-def test_permissions_follow_effective_capabilities(capabilities: int, state: State) -> None:
-    check = features.permissions(status(capabilities))
+def test_permissions_follow_effective_capabilities(held: int, state: State) -> None:
+    check = features.permissions(credentials(held))
     assert check.state is state
     assert check.prevents_recording is (state is State.MISSING)
 
 
+def test_permissions_name_the_missing_capability_and_who_lacks_it() -> None:
+    assert features.permissions(credentials(bits(39))).detail == "root lacks CAP_PERFMON"
+    assert "--cap-add PERFMON" in features.permissions(credentials(bits(39))).remedy
+    nobody = features.permissions(credentials(0, user=1000))
+    assert (nobody.detail, nobody.remedy) == (
+        "user 1000 lacks CAP_BPF and CAP_PERFMON",
+        "run it as root (sudo)",
+    )
+
+
 def test_permissions_of_other_user_are_missing() -> None:
-    check = features.permissions(status(0x1FFFFFFFFFF, user=1000))
+    check = features.permissions(credentials(0x1FFFFFFFFFF, user=1000))
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert "as user 1000" in check.detail
 
 
-def test_permissions_missing_capability_names_cost() -> None:
-    check = features.permissions(status(bits(38, 39)))
-    assert "no CAP_SYS_ADMIN" in check.detail
-    assert "the cost of an event cannot be measured" in check.cost
+def test_each_missing_capability_is_a_line_with_its_cost() -> None:
+    checks = {check.name: check for check in features.capabilities(credentials(bits(38, 39, 19)))}
+    assert set(checks) == {
+        *("CAP_SYSLOG", "CAP_DAC_READ_SEARCH", "CAP_SYS_RESOURCE", "CAP_SYS_NICE", "CAP_SYS_ADMIN")
+    }
+    assert {check.state for check in checks.values()} == {State.DEGRADED}
+    assert "--cap-add SYSLOG," in checks["CAP_SYSLOG"].remedy
+    assert features.capabilities(credentials(0)) == [], "nothing can be recorded, so nothing else matters"
+    assert features.capabilities(credentials(0x1FFFFFFFFFF)) == []
 
 
 def test_namespaces_of_host_and_container() -> None:
@@ -123,12 +137,17 @@ def test_lockdown_unmounted_is_unknown_and_not_built_in_is_ok(tmp_path: Path) ->
 
 
 def test_memory_controller_missing_prevents_recording() -> None:
-    check = features.memory_controller(TracerError("boot with cgroup_enable=memory"))
+    check = features.memory_controller(TracerError("boot with cgroup_enable=memory"), can_be_made=False)
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert "cgroup_enable=memory" in check.detail
-    assert (
-        "v2 at /sys/fs/cgroup" in features.memory_controller(Hierarchy(2, Path("/sys/fs/cgroup"), "/")).detail
-    )
+
+
+def test_memory_controller_that_is_read_only_has_no_cgroups_for_commands() -> None:
+    hierarchy = Hierarchy(2, Path("/sys/fs/cgroup"), "/")
+    assert features.memory_controller(hierarchy, can_be_made=True).detail == "v2 at /sys/fs/cgroup"
+    check = features.memory_controller(hierarchy, can_be_made=False)
+    assert (check.state, check.prevents_recording) == (State.DEGRADED, False)
+    assert "`record -- CMD`" in check.cost
 
 
 def test_pressure_on_v1_is_degraded(tmp_path: Path) -> None:
@@ -164,9 +183,9 @@ def test_huge_pages_not_built_in_is_ok(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**64 - 1))
-def test_checks_not_ok_have_cost(capabilities: int) -> None:
-    check = features.permissions(status(capabilities))
-    assert (check.state is State.OK) == (check.cost == "") == (check.remedy == "")
+def test_checks_not_ok_have_cost(held: int) -> None:
+    for check in [features.permissions(credentials(held)), *features.capabilities(credentials(held))]:
+        assert (check.state is State.OK) == (check.cost == "") == (check.remedy == "")
 
 
 def test_examine_running_kernel_as_any_user() -> None:

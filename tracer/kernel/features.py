@@ -7,6 +7,7 @@ cannot be checked from here is `unknown`, not `missing`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Final
 
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
-from tracer.kernel.cgroups.cgroupfs import ROOT_ID, Hierarchy, cgroup_id, memory_hierarchy
+from tracer.kernel.capabilities import Credentials
+from tracer.kernel.cgroups.cgroupfs import ROOT_ID, Hierarchy, cgroup_id, memory_hierarchy, own_path
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
 from tracer.kernel.struct_header import why_unfit
 from tracer.units import size
@@ -45,11 +47,6 @@ class Check:
     area: str = "machine"
 
 
-# Capabilities by number (include/uapi/linux/capability.h).
-_CAP_SYS_ADMIN: Final = 21
-_CAP_PERFMON: Final = 38
-_CAP_BPF: Final = 39
-
 # The inode numbers of the initial namespaces (PROC_USER_INIT_INO etc., include/linux/proc_ns.h).
 _INITIAL_NAMESPACES: Final = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
@@ -60,7 +57,7 @@ def examine() -> list[Check]:
     Raises TracerError if there is no Linux kernel to check.
     """
     try:
-        status = Path("/proc/self/status").read_text("ascii", "replace")
+        credentials = Credentials.own()
     except OSError:
         raise TracerError("no /proc here: tracing takes Linux; traces can be read anywhere") from None
     mounts = read_mounts()
@@ -68,11 +65,12 @@ def examine() -> list[Check]:
     types = _btf()
     return [
         kernel(),
-        permissions(status),
+        permissions(credentials),
+        *capabilities(credentials),
         namespaces(_own_namespaces(Path("/proc/self/ns")), shows_root=_shows_root(hierarchy)),
         btf(types),
         lockdown(Path("/sys/kernel/security/lockdown"), mounts),
-        memory_controller(hierarchy),
+        memory_controller(hierarchy, can_be_made=_can_be_made(hierarchy)),
         pressure(Path("/proc/pressure/memory"), hierarchy),
         tracefs(mounts),
         swap(Path("/proc/swaps")),
@@ -86,22 +84,16 @@ def kernel() -> Check:
     return Check("kernel", State.OK, f"{host.sysname} {host.release}, {host.machine}")
 
 
-def permissions(status: str) -> Check:
-    """Check the effective user and capabilities in the text of /proc/self/status (capabilities(7))."""
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    held = int(fields["CapEff"], 16)
-    user = int(fields["Uid"].split()[1])
-
-    def has(capability: int) -> bool:
-        return bool(held >> capability & 1)
-
-    if not (has(_CAP_SYS_ADMIN) or (has(_CAP_BPF) and has(_CAP_PERFMON))):
+def permissions(credentials: Credentials) -> Check:
+    """Check the effective user, and the capabilities without which nothing can be recorded."""
+    missing, user = credentials.missing_to_load(), credentials.user
+    if missing:
         return Check(
             "permissions",
             State.MISSING,
-            "neither CAP_SYS_ADMIN, nor CAP_BPF with CAP_PERFMON",
-            "BPF programs cannot be loaded",
-            "run it as root (sudo)",
+            f"{f'user {user}' if user else 'root'} lacks {' and '.join(missing)}",
+            "no BPF program can be loaded",
+            "run it as root (sudo)" if user else _grant(missing),
             prevents_recording=True,
         )
     if user != 0:
@@ -113,15 +105,25 @@ def permissions(status: str) -> Check:
             "run it as root (sudo)",
             prevents_recording=True,
         )
-    if not has(_CAP_SYS_ADMIN):
-        return Check(
-            "permissions",
-            State.DEGRADED,
-            "may load BPF programs; no CAP_SYS_ADMIN",
-            "the cost of an event cannot be measured",
-            "grant CAP_SYS_ADMIN",
-        )
     return Check("permissions", State.OK, "may load BPF programs")
+
+
+def capabilities(credentials: Credentials) -> list[Check]:
+    """Return a check for each capability that is missing though the programs can be loaded, with its cost."""
+    if permissions(credentials).prevents_recording:
+        return []
+    return [
+        Check(name, State.DEGRADED, "not held", cost, _grant([name]))
+        for capability, cost in credentials.losses()
+        for name in [f"CAP_{capability.name}"]
+    ]
+
+
+def _grant(names: Sequence[str]) -> str:
+    options = " ".join(f"--cap-add {name.removeprefix('CAP_')}" for name in names)
+    return (
+        f"start the container with {options}, or add {' '.join(names)} to CapabilityBoundingSet= of the unit"
+    )
 
 
 def namespaces(inodes: dict[str, int], *, shows_root: bool) -> Check:
@@ -201,8 +203,8 @@ def lockdown(path: Path, mounts: list[Mount]) -> Check:
     return Check("lockdown", State.OK, mode)
 
 
-def memory_controller(hierarchy: Hierarchy | TracerError) -> Check:
-    """Check for the memory controller's hierarchy."""
+def memory_controller(hierarchy: Hierarchy | TracerError, *, can_be_made: bool) -> Check:
+    """Check for the memory controller's hierarchy. `can_be_made`: we may make cgroups in it."""
     if isinstance(hierarchy, TracerError):
         return Check(
             "memory cgroups",
@@ -211,7 +213,16 @@ def memory_controller(hierarchy: Hierarchy | TracerError) -> Check:
             "there is no cgroup whose memory can be traced",
             prevents_recording=True,
         )
-    return Check("memory cgroups", State.OK, f"v{hierarchy.version} at {hierarchy.mount}")
+    found = f"v{hierarchy.version} at {hierarchy.mount}"
+    if not can_be_made:
+        return Check(
+            "memory cgroups",
+            State.DEGRADED,
+            f"{found}; none can be made",
+            "`record -- CMD`, `fit` and `lab` cannot run a command in a cgroup of its own",
+            "run it on the host as root",
+        )
+    return Check("memory cgroups", State.OK, found)
 
 
 def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
@@ -245,6 +256,14 @@ def _own_namespaces(folder: Path) -> dict[str, int]:
     """
     found = {kind: folder / kind for kind in _INITIAL_NAMESPACES}
     return {kind: path.stat().st_ino for kind, path in found.items() if path.exists()}
+
+
+def _can_be_made(hierarchy: Hierarchy | TracerError) -> bool:
+    """Return whether `ephemeral_cgroup` may make a directory: at the root, or on v1 below our own cgroup."""
+    if isinstance(hierarchy, TracerError):
+        return False
+    own = [hierarchy.directory(own_path(hierarchy))] if hierarchy.version == 1 else []
+    return any(os.access(parent, os.W_OK) for parent in (hierarchy.mount, *own))
 
 
 def _shows_root(hierarchy: Hierarchy | TracerError) -> bool:

@@ -21,6 +21,7 @@ from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import create_ready_file, make_pipeline, require_absent, require_root
 from tracer.errors import UsageError
+from tracer.kernel.capabilities import OOM_SCORE_ADJ
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.containers import lookup_name
 from tracer.kernel.cgroups.selectors import parse_selectors
@@ -64,7 +65,6 @@ _SPARE_BYTES: Final = 16 << 20
 """Memory that thinning and a new trace need for a moment."""
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
-_OOM_SCORE_ADJ: Final = -900
 
 
 @dataclass(frozen=True)
@@ -380,7 +380,7 @@ def _protect(warn: Callable[[str], None]) -> None:
     Its memory is not locked: what malloc frees inside of locked memory stays resident.
     """
     try:
-        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ), encoding="ascii")
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), encoding="ascii")
     except OSError as error:
         warn(
             f"the OOM killer may choose this process: its oom_score_adj cannot be lowered ({error.strerror})"

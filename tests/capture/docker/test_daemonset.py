@@ -137,6 +137,10 @@ def test_doctor_in_the_pod_says_what_is_missing(engine: Any, in_pod: Any) -> Non
     missing = {check["name"]: check for check in found["checks"] if check["state"] not in ("ok", "unknown")}
     assert missing["kernel log"]["cost"]
     assert "namespaces" not in missing
+    assert "none can be made" in missing["memory cgroups"]["detail"]
+    lacking = {name for name in missing if name.startswith("CAP_")}
+    assert lacking - {"CAP_SYS_RESOURCE"} == {"CAP_DAC_READ_SEARCH", "CAP_SYS_NICE", "CAP_SYS_ADMIN"}
+    assert ("CAP_SYS_RESOURCE" in lacking) is ("SYS_RESOURCE" not in HELD_HERE)
 
 
 @contextlib.contextmanager
