@@ -9,7 +9,7 @@ import os
 import sys
 
 from tracer.kernel.process.forked_child import end_with_parent
-from tracer.watch.completing import stand_back
+from tracer.kernel.process.module_children import stand_back
 
 
 def main(arguments: list[str]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from tracer.capture.loop import Timer
 from tracer.capture.observer import Progress
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+from tracer.kernel.process.module_children import argv_of_module, environment_of_modules
 from tracer.render.terminal.console import columns_for, is_coloured
 from tracer.render.words.escape import visible
 from tracer.top import frame
@@ -27,7 +28,7 @@ from tracer.top.screen.coloured_output import lines_of_output
 from tracer.top.screen.paint import Painter
 from tracer.top.screen.terminal import Terminal
 from tracer.top.view_state import EXPLAIN, QUIT, REDRAW, WRITE, ViewState, arranged, reduce
-from tracer.watch.child import Child, argv_of_module, environment_of_modules
+from tracer.watch.child import Child
 from tracer.watch.finishing import Finished
 from tracer.watch.guest import Guest
 from tracer.watch.place import parse_name

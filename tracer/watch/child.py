@@ -6,29 +6,13 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-import tracer
-
-_TOP: Final = Path(tracer.__file__).parents[1]
 _POLL_S: Final = 0.2  # without pidfd_open(2), before 32fcb426ec00 ("pid: add pidfd_open()", v5.3)
 _MOST_BYTES: Final = 1 << 20
-
-
-def argv_of_module(name: str) -> tuple[str, ...]:
-    """Return the command that runs a module of ours, whatever the working directory has."""
-    return (sys.executable, "-P", "-m", name)
-
-
-def environment_of_modules() -> dict[str, str]:
-    """Return the environment in which `argv_of_module` finds the module."""
-    path = os.pathsep.join(filter(None, (str(_TOP), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path}
 
 
 class Child:

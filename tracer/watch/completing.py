@@ -17,17 +17,14 @@ as it was before, and the next `watch` completes it.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from tracer.errors import TracerError
 from tracer.kernel.process.forked_child import end_with_parent
-
-_NICE: Final = 10
-_OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect this process
+from tracer.kernel.process.module_children import stand_back
 
 
 def main(arguments: list[str]) -> int:
@@ -108,18 +105,6 @@ def explained(path: Path) -> dict[str, Any]:
         "pod": owner.pod,
         "cgroup": owner.cgroup,
     }
-
-
-def stand_back() -> None:
-    """Give way to all other processes, for the CPU and for memory."""
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
-    score = Path("/proc/self/oom_score_adj")
-    with suppress(OSError, ValueError):
-        if int(score.read_text("ascii")) < _OOM_SCORE_ADJ:
-            score.write_text(str(_OOM_SCORE_ADJ), "ascii")
 
 
 def _in_one_line(error: Exception) -> str:

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tracer.kernel.process.module_children import argv_of_module, environment_of_modules
 from tracer.kernel.process.small_pages import huge_pages_for_children
-from tracer.watch.child import Child, argv_of_module, environment_of_modules
+from tracer.watch.child import Child
 
 COMPLETING_WITHIN_S: Final = 300.0  # 2 min were too short in an emulated machine at a load of 10
 HURRIES_AFTER_S: Final = 30.0
