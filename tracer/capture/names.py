@@ -35,8 +35,10 @@ class Names:
         actors = [waiting[stream.name][field] for stream in STREAMS for field in stream.actors]
         self._cgroups.require({value for ids in actors for value in ids.tolist()})
 
-    def write(self) -> None:
-        """Write the rows that are new or changed since the last call."""
+    def write(self, late_within_s: float = 0.0) -> None:
+        """Write the rows that are new or changed since the last call; wait at most `late_within_s` for names
+        of containers that were requested."""
+        self._cgroups.add_late_names(late_within_s)
         self._sink.append_rows("stacks", self._stacks.take_rows())
         for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self.tasks.rows)):
             self._sink.append_rows(table, rows)

@@ -97,7 +97,7 @@ class Pipeline:
         clock = self._sink.meta["clock"]
         self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         self._decoder = Decoder(self._clock_offset_ns)
-        cgroups = CgroupRows(hierarchy)
+        cgroups = self._owned.enter_context(closing(CgroupRows(hierarchy)))
         self._traced = TracedCgroups(
             programs, self._accounts, hierarchy, selection, cgroups, self._sampler, self._clock_offset_ns
         )
@@ -358,6 +358,7 @@ class Pipeline:
         self._stacks.finish()
         self._task_times.add_left()
         self.take_counts()
+        self._names.write(late_within_s=1.0)
         self.flush()
 
     def _append_left(self, stream: str, records: bytes) -> None:

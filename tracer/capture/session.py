@@ -19,9 +19,9 @@ from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import cgroupfs
-from tracer.kernel.cgroups.containers import lookup_name
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
 from tracer.kernel.cgroups.selectors import Selector, parse_selectors
+from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import HeadStart, Urgency
 from tracer.kernel.process.spawn import GatedCommand, spawn
 
@@ -74,7 +74,7 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
         stop = stack.enter_context(stop_signals())  # first: no signal may interrupt the clean-up below
         for directory in remove_leftovers(hierarchy):
             observer.warn(f"removed {directory.name}, the cgroup of a recording that was killed")
-        selectors = parse_selectors(hierarchy, options.cgroups, lookup_name) if options.cgroups else []
+        selectors = parse_selectors(hierarchy, options.cgroups, HostNames().find) if options.cgroups else []
         if head_start is not None:
             head_start.end()
         cgroup = command = None

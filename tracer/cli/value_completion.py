@@ -31,11 +31,11 @@ def cgroups_here(
 ) -> list[CompletionItem[Any]]:
     """Return the containers that run here, by name, and the memory cgroups, by path."""
     from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
-    from tracer.kernel.cgroups.containers import lookup_name
     from tracer.kernel.cgroups.selectors import list_cgroups
+    from tracer.kernel.naming.host_names import HostNames
 
     with suppress(OSError, TracerError):
-        listing = list_cgroups(memory_hierarchy(), lookup_name)
+        listing = list_cgroups(memory_hierarchy(), HostNames().find)
         named = [] if typed.startswith("/") else listing.containers()
         return _offered([*(name for name, _ in named), *listing.paths], typed)
     return []

@@ -2,6 +2,7 @@
 
 cgroups — the memory controller's hierarchy, memory files, mounts, containers, and a cgroup of our own
 process — commands held at a gate, priorities, limits of open files, and titles
+naming — names of containers and pods, from files and sockets of this host
 kmsg — OOM reports from a kernel log
 
 Modules beside the rooms may use them: what the kernel offers, as BTF, hooks and features.

@@ -23,8 +23,8 @@ from tracer.capture.session import create_ready_file, make_pipeline, require_abs
 from tracer.errors import UsageError
 from tracer.kernel.capabilities import OOM_SCORE_ADJ
 from tracer.kernel.cgroups import cgroupfs
-from tracer.kernel.cgroups.containers import lookup_name
 from tracer.kernel.cgroups.selectors import parse_selectors
+from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import Urgency
 from tracer.trace.history.history import History
 from tracer.trace.row_sink import RowSink
@@ -137,7 +137,7 @@ def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None)
         )
         stack.callback(place.close)
         left = place.sweep()
-        selectors = parse_selectors(hierarchy, options.cgroups, lookup_name) if options.cgroups else []
+        selectors = parse_selectors(hierarchy, options.cgroups, HostNames().find) if options.cgroups else []
         _protect(reporter.warn)
         urgency = stack.enter_context(Urgency())
         watcher = _Watcher(options, reporter, place, guest)

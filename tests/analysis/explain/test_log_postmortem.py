@@ -54,11 +54,13 @@ def _is_covered(null: str, unknown: set[str]) -> bool:
 
 
 def _known_to_be_none(report: OomReport) -> set[str]:
-    """Return the fields that are null without a reason: no container, no pod, no badness of its own."""
+    """Return the fields that are null without a reason: no container or pod, no badness of its own."""
     is_known = report.limit_owner.cgroup is not None
     # No log has titles, and not each has the process of a thread.
     names = {"trigger.cmdline", "victims.cmdline", "candidates.cmdline", "trigger.tgid"}
-    names |= {"limit_owner.container", "limit_owner.pod"} if is_known else set()
+    names |= (
+        {f"limit_owner.{name}" for name in ("container", "pod", "namespace", "image")} if is_known else set()
+    )
     never = {"candidates.badness"} if any(one.oom_score_adj == -1000 for one in report.candidates) else set()
     badness = {"candidates.adj_pages", "candidates.held_pages"}
     return names | never | (badness if "candidates.badness" in report.quality.unknown else set())

@@ -138,6 +138,7 @@ def test_restarts_of_a_container_are_recorded_by_its_name(
         assert_lives(trace, [container["Id"]] * lives)
     rows = trace.cgroups[trace.cgroups["container_id"] == container["Id"]]
     assert set(rows["container"]) == {name}
+    assert set(rows["image"]) == {IMAGE}
     assert len(rows) == lives
     assert trace.meta["lost"] == {}
     assert trace.meta["filters"]["asked"] == [name]

@@ -73,6 +73,7 @@ def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:
 
 def assert_owner(report: OomReport, container: dict[str, Any]) -> None:
     owner = report.limit_owner
+    assert owner.image == IMAGE
     assert owner.cgroup == f"/docker/{container['Id']}"
     assert owner.limit_bytes == LIMIT_BYTES
     assert owner.is_ancestor is False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,12 @@ from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupRows
 from tracer.enumerations import CGROUP_EVENT, FOLLOW
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
+from tracer.kernel.naming.host_files import HostFiles
+from tracer.kernel.naming.host_names import HostNames
 from tracer.wire.dtypes import WIRE
+
+ID = "4f2c9d1be0a73586" * 4
 
 
 def cgroup_record(event: str, time_ns: int, cgroup_id: int, path: str | bytes) -> Records:
@@ -56,6 +63,66 @@ def test_renamed_cgroup_keeps_its_created_time(tmp_path: Path) -> None:
     cgroups.add(Cgroup(23, 1, "/old-web", 0), None)
     row = cgroups.rows[-1]
     assert (row["cgroup_id"], row["path"], row["created"]) == (23, "/old-web", 5)
+
+
+class Host(HostNames):
+    """A host whose files know `files`, and whose sockets know `late`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(HostFiles(root))
+        self.known: dict[str, ContainerNames] = {}
+        self.late: dict[str, ContainerNames] = {}
+
+    def at_once(self, ref: ContainerRef) -> ContainerNames | None:
+        return self.known.get(ref.container_id or "")
+
+    def find(self, refs: Collection[ContainerRef]) -> dict[ContainerRef, ContainerNames]:
+        return {ref: self.late.get(ref.container_id or "", ContainerNames()) for ref in refs}
+
+
+def names_of(row: dict[str, Any]) -> list[str | None]:
+    return [row[name] for name in ("container", "pod", "namespace", "image")]
+
+
+def test_names_are_taken_when_the_cgroup_is_made(tmp_path: Path) -> None:
+    """A container that dies at once takes its files with it."""
+    host = Host(tmp_path)
+    host.known[ID] = ContainerNames("app", "web-1", "prod", "redis:7")
+    cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"), host)
+    cgroups.add(Cgroup(23, 1, f"/k8s.io/{ID}", 0), 5)
+    host.known.clear()
+    cgroups.remove(23, 9)
+    cgroups.add_late_names(0.1)
+    assert [names_of(row) for row in cgroups.rows] == [["app", "web-1", "prod", "redis:7"]] * 2
+
+
+def test_names_that_come_later_change_the_row(tmp_path: Path) -> None:
+    """Also that of a cgroup that is gone meanwhile; containerd's own namespace gives way to the pod's."""
+    host = Host(tmp_path)
+    host.late[ID] = ContainerNames("app", "web-1", "prod", "redis:7")
+    cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"), host)
+    cgroups.add(Cgroup(23, 1, f"/k8s.io/{ID}", 0), 5)
+    cgroups.add(Cgroup(24, 23, f"/k8s.io/{ID}/init", 0), 5)
+    cgroups.add(Cgroup(25, 1, "/system.slice/ssh.service", 0), 5)
+    assert [names_of(row) for row in cgroups.rows[:2]] == [[None, None, "k8s.io", None]] * 2
+    cgroups.remove(23, 9)
+    cgroups.rows.clear()
+    cgroups.add_late_names(10)
+    assert sorted(row["cgroup_id"] for row in cgroups.rows) == [23, 24]
+    assert {row["removed"] for row in cgroups.rows} == {None, 9}
+    assert [names_of(row) for row in cgroups.rows] == [["app", "web-1", "prod", "redis:7"]] * 2
+    cgroups.close()
+
+
+def test_names_that_are_known_are_kept(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.known[ID] = ContainerNames("app", "web-1", "prod")
+    host.late[ID] = ContainerNames("other", "other", "prod", "redis:7")
+    cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"), host)
+    cgroups.add(Cgroup(23, 1, f"/k8s.io/{ID}", 0), 5)
+    cgroups.add_late_names(10)
+    assert names_of(cgroups.rows[-1]) == ["app", "web-1", "prod", "redis:7"]
+    cgroups.close()
 
 
 def test_stored_paths_of_different_names_differ(tmp_path: Path) -> None:

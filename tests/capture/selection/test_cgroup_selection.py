@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,9 +72,9 @@ class Host:
         self.selection: CgroupSelection
         self.now_ns = 0
 
-    def lookup(self, ref: ContainerRef) -> ContainerNames:
+    def lookup(self, refs: Collection[ContainerRef]) -> dict[ContainerRef, ContainerNames]:
         self.answer.wait(10)
-        return ContainerNames(self.names.get(ref.container_id or ""))
+        return {ref: ContainerNames(self.names.get(ref.container_id or "")) for ref in refs}
 
     def record(self, *arguments: str) -> CgroupSelection:
         selectors = [parse_selector(self.hierarchy, argument) for argument in arguments]

@@ -13,7 +13,6 @@ from support.golden import compare
 
 from tracer.cli.verbs import explain
 from tracer.errors import TracerError, UsageError
-from tracer.kernel.cgroups import containers
 
 CORPUS = Path(__file__).parents[2] / "kernel/kmsg/corpus"
 GOLDEN = Path(__file__).parent / "golden"
@@ -142,12 +141,11 @@ def _log_of(path: str) -> str:
     return (CORPUS / "captured-6.18-v1-kmsg.log").read_text().replace("/memcg-tracer-kmsg", path)
 
 
-def _docker_knows(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str) -> None:
-    config = folder / "containers" / ID / "config.v2.json"
+def _docker_knows(monkeypatch: pytest.MonkeyPatch, host: Path, name: str) -> None:
+    config = host / "var" / "lib" / "docker" / "containers" / ID / "config.v2.json"
     config.parent.mkdir(parents=True)
-    config.write_text(json.dumps({"Name": f"/{name}"}))
-    monkeypatch.setattr(containers, "_DOCKER_DATA_ROOT", folder)
-    monkeypatch.setattr(containers, "_DOCKER_CONFIG", folder / "none.json")
+    config.write_text(json.dumps({"Name": f"/{name}", "Config": {"Image": f"{name}:7"}}))
+    monkeypatch.setenv("MEMCG_TRACER_HOST_ROOT", str(host))
 
 
 def test_container_has_the_name_from_its_runtime(
@@ -158,13 +156,14 @@ def test_container_has_the_name_from_its_runtime(
     log.write_text(once + once.replace("23055", "23066"))  # the same again would be a copy of one kill
     plain = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
     assert f"cgroup container {ID} (/docker/{ID})" in plain
-    _docker_knows(monkeypatch, tmp_path / "docker", "crasher")
+    _docker_knows(monkeypatch, tmp_path / "host", "crasher")
     shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
     assert f"cgroup container crasher (/docker/{ID})" in shown
     assert "container crasher: killed twice" in shown
     for named in ("crasher", ID[:12], f"/docker/{ID}", "crash*"):
         document = output(run.invoke(explain.command, ["--kmsg", str(log), "-c", named, "--json"]))
         assert [kill["limit_owner"]["container"] for kill in json.loads(document)["kills"]] == ["crasher"] * 2
+        assert [kill["limit_owner"]["image"] for kill in json.loads(document)["kills"]] == ["crasher:7"] * 2
     raised = failure(run.invoke(explain.command, ["--kmsg", str(log), "-c", "other"]))
     assert isinstance(raised, TracerError) and "no kill in this log is of 'other'; it has" in str(raised)
 
@@ -174,7 +173,7 @@ def test_name_of_a_container_is_escaped(
 ) -> None:
     log = tmp_path / "log"
     log.write_text(_log_of(f"/docker/{ID}") * 2)
-    _docker_knows(monkeypatch, tmp_path / "docker", HOSTILE)
+    _docker_knows(monkeypatch, tmp_path / "host", HOSTILE)
     for arguments in ([], ["-v"], ["--list"], ["--json"]):
         shown = output(run.invoke(explain.command, ["--kmsg", str(log), *arguments]))
         assert "\x1b" not in shown and "[31mweb" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ ID2 = "4f2c9d2be0a73586" * 4
 NAMES = {ID: "shop-db"}
 
 
-def lookup(ref: ContainerRef) -> ContainerNames:
-    return ContainerNames(NAMES.get(ref.container_id or ""))
+def lookup(refs: Collection[ContainerRef]) -> dict[ContainerRef, ContainerNames]:
+    return {ref: ContainerNames(NAMES.get(ref.container_id or "")) for ref in refs}
 
 
 @pytest.fixture

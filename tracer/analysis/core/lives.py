@@ -109,6 +109,7 @@ class Container(NamedTuple):
     container_id: str | None
     pod: str | None
     namespace: str | None
+    image: str | None
 
 
 def containers(cgroups: pd.DataFrame) -> list[Container]:
@@ -117,7 +118,7 @@ def containers(cgroups: pd.DataFrame) -> list[Container]:
     A container that crashes may be gone before its runtime is asked for its name. The path contains the
     container's id, so a name that is known for one cgroup holds for all cgroups with the same path.
     """
-    columns = ("container", "container_id", "pod", "namespace")
+    columns = ("container", "container_id", "pod", "namespace", "image")
     cells = ([optional_text(cell) for cell in cgroups[name]] for name in columns)
     rows = [Container(*row) for row in zip(*cells, strict=True)]
     paths = cgroups["path"].astype(str).tolist()

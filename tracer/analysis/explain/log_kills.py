@@ -13,6 +13,7 @@ from tracer.analysis.explain.measure.logged_parties import Named
 from tracer.analysis.kernel_log.decisions import LogKill, missed
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.tasks import Victim
+from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.stored_names import stored_text
 
 MISSED: Final = "the kernel log has this kill: the probe of the OOM killer missed it"
@@ -57,7 +58,8 @@ def _victims(trace: TraceTables, kill: LogKill, victims: Sequence[Victim]) -> It
 def _named(trace: TraceTables, kill: LogKill) -> Named:
     """Return the look-up of names by path: those of the last cgroup with that path before the kill."""
 
-    def names_of(path: str) -> tuple[str | None, str | None]:
-        return trace.places.container_of(trace.places.lives.parent_at(stored_text(path), kill.time_ns))
+    def names_of(path: str) -> ContainerNames:
+        life = trace.places.lives.parent_at(stored_text(path), kill.time_ns)
+        return ContainerNames(*trace.places.container_of(life), *trace.places.origin_of(life))
 
     return names_of

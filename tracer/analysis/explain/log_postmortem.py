@@ -23,6 +23,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import KernelLogPlace, Quality, Unknown
 from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.report.log_report import LogReport
 
 LOG_ALONE: Final = "a kernel log alone does not show it"
@@ -34,7 +35,7 @@ _NOT_IN_LOG: Final = (
 )
 
 
-def explain(logs: Iterable[LogReport], named: Named = lambda _path: (None, None)) -> Iterator[OomReport]:
+def explain(logs: Iterable[LogReport], named: Named = lambda _path: ContainerNames()) -> Iterator[OomReport]:
     """Yield one report for each decision in a log, numbered from 1.
 
     A log has no names of containers and pods: `named` returns them for the path of a cgroup.

@@ -32,6 +32,7 @@ class LimitOwner:
 
     `is_ancestor`: the trigger's task is in a cgroup below it. `run` of `runs` is the life of its name
     (`analysis.core.lives`). `run`, `runs` and `cgroup_id` are None if only a kernel log has the kill.
+    `namespace` is the pod's, `image` the container's; None: not known, or there is none.
     """
 
     cgroup: str | None
@@ -43,6 +44,8 @@ class LimitOwner:
     cgroup_id: int | None = None
     run: int | None = None
     runs: int | None = None
+    namespace: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

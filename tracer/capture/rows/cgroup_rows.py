@@ -12,6 +12,8 @@ from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CGROUP_EVENT, FOLLOW
 from tracer.kernel.cgroups import cgroupfs, containers
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.naming.host_names import HostNames, is_lacking
+from tracer.kernel.naming.late_names import LateNames
 from tracer.stored_names import stored_path, stored_text
 from tracer.wire.fields import PATH_LEN
 
@@ -50,9 +52,17 @@ class CgroupRows:
     """
 
     hierarchy: Hierarchy
+    host: HostNames = field(default_factory=HostNames)
     rows: list[dict[str, Any]] = field(default_factory=list)
     _known: dict[int, dict[str, Any]] = field(default_factory=dict)
     _gone: deque[int] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._late = LateNames(self.host.find)
+
+    def close(self) -> None:
+        """End the thread that looks up names."""
+        self._late.close()
 
     def events(self, records: Records) -> Iterator[CgroupEvent]:
         """Decode `cgroup` records. A cgroup outside this process's cgroup mount is left out."""
@@ -98,6 +108,17 @@ class CgroupRows:
             else:
                 self._add_row(cgroup_id, None, self.hierarchy.path(directory), None)
 
+    def add_late_names(self, within_s: float = 0.0) -> None:
+        """Add the changed rows of cgroups whose names were found after their rows were made; wait at most
+        `within_s` for an answer."""
+        for cgroup_id, names in self._late.take(within_s):
+            if not (row := self._known.get(cgroup_id)):
+                continue
+            row["namespace"] = names.namespace or row["namespace"]
+            for name in ("container", "pod", "image"):
+                row[name] = row[name] or getattr(names, name)
+            self.rows.append(row)
+
     def _note_gone(self, cgroup_id: int) -> None:
         self._gone.append(cgroup_id)
         if len(self._gone) > GONE_KEPT:
@@ -116,7 +137,10 @@ class CgroupRows:
     ) -> None:
         reference = containers.identify(path) or containers.ContainerRef()
         if names is None:
-            names = containers.lookup_name(reference)
+            names = self.host.at_once(reference)
+        if is_lacking(reference, names):
+            self._late.want(reference, cgroup_id)
+        names = names or containers.ContainerNames()
         row = {
             "cgroup_id": cgroup_id,
             "parent_id": parent_id,

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -19,15 +18,16 @@ from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records
 from tracer.capture.bpf.roots import Roots
 from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupEvent
-from tracer.capture.selection.container_lookup import ContainerLookup
 from tracer.capture.selection.hold import Hold
 from tracer.capture.selection.refusals import Refusals
 from tracer.capture.selection.requests import Requests
 from tracer.capture.selection.selector_state import SelectorState
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, identify, lookup_name
+from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, Lookup, identify
 from tracer.kernel.cgroups.selectors import Selector, list_cgroups
+from tracer.kernel.naming.container_lookup import ContainerLookup, remembering
+from tracer.kernel.naming.host_names import HostNames
 
 _ASK_AGAIN_S: Final = 0.2
 _MOST_WAIT_S: Final = 10.0
@@ -75,12 +75,13 @@ class CgroupSelection:
         command_cgroup: Path | None = None,
         *,
         held_bytes: int = 64 << 20,
-        lookup: Callable[[ContainerRef], ContainerNames] = lookup_name,
+        lookup: Lookup | None = None,
     ) -> None:
         self._programs = programs
         self._hierarchy = hierarchy
         self._command_cgroup = command_cgroup
-        self._cached_lookup = cache(lookup)  # for the listings at the start
+        lookup = lookup if lookup is not None else HostNames().find
+        self._cached_lookup = remembering(lookup)  # for the listings at the start
         self._roots = Roots(programs, hierarchy.root)
         self._names = ContainerLookup(lookup)
         self._undecided: dict[int, _Undecided] = {}

@@ -8,8 +8,8 @@ from typing import Final
 
 from tracer.capture.selection.selector_state import SelectorState
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.kernel.cgroups.containers import ContainerNames, identify
-from tracer.kernel.cgroups.selectors import Lookup, Selector, list_cgroups
+from tracer.kernel.cgroups.containers import ContainerNames, Lookup, identify
+from tracer.kernel.cgroups.selectors import Selector, list_cgroups
 from tracer.stored_names import stored_path
 
 _MOST_PATHS: Final = 1000

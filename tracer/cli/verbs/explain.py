@@ -125,17 +125,11 @@ def command(
 def _reports_from_log(log: str, cgroup: str | None) -> tuple[list[OomReport], Log]:
     """Return the kernel's kills, and the log that they are from."""
     from tracer.analysis.explain import kill_filter, log_postmortem
-    from tracer.kernel.cgroups.containers import NamesHere
     from tracer.kernel.kmsg import log_files
-
-    here = NamesHere()
-
-    def named(path: str) -> tuple[str | None, str | None]:
-        names = here.names_at(path)
-        return names.container, names.pod
+    from tracer.kernel.naming.host_names import NamesHere
 
     found = log_files.read(log)
-    reports = list(log_postmortem.explain(found.reports, named))
+    reports = list(log_postmortem.explain(found.reports, NamesHere().names_at))
     if cgroup is not None and reports:
         reports = kill_filter.logged_kills_of(reports, cgroup)
     return reports, found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -19,10 +19,8 @@ from typing import Final
 from tracer.errors import UsageError
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, identify
+from tracer.kernel.cgroups.containers import Lookup, identify
 from tracer.kernel.cgroups.mounts import read_mounts
-
-Lookup = Callable[[ContainerRef], ContainerNames]
 
 _MIN_ID_PREFIX: Final = 6  # a shorter prefix of a container id may be a word
 _NEAR_MATCHES: Final = 5
@@ -134,9 +132,9 @@ class Listing:
     @cached_property
     def _names(self) -> dict[str, str]:
         """Return container id -> its name, for containers whose name is known."""
-        refs = {container: identify(path) for container, path in self._containers.items()}
-        named = {container: self.lookup(ref).container for container, ref in refs.items() if ref is not None}
-        return {container: name for container, name in named.items() if name is not None}
+        refs = [ref for path in self._containers.values() if (ref := identify(path)) is not None]
+        named = {ref.container_id: names.container for ref, names in self.lookup(refs).items()}
+        return {container: name for container, name in named.items() if container and name is not None}
 
 
 def list_cgroups(hierarchy: Hierarchy, lookup: Lookup) -> Listing:

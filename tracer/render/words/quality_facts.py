@@ -31,6 +31,8 @@ FIELDS_IN_WORDS: Final = {
     "limit_owner.cgroup": "the path of the cgroup",
     "limit_owner.container": "its container",
     "limit_owner.pod": "its pod",
+    "limit_owner.namespace": "the namespace of its pod",
+    "limit_owner.image": "its image",
     **dict.fromkeys(log_postmortem.OF_LIVES, "the run number of the cgroup"),
     "limit_owner.limit_bytes": "the limit",
     "limit_owner.usage_bytes": "usage at the kill",

@@ -20,7 +20,9 @@ from click.testing import CliRunner
 
 from tracer.cli import group, value_completion
 from tracer.cli.verbs.printed import completion
-from tracer.kernel.cgroups import cgroupfs, containers
+from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.containers import ContainerNames
+from tracer.kernel.naming.host_names import HostNames
 
 WriteTrace = Callable[..., Path]  # conftest.py
 
@@ -131,7 +133,7 @@ def test_completed_cgroups_of_this_machine_include_containers(
     (tmp_path / "docker" / identity).mkdir(parents=True)
     (tmp_path / "system.slice").mkdir()
     monkeypatch.setattr(cgroupfs, "memory_hierarchy", lambda: cgroupfs.Hierarchy(1, tmp_path, "/"))
-    monkeypatch.setattr(containers, "lookup_name", lambda _: containers.ContainerNames("web-1"))
+    monkeypatch.setattr(HostNames, "find", lambda _, refs: dict.fromkeys(refs, ContainerNames("web-1")))
     paths = {"/", "/docker", f"/docker/{identity}", "/system.slice"}
     assert completed("record", "-c", "").keys() == {"web-1", *paths}
     assert completed("record", "-c", "/s").keys() == {"/system.slice"}

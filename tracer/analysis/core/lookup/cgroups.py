@@ -63,6 +63,11 @@ class Places:
         container = self._containers[row]
         return container.name or container.container_id, container.pod
 
+    def origin_of(self, cgroup_id: int | None) -> tuple[str | None, str | None]:
+        """Return (the pod's namespace, the container's image); None: not known."""
+        row = None if cgroup_id is None else self._row.get(cgroup_id)
+        return (None, None) if row is None else (self._containers[row].namespace, self._containers[row].image)
+
     def id_at(self, path: str, time_ns: int) -> int | None:
         """Return the id of the cgroup that had this path at that time, None if there was none."""
         first, end = bisect_left(self._sorted, path), bisect_right(self._sorted, path)

@@ -15,10 +15,13 @@ import pandas as pd
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.quality import Unknown
 from tracer.analysis.results.tasks import Trigger, Victim
-from tracer.kernel.cgroups import containers
+from tracer.kernel.cgroups.containers import ContainerNames, identify
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport, TaskRow
 from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.schema import UNLIMITED_BYTES
+
+OF_THE_PATH: Final = ("cgroup", "container", "pod", "namespace", "image")
+"""What is not known of a limit owner without a path."""
 
 NO_COUNTERS: Final = "the kernel log does not have its usage and limit"
 NO_LIMIT: Final = "no cgroup's limit was hit"
@@ -30,8 +33,8 @@ _NOBODY: Final = "the kernel found no process that it could kill"
 _SECONDS: Final = re.compile(r"\d+\.\d+")
 _UTC_DATE: Final = re.compile(r"\S+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
-Named = Callable[[str], tuple[str | None, str | None]]
-"""Path of a cgroup -> name of its container, name of its pod; None: not known."""
+Named = Callable[[str], ContainerNames]
+"""Path of a cgroup -> names of its container and its pod."""
 
 
 def time(stamp: Stamp, unknown: Unknown) -> pd.Timestamp | None:
@@ -74,25 +77,27 @@ def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
         unknown["limit_owner"] = _NO_OWNER
     else:
         if log.oom_memcg is None:
-            unknown |= {f"limit_owner.{name}": _NO_OWNER for name in ("cgroup", "container", "pod")}
+            unknown |= {f"limit_owner.{name}": _NO_OWNER for name in OF_THE_PATH}
         if memory is None:
             unknown |= {f"limit_owner.{name}": NO_COUNTERS for name in ("limit_bytes", "usage_bytes")}
             unknown["limit_owner.is_limited"] = NO_COUNTERS
     cgroup = _trigger_cgroup(log)
     if "limit_owner" not in unknown and (log.oom_memcg is None or cgroup is None):
         unknown["limit_owner.is_ancestor"] = "the kernel log does not name the cgroup of the task that asked"
-    reference = None if log.oom_memcg is None else containers.identify(log.oom_memcg)
-    container, pod = (None, None) if log.oom_memcg is None else named(log.oom_memcg)
+    reference = None if log.oom_memcg is None else identify(log.oom_memcg)
+    names = ContainerNames() if log.oom_memcg is None else named(log.oom_memcg)
     limit_bytes = None if memory is None else memory.limit_bytes
     if limit_bytes is not None and limit_bytes >= UNLIMITED_BYTES:
         unknown["limit_owner.limit_bytes"] = _UNLIMITED
     return LimitOwner(
         cgroup=log.oom_memcg,
-        container=container or (None if reference is None else reference.container_id),
-        pod=pod or (None if reference is None else reference.pod_uid),
+        container=names.container or (None if reference is None else reference.container_id),
+        pod=names.pod or (None if reference is None else reference.pod_uid),
         limit_bytes=limit_bytes,
         usage_bytes=None if memory is None else memory.usage_bytes,
         is_ancestor=None if cgroup is None or log.oom_memcg is None else cgroup != log.oom_memcg,
+        namespace=names.namespace,
+        image=names.image,
     )
 
 

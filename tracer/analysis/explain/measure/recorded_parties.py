@@ -12,6 +12,7 @@ import numpy as np
 from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.explain.measure.logged_parties import OF_THE_PATH
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.results.kill import LimitOwner
@@ -25,6 +26,7 @@ def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> Lim
     """Return the cgroup whose limit was hit."""
     first = kill.rows.iloc[0]
     container, pod = trace.places.container_of(kill.owner_id)
+    namespace, image = trace.places.origin_of(kill.owner_id)
     life = None if kill.owner_id is None else trace.places.lives.life_for(kill.owner_id)
     owner = LimitOwner(
         cgroup=trace.places.path_of(kill.owner_id),
@@ -39,12 +41,16 @@ def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> Lim
         cgroup_id=kill.owner_id,
         run=None if life is None else life.run,
         runs=None if life is None else life.runs,
+        namespace=namespace,
+        image=image,
     )
     if kill.owner_id is None:
         unknown["limit_owner"] = NO_OWNER
-    elif owner.cgroup is None:  # the container and the pod follow from the path
+    elif owner.cgroup is None:  # the names follow from the path
         no_path = f"the trace holds no path of cgroup {kill.owner_id}"
-        unknown |= {f"limit_owner.{name}": no_path for name in ("cgroup", "container", "pod")}
+        unknown |= {f"limit_owner.{name}": no_path for name in OF_THE_PATH}
+    elif container is not None and image is None:
+        unknown["limit_owner.image"] = "no file or socket of the host had it, or the trace is older"
     return owner
 
 

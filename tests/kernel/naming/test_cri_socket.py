@@ -1,0 +1,195 @@
+"""Names from a CRI socket: a real gRPC server, whose messages are put together by hand from api.proto."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracer.kernel.cgroups.containers import ContainerNames
+from tracer.kernel.naming import cri_socket
+from tracer.kernel.naming.cri_socket import from_cri
+from tracer.kernel.naming.host_files import HostFiles
+
+grpc: Any = pytest.importorskip("grpc", reason="needs the packages of the extra cri")
+
+ID, ID2, ID3 = "4f2c9d1be0a73586" * 4, "0123456789abcdef" * 4, "f" * 64
+BOX = "b0" * 32
+UID = "1c2f3e4d-5b6a-7980-9abc-def012345678"
+CALLS = ("ListPodSandbox", "ListContainers")
+
+
+def varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def field(number: int, value: str | bytes | int) -> bytes:
+    """Return a field as it is on the wire: a text, a message or a map's entry, or an integer."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    content = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def entry(key: str, value: str) -> bytes:
+    return field(1, key) + field(2, value)
+
+
+def sandbox() -> bytes:
+    """PodSandbox: id, metadata (name, uid, namespace, attempt), state, created_at, labels, annotations."""
+    metadata = field(1, "web-7d9f") + field(2, UID) + field(3, "prod") + field(4, 1)
+    labels = field(5, entry("app", "web")) + field(6, entry("note", "x" * 500))
+    return field(1, BOX) + field(2, metadata) + field(3, 1) + field(4, 1 << 60) + labels + field(7, "runc")
+
+
+def container(identity: str, name: str, image: bytes, box: str = BOX) -> bytes:
+    """Container: id, pod_sandbox_id, metadata (name, attempt), image, image_ref, state, created_at, labels,
+    annotations, image_id."""
+    first = field(1, identity) + field(2, box) + field(3, field(1, name) + field(2, 3)) + field(4, image)
+    rest = field(5, "sha256:0f1e") + field(6, 2) + field(7, 1 << 60) + field(8, entry("a", "b"))
+    return first + rest + field(10, "sha256:0f1e")
+
+
+ANSWERS = {
+    "ListPodSandbox": field(1, sandbox()),
+    "ListContainers": field(
+        1, container(ID, "app", field(1, "sha256:0f1e") + field(18, "docker.io/library/redis:7"))
+    )
+    + field(1, container(ID2, "side", field(1, "quay.io/org/side:1")))
+    + field(1, container(ID3, "orphan", b"", box="gone")),
+}
+
+
+class Runtime(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """A runtime that gives these bytes, or an error where there are none."""
+
+    def __init__(self, answers: dict[str, bytes]) -> None:
+        self.answers = answers
+        self.requests: list[tuple[str, bytes]] = []
+
+    def service(self, details: Any) -> Any:
+        service, method = details.method.strip("/").split("/")
+        assert service == "runtime.v1.RuntimeService"
+
+        def answer(request: bytes, context: Any) -> bytes:
+            self.requests.append((method, request))
+            if method not in self.answers:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+            return self.answers[method]
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+Serve = Callable[[Path, dict[str, bytes]], Any]
+
+
+@contextmanager
+def served(place: Path, answers: dict[str, bytes]) -> Iterator[Runtime]:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    runtime = Runtime(answers)
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(runtime,))
+    assert server.add_insecure_port(f"unix:{place}")
+    server.start()
+    try:
+        yield runtime
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.fixture
+def host(files: HostFiles) -> Iterator[HostFiles]:
+    """A host with a short path: that of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="cri-") as short:
+        yield HostFiles(Path(short))
+
+
+@pytest.mark.parametrize("path", ["/run/containerd/containerd.sock", "/run/crio/crio.sock"])
+def test_containers_and_pods_have_the_names_that_the_runtime_lists(host: HostFiles, path: str) -> None:
+    with served(host.place(path), ANSWERS) as runtime:
+        containers, pods = from_cri(host, {ID, ID2, ID3, BOX, "a" * 64}, {UID, "other"})
+    assert containers == {
+        ID: ContainerNames("app", "web-7d9f", "prod", "docker.io/library/redis:7"),
+        ID2: ContainerNames("side", "web-7d9f", "prod", "quay.io/org/side:1"),
+        ID3: ContainerNames("orphan", None, None, "sha256:0f1e"),
+        BOX: ContainerNames(None, "web-7d9f", "prod"),
+    }
+    assert pods == {UID: ContainerNames(None, "web-7d9f", "prod")}
+    assert runtime.requests == [(call, b"") for call in CALLS]
+
+
+def test_only_what_is_wanted_is_returned(host: HostFiles) -> None:
+    with served(host.place("/run/crio/crio.sock"), ANSWERS):
+        assert from_cri(host, {ID2}, ()) == (
+            {ID2: ContainerNames("side", "web-7d9f", "prod", "quay.io/org/side:1")},
+            {},
+        )
+        containers, pods = from_cri(host, None, None)
+        assert (set(containers), set(pods)) == ({ID, ID2, ID3, BOX}, {UID})
+
+
+def test_socket_of_the_variable_is_asked(host: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = host.root / "mine.sock"
+    monkeypatch.setenv("CONTAINER_RUNTIME_ENDPOINT", f"unix://{place}")
+    with served(place, ANSWERS):
+        assert set(from_cri(host, {ID}, ())[0]) == {ID}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {},
+        {"ListPodSandbox": ANSWERS["ListPodSandbox"]},
+        {"ListPodSandbox": b"\xff\xff", "ListContainers": b"\xff"},
+        {"ListPodSandbox": b"", "ListContainers": b""},
+        {"ListPodSandbox": b"", "ListContainers": field(1, field(1, ID) + field(3, field(1, "n" * 5000)))},
+    ],
+    ids=["refuses", "refuses-containers", "nonsense", "empty", "overlong-name"],
+)
+def test_broken_runtime_names_nothing(host: HostFiles, answers: dict[str, bytes]) -> None:
+    with served(host.place("/run/crio/crio.sock"), answers):
+        containers, pods = from_cri(host, {ID}, {UID})
+    assert containers in ({}, {ID: ContainerNames()})
+    assert pods == {}
+
+
+def test_answer_beyond_all_bounds_is_refused(host: HostFiles) -> None:
+    huge = {**ANSWERS, "ListContainers": field(1, field(8, b"\0" * (17 << 20)))}
+    with served(host.place("/run/crio/crio.sock"), huge):
+        assert from_cri(host, {ID}, ()) == ({}, {})
+
+
+def test_hanging_runtime_is_left_after_some_seconds(host: HostFiles) -> None:
+    place = host.place("/run/crio/crio.sock")
+    place.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(place))
+        listener.listen()
+        begin = time.monotonic()
+        assert from_cri(host, {ID}, ()) == ({}, {})
+        assert time.monotonic() - begin < cri_socket._WITHIN_S + 5
+
+
+def test_files_that_are_no_sockets_are_not_asked(host: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("asked"))
+    place = host.place("/run/crio/crio.sock")
+    place.parent.mkdir(parents=True)
+    place.write_text("")
+    assert from_cri(host, {ID}, ()) == ({}, {})
+    shutil.rmtree(place.parent)
+    assert from_cri(host, {ID}, ()) == ({}, {})
+
+
+def test_without_the_extra_nothing_is_asked(host: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cri_socket, "find_spec", lambda name: None)
+    with served(host.place("/run/crio/crio.sock"), ANSWERS) as runtime:
+        assert from_cri(host, {ID}, ()) == ({}, {})
+    assert runtime.requests == []

@@ -1,0 +1,50 @@
+"""Names that Docker's socket gives, for containers that exist: also those that exited."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.parse
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from tracer.kernel.cgroups.containers import ContainerNames
+from tracer.kernel.naming.host_files import HostFiles, as_name, get, parse_json, text
+from tracer.kernel.naming.runtime_files import docker_names
+
+_SOCKET: Final = "/var/run/docker.sock"
+_TIMEOUT_S: Final = 0.5
+_MOST_ANSWER_BYTES: Final = 32 << 20
+_MOST_FILTERED: Final = 32
+
+
+def from_docker_socket(files: HostFiles, identities: Collection[str] | None) -> dict[str, ContainerNames]:
+    """Return container id -> names, by GET /containers/json of the Docker Engine API; None: of all.
+
+    `DOCKER_HOST` names another socket. The list is requested, not one container: Docker answers about one
+    only after its start, and a recording may begin before that.
+    """
+    from tracer.kernel.naming import unix_http  # noqa: PLC0415  (http.client is slow to import)
+
+    host = os.environ.get("DOCKER_HOST", "")
+    try:
+        socket = Path(host.removeprefix("unix://")) if host.startswith("unix://") else files.place(_SOCKET)
+    except OSError:
+        return {}
+    url = "/containers/json?all=1"
+    if identities is not None and len(identities) <= _MOST_FILTERED:
+        url += f"&filters={urllib.parse.quote(json.dumps({'id': sorted(identities)}))}"
+    body = unix_http.get(socket, url, timeout_s=_TIMEOUT_S, max_bytes=_MOST_ANSWER_BYTES)
+    listed = parse_json(body)
+    found = {}
+    for container in listed if isinstance(listed, list) else ():
+        identity, names = text(container, "Id"), get(container, "Names")
+        # A link is listed as a second name, "/other/alias".
+        own = [name for name in names if str(name).count("/") == 1] if isinstance(names, list) else []
+        if identity is not None and own and (identities is None or identity in identities):
+            image = text(container, "Image")
+            named = docker_names(as_name(own[0]), get(container, "Labels"), image)
+            if named is not None:
+                found[identity] = named
+    return found

@@ -1,0 +1,129 @@
+"""The files of the host, read within bounds.
+
+In a pod, the host's files are not at their places. They are below the *host root*: the directory in
+`MEMCG_TRACER_HOST_ROOT`; else the root of process 1, if it may be entered and is not our own root (a pod with
+`hostPID` and CAP_SYS_PTRACE); else `/`.
+
+Folders are named by the host's administrator, and may be symbolic links: those are followed within the host
+root. Below a folder, links are refused, and so is every file that is not regular.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from tracer.directory import Directory
+
+HOST_ROOT_VARIABLE: Final = "MEMCG_TRACER_HOST_ROOT"
+
+MOST_FILE_BYTES: Final = 2 << 20
+"""The most bytes of a file about one container. Its environment makes a large one: it is in there."""
+
+MOST_LIST_BYTES: Final = 32 << 20
+"""The most bytes of a list of containers: 10,000 of them have about 10 MiB."""
+
+MOST_ENTRIES: Final = 100_000
+"""The most entries of a folder that are read."""
+
+LONGEST_NAME: Final = 1024
+"""The most characters of a name: one of Kubernetes has at most 253, a reference to an image about 500."""
+
+_MOST_LINKS: Final = 40  # MAXSYMLINKS, include/linux/namei.h
+_ROOT_OF_INIT: Final = Path("/proc/1/root")
+
+
+class HostFiles:
+    """Reads files of the host, given by the paths that they have there. No method that reads raises an error
+    for a file that is absent, unreadable or damaged."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else host_root()
+
+    def place(self, path: str) -> Path:
+        """Return where a path of the host is for this process, with the links on the way resolved as they
+        are on the host. The path may not exist. Raises OSError for links in a circle."""
+        root = str(self.root).rstrip("/")
+        reached, links = root, 0
+        ahead = deque(part for part in path.split("/") if part not in ("", "."))
+        while ahead:
+            part = ahead.popleft()
+            if part == "..":
+                reached = os.path.dirname(reached) if reached != root else root  # noqa: PTH120  it is a text
+                continue
+            try:
+                target = os.readlink(f"{reached}/{part}")  # noqa: PTH115
+            except OSError:  # no link
+                reached = f"{reached}/{part}"
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            reached = root if target.startswith("/") else reached
+            ahead.extendleft(reversed([part for part in target.split("/") if part not in ("", ".")]))
+        return Path(reached or "/")
+
+    def read(self, folder: str, *below: str, most_bytes: int = MOST_FILE_BYTES) -> bytes | None:
+        """Return the content of the file `below` a folder; None if it cannot be read or has more than
+        `most_bytes`."""
+        with suppress(OSError, ValueError), ExitStack() as stack:
+            directory = stack.enter_context(Directory.open(self.place(folder)))
+            for name in below[:-1]:
+                directory = stack.enter_context(directory.subfolder(name))
+            file = stack.enter_context(directory.read(below[-1]))
+            content = file.read(most_bytes + 1)
+            return content if len(content) <= most_bytes else None
+        return None
+
+    def read_json(self, folder: str, *below: str, most_bytes: int = MOST_FILE_BYTES) -> Any:
+        """Return the JSON document in a file, as `read` does; None if it is none."""
+        return parse_json(self.read(folder, *below, most_bytes=most_bytes))
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names of the first `MOST_ENTRIES` entries of a folder, in any order."""
+        with suppress(OSError), os.scandir(self.place(folder)) as entries:
+            for entry in itertools.islice(entries, MOST_ENTRIES):
+                yield entry.name
+
+
+def host_root() -> Path:
+    """Return the directory that has the host's files; `/` if they are at their places, or nowhere else."""
+    if named := os.environ.get(HOST_ROOT_VARIABLE):
+        return Path(named)
+    try:
+        is_another = not _ROOT_OF_INIT.samefile("/")
+    except OSError:  # it may not be entered
+        return Path("/")
+    return _ROOT_OF_INIT if is_another else Path("/")
+
+
+def parse_json(content: object) -> Any:
+    """Return the JSON document in a text or in bytes; None if there is none, or it is too deep."""
+    try:
+        return json.loads(content) if isinstance(content, str | bytes) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def get(document: object, *keys: str) -> Any:
+    """Return the value at the end of these keys of nested objects; None if there is none."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def text(document: object, *keys: str) -> str | None:
+    """Return the text at the end of these keys, as `as_name` does."""
+    return as_name(get(document, *keys))
+
+
+def as_name(value: object) -> str | None:
+    """Return a text; None for anything else, and for an empty or overlong one."""
+    return value if isinstance(value, str) and 0 < len(value) <= LONGEST_NAME else None

@@ -1,0 +1,80 @@
+"""Names of containers that no file had when their cgroups were made.
+
+A thread looks them up at once and again later: the kubelet links a log when the container runs, and a runtime
+may be slow. They come as changed rows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, Lookup
+from tracer.kernel.naming.container_lookup import ContainerLookup
+from tracer.kernel.naming.host_names import is_lacking
+
+_AGAIN_AFTER_S: Final = (1.0, 4.0, 15.0)
+_MOST_WANTED: Final = 10_000
+
+
+@dataclass
+class _Wanted:
+    ids: set[int] = field(default_factory=set)
+    given: ContainerNames | None = None
+    asked: int = 0
+    due_s: float = 0.0
+
+
+class LateNames:
+    """Requests for names, by container, and the cgroups that wait for them."""
+
+    def __init__(self, lookup: Lookup, now: Callable[[], float] = time.monotonic) -> None:
+        self._lookup = ContainerLookup(lookup)
+        self._now = now
+        self._wanted: dict[ContainerRef, _Wanted] = {}
+        self._due_s = math.inf
+
+    def want(self, ref: ContainerRef, cgroup_id: int) -> None:
+        """Request the names of a cgroup's container or pod; beyond `_MOST_WANTED`, do nothing."""
+        if ref in self._wanted:
+            self._wanted[ref].ids.add(cgroup_id)
+        elif len(self._wanted) < _MOST_WANTED:
+            self._wanted[ref] = _Wanted({cgroup_id})
+            self._due_s = 0.0
+
+    def take(self, within_s: float = 0.0) -> list[tuple[int, ContainerNames]]:
+        """Return (cgroup id, names) for names found since the last call; wait at most `within_s` for an
+        answer. Call it now and then: it also asks again."""
+        now_s = self._now()
+        self._ask(now_s)
+        found = []
+        for ref, names in self._lookup.take(within_s).items():
+            if (wanted := self._wanted.get(ref)) is None:
+                continue
+            if names not in (wanted.given, ContainerNames()):
+                wanted.given = names
+                found += [(cgroup_id, names) for cgroup_id in wanted.ids]
+            if is_lacking(ref, names) and wanted.asked <= len(_AGAIN_AFTER_S):
+                wanted.due_s = now_s + _AGAIN_AFTER_S[wanted.asked - 1]
+                self._due_s = min(self._due_s, wanted.due_s)
+            else:
+                del self._wanted[ref]
+        return found
+
+    def close(self) -> None:
+        """End the thread after its current lookup."""
+        self._lookup.close()
+
+    def _ask(self, now_s: float) -> None:
+        if now_s < self._due_s:
+            return
+        self._due_s = math.inf
+        for ref, wanted in self._wanted.items():
+            if wanted.due_s <= now_s:
+                self._lookup.ask(ref)
+                wanted.asked += 1
+                wanted.due_s = math.inf
+            self._due_s = min(self._due_s, wanted.due_s)

@@ -1,0 +1,69 @@
+"""Names in lists of all containers, each read once for all the names that are wanted.
+
+A list may be long and is read again for each batch of containers, so this is work for a thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from tracer.kernel.cgroups.containers import ContainerNames
+from tracer.kernel.naming.host_files import MOST_LIST_BYTES, HostFiles, as_name, get, parse_json, text
+from tracer.kernel.naming.runtime_files import STORAGE_FOLDERS, split_name
+
+_LISTS: Final = ("containers.json", "volatile-containers.json")  # the latter has those of `podman run --rm`
+_CONTAINER_LOGS: Final = "/var/log/containers"
+_POD_LOGS: Final = "/var/log/pods"
+_LOG: Final = re.compile(r"([^_]+)_([^_]+)_([^_]+)-[0-9a-f]{64}\.log")
+_LOG_ID: Final = slice(-68, -4)  # <64 digits>.log
+_POD: Final = re.compile(r"([^_]+)_([^_]+)_([0-9a-f-]{32,36})")
+
+
+def from_storage(files: HostFiles, identities: Collection[str]) -> dict[str, ContainerNames]:
+    """Return container id -> names, from the lists of containers/storage (`containers.go`: Container).
+
+    podman and CRI-O keep the image's name in `metadata`, which is JSON in a text (podman,
+    `libpod/storage.go`; cri-o, `internal/storage/runtime.go`: RuntimeContainerMetadata).
+    """
+    found: dict[str, ContainerNames] = {}
+    for folder in STORAGE_FOLDERS:
+        for name in _LISTS:
+            listed = files.read_json(folder, name, most_bytes=MOST_LIST_BYTES)
+            for container in listed if isinstance(listed, list) else ():
+                identity, names = text(container, "id"), get(container, "names")
+                first = as_name(names[0]) if isinstance(names, list) and names else None
+                if identity is not None and identity in identities and first is not None:
+                    own = split_name(first)
+                    image = text(parse_json(get(container, "metadata")), "image-name")
+                    found[identity] = ContainerNames(own.container, own.pod, own.namespace, image)
+    return found
+
+
+def from_container_logs(files: HostFiles, identities: Collection[str]) -> dict[str, ContainerNames]:
+    """Return container id -> names, from the names of the kubelet's links to log files, for any runtime.
+
+    A link is called <pod>_<namespace>_<container>-<container id>.log (kubernetes,
+    `pkg/kubelet/kuberuntime/legacy.go`), and stays until the dead container is deleted. Only its name is
+    used, because pods may be permitted to write to /var/log.
+    """
+    found = {}
+    for name in files.names(_CONTAINER_LOGS):
+        if name[_LOG_ID] in identities and (log := _LOG.fullmatch(name)) is not None:
+            pod, namespace, container = log.groups()
+            found[name[_LOG_ID]] = ContainerNames(container, pod, namespace)
+    return found
+
+
+def from_pod_logs(files: HostFiles, uids: Collection[str]) -> dict[str, ContainerNames]:
+    """Return pod uid -> names, from the names of the folders of the kubelet's log files.
+
+    A folder is called <namespace>_<pod>_<pod uid> (kubernetes, `pkg/kubelet/kuberuntime/helpers.go`), and is
+    made before the first container of the pod.
+    """
+    found = {}
+    for name in files.names(_POD_LOGS):
+        if (pod := _POD.fullmatch(name)) is not None and pod[3] in uids:
+            found[pod[3]] = ContainerNames(None, pod[2], pod[1])
+    return found
