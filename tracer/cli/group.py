@@ -18,29 +18,22 @@ from tracer.version import VERSION
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 
+_MANY_HOSTS: Final = ("push", "fleet")
 _PRINTED: Final = ("unit", "dashboard", "alerts", "completion")
+_FOLDERS: Final = {
+    **dict.fromkeys(_MANY_HOSTS, "many_hosts."),
+    **dict.fromkeys(_PRINTED, "printed."),
+}
 VERBS: Final = (
-    *(
-        "record",
-        "top",
-        "watch",
-        "serve",
-        "explain",
-        "timeline",
-        "evictions",
-        "report",
-        "export",
-        "info",
-        "push",
-    ),
-    *("lab", "fit", "doctor", *_PRINTED),
+    *("record", "top", "watch", "serve", "explain", "timeline", "evictions", "report", "export", "info"),
+    *(*_MANY_HOSTS, "lab", "fit", "doctor", *_PRINTED),
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""
 
 
 def module_of(verb: str) -> str:
     """Return the name of the module that has the `command` of a verb."""
-    return f"tracer.cli.verbs.{'printed.' if verb in _PRINTED else ''}{verb}"
+    return f"tracer.cli.verbs.{_FOLDERS.get(verb, '')}{verb}"
 
 
 class _Verbs(click.Group):

@@ -7,6 +7,7 @@
     fit — the answer of `fit`: the ends of runs, a text, a picture
     export — files and text formats for other tools
     plot — pictures as matplotlib Axes: `t.plot`
+    fleet — the answer of `fleet`: a text and a page, from parts of `terminal` and `page`
 
 `terminal`, `page`, `fit`, `export` and `plot` do not import each other.
 """

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any, Final
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 
@@ -20,8 +14,8 @@ from tracer.analysis.explain.kill_filter import newest
 from tracer.analysis.explain.slowed import foremost
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
-from tracer.categories import LAYERS, PART_BY_NAME
-from tracer.render.page import chart, tiles
+from tracer.categories import PART_BY_NAME
+from tracer.render.page import page_frame, tiles
 from tracer.render.page.chart import Chart
 from tracer.render.words import (
     candidate_facts,
@@ -44,9 +38,6 @@ _MOST_ALLOCATORS: Final = 10
 _MOST_LISTED: Final = 200
 _MOST_HELD: Final = 50
 _NO_CHART: Final = "There is no chart: the trace has too few records of this cgroup."
-_RIGHT_TO_LEFT: Final = re.compile(
-    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]+"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +71,11 @@ def page(subject: Subject) -> str:
         if reports
         else survivor_facts.summary(subject.held, interrupted=subject.interrupted)
     )
-    style, script = _style(), _source("report.js")
+    style, script = page_frame.style(), page_frame.source("report.js")
     told = explained(reports)
     is_one = len(reports) == 1
     return (
-        _environment()
+        page_frame.environment()
         .get_template("report.html.j2")
         .render(
             title=f"memcg-tracer: {visible(subject.trace)}",
@@ -105,9 +96,9 @@ def page(subject: Subject) -> str:
             more_held=max(len(held) - _MOST_HELD, 0),
             recording=list(_recording(subject)),
             style=Markup(style),
-            style_hash=Markup(_hash(style)),
+            style_hash=Markup(page_frame.source_hash(style)),
             script=Markup(script),
-            script_hash=Markup(_hash(script)),
+            script_hash=Markup(page_frame.source_hash(script)),
         )
     )
 
@@ -237,39 +228,3 @@ def _recording(subject: Subject) -> list[Fact]:
         ("recorded by", f"memcg-tracer {meta['tool_version']}"),
     )
     return [(label, visible(str(value))) for label, value in pairs]
-
-
-def _style() -> str:
-    template = _environment().from_string(_source("report.css.j2"))
-    return template.render(colours=chart.colours(), layers=[layer.name for layer in LAYERS])
-
-
-def _hash(text: str) -> str:
-    """Return the source expression by which a page allows this style or script, and no other."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _isolated(value: Any) -> Any:
-    """Return a text whose right-to-left names change the order of nothing beside them.
-
-    U+2068 and U+2069 enclose each. No name contains these two, because `visible` escapes them.
-    """
-    if isinstance(value, str) and not isinstance(value, Markup) and _RIGHT_TO_LEFT.search(value):
-        return _RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", value)
-    return value
-
-
-def _source(name: str) -> str:
-    return (resources.files("tracer.render.page") / name).read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(_source),
-        finalize=_isolated,
-    )

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from support.storing.object_store import object_store
 from support.storing.spooled_trace import contents, write_spooled
 
-from tracer.cli.verbs import push
+from tracer.cli.verbs.many_hosts import push
 from tracer.errors import TracerError, UsageError
 
 HOSTILE = "\x1b[31mred\n"

@@ -1,0 +1,216 @@
+"""`fleet`: its output in each form, its errors, and its end at Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from support.slowdown import SLOWDOWN
+
+from tracer.cli.group import group
+from tracer.errors import TracerError, UsageError
+
+TOP = Path(__file__).parents[4]
+EXAMPLES = TOP / "traces"
+PAGE = TOP / "docs/examples/fleet.md"
+NAMES = ("anon", "page-cache", "sharedbuffers")
+WORDS = (sys.executable, "-m", "tracer", "fleet")
+CONTRACT = {
+    "hosts": {"host", "traces", "kills", "lost_records"},
+    "kills": {"cause", "workload", "host", "count", "first", "last"},
+    "workloads": {
+        *("workload", "runs", "kills", "limit_bytes", "peak_unreclaimable_bytes"),
+        *("suggested_limit_bytes", "from_runs"),
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in NAMES:
+        shutil.copytree(EXAMPLES / name, tmp_path / "traces" / name)
+    return tmp_path / "traces"
+
+
+def printed(*arguments: str | Path) -> str:
+    ended = CliRunner().invoke(
+        group, ["fleet", "--workers", "1", *map(str, arguments)], catch_exceptions=False
+    )
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+def document(*arguments: str | Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(printed(*arguments, "--json"))
+    return found
+
+
+def refused(*arguments: str | Path) -> Exception:
+    ended = CliRunner().invoke(group, ["fleet", *map(str, arguments)])
+    assert isinstance(ended.exception, Exception)
+    return ended.exception
+
+
+def test_json_has_what_the_contract_says(folder: Path) -> None:
+    found = document(folder)
+    assert (found["traces"], found["broken"]) == (3, [])
+    for name, keys in CONTRACT.items():
+        assert found[name]
+        assert all(keys <= set(one) for one in found[name])
+    assert set(found["workloads"][0]["peak_unreclaimable_bytes"]) == {"p50", "p90", "max"}
+    assert found["evictors"]
+    assert sum(one["count"] for one in found["kills"]) == sum(one["kills"] for one in found["hosts"])
+
+
+def test_kills_are_those_of_the_traces(folder: Path) -> None:
+    kills = {(one["cause"], one["workload"]): one["count"] for one in document(folder)["kills"]}
+    assert kills == {
+        ("anon_growth", "/memcg-tracer-*-lab-anon"): 1,
+        ("anon_growth", "/memcg-tracer-*-lab-page-cache"): 1,
+        ("shmem", "/memcg-tracer-*-lab-sharedbuffers"): 3,
+    }
+
+
+def test_copy_of_a_trace_changes_nothing(folder: Path) -> None:
+    before = document(folder)
+    shutil.copytree(EXAMPLES / "anon", folder / "hosts/copy/anon")
+    assert document(folder) == before
+    assert document(folder, folder / "anon") == before
+
+
+def test_broken_trace_is_listed_and_left_out(folder: Path) -> None:
+    before = document(folder)
+    (folder / "broken").mkdir()
+    (folder / "broken/meta.json").write_text("{")
+    found = document(folder)
+    (broken,) = found.pop("broken")
+    assert broken["path"] == str(folder / "broken")
+    assert broken["why"]
+    assert found == {name: value for name, value in before.items() if name != "broken"}
+    assert f"- {folder}/broken:"[:30] in printed(folder)
+
+
+def test_interrupted_trace_counts_and_its_losses_are_not_known(folder: Path) -> None:
+    meta = json.loads((folder / "anon/meta.json").read_text())
+    (folder / "anon/meta.json").write_text(
+        json.dumps(meta | dict.fromkeys(("ended", "end_reason", "rows", "lost")))
+    )
+    found = document(folder)
+    assert (found["traces"], sum(one["uncounted_traces"] for one in found["hosts"])) == (3, 1)
+
+
+def test_folder_without_a_trace_is_an_error_of_one_line(tmp_path: Path) -> None:
+    assert str(refused(tmp_path)) == f"no trace and no dataset below {tmp_path}"
+    assert "does not exist" in str(refused(tmp_path / "nowhere"))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/meta.json").write_text("{")
+    error = refused(tmp_path)
+    assert isinstance(error, TracerError)
+    assert str(error).startswith(f"no trace can be read: {tmp_path}/broken: ")
+
+
+def test_forms_and_places_of_work_exclude_each_other(folder: Path) -> None:
+    assert "choose one" in str(refused(folder, "--json", "--report", "x.html"))
+    assert "its own" in str(refused(folder, "--scheduler", "tcp://x", "--workers", "2"))
+    assert isinstance(refused(folder, "--report", folder), UsageError)
+
+
+def test_report_is_a_page_that_only_its_owner_can_read(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "fleet.html"
+    assert printed(folder, "--report", page) == f"{page}\n"
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert "<h2>Limits</h2>" in page.read_text()
+    assert f"{page} exists" in str(refused(folder, "--report", page))
+    assert printed(folder, "--report", page, "-f") == f"{page}\n"
+
+
+@pytest.mark.parametrize(("package", "more"), [("dask", []), ("distributed", ["--scheduler", "tcp://x:1"])])
+def test_package_that_is_missing_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, package: str, more: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert str(refused(folder, *more)) == f"fleet needs {package}: pip install 'memcg-tracer[fleet]'"
+
+
+def test_distributed_is_not_imported_for_this_machine(folder: Path) -> None:
+    code = "import sys; from tracer.fleet.reduction.fleet_run import fleet; fleet(sys.argv[1:], workers=1)"
+    code += "; assert 'distributed' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code, folder], cwd=TOP, check=False).returncode == 0
+
+
+class OnTerminal:
+    """`fleet` in a session of its own; stderr is a terminal, stdout a pipe."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._terminal, end = pty.openpty()
+        self.process = subprocess.Popen(
+            [*WORDS, *arguments], cwd=TOP, stdout=subprocess.PIPE, stderr=end, start_new_session=True
+        )
+        os.close(end)
+        self.seen = b""
+
+    def read_until(self, words: bytes | None) -> None:
+        """Read what the terminal shows until it has these words, or to the end."""
+        while words is None or words not in self.seen:
+            ready, _, _ = select.select([self._terminal], [], [], 60 * SLOWDOWN)
+            assert ready, self.seen
+            try:
+                self.seen += os.read(self._terminal, 4096)
+            except OSError:  # every process has closed it
+                assert words is None, self.seen
+                return
+
+    def ended(self) -> tuple[int, str]:
+        """Return the status and standard output, once all processes that have the terminal are gone."""
+        assert self.process.stdout is not None
+        out = self.process.stdout.read().decode()
+        self.read_until(None)
+        os.close(self._terminal)
+        return self.process.wait(60 * SLOWDOWN), out
+
+
+def test_progress_is_on_the_terminal_and_not_in_the_output(folder: Path) -> None:
+    run = OnTerminal(str(folder), "--workers", "2", "--json")
+    status, out = run.ended()
+    assert (status, json.loads(out)) == (0, document(folder))
+    assert b"1 of 3 read" in run.seen
+    assert run.seen.endswith(b"\r\x1b[K")
+
+
+def test_interrupt_ends_all_processes_without_a_traceback() -> None:
+    run = OnTerminal("traces", "--workers", "2")
+    run.read_until(b"1 of ")
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert run.ended() == (130, "")
+    assert b"Traceback" not in run.seen
+    assert [name for name, process_group in processes() if process_group == run.process.pid] == []
+
+
+def processes() -> list[tuple[str, int]]:
+    """Return (name, process group) of all processes that run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = path.read_text().rpartition(") ")
+            state, _, process_group, *_ = rest.split()
+            if state != "Z":
+                found.append((name.partition("(")[2], int(process_group)))
+    return found
+
+
+def test_answer_of_all_examples_is_that_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(TOP)
+    shown = PAGE.read_text().partition("$ memcg-tracer fleet traces\n")[2].partition("```\n")[0]
+    assert printed("traces") == shown

@@ -1,0 +1,85 @@
+"""Processes of this machine: the same answer as in one process, also if some of them die."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic.fleets.deadly_piece import DeadlyPiece
+
+from tracer.errors import TracerError
+from tracer.fleet.reduction import embedded
+from tracer.fleet.reduction.fleet_answer import answer
+from tracer.fleet.reduction.inputs import find
+from tracer.fleet.reduction.partial_state import Partial
+from tracer.fleet.reduction.piece_reader import TracePiece
+from tracer.fleet.reduction.work_tree import WorkTree, together, tree
+
+from .conftest import CopyTraces
+
+NAMES = ("anon", "cow", "fork", "mlock", "shmem", "slab")
+
+
+def work_of(folder: Path, *more: Any) -> WorkTree:
+    traces = {TracePiece(place): [place.path] for place in find([str(folder)]).traces}
+    return tree(together(traces | {piece: [] for piece in more}))
+
+
+def document(state: Partial) -> dict[str, Any]:
+    return answer(state).to_dict()
+
+
+@pytest.fixture
+def traces(copy_traces: CopyTraces) -> Path:
+    return copy_traces(*NAMES)
+
+
+def test_processes_give_the_answer_of_one_process(traces: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    alone = embedded.compute(work_of(traces), 1, lambda *_: None)
+    assert document(alone)["traces"] == len(NAMES)
+    together_ = embedded.compute(work_of(traces), 2, lambda *numbers: calls.append(numbers))
+    assert document(together_) == document(alone)
+    assert calls == [(read, len(NAMES)) for read in range(1, len(NAMES) + 1)]
+    assert multiprocessing.active_children() == []
+
+
+def test_process_that_is_killed_in_the_middle_changes_nothing(traces: Path) -> None:
+    killed: list[int] = []
+
+    def kill_one(_read: int, _all: int) -> None:
+        if not killed:
+            victim = multiprocessing.active_children()[0]
+            assert victim.pid is not None
+            killed.append(victim.pid)
+            victim.kill()
+
+    found = embedded.compute(work_of(traces), 2, kill_one)
+    assert len(killed) == 1
+    assert document(found) == document(embedded.compute(work_of(traces), 1, lambda *_: None))
+
+
+def test_piece_that_kills_its_process_each_time_is_left_out(traces: Path) -> None:
+    found = embedded.compute(work_of(traces, DeadlyPiece("/deadly", os.getpid())), 2, lambda *_: None)
+    (broken,) = found.broken
+    assert (broken.path, "died 3 times" in broken.why) == ("/deadly", True)
+    expected = document(embedded.compute(work_of(traces), 1, lambda *_: None))
+    assert document(found) | {"broken": []} == expected
+
+
+def test_processes_end_when_the_work_is_interrupted(traces: Path) -> None:
+    def interrupt(_read: int, _all: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embedded.compute(work_of(traces), 2, interrupt)
+    assert multiprocessing.active_children() == []
+
+
+def test_processes_that_cannot_start_are_an_error(traces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_prepare", os.abort)
+    with pytest.raises(TracerError, match="cannot start"):
+        embedded.compute(work_of(traces), 2, lambda *_: None)

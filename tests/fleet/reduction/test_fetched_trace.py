@@ -1,0 +1,50 @@
+"""Traces behind URLs, copied for as long as they are read."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tracer.errors import TraceError
+from tracer.fleet.reduction.fetched_trace import local_trace
+from tracer.fleet.reduction.inputs import Place, find
+
+
+def zipped(path: Path, *names: str) -> Place:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, name)
+    (place,) = find([f"zip://::{path}"]).traces
+    return place
+
+
+def test_trace_of_this_machine_is_not_copied(tmp_path: Path) -> None:
+    with local_trace(Place(str(tmp_path), "shown")) as path:
+        assert path == tmp_path
+
+
+def test_copy_has_all_files_and_the_name_and_is_removed(tmp_path: Path) -> None:
+    place = zipped(tmp_path / "x.zip", "hosts/a/meta.json", "hosts/a/journal/oom.1.arrows")
+    with local_trace(place) as path:
+        assert path.name == "a"
+        assert (path / "meta.json").read_text() == "hosts/a/meta.json"
+        assert (path / "journal/oom.1.arrows").is_file()
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert not path.parent.exists()
+
+
+def test_file_outside_of_the_directory_is_refused() -> None:
+    class Outside:
+        def find(self, _path: str) -> list[str]:
+            return ["a/meta.json", "a/../../evil"]
+
+        def get_file(self, _source: str, target: str) -> None:
+            Path(target).touch()
+
+    with (
+        pytest.raises(TraceError, match="outside of its directory"),
+        local_trace(Place("a", "shown", Outside())),
+    ):
+        pass

@@ -1,0 +1,102 @@
+"""Traces and datasets below paths and URLs."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tracer.errors import TraceError
+from tracer.fleet.reduction.inputs import find
+
+
+def make(folder: Path, marker: str = "meta.json") -> Path:
+    folder.mkdir(parents=True)
+    (folder / marker).write_text("{}")
+    return folder
+
+
+def shown(places: object) -> list[str]:
+    assert isinstance(places, list)
+    return [place.shown for place in places]
+
+
+def test_traces_and_datasets_are_found_at_any_depth(tmp_path: Path) -> None:
+    traces = [make(tmp_path / "a"), make(tmp_path / "hosts/node-1/x"), make(tmp_path / "hosts/node-2/y")]
+    dataset = make(tmp_path / "week", "dataset.json")
+    found = find([str(tmp_path)])
+    assert shown(found.traces) == [str(path) for path in traces]
+    assert shown(found.datasets) == [str(dataset)]
+    assert (found.empty, found.unreadable) == ([], [])
+
+
+def test_nothing_is_looked_for_inside_of_a_trace_or_a_dataset(tmp_path: Path) -> None:
+    make(make(tmp_path / "a") / "journal")
+    make(make(tmp_path / "week", "dataset.json") / "raw")
+    found = find([str(tmp_path)])
+    assert (shown(found.traces), shown(found.datasets)) == ([str(tmp_path / "a")], [str(tmp_path / "week")])
+
+
+def test_a_trace_that_is_named_twice_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    assert shown(find(["a", str(tmp_path), f"file://{tmp_path}"]).traces) == ["a"]
+
+
+def test_links_are_followed_only_if_they_are_named(tmp_path: Path) -> None:
+    make(tmp_path / "real/a")
+    (tmp_path / "real/circle").symlink_to(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert shown(find([str(tmp_path / "link")]).traces) == [str(tmp_path / "link/a")]
+    assert shown(find([str(tmp_path)]).traces) == [str(tmp_path / "real/a")]
+
+
+def test_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="nowhere does not exist"):
+        find([str(tmp_path / "nowhere")])
+    (tmp_path / "file").touch()
+    with pytest.raises(TraceError, match="file is not a directory"):
+        find([str(tmp_path / "file")])
+
+
+def test_folder_without_a_trace_is_empty(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    (tmp_path / "none").mkdir()
+    found = find([str(tmp_path / "a"), str(tmp_path / "none")])
+    assert (shown(found.traces), found.empty) == ([str(tmp_path / "a")], [str(tmp_path / "none")])
+
+
+def test_folder_that_may_not_be_listed_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "a")
+    make(tmp_path / "secret/b")
+    real = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find([str(tmp_path)])
+    assert shown(found.traces) == [str(tmp_path / "a")]
+    assert found.unreadable == [(str(tmp_path / "secret"), "Permission denied")]
+
+
+def test_traces_behind_a_url_are_found(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in ("hosts/a/meta.json", "hosts/a/sub/meta.json", "hosts/ab/meta.json", "week/dataset.json"):
+            archive.writestr(name, "{}")
+    found = find([f"zip://::{tmp_path}/all.zip"])
+    assert [place.path for place in found.traces] == ["hosts/a", "hosts/ab"]
+    assert [place.path for place in found.datasets] == ["week"]
+    assert found.traces[0].filesystem is not None
+
+
+@pytest.mark.parametrize("url", ["nosuch://x/y", "zip://::/nowhere.zip"])
+def test_url_that_cannot_be_read_is_an_error_of_one_line(url: str) -> None:
+    with pytest.raises(TraceError, match=f"cannot read {url}: ") as error:
+        find([url])
+    assert "\n" not in str(error.value)

@@ -1,0 +1,98 @@
+"""`fleet`: many traces of many hosts: kills by cause and workload, limits, and who evicts whom."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from tracer.cli.output_file import check_output, write_output
+from tracer.errors import UsageError
+
+_EVERY_S: Final = 0.1
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  memcg-tracer fleet /srv/traces
+  memcg-tracer fleet s3://traces/2026-11 --scheduler tcp://10.0.0.7:8786 --json > fleet.json
+  memcg-tracer fleet dataset --report fleet.html"""
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Work on a cluster of Dask, such as tcp://host:8786, instead of processes of this machine.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Work with N processes of this machine.  [default: one a CPU]",
+)
+@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write an HTML page instead.")
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, sizes in bytes.")
+def command(
+    paths: tuple[str, ...],
+    *,
+    scheduler: str | None,
+    workers: int | None,
+    report: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Show what was killed on many hosts and why, which limits are wrong, and who evicts whom.
+
+    A PATH is a trace, a dataset (export --to dataset), a folder in which traces and datasets lie at any
+    depth, or a URL of these, such as s3://bucket/traces. A trace that cannot be read is left out and listed.
+    What several traces recorded of one kill or one container counts once.
+    """
+    from tracer.fleet.reduction.fleet_run import fleet
+
+    if as_json and report is not None:
+        raise UsageError("--json and --report are two forms of the output: choose one")
+    if scheduler is not None and workers is not None:
+        raise UsageError("--workers is for this machine: the cluster has its own")
+    if report is not None:
+        check_output(report, force)
+    with _progress() as progress:
+        found = fleet(paths, scheduler=scheduler, workers=workers, progress=progress)
+    if report is not None:
+        from tracer.render.fleet import fleet_page
+
+        write_output(report, [fleet_page.page(found)])
+    elif as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        from tracer.render.fleet import fleet_text
+        from tracer.render.terminal import console
+
+        console.write(sys.stdout, fleet_text.lines(found, console.columns_for(sys.stdout)))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows (read, all) on a terminal, in one line that is gone at the end."""
+    if not sys.stderr.isatty():
+        yield lambda _read, _all: None
+        return
+    last = -_EVERY_S
+
+    def show(read: int, whole: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= _EVERY_S:
+            last = now
+            print(f"\r{read:,} of {whole:,} read", end="\x1b[K", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,245 @@
+"""What a fleet's summaries say: kills by cause and workload, a limit for each workload, who evicts whom.
+
+A quantile is a value that occurred: the smallest peak that at least this share of the runs did not exceed
+(numpy's `inverted_cdf`). Where something is not known, it is None and counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tracer.analysis.results.json_values import as_json
+from tracer.fleet.reduction.partial_state import Broken, Partial
+from tracer.fleet.sizing.suggestion import Suggestion, suggest
+
+_NULLABLE: Final = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
+_EVICTED: Final = ["evicted_bytes", "refaulted_bytes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host name. `boots` is the number of its boots; two that overlap in time are of different machines, of
+    which there are at least `machines`. `lost_records` is without `uncounted_traces`, whose recording was
+    interrupted, and None if these are all."""
+
+    host: str
+    traces: int
+    kills: int
+    lost_records: int | None
+    uncounted_traces: int
+    boots: int
+    machines: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillCount:
+    """The kills of one workload on one host for one cause."""
+
+    cause: str
+    workload: str
+    host: str
+    count: int
+    first: pd.Timestamp
+    last: pd.Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Quantiles of the runs' peaks, in bytes; None if no peak is known."""
+
+    p50: int | None
+    p90: int | None
+    max: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """All runs of a workload. `limit_bytes` is that of the newest run of which it is known; `is_limited` is
+    False if that run had none, and None if it is not known of any. `suggestion` is for all runs."""
+
+    workload: str
+    hosts: int
+    runs: int
+    kills: int
+    limit_bytes: int | None
+    is_limited: bool | None
+    peak_unreclaimable_bytes: Peaks
+    suggestion: Suggestion
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        found: dict[str, Any] = {
+            name: as_json(getattr(self, name))
+            for name in ("workload", "hosts", "runs", "kills", "limit_bytes", "is_limited")
+        }
+        found["peak_unreclaimable_bytes"] = as_json(self.peak_unreclaimable_bytes)
+        found |= as_json(self.suggestion)
+        found["no_suggestion_because"] = found.pop("reason")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Evictor:
+    """Page cache of the owner that the evictor's tasks, or kswapd on its own, evicted."""
+
+    owner_workload: str
+    evictor_workload: str
+    cause: str
+    hosts: int
+    evicted_bytes: int | None
+    refaulted_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The answer. `begin` and `end` are those of all traces, None without a trace; lists are in the order of
+    weight."""
+
+    traces: int
+    begin: pd.Timestamp | None
+    end: pd.Timestamp | None
+    broken: Sequence[Broken]
+    hosts: Sequence[Host]
+    kills: Sequence[KillCount]
+    workloads: Sequence[Workload]
+    evictors: Sequence[Evictor]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return {
+            "schema": 1,
+            "traces": self.traces,
+            "begin": as_json(self.begin),
+            "end": as_json(self.end),
+            "broken": [as_json(one) for one in self.broken],
+            "hosts": [as_json(one) for one in self.hosts],
+            "kills": [as_json(one) for one in self.kills],
+            "workloads": [one.to_dict() for one in self.workloads],
+            "evictors": [as_json(one) for one in self.evictors],
+        }
+
+
+def answer(state: Partial) -> Fleet:
+    """Return the answer from the state of all traces, of which `partial_state.closed` has removed what
+    several traces tell of one kill or life."""
+    sources, kills, lives, evictors = (
+        frame(getattr(state, name)) for name in ("sources", "kills", "lives", "evictors")
+    )
+    ends = sources["end"].fillna(sources["time"])
+    return Fleet(
+        traces=len(sources),
+        begin=sources["time"].min() if len(sources) else None,
+        end=ends.max() if len(sources) else None,
+        broken=sorted(set(state.broken), key=lambda one: (one.path, one.why)),
+        hosts=sorted(_hosts(sources, kills), key=lambda one: (-one.kills, -one.traces, one.host)),
+        kills=sorted(_kill_counts(kills), key=lambda one: (-one.count, one.cause, one.workload, one.host)),
+        workloads=sorted(_workloads(lives, kills), key=_weight),
+        evictors=sorted(
+            _evictors(evictors),
+            key=lambda one: (-(one.evicted_bytes or 0), one.owner_workload, one.evictor_workload, one.cause),
+        ),
+    )
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """Return a table of summaries as a DataFrame with a row each; integers and flags keep NA."""
+    rows: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get, strings_to_categorical=False)
+    return rows
+
+
+def _weight(one: Workload) -> tuple[Any, ...]:
+    """Return the key of the order of workloads: kills, then how full the limit was, then runs."""
+    largest = one.peak_unreclaimable_bytes.max
+    full = 0.0 if largest is None or not one.limit_bytes else largest / one.limit_bytes
+    return -one.kills, -full, -one.runs, one.workload
+
+
+def _hosts(sources: pd.DataFrame, kills: pd.DataFrame) -> Iterator[Host]:
+    of_host = kills["host"].value_counts()
+    for host, traces in sources.groupby("host", sort=False):
+        yield Host(
+            host=str(host),
+            traces=len(traces),
+            kills=int(of_host.get(host, 0)),
+            lost_records=_total(traces["lost_records"]),
+            uncounted_traces=int(traces["lost_records"].isna().sum()),
+            boots=int(traces["boot_id"].nunique()),
+            machines=_machines(traces),
+        )
+
+
+def _machines(traces: pd.DataFrame) -> int:
+    """Return how many boots were up at one time, at most: a machine has one at a time."""
+    ends = traces["end"].fillna(traces["time"])
+    times = traces.assign(last=ends).groupby("boot_id").agg(begin=("time", "min"), last=("last", "max"))
+    begins, lasts = (np.sort(times[name].to_numpy()) for name in ("begin", "last"))
+    up = np.arange(1, len(begins) + 1) - np.searchsorted(lasts, begins, side="left")
+    return max(int(up.max(initial=1)), 1)
+
+
+def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
+    grouped = kills.assign(cause=kills["cause"].fillna("unknown")).groupby(["cause", "workload", "host"])
+    for (cause, workload, host), times in grouped["time"]:
+        yield KillCount(str(cause), str(workload), str(host), len(times), times.min(), times.max())
+
+
+def _workloads(lives: pd.DataFrame, kills: pd.DataFrame) -> Iterator[Workload]:
+    lives, kills = (rows.sort_values("time", kind="stable") for rows in (lives, kills))
+    rows_of_lives, rows_of_kills = (_positions(rows["workload"]) for rows in (lives, kills))
+    none = np.array([], dtype=np.intp)
+    for name in sorted(rows_of_lives.keys() | rows_of_kills.keys()):
+        its_lives = lives.iloc[rows_of_lives.get(name, none)]
+        its_kills = kills.iloc[rows_of_kills.get(name, none)]
+        limit_bytes, is_limited = _newest_limit(its_lives)
+        yield Workload(
+            workload=name,
+            hosts=len({*its_lives["host"], *its_kills["host"]}),
+            runs=len(its_lives),
+            kills=len(its_kills),
+            limit_bytes=limit_bytes,
+            is_limited=is_limited,
+            peak_unreclaimable_bytes=_peaks(its_lives["peak_unreclaimable_bytes"]),
+            suggestion=suggest(its_lives, its_kills),
+        )
+
+
+def _positions(names: pd.Series[Any]) -> Mapping[str, Any]:
+    """Return name -> the positions of its rows."""
+    return {str(name): rows for name, rows in names.groupby(names, sort=False).indices.items()}
+
+
+def _newest_limit(lives: pd.DataFrame) -> tuple[int | None, bool | None]:
+    known = lives[lives["is_limited"].notna()]
+    if not len(known):
+        return None, None
+    newest = known.iloc[-1]
+    return (int(newest["limit_bytes"]), True) if newest["is_limited"] else (None, False)
+
+
+def _peaks(values: pd.Series[Any]) -> Peaks:
+    known = values.dropna().to_numpy(dtype=np.int64)
+    if not len(known):
+        return Peaks(None, None, None)
+    half, most, largest = np.quantile(known, [0.5, 0.9, 1], method="inverted_cdf")
+    return Peaks(int(half), int(most), int(largest))
+
+
+def _evictors(evictors: pd.DataFrame) -> Iterator[Evictor]:
+    names = ["owner_workload", "evictor_workload", "cause"]
+    for (owner, evictor, cause), rows in evictors.groupby(names, sort=False, dropna=False):
+        yield Evictor(
+            str(owner), str(evictor), str(cause), int(rows["host"].nunique()),
+            *(_total(rows[name]) for name in _EVICTED),
+        )  # fmt: skip
+
+
+def _total(values: pd.Series[Any]) -> int | None:
+    """Return the sum of what is known, or None if nothing is."""
+    known = values.dropna()
+    return int(known.sum()) if len(known) else None

@@ -1,0 +1,121 @@
+"""The traces and datasets below paths and URLs.
+
+A folder with `meta.json` is a trace, and one with `dataset.json` a dataset; nothing is looked for inside
+them. A symbolic link is followed only if it is named itself, so that a circle of links cannot be walked.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tracer.errors import TraceError
+from tracer.trace.layout import META
+
+DATASET: Final = "dataset.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of a filesystem of fsspec; `filesystem` is None for an absolute path of this machine.
+
+    `shown` is the path or URL for messages, as it follows from what the user typed.
+    """
+
+    path: str
+    shown: str
+    filesystem: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What was found, in order and each once.
+
+    `empty` has the paths below which there is nothing, `unreadable` the folders that could not be listed, and
+    why.
+    """
+
+    traces: Sequence[Place]
+    datasets: Sequence[Place]
+    empty: Sequence[str] = ()
+    unreadable: Sequence[tuple[str, str]] = ()
+
+
+def find(paths: Iterable[str]) -> Inputs:
+    """Return the traces and datasets at or below each path or URL.
+
+    Raises TraceError for a path that does not exist or cannot be read.
+    """
+    found: dict[str, dict[str, Place]] = {META: {}, DATASET: {}}
+    empty, unreadable = [], dict[str, str]()
+    for path in paths:
+        is_empty = True
+        for marker, place in _below(path, unreadable):
+            where = place.path if place.filesystem is None else place.shown
+            found[marker].setdefault(where, place)
+            is_empty = False
+        if is_empty:
+            empty.append(path)
+    traces, datasets = (sorted(places.values(), key=lambda place: place.shown) for places in found.values())
+    return Inputs(traces, datasets, empty, sorted(unreadable.items()))
+
+
+def _below(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]:
+    """Yield the marker and the place of each trace and dataset."""
+    if "://" not in path:
+        yield from _on_this_machine(path, unreadable)
+        return
+    try:
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
+        filesystem, root = fsspec.url_to_fs(path)
+        if isinstance(filesystem, LocalFileSystem):
+            yield from _on_this_machine(root, unreadable)
+            return
+        files = filesystem.find(root)
+    except ImportError as error:  # fsspec names the package
+        raise TraceError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise TraceError(f"cannot read {path}: {_reason(error)}") from error
+    for marker, folder in _marked(files):
+        yield marker, Place(folder, str(filesystem.unstrip_protocol(folder)), filesystem)
+
+
+def _marked(files: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield (marker, folder) of the outermost folders that hold a marker."""
+    split = (posixpath.split(file) for file in files)
+    marked = sorted((folder, name) for folder, name in split if name in (META, DATASET))
+    outer: str | None = None
+    for folder, name in marked:
+        if outer is not None and (folder == outer or folder.startswith(f"{outer}/") or not outer):
+            continue
+        outer = folder
+        yield name, folder
+
+
+def _on_this_machine(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]:
+    root = Path(path)
+    if not root.is_dir():
+        raise TraceError(f"{path} is not a directory" if root.exists() else f"{path} does not exist")
+
+    def refuse(error: OSError) -> None:
+        if error.filename == str(root):
+            raise TraceError(f"cannot read {path}: {error.strerror}") from error
+        unreadable[str(error.filename)] = _reason(error)
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        folders.sort()
+        for marker in (DATASET, META):
+            if marker in files:
+                yield marker, Place(os.path.abspath(folder), folder)  # noqa: PTH100  links stay as they are
+                folders.clear()
+                break
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

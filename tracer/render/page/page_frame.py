@@ -1,0 +1,59 @@
+"""What all pages have in common: their style, templates that escape, and the hashes that a page allows."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from tracer.categories import LAYERS
+from tracer.render.page import chart
+
+_RIGHT_TO_LEFT: Final = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]+"
+)
+
+
+def style() -> str:
+    """Return the style sheet."""
+    template = environment().from_string(source("report.css.j2"))
+    return template.render(colours=chart.colours(), layers=[layer.name for layer in LAYERS])
+
+
+def source_hash(text: str) -> str:
+    """Return the source expression by which a page allows this style or script, and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def source(name: str) -> str:
+    """Return a file of this folder."""
+    return (resources.files("tracer.render.page") / name).read_text(encoding="utf-8")
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the environment of all templates, which lie in this folder."""
+    return jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(source),
+        finalize=_isolated,
+    )
+
+
+def _isolated(value: Any) -> Any:
+    """Return a text whose right-to-left names change the order of nothing beside them.
+
+    U+2068 and U+2069 enclose each. No name contains these two, because `visible` escapes them.
+    """
+    if isinstance(value, str) and not isinstance(value, Markup) and _RIGHT_TO_LEFT.search(value):
+        return _RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", value)
+    return value
