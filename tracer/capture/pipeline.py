@@ -358,7 +358,7 @@ class Pipeline:
         self._stacks.finish()
         self._task_times.add_left()
         self.take_counts()
-        self._names.write(late_within_s=1.0)
+        self._names.write(late_within_s=3.0)
         self.flush()
 
     def _append_left(self, stream: str, records: bytes) -> None:

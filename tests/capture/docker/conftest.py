@@ -7,15 +7,14 @@ import json
 import os
 import shutil
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.containers.busybox import root_of_busybox
 
 from tracer.kernel.cgroups.mounts import read_mounts
 from tracer.lab.scratch import scratch_directory, write_uncached
@@ -84,7 +83,7 @@ def engine() -> Iterator[Engine]:
         files.mkdir()
         write_uncached(files / "big", BIG_FILE_BYTES)
         started = Engine(socket, files)
-        started.docker("import", "-", IMAGE, stdin=_root_of_busybox())
+        started.docker("import", "-", IMAGE, stdin=root_of_busybox())
         started.run("memcg-tracer-first", "exit 0", "--rm")
         yield started
         for container in started.docker("ps", "-aq").split():
@@ -141,21 +140,6 @@ def _wait_until_ready(daemon: subprocess.Popen[bytes], socket: Path, log: Path) 
             lines = "\n".join(log.read_text("utf-8", "replace").splitlines()[-8:])
             pytest.fail(f"dockerd does not serve:\n{lines}", pytrace=False)
         time.sleep(_POLL_S)
-
-
-def _root_of_busybox() -> bytes:
-    """Return a root file system as a tar: busybox under the names of the commands in the scripts."""
-    busybox = Path(shutil.which("busybox") or "busybox").read_bytes()
-    image = BytesIO()
-    with tarfile.open(fileobj=image, mode="w") as tar:
-        program = tarfile.TarInfo("bin/busybox")
-        program.size, program.mode = len(busybox), 0o755
-        tar.addfile(program, BytesIO(busybox))
-        for name in ("sh", "dd", "mkfifo", "sleep", "tail"):
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    return image.getvalue()
 
 
 @contextlib.contextmanager

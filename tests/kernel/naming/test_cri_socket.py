@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.containers.protobuf_wire import entry, field
 
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.naming import cri_socket
@@ -25,23 +26,6 @@ ID, ID2, ID3 = "4f2c9d1be0a73586" * 4, "0123456789abcdef" * 4, "f" * 64
 BOX = "b0" * 32
 UID = "1c2f3e4d-5b6a-7980-9abc-def012345678"
 CALLS = ("ListPodSandbox", "ListContainers")
-
-
-def varint(value: int) -> bytes:
-    low, rest = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
-
-
-def field(number: int, value: str | bytes | int) -> bytes:
-    """Return a field as it is on the wire: a text, a message or a map's entry, or an integer."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    content = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def entry(key: str, value: str) -> bytes:
-    return field(1, key) + field(2, value)
 
 
 def sandbox() -> bytes:

@@ -62,20 +62,13 @@ def test_take_does_not_wait_for_a_runtime_that_hangs(host: Host) -> None:
     assert host.late.take() == host.late.take(0.01) == []
 
 
-def test_waiting_containers_are_looked_up_together(host: Host) -> None:
-    host.may_answer.clear()
-    host.late.want(REF, 7)
-    host.late.take()
-    while not host.asked:
-        pass
-    host.late.want(REF2, 8)
-    host.late.want(POD, 9)
-    host.late.take()
-    host.may_answer.set()
-    host.late.take(WITHIN_S)
-    while len(host.asked) < 2:
-        pass
-    assert host.asked == [[REF], [REF2, POD]]
+def test_containers_are_looked_up_together(host: Host) -> None:
+    """The CRI socket is asked once, and not again for some seconds."""
+    host.names = {REF: WEB, REF2: WEB, POD: ContainerNames(None, "web")}
+    for number, ref in enumerate((REF, REF2, POD)):
+        host.late.want(ref, number)
+    assert len(host.late.take(WITHIN_S)) == 3
+    assert host.asked == [[REF, REF2, POD]]
 
 
 def test_unknown_names_are_looked_up_again_and_then_given_up(host: Host) -> None:
@@ -129,7 +122,7 @@ def test_same_request_is_not_made_twice() -> None:
     lookup = ContainerLookup(host.find)
     host.may_answer.clear()
     for _ in range(3):
-        lookup.ask(REF)
+        lookup.ask([REF, REF])
     host.may_answer.set()
     assert lookup.take(WITHIN_S) == {REF: ContainerNames()}
     lookup.close()

@@ -178,8 +178,10 @@ class CgroupSelection:
         """Decide with the container names that have arrived. Return the cgroups taken since the last call."""
         now = time.monotonic()
         answers = self._names.take()
-        for undecided in list(self._undecided.values()):
-            self._decide(undecided, answers.get(undecided.ref), now)
+        asked = [
+            one.ref for one in [*self._undecided.values()] if self._decide(one, answers.get(one.ref), now)
+        ]
+        self._names.ask(asked)
         taken, self._taken = self._taken, []
         return taken
 
@@ -244,7 +246,8 @@ class CgroupSelection:
         else:
             self._refusals.add(cgroup.id)
 
-    def _decide(self, undecided: _Undecided, names: ContainerNames | None, now: float) -> None:
+    def _decide(self, undecided: _Undecided, names: ContainerNames | None, now: float) -> bool:
+        """Take or refuse a cgroup; return whether its names are to be requested instead."""
         cgroup = undecided.cgroup
         matching = self.requests.matching(cgroup.path, names) if names else []
         if matching or cgroup.parent_id in self._traced:
@@ -259,7 +262,8 @@ class CgroupSelection:
             self._refusals.add(cgroup.id)
         elif now >= undecided.ask_at_s:
             undecided.ask_at_s = now + _ASK_AGAIN_S
-            self._names.ask(undecided.ref)
+            return True
+        return False
 
     def _take_renamed(self, event: CgroupEvent) -> None:
         """Keep tracing a traced cgroup under its new name, and take one whose new name is requested.

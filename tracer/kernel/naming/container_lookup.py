@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, Lookup
 
 
 class ContainerLookup:
-    """Requests for names, and their results. The thread starts with the first request, and looks up together
-    all that wait."""
+    """Requests for names, and their results. The thread starts with the first request."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
-        self._questions: queue.SimpleQueue[ContainerRef | None] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[list[ContainerRef] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[dict[ContainerRef, ContainerNames]] = queue.SimpleQueue()
         self._asked: set[ContainerRef] = set()
         self._thread: threading.Thread | None = None
 
-    def ask(self, ref: ContainerRef) -> None:
-        """Request a container's names, unless the same request already waits."""
-        if ref in self._asked:
+    def ask(self, refs: Iterable[ContainerRef]) -> None:
+        """Request the names of all these in one lookup, but for those that were requested already."""
+        new = [ref for ref in dict.fromkeys(refs) if ref not in self._asked]
+        if not new:
             return
-        self._asked.add(ref)
-        self._questions.put(ref)
+        self._asked.update(new)
+        self._questions.put(new)
         if self._thread is None:
             self._thread = threading.Thread(target=self._answer, name="container-names", daemon=True)
             self._thread.start()
@@ -43,20 +43,12 @@ class ContainerLookup:
         return answers
 
     def close(self) -> None:
-        """End the thread after its current request."""
+        """End the thread after the lookups that were requested."""
         self._questions.put(None)
 
     def _answer(self) -> None:
-        while (ref := self._questions.get()) is not None:
-            batch, is_last = [ref], False
-            with suppress(queue.Empty):
-                while not is_last:
-                    ref = self._questions.get_nowait()
-                    is_last = ref is None
-                    batch += [] if ref is None else [ref]
-            self._answers.put(dict(self._lookup(batch)))
-            if is_last:
-                return
+        while (refs := self._questions.get()) is not None:
+            self._answers.put(dict(self._lookup(refs)))
 
 
 def remembering(lookup: Lookup) -> Lookup:

@@ -65,16 +65,15 @@ class LateNames:
         return found
 
     def close(self) -> None:
-        """End the thread after its current lookup."""
+        """End the thread after the lookups that were requested."""
         self._lookup.close()
 
     def _ask(self, now_s: float) -> None:
         if now_s < self._due_s:
             return
-        self._due_s = math.inf
-        for ref, wanted in self._wanted.items():
-            if wanted.due_s <= now_s:
-                self._lookup.ask(ref)
-                wanted.asked += 1
-                wanted.due_s = math.inf
-            self._due_s = min(self._due_s, wanted.due_s)
+        due = {ref: wanted for ref, wanted in self._wanted.items() if wanted.due_s <= now_s}
+        for wanted in due.values():
+            wanted.asked += 1
+            wanted.due_s = math.inf
+        self._lookup.ask(due)
+        self._due_s = min((wanted.due_s for wanted in self._wanted.values()), default=math.inf)
