@@ -31,6 +31,7 @@ from tracer.trace.row_sink import RowSink
 from tracer.watch import own_memory
 from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.calls import Calls, calls_of_users
+from tracer.watch.copies.copying import Copying
 from tracer.watch.cost import EVERY_S, Cost
 from tracer.watch.finishing import Finished, Finishing, Told
 from tracer.watch.guest import Guest
@@ -76,6 +77,7 @@ class WatchOptions:
     bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the directory. `command` is run
     with the path of each trace. `ring_pages` and `hooks` are those of `Options`. `ignores_hangup`: SIGHUP
     does not end it, so that it outlives a terminal. At its end, traces are completed for at most `ending_s`.
+    `url`: where traces are copied to.
     """
 
     directory: Path
@@ -92,6 +94,7 @@ class WatchOptions:
     hooks: str | None = None
     ignores_hangup: bool = True
     ending_s: float = 20.0
+    url: str | None = None
 
 
 class Reporter(Protocol):
@@ -182,6 +185,7 @@ class _Watcher:
         self._is_too_large = False  # and that was reported
         self.manager = ServiceManager()
         self._finishing = Finishing(options.command, self._finished, reporter.warn)
+        self._copying = Copying(options.directory, options.url, reporter.notice, reporter.warn)
         self.warn = reporter.warn
         self._has_begun = False
         self._kills_of_start: list[dict[str, Any]] = []
@@ -263,11 +267,14 @@ class _Watcher:
             pipeline.finish(reason)
         finally:
             self._stories.close(reason)
-            self._finishing.finish(time.monotonic() + self._options.ending_s)
+            deadline_s = time.monotonic() + self._options.ending_s
+            self._finishing.finish(deadline_s)
+            self._copying.finish(deadline_s)
 
     def _timers(self) -> list[Timer]:
         """Return the periodic work. At rest there is none, but for the watchdog of a service manager."""
         pipeline, stories, finishing, cost = self._pipeline, self._stories, self._finishing, self._cost
+        copying = self._copying
 
         def awake() -> bool:
             return not pipeline.is_resting
@@ -288,6 +295,7 @@ class _Watcher:
             Timer(_STEP_INTERVAL_S, self._step, lambda: stories.is_active),
             Timer(_READ_INTERVAL_S, stories.flush, lambda: stories.is_active),
             Timer(_STEP_INTERVAL_S, self._finish, lambda: finishing.due_s < math.inf),
+            Timer(_SECOND_S, lambda: copying.step(time.monotonic()), lambda: copying.due_s < math.inf),
         ]
         if (watchdog_s := watchdog_interval_s()) is not None:
             timers.append(Timer(watchdog_s, self.manager.alive))
@@ -350,10 +358,11 @@ class _Watcher:
         return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
 
     def _retain(self) -> None:
-        self._place.retain([*self._stories.in_use, *self._finishing.in_use])
+        self._copying.removed(self._place.retain([*self._stories.in_use, *self._finishing.in_use]))
 
     def _finished(self, story: Finished) -> None:
         self._reporter.finished(story)
+        self._copying.add(story.trace)
         self._retain()
 
     def _closing_facts(self) -> dict[str, Any]:

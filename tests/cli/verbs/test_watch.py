@@ -93,9 +93,23 @@ def test_options_are_passed_on(asked: list[WatchOptions], monkeypatch: pytest.Mo
     ]
 
 
+def test_url_of_out_is_for_copies_of_the_traces_in_the_default_directory(
+    asked: list[WatchOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert run("--out", "memory://oom/traces").exit_code == 0
+    monkeypatch.setenv("STATE_DIRECTORY", "/srv/state:/srv/other")
+    assert run("--out", "memory://oom/traces").exit_code == 0
+    assert [(options.directory, options.url) for options in asked] == [
+        (Path("/var/lib/memcg-tracer"), "memory://oom/traces"),
+        (Path("/srv/state"), "memory://oom/traces"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
+        (["--out", "nope://x"], "Protocol not known: nope"),
         (["--keep", "5s"], "from 10s to 24h"),
         (["--keep", "2d"], "from 10s to 24h"),
         (["--keep", "soon"], "'soon' is not a time"),
@@ -140,7 +154,7 @@ def test_directory_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str], story: Finished, *, as_json: bool = False) -> str:
-    verb._Lines(Path("/traces"), as_json=as_json).finished(story)
+    verb._Lines(WatchOptions(Path("/traces")), as_json=as_json).finished(story)
     out, err = capsys.readouterr()
     assert (out.count("\n"), err) == (1, "")
     return out.rstrip("\n")
@@ -183,7 +197,7 @@ def test_hostile_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[s
 
 
 def test_hostile_names_do_not_reach_the_terminal_by_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = verb._Lines(Path(f"/{HOSTILE}"), as_json=False)
+    lines = verb._Lines(WatchOptions(Path(f"/{HOSTILE}")), as_json=False)
     lines.killed({"comm": HOSTILE, "pid": 5, "limit_bytes": None})
     lines.killed({"comm": "worker", "pid": 5, "limit_bytes": 48 * MIB})
     lines.alarmed("it is at its limit", f"/{HOSTILE}")
@@ -202,8 +216,9 @@ from pathlib import Path
 from tracer.cli import standard_streams
 from tracer.cli.verbs import watch
 from tracer.watch.finishing import Finished
+from tracer.watch.watching import WatchOptions
 standard_streams.prepare()
-lines = watch._Lines(Path("/traces"), as_json=False)
+lines = watch._Lines(WatchOptions(Path("/traces")), as_json=False)
 for number in range(3):
     lines.finished(Finished(Path("/traces/one"), "kill", 0, "/a", 1, "web\\u4e2d", "It grew."))
 watch._let_go_of_output()

@@ -35,20 +35,6 @@ def test_missing_fsspec_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
         Target("file:///x")
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("sftp://me:secret@host/x", "sftp://me:***@host/x"),
-        ("ftp://:secret@host:21/x", "ftp://:***@host:21/x"),
-        ("simplecache::sftp://me:se:cr@host/x", "simplecache::sftp://me:***@host/x"),
-        ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
-        ("sftp://me@host/x", "sftp://me@host/x"),
-    ],
-)
-def test_password_is_not_shown(url: str, shown: str) -> None:
-    assert target.shown_url(url) == shown
-
-
 @given(st.binary(min_size=1).map(os.fsdecode), st.binary(min_size=1).map(os.fsdecode))
 def test_encoded_names_are_plain_and_stay_different(one: str, other: str) -> None:
     assert set(target.encoded(one)) <= set(

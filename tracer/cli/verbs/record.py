@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from tracer.cli import value_completion
+from tracer.cli.path_or_url import PathOrUrl, check_in_child
 from tracer.cli.percent import percent
 from tracer.cli.size import size_bytes
 from tracer.cli.tuning import hooks, ring_pages
+from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
     from tracer.capture.observer import Progress
+    from tracer.capture.session import Recording
     from tracer.kernel.process.priority import HeadStart
 
 LEAST_STACKS_BYTES: Final = 4 << 10
@@ -44,11 +48,13 @@ class _Command(click.Command):
 Examples:
   sudo memcg-tracer record --limit 100M -- ./my-program --its-options
   sudo memcg-tracer record -c my-container -d 60
-  sudo memcg-tracer record -c /docker -o traces/all-of-docker""",
+  sudo memcg-tracer record -c /docker -o traces/all-of-docker
+  sudo memcg-tracer record -o s3://oom/runs/42 -- ./my-program""",
 )
 @click.option(
-    "-o", "output", metavar="DIR", type=click.Path(path_type=Path),
-    help="Where to write the trace.  [default: traces/<UTC time>-<name>]",
+    "-o", "output", metavar="DIR", type=PathOrUrl(),
+    help="Where to write the trace: a directory, or a URL (s3://bucket/traces/web) to which it is moved at "
+    "the end.  [default: traces/<UTC time>-<name>]",
 )  # fmt: skip
 @click.option(
     "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
@@ -100,7 +106,7 @@ Examples:
 def command(
     head_start: HeadStart | None,
     *,
-    output: Path | None,
+    output: Path | str | None,
     cgroups: tuple[str, ...],
     duration_s: float | None,
     limit_bytes: int | None,
@@ -127,13 +133,16 @@ def command(
     if stacks_bytes is not None and not LEAST_STACKS_BYTES <= stacks_bytes <= MOST_STACKS_BYTES:
         raise click.UsageError("--stacks takes a size from 4K, which samples each page, to 1G")
     name = name or (Path(argv[0]).name if argv else "trace")
-    if output is None:
+    url = output if isinstance(output, str) else None
+    if url is not None:
+        output = _spool(url, force)
+    elif output is None:
         output = Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}")
     from tracer.capture.options import Options
     from tracer.capture.session import record
 
     options = Options(
-        output=output,
+        output=Path(output),
         cgroups=cgroups,
         duration_s=duration_s,
         limit_bytes=limit_bytes,
@@ -151,9 +160,45 @@ def command(
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end the recorder without a cleanup
     recording = record(options, progress, head_start)
     progress.done(recording.status)
+    if url is not None:
+        _move(recording, url, progress, force=force)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     click.echo(os.fsencode(recording.path))
     sys.exit(recording.status)
+
+
+def _spool(url: str, force: bool) -> Path:
+    """Return the directory in which to record for a URL; raises TracerError if no trace can be there."""
+    from tracer.fleet.pushing.single import require_absent_trace, split_url
+
+    _, name = split_url(url)
+    check_in_child(lambda: require_absent_trace(url, force=force))
+    return Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{_file_name(name)}", name)
+
+
+def _move(recording: Recording, url: str, progress: _Progress, *, force: bool) -> NoReturn:
+    """Move a trace to its URL, print where it is, and exit with the status of the recording, or 1."""
+    from tracer.fleet.pushing.single import move, split_url
+    from tracer.urls import shown_url
+
+    trace, status = recording.path, recording.status
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        where: str | Path = move(trace, url, force=force, warn=progress.warn)
+    except (TracerError, OSError, KeyboardInterrupt) as error:
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else error
+        place = shown_url(split_url(url)[0])
+        progress.warn(
+            f"the trace is not at its URL ({why}): it stays in {trace}; to copy it: memcg-tracer "
+            f"push {shlex.quote(str(trace))} {place}"
+        )
+        where, status = trace, status or 1
+    else:
+        with suppress(OSError):
+            trace.parent.rmdir()
+    click.echo(os.fsencode(where))
+    sys.exit(status)
 
 
 def _until(argv: tuple[str, ...], duration_s: float | None) -> str:

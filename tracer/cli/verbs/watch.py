@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -15,6 +16,7 @@ import click
 from tracer.cli import value_completion
 from tracer.cli.duration import duration_s
 from tracer.cli.endpoint_options import address, endpoint_options, open_endpoint
+from tracer.cli.path_or_url import PathOrUrl, check_in_child
 from tracer.cli.size import size_bytes
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.errors import TracerError
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from tracer.capture.observer import Progress
     from tracer.kernel.cgroups.cgroupfs import Hierarchy
     from tracer.watch.finishing import Finished
+    from tracer.watch.watching import WatchOptions
 
 _LEAST_S: Final = 10.0
 _LONGEST_S: Final = 86400.0
+SPOOL: Final = Path("/var/lib/memcg-tracer")
 OF_MACHINE: Final = Path("/proc/pressure/memory")
 """It cannot be read where the kernel does not count pressure."""
 
@@ -37,6 +41,7 @@ Examples:
   sudo memcg-tracer watch                           # each OOM kill of this machine leaves a trace
   sudo memcg-tracer watch -c /kubepods --on soon    # pods only; a trace before the kill as well
   sudo memcg-tracer watch --exec /usr/local/bin/page-me
+  sudo memcg-tracer watch --out s3://oom/traces     # copies of all traces at this URL
   sudo memcg-tracer watch --serve 127.0.0.1:9755    # and metrics for Prometheus
   kill -USR1 PID                                    # a trace of the last minutes, now
   kill -USR2 PID                                    # what it costs, on stderr""",
@@ -47,8 +52,9 @@ Examples:
     "gets such a name later is watched from its first charge. May be repeated.  [default: every cgroup]",
 )  # fmt: skip
 @click.option(
-    "--out", "directory", metavar="DIR", type=click.Path(path_type=Path),
-    default=Path("/var/lib/memcg-tracer"), show_default=True, help="Where traces are written.",
+    "--out", "directory", metavar="DIR", type=PathOrUrl(), default=SPOOL, show_default=True,
+    help="Where traces are written. A URL (s3://bucket/traces): in the default directory, and copied to the "
+    "URL, as `memcg-tracer push` does.",
 )  # fmt: skip
 @click.option(
     "--keep", "keep_s", metavar="TIME", type=duration_s, default="5m", show_default=True,
@@ -96,7 +102,7 @@ Examples:
 def command(
     *,
     cgroups: tuple[str, ...],
-    directory: Path,
+    directory: Path | str,
     keep_s: float,
     most_memory_bytes: int,
     on: tuple[str, ...],
@@ -127,6 +133,9 @@ def command(
         from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
         _require_pressure(memory_hierarchy())
+    url = directory if isinstance(directory, str) else None
+    if url is not None:
+        directory = _spool(url)
     from tracer.capture.session import save_memory
     from tracer.kernel.process.small_pages import keep_pages_small
 
@@ -135,7 +144,7 @@ def command(
     from tracer.watch.watching import WatchOptions, watch
 
     options = WatchOptions(
-        directory=directory,
+        directory=Path(directory),
         cgroups=cgroups,
         keep_s=keep_s,
         most_memory_bytes=most_memory_bytes,
@@ -147,9 +156,10 @@ def command(
         ready_file=ready_file,
         ring_pages=ring_pages(),
         hooks=hooks(),
+        url=url,
     )
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody may read what it prints, and it goes on
-    lines = _Lines(directory, as_json=as_json)
+    lines = _Lines(options, as_json=as_json)
     try:
         if host_and_port is None:
             watch(options, lines)
@@ -158,6 +168,17 @@ def command(
             watch(options, endpoint.reporter(lines), endpoint.guest())
     finally:
         _let_go_of_output()
+
+
+def _spool(url: str) -> Path:
+    """Return the directory for traces that are copied to a URL; raises TracerError if it is no usable one.
+
+    A server that cannot be reached is no reason not to watch.
+    """
+    from tracer.fleet.pushing.target import Target
+
+    check_in_child(lambda: Target(url))
+    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or SPOOL)
 
 
 def _require_pressure(hierarchy: Hierarchy) -> None:
@@ -199,14 +220,18 @@ def _let_go_of_output() -> None:
 class _Lines:
     """Prints a line on stdout for each trace, and everything else on stderr."""
 
-    def __init__(self, directory: Path, *, as_json: bool) -> None:
-        self._directory = directory
+    def __init__(self, options: WatchOptions, *, as_json: bool) -> None:
+        self._options = options
         self._as_json = as_json
         self._is_silenced = False
 
     def ready(self, progress: Progress) -> None:
+        from tracer.urls import shown_url
+
+        url = self._options.url
         self.notice(
-            f"watching (ready in {progress.startup_s:.2f} s); traces go to {visible(str(self._directory))}"
+            f"watching (ready in {progress.startup_s:.2f} s); traces go to {self._options.directory}"
+            + (f", and copies to {shown_url(url)}" if url else "")
         )
 
     def alarmed(self, sentence: str, cgroup: str | None) -> None:

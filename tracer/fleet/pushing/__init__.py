@@ -6,4 +6,5 @@ A module imports only from modules above it in this list:
     target — the place that a URL names, and what can be done there
     upload — one trace to its place: whole, or not there
     passing — all traces of a directory to a place, once
+    single — one trace to the URL that names it
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -68,8 +68,8 @@ class Passes:
         if target.is_local and _is_inside(Path(target.root), spool):
             raise UsageError(f"{target.url} lies in {spool}: name a place outside of it")
 
-    def run(self) -> None:
-        """Make one pass.
+    def run(self, only: Collection[Path] | None = None) -> None:
+        """Make one pass, over all traces or over these `only`.
 
         Raises TargetError if the target cannot be used: the next pass goes on where this one ended. Raises
         TracerError if the spool cannot be read.
@@ -80,7 +80,7 @@ class Passes:
         self._reported = {path: told for path, told in self._reported.items() if path in there}
         for path, name in paths:
             mark = _mark(path)
-            if mark is None or self._done.get(path) == mark:
+            if mark is None or self._done.get(path) == mark or (only is not None and path not in only):
                 continue
             with private_files():
                 outcome = self._push(path, name)

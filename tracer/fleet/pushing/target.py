@@ -20,14 +20,13 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
 
 from tracer.errors import TracerError, UsageError
+from tracer.urls import is_url, shown_url
 
 RETRY_AFTER_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """The times between attempts."""
 
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{16}\.tmp")
 _AT_ONCE_BYTES: Final = 32 << 20
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
-_PASSWORD: Final = re.compile(r"(://[^/@:]*):[^/@]*@")
 _OBJECT_STORES: Final = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "oci", "tos", "memory"}
 )
@@ -51,16 +50,6 @@ class TargetError(TracerError):
     """The place at the URL cannot be used now."""
 
 
-def is_url(text: str) -> bool:
-    """Return whether a text names a place by a URL, and not by a path."""
-    return _URL.match(text) is not None
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without its password."""
-    return _PASSWORD.sub(r"\1:***@", url)
-
-
 def encoded(part: str) -> str:
     """Return the name at the target for the name of a directory: all but letters, digits and `_.-~` is
     percent-encoded, so that it is one name everywhere, and different names stay different."""
@@ -73,25 +62,43 @@ class Target:
     Methods raise TargetError for a failure that concerns the place. `wait` is called with the time until the
     next attempt, in s.
 
-    The constructor raises UsageError if it is no URL, and TargetError if what its protocol needs is not
-    installed.
+    The constructor connects to nothing. It raises UsageError if it is no URL, and TargetError if what its
+    protocol needs is not installed.
     """
 
     def __init__(self, url: str, *, wait: Callable[[float], None] = time.sleep) -> None:
         self.url = shown_url(url).rstrip("/")
+        self._asked = url
         self._wait = wait
+        self._opened: tuple[Any, str] | None = None
         if not is_url(url) and not url.startswith("/"):
             raise UsageError(f"{url} is no URL: give one, such as s3://bucket/traces, or an absolute path")
-        self._fs, root = _open(url)
-        self._root = root.rstrip("/")
-        protocols = (self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol
+        kind = _kinds_of(url)[0]
+        protocols = {kind.protocol} if isinstance(kind.protocol, str) else set(kind.protocol)
         self.is_local = "file" in protocols
-        self._renames = not _OBJECT_STORES.intersection(protocols) and _can_rename(self._fs)
+        self._renames = not _OBJECT_STORES & protocols and _can_rename(kind)
 
     @property
     def root(self) -> str:
         """Return the path of the place in its filesystem."""
         return self._root or "/"
+
+    @property
+    def _fs(self) -> Any:
+        return self._open()[0]
+
+    @property
+    def _root(self) -> str:
+        return self._open()[1]
+
+    def _open(self) -> tuple[Any, str]:
+        """Connect, unless that was done: it may fail for a moment, as any operation."""
+        import fsspec  # noqa: PLC0415
+
+        if self._opened is None:
+            system, root = fsspec.url_to_fs(self._asked)
+            self._opened = system, root.rstrip("/")
+        return self._opened
 
     def url_of(self, path: str) -> str:
         """Return the URL of a path, for messages."""
@@ -150,9 +157,8 @@ class Target:
                         self.remove(f"{folder}/{file}")
 
     def _all(self, folder: str) -> dict[str, int]:
-        prefix = f"{self._path(folder)}/"
-
         def find() -> dict[str, int]:
+            prefix = f"{self._path(folder)}/"
             self._fs.invalidate_cache()
             try:
                 found = self._fs.find(prefix.rstrip("/"), detail=True)
@@ -238,24 +244,28 @@ def private_files() -> Iterator[None]:
         os.umask(before)
 
 
-def _open(url: str) -> tuple[Any, str]:
+def _kinds_of(url: str) -> list[Any]:
+    """Return the class of filesystem of each link of a URL (`simplecache::s3://…` has two)."""
     try:
         import fsspec  # noqa: PLC0415  the extra `fleet` has it
     except ImportError:
         raise TargetError("a URL needs fsspec: pip install 'memcg-tracer[fleet]'") from None
     try:
-        return fsspec.url_to_fs(url)  # type: ignore[no-any-return]
+        links = [link.partition("://") for link in url.split("::")]
+        return [
+            fsspec.get_filesystem_class(name if colon or len(links) > 1 else "file")
+            for name, colon, _ in links
+        ]
     except ImportError as error:
         raise TargetError(f"cannot use {shown_url(url)}: {error}") from error
-    except Exception as error:
-        words = " ".join(str(error).split())[:300]
-        raise UsageError(f"cannot use {shown_url(url)}: {words}: give another URL") from error
+    except ValueError as error:
+        raise UsageError(f"cannot use {shown_url(url)}: {error}: give another URL") from error
 
 
-def _can_rename(fs: Any) -> bool:
+def _can_rename(kind: Any) -> bool:
     from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
 
-    return type(fs).mv is not AbstractFileSystem.mv
+    return kind.mv is not AbstractFileSystem.mv
 
 
 def _is_lasting(error: Exception) -> bool:

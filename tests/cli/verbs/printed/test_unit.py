@@ -65,6 +65,14 @@ def test_directory_of_out_can_be_written_to(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.usefixtures("program")
+def test_url_of_out_needs_the_network_and_no_other_directory() -> None:
+    printed = run("--", "--out", "s3://oom/traces").stdout
+    assert "PrivateNetwork" not in printed
+    assert printed.count("\nReadWritePaths=") == 1
+    assert command_in(printed)[0].endswith(" watch --out s3://oom/traces")
+
+
+@pytest.mark.usefixtures("program")
 def test_default_directory_needs_no_permission_of_its_own() -> None:
     assert run("--", "--out", "/var/lib/memcg-tracer/").stdout.count("\nReadWritePaths=") == 1
 

@@ -26,20 +26,21 @@ def command(arguments: tuple[str, ...]) -> None:
 
     The service starts the memcg-tracer that printed the unit, keeps traces in /var/lib/memcg-tracer, or in
     the directory of --out, which must exist, and can write nowhere else. It has no access to the network
-    unless the arguments have --exec or --serve.
+    unless the arguments have --exec, --serve, or a URL for --out.
     """
     from tracer.cli.verbs import watch
     from tracer.watch.service import STATE_FOLDER, unit_text
 
     options = watch.command.make_context("memcg-tracer watch", list(arguments)).params
-    folder = os.path.normpath(options["directory"])
+    has_url = isinstance(options["directory"], str)
+    folder = STATE_FOLDER if has_url else os.path.normpath(options["directory"])
     if not folder.startswith("/"):
         raise click.UsageError(f"--out {folder} is relative, and a service has no current directory")
     text = unit_text(
         _own_program(),
         arguments,
         folder=None if folder == STATE_FOLDER else folder,
-        needs_network=options["command_line"] is not None or options["host_and_port"] is not None,
+        needs_network=has_url or any(options[name] is not None for name in ("command_line", "host_and_port")),
     )
     click.echo(text, nl=False)
 

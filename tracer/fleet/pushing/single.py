@@ -1,0 +1,53 @@
+"""One trace to the URL that names it, as `record -o URL` wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tracer.errors import TracerError, UsageError
+from tracer.fleet.pushing.passing import Outcome, Passes
+from tracer.fleet.pushing.target import Target, encoded
+from tracer.fleet.pushing.upload import take_away
+from tracer.trace import layout
+from tracer.urls import shown_url
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Return the URL of the place and the name of the trace there; raises UsageError if there is no name."""
+    place, _, name = url.rstrip("/").rpartition("/")
+    if "://" not in place or name in ("", ".", ".."):
+        raise UsageError(
+            f"{shown_url(url)} names no trace: add a name, such as {shown_url(url).rstrip('/')}/web"
+        )
+    return (f"{place}/" if place.endswith("://") else place), name
+
+
+def require_absent_trace(url: str, *, force: bool) -> None:
+    """Raise TracerError if a trace is at the URL, unless it may be replaced, or if the URL cannot be used."""
+    place, name = split_url(url)
+    if Target(place).read(f"{encoded(name)}/{layout.META}", 1) is not None and not force:
+        raise TracerError(f"{shown_url(url)} exists: choose another place, or overwrite it with -f")
+
+
+def move(trace: Path, url: str, *, force: bool, warn: Callable[[str], None]) -> str:
+    """Copy a finished trace, whose directory has the name in the URL, and remove it here; return its URL.
+
+    With `force`, a trace at the URL is removed first; without, one that came there meanwhile is kept, and
+    this one has the URL that is returned. `warn` is called with a line if the trace cannot be removed here.
+
+    Raises TracerError if it is not at the URL: then it is here.
+    """
+    place, name = split_url(url)
+    target = Target(place)
+    if force:
+        take_away(target, encoded(name))
+    outcomes: list[Outcome] = []
+    Passes(trace, target, report=outcomes.append, warn=warn, removes=True).run()
+    for outcome in outcomes:
+        if outcome.state not in ("pushed", "there"):
+            raise TracerError(str(outcome.why))
+        if outcome.why:
+            warn(f"{trace}: {outcome.why}")
+        return str(outcome.url)
+    raise TracerError(f"{trace} is gone")

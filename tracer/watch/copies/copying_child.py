@@ -1,0 +1,54 @@
+"""The child of `watch` that copies traces: `python -m tracer.watch.copies.copying_child SPOOL URL [NAME...]`.
+
+Without names, it looks at all traces of the spool. It prints a JSON array for each: state, name, and the URL
+or the reason. At the end comes an object:
+
+    error       null, or why the URL could not be used
+
+It is a child of low priority, like the one that completes traces: fsspec and what it loads never come into
+the recorder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tracer.errors import TracerError
+from tracer.kernel.process.forked_child import end_with_parent
+from tracer.kernel.process.module_children import stand_back
+
+
+def main(arguments: list[str]) -> int:
+    """Copy the traces of the spool; return the exit status."""
+    end_with_parent()
+    stand_back()
+    from tracer.fleet.pushing.passing import Outcome, Passes
+    from tracer.fleet.pushing.target import Target
+
+    spool, url, *names = arguments
+
+    def report(outcome: Outcome) -> None:
+        is_known = outcome.state == "there"
+        words = None if is_known else outcome.why or outcome.url
+        print(json.dumps([outcome.state, outcome.trace.name, words]), flush=True)
+
+    error = None
+    try:
+        passes = Passes(Path(spool), Target(url), report=report, warn=_warn)
+        passes.run({Path(spool, name) for name in names} if names else None)
+    except TracerError as failure:
+        error = str(failure)
+    except Exception as failure:  # of any kind: the parent tries again
+        error = f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+    print(json.dumps({"error": error}), flush=True)
+    return 0
+
+
+def _warn(message: str) -> None:
+    print(f"memcg-tracer: warning: {message!a}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
