@@ -4,6 +4,24 @@ A room imports only from rooms above it in this list:
 
     summary — a trace in a few rows: its kills, the lives of its cgroups, and who evicted whom
     sizing — which limit a workload should have, by our rule, the VPA's and KRR's
-    reduction — from many traces and datasets to one answer, with Dask
     pushing — finished traces to where those of many machines are collected
+    dataset — the summaries and the tables of many traces as Parquet files, at any URL
+    reduction — from many traces and datasets to one answer, with Dask
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracer.fleet.dataset.lazy_frames import Dataset
+
+
+def open(url: str) -> Dataset:
+    """Return the summary tables of a dataset, at a URL of fsspec or a path, as lazy DataFrames of Dask.
+
+    Raises TracerError if there is no dataset, or if Dask or fsspec is not installed.
+    """
+    from tracer.fleet.dataset.lazy_frames import Dataset  # noqa: PLC0415  it imports pandas
+
+    return Dataset(url)

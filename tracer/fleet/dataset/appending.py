@@ -1,0 +1,145 @@
+"""A trace into a dataset: all of it, or nothing that a reader sees.
+
+Files are named by the trace's id. So a trace that is appended again, or by two at the same time, has the same
+files, and one that was interrupted is completed by the next attempt. The row in `sources` comes last, and
+with it the trace is there; of the raw tables, meta.json comes last.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracer.analysis.trace import AnalysedTrace
+from tracer.directory import Directory
+from tracer.errors import TracerError
+from tracer.fleet.dataset import partitions
+from tracer.fleet.dataset.listing import committed_ids, require_dataset
+from tracer.fleet.dataset.raw_rows import raw_rows, raw_schema
+from tracer.fleet.dataset.spooled import SpooledFile, spool
+from tracer.fleet.dataset.store import Store
+from tracer.fleet.pushing.target import private_files
+from tracer.fleet.summary.origin import Origin
+from tracer.fleet.summary.summaries import SUMMARIES
+from tracer.fleet.summary.summarize import summarize
+from tracer.schema import TABLES
+from tracer.trace.write import claim
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of a trace. `kills` is None if it was there already, and so was its raw data, if asked."""
+
+    trace_id: str
+    kills: int | None
+    written_bytes: int
+    days: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    """(table, day) of each file that was written"""
+
+
+class Appender:
+    """A dataset to which traces are appended. It is made if there is none.
+
+    The constructor raises TracerError for a place that cannot be one, and keeps the list of traces that are
+    there.
+    """
+
+    def __init__(self, store: Store, *, is_raw: bool) -> None:
+        self._store, self._is_raw = store, is_raw
+        if store.read(partitions.MARKER, 1) is None:
+            if others := [name for name in store.entries() if not name.startswith(".")]:
+                raise TracerError(
+                    f"{store.url} has other files, such as {others[0]!r}, and is no dataset: name a new place"
+                )
+            _put_bytes(store, partitions.MARKER, partitions.marker_bytes())
+        require_dataset(store)
+        self._there = set(committed_ids(store))
+        self._raw_there = _raw_ids(store) if is_raw else set[str]()
+
+    def append(self, trace: AnalysedTrace) -> Appended:
+        """Append a trace, unless it is there.
+
+        Raises TraceError for one that is damaged or still being recorded, TracerError, and OSError.
+        """
+        if trace.interrupted:
+            with Directory.open(trace.path.resolve()) as folder:
+                claim.lock(folder)  # it ends with the block
+        origin = Origin.from_trace(trace)
+        is_there = origin.trace_id in self._there
+        needs_raw = self._is_raw and origin.trace_id not in self._raw_there
+        if is_there and not needs_raw:
+            return Appended(origin.trace_id, None, 0)
+        kills, written, days = 0, 0, set[tuple[str, str]]()
+        summary = None if is_there else summarize(trace)
+        if needs_raw:
+            written += self._append_raw(trace, origin, days)
+        if summary is not None:
+            kills = summary.tables["kills"].num_rows
+            order = [*(table for table in SUMMARIES if table != "sources"), "sources"]
+            with spool() as folder:
+                for table in order:
+                    written += self._put_days(folder, table, summary.tables[table], origin, days)
+            self._there.add(origin.trace_id)
+        return Appended(origin.trace_id, kills, written, frozenset(days))
+
+    def _put_days(
+        self, folder: Path, table: str, rows: pa.Table, origin: Origin, days: set[tuple[str, str]]
+    ) -> int:
+        written = 0
+        for day in pc.unique(rows["date"]).to_pylist():
+            file = SpooledFile(folder, rows.schema)
+            file.write(rows.filter(pc.equal(rows["date"], pa.scalar(day, pa.date32()))))
+            written += self._put(file, table, day, origin, days)
+        return written
+
+    def _append_raw(self, trace: AnalysedTrace, origin: Origin, days: set[tuple[str, str]]) -> int:
+        written = 0
+        for table in TABLES:
+            files: dict[datetime.date, SpooledFile] = {}
+            with spool() as folder, ExitStack() as opened:
+                for day, rows in raw_rows(trace, origin, table):
+                    if day not in files:
+                        files[day] = SpooledFile(folder, raw_schema(table))
+                        opened.callback(files[day].discard)
+                    files[day].write(rows)
+                for day, file in files.items():
+                    written += self._put(file, f"{partitions.RAW}/{table}", day, origin, days)
+        day = datetime.datetime.fromisoformat(trace.meta["started"]).astimezone(datetime.UTC).date()
+        folder_name = partitions.folder_of(partitions.RAW_META, day, origin.host)
+        document = json.dumps(trace.meta).encode() + b"\n"
+        _put_bytes(self._store, f"{folder_name}/{origin.trace_id}.json", document)
+        self._raw_there.add(origin.trace_id)
+        return written + len(document)
+
+    def _put(
+        self,
+        file: SpooledFile,
+        table: str,
+        day: datetime.date,
+        origin: Origin,
+        days: set[tuple[str, str]],
+    ) -> int:
+        days.add((table, day.isoformat()))
+        return file.put(
+            self._store, f"{partitions.folder_of(table, day, origin.host)}/{origin.trace_id}.parquet"
+        )
+
+
+def _raw_ids(store: Store) -> set[str]:
+    parts = (partitions.partition_of(path) for path in store.list(partitions.RAW_META))
+    return {part.trace_id for part in parts if part is not None and part.trace_id is not None}
+
+
+def _put_bytes(store: Store, path: str, content: bytes) -> None:
+    def chunks() -> Iterable[bytes]:
+        return [content]
+
+    with private_files():
+        store.put(path, len(content), chunks)

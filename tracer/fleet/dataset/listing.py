@@ -1,0 +1,120 @@
+"""The traces that a dataset has, and the files that hold them.
+
+A trace is in the dataset once its row is in `sources`, which is written last. A file of another table whose
+trace is not there is being written, or was left by a writer that ended too early: readers leave it out.
+
+A file of many traces names them in its metadata. A file of one trace that is named there is a leftover of an
+interrupted compaction, and readers leave it out as well. So do they with those traces of such a file that
+another one with more traces has.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracer.errors import TracerError
+from tracer.fleet.dataset import partitions
+from tracer.fleet.dataset.partitions import Partition, partition_of
+from tracer.fleet.dataset.store import Store
+
+TRACE_IDS: Final = b"memcg_tracer.trace_ids"
+_MOST_MARKER_BYTES: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A file of a table. `trace_ids` are the traces whose rows are to be read from it.
+
+    `is_part`: it holds rows of other traces as well. `is_many`: a compaction wrote it.
+    """
+
+    path: str
+    date: str
+    size_bytes: int
+    trace_ids: frozenset[str]
+    is_part: bool = False
+    is_many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableFiles:
+    """The files of a table: those to read, and leftovers of compactions whose rows others have."""
+
+    held: tuple[HeldFile, ...]
+    leftovers: tuple[str, ...]
+
+    def trace_ids(self) -> frozenset[str]:
+        """Return the traces that have a row in the table, if it is `sources`: those of the dataset."""
+        return frozenset[str]().union(*(file.trace_ids for file in self.held))
+
+
+def require_dataset(store: Store) -> None:
+    """Raise TracerError unless there is a dataset that this version can read."""
+    content = store.read(partitions.MARKER, _MOST_MARKER_BYTES)
+    if content is None:
+        raise TracerError(
+            f"{store.url} is no dataset, since it has no {partitions.MARKER}: make one with memcg-tracer "
+            "export TRACE --to dataset"
+        )
+    version = _version(content)
+    if version is None:
+        raise TracerError(f"{store.url_of(partitions.MARKER)} is not that of a dataset: name another place")
+    if version > partitions.VERSION:
+        raise TracerError(f"{store.url} is of a newer version ({version}): use a newer memcg-tracer")
+
+
+def _version(content: bytes) -> int | None:
+    with suppress(ValueError, RecursionError):
+        found = json.loads(content)
+        if isinstance(found, dict) and found.get("format") == partitions.FORMAT:
+            version = found.get("version")
+            return version if isinstance(version, int) else None
+    return None
+
+
+def files_of(store: Store, table: str, committed: frozenset[str] | None = None) -> TableFiles:
+    """Return the files of a table that hold traces of the dataset; `committed` are its traces, None: all."""
+    many: dict[Partition, int] = {}
+    small: dict[Partition, int] = {}
+    for path, size in sorted(store.list(table).items()):
+        part = partition_of(path)
+        if part is not None:
+            (many if part.trace_id is None else small)[part] = size
+    named = {part: _trace_ids(store, f"{table}/{part.path}") for part in many}
+    held, leftovers, taken = [], [], set[tuple[str, str]]()
+    for part in sorted(named, key=lambda one: (-len(named[one]), one.path)):
+        ids = frozenset(one for one in named[part] if (part.date, one) not in taken)
+        taken |= {(part.date, one) for one in ids}
+        wanted = ids if committed is None else ids & committed
+        path = f"{table}/{part.path}"
+        if not ids:
+            leftovers.append(path)
+        elif wanted:
+            is_part = wanted != named[part]
+            held.append(HeldFile(path, part.date, many[part], wanted, is_part=is_part, is_many=True))
+    for part, size in small.items():
+        path, trace_id = f"{table}/{part.path}", part.trace_id or ""
+        if (part.date, trace_id) in taken:
+            leftovers.append(path)
+        elif committed is None or trace_id in committed:
+            held.append(HeldFile(path, part.date, size, frozenset([trace_id])))
+    return TableFiles(tuple(held), tuple(leftovers))
+
+
+def committed_ids(store: Store) -> frozenset[str]:
+    """Return the traces of the dataset."""
+    return files_of(store, "sources").trace_ids()
+
+
+def _trace_ids(store: Store, path: str) -> frozenset[str]:
+    """Return the traces that a file of many names in its metadata; raises TracerError for another file."""
+    with suppress(ValueError, KeyError, RecursionError, pa.ArrowException), store.open(path) as file:
+        schema = pq.read_schema(file)
+        return frozenset(map(str, json.loads((schema.metadata or {})[TRACE_IDS])))
+    raise TracerError(f"{store.url_of(path)} is damaged: restore it from a copy")
