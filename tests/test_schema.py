@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from support.storing.documented_tables import declared_columns, documented_columns
 
 from tracer import schema
 from tracer.enumerations import ENUMERATIONS
@@ -180,28 +180,3 @@ def test_help_text_names_every_column() -> None:
         words = set(re.findall(r"\w+", part))
         assert {*columns.names} <= words
         assert {schema.LIMITS[name] for name in columns.names if name in schema.LIMITS} <= words
-
-
-def declared_columns(columns: pa.Schema) -> dict[str, tuple[str, bool]]:
-    return {column.name: (type_name(column.type), column.nullable) for column in columns}
-
-
-def type_name(kind: pa.DataType) -> str:
-    """Return the word for a type in docs/trace-format.md."""
-    if pa.types.is_dictionary(kind):
-        return "name"
-    if pa.types.is_list(kind):
-        return f"list of {type_name(kind.value_type)}"
-    return "time" if kind == schema.TIME else str(kind)
-
-
-def documented_columns(text: str) -> dict[str, dict[str, tuple[str, bool]]]:
-    """Return the tables of a document: `## \\`charge\\`` begins one, `| \\`column\\` | type |` is a row."""
-    tables: dict[str, dict[str, tuple[str, bool]]] = {}
-    for line in text.splitlines():
-        if heading := re.fullmatch(r"## `(\w+)`", line):
-            tables[heading[1]] = {}
-        elif row := re.match(r"\| ((?:`\w+`(?:, )?)+) \| ([\w ]+?)(, or null)? \|", line):
-            *_, columns = tables.values()
-            columns |= {name: (row[2], bool(row[3])) for name in re.findall(r"`(\w+)`", row[1])}
-    return tables

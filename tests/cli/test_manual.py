@@ -22,7 +22,7 @@ def options_of(verb: str) -> list[list[str]]:
     """Return the spellings of each option of a verb."""
     command = importlib.import_module(group.module_of(verb)).command
     return [
-        parameter.opts
+        [*parameter.opts, *parameter.secondary_opts]
         for parameter in command.params
         if isinstance(parameter, click.Option) and "--help" not in parameter.opts
     ]

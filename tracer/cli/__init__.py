@@ -8,6 +8,7 @@ tuning — settings of a recorder from the environment
 endpoint_options — the address and the options of the endpoint for Prometheus
 output_file — files that a verb writes
 output_folder — directories that a verb writes
+dataset_export — the traces that `export` adds to a dataset
 page_contents — what the page of `report` shows of a trace
 standard_streams — the three standard streams, whatever is behind them
 value_completion — shell completion of option values

@@ -94,7 +94,8 @@ def _trace(context: click.Context) -> Trace:
     from tracer.trace.read.reader import Trace
 
     # click stops parsing at an option without its value, and leaves all words in args.
-    for path in filter(None, (context.params.get("path"), *context.args)):
+    named = context.params.get("path"), *(context.params.get("paths") or ())
+    for path in filter(None, (*named, *context.args)):
         if is_trace(Path(path)):
             return Trace(path)
     raise TracerError("no trace on the command line")

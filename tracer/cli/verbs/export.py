@@ -88,6 +88,14 @@ class FileFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetFormat:
+    """A dataset, which takes many traces and is added to."""
+
+    help: str
+    takes_kill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FolderFormat:
     """A format of a directory with a file for each table: the function that writes a file, the end of its
     name, and the notices for users."""
@@ -98,7 +106,7 @@ class FolderFormat:
     takes_kill: bool = False
 
 
-FORMATS: Final[dict[str, FileFormat | FolderFormat]] = {
+FORMATS: Final[dict[str, FileFormat | FolderFormat | DatasetFormat]] = {
     "perfetto": FileFormat(
         _perfetto, "memory of cgroups, waits and kills, for ui.perfetto.dev", is_binary=True
     ),
@@ -111,6 +119,7 @@ FORMATS: Final[dict[str, FileFormat | FolderFormat]] = {
         "what each stack allocated (record --stacks), for flame graphs",
         takes_kill=True,
     ),
+    "dataset": DatasetFormat("many traces as one dataset, for fleet, Dask and DuckDB"),
 }
 
 
@@ -127,9 +136,10 @@ Examples:
   memcg-tracer export traces/page-cache --to perfetto -o page-cache.pftrace
   memcg-tracer export traces/page-cache --to parquet -o page-cache.parquet
   memcg-tracer export traces/mine --to folded -o mine.folded    # for flamegraph.pl, speedscope, ...
-  memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n"""
+  memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n
+  memcg-tracer export /var/lib/memcg-tracer --to dataset -o s3://oom/dataset"""
 )
-@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="TRACE...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--to",
     "form",
@@ -142,8 +152,9 @@ Examples:
     "--output",
     metavar="PATH",
     required=True,
-    type=click.Path(path_type=Path),
-    help="The file or directory to write; - is standard output, for a format of one file.",
+    type=click.Path(),
+    help="The file or directory to write; - is standard output, for a format of one file. A dataset may "
+    "have a URL of fsspec.",
 )
 @click.option(
     "-c",
@@ -161,16 +172,63 @@ Examples:
     help="With --to folded: only the allocations that led to kill number N of explain.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace the output if it exists.")
+@click.option(
+    "--raw/--no-raw",
+    "is_raw",
+    default=None,
+    help="With --to dataset: the tables of the traces beside their summaries, which --no-raw leaves out.",
+)
+@click.option(
+    "--compact",
+    "compacts",
+    is_flag=True,
+    help="With --to dataset: write all small files of a day together, even a few; TRACE may be left out.",
+)
 def command(
-    path: Path, *, form: str, output: Path, cgroup: str | None, kill_id: int | None, force: bool
+    paths: tuple[Path, ...],
+    *,
+    form: str,
+    output: str,
+    cgroup: str | None,
+    kill_id: int | None,
+    force: bool,
+    is_raw: bool | None,
+    compacts: bool,
 ) -> None:
     """Write a trace in a format that other tools read.
 
+    A dataset takes any number of traces, or directories of traces, and those that it does not have are added.
     Only you can read the output, because it contains names of processes, cgroups and functions.
     """
     chosen = FORMATS[form]
     if kill_id is not None and not chosen.takes_kill:
         raise UsageError(f"--kill is for --to folded: leave it out, or restrict --to {form} with -c")
+    if isinstance(chosen, DatasetFormat):
+        if cgroup is not None or force:
+            what = "-c" if cgroup is not None else "-f"
+            raise UsageError(f"--to dataset adds whole traces and replaces none: leave out {what}")
+        if not (paths or compacts):
+            raise UsageError("name a trace, or a directory of traces")
+        from tracer.cli.dataset_export import add_to_dataset
+
+        add_to_dataset(paths, output, is_raw=is_raw is not False, compacts=compacts)
+        return
+    if is_raw is not None or compacts:
+        what = "--compact" if compacts else "--raw" if is_raw else "--no-raw"
+        raise UsageError(f"{what} is for --to dataset: leave it out")
+    if len(paths) != 1:
+        raise UsageError(
+            f"--to {form} takes one TRACE, and {len(paths)} are named: only a dataset takes more"
+        )
+    _export(paths[0], form, Path(output), cgroup=cgroup, kill_id=kill_id, force=force)
+
+
+def _export(
+    path: Path, form: str, output: Path, *, cgroup: str | None, kill_id: int | None, force: bool
+) -> None:
+    """Write a trace in a format of one file or directory."""
+    chosen = FORMATS[form]
+    assert not isinstance(chosen, DatasetFormat)
     if isinstance(chosen, FolderFormat):
         check_folder(output, force, _names(chosen).values())
         write_folder(output, _table_files(tracer.open(path), chosen, cgroup))

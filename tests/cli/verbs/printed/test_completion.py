@@ -102,6 +102,7 @@ def test_completed_kills_have_their_victim(write_trace: WriteTrace) -> None:
     trace = str(write_trace(comm="a\x1b[31mb"))
     assert completed("explain", trace, "--kill", "") == {"1": r"a\x1b[31mb (pid 41)"}
     assert completed("export", trace, "--kill", "2") == {}
+    assert completed("export", trace, "--kill", "1").keys() == {"1"}
 
 
 def test_completed_runs_belong_to_the_name(write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,96 @@
+"""docs/dataset.md: its tables are those of the schemas, and its queries print what it shows.
+
+To write what the queries print into the document again: `python tests/fleet/dataset/test_document.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import duckdb
+import pytest
+from support.storing.documented_tables import declared_columns, documented_columns
+
+import tracer
+from tracer.fleet.dataset.appending import Appender
+from tracer.fleet.dataset.compaction import compact
+from tracer.fleet.dataset.host_ranges import host_ranges, read
+from tracer.fleet.dataset.store import Store
+from tracer.fleet.summary.summaries import SUMMARIES
+
+TOP = Path(__file__).parents[3]
+DOCUMENT = TOP / "docs/dataset.md"
+QUERY = re.compile(r"```sql\n(.*?)```\n(?:\n```\n(.*?)```\n)?", re.DOTALL)
+
+
+def test_documented_columns_are_those_of_the_summaries() -> None:
+    text = DOCUMENT.read_text().replace("## In every table", "## `every`")
+    found = documented_columns(text)
+    every = found.pop("every")
+    assert {table: every | columns for table, columns in found.items()} == {
+        table: declared_columns(schema) for table, schema in SUMMARIES.items()
+    }
+
+
+@pytest.mark.usefixtures("once")
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_queries_print_what_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_compacted: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make()
+    if is_compacted:
+        compact(Store("fleet"))
+    connection = duckdb.connect()
+    shown = QUERY.findall(DOCUMENT.read_text())
+    assert len(shown) >= 5
+    for query, expected in shown:
+        assert answer(connection, query) == expected
+
+
+@pytest.mark.usefixtures("once")
+def test_query_of_kills_counts_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the merged rows do: no two of the recorded examples overlap."""
+    monkeypatch.chdir(tmp_path)
+    make()
+    (query, _), *_ = QUERY.findall(DOCUMENT.read_text())
+    connection = duckdb.connect()
+    answer(connection, query)
+    counted = connection.sql("select count(*) from kills").fetchall()
+    merged = sum(read(part)["kills"].num_rows for part in host_ranges("fleet", ["kills"]))
+    assert counted == [(merged,)]
+
+
+def make() -> None:
+    appender = Appender(Store("fleet"), is_raw=False)
+    for path in sorted(TOP.glob("traces/*/meta.json")):
+        appender.append(tracer.open(path.parent))
+
+
+def answer(connection: duckdb.DuckDBPyConnection, text: str) -> str:
+    """Return what DuckDB prints for the last of these statements."""
+    *first, last = filter(str.strip, text.split(";"))
+    for statement in first:
+        connection.execute(statement)
+    return str(connection.sql(last)).rstrip("\n") + "\n"
+
+
+def write() -> None:
+    """Write the answers into the document."""
+    connection = duckdb.connect()
+
+    def with_answer(found: re.Match[str]) -> str:
+        return f"```sql\n{found[1]}```\n\n```\n{answer(connection, found[1])}```\n"
+
+    DOCUMENT.write_text(QUERY.sub(with_answer, DOCUMENT.read_text()))
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        make()
+        write()

@@ -1,0 +1,142 @@
+"""The traces of `export --to dataset`, one after the other, with progress and what went wrong on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tracer.errors import TracerError
+from tracer.render.words.escape import visible
+
+if TYPE_CHECKING:
+    from tracer.fleet.dataset.appending import Appender
+
+_LEAST_S: Final = 0.1  # between two lines of progress on a terminal
+
+
+def add_to_dataset(paths: Iterable[Path], address: str, *, is_raw: bool, compacts: bool) -> None:
+    """Add the traces at or below the paths to a dataset, and print its address.
+
+    A trace that cannot be read is reported and left out. Raises TracerError in the end if there was one, and
+    at once if the dataset cannot be used.
+    """
+    from tracer.fleet.dataset.appending import Appender
+    from tracer.fleet.dataset.compaction import FEW_FILES, compact
+    from tracer.fleet.dataset.store import Store
+
+    lines = _Lines()
+    traces = list(_traces(paths, lines))
+    store = Store(address)
+    appender = Appender(store, is_raw=is_raw)
+    days: set[tuple[str, str]] = set()
+    for number, path in enumerate(traces, start=1):
+        lines.progress(f"{number} of {len(traces)}: {path}")
+        days |= _append(appender, path, lines)
+    lines.summary()
+    if compacts:
+        removed = compact(store, progress=lines.compacting)
+    else:
+        removed = compact(store, days, fewest=FEW_FILES, progress=lines.compacting)
+    if removed:
+        lines.say(f"{removed} small files were written together with others")
+    click.echo(visible(store.url))
+    if broken := lines.counts["broken"]:
+        which = "1 trace" if broken == 1 else f"{broken} traces"
+        raise TracerError(f"{which} could not be added: see the lines above")
+
+
+def _traces(paths: Iterable[Path], lines: _Lines) -> Iterator[Path]:
+    """Yield each trace at or below the paths once."""
+    from tracer.fleet.pushing.finished import trace_paths
+
+    seen = set[Path]()
+    for path in paths:
+        found = [trace for trace, _ in trace_paths(path, lines.broken)]
+        if not found:
+            lines.broken(f"{path} has no traces")
+        for trace in found:
+            if (real := trace.resolve()) not in seen:
+                seen.add(real)
+                yield trace
+
+
+def _append(appender: Appender, path: Path, lines: _Lines) -> frozenset[tuple[str, str]]:
+    """Add a trace, and return the tables and days that it was added to."""
+    import pyarrow as pa
+
+    import tracer
+    from tracer.fleet.pushing.target import TargetError
+
+    try:
+        added = appender.append(tracer.open(path))
+    except TargetError:
+        raise
+    except TracerError as error:
+        lines.broken(str(error))
+    except MemoryError:
+        lines.broken(f"{path}: not enough memory")
+    except (OSError, pa.ArrowException) as error:
+        lines.broken(f"{path}: {getattr(error, 'strerror', None) or error}")
+    else:
+        lines.added(added.kills, added.written_bytes)
+        return added.days
+    return frozenset()
+
+
+class _Lines:
+    """Writes lines on stderr, and progress if that is a terminal."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._is_terminal = sys.stderr.isatty()
+        self._shown_s = 0.0
+
+    def progress(self, text: str) -> None:
+        now_s = time.monotonic()
+        if self._is_terminal and now_s - self._shown_s >= _LEAST_S:
+            self._shown_s = now_s
+            self._write(f"\r\x1b[Kmemcg-tracer: {visible(text)}")
+
+    def compacting(self, day: str, files: int) -> None:
+        self.progress(f"writing {files} files of {day} together")
+
+    def added(self, kills: int | None, written_bytes: int) -> None:
+        self.counts["there" if kills is None and not written_bytes else "added"] += 1
+        self.counts["kills"] += kills or 0
+        self.counts["bytes"] += written_bytes
+
+    def broken(self, why: str) -> None:
+        self.counts["broken"] += 1
+        self.say(f"warning: {why}")
+
+    def summary(self) -> None:
+        from tracer.units import size
+
+        counts = self.counts
+        added = f"{_count(counts['added'], 'trace')} with {_count(counts['kills'], 'kill')} added"
+        parts = [
+            f"{added} ({size(counts['bytes'])})" * bool(counts["added"]),
+            f"{_count(counts['there'], 'trace')} there already" * bool(counts["there"]),
+        ]
+        if any(parts):
+            self.say(", ".join(filter(None, parts)))
+
+    def say(self, text: str) -> None:
+        start = "\r\x1b[K" if self._is_terminal else ""
+        self._write(f"{start}memcg-tracer: {visible(text)}\n")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError):  # the work goes on if nobody reads the progress
+            print(text, end="", file=sys.stderr, flush=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
