@@ -11,8 +11,11 @@ from tracer.kernel import features
 from tracer.kernel.btf import Btf
 from tracer.kernel.capabilities import Credentials
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.containers import ContainerRef
 from tracer.kernel.cgroups.mounts import Mount
 from tracer.kernel.features import Check, State
+from tracer.kernel.naming.host_files import HostFiles
+from tracer.kernel.naming.host_names import HostNames
 
 INITIAL = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0xEFFFFFFB}
 
@@ -193,3 +196,26 @@ def test_examine_running_kernel_as_any_user() -> None:
     assert len({check.name for check in checks}) == len(checks)
     assert all(isinstance(check, Check) and check.detail for check in checks)
     assert all(check.state is State.MISSING for check in checks if check.prevents_recording)
+
+
+def test_container_names_count_those_that_files_have(tmp_path: Path) -> None:
+    refs = [ContainerRef("docker", digit * 64) for digit in "abc"]
+    host = HostNames(HostFiles(tmp_path))
+    assert features.container_names([], host).state is State.OK
+    for number, ref in enumerate(refs):
+        lacking = features.container_names(refs, host)
+        assert (lacking.state, lacking.prevents_recording) == (State.DEGRADED, False)
+        assert lacking.detail == f"{number} of 3 containers have names in files below {tmp_path}"
+        assert "MEMCG_TRACER_HOST_ROOT" in lacking.remedy
+        folder = tmp_path / "var/lib/docker/containers" / str(ref.container_id)
+        folder.mkdir(parents=True)
+        (folder / "config.v2.json").write_text('{"Name": "/web"}')
+    assert features.container_names(refs, host).state is State.OK
+
+
+def test_containers_of_a_hierarchy_are_found_once(tmp_path: Path) -> None:
+    (tmp_path / "docker" / ("a" * 64) / "init").mkdir(parents=True)
+    (tmp_path / "system.slice" / "ssh.service").mkdir(parents=True)
+    found = features._containers(Hierarchy(1, tmp_path, "/"))
+    assert [ref.container_id for ref in found] == ["a" * 64]
+    assert features._containers(TracerError("none")) == []

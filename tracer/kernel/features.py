@@ -7,7 +7,7 @@ cannot be checked from here is `unknown`, not `missing`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +16,18 @@ from typing import Final
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.capabilities import Credentials
-from tracer.kernel.cgroups.cgroupfs import ROOT_ID, Hierarchy, cgroup_id, memory_hierarchy, own_path
+from tracer.kernel.cgroups.cgroupfs import (
+    ROOT_ID,
+    Hierarchy,
+    cgroup_id,
+    descendants,
+    memory_hierarchy,
+    own_path,
+)
+from tracer.kernel.cgroups.containers import ContainerRef, identify
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
+from tracer.kernel.naming.host_files import HOST_ROOT_VARIABLE
+from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.struct_header import why_unfit
 from tracer.units import size
 
@@ -75,6 +85,7 @@ def examine() -> list[Check]:
         tracefs(mounts),
         swap(Path("/proc/swaps")),
         huge_pages(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
+        container_names(_containers(hierarchy), HostNames()),
     ]
 
 
@@ -247,6 +258,33 @@ def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
             "boot with systemd.unified_cgroup_hierarchy=1",
         )
     return Check("PSI", State.OK, "of each cgroup")
+
+
+def container_names(containers: Collection[ContainerRef], host: HostNames) -> Check:
+    """Check that the names of the containers that run here are in files of the host."""
+    name, root = "container names", host.files.root
+    if not containers:
+        return Check(name, State.OK, f"no container runs here; names are read from files below {root}")
+    known = len(host.in_files(containers))
+    detail = f"{known} of {len(containers)} containers have names in files below {root}"
+    if known == len(containers):
+        return Check(name, State.OK, detail)
+    return Check(
+        name,
+        State.DEGRADED,
+        detail,
+        "the others have the names that a runtime's socket gives, or are shown by their ids",
+        "run as root; in a pod, with hostPID, CAP_SYS_PTRACE and no AppArmor profile, or with the host's / "
+        f"mounted at a place that {HOST_ROOT_VARIABLE} names",
+    )
+
+
+def _containers(hierarchy: Hierarchy | TracerError) -> list[ContainerRef]:
+    """Return the containers that have a cgroup, each once."""
+    if isinstance(hierarchy, TracerError):
+        return []
+    refs = (identify(hierarchy.path(directory)) for directory in descendants(hierarchy.mount))
+    return [*{ref.container_id: ref for ref in refs if ref is not None and ref.container_id}.values()]
 
 
 def _own_namespaces(folder: Path) -> dict[str, int]:

@@ -76,8 +76,9 @@ STATIC_UID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
         (f"/machine.slice/libpod-conmon-{ID}.scope", ContainerRef(unit=f"libpod-conmon-{ID}.scope")),
         (
             f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope",
-            ContainerRef("podman", ID, unit=f"libpod-{ID}.scope"),
+            ContainerRef("podman", ID, unit=f"libpod-{ID}.scope", user=1000),
         ),
+        ("/user.slice/user-7.slice/user@7.service/app.slice", ContainerRef(unit="user@7.service", user=7)),
         # other runtimes
         ("/lxc/web", ContainerRef("lxc", "web")),
         ("/lxc.payload.web/init.scope", ContainerRef("lxc", "web", unit="init.scope")),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from tracer.kernel.naming import host_files
 from tracer.kernel.naming.host_files import HostFiles, as_name, get, host_root, parse_json, text
+
+TOP = Path(__file__).parents[3]
 
 
 def test_links_of_folders_are_those_of_the_host(files: HostFiles, put: Any, tmp_path: Path) -> None:
@@ -84,6 +88,43 @@ def test_host_root_is_that_of_process_1_if_it_is_another(
     for of_init, expected in roots.items():
         monkeypatch.setattr(host_files, "_ROOT_OF_INIT", of_init)
         assert host_root() == expected
+
+
+IN_ANOTHER_ROOT = """
+import os, sys
+ready, go = os.pipe()
+if os.fork() == 0:
+    os.read(ready, 1)
+    from tracer.kernel.naming.host_files import HostFiles
+    files = HostFiles()
+    print(files.root, files.read_json("/link", "a.json"))
+    sys.stdout.flush()
+    os._exit(0)
+os.chroot(sys.argv[1])
+os.write(go, b".")
+os.wait()
+"""
+"""Process 1 of a pid namespace changes its root; its child keeps the old one, as in a pod with hostPID."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_files_below_the_root_of_process_1_are_read(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.json").write_text("[1]")
+    (tmp_path / "link").symlink_to("/folder")
+    command = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a namespace of pids")
+    environment = {name: value for name, value in os.environ.items() if name != "MEMCG_TRACER_HOST_ROOT"}
+    done = subprocess.run(
+        [*command, sys.executable, "-c", IN_ANOTHER_ROOT, str(tmp_path)],
+        cwd=TOP,
+        env=environment,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout == "/proc/1/root [1]\n", done.stderr
 
 
 @pytest.mark.parametrize(

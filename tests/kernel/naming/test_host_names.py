@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
+from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, identify
 from tracer.kernel.naming import host_names
 from tracer.kernel.naming.host_files import HostFiles
 from tracer.kernel.naming.host_names import HostNames, NamesHere, is_lacking
@@ -105,6 +105,25 @@ def test_lists_are_read_for_what_lacks(files: HostFiles, put: Any, sockets: Sock
     put(f"/var/log/pods/prod_web-7d9f_{UID}/x", b"")
     refs = [ContainerRef("containerd", ID), ContainerRef("podman", ID2), ContainerRef(pod_uid=UID)]
     assert HostNames(files).find(refs) == dict(zip(refs, (APP, ContainerNames("db"), POD), strict=True))
+    assert sockets.asked == []
+
+
+def test_cgroup_of_a_user_has_no_names_of_the_system(files: HostFiles, put: Any, sockets: Sockets) -> None:
+    """The user may have named the cgroup after another's container."""
+    put(BUNDLE, {"annotations": NOTES})
+    put(f"/var/log/containers/web_prod_app-{ID}.log", b"")
+    put("/etc/passwd", b"maria:x:1000:1000::/home/maria:/bin/sh\n")
+    own = "/home/maria/.local/share/containers/storage/overlay-containers/containers.json"
+    put(own, [{"id": ID2, "names": ["db"]}])
+    path = "/user.slice/user-1000.slice/user@1000.service"
+    feigned, true = identify(f"{path}/cri-containerd-{ID}.scope"), identify(f"{path}/libpod-{ID2}.scope")
+    pod = identify(f"{path}/kubepods-pod{UID.replace('-', '_')}.slice")
+    assert feigned and true and pod
+    host = HostNames(files)
+    host.at_once(ContainerRef("containerd", ID, UID))
+    found = host.find([feigned, true, pod])
+    assert found == {feigned: ContainerNames(), true: ContainerNames("db"), pod: ContainerNames()}
+    assert NamesHere(files).names_at(f"{path}/cri-containerd-{ID}.scope") == ContainerNames()
     assert sockets.asked == []
 
 

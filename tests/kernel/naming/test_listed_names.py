@@ -9,7 +9,12 @@ import pytest
 
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.naming.host_files import HostFiles
-from tracer.kernel.naming.listed_names import from_container_logs, from_pod_logs, from_storage
+from tracer.kernel.naming.listed_names import (
+    from_container_logs,
+    from_pod_logs,
+    from_storage,
+    from_storage_of,
+)
 
 ID, ID2, ID3 = "4f2c9d1be0a73586" * 4, "0123456789abcdef" * 4, "f" * 64
 UID = "1c2f3e4d-5b6a-7980-9abc-def012345678"
@@ -38,6 +43,31 @@ def test_podman_containers_have_name_and_image(files: HostFiles, put: Any) -> No
 def test_crio_name_is_split(files: HostFiles, put: Any) -> None:
     put(f"{STORAGE}/containers.json", [listed(ID, f"k8s_app_web-7d9f_prod_{UID}_0", **{"image-name": "a:1"})])
     assert from_storage(files, [ID]) == {ID: ContainerNames("app", "web-7d9f", "prod", "a:1")}
+
+
+PASSWD = b"root:x:0:0::/root:/bin/sh\nbroken:x\nmaria:x:1000:1000:M,,,:/home/maria:/bin/sh\nx:x:7:7::none:/\n"
+OF_MARIA = "/home/maria/.local/share/containers/storage/overlay-containers"
+
+
+def test_podman_of_a_user_has_its_lists_at_home(files: HostFiles, put: Any) -> None:
+    """A name made to look like that of a pod's container gives no pod."""
+    put("/etc/passwd", PASSWD)
+    put(f"{OF_MARIA}/containers.json", [listed(ID, "db", **{"image-name": "postgres:16"})])
+    put(f"{OF_MARIA}/volatile-containers.json", [listed(ID2, f"k8s_app_web_prod_{UID}_0")])
+    assert from_storage_of(files, 1000, {ID, ID2, ID3}) == {
+        ID: ContainerNames("db", image="postgres:16"),
+        ID2: ContainerNames("app"),
+    }
+    assert [from_storage_of(files, user, {ID}) for user in (0, 7, 8)] == [{}] * 3
+
+
+def test_links_in_a_users_home_are_refused(files: HostFiles, put: Any) -> None:
+    put("/etc/passwd", PASSWD)
+    put("/secret/storage/overlay-containers/containers.json", [listed(ID, "db")])
+    folder = files.root / "home/maria/.local/share"
+    folder.mkdir(parents=True)
+    (folder / "containers").symlink_to("/secret")
+    assert from_storage_of(files, 1000, {ID}) == {}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ class ContainerRef:
     """The facts in a cgroup's path.
 
     `container_id` is None for a pod's own cgroup and for a plain systemd unit. `runtime` is None if several
-    runtimes use this pattern. `namespace` is containerd's.
+    runtimes use this pattern. `namespace` is containerd's. `user` is the number of the user whose service
+    manager the cgroup is below: that user may have made it, under any name.
     """
 
     runtime: str | None = None
@@ -25,6 +26,7 @@ class ContainerRef:
     pod_uid: str | None = None
     namespace: str | None = None
     unit: str | None = None
+    user: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ _POD: Final = re.compile(rf"(?:kubepods(?:-besteffort|-burstable)?-)?pod{_UID}(?
 _POD_IN_TRIPLE: Final = re.compile(rf"kubepods(?:-besteffort|-burstable)?-pod{_UID}\.slice:")
 _BARE_ID: Final = re.compile(rf"{_ID}|(?P<ecs>{_ECS_ID.replace('?P<id>', '?:')})")
 _UNIT: Final = re.compile(r".+\.(?:service|scope|socket|mount|swap)")
+_MANAGER: Final = re.compile(r"user@(?P<user>[0-9]{1,10})\.service")
 _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 
 
@@ -102,17 +105,19 @@ def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
     pod = _POD.fullmatch(component) or _POD_IN_TRIPLE.match(component)
     uid = _dashed(pod["uid"]) if pod is not None else ref.pod_uid
     unit = _unescape_unit(component) if _UNIT.fullmatch(component) else ref.unit
+    manager = _MANAGER.fullmatch(component)
+    user = int(manager["user"]) if manager is not None else ref.user
     if _MONITOR.fullmatch(component):
-        return ContainerRef(unit=unit, pod_uid=uid)
+        return ContainerRef(unit=unit, pod_uid=uid, user=user)
     for runtime, pattern in _SCOPES:
         scope = pattern.fullmatch(component)
         if scope is not None:
-            return ContainerRef(runtime, scope["id"], uid, None, unit)
+            return ContainerRef(runtime, scope["id"], uid, None, unit, user)
     bare = _BARE_ID.fullmatch(component)
     if bare is not None or (component and _PARENTS.get(parent) == "lxc"):
         namespace = parent if parent in _CONTAINERD_NAMESPACES else None
-        return ContainerRef(_PARENTS.get(parent), component, uid, namespace, unit)
-    return ContainerRef(ref.runtime, ref.container_id, uid, ref.namespace, unit)
+        return ContainerRef(_PARENTS.get(parent), component, uid, namespace, unit, user)
+    return ContainerRef(ref.runtime, ref.container_id, uid, ref.namespace, unit, user)
 
 
 def _dashed(uid: str) -> str:

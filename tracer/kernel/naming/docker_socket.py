@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from tracer.kernel.cgroups.containers import ContainerNames
-from tracer.kernel.naming.host_files import HostFiles, as_name, get, parse_json, text
+from tracer.kernel.naming.host_files import MOST_LIST_BYTES, HostFiles, as_name, get, parse_json, text
 from tracer.kernel.naming.runtime_files import docker_names
 
 _SOCKET: Final = "/var/run/docker.sock"
 _TIMEOUT_S: Final = 0.5
-_MOST_ANSWER_BYTES: Final = 32 << 20
 _MOST_FILTERED: Final = 32
 
 
@@ -35,7 +34,7 @@ def from_docker_socket(files: HostFiles, identities: Collection[str] | None) -> 
     url = "/containers/json?all=1"
     if identities is not None and len(identities) <= _MOST_FILTERED:
         url += f"&filters={urllib.parse.quote(json.dumps({'id': sorted(identities)}))}"
-    body = unix_http.get(socket, url, timeout_s=_TIMEOUT_S, max_bytes=_MOST_ANSWER_BYTES)
+    body = unix_http.get(socket, url, timeout_s=_TIMEOUT_S, max_bytes=MOST_LIST_BYTES)
     listed = parse_json(body)
     found = {}
     for container in listed if isinstance(listed, list) else ():

@@ -16,7 +16,12 @@ from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, ident
 from tracer.kernel.naming.cri_socket import from_cri
 from tracer.kernel.naming.docker_socket import from_docker_socket
 from tracer.kernel.naming.host_files import HostFiles
-from tracer.kernel.naming.listed_names import from_container_logs, from_pod_logs, from_storage
+from tracer.kernel.naming.listed_names import (
+    from_container_logs,
+    from_pod_logs,
+    from_storage,
+    from_storage_of,
+)
 from tracer.kernel.naming.runtime_files import from_containerd, from_crio, from_docker
 
 _CRI_EVERY_S: Final = 10.0
@@ -38,9 +43,12 @@ class HostNames:
     def at_once(self, ref: ContainerRef) -> ContainerNames | None:
         """Return the names in files that are named after the container; None if there is no such file.
 
-        Takes a few system calls. A pod has its names once one of its containers had them.
+        Takes a few system calls. A pod has its names once one of its containers had them. A user's containers
+        have no such files: what the system's runtimes have is not for cgroups that a user could have made.
         """
         identity = ref.container_id
+        if ref.user is not None:
+            return None
         if identity is None:
             return self._pods.get(ref.pod_uid or "")
         if ref.runtime in ("lxc", "systemd-nspawn"):
@@ -56,7 +64,10 @@ class HostNames:
     def in_files(self, refs: Collection[ContainerRef]) -> dict[ContainerRef, ContainerNames]:
         """Return the names of those that files know; each list is read once."""
         found = {ref: names for ref in refs if (names := self.at_once(ref)) is not None}
-        lacking = [ref for ref in refs if ref not in found]
+        for user in {ref.user for ref in refs} - {None}:
+            own = [ref for ref in refs if ref.user == user]
+            found |= _by_identity(own, from_storage_of(self.files, int(user or 0), _identities(own)))
+        lacking = [ref for ref in refs if ref not in found and ref.user is None]
         if identities := _identities(lacking):
             listed = from_storage(self.files, identities) | from_container_logs(self.files, identities)
             found |= _by_identity(lacking, listed)
@@ -72,10 +83,14 @@ class HostNames:
         Takes half a second if Docker hangs, and some seconds if a CRI socket does.
         """
         found = self.in_files(refs)
-        lacking = [ref for ref in refs if ref not in found]
+        lacking = [ref for ref in refs if ref not in found and ref.user is None]
         if identities := _identities(ref for ref in lacking if ref.runtime in (None, "docker", "containerd")):
             found |= _by_identity(lacking, from_docker_socket(self.files, identities))
-        asked = [ref for ref in refs if is_lacking(ref, found.get(ref)) and ref.runtime not in _WITHOUT_CRI]
+        asked = [
+            ref
+            for ref in refs
+            if is_lacking(ref, found.get(ref)) and ref.user is None and ref.runtime not in _WITHOUT_CRI
+        ]
         self._ask_cri(asked, found)
         for ref, names in found.items():
             self._note_pod(ref, names)
@@ -121,7 +136,7 @@ class NamesHere:
         if ref is None:
             return ContainerNames()
         found = self._host.in_files([ref]).get(ref)
-        if found is None:
+        if found is None and ref.user is None:
             containers, pods = self._in_sockets
             found = (
                 pods.get(ref.pod_uid or "") if ref.container_id is None else containers.get(ref.container_id)

@@ -5,6 +5,7 @@ A list may be long and is read again for each batch of containers, so this is wo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from typing import Final
@@ -30,15 +31,44 @@ def from_storage(files: HostFiles, identities: Collection[str]) -> dict[str, Con
     found: dict[str, ContainerNames] = {}
     for folder in STORAGE_FOLDERS:
         for name in _LISTS:
-            listed = files.read_json(folder, name, most_bytes=MOST_LIST_BYTES)
-            for container in listed if isinstance(listed, list) else ():
-                identity, names = text(container, "id"), get(container, "names")
-                first = as_name(names[0]) if isinstance(names, list) and names else None
-                if identity is not None and identity in identities and first is not None:
-                    own = split_name(first)
-                    image = text(parse_json(get(container, "metadata")), "image-name")
-                    found[identity] = ContainerNames(own.container, own.pod, own.namespace, image)
+            found |= _in_list(files.read_json(folder, name, most_bytes=MOST_LIST_BYTES), identities)
     return found
+
+
+def from_storage_of(files: HostFiles, user: int, identities: Collection[str]) -> dict[str, ContainerNames]:
+    """Return container id -> names, from the same lists of a user's podman: those of containers alone.
+
+    The user may write anything there, so the lists are bounded as a file about one container is, and links in
+    the home directory are refused.
+    """
+    home = _home_of(files, user)
+    found: dict[str, ContainerNames] = {}
+    for driver in ("overlay", "vfs", "btrfs") if home is not None else ():
+        below = (".local", "share", "containers", "storage", f"{driver}-containers")
+        for name in _LISTS:
+            found |= _in_list(files.read_json(str(home), *below, name), identities)
+    return {key: ContainerNames(names.container, image=names.image) for key, names in found.items()}
+
+
+def _in_list(listed: object, identities: Collection[str]) -> dict[str, ContainerNames]:
+    found = {}
+    for container in listed if isinstance(listed, list) else ():
+        identity, names = text(container, "id"), get(container, "names")
+        first = as_name(names[0]) if isinstance(names, list) and names else None
+        if identity is not None and identity in identities and first is not None:
+            own = split_name(first)
+            image = text(parse_json(get(container, "metadata")), "image-name")
+            found[identity] = ContainerNames(own.container, own.pod, own.namespace, image)
+    return found
+
+
+def _home_of(files: HostFiles, user: int) -> str | None:
+    """Return a user's home directory on the host, by passwd(5)."""
+    for line in (files.read("/etc", "passwd") or b"").splitlines():
+        fields = line.split(b":")
+        if len(fields) > 5 and fields[2] == str(user).encode() and fields[5].startswith(b"/"):
+            return os.fsdecode(fields[5])
+    return None
 
 
 def from_container_logs(files: HostFiles, identities: Collection[str]) -> dict[str, ContainerNames]:
