@@ -148,7 +148,7 @@ demo: setup
 	exit $$failed
 
 test: setup-test
-	@env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/python -m pytest $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/python -m pytest -n auto $(ARGS)
 
 test-vm: packages-vm setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m vm $(KERNELS)

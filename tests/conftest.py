@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.parallel import lanes
 from support.slowdown import SLOWDOWN
 
 from tracer.capture.bpf.compiled.bcc_module import find_bcc
@@ -27,10 +28,11 @@ settings.register_profile("untimed", deadline=None)  # a busy machine may take l
 settings.load_profile("untimed")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Restore SIGINT, which a script's background job ignores, and which tests' programs would inherit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.pluginmanager.register(lanes)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -43,7 +43,10 @@ def guest(results: Path, request: bytes) -> Iterator[subprocess.Popen[bytes]]:
         with closing(process.stdin) as stream:
             stream.write(request)
         process.stdin = None
-        yield process
+        try:
+            yield process
+        finally:
+            process.kill()  # it waits for an answer, however the test ended
 
 
 def serve_until_ended(service: CompileService, *guests: subprocess.Popen[bytes]) -> None:

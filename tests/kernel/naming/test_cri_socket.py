@@ -151,6 +151,7 @@ def test_answer_beyond_all_bounds_is_refused(host: HostFiles) -> None:
         assert from_cri(host, {ID}, ()) == ({}, {})
 
 
+@pytest.mark.alone
 def test_hanging_runtime_is_left_after_some_seconds(host: HostFiles) -> None:
     place = host.place("/run/crio/crio.sock")
     place.parent.mkdir(parents=True)

@@ -14,6 +14,8 @@ import pytest
 
 from tracer.kernel.process.priority import HeadStart, Urgency, prefer_this_thread, put_first
 
+pytestmark = pytest.mark.alone
+
 WAIT_S = 0.2
 
 

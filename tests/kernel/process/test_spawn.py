@@ -166,6 +166,7 @@ def await_gone(pid: int) -> None:
         os.close(pidfd)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("nice", [0, 3])
 def test_command_has_priority_of_caller(plain: Path, nice: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command has it also if its gate had a head start."""

@@ -13,7 +13,7 @@ from support.watcher import Watcher
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_once, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kernel, pytest.mark.alone, pytest.mark.vm_once, pytest.mark.timeout(180)]
 
 HIGH_BYTES: Final = 24 << 20
 ABOVE_BYTES: Final = 13 << 20

@@ -20,7 +20,7 @@ from support.losses import lost_records
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]
 
 PAGE = os.sysconf("SC_PAGESIZE")
 PAGES = 613

@@ -19,7 +19,7 @@ from workloads import busy_in_turn
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]
 
 TICK_NS = 10_000_000
 BUSY_S = 0.4

@@ -18,7 +18,7 @@ import pytest
 import tracer
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = [pytest.mark.kernel, pytest.mark.alone, pytest.mark.vm]
 
 StartRecording = Callable[..., Any]  # conftest.py
 

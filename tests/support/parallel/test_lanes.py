@@ -1,0 +1,160 @@
+"""Parallel runs: `pytest -n`, as `make test` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[3]
+
+NOTE = """
+import json, os, time
+import pytest
+
+@pytest.fixture(autouse=True)
+def noted(request):
+    begin_ns = time.monotonic_ns()
+    yield
+    end_ns = time.monotonic_ns()
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    with open({notes!r}, "a") as file:
+        file.write(json.dumps([request.node.originalname, os.getpid(), begin_ns, end_ns, nice]) + "\\n")
+"""
+TESTS = """
+import time
+import pytest
+
+@pytest.mark.parametrize("n", range(3))
+def test_free(n): time.sleep(0.01)
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("n", range(3))
+def test_kernel(n): time.sleep(0.05)
+
+@pytest.mark.alone
+@pytest.mark.parametrize("n", range(2))
+def test_alone(n): time.sleep(0.02)
+
+@pytest.mark.kernel
+@pytest.mark.alone
+def test_kernel_alone(): time.sleep(0.02)
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A test that was run: its process, its time, and the nice value that it ran with."""
+
+    name: str
+    process: int
+    begin_ns: int
+    end_ns: int
+    nice: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The exit status of a run, what it printed, and its tests in the order in which they began."""
+
+    status: int
+    output: str
+    ran: list[Ran]
+
+    def of(self, *names: str) -> list[Ran]:
+        """Return the tests of these functions."""
+        return [ran for ran in self.ran if ran.name in names]
+
+
+def run(folder: Path, *options: str, **files: str) -> Outcome:
+    """Return the outcome of a run of test files, NAME=TEXT each, with tests/conftest.py."""
+    conftest = (PROJECT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    notes = folder / "notes"
+    notes.touch()
+    possible = "def why_impossible():\n    return None\n"
+    (folder / "conftest.py").write_text(f"{conftest}\n{NOTE.format(notes=str(notes))}\n{possible}")
+    for name, text in files.items():
+        (folder / f"test_{name}.py").write_text(text)
+    markers = "markers =\n    kernel: x\n    alone: x\n"
+    (folder / "pytest.ini").write_text(f"[pytest]\n{markers}pythonpath = {PROJECT / 'tests'}\ntimeout = 60\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", *options, str(folder)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    environment["MEMCG_TRACER_KERNEL_TESTS"] = ""
+    result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    ran = [Ran(*json.loads(line)) for line in notes.read_text().splitlines()]
+    ran.sort(key=lambda one: one.begin_ns)
+    return Outcome(result.returncode, result.stdout + result.stderr, ran)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_parallel_run_keeps_to_the_lanes(tmp_path: Path, workers: int) -> None:
+    outcome = run(tmp_path, "-n", str(workers), one=TESTS, two=TESTS, three=TESTS)
+    assert outcome.status == 0, outcome.output
+    assert "27 passed" in outcome.output
+    kernel, alone = outcome.of("test_kernel"), outcome.of("test_alone", "test_kernel_alone")
+    assert (len(kernel), len(alone), len(outcome.ran)) == (9, 9, 27)
+    assert len({one.process for one in outcome.ran}) == workers
+    assert len({one.process for one in (*kernel, *alone)}) == 1
+    assert {one.nice for one in (*kernel, *alone)} == {os.getpriority(os.PRIO_PROCESS, 0)}
+    assert all(before.end_ns <= after.begin_ns for before, after in pairwise(alone))
+    others = [one for one in outcome.ran if one not in alone]
+    assert max(one.end_ns for one in others) <= min(one.begin_ns for one in alone)
+
+
+def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path: Path) -> None:
+    files = {f"z{n}": "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)}
+    outcome = run(tmp_path, "-n", "2", a=TESTS, **files)
+    assert outcome.status == 0, outcome.output
+    lane = outcome.of("test_kernel")[0].process
+    assert [one.name for one in outcome.ran if one.process == lane][:3] == ["test_kernel"] * 3
+    for n in range(20):
+        assert len({one.process for one in outcome.ran if one.name.startswith(f"test_{n}_")}) == 1
+    assert {one.process for one in outcome.ran if one.name.endswith("_0")} > {lane}, (
+        "it helps when it has no more"
+    )
+
+
+def test_parallel_run_with_a_failure_fails(tmp_path: Path) -> None:
+    bad = "import pytest\n@pytest.mark.kernel\ndef test_bad(): assert 0\n"
+    outcome = run(tmp_path, "-n", "2", good=TESTS, bad=bad)
+    assert outcome.status == 1
+    assert "1 failed, 9 passed" in outcome.output
+    assert "FAILED test_bad.py::test_bad - " in outcome.output
+
+
+def test_parallel_run_goes_on_when_workers_die(tmp_path: Path) -> None:
+    dies = "import os, pytest\n"
+    for name, marker in (("free", ""), ("kernel", "@pytest.mark.kernel"), ("alone", "@pytest.mark.alone")):
+        dies += f"{marker}\ndef test_dies_{name}(): os._exit(3)\n"
+    outcome = run(tmp_path, "-n", "2", a=TESTS, dies=dies, z=TESTS)
+    assert outcome.status == 1
+    assert "3 failed, 18 passed" in outcome.output
+    for name in ("free", "kernel", "alone"):
+        assert f"FAILED test_dies.py::test_dies_{name}" in outcome.output
+    assert len(outcome.ran) == 18, "no test is run twice"
+
+
+def test_parallel_run_ends_at_the_first_failure_if_asked(tmp_path: Path) -> None:
+    bad = "def test_bad(): assert 0\n" + "\n".join(f"def test_{n}(): pass" for n in range(30))
+    files = {f"z{n}": TESTS for n in range(10)}
+    outcome = run(tmp_path, "-n", "2", "-x", "-m", "not kernel", a=bad, **files)
+    assert outcome.status == pytest.ExitCode.INTERRUPTED
+    assert "1 failed" in outcome.output
+    assert len(outcome.ran) < 30
+
+
+def test_parallel_run_without_tests_has_the_status_of_pytest(tmp_path: Path) -> None:
+    assert run(tmp_path, "-n", "2", "-k", "nothing", a=TESTS).status == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_run_without_workers_has_the_order_of_the_file(tmp_path: Path) -> None:
+    outcome = run(tmp_path, a=TESTS)
+    assert outcome.status == 0, outcome.output
+    names = ["test_free"] * 3 + ["test_kernel"] * 3 + ["test_alone"] * 2 + ["test_kernel_alone"]
+    assert [one.name for one in outcome.ran] == names
