@@ -19,10 +19,16 @@ TARGET_RATE: Final = 0.001
 LEAST_RUNS: Final = 3
 """Runs that ended without a kill, below which nothing is suggested."""
 LEAST_MARGIN: Final = 0.03
-"""The part of the largest need that is added at least: the kernel charges memory in advance (64 pages for
-each CPU), and no two runs are equal."""
-FURTHEST: Final = 1.5
-"""The largest suggestion, as a multiple of the largest need or bound seen."""
+"""The part of a limit that is added in any case: the kernel charges memory in advance (64 pages for each
+CPU), and no two runs are equal."""
+FURTHEST: Final = 1.15
+"""How far beyond the largest need or bound seen a suggestion goes at most, without the margin."""
+MOST_DOUBT: Final = 0.25
+"""If kills leave a larger share of the runs beyond all limits tried, nothing is suggested but a trial."""
+TRIAL: Final = 1.7
+"""The limit to try, as a multiple of the largest bound."""
+LEAST_TRIAL_BYTES: Final = 100 << 20
+"""How much more than the largest bound is tried at least: a small program is soon at twice its size."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def suggest(lives: pd.DataFrame, kills: pd.DataFrame) -> Suggestion:
     """Return the suggestion for one workload, from its rows of `lives` and `kills` in any order.
 
     At least 1000 runs without a kill: the limit that one run in a thousand exceeds. Fewer: what the tail says
-    of such a limit, at least the largest need and at most half more. Both with 3 % on top. It also has room
+    of such a limit, at least the largest need and at most 15 % more. Both with 3 % on top. It also has room
     for the page cache that half of the runs read again.
     """
     needs = needs_of(lives, kills)
@@ -65,6 +71,11 @@ def suggest(lives: pd.DataFrame, kills: pd.DataFrame) -> Suggestion:
         reason = reason or "too many of the largest runs were killed: the need is beyond the limits tried"
         return _nothing(needs, survival, reason)
     limit = ceil(max(_safe(needs, survival, tail), _comfortable(needs)))
+    expected = max(tail.share_above(limit), survival.share_above(limit))
+    if needs.killed_runs and expected > MOST_DOUBT:
+        return _nothing(
+            needs, survival, f"{expected:.0%} of the runs seem to need more than the limits tried"
+        )
     exceeding = int((needs.bound_bytes >= limit).sum())
     informing = int(((needs.bound_bytes >= limit) | ~needs.is_killed).sum())
     median = survival.need_at(0.5)
@@ -72,7 +83,7 @@ def suggest(lives: pd.DataFrame, kills: pd.DataFrame) -> Suggestion:
         suggested_limit_bytes=limit,
         reason=None,
         trial_limit_bytes=None,
-        expected_kills_per_run=max(tail.share_above(limit), survival.share_above(limit)),
+        expected_kills_per_run=expected,
         highest_kills_per_run=highest_rate(exceeding, informing),
         slack_bytes=None if median is None else limit - round(median),
         median_need_bytes=None if median is None else round(median),
@@ -110,17 +121,19 @@ def _reason_for_none(needs: Needs) -> str | None:
 
 
 def _nothing(needs: Needs, survival: Survival, reason: str) -> Suggestion:
-    killed = needs.bound_bytes[needs.is_killed]
+    largest = float(needs.bound_bytes.max()) if needs.runs else 0.0
     median = survival.need_at(0.5)
     return Suggestion(
         suggested_limit_bytes=None,
         reason=reason,
-        trial_limit_bytes=ceil(FURTHEST * float(needs.bound_bytes.max())) if len(killed) else None,
+        trial_limit_bytes=ceil(max(TRIAL * largest, largest + LEAST_TRIAL_BYTES))
+        if needs.killed_runs
+        else None,
         expected_kills_per_run=None,
         highest_kills_per_run=None,
         slack_bytes=None,
         median_need_bytes=None if median is None else round(median),
-        largest_need_bytes=round(float(needs.bound_bytes.max())) if needs.runs else None,
+        largest_need_bytes=round(largest) if needs.runs else None,
         from_runs=needs.runs,
         killed_runs=needs.killed_runs,
         unknown_runs=needs.unknown_runs,
