@@ -1,5 +1,6 @@
 """A simulated fleet with known answers: `PYTHONPATH=tests python -m simulated_fleet traces DIR`.
 
+judge   limits from a week of known needs, replayed on the next week: and kills and slack of each rule
 traces  trace directories made from the recorded experiments, and truth.json: what `fleet` must find in them
 """
 
@@ -8,8 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from simulated_fleet.judging import REPORTED_SEEDS, scores
+from simulated_fleet.score_tables import tables
 from simulated_fleet.trace_fleet import size_on_disk, write_fleet
 
 
@@ -24,14 +28,26 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     traces.add_argument("--days", type=int, default=7)
     traces.add_argument("--workloads", type=int, default=30)
     traces.add_argument("--broken", type=int, default=0, help="damage that many of them")
+    judge = actions.add_parser("judge", help="compare the rules for limits")
+    judge.add_argument("--seeds", type=_seeds, default=REPORTED_SEEDS, metavar="FIRST-LAST")
     return parser.parse_args(argv)
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def main(argv: list[str]) -> int:
     """Do what is asked for, and return the exit status."""
     options = vars(arguments(argv))
-    options.pop("action")
     begin_s = time.perf_counter()
+    if options.pop("action") == "judge":
+        with ProcessPoolExecutor() as workers:
+            found = dict(zip(options["seeds"], workers.map(scores, options["seeds"]), strict=True))
+        print(tables(found))
+        print(f"{len(found)} fleets in {time.perf_counter() - begin_s:.0f} s", file=sys.stderr)
+        return 0
     top: Path = options.pop("directory")
     truth = write_fleet(top, **options)
     lasted_s = time.perf_counter() - begin_s

@@ -1,0 +1,47 @@
+"""Our rule against those of the VPA and of KRR, on fleets that nothing was chosen on and nothing reported."""
+
+from __future__ import annotations
+
+import pytest
+from simulated_fleet.judging import OURS, REPORTED_SEEDS, RULES, TUNING_SEEDS, Score, add, of_rules, scores
+from simulated_fleet.score_tables import tables
+
+SEEDS = range(2000, 2003)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Score]:
+    rules = {name: RULES[name] for name in (OURS, "VPA", "KRR", "VPA on exact peaks")}
+    total: dict[tuple[str, str], Score] = {}
+    for seed in SEEDS:
+        add(total, scores(seed, rules))
+    return of_rules(total)
+
+
+@pytest.mark.parametrize(("other", "fewer"), [("VPA", 0.9), ("KRR", 0.3), ("VPA on exact peaks", 0.8)])
+def test_our_rule_has_fewer_kills(found: dict[str, Score], other: str, fewer: float) -> None:
+    assert found[OURS].kills < fewer * found[other].kills
+
+
+@pytest.mark.parametrize("other", ["VPA", "KRR"])
+def test_our_rule_has_no_more_slack(found: dict[str, Score], other: str) -> None:
+    assert found[OURS].slack_gib_hours < 1.05 * found[other].slack_gib_hours
+
+
+def test_seeds_for_choosing_and_for_reporting_and_for_testing_are_different() -> None:
+    assert not {*TUNING_SEEDS} & {*REPORTED_SEEDS}
+    assert not {*SEEDS} & {*REPORTED_SEEDS, *TUNING_SEEDS}
+
+
+def test_tables_have_the_sums_and_the_spread() -> None:
+    by_seed = {
+        seed: {
+            (rule, kind): Score(kills * (1 + seed), 10.0 * kills, 0.0, 0)
+            for rule, kills in zip(RULES, range(1, 10), strict=True)
+            for kind in ("job", "leak")
+        }
+        for seed in (0, 1)
+    }
+    first, _, second = tables(by_seed).partition("\n\n")
+    assert "| VPA | 12 | 4 … 6 … 8 | 80 | 40 … 40 … 40 | 0 | 2, 2 of 2 |" in first.splitlines()
+    assert "| leak | 3; 20 | 6; 40 | 9; 60 | 27; 180 |" in second.splitlines()
