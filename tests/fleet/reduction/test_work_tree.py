@@ -119,7 +119,9 @@ def reduced(traces: Sequence[Recorded], monkeypatch: pytest.MonkeyPatch, fan_in:
 def test_answer_is_the_same_for_any_split_and_order(
     traces: list[Recorded], data: st.DataObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = answer(partial_state.closed(partial_state.union(one.state() for one in traces)))
+    whole = answer(
+        partial_state.closed(partial_state.once(partial_state.union(one.state() for one in traces)))
+    )
     shuffled = data.draw(st.permutations(traces))
     fan_in = data.draw(st.integers(2, 5))
     assert reduced(shuffled, monkeypatch, fan_in).to_dict() == whole.to_dict()
@@ -159,7 +161,7 @@ def test_quantiles_are_exact_values_of_the_runs(peaks: list[int]) -> None:
         {"cgroup_id": number, "made_ktime_ns": number, "peak_unreclaimable_bytes": peak}
         for number, peak in enumerate(peaks)
     ]
-    (one,) = answer(partial_state.closed(state(sources=[{}], lives=runs))).workloads
+    (one,) = answer(partial_state.closed(partial_state.once(state(sources=[{}], lives=runs)))).workloads
     ordered = sorted(peaks)
     assert one.peak_unreclaimable_bytes.max == ordered[-1]
     assert one.peak_unreclaimable_bytes.p50 == ordered[int(np.ceil(len(peaks) * 0.5)) - 1]

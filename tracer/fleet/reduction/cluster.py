@@ -94,6 +94,8 @@ def _untyped(function: Any) -> Any:
 
 
 def _of_a_worker(error: BaseException) -> TracerError:
+    if isinstance(error, TracerError):
+        return error
     if isinstance(error, ImportError):
         return TracerError(
             f"workers lack memcg-tracer: install memcg-tracer[fleet] there, in this version ({error})"

@@ -8,19 +8,23 @@ import os
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tracer.errors import TraceError, TracerError
-from tracer.fleet.reduction import cluster, embedded, inputs
+from tracer.fleet.dataset.host_ranges import host_ranges
+from tracer.fleet.reduction import cluster, embedded, inputs, partial_state
 from tracer.fleet.reduction.embedded import Progress
 from tracer.fleet.reduction.fleet_answer import Fleet, answer
 from tracer.fleet.reduction.inputs import Inputs, Place
 from tracer.fleet.reduction.partial_state import Broken
-from tracer.fleet.reduction.piece_reader import Piece, TracePiece
+from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, TracePiece
 from tracer.fleet.reduction.work_tree import together, tree
 from tracer.trace.layout import META
 from tracer.trace.meta_check import MOST_BYTES
+
+_NOTHING: Final = "there is no trace in it, and no dataset with one"
 
 
 def fleet(
@@ -38,8 +42,8 @@ def fleet(
     """
     _require_dask(scheduler)
     found = inputs.find(paths)
-    pieces = _pieces(found)
-    if not pieces:
+    pieces, broken = _pieces(found)
+    if not pieces and not broken:
         raise TraceError(_nothing_in(found))
     work = tree(together(pieces))
     state = (
@@ -47,8 +51,9 @@ def fleet(
         if scheduler is None
         else cluster.compute(work, scheduler, progress)
     )
-    unreadable = tuple(Broken(path, why) for path, why in found.unreadable)
-    state = replace(state, broken=(*state.broken, *unreadable))
+    broken += [Broken(path, why) for path, why in found.unreadable]
+    broken += [Broken(path, _NOTHING) for path in found.empty]
+    state = replace(state, broken=(*state.broken, *broken))
     if not state.sources.num_rows:
         first = min(state.broken, key=lambda one: one.path)
         more = f" (and {len(state.broken) - 1:,} more)" if len(state.broken) > 1 else ""
@@ -68,28 +73,46 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _pieces(found: Inputs) -> dict[Piece, list[Hashable]]:
-    """Return each piece with the names of the boots in it."""
-    return {TracePiece(place): _boots(place) for place in found.traces}
+def _pieces(found: Inputs) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
+    """Return each piece with the names that it has in common with others, and datasets that are none.
+
+    A trace has its boot, and the parts of datasets that have its host; two parts have each other.
+    """
+    ranges, broken = [], []
+    for place in found.datasets:
+        try:
+            ranges += [DatasetPiece(part) for part in host_ranges(place.address, partial_state.READ)]
+        except TracerError as error:
+            broken.append(Broken(place.shown, str(error)))
+    pieces: dict[Piece, list[Hashable]] = {piece: [id(piece)] for piece in ranges}
+    for piece, other in combinations(ranges, 2):
+        if piece.part.first <= other.part.last and other.part.first <= piece.part.last:
+            pieces[piece].append(id(other))
+    for place in found.traces:
+        boot, host = _boot_and_host(place)
+        beside = [id(piece) for piece in ranges if host and piece.part.first <= host <= piece.part.last]
+        pieces[TracePiece(place)] = [*([boot] if boot else []), *beside]
+    return pieces, broken
 
 
-def _boots(place: Place) -> list[Hashable]:
-    """Return the boot of a trace; none if meta.json is damaged, which reading the trace will report."""
-    with suppress(OSError, ValueError, AttributeError):
+def _boot_and_host(place: Place) -> tuple[str | None, str | None]:
+    """Return what meta.json says; None if it is damaged, which reading the trace will report."""
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
         path = f"{place.path}/{META}"
         if place.filesystem is None:
             with Path(path).open("rb") as file:
                 meta: Any = json.loads(file.read(MOST_BYTES))
         else:
             meta = json.loads(place.filesystem.cat_file(path, end=MOST_BYTES))
-        if isinstance(boot := meta.get("boot_id"), str):
-            return [boot]
-    return []
+        boot, host = meta.get("boot_id"), meta.get("host_name")
+        return boot if isinstance(boot, str) else None, host if isinstance(host, str) else None
+    return None, None
 
 
 def _nothing_in(found: Inputs) -> str:
     if found.unreadable:
         path, why = found.unreadable[0]
         return f"cannot read {path}: {why}"
-    more = f" and {len(found.empty) - 1:,} more" if len(found.empty) > 1 else ""
-    return f"no trace and no dataset below {found.empty[0]}{more}"
+    named = [*found.empty, *(place.shown for place in found.datasets)]
+    more = f" (and {len(named) - 1:,} more)" if len(named) > 1 else ""
+    return f"{named[0]}: {_NOTHING}{more}"

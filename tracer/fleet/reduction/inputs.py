@@ -14,21 +14,30 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracer.errors import TraceError
+from tracer.fleet.dataset import partitions
 from tracer.trace.layout import META
+from tracer.urls import is_url, shown_url
 
-DATASET: Final = "dataset.json"
+DATASET: Final = partitions.MARKER
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """A folder of a filesystem of fsspec; `filesystem` is None for an absolute path of this machine.
 
-    `shown` is the path or URL for messages, as it follows from what the user typed.
+    `shown` is the path or URL for messages, as it follows from what the user typed, and `url` the URL with
+    its password.
     """
 
     path: str
     shown: str
     filesystem: Any = None
+    url: str | None = None
+
+    @property
+    def address(self) -> str:
+        """Return the absolute path, or the URL."""
+        return self.path if self.url is None else self.url
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +64,7 @@ def find(paths: Iterable[str]) -> Inputs:
     for path in paths:
         is_empty = True
         for marker, place in _below(path, unreadable):
-            where = place.path if place.filesystem is None else place.shown
-            found[marker].setdefault(where, place)
+            found[marker].setdefault(place.address, place)
             is_empty = False
         if is_empty:
             empty.append(path)
@@ -66,7 +74,7 @@ def find(paths: Iterable[str]) -> Inputs:
 
 def _below(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]:
     """Yield the marker and the place of each trace and dataset."""
-    if "://" not in path:
+    if not is_url(path):
         yield from _on_this_machine(path, unreadable)
         return
     try:
@@ -79,11 +87,13 @@ def _below(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]
             return
         files = filesystem.find(root)
     except ImportError as error:  # fsspec names the package
-        raise TraceError(f"cannot read {path}: {error}") from error
+        raise TraceError(f"cannot read {shown_url(path)}: {error}") from error
     except (OSError, ValueError) as error:
-        raise TraceError(f"cannot read {path}: {_reason(error)}") from error
+        raise TraceError(f"cannot read {shown_url(path)}: {_reason(error)}") from error
     for marker, folder in _marked(files):
-        yield marker, Place(folder, str(filesystem.unstrip_protocol(folder)), filesystem)
+        within = posixpath.relpath(folder, root or ".")
+        url = path if within == "." else f"{path.rstrip('/')}/{within}"
+        yield marker, Place(folder, shown_url(url), filesystem, url)
 
 
 def _marked(files: Iterable[str]) -> Iterator[tuple[str, str]]:

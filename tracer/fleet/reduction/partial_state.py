@@ -1,14 +1,15 @@
 """What has been read of some traces, and the union of several of these.
 
 The columns are those that the answer needs. Rows of one boot may be of several traces that tell of the same
-kill or life. `closed` counts each once, which takes all rows of a boot; after that, states of different boots
-are united by putting their rows together, so neither split nor order changes the answer.
+kill or life. `once` leaves one of them, which takes all rows of a boot. `closed` then adds up what evictors
+did. After that, states of different boots are united by putting their rows together, so neither split nor
+order changes the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -85,10 +86,14 @@ def union(states: Iterable[Partial]) -> Partial:
     )
 
 
-def closed(state: Partial) -> Partial:
+def once(state: Partial) -> Partial:
     """Return the state with each kill, life and eviction once; it must have all rows of its boots."""
     found = merged({name: getattr(state, name) for name in READ})
-    tables = {name: found[name].select(SCHEMAS[name].names) for name in READ}
-    pairs = tables["evictors"].group_by(list(_OF_A_PAIR)).aggregate([(name, "sum") for name in _EVICTED])
+    return replace(of_tables(found), broken=state.broken)
+
+
+def closed(state: Partial) -> Partial:
+    """Return a state that has each row once with the sums of its evictors."""
+    pairs = state.evictors.group_by(list(_OF_A_PAIR)).aggregate([(name, "sum") for name in _EVICTED])
     pairs = pairs.rename_columns([name.removesuffix("_sum") for name in pairs.column_names])
-    return Partial(**{**tables, "evictors": pairs.select(_PAIRS.names).cast(_PAIRS)}, broken=state.broken)
+    return replace(state, evictors=pairs.select(_PAIRS.names).cast(_PAIRS))

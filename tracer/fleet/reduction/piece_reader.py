@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
+from tracer.fleet.dataset import host_ranges
+from tracer.fleet.dataset.host_ranges import HostRange
 from tracer.fleet.reduction import partial_state
 from tracer.fleet.reduction.fetched_trace import local_trace
 from tracer.fleet.reduction.inputs import Place
 from tracer.fleet.reduction.partial_state import Broken, Partial
+from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.fleet.summary.summarize import summarize
+from tracer.urls import shown_url
 
 _ONE_AT_A_TIME: Final = threading.Lock()
 """A worker of a cluster may have several threads, but only memory for one trace."""
@@ -35,25 +40,68 @@ class TracePiece:
         return self.place.shown
 
 
-Piece = TracePiece
+@dataclass(frozen=True, slots=True, eq=False)
+class DatasetPiece:
+    """The summaries of some hosts of a dataset."""
+
+    part: HostRange
+
+    @property
+    def shown(self) -> str:
+        """Return its path for messages."""
+        return f"{shown_url(self.part.address)} (hosts from {self.part.first} to {self.part.last})"
+
+
+Piece = TracePiece | DatasetPiece
 
 
 def read(piece: Piece) -> Partial:
-    """Return the state of a piece; its boots are not closed."""
+    """Return the state of a piece, whose boots are not closed.
+
+    Raises TracerError only if a dataset was compacted meanwhile.
+    """
     with _ONE_AT_A_TIME:
-        try:
-            return _summary(piece.place)
-        except TracerError as error:
-            why = str(error)
-        except MemoryError:
-            why = "not enough memory"
-        except (OSError, pa.ArrowException) as error:
-            why = getattr(error, "strerror", None) or str(error)
-        except Exception as error:  # one damaged trace of thousands must not cost the answer
-            why = f"a bug in memcg-tracer ({type(error).__name__}: {error})"
+        return _hosts(piece.part) if isinstance(piece, DatasetPiece) else _trace(piece)
+
+
+def _trace(piece: TracePiece) -> Partial:
+    path = Path(piece.shown)
+    try:
+        with local_trace(piece.place) as path:
+            return partial_state.of_tables(summarize(AnalysedTrace(path)).tables)
+    except TracerError as error:
+        why = str(error).replace(f"{path}/", "")
+    except MemoryError:
+        why = "not enough memory"
+    except (OSError, pa.ArrowException) as error:
+        why = getattr(error, "strerror", None) or str(error)
+    except Exception as error:  # one damaged trace of thousands must not cost the answer
+        why = f"a bug in memcg-tracer ({type(error).__name__}: {error})"
     return partial_state.nothing(Broken(piece.shown, " ".join(why.split())))
 
 
-def _summary(place: Place) -> Partial:
-    with local_trace(place) as path:
-        return partial_state.of_tables(summarize(AnalysedTrace(path)).tables)
+def _hosts(part: HostRange) -> Partial:
+    """Return the rows of a part of a dataset, each kill and life once, without files that are damaged."""
+    try:
+        return partial_state.of_tables(host_ranges.read(part))
+    except TracerError as error:
+        _require_all_files(error)
+    tables, broken = {name: [SUMMARIES[name].empty_table()] for name in part.files}, []
+    for name, files in part.files.items():
+        for file in files:
+            alone = HostRange(part.address, part.first, part.last, {name: (file,)})
+            try:
+                tables[name].append(host_ranges.read(alone)[name])
+            except TracerError as error:
+                _require_all_files(error)
+                broken.append(Broken(f"{shown_url(part.address)}/{file.path}", " ".join(str(error).split())))
+    found = {name: pa.concat_tables(rows, promote_options="default") for name, rows in tables.items()}
+    return partial_state.once(
+        partial_state.union([partial_state.of_tables(found), partial_state.nothing(*broken)])
+    )
+
+
+def _require_all_files(error: TracerError) -> None:
+    """Raise an error that is about a file that has vanished: its rows are now in another one."""
+    if isinstance(error.__cause__, FileNotFoundError):
+        raise error

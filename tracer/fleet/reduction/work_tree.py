@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tracer.fleet.reduction import partial_state
 from tracer.fleet.reduction.partial_state import Partial
-from tracer.fleet.reduction.piece_reader import Piece, read
+from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, read
 
 FAN_IN: Final = 16
 """States that one task unites."""
@@ -62,7 +62,8 @@ def tree(closures: Iterable[Closure]) -> WorkTree:
         reads |= dict(zip(keys, closure, strict=True))
         tasks |= {key: (read, piece) for key, piece in zip(keys, closure, strict=True)}
         level.append(f"close-{run}-{number}")
-        tasks[level[-1]] = (_close, *keys)
+        is_once = len(closure) == 1 and isinstance(closure[0], DatasetPiece)
+        tasks[level[-1]] = (partial_state.closed if is_once else _close, *keys)
     depth = 0
     while depth == 0 or len(level) > 1:
         groups = [level[at : at + FAN_IN] for at in range(0, len(level), FAN_IN)] or [[]]
@@ -77,4 +78,4 @@ def _union(*states: Partial) -> Partial:
 
 
 def _close(*states: Partial) -> Partial:
-    return partial_state.closed(partial_state.union(states))
+    return partial_state.closed(partial_state.once(partial_state.union(states)))

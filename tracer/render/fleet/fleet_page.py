@@ -30,7 +30,8 @@ def page(fleet: Fleet) -> str:
             tiles=_tiles(fleet),
             facts=list(fleet_tables.facts(fleet)),
             sections=[_named_first(one) for one in fleet_tables.sections(fleet, _MOST_ROWS)],
-            left=Markup(' class="left"'),
+            names=NAMES,
+            classes={"<": "left", ">": "right"},
             style=Markup(style),
             style_hash=Markup(page_frame.source_hash(style)),
         )
@@ -54,6 +55,8 @@ def _tiles(fleet: Fleet) -> tuple[Tile, Tile, Tile]:
     others = fleet_tables.evicted_by_others(fleet)
     return (
         Tile("kills", units.count(kills), f"of {fleet_tables.counted(workloads, 'workload')}"),
-        Tile("limits too low", units.count(below), f"and {units.count(above)} above the suggestion"),
+        Tile("limits too low", units.count(below), f"and {units.count(above)} above the suggestion")
+        if fleet_tables.has_suggestion(fleet.workloads)
+        else Tile("limits too low", units.UNKNOWN, "too few runs ended without a kill"),
         Tile("page cache evicted", units.size(others), "by tasks of another workload"),
     )

@@ -248,6 +248,11 @@ def wrong_limits(workloads: Iterable[Workload]) -> tuple[int, int]:
     return below, sum(limit > suggested for limit, suggested in compared)
 
 
+def has_suggestion(workloads: Iterable[Workload]) -> bool:
+    """Return whether there is a limit to compare with a suggestion."""
+    return bool(_compared(workloads))
+
+
 def _compared(workloads: Iterable[Workload]) -> list[tuple[int, int]]:
     """Return the limit and the suggestion of the workloads that have both, in bytes."""
     return [

@@ -112,7 +112,7 @@ def test_interrupted_trace_counts_and_its_losses_are_not_known(folder: Path) -> 
 
 
 def test_folder_without_a_trace_is_an_error_of_one_line(tmp_path: Path) -> None:
-    assert str(refused(tmp_path)) == f"no trace and no dataset below {tmp_path}"
+    assert str(refused(tmp_path)) == f"{tmp_path}: there is no trace in it, and no dataset with one"
     assert "does not exist" in str(refused(tmp_path / "nowhere"))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/meta.json").write_text("{")

@@ -1,0 +1,158 @@
+"""From paths to the answer: raw traces, datasets and URLs give the same one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.storing.object_store import ObjectStore, object_store
+
+import tracer
+from tracer.errors import TraceError, TracerError
+from tracer.fleet.dataset import host_ranges
+from tracer.fleet.dataset.appending import Appender
+from tracer.fleet.dataset.compaction import compact
+from tracer.fleet.dataset.store import Store
+from tracer.fleet.reduction.fleet_run import fleet
+
+from .conftest import CopyTraces
+
+NAMES = ("cow", "sharedbuffers", "throttle")
+
+
+@pytest.fixture
+def traces(copy_traces: CopyTraces) -> Path:
+    return copy_traces(*NAMES)
+
+
+@pytest.fixture
+def memory() -> Iterator[type[ObjectStore]]:
+    with object_store() as kind:
+        yield kind
+
+
+def answer(*paths: str | Path) -> dict[str, Any]:
+    return fleet([str(path) for path in paths], workers=1).to_dict()
+
+
+def dataset_of(address: str | Path, *traces: Path) -> Store:
+    store = Store(str(address))
+    appender = Appender(store, is_raw=False)
+    for path in traces:
+        appender.append(tracer.open(path))
+    return store
+
+
+def test_dataset_gives_the_answer_of_its_traces(traces: Path, tmp_path: Path) -> None:
+    expected = answer(traces)
+    assert (expected["traces"], len(expected["kills"])) == (3, 2)
+    store = dataset_of(tmp_path / "dataset", *traces.iterdir())
+    assert answer(tmp_path / "dataset") == expected
+    assert compact(store) > 0
+    assert answer(tmp_path / "dataset") == expected
+
+
+def test_traces_and_datasets_that_have_the_same_count_once(traces: Path, tmp_path: Path) -> None:
+    expected = answer(traces)
+    dataset_of(tmp_path / "one", traces / "cow")
+    dataset_of(tmp_path / "two", traces / "cow", traces / "throttle")
+    assert answer(traces, tmp_path / "one", tmp_path / "two") == expected
+    assert answer(traces / "sharedbuffers", tmp_path / "one", tmp_path / "two") == expected
+
+
+def test_parts_of_a_dataset_give_the_same_answer(
+    traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = json.loads((traces / "throttle/meta.json").read_text())
+    renamed = meta | {"host_name": "node-7", "boot_id": "00000000-0000-4000-8000-000000000007"}
+    (traces / "throttle/meta.json").write_text(json.dumps(renamed))
+    expected = answer(traces)
+    assert len(expected["hosts"]) >= 2
+    dataset_of(tmp_path / "dataset", *traces.iterdir())
+    monkeypatch.setattr(
+        "tracer.fleet.reduction.fleet_run.host_ranges",
+        lambda address, tables: host_ranges.host_ranges(address, tables, part_bytes=1),
+    )
+    assert answer(tmp_path / "dataset") == expected
+    assert answer(tmp_path / "dataset", traces) == expected
+
+
+def test_traces_and_datasets_behind_a_url_give_the_same_answer(
+    traces: Path, tmp_path: Path, memory: type[ObjectStore]
+) -> None:
+    expected = answer(traces)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in traces.rglob("*"):
+            if file.is_file():
+                archive.write(file, f"hosts/{file.relative_to(traces)}")
+    assert answer(f"zip://::{tmp_path}/all.zip") == expected
+    dataset_of("memory://oom/dataset", *traces.iterdir())
+    assert memory.objects()
+    assert answer("memory://oom/dataset") == expected
+    assert answer("memory://oom") == expected
+
+
+def test_damaged_file_of_a_dataset_is_left_out(traces: Path, tmp_path: Path) -> None:
+    dataset_of(tmp_path / "dataset", *traces.iterdir())
+    expected = answer(tmp_path / "dataset")
+    damaged = next((tmp_path / "dataset/evictors").rglob("*.parquet"))
+    damaged.write_bytes(b"PAR1")
+    found = answer(tmp_path / "dataset")
+    (broken,) = found["broken"]
+    assert broken["path"] == str(damaged)
+    assert "\n" not in broken["why"]
+    assert found["kills"] == expected["kills"]
+    assert found["workloads"] == expected["workloads"]
+    assert sum(one["evicted_bytes"] for one in found["evictors"]) < sum(
+        one["evicted_bytes"] for one in expected["evictors"]
+    )
+
+
+def test_dataset_that_is_compacted_meanwhile_is_an_error(
+    traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset_of(tmp_path / "dataset", *traces.iterdir())
+
+    def then_compacted(address: str, tables: Any) -> list[host_ranges.HostRange]:
+        found = host_ranges.host_ranges(address, tables)
+        shutil.rmtree(tmp_path / "dataset/lives")
+        return found
+
+    monkeypatch.setattr("tracer.fleet.reduction.fleet_run.host_ranges", then_compacted)
+    with pytest.raises(TracerError, match="open the dataset again"):
+        answer(tmp_path / "dataset")
+
+
+def test_folder_that_is_no_dataset_is_broken(traces: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/dataset.json").write_text('{"format": "of somebody else"}')
+    found = answer(traces, tmp_path / "other")
+    (broken,) = found["broken"]
+    assert broken["path"] == str(tmp_path / "other")
+    with pytest.raises(TraceError, match="no trace can be read: "):
+        answer(tmp_path / "other")
+
+
+def test_path_without_a_trace_beside_others_is_listed(traces: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = answer(traces, tmp_path / "empty")
+    assert found["broken"] == [
+        {"path": str(tmp_path / "empty"), "why": "there is no trace in it, and no dataset with one"}
+    ]
+
+
+def test_dataset_without_a_trace_is_an_error(tmp_path: Path) -> None:
+    dataset_of(tmp_path / "dataset")
+    with pytest.raises(TraceError, match="there is no trace in it"):
+        answer(tmp_path)
+
+
+def test_password_of_a_url_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(TraceError) as error:
+        answer(f"nosuch://me:secret@{tmp_path}")
+    assert "secret" not in str(error.value)
