@@ -224,6 +224,8 @@ def test_hostile_names_are_escaped_in_the_page(
 ) -> None:
     hostile = new_report(HOSTILE, HOSTILE)
     hostile = replace(hostile, trigger=replace(hostile.trigger, stack=(HOSTILE,), user_stack=(HOSTILE,)))
+    owner = replace(hostile.limit_owner, pod=HOSTILE, namespace=HOSTILE, image=HOSTILE)
+    hostile = replace(hostile, limit_owner=owner)
     for text in (page([hostile], [], drawn), page([], [new_held(HOSTILE, HOSTILE)], drawn)):
         found = parsed(text)
         assert len(found.ran) == 1 and "alert" not in found.ran[0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -167,7 +168,9 @@ def test_hostile_names_are_escaped_within_the_width(
     hostile = replace(
         hostile,
         trigger=replace(hostile.trigger, stack=(HOSTILE,), user_stack=(HOSTILE,), cgroup=HOSTILE),
-        limit_owner=replace(hostile.limit_owner, container=HOSTILE, pod=HOSTILE),
+        limit_owner=replace(
+            hostile.limit_owner, container=HOSTILE, pod=HOSTILE, namespace=HOSTILE, image=HOSTILE
+        ),
         quality=replace(hostile.quality, probes={HOSTILE: HOSTILE}, unknown={HOSTILE: HOSTILE}),
         advice=(HOSTILE,),
         verdict=replace(hostile.verdict, evidence=(factor(1, HOSTILE),), contributing=(factor(2, HOSTILE),)),
@@ -176,6 +179,14 @@ def test_hostile_names_are_escaped_within_the_width(
     assert "\x1b" not in text
     assert r"\x1b[31m[red]<script>\nx\x80" in text
     assert max(map(cell_len, text.splitlines())) <= columns
+
+
+def test_image_and_namespace_are_shown_if_they_are_known(report: OomReport) -> None:
+    owner = replace(report.limit_owner, container="app", pod="web-0", namespace="prod", image="redis:7")
+    text = shown(replace(report, limit_owner=owner))
+    assert re.search(r"^ *namespace +prod$", text, re.MULTILINE)
+    assert re.search(r"^ *image +redis:7$", text, re.MULTILINE)
+    assert not re.search(r"^ *(?:image|namespace) ", shown(report), re.MULTILINE)
 
 
 def test_every_number_of_the_composition_is_there_and_adds_up(report: OomReport) -> None:

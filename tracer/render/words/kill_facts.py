@@ -72,12 +72,16 @@ def cause(report: OomReport) -> str:
 
 
 def setting(report: OomReport) -> Iterator[Fact]:
-    """Yield the time of the kill, the cgroup and its limit."""
+    """Yield the time of the kill, the cgroup with the image of its container, and its limit."""
     owner = report.limit_owner
     yield "kill", number_and_time(report)
     if report.kernel_log is not None:
         yield "in the log", log_place.lines(report.kernel_log)
     yield "cgroup", place_of_life(owner)
+    if owner.pod is not None and owner.namespace is not None:
+        yield "namespace", visible(owner.namespace)
+    if owner.image is not None:
+        yield "image", visible(owner.image)
     ancestor = "; the requesting task is in a descendant of this cgroup" if owner.is_ancestor else ""
     constraint = CONSTRAINTS.get(report.constraint, f"{report.constraint}: set by a BPF policy")
     yield "limit", f"{units.limit(owner.limit_bytes)}; {constraint}{ancestor}"
