@@ -44,9 +44,11 @@ MEASURES: Final[Mapping[str, Callable[[Session], None]]] = {
     "idle": standing.idle,
     "start": standing.start,
     "watch": standing.watch,
+    "top": standing.top,
     "lost": standing.lost,
     "example": standing.example,
     "reading": reading.verbs,
+    "export": reading.exports,
     "kills": reading.kills,
 }
 

@@ -31,6 +31,8 @@ FILE_PAGES: Final = 1 << 20
 VERBS: Final = {"timeline": 2.0, "explain": 1.5, "evictions": 3.0}
 """Verb -> the aim for its time in seconds, for `EVENTS`."""
 MEMORY_MIB: Final = 600
+FORMATS: Final = {"perfetto": 10.0, "chrome": None, "csv": None, "parquet": None, "openmetrics": None}
+"""Format of `export` -> the aim for its time in seconds, for `EVENTS`; None: there is no aim."""
 
 FEW: Final = 50
 MANY: Final = 500
@@ -92,11 +94,11 @@ def verbs(session: Session) -> None:
     took: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for command in session.commands:
         for verb in VERBS:
-            _read(command, verb, EXAMPLE)  # writes bytecode
+            _read(command, verb, str(EXAMPLE))  # writes bytecode
     for number in range(min(session.rounds, ROUNDS)):
         for verb in VERBS:
             for command in in_turn(session.commands, number):
-                took.setdefault((verb, command.name), []).append(_read(command, verb, trace))
+                took.setdefault((verb, command.name), []).append(_read(command, verb, str(trace)))
     shutil.rmtree(trace)
     for (verb, name), runs in took.items():
         title, (seconds, processor, mib) = (
@@ -111,6 +113,39 @@ def verbs(session: Session) -> None:
         ]
 
 
+def exports(session: Session) -> None:
+    """Measure `export` of ten million random events in each format that needs no stacks."""
+    events = EVENTS if session.scale == 1 else EVENTS // 10
+    trace, out = session.folder / "random", session.folder / "exported"
+    _make_in_a_child(trace, events)
+    for command in session.commands:
+        for name, aim_s in FORMATS.items():
+            _read(command, "export", str(EXAMPLE), "--to", name, "-o", str(out))  # writes bytecode
+            _remove(out)
+            seconds, processor, mib = _read(command, "export", str(trace), "--to", name, "-o", str(out))
+            title = f"export --to {name}, {events // 1_000_000} M random events"
+            session.results.figures += [
+                Figure("export", title, command.name, "s", [seconds], aim_s if events == EVENTS else None),
+                Figure("export", f"{title}, CPU", command.name, "s", [processor]),
+                Figure("export", f"{title}, memory", command.name, "MiB", [mib]),
+                Figure("export", f"{title}, size", command.name, "MiB", [_size_mib(out)]),
+            ]
+            _remove(out)
+    shutil.rmtree(trace)
+
+
+def _size_mib(path: Path) -> float:
+    files = [path] if path.is_file() else [*path.iterdir()]
+    return sum(file.stat().st_size for file in files) / (1 << 20)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _make_in_a_child(trace: Path, events: int) -> None:
     """Make the trace in a process of its own. The peak memory of a program includes that of the process that
     started it (setmax_mm_hiwater_rss in exec_mmap, fs/exec.c), and this one must stay small.
@@ -122,11 +157,11 @@ def _make_in_a_child(trace: Path, events: int) -> None:
         raise TracerError(f"the trace could not be made: status {maker.exitcode}")
 
 
-def _read(command: Command, verb: str, trace: Path) -> tuple[float, float, float]:
+def _read(command: Command, verb: str, *arguments: str) -> tuple[float, float, float]:
     """Run a verb; return its seconds, its processor seconds, and its peak memory in MiB."""
     begin = time.monotonic()
     process = subprocess.Popen(
-        [str(command.path), verb, str(trace)],
+        [str(command.path), verb, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=command.environment,

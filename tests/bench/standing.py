@@ -1,14 +1,20 @@
-"""What a recorder costs apart from any work: its start, idling and losses under pressure; and `watch`."""
+"""What recorders cost apart from any work: start, idling and losses under pressure; `watch` and `top`."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pty
+import select
+import signal
 import subprocess
 import sys
+import tempfile
+import termios
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -31,6 +37,11 @@ BUSY_S: Final = 60.0
 CONTAINERS: Final = 100
 LOAD: Final = 10
 LIMIT_BYTES: Final = 60 << 20
+SHOWN: Final = 200
+SHOWN_S: Final = 30.0
+SIZE: Final = (50, 160)
+PAGES_A_SECOND: Final = 8
+READY: Final = b"all probes are attached"
 WITHIN_S: Final = 30.0
 
 ALLOCATE: Final = "held = []\nwhile True: held.append(bytearray(1 << 20))"
@@ -272,3 +283,112 @@ def _load() -> Iterator[None]:
 def _spin() -> None:
     while True:
         pass
+
+
+def top(session: Session) -> None:
+    """Measure `top` with 200 cgroups, in each of which a process writes and maps a few pages each second."""
+    shares: dict[str, list[float]] = {}
+    memory: dict[str, list[float]] = {}
+    for number in range(min(session.rounds, 3)):
+        for command in in_turn(session.commands, number):
+            found, mib = _shown(command, session.folder, SHOWN_S * session.scale)
+            shares.setdefault(command.name, []).append(found)
+            memory.setdefault(command.name, []).append(mib)
+    title = f"{SHOWN} cgroups at work"
+    for name, values in shares.items():
+        session.results.figures += [
+            Figure("top", f"CPU of top, {title}", name, "% of a core", values, 2),
+            Figure("top", f"resident, top, {title}", name, "MiB", memory[name], 120),
+        ]
+
+
+def _shown(command: Command, folder: Path, seconds: float) -> tuple[float, float]:
+    """Return (percent of a core, MiB) of a `top` that shows cgroups at work."""
+    with (
+        idle_cgroups(SHOWN) as scope,
+        _at_light_work(scope, folder),
+        _on_terminal(command, scope, folder) as pid,
+    ):
+        time.sleep(SETTLE_S)
+        return _share(pid, seconds)
+
+
+@contextmanager
+def _at_light_work(scope: Scope, folder: Path) -> Iterator[None]:
+    works = [
+        multiprocessing.Process(target=_work_lightly, args=(place, folder / place.name, number / SHOWN))
+        for number, place in enumerate(sorted(scope.memory.glob("idle-*")))
+    ]
+    for work in works:
+        work.start()
+    try:
+        yield
+    finally:
+        for work in works:
+            work.kill()
+        for work in works:
+            work.join()
+
+
+def _work_lightly(cgroup: Path, file: Path, wait_s: float) -> None:
+    """Write a page, and touch new ones, once a second, in a cgroup."""
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+    time.sleep(wait_s)
+    written = 0
+    with file.open("wb", buffering=0) as out:
+        while True:
+            held = bytearray(PAGES_A_SECOND << 12)
+            out.write(held[: 1 << 12])
+            written = (written + 1) % 64
+            if not written:
+                out.truncate(0)
+                out.seek(0)
+            time.sleep(1)
+
+
+@contextmanager
+def _on_terminal(command: Command, scope: Scope, folder: Path) -> Iterator[int]:
+    """Run `top` on a terminal of its own, which takes all that it sends; yield its process id once its probes
+    are attached."""
+    terminal, slave = pty.openpty()
+    termios.tcsetwinsize(slave, SIZE)
+    is_ready = threading.Event()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [str(command.path), "top", "-c", scope.path],
+            cwd=folder,
+            env=command.environment | {"TERM": "xterm-256color"},
+            stdin=slave,
+            stdout=slave,
+            stderr=errors,
+            start_new_session=True,
+        )
+        os.close(slave)
+        reader = threading.Thread(target=_take, args=(terminal, is_ready))
+        reader.start()
+        try:
+            if not is_ready.wait(WITHIN_S):
+                errors.seek(0)
+                said = errors.read().decode("utf-8", "replace").strip().splitlines() or [
+                    "it printed no error"
+                ]
+                raise TracerError(f"top does not start: {said[-1]}")
+            yield process.pid
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(WITHIN_S)
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
+            os.close(terminal)
+
+
+def _take(terminal: int, is_ready: threading.Event) -> None:
+    """Read what a terminal is sent until nobody has it open."""
+    read = b""
+    with suppress(OSError):
+        while select.select([terminal], [], [])[0] and (more := os.read(terminal, 1 << 16)):
+            read = (read + more)[-(1 << 17) :]
+            if READY in read:
+                is_ready.set()

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bench import accounting, postgresql
-from bench.reading import CACHED_PAGES, EXAMPLE, random_events
+from bench.reading import CACHED_PAGES, EXAMPLE, FORMATS, random_events
 from bench.tracers import page_cache_events
 from bench.work import PHASES
 from bench.works import WORK
 
+from tracer.cli.verbs import export
 from tracer.errors import TracerError
 
 BUSY = "import os, time\nif os.fork(): os.wait()\nelse:\n while time.process_time() < 0.3: pass\n"
@@ -108,3 +110,9 @@ def test_works_report_wall_and_processor_time_of_each_phase(phases: str, tmp_pat
     assert set(spent) <= set(PHASES)
     assert all(wall > 0 and processor >= 0 for wall, processor in spent.values())
     assert not (tmp_path / "written").exists()
+
+
+def test_formats_that_are_measured_are_all_that_need_no_stacks() -> None:
+    (to,) = (one for one in export.command.params if one.name == "form")
+    assert isinstance(to.type, click.Choice)
+    assert {*FORMATS} == {*to.type.choices} - {"folded", "dataset"}

@@ -31,7 +31,7 @@ Examples:
   sudo memcg-tracer serve                                  # http://127.0.0.1:9755/metrics
   sudo memcg-tracer serve -c /kubepods --listen 10.0.0.7:9755 --tls-cert c.pem --tls-key k.pem
   sudo memcg-tracer watch --serve 127.0.0.1:9755           # the same, and a trace of each kill
-  memcg-tracer alerts > /etc/prometheus/memcg-tracer.yml   # rules for it""",
+  memcg-tracer alerts > memcg-tracer.yml                   # rules for it""",
 )
 @click.option(
     "--listen", "host_and_port", metavar="ADDRESS", type=address, default=DEFAULT_ADDRESS, show_default=True,
