@@ -173,8 +173,16 @@ def test_files_that_are_no_sockets_are_not_asked(host: HostFiles, monkeypatch: p
     assert from_cri(host, {ID}, ()) == ({}, {})
 
 
-def test_without_the_extra_nothing_is_asked(host: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cri_socket, "find_spec", lambda name: None)
+@pytest.mark.parametrize("has_grpc", [False, True])
+def test_without_the_extra_nothing_is_asked(
+    host: HostFiles, monkeypatch: pytest.MonkeyPatch, has_grpc: bool
+) -> None:
+    def find_spec(name: str) -> object:
+        if name == "google.protobuf":
+            raise ModuleNotFoundError(name)
+        return object() if has_grpc else None
+
+    monkeypatch.setattr(cri_socket, "find_spec", find_spec)
     with served(host.place("/run/crio/crio.sock"), ANSWERS) as runtime:
         assert from_cri(host, {ID}, ()) == ({}, {})
     assert runtime.requests == []

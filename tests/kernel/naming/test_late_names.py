@@ -97,6 +97,16 @@ def test_names_that_lack_an_image_are_given_and_asked_for_again(host: Host) -> N
     assert host.late._wanted == {}
 
 
+def test_cgroup_that_is_made_meanwhile_has_the_names_as_well(host: Host) -> None:
+    partial = ContainerNames("app", "web", "prod")
+    host.names[REF] = partial
+    host.late.want(REF, 7)
+    assert host.late.take(WITHIN_S) == [(7, partial)]
+    host.late.want(REF, 8)
+    host.now_s += 1
+    assert host.late.take(WITHIN_S) == [(8, partial)]
+
+
 def test_wanted_containers_are_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(late_names, "_MOST_WANTED", 1)
     host.names = {REF: WEB, REF2: WEB}

@@ -40,13 +40,20 @@ def from_cri(
     most `_WITHIN_S` for each socket."""
     containers: dict[str, ContainerNames] = {}
     pods: dict[str, ContainerNames] = {}
-    if find_spec("grpc") is not None and find_spec("google.protobuf") is not None:
+    if _has_packages():
         wanted = {"containers": _listed(identities), "pods": _listed(uids)}
         for socket in _sockets(files):
             answer = _ask(socket, wanted)
             containers |= _names(get(answer, "containers"))
             pods |= _names(get(answer, "pods"))
     return containers, pods
+
+
+def _has_packages() -> bool:
+    try:
+        return find_spec("grpc") is not None and find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:  # there is no google at all
+        return False
 
 
 def _listed(wanted: Collection[str] | None) -> list[str] | None:

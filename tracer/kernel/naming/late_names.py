@@ -22,8 +22,7 @@ _MOST_WANTED: Final = 10_000
 
 @dataclass
 class _Wanted:
-    ids: set[int] = field(default_factory=set)
-    given: ContainerNames | None = None
+    given: dict[int, ContainerNames] = field(default_factory=dict)  # by id of a cgroup that waits
     asked: int = 0
     due_s: float = 0.0
 
@@ -40,9 +39,9 @@ class LateNames:
     def want(self, ref: ContainerRef, cgroup_id: int) -> None:
         """Request the names of a cgroup's container or pod; beyond `_MOST_WANTED`, do nothing."""
         if ref in self._wanted:
-            self._wanted[ref].ids.add(cgroup_id)
+            self._wanted[ref].given.setdefault(cgroup_id, ContainerNames())
         elif len(self._wanted) < _MOST_WANTED:
-            self._wanted[ref] = _Wanted({cgroup_id})
+            self._wanted[ref] = _Wanted({cgroup_id: ContainerNames()})
             self._due_s = 0.0
 
     def take(self, within_s: float = 0.0) -> list[tuple[int, ContainerNames]]:
@@ -54,9 +53,9 @@ class LateNames:
         for ref, names in self._lookup.take(within_s).items():
             if (wanted := self._wanted.get(ref)) is None:
                 continue
-            if names not in (wanted.given, ContainerNames()):
-                wanted.given = names
-                found += [(cgroup_id, names) for cgroup_id in wanted.ids]
+            if names != ContainerNames():
+                found += [(cgroup_id, names) for cgroup_id, given in wanted.given.items() if given != names]
+                wanted.given = dict.fromkeys(wanted.given, names)
             if is_lacking(ref, names) and wanted.asked <= len(_AGAIN_AFTER_S):
                 wanted.due_s = now_s + _AGAIN_AFTER_S[wanted.asked - 1]
                 self._due_s = min(self._due_s, wanted.due_s)
