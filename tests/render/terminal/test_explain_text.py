@@ -271,7 +271,7 @@ def test_survivors_fit_one_screen(
 
 
 def test_survivors_without_a_limit_or_a_cgroup_have_a_summary(held: Held) -> None:
-    assert "no cgroup of this trace has a limit" in survivor_facts.summary(
+    assert "none of the cgroups shown has a limit of its own" in survivor_facts.summary(
         [replace(held, headroom_bytes=None)]
     )
     assert "no cgroup of this trace has a limit" in survivor_facts.summary([])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -338,10 +338,16 @@ def _broken_off(one: Held) -> Iterator[str]:
     yield "."
 
 
-def _nearest_to_its_limit(cgroups: Iterable[Held]) -> str:
+def _nearest_to_its_limit(cgroups: Sequence[Held]) -> str:
     limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
     if not limited:
-        return f"{_no_kill(cgroups)}, and no cgroup of this trace has a limit."
+        # Only those of -c may be shown, and a limit of a cgroup above them may apply.
+        whose = (
+            "none of the cgroups shown has a limit of its own"
+            if cgroups
+            else "no cgroup of this trace has a limit"
+        )
+        return f"{_no_kill(cgroups)}, and {whose}."
     near = min(limited, key=room_left)
     if near.stuck_since is not None:
         return (
