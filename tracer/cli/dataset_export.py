@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,15 +15,17 @@ import click
 
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
+from tracer.urls import shown_url
 
 if TYPE_CHECKING:
     from tracer.fleet.dataset.appending import Appender
+    from tracer.fleet.reduction.inputs import Place
 
 _LEAST_S: Final = 0.1  # between two lines of progress on a terminal
 
 
-def add_to_dataset(paths: Iterable[Path], address: str, *, is_raw: bool, compacts: bool) -> None:
-    """Add the traces at or below the paths to a dataset, and print its address.
+def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, compacts: bool) -> None:
+    """Add the traces at or below the paths and URLs to a dataset, and print its address.
 
     A trace that cannot be read is reported and left out. Raises TracerError in the end if there was one, and
     at once if the dataset cannot be used.
@@ -36,9 +39,9 @@ def add_to_dataset(paths: Iterable[Path], address: str, *, is_raw: bool, compact
     store = Store(address)
     appender = Appender(store, is_raw=is_raw)
     days: set[tuple[str, str]] = set()
-    for number, path in enumerate(traces, start=1):
-        lines.progress(f"{number} of {len(traces)}: {path}")
-        days |= _append(appender, path, lines)
+    for number, place in enumerate(traces, start=1):
+        lines.progress(f"{number} of {len(traces)}: {place.shown}")
+        days |= _append(appender, place, lines)
     lines.summary()
     if compacts:
         removed = compact(store, progress=lines.compacting)
@@ -52,38 +55,48 @@ def add_to_dataset(paths: Iterable[Path], address: str, *, is_raw: bool, compact
         raise TracerError(f"{which} could not be added: see the lines above")
 
 
-def _traces(paths: Iterable[Path], lines: _Lines) -> Iterator[Path]:
-    """Yield each trace at or below the paths once."""
-    from tracer.fleet.pushing.finished import trace_paths
-
-    seen = set[Path]()
+def _traces(paths: Iterable[Path | str], lines: _Lines) -> Iterator[Place]:
+    """Yield each trace at or below the paths and URLs once."""
+    seen = set[str]()
     for path in paths:
-        found = [trace for trace, _ in trace_paths(path, lines.broken)]
+        found = _traces_at(path, lines)
         if not found:
-            lines.broken(f"{path} has no traces")
-        for trace in found:
-            if (real := trace.resolve()) not in seen:
-                seen.add(real)
-                yield trace
+            lines.broken(f"{shown_url(str(path))} has no traces")
+        for place in found:
+            where = os.path.realpath(place.path) if place.filesystem is None else place.shown
+            if where not in seen:
+                seen.add(where)
+                yield place
 
 
-def _append(appender: Appender, path: Path, lines: _Lines) -> frozenset[tuple[str, str]]:
+def _traces_at(path: Path | str, lines: _Lines) -> Sequence[Place]:
+    from tracer.fleet.pushing.finished import trace_paths
+    from tracer.fleet.reduction import inputs
+
+    if isinstance(path, str):
+        return inputs.find([path]).traces
+    return [inputs.Place(str(trace), str(trace)) for trace, _ in trace_paths(path, lines.broken)]
+
+
+def _append(appender: Appender, place: Place, lines: _Lines) -> frozenset[tuple[str, str]]:
     """Add a trace, and return the tables and days that it was added to."""
     import pyarrow as pa
 
     import tracer
     from tracer.fleet.pushing.target import TargetError
+    from tracer.fleet.reduction.fetched_trace import local_trace
 
     try:
-        added = appender.append(tracer.open(path))
+        with local_trace(place) as path:
+            added = appender.append(tracer.open(path))
     except TargetError:
         raise
     except TracerError as error:
         lines.broken(str(error))
     except MemoryError:
-        lines.broken(f"{path}: not enough memory")
+        lines.broken(f"{place.shown}: not enough memory")
     except (OSError, pa.ArrowException) as error:
-        lines.broken(f"{path}: {getattr(error, 'strerror', None) or error}")
+        lines.broken(f"{place.shown}: {getattr(error, 'strerror', None) or error}")
     else:
         lines.added(added.kills, added.written_bytes)
         return added.days

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from support.storing.object_store import object_store
 
 import tracer.fleet
 from tracer.cli.verbs import export
@@ -64,6 +65,20 @@ def test_broken_traces_are_reported_and_the_others_added(
     assert result.stderr.count("warning: ") == 2 and "\x1b" not in result.stderr
     assert kills(tmp_path / "fleet") == 1
     assert not (tmp_path / "fleet/raw").exists()
+
+
+def test_traces_behind_a_url_are_added(exported: Exported, write_trace: WriteTrace, tmp_path: Path) -> None:
+    trace = write_trace("deep")
+    with object_store() as store:
+        for file in trace.iterdir():
+            store().pipe_file(f"/spool/host/deep/{file.name}", file.read_bytes())
+        result = exported("memory://spool", "-o", "memory://fleet", "--no-raw")
+        assert (result.exit_code, result.stdout) == (0, "memory://fleet\n")
+        lazy: Any = tracer.fleet.open("memory://fleet").sources
+        (name,) = lazy.compute(scheduler="synchronous")["trace"]
+        assert name == "deep"
+        again = exported("memory://spool", trace, "-o", "memory://fleet", "--no-raw")
+        assert again.stderr == "memcg-tracer: 2 traces there already\n"
 
 
 def test_directory_without_traces_is_an_error(exported: Exported, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import tracer
 from tracer.cli import value_completion
 from tracer.cli.output_file import STDOUT, check_output, write_output
 from tracer.cli.output_folder import Write, check_folder, write_folder
+from tracer.cli.path_or_url import PathOrUrl
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ Examples:
   memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n
   memcg-tracer export /var/lib/memcg-tracer --to dataset -o s3://oom/dataset"""
 )
-@click.argument("paths", metavar="TRACE...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="TRACE...", nargs=-1, type=PathOrUrl())
 @click.option(
     "--to",
     "form",
@@ -185,7 +186,7 @@ Examples:
     help="With --to dataset: write all small files of a day together, even a few; TRACE may be left out.",
 )
 def command(
-    paths: tuple[Path, ...],
+    paths: tuple[Path | str, ...],
     *,
     form: str,
     output: str,
@@ -197,7 +198,7 @@ def command(
 ) -> None:
     """Write a trace in a format that other tools read.
 
-    A dataset takes any number of traces, or directories of traces, and those that it does not have are added.
+    A dataset takes any number of traces, directories and URLs of traces; it is given those that it lacks.
     Only you can read the output, because it contains names of processes, cgroups and functions.
     """
     chosen = FORMATS[form]
@@ -220,7 +221,7 @@ def command(
         raise UsageError(
             f"--to {form} takes one TRACE, and {len(paths)} are named: only a dataset takes more"
         )
-    _export(paths[0], form, Path(output), cgroup=cgroup, kill_id=kill_id, force=force)
+    _export(Path(paths[0]), form, Path(output), cgroup=cgroup, kill_id=kill_id, force=force)
 
 
 def _export(
