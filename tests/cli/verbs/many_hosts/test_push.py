@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -139,3 +140,21 @@ def test_every_goes_on_after_a_failure_and_reports_it_once(spool: Path, tmp_path
     _, error = pushing.communicate(timeout=60)
     assert pushing.returncode == 0
     assert "warning" not in error
+
+
+def test_progress_on_a_terminal_is_removed_before_each_line(spool: Path, tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    argv = [sys.executable, "-m", "tracer", "push", str(spool), f"{tmp_path}/at"]
+    ended = subprocess.run(argv, stdout=slave, stderr=slave, check=False)
+    os.close(slave)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert ended.returncode == 0
+    assert " sent" in shown
+    last_of_each = [line.rpartition("\r\x1b[K")[2] for line in shown.split("\r\n")]
+    assert last_of_each == [
+        f"{tmp_path}/at/a",
+        f"{tmp_path}/at/b",
+        "memcg-tracer: copied 2 traces (15.8 KiB)",
+        "",
+    ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tracer.fleet.pushing.passing import Outcome
 
 _LEAST_EVERY_S: Final = 1.0
+_REDRAWN_S: Final = 0.2
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -67,7 +68,7 @@ def command(
     lines = _Lines(as_json=as_json)
     passes = Passes(
         directory,
-        Target(url),
+        Target(url, wait=lines.wait),
         report=lines.report,
         warn=lines.warn,
         sent=lines.sent,
@@ -75,7 +76,10 @@ def command(
         is_dry=is_dry,
     )
     if every_s is None:
-        passes.run()
+        try:
+            passes.run()
+        finally:
+            lines.clear()
         lines.summary()
         if failed := lines.states["failed"]:
             raise TracerError(f"{failed} trace{'s' * (failed != 1)} could not be copied: see the lines above")
@@ -125,19 +129,33 @@ class _Lines:
         self._as_json = as_json
         self._terminal = sys.stderr.isatty()
         self._sent_bytes = 0
+        self._drawn_s = 0.0
 
     def sent(self, size_bytes: int) -> None:
         from tracer.units import size
 
         self._sent_bytes += size_bytes
-        if self._terminal:
+        if self._terminal and time.monotonic() - self._drawn_s > _REDRAWN_S:
+            self._drawn_s = time.monotonic()
             self._write(f"\r\x1b[Kmemcg-tracer: {size(self._sent_bytes)} sent")
+
+    def wait(self, wait_s: float) -> None:
+        """Wait until the next attempt of an operation that failed."""
+        if self._terminal:
+            self._write(f"\r\x1b[Kmemcg-tracer: no answer; it is tried again in {wait_s:g} s")
+        time.sleep(wait_s)
+
+    def clear(self) -> None:
+        """Remove the progress from the terminal."""
+        if self._terminal:
+            self._write("\r\x1b[K")
 
     def report(self, outcome: Outcome) -> None:
         with _undisturbed():
             self._report(outcome)
 
     def _report(self, outcome: Outcome) -> None:
+        self.clear()
         self.states[outcome.state] += 1
         self.states["removed"] += outcome.is_removed
         if self._as_json:
