@@ -89,7 +89,7 @@ def test_full_socket_does_not_stop_the_loop(tmp_path: Path) -> None:
     ("usec", "pid", "interval_s"),
     [
         ("20000000", "", 10.0),
-        ("20000000", str(os.getpid()), 10.0),
+        pytest.param("20000000", str(os.getpid()), 10.0, id="own"),
         ("500000", "", 0.25),
         ("20000000", "1", None),
         ("20000000", "x", None),

@@ -39,9 +39,12 @@ def _input_of(config: pytest.Config) -> dict[str, Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the workers beside the kernel tests yield to these."""
-    if _input_of(config).get("workerid", FIRST) != FIRST and os.geteuid() == 0:
-        os.nice(19)
+    """Give workers the environment of other runs; let those beside the kernel tests yield to these."""
+    if worker := _input_of(config).get("workerid"):
+        for size in ("COLUMNS", "LINES"):  # readline sets them for the children of the first process
+            os.environ.pop(size, None)
+        if worker != FIRST and os.geteuid() == 0:
+            os.nice(19)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -25,7 +25,8 @@ def noted(request):
     end_ns = time.monotonic_ns()
     nice = os.getpriority(os.PRIO_PROCESS, 0)
     with open({notes!r}, "a") as file:
-        file.write(json.dumps([request.node.originalname, os.getpid(), begin_ns, end_ns, nice]) + "\\n")
+        ran = [request.node.originalname, os.getpid(), begin_ns, end_ns, nice, "COLUMNS" in os.environ]
+        file.write(json.dumps(ran) + "\\n")
 """
 TESTS = """
 import time
@@ -50,13 +51,14 @@ def test_kernel_alone(): time.sleep(0.02)
 
 @dataclass(frozen=True)
 class Ran:
-    """A test that was run: its process, its time, and the nice value that it ran with."""
+    """A test that was run: its process, its time, its nice value, and whether COLUMNS was set."""
 
     name: str
     process: int
     begin_ns: int
     end_ns: int
     nice: int
+    has_columns: bool
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def run(folder: Path, *options: str, **files: str) -> Outcome:
     (folder / "pytest.ini").write_text(f"[pytest]\n{markers}pythonpath = {PROJECT / 'tests'}\ntimeout = 60\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", *options, str(folder)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    environment["MEMCG_TRACER_KERNEL_TESTS"] = ""
+    environment |= {"MEMCG_TRACER_KERNEL_TESTS": "", "COLUMNS": "80"}
     result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     ran = [Ran(*json.loads(line)) for line in notes.read_text().splitlines()]
     ran.sort(key=lambda one: one.begin_ns)
@@ -103,6 +105,7 @@ def test_parallel_run_keeps_to_the_lanes(tmp_path: Path, workers: int) -> None:
     assert len({one.process for one in (*kernel, *alone)}) == 1
     assert {one.nice for one in (*kernel, *alone)} == {os.getpriority(os.PRIO_PROCESS, 0)}
     assert all(before.end_ns <= after.begin_ns for before, after in pairwise(alone))
+    assert not any(one.has_columns for one in outcome.ran)
     others = [one for one in outcome.ran if one not in alone]
     assert max(one.end_ns for one in others) <= min(one.begin_ns for one in alone)
 
