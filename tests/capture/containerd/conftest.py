@@ -106,6 +106,27 @@ class Runtime:
         self.call("StartContainer", field(1, identity))
         return identity
 
+    @contextlib.contextmanager
+    def without_kubernetes(self, identity: str, name: str) -> Iterator[str]:
+        """Run a container with the label and the annotation of nerdctl, and yield its cgroup; remove it at
+        the end."""
+        cgroup = f"{self.parent}/default/{identity}"
+        self.ctr("images", "import", "-", stdin=_archive())
+        named = f"nerdctl/name={name}"
+        options = ("--detach", "--null-io", "--cgroup", cgroup, "--label", named, "--annotation", named)
+        self.ctr("run", *options, IMAGE, identity, "/bin/sleep", "1000")
+        try:
+            yield cgroup
+        finally:
+            self.ctr("tasks", "rm", "--force", identity)
+            self.ctr("containers", "rm", identity)
+
+    def ctr(self, *arguments: str, stdin: bytes | None = None) -> None:
+        """Run `ctr` in the namespace `default`; it must succeed."""
+        command = ["ctr", "--address", str(self.socket), "--namespace", "default", *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=WITHIN_S)
+        assert done.returncode == 0, (arguments, done.stderr.decode())
+
     def bundle(self, identity: str) -> Path:
         """Return the folder of a container, which is removed when it has died."""
         return self.host / "run/containerd/io.containerd.runtime.v2.task/k8s.io" / identity

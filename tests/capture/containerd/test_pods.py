@@ -89,3 +89,16 @@ def test_container_without_files_has_the_names_of_the_cri_socket(
     assert names_at(trace, above) == [None, "db-0", "prod", None]
     assert names_at(trace, f"{above}/{pod.sandbox_id}") == [None, "db-0", "prod", None]
     assert names_at(trace, f"{above}/{identity}") == ["postgres", "db-0", "prod", IMAGE]
+
+
+def test_container_of_nerdctl_has_the_image_of_containerds_own_service(
+    runtime: Any, start_recorder: Callable[..., Any]
+) -> None:
+    """Its name is in a file, and its image in containerd's database alone."""
+    with runtime.without_kubernetes("5d" * 32, "plain") as cgroup:
+        path = start_recorder(
+            "-c",
+            runtime.parent,
+            env=environment(runtime.host, CONTAINER_RUNTIME_ENDPOINT=f"unix://{runtime.socket}"),
+        ).stop()
+    assert names_at(tracer.open(path), cgroup) == ["plain", None, "default", IMAGE]

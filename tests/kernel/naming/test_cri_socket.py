@@ -53,6 +53,41 @@ ANSWERS = {
 }
 
 
+BY_NERDCTL, OF_DOCKER = "c0" * 32, "d0" * 32
+OF_CONTAINERD = {
+    "Namespaces/List": field(1, field(1, "default") + field(2, entry("a", "b")))
+    + field(1, field(1, "k8s.io")),
+    f"Containers/Get default {BY_NERDCTL}": field(
+        1,
+        field(1, BY_NERDCTL)
+        + field(2, entry("nerdctl/namespace", "default"))
+        + field(2, entry("nerdctl/name", "web"))
+        + field(3, "docker.io/library/nginx:1")
+        + field(6, "overlayfs"),
+    ),
+    f"Containers/Get k8s.io {OF_DOCKER}": field(1, field(1, OF_DOCKER)),
+}
+"""Answers of containerd's own services, by what was asked."""
+
+
+class Containerd(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """The services of containerd itself; what is not there is not found."""
+
+    def service(self, details: Any) -> Any:
+        service, method = details.method.strip("/").split("/")
+        if not service.startswith("containerd.services."):
+            return None
+        namespace = dict(details.invocation_metadata).get("containerd-namespace", "")
+
+        def answer(request: bytes, context: Any) -> bytes:
+            asked = f"{service.split('.')[-1]}/{method} {namespace} {request[2:].decode()}".strip()
+            if asked not in OF_CONTAINERD:
+                context.abort(grpc.StatusCode.NOT_FOUND, "no")
+            return OF_CONTAINERD[asked]
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
 class Runtime(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """A runtime that gives these bytes, or an error where there are none."""
 
@@ -62,7 +97,8 @@ class Runtime(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
 
     def service(self, details: Any) -> Any:
         service, method = details.method.strip("/").split("/")
-        assert service == "runtime.v1.RuntimeService"
+        if service != "runtime.v1.RuntimeService":
+            return None
 
         def answer(request: bytes, context: Any) -> bytes:
             self.requests.append((method, request))
@@ -77,10 +113,10 @@ Serve = Callable[[Path, dict[str, bytes]], Any]
 
 
 @contextmanager
-def served(place: Path, answers: dict[str, bytes]) -> Iterator[Runtime]:
+def served(place: Path, answers: dict[str, bytes], *more: Any) -> Iterator[Runtime]:
     place.parent.mkdir(parents=True, exist_ok=True)
     runtime = Runtime(answers)
-    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(runtime,))
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(runtime, *more))
     assert server.add_insecure_port(f"unix:{place}")
     server.start()
     try:
@@ -108,6 +144,33 @@ def test_containers_and_pods_have_the_names_that_the_runtime_lists(host: HostFil
     }
     assert pods == {UID: ContainerNames(None, "web-7d9f", "prod")}
     assert runtime.requests == [(call, b"") for call in CALLS]
+
+
+def test_containers_that_kubernetes_does_not_have_are_those_of_containerd(host: HostFiles) -> None:
+    wanted = {ID, BY_NERDCTL, OF_DOCKER, "a" * 64}
+    with served(host.place("/run/containerd/containerd.sock"), ANSWERS, Containerd()):
+        containers, _ = from_cri(host, wanted, ())
+    assert containers == {
+        ID: ContainerNames("app", "web-7d9f", "prod", "docker.io/library/redis:7"),
+        BY_NERDCTL: ContainerNames("web", image="docker.io/library/nginx:1"),
+        OF_DOCKER: ContainerNames(),
+    }
+
+
+def test_containerd_without_the_cri_is_asked(host: HostFiles) -> None:
+    """Docker's package of containerd has the CRI switched off."""
+    place = host.place("/run/containerd/containerd.sock")
+    place.parent.mkdir(parents=True)
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=(Containerd(),))
+    server.add_insecure_port(f"unix:{place}")
+    server.start()
+    try:
+        assert from_cri(host, {BY_NERDCTL}, {UID}) == (
+            {BY_NERDCTL: ContainerNames("web", image="docker.io/library/nginx:1")},
+            {},
+        )
+    finally:
+        server.stop(None).wait()
 
 
 def test_only_what_is_wanted_is_returned(host: HostFiles) -> None:

@@ -162,6 +162,7 @@ def test_cri_socket_is_asked_now_and_then(
         (ContainerRef("docker", ID), None, True),
         (ContainerRef("docker", ID), ContainerNames(), True),
         (ContainerRef("docker", ID), ContainerNames("web"), False),
+        (ContainerRef("containerd", ID), ContainerNames("web"), True),  # of nerdctl
         (ContainerRef("containerd", ID, UID), APP, False),
         (ContainerRef("containerd", ID, UID), ContainerNames("app", "web"), True),
         (ContainerRef("containerd", ID, UID), POD, False),  # a sandbox

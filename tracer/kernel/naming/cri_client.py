@@ -1,4 +1,4 @@
-"""The child that asks a runtime's CRI socket: `python -m tracer.kernel.naming.cri_client SOCKET`.
+"""The child that asks the socket of a runtime: `python -m tracer.kernel.naming.cri_client SOCKET`.
 
 It is a process of its own because gRPC takes 25 MiB, which the recorder has no room for. It reads a JSON
 object with the wanted ids, `containers`, and uids, `pods` (null: all), and writes one with what it found:
@@ -10,13 +10,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Final
 
+from tracer.kernel.naming.cri_messages import CONTAINERS, CRI, NAMESPACES, message_classes
 from tracer.kernel.process.forked_child import end_with_parent
 from tracer.kernel.process.module_children import stand_back
 
 _TIMEOUT_S: Final = 2.0
 _MOST_ANSWER_BYTES: Final = 16 << 20  # as the kubelet accepts (kubernetes, `cri-client/pkg`: maxMsgSize)
+
+_MOST_OTHERS: Final = 64
+_MOST_NAMESPACES: Final = 16
 
 _Found = dict[str, dict[str, list[str | None]]]
 
@@ -37,35 +42,60 @@ def main(arguments: list[str]) -> int:
 
 
 def ask(socket: str, containers: Collection[str] | None, pods: Collection[str] | None) -> _Found:
-    """Return the names of containers and pods, those that died included; None: of all. Raises
-    grpc.RpcError."""
+    """Return the names of containers and pods, those that died included; None: of all.
+
+    Containers that the CRI does not list are looked up in containerd itself, in all of its namespaces. Raises
+    grpc.RpcError if the socket does not answer.
+    """
     import grpc  # noqa: PLC0415
 
-    from tracer.kernel.naming.cri_messages import SERVICE, message_classes  # noqa: PLC0415
-
-    classes = message_classes()
     options = [
         ("grpc.max_receive_message_length", _MOST_ANSWER_BYTES),
         ("grpc.default_authority", "localhost"),  # a path is refused by servers in Go
     ]
     with grpc.insecure_channel(f"unix:{socket}", options) as channel:
+        runtime = _Runtime(channel)
+        found: _Found = {"containers": {}, "pods": {}}
+        try:
+            found = _of_kubernetes(runtime, containers, pods)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # a containerd without the CRI
+                raise
+        others = sorted(set(containers or ()) - set(found["containers"]))[:_MOST_OTHERS]
+        with suppress(grpc.RpcError):  # CRI-O
+            found["containers"] |= _of_containerd(runtime, others) if others else {}
+    return found
 
-        def call(method: str) -> Any:
-            request, response = classes[f"{method}Request"], classes[f"{method}Response"]
-            serve = channel.unary_unary(
-                f"/{SERVICE}/{method}", request.SerializeToString, response.FromString
-            )
-            return serve(request(), timeout=_TIMEOUT_S)
 
-        sandboxes = {box.id: box.metadata for box in call("ListPodSandbox").items}
-        listed = call("ListContainers").containers
+class _Runtime:
+    """The calls that a socket answers."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._classes = message_classes()
+
+    def call(self, service: str, method: str, message: str, namespace: str = "", **fields: str) -> Any:
+        """Call a method with the fields of `message`Request; raises grpc.RpcError."""
+        request, response = self._classes[f"{message}Request"], self._classes[f"{message}Response"]
+        serve = self._channel.unary_unary(
+            f"/{service}/{method}", request.SerializeToString, response.FromString
+        )
+        metadata = (("containerd-namespace", namespace),) if namespace else None
+        return serve(request(**fields), timeout=_TIMEOUT_S, metadata=metadata)
+
+
+def _of_kubernetes(
+    runtime: _Runtime, containers: Collection[str] | None, pods: Collection[str] | None
+) -> _Found:
+    items = runtime.call(CRI, "ListPodSandbox", "ListPodSandbox").items
+    sandboxes = {box.id: box.metadata for box in items}
     found: _Found = {"containers": {}, "pods": {}}
     for identity, pod in sandboxes.items():
         if containers is None or identity in containers:
             found["containers"][identity] = [None, pod.name or None, pod.namespace or None, None]
         if pods is None or pod.uid in pods:
             found["pods"][pod.uid] = [None, pod.name or None, pod.namespace or None, None]
-    for container in listed:
+    for container in runtime.call(CRI, "ListContainers", "ListContainers").containers:
         if containers is None or container.id in containers:
             pod = sandboxes.get(container.pod_sandbox_id)
             image = container.image.user_specified_image or container.image.image or container.image_ref
@@ -75,6 +105,26 @@ def ask(socket: str, containers: Collection[str] | None, pods: Collection[str] |
                 (pod.namespace or None) if pod is not None else None,
                 image or None,
             ]
+    return found
+
+
+def _of_containerd(runtime: _Runtime, containers: Collection[str]) -> dict[str, list[str | None]]:
+    """Return container id -> names, of those of nerdctl, which labels them (nerdctl, `pkg/labels`), and of
+    others that containerd has."""
+    import grpc  # noqa: PLC0415
+
+    found: dict[str, list[str | None]] = {}
+    listed = runtime.call(NAMESPACES, "List", "ListNamespaces").namespaces[:_MOST_NAMESPACES]
+    for namespace in (one.name for one in listed):
+        for identity in (one for one in containers if one not in found):
+            try:
+                answer = runtime.call(CONTAINERS, "Get", "GetContainer", namespace, id=identity)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                continue
+            labels = {label.key: label.value for label in answer.container.labels}
+            found[identity] = [labels.get("nerdctl/name"), None, None, answer.container.image or None]
     return found
 
 

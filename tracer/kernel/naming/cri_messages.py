@@ -1,7 +1,7 @@
-"""The messages of the CRI that the names need, with their fields that the names need.
+"""The messages of the CRI and of containerd that the names need, with their fields that the names need.
 
-The numbers are those of `runtime.v1` (kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`). Protobuf skips
-all other fields of an answer.
+The numbers are those of `runtime.v1` (kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`), and those of
+`containers.v1` and `namespaces.v1` (containerd, `api/services`). Protobuf skips all other fields.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-SERVICE: Final = "runtime.v1.RuntimeService"
+CRI: Final = "runtime.v1.RuntimeService"
+CONTAINERS: Final = "containerd.services.containers.v1.Containers"
+NAMESPACES: Final = "containerd.services.namespaces.v1.Namespaces"
 _PACKAGE: Final = "memcg_tracer.cri"  # on the wire, a message has no name
 
 _FIELDS: Final[dict[str, dict[str, tuple[int, str]]]] = {
@@ -29,8 +31,15 @@ _FIELDS: Final[dict[str, dict[str, tuple[int, str]]]] = {
     "ListPodSandboxResponse": {"items": (1, "*PodSandbox")},
     "PodSandbox": {"id": (1, "string"), "metadata": (2, "PodSandboxMetadata")},
     "PodSandboxMetadata": {"name": (1, "string"), "uid": (2, "string"), "namespace": (3, "string")},
+    "ListNamespacesRequest": {},
+    "ListNamespacesResponse": {"namespaces": (1, "*Namespace")},
+    "Namespace": {"name": (1, "string")},
+    "GetContainerRequest": {"id": (1, "string")},
+    "GetContainerResponse": {"container": (1, "OfContainerd")},
+    "OfContainerd": {"labels": (2, "*Label"), "image": (3, "string")},
+    "Label": {"key": (1, "string"), "value": (2, "string")},
 }
-"""Message -> field -> (number, type); `*`: repeated."""
+"""Message -> field -> (number, type); `*`: repeated. A map is a repeated message on the wire."""
 
 
 def message_classes() -> dict[str, Any]:

@@ -159,11 +159,12 @@ def filled(names: ContainerNames, more: ContainerNames) -> ContainerNames:
 
 
 def is_lacking(ref: ContainerRef, names: ContainerNames | None) -> bool:
-    """Return whether more names of a container or pod may be found: those of a pod's container have an
-    image, and the pod's sandbox has neither image nor name."""
+    """Return whether more names of a container or pod may be found: those of a pod's container, and of
+    containerd's, have an image, and the pod's sandbox has neither image nor name."""
     if names is None or names == ContainerNames():
         return bool(_identities([ref]) or _uids([ref]))
-    return names.pod is not None and names.container is not None and names.image is None
+    has_more = names.pod is not None or ref.runtime == "containerd"
+    return has_more and names.container is not None and names.image is None
 
 
 def _identities(refs: Iterable[ContainerRef]) -> set[str]:
