@@ -12,7 +12,7 @@ MINUTES ?= 30
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures demo test test-vm fuzz soak lint bench headers pictures frames clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures packages-deb packages-image demo test test-vm fuzz soak lint bench headers pictures frames deb deb-check image image-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -24,6 +24,8 @@ help:
 	echo 'make headers   write bpf/events.h and bpf/categories.h again, after a change in tracer/'
 	echo 'make pictures  draw the pictures of the documents again, from the recorded example and from the code'
 	echo 'make frames    draw the frames of docs/examples/top.md again, with root, from live kills in a terminal'
+	echo 'make image     build the container image (BASE=...: on another Debian); make image-check: here, and run it as a pod'
+	echo 'make deb       build the Debian package in build/deb; make deb-check: install and purge it in a clean root'
 	echo 'make clean     remove what make made, but no trace that you recorded'
 	echo
 	echo 'PYTHON=...     the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
@@ -106,6 +108,13 @@ packages-bench: packages
 packages-pictures: packages
 	@$(call install_missing,chromium fonts-noto-core tmux)
 
+# What builds a package and an image, and the Debian to try them in.
+packages-deb: packages
+	@$(call install_missing,dpkg-dev debhelper python3-venv debootstrap lintian)
+
+packages-image: packages-test
+	@$(call install_missing,buildah netavark debootstrap)
+
 # The venv. BCC comes from the distribution's folder by our own loader, whatever interpreter this is.
 
 $(VENV)/.installed: pyproject.toml | packages
@@ -183,6 +192,36 @@ pictures: packages-pictures setup
 
 frames: packages-pictures setup
 	$(VENV)/bin/python docs/frames.py
+
+# A tree below build/, since debian/ belongs to the distribution, and dpkg wants it at the top.
+deb: packages-deb
+	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
+	tree=build/deb/memcg-tracer-$$version
+	rm -rf build/deb/memcg-tracer-* build/deb/memcg-tracer_*
+	mkdir -p $$tree/docs
+	cp -r bpf tracer pyproject.toml README.md LICENSE $$tree
+	cp docs/memcg-tracer.1 $$tree/docs
+	cp -r docs/deploy/debian $$tree
+	(cd $$tree && dpkg-buildpackage -b -us -uc >../build.log 2>&1) || { tail -30 build/deb/build.log >&2; exit 1; }
+	ls -l build/deb/*.deb
+
+deb-check: deb setup
+	@PYTHONPATH=tests $(VENV)/bin/python -m package
+
+BASE ?= debian:trixie-slim
+
+image:
+	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
+	for builder in podman buildah docker; do
+		if command -v $$builder >/dev/null; then
+			exec $$builder build --build-arg BASE=$(BASE) -f docs/deploy/Containerfile -t memcg-tracer:$$version .
+		fi
+	done
+	echo 'make: an image is built by podman, buildah or docker: none of them is here' >&2
+	exit 1
+
+image-check: packages-image setup
+	@PYTHONPATH=tests $(VENV)/bin/python -m image
 
 clean:
 	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis traces/demo traces/demo.html

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -29,10 +30,13 @@ TOP = Path(__file__).parents[3]
 POD = yaml.safe_load((TOP / "docs/deploy/kubernetes/daemonset.yaml").read_text())["spec"]["template"]["spec"]
 RECORDER = POD["containers"][0]
 IMAGE = "memcg-tracer-mounted"
+ARCHIVE = os.environ.get("MEMCG_TRACER_IMAGE")
+"""Loading it takes a minute, so only `make image-check` sets the variable."""
+
 TRACES, CACHE = "/var/lib/memcg-tracer", "/var/cache/memcg-tracer"
 WITHIN_S = 60 * SLOWDOWN
 ASK = """
-import sys, urllib.request
+import urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:9755/metrics", timeout=20).read().decode())
 """
 
@@ -53,7 +57,7 @@ def image_without_files() -> bytes:
 
 
 def mounts(hostpaths: dict[str, Path]) -> Iterator[str]:
-    """Yield the options for the mounts of the pod, and for the programs that the image has elsewhere."""
+    """Yield the options for the mounts of the pod; `hostpaths` replaces directories of the host."""
     sources = {volume["name"]: volume.get("hostPath", {}).get("path") for volume in POD["volumes"]}
     for mount in RECORDER["volumeMounts"]:
         target, source = mount["mountPath"], sources[mount["name"]]
@@ -62,6 +66,10 @@ def mounts(hostpaths: dict[str, Path]) -> Iterator[str]:
             continue
         mode = "ro" if mount.get("readOnly") else "rw"
         yield from ("-v", f"{hostpaths.get(source, source)}:{target}:{mode}")
+
+
+def programs_mounted() -> Iterator[str]:
+    """Yield the options that mount the interpreter, BCC and this checkout."""
     for path in dict.fromkeys(("/usr", str(TOP), sys.prefix, sys.base_prefix)):
         if not Path(path).is_relative_to("/usr") or path == "/usr":
             yield from ("-v", f"{path}:{path}:ro")
@@ -96,25 +104,32 @@ def held_here() -> set[str]:
 HELD_HERE = held_here()
 
 
-@pytest.fixture
-def in_pod(engine: Any, disk_dir: Path) -> Any:
-    """Return `in_pod(*arguments)`, which gives the options of `docker run` for the recorder's container."""
-    engine.docker("import", "-", IMAGE, stdin=image_without_files())
+@pytest.fixture(params=["mounted", "built"])
+def in_pod(request: pytest.FixtureRequest, engine: Any, disk_dir: Path) -> Any:
+    """Return `in_pod(*arguments)`, which gives the options of `docker run` for the recorder's container.
+
+    It runs this checkout and the programs of this machine, `mounted` into an empty image, or the image
+    that `make image-check` has `built`.
+    """
     for name in ("traces", "cache"):
         (disk_dir / name).mkdir(mode=0o755)
-    options = [
-        *mounts({TRACES: disk_dir / "traces", CACHE: disk_dir / "cache"}),
-        *restrictions(),
-        *("-e", "MEMCG_TRACER_HOST=node-7", "-e", f"PYTHONPATH={TOP}", "-e", "PYTHONDONTWRITEBYTECODE=1"),
-        *("--entrypoint", sys.executable, IMAGE, "-m", "tracer"),
-    ]
-    return lambda *arguments: (*options, *arguments)
+    own = {TRACES: disk_dir / "traces", CACHE: disk_dir / "cache"}
+    options = [*mounts(own), *restrictions(), "-e", "MEMCG_TRACER_HOST=node-7"]
+    if request.param == "built":
+        if ARCHIVE is None:
+            pytest.skip("make image-check builds the image and runs this")
+        subprocess.run(["docker", "load", "-q", "-i", ARCHIVE], env=engine.env, check=True)
+        return lambda *arguments: (*options, "memcg-tracer:built", *arguments)
+    engine.docker("import", "-", IMAGE, stdin=image_without_files())
+    options += [*programs_mounted(), "-e", f"PYTHONPATH={TOP}", "-e", "PYTHONDONTWRITEBYTECODE=1"]
+    return lambda *words: (*options, "--entrypoint", sys.executable, IMAGE, "-m", "tracer", *words)
 
 
 def test_kill_of_a_container_is_recorded_by_the_pod(engine: Any, in_pod: Any, disk_dir: Path) -> None:
     with running(engine, in_pod(*RECORDER["args"])) as recorder:
         wait_for(lambda: "metrics at" in logs(engine, recorder), engine, recorder)
-        scraped = engine.docker("exec", recorder, sys.executable, "-c", ASK)
+        python = engine.inspect(recorder)["Path"].replace("/usr/local/bin/memcg-tracer", "python3")
+        scraped = engine.docker("exec", recorder, python, "-c", ASK)
         assert "memcg_tracer_usage_bytes{" in scraped
         script = "x=a; while :; do x=$x$x; done"
         engine.run("memcg-tracer-greedy", script, "--rm", ok=False)
