@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from support.golden import compare
@@ -90,6 +90,7 @@ NAMES = st.text(max_size=40) | st.just(HOSTILE)
 NUMBERS = st.none() | st.integers(0, 1 << 62) | st.just(0)
 
 
+@example([], "", 1, 8, "list")
 @given(
     st.lists(
         st.tuples(NAMES, NUMBERS, NUMBERS, st.none() | st.floats(0, 1e9), st.integers(0, 9)), max_size=6

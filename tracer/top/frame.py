@@ -146,7 +146,7 @@ def _feed(decisions: Sequence[Decision], lines: int, columns: int) -> list[Line]
             break
         begin = f" {decision.clock()} "
         cells = columns - len(begin) - 1
-        texts = wrap(decision.words(), cells, break_on_hyphens=False)
+        texts = wrap(decision.words(), cells, break_on_hyphens=False) or [""]
         if len(texts) > room:
             texts = [*texts[: room - 1], _cut(f"{texts[room - 1]} {texts[room]}", cells)]
         begins = [begin, *[" " * len(begin)] * (len(texts) - 1)]
