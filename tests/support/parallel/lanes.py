@@ -29,6 +29,8 @@ FIRST: Final = "gw0"
 
 _AHEAD: Final = 4
 """Tests that a worker is given ahead: it begins with a test once it has the next one, or is to end."""
+_NICE: Final = 10
+"""Of the workers beside the kernel tests: a tenth of the CPU, if both want it."""
 _FOLDER: Final = pytest.StashKey[Path]()
 
 
@@ -44,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for size in ("COLUMNS", "LINES"):  # readline sets them for the children of the first process
             os.environ.pop(size, None)
         if worker != FIRST and os.geteuid() == 0:
-            os.nice(19)
+            os.nice(max(0, _NICE - os.nice(0)))
 
 
 @pytest.hookimpl(optionalhook=True)
