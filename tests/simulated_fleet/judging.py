@@ -70,6 +70,10 @@ def _rows(seen: Days, *, is_exact: bool) -> tuple[pd.DataFrame, pd.DataFrame, pd
     return samples, kills, BEGIN + pd.Timedelta(days=TRAINING_DAYS)
 
 
+def _wider(limit_bytes: int | None, factor: float) -> float | None:
+    return None if limit_bytes is None else limit_bytes * factor
+
+
 RULES: Final[Mapping[str, Rule]] = {
     OURS: ours,
     "VPA": lambda _, seen: vpa_limit_bytes(*_rows(seen, is_exact=False)),
@@ -77,6 +81,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "KRR with kills": lambda _, seen: krr_limit_bytes(*_rows(seen, is_exact=False), with_kills=True),
     "memcg-tracer's rule on samples": ours_on_samples,
     "VPA on exact peaks": lambda _, seen: vpa_limit_bytes(*_rows(seen, is_exact=True)),
+    "VPA on exact peaks, 10 % more": lambda _, seen: _wider(
+        vpa_limit_bytes(*_rows(seen, is_exact=True)), 1.1
+    ),
     "KRR on exact peaks": lambda _, seen: krr_limit_bytes(*_rows(seen, is_exact=True)),
     "KRR with kills on exact peaks": lambda _, seen: krr_limit_bytes(
         *_rows(seen, is_exact=True), with_kills=True

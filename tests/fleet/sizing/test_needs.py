@@ -95,3 +95,19 @@ def test_killed_life_that_has_no_end_takes_later_kills() -> None:
 def test_comfort_is_what_was_read_again_up_to_the_cache_there_was(refaulted: Any, expected: int) -> None:
     needs = needs_of(pd.DataFrame([life(refaulted_bytes=refaulted)]), pd.DataFrame([]))
     assert (needs.comfort_bytes / MIB).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("causes", "expected"),
+    [
+        (["dirty_writeback"], 1),
+        (["dirty_writeback", "anon_growth"], 0),
+        (["anon_growth"], 0),
+        ([], 0),
+    ],
+)
+def test_run_is_killed_otherwise_if_no_kill_was_for_the_size_of_the_limit(
+    causes: list[str], expected: int
+) -> None:
+    kills = pd.DataFrame([kill(cause=cause) for cause in causes])
+    assert needs_of(pd.DataFrame([life(kills=1)]), kills).runs_killed_otherwise == expected

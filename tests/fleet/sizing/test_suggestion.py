@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -166,3 +167,13 @@ def test_limit_has_room_for_page_cache_that_was_read_again() -> None:
     assert suggest(lives, pd.DataFrame([])).suggested_limit_bytes == 160 * MIB
     unused = lives.assign(refaulted_bytes=0)
     assert suggest(unused, pd.DataFrame([])).suggested_limit_bytes == 103 * MIB
+
+
+@pytest.mark.parametrize(("cause", "is_tried"), [("dirty_writeback", False), ("anon_growth", True)])
+def test_higher_limit_is_tried_only_if_the_limit_was_too_small(cause: str, is_tried: bool) -> None:
+    begin = pd.Timestamp("2026-03-01T10:00Z")
+    names: dict[str, Any] = {"boot_id": "b", "cgroup": ["/a", "/b", "/c"], "time": begin}
+    kills = pd.DataFrame({**names, "cause": cause, "limit_bytes": 100 * MIB, "unreclaimable_bytes": 61 * MIB})
+    found = suggest(rows([(60, 1)] * 3).assign(**names), kills)
+    assert (found.trial_limit_bytes is not None) == is_tried
+    assert ("not since the limit was too small" in (found.reason or "")) != is_tried

@@ -38,6 +38,8 @@ class Needs:
     """Page cache that the life read again after it was evicted, at most the cache that it had room for."""
     unknown_runs: int
     """Lives without any known peak."""
+    runs_killed_otherwise: int = 0
+    """Killed lives, for none of whose kills the size of the limit was the cause."""
 
     @property
     def runs(self) -> int:
@@ -59,12 +61,17 @@ def needs_of(lives: pd.DataFrame, kills: pd.DataFrame) -> Needs:
     peak = _first_known(lives)
     is_known = np.isfinite(peak) & (peak > 0)
     killed = np.nan_to_num(column(lives, "kills")) > 0
-    bound = np.fmax(peak, _bounds_of_kills(lives, kills))
+    bounds, of_size = _of_kills(lives, kills)
+    bound = np.fmax(peak, bounds)
     usage, refaulted = column(lives, "peak_usage_bytes"), column(lives, "refaulted_bytes")
     cache = np.clip(usage - peak, 0, None)
     comfort = np.nan_to_num(np.minimum(refaulted, cache))
     return Needs(
-        bound[is_known], killed[is_known], comfort[is_known], unknown_runs=int(len(peak) - is_known.sum())
+        bound[is_known],
+        killed[is_known],
+        comfort[is_known],
+        unknown_runs=int(len(peak) - is_known.sum()),
+        runs_killed_otherwise=int((is_known & killed & (of_size == 0)).sum()),
     )
 
 
@@ -82,22 +89,24 @@ def _first_known(lives: pd.DataFrame) -> Floats:
     return found
 
 
-def _bounds_of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> Floats:
-    """Return for each life the largest bound that its kills give, in bytes; NaN without one."""
-    found = np.full(len(lives), np.nan)
+def _of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Return for each life the largest bound that its kills give, in bytes, and the number of those kills
+    for which the limit was too small; both NaN without a kill."""
+    found, of_size = (np.full(len(lives), np.nan) for _ in range(2))
     keys = ["boot_id", "cgroup"]
     if not len(kills) or not {*keys, "time"} <= {*lives.columns} & {*kills.columns}:
-        return found
-    of_kills = kills[[*keys, "time"]].assign(bound_bytes=_bound_of_each(kills))
+        return found, of_size
+    of_kills = kills[[*keys, "time"]].assign(bound_bytes=_bound_of_each(kills), is_of_size=_is_of_size(kills))
     end = lives["end"] if "end" in lives.columns else pd.Series(pd.NaT, lives.index)
     of_lives = lives[[*keys, "time"]].assign(end=pd.to_datetime(end, utc=True), life=np.arange(len(lives)))
     pairs = of_lives.merge(of_kills, on=keys, suffixes=("", "_of_kill"))
     is_during = (pairs["time_of_kill"] >= pairs["time"]) & (
         pairs["end"].isna() | (pairs["time_of_kill"] <= pairs["end"])
     )
-    largest = pairs[is_during].groupby("life")["bound_bytes"].max()
-    found[largest.index.to_numpy()] = largest.to_numpy()
-    return found
+    of_life = pairs[is_during].groupby("life").agg({"bound_bytes": "max", "is_of_size": "sum"})
+    found[of_life.index.to_numpy()] = of_life["bound_bytes"].to_numpy()
+    of_size[of_life.index.to_numpy()] = of_life["is_of_size"].to_numpy()
+    return found, of_size
 
 
 def _bound_of_each(kills: pd.DataFrame) -> Floats:
@@ -105,11 +114,13 @@ def _bound_of_each(kills: pd.DataFrame) -> Floats:
 
     A kill for which the size of the limit was not the cause proves only what could not be reclaimed then.
     """
-    cause = kills["cause"].astype(object) if "cause" in kills.columns else pd.Series("unknown", kills.index)
-    limit = np.where(
-        cause.isin(_SIZE_IS_NOT_THE_CAUSE).to_numpy(),
-        column(kills, "unreclaimable_bytes"),
-        column(kills, "limit_bytes"),
-    )
+    limit = np.where(_is_of_size(kills), column(kills, "limit_bytes"), column(kills, "unreclaimable_bytes"))
     low = column(kills, "min_limit_low_bytes")
     return np.where(np.isnan(low), limit, low)
+
+
+def _is_of_size(kills: pd.DataFrame) -> Bools:
+    """Return for each kill whether the limit was too small, as far as is known."""
+    if "cause" not in kills.columns:
+        return np.ones(len(kills), dtype=np.bool_)
+    return ~kills["cause"].astype(object).isin(_SIZE_IS_NOT_THE_CAUSE).to_numpy(dtype=np.bool_)

@@ -39,7 +39,7 @@ class Suggestion:
     reason: str | None
     """Why nothing is suggested; None if something is."""
     trial_limit_bytes: int | None
-    """If nothing is suggested because runs were killed: a higher limit, which would show more of the need."""
+    """If nothing is suggested and limits were too small: a higher one, which would show more of the need."""
     expected_kills_per_run: float | None
     """The share of runs expected to need more than the suggestion."""
     highest_kills_per_run: float | None
@@ -115,6 +115,8 @@ def _reason_for_none(needs: Needs) -> str | None:
         return None
     if not needs.runs:
         return "no run has a known peak"
+    if needs.runs_killed_otherwise and needs.runs_killed_otherwise == needs.killed_runs:
+        return f"{needs.killed_runs} of {needs.runs} runs were killed, but not since the limit was too small"
     if needs.killed_runs >= LEAST_RUNS:
         return f"{needs.killed_runs} of {needs.runs} runs were killed: their need is beyond the limits tried"
     return f"{ended} runs without a kill are too few (at least {LEAST_RUNS})"
@@ -122,13 +124,12 @@ def _reason_for_none(needs: Needs) -> str | None:
 
 def _nothing(needs: Needs, survival: Survival, reason: str) -> Suggestion:
     largest = float(needs.bound_bytes.max()) if needs.runs else 0.0
+    is_too_small = needs.killed_runs > needs.runs_killed_otherwise
     median = survival.need_at(0.5)
     return Suggestion(
         suggested_limit_bytes=None,
         reason=reason,
-        trial_limit_bytes=ceil(max(TRIAL * largest, largest + LEAST_TRIAL_BYTES))
-        if needs.killed_runs
-        else None,
+        trial_limit_bytes=ceil(max(TRIAL * largest, largest + LEAST_TRIAL_BYTES)) if is_too_small else None,
         expected_kills_per_run=None,
         highest_kills_per_run=None,
         slack_bytes=None,
