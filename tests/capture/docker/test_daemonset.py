@@ -111,9 +111,11 @@ def in_pod(request: pytest.FixtureRequest, engine: Any, disk_dir: Path) -> Any:
     It runs this checkout and the programs of this machine, `mounted` into an empty image, or the image
     that `make image-check` has `built`.
     """
-    for name in ("traces", "cache"):
-        (disk_dir / name).mkdir(mode=0o755)
+    # Docker makes directories that are missing on the host, so only that of the cgroups is the host's own.
     own = {TRACES: disk_dir / "traces", CACHE: disk_dir / "cache"}
+    own |= {log: disk_dir / Path(log).name for log in ("/var/log/containers", "/var/log/pods")}
+    for folder in own.values():
+        folder.mkdir(mode=0o755)
     options = [*mounts(own), *restrictions(), "-e", "MEMCG_TRACER_HOST=node-7"]
     if request.param == "built":
         if ARCHIVE is None:
