@@ -209,12 +209,13 @@ deb-check: deb setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m package
 
 BASE ?= debian:trixie-slim
+PACKAGES ?=
 
 image:
 	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
 	for builder in podman buildah docker; do
 		if command -v $$builder >/dev/null; then
-			exec $$builder build --build-arg BASE=$(BASE) -f docs/deploy/Containerfile -t memcg-tracer:$$version .
+			exec $$builder build --build-arg BASE=$(BASE) --build-arg PACKAGES="$(PACKAGES)" -f docs/deploy/Containerfile -t memcg-tracer:$$version .
 		fi
 	done
 	echo 'make: an image is built by podman, buildah or docker: none of them is here' >&2
