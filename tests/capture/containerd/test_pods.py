@@ -81,9 +81,11 @@ def test_container_without_files_has_the_names_of_the_cri_socket(
     endpoint = f"unix://{runtime.socket}"
     with runtime.pod("db-0", "prod", uid) as pod:
         identity = runtime.run(pod, "postgres", 0, "exec sleep 1000", LIMIT_BYTES)
-        path = start_recorder(
+        recorder = start_recorder(
             "-c", runtime.parent, env=environment(tmp_path, CONTAINER_RUNTIME_ENDPOINT=endpoint)
-        ).stop()
+        )
+        recorder.wait_for(lambda: IMAGE in set(tracer.open(recorder.path).cgroups["image"]))
+        path = recorder.stop()
     trace = tracer.open(path)
     above = f"{runtime.parent}/pod{uid}"
     assert names_at(trace, above) == [None, "db-0", "prod", None]
@@ -96,9 +98,11 @@ def test_container_of_nerdctl_has_the_image_of_containerds_own_service(
 ) -> None:
     """Its name is in a file, and its image in containerd's database alone."""
     with runtime.without_kubernetes("5d" * 32, "plain") as cgroup:
-        path = start_recorder(
+        recorder = start_recorder(
             "-c",
             runtime.parent,
             env=environment(runtime.host, CONTAINER_RUNTIME_ENDPOINT=f"unix://{runtime.socket}"),
-        ).stop()
+        )
+        recorder.wait_for(lambda: IMAGE in set(tracer.open(recorder.path).cgroups["image"]))
+        path = recorder.stop()
     assert names_at(tracer.open(path), cgroup) == ["plain", None, "default", IMAGE]
