@@ -23,6 +23,7 @@ def test_path_is_none(text: str) -> None:
         ("sftp://me:secret@host/x", "sftp://me:***@host/x"),
         ("ftp://:secret@host:21/x", "ftp://:***@host:21/x"),
         ("simplecache::sftp://me:se:cr@host/x", "simplecache::sftp://me:***@host/x"),
+        ("sftp://me:se@cr:et@host/x", "sftp://me:***@host/x"),
         ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
         ("sftp://me@host/x", "sftp://me@host/x"),
     ],

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:://|::)")
-_PASSWORD: Final = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
+_PASSWORD: Final = re.compile(r"(://[^/@:\s]*):[^/\s]*@")
 
 
 def is_url(text: str) -> bool:
