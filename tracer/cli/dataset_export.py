@@ -30,33 +30,44 @@ _LEAST_S: Final = 0.1  # between two lines of progress on a terminal
 def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, compacts: bool) -> None:
     """Add the traces at or below the paths and URLs to a dataset, and print its address.
 
-    A trace that cannot be read is reported and left out. Raises TracerError in the end if there was one, and
-    at once if the dataset cannot be used.
+    A trace that cannot be read is reported and left out. Without any trace, no dataset is made. Raises
+    TracerError in the end if there was a trace that cannot be read, and at once if the dataset cannot be
+    used.
     """
     from tracer.fleet.dataset.appending import Appender
     from tracer.fleet.dataset.compaction import FEW_FILES, compact
+    from tracer.fleet.dataset.listing import require_dataset
     from tracer.fleet.dataset.store import Store
 
     gc.set_threshold(*_COLLECTED_OFTEN)
     lines = _Lines()
     traces = list(_traces(paths, lines))
     store = Store(address)
-    appender = Appender(store, is_raw=is_raw)
-    days: set[tuple[str, str]] = set()
+    if traces:
+        days = _append_all(Appender(store, is_raw=is_raw), traces, lines)
+    elif compacts:
+        require_dataset(store)
+    if compacts:
+        removed = compact(store, progress=lines.compacting)
+    else:
+        removed = compact(store, days, fewest=FEW_FILES, progress=lines.compacting) if traces else 0
+    if removed:
+        lines.say(f"{removed} small files were written together with others")
+    if traces or compacts:
+        click.echo(visible(store.url))
+    if broken := lines.counts["broken"]:
+        which = "1 trace" if broken == 1 else f"{broken} traces"
+        raise TracerError(f"{which} could not be added: see the lines above")
+
+
+def _append_all(appender: Appender, traces: Sequence[Place], lines: _Lines) -> set[tuple[str, str]]:
+    """Add the traces, and return the tables and days that they were added to."""
+    days = set[tuple[str, str]]()
     for number, place in enumerate(traces, start=1):
         lines.progress(f"{number} of {len(traces)}: {place.shown}")
         days |= _append(appender, place, lines)
     lines.summary()
-    if compacts:
-        removed = compact(store, progress=lines.compacting)
-    else:
-        removed = compact(store, days, fewest=FEW_FILES, progress=lines.compacting)
-    if removed:
-        lines.say(f"{removed} small files were written together with others")
-    click.echo(visible(store.url))
-    if broken := lines.counts["broken"]:
-        which = "1 trace" if broken == 1 else f"{broken} traces"
-        raise TracerError(f"{which} could not be added: see the lines above")
+    return days
 
 
 def _traces(paths: Iterable[Path | str], lines: _Lines) -> Iterator[Place]:
@@ -65,7 +76,7 @@ def _traces(paths: Iterable[Path | str], lines: _Lines) -> Iterator[Place]:
     for path in paths:
         found = _traces_at(path, lines)
         if not found:
-            lines.broken(f"{shown_url(str(path))} has no traces")
+            lines.say(f"{shown_url(str(path))} has no traces")
         for place in found:
             where = os.path.realpath(place.path) if place.filesystem is None else place.shown
             if where not in seen:

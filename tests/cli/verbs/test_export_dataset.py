@@ -81,11 +81,13 @@ def test_traces_behind_a_url_are_added(exported: Exported, write_trace: WriteTra
         assert again.stderr == "memcg-tracer: 2 traces there already\n"
 
 
-def test_directory_without_traces_is_an_error(exported: Exported, tmp_path: Path) -> None:
+def test_directory_without_traces_makes_no_dataset(exported: Exported, tmp_path: Path) -> None:
+    """The spool of a host without a kill is exported each hour, as that of any other host."""
     (tmp_path / "empty").mkdir()
     result = exported(tmp_path / "empty", "-o", tmp_path / "fleet")
-    assert isinstance(result.exception, TracerError)
-    assert "has no traces" in result.stderr
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"memcg-tracer: {tmp_path / 'empty'} has no traces\n"
+    assert not (tmp_path / "fleet").exists()
     missing = exported(tmp_path / "nowhere", "-o", tmp_path / "fleet")
     assert "No such file" in str(missing.exception)
 
@@ -104,10 +106,18 @@ def test_compaction_takes_no_trace_and_writes_few_files_together(
     assert kills(fleet) == 1  # these traces are copies of one recording but for the time at which they began
 
 
+def test_compaction_of_a_place_without_a_dataset_is_an_error(exported: Exported, tmp_path: Path) -> None:
+    result = exported("-o", tmp_path / "fleet", "--compact")
+    assert isinstance(result.exception, TracerError)
+    assert "is no dataset" in str(result.exception)
+    assert not (tmp_path / "fleet").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["-o", "fleet"], "name a trace"),
+        (["traces/page-cache", "-o", "-"], "writes a folder"),
         (["traces/page-cache", "-o", "fleet", "-c", "web"], "leave out -c"),
         (["traces/page-cache", "-o", "fleet", "-f"], "leave out -f"),
         (["traces/page-cache", "-o", "fleet", "--kill", "1"], "--kill is for --to folded"),

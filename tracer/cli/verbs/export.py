@@ -210,6 +210,8 @@ def command(
             raise UsageError(f"--to dataset adds whole traces and replaces none: leave out {what}")
         if not (paths or compacts):
             raise UsageError("name a trace, or a directory of traces")
+        if output == "-":
+            raise UsageError("--to dataset writes a folder: name one, or a URL (./- for one with this name)")
         from tracer.cli.dataset_export import add_to_dataset
 
         add_to_dataset(paths, output, is_raw=is_raw is not False, compacts=compacts)
@@ -218,10 +220,11 @@ def command(
         what = "--compact" if compacts else "--raw" if is_raw else "--no-raw"
         raise UsageError(f"{what} is for --to dataset: leave it out")
     if len(paths) != 1:
-        raise UsageError(
-            f"--to {form} takes one TRACE, and {len(paths)} are named: only a dataset takes more"
-        )
-    _export(Path(paths[0]), form, Path(output), cgroup=cgroup, kill_id=kill_id, force=force)
+        named = f"{len(paths)} are named: only a dataset takes more" if paths else "none is named"
+        raise UsageError(f"--to {form} takes one TRACE, and {named}")
+    if isinstance(paths[0], str):
+        raise UsageError(f"--to {form} takes no URL, as only --to dataset does: copy the trace to a folder")
+    _export(paths[0], form, Path(output), cgroup=cgroup, kill_id=kill_id, force=force)
 
 
 def _export(
