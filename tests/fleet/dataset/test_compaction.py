@@ -171,7 +171,7 @@ def test_file_that_vanishes_after_opening_is_a_plain_error(memory: type[ObjectSt
     path = next(path for path in memory.store if "/many-" in path)
     memory.store[path].seek(0)
     memory.store[path].truncate(10)
-    with pytest.raises(TracerError, match="damaged"):
+    with pytest.raises(TracerError, match="restore it"):
         host_ranges(FLEET, ["kills"])
 
 

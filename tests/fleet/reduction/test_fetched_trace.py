@@ -48,3 +48,21 @@ def test_file_outside_of_the_directory_is_refused() -> None:
         local_trace(Place("a", "shown", Outside())),
     ):
         pass
+
+
+def test_error_of_the_client_of_a_store_is_a_trace_error() -> None:
+    class Refusing:
+        def find(self, _path: str) -> list[str]:
+            raise RuntimeError("the connection\n was lost")
+
+    with (
+        pytest.raises(TraceError, match=r"^cannot read shown: the connection was lost$"),
+        local_trace(Place("a", "shown", Refusing())),
+    ):
+        pass
+
+
+def test_error_of_the_reader_is_not_taken_for_one_of_the_store(tmp_path: Path) -> None:
+    place = zipped(tmp_path / "x.zip", "a/meta.json")
+    with pytest.raises(KeyError), local_trace(place):
+        raise KeyError("comm")

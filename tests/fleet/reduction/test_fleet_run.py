@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.storing.object_store import ObjectStore, object_store
 
@@ -156,3 +159,57 @@ def test_password_of_a_url_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(TraceError) as error:
         answer(f"nosuch://me:secret@{tmp_path}")
     assert "secret" not in str(error.value)
+
+
+def test_pipe_in_place_of_meta_json_does_not_hold_up_the_answer(copy_traces: CopyTraces) -> None:
+    folder = copy_traces("anon")
+    (folder / "pipe").mkdir()
+    os.mkfifo(folder / "pipe/meta.json")
+    found = fleet([str(folder)], workers=1)
+    assert found.traces == 1
+    (broken,) = found.broken
+    assert broken.path.endswith("/pipe") and "a pipe" in broken.why
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("kills", "time", pa.array(["x"])),
+        ("kills", "time", pa.nulls(1, pa.timestamp("ns", "UTC"))),
+        ("lives", "workload", pa.nulls(1, pa.string())),
+    ],
+)
+def test_file_with_rows_that_nobody_wrote_is_left_out(
+    traces: Path, tmp_path: Path, table: str, column: str, value: pa.Array
+) -> None:
+    dataset_of(tmp_path / "dataset", *(traces / name for name in NAMES[:2]))
+    whole = answer(tmp_path / "dataset")
+    file = min((tmp_path / "dataset" / table).glob("*/*/*.parquet"))
+    rows = pq.read_table(file)
+    place = rows.column_names.index(column)
+    cells = pa.chunked_array([value] * rows.num_rows)
+    pq.write_table(rows.set_column(place, column, cells), file)
+    found = answer(tmp_path / "dataset")
+    (broken,) = found["broken"]
+    assert f"cannot read {file}: " in broken["why"] and "bug" not in broken["why"]
+    assert [host["host"] for host in found["hosts"]] == [host["host"] for host in whole["hosts"]]
+
+
+def test_source_without_a_host_is_an_error_and_no_bug(traces: Path, tmp_path: Path) -> None:
+    dataset_of(tmp_path / "dataset", *(traces / name for name in NAMES))
+    file = min((tmp_path / "dataset/sources").glob("*/*/*.parquet"))
+    rows = pq.read_table(file)
+    pq.write_table(
+        rows.set_column(rows.column_names.index("host"), "host", pa.array([None], pa.string())), file
+    )
+    with pytest.raises(TraceError, match="host is null in it: restore it"):
+        answer(tmp_path / "dataset")
+
+
+def test_names_that_are_not_utf8_are_escaped(copy_traces: CopyTraces) -> None:
+    folder = copy_traces("anon")
+    trace = (folder / "anon").rename(folder / os.fsdecode(b"an\xffon"))
+    meta = json.loads((trace / "meta.json").read_text())
+    (trace / "meta.json").write_text(json.dumps(meta | {"host_name": "no\udcffde"}))
+    (host,) = answer(folder)["hosts"]
+    assert host["host"] == r"no\udcffde"

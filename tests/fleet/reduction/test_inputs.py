@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tracer.errors import TraceError
@@ -100,3 +101,30 @@ def test_url_that_cannot_be_read_is_an_error_of_one_line(url: str) -> None:
     with pytest.raises(TraceError, match=f"cannot read {url}: ") as error:
         find([url])
     assert "\n" not in str(error.value)
+
+
+class NoCredentialsError(Exception):
+    """An error as clients of object stores have it: of no class that others share."""
+
+
+class Refusing:
+    """A filesystem of such a client."""
+
+    def find(self, _root: str) -> list[str]:
+        raise NoCredentialsError("Unable to locate\n credentials for sftp://me:secret@host/")
+
+
+def test_error_of_the_client_of_a_store_is_one_line_without_the_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (Refusing(), url))
+    with pytest.raises(TraceError) as raised:
+        find(["refusing://bucket/traces"])
+    assert str(raised.value) == (
+        "cannot read refusing://bucket/traces: Unable to locate credentials for sftp://me:***@host/"
+    )
+
+
+def test_pipe_with_the_name_of_a_marker_is_no_dataset(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dataset.json")
+    assert find([str(tmp_path)]).datasets == []

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracer.errors import TracerError
 from tracer.fleet.dataset import partitions
 from tracer.fleet.dataset.listing import TRACE_IDS, HeldFile, committed_ids, files_of
 from tracer.fleet.dataset.spooled import SUMMARY_ROWS_TOGETHER, SpooledFile, spool
@@ -102,13 +101,9 @@ def _write_together(store: Store, table: str, schema: pa.Schema, files: Sequence
 
 def _rows(store: Store, files: Sequence[HeldFile]) -> Iterator[pa.Table]:
     for file in files:
-        try:
-            with store.open(file.path) as content:
-                for batch in pq.ParquetFile(content).iter_batches():
-                    rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-                    yield only(rows, file)
-        except (pa.ArrowException, OSError) as error:
-            raise TracerError(f"cannot read {store.url_of(file.path)}: {error}: restore it") from error
+        with store.open(file.path) as content:
+            for batch in pq.ParquetFile(content).iter_batches():
+                yield only(pa.Table.from_batches([batch]).replace_schema_metadata(None), file)
 
 
 def _sorted_runs(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:

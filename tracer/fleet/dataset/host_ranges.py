@@ -117,8 +117,7 @@ def _files_with(
 
 def _read_table(store: Store, table: str, files: Sequence[HeldFile], part: HostRange) -> pa.Table:
     empty = conform(SUMMARIES[table].empty_table(), table)
-    rows = [conform(rows, table) for rows in _read_all(store, files, None, part)]
-    return pa.concat_tables([empty, *rows]).combine_chunks()
+    return pa.concat_tables([empty, *_read_all(store, files, None, part)]).combine_chunks()
 
 
 def _read_all(
@@ -131,13 +130,13 @@ def _read_all(
 
 def _read_file(store: Store, file: HeldFile, columns: list[str] | None, part: HostRange | None) -> pa.Table:
     hosts = None if part is None else [("host", ">=", part.first), ("host", "<=", part.last)]
-    try:
-        with store.open(file.path) as content:
-            rows = pq.read_table(content, columns=columns, filters=hosts if file.is_many else None)
-    except FileNotFoundError as error:
-        raise TracerError(
-            f"{store.url_of(file.path)} was written together with others meanwhile: open the dataset again"
-        ) from error
-    except (pa.ArrowException, OSError) as error:
-        raise TracerError(f"cannot read {store.url_of(file.path)}: {error}: restore it") from error
+    table = file.path.partition("/")[0]
+    with store.open(file.path) as content:
+        found = pq.read_table(content, columns=columns, filters=hosts if file.is_many else None)
+        rows = conform(found, table)
+    for column in SUMMARIES[table]:
+        if not column.nullable and column.name in found.column_names and rows[column.name].null_count:
+            raise TracerError(
+                f"cannot read {store.url_of(file.path)}: {column.name} is null in it: restore it from a copy"
+            )
     return only(rows, file)

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracer.errors import TracerError
@@ -114,7 +113,8 @@ def committed_ids(store: Store) -> frozenset[str]:
 
 def _trace_ids(store: Store, path: str) -> frozenset[str]:
     """Return the traces that a file of many names in its metadata; raises TracerError for another file."""
-    with suppress(ValueError, KeyError, RecursionError, pa.ArrowException), store.open(path) as file:
-        schema = pq.read_schema(file)
-        return frozenset(map(str, json.loads((schema.metadata or {})[TRACE_IDS])))
-    raise TracerError(f"{store.url_of(path)} is damaged: restore it from a copy")
+    with store.open(path) as file:
+        metadata = pq.read_schema(file).metadata or {}
+        if TRACE_IDS not in metadata:
+            raise TracerError(f"{store.url_of(path)} does not name its traces: restore it from a copy")
+        return frozenset(map(str, json.loads(metadata[TRACE_IDS])))

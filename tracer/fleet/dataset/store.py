@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
+from tracer.errors import TracerError
 from tracer.fleet.pushing.target import Target
-from tracer.urls import is_url
+from tracer.urls import is_url, shown_url
 
 
 class Store(Target):
@@ -33,10 +34,26 @@ class Store(Target):
 
     @contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
-        """Give a file to read from any place in it; raises OSError."""
-        self._fs.invalidate_cache()
-        with self._fs.open(self._path(path), "rb") as file:
-            yield cast(IO[bytes], file)
+        """Give a Parquet file to read from any place in it.
+
+        Raises TracerError for what fails in the block: what reads a file, or the client of an object store,
+        may raise any error, and none of them must end more than what needs this file.
+        """
+        try:
+            self._fs.invalidate_cache()
+            with self._fs.open(self._path(path), "rb") as file:
+                yield cast(IO[bytes], file)
+        except (TracerError, MemoryError):
+            raise
+        except FileNotFoundError as error:
+            raise TracerError(
+                f"{self.url_of(path)} was written together with others meanwhile: open the dataset again"
+            ) from error
+        except Exception as error:
+            words = shown_url(" ".join(str(error).split())).rstrip(".")
+            raise TracerError(
+                f"cannot read {self.url_of(path)}: {words or type(error).__name__}: restore it from a copy"
+            ) from error
 
     def put_file(self, path: str, file: Path) -> None:
         """Write a file, whole, with the content of one of this machine."""

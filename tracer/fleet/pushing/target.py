@@ -249,7 +249,7 @@ def _kinds_of(url: str) -> list[Any]:
     try:
         import fsspec  # noqa: PLC0415  the extra `fleet` has it
     except ImportError:
-        raise TargetError("a URL needs fsspec: pip install 'memcg-tracer[fleet]'") from None
+        raise TargetError("collecting traces needs fsspec: pip install 'memcg-tracer[fleet]'") from None
     try:
         links = [link.partition("://") for link in url.split("::")]
         return [

@@ -28,7 +28,9 @@ def compute(work: WorkTree, address: str, progress: Progress) -> Partial:
     try:
         client: Any = _untyped(Client)(address, timeout=_PATIENCE_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        raise TracerError(f"no scheduler of Dask answers at {address}") from error
+        raise TracerError(
+            f"no scheduler of Dask answers at {address}: start one (dask scheduler), or give its address"
+        ) from error
     with closing(client):
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)

@@ -219,7 +219,8 @@ def _newest_limit(lives: pd.DataFrame) -> tuple[int | None, bool | None]:
     if not len(known):
         return None, None
     newest = known.iloc[-1]
-    return (int(newest["limit_bytes"]), True) if newest["is_limited"] else (None, False)
+    limit_bytes = newest["limit_bytes"] if newest["is_limited"] else None
+    return None if pd.isna(limit_bytes) else int(limit_bytes), bool(newest["is_limited"])
 
 
 def _peaks(values: pd.Series[Any]) -> Peaks:

@@ -21,6 +21,7 @@ from tracer.fleet.reduction.inputs import Inputs, Place
 from tracer.fleet.reduction.partial_state import Broken
 from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, TracePiece
 from tracer.fleet.reduction.work_tree import together, tree
+from tracer.trace import untrusted_files
 from tracer.trace.layout import META
 from tracer.trace.meta_check import MOST_BYTES
 
@@ -97,10 +98,10 @@ def _pieces(found: Inputs) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
 
 def _boot_and_host(place: Place) -> tuple[str | None, str | None]:
     """Return what meta.json says; None if it is damaged, which reading the trace will report."""
-    with suppress(OSError, ValueError, AttributeError, RecursionError):
+    with suppress(Exception):  # those of a client of an object store may be of any class
         path = f"{place.path}/{META}"
         if place.filesystem is None:
-            with Path(path).open("rb") as file:
+            with untrusted_files.open_file(Path(place.path), Path(path)) as file:
                 meta: Any = json.loads(file.read(MOST_BYTES))
         else:
             meta = json.loads(place.filesystem.cat_file(path, end=MOST_BYTES))

@@ -88,7 +88,7 @@ def _below(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]
         files = filesystem.find(root)
     except ImportError as error:  # fsspec names the package
         raise TraceError(f"cannot read {shown_url(path)}: {error}") from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # those of clients of object stores have no common class
         raise TraceError(f"cannot read {shown_url(path)}: {_reason(error)}") from error
     for marker, folder in _marked(files):
         within = posixpath.relpath(folder, root or ".")
@@ -111,7 +111,8 @@ def _marked(files: Iterable[str]) -> Iterator[tuple[str, str]]:
 def _on_this_machine(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]:
     root = Path(path)
     if not root.is_dir():
-        raise TraceError(f"{path} is not a directory" if root.exists() else f"{path} does not exist")
+        what = "is not a directory" if root.exists() else "does not exist"
+        raise TraceError(f"{path} {what}: name a trace, a dataset, a folder with such, or a URL")
 
     def refuse(error: OSError) -> None:
         if error.filename == str(root):
@@ -121,11 +122,12 @@ def _on_this_machine(path: str, unreadable: dict[str, str]) -> Iterator[tuple[st
     for folder, folders, files in os.walk(root, onerror=refuse):
         folders.sort()
         for marker in (DATASET, META):
-            if marker in files:
+            if marker in files and (marker == META or os.path.isfile(f"{folder}/{marker}")):  # noqa: PTH113
                 yield marker, Place(os.path.abspath(folder), folder)  # noqa: PTH100  links stay as they are
                 folders.clear()
                 break
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    words = getattr(error, "strerror", None) or shown_url(" ".join(str(error).split()))
+    return words or type(error).__name__

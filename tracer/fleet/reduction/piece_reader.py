@@ -61,7 +61,7 @@ def read(piece: Piece) -> Partial:
     Raises TracerError only if a dataset was compacted meanwhile.
     """
     with _ONE_AT_A_TIME:
-        return _hosts(piece.part) if isinstance(piece, DatasetPiece) else _trace(piece)
+        return _dataset(piece) if isinstance(piece, DatasetPiece) else _trace(piece)
 
 
 def _trace(piece: TracePiece) -> Partial:
@@ -76,8 +76,21 @@ def _trace(piece: TracePiece) -> Partial:
     except (OSError, pa.ArrowException) as error:
         why = getattr(error, "strerror", None) or str(error)
     except Exception as error:  # one damaged trace of thousands must not cost the answer
-        why = f"a bug in memcg-tracer ({type(error).__name__}: {error})"
+        why = _bug(error)
     return partial_state.nothing(Broken(piece.shown, " ".join(why.split())))
+
+
+def _bug(error: Exception) -> str:
+    return f"a bug in memcg-tracer ({type(error).__name__}: {error})"
+
+
+def _dataset(piece: DatasetPiece) -> Partial:
+    try:
+        return _hosts(piece.part)
+    except (TracerError, MemoryError):
+        raise
+    except Exception as error:  # rows that no memcg-tracer wrote, such as lives without an end
+        return partial_state.nothing(Broken(piece.shown, " ".join(_bug(error).split())))
 
 
 def _hosts(part: HostRange) -> Partial:

@@ -29,9 +29,9 @@ class Origin:
     def from_trace(cls, trace: AnalysedTrace) -> Self:
         meta = trace.meta
         return cls(
-            host=meta["host_name"],
-            boot_id=meta.get("boot_id"),
-            trace=trace.path.resolve().name,
+            host=_storable(meta["host_name"]),
+            boot_id=_storable(boot_id) if (boot_id := meta.get("boot_id")) is not None else None,
+            trace=_storable(trace.path.resolve().name),
             trace_id=trace_id(meta),
             clock_offset_ns=meta["clock"]["realtime_ns"] - meta["clock"]["monotonic_ns"],
         )
@@ -71,3 +71,8 @@ class Origin:
             "first_ktime_ns": self.ktime_ns(first_ns),
             "last_ktime_ns": self.ktime_ns(last_ns),
         }
+
+
+def _storable(name: str) -> str:
+    """Return a name with `\\` escapes for bytes that are not UTF-8, which Parquet cannot hold."""
+    return name.encode(errors="backslashreplace").decode()
