@@ -73,3 +73,13 @@ def test_trace_that_cannot_be_copied_stays(tmp_path: Path, store: type[ObjectSto
     young = write_spooled(tmp_path / "young", ended=None, age_s=0)
     with pytest.raises(TracerError, match="not complete yet"):
         move(young, "memory://oom/young", force=False, warn=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("url", "such_as"),
+    [("s3://", "s3://bucket/web"), ("s3://bucket/", "s3://bucket/web"), ("file:///x/..", "file:///x/../web")],
+)
+def test_url_without_a_name_gets_one_that_is_a_url(url: str, such_as: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        split_url(url)
+    assert str(raised.value).endswith(f"such as {such_as}")

@@ -17,9 +17,9 @@ def split_url(url: str) -> tuple[str, str]:
     """Return the URL of the place and the name of the trace there; raises UsageError if there is no name."""
     place, _, name = url.rstrip("/").rpartition("/")
     if "://" not in place or name in ("", ".", ".."):
-        raise UsageError(
-            f"{shown_url(url)} names no trace: add a name, such as {shown_url(url).rstrip('/')}/web"
-        )
+        shown = shown_url(url)
+        such_as = f"{shown}bucket/web" if shown.endswith("://") else f"{shown.rstrip('/')}/web"
+        raise UsageError(f"{shown} names no trace: add a name, such as {such_as}")
     return (f"{place}/" if place.endswith("://") else place), name
 
 
