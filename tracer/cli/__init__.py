@@ -31,6 +31,8 @@ from tracer.errors import TracerError
 if TYPE_CHECKING:
     from tracer.kernel.process.priority import HeadStart
 
+GARBAGE_OF_MANY_TRACES: Final = (700, 10, 10)
+"""A verb that reads many traces has cycles looked for as often as Python does: each trace leaves 0.4 MiB."""
 _GARBAGE: Final = 300_000
 """The number of new objects after which Python looks for cycles: more than the imports of a verb leave."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tracer.cli import GARBAGE_OF_MANY_TRACES
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 from tracer.urls import shown_url
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from tracer.fleet.dataset.appending import Appender
     from tracer.fleet.reduction.inputs import Place
 
-_COLLECTED_OFTEN: Final = (700, 10, 10)
-"""Python's own setting: `main` has cycles looked for less often, and each trace leaves 0.4 MiB of them."""
 _LEAST_S: Final = 0.1  # between two lines of progress on a terminal
 
 
@@ -39,7 +38,7 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
     from tracer.fleet.dataset.listing import require_dataset
     from tracer.fleet.dataset.store import Store
 
-    gc.set_threshold(*_COLLECTED_OFTEN)
+    gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
     lines = _Lines()
     traces = list(_traces(paths, lines))
     store = Store(address)

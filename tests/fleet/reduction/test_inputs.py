@@ -55,6 +55,18 @@ def test_links_are_followed_only_if_they_are_named(tmp_path: Path) -> None:
     assert shown(find([str(tmp_path)]).traces) == [str(tmp_path / "real/a")]
 
 
+def test_folder_with_a_dot_is_looked_at_only_if_it_is_named(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    begun = make(tmp_path / ".begun")
+    make(tmp_path / ".removed/b")
+    assert shown(find([str(tmp_path)]).traces) == [str(tmp_path / "a")]
+    assert shown(find([str(begun)]).traces) == [str(begun)]
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name in ("a", ".begun", ".removed/b"):
+            archive.writestr(f"{name}/meta.json", "{}")
+    assert [place.path for place in find([f"zip://::{tmp_path}/all.zip"]).traces] == ["a"]
+
+
 def test_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="nowhere does not exist"):
         find([str(tmp_path / "nowhere")])

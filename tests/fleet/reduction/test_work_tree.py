@@ -52,13 +52,13 @@ kills = st.builds(
     minutes, st.integers(1, 3), st.sampled_from(WORKLOADS), st.sampled_from(["shmem", "anon_growth", None]),
 )  # fmt: skip
 lives = st.builds(
-    lambda minute, number, name, peak, limit: {
+    lambda minute, number, peak, limit: {
         "time": at(minute), "end": at(minute + 9), "made_ktime_ns": minute, "cgroup_id": number,
-        "workload": name, "cgroup": f"/{name}", "peak_unreclaimable_bytes": peak,
-        "limit_bytes": limit, "is_limited": limit is not None,
+        "workload": WORKLOADS[number % 3], "cgroup": f"/{WORKLOADS[number % 3]}",
+        "peak_unreclaimable_bytes": peak, "limit_bytes": limit, "is_limited": limit is not None,
         "first_ktime_ns": minute * 60 * 10**9, "last_ktime_ns": (minute + 9) * 60 * 10**9,
     },
-    minutes, st.integers(1, 9), st.sampled_from(WORKLOADS), amounts, amounts,
+    minutes, st.integers(1, 9), amounts, amounts,
 )  # fmt: skip
 evictors = st.builds(
     lambda minute, name, evicted, refaulted: {

@@ -21,7 +21,7 @@ def suggestion(limit_bytes: int | None, trial_bytes: int | None, runs: int, risk
         trial_limit_bytes=trial_bytes,
         expected_kills_per_run=None if limit_bytes is None else 0.001,
         highest_kills_per_run=risk,
-        slack_bytes=None,
+        slack_bytes=None if limit_bytes is None else limit_bytes // 3,
         median_need_bytes=None,
         largest_need_bytes=None,
         from_runs=runs,
@@ -51,22 +51,27 @@ def fleet() -> Fleet:
             Workload(
                 "shop/web/app", 2, 1500, 20, 256 * MIB, True,
                 Peaks(190 * MIB, 231 * MIB, 256 * MIB), suggestion(310 * MIB, None, 1500, 0.00321),
+                402 * MIB, 212 * MIB,
             ),
             Workload(
                 "postgres", 1, 3, 3, 1024 * MIB, True,
                 Peaks(1000 * MIB, 1020 * MIB, 1024 * MIB), suggestion(None, 1536 * MIB, 3, None),
+                1413 * MIB, 1178 * MIB,
             ),
             Workload(
                 "batch", 2, 40, 0, 2048 * MIB, True,
                 Peaks(97 * MIB, 97 * MIB, 97 * MIB), suggestion(120 * MIB, None, 40, 0.072),
+                161 * MIB, 141 * MIB,
             ),
             Workload(
                 "cron.service", 2, 9, 0, None, False,
                 Peaks(MIB, MIB, MIB), suggestion(None, None, 9, None),
+                None, None,
             ),
             Workload(
                 "new", 1, 1, 0, 64 * MIB, True,
                 Peaks(None, None, None), suggestion(None, None, 0, None),
+                None, None,
             ),
         ],
         evictors=[

@@ -25,6 +25,7 @@ from tracer.fleet.summary.summaries import SUMMARIES
 PART_BYTES: Final = 16 << 20
 """The length of the files of a part. In memory, their rows take about ten times as much."""
 _PART_FILES: Final = 2000
+_ALL: Final[Mapping[str, list[str]]] = {}
 _THREADS: Final = 8  # most of the time goes into waiting where the dataset is far away
 
 
@@ -59,14 +60,16 @@ def host_ranges(address: str, tables: Iterable[str], part_bytes: int = PART_BYTE
     ]
 
 
-def read(part: HostRange) -> dict[str, pa.Table]:
+def read(part: HostRange, columns: Mapping[str, list[str]] = _ALL) -> dict[str, pa.Table]:
     """Return the rows of a part, each kill, life and minute once. A column of a later version is left out,
     and one that an older version did not have is null.
 
-    Raises TracerError if a file is damaged, or was written together with others meanwhile.
+    Of a table in `columns`, only these are read, `trace_id` among them, and what several traces have is there
+    several times. Raises TracerError if a file is damaged, or was written together with others meanwhile.
     """
     store = Store(part.address)
-    return merged({table: _read_table(store, table, files, part) for table, files in part.files.items()})
+    found = {table: _read_table(store, table, part, columns.get(table)) for table in part.files}
+    return found | merged({table: rows for table, rows in found.items() if table not in columns})
 
 
 def _hosts(store: Store, files: Sequence[HeldFile]) -> dict[str, str]:
@@ -115,9 +118,9 @@ def _files_with(
     }
 
 
-def _read_table(store: Store, table: str, files: Sequence[HeldFile], part: HostRange) -> pa.Table:
-    empty = conform(SUMMARIES[table].empty_table(), table)
-    return pa.concat_tables([empty, *_read_all(store, files, None, part)]).combine_chunks()
+def _read_table(store: Store, table: str, part: HostRange, columns: list[str] | None) -> pa.Table:
+    empty = conform(SUMMARIES[table].empty_table(), table, columns)
+    return pa.concat_tables([empty, *_read_all(store, part.files[table], columns, part)]).combine_chunks()
 
 
 def _read_all(
@@ -133,7 +136,7 @@ def _read_file(store: Store, file: HeldFile, columns: list[str] | None, part: Ho
     table = file.path.partition("/")[0]
     with store.open(file.path) as content:
         found = pq.read_table(content, columns=columns, filters=hosts if file.is_many else None)
-        rows = conform(found, table)
+        rows = conform(found, table, columns)
     for column in SUMMARIES[table]:
         if not column.nullable and column.name in found.column_names and rows[column.name].null_count:
             raise TracerError(

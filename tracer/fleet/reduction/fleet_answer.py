@@ -16,10 +16,14 @@ import pyarrow as pa
 
 from tracer.analysis.results.json_values import as_json
 from tracer.fleet.reduction.partial_state import Broken, Partial
+from tracer.fleet.sizing.resource_recommender import krr_limit_bytes
 from tracer.fleet.sizing.suggestion import Suggestion, suggest
+from tracer.fleet.sizing.vertical_pod_autoscaler import vpa_target_bytes
 
 _NULLABLE: Final = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
 _EVICTED: Final = ["evicted_bytes", "refaulted_bytes"]
+_NO_KILLS: Final = pd.DataFrame({"time": pd.Series(dtype="datetime64[ns, UTC]"), "limit_bytes": []})
+"""KRR's rule does not use kills by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,11 @@ class Peaks:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """All runs of a workload. `limit_bytes` is that of the newest run of which it is known; `is_limited` is
-    False if that run had none, and None if it is not known of any. `suggestion` is for all runs."""
+    False if that run had none, and None if it is not known of any. `suggestion` is for all runs.
+
+    `vpa_limit_bytes` and `krr_limit_bytes` are what the rules of the Kubernetes VPA and of KRR give for the
+    working sets by the minute, at the end of the latest trace of the fleet; None if no recent one is known.
+    """
 
     workload: str
     hosts: int
@@ -71,6 +79,8 @@ class Workload:
     is_limited: bool | None
     peak_unreclaimable_bytes: Peaks
     suggestion: Suggestion
+    vpa_limit_bytes: int | None
+    krr_limit_bytes: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -81,7 +91,7 @@ class Workload:
         found["peak_unreclaimable_bytes"] = as_json(self.peak_unreclaimable_bytes)
         found |= as_json(self.suggestion)
         found["no_suggestion_because"] = found.pop("reason")
-        return found
+        return found | {"vpa_limit_bytes": self.vpa_limit_bytes, "krr_limit_bytes": self.krr_limit_bytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +141,14 @@ def answer(state: Partial) -> Fleet:
     sources, kills, lives, evictors = (
         frame(getattr(state, name)) for name in ("sources", "kills", "lives", "evictors")
     )
-    ends = sources["end"].fillna(sources["time"])
     return Fleet(
         traces=len(sources),
         begin=sources["time"].min() if len(sources) else None,
-        end=ends.max() if len(sources) else None,
+        end=state.end,
         broken=sorted(set(state.broken), key=lambda one: (one.path, one.why)),
         hosts=sorted(_hosts(sources, kills), key=lambda one: (-one.kills, -one.traces, one.host)),
         kills=sorted(_kill_counts(kills), key=lambda one: (-one.count, one.cause, one.workload, one.host)),
-        workloads=sorted(_workloads(lives, kills), key=_weight),
+        workloads=sorted(_workloads(lives, kills, _Rules.of_state(state)), key=_weight),
         evictors=sorted(
             _evictors(evictors),
             key=lambda one: (-(one.evicted_bytes or 0), one.owner_workload, one.evictor_workload, one.cause),
@@ -189,7 +198,26 @@ def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
         yield KillCount(str(cause), str(workload), str(host), len(times), times.min(), times.max())
 
 
-def _workloads(lives: pd.DataFrame, kills: pd.DataFrame) -> Iterator[Workload]:
+@dataclass(frozen=True)
+class _Rules:
+    """What the rules of others say of each workload, in bytes."""
+
+    vpa: Mapping[str, int | None]
+    krr: Mapping[str, int | None]
+
+    @classmethod
+    def of_state(cls, state: Partial) -> _Rules:
+        now = state.end
+        if now is None:
+            return cls({}, {})
+        intervals, peaks = frame(state.intervals), frame(state.last_peaks)
+        return cls(
+            {str(name): vpa_target_bytes(rows, now) for name, rows in intervals.groupby("workload")},
+            {str(name): krr_limit_bytes(rows, _NO_KILLS, now) for name, rows in peaks.groupby("workload")},
+        )
+
+
+def _workloads(lives: pd.DataFrame, kills: pd.DataFrame, rules: _Rules) -> Iterator[Workload]:
     lives, kills = (rows.sort_values("time", kind="stable") for rows in (lives, kills))
     rows_of_lives, rows_of_kills = (_positions(rows["workload"]) for rows in (lives, kills))
     none = np.array([], dtype=np.intp)
@@ -206,6 +234,8 @@ def _workloads(lives: pd.DataFrame, kills: pd.DataFrame) -> Iterator[Workload]:
             is_limited=is_limited,
             peak_unreclaimable_bytes=_peaks(its_lives["peak_unreclaimable_bytes"]),
             suggestion=suggest(its_lives, its_kills),
+            vpa_limit_bytes=rules.vpa.get(name),
+            krr_limit_bytes=rules.krr.get(name),
         )
 
 

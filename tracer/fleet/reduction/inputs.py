@@ -1,7 +1,8 @@
 """The traces and datasets below paths and URLs.
 
 A folder with `meta.json` is a trace, and one with `dataset.json` a dataset; nothing is looked for inside
-them. A symbolic link is followed only if it is named itself, so that a circle of links cannot be walked.
+them. A symbolic link is followed only if it is named itself, so that a circle of links cannot be walked. So
+is a folder whose name begins with a dot: in a spool of `watch`, it is a trace that is begun or being removed.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def _below(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]
         raise TraceError(f"cannot read {shown_url(path)}: {_reason(error)}") from error
     for marker, folder in _marked(files):
         within = posixpath.relpath(folder, root or ".")
+        if within != "." and any(part.startswith(".") for part in within.split("/")):
+            continue
         url = path if within == "." else f"{path.rstrip('/')}/{within}"
         yield marker, Place(folder, shown_url(url), filesystem, url)
 
@@ -120,7 +123,7 @@ def _on_this_machine(path: str, unreadable: dict[str, str]) -> Iterator[tuple[st
         unreadable[str(error.filename)] = _reason(error)
 
     for folder, folders, files in os.walk(root, onerror=refuse):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for marker in (DATASET, META):
             if marker in files and (marker == META or os.path.isfile(f"{folder}/{marker}")):  # noqa: PTH113
                 yield marker, Place(os.path.abspath(folder), folder)  # noqa: PTH100  links stay as they are

@@ -2,27 +2,31 @@
 
 The columns are those that the answer needs. Rows of one boot may be of several traces that tell of the same
 kill or life. `once` leaves one of them, which takes all rows of a boot. `closed` then adds up what evictors
-did. After that, states of different boots are united by putting their rows together, so neither split nor
-order changes the answer.
+did, and takes from `timeline` what rules for limits need (`working_sets`). After that, states of different
+boots are united by putting their rows together, so neither split nor order changes the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from tracer.fleet.reduction import working_sets
 from tracer.fleet.summary.overlaps import conform, merged
 from tracer.fleet.summary.summaries import SUMMARIES
 
-READ: Final = ("sources", "kills", "lives", "evictors")
+READ: Final = ("sources", "kills", "lives", "evictors", "timeline")
 """The summary tables that the answer needs."""
 
 _LEFT_OUT: Final[Mapping[str, frozenset[str]]] = {
     "lives": frozenset({"date", "namespace", "pod", "container", "container_id", "image"}),
-    "kills": frozenset({"date", "pod", "container_id", "image", "kmsg", "trigger_comm"}),
+    "kills": frozenset({"date", "container_id", "image", "kmsg", "trigger_comm"}),
+    "timeline": frozenset(SUMMARIES["timeline"].names) - set(working_sets.COLUMNS),
 }
 _OF_A_PAIR: Final = ("host", "owner_workload", "evictor_workload", "cause")
 _EVICTED: Final = ("evicted_bytes", "refaulted_bytes")
@@ -30,11 +34,18 @@ _EVICTED: Final = ("evicted_bytes", "refaulted_bytes")
 
 def _schema(name: str) -> pa.Schema:
     left_out = _LEFT_OUT.get(name, frozenset())
-    return pa.schema([field.with_nullable(True) for field in SUMMARIES[name] if field.name not in left_out])
+    return pa.schema(
+        [column.with_nullable(True) for column in SUMMARIES[name] if column.name not in left_out]
+    )
 
 
 SCHEMAS: Final = {name: _schema(name) for name in READ}
 """Table -> its columns in a state whose boots are not closed."""
+
+UNMERGED: Final[Mapping[str, list[str]]] = {"timeline": working_sets.COLUMNS}
+"""Tables of which rows of several traces stay apart, since only maxima of them are taken -> columns."""
+
+_TABLES: Final = (*READ, "intervals", "last_peaks")
 
 _PAIRS: Final = pa.schema([SCHEMAS["evictors"].field(name) for name in (*_OF_A_PAIR, *_EVICTED)])
 
@@ -49,23 +60,31 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Rows of the tables of `READ`. After `closed`, `evictors` has a row for each host, pair and cause."""
+    """Rows of the tables of `READ`.
+
+    After `closed`, `evictors` has a row for each host, pair and cause, and `timeline` has none, but
+    `intervals` and `last_peaks` have (`working_sets`).
+    """
 
     sources: pa.Table
     kills: pa.Table
     lives: pa.Table
     evictors: pa.Table
+    timeline: pa.Table
+    intervals: pa.Table = field(default_factory=working_sets.INTERVALS.empty_table)
+    last_peaks: pa.Table = field(default_factory=working_sets.LAST_PEAKS.empty_table)
     broken: tuple[Broken, ...] = ()
 
     @property
-    def size_bytes(self) -> int:
-        """Return the memory of the rows."""
-        return sum(int(getattr(self, name).nbytes) for name in READ)
+    def end(self) -> pd.Timestamp | None:
+        """Return the end of the latest trace, None without a trace."""
+        latest = pc.max(pc.coalesce(self.sources["end"], self.sources["time"])).cast(pa.int64()).as_py()
+        return None if latest is None else pd.Timestamp(latest, tz="UTC")
 
 
 def of_tables(tables: Mapping[str, pa.Table]) -> Partial:
     """Return the state of summary tables; the boots in it are not closed."""
-    return Partial(**{name: conform(tables[name], name).select(SCHEMAS[name].names) for name in READ})
+    return Partial(**{name: conform(tables[name], name, SCHEMAS[name].names) for name in READ})
 
 
 def nothing(*broken: Broken) -> Partial:
@@ -75,25 +94,47 @@ def nothing(*broken: Broken) -> Partial:
 
 def union(states: Iterable[Partial]) -> Partial:
     """Return the rows of all states, which must be all closed or none of them."""
-    given = list(states)
-    tables = {name: [table for state in given if (table := getattr(state, name)).num_rows] for name in READ}
-    return Partial(
-        **{
-            name: pa.concat_tables(found).combine_chunks() if found else SCHEMAS[name].empty_table()
-            for name, found in tables.items()
-        },
+    given = list(states) or [nothing()]
+    found = Partial(
+        **{name: _together(getattr(state, name) for state in given) for name in _TABLES},
         broken=tuple(one for state in given for one in state.broken),
     )
+    return _recent(found)
 
 
 def once(state: Partial) -> Partial:
     """Return the state with each kill, life and eviction once; it must have all rows of its boots."""
-    found = merged({name: getattr(state, name) for name in READ})
-    return replace(of_tables(found), broken=state.broken)
+    found = merged({name: getattr(state, name) for name in READ if name not in UNMERGED})
+    return replace(of_tables({**found, "timeline": state.timeline}), broken=state.broken)
 
 
 def closed(state: Partial) -> Partial:
-    """Return a state that has each row once with the sums of its evictors."""
+    """Return a state that has each row once with the sums of its evictors, and what rules for limits need."""
     pairs = state.evictors.group_by(list(_OF_A_PAIR)).aggregate([(name, "sum") for name in _EVICTED])
     pairs = pairs.rename_columns([name.removesuffix("_sum") for name in pairs.column_names])
-    return replace(state, evictors=pairs.select(_PAIRS.names).cast(_PAIRS))
+    return _recent(
+        replace(
+            state,
+            evictors=pairs.select(_PAIRS.names).cast(_PAIRS),
+            timeline=SCHEMAS["timeline"].empty_table(),
+            intervals=working_sets.intervals(state.timeline, state.kills),
+            last_peaks=working_sets.last_peaks(state.timeline),
+        )
+    )
+
+
+def _together(tables: Iterable[pa.Table]) -> pa.Table:
+    given = list(tables)
+    some = [table for table in given if table.num_rows]
+    return pa.concat_tables(some).combine_chunks() if some else given[0]
+
+
+def _recent(state: Partial) -> Partial:
+    """Return the state without intervals and peaks that no later moment needs."""
+    if state.end is None:
+        return state
+    return replace(
+        state,
+        intervals=working_sets.recent_intervals(state.intervals, state.end),
+        last_peaks=working_sets.recent_last_peaks(state.last_peaks, state.end),
+    )

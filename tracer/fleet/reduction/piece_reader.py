@@ -20,7 +20,6 @@ from tracer.fleet.reduction import partial_state
 from tracer.fleet.reduction.fetched_trace import local_trace
 from tracer.fleet.reduction.inputs import Place
 from tracer.fleet.reduction.partial_state import Broken, Partial
-from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.fleet.summary.summarize import summarize
 from tracer.urls import shown_url
 
@@ -96,15 +95,15 @@ def _dataset(piece: DatasetPiece) -> Partial:
 def _hosts(part: HostRange) -> Partial:
     """Return the rows of a part of a dataset, each kill and life once, without files that are damaged."""
     try:
-        return partial_state.of_tables(host_ranges.read(part))
+        return partial_state.of_tables(host_ranges.read(part, partial_state.UNMERGED))
     except TracerError as error:
         _require_all_files(error)
-    tables, broken = {name: [SUMMARIES[name].empty_table()] for name in part.files}, []
+    tables, broken = {name: [schema.empty_table()] for name, schema in partial_state.SCHEMAS.items()}, []
     for name, files in part.files.items():
         for file in files:
             alone = HostRange(part.address, part.first, part.last, {name: (file,)})
             try:
-                tables[name].append(host_ranges.read(alone)[name])
+                tables[name].append(host_ranges.read(alone, partial_state.UNMERGED)[name])
             except TracerError as error:
                 _require_all_files(error)
                 broken.append(Broken(f"{shown_url(part.address)}/{file.path}", " ".join(str(error).split())))

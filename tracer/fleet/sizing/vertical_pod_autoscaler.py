@@ -18,8 +18,8 @@ from tracer.fleet.sizing.needs import Floats, column
 
 INTERVAL: Final = pd.Timedelta(hours=24)
 HALF_LIFE: Final = pd.Timedelta(hours=24)
-INTERVALS: Final = 8
-"""Peaks of older intervals are not used."""
+KEPT: Final = 8 * INTERVAL
+"""Peaks of intervals that ended earlier are not used."""
 PERCENTILE: Final = 0.9
 MARGIN: Final = 0.15
 BUMP_RATIO: Final = 1.2
@@ -37,6 +37,12 @@ def vpa_limit_bytes(samples: pd.DataFrame, kills: pd.DataFrame, now: pd.Timestam
     """
     if not len(samples) and not len(kills):
         return None
+    return vpa_target_bytes(vpa_intervals(samples, kills), now)
+
+
+def vpa_intervals(samples: pd.DataFrame, kills: pd.DataFrame) -> pd.DataFrame:
+    """Return `pod`, `end` and `peak_bytes` of each interval of which a peak is known: all that the target
+    depends on. There must be a row, and all rows of its pod; the pods may be of several workloads."""
     seen = samples[["pod", "time"]].assign(bytes=column(samples, "bytes"), is_kill=False)
     of_kills = kills[["pod", "time"]].assign(bytes=column(kills, "limit_bytes"), is_kill=True)
     events = pd.concat([part for part in (seen, of_kills) if len(part)], ignore_index=True)
@@ -48,13 +54,18 @@ def vpa_limit_bytes(samples: pd.DataFrame, kills: pd.DataFrame, now: pd.Timestam
     killed = events[events["is_kill"]].merge(peaks, on=keys, how="left")
     used = np.fmax(column(killed, "bytes"), column(killed, "peak"))
     events.loc[events["is_kill"], "bytes"] = np.maximum(used * BUMP_RATIO, used + BUMP_BYTES)
-    intervals = events.groupby(keys).agg(end=("end", "max"), peak=("bytes", "max"))
-    recent = intervals[intervals["end"] > now - INTERVALS * INTERVAL]
-    recent = recent[recent["peak"].notna()]
+    intervals = events.groupby(keys).agg(end=("end", "max"), peak_bytes=("bytes", "max"))
+    return intervals[intervals["peak_bytes"].notna()].reset_index()[["pod", "end", "peak_bytes"]]
+
+
+def vpa_target_bytes(intervals: pd.DataFrame, now: pd.Timestamp) -> int | None:
+    """Return the target in bytes from the intervals of one workload, in any order; None without a recent
+    one."""
+    recent = intervals[intervals["end"] > now - KEPT].sort_values(["end", "peak_bytes"])
     if not len(recent):
         return None
     weights = np.exp2(((recent["end"] - now) / HALF_LIFE).to_numpy(dtype=np.float64))
-    return ceil(_percentile(column(recent, "peak"), weights) * (1 + MARGIN))
+    return ceil(_percentile(column(recent, "peak_bytes"), weights) * (1 + MARGIN))
 
 
 def _percentile(peaks: Floats, weights: Floats) -> float:

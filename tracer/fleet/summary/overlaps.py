@@ -47,17 +47,17 @@ _SIZES: Final = ("usage_bytes", "unreclaimable_bytes", "working_set_bytes")
 _SUMS: Final = ("evicted_bytes", "refaulted_bytes")
 
 
-def conform(table: pa.Table, name: str) -> pa.Table:
-    """Return a table with the columns of `SUMMARIES[name]`. A column that an older version did not have is
-    null, and one that a newer version has is left out."""
-    schema = SUMMARIES[name]
+def conform(table: pa.Table, name: str, only: Sequence[str] | None = None) -> pa.Table:
+    """Return a table with the columns of `SUMMARIES[name]`, or only some of these. A column that an older
+    version did not have is null, and one that a newer version has is left out."""
+    fields = [field for field in SUMMARIES[name] if only is None or field.name in only]
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.column_names
         else pa.nulls(table.num_rows, field.type)
-        for field in schema
+        for field in fields
     ]
-    loose = pa.schema([field.with_nullable(True) for field in schema])
+    loose = pa.schema([field.with_nullable(True) for field in fields])
     return pa.Table.from_arrays(columns, schema=loose)
 
 

@@ -22,7 +22,12 @@ _LIMITS_NOTE: Final = (
     '"try": too many runs were killed to know their need, so try this limit; blank: too few runs, or kills '
     "that more memory would not have prevented."
 )
-_RISK_NOTE: Final = " at risk: runs that may exceed the suggestion all the same, at a confidence of 95 %."
+_RULES_NOTE: Final = (
+    "slack: the suggestion less the median need. at risk: runs that may exceed the suggestion all the same, "
+    "at a confidence of 95 %. VPA, KRR: the limits that the rules of the Kubernetes Vertical Pod Autoscaler "
+    "and of KRR give, from the working set of each minute."
+)
+_EXPECTED_NOTE: Final = " expected: runs that are expected to exceed the suggestion."
 _ENOUGH_DIGITS: Final = 8
 
 
@@ -89,7 +94,14 @@ def facts(fleet: Fleet) -> Iterator[Fact]:
 
 def sections(fleet: Fleet, most_rows: int) -> Iterator[Section]:
     """Yield the tables that have rows, with at most so many each; the last one is what was left out."""
-    for one in (_kills(fleet), _limits(fleet), _evictors(fleet), _hosts(fleet), _broken(fleet)):
+    for one in (
+        _kills(fleet),
+        _limits(fleet),
+        _rules(fleet),
+        _evictors(fleet),
+        _hosts(fleet),
+        _broken(fleet),
+    ):
         if one.rows or one.note:
             yield replace(one, rows=one.rows[:most_rows], more=max(len(one.rows) - most_rows, 0))
 
@@ -142,7 +154,7 @@ def _kills(fleet: Fleet) -> Section:
 def _limits(fleet: Fleet) -> Section:
     columns = (
         *(("kills", ">"), ("runs", ">"), ("limit", ">"), ("p50 / p90 / max", ">")),
-        *(("suggested", ">"), ("at risk", ">"), ("workload", "<")),
+        *(("suggested", ">"), ("workload", "<")),
     )
     rows = [
         (
@@ -151,15 +163,40 @@ def _limits(fleet: Fleet) -> Section:
             _limit(one),
             _peaks(one.peak_unreclaimable_bytes),
             _suggested(one),
-            _risk(one),
             visible(one.workload),
         )
-        for one in fleet.workloads
-        if one.is_limited or one.kills
+        for one in _of_interest(fleet)
     ]
+    return Section("Limits", columns, rows, _LIMITS_NOTE if rows else "")
+
+
+def _rules(fleet: Fleet) -> Section:
+    columns = (
+        *(("suggested", ">"), ("slack", ">"), ("expected", ">"), ("at risk", ">")),
+        *(("VPA", ">"), ("KRR", ">"), ("workload", "<")),
+    )
+    rows = [
+        (
+            _suggested(one),
+            _if_suggested(one, units.size(one.suggestion.slack_bytes)),
+            _if_suggested(one, _share(one.suggestion.expected_kills_per_run)),
+            _if_suggested(one, _share(one.suggestion.highest_kills_per_run)),
+            units.size(one.vpa_limit_bytes),
+            units.size(one.krr_limit_bytes),
+            visible(one.workload),
+        )
+        for one in _of_interest(fleet)
+        if {one.suggestion.suggested_limit_bytes, one.vpa_limit_bytes, one.krr_limit_bytes} != {None}
+    ]
+    heading = "Suggested limits, beside those of other rules"
     if not rows:
-        return Section("Limits", columns, rows)
-    return Section("Limits", columns, rows, _LIMITS_NOTE, wide="at risk", wide_note=_RISK_NOTE)
+        return Section(heading, columns, rows)
+    return Section(heading, columns, rows, _RULES_NOTE, wide="expected", wide_note=_EXPECTED_NOTE)
+
+
+def _of_interest(fleet: Fleet) -> list[Workload]:
+    """Return the workloads that have a limit, or of which something was killed."""
+    return [one for one in fleet.workloads if one.is_limited or one.kills]
 
 
 def _evictors(fleet: Fleet) -> Section:
@@ -234,11 +271,12 @@ def _suggested(one: Workload) -> str:
     return "" if trial is None or trial <= (one.limit_bytes or 0) else f"try {units.size(trial)}"
 
 
-def _risk(one: Workload) -> str:
-    rate = one.suggestion.highest_kills_per_run
-    if one.suggestion.suggested_limit_bytes is None or rate is None:
-        return ""
-    return f"{100 * rate:.2g} %"
+def _if_suggested(one: Workload, shown: str) -> str:
+    return "" if one.suggestion.suggested_limit_bytes is None else shown
+
+
+def _share(rate: float | None) -> str:
+    return units.UNKNOWN if rate is None else f"{100 * rate:.2g} %"
 
 
 def wrong_limits(workloads: Iterable[Workload]) -> tuple[int, int]:

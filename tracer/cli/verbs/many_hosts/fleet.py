@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Final
 
 import click
 
+from tracer.cli import GARBAGE_OF_MANY_TRACES
 from tracer.cli.output_file import check_output, write_output
 from tracer.errors import UsageError
 
@@ -63,6 +65,7 @@ def command(
         raise UsageError("--workers is for this machine: the cluster has its own")
     if report is not None:
         check_output(report, force)
+    gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
     with _progress() as progress:
         found = fleet(paths, scheduler=scheduler, workers=workers, progress=progress)
     if report is not None:
