@@ -86,6 +86,10 @@ def test_bound_of_a_killed_life_is_what_its_kill_proves(changes: dict[str, Any],
     assert bounds([life(kills=1)], [kill(**changes)]) == [(expected, True)]
 
 
+def test_boots_that_are_not_known_are_not_one_boot() -> None:
+    assert bounds([life(kills=1, boot_id=None)], [kill(boot_id=None)]) == [(70, True)]
+
+
 def test_killed_life_that_has_no_end_takes_later_kills() -> None:
     later = kill(time=BEGIN + pd.Timedelta(days=3))
     assert bounds([life(kills=1, end=pd.NaT)], [later]) == [(100, True)]

@@ -97,6 +97,7 @@ def _of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> tuple[Floats, Floats]
     if not len(kills) or not {*keys, "time"} <= {*lives.columns} & {*kills.columns}:
         return found, of_size
     of_kills = kills[[*keys, "time"]].assign(bound_bytes=_bound_of_each(kills), is_of_size=_is_of_size(kills))
+    of_kills = of_kills.dropna(subset=keys)  # merging pairs null with null: two boots that are not known
     end = lives["end"] if "end" in lives.columns else pd.Series(pd.NaT, lives.index)
     of_lives = lives[[*keys, "time"]].assign(end=pd.to_datetime(end, utc=True), life=np.arange(len(lives)))
     pairs = of_lives.merge(of_kills, on=keys, suffixes=("", "_of_kill"))
