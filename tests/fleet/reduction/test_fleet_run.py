@@ -79,7 +79,7 @@ def test_parts_of_a_dataset_give_the_same_answer(
     dataset_of(tmp_path / "dataset", *traces.iterdir())
     monkeypatch.setattr(
         "tracer.fleet.reduction.fleet_run.host_ranges",
-        lambda address, tables: host_ranges.host_ranges(address, tables, part_bytes=1),
+        lambda address, tables, **more: host_ranges.host_ranges(address, tables, part_bytes=1, **more),
     )
     assert answer(tmp_path / "dataset") == expected
     assert answer(tmp_path / "dataset", traces) == expected
@@ -116,13 +116,32 @@ def test_damaged_file_of_a_dataset_is_left_out(traces: Path, tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_damaged_list_of_traces_costs_its_traces(traces: Path, tmp_path: Path, is_compacted: bool) -> None:
+    dataset = tmp_path / "dataset"
+    dataset_of(dataset, *traces.iterdir())
+    damaged = next((dataset / "sources").rglob("*.parquet"))
+    damaged.write_bytes(b"PAR1")
+    if is_compacted:
+        damaged = damaged.rename(damaged.with_name(f"many-{16 * 'a'}.parquet"))
+    found = answer(dataset)
+    (broken,) = found["broken"]
+    assert broken["path"] == str(damaged)
+    without = tmp_path / "without"
+    shutil.copytree(dataset, without)
+    (without / damaged.relative_to(dataset)).unlink()
+    expected = answer(without)
+    assert expected["traces"] == len(list(traces.iterdir())) - 1
+    assert {**found, "broken": []} == expected
+
+
 def test_dataset_that_is_compacted_meanwhile_is_an_error(
     traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset_of(tmp_path / "dataset", *traces.iterdir())
 
-    def then_compacted(address: str, tables: Any) -> list[host_ranges.HostRange]:
-        found = host_ranges.host_ranges(address, tables)
+    def then_compacted(address: str, tables: Any, **more: Any) -> list[host_ranges.HostRange]:
+        found = host_ranges.host_ranges(address, tables, **more)
         shutil.rmtree(tmp_path / "dataset/lives")
         return found
 
@@ -195,15 +214,18 @@ def test_file_with_rows_that_nobody_wrote_is_left_out(
     assert [host["host"] for host in found["hosts"]] == [host["host"] for host in whole["hosts"]]
 
 
-def test_source_without_a_host_is_an_error_and_no_bug(traces: Path, tmp_path: Path) -> None:
+def test_source_without_a_host_is_left_out_and_no_bug(traces: Path, tmp_path: Path) -> None:
     dataset_of(tmp_path / "dataset", *(traces / name for name in NAMES))
     file = min((tmp_path / "dataset/sources").glob("*/*/*.parquet"))
     rows = pq.read_table(file)
     pq.write_table(
         rows.set_column(rows.column_names.index("host"), "host", pa.array([None], pa.string())), file
     )
-    with pytest.raises(TraceError, match="host is null in it: restore it"):
-        answer(tmp_path / "dataset")
+    found = answer(tmp_path / "dataset")
+    (broken,) = found["broken"]
+    assert broken["path"] == str(file)
+    assert "host is null in it: restore it" in broken["why"]
+    assert found["traces"] == len(NAMES) - 1
 
 
 def test_names_that_are_not_utf8_are_escaped(copy_traces: CopyTraces) -> None:

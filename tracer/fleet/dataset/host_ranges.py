@@ -7,17 +7,18 @@ part (`summary.overlaps`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracer.errors import TracerError
 from tracer.fleet.dataset.compaction import only
-from tracer.fleet.dataset.listing import HeldFile, files_of, require_dataset
+from tracer.fleet.dataset.listing import HeldFile, files_of, refuse, require_dataset
 from tracer.fleet.dataset.store import Store
 from tracer.fleet.summary.overlaps import conform, merged
 from tracer.fleet.summary.summaries import SUMMARIES
@@ -39,21 +40,27 @@ class HostRange:
     files: Mapping[str, tuple[HeldFile, ...]]
 
 
-def host_ranges(address: str, tables: Iterable[str], part_bytes: int = PART_BYTES) -> list[HostRange]:
+def host_ranges(
+    address: str,
+    tables: Iterable[str],
+    part_bytes: int = PART_BYTES,
+    leave_out: Callable[[str, TracerError], None] = refuse,
+) -> list[HostRange]:
     """Return the parts of a dataset, in order of their hosts.
 
-    Only the rows of `sources` and the names of the files are read. Raises TracerError if it is no dataset,
-    and UsageError for an address that is none.
+    Only the rows of `sources` and the names of the files are read. `leave_out` is called with the path and
+    the error of a file that is damaged; if it returns, the traces of which that file tells are left out.
+    Raises TracerError if it is no dataset, and UsageError for an address that is none.
     """
     store = Store(address)
     require_dataset(store)
-    sources = files_of(store, "sources")
+    sources = files_of(store, "sources", leave_out=leave_out)
     committed = sources.trace_ids()
     files = {
-        table: sources.held if table == "sources" else files_of(store, table, committed).held
+        table: sources.held if table == "sources" else files_of(store, table, committed, leave_out).held
         for table in dict.fromkeys(tables)
     }
-    host_of = _hosts(store, sources.held)
+    host_of = _hosts(store, sources.held, leave_out)
     return [
         HostRange(address, hosts[0], hosts[-1], _files_with(files, ids))
         for hosts, ids in _groups(host_of, files, part_bytes)
@@ -72,12 +79,26 @@ def read(part: HostRange, columns: Mapping[str, list[str]] = _ALL) -> dict[str, 
     return found | merged({table: rows for table, rows in found.items() if table not in columns})
 
 
-def _hosts(store: Store, files: Sequence[HeldFile]) -> dict[str, str]:
+def _hosts(
+    store: Store, files: Sequence[HeldFile], leave_out: Callable[[str, TracerError], None]
+) -> dict[str, str]:
     """Return trace -> its host."""
-    found: dict[str, str] = {}
-    for file, rows in zip(files, _read_all(store, files, ["trace_id", "host"], None), strict=True):
+
+    def of_file(file: HeldFile) -> dict[str, str] | TracerError:
+        try:
+            rows = _read_file(store, file, ["trace_id", "host"], None)
+        except TracerError as error:
+            return error
         pairs = zip(rows["trace_id"].to_pylist(), rows["host"].to_pylist(), strict=True)
-        found |= {trace_id: host for trace_id, host in pairs if trace_id in file.trace_ids}
+        return {trace_id: host for trace_id, host in pairs if trace_id in file.trace_ids}
+
+    found: dict[str, str] = {}
+    with ThreadPoolExecutor(_THREADS, "dataset") as threads:
+        for file, hosts in zip(files, threads.map(of_file, files), strict=True):
+            if isinstance(hosts, TracerError):
+                leave_out(file.path, hosts)
+            else:
+                found |= hosts
     return found
 
 
@@ -120,22 +141,27 @@ def _files_with(
 
 def _read_table(store: Store, table: str, part: HostRange, columns: list[str] | None) -> pa.Table:
     empty = conform(SUMMARIES[table].empty_table(), table, columns)
-    return pa.concat_tables([empty, *_read_all(store, part.files[table], columns, part)]).combine_chunks()
-
-
-def _read_all(
-    store: Store, files: Sequence[HeldFile], columns: list[str] | None, part: HostRange | None
-) -> Iterator[pa.Table]:
-    """Yield the rows of each file, in order; several are read at a time."""
     with ThreadPoolExecutor(_THREADS, "dataset") as threads:
-        yield from threads.map(lambda file: _read_file(store, file, columns, part), files)
+        found = threads.map(lambda file: _read_file(store, file, columns, part), part.files[table])
+        return pa.concat_tables([empty, *found]).combine_chunks()
 
 
 def _read_file(store: Store, file: HeldFile, columns: list[str] | None, part: HostRange | None) -> pa.Table:
-    hosts = None if part is None else [("host", ">=", part.first), ("host", "<=", part.last)]
     table = file.path.partition("/")[0]
     with store.open(file.path) as content:
-        found = pq.read_table(content, columns=columns, filters=hosts if file.is_many else None)
+        # pq.read_table reads ahead in threads of Arrow. If a column is damaged, they still call `content`
+        # when Python ends, which then aborts.
+        parquet = pq.ParquetFile(content)
+        if part is None or not file.is_many:
+            found = parquet.read(columns, use_threads=False)
+        else:
+            groups = [number for number in range(parquet.num_row_groups) if _may_have(parquet, number, part)]
+            beside = [] if columns is None or "host" in columns else ["host"]
+            wanted = None if columns is None else [*columns, *beside]
+            found = parquet.read_row_groups(groups, wanted, use_threads=False)
+            hosts = found["host"]
+            is_in_part = pc.and_(pc.greater_equal(hosts, part.first), pc.less_equal(hosts, part.last))
+            found = found.filter(is_in_part).drop_columns(beside)
         rows = conform(found, table, columns)
     for column in SUMMARIES[table]:
         if not column.nullable and column.name in found.column_names and rows[column.name].null_count:
@@ -143,3 +169,13 @@ def _read_file(store: Store, file: HeldFile, columns: list[str] | None, part: Ho
                 f"cannot read {store.url_of(file.path)}: {column.name} is null in it: restore it from a copy"
             )
     return only(rows, file)
+
+
+def _may_have(parquet: pq.ParquetFile, group: int, part: HostRange) -> bool:
+    """Return whether a row group can have rows of the hosts of a part."""
+    metadata = parquet.metadata.row_group(group)
+    columns = (metadata.column(number) for number in range(metadata.num_columns))
+    known = next((column.statistics for column in columns if column.path_in_schema == "host"), None)
+    if known is None or not known.has_min_max:
+        return True
+    return bool(known.min <= part.last and part.first <= known.max)

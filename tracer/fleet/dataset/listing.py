@@ -11,6 +11,7 @@ another one with more traces has.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -77,15 +78,34 @@ def _version(content: bytes) -> int | None:
     return None
 
 
-def files_of(store: Store, table: str, committed: frozenset[str] | None = None) -> TableFiles:
-    """Return the files of a table that hold traces of the dataset; `committed` are its traces, None: all."""
+def refuse(_: str, error: TracerError) -> None:
+    """Raise the error of a damaged file."""
+    raise error
+
+
+def files_of(
+    store: Store,
+    table: str,
+    committed: frozenset[str] | None = None,
+    leave_out: Callable[[str, TracerError], None] = refuse,
+) -> TableFiles:
+    """Return the files of a table that hold traces of the dataset; `committed` are its traces, None: all.
+
+    `leave_out` is called with the path and the error of a file of many traces that does not name them.
+    """
     many: dict[Partition, int] = {}
     small: dict[Partition, int] = {}
     for path, size in sorted(store.list(table).items()):
         part = partition_of(path)
         if part is not None:
             (many if part.trace_id is None else small)[part] = size
-    named = {part: _trace_ids(store, f"{table}/{part.path}") for part in many}
+    named: dict[Partition, frozenset[str]] = {}
+    for part in many:
+        path = f"{table}/{part.path}"
+        try:
+            named[part] = _trace_ids(store, path)
+        except TracerError as error:
+            leave_out(path, error)
     held, leftovers, taken = [], [], set[tuple[str, str]]()
     for part in sorted(named, key=lambda one: (-len(named[one]), one.path)):
         ids = frozenset(one for one in named[part] if (part.date, one) not in taken)

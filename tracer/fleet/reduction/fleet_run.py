@@ -8,6 +8,7 @@ import os
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -79,10 +80,18 @@ def _pieces(found: Inputs) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
 
     A trace has its boot, and the parts of datasets that have its host; two parts have each other.
     """
-    ranges, broken = [], []
+    ranges: list[DatasetPiece] = []
+    broken: list[Broken] = []
+
+    def leave_out(dataset: Place, path: str, error: TracerError) -> None:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error  # a compaction has replaced it meanwhile
+        broken.append(Broken(f"{dataset.shown}/{path}", str(error)))
+
     for place in found.datasets:
         try:
-            ranges += [DatasetPiece(part) for part in host_ranges(place.address, partial_state.READ)]
+            parts = host_ranges(place.address, partial_state.READ, leave_out=partial(leave_out, place))
+            ranges += [DatasetPiece(part) for part in parts]
         except TracerError as error:
             broken.append(Broken(place.shown, str(error)))
     pieces: dict[Piece, list[Hashable]] = {piece: [id(piece)] for piece in ranges}
