@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Iterator
 
 import pytest
@@ -69,6 +70,19 @@ def test_containers_are_looked_up_together(host: Host) -> None:
         host.late.want(ref, number)
     assert len(host.late.take(WITHIN_S)) == 3
     assert host.asked == [[REF, REF2, POD]]
+
+
+def test_names_are_requested_before_they_are_taken(host: Host) -> None:
+    """The rows are taken several times a second; by then, a container may be gone."""
+    host.names[REF2] = WEB
+    host.late.want(REF2, 7)
+    host.late.ask()
+    deadline = time.monotonic() + WITHIN_S
+    while not host.asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert host.late.take(WITHIN_S) == [(7, WEB)]
+    assert host.asked == [[REF2]]
 
 
 def test_unknown_names_are_looked_up_again_and_then_given_up(host: Host) -> None:

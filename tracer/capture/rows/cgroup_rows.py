@@ -108,6 +108,10 @@ class CgroupRows:
             else:
                 self._add_row(cgroup_id, None, self.hierarchy.path(directory), None)
 
+    def ask_for_names(self) -> None:
+        """Request the names of containers that no file had."""
+        self._late.ask()
+
     def add_late_names(self, within_s: float = 0.0) -> None:
         """Add the changed rows of cgroups whose names were found after their rows were made; wait at most
         `within_s` for an answer."""

@@ -73,6 +73,7 @@ class TracedCgroups:
             self.sampler.add(cgroup)
         for cgroup_id in self.selection.take_given_up():
             self.sampler.discard(cgroup_id)
+        self.cgroups.ask_for_names()
         return found
 
     def _add(self, taken: Taken) -> list[int]:

@@ -37,19 +37,32 @@ class LateNames:
         self._due_s = math.inf
 
     def want(self, ref: ContainerRef, cgroup_id: int) -> None:
-        """Request the names of a cgroup's container or pod; beyond `_MOST_WANTED`, do nothing."""
+        """Have the next `ask` request the names of a cgroup's container or pod; beyond `_MOST_WANTED`, do
+        nothing."""
         if ref in self._wanted:
             self._wanted[ref].given.setdefault(cgroup_id, ContainerNames())
         elif len(self._wanted) < _MOST_WANTED:
             self._wanted[ref] = _Wanted({cgroup_id: ContainerNames()})
             self._due_s = 0.0
 
+    def ask(self) -> None:
+        """Request all names that are due, in one lookup. Call it at once when cgroups were made: a container
+        that is removed at its end may be gone in 0.1 s."""
+        now_s = self._now()
+        if now_s < self._due_s:
+            return
+        due = {ref: wanted for ref, wanted in self._wanted.items() if wanted.due_s <= now_s}
+        for wanted in due.values():
+            wanted.asked += 1
+            wanted.due_s = math.inf
+        self._lookup.ask(due)
+        self._due_s = min((wanted.due_s for wanted in self._wanted.values()), default=math.inf)
+
     def take(self, within_s: float = 0.0) -> list[tuple[int, ContainerNames]]:
         """Return (cgroup id, names) for names found since the last call; wait at most `within_s` for an
         answer. Call it now and then: it also asks again."""
-        now_s = self._now()
-        self._ask(now_s)
-        found = []
+        self.ask()
+        now_s, found = self._now(), []
         for ref, names in self._lookup.take(within_s).items():
             if (wanted := self._wanted.get(ref)) is None:
                 continue
@@ -66,13 +79,3 @@ class LateNames:
     def close(self) -> None:
         """End the thread after the lookups that were requested."""
         self._lookup.close()
-
-    def _ask(self, now_s: float) -> None:
-        if now_s < self._due_s:
-            return
-        due = {ref: wanted for ref, wanted in self._wanted.items() if wanted.due_s <= now_s}
-        for wanted in due.values():
-            wanted.asked += 1
-            wanted.due_s = math.inf
-        self._lookup.ask(due)
-        self._due_s = min((wanted.due_s for wanted in self._wanted.values()), default=math.inf)
