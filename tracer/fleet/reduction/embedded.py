@@ -132,12 +132,16 @@ def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
             raise TracerError("the processes of fleet cannot start: free some memory") from error
         yield pool
     except BaseException:
+        results: Any = pool._result_queue
         pool.shutdown(wait=False, cancel_futures=True)
         children = multiprocessing.active_children()
         for child in children:
             child.kill()
         for child in children:
             child.join()
+        # The pool's thread may wait for the rest of a result whose sender was killed, and this process for
+        # that thread. An end of file ends it; Python has no public way to that (3.11 to 3.14).
+        results._writer.close()
         raise
     pool.shutdown()
 

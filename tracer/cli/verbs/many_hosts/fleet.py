@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import click
 from tracer.cli import GARBAGE_OF_MANY_TRACES
 from tracer.cli.output_file import check_output, write_output
 from tracer.errors import UsageError
+from tracer.render.words.escape import visible
 
 _EVERY_S: Final = 0.1
 
@@ -66,8 +68,10 @@ def command(
     if report is not None:
         check_output(report, force)
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    with _progress() as progress:
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # what is written to a process that died is read again
+    with _progress("" if scheduler is None else f"waiting for {visible(scheduler)}") as progress:
         found = fleet(paths, scheduler=scheduler, workers=workers, progress=progress)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if report is not None:
         from tracer.render.fleet import fleet_page
 
@@ -82,12 +86,14 @@ def command(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows (read, all) on a terminal, in one line that is gone at the end."""
+def _progress(first: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows (read, all) on a terminal, in one line that begins as `first` and is gone
+    at the end."""
     if not sys.stderr.isatty():
         yield lambda _read, _all: None
         return
     last = -_EVERY_S
+    print(first, end="", file=sys.stderr, flush=True)
 
     def show(read: int, whole: int) -> None:
         nonlocal last
