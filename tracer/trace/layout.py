@@ -30,6 +30,8 @@ JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
 """The name of a journal, or of the Parquet file that it is being turned into."""
 NUMBERED_JOURNAL: Final = re.compile(r"([a-z_]+)\.(\d{1,9})\.arrows")
 """The name of a journal: table and number."""
+FILE: Final = re.compile(r"[a-z_]+\.parquet|[a-z_]+/\d{6,9}\.parquet|journal/[a-z_.0-9]+")
+"""The path in a trace of any file that it can have, but for meta.json."""
 
 
 def whole_name(table: str) -> str:

@@ -25,12 +25,15 @@ def test_trace_of_this_machine_is_not_copied(tmp_path: Path) -> None:
         assert path == tmp_path
 
 
-def test_copy_has_all_files_and_the_name_and_is_removed(tmp_path: Path) -> None:
-    place = zipped(tmp_path / "x.zip", "hosts/a/meta.json", "hosts/a/journal/oom.1.arrows")
+def test_copy_has_all_files_of_a_trace_and_the_name_and_is_removed(tmp_path: Path) -> None:
+    files = ("meta.json", "oom.parquet", "charge/000001.parquet", "journal/oom.1.arrows")
+    others = ("core.dump", "notes/meta.json", "charge/old/000001.parquet")
+    place = zipped(tmp_path / "x.zip", *(f"hosts/a/{name}" for name in (*files, *others)))
     with local_trace(place) as path:
         assert path.name == "a"
         assert (path / "meta.json").read_text() == "hosts/a/meta.json"
-        assert (path / "journal/oom.1.arrows").is_file()
+        found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+        assert found == set(files)
         assert path.parent.stat().st_mode & 0o777 == 0o700
     assert not path.parent.exists()
 

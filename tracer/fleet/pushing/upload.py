@@ -30,7 +30,6 @@ from tracer.trace import layout
 from tracer.trace.meta_check import MOST_BYTES
 
 _CLAIM: Final = re.compile(r"upload-[0-9a-f]{16}\.json")
-_OF_A_TRACE: Final = re.compile(r"[a-z_]+\.parquet|[a-z_]+/\d{6,9}\.parquet|journal/[a-z_.0-9]+")
 _FORMAT: Final = "memcg-tracer upload"
 
 
@@ -93,7 +92,7 @@ def take_away(target: Target, place: str) -> None:
     """Remove a trace at the target: meta.json first, so that nobody sees a part of it."""
     target.remove(f"{place}/{layout.META}")
     for file in target.list(place):
-        if _OF_A_TRACE.fullmatch(file) or _CLAIM.fullmatch(file):
+        if layout.FILE.fullmatch(file) or _CLAIM.fullmatch(file):
             target.remove(f"{place}/{file}")
 
 
@@ -203,7 +202,7 @@ def _send(
     wanted = json.loads(manifest)["files"]
     there = target.list(place)
     for file in there:
-        if _OF_A_TRACE.fullmatch(file) and file not in wanted:
+        if layout.FILE.fullmatch(file) and file not in wanted:
             target.remove(f"{place}/{file}")
     sent_bytes = sent_files = 0
     for file, size in trace.files.items():

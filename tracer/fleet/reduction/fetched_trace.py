@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tracer.errors import TraceError
 from tracer.fleet.reduction.inputs import Place
+from tracer.trace import layout
 from tracer.urls import shown_url
 
 
@@ -42,6 +43,8 @@ def _fetch(place: Place, trace: Path) -> None:
         within = PurePosixPath(posixpath.relpath(file, place.path or "."))
         if within.is_absolute() or ".." in within.parts:
             raise TraceError(f"{place.shown} has a file outside of its directory")
+        if str(within) != layout.META and not layout.FILE.fullmatch(str(within)):
+            continue
         target = trace / within
         target.parent.mkdir(parents=True, exist_ok=True)
         place.filesystem.get_file(file, str(target))
