@@ -31,7 +31,7 @@ _ROOT_ID: Final = 1
 
 @dataclass(frozen=True)
 class Place:
-    """Where a copy is said to be recorded. Times are CLOCK_REALTIME in ns."""
+    """The machine and the time of a copy's recording. Times are CLOCK_REALTIME in ns."""
 
     host: str
     boot_id: str
