@@ -104,6 +104,15 @@ def test_read_meta_of_other_directory_raises(tmp_path: Path, content: str | None
     assert "\n" not in str(raised.value)
 
 
+def test_read_meta_of_a_folder_of_traces_names_the_verb_for_it(tmp_path: Path, meta: Meta) -> None:
+    (tmp_path / "one").mkdir()
+    write_meta(Directory.open(tmp_path / "one"), meta)
+    with pytest.raises(
+        TraceError, match="is a folder of traces: name one of them, or look at all with memcg-tracer fleet"
+    ):
+        read_meta(tmp_path)
+
+
 def test_read_meta_of_file_or_nothing_raises(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TraceError, match="not a trace but a file"):

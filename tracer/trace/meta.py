@@ -221,8 +221,7 @@ def _load(trace: Path) -> dict[str, Any]:
             raise TraceError(f"{trace / META} is longer than {MOST_BYTES:,} bytes: restore it from a copy")
         found = json.loads(content)
     except FileNotFoundError:
-        what = "is not a trace, it has no meta.json" if trace.is_dir() else "does not exist"
-        raise TraceError(f"{trace} {what}: name the directory that record printed") from None
+        raise TraceError(f"{trace} {_why_no_trace(trace)}") from None
     except NotADirectoryError:
         raise TraceError(
             f"{trace} is not a trace but a file: name the directory that record printed"
@@ -234,6 +233,14 @@ def _load(trace: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise TraceError(f"{trace} is not a trace of memcg-tracer: name the directory that record printed")
     return found
+
+
+def _why_no_trace(trace: Path) -> str:
+    if not trace.is_dir():
+        return "does not exist: name the directory that record printed"
+    if any(trace.glob(f"*/{META}")):
+        return "is a folder of traces: name one of them, or look at all with memcg-tracer fleet"
+    return f"is not a trace, it has no {META}: name the directory that record printed"
 
 
 def _boot_id() -> str | None:
