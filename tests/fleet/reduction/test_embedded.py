@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic.fleets import cut_short
+from synthetic.fleets.cut_short import CutShortPiece
 from synthetic.fleets.deadly_piece import DeadlyPiece
 
 from tracer.errors import TracerError
@@ -59,6 +62,17 @@ def test_process_that_is_killed_in_the_middle_changes_nothing(traces: Path) -> N
 
     found = embedded.compute(work_of(traces), 2, kill_one)
     assert len(killed) == 1
+    assert document(found) == document(embedded.compute(work_of(traces), 1, lambda *_: None))
+
+
+@pytest.mark.parametrize("end", [cut_short.die_in_next_result, cut_short.die_in_next_call])
+def test_process_that_is_killed_in_the_middle_of_a_message_changes_nothing(
+    traces: Path, tmp_path: Path, end: Callable[[Path], None]
+) -> None:
+    places = find([str(traces)]).traces
+    pieces: list[Any] = [CutShortPiece(TracePiece(place), end, tmp_path / "once") for place in places]
+    found = embedded.compute(tree([[piece] for piece in pieces]), 2, lambda *_: None)
+    assert (tmp_path / "once").exists()
     assert document(found) == document(embedded.compute(work_of(traces), 1, lambda *_: None))
 
 

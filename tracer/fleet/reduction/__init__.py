@@ -8,6 +8,7 @@ A module imports only from modules above it in this list:
     partial_state — what has been read of some traces, and the union of two of these
     piece_reader — the partial state of one piece of work
     work_tree — the graph: pieces, their boots, and a tree of unions
+    worker_processes — processes that compute, each at the other end of a pipe of its own
     embedded — the graph on processes of this machine
     cluster — the graph on a cluster of Dask
     fleet_answer — kills, limits and evictors of the whole fleet, as JSON and for texts

@@ -1,0 +1,168 @@
+"""Processes that compute, each at the other end of a pipe of its own.
+
+A process that is killed, at any moment, closes its end of its pipe, and its caller sees that. It shares
+nothing with the others. The processes of `concurrent.futures` and of `multiprocessing.Pool` share queues: a
+message of which the sender was killed in the middle is waited for without end.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tracer.errors import TracerError
+
+MOST_DEATHS: Final = 3
+"""Processes that may die of one call, or when they start."""
+
+_SPAWN: Final = multiprocessing.get_context("spawn")
+
+
+class ProcessDiedError(Exception):
+    """Each of `MOST_DEATHS` processes died during one call."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    connection: Connection
+
+
+class WorkerProcesses:
+    """At most `most` processes, which begin with `prepare` and end with the block.
+
+    A call of which the process died is made again while no other call is, and no other process is there: what
+    it needs may be all memory that there is.
+    """
+
+    def __init__(self, most: int, prepare: Callable[[], object]) -> None:
+        self._most, self._prepare = most, prepare
+        self._places = threading.Semaphore(most)
+        self._gate = threading.Lock()  # for those that wait for places
+        self._lock = threading.Lock()  # for what follows
+        self._started: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+        self._has_ended = False
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> bytes:
+        """Return the pickled result of a function; an argument that is `bytes` is such a result.
+
+        Threads may call at the same time. Raises what the function raises, ProcessDiedError, and TracerError
+        if processes cannot start.
+        """
+        for deaths in range(MOST_DEATHS):
+            with self._turn(is_alone=deaths > 0):
+                worker = self._idle_or_new()
+                try:
+                    worker.connection.send((function, arguments))
+                    error, result = worker.connection.recv()
+                except (EOFError, OSError):
+                    self._end([worker])
+                    continue
+                with self._lock:
+                    self._idle.append(worker)
+            if error is not None:
+                raise error
+            returned: bytes = result
+            return returned
+        raise ProcessDiedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Kill the processes; calls that have not returned raise ProcessDiedError."""
+        with self._lock:
+            self._has_ended = True
+            for worker in self._started:
+                worker.process.kill()  # the thread that waits for it then ends it
+            idle = list(self._idle)
+        self._end(idle)
+
+    @contextmanager
+    def _turn(self, *, is_alone: bool) -> Iterator[None]:
+        places = self._most if is_alone else 1
+        with self._gate:
+            for _ in range(places):
+                self._places.acquire()
+        try:
+            if is_alone:
+                self._end(list(self._idle))
+            yield
+        finally:
+            self._places.release(places)
+
+    def _idle_or_new(self) -> _Worker:
+        with self._lock:
+            if self._idle and not self._has_ended:
+                return self._idle.pop()
+        for _ in range(MOST_DEATHS):
+            worker = self._new()
+            try:
+                worker.connection.recv()
+            except (EOFError, OSError):
+                self._end([worker])
+            else:
+                return worker
+        raise TracerError("the processes of fleet cannot start: free some memory")
+
+    def _new(self) -> _Worker:
+        with self._lock:
+            if self._has_ended:
+                raise ProcessDiedError
+            ours, theirs = _SPAWN.Pipe()
+            process = _SPAWN.Process(target=_serve, args=(theirs, self._prepare), daemon=True)
+            # Ctrl-C reaches it too, but a process that is importing modules would print a traceback.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()  # now the process alone has it, so its death is an end of file
+            worker = _Worker(process, ours)
+            self._started.add(worker)
+            return worker
+
+    def _end(self, workers: list[_Worker]) -> None:
+        with self._lock:
+            for worker in workers:
+                worker.process.kill()
+                worker.process.join()
+                worker.connection.close()
+                self._started.discard(worker)
+            self._idle = [worker for worker in self._idle if worker in self._started]
+
+
+def _serve(connection: Connection, prepare: Callable[[], object]) -> None:
+    """Answer calls with (error, pickled result) until the other end is closed; the first message says that it
+    has started."""
+    prepare()
+    connection.send(None)
+    while True:
+        try:
+            request = connection.recv_bytes()
+        except EOFError:
+            return
+        error, result = None, b""
+        try:
+            function, arguments = pickle.loads(request)
+            del request
+            given = [pickle.loads(one) if isinstance(one, bytes) else one for one in arguments]
+            del arguments
+            result = pickle.dumps(function(*given), pickle.HIGHEST_PROTOCOL)
+        except Exception as raised:
+            error = raised
+            error.add_note(traceback.format_exc())
+        given = []
+        connection.send((error, result))
