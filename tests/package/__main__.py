@@ -27,7 +27,8 @@ memcg-tracer watch --ready-file /tmp/ready --keep 1m &
 watch=$!
 while ! [ -e /tmp/ready ]; do kill -0 $watch; sleep 0.1; done
 kill -USR1 $watch
-while ! ls /var/lib/memcg-tracer | grep -q request; do kill -0 $watch; sleep 0.1; done
+# Where something else on this machine is killed meanwhile, that trace is the one that was asked for.
+while ! ls /var/lib/memcg-tracer | grep -q .; do kill -0 $watch; sleep 0.1; done
 kill $watch
 wait $watch
 """
@@ -59,15 +60,19 @@ def main() -> None:
     assert "ExecStart=/usr/bin/memcg-tracer watch" in unit(root)
     run(root, "memcg-tracer", "doctor", "--quiet")
     run(root, "sh", "-ec", _WATCH)
-    [trace] = [path.name for path in (root / TRACES[1:]).iterdir() if not path.name.startswith(".")]
-    run(root, "memcg-tracer", "info", f"{TRACES}/{trace}", quiet=True)
+    traces = [path.name for path in (root / TRACES[1:]).iterdir() if not path.name.startswith(".")]
+    assert traces, "watch left a trace"
+    for trace in traces:
+        run(root, "memcg-tracer", "info", f"{TRACES}/{trace}", quiet=True)
+    run(root, "memcg-tracer", "push", TRACES, "/tmp/pushed")
+    run(root, "memcg-tracer", "fleet", "/tmp/pushed", quiet=True)
     written = sorted(path for path in set(files(root)) - installed if not path.startswith(TRACES))
     assert not written, f"written by runs, and unknown to dpkg: {written[:20]}"
     run(root, *apt, "purge", "memcg-tracer")
     left = set(files(root)) - before
     unexpected = sorted(path for path in left if not path.startswith(TRACES))
     assert not unexpected, f"left after purge: {unexpected[:20]}"
-    assert (root / TRACES[1:] / trace).exists(), "traces are kept"
+    assert all((root / TRACES[1:] / trace).exists() for trace in traces), "traces are kept"
     print(f"{package.name}: installed, ran, and was purged; {len(installed - before)} files and folders")
 
 
