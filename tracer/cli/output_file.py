@@ -3,6 +3,7 @@ mistake."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import stat
 import sys
@@ -26,6 +27,7 @@ def check_output(output: Path, force: bool) -> None:
     try:
         mode = output.lstat().st_mode
     except FileNotFoundError:
+        _check_folder(output.parent)
         return
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
@@ -35,6 +37,11 @@ def check_output(output: Path, force: bool) -> None:
         raise UsageError(f"{output} is a device or a pipe, which a file would replace: name a file")
     if not force:
         raise TracerError(f"{output} exists: name another file, or replace it with -f")
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise TracerError(f"cannot write to {folder}: name a file in a folder that you may write to")
 
 
 def write_output(output: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
