@@ -20,7 +20,7 @@ from support.slowdown import SLOWDOWN
 
 from tracer.errors import TracerError, UsageError
 from tracer.serve import http_server
-from tracer.serve.http_server import MOST_CONNECTIONS, MetricsServer, Tls
+from tracer.serve.http_server import MOST_CONNECTIONS, READY, MetricsServer, Tls
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 WITHIN_S = 60 * SLOWDOWN
@@ -54,10 +54,10 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def scrape(server: MetricsServer, accept: str = OPEN_METRICS) -> tuple[str, str]:
+def scrape(server: MetricsServer, accept: str = OPEN_METRICS, path: str = "/metrics") -> tuple[str, str]:
     """Return the content type and the text of an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WITHIN_S)
-    connection.request("GET", "/metrics", headers={"Accept": accept})
+    connection.request("GET", path, headers={"Accept": accept})
     answer = connection.getresponse()
     assert answer.status == 200
     return answer.headers["Content-Type"], answer.read().decode()
@@ -76,6 +76,13 @@ def test_format_is_the_one_that_the_client_asks_for(stack: ExitStack) -> None:
     assert kind.startswith("text/plain")
     assert "# EOF" not in text
     assert 'memcg_tracer_usage_bytes{id="/0"} 0.0' in text
+
+
+def test_probe_of_readiness_collects_nothing(stack: ExitStack) -> None:
+    collector = Counting()
+    server = started(collector, stack)
+    assert scrape(server, path=READY) == ("text/plain", "ready\n")
+    assert collector.collected == 0
 
 
 def test_requests_wait_until_the_server_starts(stack: ExitStack) -> None:

@@ -3,7 +3,7 @@
 prometheus_client has a server of its own with a thread for each connection, without bounds. Here, at most
 `MOST_CONNECTIONS` are open: the oldest is closed for a new one. A client that sends nothing for `WITHIN_S`,
 or does not take the answer within that time, is dropped. Answers are made one at a time and shared for
-`SHARED_S`, so that many clients cost what one does.
+`SHARED_S`, so that many clients cost what one does. `READY` is for probes, which it costs next to nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ MOST_CONNECTIONS: Final = 32
 WITHIN_S: Final = 10.0
 """Prometheus waits for so long."""
 SHARED_S: Final = 0.5
+READY: Final = "/ready"
 _BACKLOG: Final = 128
 _STACK_BYTES: Final = 512 << 10
 _SWITCH_S: Final = 0.001
@@ -111,7 +112,8 @@ class MetricsServer:
 
 
 class _Shared:
-    """An application whose answers are made one at a time, and given to all who ask the same soon."""
+    """An application whose answers are made one at a time, and given to all who ask the same soon; at
+    `READY`, it only says that it answers."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
@@ -119,6 +121,9 @@ class _Shared:
         self._last: tuple[object, float, tuple[Any, ...], list[bytes]] = (None, 0.0, (), [])
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        if environ.get("PATH_INFO") == READY:
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [b"ready\n"]
         asked = tuple(
             environ.get(name, "")
             for name in ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING")
