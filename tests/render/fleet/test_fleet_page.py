@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from tracer.fleet.reduction.fleet_answer import Fleet
 from tracer.fleet.reduction.partial_state import Broken
 from tracer.render.fleet import fleet_page
+from tracer.render.fleet.fleet_tables import MOST_ROWS_OF_PAGE
 from tracer.render.page import page_frame
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\n&\"'\u202e"
@@ -40,9 +41,49 @@ def test_page_has_all_tables_with_names_first(fleet: Fleet) -> None:
         *("Who evicts whom", "Hosts"),
         "Left out, because they cannot be read",
     ]
-    titles = [re.findall("<th scope.*?>(.*?)</th>", row)[0] for row in re.findall("<thead>.*</thead>", page)]
-    assert titles == ["workload", "workload", "workload", "by tasks of", "host"]
+    titles = [re.findall("<th scope.*?>(.*?)</th>", row) for row in re.findall("<thead>.*</thead>", page)]
+    assert [row[0] for row in titles] == ["workload", "workload", "workload", "by tasks of", "host"]
     assert page == fleet_page.page(fleet)
+
+
+def test_answer_comes_before_what_a_narrow_screen_cuts(fleet: Fleet) -> None:
+    page = fleet_page.page(fleet)
+    kills, limits, *_ = re.findall("<thead>.*</thead>", page)
+    assert re.findall("<th scope.*?>(.*?)</th>", kills)[:3] == ["workload", "kills", "cause"]
+    assert re.findall("<th scope.*?>(.*?)</th>", limits)[:4] == ["workload", "kills", "limit", "suggested"]
+
+
+def test_structure_serves_readers_who_do_not_see_the_page(fleet: Fleet) -> None:
+    page = fleet_page.page(fleet)
+    assert re.findall(r"<h([1-6])>", page) == ["1"] + ["2"] * 6
+    tables = re.findall('<div class="wide"(.*?)>', page)
+    assert len(tables) == page.count("<table") == 5
+    assert all('tabindex="0" role="group" aria-label="' in attributes for attributes in tables)
+
+
+def test_what_is_missing_is_a_warning(fleet: Fleet, quiet: Fleet) -> None:
+    warnings = re.findall('<p class="warning">(.*?)</p>', fleet_page.page(fleet))
+    assert [words.partition(":")[0] for words in warnings] == ["lost", "interrupted", "names", "left out"]
+    assert 'class="warning"' not in fleet_page.page(quiet)
+
+
+def test_table_without_rows_is_not_drawn(fleet: Fleet) -> None:
+    page = fleet_page.page(replace(fleet, evictors=[fleet.evictors[1]]))
+    _, section = page.split("<h2>Who evicts whom</h2>")
+    assert "<table" not in section.partition("</section>")[0]
+    assert "all by tasks of the workload" in section
+
+
+def test_rows_that_would_make_a_browser_slow_are_counted(fleet: Fleet) -> None:
+    hosts = [replace(fleet.hosts[0], host=f"node-{number}") for number in range(2345)]
+    page = fleet_page.page(replace(fleet, hosts=hosts))
+    assert page.count(">node-") == MOST_ROWS_OF_PAGE
+    assert "1,845 more: memcg-tracer fleet --json lists them all." in page
+
+
+def test_tile_of_limits_counts_trials_and_says_if_nothing_is_known(fleet: Fleet, quiet: Fleet) -> None:
+    assert '<dd class="value">2</dd><dd>and 1 too high, of 4</dd>' in fleet_page.page(fleet)
+    assert "too few runs ended without a kill" in fleet_page.page(quiet)
 
 
 def test_page_of_a_quiet_fleet_has_only_what_there_is(quiet: Fleet) -> None:

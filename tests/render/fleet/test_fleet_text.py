@@ -56,13 +56,38 @@ def test_rows_that_are_left_out_are_counted(fleet: Fleet) -> None:
         evictors=[Evictor(f"a{n}", "b", "reclaim_memcg", 1, n, n) for n in range(17)],
     )
     shown = text(many, 100)
-    for left_out in ("1,001 more", "25 more", "2 more"):
+    assert "1,001 more rows: --json has them all, --report the first 500." in shown
+    for left_out in ("25 more rows", "2 more rows"):
         assert f"{left_out}: --json and --report have them all." in shown
+
+
+def test_limits_that_are_not_known_to_be_wrong_are_only_counted(fleet: Fleet) -> None:
+    _, listed = text(fleet, 100).split("\nLimits\n")
+    table, *_ = listed.split("\n\n")
+    assert [line.split()[-1] for line in table.splitlines()[1:4]] == ["shop/web/app", "postgres", "batch"]
+    assert "1 more row: --json and --report have them all." in table
+    fits = [one for one in fleet.workloads if one.workload == "new"]
+    _, listed = text(replace(fleet, workloads=fits), 100).split("\nLimits\n")
+    assert "new" in listed.splitlines()[1]
+    assert "more row" not in listed.split("\n\n")[0]
+
+
+def test_columns_that_would_be_blank_are_left_out(fleet: Fleet) -> None:
+    tried = [one for one in fleet.workloads if one.workload == "postgres"]
+    _, rules = text(replace(fleet, workloads=tried), 100).split("beside those of other rules\n")
+    assert rules.splitlines()[0].split() == ["suggested", "VPA", "KRR", "workload"]
+    assert "slack" not in rules and "at risk" not in rules
+
+
+def test_evictions_of_a_workload_by_itself_alone_are_said(fleet: Fleet) -> None:
+    own = [one for one in fleet.evictors if one.owner_workload == one.evictor_workload]
+    shown = text(replace(fleet, evictors=own), 100)
+    assert "900 MiB was evicted, all by tasks of the workload that it was charged to." in shown
 
 
 def test_text_says_what_is_not_known(fleet: Fleet) -> None:
     shown = " ".join(text(fleet, 100).split())
     assert "1,204 records on 1 host" in shown
     assert "2 traces, of which it is not known what was lost" in shown
-    assert "at least 2 machines are called localhost" in shown
+    assert "more than one machine is called localhost (at least 2)" in shown
     assert "/srv/traces/node-3/x: meta.json is not JSON" in shown

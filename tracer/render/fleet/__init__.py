@@ -1,6 +1,9 @@
 """The answer of `fleet`: what it says, as a text for a terminal, and as a page.
 
-fleet_tables — sentences and tables of the answer, for the text and the page
+limit_states — which limits are too low and which too high
+kill_groups — the kills of all hosts together
+fleet_facts — the answer in sentences, for the text and the page
+fleet_tables — its tables, for both
 fleet_text — the text
 fleet_page — the page
 """

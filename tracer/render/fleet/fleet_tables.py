@@ -1,33 +1,38 @@
-"""Sentences and tables of a fleet's answer, for the text and the page. All names in them are escaped."""
+"""The tables of a fleet's answer, for the text and the page. All names in them are escaped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-import pandas as pd
-
 from tracer import units
-from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, KillCount, Peaks, Workload
+from tracer.fleet.reduction.fleet_answer import Fleet, Peaks, Workload
+from tracer.render.fleet import limit_states
+from tracer.render.fleet.fleet_facts import is_its_own, minute
+from tracer.render.fleet.kill_groups import by_cause_and_workload
 from tracer.render.words.escape import visible
-from tracer.render.words.prose import Fact
+
+MOST_ROWS_OF_PAGE: Final = 500
+"""More rows in one table would make a browser slow."""
 
 NAMES: Final = ("workload", "host", "by tasks of", "cache of")
 """The titles of the columns of names, which may be long."""
 
-_LIMITS_NOTE: Final = (
-    "p50 / p90 / max: of the runs' peaks, each of the memory that reclaim could not have freed. suggested: "
-    "the limit that at most one run in a thousand is expected to exceed; "
+_LIMITS_NOTES: Final = {
+    "suggested": "the limit that at most one run in a thousand is expected to exceed; "
     '"try": too many runs were killed to know their need, so try this limit; blank: too few runs, or kills '
-    "that more memory would not have prevented."
-)
-_RULES_NOTE: Final = (
-    "slack: the suggestion less the median need. at risk: runs that may exceed the suggestion all the same, "
-    "at a confidence of 95 %. VPA, KRR: the limits that the rules of the Kubernetes Vertical Pod Autoscaler "
-    "and of KRR give, from the working set of each minute."
-)
-_EXPECTED_NOTE: Final = " expected: runs that are expected to exceed the suggestion."
+    "that more memory would not have prevented",
+    "p50 / p90 / max": "of the runs' peaks, each of the memory that reclaim could not have freed",
+}
+_RULES_NOTES: Final = {
+    "slack": "the suggestion less the median need",
+    "expected": "runs that are expected to exceed the suggestion",
+    "at risk": "runs that may exceed the suggestion all the same, at a confidence of 95 %",
+    "VPA": "the limit that the rule of the Kubernetes Vertical Pod Autoscaler gives, from the working set of "
+    "each minute",
+    "KRR": "that of KRR's rule, from the same",
+}
 _ENOUGH_DIGITS: Final = 8
 
 
@@ -35,146 +40,95 @@ _ENOUGH_DIGITS: Final = 8
 class Section:
     """A table with a heading. A column is a title and its alignment, `<` or `>`; the last one is a name.
 
-    `note` explains the columns, and `more` counts the rows that were left out. A text that is narrower than
-    `wide_cells` does without the column `wide`, and `wide_note`, which explains it.
+    `notes` explains columns, by their titles, and `remark` says something of the whole. `more` counts the
+    rows that were left out. A text that is narrower than 90 cells does without the column `wide`.
     """
 
     heading: str
     columns: Sequence[tuple[str, str]]
     rows: Sequence[Sequence[str]]
-    note: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    remark: str = ""
     more: int = 0
     wide: str = ""
-    wide_note: str = ""
-    wide_cells: int = 90
+
+    def explained(self) -> str:
+        """Return the notes of the columns that the table has, and the remark."""
+        titles = [title for title, _ in self.columns]
+        notes = [f"{title}: {words}." for title, words in self.notes.items() if title in titles]
+        return " ".join([*notes, self.remark]).strip()
+
+    def without(self, *titles: str) -> Section:
+        """Return the table without these columns."""
+        return self.with_columns([at for at, (title, _) in enumerate(self.columns) if title not in titles])
+
+    def with_columns(self, places: Sequence[int]) -> Section:
+        """Return the table with the columns at these places, in this order."""
+        columns = [self.columns[at] for at in places]
+        return replace(self, columns=columns, rows=[[row[at] for at in places] for row in self.rows])
 
 
-def sentence(fleet: Fleet) -> str:
-    """Return the answer in one or two sentences."""
-    total = sum(one.count for one in fleet.kills)
-    where = f"{counted(fleet.traces, 'trace')} of {counted(len(fleet.hosts), 'host')}"
-    if not total:
-        return f"There is no kill in {where}."
-    killed = {one.workload for one in fleet.kills}
-    on_hosts = len({one.host for one in fleet.kills})
-    said = f"{counted(total, 'kill')} of {counted(len(killed), 'workload')} on {counted(on_hosts, 'host')}"
-    first = _by_cause_and_workload(fleet.kills)[0]
-    most = ""
-    if first.count < total:
-        most = f" Most often: {visible(first.workload)}, {_times(first.count)} ({visible(first.cause)})."
-    return f"{said}, in {where}.{most}"
+def sections(fleet: Fleet, most_rows: int, *, only_wrong_limits: bool = False) -> Iterator[Section]:
+    """Yield the tables that have rows, with at most so many each; the last one is what was left out.
 
-
-def facts(fleet: Fleet) -> Iterator[Fact]:
-    """Yield what the answer is from, with all losses."""
-    if fleet.begin is not None and fleet.end is not None:
-        yield "recorded", f"from {_minute(fleet.begin)} to {_minute(fleet.end)} UTC"
-    if suggested := len(_compared(fleet.workloads)):
-        below, above = wrong_limits(fleet.workloads)
-        yield (
-            "limits",
-            f"{counted(suggested, 'workload')} with a suggestion: {below} below it, {above} above it",
-        )
-    lossy = [host for host in fleet.hosts if host.lost_records]
-    if lossy:
-        lost = sum(host.lost_records or 0 for host in lossy)
-        yield (
-            "lost",
-            f"{counted(lost, 'record')} on {counted(len(lossy), 'host')}: amounts of page cache may be too "
-            "low, and peaks as well",
-        )
-    if uncounted := sum(host.uncounted_traces for host in fleet.hosts):
-        yield "interrupted", f"{counted(uncounted, 'trace')}, of which it is not known what was lost"
-    for host in fleet.hosts:
-        if host.machines > 1:
-            yield "names", f"at least {host.machines} machines are called {visible(host.host)}"
-    if fleet.broken:
-        yield "left out", f"{counted(len(fleet.broken), 'trace')} that cannot be read, listed at the end"
-
-
-def sections(fleet: Fleet, most_rows: int) -> Iterator[Section]:
-    """Yield the tables that have rows, with at most so many each; the last one is what was left out."""
+    `only_wrong_limits` leaves out the workloads of which no limit is known to be wrong, if others are listed.
+    """
+    listed = [one for one in fleet.workloads if one.is_limited or one.kills]
+    wrong, others = limit_states.worst_first(listed)
+    first, rest = (wrong, others) if wrong and only_wrong_limits else ([*wrong, *others], [])
     for one in (
         _kills(fleet),
-        _limits(fleet),
-        _rules(fleet),
+        _limits(first, rest),
+        _rules(first, rest),
         _evictors(fleet),
         _hosts(fleet),
         _broken(fleet),
     ):
-        if one.rows or one.note:
-            yield replace(one, rows=one.rows[:most_rows], more=max(len(one.rows) - most_rows, 0))
-
-
-def evicted_by_others(fleet: Fleet) -> int:
-    """Return the bytes of page cache that tasks of another workload than its own evicted."""
-    return sum(one.evicted_bytes or 0 for one in fleet.evictors if not _is_its_own(one))
-
-
-def _is_its_own(one: Evictor) -> bool:
-    return one.owner_workload == one.evictor_workload
-
-
-@dataclass(frozen=True, slots=True)
-class _Killed:
-    cause: str
-    workload: str
-    hosts: int
-    count: int
-    last: pd.Timestamp
-
-
-def _by_cause_and_workload(kills: Iterable[KillCount]) -> list[_Killed]:
-    """Return the kills of all hosts together, the most first."""
-    groups: dict[tuple[str, str], list[KillCount]] = {}
-    for one in kills:
-        groups.setdefault((one.cause, one.workload), []).append(one)
-    found = [
-        _Killed(cause, name, len(group), sum(one.count for one in group), max(one.last for one in group))
-        for (cause, name), group in groups.items()
-    ]
-    return sorted(found, key=lambda one: (-one.count, one.cause, one.workload))
+        if one.rows or one.remark:
+            more = one.more + max(len(one.rows) - most_rows, 0)
+            yield replace(one, rows=one.rows[:most_rows], more=more)
 
 
 def _kills(fleet: Fleet) -> Section:
-    columns = (("kills", ">"), ("hosts", ">"), ("last, UTC", "<"), ("cause", "<"), ("workload", "<"))
+    columns = (("kills", ">"), ("cause", "<"), ("hosts", ">"), ("last, UTC", "<"), ("workload", "<"))
     rows = [
         (
             units.count(one.count),
-            units.count(one.hosts),
-            _minute(one.last),
             visible(one.cause),
+            units.count(one.hosts),
+            minute(one.last),
             visible(one.workload),
         )
-        for one in _by_cause_and_workload(fleet.kills)
+        for one in by_cause_and_workload(fleet.kills)
     ]
     return Section("Kills by cause and workload", columns, rows)
 
 
-def _limits(fleet: Fleet) -> Section:
+def _limits(workloads: Sequence[Workload], left_out: Sequence[Workload]) -> Section:
     columns = (
-        *(("kills", ">"), ("runs", ">"), ("limit", ">"), ("p50 / p90 / max", ">")),
-        *(("suggested", ">"), ("workload", "<")),
+        *(("kills", ">"), ("limit", ">"), ("suggested", ">"), ("runs", ">")),
+        *(("p50 / p90 / max", ">"), ("workload", "<")),
     )
     rows = [
         (
             units.count(one.kills),
-            units.count(one.runs),
             _limit(one),
-            _peaks(one.peak_unreclaimable_bytes),
             _suggested(one),
+            units.count(one.runs),
+            _peaks(one.peak_unreclaimable_bytes),
             visible(one.workload),
         )
-        for one in _of_interest(fleet)
+        for one in workloads
     ]
-    return Section("Limits", columns, rows, _LIMITS_NOTE if rows else "")
+    return Section("Limits", columns, rows, _LIMITS_NOTES, more=len(left_out))
 
 
-def _rules(fleet: Fleet) -> Section:
+def _rules(workloads: Sequence[Workload], left_out: Sequence[Workload]) -> Section:
     columns = (
         *(("suggested", ">"), ("slack", ">"), ("expected", ">"), ("at risk", ">")),
         *(("VPA", ">"), ("KRR", ">"), ("workload", "<")),
     )
+    compared = [one for one in workloads if _is_ruled(one)]
     rows = [
         (
             _suggested(one),
@@ -185,18 +139,19 @@ def _rules(fleet: Fleet) -> Section:
             units.size(one.krr_limit_bytes),
             visible(one.workload),
         )
-        for one in _of_interest(fleet)
-        if {one.suggestion.suggested_limit_bytes, one.vpa_limit_bytes, one.krr_limit_bytes} != {None}
+        for one in compared
     ]
     heading = "Suggested limits, beside those of other rules"
-    if not rows:
-        return Section(heading, columns, rows)
-    return Section(heading, columns, rows, _RULES_NOTE, wide="expected", wide_note=_EXPECTED_NOTE)
+    more = sum(map(_is_ruled, left_out))
+    table = Section(heading, columns, rows, _RULES_NOTES, more=more, wide="expected")
+    if all(one.suggestion.suggested_limit_bytes is None for one in compared):
+        table = table.without("slack", "expected", "at risk")
+    return table
 
 
-def _of_interest(fleet: Fleet) -> list[Workload]:
-    """Return the workloads that have a limit, or of which something was killed."""
-    return [one for one in fleet.workloads if one.is_limited or one.kills]
+def _is_ruled(one: Workload) -> bool:
+    rules = (one.suggestion.suggested_limit_bytes, one.vpa_limit_bytes, one.krr_limit_bytes)
+    return any(limit is not None for limit in rules)
 
 
 def _evictors(fleet: Fleet) -> Section:
@@ -214,13 +169,15 @@ def _evictors(fleet: Fleet) -> Section:
             visible(one.owner_workload),
         )
         for one in fleet.evictors
-        if not _is_its_own(one)
+        if not is_its_own(one)
     ]
-    own = sum(one.evicted_bytes or 0 for one in fleet.evictors if _is_its_own(one))
-    note = (
-        f"{units.size(own)} more was evicted by tasks of the workload that it was charged to." if own else ""
-    )
-    return Section("Who evicts whom", columns, rows, note, wide="cause")
+    own = sum(one.evicted_bytes or 0 for one in fleet.evictors if is_its_own(one))
+    remark = ""
+    if own and rows:
+        remark = f"{units.size(own)} more was evicted by tasks of the workload that it was charged to."
+    elif own:
+        remark = f"{units.size(own)} was evicted, all by tasks of the workload that it was charged to."
+    return Section("Who evicts whom", columns, rows, remark=remark, wide="cause")
 
 
 def _hosts(fleet: Fleet) -> Section:
@@ -264,11 +221,14 @@ def _peaks(peaks: Peaks) -> str:
 
 
 def _suggested(one: Workload) -> str:
-    suggestion = one.suggestion
-    if suggestion.suggested_limit_bytes is not None:
-        return units.size(suggestion.suggested_limit_bytes)
-    trial = suggestion.trial_limit_bytes
-    return "" if trial is None or trial <= (one.limit_bytes or 0) else f"try {units.size(trial)}"
+    better = limit_states.better_limit_bytes(one)
+    if better is None:
+        return ""
+    return (
+        units.size(better)
+        if one.suggestion.suggested_limit_bytes is not None
+        else f"try {units.size(better)}"
+    )
 
 
 def _if_suggested(one: Workload, shown: str) -> str:
@@ -277,37 +237,3 @@ def _if_suggested(one: Workload, shown: str) -> str:
 
 def _share(rate: float | None) -> str:
     return units.UNKNOWN if rate is None else f"{100 * rate:.2g} %"
-
-
-def wrong_limits(workloads: Iterable[Workload]) -> tuple[int, int]:
-    """Return how many workloads have a limit below the suggestion, and how many one above it."""
-    compared = _compared(workloads)
-    below = sum(limit < suggested for limit, suggested in compared)
-    return below, sum(limit > suggested for limit, suggested in compared)
-
-
-def has_suggestion(workloads: Iterable[Workload]) -> bool:
-    """Return whether there is a limit to compare with a suggestion."""
-    return bool(_compared(workloads))
-
-
-def _compared(workloads: Iterable[Workload]) -> list[tuple[int, int]]:
-    """Return the limit and the suggestion of the workloads that have both, in bytes."""
-    return [
-        (one.limit_bytes, one.suggestion.suggested_limit_bytes)
-        for one in workloads
-        if one.limit_bytes is not None and one.suggestion.suggested_limit_bytes is not None
-    ]
-
-
-def _minute(time: pd.Timestamp) -> str:
-    return f"{time:%Y-%m-%d %H:%M}"
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{units.count(count)} times"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return `1 host` or `1,203 hosts`."""
-    return f"1 {noun}" if count == 1 else f"{units.count(count)} {noun}s"

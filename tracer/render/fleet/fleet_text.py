@@ -9,10 +9,10 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from tracer import units
 from tracer.fleet.reduction.fleet_answer import Fleet
-from tracer.render.fleet import fleet_tables
-from tracer.render.fleet.fleet_tables import NAMES, Section
+from tracer.render.fleet import fleet_facts, fleet_tables
+from tracer.render.fleet.fleet_facts import counted
+from tracer.render.fleet.fleet_tables import MOST_ROWS_OF_PAGE, NAMES, Section
 from tracer.render.terminal import paragraphs
 from tracer.render.words.escape import fitted
 from tracer.render.words.prose import prose
@@ -21,16 +21,19 @@ _MOST_ROWS: Final = 15
 _INDENT: Final = 2
 _GAP: Final = 2
 _LEAST_NAME_CELLS: Final = 12
+_WIDE_CELLS: Final = 90
 
 
 def lines(fleet: Fleet, columns: int) -> Iterator[RenderableType]:
     """Yield the text, for a width in columns."""
-    yield prose(fleet_tables.sentence(fleet), "bold")
+    yield prose(fleet_facts.sentence(fleet), "bold")
     yield Text()
-    yield paragraphs.facts(fleet_tables.facts(fleet))
-    for section in fleet_tables.sections(fleet, _MOST_ROWS):
+    yield paragraphs.facts([*fleet_facts.facts(fleet), *fleet_facts.warnings(fleet)])
+    for section in fleet_tables.sections(fleet, _MOST_ROWS, only_wrong_limits=True):
         yield paragraphs.title(section.heading)
-        yield from _table(section, columns)
+        yield from _table(
+            section.without(section.wide) if section.wide and columns < _WIDE_CELLS else section, columns
+        )
 
 
 def _table(section: Section, columns: int) -> Iterator[RenderableType]:
@@ -38,27 +41,30 @@ def _table(section: Section, columns: int) -> Iterator[RenderableType]:
         yield paragraphs.bullets(row[0] for row in section.rows)
     elif section.rows:
         yield paragraphs.indented(_rows(section, columns))
-    more = f"{units.count(section.more)} more: --json and --report have them all. " if section.more else ""
-    wide_note = section.wide_note if columns >= section.wide_cells else ""
-    if note := f"{more}{section.note}{wide_note}".strip():
+    if section.more:
+        yield paragraphs.note(_more(section))
+    if note := section.explained():
         yield paragraphs.note(note)
+
+
+def _more(section: Section) -> str:
+    said = counted(section.more, "more row")
+    if len(section.rows) + section.more <= MOST_ROWS_OF_PAGE:
+        return f"{said}: --json and --report have them all."
+    return f"{said}: --json has them all, --report the first {MOST_ROWS_OF_PAGE}."
 
 
 def _rows(section: Section, columns: int) -> paragraphs.Rows:
     """Return the table, with names shortened to the room that the numbers leave."""
-    given_up = section.wide if columns < section.wide_cells else None
-    kept = [at for at, (title, _) in enumerate(section.columns) if title != given_up]
-    headings = [section.columns[at] for at in kept]
-    rows = [[row[at] for at in kept] for row in section.rows]
     widths = [
-        max(cell_len(cell) for cell in (title, *(row[at] for row in rows)))
-        for at, (title, _) in enumerate(headings)
+        max(cell_len(cell) for cell in (title, *(row[at] for row in section.rows)))
+        for at, (title, _) in enumerate(section.columns)
     ]
-    names = [at for at, (title, _) in enumerate(headings) if title in NAMES]
+    names = [at for at, (title, _) in enumerate(section.columns) if title in NAMES]
     taken = sum(width + _GAP for at, width in enumerate(widths) if at not in names)
     room = columns - _INDENT - taken - _GAP * (len(names) - 1)
     each = max(room // len(names), _LEAST_NAME_CELLS)
-    drawn = paragraphs.Rows(*headings)
-    for row in rows:
+    drawn = paragraphs.Rows(*section.columns)
+    for row in section.rows:
         drawn.add_row(*(Text(fitted(cell, each)) if at in names else cell for at, cell in enumerate(row)))
     return drawn

@@ -1,0 +1,54 @@
+"""The sentences of a fleet: causes, limits, evictions, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, KillCount
+from tracer.render.fleet import fleet_facts
+
+
+def test_facts_answer_why_which_limits_and_who(fleet: Fleet) -> None:
+    assert list(fleet_facts.facts(fleet)) == [
+        ("causes", "20 anon_growth (process memory grew); 3 shmem (tmpfs or shared memory filled the limit)"),
+        ("limits", "2 too low, 1 more than 10 % too high, 1 not judged, of 4 workloads"),
+        ("too low", "shop/web/app has 256 MiB (suggested 310 MiB), postgres has 1 GiB (try 1.5 GiB)"),
+        ("too high", "batch has 2 GiB (suggested 120 MiB)"),
+        (
+            "evictions",
+            "7.6 GiB of page cache by tasks of another workload; the most, 7.5 GiB, by backup@.service from "
+            "postgres",
+        ),
+        ("recorded", "from 2026-11-20 06:00 to 2026-11-27 06:00 UTC"),
+    ]
+
+
+def test_facts_name_some_of_many_and_count_the_rest(fleet: Fleet) -> None:
+    low = [replace(fleet.workloads[0], workload=f"w{number}", kills=9 - number) for number in range(5)]
+    kills = [
+        KillCount(cause, "x", "node-1", number, fleet.kills[0].first, fleet.kills[0].last)
+        for number, cause in enumerate(["shmem", "a", "unknown", "b", "newer", "anon_growth"], start=1)
+    ]
+    found = dict(fleet_facts.facts(replace(fleet, workloads=low, kills=kills)))
+    assert found["too low"] == (
+        "w0 has 256 MiB (suggested 310 MiB), w1 has 256 MiB (suggested 310 MiB), "
+        "w2 has 256 MiB (suggested 310 MiB), and 2 more"
+    )
+    assert found["causes"] == (
+        "6 anon_growth (process memory grew); 5 newer; 4 b; 3 unknown (the records do not show why); 2 a; "
+        "and 1 more"
+    )
+    hosts = [replace(fleet.hosts[2], host=f"h{number}") for number in range(1000)]
+    assert dict(fleet_facts.warnings(replace(fleet, hosts=hosts)))["names"] == (
+        "more than one machine is called h0 (at least 2), h1 (at least 2), h2 (at least 2), and 997 more"
+    )
+
+
+def test_facts_of_a_fleet_without_foreign_evictions_name_no_evictor(fleet: Fleet) -> None:
+    evictors = [Evictor("a", "a", "reclaim_memcg", 1, 5 << 20, 0), Evictor("a", "b", "x", 1, None, None)]
+    assert "evictions" not in dict(fleet_facts.facts(replace(fleet, evictors=evictors)))
+
+
+def test_quiet_fleet_has_no_facts_but_its_time(quiet: Fleet) -> None:
+    assert [label for label, _ in fleet_facts.facts(quiet)] == ["recorded"]
+    assert list(fleet_facts.warnings(quiet)) == []

@@ -1,0 +1,147 @@
+"""The answer of `fleet` in sentences, for the text and the page. All names in them are escaped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import pandas as pd
+
+from tracer import units
+from tracer.analysis.explain.causes.registry import CAUSES
+from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, Workload
+from tracer.render.fleet import limit_states
+from tracer.render.fleet.kill_groups import by_cause_and_workload
+from tracer.render.words.escape import fitted, visible
+from tracer.render.words.prose import Fact
+
+_MOST_NAMED: Final = 3
+_MOST_CAUSES: Final = 5
+_NAME_CELLS: Final = 48
+_LABELS: Final[Mapping[str, str]] = {name: record.label for name, record in CAUSES.items()}
+
+
+def sentence(fleet: Fleet) -> str:
+    """Return the answer in one or two sentences."""
+    total = sum(one.count for one in fleet.kills)
+    where = f"{counted(fleet.traces, 'trace')} of {counted(len(fleet.hosts), 'host')}"
+    if not total:
+        return f"There is no kill in {where}."
+    killed = {one.workload for one in fleet.kills}
+    on_hosts = len({one.host for one in fleet.kills})
+    said = f"{counted(total, 'kill')} of {counted(len(killed), 'workload')} on {counted(on_hosts, 'host')}"
+    most, first = "", by_cause_and_workload(fleet.kills)[0]
+    if first.count < total:
+        most = f" Most often: {visible(first.workload)}, {_times(first.count)} ({visible(first.cause)})."
+    return f"{said}, in {where}.{most}"
+
+
+def facts(fleet: Fleet) -> Iterator[Fact]:
+    """Yield why there were kills, which limits are wrong, who evicts whom, and what the answer is from."""
+    causes: Counter[str] = Counter()
+    for one in fleet.kills:
+        causes[one.cause] += one.count
+    if causes:
+        most_first = sorted(causes, key=lambda name: (-causes[name], name))
+        yield "causes", _listed([_cause(name, causes[name]) for name in most_first], _MOST_CAUSES, "; ")
+    yield from _limits(fleet.workloads)
+    yield from _evictions(fleet)
+    if fleet.begin is not None and fleet.end is not None:
+        yield "recorded", f"from {minute(fleet.begin)} to {minute(fleet.end)} UTC"
+
+
+def warnings(fleet: Fleet) -> Iterator[Fact]:
+    """Yield what is missing from the answer, and what may be wrong in it."""
+    if lossy := [host for host in fleet.hosts if host.lost_records]:
+        lost = counted(sum(host.lost_records or 0 for host in lossy), "record")
+        yield (
+            "lost",
+            f"{lost} on {counted(len(lossy), 'host')}: amounts of page cache may be too low, and "
+            "peaks as well",
+        )
+    if uncounted := sum(host.uncounted_traces for host in fleet.hosts):
+        yield "interrupted", f"{counted(uncounted, 'trace')}, of which it is not known what was lost"
+    if shared := [host for host in fleet.hosts if host.machines > 1]:
+        names = [f"{_short(host.host)} (at least {host.machines})" for host in shared]
+        yield "names", f"more than one machine is called {_listed(names)}"
+    if fleet.broken:
+        yield "left out", f"{counted(len(fleet.broken), 'trace')} that cannot be read, listed at the end"
+
+
+def evicted_by_others(fleet: Fleet) -> int:
+    """Return the bytes of page cache that tasks of another workload than its own evicted."""
+    return sum(one.evicted_bytes or 0 for one in fleet.evictors if not is_its_own(one))
+
+
+def is_its_own(one: Evictor) -> bool:
+    """Return whether the tasks are of the workload that the page cache was charged to."""
+    return one.owner_workload == one.evictor_workload
+
+
+def minute(time: pd.Timestamp) -> str:
+    """Return `2026-11-27 10:59`."""
+    return f"{time:%Y-%m-%d %H:%M}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 host` or `1,203 hosts`."""
+    return f"1 {noun}" if count == 1 else f"{units.count(count)} {noun}s"
+
+
+def _cause(name: str, count: int) -> str:
+    label = f" ({_LABELS[name]})" if name in _LABELS else ""
+    return f"{units.count(count)} {visible(name)}{label}"
+
+
+def _limits(workloads: Sequence[Workload]) -> Iterator[Fact]:
+    limited = [one for one in workloads if one.limit_bytes is not None]
+    if not limited:
+        return
+    low, high = limit_states.too_low(limited), limit_states.too_high(limited)
+    judged = sum(map(limit_states.is_judged, limited))
+    counts = {
+        "too low": len(low),
+        f"more than {100 * limit_states.SPARE:.0f} % too high": len(high),
+        "right": judged - len(low) - len(high),
+        "not judged": len(limited) - judged,
+    }
+    said = ", ".join(f"{units.count(count)} {state}" for state, count in counts.items() if count)
+    yield "limits", f"{said}, of {counted(len(limited), 'workload')}"
+    if low:
+        yield "too low", _listed([_change(one) for one in low])
+    if high:
+        yield "too high", _listed([_change(one) for one in high])
+
+
+def _change(one: Workload) -> str:
+    verb = "try" if one.suggestion.suggested_limit_bytes is None else "suggested"
+    better = units.size(limit_states.better_limit_bytes(one))
+    return f"{_short(one.workload)} has {units.size(one.limit_bytes)} ({verb} {better})"
+
+
+def _evictions(fleet: Fleet) -> Iterator[Fact]:
+    others = [one for one in fleet.evictors if not is_its_own(one) and one.evicted_bytes]
+    if not others:
+        return
+    most = max(others, key=lambda one: one.evicted_bytes or 0)
+    yield (
+        "evictions",
+        f"{units.size(evicted_by_others(fleet))} of page cache by tasks of another workload; the most, "
+        f"{units.size(most.evicted_bytes)}, by {_short(most.evictor_workload)} from "
+        f"{_short(most.owner_workload)}",
+    )
+
+
+def _listed(words: Sequence[str], most: int = _MOST_NAMED, between: str = ", ") -> str:
+    """Return the first of them, and how many more there are."""
+    named, more = words[:most], len(words) - most
+    return between.join(named) + (f"{between}and {units.count(more)} more" if more > 0 else "")
+
+
+def _short(name: str) -> str:
+    return fitted(name, _NAME_CELLS)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{units.count(count)} times"

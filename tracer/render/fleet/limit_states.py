@@ -1,0 +1,63 @@
+"""Which limits of workloads are too low and which are too high, by the suggestion or the trial for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from tracer.fleet.reduction.fleet_answer import Workload
+
+SPARE: Final = 0.1
+"""How far a limit may be above the suggestion, as a share of it, without being too high."""
+
+
+def better_limit_bytes(one: Workload) -> int | None:
+    """Return the suggested limit, else the one to try if it is above the limit, else None."""
+    suggested, trial = one.suggestion.suggested_limit_bytes, one.suggestion.trial_limit_bytes
+    if suggested is not None:
+        return suggested
+    return None if trial is None or trial <= (one.limit_bytes or 0) else trial
+
+
+def is_judged(one: Workload) -> bool:
+    """Return whether there is a limit, and another to compare it with."""
+    return one.limit_bytes is not None and better_limit_bytes(one) is not None
+
+
+def is_too_low(one: Workload) -> bool:
+    """Return whether the limit is below the suggestion, or killed runs ask for a trial above it."""
+    return _excess_bytes(one) < 0
+
+
+def is_too_high(one: Workload) -> bool:
+    """Return whether the limit is above the suggestion by more than `SPARE`."""
+    return _excess_bytes(one) > SPARE * (better_limit_bytes(one) or 0)
+
+
+def too_low(workloads: Iterable[Workload]) -> list[Workload]:
+    """Return the workloads whose limit is too low, in the order given."""
+    return list(filter(is_too_low, workloads))
+
+
+def too_high(workloads: Iterable[Workload]) -> list[Workload]:
+    """Return the workloads whose limit is too high, those furthest above the suggestion first."""
+    return sorted(filter(is_too_high, workloads), key=lambda one: -_excess_bytes(one))
+
+
+def worst_first(workloads: Iterable[Workload]) -> tuple[list[Workload], list[Workload]]:
+    """Return the workloads that ask for a look and the others.
+
+    The first are those with too low a limit, those that were killed for other reasons, and those with too
+    high a limit, furthest above the suggestion first. Otherwise they stay in the order given.
+    """
+    listed = list(workloads)
+    low, high = too_low(listed), too_high(listed)
+    judged_wrong = {one.workload for one in (*low, *high)}
+    rest = [one for one in listed if one.workload not in judged_wrong]
+    return [*low, *(one for one in rest if one.kills), *high], [one for one in rest if not one.kills]
+
+
+def _excess_bytes(one: Workload) -> int:
+    """Return by how much the limit is above the better one; 0 if that is not known."""
+    better = better_limit_bytes(one)
+    return 0 if one.limit_bytes is None or better is None else one.limit_bytes - better
