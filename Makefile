@@ -193,6 +193,9 @@ pictures: packages-pictures setup
 frames: packages-pictures setup
 	$(VENV)/bin/python docs/frames.py
 
+# What pip is to install into the package or the image besides, such as s3fs for `watch --out s3://...`.
+PACKAGES ?=
+
 # A tree below build/, since debian/ belongs to the distribution, and dpkg wants it at the top.
 deb: packages-deb
 	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
@@ -202,14 +205,13 @@ deb: packages-deb
 	cp -r bpf tracer pyproject.toml README.md LICENSE $$tree
 	cp docs/memcg-tracer.1 $$tree/docs
 	cp -r docs/deploy/debian $$tree
-	(cd $$tree && dpkg-buildpackage -b -us -uc >../build.log 2>&1) || { tail -30 build/deb/build.log >&2; exit 1; }
+	(cd $$tree && PACKAGES='$(PACKAGES)' dpkg-buildpackage -b -us -uc >../build.log 2>&1) || { tail -30 build/deb/build.log >&2; exit 1; }
 	ls -l build/deb/*.deb
 
 deb-check: deb setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m package
 
 BASE ?= debian:trixie-slim
-PACKAGES ?=
 
 image:
 	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')

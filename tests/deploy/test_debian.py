@@ -37,6 +37,11 @@ def test_unit_starts_the_installed_program() -> None:
     assert f"debian/{NAME}" in rules
 
 
+def test_package_can_bring_what_a_url_needs() -> None:
+    assert re.search(r"pip .*'\.\[cri,fleet\]' \$\(PACKAGES\)$", (FOLDER / "rules").read_text(), re.MULTILINE)
+    assert "PACKAGES='$(PACKAGES)' dpkg-buildpackage" in (TOP / "Makefile").read_text()
+
+
 def test_purge_keeps_traces() -> None:
     script = (FOLDER / "memcg-tracer.postrm").read_text()
     assert re.findall(r"rm -rf (\S+)", script) == ["/var/cache/memcg-tracer"]

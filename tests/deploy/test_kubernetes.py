@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tracer.version import VERSION
 FOLDER = Path(__file__).parents[2] / "docs/deploy/kubernetes"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 RESOURCES: list[str] = KUSTOMIZATION["resources"]
+UPLOAD = FOLDER.with_name("kubernetes-upload")
 VERSIONS = ("1.30", "1.32", kubernetes_validate.latest_version())
 """From the first that has `appArmorProfile`."""
 
@@ -99,3 +102,72 @@ def test_host_is_mounted_read_only_but_for_what_the_recorder_writes() -> None:
         if mount["name"] in hosts and not mount.get("readOnly")
     }
     assert written == {"/var/lib/memcg-tracer", "/var/cache/memcg-tracer"}
+
+
+def merged(resource: Any, patch: Any, name: str = "") -> Any:
+    """Return a resource with a strategic merge patch: containers are merged by name, other lists replaced."""
+    if isinstance(resource, dict) and isinstance(patch, dict):
+        return resource | {key: merged(resource.get(key), value, key) for key, value in patch.items()}
+    if name == "containers":
+        patches = {one["name"]: one for one in patch}
+        assert set(patches) <= {one["name"] for one in resource}, "a patch makes no container"
+        return [merged(one, patches.get(one["name"], {})) for one in resource]
+    return patch
+
+
+def with_upload(kind: str) -> Any:
+    """Return a resource of the base as `kubernetes-upload` changes it."""
+    patch = yaml.safe_load((UPLOAD / f"{kind.lower()}.yaml").read_text())
+    base = resource(kind)
+    assert {name: patch[name] for name in ("apiVersion", "kind")} == {
+        name: base[name] for name in ("apiVersion", "kind")
+    }
+    assert patch["metadata"] == {"name": base["metadata"]["name"]}, "a patch without a namespace fits any"
+    return merged(base, patch)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", ["DaemonSet", "NetworkPolicy"])
+def test_patched_resource_fits_the_schema_of_the_api(kind: str, version: str) -> None:
+    kubernetes_validate.validate(with_upload(kind), version, strict=True)
+
+
+def test_upload_patches_the_base_and_lists_every_file() -> None:
+    kustomization = yaml.safe_load((UPLOAD / "kustomization.yaml").read_text())
+    assert kustomization["resources"] == ["../kubernetes"]
+    patches = [patch["path"] for patch in kustomization["patches"]]
+    assert sorted([*patches, "kustomization.yaml"]) == sorted(path.name for path in UPLOAD.iterdir())
+
+
+def test_upload_changes_the_place_of_traces_alone() -> None:
+    [before] = resource("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    [after] = with_upload("DaemonSet")["spec"]["template"]["spec"]["containers"]
+    [url] = set(after["args"]) - set(before["args"])
+    assert set(before["args"]) - set(after["args"]) == {"--out=/var/lib/memcg-tracer"}, "the default of a URL"
+    folder = url.removeprefix("--out=s3://").rpartition("/")[2]
+    assert folder in {f"$({variable['name']})" for variable in after["env"]}, "a folder for each node"
+    refused = CliRunner().invoke(watch.command, [*after["args"][1:], "--keep", "1s"])
+    assert "--keep 1s" in refused.output, "nothing but the last option is refused"
+    assert after["securityContext"] == before["securityContext"]
+    assert after["volumeMounts"] == before["volumeMounts"]
+
+
+def test_upload_opens_the_way_out_and_none_in() -> None:
+    before, after = resource("NetworkPolicy")["spec"], with_upload("NetworkPolicy")["spec"]
+    assert (before["egress"], after["ingress"]) == ([], before["ingress"])
+    assert {port["port"] for rule in after["egress"] for port in rule["ports"]} == {53, 443}
+
+
+@pytest.mark.skipif(shutil.which("kustomize") is None, reason="needs kustomize")
+@pytest.mark.parametrize("folder", [FOLDER, UPLOAD], ids=lambda folder: folder.name)
+def test_kustomize_builds_what_fits_the_schema_of_the_api(folder: Path) -> None:
+    done = subprocess.run(["kustomize", "build", folder], stdout=subprocess.PIPE, text=True, check=True)
+    built = list(yaml.safe_load_all(done.stdout))
+    assert len(built) == len(RESOURCES)
+    for one in built:
+        kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+    [daemonset] = [one for one in built if one["kind"] == "DaemonSet"]
+    expected = (resource if folder == FOLDER else with_upload)("DaemonSet")
+    [container] = daemonset["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == expected["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert daemonset["metadata"]["namespace"] == KUSTOMIZATION["namespace"]

@@ -198,7 +198,7 @@ def command(
 ) -> None:
     """Write a trace in a format that other tools read.
 
-    A dataset takes any number of traces, directories and URLs of traces; it is given those that it lacks.
+    A dataset takes any number of traces, directories and URLs of traces: those that it lacks are added.
     Only you can read the output, because it contains names of processes, cgroups and functions.
     """
     chosen = FORMATS[form]
