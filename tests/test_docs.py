@@ -65,6 +65,13 @@ def test_pictures_of_a_trace_are_all_drawn_for_the_documents() -> None:
     assert all(f"t.plot.{name}()" in page and f"](../plot-{name}.svg)" in page for name in methods)
 
 
+def test_every_document_is_in_the_index() -> None:
+    index = (TOP / "docs/README.md").read_text()
+    linked = {(TOP / "docs" / link).resolve() for link in re.findall(r"\]\(([^)#]+)", index)}
+    chapters = {path for path in TOP.glob("docs/*.md") if path.name != "README.md"}
+    assert linked >= chapters | {*TOP.glob("docs/design/*.md"), *TOP.glob("docs/deploy/*.md")}
+
+
 def test_make_targets_named_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text(), flags=re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(code_of((TOP / "README.md").read_text()))))
