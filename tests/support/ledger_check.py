@@ -13,7 +13,7 @@ from support.settled import QUIET_S, settle
 
 from tracer.categories import CATEGORIES
 from tracer.enumerations import CATEGORY
-from tracer.kernel.cgroups.cgroupfs import directory_of, memory_hierarchy
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy, walk
 
 _STOCKED: Final = ("slab_reclaimable", "slab_unreclaimable", "kernel")
 _STOCK_BYTES: Final = mmap.PAGESIZE * (os.cpu_count() or 1)
@@ -99,11 +99,13 @@ def differences(
         for c in CATEGORY.names
         if not pd.isna(kernel[c]) and not 0 <= kernel[c] - ledger[c] <= late[c]
     }
-    directory = directory_of(memory_hierarchy(), memcg_id)
-    if not wrong or directory is None:
+    hierarchy = memory_hierarchy()
+    path = next((one.path for one in walk(hierarchy) if one.id == memcg_id), None) if wrong else None
+    if path is None:
         return wrong
+    directory = hierarchy.directory(path)
     settle(directory)
-    later = kernel_bytes(trace, memcg_id, read_columns(directory, memory_hierarchy().version))
+    later = kernel_bytes(trace, memcg_id, read_columns(directory, hierarchy.version))
     latest = {c: kernel[c] if pd.isna(later[c]) else later[c] for c in wrong}  # v1 prints no slab
     return {
         c: (*both, later[c])

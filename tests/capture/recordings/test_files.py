@@ -192,6 +192,27 @@ def test_shared_file_is_charged_by_page_to_its_first_reader(
 
 
 @kernel
+def test_untraced_cgroups_that_end_at_once_are_named(
+    memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """They are gone when their records are read."""
+    if memory_hierarchy().version == 2:
+        (other_memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    recorder = start_recorder("-c", str(memcg))
+    ended = [other_memcg / f"short-{number}" for number in range(7)]
+    for short in ended:
+        write_uncached(disk_dir / short.name, 3)
+        run_in(memcg, READ, disk_dir / short.name, 0, 3)
+        short.mkdir()
+        run_in(short, FORGET, disk_dir / short.name)
+        short.rmdir()
+    trace = tracer.open(recorder.stop())
+    rows = trace.cgroups[trace.cgroups["cgroup_id"].isin(trace.pagecache["task_cgroup_id"])]
+    found = rows[rows["removed"].notna()]
+    assert set(found["path"]) == {memory_hierarchy().path(short) for short in ended}
+
+
+@kernel
 @pytest.mark.vm_once
 def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupRows
@@ -18,6 +17,7 @@ from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
 from tracer.kernel.naming.host_files import HostFiles
 from tracer.kernel.naming.host_names import HostNames
 from tracer.wire.dtypes import WIRE
+from tracer.wire.fields import PATH_LEN
 
 ID = "4f2c9d1be0a73586" * 4
 
@@ -42,11 +42,48 @@ def test_events_outside_of_the_mount_are_left_out(tmp_path: Path) -> None:
     ] == [("mkdir", 5, 23, "/web", "yes"), ("rename", 9, 23, "/\udcff", "yes")]
 
 
-def test_cut_path_is_looked_up_in_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = tmp_path / "deep" / "est"
-    monkeypatch.setattr("tracer.kernel.cgroups.cgroupfs.directory_of", lambda _hierarchy, _cgroup: whole)
-    (event,) = CgroupRows(Hierarchy(2, tmp_path, "/")).events(cgroup_record("mkdir", 5, 23, "/" + "a" * 500))
-    assert event.cgroup.path == "/deep/est"
+def test_cut_path_is_looked_up_in_the_file_system(tmp_path: Path) -> None:
+    name = "é" * 120  # cut in the middle of a character
+    directory = tmp_path / name / name
+    directory.mkdir(parents=True)
+    (tmp_path / name / f"other-{name}").mkdir()
+    cgroup_id = directory.stat().st_ino
+    cut = f"/{name}/{name}".encode()[: PATH_LEN - 1]
+    cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
+    (event,) = cgroups.events(cgroup_record("mkdir", 5, cgroup_id, cut))
+    assert event.cgroup.path == f"/{name}/{name}"
+    directory.rename(directory.with_name(f"{name}2"))
+    (event,) = cgroups.events(cgroup_record("rename", 7, cgroup_id, cut))
+    assert event.cgroup.path == f"/{name}/{name}2"
+    directory.with_name(f"{name}2").rmdir()
+    (event,) = cgroups.events(cgroup_record("rmdir", 9, cgroup_id, cut))
+    assert event.cgroup.path == f"/{name}/{name}2"
+    (event,) = cgroups.events(cgroup_record("mkdir", 11, 23, cut))
+    assert event.cgroup.path == os.fsdecode(cut), "it is gone: no more is known"
+
+
+def test_untraced_cgroup_that_is_gone_has_a_row_with_its_end(tmp_path: Path) -> None:
+    """Its task acted on a traced cgroup, and the records of both are read later."""
+    cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
+    assert len(list(cgroups.events(cgroup_record("mkdir", 5, 2**40, "/job-1")))) == 1
+    cgroups.remove(2**40, 9)
+    assert cgroups.rows == []
+    cgroups.require([2**40, 2**40 + 1, 0])
+    (row,) = cgroups.rows
+    assert (row["path"], row["created"], row["removed"]) == ("/job-1", None, 9)
+
+
+def test_renamed_untraced_cgroup_and_those_below_it_have_changed_rows(tmp_path: Path) -> None:
+    cgroups = CgroupRows(Hierarchy(1, tmp_path, "/"))
+    made = [(23, "/web"), (24, "/web/inner"), (25, "/web-2"), (26, "/web/not-needed")]
+    for number, path in made:
+        list(cgroups.events(cgroup_record("mkdir", 5, number, path)))
+    cgroups.require([23, 24, 25])
+    cgroups.rows.clear()
+    list(cgroups.events(cgroup_record("rename", 7, 23, "/old")))
+    assert [(row["cgroup_id"], row["path"]) for row in cgroups.rows] == [(23, "/old"), (24, "/old/inner")]
+    cgroups.require([26])
+    assert cgroups.rows[-1]["path"] == "/old/not-needed"
 
 
 def test_removed_cgroup_keeps_its_path(tmp_path: Path) -> None:
@@ -135,8 +172,7 @@ def test_stored_paths_of_different_names_differ(tmp_path: Path) -> None:
     ]
 
 
-def test_removed_cgroup_without_a_path_gets_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracer.kernel.cgroups.cgroupfs.directory_of", lambda _hierarchy, _cgroup: None)
+def test_removed_cgroup_without_a_path_gets_no_row(tmp_path: Path) -> None:
     cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
     cgroups.require([23])
     cgroups.remove(23, 9)
@@ -152,7 +188,6 @@ def test_long_gone_cgroups_are_forgotten(tmp_path: Path) -> None:
     for number in range(100, 100 + 2 * GONE_KEPT):
         cgroups.add(Cgroup(number, 1, "/short", 0), 13)
         cgroups.remove(number, 17)
-    cgroups.require(range(100_000, 100_000 + GONE_KEPT // 2))  # ids without a directory
     cgroups.rows.clear()
     assert len(cgroups._known) == 1 + GONE_KEPT
     cgroups.remove(100, 19)

@@ -18,7 +18,7 @@ from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupEvent
 from tracer.capture.selection import cgroup_selection as module
 from tracer.capture.selection.cgroup_selection import CgroupSelection, Taken
 from tracer.errors import TracerError
-from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, walk
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
 from tracer.kernel.cgroups.selectors import parse_selector
 from tracer.wire.dtypes import WIRE
@@ -80,7 +80,7 @@ class Host:
         selectors = [parse_selector(self.hierarchy, argument) for argument in arguments]
         self.selection = CgroupSelection(self.programs, self.hierarchy, selectors, lookup=self.lookup)
         self.selection.begin()
-        self.selection.find()
+        self.selection.find([one.path for one in walk(self.hierarchy)])
         return self.selection
 
     def event(self, kind: str, cgroup_id: int, path: str, parent: int = 1, follow: str = "") -> None:
@@ -313,7 +313,7 @@ def test_without_selectors_every_cgroup_is_traced(tmp_path: Path) -> None:
     programs: Any = SimpleNamespace()
     selection = CgroupSelection(programs, Hierarchy(2, tmp_path, "/"), None)
     selection.begin()
-    assert selection.find() == [tmp_path]
+    assert selection.find(["/", "/web"]) == {"/"}
     selection.take_event(CgroupEvent("mkdir", 5, Cgroup(7, 1, "/web", 0), "yes"))
     (taken,) = selection.settle()
     assert (taken.cgroup.path, selection.requests.matched_paths()) == ("/web", None)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import ctypes
-import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import cgroupfs
-from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, Walked
 from tracer.kernel.cgroups.mounts import Mount
 
 ID = "4f2c9d1be0a73586" * 4
@@ -86,47 +85,35 @@ def test_descendants_come_after_parents(tmp_path: Path) -> None:
     assert paths == ["/docker", f"/docker/{ID}", f"/docker/{ID}/inner", f"/docker/{ID2}"]
 
 
-@pytest.mark.kernel
-@pytest.mark.vm
-def test_directory_of_cgroup_id_is_found(memcg: Path) -> None:
-    hierarchy = cgroupfs.memory_hierarchy()
-    child = memcg / "child"
-    child.mkdir()
-    identity = cgroupfs.cgroup_id(child)
-    assert cgroupfs.directory_of(hierarchy, identity) == child
-    child.rmdir()
-    assert cgroupfs.directory_of(hierarchy, identity) is None
-
-
-@pytest.mark.kernel
-def test_directory_of_unknown_id_is_none(memcg: Path) -> None:
-    hierarchy = cgroupfs.memory_hierarchy()
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for identity in (0, 2**63 - 1, 2**64 - 1):
-        assert cgroupfs.directory_of(hierarchy, identity) is None
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-class Refusing:
-    """A C library whose open_by_handle_at() fails as without CAP_DAC_READ_SEARCH."""
-
-    def open_by_handle_at(self, *_: object) -> int:
-        ctypes.set_errno(errno.EPERM)
-        return -1
-
-
-def test_directory_of_is_walked_to_without_capability(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cgroupfs, "_libc", Refusing)
-    hierarchy = Hierarchy(2, tmp_path, "/")
+def test_walk_finds_paths_ids_and_parents(tmp_path: Path) -> None:
     inner = tmp_path / "docker" / ID / "inner"
     inner.mkdir(parents=True)
-    identity = cgroupfs.cgroup_id(inner)
-    assert cgroupfs.directory_of(hierarchy, identity) == inner
-    assert cgroupfs.directory_of(hierarchy, cgroupfs.cgroup_id(tmp_path)) == tmp_path
-    inner.rmdir()
-    assert cgroupfs.directory_of(hierarchy, identity) is None
+    (tmp_path / "docker" / "tasks").write_text("")
+    (tmp_path / "docker" / "link").symlink_to(tmp_path)
+    (tmp_path / os.fsdecode(b"\xff")).mkdir()
+    hierarchy = Hierarchy(1, tmp_path, "/")
+    paths = ["/", "/docker", f"/docker/{ID}", f"/docker/{ID}/inner", "/\udcff"]
+    ids = {path: hierarchy.directory(path).stat().st_ino for path in paths}
+    above = dict(zip(paths[1:], ("/", *paths[1:3], "/"), strict=True))
+    whole = [Walked(path, ids[path], ids.get(above.get(path, ""))) for path in paths]
+    assert list(cgroupfs.walk(hierarchy)) == whole
+    assert list(cgroupfs.walk(hierarchy, "/docker")) == whole[1:4]
+    assert list(cgroupfs.walk(hierarchy, "/", b"doc")) == whole[:4]
+    assert list(cgroupfs.walk(hierarchy, "/gone")) == []
+
+
+@pytest.mark.kernel
+@pytest.mark.vm
+def test_walk_has_the_ids_of_stat(memcg: Path) -> None:
+    """The kernel gives them with the names of directories."""
+    hierarchy = cgroupfs.memory_hierarchy()
+    inner = memcg / "child" / "inner"
+    inner.mkdir(parents=True)
+    directories = [memcg, inner.parent, inner]
+    found = list(cgroupfs.walk(hierarchy, hierarchy.path(memcg)))
+    assert [one.path for one in found] == [hierarchy.path(one) for one in directories]
+    assert [one.id for one in found] == [one.stat().st_ino for one in directories]
+    assert [one.parent_id for one in found] == [one.parent.stat().st_ino for one in directories]
 
 
 @pytest.mark.kernel

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CGROUP_EVENT, FOLLOW
-from tracer.kernel.cgroups import cgroupfs, containers
+from tracer.kernel.cgroups import containers
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.known_paths import KnownPaths
 from tracer.kernel.naming.host_names import HostNames, is_lacking
 from tracer.kernel.naming.late_names import LateNames
 from tracer.stored_names import stored_path, stored_text
@@ -48,7 +49,7 @@ class CgroupEvent:
 class CgroupRows:
     """A row for each cgroup; the owner takes new and changed rows from `rows`.
 
-    Cgroups that are gone are remembered for a while: tasks of theirs may still act.
+    Cgroups that are gone are remembered for a while: records of what their tasks did may come later.
     """
 
     hierarchy: Hierarchy
@@ -58,6 +59,7 @@ class CgroupRows:
     _gone: deque[int] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
+        self.paths = KnownPaths(self.hierarchy)
         self._late = LateNames(self.host.find)
 
     def close(self) -> None:
@@ -68,14 +70,16 @@ class CgroupRows:
         """Decode `cgroup` records. A cgroup outside this process's cgroup mount is left out."""
         for record in records:
             cgroup_id, rooted = int(record["cgroup_id"]), os.fsdecode(bytes(record["path"]).split(b"\0")[0])
-            path = self.hierarchy.visible_path(rooted)
-            if len(os.fsencode(rooted)) >= PATH_LEN - 1:  # the record's path is cut
-                directory = cgroupfs.directory_of(self.hierarchy, cgroup_id)
-                path = path if directory is None else self.hierarchy.path(directory)
+            kind, path = CGROUP_EVENT.names[record["event"]], self.hierarchy.visible_path(rooted)
+            if path is not None and len(os.fsencode(rooted)) >= PATH_LEN - 1:  # the record's path is cut
+                path = self.paths.whole(cgroup_id, path, is_new=kind == "rename")
+            if kind == "mkdir":
+                self.paths.note_made(cgroup_id, path)
+            elif kind == "rename":
+                self._rename_rows(self.paths.note_renamed(cgroup_id, path))
             if path is not None:
                 cgroup = Cgroup(cgroup_id, int(record["parent_id"]) or None, path, int(record["memcg"]))
-                kind, follow = CGROUP_EVENT.names[record["event"]], FOLLOW.names[record["follow"]]
-                yield CgroupEvent(kind, int(record["time_ns"]), cgroup, follow)
+                yield CgroupEvent(kind, int(record["time_ns"]), cgroup, FOLLOW.names[record["follow"]])
 
     def add(
         self, cgroup: Cgroup, created_ns: int | None, names: containers.ContainerNames | None = None
@@ -90,23 +94,21 @@ class CgroupRows:
         self._add_row(cgroup.id, cgroup.parent_id, cgroup.path, created_ns, names)
 
     def remove(self, cgroup_id: int, removed_ns: int) -> None:
-        """Set the end (CLOCK_REALTIME) of a cgroup, if it has a row."""
+        """Set the end (CLOCK_REALTIME) of a cgroup."""
+        self.paths.note_removed(cgroup_id, removed_ns)
         if known := self._known.get(cgroup_id):
             known["removed"] = removed_ns
             self.rows.append(known)
             self._note_gone(cgroup_id)
 
     def require(self, ids: Iterable[int]) -> None:
-        """Add rows for the ids of cgroups that are not traced. A cgroup that is gone gets no row."""
-        for cgroup_id in ids:
-            if cgroup_id <= 0 or cgroup_id in self._known:
-                continue
-            directory = cgroupfs.directory_of(self.hierarchy, cgroup_id)
-            if directory is None:
-                self._known[cgroup_id] = {}
+        """Add rows for the ids of cgroups that are not traced. A cgroup whose path is not known gets no
+        row."""
+        for cgroup_id, path in self.paths.find(number for number in ids if number not in self._known).items():
+            row = self._add_row(cgroup_id, None, path, None)
+            if (removed_ns := self.paths.removed_ns(cgroup_id)) is not None:
+                row["removed"] = removed_ns
                 self._note_gone(cgroup_id)
-            else:
-                self._add_row(cgroup_id, None, self.hierarchy.path(directory), None)
 
     def ask_for_names(self) -> None:
         """Request the names of containers that no file had."""
@@ -128,8 +130,16 @@ class CgroupRows:
         if len(self._gone) > GONE_KEPT:
             oldest = self._gone.popleft()
             row = self._known.get(oldest)
-            if row is not None and (not row or row["removed"] is not None):  # else the id was used again
+            if row is not None and row["removed"] is not None:  # else the id was used again
                 del self._known[oldest]
+
+    def _rename_rows(self, cgroup_ids: Iterable[int]) -> None:
+        """Add changed rows of cgroups that have new paths."""
+        renamed = [row for number in cgroup_ids if (row := self._known.get(number)) is not None]
+        paths = self.paths.find(row["cgroup_id"] for row in renamed)
+        for row in renamed:
+            if (path := paths.get(row["cgroup_id"])) is not None:
+                self._add_row(row["cgroup_id"], row["parent_id"], path, row["created"])
 
     def _add_row(
         self,
@@ -138,7 +148,7 @@ class CgroupRows:
         path: str,
         created_ns: int | None,
         names: containers.ContainerNames | None = None,
-    ) -> None:
+    ) -> dict[str, Any]:
         reference = containers.identify(path) or containers.ContainerRef()
         if names is None:
             names = self.host.at_once(reference)
@@ -162,3 +172,4 @@ class CgroupRows:
         }
         self._known[cgroup_id] = row
         self.rows.append(row)
+        return row

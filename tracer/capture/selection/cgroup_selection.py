@@ -25,7 +25,7 @@ from tracer.capture.selection.selector_state import SelectorState
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, Lookup, identify
-from tracer.kernel.cgroups.selectors import Selector, list_cgroups
+from tracer.kernel.cgroups.selectors import Listing, Selector
 from tracer.kernel.naming.container_lookup import ContainerLookup, remembering
 from tracer.kernel.naming.host_names import HostNames
 
@@ -106,25 +106,26 @@ class CgroupSelection:
             if not (state.selector.is_path and self._roots.want(state.selector.place)):
                 self._roots.want_undecided()
 
-    def find(self) -> list[Path]:
-        """Return the directories of the requested cgroups that exist, and have the BPF programs trace them.
+    def find(self, paths: Sequence[str]) -> set[str]:
+        """Return those of `paths`, of the cgroups that exist, that are requested, and have the BPF programs
+        trace them.
 
         A cgroup that is removed meanwhile is left out. Raises UsageError if a container name is ambiguous.
         """
         if self.requests.is_everything:
-            return [self._hierarchy.mount]
-        listing = list_cgroups(self._hierarchy, self._cached_lookup)
-        found: list[Path] = []
+            return {"/"}
+        listing = Listing(paths, self._cached_lookup)
+        found: set[str] = set()
         for state in self.requests.states:
             for path in listing.find(state.selector):
-                directory = self._hierarchy.directory(path)
                 with suppress(FileNotFoundError):
-                    self._add_root(cgroupfs.cgroup_id(directory), path, [state])
-                    found.append(directory)
+                    self._add_root(cgroupfs.cgroup_id(self._hierarchy.directory(path)), path, [state])
+                    found.add(path)
         if self._command_cgroup is not None:
             self._roots.add(cgroupfs.cgroup_id(self._command_cgroup))
-            self.requests.add_command_cgroup(self._hierarchy.path(self._command_cgroup))
-            found.append(self._command_cgroup)
+            path = self._hierarchy.path(self._command_cgroup)
+            self.requests.add_command_cgroup(path)
+            found.add(path)
         return found
 
     def waiting(self) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
@@ -39,14 +38,17 @@ class TracedCgroups:
 
         Raises TracerError if one that was requested has no memory controller.
         """
-        roots = self.selection.find()
-        listed = list_cgroups_below(self.hierarchy, roots)
-        self.take_events(read_events())  # after the listing: later events are on cgroups that it lacks
-        for directory, cgroup_id, parent in listed:
-            if not self.selection.is_traced(cgroup_id):
-                cgroup = Cgroup(cgroup_id, parent, self.hierarchy.path(directory), 0)
-                with suppress(OSError):  # removed meanwhile
-                    self._require_memory(self._add_existing(cgroup), directory, roots)
+        walked = self.cgroups.paths.walk()
+        roots = self.selection.find([one.path for one in walked])
+        self.take_events(read_events())  # after the walk: later events are on cgroups that it lacks
+        selected: set[int] = set()
+        for one in walked:
+            if one.parent_id in selected or one.path in roots:
+                selected.add(one.id)
+                if not self.selection.is_traced(one.id):
+                    with suppress(OSError):  # removed meanwhile
+                        memcg = self._add_existing(Cgroup(one.id, one.parent_id, one.path, 0))
+                        self._require_memory(memcg, one.path, roots)
 
     def take_events(self, records: Records) -> list[int]:
         """Process `cgroup` records, and add the cgroups that were selected since the last call.
@@ -64,7 +66,7 @@ class TracedCgroups:
             if taken.removed_ns is not None:
                 ends.append((taken.cgroup.id, taken.removed_ns))
         for cgroup in self.selection.take_renamed():
-            self.cgroups.add(cgroup, None)
+            self.cgroups.add(cgroup, None)  # it may have been added under its old name only now
             self.sampler.add(cgroup)
         for cgroup_id, time_ns in ends:
             self.cgroups.remove(cgroup_id, time_ns + self.clock_offset_ns)
@@ -89,10 +91,9 @@ class TracedCgroups:
     def _untraced_subtree(self, cgroup: Cgroup) -> Iterator[Cgroup]:
         """Yield the cgroup, and those below it that were not traced until now."""
         yield cgroup
-        directory = self.hierarchy.directory(cgroup.path)
-        for below, cgroup_id, parent in list_cgroups_below(self.hierarchy, [directory]):
-            if not self.selection.is_traced(cgroup_id):
-                yield Cgroup(cgroup_id, parent, self.hierarchy.path(below), 0)
+        for one in cgroupfs.walk(self.hierarchy, cgroup.path):
+            if not self.selection.is_traced(one.id):
+                yield Cgroup(one.id, one.parent_id, one.path, 0)
 
     def _add_late(self, cgroup: Cgroup) -> bool:
         with suppress(OSError):  # removed meanwhile
@@ -114,22 +115,10 @@ class TracedCgroups:
         self.sampler.add(known)
         return memcg
 
-    def _require_memory(self, memcg: int, directory: Path, roots: list[Path]) -> None:
-        if not memcg and directory in roots:
+    def _require_memory(self, memcg: int, path: str, roots: Collection[str]) -> None:
+        if not memcg and path in roots:
+            directory = self.hierarchy.directory(path)
             raise TracerError(
                 f"{directory} has no memory controller: "
                 f"run echo +memory > {directory.parent}/cgroup.subtree_control"
             )
-
-
-def list_cgroups_below(hierarchy: Hierarchy, roots: Iterable[Path]) -> list[tuple[Path, int, int | None]]:
-    """Return (directory, id, parent's id) of every cgroup that exists at or below the roots, each once.
-
-    A cgroup that is removed meanwhile is left out.
-    """
-    found: dict[Path, tuple[Path, int, int | None]] = {}
-    for directory in (below for root in roots for below in cgroupfs.descendants(root)):
-        with suppress(FileNotFoundError):
-            parent = None if directory == hierarchy.mount else cgroupfs.cgroup_id(directory.parent)
-            found[directory] = (directory, cgroupfs.cgroup_id(directory), parent)
-    return list(found.values())

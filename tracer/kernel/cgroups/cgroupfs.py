@@ -8,23 +8,18 @@ is relative to the mount, "/" first. A container's mount may begin below the roo
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
 
-_FILEID_KERNFS = 0xFE  # a handle of eight bytes, the node's id (include/linux/exportfs.h)
 ROOT_ID = 1
 """The id of the root of each hierarchy."""
-
-_GONE = frozenset({errno.ESTALE, errno.ENOENT, errno.ENODEV})
 
 
 @dataclass(frozen=True)
@@ -106,33 +101,26 @@ def cgroup_id(directory: Path) -> int:
     return directory.stat().st_ino
 
 
-def directory_of(hierarchy: Hierarchy, cgroup: int) -> Path | None:
-    """Return the directory of a cgroup id; None if this hierarchy has no such cgroup now.
+class Walked(NamedTuple):
+    """A cgroup that a walk found; `parent_id` is None for the mount."""
 
-    Opens the kernfs file handle of the id (kernfs_fh_to_dentry, fs/kernfs/mount.c). That takes
-    CAP_DAC_READ_SEARCH, which also opens every file of the host; without it, the tree is walked.
+    path: str
+    id: int
+    parent_id: int | None
+
+
+def walk(hierarchy: Hierarchy, path: str = "/", begins: bytes = b"") -> Iterator[Walked]:
+    """Yield the cgroup at `path` and all cgroups below it, parents first.
+
+    Of its children, those are left out whose names do not begin with `begins`; so are cgroups that are
+    removed meanwhile.
     """
-    mount = os.open(hierarchy.mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        handle = _FileHandle(8, _FILEID_KERNFS, cgroup)
-        fd = _libc().open_by_handle_at(mount, ctypes.byref(handle), os.O_PATH | os.O_CLOEXEC)
-        if fd < 0:
-            return None if ctypes.get_errno() in _GONE else _walked_to(hierarchy, cgroup)
-    finally:
-        os.close(mount)
-    try:
-        directory = Path(f"/proc/self/fd/{fd}").readlink()
-    finally:
-        os.close(fd)
-    return directory if directory.is_relative_to(hierarchy.mount) and directory.is_dir() else None
-
-
-def _walked_to(hierarchy: Hierarchy, cgroup: int) -> Path | None:
-    for directory in descendants(hierarchy.mount):
-        with suppress(FileNotFoundError):
-            if cgroup_id(directory) == cgroup:
-                return directory
-    return None
+    prefix = "" if path == "/" else path
+    with suppress(OSError):
+        top = hierarchy.directory(path)
+        parent_id = None if path == "/" else cgroup_id(top.parent)
+        for below, number, parent in _subtree(os.fspath(top), begins):
+            yield Walked(prefix + below or "/", number, parent_id if parent is None else parent)
 
 
 def descendants(directory: Path) -> Iterator[Path]:
@@ -140,9 +128,35 @@ def descendants(directory: Path) -> Iterator[Path]:
 
     Cgroups that are removed meanwhile are left out.
     """
-    for parent, children, _ in os.walk(directory):
-        children.sort()
-        yield Path(parent)
+    for below, _, _ in _subtree(os.fspath(directory)):
+        yield Path(f"{directory}{below}")
+
+
+def _subtree(top: str, begins: bytes = b"") -> Iterator[tuple[str, int, int | None]]:
+    """Yield (path below `top`, id, parent's id) of the directory and of those below it; the parent of the
+    first is None.
+
+    The id of a child comes with its name: kernfs_fop_readdir() in fs/kernfs/dir.c gives kernfs_ino(), as
+    stat(2) does.
+    """
+    try:
+        waiting: list[tuple[str, int, int | None]] = [("", cgroup_id(Path(top)), None)]
+    except OSError:
+        return
+    while waiting:
+        below, number, _ = one = waiting.pop()
+        try:
+            with os.scandir(top + below) as entries:
+                children = [
+                    (f"{below}/{entry.name}", entry.inode(), number)
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False)
+                    and (below or not begins or os.fsencode(entry.name).startswith(begins))
+                ]
+        except OSError:
+            continue
+        yield one
+        waiting += sorted(children, reverse=True)
 
 
 def _why_no_hierarchy(cgroups: str) -> str:
@@ -170,18 +184,3 @@ def _words(file: Path) -> list[str]:
         return file.read_text(encoding="ascii").split()
     except OSError:
         return []
-
-
-class _FileHandle(ctypes.Structure):
-    """struct file_handle (include/linux/fs.h) with space for a kernfs id."""
-
-    _fields_ = (
-        ("handle_bytes", ctypes.c_uint),
-        ("handle_type", ctypes.c_int),
-        ("kernfs_id", ctypes.c_uint64),
-    )
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

@@ -139,8 +139,7 @@ class Listing:
 
 def list_cgroups(hierarchy: Hierarchy, lookup: Lookup) -> Listing:
     """Return the cgroups at this moment."""
-    paths = [hierarchy.path(directory) for directory in cgroupfs.descendants(hierarchy.mount)]
-    return Listing(paths, lookup)
+    return Listing([one.path for one in cgroupfs.walk(hierarchy)], lookup)
 
 
 def _places(hierarchy: Hierarchy, argument: str) -> Iterable[Path]:
