@@ -11,7 +11,7 @@ from tracer.render.fleet import fleet_facts
 def test_facts_answer_why_which_limits_and_who(fleet: Fleet) -> None:
     assert list(fleet_facts.facts(fleet)) == [
         ("causes", "20 anon_growth (process memory grew); 3 shmem (tmpfs or shared memory filled the limit)"),
-        ("limits", "2 too low, 1 more than 10 % too high, 1 not judged, of 4 workloads"),
+        ("limits", "2 too low, 1 too high by more than 10 %, 1 not judged, of 4 workloads"),
         ("too low", "shop/web/app has 256 MiB (suggested 310 MiB), postgres has 1 GiB (try 1.5 GiB)"),
         ("too high", "batch has 2 GiB (suggested 120 MiB)"),
         (
@@ -21,6 +21,12 @@ def test_facts_answer_why_which_limits_and_who(fleet: Fleet) -> None:
         ),
         ("recorded", "from 2026-11-20 06:00 to 2026-11-27 06:00 UTC"),
     ]
+
+
+def test_sentence_names_no_workload_as_most_often_killed_if_each_was_once(fleet: Fleet) -> None:
+    once = [replace(one, count=1) for one in fleet.kills[:2]]
+    assert fleet_facts.sentence(replace(fleet, kills=once)).endswith("of 3 hosts.")
+    assert fleet_facts.sentence(fleet).endswith("Most often: shop/web/app, 20 times (anon_growth).")
 
 
 def test_facts_name_some_of_many_and_count_the_rest(fleet: Fleet) -> None:

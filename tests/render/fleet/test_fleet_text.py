@@ -72,6 +72,13 @@ def test_limits_that_are_not_known_to_be_wrong_are_only_counted(fleet: Fleet) ->
     assert "more row" not in listed.split("\n\n")[0]
 
 
+def test_rules_of_others_are_shown_beside_suggestions(fleet: Fleet) -> None:
+    _, listed = text(fleet, 100).split("beside those of other rules\n")
+    table, *_ = listed.split("\n\n")
+    assert [line.split()[-1] for line in table.splitlines()[1:3]] == ["shop/web/app", "batch"]
+    assert "1 more row: --json and --report have them all." in table
+
+
 def test_columns_that_would_be_blank_are_left_out(fleet: Fleet) -> None:
     tried = [one for one in fleet.workloads if one.workload == "postgres"]
     _, rules = text(replace(fleet, workloads=tried), 100).split("beside those of other rules\n")

@@ -32,8 +32,9 @@ def sentence(fleet: Fleet) -> str:
     on_hosts = len({one.host for one in fleet.kills})
     said = f"{counted(total, 'kill')} of {counted(len(killed), 'workload')} on {counted(on_hosts, 'host')}"
     most, first = "", by_cause_and_workload(fleet.kills)[0]
-    if first.count < total:
-        most = f" Most often: {visible(first.workload)}, {_times(first.count)} ({visible(first.cause)})."
+    if 1 < first.count < total:
+        times = units.count(first.count)
+        most = f" Most often: {visible(first.workload)}, {times} times ({visible(first.cause)})."
     return f"{said}, in {where}.{most}"
 
 
@@ -102,7 +103,7 @@ def _limits(workloads: Sequence[Workload]) -> Iterator[Fact]:
     judged = sum(map(limit_states.is_judged, limited))
     counts = {
         "too low": len(low),
-        f"more than {100 * limit_states.SPARE:.0f} % too high": len(high),
+        f"too high by more than {100 * limit_states.SPARE:.0f} %": len(high),
         "right": judged - len(low) - len(high),
         "not judged": len(limited) - judged,
     }
@@ -141,7 +142,3 @@ def _listed(words: Sequence[str], most: int = _MOST_NAMED, between: str = ", ") 
 
 def _short(name: str) -> str:
     return fitted(name, _NAME_CELLS)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{units.count(count)} times"

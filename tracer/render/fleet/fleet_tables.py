@@ -68,18 +68,21 @@ class Section:
         return replace(self, columns=columns, rows=[[row[at] for at in places] for row in self.rows])
 
 
-def sections(fleet: Fleet, most_rows: int, *, only_wrong_limits: bool = False) -> Iterator[Section]:
+def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[Section]:
     """Yield the tables that have rows, with at most so many each; the last one is what was left out.
 
-    `only_wrong_limits` leaves out the workloads of which no limit is known to be wrong, if others are listed.
+    `brief` leaves out the limits that are not known to be wrong, if some are, and what the rules of others
+    say of workloads without a suggestion, if some have one.
     """
     listed = [one for one in fleet.workloads if one.is_limited or one.kills]
     wrong, others = limit_states.worst_first(listed)
-    first, rest = (wrong, others) if wrong and only_wrong_limits else ([*wrong, *others], [])
+    ruled = [one for one in (*wrong, *others) if _is_ruled(one)]
+    suggested = [one for one in ruled if _is_suggested(one)]
+    unsuggested = [one for one in ruled if not _is_suggested(one)]
     for one in (
         _kills(fleet),
-        _limits(first, rest),
-        _rules(first, rest),
+        _limits(*_shown(wrong, others, brief=brief)),
+        _rules(*_shown(suggested, unsuggested, brief=brief)),
         _evictors(fleet),
         _hosts(fleet),
         _broken(fleet),
@@ -87,6 +90,13 @@ def sections(fleet: Fleet, most_rows: int, *, only_wrong_limits: bool = False) -
         if one.rows or one.remark:
             more = one.more + max(len(one.rows) - most_rows, 0)
             yield replace(one, rows=one.rows[:most_rows], more=more)
+
+
+def _shown(
+    first: Sequence[Workload], others: Sequence[Workload], *, brief: bool
+) -> tuple[Sequence[Workload], int]:
+    """Return the workloads to list, and the number of those that are left out."""
+    return (first, len(others)) if brief and first else ([*first, *others], 0)
 
 
 def _kills(fleet: Fleet) -> Section:
@@ -104,7 +114,7 @@ def _kills(fleet: Fleet) -> Section:
     return Section("Kills by cause and workload", columns, rows)
 
 
-def _limits(workloads: Sequence[Workload], left_out: Sequence[Workload]) -> Section:
+def _limits(workloads: Sequence[Workload], left_out: int) -> Section:
     columns = (
         *(("kills", ">"), ("limit", ">"), ("suggested", ">"), ("runs", ">")),
         *(("p50 / p90 / max", ">"), ("workload", "<")),
@@ -120,15 +130,14 @@ def _limits(workloads: Sequence[Workload], left_out: Sequence[Workload]) -> Sect
         )
         for one in workloads
     ]
-    return Section("Limits", columns, rows, _LIMITS_NOTES, more=len(left_out))
+    return Section("Limits", columns, rows, _LIMITS_NOTES, more=left_out)
 
 
-def _rules(workloads: Sequence[Workload], left_out: Sequence[Workload]) -> Section:
+def _rules(workloads: Sequence[Workload], left_out: int) -> Section:
     columns = (
         *(("suggested", ">"), ("slack", ">"), ("expected", ">"), ("at risk", ">")),
         *(("VPA", ">"), ("KRR", ">"), ("workload", "<")),
     )
-    compared = [one for one in workloads if _is_ruled(one)]
     rows = [
         (
             _suggested(one),
@@ -139,19 +148,19 @@ def _rules(workloads: Sequence[Workload], left_out: Sequence[Workload]) -> Secti
             units.size(one.krr_limit_bytes),
             visible(one.workload),
         )
-        for one in compared
+        for one in workloads
     ]
     heading = "Suggested limits, beside those of other rules"
-    more = sum(map(_is_ruled, left_out))
-    table = Section(heading, columns, rows, _RULES_NOTES, more=more, wide="expected")
-    if all(one.suggestion.suggested_limit_bytes is None for one in compared):
-        table = table.without("slack", "expected", "at risk")
-    return table
+    table = Section(heading, columns, rows, _RULES_NOTES, more=left_out, wide="expected")
+    return table if any(map(_is_suggested, workloads)) else table.without("slack", "expected", "at risk")
+
+
+def _is_suggested(one: Workload) -> bool:
+    return one.suggestion.suggested_limit_bytes is not None
 
 
 def _is_ruled(one: Workload) -> bool:
-    rules = (one.suggestion.suggested_limit_bytes, one.vpa_limit_bytes, one.krr_limit_bytes)
-    return any(limit is not None for limit in rules)
+    return _is_suggested(one) or one.vpa_limit_bytes is not None or one.krr_limit_bytes is not None
 
 
 def _evictors(fleet: Fleet) -> Section:
@@ -232,7 +241,7 @@ def _suggested(one: Workload) -> str:
 
 
 def _if_suggested(one: Workload, shown: str) -> str:
-    return "" if one.suggestion.suggested_limit_bytes is None else shown
+    return shown if _is_suggested(one) else ""
 
 
 def _share(rate: float | None) -> str:

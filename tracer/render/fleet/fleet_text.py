@@ -29,7 +29,7 @@ def lines(fleet: Fleet, columns: int) -> Iterator[RenderableType]:
     yield prose(fleet_facts.sentence(fleet), "bold")
     yield Text()
     yield paragraphs.facts([*fleet_facts.facts(fleet), *fleet_facts.warnings(fleet)])
-    for section in fleet_tables.sections(fleet, _MOST_ROWS, only_wrong_limits=True):
+    for section in fleet_tables.sections(fleet, _MOST_ROWS, brief=True):
         yield paragraphs.title(section.heading)
         yield from _table(
             section.without(section.wide) if section.wide and columns < _WIDE_CELLS else section, columns
