@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from simulated_fleet.judging import REPORTED_SEEDS, scores
-from simulated_fleet.score_tables import tables
+from simulated_fleet.judging import REPORTED_SEEDS, scores, stated
+from simulated_fleet.score_tables import table_of_rates, tables
 from simulated_fleet.trace_fleet import size_on_disk, write_fleet
 
 
@@ -45,7 +45,8 @@ def main(argv: list[str]) -> int:
     if options.pop("action") == "judge":
         with ProcessPoolExecutor() as workers:
             found = dict(zip(options["seeds"], workers.map(scores, options["seeds"]), strict=True))
-        print(tables(found))
+            rates = list(workers.map(stated, options["seeds"]))
+        print(tables(found), table_of_rates(rates), sep="\n\n")
         print(f"{len(found)} fleets in {time.perf_counter() - begin_s:.0f} s", file=sys.stderr)
         return 0
     top: Path = options.pop("directory")

@@ -21,7 +21,7 @@ from tracer.fleet.sizing.vertical_pod_autoscaler import vpa_limit_bytes
 TRAINING_DAYS: Final = 7
 DAYS: Final = 14
 HOSTS: Final = (3, 6, 12, 24)
-TUNING_SEEDS: Final = range(1000, 1010)
+TUNING_SEEDS: Final = range(1000, 1021)
 """The numbers of our rule were chosen on these fleets."""
 REPORTED_SEEDS: Final = range(1, 21)
 """What is reported is from these fleets, which nothing was chosen on."""
@@ -108,6 +108,40 @@ def scores(seed: int, rules: Mapping[str, Rule] = RULES) -> dict[tuple[str, str]
             )
             key = (name, workload.kind)
             found[key] = found[key] + score if key in found else score
+    return found
+
+
+@dataclass(frozen=True)
+class Stated:
+    """The rates that come with our suggestions, and the runs of the days after the training, in which the
+    suggestions hold. Runaways count."""
+
+    workloads: int
+    runs: int
+    expected: float
+    """Of these runs those that were expected to need more."""
+    above: int
+    """Those that did."""
+    refuted: int
+    """Workloads of which a larger share of the runs needed more than `highest_kills_per_run`."""
+
+    def __add__(self, other: Stated) -> Stated:
+        return Stated(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+def stated(seed: int) -> dict[str, Stated]:
+    """Return kind of workload -> the rates stated on the fleet of a seed, where a limit was suggested."""
+    found: dict[str, Stated] = {}
+    for workload in fleet(seed, days=DAYS, hosts=HOSTS[seed % len(HOSTS)]):
+        seen = days_of(workload, workload.limit_bytes, 0, TRAINING_DAYS)
+        said = suggest(pd.DataFrame(seen.lives), pd.DataFrame(seen.kills))
+        if said.suggested_limit_bytes is None:
+            continue
+        later = days_of(workload, said.suggested_limit_bytes, TRAINING_DAYS, DAYS, with_rows=False)
+        above, expected = later.runs_above_limit, later.runs * (said.expected_kills_per_run or 0.0)
+        is_refuted = above > later.runs * (said.highest_kills_per_run or 0.0)
+        one = Stated(1, later.runs, expected, above, int(is_refuted))
+        found[workload.kind] = found[workload.kind] + one if workload.kind in found else one
     return found
 
 

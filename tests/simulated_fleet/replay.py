@@ -37,6 +37,9 @@ class Days:
     reserved_byte_minutes: float = 0.0
     kills_by_limit: int = 0
     """The kills that the limit decided: not those of the whole machine, nor of runaways."""
+    runs: int = 0
+    runs_above_limit: int = 0
+    """Those that needed more than the limit, whatever the reason: also the runaways."""
     short_minutes: int = 0
     """Minutes in which cache that is read again did not fit."""
 
@@ -132,6 +135,8 @@ def _count(found: Days, workload: Workload, life: _Life, limit_bytes: float) -> 
     found.needed_byte_minutes += float(life.need.sum())
     found.reserved_byte_minutes += len(life.need) * limit_bytes
     found.kills_by_limit += life.is_avoidable
+    found.runs += 1
+    found.runs_above_limit += life.kill == "anon_growth"
     found.short_minutes += int((_hot(workload, life) > limit_bytes - life.need).sum())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from statistics import median
 
-from simulated_fleet.judging import AS_THEY_WERE, OURS, RULES, Score, add, of_rules
+from simulated_fleet.judging import AS_THEY_WERE, OURS, RULES, Score, Stated, add, of_rules
 
 Scores = Mapping[tuple[str, str], Score]
 
@@ -27,6 +27,9 @@ def _of_all(total: Scores, by_seed: list[dict[str, Score]]) -> str:
         ours = [scores[OURS] for scores in by_seed]
         fewer = sum(own.kills < other for own, other in zip(ours, kills, strict=True))
         less = sum(own.slack_gib_hours < other for own, other in zip(ours, slack, strict=True))
+        both = sum(
+            own.kills < k and own.slack_gib_hours < s for own, k, s in zip(ours, kills, slack, strict=True)
+        )
         rows.append(
             [
                 rule,
@@ -35,7 +38,7 @@ def _of_all(total: Scores, by_seed: list[dict[str, Score]]) -> str:
                 f"{score.slack_gib_hours:,.0f}",
                 _spread(slack),
                 f"{score.short_hours:,.0f}",
-                "" if rule == OURS else f"{fewer}, {less} of {len(by_seed)}",
+                "" if rule == OURS else f"{fewer}, {less}, {both} of {len(by_seed)}",
             ]
         )
     head = [
@@ -45,7 +48,7 @@ def _of_all(total: Scores, by_seed: list[dict[str, Score]]) -> str:
         "slack, GiB·h",
         "of a fleet",
         "cache short, h",
-        "fewer kills, less slack",
+        "we have fewer, less, both",
     ]
     return _markdown(head, rows)
 
@@ -59,6 +62,27 @@ def _of_kinds(total: Scores) -> str:
         for kind in kinds
     ]
     return _markdown(["kills; slack in GiB·h", *rules], rows)
+
+
+def table_of_rates(found: Iterable[Mapping[str, Stated]]) -> str:
+    """Return a table of the stated rates and of what came, for the kind -> rates of each fleet."""
+    total: dict[str, Stated] = {}
+    for fleet in found:
+        for kind, one in fleet.items():
+            total[kind] = total[kind] + one if kind in total else one
+    kinds = sorted(total.items())
+    rows = [
+        [
+            kind,
+            str(one.workloads),
+            f"{one.runs:,}",
+            f"{one.expected:,.1f}",
+            f"{one.above:,}",
+            str(one.refuted),
+        ]
+        for kind, one in [*kinds, ("all", sum((one for _, one in kinds), Stated(0, 0, 0.0, 0, 0)))]
+    ]
+    return _markdown(["kind", "workloads", "runs", "expected above", "above", "refuted"], rows)
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -14,7 +14,8 @@ from tracer.fleet.sizing.needs import Needs
 def needs(known: list[float], killed: list[float]) -> Needs:
     values = np.array([*known, *killed], dtype=np.float64)
     is_killed = np.array([False] * len(known) + [True] * len(killed))
-    return Needs(values, is_killed, np.zeros(len(values)), unknown_runs=0)
+    none, day = np.zeros(len(values)), np.ones(len(values))
+    return Needs(values, is_killed, is_killed, day, none, unknown_runs=0)
 
 
 def test_share_of_a_textbook_sample_matches() -> None:

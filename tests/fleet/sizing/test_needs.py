@@ -114,4 +114,27 @@ def test_run_is_killed_otherwise_if_no_kill_was_for_the_size_of_the_limit(
     causes: list[str], expected: int
 ) -> None:
     kills = pd.DataFrame([kill(cause=cause) for cause in causes])
-    assert needs_of(pd.DataFrame([life(kills=1)]), kills).runs_killed_otherwise == expected
+    needs = needs_of(pd.DataFrame([life(kills=1)]), kills)
+    assert needs.runs_killed_otherwise == expected
+    assert needs.is_bound.tolist() == [not expected]
+
+
+def test_life_without_a_kill_shows_its_need_and_no_bound() -> None:
+    assert needs_of(pd.DataFrame([life()]), pd.DataFrame([])).is_bound.tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"is_begin_seen": True, "is_end_seen": True}, 1 / 24),
+        ({"is_begin_seen": True, "is_end_seen": False}, 1),
+        ({"is_begin_seen": False, "is_end_seen": True}, 1),
+        ({"is_begin_seen": True, "is_end_seen": None}, 1),
+        ({}, 1),
+        ({"observed_s": 5 * 86_400.0}, 5),
+        ({"is_begin_seen": True, "is_end_seen": True, "observed_s": None}, 1),
+    ],
+)
+def test_life_that_is_seen_in_part_counts_as_a_day_at_least(changes: dict[str, Any], expected: float) -> None:
+    needs = needs_of(pd.DataFrame([life(**{"observed_s": 3600.0, **changes})]), pd.DataFrame([]))
+    assert needs.days.tolist() == [pytest.approx(expected)]

@@ -24,6 +24,7 @@ def suggestion(limit_bytes: int | None, trial_bytes: int | None, runs: int, risk
         slack_bytes=None if limit_bytes is None else limit_bytes // 3,
         median_need_bytes=None,
         largest_need_bytes=None,
+        runs_beyond=None if limit_bytes is None else 0,
         from_runs=runs,
         killed_runs=0,
         unknown_runs=0,

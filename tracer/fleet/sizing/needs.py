@@ -33,13 +33,16 @@ class Needs:
     bound_bytes: Floats
     """The need, or a lower bound of it. Positive."""
     is_killed: Bools
-    """Whether `bound_bytes` is only a lower bound, since a kill cut the life short."""
+    """Whether a kill cut the life short."""
+    is_bound: Bools
+    """Whether it was killed since the limit was too small, as far as is known: the need is more than
+    `bound_bytes`."""
+    days: Floats
+    """How long the life lasted. Of one that is seen in part, at least a day is assumed."""
     comfort_bytes: Floats
     """Page cache that the life read again after it was evicted, at most the cache that it had room for."""
     unknown_runs: int
     """Lives without any known peak."""
-    runs_killed_otherwise: int = 0
-    """Killed lives, for none of whose kills the size of the limit was the cause."""
 
     @property
     def runs(self) -> int:
@@ -50,6 +53,11 @@ class Needs:
     def killed_runs(self) -> int:
         """Return how many of them were killed."""
         return int(self.is_killed.sum())
+
+    @property
+    def runs_killed_otherwise(self) -> int:
+        """Return how many of these had no kill that the size of the limit was the cause of."""
+        return int((self.is_killed & ~self.is_bound).sum())
 
 
 def needs_of(lives: pd.DataFrame, kills: pd.DataFrame) -> Needs:
@@ -69,9 +77,10 @@ def needs_of(lives: pd.DataFrame, kills: pd.DataFrame) -> Needs:
     return Needs(
         bound[is_known],
         killed[is_known],
+        (killed & ~(of_size == 0))[is_known],
+        _days(lives)[is_known],
         comfort[is_known],
         unknown_runs=int(len(peak) - is_known.sum()),
-        runs_killed_otherwise=int((is_known & killed & (of_size == 0)).sum()),
     )
 
 
@@ -87,6 +96,12 @@ def _first_known(lives: pd.DataFrame) -> Floats:
     for name in _PEAKS:
         found = np.where(np.isnan(found), column(lives, name), found)
     return found
+
+
+def _days(lives: pd.DataFrame) -> Floats:
+    days = np.nan_to_num(column(lives, "observed_s")) / 86_400
+    is_whole = (column(lives, "is_begin_seen") == 1) & (column(lives, "is_end_seen") == 1) & (days > 0)
+    return np.where(is_whole, days, np.maximum(days, 1))
 
 
 def _of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> tuple[Floats, Floats]:

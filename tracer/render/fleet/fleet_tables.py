@@ -20,7 +20,7 @@ NAMES: Final = ("workload", "host", "by tasks of", "cache of")
 """The titles of the columns of names, which may be long."""
 
 _LIMITS_NOTES: Final = {
-    "suggested": "the limit that at most one run in a thousand is expected to exceed; "
+    "suggested": "the limit at which reserved memory and expected kills cost least together; "
     '"try": too many runs were killed to know their need, so try this limit; blank: too few runs, or kills '
     "that more memory would not have prevented",
     "p50 / p90 / max": "of the runs' peaks, each of the memory that reclaim could not have freed",
