@@ -77,7 +77,7 @@ def _traces(paths: Iterable[Path | str], lines: _Lines) -> Iterator[Place]:
         if not found:
             lines.say(f"{shown_url(str(path))} has no traces")
         for place in found:
-            where = os.path.realpath(place.path) if place.filesystem is None else place.shown
+            where = os.path.realpath(place.path) if place.target is None else place.shown
             if where not in seen:
                 seen.add(where)
                 yield place

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.storing.folder_server import FolderServer
 from support.storing.object_store import ObjectStore
 
 from tracer.errors import UsageError
@@ -104,3 +107,43 @@ def test_place_without_files_is_empty(store: type[ObjectStore]) -> None:
     assert place.read("nothing/meta.json", 10) is None
     place.remove("nothing/meta.json")
     assert place.url_of("a") == "memory://bucket/a"
+
+
+def test_missing_package_of_a_protocol_is_named_to_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(TargetError, match=r": pip install gcsfs$"):
+        Target("gs://bucket")
+
+
+def test_folder_that_cannot_be_listed_is_never_taken_for_empty(folders: type[FolderServer]) -> None:
+    folders.files |= {"/top/web/meta.json": b"{}", "/top/web/charge/1.parquet": b"rows"}
+    place = Target("folders://top")
+    for folder in ("/top/web", "/top/web/charge"):
+        folders.failures[folder] = [ConnectionResetError()]
+        assert place.list("web") == {"meta.json": 2, "charge/1.parquet": 4}
+        folders.failures[folder] = [ConnectionResetError("no answer")] * 6
+        with pytest.raises(TargetError, match=f"cannot use folders://{folder[1:]}: no answer"):
+            place.list("web")
+
+
+def test_connection_that_broke_is_made_anew(folders: type[FolderServer]) -> None:
+    folders.files["/top/web/meta.json"] = b"{}"
+    place = Target("folders://top")
+    assert place.list("web")
+    broken = FolderServer.current()
+    folders.failures["/top/web"] = [OSError("Socket is closed")]
+    assert place.list("web")
+    assert FolderServer.current() is not broken
+
+
+def test_copy_for_another_process_connects_anew(folders: type[FolderServer]) -> None:
+    folders.files["/top/web/meta.json"] = b"{}"
+    place = Target("folders://top", wait=lambda _: pytest.fail("it waits"))
+    assert place.list("web")
+    assert pickle.loads(pickle.dumps(place)).list("web") == {"meta.json": 2}
+
+
+def test_chain_that_ends_with_a_path_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("web/meta.json", "{}")
+    assert Target(f"zip://::{tmp_path}/x.zip").list("") == {"web/meta.json": 2}

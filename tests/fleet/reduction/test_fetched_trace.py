@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.storing.folder_server import FolderServer
 
 from tracer.errors import TraceError
 from tracer.fleet.reduction.fetched_trace import local_trace
@@ -38,31 +39,45 @@ def test_copy_has_all_files_of_a_trace_and_the_name_and_is_removed(tmp_path: Pat
     assert not path.parent.exists()
 
 
-def test_file_outside_of_the_directory_is_refused() -> None:
-    class Outside:
-        def find(self, _path: str) -> list[str]:
-            return ["a/meta.json", "a/../../evil"]
+def test_file_outside_of_the_directory_is_refused(folders: type[FolderServer]) -> None:
+    folders.files |= {"/top/a/meta.json": b"{}", "/top/a/../../evil": b""}
+    (place,) = find(["folders://top"]).traces
+    with pytest.raises(TraceError, match="outside of its directory"), local_trace(place):
+        pass
 
-        def get_file(self, _source: str, target: str) -> None:
-            Path(target).touch()
 
+def test_error_of_the_client_of_a_store_is_a_trace_error(folders: type[FolderServer]) -> None:
+    folders.files["/top/a/meta.json"] = b"{}"
+    (place,) = find(["folders://top"]).traces
+    folders.failures["/top/a/meta.json"] = [PermissionError("no\n such key")]
     with (
-        pytest.raises(TraceError, match="outside of its directory"),
-        local_trace(Place("a", "shown", Outside())),
+        pytest.raises(TraceError, match=r"^cannot use folders://top/a/meta.json: no such key$"),
+        local_trace(place),
     ):
         pass
 
 
-def test_error_of_the_client_of_a_store_is_a_trace_error() -> None:
-    class Refusing:
-        def find(self, _path: str) -> list[str]:
-            raise RuntimeError("the connection\n was lost")
+def test_file_that_cannot_be_fetched_for_a_moment_is_fetched_again(folders: type[FolderServer]) -> None:
+    folders.files |= {"/top/a/meta.json": b"{}", "/top/a/oom.parquet": b"rows"}
+    (place,) = find(["folders://top"]).traces
+    folders.failures["/top/a/oom.parquet"] = [ConnectionResetError()]
+    with local_trace(place) as path:
+        assert (path / "oom.parquet").read_bytes() == b"rows"
 
-    with (
-        pytest.raises(TraceError, match=r"^cannot read shown: the connection was lost$"),
-        local_trace(Place("a", "shown", Refusing())),
-    ):
-        pass
+
+def test_place_that_does_not_answer_is_waited_for_once_and_not_for_each_trace(
+    folders: type[FolderServer],
+) -> None:
+    folders.files |= {f"/top/{name}/meta.json": b"{}" for name in "abc"}
+    places = find(["folders://top"]).traces
+    folders.failures |= {f"/top/{name}": [ConnectionResetError()] * 9 for name in "abc"}
+    for place in places:
+        with pytest.raises(TraceError, match="cannot use"), local_trace(place):
+            pass
+    assert [len(folders.failures[f"/top/{name}"]) for name in "abc"] == [3, 8, 8]
+    folders.failures.clear()
+    with local_trace(places[0]) as path:
+        assert (path / "meta.json").exists()
 
 
 def test_error_of_the_reader_is_not_taken_for_one_of_the_store(tmp_path: Path) -> None:

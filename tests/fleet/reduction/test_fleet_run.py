@@ -16,7 +16,7 @@ import pytest
 from support.storing.object_store import ObjectStore, object_store
 
 import tracer
-from tracer.errors import TraceError, TracerError
+from tracer.errors import TraceError, TracerError, UsageError
 from tracer.fleet.dataset import host_ranges
 from tracer.fleet.dataset.appending import Appender
 from tracer.fleet.dataset.compaction import compact
@@ -175,7 +175,7 @@ def test_dataset_without_a_trace_is_an_error(tmp_path: Path) -> None:
 
 
 def test_password_of_a_url_is_not_shown(tmp_path: Path) -> None:
-    with pytest.raises(TraceError) as error:
+    with pytest.raises(UsageError) as error:
         answer(f"nosuch://me:secret@{tmp_path}")
     assert "secret" not in str(error.value)
 

@@ -7,10 +7,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
+from support.storing.folder_server import FolderServer
+from support.storing.object_store import ObjectStore
 
-from tracer.errors import TraceError
+from tracer.errors import TraceError, TracerError
 from tracer.fleet.reduction.inputs import find
 
 
@@ -105,36 +106,44 @@ def test_traces_behind_a_url_are_found(tmp_path: Path) -> None:
     found = find([f"zip://::{tmp_path}/all.zip"])
     assert [place.path for place in found.traces] == ["hosts/a", "hosts/ab"]
     assert [place.path for place in found.datasets] == ["week"]
-    assert found.traces[0].filesystem is not None
+    assert found.traces[0].target is not None
 
 
 @pytest.mark.parametrize("url", ["nosuch://x/y", "zip://::/nowhere.zip"])
 def test_url_that_cannot_be_read_is_an_error_of_one_line(url: str) -> None:
-    with pytest.raises(TraceError, match=f"cannot read {url}: ") as error:
+    with pytest.raises(TracerError, match=f"cannot use {url}: ") as error:
         find([url])
     assert "\n" not in str(error.value)
 
 
-class NoCredentialsError(Exception):
-    """An error as clients of object stores have it: of no class that others share."""
+def test_error_of_the_client_of_a_store_is_one_line_without_the_password(store: type[ObjectStore]) -> None:
+    def refuse(_operation: str, _path: str) -> None:
+        raise PermissionError("Unable to locate\n credentials for sftp://me:secret@host/")
 
-
-class Refusing:
-    """A filesystem of such a client."""
-
-    def find(self, _root: str) -> list[str]:
-        raise NoCredentialsError("Unable to locate\n credentials for sftp://me:secret@host/")
-
-
-def test_error_of_the_client_of_a_store_is_one_line_without_the_password(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(fsspec, "url_to_fs", lambda url: (Refusing(), url))
-    with pytest.raises(TraceError) as raised:
-        find(["refusing://bucket/traces"])
+    store.before = staticmethod(refuse)
+    with pytest.raises(TracerError) as raised:
+        find(["memory://bucket/traces"])
     assert str(raised.value) == (
-        "cannot read refusing://bucket/traces: Unable to locate credentials for sftp://me:***@host/"
+        "cannot use memory://bucket/traces: Unable to locate credentials for sftp://me:***@host/"
     )
+
+
+def test_folder_behind_a_url_that_may_not_be_listed_is_unreadable(folders: type[FolderServer]) -> None:
+    folders.files |= {"/top/a/meta.json": b"{}", "/top/secret/b/meta.json": b"{}"}
+    folders.failures["/top/secret"] = [PermissionError(13, "Permission denied")]
+    found = find(["folders://top"])
+    assert shown(found.traces) == ["folders://top/a"]
+    assert found.unreadable == [
+        ("folders://top/secret", "cannot use folders://top/secret: Permission denied")
+    ]
+
+
+def test_folder_that_cannot_be_listed_for_a_moment_is_not_left_out(folders: type[FolderServer]) -> None:
+    folders.files |= {"/top/a/meta.json": b"{}", "/top/b/c/meta.json": b"{}"}
+    folders.failures |= {path: [ConnectionResetError(), TimeoutError()] for path in ("/top", "/top/b")}
+    found = find(["folders://top"])
+    assert shown(found.traces) == ["folders://top/a", "folders://top/b/c"]
+    assert (found.unreadable, folders.failures) == ([], {"/top": [], "/top/b": []})
 
 
 def test_pipe_with_the_name_of_a_marker_is_no_dataset(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from tracer.errors import TracerError
+from tracer.fleet.pushing.attempts import reason
 from tracer.fleet.pushing.target import Target
-from tracer.urls import is_url, shown_url
+from tracer.urls import is_url
 
 
 class Store(Target):
@@ -34,30 +37,88 @@ class Store(Target):
 
     @contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
-        """Give a Parquet file to read from any place in it.
+        """Give a Parquet file to read from any place in it. A read that fails for a moment is tried again.
 
         Raises TracerError for what fails in the block: what reads a file, or the client of an object store,
         may raise any error, and none of them must end more than what needs this file.
         """
         try:
-            self._fs.invalidate_cache()
-            with self._fs.open(self._path(path), "rb") as file:
+            with _TriedFile(partial(self._opened_file, path), partial(self._tried, path=path)) as file:
                 yield cast(IO[bytes], file)
-        except (TracerError, MemoryError):
+        except MemoryError:
             raise
-        except FileNotFoundError as error:
-            raise TracerError(
-                f"{self.url_of(path)} was written together with others meanwhile: open the dataset again"
-            ) from error
+        except TracerError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise TracerError(
+                    f"{self.url_of(path)} was written together with others meanwhile: open the dataset again"
+                ) from error.__cause__
+            raise
         except Exception as error:
-            words = shown_url(" ".join(str(error).split())).rstrip(".")
-            raise TracerError(
-                f"cannot read {self.url_of(path)}: {words or type(error).__name__}: restore it from a copy"
-            ) from error
+            words = reason(error).rstrip(".")
+            raise TracerError(f"cannot read {self.url_of(path)}: {words}: restore it from a copy") from error
+
+    def _opened_file(self, path: str) -> Any:
+        self._fs.invalidate_cache()
+        return self._fs.open(self._path(path), "rb")
 
     def put_file(self, path: str, file: Path) -> None:
         """Write a file, whole, with the content of one of this machine."""
         self.put(path, file.stat().st_size, lambda: _chunks(file))
+
+
+class _TriedFile(io.RawIOBase):
+    """A file of a store, which is opened anew and read again after a read that failed for a moment."""
+
+    def __init__(self, open_file: Callable[[], Any], tried: Callable[[Callable[[], Any]], Any]) -> None:
+        self._open_file, self._tried = open_file, tried
+        self._file: Any = None
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            offset += self._tried(partial(self._with_file, lambda file: file.seek(0, os.SEEK_END)))
+        elif whence == os.SEEK_CUR:
+            offset += self._position
+        self._position = offset
+        return offset
+
+    def readinto(self, buffer: Any) -> int:
+        def read(file: Any) -> bytes:
+            file.seek(self._position)
+            return bytes(file.read(len(buffer)))
+
+        content: bytes = self._tried(partial(self._with_file, read))
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        self._forget()
+        super().close()
+
+    def _with_file(self, act: Callable[[Any], Any]) -> Any:
+        try:
+            if self._file is None:
+                self._file = self._open_file()
+            return act(self._file)
+        except Exception:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(Exception):  # its connection may be gone
+                file.close()
 
 
 def _chunks(file: Path) -> Iterator[bytes]:

@@ -2,45 +2,35 @@
 
 Files appear there whole. An object store shows an object when all of it has arrived. A filesystem that can
 rename gets a file under a temporary name first. What fails for a moment, such as a connection, is tried
-again.
+again (`attempts`).
 
 Only operations on one file are used, because fsspec expands `*`, `?` and `[` in the arguments of the others.
+Folders are listed one by one where fsspec would do so itself: it leaves out what it cannot list.
 """
 
 from __future__ import annotations
 
-import errno
+import logging
 import os
 import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
 
 from tracer.errors import TracerError, UsageError
+from tracer.fleet.pushing.attempts import is_lasting, reason, tried
 from tracer.urls import is_url, shown_url
-
-RETRY_AFTER_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""The times between attempts."""
 
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{16}\.tmp")
 _AT_ONCE_BYTES: Final = 32 << 20
+_MOST_DEPTH: Final = 16  # of folders: a page of a web server may lead into itself
 _OBJECT_STORES: Final = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "oci", "tos", "memory"}
-)
-_LASTING: Final = (
-    *(PermissionError, NotADirectoryError, IsADirectoryError, FileNotFoundError),
-    *(NotImplementedError, ImportError, ValueError, TypeError, AttributeError),
-)
-"""Errors that come again however often it is tried."""
-_LASTING_NUMBERS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-_LASTING_NAMES: Final = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ProfileNotFound",
-    "ParamValidationError",
 )
 
 _Answer = TypeVar("_Answer")
@@ -60,7 +50,7 @@ class Target:
     """The place at a URL. Paths are relative to it, with `/`.
 
     Methods raise TargetError for a failure that concerns the place. `wait` is called with the time until the
-    next attempt, in s.
+    next attempt, in s. A copy in another process connects anew.
 
     The constructor connects to nothing. It raises UsageError if it is no URL, and TargetError if what its
     protocol needs is not installed.
@@ -77,6 +67,11 @@ class Target:
         protocols = {kind.protocol} if isinstance(kind.protocol, str) else set(kind.protocol)
         self.is_local = "file" in protocols
         self._renames = not _OBJECT_STORES & protocols and _can_rename(kind)
+        self._lists_all = _lists_all(kind)
+        self._kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._asked,)
 
     @property
     def root(self) -> str:
@@ -96,22 +91,31 @@ class Target:
         import fsspec  # noqa: PLC0415
 
         if self._opened is None:
+            logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what is wrong is raised as well
             system, root = fsspec.url_to_fs(self._asked)
             self._opened = system, root.rstrip("/")
         return self._opened
 
+    def _close_after(self, error: Exception) -> None:
+        """Have the next attempt connect anew, where a connection that broke would stay broken (SFTP, FTP)."""
+        if not self._kind.async_impl and not self.is_local and not is_lasting(error):
+            self._opened = None
+            self._kind.clear_instance_cache()
+
     def url_of(self, path: str) -> str:
         """Return the URL of a path, for messages."""
-        return f"{self.url}/{path}"
+        return f"{self.url}/{path}".rstrip("/")
 
-    def list(self, folder: str) -> dict[str, int]:
+    def list(
+        self, folder: str, leave_out: Callable[[str, TargetError], None] | None = None
+    ) -> dict[str, int]:
         """Return the files below a folder: path in the folder -> bytes; {} if there is no such folder.
 
-        Temporary files are left out.
+        Temporary files are left out. `leave_out` is called with the path in the folder, and the error, of
+        each folder below it that cannot be listed; without it, none may fail.
         """
-        return {
-            file: size for file, size in self._all(folder).items() if not _TEMPORARY.fullmatch(_last(file))
-        }
+        found = self._all(folder, leave_out)
+        return {file: size for file, size in found.items() if not _TEMPORARY.fullmatch(_last(file))}
 
     def read(self, path: str, most_bytes: int) -> bytes | None:
         """Return the first bytes of a file; None: there is none."""
@@ -125,6 +129,10 @@ class Target:
                 return None
 
         return self._tried(read, path)
+
+    def get(self, path: str, file: Path) -> None:
+        """Copy a file to one of this machine, which is replaced."""
+        self._tried(lambda: self._fs.get_file(self._path(path), str(file)), path)
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of a file; it is not tried again."""
@@ -156,24 +164,51 @@ class Target:
                     with suppress(TargetError):
                         self.remove(f"{folder}/{file}")
 
-    def _all(self, folder: str) -> dict[str, int]:
-        def find() -> dict[str, int]:
-            prefix = f"{self._path(folder)}/"
-            self._fs.invalidate_cache()
+    def _all(
+        self, folder: str, leave_out: Callable[[str, TargetError], None] | None = None
+    ) -> dict[str, int]:
+        found: dict[str, int] = {}
+        waiting = [""]
+        while waiting:
+            within = waiting.pop()
+            at = "/".join(filter(None, (folder, within)))
             try:
-                found = self._fs.find(prefix.rstrip("/"), detail=True)
-            except FileNotFoundError:
-                return {}
-            return {
-                path.removeprefix(prefix): int(entry["size"] or 0)
-                for path, entry in found.items()
-                if path.startswith(prefix)
-            }
+                entries = self._tried(partial(self._entries, at), at)
+            except TargetError as error:
+                if not within or leave_out is None:
+                    raise
+                leave_out(within, error)
+                continue
+            for name, size_bytes in entries.items():
+                path = f"{within}/{name}" if within else name
+                if size_bytes is not None:
+                    found[path] = size_bytes
+                elif path.count("/") < _MOST_DEPTH:
+                    waiting.append(path)
+        return found
 
-        return self._tried(find, folder)
+    def _entries(self, folder: str) -> dict[str, int | None]:
+        """Return the files in a folder, or below it where that is one request: path in the folder -> bytes;
+        None: it is a folder."""
+        base = self._path(folder) or "/"
+        self._fs.invalidate_cache()
+        try:
+            if self._lists_all:
+                entries = [*self._fs.find(base, detail=True).values()]
+            else:
+                entries = self._fs.ls(base, detail=True)
+        except FileNotFoundError:
+            return {}
+        prefix = f"{base.strip('/')}/".removeprefix("/")
+        named = ((str(entry["name"]).strip("/"), entry) for entry in entries)
+        return {
+            name.removeprefix(prefix): None if _is_folder(entry) else int(entry["size"] or 0)
+            for name, entry in named
+            if name.startswith(prefix) and name != prefix
+        }
 
     def _path(self, path: str) -> str:
-        return f"{self._root}/{path}"
+        return f"{self._root}/{path}" if path else self._root
 
     def _put(self, path: str, size_bytes: int, chunks: Callable[[], Iterable[bytes]]) -> None:
         whole = self._path(path)
@@ -218,20 +253,24 @@ class Target:
     def _tried(
         self, act: Callable[[], _Answer], path: str, *, again: Callable[[Exception], bool] = lambda _: False
     ) -> _Answer:
-        for wait_s in (*RETRY_AFTER_S, None):
+        def attempt() -> _Answer:
             try:
                 return act()
             except TracerError:
                 raise
             except Exception as error:
-                if wait_s is None or (_is_lasting(error) and not again(error)):
-                    raise self._error(path, error) from error
-                self._wait(wait_s)
-        raise AssertionError
+                self._close_after(error)
+                raise
+
+        try:
+            return tried(attempt, self._asked, wait=self._wait, again=again)
+        except TracerError:
+            raise
+        except Exception as error:
+            raise self._error(path, error) from error
 
     def _error(self, path: str, error: Exception) -> TargetError:
-        words = " ".join(str(getattr(error, "strerror", None) or error).split())[:300]
-        return TargetError(f"cannot use {self.url_of(path)}: {words or type(error).__name__}")
+        return TargetError(f"cannot use {self.url_of(path)}: {reason(error)}")
 
 
 @contextmanager
@@ -253,11 +292,14 @@ def _kinds_of(url: str) -> list[Any]:
     try:
         links = [link.partition("://") for link in url.split("::")]
         return [
-            fsspec.get_filesystem_class(name if colon or len(links) > 1 else "file")
-            for name, colon, _ in links
+            fsspec.get_filesystem_class(name if colon or link is not links[-1] else "file")
+            for link in links
+            for name, colon, _ in [link]
         ]
     except ImportError as error:
-        raise TargetError(f"cannot use {shown_url(url)}: {error}") from error
+        name = getattr(error.__cause__, "name", None) or ""  # fsspec's words name the package, but not always
+        how = f": pip install {name}" if name and name in str(error) else ""
+        raise TargetError(f"cannot use {shown_url(url)}: {error}{how}") from error
     except ValueError as error:
         raise UsageError(f"cannot use {shown_url(url)}: {error}: give another URL") from error
 
@@ -268,10 +310,20 @@ def _can_rename(kind: Any) -> bool:
     return kind.mv is not AbstractFileSystem.mv
 
 
-def _is_lasting(error: Exception) -> bool:
-    if isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES:
-        return True
-    return isinstance(error, OSError) and error.errno in _LASTING_NUMBERS
+def _lists_all(kind: Any) -> bool:
+    """Return whether a filesystem lists all files below a folder at once. The way of those that do not, to
+    walk through the folders, leaves out folders that fail."""
+    from fsspec.asyn import AsyncFileSystem  # noqa: PLC0415
+    from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
+
+    if issubclass(kind, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
+def _is_folder(entry: Any) -> bool:
+    """Return whether an entry is a folder to look into: a link may lead into a circle."""
+    return bool(entry["type"] == "directory") and not entry.get("islink")
 
 
 def _last(path: str) -> str:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from tracer.errors import TraceError
+from tracer.fleet.pushing.attempts import reason
+from tracer.fleet.pushing.target import Target, TargetError
 from tracer.fleet.reduction.inputs import Place
 from tracer.trace import layout
-from tracer.urls import shown_url
 
 
 @contextmanager
@@ -20,31 +21,28 @@ def local_trace(place: Place) -> Iterator[Path]:
 
     Raises TraceError if a remote one cannot be fetched, and for names that would lead out of the directory.
     """
-    if place.filesystem is None:
+    if place.target is None:
         yield Path(place.path)
         return
     name = posixpath.basename(place.path)
     with tempfile.TemporaryDirectory(prefix="memcg-tracer-") as folder:
         trace = Path(folder) / (name if name.strip(".") else "trace")
         try:
-            _fetch(place, trace)
-        except TraceError:
-            raise
-        except Exception as error:  # those of clients of object stores have no common class
-            words = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise TraceError(
-                f"cannot read {place.shown}: {shown_url(words) or type(error).__name__}"
-            ) from error
+            _fetch(place, place.target, trace)
+        except TargetError as error:
+            raise TraceError(str(error)) from error
+        except OSError as error:
+            raise TraceError(f"cannot copy {place.shown} to {folder}: {reason(error)}") from error
         yield trace
 
 
-def _fetch(place: Place, trace: Path) -> None:
-    for file in place.filesystem.find(place.path):
-        within = PurePosixPath(posixpath.relpath(file, place.path or "."))
+def _fetch(place: Place, target: Target, trace: Path) -> None:
+    for file in target.list(place.path):
+        within = PurePosixPath(file)
         if within.is_absolute() or ".." in within.parts:
             raise TraceError(f"{place.shown} has a file outside of its directory")
-        if str(within) != layout.META and not layout.FILE.fullmatch(str(within)):
+        if file != layout.META and not layout.FILE.fullmatch(file):
             continue
-        target = trace / within
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place.filesystem.get_file(file, str(target))
+        copy = trace / within
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        target.get(f"{place.path}/{file}".lstrip("/"), copy)

@@ -107,13 +107,12 @@ def _pieces(found: Inputs) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
 
 def _boot_and_host(place: Place) -> tuple[str | None, str | None]:
     """Return what meta.json says; None if it is damaged, which reading the trace will report."""
-    with suppress(Exception):  # those of a client of an object store may be of any class
-        path = f"{place.path}/{META}"
-        if place.filesystem is None:
-            with untrusted_files.open_file(Path(place.path), Path(path)) as file:
+    with suppress(TracerError, OSError, ValueError, RecursionError, AttributeError):
+        if place.target is None:
+            with untrusted_files.open_file(Path(place.path), Path(place.path) / META) as file:
                 meta: Any = json.loads(file.read(MOST_BYTES))
         else:
-            meta = json.loads(place.filesystem.cat_file(path, end=MOST_BYTES))
+            meta = json.loads(place.target.read(f"{place.path}/{META}".lstrip("/"), MOST_BYTES) or b"")
         boot, host = meta.get("boot_id"), meta.get("host_name")
         return boot if isinstance(boot, str) else None, host if isinstance(host, str) else None
     return None, None

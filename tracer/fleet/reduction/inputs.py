@@ -12,10 +12,12 @@ import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tracer.errors import TraceError
 from tracer.fleet.dataset import partitions
+from tracer.fleet.pushing.attempts import reason
+from tracer.fleet.pushing.target import Target, TargetError
 from tracer.trace.layout import META
 from tracer.urls import is_url, shown_url
 
@@ -24,7 +26,7 @@ DATASET: Final = partitions.MARKER
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder of a filesystem of fsspec; `filesystem` is None for an absolute path of this machine.
+    """A folder: an absolute path of this machine, or a path below what the user named by a URL, `target`.
 
     `shown` is the path or URL for messages, as it follows from what the user typed, and `url` the URL with
     its password.
@@ -32,7 +34,7 @@ class Place:
 
     path: str
     shown: str
-    filesystem: Any = None
+    target: Target | None = None
     url: str | None = None
 
     @property
@@ -78,25 +80,20 @@ def _below(path: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Place]]
     if not is_url(path):
         yield from _on_this_machine(path, unreadable)
         return
-    try:
-        import fsspec
-        from fsspec.implementations.local import LocalFileSystem
+    target = Target(path)
+    if target.is_local:
+        yield from _on_this_machine(target.root, unreadable)
+        return
 
-        filesystem, root = fsspec.url_to_fs(path)
-        if isinstance(filesystem, LocalFileSystem):
-            yield from _on_this_machine(root, unreadable)
-            return
-        files = filesystem.find(root)
-    except ImportError as error:  # fsspec names the package
-        raise TraceError(f"cannot read {shown_url(path)}: {error}") from error
-    except Exception as error:  # those of clients of object stores have no common class
-        raise TraceError(f"cannot read {shown_url(path)}: {_reason(error)}") from error
+    def refuse(folder: str, error: TargetError) -> None:
+        unreadable[target.url_of(folder)] = str(error)
+
+    files = target.list("", refuse)
     for marker, folder in _marked(files):
-        within = posixpath.relpath(folder, root or ".")
-        if within != "." and any(part.startswith(".") for part in within.split("/")):
+        if any(part.startswith(".") for part in folder.split("/")):
             continue
-        url = path if within == "." else f"{path.rstrip('/')}/{within}"
-        yield marker, Place(folder, shown_url(url), filesystem, url)
+        url = f"{path.rstrip('/')}/{folder}" if folder else path
+        yield marker, Place(folder, shown_url(url), target, url)
 
 
 def _marked(files: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -120,7 +117,7 @@ def _on_this_machine(path: str, unreadable: dict[str, str]) -> Iterator[tuple[st
     def refuse(error: OSError) -> None:
         if error.filename == str(root):
             raise TraceError(f"cannot read {path}: {error.strerror}") from error
-        unreadable[str(error.filename)] = _reason(error)
+        unreadable[str(error.filename)] = reason(error)
 
     for folder, folders, files in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -129,8 +126,3 @@ def _on_this_machine(path: str, unreadable: dict[str, str]) -> Iterator[tuple[st
                 yield marker, Place(os.path.abspath(folder), folder)  # noqa: PTH100  links stay as they are
                 folders.clear()
                 break
-
-
-def _reason(error: Exception) -> str:
-    words = getattr(error, "strerror", None) or shown_url(" ".join(str(error).split()))
-    return words or type(error).__name__
