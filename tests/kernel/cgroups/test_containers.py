@@ -73,6 +73,9 @@ STATIC_UID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
             ContainerRef("podman", ID, unit=f"libpod-{ID}.scope"),
         ),
         (f"/libpod_parent/libpod-{ID}", ContainerRef("podman", ID)),
+        (f"/libpod_parent/{ID2}/libpod-{ID}", ContainerRef("podman", ID)),  # in a pod
+        (f"/libpod_parent/{ID2}", None),
+        (f"/libpod_parent/{ID2}/conmon", None),
         (f"/machine.slice/libpod-conmon-{ID}.scope", ContainerRef(unit=f"libpod-conmon-{ID}.scope")),
         (
             f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope",

@@ -70,6 +70,10 @@ _PARENTS: Final = {
     "lxc": "lxc",
     "lxc.payload": "lxc",
 }
+_OF_PODMAN: Final = "libpod_parent"
+"""The cgroup in which podman's cgroupfs driver makes its own (podman, `libpod/container.go`). A bare id in it
+is of a pod."""
+
 _CONTAINERD_NAMESPACES: Final = frozenset({"k8s.io", "moby", "default"})
 # The monitors that podman and CRI-O put beside a container, in a cgroup that has its id.
 _MONITOR: Final = re.compile(rf"(?:crio|libpod)-conmon-{_ID}(?:\.scope)?")
@@ -114,7 +118,7 @@ def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
         if scope is not None:
             return ContainerRef(runtime, scope["id"], uid, None, unit, user)
     bare = _BARE_ID.fullmatch(component)
-    if bare is not None or (component and _PARENTS.get(parent) == "lxc"):
+    if (bare is not None and parent != _OF_PODMAN) or (component and _PARENTS.get(parent) == "lxc"):
         namespace = parent if parent in _CONTAINERD_NAMESPACES else None
         return ContainerRef(_PARENTS.get(parent), component, uid, namespace, unit, user)
     return ContainerRef(ref.runtime, ref.container_id, uid, ref.namespace, unit, user)
