@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def open(url: str) -> Dataset:
     """Return the summary tables of a dataset, at a URL of fsspec or a path, as lazy DataFrames of Dask.
 
+    They are `sources`, `kills`, `lives`, `evictors` and `timeline`: `open(url).kills.compute()` gives all
+    kills as a DataFrame of pandas. docs/dataset.md has the columns.
+
     Raises TracerError if there is no dataset, or if Dask or fsspec is not installed.
     """
     from tracer.fleet.dataset.lazy_frames import Dataset  # noqa: PLC0415  it imports pandas

@@ -1,13 +1,16 @@
-"""docs/dataset.md: its tables are those of the schemas, and its queries print what it shows.
+"""docs/dataset.md: its tables are those of the schemas, and its queries and its Python print what it shows.
 
-To write what the queries print into the document again: `python tests/fleet/dataset/test_document.py`.
+To write what they print into the document again: `python tests/fleet/dataset/test_document.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -23,6 +26,7 @@ from tracer.fleet.summary.summaries import SUMMARIES
 TOP = Path(__file__).parents[3]
 DOCUMENT = TOP / "docs/dataset.md"
 QUERY = re.compile(r"```sql\n(.*?)```\n(?:\n```\n(.*?)```\n)?", re.DOTALL)
+PYTHON = re.compile(r"```python\n([^`]*)```\n\n```\n(.*?)```\n", re.DOTALL)
 
 
 def test_documented_columns_are_those_of_the_summaries() -> None:
@@ -63,6 +67,17 @@ def test_query_of_kills_counts_each_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert counted == [(merged,)]
 
 
+@pytest.mark.usefixtures("once")
+def test_python_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make()
+    shown = PYTHON.findall(DOCUMENT.read_text())
+    assert len(shown) >= 3
+    names: dict[str, Any] = {}
+    for code, expected in shown:
+        assert printed(code, names) == expected
+
+
 def make() -> None:
     appender = Appender(Store("fleet"), is_raw=False)
     for path in sorted(TOP.glob("traces/*/meta.json")):
@@ -77,14 +92,27 @@ def answer(connection: duckdb.DuckDBPyConnection, text: str) -> str:
     return str(connection.sql(last)).rstrip("\n") + "\n"
 
 
+def printed(code: str, names: dict[str, Any]) -> str:
+    """Return what the code prints, which works with these names and adds to them."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(code, names)
+    return out.getvalue()
+
+
 def write() -> None:
     """Write the answers into the document."""
     connection = duckdb.connect()
+    names: dict[str, Any] = {}
 
     def with_answer(found: re.Match[str]) -> str:
         return f"```sql\n{found[1]}```\n\n```\n{answer(connection, found[1])}```\n"
 
-    DOCUMENT.write_text(QUERY.sub(with_answer, DOCUMENT.read_text()))
+    def with_output(found: re.Match[str]) -> str:
+        return f"```python\n{found[1]}```\n\n```\n{printed(found[1], names)}```\n"
+
+    text = PYTHON.sub(with_output, DOCUMENT.read_text())
+    DOCUMENT.write_text(QUERY.sub(with_answer, text))
 
 
 if __name__ == "__main__":
