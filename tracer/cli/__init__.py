@@ -2,7 +2,8 @@
 
 size — sizes as users type them
 percent — percentages as users type them
-duration — times as users type them
+duration — durations as users type them
+moment — moments as users type them
 path_or_url — places of traces as users type them
 tuning — settings of a recorder from the environment
 endpoint_options — the address and the options of the endpoint for Prometheus

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
+
 from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, KillCount
 from tracer.render.fleet import fleet_facts
 
@@ -53,6 +55,19 @@ def test_facts_name_some_of_many_and_count_the_rest(fleet: Fleet) -> None:
 def test_facts_of_a_fleet_without_foreign_evictions_name_no_evictor(fleet: Fleet) -> None:
     evictors = [Evictor("a", "a", "reclaim_memcg", 1, 5 << 20, 0), Evictor("a", "b", "x", 1, None, None)]
     assert "evictions" not in dict(fleet_facts.facts(replace(fleet, evictors=evictors)))
+
+
+def test_time_that_was_asked_for_is_a_fact(fleet: Fleet) -> None:
+    since, until = (pd.Timestamp(day, tz="UTC") for day in ("2026-11-20", "2026-11-27"))
+    windows = [(None, None), (since, None), (None, until), (since, until)]
+    fleets = [replace(fleet, since=begin, until=end) for begin, end in windows]
+    asked = [dict(fleet_facts.facts(one)).get("asked for") for one in fleets]
+    assert asked == [
+        None,
+        "from 2026-11-20 00:00 UTC",
+        "until 2026-11-27 00:00 UTC",
+        "from 2026-11-20 00:00 until 2026-11-27 00:00 UTC",
+    ]
 
 
 def test_quiet_fleet_has_no_facts_but_its_time(quiet: Fleet) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tracer.fleet.reduction.inputs import Place
 from tracer.fleet.reduction.piece_reader import TracePiece
+from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 
 def is_first(once: Path) -> bool:
@@ -58,6 +59,7 @@ class CutShortPiece:
     trace: TracePiece
     end: Callable[[Path], None]
     once: Path
+    window: TimeWindow = ALWAYS
 
     @property
     def shown(self) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pyarrow as pa
@@ -22,12 +23,14 @@ from tracer.fleet.dataset.listing import HeldFile, files_of, refuse, require_dat
 from tracer.fleet.dataset.store import Store
 from tracer.fleet.summary.overlaps import conform, merged
 from tracer.fleet.summary.summaries import SUMMARIES
+from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 PART_BYTES: Final = 16 << 20
 """The length of the files of a part. In memory, their rows take about ten times as much."""
 _PART_FILES: Final = 2000
 _ALL: Final[Mapping[str, list[str]]] = {}
 _THREADS: Final = 8  # most of the time goes into waiting where the dataset is far away
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +43,57 @@ class HostRange:
     files: Mapping[str, tuple[HeldFile, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What `sources` says of a trace; times are in ns since the epoch."""
+
+    host: str
+    begin_ns: int
+    end_ns: int
+
+
 def host_ranges(
     address: str,
     tables: Iterable[str],
     part_bytes: int = PART_BYTES,
     leave_out: Callable[[str, TracerError], None] = refuse,
+    window: TimeWindow = ALWAYS,
 ) -> list[HostRange]:
-    """Return the parts of a dataset, in order of their hosts.
+    """Return the parts of a dataset, in order of their hosts, without traces that were recorded outside of
+    the window alone.
 
-    Only the rows of `sources` and the names of the files are read. `leave_out` is called with the path and
+    Only the rows of `sources` and the names of the files are read, and no file of a day on which none of
+    the traces can have rows. `leave_out` is called with the path and
     the error of a file that is damaged; if it returns, the traces of which that file tells are left out.
     Raises TracerError if it is no dataset, and UsageError for an address that is none.
     """
     store = Store(address)
     require_dataset(store)
-    sources = files_of(store, "sources", leave_out=leave_out)
-    committed = sources.trace_ids()
+    last_day = None if window.until_ns is None else _day(window.until_ns)
+    sources = files_of(store, "sources", None, leave_out, last_day=last_day)
+    recorded = _recorded(store, sources.held, leave_out, window)
+    held: tuple[HeldFile, ...]
+    if window == ALWAYS:
+        committed, held, first_day, last_day = sources.trace_ids(), sources.held, None, None
+    elif not recorded:
+        return []
+    else:
+        committed = frozenset(recorded)
+        held = tuple(
+            replace(file, trace_ids=file.trace_ids & committed, is_part=True)
+            for file in sources.held
+            if file.trace_ids & committed
+        )
+        # A minute may have begun before its trace, and a row's day is as the clock was set then.
+        first_day = _day(min(one.begin_ns for one in recorded.values()), -_DAY)
+        last_day = _day(max(one.end_ns for one in recorded.values()), _DAY)
     files = {
-        table: sources.held if table == "sources" else files_of(store, table, committed, leave_out).held
+        table: held
+        if table == "sources"
+        else files_of(store, table, committed, leave_out, first_day=first_day, last_day=last_day).held
         for table in dict.fromkeys(tables)
     }
-    host_of = _hosts(store, sources.held, leave_out)
+    host_of = {trace_id: one.host for trace_id, one in recorded.items()}
     return [
         HostRange(address, hosts[0], hosts[-1], _files_with(files, ids))
         for hosts, ids in _groups(host_of, files, part_bytes)
@@ -79,26 +112,38 @@ def read(part: HostRange, columns: Mapping[str, list[str]] = _ALL) -> dict[str, 
     return found | merged({table: rows for table, rows in found.items() if table not in columns})
 
 
-def _hosts(
-    store: Store, files: Sequence[HeldFile], leave_out: Callable[[str, TracerError], None]
-) -> dict[str, str]:
-    """Return trace -> its host."""
+def _day(time_ns: int, more: timedelta = timedelta(0)) -> str:
+    """Return a day, in UTC, as in the names of folders."""
+    return (datetime.fromtimestamp(time_ns // 1_000_000_000, UTC) + more).date().isoformat()
 
-    def of_file(file: HeldFile) -> dict[str, str] | TracerError:
+
+def _recorded(
+    store: Store,
+    files: Sequence[HeldFile],
+    leave_out: Callable[[str, TracerError], None],
+    window: TimeWindow,
+) -> dict[str, _Recorded]:
+    """Return the traces that were recorded in the window."""
+
+    def of_file(file: HeldFile) -> dict[str, _Recorded] | TracerError:
         try:
-            rows = _read_file(store, file, ["trace_id", "host"], None)
+            rows = _read_file(store, file, ["trace_id", "host", "time", "end"], None)
         except TracerError as error:
             return error
-        pairs = zip(rows["trace_id"].to_pylist(), rows["host"].to_pylist(), strict=True)
-        return {trace_id: host for trace_id, host in pairs if trace_id in file.trace_ids}
+        rows = window.overlapping(rows)
+        begins = rows["time"].cast(pa.int64())
+        ends = pc.coalesce(rows["end"].cast(pa.int64()), begins)
+        columns = (values.to_pylist() for values in (rows["trace_id"], rows["host"], begins, ends))
+        found = zip(*columns, strict=True)
+        return {trace_id: _Recorded(*one) for trace_id, *one in found if trace_id in file.trace_ids}
 
-    found: dict[str, str] = {}
+    found: dict[str, _Recorded] = {}
     with ThreadPoolExecutor(_THREADS, "dataset") as threads:
-        for file, hosts in zip(files, threads.map(of_file, files), strict=True):
-            if isinstance(hosts, TracerError):
-                leave_out(file.path, hosts)
+        for file, recorded in zip(files, threads.map(of_file, files), strict=True):
+            if isinstance(recorded, TracerError):
+                leave_out(file.path, recorded)
             else:
-                found |= hosts
+                found |= recorded
     return found
 
 

@@ -88,16 +88,20 @@ def files_of(
     table: str,
     committed: frozenset[str] | None = None,
     leave_out: Callable[[str, TracerError], None] = refuse,
+    *,
+    first_day: str | None = None,
+    last_day: str | None = None,
 ) -> TableFiles:
     """Return the files of a table that hold traces of the dataset; `committed` are its traces, None: all.
 
+    Files of days before `first_day` or after `last_day`, such as 2026-11-27, are not looked at.
     `leave_out` is called with the path and the error of a file of many traces that does not name them.
     """
     many: dict[Partition, int] = {}
     small: dict[Partition, int] = {}
     for path, size in sorted(store.list(table).items()):
         part = partition_of(path)
-        if part is not None:
+        if part is not None and (first_day or part.date) <= part.date <= (last_day or part.date):
             (many if part.trace_id is None else small)[part] = size
     named: dict[Partition, frozenset[str]] = {}
     for part in many:

@@ -6,9 +6,9 @@ A quantile is a value that occurred: the smallest peak that at least this share 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from tracer.fleet.reduction.partial_state import Broken, Partial
 from tracer.fleet.sizing.resource_recommender import krr_limit_bytes
 from tracer.fleet.sizing.suggestion import Suggestion, suggest
 from tracer.fleet.sizing.vertical_pod_autoscaler import vpa_target_bytes
+from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 _NULLABLE: Final = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
 _EVICTED: Final = ["evicted_bytes", "refaulted_bytes"]
@@ -64,8 +65,9 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """All runs of a workload. `limit_bytes` is that of the newest run of which it is known; `is_limited` is
-    False if that run had none, and None if it is not known of any. `suggestion` is for all runs.
+    """The runs of a workload in the window, and the kills in it. `limit_bytes` is that of the newest run of
+    which it is known; `is_limited` is False if that run had none, and None if it is not known of any.
+    `suggestion` is for whole runs.
 
     `vpa_limit_bytes` and `krr_limit_bytes` are what the rules of the Kubernetes VPA and of KRR give for the
     working sets by the minute, at the end of the latest trace of the fleet; None if no recent one is known.
@@ -119,11 +121,16 @@ class Fleet:
     kills: Sequence[KillCount]
     workloads: Sequence[Workload]
     evictors: Sequence[Evictor]
+    since: pd.Timestamp | None = None
+    until: pd.Timestamp | None = None
+    """The window that the answer is about; None: without that end."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
         return {
             "schema": 1,
+            "since": as_json(self.since),
+            "until": as_json(self.until),
             "traces": self.traces,
             "begin": as_json(self.begin),
             "end": as_json(self.end),
@@ -135,12 +142,14 @@ class Fleet:
         }
 
 
-def answer(state: Partial) -> Fleet:
+def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
     """Return the answer from the state of all traces, of which `partial_state.closed` has removed what
-    several traces tell of one kill or life."""
-    sources, kills, lives, evictors = (
-        frame(getattr(state, name)) for name in ("sources", "kills", "lives", "evictors")
-    )
+    several traces tell of one kill or life.
+
+    Kills count that were in the window, and runs that lasted into it, each of which counts whole for limits.
+    """
+    sources, evictors, kills_of_runs = (frame(rows) for rows in (state.sources, state.evictors, state.kills))
+    kills, lives = frame(window.moments(state.kills)), frame(window.overlapping(state.lives))
     return Fleet(
         traces=len(sources),
         begin=sources["time"].min() if len(sources) else None,
@@ -148,11 +157,15 @@ def answer(state: Partial) -> Fleet:
         broken=sorted(set(state.broken), key=lambda one: (one.path, one.why)),
         hosts=sorted(_hosts(sources, kills), key=lambda one: (-one.kills, -one.traces, one.host)),
         kills=sorted(_kill_counts(kills), key=lambda one: (-one.count, one.cause, one.workload, one.host)),
-        workloads=sorted(_workloads(lives, kills, _Rules.of_state(state)), key=_weight),
+        workloads=sorted(
+            _workloads(lives, kills, kills_of_runs, _Rules.of_state(state, window)), key=_weight
+        ),
         evictors=sorted(
             _evictors(evictors),
             key=lambda one: (-(one.evicted_bytes or 0), one.owner_workload, one.evictor_workload, one.cause),
         ),
+        since=_timestamp(window.since_ns),
+        until=_timestamp(window.until_ns),
     )
 
 
@@ -206,8 +219,8 @@ class _Rules:
     krr: Mapping[str, int | None]
 
     @classmethod
-    def of_state(cls, state: Partial) -> _Rules:
-        now = state.end
+    def of_state(cls, state: Partial, window: TimeWindow) -> _Rules:
+        now = state.now(window)
         if now is None:
             return cls({}, {})
         intervals, peaks = frame(state.intervals), frame(state.last_peaks)
@@ -217,13 +230,13 @@ class _Rules:
         )
 
 
-def _workloads(lives: pd.DataFrame, kills: pd.DataFrame, rules: _Rules) -> Iterator[Workload]:
-    lives, kills = (rows.sort_values("time", kind="stable") for rows in (lives, kills))
-    rows_of_lives, rows_of_kills = (_positions(rows["workload"]) for rows in (lives, kills))
-    none = np.array([], dtype=np.intp)
-    for name in sorted(rows_of_lives.keys() | rows_of_kills.keys()):
-        its_lives = lives.iloc[rows_of_lives.get(name, none)]
-        its_kills = kills.iloc[rows_of_kills.get(name, none)]
+def _workloads(
+    lives: pd.DataFrame, kills: pd.DataFrame, kills_of_lives: pd.DataFrame, rules: _Rules
+) -> Iterator[Workload]:
+    """Yield each workload with a life or a kill in the window; `kills_of_lives` may have further kills."""
+    lives_of, kills_of, all_kills_of = map(_OfWorkloads.of, (lives, kills, kills_of_lives))
+    for name in sorted(lives_of.names | kills_of.names):
+        its_lives, its_kills = lives_of.rows(name), kills_of.rows(name)
         limit_bytes, is_limited = _newest_limit(its_lives)
         yield Workload(
             workload=name,
@@ -233,15 +246,37 @@ def _workloads(lives: pd.DataFrame, kills: pd.DataFrame, rules: _Rules) -> Itera
             limit_bytes=limit_bytes,
             is_limited=is_limited,
             peak_unreclaimable_bytes=_peaks(its_lives["peak_unreclaimable_bytes"]),
-            suggestion=suggest(its_lives, its_kills),
+            suggestion=suggest(its_lives, all_kills_of.rows(name)),
             vpa_limit_bytes=rules.vpa.get(name),
             krr_limit_bytes=rules.krr.get(name),
         )
 
 
-def _positions(names: pd.Series[Any]) -> Mapping[str, Any]:
-    """Return name -> the positions of its rows."""
-    return {str(name): rows for name, rows in names.groupby(names, sort=False).indices.items()}
+@dataclass(frozen=True)
+class _OfWorkloads:
+    """Rows in order of time, and the positions of those of each workload."""
+
+    sorted_rows: pd.DataFrame
+    positions: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> Self:
+        rows = rows.sort_values("time", kind="stable")
+        names = rows["workload"]
+        return cls(rows, {str(name): at for name, at in names.groupby(names, sort=False).indices.items()})
+
+    @property
+    def names(self) -> Set[str]:
+        return self.positions.keys()
+
+    def rows(self, name: str) -> pd.DataFrame:
+        none = np.array([], dtype=np.intp)
+        found: pd.DataFrame = self.sorted_rows.iloc[self.positions.get(name, none)]
+        return found
+
+
+def _timestamp(time_ns: int | None) -> pd.Timestamp | None:
+    return None if time_ns is None else pd.Timestamp(time_ns, tz="UTC")
 
 
 def _newest_limit(lives: pd.DataFrame) -> tuple[int | None, bool | None]:

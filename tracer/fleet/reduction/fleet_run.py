@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,11 +22,13 @@ from tracer.fleet.reduction.inputs import Inputs, Place
 from tracer.fleet.reduction.partial_state import Broken
 from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, TracePiece
 from tracer.fleet.reduction.work_tree import together, tree
+from tracer.fleet.summary.time_window import ALWAYS, TimeWindow, time_ns
 from tracer.trace import untrusted_files
 from tracer.trace.layout import META
 from tracer.trace.meta_check import MOST_BYTES
 
 _NOTHING: Final = "there is no trace in it, and no dataset with one"
+_NO_END_NS: Final = 1 << 63
 
 
 def fleet(
@@ -34,33 +36,37 @@ def fleet(
     *,
     scheduler: str | None = None,
     workers: int | None = None,
+    window: TimeWindow = ALWAYS,
     progress: Progress = lambda _read, _all: None,
 ) -> Fleet:
     """Return the answer for all traces and datasets at or below the paths and URLs.
 
     `scheduler` is the address of a scheduler of Dask; without one, `workers` processes of this machine do the
-    work, one a CPU by default. What cannot be read is in `broken`. Raises TraceError if there is nothing that
-    can be read, and TracerError if Dask is not installed or its cluster fails.
+    work, one a CPU by default. What cannot be read is in `broken`. Traces that were recorded outside of the
+    window alone are left out, and not opened if that is known before. Raises TraceError if there is nothing
+    that can be read, and TracerError if Dask is not installed or its cluster fails.
     """
     _require_dask(scheduler)
     found = inputs.find(paths)
-    pieces, broken = _pieces(found)
-    if not pieces and not broken:
+    pieces, broken = _pieces(found, window)
+    given = len(found.traces) + len(found.datasets)
+    if not pieces and not broken and not (given and window != ALWAYS):
         raise TraceError(_nothing_in(found))
-    work = tree(together(pieces))
+    work = tree(together(pieces), window)
     state = (
         embedded.compute(work, workers or _cpus(), progress)
         if scheduler is None
         else cluster.compute(work, scheduler, progress)
     )
+    are_outside = window != ALWAYS and len(state.broken) + len(broken) < given
     broken += [Broken(path, why) for path, why in found.unreadable]
     broken += [Broken(path, _NOTHING) for path in found.empty]
     state = replace(state, broken=(*state.broken, *broken))
-    if not state.sources.num_rows:
+    if not state.sources.num_rows and not are_outside:
         first = min(state.broken, key=lambda one: one.path)
         more = f" (and {len(state.broken) - 1:,} more)" if len(state.broken) > 1 else ""
         raise TraceError(f"no trace can be read: {first.path}: {first.why}{more}")
-    return answer(state)
+    return answer(state, window)
 
 
 def _require_dask(scheduler: str | None) -> None:
@@ -75,7 +81,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _pieces(found: Inputs) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
+def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
     """Return each piece with the names that it has in common with others, and datasets that are none.
 
     A trace has its boot, and the parts of datasets that have its host; two parts have each other.
@@ -90,7 +96,9 @@ def _pieces(found: Inputs) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
 
     for place in found.datasets:
         try:
-            parts = host_ranges(place.address, partial_state.READ, leave_out=partial(leave_out, place))
+            parts = host_ranges(
+                place.address, partial_state.READ, leave_out=partial(leave_out, place), window=window
+            )
             ranges += [DatasetPiece(part) for part in parts]
         except TracerError as error:
             broken.append(Broken(place.shown, str(error)))
@@ -99,23 +107,35 @@ def _pieces(found: Inputs) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
         if piece.part.first <= other.part.last and other.part.first <= piece.part.last:
             pieces[piece].append(id(other))
     for place in found.traces:
-        boot, host = _boot_and_host(place)
-        beside = [id(piece) for piece in ranges if host and piece.part.first <= host <= piece.part.last]
-        pieces[TracePiece(place)] = [*([boot] if boot else []), *beside]
+        meta = _meta(place)
+        if _is_outside(meta, window):
+            continue
+        boot, host = (meta.get(name) for name in ("boot_id", "host_name"))
+        names: list[Hashable] = [boot] if isinstance(boot, str) and boot else []
+        if isinstance(host, str) and host:
+            names += [id(piece) for piece in ranges if piece.part.first <= host <= piece.part.last]
+        pieces[TracePiece(place, window)] = names
     return pieces, broken
 
 
-def _boot_and_host(place: Place) -> tuple[str | None, str | None]:
-    """Return what meta.json says; None if it is damaged, which reading the trace will report."""
-    with suppress(TracerError, OSError, ValueError, RecursionError, AttributeError):
+def _is_outside(meta: Mapping[str, Any], window: TimeWindow) -> bool:
+    """Return whether a trace was recorded outside of the window alone; False if that is not known."""
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
+        ended = meta["ended"]
+        return not window.overlaps(time_ns(meta["started"]), _NO_END_NS if ended is None else time_ns(ended))
+    return False
+
+
+def _meta(place: Place) -> Mapping[str, Any]:
+    """Return meta.json; empty if it is damaged, which reading the trace will report."""
+    with suppress(TracerError, OSError, ValueError, RecursionError):
         if place.target is None:
             with untrusted_files.open_file(Path(place.path), Path(place.path) / META) as file:
                 meta: Any = json.loads(file.read(MOST_BYTES))
         else:
             meta = json.loads(place.target.read(f"{place.path}/{META}".lstrip("/"), MOST_BYTES) or b"")
-        boot, host = meta.get("boot_id"), meta.get("host_name")
-        return boot if isinstance(boot, str) else None, host if isinstance(host, str) else None
-    return None, None
+        return meta if isinstance(meta, dict) else {}
+    return {}
 
 
 def _nothing_in(found: Inputs) -> str:

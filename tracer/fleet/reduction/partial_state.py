@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from tracer.fleet.reduction import working_sets
 from tracer.fleet.summary.overlaps import conform, merged
 from tracer.fleet.summary.summaries import SUMMARIES
+from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 READ: Final = ("sources", "kills", "lives", "evictors", "timeline")
 """The summary tables that the answer needs."""
@@ -81,6 +82,13 @@ class Partial:
         latest = pc.max(pc.coalesce(self.sources["end"], self.sources["time"])).cast(pa.int64()).as_py()
         return None if latest is None else pd.Timestamp(latest, tz="UTC")
 
+    def now(self, window: TimeWindow) -> pd.Timestamp | None:
+        """Return the latest moment of the window that is known: the "now" of rules that have one."""
+        end = self.end
+        if end is None or window.until_ns is None:
+            return end
+        return min(end, pd.Timestamp(window.until_ns, tz="UTC"))
+
 
 def of_tables(tables: Mapping[str, pa.Table]) -> Partial:
     """Return the state of summary tables; the boots in it are not closed."""
@@ -92,14 +100,14 @@ def nothing(*broken: Broken) -> Partial:
     return Partial(**{name: schema.empty_table() for name, schema in SCHEMAS.items()}, broken=broken)
 
 
-def union(states: Iterable[Partial]) -> Partial:
-    """Return the rows of all states, which must be all closed or none of them."""
+def union(states: Iterable[Partial], window: TimeWindow = ALWAYS) -> Partial:
+    """Return the rows of all states, which must be all closed, for the same window, or none of them."""
     given = list(states) or [nothing()]
     found = Partial(
         **{name: _together(getattr(state, name) for state in given) for name in _TABLES},
         broken=tuple(one for state in given for one in state.broken),
     )
-    return _recent(found)
+    return _recent(found, window)
 
 
 def once(state: Partial) -> Partial:
@@ -108,18 +116,21 @@ def once(state: Partial) -> Partial:
     return replace(of_tables({**found, "timeline": state.timeline}), broken=state.broken)
 
 
-def closed(state: Partial) -> Partial:
-    """Return a state that has each row once with the sums of its evictors, and what rules for limits need."""
-    pairs = state.evictors.group_by(list(_OF_A_PAIR)).aggregate([(name, "sum") for name in _EVICTED])
+def closed(state: Partial, window: TimeWindow = ALWAYS) -> Partial:
+    """Return a state that has each row once with the sums of its evictors, and what rules for limits need:
+    both of what was in the window. Kills and lives outside of it are still there."""
+    evictors, minutes = window.whole_minutes(state.evictors), window.whole_minutes(state.timeline)
+    pairs = evictors.group_by(list(_OF_A_PAIR)).aggregate([(name, "sum") for name in _EVICTED])
     pairs = pairs.rename_columns([name.removesuffix("_sum") for name in pairs.column_names])
     return _recent(
         replace(
             state,
             evictors=pairs.select(_PAIRS.names).cast(_PAIRS),
             timeline=SCHEMAS["timeline"].empty_table(),
-            intervals=working_sets.intervals(state.timeline, state.kills),
-            last_peaks=working_sets.last_peaks(state.timeline),
-        )
+            intervals=working_sets.intervals(minutes, window.moments(state.kills)),
+            last_peaks=working_sets.last_peaks(minutes),
+        ),
+        window,
     )
 
 
@@ -129,12 +140,13 @@ def _together(tables: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables(some).combine_chunks() if some else given[0]
 
 
-def _recent(state: Partial) -> Partial:
+def _recent(state: Partial, window: TimeWindow) -> Partial:
     """Return the state without intervals and peaks that no later moment needs."""
-    if state.end is None:
+    now = state.now(window)
+    if now is None:
         return state
     return replace(
         state,
-        intervals=working_sets.recent_intervals(state.intervals, state.end),
-        last_peaks=working_sets.recent_last_peaks(state.last_peaks, state.end),
+        intervals=working_sets.recent_intervals(state.intervals, now),
+        last_peaks=working_sets.recent_last_peaks(state.last_peaks, now),
     )

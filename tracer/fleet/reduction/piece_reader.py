@@ -21,6 +21,7 @@ from tracer.fleet.reduction.fetched_trace import local_trace
 from tracer.fleet.reduction.inputs import Place
 from tracer.fleet.reduction.partial_state import Broken, Partial
 from tracer.fleet.summary.summarize import summarize
+from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 from tracer.urls import shown_url
 
 _ONE_AT_A_TIME: Final = threading.Lock()
@@ -29,9 +30,10 @@ _ONE_AT_A_TIME: Final = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class TracePiece:
-    """A trace whose summary is to be made."""
+    """A trace whose summary is to be made. Recorded outside of the window alone, it counts for nothing."""
 
     place: Place
+    window: TimeWindow = ALWAYS
 
     @property
     def shown(self) -> str:
@@ -67,7 +69,9 @@ def _trace(piece: TracePiece) -> Partial:
     path = Path(piece.shown)
     try:
         with local_trace(piece.place) as path:
-            return partial_state.of_tables(summarize(AnalysedTrace(path)).tables)
+            tables = summarize(AnalysedTrace(path)).tables
+        is_in_window = piece.window.overlapping(tables["sources"]).num_rows > 0
+        return partial_state.of_tables(tables) if is_in_window else partial_state.nothing()
     except TracerError as error:
         why = str(error).replace(f"{path}/", "")
     except MemoryError:

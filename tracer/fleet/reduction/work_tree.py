@@ -9,11 +9,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from tracer.fleet.reduction import partial_state
 from tracer.fleet.reduction.partial_state import Partial
 from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, read
+from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 FAN_IN: Final = 16
 """States that one task unites."""
@@ -51,8 +53,11 @@ def together(pieces: Mapping[Piece, Iterable[Hashable]]) -> list[Closure]:
     return list(closures.values())
 
 
-def tree(closures: Iterable[Closure]) -> WorkTree:
-    """Return the graph; without a closure, its whole is the state of no trace."""
+def tree(closures: Iterable[Closure], window: TimeWindow = ALWAYS) -> WorkTree:
+    """Return the graph; without a closure, its whole is the state of no trace.
+
+    The pieces must have no trace that was recorded outside of the window alone.
+    """
     run = secrets.token_hex(4)  # a cluster may compute several graphs at a time
     tasks: dict[str, tuple[Any, ...]] = {}
     reads: dict[str, Piece] = {}
@@ -63,19 +68,21 @@ def tree(closures: Iterable[Closure]) -> WorkTree:
         tasks |= {key: (read, piece) for key, piece in zip(keys, closure, strict=True)}
         level.append(f"close-{run}-{number}")
         is_once = len(closure) == 1 and isinstance(closure[0], DatasetPiece)
-        tasks[level[-1]] = (partial_state.closed if is_once else _close, *keys)
+        tasks[level[-1]] = (partial(partial_state.closed if is_once else _close, window=window), *keys)
     depth = 0
     while depth == 0 or len(level) > 1:
         groups = [level[at : at + FAN_IN] for at in range(0, len(level), FAN_IN)] or [[]]
         level = [f"union-{run}-{depth}-{number}" for number in range(len(groups))]
-        tasks |= {key: (_union, *group) for key, group in zip(level, groups, strict=True)}
+        tasks |= {
+            key: (partial(_union, window=window), *group) for key, group in zip(level, groups, strict=True)
+        }
         depth += 1
     return WorkTree(tasks, level[0], reads)
 
 
-def _union(*states: Partial) -> Partial:
-    return partial_state.union(states)
+def _union(*states: Partial, window: TimeWindow) -> Partial:
+    return partial_state.union(states, window)
 
 
-def _close(*states: Partial) -> Partial:
-    return partial_state.closed(partial_state.once(partial_state.union(states)))
+def _close(*states: Partial, window: TimeWindow) -> Partial:
+    return partial_state.closed(partial_state.once(partial_state.union(states)), window)

@@ -3,6 +3,7 @@
 A module imports only from modules above it in this list:
 
     summaries — the columns of the summary tables
+    time_window — the part of time that a question is about, and which rows belong to it
     workload — the name under which the runs of one program are counted together
     origin — the trace that rows are from, its clocks, and the columns that say so
     named_cgroups — the names of the cgroups of a trace, and which of them have a life to tell

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,8 +15,7 @@ from tracer.fleet.summary.life_rows import life_rows
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import SUMMARIES
-
-_SECOND_NS: Final = 1_000_000_000
+from tracer.fleet.summary.time_window import time_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,8 @@ def _source_row(trace: AnalysedTrace, origin: Origin, kills: int) -> dict[str, A
     meta, last_ns = trace.meta, trace.span_ns[1]
     ended, lost = meta["ended"], meta["lost"]
     return {
-        **origin.row(_time_ns(meta["started"])),
-        "end": (last_ns or None) if ended is None else _time_ns(ended),
+        **origin.row(time_ns(meta["started"])),
+        "end": (last_ns or None) if ended is None else time_ns(ended),
         "kernel_release": meta["kernel_release"],
         "cgroup_version": meta["cgroup_version"],
         "tool_version": meta["tool_version"],
@@ -59,9 +57,3 @@ def _source_row(trace: AnalysedTrace, origin: Origin, kills: int) -> dict[str, A
         "kills": kills,
         "bytes_on_disk": trace.size_bytes,
     }
-
-
-def _time_ns(text: str) -> int:
-    """Return a time in ISO 8601 in ns since the epoch; it has microseconds."""
-    moment = datetime.fromisoformat(text)
-    return int(moment.timestamp()) * _SECOND_NS + moment.microsecond * 1000

@@ -24,6 +24,8 @@ _LABELS: Final[Mapping[str, str]] = {name: record.label for name, record in CAUS
 
 def sentence(fleet: Fleet) -> str:
     """Return the answer in one or two sentences."""
+    if not fleet.traces:
+        return "No trace has anything of that time."
     total = sum(one.count for one in fleet.kills)
     where = f"{counted(fleet.traces, 'trace')} of {counted(len(fleet.hosts), 'host')}"
     if not total:
@@ -48,6 +50,8 @@ def facts(fleet: Fleet) -> Iterator[Fact]:
         yield "causes", _listed([_cause(name, causes[name]) for name in most_first], _MOST_CAUSES, "; ")
     yield from _limits(fleet.workloads)
     yield from _evictions(fleet)
+    if window := _window(fleet):
+        yield "asked for", window
     if fleet.begin is not None and fleet.end is not None:
         yield "recorded", f"from {minute(fleet.begin)} to {minute(fleet.end)} UTC"
 
@@ -78,6 +82,13 @@ def evicted_by_others(fleet: Fleet) -> int:
 def is_its_own(one: Evictor) -> bool:
     """Return whether the tasks are of the workload that the page cache was charged to."""
     return one.owner_workload == one.evictor_workload
+
+
+def _window(fleet: Fleet) -> str:
+    """Return the time that was asked for, "" if that is all of it."""
+    ends = {"from": fleet.since, "until": fleet.until}
+    said = " ".join(f"{word} {minute(time)}" for word, time in ends.items() if time is not None)
+    return f"{said} UTC" if said else ""
 
 
 def minute(time: pd.Timestamp) -> str:

@@ -85,6 +85,30 @@ def test_kills_are_those_of_the_traces(folder: Path) -> None:
     }
 
 
+def test_part_of_time_has_its_kills_alone(folder: Path, tmp_path: Path) -> None:
+    found = document(folder, "--since", "2026-11-25T11:00Z", "--until", "2026-11-26")
+    assert (found["traces"], found["since"][:16], found["until"][:10]) == (
+        1,
+        "2026-11-25T11:00",
+        "2026-11-26",
+    )
+    (kill,) = found["kills"]
+    assert kill["workload"] == "/memcg-tracer-*-lab-page-cache"
+    assert "asked for     from 2026-11-26 00:00 UTC\n" in printed(folder, "--since", "2026-11-26")
+    assert "No trace has anything of that time." in printed(folder, "--until", "20000d")
+    assert printed(folder, "--until", "20000d", "--report", tmp_path / "page.html")
+
+
+def test_times_that_mean_nothing_are_errors_of_use(folder: Path) -> None:
+    error = refused(folder, "--since", "2026-11-26", "--until", "2026-11-25")
+    assert isinstance(error, UsageError)
+    assert str(error) == "--since must be before --until"
+    assert "before" in str(refused(folder, "--since", "7d", "--until", "168h"))
+    ended = CliRunner().invoke(group, ["fleet", str(folder), "--until", "tomorrow"])
+    assert ended.exit_code == 2
+    assert "Invalid value for '--until': 'tomorrow' is not a time: give one like 7d" in ended.output
+
+
 def test_copy_of_a_trace_changes_nothing(folder: Path) -> None:
     before = document(folder)
     shutil.copytree(EXAMPLES / "anon", folder / "hosts/copy/anon")

@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 from tracer.cli import GARBAGE_OF_MANY_TRACES
+from tracer.cli.moment import moment_ns
 from tracer.cli.output_file import check_output, write_output
 from tracer.errors import UsageError
 from tracer.render.words.escape import visible
@@ -27,9 +28,20 @@ _EVERY_S: Final = 0.1
 Examples:
   memcg-tracer fleet /srv/traces
   memcg-tracer fleet s3://traces/2026-11 --scheduler tcp://10.0.0.7:8786 --json > fleet.json
-  memcg-tracer fleet dataset --report fleet.html"""
+  memcg-tracer fleet dataset --since 7d --report fleet.html
+  memcg-tracer fleet dataset --since 2026-11-16 --until 2026-11-23"""
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--since",
+    "since_ns",
+    metavar="WHEN",
+    callback=moment_ns,
+    help="Only what happened from then on: 7d or 12h ago, a date (2026-11-16) or a time in ISO 8601, in UTC.",
+)
+@click.option(
+    "--until", "until_ns", metavar="WHEN", callback=moment_ns, help="Only what happened before that moment."
+)
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
@@ -47,6 +59,8 @@ Examples:
 def command(
     paths: tuple[str, ...],
     *,
+    since_ns: int | None,
+    until_ns: int | None,
     scheduler: str | None,
     workers: int | None,
     report: Path | None,
@@ -60,7 +74,10 @@ def command(
     What several traces recorded of one kill or one container counts once.
     """
     from tracer.fleet.reduction.fleet_run import fleet
+    from tracer.fleet.summary.time_window import TimeWindow
 
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        raise UsageError("--since must be before --until")
     if as_json and report is not None:
         raise UsageError("--json and --report are two forms of the output: choose one")
     if scheduler is not None and workers is not None:
@@ -70,7 +87,8 @@ def command(
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # what is written to a process that died is read again
     with _progress("" if scheduler is None else f"waiting for {visible(scheduler)}") as progress:
-        found = fleet(paths, scheduler=scheduler, workers=workers, progress=progress)
+        window = TimeWindow(since_ns, until_ns)
+        found = fleet(paths, scheduler=scheduler, workers=workers, window=window, progress=progress)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if report is not None:
         from tracer.render.fleet import fleet_page
