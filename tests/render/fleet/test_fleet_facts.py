@@ -52,9 +52,11 @@ def test_facts_name_some_of_many_and_count_the_rest(fleet: Fleet) -> None:
     )
 
 
-def test_facts_of_a_fleet_without_foreign_evictions_name_no_evictor(fleet: Fleet) -> None:
+def test_facts_of_a_fleet_without_foreign_evictions_say_so(fleet: Fleet) -> None:
     evictors = [Evictor("a", "a", "reclaim_memcg", 1, 5 << 20, 0), Evictor("a", "b", "x", 1, None, None)]
-    assert "evictions" not in dict(fleet_facts.facts(replace(fleet, evictors=evictors)))
+    found = dict(fleet_facts.facts(replace(fleet, evictors=evictors)))
+    assert found["evictions"] == "5 MiB of page cache, none by tasks of another workload"
+    assert "evictions" not in dict(fleet_facts.facts(replace(fleet, evictors=evictors[1:])))
 
 
 def test_time_that_was_asked_for_is_a_fact(fleet: Fleet) -> None:

@@ -133,8 +133,12 @@ def _change(one: Workload) -> str:
 
 
 def _evictions(fleet: Fleet) -> Iterator[Fact]:
-    others = [one for one in fleet.evictors if not is_its_own(one) and one.evicted_bytes]
+    evicted = [one for one in fleet.evictors if one.evicted_bytes]
+    others = [one for one in evicted if not is_its_own(one)]
     if not others:
+        if evicted:
+            own = units.size(sum(one.evicted_bytes or 0 for one in evicted))
+            yield "evictions", f"{own} of page cache, none by tasks of another workload"
         return
     most = max(others, key=lambda one: one.evicted_bytes or 0)
     yield (
