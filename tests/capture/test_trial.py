@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EACCES, EPERM
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,27 @@ def test_refused_program_is_reported_with_the_kernels_reason(monkeypatch: pytest
     (check,) = trial.try_programs(Btf.load(), memory_hierarchy(), measure=True).checks
     assert (check.state, check.prevents_recording) == (State.MISSING, True)
     assert check.detail == "the kernel refuses the BPF program drain: Permission denied"
+
+
+@needs_btf
+@pytest.mark.parametrize(("is_filtered", "number"), [(True, EPERM), (True, EACCES), (False, EPERM)])
+def test_seccomp_is_named_only_where_it_may_be_why(
+    monkeypatch: pytest.MonkeyPatch, is_filtered: bool, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TracerError("the kernel refuses the BPF map slices") from OSError(number, "refused")
+
+    monkeypatch.setattr(trial, "Programs", refuse)
+    monkeypatch.setattr(trial, "_has_seccomp_filter", lambda: is_filtered)
+    (check,) = trial.try_programs(Btf.load(), memory_hierarchy(), measure=True).checks
+    assert ("seccomp" in (check.remedy or "")) is (is_filtered and number == EPERM)
+    assert check.remedy
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_seccomp_filter_is_mode_2(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "status").write_text(f"Name:\tseccomp\nSeccomp:\t{mode}\nSeccomp_filters:\t2\n")
+    assert trial._has_seccomp_filter(tmp_path / "status") is (mode == 2)
 
 
 class Attached(Programs):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
@@ -206,15 +207,29 @@ def _attached(choices: list[Choice], warnings: list[str], seconds: float) -> Che
 
 
 def _refused(error: TracerError) -> Check:
+    remedy = "memcg-tracer --debug record -d 1 shows the kernel's full message"
+    # A verifier that refuses a program says EACCES. The capabilities were looked at before.
+    is_forbidden = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EPERM
+    if is_forbidden and _has_seccomp_filter():
+        remedy = (
+            "a seccomp filter may forbid bpf(2), as those of older container runtimes do even with CAP_BPF: "
+            "update the runtime, or start the container with --security-opt seccomp=unconfined (Kubernetes: "
+            "seccompProfile: {type: Unconfined})"
+        )
     return Check(
         "programs",
         State.MISSING,
         str(error).replace("; see memcg-tracer doctor", ""),
         "nothing can be traced",
-        "memcg-tracer --debug record -d 1 shows the kernel's full message",
+        remedy,
         prevents_recording=True,
         area=AREA,
     )
+
+
+def _has_seccomp_filter(status: Path = Path("/proc/self/status")) -> bool:
+    """Return whether this process is under a filter of system calls (proc_pid_status(5), "Seccomp")."""
+    return "\nSeccomp:\t2\n" in status.read_text("ascii", "replace")
 
 
 def _unmeasured(error: TracerError) -> Check:
