@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from tracer import units
-from tracer.fleet.reduction.fleet_answer import Fleet
+from tracer.fleet.reduction.fleet_answer import Fleet, Workload
 from tracer.render.fleet import fleet_facts, fleet_tables, limit_states
 from tracer.render.fleet.fleet_facts import counted
 from tracer.render.fleet.fleet_tables import MOST_ROWS_OF_PAGE, NAMES, Section
@@ -45,18 +47,19 @@ def _named_first(section: Section) -> Section:
 def _tiles(fleet: Fleet) -> tuple[Tile, Tile, Tile]:
     kills = sum(one.count for one in fleet.kills)
     workloads = len({one.workload for one in fleet.kills})
-    limited = [one for one in fleet.workloads if one.limit_bytes is not None]
-    low, high = (len(found(limited)) for found in (limit_states.too_low, limit_states.too_high))
-    is_known = any(map(limit_states.is_judged, limited))
     others = fleet_facts.evicted_by_others(fleet)
     return (
         Tile("kills", units.count(kills), f"of {counted(workloads, 'workload')}"),
-        Tile(
-            "limits too low",
-            units.count(low),
-            f"and {units.count(high)} too high, of {units.count(len(limited))}",
-        )
-        if is_known
-        else Tile("limits too low", units.UNKNOWN, "too few runs ended without a kill"),
+        _limits_tile([one for one in fleet.workloads if one.limit_bytes is not None]),
         Tile("page cache evicted", units.size(others), "by tasks of another workload"),
     )
+
+
+def _limits_tile(limited: Sequence[Workload]) -> Tile:
+    label = "limits too low"
+    if not limited:
+        return Tile(label, units.UNKNOWN, "no workload with a limit was recorded")
+    if not any(map(limit_states.is_judged, limited)):
+        return Tile(label, units.UNKNOWN, "too few runs ended without a kill")
+    low, high = (units.count(len(found(limited))) for found in (limit_states.too_low, limit_states.too_high))
+    return Tile(label, low, f"and {high} too high, of {units.count(len(limited))}")
