@@ -10,6 +10,19 @@
 #include "shared/tracked.h"
 
 BPF_RINGBUF_OUTPUT(cgroup_ring, CGROUP_RING_PAGES);
+#define CGROUP_WAKE_BYTES (CGROUP_RING_PAGES * PAGE_SIZE / 4)
+
+/*
+ * Wake user space if it has to act, else if the ring is a quarter full: what becomes of a cgroup
+ * that is not traced is known early enough when the next record of another ring is read. A renamed
+ * one may have a requested name.
+ */
+static __always_inline u64 cgroup_wake_flag(bool is_urgent)
+{
+	if (is_urgent)
+		return BPF_RB_FORCE_WAKEUP;
+	return wake_flag(cgroup_ring.ringbuf_query(BPF_RB_AVAIL_DATA) > CGROUP_WAKE_BYTES);
+}
 
 static __always_inline struct mem_cgroup *cgroup_memcg(struct cgroup *cgroup)
 {
@@ -103,7 +116,7 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 	record->event = event;
 	record->follow = follow;
 	bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
-	cgroup_ring.ringbuf_submit(record, 0);
+	cgroup_ring.ringbuf_submit(record, cgroup_wake_flag(follow || event == CGROUP_RENAME));
 	return 0;
 }
 

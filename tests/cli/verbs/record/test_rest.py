@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import tracer
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
 pytestmark = [pytest.mark.kernel, pytest.mark.alone, pytest.mark.vm]
@@ -26,6 +27,8 @@ MAY_BE_LOST_S = 0.25
 TO_COME_TO_REST_S = 2.5  # a process that was just seen has its command line read again after a second
 WATCHED_S = 2.0
 MOST_WAKES_A_SECOND = 25.0  # samples and looks are 10 a second; awake it drains 100 times
+
+MADE = 100
 
 # Each act happens after a line on stdin, and is reported with a line.
 ACTS = """
@@ -97,3 +100,26 @@ def test_first_event_after_a_rest_is_in_the_trace_of_a_killed_recorder(
     # metadata of the file system may be read as well, into the cache of its device
     is_of_file = (pagecache["op"] == "add") & (pagecache["ino"] == file.stat().st_ino)
     assert pagecache.loc[is_of_file, "nr_pages"].sum() == 64
+
+
+def test_cgroups_that_are_not_traced_do_not_wake_the_recorder(
+    memcg: Path, start_recording: StartRecording, tmp_path: Path
+) -> None:
+    """A host that starts a job every few milliseconds makes as many cgroups."""
+    ready, trace = tmp_path / "ready", tmp_path / "trace"
+    with ephemeral_cgroup("rest-jobs", None) as others:
+        path = memory_hierarchy().path(memcg)
+        recording = start_recording("-c", path, "--ready-file", ready, "-o", trace, output=False)
+        recording.wait_for(ready.exists)
+        time.sleep(TO_COME_TO_REST_S)
+        before = wakes(recording.process.pid)
+        for number in range(MADE):
+            job = others / f"job-{number}"
+            job.mkdir()
+            time.sleep(0.005)  # the rate is what the test is about
+            job.rmdir()
+            time.sleep(0.005)
+        assert wakes(recording.process.pid) - before < MADE
+        recording.process.send_signal(signal.SIGINT)
+        assert recording.process.wait() == 0
+    assert tracer.open(trace).loss.empty
