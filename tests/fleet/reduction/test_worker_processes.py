@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +83,15 @@ def test_processes_that_cannot_start_are_an_error() -> None:
     with WorkerProcesses(1, os.abort) as processes, pytest.raises(TracerError, match="cannot start"):
         processes.call(pow, 17, 2)
     assert multiprocessing.active_children() == []
+
+
+def test_process_that_reads_none_of_many_arguments_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["fleet", *(f"/srv/traces/{number}" for number in range(10_000))]
+    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(shutil.which("false") or ""))
+    with WorkerProcesses(1, os.getpid) as processes, pytest.raises(TracerError, match="cannot start"):
+        processes.call(pow, 17, 2)
+    assert sys.argv is arguments
 
 
 def test_call_ends_with_the_block(tmp_path: Path) -> None:

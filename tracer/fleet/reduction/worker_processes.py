@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -125,9 +126,13 @@ class WorkerProcesses:
             process = _SPAWN.Process(target=_serve, args=(theirs, self._prepare), daemon=True)
             # Ctrl-C reaches it too, but a process that is importing modules would print a traceback.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            # It is sent `sys.argv` by a pipe that `start` has both ends of. A long one, such as all traces of
+            # a folder, would be waited for without end if the process is killed before it has read it.
+            arguments, sys.argv = sys.argv, sys.argv[:1]
             try:
                 process.start()
             finally:
+                sys.argv = arguments
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()  # now the process alone has it, so its death is an end of file
             worker = _Worker(process, ours)
