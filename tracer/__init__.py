@@ -1,7 +1,8 @@
 """memcg-tracer: why does a container at its memory limit not die, and when it dies, why then?
 
-`tracer.open(path)` gives a trace as pandas DataFrames. pandas is imported only by that call: the recorder
-also imports this package, and must not pay for pandas.
+`tracer.open(path)` gives a trace as pandas DataFrames, and `tracer.fleet.open(url)` a dataset of many as
+DataFrames of Dask. pandas is imported only by these calls: the recorder also imports this package, and must
+not pay for pandas.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracer import fleet
 from tracer.errors import TraceError, TracerError, UsageError
 from tracer.version import VERSION
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-__all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "__version__", "open"]
+__all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "__version__", "fleet", "open"]
 
 
 def open(path: str | Path) -> PlottedTrace:

@@ -12,7 +12,6 @@ import pytest
 from support.storing.dataset_rows import rows_of
 
 import tracer
-import tracer.fleet
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.fleet.dataset.appending import Appender
