@@ -21,9 +21,9 @@ static __always_inline void end_account(struct account *account, u32 slot)
 
 /* End the account of a memcg that was released, or whose cgroup matched a request and was refused.
  */
-static __always_inline void check_account(struct account *account, u32 slot, u32 generation)
+static __always_inline void check_account(struct account *account, u32 slot, u32 changes)
 {
-	account->generation = generation;
+	account->root_changes = changes;
 	if (is_released(account) || !memcg_info(account->memcg).follow)
 		end_account(account, slot);
 }
@@ -41,7 +41,7 @@ static __always_inline u32 look_at(struct slice *slice, struct calibration *know
 	struct account *account = NULL;
 	struct category_values *seen = NULL;
 	struct cpu_counters *now = NULL;
-	u32 generation = this_generation();
+	u32 changes = root_changes();
 	bool is_gone = false, is_to_check = false;
 
 	for (u32 count = 0; count < LOOK_SLOTS; count++, slot++) {
@@ -54,7 +54,7 @@ static __always_inline u32 look_at(struct slice *slice, struct calibration *know
 		if (slot == running || !account->memcg || account->has_ended)
 			continue;
 		is_gone = is_released(account);
-		is_to_check = is_gone | (account->generation != generation);
+		is_to_check = is_gone | (account->root_changes != changes);
 		now = find_counters(known, cpu_stats(account->stats, cpu));
 		if (is_to_check || (now && differs(now, known, seen)))
 			break;
@@ -62,7 +62,7 @@ static __always_inline u32 look_at(struct slice *slice, struct calibration *know
 	if (slot == first + LOOK_SLOTS || !account || !seen)
 		return slot;
 	if (is_to_check) {
-		check_account(account, slot, generation);
+		check_account(account, slot, changes);
 		return is_gone || account->has_ended ? slot + 1 : slot;
 	}
 	if (now && exists(account))
@@ -70,28 +70,41 @@ static __always_inline u32 look_at(struct slice *slice, struct calibration *know
 	return slot + 1;
 }
 
+BPF_PROG_ARRAY(next_look, 1); /* `look` itself; user space fills it */
+
 /*
  * args: the CPU to look at, the first slot, the end of the slots, and whether `sched_switch` is
  * detached. Until then, what changes in the memcg of the present task is that task's. User space
  * runs it on that CPU, or on any if that CPU is offline. Return the slot to go on with, which is
  * the same inside another program.
+ *
+ * It calls itself to go on, as often as the kernel permits (MAX_TAIL_CALL_CNT, 33): to run a
+ * program on another CPU takes an interrupt there and a wait here, ten times as long as the
+ * program.
  */
 PROGRAM(look)
 {
-	u32 slot = ctx->args[1];
 	struct slice *slice = this_slice();
 	struct calibration *known = calibrated();
 	bool is_task_known;
+	u32 end = ctx->args[2];
+	u32 slot;
 
 	if (!slice || !known)
-		return ctx->args[2];
+		return end;
+	slot = slice->look_slot ? slice->look_slot : ctx->args[1];
+	slice->look_slot = 0;
 	if (!claim(slice))
 		return slot;
 	add_task_time(slice);
 	is_task_known = slice->is_running && !ctx->args[3];
-	slot = look_at(slice, known, ctx->args[0], slot, ctx->args[2],
-		       is_task_known ? slice->slot : 0);
+	slot = look_at(slice, known, ctx->args[0], slot, end, is_task_known ? slice->slot : 0);
 	release(slice);
+	if (slot < end) {
+		slice->look_slot = slot;
+		next_look.call(ctx, 0);
+		slice->look_slot = 0;
+	}
 	return slot;
 }
 

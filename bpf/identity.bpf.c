@@ -103,8 +103,10 @@ static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, 
 		u64 id = cgroup_id(cgroup);
 
 		if (event == CGROUP_MKDIR &&
-		    follow == FOLLOW_UNDECIDED) /* user space never decides */
+		    follow == FOLLOW_UNDECIDED) { /* user space never decides */
 			roots.delete(&id);
+			change_roots();
+		}
 		return 0;
 	}
 	CLEAR(record);

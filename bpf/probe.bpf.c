@@ -110,7 +110,7 @@ PROGRAM(look_again)
 	if (!now)
 		return 1;
 	now->is_open = ctx->args[0];
-	end_generation();
+	change_roots();
 	return 0;
 }
 

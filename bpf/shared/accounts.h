@@ -19,7 +19,7 @@ struct account {
 	u64 cgroup_id;
 	u64 serial; /* css.serial_nr, which no two memcgs share */
 	u64 stats; /* mem_cgroup.vmstats_percpu */
-	u32 generation; /* in which it was last found to be traced */
+	u32 root_changes; /* until which it was found to be traced */
 	u32 has_ended; /* the memcg was released, or is not traced any more */
 };
 
@@ -143,7 +143,7 @@ static __always_inline u32 new_account(struct mem_cgroup *memcg, u64 id)
 	account->cgroup_id = id;
 	account->serial = READ(memcg, css.serial_nr);
 	account->stats = (u64)READ(memcg, vmstats_percpu);
-	account->generation = 0;
+	account->root_changes = root_changes() - 1; /* `roots` may have changed just now */
 	account->has_ended = 0;
 	account->memcg = memcg;
 	return slot;

@@ -72,6 +72,7 @@ BPF_HASH(roots, u64, u8, TRACER_ROOTS);
 struct wanted {
 	u32 generation;
 	u32 is_open; /* user space may want any new cgroup: each is undecided */
+	u32 root_changes; /* changes of `roots`, without those for a new cgroup that is traced */
 };
 
 BPF_ARRAY(wanted, struct wanted, 1);
@@ -165,6 +166,25 @@ static __always_inline void end_generation(void)
 
 	if (now)
 		__sync_fetch_and_add(&now->generation, 1);
+}
+
+/* Roots have changed: a memcg that exists may not be traced any more. */
+static __always_inline void change_roots(void)
+{
+	u32 zero = 0;
+	struct wanted *now = wanted.lookup(&zero);
+
+	if (now)
+		__sync_fetch_and_add(&now->root_changes, 1);
+	end_generation();
+}
+
+static __always_inline u32 root_changes(void)
+{
+	u32 zero = 0;
+	struct wanted *now = wanted.lookup(&zero);
+
+	return now ? now->root_changes : 0;
 }
 
 /* Decide by the roots at and above a cgroup. A decided root outweighs an undecided one. */

@@ -20,6 +20,7 @@ from tracer.capture.bpf.syscall import (
     attach_program,
     load_program,
     program_runs,
+    update_element,
 )
 from tracer.errors import TracerError
 from tracer.kernel.btf import KnownTypes
@@ -76,8 +77,13 @@ class Attacher:
         return self._load(hook.program, kind, attach_type, hook.target, target)
 
     def load_runnable(self, name: str) -> int:
-        """Load a program that `run_program` can run, and return its descriptor. Raises TracerError."""
+        """Load a program that user space can run, and return its descriptor. Raises TracerError."""
         return self._load(name, ProgramType.RAW_TRACEPOINT)
+
+    def let_go_on(self, name: str, programs: str) -> None:
+        """Let a program that user space runs call itself, by a map that holds programs. Raises OSError."""
+        itself = ctypes.c_uint32(self.load_runnable(name))
+        update_element(self.map(programs).fd, ctypes.c_uint32(0), itself)
 
     def runs(self, hook: Hook) -> Runs:
         """Return the run count and run time of a hook's program, at all of its hooks. Raises OSError."""

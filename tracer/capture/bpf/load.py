@@ -18,7 +18,7 @@ from tracer.capture.bpf.compiled.compiler import Compilation, Source
 from tracer.capture.bpf.compiled.sources import source_text
 from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.maps import Element, Map
-from tracer.capture.bpf.syscall import TEST_RUN_ARGS, Runs, machine, run_program
+from tracer.capture.bpf.syscall import TEST_RUN_ARGS, Runnable, Runs, machine
 from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf
@@ -102,6 +102,7 @@ class Programs:
     def _begin_compiling(self) -> None:
         """Begin to compile for the first way of each signal that the kernel has not refused."""
         self._attacher: Attacher | None = None
+        self._runnable: dict[str, Runnable] = {}
         asked = (*self._asked, list(self._refused.items()))
         self._compilation = Compilation(self._compose, asked, Cache(cache_folder()), self._btf)
         # The kernel verifies while we import. The thread is as urgent as the main thread, which waits for it.
@@ -155,6 +156,7 @@ class Programs:
             runnable = threads.map(attacher.load_runnable, _RUN_BY_US)
             hooked = [threads.submit(attacher.load, hook) for hook in ways]
         deque(runnable, 0)  # raises the first refusal
+        attacher.let_go_on("look", "next_look")
         for way, loaded in zip(ways.values(), hooked, strict=True):
             try:
                 loaded.result()
@@ -197,7 +199,9 @@ class Programs:
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
         """Run a program once, on `cpu` or on any CPU, and return its result. Raises OSError."""
-        return run_program(self._loaded.load_runnable(name), args, cpu)
+        if name not in self._runnable:
+            self._runnable[name] = Runnable(self._loaded.load_runnable(name))
+        return self._runnable[name](args, cpu)
 
     def map(self, name: str) -> Map:
         """Return a map by its name in the sources."""

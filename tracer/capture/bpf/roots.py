@@ -18,6 +18,9 @@ from tracer.wire.fields import PATH_LEN
 
 _YES: Final = FOLLOW.number("yes")
 _DEAD_KEPT: Final = 1024
+_DEAD_AT_ONCE: Final = 64
+"""So many are removed at once: then each account is looked at anew."""
+
 REMEMBERED_PATHS: Final = WANTED_PATHS // 2
 """Paths of traced cgroups that are remembered, so that a cgroup made there again is traced."""
 
@@ -52,10 +55,10 @@ class Roots:
         self._look_again()
 
     def bury(self, cgroup_id: int) -> None:
-        """Note that a root was removed. Its remaining memory is traced until 1024 later roots are removed."""
+        """Note that a root was removed. Its memory is traced until 960 later ones are removed."""
         self._dead.append(cgroup_id)
-        while len(self._dead) > _DEAD_KEPT:
-            self._programs.map("roots").delete(self._dead.popleft())
+        if len(self._dead) > _DEAD_KEPT:
+            self.remove([self._dead.popleft() for _ in range(_DEAD_AT_ONCE)])
 
     def want(self, path: str) -> bool:
         """Trace each cgroup that is made at `path`. Return False if the path is too long or the map is
