@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from synthetic.live_rows import MIB, cgroup, rows
 from synthetic.sample_series import SECOND_NS, START_NS
 
-from tracer.live.now import Snapshots
+from tracer.live.now import CgroupNow, Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.schema import UNLIMITED_BYTES
 from tracer.top.live_row import LiveRow
@@ -58,7 +59,7 @@ class Recording:
 
     def take(self, elapsed_s: float) -> dict[int, LiveRow]:
         self.time_ns += round(elapsed_s * SECOND_NS)
-        return {row.cgroup_id: row for row in self.rows.take(self.snapshots.take(self.time_ns), elapsed_s)}
+        return {row.cgroup_id: row for row in self.rows.take(self.snapshots.moment(self.time_ns), elapsed_s)}
 
 
 def test_usage_is_what_is_held_and_cache() -> None:
@@ -129,6 +130,29 @@ def test_unknown_counters_give_no_rate() -> None:
     found = recording.take(1.0)[2]
     assert (found.refault_rate, found.psi_percent) == (None, None)
     assert (found.charge_rate, found.evict_rate, found.stall_percent) == (0, 0, 0)
+
+
+def test_row_is_worked_out_when_a_number_of_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It then has the numbers of its moment, although the cgroup has changed since."""
+    asked, cgroup_of = list[int](), Moment.cgroup
+
+    def count(moment: Moment, cgroup_id: int) -> CgroupNow:
+        asked.append(cgroup_id)
+        return cgroup_of(moment, cgroup_id)
+
+    monkeypatch.setattr(Moment, "cgroup", count)
+    recording = Recording()
+    recording.sample_all()
+    recording.take(1.0)
+    found = recording.take(1.0)
+    recording.sample(3, 90, 0)
+    recording.take(1.0)
+    assert [(row.path, row.usage_bytes) for row in found.values()][1:] == [("/2", 30 * MIB), ("/3", 20 * MIB)]
+    assert asked == []
+    assert (found[3].cache_bytes, found[3].held_bytes, found[3].charge_rate) == (10 * MIB, 10 * MIB, 0)
+    assert asked == [3, 3], "now, and a second before"
+    with pytest.raises(AttributeError, match="colour"):
+        getattr(found[1], "colour")  # noqa: B009  it has no such number
 
 
 def test_removed_cgroup_leaves_the_rows() -> None:

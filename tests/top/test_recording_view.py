@@ -30,7 +30,7 @@ class Recorded:
         self.view = RecordingView(Hierarchy(2, folder, "/"), Path("traces/top"), self.decisions.append)
         meta = begin(command_line=["memcg-tracer", "top"], cgroup_version=2, filters={}, probes={})
         self.history = History(meta, keep_ns=300 * S, most_bytes=1 << 30)
-        self.view.join(self.history)
+        self.view.join(self.history, lambda: None)
         self.history.followers.append(self.view.follow)
         web = cgroup(2, 1, path="/1/web", container="web", pod="shop")
         self.history.append("cgroups", rows("cgroups", cgroup(1), web))

@@ -12,7 +12,7 @@ from tracer.enumerations import CAUSE, STALL_KIND
 from tracer.live.countdown import KEPT, forecast
 from tracer.live.flows import ADD_CAUSES, BLOCKS, CATEGORY_NAMES, DROP_CAUSES, EVICTION_CAUSES
 from tracer.live.sample_arrays import UNKNOWN, Flags
-from tracer.live.tally import SAMPLE_COLUMNS, Copy, Tally
+from tracer.live.tally import SAMPLE_COLUMNS, Copy, Names, Tally
 from tracer.metric_families import OUTCOMES
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
 from tracer.usage_parts import usage_parts
@@ -21,6 +21,7 @@ FORESEEN_S: Final = 60.0
 """A kill is foreseen from the last four seconds: no farther than this."""
 
 _AT: Final = {name: place for place, name in enumerate(SAMPLE_COLUMNS)}
+_LIMITS: Final = [_AT["limit_bytes"], _AT["effective_limit_bytes"]]
 _SIZES: Final = tuple((name, _AT[f"{name}_bytes"]) for name in MEMORY_STAT_BYTES)
 _ADDED, _EVICTED, _DROPPED = (
     tuple((name, BLOCKS[block].start + CAUSE.number(name)) for name in names)
@@ -96,20 +97,25 @@ class Snapshots:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._last: dict[int, tuple[tuple[object, ...], CgroupNow]] = {}
+        self._last: _Made = {}
 
     def take(self, now_ns: int) -> list[CgroupNow]:
         """Return each cgroup that exists and has a sample, in order of the path.
 
         `now_ns` is on the clock of `time` in the rows.
         """
-        machine = _Machine(self._tally.copy(), now_ns, self._tally.page_bytes)
-        found = {}
-        for number in machine.ids():
-            key, last = machine.key(number), self._last.get(number)
-            found[number] = last if last and last[0] == key else (key, machine.cgroup(number))
-        self._last = found
-        return [cgroup for _, cgroup in found.values()]
+        moment = self.moment(now_ns)
+        return [moment.cgroup(number) for number in moment.ids]
+
+    def moment(self, now_ns: int) -> Moment:
+        """Return the same, to be asked for single cgroups: a cgroup takes some 40 µs."""
+        moment = Moment(self._tally.copy(), now_ns, self._tally.page_bytes, self._last)
+        self._last = moment.made
+        return moment
+
+
+_Made = dict[int, tuple[tuple[object, ...], CgroupNow]]
+"""Id -> what is equal if the cgroup has not changed, and the cgroup."""
 
 
 class _Limit(NamedTuple):
@@ -125,36 +131,63 @@ class _Limit(NamedTuple):
 _NO_LIMIT: Final = _Limit(None, None, None, None, None)
 
 
-class _Machine:
-    """All cgroups at one moment."""
+class Moment:
+    """All cgroups at one moment. Each is worked out when it is first asked for.
 
-    def __init__(self, state: Copy, now_ns: int, page_bytes: int) -> None:
+    `ids` are those of the cgroups that exist and have a sample, in order of the path. `last` are the cgroups
+    that were worked out for an earlier moment, `made` those that were for this one.
+    """
+
+    def __init__(self, state: Copy, now_ns: int, page_bytes: int, last: _Made) -> None:
         self._state = state
         self._now_ns = now_ns
         self._page_bytes = page_bytes
-        self._samples: list[list[int]] = state.rows["sample"].tolist()
-        self._flows: list[list[int]] = state.rows["flows"].tolist()
+        self._last = last
+        self.made: _Made = {}
+        self._read_limits: list[list[int]] = state.rows["sample"][:, _LIMITS].tolist()
         self._cushions: list[list[int]] = state.rows["cushion"].tolist()
         self._times: list[int] = state.rows["time"].tolist()
         self._changes: list[int] = state.rows["changes"].tolist()
         self._is_falling = _are_falling(state.approaches).tolist()
         self._limits: dict[int, _Limit] = {}
+        names, times = state.names, self._times
+        shown = [one for one, place in state.places.items() if times[place] and one in names]
+        self.ids = sorted(shown, key=lambda one: names[one].path)
 
-    def ids(self) -> list[int]:
-        """Return the ids of the cgroups to show, in order of the path."""
-        names, times = self._state.names, self._times
-        shown = [one for one, place in self._state.places.items() if times[place] and one in names]
-        return sorted(shown, key=lambda one: names[one].path)
+    def names(self, cgroup_id: int) -> Names:
+        """Return the names of one of `ids`."""
+        return self._state.names[cgroup_id]
 
-    def key(self, cgroup_id: int) -> tuple[object, ...]:
+    def usages_bytes(self) -> list[int | None]:
+        """Return the usage of each of `ids`."""
+        places = [self._state.places[number] for number in self.ids]
+        usages: list[int] = self._state.rows["sample"][places, _AT["usage_bytes"]].tolist()
+        return [None if usage == UNKNOWN else usage for usage in usages]
+
+    def get(self, cgroup_id: int) -> CgroupNow | None:
+        """Return a cgroup; None if it is not one of `ids`."""
+        place = self._state.places.get(cgroup_id)
+        if place is None or not self._times[place] or cgroup_id not in self._state.names:
+            return None
+        return self.cgroup(cgroup_id)
+
+    def cgroup(self, cgroup_id: int) -> CgroupNow:
+        """Return one of `ids`."""
+        if (made := self.made.get(cgroup_id)) is None:
+            key, last = self._key(cgroup_id), self._last.get(cgroup_id)
+            made = last if last and last[0] == key else (key, self._work_out(cgroup_id))
+            self.made[cgroup_id] = made
+        return made[1]
+
+    def _key(self, cgroup_id: int) -> tuple[object, ...]:
         """Return what is equal if the cgroup has not changed."""
         state = self._state
         return self._changes[state.places[cgroup_id]], state.names[cgroup_id], self._limit(cgroup_id)
 
-    def cgroup(self, cgroup_id: int) -> CgroupNow:
-        """Return a cgroup that has a sample."""
+    def _work_out(self, cgroup_id: int) -> CgroupNow:
         place, names = self._state.places[cgroup_id], self._state.names[cgroup_id]
-        sample, flows = self._samples[place], self._flows[place]
+        sample: list[int] = self._state.rows["sample"][place].tolist()
+        flows: list[int] = self._state.rows["flows"][place].tolist()
         known = [None if value == UNKNOWN else value for value in sample]
         usage, refaulted = known[_AT["usage_bytes"]], known[_AT["workingset_refault_file"]]
         sizes = {name: known[at] for name, at in _SIZES}
@@ -173,10 +206,10 @@ class _Machine:
             unit=names.unit,
             time_ns=self._times[place],
             usage_bytes=usage,
-            own_limit_bytes=_finite(sample, "limit_bytes"),
+            own_limit_bytes=_finite(sample[_AT["limit_bytes"]]),
             limit_bytes=limit.least_bytes,
             limit_owner=limit.owner,
-            high_bytes=_finite(sample, "high_bytes"),
+            high_bytes=_finite(sample[_AT["high_bytes"]]),
             swap_bytes=known[_AT["swap_usage_bytes"]],
             working_set_bytes=(
                 None if usage is None or inactive_file is None else max(usage - inactive_file, 0)
@@ -192,7 +225,7 @@ class _Machine:
             refaulted_bytes=None if refaulted is None else refaulted * self._page_bytes,
             oom_kill_events=known[_AT["oom_kill_events"]],
             charged_bytes=flows[BLOCKS["charged"].start],
-            ledger_bytes=self._ledger(place, names.is_new),
+            ledger_bytes=self._ledger(place, flows, names.is_new),
             added_bytes={name: flows[at] for name, at in _ADDED},
             evicted_bytes={name: flows[at] for name, at in _EVICTED},
             dropped_bytes={name: flows[at] for name, at in _DROPPED},
@@ -204,13 +237,11 @@ class _Machine:
             kills=flows[BLOCKS["kills"].start],
         )
 
-    def _ledger(self, place: int, is_new: bool) -> dict[str, int | None]:
+    def _ledger(self, place: int, flows: list[int], is_new: bool) -> dict[str, int | None]:
         start = [0] * len(CATEGORY_NAMES) if is_new else self._state.rows["start"][place].tolist()
         return {
             name: None if at_start == UNKNOWN else at_start + change
-            for name, at_start, change in zip(
-                CATEGORY_NAMES, start, self._flows[place][BLOCKS["level"]], strict=True
-            )
+            for name, at_start, change in zip(CATEGORY_NAMES, start, flows[BLOCKS["level"]], strict=True)
         }
 
     def _limit(self, cgroup_id: int) -> _Limit:
@@ -222,8 +253,7 @@ class _Machine:
         if names is None or place is None:
             return _NO_LIMIT
         above = _NO_LIMIT if names.parent_id is None else self._limit(names.parent_id)
-        sample = self._samples[place]
-        own, told = (_finite(sample, name) for name in ("limit_bytes", "effective_limit_bytes"))
+        own, told = map(_finite, self._read_limits[place])
         if own is None or (told is not None and told < own):  # the own limit cannot be reached
             found = above
         else:
@@ -268,8 +298,7 @@ class _Machine:
         )
 
 
-def _finite(sample: list[int], column: str) -> int | None:
-    value = sample[_AT[column]]
+def _finite(value: int) -> int | None:
     return None if value == UNKNOWN or value >= UNLIMITED_BYTES else value
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -72,3 +72,50 @@ class LiveRow:
             "seconds_to_kill": self.kill_s,
             "kills": self.kills,
         }
+
+
+class AwaitedRow(LiveRow):
+    """A row whose other numbers are worked out when one of them is first asked for: most rows are not in
+    view.
+    """
+
+    __slots__ = ("_work_out",)
+
+    def __init__(
+        self,
+        *,
+        cgroup_id: int,
+        parent_id: int | None,
+        path: str,
+        name: str,
+        usage_bytes: int | None,
+        work_out: Callable[[], LiveRow],
+    ) -> None:
+        for field_name, value in (
+            ("cgroup_id", cgroup_id),
+            ("parent_id", parent_id),
+            ("path", path),
+            ("name", name),
+            ("usage_bytes", usage_bytes),
+            ("_work_out", work_out),
+        ):
+            object.__setattr__(self, field_name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a number that is asked for the first time: a slot that is not set leads here."""
+        if name not in _NUMBERS:
+            raise AttributeError(name)
+        whole = self._work_out()
+        for one in _NUMBERS:
+            object.__setattr__(self, one, getattr(whole, one))
+        object.__setattr__(self, "_work_out", None)  # it holds the state of all cgroups
+        return getattr(whole, name)
+
+
+_NUMBERS = frozenset(one.name for one in fields(LiveRow)) - {
+    "cgroup_id",
+    "parent_id",
+    "path",
+    "name",
+    "usage_bytes",
+}

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from tracer.categories import PARTS
-from tracer.live.now import CgroupNow
-from tracer.top.live_row import LiveRow
+from tracer.live.now import CgroupNow, Moment
+from tracer.top.live_row import AwaitedRow, LiveRow
 
 _MOST_USAGES: Final = 30
 """Usages of a cgroup that are kept for its line of past usage."""
 
 
 class NowRows:
-    """Makes rows of snapshots, each of which is compared with the one before."""
+    """Makes rows of moments, each of which is compared with the one before."""
 
     def __init__(self) -> None:
-        self._before: dict[int, CgroupNow] = {}
+        self._before: Moment | None = None
         self._usages: dict[int, deque[float | None]] = {}
 
-    def take(self, snapshot: Sequence[CgroupNow], elapsed_s: float) -> tuple[LiveRow, ...]:
-        """Return the rows of a snapshot, `elapsed_s` after the last one; rates of new cgroups are None."""
+    def take(self, moment: Moment, elapsed_s: float) -> tuple[LiveRow, ...]:
+        """Return the rows of a moment, `elapsed_s` after the last one; rates of new cgroups are None."""
         rows = []
         usages: dict[int, deque[float | None]] = {}
-        for now in snapshot:
-            past = self._usages.get(now.cgroup_id) or deque(maxlen=_MOST_USAGES)
-            past.append(now.usage_bytes)
-            usages[now.cgroup_id] = past
-            rows.append(_row(now, self._before.get(now.cgroup_id), elapsed_s, tuple(past)))
-        self._before = {now.cgroup_id: now for now in snapshot}
+        for number, usage in zip(moment.ids, moment.usages_bytes(), strict=True):
+            past = self._usages.get(number) or deque(maxlen=_MOST_USAGES)
+            past.append(usage)
+            usages[number] = past
+            names = moment.names(number)
+            rows.append(
+                AwaitedRow(
+                    cgroup_id=number,
+                    parent_id=names.parent_id,
+                    path=names.path,
+                    name=shown_name(names.path, names.container, names.pod),
+                    usage_bytes=usage,
+                    work_out=partial(_row_at, number, moment, self._before, elapsed_s, tuple(past)),
+                )
+            )
+        self._before = moment
         self._usages = usages
         return tuple(rows)
 
@@ -40,6 +51,17 @@ def shown_name(path: str, container: str | None, pod: str | None = None) -> str:
     if container is not None:
         return container if pod is None else f"{pod}/{container}"
     return path.rstrip("/").rpartition("/")[2] or "/"
+
+
+def _row_at(
+    cgroup_id: int,
+    moment: Moment,
+    before: Moment | None,
+    elapsed_s: float,
+    usages: tuple[float | None, ...],
+) -> LiveRow:
+    earlier = None if before is None else before.get(cgroup_id)
+    return _row(moment.cgroup(cgroup_id), earlier, elapsed_s, usages)
 
 
 def _row(

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.live.alarm import Alarm
-from tracer.live.now import CgroupNow, Snapshots
+from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, SOON, Decision
@@ -49,17 +49,19 @@ class RecordingView:
         self._alarms = Alarms(frozenset({"limit"}))  # the tally tells of kills that are near
         self._details = Details(self._recent, hierarchy.mount, self._file_names)
         self._history: History | None = None
+        self._flush: Callable[[], None] = lambda: None
         self._files: dict[int, str] = {}
-        self._now: dict[int, CgroupNow] = {}
+        self._now: Moment | None = None
         self._waiting: dict[str, list[pa.RecordBatch]] = {table: [] for table in _SUMMED}
         self._failures: list[tuple[int, Counter[int]]] = []
         self._taken_s = self._measured_s = self._cpu_s = 0.0
 
     # Rows in
 
-    def join(self, history: History) -> None:
-        """Take the history, which has the names of files and the clock of the rows."""
-        self._history = history
+    def join(self, history: History, flush: Callable[[], None]) -> None:
+        """Take the history, which has the names of files and the clock of the rows, and a function that has
+        the rows that wait come to `follow`."""
+        self._history, self._flush = history, flush
 
     def follow(self, table: str, rows: pa.RecordBatch) -> None:
         """Take a batch of rows of any table."""
@@ -114,23 +116,25 @@ class RecordingView:
 
     def take(self) -> tuple[LiveRow, ...]:
         """Return the cgroups as they are now, and tell which reclaim freed nothing since the last call."""
+        self._flush()
         self._sum_waiting()
-        snapshot = self._snapshots.take(self.now_ns)
+        self._now = moment = self._snapshots.moment(self.now_ns)
         now_s = time.monotonic()
         self._tell_of_failures()
-        rows = self._rows.take(snapshot, now_s - self._taken_s)
+        rows = self._rows.take(moment, now_s - self._taken_s)
         self._taken_s = now_s
-        self._now = {one.cgroup_id: one for one in snapshot}
         return rows
 
     def sheets(self, cgroup_id: int) -> tuple[Sheet, ...]:
         """Return the tables of a cgroup; none if it is gone."""
-        now = self._now.get(cgroup_id)
-        if now is None:
+        moment = self._now
+        now = None if moment is None else moment.get(cgroup_id)
+        if moment is None or now is None:
             return ()
         self._sum_waiting()
         top = now.path.rstrip("/") + "/"
-        below = [now, *(one for one in self._now.values() if one.path.startswith(top) and one is not now)]
+        ids = (one for one in moment.ids if moment.names(one).path.startswith(top) and one != cgroup_id)
+        below = [now, *map(moment.cgroup, ids)]
         return self._details.sheets(now, below, time.monotonic_ns())
 
     def machine(self) -> Machine:
@@ -177,8 +181,8 @@ class RecordingView:
     def _name_of(self, cgroup_id: int | None) -> str:
         if not cgroup_id:
             return "the machine"
-        if (now := self._now.get(cgroup_id)) is not None:
-            return shown_name(now.path, now.container, now.pod)
+        if (names := self._tally.names_of(cgroup_id)) is not None:
+            return shown_name(names.path, names.container, names.pod)
         assert self._history is not None
         found = self._history.names.among("cgroups", np.array([cgroup_id]))
         rows = found.select(["path", "container", "pod"]).to_pylist()

@@ -14,14 +14,15 @@ from tracer.trace.history.history import Follower, History
 class Guest:
     """Functions that `watch` calls in its loop, which waits for them.
 
-    `join` gets the history before its first row, and `follow` each batch of rows, with the table's name, from
-    the first one on. `timers` run beside those of `watch`, also at rest. `inputs` are descriptors, each with
-    the function to call while it is readable. `begun` gets the path of each trace that begins, which can be
-    read while it grows, and its new path if a kill renames it.
+    `follow` gets each batch of rows, with the table's name, from the first one on. `join` gets the history
+    before that, and a function that has rows come to `follow` which would otherwise come within a second.
+    `timers` run beside those of `watch`, also at rest. `inputs` are descriptors, each with the function to
+    call while it is readable. `begun` gets the path of each trace that begins, which can be read while it
+    grows, and its new path if a kill renames it.
     """
 
     follow: Follower
     timers: Sequence[Timer] = ()
     inputs: Mapping[int, Callable[[], object]] = field(default_factory=dict)
     begun: Callable[[Path], object] = lambda _: None
-    join: Callable[[History], object] = lambda _: None
+    join: Callable[[History, Callable[[], None]], object] = lambda _history, _flush: None

@@ -219,7 +219,7 @@ class _Watcher:
         self._history = History(
             meta, keep_ns=round(options.keep_s * 1e9), most_bytes=options.most_memory_bytes // 4
         )
-        self._guest.join(self._history)
+        self._guest.join(self._history, self._flush)
         self._history.followers += [self._look, self._guest.follow]
         return self._history
 
@@ -285,7 +285,8 @@ class _Watcher:
             Timer(_READ_INTERVAL_S, self._read, awake),
             Timer(_LEAST_PASS_S, self._read, lambda: self._is_to_read),
             Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake),
-            Timer(_SAMPLE_INTERVAL_S if self._has_alarms else _READ_INTERVAL_S, pipeline.flush, awake),
+            Timer(_SAMPLE_INTERVAL_S if self._has_alarms else _SECOND_S, pipeline.flush, awake),
+            Timer(_READ_INTERVAL_S, pipeline.flush, lambda: stories.is_active),
             Timer(_SECOND_S, pipeline.take_counts, awake),
             Timer(_SECOND_S, pipeline.report_news, awake),
             Timer(_SECOND_S, own_memory.trim, awake),
@@ -313,6 +314,9 @@ class _Watcher:
     def _read(self) -> None:
         self._pipeline.read_rings()
         self._is_to_read, self._read_s = False, time.monotonic()
+
+    def _flush(self) -> None:
+        self._pipeline.flush()
 
     def _look(self, table: str, batch: pa.RecordBatch) -> None:
         """Look for alarms in new samples."""

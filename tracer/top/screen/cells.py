@@ -32,7 +32,8 @@ def padded(line: Line, cells: int) -> Line:
     spans: list[Span] = []
     rest = cells
     for span in line:
-        length = cell_len(span.text)
+        text = span.text
+        length = len(text) if text.isascii() else cell_len(text)  # `visible` has left no control character
         if length > rest:
             spans.append(Span(set_cell_size(span.text, rest), span.style))
             return tuple(spans)
