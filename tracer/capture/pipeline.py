@@ -15,6 +15,7 @@ from tracer.capture.bpf import readings
 from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import rings_of
+from tracer.capture.bulk_records import BulkRecords
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
 from tracer.capture.names import Names
@@ -22,7 +23,7 @@ from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.overhead import Overhead, cost, overhead_of
 from tracer.capture.rows.cgroup_rows import CgroupRows
-from tracer.capture.rows.decode import Decoder, stack_columns
+from tracer.capture.rows.decode import Decoder
 from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
 from tracer.capture.rows.log_filter import LogFilter
 from tracer.capture.rows.loss_rows import LossRows
@@ -45,7 +46,7 @@ from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.row_sink import RowSink
 from tracer.wire.dtypes import WIRE
-from tracer.wire.streams import STREAM_AT, STREAMS
+from tracer.wire.streams import STREAM_AT
 
 _DRAIN_TRIES: Final = 100
 _REST_AFTER_S: Final = 0.1
@@ -103,6 +104,7 @@ class Pipeline:
         )
         self._names = Names(cgroups, mounts, self._stacks, self._sink, self._clock_offset_ns)
         self._kills = KillAssembly(programs, self._decoder, self._sink, self._names.tasks, self._stacks)
+        self._records = BulkRecords(self._decoder, self._sink, self._stacks)
         self._shmem = ShmemRows(SharedFiles())
         self._log_filter = LogFilter(selection.concerns)
         self._skipped: Counter[str] = Counter()
@@ -249,7 +251,7 @@ class Pipeline:
         self._rings["wake"].read()
 
     def read_rings(self) -> None:
-        """Write everything that waits in the rings and in the kernel log.
+        """Read everything that waits in the rings and in the kernel log; `flush` writes most of it.
 
         Kills come first, and survive the recorder at once. Names come before other records, so that a reader
         of the journal has the name of a process before its records.
@@ -276,11 +278,7 @@ class Pipeline:
         shmem = self._shmem.take(waiting["charge"], self._clock_offset_ns, is_at_kill=bool(kills))
         self._sink.append_rows("shmem_files", [*shmem])
         self._write_log(self._log_filter.take(log))
-        for stream in STREAMS:
-            records = waiting.get(stream.name)
-            if stream.is_bulk and records is not None and len(records):
-                columns = stack_columns(*self._stacks.number(records)) if stream.needs_stacks else {}
-                self._sink.append(stream.table, self._decoder.rows(stream, records, **columns))
+        self._records.add(waiting)
         self._kills.hold_candidates(waiting["candidate"])
         if kills:
             self._kills.write_candidates(decided)
@@ -302,6 +300,7 @@ class Pipeline:
 
     def flush(self) -> None:
         """Make everything that was read survive the recorder, and count what was lost until now."""
+        self._records.write()
         self._write_samples()
         self._names.write()
         if not self.is_resting:  # at rest nothing is lost
@@ -374,6 +373,7 @@ class Pipeline:
             self.read_rings()
             if is_drained:
                 break
+        self._records.write()
 
     def _take_cgroups(self) -> None:
         records = self._rings["cgroup"].read()

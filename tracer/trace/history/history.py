@@ -29,6 +29,10 @@ _STAGES: Final = ((0, 0, 0), (30 * _S, 100_000_000, 10 * _S), (120 * _S, _S, 60 
 _OPEN_BYTES: Final = 2 << 20
 _MERGED_BYTES: Final = 2 << 20
 """The rows, as columns, that are thinned at once: about four times as much memory is needed for it."""
+_FEW_BYTES: Final = 1 << 20
+_FOLDED_EVERY_NS: Final = 10 * _S
+"""Rows of less than `_FEW_BYTES` wait so long: small blocks cost as much time as large ones."""
+
 _YOUNGEST_NS: Final = 10 * _S
 """Younger rows are not thinned to save memory, and not dropped for cgroups that come and go."""
 
@@ -61,7 +65,7 @@ class History:
         self.names = KeptNames()
         self.named_files: Callable[[], npt.NDArray[np.int64]] = lambda: np.zeros(0, np.int64)
         self._files_due = _LEAST_FILES
-        self._names_ns = 0
+        self._names_ns = self._folded_ns = 0
         self._bases = Bases()
         self._segments: deque[Segment] = deque()
         self._segments_bytes = 0
@@ -133,7 +137,11 @@ class History:
 
         `now_ns` is CLOCK_REALTIME of the history's clock pair. Call it every second or two while rows come.
         """
-        self._fold()
+        if self._open_bytes > _FEW_BYTES or now_ns - self._folded_ns >= min(
+            _FOLDED_EVERY_NS, self.keep_ns // 8
+        ):
+            self._fold()
+            self._folded_ns = now_ns
         for stage in (1, 2):
             for group in self._due(stage, now_ns - _STAGES[stage][0]):
                 self._thin(group, stage)

@@ -1,0 +1,55 @@
+"""Records of the streams with many, kept until they become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from tracer.capture.bpf.ring import Records
+from tracer.capture.rows.decode import Decoder, stack_columns
+from tracer.capture.symbols.stack_names import Stacks
+from tracer.trace.row_sink import RowSink
+from tracer.wire.streams import STREAM_AT, STREAMS
+
+_BULK: Final = tuple(stream for stream in STREAMS if stream.is_bulk)
+_MOST_BYTES: Final = 1 << 20
+"""Records beyond this become rows at once: so many are cheap, and memory is short."""
+
+
+class BulkRecords:
+    """Keeps records, since a batch of rows costs as much as some hundred rows, and writes them.
+
+    Records with stacks are written at once: their stacks are named while their processes exist.
+    """
+
+    def __init__(self, decoder: Decoder, sink: RowSink, stacks: Stacks) -> None:
+        self._decoder = decoder
+        self._sink = sink
+        self._stacks = stacks
+        self._kept: dict[str, list[Records]] = {}
+        self._kept_bytes = 0
+
+    def add(self, waiting: Mapping[str, Records]) -> None:
+        """Take the records of these streams; those of other streams are left out."""
+        for stream in _BULK:
+            records = waiting.get(stream.name)
+            if records is None or not len(records):
+                continue
+            if stream.needs_stacks:
+                columns = stack_columns(*self._stacks.number(records))
+                self._sink.append(stream.table, self._decoder.rows(stream, records, **columns))
+            else:
+                self._kept.setdefault(stream.name, []).append(records)
+                self._kept_bytes += records.nbytes
+        if self._kept_bytes > _MOST_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """Write all records as rows."""
+        kept, self._kept, self._kept_bytes = self._kept, {}, 0
+        for name, parts in kept.items():
+            whole = np.dtype((np.void, parts[0].itemsize))  # NumPy would look at each field
+            records = np.concatenate([part.view(whole) for part in parts]).view(parts[0].dtype)
+            self._sink.append(STREAM_AT[name].table, self._decoder.rows(STREAM_AT[name], records))
