@@ -270,9 +270,13 @@ class Tally:
 
     def _add(self, cgroup_ids: Numbers, sums: Numbers) -> None:
         lines = [self._line(number) for number in cgroup_ids.tolist()]
+        if not lines:
+            return
         of = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
-        places = np.concatenate([np.zeros(0, np.int64), *lines])
-        np.add.at(self._states.rows["flows"], places, sums[of])
+        places = np.concatenate(lines)
+        order = np.argsort(places, kind="stable")
+        places, starts = np.unique(places[order], return_index=True)
+        self._states.rows["flows"][places] += np.add.reduceat(sums[of[order]], starts)
         self._states.rows["changes"][places] = self._version
 
     def _add_evictions(self, found: Evictions) -> None:

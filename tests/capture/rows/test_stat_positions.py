@@ -25,7 +25,7 @@ def print_stat(counters: Numbers, at: dict[str, int], lines: Iterable[str] = LIN
 
 
 def shown(positions: StatPositions, counters: Numbers) -> dict[str, int | None]:
-    values, is_unknown, _ = positions.values(np.atleast_2d(counters))
+    values, is_unknown = positions.values(np.atleast_2d(counters))
     return {
         name: None if is_unknown[row, 0] else int(values[row, 0]) for row, name in enumerate(STAT_COLUMNS)
     }
@@ -51,7 +51,7 @@ def test_every_known_value_is_that_of_memory_stat(seed: int, memcgs: int, most: 
         stat = print_stat(counters, at)
         positions.compare(stat, counters, stat)
         assert shown(positions, counters) == expected(counters, at)
-        *_, is_ambiguous = positions.values(np.atleast_2d(counters))
+        is_ambiguous = positions.ambiguous(np.atleast_2d(counters))
         assert not is_ambiguous.any()
 
 
@@ -61,7 +61,7 @@ def test_ambiguous_sample_is_reported_until_its_memory_stat_is_compared() -> Non
     positions.compare(print_stat(empty, at), empty, print_stat(empty, at))
     grown[[at["pgfault"], 50]] = 4, 5
     assert shown(positions, empty) == expected(empty, at), "a memcg in which all counters are 0"
-    *_, is_ambiguous = positions.values(np.array([empty, grown]))
+    is_ambiguous = positions.ambiguous(np.array([empty, grown]))
     assert is_ambiguous.tolist() == [False, True]
     assert shown(positions, grown)["pgfault"] is None
     positions.compare(print_stat(grown, at), grown, print_stat(grown, at))

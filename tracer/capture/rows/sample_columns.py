@@ -42,7 +42,7 @@ def sample_rows(
     values[_SIZE_ROWS] *= PAGE_BYTES
     values[_LIMIT_ROWS] = limit_bytes(values[_LIMIT_ROWS])
     kernel = values[_AT["kernel_bytes"]].copy()
-    values[_STAT_ROWS], is_null[_STAT_ROWS], _ = positions.values(records["counters"])
+    values[_STAT_ROWS], is_null[_STAT_ROWS] = positions.values(records["counters"])
     if version == 1:
         _set(values, is_null, "kernel_bytes", kernel)
         _set(values, is_null, "sock_bytes", 0)  # v1 counts socket memory in tcpmem, outside of usage

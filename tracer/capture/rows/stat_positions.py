@@ -73,22 +73,36 @@ class StatPositions:
         self._is_doubtful &= ~np.array([before.get(line, 0) > 0 for line in _LINES])
         self._exclude_taken()
 
-    def values(self, counters: Numbers) -> tuple[Numbers, Flags, Flags]:
-        """Return the values of `STAT_COLUMNS` (column by sample), and where they are not known; and the
-        samples in which a line is ambiguous: comparing their memory.stat makes it known.
+    def ambiguous(self, counters: Numbers) -> Flags:
+        """Return the samples in which a line is ambiguous: comparing their memory.stat makes it known.
+
+        `counters`: a row for each sample.
+        """
+        if not len(self._unresolved):
+            return np.zeros(len(counters), np.bool_)
+        are_ambiguous: Flags = np.logical_or.reduce(self._are_ambiguous(np.maximum(counters, 0)))
+        return are_ambiguous
+
+    def _are_ambiguous(self, counters: Numbers) -> Flags:
+        """Return which lines are ambiguous in which samples (line by sample)."""
+        are_ambiguous = np.zeros((len(_LINES), len(counters)), np.bool_)
+        for line in self._unresolved:
+            candidates = counters[:, self._possible[line]]
+            are_ambiguous[line] = (candidates != candidates[:, :1]).any(axis=1)
+        return are_ambiguous
+
+    def values(self, counters: Numbers) -> tuple[Numbers, Flags]:
+        """Return the values of `STAT_COLUMNS` (column by sample), and where they are not known.
 
         `counters`: a row for each sample. Sizes are in bytes.
         """
         counters = np.maximum(counters, 0)  # as printed: a sum over CPUs can be less for a moment
         lines = counters.T[self._position]
-        is_ambiguous = np.zeros(lines.shape, np.bool_)
-        for line in self._unresolved:
-            candidates = counters[:, self._possible[line]]
-            is_ambiguous[line] = (candidates != candidates[:, :1]).any(axis=1)
+        is_ambiguous = self._are_ambiguous(counters)
         lines = lines * (_UNIT * self._exists)[:, None]
         is_unknown = np.logical_or.reduceat(is_ambiguous, _FIRST_LINES)
         is_unknown |= ~np.logical_or.reduceat(self._exists & ~self._is_doubtful, _FIRST_LINES)[:, None]
-        return np.add.reduceat(lines, _FIRST_LINES), is_unknown, np.logical_or.reduce(is_ambiguous)
+        return np.add.reduceat(lines, _FIRST_LINES), is_unknown
 
     def _exclude_taken(self) -> None:
         """Exclude the position of each line that has only one from the lines that have several."""
