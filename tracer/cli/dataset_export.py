@@ -1,9 +1,10 @@
-"""The traces of `export --to dataset`, one after the other, with progress and what went wrong on stderr."""
+"""The traces of `export --to dataset`, with progress and what went wrong on stderr."""
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from tracer.render.words.escape import visible
 from tracer.urls import shown_url
 
 if TYPE_CHECKING:
-    from tracer.fleet.dataset.appending import Appender
+    from tracer.fleet.dataset.appending import Appended, Appender
     from tracer.fleet.reduction.inputs import Place
 
 _LEAST_S: Final = 0.1  # between two lines of progress on a terminal
@@ -61,10 +62,23 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
 
 def _append_all(appender: Appender, traces: Sequence[Place], lines: _Lines) -> set[tuple[str, str]]:
     """Add the traces, and return the tables and days that they were added to."""
+    from tracer.fleet.reduction.additions import add_all
+    from tracer.fleet.reduction.embedded import cpus
+
     days = set[tuple[str, str]]()
-    for number, place in enumerate(traces, start=1):
-        lines.progress(f"{number} of {len(traces)}: {place.shown}")
-        days |= _append(appender, place, lines)
+
+    def report(_: Place, outcome: Appended | str) -> None:
+        if isinstance(outcome, str):
+            lines.broken(outcome)
+        else:
+            lines.added(outcome.kills, outcome.written_bytes)
+            days.update(outcome.days)
+
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # what a process that died had is added again
+    try:
+        add_all(appender, traces, cpus(), report=report, progress=lines.adding)
+    finally:
+        signal.signal(signal.SIGPIPE, before)
     lines.summary()
     return days
 
@@ -92,31 +106,6 @@ def _traces_at(path: Path | str, lines: _Lines) -> Sequence[Place]:
     return [inputs.Place(str(trace), str(trace)) for trace, _ in trace_paths(path, lines.broken)]
 
 
-def _append(appender: Appender, place: Place, lines: _Lines) -> frozenset[tuple[str, str]]:
-    """Add a trace, and return the tables and days that it was added to."""
-    import pyarrow as pa
-
-    import tracer
-    from tracer.fleet.pushing.target import TargetError
-    from tracer.fleet.reduction.fetched_trace import local_trace
-
-    try:
-        with local_trace(place) as path:
-            added = appender.append(tracer.open(path))
-    except TargetError:
-        raise
-    except TracerError as error:
-        lines.broken(str(error))
-    except MemoryError:
-        lines.broken(f"{place.shown}: not enough memory")
-    except (OSError, pa.ArrowException) as error:
-        lines.broken(f"{place.shown}: {getattr(error, 'strerror', None) or error}")
-    else:
-        lines.added(added.kills, added.written_bytes)
-        return added.days
-    return frozenset()
-
-
 class _Lines:
     """Writes lines on stderr, and progress if that is a terminal."""
 
@@ -130,6 +119,9 @@ class _Lines:
         if self._is_terminal and now_s - self._shown_s >= _LEAST_S:
             self._shown_s = now_s
             self._write(f"\r\x1b[Kmemcg-tracer: {visible(text)}")
+
+    def adding(self, done: int, traces: int) -> None:
+        self.progress(f"{done} of {traces} traces")
 
     def compacting(self, day: str, files: int) -> None:
         self.progress(f"writing {files} files of {day} together")

@@ -6,7 +6,7 @@ A room imports only from rooms above it in this list:
     sizing — which limit a workload should have, by our rule, the VPA's and KRR's
     pushing — finished traces to where those of many machines are collected
     dataset — the summaries and the tables of many traces as Parquet files, at any URL
-    reduction — from many traces and datasets to one answer, with Dask
+    reduction — from many traces and datasets to one answer, with Dask, or to one dataset
 """
 
 from __future__ import annotations

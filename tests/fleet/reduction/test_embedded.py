@@ -94,6 +94,6 @@ def test_processes_end_when_the_work_is_interrupted(traces: Path) -> None:
 
 
 def test_processes_that_cannot_start_are_an_error(traces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_prepare", os.abort)
+    monkeypatch.setattr(embedded, "prepare", os.abort)
     with pytest.raises(TracerError, match="cannot start"):
         embedded.compute(work_of(traces), 2, lambda *_: None)

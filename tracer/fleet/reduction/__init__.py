@@ -1,4 +1,4 @@
-"""From many traces and datasets to one answer, with Dask.
+"""From many traces and datasets to one answer, with Dask, or to one dataset.
 
 A module imports only from modules above it in this list:
 
@@ -10,6 +10,7 @@ A module imports only from modules above it in this list:
     work_tree — the graph: pieces, their boots, and a tree of unions
     worker_processes — processes that compute, each at the other end of a pipe of its own
     embedded — the graph on processes of this machine
+    additions — traces into a dataset, on processes of this machine
     cluster — the graph on a cluster of Dask
     fleet_answer — kills, limits and evictors of the whole fleet, as JSON and for texts
     fleet_run — from paths to the answer

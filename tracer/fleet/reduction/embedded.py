@@ -6,6 +6,7 @@ of the machine sends there.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from tracer.kernel.process.forked_child import end_with_parent
 Progress = Callable[[int, int], None]
 """Called with the number of pieces that have been read, and the number of all."""
 
-_DIED: Final = f"the process that read it died {MOST_DEATHS} times: it may need more memory than there is"
+DIED: Final = f"the process that read it died {MOST_DEATHS} times: it may need more memory than there is"
 
 
 def compute(work: WorkTree, workers: int, progress: Progress) -> Partial:
@@ -48,7 +49,7 @@ def compute(work: WorkTree, workers: int, progress: Progress) -> Partial:
         if workers <= 1:
             whole = get_sync(dict(work.tasks), work.whole)
             return whole
-        with ThreadPoolExecutor(workers) as threads, WorkerProcesses(workers, _prepare) as processes:
+        with ThreadPoolExecutor(workers) as threads, WorkerProcesses(workers, prepare) as processes:
             # Dask keeps results as the processes pickled them: this process has no use for them.
             steps = _Steps(processes)
             graph = {
@@ -70,7 +71,7 @@ class _Steps:
         try:
             return self._processes.call(function, piece)
         except ProcessDiedError:
-            return pickle.dumps(partial_state.nothing(Broken(piece.shown, _DIED)))
+            return pickle.dumps(partial_state.nothing(Broken(piece.shown, DIED)))
 
     def unite(self, function: Callable[..., Partial], *states: bytes) -> bytes:
         """Return the pickled state that a function makes of pickled states."""
@@ -82,7 +83,12 @@ class _Steps:
             ) from error
 
 
-def _prepare() -> None:
+def cpus() -> int:
+    """Return how many CPUs this process may use: processes that compute, unless users ask for others."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare() -> None:
     """Prepare a process: it ends with its parent, and computes with one thread, as there is one a CPU."""
     import pyarrow as pa
 

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from tracer.errors import TraceError
+from tracer.errors import TraceError, TracerError
 from tracer.fleet.pushing.attempts import reason
 from tracer.fleet.pushing.target import Target, TargetError
 from tracer.fleet.reduction.inputs import Place
-from tracer.trace import layout
+from tracer.trace import layout, untrusted_files
+from tracer.trace.meta_check import MOST_BYTES
+
+
+def meta_of(place: Place) -> dict[str, Any]:
+    """Return what meta.json of a trace says; {} if it is damaged, which reading the trace will report."""
+    with suppress(TracerError, OSError, ValueError, RecursionError):
+        if place.target is None:
+            folder = Path(place.path)
+            with untrusted_files.open_file(folder, folder / layout.META) as file:
+                found: Any = json.loads(file.read(MOST_BYTES))
+        else:
+            path = f"{place.path}/{layout.META}".lstrip("/")
+            found = json.loads(place.target.read(path, MOST_BYTES) or b"")
+        if isinstance(found, dict):
+            return found
+    return {}
 
 
 @contextmanager

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import importlib
-import json
-import os
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Final
 
 from tracer.errors import TraceError, TracerError
 from tracer.fleet.dataset.host_ranges import host_ranges
 from tracer.fleet.reduction import cluster, embedded, inputs, partial_state
-from tracer.fleet.reduction.embedded import Progress
+from tracer.fleet.reduction.embedded import Progress, cpus
+from tracer.fleet.reduction.fetched_trace import meta_of
 from tracer.fleet.reduction.fleet_answer import Fleet, answer
 from tracer.fleet.reduction.inputs import Inputs, Place
 from tracer.fleet.reduction.partial_state import Broken
 from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, TracePiece
 from tracer.fleet.reduction.work_tree import together, tree
 from tracer.fleet.summary.time_window import ALWAYS, TimeWindow, time_ns
-from tracer.trace import untrusted_files
-from tracer.trace.layout import META
-from tracer.trace.meta_check import MOST_BYTES
 
 _NOTHING: Final = "there is no trace in it, and no dataset with one"
 _NO_END_NS: Final = 1 << 63
@@ -54,7 +49,7 @@ def fleet(
         raise TraceError(_nothing_in(found))
     work = tree(together(pieces), window)
     state = (
-        embedded.compute(work, workers or _cpus(), progress)
+        embedded.compute(work, workers or cpus(), progress)
         if scheduler is None
         else cluster.compute(work, scheduler, progress)
     )
@@ -75,10 +70,6 @@ def _require_dask(scheduler: str | None) -> None:
             importlib.import_module(package)
     except ImportError as error:
         raise TracerError(f"fleet needs {error.name}: pip install 'memcg-tracer[fleet]'") from error
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
@@ -107,7 +98,7 @@ def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashabl
         if piece.part.first <= other.part.last and other.part.first <= piece.part.last:
             pieces[piece].append(id(other))
     for place in found.traces:
-        meta = _meta(place)
+        meta = meta_of(place)
         if _is_outside(meta, window):
             continue
         boot, host = (meta.get(name) for name in ("boot_id", "host_name"))
@@ -124,18 +115,6 @@ def _is_outside(meta: Mapping[str, Any], window: TimeWindow) -> bool:
         ended = meta["ended"]
         return not window.overlaps(time_ns(meta["started"]), _NO_END_NS if ended is None else time_ns(ended))
     return False
-
-
-def _meta(place: Place) -> Mapping[str, Any]:
-    """Return meta.json; empty if it is damaged, which reading the trace will report."""
-    with suppress(TracerError, OSError, ValueError, RecursionError):
-        if place.target is None:
-            with untrusted_files.open_file(Path(place.path), Path(place.path) / META) as file:
-                meta: Any = json.loads(file.read(MOST_BYTES))
-        else:
-            meta = json.loads(place.target.read(f"{place.path}/{META}".lstrip("/"), MOST_BYTES) or b"")
-        return meta if isinstance(meta, dict) else {}
-    return {}
 
 
 def _nothing_in(found: Inputs) -> str:

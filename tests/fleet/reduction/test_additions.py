@@ -1,0 +1,96 @@
+"""Traces into a dataset with one process and with two: the same files, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from synthetic.fleets.dying_target import DyingTarget
+
+from tracer.fleet.dataset.appending import Appended, Appender
+from tracer.fleet.dataset.store import Store
+from tracer.fleet.pushing.target import TargetError
+from tracer.fleet.reduction.additions import Outcome, add_all
+from tracer.fleet.reduction.inputs import Place
+
+EXAMPLES = Path(__file__).parents[3] / "traces"
+CopyTraces = Callable[..., Path]
+
+
+def places_in(folder: Path) -> list[Place]:
+    return [Place(str(path), path.name) for path in sorted(folder.iterdir())]
+
+
+def added(
+    address: Path, traces: Sequence[Place], workers: int, *, is_raw: bool = False
+) -> list[tuple[str, Outcome]]:
+    """Return the name of each trace, and what became of it."""
+    outcomes: list[tuple[str, Outcome]] = []
+    counts: list[tuple[int, int]] = []
+    add_all(
+        Appender(Store(str(address)), is_raw=is_raw),
+        traces,
+        workers,
+        report=lambda place, outcome: outcomes.append((place.shown, outcome)),
+        progress=lambda *count: counts.append(count),
+    )
+    assert counts[-1] == (len(traces), len(traces))
+    assert multiprocessing.active_children() == []
+    return outcomes
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_dataset_is_the_same_byte_for_byte_with_two_processes(
+    copy_traces: CopyTraces, tmp_path: Path
+) -> None:
+    folder = copy_traces("anon", "fork", "sharedbuffers", "thrash")
+    shutil.copytree(folder / "fork", folder / "zz-copy-of-fork")
+    shutil.copytree(folder / "fork", folder / "broken")
+    (folder / "broken/meta.json").write_text("{")
+    shutil.copytree(EXAMPLES / "shmem", folder / "torn")
+    (folder / "torn/oom.parquet").write_bytes(b"PAR1")
+    one, two = (
+        added(tmp_path / f"by-{workers}", places_in(folder), workers, is_raw=True) for workers in (1, 2)
+    )
+    assert one == two
+    assert [name for name, outcome in two if isinstance(outcome, str)] == ["broken", "torn"]
+    assert dict(two)["zz-copy-of-fork"] == Appended(one[2][1].trace_id, None, 0)  # type: ignore[union-attr]
+    assert files_of(tmp_path / "by-1") == files_of(tmp_path / "by-2")
+
+
+def test_process_that_is_killed_in_the_middle_changes_nothing(
+    copy_traces: CopyTraces, tmp_path: Path
+) -> None:
+    folder = copy_traces("anon", "fork", "shmem")
+    whole = added(tmp_path / "whole", places_in(folder), 1)
+    target = DyingTarget(f"file://{folder}", tmp_path / "once")
+    dying = Place("fork", "fork", target, f"file://{folder}/fork")
+    first, _, last = places_in(folder)
+    assert added(tmp_path / "fleet", [first, dying, last], 2) == whole
+    assert (tmp_path / "once").exists()
+    assert files_of(tmp_path / "whole") == files_of(tmp_path / "fleet")
+
+
+def test_trace_that_kills_each_process_is_left_out(copy_traces: CopyTraces, tmp_path: Path) -> None:
+    folder = copy_traces("anon", "fork", "shmem")
+    target = DyingTarget(f"file://{folder}", None)
+    dying = Place("fork", "fork", target, f"file://{folder}/fork")
+    first, _, last = places_in(folder)
+    outcomes = dict(added(tmp_path / "fleet", [first, dying, last], 2))
+    assert "died 3 times" in str(outcomes["fork"])
+    assert [name for name, outcome in outcomes.items() if isinstance(outcome, Appended)] == ["anon", "shmem"]
+
+
+def test_dataset_that_cannot_be_used_ends_the_work(copy_traces: CopyTraces, tmp_path: Path) -> None:
+    folder = copy_traces("anon", "fork")
+    appender = Appender(Store(str(tmp_path / "fleet")), is_raw=False)
+    (tmp_path / "fleet/kills").touch()
+    with pytest.raises(TargetError, match="cannot use"):
+        add_all(appender, places_in(folder), 2, report=lambda *_: None)
+    assert multiprocessing.active_children() == []

@@ -1,0 +1,121 @@
+"""Many traces into a dataset, with processes of this machine, each of which adds a trace at a time.
+
+Traces of one id, such as copies of one recording, are added by one process in their order: so the dataset is
+the same with any number of processes.
+"""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import tempfile
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
+from typing import Final
+
+import pyarrow as pa
+
+from tracer.analysis.trace import AnalysedTrace
+from tracer.errors import TracerError
+from tracer.fleet.dataset.appending import Appended, Appender
+from tracer.fleet.pushing.target import TargetError
+from tracer.fleet.reduction.embedded import DIED, Progress, prepare
+from tracer.fleet.reduction.fetched_trace import local_trace, meta_of
+from tracer.fleet.reduction.inputs import Place
+from tracer.fleet.reduction.worker_processes import ProcessDiedError, WorkerProcesses
+from tracer.trace.meta import trace_id
+
+Outcome = Appended | str
+"""What became of a trace: it is in the dataset, or why it is not."""
+
+_appenders: Final[list[Appender]] = []
+"""That of this process, in a process that adds traces."""
+
+
+def add_all(
+    appender: Appender,
+    traces: Sequence[Place],
+    workers: int,
+    *,
+    report: Callable[[Place, Outcome], None],
+    progress: Progress = lambda _added, _all: None,
+) -> None:
+    """Add traces to a dataset; `report` is called with what became of each, in their order.
+
+    With one worker, or traces of one id, this process does the work. Raises TargetError if the dataset cannot
+    be used, and TracerError if processes cannot start.
+    """
+    groups = _groups(traces)
+    workers = min(workers, len(groups))
+    if workers <= 1:
+        for number, place in enumerate(traces, 1):
+            report(place, _added(appender, place))
+            progress(number, len(traces))
+        return
+    outcomes: dict[int, Outcome] = {}
+    reported = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="memcg-tracer-") as scratch,
+        ThreadPoolExecutor(workers) as threads,
+        WorkerProcesses(workers, partial(_prepare, appender, scratch, gc.get_threshold())) as processes,
+    ):
+        waiting = {
+            threads.submit(_call, processes, [traces[number] for number in group]): group for group in groups
+        }
+        for future in as_completed(waiting):
+            outcomes |= zip(waiting[future], future.result(), strict=True)
+            progress(reported + len(outcomes), len(traces))
+            while reported in outcomes:
+                report(traces[reported], outcomes.pop(reported))
+                reported += 1
+
+
+def _groups(traces: Sequence[Place]) -> list[list[int]]:
+    """Return the numbers of the traces, those of one id together."""
+    found: dict[Hashable, list[int]] = {}
+    for number, place in enumerate(traces):
+        try:
+            key: Hashable = trace_id(meta_of(place))
+        except (KeyError, TypeError):
+            key = number
+        found.setdefault(key, []).append(number)
+    return list(found.values())
+
+
+def _call(processes: WorkerProcesses, places: list[Place]) -> list[Outcome]:
+    """Return what became of traces, which a process adds."""
+    try:
+        outcomes: list[Outcome] = pickle.loads(processes.call(_add, places))
+    except ProcessDiedError:
+        return [f"{place.shown}: {DIED}" for place in places]
+    return outcomes
+
+
+def _prepare(appender: Appender, scratch: str, garbage: tuple[int, int, int]) -> None:
+    """Prepare a process. Its temporary files are below `scratch`, as it may be killed before it removes
+    them."""
+    prepare()
+    gc.set_threshold(*garbage)
+    tempfile.tempdir = scratch
+    _appenders[:] = [appender]
+
+
+def _add(places: list[Place]) -> list[Outcome]:
+    (appender,) = _appenders
+    return [_added(appender, place) for place in places]
+
+
+def _added(appender: Appender, place: Place) -> Outcome:
+    """Add a trace; raises TargetError if the dataset cannot be used."""
+    try:
+        with local_trace(place) as path:
+            return appender.append(AnalysedTrace(path))
+    except TargetError:
+        raise
+    except TracerError as error:
+        return str(error)
+    except MemoryError:
+        return f"{place.shown}: not enough memory"
+    except (OSError, pa.ArrowException) as error:
+        return f"{place.shown}: {getattr(error, 'strerror', None) or error}"
