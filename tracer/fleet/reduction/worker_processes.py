@@ -116,7 +116,7 @@ class WorkerProcesses:
                 self._end([worker])
             else:
                 return worker
-        raise TracerError("the processes of fleet cannot start: free some memory")
+        raise TracerError("worker processes cannot start: free some memory")
 
     def _new(self) -> _Worker:
         with self._lock:
