@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,22 @@ def test_connection_that_broke_is_made_anew(folders: type[FolderServer]) -> None
     folders.failures["/top/web"] = [OSError("Socket is closed")]
     assert place.list("web")
     assert FolderServer.current() is not broken
+
+
+def test_each_thread_has_a_connection_of_its_own(folders: type[FolderServer]) -> None:
+    folders.files["/top/web/meta.json"] = b"{}"
+    place = Target("folders://top")
+    together = threading.Barrier(2)
+
+    def list_twice(_: int) -> None:
+        for _ in range(2):
+            together.wait()
+            assert place.list("web") == {"meta.json": 2}
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(list_twice, range(2)))
+    connections, users = zip(*folders.users, strict=True)
+    assert len(set(connections)) == len(set(users)) == len(folders.users) == 2
 
 
 def test_copy_for_another_process_connects_anew(folders: type[FolderServer]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any, ClassVar
 
 import fsspec
@@ -17,6 +18,7 @@ class FolderServer(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no t
     files: ClassVar[dict[str, bytes]] = {}
     failures: ClassVar[dict[str, list[Exception]]] = {}
     reads: ClassVar[dict[str, list[Exception]]] = {}
+    users: ClassVar[set[tuple[int, int]]] = set()  # (connection, thread) of each listing
 
     @classmethod
     def current(cls) -> FolderServer:
@@ -29,6 +31,7 @@ class FolderServer(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no t
         return "/" + path.removeprefix("folders://").strip("/")
 
     def ls(self, path: str, detail: bool = True, **_options: Any) -> list[Any]:
+        self.users.add((id(self), threading.get_ident()))
         self._fail(path)
         top = f"{path.rstrip('/')}/"
         below = [(name, content) for name, content in self.files.items() if name.startswith(top)]
@@ -64,6 +67,10 @@ class _File(io.BytesIO):
         super().__init__(content)
         self._failures = failures
 
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        super().seek(offset, whence)
+        return None  # type: ignore[return-value]  # as paramiko does
+
     def read(self, size: int | None = -1, /) -> bytes:
         if self._failures:
             raise self._failures.pop(0)
@@ -75,5 +82,6 @@ def folder_server() -> type[FolderServer]:
     FolderServer.files.clear()
     FolderServer.failures.clear()
     FolderServer.reads.clear()
+    FolderServer.users.clear()
     fsspec.register_implementation("folders", FolderServer, clobber=True)
     return FolderServer

@@ -85,7 +85,7 @@ class _TriedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         if whence == os.SEEK_END:
-            offset += self._tried(partial(self._with_file, lambda file: file.seek(0, os.SEEK_END)))
+            offset += self._tried(partial(self._with_file, _length_bytes))
         elif whence == os.SEEK_CUR:
             offset += self._position
         self._position = offset
@@ -119,6 +119,11 @@ class _TriedFile(io.RawIOBase):
         if file is not None:
             with suppress(Exception):  # its connection may be gone
                 file.close()
+
+
+def _length_bytes(file: Any) -> int:
+    file.seek(0, os.SEEK_END)  # which returns nothing for SFTP
+    return int(file.tell())
 
 
 def _chunks(file: Path) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -60,7 +61,7 @@ class Target:
         self.url = shown_url(url).rstrip("/")
         self._asked = url
         self._wait = wait
-        self._opened: tuple[Any, str] | None = None
+        self._opened: dict[int | None, tuple[Any, str]] = {}
         if not is_url(url) and not url.startswith("/"):
             raise UsageError(f"{url} is no URL: give one, such as s3://bucket/traces, or an absolute path")
         kind = _kinds_of(url)[0]
@@ -90,16 +91,21 @@ class Target:
         """Connect, unless that was done: it may fail for a moment, as any operation."""
         import fsspec  # noqa: PLC0415
 
-        if self._opened is None:
+        if self._user() not in self._opened:
             logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what is wrong is raised as well
             system, root = fsspec.url_to_fs(self._asked)
-            self._opened = system, root.rstrip("/")
-        return self._opened
+            self._opened[self._user()] = system, root.rstrip("/")
+        return self._opened[self._user()]
+
+    def _user(self) -> int | None:
+        """Return the thread that has a connection of its own: two that share one of SFTP take each other's
+        answers, and wait for theirs without end. Clients that work in a loop have one for all."""
+        return None if self._kind.async_impl else threading.get_ident()
 
     def _close_after(self, error: Exception) -> None:
         """Have the next attempt connect anew, where a connection that broke would stay broken (SFTP, FTP)."""
         if not self._kind.async_impl and not self.is_local and not is_lasting(error):
-            self._opened = None
+            self._opened.pop(self._user(), None)
             self._kind.clear_instance_cache()
 
     def url_of(self, path: str) -> str:
