@@ -46,6 +46,14 @@ def test_file_outside_of_the_directory_is_refused(folders: type[FolderServer]) -
         pass
 
 
+def test_trace_that_was_removed_meanwhile_is_named_as_the_user_knows_it(folders: type[FolderServer]) -> None:
+    folders.files["/top/a/meta.json"] = b"{}"
+    (place,) = find(["folders://top"]).traces
+    folders.files.clear()
+    with pytest.raises(TraceError, match=r"^folders://top/a is gone: "), local_trace(place):
+        pass
+
+
 def test_error_of_the_client_of_a_store_is_a_trace_error(folders: type[FolderServer]) -> None:
     folders.files["/top/a/meta.json"] = b"{}"
     (place,) = find(["folders://top"]).traces

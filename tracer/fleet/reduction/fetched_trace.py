@@ -55,7 +55,10 @@ def local_trace(place: Place) -> Iterator[Path]:
 
 
 def _fetch(place: Place, target: Target, trace: Path) -> None:
-    for file in target.list(place.path):
+    files = target.list(place.path)
+    if layout.META not in files:
+        raise TraceError(f"{place.shown} is gone: it was removed after it had been found")
+    for file in files:
         within = PurePosixPath(file)
         if within.is_absolute() or ".." in within.parts:
             raise TraceError(f"{place.shown} has a file outside of its directory")
