@@ -15,7 +15,7 @@ class PathOrUrl(click.Path):
     """The type of an option: the value is a Path, or a str for a URL."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, readable=False)  # who reads it says more
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value as it is, if it is a URL."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,9 @@ def test_invalid_options_are_usage_errors(arguments: list[str], word: str) -> No
 
 
 def test_watching_without_root_is_refused() -> None:
-    ended = refused(launch=("-c", AS_NOBODY))
+    """The directory may be that of a service, which only root can read."""
+    with tempfile.TemporaryDirectory() as spool:  # not tmp_path: others do not even see what is there
+        ended = refused("--out", spool, launch=("-c", AS_NOBODY))
     assert ended.returncode == 1
     assert "needs root" in ended.stderr
 
