@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic.fleets.summary_rows import DAY, MIB, at, state
 
@@ -138,6 +138,7 @@ def test_path_with_nothing_is_an_error_in_any_time(tmp_path: Path) -> None:
 moments = st.integers(0, 180)
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(moments, st.integers(1, 60), st.integers(0, 30)), max_size=8),
     st.lists(moments, max_size=8, unique=True),

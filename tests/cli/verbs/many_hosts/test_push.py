@@ -17,6 +17,7 @@ from support.storing.spooled_trace import contents, write_spooled
 
 from tracer.cli.verbs.many_hosts import push
 from tracer.errors import TracerError, UsageError
+from tracer.fleet.pushing import attempts
 
 HOSTILE = "\x1b[31mred\n"
 
@@ -103,8 +104,12 @@ def test_directory_that_does_not_exist_is_an_error(run: CliRunner, tmp_path: Pat
         assert "No such file or directory" in str(failure(invoke(run, tmp_path / "no", "memory://x")))
 
 
-def test_password_of_the_url_is_never_printed(run: CliRunner, spool: Path) -> None:
+def test_password_of_the_url_is_never_printed(
+    run: CliRunner, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("fsspec")
+    monkeypatch.setattr(attempts, "RETRY_AFTER_S", ())
+    monkeypatch.setattr(attempts, "_silent", set())
     result = invoke(run, spool, "ftp://me:secret@127.0.0.1:1/x")
     assert "secret" not in f"{failure(result)}{result.output}"
 
