@@ -49,7 +49,14 @@ class BulkRecords:
     def write(self) -> None:
         """Write all records as rows."""
         kept, self._kept, self._kept_bytes = self._kept, {}, 0
-        for name, parts in kept.items():
-            whole = np.dtype((np.void, parts[0].itemsize))  # NumPy would look at each field
-            records = np.concatenate([part.view(whole) for part in parts]).view(parts[0].dtype)
+        for name in [*kept]:
+            records = _joined(kept.pop(name))
             self._sink.append(STREAM_AT[name].table, self._decoder.rows(STREAM_AT[name], records))
+
+
+def _joined(parts: list[Records]) -> Records:
+    """Return records as one array; a single one is not copied, since it may be all that a ring can hold."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = np.dtype((np.void, parts[0].itemsize))  # NumPy would look at each field
+    return np.concatenate([part.view(whole) for part in parts]).view(parts[0].dtype)
