@@ -54,6 +54,8 @@ class Ledger:
 @pytest.fixture
 def top() -> Iterator[Path]:
     with ephemeral_cgroup("test-accounts", None) as directory:
+        if (control := directory / "cgroup.subtree_control").exists():
+            control.write_text("+memory", encoding="ascii")
         yield directory
 
 
