@@ -1,4 +1,4 @@
-"""A file server at folders://: it lists a folder at a time, as SFTP does, and fails as it is told."""
+"""A file server at folders://. It lists a folder at a time, as SFTP does, and fails where a test wants it."""
 
 from __future__ import annotations
 

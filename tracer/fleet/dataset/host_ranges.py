@@ -62,9 +62,9 @@ def host_ranges(
     """Return the parts of a dataset, in order of their hosts, without traces that were recorded outside of
     the window alone.
 
-    Only the rows of `sources` and the names of the files are read, and no file of a day on which none of
-    the traces can have rows. `leave_out` is called with the path and
-    the error of a file that is damaged; if it returns, the traces of which that file tells are left out.
+    Only the rows of `sources` and the names of the files are read, and no file of a day on which none of the
+    traces can have rows. `leave_out` is called with the path and the error of a file that is damaged; if it
+    returns, the traces of which that file tells are left out.
     Raises TracerError if it is no dataset, and UsageError for an address that is none.
     """
     store = Store(address)
