@@ -16,7 +16,7 @@ from tracer.capture.learn.calibration import calibrate, find_memcg
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
 MANY: Final = 150
 
