@@ -23,7 +23,8 @@ class Spent:
     to sleep can stay in the queue of its CPU, and be taken out in the context of another task. The begin of
     the wait is then noted for `current`, the other one (delayacct_blkio_start() in __block_task() of
     kernel/sched/sched.h, since 152e11f6df29 ("sched/fair: Implement delayed dequeue"), v6.12), and the end
-    is measured from the begin of an earlier wait.
+    is measured from the begin of an earlier wait, or from the boot where there was none: a reader of one
+    second had waited for 13 hours.
     """
 
     cpu: float
