@@ -61,12 +61,17 @@ packages:
 	$(call install_missing,python3-bpfcc $$venv)
 
 # The wire records are compiled and compared (cc), and the experiment is repeated in a real container (docker),
-# which only root on a kernel with BTF can trace; Prometheus scrapes what is traced. What is there from another origin is
-# left as it is. What cannot be had here is no reason to run no test: the one that needs it says so.
+# which only root on a kernel with BTF can trace; Prometheus scrapes what is traced; kustomize builds the manifests of
+# docs/deploy. What is there from another origin is left as it is. What cannot be had here is no reason to run no test:
+# the one that needs it says so.
 packages-test: packages
 	@cc=
 	command -v cc >/dev/null || cc='gcc libc6-dev'
 	$(call install_missing,$$cc)
+	kustomize=
+	command -v kustomize >/dev/null || kustomize=kustomize # in Debian since 13
+	{ $(call install_missing,$$kustomize)
+	} || echo 'make: going on without kustomize' >&2
 	if [ "$$(id -u)" = 0 ] && [ -e /sys/kernel/btf/vmlinux ] && [ "$${MEMCG_TRACER_KERNEL_TESTS:-}" != 0 ]; then
 		docker=busybox-static
 		command -v dockerd >/dev/null || docker+=' docker.io'
