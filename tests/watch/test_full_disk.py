@@ -86,7 +86,7 @@ def test_kill_during_a_full_disk_is_in_the_next_story(
     scene: Scene, warnings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stories, "_FAILS_S", 0.0)
-    monkeypatch.setattr(stories, "_RETRY_S", (0.0,))
+    monkeypatch.setattr(stories, "_RETRY_S", 0.0)
     scene.kill(1)
     scene.stories.step()
     (first,) = scene.stories.in_use
@@ -111,7 +111,7 @@ def test_story_that_cannot_be_written_leaves_no_rows_in_memory(
 ) -> None:
     """An exception that refers to itself by its frames would keep them until a collection of garbage."""
     monkeypatch.setattr(stories, "_FAILS_S", 0.0)
-    monkeypatch.setattr(stories, "_RETRY_S", (0.0,))
+    monkeypatch.setattr(stories, "_RETRY_S", 0.0)
     scene.kill(1)
     scene.stories.step()
     assert scene.stories._story is not None
@@ -140,7 +140,7 @@ def test_last_kill_before_quiet_on_a_full_disk_is_in_the_next_story(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stories, "QUIET_S", -1.0)
-    monkeypatch.setattr(stories, "_RETRY_S", (0.0,))
+    monkeypatch.setattr(stories, "_RETRY_S", 0.0)
     scene.kill(1)
     scene.stories._begin(0.0)
     with full_disk():

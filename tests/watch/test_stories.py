@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, begin, read_meta
 from tracer.trace.read.reader import Trace
 from tracer.trace.recording_ends import CONTINUED, QUIET
+from tracer.trace.write.writer import TraceWriter
 from tracer.watch import stories
 from tracer.watch.finishing import Told
 from tracer.watch.place import Place
@@ -260,6 +262,49 @@ def test_kills_that_the_history_does_not_reach_are_counted_as_lost(record: Calla
     assert recording.warnings[-1].endswith("; 1 kill is lost")
     recording.pass_time(QUIET_S + 1)
     assert [told.kills for told in recording.told] == [1]
+
+
+@pytest.mark.parametrize("full_s", range(1, 40, 2))
+def test_kill_of_the_last_seconds_of_a_full_disk_is_in_a_trace_however_long_it_was_full(
+    record: Callable[..., Recording], full_s: int
+) -> None:
+    """The history has no more than 10 s, as while cgroups come and go, and a kill comes each second."""
+    recording = record(keep_s=10)
+    recording.pass_time(10)
+    with full_disk(0):
+        for number in range(full_s):
+            recording.kill(number)
+            recording.pass_time(1)
+    recording.pass_time(2)
+    recording.stories.close("SIGTERM")
+    kept = {kill for trace in recording.traces for kill in kills_in(trace)}
+    assert kept >= {*range(max(full_s - 8, 0), full_s)}
+    lost = re.findall(r"; (\d+) kills? (?:is|are) lost", recording.warnings[-1])
+    assert sum(map(int, lost)) == full_s - len(kept)
+
+
+def test_attempt_to_begin_on_a_full_disk_does_not_read_all_of_the_history(
+    record: Callable[..., Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One comes each second, for as long as kills wait."""
+    recording = record()
+    rows = 20_000
+    charges = table("charge", [charge(0, 7, "anon", 4096) | {"time": recording.now_ns}] * rows)
+    for _ in range(50):
+        recording.history.append("charge", charges)
+    given: Counter[str] = Counter()
+    append = TraceWriter.append
+
+    def count(writer: TraceWriter, table: str, batch: pa.RecordBatch | pa.Table) -> None:
+        given[table] += batch.num_rows
+        append(writer, table, batch)
+
+    monkeypatch.setattr(TraceWriter, "append", count)
+    with full_disk(100_000):
+        recording.kill(1)
+    assert 0 < given["charge"] <= 5 * rows
+    recording.pass_time(2)
+    assert given["charge"] > 50 * rows
 
 
 def test_kill_that_left_the_history_gets_no_trace_without_it(record: Callable[..., Recording]) -> None:

@@ -47,7 +47,9 @@ _FAILS_S: Final = 3.0
 _UNSAFE_S: Final = 2.0
 """The rows of a kill are given to the story within this time after the trigger."""
 
-_RETRY_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+_RETRY_S: Final = 1.0
+"""The time between two attempts to begin a story. While cgroups come and go, the history may have no more
+than 10 s: with longer pauses, kills of the last seconds of a full disk would be lost."""
 
 
 @dataclass
@@ -67,15 +69,18 @@ class _Story:
     last_s: float
     kills: frozenset[int]
     unflushed_bytes: int = 0
+    has_begun: bool = False
 
     def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
-        """Add rows of the history."""
+        """Add rows of the history. Raises TraceError if the story cannot begin with them."""
         batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
         for one in batches:
             self.writer.append(table, shifted(one, self.shift_ns) if self.shift_ns else one)
             self.unflushed_bytes += one.nbytes
         if self.unflushed_bytes > _UNFLUSHED_BYTES:
             self.flush()
+            if not self.has_begun:
+                self.writer.require_written()  # now: attempts to begin must stay cheap while a disk is full
 
     def flush(self) -> None:
         """Have all rows survive this process; the writer keeps them in memory until then."""
@@ -214,6 +219,7 @@ class Stories:
             story.flush()
             writer.require_written()
             story.path = writer.path = self._place.publish(unfinished)
+            story.has_begun = True
         except (OSError, TraceError) as error:
             self._give_up(writer, unfinished, error)
             return
@@ -256,7 +262,7 @@ class Stories:
             self._begun(story.path)
 
     def _warn_of_story(self, message: str) -> None:
-        """Pass a warning of the writer on; those of attempts to begin would come every 15 s."""
+        """Pass a warning of the writer on; those of attempts to begin would come each second."""
         if self._story is not None:
             self._warn(message)
 
@@ -281,7 +287,7 @@ class Stories:
                 f"a trace for {self._waiting[0].reason} cannot be written to {self._place.path} "
                 f"({reason}): it is tried again while the history lasts"
             )
-        self._retry_s = time.monotonic() + _RETRY_S[min(self._failed, len(_RETRY_S) - 1)]
+        self._retry_s = time.monotonic() + _RETRY_S
         self._failed += 1
 
     def _end(self, end_reason: str) -> bool:
