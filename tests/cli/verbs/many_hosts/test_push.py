@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,25 @@ def test_every_goes_on_with_new_traces_until_a_signal(
     assert error.splitlines()[-1].startswith("memcg-tracer: copied 3 traces")
 
 
+def test_every_says_once_what_the_first_pass_found(spool: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/at"
+    pushed = [sys.executable, "-m", "tracer", "push", str(spool), url]
+    subprocess.run(pushed, capture_output=True, check=True)
+    write_spooled(spool / "young", start_ns=5, ended=None, age_s=0)
+    pushing = subprocess.Popen(
+        [*pushed, "--every", "1s"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert pushing.stdout is not None and pushing.stderr is not None
+    first = "memcg-tracer: 2 traces there already, 1 trace left for later; looking for new ones each 1 s\n"
+    assert pushing.stderr.readline() == first
+    shutil.rmtree(spool / "young")
+    write_spooled(tmp_path / "young", start_ns=5).rename(spool / "young")
+    assert pushing.stdout.readline() == f"{url}/young\n"
+    pushing.terminate()
+    _, error = pushing.communicate(timeout=60)
+    assert error.splitlines() == ["memcg-tracer: copied 1 trace (7.9 KiB), 2 traces there already"]
+
+
 def test_every_goes_on_after_a_failure_and_reports_it_once(spool: Path, tmp_path: Path) -> None:
     (tmp_path / "at").write_text("a file, where the place should be")
     argv = [sys.executable, "-m", "tracer", "push", "--every", "1s", str(spool), str(tmp_path / "at")]
@@ -140,11 +160,14 @@ def test_every_goes_on_after_a_failure_and_reports_it_once(spool: Path, tmp_path
     assert pushing.stdout is not None and pushing.stderr is not None
     assert "warning: cannot use" in pushing.stderr.readline()
     (tmp_path / "at").unlink()
-    assert pushing.stdout.readline() == f"{tmp_path}/at/a\n"
+    assert [pushing.stdout.readline(), pushing.stdout.readline()] == [
+        f"{tmp_path}/at/{one}\n" for one in "ab"
+    ]
     pushing.terminate()
     _, error = pushing.communicate(timeout=60)
     assert pushing.returncode == 0
     assert "warning" not in error
+    assert "copied 2 traces" in error.splitlines()[0]
 
 
 def test_progress_on_a_terminal_is_removed_before_each_line(spool: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def command(
     for number in _ENDING:
         signal.signal(number, _end)
     with suppress(_EndedError):
-        _run_for_ever(passes.run, every_s, lines.warn)
+        _run_for_ever(passes.run, every_s, lines)
     lines.summary()
 
 
@@ -105,18 +105,23 @@ def _end(*_: Any) -> None:
     raise _EndedError
 
 
-def _run_for_ever(run: Callable[[], None], every_s: float, warn: Callable[[str], None]) -> None:
-    """Make passes; a failure is reported when it begins, and the next pass tries again."""
+def _run_for_ever(run: Callable[[], None], every_s: float, lines: _Lines) -> None:
+    """Make passes. The first that succeeds is summed up: else there would be no sign that it works where all
+    traces are at the target. A failure is reported when it begins, and the next pass tries again."""
     failure = None
+    is_first = True
     while True:
         try:
             run()
             failure = None
+            if is_first:
+                lines.summary(f"; looking for new ones each {every_s:g} s")
+                is_first = False
         except TracerError as error:
             if error.exit_code == 2:
                 raise
             if str(error) != failure:
-                warn(f"{error}; it is tried again each {every_s:g} s")
+                lines.warn(f"{error}; it is tried again each {every_s:g} s")
             failure = str(error)
         time.sleep(every_s)
 
@@ -126,6 +131,7 @@ class _Lines:
 
     def __init__(self, *, as_json: bool) -> None:
         self.states: Counter[str] = Counter()
+        self._waiting: dict[Path, str] = {}  # traces that another pass may copy -> their state
         self._as_json = as_json
         self._terminal = sys.stderr.isatty()
         self._sent_bytes = 0
@@ -156,6 +162,10 @@ class _Lines:
 
     def _report(self, outcome: Outcome) -> None:
         self.clear()
+        if before := self._waiting.pop(outcome.trace, None):
+            self.states[before] -= 1
+        if outcome.state in ("later", "failed"):
+            self._waiting[outcome.trace] = outcome.state
         self.states[outcome.state] += 1
         self.states["removed"] += outcome.is_removed
         if self._as_json:
@@ -174,7 +184,8 @@ class _Lines:
         if outcome.state == "failed" or (outcome.why and outcome.state != "later"):
             self.warn(f"{outcome.trace}: {outcome.why}")
 
-    def summary(self) -> None:
+    def summary(self, end: str = "") -> None:
+        """Print how many traces are in which state."""
         from tracer.units import size
 
         states = self.states
@@ -186,7 +197,8 @@ class _Lines:
             f"{_traces(states['later'])} left for later" * bool(states["later"]),
             f"{_traces(states['failed'])} failed" * bool(states["failed"]),
         ]
-        self._line(", ".join(filter(None, parts)) or "no traces")
+        with _undisturbed():
+            self._line((", ".join(filter(None, parts)) or "no traces") + end)
 
     def warn(self, message: str) -> None:
         self._line(f"warning: {visible(message)}")
