@@ -139,9 +139,17 @@ def test_port_that_is_taken_is_an_error(stack: ExitStack) -> None:
         MetricsServer("127.0.0.1", server.port, Counting())
 
 
-def test_host_that_does_not_exist_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="is no address of this machine"):
-        MetricsServer("no-such-host.invalid", 0, Counting())
+@pytest.mark.parametrize(("number", "status"), [(socket.EAI_NONAME, 2), (socket.EAI_AGAIN, 1)])
+def test_host_that_does_not_exist_is_a_usage_error_unless_it_may_come(
+    number: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(number, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(TracerError, match=r"metrics\.local is no address of this machine: unknown") as raised:
+        MetricsServer("metrics.local", 0, Counting())
+    assert raised.value.exit_code == status
 
 
 def test_close_frees_the_port() -> None:

@@ -53,6 +53,14 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def check_tls(certificate: str | None, key: str | None, client_authorities: str | None) -> None:
+    """Raise UsageError if an option of TLS lacks another. The files are not read."""
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--tls-cert and --tls-key belong together: give both, or none")
+    if client_authorities is not None and certificate is None:
+        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+
+
 def open_endpoint(
     host: str,
     port: int,
@@ -64,10 +72,7 @@ def open_endpoint(
     client_authorities: str | None,
 ) -> Endpoint:
     """Return an endpoint that listens. Raises UsageError and TracerError if it cannot."""
-    if (certificate is None) != (key is None):
-        raise click.UsageError("--tls-cert and --tls-key belong together: give both, or none")
-    if client_authorities is not None and certificate is None:
-        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+    check_tls(certificate, key, client_authorities)
     from tracer.serve.endpoint import Endpoint
     from tracer.serve.http_server import Tls
 

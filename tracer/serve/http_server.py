@@ -61,20 +61,28 @@ class Tls:
         return context
 
 
+def family_of(host: str, port: int) -> socket.AddressFamily:
+    """Return the family of the address to listen on. Raises UsageError if the host is none, and TracerError
+    if its name cannot be looked up now."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+    except OSError as error:
+        # At boot, the network may come after the service, and systemd repeats no start with wrong arguments.
+        kind = TracerError if error.errno == socket.EAI_AGAIN else UsageError
+        raise kind(f"{host} is no address of this machine: {error.strerror}") from error
+
+
 class MetricsServer:
     """A server on one address, whose socket listens from the start. `start` begins to answer.
 
-    Raises UsageError if the host is not one of this machine, TracerError if the port is taken.
+    Raises as `family_of` does, and TracerError if the port is taken.
     """
 
     def __init__(self, host: str, port: int, collector: Collector, tls: Tls | None = None) -> None:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(collector)
         self._is_tls = tls is not None
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        except OSError as error:
-            raise UsageError(f"{host} is no address of this machine: {error.strerror}") from error
+        family = family_of(host, port)
         try:
             self._server = _Server(family, (host, port), tls.context() if tls else None)
         except OSError as error:

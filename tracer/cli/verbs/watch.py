@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ import click
 
 from tracer.cli import value_completion
 from tracer.cli.duration import duration_s
-from tracer.cli.endpoint_options import address, endpoint_options, open_endpoint
+from tracer.cli.endpoint_options import address, check_tls, endpoint_options, open_endpoint
 from tracer.cli.path_or_url import PathOrUrl, check_in_child
 from tracer.cli.size import size_bytes
 from tracer.cli.tuning import hooks, ring_pages
@@ -124,18 +125,17 @@ def command(
     SIGUSR1 writes a trace now, SIGUSR2 reports the cost, and Ctrl-C or SIGTERM ends the recorder.
     `memcg-tracer unit` prints a systemd unit that runs it on every boot.
     """
-    if not _LEAST_S <= keep_s <= _LONGEST_S:
-        raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
-    words = _words(command_line)
-    if host_and_port is None and (of_endpoint["certificate"] or of_endpoint["client_authorities"]):
-        raise click.UsageError("--tls-cert and --tls-client-ca are for --serve: give an address to serve at")
-    if psi_percent is not None:
-        from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
-
-        _require_pressure(memory_hierarchy())
+    words = check(
+        keep_s=keep_s,
+        command_line=command_line,
+        host_and_port=host_and_port,
+        psi_percent=psi_percent,
+        directory=directory,
+        **of_endpoint,
+    )
     url = directory if isinstance(directory, str) else None
     if url is not None:
-        directory = _spool(url)
+        directory = Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or SPOOL)
     from tracer.capture.session import save_memory
     from tracer.kernel.process.small_pages import keep_pages_small
 
@@ -170,15 +170,40 @@ def command(
         _let_go_of_output()
 
 
-def _spool(url: str) -> Path:
-    """Return the directory for traces that are copied to a URL; raises TracerError if it is no usable one.
+def check(
+    *,
+    keep_s: float,
+    command_line: str | None,
+    host_and_port: tuple[str, int] | None,
+    psi_percent: float | None,
+    directory: Path | str,
+    certificate: str | None,
+    key: str | None,
+    client_authorities: str | None,
+    **_others: object,
+) -> tuple[str, ...]:
+    """Return the words of --exec, after all that is known of the arguments before anything is set up.
 
-    A server that cannot be reached is no reason not to watch.
+    Raises UsageError if arguments do not fit together or this machine, and TracerError if the URL of --out
+    cannot be used. A server that cannot be reached is no reason not to watch.
     """
-    from tracer.fleet.pushing.target import Target
+    if not _LEAST_S <= keep_s <= _LONGEST_S:
+        raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
+    words = _words(command_line)
+    if host_and_port is None and (certificate or key or client_authorities):
+        raise click.UsageError(
+            "--tls-cert, --tls-key and --tls-client-ca are for --serve: give an address to serve at"
+        )
+    check_tls(certificate, key, client_authorities)
+    if psi_percent is not None:
+        from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
-    check_in_child(lambda: Target(url))
-    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or SPOOL)
+        _require_pressure(memory_hierarchy())
+    if isinstance(directory, str):
+        from tracer.fleet.pushing.target import Target
+
+        check_in_child(partial(Target, directory))
+    return words
 
 
 def _require_pressure(hierarchy: Hierarchy) -> None:

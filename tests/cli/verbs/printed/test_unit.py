@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import sys
 import tomllib
 from pathlib import Path
@@ -9,6 +10,9 @@ from click.testing import CliRunner, Result
 
 from tracer.cli.verbs import watch
 from tracer.cli.verbs.printed import unit
+from tracer.errors import TracerError, UsageError
+from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.watch.service import NAME, STATE_FOLDER
 
 
@@ -73,15 +77,50 @@ def test_url_of_out_needs_the_network_and_no_other_directory() -> None:
 
 
 @pytest.mark.usefixtures("program")
+def test_url_that_cannot_be_used_yet_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(_: object) -> None:
+        raise TracerError("cannot use s3://\x1b[2J: pip install s3fs")
+
+    monkeypatch.setattr(watch, "check_in_child", not_installed)
+    printed = run("--", "--out", "s3://oom/traces")
+    assert printed.exit_code == 0 and "ExecStart=" in printed.stdout
+    assert printed.stderr == (
+        "memcg-tracer: warning: the service would not start now: cannot use s3://\\x1b[2J: pip install s3fs\n"
+    )
+
+
+@pytest.mark.usefixtures("program")
+def test_local_url_of_out_is_a_directory_that_can_be_written_to() -> None:
+    pytest.importorskip("fsspec")
+    printed = run("--", "--out", "file:///srv/x/").stdout
+    assert "\nReadWritePaths=/srv/x\n" in printed
+    assert "\nPrivateNetwork=yes\n" in printed
+
+
+@pytest.mark.usefixtures("program")
 def test_default_directory_needs_no_permission_of_its_own() -> None:
     assert run("--", "--out", "/var/lib/memcg-tracer/").stdout.count("\nReadWritePaths=") == 1
 
 
 @pytest.mark.usefixtures("program")
-def test_relative_directory_of_out_is_refused() -> None:
-    refused = run("--", "--out", "traces")
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--out", "traces"], "--out traces"),
+        (["--exec", "./page-me now"], "--exec ./page-me"),
+        (["--serve", ":1", "--tls-cert", "c.pem", "--tls-key", "/k"], "--tls-cert c.pem"),
+        (["--serve", ":1", "--tls-cert", "/c", "--tls-key", "k.pem"], "--tls-key k.pem"),
+    ],
+)
+def test_relative_path_is_refused(arguments: list[str], what: str) -> None:
+    refused = run("--", *arguments)
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "--out traces is relative" in refused.stderr
+    assert f"{what} is relative" in refused.stderr
+
+
+@pytest.mark.usefixtures("program")
+def test_program_in_the_path_of_the_service_is_taken() -> None:
+    assert run("--", "--exec", "logger memory").exit_code == 0
 
 
 @pytest.mark.usefixtures("program")
@@ -92,10 +131,52 @@ def test_network_is_closed_unless_an_argument_needs_it() -> None:
 
 
 @pytest.mark.usefixtures("program")
-def test_argument_that_watch_does_not_take_is_refused() -> None:
-    refused = run("--", "--on", "sun")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--on", "sun"], "'sun'"),
+        (["--out", "nope://x"], "Protocol not known: nope"),
+        (["--keep", "1s"], "from 10s to 24h"),
+        (["--exec", ""], "--exec is empty"),
+        (["--exec", "a 'b"], "close the quotation"),
+        (["--tls-key", "/k"], "are for --serve"),
+        (["--serve", ":1", "--tls-key", "/k"], "belong together"),
+        (["--serve", "1.2.3.4.5:1"], "1.2.3.4.5 is no address"),
+        (["-c", "../out"], "is not below"),
+        (["-c", ""], "an empty cgroup name"),
+    ],
+)
+def test_argument_that_watch_refuses_is_refused(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroupfs, "memory_hierarchy", lambda: Hierarchy(2, Path("/sys/fs/cgroup"), "/"))
+    monkeypatch.setattr("socket.getaddrinfo", unknown_host)
+    refused = run("--", *arguments)
+    assert refused.stdout == ""
+    error = refused.exception
+    assert (error.exit_code if isinstance(error, UsageError) else refused.exit_code) == 2
+    assert words in f"{error} {refused.stderr}"
+
+
+def unknown_host(*_: object, **__: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.usefixtures("program")
+def test_pressure_that_this_machine_does_not_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        cgroupfs, "memory_hierarchy", lambda: Hierarchy(1, Path("/sys/fs/cgroup/memory"), "/")
+    )
+    refused = run("--", "--psi", "20")
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "'sun'" in refused.stderr
+    assert "--psi needs cgroup v2" in refused.stderr
+
+
+@pytest.mark.usefixtures("program")
+def test_ready_file_is_refused() -> None:
+    """The service may write it nowhere, and one of the last boot would stop the next start."""
+    refused = run("--", "--ready-file", "/run/ready")
+    assert (refused.exit_code, refused.stdout) == (2, "")
 
 
 def test_default_directory_of_watch_is_the_one_of_the_service() -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
+
+from tracer.errors import TracerError, UsageError
+from tracer.render.words.escape import visible
+from tracer.urls import is_url
 
 _PROGRAM: Final = "memcg-tracer"
 
@@ -26,16 +32,21 @@ def command(arguments: tuple[str, ...]) -> None:
 
     The service starts the memcg-tracer that printed the unit, keeps traces in /var/lib/memcg-tracer, or in
     the directory of --out, which must exist, and can write nowhere else. It has no access to the network
-    unless the arguments have --exec, --serve, or a URL for --out.
+    unless the arguments have --exec, --serve, or the URL of a server for --out. Arguments that `watch` would
+    refuse on this machine are refused here.
     """
     from tracer.cli.verbs import watch
     from tracer.watch.service import STATE_FOLDER, unit_text
 
     options = watch.command.make_context("memcg-tracer watch", list(arguments)).params
-    has_url = isinstance(options["directory"], str)
-    folder = STATE_FOLDER if has_url else os.path.normpath(options["directory"])
-    if not folder.startswith("/"):
-        raise click.UsageError(f"--out {folder} is relative, and a service has no current directory")
+    _require_absolute_paths(watch.command.params, options)
+    try:
+        _check(options)
+    except TracerError as error:
+        if isinstance(error, UsageError):
+            raise
+        click.echo(f"memcg-tracer: warning: the service would not start now: {visible(str(error))}", err=True)
+    folder, has_url = _place(options["directory"])
     text = unit_text(
         _own_program(),
         arguments,
@@ -43,6 +54,53 @@ def command(arguments: tuple[str, ...]) -> None:
         needs_network=has_url or any(options[name] is not None for name in ("command_line", "host_and_port")),
     )
     click.echo(text, nl=False)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise the errors with which `watch` would refuse these arguments on this machine."""
+    from tracer.cli.verbs import watch
+    from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+    from tracer.kernel.cgroups.selectors import parse_selectors
+    from tracer.kernel.naming.host_names import HostNames
+
+    words = watch.check(**options)
+    if words and "/" in words[0]:
+        _require_absolute("--exec", words[0])
+    if options["cgroups"]:
+        parse_selectors(memory_hierarchy(), options["cgroups"], HostNames().find)
+    if options["host_and_port"] is not None:
+        from tracer.serve.http_server import family_of
+
+        family_of(*options["host_and_port"])
+
+
+def _require_absolute_paths(params: Sequence[click.Parameter], options: Mapping[str, Any]) -> None:
+    """Raise UsageError for a path that a service cannot have."""
+    if options["ready_file"] is not None:
+        raise click.UsageError("--ready-file is for scripts: systemd is notified when the service is ready")
+    for option in params:
+        value = options[str(option.name)]
+        if isinstance(option.type, click.Path) and value is not None and not is_url(str(value)):
+            _require_absolute(option.opts[-1], os.path.normpath(value))
+
+
+def _require_absolute(option: str, path: str) -> None:
+    if not path.startswith("/"):
+        raise click.UsageError(f"{option} {path} is relative, and a service has no current directory")
+
+
+def _place(directory: Path | str) -> tuple[str, bool]:
+    """Return for --out the directory that the service writes to, and whether copies go to a server."""
+    from tracer.fleet.pushing.target import Target
+    from tracer.watch.service import STATE_FOLDER
+
+    if isinstance(directory, Path):
+        return os.path.normpath(directory), False
+    with suppress(TracerError):  # the service cannot use it, and that was reported
+        target = Target(directory)
+        if target.is_local:
+            return target.root, False
+    return STATE_FOLDER, True
 
 
 def _own_program() -> str:
