@@ -85,6 +85,36 @@ def test_parts_of_a_dataset_give_the_same_answer(
     assert answer(tmp_path / "dataset", traces) == expected
 
 
+def test_host_that_is_renamed_during_a_boot_has_each_kill_once(
+    traces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = answer(traces)
+    shutil.copytree(traces / "cow", traces / "cow-again")
+    meta = json.loads((traces / "cow-again/meta.json").read_text())
+    (traces / "cow-again/meta.json").write_text(json.dumps(meta | {"host_name": "zone-web-7"}))
+    renamed = answer(traces)
+    assert renamed["traces"] == expected["traces"] + 1
+    assert sum(one["count"] for one in renamed["kills"]) == sum(one["count"] for one in expected["kills"])
+    dataset_of(tmp_path / "one", traces / "cow")
+    assert answer(traces, tmp_path / "one") == renamed
+    dataset_of(tmp_path / "dataset", *traces.iterdir())
+    monkeypatch.setattr(
+        "tracer.fleet.reduction.fleet_run.host_ranges",
+        lambda address, tables, **more: host_ranges.host_ranges(address, tables, part_bytes=1, **more),
+    )
+    assert answer(tmp_path / "dataset") == renamed
+
+
+def test_copies_of_a_trace_without_boot_id_count_once(traces: Path, tmp_path: Path) -> None:
+    meta = json.loads((traces / "cow/meta.json").read_text())
+    (traces / "cow/meta.json").write_text(json.dumps(meta | {"boot_id": None}))
+    expected = answer(traces)
+    dataset_of(tmp_path / "dataset", traces / "cow")
+    shutil.copytree(traces / "cow", traces / "cow-again")
+    assert answer(traces) == expected
+    assert answer(traces, tmp_path / "dataset") == expected
+
+
 def test_traces_and_datasets_behind_a_url_give_the_same_answer(
     traces: Path, tmp_path: Path, memory: type[ObjectStore]
 ) -> None:

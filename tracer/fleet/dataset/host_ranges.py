@@ -1,7 +1,7 @@
 """The rows of a dataset in parts that fit in memory, without what several traces have.
 
-A part has all rows of its hosts. Traces of one boot are of one host, so what they share is found within a
-part (`summary.overlaps`).
+A part has all rows of its hosts and of their boots, so what traces share is found within a part
+(`summary.overlaps`). A boot may be of several hosts: a machine can be renamed while it runs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class HostRange:
-    """A part of a dataset: the files with rows of the hosts from `first` to `last`, by table."""
+    """A part of a dataset: the files with its rows by table. Its hosts are some of those from `first` to
+    `last`, and no other part has rows of its `boots` (boot ids, or ids of traces without one)."""
 
     address: str
     first: str
     last: str
+    boots: frozenset[str]
     files: Mapping[str, tuple[HeldFile, ...]]
 
 
@@ -48,6 +50,7 @@ class _Recorded:
     """What `sources` says of a trace; times are in ns since the epoch."""
 
     host: str
+    boot: str
     begin_ns: int
     end_ns: int
 
@@ -79,11 +82,7 @@ def host_ranges(
         return []
     else:
         committed = frozenset(recorded)
-        held = tuple(
-            replace(file, trace_ids=file.trace_ids & committed, is_part=True)
-            for file in sources.held
-            if file.trace_ids & committed
-        )
+        held = tuple(_with_traces(file, committed) for file in sources.held if file.trace_ids & committed)
         # A minute may have begun before its trace, and a row's day is as the clock was set then.
         first_day = _day(min(one.begin_ns for one in recorded.values()), -_DAY)
         last_day = _day(max(one.end_ns for one in recorded.values()), _DAY)
@@ -93,11 +92,7 @@ def host_ranges(
         else files_of(store, table, committed, leave_out, first_day=first_day, last_day=last_day).held
         for table in dict.fromkeys(tables)
     }
-    host_of = {trace_id: one.host for trace_id, one in recorded.items()}
-    return [
-        HostRange(address, hosts[0], hosts[-1], _files_with(files, ids))
-        for hosts, ids in _groups(host_of, files, part_bytes)
-    ]
+    return [_range(address, recorded, files, ids) for ids in _groups(recorded, files, part_bytes)]
 
 
 def read(part: HostRange, columns: Mapping[str, list[str]] = _ALL) -> dict[str, pa.Table]:
@@ -127,13 +122,14 @@ def _recorded(
 
     def of_file(file: HeldFile) -> dict[str, _Recorded] | TracerError:
         try:
-            rows = _read_file(store, file, ["trace_id", "host", "time", "end"], None)
+            rows = _read_file(store, file, ["trace_id", "host", "boot_id", "time", "end"], None)
         except TracerError as error:
             return error
         rows = window.overlapping(rows)
         begins = rows["time"].cast(pa.int64())
         ends = pc.coalesce(rows["end"].cast(pa.int64()), begins)
-        columns = (values.to_pylist() for values in (rows["trace_id"], rows["host"], begins, ends))
+        boots = pc.coalesce(rows["boot_id"], rows["trace_id"])
+        columns = (values.to_pylist() for values in (rows["trace_id"], rows["host"], boots, begins, ends))
         found = zip(*columns, strict=True)
         return {trace_id: _Recorded(*one) for trace_id, *one in found if trace_id in file.trace_ids}
 
@@ -148,40 +144,71 @@ def _recorded(
 
 
 def _groups(
-    host_of: Mapping[str, str], files: Mapping[str, Sequence[HeldFile]], part_bytes: int
-) -> Iterator[tuple[list[str], frozenset[str]]]:
-    """Yield (hosts in order, their traces) such that their files are about as long as a part should be."""
+    recorded: Mapping[str, _Recorded], files: Mapping[str, Sequence[HeldFile]], part_bytes: int
+) -> Iterator[frozenset[str]]:
+    """Yield traces of machines in order, such that their files are about as long as a part should be."""
+    machine_of = _machines(recorded)
     lengths, counts = Counter[str](), Counter[str]()
     for of_table in files.values():
         for file in of_table:
-            for trace_id in file.trace_ids & host_of.keys():
-                lengths[host_of[trace_id]] += file.size_bytes // len(file.trace_ids)
-                counts[host_of[trace_id]] += not file.is_many
+            for trace_id in file.trace_ids & machine_of.keys():
+                lengths[machine_of[trace_id]] += file.size_bytes // len(file.trace_ids)
+                counts[machine_of[trace_id]] += not file.is_many
     traces: dict[str, set[str]] = {}
-    for trace_id, host in host_of.items():
-        traces.setdefault(host, set()).add(trace_id)
+    for trace_id, machine in machine_of.items():
+        traces.setdefault(machine, set()).add(trace_id)
     some: list[str] = []
-    for host in sorted(traces):
-        together = [*some, host]
+    for machine in sorted(traces):
+        together = [*some, machine]
         is_full = (
             sum(lengths[one] for one in together) > part_bytes
             or sum(counts[one] for one in together) > _PART_FILES
         )
         if some and is_full:
-            yield some, frozenset[str]().union(*(traces[one] for one in some))
+            yield frozenset[str]().union(*(traces[one] for one in some))
             some = []
-        some.append(host)
+        some.append(machine)
     if some:
-        yield some, frozenset[str]().union(*(traces[one] for one in some))
+        yield frozenset[str]().union(*(traces[one] for one in some))
 
 
-def _files_with(
-    files: Mapping[str, Sequence[HeldFile]], trace_ids: frozenset[str]
-) -> dict[str, tuple[HeldFile, ...]]:
-    return {
-        table: tuple(file for file in of_table if file.trace_ids & trace_ids)
+def _machines(recorded: Mapping[str, _Recorded]) -> dict[str, str]:
+    """Return for each trace the first of the hosts that are one: those with a boot in common."""
+    earlier: dict[str, str] = {}
+
+    def first_of(host: str) -> str:
+        while (one := earlier.get(host, host)) != host:
+            host = one
+        return host
+
+    host_of_boot: dict[str, str] = {}
+    for one in recorded.values():
+        pair = first_of(one.host), first_of(host_of_boot.setdefault(one.boot, one.host))
+        earlier[max(pair)] = min(pair)
+    return {trace_id: first_of(one.host) for trace_id, one in recorded.items()}
+
+
+def _range(
+    address: str,
+    recorded: Mapping[str, _Recorded],
+    files: Mapping[str, Sequence[HeldFile]],
+    trace_ids: frozenset[str],
+) -> HostRange:
+    """Return the part with these traces."""
+    found = [recorded[trace_id] for trace_id in trace_ids]
+    hosts = {one.host for one in found}
+    held = {
+        table: tuple(_with_traces(file, trace_ids) for file in of_table if file.trace_ids & trace_ids)
         for table, of_table in files.items()
     }
+    return HostRange(address, min(hosts), max(hosts), frozenset(one.boot for one in found), held)
+
+
+def _with_traces(file: HeldFile, trace_ids: frozenset[str]) -> HeldFile:
+    """Return the file, of which only the rows of these traces are to be read."""
+    if file.trace_ids <= trace_ids:
+        return file
+    return replace(file, trace_ids=file.trace_ids & trace_ids, is_part=True)
 
 
 def _read_table(store: Store, table: str, part: HostRange, columns: list[str] | None) -> pa.Table:
@@ -201,12 +228,7 @@ def _read_file(store: Store, file: HeldFile, columns: list[str] | None, part: Ho
             found = parquet.read(columns, use_threads=False)
         else:
             groups = [number for number in range(parquet.num_row_groups) if _may_have(parquet, number, part)]
-            beside = [] if columns is None or "host" in columns else ["host"]
-            wanted = None if columns is None else [*columns, *beside]
-            found = parquet.read_row_groups(groups, wanted, use_threads=False)
-            hosts = found["host"]
-            is_in_part = pc.and_(pc.greater_equal(hosts, part.first), pc.less_equal(hosts, part.last))
-            found = found.filter(is_in_part).drop_columns(beside)
+            found = parquet.read_row_groups(groups, columns, use_threads=False)
         rows = conform(found, table, columns)
     for column in SUMMARIES[table]:
         if not column.nullable and column.name in found.column_names and rows[column.name].null_count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,4 +94,4 @@ def _read_frame(part: HostRange, table: str) -> pd.DataFrame:
 
 
 def _with_tables(part: HostRange, tables: Sequence[str]) -> HostRange:
-    return HostRange(part.address, part.first, part.last, {table: part.files[table] for table in tables})
+    return replace(part, files={table: part.files[table] for table in tables})

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
 from typing import Any, Final
 
 from tracer.errors import TraceError, TracerError
@@ -21,6 +20,7 @@ from tracer.fleet.reduction.partial_state import Broken
 from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, TracePiece
 from tracer.fleet.reduction.work_tree import together, tree
 from tracer.fleet.summary.time_window import ALWAYS, TimeWindow, time_ns
+from tracer.trace.meta import trace_id
 
 _NOTHING: Final = "there is no trace in it, and no dataset with one"
 _NO_END_NS: Final = 1 << 63
@@ -73,11 +73,8 @@ def _require_dask(scheduler: str | None) -> None:
 
 
 def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
-    """Return each piece with the names that it has in common with others, and datasets that are none.
-
-    A trace has its boot, and the parts of datasets that have its host; two parts have each other.
-    """
-    ranges: list[DatasetPiece] = []
+    """Return each piece with its boots, and datasets that are none."""
+    pieces: dict[Piece, list[Hashable]] = {}
     broken: list[Broken] = []
 
     def leave_out(dataset: Place, path: str, error: TracerError) -> None:
@@ -90,23 +87,23 @@ def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashabl
             parts = host_ranges(
                 place.address, partial_state.READ, leave_out=partial(leave_out, place), window=window
             )
-            ranges += [DatasetPiece(part) for part in parts]
+            pieces |= {DatasetPiece(part): [*part.boots] for part in parts}
         except TracerError as error:
             broken.append(Broken(place.shown, str(error)))
-    pieces: dict[Piece, list[Hashable]] = {piece: [id(piece)] for piece in ranges}
-    for piece, other in combinations(ranges, 2):
-        if piece.part.first <= other.part.last and other.part.first <= piece.part.last:
-            pieces[piece].append(id(other))
     for place in found.traces:
         meta = meta_of(place)
         if _is_outside(meta, window):
             continue
-        boot, host = (meta.get(name) for name in ("boot_id", "host_name"))
-        names: list[Hashable] = [boot] if isinstance(boot, str) and boot else []
-        if isinstance(host, str) and host:
-            names += [id(piece) for piece in ranges if piece.part.first <= host <= piece.part.last]
-        pieces[TracePiece(place, window)] = names
+        pieces[TracePiece(place, window)] = _boot_of(meta)
     return pieces, broken
+
+
+def _boot_of(meta: Mapping[str, Any]) -> list[Hashable]:
+    """Return the boot of a trace; without one, the id of the trace, which copies of it have. Nothing: it is
+    damaged."""
+    with suppress(KeyError, TypeError):
+        return [meta["boot_id"] if isinstance(meta["boot_id"], str) else trace_id(meta)]
+    return []
 
 
 def _is_outside(meta: Mapping[str, Any], window: TimeWindow) -> bool:

@@ -6,7 +6,7 @@ Nothing that is wrong with a piece is an exception: it is left out, and the stat
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -105,7 +105,7 @@ def _hosts(part: HostRange) -> Partial:
     tables, broken = {name: [schema.empty_table()] for name, schema in partial_state.SCHEMAS.items()}, []
     for name, files in part.files.items():
         for file in files:
-            alone = HostRange(part.address, part.first, part.last, {name: (file,)})
+            alone = replace(part, files={name: (file,)})
             try:
                 tables[name].append(host_ranges.read(alone, partial_state.UNMERGED)[name])
             except TracerError as error:

@@ -35,7 +35,7 @@ class WorkTree:
 
 
 def together(pieces: Mapping[Piece, Iterable[Hashable]]) -> list[Closure]:
-    """Return the pieces in closures: two pieces with a name in common, of a boot or a host, are in one."""
+    """Return the pieces in closures: two pieces with the name of a boot in common are in one."""
     above: dict[Hashable, Hashable] = {}
 
     def top_of(node: Hashable) -> Hashable:
