@@ -12,9 +12,11 @@ from synthetic.fleets.dying_target import DyingTarget
 
 from tracer.fleet.dataset.appending import Appended, Appender
 from tracer.fleet.dataset.store import Store
-from tracer.fleet.pushing.target import TargetError
+from tracer.fleet.pushing.target import Target, TargetError
 from tracer.fleet.reduction.additions import Outcome, add_all
+from tracer.fleet.reduction.fetched_trace import meta_of
 from tracer.fleet.reduction.inputs import Place
+from tracer.trace.meta import trace_id
 
 EXAMPLES = Path(__file__).parents[3] / "traces"
 CopyTraces = Callable[..., Path]
@@ -62,6 +64,24 @@ def test_dataset_is_the_same_byte_for_byte_with_two_processes(
     assert [name for name, outcome in two if isinstance(outcome, str)] == ["broken", "torn"]
     assert dict(two)["zz-copy-of-fork"] == Appended(one[2][1].trace_id, None, 0)  # type: ignore[union-attr]
     assert files_of(tmp_path / "by-1") == files_of(tmp_path / "by-2")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trace_that_is_there_is_not_read_again(copy_traces: CopyTraces, tmp_path: Path, workers: int) -> None:
+    """An export of each hour takes what is new: else it would fetch a whole store each time."""
+    folder = copy_traces("anon", "fork", "shmem")
+    behind = Target(f"file://{folder}")
+    places = [Place(name, name, behind, f"file://{folder}/{name}") for name in ("anon", "fork", "shmem")]
+    added(tmp_path / "fleet", places[:2], workers)
+    for name in ("anon", "fork"):
+        (folder / name / "charge.parquet").unlink()
+        (folder / name / "charge.parquet").symlink_to("nowhere")  # it cannot be fetched
+    again = added(tmp_path / "fleet", places, workers)
+    assert again[:2] == [(place.shown, Appended(trace_id(meta_of(place)), None, 0)) for place in places[:2]]
+    with_raw = dict(added(tmp_path / "fleet", places, workers, is_raw=True))
+    for outcome in (again[2][1], with_raw["shmem"]):
+        assert isinstance(outcome, Appended) and outcome.written_bytes
+    assert "cannot use" in str(with_raw["anon"])
 
 
 def test_process_that_is_killed_in_the_middle_changes_nothing(

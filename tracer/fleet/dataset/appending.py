@@ -63,6 +63,10 @@ class Appender:
         self._there = set(committed_ids(store))
         self._raw_there = _raw_ids(store) if is_raw else set[str]()
 
+    def has(self, trace_id: str) -> bool:
+        """Return whether a trace is there already, and so is its raw data, if asked."""
+        return trace_id in self._there and not (self._is_raw and trace_id not in self._raw_there)
+
     def append(self, trace: AnalysedTrace) -> Appended:
         """Append a trace, unless it is there.
 
@@ -72,13 +76,11 @@ class Appender:
             with Directory.open(trace.path.resolve()) as folder:
                 claim.lock(folder)  # it ends with the block
         origin = Origin.from_trace(trace)
-        is_there = origin.trace_id in self._there
-        needs_raw = self._is_raw and origin.trace_id not in self._raw_there
-        if is_there and not needs_raw:
+        if self.has(origin.trace_id):
             return Appended(origin.trace_id, None, 0)
         kills, written, days = 0, 0, set[tuple[str, str]]()
-        summary = None if is_there else summarize(trace)
-        if needs_raw:
+        summary = None if origin.trace_id in self._there else summarize(trace)
+        if self._is_raw and origin.trace_id not in self._raw_there:
             written += self._append_raw(trace, origin, days)
         if summary is not None:
             kills = summary.tables["kills"].num_rows

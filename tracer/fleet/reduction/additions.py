@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import pickle
 import tempfile
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Final
@@ -29,6 +29,8 @@ from tracer.trace.meta import trace_id
 Outcome = Appended | str
 """What became of a trace: it is in the dataset, or why it is not."""
 
+_AT_ONCE: Final = 8
+"""The number of meta.json that are read at the same time behind a URL."""
 _appenders: Final[list[Appender]] = []
 """That of this process, in a process that adds traces."""
 
@@ -43,18 +45,32 @@ def add_all(
 ) -> None:
     """Add traces to a dataset; `report` is called with what became of each, in their order.
 
-    With one worker, or traces of one id, this process does the work. Raises TargetError if the dataset cannot
+    Of a trace that is there already, meta.json alone is read. With one worker, or traces of one id, this
+    process does the work. Raises TargetError if the dataset cannot
     be used, and TracerError if processes cannot start.
     """
-    groups = _groups(traces)
-    workers = min(workers, len(groups))
-    if workers <= 1:
-        for number, place in enumerate(traces, 1):
-            report(place, _added(appender, place))
-            progress(number, len(traces))
-        return
     outcomes: dict[int, Outcome] = {}
     reported = 0
+
+    def take(answers: Mapping[int, Outcome]) -> None:
+        nonlocal reported
+        outcomes.update(answers)
+        progress(reported + len(outcomes), len(traces))
+        while reported in outcomes:
+            report(traces[reported], outcomes.pop(reported))
+            reported += 1
+
+    ids = _ids(traces)
+    there = {
+        number: Appended(name, None, 0) for number, name in enumerate(ids) if name and appender.has(name)
+    }
+    take(there)
+    groups = _groups(ids, there)
+    workers = min(workers, len(groups))
+    if workers <= 1:
+        for number in sorted(number for group in groups for number in group):
+            take({number: _added(appender, traces[number])})
+        return
     with (
         tempfile.TemporaryDirectory(prefix="memcg-tracer-") as scratch,
         ThreadPoolExecutor(workers) as threads,
@@ -64,22 +80,30 @@ def add_all(
             threads.submit(_call, processes, [traces[number] for number in group]): group for group in groups
         }
         for future in as_completed(waiting):
-            outcomes |= zip(waiting[future], future.result(), strict=True)
-            progress(reported + len(outcomes), len(traces))
-            while reported in outcomes:
-                report(traces[reported], outcomes.pop(reported))
-                reported += 1
+            take(dict(zip(waiting[future], future.result(), strict=True)))
 
 
-def _groups(traces: Sequence[Place]) -> list[list[int]]:
+def _ids(traces: Sequence[Place]) -> list[str | None]:
+    """Return the id of each trace; None: it is damaged, which reading it will report."""
+    if all(place.target is None for place in traces):
+        return [_id(place) for place in traces]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(_id, traces))
+
+
+def _id(place: Place) -> str | None:
+    try:
+        return trace_id(meta_of(place))
+    except (KeyError, TypeError):
+        return None
+
+
+def _groups(ids: Sequence[str | None], left_out: Container[int]) -> list[list[int]]:
     """Return the numbers of the traces, those of one id together."""
     found: dict[Hashable, list[int]] = {}
-    for number, place in enumerate(traces):
-        try:
-            key: Hashable = trace_id(meta_of(place))
-        except (KeyError, TypeError):
-            key = number
-        found.setdefault(key, []).append(number)
+    for number, name in enumerate(ids):
+        if number not in left_out:
+            found.setdefault(number if name is None else name, []).append(number)
     return list(found.values())
 
 
