@@ -50,6 +50,14 @@ def test_processes_give_the_answer_of_one_process(traces: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+def test_quota_of_a_container_bounds_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod sees all CPUs of its node, and its limit of memory is for fewer processes."""
+    monkeypatch.setattr("dask.system._try_extract_cgroup_cpu_quota", lambda: (50_000, 100_000))
+    assert embedded.cpus() == 1
+    monkeypatch.setattr("dask.system._try_extract_cgroup_cpu_quota", lambda: (None, None))
+    assert embedded.cpus() == len(os.sched_getaffinity(0))
+
+
 def test_process_that_is_killed_in_the_middle_changes_nothing(traces: Path) -> None:
     killed: list[int] = []
 

@@ -6,7 +6,6 @@ of the machine sends there.
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -84,8 +83,11 @@ class _Steps:
 
 
 def cpus() -> int:
-    """Return how many CPUs this process may use: processes that compute, unless users ask for others."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many CPUs this process may use, by its affinity and by the quota of its container: processes
+    that compute, unless users ask for others."""
+    from dask.system import cpu_count
+
+    return cpu_count()
 
 
 def prepare() -> None:
