@@ -84,6 +84,15 @@ def test_trace_that_is_there_is_not_read_again(copy_traces: CopyTraces, tmp_path
     assert "cannot use" in str(with_raw["anon"])
 
 
+def test_damaged_trace_at_a_url_is_named_by_the_url(copy_traces: CopyTraces, tmp_path: Path) -> None:
+    folder = copy_traces("anon")
+    (folder / "anon/meta.json").write_text("{")
+    url = f"file://{folder}/anon"
+    place = Place("anon", url, Target(f"file://{folder}"), url)
+    [(_, outcome)] = added(tmp_path / "fleet", [place], 1)
+    assert str(outcome).startswith(f"{url}/meta.json is damaged")
+
+
 def test_process_that_is_killed_in_the_middle_changes_nothing(
     copy_traces: CopyTraces, tmp_path: Path
 ) -> None:

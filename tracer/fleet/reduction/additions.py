@@ -132,13 +132,14 @@ def _add(places: list[Place]) -> list[Outcome]:
 
 def _added(appender: Appender, place: Place) -> Outcome:
     """Add a trace; raises TargetError if the dataset cannot be used."""
+    path = None
     try:
         with local_trace(place) as path:
             return appender.append(AnalysedTrace(path))
     except TargetError:
         raise
     except TracerError as error:
-        return str(error)
+        return str(error) if path is None else str(error).replace(str(path), place.shown)
     except MemoryError:
         return f"{place.shown}: not enough memory"
     except (OSError, pa.ArrowException) as error:
