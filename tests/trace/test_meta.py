@@ -104,9 +104,10 @@ def test_read_meta_of_other_directory_raises(tmp_path: Path, content: str | None
     assert "\n" not in str(raised.value)
 
 
-def test_read_meta_of_a_folder_of_traces_names_the_verb_for_it(tmp_path: Path, meta: Meta) -> None:
-    (tmp_path / "one").mkdir()
-    write_meta(Directory.open(tmp_path / "one"), meta)
+@pytest.mark.parametrize("name", ["one", "host/one"])
+def test_read_meta_of_a_folder_of_traces_names_the_verb_for_it(tmp_path: Path, meta: Meta, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    write_meta(Directory.open(tmp_path / name), meta)
     with pytest.raises(
         TraceError, match="is a folder of traces: name one of them, or look at all with memcg-tracer fleet"
     ):

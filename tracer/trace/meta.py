@@ -238,7 +238,7 @@ def _load(trace: Path) -> dict[str, Any]:
 def _why_no_trace(trace: Path) -> str:
     if not trace.is_dir():
         return "does not exist: name the directory that record printed"
-    if any(trace.glob(f"*/{META}")):
+    if any(any(trace.glob(f"{above}/{META}")) for above in ("*", "*/*")):
         return "is a folder of traces: name one of them, or look at all with memcg-tracer fleet"
     return f"is not a trace, it has no {META}: name the directory that record printed"
 

@@ -34,6 +34,8 @@ _RULES_NOTES: Final = {
     "KRR": "that of KRR's rule, from the same",
 }
 _ENOUGH_DIGITS: Final = 8
+_LEAST_SHARE: Final = 0.0001
+"""A smaller rate is an extrapolation far beyond what was seen: its digits would say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,4 +247,6 @@ def _if_suggested(one: Workload, shown: str) -> str:
 
 
 def _share(rate: float | None) -> str:
-    return units.UNKNOWN if rate is None else f"{100 * rate:.2g} %"
+    if rate is None:
+        return units.UNKNOWN
+    return f"< {100 * _LEAST_SHARE:g} %" if 0 < rate < _LEAST_SHARE else f"{100 * rate:.2g} %"
