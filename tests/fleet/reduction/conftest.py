@@ -1,15 +1,33 @@
-"""Folders of traces: copies of recorded examples."""
+"""Folders of traces, which are copies of recorded examples, and the graphs that read them."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tracer.fleet.reduction.fleet_answer import answer
+from tracer.fleet.reduction.inputs import find
+from tracer.fleet.reduction.partial_state import Partial
+from tracer.fleet.reduction.piece_reader import TracePiece
+from tracer.fleet.reduction.work_tree import WorkTree, together, tree
+
 EXAMPLES = Path(__file__).parents[3] / "traces"
 CopyTraces = Callable[..., Path]
+NAMES = ("anon", "cow", "fork", "mlock", "shmem", "slab")
+
+
+def work_of(folder: Path, *more: Any) -> WorkTree:
+    """Return the graph of the traces below a folder, each of a boot of its own, and of further pieces."""
+    traces = {TracePiece(place): [place.path] for place in find([str(folder)]).traces}
+    return tree(together(traces | {piece: [] for piece in more}))
+
+
+def document(state: Partial) -> dict[str, Any]:
+    return answer(state).to_dict()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.clusters.dask_cluster import cluster
@@ -13,24 +12,9 @@ from synthetic.fleets.deadly_piece import DeadlyPiece
 from tracer.errors import TracerError
 from tracer.fleet.reduction import cluster as on_a_cluster
 from tracer.fleet.reduction import embedded
-from tracer.fleet.reduction.fleet_answer import answer
-from tracer.fleet.reduction.inputs import find
-from tracer.fleet.reduction.partial_state import Partial
-from tracer.fleet.reduction.piece_reader import TracePiece
-from tracer.fleet.reduction.work_tree import WorkTree, together, tree
+from tracer.fleet.reduction.work_tree import tree
 
-from .conftest import CopyTraces
-
-NAMES = ("anon", "cow", "fork", "mlock", "shmem", "slab")
-
-
-def work_of(folder: Path, *more: Any) -> WorkTree:
-    traces = {TracePiece(place): [place.path] for place in find([str(folder)]).traces}
-    return tree(together(traces | {piece: [] for piece in more}))
-
-
-def document(state: Partial) -> dict[str, Any]:
-    return answer(state).to_dict()
+from .conftest import NAMES, CopyTraces, document, work_of
 
 
 def test_worker_that_is_killed_in_the_middle_changes_nothing(copy_traces: CopyTraces, tmp_path: Path) -> None:

@@ -15,24 +15,11 @@ from synthetic.fleets.deadly_piece import DeadlyPiece
 
 from tracer.errors import TracerError
 from tracer.fleet.reduction import embedded
-from tracer.fleet.reduction.fleet_answer import answer
 from tracer.fleet.reduction.inputs import find
-from tracer.fleet.reduction.partial_state import Partial
 from tracer.fleet.reduction.piece_reader import TracePiece
-from tracer.fleet.reduction.work_tree import WorkTree, together, tree
+from tracer.fleet.reduction.work_tree import tree
 
-from .conftest import CopyTraces
-
-NAMES = ("anon", "cow", "fork", "mlock", "shmem", "slab")
-
-
-def work_of(folder: Path, *more: Any) -> WorkTree:
-    traces = {TracePiece(place): [place.path] for place in find([str(folder)]).traces}
-    return tree(together(traces | {piece: [] for piece in more}))
-
-
-def document(state: Partial) -> dict[str, Any]:
-    return answer(state).to_dict()
+from .conftest import NAMES, CopyTraces, document, work_of
 
 
 @pytest.fixture
