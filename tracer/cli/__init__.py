@@ -40,10 +40,8 @@ _GARBAGE: Final = 300_000
 
 def main() -> None:
     """Run the console command. Exit status: 0 done, 1 failed, 2 usage, 130 for Ctrl-C."""
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # otherwise it is ignored: in the background
-        signal.signal(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback where there is nothing to clean up
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `memcg-tracer timeline … | head` ends quietly
     standard_streams.prepare()
     arguments = sys.argv[1:] or ["--help"]
@@ -83,6 +81,9 @@ def _run(arguments: list[str], head_start: HeadStart | None) -> int:
 
     from tracer.cli.group import group
 
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not is_ignored:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         status: Any = group.main(
             args=arguments, prog_name="memcg-tracer", standalone_mode=False, obj=head_start
@@ -91,6 +92,9 @@ def _run(arguments: list[str], head_start: HeadStart | None) -> int:
         return end.exit_code
     except click.Abort:
         return 130
+    finally:
+        if not is_ignored:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
     return status if isinstance(status, int) else 0
 
 

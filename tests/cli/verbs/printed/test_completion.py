@@ -154,9 +154,21 @@ def test_completion_after_ctrl_c_prints_no_traceback(write_trace: WriteTrace, af
 
 
 def _is_in_main(pid: int) -> bool:
-    """Return whether `main` runs: Python ignores SIGPIPE from its start on, and `main` restores it."""
+    """Return whether `main` runs: Python ignores SIGPIPE and SIGXFSZ from its start on, and `main` restores
+    SIGPIPE.
+    """
     status = Path(f"/proc/{pid}/status").read_text()
-    caught, ignored = (
-        int(re.findall(rf"^{name}:\t(\w+)$", status, re.MULTILINE)[0], 16) for name in ("SigCgt", "SigIgn")
+    ignored = int(re.findall(r"^SigIgn:\t(\w+)$", status, re.MULTILINE)[0], 16)
+    return bool(ignored >> (signal.SIGXFSZ - 1) & 1) and not ignored >> (signal.SIGPIPE - 1) & 1
+
+
+def test_ctrl_c_before_a_verb_runs_prints_nothing() -> None:
+    """The imports of `main` have nothing to clean up."""
+    program = (
+        "import signal\n"
+        "from tracer import cli\n"
+        "cli.standard_streams.prepare = lambda: signal.raise_signal(signal.SIGINT)\n"
+        "cli.main()\n"
     )
-    return bool(caught >> (signal.SIGINT - 1) & 1) and not ignored >> (signal.SIGPIPE - 1) & 1
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
