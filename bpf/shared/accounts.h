@@ -39,6 +39,7 @@ struct ledger {
 	u64 opened; /* accounts since the recording began */
 	u64 ended; /* of these, accounts that were put into `ended_slots` */
 	u64 removed_ns; /* when a traced cgroup was last removed */
+	u64 is_full; /* a memcg found no room */
 };
 
 BPF_ARRAY(ledger, struct ledger, 1);
@@ -134,6 +135,8 @@ static __always_inline u32 new_account(struct mem_cgroup *memcg, u64 id)
 
 	if (!head || free_slots.pop(&slot)) {
 		count_lost(STREAM_RESIDUE);
+		if (head)
+			head->is_full = 1;
 		return 0;
 	}
 	__sync_fetch_and_add(&head->opened, 1);

@@ -31,7 +31,8 @@ struct combined {
 };
 
 BPF_PERCPU_ARRAY(combine, struct combined, COMBINE_SLOTS);
-BPF_HASH(residue, u64, struct category_values, 4096); /* cgroup id -> units of the kernel */
+/* cgroup id -> units of the kernel */
+BPF_HASH(residue, u64, struct category_values, TRACER_ACCOUNTS);
 
 static __always_inline bool send(struct combined *sum)
 {

@@ -15,7 +15,8 @@ BPF_F_TABLE("array", u32, u64, task_times, TRACER_CPUS *TRACER_ACCOUNTS, BPF_F_M
 
 static __always_inline u64 *task_time_of(u32 slot, u32 cpu)
 {
-	u32 place = cpu * TRACER_ACCOUNTS + slot;
+	struct calibration *known = calibrated();
+	u32 place = known ? cpu * known->accounts + slot : slot;
 
 	return task_times.lookup(&place);
 }

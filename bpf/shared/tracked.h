@@ -5,8 +5,9 @@
  *
  * The loader defines TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs),
  * TRACER_COMBINE_TICKS (how long a sum of charges may wait), TRACER_TICK_NS (length of a timer
- * tick), TRACER_ACCOUNTS, TRACER_ROOTS and TRACER_WANTED_PATHS (sizes of maps), PAGE_SIZE, the
- * sizes of the rings, and STACKS_BYTES (with `--stacks`).
+ * tick), TRACER_ACCOUNTS (sizes of maps, which the loader makes larger where there are many
+ * cgroups), TRACER_ROOTS and TRACER_WANTED_PATHS (sizes of maps), PAGE_SIZE, the sizes of the
+ * rings, and STACKS_BYTES (with `--stacks`).
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
@@ -26,6 +27,7 @@ struct calibration {
 	u32 is_primed; /* the memcgs that existed before the recording have accounts */
 	u32 span_offset; /* of the first learnt position in memcg_vmstats_percpu.state, in bytes */
 	u32 span_bytes; /* from there to the end of the last one */
+	u32 accounts; /* the room of the ledger (accounts.h) */
 	u8 pgscan_at; /* positions of the first kind of reclaim (oom.bpf.c) */
 	u8 pgsteal_at;
 	u8 reclaim_kinds; /* 0 = the positions are not known */

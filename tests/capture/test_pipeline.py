@@ -37,7 +37,7 @@ class FakePrograms:
         self.file = os.memfd_create(MEMFD)
         os.truncate(self.file, 1 << 20)  # no less than any map or ring
         self.no_ring: str | None = None
-        self.cpus = 1
+        self.cpus, self.accounts = 1, 64
         self.closed = 0
         self.streams = list(WIRE)
         self.types = KnownTypes({}, {}, {})

@@ -83,7 +83,7 @@ class Pipeline:
             owned.callback(selection.close)
             self._positions = calibration.calibrate(programs, programs.types, hierarchy)
             self._task_times = owned.enter_context(closing(TaskTimes(programs)))
-            self._accounts = Accounts(programs, self._task_times.close_account)
+            self._accounts = Accounts(programs, self._task_times.close_account, observer.warn)
             self._rings = owned.enter_context(rings_of(programs))
             self._page_sums = owned.enter_context(closing(PageSums(programs)))
             self._sampler = Sampler(programs, hierarchy, self._positions, observer.warn)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.load import Programs, accounts_for
 from tracer.capture.command import end_command, require_command, run_until_command_ends
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Observer
@@ -129,6 +129,7 @@ def make_pipeline(
     programs = Programs(
         version=hierarchy.version,
         trace_all=trace_all,
+        accounts=accounts_for(cgroupfs.count_cgroups(hierarchy) if trace_all or selectors else 0),
         ring_pages=options.ring_pages,
         forced=options.hooks,
         stacks_bytes=options.stacks_bytes,

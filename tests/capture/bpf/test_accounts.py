@@ -11,6 +11,7 @@ import pytest
 
 from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.readings import lost
 from tracer.capture.bpf.roots import Roots
 from tracer.capture.learn.calibration import calibrate, find_memcg
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
@@ -19,6 +20,7 @@ from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
 MANY: Final = 150
+ROOM: Final = 192
 
 
 class Ledger:
@@ -28,17 +30,22 @@ class Ledger:
         self.programs = programs
         self.roots = Roots(programs)
         self.closed: list[int] = []
-        self.accounts = Accounts(programs, lambda slot, cgroup, cpu_ns: self.closed.append(cgroup))
+        self.warnings: list[str] = []
+        self.accounts = Accounts(
+            programs, lambda slot, cgroup, cpu_ns: self.closed.append(cgroup), self.warnings.append
+        )
         self.accounts.open()
-        self.ids = {}
+        self.ids: dict[Path, int] = {}
         for number in range(MANY):
-            directory = top / str(number)
-            directory.mkdir()
-            self.ids[directory] = cgroup_id(directory)
-            self.roots.add(self.ids[directory])
-            self.accounts.prime(find_memcg(programs, directory), self.ids[directory])
+            self.add(top / str(number))
         self._run, self._looks = programs.run, 0
         programs.run = self._count  # type: ignore[method-assign]
+
+    def add(self, directory: Path) -> None:
+        directory.mkdir()
+        self.ids[directory] = cgroup_id(directory)
+        self.roots.add(self.ids[directory])
+        self.accounts.prime(find_memcg(self.programs, directory), self.ids[directory])
 
     def _count(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
         self._looks += name == "look"
@@ -62,13 +69,26 @@ def top() -> Iterator[Path]:
 @pytest.fixture
 def ledger(top: Path) -> Iterator[Ledger]:
     hierarchy = memory_hierarchy()
-    with closing(Programs(version=hierarchy.version)) as programs:
+    with closing(Programs(version=hierarchy.version, accounts=ROOM)) as programs:
         programs.wait(print)
         calibrate(programs, programs.types, hierarchy)
         programs.attach(print)
         made = Ledger(programs, top)
         made.looks()  # the first look at an account has more to do
         yield made
+
+
+def test_cgroup_without_room_is_counted_and_warned_of_once(ledger: Ledger, top: Path) -> None:
+    for number in range(ROOM - 1 - MANY):
+        ledger.add(top / f"last-{number}")
+    ledger.looks()
+    assert (ledger.warnings, lost(ledger.programs)["residue"]) == ([], 0), "all have their account"
+    for number in range(2):
+        ledger.add(top / f"further-{number}")
+        ledger.looks()
+    (warning,) = ledger.warnings
+    assert warning.startswith(f"the ledger has room for {ROOM - 1} cgroups, and more are traced: ")
+    assert lost(ledger.programs)["residue"] == 2
 
 
 def test_look_at_many_accounts_runs_once_on_each_cpu(ledger: Ledger, top: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import platform
 from contextlib import closing
 
 import pytest
 
+from tracer.capture.bpf import load
 from tracer.capture.bpf.attach import Attacher
 from tracer.capture.bpf.hooks import Offer, choose
-from tracer.capture.bpf.load import Programs
+from tracer.capture.bpf.load import ACCOUNTS, Programs
 from tracer.capture.bpf.syscall import machine
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
@@ -21,12 +24,12 @@ from tracer.kernel.probes import Hook, Kind
 @pytest.mark.vm_once
 def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal is not required, and may have another way or none."""
-    load, warnings = Attacher.load, list[str]()
+    load_one, warnings = Attacher.load, list[str]()
 
     def refuse(self: Attacher, hook: Hook) -> int:
         if hook.kind is Kind.TYPED_TRACEPOINT and hook.target == "mm_shrink_slab_start":
             raise TracerError("the kernel refuses the BPF program mm_shrink_slab_start: today")
-        return load(self, hook)
+        return load_one(self, hook)
 
     monkeypatch.setattr(Attacher, "load", refuse)
     version = memory_hierarchy().version
@@ -42,6 +45,26 @@ def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.M
         "the kernel refuses the BPF program mm_shrink_slab_start: today: "
         "going on without typed_tracepoint mm_shrink_slab_start + typed_tracepoint mm_shrink_slab_end"
     ]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory_gib", "cgroups", "accounts"),
+    [
+        (2, 4, 0, ACCOUNTS),
+        (2, 4, 2048, 4096),
+        (2, 4, 2049, 5120),
+        (64, 256, 6000, 12288),
+        (64, 256, 1_000_000, 160_768),
+        (256, 16, 6000, ACCOUNTS),
+    ],
+)
+def test_ledger_has_room_for_twice_the_cgroups_in_a_part_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, memory_gib: int, cgroups: int, accounts: int
+) -> None:
+    """Removed cgroups that hold memory may be counted on v1, so there is a bound."""
+    monkeypatch.setattr(load, "_possible_cpus", lambda: cpus)
+    monkeypatch.setattr(os, "sysconf", lambda _: (memory_gib << 30) // mmap.PAGESIZE)
+    assert load.accounts_for(cgroups) == accounts
 
 
 class TypesBeforeFolios(Btf):

@@ -1,4 +1,4 @@
-"""Hundreds of cgroups: they do not use up the recorder's descriptors, and all totals stay exact."""
+"""Hundreds and thousands of cgroups: they do not use up descriptors, and all totals stay exact."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import Final
 
 import pytest
 from support.ledger_check import differences, unequal
+from support.losses import lost_records
 from support.recorder import Recorder
 from support.settled import settle
 
 import tracer
+from tracer.capture.bpf.load import ACCOUNTS
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
@@ -141,6 +143,28 @@ def test_a_thousand_cgroups_with_a_process_each_have_exact_totals(memcg: Path, t
     assert set(charged.index) <= set(zip(ids, pids, strict=True))
     assert 0.9 * sum(held.values()) < charged.sum() <= sum(held.values())
     assert {one: found for one in unequal(trace, ids) if (found := differences(trace, one))} == {}
+
+
+def test_more_cgroups_than_the_least_room_of_the_ledger_have_exact_totals(
+    memcg: Path, tmp_path: Path
+) -> None:
+    """All exist before the recording, and some are charged."""
+    children = [memcg / f"child-{number}" for number in range(ACCOUNTS + 104)]
+    for child in children:
+        child.mkdir()
+    pages = {child: pages_of(number) for number, child in enumerate(children) if number % 7 == 0}
+    with record_within(memcg, tmp_path) as recorder:
+        recorder.wait_until_ready()
+        with holding_pages(pages):
+            settle(memcg)
+            trace = tracer.open(recorder.stop())
+    held = {cgroup_id(child): number for child, number in pages.items()}
+    shmem = trace.charge[trace.charge["category"] == "shmem"].groupby("cgroup_id")["pages"].sum()
+    assert {one: shmem.get(one) for one in held} == held
+    ids = [cgroup_id(child) for child in children]
+    assert {one: found for one in unequal(trace, ids) if (found := differences(trace, one))} == {}
+    assert lost_records(trace) == {}
+    assert "ledger has room" not in recorder.stderr
 
 
 def test_short_lived_cgroups_have_rows_and_lose_no_samples(memcg: Path, tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracer.capture.bpf.load import ACCOUNTS
 from tracer.capture.rows.task_times import TaskTimes, task_time_rows
 
 CPUS = 3
+ACCOUNTS = 64
 
 
 class FakePrograms:
     """The maps that `TaskTimes` reads; the cgroup of slot N is 100 + N, unless `ids` has another."""
 
     def __init__(self) -> None:
-        self.cpus = CPUS
+        self.cpus, self.accounts = CPUS, ACCOUNTS
         self.shared = mmap.mmap(-1, CPUS * ACCOUNTS * 8)
         self.spent_ns = np.frombuffer(self.shared, "<u8").reshape(CPUS, ACCOUNTS)
         self.ids: dict[int, int] = {}

@@ -35,6 +35,15 @@ def test_hierarchy_v1_is_found(tmp_path: Path) -> None:
     assert cgroupfs.find_hierarchy(mounts, ENABLED) == Hierarchy(1, tmp_path / "m", "/")
 
 
+def test_cgroups_are_counted_by_the_kernel(tmp_path: Path) -> None:
+    v1, v2 = Hierarchy(1, tmp_path, "/"), Hierarchy(2, tmp_path, "/")
+    listed = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t3\t7\t1\nmemory\t4\t1320\t1\n"
+    assert cgroupfs.count_cgroups(v1, listed) == 1320
+    assert cgroupfs.count_cgroups(v1, "") == cgroupfs.count_cgroups(v2) == 0, "it is not known"
+    (tmp_path / "cgroup.stat").write_text("nr_descendants 41\nnr_dying_descendants 900\n")
+    assert cgroupfs.count_cgroups(v2) == 42
+
+
 def test_hierarchy_v2_with_v1_lines_in_proc_cgroups_is_found(tmp_path: Path) -> None:
     mounts = [unified(tmp_path / "u", "cpuset cpu io memory pids\n")]
     assert cgroupfs.find_hierarchy(mounts, "") == Hierarchy(2, tmp_path / "u", "/")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Final
 
-from tracer.capture.bpf.load import ACCOUNTS, Programs
+from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.maps import Element
 
 Sums = Counter[tuple[int, int]]
@@ -28,18 +28,28 @@ _LEAST_AT_REST: Final = 64
 class Accounts:
     """The accounts of the traced memcgs."""
 
-    def __init__(self, programs: Programs, closed: Callable[[int, int, int], None]) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        closed: Callable[[int, int, int], None],
+        warn: Callable[[str], None],
+    ) -> None:
         """Take the programs. `closed` gets the slot, the cgroup's id and the CPU time, in ns, of each account
-        that is closed."""
+        that is closed; `warn` gets a line when a cgroup has found no room, once."""
         self._programs = programs
         self._note_closed = closed
+        self._warn = warn
+        self._is_full = False
         self._slots = 1  # all accounts are in slots below it
         self._closed = 0
         self._next = 1  # the slot with which the next look at rest begins
 
     def open(self) -> None:
         """Make room for accounts. Call it before any other method, and before the programs are attached."""
-        end = ACCOUNTS
+        calibration = self._programs.map("calibration")
+        known = calibration[0]
+        known.accounts = end = self._programs.accounts
+        calibration[0] = known
         while end:
             end = self._programs.run("free_some_slots", [end])
 
@@ -67,7 +77,14 @@ class Accounts:
         `is_at_rest`: of many memcgs, look at some in turn. `is_last`: the programs are detached. Look at the
         counters of CPUs that are offline as well.
         """
-        self._slots = max(self._slots, int(self._ledger.read().opened) - self._closed + 1)
+        ledger = self._ledger.read()
+        self._slots = max(self._slots, int(ledger.opened) - self._closed + 1)
+        if ledger.is_full and not self._is_full:
+            self._is_full = True
+            self._warn(
+                f"the ledger has room for {self._programs.accounts - 1:,} cgroups, and more are traced: "
+                "charges of the others are lost, and totals are not exact; a new start makes more room"
+            )
         begin, end = 1, self._slots
         if is_at_rest:
             begin = self._next if self._next < end else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -40,13 +40,17 @@ _LOADED_AS: Final = {
 class Attacher:
     """Loads the programs of one object file, creates the maps that they refer to, and attaches programs.
 
-    `cpus` is the number of possible CPUs. Threads may load different programs at the same time.
+    `cpus` is the number of possible CPUs. `entries`: name of a map -> its number of elements, if it is not
+    that of the object file. Threads may load different programs at the same time.
     """
 
-    def __init__(self, object_file: ObjectFile, types: KnownTypes, cpus: int) -> None:
+    def __init__(
+        self, object_file: ObjectFile, types: KnownTypes, cpus: int, entries: Mapping[str, int]
+    ) -> None:
         self._object = object_file
         self._types = types
         self._cpus = cpus
+        self._entries = entries
         self._programs: dict[tuple[str, str | None], int] = {}  # (program, place if it is for one) -> fd
         self._detachers: dict[Hook, Callable[[], None]] = {}
         self._maps: dict[str, Map] = {}
@@ -58,6 +62,8 @@ class Attacher:
             if name not in self._maps:
                 try:
                     definition = next(one for one in self._object.maps if one.name == name)
+                    entries = self._entries.get(name, definition.max_entries)
+                    definition = definition._replace(max_entries=entries)
                     self._maps[name] = Map(definition, self._cpus)
                 except OSError as error:
                     raise TracerError(f"the kernel refuses the BPF map {name}: {_refused(error)}") from error

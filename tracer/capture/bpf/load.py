@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from tracer.capture.bpf.compiled.sources import source_text
 from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.maps import Element, Map
 from tracer.capture.bpf.syscall import TEST_RUN_ARGS, Runnable, Runs, machine
+from tracer.categories import CATEGORIES
 from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf
@@ -30,7 +32,13 @@ WANTED_PATHS: Final = 2048
 """The number of paths that the BPF program can watch for new cgroups."""
 
 ACCOUNTS: Final = 4096
-"""The number of memcgs that the ledger can have at the same time."""
+"""The number of accounts of the ledger (bpf/shared/accounts.h), one more than memcgs that it can have at the
+same time, on a machine with few cgroups."""
+
+_ACCOUNTS_STEP: Final = 1024
+_MEMORY_OF_ACCOUNTS: Final = 256  # beyond `ACCOUNTS`, they take at most this part of the machine's memory
+_BY_ACCOUNT: Final = ("accounts", "free_slots", "ended_slots", "slot_of", "residue")
+_BY_ACCOUNT_AND_CPU: Final = ("seen", "task_times")
 
 _ROOTS: Final = 16384
 SAMPLED: Final = 16384
@@ -57,6 +65,15 @@ _RUN_BY_US: Final = (
 )
 
 
+def accounts_for(cgroups: int) -> int:
+    """Return the number of accounts for a machine that has so many cgroups at the start: twice as many."""
+    account_bytes = 8 * (len(CATEGORIES) + 1) * _possible_cpus()  # `seen` and `task_times`
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+    most = memory_bytes // _MEMORY_OF_ACCOUNTS // account_bytes
+    wanted = -(-2 * cgroups // _ACCOUNTS_STEP) * _ACCOUNTS_STEP
+    return max(ACCOUNTS, min(wanted, most // _ACCOUNTS_STEP * _ACCOUNTS_STEP))
+
+
 def watching(hook: Hook) -> Hook:
     """Return the hook at the same place that snapshots counters for calibration (probe.bpf.c)."""
     return Hook(hook.kind, hook.target, f"watch_{hook.function}", hook.argument)
@@ -69,10 +86,10 @@ class Programs:
     before any other method.
 
     `version` is that of the cgroup hierarchy with the memory controller. `trace_all`: trace every cgroup, not
-    only the selected ones (capture/bpf/roots.py). `ring_pages`: name -> pages of rings that differ from
-    `RING_BYTES`. `forced`: the family of hooks to prefer (`Kind.family`). `stacks_bytes`: the bytes that a
-    process charges for each sample of its stack; None: no samples. `btf` is the file with the kernel's types.
-    Raises TracerError if the kernel has none.
+    only the selected ones (capture/bpf/roots.py). `accounts`: the room of the ledger (`accounts_for`).
+    `ring_pages`: name -> pages of rings that differ from `RING_BYTES`. `forced`: the family of hooks to
+    prefer (`Kind.family`). `stacks_bytes`: the bytes that a process charges for each sample of its stack;
+    None: no samples. `btf` is the file with the kernel's types. Raises TracerError if the kernel has none.
     """
 
     def __init__(
@@ -80,12 +97,14 @@ class Programs:
         *,
         version: int,
         trace_all: bool = False,
+        accounts: int = ACCOUNTS,
         ring_pages: Mapping[str, int] | None = None,
         forced: str | None = None,
         stacks_bytes: int | None = None,
         btf: Path = VMLINUX,
     ) -> None:
         self.cpus = _possible_cpus()
+        self.accounts = accounts
         self._version = version
         self._ring_pages = {name: size // mmap.PAGESIZE for name, size in RING_BYTES.items()}
         self._ring_pages |= ring_pages or {}
@@ -150,7 +169,9 @@ class Programs:
                     f"{choice.signal.name} is not available: {choice.why_not} ({choice.signal.without}); "
                     "see memcg-tracer doctor"
                 )
-        attacher = self._attacher = Attacher(unit.object_file, unit.types, self.cpus)
+        entries = dict.fromkeys(_BY_ACCOUNT, self.accounts)
+        entries |= dict.fromkeys(_BY_ACCOUNT_AND_CPU, self.accounts * self.cpus)
+        attacher = self._attacher = Attacher(unit.object_file, unit.types, self.cpus, entries)
         ways = {hook: one.way for one in self.choices if one.way for hook in self._hooks(one)}
         with ThreadPoolExecutor(_VERIFIERS, "verify", Urgency) as threads:
             runnable = threads.map(attacher.load_runnable, _RUN_BY_US)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from tracer.capture.bpf.load import ACCOUNTS, Programs
+from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records
 from tracer.schema import TABLES, TIME
 from tracer.trace.arrow_columns import numbers
@@ -24,8 +24,9 @@ class TaskTimes:
         """Map the array of `programs`. Raises OSError if the kernel refuses."""
         self._programs = programs
         self._shared = programs.map("task_times").share()
-        self._spent_ns = np.frombuffer(self._shared, "<u8", programs.cpus * ACCOUNTS).reshape(-1, ACCOUNTS)
-        self._taken_ns = np.zeros(ACCOUNTS, np.uint64)
+        spent_ns = np.frombuffer(self._shared, "<u8", programs.cpus * programs.accounts)
+        self._spent_ns = spent_ns.reshape(-1, programs.accounts)
+        self._taken_ns = np.zeros(programs.accounts, np.uint64)
         self._cgroup_ids: dict[int, int] = {}  # by slot
         self._closed: list[tuple[int, int]] = []  # (cgroup id, CPU time that was not taken)
         self._closed_ns = 0

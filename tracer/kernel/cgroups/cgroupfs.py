@@ -81,6 +81,21 @@ def _root(mount: Mount) -> str:
     return mount.root
 
 
+def count_cgroups(hierarchy: Hierarchy, controllers: str | None = None) -> int:
+    """Return the number of cgroups of the hierarchy; on v1, removed ones that hold memory are included.
+
+    0: it is not known. `controllers` is the text of /proc/cgroups, which is read if it is not given.
+    """
+    with suppress(OSError, ValueError):
+        if hierarchy.version == 1:
+            text = Path("/proc/cgroups").read_text("ascii") if controllers is None else controllers
+            rows = (line.split() for line in text.splitlines())
+            return next((int(row[2]) for row in rows if row[:1] == ["memory"]), 0)
+        stat = (hierarchy.mount / "cgroup.stat").read_text("ascii").split()
+        return int(stat[stat.index("nr_descendants") + 1]) + 1
+    return 0
+
+
 def own_path(hierarchy: Hierarchy, proc_cgroup: str | None = None) -> str:
     """Return the cgroup of this process in the memory controller's hierarchy, relative to the mount.
 

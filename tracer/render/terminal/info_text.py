@@ -22,6 +22,7 @@ from tracer.render.words.quality_facts import summed
 
 _MOST_FILTERS: Final = 8
 _WHEN_SUMMED: Final = "totals are exact; which pages came and went is not known"
+_WHEN_LOST: Final = {"residue": ": from then on, totals of charge are not exact"}
 _LEAST_SHARE: Final = 0.0005
 _MOST_CGROUPS: Final = 12
 
@@ -116,7 +117,11 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
     yield paragraphs.title("Rows")
     yield paragraphs.facts(_rows(summary))
     yield paragraphs.title("Lost records")
-    lost = [(visible(stream), units.count(records)) for stream, records in summary.lost.items() if records]
+    lost = [
+        (visible(stream), units.count(records) + _WHEN_LOST.get(stream, ""))
+        for stream, records in summary.lost.items()
+        if records
+    ]
     yield paragraphs.facts(lost or [("none", "in all streams: " + ", ".join(summary.lost))])
     if summary.summed:
         yield paragraphs.title("Summed events")

@@ -14,7 +14,8 @@ INTERVAL = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
 
 @given(
     lost=st.lists(
-        st.tuples(INTERVAL, st.sampled_from(["charge", "kernel_log"]), st.integers(1, 9)), max_size=9
+        st.tuples(INTERVAL, st.sampled_from(["charge", "kernel_log", "residue"]), st.integers(1, 9)),
+        max_size=9,
     ),
     asked=INTERVAL,
 )
@@ -28,7 +29,8 @@ def test_losses_near_an_interval_include_those_that_touch_it(
     first, last = asked
     near = [(stream, count) for (begin, end), stream, count in lost if end >= first and begin <= last]
     losses, moments = Losses(trace.loss), (trace.ns(first), trace.ns(last))
-    for stream in ("charge", "kernel_log", "reclaim"):
+    for stream in ("charge", "kernel_log", "reclaim", "residue"):
         assert losses.near(stream, *moments) == sum(count for one, count in near if one == stream)
-    without_log = sum(count for stream, count in near if stream != "kernel_log")
-    assert losses.affecting_numbers(*moments) == without_log
+    sums_until = sum(count for (begin, _), stream, count in lost if stream == "residue" and begin <= last)
+    others = sum(count for stream, count in near if stream == "charge")
+    assert losses.affecting_numbers(*moments) == others + sums_until

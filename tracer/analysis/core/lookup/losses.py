@@ -13,6 +13,9 @@ from tracer.analysis.core.columns import Int64s, column_times_ns, integers, time
 _IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
 """Streams that no number of a report is computed from."""
 
+_FOR_GOOD: Final = "residue"
+"""Sums of charges: without one, each later level is wrong."""
+
 
 class Losses:
     """The table `loss`, by stream and interval."""
@@ -28,9 +31,13 @@ class Losses:
         return self._streams[stream].near(begin_ns, end_ns) if stream in self._streams else 0
 
     def affecting_numbers(self, begin_ns: int, end_ns: int) -> int:
-        """Return the sum of `near` over all streams from which numbers of a report are computed."""
+        """Return the sum of `near` over all streams from which numbers of a report are computed; of lost sums
+        of charges, all until `end_ns` count.
+        """
         return sum(
-            self.near(stream, begin_ns, end_ns) for stream in self._streams if stream not in _IN_NO_NUMBER
+            self.near(stream, 0 if stream == _FOR_GOOD else begin_ns, end_ns)
+            for stream in self._streams
+            if stream not in _IN_NO_NUMBER
         )
 
 
