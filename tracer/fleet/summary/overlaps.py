@@ -86,13 +86,22 @@ def chosen_stretches(stretches: Sequence[tuple[int, int, str]]) -> list[int]:
     longest, in order of time. Both ends belong to a stretch."""
     order = sorted(range(len(stretches)), key=lambda place: (stretches[place][1], stretches[place]))
     ends = [stretches[place][1] for place in order]
-    best: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+    lengths = [0]  # lengths[count]: the most that the first ones give
+    before: list[int | None] = [None]  # before[count]: how many come before the last of these, if it is taken
     for count, place in enumerate(order):
         begin, end, _ = stretches[place]
-        length, before = best[bisect_left(ends, begin, 0, count)]
-        taken = (length + end - begin + 1, (*before, place))
-        best.append(taken if taken[0] > best[-1][0] else best[-1])
-    return list(best[-1][1])
+        earlier = bisect_left(ends, begin, 0, count)
+        length = lengths[earlier] + end - begin + 1
+        is_taken = length > lengths[-1]
+        lengths.append(length if is_taken else lengths[-1])
+        before.append(earlier if is_taken else None)
+    chosen, count = list[int](), len(order)
+    while count:
+        left = before[count]
+        if left is not None:
+            chosen.append(order[count - 1])
+        count = count - 1 if left is None else left
+    return chosen[::-1]
 
 
 def _merged_groups(
