@@ -161,4 +161,4 @@ def test_higher_limit_is_tried_only_if_the_limit_was_too_small(cause: str, is_tr
     kills = pd.DataFrame({**names, "cause": cause, "limit_bytes": 100 * MIB, "unreclaimable_bytes": 61 * MIB})
     found = suggest(rows([(60, 1)] * 3).assign(**names), kills)
     assert (found.trial_limit_bytes is not None) == is_tried
-    assert ("not since the limit was too small" in (found.reason or "")) != is_tried
+    assert ("not because the limit was too small" in (found.reason or "")) != is_tried

@@ -67,7 +67,7 @@ def host_ranges(
 
     Only the rows of `sources` and the names of the files are read, and no file of a day on which none of the
     traces can have rows. `leave_out` is called with the path and the error of a file that is damaged; if it
-    returns, the traces of which that file tells are left out.
+    returns, the traces in that file are left out.
     Raises TracerError if it is no dataset, and UsageError for an address that is none.
     """
     store = Store(address)

@@ -143,8 +143,8 @@ class Fleet:
 
 
 def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
-    """Return the answer from the state of all traces, of which `partial_state.closed` has removed what
-    several traces tell of one kill or life.
+    """Return the answer from the state of all traces, which has each kill and life once
+    (`partial_state.once`) and is closed (`partial_state.closed`).
 
     Kills count that were in the window, and runs that lasted into it, each of which counts whole for limits.
     """

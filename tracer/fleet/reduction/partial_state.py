@@ -1,7 +1,7 @@
 """What has been read of some traces, and the union of several of these.
 
-The columns are those that the answer needs. Rows of one boot may be of several traces that tell of the same
-kill or life. `once` leaves one of them, which takes all rows of a boot. `closed` then adds up what evictors
+The columns are those that the answer needs. Several traces of one boot may have rows of the same kill or
+life. `once` leaves one of these, for which it needs all rows of the boot. `closed` then adds up what evictors
 did, and takes from `timeline` what rules for limits need (`working_sets`). After that, states of different
 boots are united by putting their rows together, so neither split nor order changes the answer.
 """

@@ -35,7 +35,7 @@ class Needs:
     is_killed: Bools
     """Whether a kill cut the life short."""
     is_bound: Bools
-    """Whether it was killed since the limit was too small, as far as is known: the need is more than
+    """Whether it was killed because the limit was too small, as far as is known: the need is more than
     `bound_bytes`."""
     days: Floats
     """How long the life lasted. Of one that is seen in part, at least a day is assumed."""

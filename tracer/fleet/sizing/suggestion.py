@@ -99,7 +99,8 @@ def _reason_for_none(needs: Needs, share_beyond: float) -> str | None:
     if ended < LEAST_RUNS and not (ended and needs.days[~needs.is_killed].sum() >= LEAST_RUNS):
         if needs.killed_runs and needs.runs_killed_otherwise == needs.killed_runs:
             return (
-                f"{needs.killed_runs} of {needs.runs} runs were killed, but not since the limit was too small"
+                f"{needs.killed_runs} of {needs.runs} runs were killed, "
+                "but not because the limit was too small"
             )
         if needs.killed_runs >= LEAST_RUNS:
             return (

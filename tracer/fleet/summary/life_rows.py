@@ -1,6 +1,6 @@
 """A row for each life of a cgroup, and one for each minute of it.
 
-A cgroup is told of if it has a limit of its own, if it is a container's own cgroup, or if it is outside of
+A cgroup has rows if it has a limit of its own, if it is a container's own cgroup, or if it is outside of
 containers and has no cgroups below it. Its numbers include all cgroups below it.
 
 Sizes are by the ledger and by samples, which may lack the last moments before a kill. So what the kernel
@@ -56,7 +56,7 @@ def life_rows(
     for number, below in members.items():
         subtree = subtrees.subtree_at(number, below)
         limits = ledger.counter(subtree, "limit_bytes")
-        if not _is_told(names, number, below, limits.at(end_ns(trace))):
+        if not _has_rows(names, number, below, limits.at(end_ns(trace))):
             continue
         own = [kill for kill in kills if kill["cgroup_id"] == number]
         life = _Life(trace, origin, names, subtree, limits=limits, kills=own)
@@ -67,7 +67,7 @@ def life_rows(
     return found
 
 
-def _is_told(names: NamedCgroups, cgroup_id: int, members: Int64s, limit_bytes: int | None) -> bool:
+def _has_rows(names: NamedCgroups, cgroup_id: int, members: Int64s, limit_bytes: int | None) -> bool:
     is_limited = limit_bytes is not None and limit_bytes < UNLIMITED_BYTES
     is_leaf = len(members) == 1 and not names.is_inside_container(cgroup_id)
     return is_limited or is_leaf or names.is_container(cgroup_id)
