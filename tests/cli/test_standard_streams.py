@@ -189,12 +189,22 @@ def test_option_with_an_empty_value_is_refused(write_trace: WriteTrace, run_in_t
     assert_a_line_each(ended, 2, [" is empty: give a value, or leave it out"] * len(lines))
 
 
+def test_empty_argument_is_refused(tmp_path: Path, run_in_turn: RunInTurn) -> None:
+    """`push --remove "$folder"` without a folder would remove the traces below the current one."""
+    lines = [
+        *("explain ''", "report '' -o x", f"push --remove '' {tmp_path}/at", f"push {tmp_path} ''"),
+        *("fleet ''", f"fleet {tmp_path} ''", f"export '' --to dataset -o {tmp_path}/fleet"),
+    ]
+    assert_a_line_each(run_in_turn(lines), 2, ["an argument is empty: give a value"] * len(lines))
+    assert not (tmp_path / "at").exists() and not (tmp_path / "fleet").exists()
+
+
 def test_empty_argument_of_a_command_is_allowed() -> None:
     assert "is empty" not in run(f"{PROGRAM} record -o /proc/nowhere -- printf -c ''").stderr
 
 
 def test_path_without_a_trace_is_one_line(run_in_turn: RunInTurn) -> None:
-    names = ("", "no\nwhere", "x" * 5000, "/root/\udcff", "/dev/null", "/proc/self/mem")
+    names = ("no\nwhere", "x" * 5000, "/root/\udcff", "/dev/null", "/proc/self/mem")
     lines = [arguments_of(verb, shlex.quote(name)) for verb in READING for name in names]
     assert_a_line_each(run_in_turn(lines), 1, [""] * len(lines))
 

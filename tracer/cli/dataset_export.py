@@ -89,7 +89,7 @@ def _traces(paths: Iterable[Path | str], lines: _Lines) -> Iterator[Place]:
     for path in paths:
         found = _traces_at(path, lines)
         if not found:
-            lines.say(f"{shown_url(str(path))} has no traces")
+            lines.say(f"{shown_url(str(path))} has no traces{_instead(path)}")
         for place in found:
             where = os.path.realpath(place.path) if place.target is None else place.shown
             if where not in seen:
@@ -104,6 +104,14 @@ def _traces_at(path: Path | str, lines: _Lines) -> Sequence[Place]:
     if isinstance(path, str):
         return inputs.find([path]).traces
     return [inputs.Place(str(trace), str(trace)) for trace, _ in trace_paths(path, lines.broken)]
+
+
+def _instead(path: Path | str) -> str:
+    """Return the end of a sentence about a place that has datasets and no traces."""
+    from tracer.fleet.reduction import inputs
+
+    datasets = inputs.find([str(path)]).datasets
+    return ", but a dataset, which is not added to another: fleet reads any number of them" * bool(datasets)
 
 
 class _Lines:

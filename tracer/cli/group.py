@@ -61,14 +61,20 @@ class _Verbs(click.Group):
 
 
 def _require_values(command: click.Command, arguments: list[str]) -> None:
-    """Raise UsageError for an option with an empty value, so that `-c "$name"` without a name is an error."""
+    """Raise UsageError for an empty value, so that `-c "$name"` without a name is an error, and so that
+    `push --remove "$folder"` without a folder is none for the current one."""
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     options = [one for one in command.params if isinstance(one, click.Option) and not one.is_flag]
     names = {name for option in options for name in option.opts}
+    takes_words = any(
+        one.type is click.UNPROCESSED for one in command.params
+    )  # of a command, which may be empty
     for before, argument in zip(["", *ours], ours, strict=False):
         option = argument.removesuffix("=") if argument else before
         if option != argument and option in names:
             raise click.UsageError(f"{option} is empty: give a value, or leave it out")
+        if not argument and not takes_words:
+            raise click.UsageError("an argument is empty: give a value")
 
 
 def _summary(command: click.Command | None) -> str:

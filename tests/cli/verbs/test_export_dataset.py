@@ -92,6 +92,14 @@ def test_directory_without_traces_makes_no_dataset(exported: Exported, tmp_path:
     assert "No such file" in str(missing.exception)
 
 
+def test_dataset_is_not_added_to_another(exported: Exported, write_trace: WriteTrace, tmp_path: Path) -> None:
+    exported(write_trace("one"), "-o", tmp_path / "fleet", "--no-raw")
+    for place in (tmp_path / "fleet", f"file://{tmp_path}/fleet"):
+        result = exported(place, "-o", tmp_path / "other")
+        assert result.stderr.startswith(f"memcg-tracer: {place} has no traces, but a dataset")
+    assert not (tmp_path / "other").exists()
+
+
 def test_compaction_takes_no_trace_and_writes_few_files_together(
     exported: Exported, write_trace: WriteTrace, tmp_path: Path
 ) -> None:
@@ -120,7 +128,7 @@ def test_compaction_of_a_place_without_a_dataset_is_an_error(exported: Exported,
         (["traces/page-cache", "-o", "-"], "writes a folder"),
         (["traces/page-cache", "-o", "fleet", "-c", "web"], "leave out -c"),
         (["traces/page-cache", "-o", "fleet", "-f"], "leave out -f"),
-        (["traces/page-cache", "-o", "fleet", "--kill", "1"], "--kill is for --to folded"),
+        (["traces/page-cache", "-o", "fleet", "--kill", "1"], "--kill is for --to folded: leave it out"),
     ],
 )
 def test_options_of_other_formats_are_refused(exported: Exported, arguments: list[str], words: str) -> None:

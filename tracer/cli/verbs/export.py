@@ -155,7 +155,7 @@ Examples:
     required=True,
     type=click.Path(),
     help="The file or directory to write; - is standard output, for a format of one file. A dataset may "
-    "have a URL of fsspec.",
+    "lie at a URL: s3://, gs:// and others of fsspec.",
 )
 @click.option(
     "-c",
@@ -177,7 +177,8 @@ Examples:
     "--raw/--no-raw",
     "is_raw",
     default=None,
-    help="With --to dataset: the tables of the traces beside their summaries, which --no-raw leaves out.",
+    help="With --to dataset: whether to write the tables of the traces beside their summaries.  "
+    "[default: raw]",
 )
 @click.option(
     "--compact",
@@ -199,11 +200,13 @@ def command(
     """Write a trace in a format that other tools read.
 
     A dataset takes any number of traces, directories and URLs of traces: those that it lacks are added.
-    Only you can read the output, because it contains names of processes, cgroups and functions.
+    On this machine, only you can read the output, because it contains names of processes, cgroups and
+    functions.
     """
     chosen = FORMATS[form]
     if kill_id is not None and not chosen.takes_kill:
-        raise UsageError(f"--kill is for --to folded: leave it out, or restrict --to {form} with -c")
+        instead = "" if isinstance(chosen, DatasetFormat) else f", or restrict --to {form} with -c"
+        raise UsageError(f"--kill is for --to folded: leave it out{instead}")
     if isinstance(chosen, DatasetFormat):
         if cgroup is not None or force:
             what = "-c" if cgroup is not None else "-f"

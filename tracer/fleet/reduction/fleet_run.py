@@ -89,7 +89,7 @@ def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashabl
             )
             pieces |= {DatasetPiece(part): [*part.boots] for part in parts}
         except TracerError as error:
-            broken.append(Broken(place.shown, str(error)))
+            broken.append(Broken(place.shown, str(error).removeprefix(f"{place.shown} ")))
     for place in found.traces:
         meta = meta_of(place)
         if _is_outside(meta, window):

@@ -100,6 +100,14 @@ def test_wrong_arguments_are_wrong_usage(
     assert isinstance(error, UsageError | SystemExit)
 
 
+def test_directory_without_traces_is_named(run: CliRunner, tmp_path: Path) -> None:
+    empty = tmp_path / HOSTILE
+    empty.mkdir()
+    result = invoke(run, empty, tmp_path / "at")
+    assert result.exit_code == 0
+    assert result.stderr == f"memcg-tracer: no traces below {tmp_path}/\\x1b[31mred\\n\n"
+
+
 def test_directory_that_does_not_exist_is_an_error(run: CliRunner, tmp_path: Path) -> None:
     with object_store():
         assert "No such file or directory" in str(failure(invoke(run, tmp_path / "no", "memory://x")))

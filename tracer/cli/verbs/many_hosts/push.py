@@ -59,13 +59,14 @@ def command(
     trace there. A trace that is still being written is left for later. The URL of each trace that was copied
     is printed on stdout.
     """
-    if every_s is not None and (every_s < _LEAST_EVERY_S or is_dry):
-        what = "goes with no --dry-run" if is_dry else "takes a time from 1s"
-        raise click.UsageError(f"--every {what}")
+    if every_s is not None and is_dry:
+        raise click.UsageError("--every and --dry-run do not go together: leave out one of them")
+    if every_s is not None and every_s < _LEAST_EVERY_S:
+        raise click.UsageError(f"--every {every_s:g}s: give a time from 1s")
     from tracer.fleet.pushing.passing import Passes
     from tracer.fleet.pushing.target import Target
 
-    lines = _Lines(as_json=as_json)
+    lines = _Lines(directory, as_json=as_json)
     passes = Passes(
         directory,
         Target(url, wait=lines.wait),
@@ -129,7 +130,8 @@ def _run_for_ever(run: Callable[[], None], every_s: float, lines: _Lines) -> Non
 class _Lines:
     """Prints a line on stdout for each trace that was copied, and everything else on stderr."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, directory: Path, *, as_json: bool) -> None:
+        self._directory = directory
         self.states: Counter[str] = Counter()
         self._waiting: dict[Path, str] = {}  # traces that another pass may copy -> their state
         self._as_json = as_json
@@ -198,7 +200,8 @@ class _Lines:
             f"{_traces(states['failed'])} failed" * bool(states["failed"]),
         ]
         with _undisturbed():
-            self._line((", ".join(filter(None, parts)) or "no traces") + end)
+            found = ", ".join(filter(None, parts)) or f"no traces below {visible(str(self._directory))}"
+            self._line(f"{found}{end}")
 
     def warn(self, message: str) -> None:
         self._line(f"warning: {visible(message)}")
