@@ -101,7 +101,8 @@ def _rows(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iter
         texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
     file.seek(0)
     found = 0
-    with pq.ParquetFile(file, read_dictionary=texts, **_METADATA_LIMITS) as parquet:
+    options = {"read_dictionary": texts, "pre_buffer": False}  # or the whole file would be in memory
+    with pq.ParquetFile(file, **options, **_METADATA_LIMITS) as parquet:
         rows = _KEPT_ROWS if budget.is_kept else _PASSING_ROWS
         for batch in parquet.iter_batches(rows, columns=[column.path for column in columns]):
             found += batch.num_rows
