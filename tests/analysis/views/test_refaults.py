@@ -43,7 +43,7 @@ def links_of(trace: Any) -> dict[tuple[int, int], int]:
 
 def left_pages(trace: Any) -> list[int]:
     """Return for each row of `pagecache` the pages that it added and that were there at the end."""
-    groups = [*trace.cache_events.groups()]
+    groups = [*trace.cache_events.of_each_group(lambda rows, group: (rows, group))]
     nothing = np.zeros(0, dtype=np.int64)
     rows = np.concatenate([nothing, *(rows for rows, _ in groups)])
     times = np.concatenate([nothing, *(group.time for _, group in groups)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -96,13 +96,29 @@ def narrow(values: npt.NDArray[Any]) -> Unsigned:
     return values.astype(np.min_scalar_type(values.max(initial=0)))
 
 
+def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return arrays (at least one), one after the other; equal values take the memory of a single one."""
+    values = [part[0] for part in parts if len(part)]
+    if values and all((part == values[0]).all() for part in parts):
+        return np.broadcast_to(values[0].astype(np.result_type(*parts)), (sum(map(len, parts)),))
+    return np.concatenate(parts)
+
+
+def reorder(values: npt.NDArray[Any], order: Int64s) -> None:
+    """Put values into another order, in place; equal values are only looked at."""
+    if not (values == values[:1]).all():
+        values[:] = values[order]
+
+
 def ascending(numbers: Int64s) -> Int64s:
     """Return the positions of numbers that are not negative, in ascending order; equal ones keep theirs."""
     bits, of_positions = int(numbers.max(initial=0)).bit_length(), len(numbers).bit_length()
-    if bits > 2 * _DIGIT_BITS and bits + of_positions <= _WORD_BITS:
-        keys = numbers << of_positions | np.arange(len(numbers))  # NumPy sorts faster than it finds an order
-        keys.sort()
-        return np.asarray(keys & ((1 << of_positions) - 1))
+    if bits > _DIGIT_BITS and bits + of_positions <= _WORD_BITS:
+        keys = numbers << of_positions
+        keys |= np.arange(len(numbers))
+        keys.sort()  # NumPy sorts faster than it finds an order
+        keys &= (1 << of_positions) - 1
+        return np.asarray(keys)
     order = np.argsort(numbers.astype(np.uint16), kind="stable")  # a radix sort of one digit
     for shift in range(_DIGIT_BITS, bits, _DIGIT_BITS):
         digit = (numbers >> shift).astype(np.uint16)

@@ -16,14 +16,13 @@ from tracer.analysis.core.columns import (
     Bools,
     Int64s,
     Integers,
-    ascending,
     integers,
     is_one_of,
+    joined,
     narrow,
 )
-from tracer.analysis.core.page_cache import CacheEvents, Links
+from tracer.analysis.core.page_cache import CacheEvents, Events, Links
 from tracer.analysis.core.rows import OwnedRows
-from tracer.trace.value_ranges import LATEST_NS
 
 RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
 
@@ -53,13 +52,13 @@ class Evicted(OwnedRows):
         by_damon = is_one_of(kinds["cause"], ["reclaim_kswapd"]) & np.isin(tgid, damons)
         is_picked = is_evicted(kinds) & (owner != NO_ID)
         cgroup_id, damon_tgid = narrow(np.where(is_picked, owner, 0)), narrow(np.where(by_damon, tgid, 0))
-        batches = []
-        for time, took, kind, pages in events.in_recorded_order("time", "duration", "kind", "pages"):
-            picked = np.flatnonzero(is_picked[kind])
-            of_kind = {"cgroup_id": cgroup_id[kind[picked]], "damon_tgid": damon_tgid[kind[picked]]}
-            sizes = {"duration_ns": took[picked], "pages": pages[picked]}
-            batches.append({"time": time[picked], **sizes, **of_kind})
-        return cls.from_batches(batches)
+
+        def picked(part: Events) -> dict[str, Integers]:
+            some = part[np.flatnonzero(is_picked[part.kind])]
+            of_kind = {"cgroup_id": cgroup_id[some.kind], "damon_tgid": damon_tgid[some.kind]}
+            return {"time": some.time, "duration_ns": some.duration, "pages": some.pages, **of_kind}
+
+        return cls.from_batches([*events.of_each_part(picked)])
 
     def pages_between(self, begin_ns: int, end_ns: int) -> int:
         """Return the pages that were taken within an interval, both ends included."""
@@ -89,19 +88,19 @@ class Refaulted(OwnedRows):
 
     @classmethod
     def from_links(cls, links: Links, events: CacheEvents) -> Self:
-        """Take the refaults of a trace, without those of cache that nobody owned before or owns now."""
+        """Take the refaults of `PageMoves`, without those of cache that nobody owned before or owns now."""
         owner = integers(events.kinds["cgroup_id"])
         is_owned, small = owner != NO_ID, narrow(np.where(owner == NO_ID, 0, owner))
-        order = ascending(links.back_ns - links.back_ns.min(initial=LATEST_NS))
+        chosen: slice | Int64s = slice(None)
         if not is_owned.all():
-            order = order[(is_owned[links.evicted_kind] & is_owned[links.added_kind])[order]]
+            chosen = np.flatnonzero(is_owned[links.evicted_kind] & is_owned[links.added_kind])
         return cls(
-            time=links.back_ns[order],
-            evicted_ns=links.evicted_ns[order],
-            cgroup_id=small[links.evicted_kind[order]],
-            returned_to=small[links.added_kind[order]],
-            file=links.file[order],
-            pages=links.pages[order],
+            time=links.back_ns[chosen],
+            evicted_ns=links.evicted_ns[chosen],
+            cgroup_id=joined([small[links.evicted_kind[chosen]]]),
+            returned_to=joined([small[links.added_kind[chosen]]]),
+            file=links.file[chosen],
+            pages=links.pages[chosen],
         )
 
     def within(self, members: Int64s) -> Self:

@@ -8,10 +8,10 @@ group is analysed without the others, and its arrays mostly fit into a CPU's cac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,20 @@ from tracer.analysis.core.columns import (
     NO_ID,
     Int64s,
     Unsigned,
+    ascending,
     column_times_ns,
     distinct,
     firsts_of,
     integers,
+    joined,
     known,
     narrow,
+    reorder,
 )
 from tracer.analysis.core.lookup.processes import Processes
-from tracer.analysis.core.rows import Batched, Rows, rows_of
+from tracer.analysis.core.rows import Batched, Rows, each, encoded, rows_of
+
+R = TypeVar("R")
 
 _COLUMNS: Final = (
     *("time", "duration_ns", "cgroup_id", "tgid", "task_cgroup_id", "op", "cause", "inode_id", "dev", "ino"),
@@ -69,21 +74,25 @@ class Events:
     def __getitem__(self, chosen: slice | Int64s) -> Events:
         return Events(*(getattr(self, name)[chosen] for name in self.__slots__))
 
-    def reordered(self, order: Int64s) -> Events:
-        """Return the events in another order, without looking at arrays of equal values."""
-        arrays = (getattr(self, name) for name in self.__slots__)
-        return Events(*(one if (one == one[0]).all() else one[order] for one in arrays))
-
     @classmethod
     def joined(cls, parts: list[Events]) -> Events:
         """Return several events as one; empties the list."""
-        return parts.pop() if len(parts) == 1 else cls(*_joined(cls.__slots__, parts))
+        return cls(*_joined(cls.__slots__, parts))
+
+    def reorder(self, order: Int64s) -> None:
+        """Put the events into another order, in place."""
+        for name in self.__slots__:
+            reorder(getattr(self, name), order)
 
     def time_at(self, event: npt.NDArray[np.integer[Any]], page: Int64s) -> Int64s:
         """Return when these events came to these pages of theirs, if all pages of each took equally long."""
-        before = page - self.first[event].astype(np.int64)
+        time = self.time[event]
+        lasting = np.flatnonzero(self.duration[event])  # most events are a single page
+        event = event[lasting]
+        before = page[lasting] - self.first[event].astype(np.int64)
         share = before / np.maximum(self.pages[event].astype(np.int64) - 1, 1)
-        return np.asarray(self.time[event] + (self.duration[event] * share).astype(np.int64))
+        time[lasting] += (self.duration[event] * share).astype(np.int64)
+        return np.asarray(time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +130,28 @@ class Links:
         """Return the refaults of several groups as one; empties the list."""
         return cls(*_joined(cls.__slots__, parts))
 
+    def sort(self) -> None:
+        """Put the refaults into the order in which the pages came back, in place."""
+        order = ascending(self.back_ns - self.back_ns.min(initial=_FOREVER))
+        for name in self.__slots__:
+            reorder(getattr(self, name), order)
+
 
 def _joined(names: Sequence[str], parts: list[Any]) -> Iterator[npt.NDArray[Any]]:
     """Yield each array of several parts as one, and free those of the parts, which are large."""
     arrays = [[getattr(part, name) for part in parts] for name in reversed(names)]
     parts.clear()
     while arrays:
-        yield np.concatenate(arrays.pop() or [np.zeros(0, dtype=np.int64)])
+        yield joined(arrays.pop() or [np.zeros(0, dtype=np.int64)])
 
 
 @dataclass(frozen=True, slots=True)
 class PageMoves:
     """What follows from the order of the events of each page.
 
-    `left` has for each event, in the order of `CacheEvents.groups`, the number of pages that it added and
-    that were there at the end of the trace.
+    `links` are in the order in which the pages came back. `left` has for each event, in the order of
+    `CacheEvents.of_each_group`, the number of pages that it added and that were there at the end of the
+    trace.
     """
 
     links: Links
@@ -161,25 +177,24 @@ class CacheEvents:
         """Yield all events in batches, which are in recorded order; a batch itself is in no order."""
         return (part.events for part in self._parts)
 
-    def in_recorded_order(self, *names: str) -> Iterator[tuple[npt.NDArray[Any], ...]]:
-        """Yield these arrays of the events in batches, in recorded order."""
-        for part in self._parts:
-            yield tuple(part.in_recorded_order(getattr(part.events, name)) for name in names)
+    def of_each_part(self, find: Callable[[Events], R]) -> Iterator[R]:
+        """Yield `find` of all events in batches, which are in recorded order, as are the events."""
+        return each(lambda part: find(part.in_recorded_order()), self._parts)
 
-    def groups(self) -> Iterator[tuple[Int64s, Events]]:
-        """Yield the events in groups, in order of time, with their rows in the table as recorded; all events
-        of a page are in one group."""
+    def of_each_group(self, find: Callable[[Int64s, Events], R]) -> Iterator[R]:
+        """Yield `find` of the events in groups, in order of time, with their rows in the table as recorded;
+        all events of a page are in one group."""
         sizes = sum((np.diff(part.bounds) for part in self._parts), np.zeros(1, dtype=np.int64))
-        for number in np.flatnonzero(sizes).tolist():
-            found = [
-                part.group(number) for part in self._parts if part.bounds[number] < part.bounds[number + 1]
-            ]
-            row = np.concatenate([rows for rows, _ in found])
-            group = Events.joined([events for _, events in found])
-            if not (group.time[1:] >= group.time[:-1]).all():
-                order = np.argsort(group.time, kind="stable")
-                row, group = row[order], group[order]
-            yield row, group
+        return each(lambda number: find(*self._group(number)), np.flatnonzero(sizes).tolist())
+
+    def _group(self, number: int) -> tuple[Int64s, Events]:
+        found = [part.group(number) for part in self._parts if part.bounds[number] < part.bounds[number + 1]]
+        row = np.concatenate([rows for rows, _ in found])
+        group = Events.joined([events for _, events in found])
+        if not (group.time[1:] >= group.time[:-1]).all():
+            order = np.argsort(group.time, kind="stable")
+            row, group = row[order], group[order]
+        return row, group
 
     @cached_property
     def bounds_ns(self) -> tuple[int, int] | None:
@@ -205,10 +220,10 @@ class _Part:
         chosen = slice(*self.bounds[number : number + 2])
         return self.order[chosen].astype(np.int64) + self.first_row, self.events[chosen]
 
-    def in_recorded_order(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        recorded = np.empty_like(values)
-        recorded[self.order.astype(np.int64)] = values  # NumPy is faster with positions of this type
-        return recorded
+    def in_recorded_order(self) -> Events:
+        place = np.empty(len(self.order), dtype=np.int64)
+        place[self.order.astype(np.int64)] = np.arange(len(place))  # faster with positions of this type
+        return self.events[place]
 
 
 def from_trace(trace: Batched, cgroups: pd.DataFrame, processes: Processes) -> CacheEvents:
@@ -250,10 +265,10 @@ class _Reading:
             Events(
                 time=rows.integers("time"),
                 duration=narrow(rows.integers("duration_ns")),
-                file=narrow(self._numbers_of_files(rows)),
+                file=self._numbers_of_files(rows),
                 first=narrow(rows.integers("index", missing=0)),
                 pages=narrow(rows.integers("nr_pages")),
-                kind=narrow(self._numbers_of_kinds(rows)),
+                kind=self._numbers_of_kinds(rows),
             )
         )
         if sum(map(len, self._waiting)) >= _PART_ROWS:
@@ -286,10 +301,9 @@ class _Reading:
         large = np.flatnonzero(sizes > _MOST_TOGETHER).tolist()
         cuts = {number: self._edges(number, int(sizes[number])) for number in large}
         groups = _GROUPS + sum(map(len, cuts.values()))
-        parts: list[_Part] = []
-        first_row = 0
-        while self._parts:
-            part = self._parts.pop(0)
+
+        def grouped(numbered: tuple[int, Events]) -> _Part:
+            first_row, part = numbered
             low, next_group = _low_bytes(part), _GROUPS
             group = low.astype(np.uint16)
             for number, edges in cuts.items():
@@ -300,9 +314,11 @@ class _Reading:
                 next_group += len(edges)
             bounds = np.append(0, np.cumsum(np.bincount(group, minlength=groups)))
             order = np.argsort(group, kind="stable")  # of 16 bits: a radix sort
-            parts.append(_Part(part.reordered(order), first_row, narrow(order), bounds))
-            first_row += len(part)
-        return parts
+            part.reorder(order)
+            return _Part(part, first_row, narrow(order), bounds)
+
+        firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
+        return [*each(grouped, zip(firsts[:-1], self._parts, strict=True))]
 
     def _edges(self, number: int, count: int) -> Int64s:
         """Return indices of pages that cut the `count` events of files with this low byte into ranges; no
@@ -321,14 +337,14 @@ class _Reading:
                 crossing += sign * np.bincount(place, minlength=len(edges) + 1)
         return np.asarray(edges[np.cumsum(crossing)[:-1] == 0], dtype=np.int64)
 
-    def _numbers_of_files(self, rows: Rows) -> Int64s:
+    def _numbers_of_files(self, rows: Rows) -> Unsigned:
         """Return the numbers of the rows' files. The key of a file is its `inode_id`, and that of the files
         of a device that were not told apart is below zero."""
-        column, code = _encoded(rows.batch.column("inode_id"))
+        column, code = encoded(rows.batch.column("inode_id"))
         if column.dictionary.null_count:
             keys = rows.integers("inode_id")
             keys = np.where(keys == NO_ID, -1 - rows.integers("dev"), keys)
-            column, code = _encoded(pa.array(keys))
+            column, code = encoded(pa.array(keys))
         known_files = len(self._files.values)
         number = self._files.of(column.dictionary.to_pylist())
         if len(self._files.values) > known_files:
@@ -336,16 +352,18 @@ class _Reading:
             of_new = rows.batch.select(["dev", "ino"]).take(pa.array(new))
             self._devices += of_new.column("dev").to_pylist()
             self._inos += of_new.column("ino").fill_null(0).to_pylist()
-        return number[code]
+        return narrow(number)[code]
 
-    def _numbers_of_kinds(self, rows: Rows) -> Int64s:
+    def _numbers_of_kinds(self, rows: Rows) -> Unsigned:
         time, of_task = rows.integers("time"), rows.integers("tgid")
-        encoded = [_encoded(rows.batch.column(name)) for name in _KINDS]
-        owners, processes = (column.dictionary.to_pylist() for column, _ in encoded[:2])
-        removed_ns = [self._removed_ns.get(number, _FOREVER) for number in owners]
-        is_removed = np.array(removed_ns, dtype=np.int64)[encoded[0][1]] < time
+        coded = [encoded(rows.batch.column(name)) for name in _KINDS]
+        owners, processes = (column.dictionary.to_pylist() for column, _ in coded[:2])
+        removed_ns = np.array([self._removed_ns.get(number, _FOREVER) for number in owners], dtype=np.int64)
+        is_removed = np.zeros(len(time), dtype=np.bool_)
+        if removed_ns.min() < time.max():
+            is_removed = removed_ns[coded[0][1]] < time
         is_summed = ~rows.known("index")
-        columns: list[npt.NDArray[Any]] = [is_removed, is_summed, *(code for _, code in encoded)]
+        columns: list[npt.NDArray[Any]] = [is_removed, is_summed, *(code for _, code in coded)]
         if self._processes.is_any_reused(processes):
             columns.append(self._processes.positions_at(of_task, time) + 1)
         code, firsts = distinct(*columns)
@@ -354,7 +372,8 @@ class _Reading:
         op, cause = (first_rows.batch.column(name).to_pylist() for name in _KINDS[3:])
         task = self._processes.positions_at(of_task[firsts], time[firsts]).tolist()
         gone, summed = is_removed[firsts].tolist(), is_summed[firsts].tolist()
-        return self._kinds.of(zip(owner, gone, tgid, task, actor, op, cause, summed, strict=True))[code]
+        number = self._kinds.of(zip(owner, gone, tgid, task, actor, op, cause, summed, strict=True))
+        return narrow(number)[code]
 
 
 def _low_bytes(events: Events) -> npt.NDArray[np.uint8]:
@@ -374,21 +393,3 @@ def _ranges_of(indices: Unsigned, edges: Int64s) -> npt.NDArray[np.uint16]:
     unsure = np.flatnonzero((np.diff(np.searchsorted(edges, begins)) > 0)[cell])
     found[unsure] = np.searchsorted(edges, indices[unsure].astype(np.int64), side="right")
     return np.asarray(found, dtype=np.uint16)
-
-
-def _encoded(column: pa.Array) -> tuple[pa.DictionaryArray, npt.NDArray[np.int32]]:
-    """Return a column as a dictionary that has each value once, and the position of each row's value."""
-    if not pa.types.is_dictionary(column.type):
-        if _is_constant(column):
-            same = np.zeros(len(column), dtype=np.int32)
-            return pa.DictionaryArray.from_arrays(same, column.slice(0, 1)), same
-        column = column.dictionary_encode("encode")
-    return column, np.asarray(column.indices)
-
-
-def _is_constant(column: pa.Array) -> bool:
-    """Return whether all values of a column are equal and not null."""
-    if column.null_count or not len(column):
-        return False
-    values = column.to_numpy()
-    return bool((values == values[0]).all())

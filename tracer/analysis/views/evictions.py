@@ -25,7 +25,6 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.page_cache import Events
-from tracer.analysis.core.rows import ahead
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.views.groupings import GROUPINGS
 from tracer.errors import UsageError
@@ -122,7 +121,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     of_kind = {name: np.zeros(len(kinds), dtype=np.int64) for name in ("rows", "pages", *_OF_PAGES)}
     by_file: list[_Columns] = []
     evictors: list[_Columns] = []
-    for group, left in ahead(_counted(trace, counts)):
+    for group, left in _counted(trace, counts):
         code, firsts = distinct(group.file, group.kind)
         file, kind = group.file[firsts].astype(np.int64), group.kind[firsts].astype(np.int64)
         amounts = {"pages": group.pages, "left_bytes": left}
@@ -181,7 +180,7 @@ def _counted(trace: TraceTables, counts: Bools) -> Iterator[tuple[Events, Unsign
     shmem = ShmemFiles.from_inodes(trace.inodes)
     is_file = ~shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))
     every_one, end = bool(counts.all() and is_file.all()), 0
-    for _, group in events.groups():
+    for group in events.of_each_group(lambda _, group: group):
         begin, end = end, end + len(group)
         if every_one:
             yield group, left[begin:end]

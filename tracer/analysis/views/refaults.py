@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,11 @@ import pandas as pd
 from tracer.analysis.core.columns import NO_ID, Int64s, ascending, integers, narrow, utc_times
 from tracer.analysis.core.evicted import Refaulted
 from tracer.analysis.core.page_cache import CacheEvents, Events, Links, PageMoves
-from tracer.analysis.core.rows import ahead
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.views.pages.crossings import Crossings
 from tracer.analysis.views.pages.page_histories import histories, meanings
+
+R = TypeVar("R")
 
 _CELL_BITS: Final = 16
 
@@ -31,10 +32,12 @@ _CELL_BITS: Final = 16
 def page_moves(trace: TraceTables) -> PageMoves:
     """Return the refaults of a trace, and what stayed in the cache."""
     links, left = [], [np.zeros(0, dtype=np.uint8)]
-    for group in ahead(_moves_of_groups(trace)):
-        links.append(group.links())
-        left.append(narrow(group.left))
-    return PageMoves(Links.joined(links), np.concatenate(left))
+    for of_group, stayed in _of_each_group(trace, lambda moves: (moves.links(), narrow(moves.left))):
+        links.append(of_group)
+        left.append(stayed)
+    found = Links.joined(links)
+    found.sort()
+    return PageMoves(found, np.concatenate(left))
 
 
 def refaulted(trace: TraceTables) -> Refaulted:
@@ -54,7 +57,7 @@ def refaults(trace: TraceTables) -> pd.DataFrame:
 
     Pages that were evicted before the trace began, or whose eviction was lost or summed, have no row.
     """
-    events, groups = trace.cache_events, [*_moves_of_groups(trace)]
+    events, groups = trace.cache_events, [*_of_each_group(trace, lambda moves: moves)]
     links = Links.joined([group.links() for group in groups])
     time, position = _sorted_table(events)
     nothing = np.zeros(0, dtype=np.int64)
@@ -121,21 +124,9 @@ def half_back_ns(links: Links, groups: int, group_of: Callable[[Links], Int64s])
     return np.asarray(away_ns[order][np.searchsorted(np.cumsum(pages[order]), before + missing)])
 
 
-def _followed(trace: TraceTables) -> Iterator[tuple[Int64s, Events, Int64s | None]]:
-    """Yield each of `CacheEvents.groups`, and the positions of the events whose pages are followed: no sums,
-    and no shmem; None if those are all."""
-    events, shmem = trace.cache_events, ShmemFiles.from_inodes(trace.inodes)
-    is_indexed = ~events.kinds["is_summed"].to_numpy(dtype=np.bool_)
-    is_file = ~shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))
-    is_every_one = bool(is_indexed.all() and is_file.all())
-    for rows, group in events.groups():
-        chosen = None if is_every_one else np.flatnonzero(is_indexed[group.kind] & is_file[group.file])
-        yield rows, group, chosen
-
-
 def _sorted_table(events: CacheEvents) -> tuple[Int64s, Int64s]:
     """Return (the times of `pagecache`, sorted; for each row as recorded its position in that order)."""
-    times = (time for (time,) in events.in_recorded_order("time"))
+    times = events.of_each_part(lambda part: part.time)
     time = np.concatenate([*times, np.zeros(0, dtype=np.int64)])
     order, position = np.argsort(time, kind="stable"), np.empty(len(time), dtype=np.int64)
     position[order] = np.arange(len(time))
@@ -171,10 +162,16 @@ class _Moves:
         )
 
 
-def _moves_of_groups(trace: TraceTables) -> Iterator[_Moves]:
-    crossings = Crossings.from_events(trace.cache_events)
-    meaning = meanings(trace.cache_events.kinds)
-    for rows, group, followed in _followed(trace):
+def _of_each_group(trace: TraceTables, find: Callable[[_Moves], R]) -> Iterator[R]:
+    """Yield `find` of what follows from each group of events. Sums and shmem are not followed."""
+    cache, shmem = trace.cache_events, ShmemFiles.from_inodes(trace.inodes)
+    is_indexed = ~cache.kinds["is_summed"].to_numpy(dtype=np.bool_)
+    is_file = ~shmem.hold(*(integers(cache.files[name]) for name in ("inode_id", "dev")))
+    is_every_one = bool(is_indexed.all() and is_file.all())
+    crossings, meaning = Crossings.from_events(cache), meanings(cache.kinds)
+
+    def moves(rows: Int64s, group: Events) -> R:
+        followed = None if is_every_one else np.flatnonzero(is_indexed[group.kind] & is_file[group.file])
         events = group if followed is None else group[followed]
         left, pairs = np.zeros(len(events), dtype=np.int64), []
         for history in histories(events, meaning):
@@ -193,7 +190,9 @@ def _moves_of_groups(trace: TraceTables) -> Iterator[_Moves]:
             left_of_group = np.zeros(len(group), dtype=np.int64)
             left_of_group[followed] = left
             left = left_of_group
-        yield _Moves(rows, group, evicted, added, pages, left)
+        return find(_Moves(rows, group, evicted, added, pages, left))
+
+    return cache.of_each_group(moves)
 
 
 def _times(events: Events, evicted: Int64s, added: Int64s) -> tuple[Int64s, Int64s]:
