@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,21 @@ def test_protocol_whose_package_is_missing_says_what_to_install(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(TargetError, match=r"s3://bucket: .*s3fs"):
         Target("s3://bucket")
+
+
+def test_bucket_that_does_not_exist_is_no_empty_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Store(ObjectStore):
+        protocol = ("s3", "s3a")
+
+        def find(self, path: str, *_: Any, **__: Any) -> Any:
+            if "oom" not in path:
+                raise FileNotFoundError("The specified bucket does not exist")
+            return {}
+
+    monkeypatch.setitem(vars(sys.modules["fsspec.registry"])["_registry"], "s3", Store)
+    assert Target("s3://oom/traces").list("") == {}
+    with pytest.raises(TargetError, match="cannot use s3://omo/traces: The specified bucket does not exist"):
+        Target("s3://omo/traces").list("")
 
 
 def test_missing_fsspec_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

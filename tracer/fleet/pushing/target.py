@@ -67,6 +67,8 @@ class Target:
         kind = _kinds_of(url)[0]
         protocols = {kind.protocol} if isinstance(kind.protocol, str) else set(kind.protocol)
         self.is_local = "file" in protocols
+        # Where a bucket is, a folder without objects is an empty answer: only a bucket can be missing.
+        self._is_s3 = "s3" in protocols
         self._renames = not _OBJECT_STORES & protocols and _can_rename(kind)
         self._lists_all = _lists_all(kind)
         self._kind = kind
@@ -204,6 +206,8 @@ class Target:
             else:
                 entries = self._fs.ls(base, detail=True)
         except FileNotFoundError:
+            if self._is_s3:
+                raise
             return {}
         prefix = f"{base.strip('/')}/".removeprefix("/")
         named = ((str(entry["name"]).strip("/"), entry) for entry in entries)
