@@ -172,6 +172,13 @@ def test_pressure_that_this_machine_does_not_count_is_refused(monkeypatch: pytes
     assert "--psi needs cgroup v2" in refused.stderr
 
 
+@pytest.mark.parametrize("option", ["--keep", "-c"])
+def test_option_of_watch_before_the_dashes_is_refused_with_the_way(option: str) -> None:
+    refused = run(option, "5m")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"{option} is no option of unit: give arguments of watch after --" in refused.stderr
+
+
 @pytest.mark.usefixtures("program")
 def test_ready_file_is_refused() -> None:
     """The service may write it nowhere, and one of the last boot would stop the next start."""

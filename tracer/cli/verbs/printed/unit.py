@@ -19,12 +19,25 @@ from tracer.urls import is_url
 _PROGRAM: Final = "memcg-tracer"
 
 
+class _AfterDashes(click.Command):
+    """A command that says where options of `watch` belong."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(
+                f"{error.option_name} is no option of unit: give arguments of watch after --", ctx
+            ) from error
+
+
 @click.command(
+    cls=_AfterDashes,
     epilog="""\b
 Examples:
   memcg-tracer unit | sudo tee /etc/systemd/system/memcg-tracer.service
-  memcg-tracer unit -- --keep 10m --on soon
-  sudo systemctl daemon-reload && sudo systemctl enable --now memcg-tracer"""
+  memcg-tracer unit -- --keep 10m --on soon     # arguments of watch come after --
+  sudo systemctl daemon-reload && sudo systemctl enable --now memcg-tracer""",
 )
 @click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
