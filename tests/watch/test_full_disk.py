@@ -19,6 +19,7 @@ from tracer.trace.history.history import History
 from tracer.trace.meta import begin
 from tracer.trace.read.reader import Trace
 from tracer.trace.recording_ends import WRITE_FAILED
+from tracer.trace.write import failure
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch import stories
 from tracer.watch.finishing import Finishing, Told
@@ -149,6 +150,28 @@ def test_last_kill_before_quiet_on_a_full_disk_is_in_the_next_story(
         scene.stories.step()
     scene.stories.close("SIGTERM")
     assert [len(kills_in(told.trace)) for told in scene.queue.added] == [1, 2]
+
+
+def test_kill_that_found_no_room_in_memory_is_in_the_next_story(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk has room again before the story ends, and its rows are written but for those of the kill."""
+    monkeypatch.setattr(stories, "_FAILS_S", 0.0)
+    monkeypatch.setattr(stories, "_HELD_BYTES", 0)
+    monkeypatch.setattr(failure, "_LONGEST_RETRY_S", 0.0)
+    scene.kill(1)
+    scene.stories.step()
+    with full_disk():
+        scene.kill(2)
+        scene.stories.flush()
+        scene.kill(3)
+    scene.stories.flush()
+    scene.stories.step()
+    scene.stories.step()
+    scene.stories.close("SIGTERM")
+    first, second = (kills_in(told.trace) for told in scene.queue.added)
+    assert first == ["victim-1", "victim-2"]
+    assert "victim-3" in second
 
 
 def test_story_that_is_written_leaves_no_trigger(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,11 @@ class _Story:
     unflushed_bytes: int = 0
     has_begun: bool = False
 
+    @property
+    def is_written(self) -> bool:
+        """Return whether no row waits to be written, and none of a kill was lost while rows waited."""
+        return self.writer.is_written and not self.writer.lost["oom"]
+
     def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
         """Add rows of the history. Raises TraceError if the story cannot begin with them."""
         batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
@@ -168,7 +173,7 @@ class Stories:
             return
         if now_s - story.last_s > story.quiet_s:
             self._end(QUIET)
-        elif not story.writer.is_written and now_s - self._written_s > _FAILS_S:
+        elif not story.is_written and now_s - self._written_s > _FAILS_S:
             self._end(WRITE_FAILED)
         elif now_s - story.began_s > self._history.keep_ns / 1e9 or story.writer.size_bytes > _MOST_BYTES:
             mark, until_s = self._history.mark(), story.last_s + story.quiet_s
@@ -180,7 +185,7 @@ class Stories:
         if self._story is None:
             return
         self._story.flush()
-        if self._story.writer.is_written:
+        if self._story.is_written:
             self._written_s = time.monotonic()
             self._unsafe = [(at_s, one) for at_s, one in self._unsafe if at_s > self._written_s - _UNSAFE_S]
 
@@ -300,12 +305,13 @@ class Stories:
         if story.kills:
             self._ended_s = time.monotonic()
         self._history.followers.remove(story.append)
-        is_written = True
         try:
             story.writer.leave(end_reason, **self._closing_facts())
+            is_written = story.is_written
         except TraceError as error:
             self._warn(str(error))
             is_written = False
+        if not is_written:
             self._waiting = [one for _, one in self._unsafe]
             self._mark_until_s = -math.inf
         time_ns = story.first.time_ns + story.shift_ns
