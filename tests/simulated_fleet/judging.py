@@ -58,7 +58,11 @@ def ours(_: Workload, seen: Days) -> float | None:
 def ours_on_samples(_: Workload, seen: Days) -> float | None:
     """Return our suggestion from what the others have: the working set, looked at once a minute."""
     lives = pd.DataFrame(seen.lives)
-    blind = {"peak_unreclaimable_bytes": lives["peak_sampled_bytes"], "refaulted_bytes": None}
+    blind = {
+        "peak_unreclaimable_bytes": lives["peak_sampled_bytes"],
+        "refaulted_bytes": None,
+        "comfortable_bytes": None,
+    }
     kills = pd.DataFrame(seen.kills, columns=["boot_id", "cgroup", "time", "cause", "limit_bytes"])
     found = suggest(lives.assign(**blind), kills.assign(cause="unknown"))
     return found.suggested_limit_bytes or found.trial_limit_bytes

@@ -15,7 +15,8 @@ def needs(known: list[float], killed: list[float]) -> Needs:
     values = np.array([*known, *killed], dtype=np.float64)
     is_killed = np.array([False] * len(known) + [True] * len(killed))
     none, day = np.zeros(len(values)), np.ones(len(values))
-    return Needs(values, is_killed, is_killed, day, none, unknown_runs=0)
+    of_none = np.full(len(values), "", dtype=object)
+    return Needs(values, is_killed, is_killed, day, none, of_none, unknown_runs=0)
 
 
 def test_share_of_a_textbook_sample_matches() -> None:

@@ -138,3 +138,53 @@ def test_life_without_a_kill_shows_its_need_and_no_bound() -> None:
 def test_life_that_is_seen_in_part_counts_as_a_day_at_least(changes: dict[str, Any], expected: float) -> None:
     needs = needs_of(pd.DataFrame([life(**{"observed_s": 3600.0, **changes})]), pd.DataFrame([]))
     assert needs.days.tolist() == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        ({}, ""),
+        ({"state": None, "work": None}, ""),
+        ({"state": "held", "work": "complete"}, ""),
+        ({"state": "throttled", "work": "complete", "comfortable_bytes": 90 * MIB}, "throttled"),
+        ({"state": "thrashing", "work": "complete", "comfortable_bytes": 90 * MIB}, ""),
+        ({"state": "thrashing", "work": "complete", "comfortable_bytes": None}, "thrashing"),
+        ({"state": "thrashing", "work": None, "comfortable_bytes": 90 * MIB}, "thrashing"),
+        ({"state": "held", "work": "cut"}, "cut"),
+        ({"state": "held", "work": "failed"}, "failed"),
+        ({"state": None, "work": "growing"}, "growing"),
+        ({"state": "throttled", "work": "cut"}, "throttled"),
+    ],
+)
+def test_life_that_was_slowed_down_or_cut_shows_only_a_bound(seen: dict[str, Any], why: str) -> None:
+    needs = needs_of(pd.DataFrame([life(**seen)]), pd.DataFrame([]))
+    assert needs.held_back.tolist() == [why]
+    assert needs.is_bound.tolist() == [why != ""]
+    assert needs.held_back_runs == (why != "")
+    assert needs.killed_runs == 0
+
+
+def test_killed_life_is_not_held_back_as_well() -> None:
+    needs = needs_of(pd.DataFrame([life(state="thrashing", work="cut", kills=1)]), pd.DataFrame([kill()]))
+    assert needs.held_back.tolist() == [""]
+    assert needs.is_bound.tolist() == [True]
+
+
+def test_memory_in_swap_counts_as_need() -> None:
+    assert bounds([life(peak_with_swap_bytes=91 * MIB)], []) == [(91, False)]
+    assert bounds([life(peak_with_swap_bytes=None)], []) == [(70, False)]
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ({"refaulted_bytes": 400 * MIB}, 30),
+        ({"comfortable_bytes": 85 * MIB}, 15),
+        ({"comfortable_bytes": 85 * MIB, "refaulted_bytes": 20 * MIB}, 20),
+        ({"comfortable_bytes": 160 * MIB, "refaulted_bytes": 400 * MIB}, 90),
+        ({"comfortable_bytes": None, "refaulted_bytes": None}, 0),
+    ],
+)
+def test_comfort_is_page_cache_in_use_or_read_again(seen: dict[str, Any], expected: int) -> None:
+    needs = needs_of(pd.DataFrame([life(**seen)]), pd.DataFrame([]))
+    assert needs.comfort_bytes.tolist() == [expected * MIB]

@@ -25,8 +25,9 @@ RUNS = st.lists(st.tuples(st.integers(1, 9000), st.booleans(), st.integers(1, 5)
 def outlook(runs: list[tuple[int, bool, int]]) -> Outlook:
     """Return the outlook of runs with a need in MiB, whether it is a bound, and the days that they lasted."""
     needs, is_bound, days = (np.array(column) for column in zip(*runs, strict=True))
-    none = np.zeros(len(needs))
-    return Outlook.from_needs(Needs(needs * float(MIB), is_bound, is_bound, days * 1.0, none, unknown_runs=0))
+    none, of_none = np.zeros(len(needs)), np.full(len(needs), "", dtype=object)
+    needs = needs * float(MIB)
+    return Outlook.from_needs(Needs(needs, is_bound, is_bound, days * 1.0, none, of_none, unknown_runs=0))
 
 
 @given(RUNS, st.floats(0.1, 3))
@@ -98,7 +99,9 @@ def test_run_that_is_left_out_does_not_make_the_others_look_uncertain() -> None:
     none = np.zeros(61)
     values = np.array([2000.0 * MIB] * 60 + [8000.0 * MIB])
     is_bound = values > 7000 * MIB
-    needs = Needs(values, is_bound, is_bound, np.ones(61), none, unknown_runs=0)
+    needs = Needs(
+        values, is_bound, is_bound, np.ones(61), none, np.full(61, "", dtype=object), unknown_runs=0
+    )
     found = Outlook.from_needs(needs, below_bytes=8000.0 * MIB)
     assert found.surplus_bytes == pytest.approx(outlook(usual).surplus_bytes)
     assert found.kills_per_run(np.array([7999.0 * MIB]))[0] == pytest.approx(1 / 61)

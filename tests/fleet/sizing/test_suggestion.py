@@ -162,3 +162,48 @@ def test_higher_limit_is_tried_only_if_the_limit_was_too_small(cause: str, is_tr
     found = suggest(rows([(60, 1)] * 3).assign(**names), kills)
     assert (found.trial_limit_bytes is not None) == is_tried
     assert ("not because the limit was too small" in (found.reason or "")) != is_tried
+
+
+@pytest.mark.parametrize(
+    ("seen", "least"),
+    [
+        ({"state": "throttled"}, 100),
+        ({"state": "thrashing", "comfortable_bytes": 170 * MIB}, 170),
+        ({"work": "cut", "comfortable_bytes": 170 * MIB}, 100),
+    ],
+)
+def test_runs_that_were_held_back_give_only_the_least_of_their_need(seen: dict[str, Any], least: int) -> None:
+    found = suggest(rows([(100, 0), (90, 0), (95, 0)]).assign(**seen), pd.DataFrame([]))
+    assert (found.suggested_limit_bytes, found.trial_limit_bytes) == (None, None)
+    assert found.least_limit_bytes == least * MIB
+    why = seen.get("state") or seen["work"]
+    assert (found.held_back_runs, found.held_back_by) == (3, (why,))
+    assert found.reason == f"3 of 3 runs were held back ({why}): they show only the least that they need"
+
+
+def test_few_runs_that_were_held_back_below_the_others_change_little() -> None:
+    usual = rows([(100, 0)] * 30)
+    slow = rows([(60, 0)] * 2).assign(state="throttled")
+    found = suggest(pd.concat([usual, slow]), pd.DataFrame([]))
+    alone = suggest(usual, pd.DataFrame([]))
+    assert found.suggested_limit_bytes is not None and alone.suggested_limit_bytes is not None
+    assert alone.suggested_limit_bytes <= found.suggested_limit_bytes < 1.2 * alone.suggested_limit_bytes
+    assert (found.held_back_runs, found.least_limit_bytes) == (2, None)
+
+
+def test_many_runs_that_were_held_back_above_the_others_leave_nothing_to_suggest() -> None:
+    runs = pd.concat([rows([(60, 0)] * 10), rows([(80, 0)] * 10).assign(state="throttled")])
+    found = suggest(runs, pd.DataFrame([]))
+    assert (found.suggested_limit_bytes, found.least_limit_bytes) == (None, 80 * MIB)
+
+
+def test_killed_runs_beside_held_back_ones_give_a_limit_to_try_above_the_least() -> None:
+    runs = pd.concat([rows([(100, 1)] * 3), rows([(80, 0)] * 3).assign(work="cut")])
+    found = suggest(runs, pd.DataFrame([]))
+    assert found.suggested_limit_bytes is None
+    assert (found.trial_limit_bytes or 0) > (found.least_limit_bytes or 0) >= 100 * MIB
+
+
+def test_limit_holds_the_page_cache_that_half_of_the_runs_had_in_use() -> None:
+    lives = rows([(100, 0)] * 5).assign(comfortable_bytes=[np.nan, *[460.0 * MIB] * 3, 900 * MIB])
+    assert suggest(lives, pd.DataFrame([])).suggested_limit_bytes == 460 * MIB

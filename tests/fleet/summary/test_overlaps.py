@@ -312,3 +312,22 @@ def test_older_and_newer_columns_are_null_and_left_out() -> None:
     assert found.column_names == SUMMARIES["kills"].names
     (row,) = found.to_pylist()
     assert (row["host"], row["victims"], row["cause"]) == ("h", 2, None)
+
+
+def test_life_of_several_traces_has_the_worst_of_them_and_the_end_of_the_latest() -> None:
+    parts = [
+        recorded(WORLD, name, *ends) for name, ends in (("a", (0, 60)), ("b", (30, 90)), ("c", (80, 150)))
+    ]
+    seen: list[Row] = [
+        {"state": "held", "work": "growing", "lost_share": 0.1, "peak_with_swap_bytes": 7},
+        {"state": "thrashing", "work": "cut", "lost_share": 0.6, "peak_with_swap_bytes": 9},
+        {"state": None, "work": None, "lost_share": None, "peak_with_swap_bytes": 8, "comfortable_bytes": 5},
+    ]
+    for part, columns in zip(parts, seen, strict=True):
+        part["lives"][0] |= columns
+    for several in (parts, parts[::-1]):
+        (life,) = merged(joined(*several))["lives"].to_pylist()
+        assert (life["state"], life["work"], life["lost_share"]) == ("thrashing", None, 0.6)
+        assert (life["peak_with_swap_bytes"], life["comfortable_bytes"]) == (9, 5)
+    (life,) = merged(joined(*parts[:1]))["lives"].to_pylist()
+    assert (life["state"], life["work"]) == ("held", "growing")

@@ -26,7 +26,10 @@ def suggestion(limit_bytes: int | None, trial_bytes: int | None, runs: int, risk
         largest_need_bytes=None,
         runs_beyond=None if limit_bytes is None else 0,
         from_runs=runs,
+        least_limit_bytes=None,
         killed_runs=0,
+        held_back_runs=0,
+        held_back_by=(),
         unknown_runs=0,
     )
 

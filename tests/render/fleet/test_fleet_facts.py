@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, KillCount
-from tracer.render.fleet import fleet_facts
+from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, KillCount, Workload
+from tracer.render.fleet import fleet_facts, fleet_page, fleet_tables
 
 
 def test_facts_answer_why_which_limits_and_who(fleet: Fleet) -> None:
@@ -75,3 +75,34 @@ def test_time_that_was_asked_for_is_a_fact(fleet: Fleet) -> None:
 def test_quiet_fleet_has_no_facts_but_its_time(quiet: Fleet) -> None:
     assert [label for label, _ in fleet_facts.facts(quiet)] == ["recorded"]
     assert list(fleet_facts.warnings(quiet)) == []
+
+
+def held_back(fleet: Fleet, name: str, limit_mib: int) -> Workload:
+    """Return a workload that was throttled and thrashing, and needs at least 95.5 MiB."""
+    first = fleet.workloads[0]
+    suggestion = replace(
+        first.suggestion,
+        suggested_limit_bytes=None,
+        least_limit_bytes=191 << 19,
+        held_back_runs=3,
+        held_back_by=("throttled", "thrashing"),
+    )
+    return replace(first, workload=name, kills=0, limit_bytes=limit_mib << 20, suggestion=suggestion)
+
+
+def test_runs_that_were_held_back_are_said_to_need_at_least_what_they_had(fleet: Fleet) -> None:
+    few = replace(fleet, workloads=[held_back(fleet, "a\x1b[31m", 40), held_back(fleet, "b", 900)])
+    found = dict(fleet_facts.facts(few))
+    assert found["limits"] == "1 too low, 1 not judged, of 2 workloads"
+    assert found["too low"] == r"a\x1b[31m has 40 MiB (needs at least 95.5 MiB)"
+    why = "for its runs were slowed down by memory.high and read the same page cache again and again"
+    assert found["held back"] == (
+        rf"a\x1b[31m needs at least 95.5 MiB, {why}; b needs at least 95.5 MiB, {why}"
+    )
+    for section in fleet_tables.sections(few, 10):
+        if "suggested" in (titles := [title for title, _ in section.columns]):
+            shown = [row[titles.index("suggested")] for row in section.rows]
+            assert shown == ["at least 95.5 MiB"] * 2
+            assert [row[-1] for row in section.rows] == [r"a\x1b[31m", "b"]
+    page = fleet_page.page(few)
+    assert page.count('<td class="right">at least 95.5 MiB</td>') == 4 and "\x1b" not in page

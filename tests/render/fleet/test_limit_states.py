@@ -82,3 +82,33 @@ def test_worst_limits_come_first_and_the_others_keep_their_order(workload: Calla
         *("low", "low and killed", "lower", "killed otherwise", "higher", "high")
     ]
     assert [one.workload for one in others] == ["fits", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "least", "is_only_least", "expected"),
+    [
+        ((100, None, None), 46, True, (False, False, False)),
+        ((40, None, None), 46, True, (True, True, False)),
+        ((None, None, None), 46, True, (False, False, False)),
+        ((100, None, 150), 46, False, (True, True, False)),
+        ((200, None, 150), 46, True, (False, False, False)),
+        ((100, 60, None), None, False, (False, False, False)),
+        ((50, 60, None), None, False, (True, True, False)),
+    ],
+)
+def test_no_limit_is_too_high_beside_runs_that_were_held_back(
+    workload: Callable[..., Workload],
+    limits: tuple[int | None, int | None, int | None],
+    least: int | None,
+    is_only_least: bool,
+    expected: tuple[bool, bool, bool],
+) -> None:
+    one = workload("x", *limits)
+    least_bytes = None if least is None else least * MIB
+    held_back = replace(
+        one.suggestion, least_limit_bytes=least_bytes, held_back_runs=2, held_back_by=("throttled",)
+    )
+    one = replace(one, suggestion=held_back)
+    found = limit_states.is_judged(one), limit_states.is_too_low(one), limit_states.is_too_high(one)
+    assert found == expected
+    assert limit_states.is_only_least(one) == is_only_least

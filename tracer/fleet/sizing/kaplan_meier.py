@@ -24,7 +24,7 @@ class Survival:
     @classmethod
     def from_needs(cls, needs: Needs) -> Survival:
         """Return the estimate; without a known need, it has no step."""
-        known = needs.bound_bytes[~needs.is_killed]
+        known = needs.bound_bytes[~needs.is_killed & ~needs.is_bound]
         at, deaths = np.unique(known, return_counts=True)
         in_order = np.sort(needs.bound_bytes)
         at_risk = len(in_order) - np.searchsorted(in_order, at, side="left")

@@ -1,7 +1,8 @@
 """What the lives of a workload say of its need: a value each, or a lower bound.
 
 The need of a life is the most memory at one moment that reclaim could not have freed. A killed life did not
-show its need: it is at least what the limit that it hit did not hold.
+show its need: it is at least what the limit that it hit did not hold. Nor did a life that was held back:
+slowed down, or cut short. It needs at least what it had.
 """
 
 from __future__ import annotations
@@ -16,9 +17,16 @@ import pandas as pd
 from tracer.analysis.core.columns import Bools
 
 Floats = npt.NDArray[np.float64]
+Texts = npt.NDArray[np.object_]
 
-_PEAKS: Final = ("peak_unreclaimable_bytes", "peak_working_set_bytes", "peak_usage_bytes")
-"""The best known first. The others include page cache: with them, a need is never too small."""
+_PEAKS: Final = (
+    *("peak_with_swap_bytes", "peak_unreclaimable_bytes"),
+    *("peak_working_set_bytes", "peak_usage_bytes"),
+)
+"""The best known first. The last two include page cache: with them, a need is never too small."""
+
+_NOT_ALL_OF_THE_WORK: Final = ("cut", "failed", "growing")
+"""The ends of `work` after which another run may need more."""
 
 _SIZE_IS_NOT_THE_CAUSE: Final = frozenset(
     {"dirty_writeback", "gfp_constrained", "protected_cache", "global_pressure"}
@@ -35,12 +43,15 @@ class Needs:
     is_killed: Bools
     """Whether a kill cut the life short."""
     is_bound: Bools
-    """Whether it was killed because the limit was too small, as far as is known: the need is more than
-    `bound_bytes`."""
+    """Whether it was killed because the limit was too small, as far as is known, or held back: the need is
+    more than `bound_bytes`."""
     days: Floats
     """How long the life lasted. Of one that is seen in part, at least a day is assumed."""
     comfort_bytes: Floats
-    """Page cache that the life read again after it was evicted, at most the cache that it had room for."""
+    """Page cache that the life had in use, or read again after it was evicted. If it was thrashing, that is
+    more than it had room for."""
+    held_back: Texts
+    """Why a life that was not killed shows only the least of its need; "" if it shows its need."""
     unknown_runs: int
     """Lives without any known peak."""
 
@@ -53,6 +64,11 @@ class Needs:
     def killed_runs(self) -> int:
         """Return how many of them were killed."""
         return int(self.is_killed.sum())
+
+    @property
+    def held_back_runs(self) -> int:
+        """Return how many of them were held back, without the killed ones."""
+        return int((self.held_back != "").sum())
 
     @property
     def runs_killed_otherwise(self) -> int:
@@ -71,17 +87,44 @@ def needs_of(lives: pd.DataFrame, kills: pd.DataFrame) -> Needs:
     killed = np.nan_to_num(column(lives, "kills")) > 0
     bounds, of_size = _of_kills(lives, kills)
     bound = np.fmax(peak, bounds)
-    usage, refaulted = column(lives, "peak_usage_bytes"), column(lives, "refaulted_bytes")
-    cache = np.clip(usage - peak, 0, None)
-    comfort = np.nan_to_num(np.minimum(refaulted, cache))
+    held_back = np.where(killed, "", why_held_back(lives))
     return Needs(
         bound[is_known],
         killed[is_known],
-        (killed & ~(of_size == 0))[is_known],
+        ((killed & ~(of_size == 0)) | (held_back != ""))[is_known],
         _days(lives)[is_known],
-        comfort[is_known],
+        _comfort(lives, peak)[is_known],
+        held_back[is_known],
         unknown_runs=int(len(peak) - is_known.sum()),
     )
+
+
+def why_held_back(lives: pd.DataFrame) -> Texts:
+    """Return for each life why its peaks may be less than it needs, "" if nothing shows that.
+
+    "throttled" and "thrashing" are states; a thrashing life whose work was complete, and of which the trace
+    has all that was read again, shows what it needs. The others are ends of `work` (docs/dataset.md).
+    """
+    state, work = _texts(lives, "state"), _texts(lives, "work")
+    is_shown = (work == "complete") & np.isfinite(column(lives, "comfortable_bytes"))
+    is_slow = (state == "throttled") | ((state == "thrashing") & ~is_shown)
+    is_part = np.isin(work, _NOT_ALL_OF_THE_WORK)
+    return np.where(is_slow, state, np.where(is_part, work, "")).astype(object)
+
+
+def _comfort(lives: pd.DataFrame, peak: Floats) -> Floats:
+    """Return the room for page cache above the peaks of memory that reclaim cannot free, in bytes."""
+    usage, refaulted = column(lives, "peak_usage_bytes"), column(lives, "refaulted_bytes")
+    cache = np.clip(usage - peak, 0, None)
+    in_use = np.clip(column(lives, "comfortable_bytes") - peak, 0, None)
+    return np.nan_to_num(np.fmax(np.minimum(refaulted, cache), in_use))
+
+
+def _texts(rows: pd.DataFrame, name: str) -> Texts:
+    """Return a column of texts, "" where it is null or absent."""
+    if name not in rows.columns:
+        return np.full(len(rows), "", dtype=object)
+    return rows[name].fillna("").to_numpy(dtype=object)
 
 
 def column(rows: pd.DataFrame, name: str) -> Floats:

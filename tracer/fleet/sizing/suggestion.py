@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -46,8 +47,14 @@ class Suggestion:
     runs_beyond: int | None
     """Runs that needed more than the suggestion, or were killed at no smaller limit: to hold them would cost
     more than their kills."""
+    least_limit_bytes: int | None
+    """If nothing is suggested and runs were held back: they need at least this, and perhaps more."""
     from_runs: int
     killed_runs: int
+    held_back_runs: int
+    """Runs that were slowed down or cut short, and not killed: they show less than they need."""
+    held_back_by: tuple[str, ...]
+    """What held them back, the most frequent first: throttled, thrashing, cut, failed, growing."""
     unknown_runs: int
     """Runs whose peaks are not known, which count for nothing."""
 
@@ -56,7 +63,7 @@ def suggest(lives: pd.DataFrame, kills: pd.DataFrame) -> Suggestion:
     """Return the suggestion for one workload, from its rows of `lives` and `kills` in any order.
 
     It is the limit at which the memory that it reserves and the kills that are expected cost least together,
-    with room for the page cache that half of the runs read again.
+    with room for the page cache that half of the runs had in use or read again.
     """
     needs = needs_of(lives, kills)
     survival = Survival.from_needs(needs)
@@ -82,21 +89,30 @@ def suggest(lives: pd.DataFrame, kills: pd.DataFrame) -> Suggestion:
         largest_need_bytes=round(largest),
         runs_beyond=int((needs.bound_bytes >= limit).sum()),
         from_runs=needs.runs,
+        least_limit_bytes=None,
         killed_runs=needs.killed_runs,
+        held_back_runs=needs.held_back_runs,
+        held_back_by=_held_back_by(needs),
         unknown_runs=needs.unknown_runs,
     )
 
 
+def _held_back_by(needs: Needs) -> tuple[str, ...]:
+    counts = Counter(why for why in needs.held_back.tolist() if why)
+    return tuple(sorted(counts, key=lambda why: (-counts[why], why)))
+
+
 def _comfortable(needs: Needs) -> float:
-    """Return the median of need and page cache that was read again, in bytes."""
+    """Return the median of need and page cache that was in use or read again, in bytes."""
     return float(np.median(needs.bound_bytes + needs.comfort_bytes))
 
 
 def _reason_for_none(needs: Needs, share_beyond: float) -> str | None:
     """Return why nothing can be suggested, or None. `share_beyond` of the runs may need more than all limits
     that were tried."""
-    ended = needs.runs - needs.killed_runs
-    if ended < LEAST_RUNS and not (ended and needs.days[~needs.is_killed].sum() >= LEAST_RUNS):
+    is_shown = ~needs.is_killed & ~needs.is_bound
+    ended = int(is_shown.sum())
+    if ended < LEAST_RUNS and not (ended and needs.days[is_shown].sum() >= LEAST_RUNS):
         if needs.killed_runs and needs.runs_killed_otherwise == needs.killed_runs:
             return (
                 f"{needs.killed_runs} of {needs.runs} runs were killed, "
@@ -105,6 +121,11 @@ def _reason_for_none(needs: Needs, share_beyond: float) -> str | None:
         if needs.killed_runs >= LEAST_RUNS:
             return (
                 f"{needs.killed_runs} of {needs.runs} runs were killed: their need is beyond the limits tried"
+            )
+        if needs.held_back_runs:
+            return (
+                f"{needs.held_back_runs} of {needs.runs} runs were held back "
+                f"({', '.join(_held_back_by(needs))}): they show only the least that they need"
             )
         return f"{ended} runs without a kill are too few (at least {LEAST_RUNS}, or {LEAST_RUNS} days)"
     if share_beyond > MOST_DOUBT:
@@ -117,14 +138,23 @@ def _nothing(needs: Needs, survival: Survival, reason: str, limit: int | None) -
     return Suggestion(
         suggested_limit_bytes=None,
         reason=reason,
-        trial_limit_bytes=limit if needs.is_bound.any() else None,
+        trial_limit_bytes=limit if (needs.is_bound & needs.is_killed).any() else None,
         expected_kills_per_run=None,
         highest_kills_per_run=None,
         slack_bytes=None,
         median_need_bytes=None if median is None else round(median),
         largest_need_bytes=round(float(needs.bound_bytes.max())) if needs.runs else None,
         runs_beyond=None,
+        least_limit_bytes=_least(needs) if needs.held_back_runs else None,
         from_runs=needs.runs,
         killed_runs=needs.killed_runs,
+        held_back_runs=needs.held_back_runs,
+        held_back_by=_held_back_by(needs),
         unknown_runs=needs.unknown_runs,
     )
+
+
+def _least(needs: Needs) -> int:
+    """Return the most that a run is known to need, with its page cache if it was thrashing, in bytes."""
+    cache = np.where(needs.held_back == "thrashing", needs.comfort_bytes, 0)
+    return ceil(float((needs.bound_bytes + cache).max()))

@@ -25,9 +25,11 @@ from tracer.analysis.explain.measure import cushion
 from tracer.analysis.explain.sizing.unreclaimable import unreclaimable
 from tracer.analysis.results.json_values import limit_columns
 from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.views.lost_time import Spending
 from tracer.errors import TraceError
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
+from tracer.fleet.summary.slowdowns import slowdowns
 from tracer.fleet.summary.step_bins import greatest_and_mean
 from tracer.fleet.summary.summaries import BIN_NS
 from tracer.schema import UNLIMITED_BYTES
@@ -51,7 +53,7 @@ def life_rows(
 
     Raises TraceError for a trace whose times are so far apart that the timeline would not fit in memory.
     """
-    subtrees, found = Subtrees(trace), LifeRows([], [])
+    subtrees, spending, found = Subtrees(trace), Spending(trace), LifeRows([], [])
     members = hierarchy.descendants_of(trace.cgroups, naming.with_data(trace))
     for number, below in members.items():
         subtree = subtrees.subtree_at(number, below)
@@ -62,7 +64,7 @@ def life_rows(
         life = _Life(trace, origin, names, subtree, limits=limits, kills=own)
         if (life.last_ns - life.first_ns) // BIN_NS + len(found.timeline) > _MOST_MINUTES:
             raise TraceError(f"{trace.path} has times years apart: its timeline would not fit in memory")
-        found.lives.append(life.row())
+        found.lives.append(life.row(spending))
         found.timeline.extend(life.minutes())
     return found
 
@@ -98,7 +100,7 @@ class _Life:
             "working_set_bytes": _working_set(subtree),
         }
 
-    def row(self) -> dict[str, Any]:
+    def row(self, spending: Spending) -> dict[str, Any]:
         """Return the row of `lives`."""
         origin, end = self._origin, end_ns(self._trace)
         peaks = {
@@ -122,6 +124,12 @@ class _Life:
             "kills": len(self._kills),
             "evicted_bytes": evicted * page_size(self._trace),
             "refaulted_bytes": refaulted,
+            **slowdowns(
+                self._subtree,
+                spending,
+                self._sizes["unreclaimable_bytes"],
+                is_end_seen=self._removed_ns < _FOREVER,
+            ),
         }
 
     def minutes(self) -> Iterator[dict[str, Any]]:

@@ -45,6 +45,8 @@ _FOREVER: Final = 1 << 62
 _NAMES: Final = ("workload", "namespace", "pod", "container", "container_id", "image", "cgroup", "cgroup_id")
 _SIZES: Final = ("usage_bytes", "unreclaimable_bytes", "working_set_bytes")
 _SUMS: Final = ("evicted_bytes", "refaulted_bytes")
+_WORST_FIRST: Final = ("throttled", "thrashing", "held")
+_WORST: Final = ("lost_share", "peak_with_swap_bytes", "comfortable_bytes")
 
 
 def conform(table: pa.Table, name: str, only: Sequence[str] | None = None) -> pa.Table:
@@ -208,6 +210,17 @@ def _joined(rows: list[Row]) -> Row:
         **{f"peak_{size}": _greatest(row[f"peak_{size}"] for row in rows) for size in _SIZES},
         "kills": _greatest(row["kills"] for row in rows),
         **{name: _sum(row[name] for row in chosen) for name in _SUMS},
+        **_slowdowns(rows),
+    }
+
+
+def _slowdowns(rows: list[Row]) -> Row:
+    """Return the worst that the rows of a life tell of it, and how it ended by the latest of them."""
+    states = {row["state"] for row in rows}
+    return {
+        "state": next((state for state in _WORST_FIRST if state in states), None),
+        "work": _best(rows, lambda row: -row["last_ktime_ns"])["work"],
+        **{name: _greatest(row[name] for row in rows) for name in _WORST},
     }
 
 
@@ -277,7 +290,7 @@ def _chosen_evictors(table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.sort(kept)))
 
 
-def _greatest(values: Iterable[int | None]) -> int | None:
+def _greatest(values: Iterable[Any]) -> Any:
     return max((value for value in values if value is not None), default=None)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.schema import TIME
 
-SUMMARY_VERSION: Final = 1
+SUMMARY_VERSION: Final = 2
 """The version of the columns and of their meaning, which each row has in `summary_version`."""
 
 BIN_NS: Final = 60_000_000_000
@@ -103,6 +103,12 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         **{f"peak_{name}": _NUMBER for name in _SIZES},
         "kills": _NUMBER,
         **_CACHE,
+        # since version 2
+        "state": _TEXT,
+        "lost_share": pa.float64(),
+        "work": _TEXT,
+        "peak_with_swap_bytes": _NUMBER,
+        "comfortable_bytes": _NUMBER,
     },
     "evictors": {
         **_ORIGIN,

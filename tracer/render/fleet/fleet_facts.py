@@ -19,6 +19,13 @@ from tracer.render.words.prose import Fact
 _MOST_NAMED: Final = 3
 _MOST_CAUSES: Final = 5
 _NAME_CELLS: Final = 48
+_HELD_BACK: Final[Mapping[str, str]] = {
+    "throttled": "were slowed down by memory.high",
+    "thrashing": "read the same page cache again and again",
+    "cut": "were cut short",
+    "failed": "failed",
+    "growing": "were still growing at the end of the trace",
+}
 _LABELS: Final[Mapping[str, str]] = {name: record.label for name, record in CAUSES.items()}
 
 
@@ -124,10 +131,21 @@ def _limits(workloads: Sequence[Workload]) -> Iterator[Fact]:
         yield "too low", _listed([_change(one) for one in low])
     if high:
         yield "too high", _listed([_change(one) for one in high])
+    if held := [one for one in workloads if limit_states.is_only_least(one)]:
+        yield "held back", _listed([_held_back(one) for one in held], between="; ")
+
+
+def _held_back(one: Workload) -> str:
+    said = one.suggestion
+    why = " and ".join(_HELD_BACK[name] for name in said.held_back_by)
+    least = units.size(said.least_limit_bytes)
+    return f"{_short(one.workload)} needs at least {least}, for its runs {why}"
 
 
 def _change(one: Workload) -> str:
     verb = "try" if one.suggestion.suggested_limit_bytes is None else "suggested"
+    if limit_states.is_only_least(one):
+        verb = "needs at least"
     better = units.size(limit_states.better_limit_bytes(one))
     return f"{_short(one.workload)} has {units.size(one.limit_bytes)} ({verb} {better})"
 

@@ -20,9 +20,10 @@ NAMES: Final = ("workload", "host", "by tasks of", "cache of")
 """The titles of the columns of names, which may be long."""
 
 _LIMITS_NOTES: Final = {
-    "suggested": "the limit at which reserved memory and expected kills cost least together; "
-    '"try": too many runs were killed to know their need, so try this limit; blank: too few runs, or kills '
-    "that more memory would not have prevented",
+    "suggested": "the limit at which reserved memory and expected kills cost least together, with room for "
+    'page cache in use; "try": too many runs were killed to know their need, so try this limit; "at least": '
+    "too many runs were held back to know it, so they may need more; blank: too few runs, or kills that more "
+    "memory would not have prevented",
     "p50 / p90 / max": "of the runs' peaks, each of the memory that reclaim could not have freed",
 }
 _RULES_NOTES: Final = {
@@ -232,6 +233,8 @@ def _peaks(peaks: Peaks) -> str:
 
 
 def _suggested(one: Workload) -> str:
+    if limit_states.is_only_least(one):
+        return f"at least {units.size(one.suggestion.least_limit_bytes)}"
     better = limit_states.better_limit_bytes(one)
     if better is None:
         return ""

@@ -1,4 +1,8 @@
-"""Which limits of workloads are too low and which are too high, by the suggestion or the trial for each."""
+"""Which limits of workloads are too low and which are too high, by the suggestion or the trial for each.
+
+Runs that were held back show only the least of their need. So a limit below that is too low, and none is
+called too high beside such runs.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,20 @@ SPARE: Final = 0.1
 
 
 def better_limit_bytes(one: Workload) -> int | None:
-    """Return the suggested limit, else the one to try if it is above the limit, else None."""
-    suggested, trial = one.suggestion.suggested_limit_bytes, one.suggestion.trial_limit_bytes
-    if suggested is not None:
-        return suggested
-    return None if trial is None or trial <= (one.limit_bytes or 0) else trial
+    """Return the suggested limit, else the one to try or the least one if that is above the limit, else
+    None."""
+    said = one.suggestion
+    if said.suggested_limit_bytes is not None:
+        return said.suggested_limit_bytes
+    above = [said.trial_limit_bytes, said.least_limit_bytes]
+    return next((limit for limit in above if limit is not None and limit > (one.limit_bytes or 0)), None)
 
 
 def is_judged(one: Workload) -> bool:
     """Return whether there is a limit, and another to compare it with."""
-    return one.limit_bytes is not None and better_limit_bytes(one) is not None
+    if one.limit_bytes is None or better_limit_bytes(one) is None:
+        return False
+    return not one.suggestion.held_back_runs or _excess_bytes(one) <= 0
 
 
 def is_too_low(one: Workload) -> bool:
@@ -31,7 +39,13 @@ def is_too_low(one: Workload) -> bool:
 
 def is_too_high(one: Workload) -> bool:
     """Return whether the limit is above the suggestion by more than `SPARE`."""
-    return _excess_bytes(one) > SPARE * (better_limit_bytes(one) or 0)
+    return is_judged(one) and _excess_bytes(one) > SPARE * (better_limit_bytes(one) or 0)
+
+
+def is_only_least(one: Workload) -> bool:
+    """Return whether nothing but the least that the runs need is known of a better limit."""
+    said, better = one.suggestion, better_limit_bytes(one)
+    return said.least_limit_bytes is not None and better in (None, said.least_limit_bytes)
 
 
 def too_low(workloads: Iterable[Workload]) -> list[Workload]:
@@ -47,14 +61,18 @@ def too_high(workloads: Iterable[Workload]) -> list[Workload]:
 def worst_first(workloads: Iterable[Workload]) -> tuple[list[Workload], list[Workload]]:
     """Return the workloads that ask for a look and the others.
 
-    The first are those with too low a limit, those that were killed for other reasons, and those with too
-    high a limit, furthest above the suggestion first. Otherwise they stay in the order given.
+    The first are those with too low a limit, those that were killed for other reasons, those of which only
+    the least need is known, and those with too high a limit, furthest above the suggestion first. Otherwise
+    they stay in the order given.
     """
     listed = list(workloads)
     low, high = too_low(listed), too_high(listed)
     judged_wrong = {one.workload for one in (*low, *high)}
     rest = [one for one in listed if one.workload not in judged_wrong]
-    return [*low, *(one for one in rest if one.kills), *high], [one for one in rest if not one.kills]
+    killed = [one for one in rest if one.kills]
+    others = [one for one in rest if not one.kills]
+    held_back = list(filter(is_only_least, others))
+    return [*low, *killed, *held_back, *high], [one for one in others if not is_only_least(one)]
 
 
 def _excess_bytes(one: Workload) -> int:

@@ -48,6 +48,15 @@ def cut_off(meta: Mapping[str, Any]) -> str | None:
     return f"its command {_end_of(status)}" if status is not None and status < 0 else None
 
 
+def exit_status(meta: Mapping[str, Any]) -> int | None:
+    """Return the status with which a recorded command ended, negative if a signal ended it.
+
+    None if the trace is of no command, or does not have it.
+    """
+    status: int | None = meta.get("command_status") if _is_of_command(meta) else None
+    return status
+
+
 def why_elastic(subtree: Subtree) -> str | None:
     """Return a sentence if a process of the cgroup sizes its heap by a bound that is no demand."""
     tasks = subtree.whole.tasks
@@ -69,11 +78,11 @@ def _why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | N
         return "the recording broke off while the work went on"
     if (cut := cut_off(meta)) is not None:
         return f"{cut}: the work was not complete"
-    if _is_of_command(meta) and (status := meta.get("command_status")) is not None:
+    if (status := exit_status(meta)) is not None:
         return None if status == 0 else f"its command {_end_of(status)}: the work may not have been complete"
     if state in ("thrashing", "throttled"):
         return f"its tasks were {state}, and nothing shows that the work was complete"
-    return _why_growing(subtree, held)
+    return why_growing(subtree, held)
 
 
 def _is_of_command(meta: Mapping[str, Any]) -> bool:
@@ -89,7 +98,7 @@ def _end_of(status: int) -> str:
     return f"was ended by {numbers.get(-status, f'signal {-status}')}"
 
 
-def _why_growing(subtree: Subtree, held: Steps) -> str | None:
+def why_growing(subtree: Subtree, held: Steps) -> str | None:
     """Return a sentence if memory that reclaim cannot free had a new peak in the last part of the time."""
     rows = subtree.cgroups[integers(subtree.cgroups["cgroup_id"]) == subtree.cgroup_id]
     begin, end = subtree.start_ns, end_ns(subtree.whole)
