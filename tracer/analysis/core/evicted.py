@@ -88,7 +88,7 @@ class Refaulted(OwnedRows):
 
     @classmethod
     def from_links(cls, links: Links, events: CacheEvents) -> Self:
-        """Take the refaults of `PageMoves`, without those of cache that nobody owned before or owns now."""
+        """Take refaults that are sorted, without those of cache that nobody owned before or owns now."""
         owner = integers(events.kinds["cgroup_id"])
         is_owned, small = owner != NO_ID, narrow(np.where(owner == NO_ID, 0, owner))
         chosen: slice | Int64s = slice(None)

@@ -149,9 +149,8 @@ def _joined(names: Sequence[str], parts: list[Any]) -> Iterator[npt.NDArray[Any]
 class PageMoves:
     """What follows from the order of the events of each page.
 
-    `links` are in the order in which the pages came back. `left` has for each event, in the order of
-    `CacheEvents.of_each_group`, the number of pages that it added and that were there at the end of the
-    trace.
+    `links` are in no order. `left` has for each event, in the order of `CacheEvents.of_each_group`, the
+    number of pages that it added and that were there at the end of the trace.
     """
 
     links: Links

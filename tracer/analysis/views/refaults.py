@@ -35,13 +35,12 @@ def page_moves(trace: TraceTables) -> PageMoves:
     for of_group, stayed in _of_each_group(trace, lambda moves: (moves.links(), narrow(moves.left))):
         links.append(of_group)
         left.append(stayed)
-    found = Links.joined(links)
-    found.sort()
-    return PageMoves(found, np.concatenate(left))
+    return PageMoves(Links.joined(links), np.concatenate(left))
 
 
 def refaulted(trace: TraceTables) -> Refaulted:
     """Return the refaults of cgroups, in order of time."""
+    trace.page_moves.links.sort()  # in place, as a copy would take much memory
     return Refaulted.from_links(trace.page_moves.links, trace.cache_events)
 
 
