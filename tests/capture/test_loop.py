@@ -132,6 +132,30 @@ def test_timer_runs_only_while_it_is_wanted(stop: StopSignals) -> None:
     assert "tick" not in runs[runs.index("rest") :]
 
 
+@pytest.mark.parametrize(("skips", "made_up"), [(False, 1), (True, 0)])
+def test_run_that_was_due_before_the_timer_existed_is_made_up_for_unless_it_skips(
+    stop: StopSignals, skips: bool, made_up: int
+) -> None:
+    """The timer begins to exist with the first `read`, as when a rest ends, long after its time."""
+    reader, writer = os.pipe()
+    events: list[str] = []
+
+    def read() -> None:
+        events.append("read")
+        stop.receive(signal.SIGINT, None)
+
+    timer = Timer(3600.0, lambda: events.append("run"), lambda: bool(events), skips=skips)
+    timer.due = 0.0
+    try:
+        os.write(writer, b"x")
+        assert Loop(stop, [timer], [reader], read).run(math.inf) == "SIGINT"
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert events == ["read", *["run"] * made_up]
+    assert timer.due > time.monotonic()
+
+
 class Clock:
     """The clocks that a timer reads; `runs` holds the times of its runs."""
 

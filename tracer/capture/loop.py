@@ -22,7 +22,8 @@ class Timer:
     The delay is the CPU time of the run, at most a second. It is not the wall-clock time: on a busy machine
     that is mostly waiting for a CPU, and the recorder would only fall further behind. Runs are due at
     multiples of the interval, so that timers of one interval wake the process once. The timer exists only
-    while `when` returns true. A change of `interval_s` takes effect with the next run.
+    while `when` returns true. A run that was due while it did not exist is made up for once it does; with
+    `skips`, it is left out. A change of `interval_s` takes effect with the next run.
     """
 
     def __init__(
@@ -30,19 +31,27 @@ class Timer:
         interval_s: float,
         function: Callable[[], object],
         when: Callable[[], bool] = lambda: True,
+        *,
+        skips: bool = False,
     ) -> None:
         self.interval_s = interval_s
         self._function = function
         self.when = when
+        self._skips = skips
         self.due = self._next(time.monotonic())
 
     def _next(self, now_s: float) -> float:
         return (now_s // self.interval_s + 1) * self.interval_s if self.interval_s else now_s
 
+    def skip(self, now_s: float) -> None:
+        """Leave out a run that was due by now, if the timer does not exist and shall not make up for it."""
+        if self._skips and self.due <= now_s and not self.when():
+            self.due = self._next(now_s)
+
     def run_if_due(self) -> None:
-        """Run the function if its time has come, and set the next time."""
+        """Run the function if its time has come and the timer exists, and set the next time."""
         begin = time.monotonic()
-        if begin < self.due:
+        if begin < self.due or not self.when():
             return
         cpu_begin = time.thread_time()
         self._function()
@@ -72,8 +81,13 @@ class Loop:
         self._read = read
         self._inputs = inputs
 
-    def _due(self) -> Iterator[Timer]:
-        return (timer for timer in self._timers if timer.when())
+    def _next_s(self, deadline_s: float) -> float:
+        """Return when the next timer is due, or the deadline."""
+        next_s = deadline_s
+        for timer in self._timers:
+            if timer.due < next_s and timer.when():
+                next_s = timer.due
+        return next_s
 
     def run(self, deadline_s: float, pidfd: int | None = None) -> str:
         """Run until something ends the loop, and return its name.
@@ -90,8 +104,11 @@ class Loop:
                 now = time.monotonic()
                 if now >= deadline_s:
                     return DURATION
-                due = min([deadline_s, *(timer.due for timer in self._due())])
-                ready = {fd for fd, _ in poll.poll(min(max(due - now, 0.0), _LONGEST_WAIT_S))}
+                wait_s = min(max(self._next_s(deadline_s) - now, 0.0), _LONGEST_WAIT_S)
+                ready = {fd for fd, _ in poll.poll(wait_s)}
+                woken_s = time.monotonic()
+                for timer in self._timers:  # before `read`, which may begin what a timer exists for
+                    timer.skip(woken_s)
                 if self._stop.fileno() in ready:
                     self._stop.drain()
                 if self._stop.received is not None:
@@ -102,7 +119,7 @@ class Loop:
                     self._read()
                 for fd in self._inputs.keys() & ready:
                     self._inputs[fd]()
-                for timer in self._due():
+                for timer in self._timers:
                     timer.run_if_due()
 
 

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from tracer.capture.bpf import readings
 from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
-from tracer.capture.bpf.ring import rings_of
+from tracer.capture.bpf.ring import Records, Ring, rings_of
 from tracer.capture.bulk_records import BulkRecords
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
@@ -112,20 +111,18 @@ class Pipeline:
             lambda: readings.lost(programs),
             lambda: self._skipped,
             lambda: selection.hold.lost,
-            self._lost_here,
+            lambda: {"samples": self._sampler.lost, "stack_names": self._stacks.failed},
+            lambda: {"kernel_log": self._kernel_log.lost},
         )
         self._active_s = time.monotonic()
-        self.is_resting = self.has_removed = False
-        self._is_detached = self._is_finished = False
+        self.is_resting = self.has_removed = self._is_detached = self._is_finished = False
         self._most_percent = options.most_overhead_percent
         self._overhead: Overhead | None = None
 
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
         self.abort(error)
 
     def abort(self, error: BaseException | None) -> None:
@@ -197,10 +194,8 @@ class Pipeline:
 
     def look(self) -> None:
         """Have the BPF programs find what was changed in the counters of the traced cgroups from outside, or
-        by a task that runs and does not leave its CPU, and send all sums and runs.
-
-        A rest ends if there is something. It begins if nothing has happened for a while. `has_removed`: look
-        again in 10 ms.
+        by a task that runs and does not leave its CPU, and send all sums and runs. A rest ends if there is
+        something, and begins if nothing has happened for a while. `has_removed`: look again in 10 ms.
         """
         self._write_sums(self._accounts.look(is_at_rest=self.is_resting))
         self.has_removed = self._accounts.has_removed()
@@ -229,20 +224,24 @@ class Pipeline:
             self._sink.append("task_time", task_time_rows(spent, self._clock_offset_ns))
 
     def _begin_rest(self) -> None:
-        """Write everything, and let the programs wake this process at the next event.
-
-        `is_resting` is not set if an event came meanwhile, or if something waits that no event announces.
-        """
+        """Read and write everything, and let the programs wake this process at the next event, unless one
+        came meanwhile or something waits that no event announces."""
+        self.read_rings()
+        if self._has_reason_to_stay():
+            return
         self.flush()
         self.programs.rest(True)
-        self.read_rings()
-        has_come = self.programs.is_active() or time.monotonic() - self._active_s < _REST_AFTER_S
-        has_names = self._names.tasks.has_young or bool(self._selection.undecided())
-        self.is_resting = not (has_come or has_names or self._page_sums.is_waiting())
+        self.is_resting = not (self.programs.is_active() or any(map(Ring.is_filled, self._rings.values())))
         if not self.is_resting:
-            self.programs.rest(False)
+            self._end_rest()
         elif self._overhead is not None:
             self._overhead.close()
+
+    def _has_reason_to_stay(self) -> bool:
+        """Return whether something happened a moment ago, or something waits that no event announces."""
+        has_names = self._names.tasks.has_young or bool(self._selection.undecided())
+        is_soon = time.monotonic() - self._active_s < _REST_AFTER_S
+        return is_soon or has_names or self._page_sums.is_waiting()
 
     def _end_rest(self) -> None:
         self.is_resting = False
@@ -251,10 +250,9 @@ class Pipeline:
         self._rings["wake"].read()
 
     def read_rings(self) -> None:
-        """Read everything that waits in the rings and in the kernel log; `flush` writes most of it.
-
-        Kills come first, and survive the recorder at once. Names come before other records, so that a reader
-        of the journal has the name of a process before its records.
+        """Read everything that waits in the rings and in the kernel log; `flush` writes most of it. Kills
+        come first, and survive the recorder at once. Names come before other records, so that a reader of
+        the journal has the name of a process before its records.
         """
         if self.is_resting:
             self._end_rest()
@@ -268,16 +266,26 @@ class Pipeline:
         rings = (item for item in self._rings.items() if item[0] not in ("cgroup", "oom", "wake"))
         waiting = {name: ring.read() for name, ring in rings}
         waiting["pagecache"] = self._page_sums.add_to(waiting["pagecache"], is_last=self._is_detached)
-        if any(map(len, (decided, *waiting.values()))):
+        if has_come := any(map(len, (decided, *waiting.values()))):
             self._active_s = time.monotonic()
         self._take_cgroups()  # after the other rings: now every cgroup with a record is known
+        self._write_log(self._log_filter.take(log))
+        if has_come or self._selection.hold.is_in_use:
+            self._take_records(waiting, decided, kills)
+        else:
+            self._names.tasks.reread_titles()
+        self._kills.drop_candidates(self._selection.hold.held("oom"))
+        self._selection.purge()
+        self._sink.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
+
+    def _take_records(self, waiting: dict[str, Records], decided: Records, kills: list[Any]) -> None:
+        """Take what was read from the rings; `kills` are the rows of `decided`."""
         waiting = {name: self._selection.sift(name, records) for name, records in waiting.items()}
         waiting["oom"] = decided
         self._sampler.wake(set(waiting["charge"]["cgroup_id"].tolist()))
         self._names.take(waiting)
         shmem = self._shmem.take(waiting["charge"], self._clock_offset_ns, is_at_kill=bool(kills))
         self._sink.append_rows("shmem_files", [*shmem])
-        self._write_log(self._log_filter.take(log))
         self._records.add(waiting)
         self._kills.hold_candidates(waiting["candidate"])
         if kills:
@@ -290,9 +298,6 @@ class Pipeline:
             self.flush()
             for kill in kills:
                 self._observer.killed(kill)
-        self._kills.drop_candidates(self._selection.hold.held("oom"))
-        self._selection.purge()
-        self._sink.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
 
     def sample(self) -> None:
         """Take a sample of each traced cgroup that changed."""
@@ -393,8 +398,3 @@ class Pipeline:
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
         shifted = [row | {"time": row["time"] + self._clock_offset_ns} for row in rows]
         self._sink.append_rows("kernel_log", shifted)
-
-    def _lost_here(self) -> dict[str, int]:
-        """Return stream -> lost records, for the tables without a ring."""
-        here = {"samples": self._sampler.lost, "stack_names": self._stacks.failed}
-        return here | {"kernel_log": self._kernel_log.lost}

@@ -206,7 +206,7 @@ def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
         Timer(_MEASURE_INTERVAL_S, pipeline.measure, lambda: pipeline.is_measuring),
         Timer(_SECOND_S, pipeline.take_counts),
         Timer(_WRITE_INTERVAL_S, pipeline.look),
-        Timer(_WRITE_INTERVAL_S, pipeline.read_rings, lambda: not pipeline.is_resting),
+        Timer(_WRITE_INTERVAL_S, pipeline.read_rings, lambda: not pipeline.is_resting, skips=True),
         Timer(_SAMPLE_INTERVAL_S, pipeline.sample),
         Timer(_WRITE_INTERVAL_S, pipeline.flush),
         Timer(_TICK_INTERVAL_S, pipeline.report_news),

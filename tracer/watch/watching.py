@@ -273,19 +273,19 @@ class _Watcher:
 
     def _timers(self) -> list[Timer]:
         """Return the periodic work. At rest there is none, but for the watchdog of a service manager."""
-        pipeline, stories, finishing, cost = self._pipeline, self._stories, self._finishing, self._cost
-        copying = self._copying
+        pipeline, stories, cost = self._pipeline, self._stories, self._cost
+        finishing, copying = self._finishing, self._copying
 
         def awake() -> bool:
             return not pipeline.is_resting
 
         timers = [
             Timer(_REMOVED_INTERVAL_S, pipeline.look, lambda: pipeline.has_removed),
-            Timer(_READ_INTERVAL_S, pipeline.look, awake),
-            Timer(_READ_INTERVAL_S, self._read, awake),
+            Timer(_READ_INTERVAL_S, pipeline.look, awake, skips=True),
+            Timer(_READ_INTERVAL_S, self._read, awake, skips=True),
             Timer(_LEAST_PASS_S, self._read, lambda: self._is_to_read),
-            Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake),
-            Timer(_SAMPLE_INTERVAL_S if self._has_alarms else _SECOND_S, pipeline.flush, awake),
+            Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake, skips=True),
+            Timer(_SAMPLE_INTERVAL_S if self._has_alarms else _SECOND_S, pipeline.flush, awake, skips=True),
             Timer(_READ_INTERVAL_S, pipeline.flush, lambda: stories.is_active),
             Timer(_SECOND_S, pipeline.take_counts, awake),
             Timer(_SECOND_S, pipeline.report_news, awake),

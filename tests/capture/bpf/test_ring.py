@@ -106,6 +106,19 @@ def test_read_returns_every_record_once_and_in_order(record: np.dtype[np.void], 
         assert kernel.consumed() == kernel.produced
 
 
+def test_ring_is_filled_while_a_record_is_reserved_or_waits(record: np.dtype[np.void]) -> None:
+    with Pair(record) as pair:
+        found = [pair.ring.is_filled()]
+        pair.kernel.reserve()
+        pair.ring.read()
+        found.append(pair.ring.is_filled())
+        pair.kernel.submit(0)
+        found.append(pair.ring.is_filled())
+        pair.ring.read()
+        found.append(pair.ring.is_filled())
+    assert found == [False, True, True, False]
+
+
 def test_read_across_many_wraps_loses_nothing(record: np.dtype[np.void]) -> None:
     with Pair(record) as pair:
         numbers: list[int] = []

@@ -37,6 +37,20 @@ def test_accepted_records_are_released_once_and_in_order() -> None:
     assert sifted(hold) == []
 
 
+def test_hold_is_in_use_until_all_is_decided_and_released() -> None:
+    hold = Hold(1 << 20)
+    found = [hold.is_in_use]
+    hold.wait_for(WANTED)
+    sifted(hold, (WANTED, 1))
+    found.append(hold.is_in_use)
+    hold.accept(WANTED)
+    found.append(hold.is_in_use)
+    sifted(hold)
+    found.append(hold.is_in_use)
+    hold.refuse(OTHER)
+    assert [*found, hold.is_in_use] == [False, True, True, False, True]
+
+
 def test_refused_records_are_dropped() -> None:
     hold = Hold(1 << 20)
     hold.wait_for(NEVER)

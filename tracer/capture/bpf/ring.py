@@ -89,6 +89,10 @@ class Ring:
         self._consumer[0] = begin + count * self._stride
         return records
 
+    def is_filled(self) -> bool:
+        """Return whether a record waits, or a program has reserved one."""
+        return int(self._producer[0]) != int(self._consumer[0])
+
     def _bytes(self, begin: int, length: int) -> npt.NDArray[np.uint8]:
         """Return a part of the data, which may go on at the beginning of the ring."""
         beyond = begin + length - self._data_bytes

@@ -37,7 +37,7 @@ _FLUSHED_APART: Final = TEST_RUN_ARGS - 1
 _SEARCH_INTERVAL: Final = 10  # samples between searches for memcgs that were missing
 _COMPARISONS: Final = 4  # in one sample
 
-_QUIET_LOOKS: Final = 16
+_QUIET_LOOKS: Final = 4
 """Looks without a change after which a memcg is looked at only at each `QUIET_INTERVAL`-th sample."""
 
 QUIET_INTERVAL: Final = 8
@@ -54,10 +54,10 @@ _V2_ROOT_LACKS: Final = [
 class Sampler:
     """Samples the traced cgroups. `learnt` are the positions of `calibrate`, as far as they are known.
 
-    A cgroup that did not change since its last sample gets none. After more than a second and a half without
-    a change it is looked at every 0.8 s, until it is charged (`wake`) or has changed. The statistics
-    of a cgroup (memory.stat) are those that the kernel last added up; it is made to do so as a reader of
-    memory.stat would make it.
+    A cgroup that did not change since its last sample gets none. After more than 0.4 s without a change it is
+    looked at every 0.8 s, until it is charged (`wake`) or has changed. The statistics of a cgroup
+    (memory.stat) are those that the kernel last added up; it is made to do so as a reader of memory.stat
+    would make it.
 
     No file is open between two samples. `lost` counts the missing samples of cgroups for which there was no
     place; `warn` is called for the first. `lacking` are the categories whose counters calibration did not

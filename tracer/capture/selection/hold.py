@@ -45,6 +45,11 @@ class Hold:
         self._sums: Counter[tuple[int, int]] = Counter()
         self._residue: Counter[tuple[int, int]] = Counter()
 
+    @property
+    def is_in_use(self) -> bool:
+        """Return whether `sift` has records to hold back, to release or to drop."""
+        return bool(self._undecided or self._refused or self._held)
+
     def wait_for(self, cgroup_id: int) -> None:
         """Hold back the records of this cgroup from now on."""
         self._undecided.add(cgroup_id)
