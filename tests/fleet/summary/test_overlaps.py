@@ -331,3 +331,12 @@ def test_life_of_several_traces_has_the_worst_of_them_and_the_end_of_the_latest(
         assert (life["peak_with_swap_bytes"], life["comfortable_bytes"]) == (9, 5)
     (life,) = merged(joined(*parts[:1]))["lives"].to_pylist()
     assert (life["state"], life["work"]) == ("held", "growing")
+
+
+@pytest.mark.parametrize("is_older_first", [False, True])
+def test_life_has_what_a_row_of_an_older_version_lacks(is_older_first: bool) -> None:
+    newer, older = (recorded(WORLD, "a", 0, 60) for _ in range(2))
+    newer["lives"][0] |= {"state": "thrashing", "work": "complete", "lost_share": 0.6}
+    both = [older, newer] if is_older_first else [newer, older]
+    (life,) = merged(joined(*both))["lives"].to_pylist()
+    assert (life["state"], life["work"], life["lost_share"]) == ("thrashing", "complete", 0.6)

@@ -219,7 +219,8 @@ def _slowdowns(rows: list[Row]) -> Row:
     states = {row["state"] for row in rows}
     return {
         "state": next((state for state in _WORST_FIRST if state in states), None),
-        "work": _best(rows, lambda row: -row["last_ktime_ns"])["work"],
+        # a row of an older version does not know it, of the same trace as well
+        "work": _best(rows, lambda row: -row["last_ktime_ns"], lambda row: row["work"] is None)["work"],
         **{name: _greatest(row[name] for row in rows) for name in _WORST},
     }
 
