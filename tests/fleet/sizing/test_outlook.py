@@ -12,6 +12,8 @@ from tracer.fleet.sizing.outlook import (
     COST_OF_A_KILL_BYTE_DAYS,
     COST_OF_A_KILL_DAYS,
     LEAST_EXCESS_OF_KILLED,
+    RELEASE_EXCESS,
+    RELEASE_KILLS_A_DAY,
     TYPICAL_EXCESS,
     TYPICAL_RUNS,
     Outlook,
@@ -31,13 +33,17 @@ def outlook(runs: list[tuple[int, bool, int]]) -> Outlook:
 
 
 @given(RUNS, st.floats(0.1, 3))
-def test_share_above_a_limit_is_the_sum_over_the_runs(runs: list[tuple[int, bool, int]], part: float) -> None:
+def test_kills_at_a_limit_are_the_sum_over_the_runs(runs: list[tuple[int, bool, int]], part: float) -> None:
     found = outlook(runs)
     limit = part * max(need for need, _, _ in runs) * MIB
+    middle = sorted(need for need, _, _ in runs)[(len(runs) - 1) // 2] * MIB
+    releases = RELEASE_KILLS_A_DAY * sum(days for _, _, days in runs) / len(runs)
     expected = 0.0
     for need, is_bound, _ in runs:
         surplus = found.surplus_of_killed_bytes if is_bound else found.surplus_bytes
-        expected += np.exp(-max(limit - need * MIB, 0) / surplus) / len(runs)
+        distance = max(limit - need * MIB, 0)
+        expected += np.exp(-distance / surplus) / len(runs)
+        expected += releases * np.exp(-distance / (RELEASE_EXCESS * middle)) / len(runs)
     assert found.kills_per_run(np.array([limit]))[0] == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
@@ -104,4 +110,18 @@ def test_run_that_is_left_out_does_not_make_the_others_look_uncertain() -> None:
     )
     found = Outlook.from_needs(needs, below_bytes=8000.0 * MIB)
     assert found.surplus_bytes == pytest.approx(outlook(usual).surplus_bytes)
-    assert found.kills_per_run(np.array([7999.0 * MIB]))[0] == pytest.approx(1 / 61)
+    assert found.kills_per_run(np.array([7999.0 * MIB]))[0] == pytest.approx((1 + RELEASE_KILLS_A_DAY) / 61)
+
+
+def test_limit_of_many_equal_runs_has_room_for_a_release_that_needs_more() -> None:
+    """What runs of one release need says nothing about the next, however many they are."""
+    limits = [outlook([(500, False, 1)] * runs).cheapest_bytes(2000.0 * MIB) for runs in (100, 5000)]
+    assert 650 * MIB < limits[1] <= limits[0]
+
+
+def test_room_for_a_release_is_a_smaller_part_of_a_larger_program() -> None:
+    parts = [
+        outlook([(need, False, 1)] * 1000).cheapest_bytes(4.0 * need * MIB) / need
+        for need in (100, 1000, 8000)
+    ]
+    assert parts == sorted({*parts}, reverse=True)

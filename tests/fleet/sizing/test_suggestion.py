@@ -79,7 +79,7 @@ def test_suggestion_is_either_a_limit_with_rates_or_a_reason(runs: list[Run]) ->
 
 
 def test_limit_of_uneven_runs_is_further_above_them() -> None:
-    found = [suggested([(low, 0), (100, 0)] * 40) for low in (98, 85, 50)]
+    found = [suggested([(low, 0), (100, 0)] * 40, 80 * MIB) for low in (98, 85, 50)]
     limits = [one.suggested_limit_bytes or 0 for one in found]
     assert limits == sorted({*limits})
 
@@ -87,8 +87,14 @@ def test_limit_of_uneven_runs_is_further_above_them() -> None:
 def test_limit_of_many_even_runs_is_close_above_them() -> None:
     few, many = (suggested([(1000, 0), (1001, 0)] * runs) for runs in (3, 3000))
     assert 1200 * MIB < (few.suggested_limit_bytes or 0) < 1600 * MIB
-    assert 1001 * MIB < (many.suggested_limit_bytes or 0) < 1020 * MIB
+    assert 1001 * MIB < (many.suggested_limit_bytes or 0) < (few.suggested_limit_bytes or 0)
     assert many.highest_kills_per_run == pytest.approx(3 / 6000, rel=0.01)
+
+
+def test_limit_of_many_even_runs_of_a_large_program_is_closer_above_them() -> None:
+    """Room for a large release of it would cost more than its kills."""
+    many = suggested([(1000, 0), (1001, 0)] * 3000, 32 * MIB)
+    assert 1001 < (many.suggested_limit_bytes or 0) / (32 * MIB) < 1130
 
 
 def test_run_that_allocated_without_end_is_left_beyond_the_limit_and_counted() -> None:
@@ -96,7 +102,7 @@ def test_run_that_allocated_without_end_is_left_beyond_the_limit_and_counted() -
     found = suggested([*usual, (8000, 1)])
     assert (found.suggested_limit_bytes or 0) < 3500 * MIB
     assert (found.runs_beyond, found.killed_runs, found.largest_need_bytes) == (1, 1, 8000 * MIB)
-    assert found.expected_kills_per_run == pytest.approx(1 / 61, rel=0.2)
+    assert 1 / 61 < (found.expected_kills_per_run or 0) < 2.5 / 61
     assert (found.highest_kills_per_run or 0) > 4 / 61
 
 
@@ -107,7 +113,7 @@ def test_killed_run_below_the_suggestion_may_need_more_than_it() -> None:
 
 
 def test_limit_of_known_needs_that_do_not_change_is_exceeded_no_more_often_than_is_said() -> None:
-    """The needs fall off by 5 % of the least. What is added to the largest is for change."""
+    """The needs fall off by 5 % of the least. Nearly all expected kills are those after a release."""
     chance = np.random.default_rng(5)
     rates, expected, highest = [], [], []
     for _ in range(300):
@@ -115,7 +121,7 @@ def test_limit_of_known_needs_that_do_not_change_is_exceeded_no_more_often_than_
         rates.append(np.exp((1000 * MIB - (found.suggested_limit_bytes or 0)) / (50 * MIB)))
         expected.append(found.expected_kills_per_run or 0.0)
         highest.append(found.highest_kills_per_run or 0.0)
-    assert np.mean(expected) / 10 < np.mean(rates) < np.mean(expected)
+    assert np.mean(expected) / 50 < np.mean(rates) < np.mean(expected)
     assert np.mean(np.array(rates) <= np.array(highest)) >= 0.95
 
 

@@ -6,6 +6,10 @@ them that shows a need and no bound, as the mean of lifetimes of which some are 
 little about it, so `TYPICAL_RUNS` runs with a typical excess count with them. A killed run needs more than
 its bound by an unknown amount, so its surplus is larger.
 
+What the runs of one release need says nothing about the next release, however many runs there are. So beside
+the surplus of each run there is a change of all of them: a release that needs more, and kills until the limit
+is raised. It is assumed, not measured, and falls off with the distance as a surplus does.
+
 A limit costs the memory that it reserves while the runs last, and the kills of the runs that need more. No
 kill is too cheap to count, and none is prevented at any price: where a program once in a while allocates
 without end, or one run of many is far off, it is cheaper to leave such a run beyond the limit.
@@ -31,6 +35,11 @@ TYPICAL_RUNS: Final = 20
 """How many runs this assumption counts for."""
 LEAST_EXCESS_OF_KILLED: Final = 0.2
 """How much more than its bound a killed run needs on average, at least, as a part of the median."""
+RELEASE_EXCESS: Final = 0.12
+"""How much more a release needs on average, of those that need more, as a part of the median, …"""
+RELEASE_KILLS_A_DAY: Final = 3 / 30
+"""… and how many kills such releases cost on each day of a run if the limit has no room for them: there is
+one in 30 days, and a run is killed three times until its limit is raised."""
 
 _STEP: Final = 1.002
 """The ratio of one limit to the next lower one, of those that are compared."""
@@ -46,6 +55,7 @@ class Outlook:
     """Lower bounds of the needs of killed runs, in order."""
     surplus_bytes: float
     surplus_of_killed_bytes: float
+    excess_of_release_bytes: float
     days: float
     """How long the runs lasted, together."""
     kill_byte_days: float
@@ -66,15 +76,20 @@ class Outlook:
             bound_bytes=np.sort(needs.bound_bytes[needs.is_bound]),
             surplus_bytes=surplus * middle,
             surplus_of_killed_bytes=max(surplus, LEAST_EXCESS_OF_KILLED) * middle,
+            excess_of_release_bytes=RELEASE_EXCESS * middle,
             days=float(needs.days.sum()),
             kill_byte_days=max(COST_OF_A_KILL_BYTE_DAYS, COST_OF_A_KILL_DAYS * middle),
         )
 
     def kills_per_run(self, limits_bytes: Floats) -> Floats:
-        """Return the share of further runs that need more than each of the limits."""
+        """Return how many kills are expected of a further run at each of the limits: the share of runs that
+        need more, and the kills after releases."""
+        runs = len(self.known_bytes) + len(self.bound_bytes)
         beyond = _beyond(self.known_bytes, self.surplus_bytes, limits_bytes)
         beyond += _beyond(self.bound_bytes, self.surplus_of_killed_bytes, limits_bytes)
-        return beyond / (len(self.known_bytes) + len(self.bound_bytes))
+        needs = np.sort(np.concatenate([self.known_bytes, self.bound_bytes]))
+        after_release = _beyond(needs, self.excess_of_release_bytes, limits_bytes) / runs
+        return beyond / runs + RELEASE_KILLS_A_DAY * self.days / runs * after_release
 
     def cheapest_bytes(self, most_bytes: float) -> float:
         """Return the limit that costs least, of those up to the given one, as many runs and days as were

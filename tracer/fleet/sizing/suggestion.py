@@ -35,9 +35,10 @@ class Suggestion:
     trial_limit_bytes: int | None
     """If nothing is suggested and limits were too small: a higher one, which would show more of the need."""
     expected_kills_per_run: float | None
-    """The share of runs expected to need more than the suggestion."""
+    """The kills expected of a further run under the suggestion, at most 1: the share of runs that need more,
+    and the kills after a release that needs more."""
     highest_kills_per_run: float | None
-    """The highest such share that `from_runs` runs do not refute, at a confidence of 95 %."""
+    """The highest share of runs killed that `from_runs` runs do not refute, at a confidence of 95 %."""
     slack_bytes: int | None
     """The suggestion less the median need."""
     median_need_bytes: int | None
@@ -82,7 +83,7 @@ def suggest(lives: pd.DataFrame, kills: pd.DataFrame) -> Suggestion:
         suggested_limit_bytes=limit,
         reason=None,
         trial_limit_bytes=None,
-        expected_kills_per_run=float(outlook.kills_per_run(np.array([limit]))[0]),
+        expected_kills_per_run=min(1.0, float(outlook.kills_per_run(np.array([limit]))[0])),
         highest_kills_per_run=highest_rate(exceeding, needs.runs),
         slack_bytes=None if median is None else limit - round(median),
         median_need_bytes=None if median is None else round(median),
