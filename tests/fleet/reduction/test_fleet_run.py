@@ -60,6 +60,23 @@ def test_dataset_gives_the_answer_of_its_traces(traces: Path, tmp_path: Path) ->
     assert answer(tmp_path / "dataset") == expected
 
 
+def test_dataset_of_an_older_version_is_answered_by_what_it_has(traces: Path, tmp_path: Path) -> None:
+    def throttled(path: Path) -> dict[str, Any]:
+        found: dict[str, Any]
+        (found,) = (one for one in answer(path)["workloads"] if "throttle" in one["workload"])
+        return found
+
+    assert throttled(traces)["held_back_by"] == ["throttled"]
+    dataset_of(tmp_path / "dataset", *traces.iterdir())
+    for path in (tmp_path / "dataset").glob("lives/**/*.parquet"):
+        rows = pq.read_table(path)
+        added = ["state", "lost_share", "work", "peak_with_swap_bytes", "comfortable_bytes"]
+        pq.write_table(rows.drop_columns(added), path)
+    older = throttled(tmp_path / "dataset")
+    assert (older["held_back_runs"], older["held_back_by"], older["least_limit_bytes"]) == (0, [], None)
+    assert older["largest_need_bytes"] == older["peak_unreclaimable_bytes"]["max"]
+
+
 def test_traces_and_datasets_that_have_the_same_count_once(traces: Path, tmp_path: Path) -> None:
     expected = answer(traces)
     dataset_of(tmp_path / "one", traces / "cow")

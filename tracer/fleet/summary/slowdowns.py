@@ -85,9 +85,8 @@ def _in_use(subtree: Subtree) -> Steps:
     (mm/vmscan.c, folio_check_references). Mapped files are what is mapped without shmem, at least.
     """
     samples = subtree.samples
-    own = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
-    for name in _IN_USE:
-        own = own[known(own[name])]
+    own = samples.loc[integers(samples["cgroup_id"]) == subtree.cgroup_id, list(_IN_USE)]
+    own = own[np.logical_and.reduce([known(own[name]) for name in _IN_USE])]
     usage, inactive, mapped, shmem = (integers(own[name]) for name in _IN_USE)
     used_once: Int64s = np.maximum(inactive - np.maximum(mapped - shmem, 0), 0)
     return Steps(times_ns(own), np.maximum(usage - used_once, 0), None)
