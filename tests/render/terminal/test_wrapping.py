@@ -22,7 +22,7 @@ from tracer.render.words.prose import prose
 TOP = Path(__file__).parents[3]
 EXAMPLES = sorted(path.parent.name for path in TOP.glob("traces/*/meta.json"))
 LOGS = sorted((TOP / "tests/kernel/kmsg/corpus").glob("*.log"))
-WIDTHS = range(60, 121)
+WIDTHS = range(60, 121, 4)
 SOME_WIDTHS = (60, 61, 67, 79, 80, 100, 120)
 LABEL_CELLS = 16
 """The cells before a sentence with a label. A word that is longer than the rest of the line is broken."""
