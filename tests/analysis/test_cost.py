@@ -15,7 +15,7 @@ import tracer
 from tracer.analysis.core import columns
 from tracer.analysis.trace import AnalysedTrace
 
-_FEW, _MANY = 8, 32
+_FEW, _MANY = 4, 16
 _WAYS_TO_NUMPY: Final = {
     function.__code__
     for function in (columns.integers, columns.known, columns.is_one_of, columns.column_times_ns)

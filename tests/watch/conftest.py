@@ -104,16 +104,17 @@ def publish(begin_trace: Callable[..., TraceWriter]) -> Callable[[Place, int], P
 
 @pytest.fixture
 def start_watcher(tmp_path: Path) -> Iterator[Callable[..., Watcher]]:
-    """Return `start_watcher(*options, folder=None, env=None)`, which returns once all probes are attached.
+    """Return `start_watcher(*options, folder=None, **how)`, which returns once all probes are attached.
 
-    Each has a folder of its own, unless one is given. Those that still run at the end of the test are killed.
+    `how` is as for Watcher. Each has a folder of its own, unless one is given. Those that still run at the
+    end of the test are killed.
     """
     folders = (tmp_path / f"watch-{number}" for number in itertools.count())
     with ExitStack() as started:
 
-        def start(*options: str, folder: Path | None = None, env: dict[str, str] | None = None) -> Watcher:
+        def start(*options: str, folder: Path | None = None, **how: Any) -> Watcher:
             folder = folder or next(folders)
             folder.mkdir(exist_ok=True)
-            return started.enter_context(Watcher(folder, *options, env=env)).wait_until_ready()
+            return started.enter_context(Watcher(folder, *options, **how)).wait_until_ready()
 
         yield start

@@ -160,7 +160,7 @@ def test_verdict_is_that_of_a_recording_of_the_same_kill(
     start_workload: Callable[..., Any],
 ) -> None:
     write_uncached(disk_dir / "file", FILE_BYTES)
-    watcher = start_watcher("-c", str(limited))
+    watcher = start_watcher("-c", str(limited), is_soon_quiet=True)
     (tmp_path / "recording").mkdir()
     with Recorder(tmp_path / "recording", "--ready-file", "ready", "-c", str(limited)) as recorder:
         recorder.wait_until_ready()
@@ -194,7 +194,7 @@ def test_kills_that_follow_each_other_are_one_trace(
 def test_signals_ask_for_a_trace_and_for_the_cost_and_a_hangup_for_nothing(
     memcg: Path, start_watcher: StartWatcher
 ) -> None:
-    watcher = start_watcher("-c", str(memcg), "--json")
+    watcher = start_watcher("-c", str(memcg), "--json", is_soon_quiet=True)
     watcher.send(signal.SIGHUP)
     watcher.send(signal.SIGUSR2)
     watcher.wait_for(lambda: "cost: " in watcher.stderr)
@@ -253,7 +253,7 @@ def test_trace_of_a_killed_watch_is_completed_by_the_next(
 
 def test_command_gets_the_path_of_a_complete_trace(memcg: Path, start_watcher: StartWatcher) -> None:
     command = 'sh -c \'ls "$2" >$1.new && echo "$2" >>$1.new && mv $1.new $1\' - got'
-    watcher = start_watcher("-c", str(memcg), "--exec", command)
+    watcher = start_watcher("-c", str(memcg), "--exec", command, is_soon_quiet=True)
     watcher.send(signal.SIGUSR1)
     path = watcher.wait_for_trace()
     got = watcher.folder / "got"
@@ -269,7 +269,7 @@ def test_limit_that_is_hit_leaves_a_trace_if_that_is_asked_for(
     limited: Path, disk_dir: Path, start_watcher: StartWatcher, start_workload: Callable[..., Any]
 ) -> None:
     write_uncached(disk_dir / "file", FILE_BYTES)
-    watcher = start_watcher("-c", str(limited), "--on", "limit", "--json")
+    watcher = start_watcher("-c", str(limited), "--on", "limit", "--json", is_soon_quiet=True)
     work = start_workload(limited, "--pause-ms", "5", "read", str(disk_dir / "file"))
     assert (work.advance(), work.advance()) == ("start", "done read")
     (line,) = watcher.wait_for_lines()

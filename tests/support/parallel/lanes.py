@@ -2,7 +2,8 @@
 
 The first worker runs the kernel tests, one after the other: they compare with the kernel's counters, and
 their cgroups have fixed names. The other workers run the other tests, a file at a time, since fixtures
-are made once a process. Last, with nothing beside it, the first worker runs the tests marked `alone`.
+are made once a process. Among these are kernel tests marked `beside`, which make no cgroup. Last, with
+nothing beside it, the first worker runs the tests marked `alone`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 KERNEL: Final = "kernel"
 ALONE: Final = "alone"
 """The markers whose tests have a lane of their own."""
+BESIDE: Final = "beside"
+"""The marker of kernel tests without a lane."""
 FIRST: Final = "gw0"
 """The worker that pytest-xdist starts first."""
 
@@ -68,7 +71,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _lane_of(item: pytest.Item) -> str:
+    if item.get_closest_marker(BESIDE):
+        return ""
     return next((lane for lane in (ALONE, KERNEL) if item.get_closest_marker(lane)), "")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers of `-n auto`: one for each CPU, and one for the kernel tests, which mostly
+    wait."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

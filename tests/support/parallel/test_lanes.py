@@ -83,7 +83,7 @@ def run(folder: Path, *options: str, **files: str) -> Outcome:
     (folder / "conftest.py").write_text(f"{conftest}\n{NOTE.format(notes=str(notes))}\n{possible}")
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(text)
-    markers = "markers =\n    kernel: x\n    alone: x\n"
+    markers = "markers =\n    kernel: x\n    alone: x\n    beside: x\n"
     (folder / "pytest.ini").write_text(f"[pytest]\n{markers}pythonpath = {PROJECT / 'tests'}\ntimeout = 60\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", *options, str(folder)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
@@ -112,10 +112,12 @@ def test_parallel_run_keeps_to_the_lanes(tmp_path: Path, workers: int) -> None:
 
 def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path: Path) -> None:
     files = {f"z{n}": "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)}
-    outcome = run(tmp_path, "-n", "2", a=TESTS, **files)
+    marked = "import pytest\n@pytest.mark.kernel\n@pytest.mark.beside\n"
+    outcome = run(tmp_path, "-n", "2", a=TESTS, b=f"{marked}def test_beside(): pass\n", **files)
     assert outcome.status == 0, outcome.output
     lane = outcome.of("test_kernel")[0].process
     assert [one.name for one in outcome.ran if one.process == lane][:3] == ["test_kernel"] * 3
+    assert outcome.of("test_beside")[0].process != lane
     for n in range(20):
         assert len({one.process for one in outcome.ran if one.name.startswith(f"test_{n}_")}) == 1
     assert {one.process for one in outcome.ran if one.name.endswith("_0")} > {lane}, (

@@ -23,7 +23,10 @@ def test_trace_is_copied_by_a_child_while_watch_goes_on(
     folder = tmp_path / "watch"
     environment = {**os.environ, "STATE_DIRECTORY": str(folder / "traces")}
     watcher = start_watcher(
-        *("-c", memcg.name, "--out", f"file://{tmp_path}/at"), folder=folder, env=environment
+        *("-c", memcg.name, "--out", f"file://{tmp_path}/at"),
+        folder=folder,
+        env=environment,
+        is_soon_quiet=True,
     )
     assert f"and copies to file://{tmp_path}/at" in watcher.stderr
     watcher.send(signal.SIGUSR1)

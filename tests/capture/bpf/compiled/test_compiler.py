@@ -220,6 +220,7 @@ for name, module in sys.modules.items():
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_programs_of_the_same_sources_are_compiled_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

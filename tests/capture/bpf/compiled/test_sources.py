@@ -55,6 +55,7 @@ def test_stream_has_its_ring_in_the_sources(stream: Stream) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 @pytest.mark.parametrize("name", [path.name for path in bpf_folder().glob("*.bpf.c")])
 def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) -> None:
     text = "\n".join([struct_header.header(Btf.load()), *ordered_sources(bpf_folder(), name).values()])

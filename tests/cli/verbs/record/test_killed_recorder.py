@@ -93,11 +93,11 @@ def missing_pages(trace: Path, work: NumberedWork, begin_ns: int, end_ns: int) -
 
 
 @pytest.mark.timeout(300)
-def test_recorder_killed_at_twenty_moments_leaves_a_trace(
+def test_recorder_killed_at_ten_moments_leaves_a_trace(
     start_recording: StartRecording, memcg: Path, numbered_work: NumberedWork, tmp_path: Path
 ) -> None:
     checked = 0
-    for round_number in range(20):
+    for round_number in range(10):
         ready = tmp_path / f"ready-{round_number}"
         recording = start_recording("-f", "-c", memcg.name, "--ready-file", ready)
         begin_ns, killed_ns = killed_after(recording, ready, random.uniform(0, 1))
@@ -111,7 +111,7 @@ def test_recorder_killed_at_twenty_moments_leaves_a_trace(
         assert missing == 0, f"round {round_number}: pages are missing"
         assert recording.processes() == []
         checked += due
-    assert checked > 1000
+    assert checked > 500
 
 
 class Load:
