@@ -66,9 +66,7 @@ def _require_values(command: click.Command, arguments: list[str]) -> None:
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     options = [one for one in command.params if isinstance(one, click.Option) and not one.is_flag]
     names = {name for option in options for name in option.opts}
-    takes_words = any(
-        one.type is click.UNPROCESSED for one in command.params
-    )  # of a command, which may be empty
+    takes_words = any(one.type is click.UNPROCESSED for one in command.params)  # of a command: any word
     for before, argument in zip(["", *ours], ours, strict=False):
         option = argument.removesuffix("=") if argument else before
         if option != argument and option in names:
