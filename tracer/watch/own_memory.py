@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
-_MALLOC_SETTINGS: Final = {-1: 512 << 10, -3: 512 << 10, -8: 1}
+_MALLOC_SETTINGS: Final = {-1: 64 << 10, -3: 64 << 10, -8: 1}
 """M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of glibc's malloc.h."""
 _MADV_DONTNEED: Final = 4  # include/uapi/asm-generic/mman-common.h
 _libc: Final = ctypes.CDLL(None)
@@ -21,10 +21,7 @@ def resident_bytes() -> int:
 
 
 def return_early() -> None:
-    """Have malloc give large pieces that are freed back to the kernel at once, rather than keep them.
-
-    Smaller ones wait for `trim`: what is needed again some milliseconds later would be mapped anew each time.
-    """
+    """Have malloc give memory that is freed back to the kernel at once, rather than keep it."""
     if mallopt := getattr(_libc, "mallopt", None):
         for setting, value in _MALLOC_SETTINGS.items():
             mallopt(setting, value)
