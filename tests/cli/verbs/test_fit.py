@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -57,6 +58,19 @@ def test_json_has_the_contract(limits: list[int | None], tmp_path: Path) -> None
     assert [run["limit_bytes"] for run in document["runs"]] == limits
     assert set(document["runs"][0]) >= {"limit_bytes", "status", "wall_s", "refaulted_bytes", "kills"}
     assert ElementTree.parse(document["curve"]).getroot().tag.endswith("svg")
+
+
+def test_without_matplotlib_the_answers_come_without_a_picture(
+    limits: list[int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "tracer.render.fit.curve", raising=False)
+    result = CliRunner().invoke(fit.command, ["-o", str(tmp_path / "fit"), "--json", "--", "true"])
+    document = json.loads(result.stdout)
+    assert document["curve"] is None
+    assert document["least_limit_bytes"] >= NEED
+    assert "the curve needs matplotlib: pip install 'memcg-tracer[plot]'" in result.stderr
+    assert not list((tmp_path / "fit").glob("*.svg"))
 
 
 def test_search_without_enough_runs_says_so_and_goes_on(limits: list[int | None], tmp_path: Path) -> None:

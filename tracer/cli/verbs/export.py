@@ -17,6 +17,7 @@ from tracer.cli.output_file import STDOUT, check_output, write_output
 from tracer.cli.output_folder import Write, check_folder, write_folder
 from tracer.cli.path_or_url import PathOrUrl
 from tracer.errors import UsageError
+from tracer.extras import from_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,8 @@ def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> It
 
 
 def _perfetto(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) -> Iterator[bytes]:
-    from tracer.render.export import perfetto_trace
+    with from_extra("perfetto", "export --to perfetto"):
+        from tracer.render.export import perfetto_trace
 
     return perfetto_trace.packets(_tracks(trace, cgroup), trace.meta["clock"])
 

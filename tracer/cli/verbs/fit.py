@@ -14,13 +14,15 @@ import click
 
 from tracer.cli.percent import percent
 from tracer.cli.size import size_bytes
-from tracer.errors import UsageError
+from tracer.errors import TracerError, UsageError
+from tracer.extras import from_extra
 from tracer.fit.search import UNLIMITED_RUNS
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
     from tracer.fit.driver import Found
-    from tracer.fit.search import Run
+    from tracer.fit.folder import Folder
+    from tracer.fit.search import Bounds, Run
 
 _RUNS: Final = 30
 _LEAST_RUNS: Final = UNLIMITED_RUNS + 1
@@ -80,7 +82,6 @@ def command(
     from tracer.fit.folder import Folder
     from tracer.fit.search import Bounds
     from tracer.render.fit.answer import fit_text
-    from tracer.render.fit.curve import curve
     from tracer.render.terminal.console import write
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM leaves nothing behind either
@@ -96,7 +97,7 @@ def command(
         raise
     finally:
         progress.end_line()
-    picture = folder.write_curve(curve(found, folder.runs, bounds))
+    picture = _curve(found, folder, bounds)
     if as_json:
         click.echo(json.dumps(_document(found, folder.runs, folder.path, picture), indent=2))
     else:
@@ -104,7 +105,18 @@ def command(
     sys.exit(0 if found.is_complete else 1)
 
 
-def _document(found: Found, runs: list[Run], path: Path, picture: Path) -> dict[str, object]:
+def _curve(found: Found, folder: Folder, bounds: Bounds) -> Path | None:
+    """Write the picture of the runs. Without matplotlib, say so and return None: the answers need none."""
+    try:
+        with from_extra("plot", "the curve"):
+            from tracer.render.fit.curve import curve
+    except TracerError as error:
+        click.echo(f"memcg-tracer: {error}", err=True)
+        return None
+    return folder.write_curve(curve(found, folder.runs, bounds))
+
+
+def _document(found: Found, runs: list[Run], path: Path, picture: Path | None) -> dict[str, object]:
     return {
         "schema": 1,
         "least_limit_bytes": found.least_limit_bytes,
@@ -116,7 +128,7 @@ def _document(found: Found, runs: list[Run], path: Path, picture: Path) -> dict[
         "unlimited_spread": found.unlimited_spread,
         "complete": found.is_complete,
         "folder": str(path),
-        "curve": str(picture),
+        "curve": None if picture is None else str(picture),
         "runs": [asdict(run) for run in runs],
     }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import pyarrow as pa
 
-from tracer.errors import TracerError
+from tracer.extras import from_extra
 from tracer.fleet.dataset.host_ranges import HostRange, host_ranges, read
 from tracer.fleet.summary.overlaps import conform
 from tracer.fleet.summary.summaries import SUMMARIES
@@ -69,10 +69,8 @@ class Dataset:
         return f"memcg-tracer dataset {ascii(self._address)[1:-1]}: {tables}; next: d.kills.compute()"
 
     def _frame(self, table: str, *beside: str) -> dd.DataFrame:
-        try:
+        with from_extra("fleet", "a table of a dataset"):
             import dask.dataframe as dd  # noqa: PLC0415  it takes a second to import
-        except ImportError as error:
-            raise TracerError("this needs Dask: pip install 'memcg-tracer[fleet]'") from error
         parts = [_with_tables(part, (table, *beside)) for part in self._parts]
         nothing = to_frame(conform(SUMMARIES[table].empty_table(), table))
         found: dd.DataFrame

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from tracer.errors import TraceError, TracerError
+from tracer.extras import from_extra
 from tracer.fleet.dataset.host_ranges import host_ranges
 from tracer.fleet.reduction import cluster, embedded, inputs, partial_state
 from tracer.fleet.reduction.embedded import Progress, cpus
@@ -65,11 +66,9 @@ def fleet(
 
 
 def _require_dask(scheduler: str | None) -> None:
-    try:
+    with from_extra("fleet", "fleet"):
         for package in ("dask", "distributed")[: 1 if scheduler is None else 2]:
             importlib.import_module(package)
-    except ImportError as error:
-        raise TracerError(f"fleet needs {error.name}: pip install 'memcg-tracer[fleet]'") from error
 
 
 def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:

@@ -22,9 +22,9 @@ _BAR_CELLS: Final = 30
 
 
 def fit_text(
-    found: Found, runs: Sequence[Run], bounds: Bounds, folder: Path, curve: Path
+    found: Found, runs: Sequence[Run], bounds: Bounds, folder: Path, curve: Path | None
 ) -> Iterator[RenderableType]:
-    """Yield the two answers, the table of the runs, and where their traces and the picture are."""
+    """Yield the two answers, the table of the runs, and where their traces and the picture (if any) are."""
     yield _answer("It succeeds from", found.least_limit_bytes, found.least)
     yield from _comfortable(found, bounds)
     for limit_bytes, at_limit in by_limit(runs).items():
@@ -38,7 +38,8 @@ def fit_text(
     yield Text(f"Without a limit it takes {duration(found.unlimited_wall_s)} under record, without swap.")
     if not found.is_complete:
         yield Text("The search is not complete: run it again with this folder as -o, and with more --runs.")
-    yield Text(f"Traces: {visible(str(folder))}; curve: {visible(str(curve))}")
+    drawn = "" if curve is None else f"; curve: {visible(str(curve))}"
+    yield Text(f"Traces: {visible(str(folder))}{drawn}")
 
 
 def _comfortable(found: Found, bounds: Bounds) -> Iterator[Text]:

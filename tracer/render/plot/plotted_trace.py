@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tracer.analysis.trace import AnalysedTrace
+from tracer.extras import from_extra
 
 if TYPE_CHECKING:
     from tracer.render.plot.pictures import Pictures
@@ -18,8 +19,9 @@ class PlottedTrace(AnalysedTrace):
     def plot(self) -> Pictures:
         """Return the pictures: `tracer.render.plot.pictures.Pictures`.
 
-        matplotlib is imported by the first use.
+        The first use imports matplotlib. Raises TracerError if it is not installed (extra `plot`).
         """
-        from tracer.render.plot.pictures import Pictures  # noqa: PLC0415  most users of a trace draw nothing
+        with from_extra("plot", "a picture"):
+            from tracer.render.plot.pictures import Pictures  # noqa: PLC0415  most users of a trace draw nothing
 
         return Pictures(self)

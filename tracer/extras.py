@@ -1,0 +1,24 @@
+"""The extras of the package: what is missing, in one line that says how to install it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tracer.errors import TracerError
+
+
+@contextmanager
+def from_extra(extra: str, what: str) -> Iterator[None]:
+    """Import the packages of an extra in this block, for `what` ("a picture").
+
+    Raises TracerError if a package is missing. A missing module of the project itself is a bug, and stays an
+    ImportError.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package == __package__:
+            raise
+        raise TracerError(f"{what} needs {package}: pip install 'memcg-tracer[{extra}]'") from error
