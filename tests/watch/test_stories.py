@@ -28,7 +28,7 @@ from tracer.watch import stories
 from tracer.watch.finishing import Told
 from tracer.watch.place import Place
 from tracer.watch.stories import LOOP_QUIET_S, QUIET_S, Stories, kills_of
-from tracer.watch.triggers import LIMIT, REQUEST, Trigger
+from tracer.watch.triggers import REQUEST, Trigger
 
 NOON_NS: Final = 1_795_694_400 * S  # 2026-11-26T12:00:00Z
 LONG_S: Final = 1000.0
@@ -185,7 +185,7 @@ def test_second_story_of_a_loop_waits_longer(record: Callable[..., Recording]) -
 
 def test_alarm_before_a_kill_becomes_the_story_of_the_kill(record: Callable[..., Recording]) -> None:
     recording = record()
-    recording.stories.trigger([Trigger(LIMIT, recording.now_ns, 7, sentence="at its limit")])
+    recording.stories.trigger([Trigger("limit", recording.now_ns, 7, sentence="at its limit")])
     recording.stories.step()
     (begun,) = recording.traces
     assert begun.name.endswith("-limit-web")

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 KILL: Final = "kill"
-LIMIT: Final = "limit"
-SOON: Final = "soon"
-PRESSURE: Final = "pressure"
 REQUEST: Final = "request"
-"""The reasons: an OOM kill, a limit that was hit, a kill that is near, tasks that all wait, SIGUSR1."""
+"""The reasons that are not the name of an alarm: an OOM kill, SIGUSR1."""
 
 
 @dataclass(frozen=True)

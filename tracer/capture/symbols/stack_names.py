@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from _blake2 import blake2b  # of hashlib, which would load OpenSSL: 4 MiB
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np

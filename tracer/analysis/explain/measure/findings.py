@@ -77,13 +77,12 @@ class Fork:
 class EndedWriter:
     """A process that had ended, and shared memory that it was charged for and that was still there.
 
-    `all_shmem_bytes`: the same of all processes that had ended. `ended_ns`: the time since its end.
+    `ended_ns`: the time since its end.
     """
 
     pid: int
     comm: str | None
     shmem_bytes: int
-    all_shmem_bytes: int
     ended_ns: int
 
 

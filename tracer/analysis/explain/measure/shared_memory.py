@@ -82,7 +82,6 @@ def ended_writer(subtree: Subtree, time_ns: int) -> EndedWriter | None:
         pid=tgid,
         comm=subtree.whole.processes.comm_at(tgid, subtree.start_ns, time_ns),
         shmem_bytes=left[tgid],
-        all_shmem_bytes=sum(left.values()),
         ended_ns=time_ns - exited_ns,
     )
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from _blake2 import blake2b  # of hashlib, which would load OpenSSL: 4 MiB
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
