@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,17 @@ MS: Final = 1_000_000
 MUCH: Final = 1 << 40
 META: Final = begin(command_line=["memcg-tracer", "watch"], cgroup_version=2, filters={}, probes={})
 EVENTS: Final = sorted(TABLES.keys() - IDENTITY_KEYS.keys())
+PHASES_NS: Final = (0, 1, 33_334_782, 370_000_000, S - 1)
+
+
+def at_phase(meta: Meta, phase_ns: int) -> Meta:
+    """Return `meta` with a clock pair whose intervals begin `phase_ns` after each second of CLOCK_REALTIME.
+
+    It is any time below a second: a boot begins at no particular moment.
+    """
+    clock = meta["clock"]
+    now = (clock["realtime_ns"] - clock["monotonic_ns"]) % S
+    return {**meta, "clock": {**clock, "realtime_ns": clock["realtime_ns"] + phase_ns - now}}
 
 
 class Kept:
@@ -129,28 +141,34 @@ def ticks(history: History, seconds: int, most_bytes: int = MUCH) -> list[dict[s
     return rows
 
 
-def sums(rows: Rows) -> Counter[tuple[int, int]]:
-    """Return the bytes of each cgroup in each second."""
+def sums(rows: Rows, phase_ns: int = 0) -> Counter[tuple[int, int]]:
+    """Return the bytes of each cgroup in each second, which begins at this phase."""
     found: Counter[tuple[int, int]] = Counter()
     for row in rows:
-        found[row["time"] // S, row["cgroup_id"]] += row["bytes"]
+        found[(row["time"] - phase_ns) // S, row["cgroup_id"]] += row["bytes"]
     return found
 
 
-def test_old_rows_are_thinned_and_keep_their_sums(history: History) -> None:
+@pytest.mark.parametrize("phase_ns", PHASES_NS)
+def test_old_rows_are_thinned_and_keep_their_sums(meta: Meta, phase_ns: int) -> None:
+    history = History(at_phase(meta, phase_ns), keep_ns=300 * S, most_bytes=MUCH)
     rows = ticks(history, 240)
     found = replayed(history).rows("charge")
-    assert sums(found) == sums(rows)
+    assert sums(found, phase_ns) == sums(rows, phase_ns)
     stages = history.fineness()
     assert [one["every_ms"] for one in stages] == [1000, 100, 0]
     assert stages[0]["begin_ns"] < S
     assert 240 - 120 - 62 <= stages[1]["begin_ns"] // S <= 240 - 120
     assert 240 - 30 - 12 <= stages[2]["begin_ns"] // S <= 240 - 30
-    counts = Counter(row["time"] // S for row in found)
-    ends = [*(one["begin_ns"] // S for one in stages[1:]), 240]
-    for stage, end in zip(stages, ends, strict=True):
-        for second in range(stage["begin_ns"] // S + 1, end):
-            assert counts[second] == (2 if stage["every_ms"] == 1000 else 20), second
+    counts = Counter((row["time"] - phase_ns) // S for row in found)
+    borders = [(one["begin_ns"] - phase_ns) // S for one in stages] + [(240 * S - phase_ns) // S]
+    summed, *others = (
+        [counts[second] for second in range(begin + 1, end)] for begin, end in pairwise(borders)
+    )
+    assert {*summed} <= {2, 3, 4}
+    # Segments end at whole seconds of the clock, so two can have parts of an interval.
+    assert sum(count > 2 for count in summed) <= (0 if phase_ns == 0 else 240 // 60)
+    assert [{*one} for one in others] == [{20}, {20}]
     assert [row["time"] for row in found] == sorted(row["time"] for row in found)
 
 
@@ -221,13 +239,15 @@ def levels(trace: AnalysedTrace, ids: Sequence[int], begin_s: int) -> dict[tuple
     steps=st.lists(st.integers(1, END_S), min_size=1, max_size=5, unique=True).map(sorted),
     keep_s=st.integers(5, END_S),
     most_bytes=st.sampled_from([0, 4_000, 12_000, MUCH]),
+    phase_ns=st.one_of(st.sampled_from(PHASES_NS), st.integers(0, S - 1)),
     mark_at=st.one_of(st.none(), st.integers(0, 4)),
 )
 @settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_levels_of_a_trace_of_the_history_are_those_of_a_trace_of_all_rows(
-    world: World, steps: list[int], keep_s: int, most_bytes: int, mark_at: int | None
+    *, world: World, steps: list[int], keep_s: int, most_bytes: int, phase_ns: int, mark_at: int | None
 ) -> None:
-    history = History(META, keep_ns=keep_s * S, most_bytes=most_bytes)
+    meta = at_phase(META, phase_ns)
+    history = History(meta, keep_ns=keep_s * S, most_bytes=most_bytes)
     done_s = mark = 0
     marked_s: int | None = None
     for number, step_s in enumerate([*steps, END_S + 1]):
@@ -240,9 +260,9 @@ def test_levels_of_a_trace_of_the_history_are_those_of_a_trace_of_all_rows(
     with tempfile.TemporaryDirectory() as folder:
         begins: list[int] = []
         kept = written(
-            folder, "kept", META, lambda writer: begins.append(history.replay(writer, done_s * S, mark))
+            folder, "kept", meta, lambda writer: begins.append(history.replay(writer, done_s * S, mark))
         )
-        whole = written(folder, "whole", META, lambda writer: write_all(world, writer))
+        whole = written(folder, "whole", meta, lambda writer: write_all(world, writer))
         begin_s = begins[0] // S
         ids = kept.cgroups["cgroup_id"].tolist()
         expected, found = levels(whole, ids, begin_s), levels(kept, ids, begin_s)
