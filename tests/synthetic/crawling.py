@@ -10,27 +10,33 @@ DATA = 56
 
 
 def livelock(
-    trace: Any, *, seconds: int = 20, tasks: int = 4, wait_s: float = 0.9, cpu_s: float = 0.1
+    trace: Any, *, seconds: int = 20, tasks: int = 4, wait_s: float = 0.9, cpu_s: float = 0.1, born_s: int = 0
 ) -> None:
-    """Add cgroup 7, in which from 2 s on `tasks` compilers read their program again in each second.
+    """Add cgroup 7, made at `born_s`, in which `tasks` compilers read their program again in each second.
 
-    In the first two seconds they use a CPU alone. Each second, each task waits `wait_s` for the program, of
-    which 4 MiB are evicted and come back, and all of them together use `tasks * cpu_s` of CPU time.
+    In the first two of their `seconds` they use a CPU alone. Each second, each task waits `wait_s` for the
+    program, of which 4 MiB are evicted and come back, and all of them together use `tasks * cpu_s` of CPU
+    time.
     """
-    trace.add("cgroups", cgroup_id=7, path="/build", created=trace.ns(0))
+    trace.add("cgroups", cgroup_id=7, path="/build", created=trace.ns(born_s))
     trace.add("inodes", inode_id=PROGRAM, path="/usr/lib/gcc/cc1plus")
-    trace.charged(0, 7, "file", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=40 * MIB)
+    trace.charged(born_s, 7, "file", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=40 * MIB)
     for task in range(tasks):
         trace.add(
-            "tasks", tgid=40 + task, comm="cc1plus", cgroup_id=7, first_seen=trace.ns(0), exe_inode_id=PROGRAM
+            "tasks",
+            tgid=40 + task,
+            comm="cc1plus",
+            cgroup_id=7,
+            first_seen=trace.ns(born_s),
+            exe_inode_id=PROGRAM,
         )
     row = {"cgroup_id": 7, "inode_id": PROGRAM, "nr_pages": 1024, "tgid": 40}
-    trace.add("pagecache", 0, op="add", cause="fault", **row)
-    for second in range(seconds):
-        spent = tasks * cpu_s if second >= 2 else tasks * 0.5
+    trace.add("pagecache", born_s, op="add", cause="fault", **row)
+    for second in range(born_s, born_s + seconds):
+        spent = tasks * cpu_s if second >= born_s + 2 else tasks * 0.5
         begin, end = trace.ns(second), trace.ns(second + 1)
         trace.add("task_time", begin=begin, time=end, cgroup_id=7, cpu_ns=round(spent * 1e9))
-        if second < 2:
+        if second < born_s + 2:
             continue
         trace.add("pagecache", second + 0.01, op="delete", cause="reclaim_memcg", **row)
         trace.add("pagecache", second + 0.02, op="add", cause="fault", **row)

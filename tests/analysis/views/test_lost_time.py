@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from synthetic.crawling import DATA, PROGRAM, livelock, throttled
 
-from tracer.analysis.views.lost_time import lost_time, total_lost_share
+from tracer.analysis.core.subtree import Subtrees
+from tracer.analysis.views.lost_time import Spending, lost_time, total_lost_share
 
 
 def test_lost_time_of_a_livelock_is_that_of_its_reads(trace: Any) -> None:
@@ -50,6 +51,19 @@ def test_wait_without_additions_in_its_second_has_the_share_of_the_file(trace: A
     trace.add("file_waits", 1.5, cgroup_id=7, tgid=40, inode_id=999, waits=1, wait_ns=90_000_000)
     # It was added three times, and had been evicted before two of these.
     assert lost_time(trace)["reread_ms"].tolist() == pytest.approx([0, 60, 3600, 3600])
+
+
+def test_wait_after_the_last_event_has_the_share_of_its_own_file(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.charged(0, 7, "file", 4096)
+    row = {"cgroup_id": 7, "nr_pages": 10}
+    for inode_id in (PROGRAM, DATA):
+        trace.add("pagecache", 0.1, op="add", cause="read", inode_id=inode_id, **row)
+    trace.add("pagecache", 0.5, op="delete", cause="reclaim_memcg", inode_id=PROGRAM, **row)
+    trace.add("pagecache", 0.9, op="add", cause="read", inode_id=PROGRAM, **row)
+    for inode_id in (PROGRAM, DATA):
+        trace.add("file_waits", 1.1, cgroup_id=7, tgid=4, inode_id=inode_id, waits=1, wait_ns=80_000_000)
+    assert Spending(trace).reread_ns(Subtrees(trace).subtree_at(7)).tolist() == [40_000_000, 0]
 
 
 def test_what_another_cgroup_had_lost_is_a_first_read(trace: Any) -> None:

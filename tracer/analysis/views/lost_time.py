@@ -68,7 +68,7 @@ def lost_time(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFra
     spending, subtrees = Spending(trace), Subtrees(trace)
     frames = [_empty()]
     for number in shown:
-        frame = spending.of(subtrees.subtree_at(number)).trimmed().frame(spending.start_ns)
+        frame = spending.of(subtrees.subtree_at(number)).trimmed().frame()
         named = frame.assign(cgroup=trace.places.label_of(number), cgroup_id=number)
         frames.append(named[list(frames[0].columns)])
     return pd.concat([frame for frame in frames if len(frame)] or frames)
@@ -92,11 +92,11 @@ def _empty() -> pd.DataFrame:
 class Times:
     """The time of the tasks of a cgroup in each bin, in ms.
 
-    `first_bin` is the number of the first bin. `is_known`: the trace has the CPU time of tasks and their
-    waits for files. An array of NaN is not known.
+    The first bin begins at `begin_ns`, in ns since the epoch. `is_known`: the trace has the CPU time of tasks
+    and their waits for files. An array of NaN is not known.
     """
 
-    first_bin: int
+    begin_ns: int
     is_known: bool
     reclaim_ms: Floats
     reread_ms: Floats
@@ -119,10 +119,20 @@ class Times:
         """Return the time that the shares are of; NaN if the work is not known."""
         return self.lost_ms + self.work_ms + self.first_read_ms
 
+    def bin_begin_ns(self, position: int) -> int:
+        """Return the beginning of a bin, counted from the first one, in ns since the epoch."""
+        return self.begin_ns + position * BIN_NS
+
+    def pages(self, time_ns: Int64s, pages: Integers) -> Floats:
+        """Return the sum of the pages in each bin; those outside of all bins are left out."""
+        position = (time_ns - self.begin_ns) // BIN_NS
+        inside = (position >= 0) & (position < len(self))
+        return np.bincount(position[inside], pages[inside], len(self)).astype(np.float64)
+
     def between(self, first: int, end: int) -> Times:
         """Return the bins from `first` to `end`, which is excluded; both count from the first one."""
         arrays = {name: getattr(self, name)[first:end] for name in TIMES}
-        return Times(self.first_bin + first, self.is_known, **arrays)
+        return Times(self.bin_begin_ns(first), self.is_known, **arrays)
 
     def trimmed(self) -> Times:
         """Return the bins from the first to the last in which something was done."""
@@ -139,9 +149,9 @@ class Times:
         whole = float(self.all_ms.sum())
         return float(self.lost_ms.sum()) / whole if self.is_known and whole > 0 else None
 
-    def frame(self, origin_ns: int) -> pd.DataFrame:
-        """Return a row for each bin; the first bin of the trace begins at `origin_ns`."""
-        begins = origin_ns + (self.first_bin + np.arange(len(self), dtype=np.int64)) * BIN_NS
+    def frame(self) -> pd.DataFrame:
+        """Return a row for each bin."""
+        begins = self.begin_ns + np.arange(len(self), dtype=np.int64) * BIN_NS
         columns = {name: getattr(self, name) for name in TIMES}
         columns["lost_share"] = self.lost_ms / np.where(self.all_ms > 0, self.all_ms, np.nan)
         return pd.DataFrame(columns, index=utc_times(begins).rename("time"))
@@ -169,7 +179,7 @@ class Spending:
         first_ns = np.where(known(rows["inode_id"]), wait_ns - again_ns, 0)
         cpu_ms, running_ms = self._cpu_ms(subtree), self._running_in_reclaim_ms(subtree)
         return Times(
-            first_bin=0,
+            begin_ns=self.start_ns,
             is_known=self.is_recorded,
             reclaim_ms=running_ms + np.nan_to_num(self._waits_ms(subtree, stalls.THROTTLED)),
             reread_ms=self._file_waits_ms(rows, again_ns),
@@ -210,6 +220,7 @@ class Spending:
         wanted = file * self._bins + second
         place = np.searchsorted(keys, wanted)
         is_there = (np.append(keys, -1)[place] == wanted) & (file >= 0)
+        is_there &= (second >= 0) & (second < self._bins)  # else the key is that of another file
         return np.where(is_there, sums[place], 0)
 
     def _waits_ms(self, subtree: Subtree, kinds: tuple[str, ...]) -> Floats:

@@ -36,6 +36,19 @@ def test_tasks_that_read_their_program_again_are_thrashing(trace: Any) -> None:
     assert one.to_dict()["high_bytes"] is None
 
 
+@pytest.mark.parametrize("born_s", [1, 7, 30])
+def test_cgroup_that_is_made_during_the_trace_is_thrashing(trace: Any, born_s: int) -> None:
+    """Its evictions and its lost time are in the same seconds, however old the trace is."""
+    trace.add("cgroups", cgroup_id=3, path="/older", created=trace.ns(0))
+    trace.charged(0, 3, "anon", MIB)
+    livelock(trace, seconds=8, born_s=born_s)
+    (one,) = (held for held in held_cgroups(trace) if held.cgroup == "/build")
+    assert one.progress.state == "thrashing"
+    assert one.progress.crawl is not None
+    assert one.progress.crawl.begin.value == trace.ns(born_s + 2)
+    assert one.progress.crawl.lost_share == pytest.approx(0.9)
+
+
 def test_tasks_above_memory_high_are_throttled(trace: Any) -> None:
     throttled(trace)
     one = only(trace)

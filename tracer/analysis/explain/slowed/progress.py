@@ -26,8 +26,6 @@ import pandas as pd
 from tracer.analysis.core.columns import (
     NO_ID,
     Bools,
-    Int64s,
-    Integers,
     integers,
     is_one_of,
     known,
@@ -66,7 +64,7 @@ def progress(subtree: Subtree, spending: Spending) -> Progress:
     if stretch is None:
         return Progress("held", times.lost_share(), lost, files=files)
     inside = times.between(*stretch)
-    begin, end = (spending.start_ns + (times.first_bin + bound) * BIN_NS for bound in stretch)
+    begin, end = (times.bin_begin_ns(bound) for bound in stretch)
     delayed = _delayed_ns(subtree, spending, begin, end)
     is_throttled = 2 * np.nansum(inside.throttled_ms) >= inside.lost_ms.sum()
     return Progress(
@@ -85,8 +83,8 @@ def _worst(subtree: Subtree, times: Times) -> tuple[int, int] | None:
     if len(times) < width:
         return None
     lost, whole = _moving(times.lost_ms, width), _moving(times.all_ms, width)
-    evicted = _moving(_pages(subtree, times, subtree.evicted.time, subtree.evicted.pages), width)
-    again = _moving(_pages(subtree, times, subtree.refaulted.time, subtree.refaulted.pages), width)
+    evicted = _moving(times.pages(subtree.evicted.time, subtree.evicted.pages), width)
+    again = _moving(times.pages(subtree.refaulted.time, subtree.refaulted.pages), width)
     is_reread = (again > 0) & (again >= LEAST_REREAD * evicted)
     others = [_moving(np.nan_to_num(one), width) for one in (times.throttled_ms, times.swap_in_ms)]
     counts = (lost >= LEAST_SHARE * whole) & (lost >= LEAST_LOST * width * BIN_NS / 1e6)
@@ -112,12 +110,6 @@ def _moving(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float
     """Return the sum of each `width` consecutive values."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     return np.asarray(sums[width:] - sums[:-width])
-
-
-def _pages(subtree: Subtree, times: Times, time: Int64s, pages: Integers) -> npt.NDArray[np.float64]:
-    number = (time - subtree.start_ns) // BIN_NS - times.first_bin
-    inside = (number >= 0) & (number < len(times))
-    return np.bincount(number[inside], pages[inside], len(times)).astype(np.float64)
 
 
 def _crawl(subtree: Subtree, inside: Times, begin: int, end: int, delayed: pd.Series[int]) -> Crawl:
