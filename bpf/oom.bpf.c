@@ -131,16 +131,20 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 }
 
 /*
- * Return the memcg whose limit caused the kill, as the kernel decided, or else inferred from the
- * page counters. NULL: no memcg's limit caused it.
+ * Return the memcg whose limit caused the kill, as the kernel decided. Without the decision it is
+ * the memcg that the trigger reclaimed from last, if the kernel named it, or else inferred from the
+ * page counters. A task that lowers a limit below usage is not in that memcg. NULL: no memcg's
+ * limit caused it.
  */
-static __always_inline struct mem_cgroup *kill_owner(struct decision *decision,
+static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, struct ended *ended,
 						     struct mem_cgroup *trigger)
 {
 	if (decision)
 		return constraint_of(READ(decision->control, constraint)) == CONSTRAINT_MEMCG
 			       ? READ(decision->control, memcg)
 			       : NULL;
+	if (ended && ended->kind == RECLAIM_MEMCG && ended->named)
+		return ended->named;
 
 	struct owner owner = limit_owner(trigger);
 
@@ -237,7 +241,7 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	u32 pid = bpf_get_current_pid_tgid();
 	struct decision *decision = decisions.lookup(&pid);
 	struct ended *ended = last_ended.lookup(&pid);
-	struct mem_cgroup *owner = kill_owner(decision, trigger);
+	struct mem_cgroup *owner = kill_owner(decision, ended, trigger);
 	bool is_for_limit = owner || (!decision && ended && ended->kind == RECLAIM_MEMCG);
 
 	if (!is_wanted_kill(owner, is_for_limit, trigger, victim))

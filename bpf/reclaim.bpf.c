@@ -162,6 +162,8 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 	struct ended ended = {.time_ns = now, .gfp = record->gfp, .kind = record->kind};
 	u32 pid = record->pid;
 
+	if (record->target_source == TARGET_NAMED)
+		ended.named = attempt->target;
 	last_ended.update(&pid, &ended);
 	if (!attempt->target &&
 	    (record->kind == RECLAIM_MEMCG || record->kind == RECLAIM_SOFTLIMIT)) {

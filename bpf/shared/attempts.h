@@ -17,9 +17,13 @@ struct attempt {
 
 BPF_HASH(attempts, u32, struct attempt, 8192); /* by thread id */
 
-/* The last attempt that a thread ended: an OOM kill follows it. */
+/*
+ * The last attempt that a thread ended: an OOM kill follows it. `named` is its target, if that was
+ * not inferred.
+ */
 struct ended {
 	u64 time_ns;
+	struct mem_cgroup *named;
 	u32 gfp;
 	u32 kind;
 };

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.recorder import Recorder
@@ -20,17 +21,19 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @pytest.fixture
 def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
-    """Return `start_recorder(*options, env=None)`, which returns once all probes are attached.
+    """Return `start_recorder(*options, **how)`, which returns once all probes are attached.
+
+    `how`: further arguments of `Recorder`.
 
     Recorders that still run at the end of the test are killed.
     """
     folders = (tmp_path / f"recording-{number}" for number in itertools.count())
     with ExitStack() as started:
 
-        def start(*options: str, env: dict[str, str] | None = None) -> Recorder:
+        def start(*options: str, **how: Any) -> Recorder:
             folder = next(folders)
             folder.mkdir()
-            recorder = started.enter_context(Recorder(folder, "--ready-file", "ready", *options, env=env))
+            recorder = started.enter_context(Recorder(folder, "--ready-file", "ready", *options, **how))
             return recorder.wait_until_ready()
 
         yield start

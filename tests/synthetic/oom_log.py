@@ -28,6 +28,7 @@ class Dump:
     order: int = 0
     has_tasks: bool = True
     constraint: str = "CONSTRAINT_MEMCG"
+    stack: tuple[str, ...] = ("dump_stack_lvl+0x57/0x80", "try_charge_memcg+0x422/0x6f0")
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the whole report."""
@@ -38,8 +39,7 @@ class Dump:
         yield f"CPU: 1 UID: 0 PID: {self.pid} Comm: {self.comm} Not tainted 6.18.44 #1 PREEMPT(none) "
         yield "Call Trace:"
         yield " <TASK>"
-        yield " dump_stack_lvl+0x57/0x80"
-        yield " try_charge_memcg+0x422/0x6f0"
+        yield from (f" {frame}" for frame in self.stack)
         yield " </TASK>"
         yield from self.counters()
         if self.has_tasks:

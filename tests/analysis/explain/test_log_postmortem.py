@@ -58,6 +58,7 @@ def _known_to_be_none(report: OomReport) -> set[str]:
     is_known = report.limit_owner.cgroup is not None
     # No log has titles, and not each has the process of a thread.
     names = {"trigger.cmdline", "victims.cmdline", "candidates.cmdline", "trigger.tgid"}
+    names.add("limit_owner.lowered")
     names |= (
         {f"limit_owner.{name}" for name in ("container", "pod", "namespace", "image")} if is_known else set()
     )

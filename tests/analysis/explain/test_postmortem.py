@@ -52,6 +52,7 @@ def test_to_dict_with_null_fields_has_their_reasons(page_cache_experiment: Any) 
 
     # The container is in no pod, the report is not from a log, and the title says no more than the name.
     known_to_be_none = {"limit_owner.pod", "limit_owner.namespace", "kernel_log", "trigger.cmdline"}
+    known_to_be_none.add("limit_owner.lowered")
     assert set(nulls(document, "")) - known_to_be_none <= set(unknown)
     assert not known_to_be_none & set(unknown)
 

@@ -74,6 +74,31 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "usage at the kill was 3 pages below the limit",
     ),
     (
+        "room_left",
+        {"room_pages": -3, "usage_bytes": 100 * MIB + 3 * 4096, "limit_bytes": 100 * MIB},
+        "usage at the kill was 3 pages above the limit",
+    ),
+    (
+        "lowered_limit",
+        {
+            **{"old_limit_bytes": 64 * MIB, "limit_bytes": 24 * MIB, "usage_bytes": 40 * MIB},
+            **{"before_ns": 20_000_000, "by_trigger": True},
+        },
+        "the limit was lowered from 64 MiB to 24 MiB 20 ms before the kill, while 40 MiB was in use: the "
+        "kill was for this, and no task had asked for memory",
+    ),
+    (
+        "lowered_limit",
+        {"limit_bytes": 24 * MIB, "usage_bytes": 40 * MIB, "by_trigger": False},
+        "the limit was set to 24 MiB, while 40 MiB was in use",
+    ),
+    (
+        "still_freeing",
+        {"kill_id": 3, "killed_comm": "java", "killed_pid": 7, "before_ns": 20_000_000, "freeing_bytes": MIB},
+        "java (pid 7), the victim of kill 3, was still freeing 1 MiB 20 ms after that kill: the kernel looks "
+        "for another victim before all of the memory is free",
+    ),
+    (
         "growth",
         {"part": "kernel", "grown_bytes": MIB, "span_ns": 1_500_000_000},
         "kernel memory grew by 1 MiB in the 1.50 s before the kill",

@@ -240,6 +240,41 @@ def usage(subtree: Subtree) -> Steps:
     return subtree.once("ledger.usage", find)
 
 
+@dataclass(frozen=True, slots=True)
+class Lowering:
+    """A limit that was lowered from `limit_bytes`, as seen first at `since_ns`."""
+
+    limit_bytes: int
+    since_ns: int
+
+
+def last_lowering(subtree: Subtree, limit_bytes: int, time_ns: int) -> Lowering | None:
+    """Return the last change of the cgroup's limit by a moment, if it was to `limit_bytes`, the limit then,
+    from a higher one; None if it was not, or if the limit before was not seen."""
+    changes = subtree.once("ledger.limit_changes", lambda: _limit_changes(subtree))
+    last = int(np.searchsorted(changes.times, time_ns, side="right")) - 1
+    if last < 0:
+        return None
+    if changes.values[last] > limit_bytes:
+        return Lowering(int(changes.values[last]), time_ns)
+    if last == 0 or changes.values[last - 1] <= changes.values[last]:
+        return None
+    return Lowering(int(changes.values[last - 1]), int(changes.times[last]))
+
+
+def _limit_changes(subtree: Subtree) -> Steps:
+    """Return when the cgroup's limit was first read to have another value, and that value.
+
+    Reclaim for a lowered limit is often the first to read it: at its end, but it was there at its begin.
+    """
+    read, attempts = counter(subtree, "limit_bytes"), _read(subtree.reclaim, subtree.cgroup_id, "limit_bytes")
+    times, values = np.append(read.times, attempts[0]), np.append(read.values, attempts[1])
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    is_change = np.diff(values, prepend=-1) != 0
+    return Steps(times[is_change], values[is_change], None)
+
+
 def reading(subtree: Subtree, column: str) -> Steps:
     """Return a column of the cgroup's samples, without nulls. The value is not known before the first
     reading."""

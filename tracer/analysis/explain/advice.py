@@ -9,10 +9,11 @@ from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence import copy_on_write, grown
 from tracer.analysis.explain.evidence.contributing import crowd
-from tracer.analysis.explain.measure import forks, shared_memory
+from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.wording import process, time_before
+from tracer.analysis.explain.wording import owner_name, process, time_before
 from tracer.analysis.results.conclusions import Cause
+from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, duration, size, the
 
 _OF_ANON: Final[tuple[Cause, ...]] = ("anon_growth", "swap_exhausted")
@@ -21,17 +22,42 @@ _OF_ANON: Final[tuple[Cause, ...]] = ("anon_growth", "swap_exhausted")
 def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
     """Return sentences to act on: on the cause, then on processes, then on cgroups.
 
-    A writer that left shared memory behind comes before all of these. Empty where the cause has no cure.
+    A writer that left shared memory behind comes before all of these. Empty where the cause has no cure. If
+    the limit was lowered below usage, or if the victim of the kill before was still freeing its memory, the
+    advice is on that alone, whatever filled the limit.
     """
     shortage = findings.circumstances.shortage
     if shortage is not None and shortage.advice:
         return shortage.advice
+    if memory_kinds.is_limit_lowered(findings):
+        return tuple(_raise_again(findings))
+    if memory_kinds.freeing_bytes(findings) and findings.previous is not None:
+        before = f"Look at kill {findings.previous.kill_id} first"
+        return (f"{before}: once the memory of its victim had been free, this request would have had room.",)
     cures = tuple(CAUSES[cause].cure(findings))
     if not cures:
         return ()
     left_behind = _left_behind(findings) if cause == "shmem" else None
     first = () if left_behind is None else (left_behind,)
     return (*first, *cures, *_who(findings, cause), *_where(findings))
+
+
+def _raise_again(findings: Findings) -> Iterator[str]:
+    """Yield advice on a limit that was lowered below usage."""
+    lowered, owner = findings.owner.lowered, findings.owner
+    before = None if lowered is None else lowered.limit_bytes
+    is_known = before is not None and before < UNLIMITED_BYTES
+    back = f"back to {size(before)}, which was enough, or " if is_known else ""
+    in_use = size(None if lowered is None else lowered.usage_bytes)
+    yield (
+        f"Set the limit of {owner_name(owner)} {back}above the {in_use} that was in use when it was lowered "
+        f"to {size(owner.limit_bytes)}."
+    )
+    yield (
+        "A limit below usage kills where reclaim cannot free the difference. Lower memory.high first, or "
+        "write to memory.reclaim, which never kill, and lower the limit once usage is below it. Or restart "
+        "the process with the lower limit (Kubernetes: resizePolicy RestartContainer)."
+    )
 
 
 def _who(findings: Findings, cause: Cause) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from tracer.analysis.explain import report_assembly, shortage, verdict
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
-from tracer.analysis.explain.measure.findings import Circumstances, Findings, Swap
+from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.measure.logged_parties import Named
 from tracer.analysis.explain.report_assembly import Measured
 from tracer.analysis.explain.victim import badness_total, victim_selection
@@ -40,19 +40,42 @@ def explain(logs: Iterable[LogReport], named: Named = lambda _path: ContainerNam
 
     A log has no names of containers and pods: `named` returns them for the path of a cgroup.
     """
+    last: dict[str, tuple[int, LogReport]] = {}
     for number, log in enumerate(logs, start=1):
-        yield report(number, log, named=named)
+        previous = last.get(log.oom_memcg or "")
+        yield report(number, log, named=named, previous=None if previous is None else _before(log, *previous))
+        if log.oom_memcg is not None and log.kills:
+            last[log.oom_memcg] = number, log
 
 
-def report(number: int, log: LogReport, *, named: Named, page_size: int | None = None) -> OomReport:
-    """Return the report of one decision; `page_size` is given if another source than the log has it."""
+def _before(log: LogReport, number: int, previous: LogReport) -> PreviousKill | None:
+    """Return the kill before this one, for the same limit; None if the log does not show the time between
+    them."""
+    now, then, victim = log.stamp.since_boot_ns, previous.stamp.since_boot_ns, previous.kills[0]
+    if now is None or then is None or now < then:
+        return None
+    return PreviousKill(number, victim.pid, victim.comm, now - then)
+
+
+def report(
+    number: int,
+    log: LogReport,
+    *,
+    named: Named,
+    page_size: int | None = None,
+    previous: PreviousKill | None = None,
+) -> OomReport:
+    """Return the report of one decision; `page_size` is given if another source than the log has it.
+
+    `previous`: the last kill for the same limit.
+    """
     unknown: Unknown = dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)
     known_size = page_size or logged_memory.page_size(log)
     page_size = known_size or logged_memory.DEFAULT_PAGE_SIZE
     if known_size is None:
         unknown["kernel_log.page_size"] = f"the kernel log does not show it; assumed to be {page_size} bytes"
     sizes = logged_memory.sizes(log)
-    findings = _findings(log, sizes, page_size, unknown, named)
+    findings = replace(_findings(log, sizes, page_size, unknown, named), previous=previous)
     total = badness_total.logged_total_pages(log, page_size)
     selection = victim_selection.from_log(log, total, page_size, unknown)
     working_set = composition.working_set(sizes, findings.composition.total, unknown)

@@ -94,11 +94,12 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     selection = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
+    asked = recorded_parties.trigger(trace, kill, told, unknown)
     findings = Findings(
         time=utc_time(kill.time_ns),
         constraint=str(first["constraint"]),
-        owner=recorded_parties.limit_owner(trace, kill, unknown),
-        trigger=recorded_parties.trigger(trace, kill, told, unknown),
+        owner=recorded_parties.limit_owner(trace, kill, asked.stack, unknown),
+        trigger=asked,
         victims=recorded_parties.victims(trace, kill, unknown),
         victim_tgids=frozenset(integers(kill.rows["tgid"]).tolist()),
         composition=made_of,
@@ -118,6 +119,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
         thinned=thinned,
+        previous=kill.previous,
     )
     sized, why_unsized = (
         kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(None), "it was not asked for")

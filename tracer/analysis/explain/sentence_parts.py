@@ -7,7 +7,9 @@ from typing import Final, Literal
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import no_limit, owner_name, process, time_before, trigger_name
-from tracer.units import size
+from tracer.analysis.results.kill import Lowered
+from tracer.schema import UNLIMITED_BYTES
+from tracer.units import duration, size
 
 _BESIDE_SHARE: Final = 0.2
 
@@ -42,14 +44,52 @@ def at_limit(findings: Findings, filled: str, *, cache: str | None = None) -> st
     `filled` names the memory that filled the limit, and may be empty. `cache` is a clause on the page cache;
     by default, the amount that it gave back and the amount that was left.
     """
-    owner = findings.owner
+    owner, full = findings.owner, f", {filled}" if filled else ""
+    if owner.lowered is not None and owner.lowered.by_trigger:
+        did = f"{_lowered(findings, owner.lowered)}{full}{_killed_by_it(findings)}"
+        return f"{did}; {cache or _cache(findings)}."
     limit = "its limit" if no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
     if findings.circumstances.full_swap_limit_bytes is not None:
         limit = f"its limit of memory and swap together, {size(findings.circumstances.full_swap_limit_bytes)}"
     above = " (above the cgroup that asked)" if owner.is_ancestor else ""
-    full = f", {filled}" if filled else ""
-    where = f"{owner_name(owner)}{above} was at {limit}{full}"
+    limit += "" if owner.lowered is None else _which_was_lowered(owner.lowered)
+    freed = f"; {_freeing(findings)}" if memory_kinds.freeing_bytes(findings) else ""
+    where = f"{owner_name(owner)}{above} was at {limit}{full}{freed}"
     return f"{asked(findings)} more memory{killed(findings)}: {where}; {cache or _cache(findings)}."
+
+
+def _freeing(findings: Findings) -> str:
+    """Return `java (pid 7), killed 20 ms before, was still freeing 26 MiB`; empty without such a kill."""
+    previous = findings.previous
+    if previous is None:
+        return ""
+    who, ago = process(previous.comm, previous.pid), duration(previous.age_ns / 1e9)
+    return f"{who}, killed {ago} before, was still freeing {size(memory_kinds.freeing_bytes(findings))}"
+
+
+def _lowered(findings: Findings, lowered: Lowered) -> str:
+    """Return `kubelet (pid 41) lowered the limit of container web from 64 MiB to 24 MiB while …`."""
+    owner, before = findings.owner, lowered.limit_bytes
+    what = f"the limit of {owner_name(owner)}"
+    if before is not None and before >= UNLIMITED_BYTES:
+        did = f"set {what}, which had none, to"
+    else:
+        did = f"lowered {what}{'' if before is None else f' from {size(before)}'} to"
+    in_use = f"while {size(lowered.usage_bytes)} was in use"
+    return f"{_asker(findings)} {did} {size(owner.limit_bytes)} {in_use}"
+
+
+def _killed_by_it(findings: Findings) -> str:
+    words = killed(findings)
+    return f",{words}" if words and not words.startswith(",") else words
+
+
+def _which_was_lowered(lowered: Lowered) -> str:
+    """Return ` (lowered from 64 MiB 2 s before, while 40.1 MiB was in use)`."""
+    before, ago = lowered.limit_bytes, lowered.before_ns
+    did = "set" if before is None or before >= UNLIMITED_BYTES else f"lowered from {size(before)}"
+    when = "" if ago is None else f" {duration(ago / 1e9)} before"
+    return f" ({did}{when}, while {size(lowered.usage_bytes)} was in use)"
 
 
 def anonymous(findings: Findings) -> str:

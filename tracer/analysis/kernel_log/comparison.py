@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tracer.analysis.core.columns import integers, times_ns
+from tracer.analysis.core.columns import integers, optional, times_ns
 from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.kernel_log import matching, merging
@@ -58,6 +58,8 @@ def complete(trace: TraceTables) -> Completed:
     for kill_id in kill_ids:
         rows = trace.oom.iloc[of_kill.rows_for(kill_id)]
         report = matched.get(kill_id)
+        if report is not None and report.stack and _lacks_stack(trace, rows):
+            taken[kill_id].append("trigger.stack")
         coverage = matching.coverage(trace, int(times_ns(rows)[0]), report)
         told[kill_id] = Told(
             report,
@@ -67,3 +69,9 @@ def complete(trace: TraceTables) -> Completed:
             () if report is None else tuple(disagreements(trace, rows, report)),
         )
     return Completed(oom, samples, told)
+
+
+def _lacks_stack(trace: TraceTables, rows: pd.DataFrame) -> bool:
+    """Return whether the trace does not have the names of the trigger's kernel stack."""
+    number = optional(rows["kernel_stack_id"].iloc[0])
+    return number is None or trace.functions.frames_for(number) is None

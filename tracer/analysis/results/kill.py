@@ -27,12 +27,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Lowered:
+    """A limit that was lowered while more than the new one was in use.
+
+    `limit_bytes`: the limit before. `usage_bytes`: usage when it was lowered; at the kill, if that is not
+    known. `by_trigger`: the trigger was writing the limit, and asked for no memory. `before_ns`: the time
+    from then to the kill.
+    """
+
+    limit_bytes: int | None
+    usage_bytes: int | None
+    by_trigger: bool
+    before_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LimitOwner:
     """The cgroup whose limit was hit.
 
     `is_ancestor`: the trigger's task is in a cgroup below it. `run` of `runs` is the life of its name
     (`analysis.core.lives`). `run`, `runs` and `cgroup_id` are None if only a kernel log has the kill.
-    `namespace` is the pod's, `image` the container's; None: not known, or there is none.
+    `namespace` is the pod's, `image` the container's; None: not known, or there is none. `lowered`: None if
+    the limit was not seen to be lowered below usage.
     """
 
     cgroup: str | None
@@ -46,6 +62,7 @@ class LimitOwner:
     runs: int | None = None
     namespace: str | None = None
     image: str | None = None
+    lowered: Lowered | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -148,6 +148,22 @@ def _part_of_usage(it: _Numbers) -> str:
     return f"{_PARTS[it['part']]} was {size(held)} of {size(usage)} in use, {percent(held, usage)}"
 
 
+def _room_left(it: _Numbers) -> str:
+    room = it["room_pages"]
+    side = "below" if room >= 0 else "above"
+    return f"usage at the kill was {abs(room)} pages {side} the limit"
+
+
+def _lowered_limit(it: _Numbers) -> str:
+    old = f"lowered from {size(it['old_limit_bytes'])} to" if "old_limit_bytes" in it else "set to"
+    ago = f" {duration(it['before_ns'] / 1e9)} before the kill" if "before_ns" in it else ""
+    asked = ": the kill was for this, and no task had asked for memory" if it["by_trigger"] else ""
+    return (
+        f"the limit was {old} {size(it['limit_bytes'])}{ago}, while {size(it.get('usage_bytes'))} was in "
+        f"use{asked}"
+    )
+
+
 def _span(it: _Numbers, name: str) -> str:
     """Return a duration, no finer than the rows from which it was measured."""
     return coarse_duration(it[name] / 1e9, it.get("resolution_ns", 0) / 1e9)
@@ -303,7 +319,13 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "other_cause": lambda it: f"not {it['cause']}: {_WORDS[it['reason']](it)}",
     "part_of_usage": _part_of_usage,
     "machine_holders": _machine_holders,
-    "room_left": lambda it: f"usage at the kill was {it['room_pages']} pages below the limit",
+    "room_left": _room_left,
+    "lowered_limit": _lowered_limit,
+    "still_freeing": lambda it: (
+        f"{process(it.get('killed_comm'), it['killed_pid'])}, the victim of kill {it['kill_id']}, was still "
+        f"freeing {size(it['freeing_bytes'])} {duration(it['before_ns'] / 1e9)} after that kill: the kernel "
+        "looks for another victim before all of the memory is free"
+    ),
     "growth": _growth,
     "evicted_cache": _evicted_cache,
     "absorbed_memory": lambda it: (

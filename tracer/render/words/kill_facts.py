@@ -68,7 +68,16 @@ def seconds_before(report: OomReport, time: pd.Timestamp) -> float | None:
 def cause(report: OomReport) -> str:
     """Return the cause in words and by its name, with the confidence."""
     verdict = report.verdict
-    return f"Cause: {CAUSES[verdict.cause].label} ({verdict.cause}). Confidence: {verdict.confidence}."
+    label = "the limit was lowered below usage" if _is_lowered(report) else CAUSES[verdict.cause].label
+    return f"Cause: {label} ({verdict.cause}). Confidence: {verdict.confidence}."
+
+
+def _is_lowered(report: OomReport) -> bool:
+    """Return whether the limit was lowered by the task that the kill is for, or usage was still above it."""
+    lowered, usage, limit = (
+        getattr(report.limit_owner, name) for name in ("lowered", "usage_bytes", "limit_bytes")
+    )
+    return lowered is not None and (lowered.by_trigger or (usage or 0) * 100 > (limit or 0) * 101)
 
 
 def setting(report: OomReport) -> Iterator[Fact]:
@@ -84,6 +93,8 @@ def setting(report: OomReport) -> Iterator[Fact]:
         yield "image", visible(owner.image)
     ancestor = "; the requesting task is in a descendant of this cgroup" if owner.is_ancestor else ""
     constraint = CONSTRAINTS.get(report.constraint, f"{report.constraint}: set by a BPF policy")
+    if _is_lowered(report):
+        constraint = "it was lowered to this while more was in use"
     yield "limit", f"{units.limit(owner.limit_bytes)}; {constraint}{ancestor}"
 
 
@@ -203,14 +214,19 @@ def _locked_file(report: OomReport) -> int | None:
 
 
 def asked(report: OomReport) -> Iterator[Fact]:
-    """Yield the task whose request could not be met: its name, its cgroup and the request."""
+    """Yield the task whose request could not be met, or that lowered the limit: its name, its cgroup and the
+    request."""
     trigger = report.trigger
     pages = ""
     if trigger.order is not None:
         pages = f", 2^{trigger.order} contiguous pages (order)" if trigger.order else ", one page (order 0)"
     gfp = "" if trigger.gfp is None else f", gfp {_gfp(trigger)} (what the allocator may do to find memory)"
     name = units.UNKNOWN if trigger.pid is None and trigger.comm is None else visible(trigger_name(trigger))
-    yield "requested by", f"{name}{titled(trigger.cmdline)}{pages}{gfp}"
+    lowered = report.limit_owner.lowered
+    if lowered is not None and lowered.by_trigger:
+        yield "lowered by", f"{name}{titled(trigger.cmdline)}"
+    else:
+        yield "requested by", f"{name}{titled(trigger.cmdline)}{pages}{gfp}"
     if trigger.cgroup is not None and trigger.cgroup != report.limit_owner.cgroup:
         yield "its cgroup", visible(trigger.cgroup)
 

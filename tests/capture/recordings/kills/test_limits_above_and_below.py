@@ -4,6 +4,7 @@ that processes left behind, and kinds of memory that only v2 charges.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,6 +92,48 @@ def test_protection_and_limits_of_other_cgroups_are_known_at_the_kill(
     assert "could have been reclaimed" not in report.quality.unknown.get("sizing.min_limit_bytes", "")
     of_cache = trace.samples[trace.samples["cgroup_id"] == cache.stat().st_ino]
     assert of_cache["effective_min_bytes"].max() > 30 * MIB
+
+
+_WITHOUT_DECISION: Final = """
+from tracer.kernel import probes
+probes.SIGNALS = tuple(one for one in probes.SIGNALS if one.name not in {names})
+from tracer.cli import main
+main()
+"""
+"""The recorder on a kernel whose functions cannot be hooked."""
+
+
+@pytest.mark.skipif(not IS_V2, reason="needs cgroup v2: v1 refuses a limit below usage")
+@pytest.mark.parametrize("without", [(), ("OOM decision", "OOM candidates", "reclaim target")])
+def test_limit_lowered_below_usage_is_told_as_that(
+    above: Path,
+    without: tuple[str, ...],
+    start_workload: Callable[..., Any],
+    start_recorder: Callable[..., Any],
+) -> None:
+    """The task that writes the limit is in another cgroup, and asks for no memory."""
+    wait_for_room(1)
+    pod = make(above / "pod", LIMIT_BYTES)
+    application = make(pod / "application")
+    recorder = start_recorder("-c", str(pod), launch=("-c", _WITHOUT_DECISION.format(names=without)))
+    grower = start_workload(application, "anon", str(41 * MIB))
+    assert (grower.advance(), grower.advance()) == ("start", "done anon")
+    (pod / "memory.max").write_text(str(23 * MIB), encoding="ascii")
+    grower.process.wait()
+    trace, report = the_kill(recorder.stop())
+
+    assert report.limit_owner.cgroup_id == pod.stat().st_ino
+    assert {row["is_told"] for row in trace.oom.to_dict("records")} == {not without}
+    lowered = report.limit_owner.lowered
+    assert lowered is not None and lowered.by_trigger
+    assert lowered.limit_bytes == LIMIT_BYTES
+    assert 41 * MIB <= (lowered.usage_bytes or 0) <= 46 * MIB
+    assert report.limit_owner.limit_bytes == 23 * MIB
+    assert [victim.pid for victim in report.victims] == [grower.process.pid]
+    assert f"(pid {os.getpid()}) lowered the limit of the cgroup" in report.verdict.summary
+    low, high = report.sizing.min_limit_bytes or (0, 0)
+    assert 41 * MIB <= low <= 46 * MIB
+    assert high == LIMIT_BYTES
 
 
 def test_memory_of_processes_that_moved_away_is_named(

@@ -10,6 +10,7 @@ from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import LATELY_NS, Findings
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Evidence
+from tracer.schema import UNLIMITED_BYTES
 
 _LEAST_PERCENT: Final = 1
 _KILLED_SHARE: Final = 0.9
@@ -26,6 +27,8 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
         yield from killed_held_limit(findings)
     if not made_of.total:
         return
+    yield from _lowered_limit(findings)
+    yield from _still_freeing(findings)
     parts = {
         "anon": made_of.anon,
         "shmem": made_of.shmem or None,
@@ -41,6 +44,35 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
     if usage is not None and limit is not None and not no_limit(findings.owner):
         room = (limit - usage) // findings.page_size
         yield found(findings, "room_left", room_pages=room, usage_bytes=usage, limit_bytes=limit)
+
+
+def _lowered_limit(findings: Findings) -> Iterator[Evidence]:
+    lowered = findings.owner.lowered
+    if lowered is not None:
+        before = lowered.limit_bytes
+        yield found(
+            findings,
+            "lowered_limit",
+            old_limit_bytes=None if before is None or before >= UNLIMITED_BYTES else before,
+            limit_bytes=findings.owner.limit_bytes,
+            usage_bytes=lowered.usage_bytes,
+            before_ns=lowered.before_ns,
+            by_trigger=lowered.by_trigger,
+        )
+
+
+def _still_freeing(findings: Findings) -> Iterator[Evidence]:
+    previous, freeing = findings.previous, memory_kinds.freeing_bytes(findings)
+    if previous is not None and freeing:
+        yield found(
+            findings,
+            "still_freeing",
+            kill_id=previous.kill_id,
+            killed_comm=previous.comm,
+            killed_pid=previous.pid,
+            before_ns=previous.age_ns,
+            freeing_bytes=freeing,
+        )
 
 
 def _machine_holders(findings: Findings) -> Iterator[Evidence]:

@@ -55,6 +55,14 @@ _MEASURED: Final[Mapping[str, Kind]] = {
     "part_of_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
     "machine_holders": Kind(("cgroups", "lately_ns"), ("charge", "samples", "cgroups")),
     "room_left": Kind(("room_pages", "usage_bytes", "limit_bytes"), ("oom",), ("limit_owner",)),
+    "lowered_limit": Kind(
+        ("old_limit_bytes", "limit_bytes", "usage_bytes", "before_ns", "by_trigger"),
+        ("oom", "samples"),
+        ("limit_owner",),
+    ),
+    "still_freeing": Kind(
+        ("kill_id", "killed_comm", "killed_pid", "before_ns", "freeing_bytes"), (COMPOSITION, "oom")
+    ),
     "growth": Kind(("part", "grown_bytes", "span_ns", "resolution_ns"), ("charge",)),
     "evicted_cache": Kind(("evicted_bytes", "span_ns", "resolution_ns"), ("pagecache",)),
     "absorbed_memory": Kind(("absorbed_bytes",), ("charge",)),

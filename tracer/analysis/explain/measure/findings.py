@@ -161,6 +161,16 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True)
+class PreviousKill:
+    """The last kill for the same limit; `age_ns`: the time since then. Of several victims, the first."""
+
+    kill_id: int
+    pid: int
+    comm: str | None
+    age_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """The findings on one kill.
 
@@ -193,3 +203,4 @@ class Findings:
     further_allocators: FurtherAllocators | None = None
     shared_files: Sequence[SharedFile] = ()
     thinned: Sequence[ThinnedInterval] = ()
+    previous: PreviousKill | None = None

@@ -6,13 +6,13 @@ Each function adds the reasons for unknown values to `unknown`, by dotted field 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import pandas as pd
 
-from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.kill import LimitOwner, Lowered
 from tracer.analysis.results.quality import Unknown
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.kernel.cgroups.containers import ContainerNames, identify
@@ -22,6 +22,13 @@ from tracer.schema import UNLIMITED_BYTES
 
 OF_THE_PATH: Final = ("cgroup", "container", "pod", "namespace", "image")
 """What is not known of a limit owner without a path."""
+
+OF_LIMIT_BEFORE: Final = tuple(
+    f"limit_owner.lowered.{name}" for name in ("limit_bytes", "is_limited", "before_ns")
+)
+"""What is not known of a lowered limit if the limit before was not seen."""
+
+_LIMIT_WRITER: Final = "memory_max_write"  # mm/memcontrol.c
 
 NO_COUNTERS: Final = "the kernel log does not have its usage and limit"
 NO_LIMIT: Final = "no cgroup's limit was hit"
@@ -87,6 +94,7 @@ def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
     reference = None if log.oom_memcg is None else identify(log.oom_memcg)
     names = ContainerNames() if log.oom_memcg is None else named(log.oom_memcg)
     limit_bytes = None if memory is None else memory.limit_bytes
+    usage_bytes = None if memory is None else memory.usage_bytes
     if limit_bytes is not None and limit_bytes >= UNLIMITED_BYTES:
         unknown["limit_owner.limit_bytes"] = _UNLIMITED
     return LimitOwner(
@@ -94,11 +102,29 @@ def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
         container=names.container or (None if reference is None else reference.container_id),
         pod=names.pod or (None if reference is None else reference.pod_uid),
         limit_bytes=limit_bytes,
-        usage_bytes=None if memory is None else memory.usage_bytes,
+        usage_bytes=usage_bytes,
         is_ancestor=None if cgroup is None or log.oom_memcg is None else cgroup != log.oom_memcg,
         namespace=names.namespace,
         image=names.image,
+        lowered=_lowered(log, usage_bytes, unknown),
     )
+
+
+def is_writing_limit(constraint: str, stack: Sequence[str] | None) -> bool:
+    """Return whether the trigger of a kill was writing the limit that was hit, and asked for no memory.
+
+    memory.max of cgroup v2 takes any value. If reclaim does not bring usage below it, the writer invokes the
+    OOM killer. v1 refuses a limit below usage (mem_cgroup_resize_max in mm/memcontrol-v1.c).
+    """
+    return constraint == "memcg" and any(frame.partition("+")[0] == _LIMIT_WRITER for frame in stack or ())
+
+
+def _lowered(log: LogReport, usage_bytes: int | None, unknown: Unknown) -> Lowered | None:
+    """Return that the limit was lowered if the stack shows it; a log does not have the limit before."""
+    if not is_writing_limit(log.constraint, log.stack):
+        return None
+    unknown |= dict.fromkeys(OF_LIMIT_BEFORE, "the kernel log does not have the limit before")
+    return Lowered(None, usage_bytes, by_trigger=True)
 
 
 def _trigger_cgroup(log: LogReport) -> str | None:

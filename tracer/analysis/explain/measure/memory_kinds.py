@@ -1,10 +1,12 @@
-"""Sums over the composition at a kill that several causes are weighed by, in bytes."""
+"""Sums over the composition at a kill that several causes are weighed by, in bytes; and what they say of the
+limit: that it was lowered, or that a kill before had not freed its memory yet."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.memory import Composition
 from tracer.categories import PARTS
 
@@ -14,6 +16,9 @@ _GFP_FS: Final = 0x80
 
 _KERNEL: Final = tuple(part.name for part in PARTS if part.phrase)
 """The classes of `Composition` that are kernel memory."""
+
+_SOON_NS: Final = 1_000_000_000
+_LEAST_FREEING_SHARE: Final = 0.05
 
 UNCOUNTED: Final = "uncounted"
 """The name of kernel memory whose kind no counter gives, beside the classes of `Composition`."""
@@ -46,6 +51,15 @@ def cache_left_bytes(made_of: Composition) -> int:
     return sum(part or 0 for part in (made_of.file_clean, made_of.file_dirty, made_of.writeback))
 
 
+def kept_bytes(findings: Findings) -> int | None:
+    """Return the part of usage that reclaim could not free, in bytes; None if it is not known."""
+    made_of = findings.composition
+    if made_of.total is None or made_of.file_clean is None:
+        return None
+    cache = max(cache_left_bytes(made_of) - findings.circumstances.protected_bytes, 0)
+    return made_of.total - cache - (made_of.slab_reclaimable or 0)
+
+
 def unwritten_bytes(made_of: Composition) -> int:
     """Return the page cache that cannot be dropped before it is on disk, in bytes."""
     return (made_of.file_dirty or 0) + (made_of.writeback or 0)
@@ -75,6 +89,33 @@ def in_transit_bytes(findings: Findings) -> int:
     if not _is_rest_known(made_of) or _all_bytes(findings) is None:
         return 0
     return max((made_of.other or 0) - _other_bytes(findings), 0)
+
+
+def is_limit_lowered(findings: Findings) -> bool:
+    """Return whether the kill came because the limit was lowered below usage.
+
+    The trigger wrote it, or memory that reclaim could not free is above it, where no charge could bring it.
+    """
+    lowered = findings.owner.lowered
+    if lowered is None or findings.constraint != "memcg":
+        return False
+    kept = kept_bytes(findings)
+    return lowered.by_trigger or (kept is not None and kept > (findings.owner.limit_bytes or 0))
+
+
+def freeing_bytes(findings: Findings) -> int:
+    """Return the memory that the victim of the kill before had not freed yet, or had freed since the request
+    failed, in bytes; 0 if that was little of the limit, or if there was no such kill within a second.
+
+    The OOM killer spares others while a victim is alive with its memory (oom_evaluate_task in mm/oom_kill.c).
+    It looks for another one as soon as the reaper is done, or the address space is gone. Unmapped pages may
+    still be charged then.
+    """
+    previous, total, limit = findings.previous, findings.composition.total, findings.owner.limit_bytes
+    if previous is None or previous.age_ns > _SOON_NS or total is None or no_limit(findings.owner):
+        return 0
+    found = in_transit_bytes(findings) + max((limit or 0) - total, 0)
+    return found if found >= _LEAST_FREEING_SHARE * (limit or 0) else 0
 
 
 def _all_bytes(findings: Findings) -> int | None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, integers, is_one_of, times_ns
+from tracer.analysis.core.columns import NO_ID, integers, is_one_of, optional_text, times_ns
 from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.explain.measure.findings import PreviousKill
 from tracer.analysis.explain.measure.window import Window, find_window, start_after
 from tracer.analysis.kernel_log.comparison import Completed
 from tracer.schema import UNLIMITED_BYTES
@@ -36,6 +37,7 @@ class RecordedKill:
     subtree: Subtree
     window: Window
     sample: pd.Series | None
+    previous: PreviousKill | None = None
 
 
 class RecordedKills:
@@ -96,7 +98,18 @@ class RecordedKills:
                 subtree=subtree,
                 window=window,
                 sample=self._sample_at(kill_id, owner_id),
+                previous=self._last_of(owner_id, len(earlier), time_ns),
             )
+
+    def _last_of(self, owner_id: int, victims: int, time_ns: int) -> PreviousKill | None:
+        """Return the kill of the last of these first victims for one limit, as seen at a moment."""
+        if not victims or owner_id == NO_ID:
+            return None
+        kill_ids = integers(self._oom["kill_id"])[self._rows_of_owner.rows_for(owner_id)]
+        kill_id = int(kill_ids[victims - 1])
+        rows = self._oom.iloc[self._rows.rows_for(kill_id)[:1]]
+        first, age_ns = rows.iloc[0], time_ns - int(times_ns(rows)[0])
+        return PreviousKill(kill_id, int(first["tgid"]), optional_text(first["comm"]), age_ns)
 
     def _sample_at(self, kill_id: int, owner_id: int) -> pd.Series | None:
         rows = self._read.rows_for(kill_id)

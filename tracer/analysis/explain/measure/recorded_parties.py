@@ -5,25 +5,29 @@ Each function adds the reasons for unknown values to `unknown`, by dotted field 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.explain.measure.logged_parties import OF_THE_PATH
+from tracer.analysis.explain.measure.logged_parties import OF_LIMIT_BEFORE, OF_THE_PATH, is_writing_limit
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill
 from tracer.analysis.kernel_log.comparison import Told
-from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.kill import LimitOwner, Lowered
 from tracer.analysis.results.quality import Unknown
 from tracer.analysis.results.tasks import Trigger, Victim
 
 NO_OWNER = "no cgroup's limit was hit, or the trace does not show whose"
 
 
-def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> LimitOwner:
-    """Return the cgroup whose limit was hit."""
+def limit_owner(
+    trace: TraceTables, kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown
+) -> LimitOwner:
+    """Return the cgroup whose limit was hit; `stack` is the trigger's, innermost frame first."""
     first = kill.rows.iloc[0]
     container, pod = trace.places.container_of(kill.owner_id)
     namespace, image = trace.places.origin_of(kill.owner_id)
@@ -43,6 +47,7 @@ def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> Lim
         runs=None if life is None else life.runs,
         namespace=namespace,
         image=image,
+        lowered=_lowered(kill, stack, unknown),
     )
     if kill.owner_id is None:
         unknown["limit_owner"] = NO_OWNER
@@ -52,6 +57,26 @@ def limit_owner(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> Lim
     elif container is not None and image is None:
         unknown["limit_owner.image"] = "no file or socket of the host had it, or the trace is older"
     return owner
+
+
+def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) -> Lowered | None:
+    """Return how the limit was lowered; None if usage was not above it then, or if that was not seen."""
+    first = kill.rows.iloc[0]
+    limit, usage_bytes = limit_of(first), optional(first["usage_bytes"])
+    if kill.owner_id is None or limit is None:
+        return None
+    by_trigger = is_writing_limit(str(first["constraint"]), stack)
+    step = ledger.last_lowering(kill.subtree, limit, kill.time_ns)
+    if step is None and by_trigger:
+        unknown |= dict.fromkeys(OF_LIMIT_BEFORE, "the limit was not read before it was lowered")
+        return Lowered(None, usage_bytes, by_trigger)
+    if step is None:
+        return None
+    then = ledger.usage(kill.subtree).at(step.since_ns - 1)
+    usage_bytes = usage_bytes if then is None else then
+    if not by_trigger and (usage_bytes is None or usage_bytes <= limit):
+        return None
+    return Lowered(step.limit_bytes, usage_bytes, by_trigger, kill.time_ns - step.since_ns)
 
 
 def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown) -> Trigger:
@@ -70,7 +95,9 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
         cgroup=cgroup,
         gfp=gfp,
         order=order,
-        stack=_frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
+        stack=told.report.stack
+        if told.report is not None and "trigger.stack" in told.fields
+        else _frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
         user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
         gfp_names=told.gfp_names(gfp),
         tgid=int(first["trigger_tgid"]),

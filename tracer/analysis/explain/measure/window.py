@@ -7,8 +7,8 @@ Three moments define the time before a kill:
   less than 1 s before and usage was never below 90 % in between: its memory was not free yet, and both kills
   belong to one shortage.
 * `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
-  whichever was first after usage had last been below 90 % of it. From here on each new page needed another
-  page to be freed.
+  whichever was first after usage had last been below 90 % of it, and after the limit was lowered, if it was.
+  From here on each new page needed another page to be freed.
 * `end`: the kill.
 """
 
@@ -60,11 +60,16 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     fineness = subtree.whole.fineness
     begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start, fineness)
     after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start, fineness)
+    lowered = ledger.last_lowering(subtree, limit_bytes, kill_ns)
+    if lowered is not None:
+        after_lull = max(after_lull, lowered.since_ns)
+    is_above = lowered is not None and (usage.at(after_lull) or 0) >= near
     usage = usage.within(after_lull, kill_ns)
     reached = usage.times[usage.values >= near]
     reclaim = times_ns(subtree.reclaim)
     first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
     firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
+    firsts += [after_lull] if is_above else []
     at_limit = min(firsts, default=kill_ns)
     # Rows of reclaim are never thinned. In an interval without any, usage came near at its begin or later.
     is_read = last == first or reclaim[first] > at_limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tracer.analysis.explain.measure import shared_memory
+from tracer.analysis.explain.measure import memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
 from tracer.analysis.explain.wording import owner_name
@@ -15,7 +15,7 @@ from tracer.units import size
 def cures(findings: Findings, cause: Cause) -> Iterator[str]:
     """Yield a sentence for each setting; none for a kill from a kernel log, which shows no window."""
     kill = LimitAtKill.from_findings(findings)
-    if kill is None or findings.window is None:
+    if kill is None or findings.window is None or memory_kinds.is_limit_lowered(findings):
         return
     shmem, room = findings.composition.shmem or 0, kill.limit_bytes - kill.kept_bytes
     kinds = {one.kind for one in shared_memory.largest(findings)}

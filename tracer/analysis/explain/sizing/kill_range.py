@@ -25,6 +25,7 @@ from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
+from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration, size
 
 _FULL_PERCENT: Final = 90
@@ -58,7 +59,7 @@ class LimitAtKill:
     @classmethod
     def from_findings(cls, findings: Findings) -> LimitAtKill | None:
         """Return None if no cgroup's limit was hit, or if the composition is not known."""
-        kept = _kept_bytes(findings)
+        kept = memory_kinds.kept_bytes(findings)
         if findings.constraint != "memcg" or no_limit(findings.owner) or kept is None:
             return None
         limit = findings.owner.limit_bytes or 0
@@ -78,12 +79,10 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
     kill = LimitAtKill.from_findings(findings)
     if kill is None:
         return Sizing(None), "no cgroup's limit was hit, or the composition of usage is not known"
-    if kill.kept_bytes * 100 < kill.limit_bytes * _FULL_PERCENT:
-        could = size(kill.limit_bytes - kill.kept_bytes)
-        reason = (
-            f"with more time, {could} could have been reclaimed: the size of the limit was not the problem"
-        )
-        return Sizing(None), reason
+    if memory_kinds.is_limit_lowered(findings):
+        return _limit_before(findings, kill)
+    if (why_not := _why_not_the_limit(findings, kill)) is not None:
+        return Sizing(None), why_not
     pace = _pace(subtree, findings)
     first = f"The limit of {size(kill.limit_bytes)} was too small."
     mapped, why_not = _bounding_mappings(subtree, rows, findings, kill)
@@ -114,6 +113,38 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
     return Sizing(with_margin(subtree.whole, kill.low_bytes, high), tuple(basis), pace), None
 
 
+def _why_not_the_limit(findings: Findings, kill: LimitAtKill) -> str | None:
+    """Return the reason why the size of the limit was not the problem; None if it may have been."""
+    freeing = memory_kinds.freeing_bytes(findings)
+    if freeing and findings.previous is not None:
+        return (
+            f"the victim of kill {findings.previous.kill_id} was still freeing {size(freeing)}, so the size "
+            "of the limit was not the problem of this one"
+        )
+    if kill.kept_bytes * 100 >= kill.limit_bytes * _FULL_PERCENT:
+        return None
+    could = (findings.composition.total or 0) - kill.kept_bytes
+    if could * 100 > kill.limit_bytes * (100 - _FULL_PERCENT) // 2:
+        with_time = f"with more time, {size(could)} could have been reclaimed"
+        return f"{with_time}: the size of the limit was not the problem"
+    room = size(kill.limit_bytes - (findings.composition.total or 0))
+    return (
+        f"usage was {room} below the limit again at the kill: memory was freed after the request had failed"
+    )
+
+
+def _limit_before(findings: Findings, kill: LimitAtKill) -> Sized:
+    """Return the range for a limit that was lowered below usage: up to the limit before, which was enough."""
+    lowered = findings.owner.lowered
+    before = None if lowered is None else lowered.limit_bytes
+    kept = f"reclaim could not free {size(kill.kept_bytes)}"
+    if before is None or before >= UNLIMITED_BYTES:
+        why_not = "the limit before is not known" if before is None else "no limit was set before"
+        return Sizing(None, (f"A limit must be above what was in use: {kept} of it.",)), why_not
+    enough = f"The limit of {size(before)} was enough until it was lowered; {kept} of what was in use."
+    return Sizing((kill.kept_bytes, before), (enough,)), None
+
+
 def _cache_needed(subtree: Subtree, findings: Findings) -> int:
     """Return the most page cache that the refaults before the kill needed: what was there, and what would
     have spared nearly all of them."""
@@ -134,14 +165,6 @@ def _copies_bytes(findings: Findings) -> int:
     than a share of the limit, or not known."""
     shared = forks.shared_bytes(findings) or 0
     return shared if shared * _LEAST_COPIED_SHARE > (findings.owner.limit_bytes or 0) else 0
-
-
-def _kept_bytes(findings: Findings) -> int | None:
-    made_of = findings.composition
-    if made_of.total is None or made_of.file_clean is None:
-        return None
-    cache = max(memory_kinds.cache_left_bytes(made_of) - findings.circumstances.protected_bytes, 0)
-    return made_of.total - cache - (made_of.slab_reclaimable or 0)
 
 
 def _bounding_mappings(

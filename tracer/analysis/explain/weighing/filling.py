@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
 from tracer.analysis.results.conclusions import Suspect
@@ -21,13 +22,14 @@ def suspect(findings: Findings, cause: Filler, held_bytes: int | None) -> Suspec
     """Return the cause with its weight; None where no limit was hit, or `held_bytes` is not known.
 
     The weight is the mean of two shares: of usage at the kill, and of the memory that had grown since usage
-    was last below half of the limit. If growth is not known, only the first share counts. Clean page cache
-    that was left lowers the weight, since reclaim should have dropped it.
+    was last below half of the limit. Only the first share counts if growth is not known, or if it came before
+    the limit was lowered. Clean page cache that was left lowers the weight, since reclaim should have dropped
+    it.
     """
     if not is_limit_hit(findings) or not is_composition_known(findings) or held_bytes is None:
         return None
     made_of = findings.composition
-    total, grown = made_of.total or 1, _grown(findings)
+    total, grown = made_of.total or 1, {} if memory_kinds.is_limit_lowered(findings) else _grown(findings)
     share, all_grown = min(held_bytes / total, 1.0), sum(grown.values())
     if grown:
         # If next to nothing grew, its growth does not point to any of them.
