@@ -286,6 +286,7 @@ struct oom_event {
 	s64 effective_high_pages;
 	s64 effective_swap_limit_pages;
 	s64 swap_room_pages; /* the least room below a limit of swap */
+	s64 swap_bound_levels; /* up to the memcg with that limit; -1 = none is limited */
 	s64 effective_min_pages; /* as reclaim last computed it */
 	s64 effective_low_pages;
 	s64 protected_pages; /* usage of the children that memory.min protects */
@@ -314,7 +315,7 @@ struct oom_event {
 	/* the owner's own counters (memcg_vmstats_percpu), summed over the CPUs */
 	s64 state[TRACER_STATE_ITEMS];
 };
-_Static_assert(sizeof(struct oom_event) == 824, "size");
+_Static_assert(sizeof(struct oom_event) == 832, "size");
 
 /* One task that an OOM decision weighed. */
 struct candidate_event {
@@ -441,6 +442,7 @@ struct sample_event {
 	s64 effective_high_pages;
 	s64 effective_swap_limit_pages;
 	s64 swap_room_pages; /* the least room below a limit of swap */
+	s64 swap_bound_levels; /* up to the memcg with that limit; -1 = none is limited */
 	s64 effective_min_pages; /* as reclaim last computed it */
 	s64 effective_low_pages;
 	s64 protected_pages; /* usage of the children that memory.min protects */
@@ -451,7 +453,7 @@ struct sample_event {
 	/* of memcg_vmstats, as of the last flush: state; from TRACER_STATE_ITEMS on, events */
 	s64 counters[TRACER_COUNTERS];
 };
-_Static_assert(sizeof(struct sample_event) == 1064, "size");
+_Static_assert(sizeof(struct sample_event) == 1072, "size");
 
 /*
  * A memcg's counters of one CPU at an update; calibration finds the order of the counters with

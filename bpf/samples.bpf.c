@@ -110,6 +110,8 @@ static __always_inline void read_sample(struct sample_event *sample, struct mem_
 }
 
 #define LANES 4
+#define WORDS (sizeof(struct sample_event) / sizeof(u64))
+#define FIRST_OF_REST (WORDS - (WORDS - WORD(cgroup_id)) % LANES) /* those that fill no step */
 
 /*
  * Return a digest of all values. Each step is a bijection, so a change of one value always changes
@@ -120,13 +122,15 @@ static __always_inline u64 digest_of(struct sample_event *sample)
 	u64 *words = (u64 *)sample;
 	u64 lanes[LANES] = {1, 2, 3, 4};
 
-	_Static_assert((sizeof(*sample) / sizeof(u64) - WORD(cgroup_id)) % LANES == 0, "lanes");
 #pragma clang loop unroll(disable)
-	for (u32 word = WORD(cgroup_id); word < sizeof(*sample) / sizeof(u64); word += LANES) {
+	for (u32 word = WORD(cgroup_id); word < FIRST_OF_REST; word += LANES) {
 #pragma unroll
 		for (u32 lane = 0; lane < LANES; lane++)
 			lanes[lane] = (lanes[lane] ^ words[word + lane]) * 0x9e3779b97f4a7c15;
 	}
+#pragma unroll
+	for (u32 word = FIRST_OF_REST; word < WORDS; word++)
+		lanes[word - FIRST_OF_REST] ^= words[word] * 0x9e3779b97f4a7c15;
 	return lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3];
 }
 

@@ -242,6 +242,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         effective_min_bytes=_MAYBE_INT,
         effective_swap_limit_bytes=_MAYBE_INT,
         swap_room_bytes=_MAYBE_INT,  # the least room below these limits of swap
+        swap_bound_levels=_MAYBE_INT,  # from the cgroup up to the one with that limit
         protected_bytes=_MAYBE_INT,  # usage of the children that memory.min protects
         peak_bytes=_MAYBE_INT,
         swappiness=_MAYBE_INT,  # v1 only; v2 uses vm.swappiness, which meta.json has

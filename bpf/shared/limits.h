@@ -114,12 +114,16 @@ struct effective {
 	u64 high_pages;
 	u64 swap_limit_pages;
 	u64 swap_room_pages;
+	u64 swap_bound_levels;
 };
 
-/* Return the least limits of a memcg and its ancestors, and the least room below one of swap. */
+/*
+ * Return the least limits of a memcg and its ancestors, the least room below one of swap, and how
+ * many levels up that one is.
+ */
 static __always_inline struct effective effective_limits(struct mem_cgroup *memcg)
 {
-	struct effective least = {UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED};
+	struct effective least = {UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, -1};
 
 	for (int depth = 0; depth < MAX_DEPTH; depth++) {
 		struct mem_cgroup *parent = memcg_parent(memcg);
@@ -135,7 +139,12 @@ static __always_inline struct effective effective_limits(struct mem_cgroup *memc
 #endif
 		least.limit_pages = lesser(least.limit_pages, READ(memcg, memory.max));
 		least.swap_limit_pages = lesser(least.swap_limit_pages, READ(swap, max));
-		least.swap_room_pages = lesser(least.swap_room_pages, room_below(swap));
+
+		u64 room = room_below(swap);
+		u64 is_less = sign_bits(room - least.swap_room_pages);
+
+		least.swap_bound_levels = (least.swap_bound_levels & ~is_less) | (depth & is_less);
+		least.swap_room_pages = lesser(least.swap_room_pages, room);
 		memcg = parent;
 	}
 	return least;
@@ -168,6 +177,7 @@ static __always_inline struct effective effective_limits(struct mem_cgroup *memc
 		(record)->effective_high_pages = least_.high_pages;             \
 		(record)->effective_swap_limit_pages = least_.swap_limit_pages; \
 		(record)->swap_room_pages = least_.swap_room_pages;             \
+		(record)->swap_bound_levels = least_.swap_bound_levels;         \
 		(record)->peak_pages = READ(memcg, memory.watermark);           \
 		SET_PROTECTION(record, memcg);                                  \
 	})

@@ -125,11 +125,12 @@ def _effective(cgroup: Path, version: int) -> Columns:
     }
     swap = files["effective_swap_limit_bytes"]
     rooms = [
-        max(_read(one, swap) - _read(one, _SWAP_USAGE[version]), 0)
-        for one in chain
+        (max(_read(one, swap) - _read(one, _SWAP_USAGE[version]), 0), levels)
+        for levels, one in enumerate(chain)
         if _read(one, swap) < UNLIMITED_BYTES
     ]
-    found["swap_room_bytes"] = min(rooms, default=UNLIMITED_BYTES)
+    room, levels = min(rooms, default=(UNLIMITED_BYTES, None))
+    found |= {"swap_room_bytes": room, "swap_bound_levels": levels}
     if version == 2:
         children = [one.parent for one in cgroup.glob("*/memory.min")]
         found["protected_bytes"] = sum(

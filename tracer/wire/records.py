@@ -141,6 +141,7 @@ EFFECTIVE: Final = (
     Field("effective_limit_pages", "s64", "the least of the memcg and its ancestors"),
     *_plain("s64", "effective_high_pages", "effective_swap_limit_pages"),
     Field("swap_room_pages", "s64", "the least room below a limit of swap"),
+    Field("swap_bound_levels", "s64", "up to the memcg with that limit; -1 = none is limited"),
     Field("effective_min_pages", "s64", "as reclaim last computed it"),
     Field("effective_low_pages", "s64"),
     Field("protected_pages", "s64", "usage of the children that memory.min protects"),

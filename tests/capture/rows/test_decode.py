@@ -320,8 +320,10 @@ def test_oom_sample_has_what_the_owner_shares_with_its_ancestors() -> None:
         "effective_low_pages": -1, "effective_swap_limit_pages": 9, "swap_room_pages": 4,
         "protected_pages": 7, "peak_pages": 101,
     }  # fmt: skip
-    row = Decoder(0).oom_sample(only("oom", owner_cgroup_id=7, owner_has_children=1, **pages), {}, version=2)
+    record = only("oom", owner_cgroup_id=7, owner_has_children=1, swap_bound_levels=2, **pages)
+    row = Decoder(0).oom_sample(record, {}, version=2)
     assert row is not None
+    assert row["swap_bound_levels"] == 2
     assert {name: row[name.replace("_pages", "_bytes")] for name in pages} == {
         name: None if size < 0 else UNLIMITED_BYTES if size == NO_LIMIT_PAGES else size * PAGE_BYTES
         for name, size in pages.items()

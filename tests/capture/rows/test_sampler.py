@@ -225,7 +225,7 @@ def test_limits_of_ancestors_that_are_not_sampled_are_known(
     sampled.add(child)
     (row,) = sampled.rows("start").values()
     printed = read_columns(child, hierarchy.version)
-    names = [name for name in COLUMNS if name.startswith("effective") or name == "swap_room_bytes"]
+    names = [name for name in COLUMNS if name.startswith(("effective", "swap_room", "swap_bound"))]
     assert {name: row[name] for name in names} == {name: printed[name] for name in names}
     assert row["effective_limit_bytes"] == 31 * MIB
     assert row["effective_swap_limit_bytes"] == (31 * MIB if hierarchy.version == 1 else 0)

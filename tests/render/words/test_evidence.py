@@ -278,6 +278,11 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "1 MiB of the evicted cache was read again: the work needs its cache",
     ),
     ("no_swap", {}, "swap is off for this cgroup, so only page cache could be reclaimed"),
+    (
+        "no_swap",
+        {"bounded_above": True, "cgroup": "/pod"},
+        "the cgroup /pod above leaves this one no swap, so only page cache could be reclaimed",
+    ),
     ("swap_in_use", {"used_bytes": MIB, "allowed_bytes": 2 * MIB}, "1 MiB was in swap, of 2 MiB allowed"),
     ("swap_in_use", {"used_bytes": MIB}, "1 MiB was in swap"),
     (

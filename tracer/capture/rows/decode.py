@@ -244,9 +244,10 @@ def effective_sizes(record: np.void) -> dict[str, int | None]:
     """Return what a cgroup has together with its ancestors and children, as columns of `samples`."""
     sizes: dict[str, int | None] = {}
     for one in EFFECTIVE:
-        column, pages = one.name.replace("_pages", "_bytes"), record[one.name]
-        size = limit_bytes(pages) if column in LIMITS else pages * PAGE_BYTES
-        sizes[column] = None if pages < 0 else int(size)
+        column, value = one.name.replace("_pages", "_bytes"), record[one.name]
+        unit = PAGE_BYTES if column != one.name else 1
+        size = limit_bytes(value) if column in LIMITS else value * unit
+        sizes[column] = None if value < 0 else int(size)
     return sizes
 
 

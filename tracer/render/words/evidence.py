@@ -289,7 +289,8 @@ def _refaulted_cache(it: _Numbers) -> str:
 
 
 def _no_swap(it: _Numbers) -> str:
-    why = "a cgroup above leaves this one no swap" if "bounded_above" in it else "swap is off for this cgroup"
+    above = f"the cgroup {it['cgroup']} above" if "cgroup" in it else "a cgroup above"
+    why = f"{above} leaves this one no swap" if "bounded_above" in it else "swap is off for this cgroup"
     return f"{why}, so only page cache could be reclaimed"
 
 

@@ -58,6 +58,51 @@ def test_swap_that_a_cgroup_above_does_not_allow_is_off(
     assert contributing(trace).get("no_swap") == numbers
 
 
+NO_SWAP_ABOVE = {"effective_swap_limit_bytes": 9 * MIB, "swap_room_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("levels", "numbers"),
+    [(0, {}), (1, {"bounded_above": True, "cgroup": "/a/b"}), (2, {"bounded_above": True, "cgroup": "/a"})],
+)
+def test_cgroup_above_that_leaves_no_swap_is_named(trace: Any, levels: int, numbers: dict[str, Any]) -> None:
+    limited(trace, 0 if levels == 0 else UNLIMITED_BYTES, swap_bound_levels=levels, **NO_SWAP_ABOVE)
+    trace.recorded()["cgroups"][0]["path"] = "/a/b/pod"
+    assert contributing(trace)["no_swap"] == numbers
+
+
+def test_fresh_cgroup_without_a_sample_before_the_kill_has_its_bound(trace: Any) -> None:
+    limited(trace, swap_bound_levels=0, **NO_SWAP_ABOVE)
+    samples = trace.recorded()["samples"]
+    samples[:] = [row for row in samples if row["source"] == "oom"]
+    assert contributing(trace)["no_swap"] == {}
+
+
+@pytest.mark.parametrize(
+    ("at_kill", "events", "advice"),
+    [
+        ({"swap_bound_levels": 0}, "swap_max", "Give the cgroup /a/pod more swap (memory.swap.max"),
+        ({"swap_bound_levels": 1}, "swap_max", "Give the cgroup /a, above the cgroup /a/pod, more swap: its"),
+        ({}, "swap_max", "Give a cgroup above more swap: its limit is the bound"),
+        ({"swap_bound_levels": 1}, "swap_fail", "Give the machine more swap: no cgroup's limit of swap was"),
+    ],
+)
+def test_advice_on_full_swap_names_what_bounds_it(
+    trace: Any, at_kill: dict[str, int], events: str, advice: str
+) -> None:
+    """The limit of the killed cgroup itself is not set, but in the first case."""
+    allowed = {"effective_swap_limit_bytes": 9 * MIB, "swap_room_bytes": 0}
+    limited(trace, **allowed | at_kill, file_bytes=0, shmem_bytes=0)
+    trace.recorded()["cgroups"][0]["path"] = "/a/pod"
+    trace.charged(3, 1, "swap", 9 * MIB, tgid=50)
+    for seconds, counted in ((1.5, 0), (3.5, 7)):
+        row = {"usage_bytes": LIMIT, f"{events}_events": counted, "swap_limit_bytes": UNLIMITED_BYTES}
+        trace.add("samples", seconds, cgroup_id=1, source="periodic", limit_bytes=LIMIT, **row)
+    report = only_report(trace)
+    assert report.verdict.cause == "swap_exhausted"
+    assert report.advice[0].startswith(advice)
+
+
 def test_protection_at_the_kill_is_the_kernels_sum_and_not_a_late_sample(trace: Any) -> None:
     late = {"cgroup_id": 2, "source": "periodic", "usage_bytes": 60 * MIB, "min_bytes": 50 * MIB}
     limited(trace, protected_bytes=41 * MIB, file_bytes=8 * MIB, shmem_bytes=0)

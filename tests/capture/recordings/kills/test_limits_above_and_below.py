@@ -94,6 +94,24 @@ def test_protection_and_limits_of_other_cgroups_are_known_at_the_kill(
     assert of_cache["effective_min_bytes"].max() > 30 * MIB
 
 
+@pytest.mark.skipif(not IS_V2, reason="needs cgroup v2: v1 bounds memory and swap together")
+def test_full_swap_of_a_cgroup_above_is_named(
+    above: Path, swap: None, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
+) -> None:
+    (above / "memory.swap.max").write_text(str(9 * MIB), encoding="ascii")
+    pod = make(above / "pod", LIMIT_BYTES)
+    recorder = start_recorder("-c", str(pod))
+    grower = start_workload(pod, "anon", str(2 * LIMIT_BYTES))
+    assert (grower.advance(), grower.advance()) == ("start", "")
+    trace, report = the_kill(recorder.stop())
+
+    (at_kill,) = trace.samples[trace.samples["kill_id"] == report.kill_id].to_dict("records")
+    assert at_kill["effective_swap_limit_bytes"] == 9 * MIB
+    assert at_kill["swap_bound_levels"] == 1
+    assert report.verdict.cause == "swap_exhausted"
+    assert f"the cgroup /{above.name}, above" in report.advice[0]
+
+
 _WITHOUT_DECISION: Final = """
 from tracer.kernel import probes
 probes.SIGNALS = tuple(one for one in probes.SIGNALS if one.name not in {names})

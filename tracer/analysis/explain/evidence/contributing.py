@@ -179,7 +179,8 @@ def _swap(findings: Findings, cause: Cause) -> Iterator[Evidence]:
     if swap is None or cause == "swap_exhausted":
         return
     if swap.allowed_bytes == 0 and cause in ("anon_growth", "shmem"):
-        yield found(findings, "no_swap", bounded_above=swap.bounded_above or None)
+        above = swap.bound == "above" or None
+        yield found(findings, "no_swap", bounded_above=above, cgroup=swap.bound_cgroup)
     elif swap.used_bytes:
         yield found(findings, "swap_in_use", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
 

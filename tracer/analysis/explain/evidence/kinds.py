@@ -128,7 +128,7 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "slow_growth": Kind(("grown_bytes", "rise_ns", "bytes_per_minute", "resolution_ns"), ("charge",)),
     "burst": Kind(("grown_bytes", "rise_ns", "calm_ns", "resolution_ns"), ("charge",)),
     "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("pagecache",)),
-    "no_swap": Kind(("bounded_above",), ("samples",)),
+    "no_swap": Kind(("bounded_above", "cgroup"), ("samples",)),
     "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
     "protected_memory": Kind(("protected_bytes",), ("samples",)),
     "writer_waits": Kind(("waited_ms",), ("stalls",)),

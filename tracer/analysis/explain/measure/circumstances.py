@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,9 @@ _RISE_PERCENT: Final = 80
 _MOST_MOVERS: Final = 10
 _EXIT_NS: Final = 1_000_000_000
 """A process that ends so soon after a kill may have been exiting: it is then not weighed either."""
-_SWAP_REFUSALS: Final = ("swap_max_events", "swap_fail_events")
+_SWAP_REFUSALS: Final = (("swap_max_events", "swap_fail_events"), ("swap_max_events",))
+"""The counters of all failures to swap, and of those at a limit of a cgroup
+(__mem_cgroup_try_charge_swap in mm/memcontrol.c)."""
 
 
 def around(
@@ -121,25 +123,47 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
 
 
 def _swap(subtree: Subtree, below: SubtreeLevels, window: Window, sample: pd.Series | None) -> Swap | None:
+    """Return the owner's memory in swap and its bound: by the sample at the kill, else by the last before."""
     level = ledger.level(subtree, {"swap": 1})
     last = int(below.read.last_rows_at(window.end)[below.owner])
-    if level is None or last < 0:
+    before = below.samples.iloc[last] if last >= 0 else None
+    is_at_kill = sample is not None and limit_of(sample, "effective_swap_limit_bytes") is not None
+    row = sample if is_at_kill else before
+    if level is None or row is None:
         return None
-    meta, used, row = subtree.whole.meta, level.at(window.end) or 0, below.samples.iloc[last]
-    version = meta.get("cgroup_version")
-    own = swap_room_of(row, version, of="swap_limit_bytes")
-    if sample is not None and limit_of(sample, "effective_swap_limit_bytes") is not None:
-        row = sample
+    meta, used = subtree.whole.meta, level.at(window.end) or 0
+    version, total = meta.get("cgroup_version"), meta.get("memory", {}).get("swap_total_bytes")
     room = limit_of(row, "swap_room_bytes") if version == 2 else None  # on v1 it is room for memory as well
     allowed = [swap_room_of(row, version), None if room is None else used + room]
-    least = min((one for one in allowed if one is not None), default=None)
-    bounds = [least, meta.get("memory", {}).get("swap_total_bytes")]
+    least = min((one for one in allowed if one is not None and one < UNLIMITED_BYTES), default=None)
+    bounds = [one for one in (least, total) if one is not None]
+    refused, by_cgroup = (any(_rose(subtree, name, window) for name in names) for names in _SWAP_REFUSALS)
+    bound, levels = _bound(row, before, version, least), optional(row["swap_bound_levels"])
+    if (refused and not by_cgroup) or (total is not None and (least is None or total < least)):
+        bound = "machine"
+    path = subtree.whole.places.path_of(subtree.cgroup_id) if bound == "above" and levels else None
     return Swap(
         used_bytes=used,
-        allowed_bytes=min((one for one in bounds if one is not None and one < UNLIMITED_BYTES), default=None),
-        refused=any(_rose(subtree, column, window) for column in _SWAP_REFUSALS),
-        bounded_above=least == 0 and bool(own),
+        allowed_bytes=min(bounds, default=None),
+        refused=refused,
+        bound=bound,
+        bound_cgroup=None if path is None else path.rsplit("/", levels or 0)[0] or None,
     )
+
+
+def _bound(
+    row: pd.Series, before: pd.Series | None, version: int | None, least: int | None
+) -> Literal["own", "above", "machine"] | None:
+    """Return whose limit of swap allows least; None if none is set, or if it is not known.
+
+    Traces without `swap_bound_levels` are from before the column; the owner's own limit is then compared.
+    """
+    levels = optional(row["swap_bound_levels"])
+    own = None if before is None else swap_room_of(before, version, of="swap_limit_bytes")
+    if least is None or (levels is None and own is None):
+        return None
+    is_own = not levels if levels is not None else (own or 0) <= least
+    return "own" if is_own else "above"
 
 
 def _rose(subtree: Subtree, column: str, window: Window) -> bool:

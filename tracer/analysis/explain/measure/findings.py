@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import pandas as pd
 
@@ -32,14 +32,15 @@ class Swap:
     """The limit owner's memory in swap at the kill, and the most that could be there.
 
     `allowed_bytes`: None if no bound is known. `refused`: in the window, the kernel counted failures to swap
-    because swap was full. `bounded_above`: an ancestor allows less swap than the limit owner, or has less
-    room left.
+    because swap was full. `bound`: what allows least: the limit of swap of the owner or of a cgroup above, or
+    the swap of the machine; None: not known. `bound_cgroup`: the path of that cgroup above; None: not known.
     """
 
     used_bytes: int
     allowed_bytes: int | None
     refused: bool
-    bounded_above: bool = False
+    bound: Literal["own", "above", "machine"] | None = None
+    bound_cgroup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
