@@ -189,6 +189,38 @@ def test_pod_and_container_precede_the_path(run: CliRunner, tmp_path: Path) -> N
     assert cgroup.startswith(f"{ID},pod{UID}({path})")
 
 
+@pytest.mark.parametrize(
+    ("path", "sentence", "in_the_list"),
+    [
+        (
+            "/lxc/217/ns/system.slice/mail.service",
+            "the cgroup /system.slice/mail.service in container 217",
+            "217/system.slice/mail.service",
+        ),
+        (f"/lxc/217/ns/docker/{ID}", f"container {ID} in container 217", f"{ID[:12]} in 217"),
+        (f"/docker/{ID}/kubelet/kubepods/pod{UID}", f"pod {UID} in container {ID[:12]}", f"pod {UID}"),
+    ],
+)
+def test_limit_inside_a_container_is_named_with_what_it_is_in(
+    run: CliRunner, tmp_path: Path, path: str, sentence: str, in_the_list: str
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(_log_of(path))
+    assert sentence in " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert in_the_list in output(run.invoke(explain.command, ["--kmsg", str(log), "--list"]))
+
+
+def test_kills_inside_one_container_are_counted_by_limit(run: CliRunner, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    units = [_log_of(f"/lxc/217/ns/system.slice/{name}.service") for name in ("mail", "web")]
+    log.write_text(units[0] + units[1].replace("23055", "23066"))
+    shown = output(run.invoke(explain.command, ["--kmsg", str(log)]))
+    assert [line.partition(":")[0] for line in shown.splitlines()[:2]] == [
+        "container 217/system.slice/mail.service",
+        "container 217/system.slice/web.service",
+    ]
+
+
 def test_list_and_last_work_with_a_log(run: CliRunner) -> None:
     log = str(CORPUS / "captured-6.1-debian12-v2-kmsg.log")
     listed = output(run.invoke(explain.command, ["--kmsg", log, "--list"])).splitlines()

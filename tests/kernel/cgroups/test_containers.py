@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.kernel.cgroups.containers import ContainerRef, identify
+from tracer.kernel.cgroups.containers import ContainerRef, Standing, identify, standing
 
 ID = "4f2c9d1be0a73586" * 4
 ID2 = "0123456789abcdef" * 4
@@ -82,6 +82,13 @@ STATIC_UID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
             ContainerRef("podman", ID, unit=f"libpod-{ID}.scope", user=1000),
         ),
         ("/user.slice/user-7.slice/user@7.service/app.slice", ContainerRef(unit="user@7.service", user=7)),
+        # a pod in a node that is a container
+        (f"/docker/{ID}/kubelet/kubepods/burstable/pod{UID}", ContainerRef(pod_uid=UID)),
+        (f"/docker/{ID}/kubelet/kubepods/pod{UID}/{ID2}", ContainerRef(None, ID2, UID)),
+        (
+            f"/machine.slice/libpod-{ID}.scope/container/kubelet.slice/kubelet-kubepods-pod{UID_}.slice",
+            ContainerRef(pod_uid=UID, unit=f"libpod-{ID}.scope"),
+        ),
         # other runtimes
         ("/lxc/web", ContainerRef("lxc", "web")),
         ("/lxc.payload.web/init.scope", ContainerRef("lxc", "web", unit="init.scope")),
@@ -98,6 +105,27 @@ STATIC_UID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 )
 def test_identify_known_path_returns_container(path: str, expected: ContainerRef | None) -> None:
     assert identify(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "below", "around"),
+    [
+        ("/system.slice/nginx.service", "", None),
+        ("/lxc/217", "", None),
+        ("/lxc/217/ns", "", None),
+        ("/lxc/217/ns/system.slice/mail.service", "/system.slice/mail.service", None),
+        ("/lxc.payload.web-lxc/init.scope", "/init.scope", None),
+        (f"/lxc/217/ns/docker/{ID}", "", "217"),
+        (f"/docker/{ID}/docker/{ID2}/init", "/init", ID),
+        (f"/machine.slice/libpod-{ID}.scope/container", "", None),
+        (f"/machine.slice/libpod-{ID}.scope/container/a.slice", "/a.slice", None),
+        (f"/kubepods/burstable/pod{UID}/{ID}", "", None),
+        (f"/docker/{ID}/kubelet/kubepods/burstable/pod{UID}", "", ID),
+        (f"/docker/{ID}/kubelet/kubepods/burstable/pod{UID}/{ID2}", "", ID),
+    ],
+)
+def test_standing_names_path_inside_and_container_around(path: str, below: str, around: str | None) -> None:
+    assert standing(path) == Standing(below, around)
 
 
 @given(

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 
 from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.kill import OomReport
+from tracer.kernel.cgroups.containers import standing
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The kills for the limit of one name, in order of time.
+    """The kills for the limit of one name, in order of time; or those for one kind of shortage, if no
+    cgroup's limit was hit.
 
-    The name is a container (and its pod), or the path of a cgroup. All three are None if no cgroup's limit
-    was hit, or if the owner of the limit is not known. `seconds`: from the first kill to the last; None if
-    their times are not known. `causes`: the number of kills by cause, the most frequent first.
+    The name is a container (with its pod, and the path inside it), or the path of a cgroup. `seconds`: from
+    the first kill to the last; None if their times are not known. `causes`: the number of kills by cause, the
+    most frequent first.
     """
 
-    container: str | None
-    pod: str | None
-    cgroup: str | None
     kills: tuple[OomReport, ...]
     seconds: float | None
     causes: Mapping[Cause, int]
@@ -32,19 +31,17 @@ def histories(reports: Iterable[OomReport]) -> list[History]:
     kills_of: dict[tuple[str | None, ...], list[OomReport]] = {}
     for report in reports:
         owner = report.limit_owner
-        key = (owner.container, owner.pod, None if owner.container is not None else owner.cgroup)
+        path = owner.cgroup if owner.container is None else standing(owner.cgroup or "").below
+        constraint = None if report.constraint in ("memcg", "unknown") else report.constraint
+        key = (constraint, owner.container, owner.pod, path)
         kills_of.setdefault(key, []).append(report)
     found = [_history(kills) for kills in kills_of.values()]
     return sorted(found, key=lambda history: -len(history.kills))
 
 
 def _history(kills: Sequence[OomReport]) -> History:
-    owner = kills[0].limit_owner
     causes = Counter(kill.verdict.cause for kill in kills)
     return History(
-        container=owner.container,
-        pod=owner.pod,
-        cgroup=owner.cgroup,
         kills=tuple(kills),
         seconds=_seconds(kills[0], kills[-1]),
         causes=dict(causes.most_common()),

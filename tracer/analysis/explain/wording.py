@@ -9,17 +9,22 @@ import pandas as pd
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.quality import ThinnedInterval, resolution_s
 from tracer.analysis.results.tasks import Trigger
+from tracer.kernel.cgroups.containers import short_id, standing
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration
 
 
 def owner_name(owner: LimitOwner) -> str:
-    """Return `container web`, `pod web-1` (whose cgroup holds all its containers), or `the cgroup /a/b`."""
-    if owner.container is not None:
-        return f"container {owner.container}"
-    if owner.pod is not None:
-        return f"pod {owner.pod}"
-    return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
+    """Return `container web`, `pod web-1` (whose cgroup holds all its containers), or `the cgroup /a/b`.
+
+    It is `the cgroup /system.slice/a.service in container web` for a limit inside a container.
+    """
+    if owner.container is None and owner.pod is None:
+        return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
+    place = standing(owner.cgroup or "")
+    name = f"pod {owner.pod}" if owner.container is None else f"container {owner.container}"
+    inside = f"the cgroup {place.below} in {name}" if place.below else name
+    return inside if place.around is None else f"{inside} in container {short_id(place.around)}"
 
 
 def process(comm: str | None, pid: int | None) -> str:

@@ -40,10 +40,26 @@ class ContainerNames:
     image: str | None = None
 
 
+@dataclass(frozen=True)
+class Standing:
+    """The place of a cgroup in nested containers.
+
+    `below` is the path from the container's own cgroup, as the container sees it (`/system.slice/a.service`):
+    a container that runs a service manager has limits of its own inside. It is empty for the container's own
+    cgroup, and without a container. `around` is the id of the container around the innermost container or
+    pod, as of a node of kind.
+    """
+
+    below: str = ""
+    around: str | None = None
+
+
 Lookup = Callable[[Collection[ContainerRef]], Mapping[ContainerRef, ContainerNames]]
 """Returns the names of each of these containers and pods."""
 
 _ID: Final = r"(?P<id>[0-9a-f]{64})"
+_FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
+_ID_SHOWN: Final = 12
 _ECS_ID: Final = r"(?P<id>[0-9a-f]{32}-[0-9]{1,20})"
 _UID: Final = r"(?P<uid>[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})"
 
@@ -77,9 +93,15 @@ is of a pod."""
 _CONTAINERD_NAMESPACES: Final = frozenset({"k8s.io", "moby", "default"})
 # The monitors that podman and CRI-O put beside a container, in a cgroup that has its id.
 _MONITOR: Final = re.compile(rf"(?:crio|libpod)-conmon-{_ID}(?:\.scope)?")
-_POD: Final = re.compile(rf"(?:kubepods(?:-besteffort|-burstable)?-)?pod{_UID}(?:\.slice)?(?::.*)?")
-_POD_IN_TRIPLE: Final = re.compile(rf"kubepods(?:-besteffort|-burstable)?-pod{_UID}\.slice:")
+# A kubelet in a cgroup of its own (--cgroup-root, as in kind) puts the name of its slice before "kubepods".
+_SLICE: Final = r"(?:[^/:]{1,128}-)?kubepods(?:-besteffort|-burstable)?-"
+_POD: Final = re.compile(rf"(?:{_SLICE})?pod{_UID}(?:\.slice)?(?::.*)?")
+_POD_IN_TRIPLE: Final = re.compile(rf"{_SLICE}pod{_UID}\.slice:")
 _BARE_ID: Final = re.compile(rf"{_ID}|(?P<ecs>{_ECS_ID.replace('?P<id>', '?:')})")
+_OF_RUNTIMES: Final = frozenset({"", "ns", "container", "payload"})
+"""The cgroups that runtimes make below a container's own for its processes: LXC
+(`lxc.cgroup.dir.container.inner`), crun, systemd-nspawn."""
+
 _UNIT: Final = re.compile(r".+\.(?:service|scope|socket|mount|swap)")
 _MANAGER: Final = re.compile(r"user@(?P<user>[0-9]{1,10})\.service")
 _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
@@ -88,8 +110,8 @@ _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 def identify(path: str) -> ContainerRef | None:
     """Return the container, pod or unit of a cgroup path (relative to the mount); None if there is none.
 
-    Of nested containers, the innermost is returned. A cgroup that a container made below its own belongs to
-    that container.
+    Of nested containers, the innermost is returned, also if that is a pod, as in a node of kind. A cgroup
+    that a container made below its own belongs to that container.
     """
     ref = ContainerRef()
     parent = ""
@@ -99,9 +121,29 @@ def identify(path: str) -> ContainerRef | None:
     return None if ref == ContainerRef() else ref
 
 
+def standing(path: str) -> Standing:
+    """Return the place of a cgroup relative to the innermost container or pod of its path."""
+    ref, parent, around = ContainerRef(), "", None
+    below: list[str] = []
+    for component in path.split("/"):
+        inner = _descend(ref, parent, component)
+        if (inner.container_id, inner.pod_uid) != (ref.container_id, ref.pod_uid):
+            around, below = ref.container_id or around, []
+        elif ref.container_id is not None and (below or component not in _OF_RUNTIMES):
+            below.append(component)
+        ref, parent = inner, component
+    return Standing("".join(f"/{component}" for component in below), around)
+
+
 def is_container_id(name: str) -> bool:
     """Return whether it is an id as runtimes make them, which may be part of a file's name and of a URL."""
     return _BARE_ID.fullmatch(name) is not None
+
+
+def short_id(name: str) -> str:
+    """Return an id as short as the tools of its runtime show it (docker ps, crictl ps), other names
+    unchanged."""
+    return name[:_ID_SHOWN] if _FULL_ID.fullmatch(name) else name
 
 
 def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
@@ -121,6 +163,8 @@ def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
     if (bare is not None and parent != _OF_PODMAN) or (component and _PARENTS.get(parent) == "lxc"):
         namespace = parent if parent in _CONTAINERD_NAMESPACES else None
         return ContainerRef(_PARENTS.get(parent), component, uid, namespace, unit, user)
+    if pod is not None:
+        return ContainerRef(pod_uid=uid, unit=unit, user=user)
     return ContainerRef(ref.runtime, ref.container_id, uid, ref.namespace, unit, user)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -10,6 +9,7 @@ from tracer import units
 from tracer.analysis.explain.kill_history import History, histories
 from tracer.analysis.results.json_values import as_json
 from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.kernel.cgroups.containers import short_id, standing
 from tracer.render.words import log_place
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import shown_time
@@ -17,12 +17,13 @@ from tracer.render.words.kill_facts import shown_time
 T = TypeVar("T")
 
 _MOST_NAMES: Final = 4
-_ID: Final = re.compile(r"[0-9a-f]{64}")
-_ID_SHOWN: Final = 12  # as docker ps and crictl ps have it
 _COLUMNS: Final = (
     *(("kill", ">"), ("time", "<"), ("limit", ">"), ("cause", "<"), ("sure", "<")),
     *(("killed", "<"), ("run", ">"), ("cgroup", "<")),
 )
+_SHORT_OF: Final = {"cpuset": "nodes of a cpuset", "mempolicy": "nodes of a policy"}
+"""Constraint -> what was short of memory, if that was less than the whole machine."""
+
 _RUN: Final = 6
 """The position of the column that is shown only if a name has several lives."""
 
@@ -45,7 +46,7 @@ def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
             report.verdict.confidence,
             _killed(report),
             str(owner.run) if (owner.runs or 1) > 1 else "",
-            _where(owner) if _has_owner(report) else "the whole machine",
+            _where(report),
         )
         yield cells if have_runs else _without_run(cells)
 
@@ -117,31 +118,36 @@ def _times(count: int) -> str:
 
 
 def _name(history: History) -> str:
-    if history.container is None and history.pod is None and history.cgroup is None:
-        is_machine = not _has_owner(history.kills[0])
-        return "the whole machine" if is_machine else "unknown cgroups"
-    if history.container is None:
-        return visible(str(history.cgroup)) if history.pod is None else f"pod {visible(history.pod)}"
-    pod = "" if history.pod is None else f", pod {visible(history.pod)}"
-    return f"container {_short(history.container)}{pod}"
+    first = history.kills[0]
+    owner = first.limit_owner
+    if not _has_owner(first):
+        return _SHORT_OF.get(first.constraint, "the whole machine")
+    if owner.container is None and owner.pod is None:
+        return "unknown cgroups" if owner.cgroup is None else visible(owner.cgroup)
+    pod = "" if owner.container is None or owner.pod is None else f", pod {visible(owner.pod)}"
+    return f"{'' if owner.container is None else 'container '}{_within(owner)}{pod}"
 
 
 def _has_owner(report: OomReport) -> bool:
     return report.constraint in ("memcg", "unknown")
 
 
-def _where(owner: LimitOwner) -> str:
-    if owner.container is None and owner.cgroup is None:
-        return units.UNKNOWN
-    if owner.container is None:
-        return visible(str(owner.cgroup)) if owner.pod is None else f"pod {visible(owner.pod)}"
-    pod = "" if owner.pod is None else f" of pod {visible(owner.pod)}"
-    return f"{_short(owner.container)}{pod}"
+def _where(report: OomReport) -> str:
+    owner = report.limit_owner
+    if not _has_owner(report):
+        return _SHORT_OF.get(report.constraint, "the whole machine")
+    if owner.container is None and owner.pod is None:
+        return units.UNKNOWN if owner.cgroup is None else visible(owner.cgroup)
+    pod = "" if owner.container is None or owner.pod is None else f" of pod {visible(owner.pod)}"
+    return f"{_within(owner)}{pod}"
 
 
-def _short(container: str) -> str:
-    """Return a name unchanged, and an id as short as the tools of its runtime show it."""
-    return container[:_ID_SHOWN] if _ID.fullmatch(container) else visible(container)
+def _within(owner: LimitOwner) -> str:
+    """Return the container or the pod, with the cgroup inside it, and the container around it."""
+    place = standing(owner.cgroup or "")
+    name = f"pod {visible(str(owner.pod))}" if owner.container is None else visible(short_id(owner.container))
+    around = "" if place.around is None else f" in {visible(short_id(place.around))}"
+    return f"{name}{visible(place.below)}{around}"
 
 
 def _killed(report: OomReport) -> str:
