@@ -207,7 +207,9 @@ def test_limit_inside_a_container_is_named_with_what_it_is_in(
     log = tmp_path / "log"
     log.write_text(_log_of(path))
     assert sentence in " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
-    assert in_the_list in output(run.invoke(explain.command, ["--kmsg", str(log), "--list"]))
+    assert in_the_list in " ".join(
+        output(run.invoke(explain.command, ["--kmsg", str(log), "--list"])).split()
+    )
 
 
 def test_kills_inside_one_container_are_counted_by_limit(run: CliRunner, tmp_path: Path) -> None:
