@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * The streams `oom` and `candidate`: OOM kills, and the tasks whose badness the kernel computed for
- * them. mark_victim runs once for each killed task, in the context of the task whose allocation
+ * them. mark_victim runs for each killed task, in the context of the task whose allocation
  * failed: the trigger's stacks and the owner's counters are those at the decision. The victim was
  * sent SIGKILL just before (__oom_kill_process in mm/oom_kill.c), so a victim on another CPU may
  * already have lost its mm. If functions can be hooked, the rest is read from struct oom_control on
@@ -26,6 +26,7 @@ struct decision {
 };
 
 BPF_HASH(decisions, u32, struct decision, 1024); /* by thread id */
+BPF_TABLE("lru_hash", u32, u64, marked_processes, 1024); /* tgid -> start */
 
 static __always_inline int enter_oom(struct call *call)
 {
@@ -234,6 +235,23 @@ static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, bool is_for
 	       is_traced(task_memcg(victim));
 }
 
+/*
+ * Return whether a thread of the process was marked before. A process is killed once, but each of
+ * its threads that reaches the limit before it ends marks itself, too (task_will_free_mem() in
+ * out_of_memory(), mm/oom_kill.c): TIF_MEMDIE, which guards the tracepoint, is a thread's own.
+ */
+static __always_inline bool was_marked(struct task_struct *victim)
+{
+	u32 tgid = READ(victim, tgid);
+	u64 start = READ(READ(victim, group_leader), start_boottime);
+	u64 *marked = marked_processes.lookup(&tgid);
+
+	if (marked && *marked == start)
+		return true;
+	marked_processes.update(&tgid, &start);
+	return false;
+}
+
 static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stack, s32 user_stack)
 {
 	struct mem_cgroup *trigger = charged_memcg(current_task());
@@ -276,20 +294,22 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 
 PROGRAM(mark_victim)
 {
+	struct task_struct *victim = (struct task_struct *)ctx->args[0];
+
+	if (was_marked(victim))
+		return 0;
+
 	s32 kernel_stack = stacks.get_stackid(ctx, 0);
 	s32 user_stack = stacks.get_stackid(ctx, BPF_F_USER_STACK);
 
-	return emit_kill((struct task_struct *)ctx->args[0], kernel_stack, user_stack);
+	return emit_kill(victim, kernel_stack, user_stack);
 }
 
-/*
- * The function also runs for a thread of a process that is already marked; the tracepoint does not.
- */
 static __always_inline int enter_mark_victim(struct call *call)
 {
 	struct task_struct *victim = (struct task_struct *)call->args[0];
 
-	if (READ(READ(victim, signal), oom_mm))
+	if (was_marked(victim))
 		return 0;
 	return emit_kill(victim, stacks.get_stackid(call->ctx, 0),
 			 stacks.get_stackid(call->ctx, BPF_F_USER_STACK));

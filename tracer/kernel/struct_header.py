@@ -38,7 +38,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "file_system_type": ("name",),
     "super_block": ("s_dev", "s_type", "s_magic", "s_root"),
     "qstr": ("name", "len"),
-    "dentry": ("d_parent", "d_name", "d_u.d_alias", "d_alias"),
+    "dentry": ("d_parent", "d_name", "d_inode", "d_u.d_alias", "d_alias"),
     "inode": (
         *("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size"),
         *("i_nlink", "i_rdev", "i_dentry"),
@@ -50,7 +50,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         *("rss_stat", "rss_stat.count", "pgtables_bytes", "start_code", "start_stack"),
         *("total_vm", "data_vm", "exec_vm", "stack_vm", "exe_file"),
     ),
-    "signal_struct": ("nr_threads", "live.counter", "oom_score_adj", "oom_mm"),
+    "signal_struct": ("nr_threads", "live.counter", "oom_score_adj"),
     "cred": ("uid",),
     "pt_regs": ("orig_ax", "ip", "di", "si", "dx", "cx", "ax", "r10", "regs", "orig_x0", "syscallno", "pc"),
     "bpf_array": ("pptrs",),
