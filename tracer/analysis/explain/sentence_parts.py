@@ -12,6 +12,8 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
 
 _BESIDE_SHARE: Final = 0.2
+_LEAST_SHARE: Final = 0.01
+"""A cache that gave back less than this share of the limit was no cushion that was used up."""
 
 Filling = Literal["anonymous memory", "shared memory", "locked memory", "kernel memory"]
 
@@ -118,7 +120,8 @@ def beside(findings: Findings, filling: Filling) -> str:
 
 def _cache(findings: Findings) -> str:
     cushion = findings.cushion
-    if cushion.exhausted_at is not None and findings.time is not None:
+    is_much = (cushion.evicted_bytes or 0) >= _LEAST_SHARE * (findings.owner.limit_bytes or 0)
+    if cushion.exhausted_at is not None and findings.time is not None and is_much:
         before = time_before(findings.time, cushion.exhausted_at, findings.thinned)
         given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
         return f"{given} and was used up {before} before"

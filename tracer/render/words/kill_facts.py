@@ -187,7 +187,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
         yield "used up", f"{used_up(report, it.exhausted_at)} before the kill"
     elif why := report.quality.unknown.get("cushion.exhausted_at"):
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
-    else:
+    elif it.evicted_bytes:
         yield "used up", "at no time between reaching the limit and the kill"
     yield "refaulted", refaulted(it.refaulted_bytes, it.kernel_refaulted_bytes)
 

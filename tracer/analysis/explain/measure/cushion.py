@@ -41,15 +41,17 @@ def measure(
     `absorbed_bytes` is the growth of other memory (anon, shmem, kernel, sock) since `at_limit`, at most
     `evicted_bytes`, because only evictions made room for it; 0 if it shrank. `exhausted_at` is the moment
     from which the cache stayed under 2 % of the limit (of its peak if no limit is set); where rows are
-    thinned, the begin of the interval in which that moment is. `refaulted_bytes` is
-    the part of `evicted_bytes` that the subtree read again before the kill, and `kernel_refaulted_bytes` the
-    kernel's count for the same time, which includes what was evicted before it.
+    thinned, the begin of the interval in which that moment is. None if nothing was evicted: its files were
+    truncated or removed, and it was no cushion. `refaulted_bytes` is the part of `evicted_bytes` that the
+    subtree read again before the kill, and `kernel_refaulted_bytes` the kernel's count for the same time,
+    which includes what was evicted before it.
 
     The argument `cache_end_bytes` is the level in the sample at the kill; None: the ledger's is taken.
     `locked_bytes` is the part of it that is locked, which is in neither level of the result.
     Reasons for unknown values go to `unknown`.
     """
     cache = ledger.level(subtree, ledger.CACHE)
+    evicted = subtree.evicted.pages_between(window.at_limit, window.end) * page_size(subtree.whole)
     start_bytes = exhausted_at = None
     if cache is None:
         reason = "the trace holds no start sample of this cgroup's file and shmem"
@@ -60,7 +62,7 @@ def measure(
         reference = (start_bytes or 0) if limit_bytes >= UNLIMITED_BYTES else limit_bytes
         least = locked_bytes + reference * _EXHAUSTED_PERCENT // 100
         exhausted_ns = _exhausted_ns(in_window, least, cache_end_bytes)
-        if exhausted_ns is not None:
+        if exhausted_ns is not None and evicted:
             since_ns = subtree.whole.fineness.since(exhausted_ns)
             exhausted_at = utc_time(max(since_ns, min(window.at_limit, exhausted_ns)))
         if cache_end_bytes is None:
@@ -76,7 +78,6 @@ def measure(
         unknown["cushion.kernel_refaulted_bytes"] = reason
     other = ledger.change(subtree, ledger.NOT_CACHE)
     absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
-    evicted = subtree.evicted.pages_between(window.at_limit, window.end) * page_size(subtree.whole)
     return Cushion(
         cache_start_bytes=None if start_bytes is None else max(start_bytes - locked_bytes, 0),
         cache_end_bytes=None if cache_end_bytes is None else max(cache_end_bytes - locked_bytes, 0),
