@@ -12,13 +12,15 @@ BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
 /*
  * The state of a file when it was last sent. The file is sent again when its last name is removed,
  * and once more when a task of another mount namespace uses it: a container has its own path for a
- * file that the host unpacked.
+ * file that the host unpacked. A file with several names (hard links) is sent again when it is
+ * executed: its name is then the one by which that was done.
  */
 struct seen_inode {
 	u32 mount_ns;
 	u8 is_deleted;
 	u8 is_shared; /* between mount namespaces */
-	u8 pad[2];
+	u8 is_executed;
+	u8 pad;
 };
 
 BPF_TABLE("lru_hash", u64, struct seen_inode, seen_inodes, 65536);
@@ -32,7 +34,8 @@ struct sight {
 	struct nsproxy *namespaces;
 	u64 undecided_id; /* the folio's owner, if it is not yet decided whether to trace it */
 	u32 tgid;
-	u32 is_deleted;
+	u16 is_deleted;
+	u16 is_executed;
 };
 
 #define SIGHTS 64 /* by the low bits of the file's identity */
@@ -57,6 +60,14 @@ static __always_inline void read_pseudo_name(struct inode_event *record, struct 
 	record->is_pseudo = 1;
 }
 
+/* Return the name by which the current task executes a file; NULL: it executes another one. */
+static __always_inline struct dentry *executed_name(struct inode *inode)
+{
+	struct dentry *dentry = READ(READ(READ(current_task(), mm), exe_file), dentry);
+
+	return READ(dentry, d_inode) == inode ? dentry : NULL;
+}
+
 /* Write the names from the leaf to the root of the file system, each followed by '/'. */
 static __always_inline void read_path(struct inode_event *record, struct inode *inode)
 {
@@ -66,8 +77,10 @@ static __always_inline void read_path(struct inode_event *record, struct inode *
 	if (!node)
 		return;
 
-	struct dentry *dentry = (struct dentry *)((char *)node - offsetof(struct dentry, d_alias));
+	struct dentry *dentry = executed_name(inode);
 
+	if (!dentry)
+		dentry = (struct dentry *)((char *)node - offsetof(struct dentry, d_alias));
 	if (READ(dentry, d_parent) == dentry && READ(READ(inode, i_sb), s_root) != dentry) {
 		read_pseudo_name(record, dentry);
 		return;
@@ -194,23 +207,28 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 own
 static __always_inline int see_inode(struct inode *inode, u64 inode_id, u64 owner_id,
 				     bool is_undecided, u32 tgid)
 {
-	u32 place = inode_id % SIGHTS;
+	u32 place = inode_id % SIGHTS, names = READ(inode, i_nlink);
 	struct sight *last = last_sights.lookup(&place);
 	struct sight sight = {
 		.inode_id = inode_id,
 		.namespaces = LOAD(current_task(), nsproxy),
 		.undecided_id = is_undecided ? owner_id : 0,
 		.tgid = tgid,
-		.is_deleted = READ(inode, i_nlink) == 0,
+		.is_deleted = names == 0,
+		.is_executed = names > 1 && executed_name(inode),
 	};
 
-	if (!last || (last->inode_id == sight.inode_id && last->namespaces == sight.namespaces &&
-		      last->undecided_id == sight.undecided_id && last->tgid == sight.tgid &&
-		      last->is_deleted == sight.is_deleted))
+	if (!last ||
+	    (last->inode_id == sight.inode_id && last->namespaces == sight.namespaces &&
+	     last->undecided_id == sight.undecided_id && last->tgid == sight.tgid &&
+	     last->is_deleted == sight.is_deleted && last->is_executed == sight.is_executed))
 		return 0;
 
 	struct seen_inode *seen = seen_inodes.lookup(&inode_id);
-	struct seen_inode now = {.is_deleted = sight.is_deleted};
+	struct seen_inode now = {
+		.is_deleted = sight.is_deleted,
+		.is_executed = sight.is_executed || (seen && seen->is_executed),
+	};
 
 	if (seen && seen->is_shared) {
 		now.mount_ns = seen->mount_ns;
@@ -219,7 +237,8 @@ static __always_inline int see_inode(struct inode *inode, u64 inode_id, u64 owne
 		now.mount_ns = current_mount_ns();
 		now.is_shared = seen && now.mount_ns && seen->mount_ns != now.mount_ns;
 	}
-	if (seen && seen->is_deleted == now.is_deleted && seen->is_shared == now.is_shared) {
+	if (seen && seen->is_deleted == now.is_deleted && seen->is_shared == now.is_shared &&
+	    seen->is_executed == now.is_executed) {
 		*last = sight;
 		return 0;
 	}
