@@ -44,6 +44,27 @@ SAME_MEANING: Final[Mapping[str, str]] = {
 }
 """Names that several modules have -> why they mean one thing."""
 
+STARTING_CALLS: Final = r"subprocess\.(Popen|run|call|check_)|os\.(exec|spawn|posix_spawn|system$|popen$)"
+STARTING_IMPORTS: Final = (
+    r"multiprocessing($|\.(Process|Pool|get_context|context|pool|spawn))|concurrent\.futures\.[Pp]rocess|"
+    r"joblib|loky|distributed\.(LocalCluster|Nanny)|(subprocess|os)\.|sys\.executable"
+)
+STARTERS: Final[Mapping[str, set[str]]] = {
+    # The one way to start Python, which the modules after it use.
+    "tracer/kernel/process/module_children.py": {"sys.executable", "subprocess.Popen", "os.execve"},
+    "tracer/kernel/naming/cri_socket.py": {"subprocess.run"},
+    "tracer/kernel/process/spawn.py": {"subprocess.Popen", "sys.executable"},  # an error names it
+    "tracer/watch/child.py": {"subprocess.Popen"},
+    # Programs that are no Python, or that the user named.
+    "tracer/capture/bpf/compiled/compiler.py": {"subprocess.run"},
+    "tracer/capture/learn/stimuli.py": {"os.posix_spawn"},
+    "tracer/kernel/process/gate.py": {"os.execvpe"},
+    # A copy of the interpreter, with -P; and a path to print.
+    "tracer/lab/workload/file_steps.py": {"os.execv"},
+    "tracer/cli/verbs/printed/unit.py": {"sys.executable"},
+}
+"""Modules that start processes, or have the interpreter's path."""
+
 MOST_LINES: Final = 400
 MOST_MODULES: Final = 14
 
@@ -242,6 +263,26 @@ def test_only_these_modules_import_bcc_and_matplotlib() -> None:
             "tracer/render/plot/waterfall.py",
         ],
     }
+
+
+def starts(tree: ast.AST) -> set[str]:
+    """Return the ways in which code starts processes, and "sys.executable" for the interpreter's path."""
+    found = set[str]()
+    for node in ast.walk(tree):
+        called = node.func if isinstance(node, ast.Call) else node
+        if isinstance(called, ast.Attribute):
+            name = f"{getattr(called.value, 'id', '')}.{called.attr}"
+            if name == "sys.executable" or (called is not node and re.match(STARTING_CALLS, name)):
+                found.add(name)
+    return found | {name for name in imports(tree) if re.match(STARTING_IMPORTS, name)}
+
+
+def test_only_one_module_starts_python() -> None:
+    """Root may stand in a directory of anybody, where `sys.executable` without `-P` looks for modules."""
+    found = {name_of(module): starts(ast.parse(module.read_text())) for module in MODULES}
+    assert {name: ways for name, ways in found.items() if ways} == STARTERS
+    unsafe = "import multiprocessing, sys, os\nos.execv(sys.executable, [])\nfrom subprocess import run\n"
+    assert starts(ast.parse(unsafe)) == {"multiprocessing", "os.execv", "sys.executable", "subprocess.run"}
 
 
 @pytest.mark.parametrize("module", RECORDER, ids=name_of)

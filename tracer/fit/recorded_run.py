@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from tracer.fit.search import Run
 from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id, descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, member_pids
+from tracer.kernel.process.module_children import start_module
 from tracer.kernel.process.spawn import GatedCommand, spawn
 
 _PEAK: Final = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
@@ -115,8 +115,10 @@ def _recorded(hierarchy: Hierarchy, cgroup: Path, trace: Path) -> Iterator[None]
     ready = trace.with_suffix(".ready")
     ready.unlink(missing_ok=True)  # of a search that was killed
     options = ["-f", "-o", str(trace), "-c", hierarchy.path(cgroup), "--ready-file", str(ready)]
-    recorder = subprocess.Popen(
-        [sys.executable, "-m", "tracer", "record", *options],
+    recorder = start_module(
+        "tracer",
+        "record",
+        *options,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -3,13 +3,13 @@ label."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tracer.kernel.process.module_children import argv_of_module
 from tracer.lab import checks, sharing_checks, state_checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.disks.slow_reads import READ_S, slow_reads
@@ -52,7 +52,7 @@ class Experiment:
 
     def command(self, place: Path) -> list[str]:
         """Return the command to record; `place` is the result of `prepare`."""
-        workload = [sys.executable, "-m", "tracer.lab.workload", "--pause-ms", str(_PAUSE_MS)]
+        workload = [*argv_of_module("tracer.lab.workload", "--pause-ms", str(_PAUSE_MS))]
         high = [] if self.high_bytes is None else ["high", str(self.high_bytes), "then"]
         return workload + high + self.steps(place)
 

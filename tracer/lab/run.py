@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
+from tracer.kernel.process.module_children import start_module
 from tracer.lab.checks import Check, Evidence
 from tracer.lab.experiments import Experiment
 from tracer.lab.scratch import scratch_directory
@@ -105,8 +105,8 @@ def record(experiment: Experiment, place: Path, output: Path | None, force: bool
     options = ["--name", f"lab-{experiment.name}", "--limit", str(experiment.limit_bytes), "--swap", "0"]
     options += ["-o", str(output)] if output is not None else []
     options += ["-f"] if force else []
-    command = [sys.executable, "-m", "tracer", "record", *options, "--", *experiment.command(place)]
-    recording = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    arguments = ["record", *options, "--", *experiment.command(place)]
+    recording = start_module("tracer", *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         printed = recording.communicate()[0].decode("utf-8", "surrogateescape").splitlines()
     except BaseException:

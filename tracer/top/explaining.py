@@ -9,7 +9,7 @@ import os
 import sys
 
 from tracer.kernel.process.forked_child import end_with_parent
-from tracer.kernel.process.module_children import stand_back
+from tracer.kernel.process.module_children import become_module, stand_back
 
 
 def main(arguments: list[str]) -> None:
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     stand_back()
     os.dup2(1, 2)
     trace, cgroup = arguments
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "tracer", "explain", trace, "-c", cgroup])
+    become_module("tracer", "explain", trace, "-c", cgroup)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from support.own_children import own_children
 from synthetic.fleets.dying_target import DyingTarget
 
 from tracer.fleet.dataset.appending import Appended, Appender
@@ -40,7 +40,7 @@ def added(
         progress=lambda *count: counts.append(count),
     )
     assert counts[-1] == (len(traces), len(traces))
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
     return outcomes
 
 
@@ -122,4 +122,4 @@ def test_dataset_that_cannot_be_used_ends_the_work(copy_traces: CopyTraces, tmp_
     (tmp_path / "fleet/kills").touch()
     with pytest.raises(TargetError, match="cannot use"):
         add_all(appender, places_in(folder), 2, report=lambda *_: None)
-    assert multiprocessing.active_children() == []
+    assert own_children() == []

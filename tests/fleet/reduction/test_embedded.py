@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.own_children import own_children
 from synthetic.fleets import cut_short
 from synthetic.fleets.cut_short import CutShortPiece
 from synthetic.fleets.deadly_piece import DeadlyPiece
@@ -34,7 +35,7 @@ def test_processes_give_the_answer_of_one_process(traces: Path) -> None:
     together_ = embedded.compute(work_of(traces), 2, lambda *numbers: calls.append(numbers))
     assert document(together_) == document(alone)
     assert calls == [(read, len(NAMES)) for read in range(1, len(NAMES) + 1)]
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
 
 
 def test_quota_of_a_container_bounds_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,10 +51,8 @@ def test_process_that_is_killed_in_the_middle_changes_nothing(traces: Path) -> N
 
     def kill_one(_read: int, _all: int) -> None:
         if not killed:
-            victim = multiprocessing.active_children()[0]
-            assert victim.pid is not None
-            killed.append(victim.pid)
-            victim.kill()
+            killed.append(own_children()[0])
+            os.kill(killed[0], signal.SIGKILL)
 
     found = embedded.compute(work_of(traces), 2, kill_one)
     assert len(killed) == 1
@@ -85,7 +84,7 @@ def test_processes_end_when_the_work_is_interrupted(traces: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         embedded.compute(work_of(traces), 2, interrupt)
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
 
 
 def test_processes_that_cannot_start_are_an_error(traces: Path, monkeypatch: pytest.MonkeyPatch) -> None:

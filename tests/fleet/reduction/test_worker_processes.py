@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
-import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.own_children import own_children
 from synthetic.fleets import cut_short, waiting_calls
 
 from tracer.errors import TracerError
@@ -25,7 +23,7 @@ from tracer.fleet.reduction.worker_processes import ProcessDiedError, WorkerProc
 def two() -> Iterator[WorkerProcesses]:
     with WorkerProcesses(2, os.getpid) as processes:
         yield processes
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
 
 
 def test_argument_that_is_a_result_reaches_the_function_unpickled(two: WorkerProcesses) -> None:
@@ -82,16 +80,14 @@ def test_process_that_is_killed_when_it_starts_is_replaced(tmp_path: Path) -> No
 def test_processes_that_cannot_start_are_an_error() -> None:
     with WorkerProcesses(1, os.abort) as processes, pytest.raises(TracerError, match="cannot start"):
         processes.call(pow, 17, 2)
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
 
 
-def test_process_that_reads_none_of_many_arguments_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["fleet", *(f"/srv/traces/{number}" for number in range(10_000))]
-    monkeypatch.setattr("sys.argv", arguments)
-    monkeypatch.setattr("multiprocessing.spawn._python_exe", os.fsencode(shutil.which("false") or ""))
+@pytest.mark.parametrize("program", ["/bin/false", "/nowhere"])
+def test_interpreter_that_does_not_run_is_an_error(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", program)
     with WorkerProcesses(1, os.getpid) as processes, pytest.raises(TracerError, match="cannot start"):
         processes.call(pow, 17, 2)
-    assert sys.argv is arguments
 
 
 def test_call_ends_with_the_block(tmp_path: Path) -> None:

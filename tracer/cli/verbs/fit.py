@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,12 +111,24 @@ def command(
 def _curve(found: Found, folder: Folder, bounds: Bounds) -> Path | None:
     """Write the picture of the runs. Without matplotlib, say so and return None: the answers need none."""
     try:
-        with from_extra("plot", "the curve"):
+        with from_extra("plot", "the curve"), _nowhere():
             from tracer.render.fit.curve import curve
     except TracerError as error:
         click.echo(f"memcg-tracer: {error}", err=True)
         return None
     return folder.write_curve(curve(found, folder.runs, bounds))
+
+
+@contextmanager
+def _nowhere() -> Iterator[None]:
+    """Leave the working directory: `import matplotlib` reads settings there, which anybody may have put."""
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.chdir("/")
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _document(found: Found, runs: list[Run], path: Path, picture: Path | None) -> dict[str, object]:

@@ -7,25 +7,24 @@ message of which the sender was killed in the middle is waited for without end.
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
 import signal
+import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any, Final, Self
 
 from tracer.errors import TracerError
+from tracer.kernel.process.module_children import start_module
 
 MOST_DEATHS: Final = 3
 """Processes that may die of one call, or when they start."""
 
-_SPAWN: Final = multiprocessing.get_context("spawn")
+_MODULE: Final = "tracer.fleet.reduction.worker"
 
 
 class ProcessDiedError(Exception):
@@ -34,7 +33,7 @@ class ProcessDiedError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Worker:
-    process: multiprocessing.process.BaseProcess
+    process: subprocess.Popen[bytes]
     connection: Connection
 
 
@@ -111,6 +110,8 @@ class WorkerProcesses:
         for _ in range(MOST_DEATHS):
             worker = self._new()
             try:
+                worker.connection.send(sys.path)
+                worker.connection.send(self._prepare)
                 worker.connection.recv()
             except (EOFError, OSError):
                 self._end([worker])
@@ -122,17 +123,16 @@ class WorkerProcesses:
         with self._lock:
             if self._has_ended:
                 raise ProcessDiedError
-            ours, theirs = _SPAWN.Pipe()
-            process = _SPAWN.Process(target=_serve, args=(theirs, self._prepare), daemon=True)
+            ours, theirs = Pipe()
             # Ctrl-C reaches it too, but a process that is importing modules would print a traceback.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            # It is sent `sys.argv` by a pipe that `start` has both ends of. A long one, such as all traces of
-            # a folder, would be waited for without end if the process is killed before it has read it.
-            arguments, sys.argv = sys.argv, sys.argv[:1]
             try:
-                process.start()
+                process = start_module(
+                    _MODULE, str(theirs.fileno()), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                )
+            except OSError as error:
+                raise TracerError(f"worker processes cannot start: {error.strerror}") from error
             finally:
-                sys.argv = arguments
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()  # now the process alone has it, so its death is an end of file
             worker = _Worker(process, ours)
@@ -143,31 +143,7 @@ class WorkerProcesses:
         with self._lock:
             for worker in workers:
                 worker.process.kill()
-                worker.process.join()
+                worker.process.wait()
                 worker.connection.close()
                 self._started.discard(worker)
             self._idle = [worker for worker in self._idle if worker in self._started]
-
-
-def _serve(connection: Connection, prepare: Callable[[], object]) -> None:
-    """Answer calls with (error, pickled result) until the other end is closed; the first message says that it
-    has started."""
-    prepare()
-    connection.send(None)
-    while True:
-        try:
-            request = connection.recv_bytes()
-        except EOFError:
-            return
-        error, result = None, b""
-        try:
-            function, arguments = pickle.loads(request)
-            del request
-            given = [pickle.loads(one) if isinstance(one, bytes) else one for one in arguments]
-            del arguments
-            result = pickle.dumps(function(*given), pickle.HIGHEST_PROTOCOL)
-        except Exception as raised:
-            error = raised
-            error.add_note(traceback.format_exc())
-        given = []
-        connection.send((error, result))

@@ -1,12 +1,17 @@
-"""Children that run a module of ours, for work that the recorder has no memory for."""
+"""The one way to start Python: children that run a module of ours, which trust no working directory.
+
+Root may stand in a directory of anybody, with a `tracer/` or a `json.py` in it.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import tracer
 
@@ -15,15 +20,57 @@ _NICE: Final = 10
 _OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect its children
 
 
-def argv_of_module(name: str) -> tuple[str, ...]:
-    """Return the command that runs a module of ours, whatever the working directory has."""
-    return (sys.executable, "-P", "-m", name)
+def argv_of_module(name: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a module of ours, whatever the working directory has.
+
+    Without `-P`, Python looks for every module there first (https://docs.python.org/3/using/cmdline.html).
+    """
+    return (sys.executable, "-P", "-m", name, *arguments)
 
 
 def environment_of_modules() -> dict[str, str]:
-    """Return the environment in which `argv_of_module` finds the module."""
-    path = os.pathsep.join(filter(None, (str(_TOP), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path}
+    """Return the environment in which `argv_of_module` finds the module, and in which no Python that a
+    library or the child starts looks into the working directory.
+
+    `PYTHONPATH` keeps its absolute entries only: any other one is a place in the working directory.
+    """
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.pathsep.join([str(_TOP), *(entry for entry in entries if os.path.isabs(entry))])  # noqa: PTH117
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def start_module(
+    name: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    start_new_session: bool = False,
+    pass_fds: Collection[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a module of ours as a process; `environment` is added to its own. Raises OSError."""
+    return subprocess.Popen(
+        argv_of_module(name, *arguments),
+        env=environment_of_modules() | dict(environment or {}),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=start_new_session,
+        pass_fds=pass_fds,
+    )
+
+
+def become_module(name: str, *arguments: str) -> NoReturn:
+    """Replace this process by a module of ours. Raises OSError."""
+    argv = argv_of_module(name, *arguments)
+    os.execve(argv[0], argv, environment_of_modules())
+
+
+def argv_of_script(script: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a script of ours which needs the standard library alone, whatever the
+    environment has."""
+    return (sys.executable, "-I", "-S", script, *arguments)
 
 
 def stand_back() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tracer.errors import TracerError
 from tracer.kernel.process import gate
+from tracer.kernel.process.module_children import argv_of_script
 from tracer.kernel.process.priority import HeadStart
 
 _READY_WITHIN_S = 20.0
@@ -76,7 +77,7 @@ def spawn(cgroup: Path, argv: Sequence[str], output_fd: int | None = None) -> Ga
     opened, status = FileIO(gate_fd, "w"), FileIO(status_fd, "r")
     try:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", gate.__file__, str(gate_end), str(status_end), *argv],
+            argv_of_script(gate.__file__, str(gate_end), str(status_end), *argv),
             pass_fds=(gate_end, status_end),
             stdin=None if output_fd is None else subprocess.DEVNULL,
             stdout=output_fd,

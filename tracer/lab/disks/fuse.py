@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tracer.errors import TracerError
+from tracer.kernel.process.module_children import start_module
 from tracer.lab.workload.namespaces import mount_privately
 
 READ_AHEAD_BYTES: Final = 128 << 10
@@ -157,8 +158,7 @@ def served(module: str, *arguments: str) -> Iterator[Path]:
 
     The file system is gone at the end. Raises TracerError.
     """
-    command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+    with start_module(module, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
             answer = os.fsdecode(server.stdout.readline()).rstrip("\n")

@@ -35,7 +35,7 @@ def execute(__: Pause, program: str, times: str) -> None:
         # The copy is not where its libraries are. Without the site-packages, it starts fast.
         os.environ["PYTHONHOME"] = sys.base_prefix
         os.environ["PYTHONPATH"] = os.path.abspath(f"{__file__}/../../../..")  # noqa: PTH100
-        os.execv(program, [program, "-S", "-m", __package__, *sys.argv[1:]])
+        os.execv(program, [program, "-S", "-P", "-m", __package__, *sys.argv[1:]])
     with open(program, "rb") as stream:  # noqa: PTH123
         text = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC)
     for _ in range(int(times)):

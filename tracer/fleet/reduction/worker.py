@@ -1,0 +1,41 @@
+"""A process that computes: `python -m tracer.fleet.reduction.worker DESCRIPTOR`, with its end of the pipe."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+
+def _serve(connection: Connection) -> None:
+    """Answer calls with (error, pickled result) until the other end is closed.
+
+    The first messages are the other end's `sys.path`, so that the same functions are found, and what to call
+    first. The first answer says that this is done.
+    """
+    sys.path[:] = [entry for entry in connection.recv() if Path(entry).is_absolute()]
+    connection.recv()()
+    connection.send(None)
+    while True:
+        try:
+            request = connection.recv_bytes()
+        except EOFError:
+            return
+        error, result = None, b""
+        try:
+            function, arguments = pickle.loads(request)
+            del request
+            given = [pickle.loads(one) if isinstance(one, bytes) else one for one in arguments]
+            del arguments
+            result = pickle.dumps(function(*given), pickle.HIGHEST_PROTOCOL)
+        except Exception as raised:
+            error = raised
+            error.add_note(traceback.format_exc())
+        given = []
+        connection.send((error, result))
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))
