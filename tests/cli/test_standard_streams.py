@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -126,8 +127,26 @@ def test_full_stderr_keeps_the_status(tmp_path: Path, run_in_turn: RunInTurn, re
 
 
 def test_closed_pipe_ends_the_verb_quietly(write_trace: WriteTrace) -> None:
-    ended = run(f"{PROGRAM} timeline {write_trace()} --csv --every 1ms | head -n 1")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = run(f"{PROGRAM} timeline {write_trace()} --csv --every 1ms | head -n 1; exit ${{PIPESTATUS[0]}}")
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_socket_whose_other_end_is_closed_does_not_end_the_verb() -> None:
+    """Any client of `serve` could end it."""
+    program = (
+        "import socket\n"
+        "from tracer import cli\n"
+        "def verb(*_):\n"
+        "    ours, theirs = socket.socketpair()\n"
+        "    theirs.close()\n"
+        "    try: ours.send(b'answer')\n"
+        "    except BrokenPipeError: print('goes on')\n"
+        "    return 0\n"
+        "cli._run = verb\n"
+        "cli.main()\n"
+    )
+    ended = run(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "goes on\n", "")
 
 
 def test_closed_stdin_is_an_error() -> None:

@@ -39,15 +39,17 @@ _GARBAGE: Final = 300_000
 
 
 def main() -> None:
-    """Run the console command. Exit status: 0 done, 1 failed, 2 usage, 130 for Ctrl-C."""
+    """Run the console command. Exit status: 0 done, 1 failed, 2 usage, 130 for Ctrl-C.
+
+    SIGPIPE stays ignored, as Python has it: any client of a socket could end the process.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: in the background
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback where there is nothing to clean up
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `memcg-tracer timeline … | head` ends quietly
     standard_streams.prepare()
     arguments = sys.argv[1:] or ["--help"]
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in ours
-    if not {"record", "lab"} & set(ours):  # they run commands, whose environment must not change
+    if not {"record", "lab", "fit"} & set(ours):  # they run commands, whose environment must not change
         # More threads are of no use here, and OpenBLAS ends the process if it cannot start them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(_GARBAGE)
@@ -55,6 +57,11 @@ def main() -> None:
     try:
         status = _run(arguments, _head_start() if _verb(ours) == "record" else None)
         sys.stdout.flush()
+    except standard_streams.OutputClosedError:  # `memcg-tracer timeline … | head` ends quietly
+        standard_streams.abandon_output()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+        status = 128 + signal.SIGPIPE  # it is blocked
     except Exception as error:
         if debug:
             raise
@@ -143,5 +150,4 @@ def _complain(message: str) -> None:
     """Print the message as one line on stderr."""
     line = " ".join(message.split())
     shown = line if line.isprintable() else line.encode("unicode_escape").decode()
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # even if nobody reads stderr, the status remains
     print(f"memcg-tracer: error: {shown}", file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -74,11 +73,7 @@ def _append_all(appender: Appender, traces: Sequence[Place], lines: _Lines) -> s
             lines.added(outcome.kills, outcome.written_bytes)
             days.update(outcome.days)
 
-    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # what a process that died had is added again
-    try:
-        add_all(appender, traces, cpus(), report=report, progress=lines.adding)
-    finally:
-        signal.signal(signal.SIGPIPE, before)
+    add_all(appender, traces, cpus(), report=report, progress=lines.adding)
     lines.summary()
     return days
 

@@ -48,6 +48,10 @@ def _occupy(descriptor: int) -> None:
             os.close(unusable)
 
 
+class OutputClosedError(TracerError):
+    """Nobody reads standard output any more. `main` ends the process by SIGPIPE then, as others end."""
+
+
 class _Input(io.FileIO):
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         try:
@@ -62,7 +66,8 @@ class _Output(io.FileIO):
             while (written := super().write(data)) is None:  # another process made it non-blocking
                 select.select([], [self], [])
         except OSError as error:
-            raise TracerError(f"cannot write to standard output: {error.strerror}") from error
+            kind = OutputClosedError if isinstance(error, BrokenPipeError) else TracerError
+            raise kind(f"cannot write to standard output: {error.strerror}") from error
         return written
 
 

@@ -157,12 +157,10 @@ def command(
         hooks=hooks(),
     )
     progress = _Progress(until=_until(argv, duration_s))
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # it would end the recorder without a cleanup
     recording = record(options, progress, head_start)
     progress.done(recording.status)
     if url is not None:
         _move(recording, url, progress, force=force)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     click.echo(os.fsencode(recording.path))
     sys.exit(recording.status)
 

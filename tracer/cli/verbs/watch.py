@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
 from contextlib import closing
 from functools import partial
@@ -158,7 +157,6 @@ def command(
         hooks=hooks(),
         url=url,
     )
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # nobody may read what it prints, and it goes on
     lines = _Lines(options, as_json=as_json)
     try:
         if host_and_port is None:

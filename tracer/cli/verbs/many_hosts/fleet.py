@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -85,11 +84,9 @@ def command(
     if report is not None:
         check_output(report, force)
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # what is written to a process that died is read again
     with _progress("" if scheduler is None else f"waiting for {visible(scheduler)}") as progress:
         window = TimeWindow(since_ns, until_ns)
         found = fleet(paths, scheduler=scheduler, workers=workers, window=window, progress=progress)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if report is not None:
         from tracer.render.fleet import fleet_page
 
