@@ -1,6 +1,15 @@
-"""The exceptions that the command line turns into a line on stderr and an exit status."""
+"""The exceptions that the command line turns into a line on stderr and an exit status, and bugs that cost
+a part of an answer."""
 
 from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+_MOST_NAMED: Final = 3
 
 
 class TracerError(Exception):
@@ -20,3 +29,63 @@ class UsageError(TracerError):
 
 class TraceError(TracerError):
     """A trace cannot be opened, read or written."""
+
+
+class DefectError(TracerError):
+    """Parts of an answer are missing because of bugs in memcg-tracer, whose tracebacks are its notes."""
+
+    def __init__(self, missing: str, tracebacks: Iterable[str]) -> None:
+        super().__init__(f"{missing}; report the output with --debug")
+        for shown in tracebacks:
+            self.add_note(shown)
+
+
+def bug(error: Exception) -> str:
+    """Return the words for an error that no input should cause."""
+    return f"a bug in memcg-tracer ({type(error).__name__}: {error})"
+
+
+class Defects:
+    """Bugs that were met in one kill or cgroup, while the answer for the others went on."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, list[str]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def attempt(self, subject: str, answer: Callable[[], T], instead: Callable[[str], T]) -> T:
+        """Return `answer()`, or `instead(why)` if it fails by a bug, which is kept with its subject.
+
+        Raises what concerns more than this subject: TracerError, OSError and the lack of memory.
+        """
+        try:
+            return answer()
+        except (TracerError, OSError, MemoryError, SystemError):
+            raise
+        except Exception as error:
+            why = bug(error)
+            _, subjects = self._found.setdefault(why, (traceback.format_exc(), []))
+            if subject not in subjects:
+                subjects.append(subject)
+            return instead(why)
+
+    def sentences(self) -> Sequence[str]:
+        """Return a sentence for each bug: what could not be explained, and why."""
+        return [
+            f"{_listed(subjects)} could not be explained: {why}" for why, (_, subjects) in self._found.items()
+        ]
+
+    def tracebacks(self) -> Sequence[str]:
+        """Return the traceback of the first time that each bug was met."""
+        return [shown for shown, _ in self._found.values()]
+
+    def raise_if_any(self) -> None:
+        """Raise DefectError if there were bugs. To be called once the rest of the answer is written."""
+        if self._found:
+            raise DefectError("; ".join(self.sentences()), self.tracebacks())
+
+
+def _listed(subjects: Sequence[str]) -> str:
+    more = len(subjects) - _MOST_NAMED
+    return ", ".join(subjects[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

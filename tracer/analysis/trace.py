@@ -32,7 +32,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import lost_time, miss_curve, refaults, stack_samples, stalls, thrash
 from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.timeline import timeline
-from tracer.errors import TracerError
+from tracer.errors import Defects, TracerError
 from tracer.schema import TABLES
 from tracer.trace.read.reader import Trace
 from tracer.units import count
@@ -61,6 +61,11 @@ limit that is not set is NA as well, and the flag beside it is then false.
         `tracer.analysis.views.timeline.timeline`.
         """
         return timeline(self, cgroup, every, begin, end, run=run)
+
+    @cached_property
+    def defects(self) -> Defects:
+        """Return the bugs that cost a part of the answers so far: `tracer.errors.Defects`."""
+        return Defects()
 
     @cached_property
     def charges(self) -> Charges:
@@ -146,7 +151,9 @@ limit that is not set is NA as well, and the flag beside it is then false.
     def logged(self) -> list[Logged]:
         """Return the reports of the OOM killer in the kernel log:
         `tracer.analysis.core.lookup.log_reports.logged`."""
-        return log_reports.logged(self.kernel_log)
+        return self.defects.attempt(
+            "the kernel log of the trace", lambda: log_reports.logged(self.kernel_log), lambda _: []
+        )
 
     @cached_property
     def functions(self) -> Functions:

@@ -27,7 +27,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from tracer.cli import standard_streams
-from tracer.errors import TracerError
+from tracer.errors import TracerError, bug
 
 if TYPE_CHECKING:
     from tracer.kernel.process.priority import HeadStart
@@ -122,7 +122,7 @@ def _line(error: Exception) -> tuple[str, int]:
             verb = error.ctx.command_path if error.ctx else "memcg-tracer"
             message = f"{message.rstrip('.')}; see {verb} -h"
         return message, error.exit_code
-    return f"a bug in memcg-tracer ({type(error).__name__}: {error}); report the output with --debug", 1
+    return f"{bug(error)}; report the output with --debug", 1
 
 
 def _lacks_memory(error: BaseException | None) -> bool:

@@ -54,9 +54,12 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
         lines.say(f"{removed} small files were written together with others")
     if traces or compacts:
         click.echo(visible(store.url))
-    if broken := lines.counts["broken"]:
-        which = "1 trace" if broken == 1 else f"{broken} traces"
-        raise TracerError(f"{which} could not be added: see the lines above")
+    failures = (("broken", "could not be added"), ("in part", "could be added only in part"))
+    failed = [
+        f"{_count(lines.counts[name], 'trace')} {what}" for name, what in failures if lines.counts[name]
+    ]
+    if failed:
+        raise TracerError(f"{', '.join(failed)}: see the lines above")
 
 
 def _append_all(appender: Appender, traces: Sequence[Place], lines: _Lines) -> set[tuple[str, str]]:
@@ -66,10 +69,11 @@ def _append_all(appender: Appender, traces: Sequence[Place], lines: _Lines) -> s
 
     days = set[tuple[str, str]]()
 
-    def report(_: Place, outcome: Appended | str) -> None:
+    def report(place: Place, outcome: Appended | str) -> None:
         if isinstance(outcome, str):
             lines.broken(outcome)
         else:
+            lines.added_in_part(place.shown, outcome.not_explained)
             lines.added(outcome.kills, outcome.written_bytes)
             days.update(outcome.days)
 
@@ -137,6 +141,11 @@ class _Lines:
     def broken(self, why: str) -> None:
         self.counts["broken"] += 1
         self.say(f"warning: {why}")
+
+    def added_in_part(self, shown: str, missing: Sequence[str]) -> None:
+        self.counts["in part"] += bool(missing)
+        for sentence in missing:
+            self.say(f"warning: {shown}: {sentence}")
 
     def summary(self) -> None:
         from tracer.units import size

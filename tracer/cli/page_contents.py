@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         held=held,
         charts_of_kills=dict(_charts_of_kills(trace, reports, html.explained(reports))),
         charts_of_held={one.cgroup_id: drawn for one in first if (drawn := _chart_of_held(trace, one))},
+        defects=trace.defects,
     )
 
 
@@ -49,31 +51,41 @@ def _charts_of_kills(
     trace: AnalysedTrace, reports: Sequence[OomReport], explained: Sequence[OomReport]
 ) -> Iterator[tuple[int, Chart]]:
     """Yield the number and the chart of each kill to explain; the first one has all views."""
+    for report in explained:
+        drawn = trace.defects.attempt(
+            f"the chart of kill {report.kill_id}",
+            partial(_chart_of_kill, trace, report, reports, is_first=report is explained[0]),
+            lambda _: None,
+        )
+        if drawn is not None:
+            yield report.kill_id, drawn
+
+
+def _chart_of_kill(
+    trace: AnalysedTrace, report: OomReport, reports: Sequence[OomReport], *, is_first: bool
+) -> Chart | None:
     from tracer import units
     from tracer.analysis.explain import kill_filter
     from tracer.analysis.views import focus
     from tracer.render.page import crop
 
-    for report in explained:
-        number = _drawn_cgroup(trace, report)
-        if number is None or report.time is None:
-            continue
-        life = focus.lifetime(trace, number)
-        story = crop.of_kill(report, life)
-        if story is None:
-            continue
-        spans = [("the kill", story)]
-        last = crop.last_moments(report.time, story)
-        if report is explained[0] and last is not None:
-            before_s = (report.time - last[0]).total_seconds()
-            spans.append((f"the last {units.duration(before_s)}", last))
-        if report is explained[0] and _is_longer(life, story):
-            spans.append((_WHOLE, life))
-        rows = _ROWS if report is explained[0] else _ROWS_OF_FURTHER_KILLS
-        kills = kill_filter.concerning(trace, reports, [number])
-        drawn = _chart(trace, number, f"kill-{report.kill_id}", spans, rows, kills=kills, kill=report.time)
-        if drawn is not None:
-            yield report.kill_id, drawn
+    number = _drawn_cgroup(trace, report)
+    if number is None or report.time is None:
+        return None
+    life = focus.lifetime(trace, number)
+    story = crop.of_kill(report, life)
+    if story is None:
+        return None
+    spans = [("the kill", story)]
+    last = crop.last_moments(report.time, story)
+    if is_first and last is not None:
+        before_s = (report.time - last[0]).total_seconds()
+        spans.append((f"the last {units.duration(before_s)}", last))
+    if is_first and _is_longer(life, story):
+        spans.append((_WHOLE, life))
+    rows = _ROWS if is_first else _ROWS_OF_FURTHER_KILLS
+    kills = kill_filter.concerning(trace, reports, [number])
+    return _chart(trace, number, f"kill-{report.kill_id}", spans, rows, kills=kills, kill=report.time)
 
 
 def _drawn_cgroup(trace: AnalysedTrace, report: OomReport) -> int | None:
@@ -91,15 +103,22 @@ def _drawn_cgroup(trace: AnalysedTrace, report: OomReport) -> int | None:
 
 def _chart_of_held(trace: AnalysedTrace, one: Held) -> Chart | None:
     """Return the chart of a cgroup that lived: the time in which it lost time, if it did, and all of it."""
+    number = one.cgroup_id
+    if number is None:
+        return None
+    return trace.defects.attempt(
+        f"the chart of {one.cgroup}", partial(_chart_of_life, trace, one, number), lambda _: None
+    )
+
+
+def _chart_of_life(trace: AnalysedTrace, one: Held, number: int) -> Chart | None:
     from tracer.analysis.views import focus
 
-    if one.cgroup_id is None:
-        return None
-    life, crawl = focus.lifetime(trace, one.cgroup_id), one.progress.crawl
+    life, crawl = focus.lifetime(trace, number), one.progress.crawl
     spans = [(_WHOLE, life)]
     if crawl is not None and _is_longer(life, (crawl.begin, crawl.end)):
         spans.insert(0, ("the slow time", (max(crawl.begin, life[0]), min(crawl.end, life[1]))))
-    return _chart(trace, one.cgroup_id, "held", spans, _ROWS)
+    return _chart(trace, number, "held", spans, _ROWS)
 
 
 def _is_longer(whole: Span, part: Span) -> bool:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tracer.errors import TracerError
+from tracer.errors import Defects, TracerError
 from tracer.kernel.process.forked_child import end_with_parent
 from tracer.kernel.process.module_children import stand_back
 
@@ -35,10 +35,12 @@ def main(arguments: list[str]) -> int:
     answer: dict[str, Any] = dict.fromkeys(
         ("kills", "sentence", "causes", "cause", "container", "pod", "cgroup")
     )
-    errors = []
+    errors: list[str] = []
     answer["is_complete"] = False
     try:  # first: if this process is killed, the next `watch` reports each trace that still has journals
-        answer |= explained(trace)
+        told, defects = explained(trace)
+        answer |= told
+        errors += defects.sentences()
     except Exception as error:  # of any kind: the parent waits for an answer, and the trace is readable
         errors.append(f"not explained: {_in_one_line(error)}")
     try:
@@ -78,8 +80,11 @@ def complete(path: Path) -> None:
         trace.sync()
 
 
-def explained(path: Path) -> dict[str, Any]:
-    """Return the keys of the answer about the kills in a trace; raises TraceError if it cannot be read."""
+def explained(path: Path) -> tuple[dict[str, Any], Defects]:
+    """Return the keys of the answer about the kills in a trace, and the bugs that cost a part of it.
+
+    Raises TraceError if it cannot be read.
+    """
     from tracer.analysis.explain import kill_filter
     from tracer.analysis.explain.survivors import nearest_lives
     from tracer.analysis.trace import AnalysedTrace
@@ -90,13 +95,11 @@ def explained(path: Path) -> dict[str, Any]:
     reports = trace.explain(is_sized=False)
     if not reports:
         lives = nearest_lives(trace, trace.held_cgroups())
-        return {
-            "kills": 0,
-            "sentence": visible(survivor_facts.summary(lives, interrupted=trace.interrupted)),
-        }
+        summary = visible(survivor_facts.summary(lives, interrupted=trace.interrupted))
+        return {"kills": 0, "sentence": summary}, trace.defects
     newest = kill_filter.newest(reports)
     owner = newest.limit_owner
-    return {
+    found = {
         "kills": len(reports),
         "causes": [[report.kill_id, report.verdict.cause] for report in reports],
         "sentence": visible(newest.verdict.summary),
@@ -105,6 +108,7 @@ def explained(path: Path) -> dict[str, Any]:
         "pod": owner.pod,
         "cgroup": owner.cgroup,
     }
+    return found, trace.defects
 
 
 def _in_one_line(error: Exception) -> str:

@@ -22,6 +22,7 @@ from tracer.analysis.core.lookup.stacks import Functions
 from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
 from tracer.analysis.core.page_cache import CacheEvents, PageMoves
 from tracer.analysis.core.rows import Batched
+from tracer.errors import Defects
 from tracer.stored_names import MINOR_BITS
 from tracer.trace.recording_ends import WRITE_FAILED
 
@@ -37,6 +38,11 @@ class TraceTables(Batched, Protocol):
 
     @property
     def meta(self) -> Mapping[str, Any]: ...
+
+    @property
+    def defects(self) -> Defects:
+        """Return the bugs that cost a part of the answer so far."""
+        ...
 
     @property
     def reclaim(self) -> pd.DataFrame: ...

@@ -21,9 +21,14 @@ MISSED: Final = "the kernel log has this kill: the probe of the OOM killer misse
 
 def reports(trace: TraceTables) -> Iterator[OomReport]:
     """Yield a report for each missed kill, from the log, with the clock and the names of the trace."""
-    for kill in missed(trace):
-        named = _named(trace, kill)
-        report = log_postmortem.report(kill.kill_id, kill.report, page_size=page_size(trace), named=named)
+    kills: list[LogKill] = trace.defects.attempt(
+        "the kernel log of the trace", lambda: missed(trace), lambda _: []
+    )
+    for kill in kills:
+        named, size = _named(trace, kill), page_size(trace)
+        report = log_postmortem.report(
+            kill.kill_id, kill.report, named=named, defects=trace.defects, page_size=size
+        )
         report = replace(
             report,
             time=utc_time(kill.time_ns),

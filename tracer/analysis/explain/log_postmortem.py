@@ -19,12 +19,14 @@ from tracer.analysis.explain.victim import badness_total, victim_selection
 from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
 from tracer.analysis.results.conclusions import Sizing, Verdict
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import KernelLogPlace, Quality, Unknown
 from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.analysis.results.tasks import Victim
+from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
-from tracer.kernel.kmsg.report.log_report import LogReport
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport
 
 LOG_ALONE: Final = "a kernel log alone does not show it"
 OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
@@ -35,15 +37,22 @@ _NOT_IN_LOG: Final = (
 )
 
 
-def explain(logs: Iterable[LogReport], named: Named = lambda _path: ContainerNames()) -> Iterator[OomReport]:
+def explain(
+    logs: Iterable[LogReport],
+    named: Named = lambda _path: ContainerNames(),
+    defects: Defects | None = None,
+) -> Iterator[OomReport]:
     """Yield one report for each decision in a log, numbered from 1.
 
-    A log has no names of containers and pods: `named` returns them for the path of a cgroup.
+    A log has no names of containers and pods: `named` returns them for the path of a cgroup. A decision that
+    a bug keeps from being explained has a report that says so, and the bug is added to `defects`.
     """
+    kept = Defects() if defects is None else defects
     last: dict[str, tuple[int, LogReport]] = {}
     for number, log in enumerate(logs, start=1):
         previous = last.get(log.oom_memcg or "")
-        yield report(number, log, named=named, previous=None if previous is None else _before(log, *previous))
+        before = None if previous is None else _before(log, *previous)
+        yield report(number, log, named=named, defects=kept, previous=before)
         if log.oom_memcg is not None and log.kills:
             last[log.oom_memcg] = number, log
 
@@ -62,6 +71,7 @@ def report(
     log: LogReport,
     *,
     named: Named,
+    defects: Defects,
     page_size: int | None = None,
     previous: PreviousKill | None = None,
 ) -> OomReport:
@@ -69,6 +79,48 @@ def report(
 
     `previous`: the last kill for the same limit.
     """
+    return defects.attempt(
+        f"kill {number}",
+        lambda: _explained(number, log, named=named, page_size=page_size, previous=previous),
+        lambda why: _unexplained(number, log, why),
+    )
+
+
+def _unexplained(number: int, log: LogReport, why: str) -> OomReport:
+    """Return the report of a decision that could not be explained: what its lines say themselves."""
+    memory = log.counters.get("memory")
+    limit, usage = (None, None) if memory is None else (memory.limit_bytes, memory.usage_bytes)
+    return report_assembly.unexplained(
+        number,
+        time=None,
+        constraint=log.constraint,
+        owner=LimitOwner(log.oom_memcg, None, None, limit, usage, None),
+        victims=[_named(kill, is_group=len(log.kills) > 1) for kill in log.kills],
+        quality=Quality(log.dropped, "only", {}, dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)),
+        why=why,
+        place=_place(log, None),
+    )
+
+
+def _named(kill: Kill, *, is_group: bool) -> Victim:
+    return Victim(kill.pid, kill.comm, None, None, None, None, None, None, None, is_group)
+
+
+def _place(log: LogReport, page_size: int | None) -> KernelLogPlace:
+    return KernelLogPlace(
+        first_line=log.stamp.line,
+        last_line=log.last_line,
+        since_boot_ns=log.stamp.since_boot_ns,
+        wall=log.stamp.wall,
+        page_size=page_size,
+        missing=log.missing,
+        suppressed=log.suppressed,
+    )
+
+
+def _explained(
+    number: int, log: LogReport, *, named: Named, page_size: int | None, previous: PreviousKill | None
+) -> OomReport:
     unknown: Unknown = dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)
     known_size = page_size or logged_memory.page_size(log)
     page_size = known_size or logged_memory.DEFAULT_PAGE_SIZE
@@ -90,15 +142,7 @@ def report(
             working_set_bytes=working_set,
             sizing=Sizing(None),
             quality=Quality(log.dropped, "only", {}, unknown, disagreements),
-            kernel_log=KernelLogPlace(
-                first_line=log.stamp.line,
-                last_line=log.last_line,
-                since_boot_ns=log.stamp.since_boot_ns,
-                wall=log.stamp.wall,
-                page_size=known_size,
-                missing=log.missing,
-                suppressed=log.suppressed,
-            ),
+            kernel_log=_place(log, known_size),
         ),
         judge=lambda found: _judge(log, found),
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
+from tracer.analysis.core.columns import NO_ID, Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import log_kills, machine_holders, report_assembly, shortage
@@ -32,7 +32,7 @@ from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
 from tracer.analysis.results.conclusions import Sizing
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim, swapping
@@ -44,7 +44,8 @@ from tracer.schema import UNLIMITED_BYTES
 def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     """Return one report for each kill, in order of time; an empty list if nothing was killed.
 
-    Without `is_sized`, the sizing is null, which saves looking for refaults.
+    Without `is_sized`, the sizing is null, which saves looking for refaults. A kill that a bug keeps from
+    being explained has a report that says so (`trace.defects`).
     Kills that only the trace's kernel log has are included. The definitions of the numbers are in
     `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.window` (the
     time before the kill), `analysis.explain.measure.cushion` (the reclaimed cache),
@@ -52,12 +53,19 @@ def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     `analysis.explain.log_kills` (kills that the probe missed).
     """
     only_logged = log_kills.reports(trace)
-    completed = comparison.complete(trace)
-    told = completed.told
-    reports = {
-        kill.kill_id: _report(trace, kill, told[kill.kill_id], is_sized=is_sized)
-        for kill in RecordedKills(trace, completed)
-    }
+    completed = trace.defects.attempt(
+        "the kernel log of the trace", partial(comparison.complete, trace), partial(comparison.without, trace)
+    )
+    told, kills = completed.told, RecordedKills(trace, completed)
+
+    def report(kill_id: int, find: Callable[[], RecordedKill]) -> OomReport:
+        return trace.defects.attempt(
+            f"kill {kill_id}",
+            lambda: _report(trace, find(), told[kill_id], is_sized=is_sized),
+            lambda why: _unexplained(trace, kill_id, kills.rows_for(kill_id), told[kill_id], why),
+        )
+
+    reports = {kill_id: report(kill_id, find) for kill_id, find in kills}
     return sorted([*(reports[kill_id] for kill_id in told), *only_logged], key=attrgetter("time"))
 
 
@@ -100,7 +108,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         constraint=str(first["constraint"]),
         owner=recorded_parties.limit_owner(trace, kill, asked.stack, unknown),
         trigger=asked,
-        victims=recorded_parties.victims(trace, kill, unknown),
+        victims=recorded_parties.victims(trace, kill.rows, unknown),
         victim_tgids=frozenset(integers(kill.rows["tgid"]).tolist()),
         composition=made_of,
         cushion=used,
@@ -148,6 +156,31 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
                 thinned=thinned,
             ),
         )
+    )
+
+
+def _unexplained(trace: TraceTables, kill_id: int, rows: pd.DataFrame, told: Told, why: str) -> OomReport:
+    """Return the report of a kill that could not be explained: what its rows have, and no conclusion."""
+    first = rows.iloc[0]
+    owner_id = integers(rows["limit_owner_cgroup_id"])[0]
+    owner = LimitOwner(
+        cgroup=trace.places.path_of(int(owner_id)),
+        container=trace.places.container_of(int(owner_id))[0],
+        pod=trace.places.container_of(int(owner_id))[1],
+        limit_bytes=limit_of(first),
+        usage_bytes=optional(first["usage_bytes"]),
+        is_ancestor=None,
+        cgroup_id=None if owner_id == NO_ID else int(owner_id),
+    )
+    return report_assembly.unexplained(
+        kill_id,
+        time=rows.index[0],
+        constraint=str(first["constraint"]),
+        owner=owner,
+        victims=recorded_parties.victims(trace, rows, {}),
+        quality=Quality(int(trace.loss["lost"].sum()), told.state, dict(trace.meta["probes"])),
+        why=why,
+        ktime_ns=int(first["ktime_ns"]),
     )
 
 

@@ -1,21 +1,35 @@
 """The assembly of an `OomReport` from what one source, a trace or a kernel log, shows of a kill.
 
+`unexplained` is the report of a kill that a bug of ours keeps from being explained.
+
 The sources (`postmortem`, `log_postmortem`) measure. A value that a source does not show is None, and
 `Quality.unknown` has the reason. From there on all kills are treated alike: the verdict, then the advice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
+
+import pandas as pd
 
 from tracer.analysis.explain import advice, verdict
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.cures import cures
 from tracer.analysis.explain.victim.victim_selection import Selection
+from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.results.conclusions import Sizing, Verdict
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import KernelLogPlace, Quality
+from tracer.analysis.results.reclaim_attempts import Reclaim
+from tracer.analysis.results.tasks import Trigger, Victim
+
+_NOT_EXPLAINED: Final = (
+    *("verdict", "composition", "working_set_bytes", "reclaim", "cushion", "allocators"),
+    *("further_allocators", "candidates", "sizing.min_limit_bytes"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +82,58 @@ def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.
         kernel_log=measured.kernel_log,
         further_allocators=findings.further_allocators,
         shared_files=tuple(findings.shared_files),
+    )
+
+
+def reduced(report: OomReport, why: str) -> OomReport:
+    """Return a report without its conclusions, which `why` keeps from being shown."""
+    return unexplained(
+        report.kill_id,
+        time=report.time,
+        constraint=report.constraint,
+        owner=report.limit_owner,
+        victims=report.victims,
+        quality=report.quality,
+        why=why,
+        ktime_ns=report.ktime_ns,
+        place=report.kernel_log,
+    )
+
+
+def unexplained(
+    kill_id: int,
+    *,
+    time: pd.Timestamp | None,
+    constraint: str,
+    owner: LimitOwner,
+    victims: Sequence[Victim],
+    quality: Quality,
+    why: str,
+    ktime_ns: int | None = None,
+    place: KernelLogPlace | None = None,
+) -> OomReport:
+    """Return the report of a kill of which only the parties are known: `why` tells what keeps it from being
+    explained. `unknown` of `quality` has the reasons for what the source lacks as well."""
+    killed = ", ".join(process(victim.comm, victim.pid) for victim in victims) or "a process"
+    limit = f" for {owner_name(owner)}" if constraint == "memcg" else ""
+    summary = f"{killed} was killed{limit}. This kill could not be explained: {why}."
+    return OomReport(
+        kill_id=kill_id,
+        time=time,
+        ktime_ns=ktime_ns,
+        constraint=constraint,
+        limit_owner=owner,
+        trigger=Trigger(None, None, None, None, None, None, None),
+        victims=tuple(victims),
+        candidates=(),
+        composition=Composition(),
+        working_set_bytes=None,
+        reclaim=Reclaim(None, None, None, None, ()),
+        cushion=Cushion(),
+        allocators=(),
+        verdict=Verdict("unknown", "low", summary, (), ()),
+        advice=(),
+        sizing=Sizing(None),
+        quality=replace(quality, unknown={**quality.unknown, **dict.fromkeys(_NOT_EXPLAINED, why)}),
+        kernel_log=place,
     )

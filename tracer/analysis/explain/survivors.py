@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.analysis.core import hierarchy, ledger, naming
-from tracer.analysis.core.columns import integers, times_ns, utc_time
+from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain.measure import allocators, cushion
@@ -64,7 +64,8 @@ def held_cgroups(
 ) -> list[Held]:
     """Return a `Held` for each cgroup that the trace has data of; the figures include all cgroups below it.
 
-    The nearest to its limit comes first; those without a limit come last, by peak usage. With `cgroup` only
+    The nearest to its limit comes first; those without a limit come last, by peak usage. One that a bug keeps
+    from being measured is left out (`trace.defects`). With `cgroup` only
     the cgroups that it names are returned (`core.naming.select`); the ids of `without` are left out.
     """
     begin, end = start_ns(trace), end_ns(trace)
@@ -81,11 +82,18 @@ def held_cgroups(
         there = [number for number in naming.select(trace, cgroup) if number in set(there)]
     there = [number for number in there if number not in without]
     members = hierarchy.descendants_of(trace.cgroups, there)
-    found = (
-        _held(subtrees.subtree_at(*one), spending, highs, begin=begin, end=end, quality=quality)
-        for one in members.items()
-    )
-    return sorted(found, key=_nearness)
+
+    def held(number: int, below: Int64s) -> Held | None:
+        return trace.defects.attempt(
+            f"the cgroup {trace.places.label_of(number)}",
+            lambda: _held(
+                subtrees.subtree_at(number, below), spending, highs, begin=begin, end=end, quality=quality
+            ),
+            lambda _: None,
+        )
+
+    found = (held(*one) for one in members.items())
+    return sorted((one for one in found if one is not None), key=_nearness)
 
 
 def nearest_lives(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:

@@ -71,6 +71,12 @@ def complete(trace: TraceTables) -> Completed:
     return Completed(oom, samples, told)
 
 
+def without(trace: TraceTables, why: str) -> Completed:
+    """Return the tables of a trace as they are, where `why` keeps its kernel log from being used."""
+    kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
+    return Completed(trace.oom, trace.samples, dict.fromkeys(kill_ids, Told(None, "missing", why, (), ())))
+
+
 def _lacks_stack(trace: TraceTables, rows: pd.DataFrame) -> bool:
     """Return whether the trace does not have the names of the trigger's kernel stack."""
     number = optional(rows["kernel_stack_id"].iloc[0])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import tracer
 from tracer.cli import value_completion
-from tracer.errors import UsageError
+from tracer.errors import Defects, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,10 +87,11 @@ def command(
     from tracer.analysis.explain import kill_filter
 
     trace = None if path is None else tracer.open(path)
+    defects = Defects() if trace is None else trace.defects
     elsewhere: list[UserspaceKill] = []
     is_empty = False
     if trace is None:
-        reports, log = _reports_from_log(str(kmsg), cgroup)
+        reports, log = _reports_from_log(str(kmsg), cgroup, defects)
         elsewhere, is_empty = log.userspace_kills, log.is_empty
     else:
         reports = trace.explain(cgroup)
@@ -102,7 +103,8 @@ def command(
     if as_json:
         is_brief = bool(reports) and (as_list or is_picked)
         held = [] if trace is None or is_brief else trace.spared_cgroups(reports, cgroup)
-        _print_json(trace, kmsg, chosen, elsewhere, held, as_list=as_list)
+        _print_json(trace, kmsg, chosen, elsewhere, held, defects=defects, as_list=as_list)
+        defects.raise_if_any()
         return
     if not chosen:
         _write_survivors(trace, cgroup, elsewhere, is_empty=is_empty, verbose=verbose)
@@ -120,16 +122,17 @@ def command(
         from tracer.render.terminal import userspace_text
 
         _write(userspace_text.listed(elsewhere))
+    defects.raise_if_any()
 
 
-def _reports_from_log(log: str, cgroup: str | None) -> tuple[list[OomReport], Log]:
+def _reports_from_log(log: str, cgroup: str | None, defects: Defects) -> tuple[list[OomReport], Log]:
     """Return the kernel's kills, and the log that they are from."""
     from tracer.analysis.explain import kill_filter, log_postmortem
     from tracer.kernel.kmsg import log_files
     from tracer.kernel.naming.host_names import NamesHere
 
     found = log_files.read(log)
-    reports = list(log_postmortem.explain(found.reports, NamesHere().names_at))
+    reports = list(log_postmortem.explain(found.reports, NamesHere().names_at, defects))
     if cgroup is not None and reports:
         reports = kill_filter.logged_kills_of(reports, cgroup)
     return reports, found
@@ -174,11 +177,9 @@ def _write_survivors(
 
         _write([prose(userspace_text.instead_of_a_report(elsewhere, is_empty=is_empty))])
         return
-    _write(
-        explain_text.held(
-            nearest_lives(trace, trace.held_cgroups(cgroup)), interrupted=trace.interrupted, verbose=verbose
-        )
-    )
+    lives = nearest_lives(trace, trace.held_cgroups(cgroup))
+    if lives or not trace.defects:
+        _write(explain_text.held(lives, interrupted=trace.interrupted, verbose=verbose))
     others = 0 if cgroup is None else len(trace.explain())
     if others:
         kills = "1 kill" if others == 1 else f"{others} kills"
@@ -201,13 +202,22 @@ def _print_json(
     userspace_kills: list[UserspaceKill],
     survivors: list[Held],
     *,
+    defects: Defects,
     as_list: bool,
 ) -> None:
     """Print the document. `held` is left out if it would be empty beside kills."""
+    from tracer.analysis.explain.report_assembly import reduced
     from tracer.render.terminal import userspace_text
     from tracer.render.words import evidence, kill_list
 
-    kills = [kill_list.to_dict(report) if as_list else evidence.document(report) for report in reports]
+    def document(report: OomReport) -> dict[str, Any]:
+        return defects.attempt(
+            f"kill {report.kill_id}",
+            lambda: evidence.document(report),
+            lambda why: evidence.document(reduced(report, why)),
+        )
+
+    kills = [kill_list.to_dict(report) if as_list else document(report) for report in reports]
     if trace is None:
         others = [userspace_text.to_dict(kill) for kill in userspace_kills]
         head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, "userspace_kills": others}

@@ -240,12 +240,16 @@ def _export(
     assert not isinstance(chosen, DatasetFormat)
     if isinstance(chosen, FolderFormat):
         check_folder(output, force, _names(chosen).values())
-        write_folder(output, _table_files(tracer.open(path), chosen, cgroup))
+        trace = tracer.open(path)
+        write_folder(output, _table_files(trace, chosen, cgroup))
+        trace.defects.raise_if_any()
         return
     if output == STDOUT and chosen.is_binary and sys.stdout.isatty():
         raise UsageError(f"--to {form} writes no text for a terminal: name a file, or redirect the output")
     check_output(output, force)
-    write_output(output, chosen.pieces(tracer.open(path), cgroup, kill_id))
+    trace = tracer.open(path)
+    write_output(output, chosen.pieces(trace, cgroup, kill_id))
+    trace.defects.raise_if_any()
 
 
 def _table_files(trace: AnalysedTrace, form: FolderFormat, cgroup: str | None) -> Iterator[tuple[str, Write]]:

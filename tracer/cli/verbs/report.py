@@ -47,3 +47,4 @@ def command(path: Path, output: Path, cgroup: str | None, force: bool) -> None:
     check_output(output, force)
     trace = tracer.open(path)
     write_output(output, [html.page(page_contents.subject(trace, cgroup))])
+    trace.defects.raise_if_any()

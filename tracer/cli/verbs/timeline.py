@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -95,6 +96,7 @@ def command(
         for piece in _json(frame) if as_json else _csv(frame):
             click.echo(piece, nl=False)
         _note_coarse(trace, frame)
+        trace.defects.raise_if_any()
         return
     from rich.text import Text
 
@@ -118,6 +120,7 @@ def command(
     _draw(trace, shown, _Range(every, begin, end))
     if left_out:
         console.write(sys.stdout, [Text(), Text(left_out, style="dim")])
+    trace.defects.raise_if_any()
 
 
 def _thinned(trace: AnalysedTrace, frame: pd.DataFrame) -> tuple[ThinnedInterval, ...]:
@@ -166,7 +169,8 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     reports = trace.explain(is_sized=False)
     columns = console.columns_for(sys.stdout)
     pictures: list[timeline_text.Picture] = []
-    for number in shown:
+
+    def draw(number: int) -> None:
         frame = focus.timeline_of_life(
             trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
         )
@@ -195,6 +199,11 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
         if options.every is None:
             looks = moments.to_look_at(frame, [marker.time for marker in found if marker.is_kill])
             _look_closer(trace, number, heading, concerned, looks)
+
+    for number in shown:
+        trace.defects.attempt(
+            f"the cgroup {trace.places.label_of(number)}", partial(draw, number), lambda _: None
+        )
 
 
 def _look_closer(

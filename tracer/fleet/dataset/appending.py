@@ -35,13 +35,17 @@ from tracer.trace.write import claim
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of a trace. `kills` is None if it was there already, and so was its raw data, if asked."""
+    """What became of a trace. `kills` is None if it was there already, and so was its raw data, if asked.
+
+    `not_explained` has a sentence for each bug that cost a part of its summary.
+    """
 
     trace_id: str
     kills: int | None
     written_bytes: int
     days: frozenset[tuple[str, str]] = field(default_factory=frozenset)
     """(table, day) of each file that was written"""
+    not_explained: tuple[str, ...] = ()
 
 
 class Appender:
@@ -89,7 +93,8 @@ class Appender:
                 for table in order:
                     written += self._put_days(folder, table, summary.tables[table], origin, days)
             self._there.add(origin.trace_id)
-        return Appended(origin.trace_id, kills, written, frozenset(days))
+        missing = () if summary is None else tuple(summary.defects.sentences())
+        return Appended(origin.trace_id, kills, written, frozenset(days), missing)
 
     def _put_days(
         self, folder: Path, table: str, rows: pa.Table, origin: Origin, days: set[tuple[str, str]]

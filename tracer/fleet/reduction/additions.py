@@ -17,7 +17,7 @@ from typing import Final
 import pyarrow as pa
 
 from tracer.analysis.trace import AnalysedTrace
-from tracer.errors import TracerError
+from tracer.errors import TracerError, bug
 from tracer.fleet.dataset.appending import Appended, Appender
 from tracer.fleet.pushing.target import TargetError
 from tracer.fleet.reduction.embedded import DIED, Progress, prepare
@@ -144,3 +144,5 @@ def _added(appender: Appender, place: Place) -> Outcome:
         return f"{place.shown}: not enough memory"
     except (OSError, pa.ArrowException) as error:
         return f"{place.shown}: {getattr(error, 'strerror', None) or error}"
+    except Exception as error:  # one damaged trace of thousands must not cost the others
+        return f"{place.shown}: {bug(error)}"

@@ -134,7 +134,9 @@ class Fleet:
             "traces": self.traces,
             "begin": as_json(self.begin),
             "end": as_json(self.end),
-            "broken": [as_json(one) for one in self.broken],
+            "broken": [
+                {"path": one.path, "why": one.why, "is_partial": one.is_partial} for one in self.broken
+            ],
             "hosts": [as_json(one) for one in self.hosts],
             "kills": [as_json(one) for one in self.kills],
             "workloads": [one.to_dict() for one in self.workloads],

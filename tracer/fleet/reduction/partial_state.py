@@ -53,10 +53,15 @@ _PAIRS: Final = pa.schema([SCHEMAS["evictors"].field(name) for name in (*_OF_A_P
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What was left out, and why, in one line."""
+    """What was left out, and why, in one line.
+
+    `is_partial`: only a part of it was, by a bug in memcg-tracer. `debug` has the tracebacks of bugs.
+    """
 
     path: str
     why: str
+    is_partial: bool = False
+    debug: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

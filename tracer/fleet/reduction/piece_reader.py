@@ -6,6 +6,7 @@ Nothing that is wrong with a piece is an exception: it is left out, and the stat
 from __future__ import annotations
 
 import threading
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 import pyarrow as pa
 
 from tracer.analysis.trace import AnalysedTrace
-from tracer.errors import TracerError
+from tracer.errors import Defects, TracerError, bug
 from tracer.fleet.dataset import host_ranges
 from tracer.fleet.dataset.host_ranges import HostRange
 from tracer.fleet.reduction import partial_state
@@ -67,11 +68,13 @@ def read(piece: Piece) -> Partial:
 
 def _trace(piece: TracePiece) -> Partial:
     path = Path(piece.shown)
+    debug: tuple[str, ...] = ()
     try:
         with local_trace(piece.place) as path:
-            tables = summarize(AnalysedTrace(path)).tables
-        is_in_window = piece.window.overlapping(tables["sources"]).num_rows > 0
-        return partial_state.of_tables(tables) if is_in_window else partial_state.nothing()
+            summary = summarize(AnalysedTrace(path))
+        if piece.window.overlapping(summary.tables["sources"]).num_rows == 0:
+            return partial_state.nothing()
+        return replace(partial_state.of_tables(summary.tables), broken=_not_explained(piece, summary.defects))
     except TracerError as error:
         why = str(error).replace(f"{path}/", "")
     except MemoryError:
@@ -79,12 +82,19 @@ def _trace(piece: TracePiece) -> Partial:
     except (OSError, pa.ArrowException) as error:
         why = getattr(error, "strerror", None) or str(error)
     except Exception as error:  # one damaged trace of thousands must not cost the answer
-        why = _bug(error)
-    return partial_state.nothing(Broken(piece.shown, " ".join(why.split())))
+        why, debug = bug(error), (traceback.format_exc(),)
+    return partial_state.nothing(Broken(piece.shown, _in_one_line(why), debug=debug))
 
 
-def _bug(error: Exception) -> str:
-    return f"a bug in memcg-tracer ({type(error).__name__}: {error})"
+def _not_explained(piece: TracePiece, defects: Defects) -> tuple[Broken, ...]:
+    if not defects:
+        return ()
+    why = _in_one_line("; ".join(defects.sentences()))
+    return (Broken(piece.shown, why, is_partial=True, debug=tuple(defects.tracebacks())),)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _dataset(piece: DatasetPiece) -> Partial:
@@ -93,7 +103,8 @@ def _dataset(piece: DatasetPiece) -> Partial:
     except (TracerError, MemoryError):
         raise
     except Exception as error:  # rows that no memcg-tracer wrote, such as lives without an end
-        return partial_state.nothing(Broken(piece.shown, " ".join(_bug(error).split())))
+        debug = (traceback.format_exc(),)
+        return partial_state.nothing(Broken(piece.shown, _in_one_line(bug(error)), debug=debug))
 
 
 def _hosts(part: HostRange) -> Partial:
@@ -110,7 +121,7 @@ def _hosts(part: HostRange) -> Partial:
                 tables[name].append(host_ranges.read(alone, partial_state.UNMERGED)[name])
             except TracerError as error:
                 _require_all_files(error)
-                broken.append(Broken(f"{shown_url(part.address)}/{file.path}", " ".join(str(error).split())))
+                broken.append(Broken(f"{shown_url(part.address)}/{file.path}", _in_one_line(str(error))))
     found = {name: pa.concat_tables(rows, promote_options="default") for name, rows in tables.items()}
     return partial_state.once(
         partial_state.union([partial_state.of_tables(found), partial_state.nothing(*broken)])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -49,23 +50,31 @@ class LifeRows:
 def life_rows(
     trace: AnalysedTrace, origin: Origin, names: NamedCgroups, kills: Sequence[Mapping[str, Any]]
 ) -> LifeRows:
-    """Return the rows of a trace whose rows of `kills` are these.
+    """Return the rows of a trace whose rows of `kills` are these. A life that a bug keeps from being measured
+    has none (`trace.defects`).
 
     Raises TraceError for a trace whose times are so far apart that the timeline would not fit in memory.
     """
     subtrees, spending, found = Subtrees(trace), Spending(trace), LifeRows([], [])
     members = hierarchy.descendants_of(trace.cgroups, naming.with_data(trace))
-    for number, below in members.items():
+
+    def add(number: int, below: Int64s) -> None:
         subtree = subtrees.subtree_at(number, below)
         limits = ledger.counter(subtree, "limit_bytes")
         if not _has_rows(names, number, below, limits.at(end_ns(trace))):
-            continue
+            return
         own = [kill for kill in kills if kill["cgroup_id"] == number]
         life = _Life(trace, origin, names, subtree, limits=limits, kills=own)
         if (life.last_ns - life.first_ns) // BIN_NS + len(found.timeline) > _MOST_MINUTES:
             raise TraceError(f"{trace.path} has times years apart: its timeline would not fit in memory")
-        found.lives.append(life.row(spending))
-        found.timeline.extend(life.minutes())
+        row, minutes = life.row(spending), list(life.minutes())
+        found.lives.append(row)
+        found.timeline.extend(minutes)
+
+    for number, below in members.items():
+        trace.defects.attempt(
+            f"the cgroup {trace.places.label_of(number)}", partial(add, number, below), lambda _: None
+        )
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from tracer.analysis.trace import AnalysedTrace
+from tracer.errors import Defects
 from tracer.fleet.summary.evictor_rows import evictor_rows
 from tracer.fleet.summary.kill_rows import kill_rows
 from tracer.fleet.summary.life_rows import life_rows
@@ -20,10 +21,12 @@ from tracer.fleet.summary.time_window import time_ns
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The summary of a trace: `tables` has an Arrow table for each of `SUMMARIES`."""
+    """The summary of a trace: `tables` has an Arrow table for each of `SUMMARIES`, `defects` the bugs that
+    cost a part of them."""
 
     origin: Origin
     tables: Mapping[str, pa.Table]
+    defects: Defects
 
 
 def summarize(trace: AnalysedTrace) -> Summary:
@@ -35,12 +38,13 @@ def summarize(trace: AnalysedTrace) -> Summary:
         "sources": [_source_row(trace, origin, len(kills))],
         "kills": kills,
         "lives": lives.lives,
-        "evictors": evictor_rows(trace, origin, names),
+        "evictors": trace.defects.attempt(
+            "the evicted page cache", lambda: evictor_rows(trace, origin, names), lambda _: []
+        ),
         "timeline": lives.timeline,
     }
-    return Summary(
-        origin, {table: pa.Table.from_pylist(rows[table], schema) for table, schema in SUMMARIES.items()}
-    )
+    tables = {table: pa.Table.from_pylist(rows[table], schema) for table, schema in SUMMARIES.items()}
+    return Summary(origin, tables, trace.defects)
 
 
 def _source_row(trace: AnalysedTrace, origin: Origin, kills: int) -> dict[str, Any]:

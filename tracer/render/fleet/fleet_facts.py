@@ -77,8 +77,11 @@ def warnings(fleet: Fleet) -> Iterator[Fact]:
     if shared := [host for host in fleet.hosts if host.machines > 1]:
         names = [f"{_short(host.host)} (at least {host.machines})" for host in shared]
         yield "names", f"more than one machine is called {_listed(names)}"
-    if fleet.broken:
-        yield "left out", f"{counted(len(fleet.broken), 'trace')} that cannot be read, listed at the end"
+    unread = sum(not one.is_partial for one in fleet.broken)
+    if unread:
+        yield "left out", f"{counted(unread, 'trace')} that cannot be read, listed at the end"
+    if in_part := len(fleet.broken) - unread:
+        yield "in part", f"{counted(in_part, 'trace')} of which a part is left out, listed at the end"
 
 
 def evicted_by_others(fleet: Fleet) -> int:

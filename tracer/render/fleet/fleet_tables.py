@@ -88,7 +88,8 @@ def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[S
         _rules(*_shown(suggested, unsuggested, brief=brief)),
         _evictors(fleet),
         _hosts(fleet),
-        _broken(fleet),
+        _broken("Left out, because they cannot be read", fleet, is_partial=False),
+        _broken("Left out in part, because of a bug", fleet, is_partial=True),
     ):
         if one.rows or one.remark:
             more = one.more + max(len(one.rows) - most_rows, 0)
@@ -207,9 +208,9 @@ def _hosts(fleet: Fleet) -> Section:
     return Section("Hosts", columns, rows)
 
 
-def _broken(fleet: Fleet) -> Section:
-    rows = [(visible(f"{one.path}: {one.why}"),) for one in fleet.broken]
-    return Section("Left out, because they cannot be read", (("", "<"),), rows)
+def _broken(title: str, fleet: Fleet, *, is_partial: bool) -> Section:
+    listed = [one for one in fleet.broken if one.is_partial == is_partial]
+    return Section(title, (("", "<"),), [(visible(f"{one.path}: {one.why}"),) for one in listed])
 
 
 def _limit(one: Workload) -> str:

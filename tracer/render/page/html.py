@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pandas as pd
@@ -11,10 +11,12 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.explain.kill_filter import newest
+from tracer.analysis.explain.report_assembly import reduced
 from tracer.analysis.explain.slowed import foremost
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
+from tracer.errors import Defects
 from tracer.render.page import page_frame, tiles
 from tracer.render.page.chart import Chart
 from tracer.render.words import (
@@ -45,7 +47,8 @@ class Subject:
     """The contents of the page; `lost` is the number of records lost in all streams, `held` has the cgroups
     without a kill.
 
-    `charts_of_kills` has charts by the number of the kill, `charts_of_held` by the id of the cgroup.
+    `charts_of_kills` has charts by the number of the kill, `charts_of_held` by the id of the cgroup. A bug
+    that keeps one of them from being shown is added to `defects`.
     """
 
     trace: str
@@ -56,6 +59,7 @@ class Subject:
     held: Sequence[Held]
     charts_of_kills: Mapping[int, Chart]
     charts_of_held: Mapping[int | None, Chart]
+    defects: Defects = field(default_factory=Defects)
 
 
 def page(subject: Subject) -> str:
@@ -84,13 +88,13 @@ def page(subject: Subject) -> str:
             interrupted=subject.interrupted,
             lost=units.count(subject.lost) if subject.lost else None,
             no_chart=_NO_CHART,
-            kills=[_kill(report, page_size, subject.charts_of_kills.get(report.kill_id)) for report in told],
+            kills=[_shown_kill(subject, report, page_size) for report in told],
             explained={str(report.kill_id) for report in told},
             how_often=[] if is_one else list(kill_list.summary(reports)),
             list_titles=[title for title, _ in kill_list.columns(reports[-_MOST_LISTED:])],
             list=[] if is_one else list(kill_list.rows(reports[-_MOST_LISTED:]))[::-1],
             list_note=_left_out(len(reports)),
-            held=[_held(one, subject.charts_of_held.get(one.cgroup_id)) for one in held[:_MOST_HELD]],
+            held=[shown for one in held[:_MOST_HELD] if (shown := _shown_life(subject, one)) is not None],
             more_memory_titles=reclaim_facts.MORE_MEMORY_TITLES,
             more_memory_note=reclaim_facts.MORE_MEMORY_NOTE,
             more_held=max(len(held) - _MOST_HELD, 0),
@@ -115,6 +119,23 @@ def explained(reports: Sequence[OomReport]) -> list[OomReport]:
         return []
     first = newest(reports)
     return [first, *(report for report in reversed(reports) if report is not first)][:MOST_KILLS]
+
+
+def _shown_kill(subject: Subject, report: OomReport, page_size: int) -> dict[str, Any]:
+    drawn = subject.charts_of_kills.get(report.kill_id)
+    return subject.defects.attempt(
+        f"kill {report.kill_id}",
+        lambda: _kill(report, page_size, drawn),
+        lambda why: _kill(reduced(report, why), page_size, drawn),
+    )
+
+
+def _shown_life(subject: Subject, one: Held) -> dict[str, Any] | None:
+    return subject.defects.attempt(
+        f"the cgroup {one.cgroup}",
+        lambda: _held(one, subject.charts_of_held.get(one.cgroup_id)),
+        lambda _: None,
+    )
 
 
 def _held(one: Held, drawn: Chart | None) -> dict[str, Any]:

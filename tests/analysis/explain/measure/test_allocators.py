@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
 from synthetic.memcg_kill import LIMIT, only_report, record_kill
 
@@ -108,3 +109,19 @@ def test_process_that_grew_most_by_a_kind_and_lives_is_among_the_allocators(trac
     report = only_report(trace)
     assert [one.tgid for one in report.allocators] == [*range(100, 110), 50]
     assert report.further_allocators == FurtherAllocators(3, (40 + 39 + 35) * 4096)
+
+
+def test_process_with_negative_rows_alone_is_an_allocator_of_its_net_cache(trace: Any) -> None:
+    """It freed 9 MiB of shared memory and read 1 MiB of a file, within one slice: `file` has the sum."""
+    trace.add("cgroups", cgroup_id=1, path="/freed", created=trace.ns(0))
+    trace.charged(0.1, 1, "anon", 50 * MIB, tgid=60, usage_bytes=LIMIT // 2)
+    trace.charged(0.2, 1, "file", 20 * MIB, tgid=60, usage_bytes=LIMIT)
+    trace.charged(0.2, 1, "shmem", 20 * MIB, tgid=60, usage_bytes=LIMIT)
+    trace.charged(0.3, 1, "file", -8 * MIB, tgid=70, usage_bytes=LIMIT)
+    trace.charged(0.3, 1, "shmem", -9 * MIB, tgid=70, usage_bytes=LIMIT)
+    record_kill(trace, 1)
+    report = only_report(trace)
+    assert [(one.tgid, one.charged_bytes) for one in report.allocators] == [(60, 70 * MIB), (70, MIB)]
+    when = pd.Timestamp(trace.ns(0.3), tz="UTC")
+    assert (report.allocators[1].grew_from, report.allocators[1].grew_until) == (when, when)
+    assert not trace.defects

@@ -147,19 +147,24 @@ class _Charges:
 
     def spans(self, tgids: Int64s, begin_ns: int, end_ns: int) -> list[tuple[int, int]]:
         """Return for each of these processes the moments between which four fifths of its charges within the
-        interval were made, in ns since the epoch."""
+        interval were made, in ns since the epoch.
+
+        A process that freed shared memory while it added less page cache was charged, and has negative rows
+        alone: its moments are those of its rows.
+        """
         first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
         place = np.full(len(self.tgids), -1)
         place[pd.Index(self.tgids).get_indexer(pd.Index(tgids))] = np.arange(len(tgids))
         number, category = np.divmod(self.pair[first:last], len(_CHARGED))
         # `file` contains shmem, which would count twice.
         bytes_ = np.where(category == _CHARGED.index("shmem"), 0, self.bytes_[first:last])
-        rows = np.flatnonzero((self.bytes_[first:last] > 0) & (place[number] >= 0))
-        of = place[number[rows]]
+        rows = np.flatnonzero(place[number] >= 0)
+        of, is_charge = place[number[rows]], self.bytes_[first:last][rows] > 0
         found = []
         for process in range(len(tgids)):
-            own = rows[of == process]
-            so_far = np.cumsum(bytes_[own], dtype=np.int64)
+            own = rows[(of == process) & is_charge]
+            own = own if len(own) else rows[of == process]
+            so_far = np.cumsum(bytes_[own].clip(min=0), dtype=np.int64)
             edge = so_far[-1] * _EDGE_PERCENT // 100
             begin, end = np.searchsorted(so_far, [edge, so_far[-1] - edge])
             times = self.times[first:last][own]

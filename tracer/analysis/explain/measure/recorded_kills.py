@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -55,16 +56,20 @@ class RecordedKills:
         self._read = RowIndex.from_keys(integers(self._at_kills["kill_id"]))
         self._read_of = integers(self._at_kills["cgroup_id"])
 
-    def __iter__(self) -> Iterator[RecordedKill]:
-        """Yield all kills, those for one limit one after the other."""
+    def __iter__(self) -> Iterator[tuple[int, Callable[[], RecordedKill]]]:
+        """Yield the number of each kill, and what finds it; those for one limit come one after the other."""
         for owner_id, kill_ids in self._by_owner().items():
-            yield from self._for_limit_of(owner_id, kill_ids)
+            subtree = cache(partial(self._subtree_of, owner_id))
+            yield from ((kill_id, partial(self._kill, owner_id, kill_id, subtree)) for kill_id in kill_ids)
 
     def kill_at(self, kill_id: int) -> RecordedKill:
         """Return the kill of this number; ValueError if there is none."""
-        (owner_id,) = (owner_id for owner_id, numbers in self._by_owner().items() if kill_id in numbers)
-        (kill,) = self._for_limit_of(owner_id, [kill_id])
-        return kill
+        (found,) = (find for number, find in self if number == kill_id)
+        return found()
+
+    def rows_for(self, kill_id: int) -> pd.DataFrame:
+        """Return the rows of `oom` of a kill."""
+        return self._oom.iloc[self._rows.rows_for(kill_id)]
 
     def _by_owner(self) -> dict[int, list[int]]:
         """Return the kills in order, by the limit owner in the first row of each; `NO_ID`: no owner."""
@@ -76,30 +81,31 @@ class RecordedKills:
             found.setdefault(owner_id, []).append(kill_id)
         return found
 
-    def _for_limit_of(self, owner_id: int, kill_ids: Sequence[int]) -> Iterator[RecordedKill]:
+    def _subtree_of(self, owner_id: int) -> Subtree:
+        return self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
+
+    def _kill(self, owner_id: int, kill_id: int, subtree_of: Callable[[], Subtree]) -> RecordedKill:
+        subtree, rows = subtree_of(), self.rows_for(kill_id)
         moments = times_ns(self._oom)[self._rows_of_owner.rows_for(owner_id)]
-        subtree = self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
-        for kill_id in kill_ids:
-            rows = self._oom.iloc[self._rows.rows_for(kill_id)]
-            time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
-            earlier = moments[: int(np.searchsorted(moments, time_ns))]
-            if owner_id == NO_ID:
-                start = start_after(subtree, earlier)
-                window = Window(start, start, time_ns)
-            else:
-                limit = UNLIMITED_BYTES if limit is None else limit
-                window = find_window(subtree, limit_bytes=limit, earlier=earlier, kill_ns=time_ns)
-            yield RecordedKill(
-                kill_id=kill_id,
-                rows=rows,
-                weighed=self._candidates.iloc[self._weighed.rows_for(kill_id)],
-                time_ns=time_ns,
-                owner_id=None if owner_id == NO_ID else owner_id,
-                subtree=subtree,
-                window=window,
-                sample=self._sample_at(kill_id, owner_id),
-                previous=self._last_of(owner_id, len(earlier), time_ns),
-            )
+        time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
+        earlier = moments[: int(np.searchsorted(moments, time_ns))]
+        if owner_id == NO_ID:
+            start = start_after(subtree, earlier)
+            window = Window(start, start, time_ns)
+        else:
+            limit = UNLIMITED_BYTES if limit is None else limit
+            window = find_window(subtree, limit_bytes=limit, earlier=earlier, kill_ns=time_ns)
+        return RecordedKill(
+            kill_id=kill_id,
+            rows=rows,
+            weighed=self._candidates.iloc[self._weighed.rows_for(kill_id)],
+            time_ns=time_ns,
+            owner_id=None if owner_id == NO_ID else owner_id,
+            subtree=subtree,
+            window=window,
+            sample=self._sample_at(kill_id, owner_id),
+            previous=self._last_of(owner_id, len(earlier), time_ns),
+        )
 
     def _last_of(self, owner_id: int, victims: int, time_ns: int) -> PreviousKill | None:
         """Return the kill of the last of these first victims for one limit, as seen at a moment."""

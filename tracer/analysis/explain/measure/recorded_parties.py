@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
@@ -105,8 +106,9 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
     )
 
 
-def victims(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> tuple[Victim, ...]:
-    """Return the killed tasks in the order in which they were marked."""
+def victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[Victim, ...]:
+    """Return the killed tasks in the order in which they were marked; `rows` of `oom` are those of a kill."""
+    times = times_ns(rows)
     found = tuple(
         Victim(
             pid=int(row["pid"]),
@@ -118,11 +120,11 @@ def victims(trace: TraceTables, kill: RecordedKill, unknown: Unknown) -> tuple[V
             pgtables_bytes=optional(row["pgtables_bytes"]),
             swap_bytes=optional(row["swap_bytes"]),
             oom_score_adj=int(row["oom_score_adj"]),
-            group_kill=len(kill.rows) > 1,
+            group_kill=len(rows) > 1,
             cgroup_id=int(row["cgroup_id"]),
-            cmdline=_title_at(trace, int(row["tgid"]), kill.time_ns),
+            cmdline=_title_at(trace, int(row["tgid"]), int(times[0])),
         )
-        for row in records(kill.rows)
+        for row in records(rows)
     )
     if any(victim.anon_rss_bytes is None for victim in found):
         unknown["victims.anon_rss_bytes"] = "a victim had no address space left when it was marked"

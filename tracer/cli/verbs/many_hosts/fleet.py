@@ -16,10 +16,11 @@ import click
 from tracer.cli import GARBAGE_OF_MANY_TRACES
 from tracer.cli.moment import moment_ns
 from tracer.cli.output_file import check_output, write_output
-from tracer.errors import UsageError
+from tracer.errors import DefectError, UsageError
 from tracer.render.words.escape import visible
 
 _EVERY_S: Final = 0.1
+_MOST_NAMED: Final = 3
 
 
 @click.command(
@@ -98,6 +99,9 @@ def command(
         from tracer.render.terminal import console
 
         console.write(sys.stdout, fleet_text.lines(found, console.columns_for(sys.stdout)))
+    if bugs := [one for one in found.broken if one.debug]:
+        missing = "; ".join(f"{visible(one.path)}: {visible(one.why)}" for one in bugs[:_MOST_NAMED])
+        raise DefectError(missing, dict.fromkeys(shown for one in bugs for shown in one.debug))
 
 
 @contextmanager
