@@ -1,4 +1,4 @@
-"""The order of imports: layers, rooms within layers, no circle; and the sizes of files and folders.
+"""The order of imports: layers, rooms within layers, no circle; and the sizes of files.
 
 The order of the layers is the table in docs/architecture.md. The order of the rooms of a folder is the list
 in the docstring of its `__init__.py`, a line each: `room — what it holds`. A room imports only from rooms
@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -65,8 +64,7 @@ STARTERS: Final[Mapping[str, set[str]]] = {
 }
 """Modules that start processes, or have the interpreter's path."""
 
-MOST_LINES: Final = 400
-MOST_MODULES: Final = 14
+MOST_LINES: Final = 600
 
 
 def name_of(path: Path) -> str:
@@ -223,23 +221,13 @@ def test_modules_of_one_name_have_one_meaning() -> None:
     assert set(SAME_MEANING) - repeated == set()
 
 
-def test_files_have_at_most_400_lines() -> None:
+def test_files_have_at_most_600_lines() -> None:
     files = [path for top in ("tracer", "bpf", "tests") for path in sorted((TOP / top).rglob("*"))]
     code = [path for path in files if path.suffix in (".py", ".c", ".h")]
     lines = {name_of(path): len(path.read_text().splitlines()) for path in code}
     del lines["bpf/events.h"]  # it is generated
     assert {"tracer/schema.py", "bpf/oom.bpf.c", "tests/test_layers.py"} <= set(lines)
     assert [name for name, count in lines.items() if count > MOST_LINES] == []
-
-
-def test_folders_have_at_most_14_modules() -> None:
-    """In tests/, test files and other modules count separately."""
-    counts = Counter(module.parent for module in MODULES if module.stem != "__init__")
-    tests = Counter((path.parent, path.stem.startswith("test_")) for path in TOP.glob("tests/**/*.py"))
-    assert (TOP / "tests/kernel/kmsg", True) in tests
-    large = [folder for folder, count in counts.items() if count > MOST_MODULES]
-    large += [folder for (folder, _), count in tests.items() if count > MOST_MODULES]
-    assert sorted(map(name_of, large)) == []
 
 
 def test_only_these_modules_import_bcc_and_matplotlib() -> None:
