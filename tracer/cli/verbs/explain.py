@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
     from tracer.kernel.kmsg.log_files import Log
-    from tracer.kernel.kmsg.userspace import UserspaceKill
+    from tracer.kernel.kmsg.other_killers import OtherKill
 
 
 @click.command(
@@ -88,11 +88,11 @@ def command(
 
     trace = None if path is None else tracer.open(path)
     defects = Defects() if trace is None else trace.defects
-    elsewhere: list[UserspaceKill] = []
+    elsewhere: list[OtherKill] = []
     is_empty = False
     if trace is None:
         reports, log = _reports_from_log(str(kmsg), cgroup, defects)
-        elsewhere, is_empty = log.userspace_kills, log.is_empty
+        elsewhere, is_empty = log.other_kills, log.is_empty
     else:
         reports = trace.explain(cgroup)
     chosen = [kill_filter.newest(reports)] if last and reports else reports
@@ -119,9 +119,9 @@ def command(
         if trace is not None and spares:
             _write_spared(trace, reports, cgroup)
     if elsewhere:
-        from tracer.render.terminal import userspace_text
+        from tracer.render.terminal import other_kills_text
 
-        _write(userspace_text.listed(elsewhere))
+        _write(other_kills_text.listed(elsewhere))
     defects.raise_if_any()
 
 
@@ -163,7 +163,7 @@ def _explain(
 def _write_survivors(
     trace: AnalysedTrace | None,
     cgroup: str | None,
-    elsewhere: list[UserspaceKill],
+    elsewhere: list[OtherKill],
     *,
     is_empty: bool,
     verbose: bool,
@@ -172,10 +172,10 @@ def _write_survivors(
     from tracer.render.terminal import explain_text, paragraphs
 
     if trace is None:
-        from tracer.render.terminal import userspace_text
+        from tracer.render.terminal import other_kills_text
         from tracer.render.words.prose import prose
 
-        _write([prose(userspace_text.instead_of_a_report(elsewhere, is_empty=is_empty))])
+        _write([prose(other_kills_text.instead_of_a_report(elsewhere, is_empty=is_empty))])
         return
     lives = nearest_lives(trace, trace.held_cgroups(cgroup))
     if lives or not trace.defects:
@@ -199,7 +199,7 @@ def _print_json(
     trace: AnalysedTrace | None,
     kmsg: str | None,
     reports: list[OomReport],
-    userspace_kills: list[UserspaceKill],
+    other_kills: list[OtherKill],
     survivors: list[Held],
     *,
     defects: Defects,
@@ -207,7 +207,7 @@ def _print_json(
 ) -> None:
     """Print the document. `held` is left out if it would be empty beside kills."""
     from tracer.analysis.explain.report_assembly import reduced
-    from tracer.render.terminal import userspace_text
+    from tracer.render.terminal import other_kills_text
     from tracer.render.words import evidence, kill_list
 
     def document(report: OomReport) -> dict[str, Any]:
@@ -219,8 +219,11 @@ def _print_json(
 
     kills = [kill_list.to_dict(report) if as_list else document(report) for report in reports]
     if trace is None:
-        others = [userspace_text.to_dict(kill) for kill in userspace_kills]
-        head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, "userspace_kills": others}
+        others = {
+            name: [other_kills_text.to_dict(kill) for kill in other_kills if kill.is_in_kernel is in_kernel]
+            for name, in_kernel in (("userspace_kills", False), ("other_kernel_kills", True))
+        }
+        head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, **others}
     else:
         held = {"held": [one.to_dict() for one in survivors]} if survivors or not kills else {}
         head = {"schema": 1, "trace": str(trace.path), "kills": kills, **held}

@@ -116,6 +116,8 @@ class Assembly:
             taken = self.stats[-1].take(record)
         elif self.mode == "mem_info":
             taken = self.machine.take(text)
+        elif self.mode == "slab":
+            taken = self.machine.take_cache(text)
         elif self.mode == "tasks" and (row := task_table.row(text.lstrip(), self.columns)) is not None:
             self.tasks.append(row)
             taken = True
@@ -187,13 +189,15 @@ class Assembly:
         summary = self._summary_of_kill()
         tasks = bounds.rows(self.tasks, self.machine.ram_pages)
         row_of = {row.pid: row for row in tasks}
+        constraint, policy = self._constraint(summary), self.nodemask
         owner, victim = self.limit_of[::-1] if self.limit_of is not None else (None, None)
         return LogReport(
             stamp=self.stamp,
             last_line=self.last.line,
             invoker=self._invoker(),
             stack=tuple(self.stack),
-            constraint=self._constraint(summary),
+            constraint=constraint,
+            nodemask=summary.nodemask or (policy.nodes if policy and constraint == "mempolicy" else None),
             mems_allowed=summary.mems_allowed or (self.cpuset[1] if self.cpuset is not None else None),
             oom_memcg=summary.oom_memcg or owner or self._memcg_of_stats(),
             task_memcg=summary.task_memcg or victim,
@@ -203,16 +207,23 @@ class Assembly:
             stats=tuple(stats.result() for stats in self.stats),
             min_protection_bytes=self.min_protection_bytes,
             tasks=tasks,
-            kills=tuple(
-                bounds.kill(kill, row_of.get(kill.pid), self.machine.most_bytes) for kill in self.kills
-            ),
+            kills=tuple(self._completed(kill, row_of.get(kill.pid), summary) for kill in self.kills),
             is_no_task_killable=self.is_no_task_killable,
             is_panic_on_oom=self.is_panic_on_oom,
+            is_panic=self.is_panic,
             mem_info=self.machine.result() if "mem_info" in self.seen else None,
             suppressed=self.suppressed,
             dropped=self.dropped,
             missing=tuple(self._missing(summary)),
         )
+
+    def _completed(self, kill: Kill, row: TaskRow | None, summary: summary_line.Summary) -> Kill:
+        """Return a kill without impossible sizes, and with the name in another line if its own is cut."""
+        chosen = summary.chosen or self.chosen
+        other = row if row is not None else chosen
+        if kill.total_vm_bytes is None and other is not None and other.pid == kill.pid:
+            kill = replace(kill, comm=other.comm if other.comm.startswith(kill.comm) else kill.comm)
+        return bounds.kill(kill, row, self.machine.most_bytes)
 
     def _invoker(self) -> Invoker:
         """Return the task that invoked the OOM killer: under vm.oom_kill_allocating_task, the chosen task."""

@@ -1,6 +1,7 @@
 """Copies of one kill in a log: in two journals, in an event, or in a monitor's quotation.
 
-Of several copies, the most complete one is kept.
+Of several copies, the most complete one is kept. A piece of a report that names nothing is no kill: the title
+of the table of tasks, or the beginning of a line `oom-kill:`, as a search for words leaves them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tracer.kernel.kmsg.report.log_report import Kill, LogReport
+from tracer.kernel.kmsg.report import kill_lines
+from tracer.kernel.kmsg.report.log_report import Invoker, Kill, LogReport
 
 _NEAR_NS: Final = 2_000_000_000
 _MOST_COPIES: Final = 64
@@ -16,10 +18,19 @@ _SIZES: Final = ("total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rs
 
 
 def merged(reports: Iterable[LogReport]) -> list[LogReport]:
-    """Return the reports without copies, in the order in which each kill first appears."""
+    """Return the reports without copies, in the order in which each kill first appears.
+
+    An event of the kubelet is a copy if the kernel's lines have a kill of a process of its name: it follows
+    those, and may have been repeated since. The beginning of a line `oom-kill:` is kept if the log has
+    nothing else: it still shows that there was a kill.
+    """
+    pieces: list[LogReport] = []
     kept: list[LogReport] = []
     places: dict[tuple[int | None, str | None], list[int]] = {}
     for report in reports:
+        if _is_piece(report):
+            pieces.append(report)
+            continue
         of_key = places.setdefault(_key(report), [])
         at = next((place for place in of_key[-_MOST_COPIES:] if _is_copy(kept[place], report)), None)
         if at is None:
@@ -27,7 +38,23 @@ def merged(reports: Iterable[LogReport]) -> list[LogReport]:
             kept.append(report)
         elif _fullness(report) > _fullness(kept[at]):
             kept[at] = report
-    return kept
+    logged = {kill.comm for report in kept for kill in report.kills if kill.reason != kill_lines.EVENT}
+    kept = [report for report in kept if not _is_event_on(logged, report)]
+    return kept or [piece for piece in pieces if piece.constraint != "unknown"][-1:]
+
+
+def _is_event_on(comms: set[str], report: LogReport) -> bool:
+    return bool(report.kills) and all(
+        kill.reason == kill_lines.EVENT and kill.comm in comms for kill in report.kills
+    )
+
+
+def _is_piece(report: LogReport) -> bool:
+    """Return whether a report names no task, no cgroup, and no memory."""
+    has_names = report.kills or report.chosen or report.oom_memcg or report.task_memcg or report.group_memcg
+    has_memory = report.counters or report.stats or report.tasks or report.mem_info
+    is_of_panic = report.is_panic or report.is_no_task_killable
+    return not (has_names or has_memory or is_of_panic or report.stack or report.invoker != Invoker())
 
 
 def _key(report: LogReport) -> tuple[int | None, str | None]:

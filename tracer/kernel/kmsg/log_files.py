@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from tracer.errors import TracerError
-from tracer.kernel.kmsg import copies, parser, userspace
+from tracer.kernel.kmsg import copies, other_killers, parser
+from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines
-from tracer.kernel.kmsg.userspace import UserspaceKill
 
 _CHUNK_BYTES: Final = 1 << 20
 _COMPRESSED: Final = (
@@ -36,7 +36,7 @@ _MOST_MAGIC: Final = 6
 _NULL_DEVICE: Final = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 _KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
 _MOST_SHOWN: Final = 200
-_MOST_USERSPACE_KILLS: Final = 10_000
+_MOST_OTHER_KILLS: Final = 10_000
 _OF_OTHER_FORMATS: Final = (
     (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
     (b"LPKSHHRH", "a journal: give it to journalctl -k --file, and what that prints to --kmsg -"),
@@ -46,32 +46,32 @@ _OF_OTHER_FORMATS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The kills in a log, each once: those of the kernel, and those of killers in user space.
+    """The kills in a log, each once: those with lines of the kernel's OOM killer, and others.
 
     `is_empty`: it has no byte.
     """
 
     reports: list[LogReport]
-    userspace_kills: list[UserspaceKill]
+    other_kills: list[OtherKill]
     is_empty: bool
 
 
 class _Watched:
-    """The lines of a log on their way to the parser, and the kills in them that are not the kernel's.
+    """The lines of a log on their way to the parser, and the kills in them that have no report.
 
     `first_kill` is the first line that names a kill of the kernel.
     """
 
     def __init__(self, log: Iterable[str]) -> None:
         self._log = log
-        self.userspace_kills: list[UserspaceKill] = []
+        self.other_kills: list[OtherKill] = []
         self.first_kill: tuple[int, str] | None = None
 
     def __iter__(self) -> Iterator[str]:
         for number, line in enumerate(self._log, start=1):
-            if (found := userspace.kill(line, number)) is not None:
-                if len(self.userspace_kills) < _MOST_USERSPACE_KILLS:
-                    self.userspace_kills.append(found)
+            if (found := other_killers.kill(line, number)) is not None:
+                if len(self.other_kills) < _MOST_OTHER_KILLS:
+                    self.other_kills.append(found)
             elif self.first_kill is None and _KILL.search(line) is not None:
                 self.first_kill = number, line
             yield line
@@ -97,9 +97,12 @@ def read(log: str) -> Log:
         number, line = watched.first_kill
         shown = line.encode("utf-8", "backslashreplace").decode().strip()[:_MOST_SHOWN]
         raise TracerError(f"{name} names a kill that could not be read, in line {number}: {shown!r}")
-    if not reports and not watched.userspace_kills and b"\0" in first:
+    if not reports and not watched.other_kills and b"\0" in first:
         raise TracerError(f"{name} is not text: give what dmesg or journalctl -k prints, or a kern.log")
-    return Log(reports, watched.userspace_kills, is_empty=not first)
+    others = other_killers.without_copies(watched.other_kills)
+    if reports:
+        others = [one for one in others if not one.is_by_oom_killer]
+    return Log(reports, others, is_empty=not first)
 
 
 def _is_endless(stream: BinaryIO) -> bool:

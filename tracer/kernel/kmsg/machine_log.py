@@ -8,6 +8,7 @@ are joined to the report by their order.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import Final
 
@@ -28,10 +29,27 @@ from tracer.kernel.kmsg.text.log_record import Record
 _PANIC: Final = "Kernel panic - not syncing: "
 _NO_TASK: Final = "Out of memory and no killable processes"
 _DEADLOCKED: Final = "System is deadlocked on memory"
-_PANIC_ON_OOM: Final = " panic_on_oom is enabled"
+_PANIC_ON_OOM: Final = re.compile(r"panic_on_oom is (?:enabled|selected)")
+"""`selected` before v2.6.36, on a line without a level of its own."""
+
+_PANIC_ON_OOM_LINES: Final = (
+    "out of memory. ",
+    "Out of memory: ",
+    "out of memory(memcg). ",
+    "out of memory from ",
+)
 _TITLES: Final = (
-    *("memory", "swap", "kmem", "[", *CALL_TRACE, SLAB_TITLE, mem_info.TITLE, _NO_TASK),
-    *("Memory cgroup min", _PANIC, _DEADLOCKED, "oom_kill", "dump_header", "out_of_memory", "** "),
+    *("memory", "swap", "kmem", "[", *CALL_TRACE, SLAB_TITLE, *mem_info.TITLES, *mem_info.OLD_SUMS, _NO_TASK),
+    *(
+        "Memory cgroup min",
+        _PANIC,
+        _DEADLOCKED,
+        *_PANIC_ON_OOM_LINES,
+        "oom_kill",
+        "dump_header",
+        "out_of_memory",
+        "** ",
+    ),
     "systemd-journald",
 )
 _GAP_LINES: Final = 1000
@@ -84,6 +102,7 @@ class MachineLog:
 
         A message of several lines is either one line with a name that contains line ends, or several lines.
         """
+        self._give_up(record)
         if (
             self._open is not None
             and self._open.mode in ("memory.stat", "mem_info")
@@ -113,7 +132,6 @@ class MachineLog:
 
     def _take_line(self, record: Record) -> None:
         unfinished, self._unfinished = self._unfinished, None
-        self._give_up(record)
         if self._open is not None and not self._is_of(self._open, record) and not self._is_late(record.text):
             return
         if self._take_plain_row(record) or self._take_named(record):
@@ -198,6 +216,8 @@ class MachineLog:
         kill = kill_lines.killed(record.text, record.stamp)
         if kill is None:
             return False
+        if kill_lines.is_cut_at_pid(kill) and kill.reason is None and self._open is None:
+            return False  # words of a program
         assembly = self._open
         if assembly is None or not self._is_kill_of(assembly, kill.pid, kill.comm, record):
             assembly = self._killed if self._is_in_group(record) else None
@@ -320,19 +340,23 @@ class MachineLog:
             assembly = self._within(record, "counters")
             assembly.counters[counter[0]] = counter[1]
             assembly.mode = ""
-        elif text == mem_info.TITLE:
+        elif text in mem_info.TITLES:
             self._within(record, "mem_info").mode = "mem_info"
+        elif self._open is not None and text.startswith(mem_info.OLD_SUMS):
+            assembly = self._within(record, "mem_info")
+            assembly.mode, assembly.is_old = "mem_info", True
+            assembly.take_row(record)
         elif (columns := task_table.columns(text)) is not None:
             assembly = self._within(record, "tasks")
             assembly.columns, assembly.mode = columns, "tasks"
         elif (count := lost_lines.suppressed(text)) is not None:
             self._suppressed += count
-        elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM in text:
+        elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM.search(text) is not None:
             is_headless = self._open is None or "header" not in self._open.seen
             assembly = self._begin(record) if self._open is None else self._open
-            assembly.is_panic_on_oom = _PANIC_ON_OOM in text
+            assembly.is_panic_on_oom = _PANIC_ON_OOM.search(text) is not None
             assembly.is_no_task_killable = not assembly.is_panic_on_oom
-            assembly.is_panic = assembly.is_panic or text.startswith(_PANIC)
+            assembly.is_panic = assembly.is_panic or assembly.is_panic_on_oom or _PANIC in text
             # Without a line that names the trigger, the head and the call trace of the panic follow.
             assembly.touch(record, None, "header" if is_headless else None)
             self._open = assembly if is_headless else None
@@ -345,7 +369,7 @@ class MachineLog:
         if text in CALL_TRACE and assembly.mode == "header":
             assembly.touch(record, "stack", "stack")
         elif text == SLAB_TITLE:
-            assembly.touch(record, None, "")
+            assembly.touch(record, None, "slab")
         elif (protection := memory_lines.protection(text)) is not None:
             assembly.min_protection_bytes = protection
             assembly.touch(record)

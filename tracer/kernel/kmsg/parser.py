@@ -14,14 +14,14 @@ from typing import Final
 from tracer.kernel.kmsg.assembly import Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import lines, styles, wrapping
+from tracer.kernel.kmsg.text import lines, shapes, styles, wrapping
 from tracer.kernel.kmsg.text.log_record import Record
 
 _WORDS: Final = re.compile(
     r"oom|[Oo]ut of memory|Kill(?:ed)? process|suppressed|memory: usage|Memory cgroup stats|Tasks state"
-    r"|Mem-Info:|System OOM|killed as a result"
+    r"|Mem-Info:|System OOM|killed as a result|Content-Transfer-Encoding"
 )
-"""The words of a line that begins a report, or belongs to a finished one."""
+"""The words of a line that begins a report, belongs to a finished one, or changes how lines are read."""
 
 _KEPT: Final = 256
 """The number of reports that wait for late lines (the oom_reaper) before they are yielded."""
@@ -35,11 +35,12 @@ def reports(log: Iterable[str]) -> Iterator[LogReport]:
 
     A report is yielded when 256 more have begun, or at the end, because lines of the oom_reaper come late.
     """
-    scan = _Scan()
+    scan, number = _Scan(), 0
     for number, line in enumerate(log, start=1):
         scan.take(line, number)
         while len(scan.begun) > _KEPT:
             yield scan.begun.popleft().finish()
+    scan.take("", number + 1)
     scan.end()
     yield from (assembly.finish() for assembly in scan.begun)
 
@@ -66,7 +67,7 @@ class _Scan:
 
     def take(self, line: str, number: int) -> None:
         before, self._before = self._before, line
-        is_idle = self._message is None and not self._within
+        is_idle = self._message is None and not self._within and not self._reader.is_broken_softly
         if is_idle and _WORDS.search(line) is None:
             return
         records = self._reader.read(line, number)
@@ -76,7 +77,7 @@ class _Scan:
             if self._goes_on(record, before):
                 continue
             self.end()
-            if self._within or _WORDS.search(line) is not None:
+            if self._within or _WORDS.search(record.text) is not None:
                 self._begin([record])
 
     def _begin(self, records: list[Record]) -> None:
@@ -86,7 +87,7 @@ class _Scan:
     def _goes_on(self, record: Record, before: str) -> bool:
         """Keep the record as a piece of the message if it may continue the message; return whether it may."""
         message = self._message
-        if message is None or record.prefix:
+        if message is None or record.prefix or shapes.kind(record.text.strip()) == "elision":
             return False
         self._characters += len(record.text.strip()) + 1
         if self._characters >= _MOST_CONTINUED:

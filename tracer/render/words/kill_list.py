@@ -123,7 +123,8 @@ def _name(history: History) -> str:
     if not _has_owner(first):
         return _SHORT_OF.get(first.constraint, "the whole machine")
     if owner.container is None and owner.pod is None:
-        return "unknown cgroups" if owner.cgroup is None else visible(owner.cgroup)
+        unknown = "unknown cgroups" if first.constraint == "memcg" else "not known whose limit"
+        return unknown if owner.cgroup is None else visible(owner.cgroup)
     pod = "" if owner.container is None or owner.pod is None else f", pod {visible(owner.pod)}"
     return f"{'' if owner.container is None else 'container '}{_within(owner)}{pod}"
 

@@ -11,8 +11,10 @@ from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import Invoker
 from tracer.kernel.kmsg.report.nodes import Nodemask
+from tracer.kernel.kmsg.text import shapes
 from tracer.kernel.kmsg.text.line_markers import INVOKED, fits_comm
 
+_ASKED: Final = " invoked "
 _GFP: Final = re.compile(r"(0x[0-9a-f]{1,16}|0)(?:\(([^()]{0,1000})\))?")
 _NODEMASK: Final = re.compile(r" nodemask=(\(null\)|[\d,-]*?),?( {1,2})")
 _ORDER: Final = re.compile(r" order=(-?\d{1,9})\b")
@@ -31,15 +33,20 @@ _FRAME: Final = re.compile(
 
 def invoked(text: str) -> tuple[Invoker, Nodemask | None] | None:
     """Return the task of `X invoked oom-killer: gfp_mask=…`, and the nodemask that v4.9 to v4.20 print in it;
-    None for any other line."""
-    comm, found, rest = text.rpartition(INVOKED)
+    None for any other line.
+
+    Before v2.6.18, the line begins with `oom-killer:` and names no task.
+    """
+    before, _, rest = text.rpartition(INVOKED)
+    comm, asked, more = before.rpartition(_ASKED)
     gfp = _GFP.match(rest)
-    if not found or gfp is None or ("\n" in comm and not fits_comm(comm)):
+    is_named, is_oldest = bool(asked) and not more, not before and shapes.kind(text) == "header"
+    if gfp is None or not (is_named or is_oldest) or ("\n" in comm and not fits_comm(comm)):
         return None
     rest = rest[gfp.end() :]
     nodemask, order = _NODEMASK.search(rest), _ORDER.search(rest)
     invoker = Invoker(
-        comm=comm if fits_comm(comm) else None,  # too long: an unknown prefix is before it
+        comm=comm if asked and fits_comm(comm) else None,  # too long: an unknown prefix is before it
         gfp=int(gfp[1], 16),
         gfp_names=gfp[2],
         order=None if order is None else int(order[1]),

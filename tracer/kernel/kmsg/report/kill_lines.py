@@ -6,14 +6,17 @@ import re
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import Chosen, Kill
-from tracer.kernel.kmsg.text.line_markers import CHOSEN, GROUP, KILLED, KILLED_PID, OLD_CHOSEN
+from tracer.kernel.kmsg.text.line_markers import CHOSEN, GROUP, KILLED, KILLED_PID, OLD_CHOSEN, fits_comm
 from tracer.kernel.kmsg.text.log_record import Stamp
 
-_REASON: Final = re.compile(r"(?:Memory cgroup o|O)ut of memory.{0,64}:(?= $)")
+_REASON: Final = re.compile(r"(?:(?:Memory cgroup o|O)ut of memory.{0,64}|Out of Memory):(?= $)")
+EVENT: Final = "System OOM encountered"
+_CUT_PID: Final = re.compile(r" ?(\d{1,10})[ ,]{0,2}")
 _SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")
 _SCORE: Final = re.compile(r"\) score \d{1,20} or (?:sacrifice|a) child")
 _REAPER: Final = re.compile(r"oom_reaper: (?:reaped process (\d{1,10})|unable to reap pid:(\d{1,10})) \(")
 _SIZE: Final = re.compile(r"([a-zA-Z_-]{1,32}):(-?\d{1,20})(kB)?")
+_AFTER_NAME: Final = (") total-vm:", ") vsz:", ")")  # vsz: v2.6.36 to v2.6.38
 _NO_SIZES: Final = ("UID", "oom_score_adj")
 
 
@@ -31,14 +34,21 @@ def chosen(text: str) -> tuple[Chosen, str | None] | None:
 
 def killed(text: str, stamp: Stamp) -> Kill | None:
     """Return the kill of `Memory cgroup out of memory: Killed process 7 (a) total-vm:4kB, anon-rss:…`; None
-    for any other line."""
+    for any other line.
+
+    The comm is empty or incomplete if the line was cut there, see `is_cut_at_pid`.
+    """
     reason, found, rest = text.partition(KILLED)
     head = KILLED_PID.match(rest)
+    if found and head is None and (cut := _CUT_PID.fullmatch(rest)) is not None:
+        return Kill(stamp, int(cut[1]), "", _reason(reason))
     if not found or head is None:
         return None
-    end = rest.rfind(") total-vm:")
-    end = end if end >= head.end() else rest.rfind(")")
-    end = end if end >= head.end() else len(rest)
+    end = next((at for word in _AFTER_NAME if (at := rest.rfind(word)) >= head.end()), -1)
+    if end < 0 or not fits_comm(rest[head.end() : end]):
+        line = rest.partition("\n")[0]
+        end = max(line.rfind(")"), -1)
+        end = end if end >= head.end() else len(line)
     fields = _fields(rest[end:].partition("\n")[0])
     uid = fields.get("UID") if head[2] is None else int(head[2])
     return Kill(
@@ -47,7 +57,7 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
         comm=rest[head.end() : end],
         reason=_reason(reason),
         uid=uid,
-        total_vm_bytes=fields.get("total-vm"),
+        total_vm_bytes=fields.get("total-vm", fields.get("vsz")),
         anon_rss_bytes=fields.get("anon-rss"),
         file_rss_bytes=fields.get("file-rss"),
         shmem_rss_bytes=fields.get("shmem-rss"),
@@ -56,10 +66,15 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
     )
 
 
+def is_cut_at_pid(kill: Kill) -> bool:
+    """Return whether the line about a kill ended with the pid, which may be incomplete then."""
+    return not kill.comm and kill.total_vm_bytes is None
+
+
 def system_oom(text: str, stamp: Stamp) -> Kill | None:
     """Return the kill that the kubelet's event SystemOOM names; None for any other line."""
     found = _SYSTEM_OOM.search(text)
-    return None if found is None else Kill(stamp, int(found[2]), found[1], reason="Out of memory")
+    return None if found is None else Kill(stamp, int(found[2]), found[1], reason=EVENT)
 
 
 def group(text: str) -> str | None:

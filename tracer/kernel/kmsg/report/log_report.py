@@ -145,7 +145,9 @@ class MemInfo:
 
     `pages` are the sums after `Mem-Info:`, in pages (`active_anon`, `slab_unreclaimable`, `free`, …).
     `hugetlb_bytes` is the pool of huge pages, of all sizes and nodes; no sum contains it.
-    `unused_hugetlb_bytes` is the part of the pool that is not in use.
+    `unused_hugetlb_bytes` is the part of the pool that is not in use. `unreclaimable_caches` are the slab
+    caches that cannot be reclaimed, with their sizes in bytes: the kernel lists them if unreclaimable slab is
+    more than the processes' memory and the page cache (should_dump_unreclaim_slab, mm/oom_kill.c).
     """
 
     pages: Mapping[str, int] = field(default_factory=dict)
@@ -156,6 +158,7 @@ class MemInfo:
     reserved_pages: int | None = None
     hugetlb_bytes: int | None = None
     unused_hugetlb_bytes: int | None = None
+    unreclaimable_caches: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,9 @@ class LogReport:
     whose limit was hit, `task_memcg` the cgroup of the victim, and `group_memcg` the cgroup all of whose
     tasks were killed because of its memory.oom.group. `counters` belong to `oom_memcg`, as does
     `min_protection_bytes`: the bytes that memory.min protects in the cgroups below it (v2, new kernels).
+
+    `nodemask` are the nodes of a memory policy, `mems_allowed` those of the cpuset. `is_panic`: the kernel
+    panicked instead of killing, under vm.panic_on_oom (`is_panic_on_oom`) or without a task to kill.
 
     `missing` are the sections that a complete report of this kind has and this one lacks: the log begins or
     ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill because its
@@ -178,6 +184,7 @@ class LogReport:
     invoker: Invoker = Invoker()
     stack: tuple[str, ...] = ()
     constraint: str = "unknown"
+    nodemask: str | None = None
     mems_allowed: str | None = None
     oom_memcg: str | None = None
     task_memcg: str | None = None
@@ -190,6 +197,7 @@ class LogReport:
     kills: tuple[Kill, ...] = ()
     is_no_task_killable: bool = False
     is_panic_on_oom: bool = False
+    is_panic: bool = False
     mem_info: MemInfo | None = None
     suppressed: int = 0
     dropped: int = 0

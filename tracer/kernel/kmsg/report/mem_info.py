@@ -10,7 +10,10 @@ from tracer.kernel.kmsg.report.log_report import MemInfo, Zone
 from tracer.kernel.kmsg.report.nodes import Shown
 from tracer.kernel.kmsg.text import shapes
 
-TITLE: Final = "Mem-Info:"
+TITLES: Final = ("Mem-Info:", "Mem-info:")
+OLD_SUMS: Final = ("Active:", "Active_anon:")
+"""The beginning of the sums before v2.6.31, which may have no title."""
+
 _PAGE_KB: Final = (4, 16, 64)
 
 _NODE: Final = re.compile(
@@ -28,9 +31,16 @@ _HUGE: Final = re.compile(
 """A line for each node and size of huge pages (hugetlb_show_meminfo_node, mm/hugetlb.c)."""
 
 _TOTAL: Final = re.compile(
-    r"(\d{1,20}) (total pagecache pages|pages in swap cache|pages RAM|pages reserved)\s*"
-    r"|(Free|Total) swap +=? *(\d{1,20})kB\s*"
+    r"(\d{1,20}) "
+    r"(total pagecache pages|pages in swap cache|pages (?:of )?RAM|pages reserved|reserved pages)\s*"
+    r"|(Free|Total) swap:? *=? *(\d{1,20})kB\s*"
 )
+_OLD_TOTALS: Final = {"pages of RAM": "pages RAM", "reserved pages": "pages reserved"}  # before v2.6.31
+_CACHE: Final = re.compile(r"\s*(\S.{0,63}?) +\d{1,15}KB +(\d{1,15})KB\s*")
+"""The name of a slab cache, the memory of its objects in use, and all of it (dump_unreclaimable_slab,
+mm/slab_common.c)."""
+
+_MOST_CACHES: Final = 1000
 
 
 class MemInfoReader:
@@ -40,6 +50,7 @@ class MemInfoReader:
         self._pages: dict[str, int] = {}
         self._zones: list[Zone] = []
         self._totals: dict[str, int] = {}
+        self._caches: dict[str, int] = {}
         self._huge_pages: list[tuple[int, int, int]] = []  # number, unused of these, bytes of each
 
     def take(self, text: str) -> bool:
@@ -55,10 +66,17 @@ class MemInfoReader:
             self._huge_pages.append((int(huge[1]), int(huge[2]), int(huge[3]) * 1024))
         elif (total := _TOTAL.fullmatch(text)) is not None:
             name, number = (total[2], total[1]) if total[2] is not None else (f"{total[3]} swap", total[4])
-            self._totals[name] = int(number)
+            self._totals[_OLD_TOTALS.get(name, name)] = int(number)
         else:
             return False
         return True
+
+    def take_cache(self, text: str) -> bool:
+        """Read a line of the table of slab caches; return False, and ignore it, if it is not one."""
+        found = _CACHE.fullmatch(text)
+        if found is not None and len(self._caches) < _MOST_CACHES:
+            self._caches[found[1]] = int(found[2]) * 1024
+        return found is not None
 
     @property
     def ram_pages(self) -> int | None:
@@ -102,6 +120,11 @@ class MemInfoReader:
             unused_hugetlb_bytes=sum(unused * size for _, unused, size in self._huge_pages)
             if is_shown
             else None,
+            unreclaimable_caches={
+                name: size
+                for name, size in self._caches.items()
+                if self.most_bytes is None or size <= self.most_bytes
+            },
         )
 
 
@@ -116,7 +139,7 @@ def _most(zone: Zone) -> int:
 
 def _pages(text: str) -> dict[str, int]:
     """Return the pages of `free:12 mapped:4`; a number with a unit is not a number of pages."""
-    return {name: int(number) for name, number, unit in _AMOUNT.findall(text) if not unit}
+    return {name.lower(): int(number) for name, number, unit in _AMOUNT.findall(text) if not unit}
 
 
 def _sizes(text: str) -> dict[str, int]:

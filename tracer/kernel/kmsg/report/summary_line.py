@@ -28,6 +28,7 @@ _OTHER_CONSTRAINT: Final = re.compile(r"CONSTRAINT_[A-Z0-9_]{1,64}")
 _TASK_MEMCG: Final = ",task_memcg="
 _NODES: Final = r"\(null\)|[\d,-]*"
 _MEMS: Final = re.compile(rf",mems_allowed=({_NODES}),(?:(global_oom),|oom_memcg=)")
+_NODEMASK: Final = re.compile(r"CONSTRAINT_\w{1,64}, ?nodemask=([\d,-]{1,256}), ?cpuset=")
 _SPACED: Final = re.compile(
     r",\s{1,40}(?=(?:cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom,)"
 )
@@ -41,6 +42,7 @@ class Summary:
     """The facts of the `oom-kill:` line; None for what it does not have."""
 
     constraint: str
+    nodemask: str | None = None
     mems_allowed: str | None = None
     oom_memcg: str | None = None
     task_memcg: str | None = None
@@ -66,7 +68,15 @@ def summary(text: str, comm: str | None = None) -> Summary | None:
     # Early kernels with this line print no cpuset.
     paths = rest[mems.end() :] if mems is not None else f",{rest}".partition(",oom_memcg=")[2]
     owner, victim = _paths(paths, is_global=mems is not None and mems[2] is not None, is_cut=chosen is None)
-    return Summary(constraint, None if mems is None else mems[1], owner, victim, chosen)
+    nodemask = _NODEMASK.match(body)
+    return Summary(
+        constraint,
+        None if nodemask is None else nodemask[1],
+        None if mems is None else mems[1],
+        owner,
+        victim,
+        chosen,
+    )
 
 
 def limit_of(text: str) -> tuple[str, str | None] | None:

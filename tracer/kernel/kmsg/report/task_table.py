@@ -8,6 +8,14 @@ from tracer.kernel.kmsg.report.log_report import TaskRow
 from tracer.kernel.kmsg.text.line_markers import task_row
 
 _MOST_COLUMNS: Final = 20
+_NEEDED: Final = frozenset({"uid", "tgid", "total_vm", "rss"})
+_ADJ: Final = "oom_score_adj"
+_OLD_ADJ: Final = "oom_adj"
+"""The column before a63d83f427fb ("oom: badness heuristic rewrite"), v2.6.36: from -17 (never killed) to
+15."""
+
+_OLD_NEVER: Final = -17
+_OLD_MOST: Final = 15
 
 
 def columns(text: str) -> tuple[str, ...] | None:
@@ -17,8 +25,8 @@ def columns(text: str) -> tuple[str, ...] | None:
     if head.replace(" ", "") != "[pid" or not names.endswith(" name"):
         return None
     found = ("pid", *names.split())
-    needed = {"uid", "tgid", "total_vm", "rss", "oom_score_adj"}
-    return found if needed <= {*found[:_MOST_COLUMNS]} else None
+    titles = {*found[:_MOST_COLUMNS]}
+    return found if titles >= _NEEDED and titles & {_ADJ, _OLD_ADJ} else None
 
 
 def row(text: str, names: tuple[str, ...]) -> TaskRow | None:
@@ -39,6 +47,11 @@ def row(text: str, names: tuple[str, ...]) -> TaskRow | None:
         rss_shmem_pages=cells.get("rss_shmem"),
         pgtables_bytes=cells.get("pgtables_bytes"),
         swapents_pages=cells.get("swapents", 0),
-        oom_score_adj=cells["oom_score_adj"],
+        oom_score_adj=cells[_ADJ] if _ADJ in cells else _scaled(cells[_OLD_ADJ]),
         comm=comm,
     )
+
+
+def _scaled(oom_adj: int) -> int:
+    """Return the oom_score_adj that later kernels take for an oom_adj (oom_adj_write, fs/proc/base.c)."""
+    return 1000 if oom_adj == _OLD_MOST else int(oom_adj * 1000 / -_OLD_NEVER)

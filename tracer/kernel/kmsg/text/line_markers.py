@@ -9,7 +9,9 @@ import re
 from functools import cache
 from typing import Final
 
-INVOKED: Final = " invoked oom-killer: gfp_mask="
+INVOKED: Final = "oom-killer: gfp_mask="
+"""After the name of the task and ` invoked `; before v2.6.18 without them."""
+
 SUMMARY: Final = "oom-kill:constraint="
 STATS: Final = "Memory cgroup stats for "
 SYSTEM_OOM: Final = "System OOM encountered, victim process: "

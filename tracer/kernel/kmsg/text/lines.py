@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from tracer.kernel.kmsg.text import objects, prefixes, shapes, styles
+from tracer.kernel.kmsg.text import markup, objects, prefixes, shapes, styles
 from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS, Record, Stamp
 
 _MOST_LINE_CHARACTERS: Final = 1 << 16
@@ -49,11 +49,22 @@ class Reader:
         self._before_stamps = prefixes.Learned()
         self._before_messages = prefixes.Learned()
         self._objects = objects.Reader()
+        self._markup = markup.Reader()
+
+    @property
+    def is_broken_softly(self) -> bool:
+        """Return whether lines may go on in the next one, so that each has to be read."""
+        return self._markup.is_broken_softly
 
     def read(self, line: str, number: int) -> list[Record]:
         """Return the messages in a line: usually one, none in a line of another program, several if the lines
         of a log were joined into one."""
         line = _clean(line)
+        if self._markup.is_plain(line):
+            return self._read(line, number)
+        return [record for part in self._markup.lines(line) for record in self._read(_clean(part), number)]
+
+    def _read(self, line: str, number: int) -> list[Record]:
         if line[:1] == "{":
             entry = self._objects.read(line, number)
             return [] if entry is None else self._from_object(entry, number)
@@ -128,7 +139,9 @@ def _clean(line: str) -> str:
     page, none of which the kernel prints."""
     if "\x1b" in line:
         line = _COLOUR.sub("", line)
-    line = line.rstrip("\r\n").replace("\xa0", " ")
+    line = line.rstrip("\r\n")
+    if "\xa0" in line:
+        line = line.replace("\xa0", " ").rstrip()
     quotes = _QUOTES.match(line) if line[:1] in (">", "|") else None
     return line if quotes is None else line[quotes.end() :]
 

@@ -12,6 +12,7 @@ from typing import Final
 from tracer.kernel.kmsg.text import line_markers
 
 SUM_NAMES: Final = (
+    *("Active", "Active_anon"),  # before v2.6.31
     "active_anon",
     "active_file",
     "unevictable",
@@ -25,6 +26,10 @@ SUM_NAMES: Final = (
 
 _ZONE: Final = r"(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _KINDS: Final = {
+    "elision": (
+        r"(?:[\[(<{]{0,2} ?(?:\.{2,}|…|-{2,}|(?:snip|trim|cut|skip|elid|omit|truncat)\w{0,6}\b)"
+        r"[^\[\]]{0,40}[\])>}]{0,2}|`{3,}.{0,20}|~{3,}.{0,20}|</?[a-z]{1,10}>)\s*$"
+    ),
     "summary": r"oom-?(?:$|k$|ki$|kil$|kill$|kill:)",
     "kill": (
         r"(?:Memory cgroup o|O)ut of(?: |$)|Killed process(?: |$)"
@@ -53,7 +58,10 @@ _KINDS: Final = {
         r"Node \d{1,4} \w|Unreclaimable slab|Name +Used|Memory cgroup min|"
         r"\S{1,64} +\d{1,20}KB +\d{1,20}KB|\S.{0,40} cpuset=|\*\* \d"
     ),
-    "header": r"\S.{0,40}? invoked(?:$| o?o?m?-?$| oom-k?i?l?l?e?r?:? ?$| oom-killer: gfp_mask=)",
+    "header": (
+        r"oom-killer: gfp_mask=0x[0-9a-f]{1,8}(?:, order=\d{1,3})?\s*$|\S.{0,40}? invoked"
+        r"(?:$| o?o?m?-?$| oom-k?i?l?l?e?r?:? ?$| oom-killer: gfp_mask=)"
+    ),
 }
 _BEGIN: Final = re.compile("|".join(f"(?P<{kind}>{shape})" for kind, shape in _KINDS.items()))
 _WHOLE: Final = {

@@ -24,6 +24,9 @@ _WHOLE_TOKEN: Final = re.compile(
     r"|[a-z_]{1,32}=[^\s(]{1,64},|gfp_mask=0x[0-9a-f]{1,8}\([\w|]{0,1000}\),|-?\d{1,20}(?:k[Bb]|KB)?,?"
     r"|\d{1,9}\*\d{1,9}kB|\(\S{0,64}\),?|#\d{1,9}.{0,20}"
 )
+_REST_OF_SIZE: Final = re.compile(r"\d{0,19}(?:k[Bb]|KB)(?![^\s,])")
+_REST_OF_UNIT: Final = re.compile(r"[Bb](?![^\s,])")
+
 _MOST_PIECES: Final = 24
 _MOST_GAP: Final = 8
 _WORDS: Final = frozenset(
@@ -109,7 +112,7 @@ def _is_in_name(text: str, of_kind: str | None) -> bool:
 def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -> str:
     right = part.lstrip()
     plain, spaced = left + right, f"{left.rstrip()} {right}"
-    if left.endswith(" "):
+    if left.endswith(" ") or _is_within_size(left, right):
         return plain
     if part != right or of_kind == "head" or _is_in_name(left, of_kind):
         return spaced
@@ -127,6 +130,13 @@ def _fits(row: str, columns: tuple[str, ...]) -> bool:
     name."""
     found = line_markers.task_row(row.lstrip(), len(columns) - 2)
     return found is not None and not found.groups()[-1][:1].isdigit()
+
+
+def _is_within_size(left: str, right: str) -> bool:
+    """Return whether a break is within a size such as `4096kB`: a size is one word."""
+    if left[-1:].isdigit():
+        return _REST_OF_SIZE.match(right) is not None
+    return left[-1:] in ("k", "K") and left[-2:-1].isdigit() and _REST_OF_UNIT.match(right) is not None
 
 
 def _is_between_words(left: str, right: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.kernel.kmsg import userspace
+from tracer.kernel.kmsg import other_killers
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,31 @@ from tracer.kernel.kmsg import userspace
             "oom_score_adj 900 to free 123456kB rss; reason: low watermark is breached",
             *("lmkd", "com.example", 4711, "low watermark is breached"),
         ),
+        (
+            "<6>lowmemorykiller: Killing 'com.example' (4711), adj 1000,",
+            *("lowmemorykiller", "com.example", 4711, "adj 1000"),
+        ),
+        (
+            "<4>lowmemorykiller: send sigkill to 4711 (example), adj 7, size 2900",
+            *("lowmemorykiller", "example", 4711, "adj 7, size 2900"),
+        ),
+        (
+            "May 01 10:00:00 h systemd-oomd[6]: Marked /user.slice/app.scope for killing due to memory used "
+            "(16000) / total (16500) and swap used (900) / total (1000) being more than 90.00%",
+            *("systemd-oomd", "/user.slice/app.scope", None, "memory used (16000) / total (16500)"),
+        ),
+        (
+            "May 01 10:00:00 h systemd[1400]: app.scope: systemd-oomd killed 12 process(es) in this unit.",
+            *("systemd-oomd", "app.scope", None, "killed 12 process(es) in this unit"),
+        ),
+        (
+            "May 01 10:00:00 h systemd[1]: a.service: A process of this unit has been killed by the OOM killer",
+            *("kernel", "a.service", None, "has been killed by the OOM killer"),
+        ),
     ],
 )
 def test_userspace_kill_is_read(line: str, killer: str, victim: str, pid: int | None, reason: str) -> None:
-    found = userspace.kill(line, 3)
+    found = other_killers.kill(line, 3)
     assert found is not None
     assert (found.line, found.killer, found.victim, found.pid) == (3, killer, victim, pid)
     assert reason in found.reason
@@ -60,4 +81,14 @@ def test_userspace_kill_is_read(line: str, killer: str, victim: str, pid: int | 
 
 def test_kernel_kill_is_no_userspace_kill() -> None:
     line = "Memory cgroup out of memory: Killed process 7 (systemd-oomd) total-vm:9kB, anon-rss:8kB"
-    assert userspace.kill(line, 1) is None
+    assert other_killers.kill(line, 1) is None
+
+
+def test_lines_of_one_kill_by_systemd_oomd_are_one_kill() -> None:
+    lines = [
+        "systemd-oomd[612]: Marked /user.slice/app.scope for killing due to memory used (9) / total (9)",
+        "systemd[1400]: app.scope: systemd-oomd killed 12 process(es) in this unit.",
+        "systemd[1400]: app.scope: systemd-oomd killed 3 process(es) in this unit.",
+    ]
+    found = [one for at, line in enumerate(lines) if (one := other_killers.kill(line, at)) is not None]
+    assert [one.line for one in other_killers.without_copies(found)] == [0, 2]

@@ -1,0 +1,131 @@
+"""Kills in a log that have no report of the kernel's OOM killer.
+
+User-space killers (systemd-oomd, oomd, earlyoom, nohang, the kubelet, Talos, lmkd) and Android's old driver
+lowmemorykiller kill before the OOM killer has to. Each writes its reason in a line of its own. systemd writes
+a line about a kill by the OOM killer in one of its units, also where the kernel's own lines are elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+_MOST_CHARACTERS: Final = 4096
+WORDS: Final = re.compile(
+    r"oomd|earlyoom|[sS]end(?:ing)? SIG|evict|Evict|lowmemorykiller|lmkd|killed by the OOM killer"
+)
+"""Words of which a line about such a kill has at least one."""
+
+_DRIVER: Final = "lowmemorykiller"
+"""The driver of Android's kernels before v4.12 (drivers/staging/android/lowmemorykiller.c). lmkd, which took
+its place, logs under the same name, with the uid after the pid."""
+
+_OF_KERNEL: Final = "kernel"
+
+_PATTERNS: Final = {
+    "systemd-oomd": re.compile(
+        r"systemd-oomd(?:\[\d+\])?: (?:\[.{0,20}\] )?(?:Killed|Marked) (?P<victim>\S{1,1024}) "
+        r"(?:for killing )?due to (?P<reason>.{1,1024})"
+    ),
+    "systemd-oomd unit": re.compile(
+        r"(?P<victim>[^\s:]{1,255}): systemd-oomd "
+        r"(?P<reason>killed (?:\d{1,10}|some) process(?:\(?es\)?)?.{0,64})"
+    ),
+    _OF_KERNEL: re.compile(
+        r"(?P<victim>[^\s:]{1,255}): (?P<reason>A process of this unit has been killed by the OOM killer)"
+    ),
+    _DRIVER: re.compile(
+        r"lowmemorykiller: Killing '(?P<victim>[^']{0,255})' \((?P<pid>\d{1,10})\)(?: \(tgid \d{1,10}\))?, "
+        r"(?P<reason>(?!uid )(?:score_)?adj.{1,1024})"
+    ),
+    f"{_DRIVER} sigkill": re.compile(
+        r"lowmemorykiller: send sigkill to (?P<pid>\d{1,10}) \((?P<victim>[^)]{0,255})\), "
+        r"(?P<reason>.{1,1024})"
+    ),
+    "oomd": re.compile(
+        r"oomd kill: .{0,200}?(?P<victim>\S*[/.]\S*) (?P<pid>\d{1,19}) (?P<reason>ruleset:\[.{1,1024})"
+    ),
+    "earlyoom": re.compile(
+        r"(?:earlyoom.{0,20}: )?sending SIG(?:TERM|KILL) to process (?P<pid>\d{1,10})(?: uid \d{1,10})? "
+        r"\"(?P<victim>[^\"]{0,64})\": (?P<reason>.{1,1024})"
+    ),
+    "kubelet": re.compile(
+        r"(?P<reason>[Ee]viction manager: pods? (?:\S{1,255} )?(?:is )?evicted(?: successfully)?)\"?"
+        r"(?:.{0,80}?\bpods?=\"?\[?\"?(?P<victim>[^\"\s\]]{1,255}))?"
+    ),
+    "kubelet event": re.compile(
+        r"\bEvicted\b.{0,80}?(?:pod/(?P<victim>\S{1,255}).{0,80}?)?"
+        r"(?P<reason>The node was low on resource: .{1,1024})"
+    ),
+    "nohang": re.compile(
+        r"(?P<reason>Send SIG(?:TERM|KILL) to the (?P<victim>victim));? ?(?:total response time|$)"
+    ),
+    "Talos": re.compile(
+        r"\[talos\] (?P<reason>Sending SIGKILL to cgroup) \{.{0,200}?\"cgroup\": \"(?P<victim>[^\"]{1,1024})"
+    ),
+    "lmkd": re.compile(
+        r"(?:lowmemorykiller|lmkd).{0,20}: Kill(?:ing)? '(?P<victim>[^']{0,255})' \((?P<pid>\d{1,10})\)"
+        r"(?P<reason>.{1,1024})"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OtherKill:
+    """A kill. `victim` is a process, a cgroup, a unit or a pod, by the killer's words; None if the line does
+    not name it. `killer` is `kernel` for a kill by the OOM killer that only systemd reports."""
+
+    line: int
+    killer: str
+    victim: str | None
+    pid: int | None
+    reason: str
+
+    @property
+    def is_in_kernel(self) -> bool:
+        """Return whether the killer is a part of the kernel."""
+        return self.killer in (_DRIVER, _OF_KERNEL)
+
+    @property
+    def is_by_oom_killer(self) -> bool:
+        """Return whether the kernel's OOM killer killed, by systemd's word."""
+        return self.killer == _OF_KERNEL
+
+
+def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
+    """Return the kills without further lines on the same kill: systemd-oomd marks a cgroup and kills it, and
+    systemd then names the unit, which is the last part of its path."""
+    kept: list[OtherKill] = []
+    units: dict[str, str] = {}
+    for one in kills:
+        path = one.victim or ""
+        unit = path.rpartition("/")[2]
+        if one.killer == "systemd-oomd" and units.get(unit, one.reason) != one.reason:
+            del units[unit]
+            continue
+        if one.killer == "systemd-oomd":
+            units[unit] = one.reason
+        kept.append(one)
+    return kept
+
+
+def kill(line: str, number: int) -> OtherKill | None:
+    """Return the kill in a line; None for any other line, also for the lines of a report of the kernel."""
+    if WORDS.search(line) is None:
+        return None
+    for killer, pattern in _PATTERNS.items():
+        found = pattern.search(line, 0, _MOST_CHARACTERS)
+        if found is None:
+            continue
+        named = found.groupdict()
+        pid = named.get("pid")
+        return OtherKill(
+            line=number,
+            killer=killer.partition(" ")[0],
+            victim=named["victim"],
+            pid=None if pid is None else int(pid),
+            reason=named["reason"].strip(" ,.;\"'"),
+        )
+    return None
