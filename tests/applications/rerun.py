@@ -49,11 +49,12 @@ def assert_reads_nothing_again_at_the_upper_end(
     tight = recorded(command, trace, limit_bytes, cwd, files)
     again = tight.refaulted_bytes or 0
     assert again > 16 * MIB
-    assert tight.sizing.min_limit_bytes is not None, tight.quality.unknown
-    wide = recorded(command, trace, tight.sizing.min_limit_bytes[1], cwd, files)
+    _, high = tight.sizing.min_limit_bytes or (None, None)
+    assert high is not None, tight.quality.unknown
+    wide = recorded(command, trace, high, cwd, files)
     print(
         f"{again / MIB:.1f} MiB at {limit_bytes / MIB:.1f} MiB, at the upper end, "
-        f"{tight.sizing.min_limit_bytes[1] / MIB:.1f} MiB, {(wide.refaulted_bytes or 0) / MIB:.2f} MiB"
+        f"{high / MIB:.1f} MiB, {(wide.refaulted_bytes or 0) / MIB:.2f} MiB"
     )
     assert (wide.refaulted_bytes or 0) <= max(again // _FEW_SHARE, _FEW_BYTES)
     return tight, wide

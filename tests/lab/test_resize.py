@@ -26,7 +26,7 @@ COMFORTABLE_BYTES = 74 * MIB
 """It takes longer below this."""
 
 
-def known(limits: tuple[int, int] | None) -> Any:
+def known(limits: tuple[int, int | None] | None) -> Any:
     unknown = {} if limits else {"sizing.min_limit_bytes": "it leaks"}
     victims = (SimpleNamespace(cgroup="/lab/child"),)
     return SimpleNamespace(
@@ -107,6 +107,15 @@ def test_resize_of_a_kill_records_a_surviving_run(
     assert [check.passed for check in checks] == [True] * 6
     assert recorded == [90 * MIB]
     assert runs == [None, 90 * MIB, 40 * MIB, None, 78 * MIB, 66 * MIB * 80 // 100]
+
+
+def test_kill_without_an_upper_end_is_checked_at_the_lower_one(
+    tmp_path: Path, runs: list[int | None]
+) -> None:
+    checks = list(verify(EXPERIMENTS["anon"], trace_of(kill=known((60 * MIB, None))), tmp_path, 2))
+    assert [check.passed for check in checks] == [True] * 2
+    assert checks[0].detail == "more than 60 MiB"
+    assert runs == [None] * 2 + [48 * MIB] * 2
 
 
 def test_work_does_the_same_steps_with_and_without_a_limit() -> None:

@@ -68,19 +68,19 @@ def verified(experiment: Experiment, outcome: Outcome, repeat: int) -> Outcome:
 def verify(experiment: Experiment, trace: AnalysedTrace, near: Path, repeat: int) -> Iterator[Check]:
     """Yield the checks of the minimum limit of `trace`, whose files are made in or near `near`.
 
-    For a kill, record the same work once more at the upper end, where it survives, and check the minimum
-    limit of that trace as well.
+    For a kill after which an upper end is known, record the same work once more there, where it survives, and
+    check the minimum limit of that trace as well.
     """
     kills = own_kills(trace)
     if not kills:
         yield from _verify(experiment, own_life(trace), "without a kill", near, repeat)
         return
     yield from _verify(experiment, kills[0], "from a kill", near, repeat)
-    limits = kills[0].sizing.min_limit_bytes
-    if limits is None:
+    _, high = kills[0].sizing.min_limit_bytes or (None, None)
+    if high is None:
         return
     with scratch_directory(near) as scratch, experiment.prepare(scratch) as place:
-        enough = replace(experiment, limit_bytes=limits[1])
+        enough = replace(experiment, limit_bytes=high)
         lived = tracer.open(record(enough, place, scratch / "trace", force=False))
         yield from _verify(experiment, own_life(lived), "without a kill", near, repeat)
 
@@ -93,19 +93,21 @@ def _verify(
         yield Check(name, False, report.quality.unknown.get("sizing.min_limit_bytes", UNKNOWN))
         return
     low, high = report.sizing.min_limit_bytes
-    below = low * _BELOW_PERCENT // 100
-    yield Check(name, low <= high, f"{size(low)} to {size(high)}")
+    known = f"more than {size(low)}" if high is None else f"{size(low)} to {size(high)}"
+    yield Check(name, high is None or low <= high, known)
     usual, at_high = _side_by_side(experiment, high, near, repeat)
     if any(run.status != 0 or run.kills for run in usual):
         yield Check("the work ends well without a limit", False, ", ".join(map(str, usual)))
         return
     usual_s = median(run.took_s for run in usual)
-    lived = sum(run.is_done_within(_SLOWER * usual_s) for run in at_high)
-    killed = sum(run.kills > 0 for run in at_high)
-    detail = f"{lived} of {repeat} at {size(high)}, {killed} killed, {_times(at_high)}; "
-    detail += f"without a limit {_times(usual)}"
-    name = f"at the upper end, the work survives and takes at most {_SLOWER} times as long"
-    yield Check(name, lived == repeat, detail)
+    if high is not None:
+        lived = sum(run.is_done_within(_SLOWER * usual_s) for run in at_high)
+        killed = sum(run.kills > 0 for run in at_high)
+        detail = f"{lived} of {repeat} at {size(high)}, {killed} killed, {_times(at_high)}; "
+        detail += f"without a limit {_times(usual)}"
+        name = f"at the upper end, the work survives and takes at most {_SLOWER} times as long"
+        yield Check(name, lived == repeat, detail)
+    below = low * _BELOW_PERCENT // 100
     at_below = [rerun(experiment, below, near, _PATIENCE * usual_s) for _ in range(repeat)]
     killed = sum(run.kills > 0 for run in at_below)
     done = sum(run.is_done_within(_SLOWER * usual_s) for run in at_below)
@@ -114,13 +116,14 @@ def _verify(
 
 
 def _side_by_side(
-    experiment: Experiment, limit_bytes: int, near: Path, repeat: int
+    experiment: Experiment, limit_bytes: int | None, near: Path, repeat: int
 ) -> tuple[list[Rerun], list[Rerun]]:
-    """Run the work without a limit and at this one, in turn."""
+    """Run the work without a limit and at this one, in turn; None: only without."""
     usual, limited = [], []
     for _ in range(repeat):
         usual.append(rerun(experiment, None, near))
-        limited.append(rerun(experiment, limit_bytes, near))
+        if limit_bytes is not None:
+            limited.append(rerun(experiment, limit_bytes, near))
     return usual, limited
 
 

@@ -64,14 +64,15 @@ def segment_is_the_ceiling(size_bytes: int, members: int) -> Callable[[Evidence]
     def check(evidence: Evidence) -> Check:
         name, report = "growth ends at the size of the segment", evidence.report
         found = [one.size_bytes for one in report.shared_files if one.is_mapped]
-        limits, shmem = report.sizing.min_limit_bytes, report.composition.shmem
-        if limits is None or shmem is None:
-            return Check(name, False, "no minimum limit is found")
+        _, high = report.sizing.min_limit_bytes or (None, None)
+        shmem = report.composition.shmem
+        if high is None or shmem is None:
+            return Check(name, False, "no upper end of the minimum limit is found")
         needed = size_bytes + evidence.limit_bytes - shmem
         more = members * INTERPRETER_BYTES + int(evidence.trace.meta["cpus"]) * _HELD_BY_CPU_BYTES
-        passed = found == [size_bytes] and needed <= limits[1] <= needed + more
+        passed = found == [size_bytes] and needed <= high <= needed + more
         sizes = ", ".join(size(one) for one in found) or "not known"
-        detail = f"its size: {sizes}, set up: {size(size_bytes)}; it fits below {size(limits[1])}, needed: "
+        detail = f"its size: {sizes}, set up: {size(size_bytes)}; it fits below {size(high)}, needed: "
         return Check(name, passed, f"{detail}{size(needed)}")
 
     return check

@@ -14,11 +14,13 @@ BEGIN = pd.Timestamp("2026-11-20 06:00", tz="UTC")
 DAY = pd.Timedelta("1D")
 
 
-def suggestion(limit_bytes: int | None, trial_bytes: int | None, runs: int, risk: float | None) -> Suggestion:
+def suggestion(
+    limit_bytes: int | None, exceeded_bytes: int | None, runs: int, risk: float | None
+) -> Suggestion:
     return Suggestion(
         suggested_limit_bytes=limit_bytes,
         reason=None if limit_bytes else "too few",
-        trial_limit_bytes=trial_bytes,
+        trial_limit_bytes=exceeded_bytes and 2 * exceeded_bytes,
         expected_kills_per_run=None if limit_bytes is None else 0.001,
         highest_kills_per_run=risk,
         slack_bytes=None if limit_bytes is None else limit_bytes // 3,
@@ -26,7 +28,7 @@ def suggestion(limit_bytes: int | None, trial_bytes: int | None, runs: int, risk
         largest_need_bytes=None,
         runs_beyond=None if limit_bytes is None else 0,
         from_runs=runs,
-        least_limit_bytes=None,
+        least_limit_bytes=exceeded_bytes,
         killed_runs=0,
         held_back_runs=0,
         held_back_by=(),
@@ -59,7 +61,7 @@ def fleet() -> Fleet:
             ),
             Workload(
                 "postgres", 1, 3, 3, 1024 * MIB, True,
-                Peaks(1000 * MIB, 1020 * MIB, 1024 * MIB), suggestion(None, 1536 * MIB, 3, None),
+                Peaks(1000 * MIB, 1020 * MIB, 1024 * MIB), suggestion(None, 1024 * MIB, 3, None),
                 1413 * MIB, 1178 * MIB,
             ),
             Workload(

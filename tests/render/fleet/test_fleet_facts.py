@@ -14,7 +14,10 @@ def test_facts_answer_why_which_limits_and_who(fleet: Fleet) -> None:
     assert list(fleet_facts.facts(fleet)) == [
         ("causes", "20 anon_growth (process memory grew); 3 shmem (tmpfs or shared memory filled the limit)"),
         ("limits", "2 too low, 1 too high by more than 10 %, 1 not judged, of 4 workloads"),
-        ("too low", "shop/web/app has 256 MiB (suggested 310 MiB), postgres has 1 GiB (try 1.5 GiB)"),
+        (
+            "too low",
+            "shop/web/app has 256 MiB (suggested 310 MiB), postgres has 1 GiB (needs more than 1 GiB)",
+        ),
         ("too high", "batch has 2 GiB (suggested 120 MiB)"),
         (
             "evictions",

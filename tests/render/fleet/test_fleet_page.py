@@ -81,7 +81,7 @@ def test_rows_that_would_make_a_browser_slow_are_counted(fleet: Fleet) -> None:
     assert "1,845 more: memcg-tracer fleet --json lists them all." in page
 
 
-def test_tile_of_limits_counts_trials_and_says_if_nothing_is_known(fleet: Fleet, quiet: Fleet) -> None:
+def test_tile_of_limits_counts_exceeded_ones_and_says_if_nothing_is_known(fleet: Fleet, quiet: Fleet) -> None:
     assert '<dd class="value">2</dd><dd>and 1 too high, of 4</dd>' in fleet_page.page(fleet)
     assert "no workload with a limit was recorded" in fleet_page.page(quiet)
     unjudged = [one for one in fleet.workloads if one.workload == "new"]

@@ -15,15 +15,19 @@ MIB = 1 << 20
 
 @pytest.fixture
 def workload(fleet: Fleet) -> Callable[..., Workload]:
-    """Return a function that makes a workload with a limit, a suggestion and a trial, in MiB."""
+    """Return a function that makes a workload with a limit, a suggestion, and the most memory at which its
+    runs were killed, in MiB."""
 
     def made(
-        name: str, limit: int | None, suggested: int | None, trial: int | None = None, kills: int = 0
+        name: str, limit: int | None, suggested: int | None, exceeded: int | None = None, kills: int = 0
     ) -> Workload:
-        in_bytes = [None if mib is None else mib * MIB for mib in (limit, suggested, trial)]
+        in_bytes = [None if mib is None else mib * MIB for mib in (limit, suggested, exceeded)]
         first = fleet.workloads[0]
         suggestion = replace(
-            first.suggestion, suggested_limit_bytes=in_bytes[1], trial_limit_bytes=in_bytes[2]
+            first.suggestion,
+            suggested_limit_bytes=in_bytes[1],
+            trial_limit_bytes=exceeded and 2 * exceeded * MIB,
+            least_limit_bytes=in_bytes[2],
         )
         is_limited = limit is not None
         return replace(
@@ -35,13 +39,14 @@ def workload(fleet: Fleet) -> Callable[..., Workload]:
 
 
 @pytest.mark.parametrize(
-    ("limit", "suggested", "trial", "expected"),
+    ("limit", "suggested", "exceeded", "expected"),
     [
         (100, 101, None, (True, False)),
         (100, 100, None, (False, False)),
         (110, 100, None, (False, False)),
         (111, 100, None, (False, True)),
         (100, None, 200, (True, False)),
+        (200, None, 200, (True, False)),
         (300, None, 200, (False, False)),
         (100, None, None, (False, False)),
         (None, 100, None, (False, False)),
@@ -52,14 +57,16 @@ def test_limit_is_wrong_below_the_suggestion_and_far_above_it(
     workload: Callable[..., Workload],
     limit: int | None,
     suggested: int | None,
-    trial: int | None,
+    exceeded: int | None,
     expected: tuple[bool, bool],
 ) -> None:
-    one = workload("x", limit, suggested, trial)
+    one = workload("x", limit, suggested, exceeded)
     assert (limit_states.is_too_low(one), limit_states.is_too_high(one)) == expected
 
 
-def test_limit_that_was_raised_above_the_trial_is_not_judged(workload: Callable[..., Workload]) -> None:
+def test_limit_above_what_killed_runs_had_is_not_judged(
+    workload: Callable[..., Workload],
+) -> None:
     assert limit_states.better_limit_bytes(workload("x", 300, None, 200)) is None
     assert not limit_states.is_judged(workload("x", 300, None, 200))
     assert limit_states.is_judged(workload("x", 100, None, 200))
@@ -90,8 +97,8 @@ def test_worst_limits_come_first_and_the_others_keep_their_order(workload: Calla
         ((100, None, None), 46, True, (False, False, False)),
         ((40, None, None), 46, True, (True, True, False)),
         ((None, None, None), 46, True, (False, False, False)),
-        ((100, None, 150), 46, False, (True, True, False)),
-        ((200, None, 150), 46, True, (False, False, False)),
+        ((100, None, 150), 150, True, (True, True, False)),
+        ((200, None, 150), 150, True, (False, False, False)),
         ((100, 60, None), None, False, (False, False, False)),
         ((50, 60, None), None, False, (True, True, False)),
     ],

@@ -77,13 +77,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """The minimum limit, (low, high), under which the same work would have survived
+    """The minimum limit, (low, high) in bytes, under which the same work would have survived
     (`analysis.explain.sizing`).
 
-    `basis`: sentences on the bounds of the range or, if it is None, on the known facts. `pace`: a sentence on
-    the time that a greater limit would have lasted; empty if nothing grew.
+    `high` is None if no limit is known to be enough: after most kills, more than `low` is needed, and nothing
+    shows how much. All is None if the size of the limit was not the problem, or `low` is not known either.
+    `basis`: sentences on the bounds of the range and on other known facts. `pace`: a sentence on the time
+    that a greater limit would have lasted; empty if nothing grew.
     """
 
-    min_limit_bytes: tuple[int, int] | None
+    min_limit_bytes: tuple[int, int | None] | None
     basis: tuple[str, ...] = ()
     pace: str = ""

@@ -33,7 +33,8 @@ class Suggestion:
     reason: str | None
     """Why nothing is suggested; None if something is."""
     trial_limit_bytes: int | None
-    """If nothing is suggested and limits were too small: a higher one, which would show more of the need."""
+    """If nothing is suggested and limits were too small: a higher one, which would show more of the need.
+    Nothing shows that it would be enough."""
     expected_kills_per_run: float | None
     """The kills expected of a further run under the suggestion, at most 1: the share of runs that need more,
     and the kills after a release that needs more."""
@@ -49,7 +50,8 @@ class Suggestion:
     """Runs that needed more than the suggestion, or were killed at no smaller limit: to hold them would cost
     more than their kills."""
     least_limit_bytes: int | None
-    """If nothing is suggested and runs were held back: they need at least this, and perhaps more."""
+    """If nothing is suggested, and runs were held back or killed because the limit was too small: they need
+    at least this, and killed runs more."""
     from_runs: int
     killed_runs: int
     held_back_runs: int
@@ -146,7 +148,7 @@ def _nothing(needs: Needs, survival: Survival, reason: str, limit: int | None) -
         median_need_bytes=None if median is None else round(median),
         largest_need_bytes=round(float(needs.bound_bytes.max())) if needs.runs else None,
         runs_beyond=None,
-        least_limit_bytes=_least(needs) if needs.held_back_runs else None,
+        least_limit_bytes=_least(needs) if needs.is_bound.any() else None,
         from_runs=needs.runs,
         killed_runs=needs.killed_runs,
         held_back_runs=needs.held_back_runs,

@@ -134,23 +134,29 @@ def _limits(workloads: Sequence[Workload]) -> Iterator[Fact]:
         yield "too low", _listed([_change(one) for one in low])
     if high:
         yield "too high", _listed([_change(one) for one in high])
-    if held := [one for one in workloads if limit_states.is_only_least(one)]:
+    if held := [
+        one for one in workloads if one.suggestion.held_back_runs and limit_states.is_only_least(one)
+    ]:
         yield "held back", _listed([_held_back(one) for one in held], between="; ")
 
 
 def _held_back(one: Workload) -> str:
     said = one.suggestion
     why = " and ".join(_HELD_BACK[name] for name in said.held_back_by)
-    least = units.size(said.least_limit_bytes)
-    return f"{_short(one.workload)} needs at least {least}, for its runs {why}"
+    return f"{_short(one.workload)} needs {least_in_words(one)}, for its runs {why}"
 
 
 def _change(one: Workload) -> str:
-    verb = "try" if one.suggestion.suggested_limit_bytes is None else "suggested"
+    better = f"suggested {units.size(limit_states.better_limit_bytes(one))}"
     if limit_states.is_only_least(one):
-        verb = "needs at least"
-    better = units.size(limit_states.better_limit_bytes(one))
-    return f"{_short(one.workload)} has {units.size(one.limit_bytes)} ({verb} {better})"
+        better = f"needs {least_in_words(one)}"
+    return f"{_short(one.workload)} has {units.size(one.limit_bytes)} ({better})"
+
+
+def least_in_words(one: Workload) -> str:
+    """Return `more than 100 MiB` if runs were killed for want of memory, else `at least 100 MiB`."""
+    words = "more than" if limit_states.is_exceeded(one) else "at least"
+    return f"{words} {units.size(one.suggestion.least_limit_bytes)}"
 
 
 def _evictions(fleet: Fleet) -> Iterator[Fact]:

@@ -9,7 +9,7 @@ from typing import Final
 from tracer import units
 from tracer.fleet.reduction.fleet_answer import Fleet, Peaks, Workload
 from tracer.render.fleet import limit_states
-from tracer.render.fleet.fleet_facts import is_its_own, minute
+from tracer.render.fleet.fleet_facts import is_its_own, least_in_words, minute
 from tracer.render.fleet.kill_groups import by_cause_and_workload
 from tracer.render.words.escape import visible
 
@@ -21,7 +21,7 @@ NAMES: Final = ("workload", "host", "by tasks of", "cache of")
 
 _LIMITS_NOTES: Final = {
     "suggested": "the limit at which reserved memory and expected kills cost least together, with room for "
-    'page cache in use; "try": too many runs were killed to know their need, so try this limit; "at least": '
+    'page cache in use; "more than": too many runs were killed to know their need; "at least": '
     "too many runs were held back to know it, so they may need more; blank: too few runs, or kills that more "
     "memory would not have prevented",
     "p50 / p90 / max": "of the runs' peaks, each of the memory that reclaim could not have freed",
@@ -235,15 +235,9 @@ def _peaks(peaks: Peaks) -> str:
 
 def _suggested(one: Workload) -> str:
     if limit_states.is_only_least(one):
-        return f"at least {units.size(one.suggestion.least_limit_bytes)}"
+        return least_in_words(one)
     better = limit_states.better_limit_bytes(one)
-    if better is None:
-        return ""
-    return (
-        units.size(better)
-        if one.suggestion.suggested_limit_bytes is not None
-        else f"try {units.size(better)}"
-    )
+    return "" if better is None else units.size(better)
 
 
 def _if_suggested(one: Workload, shown: str) -> str:

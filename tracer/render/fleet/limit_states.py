@@ -1,7 +1,7 @@
-"""Which limits of workloads are too low and which are too high, by the suggestion or the trial for each.
+"""Which limits of workloads are too low and which are too high, by the suggestion or the least that is known.
 
-Runs that were held back show only the least of their need. So a limit below that is too low, and none is
-called too high beside such runs.
+Runs that were killed or held back show only the least of their need. So a limit below that is too low, and
+none is called too high beside such runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,21 @@ SPARE: Final = 0.1
 
 
 def better_limit_bytes(one: Workload) -> int | None:
-    """Return the suggested limit, else the one to try or the least one if that is above the limit, else
+    """Return the suggested limit, else the least that its runs need if the limit is not above it, else
     None."""
     said = one.suggestion
     if said.suggested_limit_bytes is not None:
         return said.suggested_limit_bytes
-    above = [said.trial_limit_bytes, said.least_limit_bytes]
-    return next((limit for limit in above if limit is not None and limit > (one.limit_bytes or 0)), None)
+    least = said.least_limit_bytes
+    if least is None or least > (one.limit_bytes or 0):
+        return least
+    return least if least == one.limit_bytes and is_exceeded(one) else None
+
+
+def is_exceeded(one: Workload) -> bool:
+    """Return whether only the least need is known, and runs needed more: they were killed at that limit."""
+    said = one.suggestion
+    return said.suggested_limit_bytes is None and said.trial_limit_bytes is not None
 
 
 def is_judged(one: Workload) -> bool:
@@ -33,8 +41,12 @@ def is_judged(one: Workload) -> bool:
 
 
 def is_too_low(one: Workload) -> bool:
-    """Return whether the limit is below the suggestion, or killed runs ask for a trial above it."""
-    return _excess_bytes(one) < 0
+    """Return whether the limit is below the suggestion, or below the least need or equal to one that killed
+    runs exceeded."""
+    better = better_limit_bytes(one)
+    if one.limit_bytes is None or better is None:
+        return False
+    return one.limit_bytes < better or (one.limit_bytes == better and is_exceeded(one))
 
 
 def is_too_high(one: Workload) -> bool:

@@ -91,12 +91,12 @@ def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
 
 
 def _sizing(report: OomReport) -> Iterator[str]:
-    """Yield the minimum limit, or why it is not known and how much time a larger limit would have bought."""
-    if report.sizing.min_limit_bytes is not None:
-        yield kill_facts.minimum_limit(report.sizing)
-    elif report.sizing.pace:
-        why = kill_facts.why_no_range(report.quality)
-        yield f"No limit is known to be enough: {why}. {visible(report.sizing.pace)}"
+    """Yield the minimum limit as far as it is known and, if no limit is known to be enough, how much time a
+    larger one would have bought."""
+    if (limit := kill_facts.minimum_limit(report)) is None:
+        return
+    _, high = report.sizing.min_limit_bytes or (None, None)
+    yield limit if high is not None else f"{limit} {visible(report.sizing.pace)}".rstrip()
 
 
 class _Composition:
@@ -186,7 +186,8 @@ def _how_sure(report: OomReport) -> Iterator[Fact]:
             yield "lost lines", f"{units.count(quality.lost_records)} by the log's own count"
     yield from (("doubt", visible(doubt)) for doubt in _doubts(report))
     yield from (("differs", visible(sentence)) for sentence in quality.disagreements)
-    names = quality_facts.not_known_in_words(quality)
+    said = {"sizing.min_limit_bytes"} if report.sizing.min_limit_bytes is not None else set()
+    names = quality_facts.not_known_in_words(quality, said)
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     if names:
         yield "not known", ", ".join(names[:_MOST_NAMED]) + more

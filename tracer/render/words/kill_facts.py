@@ -332,19 +332,22 @@ def victim_cells(victim: Victim) -> tuple[str, ...]:
 
 
 def sizing(report: OomReport) -> Iterator[str]:
-    """Yield the advice, then the minimum limit or the reason why it is not known."""
+    """Yield the advice, then the minimum limit as far as it is known, with its basis."""
     yield from (visible(sentence) for sentence in report.advice)
-    basis = sizing_basis(report.sizing)
-    if report.sizing.min_limit_bytes is not None:
-        yield f"{minimum_limit(report.sizing)} {basis}"
-    elif basis:
-        why = why_no_range(report.quality)
-        yield f"The minimum limit that would have avoided this kill is not known: {why}. {basis}"
+    if (limit := minimum_limit(report)) is not None:
+        yield f"{limit} {sizing_basis(report.sizing)}".rstrip()
 
 
-def minimum_limit(sizing: Sizing) -> str:
-    """Return the sentence that gives the range of the minimum limit, which must be known."""
-    return f"The minimum limit that would have avoided this kill is between {limit_range(sizing)}."
+def minimum_limit(report: OomReport) -> str | None:
+    """Return the sentence on the minimum limit; None if a greater limit was not what was missing."""
+    sizing = report.sizing
+    if sizing.min_limit_bytes is None:
+        is_too_small = bool(sizing.basis or sizing.pace)
+        return f"No limit is known to be enough: {why_no_range(report.quality)}." if is_too_small else None
+    needed = "The minimum limit that would have avoided this kill is"
+    if sizing.min_limit_bytes[1] is not None:
+        return f"{needed} between {limit_range(sizing)}."
+    return f"{needed} more than {units.size(sizing.min_limit_bytes[0])}: {why_no_range(report.quality)}."
 
 
 def limit_range(sizing: Sizing) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import pandas as pd
@@ -162,12 +162,13 @@ def quality(report: OomReport) -> Iterator[Fact]:
         yield "not known", f"{', '.join(dict.fromkeys(fields))}: {visible(why)}"
 
 
-def not_known_in_words(quality: Quality) -> list[str]:
-    """Return each unknown field once, without those that no kernel log shows and those left out in brief."""
+def not_known_in_words(quality: Quality, said: Collection[str] = ()) -> list[str]:
+    """Return each unknown field once, without those that no kernel log shows, those left out in brief, and
+    those that another line has said."""
     fields = (
         field
         for field, why in quality.unknown.items()
-        if why != log_postmortem.LOG_ALONE and field not in _NOT_IN_BRIEF
+        if why != log_postmortem.LOG_ALONE and field not in _NOT_IN_BRIEF and field not in said
     )
     return list(dict.fromkeys(map(_in_words, fields)))
 

@@ -123,7 +123,8 @@ def test_growth_in_a_segment_is_bounded_by_its_size(trace: Any) -> None:
     trace.add("samples", 0.5, cgroup_id=1, source="periodic", swap_limit_bytes=LIMIT, limit_bytes=LIMIT)
     report = only_report(trace)
     assert [one.held_bytes for one in report.shared_files] == [94 * MIB, 0]
-    low, high = report.sizing.min_limit_bytes or (0, 0)
+    low, high = report.sizing.min_limit_bytes or (0, None)
+    assert high is not None
     untouched = (66 + 20) * MIB
     assert LIMIT <= low < high
     assert high - LIMIT == pytest.approx(untouched, rel=0.05)

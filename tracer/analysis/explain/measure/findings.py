@@ -61,8 +61,8 @@ class Fork:
     """A process and its child, which share memory since the fork.
 
     `inherited_bytes`: anonymous memory that the child had mapped and was not charged for. `copied_bytes`:
-    what both were charged since the fork, without memory that only one of them has. `age_ns`: the time since
-    the fork.
+    what both were charged since the fork, without memory that only one of them has, which is `new_bytes`.
+    `age_ns`: the time since the fork.
     """
 
     parent_pid: int
@@ -71,6 +71,7 @@ class Fork:
     child_comm: str
     inherited_bytes: int
     copied_bytes: int
+    new_bytes: int
     age_ns: int
 
 

@@ -76,6 +76,7 @@ def _shared(
         child_comm=child.comm,
         inherited_bytes=inherited,
         copied_bytes=max(sum(charged) - new, 0),
+        new_bytes=max(new, 0),
         age_ns=time_ns - since_ns,
     )
 

@@ -1,13 +1,16 @@
 """The range of limits for a cgroup in which something was killed.
 
 The trace cannot show the next requests of a killed process. `low` is the limit that was too small, and the
-request that failed at it. `high` adds what the killed processes had mapped and not touched: they cannot touch
-more without mapping more. A process that maps little more than it touches (a heap that grows step by step)
-has no such bound. The range is then null, and `Sizing.pace` has how fast it grew.
+request that failed at it. `high` is known only if what grew has an end that the kernel knows: shared memory
+in mapped files of known size, and anonymous memory that processes share since a fork, each page of which can
+be copied once. Memory that a process had mapped and not touched is no such end, because it may map more: a
+program that fills one array after the other has some at any moment. `high` is then null, and `Sizing.pace`
+has how fast memory grew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,16 +32,14 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration, size
 
 _FULL_PERCENT: Final = 90
-_MAPPED_LEAST_PERCENT: Final = 25
 _OTHERS_MOST_PERCENT: Final = 20
 _LEAST_COPIED_SHARE: Final = 64
-_THREAD_STACK_BYTES: Final = 8 << 20  # glibc's default, from the usual RLIMIT_STACK
-_COPY: Final = ("do_wp_page", "wp_page_copy")  # mm/memory.c
 _TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is not there, also by mlock
 _INDEX_SHARE: Final = 448
 """An index node (struct xa_node) is for 64 pages, and seven of them are in 4 pages of slab."""
 
 _STEP_BYTES: Final = 100 << 20
+_NO_MAPPINGS: Final = "the mappings of the killed processes were not recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +84,22 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
         return _limit_before(findings, kill)
     if (why_not := _why_not_the_limit(findings, kill)) is not None:
         return Sizing(None), why_not
+    if (elastic := why_elastic(subtree)) is not None:
+        return Sizing(None, (), _pace(subtree, findings)), elastic
+    mapped = _Mapped.from_victims(rows, findings)
+    low, _ = with_margin(subtree.whole, kill.low_bytes, kill.low_bytes)
     pace = _pace(subtree, findings)
-    first = f"The limit of {size(kill.limit_bytes)} was too small."
-    mapped, why_not = _bounding_mappings(subtree, rows, findings, kill)
-    if mapped is None:
-        return Sizing(None, (first,), pace), why_not
-    window = findings.window
-    why_not = None if window is None else why_no_curve(subtree, window.begin, window.end)
-    if why_not is not None:
-        return Sizing(None, (first,), pace), why_not
-    cache = _cache_needed(subtree, findings)
+    why_no_end = _why_no_end(findings, kill) or _why_no_curve(subtree, findings)
+    if mapped is None or why_no_end is not None:
+        return Sizing((low, None), tuple(_seen_mapped(mapped)), pace), why_no_end or _NO_MAPPINGS
     # The page tables, and the index of shared memory.
     untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_SHARE
-    copies = _copies_bytes(findings)
-    basis = [
-        first,
-        f"The killed processes had {size(mapped.untouched_bytes)} mapped that they had not touched: if they "
-        "map no more, the work fits below the upper end.",
-    ]
+    copies, cache = _copies_bytes(findings), _cache_needed(subtree, findings)
+    basis = []
+    if left := shared_memory.left_to_grow_bytes(findings):
+        basis.append(f"The files of the shared memory have a size, and {size(left)} of them was not touched.")
     if copies:
         basis.append(f"Processes shared {size(copies)} since a fork, which is copied when it is written.")
-    unmapped = _unmapped_shmem_bytes(findings)
-    has_end = shared_memory.left_to_grow_bytes(findings) is not None
-    if unmapped * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT and not has_end:
-        basis.append(f"This assumes that the {size(unmapped)} of shmem that they had not mapped do not grow.")
     if cache:
         basis.append(f"The upper end has room for {size(cache)} of page cache, since some was read again.")
     high = kill.low_bytes + untouched + copies + cache
@@ -145,6 +138,20 @@ def _limit_before(findings: Findings, kill: LimitAtKill) -> Sized:
     return Sizing((kill.kept_bytes, before), (enough,)), None
 
 
+def _seen_mapped(mapped: _Mapped | None) -> Iterator[str]:
+    """Yield a sentence on the memory that the killed processes had mapped and not touched, if it is known."""
+    if mapped is not None:
+        yield (
+            f"The killed processes had {size(mapped.untouched_bytes)} mapped that they had not touched; what "
+            "they would have mapped after that is not known."
+        )
+
+
+def _why_no_curve(subtree: Subtree, findings: Findings) -> str | None:
+    window = findings.window
+    return None if window is None else why_no_curve(subtree, window.begin, window.end)
+
+
 def _cache_needed(subtree: Subtree, findings: Findings) -> int:
     """Return the most page cache that the refaults before the kill needed: what was there, and what would
     have spared nearly all of them."""
@@ -167,64 +174,34 @@ def _copies_bytes(findings: Findings) -> int:
     return shared if shared * _LEAST_COPIED_SHARE > (findings.owner.limit_bytes or 0) else 0
 
 
-def _bounding_mappings(
-    subtree: Subtree, rows: pd.DataFrame, findings: Findings, kill: LimitAtKill
-) -> tuple[_Mapped, None] | tuple[None, str]:
-    """Return what the killed processes had mapped if it bounds their demand, else the reason why not."""
-    if (why_not := why_elastic(subtree) or _why_no_bound(rows, findings, kill)) is not None:
-        return None, why_not
-    mapped = _Mapped.from_victims(rows, findings)
-    if mapped is None:
-        return None, "the mappings of the killed processes were not recorded"
-    if mapped.is_step_by_step(kill.grown_bytes) and not _is_copying(findings):
-        return (None, "it had mapped little more than it had touched, so its next mappings are not known")
-    return mapped, None
-
-
-def _is_copying(findings: Findings) -> bool:
-    """Return whether the request that failed was for a copy of a page that processes share since a fork."""
-    return _is_in_stack(findings, *_COPY) and _copies_bytes(findings) > 0
-
-
 def _is_in_stack(findings: Findings, *functions: str) -> bool:
     return any(frame.partition("+")[0] in functions for frame in findings.trigger.stack or ())
 
 
-def _why_no_bound(rows: pd.DataFrame, findings: Findings, kill: LimitAtKill) -> str | None:
-    """Return the reason why mappings of the killed processes do not bound the demand; None if they may."""
+def _why_no_end(findings: Findings, kill: LimitAtKill) -> str | None:
+    """Return the reason why no end of the growth is known; None if nearly all of it has one."""
     if not kill.grown_bytes and not kill.others_grown_bytes:
-        return "the growth is not known"
+        return "nothing grew before the kill"
     if kill.others_grown_bytes * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
-        return "kernel memory or sockets grew, which no process's address space bounds"
+        return "kernel memory or sockets grew, which no address space bounds"
     stack = findings.trigger.stack
     if stack is not None and not _is_in_stack(findings, _TOUCH):
         return "the request that failed was the kernel's own or a write, not an access to mapped memory"
-    unmapped = _unmapped_shmem_bytes(findings)
-    if stack is None and unmapped * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
-        return f"{size(unmapped)} of shmem are in files that the killed processes had not mapped"
-    if _others_grew(findings) and not _is_in_stack(findings, *_COPY):  # copies need no mapping
-        return "other processes grew as well, and lived"
-    return None
+    if _copies_bytes(findings) and _is_copying(findings):
+        return None
+    shmem = findings.circumstances.grown_bytes.get("shmem", 0)
+    if (kill.grown_bytes - shmem) * 100 <= kill.grown_bytes * _OTHERS_MOST_PERCENT:
+        is_sized = shared_memory.left_to_grow_bytes(findings) is not None
+        return None if is_sized else "shared memory grew, in files of no known size"
+    return "memory still grew, to no known end"
 
 
-def _others_grew(findings: Findings) -> bool:
-    """Return whether other processes that are still there were charged much, apart from shared memory whose
-    end is known."""
-    has_end = shared_memory.left_to_grow_bytes(findings) is not None
-    further = findings.further_allocators.charged_bytes if findings.further_allocators is not None else 0
-    there = [one for one in findings.allocators if one.exited is None or one.tgid in findings.victim_tgids]
-    others = further + sum(
-        one.charged_bytes - (one.shmem_bytes if has_end else 0)
-        for one in there
-        if one.tgid not in findings.victim_tgids
-    )
-    everyones = further + sum(one.charged_bytes for one in there)
-    return others * 100 > everyones * _OTHERS_MOST_PERCENT
-
-
-def _unmapped_shmem_bytes(findings: Findings) -> int:
-    unmapped = shared_memory.unmapped_bytes(findings)
-    return (findings.composition.shmem or 0) if unmapped is None else unmapped
+def _is_copying(findings: Findings) -> bool:
+    """Return whether nearly all anonymous memory that processes were charged since a fork is copies."""
+    fork = findings.circumstances.fork
+    if fork is None:
+        return False
+    return fork.new_bytes * 100 <= (fork.new_bytes + fork.copied_bytes) * _OTHERS_MOST_PERCENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +235,6 @@ class _Mapped:
             untouched += max(total - data - code - stack - shmem, 0) if shared else 0
             threads += count
         return cls(max(untouched - locked, 0), threads)
-
-    def is_step_by_step(self, grown_bytes: int) -> bool:
-        """Return True if the untouched rest is too small to show a mapping that was being filled.
-
-        Any process leaves some of its mappings unused, and most of each thread's stack.
-        """
-        stacks = max(self.threads - 1, 0) * _THREAD_STACK_BYTES
-        return (self.untouched_bytes - stacks) * 100 < grown_bytes * _MAPPED_LEAST_PERCENT
 
 
 _MAPPED_COLUMNS: Final = (
