@@ -257,24 +257,6 @@ def test_removed_file_keeps_its_path(memcg: Path, disk_dir: Path, start_recorder
 
 
 @kernel
-@pytest.mark.parametrize("first", ["by-another-name", "executed"])
-def test_program_with_several_names_has_the_one_by_which_it_is_executed(
-    first: str, memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
-) -> None:
-    program, link = disk_dir / "program", disk_dir / "link"
-    shutil.copy(shutil.which("sleep") or "", program)
-    os.link(program, link)  # the kernel lists the newest name first
-    recorder = start_recorder("-c", str(memcg))
-    read = f'cat "{link}" > {os.devnull};' if first == "by-another-name" else ""
-    script = f'echo 0 > "{memcg}/cgroup.procs"; {read} "{program}" 0.05'
-    subprocess.run(["sh", "-c", script], check=True)
-    trace = tracer.open(recorder.stop())
-    rows = named(trace, disk_dir)
-    assert list(rows) == ["program"]
-    assert rows["program"]["inode_id"] in set(trace.tasks["exe_inode_id"])
-
-
-@kernel
 def test_file_in_memory_is_named_when_truncated(memcg: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
