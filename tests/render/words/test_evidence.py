@@ -223,6 +223,26 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "the memory is spread over 1,500 processes; the largest held 2 MiB",
     ),
     (
+        "same_command",
+        {"comm": "cc1plus", "processes": 4, "held_bytes": 399 * MIB, "largest_bytes": 104 * MIB},
+        "4 cc1plus processes held 399 MiB of anonymous memory, at most 104 MiB each",
+    ),
+    (
+        "outside_heap",
+        {
+            **{"comm": "java", "pid": 7, "option": "-Xmx64m", "heap_at_most_bytes": 64 * MIB},
+            **{"outside_bytes": 135 * MIB, "anon_rss_bytes": 199 * MIB},
+        },
+        "java (pid 7) has a heap of at most 64 MiB (-Xmx64m): at least 135 MiB of its 199 MiB of anonymous "
+        "memory is outside of it, such as buffers, code and stacks",
+    ),
+    (
+        "many_threads",
+        {"comm": "work", "pid": 7, "threads": 174, "anon_rss_bytes": 35 * MIB},
+        "work (pid 7) had 174 threads: their stacks are part of its 35 MiB of anonymous memory; how much is "
+        "not known",
+    ),
+    (
         "cow",
         FORK | {"shared_bytes": 40 * MIB, "copied_bytes": 9 * MIB, "is_copying": True},
         "redis (pid 7) and its child rdb (pid 8) share memory since a fork: the RSS of all processes adds up "

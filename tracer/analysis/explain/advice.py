@@ -8,7 +8,7 @@ from typing import Final
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence import copy_on_write, grown
-from tracer.analysis.explain.evidence.contributing import crowd
+from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.wording import owner_name, process, time_before
@@ -67,6 +67,13 @@ def _who(findings: Findings, cause: Cause) -> Iterator[str]:
         yield (
             f"Find what starts so many processes ({count(many[0])}), and bound their number (pids.max): "
             f"the largest held only {size(many[1])}."
+        )
+        return
+    alike = company(findings) if cause in _OF_ANON else None
+    if alike is not None:
+        yield (
+            f"Run fewer {alike.comm} processes at a time, or leave room for all: {count(alike.processes)} of "
+            f"them held {size(alike.held_bytes)} together, at most {size(alike.largest_bytes)} each."
         )
         return
     copied = _copied(findings) if cause in _OF_ANON else None

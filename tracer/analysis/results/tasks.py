@@ -30,8 +30,8 @@ class Trigger:
 class Victim:
     """A killed task.
 
-    `group_kill`: one decision killed several tasks (memory.oom.group). `cgroup_id`: None if only a kernel log
-    has the kill.
+    `group_kill`: one decision killed several tasks (memory.oom.group). `cgroup_id` and `threads`, the number
+    of its threads: None if only a kernel log has the kill.
     """
 
     pid: int
@@ -46,6 +46,7 @@ class Victim:
     group_kill: bool
     cgroup_id: int | None = None
     cmdline: str | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,28 @@ def _many_processes(it: _Numbers) -> str:
     return f"the memory is spread over {processes} processes; the largest held {largest}"
 
 
+def _same_command(it: _Numbers) -> str:
+    held, largest = size(it["held_bytes"]), size(it["largest_bytes"])
+    several = f"{count(it['processes'])} {it['comm']} processes"
+    return f"{several} held {held} of anonymous memory, at most {largest} each"
+
+
+def _outside_heap(it: _Numbers) -> str:
+    heap = f"{process(it['comm'], it['pid'])} has a heap of at most {size(it['heap_at_most_bytes'])}"
+    return (
+        f"{heap} ({it['option']}): at least {size(it['outside_bytes'])} of its "
+        f"{size(it['anon_rss_bytes'])} of anonymous memory is outside of it, such as buffers, code and stacks"
+    )
+
+
+def _many_threads(it: _Numbers) -> str:
+    held = f"its {size(it['anon_rss_bytes'])} of" if "anon_rss_bytes" in it else "its"
+    return (
+        f"{process(it['comm'], it['pid'])} had {count(it['threads'])} threads: their stacks are part of "
+        f"{held} anonymous memory; how much is not known"
+    )
+
+
 def _cow(it: _Numbers) -> str:
     pair = "processes"
     if "child_pid" in it:
@@ -363,6 +385,9 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "shared_limit": _shared_limit,
     "larger_process_lived": _larger_process_lived,
     "many_processes": _many_processes,
+    "same_command": _same_command,
+    "outside_heap": _outside_heap,
+    "many_threads": _many_threads,
     "cow": _cow,
     "also_in_usage": _also_in_usage,
     "shared_files": _shared_files,

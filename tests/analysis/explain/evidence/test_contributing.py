@@ -57,6 +57,60 @@ def test_many_small_processes_are_counted_together() -> None:
     assert "many_processes" not in kinds_of(contributing(few, "anon_growth"))
 
 
+def alike(comm: str, *mib: int) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(200 + at, comm, None, 0, size * MIB, False, anon_rss_bytes=size * MIB)
+        for at, size in enumerate(mib)
+    )
+
+
+def test_processes_of_one_command_are_told_together() -> None:
+    jobs = alike("cc1plus", 25, 21, 17, 3)  # the last one has only begun
+    found = findings(made_of(anon=90), grew(anon=90), candidates=(*jobs, *alike("make", 2)))
+    assert numbers_of(contributing(found, "anon_growth"), "same_command") == [
+        {"comm": "cc1plus", "processes": 3, "held_bytes": 63 * MIB, "largest_bytes": 25 * MIB}
+    ]
+    (line,) = (line for line in advise(found, "anon_growth") if "cc1plus" in line)
+    assert line == (
+        "Run fewer cc1plus processes at a time, or leave room for all: 3 of them held 63 MiB together, at "
+        "most 25 MiB each."
+    )
+
+
+@pytest.mark.parametrize(
+    ("composition", "candidates"),
+    [
+        ({"anon": 90}, alike("cc1plus", 85)),
+        ({"anon": 90}, (*alike("cc1plus", 45), *alike("ld", 40))),
+        ({"anon": 90}, alike("cc1plus", 55, 20)),  # one holds most
+        ({"anon": 90}, alike("cc1plus", 25, 20)),  # less than half of usage
+        ({"anon": 60}, alike("python3", 50, 48)),  # shared since a fork
+    ],
+)
+def test_processes_of_one_command_that_are_not_the_reason_are_not_told(
+    composition: dict[str, int], candidates: tuple[Candidate, ...]
+) -> None:
+    found = findings(made_of(**composition), grew(**composition), candidates=candidates)
+    assert "same_command" not in kinds_of(contributing(found, "anon_growth"))
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "outside"), [("java -Xmx64m A", 26), ("java -Xmx89m A", None), ("java A", None)]
+)
+def test_memory_outside_of_the_heap_is_found(cmdline: str, outside: int | None) -> None:
+    killed = replace(victim(41, "java"), anon_rss_bytes=90 * MIB, cmdline=cmdline)
+    found = findings(made_of(anon=92), grew(anon=92), victims=[killed])
+    numbers = numbers_of(contributing(found, "anon_growth"), "outside_heap")
+    assert [one["outside_bytes"] for one in numbers] == ([] if outside is None else [outside * MIB])
+
+
+@pytest.mark.parametrize("threads", [None, 31, 32])
+def test_many_threads_of_the_killed_process_are_found(threads: int | None) -> None:
+    killed = replace(victim(41, "work"), anon_rss_bytes=35 * MIB, threads=threads)
+    found = findings(made_of(anon=92), grew(anon=92), victims=[killed])
+    assert ("many_threads" in kinds_of(contributing(found, "anon_growth"))) == (threads == 32)
+
+
 def test_every_factor_of_a_mixed_kill_is_found() -> None:
     around = Circumstances(
         grown_bytes={"anon": 60 * MIB, "shmem": 0, "kernel": 0, "sock": 0},

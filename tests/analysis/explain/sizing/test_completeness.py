@@ -108,3 +108,24 @@ def test_a_heap_that_grows_to_its_bound_is_no_demand(
     early(trace).add("tasks", tgid=41, comm=comm, cmdline=cmdline, cgroup_id=7, first_seen=trace.ns(1))
     found = why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0)
     assert found is None if bound is None else bound in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "outside"),
+    [
+        ("-Xmx9m", "at least 61 MiB of 70 MiB of anonymous memory was outside that heap"),
+        ("-Xmx99m -Xmx9m", "at least 61 MiB of 70 MiB"),
+        ("-Xmx9m -XX:MaxHeapSize=67m", None),
+        ("-Xmx1g", None),
+        ("", None),
+    ],
+)
+def test_memory_that_the_heap_cannot_hold_is_outside_of_it(
+    trace: Any, options: str, outside: str | None
+) -> None:
+    early(trace).add(
+        "tasks", tgid=41, comm="java", cmdline=f"java {options} Main", cgroup_id=7, first_seen=trace.ns(1)
+    )
+    found = why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0) or ""
+    assert "no demand" in found
+    assert outside in found if outside is not None else "outside" not in found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
+from tracer.analysis.core.lookup.heap_bound import heap_bound
 from tracer.analysis.explain.evidence import copy_on_write
 from tracer.analysis.explain.evidence.kinds import found, resolution_ns
 from tracer.analysis.explain.measure import memory_kinds, shared_memory
@@ -18,6 +20,11 @@ _SLOW_NS: Final = 60_000_000_000
 _NS_PER_MINUTE: Final = 60_000_000_000
 _MOST_HOLDERS: Final = 3
 _LEAST_WAIT_MS: Final = 1.0
+_MANY_THREADS: Final = 32
+_MOST_OF_COMPANY: Final = 0.6
+_SHARED_ABOVE: Final = 1.1
+"""If the anonymous RSS of all processes is so much of what there is, they share some of it."""
+
 _CROWD: Final = 10
 """From this many processes on, each with at most this fraction of usage, their number matters."""
 
@@ -82,6 +89,86 @@ def _many_processes(findings: Findings, _: Cause) -> Iterator[Evidence]:
     many = crowd(findings)
     if many is not None:
         yield found(findings, "many_processes", processes=many[0], largest_bytes=many[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Processes of one name: their number, the anonymous memory of all, and the most that one of them has."""
+
+    comm: str
+    processes: int
+    held_bytes: int
+    largest_bytes: int
+
+
+def company(findings: Findings) -> Company | None:
+    """Return the processes of one name that hold half of usage or more as anonymous memory of their own.
+
+    None if one of them holds most of it, if their sizes are not known, or if they share memory since a fork:
+    their sizes then count it several times. Processes that hold less than a quarter of the largest do other
+    work under the same name.
+    """
+    total, anon = findings.composition.total or 0, findings.composition.anon or 0
+    of_name: dict[str, list[int]] = {}
+    for one in findings.candidates:
+        if one.anon_rss_bytes:
+            of_name.setdefault(one.comm, []).append(one.anon_rss_bytes)
+    if sum(map(sum, of_name.values())) > _SHARED_ABOVE * anon:
+        return None
+    companies = []
+    for comm, sizes in of_name.items():
+        alike = [size for size in sizes if size * 4 >= max(sizes)]
+        is_shared_out = max(alike) <= _MOST_OF_COMPANY * sum(alike)
+        if is_shared_out and sum(alike) * 2 >= total > 0:
+            companies.append(Company(comm, len(alike), sum(alike), max(alike)))
+    return max(companies, key=lambda one: one.held_bytes, default=None)
+
+
+def _same_command(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    one = company(findings)
+    if one is not None and crowd(findings) is None:
+        yield found(
+            findings,
+            "same_command",
+            comm=one.comm,
+            processes=one.processes,
+            held_bytes=one.held_bytes,
+            largest_bytes=one.largest_bytes,
+        )
+
+
+def _many_threads(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Yield the killed process with most threads, if these are many: their stacks are anonymous memory."""
+    most = max(findings.victims, key=lambda one: one.threads or 0, default=None)
+    if most is not None and (most.threads or 0) >= _MANY_THREADS:
+        yield found(
+            findings,
+            "many_threads",
+            comm=most.comm,
+            pid=most.pid,
+            threads=most.threads,
+            anon_rss_bytes=most.anon_rss_bytes,
+        )
+
+
+def _outside_heap(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Find killed processes with more anonymous memory than the bound of their heap allows there."""
+    for one in findings.victims:
+        bound = heap_bound(one.comm, one.cmdline)
+        if bound is None or bound.bytes_ is None or one.anon_rss_bytes is None:
+            continue
+        outside = one.anon_rss_bytes - bound.bytes_
+        if outside > _LEAST_SHARE * (findings.composition.total or 0):
+            yield found(
+                findings,
+                "outside_heap",
+                comm=one.comm,
+                pid=one.pid,
+                option=bound.option,
+                heap_at_most_bytes=bound.bytes_,
+                outside_bytes=outside,
+                anon_rss_bytes=one.anon_rss_bytes,
+            )
 
 
 def _cow(findings: Findings, _: Cause) -> Iterator[Evidence]:
@@ -243,6 +330,9 @@ _FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[Evidence]], ...]] = (
     _cow,
     _larger_process,
     _many_processes,
+    _same_command,
+    _outside_heap,
+    _many_threads,
     _other_kinds,
     _shared_files,
     _ended_writer,

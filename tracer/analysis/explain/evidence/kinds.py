@@ -109,6 +109,13 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
         ("candidates",),
     ),
     "many_processes": Kind(("processes", "largest_bytes"), ("oom_candidates",), ("candidates",)),
+    "same_command": Kind(
+        ("comm", "processes", "held_bytes", "largest_bytes"), ("oom_candidates",), ("candidates",)
+    ),
+    "outside_heap": Kind(
+        ("comm", "pid", "option", "heap_at_most_bytes", "outside_bytes", "anon_rss_bytes"), ("oom", "tasks")
+    ),
+    "many_threads": Kind(("comm", "pid", "threads", "anon_rss_bytes"), ("oom",)),
     "cow": Kind(
         (
             *("parent_comm", "parent_pid", "child_comm", "child_pid", "shared_bytes", "copied_bytes"),

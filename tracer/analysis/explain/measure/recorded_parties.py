@@ -123,6 +123,7 @@ def victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[V
             group_kill=len(rows) > 1,
             cgroup_id=int(row["cgroup_id"]),
             cmdline=_title_at(trace, int(row["tgid"]), int(times[0])),
+            threads=optional(row["threads"]),
         )
         for row in records(rows)
     )

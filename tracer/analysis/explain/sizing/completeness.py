@@ -6,13 +6,14 @@ the memory that they find how much they use, another run may need more, and no r
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import column_times_ns, integers, is_one_of, known, optional_text, records
 from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.lookup.heap_bound import heap_bound
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import breaks_off, end_ns
 from tracer.trace.recording_ends import COMMAND_ENDED
@@ -22,9 +23,7 @@ _STEADY_PART: Final = 3
 _GROWN_PERCENT: Final = 2
 _GROWN_BYTES: Final = 1 << 20
 
-_COLLECTORS: Final[Mapping[str, str]] = {"java": r"-Xmx\S+", "node": r"--max[-_]old[-_]space[-_]size[= ]\S+"}
-"""Programs whose heap grows until a garbage collection that its bound decides on -> the option that sets the
-bound. By default both take a part of the cgroup's limit."""
+_LEAST_OUTSIDE_PERCENT: Final = 10
 
 
 def why_incomplete(subtree: Subtree, held: Steps, state: str | None) -> str | None:
@@ -60,15 +59,23 @@ def exit_status(meta: Mapping[str, Any]) -> int | None:
 def why_elastic(subtree: Subtree) -> str | None:
     """Return a sentence if a process of the cgroup sizes its heap by a bound that is no demand."""
     tasks = subtree.whole.tasks
-    for row in records(tasks[is_one_of(tasks["cgroup_id"], subtree.members.tolist())]):
-        words = (optional_text(row["cmdline"]) or "").split()
-        name = words[0].rpartition("/")[2] if words else ""
-        program = name if name in _COLLECTORS else row["comm"]
-        if program in _COLLECTORS:
-            found = re.search(_COLLECTORS[program], " ".join(words))
-            bound = found.group() if found else "a part of the limit"
-            return f"{program} lets its heap grow up to its bound ({bound}), so its peak here is no demand"
-    return None
+    rows = records(tasks[is_one_of(tasks["cgroup_id"], subtree.members.tolist())])
+    bounds = [
+        bound for row in rows if (bound := heap_bound(row["comm"], optional_text(row["cmdline"]))) is not None
+    ]
+    if not bounds:
+        return None
+    first = bounds[0]
+    reason = (
+        f"{first.program} lets its heap grow up to its bound ({first.option or 'a part of the limit'}), so "
+        "its peak here is no demand"
+    )
+    held = ledger.level(subtree, ledger.ANON)
+    most = (held and held.peak()) or 0
+    outside = most - sum(bound.bytes_ or most for bound in bounds)
+    if outside * 100 < most * _LEAST_OUTSIDE_PERCENT or not most:
+        return reason
+    return f"{reason}, and at least {size(outside)} of {size(most)} of anonymous memory was outside that heap"
 
 
 def _why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | None:

@@ -206,10 +206,9 @@ def _is_copying(findings: Findings) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
-    """Memory that the killed processes had mapped, could write and had not touched; their threads."""
+    """Memory that the killed processes had mapped, could write and had not touched."""
 
     untouched_bytes: int
-    threads: int
 
     @classmethod
     def from_victims(cls, rows: pd.DataFrame, findings: Findings) -> _Mapped | None:
@@ -225,21 +224,20 @@ class _Mapped:
         shared = bool(locked or (grown and left is None))
         # Each process has page tables of its own, of 8 bytes for a page.
         tables = (left or 0) * 8 // findings.page_size * max(len(findings.candidates) - 1, 0)
-        untouched, threads = (left or 0) + tables if grown else 0, 0
+        untouched = (left or 0) + tables if grown else 0
         for row in records(rows[list(_MAPPED_COLUMNS)]):
             sizes = {name: optional(row[name]) for name in _MAPPED_COLUMNS}
             if None in sizes.values():
                 return None
-            total, data, code, stack, anon, shmem, swap, count = (value or 0 for value in sizes.values())
+            total, data, code, stack, anon, shmem, swap = (value or 0 for value in sizes.values())
             untouched += max(data + stack - anon - swap, 0)
             untouched += max(total - data - code - stack - shmem, 0) if shared else 0
-            threads += count
-        return cls(max(untouched - locked, 0), threads)
+        return cls(max(untouched - locked, 0))
 
 
 _MAPPED_COLUMNS: Final = (
     *("total_vm_bytes", "data_vm_bytes", "exec_vm_bytes", "stack_vm_bytes"),
-    *("anon_rss_bytes", "shmem_rss_bytes", "swap_bytes", "threads"),
+    *("anon_rss_bytes", "shmem_rss_bytes", "swap_bytes"),
 )
 
 

@@ -1,0 +1,42 @@
+"""Programs whose heap grows until a garbage collection that a bound decides on: java and node."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_OPTIONS: Final = {
+    "java": re.compile(r"(?:^| )(-Xmx|-XX:MaxHeapSize=)(\d+)([kmgt]?)(?= |$)", re.IGNORECASE),
+    "node": re.compile(r"(?:^| )(--max[-_]old[-_]space[-_]size[= ])(\d+)()(?= |$)"),
+}
+_PLAIN_UNIT: Final = {"java": 1, "node": 1 << 20}
+_UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class HeapBound:
+    """The bound of the heap of a process of `program`.
+
+    `option` is the one that sets it, `bytes_` its value. Both are None without the option: java and node
+    then take a part of the cgroup's limit.
+    """
+
+    program: str
+    option: str | None = None
+    bytes_: int | None = None
+
+
+def heap_bound(comm: str | None, cmdline: str | None) -> HeapBound | None:
+    """Return the bound of a process; None for a program without one. Of repeated options, the last counts."""
+    words = (cmdline or "").split()
+    name = words[0].rpartition("/")[2] if words else ""
+    program = name if name in _OPTIONS else comm
+    if program not in _OPTIONS:
+        return None
+    found = list(_OPTIONS[program].finditer(" ".join(words)))
+    if not found:
+        return HeapBound(program)
+    _, number, unit = found[-1].groups()
+    size = int(number) * _UNITS.get(unit.lower(), _PLAIN_UNIT[program])
+    return HeapBound(program, found[-1].group().strip(), size)
