@@ -35,11 +35,11 @@ def test_held_figures_of_nested_cgroups_are_of_the_subtree(trace: Any) -> None:
     within = {1: (1, 2, 3, 4, 5), 2: (2,), 3: (3,), 4: (4,), 5: (5, 3)}
     found = held_cgroups(trace)
     assert len(found) == len(PATHS)
-    # Without a limit the largest comes first, by its own counter: 2^number MiB.
-    for one, number in zip(found, sorted(PATHS, reverse=True), strict=True):
-        members = within[number]
-        assert (one.cgroup, one.peak_usage_bytes) == (PATHS[number], MIB << number)
-        assert one.peak_anon_bytes == sum(MIB << member for member in members)
+    # Without a limit the largest comes first; usage is no less than the anonymous memory of the subtree.
+    of_subtrees = {number: sum(MIB << member for member in members) for number, members in within.items()}
+    for one, number in zip(found, sorted(PATHS, key=lambda number: -of_subtrees[number]), strict=True):
+        members, most = within[number], of_subtrees[number]
+        assert (one.cgroup, one.peak_usage_bytes, one.peak_anon_bytes) == (PATHS[number], most, most)
         assert one.evicted_bytes == sum(1 << member for member in members) * 4096
         assert (one.reclaim.attempts, one.reclaim.scanned_pages) == (sum(members), 3 * sum(members))
         assert sorted(waiter.tgid for waiter in one.reclaim.waiters) == sorted(members)
@@ -196,8 +196,8 @@ def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
     assert (near.cgroup, near.limit_bytes, near.peak_usage_bytes, near.headroom_bytes) == (
         "/near",
         limit,
-        98 * MIB,
-        2 * MIB,
+        99 * MIB,  # between two readings
+        MIB,
     )
     assert near.peak_time == pd.Timestamp("2025-11-24T16:00:02.000000+00:00")
     assert (near.peak_anon_bytes, near.cache_at_peak_bytes) == (40 * MIB, 58 * MIB)
@@ -206,6 +206,71 @@ def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
     assert (free.cgroup, free.headroom_bytes, free.peak_anon_bytes) == ("/free", None, None)
     assert free.quality.unknown["headroom_bytes"] == "no limit is set"
     assert json.loads(json.dumps(near.to_dict())) == near.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("peaks", "most"),
+    [
+        ((97, 97), 90),  # from before the trace
+        ((91, 97), 97),
+        ((None, None), 90),
+    ],
+)
+def test_held_peak_is_that_of_the_kernel_if_it_is_of_the_trace(
+    trace: Any, peaks: tuple[int | None, int | None], most: int
+) -> None:
+    """The cgroup is older than the trace. Its anonymous memory was at 93 MiB for the ledger."""
+    limit = 100 * MIB
+    at_start = {"usage_bytes": 60 * MIB, "anon_bytes": 60 * MIB}
+    for seconds, source, peak, usage in ((0, "start", peaks[0], 60), (3, "end", peaks[1], 80)):
+        read = at_start if source == "start" else {"usage_bytes": usage * MIB}
+        peak_bytes = None if peak is None else peak * MIB
+        trace.add(
+            "samples", seconds, cgroup_id=1, source=source, limit_bytes=limit, peak_bytes=peak_bytes, **read
+        )
+    trace.add("cgroups", cgroup_id=1, path="/a")
+    trace.charged(1, 1, "anon", 30 * MIB, usage_bytes=90 * MIB, limit_bytes=limit)
+    trace.charged(2, 1, "anon", 3 * MIB)
+    trace.charged(2.1, 1, "anon", -9 * MIB)
+    (one,) = held_cgroups(trace)
+    least = max(most, 93)
+    assert (one.peak_usage_bytes, one.headroom_bytes) == (least * MIB, (100 - least) * MIB)
+    assert one.peak_anon_bytes == 93 * MIB
+    assert f"came within {100 - least} MiB of its limit" in survivor_facts.summary([one])
+
+
+def test_held_kernel_memory_is_split(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    read = {"usage_bytes": 40 * MIB, "limit_bytes": 50 * MIB}
+    parts = {"slab_reclaimable": 11, "slab_unreclaimable": 2, "kernel_stack": 3, "page_tables": 5}
+    for category, mib in {"anon": 10, "kernel": 23, "sock": 7, **parts}.items():
+        trace.charged(1, 7, category, mib * MIB, **read)
+    (one,) = held_cgroups(trace)
+    zeros = {"percpu": 0, "vmalloc": 0}
+    assert one.kernel_at_peak_bytes == 30 * MIB
+    assert one.kernel_parts_at_peak_bytes == {
+        name: mib * MIB for name, mib in {**parts, "sock": 7, **zeros, "other": 2}.items()
+    }
+    split = (
+        "kernel memory (11 MiB reclaimable slab, 7 MiB socket buffers, 5 MiB page tables, "
+        "3 MiB kernel stacks, 2 MiB unreclaimable slab, 2 MiB other)"
+    )
+    assert f"30 MiB {split}" in dict(survivor_facts.in_brief(one))["made of"]
+
+
+def test_held_processes_of_one_command_are_one_line_in_brief(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.add("tasks", tgid=9, comm="sh", cgroup_id=7, first_seen=trace.ns(0))
+    for tgid, mib in ((3, 31), (4, 33), (5, 35), (6, 37)):
+        trace.add("tasks", tgid=tgid, comm="worker", cgroup_id=7, first_seen=trace.ns(0))
+        trace.charged(1 + tgid, 7, "anon", mib * MIB, tgid=tgid, usage_bytes=20 * tgid * MIB)
+    trace.charged(8, 7, "anon", 40 * MIB, tgid=9, usage_bytes=200 * MIB)
+    (one,) = held_cgroups(trace)
+    lines = [text for label, text in survivor_facts.in_brief(one) if label == "allocated"]
+    assert [line.partition(",")[0] for line in lines] == ["4 worker processes 136 MiB"]
+    assert "at most 37 MiB each (136 MiB anonymous)" in lines[0]
+    each = [text for label, text in survivor_facts.held(one) if " MiB (" in text and "anonymous)" in text]
+    assert [line.split()[0] for line in each] == ["sh", *["worker"] * 4]
 
 
 def test_spared_cgroups_are_those_without_a_kill(trace: Any) -> None:

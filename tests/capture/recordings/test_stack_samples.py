@@ -227,10 +227,11 @@ def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: 
     assert report.trigger.user_stack is not None
     assert report.trigger.user_stack[:3] == ("grow_table [growing]", "grow [growing]", "main [growing]")
     (allocator,) = [one for one in report.allocators if one.tgid == tgid]
-    assert allocator.stack is not None and allocator.stack.user is not None
-    assert allocator.stack.user[:3] == ("grow_index", "grow", "main")
+    (stack,) = [one for one in report.charged_in if one.tgid == tgid]
+    assert stack.of == "anon"
+    assert stack.user is not None and stack.user[:3] == ("grow_index", "grow", "main")
     row_bytes = trace.charge.loc[trace.charge["tgid"] == tgid, "bytes"].max()
-    assert abs(allocator.stack.of_bytes - allocator.charged_bytes) < 2 * (256 * KIB * CPUS + row_bytes)
+    assert abs(stack.of_bytes - allocator.anon_bytes) < 2 * (256 * KIB * CPUS + row_bytes)
 
 
 def test_code_outside_of_files_is_named_by_the_perf_map(

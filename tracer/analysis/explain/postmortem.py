@@ -33,9 +33,10 @@ from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import LimitOwner, OomReport
-from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators
+from tracer.analysis.results.memory import Allocator, ChargedStack, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim, swapping
+from tracer.analysis.views.stack_samples import charged_in, samples_within
 from tracer.errors import UsageError
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.schema import UNLIMITED_BYTES
@@ -155,6 +156,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
                 resolution_ms=round(resolution_s(thinned, utc_time(kill.time_ns)) * 1000),
                 thinned=thinned,
             ),
+            charged_in=partial(_charged_in, kill),
         )
     )
 
@@ -224,6 +226,13 @@ def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAlloc
     if kill.owner_id is None:
         return (), FurtherAllocators(0, 0)
     return allocators.between(kill.subtree, kill.window.begin, kill.time_ns)
+
+
+def _charged_in(kill: RecordedKill, kinds: Sequence[str]) -> tuple[ChargedStack, ...]:
+    if kill.owner_id is None:
+        return ()
+    rows = samples_within(kill.subtree.stack_samples, None, kill.window.begin, kill.time_ns)
+    return charged_in(kill.subtree.whole, rows, kinds)
 
 
 def _circumstances(

@@ -15,13 +15,14 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis.explain import advice, verdict
+from tracer.analysis.explain.evidence import grown
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.cures import cures
 from tracer.analysis.explain.victim.victim_selection import Selection
 from tracer.analysis.explain.wording import owner_name, process
 from tracer.analysis.results.conclusions import Sizing, Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
-from tracer.analysis.results.memory import Composition, Cushion
+from tracer.analysis.results.memory import ChargedStack, Composition, Cushion
 from tracer.analysis.results.quality import KernelLogPlace, Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Trigger, Victim
@@ -38,6 +39,7 @@ class Measured:
 
     `findings`: without the candidates, which `selection` has. `sizes`: memory.stat of the limit owner at the
     kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `kernel_log`: None for a trace.
+    `charged_in` returns the stacks with which memory of some kinds was charged before the kill.
     """
 
     kill_id: int
@@ -49,6 +51,7 @@ class Measured:
     sizing: Sizing
     quality: Quality
     kernel_log: KernelLogPlace | None = None
+    charged_in: Callable[[Sequence[str]], tuple[ChargedStack, ...]] = lambda _kinds: ()
 
 
 def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.judge) -> OomReport:
@@ -82,6 +85,7 @@ def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.
         kernel_log=measured.kernel_log,
         further_allocators=findings.further_allocators,
         shared_files=tuple(findings.shared_files),
+        charged_in=measured.charged_in(grown.kinds_of(judged.cause)),
     )
 
 

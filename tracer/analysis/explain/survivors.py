@@ -11,6 +11,7 @@ import numpy as np
 
 from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
+from tracer.analysis.core.ledger import made_in_trace
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain.measure import allocators, cushion
@@ -21,9 +22,10 @@ from tracer.analysis.explain.sizing.unreclaimable import unreclaimable_growth
 from tracer.analysis.explain.slowed import progress
 from tracer.analysis.explain.slowed.high_limits import HighLimits, why_not_known
 from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.memory import ChargedStack
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.views import miss_curve, reclaim, swapping
+from tracer.analysis.views import miss_curve, reclaim, stack_samples, swapping
 from tracer.analysis.views.lost_time import Spending
 from tracer.analysis.views.thrash import psi_some_share
 from tracer.schema import UNLIMITED_BYTES
@@ -56,6 +58,12 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
     "shmem": {"shmem": 1},
     "kernel": {"kernel": 1, "sock": 1},
 }
+_KINDS: Final = {"anon": "anon", "shmem": "shmem", "file": "cache", "kernel": "kernel"}
+"""The kinds of memory that stacks are sampled of -> their names in `_AT_PEAK`."""
+
+_KERNEL_PARTS: Final = (
+    *("slab_reclaimable", "slab_unreclaimable", "kernel_stack", "page_tables", "sock", "percpu", "vmalloc"),
+)
 _AT_MOST: Final[Mapping[str, ledger.Weights]] = {"anon": ledger.ANON, "swap": {"swap": 1}}
 
 
@@ -110,7 +118,8 @@ def _held(
 ) -> Held:
     trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
     going = progress.progress(subtree, spending)
-    peak, peak_ns = _peak(subtree)
+    observed, peak_ns = _peak(subtree)
+    peak = _most_usage(subtree, observed, end)
     stuck_ns = _stuck_since(subtree)
     sized, why_unsized = survivor_range(subtree, peak, going.state)
     if stuck_ns is not None:
@@ -119,10 +128,11 @@ def _held(
     why_not_curved = why_no_curve(subtree, begin, end)
     pressure = psi_some_share(subtree, begin, end)
     grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
+    sizes = _sizes(subtree, peak, peak_ns, end)
     one = Held(
         cgroup=trace.places.label_of(subtree.cgroup_id),
         container=trace.places.container_of(subtree.cgroup_id)[0],
-        **_sizes(subtree, peak, peak_ns, end),
+        **sizes,
         evicted_bytes=subtree.evicted.pages_between(begin, end) * page_size(trace),
         refaulted_bytes=refaulted,
         kernel_refaulted_bytes=cushion.kernel_refaulted_bytes(subtree, begin, end),
@@ -140,6 +150,7 @@ def _held(
         cut_off=cut_off(trace.meta),
         allocators=grew,
         further_allocators=further,
+        charged_in=_charged_in(subtree, sizes, going.state, (begin, peak_ns, end)),
         progress=going,
         high_bytes=ledger.reading(subtree, "high_bytes").at(end),
         high_events=ledger.count(subtree, "high_events").at(end),
@@ -174,6 +185,39 @@ def _peak(subtree: Subtree) -> tuple[int | None, int | None]:
     return peak, int(near[unreclaimable_growth(subtree, near).argmax()])
 
 
+def _most_usage(subtree: Subtree, observed: int | None, end: int) -> int | None:
+    """Return the highest usage in bytes: that of the readings, or a higher one between two of them.
+
+    The kernel's own peak (memory.peak) has what no reading saw. It is of the trace if the cgroup was made
+    in it, or if it rose in it. Otherwise, usage was no less than the anonymous memory in the ledger, below
+    the limit.
+    """
+    if observed is None:
+        return None
+    peaks = ledger.reading(subtree, "peak_bytes")
+    last = peaks.at(end)
+    ids = np.array([subtree.cgroup_id])
+    if last is not None and (made_in_trace(subtree.cgroups, ids)[0] or last > peaks.values[0]):
+        return max(observed, last)
+    anon = ledger.level(subtree, ledger.ANON)
+    limit = ledger.counter(subtree, "limit_bytes").at(end)
+    most = (anon and anon.peak()) or 0
+    return max(observed, most if limit is None else min(most, limit))
+
+
+def _kernel_parts(subtree: Subtree, kernel_bytes: int | None, moment_ns: int | None) -> dict[str, int | None]:
+    """Return the parts of kernel memory at a moment, by the names of their categories, in bytes.
+
+    `other` is the rest: objects without a counter of their own, and parts that are null. Empty if kernel
+    memory or the moment is not known.
+    """
+    if kernel_bytes is None or moment_ns is None:
+        return {}
+    levels = {name: ledger.level(subtree, {name: 1}) for name in _KERNEL_PARTS}
+    parts = {name: None if steps is None else steps.at(moment_ns) for name, steps in levels.items()}
+    return parts | {"other": max(kernel_bytes - sum(part or 0 for part in parts.values()), 0)}
+
+
 def _sizes(subtree: Subtree, peak: int | None, peak_ns: int | None, end: int) -> dict[str, Any]:
     """Return the fields of `Held` on its memory and its limit: at the end, at the peak, at most."""
     limit = ledger.counter(subtree, "limit_bytes").at(end)
@@ -188,6 +232,9 @@ def _sizes(subtree: Subtree, peak: int | None, peak_ns: int | None, end: int) ->
         for name, weights in _AT_MOST.items()
         for steps in (ledger.level(subtree, weights),)
     }
+    if at_most["peak_anon_bytes"] is not None and peak is not None:
+        # A charge and an uncharge reach the ledger up to 10 ms apart.
+        at_most["peak_anon_bytes"] = min(at_most["peak_anon_bytes"], peak)
     return {
         "limit_bytes": limit,
         "peak_usage_bytes": peak,
@@ -198,7 +245,24 @@ def _sizes(subtree: Subtree, peak: int | None, peak_ns: int | None, end: int) ->
         else None,
         **at_peak,
         **at_most,
+        "kernel_parts_at_peak_bytes": _kernel_parts(subtree, at_peak["kernel_at_peak_bytes"], peak_ns),
     }
+
+
+def _charged_in(
+    subtree: Subtree, sizes: Mapping[str, Any], state: str | None, moments: tuple[int, int | None, int]
+) -> tuple[ChargedStack, ...]:
+    """Return the stacks of the largest kind of memory until the peak; of page cache if it is thrashing.
+
+    `moments`: the begin, the peak (None: not known) and the end of the trace, in ns.
+    """
+    begin, peak_ns, end = moments
+    at_peak = {kind: sizes[f"{name}_at_peak_bytes"] or 0 for kind, name in _KINDS.items()}
+    is_thrashing = state == "thrashing"
+    kind = "file" if is_thrashing else max(at_peak, key=lambda kind: at_peak[kind])
+    last = end if is_thrashing or peak_ns is None else peak_ns
+    rows = stack_samples.samples_within(subtree.stack_samples, None, begin, last)
+    return stack_samples.charged_in(subtree.whole, rows, (kind,))
 
 
 def _why_unknown(one: Held) -> dict[str, str]:

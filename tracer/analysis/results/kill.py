@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 from tracer.analysis.results import display
 from tracer.analysis.results.conclusions import Sizing, Verdict
 from tracer.analysis.results.json_values import as_json, as_object
-from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators, SharedFile
+from tracer.analysis.results.memory import (
+    Allocator,
+    ChargedStack,
+    Composition,
+    Cushion,
+    FurtherAllocators,
+    SharedFile,
+)
 from tracer.analysis.results.quality import KernelLogPlace, Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Candidate, Trigger, Victim, WhatIf
@@ -75,6 +82,8 @@ class OomReport:
     total, in pages; an oom_score_adj of 1 adds a thousandth of it. `what_if`: changes of oom_score_adj that
     would have had another task killed. `kernel_log`: None for a report from a trace. `further_allocators`:
     None if allocators are not known. `shared_files`: the files of the shared memory that were seen.
+    `charged_in`: the stacks with which memory of the verdict's kind was charged in the window, the heaviest
+    first; empty if stacks were not recorded, or if none has a quarter of it.
     """
 
     kill_id: int
@@ -100,6 +109,7 @@ class OomReport:
     kernel_log: KernelLogPlace | None = None
     further_allocators: FurtherAllocators | None = None
     shared_files: tuple[SharedFile, ...] = ()
+    charged_in: tuple[ChargedStack, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this kill in `explain --json`, whose evidence has no sentences here.

@@ -92,12 +92,17 @@ class MissPoint:
 
 @dataclass(frozen=True, slots=True)
 class ChargedStack:
-    """The stack with which `sampled_bytes` of the `of_bytes` sampled in a process were charged.
+    """The stack with which processes of one name charged `sampled_bytes` of the `of_bytes` that were sampled.
 
-    It lists functions, innermost first: of the process (`user`), and of the kernel that it called. None: no
-    stack could be taken.
+    `of` is the kind of memory: anon, shmem, file, kernel, or "all". The functions are innermost first, those
+    of the program (`user`) and those of the kernel that it called: the ones that the samples have in common.
+    None: no stack could be taken. `tgid`: None for several processes.
     """
 
+    comm: str | None
+    tgid: int | None
+    processes: int
+    of: str
     user: tuple[str, ...] | None
     kernel: tuple[str, ...] | None
     sampled_bytes: int
@@ -112,14 +117,12 @@ class Allocator:
     its kinds. They add up to `charged_bytes`, less what the cgroup holds no more of a kind: other processes
     can free what this one was charged, as the reader of a socket does. `grew_from` and `grew_until`: the
     moments between which four fifths were charged. `exited`: when it ended; None: it was still there when the
-    window ended. `stack`: the stack with which it charged most; None if stacks were not recorded, or if it
-    has no sample.
+    window ended.
     """
 
     tgid: int
     comm: str | None
     charged_bytes: int
-    stack: ChargedStack | None = None
     cmdline: str | None = None
     anon_bytes: int = 0
     shmem_bytes: int = 0

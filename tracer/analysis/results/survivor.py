@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.json_values import as_object
-from tracer.analysis.results.memory import Allocator, FurtherAllocators, MissPoint
+from tracer.analysis.results.memory import Allocator, ChargedStack, FurtherAllocators, MissPoint
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
 
@@ -103,11 +104,14 @@ class Progress:
 class Held:
     """A cgroup that lived: how near it came to its limit, and what reclaim freed, over the whole trace.
 
-    `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `headroom_bytes` is the limit less the peak;
-    it is 0 if usage was above the limit, since the kernel lets some charges pass, and None without a limit.
+    `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `peak_usage_bytes` is the highest usage in
+    the trace, also between two readings if the kernel has it (memory.peak). `headroom_bytes` is the limit
+    less the peak; it is 0 if usage was above the limit, since the kernel lets some charges pass, and None
+    without a limit.
     `peak_time` is the first moment with the most memory that reclaim cannot free, or had to swap out, of
     those at which usage was at least 99 % of its peak. The `_at_peak_bytes` are of that moment; page cache is
-    without shmem. `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `refaulted_bytes` is
+    without shmem, and `kernel_parts_at_peak_bytes` are the parts of kernel memory (with sockets), by name.
+    `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `refaulted_bytes` is
     the part of `evicted_bytes` that the cgroup, or one below it, read again; `kernel_refaulted_bytes` is the
     kernel's count (workingset_refault_file), which includes what was evicted before the trace or from another
     cgroup. `stuck_since`: the moment from which its tasks waited at the limit until the end, with the OOM
@@ -115,7 +119,9 @@ class Held:
     `recorded_until`: the last record of a recording that breaks off; the time after it is not known.
     `recorder_cgroup`: the cgroup of the recorder, if it was traced and had a limit. `cut_off`: how the work
     of the recorded command was cut off; None: it was not, or that is not known. `allocators` are the
-    processes that were charged most until `peak_time`, `further_allocators` the sum of the others.
+    processes that were charged most until `peak_time`, `further_allocators` the sum of the others, and
+    `charged_in` the stacks of the largest kind of memory then (of page cache over the whole trace if its
+    tasks were thrashing), as in `OomReport`.
     `miss_curve`: `analysis.views.miss_curve`, empty if nothing was read again.
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), the time before the trace included.
     `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
@@ -160,6 +166,8 @@ class Held:
     high_owner: HighOwner | None = None
     psi_some_share: float | None = None
     kernel_peak_bytes: int | None = None
+    kernel_parts_at_peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
+    charged_in: tuple[ChargedStack, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this cgroup in the `held` list of `explain --json`.

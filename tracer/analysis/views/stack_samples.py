@@ -6,10 +6,11 @@ kernel stack that it led to. Frames with the same symbol are one function, at an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tracer.analysis.core import naming
@@ -19,6 +20,11 @@ from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.memory import ChargedStack
 
 _NO_NAME: Final = "[unknown]"
+_LEAST_PART: Final = 4
+_NEARLY_ALL_PERCENT: Final = 80
+
+KINDS: Final = ("anon", "shmem", "file", "kernel")
+"""The kinds of memory that samples are of; sockets count as kernel memory."""
 
 
 class Charged(NamedTuple):
@@ -64,23 +70,78 @@ def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
     return sorted(rows_of_all, key=lambda row: (-row.weight_bytes, row))
 
 
-def heaviest(trace: TraceTables, samples: pd.DataFrame) -> ChargedStack | None:
-    """Return the user stack with the most bytes of these samples, and the kernel stack with the most of its
-    bytes.
+def charged_in(
+    trace: TraceTables, samples: pd.DataFrame, kinds: Sequence[str] = KINDS
+) -> tuple[ChargedStack, ...]:
+    """Return the stacks with which memory of some kinds was charged, the heaviest first.
 
-    None if there are no samples.
+    Samples of one process name are merged by the functions that they have in common, innermost first. A
+    stack goes on to the callers as long as callers with a quarter of all bytes each have nearly all of it;
+    stacks with less than a quarter of all bytes are left out.
     """
+    samples = samples[np.isin(_kinds_of(trace, samples), kinds)]
     functions = trace.functions
-    paths: dict[Frames, dict[Frames, int]] = {}
-    for user, kernel, weight in _by_stacks(samples):
-        below = paths.setdefault(functions.functions_for(user), {})
-        below[functions.functions_for(kernel)] = below.get(functions.functions_for(kernel), 0) + weight
-    if not paths:
-        return None
-    sums = {user: sum(below.values()) for user, below in paths.items()}
-    most = max(sums, key=lambda frames: (sums[frames], frames))
-    entered = max(paths[most], key=lambda frames: (paths[most][frames], frames))
-    return ChargedStack(most or None, entered or None, sums[most], sum(sums.values()))
+    whole = int(integers(samples["weight_bytes"]).sum())
+    found = []
+    for comm, rows in naming.with_names(trace, samples).groupby("comm", dropna=False, observed=True):
+        charges = [
+            (functions.functions_for(user), functions.functions_for(kernel), weight)
+            for user, kernel, weight in _by_stacks(rows)
+        ]
+        tgids = np.unique(integers(rows["tgid"])).tolist()
+        for user, sampled_bytes in _in_common([(path, weight) for path, _, weight in charges], whole):
+            below = [(path, weight) for own, path, weight in charges if own[: len(user)] == user]
+            entered = (
+                _in_common(below, sampled_bytes)
+                if user
+                else _in_common([(path, weight) for own, path, weight in charges if not own], sampled_bytes)
+            )
+            found.append(
+                ChargedStack(
+                    comm=None if pd.isna(comm) else str(comm),
+                    tgid=tgids[0] if len(tgids) == 1 else None,
+                    processes=len(tgids),
+                    of=kinds[0] if len(kinds) == 1 else "all",
+                    user=user or None,
+                    kernel=(entered[0][0] or None) if entered else None,
+                    sampled_bytes=sampled_bytes,
+                    of_bytes=whole,
+                )
+            )
+    return tuple(sorted(found, key=lambda one: (-one.sampled_bytes, one.comm or "", one.user or ())))
+
+
+def _kinds_of(trace: TraceTables, samples: pd.DataFrame) -> npt.NDArray[np.object_]:
+    """Return the kind of each sample: shmem is page cache that a function of mm/shmem.c charged."""
+    kinds = samples["category"].astype(object).replace("sock", "kernel").to_numpy(copy=True)
+    for at in np.flatnonzero(kinds == "file").tolist():
+        frames = trace.functions.functions_for(integers(samples["kernel_stack_id"])[at])
+        if any(frame.startswith("shmem_") for frame in frames):
+            kinds[at] = "shmem"
+    return kinds
+
+
+def _in_common(paths: Sequence[tuple[Frames, int]], whole: int) -> list[tuple[Frames, int]]:
+    """Return (inner frames, weight) of the stacks that have a quarter of `whole` each, the heaviest first."""
+
+    def below(prefix: Frames, members: Sequence[tuple[Frames, int]]) -> list[tuple[Frames, int]]:
+        of_next: dict[Frames, list[tuple[Frames, int]]] = {}
+        for path, weight in members:
+            of_next.setdefault(path[: len(prefix) + 1], []).append((path, weight))
+        weight = sum(weight for _, weight in members)
+        heavy = {
+            longer: group
+            for longer, group in of_next.items()
+            if longer != prefix and sum(weight for _, weight in group) * _LEAST_PART >= whole
+        }
+        kept = sum(weight for group in heavy.values() for _, weight in group)
+        if prefix and kept * 100 < weight * _NEARLY_ALL_PERCENT:
+            return [(prefix, weight)]
+        found = [each for longer, group in heavy.items() for each in below(longer, group)]
+        ended = sum(weight for path, weight in members if path == prefix)
+        return found + ([((), ended)] if not prefix and ended and ended * _LEAST_PART >= whole else [])
+
+    return sorted(below((), paths), key=lambda each: (-each[1], each[0]))
 
 
 def _by_stacks(samples: pd.DataFrame) -> Iterator[tuple[int, int, int]]:

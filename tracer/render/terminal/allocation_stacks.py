@@ -1,39 +1,44 @@
-"""The stacks with which the allocating processes charged most memory, if stacks were sampled."""
+"""The stacks with which memory was charged, if stacks were sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tracer import units
-from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import Allocator, ChargedStack
+from tracer.analysis.results.memory import ChargedStack
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
-_MOST_ALLOCATORS: Final = 3
 _MOST_FRAMES: Final = 5
+_WORDS: Final = {
+    "anon": " of anonymous memory",
+    "shmem": " of shared memory",
+    "file": " of page cache",
+    "kernel": " of kernel memory",
+}
 
 
-def heaviest(report: OomReport, *, verbose: bool) -> Iterator[Fact]:
-    """Yield a line for each of the largest allocators, innermost function first.
-
-    When `verbose`, yield a line for each function of all allocators.
-    """
-    sampled = [(one, one.stack) for one in report.allocators if one.stack is not None]
-    for number, (allocator, stack) in enumerate(sampled if verbose else sampled[:_MOST_ALLOCATORS]):
+def charged_in(stacks: Sequence[ChargedStack], *, verbose: bool) -> Iterator[Fact]:
+    """Yield a line for each stack, innermost function first; when `verbose`, a line for each function."""
+    for number, stack in enumerate(stacks):
         label = "" if number else "charged in"
         if not verbose:
-            yield label, f"{_chain(stack)}: {_share(allocator, stack)}"
+            yield label, f"{_chain(stack)}: {_share(stack)}"
             continue
-        yield label, f"{_share(allocator, stack)}:"
+        yield label, f"{_share(stack)}:"
         yield from (("", visible(name)) for name in (*(stack.kernel or ()), *(stack.user or ())))
 
 
-def _share(allocator: Allocator, stack: ChargedStack) -> str:
-    name = visible(allocator.comm) if allocator.comm else "name not known"
-    sampled, total = units.size(stack.sampled_bytes), units.size(stack.of_bytes)
-    return f"{name} ({allocator.tgid}), {sampled} of {total} sampled"
+def _share(stack: ChargedStack) -> str:
+    name = visible(stack.comm) if stack.comm else "name not known"
+    who = (
+        f"{name} ({stack.tgid})"
+        if stack.processes == 1
+        else f"{units.count(stack.processes)} {name} processes"
+    )
+    sampled, whole = units.size(stack.sampled_bytes), units.size(stack.of_bytes)
+    return f"{who}, {sampled} of {whole}{_WORDS.get(stack.of, '')} sampled"
 
 
 def _chain(stack: ChargedStack) -> str:

@@ -13,7 +13,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import first_screen, paragraphs
-from tracer.render.terminal.allocation_stacks import heaviest
+from tracer.render.terminal.allocation_stacks import charged_in
 from tracer.render.words import (
     candidate_facts,
     evidence,
@@ -55,6 +55,7 @@ def held(
     for one in cgroups[:_MOST_HELD]:
         yield paragraphs.title(place_of_life(one))
         yield paragraphs.facts(survivor_facts.held(one))
+        yield paragraphs.facts(charged_in(one.charged_in, verbose=True))
     if len(cgroups) > _MOST_HELD:
         yield Text()
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
@@ -148,7 +149,7 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
             ("" if number else "allocated", line)
             for number, line in enumerate(charged or [kill_facts.no_allocator(report)])
         )
-    yield paragraphs.facts(heaviest(report, verbose=True))
+    yield paragraphs.facts(charged_in(report.charged_in, verbose=True))
     yield paragraphs.facts(kill_facts.killed(report, len(report.victims)))
     victims = paragraphs.Rows(*zip(kill_facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims:

@@ -20,7 +20,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import paragraphs
-from tracer.render.terminal.allocation_stacks import heaviest
+from tracer.render.terminal.allocation_stacks import charged_in
 from tracer.render.words import evidence, kill_facts, log_place, quality_facts, signal_ways, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
@@ -62,7 +62,7 @@ def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iter
         ("" if number else "also", visible(evidence.sentence(factor)))
         for number, factor in enumerate(factors)
     )
-    yield paragraphs.facts(islice(heaviest(report, verbose=False), 1))
+    yield paragraphs.facts(islice(charged_in(report.charged_in, verbose=False), 1))
     yield paragraphs.facts(_how_sure(report))
     yield prose(_more(report), "dim")
 
@@ -226,6 +226,7 @@ def _survivors_screen(
         return
     yield paragraphs.title(place_of_life(first))
     yield paragraphs.facts(survivor_facts.in_brief(first))
+    yield paragraphs.facts(islice(charged_in(first.charged_in, verbose=False), 1))
     if others[:most]:
         yield paragraphs.title("Other cgroups, the nearest to its limit first")
         table = paragraphs.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))

@@ -7,6 +7,7 @@ every technical term is explained where it first appears.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pandas as pd
@@ -251,22 +252,54 @@ def allocated(
     event: str = "the kill",
     *,
     thinned: Sequence[ThinnedInterval] = (),
+    by_command: bool = False,
 ) -> Iterator[Fact]:
     """Yield how much each process charged in the window that ends at `until`, net of what it uncharged.
 
-    `event` is what happened at `until`. `thinned`: that of `Quality`.
+    `event` is what happened at `until`. `thinned`: that of `Quality`. `by_command`: processes of one name
+    are one line.
     """
-    for one in listed[:most]:
+    lines = _companies(listed) if by_command else [(one,) for one in listed]
+    for company in lines[:most]:
+        one = company[0] if len(company) == 1 else _sum_of(company)
         name = visible(one.comm) if one.comm else "name not known"
-        size = f"{units.size(one.charged_bytes)}{_kinds(one)}{titled(one.cmdline)}"
-        yield f"{name} ({one.tgid})", size + _when(one, until, event, thinned)
-    rest = listed[most:]
+        each = f", at most {units.size(max(part.charged_bytes for part in company))} each"
+        size = (
+            f"{units.size(one.charged_bytes)}{each if company[1:] else ''}{_kinds(one)}{titled(one.cmdline)}"
+        )
+        who = f"{name} ({one.tgid})" if len(company) == 1 else f"{units.count(len(company))} {name} processes"
+        yield who, size + _when(one, until, event, thinned)
+    rest = [one for company in lines[most:] for one in company]
     processes = len(rest) + (further.processes if further is not None else 0)
     if processes:
         charged = sum(one.charged_bytes for one in rest) + (
             further.charged_bytes if further is not None else 0
         )
         yield f"{units.count(processes)} more", units.size(charged)
+
+
+def _companies(listed: Sequence[Allocator]) -> list[tuple[Allocator, ...]]:
+    """Return the processes of each name together, the name that charged most first."""
+    of_name: dict[str | int, list[Allocator]] = {}
+    for one in listed:
+        of_name.setdefault(one.comm or one.tgid, []).append(one)
+    return sorted(
+        map(tuple, of_name.values()), key=lambda company: -sum(one.charged_bytes for one in company)
+    )
+
+
+def _sum_of(company: Sequence[Allocator]) -> Allocator:
+    """Return processes of one name as one, with the command line that all of them have."""
+    first, exited = company[0], [one.exited for one in company if one.exited is not None]
+    kinds = ("charged_bytes", "anon_bytes", "shmem_bytes", "file_bytes", "kernel_bytes")
+    return replace(
+        first,
+        **{name: sum(getattr(one, name) for one in company) for name in kinds},
+        cmdline=first.cmdline if len({one.cmdline for one in company}) == 1 else None,
+        grew_from=min((one.grew_from for one in company if one.grew_from is not None), default=None),
+        grew_until=max((one.grew_until for one in company if one.grew_until is not None), default=None),
+        exited=max(exited) if len(exited) == len(company) else None,
+    )
 
 
 def _kinds(one: Allocator) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from tracer import units
 from tracer.analysis.explain.slowed.foremost import room_left, slowest
 from tracer.analysis.results.survivor import Delayed, Held, RereadFile
+from tracer.categories import PART_BY_NAME
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
@@ -35,6 +36,9 @@ _LOST_IN_WORDS: Final = {
     "throttled_ms": "throttled above memory.high",
 }
 """Part of the lost time (`analysis.results.survivor.LostTime`) -> the words after its duration."""
+
+_KERNEL_PART: Final = 200
+"""Parts of kernel memory below this fraction of usage are left out."""
 
 _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 
@@ -83,13 +87,13 @@ def in_brief(one: Held) -> Iterator[Fact]:
         ("page cache", one.cache_at_peak_bytes),
         (f"anonymous memory{_anon_at_most(one)}", one.anon_at_peak_bytes),
         ("shared memory", one.shmem_at_peak_bytes),
-        ("kernel memory", one.kernel_at_peak_bytes),
+        (f"kernel memory{_kernel_parts(one)}", one.kernel_at_peak_bytes),
     )
     least = (one.peak_usage_bytes or 0) / 100
     made_of = [f"{units.size(bytes_)} {kind}" for kind, bytes_ in kinds if bytes_ and bytes_ >= least]
     if made_of:
         yield "made of", ", ".join(made_of)
-    yield from islice(_allocated(one, 1), 1)
+    yield from islice(_allocated(one, 1, by_command=True), 1)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)
     again = f"; {units.size(one.refaulted_bytes)} was read again" if one.refaulted_bytes else ""
@@ -110,11 +114,12 @@ def in_brief(one: Held) -> Iterator[Fact]:
 
 def _made_of(one: Held) -> str:
     """Return the memory at the moment of the peak by kind, and the most anon if that was at another one."""
+    parts = {"kernel memory": _kernel_parts(one)}
     others = "".join(
-        f"{words} {units.size(bytes_)}, "
+        f"{words} {units.size(bytes_)}{parts.get(words, '')}, "
         for words, bytes_ in (
             ("shared memory (tmpfs, memfd)", one.shmem_at_peak_bytes),
-            ("kernel memory (slab, page tables, stacks, sockets)", one.kernel_at_peak_bytes),
+            ("kernel memory", one.kernel_at_peak_bytes),
         )
         if bytes_
     )
@@ -126,6 +131,16 @@ def _made_of(one: Held) -> str:
     )
 
 
+def _kernel_parts(one: Held) -> str:
+    """Return ` (3 MiB reclaimable slab, 1 MiB page tables)`: parts with at least 0.5 % of usage."""
+    parts = sorted(one.kernel_parts_at_peak_bytes.items(), key=lambda part: -(part[1] or 0))
+    least = max((one.peak_usage_bytes or 0) / _KERNEL_PART, 1)
+    listed = [
+        f"{units.size(size)} {PART_BY_NAME[name].label}" for name, size in parts if (size or 0) >= least
+    ]
+    return f" ({', '.join(listed)})" if listed else ""
+
+
 def _anon_at_most(one: Held) -> str:
     """Return the most anonymous memory, if it was more at another moment than at the peak of usage."""
     more = (one.peak_anon_bytes or 0) - (one.anon_at_peak_bytes or 0)
@@ -134,10 +149,10 @@ def _anon_at_most(one: Held) -> str:
     return f" ({units.size(one.peak_anon_bytes)} at another time)"
 
 
-def _allocated(one: Held, most: int) -> Iterator[Fact]:
+def _allocated(one: Held, most: int, *, by_command: bool = False) -> Iterator[Fact]:
     """Yield the processes that were charged most until usage was at its peak."""
-    thin, event = one.quality.thinned, "the peak of usage"
-    found = allocated(one.allocators, one.further_allocators, most, one.peak_time, event, thinned=thin)
+    of_all = (one.allocators, one.further_allocators, most, one.peak_time, "the peak of usage")
+    found = allocated(*of_all, thinned=one.quality.thinned, by_command=by_command)
     for number, (who, charged) in enumerate(found):
         yield "" if number else "allocated", f"{who} {charged}"
 

@@ -45,13 +45,18 @@ class Grew:
     what: str
 
 
+def kinds_of(cause: Cause) -> tuple[str, ...]:
+    """Return the kinds of memory that a cause is about."""
+    return _OF_CAUSE.get(cause, _ALL)
+
+
 def who_grew(findings: Findings, cause: Cause) -> Grew | None:
     """Return the process that charged most of the kinds that `cause` is about.
 
     Of a process that ended before the kill, only memory counts that outlives it. None if no process charged
     at least 1 % of usage.
     """
-    grew = [_grew(one, _OF_CAUSE.get(cause, _ALL)) for one in findings.allocators]
+    grew = [_grew(one, kinds_of(cause)) for one in findings.allocators]
     most = max(grew, key=lambda one: one.bytes_, default=None)
     least = (findings.composition.total or 0) * _LEAST_PERCENT // 100
     return most if most is not None and most.bytes_ > least else None

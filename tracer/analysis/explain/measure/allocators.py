@@ -11,11 +11,10 @@ import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.charges import Charges
-from tracer.analysis.core.columns import NO_ID, Int64s, Integers, integers, utc_time
+from tracer.analysis.core.columns import NO_ID, Int64s, Integers, utc_time
 from tracer.analysis.core.ledger import CACHE, Weights
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
-from tracer.analysis.views import stack_samples
 from tracer.enumerations import CATEGORY
 
 _MOST: Final = 10
@@ -51,14 +50,11 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
     tgids, charged, left = tgids[order], charged[order], left[order]
     rows, ended = _picked(subtree, tgids, left, begin_ns, end_ns)
     spans = charges.spans(tgids[rows], begin_ns, end_ns)
-    sampled = stack_samples.samples_within(subtree.stack_samples, None, begin_ns, end_ns)
-    tgid_sampled = integers(sampled["tgid"])
     most = tuple(
         Allocator(
             tgid=tgid,
             comm=trace.processes.comm_at(tgid, begin_ns, end_ns),
             charged_bytes=total,
-            stack=stack_samples.heaviest(trace, sampled[tgid_sampled == tgid]),
             cmdline=trace.processes.cmdline_at(tgid, begin_ns, end_ns),
             **dict(zip(_KINDS, kinds, strict=True)),
             grew_from=utc_time(trace.fineness.since(span[0])),
