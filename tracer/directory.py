@@ -7,8 +7,11 @@ redirect a write to another file.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, Self
@@ -17,6 +20,37 @@ _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEX
 _NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not block
 _BUFFER_BYTES: Final = 1 << 18
+
+
+def require_own_links(path: Path) -> None:
+    """Raise PermissionError if root would follow a symbolic link of another user on its way to a path, also
+    as its last part: they could make it lead anywhere.
+
+    The kernel refuses such links in a sticky directory (protected_symlinks, Documentation/admin-guide/sysctl/
+    fs.rst), if it is set so.
+    """
+    if os.geteuid() != 0:
+        return
+    for part in (*reversed(path.absolute().parents), path.absolute()):
+        try:
+            status = part.lstat()
+        except OSError:
+            return
+        if stat.S_ISLNK(status.st_mode) and status.st_uid != 0:
+            raise PermissionError(
+                errno.EPERM, f"{part} is a symbolic link of user {status.st_uid}: name the place itself"
+            )
+
+
+def is_safe(path: Path) -> bool:
+    """Return whether no other user can exchange a directory, or any above it, for another one."""
+    directory = path.resolve()
+    for part in (directory, *directory.parents):
+        status = part.stat()
+        is_shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, os.geteuid()) or is_shared:
+            return False
+    return True
 
 
 class Directory:
@@ -85,6 +119,27 @@ class Directory:
         """Create a file (mode 0600) for buffered writing; FileExistsError if the name is taken."""
         descriptor = os.open(name, _NEW_FILE_FLAGS, 0o600, dir_fd=self._descriptor)
         return open(descriptor, "wb", buffering=_BUFFER_BYTES)  # noqa: PTH123  a descriptor
+
+    def write_whole(
+        self, name: str, pieces: Iterable[bytes], *, temporary: str | None = None, sync: bool = False
+    ) -> None:
+        """Write a file (mode 0600), all of it or nothing; an entry that is no directory is replaced.
+
+        It has the name `temporary` until it is complete, which must be one that nobody can guess. `sync`: it
+        is on disk before it has its name.
+        """
+        temporary = temporary or f".{name}.{secrets.token_hex(8)}.tmp"
+        try:
+            with self.create(temporary) as file:
+                file.writelines(pieces)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            self.replace(temporary, name)
+        except BaseException:
+            with suppress(OSError):
+                self.unlink(temporary)
+            raise
 
     def read(self, name: str) -> IO[bytes]:
         """Open a regular file for reading; OSError for anything else."""

@@ -17,6 +17,7 @@ from tracer.capture.command import end_command, require_command, run_until_comma
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
+from tracer.directory import require_own_links
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
@@ -225,6 +226,7 @@ def create_ready_file(ready_file: Path | None) -> None:
     if ready_file is None:
         return
     try:
+        require_own_links(ready_file.parent)
         os.close(os.open(ready_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise TracerError(f"cannot create the ready file {ready_file}: {error.strerror}") from error

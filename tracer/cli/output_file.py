@@ -4,17 +4,15 @@ mistake."""
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import click
 
-from tracer.directory import Directory
+from tracer.directory import Directory, require_own_links
 from tracer.errors import TracerError, UsageError
 
 STDOUT: Final = Path("-")
@@ -25,6 +23,7 @@ def check_output(output: Path, force: bool) -> None:
     if output == STDOUT:
         return
     try:
+        require_own_links(output.parent)
         mode = output.lstat().st_mode
     except FileNotFoundError:
         _check_folder(output.parent)
@@ -54,17 +53,10 @@ def write_output(output: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.writelines(encoded)
         return
-    temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # cannot be guessed, so it exists nowhere
     try:
+        require_own_links(output.parent)
         with Directory.open(output.parent.resolve()) as folder:
-            try:
-                with folder.create(temporary) as file:
-                    file.writelines(encoded)
-                folder.replace(temporary, output.name)
-            except BaseException:
-                with suppress(OSError):
-                    folder.unlink(temporary)
-                raise
+            folder.write_whole(output.name, encoded)
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
     click.echo(output)

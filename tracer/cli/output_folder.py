@@ -13,7 +13,7 @@ from typing import IO
 import click
 
 from tracer.cli.output_file import STDOUT
-from tracer.directory import Directory
+from tracer.directory import Directory, require_own_links
 from tracer.errors import TracerError, UsageError
 
 Write = Callable[[IO[bytes]], None]
@@ -53,6 +53,7 @@ def write_folder(output: Path, files: Iterable[tuple[str, Write]]) -> None:
     """
     temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # cannot be guessed, so it exists nowhere
     try:
+        require_own_links(output.parent)
         with Directory.open(output.parent.resolve()) as parent:
             try:
                 with parent.subfolder(temporary, make=True) as folder:

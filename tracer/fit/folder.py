@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tracer.directory import Directory, require_own_links
 from tracer.errors import TracerError
 from tracer.fit.search import Run
+from tracer.trace.write.claim import open_own
 
 FILE: Final = "fit.json"
 CURVE: Final = "curve.svg"
@@ -21,10 +24,10 @@ _SCHEMA: Final = 1
 class Folder:
     """The runs of a command so far, and the files that its first run used.
 
-    `add` writes all to disk before it returns.
+    `add` writes all to disk before it returns. `directory` is the folder itself, wherever its path leads.
     """
 
-    path: Path
+    directory: Directory
     argv: tuple[str, ...]
     runs: list[Run]
     files: frozenset[str]
@@ -33,15 +36,22 @@ class Folder:
     def open(cls, path: Path, argv: Sequence[str]) -> Folder:
         """Make the folder (0700), or open one with runs of the same command in the same directory.
 
-        Raises TracerError if it has runs of another command, is no folder of a search, or cannot be made.
+        Raises TracerError if it has runs of another command, is no folder of a search, is a symbolic link,
+        belongs to another user, or cannot be made.
         """
         try:
-            if not path.exists() or not any(path.iterdir()):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                folder = cls(path, tuple(argv), [], frozenset())
+            require_own_links(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+            directory = open_own(path, "folder of fit")
+            os.fchmod(directory.fileno(), 0o700)
+            if not directory.names():
+                folder = cls(directory, tuple(argv), [], frozenset())
                 folder._write()
                 return folder
-            stored = json.loads((path / FILE).read_text("utf-8"))
+            with directory.read(FILE) as file:
+                stored = json.loads(file.read())
             runs, files = [Run(**run) for run in stored["runs"]], frozenset(stored["files"])
             if stored["schema"] != _SCHEMA:
                 raise TracerError(
@@ -53,10 +63,16 @@ class Folder:
                     f"{path} has runs of {shown!a} in {stored['directory']!a}: choose another with -o"
                 )
         except OSError as error:
-            raise TracerError(f"cannot use {path} ({error.strerror}): choose another with -o") from error
-        except (ValueError, TypeError, KeyError) as error:
+            why = error.strerror or error
+            raise TracerError(f"cannot use {path} ({why}): choose another with -o") from error
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise TracerError(f"{path} is not empty, and no folder of fit: choose another with -o") from error
-        return cls(path, tuple(argv), runs, files)
+        return cls(directory, tuple(argv), runs, files)
+
+    @property
+    def path(self) -> Path:
+        """The path by which the folder was opened."""
+        return self.directory.path
 
     def next_trace(self) -> Path:
         """Return where the next run is to be recorded."""
@@ -84,13 +100,4 @@ class Folder:
         self._replace(FILE, json.dumps(content, indent=2))
 
     def _replace(self, name: str, text: str) -> None:
-        fresh = self.path / f"{name}.new"
-        with open(fresh, "w", encoding="utf-8", opener=_private) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path / name)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+        self.directory.write_whole(name, [text.encode()], sync=True)

@@ -23,6 +23,7 @@ from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id, descendants, me
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, member_pids
 from tracer.kernel.process.module_children import start_module
 from tracer.kernel.process.spawn import GatedCommand, spawn
+from tracer.trace.write.claim import open_own
 
 _PEAK: Final = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
 _READY_WITHIN_S: Final = 60.0
@@ -71,13 +72,16 @@ def _printed_to(log: Path) -> Iterator[int]:
 
     This process writes the file, so that its page cache is not charged to the command.
     """
-    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open_own(log.parent, "folder of fit") as folder:
+        with suppress(FileNotFoundError):
+            folder.unlink(log.name)  # of a search that was killed
+        file = folder.create(log.name)
     read_end, write_end = os.pipe()
 
     def copy() -> None:
         while piece := os.read(read_end, _PIECE_BYTES):
             with suppress(OSError):  # a full disk must not stop the command
-                os.write(log_fd, piece)
+                os.write(file.fileno(), piece)
 
     copier = Thread(target=copy)
     copier.start()
@@ -87,7 +91,7 @@ def _printed_to(log: Path) -> Iterator[int]:
         os.close(write_end)
         copier.join()
         os.close(read_end)
-        os.close(log_fd)
+        file.close()
 
 
 def _wait(command: GatedCommand, cgroup: Path, most_s: float | None, look: Look) -> tuple[int | None, float]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tracer.directory import is_safe
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import first_on_a_disk
 
@@ -24,16 +25,17 @@ _DROP_WITHIN_S = 5.0
 
 @contextmanager
 def scratch_directory(near: Path) -> Iterator[Path]:
-    """Make a temporary directory (0700) in `near`, or in /var/tmp if `near` is in memory, and remove it at
-    the end.
+    """Make a temporary directory (0700) in `near`, or in /var/tmp if `near` is in memory or other users could
+    exchange the directory, whose programs are run; remove it at the end.
 
     Directories of killed makers are removed first. Raises TracerError if neither place is writable and on a
     disk.
     """
-    parent = first_on_a_disk((near, Path("/var/tmp")))
+    parent = first_on_a_disk(place for place in (near, Path("/var/tmp")) if is_safe(place))
     if parent is None:
         raise TracerError(
-            f"neither {near} nor /var/tmp is a writable directory on a disk: choose another with -o"
+            f"neither {near} nor /var/tmp is a writable directory on a disk that is safe from other users: "
+            "choose another with -o"
         )
     _remove_leftovers(parent)
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent) as directory:

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tracer.directory import Directory
+from tracer.directory import Directory, require_own_links
 from tracer.errors import TraceError
 from tracer.trace import layout
 from tracer.trace.write import claim
@@ -282,6 +282,7 @@ class Place:
 
 def _make(directory: Path) -> None:
     """Make a directory (0700), and those above it (0755, whatever the umask), unless they are there."""
+    require_own_links(directory.parent)
     for parent in reversed(directory.parents):
         with suppress(FileExistsError):
             if not parent.exists():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from support.storing.spooled_trace import contents, write_spooled
 
+from tracer.directory import Directory
 from tracer.fleet.pushing import upload
 from tracer.fleet.pushing.finished import FinishedTrace, examine
 from tracer.fleet.pushing.target import Target
@@ -48,9 +50,17 @@ def push_and_die(url: str, trace: FinishedTrace, at: int) -> None:
 
         setattr(kind, name, operation)
 
-    for name in ("find", "open", "makedirs", "mv", "rm_file"):
-        counted(local.LocalFileSystem, name)
-    counted(local.LocalFileOpener, "write")
+    class Written(io.BufferedWriter):
+        def writelines(self, lines: Iterable[Any], /) -> None:
+            for line in lines:
+                self.write(line)
+
+    create = Directory.create
+    Directory.create = lambda self, name: Written(create(self, name).detach())  # type: ignore
+    counted(local.LocalFileSystem, "find")
+    for name in ("create", "subfolder", "replace", "read", "unlink"):
+        counted(Directory, name)
+    counted(Written, "write")
     upload.copy(Target(url), trace)
 
 

@@ -87,7 +87,8 @@ def test_reader_of_a_file_target_sees_a_file_whole(tmp_path: Path) -> None:
 def test_file_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     place = Target(str(tmp_path))
 
-    def chunks() -> list[bytes]:
+    def chunks() -> Iterator[bytes]:
+        yield b"x"
         raise PermissionError("no")
 
     with pytest.raises(TargetError):

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
 
 from tracer.errors import TracerError, UsageError
+from tracer.fleet.pushing import local_files
 from tracer.fleet.pushing.attempts import is_lasting, reason, tried
 from tracer.urls import is_url, shown_url
 
@@ -131,7 +132,7 @@ class Target:
         def read() -> bytes | None:
             self._fs.invalidate_cache()
             try:
-                with self._fs.open(self._path(path), "rb") as file:
+                with self._reading(path) as file:
                     return bytes(file.read(most_bytes))
             except FileNotFoundError:
                 return None
@@ -145,7 +146,7 @@ class Target:
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of a file; it is not tried again."""
         try:
-            with self._fs.open(self._path(path), "rb") as file:
+            with self._reading(path) as file:
                 while chunk := file.read(1 << 20):
                     yield chunk
         except Exception as error:
@@ -159,6 +160,9 @@ class Target:
         """Remove a file; it may be gone already."""
 
         def remove() -> None:
+            if self.is_local:
+                local_files.remove(Path(self.root), path)
+                return
             with suppress(FileNotFoundError):
                 self._fs.rm_file(self._path(path))
 
@@ -217,6 +221,12 @@ class Target:
             if name.startswith(prefix) and name != prefix
         }
 
+    def _reading(self, path: str) -> Any:
+        """Open a file for reading, as a context."""
+        if self.is_local:
+            return local_files.reading(Path(self.root), path)
+        return self._fs.open(self._path(path), "rb")
+
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
 
@@ -228,8 +238,12 @@ class Target:
             else:
                 self._write(whole, chunks())
             return
+        name = f".upload-{secrets.token_hex(8)}.tmp"
+        if self.is_local:
+            local_files.put(Path(self.root), path, name, chunks())
+            return
         folder = whole.rpartition("/")[0]
-        temporary = f"{folder}/.upload-{secrets.token_hex(8)}.tmp"
+        temporary = f"{folder}/{name}"
         self._fs.makedirs(folder, exist_ok=True)
         try:
             self._write(temporary, chunks())
@@ -244,9 +258,6 @@ class Target:
         try:
             for chunk in chunks:
                 file.write(chunk)
-            if self.is_local:
-                file.flush()
-                os.fsync(file.fileno())
         except BaseException:
             with suppress(Exception):
                 if self._renames:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tracer.directory import Directory
+from tracer.directory import Directory, require_own_links
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
@@ -42,6 +42,7 @@ def claim(path: Path, *, force: bool) -> Directory:
     if the place is taken, belongs to another user, or is being written by another recorder, and OSError if
     the directory cannot be created.
     """
+    require_own_links(path.parent)
     if not os.path.lexists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # created by another recorder meanwhile: the lock decides
@@ -68,6 +69,7 @@ def open_own(path: Path, what: str = "trace") -> Directory:
     Raises TraceError if it is a symbolic link, or belongs to another user, who could exchange its files at
     any time, and OSError if it cannot be opened.
     """
+    require_own_links(path.parent)
     try:
         directory = Directory.open(path)
     except NotADirectoryError:
