@@ -143,19 +143,20 @@ static __always_inline struct inode *host_of(struct file *file)
 /*
  * Return the inode whose cache has the contents of an open file; NULL for NULL. An overlay has the
  * file below open in private_data: itself, or, since 87a8a76c34a2 ("ovl: allocate a container
- * struct ovl_file for ovl private context"), v6.13, as the first member of a structure.
+ * struct ovl_file for ovl private context"), v6.13, as the first member of a structure. That is
+ * smaller than a file, so nothing behind it can tell; the first member of a file is no file.
  */
 static __always_inline struct inode *cached_inode(struct file *file)
 {
 	struct inode *host = host_of(file);
-	struct file *below;
+	struct file *below, *first;
 
 	if (READ(READ(host, i_sb), s_magic) != OVERLAYFS_SUPER_MAGIC)
 		return host;
 	below = READ(file, private_data);
-	if (host_of(below) != READ(below, f_inode))
-		bpf_probe_read_kernel(&below, sizeof(below), below);
-	return host_of(below);
+	bpf_probe_read_kernel(&first, sizeof(first), below);
+	host = host_of(first);
+	return host && host == READ(first, f_inode) ? host : host_of(below);
 }
 
 static __always_inline u32 current_mount_ns(void)
