@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support.parallel import lanes
+from support.recorded import refuse_to_list
 from support.slowdown import SLOWDOWN
 
 from tracer.capture.bpf.compiled.bcc_module import find_bcc
@@ -33,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(lanes)
+    refuse_to_list()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

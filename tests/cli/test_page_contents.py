@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.recorded import NAMES, TRACES
 from support.thinned import thinned_copy
 from synthetic.restarts import Restarts
 
@@ -14,7 +15,6 @@ from tracer.render.page import html
 from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 
-TRACES = Path(__file__).parents[2] / "traces"
 MOST_BYTES = 1_000_000
 
 
@@ -22,7 +22,7 @@ def subject_of(trace: Path, cgroup: str | None = None) -> html.Subject:
     return page_contents.subject(tracer.open(trace), cgroup)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in TRACES.iterdir() if path.is_dir()))
+@pytest.mark.parametrize("name", NAMES)
 def test_page_of_each_recorded_trace_has_a_chart_and_is_small(name: str) -> None:
     subject = subject_of(TRACES / name)
     charts = [*subject.charts_of_kills.values(), *subject.charts_of_held.values()]

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.recorded import NAMES, TRACES
 
 import tracer
 from tracer.cli.group import group
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine
 
-TRACES = Path(__file__).parents[2] / "traces"
 
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_checks_of_a_recorded_experiment_pass(name: str) -> None:
     checks = examine(EXPERIMENTS[name], tracer.open(TRACES / name))
     assert [check for check in checks if not check.passed] == []
     assert len(checks) > 1
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_recorded_trace_is_smaller_than_250_kb(name: str) -> None:
     assert sum(file.stat().st_size for file in (TRACES / name).iterdir()) < 250_000
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "page-cache"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "page-cache"])
 def test_explanation_of_a_recorded_experiment_matches_the_golden_file(
     name: str, monkeypatch: pytest.MonkeyPatch, matches_golden: Callable[[str, str], None]
 ) -> None:

@@ -7,14 +7,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.recorded import TRACES
 from support.storing.object_store import ObjectStore, object_store
 
 import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.dataset import appending
 from tracer.fleet.summary.summarize import Summary, summarize
-
-TRACES = Path(__file__).parents[3] / "traces"
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from support.recorded import NAMES, TRACES
 from support.storing.dataset_rows import rows_of, rows_of_summaries
 from support.storing.object_store import ObjectStore
 
@@ -139,7 +140,7 @@ def test_append_that_stops_anywhere_is_all_or_nothing_and_can_be_repeated(
 
 @pytest.mark.timeout(120)
 def test_killed_appender_leaves_whole_traces_and_the_next_one_completes_them(tmp_path: Path) -> None:
-    paths = sorted(path.parent for path in TOP.glob("traces/*/meta.json"))[:6]
+    paths = [TRACES / name for name in NAMES[:6]]
     expected = rows_of_summaries(summarize(tracer.open(path)) for path in paths)
     script = (
         "import sys, tracer\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from support.recorded import NAMES, TRACES
 from support.storing.dataset_rows import rows_of
 from support.storing.object_store import ObjectStore
 
@@ -20,7 +21,6 @@ from tracer.fleet.dataset.listing import TRACE_IDS, committed_ids, files_of
 from tracer.fleet.dataset.store import Store
 from tracer.fleet.summary.summaries import SUMMARIES
 
-TRACES = sorted((Path(__file__).parents[3] / "traces").glob("*/meta.json"))
 FLEET = "memory://fleet"
 
 pytestmark = pytest.mark.usefixtures("once", "few_tables")
@@ -30,11 +30,11 @@ class StoppedError(BaseException):
     """The process ended here: it is not tried again."""
 
 
-def make(address: str, *, is_raw: bool = False, count: int = len(TRACES)) -> Store:
+def make(address: str, *, is_raw: bool = False, count: int = len(NAMES)) -> Store:
     store = Store(address)
     appender = Appender(store, is_raw=is_raw)
-    for path in TRACES[:count]:
-        appender.append(tracer.open(path.parent))
+    for name in NAMES[:count]:
+        appender.append(tracer.open(TRACES / name))
     return store
 
 
@@ -73,7 +73,7 @@ def test_what_is_appended_later_is_compacted_with_the_rest(memory: type[ObjectSt
     assert compact(store) > 0
     assert rows_of(FLEET) == before
     assert len(files_of(store, "sources").held) == 2
-    assert Appender(store, is_raw=False).append(tracer.open(TRACES[0].parent)).kills is None
+    assert Appender(store, is_raw=False).append(tracer.open(TRACES / NAMES[0])).kills is None
     assert memory.objects()
 
 

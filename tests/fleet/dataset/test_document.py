@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from support.recorded import NAMES, TRACES
 from support.storing.documented_tables import declared_columns, documented_columns
 
 import tracer
@@ -80,8 +81,8 @@ def test_python_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def make() -> None:
     appender = Appender(Store("fleet"), is_raw=False)
-    for path in sorted(TOP.glob("traces/*/meta.json")):
-        appender.append(tracer.open(path.parent))
+    for name in NAMES:
+        appender.append(tracer.open(TRACES / name))
 
 
 def answer(connection: duckdb.DuckDBPyConnection, text: str) -> str:

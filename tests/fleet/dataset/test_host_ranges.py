@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.recorded import TRACES
 from support.storing.dataset_rows import rows_of
 
 import tracer
@@ -14,8 +15,6 @@ from tracer.fleet.dataset.appending import Appender
 from tracer.fleet.dataset.compaction import compact
 from tracer.fleet.dataset.host_ranges import host_ranges
 from tracer.fleet.dataset.store import Store
-
-from .conftest import TRACES
 
 BOOTS = ("00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recorded import copy_examples
 
 from tracer.fleet.reduction.fleet_answer import answer
 from tracer.fleet.reduction.inputs import find
@@ -15,7 +15,6 @@ from tracer.fleet.reduction.partial_state import Partial
 from tracer.fleet.reduction.piece_reader import TracePiece
 from tracer.fleet.reduction.work_tree import WorkTree, together, tree
 
-EXAMPLES = Path(__file__).parents[3] / "traces"
 CopyTraces = Callable[..., Path]
 NAMES = ("anon", "cow", "fork", "mlock", "shmem", "slab")
 
@@ -35,9 +34,6 @@ def copy_traces(tmp_path: Path) -> CopyTraces:
     """Return a function that copies examples to `tmp_path/folder/<name>` and returns that folder."""
 
     def copy(*names: str, folder: str = "traces") -> Path:
-        target = tmp_path / folder
-        for name in names:
-            shutil.copytree(EXAMPLES / name, target / name)
-        return target
+        return copy_examples(tmp_path / folder, names)
 
     return copy

@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.recorded import NAMES as RECORDED
+from support.recorded import TRACES
 from synthetic.restarts import Restarts
 
 import tracer
@@ -18,8 +20,6 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.summary.summaries import BIN_NS, COMPOSITION_COLUMNS, SUMMARIES, SUMMARY_VERSION
 from tracer.fleet.summary.summarize import summarize
 
-TRACES = Path(__file__).parents[3] / "traces"
-RECORDED = sorted(path.parent.name for path in TRACES.glob("*/meta.json"))
 MADE = {
     "restarts of a container": Restarts(6, 6, gap_ns=40_000_000_000, container="web-1"),
     "kills for a parent": Restarts(4, 2, "parent", gap_ns=50_000_000_000),

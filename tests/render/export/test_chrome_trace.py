@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
+from support.recorded import NAMES, TRACES
 
 import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs.export import FORMATS, FileFormat
 
-RECORDED = Path(__file__).parents[3] / "traces"
 EVENT = pb.TrackEvent
 
 
@@ -35,9 +34,9 @@ def nanoseconds(microseconds: float) -> int:
     return round(microseconds * 1000)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in RECORDED.iterdir() if path.is_dir()))
+@pytest.mark.parametrize("name", NAMES)
 def test_content_is_that_of_the_export_for_perfetto(name: str) -> None:
-    trace = tracer.open(RECORDED / name)
+    trace = tracer.open(TRACES / name)
     events, other = events_of(trace), pb.Trace()
     other.ParseFromString(b"".join(pieces(trace, "perfetto")))
     tracks = {one.track_descriptor.uuid: one.track_descriptor for one in other.packet}
@@ -64,7 +63,7 @@ def test_content_is_that_of_the_export_for_perfetto(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["group-kill", "throttle", "dirty"])
 def test_spans_nest_and_arrows_have_both_ends(name: str) -> None:
-    events = events_of(tracer.open(RECORDED / name))
+    events = events_of(tracer.open(TRACES / name))
     by_thread = defaultdict(list)
     for one in events:
         if one["ph"] == "X":
@@ -84,7 +83,7 @@ def test_spans_nest_and_arrows_have_both_ends(name: str) -> None:
 
 
 def test_attempts_have_their_pages_and_target() -> None:
-    trace = tracer.open(RECORDED / "throttle")
+    trace = tracer.open(TRACES / "throttle")
     events = events_of(trace)
     arguments = [one["args"] for one in events if one["name"] == "reclaim"]
     assert sum(one["scanned_pages"] for one in arguments) == trace.reclaim["scanned"].sum()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from support.recorded import NAMES as RECORDED
+from support.recorded import TRACES
 
 import tracer
 from tracer.analysis.replay import moments
@@ -19,7 +20,6 @@ from tracer.metric_families import FAMILIES, KILL_LABELS
 from tracer.render.export.openmetrics_text import NEED_CUSHIONS, Event, families
 from tracer.render.words.escape import visible
 
-RECORDED = Path(__file__).parents[3] / "traces"
 S = 1_000_000_000
 NOBODY = ("",) * len(KILL_LABELS)
 
@@ -32,16 +32,16 @@ def parsed(text: str) -> dict[str, Any]:
 def exported(name: str) -> str:
     form = FORMATS["openmetrics"]
     assert isinstance(form, FileFormat)
-    return "".join(str(piece) for piece in form.pieces(tracer.open(RECORDED / name), None, None))
+    return "".join(str(piece) for piece in form.pieces(tracer.open(TRACES / name), None, None))
 
 
 @pytest.fixture(scope="module")
 def cgroup() -> CgroupNow:
-    *_, (_, cgroups) = moments(tracer.open(RECORDED / "page-cache"), "1s")
+    *_, (_, cgroups) = moments(tracer.open(TRACES / "page-cache"), "1s")
     return cgroups[0]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in RECORDED.iterdir() if path.is_dir()))
+@pytest.mark.parametrize("name", RECORDED)
 def test_recorded_traces_are_accepted_by_the_official_parser(name: str) -> None:
     """It refuses series that come twice, times that go back, and names that break a rule."""
     found, known = parsed(exported(name)), {family.full_name: family for family in FAMILIES}
@@ -50,7 +50,7 @@ def test_recorded_traces_are_accepted_by_the_official_parser(name: str) -> None:
         assert (family.type, family.unit) == (known[family_name].kind, known[family_name].unit)
         assert all(set(one.labels) == set(known[family_name].labels) for one in family.samples)
         assert all(one.timestamp is not None for one in family.samples)
-    if (RECORDED / name / "meta.json").read_text().count('"swap_total_bytes": 0') == 0:
+    if (TRACES / name / "meta.json").read_text().count('"swap_total_bytes": 0') == 0:
         assert not {f"memcg_tracer_{one}" for one in NEED_CUSHIONS} & found.keys()
 
 
@@ -65,7 +65,7 @@ def test_kinds_of_memory_add_up_to_usage_at_each_time() -> None:
 
 
 def test_kill_is_counted_from_its_time_on_with_the_trace_as_an_exemplar() -> None:
-    trace = tracer.open(RECORDED / "page-cache")
+    trace = tracer.open(TRACES / "page-cache")
     (report,) = trace.explain(is_sized=False)
     samples = parsed(exported("page-cache"))["memcg_tracer_oom_kills"].samples
     assert report.time is not None

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
+from support.recorded import NAMES, TRACES
 
 import tracer
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs.export import FORMATS, FileFormat
 
-RECORDED = Path(__file__).parents[3] / "traces"
 EVENT = pb.TrackEvent
 
 
@@ -69,9 +68,9 @@ def assert_well_formed(found: pb.Trace) -> None:
     assert sorted(flows) == sorted(ends) == sorted(set(flows))
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in RECORDED.iterdir() if path.is_dir()))
+@pytest.mark.parametrize("name", NAMES)
 def test_recorded_traces_are_well_formed(name: str) -> None:
-    trace = tracer.open(RECORDED / name)
+    trace = tracer.open(TRACES / name)
     found = exported(trace)
     assert_well_formed(found)
     begins = [one for one in found.packet if one.track_event.type == EVENT.TYPE_SLICE_BEGIN]
@@ -81,7 +80,7 @@ def test_recorded_traces_are_well_formed(name: str) -> None:
 
 
 def test_counters_have_the_values_of_the_timeline() -> None:
-    trace = tracer.open(RECORDED / "page-cache")
+    trace = tracer.open(TRACES / "page-cache")
     found = exported(trace)
     tracks, clock = descriptors(found), trace.meta["clock"]
     timeline = trace.timeline(every="100ms")
@@ -112,7 +111,7 @@ def test_counters_have_the_values_of_the_timeline() -> None:
 
 
 def test_cgroups_are_in_an_explicit_order_below_one_track() -> None:
-    found = exported(tracer.open(RECORDED / "parent-limit"))
+    found = exported(tracer.open(TRACES / "parent-limit"))
     tracks = descriptors(found)
     cgroups = [track for track in tracks.values() if track.parent_uuid == 1]
     assert tracks[1].child_ordering == pb.TrackDescriptor.EXPLICIT
@@ -122,7 +121,7 @@ def test_cgroups_are_in_an_explicit_order_below_one_track() -> None:
 
 
 def test_kill_is_an_instant_on_cgroup_and_thread_with_an_arrow_to_each_victim() -> None:
-    trace = tracer.open(RECORDED / "group-kill")
+    trace = tracer.open(TRACES / "group-kill")
     (report,) = trace.explain(is_sized=False)
     found = exported(trace)
     tracks, clock = descriptors(found), trace.meta["clock"]
@@ -153,7 +152,7 @@ def test_kill_is_an_instant_on_cgroup_and_thread_with_an_arrow_to_each_victim() 
 
 
 def test_slices_name_what_the_thread_waited_for_and_whom_it_reclaimed_from() -> None:
-    trace = tracer.open(RECORDED / "throttle")
+    trace = tracer.open(TRACES / "throttle")
     found = exported(trace)
     begins = [one.track_event for one in found.packet if one.track_event.type == EVENT.TYPE_SLICE_BEGIN]
     assert {event.name for event in begins} == {"reclaim", "wait: above memory.high"}
@@ -169,7 +168,7 @@ def test_slices_name_what_the_thread_waited_for_and_whom_it_reclaimed_from() -> 
 
 
 def test_export_of_a_cgroup_has_its_tracks_only() -> None:
-    trace = tracer.open(RECORDED / "parent-limit")
+    trace = tracer.open(TRACES / "parent-limit")
     (report,) = trace.explain(is_sized=False)
     other = next(
         path

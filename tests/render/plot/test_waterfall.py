@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
+from support.recorded import NAMES, TRACES
 
 import tracer
 from tracer.analysis.explain.kill_window import COLUMNS
+from tracer.lab.experiments import EXPERIMENTS
 from tracer.render.picture.layers import stacked
 from tracer.render.plot import waterfall
 from tracer.render.plot.plotted_trace import PlottedTrace
 
-TRACES = Path(__file__).parents[3] / "traces"
-KILLED = sorted(
-    path.name
-    for path in TRACES.iterdir()
-    if path.is_dir() and path.name not in ("thrash", "throttle", "livelock", "demo")
-)
+KILLED = [name for name in NAMES if EXPERIMENTS[name].cause is not None]
 
 
 def window_of(begin: Mapping[str, int | None], kill: Mapping[str, int | None]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import RenderableType
+from support.recorded import NAMES, TRACES
 
 import tracer
 from tracer.analysis.explain import log_postmortem
@@ -20,7 +21,6 @@ from tracer.render.terminal import console, explain_text, first_screen
 from tracer.render.words.prose import prose
 
 TOP = Path(__file__).parents[3]
-EXAMPLES = sorted(path.parent.name for path in TOP.glob("traces/*/meta.json"))
 LOGS = sorted((TOP / "tests/kernel/kmsg/corpus").glob("*.log"))
 WIDTHS = range(60, 121, 4)
 SOME_WIDTHS = (60, 61, 67, 79, 80, 100, 120)
@@ -66,10 +66,10 @@ def screen(report: OomReport) -> list[RenderableType]:
 
 @cache
 def reports_of(example: str) -> list[OomReport]:
-    return tracer.open(TOP / "traces" / example).explain()
+    return tracer.open(TRACES / example).explain()
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", NAMES)
 def test_recorded_examples_wrap_between_words(example: str) -> None:
     for report in reports_of(example):
         known = forms(report)
@@ -81,7 +81,7 @@ def test_recorded_examples_wrap_between_words(example: str) -> None:
 
 @pytest.mark.parametrize("columns", SOME_WIDTHS)
 def test_recorded_survivors_wrap_between_words(columns: int) -> None:
-    held = tracer.open(TOP / "traces/thrash").held_cgroups()
+    held = tracer.open(TRACES / "thrash").held_cgroups()
     for verbose in (False, True):
         whole = console.to_text(explain_text.held(held, verbose=verbose), columns=1000, colour=False)
         assert_unbroken(partial(explain_text.held, held, verbose=verbose), words(whole), columns)
@@ -96,7 +96,7 @@ def test_kernel_logs_wrap_between_words(log: Path) -> None:
             assert_unbroken(partial(everything, report), known, columns)
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", NAMES)
 @pytest.mark.parametrize("columns", [80, 100])
 def test_first_screen_of_an_example_fits(example: str, columns: int) -> None:
     for report in reports_of(example):

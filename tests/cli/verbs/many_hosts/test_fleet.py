@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from support.recorded import TRACES, copy_examples
 from support.slowdown import SLOWDOWN
 
 from tracer.cli.group import group
 from tracer.errors import TracerError, UsageError
 
 TOP = Path(__file__).parents[4]
-EXAMPLES = TOP / "traces"
 PAGE = TOP / "docs/examples/fleet.md"
 NAMES = ("anon", "page-cache", "sharedbuffers")
 WORDS = (sys.executable, "-m", "tracer", "fleet")
@@ -41,9 +41,7 @@ CONTRACT = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in NAMES:
-        shutil.copytree(EXAMPLES / name, tmp_path / "traces" / name)
-    return tmp_path / "traces"
+    return copy_examples(tmp_path / "traces", NAMES)
 
 
 def printed(*arguments: str | Path) -> str:
@@ -111,7 +109,7 @@ def test_times_that_mean_nothing_are_errors_of_use(folder: Path) -> None:
 
 def test_copy_of_a_trace_changes_nothing(folder: Path) -> None:
     before = document(folder)
-    shutil.copytree(EXAMPLES / "anon", folder / "hosts/copy/anon")
+    shutil.copytree(TRACES / "anon", folder / "hosts/copy/anon")
     assert document(folder) == before
     assert document(folder, folder / "anon") == before
 
@@ -225,8 +223,8 @@ def test_terminal_shows_which_scheduler_is_waited_for(folder: Path) -> None:
     assert b"Traceback" not in run.seen
 
 
-def test_interrupt_ends_all_processes_without_a_traceback() -> None:
-    run = OnTerminal("traces", "--workers", "2")
+def test_interrupt_ends_all_processes_without_a_traceback(tmp_path: Path) -> None:
+    run = OnTerminal(str(copy_examples(tmp_path / "traces")), "--workers", "2")
     run.read_until(b"1 of ")
     os.killpg(run.process.pid, signal.SIGINT)
     assert run.ended() == (130, "")
@@ -249,7 +247,8 @@ def processes() -> list[tuple[str, int]]:
     return found
 
 
-def test_answer_of_all_examples_is_that_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(TOP)
+def test_answer_of_all_examples_is_that_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_examples(tmp_path / "traces")
+    monkeypatch.chdir(tmp_path)
     shown = PAGE.read_text().partition("$ memcg-tracer fleet traces\n")[2].partition("```\n")[0]
     assert printed("traces") == shown
