@@ -99,7 +99,9 @@ def test_heap_above_the_limit_is_the_growth_of_node(tmp_path: Path) -> None:
         (held,) = found.trace.held_cgroups()
         assert held.progress.state == "thrashing"
         assert held.progress.files[0].executable
-        assert held.progress.files[0].path == str(Path(shutil.which("node") or "").resolve())
+        path = held.progress.files[0].path
+        assert path is not None
+        assert Path(path).samefile(shutil.which("node") or ""), "it may have further links, as of `perf`"
         sizing, unknown, grew = held.sizing, held.quality.unknown, held.allocators[0]
     anon_bytes = grew.anon_bytes
     print(f"{len(kills)} kills, heap {found.heap_bytes / MIB:.1f} MiB, anon {anon_bytes / MIB:.1f} MiB")
