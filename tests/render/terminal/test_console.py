@@ -77,8 +77,9 @@ def test_pipe_with_forced_colour_gets_it_unless_forbidden(monkeypatch: pytest.Mo
 def test_columns_variable_sets_the_width_of_a_pipe(
     monkeypatch: pytest.MonkeyPatch, asked: str, columns: int
 ) -> None:
-    monkeypatch.setenv("COLUMNS", asked)
-    assert console.columns_for(io.StringIO()) == columns
+    with monkeypatch.context() as patch:  # `pytest -v` reports the test before its end, in that width
+        patch.setenv("COLUMNS", asked)
+        assert console.columns_for(io.StringIO()) == columns
 
 
 def test_markup_and_emoji_codes_are_shown_unchanged() -> None:
