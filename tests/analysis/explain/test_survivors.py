@@ -133,6 +133,23 @@ def test_held_headroom_above_the_limit_is_0(trace: Any) -> None:
     assert one.headroom_bytes == 0
 
 
+@pytest.mark.parametrize(("usage_mib", "headroom_mib"), [(20, 4), (40, 0)])
+def test_held_headroom_of_a_lowered_limit_is_since_then(
+    trace: Any, usage_mib: int, headroom_mib: int
+) -> None:
+    """The limit is lowered from 64 to 24 MiB at 4 s, and usage is at its peak of 40 MiB before."""
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    for seconds, usage, limit in ((1, 40, 64), (3, usage_mib, 64), (4, min(usage_mib, 24), 24), (5, 9, 24)):
+        read = {"usage_bytes": usage * MIB, "limit_bytes": limit * MIB}
+        trace.add("samples", seconds, cgroup_id=7, source="periodic", **read)
+    (one,) = held_cgroups(trace)
+    assert one.headroom_bytes == headroom_mib * MIB
+    peak = dict(survivor_facts.held(one))["peak usage"]
+    assert (
+        peak == "40 MiB, above the limit: it was lowered later, or a charge that cannot fail was let through"
+    )
+
+
 def test_held_summary_of_an_interrupted_recording_does_not_exclude_a_kill(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
     trace.charged(0.1, 7, "anon", 40 * MIB, usage_bytes=40 * MIB, limit_bytes=50 * MIB)

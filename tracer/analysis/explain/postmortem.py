@@ -18,6 +18,7 @@ from tracer.analysis.explain.measure import (
     circumstances,
     composition,
     cushion,
+    forks,
     recorded_parties,
     shared_memory,
     steal,
@@ -103,6 +104,10 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     selection = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
+    around = _circumstances(kill, sizes, made_of, selection, told.report)
+    if (why_not := allocators.why_unknown(around.grown_bytes, most, further, made_of.total)) is not None:
+        unknown["allocators"] = why_not
+    killed = frozenset(integers(kill.rows["tgid"]).tolist())
     asked = recorded_parties.trigger(trace, kill, told, unknown)
     findings = Findings(
         time=utc_time(kill.time_ns),
@@ -110,14 +115,14 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         owner=recorded_parties.limit_owner(trace, kill, asked.stack, unknown),
         trigger=asked,
         victims=recorded_parties.victims(trace, kill.rows, unknown),
-        victim_tgids=frozenset(integers(kill.rows["tgid"]).tolist()),
+        victim_tgids=killed | forks.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
         composition=made_of,
         cushion=used,
         reclaim=tried,
         allocators=most,
         page_size=page_size(trace),
         window=kill.window,
-        circumstances=_circumstances(kill, sizes, made_of, selection, told.report),
+        circumstances=around,
         steal=None if kill.owner_id is None else steal.compare_with_kernel(kill.subtree, kill.window),
         lost_records=lost,
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),

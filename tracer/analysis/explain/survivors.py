@@ -240,9 +240,7 @@ def _sizes(subtree: Subtree, peak: int | None, peak_ns: int | None, end: int) ->
         "peak_usage_bytes": peak,
         "peak_time": None if peak_ns is None else utc_time(peak_ns),
         "kernel_peak_bytes": ledger.reading(subtree, "peak_bytes").at(end),
-        "headroom_bytes": max(limit - peak, 0)
-        if is_limited and limit is not None and peak is not None
-        else None,
+        "headroom_bytes": _headroom(subtree, limit, peak, end) if is_limited else None,
         **at_peak,
         **at_most,
         "kernel_parts_at_peak_bytes": _kernel_parts(subtree, at_peak["kernel_at_peak_bytes"], peak_ns),
@@ -263,6 +261,17 @@ def _charged_in(
     last = end if is_thrashing or peak_ns is None else peak_ns
     rows = stack_samples.samples_within(subtree.stack_samples, None, begin, last)
     return stack_samples.charged_in(subtree.whole, rows, (kind,))
+
+
+def _headroom(subtree: Subtree, limit: int | None, peak: int | None, end: int) -> int | None:
+    """Return by how much usage stayed below the limit at least, in bytes; if the limit was lowered, since
+    then."""
+    if limit is None or peak is None:
+        return None
+    lowered = ledger.last_lowering(subtree, limit, end)
+    if lowered is not None:
+        peak = ledger.usage(subtree).within(lowered.since_ns, end).peak() or 0
+    return max(limit - peak, 0)
 
 
 def _why_unknown(one: Held) -> dict[str, str]:

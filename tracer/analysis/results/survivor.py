@@ -106,8 +106,8 @@ class Held:
 
     `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `peak_usage_bytes` is the highest usage in
     the trace, also between two readings if the kernel has it (memory.peak). `headroom_bytes` is the limit
-    less the peak; it is 0 if usage was above the limit, since the kernel lets some charges pass, and None
-    without a limit.
+    less the peak (if the limit was lowered, since then); it is 0 if usage was above the limit, since the
+    kernel lets some charges pass, and None without a limit.
     `peak_time` is the first moment with the most memory that reclaim cannot free, or had to swap out, of
     those at which usage was at least 99 % of its peak. The `_at_peak_bytes` are of that moment; page cache is
     without shmem, and `kernel_parts_at_peak_bytes` are the parts of kernel memory (with sockets), by name.

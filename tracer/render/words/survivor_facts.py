@@ -177,8 +177,10 @@ def _minimum_limit(one: Held) -> str:
 
 
 def _peak_usage(one: Held) -> str:
-    near = ""
-    if one.headroom_bytes is not None and one.limit_bytes:
+    near, peak = "", one.peak_usage_bytes or 0
+    if one.headroom_bytes is not None and one.limit_bytes and peak > one.limit_bytes:
+        near = ", above the limit: it was lowered later, or a charge that cannot fail was let through"
+    elif one.headroom_bytes is not None and one.limit_bytes:
         share = units.percent(one.peak_usage_bytes, one.limit_bytes)
         near = f", {share} of the limit; {units.size(one.headroom_bytes)} was left"
     return units.size(one.peak_usage_bytes) + near

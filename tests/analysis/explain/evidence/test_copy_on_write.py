@@ -97,3 +97,36 @@ def test_copies_since_the_fork_are_told_from_new_memory(
     assert (numbers["parent_pid"], numbers["child_pid"]) == (7, 8)
     assert numbers["copied_bytes"] == expected_copied_mib * MIB
     assert numbers["shared_bytes"] == (60 - copied_mib) * MIB
+
+
+@pytest.mark.parametrize(("file_mib", "ended_s"), [(4, 9.01), (1, 9.01), (4, None)])
+def test_child_of_vfork_is_no_other_process(trace: Any, file_mib: int, ended_s: float | None) -> None:
+    """It has all sizes of its parent, and ends with it. One that was forked, or lives on, is another one."""
+    trace.add("cgroups", cgroup_id=1, path="/make", created=trace.ns(0))
+    trace.add("tasks", tgid=7, comm="make", first_seen=trace.ns(0), exited=trace.ns(9.01))
+    ended = None if ended_s is None else trace.ns(ended_s)
+    trace.add("tasks", tgid=8, comm="cc", ppid=7, start_ns=5, first_seen=trace.ns(2), exited=ended)
+    trace.charged(1, 1, "anon", 30 * MIB, tgid=7, usage_bytes=30 * MIB)
+    trace.charged(8, 1, "anon", 70 * MIB, tgid=8, usage_bytes=LIMIT)
+    for pid, comm, file in ((7, "make", 4), (8, "cc", file_mib)):
+        rss = {"anon_rss_bytes": LIMIT, "rss_bytes": LIMIT + file * MIB, "shmem_rss_bytes": 0}
+        of_pid = {"pid": pid, "tgid": pid, "comm": comm, "chosen": pid == 7, "badness": 9}
+        trace.add("oom_candidates", 9, kill_id=1, cgroup_id=1, **of_pid, **rss)
+    sizes = {
+        "total_vm_bytes": 2 * LIMIT,
+        "data_vm_bytes": LIMIT + MIB,
+        "exec_vm_bytes": 0,
+        "stack_vm_bytes": 0,
+    }
+    sizes |= {"anon_rss_bytes": LIMIT, "shmem_rss_bytes": 0, "swap_bytes": 0, "threads": 1}
+    at_kill = dict.fromkeys(("file_bytes", "shmem_bytes", "kernel_bytes", "unevictable_bytes"), 0)
+    at_kill |= dict.fromkeys(("file_dirty_bytes", "file_writeback_bytes", "slab_reclaimable_bytes"), 0)
+    trace.add(
+        "samples", 9, cgroup_id=1, source="oom", kill_id=1, usage_bytes=LIMIT, anon_bytes=LIMIT, **at_kill
+    )
+    asked = {"trigger_pid": 8, "trigger_tgid": 8, "trigger_comm": "cc"}
+    record_kill(trace, 9, pid=7, tgid=7, comm="make", **asked, **sizes)
+    report = only_report(trace)
+    is_one = file_mib == 4 and ended_s is not None
+    assert report.verdict.summary.startswith("make (pid 7) asked for more") == is_one
+    assert any("Do not look only at" in line for line in report.advice) != is_one

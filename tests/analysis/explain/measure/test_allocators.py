@@ -125,3 +125,19 @@ def test_process_with_negative_rows_alone_is_an_allocator_of_its_net_cache(trace
     when = pd.Timestamp(trace.ns(0.3), tz="UTC")
     assert (report.allocators[1].grew_from, report.allocators[1].grew_until) == (when, when)
     assert not trace.defects
+
+
+@pytest.mark.parametrize(("tgid", "is_noted"), [(None, True), (50, False)])
+def test_growth_that_no_process_was_charged_for_is_noted(
+    trace: Any, tgid: int | None, is_noted: bool
+) -> None:
+    """A task of another cgroup can fill the memory of a process (userfaultfd)."""
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.charged(1, 1, "anon", 90 << 20, tgid=tgid, usage_bytes=90 << 20)
+    record_kill(trace, 2)
+    why = only_report(trace).quality.unknown.get("allocators")
+    assert (why is not None) == is_noted
+    if why is not None:
+        assert why.startswith(
+            "of the 90 MiB that grew, 90 MiB was charged by no process that was seen in the "
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,10 +16,13 @@ from tracer.analysis.core.ledger import CACHE, Weights
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.enumerations import CATEGORY
+from tracer.units import size
 
 _MOST: Final = 10
 _ANY: Final = np.iinfo(np.int64).max
 _EDGE_PERCENT: Final = 10
+_LEAST_GROWN: Final = 20
+"""Growth below this fraction of usage is not looked at."""
 
 _KINDS: Final[Mapping[str, Weights]] = {
     "anon_bytes": {"anon": 1},
@@ -66,6 +69,27 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
         )
     )
     return most, FurtherAllocators(len(tgids) - len(most), int(charged.sum() - charged[rows].sum()))
+
+
+def why_unknown(
+    grown_bytes: Mapping[str, int],
+    listed: Sequence[Allocator],
+    further: FurtherAllocators,
+    usage_bytes: int | None,
+) -> str | None:
+    """Return a sentence if the processes that were charged explain less than half of what grew; else None.
+
+    A task of another cgroup can fill a process's memory, which is charged to the cgroup of that process: by
+    userfaultfd (mfill_atomic in mm/userfaultfd.c), ptrace or /proc/PID/mem.
+    """
+    grown = sum(grown_bytes.values())
+    charged = further.charged_bytes + sum(one.charged_bytes for one in listed)
+    if grown * _LEAST_GROWN < (usage_bytes or 0) or 2 * charged >= grown or not grown:
+        return None
+    return (
+        f"of the {size(grown)} that grew, {size(grown - charged)} was charged by no process that was seen in "
+        "the cgroup: a task of another one may have filled it (userfaultfd, ptrace)"
+    )
 
 
 def _held(subtree: Subtree, time_ns: int) -> Int64s:

@@ -176,9 +176,10 @@ class PreviousKill:
 class Findings:
     """The findings on one kill.
 
-    `is_told`: the kernel itself named constraint and limit owner; they are not inferred. `window`: None if
-    the time before the kill is not known. `trigger_tgid`: the process of the trigger; None is "not known".
-    `kmsg_fields` and `thinned`: see `Quality`.
+    `victim_tgids`: the killed processes, with those that run in their address spaces (vfork). `is_told`: the
+    kernel itself named constraint and limit owner; they are not inferred. `window`: None if the time before
+    the kill is not known. `trigger_tgid`: the process of the trigger; None is "not known". `kmsg_fields` and
+    `thinned`: see `Quality`.
     """
 
     time: pd.Timestamp | None

@@ -7,6 +7,7 @@ copies the page (do_wp_page in mm/memory.c). So such a pair grows without alloca
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from tracer.analysis.core import ledger
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure.findings import Findings, Fork
 from tracer.analysis.results.tasks import Candidate
+
+_END_NS: Final = 1_000_000_000
 
 
 def at_kill(subtree: Subtree, candidates: Sequence[Candidate], time_ns: int) -> Fork | None:
@@ -32,12 +35,39 @@ def at_kill(subtree: Subtree, candidates: Sequence[Candidate], time_ns: int) -> 
     return max(forks, key=lambda fork: fork.inherited_bytes, default=None)
 
 
+def sharers(
+    subtree: Subtree, candidates: Sequence[Candidate], killed: frozenset[int], time_ns: int
+) -> frozenset[int]:
+    """Return the processes that run in the address space of a killed one: children of vfork.
+
+    The kernel kills them with it (__oom_kill_process in mm/oom_kill.c), without marking them as victims. So
+    they end at once, and all their sizes are those of the killed process.
+    """
+    victims = [one for one in candidates if one.pid in killed]
+    return frozenset(
+        one.pid
+        for one in candidates
+        if one.pid not in killed and any(_is_one_space(one, victim) for victim in victims)
+        if subtree.whole.processes.exited_at(one.pid, time_ns, time_ns + _END_NS) is not None
+    )
+
+
+def _is_one_space(one: Candidate, other: Candidate) -> bool:
+    """Return whether two processes have the same sizes, as a parent and its child of vfork have.
+
+    After a fork, the child has none of the pages of files that its parent has mapped.
+    """
+    sizes = [(each.anon_rss_bytes, each.rss_bytes) for each in (one, other)]
+    return one.anon_rss_bytes is not None and sizes[0] == sizes[1]
+
+
 def shared_bytes(findings: Findings) -> int | None:
     """Return by how much the anonymous RSS of all processes exceeds the anonymous memory in use, in bytes.
 
     So much more memory is in use once each process has written to all of its pages. None: not known.
     """
-    held = [one.anon_rss_bytes for one in findings.candidates]
+    again = findings.victim_tgids - {victim.pid for victim in findings.victims}  # `sharers`
+    held = [one.anon_rss_bytes for one in findings.candidates if one.pid not in again]
     anon = findings.composition.anon
     if anon is None or not held or None in held:
         return None
@@ -53,12 +83,9 @@ def _fork_of(subtree: Subtree, child: Candidate, time_ns: int) -> Iterator[tuple
 def _shared(
     subtree: Subtree, parent: Candidate, child: Candidate, since_ns: int, time_ns: int
 ) -> Iterator[Fork]:
-    """Yield the fork of a pair, if the child has memory that it was not charged for.
-
-    A child of vfork runs in its parent's address space: all its sizes are those of the parent.
-    """
+    """Yield the fork of a pair, if the child has memory that it was not charged for."""
     held, of_parent = child.anon_rss_bytes, parent.anon_rss_bytes
-    if held is None or of_parent is None or (held, child.rss_bytes) == (of_parent, parent.rss_bytes):
+    if held is None or of_parent is None or _is_one_space(parent, child):
         return
     charged = [_anon_charged(subtree, pid, since_ns, time_ns) for pid in (parent.pid, child.pid)]
     inherited = held - max(charged[1], 0)

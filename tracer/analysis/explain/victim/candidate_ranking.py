@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tracer.analysis.explain.victim.badness import (
     ADJ_SCALE,
@@ -38,6 +39,8 @@ def disagreement(candidates: Sequence[Candidate]) -> str | None:
     first = candidates[0]
     if chosen is first or first.badness is None or any(one.adj_pages is None for one in candidates):
         return None
+    if replace(first, pid=chosen.pid, comm=chosen.comm, cmdline=chosen.cmdline, chosen=True) == chosen:
+        return None  # one address space: the kernel passes over a child of vfork (in_vfork in oom_badness)
     its = "which cannot be killed" if chosen.badness is None else f"with {chosen.badness}"
     return (
         f"by these numbers {first.comm} (pid {first.pid}) with a badness of {first.badness} pages would have "
