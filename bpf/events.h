@@ -436,6 +436,7 @@ struct sample_event {
 	s64 swap_high_events;
 	s64 swap_max_events; /* v1: failcnt of memory and swap together */
 	s64 swap_fail_events;
+	s64 sock_throttled_events;
 	s64 psi_some_total_us;
 	s64 psi_full_total_us;
 	s64 effective_limit_pages; /* the least of the memcg and its ancestors */
@@ -453,7 +454,7 @@ struct sample_event {
 	/* of memcg_vmstats, as of the last flush: state; from TRACER_STATE_ITEMS on, events */
 	s64 counters[TRACER_COUNTERS];
 };
-_Static_assert(sizeof(struct sample_event) == 1072, "size");
+_Static_assert(sizeof(struct sample_event) == 1080, "size");
 
 /*
  * A memcg's counters of one CPU at an update; calibration finds the order of the counters with

@@ -62,6 +62,9 @@ static __always_inline void read_version(struct sample_event *sample, struct mem
 	sample->swap_high_events = EVENT(memcg, SWAP_HIGH);
 	sample->swap_max_events = EVENT(memcg, SWAP_MAX);
 	sample->swap_fail_events = EVENT(memcg, SWAP_FAIL);
+#ifdef KERNEL_ENUM_MEMCG_SOCK_THROTTLED /* seen on 7.3, not on 6.18 */
+	sample->sock_throttled_events = EVENT(memcg, SOCK_THROTTLED);
+#endif
 #endif
 }
 

@@ -97,13 +97,15 @@ COUNTERS: Final = (
     # Compressed pages, charged since f4840ccfca25 ("zswap: memcg accounting"), v5.19; `kernel` contains them.
     Counter("zswap", memcg_items=("MEMCG_ZSWAP_B",), unit="bytes", only_version=2),
     Counter("zswapped", memcg_items=("MEMCG_ZSWAPPED",), only_version=2),
+    # The part of both that could not be compressed; seen on 7.3, not on 6.18.
+    Counter("zswap_incomp", memcg_items=("MEMCG_ZSWAP_INCOMP",), only_version=2),
     # v2 has a file of its own, memory.swap.current.
     Counter("swap", v1="swap", is_in_v2_stat=False, memcg_items=("MEMCG_SWAP",), number=10),
 )
 """In the order of the columns of `samples`. `file` contains `shmem`. `kernel` contains slab, stacks, page
 tables, percpu, vmalloc, zswap, and the remainder that has no counter of its own. Usage is anon + file +
 kernel + sock + hugetlb (mm/memcontrol.c, memory_stat_format). `zswapped` is the size before compression, and
-in no usage."""
+in no usage; `zswap_incomp` is a part of `zswap`."""
 
 CATEGORIES: Final = tuple(sorted((c for c in COUNTERS if c.number is not None), key=lambda c: c.number or 0))
 """The counters of which the ledger has every change; the position is the number on the wire."""

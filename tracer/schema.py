@@ -260,6 +260,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         swap_high_events=_MAYBE_INT,  # memory.swap.events
         swap_max_events=_MAYBE_INT,  # v1: memory.memsw.failcnt
         swap_fail_events=_MAYBE_INT,
+        sock_throttled_events=_MAYBE_INT,
         under_oom=_MAYBE_INT,  # v1 memory.oom_control
         psi_some_total_us=_MAYBE_INT,
         psi_full_total_us=_MAYBE_INT,

@@ -118,6 +118,21 @@ def test_btf_of_unsupported_kernel_prevents_recording() -> None:
     assert "CONFIG_MEMCG" in features.btf(Types("folio")).detail
 
 
+@pytest.mark.parametrize("names", [(), ("memcg_flush_stats", "mm_vmscan_kswapd_wake")])
+def test_tracepoints_that_no_signal_uses_are_named(names: tuple[str, ...]) -> None:
+    class Newer(Btf):
+        def __init__(self) -> None:
+            pass
+
+        def tracepoint(self, name: str) -> int | None:
+            return 1 if name in names else None
+
+    assert list(features.unread(None)) == []
+    shown = [check.detail for check in features.unread(Newer())]
+    assert len(shown) == (1 if names else 0)
+    assert all("memcg_flush_stats (when" in line and "kswapd_wake" not in line for line in shown)
+
+
 @pytest.mark.parametrize(
     ("text", "state"),
     [

@@ -7,7 +7,7 @@ cannot be checked from here is `unknown`, not `missing`.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +28,7 @@ from tracer.kernel.cgroups.containers import ContainerRef, identify
 from tracer.kernel.cgroups.mounts import Mount, read_mounts
 from tracer.kernel.naming.host_files import HOST_ROOT_VARIABLE
 from tracer.kernel.naming.host_names import HostNames
+from tracer.kernel.probes import UNREAD
 from tracer.kernel.struct_header import why_unfit
 from tracer.units import size
 
@@ -83,6 +84,7 @@ def examine() -> list[Check]:
         memory_controller(hierarchy, can_be_made=_can_be_made(hierarchy)),
         pressure(Path("/proc/pressure/memory"), hierarchy),
         tracefs(mounts),
+        *unread(types),
         swap(Path("/proc/swaps")),
         huge_pages(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         container_names(_containers(hierarchy), HostNames()),
@@ -326,6 +328,14 @@ def tracefs(mounts: list[Mount]) -> Check:
     """Report tracefs for completeness: tracepoints are found by BTF and attached without it."""
     mounted = [mount.mount_point for mount in mounts if mount.fs_type == "tracefs"]
     return Check("tracefs", State.OK, f"{mounted[0] if mounted else 'not mounted'} (not needed)")
+
+
+def unread(types: Btf | None) -> Iterator[Check]:
+    """Yield a line with the tracepoints that this kernel has and no signal uses, if there are any."""
+    names = [name for name in UNREAD if types is not None and types.tracepoint(name) is not None]
+    if names:
+        shown = ", ".join(f"{name} ({UNREAD[name]})" for name in names)
+        yield Check("not read", State.OK, f"tracepoints of this kernel that no signal uses: {shown}")
 
 
 def swap(path: Path) -> Check:

@@ -364,3 +364,13 @@ SIGNALS: Final = (
 def needed(version: int) -> tuple[Signal, ...]:
     """Return the signals of a trace of cgroups of `version`."""
     return tuple(signal for signal in SIGNALS if signal.only_version in (None, version))
+
+
+UNREAD: Final = {
+    "mm_vmscan_balance_pgdat_begin": "the runs of kswapd one by one",
+    "mm_vmscan_kswapd_reclaim_fail": "the runs in which kswapd freed nothing",
+    "mm_vmscan_kswapd_clear_hopeless": "that kswapd tries again",
+    "mm_vmscan_reclaim_pages": "what DAMON and madvise had reclaimed",
+    "memcg_flush_stats": "when the kernel adds up its statistics",
+}
+"""Tracepoint of newer kernels that no signal uses -> what it would show."""

@@ -87,7 +87,7 @@ release, both paths are listed: dentry.d_u is gone in v7.1; mm_struct.rss_stat i
 ENUMERATORS: Final = (
     *("memory_cgrp_id", "CSS_ONLINE", "CSS_DYING", "CSS_RELEASED"),
     *("MEMCG_LOW", "MEMCG_HIGH", "MEMCG_MAX", "MEMCG_OOM", "MEMCG_OOM_KILL", "MEMCG_OOM_GROUP_KILL"),
-    *("MEMCG_SWAP_HIGH", "MEMCG_SWAP_MAX", "MEMCG_SWAP_FAIL"),
+    *("MEMCG_SWAP_HIGH", "MEMCG_SWAP_MAX", "MEMCG_SWAP_FAIL", "MEMCG_SOCK_THROTTLED"),
     *("PSI_MEM_SOME", "PSI_MEM_FULL"),
     *("PG_head", "PG_swapbacked", "PG_uptodate", "AS_EXITING"),
     *("REQ_OP_READ", "REQ_OP_WRITE", "__REQ_SWAP", "BIO_CLONED"),

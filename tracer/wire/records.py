@@ -313,7 +313,7 @@ SAMPLE: Final = Record(
         *_plain("s64", "high_events", "low_events", "oom_events", "oom_kill_events"),
         *_plain("s64", "oom_group_kill_events", "swap_high_events"),
         Field("swap_max_events", "s64", "v1: failcnt of memory and swap together"),
-        *_plain("s64", "swap_fail_events", "psi_some_total_us", "psi_full_total_us"),
+        *_plain("s64", "swap_fail_events", "sock_throttled_events", "psi_some_total_us", "psi_full_total_us"),
         *EFFECTIVE,
         Field("has_psi", "u8"),
         Field("source", "u8", "the position in SAMPLE_SOURCES (tracer/schema.py), by user space"),

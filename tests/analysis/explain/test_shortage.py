@@ -17,6 +17,7 @@ active_anon:{anon} inactive_anon:0 isolated_anon:0
  slab_reclaimable:100 slab_unreclaimable:{slab}
  mapped:0 shmem:0 pagetables:10
  free:{free} free_pcp:0 free_cma:0
+Node 0 active_anon:0kB all_unreclaimable? no Balloon:0kB gpu_active:{gpu}kB gpu_reclaim:{pool}kB
 Normal free:{normal}kB min:4000kB low:5000kB high:6000kB active_anon:0kB present:800000kB managed:800000kB
 HighMem free:{high}kB min:500kB low:700kB high:900kB active_anon:0kB present:900000kB managed:900000kB
 Node 0 hugepages_total={huge} hugepages_free={unused} hugepages_surp=0 hugepages_size=2048kB
@@ -25,7 +26,7 @@ Node 0 hugepages_total={huge} hugepages_free={unused} hugepages_surp=0 hugepages
 OF_MACHINE = {
     **{"gfp": "0xcc0(GFP_KERNEL)", "order": 0, "function": "__alloc_pages", "constraint": "CONSTRAINT_NONE"},
     **{"anon": 90_000, "slab": 1000, "free": 2000, "normal": 3000, "high": 400},
-    **{"huge": 0, "unused": 0},
+    **{"huge": 0, "unused": 0, "gpu": 0, "pool": 0},
 }
 KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
 
@@ -61,6 +62,12 @@ def machine_kill(**changed: Any) -> OomReport:
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),
         ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB was slab"),
         ({"anon": 100}, "was memory that no counter names: pages of drivers, or a leak"),
+        ({"anon": 9000, "gpu": 200_000, "pool": 4800}, "200 MiB of its 390.6 MiB was memory of GPU drivers"),
+        # Not much of the machine, but known: the rest is not.
+        (
+            {"anon": 100, "gpu": 80_000},
+            "299.9 MiB of its 390.6 MiB (76.8 %) was memory that no counter names",
+        ),
         # 160 huge pages of 2 MiB are 81,920 pages of 4 KiB.
         (
             {"anon": 9000, "huge": 160, "unused": 7},

@@ -30,7 +30,7 @@ ONLY_IN_COUNTERS: Final = (
 
 NOT_ON_V1: Final = (
     *("pgscan", "pgsteal", "workingset_activate_anon", "workingset_activate_file"),
-    *("zswap_bytes", "zswapped_bytes"),
+    *("zswap_bytes", "zswapped_bytes", "zswap_incomp_bytes"),
 )
 """Columns that no file of v1 prints, and whose positions are found if reclaim happens, or if the kernel is
 built with zswap."""

@@ -76,23 +76,14 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     ("room_left", {"room_pages": -3}, "usage at the kill was 3 pages above the limit"),
     (
         "lowered_limit",
-        {
-            **{"old_limit_bytes": 64 * MIB, "limit_bytes": 24 * MIB, "usage_bytes": 40 * MIB},
-            **{"before_ns": 20_000_000, "by_trigger": True},
-        },
-        "the limit was lowered from 64 MiB to 24 MiB 20 ms before the kill, while 40 MiB was in use: the "
-        "kill was for this, and no task had asked for memory",
-    ),
-    (
-        "lowered_limit",
-        {"limit_bytes": 24 * MIB, "usage_bytes": 40 * MIB, "by_trigger": False},
-        "the limit was set to 24 MiB, while 40 MiB was in use",
+        {"limit_bytes": 24 * MIB, "usage_bytes": 40 * MIB, "before_ns": 20_000_000, "by_trigger": True},
+        "the limit was set to 24 MiB 20 ms before the kill, while 40 MiB was in use: the kill was for this, "
+        "and no task had asked for memory",
     ),
     (
         "still_freeing",
         {"kill_id": 3, "killed_comm": "java", "killed_pid": 7, "before_ns": 20_000_000, "freeing_bytes": MIB},
-        "java (pid 7), the victim of kill 3, was still freeing 1 MiB 20 ms after that kill: the kernel looks "
-        "for another victim before all of the memory is free",
+        "java (pid 7), the victim of kill 3, was still freeing 1 MiB 20 ms after it",
     ),
     (
         "growth",
@@ -136,9 +127,11 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "machine_memory",
         {
             **{"usable_bytes": 16 * MIB, "anon_bytes": 5 * MIB, "file_bytes": 0, "shmem_bytes": 0},
-            **{"slab_bytes": 2 * MIB, "unevictable_bytes": 0, "free_bytes": MIB, "hugetlb_bytes": 7 * MIB},
+            **{"slab_bytes": 2 * MIB, "unevictable_bytes": 0, "free_bytes": MIB},
+            **{"hugetlb_bytes": 7 * MIB, "gpu_bytes": 3 * MIB},
         },
-        "of the machine's 16 MiB: 5 MiB anonymous, 2 MiB slab, 7 MiB huge pages (hugetlb), 1 MiB free",
+        "of the machine's 16 MiB: 5 MiB anonymous, 2 MiB slab, 7 MiB huge pages (hugetlb), 3 MiB of GPU "
+        "drivers, 1 MiB free",
     ),
     (
         "short_zone",
@@ -301,6 +294,11 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("swap_in_use", {"used_bytes": MIB, "allowed_bytes": 2 * MIB}, "1 MiB was in swap, of 2 MiB allowed"),
     ("swap_in_use", {"used_bytes": MIB}, "1 MiB was in swap"),
+    (
+        "incompressible",
+        {"held_bytes": 2 * MIB, "zswap_bytes": 3 * MIB},
+        "2 MiB of the 3 MiB in zswap could not be compressed: swapping it freed nothing",
+    ),
     (
         "protected_memory",
         {"protected_bytes": MIB},

@@ -179,6 +179,7 @@ def _findings(
             machine=log.mem_info,
             full_swap_limit_bytes=logged_memory.full_swap_limit(log),
             kernel_bytes=sizes["kernel"],
+            incompressible_bytes=sizes["zswap_incomp"],
         ),
         is_told=True,
         kmsg="only",

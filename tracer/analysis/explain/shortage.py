@@ -20,6 +20,7 @@ from tracer.units import percent, size
 _HIGH_ZONES: Final = ("HighMem", "Movable")
 _MUCH_SLAB_SHARE: Final = 0.5
 _MUCH_HUGE_SHARE: Final = 0.3
+_MUCH_GPU_SHARE: Final = 0.3
 _MUCH_UNNAMED_SHARE: Final = 0.3
 
 _FAR_SHARE: Final = 0.1
@@ -132,14 +133,15 @@ def _roomy(zones: tuple[Zone, ...]) -> list[Zone]:
 
 
 def _filled(info: MemInfo | None, page_size: int) -> str | None:
-    """Return a clause on the memory that fills the machine, if that is slab, huge pages, or memory that no
-    counter names."""
+    """Return a clause on the memory that fills the machine, if that is slab, huge pages, memory of GPU
+    drivers, or memory that no counter names."""
     if info is None or not info.ram_pages or "free" not in info.pages:
         return None
     usable = info.ram_pages - (info.reserved_pages or 0)
     slab = _sum(info, "slab_reclaimable", "slab_unreclaimable")
     huge_bytes = info.hugetlb_bytes
-    unnamed = usable - _sum(info, *_COUNTED) - (huge_bytes or 0) // page_size
+    gpu_bytes = info.gpu_bytes or 0
+    unnamed = usable - _sum(info, *_COUNTED) - ((huge_bytes or 0) + gpu_bytes) // page_size
     if usable <= 0:
         return None
     if slab >= _MUCH_SLAB_SHARE * usable:
@@ -149,9 +151,18 @@ def _filled(info: MemInfo | None, page_size: int) -> str | None:
         held = f"{size(huge_bytes)} of its {size(usable * page_size)}"
         unused = size(info.unused_hugetlb_bytes)
         return f"{held} was kept for huge pages (hugetlb), and {unused} of that was not in use"
+    return _uncharged(
+        unnamed * page_size, gpu_bytes, usable * page_size, is_pool_known=huge_bytes is not None
+    )
+
+
+def _uncharged(unnamed: int, of_gpus: int, usable: int, *, is_pool_known: bool) -> str | None:
+    """Return a clause on much memory that no cgroup is charged for: of GPU drivers, or of no known kind."""
+    if of_gpus >= _MUCH_GPU_SHARE * usable:
+        return f"{size(of_gpus)} of its {size(usable)} was memory of GPU drivers"
     if unnamed >= _MUCH_UNNAMED_SHARE * usable:
-        held = f"{size(unnamed * page_size)} of its {size(usable * page_size)} ({percent(unnamed, usable)})"
-        huge = "huge pages, " if huge_bytes is None else ""
+        held = f"{size(unnamed)} of its {size(usable)} ({percent(unnamed, usable)})"
+        huge = "" if is_pool_known else "huge pages, "
         return f"{held} was memory that no counter names: {huge}pages of drivers, or a leak in the kernel"
     return None
 

@@ -51,6 +51,7 @@ _MACHINE: Final[Mapping[str, str]] = {
     "slab_bytes": "slab",
     "unevictable_bytes": "locked",
     "hugetlb_bytes": "huge pages (hugetlb)",
+    "gpu_bytes": "of GPU drivers",
     "free_bytes": "free",
 }
 _SOURCES: Final[Mapping[str, str]] = {"charge": "charge ledger", "kernel_log": "kernel log"}
@@ -158,10 +159,8 @@ def _lowered_limit(it: _Numbers) -> str:
     old = f"lowered from {size(it['old_limit_bytes'])} to" if "old_limit_bytes" in it else "set to"
     ago = f" {duration(it['before_ns'] / 1e9)} before the kill" if "before_ns" in it else ""
     asked = ": the kill was for this, and no task had asked for memory" if it["by_trigger"] else ""
-    return (
-        f"the limit was {old} {size(it['limit_bytes'])}{ago}, while {size(it.get('usage_bytes'))} was in "
-        f"use{asked}"
-    )
+    in_use = f"while {size(it.get('usage_bytes'))} was in use"
+    return f"the limit was {old} {size(it['limit_bytes'])}{ago}, {in_use}{asked}"
 
 
 def _span(it: _Numbers, name: str) -> str:
@@ -346,8 +345,7 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "lowered_limit": _lowered_limit,
     "still_freeing": lambda it: (
         f"{process(it.get('killed_comm'), it['killed_pid'])}, the victim of kill {it['kill_id']}, was still "
-        f"freeing {size(it['freeing_bytes'])} {duration(it['before_ns'] / 1e9)} after that kill: the kernel "
-        "looks for another victim before all of the memory is free"
+        f"freeing {size(it['freeing_bytes'])} {duration(it['before_ns'] / 1e9)} after it"
     ),
     "growth": _growth,
     "evicted_cache": _evicted_cache,
@@ -401,6 +399,10 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "refaulted_cache": _refaulted_cache,
     "no_swap": _no_swap,
     "swap_in_use": _swap_in_use,
+    "incompressible": lambda it: (
+        f"{size(it['held_bytes'])} of the {size(it.get('zswap_bytes'))} in zswap could not be compressed: "
+        "swapping it freed nothing"
+    ),
     "protected_memory": lambda it: (
         f"memory.min protects {size(it['protected_bytes'])} of cgroups below the limit from reclaim"
     ),

@@ -272,6 +272,13 @@ def _swap(findings: Findings, cause: Cause) -> Iterator[Evidence]:
         yield found(findings, "swap_in_use", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
 
 
+def _incompressible(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Find swapped pages that zswap could not compress: to swap them freed nothing."""
+    held = findings.circumstances.incompressible_bytes
+    if held and held >= _LEAST_SHARE * (findings.composition.total or 0):
+        yield found(findings, "incompressible", held_bytes=held, zswap_bytes=findings.composition.zswap)
+
+
 def _protected_memory(findings: Findings, cause: Cause) -> Iterator[Evidence]:
     protected = findings.circumstances.protected_bytes
     if protected and cause != "protected_cache":
@@ -340,6 +347,7 @@ _FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[Evidence]], ...]] = (
     _pace,
     _refaulted_cache,
     _swap,
+    _incompressible,
     _protected_memory,
     _writer_waits,
     _restricted_request,

@@ -75,7 +75,7 @@ _MEASURED: Final[Mapping[str, Kind]] = {
     "machine_memory": Kind(
         (
             *("usable_bytes", "anon_bytes", "file_bytes", "shmem_bytes", "slab_bytes"),
-            *("unevictable_bytes", "free_bytes", "hugetlb_bytes"),
+            *("unevictable_bytes", "free_bytes", "hugetlb_bytes", "gpu_bytes"),
         ),
         (KERNEL_LOG,),
     ),
@@ -137,6 +137,7 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("pagecache",)),
     "no_swap": Kind(("bounded_above", "cgroup"), ("samples",)),
     "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
+    "incompressible": Kind(("held_bytes", "zswap_bytes"), (COMPOSITION,)),
     "protected_memory": Kind(("protected_bytes",), ("samples",)),
     "writer_waits": Kind(("waited_ms",), ("stalls",)),
     "restricted_request": Kind(("gfp",), ("oom",), ("trigger.gfp",)),

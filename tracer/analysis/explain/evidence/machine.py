@@ -35,7 +35,12 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
             for number, names in _PARTS.items()
         }
         yield found(
-            findings, "machine_memory", usable_bytes=usable, **parts, hugetlb_bytes=info.hugetlb_bytes
+            findings,
+            "machine_memory",
+            usable_bytes=usable,
+            **parts,
+            hugetlb_bytes=info.hugetlb_bytes,
+            gpu_bytes=info.gpu_bytes,
         )
     for zone in info.zones:
         if zone.min_bytes is not None and zone.free_bytes < zone.min_bytes:

@@ -64,6 +64,7 @@ def around(
         fork=forks.at_kill(subtree, candidates, window.end),
         kernel_bytes=sizes.get("kernel"),
         locked_cache_bytes=locked_cache_bytes or 0,
+        incompressible_bytes=sizes.get("zswap_incomp"),
         moved=() if weighed_tgids is None else _moved(subtree, window.end, weighed_tgids),
     )
 

@@ -138,7 +138,8 @@ class Circumstances:
     how long writers were throttled in the window because too many pages were dirty. `shortage`: set if no
     limit was full. `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`:
     a child among the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of
-    all its memory. `locked_cache_bytes`: mlocked page cache. `moved`: processes that left their memory
+    all its memory. `locked_cache_bytes`: mlocked page cache. `incompressible_bytes`: the part of
+    zswap that could not be compressed. `moved`: processes that left their memory
     behind. `ended_writer`: the process that left most shared memory behind.
     `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
     machine, which it prints only if the machine was short of memory.
@@ -159,6 +160,7 @@ class Circumstances:
     machine: MemInfo | None = None
     kernel_bytes: int | None = None
     locked_cache_bytes: int = 0
+    incompressible_bytes: int | None = None
     moved: tuple[Mover, ...] = ()
 
 

@@ -30,6 +30,9 @@ _HUGE: Final = re.compile(
 )
 """A line for each node and size of huge pages (hugetlb_show_meminfo_node, mm/hugetlb.c)."""
 
+_GPU: Final = re.compile(r" gpu_(?:active|reclaim):(\d{1,20})kB(?=\s|$)")
+"""On the line of a node; seen on 7.3, not on 6.18."""
+
 _TOTAL: Final = re.compile(
     r"(\d{1,20}) "
     r"(total pagecache pages|pages in swap cache|pages (?:of )?RAM|pages reserved|reserved pages)\s*"
@@ -51,6 +54,7 @@ class MemInfoReader:
         self._zones: list[Zone] = []
         self._totals: dict[str, int] = {}
         self._caches: dict[str, int] = {}
+        self._gpu_kib: list[int] = []
         self._huge_pages: list[tuple[int, int, int]] = []  # number, unused of these, bytes of each
 
     def take(self, text: str) -> bool:
@@ -60,6 +64,8 @@ class MemInfoReader:
         if node is not None:
             if node[2] is not None:  # a zone
                 self._zones.append(_zone(int(node[1] or 0), node[2], text))
+            else:
+                self._gpu_kib += [int(kib) for kib in _GPU.findall(text)]
         elif text.startswith(_SUMS):
             self._pages |= _pages(text)
         elif (huge := _HUGE.fullmatch(text)) is not None:
@@ -108,6 +114,8 @@ class MemInfoReader:
         free, total = self._totals.get("Free swap"), self._totals.get("Total swap")
         ram = self.ram_pages
         huge = sum(number * size for number, _, size in self._huge_pages)
+        gpu = sum(self._gpu_kib) * 1024
+        is_gpu_shown = bool(self._gpu_kib) and (self.most_bytes is None or gpu <= self.most_bytes)
         is_shown = bool(self._huge_pages) and (self.most_bytes is None or huge <= self.most_bytes)
         return MemInfo(
             pages={name: number for name, number in self._pages.items() if ram is None or number <= ram},
@@ -125,6 +133,7 @@ class MemInfoReader:
                 for name, size in self._caches.items()
                 if self.most_bytes is None or size <= self.most_bytes
             },
+            gpu_bytes=gpu if is_gpu_shown else None,
         )
 
 
