@@ -18,6 +18,42 @@ BPF_RINGBUF_OUTPUT(candidate_ring, CANDIDATE_RING_PAGES);
 
 BPF_STACK_TRACE(stacks, 1024);
 
+/*
+ * The task to which a thread has last sent SIGKILL on behalf of the kernel. Of the tasks that are
+ * marked, the OOM killer kills those to which it has just sent it (__oom_kill_process in
+ * mm/oom_kill.c). A task that was dying already is only marked, so that it may use memory reserves
+ * (task_will_free_mem): memory.events and the kernel log do not have it as a kill.
+ */
+struct kill_signal {
+	u64 task;
+	u64 time_ns;
+};
+
+BPF_TABLE("lru_hash", u32, struct kill_signal, kill_signals, 1024); /* by thread id */
+
+#define SIGKILL 9
+#define LAST_SPECIAL_SIGINFO 2 /* SEND_SIG_PRIV; before v4.20, SEND_SIG_FORCED */
+
+PROGRAM(signal_generate)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct kill_signal sent = {.task = ctx->args[2], .time_ns = bpf_ktime_get_ns()};
+
+	if ((u32)ctx->args[0] == SIGKILL && ctx->args[1] && ctx->args[1] <= LAST_SPECIAL_SIGINFO)
+		kill_signals.update(&pid, &sent);
+	return 0;
+}
+
+/* Return whether the current thread kills a task, after its last reclaim attempt, or only marks it.
+ */
+static __always_inline bool is_killed(struct task_struct *victim, struct ended *ended)
+{
+	u32 pid = bpf_get_current_pid_tgid();
+	struct kill_signal *sent = kill_signals.lookup(&pid);
+
+	return sent && sent->task == (u64)victim && (!ended || sent->time_ns >= ended->time_ns);
+}
+
 /* A thread inside out_of_memory(). */
 struct decision {
 	u64 time_ns;
@@ -262,6 +298,8 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 	struct mem_cgroup *owner = kill_owner(decision, ended, trigger);
 	bool is_for_limit = owner || (!decision && ended && ended->kind == RECLAIM_MEMCG);
 
+	if (!is_killed(victim, ended))
+		return 0;
 	if (!is_wanted_kill(owner, is_for_limit, trigger, victim))
 		return 0;
 

@@ -88,7 +88,7 @@ def test_explain_with_a_broken_kill_lists_all_and_explains_the_newest(restarts: 
     assert "killed 3 times" in result.output
     assert f"({FIRST_TGID + 1})" in result.output
     assert "Cause: process memory grew" in result.output
-    (traceback,) = getattr(result.exception, "__notes__", ())
+    (traceback,) = vars(result.exception)["__notes__"]
     assert "in fails" in traceback
 
 

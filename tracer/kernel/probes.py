@@ -297,6 +297,14 @@ SIGNALS: Final = (
         "the durations of writes to swap, and of reads from it, are not known",
     ),
     Signal(
+        "kill signal",
+        "oom",
+        _tracepoint("signal_generate"),
+        "the kernel sends SIGKILL: an OOM kill, and not only the mark of a task that was dying already",
+        "no OOM kills",
+        required=True,
+    ),
+    Signal(
         "OOM kill",
         "oom",
         (

@@ -147,9 +147,9 @@ class MemInfo:
     `hugetlb_bytes` is the pool of huge pages, of all sizes and nodes; no sum contains it.
     `unused_hugetlb_bytes` is the part of the pool that is not in use. `unreclaimable_caches` are the slab
     caches that cannot be reclaimed, with their sizes in bytes: the kernel lists them if unreclaimable slab is
-    more than the processes' memory and the page cache (should_dump_unreclaim_slab, mm/oom_kill.c). `gpu_bytes` is
-    the memory of GPU drivers on all nodes, in use or kept for reuse (NR_GPU_ACTIVE, NR_GPU_RECLAIM); no sum
-    contains it.
+    more than the processes' memory and the page cache (should_dump_unreclaim_slab, mm/oom_kill.c).
+    `gpu_bytes` is the memory of GPU drivers on all nodes, in use or kept for reuse (NR_GPU_ACTIVE,
+    NR_GPU_RECLAIM); no sum contains it.
     """
 
     pages: Mapping[str, int] = field(default_factory=dict)
