@@ -227,8 +227,8 @@ def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: 
     assert report.trigger.user_stack is not None
     assert report.trigger.user_stack[:3] == ("grow_table [growing]", "grow [growing]", "main [growing]")
     (allocator,) = [one for one in report.allocators if one.tgid == tgid]
-    (stack,) = [one for one in report.charged_in if one.tgid == tgid]
-    assert stack.of == "anon"
+    stack = report.charged_in[0]
+    assert (stack.tgid, stack.of) == (tgid, "anon")
     assert stack.user is not None and stack.user[:3] == ("grow_index", "grow", "main")
     row_bytes = trace.charge.loc[trace.charge["tgid"] == tgid, "bytes"].max()
     assert abs(stack.of_bytes - allocator.anon_bytes) < 2 * (256 * KIB * CPUS + row_bytes)

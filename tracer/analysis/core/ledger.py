@@ -275,6 +275,23 @@ def _limit_changes(subtree: Subtree) -> Steps:
     return Steps(times[is_change], values[is_change], None)
 
 
+def peak_usage(subtree: Subtree) -> int | None:
+    """Return the highest usage in the trace in bytes, also between two readings; None if it was never read.
+
+    The kernel's own peak (memory.peak) is of the trace if the cgroup was made in it, or if it rose in it.
+    Otherwise, usage was no less than the anonymous memory in the ledger, below the limit.
+    """
+    observed = usage(subtree).peak()
+    if observed is None:
+        return None
+    peaks = reading(subtree, "peak_bytes").values
+    if len(peaks) and (_is_made(subtree) or peaks[-1] > peaks[0]):
+        return max(observed, int(peaks[-1]))
+    anon, limit = level(subtree, ANON), counter(subtree, "limit_bytes").values
+    most = (anon and anon.peak()) or 0
+    return max(observed, min(most, int(limit[-1])) if len(limit) else most)
+
+
 def reading(subtree: Subtree, column: str) -> Steps:
     """Return a column of the cgroup's samples, without nulls. The value is not known before the first
     reading."""

@@ -34,7 +34,6 @@ _NOT_IN_LOG: Final = (
     *("reclaim", "cushion.cache_start_bytes", "cushion.evicted_bytes", "cushion.absorbed_bytes"),
     *("cushion.exhausted_at", "cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
-    "victims.threads",
 )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
-from tracer.analysis.core.ledger import made_in_trace
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain.measure import allocators, cushion
@@ -118,8 +117,7 @@ def _held(
 ) -> Held:
     trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
     going = progress.progress(subtree, spending)
-    observed, peak_ns = _peak(subtree)
-    peak = _most_usage(subtree, observed, end)
+    peak, peak_ns = ledger.peak_usage(subtree), _peak_ns(subtree)
     stuck_ns = _stuck_since(subtree)
     sized, why_unsized = survivor_range(subtree, peak, going.state)
     if stuck_ns is not None:
@@ -170,39 +168,19 @@ def _held(
     return replace(one, quality=replace(quality, unknown=why))
 
 
-def _peak(subtree: Subtree) -> tuple[int | None, int | None]:
-    """Return the highest usage in bytes, and the moment of the peak in ns.
+def _peak_ns(subtree: Subtree) -> int | None:
+    """Return the moment of the peak of usage in ns; None if usage was never read.
 
     While reclaim makes room at a limit, usage stays near its peak, and what it is made of changes. Of the
-    moments at which usage was at least 99 % of its peak, this is the first one with the most memory that
-    reclaim cannot free, or had to swap out.
+    moments at which usage was at least 99 % of the highest reading, this is the first one with the most
+    memory that reclaim cannot free, or had to swap out.
     """
     usage = ledger.usage(subtree)
     peak = usage.peak()
     if peak is None:
-        return None, None
-    near = usage.times[usage.values * 100 >= peak * _NEAR_PEAK_PERCENT]
-    return peak, int(near[unreclaimable_growth(subtree, near).argmax()])
-
-
-def _most_usage(subtree: Subtree, observed: int | None, end: int) -> int | None:
-    """Return the highest usage in bytes: that of the readings, or a higher one between two of them.
-
-    The kernel's own peak (memory.peak) has what no reading saw. It is of the trace if the cgroup was made
-    in it, or if it rose in it. Otherwise, usage was no less than the anonymous memory in the ledger, below
-    the limit.
-    """
-    if observed is None:
         return None
-    peaks = ledger.reading(subtree, "peak_bytes")
-    last = peaks.at(end)
-    ids = np.array([subtree.cgroup_id])
-    if last is not None and (made_in_trace(subtree.cgroups, ids)[0] or last > peaks.values[0]):
-        return max(observed, last)
-    anon = ledger.level(subtree, ledger.ANON)
-    limit = ledger.counter(subtree, "limit_bytes").at(end)
-    most = (anon and anon.peak()) or 0
-    return max(observed, most if limit is None else min(most, limit))
+    near = usage.times[usage.values * 100 >= peak * _NEAR_PEAK_PERCENT]
+    return int(near[unreclaimable_growth(subtree, near).argmax()])
 
 
 def _kernel_parts(subtree: Subtree, kernel_bytes: int | None, moment_ns: int | None) -> dict[str, int | None]:

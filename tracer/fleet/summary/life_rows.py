@@ -112,10 +112,10 @@ class _Life:
     def row(self, spending: Spending) -> dict[str, Any]:
         """Return the row of `lives`."""
         origin, end = self._origin, end_ns(self._trace)
-        peaks = {
-            name: self._greatest(name, None if steps is None else steps.peak(), 0, _FOREVER)
-            for name, steps in self._sizes.items()
+        peaks = {name: None if steps is None else steps.peak() for name, steps in self._sizes.items()} | {
+            "usage_bytes": ledger.peak_usage(self._subtree)
         }
+        peaks = {name: self._greatest(name, peak, 0, _FOREVER) for name, peak in peaks.items()}
         refaulted, _ = cushion.refaulted_bytes(self._subtree, self._trace.span_ns[0], end)
         evicted = self._subtree.evicted.pages_between(self._trace.span_ns[0], end)
         return {
