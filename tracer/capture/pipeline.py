@@ -43,6 +43,7 @@ from tracer.kernel.cgroups.mounts import Mounts
 from tracer.kernel.process.shared_files import SharedFiles
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
+from tracer.trace.meta import utc_time
 from tracer.trace.row_sink import RowSink
 from tracer.wire.dtypes import WIRE
 from tracer.wire.streams import STREAM_AT
@@ -115,7 +116,8 @@ class Pipeline:
             lambda: {"kernel_log": self._kernel_log.lost},
         )
         self._active_s = time.monotonic()
-        self.is_resting = self.has_removed = self._is_detached = self._is_finished = False
+        self.is_resting = self.has_removed = self._is_finished = False
+        self._ended: dict[str, str] = {}  # what comes after this time, as kills, is not in the trace
         self._most_percent = options.most_overhead_percent
         self._overhead: Overhead | None = None
 
@@ -190,8 +192,6 @@ class Pipeline:
         self._sink.require_written()
         self.startup_s = time.monotonic() - self._began_s
 
-    # Periodic work
-
     def look(self) -> None:
         """Have the BPF programs find what was changed in the counters of the traced cgroups from outside, or
         by a task that runs and does not leave its CPU, and send all sums and runs. A rest ends if there is
@@ -265,7 +265,7 @@ class Pipeline:
         kills = self._kills.save(decided)
         rings = (item for item in self._rings.items() if item[0] not in ("cgroup", "oom", "wake"))
         waiting = {name: ring.read() for name, ring in rings}
-        waiting["pagecache"] = self._page_sums.add_to(waiting["pagecache"], is_last=self._is_detached)
+        waiting["pagecache"] = self._page_sums.add_to(waiting["pagecache"], is_last=bool(self._ended))
         if has_come := any(map(len, (decided, *waiting.values()))):
             self._active_s = time.monotonic()
         self._take_cgroups()  # after the other rings: now every cgroup with a record is known
@@ -322,8 +322,6 @@ class Pipeline:
             with suppress(TraceError):  # it is written again at the end
                 self._sink.write_meta()
 
-    # The end
-
     def finish(self, end_reason: str, *, command_status: int | None = None) -> None:
         """Write the last sums, samples and rows, and close the trace even if some of these cannot be read.
 
@@ -337,7 +335,7 @@ class Pipeline:
         finally:
             self.close()  # the last rows need memory: give back that of the rings
             status = {} if command_status is None else {"command_status": command_status}
-            self._sink.close(end_reason, **self.closing_facts(), **status)
+            self._sink.close(end_reason, **self._ended, **self.closing_facts(), **status)
         for name in self._selection.requests.never_matched():
             self._observer.warn(f"no cgroup or container matched {name} during the recording")
 
@@ -351,8 +349,9 @@ class Pipeline:
         self._sampler.sample("end")
         self._write_log(self._log_filter.take(self._kernel_log.read_until_killed(self._kills.marked_ns)))
         self.programs.drain()
+        self._ended = {"ended": utc_time(self._sink.meta["clock"], time.monotonic_ns())}
         self.programs.detach_all()
-        self._is_detached = True
+        self._page_sums.wait_for_programs()  # those that still run have records to submit
         self._write_sums(self._accounts.look(is_last=True))
         self._take_waiting()
         self._write_log(self._log_filter.end())
@@ -396,5 +395,5 @@ class Pipeline:
             self._sink.append("charge", self._decoder.residue(time.monotonic_ns(), wanted))
 
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
-        shifted = [row | {"time": row["time"] + self._clock_offset_ns} for row in rows]
-        self._sink.append_rows("kernel_log", shifted)
+        offset_ns = self._clock_offset_ns
+        self._sink.append_rows("kernel_log", [row | {"time": row["time"] + offset_ns} for row in rows])

@@ -52,14 +52,16 @@ class PageSums:
         if is_exceeded != (self._item(_REASON) == _MAX_OVERHEAD):
             self._summing[_REASON] = _MAX_OVERHEAD if is_exceeded else _NOTHING
 
+    def wait_for_programs(self) -> None:
+        """Return when each program that was running at the call has ended. Raises OSError."""
+        self._barrier.wait()
+
     def add_to(self, records: Records, *, is_last: bool = False) -> Records:
         """Return the records, which were read from the ring, and the sums that wait, if it is time for these.
 
         Call it after the ring was read: if the ring was full, it has room now. `is_last`: the programs are
-        detached.
+        detached, and none runs any more.
         """
-        if is_last:
-            self._barrier.wait()
         now_s = time.monotonic()
         reason = self._turn(now_s)
         if not self._item(_COUNT + self._epoch % 2):
