@@ -12,11 +12,12 @@ MINUTES ?= 30
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures packages-deb packages-image demo test test-vm fuzz soak lint bench headers pictures frames deb deb-check image image-check clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures packages-deb packages-image demo test test-varied test-vm fuzz soak lint bench headers pictures frames deb deb-check image image-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
 	echo 'make test      run every test that this machine can run (ARGS=... goes to pytest)'
+	echo 'make test-varied  run the rootless tests in random order, with other clocks, zone, locale and home (as root)'
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
 	echo 'make fuzz      read 200,000 damaged kernel logs, 3,000 damaged traces (ARGS="--count 1000 --seed 7": others)'
 	echo 'make lint      ruff, mypy, clang-format'
@@ -163,6 +164,12 @@ demo: setup
 
 test: setup-test
 	@env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/python -m pytest -n auto $(ARGS)
+
+# As on another machine: another phase of the clocks, zone, locale, home, and order. Kernel programs stamp the clock
+# of the machine, so kernel tests are off.
+test-varied: setup-test
+	@env -u PYTHONDONTWRITEBYTECODE MEMCG_TRACER_KERNEL_TESTS=0 TZ=Asia/Kathmandu LC_ALL=C HOME=/nonexistent PYTHONPATH=tests \
+		$(VENV)/bin/python -m support.other_clock 0.37 $(VENV)/bin/python -m pytest -n auto --random-order $(ARGS)
 
 test-vm: packages-vm setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m vm $(KERNELS)

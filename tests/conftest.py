@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support.parallel import lanes
+from support.parallel import lanes, time_table
 from support.recorded import refuse_to_list
 from support.slowdown import SLOWDOWN
 
@@ -34,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(lanes)
+    if config.getoption("tx", None):  # this process collects the reports of workers
+        config.pluginmanager.register(time_table.TimeTable())
+    config.pluginmanager.register(time_table)
     refuse_to_list()
 
 

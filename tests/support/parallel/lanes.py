@@ -67,10 +67,11 @@ def pytest_configure_node(node: WorkerController) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write the lanes of this worker's tests, before it sends their names."""
     if file := _input_of(session.config).get("lanes"):
-        Path(file).write_text(json.dumps([_lane_of(item) for item in session.items]), encoding="ascii")
+        Path(file).write_text(json.dumps([lane_of(item) for item in session.items]), encoding="ascii")
 
 
-def _lane_of(item: pytest.Item) -> str:
+def lane_of(item: pytest.Item) -> str:
+    """Return the lane of a test; an empty string: any worker runs it at any time."""
     if item.get_closest_marker(BESIDE):
         return ""
     return next((lane for lane in (ALONE, KERNEL) if item.get_closest_marker(lane)), "")

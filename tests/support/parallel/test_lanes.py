@@ -125,6 +125,18 @@ def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path
     )
 
 
+def test_parallel_run_says_where_its_time_went(tmp_path: Path) -> None:
+    slow = "import time\ndef test_slow(): time.sleep(0.5)\n"
+    outcome = run(tmp_path, "-n", "2", one=TESTS, slow=slow)
+    table = outcome.output.partition("where the time went")[2].partition("short test summary")[0]
+    found = {line.split("  ")[0].strip(): line.split() for line in table.splitlines()}
+    assert [int(found[lane][len(lane.split())]) for lane in ("kernel", "the others", "alone")] == [3, 4, 3]
+    assert [line.split()[2] for line in table.splitlines() if ".py" in line] == [
+        "test_slow.py",
+        "test_one.py",
+    ]
+
+
 def test_parallel_run_with_a_failure_fails(tmp_path: Path) -> None:
     bad = "import pytest\n@pytest.mark.kernel\ndef test_bad(): assert 0\n"
     outcome = run(tmp_path, "-n", "2", good=TESTS, bad=bad)
