@@ -137,8 +137,8 @@ def assert_one_for_each_sleep(rows: pd.DataFrame, slept: int) -> None:
     """Compare the waits for a file with the kernel's count of the times that its reader slept meanwhile.
 
     There may be fewer than pages that were read: a reader whose CPU is taken away by the host, or whose disk
-    is fast, finds the page read when it begins to wait (folio_wait_bit_common() in mm/filemap.c). Of 612 sleeps,
-    up to 19 had no wait in 2 of 30 runs on a busy machine; why is not known.
+    is fast, finds the page read when it begins to wait (folio_wait_bit_common() in mm/filemap.c). In 2 of 30
+    runs on a busy machine, up to 19 of 612 sleeps had no wait; why is not known.
     """
     assert slept > PAGES // 8, "the disk is too fast for this test"
     assert 0.9 * slept <= rows["waits"].sum() <= slept + 8
