@@ -330,9 +330,9 @@ def tracefs(mounts: list[Mount]) -> Check:
     return Check("tracefs", State.OK, f"{mounted[0] if mounted else 'not mounted'} (not needed)")
 
 
-def unread(types: Btf | None) -> Iterator[Check]:
+def unread(types: Btf | TracerError) -> Iterator[Check]:
     """Yield a line with the tracepoints that this kernel has and no signal uses, if there are any."""
-    names = [name for name in UNREAD if types is not None and types.tracepoint(name) is not None]
+    names = [name for name in UNREAD if isinstance(types, Btf) and types.tracepoint(name) is not None]
     if names:
         shown = ", ".join(f"{name} ({UNREAD[name]})" for name in names)
         yield Check("not read", State.OK, f"tracepoints of this kernel that no signal uses: {shown}")

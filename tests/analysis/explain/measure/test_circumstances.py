@@ -135,3 +135,21 @@ def test_process_that_moved_away_left_its_memory(trace: Any, exited: float | Non
     trace.add("oom_candidates", 3.9, kill_id=1, pid=50, tgid=50, comm="sh", badness=1, chosen=True)
     left = {"processes": 1, "comm": "mover", "pid": 60, "held_bytes": 21 * MIB}
     assert contributing(trace).get("left_by_moved") == (left if exited is None else None)
+
+
+@pytest.mark.parametrize("step_mib", [60, 30, 12, 5, 1])
+def test_growth_does_not_depend_on_when_usage_was_read(trace: Any, step_mib: int) -> None:
+    """60 MiB of tmpfs pass half of the limit of 100 MiB: 10 MiB of them are above it, as are 40 of anon."""
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.charged(0.5, 1, "kernel", 0, usage_bytes=0, limit_bytes=LIMIT)
+    for number in range(60 // step_mib):
+        held = {"usage_bytes": (number + 1) * step_mib * MIB, "limit_bytes": LIMIT}
+        trace.charged(1 + number / 100, 1, "file", step_mib * MIB, tgid=40, **held)
+        trace.charged(1 + number / 100, 1, "shmem", step_mib * MIB, tgid=40, **held)
+    for number in range(40):
+        held = {"usage_bytes": (61 + number) * MIB, "limit_bytes": LIMIT}
+        trace.charged(3 + number / 100, 1, "anon", MIB, tgid=50, **held)
+    record_kill(trace, 4)
+    suspects = {one.cause: one.evidence.numbers for one in only_report(trace).verdict.suspects}
+    assert suspects["shmem"]["grown_bytes"] == 10 * MIB
+    assert suspects["anon_growth"]["grown_bytes"] == 40 * MIB

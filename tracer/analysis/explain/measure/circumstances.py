@@ -101,12 +101,25 @@ def _grown(
         base = ledger.base_bytes(subtree, {name: 1})
         if base is not None and at_kill is not None:
             last = at_kill - base
-        grown[name] = max(last - (steps.least() or 0), 0)
+        grown[name] = max(last - _least(steps, window), 0)
     if locked_cache_bytes:
         locked = ledger.reading(subtree, "unevictable_bytes").within(window.begin, window.end)
         last = sizes.get("unevictable") or 0
         grown["locked_cache"] = min(max(last - (locked.least() or 0), 0), locked_cache_bytes)
     return grown
+
+
+def _least(steps: Steps, window: Window) -> int:
+    """Return the least level since usage passed half of the limit.
+
+    The step in which it passed counts in part: how much of it is below half depends on when usage was read.
+    """
+    if window.passed is None:
+        return steps.least() or 0
+    before, after = steps.at(window.begin) or 0, steps.at(window.passed) or 0
+    passing = round(after - window.share_above * (after - before))
+    later = steps.within(window.passed, window.end).values
+    return min(passing, int(later.min())) if len(later) else passing
 
 
 def _rise_ns(subtree: Subtree, window: Window) -> int | None:

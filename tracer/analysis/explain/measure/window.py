@@ -36,11 +36,17 @@ _SOON_NS: Final = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The three moments of a kill, in nanoseconds since the epoch; the module has their definitions."""
+    """The three moments of a kill, in nanoseconds since the epoch; the module has their definitions.
+
+    Usage passes half of the limit between `begin` and the next reading of it, at `passed`. `share_above` is
+    the part of that step that is above half. `passed` is None if usage was never read below half.
+    """
 
     begin: int
     at_limit: int
     end: int
+    passed: int | None = None
+    share_above: float = 1.0
 
 
 def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns: int) -> Window:
@@ -58,7 +64,9 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
         limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.whole)
     )
     fineness = subtree.whole.fineness
-    begin = _last_below(usage, limit_bytes * _APPROACH_PERCENT // 100, start, fineness)
+    half = limit_bytes * _APPROACH_PERCENT // 100
+    begin = _last_below(usage, half, start, fineness)
+    passed, share = _passing(usage, half)
     after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start, fineness)
     lowered = ledger.last_lowering(subtree, limit_bytes, kill_ns)
     if lowered is not None:
@@ -73,7 +81,8 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     at_limit = min(firsts, default=kill_ns)
     # Rows of reclaim are never thinned. In an interval without any, usage came near at its begin or later.
     is_read = last == first or reclaim[first] > at_limit
-    return Window(begin, max(fineness.since(at_limit), after_lull) if is_read else at_limit, kill_ns)
+    at_limit = max(fineness.since(at_limit), after_lull) if is_read else at_limit
+    return Window(begin, at_limit, kill_ns, passed, share)
 
 
 def start_after(subtree: Subtree, earlier: Int64s) -> int:
@@ -101,6 +110,17 @@ def _begin_of_shortage(subtree: Subtree, usage: Steps, earlier: Int64s, lull: in
         else:
             moments.append(previous)
     return begins.setdefault(kill_ns, begins[moments[-1]])
+
+
+def _passing(usage: Steps, bytes_: int) -> tuple[int | None, float]:
+    """Return when usage was first read at a level or above it after it was last below, and the part of that
+    step that is above the level."""
+    below = np.flatnonzero(usage.values < bytes_)
+    if not len(below) or int(below[-1]) + 1 >= len(usage.times):
+        return None, 1.0
+    last = int(below[-1])
+    before, after = (int(value) for value in usage.values[last : last + 2])
+    return int(usage.times[last + 1]), (after - bytes_) / (after - before)
 
 
 def _last_below(usage: Steps, bytes_: int, otherwise: int, fineness: Fineness) -> int:
