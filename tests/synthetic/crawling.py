@@ -10,12 +10,19 @@ DATA = 56
 
 
 def livelock(
-    trace: Any, *, seconds: int = 20, tasks: int = 4, wait_s: float = 0.9, cpu_s: float = 0.1, born_s: int = 0
+    trace: Any,
+    *,
+    seconds: int = 20,
+    tasks: int = 4,
+    wait_s: float = 0.9,
+    cpu_s: float = 0.1,
+    born_s: int = 0,
+    idle_s: int = 2,
 ) -> None:
     """Add cgroup 7, made at `born_s`, in which `tasks` compilers read their program again in each second.
 
-    In the first two of their `seconds` they use a CPU alone. Each second, each task waits `wait_s` for the
-    program, of which 4 MiB are evicted and come back, and all of them together use `tasks * cpu_s` of CPU
+    In the first `idle_s` of their `seconds` they use a CPU alone. Each second, each task waits `wait_s` for
+    the program, of which 4 MiB are evicted and come back, and all of them together use `tasks * cpu_s` of CPU
     time.
     """
     trace.add("cgroups", cgroup_id=7, path="/build", created=trace.ns(born_s))
@@ -33,10 +40,10 @@ def livelock(
     row = {"cgroup_id": 7, "inode_id": PROGRAM, "nr_pages": 1024, "tgid": 40}
     trace.add("pagecache", born_s, op="add", cause="fault", **row)
     for second in range(born_s, born_s + seconds):
-        spent = tasks * cpu_s if second >= born_s + 2 else tasks * 0.5
+        spent = tasks * cpu_s if second >= born_s + idle_s else tasks * 0.5
         begin, end = trace.ns(second), trace.ns(second + 1)
         trace.add("task_time", begin=begin, time=end, cgroup_id=7, cpu_ns=round(spent * 1e9))
-        if second < born_s + 2:
+        if second < born_s + idle_s:
             continue
         trace.add("pagecache", second + 0.01, op="delete", cause="reclaim_memcg", **row)
         trace.add("pagecache", second + 0.02, op="add", cause="fault", **row)

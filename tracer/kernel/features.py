@@ -84,7 +84,7 @@ def examine() -> list[Check]:
         memory_controller(hierarchy, can_be_made=_can_be_made(hierarchy)),
         pressure(Path("/proc/pressure/memory"), hierarchy),
         tracefs(mounts),
-        *unread(types if isinstance(types, Btf) else None),
+        *unread(types),
         swap(Path("/proc/swaps")),
         huge_pages(Path("/sys/kernel/mm/transparent_hugepage/enabled")),
         container_names(_containers(hierarchy), HostNames()),

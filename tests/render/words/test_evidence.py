@@ -282,6 +282,15 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "memory grew in a burst: four fifths of 60 MiB within 1 s, after 9 s of calm",
     ),
     (
+        "thrashing",
+        {
+            **{"span_ns": 84_000_000_000, "lost_ns": 80_000_000_000},
+            **{"evicted_bytes": 9 * MIB, "refaulted_bytes": 8 * MIB},
+        },
+        "for 1 min 24 s before the kill, tasks were thrashing: 95.2 % of their time went into getting memory "
+        "back, and 9 MiB of page cache was evicted, 8 MiB of it read again",
+    ),
+    (
         "refaulted_cache",
         {"refaulted_bytes": MIB, "evicted_bytes": 2 * MIB},
         "1 MiB of the evicted cache was read again: the work needs its cache",

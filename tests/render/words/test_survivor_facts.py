@@ -46,7 +46,7 @@ def crawling(held: Held, **changes: Any) -> Held:
         "state": "thrashing",
         "lost_share": 0.91,
         "lost": LostTime(2000.0, 100_000.0, 0.0, None, 500.0, 3100.0, 5000.0),
-        "crawl": Crawl(begin, begin + pd.Timedelta(30, "s"), 0.978, lasts=True),
+        "crawl": Crawl(begin, begin + pd.Timedelta(30, "s"), 0.978, lasts=True, grown_bytes=0, room_bytes=9),
         "delayed": (Delayed("cc1plus", 4, 102_000.0),),
         "files": (
             RereadFile("/usr/lib/gcc/cc1plus", 2800 * MIB, executable=True),
@@ -71,6 +71,32 @@ def test_answer_for_a_livelock_says_what_the_time_is_spent_on(held: Held) -> Non
         "/memcg-tracer-78-anon has too little memory for its files at its limit of 100 MiB: 2.9 GiB of page "
         "cache was evicted, 2.8 GiB of it read again."
     )
+
+
+@pytest.mark.parametrize(
+    ("grown_mib", "room_mib", "words"),
+    [
+        (2, 30, "again; nothing will kill them."),  # the room lasts 10 times as long
+        (
+            *(2, 29),
+            "again; memory that cannot be reclaimed grew by 6 MiB a minute meanwhile, and a kill comes when "
+            "the 29 MiB that was left for it is full.",
+        ),
+        (0, 0, "again; it is not known whether a kill will end this."),
+        (None, 30, "again; it is not known whether a kill will end this."),
+        (2, None, "again; it is not known whether a kill will end this."),
+    ],
+)
+def test_answer_says_that_nothing_will_kill_only_if_memory_is_flat(
+    held: Held, grown_mib: int | None, room_mib: int | None, words: str
+) -> None:
+    crawl = crawling(held).progress.crawl
+    assert crawl is not None
+    grown, room = (None if mib is None else mib * MIB for mib in (grown_mib, room_mib))
+    crawl = replace(crawl, grown_bytes=grown, room_bytes=room)
+    assert words in survivor_facts.summary([crawling(held, crawl=crawl)])
+    past = survivor_facts.summary([crawling(held, crawl=replace(crawl, lasts=False))])
+    assert ("No OOM kill ends such work" in past) is crawl.is_flat()
 
 
 @pytest.mark.parametrize(

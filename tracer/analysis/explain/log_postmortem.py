@@ -32,7 +32,8 @@ LOG_ALONE: Final = "a kernel log alone does not show it"
 OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
 _NOT_IN_LOG: Final = (
     *("reclaim", "cushion.cache_start_bytes", "cushion.evicted_bytes", "cushion.absorbed_bytes"),
-    *("cushion.exhausted_at", "cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
+    *("cushion.exhausted_at", "cushion.evicted_after_bytes", "cushion.refaulted_bytes"),
+    *("cushion.kernel_refaulted_bytes", "allocators"),
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
 

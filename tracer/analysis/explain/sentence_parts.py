@@ -119,7 +119,11 @@ def beside(findings: Findings, filling: Filling) -> str:
 
 
 def _cache(findings: Findings) -> str:
-    cushion = findings.cushion
+    cushion, thrashing = findings.cushion, findings.circumstances.thrashing
+    if thrashing is not None and cushion.evicted_bytes is not None:
+        given = f"the page cache had given back {size(cushion.evicted_bytes)}"
+        span = duration(thrashing.span_ns / 1e9)
+        return f"{given}, and for the last {span} most of it was read again and again (thrashing)"
     is_much = (cushion.evicted_bytes or 0) >= _LEAST_SHARE * (findings.owner.limit_bytes or 0)
     if cushion.exhausted_at is not None and findings.time is not None and is_much:
         before = time_before(findings.time, cushion.exhausted_at, findings.thinned)

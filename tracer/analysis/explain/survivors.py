@@ -17,13 +17,13 @@ from tracer.analysis.explain.measure import allocators, cushion
 from tracer.analysis.explain.sizing.completeness import cut_off
 from tracer.analysis.explain.sizing.margins import why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
-from tracer.analysis.explain.sizing.unreclaimable import unreclaimable_growth
+from tracer.analysis.explain.sizing.unreclaimable import growth_within, unreclaimable, unreclaimable_growth
 from tracer.analysis.explain.slowed import progress
 from tracer.analysis.explain.slowed.high_limits import HighLimits, why_not_known
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.memory import ChargedStack
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.survivor import Held
+from tracer.analysis.results.survivor import Held, Progress
 from tracer.analysis.views import miss_curve, reclaim, stack_samples, swapping
 from tracer.analysis.views.lost_time import Spending
 from tracer.analysis.views.thrash import psi_some_share
@@ -116,7 +116,7 @@ def _held(
     subtree: Subtree, spending: Spending, highs: HighLimits, *, begin: int, end: int, quality: Quality
 ) -> Held:
     trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
-    going = progress.progress(subtree, spending)
+    going = _with_growth(progress.progress(subtree, spending), subtree)
     peak, peak_ns = ledger.peak_usage(subtree), _peak_ns(subtree)
     stuck_ns = _stuck_since(subtree)
     sized, why_unsized = survivor_range(subtree, peak, going.state)
@@ -166,6 +166,21 @@ def _held(
         if reason is not None
     }
     return replace(one, quality=replace(quality, unknown=why))
+
+
+def _with_growth(going: Progress, subtree: Subtree) -> Progress:
+    """Add to a stretch in which tasks crawled how unreclaimable memory grew in it, and the room that was
+    left."""
+    if going.crawl is None:
+        return going
+    begin_ns, end_ns = (moment.as_unit("ns").value for moment in (going.crawl.begin, going.crawl.end))
+    kept, limit = unreclaimable(subtree), ledger.counter(subtree, "limit_bytes").at(end_ns)
+    late_ns = end_ns - (end_ns - begin_ns) // 3
+    most = None if kept is None else kept.within(late_ns, end_ns).peak()
+    is_known = limit is not None and limit < UNLIMITED_BYTES and most is not None
+    room = max((limit or 0) - (most or 0), 0) if is_known else None
+    grown = growth_within(subtree, begin_ns, end_ns)
+    return replace(going, crawl=replace(going.crawl, grown_bytes=grown, room_bytes=room))
 
 
 def _peak_ns(subtree: Subtree) -> int | None:

@@ -60,6 +60,7 @@ class Cushion:
     exhausted_at: pd.Timestamp | None = None
     refaulted_bytes: int | None = None
     kernel_refaulted_bytes: int | None = None
+    evicted_after_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

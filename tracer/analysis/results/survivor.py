@@ -37,12 +37,30 @@ class Crawl:
     """The stretch of the trace that a state other than "held" rests on, and the lost share within it.
 
     `lasts`: the stretch went on until the end of the trace, and processes that were delayed in it lived then.
+    `grown_bytes`: by how much memory that reclaim cannot free, or had to swap out, grew in it, by its peaks
+    in the first and the last third; `room_bytes`: what was left of the limit for such memory in the last
+    third. None: not known, or no limit.
     """
 
     begin: pd.Timestamp
     end: pd.Timestamp
     lost_share: float
     lasts: bool
+    grown_bytes: int | None = None
+    room_bytes: int | None = None
+
+    def is_flat(self) -> bool:
+        """Return whether memory that reclaim cannot free was flat: at its pace in the stretch, the room that
+        was left would last ten times as long as the stretch, or longer."""
+        if self.grown_bytes is None or self.room_bytes is None:
+            return False
+        # Two thirds of the stretch lie between the peaks.
+        return self.room_bytes > 0 and self.grown_bytes * 15 <= self.room_bytes
+
+    def grown_per_minute(self) -> int | None:
+        """Return the pace of that growth in bytes a minute; None if there was none, or it is not known."""
+        seconds = (self.end - self.begin).total_seconds() * 2 / 3
+        return None if not self.grown_bytes or seconds <= 0 else round(self.grown_bytes * 60 / seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,4 +102,5 @@ def _cushion(report: OomReport) -> Tile:
         )
     if it.exhausted_at is not None:
         left = f"page cache, used up {kill_facts.used_up(report, it.exhausted_at)} before the kill"
+        left += kill_facts.evicted_after(report)
     return Tile("cushion", f"{units.size(it.evicted_bytes)} evicted", left)

@@ -158,6 +158,7 @@ def _cushion(report: OomReport) -> Iterator[Fact]:
         return
     if it.exhausted_at is not None:
         end = f"used up {kill_facts.used_up(report, it.exhausted_at)} before the kill"
+        end += kill_facts.evicted_after(report)
     else:
         end = f"{units.size(it.cache_end_bytes)} was left at the kill"
     room = (

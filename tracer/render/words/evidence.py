@@ -305,6 +305,15 @@ def _burst(it: _Numbers) -> str:
     return f"memory grew in a burst: {most} within {rise}, after {calm} of calm"
 
 
+def _thrashing(it: _Numbers) -> str:
+    share = percent(it["lost_ns"], it["span_ns"])
+    return (
+        f"for {duration(it['span_ns'] / 1e9)} before the kill, tasks were thrashing: {share} of their time "
+        f"went into getting memory back, and {size(it['evicted_bytes'])} of page cache was evicted, "
+        f"{size(it['refaulted_bytes'])} of it read again"
+    )
+
+
 def _refaulted_cache(it: _Numbers) -> str:
     return f"{size(it['refaulted_bytes'])} of the evicted cache was read again: the work needs its cache"
 
@@ -396,6 +405,7 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     ),
     "slow_growth": _slow_growth,
     "burst": _burst,
+    "thrashing": _thrashing,
     "refaulted_cache": _refaulted_cache,
     "no_swap": _no_swap,
     "swap_in_use": _swap_in_use,

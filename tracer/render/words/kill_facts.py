@@ -61,6 +61,13 @@ def used_up(report: OomReport, exhausted_at: pd.Timestamp) -> str:
     return time_before(report.time, exhausted_at, report.quality.thinned)
 
 
+def evicted_after(report: OomReport) -> str:
+    """Return `, with 4.5 GiB more evicted after that`: cache that came back for moments after the use;
+    empty if that is less than a tenth of usage."""
+    after, total = report.cushion.evicted_after_bytes or 0, report.composition.total or 0
+    return f", with {units.size(after)} more evicted after that" if after * 10 > total else ""
+
+
 def seconds_before(report: OomReport, time: pd.Timestamp) -> float | None:
     """Return the seconds from `time` to the kill; None if the time of the kill is not known."""
     return None if report.time is None else (report.time - time).total_seconds()
@@ -185,7 +192,7 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     if it.evicted_bytes != 0:
         yield ("absorbed", f"{units.size(it.absorbed_bytes)}: other memory for which the evictions made room")
     if it.exhausted_at is not None:
-        yield "used up", f"{used_up(report, it.exhausted_at)} before the kill"
+        yield "used up", f"{used_up(report, it.exhausted_at)} before the kill{evicted_after(report)}"
     elif why := report.quality.unknown.get("cushion.exhausted_at"):
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
     elif it.evicted_bytes:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.explain.slowed.foremost import room_left, slowest
-from tracer.analysis.results.survivor import Delayed, Held, RereadFile
+from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
 from tracer.categories import PART_BY_NAME
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
@@ -276,9 +276,24 @@ def _crawl(one: Held) -> str:
             f"{lasted}{who} {tense} {share} of {whose} time throttled: {above_high(one)}, which slows "
             "tasks and never kills."
         )
-    nobody = "; nothing will kill " + ("it" if is_one else "them") if crawl.lasts else ""
-    always = "" if crawl.lasts else " No OOM kill ends such work: there is always page cache to evict."
+    nobody = f"; {_outlook(crawl, 'it' if is_one else 'them')}" if crawl.lasts else ""
+    is_endless = not crawl.lasts and crawl.is_flat()
+    always = " No OOM kill ends such work: there is always page cache to evict." if is_endless else ""
     return f"{lasted}{who} {tense} {share} of {whose} time {_doing(one)}{nobody}. {_room(one)}{always}"
+
+
+def _outlook(crawl: Crawl, whom: str) -> str:
+    """Return whether a kill will end the work of tasks that crawl, as far as memory that reclaim cannot free
+    shows it."""
+    if crawl.is_flat():
+        return f"nothing will kill {whom}"
+    pace, room = crawl.grown_per_minute(), crawl.room_bytes
+    if pace is None or room is None:
+        return "it is not known whether a kill will end this"
+    return (
+        f"memory that cannot be reclaimed grew by {units.size(pace)} a minute meanwhile, and a kill comes "
+        f"when the {units.size(room)} that was left for it is full"
+    )
 
 
 def _who(delayed: tuple[Delayed, ...], *, is_first: bool) -> tuple[str, bool]:

@@ -49,6 +49,21 @@ def test_cgroup_that_is_made_during_the_trace_is_thrashing(trace: Any, born_s: i
     assert one.progress.crawl.lost_share == pytest.approx(0.9)
 
 
+def test_memory_that_creeps_up_beside_a_livelock_is_measured_against_the_room(trace: Any) -> None:
+    """Nothing kills tasks that only read their program again; a leak beside them does."""
+    livelock(trace)
+    crawl = only(trace).progress.crawl
+    assert (crawl.grown_bytes, crawl.room_bytes) == (0, 40 * MIB)
+    assert crawl.is_flat()
+    for second in range(2, 20):
+        trace.charged(second + 0.5, 7, "anon", MIB, tgid=40)
+    crawl = only(trace).progress.crawl
+    # 18 MiB in 18 s; the peaks of the first and the last 6 s are 12 s apart.
+    assert (crawl.grown_bytes, crawl.room_bytes) == (12 * MIB, 22 * MIB)
+    assert crawl.grown_per_minute() == pytest.approx(60 * MIB, rel=0.05)
+    assert not crawl.is_flat()
+
+
 def test_tasks_above_memory_high_are_throttled(trace: Any) -> None:
     throttled(trace)
     one = only(trace)

@@ -254,6 +254,20 @@ def _pace(findings: Findings, _: Cause) -> Iterator[Evidence]:
         )
 
 
+def _thrashing(findings: Findings, _: Cause) -> Iterator[Evidence]:
+    """Yield the evidence that tasks hardly ran for some time before the kill."""
+    it = findings.circumstances.thrashing
+    if it is not None:
+        yield found(
+            findings,
+            "thrashing",
+            span_ns=it.span_ns,
+            lost_ns=it.lost_ns,
+            evicted_bytes=it.evicted_bytes,
+            refaulted_bytes=it.refaulted_bytes,
+        )
+
+
 def _refaulted_cache(findings: Findings, _: Cause) -> Iterator[Evidence]:
     again = findings.cushion.refaulted_bytes
     if again:
@@ -333,6 +347,7 @@ def _left_by_moved(findings: Findings, _: Cause) -> Iterator[Evidence]:
 
 
 _FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[Evidence]], ...]] = (
+    _thrashing,
     _shared_limit,
     _cow,
     _larger_process,

@@ -134,6 +134,10 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     ),
     "slow_growth": Kind(("grown_bytes", "rise_ns", "bytes_per_minute", "resolution_ns"), ("charge",)),
     "burst": Kind(("grown_bytes", "rise_ns", "calm_ns", "resolution_ns"), ("charge",)),
+    "thrashing": Kind(
+        ("span_ns", "lost_ns", "evicted_bytes", "refaulted_bytes"),
+        ("pagecache", "reclaim", "file_waits", "task_time"),
+    ),
     "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("pagecache",)),
     "no_swap": Kind(("bounded_above", "cgroup"), ("samples",)),
     "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),

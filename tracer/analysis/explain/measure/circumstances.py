@@ -17,6 +17,7 @@ from tracer.analysis.explain.measure import forks, shared_memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
 from tracer.analysis.explain.measure.subtree_levels import SubtreeLevels
 from tracer.analysis.explain.measure.window import Window
+from tracer.analysis.explain.slowed import thrashing
 from tracer.analysis.results.tasks import Candidate
 from tracer.schema import UNLIMITED_BYTES
 
@@ -54,6 +55,7 @@ def around(
     return Circumstances(
         grown_bytes=_grown(subtree, window, sizes, locked_cache_bytes),
         rise_ns=_rise_ns(subtree, window),
+        thrashing=thrashing.before_a_kill(subtree, window.at_limit, window.end),
         swap=_swap(subtree, below, window, sample),
         protected_bytes=_protected_bytes(below, window.end, sample),
         holders=_holders(below, levels, trigger_id),
@@ -123,7 +125,8 @@ def _least(steps: Steps, window: Window) -> int:
 
 
 def _rise_ns(subtree: Subtree, window: Window) -> int | None:
-    """Return how long the last 80 % of the growth of memory other than cache took; None if nothing grew."""
+    """Return how long the last 80 % of the growth of memory other than cache took, without the time that
+    tasks lost; None if nothing grew."""
     steps = ledger.change(subtree, ledger.NOT_CACHE).within(window.begin, window.end)
     last, least = steps.at(window.end) or 0, steps.least() or 0
     if last <= least:
@@ -133,7 +136,7 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
     begin = int(steps.times[position]) if len(low) else window.begin
     if position + 1 < len(steps.times):
         begin = subtree.whole.fineness.held_until(begin, int(steps.times[position + 1]))
-    return window.end - begin
+    return window.end - begin - thrashing.lost_ns(subtree, begin, window.end)
 
 
 def _swap(subtree: Subtree, below: SubtreeLevels, window: Window, sample: pd.Series | None) -> Swap | None:

@@ -44,7 +44,8 @@ def measure(
     thinned, the begin of the interval in which that moment is. None if nothing was evicted: its files were
     truncated or removed, and it was no cushion. `refaulted_bytes` is the part of `evicted_bytes` that the
     subtree read again before the kill, and `kernel_refaulted_bytes` the kernel's count for the same time,
-    which includes what was evicted before it.
+    which includes what was evicted before it. `evicted_after_bytes` is the part of
+    `evicted_bytes` since `exhausted_at`: cache that came back for moments only.
 
     The argument `cache_end_bytes` is the level in the sample at the kill; None: the ledger's is taken.
     `locked_bytes` is the part of it that is locked, which is in neither level of the result.
@@ -52,10 +53,12 @@ def measure(
     """
     cache = ledger.level(subtree, ledger.CACHE)
     evicted = subtree.evicted.pages_between(window.at_limit, window.end) * page_size(subtree.whole)
-    start_bytes = exhausted_at = None
+    start_bytes = exhausted_at = after_bytes = None
     if cache is None:
         reason = "the trace holds no start sample of this cgroup's file and shmem"
-        unknown |= dict.fromkeys(("cushion.cache_start_bytes", "cushion.exhausted_at"), reason)
+        unknown |= dict.fromkeys(
+            ("cushion.cache_start_bytes", "cushion.exhausted_at", "cushion.evicted_after_bytes"), reason
+        )
     else:
         in_window = cache.within(window.at_limit, window.end)
         start_bytes = in_window.peak()
@@ -65,6 +68,8 @@ def measure(
         if exhausted_ns is not None and evicted:
             since_ns = subtree.whole.fineness.since(exhausted_ns)
             exhausted_at = utc_time(max(since_ns, min(window.at_limit, exhausted_ns)))
+            after = subtree.evicted.pages_between(exhausted_ns + 1, window.end)
+            after_bytes = after * page_size(subtree.whole)
         if cache_end_bytes is None:
             cache_end_bytes = in_window.at(window.end)
     if cache_end_bytes is None:
@@ -86,6 +91,7 @@ def measure(
         exhausted_at=exhausted_at,
         refaulted_bytes=refaulted,
         kernel_refaulted_bytes=counted,
+        evicted_after_bytes=after_bytes,
     )
 
 

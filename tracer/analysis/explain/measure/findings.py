@@ -10,6 +10,7 @@ import pandas as pd
 
 from tracer.analysis.explain.measure.steal import Steal
 from tracer.analysis.explain.measure.window import Window
+from tracer.analysis.explain.slowed.thrashing import Thrashing
 from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.memory import (
@@ -133,20 +134,22 @@ class Circumstances:
 
     `grown_bytes`: category of the ledger (anon, shmem, kernel, sock), or `locked_cache` (mlocked page cache)
     -> its level at the kill above its least level since `Window.begin`; empty: not known. `rise_ns`: how long
-    the last 80 % of the growth of memory other than cache took. `protected_bytes`: usage of the owner's
-    children that memory.min protects from reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`:
-    how long writers were throttled in the window because too many pages were dirty. `shortage`: set if no
-    limit was full. `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`:
-    a child among the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of
-    all its memory. `locked_cache_bytes`: mlocked page cache. `incompressible_bytes`: the part of
-    zswap that could not be compressed. `moved`: processes that left their memory
-    behind. `ended_writer`: the process that left most shared memory behind.
+    the last 80 % of the growth of memory other than cache took, without the time that tasks lost.
+    `thrashing`: of the tasks until the kill. `protected_bytes`: usage of the owner's children that memory.min
+    protects from reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`: how long writers were
+    throttled in the window because too many pages were dirty. `shortage`: set if no limit was full.
+    `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`: a child among
+    the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of all its memory.
+    `locked_cache_bytes`: mlocked page cache. `incompressible_bytes`: the part of zswap that could not be
+    compressed. `moved`: processes that left their memory behind. `ended_writer`: the process that left most
+    shared memory behind.
     `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
     machine, which it prints only if the machine was short of memory.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
     rise_ns: int | None = None
+    thrashing: Thrashing | None = None
     swap: Swap | None = None
     protected_bytes: int = 0
     holders: tuple[Holder, ...] = ()

@@ -24,12 +24,13 @@ from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.completeness import why_elastic
 from tracer.analysis.explain.sizing.margins import Sized, cache_to_spare, why_no_curve, with_margin
+from tracer.analysis.explain.slowed import thrashing
 from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
 from tracer.schema import UNLIMITED_BYTES
-from tracer.units import coarse_duration, size
+from tracer.units import coarse_duration, duration, size
 
 _FULL_PERCENT: Final = 90
 _OTHERS_MOST_PERCENT: Final = 20
@@ -243,7 +244,7 @@ _MAPPED_COLUMNS: Final = (
 
 def _pace(subtree: Subtree, findings: Findings) -> str:
     """Return a sentence on how long a greater limit would have lasted, by the growth since its last minimum;
-    empty if nothing grew."""
+    empty if nothing grew. Time that tasks lost at the limit does not count: a greater limit spares it."""
     if findings.window is None:
         return ""
     grown = ledger.change(subtree, ledger.NOT_CACHE).within(findings.window.begin, findings.window.end)
@@ -256,8 +257,10 @@ def _pace(subtree: Subtree, findings: Findings) -> str:
     seconds = (findings.window.end - since_ns) / 1e9
     if seconds <= 0:
         return ""
+    lost_s = thrashing.lost_ns(subtree, since_ns, findings.window.end) / 1e9
     coarse_s = resolution_s(findings.thinned, utc_time(since_ns))
-    span = coarse_duration(seconds, coarse_s)
+    span = coarse_duration(seconds - lost_s, coarse_s)
+    span += f", without {duration(lost_s)} in which tasks hardly ran" if lost_s else ""
     if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > last - least:
         rest = shared_memory.left_to_grow_bytes(findings)
         if rest is not None:
@@ -266,7 +269,7 @@ def _pace(subtree: Subtree, findings: Findings) -> str:
                 f"whose files have a size: {size(rest)} of them was not touched."
             )
     share = _STEP_BYTES / (last - least)
-    buys = coarse_duration(share * seconds, share * coarse_s)
+    buys = coarse_duration(share * (seconds - lost_s), share * coarse_s)
     return (
         f"At this growth ({size(last - least)} in {span}), each extra {size(_STEP_BYTES)} "
         f"of limit buys {buys}."

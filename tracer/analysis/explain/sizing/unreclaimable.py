@@ -48,6 +48,21 @@ def unreclaimable_growth(subtree: Subtree, moments: Int64s) -> Int64s:
     return change.at_each(moments) + _locked_files(subtree).at_each(moments)
 
 
+def growth_within(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Return by how much memory that is unreclaimable or in swap grew in an interval, in bytes: its peak in
+    the last third less that in the first; 0 if it shrank.
+
+    Peaks are compared because memory of short-lived processes comes and goes.
+    """
+    third = (end_ns - begin_ns) // 3
+    change = ledger.change(subtree, {**_UNRECLAIMABLE, "swap": 1})
+    peaks = []
+    for first, last in ((begin_ns, begin_ns + third), (end_ns - third, end_ns)):
+        inside = change.times[(change.times >= first) & (change.times < last)]
+        peaks.append(int(unreclaimable_growth(subtree, np.append(inside, [first, last])).max()))
+    return max(peaks[1] - peaks[0], 0)
+
+
 def own_samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
     """Return the cgroup's own samples in which all these columns are known."""
 
