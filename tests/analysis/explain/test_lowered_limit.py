@@ -161,6 +161,19 @@ def test_stack_that_the_trace_lacks_is_the_logs(trace: Any) -> None:
     assert report.limit_owner.lowered.by_trigger
 
 
+@pytest.mark.parametrize("stack_id", [9, 3])
+@pytest.mark.parametrize(("cgroup", "is_writer"), [(2, True), (1, False)])
+def test_trigger_without_a_stack_is_the_writer_if_it_is_in_another_cgroup(
+    trace: Any, stack_id: int, cgroup: int, is_writer: bool
+) -> None:
+    """No name of the stack was found in time, and the kernel log was not read."""
+    report = resized_report(
+        trace, ("0xffffffff8123", "0xff"), kernel_stack_id=stack_id, trigger_cgroup_id=cgroup
+    )
+    assert report.limit_owner.lowered is not None
+    assert report.limit_owner.lowered.by_trigger == is_writer
+
+
 def test_log_alone_tells_the_lowered_limit_by_the_stack() -> None:
     dump = Dump(50, comm="sh", usage=IN_USE, limit=NEW, anon_rss=36 * MIB, stack=WRITE)
     text = "\n".join(dump.lines()).encode()

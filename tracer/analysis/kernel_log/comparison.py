@@ -9,6 +9,7 @@ import pandas as pd
 
 from tracer.analysis.core.columns import integers, optional, times_ns
 from tracer.analysis.core.index import RowIndex
+from tracer.analysis.core.lookup.stacks import is_named
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.kernel_log import matching, merging
 from tracer.analysis.kernel_log.agreement import disagreements
@@ -80,4 +81,4 @@ def without(trace: TraceTables, why: str) -> Completed:
 def _lacks_stack(trace: TraceTables, rows: pd.DataFrame) -> bool:
     """Return whether the trace does not have the names of the trigger's kernel stack."""
     number = optional(rows["kernel_stack_id"].iloc[0])
-    return number is None or trace.functions.frames_for(number) is None
+    return number is None or not is_named(trace.functions.frames_for(number))

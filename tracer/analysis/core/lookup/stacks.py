@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import pandas as pd
@@ -38,7 +39,7 @@ class Functions:
 
     def unnamed(self) -> int:
         """Return the number of stacks that consist of addresses only."""
-        return sum(all(map(_is_address, frames)) for frames in self._frames.values())
+        return sum(not is_named(frames) for frames in self._frames.values())
 
 
 def function_of(frame: str) -> str:
@@ -48,5 +49,6 @@ def function_of(frame: str) -> str:
     return frame.rpartition(" [")[0] if frame.endswith("]") else _OFFSET.sub("", frame)
 
 
-def _is_address(frame: object) -> bool:
-    return str(frame).startswith("0x")
+def is_named(frames: Iterable[object] | None) -> bool:
+    """Return whether a stack is known and has names: the recorder may have had no time to find them."""
+    return frames is not None and not all(str(frame).startswith("0x") for frame in frames)

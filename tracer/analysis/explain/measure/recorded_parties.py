@@ -14,6 +14,7 @@ import pandas as pd
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
 from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.lookup.stacks import is_named
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.explain.measure.logged_parties import OF_LIMIT_BEFORE, OF_THE_PATH, is_writing_limit
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill
@@ -73,6 +74,9 @@ def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) 
         return Lowered(None, usage_bytes, by_trigger)
     if step is None:
         return None
+    if not is_named(stack) and (usage_bytes or 0) > limit:
+        # A task of another cgroup: it is the writer, or fills memory of a process in this one, which is rare.
+        by_trigger = not np.isin(first["trigger_cgroup_id"], kill.subtree.members)
     then = ledger.usage(kill.subtree).at(step.since_ns - 1)
     usage_bytes = usage_bytes if then is None else then
     if not by_trigger and (usage_bytes is None or usage_bytes <= limit):
