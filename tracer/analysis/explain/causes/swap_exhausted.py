@@ -42,19 +42,18 @@ def sentence(findings: Findings) -> str:
 def cure(findings: Findings) -> Iterator[str]:
     """Yield sentences of advice: on what bounds the swap, which need not be the cgroup's own limit."""
     owner, swap = owner_name(findings.owner), findings.circumstances.swap
-    more = f"Give {owner} more swap (memory.swap.max, memory.memsw.limit_in_bytes)"
+    how = "(memory.swap.max, memory.memsw.limit_in_bytes)"
+    more = f"Give {owner} more swap {how} or a higher limit"
     if swap is not None and swap.bound == "above":
-        above = (
-            "a cgroup above"
-            if swap.bound_cgroup is None
-            else f"the cgroup {swap.bound_cgroup}, above {owner},"
-        )
-        more = (
-            f"Give {above} more swap: its limit is the bound (memory.swap.max, memory.memsw.limit_in_bytes)"
-        )
+        path = swap.bound_cgroup
+        above = "a cgroup above" if path is None else f"the cgroup {path}, above {owner},"
+        more = f"Give {above} more swap: its limit is the bound {how}; or give {owner} a higher limit"
     elif swap is not None and swap.bound == "machine":
-        more = "Give the machine more swap: no cgroup's limit of swap was in the way"
+        more = (
+            "Give the machine more swap: no cgroup's limit of swap was in the way; or give "
+            f"{owner} a higher limit"
+        )
     yield (
-        f"{more}; or raise the limit of {owner}, or make the processes need less memory: while swap is full, "
-        "their memory cannot be reclaimed."
+        f"{more}, or make the processes need less memory: while swap is full, their memory cannot be "
+        "reclaimed."
     )
