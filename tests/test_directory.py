@@ -86,3 +86,14 @@ def test_sync_all_reaches_each_file_and_folder_but_no_link(
     folder.sync_all()
     inner = folder.path / "inner"
     assert synced == [inner / "deep/file", inner / "deep", inner, folder.path]
+
+
+def test_directory_that_is_renamed_is_found_again(folder: Directory) -> None:
+    path = folder.path
+    assert folder.where() == path
+    path.rename(path.with_name("moved"))
+    assert folder.where() == path.with_name("moved")
+    path.symlink_to(path.with_name("elsewhere"))
+    assert folder.where() == path.with_name("moved")
+    path.with_name("moved").rmdir()
+    assert folder.where() == path

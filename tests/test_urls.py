@@ -26,6 +26,15 @@ def test_path_is_none(text: str) -> None:
         ("sftp://me:se@cr:et@host/x", "sftp://me:***@host/x"),
         ("s3://bucket/a@b:c", "s3://bucket/a@b:c"),
         ("sftp://me@host/x", "sftp://me@host/x"),
+        (
+            "abfss://container@account.dfs.core.windows.net/x",
+            "abfss://container@account.dfs.core.windows.net/x",
+        ),
+        ("https://ghp_TOKEN@host/x", "https://***@host/x"),
+        ("https://h/c?sv=1&sig=a%2Bb%3D&se=2", "https://h/c?sv=***&sig=***&se=***"),
+        ("https://h/c?TOKEN", "https://h/c?***"),
+        ("s3://b/x?token=a=b#c", "s3://b/x?token=***#c"),
+        ("no /a?b=c, but 'https://h/c?sig=ab': refused", "no /a?b=c, but 'https://h/c?sig=***': refused"),
     ],
 )
 def test_password_is_not_shown(url: str, shown: str) -> None:

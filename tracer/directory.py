@@ -91,6 +91,15 @@ class Directory:
         """Return whether the directory was removed while it was open."""
         return os.fstat(self._descriptor).st_nlink == 0
 
+    def where(self) -> Path:
+        """Return the path at which the directory is now: `path`, unless it was renamed or moved meanwhile."""
+        for path in (self.path, Path(f"/proc/self/fd/{self._descriptor}")):
+            with suppress(OSError):
+                found = path.readlink() if path != self.path else path
+                if os.path.samestat(found.stat(), os.fstat(self._descriptor)):
+                    return found
+        return self.path
+
     def is_writable_by_us_alone(self) -> bool:
         """Return whether no other user can put entries into the directory."""
         status = os.fstat(self._descriptor)

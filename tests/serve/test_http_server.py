@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import threading
@@ -183,3 +184,13 @@ def test_tls_serves_only_those_who_may(
 def test_tls_without_a_readable_key_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"TLS cannot be offered with .*: No such file"):
         MetricsServer("127.0.0.1", 0, Counting(), Tls(str(tmp_path / "none"), str(tmp_path / "key")))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("which", range(3))
+def test_pipe_as_a_certificate_is_refused(certificate: tuple[str, str], tmp_path: Path, which: int) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    files = [*certificate, certificate[0]]
+    files[which] = str(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="it is no regular file"):
+        Tls(*files).context()

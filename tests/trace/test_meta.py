@@ -89,6 +89,7 @@ def test_write_meta_that_fails_keeps_the_old_document(
         ("", "damaged, it is not JSON"),
         ('{"format": "memcg-tra', "damaged, it is not JSON"),
         ("[" * 100_000, "damaged, it is not JSON"),
+        ('{"format": "memcg-tracer", "x": ' + '{"a":' * 500 + "1" + "}" * 501, "damaged, it is not JSON"),
         ("\x00\xff", "damaged, it is not JSON"),
         ("[]", "not a trace of memcg-tracer"),
         ('{"format": "other"}', "not a trace of memcg-tracer"),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tracer.capture.pipeline import Pipeline
     from tracer.trace.meta import Meta
     from tracer.trace.row_sink import RowSink
+    from tracer.trace.write.writer import TraceWriter
 
 _REMOVED_INTERVAL_S: Final = 0.01
 _MEASURE_INTERVAL_S: Final = 0.025
@@ -46,7 +47,8 @@ _LEAN: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "syste
 class Recording:
     """A recording that ended.
 
-    `status` is the command's exit status (128+N if signal N ended it); 0 without a command.
+    `path` is where the trace is at the end, also if its directory was renamed meanwhile. `status` is the
+    command's exit status (128+N if signal N ended it); 0 without a command.
     """
 
     path: Path
@@ -86,17 +88,25 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
             command = spawn(cgroup, options.command)
             stack.callback(end_command, command)
         urgency = stack.enter_context(Urgency())  # after the spawn: the command keeps the caller's priority
+        trace: TraceWriter | None = None
+
+        def create_trace(first: Meta) -> RowSink:
+            nonlocal trace
+            trace = _create_trace(options, first, observer)
+            return trace
+
         pipeline = make_pipeline(
             options,
             hierarchy,
             selectors,
             cgroup,
             observer,
-            open_sink=lambda first: _create_trace(options, first, observer),
+            open_sink=create_trace,
             began_s=began_s,
         )
         stack.enter_context(pipeline)
-        return _run(options, pipeline, observer, stop, urgency=urgency, command=command)
+        status = _run(options, pipeline, observer, stop, urgency=urgency, command=command)
+        return Recording(options.output if trace is None else trace.path, status)
 
 
 def save_memory() -> None:
@@ -105,7 +115,7 @@ def save_memory() -> None:
         os.environ.setdefault(name, value)
 
 
-def _create_trace(options: Options, first: Meta, observer: Observer) -> RowSink:
+def _create_trace(options: Options, first: Meta, observer: Observer) -> TraceWriter:
     from tracer.trace.write.writer import TraceWriter  # noqa: PLC0415  it imports Arrow
 
     return TraceWriter(options.output, first, force=options.force, warn=observer.warn)
@@ -166,11 +176,12 @@ def _run(
     *,
     urgency: Urgency,
     command: GatedCommand | None,
-) -> Recording:
+) -> int:
+    """Return the status of the `Recording`."""
     pipeline.start()
     if stop.received is not None:  # the command never ran: report it as ended by the signal
         pipeline.finish(signal.Signals(stop.received).name)
-        return Recording(options.output, 128 + stop.received if command else 0)
+        return 128 + stop.received if command else 0
     urgency.watch()
     create_ready_file(options.ready_file)
     if command is not None:
@@ -183,7 +194,7 @@ def _run(
         end_reason = loop.run(deadline_s)
         urgency.close()
         pipeline.finish(end_reason)
-        return Recording(options.output, 0)
+        return 0
     try:
         end_reason = run_until_command_ends(loop, command, stop, deadline_s)
     except Exception as error:  # a failure of the recorder must not disturb the command
@@ -194,7 +205,7 @@ def _run(
     urgency.close()
     code = command.process.wait()
     pipeline.finish(end_reason, command_status=code)
-    return Recording(options.output, code if code >= 0 else 128 - code)
+    return code if code >= 0 else 128 - code
 
 
 def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:

@@ -1,7 +1,7 @@
 """The command line. `main` turns every error into a line and an exit status.
 
 size — sizes as users type them
-percent — percentages as users type them
+number — numbers with a fraction, and percentages, as users type them
 duration — durations as users type them
 moment — moments as users type them
 path_or_url — places of traces as users type them

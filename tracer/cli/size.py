@@ -26,3 +26,11 @@ def size_bytes(text: str) -> int:
     if size > _LARGEST_BYTES:
         raise click.BadParameter(f"{text!r} is more than any machine has")
     return size
+
+
+def some_bytes(text: str) -> int:
+    """Return what `size_bytes` does, but for 0: raises click.BadParameter."""
+    size = size_bytes(text)
+    if not size:
+        raise click.BadParameter(f"{text!r} is no space at all: give more, such as 1G")
+    return size

@@ -11,12 +11,14 @@ from __future__ import annotations
 import socket
 import socketserver
 import ssl
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -49,6 +51,8 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """Return the settings of a server. Raises UsageError if a file cannot be used."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        for file in filter(None, (self.certificate, self.key, self.client_authorities)):
+            _require_file(file)
         try:
             context.load_cert_chain(self.certificate, self.key)
             if self.client_authorities is not None:
@@ -59,6 +63,16 @@ class Tls:
                 f"TLS cannot be offered with {self.certificate} and {self.key}: {error.strerror or error}"
             ) from error
         return context
+
+
+def _require_file(path: str) -> None:
+    """Raise UsageError unless a path is that of a file: OpenSSL would wait for one who writes to a FIFO."""
+    try:
+        is_file = stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"TLS cannot be offered with {path}: {error.strerror}") from error
+    if not is_file:
+        raise UsageError(f"TLS cannot be offered with {path}: it is no regular file")
 
 
 def family_of(host: str, port: int) -> socket.AddressFamily:

@@ -16,7 +16,7 @@ from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import SCHEMA_VERSION
 from tracer.trace.layout import META, META_TEMPORARY
-from tracer.trace.meta_check import MOST_BYTES, wrong_keys
+from tracer.trace.meta_check import MOST_BYTES, MOST_DEPTH, wrong_keys
 from tracer.trace.untrusted_files import open_file
 from tracer.version import VERSION
 
@@ -25,6 +25,7 @@ FORMAT: Final = "memcg-tracer trace"
 
 
 _ID_DIGITS: Final = 16
+_TOO_DEEP: Final = "nested too deeply"
 
 
 class ClockPair(TypedDict):
@@ -192,8 +193,8 @@ def is_trace(path: Path) -> bool:
 def is_meta(document: bytes) -> bool:
     """Return whether a document is the meta.json of a trace, of any version of the schema."""
     try:
-        found = json.loads(document)
-    except (ValueError, RecursionError):
+        found = _parsed(document)
+    except ValueError:
         return False
     return isinstance(found, dict) and found.get("format") == FORMAT
 
@@ -219,7 +220,7 @@ def _load(trace: Path) -> dict[str, Any]:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise TraceError(f"{trace / META} is longer than {MOST_BYTES:,} bytes: restore it from a copy")
-        found = json.loads(content)
+        found = _parsed(content)
     except FileNotFoundError:
         raise TraceError(f"{trace} {_why_no_trace(trace)}") from None
     except NotADirectoryError:
@@ -228,10 +229,30 @@ def _load(trace: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise TraceError(f"cannot read {trace / META}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TraceError(f"{trace / META} is damaged, it is not JSON: restore it from a copy") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise TraceError(f"{trace} is not a trace of memcg-tracer: name the directory that record printed")
+    return found
+
+
+def _parsed(document: bytes) -> Any:
+    """Parse JSON. Raises ValueError for anything else, and for a document so deep that a function that walks
+    through it could not."""
+    try:
+        found = json.loads(document)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    level, depth = [found], 0
+    while level := [
+        inner
+        for value in level
+        if isinstance(value, (dict, list))
+        for inner in (value.values() if isinstance(value, dict) else value)
+    ]:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError(_TOO_DEEP)
     return found
 
 

@@ -14,6 +14,9 @@ from tracer.trace.value_ranges import LATEST_NS, MOST_RECORDS
 MOST_BYTES: Final = 16 << 20
 """The longest meta.json that is read. A command line has at most 2 MiB."""
 
+MOST_DEPTH: Final = 64
+"""The deepest nesting in a meta.json that is read; a recorder writes at most 20 levels."""
+
 _LARGEST: Final = (1 << 63) - 1
 _LATEST_YEAR: Final = 2200
 _DEEPEST: Final = 20

@@ -139,8 +139,37 @@ class Table:
 
 def test_code_in_files_is_named_by_the_table_and_the_rest_by_the_map(process: Process) -> None:
     process.map.write_text("1000 4000 everything\n5000 10 add\n")
-    symbols = CodeSymbols(Table(), TGID, process.proc)
+    symbols = CodeSymbols(Table, TGID, process.proc)
     assert symbols.resolve(0x1010) == ("work", 0x10, "/bin/work")
     assert symbols.resolve(0x5004) == ("add", 4, None)
     assert symbols.resolve(0x5010) == (None, 0x5010, None)
     assert symbols.resolve(0xC010)[0] is None
+
+
+@pytest.mark.parametrize("where", ["root", "shared"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "large"])
+@pytest.mark.parametrize("is_early", [True, False])
+def test_hostile_map_is_kept_from_bcc(
+    process: Process, tmp_path: Path, where: str, kind: str, is_early: bool
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    planted = process.map if where == "root" else shared / f"perf-{TGID}.map"
+
+    def plant() -> None:
+        if kind == "link":
+            planted.symlink_to("/dev/zero")
+        elif kind == "pipe":
+            os.mkfifo(planted)
+        else:
+            with planted.open("wb") as file:
+                file.truncate(perf_map._MOST_BYTES + 1)
+
+    if is_early:
+        plant()
+    made: list[Table] = []
+    symbols = CodeSymbols(lambda: made.append(Table()) or made[0], TGID, process.proc, shared)  # type: ignore
+    plant() if not is_early else None
+    assert len(made) == (not is_early)
+    assert symbols.resolve(0x1010) == (None, 0x1010, None)
+    symbols.close()

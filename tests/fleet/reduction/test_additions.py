@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.own_children import own_children
+from support.parallel.own_children import own_children
 from synthetic.fleets.dying_target import DyingTarget
 
 from tracer.fleet.dataset.appending import Appended, Appender

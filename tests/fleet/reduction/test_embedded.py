@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.own_children import own_children
+from support.parallel.own_children import own_children
 from synthetic.fleets import cut_short
 from synthetic.fleets.cut_short import CutShortPiece
 from synthetic.fleets.deadly_piece import DeadlyPiece

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.own_children import own_children
+from support.parallel.own_children import own_children
 from synthetic.fleets import cut_short, waiting_calls
 
 from tracer.errors import TracerError

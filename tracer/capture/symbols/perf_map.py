@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from tracer.capture.symbols.address_names import SymbolTable
 _MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: about 500,000 functions
 _MOST_ADDRESS: Final = 1 << 64
 _PROC: Final = Path("/proc")
+_SHARED: Final = Path("/tmp")  # where BCC looks, too (bcc_procutils_each_module, src/cc/bcc_proc.c)
 
 
 class PerfMap:
@@ -32,6 +34,11 @@ class PerfMap:
         self._read_from = 0
         self._functions: dict[int, tuple[int, str]] = {}  # start -> end, name
         self._starts: list[int] = []
+
+    @property
+    def path(self) -> Path:
+        """The path of the map in the process's root."""
+        return self._folder / "root" / "tmp" / self._name
 
     def name(self, address: int) -> tuple[str, int] | None:
         """Return the function at an address and the offset in it; new lines of the file are read first."""
@@ -99,18 +106,23 @@ class PerfMap:
 class CodeSymbols:
     """A `SymbolTable` of all code of a process, as of now.
 
-    `table` names code in files, the perf map names the rest. BCC also reads perf maps, of any owner; its
-    names from them are not used.
+    The table that `make` makes names code in files, the perf map names the rest. BCC also reads perf maps, of
+    any owner and any kind; its names from them are not used, and it is asked nothing while one of them is a
+    link, a pipe or larger than the bound: it would read a link to /dev/zero until there is no memory.
     """
 
-    def __init__(self, table: SymbolTable, tgid: int, proc: Path = _PROC) -> None:
-        self._table = table
+    def __init__(
+        self, make: Callable[[], SymbolTable], tgid: int, proc: Path = _PROC, shared: Path = _SHARED
+    ) -> None:
         self._map = PerfMap(tgid, proc)
+        self._read_by_bcc = (self._map.path, shared / f"perf-{tgid}.map")
+        self._table = make() if self._is_bcc_safe() else None
         self._in_files = _code_in_files(proc / str(tgid))
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         """See `SymbolTable.resolve`; a name from the perf map has no module."""
-        if any(start <= address < end for start, end in self._in_files):
+        is_in_file = any(start <= address < end for start, end in self._in_files)
+        if is_in_file and self._table is not None and self._is_bcc_safe():
             symbol, offset, module = self._table.resolve(address)
             if module is None or not module.endswith(".map"):
                 return symbol, offset, module
@@ -119,7 +131,17 @@ class CodeSymbols:
 
     def close(self) -> None:
         """Free the table."""
-        self._table.close()
+        if self._table is not None:
+            self._table.close()
+
+    def _is_bcc_safe(self) -> bool:
+        """Return whether each perf map that BCC would read is absent, or a regular file within the bound."""
+        for path in self._read_by_bcc:
+            with suppress(OSError):
+                status = path.lstat()
+                if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+                    return False
+        return True
 
 
 def _code_in_files(folder: Path) -> Sequence[tuple[int, int]]:

@@ -70,7 +70,7 @@ def user_symbols(table_of: Callable[[int], SymbolTable]) -> UserSymbols:
 
     `table_of` makes the symbol table of the files that a process (tgid) has mapped.
     """
-    return UserSymbols(lambda tgid: SymbolProcess(lambda: CodeSymbols(table_of(tgid), tgid)))
+    return UserSymbols(lambda tgid: SymbolProcess(lambda: CodeSymbols(lambda: table_of(tgid), tgid)))
 
 
 def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:

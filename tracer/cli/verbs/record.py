@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from tracer.cli import value_completion
+from tracer.cli.number import Number, percent
 from tracer.cli.path_or_url import PathOrUrl, check_in_child
-from tracer.cli.percent import percent
 from tracer.cli.size import size_bytes
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.errors import TracerError
@@ -66,7 +66,7 @@ Examples:
     "-d",
     "duration_s",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Stop after this time.",
 )
 @click.option(

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from tracer.cli import value_completion
+from tracer.cli.number import Number
 from tracer.cli.tuning import hooks, ring_pages
 
 SORT_KEYS: Final = (
@@ -33,7 +34,7 @@ Examples:
     "gets such a name later is shown from its first charge. May be repeated.  [default: every cgroup]",
 )  # fmt: skip
 @click.option(
-    "-i", "interval_s", metavar="SECONDS", type=click.FloatRange(min=0.1, max=3600), default=1.0,
+    "-i", "interval_s", metavar="SECONDS", type=Number(min=0.1, max=3600), default=1.0,
     show_default=True, help="The time between two frames, which rates are of.",
 )  # fmt: skip
 @click.option(

@@ -16,8 +16,9 @@ import click
 from tracer.cli import value_completion
 from tracer.cli.duration import duration_s
 from tracer.cli.endpoint_options import address, check_tls, endpoint_options, open_endpoint
+from tracer.cli.number import Number
 from tracer.cli.path_or_url import PathOrUrl, check_in_child
-from tracer.cli.size import size_bytes
+from tracer.cli.size import size_bytes, some_bytes
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
@@ -72,7 +73,7 @@ Examples:
     "limit would be used up within 10 s at the present rate. Kills always give a trace. May be repeated.",
 )  # fmt: skip
 @click.option(
-    "--psi", "psi_percent", metavar="PERCENT", type=click.FloatRange(min=0, max=100, min_open=True),
+    "--psi", "psi_percent", metavar="PERCENT", type=Number(min=0, max=100, min_open=True),
     help="Also write a trace when all tasks of a cgroup waited for memory at the same time for this much of "
     "the last 10 s. Needs cgroup v2.",
 )  # fmt: skip
@@ -81,7 +82,7 @@ Examples:
     help="Traces to keep: the oldest are removed.",
 )  # fmt: skip
 @click.option(
-    "--max-disk", "most_disk_bytes", metavar="SIZE", type=size_bytes, default="1G", show_default=True,
+    "--max-disk", "most_disk_bytes", metavar="SIZE", type=some_bytes, default="1G", show_default=True,
     help="Space that all traces may take: the oldest are removed.",
 )  # fmt: skip
 @click.option(

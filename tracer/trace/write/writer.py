@@ -209,6 +209,7 @@ class TraceWriter:
         try:
             self._raise_failures(failures, sum((self.rows if rows is None else rows).values()))
         finally:
+            self.path = self._trace.where()
             self._journals.close()
             self._trace.close()
 

@@ -116,6 +116,13 @@ def test_read_only_disk_does_not_disturb_the_command(
     assert "Read-only file system" in last or "Input/output error" in last
 
 
+def test_renamed_directory_is_printed_where_it_is(start_recording: StartRecording) -> None:
+    recording = start_recording("--", "sh", "-c", f"mv trace moved; mkdir trace; exit {STATUS}").end()
+    assert recording.status == STATUS
+    assert recording.stdout == f"{recording.path.with_name('moved')}\n"
+    assert (recording.path.with_name("moved") / "meta.json").exists()
+
+
 def test_removed_directory_does_not_disturb_the_command(start_recording: StartRecording) -> None:
     script = f"sleep 0.5; rm -r trace; {CHURN}; sleep 0.5; touch ended; exit {STATUS}"
     recording = start_recording("--", "sh", "-c", script).end()
