@@ -119,7 +119,7 @@ def _held(
     going = _with_growth(progress.progress(subtree, spending), subtree)
     peak, peak_ns = ledger.peak_usage(subtree), _peak_ns(subtree)
     stuck_ns = _stuck_since(subtree)
-    sized, why_unsized = survivor_range(subtree, peak, going.state)
+    sized, why_unsized = survivor_range(subtree, peak, going)
     if stuck_ns is not None:
         sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
     refaulted, why_not_followed = cushion.refaulted_bytes(subtree, begin, end)

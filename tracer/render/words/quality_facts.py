@@ -79,6 +79,7 @@ FIELDS_IN_WORDS: Final = {
 
 _NOT_IN_BRIEF: Final = (
     "cushion.kernel_refaulted_bytes",
+    "cushion.evicted_after_bytes",
     "candidates.anon_rss_bytes",
     "candidates.shmem_rss_bytes",
     "composition.hugetlb",

@@ -172,6 +172,10 @@ def advice(one: Held) -> str:
 def _minimum_limit(one: Held) -> str:
     if one.sizing.min_limit_bytes is None:
         return f"not known: {why_no_range(one.quality)}"
+    low, most = one.sizing.min_limit_bytes
+    if most is None:
+        why_not = why_no_range(one.quality)
+        return f"{units.size(low)} or more for the same work; how much is enough is not known: {why_not}"
     high = ", with a memory.high that is no lower" if one.progress.state == "throttled" else ""
     return f"between {limit_range(one.sizing)} for the same work{high}"
 

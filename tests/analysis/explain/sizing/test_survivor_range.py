@@ -86,6 +86,49 @@ def test_range_with_refaults_has_room_for_what_would_have_spared_them(trace: Any
     ]
 
 
+def read_once(trace: Any, reclaim_ms: int) -> None:
+    """Evict 16 MiB that are not read again, by reclaim that runs so long, beside 1 s of other work."""
+    work(trace, usage=LIMIT)
+    evicted_and_read(trace, (0.05, "delete", 0, 4096))
+    cpu_ns = reclaim_ms * 1_000_000
+    trace.add(
+        "reclaim", 0.05, kind="memcg", cgroup_id=7, task_cgroup_id=7, pid=41, tgid=41, duration_ns=cpu_ns,
+        cpu_ns=cpu_ns,
+    )  # fmt: skip
+    begin, end = trace.ns(0.05), trace.ns(0.3)  # the trace begins at 0.05 s
+    trace.add("task_time", begin=begin, time=end, cgroup_id=7, cpu_ns=1_000_000_000 + cpu_ns)
+
+
+def test_range_where_reclaim_would_slow_the_work_down_has_no_upper_end(trace: Any) -> None:
+    """A writer of a log has little in use, and pays for reclaim at any limit."""
+    read_once(trace, reclaim_ms=250)
+    one = only(trace)
+    assert one.sizing.min_limit_bytes == (62 * MIB, None)
+    assert "took 20% of the tasks' time" in one.quality.unknown["sizing.min_limit_bytes"]
+
+
+def test_range_says_what_reclaim_costs_at_its_upper_end(trace: Any) -> None:
+    read_once(trace, reclaim_ms=100)
+    sizing = only(trace).sizing
+    assert sizing.min_limit_bytes == (62 * MIB, LIMIT + UNSEEN)
+    assert sizing.basis[-1] == "At the upper end, reclaim still costs about 9% of the tasks' time."
+
+
+@pytest.mark.parametrize(("second_s", "apart_mib"), [(0.205, 9), (0.35, 0)])
+def test_range_has_room_for_peaks_of_concurrent_processes_that_fall_together(
+    trace: Any, second_s: float, apart_mib: int
+) -> None:
+    """One has 20 MiB and then 1; the other 10 MiB at most, beside it or after its end."""
+    work(trace)
+    changes = ((0.2, 41, 20), (0.204, 41, -9), (second_s, 42, 10), (second_s + 0.01, 42, -10))
+    for seconds, tgid, mib in changes:
+        trace.charged(seconds, 7, "anon", mib * MIB, tgid=tgid)
+    trace.add("tasks", tgid=41, comm="a", cgroup_id=7, first_seen=trace.ns(0.1), exited=trace.ns(0.25))
+    trace.add("tasks", tgid=42, comm="b", cgroup_id=7, first_seen=trace.ns(0.1), exited=trace.ns(0.4))
+    _, high = only(trace).sizing.min_limit_bytes or (0, None)
+    assert high == 99 * MIB + UNSEEN + apart_mib * MIB
+
+
 def test_range_of_a_stuck_or_empty_cgroup_is_null(trace: Any) -> None:
     trace.add("cgroups", cgroup_id=8, path="/empty", created=trace.ns(0))
     trace.add("samples", 0.2, cgroup_id=8, source="periodic", usage_bytes=0, limit_bytes=LIMIT)
@@ -98,7 +141,7 @@ def test_range_of_a_stuck_or_empty_cgroup_is_null(trace: Any) -> None:
 def test_range_with_locked_files_counts_them_as_unreclaimable(trace: Any) -> None:
     lists = {"anon_bytes": 61 * MIB, "shmem_bytes": 0, "inactive_anon_bytes": 50 * MIB}
     work(trace, **lists, active_anon_bytes=9 * MIB, unevictable_bytes=12 * MIB)  # 2 MiB of it are anon
-    low, high = only(trace).sizing.min_limit_bytes or (0, 0)
+    low, high = only(trace).sizing.min_limit_bytes or (0, None)
     assert (low, high) == (72 * MIB, 99 * MIB + UNSEEN)
 
 

@@ -6,7 +6,9 @@ of that memory, by the charge ledger.
 `high` is a limit at which the same work reads (nearly) nothing again: the peak of usage, the extra memory
 that would have spared the refaults (`views.miss_curve`), and the memory that was in swap. Which part of the
 page cache a smaller limit could do without is not known, since hits are not traced: there is no way to
-replace pages that uses the least memory. So `high` is no smaller than usage was.
+replace pages that uses the least memory. So `high` is no smaller than usage was. It has room for peaks of
+concurrent processes that fall together, and is None if reclaim would still take so much time there that the
+work would be slow.
 
 The range is null if the same work could need more another time (`sizing.completeness`).
 """
@@ -16,22 +18,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from tracer.analysis.core import ledger
 from tracer.analysis.core.limits import swap_room_of
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import end_ns
+from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.sizing import completeness
+from tracer.analysis.explain.sizing.concurrent import apart_bytes
 from tracer.analysis.explain.sizing.margins import Sized, Spared, cache_to_spare, why_no_curve, with_margin
 from tracer.analysis.explain.sizing.unreclaimable import own_samples, unreclaimable
 from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.survivor import Progress
 from tracer.analysis.views import miss_curve
 from tracer.units import size
+
+_LEAST_COST: Final = 0.01
+_MOST_COST: Final = 1 / 6
+"""Work that spends this share of its time in reclaim takes 1.2 times as long as without a limit."""
 
 _NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "sock": 1}
 
 
-def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, state: str | None) -> Sized:
-    """Return the range for a cgroup in which nothing was killed; `state` is whether its work went on."""
+def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progress) -> Sized:
+    """Return the range for a cgroup in which nothing was killed; `going` is whether its work went on."""
     kept = unreclaimable(subtree)
     if kept is None or peak_usage_bytes is None:
         return Sizing(
@@ -44,7 +54,7 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, state: str | 
     held = kept if swapped is None else ledger.total([kept, swapped])
     if not (held.peak() or peak_usage_bytes):
         return Sizing(None), "it held nothing"
-    why_not = completeness.why_incomplete(subtree, held, state) or why_no_curve(
+    why_not = completeness.why_incomplete(subtree, held, going.state) or why_no_curve(
         subtree, subtree.start_ns, end_ns(subtree.whole)
     )
     if why_not is not None:
@@ -55,16 +65,51 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, state: str | 
         low = max((held.peak() or 0) - swap_bytes, (fixed and ledger.total([fixed]).peak()) or 0)
     spared = cache_to_spare(subtree, miss_curve.reuse_of(subtree))
     out = (swapped and swapped.peak()) or 0
-    high = max(peak_usage_bytes + spared.room_bytes() + out, held.peak() or 0)
+    apart = apart_bytes(subtree)
+    high = max(peak_usage_bytes + spared.room_bytes() + out, held.peak() or 0) + apart
     limits = with_margin(subtree.whole, low, high)
-    return Sizing(limits, tuple(_basis(subtree, limits, peak_usage_bytes, spared, swap_bytes))), None
+    basis = list(_basis(subtree, limits[0], peak_usage_bytes, spared, swap_bytes))
+    if apart:
+        basis.append(
+            f"The upper end has room for {size(apart)}, with which the peaks of concurrent processes could "
+            "fall together."
+        )
+    cost = _reclaim_share(subtree, going, spared.room_bytes())
+    if cost >= _MOST_COST:
+        why_not = (
+            f"reclaim of page cache that was not read again took {cost:.0%} of the tasks' time, as it would "
+            "at any limit that such cache fills"
+        )
+        return Sizing((limits[0], None), tuple(basis)), why_not
+    if cost >= _LEAST_COST:
+        basis.append(f"At the upper end, reclaim still costs about {cost:.0%} of the tasks' time.")
+    return Sizing(limits, tuple(basis)), None
+
+
+def _reclaim_share(subtree: Subtree, going: Progress, room_bytes: int) -> float:
+    """Return the share of the tasks' time that reclaim would still take with so much more memory, from 0 to
+    1; 0 if it is not known.
+
+    Cache that was evicted and not read again is evicted at any limit that it fills. Reclaim for the rest, and
+    for as much as there is more room, is spared.
+    """
+    lost, begin, end = going.lost, subtree.start_ns, end_ns(subtree.whole)
+    evicted = subtree.evicted.pages_between(begin, end)
+    if lost is None or lost.reclaim_ms is None or lost.work_ms is None or not evicted:
+        return 0.0
+    again = int(subtree.refaulted.pages.sum(dtype=np.int64))
+    left = max(evicted - again - room_bytes // page_size(subtree.whole), 0) / evicted
+    parts = (lost.reread_ms, lost.swap_in_ms, lost.throttled_ms, lost.first_read_ms, lost.work_ms)
+    cost = lost.reclaim_ms * left
+    whole = cost + sum(part or 0 for part in parts)
+    return cost / whole if whole else 0.0
 
 
 def _basis(
-    subtree: Subtree, limits: tuple[int, int], peak_usage_bytes: int, spared: Spared, swap_bytes: int
+    subtree: Subtree, low_bytes: int, peak_usage_bytes: int, spared: Spared, swap_bytes: int
 ) -> Iterator[str]:
     swap = f" beside {size(swap_bytes)} of swap" if swap_bytes else ""
-    yield f"Below {size(limits[0])}, memory that cannot be reclaimed does not fit{swap}."
+    yield f"Below {size(low_bytes)}, memory that cannot be reclaimed does not fit{swap}."
     usage = f"Usage was at most {size(peak_usage_bytes)}"
     if not subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole)):
         yield f"{usage}, and no page cache had to be evicted."
