@@ -31,7 +31,9 @@ def apart_bytes(subtree: Subtree) -> int:
         return 0
     tgids, firsts = np.unique(charges.tgid[order], return_index=True)
     peaks: list[int] = []
-    moments, steps, starts = [], [], []
+    moments: list[Int64s] = []
+    steps: list[Int64s] = []
+    starts: list[Int64s] = []
     changes = (np.split(values[order], firsts[1:]) for values in (charges.time, charges.bytes))
     for tgid, changed, amounts in zip(tgids.tolist(), *changes, strict=True):
         level = np.maximum(np.cumsum(amounts), 0)
@@ -46,7 +48,7 @@ def apart_bytes(subtree: Subtree) -> int:
         peaks.append(peak)
         moments.append(np.append(changed, max(ended_ns, int(changed[-1]))))
         steps.append(np.diff(level, prepend=0).astype(np.int64))
-        starts.append(np.diff((level >= _LEAST_BYTES).astype(np.int64), prepend=0))
+        starts.append(np.diff((level >= _LEAST_BYTES).astype(np.int64), prepend=0).astype(np.int64))
     at_once = _most(moments, starts)
     return max(sum(sorted(peaks)[-at_once:]) - _most(moments, steps), 0) if at_once > 1 else 0
 
