@@ -76,11 +76,11 @@ def test_answer_for_a_livelock_says_what_the_time_is_spent_on(held: Held) -> Non
 @pytest.mark.parametrize(
     ("grown_mib", "room_mib", "words"),
     [
-        (2, 30, "again; nothing will kill them."),  # the room lasts 10 times as long
+        (2, 300, "again; nothing will kill them."),  # the room lasts 100 times as long
         (
-            *(2, 29),
+            *(2, 299),
             "again; memory that cannot be reclaimed grew by 6 MiB a minute meanwhile, and a kill comes when "
-            "the 29 MiB that was left for it is full.",
+            "the 299 MiB that was left for it is full.",
         ),
         (0, 0, "again; it is not known whether a kill will end this."),
         (None, 30, "again; it is not known whether a kill will end this."),

@@ -51,11 +51,11 @@ class Crawl:
 
     def is_flat(self) -> bool:
         """Return whether memory that reclaim cannot free was flat: at its pace in the stretch, the room that
-        was left would last ten times as long as the stretch, or longer."""
+        was left would last a hundred times as long as the stretch, or longer."""
         if self.grown_bytes is None or self.room_bytes is None:
             return False
         # Two thirds of the stretch lie between the peaks.
-        return self.room_bytes > 0 and self.grown_bytes * 15 <= self.room_bytes
+        return self.room_bytes > 0 and self.grown_bytes * 150 <= self.room_bytes
 
     def grown_per_minute(self) -> int | None:
         """Return the pace of that growth in bytes a minute; None if there was none, or it is not known."""
