@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +78,26 @@ def test_file_used_on_the_host_has_no_container_path() -> None:
 def test_cut_path_is_not_taken_for_a_host_path() -> None:
     row = file_row((254, 1), b"deep", b"file", truncated=1)
     assert (row["path"], row["path_kind"], row["container_path"]) == ("…/deep/file", "filesystem", None)
+
+
+def test_mapped_file_with_several_names_has_the_one_by_which_it_is_mapped(tmp_path: Path) -> None:
+    """The kernel's first name is that of a link, as one in the build-id cache of perf."""
+    mapped, link = tmp_path / "lib.so", tmp_path / "elf"
+    mapped.write_bytes(bytes(mmap.PAGESIZE))
+    os.link(mapped, link)
+    status = mapped.stat()
+    device = os.major(status.st_dev), os.minor(status.st_dev)
+    used = {"ino": status.st_ino, "nlink": 2, "tgid": os.getpid()}
+    names = (b"somewhere", b"elf")
+    own_ns = Path("/proc/self/ns/mnt").stat().st_ino
+    assert file_row(device, *names, **used, mount_ns=own_ns)["path"].endswith("/somewhere/elf")
+    with mapped.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        assert file_row(device, *names, **used, mount_ns=own_ns)["path"] == str(mapped)
+        others = ({"mount_ns": own_ns + 1}, {"mount_ns": own_ns, "nlink": 1}, {"mount_ns": own_ns, "ino": 1})
+        for other in others:
+            assert file_row(device, *names, **used | other)["path"].endswith("/somewhere/elf")
+        mapped.unlink()
+        assert file_row(device, *names, **used, mount_ns=own_ns)["path"].endswith("/somewhere/elf")
 
 
 def test_file_without_a_directory_has_the_kernels_name() -> None:

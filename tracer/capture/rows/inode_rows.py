@@ -3,9 +3,10 @@ processes."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,18 +15,23 @@ from tracer.capture.rows.decode import text
 from tracer.kernel.cgroups.mounts import Mounts, MountTable
 from tracer.stored_names import device_numbers, stored_device, stored_text
 
+_OWN_MOUNT_NS: Final = Path("/proc/self/ns/mnt")
+
 
 class InodeRows:
     """Rows of files. A path that is not known now is null; an earlier row of the file stays valid."""
 
     def __init__(self, mounts: Mounts) -> None:
         self._mounts = mounts
+        self._mount_ns = _OWN_MOUNT_NS.stat().st_ino
+        self._mapped: dict[int, dict[int, bytes]] = {}  # process -> inode number -> path, for one batch
 
     def rows_for(self, records: Records) -> list[dict[str, Any]]:
         """Return a row for each record."""
         if not len(records):
             return []
         own = self._mounts.own()
+        self._mapped.clear()
         return [self._row(record, own) for record in records]
 
     def _row(self, record: np.void, own: MountTable) -> dict[str, Any]:
@@ -58,11 +64,31 @@ class InodeRows:
         if record["truncated"]:
             return "…/" + "/".join(names), "filesystem", None
         path, device = "/" + "/".join(names), device_numbers(int(record["dev"]))
-        host = own.host_path(device, path)
+        host = self._mapped_name(record, device) or own.host_path(device, path)
         container = self._container_path(record, device, path, host)
         if host is not None:
             return host, "host", container
         return (container, "container", container) if container else (path, "filesystem", None)
+
+    def _mapped_name(self, record: np.void, device: tuple[int, int]) -> str | None:
+        """Return the path by which the acting process has mapped a file that has several names (hard links).
+
+        None for other files, and for a process with mounts of its own, whose paths may be others here.
+        """
+        if record["nlink"] < 2 or int(record["mount_ns"]) != self._mount_ns:
+            return None
+        tgid, number = int(record["tgid"]), int(record["ino"])
+        if tgid not in self._mapped:
+            self._mapped[tgid] = _mapped_files(tgid)
+        path = self._mapped[tgid].get(number)
+        try:
+            status = None if path is None else os.lstat(path)
+        except OSError:  # the name was removed
+            return None
+        if path is None or status is None or status.st_ino != number:
+            return None
+        is_on_device = (os.major(status.st_dev), os.minor(status.st_dev)) == device
+        return os.fsdecode(path) if is_on_device else None
 
     def _container_path(
         self, record: np.void, device: tuple[int, int], path: str, host: str | None
@@ -75,6 +101,16 @@ class InodeRows:
         shown = table.host_path(device, path)
         layers = (name for name in (host, shown) if name is not None)
         return next((found for name in layers if (found := table.overlaid_path(name))), shown)
+
+
+def _mapped_files(tgid: int) -> dict[int, bytes]:
+    """Return inode number -> path of the files that a process has mapped; empty if it is gone."""
+    try:
+        lines = Path(f"/proc/{tgid}/maps").read_bytes().splitlines()
+    except OSError:
+        return {}
+    fields = (line.split(None, 5) for line in lines)
+    return {int(of[4]): of[5] for of in fields if len(of) == 6 and of[5].startswith(b"/")}
 
 
 def _names_from_root(record: np.void) -> list[str]:
