@@ -111,20 +111,23 @@ def test_a_heap_that_grows_to_its_bound_is_no_demand(
 
 
 @pytest.mark.parametrize(
-    ("options", "outside"),
+    ("command", "outside"),
     [
-        ("-Xmx9m", "at least 61 MiB of 70 MiB of anonymous memory was outside that heap"),
-        ("-Xmx99m -Xmx9m", "at least 61 MiB of 70 MiB"),
-        ("-Xmx9m -XX:MaxHeapSize=67m", None),
-        ("-Xmx1g", None),
-        ("", None),
+        ("java -Xmx9m", "at least 61 MiB of 70 MiB of anonymous memory was outside that heap"),
+        ("java -Xmx99m -Xmx9m", "at least 61 MiB of 70 MiB"),
+        ("java -Xmx9m -XX:MaxHeapSize=67m", None),
+        ("java -Xmx1g", None),
+        ("java", None),
+        ("node --max-old-space-size=9", "at least 13 MiB of 70 MiB"),  # and 48 MiB of young objects
+        ("node --max-old-space-size=9 --max-semi-space-size=64", None),
     ],
 )
 def test_memory_that_the_heap_cannot_hold_is_outside_of_it(
-    trace: Any, options: str, outside: str | None
+    trace: Any, command: str, outside: str | None
 ) -> None:
+    program = command.partition(" ")[0]
     early(trace).add(
-        "tasks", tgid=41, comm="java", cmdline=f"java {options} Main", cgroup_id=7, first_seen=trace.ns(1)
+        "tasks", tgid=41, comm=program, cmdline=f"{command} Main", cgroup_id=7, first_seen=trace.ns(1)
     )
     found = why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0) or ""
     assert "no demand" in found

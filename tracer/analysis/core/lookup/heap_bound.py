@@ -11,6 +11,9 @@ _OPTIONS: Final = {
     "node": re.compile(r"(?:^| )(--max[-_]old[-_]space[-_]size[= ])(\d+)()(?= |$)"),
 }
 _PLAIN_UNIT: Final = {"java": 1, "node": 1 << 20}
+_BESIDE_BYTES: Final = {"java": 0, "node": 48 << 20}
+"""The part of the heap that the option does not bound: three semi-spaces of 16 MiB, V8's default."""
+_SEMI_SPACES: Final = re.compile(r"--max[-_]semi[-_]space[-_]size")
 _UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -18,8 +21,8 @@ _UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 class HeapBound:
     """The bound of the heap of a process of `program`.
 
-    `option` is the one that sets it, `bytes_` its value. Both are None without the option: java and node
-    then take a part of the cgroup's limit.
+    `option` is the one that sets it, None without it: java and node then take a part of the cgroup's limit.
+    `bytes_` is the most that the heap can have by it, None if that is not known.
     """
 
     program: str
@@ -39,4 +42,5 @@ def heap_bound(comm: str | None, cmdline: str | None) -> HeapBound | None:
         return HeapBound(program)
     _, number, unit = found[-1].groups()
     size = int(number) * _UNITS.get(unit.lower(), _PLAIN_UNIT[program])
-    return HeapBound(program, found[-1].group().strip(), size)
+    most = None if _SEMI_SPACES.search(" ".join(words)) else size + _BESIDE_BYTES[program]
+    return HeapBound(program, found[-1].group().strip(), most)
