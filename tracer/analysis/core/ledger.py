@@ -278,15 +278,18 @@ def _limit_changes(subtree: Subtree) -> Steps:
 def peak_usage(subtree: Subtree) -> int | None:
     """Return the highest usage in the trace in bytes, also between two readings; None if it was never read.
 
-    The kernel's own peak (memory.peak) is of the trace if the cgroup was made in it, or if it rose in it.
-    Otherwise, usage was no less than the anonymous memory in the ledger, below the limit.
+    The kernel's own peak (memory.peak) is of the trace if the cgroup was made in it, or if it rose in it. The
+    sums of `usage` then count only after its last reading. Otherwise, usage was no less than the anonymous
+    memory in the ledger, below the limit.
     """
-    observed = usage(subtree).peak()
+    over_time = usage(subtree)
+    observed = over_time.peak()
     if observed is None:
         return None
-    peaks = reading(subtree, "peak_bytes").values
-    if len(peaks) and (_is_made(subtree) or peaks[-1] > peaks[0]):
-        return max(observed, int(peaks[-1]))
+    peaks = reading(subtree, "peak_bytes")
+    if len(peaks.values) and (_is_made(subtree) or peaks.values[-1] > peaks.values[0]):
+        later = int(over_time.values[over_time.times >= peaks.times[-1]].max(initial=0))
+        return max(int(peaks.values[-1]), counter(subtree, "usage_bytes").peak() or 0, later)
     anon, limit = level(subtree, ANON), counter(subtree, "limit_bytes").values
     most = (anon and anon.peak()) or 0
     return max(observed, min(most, int(limit[-1])) if len(limit) else most)

@@ -1,4 +1,4 @@
-"""The peak of usage of a cgroup that lived, between two readings of it."""
+"""The peak of usage of a cgroup that lived, whose memory is charged to cgroups below it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 pytestmark = pytest.mark.kernel
 
 BURSTS_MIB: Final = (3, 7, 5)
+PROCESSES: Final = 3
 MIB: Final = 1 << 20
 BURST = """
 import mmap, sys
@@ -26,13 +27,22 @@ for mib in sys.argv[1:]:
 """Script that touches and frees so many MiB, one after the other, each within a time slice."""
 
 
-def test_peak_between_two_readings_is_the_kernels(memcg: Path, start_recorder: Callable[..., Any]) -> None:
+def test_peak_of_a_cgroup_above_is_the_kernels(memcg: Path, start_recorder: Callable[..., Any]) -> None:
+    """Its counter is read at samples only: the peak is between two of them."""
+    hierarchy = memory_hierarchy()
+    if hierarchy.version == 2:
+        (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    below = memcg / "below"
+    below.mkdir()
     recorder = start_recorder("-c", str(memcg))
-    enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
-    bursts = map(str, BURSTS_MIB)
-    subprocess.run(["sh", "-c", enter, sys.executable, "-c", BURST, *bursts], check=True)
-    counted = read_columns(memcg, memory_hierarchy().version)["peak_bytes"]
-    (held,) = tracer.open(recorder.stop()).held_cgroups()
+    enter = f'echo 0 > "{below}/cgroup.procs" && exec "$0" "$@"'
+    command = ["sh", "-c", enter, sys.executable, "-c", BURST, *map(str, BURSTS_MIB)]
+    processes = [subprocess.Popen(command) for _ in range(PROCESSES)]
+    assert [process.wait() for process in processes] == [0] * PROCESSES
+    counted = read_columns(memcg, hierarchy.version)["peak_bytes"]
+    trace = tracer.open(recorder.stop())
+    below.rmdir()
+    above = next(one for one in trace.held_cgroups() if not one.cgroup.endswith("/below"))
     assert counted is not None and counted > max(BURSTS_MIB) * MIB
-    assert held.peak_usage_bytes == counted
-    assert held.peak_anon_bytes is not None and held.peak_anon_bytes <= counted
+    assert above.peak_usage_bytes == counted
+    assert above.peak_anon_bytes is not None and above.peak_anon_bytes <= counted
