@@ -157,6 +157,12 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "doubt: the memory that the cgroup held when the trace began is not known",
     ),
     (
+        "doubt_locked_kind",
+        {"locked_bytes": 62 * MIB},
+        "doubt: 62 MiB is locked (mlock), and the kernel does not show how much of that is anonymous and how "
+        "much is shared memory",
+    ),
+    (
         "doubt_inferred_limit",
         {},
         "doubt: the cgroup whose limit was hit is inferred, and no kernel log confirms it",

@@ -180,6 +180,7 @@ def _findings(
             full_swap_limit_bytes=logged_memory.full_swap_limit(log),
             kernel_bytes=sizes["kernel"],
             incompressible_bytes=sizes["zswap_incomp"],
+            locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
         ),
         is_told=True,
         kmsg="only",

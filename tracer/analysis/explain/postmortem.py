@@ -261,6 +261,7 @@ def _circumstances(
         sample=kill.sample,
         sizes=sizes,
         locked_cache_bytes=composition.locked_cache(sizes, made_of),
+        locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
         candidates=selection.candidates,
         weighed_tgids=selection.tgids,
     )

@@ -101,8 +101,8 @@ def anonymous(findings: Findings) -> str:
 
 
 def beside(findings: Findings, filling: Filling) -> str:
-    """Return ` beside 39 MiB of shared memory`: other kinds that fill a good part of the limit; else
-    empty."""
+    """Return ` beside 39 MiB of shared memory`: other kinds that fill a good part of the limit, and locked
+    memory in any of them; else empty."""
     made_of = findings.composition
     held: dict[Filling, int | None] = {
         "anonymous memory": made_of.anon,
@@ -115,7 +115,9 @@ def beside(findings: Findings, filling: Filling) -> str:
         for kind, bytes_ in held.items()
         if kind != filling and bytes_ is not None and bytes_ >= _BESIDE_SHARE * (made_of.total or 0) > 0
     ]
-    return f" beside {' and '.join(others)}" if others else ""
+    locked = memory_kinds.much_locked_bytes(findings)
+    of_both = f", {size(locked)} of the anonymous and shared memory locked (mlock)" if locked else ""
+    return (f" beside {' and '.join(others)}" if others else "") + of_both
 
 
 def _cache(findings: Findings) -> str:

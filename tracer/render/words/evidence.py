@@ -385,6 +385,10 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     ),
     "doubt_log_alone": lambda _: "there is only a kernel log, which does not show what grew",
     "doubt_no_start_sample": lambda _: "the memory that the cgroup held when the trace began is not known",
+    "doubt_locked_kind": lambda it: (
+        f"{size(it['locked_bytes'])} is locked (mlock), and the kernel does not show how much of that is "
+        "anonymous and how much is shared memory"
+    ),
     "doubt_inferred_limit": lambda _: (
         "the cgroup whose limit was hit is inferred, and no kernel log confirms it"
     ),

@@ -8,6 +8,7 @@ from typing import Final
 
 from tracer.analysis.explain import sentence_parts
 from tracer.analysis.explain.evidence import at_the_kill
+from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling, swap_room
 from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
@@ -45,5 +46,16 @@ def cure(findings: Findings) -> Iterator[str]:
     """Yield sentences of advice."""
     yield (
         f"Raise the limit above {size(findings.owner.limit_bytes)}, or make the processes need less memory: "
-        f"the {size(findings.composition.anon)} of anonymous memory can only go to swap."
+        f"the {size(findings.composition.anon)} of anonymous memory {swappable(findings)}."
+    )
+
+
+def swappable(findings: Findings) -> str:
+    """Return `can only go to swap`, without the locked memory."""
+    locked = memory_kinds.much_locked_bytes(findings)
+    if not locked:
+        return "can only go to swap"
+    return (
+        f"can only go to swap, but {size(locked)} of it or of the shared memory is locked (mlock) and cannot: "
+        "lock less (RLIMIT_MEMLOCK bounds it)"
     )

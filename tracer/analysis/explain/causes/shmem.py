@@ -11,7 +11,7 @@ from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling, swap_room
 from tracer.analysis.results.conclusions import Suspect
-from tracer.units import size
+from tracer.units import count, size
 
 LABEL: Final = "tmpfs or shared memory filled the limit"
 
@@ -48,7 +48,27 @@ _CURES: Final[Mapping[str, tuple[str, ...]]] = {
         _TMPFS_SIZE,
     ),
 }
-"""Kind of the largest file -> sentences of advice."""
+"""Kind of one file that holds most of the shared memory of its kind -> sentences of advice."""
+
+_CURES_OF_MANY: Final[Mapping[str, tuple[str, ...]]] = {
+    "anonymous": (
+        "Make the {count} shared anonymous mappings fewer or smaller, or raise the limit above them and the "
+        "other memory. They hold {held}, each until the last process that maps it ends.",
+    ),
+    "sysv": (
+        "Make the {count} System V segments fewer or smaller. They hold {held} and outlive their processes: "
+        "ipcs -m lists them, and ipcrm -M removes one.",
+    ),
+    "memfd": (
+        "Look for the program that makes so many memfd: {count} of them, such as {name}, hold {held}, each "
+        "until the last process has closed and unmapped it.",
+    ),
+    "tmpfs": (
+        "Delete files on tmpfs: {count} of them, such as {name}, hold {held} and outlive their processes.",
+        _TMPFS_SIZE,
+    ),
+}
+"""Kind of many files, none of which holds most -> sentences of advice."""
 
 
 def weigh(findings: Findings) -> Suspect | None:
@@ -61,19 +81,28 @@ def weigh(findings: Findings) -> Suspect | None:
 
 def sentence(findings: Findings) -> str:
     """Return the sentence that explains the kill."""
-    kinds = dict.fromkeys(one.kind for one in shared_memory.largest(findings))
-    what = " and ".join(_KINDS[kind] for kind in kinds) or "tmpfs, memfd or shared mappings"
+    what = (
+        " and ".join(_KINDS[one.kind] for one in shared_memory.kinds(findings))
+        or "tmpfs, memfd or shared mappings"
+    )
     shared = f"{size(findings.composition.shmem)} of it shared memory ({what})"
     return sentence_parts.at_limit(findings, shared + sentence_parts.beside(findings, "shared memory"))
 
 
 def cure(findings: Findings) -> Iterator[str]:
-    """Yield sentences of advice on the file that holds most; on all kinds if no file is known."""
-    largest = shared_memory.largest(findings)
-    if not largest:
+    """Yield sentences of advice on the kind that holds most; on all kinds if no file is known."""
+    kinds = shared_memory.kinds(findings)
+    if not kinds:
         held = size(findings.composition.shmem)
         yield from (line.format(held=held) for line in _UNKNOWN_CURES)
         return
-    most = largest[0]
-    numbers = {"name": most.name, "held": size(most.held_bytes), "size": size(most.size_bytes)}
-    yield from (line.format(**numbers) for line in _CURES[most.kind])
+    kind, most = kinds[0], kinds[0].files[0]
+    lines = _CURES[kind.kind] if kind.is_one_file else _CURES_OF_MANY[kind.kind]
+    held_bytes = most.held_bytes if kind.is_one_file else kind.held_bytes
+    numbers = {
+        "name": most.name,
+        "held": size(held_bytes),
+        "size": size(most.size_bytes),
+        "count": count(len(kind.files)),
+    }
+    yield from (line.format(**numbers) for line in lines)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tracer.analysis.explain.evidence.kinds import found, on_suspect
+from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Evidence, Suspect
 
@@ -14,7 +15,8 @@ CLOSE_WEIGHT: Final = 0.1
 
 
 def doubts(findings: Findings, suspects: Sequence[Suspect]) -> Iterator[Evidence]:
-    """Find lost and missing records, inferred values, and a suspect that weighs nearly as much."""
+    """Find lost and missing records, unknown kinds, inferred values, and a suspect that weighs nearly as
+    much."""
     if findings.lost_records:
         yield found(findings, "doubt_lost_records", lost_records=findings.lost_records)
     if not findings.sampled_at_kill and findings.constraint == "memcg":
@@ -23,6 +25,9 @@ def doubts(findings: Findings, suspects: Sequence[Suspect]) -> Iterator[Evidence
         yield found(findings, "doubt_log_alone")
     elif findings.cushion.cache_start_bytes is None and findings.constraint == "memcg":
         yield found(findings, "doubt_no_start_sample")
+    locked_bytes = memory_kinds.much_locked_bytes(findings)
+    if locked_bytes:
+        yield found(findings, "doubt_locked_kind", locked_bytes=locked_bytes)
     if not findings.is_told and findings.kmsg == "missing" and findings.constraint == "memcg":
         yield found(findings, "doubt_inferred_limit")
     if len(suspects) > 1 and suspects[0].weight - suspects[1].weight < CLOSE_WEIGHT:

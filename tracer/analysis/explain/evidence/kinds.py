@@ -88,6 +88,7 @@ _DOUBTS: Final[Mapping[str, Kind]] = {
     "doubt_no_sample": Kind((), ("samples",)),
     "doubt_log_alone": Kind((), (KERNEL_LOG,)),
     "doubt_no_start_sample": Kind((), ("samples",)),
+    "doubt_locked_kind": Kind(("locked_bytes",), (COMPOSITION,)),
     "doubt_inferred_limit": Kind((), ("oom", KERNEL_LOG)),
 }
 

@@ -40,12 +40,13 @@ def around(
     sizes: Mapping[str, int | None],
     candidates: Sequence[Candidate],
     locked_cache_bytes: int | None,
+    locked_in_unknown_bytes: int,
     weighed_tgids: frozenset[int] | None,
 ) -> Circumstances:
     """Return the circumstances of a kill at `window.end` for the limit of a subtree.
 
     `sample`: the row of `samples` of the limit owner at the kill. `sizes`: those of memory.stat at the kill
-    (`composition.at_kill`), in bytes. `locked_cache_bytes`: mlocked page cache at the kill.
+    (`composition.at_kill`), in bytes. `locked_cache_bytes`, `locked_in_unknown_bytes`: as in `Circumstances`.
     `candidates`: the tasks that the kernel weighed. `weighed_tgids`: all processes among them; None: some may
     be missing.
     """
@@ -67,6 +68,7 @@ def around(
         kernel_bytes=sizes.get("kernel"),
         locked_cache_bytes=locked_cache_bytes or 0,
         incompressible_bytes=sizes.get("zswap_incomp"),
+        locked_in_unknown_bytes=locked_in_unknown_bytes,
         moved=() if weighed_tgids is None else _moved(subtree, window.end, weighed_tgids),
     )
 

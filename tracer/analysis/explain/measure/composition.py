@@ -104,6 +104,11 @@ def locked_cache(sizes: Mapping[str, int | None], made_of: Composition) -> int |
     return max(file - shmem - sum(part or 0 for part in cache), 0)
 
 
+def locked_in_unknown(sizes: Mapping[str, int | None], made_of: Composition) -> int:
+    """Return the unevictable memory that is inside other parts, since its kind is not known, in bytes."""
+    return (sizes.get("unevictable") or 0) if made_of.unevictable is None else 0
+
+
 def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unknown) -> int | None:
     """Return usage without the inactive file list, at least 0, in bytes: the working set of kubelet and
     cAdvisor."""

@@ -141,8 +141,9 @@ class Circumstances:
     `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`: a child among
     the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of all its memory.
     `locked_cache_bytes`: mlocked page cache. `incompressible_bytes`: the part of zswap that could not be
-    compressed. `moved`: processes that left their memory behind. `ended_writer`: the process that left most
-    shared memory behind.
+    compressed. `locked_in_unknown_bytes`: locked memory of which the kernel does not show how much is
+    anonymous and how much is shared; it is inside these two parts of the composition. `moved`: processes that
+    left their memory behind. `ended_writer`: the process that left most shared memory behind.
     `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
     machine, which it prints only if the machine was short of memory.
     """
@@ -164,6 +165,7 @@ class Circumstances:
     kernel_bytes: int | None = None
     locked_cache_bytes: int = 0
     incompressible_bytes: int | None = None
+    locked_in_unknown_bytes: int = 0
     moved: tuple[Mover, ...] = ()
 
 

@@ -19,6 +19,7 @@ _KERNEL: Final = tuple(part.name for part in PARTS if part.phrase)
 
 _SOON_NS: Final = 1_000_000_000
 _LEAST_FREEING_SHARE: Final = 0.05
+_MUCH_SHARE: Final = 0.05
 
 UNCOUNTED: Final = "uncounted"
 """The name of kernel memory whose kind no counter gives, beside the classes of `Composition`."""
@@ -44,6 +45,13 @@ def largest_kernel_part(findings: Findings) -> tuple[str, int]:
     if part == "other" and any(getattr(made_of, name) is None for name in _KERNEL):
         return UNCOUNTED, sizes[part]
     return part, sizes[part]
+
+
+def much_locked_bytes(findings: Findings) -> int:
+    """Return the locked memory that is anonymous or shared, it is not known which, in bytes; 0 if that is
+    little of usage."""
+    locked = findings.circumstances.locked_in_unknown_bytes
+    return locked if locked > _MUCH_SHARE * (findings.composition.total or 0) else 0
 
 
 def cache_left_bytes(made_of: Composition) -> int:

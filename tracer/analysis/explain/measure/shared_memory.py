@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -110,6 +111,32 @@ def largest(findings: Findings) -> tuple[SharedFile, ...]:
     """Return the files with at least a tenth of the shared memory, the largest first, at most three."""
     least = (findings.composition.shmem or 0) // 10
     return tuple(one for one in findings.shared_files if one.held_bytes > least)[:_MOST_NAMED]
+
+
+@dataclass(frozen=True, slots=True)
+class OfKind:
+    """The files of one kind, as `SharedFile.kind` has it, and the shared memory in all of them."""
+
+    kind: str
+    files: tuple[SharedFile, ...]
+    held_bytes: int
+
+    @property
+    def is_one_file(self) -> bool:
+        """Return whether the first, largest file holds most of it."""
+        return 2 * self.files[0].held_bytes > self.held_bytes
+
+
+def kinds(findings: Findings) -> list[OfKind]:
+    """Return the kinds with at least a tenth of the shared memory, the one with most of it first."""
+    of_kind: dict[str, list[SharedFile]] = {}
+    for one in findings.shared_files:
+        of_kind.setdefault(one.kind, []).append(one)
+    found = [
+        OfKind(kind, tuple(files), sum(one.held_bytes for one in files)) for kind, files in of_kind.items()
+    ]
+    least = (findings.composition.shmem or 0) // 10
+    return sorted((one for one in found if one.held_bytes > least), key=lambda one: -one.held_bytes)
 
 
 def mapped_bytes(findings: Findings) -> int:

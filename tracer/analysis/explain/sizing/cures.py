@@ -18,7 +18,7 @@ def cures(findings: Findings, cause: Cause) -> Iterator[str]:
     if kill is None or findings.window is None or memory_kinds.is_limit_lowered(findings):
         return
     shmem, room = findings.composition.shmem or 0, kill.limit_bytes - kill.kept_bytes
-    kinds = {one.kind for one in shared_memory.largest(findings)}
+    kinds = {one.kind for one in shared_memory.kinds(findings)}
     if cause == "shmem" and room + shmem > 0 and (not kinds or "tmpfs" in kinds):
         yield (
             f"Beside its other memory, {owner_name(findings.owner)} has room for {size(room + shmem)} of "

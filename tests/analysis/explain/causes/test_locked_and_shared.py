@@ -1,0 +1,93 @@
+"""Locked memory whose kind is not known, and shared memory in many files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from synthetic.findings import MIB, findings, grew, made_of
+
+from tracer.analysis.explain.causes import shmem
+from tracer.analysis.explain.measure.composition import compose, locked_in_unknown
+from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.verdict import judge
+from tracer.analysis.results.memory import SharedFile
+from tracer.schema import MEMORY_STAT_BYTES
+
+
+def half_locked(locked_mib: int) -> Findings:
+    """Return findings of 62 MiB anonymous and 32 MiB shared memory, so much of which is locked."""
+    around = replace(grew(anon=60, shmem=30), locked_in_unknown_bytes=locked_mib * MIB)
+    return findings(replace(made_of(anon=62, shmem=32), unevictable=None), around)
+
+
+def test_locked_memory_of_unknown_kind_is_named_and_lowers_the_confidence() -> None:
+    sure, locked = judge(half_locked(0)), judge(half_locked(61))
+    assert (sure.cause, locked.cause) == ("anon_growth", "anon_growth")
+    assert (sure.confidence, locked.confidence) == ("medium", "low")
+    assert "locked" not in sure.summary
+    assert "61 MiB of the anonymous and shared memory locked (mlock)" in locked.summary
+    assert [one.numbers for one in locked.evidence if one.kind == "doubt_locked_kind"] == [
+        {"locked_bytes": 61 * MIB}
+    ]
+
+
+def test_locked_memory_of_unknown_kind_is_not_said_to_go_to_swap() -> None:
+    from tracer.analysis.explain.causes import anon_growth
+
+    (line,) = anon_growth.cure(half_locked(61))
+    assert "61 MiB of it or of the shared memory is locked" in line
+    (line,) = anon_growth.cure(half_locked(0))
+    assert line.endswith("62 MiB of anonymous memory can only go to swap.")
+
+
+def test_locked_memory_is_of_unknown_kind_if_the_lists_do_not_show_it() -> None:
+    """As stress-ng mlock had it: 62 MiB locked, and 32 MiB on the lists that anon and shmem share."""
+    sizes = dict.fromkeys(MEMORY_STAT_BYTES, 0) | {
+        "anon": 62 * MIB,
+        "shmem": 32 * MIB,
+        "file": 32 * MIB,
+        "unevictable": 62 * MIB,
+        "inactive_anon": 32 * MIB,
+    }
+    parts, _ = compose(sizes, 96 * MIB)
+    assert parts.unevictable is None
+    assert locked_in_unknown(sizes, parts) == 62 * MIB
+    known, _ = compose(sizes | {"shmem": 0, "file": 0, "inactive_anon": 0}, 96 * MIB)
+    assert (known.unevictable, locked_in_unknown(sizes, known)) == (62 * MIB, 0)
+
+
+def files(kind: str, sizes_mib: list[float]) -> tuple[SharedFile, ...]:
+    return tuple(
+        SharedFile(kind, f"/{kind}:{number}", round(size * MIB), round(size * MIB), is_mapped=True)
+        for number, size in enumerate(sizes_mib)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("memfd", "so many memfd: 157 of them, such as /memfd:0, hold 78.5 MiB"),
+        ("tmpfs", "157 of them, such as /tmpfs:0, hold 78.5 MiB and outlive"),
+        ("sysv", "157 System V segments fewer or smaller. They hold 78.5 MiB"),
+        ("anonymous", "157 shared anonymous mappings fewer or smaller"),
+    ],
+)
+def test_kind_of_shared_memory_is_that_of_most_of_it(kind: str, words: str) -> None:
+    """Many small files of a kind hold more than one larger file of another."""
+    other = "anonymous" if kind != "anonymous" else "memfd"
+    found = replace(
+        findings(made_of(shmem=90), grew(shmem=90)),
+        shared_files=(*files(other, [11.5]), *files(kind, [0.5] * 157)),
+    )
+    assert words in next(shmem.cure(found))
+    assert "PostgreSQL" not in "".join(shmem.cure(found))
+    first, second = shmem._KINDS[kind], shmem._KINDS[other]
+    assert f"shared memory ({first} and {second})" in shmem.sentence(found)
+
+
+def test_one_file_that_holds_most_of_its_kind_is_named() -> None:
+    found = replace(
+        findings(made_of(shmem=90), grew(shmem=90)), shared_files=files("anonymous", [80, 1, 1, 1])
+    )
+    assert "PostgreSQL: shared_buffers" in next(shmem.cure(found))
