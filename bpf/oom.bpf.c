@@ -170,8 +170,8 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 /*
  * Return the memcg whose limit caused the kill, as the kernel decided. Without the decision it is
  * the memcg that the trigger reclaimed from last, if the kernel named it, or else inferred from the
- * page counters. A task that lowers a limit below usage is not in that memcg. NULL: no memcg's
- * limit caused it.
+ * page counters and the trigger's last reclaim attempt. A task that lowers a limit below usage is
+ * not in that memcg. NULL: no memcg's limit caused it.
  */
 static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, struct ended *ended,
 						     struct mem_cgroup *trigger)
@@ -185,7 +185,9 @@ static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, 
 
 	struct owner owner = limit_owner(trigger);
 
-	return owner.source == TARGET_LIMIT ? owner.memcg : NULL;
+	if (owner.source == TARGET_LIMIT)
+		return owner.memcg;
+	return ended && ended->kind == RECLAIM_MEMCG ? tightest_limit(trigger) : NULL;
 }
 
 /* Describe the decision as the kernel made it. */

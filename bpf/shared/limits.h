@@ -6,6 +6,7 @@
 #include "../events.h"
 #include "kernel.h"
 
+#define UNLIMITED_PAGES (1ULL << 44) /* PAGE_COUNTER_MAX is above it with any page size */
 #define NEAR_LIMIT_PAGES 512 /* with less room, a PMD-sized folio is refused */
 
 struct owner {
@@ -73,6 +74,27 @@ static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 		memcg = memcg_parent(memcg);
 	}
 	return owner;
+}
+
+/*
+ * Return the memcg with the least room of a memcg and its ancestors with a limit; NULL: there is no
+ * limit. A charge has failed at one of these limits, and an exiting task may have made room since.
+ */
+static __always_inline struct mem_cgroup *tightest_limit(struct mem_cgroup *memcg)
+{
+	struct mem_cgroup *tightest = NULL;
+	u64 least = UNLIMITED_PAGES;
+
+	for (int depth = 0; depth < MAX_DEPTH && memcg; depth++) {
+		u64 room = room_pages(memcg);
+
+		if (room < least) {
+			least = room;
+			tightest = memcg;
+		}
+		memcg = memcg_parent(memcg);
+	}
+	return tightest;
 }
 
 /* Return all bits if the sign of a number is set, else none; no branch, see lesser(). */

@@ -14,6 +14,7 @@ from tracer.units import duration, size
 _BESIDE_SHARE: Final = 0.2
 _LEAST_SHARE: Final = 0.01
 """A cache that gave back less than this share of the limit was no cushion that was used up."""
+_FULL_SHARE: Final = 0.95
 
 Filling = Literal["anonymous memory", "shared memory", "locked memory", "kernel memory"]
 
@@ -55,6 +56,9 @@ def at_limit(findings: Findings, filled: str, *, cache: str | None = None) -> st
         limit = f"its limit of memory and swap together, {size(findings.circumstances.full_swap_limit_bytes)}"
     above = " (above the cgroup that asked)" if owner.is_ancestor else ""
     limit += "" if owner.lowered is None else _which_was_lowered(owner.lowered)
+    used = findings.composition.total
+    if _is_below_limit(findings):  # an exiting process freed memory between the decision and the kill
+        limit += f", with {size(used)} still in use"
     freed = f"; {_freeing(findings)}" if memory_kinds.freeing_bytes(findings) else ""
     where = f"{owner_name(owner)}{above} was at {limit}{full}{freed}"
     return f"{asked(findings)} more memory{killed(findings)}: {where}; {cache or _cache(findings)}."
@@ -92,6 +96,15 @@ def _which_was_lowered(lowered: Lowered) -> str:
     did = "set" if before is None or before >= UNLIMITED_BYTES else f"lowered from {size(before)}"
     when = "" if ago is None else f" {duration(ago / 1e9)} before"
     return f" ({did}{when}, while {size(lowered.usage_bytes)} was in use)"
+
+
+def _is_below_limit(findings: Findings) -> bool:
+    """Return whether usage at the kill was clearly below the limit that was hit."""
+    used, limit_bytes = findings.composition.total, findings.owner.limit_bytes
+    if used is None or limit_bytes is None or no_limit(findings.owner):
+        return False
+    is_of_swap = findings.circumstances.full_swap_limit_bytes is not None
+    return not is_of_swap and used < _FULL_SHARE * limit_bytes
 
 
 def anonymous(findings: Findings) -> str:

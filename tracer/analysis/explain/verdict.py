@@ -11,6 +11,7 @@ from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.evidence.doubts import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.weighing import filling
 from tracer.analysis.results.conclusions import Cause, Confidence, Evidence, Suspect, Verdict
 
 _LEAST_WEIGHT: Final = 0.4
@@ -34,10 +35,11 @@ reclaim from freeing memory. Protected cache is out of reach of every request, n
 def judge(findings: Findings) -> Verdict:
     """Return the cause, its confidence and the evidence.
 
+    Of several kinds of memory that filled the limit only together, the heaviest is picked.
     Confidence is high from a weight of 0.7 on, medium from 0.5 on, and one step less for each doubt.
     """
     suspects = _suspects(findings)
-    cause: Cause = suspects[0].cause if suspects and suspects[0].weight >= _LEAST_WEIGHT else "unknown"
+    cause: Cause = suspects[0].cause if suspects and _is_picked(findings, suspects[0]) else "unknown"
     doubted = tuple(doubts(findings, suspects))
     return Verdict(
         cause=cause,
@@ -61,6 +63,11 @@ def _suspects(findings: Findings) -> tuple[Suspect, ...]:
     weighed = (cause.weigh(findings) for cause in CAUSES.values())
     found = [one for one in weighed if one is not None and one.weight > 0]
     return tuple(sorted(found, key=lambda one: (-one.weight, _place(one.cause))))
+
+
+def _is_picked(findings: Findings, first: Suspect) -> bool:
+    is_filler = first.cause in filling.FILLERS and filling.fill_together(findings)
+    return first.weight >= _LEAST_WEIGHT or is_filler
 
 
 def _place(cause: Cause) -> int:

@@ -91,3 +91,25 @@ def test_one_file_that_holds_most_of_its_kind_is_named() -> None:
         findings(made_of(shmem=90), grew(shmem=90)), shared_files=files("anonymous", [80, 1, 1, 1])
     )
     assert "PostgreSQL: shared_buffers" in next(shmem.cure(found))
+
+
+def test_two_kinds_that_fill_the_limit_together_are_named_though_neither_grew() -> None:
+    """A kill right after another one: next to nothing grew since usage was last below half of the limit."""
+    found = findings(made_of(anon=47, shmem=50), grew(kernel=1))
+    judged = judge(found)
+    assert (judged.cause, judged.confidence) == ("shmem", "low")
+    assert "50 MiB of it shared memory" in judged.summary
+    assert "beside 47 MiB of anonymous memory" in judged.summary
+
+
+def test_sentence_without_a_cause_has_the_shared_memory_as_well() -> None:
+    found = findings(made_of(anon=25, shmem=25, file_clean=40), grew(kernel=1))
+    assert judge(found).cause == "unknown"
+    assert "25 MiB of it anonymous memory beside 25 MiB of shared memory" in judge(found).summary
+
+
+def test_usage_below_the_limit_at_the_kill_is_said() -> None:
+    full = findings(made_of(anon=90), grew(anon=90))
+    assert "was at its limit of 100 MiB, 90 MiB" in judge(full).summary
+    freed = replace(full, composition=replace(full.composition, anon=70 * MIB, total=79 * MIB))
+    assert "was at its limit of 100 MiB, with 79 MiB still in use, 70 MiB" in judge(freed).summary

@@ -41,6 +41,9 @@ def test_every_kill_of_a_crash_loop_has_its_candidates(
     trace = tracer.open(recorder.stop())
 
     assert len(trace.oom) == PROCESSES, "a thread or a process that is dying already is only marked"
+    assert set(trace.oom["constraint"]) == {"memcg"}, (
+        "exiting victims make room before the owner is looked for"
+    )
     causes = {report.verdict.cause for report in trace.explain()}
     assert "kernel_memory" not in causes, "what exiting victims still free is not kernel memory"
     if trace.meta["probes"]["OOM candidates"]["hook"] is None:

@@ -56,6 +56,6 @@ def swappable(findings: Findings) -> str:
     if not locked:
         return "can only go to swap"
     return (
-        f"can only go to swap, but {size(locked)} of it or of the shared memory is locked (mlock) and cannot: "
+        f"can only go to swap, but {size(locked)} of it or of the shared memory is locked and cannot: "
         "lock less (RLIMIT_MEMLOCK bounds it)"
     )

@@ -25,7 +25,9 @@ def sentence(findings: Findings) -> str:
         return f"{asked} memory{killed}: {shortage.clause}."
     if findings.constraint != "memcg":
         return f"{asked} memory that was not available{killed}; it is not known whose limit was hit."
-    at_limit = sentence_parts.at_limit(findings, sentence_parts.anonymous(findings))
+    filled = sentence_parts.anonymous(findings)
+    filled = filled and filled + sentence_parts.beside(findings, "anonymous memory")
+    at_limit = sentence_parts.at_limit(findings, filled)
     return f"{at_limit} No known cause fits these numbers."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure import memory_kinds
@@ -13,6 +13,8 @@ from tracer.analysis.results.conclusions import Suspect
 
 Filler = Literal["anon_growth", "shmem", "unevictable", "kernel_memory"]
 
+FILLERS: Final[tuple[str, ...]] = get_args(Filler)
+_MOST_SHARE: Final = 0.9
 _LITTLE_CACHE_SHARE: Final = 0.05  # clean cache that is left at most kills: mapped, or just read
 _DISTRUST: Final = 3  # how fast more clean cache lowers the weight: to 0 at 38 % of usage
 _LEAST_GROWTH_SHARE: Final = 0.1
@@ -45,6 +47,15 @@ def suspect(findings: Findings, cause: Filler, held_bytes: int | None) -> Suspec
         all_grown_bytes=all_grown if grown else None,
     )
     return Suspect(cause, round(share * trust, 3), evidence)
+
+
+def fill_together(findings: Findings) -> bool:
+    """Return whether memory that only swap takes, or nothing, is nearly all of usage at a limit."""
+    made_of = findings.composition
+    if not is_limit_hit(findings) or not is_composition_known(findings):
+        return False
+    kinds = (made_of.anon, made_of.shmem, made_of.unevictable, made_of.hugetlb)
+    return sum(held or 0 for held in kinds) >= _MOST_SHARE * (made_of.total or 1)
 
 
 def _grown(findings: Findings) -> Mapping[Filler, int]:
