@@ -12,7 +12,7 @@ MINUTES ?= 30
 TRACER := $(VENV)/bin/memcg-tracer
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-bench packages-pictures packages-deb packages-image demo test test-varied test-vm fuzz soak lint bench headers pictures frames deb deb-check image image-check clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo test test-varied test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -20,6 +20,7 @@ help:
 	echo 'make test-varied  run the rootless tests in random order, with other clocks, zone, locale and home (as root)'
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
 	echo 'make fuzz      read 200,000 damaged kernel logs, 3,000 damaged traces (ARGS="--count 1000 --seed 7": others)'
+	echo 'make stress    trace the memory stressors of stress-ng, with root, and compare the kills with the kernel'
 	echo 'make lint      ruff, mypy, clang-format'
 	echo 'make bench     measure what tracing and reading cost here, in 20 minutes (ARGS=--quick: in three)'
 	echo 'make headers   write bpf/events.h and bpf/categories.h again, after a change in tracer/'
@@ -97,6 +98,10 @@ packages-vm: packages
 	@{ $(call install_missing,qemu-system-x86 busybox-static kmod e2fsprogs zstd)
 	} || true
 	{ $(call install_missing,systemd)
+	} || true
+
+packages-stress: packages
+	@{ $(call install_missing,stress-ng)
 	} || true
 
 # What costs are compared with and measured on. Without them, bench says what it left out.
@@ -183,6 +188,12 @@ soak: setup
 
 bench: packages-bench setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m bench $(ARGS)
+
+# 77: there is no stress-ng here.
+stress: packages-stress setup
+	@status=0
+	PYTHONPATH=tests $(VENV)/bin/python -m stressors $(ARGS) || status=$$?
+	exit $$((status == 77 ? 0 : status))
 
 lint: setup $(VENV)/.installed-lint
 	@$(VENV)/bin/ruff check
