@@ -13,15 +13,18 @@ import sys
 from pathlib import Path
 from typing import Final
 
+S: Final = 1_000_000_000
 _CLONE_NEWTIME: Final = 0x80  # include/uapi/linux/sched.h; os.unshare is of Python 3.12
 
 
 def main(seconds: float, *command: str) -> None:
     """Become the command; OSError if this machine refuses."""
-    whole, fraction = divmod(round(seconds * 1_000_000_000), 1_000_000_000)
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWTIME):
         raise OSError(ctypes.get_errno(), "no time namespace")
-    Path("/proc/self/timens_offsets").write_text(f"monotonic {whole} {fraction}\n", encoding="ascii")
+    offsets = Path("/proc/self/timens_offsets")  # from the machine's clocks
+    (was,) = (line.split()[1:] for line in offsets.open(encoding="ascii") if line.startswith("monotonic"))
+    offset_ns = int(was[0]) * S + int(was[1]) + round(seconds * S)
+    offsets.write_text(f"monotonic {offset_ns // S} {offset_ns % S}\n", encoding="ascii")
     # A child is in the namespace; this process is not, before an exec of recent kernels.
     if child := os.fork():
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
