@@ -61,7 +61,13 @@ _FILES: Final[Mapping[int, Mapping[str, _Parser]]] = {
         "memory.oom.group": _size("oom_group"),
         "memory.stat": _keyed(_V2_STAT | {name: name for name in MEMORY_STAT_COUNTS}),
         "memory.events": _keyed(
-            {name: f"{name}_events" for name in ("max", "high", "low", "oom", "oom_kill", "oom_group_kill")}
+            {
+                name: f"{name}_events"
+                for name in (
+                    *("max", "high", "low", "oom", "oom_kill", "oom_group_kill"),
+                    "sock_throttled",
+                )
+            }
         ),
         "memory.swap.events": _keyed({name: f"swap_{name}_events" for name in ("high", "max", "fail")}),
         "memory.pressure": parse_pressure,
