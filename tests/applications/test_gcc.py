@@ -66,7 +66,8 @@ def test_compilers_that_do_not_fit_read_their_own_text_again(disk_dir: Path, tmp
     assert (held.progress.delayed[0].comm, held.progress.delayed[0].processes) == ("cc1plus", COMPILERS)
     summary = survivor_facts.summary([held])
     assert summary.startswith("Four cc1plus spend ")
-    assert "nothing will kill them" in summary
+    assert ("nothing will kill them" in summary) is held.progress.crawl.is_flat()
+    assert held.progress.crawl.room_bytes is not None
 
     lost = held.progress.lost
     assert lost is not None
