@@ -28,6 +28,7 @@ OF_MACHINE = {
     **{"anon": 90_000, "slab": 1000, "free": 2000, "normal": 3000, "high": 400},
     **{"huge": 0, "unused": 0, "gpu": 0, "pool": 0},
 }
+PANICKED = "a asked for memory, and the kernel panicked, because vm.panic_on_oom is set: the whole machine"
 KILL = "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB"
 
 
@@ -57,8 +58,11 @@ def machine_kill(**changed: Any) -> OomReport:
         ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "pagefault_out_of_memory, gfp 0x0"),
         ({"order": 3, "normal": 90_000}, "not in one piece of 32 KiB (order 3): it is fragmented"),
         ({"high": 90_000}, "low memory (zone Normal) was exhausted"),
-        ({"constraint": "CONSTRAINT_CPUSET"}, "its cpuset allows (nodes 4) had none left; 7.8 MiB"),
-        ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (nodes 4)"),
+        (
+            {"constraint": "CONSTRAINT_CPUSET"},
+            "its cpuset allows (node 4) had none left; 3.3 MiB of 1.6 GiB",
+        ),
+        ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (node 4) had"),
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),
         ({"slab": 70_000, "anon": 100}, "273.8 MiB of its 390.6 MiB was slab"),
         ({"anon": 100}, "was memory that no counter names: pages of drivers, or a leak"),
@@ -121,10 +125,10 @@ def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled", "vm.panic_on_oom"),
+        ("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled", PANICKED),
         (
             "Kernel panic - not syncing: System is deadlocked on memory",
-            "no process that the kernel could kill",
+            "and the kernel panicked, because it found no process that it could kill: the whole machine had",
         ),
         ("Out of memory and no killable processes...", "no process that the kernel could kill"),
     ],

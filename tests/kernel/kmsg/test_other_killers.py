@@ -67,7 +67,7 @@ from tracer.kernel.kmsg import other_killers
             *("systemd-oomd", "app.scope", None, "killed 12 process(es) in this unit"),
         ),
         (
-            "May 01 10:00:00 h systemd[1]: a.service: A process of this unit has been killed by the OOM killer",  # noqa: E501
+            "May 1 10:00:00 systemd[1]: a.service: A process of this unit has been killed by the OOM killer",
             *("kernel", "a.service", None, "has been killed by the OOM killer"),
         ),
     ],

@@ -49,6 +49,11 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "the killed processes held 93 MiB of anonymous memory, 93.0 % of the limit",
     ),
     (
+        "killed_held_limit",
+        {"rss_bytes": 93 * MIB, "limit_bytes": 100 * MIB},
+        "the killed processes held 93 MiB (RSS, of kinds that are not known), 93.0 % of the limit",
+    ),
+    (
         "part_of_usage",
         {"part": "unwritten", **SHARE},
         "page cache not yet written was 37 MiB of 100 MiB in use, 37.0 %",
@@ -134,12 +139,26 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "drivers, 1 MiB free",
     ),
     (
+        "largest_processes",
+        {
+            "largest": (
+                {"comm": "db", "pid": 7, "held_bytes": 2 * MIB, "processes": 1},
+                {"comm": "php", "pid": 9, "held_bytes": MIB, "processes": 40},
+            )
+        },
+        "the largest processes: db (pid 7) 2 MiB, 40 processes php 1 MiB together",
+    ),
+    ("machine_swap", {"free_bytes": MIB, "total_bytes": 2 * MIB}, "1 MiB of 2 MiB of swap was free"),
+    ("machine_swap", {"total_bytes": 2 * MIB}, "not known of 2 MiB of swap was free"),
+    (
         "short_zone",
         {"zone": "DMA32", "node": 0, "free_bytes": MIB, "min_bytes": 2 * MIB},
         "zone DMA32 of node 0 had 1 MiB free, less than its minimum of 2 MiB",
     ),
-    ("machine_swap", {"free_bytes": MIB, "total_bytes": 2 * MIB}, "1 MiB of 2 MiB of swap was free"),
-    ("machine_swap", {"total_bytes": 2 * MIB}, "not known of 2 MiB of swap was free"),
+    ("swap_use", {"used_bytes": 0, "allowed_bytes": 0}, "swap: none is allowed"),
+    ("swap_use", {"used_bytes": MIB}, "swap: 1 MiB in use, no known limit"),
+    ("swap_use", {"used_bytes": MIB, "allowed_bytes": MIB}, "swap: 1 MiB of 1 MiB in use, full"),
+    ("swap_use", {"used_bytes": MIB, "allowed_bytes": 4 * MIB}, "swap: 1 MiB of 4 MiB in use"),
     (
         "doubt_lost_records",
         {"lost_records": 12},

@@ -16,6 +16,7 @@ from tracer.analysis.results.conclusions import Cause
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, duration, size, the
 
+_ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process instead of the machine."
 _OF_ANON: Final[tuple[Cause, ...]] = ("anon_growth", "swap_exhausted")
 
 
@@ -34,7 +35,8 @@ def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
     if memory_kinds.freeing_bytes(findings) and findings.previous is not None:
         before = f"Look at kill {findings.previous.kill_id} first"
         return (f"{before}: once the memory of its victim had been free, this request would have had room.",)
-    cures = tuple(CAUSES[cause].cure(findings))
+    panic = (_ON_PANIC,) if "vm.panic_on_oom" in findings.circumstances.no_victim else ()
+    cures = (*panic, *CAUSES[cause].cure(findings))
     if not cures:
         return ()
     left_behind = _left_behind(findings) if cause == "shmem" else None

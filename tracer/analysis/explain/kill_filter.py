@@ -12,11 +12,15 @@ from tracer.kernel.cgroups import containers
 
 
 def newest(reports: Sequence[OomReport]) -> OomReport:
-    """Return the last kill whose victim is known, or else the last of all.
+    """Return the last kill whose victim is known or that ended in a panic, or else the last of all.
 
     An excerpt, such as a pasted log, often ends after the first line of a report.
     """
-    return next((report for report in reversed(reports) if report.victims), reports[-1])
+    return next((report for report in reversed(reports) if _has_end(report)), reports[-1])
+
+
+def _has_end(report: OomReport) -> bool:
+    return bool(report.victims) or (report.kernel_log is not None and report.kernel_log.panicked)
 
 
 def recorded_kills_of(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import report_assembly, shortage, verdict
+from tracer.analysis.explain.causes import global_pressure
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.measure.logged_parties import Named
@@ -116,6 +117,7 @@ def _place(log: LogReport, page_size: int | None) -> KernelLogPlace:
         page_size=page_size,
         missing=log.missing,
         suppressed=log.suppressed,
+        panicked=log.is_panic,
     )
 
 
@@ -176,6 +178,7 @@ def _findings(
             swap=None if in_swap is None else Swap(*in_swap, refused=False),
             protected_bytes=log.min_protection_bytes or 0,
             shortage=shortage.from_log(log, page_size),
+            no_victim=shortage.no_victim(log),
             machine=log.mem_info,
             full_swap_limit_bytes=logged_memory.full_swap_limit(log),
             kernel_bytes=sizes["kernel"],
@@ -194,6 +197,9 @@ def _composition(log: LogReport, sizes: logged_memory.Sizes, unknown: Unknown) -
         None if memory is None else memory.usage_bytes,
         absent=lambda name: logged_memory.why_not(log, name),
     )
+    if not any(size for part, size in made_of.parts() if part != "other") and made_of.anon is None:
+        # All of usage is in `other`, which does not mean that no counter has it.
+        why = {"composition": logged_memory.why_not(log, "anon")}
     if log.constraint not in ("memcg", "unknown"):
         unknown["composition"] = unknown["working_set_bytes"] = logged_parties.NO_LIMIT
     else:
@@ -206,8 +212,17 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
     judged = verdict.judge(findings)
     if "header" not in log.missing or log.counters or log.mem_info is not None:
         return judged
-    killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims) or "a process"
+    names = [process(victim.comm, victim.pid) for victim in findings.victims]
+    killed = f"{', '.join(names) or 'a process'} {'were' if len(names) > 1 else 'was'} killed because"
+    if findings.circumstances.no_victim:
+        killed = f"{findings.circumstances.no_victim}:"
     owner = owner_name(findings.owner) if log.oom_memcg is not None else "a cgroup"
-    where = f"{owner} was at its limit" if log.constraint == "memcg" else "memory was short"
+    where = f"{owner} was at its limit" if log.constraint == "memcg" else _short_of(log)
     rest = "nothing but the kill itself" if "summary" in log.missing else "not the whole of its report"
-    return replace(judged, summary=f"{killed} was killed because {where}; the kernel log has {rest}.")
+    return replace(judged, summary=f"{killed} {where}; the kernel log has {rest}.")
+
+
+def _short_of(log: LogReport) -> str:
+    if log.constraint in ("cpuset", "mempolicy"):
+        return global_pressure.clause(log.constraint, shortage.nodes_of(log))
+    return "memory was short"

@@ -25,12 +25,14 @@ def asked(findings: Findings) -> str:
 
 
 def killed(findings: Findings) -> str:
-    """Return ` and was killed`, or `, and b (pid 7) was killed for it`; empty if nothing was killed."""
+    """Return ` and was killed`, or `, and b (pid 7) was killed for it`; if nothing was killed, why not."""
     victims = findings.victims
     if len(victims) > 1:
-        return f", and {len(victims)} processes were killed for it"
+        together = " together (memory.oom.group)" if victims[0].group_kill else ""
+        return f", and {len(victims)} processes were killed for it{together}"
     if not victims:
-        return ""
+        none = findings.circumstances.no_victim
+        return f", and {none}" if none else ""
     victim = process(victims[0].comm, victims[0].pid)
     return " and was killed" if victim == _asker(findings) else f", and {victim} was killed for it"
 

@@ -18,10 +18,16 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.units import percent, size
 
 _HIGH_ZONES: Final = ("HighMem", "Movable")
-_MUCH_SLAB_SHARE: Final = 0.5
+_MUCH_SLAB_SHARE: Final = 0.3
 _MUCH_HUGE_SHARE: Final = 0.3
 _MUCH_GPU_SHARE: Final = 0.3
 _MUCH_UNNAMED_SHARE: Final = 0.3
+
+_MUCH_FREE_SHARE: Final = 0.1
+"""From this share of free memory on, "none left" would contradict it."""
+
+_MUCH_CACHE_SHARE: Final = 0.1
+_FULL_SWAP_SHARE: Final = 0.02
 
 _FAR_SHARE: Final = 0.1
 _FAR_BYTES: Final = 1 << 20
@@ -44,7 +50,10 @@ _UNKILLABLE: Final = (
     "Look for processes with oom_score_adj -1000, which the kernel may not kill, and for memory that no "
     "process holds.",
 )
-_PANIC: Final = ("Set vm.panic_on_oom to 0, so that the kernel kills a process instead.",)
+_OF_SLAB: Final = (
+    "Find what makes the kernel hold so much slab (slabtop, /proc/slabinfo): the processes' own memory is "
+    "not the problem, and killing them does not free it.",
+)
 _NODES: Final = (
     "Allow more memory nodes (cpuset.mems, set_mempolicy, numactl), or place less memory on these.",
 )
@@ -52,20 +61,49 @@ _NODES: Final = (
 
 def from_log(log: LogReport, page_size: int) -> Shortage | None:
     """Return the shortage; None if a cgroup's limit was hit, or if the log shows no shortage."""
-    free = _free(log.mem_info, page_size)
     if log.constraint == "memcg":
         return _below_limits(log)
-    if log.is_no_task_killable:
-        return Shortage(f"there was no process that the kernel could kill{free}", advice=_UNKILLABLE)
-    if log.constraint not in CONSTRAINT.names:
-        return Shortage(f"a BPF policy had it killed ({log.constraint}); no limit was hit{free}", "unknown")
     if log.constraint == "unknown":
         return None
-    if log.constraint != "global":
-        nodes = f"nodes {log.mems_allowed}" if log.mems_allowed else "the log does not show which"
-        return Shortage(global_pressure.clause(log.constraint, f" ({nodes})") + free, advice=_NODES)
-    found = next(_of_machine(log, page_size), Shortage(global_pressure.clause(log.constraint)))
-    return Shortage(found.clause + free, found.cause, found.advice)
+    if log.constraint not in CONSTRAINT.names:
+        free = _free(log, page_size)
+        return Shortage(f"a BPF policy had it killed ({log.constraint}); no limit was hit{free}", "unknown")
+    advice = _UNKILLABLE if log.is_no_task_killable else ()
+    found = next(_of_machine(log, page_size), None)
+    if found is None:
+        return Shortage(_none_left(log, page_size), advice=advice or _advice_on(log))
+    return Shortage(found.clause + _free(log, page_size), found.cause, advice or found.advice)
+
+
+def no_victim(log: LogReport) -> str:
+    """Return a clause on the end of a decision that killed nothing; empty if a task was killed, or if the log
+    does not show the end."""
+    if log.kills or not (log.is_panic_on_oom or log.is_no_task_killable):
+        return ""
+    why = "vm.panic_on_oom is set" if log.is_panic_on_oom else "it found no process that it could kill"
+    if log.is_panic or log.is_panic_on_oom:
+        return f"the kernel panicked, because {why}"
+    return "there was no process that the kernel could kill"
+
+
+def _advice_on(log: LogReport) -> tuple[str, ...]:
+    return () if log.constraint == "global" else _NODES
+
+
+def _none_left(log: LogReport, page_size: int) -> str:
+    """Return the clause for a report without another explanation.
+
+    If much was free, the clause does not say that there was none.
+    """
+    free, whole = _free_and_whole(log, page_size)
+    short = global_pressure.clause(log.constraint, nodes_of(log))
+    if free is None or not whole or free < _MUCH_FREE_SHARE * whole:
+        return short + _free(log, page_size)
+    where = global_pressure.SHORT[log.constraint] + nodes_of(log)
+    return (
+        f"the kernel found no memory that this request may use, although {size(free)} of {size(whole)} was "
+        f"free on {where}; the log does not show why"
+    )
 
 
 def _below_limits(log: LogReport) -> Shortage | None:
@@ -107,24 +145,47 @@ def _of_machine(log: LogReport, page_size: int) -> Iterator[Shortage]:
             "a page fault got no memory (pagefault_out_of_memory, gfp 0x0), and the log does not show why",
             "unknown",
         )
-    if log.is_panic_on_oom:
-        yield Shortage("vm.panic_on_oom makes the kernel panic instead of kill", advice=_PANIC)
     if (filled := _filled(log.mem_info, page_size)) is not None:
-        yield Shortage(f"{global_pressure.clause(log.constraint)}; {filled}")
+        yield Shortage(f"{global_pressure.clause(log.constraint)}; {filled[0]}", advice=filled[1])
     if order and order > 0 and _roomy(zones):
         yield Shortage(
             f"memory was free, but not in one piece of {size(page_size << order)} (order {order}): it is "
             "fragmented",
             advice=_IN_PIECES,
         )
-    exhausted = [zone for zone in zones if zone.min_bytes and zone.free_bytes < zone.min_bytes]
-    if exhausted and any(zone.name in _HIGH_ZONES for zone in _roomy(zones)):
+    high = [zone for zone in _roomy(zones) if not _may_use(zone, log)]
+    exhausted = [] if log.constraint != "global" else _exhausted(zones)
+    if exhausted and high:
         names = " and ".join(dict.fromkeys(zone.name for zone in exhausted))
         yield Shortage(
             f"low memory (zone {names}) was exhausted, while high memory was free, which this request cannot "
             "use",
             advice=_LOW_ZONES,
         )
+    elif high and log.constraint != "global":
+        names = " and ".join(dict.fromkeys(zone.name for zone in high))
+        yield Shortage(
+            f"{global_pressure.SHORT[log.constraint]}{nodes_of(log)} had memory left only in zone {names}, "
+            "which this request cannot use",
+            advice=_NODES,
+        )
+
+
+def _may_use(zone: Zone, log: LogReport) -> bool:
+    """Return whether the request may use a zone of high memory (gfp_zone, include/linux/gfp.h)."""
+    names = log.invoker.gfp_names or ""
+    is_high = "HIGHUSER" in names or "__GFP_HIGHMEM" in names
+    return {"HighMem": is_high, "Movable": is_high and "MOVABLE" in names}.get(zone.name, True)
+
+
+def _exhausted(zones: tuple[Zone, ...]) -> list[Zone]:
+    """Return the zones below their minimum; or else those that have only memory kept for drivers (CMA)."""
+    below = [zone for zone in zones if zone.min_bytes and zone.free_bytes < zone.min_bytes]
+    return below or [
+        zone
+        for zone in zones
+        if zone.free_cma_bytes and zone.high_bytes and zone.free_bytes - zone.free_cma_bytes < zone.high_bytes
+    ]
 
 
 def _roomy(zones: tuple[Zone, ...]) -> list[Zone]:
@@ -132,28 +193,30 @@ def _roomy(zones: tuple[Zone, ...]) -> list[Zone]:
     return [zone for zone in zones if zone.high_bytes and zone.free_bytes > zone.high_bytes]
 
 
-def _filled(info: MemInfo | None, page_size: int) -> str | None:
-    """Return a clause on the memory that fills the machine, if that is slab, huge pages, memory of GPU
-    drivers, or memory that no counter names."""
-    if info is None or not info.ram_pages or "free" not in info.pages:
+def _filled(info: MemInfo | None, page_size: int) -> tuple[str, tuple[str, ...]] | None:
+    """Return a clause on the memory that fills the machine, with advice, if that is slab, huge pages, memory
+    of GPU drivers, or memory that no counter names."""
+    usable = None if info is None else info.usable_pages
+    if info is None or usable is None or usable <= 0 or "free" not in info.pages:
         return None
-    usable = info.ram_pages - (info.reserved_pages or 0)
-    slab = _sum(info, "slab_reclaimable", "slab_unreclaimable")
+    slab, anon = (
+        _sum(info, "slab_reclaimable", "slab_unreclaimable", "slab"),
+        _sum(info, "active_anon", "inactive_anon"),
+    )
     huge_bytes = info.hugetlb_bytes
     gpu_bytes = info.gpu_bytes or 0
     unnamed = usable - _sum(info, *_COUNTED) - ((huge_bytes or 0) + gpu_bytes) // page_size
-    if usable <= 0:
-        return None
-    if slab >= _MUCH_SLAB_SHARE * usable:
+    if slab >= _MUCH_SLAB_SHARE * usable and slab >= anon:
         held = f"{size(slab * page_size)} of its {size(usable * page_size)}"
-        return f"{held} was slab, objects of the kernel"
+        return f"{held} was slab, objects of the kernel{_largest_cache(info, slab * page_size)}", _OF_SLAB
     if huge_bytes is not None and huge_bytes >= _MUCH_HUGE_SHARE * usable * page_size:
         held = f"{size(huge_bytes)} of its {size(usable * page_size)}"
         unused = size(info.unused_hugetlb_bytes)
-        return f"{held} was kept for huge pages (hugetlb), and {unused} of that was not in use"
-    return _uncharged(
+        return f"{held} was kept for huge pages (hugetlb), and {unused} of that was not in use", ()
+    uncharged = _uncharged(
         unnamed * page_size, gpu_bytes, usable * page_size, is_pool_known=huge_bytes is not None
     )
+    return None if uncharged is None else (uncharged, ())
 
 
 def _uncharged(unnamed: int, of_gpus: int, usable: int, *, is_pool_known: bool) -> str | None:
@@ -167,8 +230,15 @@ def _uncharged(unnamed: int, of_gpus: int, usable: int, *, is_pool_known: bool) 
     return None
 
 
+def _largest_cache(info: MemInfo, slab_bytes: int) -> str:
+    """Return the end of the clause: the largest cache that cannot be reclaimed, if it is a good part."""
+    name, held = max(info.unreclaimable_caches.items(), key=lambda one: one[1], default=("", 0))
+    return f", {size(held)} of it in {name}" if held >= _MUCH_CACHE_SHARE * slab_bytes > 0 else ""
+
+
 _COUNTED: Final = (
     *("active_anon", "inactive_anon", "isolated_anon", "active_file", "inactive_file", "isolated_file"),
+    *("active", "inactive", "slab"),  # before v2.6.31
     *("unevictable", "slab_reclaimable", "slab_unreclaimable", "pagetables", "sec_pagetables", "bounce"),
     *("free", "free_pcp", "kernel_misc_reclaimable"),
 )
@@ -179,11 +249,56 @@ def _sum(info: MemInfo, *names: str) -> int:
     return sum(info.pages.get(name, 0) for name in names)
 
 
-def _free(info: MemInfo | None, page_size: int) -> str:
-    """Return the end of the clause: the memory that was free; empty where the log does not show it."""
+def nodes_of(log: LogReport) -> str:
+    """Return ` (node 3)`, or ` (nodes 0-1)`: those that the request was confined to; empty for all nodes."""
+    if log.constraint == "global":
+        return ""
+    listed = log.nodemask if log.constraint == "mempolicy" and log.nodemask else log.mems_allowed
+    if not listed:
+        return " (the log does not show which)"
+    return f" (node {listed})" if listed.isdigit() else f" (nodes {listed})"
+
+
+def _free_and_whole(log: LogReport, page_size: int) -> tuple[int | None, int | None]:
+    """Return the free bytes, and all bytes, of the memory that the request was confined to.
+
+    The kernel prints only the zones of these nodes (show_free_areas, mm/show_mem.c).
+    """
+    info = log.mem_info
+    if info is None:
+        return None, None
+    if log.constraint == "global":
+        usable = info.usable_pages or (_sum(info, *_COUNTED) if "free" in info.pages else None)
+        return _in_bytes(info.pages.get("free"), page_size), _in_bytes(usable, page_size)
+    if not info.zones or any(zone.managed_bytes is None for zone in info.zones):
+        return None, None
+    return sum(zone.free_bytes for zone in info.zones), sum(zone.managed_bytes or 0 for zone in info.zones)
+
+
+def _in_bytes(pages: int | None, page_size: int) -> int | None:
+    return None if pages is None else pages * page_size
+
+
+def _free(log: LogReport, page_size: int) -> str:
+    """Return the end of the clause: the memory and the swap that were free; empty where the log does not show
+    it."""
+    info = log.mem_info
     if info is None or "free" not in info.pages:
         return ""
-    free = info.pages["free"] * page_size
-    if not info.ram_pages:
-        return f"; {size(free)} of the machine was free"
-    return f"; {size(free)} of the machine's {size(info.ram_pages * page_size)} was free"
+    free, usable = info.pages["free"] * page_size, info.usable_pages
+    whole = "the machine" if usable is None else f"the machine's {size(usable * page_size)}"
+    of_nodes, on_nodes = _free_and_whole(log, page_size)
+    if log.constraint in ("cpuset", "mempolicy"):
+        there = "" if of_nodes is None else f"; {size(of_nodes)} of {size(on_nodes)} was free there"
+        return f"{there}; on all nodes, {size(free)} of {whole} was free"
+    return f"; {size(free)} of {whole} was free{_swap(info)}"
+
+
+def _swap(info: MemInfo) -> str:
+    """Return ` and its swap of 2 GiB was full`, if the log shows that or that there is no swap."""
+    free, total = info.free_swap_bytes, info.total_swap_bytes
+    if total == 0:
+        return ", and it has no swap"
+    if free is None or total is None or free > _FULL_SWAP_SHARE * total:
+        return ""
+    return f", and its swap of {size(total)} was full"

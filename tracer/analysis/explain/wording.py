@@ -9,7 +9,7 @@ import pandas as pd
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.quality import ThinnedInterval, resolution_s
 from tracer.analysis.results.tasks import Trigger
-from tracer.kernel.cgroups.containers import short_id, standing
+from tracer.kernel.cgroups.containers import identify, short_id, standing
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration
 
@@ -25,6 +25,15 @@ def owner_name(owner: LimitOwner) -> str:
     name = f"pod {owner.pod}" if owner.container is None else f"container {owner.container}"
     inside = f"the cgroup {place.below} in {name}" if place.below else name
     return inside if place.around is None else f"{inside} in container {short_id(place.around)}"
+
+
+def cgroup_name(path: str | None) -> str:
+    """Return the name of a cgroup of which only the path is known, as `owner_name` has it, with short ids."""
+    ref = None if path is None else identify(path)
+    if ref is None or (ref.container_id is None and ref.pod_uid is None):
+        return f"the cgroup {path}"
+    container = None if ref.container_id is None else short_id(ref.container_id)
+    return owner_name(LimitOwner(path, container, ref.pod_uid, None, None, None))
 
 
 def process(comm: str | None, pid: int | None) -> str:

@@ -75,7 +75,7 @@ def is_in_part(log: LogReport) -> bool:
 
 def why_not(log: LogReport, name: str) -> str:
     """Return the reason why a size is not known."""
-    if not log.stats:
+    if not any(stat.values for stat in log.stats):
         return "the kernel log has no memory.stat of it"
     if log.stats[0].is_cut or is_in_part(log):
         return "the kernel log has its memory.stat only in part"

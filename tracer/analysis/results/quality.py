@@ -70,7 +70,8 @@ class KernelLogPlace:
     """The place of a report in the log that it was read from, and its times (`kmsg.report.log_report`).
 
     `page_size`: None if the log does not show it. `missing`: the parts of the report that the log does not
-    have. `suppressed`: how many reports the kernel did not print before this one.
+    have. `suppressed`: how many reports the kernel did not print before this one. `panicked`: the kernel
+    panicked instead of killing.
     """
 
     first_line: int
@@ -80,3 +81,4 @@ class KernelLogPlace:
     page_size: int | None
     missing: tuple[str, ...]
     suppressed: int
+    panicked: bool = False

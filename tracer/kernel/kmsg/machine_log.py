@@ -57,6 +57,7 @@ _GAP_NS: Final = 60_000_000_000
 """A report that gets no line for so long (in lines or in time) has no end in this log."""
 
 _CHOICE_TO_KILL_LINES: Final = 50
+_PANIC_LINES: Final = 5
 _MOST_PIDS: Final = 4096
 
 
@@ -352,9 +353,10 @@ class MachineLog:
         elif (count := lost_lines.suppressed(text)) is not None:
             self._suppressed += count
         elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM.search(text) is not None:
-            is_headless = self._open is None or "header" not in self._open.seen
-            assembly = self._begin(record) if self._open is None else self._open
-            assembly.is_panic_on_oom = _PANIC_ON_OOM.search(text) is not None
+            of_last = text.startswith(_PANIC) and self._open is None and self._is_last_without_victim(record)
+            assembly = self._open or (self._begun[-1] if of_last else self._begin(record))
+            is_headless = "header" not in assembly.seen
+            assembly.is_panic_on_oom = assembly.is_panic_on_oom or _PANIC_ON_OOM.search(text) is not None
             assembly.is_no_task_killable = not assembly.is_panic_on_oom
             assembly.is_panic = assembly.is_panic or assembly.is_panic_on_oom or _PANIC in text
             # Without a line that names the trigger, the head and the call trace of the panic follow.
@@ -363,6 +365,15 @@ class MachineLog:
         else:
             return self._open is not None and self._take_title_within(self._open, record, text)
         return True
+
+    def _is_last_without_victim(self, record: Record) -> bool:
+        """Return whether the last report ended without a task to kill: the kernel then panics at once."""
+        last = self._begun[-1] if self._begun else None
+        return (
+            last is not None
+            and last.is_no_task_killable
+            and record.stamp.line - last.last.line <= _PANIC_LINES
+        )
 
     def _take_title_within(self, assembly: Assembly, record: Record, text: str) -> bool:
         """Add a line that has a meaning only within a report; return False for any other."""

@@ -19,7 +19,7 @@ from tracer.kernel.kmsg.text.log_record import Record
 
 _WORDS: Final = re.compile(
     r"oom|[Oo]ut of memory|Kill(?:ed)? process|suppressed|memory: usage|Memory cgroup stats|Tasks state"
-    r"|Mem-Info:|System OOM|killed as a result|Content-Transfer-Encoding"
+    r"|Mem-Info:|System OOM|killed as a result|deadlocked on memory|Content-Transfer-Encoding"
 )
 """The words of a line that begins a report, belongs to a finished one, or changes how lines are read."""
 

@@ -34,7 +34,7 @@ _BAR_CELLS: Final = 20
 _COLUMNS_FOR_BARS: Final = 100
 _MOST_FACTORS: Final = 2
 _MOST_NAMED: Final = 4
-_MOST_EVIDENCE: Final = 3
+_MOST_EVIDENCE: Final = 4
 _MOST_LIVES: Final = 6
 
 
@@ -76,6 +76,8 @@ def _setting(report: OomReport) -> Iterator[Fact]:
         owner.container is not None or owner.pod is not None or (owner.runs or 1) > 1
     ):  # otherwise the sentence above names the cgroup
         yield "cgroup", place_of_life(owner)
+    if report.kernel_log is not None:
+        yield from kill_facts.killed_in_brief(report)
 
 
 def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
@@ -148,6 +150,9 @@ def _cushion(report: OomReport) -> Iterator[Fact]:
     if it.evicted_bytes is None:
         if it.cache_end_bytes is not None:
             yield "page cache", f"{units.size(it.cache_end_bytes)} left at the kill"
+        for item in report.verdict.evidence:
+            if item.kind == "swap_use":
+                yield "swap", evidence.sentence(item).removeprefix("swap: ")
         return
     if it.evicted_bytes < _least_bytes(report):
         evicted = f"only {units.size(it.evicted_bytes)}" if it.evicted_bytes else "nothing"

@@ -48,12 +48,14 @@ _MACHINE: Final[Mapping[str, str]] = {
     "anon_bytes": "anonymous",
     "file_bytes": "page cache",
     "shmem_bytes": "shared",
+    "lru_bytes": "of processes and page cache",
     "slab_bytes": "slab",
     "unevictable_bytes": "locked",
     "hugetlb_bytes": "huge pages (hugetlb)",
     "gpu_bytes": "of GPU drivers",
     "free_bytes": "free",
 }
+_FULL_SHARE: Final = 0.95
 _SOURCES: Final[Mapping[str, str]] = {"charge": "charge ledger", "kernel_log": "kernel log"}
 """Table -> its name in a sentence, where that is not the name of the table."""
 
@@ -139,9 +141,11 @@ def _full_swap(it: _Numbers) -> str:
 
 
 def _killed_held_limit(it: _Numbers) -> str:
-    held, limit = it["anon_rss_bytes"], it["limit_bytes"]
+    limit = it["limit_bytes"]
+    of_kind = "of anonymous memory" if "anon_rss_bytes" in it else "(RSS, of kinds that are not known)"
+    held = it["anon_rss_bytes" if "anon_rss_bytes" in it else "rss_bytes"]
     share = percent(min(held, limit), limit)
-    return f"the killed processes held {size(held)} of anonymous memory, {share} of the limit"
+    return f"the killed processes held {size(held)} {of_kind}, {share} of the limit"
 
 
 def _part_of_usage(it: _Numbers) -> str:
@@ -189,6 +193,23 @@ def _steal_count(it: _Numbers) -> str:
 def _machine_memory(it: _Numbers) -> str:
     kinds = ", ".join(f"{size(it[number])} {kind}" for number, kind in _MACHINE.items() if it.get(number))
     return f"of the machine's {size(it['usable_bytes'])}: {kinds}"
+
+
+def _largest_processes(it: _Numbers) -> str:
+    named = [
+        f"{one['comm']} (pid {one['pid']}) {size(one['held_bytes'])}"
+        if one["processes"] == 1
+        else f"{count(one['processes'])} processes {one['comm']} {size(one['held_bytes'])} together"
+        for one in it["largest"]
+    ]
+    return f"the largest processes: {', '.join(named)}"
+
+
+def _swap_use(it: _Numbers) -> str:
+    used, allowed = it["used_bytes"], it.get("allowed_bytes")
+    if not allowed:
+        return "swap: none is allowed" if allowed == 0 else f"swap: {size(used)} in use, no known limit"
+    return f"swap: {size(used)} of {size(allowed)} in use{', full' if used >= _FULL_SHARE * allowed else ''}"
 
 
 def _machine_holders(it: _Numbers) -> str:
@@ -374,6 +395,8 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
         f"{count(it['unwritten_pages'])} were not yet written to disk"
     ),
     "machine_memory": _machine_memory,
+    "largest_processes": _largest_processes,
+    "swap_use": _swap_use,
     "short_zone": lambda it: (
         f"zone {it['zone']} of node {it['node']} had {size(it['free_bytes'])} free, less than its minimum of "
         f"{size(it['min_bytes'])}"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.wording import time_before, trigger_name
+from tracer.analysis.explain.wording import cgroup_name, process, time_before, trigger_name
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
@@ -28,6 +28,7 @@ from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import not_known
 
 _TITLE_CHARACTERS: Final = 60
+_MOST_KILLED: Final = 2
 
 CONSTRAINTS: Final = {
     "memcg": "the cgroup's own limit was hit",
@@ -356,6 +357,30 @@ def killed(report: OomReport, most: int) -> Iterator[Fact]:
     if cgroups and cgroups != [report.limit_owner.cgroup]:
         more = f" and {len(cgroups) - most} more" if len(cgroups) > most else ""
         yield "killed in", ", ".join(map(visible, cgroups[:most])) + more
+
+
+def killed_in_brief(report: OomReport) -> Iterator[Fact]:
+    """Yield the first victims with their sizes, oom_score_adj and cgroup, as far as they are known."""
+    rss_of = {one.pid: one.rss_bytes for one in report.candidates}
+    for number, victim in enumerate(report.victims[:_MOST_KILLED]):
+        kinds = (
+            (victim.anon_rss_bytes, "anonymous"),
+            (victim.file_rss_bytes, "of files"),
+            (victim.shmem_rss_bytes, "shared"),
+            (victim.swap_bytes, "in swap"),
+        )
+        held = [f"{units.size(bytes_)} {kind}" for bytes_, kind in kinds if bytes_]
+        if victim.anon_rss_bytes is None and (rss := rss_of.get(victim.pid)) is not None:
+            held = [f"{units.size(rss)} of RSS", *held]
+        adj = [f"oom_score_adj {victim.oom_score_adj}"] if victim.oom_score_adj else []
+        is_elsewhere = victim.cgroup is not None and victim.cgroup != report.limit_owner.cgroup
+        place = [f"in {cgroup_name(victim.cgroup)}"] if is_elsewhere and victim.cgroup != "/" else []
+        if facts := [*held, *adj, *place]:
+            words = visible(f"{process(victim.comm, victim.pid)}: {', '.join(facts)}")
+            yield "" if number else "killed", words
+    rest = len(report.victims) - _MOST_KILLED
+    if rest > 0:
+        yield "", f"and {units.count(rest)} more"
 
 
 def victim_cells(victim: Victim) -> tuple[str, ...]:

@@ -153,7 +153,8 @@ def _within(owner: LimitOwner) -> str:
 
 def _killed(report: OomReport) -> str:
     if not report.victims:
-        return units.UNKNOWN
+        panicked = report.kernel_log is not None and report.kernel_log.panicked
+        return "none: panic" if panicked else units.UNKNOWN
     first, *rest = report.victims
     return f"{visible(first.comm)} ({first.pid})" + (f" +{units.count(len(rest))}" if rest else "")
 

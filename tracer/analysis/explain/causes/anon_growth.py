@@ -18,6 +18,8 @@ from tracer.units import size
 LABEL: Final = "process memory grew"
 
 _KILLED_WEIGHT: Final = 0.6
+_RSS_WEIGHT: Final = 0.5
+"""RSS can also be shared memory or page cache."""
 
 
 def weigh(findings: Findings) -> Suspect | None:
@@ -27,7 +29,10 @@ def weigh(findings: Findings) -> Suspect | None:
     """
     if is_limit_hit(findings) and not is_composition_known(findings):
         held = next(at_the_kill.killed_held_limit(findings), None)
-        return None if held is None else Suspect("anon_growth", _KILLED_WEIGHT, held)
+        if held is None:
+            return None
+        is_anon = "anon_rss_bytes" in held.numbers
+        return Suspect("anon_growth", _KILLED_WEIGHT if is_anon else _RSS_WEIGHT, held)
     found = filling.suspect(findings, "anon_growth", findings.composition.anon)
     if found is not None and swap_room.is_exhausted(findings):
         return replace(found, weight=found.weight / 2)
@@ -37,17 +42,25 @@ def weigh(findings: Findings) -> Suspect | None:
 def sentence(findings: Findings) -> str:
     """Return the sentence that explains the kill."""
     anon = sentence_parts.anonymous(findings)
-    return sentence_parts.at_limit(
-        findings, anon and anon + sentence_parts.beside(findings, "anonymous memory")
-    )
+    filled = anon + sentence_parts.beside(findings, "anonymous memory") if anon else ""
+    if not anon and (held := _held_by_killed(findings)):
+        several = "es" if len(findings.victims) > 1 else ""
+        filled = f"{held} of it in the killed process{several}"
+    return sentence_parts.at_limit(findings, filled)
+
+
+def _held_by_killed(findings: Findings) -> str:
+    held, _ = at_the_kill.held_by_killed(findings)
+    return size(min(held, findings.owner.limit_bytes or held)) if held else ""
 
 
 def cure(findings: Findings) -> Iterator[str]:
     """Yield sentences of advice."""
-    yield (
-        f"Raise the limit above {size(findings.owner.limit_bytes)}, or make the processes need less memory: "
-        f"the {size(findings.composition.anon)} of anonymous memory {swappable(findings)}."
-    )
+    limit, anon = size(findings.owner.limit_bytes), findings.composition.anon
+    why = f"the {size(anon)} of anonymous memory {swappable(findings)}"
+    if anon is None:
+        why = f"the killed ones held {_held_by_killed(findings)} of it"
+    yield f"Raise the limit above {limit}, or make the processes need less memory: {why}."
 
 
 def swappable(findings: Findings) -> str:

@@ -6,17 +6,21 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.evidence import large_processes
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing.scope import memory_was_short
+from tracer.analysis.explain.wording import process
 from tracer.analysis.results.conclusions import Suspect
-from tracer.units import size
+from tracer.units import count, size
 
 _MUCH_UNUSED_SHARE: Final = 0.1
+_MUCH_HELD_SHARE: Final = 0.2
+_LEAST_OF_UNKNOWN_BYTES: Final = 512 << 20
 
 LABEL: Final = "the machine had no memory that this request could use"
 
-_SHORT: Final[Mapping[str, str]] = {
+SHORT: Final[Mapping[str, str]] = {
     "global": "the whole machine",
     "cpuset": "the memory nodes that its cpuset allows",
     "mempolicy": "the memory nodes that its memory policy allows",
@@ -26,7 +30,7 @@ _SHORT: Final[Mapping[str, str]] = {
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh the constraint that the kernel reported, which is certain."""
-    if findings.constraint not in _SHORT or not memory_was_short(findings):
+    if findings.constraint not in SHORT or not memory_was_short(findings):
         return None
     return Suspect("global_pressure", 1.0, found(findings, "constraint", constraint=findings.constraint))
 
@@ -41,7 +45,7 @@ def sentence(findings: Findings) -> str:
 def clause(constraint: str, nodes: str = "") -> str:
     """Return the part of the sentence that names the memory that was short; `nodes` may follow in
     parentheses."""
-    return f"{_SHORT[constraint]}{nodes} had none left"
+    return f"{SHORT[constraint]}{nodes} had none left"
 
 
 def cure(findings: Findings) -> Iterator[str]:
@@ -55,8 +59,33 @@ def cure(findings: Findings) -> Iterator[str]:
     unused = _unused_huge_pages(findings)
     if unused:
         yield f"Lower vm.nr_hugepages: {size(unused)} of huge pages (hugetlb) were kept and not in use."
-    yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
+    large = next(iter(large_processes.largest(findings)), None)
+    if large is not None and large.held_bytes >= _MUCH_HELD_SHARE * _whole_bytes(findings):
+        yield f"No cgroup's limit was hit. Look first at {_named(large)}{_of_machine(findings)}."
+    else:
+        yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
     yield "Set limits that together fit into the machine, so that a growing cgroup hits its own limit first."
+
+
+def _named(large: large_processes.Large) -> str:
+    if large.processes > 1:
+        several = f"the {count(large.processes)} processes {large.comm}"
+        return f"{several}: together they held {size(large.held_bytes)}"
+    killed = ", which was killed" if large.was_killed else ""
+    return f"{process(large.comm, large.pid)}{killed}: it held {size(large.held_bytes)}"
+
+
+def _whole_bytes(findings: Findings) -> int:
+    """Return the machine's memory; of an unknown machine, as much as a process must hold to be named."""
+    machine = findings.circumstances.machine
+    usable = None if machine is None else machine.usable_pages
+    return usable * findings.page_size if usable is not None else _LEAST_OF_UNKNOWN_BYTES
+
+
+def _of_machine(findings: Findings) -> str:
+    machine = findings.circumstances.machine
+    usable = None if machine is None else machine.usable_pages
+    return "" if usable is None else f" of the machine's {size(usable * findings.page_size)}"
 
 
 def _unused_huge_pages(findings: Findings) -> int:

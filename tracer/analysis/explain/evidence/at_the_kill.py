@@ -23,6 +23,10 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
     """
     made_of = findings.composition
     yield from _machine_holders(findings)
+    swap = findings.circumstances.swap
+    is_logged = findings.kmsg == "only" and findings.constraint == "memcg"
+    if is_logged and swap is not None and (swap.used_bytes or swap.allowed_bytes is not None):
+        yield found(findings, "swap_use", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
     if not made_of.total or made_of.anon is None:
         yield from killed_held_limit(findings)
     if not made_of.total:
@@ -86,12 +90,29 @@ def _machine_holders(findings: Findings) -> Iterator[Evidence]:
 
 
 def killed_held_limit(findings: Findings) -> Iterator[Evidence]:
-    """Return the evidence that the killed processes held nearly all of the limit as anonymous memory.
+    """Return the evidence that the killed processes held nearly all of the limit: as anonymous memory or,
+    where the kinds are not known, as RSS.
 
     Without a composition, nothing else shows what filled the limit.
     """
     limit = findings.owner.limit_bytes
-    killed = [victim.anon_rss_bytes or 0 for victim in findings.victims]
-    if no_limit(findings.owner) or not limit or not killed or sum(killed) < _KILLED_SHARE * limit:
+    held, is_anon = held_by_killed(findings)
+    if no_limit(findings.owner) or not limit or held < _KILLED_SHARE * limit:
         return
-    yield found(findings, "killed_held_limit", anon_rss_bytes=sum(killed), limit_bytes=limit)
+    yield found(
+        findings,
+        "killed_held_limit",
+        anon_rss_bytes=held if is_anon else None,
+        rss_bytes=None if is_anon else held,
+        limit_bytes=limit,
+    )
+
+
+def held_by_killed(findings: Findings) -> tuple[int, bool]:
+    """Return what the killed processes held in bytes, and whether that is anonymous memory. It is RSS if
+    the log does not show the kinds."""
+    anon = [victim.anon_rss_bytes for victim in findings.victims]
+    if any(one is not None for one in anon):
+        return sum(filter(None, anon)), True
+    rss_of = {one.pid: one.rss_bytes for one in findings.candidates}
+    return sum(rss_of.get(victim.pid) or 0 for victim in findings.victims), False

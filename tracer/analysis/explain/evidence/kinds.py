@@ -46,7 +46,7 @@ REASONS: Final[Mapping[str, Kind]] = {
     "full_swap": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
     "constraint": Kind(("constraint",), ("oom",), ("constraint",)),
     "killed_held_limit": Kind(
-        ("anon_rss_bytes", "limit_bytes"), ("oom",), ("victims.anon_rss_bytes", "limit_owner")
+        ("anon_rss_bytes", "rss_bytes", "limit_bytes"), ("oom",), ("victims.anon_rss_bytes", "limit_owner")
     ),
 }
 """Why a cause is suspected."""
@@ -74,13 +74,15 @@ _MEASURED: Final[Mapping[str, Kind]] = {
     "unwritten_scanned": Kind(("attempts", "scanned_pages", "unwritten_pages"), ("reclaim",)),
     "machine_memory": Kind(
         (
-            *("usable_bytes", "anon_bytes", "file_bytes", "shmem_bytes", "slab_bytes"),
+            *("usable_bytes", "anon_bytes", "file_bytes", "shmem_bytes", "lru_bytes", "slab_bytes"),
             *("unevictable_bytes", "free_bytes", "hugetlb_bytes", "gpu_bytes"),
         ),
         (KERNEL_LOG,),
     ),
-    "short_zone": Kind(("zone", "node", "free_bytes", "min_bytes"), (KERNEL_LOG,)),
+    "largest_processes": Kind(("largest",), (KERNEL_LOG,)),
     "machine_swap": Kind(("free_bytes", "total_bytes"), (KERNEL_LOG,)),
+    "short_zone": Kind(("zone", "node", "free_bytes", "min_bytes"), (KERNEL_LOG,)),
+    "swap_use": Kind(("used_bytes", "allowed_bytes"), (KERNEL_LOG,)),
 }
 
 _DOUBTS: Final[Mapping[str, Kind]] = {

@@ -145,7 +145,8 @@ class Circumstances:
     anonymous and how much is shared; it is inside these two parts of the composition. `moved`: processes that
     left their memory behind. `ended_writer`: the process that left most shared memory behind.
     `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
-    machine, which it prints only if the machine was short of memory.
+    machine, which it prints only if the machine was short of memory. `no_victim`: a clause on why the
+    decision killed nothing, such as a panic.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -167,6 +168,7 @@ class Circumstances:
     incompressible_bytes: int | None = None
     locked_in_unknown_bytes: int = 0
     moved: tuple[Mover, ...] = ()
+    no_victim: str = ""
 
 
 @dataclass(frozen=True, slots=True)

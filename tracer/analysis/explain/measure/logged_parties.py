@@ -37,6 +37,7 @@ _NO_OWNER: Final = "the kernel log does not name the cgroup whose limit was hit"
 _UNLIMITED: Final = "no limit is set: the kernel printed the largest possible number"
 _NO_KILL: Final = "the kernel log names the task that the kernel chose, and ends before its kill"
 _NOBODY: Final = "the kernel found no process that it could kill"
+_PANIC: Final = "the kernel panicked, and killed no process"
 _SECONDS: Final = re.compile(r"\d+\.\d+")
 _UTC_DATE: Final = re.compile(r"\S+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
@@ -179,18 +180,22 @@ def victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim
     """Yield the killed tasks; if the log ends before the kill, the task that the kernel chose."""
     rows = {row.pid: row for row in log.tasks}
     kills = log.kills
-    if log.is_no_task_killable:
-        unknown["victims"] = _NOBODY
+    if log.is_no_task_killable or (log.is_panic and not kills):
+        unknown["victims"] = _PANIC if log.is_panic_on_oom else _NOBODY
+        kills = ()
     elif not kills and log.chosen is not None:
         unknown["victims"] = _NO_KILL
         kills = (Kill(log.stamp, log.chosen.pid, log.chosen.comm, uid=log.chosen.uid),)
     elif not kills:
         unknown["victims"] = "the kernel log ends before it names the victim"
-    for number, kill in enumerate(kills):
-        yield _victim(log, kill, rows.get(kill.pid), page_size, is_first=number == 0)
+    found = [
+        _victim(log, kill, rows.get(kill.pid), page_size, is_first=number == 0)
+        for number, kill in enumerate(kills)
+    ]
+    yield from found
     if kills and not any(kill.pid in rows for kill in kills):
         unknown["victims.swap_bytes"] = "the kernel log has no table with a row for the victim"
-    if any(kill.anon_rss_bytes is None for kill in kills):
+    if any(one.anon_rss_bytes is None for one in found):
         unknown["victims.anon_rss_bytes"] = "the kernel log does not have it in the line about the kill"
     if len(kills) > 1 or (kills and log.task_memcg is None):
         unknown["victims.cgroup"] = "the kernel log names only the cgroup of the process that was chosen"
@@ -199,18 +204,24 @@ def victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim
 def _victim(log: LogReport, kill: Kill, row: TaskRow | None, page_size: int, *, is_first: bool) -> Victim:
     """Return a victim from the line on its kill, and from its row in the table for what that line lacks."""
     pgtables, adj = kill.pgtables_bytes, kill.oom_score_adj
+    rss = kill.anon_rss_bytes, kill.file_rss_bytes, kill.shmem_rss_bytes
     if row is not None:
         pgtables = row.pgtables_bytes if pgtables is None else pgtables
         adj = row.oom_score_adj if adj is None else adj
+        in_table = row.rss_anon_pages, row.rss_file_pages, row.rss_shmem_pages
+        rss = tuple(  # type: ignore[assignment]
+            pages * page_size if told is None and pages is not None else told
+            for told, pages in zip(rss, in_table, strict=True)
+        )
     return Victim(
         pid=kill.pid,
         comm=kill.comm,
         cgroup=log.task_memcg if is_first else None,
-        anon_rss_bytes=kill.anon_rss_bytes,
-        file_rss_bytes=kill.file_rss_bytes,
-        shmem_rss_bytes=kill.shmem_rss_bytes,
+        anon_rss_bytes=rss[0],
+        file_rss_bytes=rss[1],
+        shmem_rss_bytes=rss[2],
         pgtables_bytes=pgtables,
         swap_bytes=None if row is None else row.swapents_pages * page_size,
         oom_score_adj=adj,
-        group_kill=log.group_memcg is not None and len(log.kills) > 1,
+        group_kill=log.group_memcg is not None,
     )

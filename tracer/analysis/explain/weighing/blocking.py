@@ -6,7 +6,7 @@ from typing import Final
 
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
+from tracer.analysis.explain.weighing.scope import is_limit_hit
 from tracer.analysis.results.conclusions import Cause, Suspect
 
 _LEAST_SHARE: Final = 0.1  # of usage
@@ -18,10 +18,10 @@ def suspect(findings: Findings, cause: Cause, held_bytes: int, *, kind: str) -> 
 
     None where no limit was hit, or `held_bytes` is less than 10 % of usage. `kind` names the evidence.
     """
-    if not is_limit_hit(findings) or not is_composition_known(findings):
-        return None
     total = findings.composition.total
-    share = held_bytes / (total or 1)
+    if not is_limit_hit(findings) or not total:  # the other kinds of memory may be unknown
+        return None
+    share = held_bytes / total
     if share < _LEAST_SHARE:
         return None
     evidence = found(findings, kind, held_bytes=held_bytes, usage_bytes=total)

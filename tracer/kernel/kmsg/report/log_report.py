@@ -129,7 +129,11 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A zone in the report of a global OOM, from `Node 0 DMA32 free:…kB min:…kB low:…kB high:…kB`."""
+    """A zone in the report of a global OOM, from `Node 0 DMA32 free:…kB min:…kB low:…kB high:…kB`.
+
+    `free_cma_bytes` is the part of free memory that is kept for drivers (CMA), and that only movable
+    allocations may use.
+    """
 
     node: int
     name: str
@@ -137,6 +141,7 @@ class Zone:
     min_bytes: int | None
     high_bytes: int | None
     managed_bytes: int | None
+    free_cma_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,11 @@ class MemInfo:
     unused_hugetlb_bytes: int | None = None
     unreclaimable_caches: Mapping[str, int] = field(default_factory=dict)
     gpu_bytes: int | None = None
+
+    @property
+    def usable_pages(self) -> int | None:
+        """Return the pages of the machine that are not reserved; None: not known."""
+        return None if self.ram_pages is None else self.ram_pages - (self.reserved_pages or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class MemInfoReader:
         text = text.lstrip()
         node = _NODE.match(text)
         if node is not None:
-            if node[2] is not None:  # a zone
+            if node[2] is not None and not _is_empty(text):  # a zone
                 self._zones.append(_zone(int(node[1] or 0), node[2], text))
             else:
                 self._gpu_kib += [int(kib) for kib in _GPU.findall(text)]
@@ -137,6 +137,11 @@ class MemInfoReader:
         )
 
 
+def _is_empty(zone: str) -> bool:
+    """Return whether a zone has no memory at all; kernels before v2.6.19 print it nevertheless."""
+    return " present:0kB" in zone
+
+
 def _near(number: float, other: float) -> bool:
     return 0.9 * other <= number <= 1.1 * other
 
@@ -165,4 +170,5 @@ def _zone(node: int, name: str, text: str) -> Zone:
         min_bytes=amounts.get("min"),
         high_bytes=amounts.get("high"),
         managed_bytes=amounts.get("managed"),
+        free_cma_bytes=amounts.get("free_cma", 0),
     )
