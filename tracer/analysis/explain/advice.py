@@ -16,7 +16,7 @@ from tracer.analysis.results.conclusions import Cause
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, duration, size, the
 
-_ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process instead of the machine."
+_ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process instead of panicking."
 _OF_ANON: Final[tuple[Cause, ...]] = ("anon_growth", "swap_exhausted")
 
 

@@ -16,7 +16,9 @@ from tracer.units import count, size
 
 _MUCH_UNUSED_SHARE: Final = 0.1
 _MUCH_HELD_SHARE: Final = 0.2
-_LEAST_OF_UNKNOWN_BYTES: Final = 512 << 20
+_MUCH_UNKNOWN_BYTES: Final = 512 << 20
+"""The same where the machine's memory is not known."""
+
 
 LABEL: Final = "the machine had no memory that this request could use"
 
@@ -60,7 +62,7 @@ def cure(findings: Findings) -> Iterator[str]:
     if unused:
         yield f"Lower vm.nr_hugepages: {size(unused)} of huge pages (hugetlb) were kept and not in use."
     large = next(iter(large_processes.largest(findings)), None)
-    if large is not None and large.held_bytes >= _MUCH_HELD_SHARE * _whole_bytes(findings):
+    if large is not None and large.held_bytes >= _much_bytes(findings):
         yield f"No cgroup's limit was hit. Look first at {_named(large)}{_of_machine(findings)}."
     else:
         yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
@@ -75,11 +77,11 @@ def _named(large: large_processes.Large) -> str:
     return f"{process(large.comm, large.pid)}{killed}: it held {size(large.held_bytes)}"
 
 
-def _whole_bytes(findings: Findings) -> int:
-    """Return the machine's memory; of an unknown machine, as much as a process must hold to be named."""
+def _much_bytes(findings: Findings) -> float:
+    """Return the bytes that processes must hold to be named."""
     machine = findings.circumstances.machine
     usable = None if machine is None else machine.usable_pages
-    return usable * findings.page_size if usable is not None else _LEAST_OF_UNKNOWN_BYTES
+    return _MUCH_UNKNOWN_BYTES if usable is None else _MUCH_HELD_SHARE * usable * findings.page_size
 
 
 def _of_machine(findings: Findings) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.tasks import Candidate, Victim
+from tracer.analysis.results.tasks import Victim
 
 _MOST: Final = 3
 _SCOPES: Final = ("global", "cpuset", "mempolicy")
@@ -18,7 +18,7 @@ _SCOPES: Final = ("global", "cpuset", "mempolicy")
 
 @dataclass(frozen=True, slots=True)
 class Large:
-    """Processes of one name. `held_bytes`: their RSS and swap; `pid`: of the largest of them."""
+    """Processes of one name. `held_bytes`: their RSS, without what is in swap. `pid`: of the largest."""
 
     comm: str
     pid: int
@@ -35,7 +35,7 @@ def largest(findings: Findings) -> list[Large]:
     """
     if findings.constraint not in _SCOPES or findings.kmsg != "only":
         return []
-    held = [(one.comm, one.pid, _held(findings, one)) for one in findings.candidates]
+    held = [(one.comm, one.pid, one.rss_bytes or 0) for one in findings.candidates]
     held = held or [(one.comm, one.pid, _rss(one)) for one in findings.victims]
     named: dict[str, list[tuple[int, int]]] = {}
     for comm, pid, bytes_ in held:
@@ -51,10 +51,6 @@ def largest(findings: Findings) -> list[Large]:
         for comm, of_name in named.items()
     ]
     return sorted((one for one in found if one.held_bytes), key=lambda one: -one.held_bytes)[:_MOST]
-
-
-def _held(findings: Findings, one: Candidate) -> int:
-    return max(one.rss_bytes or 0, (one.held_pages or 0) * findings.page_size)
 
 
 def _rss(victim: Victim) -> int:
