@@ -14,8 +14,15 @@ from typing import Final
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tracer.analysis.explain import log_postmortem
 from tracer.cli.verbs import explain
+from tracer.kernel.kmsg.copies import merged
+from tracer.kernel.kmsg.parser import reports
+from tracer.kernel.kmsg.text.lines import split
+from tracer.render.words import evidence
 
 CORPUS: Final = Path(__file__).parents[2] / "kernel/kmsg/corpus"
 PASTED: Final = Path(__file__).parent / "pasted_logs"
@@ -53,9 +60,9 @@ def faults(document: dict[str, object], shown: str) -> Iterator[str]:
     assert isinstance(verdict, dict)
     advice = document["advice"]
     assert isinstance(advice, list)
-    evidence = [item["sentence"] for item in verdict["evidence"] + verdict["contributing"]]
+    found = [item["sentence"] for item in verdict["evidence"] + verdict["contributing"]]
     names = _names(document)
-    for sentence in (verdict["summary"], *advice, *evidence):
+    for sentence in (verdict["summary"], *advice, *found):
         told = sentence
         for name in names:
             told = told.replace(name, "NAME")
@@ -105,6 +112,22 @@ def test_no_sentence_about_a_log_is_broken_or_contradicts_itself(run: CliRunner,
         assert shown.exception is None, shown.exception
         found += [f"kill {kill['kill_id']}: {fault}" for fault in faults(kill, shown.stdout)]
     assert found == []
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=100)
+def test_no_sentence_about_a_piece_of_a_log_is_broken(data: st.DataObject) -> None:
+    """Drop the lines before, after and within, and cut the last one."""
+    log = data.draw(st.sampled_from([path for path in LOGS if path.parent in (CORPUS, PASTED)]))
+    lines = list(split([log.read_bytes()]))
+    begin = data.draw(st.integers(0, len(lines) - 1))
+    end = data.draw(st.integers(begin + 1, min(len(lines), begin + 200)))
+    dropped = data.draw(st.sets(st.integers(begin, end - 1), max_size=9))
+    piece = [line for at, line in enumerate(lines[begin:end], begin) if at not in dropped]
+    if piece:
+        piece[-1] = piece[-1][: data.draw(st.integers(1, len(piece[-1]) + 1))]
+    for report in log_postmortem.explain(merged(reports(piece))):
+        assert list(faults(json.loads(json.dumps(evidence.document(report))), "")) == []
 
 
 @pytest.mark.parametrize(

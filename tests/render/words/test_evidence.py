@@ -149,7 +149,7 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "the largest processes: db (pid 7) 2 MiB, 40 processes php 1 MiB together",
     ),
     ("machine_swap", {"free_bytes": MIB, "total_bytes": 2 * MIB}, "1 MiB of 2 MiB of swap was free"),
-    ("machine_swap", {"total_bytes": 2 * MIB}, "not known of 2 MiB of swap was free"),
+    ("machine_swap", {"total_bytes": 2 * MIB}, "the machine has 2 MiB of swap"),
     (
         "short_zone",
         {"zone": "DMA32", "node": 0, "free_bytes": MIB, "min_bytes": 2 * MIB},

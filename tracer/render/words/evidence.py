@@ -55,7 +55,6 @@ _MACHINE: Final[Mapping[str, str]] = {
     "gpu_bytes": "of GPU drivers",
     "free_bytes": "free",
 }
-_FULL_SHARE: Final = 0.95
 _SOURCES: Final[Mapping[str, str]] = {"charge": "charge ledger", "kernel_log": "kernel log"}
 """Table -> its name in a sentence, where that is not the name of the table."""
 
@@ -141,10 +140,9 @@ def _full_swap(it: _Numbers) -> str:
 
 
 def _killed_held_limit(it: _Numbers) -> str:
-    limit = it["limit_bytes"]
     of_kind = "of anonymous memory" if "anon_rss_bytes" in it else "(RSS, of kinds that are not known)"
     held = it["anon_rss_bytes" if "anon_rss_bytes" in it else "rss_bytes"]
-    share = percent(min(held, limit), limit)
+    share = percent(min(held, it["limit_bytes"]), it["limit_bytes"])
     return f"the killed processes held {size(held)} {of_kind}, {share} of the limit"
 
 
@@ -209,7 +207,7 @@ def _swap_use(it: _Numbers) -> str:
     used, allowed = it["used_bytes"], it.get("allowed_bytes")
     if not allowed:
         return "swap: none is allowed" if allowed == 0 else f"swap: {size(used)} in use, no known limit"
-    return f"swap: {size(used)} of {size(allowed)} in use{', full' if used >= _FULL_SHARE * allowed else ''}"
+    return f"swap: {size(used)} of {size(allowed)} in use{', full' if used >= 0.95 * allowed else ''}"
 
 
 def _machine_holders(it: _Numbers) -> str:
@@ -401,7 +399,11 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
         f"zone {it['zone']} of node {it['node']} had {size(it['free_bytes'])} free, less than its minimum of "
         f"{size(it['min_bytes'])}"
     ),
-    "machine_swap": lambda it: f"{size(it.get('free_bytes'))} of {size(it['total_bytes'])} of swap was free",
+    "machine_swap": lambda it: (
+        f"{size(it['free_bytes'])} of {size(it['total_bytes'])} of swap was free"
+        if "free_bytes" in it
+        else f"the machine has {size(it['total_bytes'])} of swap"
+    ),
     "doubt_lost_records": lambda it: f"{it['lost_records']} records were lost in the time before the kill",
     "doubt_no_sample": lambda _: (
         "no sample was taken at the kill, so the composition is computed from charges"
