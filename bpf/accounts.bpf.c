@@ -19,6 +19,17 @@ static __always_inline void end_account(struct account *account, u32 slot)
 	__sync_fetch_and_add(&head->ended, 1);
 }
 
+/* Let user space know once that the cgroup of an account is offline. */
+static __always_inline void note_offline(struct account *account, u32 slot)
+{
+	struct ledger *head = the_ledger();
+
+	if (account->is_offline || !head || offline_slots.push(&slot, 0))
+		return;
+	account->is_offline = 1;
+	__sync_fetch_and_add(&head->offline, 1);
+}
+
 /* End the account of a memcg that was released, or whose cgroup matched a request and was refused.
  */
 static __always_inline void check_account(struct account *account, u32 slot, u32 changes)
@@ -42,7 +53,7 @@ static __always_inline u32 look_at(struct slice *slice, struct calibration *know
 	struct category_values *seen = NULL;
 	struct cpu_counters *now = NULL;
 	u32 changes = root_changes();
-	bool is_gone = false, is_to_check = false;
+	bool is_gone = false, is_to_check = false, is_passed = false;
 
 	for (u32 count = 0; count < LOOK_SLOTS; count++, slot++) {
 		if (slot >= end)
@@ -55,12 +66,15 @@ static __always_inline u32 look_at(struct slice *slice, struct calibration *know
 			continue;
 		is_gone = is_released(account);
 		is_to_check = is_gone | (account->root_changes != changes);
+		is_passed = !account->is_offline & is_offline(account);
 		now = find_counters(known, cpu_stats(account->stats, cpu));
-		if (is_to_check || (now && differs(now, known, seen)))
+		if (is_to_check || is_passed || (now && differs(now, known, seen)))
 			break;
 	}
 	if (slot == first + LOOK_SLOTS || !account || !seen)
 		return slot;
+	if (is_passed)
+		note_offline(account, slot);
 	if (is_to_check) {
 		check_account(account, slot, changes);
 		return is_gone || account->has_ended ? slot + 1 : slot;
@@ -140,7 +154,10 @@ static __always_inline void prime_account(struct mem_cgroup *memcg, u64 id)
 		return;
 	slot = new_account(memcg, id);
 	account = accounts.lookup(&slot);
-	if (!slot || !account)
+
+	struct category_values *primed_values = primed.lookup(&slot);
+
+	if (!slot || !account || !primed_values)
 		return;
 	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
 		struct category_values *seen = seen_of(slot, cpu);
@@ -149,8 +166,10 @@ static __always_inline void prime_account(struct mem_cgroup *memcg, u64 id)
 		if (!seen || !now)
 			continue;
 #pragma clang loop unroll(disable)
-		for (u32 category = 0; category < CATEGORY_COUNT; category++)
+		for (u32 category = 0; category < CATEGORY_COUNT; category++) {
 			seen->values[category] = value_of(now, known, category);
+			primed_values->values[category] += seen->values[category];
+		}
 	}
 	publish(id, slot);
 }
@@ -257,6 +276,51 @@ static __always_inline void close_next(void)
 	slot_of.delete(&out->cgroup_id);
 	account->memcg = NULL;
 	free_slots.push(&slot, 0);
+}
+
+/* A cgroup that is offline, and what of its memory it held when its account was opened. */
+struct offline_account {
+	u64 cgroup_id;
+	u64 parent_id; /* 0 = the parent has no account */
+	u64 has_passed[CATEGORY_COUNT]; /* the memory is the parent's from now on */
+	s64 primed_bytes[CATEGORY_COUNT];
+};
+
+BPF_ARRAY(offline, struct offline_account, 1);
+
+/*
+ * Put an account whose cgroup is offline into `offline`. Since v7.1, lru_reparent_memcg() passes
+ * all folios to the parent, and before that memcg_reparent_objcgs() passed kernel memory. From then
+ * on the counters of the parent change, although those of the cgroup keep what was charged to it.
+ */
+PROGRAM(take_offline)
+{
+	u32 zero = 0;
+	u32 slot = 0;
+	struct offline_account *out = offline.lookup(&zero);
+	struct account *account;
+	struct category_values *primed_values;
+
+	if (!out)
+		return 0;
+	CLEAR(out);
+	offline_slots.pop(&slot);
+	account = accounts.lookup(&slot);
+	primed_values = primed.lookup(&slot);
+	if (!slot || !account || !primed_values || !account->is_offline)
+		return 0;
+
+	u64 parent_id = account->parent_id;
+
+	out->cgroup_id = account->cgroup_id;
+	out->parent_id = slot_of.lookup(&parent_id) ? parent_id : 0;
+#pragma clang loop unroll(disable)
+	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
+		out->has_passed[category] = !is_zero_at_release(category);
+		out->primed_bytes[category] =
+			primed_values->values[category] * unit_bytes(category);
+	}
+	return 0;
 }
 
 /* Return whether to run it again, as `prime` does. */

@@ -9,6 +9,7 @@
  */
 
 #include "shared/attempts.h"
+#include "shared/decisions.h"
 #include "shared/limits.h"
 #include "shared/tracked.h"
 
@@ -21,8 +22,9 @@ BPF_STACK_TRACE(stacks, 1024);
 /*
  * The task to which a thread has last sent SIGKILL on behalf of the kernel. Of the tasks that are
  * marked, the OOM killer kills those to which it has just sent it (__oom_kill_process in
- * mm/oom_kill.c). A task that was dying already is only marked, so that it may use memory reserves
- * (task_will_free_mem): memory.events and the kernel log do not have it as a kill.
+ * mm/oom_kill.c). A task that was dying already, such as a further thread of a killed process, is
+ * only marked when it reaches a limit, so that it may use memory reserves (task_will_free_mem):
+ * memory.events and the kernel log do not have it as a kill.
  */
 struct kill_signal {
 	u64 task;
@@ -44,8 +46,7 @@ PROGRAM(signal_generate)
 	return 0;
 }
 
-/* Return whether the current thread kills a task, after its last reclaim attempt, or only marks it.
- */
+/* Return whether the current thread kills a task, after its last reclaim attempt, or marks it. */
 static __always_inline bool is_killed(struct task_struct *victim, struct ended *ended)
 {
 	u32 pid = bpf_get_current_pid_tgid();
@@ -53,16 +54,6 @@ static __always_inline bool is_killed(struct task_struct *victim, struct ended *
 
 	return sent && sent->task == (u64)victim && (!ended || sent->time_ns >= ended->time_ns);
 }
-
-/* A thread inside out_of_memory(). */
-struct decision {
-	u64 time_ns;
-	struct oom_control *control;
-	struct task_struct *weighed; /* while inside oom_badness() */
-};
-
-BPF_HASH(decisions, u32, struct decision, 1024); /* by thread id */
-BPF_TABLE("lru_hash", u32, u64, marked_processes, 1024); /* tgid -> start */
 
 static __always_inline int enter_oom(struct call *call)
 {
@@ -82,19 +73,6 @@ static __always_inline int leave_oom(struct call *call)
 
 	decisions.delete(&pid);
 	return 0;
-}
-
-static __always_inline u8 constraint_of(u32 number)
-{
-	switch (number) {
-	case KERNEL_ENUM_CONSTRAINT_MEMCG:
-		return CONSTRAINT_MEMCG;
-	case KERNEL_ENUM_CONSTRAINT_CPUSET:
-		return CONSTRAINT_CPUSET;
-	case KERNEL_ENUM_CONSTRAINT_MEMORY_POLICY:
-		return CONSTRAINT_MEMPOLICY;
-	}
-	return CONSTRAINT_GLOBAL;
 }
 
 #define STATE_ITEMS ARRAY_SIZE(((struct memcg_vmstats_percpu *)0)->state)
@@ -165,29 +143,6 @@ static __always_inline void describe_owner(struct oom_event *record, struct mem_
 	record->owner_has_children = READ(children, next) != children;
 	SET_EFFECTIVE(record, owner);
 	sum_counters(record, owner);
-}
-
-/*
- * Return the memcg whose limit caused the kill, as the kernel decided. Without the decision it is
- * the memcg that the trigger reclaimed from last, if the kernel named it, or else inferred from the
- * page counters and the trigger's last reclaim attempt. A task that lowers a limit below usage is
- * not in that memcg. NULL: no memcg's limit caused it.
- */
-static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, struct ended *ended,
-						     struct mem_cgroup *trigger)
-{
-	if (decision)
-		return constraint_of(READ(decision->control, constraint)) == CONSTRAINT_MEMCG
-			       ? READ(decision->control, memcg)
-			       : NULL;
-	if (ended && ended->kind == RECLAIM_MEMCG && ended->named)
-		return ended->named;
-
-	struct owner owner = limit_owner(trigger);
-
-	if (owner.source == TARGET_LIMIT)
-		return owner.memcg;
-	return ended && ended->kind == RECLAIM_MEMCG ? tightest_limit(trigger) : NULL;
 }
 
 /* Describe the decision as the kernel made it. */
@@ -273,23 +228,6 @@ static __always_inline bool is_wanted_kill(struct mem_cgroup *owner, bool is_for
 	       is_traced(task_memcg(victim));
 }
 
-/*
- * Return whether a thread of the process was marked before. A process is killed once, but each of
- * its threads that reaches the limit before it ends marks itself, too (task_will_free_mem() in
- * out_of_memory(), mm/oom_kill.c): TIF_MEMDIE, which guards the tracepoint, is a thread's own.
- */
-static __always_inline bool was_marked(struct task_struct *victim)
-{
-	u32 tgid = READ(victim, tgid);
-	u64 start = READ(READ(victim, group_leader), start_boottime);
-	u64 *marked = marked_processes.lookup(&tgid);
-
-	if (marked && *marked == start)
-		return true;
-	marked_processes.update(&tgid, &start);
-	return false;
-}
-
 static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stack, s32 user_stack)
 {
 	struct mem_cgroup *trigger = charged_memcg(current_task());
@@ -335,10 +273,6 @@ static __always_inline int emit_kill(struct task_struct *victim, s32 kernel_stac
 PROGRAM(mark_victim)
 {
 	struct task_struct *victim = (struct task_struct *)ctx->args[0];
-
-	if (was_marked(victim))
-		return 0;
-
 	s32 kernel_stack = stacks.get_stackid(ctx, 0);
 	s32 user_stack = stacks.get_stackid(ctx, BPF_F_USER_STACK);
 
@@ -349,8 +283,6 @@ static __always_inline int enter_mark_victim(struct call *call)
 {
 	struct task_struct *victim = (struct task_struct *)call->args[0];
 
-	if (was_marked(victim))
-		return 0;
 	return emit_kill(victim, stacks.get_stackid(call->ctx, 0),
 			 stacks.get_stackid(call->ctx, BPF_F_USER_STACK));
 }

@@ -21,11 +21,14 @@ struct account {
 	u64 stats; /* mem_cgroup.vmstats_percpu */
 	u32 root_changes; /* until which it was found to be traced */
 	u32 has_ended; /* the memcg was released, or is not traced any more */
+	u64 parent_id; /* of the cgroup above; 0 = none */
+	u64 is_offline; /* its cgroup was removed, and the kernel has passed memory to the parent */
 };
 
 BPF_ARRAY(accounts, struct account, TRACER_ACCOUNTS); /* by slot; slot 0 is not used */
 BPF_STACK(free_slots, u32, TRACER_ACCOUNTS); /* user space fills it */
 BPF_QUEUE(ended_slots, u32, TRACER_ACCOUNTS);
+BPF_QUEUE(offline_slots, u32, TRACER_ACCOUNTS);
 BPF_HASH(slot_of, u64, u32, TRACER_ACCOUNTS); /* cgroup id -> slot */
 
 /* Counters of one CPU, by category, in the kernel's units. */
@@ -35,11 +38,15 @@ struct category_values {
 
 BPF_ARRAY(seen, struct category_values, TRACER_ACCOUNTS *TRACER_CPUS);
 
+/* By slot: the sum of the counters of all CPUs when the account was opened. */
+BPF_ARRAY(primed, struct category_values, TRACER_ACCOUNTS);
+
 struct ledger {
 	u64 opened; /* accounts since the recording began */
 	u64 ended; /* of these, accounts that were put into `ended_slots` */
 	u64 removed_ns; /* when a traced cgroup was last removed */
 	u64 is_full; /* a memcg found no room */
+	u64 offline; /* accounts that were put into `offline_slots` */
 };
 
 BPF_ARRAY(ledger, struct ledger, 1);
@@ -126,6 +133,17 @@ static __always_inline bool is_released(struct account *account)
 	return is_released | (READ(account->memcg, css.serial_nr) != account->serial);
 }
 
+/*
+ * Return whether an account's cgroup was removed and has passed memory to its parent: css_offline()
+ * comes before the flag is cleared (offline_css in kernel/cgroup/cgroup.c).
+ */
+static __always_inline bool is_offline(struct account *account)
+{
+	bool is_online = READ(account->memcg, css.flags) & KERNEL_ENUM_CSS_ONLINE;
+
+	return !is_online | (READ(account->memcg, css.serial_nr) != account->serial);
+}
+
 /* Return the slot of a new account; 0 if there is no room. The caller publishes it. */
 static __always_inline u32 new_account(struct mem_cgroup *memcg, u64 id)
 {
@@ -141,13 +159,19 @@ static __always_inline u32 new_account(struct mem_cgroup *memcg, u64 id)
 	}
 	__sync_fetch_and_add(&head->opened, 1);
 	account = accounts.lookup(&slot);
-	if (!account)
+
+	struct category_values *primed_values = primed.lookup(&slot);
+
+	if (!account || !primed_values)
 		return 0;
+	CLEAR(primed_values);
 	account->cgroup_id = id;
 	account->serial = READ(memcg, css.serial_nr);
 	account->stats = (u64)READ(memcg, vmstats_percpu);
 	account->root_changes = root_changes() - 1; /* `roots` may have changed just now */
 	account->has_ended = 0;
+	account->is_offline = 0;
+	account->parent_id = memcg_id(memcg_parent(memcg));
 	account->memcg = memcg;
 	return slot;
 }

@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.capture.bpf import readings
-from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records, Ring, rings_of
 from tracer.capture.bulk_records import BulkRecords
+from tracer.capture.charge_records import Ledger
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
 from tracer.capture.names import Names
@@ -83,7 +83,7 @@ class Pipeline:
             owned.callback(selection.close)
             self._positions = calibration.calibrate(programs, programs.types, hierarchy)
             self._task_times = owned.enter_context(closing(TaskTimes(programs)))
-            self._accounts = Accounts(programs, self._task_times.close_account, observer.warn)
+            self._ledger = Ledger(programs, self._task_times.close_account, observer.warn)
             self._rings = owned.enter_context(rings_of(programs))
             self._page_sums = owned.enter_context(closing(PageSums(programs)))
             self._sampler = Sampler(programs, hierarchy, self._positions, observer.warn)
@@ -96,11 +96,11 @@ class Pipeline:
             self._sink = open_sink()
             self._owned = owned.pop_all()
         clock = self._sink.meta["clock"]
-        self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
+        offset_ns = self._clock_offset_ns = clock["realtime_ns"] - clock["monotonic_ns"]
         self._decoder = Decoder(self._clock_offset_ns)
         cgroups = self._owned.enter_context(closing(CgroupRows(hierarchy)))
         self._traced = TracedCgroups(
-            programs, self._accounts, hierarchy, selection, cgroups, self._sampler, self._clock_offset_ns
+            programs, self._ledger.accounts, hierarchy, selection, cgroups, self._sampler, offset_ns
         )
         self._names = Names(cgroups, mounts, self._stacks, self._sink, self._clock_offset_ns)
         self._kills = KillAssembly(programs, self._decoder, self._sink, self._names.tasks, self._stacks)
@@ -161,14 +161,14 @@ class Pipeline:
 
     def start(self) -> None:
         """Add the existing cgroups, and attach the programs: from here on the ledger counts."""
-        self._accounts.open()
+        self._ledger.accounts.open()
         self._selection.begin()
         self._traced.find(self._rings["cgroup"].read)
         if self._kernel_log.state != READ:
             self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
         self.programs.attach(self._observer.warn)
         self._traced.find(self._rings["cgroup"].read)  # again: cgroups made before the attach caused no event
-        self._accounts.count_new()
+        self._ledger.accounts.count_new()
         if self._most_percent is not None:
             self._overhead = overhead_of(self.programs, self._most_percent, self._task_times.work_ns)
             self._owned.callback(self._overhead.close)
@@ -197,8 +197,7 @@ class Pipeline:
         by a task that runs and does not leave its CPU, and send all sums and runs. A rest ends if there is
         something, and begins if nothing has happened for a while. `has_removed`: look again in 10 ms.
         """
-        self._write_sums(self._accounts.look(is_at_rest=self.is_resting))
-        self.has_removed = self._accounts.has_removed()
+        self.has_removed = self._ledger.look(is_at_rest=self.is_resting)
         if self.programs.drain() or self.has_removed:
             self._active_s = time.monotonic()
             if self.is_resting:
@@ -251,8 +250,7 @@ class Pipeline:
 
     def read_rings(self) -> None:
         """Read everything that waits in the rings and in the kernel log; `flush` writes most of it. Kills
-        come first, and survive the recorder at once. Names come before other records, so that a reader of
-        the journal has the name of a process before its records.
+        come first and survive the recorder at once, and names come before the records that refer to them.
         """
         if self.is_resting:
             self._end_rest()
@@ -265,6 +263,7 @@ class Pipeline:
         kills = self._kills.save(decided)
         rings = (item for item in self._rings.items() if item[0] not in ("cgroup", "oom", "wake"))
         waiting = {name: ring.read() for name, ring in rings}
+        waiting["charge"] = self._ledger.take(waiting["charge"], self._rings["charge"], decided)
         waiting["pagecache"] = self._page_sums.add_to(waiting["pagecache"], is_last=bool(self._ended))
         if has_come := any(map(len, (decided, *waiting.values()))):
             self._active_s = time.monotonic()
@@ -276,6 +275,7 @@ class Pipeline:
             self._names.tasks.reread_titles()
         self._kills.drop_candidates(self._selection.hold.held("oom"))
         self._selection.purge()
+        self._write_sums(self._ledger.take_sums())
         self._sink.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
 
     def _take_records(self, waiting: dict[str, Records], decided: Records, kills: list[Any]) -> None:
@@ -352,7 +352,7 @@ class Pipeline:
         self._ended = {"ended": utc_time(self._sink.meta["clock"], time.monotonic_ns())}
         self.programs.detach_all()
         self._page_sums.wait_for_programs()  # those that still run have records to submit
-        self._write_sums(self._accounts.look(is_last=True))
+        self._ledger.look(is_last=True)
         self._take_waiting()
         self._write_log(self._log_filter.end())
         self._write_sums(readings.residue(self.programs))

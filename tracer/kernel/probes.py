@@ -317,6 +317,13 @@ SIGNALS: Final = (
         required=True,
     ),
     Signal(
+        "memory at a kill",
+        "charge",
+        (Way((Hook(Kind.TYPED_TRACEPOINT, "mark_victim", "kill_levels"),)),),
+        "what each cgroup below the limit held at the kill, as its own counters had it",
+        "what a task reclaimed from other cgroups just before a kill may be found up to 200 ms after it",
+    ),
+    Signal(
         "OOM decision",
         "oom",
         _both_ends("enter_oom", "leave_oom", "out_of_memory", argument="oom_control"),

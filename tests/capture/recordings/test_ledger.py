@@ -22,7 +22,8 @@ from support.settled import settle
 import tracer
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
-from tracer.kernel.cgroups.ephemeral import remove
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove
+from tracer.lab.scratch import write_uncached
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -31,6 +32,9 @@ ANON_BYTES = 37 << 20
 SHMEM_BYTES = (5 << 20) + 3 * 4096
 THREADS = 11
 SMALL_FILES = 1713
+PAGE = os.sysconf("SC_PAGESIZE")
+CACHED_PAGES = 5003
+LEFT_PAGES = 1201
 
 
 def uneven_steps(disk_dir: Path) -> list[str]:
@@ -196,3 +200,55 @@ def test_ledger_with_a_full_ring_is_exact(
         assert set(lost.index) == {stream}, lost
         assert trace.charge["tgid"].isna().any(), "sums whose record was lost come without a process"
     assert_exact(trace, cgroup_id(memcg))
+
+
+def keeps_memory(top: Path) -> bool:
+    """Return whether a cgroup below `top` was removed and still holds memory: the kernel counts it.
+
+    cgroup v1 has no such count, and no kernel on which it is tested passes page cache on.
+    """
+    if memory_hierarchy().version == 1:
+        return True
+    lines = dict(line.split() for line in (top / "cgroup.stat").read_text(encoding="ascii").splitlines())
+    return int(lines["nr_dying_descendants"]) > 0
+
+
+def read_in_removed(top: Path, file: Path, start_workload: Callable[..., Any]) -> int:
+    """Read a file in a cgroup below `top` that is removed after that, and return its id."""
+    gone = top / "gone"
+    gone.mkdir()
+    number = cgroup_id(gone)
+    reader = start_workload(gone, "read", str(file))
+    assert (reader.advance(), reader.advance()) == ("start", "done read")
+    reader.process.kill()
+    reader.process.wait()
+    remove(gone)
+    assert not gone.exists()
+    return number
+
+
+@pytest.mark.vm
+def test_page_cache_of_a_removed_cgroup_is_where_the_kernel_has_it(
+    disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
+) -> None:
+    file = disk_dir / "file"
+    write_uncached(file, CACHED_PAGES * PAGE)
+    with ephemeral_cgroup("removed", None) as top:
+        if memory_hierarchy().version == 2:
+            (top / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+        recorder = start_recorder("-c", str(top))
+        gone = read_in_removed(top, file, start_workload)
+        settle(top)
+        is_kept = keeps_memory(top)
+        os.truncate(file, LEFT_PAGES * PAGE)
+        settle(top)
+        assert keeps_memory(top) == is_kept
+        path = recorder.stop()
+        owner = cgroup_id(top)
+        trace = tracer.open(path)
+        assert differences(trace, owner, [owner, gone]) == {}
+    ledger = {number: ledger_pages(trace, number) for number in (owner, gone)}
+    holder, other = (gone, owner) if is_kept else (owner, gone)
+    assert LEFT_PAGES <= ledger[holder]["file"] <= LEFT_PAGES + CACHED_PAGES // 100
+    assert ledger[other]["file"] == 0
+    assert ledger[gone]["kernel"] == 0

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, known, optional, times_ns
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, is_one_of, known, optional, times_ns
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.lookup.looks import LOOKED_NS
 from tracer.analysis.core.subtree import Subtree
@@ -212,11 +212,13 @@ def counter(subtree: Subtree, column: str) -> Steps:
 
 
 def usage(subtree: Subtree) -> Steps:
-    """Return `usage_bytes` of the page counter. If descendants charge the cgroup, what was charged since the
-    last reading is added.
+    """Return `usage_bytes` of the page counter. If descendants charge the cgroup, what processes charged
+    since the last reading is added.
 
     The counter of such a cgroup is read only by samples and at the end of a reclaim attempt for it. A charge
-    and an uncharge can reach the ledger up to 10 ms apart, so the sum is clipped at the limit.
+    and an uncharge can reach the ledger up to 10 ms apart, so the sum is clipped at the limit. What no known
+    process changed is not added: the task of one cgroup may have reclaimed it from another up to 200 ms
+    before, so that a reading in between has it already.
     """
 
     def find() -> Steps:
@@ -229,7 +231,9 @@ def usage(subtree: Subtree) -> Steps:
         times, values = np.append(read.times, times + took), np.append(read.values, values)
         order = np.argsort(times, kind="stable")
         times, values = times[order], values[order]
-        charged = change(subtree, CHARGED)
+        picked, bytes_ = subtree.charges.weighted(CHARGED)
+        picked &= subtree.charges.tgid != NO_ID
+        charged = Steps(subtree.charges.time[picked], np.cumsum(bytes_[picked]), 0)
         moments = merged_times(times, charged.times)
         last = np.searchsorted(times, moments, side="right") - 1
         moments, last = moments[last >= 0], last[last >= 0]

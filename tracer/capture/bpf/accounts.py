@@ -6,8 +6,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.maps import Element
@@ -23,6 +27,20 @@ _LOOKS_AT_REST: Final = 8
 
 _LEAST_AT_REST: Final = 64
 """The accounts that a look at rest looks at in any case: that takes one run of the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A removed cgroup whose memory is its parent's now: struct offline_account in bpf/accounts.bpf.c.
+
+    `parent_id` is None if the parent is not traced. `categories` is a mask of those that the kernel passes
+    on. `primed` is what the cgroup held when its account was opened, in bytes by category.
+    """
+
+    cgroup_id: int
+    parent_id: int | None
+    categories: npt.NDArray[np.bool_]
+    primed: npt.NDArray[np.int64]
 
 
 class Accounts:
@@ -42,6 +60,9 @@ class Accounts:
         self._is_full = False
         self._slots = 1  # all accounts are in slots below it
         self._closed = 0
+        self._taken_offline = 0
+        self._passed: list[Passed] = []
+        self._found_passed: list[Passed] = []
         self._next = 1  # the slot with which the next look at rest begins
 
     def open(self) -> None:
@@ -96,7 +117,18 @@ class Accounts:
             except OSError:  # it is offline, and its counters do not change
                 if is_last:
                     self._look_at(cpu, _this_cpu(), begin, end, is_last=True)
+        self._take_offline()
         return self._close_ended()
+
+    def take_passed(self, *, is_last: bool = False) -> list[Passed]:
+        """Return the cgroups whose memory has become that of their parents, of which the ledger has counted
+        everything once the rings are read: those found by the look before the last one. `is_last`: all.
+
+        Call it once after each look.
+        """
+        passed, self._passed = self._passed, self._found_passed
+        self._found_passed = []
+        return passed + (self.take_passed() if is_last else [])
 
     @cached_property
     def _ledger(self) -> Element:
@@ -105,6 +137,21 @@ class Accounts:
     def _look_at(self, cpu: int, on_cpu: int, slot: int, end: int, *, is_last: bool) -> None:
         while slot < end:
             slot = self._programs.run("look", [cpu, slot, end, is_last], on_cpu)
+
+    def _take_offline(self) -> None:
+        while self._taken_offline < int(self._ledger.read().offline):
+            self._programs.run("take_offline")
+            self._taken_offline += 1
+            found = self._programs.map("offline")[0]
+            if found.cgroup_id:
+                self._found_passed.append(
+                    Passed(
+                        cgroup_id=int(found.cgroup_id),
+                        parent_id=int(found.parent_id) or None,
+                        categories=np.array(found.has_passed, np.bool_),
+                        primed=np.array(found.primed_bytes, np.int64),
+                    )
+                )
 
     def _close_ended(self) -> Sums:
         sums: Sums = Counter()

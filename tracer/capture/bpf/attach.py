@@ -86,10 +86,9 @@ class Attacher:
         """Load a program that user space can run, and return its descriptor. Raises TracerError."""
         return self._load(name, ProgramType.RAW_TRACEPOINT)
 
-    def let_go_on(self, name: str, programs: str) -> None:
-        """Let a program that user space runs call itself, by a map that holds programs. Raises OSError."""
-        itself = ctypes.c_uint32(self.load_runnable(name))
-        update_element(self.map(programs).fd, ctypes.c_uint32(0), itself)
+    def let_go_on(self, program: int, programs: str) -> None:
+        """Let a loaded program call itself, by a map that holds programs. Raises OSError."""
+        update_element(self.map(programs).fd, ctypes.c_uint32(0), ctypes.c_uint32(program))
 
     def runs(self, hook: Hook) -> Runs:
         """Return the run count and run time of a hook's program, at all of its hooks. Raises OSError."""

@@ -37,7 +37,15 @@ same time, on a machine with few cgroups."""
 
 _ACCOUNTS_STEP: Final = 1024
 _MEMORY_OF_ACCOUNTS: Final = 256  # beyond `ACCOUNTS`, they take at most this part of the machine's memory
-_BY_ACCOUNT: Final = ("accounts", "free_slots", "ended_slots", "slot_of", "residue")
+_BY_ACCOUNT: Final = (
+    "accounts",
+    "free_slots",
+    "ended_slots",
+    "offline_slots",
+    "primed",
+    "slot_of",
+    "residue",
+)
 _BY_ACCOUNT_AND_CPU: Final = ("seen", "task_times")
 
 _ROOTS: Final = 16384
@@ -48,6 +56,9 @@ SAMPLES_A_RUN: Final = 32
 _VERIFIERS: Final = 2
 _COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
+
+_GO_ON: Final = {"kill_levels": "next_levels"}
+"""Function of a hook -> the map by which its program calls itself."""
 
 _RUN_BY_US: Final = (
     "close_account",
@@ -61,6 +72,7 @@ _RUN_BY_US: Final = (
     "look_again",
     "prime",
     "sample_memcgs",
+    "take_offline",
     "tick",
 )
 
@@ -177,12 +189,15 @@ class Programs:
             runnable = threads.map(attacher.load_runnable, _RUN_BY_US)
             hooked = [threads.submit(attacher.load, hook) for hook in ways]
         deque(runnable, 0)  # raises the first refusal
-        attacher.let_go_on("look", "next_look")
+        attacher.let_go_on(attacher.load_runnable("look"), "next_look")
         for way, loaded in zip(ways.values(), hooked, strict=True):
             try:
                 loaded.result()
             except TracerError as error:
                 return way, str(error).removesuffix("; see memcg-tracer doctor")
+        for hook in ways:
+            if hook.function in _GO_ON:
+                attacher.let_go_on(attacher.load(hook), _GO_ON[hook.function])
         return None
 
     def counter_hooks(self, *names: str) -> list[Hook]:

@@ -44,8 +44,9 @@ _PLACE: Final = {category.name: place for place, category in enumerate(CATEGORIE
 _SIZES: Final = np.array([_COLUMNS.index(category.column) for category in CATEGORIES])
 _READ: Final = np.array([_COLUMNS.index(name) for name in ("usage_bytes", "limit_bytes")])
 _NOT_MOVED: Final = np.array([_PLACE[name] for name in ("anon", "file", "sock", "swap")])
-"""Categories that stay charged to a removed cgroup. Kernel memory becomes the parent's when it is removed
-(memcg_reparent_objcgs in mm/memcontrol.c), and none of its counters changes any more."""
+"""Categories that may stay charged to a removed cgroup. Kernel memory becomes the parent's when it is removed
+(memcg_reparent_objcgs in mm/memcontrol.c), and none of its counters changes any more. Where the kernel passes
+on anon and file as well (lru_reparent_memcg, v7.1), `charge` has moved them, and their sum is 0."""
 
 
 @dataclass(slots=True)

@@ -66,6 +66,7 @@ def measure(
         least = locked_bytes + reference * _EXHAUSTED_PERCENT // 100
         exhausted_ns = _exhausted_ns(in_window, least, cache_end_bytes)
         if exhausted_ns is not None and evicted:
+            exhausted_ns = min(exhausted_ns, _evicted_ns(subtree, window, least, in_window.at(window.end)))
             since_ns = subtree.whole.fineness.since(exhausted_ns)
             exhausted_at = utc_time(max(since_ns, min(window.at_limit, exhausted_ns)))
             after = subtree.evicted.pages_between(exhausted_ns + 1, window.end)
@@ -138,6 +139,20 @@ def kernel_refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int 
     if not is_read_twice and not ledger.held(subtree, refaults, end_ns):
         return None
     return (int(values[-1]) - int(values[0])) * page_size(subtree.whole)
+
+
+def _evicted_ns(subtree: Subtree, window: Window, least: int, cache_end_bytes: int | None) -> int:
+    """Return the time of the eviction after which the cache stayed below `least` bytes; the end of the window
+    if the evictions do not show it.
+
+    The ledger finds up to 200 ms later what a task of one cgroup evicts from another.
+    """
+    evicted = subtree.evicted
+    inside = slice(*np.searchsorted(evicted.time, [window.at_limit, window.end + 1]))
+    pages = np.asarray(evicted.pages[inside], np.int64)
+    left = (cache_end_bytes or 0) + (pages.sum() - np.cumsum(pages)) * page_size(subtree.whole)
+    gone = np.flatnonzero(left < least)
+    return int(evicted.time[inside][gone[0]]) if len(gone) else window.end
 
 
 def _exhausted_ns(cache: Steps, least: int, cache_end_bytes: int | None) -> int | None:

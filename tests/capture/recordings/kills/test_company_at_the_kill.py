@@ -1,0 +1,81 @@
+"""What each cgroup below a shared limit holds at a kill, where a task of one has reclaimed from others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+import pytest
+from support.ledger_check import kernel_bytes
+from support.memcg_files import Columns, read_columns
+from support.settled import settle
+
+import tracer
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.lab.scratch import write_uncached
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm, pytest.mark.timeout(240)]
+
+MIB: Final = 1 << 20
+PAGE: Final = 4096
+LIMIT_BYTES: Final = 72 * MIB
+FILES: Final = {"large": 37 * MIB + 3 * PAGE, "small": 11 * MIB + 5 * PAGE}
+_COUNTED: Final = ("anon", "file", "shmem")
+
+
+def in_children(top: Path, disk_dir: Path, start_workload: Callable[..., Any]) -> dict[str, Path]:
+    """Return the cgroups of programs that have read a file each and wait, and of one that will grow."""
+    if memory_hierarchy().version == 2:
+        (top / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    children = {name: top / name for name in (*FILES, "grower")}
+    for name, cgroup in children.items():
+        cgroup.mkdir()
+        if name in FILES:
+            write_uncached(disk_dir / name, FILES[name])
+            reader = start_workload(cgroup, "read", str(disk_dir / name))
+            assert (reader.advance(), reader.advance()) == ("start", "done read")
+    return children
+
+
+def counted(trace: Any, cgroup: int, until: pd.Timestamp) -> dict[str, int]:
+    """Return what the ledger has charged to a cgroup until a moment, in bytes by category."""
+    rows = trace.charge[(trace.charge["cgroup_id"] == cgroup) & (trace.charge.index <= until)]
+    sums = rows.groupby("category", observed=False)["bytes"].sum()
+    return {name: int(sums[name]) for name in _COUNTED}
+
+
+def grown(trace: Any, cgroup: int, now: Columns) -> dict[str, int]:
+    kernel = kernel_bytes(trace, cgroup, now)
+    return {name: kernel[name] for name in _COUNTED}
+
+
+def test_memory_that_a_sibling_reclaimed_is_gone_at_the_kill(
+    disk_dir: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
+) -> None:
+    """The readers do not run any more, so that their memory.stat after the kill is that at the kill."""
+    with ephemeral_cgroup("company", LIMIT_BYTES, 0) as top:
+        recorder = start_recorder("-c", str(top))
+        children = in_children(top, disk_dir, start_workload)
+        ids = {name: cgroup_id(cgroup) for name, cgroup in children.items()}
+        grower = start_workload(children["grower"], "anon", str(2 * LIMIT_BYTES))
+        assert (grower.advance(), grower.advance()) == ("start", "")
+        settle(top)
+        after = {name: read_columns(children[name], memory_hierarchy().version) for name in FILES}
+        path = recorder.stop()
+    trace = tracer.open(path)
+    report = trace.explain()[0]
+    at_kill = trace.oom.index[0]
+
+    for name in FILES:
+        assert counted(trace, ids[name], at_kill) == grown(trace, ids[name], after[name]), name
+    held = {name: counted(trace, number, at_kill) for name, number in ids.items()}
+    total, (victim,) = report.composition.total, report.victims
+    assert report.limit_owner.is_ancestor and total is not None
+    assert abs(held["grower"]["anon"] - (victim.anon_rss_bytes or 0)) <= MIB
+    charged = sum(one["anon"] + one["file"] for one in held.values())
+    assert 0 <= total - charged <= 3 * MIB  # kernel memory, and the stocks of the CPUs
+    assert report.composition.anon == sum(one["anon"] for one in held.values())
+    assert report.cushion.cache_end_bytes == sum(one["file"] - one["shmem"] for one in held.values())
