@@ -52,3 +52,28 @@ def test_cache_that_gave_nothing_back_was_not_used_up(trace: Any, evicted_pages:
     assert (report.cushion.exhausted_at is None) == (not evicted_pages)
     assert report.verdict.summary.endswith(f"; {clause}.")
     assert ("used up" in dict(kill_facts.cushion(report))) == bool(evicted_pages)
+
+
+def test_cushion_of_a_sibling_is_that_of_its_evictions(trace: Any) -> None:
+    """The ledger finds 150 ms later what a task of /a/grower evicts from /a/cache. The usage that was read
+    in between has it already: it is no lull, and the cache was used up when it was evicted."""
+    for number, path in ((1, "/a"), (2, "/a/cache"), (3, "/a/grower")):
+        trace.add(
+            "cgroups", cgroup_id=number, path=path, created=trace.ns(0), parent_id=1 if number > 1 else None
+        )
+    trace.charged(1, 2, "file", 60 * MIB, tgid=4, usage_bytes=60 * MIB, limit_bytes=LIMIT)
+    trace.charged(2, 3, "anon", 40 * MIB, tgid=50, usage_bytes=40 * MIB, limit_bytes=LIMIT)
+    for step in range(6):
+        row = {"cgroup_id": 2, "op": "delete", "cause": "reclaim_memcg", "nr_pages": 10 * MIB // 4096}
+        trace.add("pagecache", 2.1 + step / 10, tgid=50, index=step * 2560, **row)
+        trace.charged(2.11 + step / 10, 3, "anon", 10 * MIB, tgid=50)
+        reading = {"usage_bytes": LIMIT, "limit_bytes": LIMIT}
+        trace.add("samples", 2.05 + step / 10, cgroup_id=1, source="periodic", **reading)
+    for late, part in ((2.45, 30 * MIB), (2.75, 30 * MIB)):
+        trace.charged(late, 2, "file", -part)
+    record_kill(trace, 2.8, trigger_cgroup_id=3, cgroup_id=3)
+    cushion = only_report(trace).cushion
+    assert cushion.evicted_bytes == 60 * MIB
+    assert (cushion.cache_start_bytes, cushion.cache_end_bytes) == (60 * MIB, 0)
+    assert cushion.exhausted_at is not None
+    assert cushion.exhausted_at.value == trace.ns(2.6)
