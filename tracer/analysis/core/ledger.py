@@ -212,13 +212,13 @@ def counter(subtree: Subtree, column: str) -> Steps:
 
 
 def usage(subtree: Subtree) -> Steps:
-    """Return `usage_bytes` of the page counter. If descendants charge the cgroup, what processes charged
-    since the last reading is added.
+    """Return `usage_bytes` of the page counter. If descendants charge the cgroup, what was charged since the
+    last reading is added.
 
     The counter of such a cgroup is read only by samples and at the end of a reclaim attempt for it. A charge
-    and an uncharge can reach the ledger up to 10 ms apart, so the sum is clipped at the limit. What no known
-    process changed is not added: the task of one cgroup may have reclaimed it from another up to 200 ms
-    before, so that a reading in between has it already.
+    and an uncharge can reach the ledger up to 10 ms apart, so the sum is clipped at the limit. Page cache
+    that no known process freed is not subtracted: the task of one cgroup may have reclaimed it from another
+    up to 200 ms before, so that a reading in between has it already.
     """
 
     def find() -> Steps:
@@ -232,7 +232,8 @@ def usage(subtree: Subtree) -> Steps:
         order = np.argsort(times, kind="stable")
         times, values = times[order], values[order]
         picked, bytes_ = subtree.charges.weighted(CHARGED)
-        picked &= subtree.charges.tgid != NO_ID
+        is_unknown = (subtree.charges.tgid == NO_ID) & subtree.charges.is_of("file")
+        picked &= ~(is_unknown & (bytes_ < 0))
         charged = Steps(subtree.charges.time[picked], np.cumsum(bytes_[picked]), 0)
         moments = merged_times(times, charged.times)
         last = np.searchsorted(times, moments, side="right") - 1
