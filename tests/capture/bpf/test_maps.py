@@ -17,7 +17,7 @@ from tracer.capture.bpf.readings import stack_at
 from tracer.capture.bpf.syscall import MapSizes, map_sizes
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 HASH, ARRAY, PERCPU_ARRAY = 1, 2, 6
 PAIR = json.dumps(

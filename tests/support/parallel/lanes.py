@@ -2,8 +2,8 @@
 
 The first worker runs the kernel tests, one after the other: they compare with the kernel's counters, and
 their cgroups have fixed names. The other workers run the other tests, a file at a time, since fixtures
-are made once a process. Among these are kernel tests marked `beside`, which make no cgroup. Last, with
-nothing beside it, the first worker runs the tests marked `alone`.
+are made once a process. Among these are kernel tests marked `beside`, which make no cgroup, or only that of
+`record` for a short command. Last, with nothing beside it, the first worker runs the tests marked `alone`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ import pytest
 
 import tracer
 
+pytestmark = pytest.mark.beside  # their cgroups are the recorder's own, and hold one short command
+
 StartRecording = Callable[..., Any]  # conftest.py
 
 NOBODY = 65534
