@@ -175,7 +175,7 @@ def test_export_with_a_broken_kill_has_all_kills(restarts: str, tmp_path: Path) 
 
 
 def test_explain_with_a_broken_cgroup_has_the_others(spared: str, break_call: Break) -> None:
-    break_call(survivors, "_peak", lambda subtree: subtree.cgroup_id)
+    break_call(survivors, "_peak_ns", lambda subtree: subtree.cgroup_id)
     result = run("explain", spared, "--json")
     assert "the cgroup " in message(result)
     assert len(json.loads(result.stdout)["held"]) == LIVES  # with their parent

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.parallel.own_children import own_children
+from support.parallel.own_children import OwnChildren
 from synthetic.fleets.dying_target import DyingTarget
 
 from tracer.fleet.dataset.appending import Appended, Appender
@@ -30,6 +30,7 @@ def added(
     address: Path, traces: Sequence[Place], workers: int, *, is_raw: bool = False
 ) -> list[tuple[str, Outcome]]:
     """Return the name of each trace, and what became of it."""
+    children = OwnChildren()
     outcomes: list[tuple[str, Outcome]] = []
     counts: list[tuple[int, int]] = []
     add_all(
@@ -40,7 +41,7 @@ def added(
         progress=lambda *count: counts.append(count),
     )
     assert counts[-1] == (len(traces), len(traces))
-    assert own_children() == []
+    assert children.new() == []
     return outcomes
 
 
@@ -117,9 +118,10 @@ def test_trace_that_kills_each_process_is_left_out(copy_traces: CopyTraces, tmp_
 
 
 def test_dataset_that_cannot_be_used_ends_the_work(copy_traces: CopyTraces, tmp_path: Path) -> None:
+    children = OwnChildren()
     folder = copy_traces("anon", "fork")
     appender = Appender(Store(str(tmp_path / "fleet")), is_raw=False)
     (tmp_path / "fleet/kills").touch()
     with pytest.raises(TargetError, match="cannot use"):
         add_all(appender, places_in(folder), 2, report=lambda *_: None)
-    assert own_children() == []
+    assert children.new() == []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.parallel.own_children import own_children
+from support.parallel.own_children import OwnChildren
 from synthetic.fleets import cut_short
 from synthetic.fleets.cut_short import CutShortPiece
 from synthetic.fleets.deadly_piece import DeadlyPiece
@@ -29,13 +29,14 @@ def traces(copy_traces: CopyTraces) -> Path:
 
 
 def test_processes_give_the_answer_of_one_process(traces: Path) -> None:
+    children = OwnChildren()
     calls: list[tuple[int, int]] = []
     alone = embedded.compute(work_of(traces), 1, lambda *_: None)
     assert document(alone)["traces"] == len(NAMES)
     together_ = embedded.compute(work_of(traces), 2, lambda *numbers: calls.append(numbers))
     assert document(together_) == document(alone)
     assert calls == [(read, len(NAMES)) for read in range(1, len(NAMES) + 1)]
-    assert own_children() == []
+    assert children.new() == []
 
 
 def test_quota_of_a_container_bounds_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,11 +48,12 @@ def test_quota_of_a_container_bounds_the_processes(monkeypatch: pytest.MonkeyPat
 
 
 def test_process_that_is_killed_in_the_middle_changes_nothing(traces: Path) -> None:
+    children = OwnChildren()
     killed: list[int] = []
 
     def kill_one(_read: int, _all: int) -> None:
         if not killed:
-            killed.append(own_children()[0])
+            killed.append(children.new()[0])
             os.kill(killed[0], signal.SIGKILL)
 
     found = embedded.compute(work_of(traces), 2, kill_one)
@@ -79,12 +81,14 @@ def test_piece_that_kills_its_process_each_time_is_left_out(traces: Path) -> Non
 
 
 def test_processes_end_when_the_work_is_interrupted(traces: Path) -> None:
+    children = OwnChildren()
+
     def interrupt(_read: int, _all: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         embedded.compute(work_of(traces), 2, interrupt)
-    assert own_children() == []
+    assert children.new() == []
 
 
 def test_processes_that_cannot_start_are_an_error(traces: Path, monkeypatch: pytest.MonkeyPatch) -> None:

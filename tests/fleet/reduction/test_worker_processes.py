@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.parallel.own_children import own_children
+from support.parallel.own_children import OwnChildren
 from synthetic.fleets import cut_short, waiting_calls
 
 from tracer.errors import TracerError
@@ -21,9 +21,10 @@ from tracer.fleet.reduction.worker_processes import ProcessDiedError, WorkerProc
 
 @pytest.fixture
 def two() -> Iterator[WorkerProcesses]:
+    children = OwnChildren()
     with WorkerProcesses(2, os.getpid) as processes:
         yield processes
-    assert own_children() == []
+    assert children.new() == []
 
 
 def test_argument_that_is_a_result_reaches_the_function_unpickled(two: WorkerProcesses) -> None:
@@ -78,9 +79,10 @@ def test_process_that_is_killed_when_it_starts_is_replaced(tmp_path: Path) -> No
 
 
 def test_processes_that_cannot_start_are_an_error() -> None:
+    children = OwnChildren()
     with WorkerProcesses(1, os.abort) as processes, pytest.raises(TracerError, match="cannot start"):
         processes.call(pow, 17, 2)
-    assert own_children() == []
+    assert children.new() == []
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/nowhere"])

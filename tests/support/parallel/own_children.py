@@ -1,4 +1,4 @@
-"""The children of this process."""
+"""The children of this process that a test starts: other tests may have left some, in the same process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def own_children() -> list[int]:
-    """Return the pids of the children of this process, also of those that nobody has waited for."""
+class OwnChildren:
+    def __init__(self) -> None:
+        self._before = set(_pids())
+
+    def new(self) -> list[int]:
+        """Return the pids of children that came since, also of those that nobody has waited for."""
+        return [pid for pid in _pids() if pid not in self._before]
+
+
+def _pids() -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

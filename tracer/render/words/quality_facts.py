@@ -70,6 +70,7 @@ FIELDS_IN_WORDS: Final = {
     "cushion.cache_start_bytes": "the peak of the page cache",
     "cushion.cache_end_bytes": "the page cache at the kill",
     "cushion.exhausted_at": "the time when the page cache was used up",
+    "cushion.evicted_after_bytes": "the page cache evicted after that",
     "cushion.refaulted_bytes": "the evicted page cache that was read again",
     "cushion.kernel_refaulted_bytes": "the kernel's count of refaults",
     "sizing.min_limit_bytes": "the minimum limit",

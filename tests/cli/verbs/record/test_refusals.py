@@ -43,7 +43,7 @@ def in_private_mounts(script: str) -> list[str]:
         (["--limit", "9999999T", "--", "true"], "more than any machine has"),
         (["-d", "-1"], "-d"),
         (["-d", "0"], "-d"),
-        (["-d", "nan"], "nan is not a time"),
+        (["-d", "nan"], "nan is not a number"),
         (["-d", "soon"], "'soon' is not a valid float"),
         (["--name", ""], "--name is empty"),
         (["--max-overhead", "0%"], "'0%' is not a share"),
