@@ -1,1 +1,1 @@
-"""Memory cgroups: their directories, the contents of their files, and the containers that they belong to."""
+"""Memory cgroups: their directories, the contents of their files, and their containers."""

@@ -24,7 +24,8 @@ ROOT_ID = 1
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The mount of the hierarchy that has the memory controller; `options` are those of its filesystem."""
+    """The mount of the hierarchy that has the memory controller; `options` are the options of its
+    filesystem."""
 
     version: int
     mount: Path
@@ -59,7 +60,8 @@ def memory_hierarchy() -> Hierarchy:
 
 
 def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
-    """Return `memory_hierarchy` for given mounts and text of /proc/cgroups (kernel/cgroup/cgroup-v1.c)."""
+    """Return the hierarchy, as `memory_hierarchy` does, for given mounts and a given text of /proc/cgroups
+    (kernel/cgroup/cgroup-v1.c)."""
     with_memory = [
         Hierarchy(version, Path(mount.mount_point), _root(mount), mount.super_options)
         for mount in mounts
@@ -71,8 +73,8 @@ def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
 
 
 def _root(mount: Mount) -> str:
-    """Return the cgroup that a mount shows first. A cgroup namespace (a pod has one on v2) shows the root of
-    the host's hierarchy as "/../..", but its inode number is the same everywhere (cgroup_setup_root in
+    """Return the cgroup at the top of a mount. A cgroup namespace (a pod has one on v2) shows the root of the
+    host's hierarchy as "/../..", but its inode number is the same everywhere (cgroup_setup_root in
     kernel/cgroup/cgroup.c).
     """
     with suppress(OSError):
@@ -127,7 +129,7 @@ class Walked(NamedTuple):
 def walk(hierarchy: Hierarchy, path: str = "/", begins: bytes = b"") -> Iterator[Walked]:
     """Yield the cgroup at `path` and all cgroups below it, parents first.
 
-    Of its children, those are left out whose names do not begin with `begins`; so are cgroups that are
+    Children of `path` whose names do not begin with `begins` are left out, and so are cgroups that are
     removed meanwhile.
     """
     prefix = "" if path == "/" else path
@@ -139,7 +141,7 @@ def walk(hierarchy: Hierarchy, path: str = "/", begins: bytes = b"") -> Iterator
 
 
 def descendants(directory: Path) -> Iterator[Path]:
-    """Yield the directory of a cgroup and those of all cgroups below it, parents first.
+    """Yield the directories of a cgroup and of all cgroups below it, parents first.
 
     Cgroups that are removed meanwhile are left out.
     """
@@ -148,8 +150,8 @@ def descendants(directory: Path) -> Iterator[Path]:
 
 
 def _subtree(top: str, begins: bytes = b"") -> Iterator[tuple[str, int, int | None]]:
-    """Yield (path below `top`, id, parent's id) of the directory and of those below it; the parent of the
-    first is None.
+    """Yield (path below `top`, id, parent's id) of `top` and of all directories below it; the parent of `top`
+    is None.
 
     The id of a child comes with its name: kernfs_fop_readdir() in fs/kernfs/dir.c gives kernfs_ino(), as
     stat(2) does.

@@ -17,8 +17,8 @@ class ContainerRef:
     """The facts in a cgroup's path.
 
     `container_id` is None for a pod's own cgroup and for a plain systemd unit. `runtime` is None if several
-    runtimes use this pattern. `namespace` is containerd's. `user` is the number of the user whose service
-    manager the cgroup is below: that user may have made it, under any name.
+    runtimes use this pattern. `namespace` is containerd's. `user` is the uid of the service manager that the
+    cgroup is below: that user may have made the cgroup, under any name.
     """
 
     runtime: str | None = None
@@ -47,7 +47,7 @@ class Standing:
     `below` is the path from the container's own cgroup, as the container sees it (`/system.slice/a.service`):
     a container that runs a service manager has limits of its own inside. It is empty for the container's own
     cgroup, and without a container. `around` is the id of the container around the innermost container or
-    pod, as of a node of kind.
+    pod, such as a node of kind.
     """
 
     below: str = ""
@@ -55,7 +55,7 @@ class Standing:
 
 
 Lookup = Callable[[Collection[ContainerRef]], Mapping[ContainerRef, ContainerNames]]
-"""Returns the names of each of these containers and pods."""
+"""A function that returns the names of containers and pods."""
 
 _ID: Final = r"(?P<id>[0-9a-f]{64})"
 _FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
@@ -88,7 +88,7 @@ _PARENTS: Final = {
 }
 _OF_PODMAN: Final = "libpod_parent"
 """The cgroup in which podman's cgroupfs driver makes its own (podman, `libpod/container.go`). A bare id in it
-is of a pod."""
+belongs to a pod."""
 
 _CONTAINERD_NAMESPACES: Final = frozenset({"k8s.io", "moby", "default"})
 # The monitors that podman and CRI-O put beside a container, in a cgroup that has its id.
@@ -110,8 +110,8 @@ _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 def identify(path: str) -> ContainerRef | None:
     """Return the container, pod or unit of a cgroup path (relative to the mount); None if there is none.
 
-    Of nested containers, the innermost is returned, also if that is a pod, as in a node of kind. A cgroup
-    that a container made below its own belongs to that container.
+    The innermost of nested containers is returned, even if it is a pod, as in a node of kind. A cgroup that a
+    container made below its own belongs to that container.
     """
     ref = ContainerRef()
     parent = ""
@@ -136,12 +136,12 @@ def standing(path: str) -> Standing:
 
 
 def is_container_id(name: str) -> bool:
-    """Return whether it is an id as runtimes make them, which may be part of a file's name and of a URL."""
+    """Return whether a name is the id of a container, which is safe in a file name and in a URL."""
     return _BARE_ID.fullmatch(name) is not None
 
 
 def short_id(name: str) -> str:
-    """Return an id as short as the tools of its runtime show it (docker ps, crictl ps), other names
+    """Return an id shortened as its runtime's tools show it (docker ps, crictl ps), and any other name
     unchanged."""
     return name[:_ID_SHOWN] if _FULL_ID.fullmatch(name) else name
 

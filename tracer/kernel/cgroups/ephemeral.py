@@ -1,4 +1,4 @@
-"""A memory cgroup for one command or measurement, which is removed in any case.
+"""A memory cgroup for one command or measurement, which is always removed at the end.
 
 Only our own processes run in it, so all processes in it may be killed at the end.
 """
@@ -34,9 +34,9 @@ def ephemeral_cgroup(
     """Create the cgroup `memcg-tracer-<pid>-<name>` with a memory limit, yield its directory, and remove it.
 
     The cgroup is created at the root of the hierarchy, because a cgroup of v2 with processes cannot have
-    children; on v1 below our own cgroup, if we may not write to the root. `swap_bytes` bounds the swap space
-    used in addition to `limit_bytes`. Processes left in it at the end are killed. Raises TracerError if it
-    cannot be created; if it cannot be removed, a warning is logged.
+    children. On v1, it is created below our own cgroup if we may not write to the root. `swap_bytes` bounds
+    the swap space used in addition to `limit_bytes`. Processes left in it at the end are killed. Raises
+    TracerError if it cannot be created; if it cannot be removed, a warning is logged.
     """
     hierarchy = memory_hierarchy() if hierarchy is None else hierarchy
     directory = _make(hierarchy, f"{NAME_PREFIX}{os.getpid()}-{_component(name)}")
@@ -86,7 +86,7 @@ def _remove_unlocked(directory: Path) -> bool:
 
 
 def remove(directory: Path) -> None:
-    """Kill all processes in a cgroup that we made, and in those below it, and remove them all."""
+    """Kill all processes in a cgroup that we made and in the cgroups below it, then remove these cgroups."""
     deadline = time.monotonic() + _EMPTY_WITHIN_S
     while True:
         problem = _try_remove(directory)
@@ -116,7 +116,8 @@ def _try_remove(directory: Path) -> OSError | None:
 def _kill_member(directory: Path, pid: int) -> None:
     """Send SIGKILL to a process of the cgroup.
 
-    The processes are read again when the pidfd pins the pid, so that a process that reuses the pid is spared.
+    The processes are read again after the pidfd pins the pid, so that a process that reuses the pid is
+    spared.
     """
     with suppress(OSError):
         pidfd = os.pidfd_open(pid)
@@ -128,8 +129,8 @@ def _kill_member(directory: Path, pid: int) -> None:
 
 
 def member_pids(directory: Path) -> list[int]:
-    """Return the processes of a cgroup, without those outside of our pid namespace, which the kernel shows as
-    0."""
+    """Return the pids of a cgroup's processes, without processes outside of our pid namespace, which the
+    kernel shows as 0."""
     try:
         lines = Path(directory, "cgroup.procs").read_text("ascii").split()
     except OSError:

@@ -1,4 +1,4 @@
-"""The paths of cgroups by their ids, also of cgroups that are gone."""
+"""The paths of cgroups by id, including removed cgroups."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _IDLE_FOR_A_WALK: Final = 50.0
 
 
 class KnownPaths:
-    """The paths that a walk found, and those that the kernel has reported since.
+    """The paths that a walk found, and the paths that the kernel has reported since.
 
-    An id is of one cgroup for ever. kernfs allocates ids in increasing order, and their upper half counts how
-    often the lower one began anew (__kernfs_new_node in fs/kernfs/dir.c). So an unknown id is of a cgroup
-    that is gone, unless it is newer than the last walk: then the report that the cgroup was made has been
-    lost. `now` returns seconds.
+    An id is never reused. kernfs allocates ids in increasing order, and their upper half counts how often the
+    lower half wrapped around (__kernfs_new_node in fs/kernfs/dir.c). So an unknown id belongs to a removed
+    cgroup, unless the id is newer than the last walk: then the report of the cgroup's creation was lost.
+    `now` returns seconds.
     """
 
     def __init__(self, hierarchy: Hierarchy, now: Callable[[], float] = time.monotonic) -> None:
         self._hierarchy = hierarchy
         self._now = now
         self._paths: dict[int, str | None] = {}  # None: outside of the mount
-        self._removed: dict[int, int] = {}  # of the last ones that are gone, by id
+        self._removed: dict[int, int] = {}  # id -> when, for the last removed cgroups
         self._walked_to = 0
         self._walk_from_s = 0.0
 
@@ -47,8 +47,8 @@ class KnownPaths:
         self._paths[cgroup_id] = path
 
     def note_renamed(self, cgroup_id: int, path: str | None) -> list[int]:
-        """Note the new path of a cgroup. Return its id and those of the cgroups below it, whose paths have
-        changed as well."""
+        """Note the new path of a cgroup. Return the ids of the cgroup and of all cgroups below it, whose
+        paths change with it."""
         old = self._paths.get(cgroup_id)
         self._paths[cgroup_id] = path
         if old is None or path is None:
@@ -62,7 +62,7 @@ class KnownPaths:
         return [cgroup_id, *below]
 
     def note_removed(self, cgroup_id: int, time_ns: int) -> None:
-        """Note when a cgroup was removed. It is forgotten when `REMOVED_KEPT` later ones were removed."""
+        """Note when a cgroup was removed. The time is forgotten after `REMOVED_KEPT` later removals."""
         if cgroup_id in self._paths:
             self._removed[cgroup_id] = time_ns
             if len(self._removed) > REMOVED_KEPT:
@@ -70,7 +70,7 @@ class KnownPaths:
                 del self._removed[oldest], self._paths[oldest]
 
     def find(self, cgroup_ids: Iterable[int]) -> dict[int, str]:
-        """Return the paths of those that are known, by id.
+        """Return id -> path for the cgroups whose path is known.
 
         The cgroups are walked if one is newer than the last walk. The next walk is put off for 50 times as
         long as this one took; until then, a newer id is not found.
@@ -83,13 +83,13 @@ class KnownPaths:
         return {number: path for number in ids if (path := self._paths.get(number)) is not None}
 
     def removed_ns(self, cgroup_id: int) -> int | None:
-        """Return when a cgroup was removed, as it was noted; None if it was not."""
+        """Return the noted time of a cgroup's removal; None if there is none."""
         return self._removed.get(cgroup_id)
 
     def whole(self, cgroup_id: int, path: str, *, is_new: bool) -> str:
-        """Return the path of a cgroup of which `path` is the beginning; `path` if the cgroup is gone.
+        """Return the whole path of a cgroup that begins with `path`; `path` if the cgroup is gone.
 
-        `is_new`: the path is not the one that is known of it.
+        `is_new`: the known path of the cgroup is out of date.
         """
         if not is_new and (known := self._paths.get(cgroup_id)) is not None:
             return known

@@ -22,7 +22,8 @@ Reading = dict[str, int]
 _UNLIMITED_FROM: Final = 0x7FFF_FFFF_FFFF_0000
 _STAT: Final = "memory.stat"
 _ABSENT: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP})
-"""The cgroup or the file is gone, or not for this user; memory.pressure with psi=0 is not supported."""
+"""The cgroup or the file is gone, or this user may not read it; memory.pressure with psi=0 is not
+supported."""
 
 V1_STAT: Final = {counter.v1: counter.column for counter in COUNTERS if counter.v1 is not None} | {
     name: name for name in ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
@@ -32,7 +33,7 @@ V1_STAT: Final = {counter.v1: counter.column for counter in COUNTERS if counter.
 RECLAIM_PARTS: Final = {
     count: tuple(f"{count}_{kind.lower()}" for kind in RECLAIM_KINDS) for count in ("pgscan", "pgsteal")
 }
-"""Column -> the lines of v2's memory.stat that it is the sum of; a kernel may lack some of them."""
+"""Column -> the lines of v2's memory.stat that add up to it; a kernel may lack some of them."""
 
 _V1_COLUMNS: Final = {f"total_{name}".encode(): column for name, column in V1_STAT.items()}
 _V2_COLUMNS: Final = (
@@ -75,16 +76,17 @@ def parse_pressure(content: bytes) -> Reading:
 
 
 def read_stat(cgroup: Path, version: int) -> Reading:
-    """Return the columns in memory.stat, those of `RECLAIM_PARTS` in parts; {} if the cgroup has none.
+    """Return the columns in memory.stat, with the columns of `RECLAIM_PARTS` in parts; {} if there is no such
+    file.
 
-    Reading it makes the kernel add up the counters of this cgroup and of those below it, if many have
-    changed (mem_cgroup_flush_stats, mm/memcontrol.c). Raises OSError if it cannot be read now (EMFILE).
+    A reading makes the kernel add up the counters of this cgroup and of the cgroups below it, if many have
+    changed (mem_cgroup_flush_stats, mm/memcontrol.c). Raises OSError if the file cannot be read now (EMFILE).
     """
     return parse_flat_keyed(read(cgroup, _STAT), _V1_COLUMNS if version == 1 else _V2_COLUMNS)
 
 
 def flush_stat(cgroup: Path) -> None:
-    """Have the kernel add up the counters, as `read_stat` does. Raises OSError as `read_stat`."""
+    """Make the kernel add up the counters, as `read_stat` does. Raises OSError as `read_stat`."""
     read(cgroup, _STAT, most_bytes=1)
 
 
@@ -111,7 +113,7 @@ def read_oom_kills(cgroup: Path, version: int) -> int:
 
 
 def read(cgroup: Path, name: str, most_bytes: int = 16384) -> bytes:
-    """Return the content of a file of a cgroup; b"" if it is not there, or not readable."""
+    """Return the content of a file of a cgroup; b"" if the file is absent or unreadable."""
     try:
         fd = os.open(cgroup / name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -43,8 +43,8 @@ class Mount:
         """Yield the directories that an overlay shows as one, absolute and without symbolic links.
 
         Relative paths are left out, because the working directory of the overlay's maker is not known. Lower
-        directories are separated by ":", those for data only by "::". Since 24e16e385f22 ("ovl: add support
-        for appending lowerdirs one by one"), v6.7, each may be an option of its own.
+        directories are separated by ":", and data-only directories by "::". Since 24e16e385f22 ("ovl: add
+        support for appending lowerdirs one by one"), v6.7, each may be a separate option.
         """
         if self.fs_type != "overlay":
             return
@@ -85,11 +85,12 @@ class MountTable:
         ]
 
     def host_path(self, device: tuple[int, int], path_in_fs: str) -> str | None:
-        """Return the path at which a file can be reached; None if no mount shows it, or others are mounted
-        over it.
+        """Return the path at which a file can be reached; None if no mount shows the file, or if other mounts
+        hide it.
 
         `device` is (major, minor) of the filesystem's `s_dev`, and `path_in_fs` begins at the filesystem's
-        own root, "/" first. Of several mounts, the one with the deepest root is taken, then the earliest.
+        own root, "/" first. If several mounts show the file, the mount with the deepest root is taken, then
+        the earliest.
         """
         fitting = [mount for mount in self._by_device.get(device, ()) if _is_below(path_in_fs, mount.root)]
         for mount in sorted(fitting, key=lambda mount: -len(mount.root)):
@@ -100,7 +101,7 @@ class MountTable:
 
     def overlaid_path(self, path: str) -> str | None:
         """Return the path at which an overlay of this table shows a file; None if no overlay does, or if
-        others are mounted over it.
+        other mounts hide the file.
 
         `path` is the path of the file for the overlay's maker, below the upper or a lower directory.
         """

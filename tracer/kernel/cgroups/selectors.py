@@ -55,7 +55,7 @@ class Selector:
 
 
 def parse_selector(hierarchy: Hierarchy, argument: str) -> Selector:
-    """Return the selector of an argument on this machine now.
+    """Return the selector of an argument, by the cgroups that exist now.
 
     Raises UsageError if it can never select a cgroup: it is empty, leads out of the hierarchy, or is a path
     of another controller's hierarchy.
@@ -92,7 +92,7 @@ class Listing:
     lookup: Lookup
 
     def find(self, selector: Selector) -> list[str]:
-        """Return the paths of the selected cgroups, sorted; of a container's cgroups, the topmost.
+        """Return the paths of the selected cgroups, sorted; for a container, only its topmost cgroup.
 
         Raises UsageError if the prefix of an id fits several containers.
         """
@@ -107,7 +107,7 @@ class Listing:
         return sorted(found)
 
     def near(self, selector: Selector) -> str:
-        """Return a part of a sentence with the cgroups whose names are similar."""
+        """Return the part of a message that lists cgroups with similar names."""
         known = {path.rsplit("/", 1)[-1]: path for path in self.paths} | {path: path for path in self.paths}
         known |= dict(self.containers())
         near = [known[name] for name in difflib.get_close_matches(selector.text, known, _NEAR_MATCHES, 0.5)]
@@ -143,7 +143,7 @@ def list_cgroups(hierarchy: Hierarchy, lookup: Lookup) -> Listing:
 
 
 def _places(hierarchy: Hierarchy, argument: str) -> Iterable[Path]:
-    """Yield the directories below the mount to which an argument may be the path."""
+    """Yield the directories below the mount that an argument may name."""
     for candidate in (Path(argument), hierarchy.directory(argument)):
         directory = Path(os.path.normpath(candidate))
         if directory.is_absolute() and directory.is_relative_to(hierarchy.mount):
