@@ -27,7 +27,8 @@ def end_with_parent() -> None:
 
 
 def call_in_child(function: Callable[[], Any]) -> Any:
-    """Return what a function returns, a JSON document, in a child: the memory that it needs goes with it.
+    """Call a function in a child, and return its result, a JSON document. The memory of the call is freed
+    with the child.
 
     Raises TracerError if the function does, or if the child ends without an answer.
     """

@@ -1,6 +1,6 @@
 """The process that becomes the traced command: it waits at a gate, then execs. `spawn` runs it as a script.
 
-It is a process of its own, and not code between fork and exec, for two reasons. Its pages are charged to the
+It is a separate process, and not code between fork and exec, for two reasons. Its pages are charged to the
 cgroup in which it started, so that almost nothing is charged to the traced cgroup before the exec. And no
 thread of the recorder can hold a lock that the child would need.
 

@@ -1,6 +1,6 @@
-"""The one way to start Python: children that run a module of ours, which trust no working directory.
+"""The only way to start Python: children that run a module of ours, and trust no working directory.
 
-Root may stand in a directory of anybody, with a `tracer/` or a `json.py` in it.
+Root's working directory may belong to anybody, and have a `tracer/` or a `json.py` in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect its ch
 
 
 def argv_of_module(name: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a module of ours, whatever the working directory has.
+    """Return the command that runs a module of ours, whatever the working directory contains.
 
     Without `-P`, Python looks for every module there first (https://docs.python.org/3/using/cmdline.html).
     """
@@ -32,7 +32,7 @@ def environment_of_modules() -> dict[str, str]:
     """Return the environment in which `argv_of_module` finds the module, and in which no Python that a
     library or the child starts looks into the working directory.
 
-    `PYTHONPATH` keeps its absolute entries only: any other one is a place in the working directory.
+    `PYTHONPATH` keeps only its absolute entries: a relative one is a place in the working directory.
     """
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = os.pathsep.join([str(_TOP), *(entry for entry in entries if os.path.isabs(entry))])  # noqa: PTH117
@@ -68,8 +68,8 @@ def become_module(name: str, *arguments: str) -> NoReturn:
 
 
 def argv_of_script(script: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a script of ours which needs the standard library alone, whatever the
-    environment has."""
+    """Return the command that runs a script of ours, whatever the environment contains; the script needs only
+    the standard library."""
     return (sys.executable, "-I", "-S", script, *arguments)
 
 

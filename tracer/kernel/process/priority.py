@@ -2,12 +2,12 @@
 
 Records of BPF programs wait in rings, and are lost if the recorder is killed before it reads them. Under a
 load of 30, a process of normal priority waits 50 ms and more for each 3 ms of CPU. The recorder needs little
-CPU, so it gets that at once (SCHED_RR). While it needs much, it has normal priority.
+CPU, so it gets a CPU at once (SCHED_RR). While it needs much, it has normal priority.
 
 Only the calling thread is raised. Its children, such as the compiler, and its threads start at normal
-priority (SCHED_RESET_ON_FORK, sched(7)). A recorder that was started with a positive nice value keeps that.
+priority (SCHED_RESET_ON_FORK, sched(7)). A recorder that was started with a positive nice value keeps it.
 
-The opposite is work whose time is measured: all of its processes are to get a CPU at once.
+Work whose time is measured needs the opposite: all of its processes get a CPU at once (`put_first`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def prefer_this_thread() -> None:
     with suppress(OSError):
         if 0 >= os.getpriority(os.PRIO_PROCESS, 0) > _NICE:
             os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # on Linux, of the thread only
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)  # on Linux, for the thread only
 
 
 def put_first(pid: int) -> None:

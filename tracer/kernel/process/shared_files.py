@@ -1,8 +1,7 @@
 """The files of shared memory (tmpfs, memfd, System V, shared anonymous) that a process has mapped or open.
 
 /proc/PID/map_files and /proc/PID/fd lead to the files themselves, whether they have a name or not: stat(2)
-gives the size that each was made with, and the blocks that it has allocated, in memory or in swap
-(shmem_getattr in mm/shmem.c).
+gives the size of a file, and its allocated blocks, in memory or in swap (shmem_getattr in mm/shmem.c).
 """
 
 from __future__ import annotations
@@ -71,7 +70,8 @@ class SharedFiles:
         return list(found.values())
 
     def named(self, known: SharedFile) -> SharedFile | None:
-        """Return a file on tmpfs as it is now, by its name; None if that is now another file, or none."""
+        """Return a file on tmpfs as it is now, by its name; None if that name now leads to another file, or
+        to none."""
         with suppress(OSError):
             path = Path(known.name)
             status = path.stat()

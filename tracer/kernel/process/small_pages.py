@@ -1,6 +1,6 @@
 """Memory without transparent huge pages (PR_SET_THP_DISABLE, prctl(2)).
 
-Where the kernel uses them for all memory, as Debian's does, Python's arenas take 6 MiB more than they use.
+If the kernel uses huge pages for all memory, as Debian's does, Python's arenas take 6 MiB more than they use.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ _libc = ctypes.CDLL(None)
 
 
 def keep_pages_small() -> None:
-    """Have new memory of this process, and of its children, in small pages only, if the kernel can do
-    that."""
+    """Use only small pages for new memory of this process and of its children, if the kernel can do that."""
     _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 

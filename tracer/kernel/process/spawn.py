@@ -39,7 +39,7 @@ class GatedCommand:
     status: FileIO
 
     def release(self) -> None:
-        """Let the command run, and return when it has been executed; may be called once.
+        """Let the command run, and return after its exec; may be called once.
 
         Raises CommandError (exit status 127 or 126) if it cannot be executed; the process is gone then.
         """
@@ -56,8 +56,8 @@ class GatedCommand:
             raise _refusal(self.argv[0], int(refused))
 
     def abandon(self) -> None:
-        """Let a process at the gate end without the command, and wait for it; one that was released is only
-        waited for."""
+        """End a process at the gate without running the command, and wait for it; a released process is not
+        ended, only awaited."""
         self._close()
         self.process.wait()
 
