@@ -40,8 +40,8 @@ _OF_MACHINE: Final = frozenset(
         "moom_callback",
     }
 )
-"""Functions that are in a call trace only if the limit of a cgroup was hit (`_OF_MEMCG`), or only if none was
-(`_OF_MACHINE`)."""
+"""Functions that are in a call trace only if the limit of a cgroup was hit (`_OF_MEMCG`), or only if no limit
+was hit (`_OF_MACHINE`)."""
 
 _ALLOCATING: Final = "(oom_kill_allocating_task)"
 _MEMCG_REASON: Final = "Memory cgroup out of memory"
@@ -58,8 +58,8 @@ def _are_one(asked: str | None, comm: str | None) -> bool:
 class Assembly:
     """A report that is being assembled.
 
-    `seen` are the sections with at least one line. `mode` is the section that a line without words of its own
-    belongs to, by its shape. `is_old`: the report has lines of kernels before v5.0.
+    `seen` are the sections with at least one line. `mode` is the section to which a line without words of its
+    own belongs by its shape. `is_old`: the report has lines of kernels before v5.0.
     """
 
     stamp: Stamp
@@ -236,8 +236,8 @@ class Assembly:
     def _memcg_of_stats(self) -> str | None:
         """Return the cgroup whose limit was hit from the title of its memory.stat.
 
-        Kernels before v5.3 print the memory.stat of each cgroup of the subtree; the first one is that of the
-        limit, and follows its page counters.
+        Kernels before v5.3 print the memory.stat of each cgroup of the subtree; the first one belongs to the
+        cgroup of the limit, and follows its page counters.
         """
         if not self.stats:
             return None
@@ -256,7 +256,7 @@ class Assembly:
         return summary
 
     def _constraint(self, summary: summary_line.Summary) -> str:
-        """Return the constraint that the kernel printed, or else the one that the lines imply.
+        """Return the constraint that the kernel printed, or else the constraint that the lines imply.
 
         Older kernels than v5.0 print no constraint. Before 432b1de0de02 ("mm/oom_kill.c: fix uninitialized
         oc->constraint"), v5.3, CONSTRAINT_NONE is also printed for the limit of a cgroup.

@@ -1,7 +1,7 @@
 """Copies of one kill in a log: in two journals, in an event, or in a monitor's quotation.
 
-Of several copies, the most complete one is kept. A piece of a report that names nothing is no kill: the title
-of the table of tasks, or the beginning of a line `oom-kill:`, as a search for words leaves them.
+Among copies, the most complete one is kept. A piece of a report that names nothing is not a kill: the title
+of the table of tasks, or the beginning of a line `oom-kill:`. A search for words leaves such pieces.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _SIZES: Final = ("total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rs
 def merged(reports: Iterable[LogReport]) -> list[LogReport]:
     """Return the reports without copies, in the order in which each kill first appears.
 
-    An event of the kubelet is a copy if the kernel's lines have a kill of a process of its name: it follows
-    those, and may have been repeated since. The beginning of a line `oom-kill:` is kept if the log has
+    An event of the kubelet is a copy if the kernel's lines have a kill of a process of the same name: the
+    event follows these lines, and may be repeated. The beginning of a line `oom-kill:` is kept if the log has
     nothing else: it still shows that there was a kill.
     """
     pieces: list[LogReport] = []
@@ -77,7 +77,7 @@ def _is_copy(one: LogReport, other: LogReport) -> bool:
 
 
 def _has_same_sizes(one: Kill, other: Kill) -> bool:
-    """Return whether all sizes that both have are equal; an event has no sizes."""
+    """Return whether all sizes that both kills have are equal; an event has no sizes."""
     pairs = [(getattr(one, name), getattr(other, name)) for name in _SIZES]
     known = [(left, right) for left, right in pairs if left is not None and right is not None]
     has_none = any(all(getattr(kill, name) is None for name in _SIZES) for kill in (one, other))

@@ -46,9 +46,9 @@ _OF_OTHER_FORMATS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The kills in a log, each once: those with lines of the kernel's OOM killer, and others.
+    """The kills in a log, each once: kills with lines of the kernel's OOM killer, and other kills.
 
-    `is_empty`: it has no byte.
+    `is_empty`: the log has no byte.
     """
 
     reports: list[LogReport]
@@ -80,7 +80,7 @@ class _Watched:
 def read(log: str) -> Log:
     """Return the kills in a file (text, or gzip, xz or bzip2 of text), or in standard input for `-`.
 
-    Raises TracerError if it is neither, or if its text names a kill of the kernel that cannot be read.
+    Raises TracerError for any other file, or if the text names a kill of the kernel that cannot be read.
     """
     name = "standard input" if log == "-" else log
     with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
@@ -106,13 +106,14 @@ def read(log: str) -> Log:
 
 
 def _is_endless(stream: BinaryIO) -> bool:
-    """Return whether it is a device such as /dev/kmsg or /dev/zero. /dev/null and terminals have an end."""
+    """Return whether a stream is a device such as /dev/kmsg or /dev/zero. /dev/null and terminals have an
+    end."""
     status = os.fstat(stream.fileno())
     return stat.S_ISCHR(status.st_mode) and status.st_rdev != _NULL_DEVICE and not stream.isatty()
 
 
 def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    """Yield the content of a file in chunks of bounded size; of a truncated compressed file, up to its
+    """Yield the content of a file in chunks of bounded size; a truncated compressed file is read up to its
     end."""
     buffered = stream if isinstance(stream, BufferedReader) else BufferedReader(stream)  # type: ignore[type-var]
     magic = buffered.peek(_MOST_MAGIC)

@@ -1,4 +1,4 @@
-"""The lines that one kernel printed, assembled to OOM reports.
+"""The lines that one kernel printed, assembled into OOM reports.
 
 A line belongs to a report by words that only the OOM killer prints or, within a report, by its shape. So
 lines of other subsystems may be in between, and a report may lack its beginning or its end. The kernel writes
@@ -54,7 +54,7 @@ _TITLES: Final = (
 )
 _GAP_LINES: Final = 1000
 _GAP_NS: Final = 60_000_000_000
-"""A report that gets no line for so long (in lines or in time) has no end in this log."""
+"""A report that gets no line for this long (in lines or in time) has no end in this log."""
 
 _CHOICE_TO_KILL_LINES: Final = 50
 _PANIC_LINES: Final = 5
@@ -62,8 +62,8 @@ _MOST_PIDS: Final = 4096
 
 
 class MachineLog:
-    """The reports of one kernel: the report that it is printing, and finished reports that late lines may
-    belong to.
+    """The reports of one kernel: the report being printed, and finished reports to which late lines may
+    belong.
 
     Reports are appended to `begun` when they begin.
     """
@@ -72,7 +72,7 @@ class MachineLog:
         self._begun = begun
         self._open: Assembly | None = None
         self._killed: Assembly | None = None
-        self._pids: deque[int] = deque(maxlen=_MOST_PIDS)  # of the tasks that were killed
+        self._pids: deque[int] = deque(maxlen=_MOST_PIDS)  # of the killed tasks
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
@@ -186,7 +186,8 @@ class MachineLog:
         return assembly
 
     def _within(self, record: Record, section: Section) -> Assembly:
-        """Return the report that a line of this section belongs to; begin one if its beginning is missing."""
+        """Return the report to which a line of this section belongs; begin a report if its beginning is
+        missing."""
         if self._open is None or self._open.is_past(section):
             self._open = self._begin(record)
         self._open.touch(record, section)
@@ -241,9 +242,9 @@ class MachineLog:
         return kill is not None
 
     def _is_kill_of(self, assembly: Assembly, pid: int, comm: str, record: Record) -> bool:
-        """Return whether a kill is of the task that the report chose.
+        """Return whether the killed task is the one that the report chose.
 
-        Old kernels may kill a child of it, and all kernels may name a thread of it.
+        Old kernels may kill a child of the chosen task, and all kernels may name one of its threads.
         """
         chosen = assembly.chosen if assembly.summary is None else assembly.summary.chosen
         if chosen is None or assembly.is_old or pid == chosen.pid or comm == chosen.comm:
@@ -329,7 +330,7 @@ class MachineLog:
         self._killed.add_kill(kill)
         return True
 
-    # Lines that begin a section of a report, or are one
+    # Lines that begin a section of a report, or are a whole section
 
     def _take_title(self, record: Record) -> bool:
         text = record.text.strip()

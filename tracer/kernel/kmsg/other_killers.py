@@ -1,8 +1,9 @@
 """Kills in a log that have no report of the kernel's OOM killer.
 
 User-space killers (systemd-oomd, oomd, earlyoom, nohang, the kubelet, Talos, lmkd) and Android's old driver
-lowmemorykiller kill before the OOM killer has to. Each writes its reason in a line of its own. systemd writes
-a line about a kill by the OOM killer in one of its units, also where the kernel's own lines are elsewhere.
+lowmemorykiller kill before the OOM killer has to. Each writes its reason in its own kind of line. systemd
+writes a line about a kill by the OOM killer in one of its units, even if the kernel's own lines are in
+another log.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ _MOST_CHARACTERS: Final = 4096
 WORDS: Final = re.compile(
     r"oomd|earlyoom|[sS]end(?:ing)? SIG|evict|Evict|lowmemorykiller|lmkd|killed by the OOM killer"
 )
-"""Words of which a line about such a kill has at least one."""
+"""Words, at least one of which is in each line about such a kill."""
 
 _DRIVER: Final = "lowmemorykiller"
-"""The driver of Android's kernels before v4.12 (drivers/staging/android/lowmemorykiller.c). lmkd, which took
-its place, logs under the same name, with the uid after the pid."""
+"""The driver of Android's kernels before v4.12 (drivers/staging/android/lowmemorykiller.c). lmkd, which
+replaced the driver, logs under the same name, with the uid after the pid."""
 
 _OF_KERNEL: Final = "kernel"
 
@@ -90,13 +91,13 @@ class OtherKill:
 
     @property
     def is_by_oom_killer(self) -> bool:
-        """Return whether the kernel's OOM killer killed, by systemd's word."""
+        """Return whether systemd names the kernel's OOM killer as the killer."""
         return self.killer == _OF_KERNEL
 
 
 def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
-    """Return the kills without further lines on the same kill: systemd-oomd marks a cgroup and kills it, and
-    systemd then names the unit, which is the last part of its path."""
+    """Return the kills without further lines about the same kill: systemd-oomd marks a cgroup and kills it,
+    and systemd then names the unit, the last part of the cgroup's path."""
     kept: list[OtherKill] = []
     units: dict[str, str] = {}
     for one in kills:
@@ -112,7 +113,7 @@ def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
 
 
 def kill(line: str, number: int) -> OtherKill | None:
-    """Return the kill in a line; None for any other line, also for the lines of a report of the kernel."""
+    """Return the kill in a line; None for any other line, including the lines of a kernel report."""
     if WORDS.search(line) is None:
         return None
     for killer, pattern in _PATTERNS.items():

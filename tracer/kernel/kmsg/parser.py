@@ -1,7 +1,7 @@
 """The parser of a kernel log: from its lines to the OOM reports in it, in one pass and in bounded memory.
 
-Lines that were broken are joined to messages here, and the messages are sorted by the machine that wrote
-them. `MachineLog` makes reports of them.
+Broken lines are joined into messages here, and the messages are sorted by the machine that wrote them.
+`MachineLog` assembles reports from the messages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _MOST_CONTINUED: Final = 1100  # characters: the kernel's own messages are short
 def reports(log: Iterable[str]) -> Iterator[LogReport]:
     """Yield the reports in the lines of a log, in the order in which they begin.
 
-    A report is yielded when 256 more have begun, or at the end, because lines of the oom_reaper come late.
+    A report is yielded after 256 later ones have begun, or at the end, because lines of the oom_reaper come
+    late.
     """
     scan, number = _Scan(), 0
     for number, line in enumerate(log, start=1):
@@ -103,13 +104,14 @@ class _Scan:
         return True
 
     def _name_machine(self, host: str) -> None:
-        """Give the first host name in the log to the machine of the lines before it, which have no name."""
+        """Give the first host name in the log to the machine of the earlier lines, which have no host
+        name."""
         self._machines[host] = self._machines.pop(None)
         if None in self._within:
             self._within.symmetric_difference_update({None, host})
 
     def end(self) -> None:
-        """Give the message, which is complete, to its machine."""
+        """Give the completed message to its machine."""
         record, self._message = self._message, None
         if record is None:
             return

@@ -10,9 +10,9 @@ from tracer.kernel.kmsg.report.log_report import MemoryStat
 from tracer.kernel.kmsg.text.log_record import Record, Stamp
 
 # Before 5b42360c73b0 ("memcg: use seq_buf_do_printk() with mem_cgroup_print_oom_meminfo()"), v6.5, all of
-# memory.stat is one message of several lines. The kernel cuts a message at 1024 characters less room for a
-# prefix, which differs by release (LOG_LINE_MAX, kernel/printk/printk.c). A reader by syslog(2) gets each
-# line with a prefix, and as many whole lines as fit (record_print_text).
+# memory.stat is one message of several lines. The kernel cuts a message at 1024 characters minus the room for
+# a prefix, which differs by release (LOG_LINE_MAX, kernel/printk/printk.c). A reader that uses syslog(2) gets
+# each line with a prefix, and as many whole lines as fit (record_print_text).
 _CUT_MESSAGE: Final = range(960, 1025)
 _CUT_LINES: Final = range(940, 1031)
 _PREFIX: Final = 19  # characters of a prefix such as <6>[12345.678901]

@@ -1,4 +1,4 @@
-"""Impossible sizes, from lines that were broken or joined wrongly, replaced by "not known"."""
+"""Removal of impossible sizes, which come from lines that were broken or joined wrongly."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tracer.kernel.kmsg.report.log_report import Kill, TaskRow
 
 _MARGIN_BYTES: Final = 16 << 20
 _MARGIN_PAGES: Final = 4096
-"""The error that a per-CPU counter may have: rss is one since f1a7941243c1 ("mm: convert mm's rss stats into
-percpu_counter"), v6.2."""
+"""The error that a per-CPU counter may have: rss is such a counter since f1a7941243c1 ("mm: convert mm's rss
+stats into percpu_counter"), v6.2."""
 
 
 def kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) -> Kill:
@@ -43,7 +43,7 @@ def _within(size: int | None, most: int | None) -> int | None:
 
 
 def rows(tasks: Iterable[TaskRow], machine_pages: int | None) -> tuple[TaskRow, ...]:
-    """Return the rows without those that claim more resident memory than is possible."""
+    """Return the rows, except rows that claim more resident memory than is possible."""
     return tuple(
         row
         for row in tasks

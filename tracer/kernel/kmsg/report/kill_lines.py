@@ -1,4 +1,4 @@
-"""The lines about the tasks that are killed, and about those that the oom_reaper reaps (mm/oom_kill.c)."""
+"""The lines about killed tasks, and about tasks that the oom_reaper reaps (mm/oom_kill.c)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
     """Return the kill of `Memory cgroup out of memory: Killed process 7 (a) total-vm:4kB, anon-rss:…`; None
     for any other line.
 
-    The comm is empty or incomplete if the line was cut there, see `is_cut_at_pid`.
+    The comm is empty or incomplete if the line was cut there (`is_cut_at_pid`).
     """
     reason, found, rest = text.partition(KILLED)
     head = KILLED_PID.match(rest)
@@ -103,7 +103,7 @@ def _reason(text: str) -> str | None:
 
 
 def _fields(text: str) -> dict[str, int]:
-    """Return the numbers of `anon-rss:4kB, UID:0`: sizes in bytes, others unchanged.
+    """Return the numbers of `anon-rss:4kB, UID:0`: sizes in bytes, other numbers unchanged.
 
     A size without its unit was cut, and is left out.
     """

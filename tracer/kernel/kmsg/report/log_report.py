@@ -1,8 +1,8 @@
 """The facts of an OOM report as frozen dataclasses: one `LogReport` for each decision of the OOM killer.
 
-Names are the kernel's (mm/oom_kill.c, mm/memcontrol.c, mm/show_mem.c). Sizes are in bytes, also where the
-kernel prints KB, and in pages where the name says so. None means that the log does not have the fact. An
-empty tuple or mapping means the same if its section is in `LogReport.missing`.
+Names are the kernel's (mm/oom_kill.c, mm/memcontrol.c, mm/show_mem.c). Sizes are in bytes, even if the kernel
+prints KB, or in pages if the name says so. None means that the log does not have the fact. So does an empty
+tuple or mapping whose section is in `LogReport.missing`.
 
 Text is kept as it was printed. Users of the machine choose the names in it (comm, cgroup path).
 """
@@ -17,7 +17,7 @@ from tracer.kernel.kmsg.text.log_record import Stamp
 
 Constraint = Literal["unknown", "memcg", "global", "cpuset", "mempolicy"]
 CounterName = Literal["memory", "memory+swap", "swap", "kmem"]
-"""The first word of a counter's line; `memory+swap` and `kmem` on v1, `swap` on v2."""
+"""The first word of a counter's line: `memory+swap` and `kmem` exist on v1, `swap` on v2."""
 
 Section = Literal["header", "stack", "counters", "memory.stat", "mem_info", "tasks", "summary", "kill"]
 """A part of a report: `X invoked oom-killer`, the call trace, usage and limit and memory.stat (memcg) or the
@@ -49,7 +49,7 @@ class Chosen:
     """The task that was chosen, before it is killed: from the `oom-kill:` line, or on kernels before v5.0
     from `Kill process … or sacrifice child`.
 
-    Those older kernels may kill a child of it instead.
+    Kernels before v5.0 may kill a child of this task instead.
     """
 
     comm: str
@@ -149,7 +149,7 @@ class MemInfo:
     """The memory of the whole machine (show_mem, mm/show_mem.c).
 
     `pages` are the sums after `Mem-Info:`, in pages (`active_anon`, `slab_unreclaimable`, `free`, …).
-    `hugetlb_bytes` is the pool of huge pages, of all sizes and nodes; no sum contains it.
+    `hugetlb_bytes` is the pool of huge pages of all sizes on all nodes; no sum contains it.
     `unused_hugetlb_bytes` is the part of the pool that is not in use. `unreclaimable_caches` are the slab
     caches that cannot be reclaimed, with their sizes in bytes: the kernel lists them if unreclaimable slab is
     more than the processes' memory and the page cache (should_dump_unreclaim_slab, mm/oom_kill.c).
@@ -176,20 +176,20 @@ class MemInfo:
 
 @dataclass(frozen=True, slots=True)
 class LogReport:
-    """One decision of the OOM killer, as far as the log has it.
+    """One decision of the OOM killer, as far as the log shows it.
 
     `constraint` is a `Constraint`, or the word (`CONSTRAINT_…`) of a BPF policy. `oom_memcg` is the cgroup
     whose limit was hit, `task_memcg` the cgroup of the victim, and `group_memcg` the cgroup all of whose
     tasks were killed because of its memory.oom.group. `counters` belong to `oom_memcg`, as does
     `min_protection_bytes`: the bytes that memory.min protects in the cgroups below it (v2, new kernels).
 
-    `nodemask` are the nodes of a memory policy, `mems_allowed` those of the cpuset. `is_panic`: the kernel
-    panicked instead of killing, under vm.panic_on_oom (`is_panic_on_oom`) or without a task to kill.
+    `nodemask` are the nodes of a memory policy, and `mems_allowed` the nodes of the cpuset. `is_panic`: the
+    kernel panicked instead of killing, under vm.panic_on_oom (`is_panic_on_oom`) or without a task to kill.
 
     `missing` are the sections that a complete report of this kind has and this one lacks: the log begins or
     ends within it, lines were lost, `vm.oom_dump_tasks` is 0, or the kernel printed only the kill because its
-    rate limit was reached. The log itself reports two numbers: `suppressed`, the reports that the kernel did
-    not print before this one, and `dropped`, the lost lines of this one.
+    rate limit was reached. The log itself states two numbers: `suppressed`, the reports that the kernel did
+    not print before this report, and `dropped`, the lost lines of this report.
     """
 
     stamp: Stamp

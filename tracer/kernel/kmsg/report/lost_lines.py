@@ -1,5 +1,4 @@
-"""The lines that report how much of a log is missing: reports that were not printed, and lines that were
-lost."""
+"""The lines that state how much of a log is missing: reports that were not printed, and lost lines."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _TOTAL: Final = re.compile(
 )
 _OLD_TOTALS: Final = {"pages of RAM": "pages RAM", "reserved pages": "pages reserved"}  # before v2.6.31
 _CACHE: Final = re.compile(r"\s*(\S.{0,63}?) +\d{1,15}KB +(\d{1,15})KB\s*")
-"""The name of a slab cache, the memory of its objects in use, and all of it (dump_unreclaimable_slab,
+"""The name of a slab cache, the memory of its objects in use, and all its memory (dump_unreclaimable_slab,
 mm/slab_common.c)."""
 
 _MOST_CACHES: Final = 1000
@@ -55,10 +55,10 @@ class MemInfoReader:
         self._totals: dict[str, int] = {}
         self._caches: dict[str, int] = {}
         self._gpu_kib: list[int] = []
-        self._huge_pages: list[tuple[int, int, int]] = []  # number, unused of these, bytes of each
+        self._huge_pages: list[tuple[int, int, int]] = []  # (pages, unused pages, bytes of a page)
 
     def take(self, text: str) -> bool:
-        """Read a line; return False, and ignore it, if it is not one of these lines."""
+        """Read a line; return False for any other line, and ignore it."""
         text = text.lstrip()
         node = _NODE.match(text)
         if node is not None:
@@ -78,7 +78,7 @@ class MemInfoReader:
         return True
 
     def take_cache(self, text: str) -> bool:
-        """Read a line of the table of slab caches; return False, and ignore it, if it is not one."""
+        """Read a line of the table of slab caches; return False for any other line, and ignore it."""
         found = _CACHE.fullmatch(text)
         if found is not None and len(self._caches) < _MOST_CACHES:
             self._caches[found[1]] = int(found[2]) * 1024
@@ -91,8 +91,8 @@ class MemInfoReader:
 
     @property
     def most_bytes(self) -> int | None:
-        """Return an upper bound of the machine's memory, with the largest page size if that is not known;
-        None: not known."""
+        """Return an upper bound of the machine's memory, by the largest page size if the page size is not
+        known; None: not known."""
         if self.ram_pages is None:
             return None
         page_kb = next((size for size in _PAGE_KB if _near(self._kb_of_a_page(), size)), _PAGE_KB[-1])
@@ -104,7 +104,7 @@ class MemInfoReader:
         return Shown(found, any(_near(of_a_page, size) for size in _PAGE_KB) if of_a_page else None)
 
     def _kb_of_a_page(self) -> float:
-        """Return the kB of all zones that were read, for each page of the machine; 0: not known."""
+        """Return the kB of all zones that were read, divided by the pages of the machine; 0: not known."""
         pages = self._totals.get("pages RAM", 0) - self._totals.get("pages reserved", 0)
         managed_kb = sum((zone.managed_bytes or 0) // 1024 for zone in self._zones)
         return managed_kb / pages if pages > 0 else 0
@@ -147,17 +147,17 @@ def _near(number: float, other: float) -> bool:
 
 
 def _most(zone: Zone) -> int:
-    """Return the most bytes that can be free in a zone; more than that was misread from a broken line."""
+    """Return the most bytes that can be free in a zone; a larger number was misread from a broken line."""
     return zone.free_bytes if zone.managed_bytes is None else 2 * zone.managed_bytes
 
 
 def _pages(text: str) -> dict[str, int]:
-    """Return the pages of `free:12 mapped:4`; a number with a unit is not a number of pages."""
+    """Return the numbers of pages in `free:12 mapped:4`; a number with a unit is not a number of pages."""
     return {name.lower(): int(number) for name, number, unit in _AMOUNT.findall(text) if not unit}
 
 
 def _sizes(text: str) -> dict[str, int]:
-    """Return the bytes of `free:12kB mapped:4kB`."""
+    """Return the sizes in `free:12kB mapped:4kB`, in bytes."""
     return {name: int(number) * 1024 for name, number, unit in _AMOUNT.findall(text) if unit}
 
 

@@ -24,8 +24,7 @@ def counter(text: str) -> tuple[CounterName, Counter] | None:
     if found is None:
         return None
     limit = int(found[3]) * 1024
-    # PAGE_COUNTER_MAX, printed in kB, is the largest number of pages below 2^63 bytes, whatever the page
-    # size.
+    # PAGE_COUNTER_MAX, printed in kB, is the largest number of pages below 2^63 bytes, for any page size.
     limit = UNLIMITED_BYTES if limit >= UNLIMITED_BYTES - (1 << 20) else limit
     name: CounterName = found[1]  # type: ignore[assignment]
     return name, Counter(int(found[2]) * 1024, limit, int(found[4]))

@@ -1,4 +1,4 @@
-"""The memory nodes that an allocation was confined to, by the lines of kernels that print no constraint."""
+"""The memory nodes to which an allocation was confined, by the lines of kernels that print no constraint."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ALWAYS_A_NODE: Final = 0
 class Nodemask:
     """`nodemask=` of the line `X invoked oom-killer`, which v4.9 to v4.20 print.
 
-    `is_of_policy`: the line is of v4.11 to v4.18, which print two spaces after the nodes. Without a memory
-    policy, v4.9 and v4.10 print the nodes of the task's cpuset; v4.11 and later do not, since "mm, oom:
-    header nodemask is NULL when cpusets are disabled".
+    `is_of_policy`: the line was printed by v4.11 to v4.18, which print two spaces after the nodes. Without a
+    memory policy, v4.9 and v4.10 print the nodes of the task's cpuset; v4.11 and later do not, since "mm,
+    oom: header nodemask is NULL when cpusets are disabled".
     """
 
     nodes: str
@@ -69,7 +69,7 @@ def confined(
 
 
 def _is_less(allowed: frozenset[int], mems: frozenset[int] | None, shown: Shown) -> bool:
-    """Return whether these nodes are certainly not all nodes of the machine."""
+    """Return whether these nodes are certainly only a part of the machine's nodes."""
     is_outside = shown.is_all is False or not shown.nodes <= allowed
     return is_outside or _ALWAYS_A_NODE not in allowed or (mems is not None and allowed < mems)
 

@@ -3,8 +3,8 @@
 It is `oom-kill:constraint=…` since ef8444ea01d7 ("mm, oom: reorganize the oom report in dump_header"), v5.0,
 and `Task in /a/b killed as a result of limit of /a` before. A comm or a path may contain any of the words
 around it. So a comm is bounded by its length (TASK_COMM_LEN), and numbers are read where no name can follow.
-If two paths can be read in several ways, the reading is taken in which the victim's cgroup is that of the
-limit, or one below it.
+If two paths can be read in several ways, the reading is taken in which the victim's cgroup is the cgroup of
+the limit, or one below it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PID_UID: Final = re.compile(r",pid= *(\d{1,10}),uid= *(\d{1,10})\s*")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The facts of the `oom-kill:` line; None for what it does not have."""
+    """The facts of the `oom-kill:` line; None for a missing fact."""
 
     constraint: str
     nodemask: str | None = None

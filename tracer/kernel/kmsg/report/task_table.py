@@ -53,5 +53,5 @@ def row(text: str, names: tuple[str, ...]) -> TaskRow | None:
 
 
 def _scaled(oom_adj: int) -> int:
-    """Return the oom_score_adj that later kernels take for an oom_adj (oom_adj_write, fs/proc/base.c)."""
+    """Return the oom_score_adj to which later kernels convert an oom_adj (oom_adj_write, fs/proc/base.c)."""
     return 1000 if oom_adj == _OLD_MOST else int(oom_adj * 1000 / -_OLD_NEVER)

@@ -1,6 +1,6 @@
 """The words that mark the lines of an OOM report, and the bounds of the names in them.
 
-The texts are those of mm/oom_kill.c and mm/memcontrol.c.
+The texts come from mm/oom_kill.c and mm/memcontrol.c.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Final
 
 INVOKED: Final = "oom-killer: gfp_mask="
-"""After the name of the task and ` invoked `; before v2.6.18 without them."""
+"""It follows the name of the task and ` invoked `; before v2.6.18, it begins the line."""
 
 SUMMARY: Final = "oom-kill:constraint="
 STATS: Final = "Memory cgroup stats for "

@@ -1,8 +1,8 @@
 """From the lines of one log to the messages of the kernel in them.
 
-A line is read in the style that it is in (`styles`). Quote marks, names of nodes, and what a console or a log
-shipper adds before the style begins are skipped: up to the kernel's own time stamp if the line has one, or
-else by the prefixes of earlier lines (`prefixes`).
+Each line is read by its style (`styles`). Quote marks, names of nodes, and whatever a console or a log
+shipper adds in front are skipped: up to the kernel's own time stamp if the line has one, or else by the
+prefixes of earlier lines (`prefixes`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tracer.kernel.kmsg.text import markup, objects, prefixes, shapes, styles
 from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS, Record, Stamp
 
 _MOST_LINE_CHARACTERS: Final = 1 << 16
-"""The longest line that is read if it may hold many messages."""
+"""The length at which lines are cut; one line may hold many messages."""
 
 _LEAST_PREFIX: Final = 16
 _PREFIX_BEGIN: Final = 4
@@ -53,7 +53,7 @@ class Reader:
 
     @property
     def is_broken_softly(self) -> bool:
-        """Return whether lines may go on in the next one, so that each has to be read."""
+        """Return whether a line may go on in the next one, so that each line has to be read."""
         return self._markup.is_broken_softly
 
     def read(self, line: str, number: int) -> list[Record]:
@@ -111,7 +111,7 @@ class Reader:
 
 
 def _is_many(line: str, record: Record) -> bool:
-    """Return whether a line may hold many messages: the beginning of its prefix is in it again.
+    """Return whether a line may hold many messages: the beginning of its prefix occurs again in it.
 
     A prefix is too long for a name of a process, but not for a path. So a line with a path must be longer
     than a message can be.
@@ -125,7 +125,7 @@ def _is_many(line: str, record: Record) -> bool:
 
 
 def _split(line: str, record: Record, number: int) -> Iterator[Record]:
-    """Yield the messages of a line that holds many, each with a prefix like that of the first."""
+    """Yield the messages of a line that holds many; each has a prefix like the first message."""
     prefix = prefixes.pattern(line[: record.prefix])
     starts = [0, *(found.start() for found in prefix.finditer(line, record.prefix))]
     for start, end in zip(starts, [*starts[1:], len(line)], strict=True):
@@ -136,7 +136,7 @@ def _split(line: str, record: Record, number: int) -> Iterator[Record]:
 
 def _clean(line: str) -> str:
     """Return a line without colours, line end, marks of a quotation, and the non-breaking spaces of a web
-    page, none of which the kernel prints."""
+    page; the kernel prints no such characters."""
     if "\x1b" in line:
         line = _COLOUR.sub("", line)
     line = line.rstrip("\r\n")

@@ -14,8 +14,8 @@ characters (LOG_LINE_MAX, kernel/printk/printk.c)."""
 class Stamp:
     """The time of a line, and its place in the log.
 
-    `since_boot_ns` is printk's clock (close to CLOCK_MONOTONIC, but another clock). `wall` is the date and
-    time that a log daemon or `dmesg -T` wrote before the line, as text. `line` counts from 1.
+    `since_boot_ns` is the time by printk's clock (close to CLOCK_MONOTONIC, but another clock). `wall` is the
+    date and time that a log daemon or `dmesg -T` wrote before the line, as text. `line` counts from 1.
     """
 
     line: int
@@ -45,8 +45,8 @@ class Record:
         return self.with_text(f"{self.text}\n{text.removeprefix(' ' * self.prefix)}")
 
     def is_indented(self, text: str) -> bool:
-        """Return whether a line without a prefix is indented as dmesg and journalctl indent the further lines
-        of this message."""
+        """Return whether a line without a prefix has the indent that dmesg and journalctl give to further
+        lines of this message."""
         return self.prefix > 0 and text.startswith(" " * self.prefix)
 
     def with_text(self, text: str) -> Record:

@@ -1,7 +1,7 @@
 """Lines of a mail as it is sent: in quoted-printable (RFC 2045, 6.7), and in HTML.
 
 The kernel prints `gfp_mask=0x`, never `gfp_mask=3D`, no `=` at the end of a line, and no tag before its time
-stamp: such a line shows that the log, from there on, is the source of a mail or a page.
+stamp. So a line with one of these shows that the log, from this line on, is the source of a mail or a page.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_CHARACTERS: Final = 1 << 16
 
 
 class Reader:
-    """A reader of the lines of one log, which learns whether they are those of a mail."""
+    """A reader of the lines of one log, which learns whether the log is the source of a mail."""
 
     def __init__(self) -> None:
         self._is_quoted = False
@@ -37,11 +37,11 @@ class Reader:
 
     @property
     def is_broken_softly(self) -> bool:
-        """Return whether lines may go on in the next one, so that each has to be read."""
+        """Return whether a line may go on in the next one, so that each line has to be read."""
         return self._is_quoted
 
     def is_plain(self, line: str) -> bool:
-        """Return whether a line is text as it stands."""
+        """Return whether a line is plain text, without markup."""
         if not self._is_quoted and ("=" in line or _ENCODING in line):
             self._is_quoted = _QUOTED_MARK.search(line) is not None
         if not self._is_html and ("<" in line or "&" in line):
@@ -49,7 +49,7 @@ class Reader:
         return not self._is_quoted and not self._is_html
 
     def lines(self, line: str) -> list[str]:
-        """Return the lines of text in a line; none if it goes on in the next one."""
+        """Return the lines of text in a line; an empty list if the line goes on in the next one."""
         if self._is_quoted:
             line = self._begun + line
             self._begun = ""

@@ -1,7 +1,7 @@
 """Log lines that are JSON objects: journalctl -o json, Docker's json-file, exports of Loki and log shippers.
 
-The journal's member for the text is fixed. In other objects it is found: a member that has held the words of
-an OOM report holds the text of every line.
+The journal always has the text in the same member. In other objects, the member is learned: if a member has
+once held the words of an OOM report, it holds the text of every line.
 """
 
 from __future__ import annotations

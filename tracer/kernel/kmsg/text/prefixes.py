@@ -1,8 +1,8 @@
 """The prefixes of the lines of one log, learned from the log.
 
-Consoles, log shippers and people put prefixes of any form before the lines. If a line has words that
-certainly begin a message of the kernel, the text before them is the prefix. Other lines have the same prefix
-with other numbers.
+Consoles, log shippers and people put prefixes of any form before lines. If a line has words that certainly
+begin a message of the kernel, the text before them is the prefix. Other lines of the log have the same
+prefix, with other numbers in it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Learned:
         return 0
 
     def learn(self, prefix: str) -> None:
-        """Remember a prefix, and with it those that differ in numbers only."""
+        """Remember a prefix, and all prefixes that differ from it only in numbers."""
         if prefix and not self.end(prefix):
             self._known.insert(0, pattern(prefix))
             del self._known[_MOST_PREFIXES:]

@@ -1,9 +1,9 @@
 """The styles in which log daemons and tools write a line of the kernel log.
 
-A line can be in the format of /dev/kmsg (`6,1234,5678,-;text`), in any time format of dmesg, as journalctl
-prints it (short, precise, ISO, monotonic), as a syslog daemon writes it, or bare. Each style is recognised by
-how the line begins. A line of another program is recognised by its tag (`host sshd[7]: …`) or by its facility
-(`<30>`, `daemon:info:`).
+A line can have the format of /dev/kmsg (`6,1234,5678,-;text`), any time format of dmesg, a format of
+journalctl (short, precise, ISO, monotonic), the format of a syslog daemon, or no prefix. The beginning of the
+line shows its style. A line of another program is recognised by its tag (`host sshd[7]: …`) or by its
+facility (`<30>`, `daemon:info:`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FACILITY: Final = re.compile(
     r"(?:emerg|alert|crit|err|warn|warning|notice|info|debug) *: *"
 )
 _SINCE_BOOT: Final = re.compile(r"\[ *(\d{1,10})\.(\d{1,9})(?: +<[ \d.+-]{0,20}>)?\] ?")
-# `dmesg -d -t` and `dmesg -H` write the time since the line before, which is no time of its own.
+# `dmesg -d -t` and `dmesg -H` write the time since the line before, not a time since boot.
 _SINCE_LAST: Final = re.compile(r"\[(?:<[ +-]{0,9}\d{1,10}\.\d{1,9}>| *\+\d{1,10}\.\d{1,9})\] ?")
 _MINUTE: Final = re.compile(r"\[([A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d)\] ?")
 _BRACKETED_DATE: Final = re.compile(r"\[([^\]\[]{1,32}\d\d:\d\d:\d\d[^\]\[]{0,24})\]:? ?")
@@ -117,7 +117,7 @@ def _text(line: str, number: int) -> Record | None:
             own_ns, end = _since_boot(line, tag.end())
             if own_ns is None:
                 return None
-            host, since_boot_ns, at = tag[1], own_ns, end  # a console that a program reads
+            host, since_boot_ns, at = tag[1], own_ns, end  # a program that reads a console
     caller = _CALLER.match(line, at) if at else None
     at = at if caller is None else caller.end()
     stamp = Stamp(number, since_boot_ns, wall)

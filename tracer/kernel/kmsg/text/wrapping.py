@@ -1,8 +1,8 @@
 """Joining of lines that a mail program or a terminal broke.
 
 A mail program breaks a line at a space, and drops the space. A terminal breaks it anywhere, and drops
-nothing. The text at the break shows which of them it was: between whole words of a report the space is
-missing, within a word it is not.
+nothing. The text at the break shows which program broke the line: between whole words of a report a space is
+missing, and within a word no space is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from tracer.kernel.kmsg.text import line_markers, shapes
 
 CUT: Final = "\0"
-"""The mark of a piece that a terminal cut off: nothing is missing at the break."""
+"""The mark of a piece that a terminal cut off: no character is missing at the break."""
 
 _LEAST_CUTS: Final = 2
 _NAME: Final = re.compile(r"\s*[a-z][a-z0-9_]{0,63}")
@@ -43,7 +43,7 @@ _WORDS: Final = frozenset(
 
 
 class Width:
-    """The width of the terminal that broke the lines, if it was one: it breaks nearly all lines at one
+    """The width of the terminal that broke the lines, if a terminal did: it breaks nearly all lines at one
     column."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ def joined(text: str, pieces: Sequence[str], columns: tuple[str, ...] = ()) -> s
             if of_kind is None and not last.strip():
                 lines[-1] = stripped
             elif part.strip().isdigit() and _NAME.fullmatch(last):
-                lines[-1] = f"{last} {stripped}"  # of memory.stat
+                lines[-1] = f"{last} {stripped}"  # a row of memory.stat
             elif is_own or not _continues(last.lstrip(), of_kind, part):
                 lines.append(part)
             elif is_cut:
@@ -133,7 +133,7 @@ def _fits(row: str, columns: tuple[str, ...]) -> bool:
 
 
 def _is_within_size(left: str, right: str) -> bool:
-    """Return whether a break is within a size such as `4096kB`: a size is one word."""
+    """Return whether a break is within a size such as `4096kB`, which is one word."""
     if left[-1:].isdigit():
         return _REST_OF_SIZE.match(right) is not None
     return left[-1:] in ("k", "K") and left[-2:-1].isdigit() and _REST_OF_UNIT.match(right) is not None
