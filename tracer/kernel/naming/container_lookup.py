@@ -21,7 +21,7 @@ class ContainerLookup:
         self._thread: threading.Thread | None = None
 
     def ask(self, refs: Iterable[ContainerRef]) -> None:
-        """Request the names of all these in one lookup, but for those that were requested already."""
+        """Request the names of these containers in one lookup, except names that were requested already."""
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._asked]
         if not new:
             return
@@ -32,7 +32,7 @@ class ContainerLookup:
             self._thread.start()
 
     def take(self, within_s: float = 0.0) -> dict[ContainerRef, ContainerNames]:
-        """Return the results since the last call; wait at most `within_s` for one that was requested."""
+        """Return the results since the last call; wait at most `within_s` for a requested one."""
         answers: dict[ContainerRef, ContainerNames] = {}
         with suppress(queue.Empty):
             if self._asked and within_s > 0:
@@ -43,7 +43,7 @@ class ContainerLookup:
         return answers
 
     def close(self) -> None:
-        """End the thread after the lookups that were requested."""
+        """End the thread after the requested lookups."""
         self._questions.put(None)
 
     def _answer(self) -> None:

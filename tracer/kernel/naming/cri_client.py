@@ -1,8 +1,8 @@
 """The child that asks the socket of a runtime: `python -m tracer.kernel.naming.cri_client SOCKET`.
 
-It is a process of its own because gRPC takes 25 MiB, which the recorder has no room for. It reads a JSON
-object with the wanted ids, `containers`, and uids, `pods` (null: all), and writes one with what it found:
-container id -> [container, pod, namespace, image], and pod uid -> [null, pod, namespace, null].
+It is a separate process because gRPC takes 25 MiB, for which the recorder has no room. It reads a JSON object
+with the wanted ids, `containers`, and uids, `pods` (null: all), and writes an object with the names that it
+found: container id -> [container, pod, namespace, image], and pod uid -> [null, pod, namespace, null].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tracer.kernel.process.forked_child import end_with_parent
 from tracer.kernel.process.module_children import stand_back
 
 _TIMEOUT_S: Final = 2.0
-_MOST_ANSWER_BYTES: Final = 16 << 20  # as the kubelet accepts (kubernetes, `cri-client/pkg`: maxMsgSize)
+_MOST_ANSWER_BYTES: Final = 16 << 20  # the kubelet's limit (kubernetes, `cri-client/pkg`: maxMsgSize)
 
 _MOST_OTHERS: Final = 64
 _MOST_NAMESPACES: Final = 16
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     """Answer the question on stdin; return the exit status, 1 if the socket does not answer."""
     end_with_parent()
     stand_back()
-    import grpc  # noqa: PLC0415  after it has stood back
+    import grpc  # noqa: PLC0415  after `stand_back`
 
     wanted = json.load(sys.stdin)
     try:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def ask(socket: str, containers: Collection[str] | None, pods: Collection[str] | None) -> _Found:
-    """Return the names of containers and pods, those that died included; None: of all.
+    """Return the names of containers and pods, including dead ones; None asks for all.
 
     Containers that the CRI does not list are looked up in containerd itself, in all of its namespaces. Raises
     grpc.RpcError if the socket does not answer.
@@ -51,7 +51,7 @@ def ask(socket: str, containers: Collection[str] | None, pods: Collection[str] |
 
     options = [
         ("grpc.max_receive_message_length", _MOST_ANSWER_BYTES),
-        ("grpc.default_authority", "localhost"),  # a path is refused by servers in Go
+        ("grpc.default_authority", "localhost"),  # servers in Go refuse a path
     ]
     with grpc.insecure_channel(f"unix:{socket}", options) as channel:
         runtime = _Runtime(channel)
@@ -109,8 +109,8 @@ def _of_kubernetes(
 
 
 def _of_containerd(runtime: _Runtime, containers: Collection[str]) -> dict[str, list[str | None]]:
-    """Return container id -> names, of those of nerdctl, which labels them (nerdctl, `pkg/labels`), and of
-    others that containerd has."""
+    """Return container id -> names for the containers that containerd has; nerdctl writes the name into a
+    label (nerdctl, `pkg/labels`)."""
     import grpc  # noqa: PLC0415
 
     found: dict[str, list[str | None]] = {}

@@ -1,6 +1,6 @@
-"""The messages of the CRI and of containerd that the names need, with their fields that the names need.
+"""The messages of the CRI and of containerd from which names are read, with only the fields that names need.
 
-The numbers are those of `runtime.v1` (kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`), and those of
+The field numbers come from `runtime.v1` (kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`), and from
 `containers.v1` and `namespaces.v1` (containerd, `api/services`). Protobuf skips all other fields.
 """
 

@@ -20,7 +20,7 @@ from tracer.kernel.naming.host_files import HostFiles, as_name, get, parse_json
 from tracer.kernel.process.module_children import argv_of_module, environment_of_modules
 
 ENDPOINT_VARIABLE: Final = "CONTAINER_RUNTIME_ENDPOINT"
-"""As crictl has it: `unix:///path`, in place of the usual sockets."""
+"""The variable that crictl reads: `unix:///path`, in place of the usual sockets."""
 
 _SOCKETS: Final = (
     "/run/containerd/containerd.sock",
@@ -36,8 +36,8 @@ _WITHIN_S: Final = 6.0  # two calls, and the start of Python on a busy machine
 def from_cri(
     files: HostFiles, identities: Collection[str] | None, uids: Collection[str] | None
 ) -> tuple[dict[str, ContainerNames], dict[str, ContainerNames]]:
-    """Return container id -> names and pod uid -> names, of those that a socket knows; None: of all. Takes at
-    most `_WITHIN_S` for each socket."""
+    """Return container id -> names and pod uid -> names, as far as a socket knows them; None asks for all.
+    Takes at most `_WITHIN_S` for each socket."""
     containers: dict[str, ContainerNames] = {}
     pods: dict[str, ContainerNames] = {}
     if _has_packages():
@@ -52,7 +52,7 @@ def from_cri(
 def _has_packages() -> bool:
     try:
         return find_spec("grpc") is not None and find_spec("google.protobuf") is not None
-    except ModuleNotFoundError:  # there is no google at all
+    except ModuleNotFoundError:  # there is no package google at all
         return False
 
 

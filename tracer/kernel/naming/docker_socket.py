@@ -1,4 +1,4 @@
-"""Names that Docker's socket gives, for containers that exist: also those that exited."""
+"""Names that Docker's socket gives for containers that exist, including exited ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MOST_FILTERED: Final = 32
 
 
 def from_docker_socket(files: HostFiles, identities: Collection[str] | None) -> dict[str, ContainerNames]:
-    """Return container id -> names, by GET /containers/json of the Docker Engine API; None: of all.
+    """Return container id -> names, by GET /containers/json of the Docker Engine API; None asks for all.
 
-    `DOCKER_HOST` names another socket. The list is requested, not one container: Docker answers about one
-    only after its start, and a recording may begin before that.
+    `DOCKER_HOST` names another socket. The list of all containers is requested: Docker answers a request
+    about one container only after its start, and a recording may begin earlier.
     """
     from tracer.kernel.naming import unix_http  # noqa: PLC0415  (http.client is slow to import)
 

@@ -1,11 +1,11 @@
 """The files of the host, read within bounds.
 
-In a pod, the host's files are not at their places. They are below the *host root*: the directory in
+In a pod, the host's files are not at their usual paths. They are below the *host root*: the directory in
 `MEMCG_TRACER_HOST_ROOT`; else the root of process 1, if it may be entered and is not our own root (a pod with
 `hostPID` and CAP_SYS_PTRACE); else `/`.
 
-Folders are named by the host's administrator, and may be symbolic links: those are followed within the host
-root. Below a folder, links are refused, and so is every file that is not regular.
+The host's administrator names the folders, which may be symbolic links: such links are followed within the
+host root. Below a folder, links are refused, and so is every file that is not regular.
 """
 
 from __future__ import annotations
@@ -25,32 +25,34 @@ from tracer.directory import Directory
 HOST_ROOT_VARIABLE: Final = "MEMCG_TRACER_HOST_ROOT"
 
 MOST_FILE_BYTES: Final = 2 << 20
-"""The most bytes of a file about one container. Its environment makes a large one: it is in there."""
+"""The most bytes of a file about one container. The file has the container's environment, which can make it
+large."""
 
 MOST_LIST_BYTES: Final = 8 << 20
-"""The most bytes of a list of containers: 10,000 of them have 5 MiB. No other thread runs while it is parsed,
-for up to 0.15 s."""
+"""The most bytes of a list of containers: a list of 10,000 has 5 MiB. Parsing takes up to 0.15 s, during
+which no other thread runs."""
 
 MOST_ENTRIES: Final = 100_000
 """The most entries of a folder that are read."""
 
 LONGEST_NAME: Final = 1024
-"""The most characters of a name: one of Kubernetes has at most 253, a reference to an image about 500."""
+"""The most characters of a name: a name in Kubernetes has at most 253, and a reference to an image about
+500."""
 
 _MOST_LINKS: Final = 40  # MAXSYMLINKS, include/linux/namei.h
 _ROOT_OF_INIT: Final = Path("/proc/1/root")
 
 
 class HostFiles:
-    """Reads files of the host, given by the paths that they have there. No method that reads raises an error
-    for a file that is absent, unreadable or damaged."""
+    """Reads files of the host by their paths on the host. No method that reads raises an error for a file
+    that is absent, unreadable or damaged."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else host_root()
 
     def place(self, path: str) -> Path:
-        """Return where a path of the host is for this process, with the links on the way resolved as they
-        are on the host. The path may not exist. Raises OSError for links in a circle."""
+        """Return the path at which this process reaches a path of the host, with symbolic links resolved as
+        on the host. The path need not exist. Raises OSError for a loop of links."""
         root = str(self.root).rstrip("/")
         reached, links = root, 0
         ahead = deque(part for part in path.split("/") if part not in ("", "."))
@@ -84,7 +86,7 @@ class HostFiles:
         return None
 
     def read_json(self, folder: str, *below: str, most_bytes: int = MOST_FILE_BYTES) -> Any:
-        """Return the JSON document in a file, as `read` does; None if it is none."""
+        """Return the JSON document in a file, as `read` does; None if the file has no such document."""
         return parse_json(self.read(folder, *below, most_bytes=most_bytes))
 
     def names(self, folder: str) -> Iterator[str]:
@@ -95,18 +97,20 @@ class HostFiles:
 
 
 def host_root() -> Path:
-    """Return the directory that has the host's files; `/` if they are at their places, or nowhere else."""
+    """Return the directory that has the host's files; `/` if they are at their usual paths, or nowhere
+    else."""
     if named := os.environ.get(HOST_ROOT_VARIABLE):
         return Path(named)
     try:
         is_another = not _ROOT_OF_INIT.samefile("/")
-    except OSError:  # it may not be entered
+    except OSError:  # we may not enter it
         return Path("/")
     return _ROOT_OF_INIT if is_another else Path("/")
 
 
 def parse_json(content: object) -> Any:
-    """Return the JSON document in a text or in bytes; None if there is none, or it is too deep."""
+    """Return the JSON document in a text or in bytes; None if there is none, or if it is nested too
+    deeply."""
     try:
         return json.loads(content) if isinstance(content, str | bytes) else None
     except (ValueError, RecursionError):

@@ -33,8 +33,8 @@ _WITHOUT_CRI: Final = frozenset({"docker", "podman", "lxc", "systemd-nspawn"})
 
 
 class HostNames:
-    """What the files and sockets of this host know. No method raises an error; all may be called from any
-    thread, `find` from one at a time."""
+    """The names that the files and sockets of this host have. No method raises an error. All may be called
+    from any thread, but `find` from only one at a time."""
 
     def __init__(self, files: HostFiles | None = None) -> None:
         self.files = files if files is not None else HostFiles()
@@ -45,8 +45,9 @@ class HostNames:
     def at_once(self, ref: ContainerRef) -> ContainerNames | None:
         """Return the names in files that are named after the container; None if there is no such file.
 
-        Takes a few system calls. A pod has its names once one of its containers had them. A user's containers
-        have no such files: what the system's runtimes have is not for cgroups that a user could have made.
+        Takes a few system calls. The names of a pod are known once the names of one of its containers were
+        found. The names of system runtimes are never given to a user's containers, because the user could
+        have made the cgroup.
         """
         identity = ref.container_id
         if ref.user is not None:
@@ -64,7 +65,7 @@ class HostNames:
         return None
 
     def in_files(self, refs: Collection[ContainerRef]) -> dict[ContainerRef, ContainerNames]:
-        """Return the names of those that files know; each list is read once."""
+        """Return the names that files have; each list is read once."""
         found = {ref: names for ref in refs if (names := self.at_once(ref)) is not None}
         for user in {ref.user for ref in refs} - {None}:
             own = [ref for ref in refs if ref.user == user]
@@ -80,7 +81,7 @@ class HostNames:
         return found
 
     def find(self, refs: Collection[ContainerRef]) -> dict[ContainerRef, ContainerNames]:
-        """Return the names of all; what is not known of them is None.
+        """Return the names of all these containers and pods; unknown names are None.
 
         Takes half a second if Docker hangs, and some seconds if a CRI socket does.
         """
@@ -99,7 +100,7 @@ class HostNames:
         return {ref: found.get(ref, ContainerNames()) for ref in refs}
 
     def _ask_cri(self, refs: Collection[ContainerRef], found: dict[ContainerRef, ContainerNames]) -> None:
-        """Add what the CRI socket knows; it is asked now and then."""
+        """Add the names that the CRI socket knows; the socket is asked at most every `_CRI_EVERY_S`."""
         identities, uids = _identities(refs), _uids(refs)
         if not (identities or uids) or time.monotonic() < self._cri_from_s:
             return
@@ -118,9 +119,9 @@ class HostNames:
 
 
 class NamesHere:
-    """The names that this host knows for cgroup paths, also of removed cgroups.
+    """The names that this host knows for cgroup paths, including paths of removed cgroups.
 
-    Each path is looked up once, and each socket is asked once, for all that it knows.
+    Each path is looked up once, and each socket is asked once, for all its names.
     """
 
     def __init__(self, files: HostFiles | None = None) -> None:
@@ -152,15 +153,15 @@ class NamesHere:
 
 
 def filled(names: ContainerNames, more: ContainerNames) -> ContainerNames:
-    """Return the names, those that are None taken from `more`."""
+    """Return the names; a name that is None is taken from `more`."""
     return ContainerNames(
         *(a if a is not None else b for a, b in zip(astuple(names), astuple(more), strict=True))
     )
 
 
 def is_lacking(ref: ContainerRef, names: ContainerNames | None) -> bool:
-    """Return whether more names of a container or pod may be found: those of a pod's container, and of
-    containerd's, have an image, and the pod's sandbox has neither image nor name."""
+    """Return whether more names of a container or pod may be found: a pod's container and a container of
+    containerd also have an image, and a pod's sandbox has neither image nor name."""
     if names is None or names == ContainerNames():
         return bool(_identities([ref]) or _uids([ref]))
     has_more = names.pod is not None or ref.runtime == "containerd"

@@ -1,7 +1,7 @@
-"""Names of containers that no file had when their cgroups were made.
+"""Names of containers that were in no file when the cgroups were made.
 
 A thread looks them up at once and again later: the kubelet links a log when the container runs, and a runtime
-may be slow. They come as changed rows.
+may be slow. The recording gets these names as changed rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_WANTED: Final = 10_000
 
 @dataclass
 class _Wanted:
-    given: dict[int, ContainerNames] = field(default_factory=dict)  # by id of a cgroup that waits
+    given: dict[int, ContainerNames] = field(default_factory=dict)  # id of a waiting cgroup -> known names
     asked: int = 0
     due_s: float = 0.0
 
@@ -37,8 +37,8 @@ class LateNames:
         self._due_s = math.inf
 
     def want(self, ref: ContainerRef, cgroup_id: int) -> None:
-        """Have the next `ask` request the names of a cgroup's container or pod; beyond `_MOST_WANTED`, do
-        nothing."""
+        """Note that the next `ask` must request the names of a cgroup's container or pod; beyond
+        `_MOST_WANTED`, do nothing."""
         if ref in self._wanted:
             self._wanted[ref].given.setdefault(cgroup_id, ContainerNames())
         elif len(self._wanted) < _MOST_WANTED:
@@ -46,7 +46,7 @@ class LateNames:
             self._due_s = 0.0
 
     def ask(self) -> None:
-        """Request all names that are due, in one lookup. Call it at once when cgroups were made: a container
+        """Request all names that are due, in one lookup. Call this as soon as cgroups were made: a container
         that is removed at its end may be gone in 0.1 s."""
         now_s = self._now()
         if now_s < self._due_s:
@@ -60,7 +60,7 @@ class LateNames:
 
     def take(self, within_s: float = 0.0) -> list[tuple[int, ContainerNames]]:
         """Return (cgroup id, names) for names found since the last call; wait at most `within_s` for an
-        answer. Call it now and then: it also asks again."""
+        answer. Call this now and then, because it also asks again."""
         self.ask()
         now_s, found = self._now(), []
         for ref, names in self._lookup.take(within_s).items():
@@ -77,5 +77,5 @@ class LateNames:
         return found
 
     def close(self) -> None:
-        """End the thread after the lookups that were requested."""
+        """End the thread after the requested lookups."""
         self._lookup.close()

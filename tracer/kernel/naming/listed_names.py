@@ -1,6 +1,6 @@
-"""Names in lists of all containers, each read once for all the names that are wanted.
+"""Names in lists of all containers; each list is read once for all wanted names.
 
-A list may be long and is read again for each batch of containers, so this is work for a thread.
+A list may be long and is read again for each batch of containers, so a thread reads it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.naming.host_files import MOST_LIST_BYTES, HostFiles, as_name, get, parse_json, text
 from tracer.kernel.naming.runtime_files import STORAGE_FOLDERS, split_name
 
-_LISTS: Final = ("containers.json", "volatile-containers.json")  # the latter has those of `podman run --rm`
+# volatile-containers.json has the containers of `podman run --rm`.
+_LISTS: Final = ("containers.json", "volatile-containers.json")
 _CONTAINER_LOGS: Final = "/var/log/containers"
 _POD_LOGS: Final = "/var/log/pods"
 _LOG: Final = re.compile(r"([^_]+)_([^_]+)_([^_]+)-[0-9a-f]{64}\.log")
@@ -36,9 +37,9 @@ def from_storage(files: HostFiles, identities: Collection[str]) -> dict[str, Con
 
 
 def from_storage_of(files: HostFiles, user: int, identities: Collection[str]) -> dict[str, ContainerNames]:
-    """Return container id -> names, from the same lists of a user's podman: those of containers alone.
+    """Return container id -> names, from the same lists of a user's podman, without pods and namespaces.
 
-    The user may write anything there, so the lists are bounded as a file about one container is, and links in
+    The user may write anything there, so the lists have the bound of a file about one container, and links in
     the home directory are refused.
     """
     home = _home_of(files, user)

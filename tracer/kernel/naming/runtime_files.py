@@ -1,9 +1,9 @@
-"""Names in files that a runtime writes before it makes the container's cgroup, each named after the
+"""Names in files that a runtime writes before it makes the container's cgroup. Each file is named after the
 container's id.
 
-The formats are those of the runtimes' sources, which each function names. The OCI bundle of a container is
-removed with it, so its names are known only if they are read while it runs; Docker, podman and CRI-O keep
-their own files until the container is deleted.
+Each function cites the runtime's source that defines the format. The OCI bundle of a container is removed
+with it, so its names are known only if they are read while it runs; Docker, podman and CRI-O keep their own
+files until the container is deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ STORAGE_FOLDERS: Final = tuple(
     for root in ("/run", "/var/lib")
     for driver in ("overlay", "vfs", "btrfs", "zfs")
 )
-"""Where containers/storage, of podman and CRI-O, has its lists and a folder for each container, as root."""
+"""The folders in which containers/storage (podman and CRI-O, as root) has its lists and a folder for each
+container."""
 
 _MOST_NAMESPACES: Final = 32
 # k8s_<container>_<pod>_<namespace>_<pod uid>_<attempt>: names in Kubernetes cannot contain "_".
@@ -38,7 +39,7 @@ _KUBELET_NAME: Final = re.compile(r"k8s_([^_]+)_([^_]+)_([^_]+)_[^_]+_[0-9]+")
 def from_docker(files: HostFiles, identity: str) -> ContainerNames | None:
     """Return the names in Docker's own description of a container (moby, `daemon/container`: Container).
 
-    `Config.Image` is the image as it was given to `docker run`.
+    `Config.Image` is the image as given to `docker run`.
     """
     root = text(files.read_json(*_DOCKER_CONFIG), "data-root") or _DOCKER_DATA_ROOT
     document = files.read_json(f"{root}/containers", identity, "config.v2.json")
@@ -48,7 +49,7 @@ def from_docker(files: HostFiles, identity: str) -> ContainerNames | None:
 
 
 def docker_names(name: str | None, labels: object, image: str | None) -> ContainerNames | None:
-    """Return the names of a container of Docker, whose own name begins with "/".
+    """Return the names of a Docker container; its own name begins with "/".
 
     The kubelet labels a container with its names (kubernetes, `pkg/kubelet/types/labels.go`).
     """
@@ -64,7 +65,7 @@ def docker_names(name: str | None, labels: object, image: str | None) -> Contain
 
 
 def split_name(name: str) -> ContainerNames:
-    """Return the names in a name that the kubelet, or CRI-O for it, made of several."""
+    """Return the names from which the kubelet, or CRI-O for it, built this name."""
     kubelet = _KUBELET_NAME.fullmatch(name)
     return ContainerNames(*kubelet.groups()) if kubelet is not None else ContainerNames(name)
 
@@ -72,8 +73,8 @@ def split_name(name: str) -> ContainerNames:
 def from_containerd(files: HostFiles, identity: str) -> ContainerNames | None:
     """Return the names in the annotations of an OCI bundle of containerd.
 
-    Those of Kubernetes are from its CRI plugin (containerd, `internal/cri/annotations`), which writes no
-    container and image for the sandbox of a pod; those of nerdctl (`pkg/labels`) have no image.
+    The annotations of Kubernetes come from containerd's CRI plugin (`internal/cri/annotations`), which writes
+    no container and image for the sandbox of a pod. The annotations of nerdctl (`pkg/labels`) have no image.
     """
     for tasks in (f"{state}/io.containerd.runtime.v2.task" for state in _CONTAINERD_STATES):
         for namespace in islice(files.names(tasks), _MOST_NAMESPACES):
@@ -91,8 +92,8 @@ def from_containerd(files: HostFiles, identity: str) -> ContainerNames | None:
 def from_crio(files: HostFiles, identity: str) -> ContainerNames | None:
     """Return the names in the annotations of an OCI bundle of CRI-O (cri-o, `pkg/annotations`).
 
-    The labels of the kubelet are annotations as well. CRI-O gives the image by a name that it has, or by what
-    the kubelet asked for, which may be an id.
+    The labels of the kubelet are annotations as well. CRI-O gives the image by one of its names, or as the
+    kubelet requested it, which may be by id.
     """
     for folder in STORAGE_FOLDERS:
         notes = get(files.read_json(folder, identity, "userdata", "config.json"), "annotations")

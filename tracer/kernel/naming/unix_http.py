@@ -1,6 +1,6 @@
 """HTTP over a UNIX socket.
 
-This is a module of its own because most recordings start faster without the import of `http.client`.
+This is a separate module because most recordings start faster without the import of `http.client`.
 """
 
 from __future__ import annotations
