@@ -54,13 +54,13 @@ class Member:
     bits: int = 0
 
     def inside(self, outer: Member) -> Member:
-        """Return this member of the structure that is the member `outer`, as a member of the whole."""
+        """Return this member of the structure `outer` as a member of the structure around `outer`."""
         return replace(self, offset_bytes=outer.offset_bytes + self.offset_bytes)
 
 
 @dataclass(frozen=True)
 class KnownTypes:
-    """What a recorder needs of a kernel's BTF once its programs are compiled.
+    """The parts of a kernel's BTF that a recorder needs after its programs are compiled.
 
     `enumerators`: name -> value of the kernel's memory counters, in the kernel's order. `functions`: name ->
     type id of the functions that may be hooked, and `tracepoints` likewise.
@@ -71,11 +71,11 @@ class KnownTypes:
     tracepoints: Mapping[str, int]
 
     def function(self, name: str) -> int | None:
-        """Return the type id of a function; None if the kernel has none of that name."""
+        """Return the type id of a function; None if the kernel has no such function."""
         return self.functions.get(name)
 
     def tracepoint(self, name: str) -> int | None:
-        """Return the type id of a tracepoint; None if the kernel has none of that name."""
+        """Return the type id of a tracepoint; None if the kernel has no such tracepoint."""
         return self.tracepoints.get(name)
 
 
@@ -118,8 +118,8 @@ class Btf:
         return cls(read_btf(path))
 
     def _scan(self) -> None:
-        """Record the start of each type, and the first type of each name among the kinds that are looked up
-        by name.
+        """Record where each type starts, and the first type of each name for the kinds that are looked up by
+        name.
 
         Records vary in length, so this walk over all types is the only slow step.
         """
@@ -168,13 +168,12 @@ class Btf:
         return ids.get(offset) if offset else None
 
     def tracepoint(self, name: str) -> int | None:
-        """Return the type id of a tracepoint, that of its typedef; None if there is no tracepoint of that
-        name."""
+        """Return the type id of a tracepoint's typedef; None if there is no such tracepoint."""
         return self._find(f"btf_trace_{name}", self._typedefs)
 
     def tracepoint_arguments(self, name: str) -> tuple[str, ...] | None:
         """Return the names of the types of a tracepoint's arguments, as `function_arguments` does; None if
-        there is no tracepoint of that name."""
+        there is no such tracepoint."""
         found = self.tracepoint(name)
         if found is None:
             return None
@@ -183,13 +182,14 @@ class Btf:
         return self._parameters(prototype)[1:]  # the first is the private data of the attached program
 
     def function(self, name: str) -> int | None:
-        """Return the type id of a function; None if there is none. All calls of it may have been inlined."""
+        """Return the type id of a function; None if there is no such function. All its calls may have been
+        inlined."""
         return self._find(name, self._functions)
 
     def function_arguments(self, name: str) -> tuple[str, ...] | None:
         """Return the names of the types of a function's arguments; None if there is no such function.
 
-        The name of a pointer is that of the type that it points to.
+        A pointer has the name of the type that it points to.
         """
         found = self.function(name)
         return None if found is None else self._parameters(self.target(found))
@@ -208,8 +208,8 @@ class Btf:
         return self.name(self.resolve(self.target(resolved)) if self.kind(resolved) == PTR else resolved)
 
     def struct(self, name: str) -> int | None:
-        """Return the type id of `struct name` or `union name`, or of a typedef of one; None if there is
-        none."""
+        """Return the type id of `struct name` or `union name`, or of a typedef of one; None if there is no
+        such type."""
         found = self._find(name, self._structs)
         if found is None and (alias := self._find(name, self._typedefs)) is not None:
             found = self.resolve(alias)
@@ -238,7 +238,7 @@ class Btf:
         return self._string(int(self._words[self._start(type_id)])) if type_id else "void"
 
     def target(self, type_id: int) -> int:
-        """Return the id of the type that a pointer, typedef or qualifier refers to."""
+        """Return the id of the type behind a pointer, typedef or qualifier."""
         return int(self._words[self._start(type_id) + 2])
 
     def resolve(self, type_id: int) -> int:
@@ -283,8 +283,8 @@ class Btf:
         return members
 
     def member(self, type_id: int, name: str, depth: int = 0) -> Member | None:
-        """Return the member `name` of a structure, or of its anonymous structures and unions; None if there
-        is none."""
+        """Return the member `name` of a structure, or of its anonymous structures and unions; None if it has
+        no such member."""
         if depth == _MAX_DEPTH:
             raise BtfError(f"type {type_id} contains itself")
         nested = []

@@ -1,7 +1,7 @@
 """The capabilities of this process (capabilities(7)), and the cost of each one that a recording lacks.
 
-The costs were measured by taking each capability from a recorder beside a kill of another user's process. The
-service, a container and a pod have different sets; `doctor` shows what is missing in the present one.
+Each cost was measured: a recorder without the capability recorded a kill of another user's process. The
+service, a container and a pod have different sets; `doctor` shows which capabilities are missing here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, Self
 
 OOM_SCORE_ADJ: Final = -900
-"""What `watch` sets for itself: the OOM killer takes it last, as the service of systemd-oomd."""
+"""The value that `watch` sets for itself, as systemd-oomd's service does: the OOM killer chooses `watch`
+last."""
 
 
 _SYMBOLS_READ: Final = 200  # the first ones may be at 0: variables of a CPU
@@ -38,7 +39,7 @@ class Capability(IntEnum):
 
 @dataclass(frozen=True)
 class Credentials:
-    """The effective user and capabilities of this process, and what it was given in place of capabilities.
+    """The effective user and capabilities of this process, and the permissions that replace capabilities.
 
     `hides_addresses`: the kernel shows no addresses of its functions. `oom_score_adj` is the present value.
     `has_real_time`: a real-time priority is permitted without CAP_SYS_NICE (RLIMIT_RTPRIO).
@@ -52,7 +53,7 @@ class Credentials:
 
     @classmethod
     def own(cls, proc: Path = Path("/proc")) -> Self:
-        """Return those of this process. Raises OSError if there is no /proc."""
+        """Return the credentials of this process. Raises OSError if there is no /proc."""
         status = (proc / "self/status").read_text("ascii", "replace")
         fields = dict(line.split(":", 1) for line in status.splitlines())
         return cls(
@@ -64,7 +65,7 @@ class Credentials:
         )
 
     def has(self, *capabilities: Capability) -> bool:
-        """Return whether one of these is held."""
+        """Return whether this process has one of these capabilities."""
         return any(self.held >> capability & 1 for capability in capabilities)
 
     def missing_to_load(self) -> list[str]:
@@ -76,7 +77,7 @@ class Credentials:
         return [f"CAP_{one.name}" for one in needed if not self.has(one, Capability.SYS_ADMIN)]
 
     def losses(self) -> Iterator[tuple[Capability, str]]:
-        """Yield each other capability that is missing, and what a recording lacks for it."""
+        """Yield each other missing capability, and what a recording lacks without it."""
         if self.hides_addresses and not self.has(Capability.SYSLOG):
             yield Capability.SYSLOG, "functions of the kernel in stacks are numbers"
         if not self.has(Capability.SYS_PTRACE):

@@ -63,7 +63,7 @@ _INITIAL_NAMESPACES: Final = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC, "cgroup": 0
 
 
 def examine() -> list[Check]:
-    """Return all checks of the running kernel, in the order in which they are best read.
+    """Return all checks of the running kernel, in reading order.
 
     Raises TracerError if there is no Linux kernel to check.
     """
@@ -92,7 +92,7 @@ def examine() -> list[Check]:
 
 
 def kernel() -> Check:
-    """Return the release and architecture, for the reader of the report only."""
+    """Report the release and architecture; no decision depends on them."""
     host = os.uname()
     return Check("kernel", State.OK, f"{host.sysname} {host.release}, {host.machine}")
 
@@ -122,7 +122,7 @@ def permissions(credentials: Credentials) -> Check:
 
 
 def capabilities(credentials: Credentials) -> list[Check]:
-    """Return a check for each capability that is missing though the programs can be loaded, with its cost."""
+    """Return a check, with the cost, for each missing capability that loading the programs does not need."""
     if permissions(credentials).prevents_recording:
         return []
     return [
@@ -140,7 +140,7 @@ def _grant(names: Sequence[str]) -> str:
 
 
 def namespaces(inodes: dict[str, int], *, shows_root: bool) -> Check:
-    """Check for the host's namespaces, by the inode numbers of /proc/self/ns/{user,pid,cgroup}.
+    """Check that we are in the host's namespaces, by the inode numbers of /proc/self/ns/{user,pid,cgroup}.
 
     `shows_root`: the host's whole hierarchy is mounted, so that a cgroup namespace hides nothing.
     """
@@ -292,7 +292,7 @@ def _containers(hierarchy: Hierarchy | TracerError) -> list[ContainerRef]:
 def _own_namespaces(folder: Path) -> dict[str, int]:
     """Return kind -> inode number of this process's namespaces.
 
-    A kernel that is built without a kind has only the host's namespace of it, which is left out.
+    A kernel built without a kind of namespace has only the host's, which is left out.
     """
     found = {kind: folder / kind for kind in _INITIAL_NAMESPACES}
     return {kind: path.stat().st_ino for kind, path in found.items() if path.exists()}

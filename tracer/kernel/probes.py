@@ -1,7 +1,7 @@
 """The signals that the tracer records: for each, the ways to get it, best first, and the cost of its absence.
 
-This module is data. tracer/capture/bpf/hooks.py takes the first way that the running kernel offers, by
-looking at the kernel, never by a version number.
+This module is data. tracer/capture/bpf/hooks.py takes the first way that the running kernel offers. It looks
+at the kernel, never at a version number.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Signal:
     """A kind of event that the tracer records; `stream` is the ring that it feeds (`tracer.wire.streams`).
 
     `is_calibration`: its hooks are attached for a moment, at the start, to find the kernel's counters. With
-    `--stacks`, those of the counters of memory also take the samples.
+    `--stacks`, the hooks of the memory counters also take the samples.
     """
 
     name: str
@@ -308,7 +308,8 @@ SIGNALS: Final = (
         "OOM kill",
         "oom",
         (
-            # Before 72ba14deb40a ("mm: update mark_victim tracepoints fields"), v6.9, it passes only a pid.
+            # Before 72ba14deb40a ("mm: update mark_victim tracepoints fields"), v6.9, the tracepoint passes
+            # only a pid.
             *_tracepoint("mark_victim", argument="task_struct"),
             *_entry("enter_mark_victim", "mark_oom_victim", argument="task_struct"),
         ),

@@ -77,7 +77,8 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "request": ("__data_len", "bio"),
     "trace_event_raw_mm_vmscan_direct_reclaim_begin_template": ("memcg_id",),
 }
-"""Structure -> the members that the programs read; each structure follows those that it has by value.
+"""Structure -> the members that the programs read; a structure follows the structures that it contains by
+value.
 
 A member after a dot is declared by its own name, whatever union or structure is around it. If that differs by
 release, both paths are listed: dentry.d_u is gone in v7.1; mm_struct.rss_stat is an array since f1a7941243c1
@@ -106,7 +107,7 @@ compile no other call. No helper has such a number."""
 
 
 def why_unfit(btf: Btf) -> str | None:
-    """Return why the programs cannot be compiled for a kernel that lacks a structure that all of them read;
+    """Return why the programs cannot be compiled for this kernel: it lacks a structure that all of them read.
     None if they can.
 
     struct folio exists since 7b230db3b8d3 ("mm: Introduce struct folio"), v5.16.
@@ -171,8 +172,8 @@ def reclaim_counts_are_node_stats(btf: Btf | KnownTypes) -> bool:
 def hugetlb_index_is_of_huge_pages(btf: Btf) -> bool:
     """Return whether the index of a hugetlbfs folio counts huge pages.
 
-    It does before a08c7193e4f1 ("mm/filemap: remove hugetlb special casing in filemap.c"), v6.7, which
-    removed the function that converts it.
+    It did until a08c7193e4f1 ("mm/filemap: remove hugetlb special casing in filemap.c"), v6.7, removed the
+    function that converts it.
     """
     return btf.function_arguments("hugetlb_basepage_index") is not None
 
