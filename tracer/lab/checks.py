@@ -1,4 +1,4 @@
-"""Checks of the explanation of an experiment with a kill, whose answer is known beforehand.
+"""Checks of the explanation of an experiment with a kill, for which the right answer is known.
 
 Each check is a function from `Evidence` to a `Check`, which carries the numbers that explain a failure.
 """
@@ -36,7 +36,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The trace of an experiment with its kills (mostly one), its limit, and its label."""
+    """The trace of an experiment with its kills (usually one), its limit, and its label."""
 
     trace: AnalysedTrace
     reports: Sequence[OomReport]
@@ -64,7 +64,7 @@ def first_kill(reports: Sequence[OomReport]) -> Check:
 
 
 def killed_at_the_limit(evidence: Evidence) -> Check:
-    """Check that usage was at the limit: a memcg OOM happens when a charge would exceed it.
+    """Check that usage was at the limit: a memcg OOM happens when a charge would exceed the limit.
 
     See mm/memcontrol.c, try_charge_memcg.
     """
@@ -104,7 +104,7 @@ def evictions_equal_pgsteal(evidence: Evidence) -> Check:
 
 
 def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_bytes: int) -> Check:
-    """Compare evictions with the kernel's count, which excludes those by DAMON (`damons_pages`)."""
+    """Compare evictions with the kernel's count, which excludes evictions by DAMON (`damons_pages`)."""
     passed = (
         evicted_bytes is not None
         and stolen_bytes is not None
@@ -141,8 +141,8 @@ def cache_fills_to_the_limit(evidence: Evidence) -> Check:
 def cache_gives_way(evidence: Evidence) -> Check:
     """Check act two: usage stays within 5 % of the limit while anonymous memory replaces cache.
 
-    An attempt frees whole large folios, so usage dips by a few MiB. It also dips by what DAMON evicts because
-    it is idle, and not to make room.
+    An attempt frees whole large folios, so usage dips by a few MiB. Usage also dips by the pages that DAMON
+    evicts because they are idle, and not to make room.
     """
     name = "act 2: cache gives way to anonymous memory"
     cushion = evidence.report.cushion
@@ -161,7 +161,7 @@ def cache_gives_way(evidence: Evidence) -> Check:
 
 
 def cache_is_used_up(evidence: Evidence) -> Check:
-    """Check act three: the kill comes after the cache is used up."""
+    """Check act three: the kill happens after the cache is used up."""
     cushion, killed_at = evidence.report.cushion, evidence.report.time
     passed = (
         cushion.exhausted_at is not None
@@ -181,14 +181,14 @@ def _used_up(exhausted_at: pd.Timestamp | None, killed_at: pd.Timestamp | None) 
 
 
 def little_was_evicted(evidence: Evidence) -> Check:
-    """Check that hardly any cache was evicted, because there was none."""
+    """Check that hardly any cache was evicted, because there was no cache."""
     evicted = evidence.report.cushion.evicted_bytes
     passed = evicted is not None and evicted <= 0.1 * evidence.limit_bytes
     return Check("there was no cushion of cache", passed, f"{size(evicted)} evicted")
 
 
 def full_of(*classes: str) -> Callable[[Evidence], Check]:
-    """Return the check that these classes are nearly all of usage; the interpreter is the rest."""
+    """Return the check that these classes make up nearly all of usage; the rest is the interpreter."""
 
     def check(evidence: Evidence) -> Check:
         made_of = evidence.report.composition
@@ -214,7 +214,7 @@ def shmem_of_no_process(unmapped_bytes: int) -> Callable[[Evidence], Check]:
 
 
 def little_was_mapped(evidence: Evidence) -> Check:
-    """Check that the victim's RSS is small: the memory that its death frees belongs to no process."""
+    """Check that the victim's RSS is small: the memory that is freed when it dies belongs to no process."""
     mapped = sum(
         (one.anon_rss_bytes or 0) + (one.file_rss_bytes or 0) + (one.shmem_rss_bytes or 0)
         for one in evidence.report.victims
@@ -226,7 +226,7 @@ def little_was_mapped(evidence: Evidence) -> Check:
 def reclaim_met_unwritten_pages(evidence: Evidence) -> Check:
     """Check that the last attempts freed almost nothing, because the pages were dirty or under writeback.
 
-    A folio of 512 pages may have been written just then. The multi-gen LRU skips such pages uncounted.
+    A folio of 512 pages may have been written back just then. The multi-gen LRU skips such pages uncounted.
     """
     tried = evidence.report.reclaim.transcript
     scanned = sum(one.scanned_file_pages for one in tried)
@@ -251,11 +251,11 @@ def locked_file(size_bytes: int) -> Callable[[Evidence], Check]:
 
 
 def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
-    """Return the check that the kernel killed the first of these (bytes, oom_score_adj), or the first few in
-    order.
+    """Return the check that the kernel killed the first process of the crowd, or the first few in order.
 
-    Their order is that of badness: the resident memory plus oom_score_adj thousandths of the limit
-    (mm/oom_kill.c, oom_badness). All are copies of one process, so its own memory counts equally for each.
+    `crowd` has (bytes, oom_score_adj) of each process, ordered by badness: the resident memory plus
+    oom_score_adj thousandths of the limit (mm/oom_kill.c, oom_badness). All are copies of one process, so its
+    own memory counts equally for each.
     """
 
     def check(evidence: Evidence) -> Check:
@@ -263,7 +263,7 @@ def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Ch
         scores = [least + adj * limit // 1000 for least, adj in crowd]
         left = limit - sum(
             least for least, _ in crowd
-        )  # the most that the requesting process has, with adj 0
+        )  # the most memory that the requesting process has; its adj is 0
         victims = [victim for report in evidence.reports for victim in report.victims]
         passed = scores == sorted(scores, reverse=True) and scores[0] > left
         passed = passed and 0 < len(victims) <= len(crowd)
@@ -281,8 +281,8 @@ def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Ch
 def all_are_candidates(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
     """Return the check that the whole crowd and the requesting task are candidates, the victim first.
 
-    If functions cannot be hooked and the kernel left its table out (it writes ten reports in 5 s, so perhaps
-    none after kills elsewhere), the report must have the reason.
+    If functions cannot be hooked and the kernel left its table out, the report must give the reason. The
+    kernel writes ten reports in 5 s, so perhaps none after kills elsewhere.
     """
 
     def check(evidence: Evidence) -> Check:
@@ -336,7 +336,8 @@ def killed_together(others_bytes: Sequence[int]) -> Callable[[Evidence], Check]:
 
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:
-    """Return the limit owner's timeline before the kill; a row has the levels at the end of its interval."""
+    """Return the limit owner's timeline before the kill; each row has the levels at the end of its
+    interval."""
     import pandas as pd
 
     timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
@@ -345,7 +346,8 @@ def _timeline(evidence: Evidence) -> pd.DataFrame:
 
 
 def _pgsteal_bytes(evidence: Evidence, owners: Sequence[int]) -> int | None:
-    """Return the kernel's count from the creation of the cgroup to the kill, from the sample at the kill.
+    """Return the kernel's count from the creation of the cgroup until the kill, as the sample at the kill has
+    it.
 
     That sample has no count if only memory.stat counts (v2 until the counts became node statistics in 7.1),
     because memory.stat lags until its next flush. Then the last reading is right: the only process is gone,

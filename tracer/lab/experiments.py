@@ -1,5 +1,4 @@
-"""The experiments: each provokes one situation in its own cgroup, and has the expected answer as its
-label."""
+"""The experiments: each provokes one situation in its own cgroup, and its label is the expected answer."""
 
 from __future__ import annotations
 
@@ -29,12 +28,12 @@ _PAUSE_MS = 5  # after each MiB, so that each act lasts long enough for a timeli
 class Experiment:
     """An experiment. `cause` is its label: the cause that `explain` must find, or None if nothing is killed.
 
-    With a cause, `kills` checks the number of kills and `checks` the first kill; without one, `survival` is
-    checked, and `state` is the label: the state of the cgroup that `explain` must find, or None if it depends
-    on the speed of the disk. `prepare` makes the files of the work in a scratch directory, outside of the
-    cgroup, and gives their place to `steps`, which returns the steps of `tracer.lab.workload`. `needs_v2`
-    names the feature of cgroup v2 that the experiment needs. `high_bytes` is memory.high; with it, that is
-    the limit that `explain` must find too small.
+    With a cause, `kills` checks the number of kills, and `checks` the first kill. Without a cause, `survival`
+    is checked, and `state` is the label: the state of the cgroup that `explain` must find, or None if it
+    depends on the speed of the disk. `prepare` makes the files of the work in a scratch directory, outside of
+    the cgroup. `steps` gets the place of these files, and returns the steps of `tracer.lab.workload`.
+    `needs_v2` names the feature of cgroup v2 that the experiment needs. `high_bytes` is memory.high; if it is
+    set, it is the limit that `explain` must find too small.
     """
 
     name: str
@@ -70,7 +69,7 @@ def _with_file(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]
 
 def _with_program(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]]:
     """Return a `prepare` that makes the program `run-me` on a disk that is slow to read: the interpreter,
-    with more behind it up to this size."""
+    padded to this size."""
 
     @contextmanager
     def prepare(scratch: Path) -> Iterator[Path]:
@@ -96,9 +95,9 @@ def _in_turn(*steps: list[str]) -> list[str]:
 _LIMIT_BYTES: Final = 100 * _MIB
 _CEILING_BYTES: Final = 4 * _LIMIT_BYTES  # without a kill, the workload ends here
 _FILE_BYTES: Final = 117 * _MIB
-_CHILDREN_BYTES: Final = (7 * _MIB, 19 * _MIB)  # all different, so that they cannot be confused
+_CHILDREN_BYTES: Final = (7 * _MIB, 19 * _MIB)  # all sizes differ, so that they cannot be confused
 _BIG_BYTES: Final = 61 * _MIB
-_GROWN_BYTES: Final = 47 * _MIB  # more than the big process leaves of the limit, but less than it has
+_GROWN_BYTES: Final = 47 * _MIB  # more than the limit leaves free, but less than the big process has
 _MEMFD_BYTES: Final = 37 * _MIB
 _LOCKED_FILE_BYTES: Final = 41 * _MIB
 _DIRTY_LIMIT_BYTES: Final = 64 * _MIB  # far below the dirty limit of a machine with 1 GiB
@@ -109,7 +108,7 @@ _PROGRAM_BYTES: Final = 37 * _MIB
 _EXECUTE_TIMES: Final = 4
 _LIVELOCK_LIMIT_BYTES: Final = 24 * _MIB
 _HIGH_BYTES: Final = 41 * _MIB
-_ABOVE_BYTES: Final = 37 * _MIB  # with the interpreter a few MiB more: each takes longer than the last
+_ABOVE_BYTES: Final = 37 * _MIB  # a few MiB more with the interpreter: each MiB takes longer than the last
 _LEFT_BYTES: Final = 83 * _MIB
 _COPIED_BYTES: Final = 47 * _MIB
 _READERS_ADJ: Final = 300  # so that the child is killed, not its parent

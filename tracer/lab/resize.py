@@ -1,12 +1,13 @@
 """Verification of the minimum limit: the same work at its upper end, and well below its lower end.
 
 These runs are not traced, so that the work has the limit to itself. The kernel's count of kills in the cgroup
-decides if the work survived. Its time is compared with that of the same work without a limit, which runs in
-turn with it, so that both have the same machine, and both begin with files that are not in the page cache.
+decides if the work survived. Its time is compared with the time of the same work without a limit. Both kinds
+of runs alternate, so that they have the same machine, and both begin with files that are not in the page
+cache.
 
-Other work of the machine would make the times differ by more than the limit does. So the work has real-time
-scheduling. Where that is not permitted, the time for which the command waits for a CPU does not count; that
-of its children, which is not known once they have ended, does.
+Other work of the machine would change the times by more than the limit does. So the work has real-time
+scheduling. If that is not permitted, the command's waits for a CPU do not count. The waits of its children do
+count, because they are not known after the children have ended.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ from tracer.units import UNKNOWN, duration, size
 
 _BELOW_PERCENT: Final = 80
 _SLOWER: Final = 1.2
-"""More than this multiple of its time without a limit is too long."""
+"""A run that takes more than this multiple of the time without a limit is too slow."""
 _PATIENCE: Final = 2 * _SLOWER
-"""A run that takes longer than this multiple is ended."""
+"""A run that takes more than this multiple of the time without a limit is ended."""
 _POLL_S: Final = 0.1
 _UNBOUNDED_BYTES: Final = 1 << 62
 
@@ -48,19 +49,19 @@ _UNBOUNDED_BYTES: Final = 1 << 62
 @dataclass(frozen=True)
 class Rerun:
     """The end of the work at a limit: its exit status (negative: a signal; None: ended because it took too
-    long), the number of kills in its cgroup, and its time, without waits for a CPU."""
+    long), the number of kills in its cgroup, and its time without waits for a CPU."""
 
     status: int | None
     kills: int
     took_s: float
 
     def is_done_within(self, seconds: float) -> bool:
-        """Return True if the work ended well, without a kill, and in this time."""
+        """Return whether the work ended with status 0, without a kill, and within this time."""
         return self.status == 0 and self.kills == 0 and self.took_s <= seconds
 
 
 def verified(experiment: Experiment, outcome: Outcome, repeat: int) -> Outcome:
-    """Return the outcome with checks of the minimum limit in its trace, each end tried `repeat` times."""
+    """Return the outcome with checks of the minimum limit in its trace; each end is tried `repeat` times."""
     checks = verify(experiment, tracer.open(outcome.trace), nearest(outcome.trace), repeat)
     return replace(outcome, checks=(*outcome.checks, *checks))
 
@@ -68,8 +69,8 @@ def verified(experiment: Experiment, outcome: Outcome, repeat: int) -> Outcome:
 def verify(experiment: Experiment, trace: AnalysedTrace, near: Path, repeat: int) -> Iterator[Check]:
     """Yield the checks of the minimum limit of `trace`, whose files are made in or near `near`.
 
-    For a kill after which an upper end is known, record the same work once more there, where it survives, and
-    check the minimum limit of that trace as well.
+    If there is a kill and an upper end is known, the same work is recorded once more at the upper end, where
+    it survives, and the minimum limit of that trace is checked as well.
     """
     kills = own_kills(trace)
     if not kills:
@@ -118,7 +119,7 @@ def _verify(
 def _side_by_side(
     experiment: Experiment, limit_bytes: int | None, near: Path, repeat: int
 ) -> tuple[list[Rerun], list[Rerun]]:
-    """Run the work without a limit and at this one, in turn; None: only without."""
+    """Run the work without a limit and at this limit, in turn; None: only without a limit."""
     usual, limited = [], []
     for _ in range(repeat):
         usual.append(rerun(experiment, None, near))
@@ -172,18 +173,20 @@ def limited(experiment: Experiment, limit_bytes: int | None) -> tuple[Experiment
 
 
 class Clock:
-    """The time since its making, without that for which the first thread of a process waited for a CPU."""
+    """The time since its creation, without the time for which the first thread of a process waited for a
+    CPU."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._begin_s = time.monotonic() - self._queued_s()
 
     def seconds(self) -> float:
-        """Return the time until now; the process may have ended, but not been reaped."""
+        """Return the time until now; the process may have ended, but must not have been reaped."""
         return time.monotonic() - self._begin_s - self._queued_s()
 
     def _queued_s(self) -> float:
-        """Return its waits for a CPU since its start; 0 if the kernel is built without CONFIG_SCHED_INFO."""
+        """Return how long the thread has waited for a CPU since its start; 0 if the kernel is built without
+        CONFIG_SCHED_INFO."""
         try:
             return int(Path(f"/proc/{self._pid}/schedstat").read_text("ascii").split()[1]) / 1e9
         except FileNotFoundError:
@@ -191,7 +194,7 @@ class Clock:
 
 
 def time_of(process: subprocess.Popen[bytes], clock: Clock, patience_s: float | None) -> float:
-    """Return the time when a process ends, or when patience is over."""
+    """Return the clock's time at the end of a process, or after `patience_s`."""
     descriptor = os.pidfd_open(process.pid)
     try:
         while not select.select([descriptor], [], [], _POLL_S)[0]:

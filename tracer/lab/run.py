@@ -32,15 +32,15 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Return True if every check passed."""
+        """Return whether every check passed."""
         return all(check.passed for check in self.checks)
 
 
 def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
     """Record the experiment into `output` (None: the default of `record`), and check the explanation.
 
-    The recording is a process of its own, with the command that a user would type; its progress goes to
-    stderr. Raises TracerError if nothing was recorded, or if this machine cannot run the experiment.
+    The recording is a separate process, with the command that a user would type; its progress goes to stderr.
+    Raises TracerError if nothing was recorded, or if this machine cannot run the experiment.
     """
     lacking = what_lacks(experiment)
     if lacking is not None:
@@ -55,7 +55,7 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
 
 
 def what_lacks(experiment: Experiment) -> str | None:
-    """Return the reason why this machine cannot run the experiment, or None."""
+    """Return the reason why this machine cannot run the experiment; None if it can."""
     if experiment.needs_v2 is None or memory_hierarchy().version == 2:
         return None
     return (
@@ -65,7 +65,7 @@ def what_lacks(experiment: Experiment) -> str | None:
 
 
 def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
-    """Return the checks of an experiment on an open trace; only the first, if the number of kills is
+    """Return the checks of an experiment on an open trace; only the first check if the number of kills is
     wrong."""
     reports = own_kills(trace)
     first = experiment.kills(reports)
@@ -79,7 +79,7 @@ def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
 
 
 def own_kills(trace: AnalysedTrace) -> list[OomReport]:
-    """Return the kills in the experiment's cgroup; the trace can have others of the whole machine."""
+    """Return the kills in the experiment's cgroup; the trace can also have global kills."""
     own = f"{_own_cgroup(trace)}/"
     return [
         report
@@ -101,7 +101,7 @@ def _own_cgroup(trace: AnalysedTrace) -> str:
 
 
 def record(experiment: Experiment, place: Path, output: Path | None, force: bool) -> Path:
-    """Record an experiment that is prepared at `place`, and return the path of its trace."""
+    """Record an experiment whose files are at `place`, and return the path of its trace."""
     options = ["--name", f"lab-{experiment.name}", "--limit", str(experiment.limit_bytes), "--swap", "0"]
     options += ["-o", str(output)] if output is not None else []
     options += ["-f"] if force else []

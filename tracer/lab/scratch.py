@@ -1,4 +1,5 @@
-"""Files on a disk for an experiment: not in the page cache at its start, and removed at its end."""
+"""Files on a disk for an experiment: they are not in the page cache at its start, and are removed at its
+end."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ _DROP_WITHIN_S = 5.0
 
 @contextmanager
 def scratch_directory(near: Path) -> Iterator[Path]:
-    """Make a temporary directory (0700) in `near`, or in /var/tmp if `near` is in memory or other users could
-    exchange the directory, whose programs are run; remove it at the end.
+    """Make a temporary directory (0700) in `near`, and remove it at the end. It is made in /var/tmp if `near`
+    is in memory, or if other users could exchange the directory, whose programs are run.
 
     Directories of killed makers are removed first. Raises TracerError if neither place is writable and on a
     disk.
@@ -48,7 +49,7 @@ def scratch_directory(near: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove directories whose maker and its lock are gone, as `kernel.cgroups.ephemeral` does with
+    """Remove directories whose maker has ended and that nobody locks, as `kernel.cgroups.ephemeral` does with
     cgroups."""
     for directory in parent.glob(f"{_PREFIX}*"):
         maker = re.match(rf"{re.escape(_PREFIX)}(\d+)-", directory.name)
@@ -69,10 +70,10 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def write_uncached(file: Path, size_bytes: int, begin: bytes = b"") -> None:
-    """Make a file of this size that is on the disk and not in the page cache.
+    """Make a file of this size on the disk, without pages in the page cache.
 
-    It has the bytes of `begin`, then incompressible content. Raises TracerError if it cannot be written, or
-    if its pages do not leave the page cache.
+    The file has the bytes of `begin`, then incompressible content. Raises TracerError if it cannot be
+    written, or if its pages do not leave the page cache.
     """
     try:
         descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -103,9 +104,9 @@ def cached_pages(descriptor: int, size_bytes: int) -> int:
 
 
 def _drop(descriptor: int, size_bytes: int) -> None:
-    """Drop one file from the page cache, repeatedly until it is gone.
+    """Drop one file from the page cache; repeat this until no page is left.
 
-    Pages in the LRU batch of another CPU stay at the first call (mm/fadvise.c).
+    The first call leaves pages that are in the LRU batch of another CPU (mm/fadvise.c).
     """
     deadline = time.monotonic() + _DROP_WITHIN_S
     while True:

@@ -1,4 +1,4 @@
-"""Checks of memory that several processes share, or that outlives the process that it was charged to."""
+"""Checks of memory that several processes share, or that outlives the process that allocated it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HELD_BY_CPU_BYTES: Final = 1 << 20
 def writer_has_ended(left_bytes: int) -> Callable[[Evidence], Check]:
     """Return the check that a process wrote this much shmem, and ended before the kill.
 
-    What it wrote before usage was half of the limit is not in the window of the allocators.
+    Memory written before usage reached half of the limit is not in the window of the allocators.
     """
 
     def check(evidence: Evidence) -> Check:
@@ -32,9 +32,10 @@ def writer_has_ended(left_bytes: int) -> Callable[[Evidence], Check]:
 
 
 def memory_was_copied(size_bytes: int) -> Callable[[Evidence], Check]:
-    """Return the check that a fork is a factor, of a process and a child that have this much each.
+    """Return the check that a fork is a contributing factor; the process and its child have this much memory
+    each.
 
-    Both also have the interpreter. A page that the parent has written to since the fork exists twice.
+    Both also have the interpreter. A page to which the parent has written since the fork exists twice.
     """
 
     def check(evidence: Evidence) -> Check:
@@ -44,7 +45,7 @@ def memory_was_copied(size_bytes: int) -> Callable[[Evidence], Check]:
         anon = report.composition.anon
         if not isinstance(shared, int) or not isinstance(copied, int) or anon is None:
             return Check(name, False, "no memory that processes share is found")
-        # Without the copies, and what would be copied at most.
+        # The memory without the copies, and the most memory that could be copied.
         both = (anon - copied, shared + copied)
         passed = all(size_bytes <= each <= size_bytes + INTERPRETER_BYTES for each in both)
         detail = f"{size(copied)} copied, {size(shared)} still shared, set up: {size(size_bytes)}"
@@ -56,9 +57,9 @@ def memory_was_copied(size_bytes: int) -> Callable[[Evidence], Check]:
 def segment_is_the_ceiling(size_bytes: int, members: int) -> Callable[[Evidence], Check]:
     """Return the check that growth is extrapolated to the end of a segment of this size, and not beyond.
 
-    The upper end of the minimum limit has room for the whole segment beside the other memory. What it has
-    more is less than the interpreter of each member, which may copy what it shares, and the charges that each
-    CPU may hold.
+    The upper end of the minimum limit has room for the whole segment beside the other memory. The rest of it
+    is less than the interpreter of each member, which may copy the memory that it shares, and the charges
+    that each CPU may hold.
     """
 
     def check(evidence: Evidence) -> Check:

@@ -1,4 +1,4 @@
-"""Checks of the state of a cgroup that lived: held, thrashing or throttled (docs/states.md)."""
+"""Checks of the state of a cgroup that survived: held, thrashing or throttled (docs/states.md)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ def state_is(label: str) -> Callable[[Survival], Check]:
 
 
 def state_is_as_defined(survival: Survival) -> Check:
-    """Check the state of reading a file again, which depends on the disk, by plain sums over the trace.
+    """Check, by plain sums over the trace, the state while a file is read again; the state depends on the
+    disk.
 
-    It is thrashing if, in any window, at least a third of the time was lost and a tenth of the window, and
-    at least a quarter of the page cache that was evicted was read again.
+    The state is thrashing if three conditions hold in any window: at least a third of the time was lost, the
+    lost time is at least a tenth of the window, and at least a quarter of the evicted page cache was read
+    again.
     """
     trace, own = survival.trace, survival.cgroup_id()
     times, rows, back = trace.lost_time(survival.held.cgroup), trace.pagecache, trace.refaults
@@ -75,11 +77,10 @@ def own_program_is_foremost(program: str) -> Callable[[Survival], Check]:
 
 
 def waits_are_those_of_the_disk(read_s: float) -> Callable[[Survival], Check]:
-    """Return the check that the waits for the file read most are those of a disk that takes this time for
-    each part.
+    """Return the check that the waits for the most-read file fit a disk that takes this time for each part.
 
-    The next part is read while the task works on the last one, so it can wait for half of the time only. It
-    has one thread, so it cannot wait for longer than the trace.
+    The next part is read while the task works on the last one, so the task may wait for only half of the
+    time. The task has one thread, so it cannot wait for longer than the trace lasts.
     """
 
     def check(survival: Survival) -> Check:

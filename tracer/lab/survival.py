@@ -1,4 +1,4 @@
-"""Checks of the answer for an experiment without a kill; `tracer.lab.checks` has those for a kill."""
+"""Checks of the answer for an experiment without a kill; `tracer.lab.checks` has the checks for a kill."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Survival:
 
     @property
     def page_size(self) -> int:
-        """Return the size of a page of the recorded machine, in bytes."""
+        """Return the page size of the recorded machine, in bytes."""
         return int(self.trace.meta["page_size"])
 
     def samples(self) -> pd.DataFrame:

@@ -1,1 +1,2 @@
-"""File systems with one file, whose reads take their time, or whose writes do not end while it is written."""
+"""File systems with one file, whose reads take a fixed time, or whose writes do not end while the writer
+lives."""

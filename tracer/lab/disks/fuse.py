@@ -1,7 +1,7 @@
 """A FUSE file system with one file (Documentation/filesystems/fuse, include/uapi/linux/fuse.h).
 
-A process of the lab serves it and mounts it in its own mount namespace, so no other process sees it, and it
-disappears with the server, which ends with its maker.
+A process of the lab serves the file system, and mounts it in its own mount namespace. So no other process
+sees the mount, which disappears with the server. The server ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _UNANSWERED: Final = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
 
 @dataclass(frozen=True)
 class Request:
-    """A request of the kernel; `pid` is the process that it is for."""
+    """A request of the kernel; `pid` is the process that caused it."""
 
     opcode: int
     unique: int
@@ -78,10 +78,10 @@ class Request:
 
 
 class OneFile:
-    """Answers the requests on `connection`: the part that is the same for all file systems with one file.
+    """Answers the requests on `connection`: the common part of all file systems with one file.
 
-    `flags` are those of struct fuse_init_out, and `most_at_once` is the number of writes and reads ahead of
-    which the kernel has no more under way.
+    `flags` is the field of struct fuse_init_out, and `most_at_once` is the most writes and reads ahead that
+    the kernel has under way.
     """
 
     flags: int
@@ -93,7 +93,7 @@ class OneFile:
         self._most_at_once = most_at_once
 
     def serve(self, until_readable: int) -> None:
-        """Answer requests until the other descriptor is readable."""
+        """Answer requests until the descriptor `until_readable` is readable."""
         while True:
             readable, _, _ = select.select([self._connection, until_readable], [], [], _POLL_S)
             if until_readable in readable:
@@ -105,7 +105,7 @@ class OneFile:
             self.look()
 
     def look(self) -> None:
-        """Do what is due, after each request and several times a second."""
+        """Do the work that is due; called after each request and several times a second."""
 
     def has(self, name: bytes) -> bool:
         """Return whether there is a file of this name."""
@@ -154,7 +154,7 @@ class OneFile:
 
 @contextmanager
 def served(module: str, *arguments: str) -> Iterator[Path]:
-    """Run a module that calls `serve`, and return its directory, by a path that any process can use.
+    """Run a module that calls `serve`, and yield the path of its directory, which any process can use.
 
     The file system is gone at the end. Raises TracerError.
     """
@@ -170,9 +170,10 @@ def served(module: str, *arguments: str) -> Iterator[Path]:
 
 
 def serve(directory: str, make: Callable[[int], OneFile]) -> int:
-    """Mount, print the path and serve until the end of standard input, or print in one line why not.
+    """Mount, print the path, and serve until the end of standard input; on failure, print the reason in one
+    line.
 
-    `make` returns the file system for a connection to the kernel, once it is mounted at `directory`. Return
+    After the mount at `directory`, `make` returns the file system for the connection to the kernel. Return
     the exit status.
     """
     signal.signal(

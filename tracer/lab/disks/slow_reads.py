@@ -1,9 +1,8 @@
-"""A file system whose reads take their time, as on a disk that seeks: a few milliseconds each.
+"""A file system whose reads take a few milliseconds each, as on a disk that seeks.
 
 It holds one file, which can be read, mapped and executed, and has the name and the content of a given file
-(`tracer.lab.disks.fuse`). The disk reads one part at a time, and does not wait for a CPU. So what is missing
-from the page cache costs a known time on every machine, however fast its own disks are, and however busy it
-is.
+(`tracer.lab.disks.fuse`). The disk reads one part at a time, and does not wait for a CPU. So a part that is
+missing from the page cache costs a known time on every machine, whatever its own disks and load are.
 
 The kernel reads ahead in parts of `fuse.READ_AHEAD_BYTES`, and a task waits for a folio as it does on a block
 device: the answer to a read ahead comes without the task (FUSE_ASYNC_READ; fs/fuse/file.c, fuse_readahead).
@@ -23,7 +22,7 @@ from typing import Final
 from tracer.lab.disks.fuse import OneFile, Opcode, Request, serve, served
 
 READ_S: Final = 0.004
-"""The time that a read takes, at least."""
+"""The least time that a read takes."""
 
 _MOST_AT_ONCE: Final = 128
 _KEEP_CACHE: Final = 1 << 1  # FOPEN_KEEP_CACHE: the cache of the file survives an open
@@ -31,18 +30,18 @@ _KEEP_CACHE: Final = 1 << 1  # FOPEN_KEEP_CACHE: the cache of the file survives 
 
 @contextmanager
 def slow_reads(content: Path, near: Path) -> Iterator[Path]:
-    """Return a directory with one file, of the name and with the content of another, by a path that any
-    process can use.
+    """Yield the path of a directory, which any process can use, with one file that has the name and the
+    content of `content`.
 
-    None of the file is in the page cache; it is gone at the end. `near` is an empty directory, on which the
-    file system is mounted for its server only. Raises TracerError.
+    No page of the file is in the page cache, and the file is gone at the end. `near` is an empty directory,
+    on which the file system is mounted for its server only. Raises TracerError.
     """
     with served("tracer.lab.disks.slow_reads", str(content), str(near)) as place:
         yield place
 
 
 class _SlowToRead(OneFile):
-    """Reads one part after another, and takes its time for each."""
+    """Reads one part after another, each in at least `READ_S`."""
 
     flags = 1 << 0 | 1 << 22  # FUSE_ASYNC_READ, FUSE_MAX_PAGES
     mode = 0o500
@@ -69,7 +68,7 @@ class _SlowToRead(OneFile):
 
 
 def main(content: str, directory: str) -> int:
-    """Serve the file system at `directory`, with precedence over other processes where that is permitted."""
+    """Serve the file system at `directory`, with precedence over other processes if that is permitted."""
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     return serve(directory, lambda connection: _SlowToRead(connection, content))

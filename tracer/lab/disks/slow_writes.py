@@ -3,12 +3,12 @@ lives.
 
 It holds one file of any name, which can be written but not read (`tracer.lab.disks.fuse`).
 
-A slow disk would not suffice. Reclaim in a cgroup of v1 waits for writeback, so it is as slow as the disk,
-and nothing is killed. For FUSE, it does not wait, because the server may need memory itself (since v6.16,
-"mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"). On v2, a writer does not wait
-for the dirty pages of its cgroup if the file system does not support cgroup writeback (SB_I_CGROUPWB). Before
-v6.16, FUSE wrote from copies that are charged to no cgroup: so only a few writes are started, and pages
-written later stay dirty.
+A slow disk would not suffice. Reclaim in a cgroup of v1 waits for writeback, so reclaim is as slow as the
+disk, and nothing is killed. Reclaim does not wait for FUSE, because the server may need memory itself (since
+v6.16, "mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"). On v2, a writer does not
+wait for the dirty pages of its cgroup if the file system does not support cgroup writeback (SB_I_CGROUPWB).
+Before v6.16, FUSE wrote from copies that are charged to no cgroup. So only a few writes are started, and
+pages written later stay dirty.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _SLOW_FOR_S: Final = 600.0  # long enough for slow machines, but the writer must
 
 @contextmanager
 def slow_writes(near: Path) -> Iterator[Path]:
-    """Return a directory for one new file, by a path that any process can use; it is gone at the end.
+    """Yield the path of a directory for one new file, which any process can use; it is gone at the end.
 
-    `near` is an empty directory, on which it is mounted for its server only. Raises TracerError.
+    `near` is an empty directory, on which the file system is mounted for its server only. Raises TracerError.
     """
     with served("tracer.lab.disks.slow_writes", str(near)) as place:
         yield place
@@ -49,7 +49,7 @@ class _Writer:
     slow_until: float
 
     def is_done(self) -> bool:
-        """Return True if the writer is exiting, or if its time is over."""
+        """Return whether the writer is exiting, or its time is over."""
         return _is_exiting(self.pid) or time.monotonic() > self.slow_until
 
 
@@ -102,7 +102,7 @@ def _is_exiting(pid: int) -> bool:
 
 
 def _let_all_be_dirty(directory: str) -> int:
-    """Let the mount have as many dirty pages as the machine allows, and return the number of parallel writes.
+    """Allow the mount as many dirty pages as the machine allows, and return the number of parallel writes.
 
     By default, a FUSE mount may have a hundredth of the machine's dirty pages (fs/fuse/inode.c,
     fuse_bdi_init). The setting affects this mount only. If the mount's own limit cannot be switched off

@@ -25,12 +25,13 @@
     cow BYTES:ADJ       the same as anon; a child with this oom_score_adj reads it; write it again
     segment BYTES N     map shared memory, and fork N processes that touch every N-th page each
 
-Forked processes end with their parent; those of `leave`, `cow` and `segment` when their work is done. "This
-cgroup" is the one in which the process was started. Nothing is freed before the end, so `anon` with more
-bytes than the limit allocates until it is killed; its number is a ceiling that protects the machine if no
-kill comes. A pause follows each MiB (each thread, each file). With `--barrier`, the process prints `start`,
-then `done STEP` after each step, and waits for a newline after each of these lines: meanwhile the cgroup is
-quiet, and memory.stat can be read. Imports are few, because the start-up is part of the measured work.
+Forked processes end with their parent, but the processes of `leave`, `cow` and `segment` end when their work
+is done. "This cgroup" is the cgroup in which the process was started. Nothing is freed before the end, so
+`anon` with more bytes than the limit allocates until it is killed. The number of bytes is a ceiling that
+protects the machine if no kill comes. A pause follows each MiB (each thread, each file). With `--barrier`,
+the process prints `start`, then `done STEP` after each step, and waits for a newline after each of these
+lines: meanwhile the cgroup is quiet, and memory.stat can be read. Imports are few, because the start-up is
+part of the measured work.
 
 The steps import from these rooms:
 

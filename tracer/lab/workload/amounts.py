@@ -1,4 +1,4 @@
-"""Memory and files in parts of a MiB: what the steps have in common."""
+"""Memory and files in parts of a MiB: the common part of the steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHARED: Final = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
 Pause = Callable[[], None]
 
 kept: Final[list[object]] = []
-"""What is open or mapped until the process ends."""
+"""Files and mappings that stay open until the process ends."""
 
 
 def parts(size_bytes: int) -> Iterator[range]:

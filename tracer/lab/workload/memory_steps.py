@@ -1,4 +1,4 @@
-"""Steps that grow the memory of this process, or that of the kernel for it."""
+"""Steps that grow the memory of this process, or the kernel's memory for this process."""
 
 from __future__ import annotations
 

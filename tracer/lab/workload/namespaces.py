@@ -1,4 +1,4 @@
-"""A mount that no other process sees, and that disappears with this one."""
+"""A mount that no other process sees, and that disappears with this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18  # include/
 
 
 def mount_privately(fs_type: str, directory: str, options: str) -> None:
-    """Move this process into a mount namespace of its own, and mount a file system at `directory` in it.
+    """Move this process into a new mount namespace, and mount a file system at `directory` there.
 
     Raises OSError.
     """

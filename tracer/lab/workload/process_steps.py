@@ -140,7 +140,7 @@ def _fork_companion(work: Callable[[], None]) -> None:
         os.read(ready, 1)  # or the end of the file, if the child was killed
         os.close(ready)
         return
-    os.close(alive)  # now only the parent has it open, until it ends
+    os.close(alive)  # from now on, only the parent has it open, until the parent ends
     work()
     os.write(done, b"d")
     os.read(ended, 1)
