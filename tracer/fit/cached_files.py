@@ -1,7 +1,7 @@
 """The files of a command, whose page cache is dropped before each run.
 
-Page cache is charged to the cgroup that reads it first. A program that somebody has run before would find its
-own text charged to others, and would seem to need less than it needs in a container of its own.
+Page cache is charged to the cgroup that reads it first. If somebody has run a program before, its text is
+charged to others, and the program would seem to need less memory than it needs in its own container.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def files_of(cgroup: Path) -> frozenset[str]:
 
 
 def drop_files(paths: Iterable[str]) -> None:
-    """Drop the page cache of these files, whoever it is charged to, except what is mapped or dirty
+    """Drop the page cache of these files, whichever cgroup it is charged to, except mapped and dirty pages
     (generic_fadvise, mm/fadvise.c)."""
     for path in paths:
         with suppress(OSError):
@@ -42,7 +42,7 @@ def drop_files(paths: Iterable[str]) -> None:
 def drop_charged(hierarchy: Hierarchy, cgroup: Path) -> None:
     """Drop the page cache that is charged to a cgroup whose processes have ended.
 
-    Writing 0 makes the kernel reclaim as long as that frees anything (mem_cgroup_force_empty of
+    Writing 0 makes the kernel reclaim as long as reclaim frees anything (mem_cgroup_force_empty of
     mm/memcontrol-v1.c, memory_high_write of mm/memcontrol.c).
     """
     with suppress(OSError):

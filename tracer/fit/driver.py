@@ -18,7 +18,7 @@ _PATIENCE_S: Final = 10.0
 
 
 class Observer(Protocol):
-    """Hears of each run: as it begins, some times a second, and as it ends."""
+    """Is called for each run: at its begin, some times a second, and at its end."""
 
     def begins(self, number: int, limit_bytes: int | None) -> None: ...
 
@@ -29,9 +29,10 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the runs show. The limits are None as long as they are not found.
+    """The results of the runs. A limit is None until it is found.
 
-    `by` is what tells which limits are comfortable; None: nothing does, so that none is searched.
+    `by` decides which limits are comfortable; None: no yardstick is reliable, so no comfortable limit is
+    searched.
     """
 
     unlimited_wall_s: float
@@ -45,7 +46,8 @@ class Found:
 
 
 def fit(folder: Folder, bounds: Bounds, most_runs: int, observer: Observer) -> Found:
-    """Run the command of the folder, at most until it has `most_runs` runs, and return what they show.
+    """Run the command of the folder until both limits are found or the folder has `most_runs` runs; return
+    the results.
 
     Raises TracerError if the command fails or does not end without a limit, or if a run cannot be recorded.
     """
@@ -60,7 +62,7 @@ def fit(folder: Folder, bounds: Bounds, most_runs: int, observer: Observer) -> F
 
 
 def found(runs: list[Run], bounds: Bounds) -> Found:
-    """Return what these runs show; at least one must be without a limit."""
+    """Return the results of these runs; at least one run must be without a limit."""
     by = search.yardstick(runs, bounds)
     least = search.interval(runs, search.succeeds)
     comfortable = Interval(None, None) if by is None else search.comfortable(runs, by, bounds)
@@ -77,7 +79,7 @@ def found(runs: list[Run], bounds: Bounds) -> Found:
 
 
 def _run(folder: Folder, limit_bytes: int | None, observer: Observer) -> tuple[Run, frozenset[str]]:
-    """Run the command once, and return the files as well that the first run uses."""
+    """Run the command once; return the run, and for the first run the files that it used."""
     most_s, files = _most_s(folder.runs), set[str]()
 
     def look(cgroup: Path, wall_s: float) -> None:
@@ -94,7 +96,7 @@ def _run(folder: Folder, limit_bytes: int | None, observer: Observer) -> tuple[R
 
 
 def _most_s(runs: list[Run]) -> float | None:
-    """Return the time after which a run is ended; None for the first one.
+    """Return the time after which a run is ended; None for the first run.
 
     A command that reads its own program again and again may never end.
     """

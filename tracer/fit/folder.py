@@ -24,7 +24,8 @@ _SCHEMA: Final = 1
 class Folder:
     """The runs of a command so far, and the files that its first run used.
 
-    `add` writes all to disk before it returns. `directory` is the folder itself, wherever its path leads.
+    `add` writes everything to disk before it returns. `directory` is the opened folder, wherever its path
+    leads now.
     """
 
     directory: Directory
@@ -36,8 +37,8 @@ class Folder:
     def open(cls, path: Path, argv: Sequence[str]) -> Folder:
         """Make the folder (0700), or open one with runs of the same command in the same directory.
 
-        Raises TracerError if it has runs of another command, is no folder of a search, is a symbolic link,
-        belongs to another user, or cannot be made.
+        Raises TracerError if the folder has runs of another command, is not the folder of a search, is a
+        symbolic link, belongs to another user, or cannot be made.
         """
         try:
             require_own_links(path.parent)
@@ -71,15 +72,15 @@ class Folder:
 
     @property
     def path(self) -> Path:
-        """The path by which the folder was opened."""
+        """Return the path by which the folder was opened."""
         return self.directory.path
 
     def next_trace(self) -> Path:
-        """Return where the next run is to be recorded."""
+        """Return the path of the next run's trace."""
         return self.path / f"run-{len(self.runs) + 1}"
 
     def add(self, run: Run, files: frozenset[str]) -> None:
-        """Add a run and files that it used, and write all to disk."""
+        """Add a run and the files that it used, and write everything to disk."""
         self.runs.append(run)
         self.files |= files
         self._write()

@@ -37,12 +37,12 @@ Look = Callable[[Path, float], None]
 
 
 def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float | None, look: Look) -> Run:
-    """Run the command in a fresh cgroup with this limit and without swap, recorded into `trace`, and return
-    how it ended. What it prints goes to `trace`, with the ending `.log`.
+    """Run the command in a fresh cgroup with this limit and without swap, record it into `trace`, and return
+    how it ended. Its output goes to the path `trace` with the ending `.log`.
 
-    It is ended with SIGKILL after `most_s` seconds. Page cache that it left behind is dropped, so that the
-    next run has to read, and is charged, as much. Raises TracerError if it cannot be recorded, or if it
-    succeeds without a limit and leaves processes behind; CommandError if it cannot be run.
+    The command is ended with SIGKILL after `most_s` seconds. Page cache that it left behind is dropped, so
+    that the next run has to read as much, and is charged as much. Raises TracerError if the command cannot be
+    recorded, or if it succeeds without a limit and leaves processes behind; CommandError if it cannot be run.
     """
     hierarchy = memory_hierarchy()
     swap_bytes = None if limit_bytes is None and hierarchy.version == 1 else 0
@@ -68,7 +68,7 @@ def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float
 
 @contextmanager
 def _printed_to(log: Path) -> Iterator[int]:
-    """Yield the end of a pipe to print to, whose content goes to `log`.
+    """Yield the write end of a pipe whose content goes to `log`.
 
     This process writes the file, so that its page cache is not charged to the command.
     """
@@ -95,8 +95,8 @@ def _printed_to(log: Path) -> Iterator[int]:
 
 
 def _wait(command: GatedCommand, cgroup: Path, most_s: float | None, look: Look) -> tuple[int | None, float]:
-    """Release the command, and return its exit status as a shell has it (None: it did not end within
-    `most_s`), and its time."""
+    """Release the command; return its exit status as a shell gives it (None: it did not end within `most_s`),
+    and its time."""
     pidfd = os.pidfd_open(command.process.pid)
     try:
         began_s = time.monotonic()
@@ -115,7 +115,7 @@ def _wait(command: GatedCommand, cgroup: Path, most_s: float | None, look: Look)
 
 @contextmanager
 def _recorded(hierarchy: Hierarchy, cgroup: Path, trace: Path) -> Iterator[None]:
-    """Record the cgroup from when this is entered until it is left."""
+    """Record the cgroup while the context is entered."""
     ready = trace.with_suffix(".ready")
     ready.unlink(missing_ok=True)  # of a search that was killed
     options = ["-f", "-o", str(trace), "-c", hierarchy.path(cgroup), "--ready-file", str(ready)]
@@ -153,7 +153,8 @@ def _becomes_ready(recorder: subprocess.Popen[bytes], ready: Path) -> bool:
 def _kills(hierarchy: Hierarchy, cgroup: Path) -> int:
     """Return the kernel's count of tasks that were killed in a cgroup and below it.
 
-    On v2 the count of a cgroup includes those below (memcg_memory_event, include/linux/memcontrol.h).
+    On v2, the count of a cgroup includes the cgroups below it (memcg_memory_event,
+    include/linux/memcontrol.h).
     """
     counted = descendants(cgroup) if hierarchy.version == 1 else [cgroup]
     return sum(memory_files.read_oom_kills(directory, hierarchy.version) for directory in counted)
@@ -164,7 +165,7 @@ def _peak_bytes(hierarchy: Hierarchy, cgroup: Path) -> int | None:
 
 
 def _require_the_end(cgroup: Path) -> None:
-    """Raise TracerError if processes of the command go on after its first one has ended."""
+    """Raise TracerError if processes of the command go on after its first process has ended."""
     deadline = time.monotonic() + _STRAGGLERS_S
     while left := [pid for directory in descendants(cgroup) for pid in member_pids(directory)]:
         if time.monotonic() > deadline:
@@ -176,7 +177,8 @@ def _require_the_end(cgroup: Path) -> None:
 
 
 def _lost_to_the_limit(trace: Path, number: int) -> tuple[int | None, float | None]:
-    """Return the page cache that the run in cgroup `number` read again, and the lost share of its time.
+    """Return the page cache (bytes) that the run in cgroup `number` read again, and the lost share of its
+    time.
 
     Both are None if events were lost or summed, so that not all pages can be followed.
     """

@@ -2,8 +2,8 @@
 
 A limit meets the first demand if the command succeeds there (exit status 0), and the second if it is also not
 much slower than without a limit (`Yardstick`). The search halves the interval between the highest limit that
-failed and the lowest that passed above it, until the interval is small, and runs its ends again. All
-functions are pure, so an interrupted search goes on from its runs.
+failed and the lowest limit above it that passed, until the interval is small, and then runs its ends again.
+All functions are pure, so an interrupted search goes on from its runs.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Run:
     """One run of the command.
 
     `limit_bytes`: None without a limit. `status`: the exit status, 128+N after signal N; None if the run was
-    ended because it took too long. `refaulted_bytes`: the page cache that was evicted and read again, by
-    this run's trace; None if that is not known. `kills`: the kernel's count of OOM kills. `peak_bytes`: the
-    highest usage; None if the kernel does not count it (memory.peak of v2, since v5.19). `lost_share`: the
-    share of the time of its tasks that was lost in reclaim and in reading again
-    (`tracer.analysis.views.lost_time`); None if that is not known.
+    ended because it took too long. `refaulted_bytes`: the page cache that was evicted and read again, by this
+    run's trace; None if not known. `kills`: the kernel's count of OOM kills. `peak_bytes`: the highest usage;
+    None if the kernel does not count it (memory.peak of v2, since v5.19). `lost_share`: the share of its
+    tasks' time that was lost in reclaim and in reading again (`tracer.analysis.views.lost_time`); None if not
+    known.
     """
 
     limit_bytes: int | None
@@ -50,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where the search begins and ends, and the slowdown that is accepted (0.1: 10 %)."""
+    """The limits at which the search begins and ends, and the accepted slowdown (0.1: 10 %)."""
 
     from_bytes: int | None
     to_bytes: int | None
@@ -59,7 +59,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A run that is to be made, at this limit; None: without a limit."""
+    """The next run, at this limit; None: without a limit."""
 
     limit_bytes: int | None
 
@@ -74,32 +74,33 @@ class Interval:
 
 
 def unlimited_walls_s(runs: Iterable[Run]) -> list[float]:
-    """Return the times of the runs without a limit that count; at first, that of the warm-up."""
+    """Return the times of the runs without a limit that count; before there is one, the time of the
+    warm-up."""
     walls = [run.wall_s for run in runs if run.limit_bytes is None]
     return walls[WARM_UP_RUNS:] or walls
 
 
 def unlimited_spread(runs: Iterable[Run]) -> float:
-    """Return by how much the times of the runs without a limit differ, as a share of their median."""
+    """Return the range of the times of the runs without a limit, as a share of their median."""
     walls = unlimited_walls_s(runs)
     return (max(walls) - min(walls)) / median(walls)
 
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What tells how much slower a run is than without a limit.
+    """The measure of how much slower a run is than without a limit.
 
     "wall_s": its time, beside the median without a limit. "lost_share": the time that its tasks lost in
-    reclaim and in reading again, beside their other time. The load of the machine changes the former more
-    than the latter; what a program itself does about a limit, such as to collect garbage more often, is only
-    in the former.
+    reclaim and in reading again, beside their other time. The load of the machine changes "wall_s" more than
+    "lost_share". Only "wall_s" includes what a program does because of a limit, such as more frequent garbage
+    collection.
     """
 
     name: Literal["wall_s", "lost_share"]
     unlimited_wall_s: float
 
     def slowdown(self, run: Run) -> float:
-        """Return how much slower a run was (0.1: 10 %); infinite if that is not known."""
+        """Return how much slower a run was (0.1: 10 %); infinite if not known."""
         if self.name == "wall_s":
             return run.wall_s / self.unlimited_wall_s - 1
         if run.lost_share is None or run.lost_share >= 1:
@@ -107,13 +108,14 @@ class Yardstick:
         return run.lost_share / (1 - run.lost_share)
 
     def is_slow(self, runs: Iterable[Run], bounds: Bounds) -> bool:
-        """Return whether the runs at one limit were in the median slower than is accepted."""
+        """Return whether the median slowdown of the runs at one limit is above the accepted one."""
         return median(self.slowdown(run) for run in runs) > bounds.slowdown
 
 
 def yardstick(runs: Sequence[Run], bounds: Bounds) -> Yardstick | None:
-    """Return the time if it can tell a slowdown as small as that of `bounds` from chance, or else the lost
-    time; None if that is not known of the runs without a limit, so that no slowdown can be told."""
+    """Return the yardstick "wall_s" if it can tell the slowdown of `bounds` from chance, or else
+    "lost_share"; None if the lost share of the runs without a limit is not known, so that no slowdown can be
+    found."""
     unlimited = [run for run in runs if run.limit_bytes is None]
     wall_s = median(unlimited_walls_s(runs))
     if unlimited_spread(runs) <= bounds.slowdown:
@@ -128,7 +130,8 @@ def succeeds(runs: Sequence[Run]) -> bool:
 
 
 def interval(runs: Sequence[Run], passes: Callable[[Sequence[Run]], bool]) -> Interval:
-    """Return the interval of the least limit that passes. A limit below one that fails is no answer."""
+    """Return the interval of the least limit that passes. A limit that passes below a limit that fails does
+    not count."""
     does_pass = {limit: passes(at_limit) for limit, at_limit in by_limit(runs).items()}
     failed = max((limit for limit, passed in does_pass.items() if not passed), default=None)
     above = [limit for limit, passed in does_pass.items() if passed and (failed is None or limit > failed)]
@@ -141,7 +144,7 @@ def comfortable(runs: Sequence[Run], by: Yardstick, bounds: Bounds) -> Interval:
 
 
 def next_attempt(runs: Sequence[Run], bounds: Bounds) -> Attempt | None:
-    """Return what to run next; None when both limits are found, or cannot be."""
+    """Return the next run; None if each limit is found or cannot be found."""
     if sum(run.limit_bytes is None for run in runs) < UNLIMITED_RUNS:
         return Attempt(None)
     top = upper_bytes(runs, bounds)
@@ -156,13 +159,13 @@ def next_attempt(runs: Sequence[Run], bounds: Bounds) -> Attempt | None:
 
 
 def is_found(runs: Sequence[Run], between: Interval, bounds: Bounds) -> bool:
-    """Return whether the least limit that passes is known, and was run often enough."""
+    """Return whether the least limit that passes is known, and the command was run there often enough."""
     return between.passed_bytes is not None and _next(runs, between, bounds) is None
 
 
 def upper_bytes(runs: Sequence[Run], bounds: Bounds) -> int:
     """Return the limit at which the search begins: `to_bytes`, or else somewhat more than the highest usage
-    without a limit. Raises TracerError if the kernel does not count that."""
+    without a limit. Raises TracerError if the kernel does not count the highest usage."""
     if bounds.to_bytes is not None:
         return bounds.to_bytes
     peaks = [run.peak_bytes for run in runs if run.limit_bytes is None and run.peak_bytes is not None]
@@ -173,12 +176,13 @@ def upper_bytes(runs: Sequence[Run], bounds: Bounds) -> int:
 
 
 def precision_bytes(limit_bytes: int) -> int:
-    """Return how near the search comes to a limit of this size: 1 MiB, or 1/128 of it."""
+    """Return the precision of the search at a limit of this size: 1 MiB, or 1/128 of the limit if that is
+    more."""
     return max(_PRECISION_BYTES, limit_bytes // _PRECISION_SHARE)
 
 
 def _doubtful(runs: Sequence[Run], by: Yardstick, bounds: Bounds) -> int | None:
-    """Return a limit whose runs are so near the slowdown that is accepted that one more has to decide."""
+    """Return a limit whose runs are so near the accepted slowdown that one more run has to decide."""
     for limit, at_limit in by_limit(runs).items():
         slowdown = median(by.slowdown(run) for run in at_limit)
         is_near = bounds.slowdown / 2 < slowdown < bounds.slowdown * 2
@@ -202,10 +206,10 @@ def _next(runs: Sequence[Run], found: Interval, bounds: Bounds) -> int | None:
 
 
 def _again(runs: Sequence[Run], found: Interval) -> int | None:
-    """Return an end of the interval that was not run often enough.
+    """Return an end of the interval at which the command was not run often enough.
 
-    That is the end that passes, or the other one if each of its runs succeeded: a single slow run may be due
-    to chance.
+    The end that passes comes first; the other end follows if each of its runs succeeded, because a single
+    slow run may be due to chance.
     """
     at = by_limit(runs)
     if found.passed_bytes is not None and len(at[found.passed_bytes]) < CONFIRMING_RUNS:
@@ -215,7 +219,7 @@ def _again(runs: Sequence[Run], found: Interval) -> int | None:
 
 
 def by_limit(runs: Iterable[Run]) -> dict[int, list[Run]]:
-    """Return limit -> its runs, without those that had no limit."""
+    """Return limit -> its runs; runs without a limit are left out."""
     found: dict[int, list[Run]] = {}
     for run in runs:
         if run.limit_bytes is not None:
