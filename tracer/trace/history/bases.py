@@ -1,8 +1,8 @@
 """The state of each cgroup when a trace begins in the middle of a recording.
 
-The memory of a cgroup at a moment is that of its `start` sample and the sum of all rows of `charge` until
-then, its own and those of the cgroups below it. Rows that leave the history are added to the `start` sample,
-so that the sum stays the same.
+The memory of a cgroup at a moment is its `start` sample plus all rows of `charge` until then, for the cgroup
+and all cgroups below it. Rows that leave the history are added to the `start` sample, so that the sum stays
+the same.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 SETTLED_NS: Final = 10_000_000_000
-"""After this time, the kernel memory of a removed cgroup is freed, or is the parent's."""
+"""After this time, the kernel memory of a removed cgroup is freed, or belongs to the parent."""
 
 MOST_HELD: Final = 1000
-"""The most removed cgroups whose memory is not free yet and of which a trace still has a `start` sample."""
+"""The most removed cgroups with unfreed memory for which a trace still has a `start` sample."""
 
 MOST_LINKS: Final = 65_536
-"""The most cgroups of which only the parent is known: about 7 MB."""
+"""The most cgroups for which only the parent is kept: about 7 MB."""
 
 _BYTES_OF_CGROUP: Final = 340
 _BYTES_OF_SUMS: Final = 230
@@ -44,18 +44,19 @@ _PLACE: Final = {category.name: place for place, category in enumerate(CATEGORIE
 _SIZES: Final = np.array([_COLUMNS.index(category.column) for category in CATEGORIES])
 _READ: Final = np.array([_COLUMNS.index(name) for name in ("usage_bytes", "limit_bytes")])
 _NOT_MOVED: Final = np.array([_PLACE[name] for name in ("anon", "file", "sock", "swap")])
-"""Categories that may stay charged to a removed cgroup. Kernel memory becomes the parent's when it is removed
-(memcg_reparent_objcgs in mm/memcontrol.c), and none of its counters changes any more. Where the kernel passes
-on anon and file as well (lru_reparent_memcg, v7.1), `charge` has moved them, and their sum is 0."""
+"""Categories that may stay charged to a removed cgroup. At the removal, the parent takes over kernel memory
+(memcg_reparent_objcgs in mm/memcontrol.c), and its counters in the removed cgroup do not change any more. If
+the kernel also passes on anon and file (lru_reparent_memcg, v7.1), `charge` has moved them, and their sum is
+0."""
 
 
 @dataclass(slots=True)
 class _Cgroup:
-    """What is known of a cgroup. Arrays are made when there is something to put into them.
+    """The state of a cgroup. Arrays are made only when they get values.
 
-    `start` and `start_known` are its categories at the beginning, and `sums` what rows that left the history
-    have added. `values` and `known` are the columns of samples that left the history, `read_ns` the time of
-    the last reading of its page counter among them and the rows of `charge`.
+    `start` and `start_known` are its categories at the beginning, and `sums` the changes by rows that left
+    the history. `values` and `known` are the columns of samples that left the history. `read_ns` is the time
+    of the last reading of its page counter, in these samples or in rows of `charge`.
     """
 
     parent_id: int | None = None
@@ -73,7 +74,7 @@ class _Cgroup:
     def copy(self) -> _Cgroup:
         """Return a copy that does not change with this one."""
         copied = replace(self)
-        if self.values is not None and self.known is not None:  # the only arrays that are written again
+        if self.values is not None and self.known is not None:  # only these arrays are changed in place
             copied.values, copied.known = self.values.copy(), self.known.copy()
         return copied
 
@@ -82,7 +83,7 @@ class _Cgroup:
         self.sums = sums.copy() if self.sums is None else self.sums + sums
 
     def take_sample(self, time_ns: int, values: Int64s, known: Bools) -> None:
-        """Keep the columns that are known in a sample, which is later than those before."""
+        """Keep the known columns of a sample, which is later than all earlier samples."""
         if self.values is None or self.known is None:
             self.values, self.known = np.zeros(len(_COLUMNS), np.int64), np.zeros(len(_COLUMNS), np.bool_)
         if time_ns < self.read_ns:
@@ -94,7 +95,7 @@ class _Cgroup:
         self.known |= known
 
     def level(self) -> tuple[Int64s, Bools]:
-        """Return (bytes of each category without the rows of the history, a mask of those that are known)."""
+        """Return (bytes of each category without the rows of the history, a mask of the known categories)."""
         sums = np.zeros(len(CATEGORIES), np.int64) if self.sums is None else self.sums
         if self.start is not None and self.start_known is not None:
             return self.start + sums, self.start_known
@@ -105,8 +106,8 @@ class _Cgroup:
         return self.removed_ns is None or self.removed_ns >= time_ns
 
     def holds_memory(self, time_ns: int) -> bool:
-        """Return whether memory is left at a time that only this cgroup can be charged for, as far as is
-        known; any memory if it was removed just before."""
+        """Return whether memory is known to be left at `time_ns` that only this cgroup can be charged for;
+        any memory counts if the cgroup was removed less than `SETTLED_NS` before."""
         level, known = self.level()
         places = slice(None) if self.lives_at(time_ns - SETTLED_NS) else _NOT_MOVED
         return bool((level[places] * known[places] > 0).any())
@@ -115,7 +116,7 @@ class _Cgroup:
 class Bases:
     """The `start` samples of a trace that begins with the history.
 
-    `unrecorded` are the categories that `charge` has no rows of (`unrecorded_categories` in meta.json).
+    `unrecorded` are the categories without rows in `charge` (`unrecorded_categories` in meta.json).
     """
 
     def __init__(self, unrecorded: Collection[str] = ()) -> None:
@@ -130,7 +131,7 @@ class Bases:
 
     @property
     def size_bytes(self) -> int:
-        """Return about the memory that all cgroups take."""
+        """Return approximately the memory that all cgroups take."""
         states = _BYTES_OF_CGROUP * len(self._cgroups) + _BYTES_OF_LINK * len(self._links)
         return states + _BYTES_OF_SUMS * self._summed + _BYTES_OF_SAMPLE * self._sampled
 
@@ -165,10 +166,10 @@ class Bases:
                     self._take_sample(one, time_ns, values, known)
 
     def drop(self, table: str, data: pa.RecordBatch | pa.Table) -> None:
-        """Take rows that leave the history, of any table, the oldest first.
+        """Take rows of any table that leave the history, the oldest first.
 
-        What samples say of a cgroup that was removed before the last of these rows is not kept: of the
-        traces that can begin now, none has it, or only for the memory that is still charged to it.
+        Samples of a cgroup that was removed before the last of these rows are not kept: any trace that can
+        still begin has no such cgroup, or has it only for the memory that is still charged to it.
         """
         if not data.num_rows or table not in ("charge", "samples"):
             return
@@ -183,9 +184,9 @@ class Bases:
                     self._take_sample(one, time_ns, values, known)
 
     def ids(self, time_ns: int) -> set[int]:
-        """Return the ids of the cgroups that belong into a trace that begins at `time_ns` (since the epoch).
+        """Return the ids of the cgroups that belong in a trace that begins at `time_ns` (since the epoch).
 
-        Cgroups that were removed before are left out, unless some of their memory may not be free yet.
+        Cgroups that were removed earlier are left out, unless some of their memory may not be free yet.
         """
         return {
             cgroup_id
@@ -196,9 +197,9 @@ class Bases:
     def rows(self, time_ns: int, moved: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
         """Return the rows of `samples` with source `start` for a trace that begins at `time_ns`.
 
-        `moved` are rows of `charge` that are in the history and will not be in the trace. These rows come
-        before all other samples of the trace. A cgroup whose own `start` sample is still in the history has
-        none here, unless rows were dropped since.
+        `moved` are rows of `charge` that are in the history and will not be in the trace. The returned rows
+        come before all other samples of the trace. They have no row for a cgroup whose own `start` sample is
+        still in the history, unless rows were dropped since.
         """
         added: dict[int, Int64s] = {}
         for cgroup_id, sums in _sums(moved) if moved.num_rows else ():
@@ -218,7 +219,7 @@ class Bases:
         return [_batch(time_ns, *zip(*found, strict=True))] if found else []
 
     def copy(self) -> Bases:
-        """Return a copy that takes rows, and gives rows. It cannot forget cgroups."""
+        """Return a copy that takes and returns rows, but cannot forget cgroups."""
         copied = Bases()
         copied._is_recorded, copied._links = self._is_recorded, self._links
         copied._cgroups = {cgroup_id: one.copy() for cgroup_id, one in self._cgroups.items()}
@@ -228,8 +229,9 @@ class Bases:
     def forget(self, before_ns: int) -> None:
         """Forget cgroups that were removed before this time (since the epoch), children before parents.
 
-        A cgroup is kept for 10 s, and while some of its memory is not free. If there are too many of these,
-        only the parent of the oldest ones is kept, so that memory freed later leaves the cgroups above.
+        A removed cgroup is kept for 10 s, and while some of its memory is not free. If too many removed
+        cgroups hold memory, only the parent of the oldest ones is kept, so that memory freed later is
+        subtracted from the cgroups above.
         """
         for cgroup_id in [number for number in self._nameless if not self._cgroups[number].children]:
             self._forget(cgroup_id, is_linked=False)
@@ -251,7 +253,7 @@ class Bases:
         return one
 
     def _sampled_after(self, cgroup_id: int, end_ns: int) -> _Cgroup | None:
-        """Return a cgroup that may have samples after `end_ns`; None: it was removed before that."""
+        """Return a cgroup that may have samples after `end_ns`; None: it was removed earlier."""
         if cgroup_id in self._links:
             return None
         one = self._cgroup(cgroup_id)
@@ -262,7 +264,7 @@ class Bases:
         one.take_sample(time_ns, values, known)
 
     def _line(self, cgroup_id: int | None) -> Iterator[int]:
-        """Yield the id of a cgroup and those of all above it."""
+        """Yield the ids of a cgroup and of all cgroups above it."""
         while cgroup_id is not None:
             yield cgroup_id
             one = self._cgroups.get(cgroup_id)
@@ -276,7 +278,7 @@ class Bases:
             self._add(parent_id, one.sums)
 
     def _add(self, cgroup_id: int, sums: Int64s) -> None:
-        """Add changes to a cgroup and to all above it."""
+        """Add changes to a cgroup and to all cgroups above it."""
         for above in self._line(cgroup_id):
             if above not in self._links:
                 one = self._cgroup(above)
@@ -284,7 +286,7 @@ class Bases:
                 one.add(sums)
 
     def _read_counters(self, charges: pa.RecordBatch | pa.Table, end_ns: int) -> None:
-        """Keep the last reading of each page counter of cgroups that live at `end_ns`."""
+        """Keep the last reading of the page counter of each cgroup that exists at `end_ns`."""
         data = _table(charges)
         usage, limit = (data.column(name) for name in ("usage_bytes", "limit_bytes"))
         rows = np.flatnonzero(is_known(usage) & is_known(limit))
@@ -329,7 +331,7 @@ class Bases:
 def begun_at(cgroups: pa.Table, time_ns: int) -> pa.Table:
     """Return rows of `cgroups` for a trace that begins at `time_ns` (since the epoch), in order of creation.
 
-    `created` is null for those that were made before: to the trace, they have always been there.
+    `created` is null for cgroups that were made earlier: for the trace, they have always existed.
     """
     created = nullable_integers(cgroups.column("created"), 0)
     order = np.argsort(created, kind="stable")
@@ -354,7 +356,7 @@ def _optional(column: pa.ChunkedArray) -> list[int | None]:
 
 
 def _sums(charges: pa.RecordBatch | pa.Table) -> Iterator[tuple[int, Int64s]]:
-    """Yield (id of a cgroup, the sum of its own rows of `charge` for each category in bytes)."""
+    """Yield (id of a cgroup, the sum in bytes of its own rows of `charge` for each category)."""
     codes, vocabulary = words(_column(charges, "category"))
     places = np.array([_PLACE[str(word)] for word in vocabulary], np.int64)[codes]
     ids, which = np.unique(integers(_column(charges, "cgroup_id")), return_inverse=True)
@@ -364,7 +366,7 @@ def _sums(charges: pa.RecordBatch | pa.Table) -> Iterator[tuple[int, Int64s]]:
 
 
 def _samples(samples: pa.RecordBatch | pa.Table) -> Iterator[tuple[int, int, Int64s, Bools]]:
-    """Yield (id, time in ns, values of `_COLUMNS`, a mask of those that are known) in order of time."""
+    """Yield (id, time in ns, values of `_COLUMNS`, a mask of the known values) in order of time."""
     data = _table(samples).combine_chunks()
     times = nullable_integers(data.column("time"), 0)
     order = np.argsort(times, kind="stable")

@@ -1,4 +1,5 @@
-"""The last minutes of a recording in memory: rows as they come, older ones thinned, the oldest dropped."""
+"""The last minutes of a recording in memory: new rows as they arrive, older rows thinned, the oldest
+dropped."""
 
 from __future__ import annotations
 
@@ -28,20 +29,23 @@ _STAGES: Final = ((0, 0, 0), (30 * _S, 100_000_000, 10 * _S), (120 * _S, _S, 60 
 
 _OPEN_BYTES: Final = 2 << 20
 _MERGED_BYTES: Final = 2 << 20
-"""The rows, as columns, that are thinned at once: about four times as much memory is needed for it."""
+"""The most bytes of rows, as columns, that are thinned at once. Thinning needs about four times as much
+memory."""
 _FEW_BYTES: Final = 1 << 20
 _FOLDED_EVERY_NS: Final = 10 * _S
-"""Rows of less than `_FEW_BYTES` wait so long: small blocks cost as much time as large ones."""
+"""Rows of less than `_FEW_BYTES` wait this long before they are compressed: small blocks cost as much time as
+large ones."""
 
 _YOUNGEST_NS: Final = 10 * _S
 """Younger rows are not thinned to save memory, and not dropped for cgroups that come and go."""
 
 _WITH_FILES: Final = ("pagecache", "file_waits")
 _DROPPED_AT_ONCE_NS: Final = 4 * _S
-"""So much is dropped each time for cgroups that come and go: more than comes until the next time."""
+"""The time span of rows that is dropped at once for cgroups that come and go: more rows than arrive until the
+next drop."""
 _NAMES_EVERY_NS: Final = 20 * _S
 _LEAST_FILES: Final = 20_000
-"""The number of files beyond which those that nothing refers to are forgotten."""
+"""The number of files above which files without references are forgotten."""
 
 Follower = Callable[[str, pa.RecordBatch], object]
 
@@ -49,16 +53,16 @@ Follower = Callable[[str, pa.RecordBatch], object]
 class History:
     """A `RowSink` that keeps the rows of the last `keep_ns`, in about `most_bytes` of memory.
 
-    Rows are thinned with age (`_STAGES`), and earlier if they take more memory than they may. Then the oldest
-    are dropped: rows of all tables from the same time, so that a trace of the history is complete since its
-    begin. `followers` receive each batch that comes. `named_files` returns the ids of the files that the
-    kernel has named and will not name again.
+    Rows are thinned with age (`_STAGES`), and earlier if they take more memory than allowed. Then the oldest
+    rows are dropped, from all tables up to the same time, so that a trace of the history is complete since
+    its begin. `followers` receive each batch that arrives. `named_files` returns the ids of the files that
+    the kernel has named and will not name again.
     """
 
     def __init__(self, meta: Meta, *, keep_ns: int, most_bytes: int) -> None:
         self.meta = meta
         self.rows = dict.fromkeys(TABLES, 0)
-        self.lost: Counter[str] = Counter()  # none: what was not kept is before the begin
+        self.lost: Counter[str] = Counter()  # stays empty: rows that were not kept are older than the begin
         self.followers: list[Follower] = []
         self.keep_ns = keep_ns
         self.most_bytes = most_bytes
@@ -99,10 +103,10 @@ class History:
         if self._open_bytes > _OPEN_BYTES:
             self._fold()
             while self.size_bytes * 4 > self.most_bytes * 5 and self._save_memory(self._segments[-1].end_ns):
-                pass  # a flood may bring more until the next `age` than all that may be kept
+                pass  # before the next `age`, a flood may bring more rows than may be kept
 
     def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows that are given as column -> value; `rows` may be empty."""
+        """Add rows in the form column -> value; `rows` may be empty."""
         if rows:
             self.append(table, rows_of(table, rows))
 
@@ -110,7 +114,7 @@ class History:
         """Do nothing: memory does not survive this process."""
 
     def write_meta(self) -> None:
-        """Note before the first row which categories `charge` has rows of; `meta` is in each trace."""
+        """Note before the first row which categories have no rows in `charge`; `meta` is in each trace."""
         if not any(self.rows.values()):
             self._bases = Bases(self.meta.get("unrecorded_categories", ()))
 
@@ -133,9 +137,11 @@ class History:
         return rows_bytes + self.names.size_bytes + self._bases.size_bytes
 
     def age(self, now_ns: int) -> None:
-        """Thin what has become old, and drop what is older than `keep_ns` or takes too much memory.
+        """Thin rows that have become old, and drop rows that are older than `keep_ns` or take too much
+        memory.
 
-        `now_ns` is CLOCK_REALTIME of the history's clock pair. Call it every second or two while rows come.
+        `now_ns` is CLOCK_REALTIME of the history's clock pair. Call this every second or two while rows
+        arrive.
         """
         if self._open_bytes > _FEW_BYTES or now_ns - self._folded_ns >= min(
             _FOLDED_EVERY_NS, self.keep_ns // 8
@@ -160,7 +166,7 @@ class History:
                 self._forget_files()
 
     def _forget_before(self, now_ns: int) -> int:
-        """Forget cgroups that were removed before the oldest row, and return its time."""
+        """Forget cgroups that were removed before the oldest row, and return the time of this row."""
         begin_ns = now_ns - self.keep_ns if self.begin_ns is None else self.begin_ns
         self._bases.forget(begin_ns)
         self._kills = [time_ns for time_ns in self._kills if time_ns >= begin_ns]
@@ -172,7 +178,7 @@ class History:
         return min((segment.begin_ns for segment in self._segments), default=None)
 
     def _fold(self) -> None:
-        """Compress the rows that came since the last call."""
+        """Compress the rows that arrived since the last call."""
         if self._open:
             self._add(len(self._segments), Segment.of(self._next, self._open))
             self._next += 1
@@ -183,7 +189,8 @@ class History:
         self._segments_bytes += segment.size_bytes
 
     def _due(self, stage: int, before_ns: int) -> Iterator[list[Segment]]:
-        """Yield the segments of the stage before that have come of age, as many at a time as make one."""
+        """Yield groups of segments of the earlier stage that are old enough; each group makes one segment of
+        this stage."""
         while True:
             group, is_whole = self._group(stage)
             if not is_whole or group[-1].end_ns >= before_ns:
@@ -191,8 +198,8 @@ class History:
             yield group
 
     def _group(self, stage: int) -> tuple[list[Segment], bool]:
-        """Return the oldest segments of the stage before, as many as make one of this stage, and whether no
-        more will join them."""
+        """Return the oldest segments of the earlier stage, as many as make one segment of this stage, and
+        whether no more segments will join them."""
         *_, window_ns = _STAGES[stage]
         group: list[Segment] = []
         raw_bytes = 0
@@ -210,7 +217,7 @@ class History:
         return group, False
 
     def _thin(self, group: list[Segment], stage: int) -> None:
-        """Replace segments by one with thinned rows."""
+        """Replace segments by one segment with thinned rows."""
         fineness_ns = _STAGES[stage][1]
         clock, kills = self.meta["clock"], sorted(set(self._kills))
         origin_ns = clock["realtime_ns"] - clock["monotonic_ns"]  # a step of CLOCK_REALTIME does not move it
@@ -230,7 +237,7 @@ class History:
 
     def _save_memory(self, now_ns: int) -> bool:
         """Thin rows before their time, the oldest first; drop the oldest if all are thinned, or if cgroups
-        that come and go take more memory than rows. Return whether more of that would help at once."""
+        that come and go take more memory than rows. Return whether another call would free more at once."""
         is_for_rows = self._segments_bytes > self._bases.size_bytes
         for stage in (2, 1):
             group, _ = self._group(stage)
@@ -245,13 +252,13 @@ class History:
         until_ns = min(self._segments[0].end_ns + _DROPPED_AT_ONCE_NS, now_ns - _YOUNGEST_NS)
         while len(self._segments) > 1 and self._segments[0].end_ns < until_ns:
             self._drop()
-        return False  # what is gone is forgotten some seconds later
+        return False  # removed cgroups are forgotten some seconds later
 
     def _cgroups_at(self, time_ns: int) -> npt.NDArray[np.int64]:
         return np.fromiter(self._bases.ids(time_ns), np.int64)
 
     def _forget_files(self) -> None:
-        """Forget the files that nothing in the history refers to, and that the kernel would name again."""
+        """Forget the files without references in the history that the kernel would name again."""
         columns = [self.names.read("tasks").column("exe_inode_id")]
         for segment in self._segments:
             columns += [
@@ -274,7 +281,7 @@ class History:
     # Rows out
 
     def mark(self) -> int:
-        """Return the number from which `replay` can begin with the rows that come from now on."""
+        """Return the number with which `replay` begins with the rows that arrive from now on."""
         self._fold()
         self._mark = self._next
         return self._mark
@@ -282,7 +289,8 @@ class History:
     def replay(self, sink: Rows, now_ns: int, since: int = 0) -> int:
         """Append the history to a sink, and return its begin (CLOCK_REALTIME).
 
-        It has the names, a `start` sample of each cgroup, and the rows since the number `since` (`mark`).
+        The sink gets the names, a `start` sample of each cgroup, and the rows since the number `since`
+        (`mark`).
         """
         self._fold()
         told = [segment for segment in self._segments if segment.number >= since]
@@ -317,8 +325,8 @@ class History:
         return summed_rows(part.read() for part in parts)
 
     def fineness(self, since: int = 0) -> list[dict[str, int]]:
-        """Return the times (`begin_ns`, CLOCK_REALTIME) since which rows are thinned to one in `every_ms`, 0
-        for as they were recorded, the oldest first. `since` is that of `replay`."""
+        """Return the times (`begin_ns`, CLOCK_REALTIME) since which rows are thinned to one in `every_ms`,
+        the oldest first; 0: rows are as recorded. `since` has the meaning that it has in `replay`."""
         self._fold()
         stages: list[dict[str, int]] = []
         for segment in self._segments:
@@ -328,6 +336,7 @@ class History:
         return stages
 
     def sentence(self, now_ns: int) -> str:
-        """Return the time that the history covers and its memory as a line. `now_ns` is that of `age`."""
+        """Return a line with the time that the history covers, and its memory. `now_ns` is on the clock of
+        `age`."""
         seconds = (now_ns - max(self._complete_ns, now_ns - self.keep_ns)) / 1e9
         return f"history: the last {seconds:.0f} s in {self.size_bytes / (1 << 20):.1f} MiB"

@@ -16,16 +16,17 @@ from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 
 _RECENT_BYTES: Final = 512 << 10
 _MERGED_BYTES: Final = 2 << 20
-"""The rows, as columns, that are merged at once. The names of 80,000 files are 12 MiB: to read them together
-would take twice as much for a moment."""
+"""The most bytes of rows, as columns, that are merged at once. The names of 80,000 files are 12 MiB: reading
+them together would take twice as much for a moment."""
 _MOST_ROWS_OF_KEY: Final = 2
-"""Rows that others supersede are dropped when there are more than so many for each key."""
+"""Superseded rows are dropped when there are more rows than this for each key, on average."""
 
 _NEVER: Final = np.iinfo(np.int64).max
 
 
 class KeptNames:
-    """Rows of the identity tables, in the order in which they came. All but the latest are compressed."""
+    """Rows of the identity tables, in the order in which they arrived. All but the latest rows are
+    compressed."""
 
     def __init__(self) -> None:
         self._recent: dict[str, list[pa.RecordBatch]] = {table: [] for table in IDENTITY_KEYS}
@@ -39,12 +40,12 @@ class KeptNames:
         return packed + sum(self._recent_bytes.values())
 
     def count(self, table: str) -> int:
-        """Return the number of rows of a table, those that others supersede included."""
+        """Return the number of rows of a table, including superseded rows."""
         packed = sum(part.rows for part in self._parts[table])
         return packed + sum(int(batch.num_rows) for batch in self._recent[table])
 
     def add(self, table: str, batch: pa.RecordBatch) -> None:
-        """Add rows, of which each supersedes earlier ones with its key."""
+        """Add rows; each supersedes earlier rows with the same key."""
         self._recent[table].append(batch)
         self._recent_bytes[table] += weight_bytes(batch)
         if self._recent_bytes[table] > _RECENT_BYTES:
@@ -57,7 +58,7 @@ class KeptNames:
                 self._pack(table)
 
     def tables(self, table: str) -> Iterator[pa.Table]:
-        """Yield the rows of a table, those that others supersede included, about 2 MiB at a time."""
+        """Yield the rows of a table, including superseded rows, about 2 MiB at a time."""
         for part in self._parts[table]:
             yield part.read()
         for batch in self._recent[table]:
@@ -68,8 +69,8 @@ class KeptNames:
         return _latest(table, list(self.tables(table)))
 
     def forget_tasks(self, before_ns: int) -> None:
-        """Forget the processes that ended before a time (CLOCK_REALTIME), and those whose end was not seen
-        but whose id another one has."""
+        """Forget the processes that ended before a time (CLOCK_REALTIME), and processes whose end was not
+        seen but whose id another process has now."""
         data = self.read("tasks")
         ends = nullable_integers(data.column("exited"), _NEVER)
         is_kept = (ends >= before_ns) & (_has_its_id(data) | (ends != _NEVER))
@@ -116,7 +117,7 @@ class KeptNames:
 
     @staticmethod
     def _append(table: str, parts: list[Part], rows: pa.Table) -> None:
-        """Add rows to the last part, or as a part of their own if that is large."""
+        """Merge rows into the last part, or add them as a new part if both together would be too large."""
         if not rows.num_rows:
             return
         if parts and parts[-1].raw_bytes + rows.nbytes <= _MERGED_BYTES:
@@ -137,7 +138,7 @@ def _among(table: str, data: pa.Table, ids: npt.NDArray[np.int64]) -> pa.Table:
 
 
 def _has_its_id(tasks: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return for each process whether none that began later has its tgid."""
+    """Return, for each process, whether no process that began later has the same tgid."""
     tgids, starts = integers(tasks.column("tgid")), integers(tasks.column("start_ns"))
     order = np.lexsort([starts, tgids])
     is_last = np.ones(len(order), np.bool_)

@@ -18,9 +18,9 @@ _CODEC: Final = pa.Codec("zstd")
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one table as an Arrow IPC stream of `stream_bytes`, compressed as a whole: Arrow would compress
-    each buffer of each column, which takes ten times as long where rows are few, and more room. `raw_bytes`
-    is the size of the rows as columns.
+    """Rows of one table as an Arrow IPC stream of `stream_bytes`, compressed as a whole. Arrow would compress
+    each buffer of each column, which takes ten times as long for few rows, and more room. `raw_bytes` is the
+    size of the rows as columns.
     """
 
     content: bytes
@@ -48,8 +48,8 @@ class Part:
 class Segment:
     """Rows of several tables from `begin_ns` to `end_ns` (CLOCK_REALTIME).
 
-    Segments are numbered in the order in which their rows came. `fineness_ns` is the interval to which the
-    rows are thinned; 0: they are as they were recorded.
+    Segments are numbered in the order in which their rows arrived. `fineness_ns` is the interval to which the
+    rows are thinned; 0: the rows are as recorded.
     """
 
     number: int
@@ -60,7 +60,7 @@ class Segment:
 
     @classmethod
     def of(cls, number: int, batches: Mapping[str, list[pa.RecordBatch]], fineness_ns: int = 0) -> Segment:
-        """Compress rows, of which there is at least one."""
+        """Compress rows; at least one row is required."""
         times = [
             nullable_integers(pa.chunked_array([batch.column("time")]), 0)
             for listed in batches.values()
@@ -81,10 +81,10 @@ class Segment:
 
     @property
     def raw_bytes(self) -> int:
-        """Return the memory that its rows take as columns."""
+        """Return the memory that the segment's rows take as columns."""
         return sum(part.raw_bytes for part in self.parts.values())
 
     def read(self, table: str) -> list[pa.RecordBatch]:
-        """Return the rows of a table; none if there are none."""
+        """Return the rows of a table; an empty list if the segment has no such rows."""
         part = self.parts.get(table)
         return [] if part is None else part.read().to_batches()

@@ -1,7 +1,7 @@
 """Rows of an interval reduced to one of each group, so that older history takes less memory.
 
-What sums up stays exact: the change of memory, the pages that came and went, the time that tasks ran and
-waited. The time within an interval is lost, and with it which pages of a file came and went.
+Sums stay exact: the change of memory, the pages that came and went, the time that tasks ran and waited. The
+time within an interval is lost, and so are the indices of a file's pages that came and went.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import pyarrow as pa
 from tracer.trace.arrow_columns import integers, nullable_integers, numbers, take, words
 
 SUMS_OF_RUNS_NS: Final = 100_000_000
-"""The least interval over which runs of the page cache are summed. Below it they are kept: a run takes up to
-10 ms, so that few rows would be saved, and the pages would not be known any more."""
+"""The least interval over which runs of the page cache are summed. In shorter intervals, runs are kept: a run
+takes up to 10 ms, so a sum would save few rows, and would lose the pages of the run."""
 
 SUMS_OF_FILES_NS: Final = 1_000_000_000
-"""The least interval over which they are summed over the processes and files of a device, as the kernel does
-where it has no room for more (bpf/shared/page_sums.h)."""
+"""The least interval over which runs are summed over the processes and files of a device, as the BPF programs
+do if they have no room for more (bpf/shared/page_sums.h)."""
 
 REASON: Final = "history"
-"""The reason of these sums in the table `summed`."""
+"""The reason for these sums in the table `summed`."""
 
 Int64s = npt.NDArray[np.int64]
 
@@ -37,9 +37,9 @@ _MOST: Final = 1 << 62
 class Intervals:
     """The intervals that become one row: they begin at `origin_ns` and each `every_ns` before and after.
 
-    `cuts` (ns, ascending) are moments that end an interval before its time, such as kills: a row at that very
-    moment is before the cut. So the level of memory at a kill stays exact, and what was freed after it is not
-    taken for a lesser charge before it.
+    `cuts` (ns, ascending) are moments that end an interval early, such as kills; a row at exactly this moment
+    is before the cut. So the level of memory at a kill stays exact, and memory freed after the kill does not
+    reduce the charge before it.
     """
 
     every_ns: int
@@ -59,10 +59,10 @@ def thin(
 ) -> pa.Table:
     """Return the rows of `table` with at most one of each group in an interval, sorted by time.
 
-    The arguments after `data` are those of `Intervals`. Of `samples`, only those with source `periodic` are
-    left out, and of a table without groups none: it is returned as it is. Rows of `pagecache` become sums,
-    without an index (`SUMS_OF_RUNS_NS`, `SUMS_OF_FILES_NS`); `summed_rows` has the row of `summed` that says
-    so.
+    The arguments after `data` have the meaning that they have in `Intervals`. Rows of `samples` are left out
+    only if their source is `periodic`. A table without groups is returned unchanged. Rows of `pagecache`
+    become sums, without an index (`SUMS_OF_RUNS_NS`, `SUMS_OF_FILES_NS`); `summed_rows` returns the row of
+    `summed` that states this.
     """
     reduce = _REDUCED.get(table)
     if reduce is None or not data.num_rows or (table == "pagecache" and interval_ns < SUMS_OF_RUNS_NS):
@@ -72,7 +72,7 @@ def thin(
 
 def summed_rows(blocks: Iterable[pa.Table]) -> list[dict[str, Any]]:
     """Return the row of `summed` for rows of `pagecache` that `thin` has summed, from the first to the last
-    of all `blocks`; none if they have no rows. `begin` and `time` are in ns since the epoch."""
+    row of all `blocks`; an empty list if they have no rows. `begin` and `time` are in ns since the epoch."""
     intervals = [
         (int(begins.min()), int((begins + integers(block.column("duration_ns"))).max()))
         for block in blocks
@@ -86,10 +86,10 @@ def summed_rows(blocks: Iterable[pa.Table]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Groups:
-    """The rows of a table by group, and in order of time within each.
+    """The rows of a table by group, in order of time within each group.
 
-    `rows` are their positions in the table, and `starts` those of each group's first row in `rows`. `turns`
-    are the positions of the same rows in the order of time.
+    `rows` are the positions of the rows in the table, and `starts` the positions in `rows` of each group's
+    first row. `turns` are the positions of the same rows in the order of time.
     """
 
     data: pa.Table
@@ -99,7 +99,7 @@ class _Groups:
 
     @classmethod
     def of(cls, data: pa.Table, intervals: Intervals, keys: Sequence[str]) -> _Groups:
-        """Group rows by the interval in which their `time` is, and by keys, of which a null is a value."""
+        """Group rows by the interval of their `time`, and by keys; null is a value of a key."""
         times = nullable_integers(data.column("time"), 0)
         by_time = np.argsort(times, kind="stable")
         codes = _codes(
@@ -112,7 +112,7 @@ class _Groups:
 
     @property
     def ends(self) -> Int64s:
-        """The position in `rows` of each group's last row."""
+        """Return the position in `rows` of each group's last row."""
         return np.append(self.starts[1:], len(self.rows)) - 1
 
     def sums(self, column: str) -> Int64s:
@@ -120,17 +120,18 @@ class _Groups:
         return self._over(np.add, integers(self.data.column(column)))
 
     def firsts(self, column: str) -> Int64s:
-        """Return the earliest time (ns) of a column of times in each group."""
+        """Return the earliest time (ns) in a column of times, for each group."""
         return self._over(np.minimum, nullable_integers(self.data.column(column), 0))
 
     def lengths(self) -> Int64s:
-        """Return the time (ns) from the begin of each group's first row until the last end of any."""
+        """Return, for each group, the time (ns) from the begin of its first row until the latest end of any
+        of its rows."""
         begins = nullable_integers(self.data.column("time"), 0)
         ends = begins + integers(self.data.column("duration_ns"))
         return self._over(np.maximum, ends) - self.firsts("time")
 
     def table(self, places: Int64s, **columns: Int64s | None) -> pa.Table:
-        """Return the row at `places` in `rows` of each group, sorted by time. `columns` are the values of
+        """Return one row of each group, at `places` in `rows`, sorted by time. `columns` are the values of
         other columns for each group; None: null."""
         order = np.argsort(self.turns[places])
         chosen = take(self.data, self.rows[places][order])
@@ -201,7 +202,7 @@ _REDUCED: Final[dict[str, Callable[[pa.Table, Intervals], pa.Table]]] = {
 
 
 def _key(column: pa.ChunkedArray) -> list[Int64s]:
-    """Return arrays of numbers that are equal in rows with the same value, and in rows without one."""
+    """Return arrays of numbers that are equal in rows with the same value; null is a value."""
     if pa.types.is_dictionary(column.type):
         return [words(column)[0]]
     values = nullable_integers(column, 0)
@@ -209,9 +210,9 @@ def _key(column: pa.ChunkedArray) -> list[Int64s]:
 
 
 def _codes(columns: Iterable[npt.NDArray[Any]]) -> Int64s:
-    """Return a number from 0 for each row, equal in rows that agree in all columns.
+    """Return a number for each row, from 0 up, which is equal in rows that agree in all columns.
 
-    One number sorts several times as fast as as many columns.
+    Sorting by one number is several times as fast as sorting by the columns.
     """
     codes: Int64s = np.zeros(1, np.int64)
     count = 1
