@@ -1,8 +1,7 @@
 """Arrow columns from arrays and lists, without pandas.
 
-`pyarrow.array` imports pandas at its first call, to recognise the types of pandas. For a recorder that would
-cost half a second at the start, and 100 MiB of the memory that it watches. So columns are made from buffers
-here.
+`pyarrow.array` imports pandas at its first call, to recognise the types of pandas. This would cost a recorder
+half a second at the start, and 100 MiB of the memory that it watches. So columns are made from buffers here.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ import pyarrow as pa
 from tracer.schema import TABLES
 
 _COLUMN_BYTES: Final = 1000
-"""What a column of a batch takes in objects and buffers, measured: most batches have few rows."""
+"""The memory of a batch's column for objects and buffers, measured. It matters because most batches have few
+rows."""
 
 
 def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Return a batch of `table` from rows given as column -> value (kills, samples, names)."""
+    """Return a batch of `table` from rows in the form column -> value (kills, samples, names)."""
     schema = TABLES[table]
     columns = [from_values([row[column.name] for row in rows], column.type) for column in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -48,7 +48,8 @@ def strings(values: Sequence[str | None]) -> pa.Array:
 
 
 def names(codes: npt.NDArray[Any], vocabulary: tuple[str, ...]) -> pa.DictionaryArray:
-    """Return a column of words; `codes` are positions in the vocabulary, which is kept for the next call."""
+    """Return a column of words; `codes` are positions in the vocabulary. The vocabulary is kept for the next
+    call."""
     return pa.DictionaryArray.from_arrays(numbers(codes.astype(np.int32)), _kept(vocabulary))
 
 
@@ -80,7 +81,7 @@ def from_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
     """Return a column of strings with the dictionary type `kind`, whose values are distinct and not null.
 
-    A column that fits is only looked at, without pyarrow.compute, whose import takes 25 ms and 9 MiB.
+    A column that fits is only checked, without pyarrow.compute, whose import takes 25 ms and 9 MiB.
     """
     if not pa.types.is_dictionary(column.type):
         return column.cast(kind.value_type).dictionary_encode().cast(kind)
@@ -95,7 +96,7 @@ def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
 def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Return a column of integers without NULL as an array.
 
-    Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not; so would
+    Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not import; so would
     `combine_chunks` of a column without chunks.
     """
     if not len(column):
@@ -106,7 +107,7 @@ def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def nullable_integers(column: pa.ChunkedArray, missing: int) -> npt.NDArray[np.int64]:
     """Return a column of integers or times (ns) as an array, with `missing` for NULL.
 
-    Numbers above the range of int64 are given as negative ones.
+    Numbers above the range of int64 become negative.
     """
     if not len(column):
         return np.zeros(0, np.int64)
@@ -119,7 +120,8 @@ def nullable_integers(column: pa.ChunkedArray, missing: int) -> npt.NDArray[np.i
 
 
 def words(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str | None]]:
-    """Return a dictionary column as (codes, vocabulary); rows with one word have one code, its position."""
+    """Return a dictionary column as (codes, vocabulary); rows with the same word have the same code, its
+    first position in the vocabulary."""
     if not len(column):
         return np.zeros(0, np.int64), []
     array = column.combine_chunks()
@@ -130,7 +132,7 @@ def words(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str | No
 
 
 def weight_bytes(batch: pa.RecordBatch) -> int:
-    """Return about the memory that a batch takes."""
+    """Return approximately the memory that a batch takes."""
     return int(batch.nbytes) + _COLUMN_BYTES * int(batch.num_columns)
 
 

@@ -18,12 +18,13 @@ IDENTITY_KEYS: Final[dict[str, tuple[str, ...]]] = {
 """Identity tables -> their key; a later row with the same key supersedes an earlier one."""
 
 MERGED: Final = frozenset({"inodes"})
-"""Identity tables in which a null of the later row leaves the earlier value valid, as for the name of a
+"""Identity tables in which a null of the later row leaves the earlier value valid, such as the name of a
 removed file."""
 
 
 def keep_last(data: pa.Table, table: str) -> pa.Table:
-    """Return the rows of an identity table that no later row supersedes, in order; other tables unchanged."""
+    """Return the rows of an identity table that no later row supersedes, in order; other tables are returned
+    unchanged."""
     keys = IDENTITY_KEYS.get(table)
     if keys is None or data.num_rows < 2:
         return data

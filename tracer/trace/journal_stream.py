@@ -1,4 +1,4 @@
-"""The content of a journal, an Arrow IPC stream, as far as it is complete."""
+"""The complete part of a journal, which is an Arrow IPC stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracer.trace.ipc_message import is_any_compressed
 
 
 def read_journal(content: pa.Buffer, check: Callable[[pa.Schema], None]) -> Iterator[pa.RecordBatch]:
-    """Yield the complete batches of a stream; a torn tail reads as absent, also within the first message.
+    """Yield the complete batches of a stream; a torn tail reads as absent, even within the first message.
 
     `check` may raise to refuse the stream's schema before a batch is read. Raises ValueError for compressed
     batches: the recorder writes none, and their length is known only when they are in memory.

@@ -1,4 +1,4 @@
-"""The files of a trace, and the choice of those that hold the rows of a table.
+"""The files of a trace, and the choice of the files that hold the rows of a table.
 
     meta.json                       the circumstances of the recording, and how it ended
     <table>.parquet                 the whole table, or
@@ -6,8 +6,8 @@
     journal/<table>.<n>.arrows      part n until it is turned into Parquet
 
 A part becomes Parquet by a rename, and its journal is removed after that. So a reader that prefers the
-Parquet file of a part sees each row exactly once, at whatever moment the recorder was killed.
-`<table>.parquet` is written only when it has all rows of the table.
+Parquet file of a part sees each row exactly once, whenever the recorder was killed. `<table>.parquet` is
+written only when it has all rows of the table.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tracer.trace import untrusted_files
 
 META: Final = "meta.json"
 META_TEMPORARY: Final = "meta.json.tmp"
-"""The name under which meta.json is first written."""
+"""The name of meta.json while it is written."""
 JOURNAL: Final = "journal"
 
 PART: Final = re.compile(r"(\d{6,9})\.parquet")
 JOURNAL_FILE: Final = re.compile(r"[a-z_]+\.\w+\.(arrows|tmp)")
-"""The name of a journal, or of the Parquet file that it is being turned into."""
+"""The name of a journal, or of the Parquet file to which a journal is being turned."""
 NUMBERED_JOURNAL: Final = re.compile(r"([a-z_]+)\.(\d{1,9})\.arrows")
 """The name of a journal: table and number."""
 FILE: Final = re.compile(r"[a-z_]+\.parquet|[a-z_]+/\d{6,9}\.parquet|journal/[a-z_.0-9]+")
-"""The path in a trace of any file that it can have, but for meta.json."""
+"""The path, in the trace, of any file that a trace can have except meta.json."""
 
 
 def whole_name(table: str) -> str:

@@ -1,4 +1,4 @@
-"""meta.json: the circumstances of a recording: host, kernel, filters, probes, cost, and its end."""
+"""meta.json, the circumstances of a recording: host, kernel, filters, probes, cost, and its end."""
 
 from __future__ import annotations
 
@@ -59,26 +59,26 @@ class _FirstMeta(TypedDict):
     clock: ClockPair
     command_line: list[str]
     filters: dict[str, Any]
-    probes: dict[str, Any]  # signal -> the hook that was chosen
+    probes: dict[str, Any]  # signal -> the chosen hook
     cost: dict[str, Any]  # of the tracing
     started: str  # ISO 8601, UTC
     ended: str | None  # null while recording; stays null if the recorder is killed
     end_reason: str | None
     rows: dict[str, int] | None  # table -> rows; null until the end
-    lost: dict[str, int] | None  # stream -> records lost, streams without loss left out; null until the end
+    lost: dict[str, int] | None  # stream -> lost records, only streams with losses; null until the end
 
 
 class Meta(_FirstMeta, total=False):
     """The keys of meta.json; traces of older versions lack the keys below."""
 
-    kernel_log: str  # "read", or the reason why it was not
+    kernel_log: str  # "read", or the reason why it was not read
     recorder_cgroup: str  # the recorder's own, if it is traced and has a limit
     kernel_log_left_out: dict[str, int]  # lines and reports about kills in cgroups that are not traced
     memory: Memory
-    command_status: int  # of the command that was recorded; -N: signal N ended it
+    command_status: int  # of the recorded command; -N: signal N ended it
     cgroup_mount_options: list[str]  # of the filesystem of the hierarchy, as in mountinfo
-    history: dict[str, Any]  # of a trace of `watch`: how it began, and how fine its rows are
-    unrecorded_categories: list[str]  # those without rows in `charge`: their counters were not found
+    history: dict[str, Any]  # of a trace of `watch`: how the trace began, and how fine its rows are
+    unrecorded_categories: list[str]  # categories without rows in `charge`: their counters were not found
 
 
 def begin(
@@ -150,8 +150,9 @@ def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
 
 
 def write_meta(trace: Directory, meta: Meta, *, is_durable: bool = False) -> None:
-    """Replace the trace's meta.json in one step; raises OSError. `is_durable`: it is on disk afterwards."""
-    with suppress(FileNotFoundError):  # left by an attempt that failed
+    """Replace the trace's meta.json in one step; raises OSError. `is_durable`: the file is on disk
+    afterwards."""
+    with suppress(FileNotFoundError):  # it exists only if a failed attempt left it
         trace.unlink(META_TEMPORARY)
     with trace.create(META_TEMPORARY) as file:
         file.write(json.dumps(meta, indent=2).encode() + b"\n")
@@ -164,7 +165,8 @@ def write_meta(trace: Directory, meta: Meta, *, is_durable: bool = False) -> Non
 
 
 def read_meta(trace: Path) -> Meta:
-    """Return the metadata of a trace; raises TraceError if it is no trace that this version can read."""
+    """Return the metadata of a trace; raises TraceError if this version cannot read the directory as a
+    trace."""
     found = _load(trace)
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -200,10 +202,10 @@ def is_meta(document: bytes) -> bool:
 
 
 def trace_id(meta: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that identify the trace with this meta.json, wherever it lies: a hash of
-    boot, host, clock pair, start and end.
+    """Return 16 hexadecimal digits that identify the trace with this meta.json, wherever the trace lies: a
+    hash of boot, host, clock pair, start and end.
 
-    Without the end, traces of `watch` would be confused: each one within `--keep` begins where the history
+    Without the end, traces of `watch` would be confused: each trace within `--keep` begins where the history
     begins.
     """
     clock = meta["clock"]
@@ -237,8 +239,8 @@ def _load(trace: Path) -> dict[str, Any]:
 
 
 def _parsed(document: bytes) -> Any:
-    """Parse JSON. Raises ValueError for anything else, and for a document so deep that a function that walks
-    through it could not."""
+    """Parse JSON. Raises ValueError for anything else, and for a document that is nested too deeply for
+    recursive functions."""
     try:
         found = json.loads(document)
     except RecursionError as error:

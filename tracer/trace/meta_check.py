@@ -15,7 +15,7 @@ MOST_BYTES: Final = 16 << 20
 """The longest meta.json that is read. A command line has at most 2 MiB."""
 
 MOST_DEPTH: Final = 64
-"""The deepest nesting in a meta.json that is read; a recorder writes at most 20 levels."""
+"""The deepest nesting of a meta.json that is read; a recorder writes at most 20 levels."""
 
 _LARGEST: Final = (1 << 63) - 1
 _LATEST_YEAR: Final = 2200
@@ -53,7 +53,7 @@ def _dict_of(check: Check) -> Check:
 
 
 def _keys(**checks: Check) -> Check:
-    """Return a check for a dictionary: each of these keys must pass its check if the dictionary has it."""
+    """Return a check for a dictionary: each of these keys, if present, must pass its check."""
     return lambda value: (
         isinstance(value, dict) and all(check(value[key]) for key, check in checks.items() if key in value)
     )
@@ -93,7 +93,7 @@ def _clock(value: Any) -> bool:
 
 
 def _plain(value: Any, depth: int = 0) -> bool:
-    """Return whether a value consists of strings, finite numbers, booleans and null, with sizes under names
+    """Return whether a value consists of strings, finite numbers, booleans and null, has sizes under names
     that end in `_bytes`, and is not nested too deeply."""
     if isinstance(value, dict):
         return depth < _DEEPEST and all(
@@ -141,7 +141,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "ended": _or_null(_time),
     "end_reason": _or_null(_text),
     "rows": _or_null(_dict_of(_integer(0))),
-    "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # become rows of `loss`
+    "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # these become rows of `loss`
     "kernel_log": _text,
     "recorder_cgroup": _text,
     "unrecorded_categories": _list_of(_text),

@@ -1,4 +1,4 @@
-"""Rows with all times moved, for a trace whose clock pair is newer than that of its rows."""
+"""Rows with all times moved, for a trace whose clock pair is newer than the clock pair of its rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tracer.schema import TIME
 
 
 def shifted(batch: pa.RecordBatch, by_ns: int) -> pa.RecordBatch:
-    """Return a batch whose columns of times are later by `by_ns`; nulls stay null."""
+    """Return a batch whose times are later by `by_ns`; nulls stay null."""
     columns = [_moved(column, by_ns) if column.type == TIME else column for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 

@@ -18,14 +18,14 @@ class Rows(Protocol):
         """Add rows of a table."""
 
     def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows that are given as column -> value; `rows` may be empty."""
+        """Add rows in the form column -> value; `rows` may be empty."""
 
 
 class RowSink(Rows, Protocol):
-    """Takes the rows of a recording as they come.
+    """Takes the rows of a recording as they arrive.
 
     `meta` describes the recording, and may be changed before `write_meta`. `rows` counts the rows of each
-    table, `lost` those that could not be kept, by stream. Methods are called from one thread.
+    table, and `lost` the rows of each stream that could not be kept. Methods are called from one thread.
     """
 
     meta: Meta
@@ -42,7 +42,7 @@ class RowSink(Rows, Protocol):
         """Prepare everything that could take time later."""
 
     def require_written(self) -> None:
-        """Raise TraceError if rows cannot be kept as they should be."""
+        """Raise TraceError if rows cannot be kept as the sink promises."""
 
     def close(self, end_reason: str, **meta_updates: Any) -> None:
-        """End the recording; raises TraceError if something of it is lost."""
+        """End the recording; raises TraceError if a part of it is lost."""

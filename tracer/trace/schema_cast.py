@@ -18,7 +18,7 @@ _CHECKED: Final = {
     ]
     for table, schema in TABLES.items()
 }
-"""Table -> numbers of the columns that a batch with the schema of the table must still be checked for."""
+"""Table -> numbers of the columns that must be checked even if a batch has the schema of the table."""
 
 
 def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
@@ -40,7 +40,8 @@ def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]
 
 
 def _columns(table: str, batch: pa.RecordBatch) -> list[pa.Array]:
-    """Return the columns of the table, looking only at those that may not fit: that is faster for many."""
+    """Return the columns of the table. If the schema fits, only columns that may still not fit are checked,
+    which is faster."""
     schema = TABLES[table]
     if not batch.schema.equals(schema):
         return [_column(table, batch, field) for field in schema]

@@ -1,7 +1,7 @@
 """The files of a trace that may come from anyone: only regular files below the trace's directory are opened.
 
-The trace itself may be named by a symbolic link. Below it, every link is refused, and so is every file that
-is not regular: a read from a FIFO would block, and a read from a device would not end.
+The path of the trace may be a symbolic link. Below the trace, every link is refused, and so is every file
+that is not regular: a read from a FIFO would block, and a read from a device would not end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 from tracer.errors import TraceError
 
 MOST_ENTRIES: Final = 100_000
-"""The most entries of a folder of a trace. A part has a million rows."""
+"""The most entries of a folder in a trace. A part has a million rows, so no recording has as many."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -68,7 +68,7 @@ def names(trace: Path, folder: Path) -> list[str]:
 
 @contextmanager
 def _opened(trace: Path, folder: Path) -> Iterator[int]:
-    """Open a folder, each step of its path below the trace by the descriptor of the step before."""
+    """Open a folder; each step of its path below the trace is opened relative to the step before."""
     descriptor = os.open(trace, _FOLDER)
     try:
         reached = trace
@@ -88,7 +88,8 @@ def _opened(trace: Path, folder: Path) -> Iterator[int]:
 
 
 def _refusal(folder: int, path: Path, error: OSError) -> TraceError:
-    """Return the error for an entry that could not be opened: its kind of file, if that is the reason."""
+    """Return the error for an entry that could not be opened; it names the kind of file if that is the
+    reason."""
     try:
         mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
     except OSError:

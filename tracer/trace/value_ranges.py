@@ -9,7 +9,7 @@ import pyarrow as pa
 from tracer.schema import LIMITS
 
 LATEST_NS: Final = 7_258_118_400_000_000_000
-"""2200-01-01: times up to then, and their differences, fit an int64."""
+"""2200-01-01: times up to this one, and their differences, fit an int64."""
 
 MOST_RECORDS: Final = 1 << 52
 """The most records that a row of `loss` may count."""

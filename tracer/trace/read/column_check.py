@@ -12,13 +12,14 @@ from tracer.trace.value_ranges import value_range
 
 
 def conforming(table: str, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch from a file with the columns of `schema`, which are all or some of the table's.
+    """Return a batch from a file with the columns of `schema`, which has all or some columns of the table.
 
     A column that the batch lacks is null, or has the value that older traces imply. Raises KeyError,
     TypeError or ValueError (pyarrow.ArrowInvalid is a ValueError) for columns and values that the schema does
     not allow.
     """
-    # Offsets and indices must be within their buffers, and texts UTF-8: else later steps may crash.
+    # Offsets and indices must be within their buffers, and texts must be UTF-8: otherwise later steps may
+    # crash.
     batch.validate(full=True)
     arrays = [_column(table, batch, field) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -2,7 +2,7 @@
 memory.
 
 A recording stays far below each bound. Each of its rows takes some bytes on disk, because its time differs
-from that of the row before.
+from the time of the row before.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ EXPANSION: Final = 32
 is usual."""
 
 MOST_TEXT_BYTES: Final = 1 << 30
-"""The most text of one column of a file, counted as often as rows repeat it."""
+"""The most text in one column of a file; text that rows repeat counts each time."""
 
 LONGEST_TEXT_BYTES: Final = 1 << 17
-"""The longest text. A path has at most 4096 bytes (PATH_MAX), and each may be written as an escape of
-four."""
+"""The longest text. A path has at most 4096 bytes (PATH_MAX), and each byte may be written as an escape of
+four characters."""
 
 MOST_FRAMES: Final = 20_000_000
 """The most frames in the stacks of a file."""
@@ -48,7 +48,7 @@ MOST_FRAMES: Final = 20_000_000
 class Budget:
     """The rows and bytes of a table's files so far; `row_bytes` is the size of a row in memory.
 
-    With `is_kept`, all of them are in memory at the end; otherwise one file at most.
+    With `is_kept`, all rows are in memory at the end; otherwise at most the rows of one file.
     """
 
     table: str
@@ -59,7 +59,7 @@ class Budget:
 
     @classmethod
     def from_schema(cls, table: str, schema: pa.Schema, *, is_kept: bool = True) -> Budget:
-        """Return the budget of a table of which the columns of `schema` are read."""
+        """Return the budget of a table whose columns in `schema` are read."""
         row_bytes = sum(_value_bytes(field.type) + field.nullable / 8 for field in schema)
         return cls(table, row_bytes, is_kept)
 
@@ -89,7 +89,7 @@ class Budget:
 
 
 def memory_available_bytes() -> int | None:
-    """Return MemAvailable of /proc/meminfo; None if it is not there."""
+    """Return MemAvailable of /proc/meminfo, in bytes; None if there is no such value."""
     try:
         with Path("/proc/meminfo").open(encoding="ascii") as file:
             fields = (line.split() for line in file)

@@ -25,15 +25,15 @@ from tracer.trace.read.memory_bounds import Budget
 from tracer.trace.untrusted_files import open_file
 
 _KEPT_ROWS: Final = 1 << 20
-_PASSING_ROWS: Final = 1 << 17  # a few columns of them fit into a CPU's cache
-_METADATA_BYTES: Final = 64 << 20  # Parquet's own; a part of a million rows has some KiB
+_PASSING_ROWS: Final = 1 << 17  # a few columns of this length fit into a CPU's cache
+_METADATA_BYTES: Final = 64 << 20  # of Parquet; a part of a million rows has some KiB
 _DAMAGED: Final = (LookupError, ValueError, TypeError, OverflowError, pa.ArrowException, OSError)
 """The errors of Arrow and `column_check.conforming` for a damaged file."""
 
 
 def read_batches(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a file below the directory `trace` in batches, with the columns of `schema`: all or
-    some of the table's.
+    some columns of the table.
 
     Raises FileNotFoundError, and TraceError if the file is damaged or exceeds the budget.
     """
@@ -45,7 +45,8 @@ def read_batches(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> 
 
 
 def count_part(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> int:
-    """Return the number of rows of a file: for Parquet from its metadata. Raises as `read_batches` does."""
+    """Return the number of rows of a file; for Parquet, the number comes from its metadata. Raises as
+    `read_batches` does."""
     with _reading(trace, path) as file:
         if _is_journal(path):
             return sum(batch.num_rows for batch in _journal(path, file, schema, budget))
@@ -71,7 +72,7 @@ def _reading(trace: Path, path: Path) -> Iterator[BinaryIO]:
     except (FileNotFoundError, MemoryError):  # MemoryError: pa.ArrowMemoryError is an ArrowException too
         raise
     except _DAMAGED as error:
-        if "Failed to launch" in str(error):  # of a thread: Arrow has no class for that
+        if "Failed to launch" in str(error):  # of a thread: Arrow has no class for this error
             raise RuntimeError("can't start new thread") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
         raise TraceError(
@@ -80,8 +81,8 @@ def _reading(trace: Path, path: Path) -> Iterator[BinaryIO]:
 
 
 def _journal(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
-    """Yield all complete batches. The file is read into a buffer first: from a file, Arrow would allocate any
-    size that a torn length gives."""
+    """Yield all complete batches. The file is read into a buffer first, because Arrow would allocate any size
+    that a torn length gives if it read the file."""
     length = os.fstat(file.fileno()).st_size
     budget.take(path, rows=0, stored_bytes=length)
     for batch in read_journal(pa.py_buffer(file.read(length)), lambda stored: require_akin(stored, schema)):
@@ -101,7 +102,7 @@ def _rows(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iter
         texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
     file.seek(0)
     found = 0
-    options = {"read_dictionary": texts, "pre_buffer": False}  # or the whole file would be in memory
+    options = {"read_dictionary": texts, "pre_buffer": False}  # otherwise the whole file would be in memory
     with pq.ParquetFile(file, **options, **_METADATA_LIMITS) as parquet:
         rows = _KEPT_ROWS if budget.is_kept else _PASSING_ROWS
         for batch in parquet.iter_batches(rows, columns=[column.path for column in columns]):

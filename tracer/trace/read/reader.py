@@ -31,7 +31,7 @@ def _to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 class TableFrame(cached_property["pd.DataFrame"]):
-    """The table that is named like the attribute, as a DataFrame."""
+    """The table with the name of the attribute, as a DataFrame."""
 
     def __init__(self) -> None:
         super().__init__(self._read)
@@ -73,7 +73,7 @@ class Trace:
 
     @property
     def interrupted(self) -> bool:
-        """Return whether the trace has no end: the recorder was killed, or is still at work."""
+        """Return whether the trace has no end, because the recorder was killed or is still at work."""
         return self.meta["ended"] is None
 
     @property
@@ -85,8 +85,8 @@ class Trace:
         """Return the rows of a table, in recorded order, with the schema `TABLES[name]` or `columns` of it.
 
         A table that was never written is empty, and a column that was added to the format later is null. An
-        identity table has the last row of each key. Raises TraceError for a damaged file, and KeyError for an
-        unknown table or column.
+        identity table has only the last row of each key. Raises TraceError for a damaged file, and KeyError
+        for an unknown table or column.
         """
         wanted = TABLES[name].names if columns is None else list(columns)
         needed = list(dict.fromkeys([*wanted, *IDENTITY_KEYS.get(name, ())]))
@@ -96,15 +96,15 @@ class Trace:
         return keep_last(data.unify_dictionaries(), name).select(wanted)
 
     def has_table(self, name: str) -> bool:
-        """Return whether the recorder knew the table. If not, what it would hold is not known."""
+        """Return whether the recorder knew the table. If it did not, the content of the table is unknown."""
         return name in (self.meta["rows"] or ()) or bool(layout.parts(self.path, name))
 
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a table in recorded order, some 100,000 at a time, with these columns.
 
-        The memory that this takes does not grow with the table, but it is refused within the same bounds. The
-        rows of one time need not be together, and an identity table has superseded rows as well. A word has
-        another code in each batch. Raises as `table` does.
+        The memory that this takes does not grow with the table, but a table beyond the same bounds is
+        refused. The rows of one time need not be together, and an identity table has superseded rows as well.
+        A word may have another code in each batch. Raises as `table` does.
         """
         schema = _some_columns(name, columns)
         return self._batches(name, schema, lambda: Budget.from_schema(name, TABLES[name], is_kept=False))
@@ -128,7 +128,7 @@ class Trace:
                 paths = self._paths_after(paths, error, name)
 
     def rows(self, name: str) -> int:
-        """Return the number of rows of `table`; for Parquet parts without reading them."""
+        """Return the number of rows that `table` returns; Parquet parts are counted without reading them."""
         keys = IDENTITY_KEYS.get(name)
         if keys and layout.whole_path(self.path, name) not in layout.parts(self.path, name):
             return int(self.table(name, keys).num_rows)
@@ -143,7 +143,7 @@ class Trace:
 
     @cached_property
     def loss(self) -> pd.DataFrame:
-        """Return the rows of `loss`, and a row for each stream of which meta.json counts more lost records.
+        """Return the rows of `loss`, and a row for each stream for which meta.json counts more lost records.
 
         On a full disk the table itself may not have been written. Such a row begins at the last sample, the
         last moment at which all tables were written.
@@ -168,7 +168,8 @@ class Trace:
         ]
 
     def _paths_after(self, before: list[Path], error: FileNotFoundError, name: str) -> list[Path]:
-        """Return the table's files after one of those `before` has vanished; it is Parquet by now."""
+        """Return the table's files after a file of `before` has vanished because it was turned into
+        Parquet."""
         paths = layout.parts(self.path, name)
         if paths == before:
             raise TraceError(f"{error.filename} vanished meanwhile: open the trace again") from error

@@ -18,8 +18,8 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
     order.
 
     Integers that may be null by the schema are Int64/Int32/UInt64, and such booleans are boolean (NA is "not
-    known"); other numbers are plain. Dictionaries are categoricals, and lists are lists. A limit that is not
-    set is also NA; the column beside it (`schema.LIMITS`) tells the two apart.
+    known"); other numbers are NumPy's. Dictionaries are categoricals, and lists are lists. A limit that is
+    not set is also NA; the column beside it (`schema.LIMITS`) distinguishes the two.
     """
     columns: dict[str, Any] = {}
     for field in data.schema:
@@ -35,8 +35,8 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
 
 
 def with_flag(name: str, limits: pd.arrays.IntegerArray) -> dict[str, Any]:
-    """Return a column of limits as DataFrames have it, and its flag; `UNLIMITED_BYTES` is a limit that is not
-    set."""
+    """Return a column of limits as DataFrames have it, and the column of its flag; `UNLIMITED_BYTES` is a
+    limit that is not set."""
     values = limits.to_numpy(np.int64, na_value=UNLIMITED_BYTES)
     is_limited = values < UNLIMITED_BYTES
     return {
@@ -58,7 +58,7 @@ def _values(column: pa.ChunkedArray, field: pa.Field) -> Any:
 def _nullable(column: pa.ChunkedArray) -> Any:
     """Return integers or booleans as an array of pandas with NA.
 
-    `to_pandas` returns the same, but takes far longer, and there are many columns with few rows.
+    `to_pandas` returns the same array, but takes far longer, and there are many columns with few rows.
     """
     values = column.combine_chunks()
     is_missing = values.is_null().to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""Rows that wait in memory while a trace cannot be written, and the count of those that are lost."""
+"""Rows that wait in memory while a trace cannot be written, and the count of lost rows."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _SUMMED: Final = ("pages", "bytes", "updates")
 class Backlog:
     """Batches that wait to be written, by table, the oldest first.
 
-    They take up to `most_bytes`. Beyond that, only the sums of `charge` are kept, so that totals stay exact.
-    The rows are lost, and the caller counts them (`lose`).
+    Batches take up to `most_bytes`. Rows beyond that are lost, and the caller counts them (`lose`). Only the
+    sums of `charge` are kept, so that totals stay exact.
     """
 
     def __init__(self, most_bytes: int = HELD_BYTES) -> None:
@@ -46,11 +46,11 @@ class Backlog:
 
     @property
     def lost(self) -> dict[str, int]:
-        """Return stream -> rows that were lost since `take_lost`."""
+        """Return stream -> rows lost since the last `take_lost`."""
         return {stream: count for stream, (_, count) in self._lost.items()}
 
     def put(self, table: str, batch: pa.RecordBatch) -> bool:
-        """Append a batch to those of its table; return whether there was room for it.
+        """Append a batch to the batches of its table; return whether there was room for it.
 
         Charges without room are added to the sums.
         """
@@ -64,7 +64,7 @@ class Backlog:
         return True
 
     def put_back(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
-        """Put batches before all others of their table, even without room."""
+        """Put batches before all other batches of their table, even without room."""
         listed = list(batches)
         self._bytes += sum(map(weight_bytes, listed))
         self._waiting[table].extendleft(reversed(listed))
@@ -80,7 +80,7 @@ class Backlog:
         return [table for table in TABLES if self._waiting.get(table)]
 
     def lose(self, stream: str, rows: int, since_ns: int) -> None:
-        """Count rows that are lost; `since_ns` is CLOCK_MONOTONIC."""
+        """Count lost rows; `since_ns` is CLOCK_MONOTONIC."""
         since, count = self._lost.get(stream, (since_ns, 0))
         self._lost[stream] = (since, count + rows)
 
@@ -88,7 +88,7 @@ class Backlog:
         """Yield and forget the rows of `loss` for lost rows, and the rows of `charge` for the sums of lost
         charges.
 
-        `time_ns` is CLOCK_MONOTONIC, and `clock_offset_ns` is CLOCK_REALTIME less CLOCK_MONOTONIC.
+        `time_ns` is CLOCK_MONOTONIC, and `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
         """
         time = {"time": time_ns + clock_offset_ns}
         if self._lost:
@@ -126,6 +126,6 @@ class Backlog:
 
 
 def stream_of(table: str) -> str:
-    """Return the stream under which lost rows of a table are counted: that of its ring, else the table
-    itself."""
+    """Return the stream under which lost rows of a table are counted: the stream of its ring, or else the
+    name of the table."""
     return _STREAM_OF.get(table, table)

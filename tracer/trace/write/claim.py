@@ -28,15 +28,15 @@ _FILES: Final = frozenset(
     {layout.META, layout.META_TEMPORARY, *(layout.whole_name(table) for table in TABLES)}
 )
 UNFINISHED: Final = ".unfinished-"
-"""The beginning of the name of a trace in a spool that is begun, or that is being removed. The next `watch`
-there removes it."""
+"""The prefix of the name of a trace in a spool while the trace is begun or removed. The next `watch` there
+removes it."""
 
 _FOLDERS: Final = {layout.JOURNAL: layout.JOURNAL_FILE, **dict.fromkeys(TABLES, layout.PART)}
 """The folders of a trace -> the names of the files in them."""
 
 
 def claim(path: Path, *, force: bool) -> Directory:
-    """Return `path` as an empty directory of mode 0700 that is locked until it is closed.
+    """Return `path` as an empty directory of mode 0700, which is locked until it is closed.
 
     With `force`, an old trace is removed from it, unless it has an entry that no trace has. Raises TraceError
     if the place is taken, belongs to another user, or is being written by another recorder, and OSError if
@@ -45,7 +45,7 @@ def claim(path: Path, *, force: bool) -> Directory:
     require_own_links(path.parent)
     if not os.path.lexists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # created by another recorder meanwhile: the lock decides
+        with suppress(FileExistsError):  # another recorder created it meanwhile: the lock decides
             path.mkdir(mode=0o700)
     trace = open_own(path)
     try:
@@ -117,10 +117,11 @@ def old_trace_bytes(parent: Directory, name: str) -> int:
 
 
 def remove(parent: Directory, name: str, hidden: str) -> None:
-    """Remove an old trace in `parent`; it is first renamed to `hidden`, so that nobody sees a part of it.
+    """Remove an old trace in `parent`. The trace is first renamed to `hidden`, so that nobody sees a part of
+    it.
 
-    Raises TraceError, with nothing changed, if it is being written, is not a trace or has an entry that no
-    trace has, and OSError if it cannot be removed.
+    Raises TraceError, and changes nothing, if the trace is being written, is not a trace or has an entry that
+    no trace has; OSError if it cannot be removed.
     """
     with parent.subfolder(name) as trace:
         lock(trace)
@@ -132,7 +133,7 @@ def remove(parent: Directory, name: str, hidden: str) -> None:
 
 
 def remove_begun(parent: Directory, name: str) -> None:
-    """Remove what a killed recorder left of a trace that it had begun, maybe without a meta.json.
+    """Remove the remains of a trace that a killed recorder had begun, maybe without a meta.json.
 
     Raises as `remove` does.
     """
@@ -145,8 +146,8 @@ def remove_begun(parent: Directory, name: str) -> None:
 
 
 def _holder(trace: Directory) -> int | None:
-    """Return the pid of the holder of the directory's lock from /proc/locks (locks_show, fs/locks.c), if
-    any."""
+    """Return the pid of the process that holds the directory's lock, from /proc/locks (locks_show,
+    fs/locks.c); None if not known."""
     status = os.fstat(trace.fileno())
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):

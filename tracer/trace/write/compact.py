@@ -1,6 +1,6 @@
-"""Compaction: journals are turned into Parquet files.
+"""Compaction, which turns journals into Parquet files.
 
-With `is_durable`, a Parquet file is on disk before its journals are removed: fsync(2).
+With `is_durable`, a Parquet file is on disk (fsync(2)) before its journals are removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tracer.trace.layout import journal_temporary, part_name, whole_name
 
 
 class ClosedJournal(Protocol):
-    """A journal that nobody writes to: the file `name` in `folder` holds `rows` rows."""
+    """A journal without a writer: the file `name` in `folder` holds `rows` rows."""
 
     folder: Directory
     name: str
@@ -46,8 +46,8 @@ def compact_whole(
     """Write the rows of all journals of a table as its only Parquet file; return the number of its rows.
 
     The file is made in `scratch`, the folder of journals, and renamed when it is complete. No journal is
-    removed before that, and a repetition after a failure at any step is safe. Raises OSError if a file cannot
-    be written, and TraceError if a journal lost rows.
+    removed before the rename, and a repetition after a failure at any step is safe. Raises OSError if a file
+    cannot be written, and TraceError if a journal lost rows.
     """
     return _compact(scratch, table, journals, trace, whole_name(table), is_durable=is_durable)
 
@@ -92,10 +92,10 @@ def _compact(
     is_durable: bool,
 ) -> int:
     batches = [batch for journal in journals for batch in _whole(journal)]
-    schema = batches[0].schema if batches else TABLES[table]  # maybe of a recorder before an update
+    schema = batches[0].schema if batches else TABLES[table]  # maybe the schema of an older recorder
     data = keep_last(pa.Table.from_batches(batches, schema).unify_dictionaries(), table)
     temporary = journal_temporary(table, name)
-    with suppress(FileNotFoundError):  # left by an attempt that failed
+    with suppress(FileNotFoundError):  # it exists only if a failed attempt left it
         scratch.unlink(temporary)
     from pyarrow import parquet  # noqa: PLC0415  a recorder's start has no time for it
 

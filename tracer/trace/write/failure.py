@@ -22,13 +22,14 @@ class Failure:
     is_reported: bool = False
 
     def put_off(self, reason: str) -> None:
-        """Set the time of the next attempt: later after each one that failed."""
+        """Set the time of the next attempt; the interval grows with each failed attempt."""
         self.reason = reason
         self.retry_s = min(max(2 * self.retry_s, _FIRST_RETRY_S), _LONGEST_RETRY_S)
         self.due_s = time.monotonic() + self.retry_s
 
     def kept_and_lost(self, written: int, lost: int, *, is_removed: bool) -> str:
-        """Return in words how many rows are written and how many are lost; `is_removed`: the trace was."""
+        """Return in words how many rows are written and how many are lost; `is_removed`: the trace was
+        removed."""
         if is_removed:
             return f"nothing of it is left, and {lost:,} rows that came later are lost"
         since_s = time.monotonic() - self.began_s

@@ -1,9 +1,9 @@
-"""A part of a table while it is recorded: an Arrow IPC stream of which every prefix can be read.
+"""A part of a table while it is recorded: an Arrow IPC stream, every prefix of which can be read.
 
 A stream only grows, so the dictionary of a column of repeated strings cannot be extended in place. The stream
 format allows a new dictionary before any batch, which is valid from there on. Arrow's writer compares the
-dictionary of each batch with the last one, and writes it only if they differ: a fixed enumeration is written
-once, any other as often as it changes. Readers unify them.
+dictionary of each batch with the last one, and writes it only if they differ. So a fixed enumeration is
+written once, and any other dictionary as often as it changes. Readers unify the dictionaries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tracer.directory import Directory
 class Journal:
     """An open part: the file `name` in `folder` holds its flushed rows, and perhaps a torn tail.
 
-    Methods raise OSError if the file cannot be written; the caller must call `abandon` then.
+    Methods raise OSError if the file cannot be written; the caller must then call `abandon`.
     """
 
     def __init__(self, folder: Directory, name: str, schema: pa.Schema) -> None:
@@ -61,7 +61,7 @@ class Journal:
 
     @property
     def is_removed(self) -> bool:
-        """Return whether the file was removed: its rows are lost when it is closed."""
+        """Return whether the file was removed, so that its rows are lost when it is closed."""
         return os.fstat(self._file.fileno()).st_nlink == 0
 
     def close(self) -> None:

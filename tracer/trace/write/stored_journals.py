@@ -1,6 +1,6 @@
-"""The journals of a trace that nobody writes to any more are turned into Parquet by another process.
+"""Compaction of a trace that nobody writes any more, by another process than its recorder.
 
-Its recorder closed them for that (`TraceWriter.leave`), or was killed.
+The recorder closed the journals for this purpose (`TraceWriter.leave`), or was killed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from tracer.trace.write.compact import compact_part, compact_whole, mapped_batch
 
 
 class StoredJournal:
-    """The journal `name` in `folder`, with the rows that a reader finds: a torn tail is left out.
+    """The journal `name` in `folder`, with the rows that a reader finds; a torn tail is left out.
 
-    Raises TraceError if its columns are not those of the table; a recorder before an update may lack some.
+    Raises TraceError for a column whose name or type is not in the table; the journal of an older recorder
+    may lack columns.
     """
 
     def __init__(self, folder: Directory, name: str, table: str) -> None:
@@ -46,16 +47,16 @@ class StoredJournal:
 
 
 def compact_stored(trace: Directory) -> None:
-    """Turn all journals of a trace into Parquet files that are on disk afterwards.
+    """Turn all journals of a trace into Parquet files, which are on disk afterwards.
 
-    The trace can be read at every moment, and a repetition after a failure at any step is safe. The folder of
+    The trace can be read at any moment, and a repetition after a failure at any step is safe. The folder of
     journals stays. Raises OSError, TraceError or pa.ArrowException if a table cannot be written.
     """
     with trace.subfolder(layout.JOURNAL) as scratch:
         stored = _stored(scratch)
         entries = frozenset(trace.names())
         for table in sorted(stored, key=lambda table: sum(one.size_bytes for one in stored[table].values())):
-            # The smallest first: each frees space.
+            # The smallest table first: each compaction frees space.
             if layout.whole_name(table) in entries:
                 _discard(stored[table])
             else:
@@ -63,7 +64,7 @@ def compact_stored(trace: Directory) -> None:
 
 
 def _stored(scratch: Directory) -> dict[str, dict[int, StoredJournal]]:
-    """Return table -> number -> journal, and remove what attempts that were killed have left."""
+    """Return table -> number -> journal, and remove temporary files that killed attempts have left."""
     found: defaultdict[str, dict[int, StoredJournal]] = defaultdict(dict)
     for name in scratch.names():
         numbered = layout.NUMBERED_JOURNAL.fullmatch(name)
@@ -95,6 +96,7 @@ def _part_numbers(trace: Directory, table: str) -> frozenset[int]:
 
 
 def _discard(journals: dict[int, StoredJournal]) -> None:
-    """Remove journals whose rows are in Parquet files: the process that wrote these was killed."""
+    """Remove journals whose rows are in Parquet files, after a process was killed that had written these
+    files."""
     for journal in journals.values():
         journal.unlink()

@@ -35,14 +35,13 @@ _FLUSHED_BATCHES: Final = 64  # written from the backlog between two flushes
 class TraceWriter:
     """A trace that is being recorded.
 
-    `rows` is, for each table, the number of rows that were appended and not lost, including those rows of
-    identity tables that later ones superseded. Parts of event tables that have `part_rows` rows become
-    Parquet in another thread while the recording goes on. Identity tables (`IDENTITY_KEYS`) become
-    Parquet at the end, because any row may supersede any earlier one. Without `compacts`, all journals stay
-    as they are, for `leave`.
+    `rows` is, for each table, the number of rows that were appended and not lost, including superseded rows
+    of identity tables. Parts of event tables that have `part_rows` rows become Parquet in another thread
+    while the recording goes on. Identity tables (`IDENTITY_KEYS`) become Parquet at the end, because any row
+    may supersede any earlier one. Without `compacts`, all journals stay journals, for `leave`.
 
     While the trace cannot be written (the disk is full, or fails), rows wait in memory, up to `held_bytes`.
-    Rows beyond that are lost: they are counted in `lost`, by stream, and get a row in `loss` when the trace
+    Rows beyond that are lost: `lost` counts them by stream, and `loss` gets a row about them when the trace
     can be written again. `warn` is called when this state begins and ends.
 
     Methods must be called from one thread. Raises TraceError if `path` is taken or cannot be written.
@@ -68,7 +67,7 @@ class TraceWriter:
         self._compacts = compacts
         self._open: dict[str, Journal] = {}
         self._parts: dict[str, dict[int, Journal]] = {table: {} for table in TABLES}
-        self._numbers: defaultdict[str, int] = defaultdict(int)  # the last part's, also if it was given up
+        self._numbers: defaultdict[str, int] = defaultdict(int)  # of the last part, even if it was given up
         self._lost_in_table: Counter[str] = Counter()  # stream -> rows of `loss`
         self._backlog = Backlog(held_bytes)
         self._failure: Failure | None = None
@@ -80,7 +79,7 @@ class TraceWriter:
                 write_meta(self._trace, meta)
                 self._journals = self._trace.subfolder(layout.JOURNAL, make=True)
             except OSError:
-                self._trace.close()  # and with it the lock: what was begun can be removed
+                self._trace.close()  # this also unlocks it, so that the begun trace can be removed
                 raise
         except OSError as error:
             reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
@@ -94,7 +93,8 @@ class TraceWriter:
             raise TraceError(f"cannot write the trace {self.path}: {self._reason(error)}") from error
 
     def open_journals(self) -> None:
-        """Create a journal for each table now: later, the disk could delay a recorder that has no time."""
+        """Create a journal for each table now, because the disk could delay the recorder later, when it has
+        no time."""
         for table in TABLES:
             try:
                 self._journal(table)
@@ -119,7 +119,7 @@ class TraceWriter:
                 self._fail(table, error)
 
     def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows that are given as column -> value; `rows` may be empty."""
+        """Add rows in the form column -> value; `rows` may be empty."""
         if rows:
             self.append(table, rows_of(table, rows))
 
@@ -144,7 +144,7 @@ class TraceWriter:
 
     @property
     def is_written(self) -> bool:
-        """Return whether no rows wait in memory because the trace cannot be written."""
+        """Return whether the trace can be written: no rows wait in memory."""
         return self._failure is None
 
     def require_written(self) -> None:
@@ -155,9 +155,9 @@ class TraceWriter:
     def close(self, end_reason: str, **meta_updates: Any) -> None:
         """Turn all journals into Parquet, write the final meta.json, and close the directory.
 
-        A table that cannot be turned into Parquet stays a journal, which readers also accept. Raises
-        TraceError if a table stays a journal, or if rows still wait in memory and are lost, after all else is
-        written.
+        A table that cannot be turned into Parquet stays a journal, which readers also accept. After
+        everything else is written, raises TraceError if a table stays a journal, or if rows still wait in
+        memory and are lost.
         """
         if self._is_closed:
             return
@@ -175,8 +175,8 @@ class TraceWriter:
     def leave(self, end_reason: str, **meta_updates: Any) -> None:
         """Close the journals and write meta.json, for another process that turns the journals into Parquet.
 
-        `rows` of meta.json stays null until then. Raises TraceError if rows still wait in memory and are
-        lost, after all else is written.
+        `rows` of meta.json stays null until then. After everything else is written, raises TraceError if rows
+        still wait in memory and are lost.
         """
         if not self._is_closed:
             self._end_writing()
@@ -202,9 +202,9 @@ class TraceWriter:
             end_reason = WRITE_FAILED
         try:
             write_meta(self._trace, self._final_meta(end_reason, rows, meta_updates))
-        except OSError as error:  # its frames, with all rows that wait, would live on in a cycle
+        except OSError as error:  # its frames, with all waiting rows, would stay alive in a cycle
             failures.append(error.with_traceback(None))
-        with suppress(OSError):  # journals are left in it
+        with suppress(OSError):  # journals are left in the folder
             self._trace.rmdir(layout.JOURNAL)
         try:
             self._raise_failures(failures, sum((self.rows if rows is None else rows).values()))
@@ -216,7 +216,7 @@ class TraceWriter:
     # Journals
 
     def _journal(self, table: str) -> Journal:
-        """Return the table's open journal; a new one if there is none, or if it is full."""
+        """Return the table's open journal; a new one if there is none, or if the open one is full."""
         journal = self._open.get(table)
         if journal and journal.rows >= self._part_rows and table not in IDENTITY_KEYS:
             number = self._numbers[table]
@@ -233,7 +233,7 @@ class TraceWriter:
     def _new_journal(self, table: str, name: str) -> Journal:
         try:
             return Journal(self._journals, name, TABLES[table])
-        except FileNotFoundError:  # the folder was removed: its rows are lost, but not those that come
+        except FileNotFoundError:  # the folder was removed: its rows are lost, but later rows are not
             self._journals = self._trace.subfolder(layout.JOURNAL, make=True)
             return Journal(self._journals, name, TABLES[table])
 
@@ -262,7 +262,8 @@ class TraceWriter:
     def _fail(self, table: str, error: OSError, *batches: pa.RecordBatch) -> None:
         """Move the unflushed rows of the table's journal, and `batches` after them, to the backlog.
 
-        The first attempt to write them to a new journal is made at once: the file may just be too long.
+        The first attempt to write these rows to a new journal is made at once, because the file may only be
+        too long.
         """
         self._backlog.put_back(table, [*self._give_up(table), *batches])
         if self._failure is None:
@@ -270,14 +271,14 @@ class TraceWriter:
             self._write_backlog()
 
     def _give_up(self, table: str) -> list[pa.RecordBatch]:
-        """End the table's part at its last flush, and return the batches after it."""
+        """End the table's part at its last flush, and return the batches after that flush."""
         journal = self._open.pop(table, None)
         if journal is None:
             return []
         unflushed = journal.abandon()
         if journal.removed_rows:
             self._lose(table, journal.removed_rows, journal.began_ns)
-            if table == "charge":  # their sums are also lost
+            if table == "charge":  # the sums of these rows are also lost
                 self._backlog.lose("residue", journal.removed_rows, journal.began_ns)
                 self.lost["residue"] += journal.removed_rows
         if not journal.rows:
@@ -296,7 +297,7 @@ class TraceWriter:
         self._backlog.lose(stream_of(table), rows, since_ns)
 
     def _write_backlog(self) -> None:
-        """Write all waiting rows, and rows of `loss` for lost ones; on failure, put the next attempt off."""
+        """Write all waiting rows, and rows of `loss` for lost ones; on failure, put off the next attempt."""
         assert self._failure is not None
         try:
             self._write_waiting()
@@ -324,7 +325,7 @@ class TraceWriter:
         self._failure = None
 
     def _write_waiting(self) -> None:
-        """Write and flush all waiting rows; raises OSError, after which those not flushed still wait."""
+        """Write and flush all waiting rows. Raises OSError; rows that were not flushed then still wait."""
         for table in self._backlog.tables():
             waiting = self._backlog.take(table)
             try:
@@ -343,9 +344,9 @@ class TraceWriter:
     # The end
 
     def _settle(self, table: str) -> int:
-        """Turn the remaining journals into Parquet: parts that were open, or whose compaction failed.
+        """Turn the remaining journals into Parquet: open parts, and parts whose compaction failed.
 
-        Returns the number of rows that the table has on disk.
+        Return the number of rows that the table has on disk.
         """
         known = self._parts[table]
         journals = [journal for journal in known.values() if journal.exists()]
@@ -357,7 +358,7 @@ class TraceWriter:
         return sum(journal.rows for journal in known.values())
 
     def _count(self, table: str) -> int:
-        """Return the number of rows of a table of which all or some parts stay journals."""
+        """Return the number of rows of a table, all or some parts of which stay journals."""
         journals = self._parts[table].values()
         with suppress(OSError):
             left = [journal for journal in journals if journal.exists()]
