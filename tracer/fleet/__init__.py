@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def open(url: str) -> Dataset:
-    """Return the summary tables of a dataset, at a URL of fsspec or a path, as lazy DataFrames of Dask.
+    """Return the summary tables of the dataset at an fsspec URL or a path, as lazy Dask DataFrames.
 
     They are `sources`, `kills`, `lives`, `evictors` and `timeline`: `open(url).kills.compute()` gives all
-    kills as a DataFrame of pandas. docs/dataset.md has the columns.
+    kills as a pandas DataFrame. docs/dataset.md lists the columns.
 
     Raises TracerError if there is no dataset, or if Dask or fsspec is not installed.
     """

@@ -1,8 +1,8 @@
-"""A trace into a dataset: all of it, or nothing that a reader sees.
+"""Append a trace to a dataset: readers see all of it or nothing.
 
-Files are named by the trace's id. So a trace that is appended again, or by two at the same time, has the same
-files, and one that was interrupted is completed by the next attempt. The row in `sources` comes last, and
-with it the trace is there; of the raw tables, meta.json comes last.
+Files are named by the trace's id. So a trace that is appended again, or by two processes at the same time,
+gets the same files, and the next attempt completes an interrupted one. The row in `sources` is written last:
+with it, the trace is in the dataset. Among the raw tables, meta.json is written last.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from tracer.trace.write import claim
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of a trace. `kills` is None if it was there already, and so was its raw data, if asked.
+    """The outcome for a trace. `kills` is None if the dataset already had the trace, and its raw data if
+    wanted.
 
     `not_explained` has a sentence for each bug that cost a part of its summary.
     """
@@ -49,10 +50,9 @@ class Appended:
 
 
 class Appender:
-    """A dataset to which traces are appended. It is made if there is none.
+    """A dataset to which traces are appended. It is created if it does not exist.
 
-    The constructor raises TracerError for a place that cannot be one, and keeps the list of traces that are
-    there.
+    The constructor raises TracerError if the place cannot hold a dataset. It lists the dataset's traces once.
     """
 
     def __init__(self, store: Store, *, is_raw: bool) -> None:
@@ -68,17 +68,17 @@ class Appender:
         self._raw_there = _raw_ids(store) if is_raw else set[str]()
 
     def has(self, trace_id: str) -> bool:
-        """Return whether a trace is there already, and so is its raw data, if asked."""
+        """Return whether the dataset already has a trace, and its raw data if wanted."""
         return trace_id in self._there and not (self._is_raw and trace_id not in self._raw_there)
 
     def append(self, trace: AnalysedTrace) -> Appended:
-        """Append a trace, unless it is there.
+        """Append a trace unless the dataset has it.
 
-        Raises TraceError for one that is damaged or still being recorded, TracerError, and OSError.
+        Raises TraceError for a trace that is damaged or still being recorded, TracerError, and OSError.
         """
         if trace.interrupted:
             with Directory.open(trace.path.resolve()) as folder:
-                claim.lock(folder)  # it ends with the block
+                claim.lock(folder)  # released when the block ends
         origin = Origin.from_trace(trace)
         if self.has(origin.trace_id):
             return Appended(origin.trace_id, None, 0)

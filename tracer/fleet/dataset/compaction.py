@@ -1,9 +1,9 @@
-"""Many small files of a day into one, whatever their hosts.
+"""Merge many small files of a day into one, across hosts.
 
 A file for each trace makes appending safe, and reading slow: opening a file costs more than reading its few
-rows. So the files of a table and a day are written together, up to `LARGEST_BYTES` in a file, and then
-removed. The new file names its traces in its metadata before any of the old files is removed, so an
-interruption loses and doubles nothing (`listing`), and the next compaction removes what is left over.
+rows. So the rows of a table and a day are written into new files of up to `LARGEST_BYTES`, and the old files
+are then removed. The new file names its traces in its metadata before any of the old files is removed, so an
+interruption neither loses nor duplicates rows (`listing`), and the next compaction removes the leftovers.
 
 Rows of summary tables are ordered by host, in runs that fit in memory. So a reader of some hosts reads few of
 the row groups.
@@ -28,10 +28,10 @@ from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.schema import TABLES
 
 LARGE_BYTES: Final = 100 << 20
-"""A file of this length stays as it is."""
+"""Files of at least this length stay as they are."""
 LARGEST_BYTES: Final = 400 << 20
 FEW_FILES: Final = 64
-"""Files of a table and a day that `export` leaves as they are, unless compaction is asked for."""
+"""`export` compacts a day of a table once it has this many small files, unless compaction is asked for."""
 
 ALL_TABLES: Final = (*(f"{partitions.RAW}/{table}" for table in TABLES), *SUMMARIES)
 
@@ -46,10 +46,10 @@ def compact(
     fewest: int = 2,
     progress: Callable[[str, int], None] = lambda *_: None,
 ) -> int:
-    """Write small files of each table and day together, and return how many files that removed.
+    """Merge small files of each table and day, and return how many files that removed.
 
-    `days`: (table, day) of those to look at; None: all. Fewer than `fewest` small files of a day stay.
-    `progress` is called with the table and the day, and the number of files, before each.
+    `days`: the (table, day) pairs to look at; None: all. A day with fewer than `fewest` small files stays as
+    it is. `progress` is called with the table and the day, and the number of files, before each merge.
     """
     wanted = None if days is None else set(days)
     committed, removed = committed_ids(store), 0
@@ -107,7 +107,7 @@ def _rows(store: Store, files: Sequence[HeldFile]) -> Iterator[pa.Table]:
 
 
 def _sorted_runs(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the rows in runs that are sorted, a row group at a time."""
+    """Yield the rows in sorted runs, a row group at a time."""
     waiting: list[pa.Table] = []
     for part in chain(parts, [None]):
         if part is not None:
@@ -127,7 +127,7 @@ def only(rows: pa.Table, file: HeldFile) -> pa.Table:
 
 
 def _by_schema(store: Store, files: Sequence[HeldFile]) -> Iterator[tuple[pa.Schema, list[HeldFile]]]:
-    """Yield the files with the same columns together: those of other versions stay as they are."""
+    """Yield (columns, files) for each set of files with equal columns: different versions are not merged."""
     found: dict[pa.Schema, list[HeldFile]] = {}
     for file in files:
         with store.open(file.path) as content:
@@ -136,7 +136,7 @@ def _by_schema(store: Store, files: Sequence[HeldFile]) -> Iterator[tuple[pa.Sch
 
 
 def _bins(files: Sequence[HeldFile]) -> Iterator[list[HeldFile]]:
-    """Yield files that together are not longer than `LARGEST_BYTES`."""
+    """Yield groups of files that have at most `LARGEST_BYTES` in total, or a single file."""
     some: list[HeldFile] = []
     for file in sorted(files, key=lambda one: one.path):
         if some and sum(one.size_bytes for one in some) + file.size_bytes > LARGEST_BYTES:

@@ -1,7 +1,7 @@
-"""The rows of a dataset in parts that fit in memory, without what several traces have.
+"""The rows of a dataset in parts that fit in memory, without duplicates from overlapping traces.
 
-A part has all rows of its hosts and of their boots, so what traces share is found within a part
-(`summary.overlaps`). A boot may be of several hosts: a machine can be renamed while it runs.
+A part has all rows of its hosts and of their boots, so rows that several traces share are found within a part
+(`summary.overlaps`). A boot can have several host names: a machine can be renamed while it runs.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 PART_BYTES: Final = 16 << 20
-"""The length of the files of a part. In memory, their rows take about ten times as much."""
+"""The length of all files of a part. In memory, their rows take about ten times as much."""
 _PART_FILES: Final = 2000
 _ALL: Final[Mapping[str, list[str]]] = {}
-_THREADS: Final = 8  # most of the time goes into waiting where the dataset is far away
+_THREADS: Final = 8  # if the dataset is far away, most of the time is waiting
 _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class HostRange:
-    """A part of a dataset: the files with its rows by table. Its hosts are some of those from `first` to
+    """A part of a dataset: for each table, the files with its rows. All its hosts are between `first` and
     `last`, and no other part has rows of its `boots` (boot ids, or ids of traces without one)."""
 
     address: str
@@ -47,7 +47,7 @@ class HostRange:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """What `sources` says of a trace; times are in ns since the epoch."""
+    """The entry of a trace in `sources`; times are in ns since the epoch."""
 
     host: str
     boot: str
@@ -62,13 +62,13 @@ def host_ranges(
     leave_out: Callable[[str, TracerError], None] = refuse,
     window: TimeWindow = ALWAYS,
 ) -> list[HostRange]:
-    """Return the parts of a dataset, in order of their hosts, without traces that were recorded outside of
-    the window alone.
+    """Return the parts of a dataset, in order of their hosts, without traces recorded entirely outside of the
+    window.
 
-    Only the rows of `sources` and the names of the files are read, and no file of a day on which none of the
-    traces can have rows. `leave_out` is called with the path and the error of a file that is damaged; if it
-    returns, the traces in that file are left out.
-    Raises TracerError if it is no dataset, and UsageError for an address that is none.
+    Only the rows of `sources` and the names of the files are read. Files of a day on which none of the traces
+    can have rows are left out. `leave_out` is called with the path and the error of a file that is damaged;
+    if it returns, the traces in that file are left out. Raises TracerError if there is no dataset, and
+    UsageError for an invalid address.
     """
     store = Store(address)
     require_dataset(store)
@@ -83,7 +83,7 @@ def host_ranges(
     else:
         committed = frozenset(recorded)
         held = tuple(_with_traces(file, committed) for file in sources.held if file.trace_ids & committed)
-        # A minute may have begun before its trace, and a row's day is as the clock was set then.
+        # A minute may have begun before its trace, and a row's day follows the clock as it was set then.
         first_day = _day(min(one.begin_ns for one in recorded.values()), -_DAY)
         last_day = _day(max(one.end_ns for one in recorded.values()), _DAY)
     files = {
@@ -96,11 +96,11 @@ def host_ranges(
 
 
 def read(part: HostRange, columns: Mapping[str, list[str]] = _ALL) -> dict[str, pa.Table]:
-    """Return the rows of a part, each kill, life and minute once. A column of a later version is left out,
-    and one that an older version did not have is null.
+    """Return the rows of a part, each kill, life and minute once. Columns of a later version are left out,
+    and columns that an older version did not have are null.
 
-    Of a table in `columns`, only these are read, `trace_id` among them, and what several traces have is there
-    several times. Raises TracerError if a file is damaged, or was written together with others meanwhile.
+    `columns`: table -> the columns to read, `trace_id` among them. In such a table, rows that several traces
+    share stay duplicated. Raises TracerError if a file is damaged, or was compacted meanwhile.
     """
     store = Store(part.address)
     found = {table: _read_table(store, table, part, columns.get(table)) for table in part.files}
@@ -108,7 +108,7 @@ def read(part: HostRange, columns: Mapping[str, list[str]] = _ALL) -> dict[str, 
 
 
 def _day(time_ns: int, more: timedelta = timedelta(0)) -> str:
-    """Return a day, in UTC, as in the names of folders."""
+    """Return the day of a moment in UTC, as folders are named, plus `more`."""
     return (datetime.fromtimestamp(time_ns // 1_000_000_000, UTC) + more).date().isoformat()
 
 
@@ -146,7 +146,8 @@ def _recorded(
 def _groups(
     recorded: Mapping[str, _Recorded], files: Mapping[str, Sequence[HeldFile]], part_bytes: int
 ) -> Iterator[frozenset[str]]:
-    """Yield traces of machines in order, such that their files are about as long as a part should be."""
+    """Yield groups of traces, machine by machine in order. The files of a group are about as long as those of
+    a part should be."""
     machine_of = _machines(recorded)
     lengths, counts = Counter[str](), Counter[str]()
     for of_table in files.values():
@@ -173,7 +174,8 @@ def _groups(
 
 
 def _machines(recorded: Mapping[str, _Recorded]) -> dict[str, str]:
-    """Return for each trace the first of the hosts that are one: those with a boot in common."""
+    """Return for each trace the first host name of its machine: hosts with a boot in common are one
+    machine."""
     earlier: dict[str, str] = {}
 
     def first_of(host: str) -> str:
@@ -205,7 +207,7 @@ def _range(
 
 
 def _with_traces(file: HeldFile, trace_ids: frozenset[str]) -> HeldFile:
-    """Return the file, of which only the rows of these traces are to be read."""
+    """Return the file, restricted to the rows of these traces."""
     if file.trace_ids <= trace_ids:
         return file
     return replace(file, trace_ids=file.trace_ids & trace_ids, is_part=True)

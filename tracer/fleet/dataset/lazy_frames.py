@@ -28,11 +28,11 @@ _DTYPES: Final[dict[pa.DataType, Any]] = {
 
 
 class Dataset:
-    """The summary tables of a dataset, each a lazy DataFrame of Dask: `sources`, `kills`, `lives`, `evictors`
-    and `timeline`. docs/dataset.md has their columns.
+    """The summary tables of a dataset, each a lazy Dask DataFrame: `sources`, `kills`, `lives`, `evictors`
+    and `timeline`. docs/dataset.md lists their columns.
 
-    What several traces have is there once. NA is "not known". The list of files is that of the moment at
-    which the dataset was opened.
+    Rows that several traces share occur once. NA means "not known". The files are listed once, when the
+    dataset is opened.
     """
 
     def __init__(self, address: str) -> None:
@@ -82,7 +82,7 @@ class Dataset:
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Return rows as a DataFrame: times in UTC, and nullable integers, flags and texts."""
+    """Return rows as a DataFrame, with times in UTC, and nullable integers, flags and texts."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=_DTYPES.get)
     return frame
 

@@ -1,11 +1,12 @@
 """The traces that a dataset has, and the files that hold them.
 
 A trace is in the dataset once its row is in `sources`, which is written last. A file of another table whose
-trace is not there is being written, or was left by a writer that ended too early: readers leave it out.
+trace is not in `sources` is being written, or was left by a writer that ended too early: readers leave it
+out.
 
-A file of many traces names them in its metadata. A file of one trace that is named there is a leftover of an
-interrupted compaction, and readers leave it out as well. So do they with those traces of such a file that
-another one with more traces has.
+A file of many traces names them in its metadata. If a trace is named there, its own file is a leftover of an
+interrupted compaction, and readers leave it out as well. If two files of many traces name the same trace, its
+rows are read from the one with more traces.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ class HeldFile:
 
 @dataclass(frozen=True, slots=True)
 class TableFiles:
-    """The files of a table: those to read, and leftovers of compactions whose rows others have."""
+    """The files of a table: those to read, and leftovers of compactions, whose rows are in other files."""
 
     held: tuple[HeldFile, ...]
     leftovers: tuple[str, ...]
 
     def trace_ids(self) -> frozenset[str]:
-        """Return the traces that have a row in the table, if it is `sources`: those of the dataset."""
+        """Return the traces whose rows these files hold. For `sources`, they are the traces of the
+        dataset."""
         return frozenset[str]().union(*(file.trace_ids for file in self.held))
 
 
@@ -94,8 +96,8 @@ def files_of(
 ) -> TableFiles:
     """Return the files of a table that hold traces of the dataset; `committed` are its traces, None: all.
 
-    Files of days before `first_day` or after `last_day`, such as 2026-11-27, are not looked at.
-    `leave_out` is called with the path and the error of a file of many traces that does not name them.
+    Files of days before `first_day` or after `last_day`, such as 2026-11-27, are skipped. `leave_out` is
+    called with the path and the error of a file of many traces that does not name them.
     """
     many: dict[Partition, int] = {}
     small: dict[Partition, int] = {}
@@ -136,7 +138,8 @@ def committed_ids(store: Store) -> frozenset[str]:
 
 
 def _trace_ids(store: Store, path: str) -> frozenset[str]:
-    """Return the traces that a file of many names in its metadata; raises TracerError for another file."""
+    """Return the traces that a file of many traces names in its metadata; raises TracerError if it names
+    none."""
     with store.open(path) as file:
         metadata = pq.read_schema(file).metadata or {}
         if TRACE_IDS not in metadata:

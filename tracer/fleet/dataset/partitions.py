@@ -6,7 +6,8 @@
     raw/charge/date=…/host=…/<trace id>.parquet             the tables of traces
     raw/meta/date=…/host=…/<trace id>.json                  their meta.json
 
-The date is that of the rows, in UTC, and the host is percent-encoded. Both stand in the files as well.
+The date is the day of the rows in UTC, and the host is percent-encoded. Both are columns in the files as
+well.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def many_name(trace_ids: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A file of a table: its path in the table, its day, and the trace that it is of; None: it is of many."""
+    """A file of a table: its path in the table, its day, and its trace; None: it holds many traces."""
 
     path: str
     date: str
@@ -63,7 +64,7 @@ class Partition:
 
 
 def partition_of(path: str) -> Partition | None:
-    """Return what the path of a file below a table says; None: it is none of a dataset."""
+    """Return what a path below a table says about its file; None: it is not a file of a dataset."""
     found = _PARTITION.fullmatch(path)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""The tables of a trace, a part at a time, with the columns that say where their rows are from."""
+"""The tables of a trace, a part at a time, with columns that name the trace and host of each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ORIGIN: Final = ("date", "host", "boot_id", "trace", "trace_id")
 
 
 def raw_schema(table: str) -> pa.Schema:
-    """Return the columns of a table of traces in a dataset: where it is from, then those of
+    """Return the columns of a raw table in a dataset: the trace and host, then the columns of
     `named_tables`."""
     return pa.schema(
         [SUMMARIES["sources"].field(name) for name in _ORIGIN] + list(named_tables.schema_of(table))
@@ -26,7 +26,7 @@ def raw_schema(table: str) -> pa.Schema:
 
 
 def raw_rows(trace: AnalysedTrace, origin: Origin, table: str) -> Iterator[tuple[datetime.date, pa.Table]]:
-    """Yield (day, rows of that day), some 100,000 rows at a time. Rows without a time are of the trace's
+    """Yield (day, rows of that day), some 100,000 rows at a time. Rows without a time belong to the trace's
     first day."""
     first = datetime.datetime.fromisoformat(trace.meta["started"]).astimezone(datetime.UTC).date()
     for rows in named_tables.batches(trace, table):

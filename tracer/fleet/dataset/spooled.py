@@ -1,4 +1,4 @@
-"""Parquet files that are written on this machine first, and are then put to their place, whole."""
+"""Parquet files that are written on this machine first, and are then stored whole."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tracer.fleet.dataset.store import Store
 from tracer.fleet.pushing.target import private_files
 
 ROWS_TOGETHER: Final = 100_000
-"""The rows of a row group of a table of events, unless a file has fewer."""
+"""The rows of a row group in a table of events; the last group may have fewer."""
 SUMMARY_ROWS_TOGETHER: Final = 20_000
-"""The rows of a row group of a summary table, of which a reader of some hosts wants few."""
+"""The rows of a row group in a summary table: a reader of some hosts needs few of them."""
 
 
 @contextmanager
 def spool() -> Iterator[Path]:
-    """Give a directory that only its owner can read, and remove it in the end."""
+    """Yield a directory that only its owner can read, and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="memcg-tracer-") as folder:
         yield Path(folder)
 
 
 class SpooledFile:
-    """A Parquet file that is being written. `put` gives it to the store; until then nobody sees it.
+    """A Parquet file that is being written. `put` copies it to the store; readers do not see it before.
 
     Rows are collected until they fill a row group, since groups of a few rows are slow to read.
     """
@@ -57,7 +57,7 @@ class SpooledFile:
             self._flush()
 
     def put(self, store: Store, path: str) -> int:
-        """End the file and put it to its place; return its length in bytes."""
+        """Finish the file and copy it to the store; return its length in bytes."""
         self._flush()
         self._writer.close()
         size_bytes = self._path.stat().st_size
@@ -67,7 +67,7 @@ class SpooledFile:
         return size_bytes
 
     def discard(self) -> None:
-        """Remove the file, unless it was put to its place."""
+        """Remove the file, unless `put` has stored it."""
         with suppress(OSError, ValueError):
             self._writer.close()
         self._path.unlink(missing_ok=True)

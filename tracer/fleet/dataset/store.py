@@ -1,4 +1,4 @@
-"""The place of a dataset: a URL of fsspec, or a path of this machine."""
+"""The place of a dataset: an fsspec URL, or a local path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tracer.urls import is_url
 
 
 class Store(Target):
-    """A place, with its files to read. `address` is a URL or a path. The constructor raises as `Target`."""
+    """A `Target` whose files can be read as well. `address` is a URL or a path. The constructor raises the
+    errors of `Target`."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address if is_url(address) else os.path.abspath(address))  # noqa: PTH100  `~` is a name
@@ -37,10 +38,10 @@ class Store(Target):
 
     @contextmanager
     def open(self, path: str) -> Iterator[IO[bytes]]:
-        """Give a Parquet file to read from any place in it. A read that fails for a moment is tried again.
+        """Yield a Parquet file that can be read from any position. A read that fails temporarily is retried.
 
-        Raises TracerError for what fails in the block: what reads a file, or the client of an object store,
-        may raise any error, and none of them must end more than what needs this file.
+        Raises TracerError for any error in the block: a Parquet reader, or the client of an object store, may
+        raise any exception, and none may stop more than the work that needs this file.
         """
         try:
             with _TriedFile(partial(self._opened_file, path), partial(self._tried, path=path)) as file:
@@ -62,12 +63,12 @@ class Store(Target):
         return self._fs.open(self._path(path), "rb")
 
     def put_file(self, path: str, file: Path) -> None:
-        """Write a file, whole, with the content of one of this machine."""
+        """Write a file, whole, with the content of a local file."""
         self.put(path, file.stat().st_size, lambda: _chunks(file))
 
 
 class _TriedFile(io.RawIOBase):
-    """A file of a store, which is opened anew and read again after a read that failed for a moment."""
+    """A file of a store, which is reopened and read again after a temporary failure."""
 
     def __init__(self, open_file: Callable[[], Any], tried: Callable[[Callable[[], Any]], Any]) -> None:
         self._open_file, self._tried = open_file, tried
@@ -122,7 +123,7 @@ class _TriedFile(io.RawIOBase):
 
 
 def _length_bytes(file: Any) -> int:
-    file.seek(0, os.SEEK_END)  # which returns nothing for SFTP
+    file.seek(0, os.SEEK_END)  # seek() returns None for SFTP
     return int(file.tell())
 
 

@@ -1,4 +1,4 @@
-"""What fails for a moment at the place of a URL, and is tried again; what does not pass; and its words.
+"""Retries of operations at a URL: which errors are temporary, which are lasting, and their words.
 
 Everything that reads or writes at a URL follows this: `push`, `watch --out`, datasets and `fleet`.
 """
@@ -20,7 +20,7 @@ _LASTING: Final = (
     *(PermissionError, NotADirectoryError, IsADirectoryError, FileNotFoundError),
     *(NotImplementedError, ImportError, ValueError, TypeError, AttributeError),
 )
-"""Errors that come again however often it is tried."""
+"""Errors that recur at every attempt."""
 _LASTING_NUMBERS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 _LASTING_NAMES: Final = (
     *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"),  # botocore
@@ -29,13 +29,13 @@ _LASTING_NAMES: Final = (
     *("BadHostKeyException", "DefaultCredentialsError"),  # paramiko, google.auth
 )
 _NO_KEY: Final = "No authentication methods available"  # paramiko: a plain SSHException
-_PASSING_STATUS: Final = frozenset({408, 423, 425, 429})  # of HTTP: a time-out, locked, too early, too many
-_NOT_IMPLEMENTED: Final = 501  # a web server that takes no files
+_PASSING_STATUS: Final = frozenset({408, 423, 425, 429})  # HTTP: time-out, locked, too early, too many
+_NOT_IMPLEMENTED: Final = 501  # a web server that accepts no files
 _MOST_LETTERS: Final = 300
 
 _silent: set[str] = set()
-"""Places that gave no answer however often it was tried: until they give one, they are asked only once, or
-`fleet` would wait anew for each of a thousand traces."""
+"""Places that did not answer any attempt. Until one answers, it is tried only once each time; otherwise
+`fleet` would wait again for each of a thousand traces."""
 
 _Answer = TypeVar("_Answer")
 
@@ -47,10 +47,10 @@ def tried(
     wait: Callable[[float], None] = time.sleep,
     again: Callable[[Exception], bool] = lambda _: False,
 ) -> _Answer:
-    """Return what `act` returns, which is called again after a failure that may pass.
+    """Return the result of `act`, which is called again after a temporary failure.
 
-    `wait` is called with the time until the next attempt, in s. `again` may say that an error passes that
-    usually does not. Raises the error of the last attempt.
+    `wait` is called with the time until the next attempt, in s. `again` may report that an error that is
+    usually lasting is temporary. Raises the error of the last attempt.
     """
     for wait_s in (*(() if place in _silent else RETRY_AFTER_S), None):
         try:
@@ -71,8 +71,8 @@ def tried(
 
 
 def is_lasting(error: Exception) -> bool:
-    """Return whether an error comes again however often it is tried. Those of the clients of object stores
-    have no class in common, and these clients need not be installed."""
+    """Return whether an error recurs at every attempt. The errors of object-store clients have no class in
+    common, and these clients need not be installed."""
     if isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES or str(error) == _NO_KEY:
         return True
     statuses = (getattr(error, name, None) for name in ("status_code", "status", "code"))
@@ -83,7 +83,7 @@ def is_lasting(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Return what went wrong, in a line without passwords."""
+    """Return the error in one line, without passwords."""
     words = " ".join(str(getattr(error, "strerror", None) or error).split())
     words = words.partition(" RequestId:")[0]  # azure appends the XML of the answer
     return shown_url(words)[:_MOST_LETTERS] or type(error).__name__

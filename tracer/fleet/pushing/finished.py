@@ -1,8 +1,9 @@
 """The finished traces below a directory.
 
 A trace is finished when its recorder has ended it and its journals are Parquet. A trace whose recorder was
-killed will never be; it counts as finished when nobody has written to it for `SETTLED_S`. A directory whose
-name begins with a dot is left out: in a spool of `watch`, it is a trace that is begun or being removed.
+killed never gets there; it counts as finished when nobody has written to it for `SETTLED_S`. A directory
+whose name begins with a dot is left out: in a spool of `watch`, it is a trace that is being started or
+removed.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _BUFFER_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True)
 class FinishedTrace:
-    """A trace that can be copied. `name` is its path below the spool. `files` are its files but meta.json:
-    path in the trace -> bytes. `fingerprint` changes with any file."""
+    """A trace that can be copied. `name` is its path below the spool. `files` are all its files except
+    meta.json: path in the trace -> bytes. `fingerprint` changes with any file."""
 
     path: Path
     name: tuple[str, ...]
@@ -52,7 +53,7 @@ class FinishedTrace:
         return len(self.meta) + sum(self.files.values())
 
     def is_unchanged(self) -> bool:
-        """Return whether the trace is there, with the same files."""
+        """Return whether the trace still exists with the same files."""
         try:
             return _fingerprint(self.path) == self.fingerprint
         except (OSError, TraceError):
@@ -74,8 +75,8 @@ class UnfinishedTrace:
 
 
 def trace_paths(spool: Path, warn: Callable[[str], None]) -> list[tuple[Path, tuple[str, ...]]]:
-    """Return the traces below a directory, sorted, each with its path below it; a trace itself has its own
-    name.
+    """Return the traces below a directory, sorted, each with its path below it. If the directory is a trace,
+    its path is its own name.
 
     Links below the directory are not followed. `warn` gets a line for each folder that cannot be read. Raises
     TracerError if there is no such directory.
@@ -135,7 +136,7 @@ def examine(path: Path, name: tuple[str, ...]) -> FinishedTrace | UnfinishedTrac
 
 
 def identity_of(meta: bytes) -> str | None:
-    """Return the id of the trace with this meta.json; None: it is not that of a trace."""
+    """Return the id of the trace with this meta.json; None: it is not the meta.json of a trace."""
     if len(meta) > MOST_BYTES or not is_meta(meta):
         return None
     try:
@@ -145,7 +146,7 @@ def identity_of(meta: bytes) -> str | None:
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a recorder, or what completes a trace, has locked it."""
+    """Return whether the trace is locked by a recorder, or by a process that completes it."""
     with Directory.open(path) as trace:
         try:
             fcntl.flock(trace.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)

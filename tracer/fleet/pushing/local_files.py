@@ -1,6 +1,6 @@
 """Files of a target that is a directory of this machine: below it, no symbolic link is followed.
 
-Whoever can write there could otherwise have root write, read or remove a file of the same name elsewhere.
+Otherwise, anyone who can write there could make root write, read or remove a file of the same name elsewhere.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from tracer.directory import Directory, require_own_links
 
 
 def put(root: Path, path: str, temporary: str, chunks: Iterable[bytes]) -> None:
-    """Write a file (0600) to disk, whole, in folders (0700) that are made if they are absent.
+    """Write a whole file (0600) to disk, in folders (0700) that are made if they are absent.
 
-    It has the name `temporary` until it is complete. Raises OSError.
+    The file has the name `temporary` until it is complete. Raises OSError.
     """
     require_own_links(root)
     root.mkdir(parents=True, exist_ok=True)

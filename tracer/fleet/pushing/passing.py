@@ -1,4 +1,4 @@
-"""All traces of a directory to a place, once or again and again."""
+"""Copy all traces of a directory to a place, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tracer.trace import layout
 from tracer.trace.write import claim
 
 State = Literal["pushed", "there", "missing", "later", "failed"]
-"""pushed: copied now. there: it was at the target, whole. missing: a dry run would copy it. later: it is left
-for the next pass. failed: it cannot be copied."""
+"""pushed: copied now. there: the target already had all of it. missing: a dry run would copy it. later: it is
+left for the next pass. failed: it cannot be copied."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trace in a pass. `url` is where it is, or would be; `why` explains `later` and
-    `failed`, and why a trace that is at the target was not removed here."""
+    """The outcome for a trace in a pass. `url` is its URL, or the one that it would get. `why` explains
+    `later` and `failed`, and why a trace that the target has was not removed here."""
 
     trace: Path
     state: State
@@ -36,13 +36,13 @@ class Outcome:
 
 
 class Passes:
-    """Passes over the traces below `spool`, each of which copies to the target what is not there.
+    """Passes over the traces below `spool`; each pass copies the traces that the target lacks.
 
     With `removes`, a trace is removed from the spool after all of it was read back from the target. With
-    `is_dry`, nothing is copied or removed. `report` is called with the outcome of each trace: in a later
-    pass, only if it is another than before. `sent` is called with the length of each file that is sent.
+    `is_dry`, nothing is copied or removed. `report` is called with the outcome of each trace; in a later
+    pass, only if the outcome has changed. `sent` is called with the length of each file that is sent.
 
-    The constructor raises UsageError if the target lies in the spool.
+    The constructor raises UsageError if the target is inside the spool.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Passes:
     def run(self, only: Collection[Path] | None = None) -> None:
         """Make one pass, over all traces or over these `only`.
 
-        Raises TargetError if the target cannot be used: the next pass goes on where this one ended. Raises
+        Raises TargetError if the target cannot be used: the next pass continues where this one ended. Raises
         TracerError if the spool cannot be read.
         """
         paths = trace_paths(self._spool, self._warn)
@@ -127,7 +127,7 @@ class Passes:
         )
 
     def _remove(self, trace: FinishedTrace, place: str) -> str | None:
-        """Remove a trace from the spool if the target has each byte of it; return why it is kept."""
+        """Remove a trace from the spool if the target has each byte of it; else return why it is kept."""
         if not is_equal(self._target, trace, place):
             return "it is kept here: at the URL are other bytes"
         hidden = f"{claim.UNFINISHED}{trace.path.name}"
@@ -142,7 +142,7 @@ class Passes:
 
 
 def _mark(path: Path) -> tuple[int, int] | None:
-    """Return what identifies the meta.json of a trace: it is replaced when the trace is completed."""
+    """Return what identifies the meta.json of a trace, which is replaced when the trace is completed."""
     try:
         status = (path / layout.META).lstat()
     except OSError:

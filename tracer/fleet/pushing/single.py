@@ -1,4 +1,4 @@
-"""One trace to the URL that names it, as `record -o URL` wants it."""
+"""Move one trace to the URL that names it, for `record -o URL`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def require_absent_trace(url: str, *, force: bool) -> None:
 
 
 def move(trace: Path, url: str, *, force: bool, warn: Callable[[str], None]) -> str:
-    """Copy a finished trace, whose directory has the name in the URL, and remove it here; return its URL.
+    """Move a finished trace to a URL, and return its URL. Its directory must have the name in the URL.
 
-    With `force`, a trace at the URL is removed first; without, one that came there meanwhile is kept, and
-    this one has the URL that is returned. `warn` is called with a line if the trace cannot be removed here.
+    With `force`, a trace at the URL is removed first. Without it, a trace that appeared there meanwhile is
+    kept, and this one gets another URL, which is returned. `warn` is called with a line if the trace cannot
+    be removed here.
 
-    Raises TracerError if it is not at the URL: then it is here.
+    Raises TracerError if the trace could not be copied; it then stays here.
     """
     place, name = split_url(url)
     target = Target(place)

@@ -1,11 +1,12 @@
 """The place that a URL names, and the few operations that a copy needs there.
 
 Files appear there whole. An object store shows an object when all of it has arrived. A filesystem that can
-rename gets a file under a temporary name first. What fails for a moment, such as a connection, is tried
-again (`attempts`).
+rename gets a file under a temporary name first. Temporary failures, such as a broken connection, are retried
+(`attempts`).
 
 Only operations on one file are used, because fsspec expands `*`, `?` and `[` in the arguments of the others.
-Folders are listed one by one where fsspec would do so itself: it leaves out what it cannot list.
+Where fsspec would list folders one by one, this module does so, because fsspec leaves out folders that it
+cannot list.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tracer.urls import is_url, shown_url
 
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{16}\.tmp")
 _AT_ONCE_BYTES: Final = 32 << 20
-_MOST_DEPTH: Final = 16  # of folders: a page of a web server may lead into itself
+_MOST_DEPTH: Final = 16  # of folders: a page of a web server may link to itself
 _OBJECT_STORES: Final = frozenset(
     {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "r2", "oci", "tos", "memory"}
 )
@@ -43,8 +44,8 @@ class TargetError(TracerError):
 
 
 def encoded(part: str) -> str:
-    """Return the name at the target for the name of a directory: all but letters, digits and `_.-~` is
-    percent-encoded, so that it is one name everywhere, and different names stay different."""
+    """Return the name at the target for the name of a directory. All but letters, digits and `_.-~` is
+    percent-encoded, so that the name is the same everywhere, and different names stay different."""
     return quote_from_bytes(os.fsencode(part), safe="")
 
 
@@ -52,10 +53,10 @@ class Target:
     """The place at a URL. Paths are relative to it, with `/`.
 
     Methods raise TargetError for a failure that concerns the place. `wait` is called with the time until the
-    next attempt, in s. A copy in another process connects anew.
+    next attempt, in s. A copy of this object in another process makes its own connection.
 
-    The constructor connects to nothing. It raises UsageError if it is no URL, and TargetError if what its
-    protocol needs is not installed.
+    The constructor does not connect. It raises UsageError for an invalid URL, and TargetError if a package
+    that the protocol needs is not installed.
     """
 
     def __init__(self, url: str, *, wait: Callable[[float], None] = time.sleep) -> None:
@@ -68,7 +69,7 @@ class Target:
         kind = _kinds_of(url)[0]
         protocols = {kind.protocol} if isinstance(kind.protocol, str) else set(kind.protocol)
         self.is_local = "file" in protocols
-        # Where a bucket is, a folder without objects is an empty answer: only a bucket can be missing.
+        # In a bucket, a folder without objects gives an empty listing: only the bucket can be missing.
         self._is_s3 = "s3" in protocols
         self._renames = not _OBJECT_STORES & protocols and _can_rename(kind)
         self._lists_all = _lists_all(kind)
@@ -91,22 +92,23 @@ class Target:
         return self._open()[1]
 
     def _open(self) -> tuple[Any, str]:
-        """Connect, unless that was done: it may fail for a moment, as any operation."""
+        """Connect, unless that was done. This can fail temporarily, as any operation can."""
         import fsspec  # noqa: PLC0415
 
         if self._user() not in self._opened:
-            logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what is wrong is raised as well
+            logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # errors are raised as well
             system, root = fsspec.url_to_fs(self._asked)
             self._opened[self._user()] = system, root.rstrip("/")
         return self._opened[self._user()]
 
     def _user(self) -> int | None:
-        """Return the thread that has a connection of its own: two that share one of SFTP take each other's
-        answers, and wait for theirs without end. Clients that work in a loop have one for all."""
+        """Return the thread that has its own connection; None: all threads share one. Two threads that share
+        an SFTP connection would take each other's answers, and wait for their own forever. Clients that run
+        an event loop can be shared."""
         return None if self._kind.async_impl else threading.get_ident()
 
     def _close_after(self, error: Exception) -> None:
-        """Have the next attempt connect anew, where a connection that broke would stay broken (SFTP, FTP)."""
+        """Make the next attempt reconnect if a broken connection would stay broken (SFTP, FTP)."""
         if not self._kind.async_impl and not self.is_local and not is_lasting(error):
             self._opened.pop(self._user(), None)
             self._kind.clear_instance_cache()
@@ -120,14 +122,14 @@ class Target:
     ) -> dict[str, int]:
         """Return the files below a folder: path in the folder -> bytes; {} if there is no such folder.
 
-        Temporary files are left out. `leave_out` is called with the path in the folder, and the error, of
-        each folder below it that cannot be listed; without it, none may fail.
+        Temporary files are left out. For each folder below it that cannot be listed, `leave_out` is called
+        with its path in the folder and the error; without `leave_out`, the error is raised.
         """
         found = self._all(folder, leave_out)
         return {file: size for file, size in found.items() if not _TEMPORARY.fullmatch(_last(file))}
 
     def read(self, path: str, most_bytes: int) -> bytes | None:
-        """Return the first bytes of a file; None: there is none."""
+        """Return at most `most_bytes` from the start of a file; None: there is no such file."""
 
         def read() -> bytes | None:
             self._fs.invalidate_cache()
@@ -140,11 +142,11 @@ class Target:
         return self._tried(read, path)
 
     def get(self, path: str, file: Path) -> None:
-        """Copy a file to one of this machine, which is replaced."""
+        """Copy a file to a local file, which is replaced."""
         self._tried(lambda: self._fs.get_file(self._path(path), str(file)), path)
 
     def chunks(self, path: str) -> Iterator[bytes]:
-        """Yield the content of a file; it is not tried again."""
+        """Yield the content of a file, without retries."""
         try:
             with self._reading(path) as file:
                 while chunk := file.read(1 << 20):
@@ -153,7 +155,7 @@ class Target:
             raise self._error(path, error) from error
 
     def put(self, path: str, size_bytes: int, chunks: Callable[[], Iterable[bytes]]) -> None:
-        """Write a file, whole; one that is there is replaced."""
+        """Write a whole file, which replaces an existing one."""
         self._tried(lambda: self._put(path, size_bytes, chunks), path, again=self._is_temporary_gone)
 
     def remove(self, path: str) -> None:
@@ -169,7 +171,7 @@ class Target:
         self._tried(remove, path)
 
     def clear_temporary(self, folder: str) -> None:
-        """Remove what a killed pusher left of files that it was writing, as far as that is possible."""
+        """Remove the temporary files that a killed pusher left, as far as possible."""
         if self._renames:
             for file in self._all(folder):
                 if _TEMPORARY.fullmatch(_last(file)):
@@ -200,8 +202,8 @@ class Target:
         return found
 
     def _entries(self, folder: str) -> dict[str, int | None]:
-        """Return the files in a folder, or below it where that is one request: path in the folder -> bytes;
-        None: it is a folder."""
+        """Return the files and folders in a folder, or all files below it where one request lists them: path
+        in the folder -> bytes; None: it is a folder."""
         base = self._path(folder) or "/"
         self._fs.invalidate_cache()
         try:
@@ -263,7 +265,7 @@ class Target:
                 if self._renames:
                     file.close()
                 else:
-                    file.discard()  # closing it would show a part of it
+                    file.discard()  # closing it would publish a part of it
             raise
         file.close()
 
@@ -296,7 +298,7 @@ class Target:
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Have new files readable by their owner only: a trace has names of processes, files and containers."""
+    """Make new files readable by their owner only: a trace has names of processes, files and containers."""
     before = os.umask(0o077)
     try:
         yield
@@ -305,7 +307,7 @@ def private_files() -> Iterator[None]:
 
 
 def _kinds_of(url: str) -> list[Any]:
-    """Return the class of filesystem of each link of a URL (`simplecache::s3://…` has two)."""
+    """Return the filesystem class of each link of a URL (`simplecache::s3://…` has two)."""
     try:
         import fsspec  # noqa: PLC0415  the extra `fleet` has it
     except ImportError:
@@ -318,7 +320,7 @@ def _kinds_of(url: str) -> list[Any]:
             for name, colon, _ in [link]
         ]
     except ImportError as error:
-        name = getattr(error.__cause__, "name", None) or ""  # fsspec's words name the package, but not always
+        name = getattr(error.__cause__, "name", None) or ""  # fsspec's message mostly names the package
         how = f": pip install {name}" if name and name in str(error) else ""
         raise TargetError(f"cannot use {shown_url(url)}: {error}{how}") from error
     except ValueError as error:
@@ -332,8 +334,8 @@ def _can_rename(kind: Any) -> bool:
 
 
 def _lists_all(kind: Any) -> bool:
-    """Return whether a filesystem lists all files below a folder at once. The way of those that do not, to
-    walk through the folders, leaves out folders that fail."""
+    """Return whether a filesystem lists all files below a folder at once. The others walk through the
+    folders, and leave out folders that fail."""
     from fsspec.asyn import AsyncFileSystem  # noqa: PLC0415
     from fsspec.spec import AbstractFileSystem  # noqa: PLC0415
 
@@ -343,7 +345,7 @@ def _lists_all(kind: Any) -> bool:
 
 
 def _is_folder(entry: Any) -> bool:
-    """Return whether an entry is a folder to look into: a link may lead into a circle."""
+    """Return whether an entry is a folder to look into. A link is not: links may form a cycle."""
     return bool(entry["type"] == "directory") and not entry.get("islink")
 
 

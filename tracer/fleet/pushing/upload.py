@@ -1,15 +1,15 @@
-"""One trace to its place: at the URL it is there, whole, or not there.
+"""Copy one trace to its place: at the URL it is present whole, or not at all.
 
-meta.json marks a trace, so it is written last, after the sizes of all other files were compared there. While
-that goes on, the folder has a claim:
+meta.json marks a trace, so it is written last, after the sizes of all other files were compared there. Until
+then, the folder has a claim:
 
-    upload-<trace id>.json      the files of the trace that is on its way, with their lengths and SHA-256
+    upload-<trace id>.json      the files of the trace that is being copied, with their lengths and SHA-256
 
-A file that is there already is kept if the claim has its SHA-256 and its length is right: so an interrupted
-copy goes on, file by file. Nothing is overwritten that belongs to another trace. If two traces have one name,
-as on two hosts, the second is stored as `<name>-<trace id>`. This needs no lock and no rename: each pusher
-writes its claim, then looks for others. Of two that do so at the same time, at least one sees the other and
-gives way. Two pushers of one trace write the same bytes.
+A file that is already there is kept if the claim has its SHA-256 and its length is right, so an interrupted
+copy resumes, file by file. Nothing that belongs to another trace is overwritten. If two traces have the same
+name, as on two hosts, the second is stored as `<name>-<trace id>`. This needs no lock and no rename: each
+pusher writes its claim, then looks for others. If two pushers do so at the same time, at least one sees the
+other's claim and gives way. Two pushers of one trace write the same bytes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ChangedError(TracerError):
 
 @dataclass(frozen=True)
 class Copied:
-    """A trace that is at the target, whole. `place` is its path there; `sent_bytes` and `sent_files` are what
-    this copy sent: nothing if it was there."""
+    """A trace that the target has whole. `place` is its path there. `sent_bytes` and `sent_files` are what
+    this copy sent: nothing if the target already had the trace."""
 
     place: str
     sent_bytes: int
@@ -58,13 +58,13 @@ def plain_place(trace: FinishedTrace) -> str:
 
 
 def place_of(target: Target, trace: FinishedTrace) -> str | None:
-    """Return the path at which the trace is at the target, whole; None: it is not there."""
+    """Return the path at which the target has the whole trace; None: it does not have it."""
     return next((place for place, _ in _whole(target, trace)), None)
 
 
 def copy(target: Target, trace: FinishedTrace, sent: Callable[[int], None] = lambda _: None) -> Copied:
-    """Copy a trace to the target, unless it is there. `sent` is called with the length of each file that is
-    sent.
+    """Copy a trace to the target, unless the target has it. `sent` is called with the length of each file
+    that is sent.
 
     Raises TargetError, ChangedError, and TraceError or OSError if a file of the trace cannot be read.
     """
@@ -89,7 +89,7 @@ def copy(target: Target, trace: FinishedTrace, sent: Callable[[int], None] = lam
 
 
 def take_away(target: Target, place: str) -> None:
-    """Remove a trace at the target: meta.json first, so that nobody sees a part of it."""
+    """Remove a trace at the target: meta.json first, so that readers never see a part of it."""
     target.remove(f"{place}/{layout.META}")
     for file in target.list(place):
         if layout.FILE.fullmatch(file) or _CLAIM.fullmatch(file):
@@ -110,13 +110,13 @@ def is_equal(target: Target, trace: FinishedTrace, place: str) -> bool:
 
 
 def _places(trace: FinishedTrace) -> tuple[str, str]:
-    """Return the place of a trace, and the one that it has if another trace has the first."""
+    """Return the place of a trace, and its place if another trace has the first one."""
     plain = plain_place(trace)
     return plain, f"{plain}-{trace.identity}"
 
 
 def _whole(target: Target, trace: FinishedTrace) -> Iterator[tuple[str, dict[str, int]]]:
-    """Yield each place at which the trace is, whole, and the files there."""
+    """Yield each place that has the whole trace, and the files there."""
     for place in _places(trace):
         files = target.list(place)
         if layout.META in files and _is_same(target, place, trace, files):
@@ -124,16 +124,16 @@ def _whole(target: Target, trace: FinishedTrace) -> Iterator[tuple[str, dict[str
 
 
 def _clear(target: Target, place: str, claim: str) -> None:
-    """Remove what only a copy needs. It may not be permitted, and a trace is whole with it as well."""
+    """Remove the files that only a copy needs. Removal may be forbidden; the trace is still whole."""
     with suppress(TargetError):
         target.remove(f"{place}/{claim}")
         target.clear_temporary(place)
 
 
 def _is_same(target: Target, place: str, trace: FinishedTrace, files: dict[str, int]) -> bool:
-    """Return whether the trace at a place is this one, and whole.
+    """Return whether a place has this trace, and all of it.
 
-    It may have been completed since: its journals are Parquet then, and its rows are the same.
+    The trace may have been completed since: its journals are then Parquet, with the same rows.
     """
     meta = target.read(f"{place}/{layout.META}", MOST_BYTES + 1)
     if meta == trace.meta:
@@ -144,7 +144,7 @@ def _is_same(target: Target, place: str, trace: FinishedTrace, files: dict[str, 
 def _is_of_others(target: Target, place: str, claim: str) -> bool:
     """Return whether another trace is at a place or on its way to it.
 
-    Claims are looked for first: one is removed only when meta.json is there.
+    Claims are looked for first, since a claim is removed only when meta.json is there.
     """
     if any(_CLAIM.fullmatch(file) and file != claim for file in target.list(place)):
         return True
@@ -176,7 +176,7 @@ def _claimed(target: Target, place: str, claim: str) -> dict[str, Any]:
 
 
 def _chunks(trace: FinishedTrace, file: str) -> Iterator[bytes]:
-    """Yield the content of a file of the trace; what fails here is no failure of the target."""
+    """Yield the content of a file of the trace. Its errors are not failures of the target."""
     try:
         yield from trace.chunks(file)
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Many traces into a dataset, with processes of this machine, each of which adds a trace at a time.
+"""Add many traces to a dataset with processes of this machine, each of which adds a trace at a time.
 
-Traces of one id, such as copies of one recording, are added by one process in their order: so the dataset is
-the same with any number of processes.
+One process adds traces of one id, such as copies of one recording, in their order. So the dataset is the same
+with any number of processes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tracer.fleet.reduction.worker_processes import ProcessDiedError, WorkerProc
 from tracer.trace.meta import trace_id
 
 Outcome = Appended | str
-"""What became of a trace: it is in the dataset, or why it is not."""
+"""The outcome for a trace: it is in the dataset, or the reason why it is not."""
 
 _AT_ONCE: Final = 8
-"""The number of meta.json that are read at the same time behind a URL."""
+"""The number of meta.json files at a URL that are read at the same time."""
 _appenders: Final[list[Appender]] = []
-"""That of this process, in a process that adds traces."""
+"""The appender of this process, in a process that adds traces."""
 
 
 def add_all(
@@ -43,11 +43,11 @@ def add_all(
     report: Callable[[Place, Outcome], None],
     progress: Progress = lambda _added, _all: None,
 ) -> None:
-    """Add traces to a dataset; `report` is called with what became of each, in their order.
+    """Add traces to a dataset; `report` is called with the outcome for each, in their order.
 
-    Of a trace that is there already, meta.json alone is read. With one worker, or traces of one id, this
-    process does the work. Raises TargetError if the dataset cannot
-    be used, and TracerError if processes cannot start.
+    For a trace that the dataset has, only meta.json is read. With one worker, or if all traces have one id,
+    this process does the work. Raises TargetError if the dataset cannot be used, and TracerError if processes
+    cannot start.
     """
     outcomes: dict[int, Outcome] = {}
     reported = 0
@@ -84,7 +84,7 @@ def add_all(
 
 
 def _ids(traces: Sequence[Place]) -> list[str | None]:
-    """Return the id of each trace; None: it is damaged, which reading it will report."""
+    """Return the id of each trace; None: it is damaged, and reading it will report that."""
     if all(place.target is None for place in traces):
         return [_id(place) for place in traces]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -99,7 +99,7 @@ def _id(place: Place) -> str | None:
 
 
 def _groups(ids: Sequence[str | None], left_out: Container[int]) -> list[list[int]]:
-    """Return the numbers of the traces, those of one id together."""
+    """Return the positions of the traces in groups of one id each."""
     found: dict[Hashable, list[int]] = {}
     for number, name in enumerate(ids):
         if number not in left_out:
@@ -108,7 +108,7 @@ def _groups(ids: Sequence[str | None], left_out: Container[int]) -> list[list[in
 
 
 def _call(processes: WorkerProcesses, places: list[Place]) -> list[Outcome]:
-    """Return what became of traces, which a process adds."""
+    """Add traces in one of the processes, and return their outcomes."""
     try:
         outcomes: list[Outcome] = pickle.loads(processes.call(_add, places))
     except ProcessDiedError:
@@ -117,7 +117,7 @@ def _call(processes: WorkerProcesses, places: list[Place]) -> list[Outcome]:
 
 
 def _prepare(appender: Appender, scratch: str, garbage: tuple[int, int, int]) -> None:
-    """Prepare a process. Its temporary files are below `scratch`, as it may be killed before it removes
+    """Prepare a process. Its temporary files are below `scratch`, since it may be killed before it removes
     them."""
     prepare()
     gc.set_threshold(*garbage)

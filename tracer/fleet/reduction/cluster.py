@@ -24,7 +24,7 @@ def compute(work: WorkTree, address: str, progress: Progress) -> Partial:
     """
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is wrong is raised as well
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors are raised as well
     try:
         client: Any = _untyped(Client)(address, timeout=_PATIENCE_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -47,9 +47,9 @@ def compute(work: WorkTree, address: str, progress: Progress) -> Partial:
 def _computed(
     client: Any, work: WorkTree, alone: Mapping[str, Partial], progress: Progress
 ) -> tuple[Partial | None, list[str]]:
-    """Return the state of the whole, with results in place of pieces that were read alone.
+    """Return (the state of the whole, the keys of pieces whose workers died repeatedly).
 
-    If there are pieces whose workers died again and again, it is None, and their keys are in the list.
+    `alone` has the states of pieces that were read alone. The state is None if the list is not empty.
     """
     from distributed import KilledWorker, as_completed
 
@@ -75,7 +75,7 @@ def _computed(
 
 
 def _read_alone(client: Any, work: WorkTree, key: str) -> Partial:
-    """Return the state of a piece that is read while nothing else is: broken if workers die of it.
+    """Return the state of a piece that is read with nothing else; it is in `broken` if workers die of it.
 
     Dask suspects all work that a worker had when it died.
     """

@@ -21,15 +21,16 @@ from tracer.fleet.reduction.worker_processes import MOST_DEATHS, ProcessDiedErro
 from tracer.kernel.process.forked_child import end_with_parent
 
 Progress = Callable[[int, int], None]
-"""Called with the number of pieces that have been read, and the number of all."""
+"""Called with the number of pieces that have been read, and the total."""
 
 DIED: Final = f"the process that read it died {MOST_DEATHS} times: it may need more memory than there is"
 
 
 def compute(work: WorkTree, workers: int, progress: Progress) -> Partial:
-    """Return the state of the whole with so many processes; with one piece, or one worker, in this process.
+    """Return the state of the whole, computed by `workers` processes, or by this one for one piece or one
+    worker.
 
-    Raises TracerError if processes die again and again while they unite states.
+    Raises TracerError if processes die repeatedly while they unite states.
     """
     from dask.callbacks import Callback
     from dask.local import get_sync
@@ -60,20 +61,20 @@ def compute(work: WorkTree, workers: int, progress: Progress) -> Partial:
 
 
 class _Steps:
-    """What threads do: each task of the graph, in a process."""
+    """The tasks of the graph: each is run by a thread of Dask, in a worker process."""
 
     def __init__(self, processes: WorkerProcesses) -> None:
         self._processes = processes
 
     def read(self, function: Callable[[Piece], Partial], piece: Piece) -> bytes:
-        """Return the pickled state of a piece; broken if processes die of it."""
+        """Return the pickled state of a piece; it is in `broken` if processes die of it."""
         try:
             return self._processes.call(function, piece)
         except ProcessDiedError:
             return pickle.dumps(partial_state.nothing(Broken(piece.shown, DIED)))
 
     def unite(self, function: Callable[..., Partial], *states: bytes) -> bytes:
-        """Return the pickled state that a function makes of pickled states."""
+        """Return the pickled state that a function computes from pickled states."""
         try:
             return self._processes.call(function, *states)
         except ProcessDiedError as error:
@@ -83,15 +84,16 @@ class _Steps:
 
 
 def cpus() -> int:
-    """Return how many CPUs this process may use, by its affinity and by the quota of its container: processes
-    that compute, unless users ask for others."""
+    """Return how many CPUs this process may use, by its affinity and by the quota of its container: the
+    default number of worker processes."""
     from dask.system import cpu_count
 
     return cpu_count()
 
 
 def prepare() -> None:
-    """Prepare a process: it ends with its parent, and computes with one thread, as there is one a CPU."""
+    """Prepare a process: it ends with its parent, and uses one thread, as there is one process for each
+    CPU."""
     import pyarrow as pa
 
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""A trace on this machine, also one that lies behind a URL."""
+"""The directory of a trace on this machine, also for a trace at a URL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tracer.trace.meta_check import MOST_BYTES
 
 
 def meta_of(place: Place) -> dict[str, Any]:
-    """Return what meta.json of a trace says; {} if it is damaged, which reading the trace will report."""
+    """Return the content of a trace's meta.json; {} if it is damaged, which reading the trace will report."""
     with suppress(TracerError, OSError, ValueError, RecursionError):
         if place.target is None:
             folder = Path(place.path)
@@ -37,7 +37,7 @@ def meta_of(place: Place) -> dict[str, Any]:
 def local_trace(place: Place) -> Iterator[Path]:
     """Yield the directory of the trace; the copy of a remote one is removed at the end.
 
-    Raises TraceError if a remote one cannot be fetched, and for names that would lead out of the directory.
+    Raises TraceError if a remote trace cannot be fetched, and for names that lead out of the directory.
     """
     if place.target is None:
         yield Path(place.path)

@@ -1,7 +1,7 @@
-"""What a fleet's summaries say: kills by cause and workload, a limit for each workload, who evicts whom.
+"""The answer from a fleet's summaries: kills by cause and workload, a limit for each workload, evictors.
 
 A quantile is a value that occurred: the smallest peak that at least this share of the runs did not exceed
-(numpy's `inverted_cdf`). Where something is not known, it is None and counts for nothing.
+(numpy's `inverted_cdf`). An unknown value is None and counts for nothing.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _NO_KILLS: Final = pd.DataFrame({"time": pd.Series(dtype="datetime64[ns, UTC]"),
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host name. `boots` is the number of its boots; two that overlap in time are of different machines, of
-    which there are at least `machines`. `lost_records` is without `uncounted_traces`, whose recording was
-    interrupted, and None if these are all."""
+    """A host name. `boots` is the number of its boots. Boots that overlap in time belong to different
+    machines; there are at least `machines` of them. `lost_records` does not cover the `uncounted_traces`,
+    whose recording was interrupted; it is None if it covers no trace."""
 
     host: str
     traces: int
@@ -65,12 +65,13 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The runs of a workload in the window, and the kills in it. `limit_bytes` is that of the newest run of
-    which it is known; `is_limited` is False if that run had none, and None if it is not known of any.
-    `suggestion` is for whole runs.
+    """The runs of a workload in the window, and the kills in it. `limit_bytes` is the limit of the newest run
+    whose limit is known; `is_limited` is False if that run had no limit, and None if it is not known for any
+    run. `suggestion` considers whole runs, not only their part in the window.
 
-    `vpa_limit_bytes` and `krr_limit_bytes` are what the rules of the Kubernetes VPA and of KRR give for the
-    working sets by the minute, at the end of the latest trace of the fleet; None if no recent one is known.
+    `vpa_limit_bytes` and `krr_limit_bytes` are the limits that the rules of the Kubernetes VPA and of KRR
+    give for the working sets by the minute, at the end of the latest trace of the fleet; None if no recent
+    working set is known.
     """
 
     workload: str
@@ -98,7 +99,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Evictor:
-    """Page cache of the owner that the evictor's tasks, or kswapd on its own, evicted."""
+    """Page cache of the owner that the evictor's tasks evicted, or that kswapd did."""
 
     owner_workload: str
     evictor_workload: str
@@ -110,8 +111,7 @@ class Evictor:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The answer. `begin` and `end` are those of all traces, None without a trace; lists are in the order of
-    weight."""
+    """The answer. `begin` and `end` cover all traces; None without a trace. Lists are ordered by weight."""
 
     traces: int
     begin: pd.Timestamp | None
@@ -123,7 +123,7 @@ class Fleet:
     evictors: Sequence[Evictor]
     since: pd.Timestamp | None = None
     until: pd.Timestamp | None = None
-    """The window that the answer is about; None: without that end."""
+    """The window of the answer is from `since` to `until`; None: no bound."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -148,7 +148,7 @@ def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
     """Return the answer from the state of all traces, which has each kill and life once
     (`partial_state.once`) and is closed (`partial_state.closed`).
 
-    Kills count that were in the window, and runs that lasted into it, each of which counts whole for limits.
+    Kills in the window count, and runs that overlap the window. For limits, each of these runs counts whole.
     """
     sources, evictors, kills_of_runs = (frame(rows) for rows in (state.sources, state.evictors, state.kills))
     kills, lives = frame(window.moments(state.kills)), frame(window.overlapping(state.lives))
@@ -172,13 +172,13 @@ def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
-    """Return a table of summaries as a DataFrame with a row each; integers and flags keep NA."""
+    """Return a table of summaries as a DataFrame; integers and flags keep NA."""
     rows: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get, strings_to_categorical=False)
     return rows
 
 
 def _weight(one: Workload) -> tuple[Any, ...]:
-    """Return the key of the order of workloads: kills, then how full the limit was, then runs."""
+    """Return the sort key of a workload: kills, then how full the limit was, then runs."""
     largest = one.peak_unreclaimable_bytes.max
     full = 0.0 if largest is None or not one.limit_bytes else largest / one.limit_bytes
     return -one.kills, -full, -one.runs, one.workload
@@ -199,7 +199,7 @@ def _hosts(sources: pd.DataFrame, kills: pd.DataFrame) -> Iterator[Host]:
 
 
 def _machines(traces: pd.DataFrame) -> int:
-    """Return how many boots were up at one time, at most: a machine has one at a time."""
+    """Return the greatest number of boots that were up at one time: a machine has one at a time."""
     ends = traces["end"].fillna(traces["time"])
     times = traces.assign(last=ends).groupby("boot_id").agg(begin=("time", "min"), last=("last", "max"))
     begins, lasts = (np.sort(times[name].to_numpy()) for name in ("begin", "last"))
@@ -215,7 +215,7 @@ def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
 
 @dataclass(frozen=True)
 class _Rules:
-    """What the rules of others say of each workload, in bytes."""
+    """The limits that the VPA and KRR would give each workload, in bytes."""
 
     vpa: Mapping[str, int | None]
     krr: Mapping[str, int | None]
@@ -256,7 +256,7 @@ def _workloads(
 
 @dataclass(frozen=True)
 class _OfWorkloads:
-    """Rows in order of time, and the positions of those of each workload."""
+    """Rows in order of time, and the positions of the rows of each workload."""
 
     sorted_rows: pd.DataFrame
     positions: Mapping[str, Any]
@@ -308,6 +308,6 @@ def _evictors(evictors: pd.DataFrame) -> Iterator[Evictor]:
 
 
 def _total(values: pd.Series[Any]) -> int | None:
-    """Return the sum of what is known, or None if nothing is."""
+    """Return the sum of the known values; None if no value is known."""
     known = values.dropna()
     return int(known.sum()) if len(known) else None

@@ -38,9 +38,9 @@ def fleet(
     """Return the answer for all traces and datasets at or below the paths and URLs.
 
     `scheduler` is the address of a scheduler of Dask; without one, `workers` processes of this machine do the
-    work, one a CPU by default. What cannot be read is in `broken`. Traces that were recorded outside of the
-    window alone are left out, and not opened if that is known before. Raises TraceError if there is nothing
-    that can be read, and TracerError if Dask is not installed or its cluster fails.
+    work, by default one for each CPU. Inputs that cannot be read are in `broken`. Traces recorded entirely
+    outside of the window are left out, and are not opened if meta.json shows that. Raises TraceError if
+    nothing can be read, and TracerError if Dask is not installed or its cluster fails.
     """
     _require_dask(scheduler)
     found = inputs.find(paths)
@@ -72,7 +72,7 @@ def _require_dask(scheduler: str | None) -> None:
 
 
 def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashable]], list[Broken]]:
-    """Return each piece with its boots, and datasets that are none."""
+    """Return each piece with its boots, and the datasets and files that cannot be read."""
     pieces: dict[Piece, list[Hashable]] = {}
     broken: list[Broken] = []
 
@@ -98,7 +98,7 @@ def _pieces(found: Inputs, window: TimeWindow) -> tuple[dict[Piece, list[Hashabl
 
 
 def _boot_of(meta: Mapping[str, Any]) -> list[Hashable]:
-    """Return the boot of a trace; without one, the id of the trace, which copies of it have. Nothing: it is
+    """Return the boot id of a trace, or else the id of the trace, which its copies share; [] if it is
     damaged."""
     with suppress(KeyError, TypeError):
         return [meta["boot_id"] if isinstance(meta["boot_id"], str) else trace_id(meta)]
@@ -106,7 +106,7 @@ def _boot_of(meta: Mapping[str, Any]) -> list[Hashable]:
 
 
 def _is_outside(meta: Mapping[str, Any], window: TimeWindow) -> bool:
-    """Return whether a trace was recorded outside of the window alone; False if that is not known."""
+    """Return whether a trace was recorded entirely outside of the window; False if that is not known."""
     with suppress(KeyError, TypeError, ValueError, OverflowError):
         ended = meta["ended"]
         return not window.overlaps(time_ns(meta["started"]), _NO_END_NS if ended is None else time_ns(ended))

@@ -1,8 +1,9 @@
 """The traces and datasets below paths and URLs.
 
-A folder with `meta.json` is a trace, and one with `dataset.json` a dataset; nothing is looked for inside
-them. A symbolic link is followed only if it is named itself, so that a circle of links cannot be walked. So
-is a folder whose name begins with a dot: in a spool of `watch`, it is a trace that is begun or being removed.
+A folder with `meta.json` is a trace, and one with `dataset.json` a dataset; their subfolders are not
+searched. A symbolic link is followed only if the user names it, so that a cycle of links is never walked. A
+folder whose name begins with a dot is read only if the user names it, too: in a spool of `watch`, it is a
+trace that is being started or removed.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ DATASET: Final = partitions.MARKER
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder: an absolute path of this machine, or a path below what the user named by a URL, `target`.
+    """A folder: an absolute local path, or a path below `target`, the URL that the user named.
 
-    `shown` is the path or URL for messages, as it follows from what the user typed, and `url` the URL with
-    its password.
+    `shown` is the path or URL for messages, in the form that the user typed. `url` is the URL with its
+    password.
     """
 
     path: str
@@ -45,10 +46,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What was found, in order and each once.
+    """The traces and datasets that were found, in order and each once.
 
-    `empty` has the paths below which there is nothing, `unreadable` the folders that could not be listed, and
-    why.
+    `empty` has the paths below which nothing was found. `unreadable` has (folder, reason) for each folder
+    that could not be listed.
     """
 
     traces: Sequence[Place]

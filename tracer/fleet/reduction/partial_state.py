@@ -1,9 +1,9 @@
-"""What has been read of some traces, and the union of several of these.
+"""The partial state: what has been read of some traces, and the union of several states.
 
 The columns are those that the answer needs. Several traces of one boot may have rows of the same kill or
-life. `once` leaves one of these, for which it needs all rows of the boot. `closed` then adds up what evictors
-did, and takes from `timeline` what rules for limits need (`working_sets`). After that, states of different
-boots are united by putting their rows together, so neither split nor order changes the answer.
+life. `once` keeps one of them, and needs all rows of the boot for that. `closed` then sums up the rows of
+evictors, and takes from `timeline` what rules for limits need (`working_sets`). After that, states of
+different boots are united by concatenating their rows, so neither split nor order changes the answer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCHEMAS: Final = {name: _schema(name) for name in READ}
 """Table -> its columns in a state whose boots are not closed."""
 
 UNMERGED: Final[Mapping[str, list[str]]] = {"timeline": working_sets.COLUMNS}
-"""Tables of which rows of several traces stay apart, since only maxima of them are taken -> columns."""
+"""Tables whose rows from several traces are not merged, since only their maxima are used -> columns."""
 
 _TABLES: Final = (*READ, "intervals", "last_peaks")
 
@@ -53,9 +53,9 @@ _PAIRS: Final = pa.schema([SCHEMAS["evictors"].field(name) for name in (*_OF_A_P
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """What was left out, and why, in one line.
+    """An input that was left out, and the reason in one line.
 
-    `is_partial`: only a part of it was, by a bug in memcg-tracer. `debug` has the tracebacks of bugs.
+    `is_partial`: a bug in memcg-tracer left out only a part of it. `debug` has the tracebacks of bugs.
     """
 
     path: str
@@ -68,8 +68,8 @@ class Broken:
 class Partial:
     """Rows of the tables of `READ`.
 
-    After `closed`, `evictors` has a row for each host, pair and cause, and `timeline` has none, but
-    `intervals` and `last_peaks` have (`working_sets`).
+    After `closed`, `evictors` has a row for each host, pair and cause. `timeline` is then empty; `intervals`
+    and `last_peaks` (`working_sets`) replace it.
     """
 
     sources: pa.Table
@@ -88,7 +88,7 @@ class Partial:
         return None if latest is None else pd.Timestamp(latest, tz="UTC")
 
     def now(self, window: TimeWindow) -> pd.Timestamp | None:
-        """Return the latest moment of the window that is known: the "now" of rules that have one."""
+        """Return the latest known moment of the window: the "now" of rules that need one."""
         end = self.end
         if end is None or window.until_ns is None:
             return end
@@ -101,12 +101,12 @@ def of_tables(tables: Mapping[str, pa.Table]) -> Partial:
 
 
 def nothing(*broken: Broken) -> Partial:
-    """Return the state of no trace."""
+    """Return the state without any trace."""
     return Partial(**{name: schema.empty_table() for name, schema in SCHEMAS.items()}, broken=broken)
 
 
 def union(states: Iterable[Partial], window: TimeWindow = ALWAYS) -> Partial:
-    """Return the rows of all states, which must be all closed, for the same window, or none of them."""
+    """Return the union of states. All must be closed for the same window, or none may be closed."""
     given = list(states) or [nothing()]
     found = Partial(
         **{name: _together(getattr(state, name) for state in given) for name in _TABLES},
@@ -122,8 +122,8 @@ def once(state: Partial) -> Partial:
 
 
 def closed(state: Partial, window: TimeWindow = ALWAYS) -> Partial:
-    """Return a state that has each row once with the sums of its evictors, and what rules for limits need:
-    both of what was in the window. Kills and lives outside of it are still there."""
+    """Return the closed form of a state that has each row once: with sums of its evictors, and what rules for
+    limits need, both for the window. Kills and lives outside of the window stay."""
     evictors, minutes = window.whole_minutes(state.evictors), window.whole_minutes(state.timeline)
     pairs = evictors.group_by(list(_OF_A_PAIR)).aggregate([(name, "sum") for name in _EVICTED])
     pairs = pairs.rename_columns([name.removesuffix("_sum") for name in pairs.column_names])

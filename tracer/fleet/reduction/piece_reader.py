@@ -1,6 +1,6 @@
 """The partial state of one piece of work: a trace, or some hosts of a dataset.
 
-Nothing that is wrong with a piece is an exception: it is left out, and the state says why.
+A damaged piece raises no exception: it is left out, and the state gives the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ONE_AT_A_TIME: Final = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class TracePiece:
-    """A trace whose summary is to be made. Recorded outside of the window alone, it counts for nothing."""
+    """A trace to summarize. It does not count if it was recorded entirely outside of the window."""
 
     place: Place
     window: TimeWindow = ALWAYS
@@ -58,7 +58,7 @@ Piece = TracePiece | DatasetPiece
 
 
 def read(piece: Piece) -> Partial:
-    """Return the state of a piece, whose boots are not closed.
+    """Return the state of a piece; its boots are not closed.
 
     Raises TracerError only if a dataset was compacted meanwhile.
     """
@@ -129,6 +129,6 @@ def _hosts(part: HostRange) -> Partial:
 
 
 def _require_all_files(error: TracerError) -> None:
-    """Raise an error that is about a file that has vanished: its rows are now in another one."""
+    """Raise the error if it is about a vanished file: the file's rows are now in another one."""
     if isinstance(error.__cause__, FileNotFoundError):
         raise error

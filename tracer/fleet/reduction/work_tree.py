@@ -18,7 +18,7 @@ from tracer.fleet.reduction.piece_reader import DatasetPiece, Piece, read
 from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 FAN_IN: Final = 16
-"""States that one task unites."""
+"""The number of states that one task unites."""
 
 Closure = Sequence[Piece]
 """Pieces that have all the rows of some boots."""
@@ -26,8 +26,8 @@ Closure = Sequence[Piece]
 
 @dataclass(frozen=True, slots=True)
 class WorkTree:
-    """A graph of Dask: key -> (function, piece) or (function, key...), and the key of the whole. `reads` has
-    the piece of each key that reads one."""
+    """A graph of Dask: key -> (function, piece) or (function, key...), and the key of the whole. `reads`: the
+    key of each task that reads a piece -> the piece."""
 
     tasks: Mapping[str, tuple[Any, ...]]
     whole: str
@@ -35,7 +35,7 @@ class WorkTree:
 
 
 def together(pieces: Mapping[Piece, Iterable[Hashable]]) -> list[Closure]:
-    """Return the pieces in closures: two pieces with the name of a boot in common are in one."""
+    """Return the pieces in closures: two pieces that name the same boot are in one."""
     above: dict[Hashable, Hashable] = {}
 
     def top_of(node: Hashable) -> Hashable:
@@ -54,9 +54,9 @@ def together(pieces: Mapping[Piece, Iterable[Hashable]]) -> list[Closure]:
 
 
 def tree(closures: Iterable[Closure], window: TimeWindow = ALWAYS) -> WorkTree:
-    """Return the graph; without a closure, its whole is the state of no trace.
+    """Return the graph; without a closure, the whole is the state without any trace.
 
-    The pieces must have no trace that was recorded outside of the window alone.
+    No piece may be a trace that was recorded entirely outside of the window.
     """
     run = secrets.token_hex(4)  # a cluster may compute several graphs at a time
     tasks: dict[str, tuple[Any, ...]] = {}

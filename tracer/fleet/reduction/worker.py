@@ -1,4 +1,4 @@
-"""A process that computes: `python -m tracer.fleet.reduction.worker DESCRIPTOR`, with its end of the pipe."""
+"""A worker process: `python -m tracer.fleet.reduction.worker DESCRIPTOR`, with its end of the pipe."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 def _serve(connection: Connection) -> None:
     """Answer calls with (error, pickled result) until the other end is closed.
 
-    The first messages are the other end's `sys.path`, so that the same functions are found, and what to call
-    first. The first answer says that this is done.
+    The first messages are the other end's `sys.path`, so that the same functions are found, and the function
+    to call first. The first answer confirms that it was called.
     """
     sys.path[:] = [entry for entry in connection.recv() if Path(entry).is_absolute()]
     connection.recv()()

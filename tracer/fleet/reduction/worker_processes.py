@@ -1,8 +1,8 @@
-"""Processes that compute, each at the other end of a pipe of its own.
+"""Worker processes, each at the other end of its own pipe.
 
-A process that is killed, at any moment, closes its end of its pipe, and its caller sees that. It shares
-nothing with the others. The processes of `concurrent.futures` and of `multiprocessing.Pool` share queues: a
-message of which the sender was killed in the middle is waited for without end.
+When a process is killed, its end of its pipe is closed, and its caller sees that. The processes share
+nothing. Those of `concurrent.futures` and of `multiprocessing.Pool` share queues: if a sender is killed in
+the middle of a message, the receiver waits for the rest forever.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tracer.errors import TracerError
 from tracer.kernel.process.module_children import start_module
 
 MOST_DEATHS: Final = 3
-"""Processes that may die of one call, or when they start."""
+"""The number of processes that may die during one call, or when they start."""
 
 _MODULE: Final = "tracer.fleet.reduction.worker"
 
@@ -38,23 +38,23 @@ class _Worker:
 
 
 class WorkerProcesses:
-    """At most `most` processes, which begin with `prepare` and end with the block.
+    """At most `most` processes, which call `prepare` first and end with the block.
 
-    A call of which the process died is made again while no other call is, and no other process is there: what
-    it needs may be all memory that there is.
+    A call whose process died is repeated alone, without any other call or process: it may need all the
+    memory.
     """
 
     def __init__(self, most: int, prepare: Callable[[], object]) -> None:
         self._most, self._prepare = most, prepare
         self._places = threading.Semaphore(most)
-        self._gate = threading.Lock()  # for those that wait for places
-        self._lock = threading.Lock()  # for what follows
+        self._gate = threading.Lock()  # for callers that wait for places
+        self._lock = threading.Lock()  # for the attributes below
         self._started: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._has_ended = False
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> bytes:
-        """Return the pickled result of a function; an argument that is `bytes` is such a result.
+        """Return the pickled result of a function. An argument of type `bytes` is such a result.
 
         Threads may call at the same time. Raises what the function raises, ProcessDiedError, and TracerError
         if processes cannot start.
@@ -86,7 +86,7 @@ class WorkerProcesses:
         with self._lock:
             self._has_ended = True
             for worker in self._started:
-                worker.process.kill()  # the thread that waits for it then ends it
+                worker.process.kill()  # the thread that waits for the process then reaps it
             idle = list(self._idle)
         self._end(idle)
 
@@ -124,7 +124,7 @@ class WorkerProcesses:
             if self._has_ended:
                 raise ProcessDiedError
             ours, theirs = Pipe()
-            # Ctrl-C reaches it too, but a process that is importing modules would print a traceback.
+            # Ctrl-C reaches the process too, but while it imports modules it would print a traceback.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 process = start_module(
@@ -134,7 +134,7 @@ class WorkerProcesses:
                 raise TracerError(f"worker processes cannot start: {error.strerror}") from error
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()  # now the process alone has it, so its death is an end of file
+            theirs.close()  # now only the process has this end, so its death is an end of file
             worker = _Worker(process, ours)
             self._started.add(worker)
             return worker

@@ -1,10 +1,10 @@
 """The working sets of pods over time, as far as the rules of the VPA and of KRR depend on them.
 
-The VPA's rule needs the peak of each interval of a pod, and KRR's the largest value since some moment. The
-moment is 14 days before the latest one of the fleet, which is known in the end. So of a workload, each value
-is kept that no later one reaches, and what is too old for any such moment is dropped.
+The VPA's rule needs the peak of each interval of a pod. KRR's rule needs the largest value since the moment
+14 days before the end of the fleet's latest trace, which is known only at the end. So each value of a
+workload that no later value reaches is kept, and values too old for any such moment are dropped.
 
-A pod is that of Kubernetes on one boot of its node. Without Kubernetes, it is a cgroup.
+A pod is a Kubernetes pod on one boot of its node. Without Kubernetes, it is a cgroup.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ COLUMNS: Final = [
 """The columns of the table `timeline` that are read."""
 
 INTERVALS: Final = pa.schema([("workload", pa.string()), ("end", TIME), ("peak_bytes", pa.float64())])
-"""What the VPA's rule needs: the intervals of pods, with kills in their peaks."""
+"""The input of the VPA's rule: the intervals of pods, with kills in their peaks."""
 LAST_PEAKS: Final = pa.schema([("workload", pa.string()), ("time", TIME), ("bytes", pa.int64())])
-"""What KRR's rule needs: the values that no later one of the workload reaches."""
+"""The input of KRR's rule: the values that no later value of the workload reaches."""
 
 _OF_A_POD: Final = ["workload", "boot", "namespace", "pod", "cgroup_id"]
 
@@ -60,12 +60,12 @@ def recent_intervals(rows: pa.Table, until: pd.Timestamp) -> pa.Table:
 
 
 def recent_last_peaks(rows: pa.Table, until: pd.Timestamp) -> pa.Table:
-    """Return the rows that can count at `until` or later, of rows of several states."""
+    """Return the rows that can count at `until` or later, from the rows of several states."""
     return _unreached(rows.filter(pc.greater(rows["time"], _scalar(until - resource_recommender.HISTORY))))
 
 
 def _unreached(rows: pa.Table) -> pa.Table:
-    """Return the rows that have a larger value than all later ones of the workload."""
+    """Return the rows whose value is larger than all later values of the workload."""
     if not rows.num_rows:
         return rows
     frame = (
@@ -77,7 +77,7 @@ def _unreached(rows: pa.Table) -> pa.Table:
 
 
 def _pods(rows: pa.Table) -> pd.DataFrame:
-    """Return what tells pods apart, for each row."""
+    """Return the columns that distinguish pods, for each row."""
     has_name = pc.is_valid(rows["pod"])
     columns = [
         *(rows["workload"], pc.coalesce(rows["boot_id"], rows["trace_id"])),

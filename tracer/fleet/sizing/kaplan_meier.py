@@ -1,8 +1,8 @@
 """The share of lives that need more than a given limit, from needs of which some are only lower bounds.
 
 This is the estimator of Kaplan and Meier ("Nonparametric Estimation from Incomplete Observations", 1958),
-with memory in the place of time: a killed life leaves the sample at its bound, and counts for what the lives
-above it show.
+with memory in the place of time: a killed life leaves the sample at its bound, and the lives above the bound
+stand in for it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Survival:
         return float(self.share[index - 1]) if index else 1.0
 
     def need_at(self, share: float) -> float | None:
-        """Return the least need in bytes that at most this share of the lives exceeds; None if it is beyond
-        all known needs."""
+        """Return the least need in bytes that at most this share of the lives exceeds; None if all known
+        needs are below it."""
         reached = np.flatnonzero(self.share <= share + 1e-12)
         return float(self.need_bytes[reached[0]]) if len(reached) else None

@@ -1,8 +1,8 @@
-"""What the lives of a workload say of its need: a value each, or a lower bound.
+"""The need of each life of a workload: a value, or a lower bound.
 
 The need of a life is the most memory at one moment that reclaim could not have freed. A killed life did not
-show its need: it is at least what the limit that it hit did not hold. Nor did a life that was held back:
-slowed down, or cut short. It needs at least what it had.
+show its need: its bound is what the limit that it hit could not hold. A life that was held back, because it
+was slowed down or cut short, did not show its need either: its bound is its peak.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _PEAKS: Final = (
     *("peak_with_swap_bytes", "peak_unreclaimable_bytes"),
     *("peak_working_set_bytes", "peak_usage_bytes"),
 )
-"""The best known first. The last two include page cache: with them, a need is never too small."""
+"""The best one first; the first known one counts. The last two include page cache: with them, a need is never
+too small."""
 
 _NOT_ALL_OF_THE_WORK: Final = ("cut", "failed", "growing")
-"""The ends of `work` after which another run may need more."""
+"""The values of `work` after which another run may need more."""
 
 _SIZE_IS_NOT_THE_CAUSE: Final = frozenset(
     {"dirty_writeback", "gfp_constrained", "protected_cache", "global_pressure"}
@@ -36,22 +37,23 @@ _SIZE_IS_NOT_THE_CAUSE: Final = frozenset(
 
 @dataclass(frozen=True)
 class Needs:
-    """One element a life whose peak is known, in no order that matters."""
+    """The arrays have an element for each life whose peak is known; their order does not matter."""
 
     bound_bytes: Floats
     """The need, or a lower bound of it. Positive."""
     is_killed: Bools
-    """Whether a kill cut the life short."""
+    """A kill cut the life short."""
     is_bound: Bools
-    """Whether it was killed because the limit was too small, as far as is known, or held back: the need is
-    more than `bound_bytes`."""
+    """The need is more than `bound_bytes`: the life was killed because the limit was too small, as far as is
+    known, or it was held back."""
     days: Floats
-    """How long the life lasted. Of one that is seen in part, at least a day is assumed."""
+    """The length of the life; at least a day if the trace has only a part of it."""
     comfort_bytes: Floats
-    """Page cache that the life had in use, or read again after it was evicted. If it was thrashing, that is
+    """Page cache that the life had in use, or read again after its eviction. For a thrashing life, that is
     more than it had room for."""
     held_back: Texts
-    """Why a life that was not killed shows only the least of its need; "" if it shows its need."""
+    """The reason why a life that was not killed shows only a lower bound of its need; "" if it shows its
+    need."""
     unknown_runs: int
     """Lives without any known peak."""
 
@@ -62,25 +64,26 @@ class Needs:
 
     @property
     def killed_runs(self) -> int:
-        """Return how many of them were killed."""
+        """Return the number of lives with a known peak that were killed."""
         return int(self.is_killed.sum())
 
     @property
     def held_back_runs(self) -> int:
-        """Return how many of them were held back, without the killed ones."""
+        """Return the number of lives with a known peak that were held back but not killed."""
         return int((self.held_back != "").sum())
 
     @property
     def runs_killed_otherwise(self) -> int:
-        """Return how many of these had no kill that the size of the limit was the cause of."""
+        """Return the number of killed lives without any kill that the size of the limit caused."""
         return int((self.is_killed & ~self.is_bound).sum())
 
 
 def needs_of(lives: pd.DataFrame, kills: pd.DataFrame) -> Needs:
-    """Return what rows of `lives` and `kills` of one workload say. A column that is absent is not known.
+    """Return the needs from the rows of `lives` and `kills` of one workload. A missing column counts as not
+    known.
 
-    A kill belongs to the life of its cgroup (`boot_id`, `cgroup`) in whose time it falls. A life that was
-    killed without such a row is at least at its peak.
+    A kill belongs to the life of its cgroup (`boot_id`, `cgroup`) in whose time it falls. If a life was
+    killed but has no such row, its bound is its peak.
     """
     peak = _first_known(lives)
     is_known = np.isfinite(peak) & (peak > 0)
@@ -102,8 +105,8 @@ def needs_of(lives: pd.DataFrame, kills: pd.DataFrame) -> Needs:
 def why_held_back(lives: pd.DataFrame) -> Texts:
     """Return for each life why its peaks may be less than it needs, "" if nothing shows that.
 
-    "throttled" and "thrashing" are states; a thrashing life whose work was complete, and of which the trace
-    has all that was read again, shows what it needs. The others are ends of `work` (docs/dataset.md).
+    "throttled" and "thrashing" are states. A thrashing life still shows its need if its work was complete and
+    the trace has all that it read again. The other values are those of `work` (docs/dataset.md).
     """
     state, work = _texts(lives, "state"), _texts(lives, "work")
     is_shown = (work == "complete") & np.isfinite(column(lives, "comfortable_bytes"))
@@ -148,14 +151,14 @@ def _days(lives: pd.DataFrame) -> Floats:
 
 
 def _of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Return for each life the largest bound that its kills give, in bytes, and the number of those kills
-    for which the limit was too small; both NaN without a kill."""
+    """Return for each life the largest bound from its kills, in bytes, and the number of its kills for which
+    the limit was too small; both NaN without a kill."""
     found, of_size = (np.full(len(lives), np.nan) for _ in range(2))
     keys = ["boot_id", "cgroup"]
     if not len(kills) or not {*keys, "time"} <= {*lives.columns} & {*kills.columns}:
         return found, of_size
     of_kills = kills[[*keys, "time"]].assign(bound_bytes=_bound_of_each(kills), is_of_size=_is_of_size(kills))
-    of_kills = of_kills.dropna(subset=keys)  # merging pairs null with null: two boots that are not known
+    of_kills = of_kills.dropna(subset=keys)  # merging pairs null with null: two unknown boots
     end = lives["end"] if "end" in lives.columns else pd.Series(pd.NaT, lives.index)
     of_lives = lives[[*keys, "time"]].assign(end=pd.to_datetime(end, utc=True), life=np.arange(len(lives)))
     pairs = of_lives.merge(of_kills, on=keys, suffixes=("", "_of_kill"))
@@ -169,9 +172,9 @@ def _of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> tuple[Floats, Floats]
 
 
 def _bound_of_each(kills: pd.DataFrame) -> Floats:
-    """Return the least need that each kill proves: what `explain` gives as the low end, or else the limit.
+    """Return the least need that each kill proves: the low end by `explain`, or else the limit.
 
-    A kill for which the size of the limit was not the cause proves only what could not be reclaimed then.
+    A kill that was not caused by the size of the limit proves only what could not be reclaimed then.
     """
     limit = np.where(_is_of_size(kills), column(kills, "limit_bytes"), column(kills, "unreclaimable_bytes"))
     low = column(kills, "min_limit_low_bytes")

@@ -1,4 +1,4 @@
-"""How well a number of runs knows a rate: the exact bound of Clopper and Pearson."""
+"""The confidence bound of a rate that was observed in some runs: the exact bound of Clopper and Pearson."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ CONFIDENCE: Final = 0.95
 
 
 def highest_rate(events: int, runs: int) -> float:
-    """Return the highest rate a run that `events` in `runs` do not refute at a confidence of 95 %.
+    """Return the highest rate per run that `events` in `runs` do not refute at a confidence of 95 %.
 
-    Without an event, that is about three in the number of runs.
+    Without an event, it is about 3 / `runs`.
     """
     if events >= runs:
         return 1.0

@@ -23,9 +23,9 @@ HISTORY: Final = pd.Timedelta(days=14)
 def krr_limit_bytes(
     samples: pd.DataFrame, kills: pd.DataFrame, now: pd.Timestamp, *, with_kills: bool = False
 ) -> int | None:
-    """Return the limit in bytes, None without a sample. Rows are those of the VPA's rule.
+    """Return the limit in bytes, None without a sample. The rows have the columns of `vpa_limit_bytes`.
 
-    `with_kills` is the option: a limit at which a pod was killed counts as well, with a buffer of its own.
+    `with_kills` is the option: a limit at which a pod was killed counts as well, with its own buffer.
     """
     largest = column(samples, "bytes")[(samples["time"] > now - HISTORY).to_numpy()]
     if not np.isfinite(largest).any():

@@ -1,4 +1,4 @@
-"""Our rule: the limit that costs least, in memory that it reserves and in kills that are expected."""
+"""Our rule: the limit that costs least, in reserved memory and expected kills."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from tracer.fleet.sizing.outlook import Outlook
 from tracer.fleet.sizing.rates import highest_rate
 
 LEAST_RUNS: Final = 3
-"""Runs that ended without a kill, or days of such runs, below which nothing is suggested."""
+"""The number of runs without a kill, or of days of such runs, below which nothing is suggested."""
 FURTHEST: Final = 1.7
-"""The highest limit, as a multiple of the largest need or bound: nothing is known of what is further away."""
+"""The highest limit, as a multiple of the largest need or bound: nothing is known beyond it."""
 LEAST_FURTHEST_BYTES: Final = 256 << 20
-"""How far above the largest need or bound that is at least: a small program is soon at twice its size."""
+"""The least distance of the highest limit from the largest need or bound: a small program soon doubles its
+size."""
 MOST_DOUBT: Final = 0.25
 """If a larger share of the runs may need more than any limit that was tried, nothing is suggested."""
 
@@ -31,12 +32,12 @@ class Suggestion:
 
     suggested_limit_bytes: int | None
     reason: str | None
-    """Why nothing is suggested; None if something is."""
+    """The reason why nothing is suggested; None if a limit is suggested."""
     trial_limit_bytes: int | None
-    """If nothing is suggested and limits were too small: a higher one, which would show more of the need.
+    """If nothing is suggested and limits were too small: a higher limit, which would show more of the need.
     Nothing shows that it would be enough."""
     expected_kills_per_run: float | None
-    """The kills expected of a further run under the suggestion, at most 1: the share of runs that need more,
+    """The expected kills of a further run under the suggestion, at most 1: the share of runs that need more,
     and the kills after a release that needs more."""
     highest_kills_per_run: float | None
     """The highest share of runs killed that `from_runs` runs do not refute, at a confidence of 95 %."""
@@ -45,19 +46,20 @@ class Suggestion:
     median_need_bytes: int | None
     """None if too many of the smaller runs were killed."""
     largest_need_bytes: int | None
-    """The largest need seen, or the largest bound if that is a killed run's."""
+    """The largest need seen, or the largest bound if a killed run has it."""
     runs_beyond: int | None
-    """Runs that needed more than the suggestion, or were killed at no smaller limit: to hold them would cost
-    more than their kills."""
+    """Runs that needed more than the suggestion, or were killed at no smaller limit: a limit that holds them
+    would cost more than their kills."""
     least_limit_bytes: int | None
     """If nothing is suggested, and runs were held back or killed because the limit was too small: they need
-    at least this, and killed runs more."""
+    at least this much, and killed runs more."""
     from_runs: int
     killed_runs: int
     held_back_runs: int
-    """Runs that were slowed down or cut short, and not killed: they show less than they need."""
+    """Runs that were slowed down or cut short, but not killed: they show less than they need."""
     held_back_by: tuple[str, ...]
-    """What held them back, the most frequent first: throttled, thrashing, cut, failed, growing."""
+    """The reasons why they were held back, the most frequent first: throttled, thrashing, cut, failed,
+    growing."""
     unknown_runs: int
     """Runs whose peaks are not known, which count for nothing."""
 
@@ -65,8 +67,8 @@ class Suggestion:
 def suggest(lives: pd.DataFrame, kills: pd.DataFrame) -> Suggestion:
     """Return the suggestion for one workload, from its rows of `lives` and `kills` in any order.
 
-    It is the limit at which the memory that it reserves and the kills that are expected cost least together,
-    with room for the page cache that half of the runs had in use or read again.
+    It is the limit with the least total cost of reserved memory and expected kills, but has room for the page
+    cache that half of the runs had in use or read again.
     """
     needs = needs_of(lives, kills)
     survival = Survival.from_needs(needs)
@@ -111,8 +113,8 @@ def _comfortable(needs: Needs) -> float:
 
 
 def _reason_for_none(needs: Needs, share_beyond: float) -> str | None:
-    """Return why nothing can be suggested, or None. `share_beyond` of the runs may need more than all limits
-    that were tried."""
+    """Return why nothing can be suggested, or None. `share_beyond` of the runs may need more than any limit
+    that was tried."""
     is_shown = ~needs.is_killed & ~needs.is_bound
     ended = int(is_shown.sum())
     if ended < LEAST_RUNS and not (ended and needs.days[is_shown].sum() >= LEAST_RUNS):

@@ -3,7 +3,7 @@
 From kubernetes/autoscaler, vertical-pod-autoscaler/pkg/recommender: `model/container.go` (`addMemorySample`,
 `RecordOOM`), `model/aggregations_config.go` (the defaults, the buckets), `util/decaying_histogram.go`,
 `util/histogram.go` (`Percentile`), `logic/recommender.go` (the percentile, the margin). Its floor of 250 MiB
-a pod is left out: it is no statement about the workload.
+a pod is left out, since it does not depend on the workload.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def vpa_limit_bytes(samples: pd.DataFrame, kills: pd.DataFrame, now: pd.Timestam
 
 
 def vpa_intervals(samples: pd.DataFrame, kills: pd.DataFrame) -> pd.DataFrame:
-    """Return `pod`, `end` and `peak_bytes` of each interval of which a peak is known: all that the target
-    depends on. There must be a row, and all rows of its pod; the pods may be of several workloads."""
+    """Return `pod`, `end` and `peak_bytes` of each interval with a known peak: all that the target depends
+    on. There must be at least one row, and all rows of each pod; the pods may belong to several workloads."""
     seen = samples[["pod", "time"]].assign(bytes=column(samples, "bytes"), is_kill=False)
     of_kills = kills[["pod", "time"]].assign(bytes=column(kills, "limit_bytes"), is_kill=True)
     events = pd.concat([part for part in (seen, of_kills) if len(part)], ignore_index=True)

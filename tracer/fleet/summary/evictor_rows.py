@@ -21,8 +21,8 @@ from tracer.fleet.summary.summaries import BIN_NS
 def evictor_rows(trace: AnalysedTrace, origin: Origin, names: NamedCgroups) -> list[dict[str, Any]]:
     """Return the rows of `evictors`.
 
-    `refaulted_bytes` is the part of `evicted_bytes` that was read again later in the trace. The sums over the
-    minutes and causes are those of `t.evictions(by="cgroup")`: its `evicted_bytes` and `returned_bytes`.
+    `refaulted_bytes` is the part of `evicted_bytes` that was read again later in the trace. Summed over
+    minutes and causes, both columns equal `evicted_bytes` and `returned_bytes` of `t.evictions(by="cgroup")`.
     """
     events = trace.cache_events
     pairs = [*_evicted(trace, events, origin), *_returned(trace, events, origin)]
@@ -57,7 +57,7 @@ def _who(role: str, names: NamedCgroups, cgroup_id: int | None) -> dict[str, Any
 
 
 def _evicted(trace: AnalysedTrace, events: CacheEvents, origin: Origin) -> Iterator[pd.DataFrame]:
-    """Yield sums of evicted pages by kind of event and minute; those of shmem are no page cache."""
+    """Yield sums of evicted pages by kind of event and minute, without shmem, which is not page cache."""
     is_taken = is_evicted(events.kinds)
     shmem = ShmemFiles.from_inodes(trace.inodes)
     is_file = ~shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))

@@ -18,8 +18,8 @@ def kill_rows(reports: Sequence[OomReport], origin: Origin, names: NamedCgroups)
 
 
 def unreclaimable_bytes(made_of: Composition) -> int | None:
-    """Return what of usage reclaim cannot free, in bytes: all but page cache and reclaimable slab. None: not
-    known."""
+    """Return the part of usage that reclaim cannot free, in bytes: all but page cache and reclaimable slab.
+    None: not known."""
     if None in (made_of.total, made_of.file_clean, made_of.slab_reclaimable):
         return None
     reclaimable = (made_of.file_clean, made_of.file_dirty, made_of.writeback, made_of.slab_reclaimable)

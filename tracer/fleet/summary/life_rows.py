@@ -3,8 +3,8 @@
 A cgroup has rows if it has a limit of its own, if it is a container's own cgroup, or if it is outside of
 containers and has no cgroups below it. Its numbers include all cgroups below it.
 
-Sizes are by the ledger and by samples, which may lack the last moments before a kill. So what the kernel
-program read at the instants of the kills for a cgroup's limit counts for its peaks as well.
+Sizes come from the ledger and from samples, which may lack the last moments before a kill. So the sizes that
+the BPF program read at kills for a cgroup's limit count for its peaks as well.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class LifeRows:
 def life_rows(
     trace: AnalysedTrace, origin: Origin, names: NamedCgroups, kills: Sequence[Mapping[str, Any]]
 ) -> LifeRows:
-    """Return the rows of a trace whose rows of `kills` are these. A life that a bug keeps from being measured
-    has none (`trace.defects`).
+    """Return the rows of a trace that has these rows of `kills`. A life that a bug keeps from being measured
+    has no row (`trace.defects`).
 
     Raises TraceError for a trace whose times are so far apart that the timeline would not fit in memory.
     """
@@ -147,7 +147,7 @@ class _Life:
         sizes = {name: greatest_and_mean(steps, edges) for name, steps in self._sizes.items()}
         for position, (first, last) in enumerate(pairwise(edges)):
             is_last = position == len(edges) - 2
-            until = end_ns(self._trace) if is_last else last - 1  # what was evicted after its removal counts
+            until = end_ns(self._trace) if is_last else last - 1  # evictions after its removal count
             since = self._trace.span_ns[0] if position == 0 else first
             refaulted, _ = self._refaulted(since, until)
             row = {
@@ -163,12 +163,13 @@ class _Life:
             yield row
 
     def _greatest(self, size: str, found: int | None, since_ns: int, until_ns: int) -> int | None:
-        """Return the greatest of a size and of what was read of it at kills in an interval."""
+        """Return the greatest of a size and its readings at kills in an interval."""
         read = [kill[size] for kill in self._kills if since_ns <= kill["time"] <= until_ns]
         return max((value for value in [found, *read] if value is not None), default=None)
 
     def _refaulted(self, since_ns: int, until_ns: int) -> tuple[int | None, str | None]:
-        """Return what came back in an interval, whenever it was evicted in the trace, as `lives` has it."""
+        """Return (bytes that were read again in an interval, None; or None and the reason). They may have
+        been evicted at any time in the trace."""
         _, why_not = cushion.refaulted_bytes(self._subtree, since_ns, until_ns)
         if why_not is not None:
             return None, why_not

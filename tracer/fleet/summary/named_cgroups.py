@@ -1,4 +1,4 @@
-"""The names of the cgroups of a trace, and which of them have a life to tell."""
+"""The names of the cgroups of a trace, and which of them have a row in `lives`."""
 
 from __future__ import annotations
 

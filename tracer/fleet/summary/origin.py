@@ -1,4 +1,4 @@
-"""The trace that rows are from, its clocks, and the columns that say so in each row."""
+"""The origin of rows: the trace, its clocks, and the columns of each row that name it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DAY_NS: Final = 86_400_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A trace: its machine, its name, and the difference between its clocks.
+    """A trace: its machine, its name, and the offset between its clocks.
 
     `clock_offset_ns` is CLOCK_REALTIME less CLOCK_MONOTONIC.
     """
@@ -37,7 +37,7 @@ class Origin:
         )
 
     def row(self, time_ns: int) -> dict[str, Any]:
-        """Return the columns that say where a row of `time_ns` (ns since the epoch) is from, and `time`."""
+        """Return the columns with the origin of a row at `time_ns` (ns since the epoch), and its `time`."""
         return {
             "date": time_ns // _DAY_NS,
             "host": self.host,
@@ -53,8 +53,8 @@ class Origin:
         return time_ns - self.clock_offset_ns
 
     def bin_edges_ns(self, first_ns: int, last_ns: int) -> list[int]:
-        """Return the edges of the intervals of `BIN_NS` from `first_ns` to `last_ns`, which are the first and
-        the last edge, in ns since the epoch."""
+        """Return the edges of the intervals of `BIN_NS`, in ns since the epoch. The first edge is `first_ns`,
+        and the last is `last_ns`."""
         bins = range(self.ktime_ns(first_ns) // BIN_NS + 1, -(-self.ktime_ns(last_ns) // BIN_NS))
         return [
             first_ns,
@@ -63,7 +63,8 @@ class Origin:
         ]
 
     def bin_row(self, first_ns: int, last_ns: int) -> dict[str, Any]:
-        """Return the columns of a row about the part of an interval of `BIN_NS` from `first_ns` on."""
+        """Return the columns of a row about an interval of `BIN_NS`, of which it covers `first_ns` to
+        `last_ns`."""
         begin = self.ktime_ns(first_ns) // BIN_NS * BIN_NS
         return {
             **self.row(begin + self.clock_offset_ns),

@@ -1,23 +1,23 @@
 """The summaries of several traces as one, in which nothing counts twice.
 
 Traces of one boot can overlap: `watch` writes one for each kill, and another one on request, each with the
-minutes before. What they share is recognised by the boot and by CLOCK_MONOTONIC, which no setting of the
-clock moves:
+minutes before. Shared rows are recognised by the boot and by CLOCK_MONOTONIC, which does not change when the
+clock is set:
 
-* a trace is known by its `trace_id`, of which there may be copies;
-* a kill is the boot, its `ktime_ns` and the pid of its (first) victim. A kill that only a kernel log has
-  (`kmsg` is `only`) has no `ktime_ns`: it is the one of this boot and pid within two seconds;
-* a life is the boot, the cgroup and when that was made. A trace that did not see it made shows the last life
-  of that cgroup that was made before;
-* a minute is the boot, the cgroup and its `ktime_ns`.
+* a trace is identified by its `trace_id`, of which there may be copies;
+* a kill is identified by the boot, its `ktime_ns` and the pid of its (first) victim. A kill that only a
+  kernel log has (`kmsg` is `only`) has no `ktime_ns`: it is the kill of this boot and pid within two seconds;
+* a life is identified by the boot, the cgroup and the creation time of the cgroup. A trace that did not see
+  the creation shows the last life of that cgroup that was created before;
+* a minute is identified by the boot, the cgroup and its `ktime_ns`.
 
-Of a kill, the row of the best quality stays. The rows of a life, or of a minute, become one: from the
-earliest begin to the latest end, with the greatest of the peaks. Sums (`evicted_bytes`, `refaulted_bytes`)
-cannot be taken apart, so they are of those stretches that do not overlap and together last longest: the sums
-are then the least that there were. Stretches of `evictors` are chosen in the same way, for each minute and
-owner of page cache.
+Of the rows of a kill, the one with the best quality is kept. The rows of a life, or of a minute, become one:
+from the earliest begin to the latest end, with the greatest of the peaks. Sums (`evicted_bytes`,
+`refaulted_bytes`) cannot be divided, so they are taken from the stretches that do not overlap and together
+last longest: each sum is then a lower bound. Stretches of `evictors` are chosen in the same way, for each
+minute and owner of page cache.
 
-A trace without boot id overlaps with none.
+A trace without boot id overlaps with no other.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _WORST: Final = ("lost_share", "peak_with_swap_bytes", "comfortable_bytes")
 
 def conform(table: pa.Table, name: str, only: Sequence[str] | None = None) -> pa.Table:
     """Return a table with the columns of `SUMMARIES[name]`, or only some of these. A column that an older
-    version did not have is null, and one that a newer version has is left out."""
+    version did not have is null, and one that a newer version added is left out."""
     fields = [field for field in SUMMARIES[name] if only is None or field.name in only]
     columns = [
         table[field.name].cast(field.type)
@@ -64,11 +64,11 @@ def conform(table: pa.Table, name: str, only: Sequence[str] | None = None) -> pa
 
 
 def merged(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """Return the summary tables of several traces, given one after the other, without what several have.
+    """Merge the summary tables of several traces, given one after the other: rows that they share occur once.
 
     Rows are in no order. All rows of one boot must be there: the result for traces of several machines is the
     same as machine by machine. Tables that are not given are left out, and the `kills` of lives are counted
-    again only if that table is given. Merging again what was merged changes nothing.
+    again only if that table is given. Merging a result again does not change it.
     """
     given = {name: conform(table, name) for name, table in tables.items()}
     found: dict[str, pa.Table] = {}
@@ -84,11 +84,11 @@ def merged(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def chosen_stretches(stretches: Sequence[tuple[int, int, str]]) -> list[int]:
-    """Return the positions of those stretches (begin, end, name) that do not overlap and together last
-    longest, in order of time. Both ends belong to a stretch."""
+    """Return the positions of the stretches (begin, end, name) that do not overlap and together last longest,
+    in order of time. Both ends belong to a stretch."""
     order = sorted(range(len(stretches)), key=lambda place: (stretches[place][1], stretches[place]))
     ends = [stretches[place][1] for place in order]
-    lengths = [0]  # lengths[count]: the most that the first ones give
+    lengths = [0]  # lengths[count]: the greatest total length among the first ones
     before: list[int | None] = [None]  # before[count]: how many come before the last of these, if it is taken
     for count, place in enumerate(order):
         begin, end, _ = stretches[place]
@@ -109,7 +109,7 @@ def chosen_stretches(stretches: Sequence[tuple[int, int, str]]) -> list[int]:
 def _merged_groups(
     table: pa.Table, keys: Sequence[str], merge: Callable[[list[Row]], Iterable[Row]]
 ) -> pa.Table:
-    """Return a table in which all rows with the same keys were given to `merge`, unless a row is alone."""
+    """Return the table with the rows of each key merged by `merge`. A row with a key of its own stays."""
     boot = pc.coalesce(table["boot_id"], table["trace_id"])
     frame = table.append_column(_BOOT, boot).select(keys).to_pandas(types_mapper=pd.ArrowDtype)
     number = frame.groupby(list(keys), dropna=False, sort=False).ngroup().to_numpy()
@@ -192,7 +192,7 @@ def _kills_of(life: Row, kills: pa.Table) -> int:
 
 
 def _joined(rows: list[Row]) -> Row:
-    """Return the rows of one life as one."""
+    """Return the rows of one life, merged into one."""
     if len(rows) == 1:
         return rows[0]
     first = _best(rows, lambda row: row["time"])
@@ -215,18 +215,18 @@ def _joined(rows: list[Row]) -> Row:
 
 
 def _slowdowns(rows: list[Row]) -> Row:
-    """Return the worst that the rows of a life tell of it, and how it ended by the latest of them."""
+    """Return the worst state in the rows of a life, and the end of its work by the latest row that has it."""
     states = {row["state"] for row in rows}
     return {
         "state": next((state for state in _WORST_FIRST if state in states), None),
-        # a row of an older version does not know it, of the same trace as well
+        # rows of an older version do not have it, even of the same trace
         "work": _best(rows, lambda row: -row["last_ktime_ns"], lambda row: row["work"] is None)["work"],
         **{name: _greatest(row[name] for row in rows) for name in _WORST},
     }
 
 
 def _minutes(rows: list[Row]) -> Iterable[Row]:
-    """Yield the rows of one minute of one cgroup as one."""
+    """Yield one row for each minute of one cgroup."""
     chosen, stretches = _stretches(rows)
     found = {**_best(rows, lambda row: row["first_ktime_ns"]), **_named(rows)}
     for size in _SIZES:
@@ -244,7 +244,7 @@ def _minutes(rows: list[Row]) -> Iterable[Row]:
 
 
 def _named(rows: list[Row]) -> Row:
-    """Return the names and the limit that the latest rows have, each as far as it is known."""
+    """Return the names and the limit from the latest rows in which each is known."""
     newest = sorted(
         rows,
         key=lambda row: (row["workload"] != NOWHERE, row["last_ktime_ns"], row["trace_id"]),

@@ -1,7 +1,7 @@
-"""What a life shows of its need beside its peaks: whether its work went on and came to an end.
+"""The completeness of a life's peaks: they show all of its need if its work went on and came to an end.
 
-A life that was slowed down, or that a trace has only a part of, needed at least what it had. `state` is that
-of `explain` (docs/states.md). `work` is how the work ended, as far as the trace shows it:
+A life that was slowed down, or that is only partly in the trace, needed at least what it had. `state` is the
+one that `explain` reports (docs/states.md). `work` is how the work ended, as far as the trace shows it:
 
 * "complete": the command that was recorded ended with status 0;
 * "failed": it ended with another status;
@@ -34,7 +34,7 @@ _IN_USE: Final = ("usage_bytes", "inactive_file_bytes", "file_mapped_bytes", "sh
 def slowdowns(
     subtree: Subtree, spending: Spending, unreclaimable: Steps | None, *, is_end_seen: bool
 ) -> dict[str, Any]:
-    """Return the columns of `lives` that tell whether its peaks are all of its need; sizes in bytes."""
+    """Return the columns of `lives` that show whether its peaks are all of its need; sizes in bytes."""
     going = progress(subtree, spending)
     swapped = None if unreclaimable is None else ledger.level(subtree, {"swap": 1})
     held = None if unreclaimable is None or swapped is None else ledger.total([unreclaimable, swapped])
@@ -50,8 +50,8 @@ def slowdowns(
 def _comfortable(subtree: Subtree, *, is_thrashing: bool) -> int | None:
     """Return a limit that holds the page cache in use, in bytes; None: not known.
 
-    If its tasks were thrashing, that is usage and what would have spared nearly all that they read again, as
-    for the upper end of `explain.sizing.survivor_range`.
+    If its tasks were thrashing, that is usage plus the memory with which nearly all that they read again
+    would have stayed, as for the upper end of `explain.sizing.survivor_range`.
     """
     found = _in_use(subtree).peak()
     if is_thrashing:
@@ -78,11 +78,12 @@ def _work(subtree: Subtree, held: Steps | None, *, is_end_seen: bool) -> str | N
 
 
 def _in_use(subtree: Subtree) -> Steps:
-    """Return usage without the page cache that was used once, as the cgroup's own samples have it: that of
-    the inactive list which no process has mapped.
+    """Return usage without the page cache that was used once, by the cgroup's own samples: the pages of the
+    inactive list that no process has mapped.
 
-    A page that is used again goes to the active list, but a mapped one only when reclaim looks at it
-    (mm/vmscan.c, folio_check_references). Mapped files are what is mapped without shmem, at least.
+    A page that is used again goes to the active list, but a mapped page does so only when reclaim looks at it
+    (mm/vmscan.c, folio_check_references). The mapped pages less shmem are a lower bound of the mapped file
+    pages.
     """
     samples = subtree.samples
     own = samples.loc[integers(samples["cgroup_id"]) == subtree.cgroup_id, list(_IN_USE)]

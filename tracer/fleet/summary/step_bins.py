@@ -14,9 +14,9 @@ def greatest_and_mean(
 ) -> list[tuple[int, int] | tuple[None, None]]:
     """Return (greatest value, mean over time) for each interval between two edges, in order.
 
-    A value before the first known one counts as not known: both are of the rest of the interval, or None if
-    nothing is known of it. `steps` None: nothing is known. A change at the last edge counts for the last
-    interval, and one at another edge for the interval that begins there.
+    Nothing is known before the first known value of `steps`: both numbers then cover the rest of the
+    interval, or are None if it has no rest. `steps` None: nothing is known. A change at the last edge counts
+    for the last interval, and one at another edge for the interval that begins there.
     """
     bins = len(edges_ns) - 1
     if steps is None:

@@ -1,8 +1,9 @@
 """The columns of the summary tables: `SUMMARIES` has the Arrow schema of each (docs/dataset.md).
 
 Units are in the names. Null means "not known", 0 is zero. A limit that is not set is null, and the flag
-`is_limited` beside it is then false. Times are UTC. What has `ktime_ns` in its name is CLOCK_MONOTONIC of the
-machine in ns. It is the same in all traces of one boot, so what several of them recorded is found by it.
+`is_limited` beside it is then false. Times are UTC. Columns with `ktime_ns` in their names are
+CLOCK_MONOTONIC of the machine in ns. This clock is the same in all traces of one boot, so it identifies the
+rows that several of them recorded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.schema import TIME
 
 SUMMARY_VERSION: Final = 2
-"""The version of the columns and of their meaning, which each row has in `summary_version`."""
+"""The version of the columns and their meaning; each row has it in `summary_version`."""
 
 BIN_NS: Final = 60_000_000_000
 """The length of the intervals of `evictors` and `timeline`; they begin at multiples of it in ktime_ns."""
@@ -28,7 +29,7 @@ _TEXT: Final = pa.string()
 _Columns = Mapping[str, pa.DataType]
 
 _ORIGIN: Final[_Columns] = {
-    "date": pa.date32(),  # of `time`, in UTC
+    "date": pa.date32(),  # the day of `time`, in UTC
     "host": _TEXT,
     "boot_id": _TEXT,
     "trace": _TEXT,  # the name of its directory

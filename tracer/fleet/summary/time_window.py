@@ -1,4 +1,4 @@
-"""The part of time that a question is about, and which rows of summaries belong to it."""
+"""The window of time that a question is about, and the rows of summaries that belong to it."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
-    """From `since_ns` to before `until_ns`, in ns since the epoch; None: without that end."""
+    """From `since_ns` to before `until_ns`, in ns since the epoch; None: no bound."""
 
     since_ns: int | None = None
     until_ns: int | None = None
 
     def overlaps(self, begin_ns: int, end_ns: int) -> bool:
-        """Return whether what lasted from `begin_ns` to `end_ns` was there in the window."""
+        """Return whether the span from `begin_ns` to `end_ns` overlaps the window."""
         is_too_late = self.until_ns is not None and begin_ns >= self.until_ns
         return not is_too_late and (self.since_ns is None or end_ns >= self.since_ns)
 
     def moments(self, rows: pa.Table) -> pa.Table:
-        """Return the rows whose `time` is in the window: of `kills`."""
+        """Return the rows of `kills` whose `time` is in the window."""
         return self._kept(rows, _ns(rows["time"]), _ns(rows["time"]))
 
     def overlapping(self, rows: pa.Table) -> pa.Table:
-        """Return the rows that last from `time` to `end` and were there in the window: of `sources` and
-        `lives`. If the end is not known, `time` counts."""
+        """Return the rows of `sources` or `lives` whose span from `time` to `end` overlaps the window. If the
+        end is not known, the span is `time`."""
         begin = _ns(rows["time"])
         return self._kept(rows, begin, pc.coalesce(_ns(rows["end"]), begin))
 
     def whole_minutes(self, rows: pa.Table) -> pa.Table:
-        """Return the rows whose minute is in the window, or at least the part of it that was recorded, if the
-        columns of that are there: of `evictors` and `timeline`."""
+        """Return the rows of `evictors` or `timeline` whose minute is in the window as a whole. If the rows
+        have the columns of the recorded part of the minute, only that part must be."""
         time = _ns(rows["time"])
         begin, end = time, pc.add(time, BIN_NS)
         if {"ktime_ns", "first_ktime_ns", "last_ktime_ns"} <= {*rows.column_names}:
@@ -49,7 +49,8 @@ class TimeWindow:
         return self._kept(rows, pc.subtract(end, 1), begin)
 
     def _kept(self, rows: pa.Table, early_ns: Any, late_ns: Any) -> pa.Table:
-        """Return the rows whose `early_ns` is before the window's end, and `late_ns` not before its begin."""
+        """Return the rows whose `early_ns` is before the window's end, and whose `late_ns` is not before its
+        begin."""
         if self.until_ns is not None:
             is_before = pc.less(early_ns, self.until_ns)
             rows, late_ns = rows.filter(is_before), late_ns.filter(is_before)
@@ -62,7 +63,8 @@ ALWAYS: Final = TimeWindow()
 
 
 def time_ns(text: str) -> int:
-    """Return a time in ISO 8601, in UTC unless it has a zone, in ns since the epoch; it has microseconds.
+    """Return a time in ISO 8601 in ns since the epoch, with microsecond resolution. It is UTC unless it has a
+    zone.
 
     Raises ValueError.
     """

@@ -1,14 +1,14 @@
 """The workload of a cgroup: the name under which all runs of one program are counted together, on any host.
 
-It is, in this order:
+The first of these that applies:
 
-* of a container in a pod: `namespace/owner/container`. The owner is the Deployment, DaemonSet, Job and so on:
-  the name of the pod without what its controller appended;
-* of another container: its image without registry, tag and digest if that is known, otherwise the container's
-  name without a trailing ordinal (`shop-web-2` is `shop-web`);
-* of a systemd unit: its name, without the instance (`backup@7.service` is `backup@.service`), and in a scope
+* for a container in a pod: `namespace/owner/container`. The owner is the Deployment, DaemonSet, Job and so
+  on: the name of the pod without what its controller appended;
+* for another container: its image without registry, tag and digest if that is known, otherwise the
+  container's name without a trailing ordinal (`shop-web-2` is `shop-web`);
+* for a systemd unit: its name, without the instance (`backup@7.service` is `backup@.service`), and in a scope
   or a unit of systemd-run with `*` for identifiers;
-* of any other cgroup: its path, in which numbers and identifiers are `*`.
+* for any other cgroup: its path, in which numbers and identifiers are `*`.
 
 Names come from users of the machine and may be any text: escape them before you show them.
 """
@@ -19,7 +19,7 @@ import re
 from typing import Final
 
 NOWHERE: Final = "?"
-"""The workload of what is in no cgroup, or in one without a name."""
+"""The workload of memory in no cgroup, or in a cgroup without a name."""
 
 _RANDOM: Final = "[bcdfghjklmnpqrstvwxz2456789]{5}"
 """The end of generated names: `alphanums` of k8s.io/apimachinery/pkg/util/rand."""
@@ -49,8 +49,8 @@ def workload(
     unit: str | None = None,
     host: str | None = None,
 ) -> str:
-    """Return the workload of a cgroup, by its path and names; None: not known. `host` is the machine's name,
-    which ends the names of its static pods."""
+    """Return the workload of a cgroup, by its path and names; None: not known. `host` is the machine's name;
+    the names of its static pods end with it."""
     if pod:
         return "/".join(filter(None, [namespace, owner_of(pod, host), container]))
     if image and (plain := image_name(image)):
@@ -63,7 +63,7 @@ def workload(
 
 
 def owner_of(pod: str, host: str | None = None) -> str:
-    """Return the name of a pod's owner; the pod's own name if it seems to have none."""
+    """Return the name of a pod's owner; the pod's own name if it seems to have no owner."""
     if host and pod.endswith(f"-{host}") and len(pod) > len(host) + 1:
         return pod.removesuffix(f"-{host}")
     for pattern in _GENERATED:
