@@ -1,4 +1,4 @@
-"""Bins of equal length, and what is counted in each for cgroups with all below them."""
+"""Bins of equal length, and sums in each bin for cgroups with all cgroups below them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Bins:
         return np.maximum((time_ns - self.begin_ns) // self.width_ns + 1, 0)
 
     def spread(self, begin_ns: Int64s, end_ns: Int64s, amounts: Int64s) -> Int64s:
-        """Return the sum of the amounts in each slot, each of them taken to be even over its interval."""
+        """Return the sum of the amounts in each slot, each amount spread evenly over its interval."""
         first, last = self.slot(begin_ns), np.minimum(self.slot(end_ns), self.slots - 1)
         crossed = np.maximum(last - first + 1, 0)
         row = np.repeat(np.arange(len(first)), crossed)
@@ -96,7 +96,7 @@ class Bins:
 
 
 def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
-    """Raise UsageError for more rows than fit in memory; the message names lengths and ranges that do."""
+    """Raise UsageError for more rows than fit in memory; the message names lengths and ranges that fit."""
     if bins.count * cgroups <= _MOST_ROWS:
         return
     most = max(_MOST_ROWS // cgroups, 1)
@@ -302,7 +302,7 @@ def _moment_ns(moment: str | float, start: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Grown:
-    """The readings of a count, one cgroup after the other, each in the order of time.
+    """The readings of a count, cgroup by cgroup, each cgroup's in the order of time.
 
     `row` is the position of the cgroup among those shown, `steps` the growth since the reading before.
     """
@@ -348,9 +348,9 @@ def sampled_flow(trace: TraceTables, grid: Grid, column: str, scale: int) -> pd.
 def stalled_us(trace: TraceTables, grid: Grid, column: str) -> pd.arrays.IntegerArray:
     """Return the growth of a total of memory.pressure (microseconds), each part in the bin of its time.
 
-    The kernel updates a total every 2 s, or when somebody reads it. So the growth of a reading is from the
-    time since the growth before, but from no more than the last 2 s unless it is longer than that. It is
-    taken to be even over that time.
+    The kernel updates a total every 2 s, or when somebody reads it. So the growth at a reading happened since
+    the growth before, and within the last 2 s unless it is longer than that. It is spread evenly over that
+    time.
     """
     found = _Grown.from_samples(trace, grid, column)
     grown = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
@@ -372,8 +372,8 @@ def stalled_us(trace: TraceTables, grid: Grid, column: str) -> pd.arrays.Integer
 
 
 def _at_most_all_the_time(time_ns: Int64s, total_ns: Int64s) -> Int64s:
-    """Return the moments of readings, some of them later, so that a total never grows faster than time.
+    """Return the times of readings, some of them moved later, so that a total never grows faster than time.
 
-    A total is read a little after the moment that its sample has.
+    A total is read a little after the time in its sample.
     """
     return np.maximum.accumulate(time_ns - total_ns) + total_ns

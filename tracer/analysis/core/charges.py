@@ -25,7 +25,7 @@ class Charges(OwnedRows):
 
     `category` is a position in `CATEGORY.names`; any other word is -1. A null `tgid` is `columns.NO_ID`, a
     null reading of the page counter `NOT_READ`. A limit that is not set is `UNLIMITED_BYTES`, as in the
-    kernel. Columns that are no times or readings have the smallest type that holds their values.
+    kernel. All columns but times and readings have the smallest type that holds their values.
     """
 
     tgid: Integers
@@ -40,8 +40,7 @@ class Charges(OwnedRows):
         return cls.from_batches([*map(_columns, rows_of(trace, "charge", [*_WIDE, *_SMALL]))])
 
     def weighted(self, weights: Mapping[str, int]) -> tuple[Bools, Int64s]:
-        """Return (mask of the rows of these categories, what each row adds to their weighted sum, in
-        bytes)."""
+        """Return (mask of the rows of these categories, the weighted change of each row in bytes)."""
         counts = np.array([*(name in weights for name in CATEGORY.names), False])
         factor = np.array([*(weights.get(name, 0) for name in CATEGORY.names), 0])
         return counts[self.category], self.bytes * factor[self.category]

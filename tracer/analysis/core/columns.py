@@ -1,4 +1,4 @@
-"""The way from the pandas columns of a table to NumPy arrays and Python values."""
+"""Conversions of the pandas columns of a table to NumPy arrays and Python values."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def narrow(values: npt.NDArray[Any]) -> Unsigned:
 
 
 def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Return arrays (at least one), one after the other; equal values take the memory of a single one."""
+    """Return arrays (at least one), one after the other. If all values are equal, the result takes the memory
+    of one."""
     values = [part[0] for part in parts if len(part)]
     if values and all((part == values[0]).all() for part in parts):
         return np.broadcast_to(values[0].astype(np.result_type(*parts)), (sum(map(len, parts)),))
@@ -105,13 +106,13 @@ def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def reorder(values: npt.NDArray[Any], order: Int64s) -> None:
-    """Put values into another order, in place; equal values are only looked at."""
+    """Put values into another order, in place. If all values are equal, nothing is written."""
     if not (values == values[:1]).all():
         values[:] = values[order]
 
 
 def ascending(numbers: Int64s) -> Int64s:
-    """Return the positions of numbers that are not negative, in ascending order; equal ones keep theirs."""
+    """Return the positions that sort numbers, which are not negative; equal numbers keep their order."""
     bits, of_positions = int(numbers.max(initial=0)).bit_length(), len(numbers).bit_length()
     if bits > _DIGIT_BITS and bits + of_positions <= _WORD_BITS:
         keys = numbers << of_positions
@@ -129,7 +130,7 @@ def ascending(numbers: Int64s) -> Int64s:
 def distinct(*columns: npt.NDArray[np.integer[Any] | np.bool_]) -> tuple[Int64s, Int64s]:
     """Return (the number of each row's combination of values, the first row of each combination).
 
-    The values are not negative. The numbers are from 0, in the order in which the combinations come.
+    The values are not negative. The numbers count from 0, in the order of the first rows.
     """
     sizes = [int(column.max(initial=0)) + 1 for column in columns]
     is_small, most = math.prod(sizes) <= _MOST_IN_A_TABLE, 1
@@ -154,9 +155,9 @@ def distinct(*columns: npt.NDArray[np.integer[Any] | np.bool_]) -> tuple[Int64s,
 
 
 def firsts_of(code: npt.NDArray[np.integer[Any]], count: int) -> Int64s:
-    """Return the first row of each of the codes from 0 to `count` - 1; -1: it has none.
+    """Return the first row of each of the codes from 0 to `count` - 1; -1: the code has no row.
 
-    Most codes are among the first rows, and then the others are only looked at.
+    Most codes occur among the first rows. The later rows are then only compared.
     """
     firsts, begin, end = np.full(count, -1, dtype=np.int64), 0, _FIRST_ROWS
     while begin < len(code):

@@ -34,8 +34,8 @@ DAMON_COMM: Final = "kdamond"
 class Evicted(OwnedRows):
     """Evictions from the cache of cgroups.
 
-    `duration_ns` is the time from the first folio of a run to the last. `damon_tgid` is the process, if it
-    may be a thread of DAMON, else 0. The integers are as small as their values permit.
+    `duration_ns` is the time from the first folio of a run to the last. `damon_tgid` is the tgid of the
+    evicting process if it may be a thread of DAMON, else 0. The integers are as small as their values permit.
     """
 
     duration_ns: Integers
@@ -44,8 +44,8 @@ class Evicted(OwnedRows):
 
     @classmethod
     def from_events(cls, events: CacheEvents, tasks: pd.DataFrame) -> Evicted:
-        """Pick the evictions from the events of a trace with these `tasks`, without those of cache that
-        nobody owns."""
+        """Return the evictions among the events of a trace with these `tasks`, without cache that nobody
+        owns."""
         kinds = events.kinds
         owner, tgid = integers(kinds["cgroup_id"]), integers(kinds["tgid"])
         damons = integers(tasks["tgid"])[tasks["comm"].astype(str).str.startswith(DAMON_COMM)]
@@ -66,7 +66,7 @@ class Evicted(OwnedRows):
         return int(self.pages[first:end].sum(dtype=np.int64))
 
     def damons_pages_between(self, begin_ns: int, end_ns: int) -> dict[int, int]:
-        """Return tgid -> pages within an interval, for processes that may be threads of DAMON."""
+        """Return tgid -> pages taken within an interval, for processes that may be threads of DAMON."""
         first, end = np.searchsorted(self.time, [begin_ns, end_ns + 1])
         tgids, pages = self.damon_tgid[first:end], self.pages[first:end]
         return {tgid: int(pages[tgids == tgid].sum()) for tgid in np.unique(tgids[tgids > 0]).tolist()}
@@ -88,7 +88,7 @@ class Refaulted(OwnedRows):
 
     @classmethod
     def from_links(cls, links: Links, events: CacheEvents) -> Self:
-        """Take refaults that are sorted, without those of cache that nobody owned before or owns now."""
+        """Return the refaults in sorted links, without cache that had no owner before or has none now."""
         owner = integers(events.kinds["cgroup_id"])
         is_owned, small = owner != NO_ID, narrow(np.where(owner == NO_ID, 0, owner))
         chosen: slice | Int64s = slice(None)
@@ -106,7 +106,7 @@ class Refaulted(OwnedRows):
     def within(self, members: Int64s) -> Self:
         """Return the refaults of pages that were charged to a member before and are again.
 
-        What another cgroup reads, a later life of the same name included, is no refault of these.
+        Pages that another cgroup reads, also a later life of the same name, are not among them.
         """
         found = self.of_cgroups(members)
         return found.chosen(np.flatnonzero(np.isin(found.returned_to, members)))

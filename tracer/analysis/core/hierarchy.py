@@ -1,7 +1,7 @@
 """The hierarchy of cgroups: the cgroups above and below many cgroups at once.
 
 Two cgroups may have had the same path, one after the other. A cgroup below that path belongs to the one that
-had the path when the lower one was made (`analysis.core.lives`).
+had the path when the cgroup below was made (`analysis.core.lives`).
 """
 
 from __future__ import annotations

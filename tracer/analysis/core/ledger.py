@@ -79,8 +79,8 @@ NOTHING: Final = Steps(np.array([], dtype=np.int64), np.array([], dtype=np.int64
 
 
 def total(parts: Sequence[Steps]) -> Steps:
-    """Return the sum of quantities. Each counts as 0 until its first known value. Of several changes at one
-    moment only the last counts."""
+    """Return the sum of quantities. Each counts as 0 until its first known value. If a quantity changes
+    several times at one moment, only the last change counts."""
     return _merged(parts, np.add)
 
 
@@ -136,8 +136,8 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
 
 
 def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
-    """Return the weighted sum at the start of the trace, in bytes: that of the cgroup's `start` sample, or 0
-    for a cgroup that was made during the trace. None: not known, or a category was not recorded."""
+    """Return the weighted sum at the start of the trace, in bytes: from the cgroup's `start` sample, or 0 for
+    a cgroup that was made during the trace. None: not known, or a category was not recorded."""
     samples = subtree.samples
     row = subtree.once("ledger.start", lambda: _start(samples, subtree.cgroup_id))
     if not unrecorded_categories(subtree.whole).isdisjoint(weights):
@@ -151,7 +151,7 @@ def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
 
 
 def _start(samples: pd.DataFrame, cgroup_id: int) -> int | None:
-    """Return the position of the cgroup's `start` sample; None if it has none."""
+    """Return the position of the cgroup's `start` sample; None if it has no such sample."""
     rows = np.flatnonzero(
         is_one_of(samples["source"], ["start"]) & (integers(samples["cgroup_id"]) == cgroup_id)
     )
@@ -212,13 +212,13 @@ def counter(subtree: Subtree, column: str) -> Steps:
 
 
 def usage(subtree: Subtree) -> Steps:
-    """Return `usage_bytes` of the page counter. If descendants charge the cgroup, what was charged since the
-    last reading is added.
+    """Return `usage_bytes` of the page counter. If descendants charge the cgroup, charges since the last
+    reading are added.
 
     The counter of such a cgroup is read only by samples and at the end of a reclaim attempt for it. A charge
     and an uncharge can reach the ledger up to 10 ms apart, so the sum is clipped at the limit. Page cache
-    that no known process freed is not subtracted: the task of one cgroup may have reclaimed it from another
-    up to 200 ms before, so that a reading in between has it already.
+    that no known process freed is not subtracted: a task of another cgroup may have reclaimed it up to 200 ms
+    before its row, so that the last reading already lacks it.
     """
 
     def find() -> Steps:
@@ -247,15 +247,15 @@ def usage(subtree: Subtree) -> Steps:
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """A limit that was lowered from `limit_bytes`, as seen first at `since_ns`."""
+    """A limit that was lowered from `limit_bytes`; the lower one was first seen at `since_ns`."""
 
     limit_bytes: int
     since_ns: int
 
 
 def last_lowering(subtree: Subtree, limit_bytes: int, time_ns: int) -> Lowering | None:
-    """Return the last change of the cgroup's limit by a moment, if it was to `limit_bytes`, the limit then,
-    from a higher one; None if it was not, or if the limit before was not seen."""
+    """Return the last change of the cgroup's limit up to a moment, if it lowered the limit to `limit_bytes`,
+    the limit at that moment; None if it did not, or if the limit before was not seen."""
     changes = subtree.once("ledger.limit_changes", lambda: _limit_changes(subtree))
     last = int(np.searchsorted(changes.times, time_ns, side="right")) - 1
     if last < 0:
@@ -268,9 +268,10 @@ def last_lowering(subtree: Subtree, limit_bytes: int, time_ns: int) -> Lowering 
 
 
 def _limit_changes(subtree: Subtree) -> Steps:
-    """Return when the cgroup's limit was first read to have another value, and that value.
+    """Return the cgroup's limit, as far as it was read. It changes when a new value was first read.
 
-    Reclaim for a lowered limit is often the first to read it: at its end, but it was there at its begin.
+    Reclaim for a lowered limit is often the first to read it. It reads the limit at its end, but the limit
+    was there at its begin.
     """
     read, attempts = counter(subtree, "limit_bytes"), _read(subtree.reclaim, subtree.cgroup_id, "limit_bytes")
     times, values = np.append(read.times, attempts[0]), np.append(read.values, attempts[1])
@@ -283,9 +284,9 @@ def _limit_changes(subtree: Subtree) -> Steps:
 def peak_usage(subtree: Subtree) -> int | None:
     """Return the highest usage in the trace in bytes, also between two readings; None if it was never read.
 
-    The kernel's own peak (memory.peak) is of the trace if the cgroup was made in it, or if it rose in it. The
-    sums of `usage` then count only after its last reading. Otherwise, usage was no less than the anonymous
-    memory in the ledger, below the limit.
+    The kernel's own peak (memory.peak) was reached in the trace if the cgroup was made in it, or if the peak
+    rose in it. The sums of `usage` then count only after the last reading of the peak. Otherwise, the peak is
+    at least the anonymous memory in the ledger, up to the limit.
     """
     over_time = usage(subtree)
     observed = over_time.peak()
@@ -322,11 +323,11 @@ def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:
 
 
 def held(subtree: Subtree, read: Steps, time_ns: int) -> bool:
-    """Return whether what a sample read last (`reading`, `count`) was still so at a moment.
+    """Return whether the last value that a sample read (`reading`, `count`) was still current at a moment.
 
-    The recorder looks at each cgroup ten times a second, and samples it if anything changed. So a value held
-    if it is older than a look, unless samples were lost or left out since then, or the recorder did not look
-    (`Looks.missed`). False if nothing was read.
+    The recorder looks at each cgroup ten times a second, and samples it if anything changed. So a value that
+    is older than a look was still current, unless samples were lost or left out since then, or the recorder
+    did not look (`Looks.missed`). False if nothing was read.
     """
     position = int(np.searchsorted(read.times, time_ns, side="right"))
     if position == 0:
@@ -340,11 +341,11 @@ def held(subtree: Subtree, read: Steps, time_ns: int) -> bool:
 
 
 def read_around(subtree: Subtree, read: Steps, begin_ns: int, end_ns: int) -> Steps:
-    """Return two readings (`reading`, `count`) that show best how a value changed over an interval.
+    """Return the two readings (`reading`, `count`) that best show how a value changed over an interval.
 
-    The first is that at `begin_ns` if the value then is known (`held`), else the last one before, else the
-    first one after. The second is that at `end_ns`, else the first one after, else the last one before. A
-    single one, or none, is returned if the value is known at no two moments.
+    The first is the value at `begin_ns` if it is known (`held`), else the last reading before, else the first
+    one after. The second is the value at `end_ns` if it is known, else the first reading after, else the last
+    one before. If the value is not known at two moments, only one reading is returned, or none.
     """
     moments = []
     most = len(read.times) - 1

@@ -34,7 +34,7 @@ def swap_room_of(
     """Return the swap that the cgroup of a sample may use beside its limit, in bytes.
 
     `UNLIMITED_BYTES` if no limit is set, None if it is not known. It is the least limit of the cgroup and its
-    ancestors; in older traces, or `of` "swap_limit_bytes", that of the cgroup. On v1
+    ancestors; in older traces, or with `of` "swap_limit_bytes", the limit of the cgroup alone. On v1
     memory.memsw.limit_in_bytes bounds memory and swap together; the part above the limit of memory is for
     swap.
     """

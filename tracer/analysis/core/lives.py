@@ -1,8 +1,8 @@
 """The lives of a name: a container that restarts has one cgroup after the other, and each of them is a life.
 
-A name is the container's if that is known, together with its namespace, its pod, and the path below the
-container's own cgroup; otherwise it is the path of the cgroup. The *run* of a cgroup is its ordinal, from 1,
-among the cgroups of its name in the order of their creation.
+If a cgroup's container is known, its name consists of the container, the namespace, the pod, and the path
+below the container's own cgroup. Otherwise the name is the path of the cgroup. The *run* of a cgroup is its
+ordinal, from 1, among the cgroups of its name in the order of their creation.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Lives:
         self._life = self._lives(_keys(cgroups, self._paths), order)
 
     def life_for(self, cgroup_id: int) -> Life:
-        """Return the life of a cgroup; of a cgroup without a name in the trace, run 1 of 1 of its id."""
+        """Return the life of a cgroup. A cgroup without a name in the trace is run 1 of 1, and its id is its
+        name."""
         return self._life.get(cgroup_id) or Life(cgroup_id, f"id:{cgroup_id}", 1, 1)
 
     def parent_at(self, path: str, made_ns: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The way from what a person types to cgroup ids, and from ids to the names in the trace.
+"""Find the cgroups that a person names, and the names in the trace for ids.
 
 The id of a cgroup is the inode number of its directory. So two cgroups that had one path, one after the
 other, have two ids: they are two lives of one name (`analysis.core.lives`).

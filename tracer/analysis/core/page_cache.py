@@ -58,7 +58,7 @@ class Events:
     """Some events: arrays with an element for each event.
 
     `time` and `duration` are in ns. `file` and `kind` are positions in `CacheEvents.files` and
-    `CacheEvents.kinds`. The pages are those from `first`, `pages` of them.
+    `CacheEvents.kinds`. An event covers `pages` pages, from `first` on.
     """
 
     time: Int64s
@@ -85,7 +85,7 @@ class Events:
             reorder(getattr(self, name), order)
 
     def time_at(self, event: npt.NDArray[np.integer[Any]], page: Int64s) -> Int64s:
-        """Return when these events came to these pages of theirs, if all pages of each took equally long."""
+        """Return when each event reached the given page, if it took equally long for each of its pages."""
         time = self.time[event]
         lasting = np.flatnonzero(self.duration[event])  # most events are a single page
         event = event[lasting]
@@ -100,7 +100,7 @@ class Links:
     """Refaults: pairs of an eviction and an addition that brought back some of its pages.
 
     `added_kind` and `evicted_kind` are the kinds of both events. `pages` are the pages that they share.
-    `evicted_ns` is the time of the eviction (ns since the epoch). `back_ns` is later than that by the time
+    `evicted_ns` is the time of the eviction (ns since the epoch). `back_ns` is `evicted_ns` plus the time
     from the eviction of the first of these pages to its return.
     """
 
@@ -147,7 +147,7 @@ def _joined(names: Sequence[str], parts: list[Any]) -> Iterator[npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class PageMoves:
-    """What follows from the order of the events of each page.
+    """The refaults, and the pages that stayed, by the order of the events of each page.
 
     `links` are in no order. `left` has for each event, in the order of `CacheEvents.of_each_group`, the
     number of pages that it added and that were there at the end of the trace.
@@ -161,11 +161,11 @@ class PageMoves:
 class CacheEvents:
     """All events of a trace.
 
-    `files` has `inode_id`, `dev` and `ino`; if the first is null, all files of that device that were not told
-    apart. A kind is everything else that can be the same for many events: `kinds` has `cgroup_id` of the
-    owner (`NO_ID`: none), `is_removed` (the owner's directory was gone by then), `tgid` (`NO_ID`: several),
-    `task` (the position in `tasks` of that process, -1: not there), `task_cgroup_id`, `op`, `cause`, and
-    `is_summed` (a sum of runs, whose pages are not known: its `first` means nothing).
+    `files` has `inode_id`, `dev` and `ino`; if `inode_id` is null, the row stands for all files of the device
+    that were not distinguished. A kind is everything else that can be the same for many events: `kinds` has
+    `cgroup_id` of the owner (`NO_ID`: none), `is_removed` (the owner's directory was gone by then), `tgid`
+    (`NO_ID`: several), `task` (the position in `tasks` of that process, -1: not there), `task_cgroup_id`,
+    `op`, `cause`, and `is_summed` (a sum of runs, whose pages are not known: its `first` means nothing).
     """
 
     files: pd.DataFrame
@@ -173,16 +173,18 @@ class CacheEvents:
     _parts: Sequence[_Part]
 
     def batches(self) -> Iterator[Events]:
-        """Yield all events in batches, which are in recorded order; a batch itself is in no order."""
+        """Yield all events in batches. The batches are in recorded order, the events of a batch in no
+        order."""
         return (part.events for part in self._parts)
 
     def of_each_part(self, find: Callable[[Events], R]) -> Iterator[R]:
-        """Yield `find` of all events in batches, which are in recorded order, as are the events."""
+        """Yield `find(events)` for batches of all events. The batches and their events are in recorded
+        order."""
         return each(lambda part: find(part.in_recorded_order()), self._parts)
 
     def of_each_group(self, find: Callable[[Int64s, Events], R]) -> Iterator[R]:
-        """Yield `find` of the events in groups, in order of time, with their rows in the table as recorded;
-        all events of a page are in one group."""
+        """Yield `find(rows, events)` for each group of events, which are in order of time. `rows` are the
+        positions of the events in the table as recorded. All events of a page are in one group."""
         sizes = sum((np.diff(part.bounds) for part in self._parts), np.zeros(1, dtype=np.int64))
         return each(lambda number: find(*self._group(number)), np.flatnonzero(sizes).tolist())
 
@@ -205,9 +207,10 @@ class CacheEvents:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Consecutive events, of which the first is `first_row` of the table, sorted by group.
+    """Consecutive events of the table, from row `first_row` on, sorted by group.
 
-    `order` has their positions in recorded order. Those from `bounds[n]` to `bounds[n + 1]` are of group n.
+    `order` has their positions in recorded order. The events from `bounds[n]` to `bounds[n + 1]` belong to
+    group n.
     """
 
     events: Events
@@ -234,7 +237,7 @@ def from_trace(trace: Batched, cgroups: pd.DataFrame, processes: Processes) -> C
 
 
 class _Codes:
-    """Numbers for distinct values, from 0 in the order in which they come."""
+    """Numbers for distinct values, from 0 in the order of their first occurrence."""
 
     def __init__(self) -> None:
         self.values: dict[Any, int] = {}
@@ -293,8 +296,8 @@ class _Reading:
         return CacheEvents(pd.DataFrame(files), kinds, self._grouped())
 
     def _grouped(self) -> list[_Part]:
-        """Return the parts, with their events by group: the low byte of the file's number, and the range of
-        pages in groups that would have many events."""
+        """Return the parts with their events sorted by group. The low byte of a file's number is its group;
+        groups that would have many events are divided by ranges of pages."""
         counts = (np.bincount(_low_bytes(part), minlength=_GROUPS) for part in self._parts)
         sizes = sum(counts, np.zeros(_GROUPS, dtype=np.int64))
         large = np.flatnonzero(sizes > _MOST_TOGETHER).tolist()
@@ -337,8 +340,8 @@ class _Reading:
         return np.asarray(edges[np.cumsum(crossing)[:-1] == 0], dtype=np.int64)
 
     def _numbers_of_files(self, rows: Rows) -> Unsigned:
-        """Return the numbers of the rows' files. The key of a file is its `inode_id`, and that of the files
-        of a device that were not told apart is below zero."""
+        """Return the numbers of the rows' files. The key of a file is its `inode_id`. The files of a device
+        that were not distinguished share a key below zero."""
         column, code = encoded(rows.batch.column("inode_id"))
         if column.dictionary.null_count:
             keys = rows.integers("inode_id")

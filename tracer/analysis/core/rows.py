@@ -1,8 +1,8 @@
 """Passes over the large tables of a trace in batches: the way from Arrow columns to NumPy arrays.
 
-A trace can have more rows than fit into memory as a DataFrame. So what needs every row of `charge` or
-`pagecache` reads the columns that it needs batch by batch, and keeps sums. Rows come in recorded order, which
-is not quite that of time: CPUs hand over their records one after the other.
+A trace can have more rows than fit into memory as a DataFrame. So an analysis that needs every row of
+`charge` or `pagecache` reads its columns batch by batch, and keeps sums. Rows come in recorded order, which
+is not quite the order of time: CPUs hand over their records one after the other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _THREADS: Final = min(os.cpu_count() or 1, 4)
-"""Each takes some 20 MiB for the arrays that it works on."""
+"""Each thread takes some 20 MiB for the arrays that it works on."""
 
 
 class Batched(Protocol):
@@ -55,9 +55,10 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def each(find: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield `find` of each item, in their order. Threads find those of the next items meanwhile.
+    """Yield `find(item)` for each item, in their order. Meanwhile, threads compute the results for the next
+    items.
 
-    `find` looks at its item alone. So this uses all CPUs, where `ahead` uses two.
+    `find` depends only on its item. So this uses all CPUs, whereas `ahead` uses two.
     """
     with ThreadPoolExecutor(_THREADS, "each") as threads:
         waiting: deque[Future[R]] = deque()
@@ -122,9 +123,8 @@ def _is_constant(column: pa.Array) -> bool:
 
 @dataclass(frozen=True)
 class OwnedRows:
-    """Rows of memory of cgroups, in the order of time. Each field is an array with an element for each row;
-    `time` is in ns since the epoch.
-    """
+    """Rows about the memory of cgroups, in the order of time. Each field is an array with an element for each
+    row; `time` is in ns since the epoch."""
 
     time: Int64s
     cgroup_id: Integers
@@ -136,7 +136,7 @@ class OwnedRows:
     def from_batches(cls, batches: Sequence[dict[str, Integers]]) -> Self:
         """Join batches of rows, each given as its columns, and sort them by time; empties the batches.
 
-        The rows come in recorded order. That is almost the order of time, of which a merge sort makes use.
+        The rows come in recorded order. That is almost the order of time, which makes a merge sort fast.
         """
         columns: dict[str, Any] = {}
         for field in fields(cls):
@@ -155,7 +155,7 @@ class OwnedRows:
         return self.chosen(self._by_cgroup.rows_for_any(cgroup_ids))
 
     def chosen(self, rows: Int64s) -> Self:
-        """Return the rows at these positions. They are distinct and in ascending order."""
+        """Return the rows at these positions, which are distinct and ascending."""
         if len(rows) == len(self):
             return self
         return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})

@@ -29,8 +29,8 @@ _MACHINE: Final = np.array([NO_ID])
 class Subtree:
     """A cgroup with all cgroups below it, and their rows of each table.
 
-    `members` are the ids of all of them, ascending. `whole` is the trace that the rows are from. `start_ns`
-    is the moment at which the trace begins, or at which the cgroup was made, if that is later.
+    `members` are the ids of all of them, ascending. `whole` is the trace of the rows. `start_ns` is the
+    moment at which the trace begins, or at which the cgroup was made, if that is later.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Subtree:
 
     @cached_property
     def charges(self) -> Charges:
-        """Return the rows of `charge` for memory that is charged to a member; of the machine, all."""
+        """Return the rows of `charge` for memory that is charged to a member; for the machine, all rows."""
         return self.whole.charges if self.cgroup_id == NO_ID else self.whole.charges.of_cgroups(self.members)
 
     @cached_property
@@ -137,9 +137,9 @@ class Subtrees:
     def machine(self) -> Subtree:
         """Return the rows about the whole machine, whose reclaim has no target cgroup.
 
-        `reclaim` has the attempts without a target. In these any process may have waited, and pages of any
-        cgroup may have been swapped: `charges`, `waits` and `swap_io` are those of the whole trace. All other
-        tables are empty.
+        `reclaim` has the attempts without a target. Any process may have waited for them, and they may have
+        swapped pages of any cgroup, so `charges`, `waits` and `swap_io` are those of the whole trace. All
+        other tables are empty.
         """
         nobody = _MACHINE[:0]
 

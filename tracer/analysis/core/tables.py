@@ -146,7 +146,7 @@ class TraceTables(Batched, Protocol):
 
     @property
     def fineness(self) -> Fineness:
-        """Return the look-up of how fine the rows are."""
+        """Return the look-up of the fineness of rows."""
         ...
 
     @property
@@ -165,8 +165,8 @@ class ShmemFiles:
     """The files of tmpfs, memfd and shared anonymous memory, and their devices (dev_t).
 
     All their rows in `pagecache` are deletions: mm/shmem.c adds its folios without the tracepoint. Their
-    memory is in the ledger as shmem; it was no page cache that reclaim could drop. A sum over many files is
-    of shmem if its device is.
+    memory is in the ledger as shmem; it was not page cache that reclaim could drop. A sum over many files is
+    shmem if its device is one of these.
     """
 
     inode_ids: Int64s
@@ -182,7 +182,7 @@ class ShmemFiles:
         return len(self.inode_ids)
 
     def hold(self, inode_id: Int64s, dev: Int64s) -> Bools:
-        """Return a mask of the rows of `pagecache` with these values that are of shmem."""
+        """Return a mask of the rows of `pagecache` with these values that are about shmem."""
         held: Bools = np.isin(inode_id, self.inode_ids) | ((inode_id == NO_ID) & np.isin(dev, self.devices))
         return held
 
@@ -193,9 +193,8 @@ def page_size(trace: TraceTables) -> int:
 
 
 def unrecorded_categories(trace: TraceTables) -> frozenset[str]:
-    """Return the categories that `charge` has no rows of because their counters were not found: that they
-    have no rows does not mean that they did not change. Older traces do not name them.
-    """
+    """Return the categories without rows in `charge` because their counters were not found. These categories
+    may have changed all the same. Older traces do not name them."""
     return frozenset(trace.meta.get("unrecorded_categories", ()))
 
 
@@ -215,7 +214,8 @@ def start_ns(trace: TraceTables) -> int:
 
 
 def end_ns(trace: TraceTables) -> int:
-    """Return the time of the last of these events and samples, in ns since the epoch; 0 for an empty one."""
+    """Return the time of the last of these events and samples, in ns since the epoch; 0 for an empty
+    trace."""
     return trace.span_ns[1]
 
 

@@ -1,7 +1,7 @@
-"""The fineness of the rows of a trace, as time passes: `watch` reduces older rows to one in an interval.
+"""The fineness of the rows of a trace over time: `watch` reduces older rows to one for each interval.
 
-Such a row is a sum, or the last reading. Its time is the last one in the interval, so that what it holds may
-be from any moment of the interval up to then. A kill ends an interval (`tracer.trace.history.thinning`).
+Such a row is a sum, or the last reading. Its time is the last one in the interval, so its content may come
+from any earlier moment of the interval. A kill ends an interval (`tracer.trace.history.thinning`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Fineness:
         return every
 
     def since(self, time_ns: int) -> int:
-        """Return the earliest moment of what a row at this time holds: the begin of its interval."""
+        """Return the earliest moment that a row at this time may cover: the begin of its interval."""
         every = int(self.every_ns(np.array([time_ns]))[0]) if self.is_thinned else 0
         if not every:
             return time_ns
@@ -50,10 +50,10 @@ class Fineness:
         return max(begin, int(stage), int(kills[-1]) + 1 if len(kills) else 0)
 
     def held_until(self, time_ns: int, following_ns: int) -> int:
-        """Return the last moment at which a value of `time_ns` is known to be unchanged, or `time_ns` itself
-        where the row that follows is as it was recorded.
+        """Return the last moment at which a value of `time_ns` is known to be unchanged, or `time_ns` if the
+        following row is as it was recorded.
 
-        What the following row holds began at the earliest with its interval.
+        The content of the following row begins with its interval at the earliest.
         """
         since = self.since(following_ns)
         return time_ns if since == following_ns else max(time_ns, since)

@@ -1,4 +1,4 @@
-"""Programs whose heap grows until a garbage collection that a bound decides on: java and node."""
+"""Programs whose heap grows until a garbage collection, whose time depends on a bound: java and node."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 class HeapBound:
     """The bound of the heap of a process of `program`.
 
-    `option` is the one that sets it, None without it: java and node then take a part of the cgroup's limit.
-    `bytes_` is the most that the heap can have by it, None if that is not known.
+    `option` is the option that sets the bound; None without one: java and node then take a part of the
+    cgroup's limit. `bytes_` is the largest size of the heap; None: not known.
     """
 
     program: str

@@ -17,7 +17,7 @@ from tracer.stored_names import stored_text
 class Logged:
     """A report of the log, and the times of its kill lines by pid, in ns since the epoch.
 
-    The times may be late: by the wake-up of the recorder, from which the difference of the clocks is
+    The times may be late by the delay of the recorder's wake-up, from which the offset between the clocks is
     estimated (capture/rows/kmsg_stream.py).
     """
 

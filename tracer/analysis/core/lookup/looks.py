@@ -11,7 +11,7 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, is_one_of, times_ns
 
 LOOKED_NS: Final = 200_000_000
-"""The age at which the next look at a cgroup, 100 ms after the last one, is over."""
+"""The time from one look at a cgroup after which the next one, due after 100 ms, is over."""
 
 _OF_A_ROW: Final = ("source", "kill_id")
 
@@ -29,8 +29,8 @@ class Looks:
 
     @classmethod
     def from_samples(cls, samples: pd.DataFrame, times: Int64s | None = None) -> Looks:
-        """Return the looks of samples that were not thinned; `times` are those of all samples, if some
-        were."""
+        """Return the looks from samples that were not thinned. `times` are the times of all samples if some
+        were thinned."""
         values = samples.drop(columns=list(_OF_A_ROW)).assign(
             is_periodic=is_one_of(samples["source"], ["periodic"])
         )
@@ -41,8 +41,8 @@ class Looks:
         return cls(times_ns(samples) if times is None else times, bool(is_repeated.any()))
 
     def missed(self, begin_ns: int, end_ns: int) -> bool:
-        """Return whether the recorder did not look for a while within an interval: no cgroup was sampled,
-        although each look gives samples."""
+        """Return whether the recorder did not look for a while within an interval. That is known only if each
+        look gives samples: no cgroup was sampled then."""
         if not self.is_dense:
             return False
         first, end = np.searchsorted(self.times, [begin_ns, end_ns + 1])

@@ -11,10 +11,10 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
 
 _IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_sample")
-"""Streams that no number of a report is computed from."""
+"""Streams that contribute to no number of a report."""
 
 _FOR_GOOD: Final = "residue"
-"""Sums of charges: without one, each later level is wrong."""
+"""The stream of sums of charges. If a sum is lost, each later level is wrong."""
 
 
 class Losses:
@@ -31,9 +31,8 @@ class Losses:
         return self._streams[stream].near(begin_ns, end_ns) if stream in self._streams else 0
 
     def affecting_numbers(self, begin_ns: int, end_ns: int) -> int:
-        """Return the sum of `near` over all streams from which numbers of a report are computed; of lost sums
-        of charges, all until `end_ns` count.
-        """
+        """Return the sum of `near` over all streams from which numbers of a report are computed; lost sums of
+        charges count from the start of the trace until `end_ns`."""
         return sum(
             self.near(stream, 0 if stream == _FOR_GOOD else begin_ns, end_ns)
             for stream in self._streams
@@ -45,8 +44,8 @@ class Losses:
 class _Stream:
     """The intervals of one stream.
 
-    `ends` and `begins` ascend; `lost_by_end[n]` is what was lost in the first n intervals to end,
-    `lost_by_begin[n]` in the first n to begin.
+    `ends` and `begins` ascend; `lost_by_end[n]` is the number of records lost in the first n intervals to
+    end, `lost_by_begin[n]` in the first n to begin.
     """
 
     ends: Int64s

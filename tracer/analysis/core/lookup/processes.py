@@ -77,7 +77,8 @@ class Processes:
         return np.asarray(names[positions], dtype=np.object_)
 
     def _last_seen(self, tgids: Int64s, times_ns: Int64s, firsts: Int64s) -> Int64s:
-        """Return the positions in `_by_time` of the processes that were first seen last, by these times."""
+        """Return for each tgid and time the position in `_by_time` of the process that was first seen last by
+        then."""
         seen_ns = self._seen_ns[self._by_time]
         moments = np.unique(seen_ns)
         owners = self._rows.keys
@@ -91,8 +92,8 @@ class Processes:
     def comm_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
         """Return the name of the process that had this tgid within an interval, None if it is not known.
 
-        Of several processes, it is the last to start. If none had been seen by then, it is the first one seen
-        later: the recorder learns the name of a process after the process has acted.
+        If several processes had it, it is the last to start. If none had been seen by then, it is the first
+        one seen later: the recorder learns the name of a process after the process has acted.
         """
         row = self._row_at(tgid, begin_ns, end_ns)
         return None if row is None else str(self._comm.iloc[row])
@@ -160,8 +161,8 @@ def _forked_ns(start_ns: Int64s, seen_ns: Int64s, epoch_ns: int) -> Int64s:
 
     A child is seen when it first acts, and on a busy machine it may wait 0.2 s for a CPU before that. The
     kernel's start is CLOCK_BOOTTIME, which is ahead of CLOCK_MONOTONIC by the time for which the machine was
-    suspended. That only grows, and is at least what any earlier process would otherwise have been seen before
-    its start.
+    suspended. This lead only grows. It is at least the time by which any earlier process would otherwise have
+    been seen before its start.
     """
     forked_ns = start_ns + epoch_ns
     order = np.lexsort((seen_ns, start_ns))
