@@ -26,7 +26,7 @@ from tracer.stored_names import stored_text
 _CHARGE_BATCH_PAGES: Final = 64
 _COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
 _KIB: Final = 1024
-_LONGEST_NAME: Final = 400  # of a longer path the line may be cut (LOG_LINE_MAX, kernel/printk/printk.c)
+_LONGEST_NAME: Final = 400  # a longer path may be cut in its line (LOG_LINE_MAX, kernel/printk/printk.c)
 
 
 def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> Iterator[str]:
@@ -89,6 +89,7 @@ def _flags(mask: int | None) -> str | None:
 
 
 def _sizes(what: str, ours: int | None, theirs: int | None, within_bytes: int) -> Iterator[str]:
-    """Yield a sentence if two sizes differ by more; the kernel rounds down to KiB when it prints."""
+    """Yield a sentence if two sizes differ by more than `within_bytes`; the kernel prints whole KiB, rounded
+    down."""
     if ours is not None and theirs is not None and abs(ours - theirs) > max(within_bytes, _KIB):
         yield f"{what}: {ours} bytes, in the kernel log {theirs}"

@@ -73,7 +73,7 @@ def complete(trace: TraceTables) -> Completed:
 
 
 def without(trace: TraceTables, why: str) -> Completed:
-    """Return the tables of a trace as they are, where `why` keeps its kernel log from being used."""
+    """Return the tables of a trace as they are. `why` is the reason why its kernel log is not used."""
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
     return Completed(trace.oom, trace.samples, dict.fromkeys(kill_ids, Told(None, "missing", why, (), ())))
 

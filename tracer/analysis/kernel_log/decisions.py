@@ -1,4 +1,4 @@
-"""The decisions of the OOM killer in a trace: those of its table, and those that only its kernel log has.
+"""The decisions of the OOM killer in a trace: from its table `oom`, and from its kernel log alone.
 
 A trace of the whole machine covers every kill. A trace of some cgroups covers kills at the limit of one of
 them, kills of a task in one of them, and kills for which no limit was hit. The probes select the same kills
@@ -77,8 +77,8 @@ def _kill(trace: TraceTables, one: Logged) -> LogKill:
     """Return the decision of a report.
 
     On a busy machine the kernel stamps the kill, or the recorder reads it, when victim and cgroup are already
-    gone. So the victim is the process with this pid that is nearest in time, and the kill is of the life of
-    its cgroup.
+    gone. So the victim is the process with this pid that is nearest in time, and the kill belongs to the life
+    of its cgroup.
     """
     report, places = one.report, trace.places
     time_ns = min(one.killed_ns[kill.pid] for kill in report.kills)

@@ -102,9 +102,9 @@ def swap(log: LogReport) -> tuple[int, int | None] | None:
 
 
 def full_swap_limit(log: LogReport) -> int | None:
-    """Return v1's limit of memory and swap together, in bytes, if it was the one hit.
+    """Return v1's limit of memory and swap together, in bytes, if it was the limit that was hit.
 
-    Usage is then at this limit, and below that of memory alone.
+    Usage is then at this limit, and below the limit of memory alone.
     """
     memory, both = log.counters.get("memory"), log.counters.get("memory+swap")
     if memory is None or both is None or both.limit_bytes >= UNLIMITED_BYTES:
@@ -116,8 +116,8 @@ def full_swap_limit(log: LogReport) -> int | None:
 def page_size(log: LogReport) -> int | None:
     """Return the size of a page in bytes, None if it is not known.
 
-    It follows from a task whose total_vm stands in the table of tasks in pages, and in the line of its kill
-    in kB.
+    It follows from the total_vm of a killed task, which is in pages in the table of tasks, and in kB in its
+    kill line.
     """
     rows = {row.pid: row.total_vm_pages for row in log.tasks}
     for kill in log.kills:
@@ -130,9 +130,10 @@ def page_size(log: LogReport) -> int | None:
 
 
 def _without_line(log: LogReport, names: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the sizes of which nothing is charged if memory.stat has no line for them.
+    """Return the sizes that are 0 if memory.stat has no line for them.
 
-    On v2 that is no proof for huge pages, which were charged before they had a line (`categories.COUNTERS`).
+    On v2 a missing line proves nothing for huge pages, which were charged before they had a line
+    (`categories.COUNTERS`).
     """
     if not log.stats or log.stats[0].is_cut or not names:
         return ()

@@ -1,9 +1,9 @@
 """The match between the reports of the kernel log and the kills of a trace.
 
 Both have a time, and the victim's pid in the initial pid namespace. The pairs nearest in time are matched
-first, each report and each kill once. A pair may be as far apart as the two clocks can be, and the report as
-late as a recorder may be that waits for memory (capture/rows/kmsg_stream.py). A decision of the OOM killer
-has one report, with a kill line for each victim.
+first, each report and each kill once. The two times of a pair may be as far apart as the two clocks can be,
+and the report as late as a recorder that waits for memory (capture/rows/kmsg_stream.py). A decision of the
+OOM killer has one report, with a kill line for each victim.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import LogReport, Section
 
 APART_AT_MOST_NS: Final = 2_000_000_000
-"""How far the times of the log and those of the probes may be apart."""
+"""The greatest distance between the time of the log and that of the probes."""
 LATE_AT_MOST_NS: Final = 60_000_000_000
-"""How much later than the probe's time that of the log may be. If a recorder's first record of the log is the
-kill's, its time is that of the wake-up, and a machine without memory delays that by seconds. If a pid is used
-again within this time, and killed again, each kill has the report nearest to it.
-"""
+"""The greatest delay of the log's time after the probes' time. If the kill is the recorder's first record of
+the log, its time is the time of the wake-up, which a machine without memory delays by seconds. If a pid is
+used again within this time, and killed again, each kill has the report nearest to it."""
 
 _LOSS_NEAR_NS: Final = 1_000_000_000
 _OF_A_DUMP: Final[frozenset[Section]] = frozenset({"header", "counters", "summary"})

@@ -70,7 +70,7 @@ def _take_sizes(
     """Take the sizes of victims whose memory was gone when they were marked.
 
     The kernel sends SIGKILL before it marks a victim (__oom_kill_process, mm/oom_kill.c). The log's table of
-    tasks is from before that.
+    tasks was printed before that.
     """
     listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
     gone = rows[~known(oom["anon_rss_bytes"].iloc[rows])]
