@@ -33,11 +33,11 @@ _DOUBT: Final = "doubt_"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One finding that a verdict rests on, without words; `render.words.evidence` has its sentence.
+    """One finding on which a verdict rests, without words; `render.words.evidence` has its sentence.
 
     `kind` is a name of `analysis.explain.evidence.kinds.KINDS`, which lists the names in `numbers`. `source`
-    holds the tables of the trace that the numbers were read from. `kernel_log` among them is also the log
-    that `explain --kmsg` reads.
+    holds the tables of the trace from which the numbers were read. `kernel_log` among them also stands for
+    the log that `explain --kmsg` reads.
     """
 
     kind: str
@@ -81,9 +81,9 @@ class Sizing:
     (`analysis.explain.sizing`).
 
     `high` is None if no limit is known to be enough: after most kills, more than `low` is needed, and nothing
-    shows how much. All is None if the size of the limit was not the problem, or `low` is not known either.
-    `basis`: sentences on the bounds of the range and on other known facts. `pace`: a sentence on the time
-    that a greater limit would have lasted; empty if nothing grew.
+    shows how much. `min_limit_bytes` is None if the size of the limit was not the problem, or if `low` is not
+    known either. `basis`: sentences on the bounds of the range and on other known facts. `pace`: a sentence
+    on the time that a greater limit would have lasted; empty if nothing grew.
     """
 
     min_limit_bytes: tuple[int, int | None] | None

@@ -26,7 +26,7 @@ def as_html(title: str, facts: Facts) -> str:
 
 def printable(title: str, facts: Facts) -> tuple[str, Facts]:
     """Return both with unprintable characters escaped, since names of processes and cgroups may contain
-    control sequences of a terminal."""
+    control sequences for a terminal."""
     return _printable(title), [(label, _printable(value)) for label, value in facts]
 
 

@@ -1,4 +1,4 @@
-"""Result records as JSON documents have them."""
+"""Result records as values of JSON documents."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def as_object(record: Any) -> dict[str, Any]:
 
 
 def limit_columns(limit_bytes: int | None, name: str = "limit_bytes") -> dict[str, Any]:
-    """Return a limit as a JSON object has it: null if none is set, and its flag (`schema.LIMITS`) beside it,
-    null if not known."""
+    """Return the JSON members of a limit: the limit, null if none is set, and its flag (`schema.LIMITS`),
+    null if the limit is not known."""
     is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
     return {name: limit_bytes if is_limited else None, LIMITS[name]: is_limited}
 

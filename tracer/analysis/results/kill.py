@@ -4,7 +4,7 @@
 bytes, page counts are pages of `meta["page_size"]`. Times are Timestamps in UTC, in the document ISO 8601. A
 limit that is not set is null in the document, and `is_limited` beside it is false. None is "not known";
 `Quality.unknown` then has the reason, by the field's dotted name (`"composition.percpu"`). A None without a
-reason is known to be nothing: no container, no pod, no moment at which the cache was used up.
+reason means that there is nothing: no container, no pod, no moment at which the cache was used up.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class LimitOwner:
 
     `is_ancestor`: the trigger's task is in a cgroup below it. `run` of `runs` is the life of its name
     (`analysis.core.lives`). `run`, `runs` and `cgroup_id` are None if only a kernel log has the kill.
-    `namespace` is the pod's, `image` the container's; None: not known, or there is none. `lowered`: None if
-    the limit was not seen to be lowered below usage.
+    `namespace` is the pod's, `image` the container's; None: not known, or absent. `lowered`: None if the
+    limit was not seen to be lowered below usage.
     """
 
     cgroup: str | None
@@ -79,11 +79,11 @@ class OomReport:
     `constraint` is `memcg`, `global`, `cpuset`, `mempolicy`, `unknown`, or the word that a BPF policy printed
     for its own (`CONSTRAINT_…`). `memory_stat_bytes` are the known counters of the limit owner at the kill,
     by their names in memory.stat (`schema.MEMORY_STAT_BYTES`); they overlap. `badness_total_pages`: the
-    total, in pages; an oom_score_adj of 1 adds a thousandth of it. `what_if`: changes of oom_score_adj that
-    would have had another task killed. `kernel_log`: None for a report from a trace. `further_allocators`:
-    None if allocators are not known. `shared_files`: the files of the shared memory that were seen.
-    `charged_in`: the stacks with which memory of the verdict's kind was charged in the window, the heaviest
-    first; empty if stacks were not recorded, or if none has a quarter of it.
+    total, in pages; an oom_score_adj of 1 adds a thousandth of it. `what_if`: changes of oom_score_adj with
+    which the kernel would have killed another task. `kernel_log`: None for a report from a trace.
+    `further_allocators`: None if allocators are not known. `shared_files`: the files of the shared memory
+    that were seen. `charged_in`: the stacks with which memory of the verdict's kind was charged in the
+    window, the heaviest first; empty if stacks were not recorded, or if none has a quarter of it.
     """
 
     kill_id: int

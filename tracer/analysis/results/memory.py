@@ -95,9 +95,9 @@ class MissPoint:
 class ChargedStack:
     """The stack with which processes of one name charged `sampled_bytes` of the `of_bytes` that were sampled.
 
-    `of` is the kind of memory: anon, shmem, file, kernel, or "all". The functions are innermost first, those
-    of the program (`user`) and those of the kernel that it called: the ones that the samples have in common.
-    None: no stack could be taken. `tgid`: None for several processes.
+    `of` is the kind of memory: anon, shmem, file, kernel, or "all". `user` are functions of the program, and
+    `kernel` functions of the kernel that it called, innermost first; only functions that the samples have in
+    common. None: no stack could be taken. `tgid`: None for several processes.
     """
 
     comm: str | None
@@ -115,10 +115,10 @@ class Allocator:
     """A process and the memory that it charged in the window, net of what it freed.
 
     `anon_bytes`, `shmem_bytes`, `file_bytes` (page cache without shmem) and `kernel_bytes` (with sockets) are
-    its kinds. They add up to `charged_bytes`, less what the cgroup holds no more of a kind: other processes
-    can free what this one was charged, as the reader of a socket does. `grew_from` and `grew_until`: the
-    moments between which four fifths were charged. `exited`: when it ended; None: it was still there when the
-    window ended.
+    its kinds. They add up to `charged_bytes`, less memory of a kind that the cgroup no longer holds: other
+    processes can free what this one was charged, as the reader of a socket does. `grew_from` and
+    `grew_until`: the moments between which four fifths were charged. `exited`: when it ended; None: it was
+    still there when the window ended.
     """
 
     tgid: int

@@ -29,7 +29,8 @@ class SummedInterval:
 
 @dataclass(frozen=True, slots=True)
 class ThinnedInterval:
-    """A time in which rows are kept one in `every_ms` milliseconds. Sums are exact, and times no finer."""
+    """An interval in which one row is kept for each `every_ms` milliseconds. Sums are exact, times only that
+    precise."""
 
     begin: pd.Timestamp
     end: pd.Timestamp
@@ -47,10 +48,10 @@ class Quality:
 
     `unknown`: dotted field name -> the reason why it is null. `summed`: the intervals before it in which
     page-cache events were summed. `thinned`: the times before it whose rows were thinned, and `resolution_ms`
-    the interval at its end, the kill: 0 is "as they were recorded". Other times are that coarse: each is the
-    begin of the interval that it is in. `kmsg_missing` names what the kernel log lacks,
-    with the reason; empty: nothing. `kmsg_fields` are the fields that were taken from the log, by dotted
-    name. `disagreements`: sentences on sources that differ, each with the values of both.
+    the interval of the rows at the kill (0: as they were recorded). All other times are that coarse: each is
+    the begin of its interval. `kmsg_missing` names what the kernel log lacks, with the reason; empty:
+    nothing. `kmsg_fields` are the fields that were taken from the log, by dotted name. `disagreements`:
+    sentences on sources that differ, each with the values of both.
     """
 
     lost_records: int
@@ -67,7 +68,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class KernelLogPlace:
-    """The place of a report in the log that it was read from, and its times (`kmsg.report.log_report`).
+    """The place of a report in the log from which it was read, and its times (`kmsg.report.log_report`).
 
     `page_size`: None if the log does not show it. `missing`: the parts of the report that the log does not
     have. `suppressed`: how many reports the kernel did not print before this one. `panicked`: the kernel

@@ -56,7 +56,7 @@ class Waiter:
 class SwapIo:
     """The writes to swap, or the reads from it: their number and their size.
 
-    `took_ms`: the `median` of their durations, and the `longest`; empty if the end of none was seen.
+    `took_ms`: the `median` of their durations, and the `longest`; empty if no end was seen.
     """
 
     count: int
@@ -70,7 +70,7 @@ class Reclaim:
 
     `stall_ms` is the duration of these attempts. `waiters` are the processes of the cgroup that waited
     longest for memory in the window: in these attempts, in other attempts or for another reason.
-    `swap_writes` and `swap_reads` are of pages of the cgroup, whichever task caused them. The numbers are
+    `swap_writes` and `swap_reads` count pages of the cgroup, whichever task caused the IO. The numbers are
     None if only a kernel log has the kill.
     """
 

@@ -34,12 +34,12 @@ class LostTime:
 
 @dataclass(frozen=True, slots=True)
 class Crawl:
-    """The stretch of the trace that a state other than "held" rests on, and the lost share within it.
+    """The stretch of the trace that explains a state other than "held", and the lost share within it.
 
     `lasts`: the stretch went on until the end of the trace, and processes that were delayed in it lived then.
-    `grown_bytes`: by how much memory that reclaim cannot free, or had to swap out, grew in it, by its peaks
-    in the first and the last third; `room_bytes`: what was left of the limit for such memory in the last
-    third. None: not known, or no limit.
+    `grown_bytes`: the growth of memory that reclaim cannot free, or had to swap out, from its peak in the
+    first third to its peak in the last third; `room_bytes`: what was left of the limit for such memory in the
+    last third. None: not known, or no limit.
     """
 
     begin: pd.Timestamp
@@ -58,7 +58,8 @@ class Crawl:
         return self.room_bytes > 0 and self.grown_bytes * 150 <= self.room_bytes
 
     def grown_per_minute(self) -> int | None:
-        """Return the pace of that growth in bytes a minute; None if there was none, or it is not known."""
+        """Return the pace of `grown_bytes` in bytes a minute; None if there was no growth, or it is not
+        known."""
         seconds = (self.end - self.begin).total_seconds() * 2 / 3
         return None if not self.grown_bytes or seconds <= 0 else round(self.grown_bytes * 60 / seconds)
 
@@ -89,7 +90,7 @@ class Delayed:
 
 @dataclass(frozen=True, slots=True)
 class HighOwner:
-    """A memory.high and its cgroup: that cgroup itself, one above it, or one below it.
+    """A memory.high and its cgroup: the cgroup of `Held`, one above it, or one below it.
 
     `cgroup` and `container` are None for a cgroup above that was not traced; the other fields are None if not
     known. `high_events`: how often usage exceeded it, or the memory.high of a cgroup below it.
@@ -104,7 +105,7 @@ class HighOwner:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Whether the work of a cgroup went on: `analysis.explain.slowed.progress` has the definitions.
+    """The progress of the work of a cgroup: `analysis.explain.slowed.progress` has the definitions.
 
     `state` is "held", "throttled" or "thrashing"; None: the trace does not have the CPU time of tasks and
     their waits for files.
@@ -124,28 +125,32 @@ class Held:
 
     `limit_bytes` is `schema.UNLIMITED_BYTES` if no limit is set. `peak_usage_bytes` is the highest usage in
     the trace, also between two readings if the kernel has it (memory.peak). `headroom_bytes` is the limit
-    less the peak (if the limit was lowered, since then); it is 0 if usage was above the limit, since the
-    kernel lets some charges pass, and None without a limit.
-    `peak_time` is the first moment with the most memory that reclaim cannot free, or had to swap out, of
-    those at which usage was at least 99 % of its peak. The `_at_peak_bytes` are of that moment; page cache is
-    without shmem, and `kernel_parts_at_peak_bytes` are the parts of kernel memory (with sockets), by name.
-    `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `refaulted_bytes` is
-    the part of `evicted_bytes` that the cgroup, or one below it, read again; `kernel_refaulted_bytes` is the
-    kernel's count (workingset_refault_file), which includes what was evicted before the trace or from another
-    cgroup. `stuck_since`: the moment from which its tasks waited at the limit until the end, with the OOM
-    killer disabled (v1 memory.oom_control); None: they did not. `run` of `runs` is the life of its name.
+    less the peak (if the limit was lowered, the peak since then); it is 0 if usage was above the limit, since
+    the kernel lets some charges pass, and None without a limit. Among the moments at which usage was at least
+    99 % of its peak, `peak_time` is the first with the most memory that reclaim cannot free, or had to swap
+    out. The `_at_peak_bytes` are the sizes at that moment; page cache is without shmem, and
+    `kernel_parts_at_peak_bytes` are the parts of kernel memory (with sockets), by name.
+
+    `peak_anon_bytes` and `peak_swap_bytes` are the most at any moment. `refaulted_bytes` is the part of
+    `evicted_bytes` that the cgroup, or one below it, read again; `kernel_refaulted_bytes` is the kernel's
+    count (workingset_refault_file), which includes what was evicted before the trace or from another cgroup.
+
+    `stuck_since`: the moment from which its tasks waited at the limit until the end, with the OOM killer
+    disabled (v1 memory.oom_control); None: they did not. `run` of `runs` is the life of its name.
     `recorded_until`: the last record of a recording that breaks off; the time after it is not known.
     `recorder_cgroup`: the cgroup of the recorder, if it was traced and had a limit. `cut_off`: how the work
-    of the recorded command was cut off; None: it was not, or that is not known. `allocators` are the
-    processes that were charged most until `peak_time`, `further_allocators` the sum of the others, and
-    `charged_in` the stacks of the largest kind of memory then (of page cache over the whole trace if its
-    tasks were thrashing), as in `OomReport`.
-    `miss_curve`: `analysis.views.miss_curve`, empty if nothing was read again.
-    `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), the time before the trace included.
+    of the recorded command was cut off; None: it was not, or that is not known.
+
+    `allocators` are the processes that were charged most until `peak_time`, `further_allocators` the sum of
+    the others, and `charged_in` the stacks of the largest kind of memory then (of page cache over the whole
+    trace if its tasks were thrashing), as in `OomReport`. `miss_curve`: `analysis.views.miss_curve`, empty if
+    nothing was read again.
+
+    `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), including the time before the trace.
     `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
     None on v1. `effective_high_bytes` is the least memory.high of the cgroup and those above it, traced or
-    not; `high_owner` is the one that was exceeded, else the least one, else None.
-    `psi_some_share` is the share of the trace in which some task waited for memory (memory.pressure).
+    not; `high_owner` is the one that was exceeded, else the least one, else None. `psi_some_share` is the
+    share of the trace in which some task waited for memory (memory.pressure).
     """
 
     cgroup: str
