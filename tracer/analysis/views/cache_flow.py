@@ -91,8 +91,8 @@ class Thrash:
 class Quality:
     """The quality of these numbers; `unknown`: dotted name of a field that is None or empty -> the reason.
 
-    In the intervals of `summed`, events were summed: added, evicted and dropped cache is exact.
-    Returned and left cache and refaults are the least that there were, and rows of `thrash` may be missing.
+    In the intervals of `summed`, events were summed: added, evicted and dropped cache is exact. Returned and
+    left cache and refaults are then lower bounds, and rows of `thrash` may be missing.
     """
 
     lost_records: int  # of the page cache's stream
@@ -129,7 +129,7 @@ class CacheFlow:
 
 
 def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None) -> CacheFlow:
-    """Return the flow of what `evictions.moves` returns for the same `cgroup`."""
+    """Return the flow from the result of `evictions.moves` for the same `cgroup`."""
     shown = None if cgroup is None else naming.select(trace, cgroup)
     members = None if shown is None else hierarchy.members_of(trace, shown)
     by_cause = summed(trace, sums, "cause")

@@ -36,8 +36,8 @@ AMOUNTS: Final = (
     "written_bytes",
 )
 USES: Final = ("only written", "read once", "read again")
-"""What the cache of a file was used for, in the trace: it was written and never read, read and not read again
-after its eviction, or read again."""
+"""The uses of a file's cache in the trace: it was written and never read, read and not read again after its
+eviction, or read again."""
 CHARGED_TO: Final = ("live", "removed", "nobody")
 _FLOWS: Final = (
     *("added_bytes", "evicted_from_others_bytes", "evicted_bytes", "dropped_bytes"),
@@ -56,9 +56,10 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
       `evictor_cgroup_id`, `evictor_cgroup` and `evictor_bytes` of the process that evicted most of it; `use`,
       one of `USES` (null: the trace has no addition to its cache). If a file is only written, such as a
       log, nothing reads its cache, so its eviction costs nothing.
-    * `cgroup`: a row for each pair of owner and actor. Of the owner: `cgroup_id`, `cgroup` (a path),
+    * `cgroup`: a row for each pair of owner and actor. Columns of the owner: `cgroup_id`, `cgroup` (a path),
       `container`, `run` of `runs` (`analysis.core.lives`), and `charged_to`: `live`, `removed` (the cgroup's
-      directory was gone, its cache was not) or `nobody`. Of the actor: `task_cgroup_id`, `task_cgroup`.
+      directory was gone, its cache was not) or `nobody`. Columns of the actor: `task_cgroup_id`,
+      `task_cgroup`.
     * `cause`: `op` and `cause`, as in `pagecache`.
     * `process`: `tgid`, `comm`, `task_cgroup_id` and `task_cgroup` of the actor.
 
@@ -72,8 +73,8 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
 
     Cache from before the trace began is not known. Events that were summed (`summed`) are in `added_bytes`,
     `evicted_bytes` and `dropped_bytes`, and their pages cannot be followed: `refaulted_bytes`,
-    `returned_bytes` and `left_bytes` are then the least that there were. The file and the process of a sum
-    may be null. The row with the most evicted bytes stands first.
+    `returned_bytes` and `left_bytes` are then lower bounds. The file and the process of a sum may be null.
+    The row with the most evicted bytes comes first.
 
     `cgroup` is any pattern of `naming.resolve`: only cache of cgroups that fit it, with all lives of their
     names, and of cgroups below them is counted.
@@ -92,7 +93,7 @@ class Moves:
     `kinds` has a row for each of `CacheEvents.kinds` that occurs, with its columns. `files` has one for each
     file and owner: `file` (a position in `CacheEvents.files`) and `cgroup_id` (`NO_ID`: none). `evictors` has
     one for each file and process that evicted from it: `file`, `kind` (of its last eviction, a position in
-    `CacheEvents.kinds`) and, of the amounts, `evicted_bytes` alone.
+    `CacheEvents.kinds`) and only `evicted_bytes` of the amounts.
     """
 
     kinds: pd.DataFrame
@@ -101,7 +102,7 @@ class Moves:
 
 
 def summed(trace: TraceTables, sums: Moves, by: str) -> pd.DataFrame:
-    """Return `evictions` of what `moves` gave."""
+    """Return the table of `evictions` from the result of `moves`."""
     return (
         _SUMMED[by](trace, sums)
         .sort_values(["evicted_bytes", "added_bytes", "dropped_bytes"], ascending=False, kind="stable")
@@ -202,8 +203,8 @@ def _totals(code: Int64s, amounts: Integers, count: int) -> Int64s:
 
 
 def _table(parts: Sequence[_Columns], names: Sequence[str]) -> pd.DataFrame:
-    """Return parts, one after the other, as a table of integers with these columns; what a part lacks is
-    0."""
+    """Return parts, one after the other, as a table of integers with these columns; a column that a part
+    lacks is 0."""
     lengths = [len(next(iter(part.values()))) for part in parts]
     nothing = np.zeros(0, dtype=np.int64)
     columns = {
@@ -253,7 +254,7 @@ def _by_file(trace: TraceTables, sums: Moves) -> pd.DataFrame:
 
 
 def _uses(of_file: pd.DataFrame) -> Any:
-    """Return for each file the use of its cache; null if none was added."""
+    """Return for each file the use of its cache; null if no cache was added."""
     is_read_again = of_file[["returned_bytes", "refaulted_bytes"]].sum(axis=1) > 0
     is_only_written = (of_file["added_bytes"] == of_file["written_bytes"]) & ~is_read_again
     code = np.select([is_read_again, of_file["added_bytes"] == 0, is_only_written], [2, -1, 0], default=1)
@@ -267,7 +268,8 @@ def _or_null(ids: pd.Series[int]) -> pd.arrays.IntegerArray:
 
 
 def _most_of_it(trace: TraceTables, sums: Moves, files: pd.Index) -> dict[str, Any]:
-    """Return the columns of the process that evicted most of each file; null if none did."""
+    """Return the columns of the process that evicted most of each file; null if no process evicted any of
+    it."""
     events = trace.cache_events
     inode_id = integers(events.files["inode_id"])[sums.evictors["file"]]
     evictors = sums.evictors.assign(inode_id=inode_id).join(events.kinds, on="kind")

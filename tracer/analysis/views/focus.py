@@ -1,4 +1,4 @@
-"""The choice of cgroups and times to draw if the user named none."""
+"""The choice of cgroups and times to draw if the user names none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _STEPS_MS: Final = (
     *(seconds * 1000 for seconds in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)),
     *(seconds * 1000 for seconds in (21600, 43200, 86400)),
 )
-"""Round lengths of a row. The kernel side sums charges over up to 10 ms, so a shorter row is of no use."""
+"""Round lengths of a row. The kernel side sums charges over up to 10 ms, so a shorter row shows nothing
+more."""
 
 
 def ranked(trace: TraceTables) -> pd.DataFrame:
@@ -123,17 +124,16 @@ def timeline_of_life(
 
 
 def row_width_of_all(trace: TraceTables, cgroups: int, most_rows: int) -> str:
-    """Return the length of a row with which a timeline of this many cgroups over the whole trace has at most
-    `most_rows` rows: 100 ms, or a longer round one."""
+    """Return the length of a row that gives a timeline of this many cgroups over the whole trace at most
+    `most_rows` rows: 100 ms, or a longer round length."""
     first, last = interval_ns(trace, None, None)
     rows_each = most_rows // max(cgroups, 1)
     return row_width(max((last + 1 - first) / 1e9, rows_each * _LEAST_OF_ALL_S), rows_each)
 
 
 def row_width(seconds: float, rows: int) -> str:
-    """Return the shortest round length of a row, such as "200ms", with which `seconds` take at most
-    `rows`.
-    """
+    """Return the shortest round length of a row, such as "200ms", that divides `seconds` into at most `rows`
+    rows."""
     wanted_ms = seconds * 1000 / max(1, rows)
     longest = _STEPS_MS[-1]
     step = next((step for step in _STEPS_MS if step >= wanted_ms), longest * math.ceil(wanted_ms / longest))

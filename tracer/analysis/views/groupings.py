@@ -1,4 +1,4 @@
-"""The columns that `evictions` can sum by; the command line needs their names without pandas."""
+"""The columns by which `evictions` can sum; the command line needs their names without pandas."""
 
 from __future__ import annotations
 

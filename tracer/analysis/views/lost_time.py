@@ -5,14 +5,14 @@ swap, and throttled above memory.high. Work is CPU time outside of reclaim. Read
 first time belongs to the work, but uses no CPU. The lost share is lost / (lost + work + first reads). Other
 waits, such as for a network or for another process, are in none of the three.
 
-A wait for file contents does not show whether the page had been evicted. So the wait of a file counts as
-reading again in proportion: the pages that came back in the same second, divided by all pages of the file
-that were added in it, both of the cgroup and those below it. Contents that were evicted before the trace
-count as first reads.
+A wait for file contents does not show whether the page had been evicted. So a share of the wait for a file
+counts as reading again: the pages that came back in the same second, divided by all pages of the file that
+were added in it, both for the cgroup and those below it. Contents that were evicted before the trace count as
+first reads.
 
 Waits for a CPU are in none of the three either: the time in reclaim is its CPU time (`reclaim.cpu_ns`) and
-the throttled waits inside it. Older traces do not have the CPU time of an attempt. There, all of its duration
-counts, and `work` is the least that there was.
+the throttled waits inside it. Older traces do not have the CPU time of an attempt. There, the whole duration
+of the attempt counts, and `work` is a lower bound.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def lost_time(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFra
     contents that had not been evicted. `lost_share` is from 0 to 1. NaN: the trace does not have it, or, for
     the share, nothing was done in the bin. Bins before the first and after the last of these are left out.
 
-    `cgroup` is any pattern of `naming.resolve`; without it, all cgroups that the trace has data of are shown.
+    `cgroup` is any pattern of `naming.resolve`; without it, all cgroups with data in the trace are shown.
     """
     shown = naming.with_data(trace) if cgroup is None else naming.select(trace, cgroup)
     spending, subtrees = Spending(trace), Subtrees(trace)
@@ -116,7 +116,8 @@ class Times:
 
     @property
     def all_ms(self) -> Floats:
-        """Return the time that the shares are of; NaN if the work is not known."""
+        """Return the sum of lost time, work and first reads, of which lost time is a share; NaN if the work
+        is not known."""
         return self.lost_ms + self.work_ms + self.first_read_ms
 
     def bin_begin_ns(self, position: int) -> int:
@@ -158,7 +159,7 @@ class Times:
 
 
 class Spending:
-    """The time of the tasks of a trace. What the cgroups have in common is found once."""
+    """The time of the tasks of a trace. Data that all cgroups share is computed once."""
 
     def __init__(self, trace: TraceTables) -> None:
         self.start_ns = start_ns(trace)
@@ -191,10 +192,10 @@ class Spending:
         )
 
     def reread_ns(self, subtree: Subtree) -> Int64s:
-        """Return for each row of `file_waits` of the subtree the part of its wait that was for pages which
-        had been evicted from it.
+        """Return for each row of `file_waits` of the subtree the part of its wait for pages that had been
+        evicted from the subtree.
 
-        If no page of the file was added in the second of a row, the share is that of the whole trace.
+        If no page of the file was added in the second of a row, the share of the whole trace is used.
         """
         rows = subtree.file_waits
         if rows.empty:
@@ -234,7 +235,7 @@ class Spending:
     def _running_in_reclaim_ms(self, subtree: Subtree) -> Floats:
         """Return the CPU time of tasks in reclaim.
 
-        From older traces, it is all their time in it, without the throttled waits.
+        In older traces, it is their whole time in reclaim without the throttled waits.
         """
         if self._attempts is None:
             return self._waits_ms(subtree, ("reclaim",))
@@ -248,7 +249,7 @@ class Spending:
         return self._spread(column_times_ns(rows["begin"]), times_ns(rows), integers(rows["cpu_ns"])) / 1e6
 
     def _file_waits_ms(self, rows: pd.DataFrame, amounts_ns: Int64s) -> Floats:
-        """Return waits for files; each row is in the bin in which it began."""
+        """Return waits for files; each row counts in the bin in which it began."""
         if not self.is_recorded:
             return np.full(self._bins, np.nan)
         second = (times_ns(rows) - self.start_ns) // BIN_NS
@@ -287,14 +288,14 @@ def reread_ms(trace: TraceTables, grid: Grid) -> Floats:
 
 @dataclass(frozen=True)
 class _Attempts(OwnedRows):
-    """Reclaim attempts that tasks waited for. `cgroup_id` is that of the task, not the target."""
+    """Reclaim attempts for which tasks waited. `cgroup_id` is the cgroup of the task, not of the target."""
 
     end_ns: Int64s
     cpu_ns: Int64s
 
     @classmethod
     def from_reclaim(cls, reclaim: pd.DataFrame) -> Self | None:
-        """Return None if the CPU time of an attempt is not known."""
+        """Return the attempts; None if their CPU time is not known."""
         rows = reclaim[is_waited_for(reclaim)]
         if not known(rows["cpu_ns"]).all():
             return None
@@ -311,7 +312,7 @@ class _Attempts(OwnedRows):
 class _Added(OwnedRows):
     """The pages of files that were added to the cache of each cgroup; `time` is the number of a second.
 
-    `file` is a position in `CacheEvents.files`. Only files that tasks waited for are in here.
+    `file` is a position in `CacheEvents.files`. Only files for which tasks waited are included.
     """
 
     file: Integers

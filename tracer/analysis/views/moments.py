@@ -29,7 +29,8 @@ def to_look_at(timeline: pd.DataFrame, kills: Sequence[pd.Timestamp]) -> list[Mo
     """Return the moments of the timeline of one cgroup, most important first.
 
     These are the last of `kills`, the row with the most evictions, and the first row with reclaim. A moment
-    whose middle lies in an earlier one is left out. Timelines with rows shorter than `COARSE` have none.
+    whose middle lies in an earlier one is left out. Timelines with rows shorter than `COARSE` have no such
+    moments.
     """
     if len(timeline) < 2 or (step := timeline.index[1] - timeline.index[0]) < COARSE:
         return []

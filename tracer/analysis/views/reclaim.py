@@ -20,7 +20,7 @@ _TRANSCRIPT: Final = 12
 
 
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
-    """Return a mask of the attempts that a task waited for: all but those of the kswapd threads
+    """Return a mask of the attempts for which a task waited: all but those of the kswapd threads
     (mm/vmscan.c)."""
     return ~is_one_of(reclaim["kind"], ["kswapd"])
 

@@ -4,8 +4,7 @@ A refault is an addition right after an eviction in the history of a page
 (`analysis.views.pages.page_histories`).
 
 Rows without an index are sums (docs/trace-format.md, `summed`): none of their pages can be followed. They are
-in no link, and no link goes across them. So every link is certain, and the refaults are the least that there
-were.
+in no link, and no link goes across them. So every link is certain, and the refaults are a lower bound.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ def refaulted(trace: TraceTables) -> Refaulted:
 def refaults(trace: TraceTables) -> pd.DataFrame:
     """Return a row for each pair of an eviction and an addition that brought back pages of it.
 
-    The index, `time` (UTC), is that of the addition. Columns of the addition: `cgroup_id` (the cgroup that is
-    charged now, NA: none), `cause`, and `tgid` and `task_cgroup_id` of the process that needed the pages. Of
-    the eviction: `evicted` (UTC), `evicted_cgroup_id` (the cgroup that was charged then), `evicted_cause`,
-    `evictor_tgid`, `evictor_cgroup_id`. Of both: `inode_id`, `bytes`, `away_ns` (the time from the eviction
-    of the first of these pages to its return), and their positions in `pagecache`, `added_row` and
-    `evicted_row`.
+    The index, `time` (UTC), is the time of the addition. Columns of the addition: `cgroup_id` (the cgroup
+    that is charged now, NA: none), `cause`, and `tgid` and `task_cgroup_id` of the process that needed the
+    pages. Columns of the eviction: `evicted` (UTC), `evicted_cgroup_id` (the cgroup that was charged then),
+    `evicted_cause`, `evictor_tgid`, `evictor_cgroup_id`. Columns of both: `inode_id`, `bytes`, `away_ns` (the
+    time from the eviction of the first of these pages to its return), and their positions in `pagecache`,
+    `added_row` and `evicted_row`.
 
     Pages that were evicted before the trace began, or whose eviction was lost or summed, have no row.
     """
@@ -85,15 +84,15 @@ def refaults(trace: TraceTables) -> pd.DataFrame:
 
 
 def _owners(kinds: pd.DataFrame) -> Any:
-    """Return the owners of kinds, NA for none."""
+    """Return the owners of kinds; NA: there is no owner."""
     return kinds["cgroup_id"].astype("Int64").where(kinds["cgroup_id"] != NO_ID).array
 
 
 def half_back_ns(links: Links, groups: int, group_of: Callable[[Links], Int64s]) -> Int64s:
     """Return for each group of refaults the time after which half of its pages were back, in ns.
 
-    `group_of` gives the group of each refault, from 0; -1: it is in none. Each group must have a page. The
-    times are counted in cells, and only those in the cell of the half are sorted.
+    `group_of` gives the group of each refault, from 0; -1: it is in no group. Each group must have a page.
+    The times are counted in cells, and only the times in the cell of the result are sorted.
     """
     longest = max((int(batch.away_ns.max()) for batch in links.batches()), default=0)
     shift = max(longest.bit_length() - max(_CELL_BITS - groups.bit_length(), 0), 0)
@@ -134,10 +133,11 @@ def _sorted_table(events: CacheEvents) -> tuple[Int64s, Int64s]:
 
 @dataclass(frozen=True, slots=True)
 class _Moves:
-    """What follows from the histories of the pages of one group of events.
+    """The refaults and the remaining pages of one group of events, from the histories of its pages.
 
-    `rows` are those of the events in the table as recorded. `evicted` and `added` are the events of each
-    refault, and `pages` those that they share. `left` has the pages that each event added and that stayed.
+    `rows` are the positions of the events in the table as recorded. `evicted` and `added` are the events of
+    each refault, and `pages` the number of pages that they share. `left` has the pages that each event added
+    and that stayed.
     """
 
     rows: Int64s
@@ -195,7 +195,7 @@ def _of_each_group(trace: TraceTables, find: Callable[[_Moves], R]) -> Iterator[
 
 
 def _times(events: Events, evicted: Int64s, added: Int64s) -> tuple[Int64s, Int64s]:
-    """Return when the evictions and the additions came to the first page that they share."""
+    """Return when the evictions and the additions reached the first page that they share."""
     page = np.maximum(events.first[evicted], events.first[added]).astype(np.int64)
     gone_ns = events.time_at(evicted, page)
     return gone_ns, np.maximum(events.time_at(added, page), gone_ns)

@@ -1,7 +1,7 @@
 """Samples of `record --stacks`: the stacks with which processes allocated.
 
 Each sample represents `weight_bytes` that were charged (docs/trace-format.md). It has a user stack and the
-kernel stack that it led to. Frames with the same symbol are one function, at any offset.
+kernel stack to which it led. Frames with the same symbol are one function, at any offset.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEAST_PART: Final = 4
 _NEARLY_ALL_PERCENT: Final = 80
 
 KINDS: Final = ("anon", "shmem", "file", "kernel")
-"""The kinds of memory that samples are of; sockets count as kernel memory."""
+"""The kinds of memory that is sampled; sockets count as kernel memory."""
 
 
 class Charged(NamedTuple):
@@ -75,9 +75,9 @@ def charged_in(
 ) -> tuple[ChargedStack, ...]:
     """Return the stacks with which memory of some kinds was charged, the heaviest first.
 
-    Samples of one process name are merged by the functions that they have in common, innermost first. A
-    stack goes on to the callers as long as callers with a quarter of all bytes each have nearly all of it;
-    stacks with less than a quarter of all bytes are left out.
+    Samples of one process name are merged by the functions that they have in common, innermost first. A stack
+    is extended to its callers as long as callers with a quarter of all bytes each have nearly all of its
+    bytes; stacks with less than a quarter of all bytes are left out.
     """
     samples = samples[np.isin(_kinds_of(trace, samples), kinds)]
     functions = trace.functions

@@ -1,4 +1,4 @@
-"""The times in which threads waited for memory, and what they waited for.
+"""The times in which threads waited for memory, and the kinds of their waits.
 
 Waits can be nested: a page fault on a swapped-out page charges a page, the charge has to reclaim, and reclaim
 waits for writeback. Each moment of a thread is counted once, for the innermost wait. So times of any kinds,
@@ -83,10 +83,10 @@ def nested(trace: TraceTables) -> pd.DataFrame:
 
     Of two spans of a thread, one contains the other, or they have no moment in common; none is empty. The
     index, `time` (UTC), is the start. Columns: `duration_ns`; `kind`, of `KINDS` or "kswapd" (background
-    reclaim, which no task waits for); `depth`, below which the spans inside it lie; `cgroup_id` (the task's),
-    `tgid`, `pid`; `attempt`, the position of the attempt in `reclaim`, -1 for other waits.
+    reclaim, which no task waits for); `depth`, which is less than that of the spans inside it; `cgroup_id`
+    (the task's), `tgid`, `pid`; `attempt`, the position of the attempt in `reclaim`, -1 for other waits.
 
-    The kernel gives some durations in timer ticks only. A span that would reach beyond the one around it, or
+    The kernel gives some durations only in timer ticks. A span that would reach beyond the one around it, or
     into the next one, is cut there.
     """
     spans = _Spans.from_tables(trace.stalls, trace.reclaim)
@@ -123,8 +123,8 @@ def _nested_ends(spans: _Spans, order: Int64s) -> Int64s:
 
 
 def _neighbours(own: Int64s, others: Int64s, pid: Int64s, *, step: int) -> tuple[Int64s, Int64s]:
-    """Return (rows of `own`, of each the next row of its thread among `others`); with a `step` of -1, the
-    row before it. Rows without one are left out. Both arrays ascend."""
+    """Return (rows of `own`, the next row of the same thread among `others` for each); with a `step` of -1,
+    the row before. Rows of `own` without such a row are left out. Both arrays ascend."""
     place = np.searchsorted(others, own, "right") if step > 0 else np.searchsorted(others, own) - 1
     is_there = (place >= 0) & (place < len(others))
     own, other = own[is_there], others[place[is_there]]
@@ -182,7 +182,8 @@ def _ends_ns(rows: pd.DataFrame) -> Int64s:
 
 
 def _within_attempts(stalls: pd.DataFrame, reclaim: pd.DataFrame) -> Int64s:
-    """Return the beginnings of `stalls`, none earlier than that of the attempt in which the stall ended.
+    """Return the beginnings of `stalls`, none earlier than the beginning of the attempt in which the stall
+    ended.
 
     The kernel gives the length of a wait inside reclaim in whole timer ticks (jiffies_to_usecs in
     reclaim_throttle, mm/vmscan.c), so the start that is computed from it may be too early.

@@ -36,7 +36,7 @@ def is_known(trace: TraceTables, charges: Charges) -> bool:
 def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | None:
     """Return the writes to swap or the reads from it (`op` is "write" or "read") of pages of these cgroups.
 
-    IO that was queued within the interval is counted, both ends included; with `Subtrees.machine`, that of
+    IO that was queued within the interval is counted, both ends included; with `Subtrees.machine`, the IO of
     all cgroups. None: not known.
     """
     if not subtree.once("swapping.is_known", lambda: is_known(subtree.whole, subtree.charges)):

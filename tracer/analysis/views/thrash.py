@@ -6,8 +6,8 @@ was evicted in it and at least a quarter of that was read again within 10 s of i
 are one interval.
 
 Cache that is read again later is not counted: its working set does not fit either, but it is used slowly. A
-page that is evicted in the last 10 s of the trace had less time to be read again. So an
-interval that lasts until the end may end a little early.
+page that is evicted in the last 10 s of the trace had less time to be read again. So an interval that lasts
+until the end of the trace may end a little early.
 """
 
 from __future__ import annotations

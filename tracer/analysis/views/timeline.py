@@ -1,7 +1,7 @@
 """The timeline of cgroups: each quantity in bins of equal length.
 
-Each row of a table is counted in a matrix of (cgroup shown, bin), once for each cgroup shown that it belongs
-to. The cost is a pass over the table for each level of nesting, for any number of cgroups and bins.
+Each row of a table is counted in a matrix of (cgroup shown, bin), once for each cgroup shown to which it
+belongs. The cost is a pass over the table for each level of nesting, for any number of cgroups and bins.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def timeline(
     """Return the memory of a cgroup and all below it over time, a row for each bin.
 
     `cgroup` is any pattern of `naming.resolve`. All lives (`analysis.core.lives`) of each name that fits are
-    shown one after the other; with `run`, that life alone; without a pattern, every cgroup that the trace has
-    data of. `every` is the length of a bin (`"100ms"`, `"1s"`). `begin` and `end` are seconds from the start
-    of the trace (`"1.5s"`, `1.5`) or ISO 8601 times, in UTC unless they have a zone.
+    shown one after the other; with `run`, that life alone; without a pattern, every cgroup with data in the
+    trace. `every` is the length of a bin (`"100ms"`, `"1s"`). `begin` and `end` are seconds from the start of
+    the trace (`"1.5s"`, `1.5`) or ISO 8601 times, in UTC unless they have a zone.
 
     The index, `time` (UTC), is the beginning of the bin. The first columns are the cgroup of the row:
     `cgroup` (its path), `container` (null: not known), both categorical, `cgroup_id` and `run`. If a name

@@ -78,8 +78,8 @@ class Spans:
     def _overlap(self, others: Spans) -> Bools:
         """Return a mask of the spans that overlap one of `others` of the same file.
 
-        More of a file's spans have begun when a span ends than were over when it began if, and only if, one
-        of them overlaps it.
+        A span overlaps one of the file's `others` if, and only if, more of them have begun by its end than
+        were over before its begin.
         """
         rank = _Ranks.from_spans(self, others)
         begun = np.searchsorted(

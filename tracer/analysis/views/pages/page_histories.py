@@ -7,11 +7,12 @@ An addition by write is not: its contents are replaced, not needed, and the kern
 since v4.7 ("mm: workingset: only do workingset activations on reads"). After a write or a truncation, nothing
 is linked to the eviction before it.
 
-The events of a page are put in the order in which they began. Events that take time may overlap, so that this
-need not be the order in which they came to the page: one CPU adds a long run, while another one evicts pages
-ahead of it. So events of a page that overlap are put in the order in which they came to it if all pages of an
-event took equally long. They did not, but a page enters the cache and leaves it by turns: an addition and a
-deletion that overlap change places if a page would otherwise be added or deleted twice in a row.
+The events of a page are put in the order in which they began. Events that take time may overlap, so this need
+not be the order in which they reached the page: one CPU adds a long run, while another one evicts pages ahead
+of it. So overlapping events are put in the order in which they would have reached the page if each event took
+equally long for all its pages. That is only an estimate, but a page enters and leaves the cache in turn: an
+addition and a deletion that overlap are exchanged if the page would otherwise be added or deleted twice in a
+row.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.page_cache import Events
 
 _MOST_PAGES_EACH: Final = 4
-"""Pages are pieces themselves if the events have at most so many pages on average."""
+"""Each page is a piece if the events have at most this many pages on average."""
 
 _MOST_EVENTS: Final = 1 << 19
 _MOST_ENTRIES: Final = 1 << 21
@@ -52,9 +53,9 @@ def meanings(kinds: pd.DataFrame) -> Meanings:
 class Histories:
     """The histories of consecutive pieces of files: entries, each of which is an event of a piece.
 
-    `event` is the position of the event in the group, and `meaning` is that of the event. The entries of a
-    piece are together, in order; `is_last` marks the last one. `pages` is the size of the piece; None: all
-    are single pages.
+    `event` is the position of the event in the group, and `meaning` is the meaning of the event. The entries
+    of a piece are together, in order; `is_last` marks the last one. `pages` is the size of the piece; None:
+    all are single pages.
     """
 
     event: Int64s
@@ -69,7 +70,7 @@ class Histories:
         return before, before + 1
 
     def left(self) -> Int64s:
-        """Return the positions of the additions of a piece that was there at the end."""
+        """Return the positions of the entries that added a piece which was there at the end."""
         return np.flatnonzero(self.is_last & (self.meaning & _ADDED != 0))
 
     def sizes(self, entries: Int64s) -> Int64s | None:
@@ -78,7 +79,7 @@ class Histories:
 
 
 def histories(events: Events, meaning: Meanings) -> Iterator[Histories]:
-    """Yield the histories of all pages of a group of files; `meaning` is that of each kind of event.
+    """Yield the histories of all pages of a group of files; `meaning` has the meaning of each kind of event.
 
     A range of pages that has too many events is cut into several, so that the memory is bounded.
     """
@@ -92,7 +93,8 @@ def histories(events: Events, meaning: Meanings) -> Iterator[Histories]:
 class _Line:
     """The pages of all files of a group in a line, each with an address; an event covers [begin, end).
 
-    The low `bits` of an address are the page's index in its file, or with `indices` a position in there.
+    The low `bits` of an address are the page's index in its file, or, if there are `indices`, a position in
+    them.
     """
 
     events: Events
@@ -137,7 +139,7 @@ class _Line:
                 yield from self.ranges(chosen[inside], lows, highs)
 
     def _has_few_pages(self, begin: Int64s, end: Int64s) -> bool:
-        """Return whether pages can be pieces: there are not many."""
+        """Return whether each page can be a piece, because there are few pages."""
         return self.indices is None and int((end - begin).sum()) <= _MOST_PAGES_EACH * len(begin)
 
     def histories(self, chosen: Int64s, begin: Int64s, end: Int64s) -> Histories:
@@ -167,7 +169,8 @@ class _Line:
     def _in_turn(
         self, chosen: Int64s, event: Int64s, is_last: Bools, page_at: Callable[[Int64s], Int64s]
     ) -> Int64s:
-        """Return the entries' events, with those that overlap in time in the order described above."""
+        """Return the events of the entries. Those that overlap in time are in the order that the module
+        describes."""
         time = self.events.time[chosen]
         ends = time + self.events.duration[chosen]
         later = np.searchsorted(time, ends).astype(event.dtype)  # the first event that begins after each
@@ -200,7 +203,7 @@ def _entries(begin: Int64s, end: Int64s) -> int:
 
 
 def _edges(begin: Int64s, end: Int64s, parts: int) -> Int64s:
-    """Return addresses between the least and the greatest that cut the events into about so many parts."""
+    """Return addresses between the least and the greatest that cut the events into about `parts` parts."""
     step = len(begin) // _MOST_SAMPLED + 1
     sample = np.sort(np.concatenate([begin[::step], end[::step]]))
     edges = np.unique(sample[np.arange(1, parts) * len(sample) // parts])
