@@ -1,10 +1,10 @@
 """The tables of a trace with the names of their ids beside them, as Arrow data for other tools.
 
 A table has the columns of `schema.TABLES`, with these differences. A limit that is not set is null, and the
-flag after it (`schema.LIMITS`) is false, as in DataFrames. After an id of a cgroup comes its path, after
-`cgroup_id` the name of its container as well, after `tgid` the name of the process, after `inode_id` that of
-the file, and after the id of a stack the list of its functions, the innermost first. A name that is not known
-is null.
+flag after it (`schema.LIMITS`) is false, as in DataFrames. Columns with names follow an id: the path follows
+the id of a cgroup, and the name of the container as well if that is `cgroup_id`; the name of the process
+follows `tgid`; the name of the file follows `inode_id`; and the list of functions, innermost first, follows
+the id of a stack. A name that is not known is null.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def schema_of(table: str) -> pa.Schema:
 
 
 def batches(trace: AnalysedTrace, table: str, members: Int64s | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of a table with names, some 100,000 at a time, each time sorted by `time`.
+    """Yield the rows of a table with names, in batches of some 100,000 that are each sorted by `time`.
 
-    The batches come in recorded order, which is not quite that of time. `members`: of a table with cgroups,
-    only rows in which one of these is named.
+    The batches come in recorded order, which is not quite the order of time. `members`: in a table with
+    cgroups, only rows that name one of these.
     """
     stored = TABLES[table].names
     if table in IDENTITY_KEYS:
@@ -69,7 +69,7 @@ def _of_members(rows: pa.Table, members: Int64s) -> pa.Table:
 
 def _names_of(table: str, column: str) -> list[str]:
     """Return the columns with the names of an id."""
-    if table == "cgroups":  # it has them
+    if table == "cgroups":  # the table has them
         return []
     if column == _CGROUP_ID:
         return ["cgroup", "container"]

@@ -1,4 +1,4 @@
-"""A trace played again: what was known of each cgroup at moments of the past, by the code that live views use
+"""Replay a trace: what was known of each cgroup at past moments, computed by the code of live views
 (`tracer.live`)."""
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _CACHE: Final = "pagecache"
 def moments(trace: AnalysedTrace, every: str) -> Iterator[tuple[int, list[CgroupNow]]]:
     """Yield (moment in ns since the epoch, the cgroups with a sample by then), each `every` and at the end.
 
-    A row of the page cache counts from the moment at which it was recorded, as in a live view: one moment
-    late at most, as a rule. The ledger (`charge`) is not played, so what follows from it is missing. The
-    machine's free swap is not in a trace: see `knows_cushions`.
+    A row of the page cache counts from the moment at which it was recorded, as in a live view: as a rule, at
+    most one moment late. The ledger (`charge`) is not replayed, so the values that follow from it are
+    missing. The machine's free swap is not in a trace: see `knows_cushions`.
     """
     tally = Tally(tables.page_size(trace), lambda: 0)
     snapshots, cgroups = Snapshots(tally), trace.table("cgroups")
@@ -59,10 +59,10 @@ def _unremoved(cgroups: pa.Table) -> pa.Table:
 
 
 class _Stream(Protocol):
-    """Rows of a table that are given once, in batches, when their time has come."""
+    """Rows of a table, each of which is yielded once, in a batch, when its time has come."""
 
     def until(self, moment_ns: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows up to a moment that were not given yet."""
+        """Yield the rows up to a moment that were not yielded yet."""
         ...
 
 

@@ -144,7 +144,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     @cached_property
     def fineness(self) -> Fineness:
-        """Return how fine the rows are: `tracer.analysis.core.lookup.fineness.Fineness`."""
+        """Return the fineness of the rows over time: `tracer.analysis.core.lookup.fineness.Fineness`."""
         return Fineness(self.meta, times_ns(self.oom))
 
     @cached_property
@@ -193,7 +193,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
         """Return the memory of the limit owner when the window before a kill begins, and at the kill, with
         the flows of page cache between: `tracer.analysis.explain.kill_window.kill_window`.
 
-        UsageError if there is no such kill.
+        Raises UsageError if there is no such kill.
         """
         reports = {report.kill_id: report for report in self.explain(is_sized=False)}
         if kill_id not in reports:
@@ -208,7 +208,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return held_cgroups(self, cgroup)
 
     def spared_cgroups(self, reports: Sequence[OomReport], cgroup: str | int | None = None) -> list[Held]:
-        """Return the `held_cgroups` without those of which `reports` has a kill."""
+        """Return the `held_cgroups` without the cgroups that have a kill in `reports`."""
         return held_cgroups(self, cgroup, without=kill_filter.with_kills(self, reports))
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
