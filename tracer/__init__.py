@@ -1,8 +1,8 @@
 """memcg-tracer: why does a container at its memory limit not die, and when it dies, why then?
 
-`tracer.open(path)` gives a trace as pandas DataFrames, and `tracer.fleet.open(url)` a dataset of many as
-DataFrames of Dask. pandas is imported only by these calls: the recorder also imports this package, and must
-not pay for pandas.
+`tracer.open(path)` returns a trace as pandas DataFrames, and `tracer.fleet.open(url)` returns a dataset of
+many traces as Dask DataFrames. Only these calls import pandas: the recorder also imports this package, and
+must not pay for pandas.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "__version__", 
 
 
 def open(path: str | Path) -> PlottedTrace:
-    """Open the trace in a directory, also one whose recording was interrupted.
+    """Open the trace in a directory; its recording may have been interrupted.
 
     Raises TraceError if there is no trace.
     """

@@ -1,5 +1,5 @@
-"""The kinds of memory: the kernel's counters of them, the categories that the ledger counts, the parts that
-usage is made of, and the layers of every picture.
+"""The kinds of memory: the kernel's counters, the categories of the ledger, the parts of usage, and the
+layers of every picture.
 
 Each is defined here once, with the kernel's names, its unit, its words and its colour. All of it is plain
 data: every room reads this table, and `bpf/categories.h` is generated from it
@@ -19,15 +19,15 @@ class Counter:
     """A size that the kernel counts for each cgroup, named as in memory.stat of cgroup v2.
 
     `node_items` and `memcg_items` are the names that the counter has or had in enum node_stat_item and in
-    enum memcg_stat_item; a kernel has one of them. `unit` is what the kernel counts in
-    (memcg_page_state_unit in mm/memcontrol.c). `v1` and `v2` are its lines of memory.stat (memcg1_stats[] and
-    memory_stats[] in mm/memcontrol*.c). `v1` is None if v1 prints no line. `v2` is None if the line has the
-    counter's own name; `is_in_v2_stat` is false if v2 prints no line.
+    enum memcg_stat_item; a kernel has one of them. `unit` is the unit of the kernel's counter
+    (memcg_page_state_unit in mm/memcontrol.c). `v1` and `v2` are the names of its lines in memory.stat
+    (memcg1_stats[] and memory_stats[] in mm/memcontrol*.c). `v1` is None if v1 prints no line. `v2` is None
+    if the line has the counter's own name; `is_in_v2_stat` is false if v2 prints no line.
 
     `only_version`: only this version of cgroups counts it.
 
-    `number` makes it a category of the ledger: its number on the wire. `is_in_usage`: the counters with this
-    flag add up to usage.
+    `number` is the counter's number on the wire, if it is a category of the ledger. The counters with
+    `is_in_usage` add up to usage.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Counter:
 
     @property
     def v2_line(self) -> str:
-        """Return the name of its line in memory.stat of v2, if it has one."""
+        """Return the name of the counter's line in memory.stat of v2, which exists if `is_in_v2_stat`."""
         return self.v2 or self.name
 
     @property
@@ -84,31 +84,31 @@ COUNTERS: Final = (
     Counter("kernel", memcg_items=("MEMCG_KMEM",), number=11, is_in_usage=True),
     Counter("kernel_stack", node_items=("NR_KERNEL_STACK_KB",), unit="KiB", number=5),
     Counter("page_tables", v2="pagetables", node_items=("NR_PAGETABLE",), number=6),
-    # v1 counts the memory of sockets apart, outside of usage (tcpmem).
+    # v1 counts socket memory separately, outside of usage (tcpmem).
     Counter("sock", memcg_items=("MEMCG_SOCK",), only_version=2, number=7, is_in_usage=True),
     Counter("percpu", memcg_items=("MEMCG_PERCPU_B",), unit="bytes", number=8),
     # A node's counter since c466412c73c3
     # ("mm: memcontrol: switch to native NR_VMALLOC vmstat counter"), v7.1.
     Counter("vmalloc", node_items=("NR_VMALLOC",), memcg_items=("MEMCG_VMALLOC",), number=9),
-    # Only v2 charges them, and only if it is mounted with memory_hugetlb_accounting: since 8cba9576df60
+    # Only v2 charges huge pages, and only if it is mounted with memory_hugetlb_accounting: since 8cba9576df60
     # ("hugetlb: memcg: account hugetlb-backed memory in memory controller"), v6.7. The counter came later
     # ("memcg/hugetlb: add hugeTLB counters to memcg"; seen on 6.18, not on 6.12).
     Counter("hugetlb", node_items=("NR_HUGETLB",), only_version=2),
     # Compressed pages, charged since f4840ccfca25 ("zswap: memcg accounting"), v5.19; `kernel` contains them.
     Counter("zswap", memcg_items=("MEMCG_ZSWAP_B",), unit="bytes", only_version=2),
     Counter("zswapped", memcg_items=("MEMCG_ZSWAPPED",), only_version=2),
-    # The part of both that could not be compressed; seen on 7.3, not on 6.18.
+    # The part of zswap and zswapped that could not be compressed; seen on 7.3, not on 6.18.
     Counter("zswap_incomp", memcg_items=("MEMCG_ZSWAP_INCOMP",), only_version=2),
-    # v2 has a file of its own, memory.swap.current.
+    # v2 shows it in a separate file, memory.swap.current.
     Counter("swap", v1="swap", is_in_v2_stat=False, memcg_items=("MEMCG_SWAP",), number=10),
 )
-"""In the order of the columns of `samples`. `file` contains `shmem`. `kernel` contains slab, stacks, page
-tables, percpu, vmalloc, zswap, and the remainder that has no counter of its own. Usage is anon + file +
-kernel + sock + hugetlb (mm/memcontrol.c, memory_stat_format). `zswapped` is the size before compression, and
-in no usage; `zswap_incomp` is a part of `zswap`."""
+"""The counters, in the order of the columns of `samples`. `file` contains `shmem`. `kernel` contains slab,
+stacks, page tables, percpu, vmalloc, zswap, and the remainder that has no counter of its own. Usage is anon +
+file + kernel + sock + hugetlb (mm/memcontrol.c, memory_stat_format). `zswapped` is the size before
+compression, which is not in usage; `zswap_incomp` is a part of `zswap`."""
 
 CATEGORIES: Final = tuple(sorted((c for c in COUNTERS if c.number is not None), key=lambda c: c.number or 0))
-"""The counters of which the ledger has every change; the position is the number on the wire."""
+"""The counters whose every change is in the ledger; the position is the number on the wire."""
 
 WORKINGSET_ITEMS: Final = {
     name: name.upper()
@@ -122,8 +122,8 @@ WORKINGSET_ITEMS: Final = {
 """Running counts of pages, by their names in memory.stat of v2 -> item of enum node_stat_item."""
 
 RECLAIM_KINDS: Final = ("KSWAPD", "DIRECT", "KHUGEPAGED", "PROACTIVE")
-"""The kinds of reclaim that the kernel counts pages of, in the order of its counters: PGSCAN_KSWAPD and so on
-(memcg_vm_event_stat[], or memcg_node_stat_items[] since v7.1, in mm/memcontrol.c). khugepaged has counters
+"""The kinds of reclaim for which the kernel counts pages, in the order of its counters: PGSCAN_KSWAPD and so
+on (memcg_vm_event_stat[], or memcg_node_stat_items[] since v7.1, in mm/memcontrol.c). khugepaged has counters
 since 57e9cc50f4dd ("mm: vmscan: split khugepaged stats from direct reclaim stats"), v6.2; proactive reclaim
 has them on later kernels (seen on 6.18, not on 6.12)."""
 
@@ -233,7 +233,8 @@ PART_BY_NAME: Final = {part.name: part for part in PARTS}
 class Layer:
     """A layer of memory in a picture.
 
-    `glyph` tells it apart without colour. `terminal` is its colour of 256, `hex` the same on a page.
+    `glyph` distinguishes it without colour. `terminal` is its number in the terminal's 256 colours, `hex` is
+    the same colour on a page.
     """
 
     name: str

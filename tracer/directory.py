@@ -23,11 +23,11 @@ _BUFFER_BYTES: Final = 1 << 18
 
 
 def require_own_links(path: Path) -> None:
-    """Raise PermissionError if root would follow a symbolic link of another user on its way to a path, also
-    as its last part: they could make it lead anywhere.
+    """Raise PermissionError if root would follow a symbolic link of another user in a path, the last part
+    included: that user could make it lead anywhere.
 
-    The kernel refuses such links in a sticky directory (protected_symlinks, Documentation/admin-guide/sysctl/
-    fs.rst), if it is set so.
+    In a sticky directory the kernel refuses such links, but only if protected_symlinks is set
+    (Documentation/admin-guide/sysctl/fs.rst).
     """
     if os.geteuid() != 0:
         return
@@ -43,7 +43,7 @@ def require_own_links(path: Path) -> None:
 
 
 def is_safe(path: Path) -> bool:
-    """Return whether no other user can exchange a directory, or any above it, for another one."""
+    """Return whether no other user can replace a directory, or any directory above it."""
     directory = path.resolve()
     for part in (directory, *directory.parents):
         status = part.stat()
@@ -132,10 +132,10 @@ class Directory:
     def write_whole(
         self, name: str, pieces: Iterable[bytes], *, temporary: str | None = None, sync: bool = False
     ) -> None:
-        """Write a file (mode 0600), all of it or nothing; an entry that is no directory is replaced.
+        """Write a whole file (mode 0600), or nothing. It replaces an entry that is not a directory.
 
-        It has the name `temporary` until it is complete, which must be one that nobody can guess. `sync`: it
-        is on disk before it has its name.
+        The file has the name `temporary` until it is complete; nobody must be able to guess that name. With
+        `sync`, the file is on disk before it gets its final name.
         """
         temporary = temporary or f".{name}.{secrets.token_hex(8)}.tmp"
         try:

@@ -1,4 +1,4 @@
-"""The enumerations of the wire records: the names that stand for their numbers.
+"""The enumerations of the wire records: names for numbers.
 
 Each becomes an enum of bpf/events.h (`tracer.wire.event_header`). A trace stores the names.
 """
@@ -17,7 +17,7 @@ class Enumeration:
     """Names in the order of their numbers, from 0.
 
     `enum` is the name of the enumeration in C, `prefix` begins each of its enumerators. `comments` explain
-    single names. `count`, if there is one, names an enumerator after the last one: the number of names.
+    single names. `count` names one more enumerator, whose value is the number of names; "": there is none.
     """
 
     enum: str
@@ -90,7 +90,7 @@ SUMMED_REASON: Final = Enumeration(
     ("nothing", "ring_full", "max_overhead"),
     "The reason why runs of the page cache are summed; nothing: they are sent.",
 )
-"""The table `summed` has one reason more, which is not the kernel's (tracer/trace/history/thinning.py)."""
+"""The table `summed` has one more reason, which user space gives (tracer/trace/history/thinning.py)."""
 SWAP_OP: Final = Enumeration("swap_io_op", "SWAP_IO_", ("write", "read"))
 CONSTRAINT: Final = Enumeration(
     "constraint",
@@ -112,4 +112,4 @@ ENUMERATIONS: Final = (
     *(CATEGORY, OP, CAUSE, RECLAIM_KIND, TARGET_SOURCE, STALL_KIND, SUMMED_REASON, SWAP_OP),
     *(CONSTRAINT, CGROUP_EVENT, FOLLOW, TASK_EVENT),
 )
-"""The enumerations of fields, and of the switch that has runs summed."""
+"""The enumerations of fields, and of the switch that turns the summing of runs on."""

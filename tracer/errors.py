@@ -1,5 +1,5 @@
-"""The exceptions that the command line turns into a line on stderr and an exit status, and bugs that cost
-a part of an answer."""
+"""The exceptions that the command line turns into a line on stderr and an exit status; and the bugs that
+leave an answer incomplete."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TraceError(TracerError):
 
 
 class DefectError(TracerError):
-    """Parts of an answer are missing because of bugs in memcg-tracer, whose tracebacks are its notes."""
+    """Parts of an answer are missing because of bugs in memcg-tracer; the notes are their tracebacks."""
 
     def __init__(self, missing: str, tracebacks: Iterable[str]) -> None:
         super().__init__(f"{missing}; report the output with --debug")
@@ -41,12 +41,12 @@ class DefectError(TracerError):
 
 
 def bug(error: Exception) -> str:
-    """Return the words for an error that no input should cause."""
+    """Return the description of an error that no input should cause."""
     return f"a bug in memcg-tracer ({type(error).__name__}: {error})"
 
 
 class Defects:
-    """Bugs that were met in one kill or cgroup, while the answer for the others went on."""
+    """The bugs that spoiled the answer for single kills or cgroups; the answer for the others goes on."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, list[str]]] = {}
@@ -55,9 +55,9 @@ class Defects:
         return bool(self._found)
 
     def attempt(self, subject: str, answer: Callable[[], T], instead: Callable[[str], T]) -> T:
-        """Return `answer()`, or `instead(why)` if it fails by a bug, which is kept with its subject.
+        """Return `answer()`. If a bug makes it fail, keep the bug with its subject and return `instead(why)`.
 
-        Raises what concerns more than this subject: TracerError, OSError and the lack of memory.
+        Raises the errors that concern more than this subject: TracerError, OSError and the lack of memory.
         """
         try:
             return answer()
@@ -81,7 +81,7 @@ class Defects:
         return [shown for shown, _ in self._found.values()]
 
     def raise_if_any(self) -> None:
-        """Raise DefectError if there were bugs. To be called once the rest of the answer is written."""
+        """Raise DefectError if there were bugs. Call it once the rest of the answer is written."""
         if self._found:
             raise DefectError("; ".join(self.sentences()), self.tracebacks())
 

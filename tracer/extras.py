@@ -1,4 +1,4 @@
-"""The extras of the package: what is missing, in one line that says how to install it."""
+"""The extras of the package, and the error of one line that says how to install a missing one."""
 
 from __future__ import annotations
 

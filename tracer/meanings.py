@@ -1,7 +1,7 @@
 """The meanings of the columns of a trace, for `help()`.
 
 tests/test_schema.py makes meanings.tsv from the tables of docs/trace-format.md, and fails where the two
-differ. A row is a table, its columns separated by spaces, and their meaning.
+differ. A row has a table, its columns separated by spaces, and their meaning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The metric families that `serve` answers with and `export --to openmetrics` writes: one table for both.
+"""The metric families that `serve` returns and `export --to openmetrics` writes: one table for both.
 
-Names, units and labels are an interface: dashboards and alert rules of users contain them. Labels for which
-cAdvisor has a name have that name.
+Names, units and labels are an interface: dashboards and alert rules of users contain them. A label has the
+name that cAdvisor gives it, if cAdvisor has it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Final, Literal
 PREFIX: Final = "memcg_tracer_"
 
 PLACE_LABELS: Final = ("id", "name", "namespace", "pod", "container")
-"""The labels of a cgroup, as cAdvisor has them: its path, then what the container runtime calls it ("" if it
-does not): the name of the container, the namespace and name of its pod, and its name within the pod."""
+"""The labels of a cgroup, as in cAdvisor: its path, then the names that the container runtime gives it (""
+for a missing name): the container's name, the pod's namespace and name, and the container's name in the pod.
+"""
 
 KILL_LABELS: Final = PLACE_LABELS[1:]
 """The labels of a kill: they outlive the cgroup. The `name` of a cgroup without a container is its systemd
@@ -25,7 +26,7 @@ class Family:
     """A metric family.
 
     `name` is without `PREFIX`, and without the `_total` of a counter's samples. `unit` is the unit of
-    OpenMetrics, which ends the name; "" is none. `labels` are all labels, in order.
+    OpenMetrics, which ends the name; "": it has no unit. `labels` are all labels, in order.
     """
 
     name: str
@@ -139,7 +140,7 @@ FAMILIES: Final = (
     Family("lost_records", "counter", "", ("stream",), "Records of the kernel that the tracer lost."),
     Family("tracer_cpu_seconds", "counter", "seconds", (), "Processor time of the tracer itself."),
 )
-"""In the order in which they are written."""
+"""The families, in the order in which they are written."""
 
 FAMILY_BY_NAME: Final = {family.name: family for family in FAMILIES}
 

@@ -34,8 +34,8 @@ LIMITS: Final = {
     "effective_swap_limit_bytes": "is_effective_swap_limited",
     "swap_room_bytes": "is_swap_room_limited",
 }
-"""Column with a limit -> its flag in DataFrames, where `UNLIMITED_BYTES` is NA. True: there is a limit;
-false: there is none; NA: not known."""
+"""Column of a limit -> its flag column in DataFrames, where `UNLIMITED_BYTES` becomes NA. True: there is a
+limit; false: there is none; NA: not known."""
 
 SAMPLE_SOURCES: Final = ("start", "periodic", "oom", "end")
 
@@ -164,9 +164,9 @@ TABLES: Final[dict[str, pa.Schema]] = {
         trigger_comm=pa.string(),
         trigger_cgroup_id=_ID,
         is_told=_nullable(pa.bool_()),  # constraint, owner, gfp, order: from the kernel, not inferred
-        gfp=_MAYBE_INT,  # of the charge, else of the trigger's last reclaim; null: it made none
+        gfp=_MAYBE_INT,  # of the charge, else of the trigger's last reclaim; null: it did not reclaim
         order=_MAYBE_INT,
-        total_bytes=_MAYBE_INT,  # what badness is measured against
+        total_bytes=_MAYBE_INT,  # the memory to which badness is relative
         kernel_stack_id=_MAYBE_INT,
         user_stack_id=_MAYBE_INT,
         pid=_PID,
@@ -180,7 +180,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         pgtables_bytes=_MAYBE_INT,
         swap_bytes=_MAYBE_INT,
         total_vm_bytes=_MAYBE_INT,
-        data_vm_bytes=_MAYBE_INT,  # of it private and writable, without the stack
+        data_vm_bytes=_MAYBE_INT,  # the private and writable part, without the stack
         exec_vm_bytes=_MAYBE_INT,
         stack_vm_bytes=_MAYBE_INT,
         threads=_MAYBE_INT,
@@ -321,7 +321,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     ),
     "stacks": _table(stack_id=_ID, frames=pa.list_(pa.string())),
 }
-"""Table name -> Arrow schema of its Parquet file. What a column means: docs/trace-format.md."""
+"""Table name -> Arrow schema of its Parquet file. docs/trace-format.md explains each column."""
 
 ADDED_COLUMNS: Final[dict[str, dict[str, int]]] = {"pagecache": {"duration_ns": 0, "folios": 1}}
-"""Table -> columns that older traces lack, and their value in those: a row of `pagecache` was one folio."""
+"""Table -> columns that older traces lack, and their value there: a row of `pagecache` was one folio."""

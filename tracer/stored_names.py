@@ -1,7 +1,7 @@
 r"""The text that stands for a name of a file, cgroup, task or device in a trace; different names have
 different texts.
 
-A name on Linux is bytes, nearly always UTF-8. A byte that is not UTF-8 becomes `\xNN`, from `\x80` on. A
+A name on Linux is bytes, nearly always UTF-8. A byte that is not UTF-8 becomes `\xNN` (`\x80` or above). A
 backslash stays a backslash, so that the escapes in names of systemd units (`a\x2db.service`) are kept; only a
 backslash that would look like such a byte, or like the result of this rule, becomes `\x5c`.
 """

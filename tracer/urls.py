@@ -1,4 +1,4 @@
-"""URLs in place of paths: what is one, and what may be shown of it."""
+"""URLs in place of paths: recognised, and shown without their secrets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _VALUE: Final = re.compile(r"(^|[&;])([^=&;#]*=)?[^&;#]+")
 _USERS: Final = frozenset(
     {"sftp", "ssh", "ftp", "ftps", "smb", "hdfs", "webhdfs", "abfs", "abfss", "az", "wasb", "wasbs"}
 )
-"""Schemes in whose URLs a name alone before the `@` is that of a user or a container, and no token."""
+"""Schemes of URLs in which a single name before the `@` is a user or a container, and not a token."""
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text names a place by a URL, and not by a path."""
+    """Return whether a text is a URL, and not a path."""
     return _URL.match(text) is not None
 
 

@@ -37,10 +37,11 @@ _UNDECIDED_PERCENT: Final = 10
 def usage_parts(
     sizes: Mapping[str, int | None], total: int | None, absent: Callable[[str], str]
 ) -> tuple[dict[str, int | None], dict[str, str]]:
-    """Return the bytes of each of `categories.PARTS`, and why any of them is null, or "total".
+    """Return part -> bytes, for `categories.PARTS`; and name -> the reason why it is not known, for parts and
+    "total".
 
-    `sizes` are those of memory.stat (`schema.MEMORY_STAT_BYTES`), `total` is the usage, in bytes, which the
-    parts add up to. `absent` gives the reason for a size that is not known.
+    `sizes` are the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`). `total` is the usage, in bytes; the
+    parts add up to it. `absent` gives the reason for a size that is not known.
     """
     unknown: dict[str, str] = {}
     parts: dict[str, int | None] = dict.fromkeys(part.name for part in PARTS)
@@ -66,7 +67,7 @@ def usage_parts(
 
 
 def _count_once(parts: dict[str, int | None]) -> None:
-    """Reduce `writeback`, then `file_dirty`, by what would make `file_clean` negative."""
+    """Reduce `writeback`, then `file_dirty`, until `file_clean` is not negative."""
     for name in ("writeback", "file_dirty"):
         clean, of_both = parts["file_clean"], parts[name]
         if clean is not None and of_both is not None and clean < 0:
@@ -89,7 +90,7 @@ def _take_off_excess(parts: dict[str, int | None]) -> None:
 
 
 def _anon(sizes: Mapping[str, int | None]) -> int | None:
-    """Return anon with the swap cache that is on the lists alone. Old kernels do not count swap cache."""
+    """Return anon plus the swap cache that only the lists show. Old kernels do not count swap cache."""
     anon, shmem, *lists = (sizes[name] for name in ("anon", "shmem", "inactive_anon", "active_anon"))
     in_swap_cache = sizes["swapcached"] if sizes["swapcached"] is not None else sizes["swap"]
     if anon is None or shmem is None or None in lists or not in_swap_cache:
@@ -135,8 +136,8 @@ def _take_out_unevictable(
 
 
 def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, int] | None:
-    """Return the unevictable bytes in each part: its pages that are on none of its LRU lists. None: not
-    known, or anon and shmem, which share their lists, cannot be distinguished."""
+    """Return the unevictable bytes in each part: the pages that are on none of the part's LRU lists. None:
+    not known, or anon and shmem, which share their lists, cannot be distinguished."""
     anon, shmem, swap_backed = sizes["anon"], sizes["shmem"], _swap_backed(size, sizes)
     if anon is None or shmem is None or swap_backed is None:
         return None
@@ -149,8 +150,8 @@ def _split_unevictable(size: int, sizes: Mapping[str, int | None]) -> dict[str, 
 def _swap_backed(size: int, sizes: Mapping[str, int | None]) -> int | None:
     """Return the unevictable bytes that are anon or shmem: the pages of both that are on no list.
 
-    A list that is not known holds at most the pages on all lists (all that are not unevictable) less those on
-    the known lists. None: that bound is too high to distinguish anon from cache.
+    A list that is not known holds at most the pages on all lists (all pages that are not unevictable) less
+    the pages on the known lists. None: that bound is too high to distinguish anon from cache.
     """
     anon, file, shmem = sizes["anon"], sizes["file"], sizes["shmem"]
     of_anon, of_file = ([sizes[f"{kind}_{of}"] for kind in ("inactive", "active")] for of in ("anon", "file"))
