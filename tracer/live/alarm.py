@@ -1,4 +1,4 @@
-"""Alarm: why a trace is wanted although nothing was killed."""
+"""Alarm: the reason to keep a trace although nothing was killed."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class CgroupStates:
         return np.array([places[number] for number in cgroup_ids.tolist()], np.int64)
 
     def forget(self, cgroup_ids: Iterable[int]) -> None:
-        """Free the rows of cgroups, also of unknown ones."""
+        """Free the rows of cgroups; unknown cgroups are ignored."""
         for number in cgroup_ids:
             place = self._places.pop(number, None)
             if place is not None:

@@ -1,20 +1,21 @@
-"""Countdown: when will what is left below the limit be used up, at the present rate?
+"""Countdown: the time until the memory left below a limit is used up, at the present rate.
 
-What is left is the cushion (`cushion_sizes`). It shrinks as memory grows that reclaim cannot free, whether
+What is left is the cushion (`cushion_sizes`). It shrinks when memory grows that reclaim cannot free, whether
 usage grows or cache makes room for it. So a cgroup that reads files at its limit is not near a kill.
 
-A forecast of less than 10 s is not enough: a start-up and a large query look like the way to a kill, until
-they end. It gives an alarm only if
+A forecast of less than 10 s is not enough for an alarm: a start-up or a large query looks like the way to a
+kill until it ends. The forecast gives an alarm only if
 
-* the cushion falls below the least one that the cgroup survived in the last 10 to 20 minutes. Only the fall
-  below that counts. A query or a connection that comes and goes takes the same memory each time;
-* the fall has lasted a third of the time that is forecast, in at least three samples, none of which has most
-  of it, and goes on;
+* the cushion falls below the smallest one that the cgroup survived in the last 10 to 20 minutes. Only the
+  fall below that counts: a query or a connection that comes and goes takes the same memory each time;
+* the fall has lasted a third of the forecast time and goes on, and at least three samples show it, none of
+  which has most of it;
 * little is left: a tenth of the limit; a fifth if that lasts for 4 s or more; a third if cache is already
   evicted for the growth, so fast that only a few samples are to come.
 
 The next alarm of the cgroup needs a new approach: 10 s without a forecast of less than 30 s, or a cushion
-of more than twice that of the alarm, or a kill. A kill does not change what was survived before.
+more than twice as large as at the alarm, or a kill. A kill does not change which cushions were survived
+before.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ _KIND: Final = np.dtype(
         ("is_freeing", "?"),  # after a kill: the victim's memory is being freed
         ("freed_to", "i8"),  # the largest cushion since then
         ("epoch_ns", "i8"),
-        ("least", "i8"),  # the least cushion in this epoch, without those in the ring
-        ("least_before", "i8"),  # and in the last one
+        ("least", "i8"),  # the least cushion in this epoch, without the cushions in the ring
+        ("least_before", "i8"),  # the least cushion in the last epoch
         ("alarm_left", "i8"),  # the cushion at the last alarm; UNKNOWN: armed
-        ("alarm_least", "i8"),  # the least one that had been survived by then
+        ("alarm_least", "i8"),  # the least cushion that had been survived by then
         ("urgent_ns", "i8"),
     ]
 )
@@ -107,9 +108,9 @@ def free_swap_bytes() -> int:
 
 
 class Countdown:
-    """Find in samples that what is left of a cgroup's limit will be used up within `SOON_S`.
+    """Finds the cgroups whose samples show that their cushion will be used up within `SOON_S`.
 
-    `states` has what `forecast` looks at, of each cgroup that has a limit.
+    `states` has the input of `forecast` for each cgroup that has a limit.
     """
 
     def __init__(self, free_swap: Callable[[], int] = free_swap_bytes) -> None:
@@ -118,7 +119,7 @@ class Countdown:
         self._swap_bytes, self._swap_read_ns = 0, -_SECOND_NS
 
     def take(self, samples: pa.RecordBatch) -> Iterator[Alarm]:
-        """Yield an alarm for each cgroup whose forecast asks for one."""
+        """Yield an alarm for each cgroup whose forecast gives one."""
         now = {
             name: values(samples, name) for name in ("time", "cgroup_id", "limit_bytes", "oom_kill_events")
         }
@@ -132,7 +133,7 @@ class Countdown:
             yield from self._step(part, _rows_of(found, of), is_kill[of], places[turn])
 
     def cushions_of(self, samples: pa.RecordBatch, now_ns: int) -> Cushions:
-        """Return the cushions of samples with the swap that is free; it is read once a second of `now_ns`."""
+        """Return the cushions of samples. Free swap is read at most once a second of `now_ns`."""
         if now_ns - self._swap_read_ns >= _SECOND_NS:
             self._swap_bytes, self._swap_read_ns = self._free_swap(), now_ns
         return cushions(samples, self._swap_bytes)
@@ -142,8 +143,8 @@ class Countdown:
         self.states.forget(cgroup_ids)
 
     def _is_of_ancestor(self, own: Numbers, found: Cushions) -> Flags:
-        """Return where the effective limit is that of an ancestor which has samples of its own: those of its
-        descendants do not show what the others use.
+        """Return a mask of the samples whose effective limit belongs to an ancestor that has samples too: a
+        descendant's samples do not show what the others use.
         """
         is_lower = found.limit < own
         if not is_lower.any():
@@ -173,8 +174,8 @@ class Countdown:
                 yield Alarm("soon", int(now["cgroup_id"][row]), int(now["time"][row]), sentence)
 
     def _begin_anew(self, now: dict[str, Numbers], found: Cushions, is_kill: Flags, places: Numbers) -> None:
-        """Forget the cushions that a kill or another limit made worthless. Those on the way to a kill were
-        not survived; with an alarm, its way began where the least one was still `alarm_least`.
+        """Forget the cushions that a kill or a changed limit made worthless. Cushions on the way to a kill
+        were not survived. If there was an alarm, `alarm_least` is the least cushion from before that way.
         """
         states = self.states.rows
         kills, limit = states["kills"][places], states["limit_bytes"][places]
@@ -196,7 +197,7 @@ class Countdown:
         states["alarm_left"][places[anew]] = UNKNOWN
 
     def _keep(self, time: Numbers, left: Numbers, places: Numbers) -> None:
-        """Put cushions into the rings; the one that falls out counts as survived."""
+        """Put cushions into the rings. A cushion that falls out of its ring counts as survived."""
         states = self.states.rows
         is_new_epoch = time - states["epoch_ns"][places] >= _EPOCH_NS
         if is_new_epoch.any():
@@ -255,9 +256,9 @@ def _share(left_s: float, sizes: _Sizes) -> float:
 def forecast(state: Any, time_ns: int, within_s: float) -> Forecast | None:
     """Return the forecast if it is less than `within_s`; None: there is none.
 
-    `state` is a row of `Countdown.states`. The rate is that of the shortest window in which the fall lasted
-    long enough, and `lasted_ns` is the length of the longest. The fall began after the last sample before the
-    window, but no longer before it than samples are apart while a cgroup changes.
+    `state` is a row of `Countdown.states`. The rate is measured in the shortest window in which the fall
+    lasted long enough, and `lasted_ns` is the length of the longest such window. The fall is assumed to begin
+    at the last sample before the window, but at most the interval of samples of a changing cgroup before it.
     """
     taken = int(state["taken"])
     if not taken:

@@ -2,16 +2,16 @@
 
 It is the room below the effective limit, and the memory that reclaim can free:
 
-* page cache: what is on the LRU lists of files, which locked pages and shmem are not on. Reclaim isolates
-  pages from the lists for a moment, so at least file - shmem - unevictable;
-* dirty cache and cache under writeback as well: they can go once they are written. A database at its limit
-  has them all the time, so a kill for want of writeback (v1) is not foreseen;
-* without its share that memory.min of the children protects;
-* half of the reclaimable slab: objects in use stay, and nothing counts them;
+* page cache: the pages on the LRU lists of files. Locked pages and shmem are not on these lists. Reclaim
+  isolates pages from the lists for a moment, so at least file - shmem - unevictable counts. Dirty cache and
+  cache under writeback count: they can go once they are written. A database at its limit has such cache all
+  the time, so a kill because writeback is late (v1) is not foreseen. The share of the cache that memory.min
+  of the children protects does not count;
+* half of the reclaimable slab: objects in use stay, and no counter shows them;
 * anonymous memory and shmem, as far as there is room in swap.
 
 On v1 the limit of memory + swap bounds the cushion as well. The statistics in a sample may be older than its
-usage, by at most the updates that a reader of memory.stat would not wait for.
+usage, by at most the updates that do not yet make a reader of memory.stat flush the statistics.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tracer.schema import UNLIMITED_BYTES
 
 
 class Cushions(NamedTuple):
-    """A cushion for each row, in bytes, and what it is made of. `is_known` is false if there is no limit, or
-    if the sample has no statistics."""
+    """A cushion for each row, in bytes, and its parts. `is_known` is false if there is no limit, or if the
+    sample has no statistics."""
 
     left: Numbers
     room: Numbers
@@ -65,7 +65,8 @@ def _cache(samples: pa.RecordBatch, file: Numbers, usage: Numbers) -> Numbers:
 
 
 def _protected(samples: pa.RecordBatch, cache: Numbers, usage: Numbers) -> Numbers:
-    """Return the part of the cache that is protected: nothing counts protection by kinds of memory."""
+    """Return the protected part of the cache. The kernel does not count protection by kind of memory, so the
+    cache gets its share of usage."""
     protected = at_least_0(samples, "protected_bytes")
     if not protected.any():
         return protected

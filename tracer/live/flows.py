@@ -47,7 +47,7 @@ class Flows(NamedTuple):
 
 
 class Evictions(NamedTuple):
-    """Evicted bytes of pairs: whose page cache it was, and the cgroup of the task that reclaimed it."""
+    """Evicted bytes by pair: the owner of the page cache, and the cgroup of the task that reclaimed it."""
 
     owners: Numbers
     evictors: Numbers
@@ -57,22 +57,22 @@ class Evictions(NamedTuple):
 ADD_CAUSES: Final = ("read", "readahead", "fault", "write", "other")
 EVICTION_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
 DROP_CAUSES: Final = ("truncate", "invalidate", "drop_caches", "other")
-"""Why page cache left, other than by an eviction."""
+"""The reasons other than eviction why page cache is deleted."""
 
 _EVICTION_CODES: Final = np.array([CAUSE.number(name) for name in EVICTION_CAUSES])
 
 
 def flows_of(table: str, rows: pa.RecordBatch, page_bytes: int) -> list[Flows]:
-    """Return the sums of the rows of any table; it has none of most tables.
+    """Return the sums of the rows of a table; [] for most tables, which have no flows.
 
-    A page is `page_bytes`. What belongs to no cgroup is left out.
+    A page is `page_bytes`. Rows that belong to no cgroup are left out.
     """
     of = _OF_TABLE.get(table)
     return of(rows, page_bytes) if of is not None and rows.num_rows else []
 
 
 def evictions_of(rows: pa.RecordBatch, page_bytes: int) -> Evictions:
-    """Return what rows of `pagecache` say of evictions, by owner and evictor."""
+    """Return the evictions in rows of `pagecache`, by owner and evictor."""
     is_evicted = (_codes(rows, "op", ("add", "delete")) == 1) & np.isin(
         _codes(rows, "cause", CAUSE.names), _EVICTION_CODES
     )
@@ -115,7 +115,7 @@ def _of_stalls(rows: pa.RecordBatch, _page_bytes: int) -> list[Flows]:
 
 
 def _of_oom(rows: pa.RecordBatch, _page_bytes: int) -> list[Flows]:
-    """Count decisions: those of a limit for its owner, others for the first victim's cgroup."""
+    """Count decisions: for the owner of the limit, or without a limit for the first victim's cgroup."""
     _, firsts = np.unique(_column(rows, "kill_id"), return_index=True)
     owners, victims = (_column(rows, name)[firsts] for name in ("limit_owner_cgroup_id", "cgroup_id"))
     ids, which = np.unique(np.where(owners == _NO_CGROUP, victims, owners), return_inverse=True)
@@ -137,8 +137,8 @@ _IN_USAGE: Final = np.array([code for code, one in enumerate(CATEGORIES) if one.
 def _grouped(
     rows: pa.RecordBatch, key: str, blocks: Mapping[str, tuple[Numbers | None, Numbers]]
 ) -> list[Flows]:
-    """Return sums by the cgroup in the column `key`; of each block, (position within it, amount) of each
-    row; None: it has one position."""
+    """Return sums by the cgroup in the column `key`. `blocks`: block -> (position within it, amount), each an
+    array with a number for each row; None: the block has one position."""
     ids, which = np.unique(_column(rows, key), return_inverse=True)
     which = which.reshape(-1)
     sums = np.zeros((len(ids), WIDTH), np.int64)

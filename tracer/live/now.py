@@ -1,4 +1,4 @@
-"""Now: each cgroup at this moment, with the limit that it would die at."""
+"""Now: each cgroup at this moment, with the limit at which it would be killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
 from tracer.usage_parts import usage_parts
 
 FORESEEN_S: Final = 60.0
-"""A kill is foreseen from the last four seconds: no farther than this."""
+"""The farthest forecast of a kill: it follows from the last four seconds."""
 
 _AT: Final = {name: place for place, name in enumerate(SAMPLE_COLUMNS)}
 _LIMITS: Final = [_AT["limit_bytes"], _AT["effective_limit_bytes"]]
@@ -33,20 +33,20 @@ _ABSENT: Final = "the kernel has no such counter"
 
 @dataclass(frozen=True, slots=True)
 class CgroupNow:
-    """A cgroup at one moment. All numbers contain the cgroups below it; null is not known.
+    """A cgroup at one moment. All numbers include the cgroups below it; null: not known.
 
     Names may be any text. `limit_bytes` is the least limit of the cgroup and all above it, null also if there
-    is none, and `limit_owner` is the path of the cgroup whose limit it is. `parts` are `categories.PARTS` in
-    bytes. `cushion_bytes` is what may still be charged before the OOM killer must come
-    (`live.cushion_sizes`) at the limit that is nearest, that of `cushion_owner`; the room below it and the
-    page cache in it are parts of it. `seconds_to_kill` is when that will be used up at the present rate, null
-    also if no kill is in sight within `FORESEEN_S`. `time_ns` is that of the latest sample: values hold since
-    then.
+    is no limit, and `limit_owner` is the path of the cgroup that has this limit. `parts` are
+    `categories.PARTS` in bytes. `cushion_bytes` is what may still be charged before the OOM killer must come
+    (`live.cushion_sizes`) at the nearest limit, which `cushion_owner` has; `cushion_room_bytes` (below the
+    limit) and `cushion_cache_bytes` (page cache) are parts of it. `seconds_to_kill` is the time until the
+    cushion is used up at the present rate, null also if that is not within `FORESEEN_S`. `time_ns` is the
+    time of the latest sample: the values hold since then.
 
-    Sums since the recording began: `charged_bytes` (without what was freed), `added_bytes`, `evicted_bytes`
-    and `dropped_bytes` of page cache by cause, `evictors` ((id of the reclaiming cgroup, its path, bytes), of
+    Sums since the recording began: `charged_bytes` (increases alone), `added_bytes`, `evicted_bytes` and
+    `dropped_bytes` of page cache by cause, `evictors` ((id of the reclaiming cgroup, its path, bytes) for
     this cgroup's own cache, the most first; id 0: all others), `attempts` of reclaim for its memory by
-    outcome, `reclaimed_bytes`, `reclaim_ns` (its tasks spent it in reclaim), `stalled_ns` by kind, `kills`
+    outcome, `reclaimed_bytes`, `reclaim_ns` (time of its tasks in reclaim), `stalled_ns` by kind, `kills`
     (OOM decisions at its limit). `ledger_bytes` is the memory of each category by the ledger. Sums since the
     cgroup was made: `refaulted_bytes`, `psi_some_us`, `psi_full_us`, `oom_kill_events` (killed tasks).
     """
@@ -92,7 +92,7 @@ class CgroupNow:
 
 class Snapshots:
     """Takes snapshots of a tally, one at a time, from any thread. A cgroup that has not changed since the
-    last one is the same object again: most of many cgroups rest.
+    last snapshot is the same object again: on a machine with many cgroups, most are idle.
     """
 
     def __init__(self, tally: Tally) -> None:
@@ -108,18 +108,18 @@ class Snapshots:
         return [moment.cgroup(number) for number in moment.ids]
 
     def moment(self, now_ns: int) -> Moment:
-        """Return the same, to be asked for single cgroups: a cgroup takes some 40 µs."""
+        """Return the cgroups as a moment, which computes single cgroups on request: each takes some 40 µs."""
         moment = Moment(self._tally.copy(), now_ns, self._tally.page_bytes, self._last)
         self._last = moment.made
         return moment
 
 
 _Made = dict[int, tuple[tuple[object, ...], CgroupNow]]
-"""Id -> what is equal if the cgroup has not changed, and the cgroup."""
+"""Id -> (key that stays equal while the cgroup does not change, the cgroup)."""
 
 
 class _Limit(NamedTuple):
-    """The limit that a cgroup is nearest to, or may be. `cushion` is (left, room, cache)."""
+    """The least limit of a cgroup, and its smallest cushion below any limit: (left, room, cache)."""
 
     least_bytes: int | None
     owner: str | None
@@ -132,10 +132,10 @@ _NO_LIMIT: Final = _Limit(None, None, None, None, None)
 
 
 class Moment:
-    """All cgroups at one moment. Each is worked out when it is first asked for.
+    """All cgroups at one moment. Each is computed when it is first requested.
 
-    `ids` are those of the cgroups that exist and have a sample, in order of the path. `last` are the cgroups
-    that were worked out for an earlier moment, `made` those that were for this one.
+    `ids` are the ids of the cgroups that exist and have a sample, in order of the path. `last` has the
+    cgroups computed for an earlier moment, `made` the cgroups computed for this one.
     """
 
     def __init__(self, state: Copy, now_ns: int, page_bytes: int, last: _Made) -> None:
@@ -180,7 +180,7 @@ class Moment:
         return made[1]
 
     def _key(self, cgroup_id: int) -> tuple[object, ...]:
-        """Return what is equal if the cgroup has not changed."""
+        """Return a key that stays equal while the cgroup does not change."""
         state = self._state
         return self._changes[state.places[cgroup_id]], state.names[cgroup_id], self._limit(cgroup_id)
 
@@ -248,7 +248,7 @@ class Moment:
         """Return the limit of a cgroup: its own, or one of those above it."""
         if cgroup_id in self._limits:
             return self._limits[cgroup_id]
-        self._limits[cgroup_id] = _NO_LIMIT  # of a cgroup that damaged rows put above itself
+        self._limits[cgroup_id] = _NO_LIMIT  # for damaged rows that put a cgroup above itself
         names, place = self._state.names.get(cgroup_id), self._state.places.get(cgroup_id)
         if names is None or place is None:
             return _NO_LIMIT
@@ -259,12 +259,14 @@ class Moment:
         else:
             found = self._with_own(above, cgroup_id, place, own)
         if told is not None and (found.least_bytes is None or told < found.least_bytes):
-            found = _Limit(told, None, None, None, None)  # of a cgroup that is not traced
+            found = _Limit(told, None, None, None, None)  # the limit of a cgroup that is not traced
         self._limits[cgroup_id] = found
         return found
 
     def _with_own(self, above: _Limit, cgroup_id: int, place: int, own_bytes: int) -> _Limit:
-        """Return the limit of a cgroup that has one, below another. The kernel charges the lowest first."""
+        """Return the limit of a cgroup with a limit of its own, below the limit `above`. The kernel charges
+        the lowest cgroup first, so of two equal limits the lower one counts.
+        """
         path = self._state.names[cgroup_id].path
         least, owner = above.least_bytes, above.owner
         if least is None or own_bytes <= least:
@@ -277,7 +279,7 @@ class Moment:
         return _Limit(least, owner, cushion, cushion_owner, min(seconds, default=None))
 
     def _seconds(self, cgroup_id: int) -> float | None:
-        """Return the time until the cushion of a cgroup's own limit is used up; None: it is not in sight."""
+        """Return the seconds until the cushion of a cgroup's own limit is used up; None: not foreseen."""
         place = self._state.approach_places.get(cgroup_id)
         if (
             place is None
@@ -303,7 +305,8 @@ def _finite(value: int) -> int | None:
 
 
 def _are_falling(approaches: Any) -> Flags:
-    """Return of which rows of `Countdown.states` a forecast may be made: those below all that is known."""
+    """Return a mask of the rows of `Countdown.states` for which there may be a forecast: the last cushion is
+    below an earlier one in the ring, and below all that were survived before."""
     last = approaches["left"][np.arange(len(approaches)), (approaches["taken"] - 1) % KEPT]
     highest = approaches["left"].max(axis=1, initial=0)
     for survived in (approaches["least"], approaches["least_before"]):

@@ -44,7 +44,7 @@ def limits(samples: pa.RecordBatch, column: str) -> Numbers:
 
 
 def is_word(samples: pa.RecordBatch, column: str, word: str) -> Flags:
-    """Return where a column of names without null has this word."""
+    """Return a mask of the rows in which a column of names without null has this word."""
     array = samples.column(column)
     words = array.dictionary.to_pylist()
     codes = np.frombuffer(array.indices.buffers()[1], np.int32, len(array), array.offset * 4)

@@ -1,7 +1,7 @@
 """Tally: the latest sample and the sums of each cgroup, from the rows as they come.
 
-All sums contain the cgroups below, also those that are gone, as the kernel's own counters of a cgroup do. A
-removed cgroup is forgotten; what is still uncharged from it later leaves the cgroups above it.
+All sums include the cgroups below, also removed ones, as the kernel's own counters of a cgroup do. A removed
+cgroup is forgotten; memory that is uncharged from it later is subtracted from the cgroups above it.
 
 One thread calls `take`, another one may call `copy` at any time, and `take` never waits. A copy that was made
 while `take` ran is made again (`_version` is odd during `take`). If that goes on, `take` makes the copy.
@@ -53,13 +53,13 @@ _FRESH: Final = (
     0,
 )
 MOST_NAMELESS: Final = 1024
-"""The most cgroups with rows and without a name: names come within a second."""
+"""The most cgroups that have rows and no name yet: names come within a second."""
 
 MOST_LINKS: Final = 16_384
-"""The most removed cgroups of which the parent is remembered."""
+"""The most removed cgroups whose parent is remembered."""
 
 MOST_DEAD: Final = 1024
-"""The most removed cgroups of which the names are kept: who was killed may be gone before it is known."""
+"""The most removed cgroups whose names are kept: a cgroup may be removed before its kill is known."""
 
 MOST_EVICTORS: Final = 64
 """The most evictors of one cgroup's page cache that have sums of their own; the others share `OTHERS`."""
@@ -158,8 +158,8 @@ class Tally:
         return self._names.get(cgroup_id) or self._dead.get(cgroup_id)
 
     def now_ns(self) -> int:
-        """Return the present time on the clock of the rows, which is late by the age of the last sample when
-        it came: some tenths of a second. 0: there was no sample."""
+        """Return the present time on the clock of the rows; 0: there was no sample. It is late by the age
+        that the last sample had when it came: some tenths of a second."""
         row_ns, taken_ns = self._latest_ns
         return row_ns and row_ns + time.monotonic_ns() - taken_ns
 
@@ -224,7 +224,7 @@ class Tally:
             self._forget(number, parent_id)
 
     def _forget(self, cgroup_id: int, parent_id: int | None) -> None:
-        """Forget a cgroup, but for its parent: rows of it may come later."""
+        """Forget a cgroup, except for its parent: rows of the cgroup may come later."""
         if (names := self._names.pop(cgroup_id, None)) is not None:
             self._dead[cgroup_id] = names
             if len(self._dead) > MOST_DEAD:
@@ -238,7 +238,7 @@ class Tally:
             del self._links[next(iter(self._links))]
 
     def _line(self, cgroup_id: int) -> Numbers:
-        """Return the places of a cgroup and of all above it; of one that is gone, of those above it."""
+        """Return the places of a cgroup and of all above it; for a removed cgroup, only of those above it."""
         line = self._lines.get(cgroup_id)
         if line is None:
             ids: list[int] = []
@@ -258,7 +258,7 @@ class Tally:
         return line
 
     def _forget_nameless(self) -> None:
-        """Forget the oldest cgroups of which no name came."""
+        """Forget the oldest cgroups whose names did not come."""
         while len(self._nameless) > MOST_NAMELESS:
             oldest = next(iter(self._nameless))
             del self._nameless[oldest]
@@ -308,7 +308,7 @@ class Tally:
         psi = [SAMPLE_COLUMNS.index(name) for name in ("psi_some_total_us", "psi_full_total_us")]
         before = states["sample"][places]
         states["sample"][places] = read[lasts]
-        for column in psi:  # it is not read at each sample
+        for column in psi:  # pressure is not read at each sample
             now = read[lasts, column]
             states["sample"][places, column] = np.where(now == UNKNOWN, before[:, column], now)
         states["cushion"][places] = cushions[lasts]
@@ -330,7 +330,7 @@ class Tally:
 
 
 def _last_of_each(ids: Numbers, mask: Any) -> Numbers:
-    """Return the position of the last row of each id, of the rows in the mask."""
+    """Return the position of the last row of each id, among the rows in the mask."""
     rows = np.flatnonzero(mask)
     _, firsts = np.unique(ids[rows][::-1], return_index=True)
     lasts: Numbers = rows[len(rows) - 1 - firsts]
