@@ -53,7 +53,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Padding:
-    """Padding that a C compiler would add, declared as a member: no compiler adds any other."""
+    """Padding that a C compiler would add, declared as a member, so that compilers add no other padding."""
 
     name: str
     size_bytes: int
@@ -85,7 +85,7 @@ class Record:
         return sum(member.size_bytes for member in self.members())
 
     def field_at(self, name: str) -> Field | None:
-        """Return the field of this name; None if there is none."""
+        """Return the field with this name; None if the record has no such field."""
         return next((field for field in self.fields if field.name == name), None)
 
 

@@ -18,7 +18,7 @@ _COUNTS_OF_LISTS: Final = ("scanned", "reclaimed", *RECLAIM_COUNTS)
 
 
 def _plain(kind: str, *names: str) -> tuple[Field, ...]:
-    """Return fields of one kind whose names say all."""
+    """Return fields of one kind that need no comment."""
     return tuple(Field(name, kind) for name in names)
 
 
@@ -147,7 +147,7 @@ EFFECTIVE: Final = (
     Field("protected_pages", "s64", "usage of the children that memory.min protects"),
     Field("peak_pages", "s64"),
 )
-"""What a memcg has together with its ancestors and children; -1 = not in this version of cgroups."""
+"""The values of a memcg together with its ancestors and children; -1 = not in this version of cgroups."""
 
 OOM: Final = Record(
     "oom",

@@ -12,7 +12,7 @@ from tracer.wire.fields import Record
 
 @dataclass(frozen=True)
 class Stream:
-    """A type of record, with its ring and the table whose rows the records become.
+    """A type of record, with its ring and its table.
 
     Each stream has its own ring: a flood in one cannot starve another, and a ring is an array with a constant
     stride.
@@ -82,10 +82,10 @@ TABLE_THAT_LOSES: Final = {name: stream.table for name, stream in STREAM_AT.item
     "residue": "charge",
     "task_time": "task_time",
 }
-"""Name in `LOSSES` -> the table that has less than it should."""
+"""Name in `LOSSES` -> the table that such a loss makes incomplete."""
 
 RING_BYTES: Final = {stream.name: stream.ring_bytes for stream in STREAMS} | {
     records.WATCHED.name: 4 << 20,
     "wake": 64 << 10,
 }
-"""Name of a ring -> its size: the rings of the streams, that of calibration, and the one that only wakes."""
+"""Name of a ring -> its size: the streams' rings, the ring of calibration, and the ring that only wakes."""
