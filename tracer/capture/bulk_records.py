@@ -1,4 +1,4 @@
-"""Records of the streams with many, kept until they become rows."""
+"""Records of the bulk streams, kept until they become rows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tracer.wire.streams import STREAM_AT, STREAMS
 
 _BULK: Final = tuple(stream for stream in STREAMS if stream.is_bulk)
 _MOST_BYTES: Final = 1 << 20
-"""Records beyond this become rows at once: so many are cheap, and memory is short."""
+"""More records than this become rows at once: a large batch is cheap for each row, and memory is short."""
 
 
 class BulkRecords:
-    """Keeps records, since a batch of rows costs as much as some hundred rows, and writes them.
+    """Keeps records, and writes them together: the fixed cost of a batch equals that of some hundred rows.
 
-    Records with stacks are written at once: their stacks are named while their processes exist.
+    Records with stacks are written at once: the stacks must be named while their processes exist.
     """
 
     def __init__(self, decoder: Decoder, sink: RowSink, stacks: Stacks) -> None:

@@ -1,12 +1,12 @@
 """Records of `charge` as they are written: with two corrections of what the programs sent.
 
-**At a kill.** What a task reclaims from other cgroups changes their counters at once, but the ledger finds it
-later, at the next look or when a task of theirs comes onto that CPU. So at a kill the programs send what each
-account below the limit owner had then (bpf/levels.bpf.c), and what the ledger lacked until then is moved to
-the time of the kill, out of the records that followed.
+**At a kill.** A task that reclaims from other cgroups changes their counters at once. The ledger finds the
+change later: at the next look, or when a task of such a cgroup comes onto that CPU. So at a kill the programs
+send the level of each account below the limit owner (bpf/levels.bpf.c). What the ledger lacked at that time
+is moved to the time of the kill, out of the records that followed.
 
-**When a cgroup is removed.** The kernel passes memory to the parent, whose counters change from then on,
-while those of the cgroup stay. So the ledger moves it to the parent as well.
+**When a cgroup is removed.** The kernel passes memory to the parent. From then on the parent's counters
+change, and the cgroup's counters stay. So the ledger moves the memory to the parent as well.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _SAME_KILL_NS: Final = 100_000_000
 
 
 def has_levels(charges: Records) -> bool:
-    """Return whether there are levels among records of `charge`: the account of a cgroup at a kill."""
+    """Return whether there are levels among records of `charge`: states of an account at a kill."""
     return bool((charges["updates"] == 0).any())
 
 
 class Ledger:
     """The accounts of the traced memcgs, and the sums of what was counted for them.
 
-    `note_closed` and `warn` are those of `Accounts`.
+    `note_closed` and `warn` are as for `Accounts`.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Ledger:
         return self.accounts.has_removed()
 
     def take_sums(self) -> Sums:
-        """Return what no record has, since the last call: what closed accounts lacked, and what passed from
-        removed cgroups to their parents."""
+        """Return the sums since the last call that no record has: what closed accounts lacked, and what
+        passed from removed cgroups to their parents."""
         sums, self._sums = self._sums, Counter()
         return sums
 
@@ -71,7 +71,7 @@ class Ledger:
         """Return the records that were read from the ring of charges as they are to be written.
 
         `kills` are the records of `oom` that were read before. After a kill, all accounts are looked at, and
-        the ring is read again, so that what the ledger finds late is there.
+        the ring is read again, so that the changes that the ledger finds late are included.
         """
         if has_levels(charges):
             self.look()
@@ -102,9 +102,10 @@ class LedgerTotals:
         self._closed.append(cgroup_id)
 
     def take(self, charges: Records, kills: Records) -> Records:
-        """Return the records of `charge` that were read, without levels and corrected by them.
+        """Return the records of `charge` without the levels, and corrected by them.
 
-        All that led to a level must be in `charges`, or have been taken before. `kills` are records of `oom`.
+        All records that led to a level must be in `charges`, or have been taken before. `kills` are records
+        of `oom`.
         """
         is_level = charges["updates"] == 0
         if is_level.any():
@@ -118,7 +119,7 @@ class LedgerTotals:
     def pass_on(self, removed: Sequence[Passed]) -> Sums:
         """Return the sums that move the memory of removed cgroups to their parents.
 
-        All that the ledger counts for these cgroups must have been taken. Call it once after each look.
+        All records of these cgroups must have been taken. Call it once after each look.
         """
         sums: Sums = Counter()
         for one in _children_first(removed):
@@ -143,7 +144,7 @@ class LedgerTotals:
             self._totals[cgroup_id] = self._totals.get(cgroup_id, _NOTHING) + added
 
     def _settle(self, charges: Records, level: np.void, kill_ns: int) -> Records:
-        """Return records whose sum for a cgroup, at the time of the kill, is its level."""
+        """Return the records, changed so that the cgroup's sum at the time of the kill is its level."""
         cgroup_id = int(level["cgroup_id"])
         own = charges["cgroup_id"] == cgroup_id
         is_before = charges["time_ns"] <= kill_ns
@@ -164,7 +165,7 @@ class LedgerTotals:
             made[number] = _record(cgroup_id, kill_ns, part, tgid)
         made["usage_pages"], made["limit_pages"] = level["usage_pages"], level["limit_pages"]
         made = made[made["delta_bytes"].any(axis=1)]
-        if moved[-1].any():  # not found in any record: it changed back, or its record was lost
+        if moved[-1].any():  # no record has this change: it was reversed, or its record was lost
             back = made[-1:].copy()
             back["delta_bytes"] = -moved[-1]
             back["time_ns"] = int(level["time_ns"]) + 1
@@ -176,7 +177,7 @@ class LedgerTotals:
 
 
 def _moved(deltas: Bytes, late: Bytes) -> Iterator[Bytes]:
-    """Yield the part of each delta that makes up for what is late, and last what none of them has."""
+    """Yield the part of each delta that makes up for what is late, and last the rest that no delta has."""
     late = late.copy()
     for delta in deltas:
         part = np.where(np.sign(delta) == np.sign(late), np.sign(late) * np.minimum(abs(delta), abs(late)), 0)
@@ -186,7 +187,7 @@ def _moved(deltas: Bytes, late: Bytes) -> Iterator[Bytes]:
 
 
 def _killed_ns(level: np.void, kills: Records) -> int:
-    """Return the time of the kill that a level belongs to; that of the level itself if it is not known."""
+    """Return the time of the kill of a level; if the kill is not known, the time of the level."""
     of_thread = kills["time_ns"][kills["trigger_tgid"] == level["tgid"]].astype(np.int64)
     near = of_thread[abs(of_thread - int(level["time_ns"])) < _SAME_KILL_NS]
     return int(near.min(initial=int(level["time_ns"])))

@@ -18,7 +18,7 @@ _GRACE_S: Final = 2.0
 
 
 def require_command(program: str) -> None:
-    """Raise CommandError, with a shell's exit status, for a program that no exec could run."""
+    """Raise CommandError, with a shell's exit status, for a program that exec cannot run."""
     if shutil.which(program):
         return
     places = [Path(program)] if "/" in program else [Path(folder, program) for folder in os.get_exec_path()]
@@ -57,7 +57,7 @@ def end_command(command: GatedCommand) -> None:
 
 
 def _has_reached_command(number: int) -> bool:
-    """Return whether the command has the signal already.
+    """Return whether the command has already received the signal.
 
     Ctrl-C goes to all of a terminal's foreground group (isig in drivers/tty/n_tty.c). A second SIGINT would
     make many programs skip their clean-up. A SIGINT that was sent to the recorder alone, while it is in the

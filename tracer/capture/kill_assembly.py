@@ -20,8 +20,8 @@ _DECISION: Final = ["trigger_pid", "invocation"]  # the fields that records of o
 
 
 _MOST_STACK_KEYS: Final = 128
-"""Stacks in the map `stacks` (bpf/oom.bpf.c) beyond which all are removed: a new one finds no place where
-another has the same hash, and the map has 1024 places."""
+"""The most stacks in the map `stacks` (bpf/oom.bpf.c); beyond it, all are removed. The map has 1024 places,
+and a new stack finds no place if another stack has the same hash."""
 _MOST_NUMBERED: Final = 1024
 
 
@@ -54,7 +54,7 @@ class KillAssembly:
         self._ended: set[Any] = set()
 
     def save(self, records: Records) -> list[dict[str, Any]]:
-        """Write and flush rows of `oom`, so that they survive the recorder from here on. Return them."""
+        """Write and flush rows of `oom`, so that they survive the recorder from now on. Return them."""
         kills = [self._number_stacks(self._decoder.oom(record), record) for record in records]
         if kills:
             self.count += len({kill["kill_id"] for kill in kills})
@@ -105,7 +105,7 @@ class KillAssembly:
         return [row for row in samples.values() if row is not None]
 
     def name_stacks(self) -> None:
-        """Have the stacks of the triggers that were saved named, each once."""
+        """Request names for the saved stacks of triggers, once for each stack."""
         for number, tgid, image, addresses in self._unnamed:
             self._stacks.name(number, tgid, image, addresses)
         self._unnamed.clear()
@@ -116,9 +116,9 @@ class KillAssembly:
             self._stack_keys.clear()
 
     def _number_stacks(self, kill: dict[str, Any], record: np.void) -> dict[str, Any]:
-        """Return the kill with numbers of its stacks instead of their keys in the map, which are used again.
+        """Return the kill with the numbers of its stacks instead of their keys in the map, which are reused.
 
-        A stack that has left the map meanwhile is null.
+        A stack that has left the map meanwhile becomes null.
         """
         images = {
             "kernel_stack_id": None,
@@ -136,7 +136,7 @@ class KillAssembly:
         if (number := self._stack_numbers.get(stack)) is not None:
             return number
         if len(self._stack_numbers) >= _MOST_NUMBERED:
-            self._stack_numbers.clear()  # one that occurs again gets another number, and is named again
+            self._stack_numbers.clear()  # a stack that occurs again gets another number, and is named again
         number = self._stack_numbers[stack] = self._stacks.next_number()
         self._unnamed.append((number, tgid, image, addresses))
         return number

@@ -44,7 +44,7 @@ class Timer:
         return (now_s // self.interval_s + 1) * self.interval_s if self.interval_s else now_s
 
     def skip(self, now_s: float) -> None:
-        """Leave out a run that was due by now, if the timer does not exist and shall not make up for it."""
+        """Leave out a run that was due by now, if the timer does not exist and `skips` is set."""
         if self._skips and self.due <= now_s and not self.when():
             self.due = self._next(now_s)
 
@@ -82,7 +82,7 @@ class Loop:
         self._inputs = inputs
 
     def _next_s(self, deadline_s: float) -> float:
-        """Return when the next timer is due, or the deadline."""
+        """Return the time at which the next timer is due, or the deadline."""
         next_s = deadline_s
         for timer in self._timers:
             if timer.due < next_s and timer.when():
@@ -92,8 +92,8 @@ class Loop:
     def run(self, deadline_s: float, pidfd: int | None = None) -> str:
         """Run until something ends the loop, and return its name.
 
-        `COMMAND_ENDED`: the process of `pidfd` ended. `DURATION`: it is `deadline_s` (CLOCK_MONOTONIC). Else
-        the name of a signal, which stays in `stop` until it is taken.
+        `COMMAND_ENDED`: the process of `pidfd` ended. `DURATION`: `deadline_s` (CLOCK_MONOTONIC) has come.
+        Otherwise the name of a signal, which stays in `stop` until it is taken.
         """
         with select.epoll() as poll:
             for fd in self._descriptors:
@@ -107,7 +107,7 @@ class Loop:
                 wait_s = min(max(self._next_s(deadline_s) - now, 0.0), _LONGEST_WAIT_S)
                 ready = {fd for fd, _ in poll.poll(wait_s)}
                 woken_s = time.monotonic()
-                for timer in self._timers:  # before `read`, which may begin what a timer exists for
+                for timer in self._timers:  # before `read`, which may bring a timer into existence
                     timer.skip(woken_s)
                 if self._stop.fileno() in ready:
                     self._stop.drain()

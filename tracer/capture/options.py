@@ -14,8 +14,8 @@ class Options:
     another size than the default, in pages. `hooks` is the family of hooks to take for each signal that has
     one (kernel/probes.py). `stacks_bytes` turns stack sampling on: it is the number of bytes that a process
     charges for each sample. While tracing costs more than `most_overhead_percent` of the CPU time of the
-    traced tasks, page-cache events are summed. `held_bytes` bounds the records of cgroups of which it is not
-    known yet whether they were asked for.
+    traced tasks, page-cache events are summed. `held_bytes` bounds the records of undecided cgroups, which
+    may turn out to be requested.
     """
 
     output: Path

@@ -1,10 +1,10 @@
 """The cost of tracing, relative to the CPU time of the traced work, and the decision that it is too much.
 
-Two parts are measured. The kernel measures the run time of the BPF programs. That costs time itself, at each
-run, so it is done for 50 ms of each second. The other part is the CPU time of the recorder. Each is divided
-by the CPU time of the tasks in traced cgroups during the same time. That is the slowdown that the work sees
-if the recorder takes its CPU time away from it. The programs also run for tasks that are not traced; their
-time counts as well.
+Two parts are measured. The kernel measures the run time of the BPF programs. This measurement costs time at
+each run, so it is on for 50 ms of each second. The other part is the CPU time of the recorder. Each part is
+divided by the CPU time of the tasks in traced cgroups during the same time. The quotient is the slowdown of
+the work if the recorder takes its CPU time away from it. The programs also run for tasks that are not traced;
+this time counts as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WINDOW_S: Final = 0.05
 _FADES: Final = 0.5
 """The part of the earlier measurements that counts beside a new one."""
 _LEAST_WORK_NS: Final = 20_000_000
-"""With less work than this in about two seconds, its slowdown is not judged."""
+"""With less work than this in about two seconds, the slowdown is not judged."""
 _LEAST_SHARE: Final = 0.1
 """If the programs of the page cache take less than this part of what is allowed, detail stays: without it,
 tracing would hardly cost less."""
@@ -37,8 +37,8 @@ _MOST_S: Final = 80.0
 
 @dataclass
 class Spent:
-    """CPU time: of all programs, of those of the page cache, and of the work, while programs were measured;
-    and of the recorder and of the work in all."""
+    """CPU time: of all programs, of the page cache's programs, and of the work, while programs were measured;
+    and the total of the recorder and of the work."""
 
     programs_ns: float = 0
     page_programs_ns: float = 0
@@ -62,15 +62,15 @@ class Spent:
         return 100 * self.recorder_ns / self.work_ns if self.work_ns else 0.0
 
     def add(self, other: Spent, *, fades: float = 1.0) -> None:
-        """Add `other`; what was there before counts only for the part `fades`."""
+        """Add `other`; the earlier values are first multiplied by `fades`."""
         for field in fields(self):
             setattr(self, field.name, fades * getattr(self, field.name) + getattr(other, field.name))
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """The readings that the cost is computed from, in ns: of the programs, and those of the page cache among
-    them, while they are measured; of the work and of the recorder. `now_s` is CLOCK_MONOTONIC."""
+    """The readings that give the cost, in ns: of all programs and of the page cache's programs, while they
+    are measured; of the work and of the recorder. `now_s` is CLOCK_MONOTONIC."""
 
     programs_ns: Callable[[], int]
     page_programs_ns: Callable[[], int]
@@ -82,8 +82,8 @@ class Clocks:
 class Overhead:
     """The measurement, and the decision whether `most_percent` is exceeded.
 
-    While it is exceeded, detail is given up for at least 5 s. If it is soon exceeded again, for twice as long
-    as before.
+    While it is exceeded, detail is given up for at least 5 s. If it is soon exceeded again, detail is given
+    up for twice as long as before.
     """
 
     def __init__(self, most_percent: float, clocks: Clocks) -> None:
@@ -106,7 +106,7 @@ class Overhead:
             self._statistics = None
 
     def step(self) -> None:
-        """Measure and decide, if it is time to. Call it at least every 25 ms while there is work."""
+        """Measure and decide, if that is due. Call it at least every 25 ms while there is work."""
         now_s = self._clocks.now_s()
         if now_s < self._due_s:
             return
@@ -171,7 +171,7 @@ class Overhead:
 
 
 def cost(began_s: float, startup_s: float, overhead: Overhead | None) -> dict[str, Any]:
-    """Return what the recorder has cost since `began_s` (CLOCK_MONOTONIC), for meta.json."""
+    """Return the cost of the recorder since `began_s` (CLOCK_MONOTONIC), for meta.json."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return ({} if overhead is None else {"overhead": overhead.describe()}) | {
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),

@@ -117,7 +117,7 @@ class Pipeline:
         )
         self._active_s = time.monotonic()
         self.is_resting = self.has_removed = self._is_finished = False
-        self._ended: dict[str, str] = {}  # what comes after this time, as kills, is not in the trace
+        self._ended: dict[str, str] = {}  # the trace lacks what comes after this time, such as kills
         self._most_percent = options.most_overhead_percent
         self._overhead: Overhead | None = None
 
@@ -156,7 +156,7 @@ class Pipeline:
         return self._kills.count
 
     def fds(self) -> list[int]:
-        """Return descriptors that are readable at a kill, a half-full ring, a rest's end or a log line."""
+        """Return descriptors that are readable at a kill, a half-full ring, the end of rest or a log line."""
         return [*map(self.programs.ring_fd, self._rings), *self._kernel_log.fds()]
 
     def start(self) -> None:
@@ -193,9 +193,9 @@ class Pipeline:
         self.startup_s = time.monotonic() - self._began_s
 
     def look(self) -> None:
-        """Have the BPF programs find what was changed in the counters of the traced cgroups from outside, or
-        by a task that runs and does not leave its CPU, and send all sums and runs. A rest ends if there is
-        something, and begins if nothing has happened for a while. `has_removed`: look again in 10 ms.
+        """Run the BPF programs that find changes to the counters of the traced cgroups from outside, or by
+        tasks that do not leave their CPUs, and that send all sums and runs. A rest ends if there are any, and
+        begins if nothing has happened for a while. If `has_removed` is then true, look again in 10 ms.
         """
         self.has_removed = self._ledger.look(is_at_rest=self.is_resting)
         if self.programs.drain() or self.has_removed:
@@ -211,7 +211,7 @@ class Pipeline:
         return self._overhead is not None and not self.is_resting
 
     def measure(self) -> None:
-        """Measure the cost of tracing, and have runs summed while it is too high."""
+        """Measure the cost of tracing, and turn the summing of runs on while it is too high."""
         assert self._overhead is not None
         self._overhead.step()
         self._page_sums.sum_while(self._overhead.is_exceeded)
@@ -325,7 +325,7 @@ class Pipeline:
     def finish(self, end_reason: str, *, command_status: int | None = None) -> None:
         """Write the last sums, samples and rows, and close the trace even if some of these cannot be read.
 
-        `command_status` is that of the command, as `Popen.returncode`; None: there was none.
+        `command_status` is the exit status of the command, as `Popen.returncode`; None: there was no command.
         Raises TraceError if the trace could not be completed.
         """
         self._is_finished = True
@@ -340,7 +340,7 @@ class Pipeline:
             self._observer.warn(f"no cgroup or container matched {name} during the recording")
 
     def closing_facts(self) -> dict[str, Any]:
-        """Return what meta.json says of the recording until now, when a trace of it ends."""
+        """Return the facts about the recording until now that meta.json gets when a trace of it ends."""
         spent = cost(self._began_s, self.startup_s, self._overhead)
         return {"cost": spent, "kernel_log_left_out": self._log_filter.left_out}
 
@@ -385,7 +385,8 @@ class Pipeline:
         self.has_removed |= len(records) > 0  # maybe: `look` knows
 
     def _write_samples(self) -> None:
-        """Write the samples since the last flush: their many columns make a row dear, and the next cheap."""
+        """Write the samples since the last flush together: the many columns make the first row of a batch
+        expensive, and the next ones cheap."""
         if len(samples := self._selection.sift("samples", self._sampler.take())):
             self._sink.append("samples", self._sampler.rows(samples, self._clock_offset_ns))
 

@@ -110,7 +110,7 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
 
 
 def save_memory() -> None:
-    """Have NumPy and Arrow take less memory; it must be called before they are imported."""
+    """Make NumPy and Arrow take less memory. Call it before they are imported."""
     for name, value in _LEAN.items():
         os.environ.setdefault(name, value)
 
@@ -211,7 +211,7 @@ def _run(
 def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:
     """Return the periodic work; flushing comes last, because it makes the rest survive.
 
-    What may change without an event is looked at also while the recorder rests.
+    While the recorder rests, it still looks at what may change without an event.
     """
     return [
         Timer(_REMOVED_INTERVAL_S, pipeline.look, lambda: pipeline.has_removed),

@@ -1,4 +1,5 @@
-"""The accounts of the ledger: opened, looked at and closed by programs that run here (bpf/accounts.bpf.c)."""
+"""The accounts of the ledger: BPF programs that user space runs open, examine and close them
+(bpf/accounts.bpf.c)."""
 
 from __future__ import annotations
 
@@ -20,13 +21,13 @@ Sums = Counter[tuple[int, int]]
 """(cgroup id, category) -> bytes, of no known process."""
 
 _LEAVES_NS: Final = 1_000_000_000
-"""How long after its removal the memory of a cgroup is mostly freed."""
+"""The time after the removal of a cgroup in which most of its memory is freed."""
 
 _LOOKS_AT_REST: Final = 8
-"""The number of looks in which all accounts are looked at once, at rest."""
+"""The number of looks that examine all accounts once, at rest."""
 
 _LEAST_AT_REST: Final = 64
-"""The accounts that a look at rest looks at in any case: that takes one run of the program."""
+"""The fewest accounts that a look at rest examines: they take one run of the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +80,24 @@ class Accounts:
         self._run_here("prime", memcg, cgroup_id)
 
     def count_new(self) -> None:
-        """Have each traced memcg without an account counted from zero: all that existed before are primed."""
+        """Count each traced memcg without an account from zero: all that existed before are primed."""
         calibration = self._programs.map("calibration")
         known = calibration[0]
         known.is_primed = 1
         calibration[0] = known
 
     def has_removed(self) -> bool:
-        """Return whether a traced cgroup was removed a short time ago: look at it every 10 ms, to find what
-        changes until its memcg is released.
+        """Return whether a traced cgroup was removed a short time ago: it needs a look every 10 ms, to find
+        the changes until its memcg is released.
         """
         return time.monotonic_ns() - int(self._ledger.read().removed_ns) < _LEAVES_NS
 
     def look(self, *, is_at_rest: bool = False, is_last: bool = False) -> Sums:
-        """Account for what was changed from outside in the counters of all traced memcgs, and close the
-        accounts of memcgs that are gone. Return what these lacked.
+        """Account for the changes that came from outside to the counters of all traced memcgs, and close the
+        accounts of memcgs that are gone. Return the changes that the closed accounts lacked.
 
-        `is_at_rest`: of many memcgs, look at some in turn. `is_last`: the programs are detached. Look at the
-        counters of CPUs that are offline as well.
+        `is_at_rest`: if there are many memcgs, look at some of them in turn. `is_last`: the programs are
+        detached, and the counters of offline CPUs are examined as well.
         """
         ledger = self._ledger.read()
         self._slots = max(self._slots, int(ledger.opened) - self._closed + 1)
@@ -121,8 +122,8 @@ class Accounts:
         return self._close_ended()
 
     def take_passed(self, *, is_last: bool = False) -> list[Passed]:
-        """Return the cgroups whose memory has become that of their parents, of which the ledger has counted
-        everything once the rings are read: those found by the look before the last one. `is_last`: all.
+        """Return the cgroups whose memory has passed to their parents, as the look before the last one found
+        them: once the rings are read, the ledger has counted everything for them. `is_last`: return all.
 
         Call it once after each look.
         """
@@ -169,7 +170,7 @@ class Accounts:
     def _run_here(self, name: str, *args: int) -> None:
         """Run a program until it can claim the sums of its CPU."""
         while self._programs.run(name, args, _this_cpu()):
-            pass  # it interrupted another one
+            pass  # it interrupted another program of the ledger
 
 
 def _this_cpu() -> int:

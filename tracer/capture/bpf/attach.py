@@ -70,7 +70,7 @@ class Attacher:
             return self._maps[name]
 
     def load(self, hook: Hook) -> int:
-        """Have the kernel verify a hook's program, and return its descriptor. Raises TracerError."""
+        """Load a hook's program, and return its descriptor. Raises TracerError if the kernel refuses."""
         kind, attach_type = _LOADED_AS[hook.kind]
         if kind is not ProgramType.TRACING:
             return self._load(hook.program, kind)
@@ -87,11 +87,11 @@ class Attacher:
         return self._load(name, ProgramType.RAW_TRACEPOINT)
 
     def let_go_on(self, program: int, programs: str) -> None:
-        """Let a loaded program call itself, by a map that holds programs. Raises OSError."""
+        """Let a loaded program call itself, through a map of programs. Raises OSError."""
         update_element(self.map(programs).fd, ctypes.c_uint32(0), ctypes.c_uint32(program))
 
     def runs(self, hook: Hook) -> Runs:
-        """Return the run count and run time of a hook's program, at all of its hooks. Raises OSError."""
+        """Return the run count and run time of a hook's program, for all of its hooks. Raises OSError."""
         return program_runs(self.load(hook))
 
     def run_ns(self) -> int:

@@ -1,7 +1,7 @@
 """The hooks that the running kernel offers, and the choice of a way for each signal.
 
-No version number is looked at: a minimal program shows whether the kernel takes programs of a kind; BTF and
-the symbol table show whether a tracepoint or function exists.
+The choice uses no version number: a minimal program shows whether the kernel takes programs of a kind; BTF
+and the symbol table show whether a tracepoint or function exists.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _choose(offer: Offer, signal: Signal, forced: str | None, refused: Mapping[W
 
 
 def closed_families(types: Btf | KnownTypes) -> dict[str, str]:
-    """Return the families of hooks that the running kernel closes -> the reason."""
+    """Return family -> reason, for the families of hooks that the running kernel closes."""
     reasons = {Kind.FENTRY.value: _why_no_trampolines(types), Kind.KPROBE.value: _why_no_kprobes()}
     return {family: why for family, why in reasons.items() if why is not None}
 

@@ -32,11 +32,11 @@ WANTED_PATHS: Final = 2048
 """The number of paths that the BPF program can watch for new cgroups."""
 
 ACCOUNTS: Final = 4096
-"""The number of accounts of the ledger (bpf/shared/accounts.h), one more than memcgs that it can have at the
-same time, on a machine with few cgroups."""
+"""The number of accounts of the ledger (bpf/shared/accounts.h) on a machine with few cgroups. It is one more
+than the number of memcgs that can have an account at the same time."""
 
 _ACCOUNTS_STEP: Final = 1024
-_MEMORY_OF_ACCOUNTS: Final = 256  # beyond `ACCOUNTS`, they take at most this part of the machine's memory
+_MEMORY_OF_ACCOUNTS: Final = 256  # beyond `ACCOUNTS`, they take at most 1/256 of the machine's memory
 _BY_ACCOUNT: Final = (
     "accounts",
     "free_slots",
@@ -58,7 +58,7 @@ _COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of char
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 
 _GO_ON: Final = {"kill_levels": "next_levels"}
-"""Function of a hook -> the map by which its program calls itself."""
+"""Function of a hook -> the map through which its program calls itself."""
 
 _RUN_BY_US: Final = (
     "close_account",
@@ -94,14 +94,15 @@ def watching(hook: Hook) -> Hook:
 class Programs:
     """The BPF programs of a recording and their maps.
 
-    A thread loads them from here on, after a child has compiled them, unless they are cached: call `wait`
-    before any other method.
+    A child compiles them, unless they are cached, and then a thread loads them: call `wait` before any other
+    method.
 
-    `version` is that of the cgroup hierarchy with the memory controller. `trace_all`: trace every cgroup, not
-    only the selected ones (capture/bpf/roots.py). `accounts`: the room of the ledger (`accounts_for`).
-    `ring_pages`: name -> pages of rings that differ from `RING_BYTES`. `forced`: the family of hooks to
-    prefer (`Kind.family`). `stacks_bytes`: the bytes that a process charges for each sample of its stack;
-    None: no samples. `btf` is the file with the kernel's types. Raises TracerError if the kernel has none.
+    `version` is the version of the cgroup hierarchy with the memory controller. `trace_all`: trace every
+    cgroup, not only the selected ones (capture/bpf/roots.py). `accounts`: the room of the ledger
+    (`accounts_for`). `ring_pages`: name -> pages of rings that differ from `RING_BYTES`. `forced`: the family
+    of hooks to prefer (`Kind.family`). `stacks_bytes`: the bytes that a process charges for each sample of
+    its stack; None: no samples. `btf` is the file with the kernel's types. Raises TracerError if the kernel
+    has no types.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Programs:
         thread.shutdown(wait=False)
 
     def _compose(self, btf: Btf, closed: Mapping[str, str]) -> Source:
-        """Return what is to be compiled for a kernel. Raises TracerError if it lacks a structure that all
+        """Return the source for a kernel. Raises TracerError if the kernel lacks a structure that all
         programs read.
         """
         if (unfit := struct_header.why_unfit(btf)) is not None:
@@ -172,7 +173,7 @@ class Programs:
             raise
 
     def _load_all(self) -> tuple[Way, str] | None:
-        """Load the chosen programs. Return the first way that the kernel refuses, and why."""
+        """Load the chosen programs. Return the first way that the kernel refuses, and why; else None."""
         unit = self._compilation.result()
         self.choices, self.types = unit.choices, unit.types
         for choice in self.choices:
@@ -201,7 +202,7 @@ class Programs:
         return None
 
     def counter_hooks(self, *names: str) -> list[Hook]:
-        """Return the hooks of the calibration signals with these names; of all without a name."""
+        """Return the hooks of the calibration signals with these names; without a name, of all of them."""
         return [
             hook
             for choice in self.choices
@@ -257,8 +258,8 @@ class Programs:
         return self._ring_pages[name] * mmap.PAGESIZE
 
     def attach(self, warn: Callable[[str], None]) -> None:
-        """Attach the chosen programs, first those that record OOM decisions: a ledger without them explains
-        nothing.
+        """Attach the chosen programs. The programs that record OOM decisions come first: a ledger without
+        these decisions explains nothing.
 
         A signal that the kernel refuses to attach loses its way in `choices`, and `warn` gets a line. Raises
         TracerError if the signal is required.
@@ -293,7 +294,7 @@ class Programs:
         return self._loaded.runs(hook)
 
     def run_ns(self, stream: str | None = None) -> int:
-        """Return the run time of all programs, or of those of a stream, while statistics were enabled.
+        """Return the run time of all programs, or of one stream's programs, while statistics were enabled.
 
         Raises OSError.
         """
@@ -303,8 +304,8 @@ class Programs:
         return sum(self.runs(hook).total_ns for hook in hooks)
 
     def skipped(self) -> Counter[str]:
-        """Return stream -> events at which the kernel skipped a program of it, in any cgroup: a task was
-        preempted inside the same program on that CPU. Raises OSError.
+        """Return stream -> events at which the kernel skipped a program of the stream, in any cgroup: a task
+        was preempted inside the same program on that CPU. Raises OSError.
         """
         counts: Counter[str] = Counter()
         for choice in self.choices:
@@ -318,8 +319,8 @@ class Programs:
         self._is_detached = True
 
     def drain(self) -> bool:
-        """Cut the slices of the traced tasks that run now, and send the sums and runs that wait, on CPUs with
-        any. Return whether anything was active before (`is_active`).
+        """Cut the slices of the traced tasks that run now, and send the sums and runs that wait on any CPU.
+        Return whether anything was active before (`is_active`).
 
         The program of the kernel's timers does the same every 10 ms.
         """
@@ -343,7 +344,7 @@ class Programs:
         return bool(waiting or (running and not self._trace_all))
 
     def rest(self, is_resting: bool) -> None:
-        """Have the first event from now on wake this process (`fds` of the rings), or none."""
+        """Let the first event from now on wake this process (`fds` of the rings), or stop that."""
         self.map("resting")[0] = is_resting
 
     def _waiting_cpus(self) -> tuple[list[int], list[int]]:

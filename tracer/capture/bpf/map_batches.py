@@ -33,7 +33,7 @@ class _BatchAttr(ctypes.Structure):
 def read_elements(
     map_fd: int, *, key_bytes: int, value_bytes: int, entries: int
 ) -> tuple[bytearray, bytearray]:
-    """Return the keys and the values of a hash map of at most `entries` elements, each one after the other.
+    """Return the keys and the values of a hash map of at most `entries` elements, as two arrays without gaps.
 
     Raises OSError.
     """
@@ -64,9 +64,9 @@ class ProgramBarrier:
     """Waits for running programs to end.
 
     An update of a map of maps returns after all programs that were running have ended, so that none uses the
-    map that was replaced: 1ae80cf31938 ("bpf: wait for running BPF programs when updating map-in-map"). It
-    takes some milliseconds, and less than one since ff34657aa72a ("bpf: optimize bpf_map_update_elem() for
-    map-in-map types").
+    map that was replaced: 1ae80cf31938 ("bpf: wait for running BPF programs when updating map-in-map"). The
+    update takes some milliseconds, and less than one since ff34657aa72a ("bpf: optimize bpf_map_update_elem()
+    for map-in-map types").
     """
 
     def __init__(self) -> None:

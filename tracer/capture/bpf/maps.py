@@ -72,7 +72,7 @@ class Map:
 
     @property
     def _value_bytes(self) -> int:
-        """Return the size of what a key has: in a per-CPU map each CPU's value is aligned
+        """Return the size of all that a key has: in a per-CPU map, the aligned values of all CPUs
         (bpf_map_value_size in kernel/bpf/syscall.c).
         """
         size = self._definition.value_size
@@ -85,7 +85,7 @@ class Map:
 
     @cached_property
     def value_type(self) -> Any:
-        """Return the ctypes type of the values; for a per-CPU map, that of one CPU's value."""
+        """Return the ctypes type of the values; for a per-CPU map, the type of one CPU's value."""
         return _sized(json.loads(self._definition.value_type), self._definition.value_size)
 
     def __getitem__(self, key: int | bytes) -> Any:
@@ -127,9 +127,9 @@ class Map:
             )
 
     def read_elements(self) -> tuple[bytearray, bytearray]:
-        """Return all keys and all values, each one after the other. Raises OSError.
+        """Return all keys and all values, as two arrays without gaps. Raises OSError.
 
-        A value of a per-CPU map is one for each CPU.
+        In a per-CPU map, a value has one part for each CPU.
         """
         return map_batches.read_elements(
             self.fd,

@@ -30,8 +30,8 @@ def unfinished_swap_io(programs: Programs) -> bytes:
 
 
 def unsent_runs(programs: Programs) -> bytes:
-    """Return the records of runs that no CPU sent, one after the other. Drain first: the rest are of CPUs
-    that are offline.
+    """Return the records of runs that no CPU sent, one after the other. Drain first: then only offline CPUs
+    have such runs.
     """
     runs = (run for cpu in programs.map("page_runs")[0] for one in cpu.sets for run in one.runs)
     return b"".join(bytes(run.record) for run in runs if run.record.folios)

@@ -4,7 +4,7 @@ A ring (kernel/bpf/ringbuf.c) is a page with the consumer's position, a page wit
 the data. Each record has a header of 8 bytes: its length with two flag bits, and an offset for the kernel's
 own use. All records of one ring have the same size, so the data between the two positions is a NumPy array
 with a constant stride: a read costs one copy, and no work per event. The kernel offers the data twice in a
-row, so that no record is cut at the end. One of the two is mapped: the other would count twice as memory.
+row, so that no record is cut at the end. Only the first is mapped: the second would count as memory again.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Ring:
         return int(self._producer[0]) != int(self._consumer[0])
 
     def _bytes(self, begin: int, length: int) -> npt.NDArray[np.uint8]:
-        """Return a part of the data, which may go on at the beginning of the ring."""
+        """Return a part of the data, which may wrap around to the beginning of the ring."""
         beyond = begin + length - self._data_bytes
         if beyond <= 0:
             return self._data[begin : begin + length]
@@ -109,7 +109,7 @@ class Ring:
 
 @contextmanager
 def rings_of(programs: Programs) -> Iterator[Mapping[str, Ring]]:
-    """Map the rings of the streams, by name, and the one that only wakes ("wake")."""
+    """Map the rings of the streams, by name, and the ring that only wakes ("wake")."""
     with ExitStack() as mapped:
         rings = {}
         for name in (*programs.streams, "wake"):

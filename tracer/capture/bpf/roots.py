@@ -1,4 +1,4 @@
-"""The maps of the cgroups that the BPF programs trace: `roots` with all cgroups below them, and paths.
+"""The maps that choose the cgroups to trace: `roots`, traced with all cgroups below them, and paths.
 
 The BPF program decides on a new cgroup before its first charge (follow_new in bpf/identity.bpf.c).
 """
@@ -19,7 +19,7 @@ from tracer.wire.fields import PATH_LEN
 _YES: Final = FOLLOW.number("yes")
 _DEAD_KEPT: Final = 1024
 _DEAD_AT_ONCE: Final = 64
-"""So many are removed at once: then each account is looked at anew."""
+"""The number of roots that are removed together: after each change, the programs check all accounts."""
 
 REMEMBERED_PATHS: Final = WANTED_PATHS // 2
 """Paths of traced cgroups that are remembered, so that a cgroup made there again is traced."""
@@ -55,7 +55,7 @@ class Roots:
         self._look_again()
 
     def bury(self, cgroup_id: int) -> None:
-        """Note that a root was removed. Its memory is traced until 960 later ones are removed."""
+        """Note that a root was removed. Its memory is traced until 961 to 1,024 later roots are removed."""
         self._dead.append(cgroup_id)
         if len(self._dead) > _DEAD_KEPT:
             self.remove([self._dead.popleft() for _ in range(_DEAD_AT_ONCE)])
@@ -88,7 +88,7 @@ class Roots:
         self._look_again()
 
     def forget_tasks(self, tgids: Iterable[int]) -> None:
-        """Have the next event of these processes reported as if it were their first."""
+        """Let the programs report the next event of these processes as if it were their first."""
         for tgid in tgids:
             self._programs.map("seen_tasks").delete(tgid)
 

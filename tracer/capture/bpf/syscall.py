@@ -201,10 +201,10 @@ class Runnable:
         )
 
     def __call__(self, args: Sequence[int] = (), cpu: int | None = None) -> int:
-        """Run it with `args` as its context, and return its result.
+        """Run the program with `args` as its context, and return its result.
 
-        Without `cpu` it runs in the calling task. With `cpu` it runs on that CPU: in an interrupt, whatever
-        runs there; but in the calling task, with interrupts enabled, if this is that CPU
+        Without `cpu` it runs in the calling task. With `cpu` it runs on that CPU, in an interrupt of whatever
+        runs there. If the caller runs on that CPU, it runs in the calling task with interrupts enabled
         (bpf_prog_test_run_raw_tp in net/bpf/test_run.c).
         Raises OSError if the kernel refuses (ENXIO: the CPU is offline).
         """
@@ -220,7 +220,7 @@ def create_map(
 ) -> int:
     """Create a map of a kind (enum bpf_map_type) and return its descriptor. Raises OSError.
 
-    `inner` is a map like those that a map of maps holds. The memory is charged to the caller's cgroup.
+    `inner` is a map of the kind that a map of maps holds. The memory is charged to the caller's cgroup.
     """
     return bpf(
         _BPF_MAP_CREATE,
@@ -258,7 +258,7 @@ def lookup_element(map_fd: int, key: Any, value: Any) -> bool:
 
 
 def lookup(map_fd: int, key: Any, value: Any) -> Callable[[], object]:
-    """Return a function that reads the value of `key`, which exists, into `value`. It raises OSError."""
+    """Return a function that reads the value of `key`, which must exist, into `value`. It raises OSError."""
     attr = _element_attr(map_fd, key, value)
     return lambda: bpf(_BPF_MAP_LOOKUP_ELEM, attr)
 
@@ -323,7 +323,7 @@ def load_program(
     target: int = 0,
     log: ctypes.Array[ctypes.c_char] | None = None,
 ) -> int:
-    """Have the kernel verify a program, and return its descriptor. Raises OSError if the kernel refuses.
+    """Load a program, and return its descriptor. Raises OSError if the kernel refuses.
 
     A tracing program needs `attach_type` and `target`, the BTF type id of a kernel function or of a
     tracepoint's typedef. `log` receives the verifier's log.
@@ -357,9 +357,9 @@ def attach_program(program_fd: int) -> int:
 
 
 def enable_statistics() -> int:
-    """Have the kernel measure the runs of all programs while the returned descriptor is open.
+    """Enable the kernel's measurement of all program runs while the returned descriptor is open.
 
-    It needs CAP_SYS_ADMIN. Raises OSError if the kernel refuses.
+    This needs CAP_SYS_ADMIN. Raises OSError if the kernel refuses.
     """
     return bpf(_BPF_ENABLE_STATS, _EnableStatsAttr(type=_BPF_STATS_RUN_TIME))
 

@@ -62,7 +62,7 @@ def calibrate(programs: Programs, types: KnownTypes, hierarchy: Hierarchy) -> Ma
 
 def describe(choices: Sequence[Choice], lacking: Collection[str]) -> dict[str, dict[str, str | None]]:
     """Return signal name -> its hook and meaning, as in meta.json. The detail of the ledger names the
-    categories that it is `lacking` (`unrecorded`).
+    `lacking` categories (`unrecorded`).
     """
     documents = {choice.signal.name: choice.document() for choice in choices}
     if lacking:
@@ -73,10 +73,10 @@ def describe(choices: Sequence[Choice], lacking: Collection[str]) -> dict[str, d
 
 
 def unrecorded(positions: Mapping[str, int], enumerators: Container[str], version: int) -> list[str]:
-    """Return the categories that this kernel has a counter of, whose position is not known.
+    """Return the categories whose counter this kernel has, and whose position is not known.
 
-    `enumerators` are those of the kernel, and `version` is that of cgroups. Memory that the kernel was booted
-    not to charge is left out: its counters rightly stay 0.
+    `enumerators` are the kernel's enumerators, and `version` is the version of cgroups. Memory that the
+    kernel was booted not to charge is left out: its counters rightly stay 0.
     """
     never_charged = uncharged()
     return [

@@ -26,9 +26,9 @@ def kept_positions(
     is_complete: Callable[[Mapping[str, int]], bool],
 ) -> Mapping[str, int]:
     """Return item name -> position, as `learn` returned it at an earlier start of this boot, or returns it
-    now, in a child: the records that it learns from take 50 MiB.
+    now, in a child: the records from which it learns take 50 MiB.
 
-    `version` is that of cgroups. Positions are kept if `is_complete` returns true for them.
+    `version` is the version of cgroups. Positions are kept if `is_complete` returns true for them.
     """
     modules = (file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py")))
     key = cache_key("positions", _BOOT_ID.read_bytes(), str(version), *modules)

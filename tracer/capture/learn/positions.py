@@ -91,7 +91,7 @@ def with_untouched(learnt: Mapping[str, int], enumerators: Mapping[str, int]) ->
 
 
 def reclaim_kinds(types: KnownTypes) -> list[str]:
-    """Return those of `RECLAIM_KINDS` that this kernel counts."""
+    """Return the names in `RECLAIM_KINDS` that this kernel counts."""
     return [kind for kind in RECLAIM_KINDS if f"PGSCAN_{kind}" in types.enumerators]
 
 
@@ -138,7 +138,7 @@ class _Learner:
     def learn(
         self, hooks: Sequence[Hook], items: Mapping[str, str], acts: Acts, movable: Collection[str]
     ) -> dict[str, int]:
-        """Return stored name -> position, of the `items` (item -> stored name) whose updates pass `hooks`.
+        """Return stored name -> position, for the `items` (item -> stored name) whose updates pass `hooks`.
 
         Learning ends once every name of `movable` is known, or after `_FRUITLESS_ROUNDS` rounds of the acts
         that added nothing.

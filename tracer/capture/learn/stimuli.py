@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None)
 @dataclass(frozen=True)
 class Stimulus:
     """An operation, and the items of enum node_stat_item or memcg_stat_item that it certainly changes, if
-    they are counted. `only_with_swap`: it moves them only where there is swap.
+    they are counted. `only_with_swap`: it changes them only where there is swap.
     """
 
     act: Callable[[], None]
@@ -66,7 +66,7 @@ def _make_page_tables() -> None:
 
 
 def _swap_out() -> None:
-    """Have pages swapped out, and read them back. Without swap they stay."""
+    """Swap pages out, and read them back. Without swap they stay in memory."""
     with mmap.mmap(-1, 16 * mmap.PAGESIZE) as area:
         area[:] = b"\xa5" * len(area)
         with suppress(OSError):
@@ -163,8 +163,8 @@ def _use_a_file() -> None:
 
 
 def reclaim_from(cgroup: Path, version: int) -> None:
-    """Add page cache to this process's cgroup and have the kernel reclaim it, again and again. No limit is
-    set, so no OOM kill follows.
+    """Add page cache to this process's cgroup and request its reclaim, again and again. No limit is set, so
+    no OOM kill follows.
     """
     with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
         for _ in range(4):

@@ -111,7 +111,7 @@ class CgroupRows:
                 self._note_gone(cgroup_id)
 
     def ask_for_names(self) -> None:
-        """Request the names of containers that no file had."""
+        """Request the names of containers that no file contains."""
         self._late.ask()
 
     def add_late_names(self, within_s: float = 0.0) -> None:

@@ -26,7 +26,7 @@ from tracer.wire.streams import STREAM_AT, Stream
 PAGE_BYTES: Final = mmap.PAGESIZE
 
 MOST_CARRIED: Final = 8192
-"""The most cgroups and categories of which a fraction of a page is carried: one that is gone leaves some."""
+"""The most pairs of cgroup and category whose fraction of a page is carried: removed cgroups leave some."""
 MOST_KILLS: Final = 4096
 """The most decisions of the OOM killer that are remembered. Their victims come at once."""
 
@@ -52,7 +52,7 @@ def state_reading(values: Mapping[str, int]) -> dict[str, int]:
 
 
 NO_INDEX: Final = np.iinfo(np.uint64).max
-"""The `index` of a page-cache record that is a sum. If its `inode_id` is 0 too, it is over processes and
+"""The `index` of a page-cache record that is a sum. If its `inode_id` is 0 too, the sum is over processes and
 files."""
 
 _NOT_TO_BE_KILLED: Final = -(1 << 63)
@@ -65,7 +65,7 @@ _IS_NULL: Final[Mapping[str | None, Callable[[Any], Any]]] = {
     "zero": lambda values: values == 0,
     "negative": lambda values: values < 0,
 }
-"""`Field.null` -> whether a number, or each of an array, stands for "not known"."""
+"""`Field.null` -> a test of whether a number, or each number of an array, stands for "not known"."""
 
 
 def limit_bytes(pages: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
@@ -79,8 +79,8 @@ class Decoder:
     """A decoder for the records of one recording. `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
 
     For the categories that the kernel counts in bytes, it carries fractions of a page from row to row. So
-    the sum of `pages` over any number of rows is exact to the page, but for cgroups that have not changed for
-    as long as it took to carry `MOST_CARRIED` others.
+    the sum of `pages` over any number of rows is exact to the page, except for cgroups that did not change
+    while `MOST_CARRIED` others were carried.
     """
 
     clock_offset_ns: int
@@ -95,8 +95,8 @@ class Decoder:
     def rows(self, stream: Stream, records: Records, **columns: pa.Array) -> pa.RecordBatch:
         """Return the rows of the stream's table that stand for `records`.
 
-        A column with the name of a field has the values of the field, and `X_bytes` those of `X_pages` in
-        bytes. `columns` are the columns that the records lack.
+        A column with the name of a field has the values of the field, and `X_bytes` has the values of
+        `X_pages` in bytes. `columns` are the columns that the records lack.
         """
         if stream.name == "charge":  # a row for each category that changed
             at, categories_at = np.nonzero(records["delta_bytes"])
@@ -213,7 +213,7 @@ class Decoder:
     ) -> dict[str, Any] | None:
         """Return the `samples` row of the limit owner at a kill; None: no memcg's limit was hit.
 
-        The counters are the owner's own. If it has children they are not the whole, and stay null.
+        The counters are the owner's own. If it has children, these counters are not the whole, and stay null.
         """
         owner = int(record["owner_cgroup_id"])
         if not owner:
@@ -328,7 +328,7 @@ def _sizes(column: str, records: Records, null: npt.NDArray[np.bool_] | None = N
 
 
 def _columns_named_alike(stream: Stream, record: np.void) -> dict[str, Any]:
-    """Return those columns of one row that have the name of a field."""
+    """Return the columns of one row that have the name of a field."""
     columns = ((column, stream.record.field_at(column.name)) for column in TABLES[stream.table])
     return {
         column.name: _value(field, record[field.name], is_flag=pa.types.is_boolean(column.type))

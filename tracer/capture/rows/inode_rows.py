@@ -73,7 +73,7 @@ class InodeRows:
     def _mapped_name(self, record: np.void, device: tuple[int, int]) -> str | None:
         """Return the path by which the acting process has mapped a file that has several names (hard links).
 
-        None for other files, and for a process with mounts of its own, whose paths may be others here.
+        None for other files, and for a process with mounts of its own, whose paths may differ from ours.
         """
         if record["nlink"] < 2 or int(record["mount_ns"]) != self._mount_ns:
             return None

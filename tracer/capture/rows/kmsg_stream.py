@@ -3,10 +3,10 @@
 Only the kernel's own lines are kept. Lines that a program writes to /dev/kmsg have another facility
 (Documentation/ABI/testing/dev-kmsg).
 
-printk stamps with local_clock(), which differs from CLOCK_MONOTONIC: that one is adjusted by NTP, so the two
-are seconds apart after weeks. The difference is measured while reading. A record is read after it was
-stamped, so each delay (CLOCK_MONOTONIC at the read minus the stamp) is the difference of the clocks plus the
-time until the recorder woke up; the smallest delay is the best estimate.
+printk stamps records with local_clock(). NTP adjusts CLOCK_MONOTONIC and not local_clock(), so the two are
+seconds apart after weeks. The difference is measured while reading. A record is read after it was stamped, so
+each delay (CLOCK_MONOTONIC at the read minus the stamp) is the difference of the clocks plus the time until
+the recorder woke up; the smallest delay is the best estimate.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class KernelLog:
         return [row | {"time": self._time_ns(row["ktime_ns"])} for row in rows]
 
     def read_until_killed(self, marked_ns: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Return the same rows once the lines about these victims (pid -> time of the mark) have arrived.
+        """Return what `read` returns, once the lines about these victims (pid -> time of the mark) came.
 
         The kernel marks a victim before it logs the kill (__oom_kill_process in mm/oom_kill.c). Waits for at
         most 200 ms after the mark.
@@ -155,6 +155,6 @@ class KernelLog:
 
 
 def _is_kernel_log(fd: int) -> bool:
-    """Return whether it is /dev/kmsg itself: some containers have a link to another device there."""
+    """Return whether `fd` is /dev/kmsg itself: some containers have a link to another device there."""
     status = os.fstat(fd)
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == _KMSG_DEVICE

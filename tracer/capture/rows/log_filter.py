@@ -17,15 +17,17 @@ from tracer.kernel.kmsg.text.log_record import Stamp
 Row = dict[str, Any]
 
 _MOST_HELD: Final = 20_000
-"""Lines. The table of tasks has one for each process of the machine. A longer report is kept."""
+"""The most lines held; a longer report is kept. The table of tasks has a line for each process."""
 
 _HELD_AT_MOST_NS: Final = 1_000_000_000
 _KILL_WITHIN_LINES: Final = 50
-"""From the line that names the cgroup to the kill (`_CHOICE_TO_KILL_LINES` of kmsg.machine_log)."""
+"""The most lines from the line that names the cgroup to the kill (`_CHOICE_TO_KILL_LINES` of
+kmsg.machine_log)."""
 
 _MOST_VICTIMS: Final = 4096
 _MAY_BE_CUT: Final = 900
-"""Characters. The kernel cuts a line at about a thousand (LOG_LINE_MAX in kernel/printk/printk.c)."""
+"""A line of so many characters may be cut: the kernel cuts at about a thousand (LOG_LINE_MAX in
+kernel/printk/printk.c)."""
 
 
 class LogFilter:

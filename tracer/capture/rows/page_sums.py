@@ -26,7 +26,7 @@ _SUM: Final = np.dtype([(name, "<u8" if name in _WIDE else WIRE["pagecache"][nam
 
 
 class PageSums:
-    """The sums in the kernel, and the switch that has runs summed.
+    """The sums in the kernel, and the switch that turns the summing of runs on.
 
     A program turns the switch on when it finds the ring full. It then stays on for at least a second.
     """
@@ -48,7 +48,7 @@ class PageSums:
         self._barrier.close()
 
     def sum_while(self, is_exceeded: bool) -> None:
-        """Have runs summed while tracing costs more than `--max-overhead`; call it with each new decision."""
+        """Sum runs while tracing costs more than `--max-overhead`; call it with each new decision."""
         if is_exceeded != (self._item(_REASON) == _MAX_OVERHEAD):
             self._summing[_REASON] = _MAX_OVERHEAD if is_exceeded else _NOTHING
 

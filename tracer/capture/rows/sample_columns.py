@@ -84,7 +84,7 @@ def _add_memsw_refusals(values: Numbers, is_null: Flags) -> None:
 
 
 def _batch(records: Records, values: Numbers, is_null: Flags, clock_offset_ns: int) -> pa.RecordBatch:
-    """Return the columns as slices of one array: to make each from buffers costs twice as much."""
+    """Return the columns as slices of one array: making each from buffers costs twice as much."""
     length, whole = len(records), numbers(values.ravel(), null=is_null.ravel())
     columns = {name: whole.slice(row * length, length) for row, name in enumerate(_COLUMNS)}
     columns["time"] = numbers(records["time_ns"].astype(np.int64) + clock_offset_ns, TIME)

@@ -38,7 +38,7 @@ _SEARCH_INTERVAL: Final = 10  # samples between searches for memcgs that were mi
 _COMPARISONS: Final = 4  # in one sample
 
 _QUIET_LOOKS: Final = 4
-"""Looks without a change after which a memcg is looked at only at each `QUIET_INTERVAL`-th sample."""
+"""After so many looks without a change, a memcg is looked at only at each `QUIET_INTERVAL`-th sample."""
 
 QUIET_INTERVAL: Final = 8
 _ALWAYS: Final = (1 << 63) - 1
@@ -54,10 +54,10 @@ _V2_ROOT_LACKS: Final = [
 class Sampler:
     """Samples the traced cgroups. `learnt` are the positions of `calibrate`, as far as they are known.
 
-    A cgroup that did not change since its last sample gets none. After more than 0.4 s without a change it is
-    looked at every 0.8 s, until it is charged (`wake`) or has changed. The statistics of a cgroup
-    (memory.stat) are those that the kernel last added up; it is made to do so as a reader of memory.stat
-    would make it.
+    A cgroup that did not change since its last sample gets no sample. After more than 0.4 s without a change
+    it is looked at every 0.8 s, until it is charged (`wake`) or has changed. The statistics of a cgroup
+    (memory.stat) are the ones that the kernel last added up. The sampler makes the kernel add them up when a
+    reader of memory.stat would.
 
     No file is open between two samples. `lost` counts the missing samples of cgroups for which there was no
     place; `warn` is called for the first. `lacking` are the categories whose counters calibration did not
@@ -183,7 +183,7 @@ class Sampler:
                 cgroup = self._cgroups.get(cgroup.parent_id or 0)
 
     def _renew(self, places: slice | list[int]) -> None:
-        """Have the next look at these places give a sample, without a change as well."""
+        """Make the next look at these places return a sample even if nothing changed."""
         self._sampled["digest"][places] = self._sampled["quiet"][places] = 0
 
     def _run(self, first: int, count: int, most_quiet: int = _ALWAYS) -> Records:
@@ -195,7 +195,7 @@ class Sampler:
         return self._samples.view(_WHOLE)[numbers].view(SAMPLE)
 
     def _keep(self, runs: list[Records], source: str) -> None:
-        """Keep all samples, with what only files tell."""
+        """Complete all samples with what only files show, and keep them."""
         samples = _joined(runs)
         samples["source"] = SAMPLE_SOURCES.index(source)
         if len(samples):
@@ -208,7 +208,7 @@ class Sampler:
     # What the kernel adds up
 
     def _flush(self) -> None:
-        """Have the kernel add up the counters of the topmost cgroups, where a reader of memory.stat would."""
+        """Flush the counters of the topmost cgroups for which a reader of memory.stat would flush them."""
         tops = self._topmost()
         arguments = [self._flushed_after, *(memcg for memcg, _ in tops)]
         flushed = self._programs.run("find_unflushed", arguments) if tops else 0
@@ -218,8 +218,8 @@ class Sampler:
                     memory_files.flush_stat(directory)
 
     def _topmost(self) -> list[tuple[int, Path]]:
-        """Return the memcgs of the topmost cgroups with their directories; that of all cgroups, if there are
-        too many.
+        """Return the memcgs of the topmost cgroups with their directories; if there are too many, the memcg
+        of the cgroup above them all.
         """
         if self._tops is None:
             tops = [one for one in self._cgroups.values() if one.memcg and one.parent_id not in self._cgroups]
@@ -232,8 +232,8 @@ class Sampler:
     # The memcgs
 
     def _find_missing(self) -> None:
-        """Find the memcgs of the cgroups that had none, or another one: on v2 a cgroup has one while its
-        parent enables the controller.
+        """Find the memcgs of the cgroups that had no memcg, or another one: on v2 a cgroup has a memcg while
+        its parent enables the controller.
         """
         places = self._sampled[: self._end]
         for place in np.flatnonzero((places["memcg"] == 0) & (places["cgroup_id"] != 0)).tolist():
@@ -254,7 +254,7 @@ class Sampler:
             self._cgroups[cgroup.id] = Cgroup(cgroup.id, cgroup.parent_id, cgroup.path, memcg)
             self._tops = None
 
-    # What only files tell
+    # What only files show
 
     def _complete_root(self, samples: Records) -> None:
         """Complete the sample of the root: it is not charged, and has fewer files than other cgroups."""
@@ -275,12 +275,12 @@ class Sampler:
             cgroup = self._cgroups[int(samples["cgroup_id"][number])]
             with suppress(OSError):
                 reading = memory_files.read_pressure(self._hierarchy.directory(cgroup.path))
-                for name, value in reading.items():  # not less: those of a later cgroup in this directory
+                for name, value in reading.items():  # a lower value is of a later cgroup in this directory
                     samples[name][number] = max(value, samples[name][number])
                     samples["has_psi"][number] = 1
 
     def _stalled(self, samples: Records) -> Iterator[int]:
-        """Yield the numbers of the samples whose memory.pressure shows more; that of the root does."""
+        """Yield the numbers of the samples whose memory.pressure shows more; the root's always does."""
         yield from np.flatnonzero(samples["cgroup_id"] == self._root_id).tolist()
         numbers = np.flatnonzero(samples["has_psi"]).tolist()
         for begin in range(0, len(numbers), TEST_RUN_ARGS):
@@ -290,7 +290,7 @@ class Sampler:
             yield from (number for bit, number in enumerate(part) if stalled >> bit & 1)
 
     def _resolve(self, samples: Records) -> None:
-        """Compare with memory.stat until each of its lines is known in these samples."""
+        """Compare counters with memory.stat until each of its lines is known in these samples."""
         for attempt in range(_COMPARISONS):
             numbers = np.flatnonzero(self._positions.ambiguous(samples["counters"]))
             if not len(numbers):

@@ -17,7 +17,7 @@ from tracer.kernel.process.shared_files import SharedFile, SharedFiles
 _SHMEM: Final = CATEGORY.number("shmem")
 _LEAST_GROWTH_BYTES: Final = 1 << 20
 _LEAST_SHARE: Final = 8
-"""A cgroup is looked at again when its shared memory has grown by this fraction."""
+"""A cgroup is looked at again when its shared memory has grown by an eighth."""
 
 _PROCESSES_KEPT: Final = 8
 _CGROUPS_KEPT: Final = 4096
@@ -38,7 +38,7 @@ class _Grown:
 
 
 class ShmemRows:
-    """Looks at the files of shared memory when a cgroup has grown by it, as far as the ledger shows.
+    """Looks at the files of shared memory when the ledger shows that the shared memory of a cgroup has grown.
 
     `files` are read from /proc at most once for each eighth by which the cgroup grows. So a row can be older
     than the file's last growth, but not by much.
@@ -51,7 +51,8 @@ class ShmemRows:
     def take(
         self, charges: Records, clock_offset_ns: int, *, is_at_kill: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """Take records of `charge`, and yield the rows of looks that are due; at a kill all with growth."""
+        """Take records of `charge`, and yield the rows of the looks that are due; at a kill, a look is due at
+        each cgroup with growth."""
         grown = charges["delta_bytes"][:, _SHMEM]
         for row in np.flatnonzero(grown).tolist():
             self._add(int(charges["cgroup_id"][row]), int(charges["tgid"][row]), int(grown[row]))

@@ -44,8 +44,8 @@ class StatPositions:
     `known`: line -> position (`calibrated`). It is the only source for what v1 does not print.
 
     `lacking`: the counters that exist, but that calibration could not move (`calibration.unrecorded`). Either
-    it missed the change, or the kernel does not count what the line says, and prints 0 (6.18.15 of Debian:
-    pagetables). So the line is not known until some memory.stat, mostly that of the root, has more than 0.
+    it missed the change, or the kernel does not count this memory, and prints 0 (6.18.15 of Debian:
+    pagetables). So the line is not known until some memory.stat, mostly the root's, shows more than 0.
     """
 
     def __init__(self, known: Mapping[str, int], lacking: Collection[str] = ()) -> None:

@@ -18,7 +18,7 @@ _TITLES_AT_ONCE: Final = 128  # of about 20 us each
 _TITLE_AFTER_S: Final = 1.0
 _YOUNG_KEPT: Final = 4096
 ALIVE_UNCHECKED: Final = 20_000
-"""The number of processes whose exit was not seen beyond which their existence is checked."""
+"""If more processes than this have no known exit, their existence is checked."""
 _EXITED_KEPT: Final = 1024  # a dying task acts within milliseconds of its exit
 
 _Key = tuple[int, int]  # tgid, start_ns: a tgid may be used again
@@ -97,6 +97,6 @@ class TaskRows:
             self._forget_lost_exits()
 
     def _forget_lost_exits(self) -> None:
-        """Forget the processes that are gone: of some, the record of the exit was lost."""
+        """Forget the processes that are gone: the records of some exits were lost."""
         self._alive = {key: row for key, row in self._alive.items() if Path(f"/proc/{key[0]}").exists()}
         self._most_alive = max(ALIVE_UNCHECKED, 2 * len(self._alive))

@@ -38,7 +38,7 @@ class TaskTimes:
         self._shared.close()
 
     def close_account(self, slot: int, cgroup_id: int, cpu_ns: int) -> None:
-        """Note that an account was closed, whose tasks had run for `cpu_ns` since it was opened."""
+        """Note that an account was closed. Its tasks had run for `cpu_ns` since it was opened."""
         self._closed_ns += cpu_ns
         self._closed.append((cgroup_id, cpu_ns - int(self._taken_ns[slot])))
         self._taken_ns[slot] = 0
@@ -55,7 +55,7 @@ class TaskTimes:
         return int(self._spent_ns.sum()) + self._closed_ns
 
     def add_left(self) -> None:
-        """Add what the slices of CPUs still hold, once the programs are detached: those CPUs are offline."""
+        """Add the time that slices still hold once the programs are detached: their CPUs are offline."""
         for cpu, left in enumerate(self._programs.map("slices")[0]):
             self._spent_ns[cpu, left.slot] += left.ran_ns
 

@@ -38,9 +38,9 @@ class Taken:
     """A cgroup that is traced from now on.
 
     `created_ns` and `removed_ns` are CLOCK_MONOTONIC. `created_ns` is None for a cgroup that existed before
-    it was requested: its charges until now were not recorded, and it is traced once `trace_late` was called
-    with the selectors that it matches, `matching`. `removed_ns` is set if the cgroup is gone.
-    `names` is None if the container runtime was not queried.
+    it was requested: its charges until now were not recorded, and it is not traced until `trace_late` is
+    called. `matching` are the selectors that it matches. `removed_ns` is set if the cgroup is gone. `names`
+    is None if the container runtime was not queried.
     """
 
     cgroup: Cgroup
@@ -101,14 +101,14 @@ class CgroupSelection:
     # At the start
 
     def begin(self) -> None:
-        """Have the BPF program decide on cgroups that are made from now on."""
+        """Let the BPF program decide on cgroups that are made from now on."""
         for state in self.requests.states:
             if not (state.selector.is_path and self._roots.want(state.selector.place)):
                 self._roots.want_undecided()
 
     def find(self, paths: Sequence[str]) -> set[str]:
-        """Return those of `paths`, of the cgroups that exist, that are requested, and have the BPF programs
-        trace them.
+        """Trace the requested cgroups among the existing `paths`, and the cgroup of the recorder's command.
+        Return their paths; {"/"} if every cgroup is requested.
 
         A cgroup that is removed meanwhile is left out. Raises UsageError if a container name is ambiguous.
         """
@@ -187,11 +187,11 @@ class CgroupSelection:
         return taken
 
     def purge(self) -> None:
-        """Have the BPF programs stop tracing the refused cgroups. Call it after all rings were read."""
+        """Make the BPF programs stop tracing the refused cgroups. Call it after all rings were read."""
         self._refusals.purge()
 
     def sift(self, stream: str, records: Records) -> Records:
-        """Return the records of requested cgroups, of `records` and of those that were held back."""
+        """Return the records of requested cgroups, from `records` and from the records held back."""
         if self.requests.is_everything:
             return records
         wanted, dropped = self.hold.sift(stream, records)
@@ -202,7 +202,7 @@ class CgroupSelection:
     def residue(self, sums: Mapping[tuple[int, int], int]) -> dict[tuple[int, int], int]:
         """Return the bytes by (cgroup id, category) whose records were lost, of the requested cgroups.
 
-        `sums` are those lost in the kernel; records that did not fit into the hold are added.
+        `sums` were lost in the kernel; the sums of records that did not fit into the hold are added.
         """
         for key, total in sums.items():
             if key[0] in self._undecided:

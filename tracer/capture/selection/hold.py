@@ -25,9 +25,9 @@ _OWNERS: Final = {stream.name: stream.owners for stream in STREAMS} | dict.fromk
 class Hold:
     """The records that are held back.
 
-    A cgroup goes through `wait_for`, then `accept` or `refuse`; a refused one through `purge`, and both
-    through `forget`. `accepted` are the ids of those that were not forgotten. `lost` counts, by stream, the
-    records of accepted cgroups that did not fit.
+    A cgroup goes through `wait_for`, then `accept` or `refuse`, then `purge` if it was refused, and then
+    `forget`. `accepted` are the ids of accepted cgroups that were not forgotten. `lost` counts, by stream,
+    the records of accepted cgroups that did not fit.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -80,7 +80,7 @@ class Hold:
     def purge(self, cgroup_id: int, time_ns: int) -> None:
         """Note that the BPF programs stopped tracing a refused cgroup at `time_ns` (CLOCK_MONOTONIC).
 
-        A process in it that is reported later acts on a traced cgroup, and so is not dropped.
+        A process in the cgroup that is reported later acts on a traced cgroup, and so is not dropped.
         """
         self._purged_ns[cgroup_id] = time_ns
 
@@ -91,7 +91,7 @@ class Hold:
         self._purged_ns.pop(cgroup_id, None)
 
     def sift(self, stream: str, records: Records) -> tuple[Records, Records]:
-        """Return (records to write now, records dropped), of `records` and of those that were held back."""
+        """Return (records to write now, records dropped), from `records` and from the records held back."""
         fields = _OWNERS[stream]
         if not fields or not (self._undecided or self._refused or stream in self._held):
             return records, records[:0]
@@ -118,7 +118,7 @@ class Hold:
         return self._held.get(stream, [])
 
     def sift_rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the rows to write now, of `rows` and of those that were held back, by their `cgroup_id`."""
+        """Return the rows to write now, from `rows` and from the rows held back, by their `cgroup_id`."""
         if not (self._undecided or self._refused or self._rows):
             return rows
         candidates = [row for row in (*self._rows, *rows) if row["cgroup_id"] not in self._refused]

@@ -30,7 +30,7 @@ class Refusals:
         self._refused.append(cgroup_id)
 
     def take_back(self, cgroup_id: int) -> None:
-        """Have the BPF programs go on tracing a cgroup, if they have not stopped yet."""
+        """Let the BPF programs go on tracing a cgroup, if they have not stopped yet."""
         self._refused = [refused for refused in self._refused if refused != cgroup_id]
 
     def note_dropped(self, tasks: Records) -> None:
@@ -38,7 +38,7 @@ class Refusals:
         self._dropped_tasks |= set(tasks["tgid"].tolist())
 
     def purge(self) -> None:
-        """Have the BPF programs stop tracing the refused cgroups. Call it after all rings were read."""
+        """Make the BPF programs stop tracing the refused cgroups. Call it after all rings were read."""
         now = time.monotonic()
         while self._purged and now - self._purged[0][0] > _STRAYS_S:
             self._hold.forget(self._purged.pop(0)[1])

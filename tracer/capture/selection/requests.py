@@ -27,7 +27,7 @@ class Requests:
     def matching(self, path: str, names: ContainerNames | None) -> list[SelectorState]:
         """Return the selectors that match a cgroup.
 
-        `names` are those of its container; None if the container runtime has not answered.
+        `names` are the names of its container; None if the container runtime has not answered.
         """
         ref = identify(path)
         container = None if ref is None else ref.container_id

@@ -36,11 +36,11 @@ class TracedCgroups:
     def find(self, read_events: Callable[[], Records]) -> None:
         """Add the requested cgroups that exist; `read_events` reads the ring of cgroup events.
 
-        Raises TracerError if one that was requested has no memory controller.
+        Raises TracerError if a requested cgroup has no memory controller.
         """
         walked = self.cgroups.paths.walk()
         roots = self.selection.find([one.path for one in walked])
-        self.take_events(read_events())  # after the walk: later events are on cgroups that it lacks
+        self.take_events(read_events())  # after the walk: later events are about cgroups that it lacks
         selected: set[int] = set()
         for one in walked:
             if one.parent_id in selected or one.path in roots:

@@ -36,7 +36,7 @@ class SymbolTable(Protocol):
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         """Return (symbol, offset in it, path of the module).
 
-        Without a symbol the offset is that in the module; without a module it is the address.
+        Without a symbol, the offset is relative to the module; without a module, it is the address.
         """
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class UserSymbols:
                 if known:
                     known.table.close()
                 known = _Process(image, modules, self._table_of(tgid))
-                if read_image(self._proc, tgid) != image:  # the table may be of what came after it
+                if read_image(self._proc, tgid) != image:  # the table may be of the next program
                     known.table.close()
                     known = None
         if known is None:

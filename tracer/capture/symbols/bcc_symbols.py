@@ -36,7 +36,7 @@ class BccSymbols:
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         """Return (symbol, offset in it, path of the module).
 
-        Without a symbol the offset is that in the module; without a module it is the address.
+        Without a symbol, the offset is relative to the module; without a module, it is the address.
         """
         found = _Symbol()
         failed = self._library.bcc_symcache_resolve(

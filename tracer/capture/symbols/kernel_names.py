@@ -51,7 +51,7 @@ class KernelSymbols:
 
 
 class KernelNames:
-    """Names kernel addresses, for any thread. `read` returns a symbol table of the kernel."""
+    """Names kernel addresses; any thread may use it. `read` returns a symbol table of the kernel."""
 
     def __init__(self, read: Callable[[], KernelSymbols] = KernelSymbols) -> None:
         self._read = read
@@ -61,7 +61,7 @@ class KernelNames:
     def load(self) -> None:
         """Read the symbol table now, and not at the first look-up.
 
-        It has the symbols of BPF programs that are attached by now.
+        The table has the symbols of BPF programs that are attached by now.
         """
         self.frames([])
 

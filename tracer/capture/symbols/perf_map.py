@@ -37,11 +37,11 @@ class PerfMap:
 
     @property
     def path(self) -> Path:
-        """The path of the map in the process's root."""
+        """Return the path of the map in the process's root."""
         return self._folder / "root" / "tmp" / self._name
 
     def name(self, address: int) -> tuple[str, int] | None:
-        """Return the function at an address and the offset in it; new lines of the file are read first."""
+        """Return the function at an address, and the offset in it. New lines of the file are read first."""
         self._read_on()
         position = bisect_right(self._starts, address)
         if not position:
@@ -107,7 +107,7 @@ class CodeSymbols:
     """A `SymbolTable` of all code of a process, as of now.
 
     The table that `make` makes names code in files, the perf map names the rest. BCC also reads perf maps, of
-    any owner and any kind; its names from them are not used, and it is asked nothing while one of them is a
+    any owner and any kind. Its names from them are not used, and it gets no request while one of them is a
     link, a pipe or larger than the bound: it would read a link to /dev/zero until there is no memory.
     """
 

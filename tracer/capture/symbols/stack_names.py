@@ -1,4 +1,4 @@
-"""Stacks: a number for each at once, and its names later, from a thread.
+"""Stacks: each gets a number at once, and its names later, from a thread.
 
 A symbol table may take a second to read, and rings must be read meanwhile.
 """
@@ -25,7 +25,7 @@ NO_STACK: Final = -1
 """The number of a missing stack."""
 
 TABLES_KEPT_S: Final = 20.0
-"""The time without a stack after which symbol tables are freed: each has a process of its own."""
+"""The time without a stack after which symbol tables are freed: each takes a process."""
 _MOST_WAITING: Final = 4096
 _MOST_NUMBERED: Final = 1 << 16
 _LAST_WAIT_S: Final = 3.0
@@ -105,7 +105,7 @@ class Stacks:
         return self._last_number
 
     def name(self, number: int, tgid: int, image: ExecImage | None, addresses: Sequence[int]) -> None:
-        """Have a stack named; `image` is None for a kernel stack."""
+        """Queue a stack to be named; `image` is None for a kernel stack."""
         stack = _Stack(number, tuple(addresses), tgid, image)
         if self._waiting.qsize() < _MOST_WAITING:
             self._waiting.put(stack)
@@ -113,7 +113,7 @@ class Stacks:
             self._fail(stack)
 
     def take_rows(self) -> list[dict[str, Any]]:
-        """Return rows of `stacks`, of those that were named since the last call."""
+        """Return rows of `stacks`, for the stacks that were named since the last call."""
         return [self._named.popleft() for _ in range(len(self._named))]
 
     def finish(self) -> None:
@@ -126,7 +126,7 @@ class Stacks:
                 self._fail(stack)
 
     def close(self) -> None:
-        """Stop at once, and free the symbol tables."""
+        """Stop naming at once, and free the symbol tables."""
         with suppress(queue.Empty):
             while True:
                 self._waiting.get_nowait()

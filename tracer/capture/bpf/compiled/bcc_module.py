@@ -14,14 +14,14 @@ _LIBRARIES: Final = ("lib/*-linux-gnu", "lib64", "lib", "local/lib", "local/lib6
 
 
 def installed_bcc() -> str:
-    """Return a text that changes with the installed BCC, without an import of it; "": there is none."""
+    """Return a text that changes with the installed BCC, without importing it; "" if none is installed."""
     libraries = [file for folder in _LIBRARIES for file in sorted(Path("/usr").glob(f"{folder}/libbcc.so.0"))]
     statuses = ((file, file.stat()) for file in (*_distributions(), *libraries))
     return "\n".join(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in statuses)
 
 
 def _distributions() -> list[Path]:
-    """Return the distribution's packages of BCC, as their first files."""
+    """Return the `__init__.py` of each BCC package of the distribution."""
     places = [
         *Path("/usr/lib").glob("python3*/dist-packages"),
         *Path("/usr/lib").glob("python3*/site-packages"),

@@ -1,9 +1,8 @@
 """Programs for the running kernel: compiled by BCC in a child process, or found in the cache.
 
-The child parses the kernel's BTF, chooses the hooks and has BCC compile, in parallel with the rest of a
-recorder's start. Its exit gives the memory of all that back. Output of BCC and clang goes to a file and not
-to the user's terminal. If LLVM meets a fatal error and ends the process, the recorder survives and reports
-it.
+The child parses the kernel's BTF, chooses the hooks and runs BCC, in parallel with the rest of a recorder's
+start. Its exit frees the memory that this took. Output of BCC and clang goes to a file and not to the user's
+terminal. If LLVM meets a fatal error and ends the process, the recorder survives and reports it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from tracer.kernel.process.priority import prefer_this_thread
 _FORMAT: Final = "2"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
 _REFUSED: Final = 2  # exit status of the child: its document is an error for the user
 _KEPT_ENUMERATORS: Final = ("NR_", "MEMCG_", "PG", "WORKINGSET_")
-"""How the names of the kernel's memory counters begin."""
+"""The prefixes of the names of the kernel's memory counters."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Compilation:
     """A compilation that runs, or a unit that was found in `cache`. Any thread may wait for it.
 
     `compose` returns the source for a kernel's types and closed families of hooks, in the child. `asked` is
-    everything else that its result depends on. `btf` is the file with the types. Raises TracerError if the
+    everything else on which its result depends. `btf` is the file with the types. Raises TracerError if the
     kernel has no BTF, or the machine is not supported.
     """
 
@@ -228,7 +227,7 @@ def _known(types: Btf, choices: list[Choice]) -> KnownTypes:
 
 
 def compiled(text: str, flags: list[str]) -> ObjectFile:
-    """Have BCC compile a C text. Raises what BCC raises; BCC prints the reason.
+    """Compile a C text with BCC. Raises the exceptions of BCC, which prints the reason.
 
     MEMCG_TRACER_COMPILER is a program that compiles instead, for another machine: it gets the text and the
     flags on its standard input, and its output is the object file.

@@ -42,8 +42,8 @@ class ProgramCode(NamedTuple):
 
     @classmethod
     def from_instructions(cls, instructions: bytes, maps: Mapping[int, int]) -> ProgramCode:
-        """Make it from instructions that refer to maps by descriptor, and call functions of the kernel as
-        helpers (`KERNEL_FUNCTIONS`). `maps`: descriptor -> map index.
+        """Return the code for instructions that refer to maps by descriptor, and call functions of the kernel
+        as helpers (`KERNEL_FUNCTIONS`). `maps`: descriptor -> map index.
         """
         references = []
         position = 0

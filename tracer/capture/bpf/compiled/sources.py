@@ -24,7 +24,7 @@ def bpf_folder() -> Path:
 def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
     """Return the one compilation unit of all programs, which share maps.
 
-    It has a line for each function that is hooked (bpf/shared/kernel.h).
+    The unit has a line for each function that is hooked (bpf/shared/kernel.h).
     """
     parts = [f'#line 1 "{name}"\n{text}' for name, text in ordered_sources(bpf_folder()).items()]
     lines = [
@@ -35,11 +35,11 @@ def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
 
 
 def ordered_sources(folder: Path, programs: str = "*.bpf.c") -> dict[str, str]:
-    """Return name below `folder` -> text of the sources, each after those that it includes.
+    """Return name below `folder` -> text of the sources, each after the sources that it includes.
 
     `programs` is a pattern of the files to begin with.
 
-    The lines that include them are removed: BCC rewrites calls of map methods in the main file only.
+    The lines that include sources are removed: BCC rewrites calls of map methods in the main file only.
     """
     folder = folder.resolve()
     texts: dict[Path, str] = {}
