@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
  * Programs that user space runs to open accounts, to look at all of them, and to close them
- * (tracer/capture/bpf/accounts.py), each with the sums of its CPU claimed (charge.bpf.c).
+ * (tracer/capture/bpf/accounts.py). Each claims the sums of its CPU first (charge.bpf.c).
  */
 
 #include "shared/sums.h"
@@ -30,8 +30,7 @@ static __always_inline void note_offline(struct account *account, u32 slot)
 	__sync_fetch_and_add(&head->offline, 1);
 }
 
-/* End the account of a memcg that was released, or whose cgroup matched a request and was refused.
- */
+/* End the account of a memcg that was released, or that is not traced any more. */
 static __always_inline void check_account(struct account *account, u32 slot, u32 changes)
 {
 	account->root_changes = changes;
@@ -40,8 +39,8 @@ static __always_inline void check_account(struct account *account, u32 slot, u32
 }
 
 /*
- * Account for what others changed in the counters of a CPU, in slots of accounts from `slot` to
- * `end`, without the slot `running`. Return the slot to go on with.
+ * Account for the changes that others made to the counters of a CPU, in the accounts from `slot` to
+ * `end`, except `running`. Return the slot at which to continue.
  *
  * The loop only finds an account that needs more than a look: the verifier follows each turn.
  */
@@ -87,12 +86,12 @@ static __always_inline u32 look_at(struct slice *slice, struct calibration *know
 BPF_PROG_ARRAY(next_look, 1); /* `look` itself; user space fills it */
 
 /*
- * args: the CPU to look at, the first slot, the end of the slots, and whether `sched_switch` is
- * detached. Until then, what changes in the memcg of the present task is that task's. User space
- * runs it on that CPU, or on any if that CPU is offline. Return the slot to go on with, which is
- * the same inside another program.
+ * Look at the accounts of a CPU. args: the CPU, the first slot, the end of the slots, and whether
+ * `sched_switch` is detached. Until it is, a change in the memcg of the present task belongs to
+ * that task. User space runs the program on that CPU, or on any CPU if that one is offline. Return
+ * the slot at which to continue: it does not advance inside a program that has claimed the sums.
  *
- * It calls itself to go on, as often as the kernel permits (MAX_TAIL_CALL_CNT, 33): to run a
+ * It calls itself to continue, as often as the kernel permits (MAX_TAIL_CALL_CNT, 33): running a
  * program on another CPU takes an interrupt there and a wait here, ten times as long as the
  * program.
  */
@@ -127,8 +126,8 @@ PROGRAM(look)
 _Static_assert(TRACER_ACCOUNTS % SLOTS_AT_ONCE == 0, "whole runs");
 
 /*
- * Make slots free, which are used from the last one made. args: the end of the slots. Return the
- * end of those that are left.
+ * Put slots on the stack of free ones, the highest first. args: the end of the slots to put there.
+ * Return the end of the slots that are left to put there.
  */
 PROGRAM(free_some_slots)
 {
@@ -220,9 +219,8 @@ static __always_inline bool is_zero_at_release(u32 category)
 }
 
 /*
- * Close an account that has ended, and put what it lacked into `closed`. The counters are read if
- * they still exist; after that, counters that are not zero at the release are taken to be as they
- * were last seen.
+ * Close an account that has ended, and put what it lacked into `closed`. If the memcg does not
+ * exist any more, counters that are zero at the release count as zero, and others as last seen.
  */
 static __always_inline void close_next(void)
 {
@@ -278,7 +276,7 @@ static __always_inline void close_next(void)
 	free_slots.push(&slot, 0);
 }
 
-/* A cgroup that is offline, and what of its memory it held when its account was opened. */
+/* A cgroup that is offline, and the memory that it held when its account was opened. */
 struct offline_account {
 	u64 cgroup_id;
 	u64 parent_id; /* 0 = the parent has no account */
@@ -323,7 +321,7 @@ PROGRAM(take_offline)
 	return 0;
 }
 
-/* Return whether to run it again, as `prime` does. */
+/* Close an account. Return whether to run the program again, as `prime` does. */
 PROGRAM(close_account)
 {
 	struct slice *slice = this_slice();

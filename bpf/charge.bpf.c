@@ -5,16 +5,16 @@
  *
  * The memcg's own counters are exact, so the ledger is made of their differences. Each CPU has its
  * own counters of each memcg. When a task leaves the CPU, the difference of its memcg's counters on
- * that CPU since it came in is that task's, together with the interrupts that ran meanwhile. What
- * differs when a task comes in is of no known process (tgid 0): others reclaimed from the memcg, or
- * freed its memory. User space runs `tick` on a CPU to cut a long slice, and `look`
- * (accounts.bpf.c) to find what others changed.
+ * that CPU since the task came in belongs to that task. The difference includes interrupts that ran
+ * meanwhile. A difference that is found when a task comes in belongs to no known process (tgid 0):
+ * others reclaimed from the memcg, or freed its memory. User space runs `tick` on a CPU to cut a
+ * long slice, and `look` (accounts.bpf.c) to find the changes that others made.
  *
  * The programs run with interrupts disabled: at a context switch, or in an interrupt, such as the
  * one that user space sends to a CPU (BPF_PROG_TEST_RUN). So no two of them run on one CPU at the
  * same time. But `cgroup_attach_task` can be interrupted, and so can what user space runs on its
  * own CPU: there the kernel sends no interrupt (bpf_prog_test_run_raw_tp in net/bpf/test_run.c).
- * Such programs `claim` the sums of the CPU, and others do nothing inside them.
+ * Such programs `claim` the sums of the CPU, and a program that interrupts them does nothing.
  */
 
 #include "shared/file_waits.h"
@@ -36,7 +36,7 @@ static __always_inline void cut(struct slice *slice, u32 tgid)
 	account = accounts.lookup(&slot);
 	if (!account)
 		return;
-	/* The slot, and the memory of the memcg, may have passed to another. */
+	/* Another memcg may have the slot, or the memory of this memcg. */
 	if (account->serial != slice->traced.serial || !exists(account)) {
 		slice->traced.serial = 0;
 		slice->is_running = 0;
@@ -47,9 +47,9 @@ static __always_inline void cut(struct slice *slice, u32 tgid)
 }
 
 /*
- * A task leaves. If it has moved, the difference of its old memcg is still its own. If it is not
- * the one that came in, a switch between them was not reported (ftrace does not show it either,
- * seen on 6.18): then nobody knows whose the difference is.
+ * A task leaves. If it has moved, the difference of its old memcg still belongs to it. If it is not
+ * the task that came in, a switch between them was not reported (ftrace does not show it either,
+ * seen on 6.18). Then it is not known which process made the difference.
  */
 static __always_inline void leave(struct slice *slice, struct task_struct *task)
 {
@@ -64,7 +64,7 @@ static __always_inline bool is_same(struct memcg_key *known, struct memcg_key me
 	return known->serial == memcg.serial && known->generation == memcg.generation;
 }
 
-/* Return the place of what is known of a memcg; numbers of those made together differ. */
+/* Return the place of an untraced memcg; memcgs that were made together have different places. */
 static __always_inline struct memcg_key *untraced_at(struct slice *slice, u64 serial)
 {
 	return &slice->untraced[serial & (UNTRACED_SLOTS - 1)];
@@ -140,7 +140,7 @@ PROGRAM(sched_switch)
 		end_file_wait(slice, next);
 	/*
 	 * Last: what follows the reading of a path multiplies the states that the verifier
-	 * examines. A task that is preempted does not wait yet, or no more.
+	 * examines. A task that is preempted does not wait yet, or does not wait any more.
 	 */
 	if (LOAD_BITS(prev, task_struct, in_iowait) && !ctx->args[0])
 		begin_file_wait(prev);
@@ -177,7 +177,7 @@ static __always_inline void send_all(struct slice *slice, bool is_running_known)
 {
 	if (is_running_known)
 		cut_running(slice);
-	send_runs(); /* before the cut, it would multiply the paths that the verifier follows */
+	send_runs(); /* after the cut: before it, this would multiply the verifier's paths */
 	add_task_time(slice);
 	send_wait_sums(slice);
 	for (u32 count = 0; count < COMBINE_SLOTS && slice->waiting; count++) {
@@ -209,8 +209,8 @@ PROGRAM(tick)
 }
 
 /*
- * A timer expires on this CPU, mostly the kernel's own tick. Do every 10 ms what `tick` does: in an
- * interrupt, as that one. Only for soft timers are interrupts enabled (__run_hrtimer in
+ * A timer expires on this CPU, mostly the kernel's own tick. Do every 10 ms what `tick` does. Like
+ * `tick`, this runs in an interrupt. Interrupts are enabled only for soft timers (__run_hrtimer in
  * kernel/time/hrtimer.c).
  */
 PROGRAM(hrtimer_expire_entry)

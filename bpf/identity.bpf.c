@@ -13,9 +13,9 @@ BPF_RINGBUF_OUTPUT(cgroup_ring, CGROUP_RING_PAGES);
 #define CGROUP_WAKE_BYTES (CGROUP_RING_PAGES * PAGE_SIZE / 4)
 
 /*
- * Wake user space if it has to act, else if the ring is a quarter full: what becomes of a cgroup
- * that is not traced is known early enough when the next record of another ring is read. A renamed
- * one may have a requested name.
+ * Wake user space if it has to act, or if the ring is a quarter full. An event of an untraced
+ * cgroup is read early enough with the next record of another ring, except a renaming: the new name
+ * may be a requested one.
  */
 static __always_inline u64 cgroup_wake_flag(bool is_urgent)
 {
@@ -155,8 +155,9 @@ PROGRAM(sched_process_exec)
 }
 
 /*
- * A thread exits. Its process ends with the last one, which need not be the leader: do_exit() in
- * kernel/exit.c has counted the thread off before. Of two that exit together, both may be last.
+ * A thread exits. Its process ends with the last thread, which need not be the leader: do_exit() in
+ * kernel/exit.c has already lowered the count of threads. If two threads exit together, both may
+ * find that they are the last.
  */
 PROGRAM(sched_process_exit)
 {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The ledger at an OOM kill. What a task reclaims from other cgroups is in their counters at once,
- * and in the ledger when `look` finds it. So at a kill the counters of each account below the limit
- * owner are added up, on all CPUs. User space puts what the ledger had not seen yet to the time of
- * the kill (tracer/capture/charge_records.py).
+ * The ledger at an OOM kill. A task that reclaims from other cgroups changes their counters at
+ * once, and the ledger when `look` finds the change. So at a kill the counters of each account
+ * below the limit owner are added up, on all CPUs. User space moves the changes that the ledger had
+ * not seen to the time of the kill (tracer/capture/charge_records.py).
  */
 
 #include "shared/decisions.h"
@@ -15,7 +15,7 @@
 	(CPUS_A_RUN / TRACER_CPUS > MOST_SLOTS_A_RUN ? MOST_SLOTS_A_RUN \
 						     : CPUS_A_RUN / TRACER_CPUS + 1)
 
-/* A thread that kills, and how far it has come. */
+/* A thread that kills, and the progress of its levels. */
 struct levelling {
 	struct mem_cgroup *owner; /* NULL: the kill is for the shortage of the machine */
 	u64 invocation; /* the decision that was already levelled; 0 = not known */

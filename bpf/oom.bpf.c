@@ -20,11 +20,11 @@ BPF_RINGBUF_OUTPUT(candidate_ring, CANDIDATE_RING_PAGES);
 BPF_STACK_TRACE(stacks, 1024);
 
 /*
- * The task to which a thread has last sent SIGKILL on behalf of the kernel. Of the tasks that are
- * marked, the OOM killer kills those to which it has just sent it (__oom_kill_process in
- * mm/oom_kill.c). A task that was dying already, such as a further thread of a killed process, is
- * only marked when it reaches a limit, so that it may use memory reserves (task_will_free_mem):
- * memory.events and the kernel log do not have it as a kill.
+ * The task to which a thread has last sent SIGKILL on behalf of the kernel. A marked task is killed
+ * if the OOM killer has just sent it the signal (__oom_kill_process in mm/oom_kill.c). A task that
+ * was dying already, such as a further thread of a killed process, is only marked when it reaches a
+ * limit, so that it may use memory reserves (task_will_free_mem): memory.events and the kernel log
+ * do not count it as a kill.
  */
 struct kill_signal {
 	u64 task;
@@ -186,8 +186,8 @@ static __always_inline s64 mm_count(struct mm_struct *mm, u32 member)
 }
 
 /*
- * Set the numbers that a task's badness is computed from. A zombie leader has no mm, even if other
- * threads of its process still run.
+ * Set the numbers that determine a task's badness. A zombie leader has no mm, even if other threads
+ * of its process still run.
  */
 #define DESCRIBE_MM(record, mm)                                                          \
 	({                                                                               \

@@ -189,8 +189,7 @@ PROGRAM(mm_filemap_fault)
 }
 
 /*
- * There is a tracepoint since "filemap: add trace events for get_pages, map_pages, and fault",
- * v6.12.
+ * A tracepoint exists since "filemap: add trace events for get_pages, map_pages, and fault", v6.12.
  */
 static __always_inline int enter_filemap_fault(struct call *call)
 {

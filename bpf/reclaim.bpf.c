@@ -23,8 +23,8 @@ BPF_TABLE("lru_hash", u32, struct memcg_request, memcg_requests, 4096); /* by th
 
 /*
  * include/linux/swap.h, mm/internal.h: set for memory.reclaim since 73b73bac90d9 ("mm: vmpressure:
- * don't count proactive reclaim in vmpressure"), v6.0. Before, the argument was a bool, in another
- * bit.
+ * don't count proactive reclaim in vmpressure"), v6.0. Before, the argument was a bool, which never
+ * has this bit.
  */
 #define MEMCG_RECLAIM_PROACTIVE (1 << 2)
 
@@ -82,9 +82,9 @@ static __always_inline bool is_proactive(struct mem_cgroup *target, struct memcg
 #endif
 
 /*
- * Return the memcg whose control file the current task writes to; NULL if it does not. Reclaim
- * inside such a call is of that memcg: memory.reclaim, memory.max and memory.high, and on v1
- * memory.force_empty and memory.limit_in_bytes.
+ * Return the memcg whose control file the current task is writing; NULL: it writes none. Reclaim
+ * inside such a write has that memcg as its target: memory.reclaim, memory.max and memory.high, and
+ * on v1 memory.force_empty and memory.limit_in_bytes.
  */
 static __always_inline struct mem_cgroup *written_memcg(void)
 {
@@ -107,8 +107,8 @@ static __always_inline struct mem_cgroup *written_memcg(void)
 }
 
 /*
- * Set the target of an attempt: as the kernel names it, or by the file that is written to, or else
- * by the page counters.
+ * Set the target of an attempt: the one that the kernel names, or else the memcg whose file is
+ * being written, or else the one that the page counters suggest.
  */
 static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoint_args *ctx)
 {

@@ -7,9 +7,9 @@
 #include "shared/limits.h"
 #include "shared/tracked.h"
 
-/* A memcg to sample; `digest` is that of its last sample. */
+/* A memcg to sample; `digest` is the digest of its last sample. */
 struct sampled_memcg {
-	struct mem_cgroup *memcg; /* NULL: none, or the program found that it is gone */
+	struct mem_cgroup *memcg; /* NULL: the place is free, or the memcg is gone */
 	u64 cgroup_id;
 	u64 digest;
 	u64 quiet; /* looks that found no change, since the last that did */
@@ -22,8 +22,8 @@ BPF_F_TABLE("array", u32, struct sample_event, samples, TRACER_SAMPLES_A_RUN, BP
 #define EVENT(memcg, name) READ(memcg, memory_events[KERNEL_ENUM_MEMCG_##name])
 
 /*
- * Return whether the memcg at this address is that of the cgroup, and the cgroup was not removed. A
- * memcg cannot be freed while a program looks at it (RCU), and another one at the address of a
+ * Return whether the memcg at this address belongs to the cgroup, and the cgroup was not removed. A
+ * memcg cannot be freed while a program looks at it (RCU), and a new memcg at the address of a
  * freed one has another id.
  */
 static __always_inline bool is_online(struct mem_cgroup *memcg, u64 id)
@@ -114,7 +114,7 @@ static __always_inline void read_sample(struct sample_event *sample, struct mem_
 
 #define LANES 4
 #define WORDS (sizeof(struct sample_event) / sizeof(u64))
-#define FIRST_OF_REST (WORDS - (WORDS - WORD(cgroup_id)) % LANES) /* those that fill no step */
+#define FIRST_OF_REST (WORDS - (WORDS - WORD(cgroup_id)) % LANES) /* words that fill no step */
 
 /*
  * Return a digest of all values. Each step is a bijection, so a change of one value always changes
@@ -139,9 +139,9 @@ static __always_inline u64 digest_of(struct sample_event *sample)
 
 /*
  * Write samples of the memcgs in `sampled`. args: the first of them; their number, at most
- * TRACER_SAMPLES_A_RUN; and the number of looks after which a memcg without a change is left out:
- * to look at it costs cache misses. Return a bit for each sample that differs from the last one of
- * its memcg.
+ * TRACER_SAMPLES_A_RUN; and the number of looks after which a memcg without a change is left out: a
+ * look costs cache misses. Return a bit for each sample that differs from the last one of its
+ * memcg.
  */
 PROGRAM(sample_memcgs)
 {

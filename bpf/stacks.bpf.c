@@ -35,7 +35,7 @@ static __always_inline u64 any_byte(void)
 	return ((u64)bpf_get_prandom_u32() * STACKS_BYTES >> 32) + 1;
 }
 
-/* The map holds zeros for a process that is new on this CPU. */
+/* Return the piece of a process. The map holds zeros for a process that is new on this CPU. */
 static __always_inline struct piece *piece_of(u32 tgid)
 {
 	struct piece none = {};

@@ -19,7 +19,7 @@ struct account {
 	u64 cgroup_id;
 	u64 serial; /* css.serial_nr, which no two memcgs share */
 	u64 stats; /* mem_cgroup.vmstats_percpu */
-	u32 root_changes; /* until which it was found to be traced */
+	u32 root_changes; /* changes of `roots` after which it was still traced */
 	u32 has_ended; /* the memcg was released, or is not traced any more */
 	u64 parent_id; /* of the cgroup above; 0 = none */
 	u64 is_offline; /* its cgroup was removed, and the kernel has passed memory to the parent */
@@ -176,7 +176,7 @@ static __always_inline u32 new_account(struct mem_cgroup *memcg, u64 id)
 	return slot;
 }
 
-/* Make an account known. Return its slot, or that of the account which the cgroup has already. */
+/* Make an account known. Return its slot, or the slot of the cgroup's account if it has one. */
 static __always_inline u32 publish(u64 id, u32 slot)
 {
 	struct account *account = accounts.lookup(&slot);
@@ -193,8 +193,9 @@ static __always_inline u32 publish(u64 id, u32 slot)
 }
 
 /*
- * Return the slot of the account of a traced memcg; 0 if it has none. A memcg without one is new if
- * all that existed before the recording have theirs: it began with nothing, as did `seen`.
+ * Return the slot of the account of a traced memcg; 0 if it has no account. A memcg without an
+ * account is new if all that existed before the recording have theirs: its counters began at zero,
+ * like `seen`.
  */
 static __always_inline u32 slot_for(struct mem_cgroup *memcg, u64 id)
 {

@@ -30,7 +30,7 @@ struct ended {
 
 BPF_TABLE("lru_hash", u32, struct ended, last_ended, 4096);
 
-/* Return the reclaim attempt that the current task is inside of; NULL if there is none. */
+/* Return the reclaim attempt of the current task; NULL if it does not reclaim. */
 static __always_inline struct attempt *current_attempt(void)
 {
 	u32 pid = bpf_get_current_pid_tgid();

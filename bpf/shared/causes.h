@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The cause for which a folio enters or leaves the page cache. It is derived from the operation
- * that the acting task is inside of: a reclaim attempt (attempts.h), a page fault, or a system
- * call.
+ * The cause for which a folio enters or leaves the page cache. It is derived from the present
+ * operation of the acting task: a reclaim attempt (attempts.h), a page fault, or a system call.
  */
 #ifndef MEMCG_TRACER_CAUSES_H
 #define MEMCG_TRACER_CAUSES_H

@@ -29,10 +29,10 @@ static __always_inline u8 constraint_of(u32 number)
 }
 
 /*
- * Return the memcg whose limit caused the kill, as the kernel decided. Without the decision it is
- * the memcg that the trigger reclaimed from last, if the kernel named it, or else inferred from the
- * page counters and the trigger's last reclaim attempt. A task that lowers a limit below usage is
- * not in that memcg. NULL: no memcg's limit caused it.
+ * Return the memcg whose limit caused the kill, as the kernel decided. Without the decision, it is
+ * the target of the trigger's last reclaim attempt, if the kernel named the target. Otherwise it is
+ * inferred from the page counters and that attempt. A task that lowers a limit below usage is not
+ * in that memcg. NULL: no memcg's limit caused the kill.
  */
 static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, struct ended *ended,
 						     struct mem_cgroup *trigger)

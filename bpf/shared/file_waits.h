@@ -55,8 +55,8 @@ static __always_inline u64 added_file(u32 pid, s64 call)
 }
 
 /*
- * Return the file that the current thread reads: on which it faulted, or from which its system call
- * reads. NULL: neither.
+ * Return the file that the current thread reads, by a page fault or by its system call; NULL: it
+ * reads none.
  */
 static __always_inline struct inode *read_inode(u32 pid, struct pt_regs *regs, s64 call,
 						u32 activity)

@@ -13,7 +13,7 @@ BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
  * The state of a file when it was last sent. The file is sent again when its last name is removed,
  * and once more when a task of another mount namespace uses it: a container has its own path for a
  * file that the host unpacked. A file with several names (hard links) is sent again when it is
- * executed: its name is then the one by which that was done.
+ * executed: its name is then the one by which it was executed.
  */
 struct seen_inode {
 	u32 mount_ns;
@@ -141,10 +141,11 @@ static __always_inline struct inode *host_of(struct file *file)
 }
 
 /*
- * Return the inode whose cache has the contents of an open file; NULL for NULL. An overlay has the
- * file below open in private_data: itself, or, since 87a8a76c34a2 ("ovl: allocate a container
- * struct ovl_file for ovl private context"), v6.13, as the first member of a structure. That is
- * smaller than a file, so nothing behind it can tell; the first member of a file is no file.
+ * Return the inode whose cache has the contents of an open file; NULL for NULL. In an overlay,
+ * private_data has the open file below: the file itself, or, since 87a8a76c34a2 ("ovl: allocate a
+ * container struct ovl_file for ovl private context"), v6.13, a structure whose first member is the
+ * file. The first member of a file is not a file, which distinguishes the two. The structure is
+ * smaller than a file, so nothing beyond its members may be used for that.
  */
 static __always_inline struct inode *cached_inode(struct file *file)
 {

@@ -65,9 +65,9 @@ static __always_inline void read_kernel(void *into, u32 bytes, const void *from)
 }
 
 /*
- * Load a number or pointer that is a member of a kernel object. The pointer must be one that the
- * verifier knows the type of: an argument of a tracepoint, current_task(), or what LOAD returned.
- * It costs one instruction on every kernel. Of an address that cannot be read, the value is 0.
+ * Load a number or pointer that is a member of a kernel object. The verifier must know the type of
+ * the pointer: an argument of a tracepoint, current_task(), or a result of LOAD. It costs one
+ * instruction on every kernel. The value is 0 if the address cannot be read.
  *
  * BCC rewrites what looks like a dereference of the pointer into a call of the helper. So the load
  * is in assembly, and types are taken from a null pointer.
@@ -101,8 +101,8 @@ static __always_inline void read_kernel(void *into, u32 bytes, const void *from)
 		     : "r"(from_), "i"(offsetof(typeof(*(object_)0), member)))
 
 /*
- * Load the bytes that hold a bitfield of `struct type`, and keep its bits, at their place. It is
- * not 0 if the bitfield is not.
+ * Load the bytes that hold a bitfield of `struct type`, and keep its bits, at their place. The
+ * result is 0 if and only if the bitfield is 0.
  */
 #define LOAD_BITS(ptr, type, member) (LOAD(ptr, bits_of_##member) & KERNEL_BITS_##type##_##member)
 
@@ -273,7 +273,7 @@ static __always_inline struct mem_cgroup *task_memcg(struct task_struct *task)
 	return memcg_from_css(READ(set, subsys[KERNEL_ENUM_memory_cgrp_id]));
 }
 
-/* As task_memcg(), for a task whose type the verifier knows: by two loads. */
+/* Return the memory css of a task whose type the verifier knows: this takes two loads. */
 static __always_inline struct cgroup_subsys_state *memory_css(struct task_struct *task)
 {
 	struct css_set *set = LOAD(task, cgroups);
@@ -281,7 +281,7 @@ static __always_inline struct cgroup_subsys_state *memory_css(struct task_struct
 	return LOAD(set, subsys[KERNEL_ENUM_memory_cgrp_id]);
 }
 
-/* Return the serial number of a css, which no other ever has. */
+/* Return the serial number of a css, which no other css ever has. */
 static __always_inline u64 css_serial(struct cgroup_subsys_state *css)
 {
 	return LOAD(css, serial_nr);
@@ -317,7 +317,7 @@ static __always_inline struct mem_cgroup *memcg_of_node(u64 node)
  * True if every folio is charged through an obj_cgroup, not only folios of kernel memory: since
  * "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1. An earlier
  * change of the same series, 01b9da291c49 ("mm: memcontrol: convert objcg to be per-memcg per-node
- * type"), added the member by which it is recognised.
+ * type"), added the member by which such kernels are recognised.
  */
 #ifdef HAS_obj_cgroup_is_root
 #define MEMCG_DATA_IS_OBJCG true

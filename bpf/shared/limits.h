@@ -43,8 +43,8 @@ static __always_inline bool is_above_high(struct mem_cgroup *memcg)
 /*
  * Find the memcg whose limit a charge of the current task has hit. On the way to the root, the
  * first counter without room refuses the charge. So the owner is the memcg with the least room
- * left; of several without room, the nearest. Without such a memcg, it is the nearest one above its
- * memory.high. One loop for both would take the verifier twice as long.
+ * left; if several have none, the nearest of them. If all have room, it is the nearest memcg above
+ * its memory.high. One loop for both would take the verifier twice as long.
  */
 static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 {
@@ -77,8 +77,9 @@ static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
 }
 
 /*
- * Return the memcg with the least room of a memcg and its ancestors with a limit; NULL: there is no
- * limit. A charge has failed at one of these limits, and an exiting task may have made room since.
+ * Return the memcg with the least room, among a memcg and its ancestors with a limit; NULL: there
+ * is no limit. A charge has failed at one of these limits, and an exiting task may have made room
+ * since.
  */
 static __always_inline struct mem_cgroup *tightest_limit(struct mem_cgroup *memcg)
 {
@@ -120,7 +121,7 @@ static __always_inline u64 lesser(u64 one, u64 other)
 #define UNLIMITED (~0ULL >> 1)
 #define PAGE_COUNTER_MAX (UNLIMITED / PAGE_SIZE) /* include/linux/page_counter.h, 64 bits */
 
-/* Return the room below the limit of a counter; UNLIMITED: it has none. */
+/* Return the room below the limit of a counter; UNLIMITED: it has no limit. */
 static __always_inline u64 room_below(struct page_counter *counter)
 {
 	struct counter value = read_counter(counter);
@@ -130,7 +131,7 @@ static __always_inline u64 room_below(struct page_counter *counter)
 	return (room & ~sign_bits(room) & is_limited) | (UNLIMITED & ~is_limited);
 }
 
-/* What a memcg has together with its ancestors, which need not be traced. */
+/* The values of a memcg together with its ancestors, which need not be traced. */
 struct effective {
 	u64 limit_pages;
 	u64 high_pages;
@@ -140,8 +141,8 @@ struct effective {
 };
 
 /*
- * Return the least limits of a memcg and its ancestors, the least room below one of swap, and how
- * many levels up that one is.
+ * Return the least limits of a memcg and its ancestors, the least room below a limit of swap, and
+ * how many levels up that limit is.
  */
 static __always_inline struct effective effective_limits(struct mem_cgroup *memcg)
 {

@@ -52,8 +52,8 @@ struct page_runs {
  * The second set is for folios that other tasks delete while a task is preempted inside the program
  * of an addition, which is possible since "tracing: Guard __DECLARE_TRACE() use of
  * __DO_TRACE_CALL() with SRCU-fast" (a46023d5616e, v7.0). A third is not needed: deletions are
- * recorded with interrupts disabled. What other tasks add meanwhile is lost, and counted by the
- * kernel, which runs no program inside itself on one CPU (Programs.skipped).
+ * recorded with interrupts disabled. Folios that other tasks add meanwhile are lost: the kernel
+ * runs no program inside itself on one CPU, and counts these events (Programs.skipped).
  */
 struct cpu_runs {
 	struct page_runs sets[2];

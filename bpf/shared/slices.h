@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* What each CPU remembers about the task that runs on it, and about the sums that it has. */
+/* The state of each CPU: the task that runs on it, and the sums that it holds. */
 #ifndef MEMCG_TRACER_SLICES_H
 #define MEMCG_TRACER_SLICES_H
 
@@ -15,7 +15,7 @@ struct memcg_key {
 
 #define UNTRACED_SLOTS 8
 
-/* What is known of the task on this CPU, as it came in, and of some memcgs. */
+/* The task on this CPU, as it came in, and some memcgs. */
 struct slice {
 	u32 is_running; /* the memcg of the task is `traced` */
 	u32 tgid; /* of the task that came in; 0 = not known */
@@ -30,7 +30,7 @@ struct slice {
 	u32 waiting; /* the number of slots in `filled` */
 	u64 ran_ns; /* by tasks of `traced`, not added to `task_times` yet */
 	u32 cut_ticks; /* when a timer last cut it, in timer ticks */
-	u32 look_slot; /* of accounts, with which `look` goes on; 0: it begins (accounts.bpf.c) */
+	u32 look_slot; /* the account at which `look` continues; 0: it begins (accounts.bpf.c) */
 	u32 wait_slots; /* a bit for each sum of waits that is to be sent (file_waits.h) */
 	u64 last_seen; /* generation << 32 | tgid of the process that acted last (tasks.h) */
 	struct memcg_key untraced[UNTRACED_SLOTS]; /* memcgs that are not traced */
@@ -47,8 +47,8 @@ static __always_inline struct slice *this_slice(void)
 }
 
 /*
- * Claim the sums of this CPU for a program that interrupts can interrupt. Return false if it has
- * interrupted such a program itself. A flag is enough: between its test and its change, another
+ * Claim the sums of this CPU for a program that can be interrupted. Return false if the program has
+ * interrupted another such program. A flag is enough: between its test and its change, another
  * program can only come and go.
  */
 static __always_inline bool claim(struct slice *slice)

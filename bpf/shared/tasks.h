@@ -10,7 +10,7 @@
 BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
 BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
 
-/* Return the program that the current task executes; NULL: none, or it has ended. */
+/* Return the program that the current task executes; NULL: it executes none, or has ended. */
 static __always_inline struct inode *current_program(void)
 {
 	return cached_inode(READ(READ(current_task(), mm), exe_file));
@@ -42,7 +42,7 @@ static __always_inline void emit_task(u32 event)
 
 /*
  * Send the current process, unless it was sent before. Its program is named when it leaves the CPU
- * (charge.bpf.c): to read a path in each of the callers would take the verifier long.
+ * (charge.bpf.c): reading a path in each of the callers would take the verifier long.
  */
 static __always_inline void see_current(u32 tgid)
 {

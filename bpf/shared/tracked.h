@@ -52,7 +52,7 @@ static __always_inline u64 cpu_stats(u64 percpu_stats, u32 cpu)
 
 BPF_PERCPU_ARRAY(lost, u64, STREAM_COUNT); /* enum stream -> records */
 
-/* `follow` is of enum follow. An entry is valid for one generation (struct wanted). */
+/* `follow` is a value of enum follow. An entry is valid for one generation (struct wanted). */
 struct memcg_info {
 	struct mem_cgroup *memcg; /* the key: see memcg_info */
 	u64 cgroup_id;
@@ -116,7 +116,7 @@ static __always_inline u64 wake_flag(bool wakes)
 }
 
 /*
- * Whether the recorder rests: it reads no ring and runs no program until the first event wakes it.
+ * 1 while the recorder rests: it reads no ring and runs no program until the first event wakes it.
  * Each program that sends a record without waking user space, or keeps something to be sent later,
  * calls `wake_recorder` once, outside of loops: a branch in a loop takes the verifier long.
  */
