@@ -289,7 +289,7 @@ BPF_ARRAY(offline, struct offline_account, 1);
 /*
  * Put an account whose cgroup is offline into `offline`. Since v7.1, lru_reparent_memcg() passes
  * all folios to the parent, and before that memcg_reparent_objcgs() passed kernel memory. From then
- * on the counters of the parent change, although those of the cgroup keep what was charged to it.
+ * on the counters of the parent change, although the cgroup's counters keep what was charged to it.
  */
 PROGRAM(take_offline)
 {

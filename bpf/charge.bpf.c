@@ -149,7 +149,7 @@ PROGRAM(sched_switch)
 	return 0;
 }
 
-/* Account for what the present task changed so far. */
+/* Account for the changes that the present task has made so far. */
 static __always_inline void cut_running(struct slice *slice)
 {
 	if (slice->is_running)

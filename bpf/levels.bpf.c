@@ -37,8 +37,8 @@ static __always_inline bool is_at_or_below(struct mem_cgroup *memcg, struct mem_
 }
 
 /*
- * Send what was charged to an account since it was opened, in a record without updates, whose tgid
- * is that of the trigger.
+ * Send what was charged to an account since it was opened, in a record without updates that has the
+ * trigger's tgid.
  */
 static __always_inline void send_level(struct account *account, u32 slot, u32 tgid)
 {
@@ -125,8 +125,8 @@ static __always_inline struct levelling *begin_levels(u32 pid)
 }
 
 /*
- * At mark_victim, once for a decision. It calls itself to go on, as often as the kernel permits (33
- * times): further accounts keep what the ledger has seen.
+ * Level the accounts at mark_victim, once for a decision. The program calls itself to continue, as
+ * often as the kernel permits (33 times): further accounts keep what the ledger has seen.
  */
 PROGRAM(kill_levels)
 {

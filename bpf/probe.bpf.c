@@ -119,8 +119,8 @@ PROGRAM(look_again)
  * (or .events) belongs to which item (tracer/capture/learn/calibration.py). The kernel keeps this
  * mapping in a table whose address is a data symbol (mem_cgroup_stats_index, since ff48c71c26aa
  * ("memcg: reduce memory for the lruvec and memcg stats"), v6.10). But between two updates of one
- * memcg on one CPU, only one position changes: that of the second update if the hook comes after
- * the change, and that of the first if it comes before, at the entry of a function.
+ * memcg on one CPU, only one position changes: the second update's if the hook comes after the
+ * change, and the first update's if it comes before, at the entry of a function.
  */
 BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
 

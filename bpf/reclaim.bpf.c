@@ -193,7 +193,7 @@ static __always_inline void finish(struct attempt *attempt, u64 reclaimed)
 
 PROGRAM(mm_vmscan_memcg_reclaim_begin)
 {
-	/* The order in the event is always 0, not that of the charge. */
+	/* The order in the event is always 0, whatever the order of the charge. */
 	return begin(ctx, RECLAIM_MEMCG, -1, ctx->args[ARG_GFP]);
 }
 

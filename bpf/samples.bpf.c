@@ -206,7 +206,7 @@ PROGRAM(find_unflushed)
 
 /*
  * Return whether a CPU has a stall for memory that was not added to the totals of memory.pressure,
- * or has one now (get_recent_times in kernel/sched/psi.c). These totals are those of PSI_AVGS, the
+ * or has one now (get_recent_times in kernel/sched/psi.c). These totals belong to PSI_AVGS, the
  * first half of `times_prev`.
  */
 static __always_inline bool is_stalled(struct psi_group *psi)

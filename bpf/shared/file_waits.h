@@ -87,7 +87,7 @@ static __always_inline u64 awaited_file(struct memcg_info *info, u32 pid, u32 tg
 	return inode ? see_file(inode, info, tgid) : added_file(pid, call);
 }
 
-/* A task of a traced memcg, the current one, waits for I/O. */
+/* Begin a wait for I/O of the current task, which is in a traced memcg. */
 static __always_inline void begin_file_wait(struct task_struct *task)
 {
 	struct memcg_info info = memcg_info(memcg_from_css(memory_css(task)));
@@ -153,7 +153,7 @@ static __always_inline void sum_wait(struct slice *slice, u64 cgroup_id, u32 tgi
 	record->waits++;
 }
 
-/* A task of the account of the slice comes back. */
+/* End the wait of a task that comes back, which is in the memcg of the slice. */
 static __always_inline void end_file_wait(struct slice *slice, struct task_struct *task)
 {
 	u32 pid = LOAD(task, pid);

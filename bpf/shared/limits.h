@@ -98,7 +98,7 @@ static __always_inline struct mem_cgroup *tightest_limit(struct mem_cgroup *memc
 	return tightest;
 }
 
-/* Return all bits if the sign of a number is set, else none; no branch, see lesser(). */
+/* Return all bits set if a number is negative, else 0; without a branch, see lesser(). */
 static __always_inline u64 sign_bits(u64 number)
 {
 	u64 bits = (s64)number >> 63;

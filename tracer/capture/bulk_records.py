@@ -32,7 +32,7 @@ class BulkRecords:
         self._kept_bytes = 0
 
     def add(self, waiting: Mapping[str, Records]) -> None:
-        """Take the records of these streams; those of other streams are left out."""
+        """Take the records of the bulk streams, and leave out all others."""
         for stream in _BULK:
             records = waiting.get(stream.name)
             if records is None or not len(records):

@@ -29,7 +29,7 @@ Bytes = npt.NDArray[np.int64]
 _CHARGE: Final = WIRE["charge"]
 _NOTHING: Final = np.zeros(len(CATEGORIES), np.int64)
 _SAME_KILL_NS: Final = 100_000_000
-"""The most time between the record of a kill and those of its levels: two programs at one event."""
+"""The most time between the record of a kill and its levels, which two programs send at one event."""
 
 
 def has_levels(charges: Records) -> bool:

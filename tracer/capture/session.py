@@ -177,7 +177,7 @@ def _run(
     urgency: Urgency,
     command: GatedCommand | None,
 ) -> int:
-    """Return the status of the `Recording`."""
+    """Run the recording, and return its `status`."""
     pipeline.start()
     if stop.received is not None:  # the command never ran: report it as ended by the signal
         pipeline.finish(signal.Signals(stop.received).name)

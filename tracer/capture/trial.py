@@ -78,8 +78,8 @@ class Examination:
 def examine(*, may_load: bool, measure: bool) -> Examination:
     """Check BCC and the kernel log, and try the programs.
 
-    `may_load`: the checks of the kernel let a trial succeed; else the programs are not tried. `measure`: also
-    measure the cost of events, by a short workload in a cgroup made for it. It takes half a second.
+    `may_load`: the checks of the kernel permit a trial; otherwise the programs are not tried. `measure`: also
+    measure the cost of events with a short workload, in a cgroup made for it. This takes half a second.
     """
     compiler, log = bcc(), kernel_log(KMSG, _DUMP_TASKS)
     if not may_load:

@@ -9,7 +9,7 @@ from tracer.live.now import CgroupNow
 from tracer.metric_families import place_labels
 
 Value = tuple[tuple[str, ...], float | None]
-"""The labels that a series has beside those of its cgroup, and its value; None: there is no such series."""
+"""The labels of a series besides its cgroup's labels, and its value; None: there is no such series."""
 
 
 def _one(read: Callable[[CgroupNow], float | None]) -> Callable[[CgroupNow], Iterable[Value]]:
@@ -44,7 +44,7 @@ OF_CGROUP: Final[Mapping[str, Callable[[CgroupNow], Iterable[Value]]]] = {
 
 
 def values_of(cgroup: CgroupNow) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    """Yield (family, the labels beside those of the cgroup, value) of each series that a cgroup has."""
+    """Yield (family, the labels besides the cgroup's labels, value) of each series that a cgroup has."""
     for name, read in OF_CGROUP.items():
         for labels, value in read(cgroup):
             if value is not None:

@@ -41,7 +41,7 @@ class Attacher:
     """Loads the programs of one object file, creates the maps that they refer to, and attaches programs.
 
     `cpus` is the number of possible CPUs. `entries`: name of a map -> its number of elements, if it is not
-    that of the object file. Threads may load different programs at the same time.
+    the one in the object file. Threads may load different programs at the same time.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ def learn_positions(programs: Programs, types: KnownTypes, hierarchy: Hierarchy)
 
 
 def with_untouched(learnt: Mapping[str, int], enumerators: Mapping[str, int]) -> dict[str, int]:
-    """Return the positions with those of items that no stimulus moved, such as swap on a machine without it.
+    """Return the positions, also of items that no stimulus moved, such as swap on a machine without it.
 
     The items of enum memcg_stat_item are kept in the order of the enum (memcg_stat_items[] in
     mm/memcontrol.c). An unknown position follows from the known ones if at least two confirm that.

@@ -67,7 +67,7 @@ def _copy(values: Numbers, is_null: Flags, source: str, column: str) -> None:
 
 
 def _add_memsw_refusals(values: Numbers, is_null: Flags) -> None:
-    """Add the refusals of memory + swap to those of memory, on v1.
+    """Add the refusals by the limit of memory + swap to the refusals by the limit of memory, on v1.
 
     A charge that memory + swap refuses does not reach the counter of memory (try_charge_memcg,
     mm/memcontrol.c), so a cgroup whose two limits are equal hits the limit of memory + swap. Since

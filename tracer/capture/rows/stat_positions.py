@@ -38,7 +38,7 @@ class StatPositions:
 
     The kernel's table of positions has no symbol (mem_cgroup_stats_index, since ff48c71c26aa ("memcg: reduce
     memory for the lruvec and memcg stats"), v6.10). But memory.stat prints the counters. So a position whose
-    value differs from that of a line is excluded for this line. While several are left, the line is known in
+    value differs from a line's value is excluded for this line. While several are left, the line is known in
     a sample in which all of them have the same value, mostly 0.
 
     `known`: line -> position (`calibrated`). It is the only source for what v1 does not print.

@@ -66,7 +66,7 @@ class KernelNames:
         self.frames([])
 
     def frames(self, addresses: Sequence[int]) -> list[str]:
-        """Return a name for each frame, innermost first, without those of the tracer's own programs."""
+        """Return a name for each frame, innermost first, without the frames of the tracer's own programs."""
         with self._lock:
             if self._symbols is None:
                 self._symbols = self._read()

@@ -47,7 +47,7 @@ class _Stack:
 class Stacks:
     """Numbers and names stacks.
 
-    `name_kernel` names the addresses of a kernel stack; `users` names those of processes, and is closed
+    `name_kernel` names the addresses of a kernel stack; `users` names addresses of processes, and is closed
     together with this object. A sampled stack that occurs again keeps its number, and is named once. `failed`
     counts the stacks whose frames stay bare addresses, because there was no time to name them or naming
     failed.
