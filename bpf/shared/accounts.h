@@ -4,9 +4,9 @@
  * to the release of the memcg. A removed cgroup keeps its account while memory is charged to it.
  *
  * `seen` holds, for each account and CPU, the values of the counters that the ledger has accounted
- * for. Only programs on that CPU use them, of which no two run at the same time (charge.bpf.c),
- * except while no task can be in the cgroup (`prime`, `close_account`) and for a CPU that is
- * offline.
+ * for. Only programs on that CPU use them, and no two of these run at the same time (charge.bpf.c).
+ * The exceptions are the time in which no task can be in the cgroup (`prime`, `close_account`), and
+ * CPUs that are offline.
  */
 #ifndef MEMCG_TRACER_ACCOUNTS_H
 #define MEMCG_TRACER_ACCOUNTS_H

@@ -248,7 +248,7 @@ static __always_inline u64 memcg_id(struct mem_cgroup *memcg)
 	return cgroup_id(READ(memcg, css.cgroup));
 }
 
-/* Return the memcg that a css is part of, as mem_cgroup_from_css() does (memcontrol.h). */
+/* Return the memcg that contains a css, as mem_cgroup_from_css() does (memcontrol.h). */
 static __always_inline struct mem_cgroup *memcg_from_css(struct cgroup_subsys_state *css)
 {
 	return css ? (struct mem_cgroup *)((char *)css - offsetof(struct mem_cgroup, css)) : NULL;
@@ -288,7 +288,7 @@ static __always_inline u64 css_serial(struct cgroup_subsys_state *css)
 }
 
 /*
- * Return the memcg that allocations of a task are charged to: set_active_memcg() overrides its own.
+ * Return the memcg to which a task's allocations are charged: set_active_memcg() overrides its own.
  */
 static __always_inline struct mem_cgroup *charged_memcg(struct task_struct *task)
 {
