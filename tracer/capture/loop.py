@@ -19,8 +19,8 @@ _LONGEST_WAIT_S: Final = 3600.0  # epoll_wait(2) takes an int of ms
 class Timer:
     """Runs a function each interval; a long run delays the next one, so that half of a CPU stays free.
 
-    The delay is the CPU time of the run, at most a second. It is not the wall-clock time: on a busy machine
-    that is mostly waiting for a CPU, and the recorder would only fall further behind. Runs are due at
+    The delay is the CPU time of the run, at most a second. It is not the wall-clock time: on a busy machine a
+    run mostly waits for a CPU, and the recorder would only fall further behind. Runs are due at
     multiples of the interval, so that timers of one interval wake the process once. The timer exists only
     while `when` returns true. A run that was due while it did not exist is made up for once it does; with
     `skips`, it is left out. A change of `interval_s` takes effect with the next run.
@@ -62,9 +62,9 @@ class Timer:
 class Loop:
     """Runs timers, and `read` each time that one of `descriptors` becomes readable.
 
-    A ring is readable while it has a record. So `read` is called when a program wakes this process, not as
-    long as records come. `inputs` are other descriptors, each with a function that is called while it is
-    readable.
+    A ring stays readable while it has a record. So these descriptors are edge-triggered: `read` is called
+    when a program wakes this process, and not all the time while a record waits. `inputs` are other
+    descriptors, each with a function that is called while the descriptor is readable.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is known of each cgroup from its samples: a row of an array for each."""
+"""The states of cgroups, as known from their samples: a row of an array for each."""
 
 from __future__ import annotations
 

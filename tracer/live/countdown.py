@@ -91,7 +91,7 @@ class _Sizes(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """When a cushion will be used up: in `left_s`, shrinking by `rate` bytes a second for `lasted_ns`."""
+    """A cushion will be used up in `left_s`: it has shrunk by `rate` bytes a second for `lasted_ns`."""
 
     left_s: float
     rate: float

@@ -38,7 +38,7 @@ _LOADED_AS: Final = {
 
 
 class Attacher:
-    """Loads the programs of one object file, creates the maps that they refer to, and attaches programs.
+    """Loads the programs of one object file, creates their maps, and attaches programs.
 
     `cpus` is the number of possible CPUs. `entries`: name of a map -> its number of elements, if it is not
     the one in the object file. Threads may load different programs at the same time.

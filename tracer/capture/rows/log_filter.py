@@ -31,7 +31,7 @@ kernel/printk/printk.c)."""
 
 
 class LogFilter:
-    """Takes rows of `kernel_log` and returns those to keep.
+    """Takes rows of `kernel_log` and returns the rows to keep.
 
     `concerns` is called for each cgroup that a report names, with the kernel's path; its results may change
     as the set of traced cgroups grows. `left_out` counts the reports on other cgroups, and their lines.
@@ -46,7 +46,7 @@ class LogFilter:
         self.left_out = {"reports": 0, "lines": 0}
 
     def take(self, rows: Iterable[Row]) -> list[Row]:
-        """Return the rows to keep, of these and of those that were held."""
+        """Return the rows to keep, from these and from the held ones."""
         kept: list[Row] = []
         for row in rows:
             self._take(row, kept)

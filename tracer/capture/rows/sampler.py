@@ -187,8 +187,8 @@ class Sampler:
         self._sampled["digest"][places] = self._sampled["quiet"][places] = 0
 
     def _run(self, first: int, count: int, most_quiet: int = _ALWAYS) -> Records:
-        """Return copies of the samples that changed, of the memcgs in these places that were quiet for at
-        most so many looks.
+        """Return copies of the samples that changed, for the memcgs in these places that were quiet for at
+        most `most_quiet` looks.
         """
         changed = self._programs.run("sample_memcgs", [first, count, most_quiet])
         numbers = [number for number in range(count) if changed >> number & 1]

@@ -160,8 +160,8 @@ class CgroupSelection:
         return [undecided.cgroup for undecided in self._undecided.values()]
 
     def trace_late(self, taken: Taken) -> None:
-        """Trace a cgroup that existed before it was requested. Call it once the counters of the cgroup and of
-        those below it are the zero of their ledger.
+        """Trace a cgroup that existed before it was requested. Call it once the counters of the cgroup, and
+        of the cgroups below it, are the zero of their ledger.
         """
         self._add_root(taken.cgroup.id, taken.cgroup.path, taken.matching)
 
@@ -200,7 +200,7 @@ class CgroupSelection:
         return wanted
 
     def residue(self, sums: Mapping[tuple[int, int], int]) -> dict[tuple[int, int], int]:
-        """Return the bytes by (cgroup id, category) whose records were lost, of the requested cgroups.
+        """Return (cgroup id, category) -> bytes of lost records, for the requested cgroups.
 
         `sums` were lost in the kernel; the sums of records that did not fit into the hold are added.
         """

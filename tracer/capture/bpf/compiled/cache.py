@@ -1,7 +1,7 @@
 """Compiled programs and learnt facts cached on disk, because they take most of a recorder's start.
 
-The key of a document is a digest of everything that it was made from, so a stale one is never found. The
-programs run in the kernel, so the cache must be a folder that only this user can write to.
+The key of a document is a digest of everything that determines it, so a stale document is never found. The
+programs run in the kernel, so only this user may have write access to the folder of the cache.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ class Compilation:
 
 
 def made_from() -> Iterator[Path]:
-    """Yield the files that a unit is made from, besides BTF: the C sources, and the modules that choose the
+    """Yield the files that determine a unit, besides BTF: the C sources, and the modules that choose the
     hooks and write the header (all that this room may import).
     """
     package = Path(tracer.__file__).parent

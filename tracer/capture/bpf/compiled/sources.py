@@ -37,7 +37,7 @@ def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
 def ordered_sources(folder: Path, programs: str = "*.bpf.c") -> dict[str, str]:
     """Return name below `folder` -> text of the sources, each after the sources that it includes.
 
-    `programs` is a pattern of the files to begin with.
+    `programs` is the pattern of the programs; the sources that they include follow from them.
 
     The lines that include sources are removed: BCC rewrites calls of map methods in the main file only.
     """
