@@ -21,7 +21,7 @@ import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES: Final = 48 << 20
 DYING: Final = 5
@@ -58,6 +58,7 @@ def counted(memcg: Path) -> int:
     return count
 
 
+@pytest.mark.vm
 def test_tasks_that_were_dying_are_no_kills(limited: Path, start_recorder: Callable[..., Any]) -> None:
     """Tasks that SIGKILL had ended reach the limit, alone and while others are killed for it."""
     recorder = start_recorder("-c", str(limited))
