@@ -19,14 +19,14 @@ from tracer.render.words.escape import visible
 from tracer.serve.kill_counters import KillCounters
 
 _MOST_OF_EXEMPLAR: Final = 100
-"""An exemplar's labels may have 128 characters in all."""
+"""The labels of an exemplar may have at most 128 characters in total."""
 
 
 class CgroupCollector(Collector):
-    """Collects the state of all cgroups; `collect` is for one thread at a time, and any.
+    """Collects the state of all cgroups. Any thread may call `collect`, but only one at a time.
 
-    The cgroups have at most `most_series` series in all. If that is too little, those of containers come
-    first, then those with a limit of their own, then the largest.
+    The cgroups have at most `most_series` series in total. If that is too little, containers come first, then
+    cgroups with a limit of their own, then the largest.
     """
 
     def __init__(self, tally: Tally, kills: KillCounters, most_series: int) -> None:
@@ -36,7 +36,7 @@ class CgroupCollector(Collector):
         self._most_series = most_series
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family, also those without a series."""
+        """Yield every family, including families without a series."""
         metrics = {family.name: _metric(family) for family in FAMILIES}
         left_out = self._add_cgroups(metrics)
         metrics["cgroups_left_out"].add_metric([], left_out)
@@ -47,7 +47,7 @@ class CgroupCollector(Collector):
         yield from metrics.values()
 
     def _add_cgroups(self, metrics: Mapping[str, GaugeMetricFamily | CounterMetricFamily]) -> int:
-        """Add the series of cgroups, and return how many cgroups have none."""
+        """Add the series of cgroups, and return the number of cgroups that were left out."""
         cgroups = _by_importance(self._snapshots.take(self._tally.now_ns()))
         left = self._most_series
         for number, cgroup in enumerate(cgroups):
@@ -79,7 +79,7 @@ def _metric(family: Family) -> GaugeMetricFamily | CounterMetricFamily:
 
 
 def _by_importance(cgroups: Iterable[CgroupNow]) -> list[CgroupNow]:
-    """Return one cgroup for each path, the last that was sampled, the most important first."""
+    """Return the cgroup that was sampled last for each path, the most important first."""
     newest: dict[str, CgroupNow] = {}
     for cgroup in sorted(cgroups, key=lambda one: one.time_ns):
         newest[visible(cgroup.path)] = cgroup

@@ -18,15 +18,14 @@ from tracer.watch.watching import Reporter
 
 _GIVE_UP_EVERY_S: Final = 60.0
 _KILLED_SHARE: Final = 10
-"""Of the series, a tenth at most is for those who were killed."""
+"""Kills are counted under at most `most_series` / `_KILLED_SHARE` sets of labels."""
 
 
 class Endpoint:
-    """Listens from the start, and answers once the recording is ready. `guest` and `reporter` are for
-    `watch`.
+    """Listens from the start, and answers once the recording is ready.
 
-    With `keeps_traces`, exemplars name the traces of kills; without, a trace is removed once its kills are
-    counted. Raises as `MetricsServer` does.
+    `watch` takes the results of `guest` and `reporter`. With `keeps_traces`, exemplars name the traces of
+    kills. Without it, a trace is removed once its kills are counted. Raises the errors of `MetricsServer`.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Endpoint:
         self._server = MetricsServer(host, port, collector, tls)
 
     def guest(self) -> Guest:
-        """Return what takes part in the recording."""
+        """Return the part of the endpoint that `watch` calls in its loop."""
         giving_up = Timer(_GIVE_UP_EVERY_S, self._kills.give_up, lambda: self._kills.is_waiting)
         return Guest(self._tally.take, [giving_up])
 
@@ -53,7 +52,7 @@ class Endpoint:
         self._server.close()
 
     def begin(self, reporter: Reporter) -> None:
-        """Answer from now on, and report where."""
+        """Begin to answer, and report the URL."""
         self._server.start()
         reporter.notice(f"metrics at {self._server.url}")
         if self._is_open_to_all:
@@ -68,7 +67,7 @@ class Endpoint:
 
     def count_causes(self, story: Finished) -> None:
         """Count the kills of an explained trace by cause."""
-        if story.kills is not None:  # else it is of an earlier recording, whose kills have the same numbers
+        if story.kills is not None:  # else an earlier recording wrote the trace: its kills have the same ids
             self._kills.explain(story.causes, story.trace if self._keeps_traces else None)
         if not self._keeps_traces:
             shutil.rmtree(story.trace, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""The HTTP server: what prometheus_client answers, by threads that no client can hold up.
+"""The HTTP server: serves the answers of prometheus_client by threads that no client can block.
 
-prometheus_client has a server of its own with a thread for each connection, without bounds. Here, at most
+The server of prometheus_client starts a thread for each connection, without a bound. Here, at most
 `MOST_CONNECTIONS` are open: the oldest is closed for a new one. A client that sends nothing for `WITHIN_S`,
 or does not take the answer within that time, is dropped. Answers are made one at a time and shared for
-`SHARED_S`, so that many clients cost what one does. `READY` is for probes, which it costs next to nothing.
+`SHARED_S`, so that many clients cost as much as one. Probes use the path `READY`, which costs almost nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tracer.kernel.process.priority import prefer_this_thread
 
 MOST_CONNECTIONS: Final = 32
 WITHIN_S: Final = 10.0
-"""Prometheus waits for so long."""
+"""The default scrape timeout of Prometheus."""
 SHARED_S: Final = 0.5
 READY: Final = "/ready"
 _BACKLOG: Final = 128
@@ -41,8 +41,8 @@ _SWITCH_S: Final = 0.001
 
 @dataclass(frozen=True)
 class Tls:
-    """Paths of PEM files: the certificate chain, its key, and the authorities that clients must have a
-    certificate of; None: any client is served."""
+    """Paths of PEM files: the certificate chain, its key, and the authorities that must have signed the
+    certificate of a client; None: any client is served."""
 
     certificate: str
     key: str
@@ -66,7 +66,7 @@ class Tls:
 
 
 def _require_file(path: str) -> None:
-    """Raise UsageError unless a path is that of a file: OpenSSL would wait for one who writes to a FIFO."""
+    """Raise UsageError unless a path is a regular file: OpenSSL would wait for a writer of a FIFO."""
     try:
         is_file = stat.S_ISREG(Path(path).stat().st_mode)
     except OSError as error:
@@ -76,12 +76,12 @@ def _require_file(path: str) -> None:
 
 
 def family_of(host: str, port: int) -> socket.AddressFamily:
-    """Return the family of the address to listen on. Raises UsageError if the host is none, and TracerError
-    if its name cannot be looked up now."""
+    """Return the family of the address to listen on. Raises UsageError for an invalid host, and TracerError
+    if the host's name cannot be looked up now."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
     except OSError as error:
-        # At boot, the network may come after the service, and systemd repeats no start with wrong arguments.
+        # At boot, the service may start before the network, and systemd does not retry after a UsageError.
         kind = TracerError if error.errno == socket.EAI_AGAIN else UsageError
         raise kind(f"{host} is no address of this machine: {error.strerror}") from error
 
@@ -89,7 +89,7 @@ def family_of(host: str, port: int) -> socket.AddressFamily:
 class MetricsServer:
     """A server on one address, whose socket listens from the start. `start` begins to answer.
 
-    Raises as `family_of` does, and TracerError if the port is taken.
+    Raises the errors of `family_of`, and TracerError if the port is taken.
     """
 
     def __init__(self, host: str, port: int, collector: Collector, tls: Tls | None = None) -> None:
@@ -113,7 +113,7 @@ class MetricsServer:
         return f"{'https' if self._is_tls else 'http'}://{host}:{self.port}/metrics"
 
     def start(self) -> None:
-        """Answer from now on, by threads that end with this process."""
+        """Begin to answer, by threads that end with this process."""
         sys.setswitchinterval(_SWITCH_S)
         threading.stack_size(_STACK_BYTES)
         self._thread.start()
@@ -122,20 +122,20 @@ class MetricsServer:
         """Stop answering, and free the address."""
         self._is_open = False
         with suppress(OSError):
-            self._server.socket.shutdown(socket.SHUT_RDWR)  # it wakes the thread
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         if self._thread.is_alive():
             self._thread.join()
         self._server.server_close()
 
     def _run(self) -> None:
-        """Accept connections; `serve_forever` would wake up twice a second to look for its end."""
+        """Accept connections. `serve_forever` would wake up twice a second to check whether it should end."""
         while self._is_open:
             self._server.handle_request()
 
 
 class _Shared:
-    """An application whose answers are made one at a time, and given to all who ask the same soon; at
-    `READY`, it only says that it answers."""
+    """A WSGI application that makes answers one at a time, and gives each answer to all clients that ask the
+    same within `SHARED_S`. At the path `READY`, it answers without `application`."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
@@ -165,7 +165,7 @@ class _Handler(WSGIRequestHandler):
     timeout = WITHIN_S
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: anyone may send anything."""
+        """Log nothing: any client could fill the log."""
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -182,13 +182,13 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Bind, without the look-up of the host's name that the base class makes."""
+        """Bind without the base class's look-up of the host's name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, in place of the oldest if there are many."""
+        """Answer in a new thread. With `MOST_CONNECTIONS` open, close the oldest connection first."""
         with self._lock:
             if len(self._open) >= MOST_CONNECTIONS:
                 oldest = next(iter(self._open))
@@ -200,11 +200,11 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer one connection."""
-        prefer_this_thread()  # it holds the interpreter, for which the recorder may wait
+        prefer_this_thread()  # it holds the interpreter lock, and the recorder may wait for that
         super().process_request_thread(request, client_address)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Answer, after the handshake of TLS if there is one."""
+        """Answer a request, after the TLS handshake if TLS is on."""
         if self._tls is None:
             super().finish_request(request, client_address)
             return
@@ -219,4 +219,4 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def handle_error(self, *_: object) -> None:
-        """Ignore what a client causes: it went away, or speaks another protocol."""
+        """Ignore errors that a client causes: it went away, or speaks another protocol."""

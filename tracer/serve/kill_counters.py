@@ -1,8 +1,8 @@
-"""OOM kills, counted under labels that outlive their cgroups: at once, and by cause when that is known.
+"""OOM kills, counted under labels that outlive their cgroups: at once, and by cause when the cause is known.
 
-A cause comes when the trace of a kill is explained, some seconds after the kill. Counters never fall, so a
-kill is counted by cause once: as `unknown` if its trace could not be explained, or if nothing came in
-`PATIENCE_S`.
+The cause is known when the trace of a kill is explained, some seconds after the kill. Counters never fall, so
+each kill is counted by cause once. The cause is `unknown` if the trace could not be explained, or if no cause
+came within `PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """The number of kills of one cause. `trace` is that of the newest, and None if it was not kept; `time_s`
-    is when it was counted, since the epoch."""
+    """The number of kills of one cause. `trace` is the trace of the newest kill; None: it was not kept.
+    `time_s` is the time at which this kill was counted, since the epoch."""
 
     kills: int
     trace: Path | None
@@ -44,10 +44,11 @@ class _Waiting:
 
 
 class KillCounters:
-    """`names_of` returns the names of a cgroup by its id. At most `most` sets of labels are told apart: the
-    kills of others have empty labels.
+    """Counters of kills. `names_of` returns the names of a cgroup by its id.
 
-    One thread counts; others may read `seen` and `explained` with `counts`.
+    At most `most` sets of labels are distinguished: further kills have empty labels.
+
+    Only one thread may count; other threads may call `seen` and `explained`.
     """
 
     def __init__(self, names_of: Callable[[int], Names | None], most: int) -> None:
@@ -59,7 +60,7 @@ class KillCounters:
         self._last_id = 0
 
     def kill(self, row: Mapping[str, Any]) -> None:
-        """Count a kill, given as a row of `oom`: the tasks of a group kill are one decision."""
+        """Count a kill, given as a row of `oom`. A group kill has a row for each task, and counts once."""
         kill_id = row["kill_id"]
         if kill_id in self._waiting or kill_id <= self._last_id:
             return
@@ -71,21 +72,21 @@ class KillCounters:
             self._explain(next(iter(self._waiting)), UNKNOWN, None)
 
     def explain(self, causes: Iterable[tuple[int, str]], trace: Path | None) -> None:
-        """Count the kills of an explained trace by (kill_id, cause). Those that are counted already, by an
-        earlier trace, are left out. `trace` is None if it is not kept."""
+        """Count the kills of an explained trace by (kill_id, cause). Kills that an earlier trace has counted
+        are left out. `trace` is None if the trace is not kept."""
         for kill_id, cause in causes:
             if kill_id in self._waiting:
                 self._explain(kill_id, cause, trace)
 
     def give_up(self) -> None:
-        """Count the kills of which no cause came as `unknown`."""
+        """Count kills as `unknown` whose cause has not come within `PATIENCE_S`."""
         late_s = time.monotonic() - PATIENCE_S
         for kill_id in [one for one, waiting in self._waiting.items() if waiting.since_s < late_s]:
             self._explain(kill_id, UNKNOWN, None)
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether the cause of a kill has not come yet."""
+        """Return whether a kill still waits for its cause."""
         return bool(self._waiting)
 
     def seen(self) -> dict[Labels, int]:

@@ -1,4 +1,4 @@
-"""Files for Prometheus and Grafana, which users install beside them."""
+"""Files that users install in Prometheus and Grafana."""
 
 from __future__ import annotations
 
