@@ -1,4 +1,4 @@
-"""Alarms: what `watch --on limit`, `watch --on soon` and `watch --psi` ask for, from the samples."""
+"""Alarms of `watch --on limit`, `watch --on soon` and `watch --psi`, decided from the samples."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tracer.watch.signs.pressure import Pressure
 KINDS: Final = frozenset({"limit", "soon"})
 
 MOST: Final = 10
-"""Alarms of one kind in `WITHIN_NS`, of all cgroups."""
+"""The most alarms of one kind within `WITHIN_NS`, over all cgroups."""
 
 WITHIN_NS: Final = 60_000_000_000
 
 
 class Alarms:
-    """Decide from samples whether one of `kinds` is due; other kinds ("kill") are nobody's here.
+    """Decides from samples whether an alarm of `kinds` is due. Only "limit" and "soon" have meanings here.
 
-    `psi_percent`: an alarm is also due if all tasks of a cgroup waited so much of the last 10 s.
+    `psi_percent`: an alarm is also due if all tasks of a cgroup waited for this share of the last 10 s.
 
-    The state is bounded: for each cgroup that has had a sample and was not forgotten, about a kilobyte if it
-    has a limit. `suppressed` counts the alarms of each kind that the bound for all cgroups kept back.
+    The state is bounded: for each cgroup that has had a sample and was not forgotten, about a kilobyte if the
+    cgroup has a limit. `suppressed` counts the alarms of each kind that the bound `MOST` suppressed.
     """
 
     def __init__(self, kinds: frozenset[str], psi_percent: float | None = None) -> None:
@@ -47,9 +47,9 @@ class Alarms:
     def take(self, samples: pa.RecordBatch, now_ns: int) -> list[Alarm]:
         """Return the alarms of a batch of `samples`, whose rows are in the order of time.
 
-        `now_ns` is for the bound alone: any clock that does not go back.
+        Only the bound `MOST` uses `now_ns`, the time of any clock that does not go back.
         """
-        is_limited = _is_any_limited(samples)  # not on most idle machines
+        is_limited = _is_any_limited(samples)  # on most idle machines, no cgroup is
         return [
             alarm
             for kind, decider in self._deciders.items()
@@ -59,7 +59,7 @@ class Alarms:
         ]
 
     def forget(self, cgroup_ids: Iterable[int]) -> None:
-        """Drop what is known of cgroups that are gone."""
+        """Drop the state of removed cgroups."""
         gone = list(cgroup_ids)
         for decider in self._deciders.values():
             decider.forget(gone)
@@ -74,7 +74,7 @@ class Alarms:
 
 
 def ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
-    """Return the ids of the cgroups in rows of `cgroups` that were removed."""
+    """Return the ids of the removed cgroups in rows of `cgroups`."""
     is_removed = is_known(pa.chunked_array([cgroups.column("removed")]))
     ids = integers(pa.chunked_array([cgroups.column("cgroup_id")]))
     removed: list[int] = ids[is_removed].tolist()

@@ -1,4 +1,4 @@
-"""The signals by which users ask a running `watch` for something."""
+"""The signals by which users ask a running `watch` for a trace or for its cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracer.capture.loop import StopSignals, stop_signals
 
 
 class Calls:
-    """SIGUSR1 and SIGUSR2, which wake the loop by the descriptor of `stop`."""
+    """The SIGUSR1 and SIGUSR2 that came. Each wakes the loop through the descriptor of `stop`."""
 
     def __init__(self, stop: StopSignals) -> None:
         self.stop = stop
@@ -18,7 +18,7 @@ class Calls:
 
     @property
     def has_come(self) -> bool:
-        """Return whether a signal came that was not taken."""
+        """Return whether a signal came that `take` has not returned."""
         return bool(self._come)
 
     def receive(self, number: int, _frame: object) -> None:
@@ -35,7 +35,7 @@ class Calls:
 
 @contextmanager
 def calls_of_users(*, ignores_hangup: bool = True) -> Iterator[Calls]:
-    """Catch SIGUSR1 and SIGUSR2 as well as the signals that end `watch`, of which SIGHUP may be ignored."""
+    """Catch SIGUSR1, SIGUSR2 and the signals that end `watch`. SIGHUP ends it unless `ignores_hangup`."""
     before = signal.getsignal(signal.SIGHUP)
     if ignores_hangup:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A child of the recorder, which works while the recorder's loop goes on."""
+"""A child process that works beside the recorder's loop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _MOST_BYTES: Final = 1 << 20
 
 
 class Child:
-    """A child in a session of its own, without input; it is killed with its process group at
-    `deadline_s`.
+    """A child in a session of its own, without input. Its process group is killed at `deadline_s`.
 
-    `output` is its stdout: a descriptor, or `subprocess.PIPE` for the attribute of that name, which gets the
-    first MiB. Raises OSError if it cannot be started.
+    The argument `output` is its stdout: a descriptor, or `subprocess.PIPE`. With a pipe, the attribute
+    `output` gets the first MiB. Raises OSError if the child cannot be started.
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], within_s: float, output: int):
@@ -44,7 +43,7 @@ class Child:
 
     @property
     def descriptors(self) -> list[int]:
-        """Return the descriptors that become readable when there is something to do."""
+        """Return the descriptors that become readable when `poll` has something to do."""
         return [descriptor for descriptor in (self._pidfd, self._pipe) if descriptor >= 0]
 
     @property
@@ -66,24 +65,24 @@ class Child:
             self.deadline_s = now_s + 1
         elif now_s >= self.hurries_s:
             self.hurries_s = math.inf
-            with suppress(OSError):  # it may not be permitted
+            with suppress(OSError):  # a higher priority may not be permitted
                 os.setpriority(os.PRIO_PGRP, self._process.pid, 0)
         return status
 
     def how_it_ended(self, status: int) -> str:
-        """Return the words for the exit status that `poll` gave."""
+        """Return words for an exit status that `poll` returned."""
         if status < 0:
             late = f"took longer than {self.within_s:.0f} s and was killed"
             return late if self.was_late else f"was ended by signal {-status}"
         return f"ended with exit status {status}"
 
     def kill(self) -> None:
-        """Kill the child, which is not waited for yet, and its process group."""
+        """Kill the process group of the child, whose exit status has not been collected yet."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill the child and wait a second at most: one that waits for a disk cannot end."""
+        """Kill the child and wait at most a second: a child that waits for a disk cannot end."""
         self.kill()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1)

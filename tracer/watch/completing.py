@@ -6,12 +6,12 @@ object:
     kills       the number of kills in the trace, null if it could not be explained
     sentence    the verdict on the newest kill, else how near a cgroup came to its limit
     causes      [kill_id, cause] of each kill in the trace
-    cause, container, pod, cgroup    of the newest kill, else null; `cgroup` is a path
+    cause, container, pod, cgroup    the facts of the newest kill, else null; `cgroup` is a path
     error       null, or what could not be done
-    is_complete    whether the journals are gone: otherwise the disk may be full, and it can be tried again
+    is_complete    false if journals are left: the disk may be full, and another attempt may succeed
 
-It is a child of low priority, and the first to be killed when memory is short: the trace is as readable then
-as it was before, and the next `watch` completes it.
+The child has a low priority, and the OOM killer chooses it first. If the child is killed, the trace is as
+readable as before, and the next `watch` completes it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         told, defects = explained(trace)
         answer |= told
         errors += defects.sentences()
-    except Exception as error:  # of any kind: the parent waits for an answer, and the trace is readable
+    except Exception as error:  # any error: the parent waits for an answer, and the trace is readable
         errors.append(f"not explained: {_in_one_line(error)}")
     try:
         complete(trace)
@@ -55,8 +55,9 @@ def main(arguments: list[str]) -> int:
 def complete(path: Path) -> None:
     """Turn the journals of a trace into Parquet, and write the number of rows of each table to meta.json.
 
-    All is on disk afterwards. A trace without journals stays as it is. Raises TraceError if it is no trace,
-    is being written or cannot be read, and OSError or pa.ArrowException if it cannot be written.
+    Afterwards, all files are on disk. A trace without journals does not change. Raises TraceError if `path`
+    is not a trace, is being written or cannot be read, and OSError or pa.ArrowException if it cannot be
+    written.
     """
     from tracer.schema import TABLES
     from tracer.trace import layout
@@ -75,15 +76,15 @@ def complete(path: Path) -> None:
         reader = Trace(path)
         known = [name for name in TABLES if meta["tool_version"] == VERSION or reader.has_table(name)]
         write_meta(trace, {**meta, "rows": {name: reader.rows(name) for name in known}}, is_durable=True)
-        with suppress(OSError):  # it has a file that no recorder writes
+        with suppress(OSError):  # the folder has a file that no recorder writes
             trace.rmdir(layout.JOURNAL)
         trace.sync()
 
 
 def explained(path: Path) -> tuple[dict[str, Any], Defects]:
-    """Return the keys of the answer about the kills in a trace, and the bugs that cost a part of it.
+    """Return the part of the answer about the kills in a trace, and the defects that left out a part of it.
 
-    Raises TraceError if it cannot be read.
+    Raises TraceError if the trace cannot be read.
     """
     from tracer.analysis.explain import kill_filter
     from tracer.analysis.explain.survivors import nearest_lives

@@ -1,7 +1,7 @@
-"""What `watch` costs: its own process, and its programs in the kernel while they are measured.
+"""The cost of `watch`: its own process, and its BPF programs while they are measured.
 
-The kernel measures programs only on request, since that costs time at each run. So they are measured for half
-a second of each half minute in which something happens.
+The kernel measures programs only on request, because each measured run takes longer. So the programs are
+measured for half a second of each half minute in which the recorder is not at rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WINDOW_S: Final = 0.5
 
 
 class Cost:
-    """The cost since `begin`; `programs_ns` returns the run time of the programs while it is measured."""
+    """The cost since `begin`. `programs_ns` returns the run time of the programs that the kernel measured."""
 
     def __init__(self, programs_ns: Callable[[], int]) -> None:
         self._programs_ns = programs_ns
@@ -30,7 +30,7 @@ class Cost:
         self.begin()
 
     def begin(self) -> None:
-        """Begin to count: what the start took is another matter."""
+        """Begin to count; the cost of the start is not included."""
         self._began_s, self._began_cpu_s = time.monotonic(), time.process_time()
         self._from_s = self._began_s
 
@@ -40,7 +40,7 @@ class Cost:
         return self._statistics is not None
 
     def open_window(self) -> None:
-        """Have the kernel measure the programs, until `close_window`."""
+        """Make the kernel measure the programs until `close_window`."""
         if self._statistics is None and self._refused is None:
             try:
                 self._statistics = enable_statistics()
@@ -50,7 +50,7 @@ class Cost:
             self._from_s, self._from_ns = time.monotonic(), self._programs_ns()
 
     def close_window(self) -> None:
-        """Stop measuring when the window is over, and add what was measured."""
+        """Stop measuring when the window is over, and add the measured run time."""
         if self._statistics is not None and time.monotonic() - self._from_s >= WINDOW_S:
             self._measured_ns += self._programs_ns() - self._from_ns
             self._measured_s += time.monotonic() - self._from_s
@@ -72,7 +72,7 @@ class Cost:
         }
 
     def sentence(self) -> str:
-        """Return the same as one line."""
+        """Return the facts of `describe` as one line."""
         cost = self.describe()
         programs = (
             f"programs {cost['programs_cpu_percent']:.2f} % while measured "

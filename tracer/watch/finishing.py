@@ -1,6 +1,6 @@
 """The end of a story: its trace is completed and explained, then a command gets the trace's path.
 
-Both are done by children, one at a time, beside the loop that records.
+Children do both, one at a time, beside the recording loop.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tracer.kernel.process.module_children import argv_of_module, environment_of
 from tracer.kernel.process.small_pages import huge_pages_for_children
 from tracer.watch.child import Child
 
-COMPLETING_WITHIN_S: Final = 300.0  # 2 min were too short in an emulated machine at a load of 10
+COMPLETING_WITHIN_S: Final = 300.0  # 2 min was too short on an emulated machine at a load of 10
 HURRIES_AFTER_S: Final = 30.0
-"""After this time, a child that completes gets normal priority: a busy CPU leaves it a hundredth before."""
+"""The time after which a completing child gets normal priority. Before, it gets a hundredth of a busy CPU."""
 COMMAND_WITHIN_S: Final = 60.0
 AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-"""The times between attempts to complete a trace, which fail on a full disk; the next start tries again."""
+"""The times between attempts to complete a trace, which fail on a full disk. The next start tries again."""
 MOST_WAITING: Final = 64
-"""The most traces that wait: what is in use is not removed, so the disk would fill."""
+"""The most traces that wait. Waiting traces are not removed, so without a bound they would fill the disk."""
 
 _COMPLETING: Final = argv_of_module("tracer.watch.completing")
 _STDERR: Final = 2
@@ -37,11 +37,11 @@ _OF_THE_SERVICE: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 @dataclass(frozen=True)
 class Told:
-    """A trace whose story is over. `time_ns` is CLOCK_REALTIME at the trigger, `cgroup` a path.
+    """A trace whose story is over. `time_ns` is CLOCK_REALTIME at the trigger, `cgroup` is a path.
 
-    `kills` is the number of OOM decisions of the story; None: those in the trace. `sentence` is what a story
-    without a kill is about, and safe to print; None: the trace will show it. Names are as they are in the
-    trace: any user can choose them.
+    `kills` is the number of OOM decisions of the story; None: all decisions in the trace. `sentence`
+    describes a story without a kill, and is safe to print; None: the explanation of the trace gives it. Names
+    are copied from the trace unescaped: any user can choose them.
     """
 
     trace: Path
@@ -55,10 +55,10 @@ class Told:
 
 @dataclass(frozen=True)
 class Finished(Told):
-    """A trace that is completed and explained, or else the `error`: it is readable even so.
+    """A trace that is completed and explained, or the `error`. Even with an error, the trace is readable.
 
-    `cause` and `pod` are of the newest kill, and so are the sentence and names then. `causes` are (kill_id,
-    cause) of all kills in the trace, also of those that earlier traces have.
+    If there is a `cause`, then cause, pod, sentence and names describe the newest kill. `causes` are
+    (kill_id, cause) of all kills in the trace, including kills that earlier traces also contain.
     """
 
     cause: str | None = None
@@ -68,13 +68,13 @@ class Finished(Told):
 
 
 class Finishing:
-    """A queue of traces to complete; `told` is called for each one that is done, then `command` is run.
+    """A queue of traces to complete. For each completed trace, `told` is called, then `command` is run.
 
-    The command gets the trace's path as its last argument, without a shell. Its output goes to our stderr. It
-    may run for `COMMAND_WITHIN_S`, and `warn` is called with a line if it fails. A child that completes may
-    run for `COMPLETING_WITHIN_S`.
+    The command gets the trace's path as its last argument, without a shell. Its output goes to the recorder's
+    stderr. It may run for `COMMAND_WITHIN_S`, and `warn` is called with a line if it fails. A child that
+    completes a trace may run for `COMPLETING_WITHIN_S`.
 
-    For an event loop: call `step` when a descriptor of `fds` is readable and at `due_s`. It never blocks.
+    For an event loop: call `step` when a descriptor of `fds` is readable and at `due_s`. `step` never blocks.
     """
 
     def __init__(
@@ -97,16 +97,16 @@ class Finishing:
         self._hurries_after_s = hurries_after_s
         self._command_within_s = command_within_s
         self._waiting: deque[Told] = deque()
-        self._story: Told | None = None  # the one that is worked on
+        self._story: Told | None = None  # the story of the child
         self._child: Child | None = None
-        self._is_told = False  # the command runs
+        self._is_told = False  # true: the child is the command
         self._again_after_s = again_after_s
         self._again: deque[tuple[float, int, Told]] = deque()  # (time of the next attempt, number, story)
-        self._attempt = 0  # of the one that is worked on; from the second on, it was told
+        self._attempt = 0  # earlier attempts at `_story`: if there were any, `told` was called
 
     @property
     def in_use(self) -> frozenset[Path]:
-        """Return the traces that wait or are worked on, without those that wait for another attempt."""
+        """Return the traces that wait or are being completed, without those that wait for another attempt."""
         stories = [*self._waiting, *([] if self._story is None else [self._story])]
         return frozenset(story.trace for story in stories)
 
@@ -119,12 +119,12 @@ class Finishing:
         return 0.0 if self._waiting else min((due_s for due_s, *_ in self._again), default=math.inf)
 
     def fds(self) -> list[int]:
-        """Return the descriptors that become readable when `step` has something to do; they change with each
-        `step`."""
+        """Return the descriptors that become readable when `step` has something to do. Each `step` may change
+        them."""
         return [] if self._child is None else self._child.descriptors
 
     def add(self, story: Told) -> None:
-        """Put a trace at the end of the queue; one that is in it already is not added again."""
+        """Put a trace at the end of the queue, unless it is in the queue already."""
         if story.trace in self.in_use:
             return
         if len(self._waiting) == MOST_WAITING:
@@ -147,10 +147,10 @@ class Finishing:
                 self._end_completing(child, status)
 
     def finish(self, deadline_s: float) -> None:
-        """Work off the queue until `deadline_s` (CLOCK_MONOTONIC), for the end of `watch`.
+        """Complete the traces of the queue until `deadline_s` (CLOCK_MONOTONIC), for the end of `watch`.
 
-        What is not done then is left for the next start: it is told with an error, and its command is not
-        run.
+        Traces that are left over are for the next start: `told` gets them with an error, and the command is
+        not run.
         """
         while (now_s := time.monotonic()) < deadline_s:
             self.step(now_s)
@@ -176,7 +176,7 @@ class Finishing:
     # Completion
 
     def _begin(self, now_s: float) -> None:
-        """Start to complete the next trace, or one for which the time of another attempt has come."""
+        """Start to complete the next trace, or a trace whose next attempt is due."""
         if self._waiting:
             self._attempt, self._story = 0, self._waiting.popleft()
         else:
@@ -209,7 +209,7 @@ class Finishing:
         self._end_story(answer)
 
     def _end_story(self, answer: dict[str, Any]) -> None:
-        """Tell that a trace is done, and start the command."""
+        """Report that a trace is done, and start the command. After a repeated attempt, do neither."""
         assert self._story is not None
         if self._attempt:
             self._story = None
@@ -225,7 +225,7 @@ class Finishing:
         fields = asdict(story)
         if story.kills is not None:
             known.pop("kills", None)
-        if story.sentence is not None:  # the newest kill in the trace is another story's
+        if story.sentence is not None:  # the newest kill in the trace belongs to another story
             known = {name: known[name] for name in ("error", "causes") if name in known}
         fields |= {name: value for name, value in known.items() if name in _FIELDS}
         self._told(Finished(**fields))

@@ -1,4 +1,4 @@
-"""What a caller of `watch` adds to the recording, such as a live view."""
+"""The functions that a caller of `watch`, such as a live view, adds to the recording."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tracer.trace.history.history import Follower, History
 
 @dataclass(frozen=True)
 class Guest:
-    """Functions that `watch` calls in its loop, which waits for them.
+    """Functions that `watch` calls in its loop. The loop waits for them.
 
-    `follow` gets each batch of rows, with the table's name, from the first one on. `join` gets the history
-    before that, and a function that has rows come to `follow` which would otherwise come within a second.
-    `timers` run beside those of `watch`, also at rest. `inputs` are descriptors, each with the function to
-    call while it is readable. `begun` gets the path of each trace that begins, which can be read while it
-    grows, and its new path if a kill renames it.
+    `follow` gets each batch of rows, with the table's name, from the first batch on. Before the first batch,
+    `join` gets the history, and a function that passes all pending rows to `follow` at once; otherwise they
+    come within a second. `timers` run beside the timers of `watch`, even at rest. `inputs` maps descriptors
+    to functions that are called while the descriptor is readable. `begun` gets the path of each trace that
+    begins, and its new path if a kill renames it. The trace can be read while it grows.
     """
 
     follow: Follower

@@ -13,33 +13,33 @@ from contextlib import suppress
 from typing import Final
 
 _SOCKET: Final = "NOTIFY_SOCKET"
-_PATIENCE_S: Final = 5.0  # for messages of which there is only one
+_PATIENCE_S: Final = 5.0  # for messages that are sent only once
 
 
 class ServiceManager:
-    """The socket of the service manager, if there is one. No message delays the loop that records."""
+    """The socket of the service manager, if there is one. No message delays the recording loop."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = _address(environment.get(_SOCKET, ""))
         self._status = ""
 
     def ready(self) -> None:
-        """Say that the start is complete: every probe is attached."""
+        """Report that the start is complete: every probe is attached."""
         self._send("READY=1", _PATIENCE_S)
 
     def alive(self) -> None:
-        """Say that the loop goes on, to be called every `watchdog_interval_s`."""
+        """Report that the loop is running; to be called every `watchdog_interval_s`."""
         self._send("WATCHDOG=1", 0)
 
     def status(self, text: str) -> None:
-        """Set the line that `systemctl status` shows; an unchanged one is not sent again."""
+        """Set the line that `systemctl status` shows. An unchanged line is not sent again."""
         line = " ".join(text.split())
         if line != self._status:
             self._status = line
             self._send(f"STATUS={line}", 0)
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
+        """Report that the end has begun."""
         self._send("STOPPING=1", _PATIENCE_S)
 
     def _send(self, message: str, patience_s: float) -> None:
@@ -51,7 +51,7 @@ class ServiceManager:
 
 
 def watchdog_interval_s(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return half of the time after which the service manager takes this process for hung; None if it does
+    """Return half of the time after which the service manager considers this process hung; None if it does
     not watch this process."""
     pid = environment.get("WATCHDOG_PID", "")
     try:

@@ -1,4 +1,4 @@
-"""The memory of the recorder's own process, which has to be small for as long as it runs."""
+"""The memory of the recorder's own process, which must stay small while the recorder runs."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Final
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 _MALLOC_SETTINGS: Final = {-1: 64 << 10, -3: 64 << 10, -8: 1}
-"""M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX of glibc's malloc.h."""
+"""Values of M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX (glibc's malloc.h)."""
 _MADV_DONTNEED: Final = 4  # include/uapi/asm-generic/mman-common.h
 _libc: Final = ctypes.CDLL(None)
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process has resident, mapped rings included (RSS in /proc/self/statm)."""
+    """Return the resident memory of this process, including mapped rings (RSS in /proc/self/statm)."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
 
 
 def return_early() -> None:
-    """Have malloc give memory that is freed back to the kernel at once, rather than keep it."""
+    """Make malloc return freed memory to the kernel at once instead of keeping it."""
     if mallopt := getattr(_libc, "mallopt", None):
         for setting, value in _MALLOC_SETTINGS.items():
             mallopt(setting, value)
 
 
 def trim() -> None:
-    """Give all memory that malloc holds free back to the kernel, also what lies between used pieces."""
+    """Return all free memory of malloc to the kernel, including free pages between used pieces."""
     if malloc_trim := getattr(_libc, "malloc_trim", None):
         malloc_trim(0)
 
 
 def drop_code() -> None:
-    """Unmap the pages of programs and libraries that only the start needed, code and tables.
+    """Unmap the pages of programs and libraries, code and tables: most were needed only at the start.
 
-    They are pages of files: what is needed again is mapped again from the page cache. Libraries that are
-    loaded after the first call keep their pages.
+    A page that is needed again is mapped again from the page cache. Libraries that are loaded after the first
+    call keep their pages.
     """
     unchanged = _mappings_without_own_pages()
     for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -48,9 +48,9 @@ def drop_code() -> None:
 
 @cache
 def _mappings_without_own_pages() -> frozenset[str]:
-    """Return the lines of /proc/self/maps of files that nobody writes and whose pages are all the file's.
+    """Return the lines of /proc/self/maps that are read-only mappings of files without anonymous pages.
 
-    The dynamic linker has written the pages of others, and what it wrote would be lost with them.
+    In the other mappings of files, the dynamic linker has written pages, and its changes would be lost.
     """
     found, mapping = [], ""
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,13 +1,13 @@
 """The directory of `watch`: traces whose names sort by time, bounded in number and size.
 
     20261127T004310Z-kill-web                 a trace: UTC time, reason, subject
-    .unfinished-20261127T004310Z-kill-web     a trace that is begun, or that is being removed
+    .unfinished-20261127T004310Z-kill-web     a trace that has begun, or that is being removed
 
-A trace gets its name when its files are on disk, so a reader never sees a part of one. While a story goes on,
-and until its journals are completed, a published trace has a folder of journals. The lock on the directory
-(`tracer.trace.write.claim.lock`) refuses a second `watch`.
+A trace gets its name when its files are on disk, so a reader never sees a partial trace. While a story goes
+on, and until its journals are completed, a published trace has a folder of journals. The lock on the
+directory (`tracer.trace.write.claim.lock`) refuses a second `watch`.
 
-Anything else in the directory is not counted and never removed.
+Other entries of the directory are not counted and never removed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TIME: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(rf"(\d{{8}}T\d{{6}}Z)-([a-z0-9_]+)-([A-Za-z0-9_.-]{{1,{MOST_SUBJECT + 8}}})")
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _TAKEN: Final = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
-_SETTLED_NS: Final = 2_000_000_000  # the time of a change is coarse: a later change may have the same one
+_SETTLED_NS: Final = 2_000_000_000  # the time of a change is coarse: a later change may have the same time
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def name_of(time_ns: int, reason: str, subject: str) -> str:
 
 
 def parse_name(name: str) -> TraceName | None:
-    """Return the parts of a name that `name_of` gave, maybe with the number of a repetition; None for any
-    other."""
+    """Return the parts of a name that `name_of` may have returned, even with the number of a repetition; None
+    for any other name."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
@@ -73,10 +73,11 @@ class Place:
     """The directory, made (0700) if it is absent, and locked until `close`.
 
     `keep_traces` and `max_disk_bytes` bound the traces in it; None: no bound. `warn` is called with a line if
-    something cannot be removed, or if the directory was exchanged.
+    a trace cannot be removed, or if the directory was replaced.
 
-    Raises TraceError if it is a symbolic link, belongs to another user, can be written by others, is in use
-    by another `watch`, or cannot be made. Methods raise OSError: on a full disk, the caller tries again.
+    Raises TraceError if the directory is a symbolic link, belongs to another user, is writable by others, is
+    in use by another `watch`, or cannot be made. Methods raise OSError: on a full disk, the caller tries
+    again.
     """
 
     def __init__(
@@ -91,21 +92,21 @@ class Place:
         self._keep_traces = keep_traces
         self._max_disk_bytes = max_disk_bytes
         self._warn = warn
-        self._kept: set[str] = set()  # what could not be removed, and was warned about
-        self._inodes: dict[str, int] = {}  # name that `name_of` may have given -> inode number
+        self._kept: set[str] = set()  # traces that could not be removed; `warn` was called
+        self._inodes: dict[str, int] = {}  # name that `name_of` may have returned -> inode number
         self._listed_ns = -1  # the time of the change after which the directory was listed
         self._sizes: dict[str, tuple[int, int | None]] = {}  # name -> inode number, bytes; None: not a trace
         self._directory = self._open()
 
     def close(self) -> None:
-        """Give the directory free for another `watch`."""
+        """Release the directory for another `watch`."""
         self._directory.close()
 
     def sweep(self) -> list[Path]:
-        """Remove what a killed `watch` had begun; return its published traces that still have journals, the
-        oldest first.
+        """Remove the unpublished traces of a killed `watch`; return the published traces that still have
+        journals, the oldest first.
 
-        Call it at the start. The sizes of all traces are read here, so that `retain` need not.
+        Call it at the start. It reads the sizes of all traces, so that `retain` need not.
         """
         for name in self._directory.names():
             if name.startswith(claim.UNFINISHED):
@@ -114,7 +115,7 @@ class Place:
         return [self.path / name for name in left if self._has_journals(name)]
 
     def begin(self, name: str) -> Path:
-        """Make and return an empty directory for a new trace; `publish` gives it its `name`.
+        """Make and return an empty directory for a new trace, to which `publish` gives its `name`.
 
         The directory of traces is renewed first. Raises OSError, and TraceError as the constructor does.
         """
@@ -130,10 +131,10 @@ class Place:
         claim.remove_begun(self._directory, unfinished.name)
 
     def publish(self, unfinished: Path) -> Path:
-        """Give a trace from `begin` its name when all its files are on disk; return its new path.
+        """Write all files of a trace from `begin` to disk, then give the trace its name; return its new path.
 
-        Whoever writes to the trace must hold it by its descriptor. Raises FileNotFoundError if it was
-        removed, and OSError if its files cannot be written; it is unfinished then.
+        A writer of the trace must hold it by its descriptor. Raises FileNotFoundError if the trace was
+        removed, and OSError if its files cannot be written; it stays unfinished then.
         """
         with self._directory.subfolder(unfinished.name) as trace:
             trace.sync_all()
@@ -155,10 +156,10 @@ class Place:
         raise AssertionError
 
     def retain(self, in_use: Collection[Path]) -> list[Path]:
-        """Remove the oldest traces while there are too many or they are too long; return their paths.
+        """Remove the oldest traces while there are too many or they are too large; return their paths.
 
-        `in_use`: traces that are being written or completed. They are counted, but not removed, nor is the
-        newest trace. A call without a change to the directory reads only the sizes of those in use.
+        `in_use`: traces that are being written or completed. They are counted, but neither they nor the
+        newest trace are removed. If the directory has not changed, only the sizes of traces in use are read.
         """
         busy = {path.name for path in in_use}
         sizes = {
@@ -179,7 +180,7 @@ class Place:
         return removed
 
     def renew(self) -> bool:
-        """Make and lock the directory anew if it was removed or replaced; return whether it was.
+        """Make and lock the directory again if it was removed or replaced; return whether it was.
 
         Raises TraceError as the constructor does.
         """
@@ -223,7 +224,8 @@ class Place:
     # The traces
 
     def _trace_names(self) -> list[str]:
-        """Return the names that `name_of` may have given, the oldest first; listed again after a change."""
+        """Return the names that `name_of` may have returned, the oldest first. Lists the directory after a
+        change."""
         changed_ns = os.fstat(self._directory.fileno()).st_mtime_ns
         if changed_ns != self._listed_ns:
             found = {}
@@ -238,7 +240,7 @@ class Place:
         return list(self._inodes)
 
     def _size_of(self, name: str, busy: Collection[str] = ()) -> int | None:
-        """Return the length of a trace's files, or None if it is not a trace of ours alone."""
+        """Return the total size of a trace's files in bytes, or None if it holds other files than ours."""
         if name in busy:
             self._sizes.pop(name, None)
             return layout.size_bytes(self.path / name)
@@ -266,7 +268,7 @@ class Place:
         claim.remove(self._directory, name, hidden)
 
     def _try_to_remove(self, name: str, remove: Callable[[str], None]) -> bool:
-        """Remove a trace; if that fails, warn, and do not try it again."""
+        """Remove a trace. On failure, warn, and do not try again."""
         try:
             remove(name)
         except TraceError as error:
@@ -281,7 +283,7 @@ class Place:
 
 
 def _make(directory: Path) -> None:
-    """Make a directory (0700), and those above it (0755, whatever the umask), unless they are there."""
+    """Make a directory (0700) and its parents (0755, whatever the umask), unless they exist."""
     require_own_links(directory.parent)
     for parent in reversed(directory.parents):
         with suppress(FileExistsError):

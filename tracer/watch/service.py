@@ -1,4 +1,4 @@
-"""The unit of systemd that runs the flight recorder: packaging/memcg-tracer.service with another command."""
+"""The systemd unit that runs the flight recorder: packaging/memcg-tracer.service with another command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 NAME: Final = "memcg-tracer.service"
 STATE_FOLDER: Final = "/var/lib/memcg-tracer"
-"""The directory that StateDirectory= of the unit makes."""
+"""The directory that StateDirectory= of the unit creates."""
 
 _COMMAND: Final = "ExecStart=memcg-tracer watch"
 _NETWORK: Final = "RestrictAddressFamilies=AF_UNIX AF_INET\nPrivateNetwork=yes\n"
@@ -22,8 +22,8 @@ def unit_text(
 ) -> str:
     """Return the unit that runs `program watch ARGUMENTS`; `program` is an absolute path.
 
-    `folder` is the absolute path of the directory to which these arguments write traces, if it is another
-    than STATE_FOLDER. With `needs_network`, the service is not cut off from the network.
+    `folder` is the absolute path of the directory to which these arguments write traces; None: STATE_FOLDER.
+    With `needs_network`, the service may use the network.
     """
     text = (resources.files("tracer.watch") / "packaging" / NAME).read_text(encoding="utf-8")
     command = [quoted(program), "watch", *(quoted(word).replace("$", "$$") for word in arguments)]
@@ -41,10 +41,10 @@ def unit_text(
 
 
 def quoted(word: str) -> str:
-    """Return a word of a unit as systemd reads it back (systemd.syntax(7), "Quoting"), with `%` doubled.
+    """Return a word quoted for a unit (systemd.syntax(7), "Quoting"), with `%` doubled.
 
-    `$` remains: systemd replaces variables in arguments of a command, but not in its path. `word` is decoded
-    as os.fsdecode does it.
+    `$` remains: systemd replaces variables in the arguments of a command, but not in its path. `word` comes
+    from os.fsdecode.
     """
     if re.fullmatch(r"[\w@%+=:,./-]+", word, flags=re.ASCII):
         return word.replace("%", "%%")

@@ -1,9 +1,9 @@
-"""Stories: traces that begin with the history when something happens, and grow until it is quiet.
+"""Stories: traces that begin with the history when a trigger comes, and grow until it is quiet.
 
-A story's trace lies in the directory, whole, as soon as it has begun: it is written under another name,
-synchronised and renamed. A kill soon after another belongs to the same story. A story that is as long as the
-history ends; if the kills go on, the next one begins where it ended, so that a crash loop is not stored many
-times.
+A story's trace appears in the directory with its whole history: the history is written under another name,
+synchronised, and the trace is renamed. A kill soon after another kill belongs to the same story. A story ends
+when it is as long as the history. If the kills go on, the next story begins where the last one ended, so that
+a crash loop is not stored many times.
 """
 
 from __future__ import annotations
@@ -31,32 +31,35 @@ from tracer.watch.place import Place, name_of
 from tracer.watch.triggers import KILL, Trigger
 
 QUIET_S: Final = 5.0
-"""A story ends when nothing has triggered for so long."""
+"""The time without a trigger after which a story ends."""
 
 LOOP_QUIET_S: Final = 30.0
 _SOON_AGAIN_S: Final = 60.0
-"""A story that begins so soon after another is likely one of a crash loop. It waits longer for the next kill:
-else each kill of a slow loop would leave a trace with all the minutes before it."""
+"""A story with a kill that begins so soon after another is likely part of a crash loop. It waits
+`LOOP_QUIET_S` for the next kill: else each kill of a slow loop would leave a trace with all the minutes
+before it."""
 
 _MOST_BYTES: Final = 64 << 20
 _UNFLUSHED_BYTES: Final = 1 << 20
 _HELD_BYTES: Final = 4 << 20
-_LEAST_STEP_NS: Final = 1_000_000  # a smaller difference of clocks is that of their readings
+_LEAST_STEP_NS: Final = 1_000_000  # a smaller step of a clock may be an error of reading two clocks
 _FAILS_S: Final = 3.0
-"""A story that cannot be written for so long ends: the history has its rows, for another one."""
+"""A story that cannot be written for so long ends. The history keeps its rows for another story."""
 _UNSAFE_S: Final = 2.0
-"""The rows of a kill are given to the story within this time after the trigger."""
+"""The rows of a kill reach the story within this time after the trigger."""
 
 _RETRY_S: Final = 1.0
-"""The time between two attempts to begin a story. While cgroups come and go, the history may have no more
-than 10 s: with longer pauses, kills of the last seconds of a full disk would be lost."""
+"""The time between two attempts to begin a story. While many cgroups come and go, the history may hold only
+10 s. With longer pauses, kills in the last seconds of a full disk would be lost."""
 
 
 @dataclass
 class _Story:
-    """A trace that grows; times are CLOCK_MONOTONIC, but `shift_ns`: new clock pair less that of the history.
+    """A trace that grows. Times are CLOCK_MONOTONIC.
 
-    `first` is the trigger that it is told for: the first kill, if there is one. `subject`: `_subject` of it.
+    `shift_ns` is the offset of the trace's clock pair minus the offset of the history's clock pair. `first`
+    is the trigger after which the trace is named: the first kill, if there is one. `subject` is the
+    `_subject` of the trigger's cgroup.
     """
 
     writer: TraceWriter
@@ -73,7 +76,7 @@ class _Story:
 
     @property
     def is_written(self) -> bool:
-        """Return whether no row waits to be written, and none of a kill was lost while rows waited."""
+        """Return whether no row waits to be written, and no row of a kill was lost while rows waited."""
         return self.writer.is_written and not self.writer.lost["oom"]
 
     def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
@@ -85,25 +88,25 @@ class _Story:
         if self.unflushed_bytes > _UNFLUSHED_BYTES:
             self.flush()
             if not self.has_begun:
-                self.writer.require_written()  # now: attempts to begin must stay cheap while a disk is full
+                self.writer.require_written()  # fail early: attempts must stay cheap while a disk is full
 
     def flush(self) -> None:
-        """Have all rows survive this process; the writer keeps them in memory until then."""
+        """Write all rows, so that they survive this process; before, the writer keeps them in memory."""
         self.writer.flush()
         self.unflushed_bytes = 0
 
     def append_rows(self, table: str, rows: Sequence[Any]) -> None:
-        """Add rows that are given as column -> value."""
+        """Add rows, given as mappings column -> value."""
         if rows:
             self.append(table, rows_of(table, rows))
 
 
 class Stories:
-    """The story that is being written, if any, and the triggers that wait for one to begin.
+    """The story that is being written, if any, and the triggers that wait for a story to begin.
 
-    `closing_facts` returns what meta.json says of the recording when a trace ends. `warn` is called with a
-    line when a trace cannot be written, `begun` with the path of each trace that has begun, and
-    with its new path if a kill renames it.
+    `closing_facts` returns the facts about the recording that meta.json gets when a trace ends. `warn` is
+    called with a line when a trace cannot be written. `begun` is called with the path of each trace that has
+    begun, and with its new path if a kill renames it.
     """
 
     def __init__(
@@ -124,14 +127,14 @@ class Stories:
         self._begun = begun
         self._story: _Story | None = None
         self._waiting: list[Trigger] = []
-        self._failed = 0  # attempts to begin the story
-        self._lost_kills = 0  # meanwhile
+        self._failed = 0  # failed attempts to begin the story
+        self._lost_kills = 0  # during these attempts
         self._retry_s = 0.0
-        self._mark = 0  # where the last story ended, if what it was about may go on
+        self._mark = 0  # the mark of the history where the last story ended, for a story that continues it
         self._mark_until_s = 0.0
         self._ended_s = -math.inf
         self._written_s = 0.0  # when all rows of the story were on the disk
-        self._unsafe: list[tuple[float, Trigger]] = []  # (when it came, a trigger whose rows may not be)
+        self._unsafe: list[tuple[float, Trigger]] = []  # (time, trigger) whose rows may not be on the disk
 
     @property
     def in_use(self) -> list[Path]:
@@ -140,16 +143,16 @@ class Stories:
 
     @property
     def is_active(self) -> bool:
-        """Return whether a story goes on, or should begin: `step` has something to do."""
+        """Return whether a story goes on, or is to begin: `step` has something to do."""
         return self._story is not None or bool(self._waiting)
 
     def name_of(self, cgroup_id: int | None) -> str | None:
-        """Return the container of a cgroup, else its path; None: it is not known."""
+        """Return the container of a cgroup, else its path; None: the cgroup is not known."""
         subject = self._subject(cgroup_id)
         return subject and (subject[1] or subject[0])
 
     def trigger(self, triggers: Sequence[Trigger]) -> None:
-        """Begin a story with the next `step`, or add to the one that goes on."""
+        """Begin a story with the next `step`, or extend the current one."""
         if self._story is None:
             self._waiting += triggers
             return
@@ -181,7 +184,7 @@ class Stories:
                 self._mark, self._mark_until_s = mark, until_s
 
     def flush(self) -> None:
-        """Have the rows of the story survive this process."""
+        """Write the rows of the story, so that they survive this process."""
         if self._story is None:
             return
         self._story.flush()
@@ -190,7 +193,7 @@ class Stories:
             self._unsafe = [(at_s, one) for at_s, one in self._unsafe if at_s > self._written_s - _UNSAFE_S]
 
     def close(self, end_reason: str) -> None:
-        """Begin the story that waits, if that is possible, and end it: the recording has ended."""
+        """Begin the waiting story if possible, and end the current one: the recording has ended."""
         if self._waiting:
             self._begin(time.monotonic())
         if self._story is not None:
@@ -199,7 +202,7 @@ class Stories:
             self._warn(f"{_kills(lost)} lost: no trace could be written to {self._place.path}")
 
     def _begin(self, now_s: float) -> None:
-        """Write the history as a new trace, and have it grow; on failure, try again later."""
+        """Write the history as a new trace, which then grows. On failure, a later `step` tries again."""
         first = next((one for one in self._waiting if one.kills), self._waiting[0])
         unfinished = writer = None
         try:
@@ -242,7 +245,7 @@ class Stories:
         fineness = self._history.fineness(since)
         begin_ns = self._history.replay(story, now_ns, since)
         if fineness and fineness[-1]["every_ms"]:
-            fineness.append({"begin_ns": now_ns, "every_ms": 0})  # what comes from now on is not thinned
+            fineness.append({"begin_ns": now_ns, "every_ms": 0})  # rows from now on are not thinned
         meta = story.writer.meta
         offset_ns = _offset_ns(self._history.meta)
         meta["started"] = utc_time(meta["clock"], begin_ns - offset_ns)
@@ -257,29 +260,29 @@ class Stories:
         story.writer.write_meta()
 
     def _tell_as(self, story: _Story, kill: Trigger) -> None:
-        """Have a story be told for its first kill, which came after an alarm or a request."""
+        """Name a story after its first kill, which came after an alarm or a request."""
         story.first, story.subject = kill, self._subject(kill.cgroup_id)
         story.writer.meta["history"]["reason"] = kill.reason
-        with suppress(OSError):  # the old name is also right
+        with suppress(OSError):  # the old name is also valid
             story.path = story.writer.path = self._place.rename(
                 story.path, name_of(kill.time_ns + story.shift_ns, kill.reason, _last_name(story.subject))
             )
             self._begun(story.path)
 
     def _warn_of_story(self, message: str) -> None:
-        """Pass a warning of the writer on; those of attempts to begin would come each second."""
+        """Pass on a warning of the writer, unless the story has not begun: these would come each second."""
         if self._story is not None:
             self._warn(message)
 
     def _give_up_old(self) -> None:
-        """Forget waiting triggers that are older than the history: no trace can show them any more."""
+        """Drop waiting triggers that are older than the history: no trace can show them any more."""
         begin_ns = self._history.begin_ns
         if begin_ns is not None:
             self._lost_kills += sum(len(one.kills) for one in self._waiting if one.time_ns < begin_ns)
             self._waiting = [one for one in self._waiting if one.time_ns >= begin_ns]
 
     def _give_up(self, writer: TraceWriter | None, unfinished: Path | None, error: Exception) -> None:
-        """Remove what was begun, and set the time of the next attempt."""
+        """Remove the unfinished trace, and set the time of the next attempt."""
         if writer is not None:
             with suppress(OSError, TraceError):
                 writer.leave("failed")
@@ -296,7 +299,7 @@ class Stories:
         self._failed += 1
 
     def _end(self, end_reason: str) -> bool:
-        """End the story: the rest is work for a child. Return whether all of it is written.
+        """End the story and queue its trace for completion. Return whether all rows are written.
 
         If not, its last triggers wait for another story, which begins with the history.
         """
@@ -321,8 +324,10 @@ class Stories:
         return is_written
 
     def _meta(self) -> tuple[Meta, int]:
-        """Return the metadata of a trace that begins now, with the clocks of now, and the difference of their
-        offset to that of the history: a clock was set, or the machine was suspended."""
+        """Return the metadata of a trace that begins now, with the current clock pair, and its `shift_ns`.
+
+        The shift is not 0 if a clock was set or the machine was suspended since the history began.
+        """
         kept = self._history.meta
         clock = read_clocks()
         shift_ns = clock["realtime_ns"] - clock["monotonic_ns"] - _offset_ns(kept)
@@ -331,7 +336,7 @@ class Stories:
         return cast(Meta, {**kept, "clock": clock}), shift_ns
 
     def _subject(self, cgroup_id: int | None) -> tuple[str, str | None] | None:
-        """Return (path, container or None) of a cgroup; None: it is not known."""
+        """Return (path, container or None) of a cgroup; None: the cgroup is not known."""
         names = self._history.names.read("cgroups")
         places = np.flatnonzero(integers(names.column("cgroup_id")) == (cgroup_id or 0))
         if not len(places):
@@ -357,7 +362,7 @@ def kills_of(rows: Sequence[dict[str, Any]]) -> list[Trigger]:
 
 
 def _last_name(subject: tuple[str, str | None] | None) -> str:
-    """Return the container's name, or the last name of the cgroup's path."""
+    """Return the container's name, else the last name of the cgroup's path."""
     if subject is None:
         return "machine"
     path, container = subject

@@ -7,15 +7,15 @@ from typing import Final
 
 KILL: Final = "kill"
 REQUEST: Final = "request"
-"""The reasons that are not the name of an alarm: an OOM kill, SIGUSR1."""
+"""The reasons other than alarms: an OOM kill, and SIGUSR1."""
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """One such moment; `time_ns` is CLOCK_REALTIME by the clock pair of the history.
+    """A moment at which `watch` writes a trace. `time_ns` is CLOCK_REALTIME by the clock pair of the history.
 
-    `cgroup_id` is the cgroup whose limit it is about; None: the machine, or no cgroup. `kills` are the ids
-    of the OOM decisions, `sentence` what an alarm is about, without the cgroup's name.
+    `cgroup_id` is the cgroup whose limit is concerned; None: the machine, or no cgroup. `kills` are the ids
+    of the OOM decisions. `sentence` describes an alarm, without the cgroup's name.
     """
 
     reason: str

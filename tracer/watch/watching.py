@@ -1,4 +1,4 @@
-"""The flight recorder: a recording whose rows stay in memory until something happens."""
+"""The flight recorder: a recording whose rows stay in memory until a trigger comes."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ _RING_BYTES: Final = {
     "stall": 512 << 10,
     "swap_io": 256 << 10,
     "inode": 512 << 10,
-    "cgroup": 512 << 10,  # but here more: a recorder that waits for a CPU must not lose a name
+    "cgroup": 512 << 10,  # larger than in `record`: a recorder that waits for a CPU must not lose a name
 }
-"""Smaller rings than those of `record`: all of a ring is resident, and `--max-memory` is for everything. What
-finds no room is summed, and who and when is lost for it alone."""
+"""Rings mostly smaller than those of `record`: a whole ring is resident, and `--max-memory` includes it.
+Events that find no room are summed: only their tasks and times are lost."""
 
 _REMOVED_INTERVAL_S: Final = 0.01
 _SAMPLE_INTERVAL_S: Final = 0.1
@@ -61,23 +61,23 @@ _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
 _LEAST_HISTORY_BYTES: Final = 2 << 20
 _MUCH: Final = 0.75
-"""The share of `--max-memory` from which on code is dropped; minor faults map again what is needed."""
+"""The share of `--max-memory` above which code is unmapped. Minor faults map the needed pages again."""
 _SPARE_BYTES: Final = 16 << 20
-"""Memory that thinning and a new trace need for a moment."""
+"""The memory that thinning or a new trace needs for a moment."""
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """A request to watch.
+    """The settings of `watch`.
 
     `directory` receives traces of the last `keep_s` seconds at each OOM kill and at the alarms `on` ("limit",
     "soon"), and if all tasks of a cgroup waited for memory for `psi_percent` of 10 s. `most_memory_bytes`
     bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the directory. `command` is run
-    with the path of each trace. `ring_pages` and `hooks` are those of `Options`. `ignores_hangup`: SIGHUP
-    does not end it, so that it outlives a terminal. At its end, traces are completed for at most `ending_s`.
-    `url`: where traces are copied to.
+    with the path of each trace. `ring_pages` and `hooks` are passed to `Options`. With `ignores_hangup`,
+    SIGHUP does not end `watch`, so that it outlives a terminal. At the end of `watch`, traces are completed
+    for at most `ending_s`. Traces are copied to `url`.
     """
 
     directory: Path
@@ -98,13 +98,13 @@ class WatchOptions:
 
 
 class Reporter(Protocol):
-    """Receives what `watch` has to say."""
+    """Receives the messages of `watch`."""
 
     def ready(self, progress: Progress) -> None:
         """Report that all probes are attached."""
 
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
-        """Report a limit that was hit, or a kill that is near, in a cgroup (its container, else its path)."""
+        """Report an alarm. `cgroup` is the name of its container, else its path."""
 
     def killed(self, kill: dict[str, Any]) -> None:
         """Report an OOM kill, given as a row of `oom`."""
@@ -113,7 +113,7 @@ class Reporter(Protocol):
         """Report a trace that is complete."""
 
     def notice(self, message: str) -> None:
-        """Report something that the user asked for."""
+        """Report something that the user asked for or waits for."""
 
     def warn(self, message: str) -> None:
         """Report a problem that does not stop the recording."""
@@ -121,7 +121,7 @@ class Reporter(Protocol):
 
 def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None) -> None:
     """Watch until SIGINT, SIGTERM, or SIGHUP if it is not ignored. SIGUSR1 asks for a trace, SIGUSR2 for the
-    cost. `guest` takes part in the loop.
+    cost. The loop also calls the functions of `guest`.
 
     Raises TracerError if watching cannot begin, or cannot go on.
     """
@@ -170,7 +170,7 @@ def _ring_pages() -> dict[str, int]:
 
 
 class _Watcher:
-    """The work of `watch` beside the pipeline, whose observer it is."""
+    """Observes the pipeline, and does the rest of `watch`."""
 
     def __init__(
         self, options: WatchOptions, reporter: Reporter, place: Place, guest: Guest | None = None
@@ -182,7 +182,7 @@ class _Watcher:
         self._alarms = Alarms(options.on, options.psi_percent)
         self._has_alarms = bool(options.on) or options.psi_percent is not None
         self._is_to_read, self._read_s = False, 0.0
-        self._is_too_large = False  # and that was reported
+        self._is_too_large = False  # true once it was reported
         self.manager = ServiceManager()
         self._finishing = Finishing(options.command, self._finished, reporter.warn)
         self._copying = Copying(options.directory, options.url, reporter.notice, reporter.warn)
@@ -196,15 +196,15 @@ class _Watcher:
         """Do nothing: `watch` reports it."""
 
     def tick(self, progress: Progress) -> None:
-        """Do nothing: there is no progress."""
+        """Do nothing: `watch` shows no progress."""
 
     def notice(self, message: str) -> None:
-        """Report what is awaited at the start, but not each pod that comes and goes for years."""
+        """Report messages of the start, but not each pod that comes or goes later."""
         if not self._has_begun:
             self._reporter.notice(message)
 
     def killed(self, kill: dict[str, Any]) -> None:
-        """Have a trace written; `begin` has it written for a kill before."""
+        """Trigger a story. A kill that comes before `begin` is kept, and `begin` triggers its story."""
         if not self._has_begun:
             self._kills_of_start.append(kill)
             return
@@ -214,7 +214,7 @@ class _Watcher:
     # The parts
 
     def open_sink(self, meta: Any) -> RowSink:
-        """Return the history, empty."""
+        """Make and return an empty history."""
         options = self._options
         self._history = History(
             meta, keep_ns=round(options.keep_s * 1e9), most_bytes=options.most_memory_bytes // 4
@@ -224,7 +224,7 @@ class _Watcher:
         return self._history
 
     def begin(self, pipeline: Pipeline, left: list[Path]) -> None:
-        """Make what needs the running pipeline. `left` are traces to complete."""
+        """Make the parts that need the running pipeline. `left` are earlier traces to complete."""
         self._pipeline = pipeline
         self._cost = Cost(pipeline.programs.run_ns)
         self._history.named_files = lambda: np.frombuffer(
@@ -255,7 +255,7 @@ class _Watcher:
             self.killed(kill)
 
     def run(self, calls: Calls, more: list[Timer]) -> None:
-        """Run until a signal ends it, and end all stories."""
+        """Run until a signal ends `watch`, then end all stories."""
         pipeline = self._pipeline
         answering = Timer(0.0, lambda: self._answer(calls), lambda: calls.has_come)
         timers = [*self._timers(), *more, *self._guest.timers, answering]
@@ -272,7 +272,7 @@ class _Watcher:
             self._copying.finish(deadline_s)
 
     def _timers(self) -> list[Timer]:
-        """Return the periodic work. At rest there is none, but for the watchdog of a service manager."""
+        """Return the periodic work. At rest, only the watchdog of a service manager is due."""
         pipeline, stories, cost = self._pipeline, self._stories, self._cost
         finishing, copying = self._finishing, self._copying
 
@@ -305,7 +305,7 @@ class _Watcher:
     # Periodic work
 
     def _read_soon(self) -> None:
-        """Read the rings, at once unless that was just done: each new cgroup asks for it."""
+        """Read the rings at once, or soon if they were just read: each new cgroup calls this."""
         if time.monotonic() - self._read_s < _LEAST_PASS_S:
             self._is_to_read = True
         else:
@@ -339,7 +339,7 @@ class _Watcher:
 
     def _age(self) -> None:
         self._history.age(self._now_ns())
-        own_memory.trim()  # before its memory is measured
+        own_memory.trim()  # before the memory is measured
         if own_memory.resident_bytes() > self._options.most_memory_bytes * _MUCH:
             own_memory.drop_code()
         room_bytes = self._room_bytes()
@@ -357,7 +357,7 @@ class _Watcher:
         return time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
 
     def _room_bytes(self) -> int:
-        """Return the memory that the history may take: all that the rest of this process leaves."""
+        """Return the memory that is left for the history beside the rest of this process."""
         rest_bytes = own_memory.resident_bytes() - self._history.size_bytes
         return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
 
@@ -374,7 +374,7 @@ class _Watcher:
         return {**facts, "cost": {**facts["cost"], **self._cost.describe()}}
 
     def _answer(self, calls: Calls) -> None:
-        """Do what signals asked for."""
+        """Answer the signals that came."""
         for number in calls.take():
             now_ns = self._now_ns()
             if number == signal.SIGUSR1:
@@ -388,9 +388,9 @@ class _Watcher:
 
 
 def _protect(warn: Callable[[str], None]) -> None:
-    """Have the OOM killer spare this process, if that is permitted.
+    """Protect this process from the OOM killer, if that is permitted.
 
-    Its memory is not locked: what malloc frees inside of locked memory stays resident.
+    Its memory is not locked: memory that malloc frees inside locked memory would stay resident.
     """
     try:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), encoding="ascii")

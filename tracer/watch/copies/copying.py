@@ -1,4 +1,4 @@
-"""Copies of finished traces to a URL, by one child at a time beside the loop that records."""
+"""Copies of finished traces to a URL, made by one child at a time beside the recording loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tracer.urls import shown_url
 from tracer.watch.child import Child
 
 COPYING_WITHIN_S: Final = 1800.0
-"""The time after which a child is killed: the next one goes on with the file at which it was."""
+"""The time after which a child is killed. The next child continues with the same file."""
 
 AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0)
 """The times between attempts while the URL cannot be used; the last one is repeated."""
@@ -27,12 +27,12 @@ _COPYING: Final = argv_of_module("tracer.watch.copies.copying_child")
 
 
 class Copying:
-    """The traces of `spool` that are to be copied to `url`; without a URL, nothing is done.
+    """Copies the traces of `spool` to `url`. Without a URL, nothing is copied.
 
-    The first child looks at all of them, for what an earlier `watch` left. `notice` is called with a line for
-    each trace that was copied, `warn` for each problem.
+    The first child checks all traces, because an earlier `watch` may have left some. `notice` is called with
+    a line for each copied trace, and `warn` with a line for each problem.
 
-    For an event loop: call `step` when a descriptor of `fds` is readable and at `due_s`. It never blocks.
+    For an event loop: call `step` when a descriptor of `fds` is readable and at `due_s`. `step` never blocks.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Copying:
         self._copying = copying
         self._within_s = within_s
         self._again_after_s = again_after_s
-        self._is_all = True  # the next child looks at all traces
+        self._is_all = True  # the next child checks all traces
         self._wanted: set[str] = set()
-        self._fresh: set[str] = set()  # of those, what was finished since the last child began
+        self._fresh: set[str] = set()  # the wanted traces that were finished since the last child began
         self._at_url: set[str] = set()
         self._child: Child | None = None
         self._next_s = math.inf if url is None else 0.0
-        self._failed = 0  # attempts in a row
+        self._failed = 0  # failed attempts in a row
         self._removed = 0
 
     @property
@@ -74,7 +74,7 @@ class Copying:
         return [] if self._child is None else self._child.descriptors
 
     def add(self, trace: Path) -> None:
-        """Have a finished trace copied."""
+        """Add a finished trace to the traces to copy."""
         if self._url is not None:
             self._wanted.add(trace.name)
             self._fresh.add(trace.name)
@@ -82,7 +82,7 @@ class Copying:
                 self._next_s = 0.0
 
     def removed(self, traces: Iterable[Path]) -> None:
-        """Count traces that are removed from the spool, if they were not seen at the URL."""
+        """Count removed traces of the spool that were not seen at the URL, and warn of them."""
         if self._url is None:
             return
         names = {trace.name for trace in traces}
@@ -110,7 +110,7 @@ class Copying:
     def finish(self, deadline_s: float) -> None:
         """Copy what is left until `deadline_s` (CLOCK_MONOTONIC), for the end of `watch`."""
         if self._next_s < math.inf:
-            self._next_s = 0.0  # also if the URL could not be used: once more
+            self._next_s = 0.0  # one more attempt, even if the URL could not be used
         attempts = self._failed
         while self.due_s < math.inf and self._failed == attempts:
             now_s = time.monotonic()
@@ -143,7 +143,7 @@ class Copying:
             self._fail(f"no process can be started ({error.strerror})", time.monotonic())
 
     def _end(self, child: Child, status: int, now_s: float) -> None:
-        """Take what the child has printed: an array for each trace, then an object with its error."""
+        """Handle the output of the child: an array for each trace, then an object with its error."""
         end = None
         for line in bytes(child.output).splitlines():
             try:
@@ -165,11 +165,11 @@ class Copying:
         self._wanted = {name for name in self._wanted if (self._spool / name).exists()}
         if not self._wanted:
             self._next_s = math.inf
-        else:  # what the child did not copy must settle first
+        else:  # the traces that the child did not copy must settle first
             self._next_s = now_s if self._wanted & self._fresh else now_s + _LATER_S
 
     def _take(self, state: Any, name: Any, words: Any) -> None:
-        """Take the state of a trace."""
+        """Handle the state of a trace."""
         if state == "later":
             self._wanted.add(name)
             return

@@ -1,12 +1,12 @@
 """The child of `watch` that copies traces: `python -m tracer.watch.copies.copying_child SPOOL URL [NAME...]`.
 
-Without names, it looks at all traces of the spool. It prints a JSON array for each: state, name, and the URL
-or the reason. At the end comes an object:
+Without names, it checks all traces of the spool. It prints a JSON array for each trace: state, name, and the
+URL or the reason. The last line is an object:
 
-    error       null, or why the URL could not be used
+    error       null, or the reason why the URL could not be used
 
-It is a child of low priority, like the one that completes traces: fsspec and what it loads never come into
-the recorder.
+The child has a low priority, like the child that completes traces. The recorder never loads fsspec and its
+dependencies.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         passes.run({Path(spool, name) for name in names} if names else None)
     except TracerError as failure:
         error = str(failure)
-    except Exception as failure:  # of any kind: the parent tries again
+    except Exception as failure:  # any error: the parent tries again
         error = f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
     print(json.dumps({"error": error}), flush=True)
     return 0

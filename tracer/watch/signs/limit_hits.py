@@ -1,14 +1,14 @@
 """Limit hits: a cgroup's usage was about to exceed its memory.max, or exceeded memory.high.
 
-The counts of memory.events contain those of the descendants. A cgroup that was not near its own limit since
-its last sample did not hit it: a descendant hit another limit, and has samples of its own. memory.failcnt of
-v1 counts the hits of the cgroup's own limit.
+The counts of memory.events include the descendants. A cgroup that was not near its own limit since its last
+sample did not hit it: a descendant hit another limit, and has samples of its own. memory.failcnt of v1 counts
+the hits of the cgroup's own limit.
 
-Where the kernel does not count the limit that is hit (v1 with equal limits of memory and of memory + swap,
-since v6.15), a cgroup hits it if reclaim examines pages while usage is near the limit.
+Where the kernel does not count hits of the limit (v1 with equal limits of memory and of memory + swap, since
+v6.15), a hit is assumed if reclaim examines pages while usage is near the limit.
 
-A cgroup whose cache fills its limit hits it all day. While the hits go on, its alarms come further and
-further apart: after a minute, two, four, and at last every hour. Ten minutes without a hit end that.
+A cgroup whose page cache fills its limit hits the limit all day. While the hits go on, the time between its
+alarms doubles: one minute, two, four, and at most an hour. Ten minutes without a hit reset it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from tracer.units import count, duration, size
 
 _SECOND_NS: Final = 1_000_000_000
 FIRST_WAIT_NS: Final = 60 * _SECOND_NS
-"""A cgroup gives at most one alarm in this time, and in twice the time after the next one."""
+"""The least time between the first two alarms of a cgroup. It doubles with each alarm."""
 
 LONGEST_WAIT_NS: Final = 3600 * _SECOND_NS
 _CALM_NS: Final = 600 * _SECOND_NS
 
 _NEAR: Final = 0.9
-"""Share of the limit that a cgroup must have used to have hit it. Reclaim and exits may have freed memory
-in the tenth of a second since."""
+"""The share of the limit that usage must have reached for a counted hit. Reclaim and exits may have freed
+memory in the tenth of a second since the hit."""
 
 _AT: Final = 0.97
-"""The same where no count says that a limit was hit. Reclaim leaves up to 2 MiB free (a large folio)."""
+"""The same share where the kernel counts no hits. Reclaim leaves up to 2 MiB free (a large folio)."""
 
 _COLUMNS: Final = ("time", "usage_bytes", "peak_bytes", "max_events", "high_events", "pgscan")
 _KIND: Final = np.dtype([(name, "i8") for name in (*_COLUMNS, "hit_ns", "alarmed_ns", "wait_ns")])
@@ -45,13 +45,13 @@ _FRESH: Final = (*[UNKNOWN] * len(_COLUMNS), 0, 0, 0)
 
 
 class LimitHits:
-    """Find in samples that a cgroup hit its memory.max or memory.high since its last sample."""
+    """Finds in samples that a cgroup hit its memory.max or memory.high since its last sample."""
 
     def __init__(self) -> None:
         self._states = CgroupStates(_KIND, _FRESH)
 
     def take(self, samples: pa.RecordBatch) -> Iterator[Alarm]:
-        """Yield an alarm for each cgroup that hit a limit, unless it gave one lately."""
+        """Yield an alarm for each cgroup that hit a limit, unless its last alarm is too recent."""
         read = {name: values(samples, name) for name in _COLUMNS}
         read["cgroup_id"] = values(samples, "cgroup_id")
         read |= {name: limits(samples, name) for name in ("limit_bytes", "high_bytes")}
@@ -60,11 +60,11 @@ class LimitHits:
             yield from self._compare({name: column[rows] for name, column in read.items()}, places[rows])
 
     def forget(self, cgroup_ids: Iterable[int]) -> None:
-        """Drop what is known of cgroups that are gone."""
+        """Drop the state of removed cgroups."""
         self._states.forget(cgroup_ids)
 
     def _compare(self, now: dict[str, Numbers], places: Numbers) -> Iterator[Alarm]:
-        """Yield the alarms of rows of different cgroups, and remember the rows."""
+        """Yield the alarms of rows, each of another cgroup, and remember the rows."""
         states = self._states.rows
         before = states[places]
         for name in _COLUMNS:
@@ -86,7 +86,7 @@ class LimitHits:
             yield Alarm("limit", read["cgroup_id"], read["time"], sentence)
 
     def _are_due(self, places: Numbers, time: Numbers) -> Flags:
-        """Note hits of different cgroups, and return which of them give an alarm."""
+        """Record hits, each of another cgroup, and return which of them give an alarm."""
         states = self._states.rows
         wait = np.where(time - states["hit_ns"][places] >= _CALM_NS, 0, states["wait_ns"][places])
         are_due: Flags = time - states["alarmed_ns"][places] >= wait
@@ -98,12 +98,12 @@ class LimitHits:
 
 
 def _rise(now: dict[str, Numbers], before: Any, name: str) -> Numbers:
-    """Return by how much a count rose; 0 where it is not known."""
+    """Return the increase of a count; 0 where it is not known."""
     return np.where((now[name] == UNKNOWN) | (before[name] == UNKNOWN), 0, now[name] - before[name])
 
 
 def _most_used(now: dict[str, Numbers], before: Any) -> Numbers:
-    """Return the highest usage that is known of the time since the last sample."""
+    """Return the highest known usage since the last sample."""
     usage: Numbers = np.maximum(now["usage_bytes"], before["usage_bytes"])
     return np.where(now["peak_bytes"] > before["peak_bytes"], np.maximum(usage, now["peak_bytes"]), usage)
 

@@ -1,7 +1,7 @@
 """Pressure: all tasks of a cgroup waited for memory at the same time, for a good part of the last 10 s.
 
-The kernel counts that time on cgroup v2 (the line `full` of memory.pressure). It contains the descendants:
-all tasks of the cgroup and of those below it have to wait.
+The kernel counts this time on cgroup v2 (the line `full` of memory.pressure). The descendants are included:
+all tasks of the cgroup and of the cgroups below it have to wait.
 
 A cgroup gives one alarm. The next one needs 30 s below half of the threshold.
 """
@@ -24,10 +24,11 @@ _SECOND_NS: Final = 1_000_000_000
 WINDOW_NS: Final = 10 * _SECOND_NS
 CALM_NS: Final = 30 * _SECOND_NS
 _LONGEST_NS: Final = WINDOW_NS + _SECOND_NS
-"""The window from the first reading of a second on. What is older did not grow: there was no sample."""
+"""The longest window: it begins with the first reading of a second. An older reading still has the value of
+the window's begin, because a cgroup without samples did not wait."""
 
 _SLOTS: Final = 12
-"""Seconds whose first reading is kept, and one more for the last reading of all."""
+"""The number of seconds whose first reading is kept. One more slot holds the last reading."""
 
 _KIND: Final = np.dtype(
     [("time", "i8", _SLOTS + 1), ("total_us", "i8", _SLOTS + 1), ("calm_ns", "i8"), ("is_held", "?")]
@@ -36,15 +37,15 @@ _FRESH: Final = ((UNKNOWN,) * (_SLOTS + 1), (0,) * (_SLOTS + 1), UNKNOWN, False)
 
 
 class Pressure:
-    """Find in samples that all tasks of a cgroup waited for at least `percent` of the last 10 s."""
+    """Finds in samples that all tasks of a cgroup waited for at least `percent` of the last 10 s."""
 
     def __init__(self, percent: float) -> None:
         self._least = percent / 100
         self._states = CgroupStates(_KIND, _FRESH)
 
     def take(self, samples: pa.RecordBatch) -> Iterator[Alarm]:
-        """Yield an alarm for each cgroup whose tasks waited so long, unless it has not been calm since the
-        last one."""
+        """Yield an alarm for each cgroup whose tasks waited so long, unless the cgroup has not been calm
+        since its last alarm."""
         totals = values(samples, "psi_full_total_us")
         known = np.flatnonzero(totals != UNKNOWN)
         if not len(known):
@@ -57,11 +58,11 @@ class Pressure:
             yield from self._compare({name: column[rows] for name, column in read.items()}, places[rows])
 
     def forget(self, cgroup_ids: Iterable[int]) -> None:
-        """Drop what is known of cgroups that are gone."""
+        """Drop the state of removed cgroups."""
         self._states.forget(cgroup_ids)
 
     def _compare(self, now: dict[str, Numbers], places: Numbers) -> Iterator[Alarm]:
-        """Yield the alarms of rows of different cgroups, and remember the rows."""
+        """Yield the alarms of rows, each of another cgroup, and remember the rows."""
         states, time = self._states.rows, now["time"]
         last = states["time"][places, _SLOTS]
         waited_us, window_ns = self._waited(now, places)
@@ -80,9 +81,9 @@ class Pressure:
             yield Alarm("pressure", int(now["cgroup_id"][row]), int(time[row]), sentence)
 
     def _waited(self, now: dict[str, Numbers], places: Numbers) -> tuple[Numbers, Numbers]:
-        """Remember the readings, and return (time waited in us, the window of it in ns).
+        """Remember the readings, and return (time waited in us, length of the window in ns).
 
-        The window begins with the last reading before the last 10 s, or with the first one that there is.
+        The window begins with the last reading before the last 10 s, or with the first known reading.
         """
         states, time = self._states.rows, now["time"]
         times, totals = states["time"][places], states["total_us"][places]
