@@ -33,27 +33,27 @@ if TYPE_CHECKING:
     from tracer.kernel.process.priority import HeadStart
 
 GARBAGE_OF_MANY_TRACES: Final = (700, 10, 10)
-"""A verb that reads many traces has cycles looked for as often as Python does: each trace leaves 0.4 MiB."""
+"""Python's own thresholds, for verbs that read many traces: each trace leaves 0.4 MiB of cyclic garbage."""
 _GARBAGE: Final = 300_000
-"""The number of new objects after which Python looks for cycles: more than the imports of a verb leave."""
+"""The number of new objects after which Python collects cycles: more than the imports of a verb create."""
 
 
 def main() -> None:
     """Run the console command. Exit status: 0 done, 1 failed, 2 usage, 130 for Ctrl-C.
 
-    SIGPIPE stays ignored, as Python has it: any client of a socket could end the process.
+    SIGPIPE stays ignored, as Python sets it: otherwise any client of a socket could end the process.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored: in the background
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback where there is nothing to clean up
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background, it is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while there is nothing to clean up
     standard_streams.prepare()
     arguments = sys.argv[1:] or ["--help"]
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in ours
     if not {"record", "lab", "fit"} & set(ours):  # they run commands, whose environment must not change
-        # More threads are of no use here, and OpenBLAS ends the process if it cannot start them.
+        # More threads do not help here, and OpenBLAS ends the process if it cannot start them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(_GARBAGE)
-    atexit.register(gc.freeze)  # else the interpreter looks for cycles in all that ends with it: 0.1 s
+    atexit.register(gc.freeze)  # else the interpreter collects cycles among all objects at its end: 0.1 s
     try:
         status = _run(arguments, _head_start() if _verb(ours) == "record" else None)
         sys.stdout.flush()
@@ -61,12 +61,12 @@ def main() -> None:
         standard_streams.abandon_output()
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.raise_signal(signal.SIGPIPE)
-        status = 128 + signal.SIGPIPE  # it is blocked
+        status = 128 + signal.SIGPIPE  # if SIGPIPE is blocked
     except Exception as error:
         if debug:
             raise
         message, status = _line(error)
-        error.__traceback__ = error.__context__ = None  # they hold the memory of what failed
+        error.__traceback__ = error.__context__ = None  # they keep the memory of the failed work in use
         standard_streams.abandon_output()
         _complain(message)
     sys.exit(status)
@@ -77,7 +77,7 @@ def _verb(arguments: list[str]) -> str | None:
 
 
 def _head_start() -> HeadStart:
-    """Return the raised priority of a start, before the imports: a busy machine delays these most."""
+    """Return the raised priority of a start. Call it before the imports, which a busy machine delays most."""
     from tracer.kernel.process.priority import HeadStart
 
     return HeadStart()
@@ -126,8 +126,8 @@ def _line(error: Exception) -> tuple[str, int]:
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Return whether an error, or one that led to it, is a lack of memory."""
-    # An extension module that finds no memory may set no exception: Python raises SystemError.
+    """Return whether a lack of memory caused an error, directly or through another error."""
+    # If an extension module fails to allocate without setting an exception, Python raises SystemError.
     if isinstance(error, MemoryError | SystemError) or "failed to map segment" in str(error):
         return True
     return error is not None and _lacks_memory(error.__cause__ or error.__context__)
@@ -136,7 +136,7 @@ def _lacks_memory(error: BaseException | None) -> bool:
 def _interrupt(_signal: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, or end the process at once while a module is being imported.
 
-    Extension modules print that exception or replace it, and an import has nothing to clean up.
+    Extension modules print KeyboardInterrupt or replace it, and an import has nothing to clean up.
     """
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":

@@ -1,4 +1,4 @@
-"""The traces of `export --to dataset`, with progress and what went wrong on stderr."""
+"""Adds the traces of `export --to dataset`, and reports progress and problems on stderr."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     from tracer.fleet.dataset.appending import Appended, Appender
     from tracer.fleet.reduction.inputs import Place
 
-_LEAST_S: Final = 0.1  # between two lines of progress on a terminal
+_LEAST_S: Final = 0.1  # the least time between two lines of progress on a terminal
 
 
 def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, compacts: bool) -> None:
     """Add the traces at or below the paths and URLs to a dataset, and print its address.
 
     A trace that cannot be read is reported and left out. Without any trace, no dataset is made. Raises
-    TracerError in the end if there was a trace that cannot be read, and at once if the dataset cannot be
-    used.
+    TracerError at the end if a trace cannot be read, and at once if the dataset cannot be used.
     """
     from tracer.fleet.dataset.appending import Appender
     from tracer.fleet.dataset.compaction import FEW_FILES, compact
@@ -63,7 +62,7 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
 
 
 def _append_all(appender: Appender, traces: Sequence[Place], lines: _Lines) -> set[tuple[str, str]]:
-    """Add the traces, and return the tables and days that they were added to."""
+    """Add the traces, and return the (table, day) pairs that received rows."""
     from tracer.fleet.reduction.additions import add_all
     from tracer.fleet.reduction.embedded import cpus
 
@@ -114,7 +113,7 @@ def _instead(path: Path | str) -> str:
 
 
 class _Lines:
-    """Writes lines on stderr, and progress if that is a terminal."""
+    """Writes lines to stderr, and progress if stderr is a terminal."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

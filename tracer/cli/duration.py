@@ -21,6 +21,6 @@ def duration_s(text: str) -> float:
     seconds = float(match[1]) * _SECONDS[(match[2] or "s").lower()] if match else 0.0
     if not seconds > 0:
         raise click.BadParameter(f"{text!r} is not a time: give one like 90s, 5m or 1h")
-    if seconds > _LONGEST_S:  # clocks of the kernel count at most 292 years in ns
+    if seconds > _LONGEST_S:  # clocks of the kernel hold at most 292 years in ns
         raise click.BadParameter(f"{text!r} is more than a hundred years")
     return seconds

@@ -16,7 +16,7 @@ _ADDRESS: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]
 
 
 def address(text: str) -> tuple[str, int]:
-    """Return (host, port) of HOST:PORT, [IPV6]:PORT, or :PORT, which is on the loopback address.
+    """Return (host, port) of HOST:PORT, [IPV6]:PORT, or :PORT (on the loopback address).
 
     It is the `type` of an option. Raises click.BadParameter.
     """
@@ -54,7 +54,7 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_tls(certificate: str | None, key: str | None, client_authorities: str | None) -> None:
-    """Raise UsageError if an option of TLS lacks another. The files are not read."""
+    """Raise UsageError if a TLS option is given without an option that it needs. The files are not read."""
     if (certificate is None) != (key is None):
         raise click.UsageError("--tls-cert and --tls-key belong together: give both, or none")
     if client_authorities is not None and certificate is None:
@@ -71,7 +71,7 @@ def open_endpoint(
     key: str | None,
     client_authorities: str | None,
 ) -> Endpoint:
-    """Return an endpoint that listens. Raises UsageError and TracerError if it cannot."""
+    """Return a listening endpoint. Raises the errors of `Endpoint`: UsageError and TracerError."""
     check_tls(certificate, key, client_authorities)
     from tracer.serve.endpoint import Endpoint
     from tracer.serve.http_server import Tls

@@ -1,8 +1,8 @@
 """The group of all verbs: the module of a verb is imported only for its use, its help or its completion.
 
-Such a module imports only click and the standard library (tests/cli/verbs/printed/test_completion.py). A verb
-imports what it needs for its work in its functions: pandas, Arrow and matplotlib take up to a second to
-import, which is too long for a Tab key.
+At module level, it imports only click and the standard library
+(tests/cli/verbs/printed/test_completion.py). Its functions import the rest: pandas, Arrow and matplotlib take
+up to a second to import, which is too long for a Tab key.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ VERBS: Final = (
     *("record", "top", "watch", "serve", "explain", "timeline", "evictions", "report", "export", "info"),
     *(*_MANY_HOSTS, "lab", "fit", "doctor", *_PRINTED),
 )
-"""The verbs in the order of `--help`, which shows the first sentence of each verb's own help."""
+"""The verbs in the order of `--help`, which shows the first sentence of each verb's help."""
 
 
 def module_of(verb: str) -> str:
-    """Return the name of the module that has the `command` of a verb."""
+    """Return the name of the module that defines the `command` of a verb."""
     return f"tracer.cli.verbs.{_FOLDERS.get(verb, '')}{verb}"
 
 
@@ -61,12 +61,12 @@ class _Verbs(click.Group):
 
 
 def _require_values(command: click.Command, arguments: list[str]) -> None:
-    """Raise UsageError for an empty value, so that `-c "$name"` without a name is an error, and so that
-    `push --remove "$folder"` without a folder is none for the current one."""
+    """Raise UsageError for an empty value: `-c "$name"` without a name is an error, and
+    `push --remove "$folder"` without a folder must not mean the current directory."""
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     options = [one for one in command.params if isinstance(one, click.Option) and not one.is_flag]
     names = {name for option in options for name in option.opts}
-    takes_words = any(one.type is click.UNPROCESSED for one in command.params)  # of a command: any word
+    takes_words = any(one.type is click.UNPROCESSED for one in command.params)  # words of a command: any
     for before, argument in zip(["", *ours], ours, strict=False):
         option = argument.removesuffix("=") if argument else before
         if option != argument and option in names:
@@ -98,14 +98,14 @@ def group(debug: bool) -> None:
     memcg-tracer records every charge, page-cache folio, reclaim attempt and OOM kill of memory cgroups (v1
     and v2) with eBPF, and explains them with their evidence.
     """
-    del debug  # main reads it, for errors outside of any verb as well
+    del debug  # main reads it, because it also applies to errors outside of verbs
     _reuse_memory()
 
 
 def _reuse_memory() -> None:
-    """Have malloc (of glibc) keep some memory that is freed, rather than give it back to the kernel.
+    """Make glibc's malloc keep some freed memory instead of returning it to the kernel.
 
-    Arrays of some MiB come and go. The page faults on each take longer than the computation.
+    Arrays of some MiB come and go. Their page faults would take longer than the computation.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, 4 << 20)

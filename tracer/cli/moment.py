@@ -15,8 +15,8 @@ _LATEST_NS: Final = (1 << 63) - 1
 
 
 def moment_ns(context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    """Return the moment that `7d` or `12h` (so long ago), or a date or a time in ISO 8601 means, in ns since
-    the epoch: in UTC unless it has a zone.
+    """Return the moment of `7d` or `12h` (so long ago), or of a date or time in ISO 8601 (UTC unless it has a
+    zone), in ns since the epoch.
 
     It is the `callback` of an option. All options of a command have the same "now". Raises
     click.BadParameter.
@@ -29,7 +29,7 @@ def moment_ns(context: click.Context, _parameter: click.Parameter, text: str | N
     from tracer.fleet.summary.time_window import time_ns
 
     try:
-        found = time_ns(text.strip()) if "-" in text else -1  # of digits alone, any number would be a date
+        found = time_ns(text.strip()) if "-" in text else -1  # without `-`, any number would be a date
     except (ValueError, OverflowError):
         found = -1
     if not 0 <= found <= _LATEST_NS:

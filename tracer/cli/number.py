@@ -10,14 +10,14 @@ import click
 
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%?", re.ASCII)
 _MOST: Final = 3_200_000_000.0
-"""About a hundred years in seconds: clocks of the kernel count at most 292 years in ns."""
+"""About a hundred years in seconds: clocks of the kernel hold at most 292 years in ns."""
 
 
 class Number(click.FloatRange):
     """The `type` of an option: a finite number in a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Raises click.BadParameter, also for `nan`, which is in no range."""
+        """Return the number. Raises click.BadParameter, also for `nan`, which no range contains."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number) or number > _MOST:
             self.fail(f"{value} is not a number that can be used: give a smaller one, such as 60", param, ctx)

@@ -19,7 +19,7 @@ STDOUT: Final = Path("-")
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Raise the errors of `write_output` that are known before the work: UsageError or TracerError."""
+    """Raise those errors of `write_output` that are known before the work: UsageError or TracerError."""
     if output == STDOUT:
         return
     try:
@@ -44,7 +44,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def write_output(output: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
-    """Write all of the text (as UTF-8) or bytes, or nothing, and print the path; `-` is standard output.
+    """Write all of the text (as UTF-8) or bytes, or nothing, and print the path. `-` is standard output.
 
     Only the owner can read the file, because it contains names of processes and cgroups. Raises TracerError.
     """

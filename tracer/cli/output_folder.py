@@ -20,10 +20,9 @@ Write = Callable[[IO[bytes]], None]
 
 
 def check_folder(output: Path, force: bool, names: Collection[str]) -> None:
-    """Raise the errors of `write_folder` that are known before the work: UsageError or TracerError.
+    """Raise those errors of `write_folder` that are known before the work: UsageError or TracerError.
 
-    `names` are those that the verb gives to its files. With `force`, a directory is replaced if it has no
-    other entries.
+    `names` are the names of the files to write. With `force`, a directory without other entries is replaced.
     """
     if output == STDOUT:
         raise UsageError("this format is a directory with a file for each table: name one, instead of -")
@@ -45,13 +44,12 @@ def check_folder(output: Path, force: bool, names: Collection[str]) -> None:
 
 
 def write_folder(output: Path, files: Iterable[tuple[str, Write]]) -> None:
-    """Write all files into a new directory or nothing, and print its path; a directory that is there is
-    replaced.
+    """Write all files into a new directory or nothing, and print its path. An existing directory is replaced.
 
     Only the owner can read the directory and the files, because they contain names of processes and cgroups.
     Raises TracerError.
     """
-    temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # cannot be guessed, so it exists nowhere
+    temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # nobody can guess it and make it first
     try:
         require_own_links(output.parent)
         with Directory.open(output.parent.resolve()) as parent:
@@ -70,7 +68,7 @@ def write_folder(output: Path, files: Iterable[tuple[str, Write]]) -> None:
 
 
 def _put_in_place(parent: Directory, temporary: str, name: str) -> None:
-    """Rename the new directory; the one that has the name is put aside first, and put back on failure."""
+    """Rename the new directory. An existing directory of that name is moved aside, and back on failure."""
     aside = f"{temporary}.old"
     try:
         parent.replace(name, aside)

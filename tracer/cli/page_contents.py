@@ -1,4 +1,4 @@
-"""What the page of `report` shows of a trace: its kills and cgroups, and a chart for each that has one."""
+"""The contents of the page of `report`: the kills and cgroups of a trace, with their charts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 300
 _ROWS_OF_FURTHER_KILLS: Final = 120
-"""A page of many kills stays small."""
+"""The rows of a chart of a kill after the first: a page of many kills must stay small."""
 
 _WHOLE: Final = "all"
 _WHOLE_IS_MORE: Final = 1.25
-"""The whole life of a cgroup is a view of its own if it is longer by this factor than what is shown first."""
+"""The whole life of a cgroup has its own view if it is longer by this factor than the first view."""
 
 
 def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
@@ -89,8 +89,8 @@ def _chart_of_kill(
 
 
 def _drawn_cgroup(trace: AnalysedTrace, report: OomReport) -> int | None:
-    """Return the cgroup whose memory tells the story of a kill: that of the limit, else that of the
-    victim."""
+    """Return the cgroup whose memory is drawn for a kill: the limit's owner, else the first known victim's
+    cgroup."""
     places = [(report.limit_owner.cgroup_id, report.limit_owner.cgroup)]
     places += [(victim.cgroup_id, victim.cgroup) for victim in report.victims]
     for number, path in places:
@@ -102,7 +102,8 @@ def _drawn_cgroup(trace: AnalysedTrace, report: OomReport) -> int | None:
 
 
 def _chart_of_held(trace: AnalysedTrace, one: Held) -> Chart | None:
-    """Return the chart of a cgroup that lived: the time in which it lost time, if it did, and all of it."""
+    """Return the chart of a surviving cgroup: the time in which its tasks crawled, if any, and its whole
+    life."""
     number = one.cgroup_id
     if number is None:
         return None
@@ -178,8 +179,8 @@ def _chart(
 
 
 def _every(thinned: Sequence[ThinnedInterval], span: Span, rows: int) -> str | None:
-    """Return the length of the trace's own rows at the end of the span, if it is greater than that of so many
-    rows: shorter ones would show nothing more."""
+    """Return the length of the trace's rows at the end of the span, if that is longer than span / `rows`:
+    shorter rows would show nothing more."""
     from tracer.analysis.results.quality import resolution_s
 
     every_s = resolution_s(thinned, span[1])
@@ -187,7 +188,7 @@ def _every(thinned: Sequence[ThinnedInterval], span: Span, rows: int) -> str | N
 
 
 def _how_coarse(thinned: Sequence[ThinnedInterval], timeline: pd.DataFrame) -> str:
-    """Return the sentence on the times in which the trace is coarser than the rows, or an empty text."""
+    """Return the sentence on the times in which the trace is coarser than the rows; empty if it never is."""
     from tracer.analysis.views.timeline import row_length
     from tracer.render.words import quality_facts
 

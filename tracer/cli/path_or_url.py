@@ -15,17 +15,17 @@ class PathOrUrl(click.Path):
     """The type of an option: the value is a Path, or a str for a URL."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path, readable=False)  # who reads it says more
+        super().__init__(path_type=Path, readable=False)  # the reader's own error says more
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value as it is, if it is a URL."""
+        """Return a URL unchanged, and any other value as a Path."""
         from tracer.urls import is_url
 
         return value if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)
 
 
 def check_in_child(check: Callable[[], object]) -> None:
-    """Raise the UsageError or TracerError that a check raises in a child: what it imports ends with it."""
+    """Run a check in a child, with which its imports end. Raises the check's UsageError or TracerError."""
     from tracer.kernel.process.forked_child import call_in_child
 
     def answer() -> list[Any]:

@@ -29,7 +29,7 @@ def size_bytes(text: str) -> int:
 
 
 def some_bytes(text: str) -> int:
-    """Return what `size_bytes` does, but for 0: raises click.BadParameter."""
+    """Return the bytes as `size_bytes` does. Raises click.BadParameter, also for 0."""
     size = size_bytes(text)
     if not size:
         raise click.BadParameter(f"{text!r} is no space at all: give more, such as 1G")

@@ -23,7 +23,7 @@ _ENCODABLE: Final = "memcg-tracer-encodable"
 
 def prepare() -> None:
     """Replace sys.stdin, stdout and stderr, and open closed descriptors, so that no other file gets their
-    number."""
+    numbers."""
     for descriptor in range(3):
         _occupy(descriptor)
     codecs.register_error(_ENCODABLE, _encodable)
@@ -33,12 +33,12 @@ def prepare() -> None:
 
 
 def abandon_output() -> None:
-    """Discard the output that could not be written, so that the interpreter does not try again at its end."""
+    """Discard output that could not be written: the interpreter would try to write it again at its end."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  until the process ends
 
 
 def _occupy(descriptor: int) -> None:
-    """Open a closed descriptor for the other direction, so that it still fails."""
+    """Open a closed descriptor for the wrong direction, so that using it still fails."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -49,7 +49,7 @@ def _occupy(descriptor: int) -> None:
 
 
 class OutputClosedError(TracerError):
-    """Nobody reads standard output any more. `main` ends the process by SIGPIPE then, as others end."""
+    """Nobody reads standard output any more. `main` then ends the process by SIGPIPE, like other programs."""
 
 
 class _Input(io.FileIO):
@@ -63,7 +63,7 @@ class _Input(io.FileIO):
 class _Output(io.FileIO):
     def write(self, data: ReadableBuffer, /) -> int:
         try:
-            while (written := super().write(data)) is None:  # another process made it non-blocking
+            while (written := super().write(data)) is None:  # another process made the file non-blocking
                 select.select([], [self], [])
         except OSError as error:
             kind = OutputClosedError if isinstance(error, BrokenPipeError) else TracerError
@@ -86,7 +86,7 @@ def _text(buffer: io.BufferedReader | io.BufferedWriter, replaced: TextIO | None
 
 
 def _encodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Handle encoding errors: bytes that are not UTF-8 stay as they are, other characters become escapes."""
+    """Handle encoding errors: bytes that are not UTF-8 are kept, other characters become escapes."""
     if isinstance(error, UnicodeDecodeError):
         return codecs.lookup_error("surrogateescape")(error)
     try:

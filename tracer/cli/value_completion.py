@@ -29,7 +29,7 @@ _PLAIN: Final = re.compile(r"[\w./:@%+=,-]+", re.ASCII)
 def cgroups_here(
     _context: click.Context, _parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[Any]]:
-    """Return the containers that run here, by name, and the memory cgroups, by path."""
+    """Return the names of the containers that run here, and the paths of the memory cgroups."""
     from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
     from tracer.kernel.cgroups.selectors import list_cgroups
     from tracer.kernel.naming.host_names import HostNames
@@ -44,7 +44,7 @@ def cgroups_here(
 def cgroups_in_trace(
     context: click.Context, _parameter: click.Parameter, typed: str
 ) -> list[CompletionItem[Any]]:
-    """Return the containers of the trace on the command line, by name, and its cgroups, by path."""
+    """Return the names of the containers, and the paths of the cgroups, in the trace on the command line."""
     with suppress(OSError, TracerError):
         rows = _trace(context).table("cgroups", ["container", "path"])
         return _offered([*rows["container"].to_pylist(), *rows["path"].to_pylist()], typed)

@@ -63,7 +63,7 @@ def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
 
 
 def _looked_at(path: Path, cgroup: str | None, by: str) -> tuple[CacheFlow, pd.DataFrame, Context]:
-    """Return what is shown of a trace. The trace itself, which may be large, is freed."""
+    """Return the data to show for a trace. The trace, which may be large, is freed."""
     import pandas as pd
 
     from tracer.analysis.core.tables import start_ns

@@ -126,7 +126,7 @@ def command(
 
 
 def _reports_from_log(log: str, cgroup: str | None, defects: Defects) -> tuple[list[OomReport], Log]:
-    """Return the kernel's kills, and the log that they are from."""
+    """Return the kernel's kills in a log, and the log."""
     from tracer.analysis.explain import kill_filter, log_postmortem
     from tracer.kernel.kmsg import log_files
     from tracer.kernel.naming.host_names import NamesHere
@@ -147,7 +147,7 @@ def _explain(
     verbose: bool,
     below: int,
 ) -> None:
-    """Write the explanation of one kill, below a list of the others; `below` more lines will follow."""
+    """Write the explanation of one kill, below a list of the kills. It leaves room for `below` more lines."""
     from tracer.render.terminal import explain_text, first_screen, kills_text
 
     lines = first_screen.SCREEN_LINES

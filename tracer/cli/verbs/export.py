@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tracer.render.export.openmetrics_text import Event
     from tracer.render.export.tracks import Tracks
 
-_MOST_MOMENTS: Final = 10_000  # of all cgroups: each has up to 50 values
-_MOST_ROWS: Final = 500_000  # of the timeline of all cgroups: some 200 MiB
+_MOST_MOMENTS: Final = 10_000  # over all cgroups: each moment of a cgroup has up to 50 values
+_MOST_ROWS: Final = 500_000  # of the timelines of all cgroups: some 200 MiB
 
 
 def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[str]:
@@ -92,7 +92,7 @@ class FileFormat:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFormat:
-    """A dataset, which takes many traces and is added to."""
+    """A dataset, to which many traces can be added."""
 
     help: str
     takes_kill: bool = False
@@ -274,8 +274,8 @@ def _names(form: FolderFormat) -> dict[str, str]:
 
 
 def _tracks(trace: AnalysedTrace, cgroup: str | None) -> Tracks:
-    """Return what viewers of timelines show: of the matching cgroups, of the tasks in them and in cgroups
-    below, and of the kills that concern them."""
+    """Return the tracks of the matching cgroups, of the tasks in them and in cgroups below, and of the kills
+    that concern them."""
     from tracer.analysis.core import hierarchy, naming
     from tracer.analysis.views import stalls
     from tracer.render.export import tracks
@@ -302,7 +302,7 @@ def _timeline(trace: AnalysedTrace, cgroup: str | None) -> pd.DataFrame:
 
 
 def _every(trace: AnalysedTrace, cgroups: int, most_rows: int) -> str:
-    """Return 100 ms; or more if the cgroups would have too many rows for memory, and then say so."""
+    """Return 100 ms, or more if the rows of the cgroups would take too much memory; then report it."""
     from tracer.analysis.views import focus
 
     every = focus.row_width_of_all(trace, cgroups, most_rows)
@@ -315,7 +315,7 @@ def _every(trace: AnalysedTrace, cgroups: int, most_rows: int) -> str:
 
 
 def _events(trace: AnalysedTrace, cgroup: str | None) -> list[Event]:
-    """Return what counters count beside the state of cgroups: kills and lost records."""
+    """Return the events of counters that do not follow from the state of cgroups: kills and lost records."""
     from tracer.analysis.core.columns import records, times_ns
     from tracer.metric_families import kill_labels
     from tracer.render.export.openmetrics_text import Event

@@ -87,7 +87,7 @@ def command(
     from tracer.render.fit.answer import fit_text
     from tracer.render.terminal.console import write
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM leaves nothing behind either
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up after SIGTERM as after Ctrl-C
     folder = Folder.open(output or Path("traces", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-fit"), argv)
     bounds = Bounds(from_bytes, to_bytes, slowdown_percent / 100)
     progress = _Progress()
@@ -109,7 +109,7 @@ def command(
 
 
 def _curve(found: Found, folder: Folder, bounds: Bounds) -> Path | None:
-    """Write the picture of the runs. Without matplotlib, say so and return None: the answers need none."""
+    """Write the picture of the runs. Without matplotlib, report that and return None: the answers suffice."""
     try:
         with from_extra("plot", "the curve"), _nowhere():
             from tracer.render.fit.curve import curve
@@ -121,7 +121,7 @@ def _curve(found: Found, folder: Folder, bounds: Bounds) -> Path | None:
 
 @contextmanager
 def _nowhere() -> Iterator[None]:
-    """Leave the working directory: `import matplotlib` reads settings there, which anybody may have put."""
+    """Leave the working directory: `import matplotlib` reads settings there, which any user may have put."""
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir("/")
     try:
@@ -149,7 +149,7 @@ def _document(found: Found, runs: list[Run], path: Path, picture: Path | None) -
 
 
 class _Progress:
-    """Says on stderr which run is under way, and how it ended, on one line if nothing comes in between."""
+    """Reports each run and its end on stderr, on one line unless other output comes in between."""
 
     def __init__(self) -> None:
         self._run = ""
@@ -183,7 +183,7 @@ class _Progress:
         self._line = ""
 
     def end_line(self) -> None:
-        """Begin a new line, if a run is under way on this one."""
+        """Begin a new line if the current line shows a run."""
         if self._line:
             print(file=sys.stderr)
         self._line = ""

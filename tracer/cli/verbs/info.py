@@ -36,7 +36,7 @@ def command(path: Path, as_json: bool) -> None:
 
 
 def summarise(trace: AnalysedTrace) -> info_text.Summary:
-    """Return the summary that `info` shows; large tables are only counted."""
+    """Return the summary that `info` shows. Rows of large tables are only counted."""
     from tracer.analysis.core.lookup.stacks import Functions
     from tracer.analysis.kernel_log import decisions
     from tracer.render.terminal import info_text
@@ -72,7 +72,7 @@ def _duration(trace: AnalysedTrace) -> float | None:
 
 
 def _of_no_process(trace: AnalysedTrace) -> float | None:
-    """Return the share of the bytes charged and freed whose process is not known; None if there are none."""
+    """Return the share of the charged and freed bytes whose process is not known; None without any bytes."""
     import numpy as np
 
     from tracer.analysis.core.rows import rows_of
@@ -86,7 +86,7 @@ def _of_no_process(trace: AnalysedTrace) -> float | None:
 
 
 def _lost(trace: AnalysedTrace) -> dict[str, int]:
-    """Return the lost records of each stream that the recorder knew."""
+    """Return the number of lost records of each stream that the recorder knew."""
     from tracer.wire.streams import TABLE_THAT_LOSES
 
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()

@@ -85,7 +85,7 @@ def command(
     from tracer.lab.resize import verified
     from tracer.lab.run import run
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM leaves nothing behind either
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up after SIGTERM as after Ctrl-C
     if name is None:
         context.exit(_run_all(output, force, as_json))
     outcome = run(EXPERIMENTS[name], output, force)

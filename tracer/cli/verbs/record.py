@@ -166,7 +166,7 @@ def command(
 
 
 def _spool(url: str, force: bool) -> Path:
-    """Return the directory in which to record for a URL; raises TracerError if no trace can be there."""
+    """Return the directory in which to record for a URL. Raises TracerError if no trace can go to the URL."""
     from tracer.fleet.pushing.single import require_absent_trace, split_url
 
     _, name = split_url(url)
@@ -175,7 +175,7 @@ def _spool(url: str, force: bool) -> Path:
 
 
 def _move(recording: Recording, url: str, progress: _Progress, *, force: bool) -> NoReturn:
-    """Move a trace to its URL, print where it is, and exit with the status of the recording, or 1."""
+    """Move a trace to its URL, print its place, and exit with the status of the recording, or with 1."""
     from tracer.fleet.pushing.single import move, split_url
     from tracer.urls import shown_url
 
@@ -211,7 +211,7 @@ def _file_name(name: str) -> str:
 
 
 class _Progress:
-    """Reports progress on stderr: a line that is redrawn on a terminal, otherwise only important events."""
+    """Reports progress on stderr: on a terminal, a line that is redrawn; otherwise, important events only."""
 
     def __init__(self, until: str) -> None:
         self._terminal = sys.stderr.isatty()
@@ -228,7 +228,7 @@ class _Progress:
             self._write(f"\r\x1b[K{self._summary(progress)}")
 
     def killed(self, kill: dict[str, Any]) -> None:
-        from tracer.units import size  # imports Arrow: not before clang is running
+        from tracer.units import size  # imports Arrow: only once clang is running
 
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")

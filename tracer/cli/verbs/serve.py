@@ -1,4 +1,4 @@
-"""`serve`: metrics for Prometheus, from a recording that is never written."""
+"""`serve`: metrics for Prometheus, from a recording that is not kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tracer.watch.finishing import Finished
 
 _KEPT_S: Final = 60.0
-"""What explains a kill: with the history of `watch`, which is longer, memory would be."""
+"""Long enough to explain a kill. A history as long as that of `watch` would take more memory."""
 
 _MOST_MEMORY_BYTES: Final = 110 << 20
 

@@ -136,7 +136,7 @@ def _thinned(trace: AnalysedTrace, frame: pd.DataFrame) -> tuple[ThinnedInterval
 
 
 def _note_coarse(trace: AnalysedTrace, frame: pd.DataFrame) -> None:
-    """Say on stderr if the trace is too coarse for rows of this length."""
+    """Report on stderr if the trace is too coarse for rows of this length."""
     found = _thinned(trace, frame)
     if found:
         from tracer.analysis.views.timeline import row_length
@@ -256,7 +256,7 @@ def _other_cgroups(left_out: int) -> str:
 
 
 def _other_runs(trace: AnalysedTrace, left_out: Sequence[int]) -> str:
-    """Return the sentence that lists the runs that are not drawn, by name; empty if there are none."""
+    """Return a sentence that lists the runs that are not drawn, by name; empty if all are drawn."""
     from tracer.render.words import places
     from tracer.render.words.escape import visible
 

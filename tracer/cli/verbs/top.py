@@ -1,4 +1,4 @@
-"""`top`: what each cgroup's memory does now."""
+"""`top`: a live view of each cgroup's memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SORT_KEYS: Final = (
     *("name", "usage", "limit", "held", "cache", "cushion", "swap", "charge", "add", "evict", "refault"),
     *("stall", "psi", "left"),
 )
-"""Those of tracer.top.list_columns, which a completion must not import."""
+"""The sort keys of tracer.top.list_columns, which a completion must not import."""
 
 
 @click.command(

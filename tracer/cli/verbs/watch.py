@@ -1,4 +1,4 @@
-"""`watch`: a flight recorder, which leaves a trace of the minutes before each OOM kill."""
+"""`watch`: a flight recorder, which writes a trace of the minutes before each OOM kill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LEAST_S: Final = 10.0
 _LONGEST_S: Final = 86400.0
 SPOOL: Final = Path("/var/lib/memcg-tracer")
 OF_MACHINE: Final = Path("/proc/pressure/memory")
-"""It cannot be read where the kernel does not count pressure."""
+"""The pressure of the machine. The file cannot be read where the kernel does not count pressure."""
 
 
 @click.command(
@@ -181,10 +181,10 @@ def check(
     client_authorities: str | None,
     **_others: object,
 ) -> tuple[str, ...]:
-    """Return the words of --exec, after all that is known of the arguments before anything is set up.
+    """Check the arguments as far as possible before anything is set up; return the words of --exec.
 
-    Raises UsageError if arguments do not fit together or this machine, and TracerError if the URL of --out
-    cannot be used. A server that cannot be reached is no reason not to watch.
+    Raises UsageError if arguments do not fit together or do not fit this machine, and TracerError if the URL
+    of --out cannot be used. A server that cannot be reached is not an error.
     """
     if not _LEAST_S <= keep_s <= _LONGEST_S:
         raise click.UsageError(f"--keep {keep_s:g}s: give a time from 10s to 24h")
@@ -206,7 +206,7 @@ def check(
 
 
 def _require_pressure(hierarchy: Hierarchy) -> None:
-    """Raise UsageError if this machine has no pressure of cgroups."""
+    """Raise UsageError if this machine does not count the memory pressure of cgroups."""
     if hierarchy.version == 1:
         raise click.UsageError(
             "--psi needs cgroup v2: v1 has no pressure of a cgroup. Leave it out, or boot with "
@@ -232,7 +232,7 @@ def _words(command_line: str | None) -> tuple[str, ...]:
 
 
 def _let_go_of_output() -> None:
-    """Discard lines that could not be printed: the traces that they are about are written."""
+    """Discard lines that could not be printed: their traces are written."""
     from tracer.cli.standard_streams import abandon_output
 
     try:
@@ -291,7 +291,7 @@ class _Lines:
         try:
             print(line, flush=True)
             self._is_silenced = False
-        except TracerError as error:  # a full disk, or nobody reads any more: the trace is written
+        except TracerError as error:  # a full disk, or no reader any more: the trace is written
             if not self._is_silenced:
                 self.warn(f"{error}: traces are written, but their lines are not")
             self._is_silenced = True

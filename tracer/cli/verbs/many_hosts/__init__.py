@@ -1,1 +1,1 @@
-"""Verbs for the traces of many hosts: how they come to one place, and what they say together."""
+"""Verbs for the traces of many hosts: `push` copies them to one place, `fleet` summarises them."""

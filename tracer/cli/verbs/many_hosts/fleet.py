@@ -106,8 +106,8 @@ def command(
 
 @contextmanager
 def _progress(first: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows (read, all) on a terminal, in one line that begins as `first` and is gone
-    at the end."""
+    """Yield a function that shows (read, all) on a terminal, in one line that begins with `first` and is
+    cleared at the end."""
     if not sys.stderr.isatty():
         yield lambda _read, _all: None
         return

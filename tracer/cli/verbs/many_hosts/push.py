@@ -94,7 +94,7 @@ def command(
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Have signals wait: an exception in the middle of a flush would print its line again at the end."""
+    """Block signals: after an exception in the middle of a flush, the line would be printed again."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
@@ -107,8 +107,9 @@ def _end(*_: Any) -> None:
 
 
 def _run_for_ever(run: Callable[[], None], every_s: float, lines: _Lines) -> None:
-    """Make passes. The first that succeeds is summed up: else there would be no sign that it works where all
-    traces are at the target. A failure is reported when it begins, and the next pass tries again."""
+    """Make passes without end. The first successful pass is summed up: otherwise nothing would show success
+    if all traces are at the target already. Repeated failures are reported once, and the next pass tries
+    again."""
     failure = None
     is_first = True
     while True:
@@ -187,7 +188,7 @@ class _Lines:
             self.warn(f"{outcome.trace}: {outcome.why}")
 
     def summary(self, end: str = "") -> None:
-        """Print how many traces are in which state."""
+        """Print the number of traces in each state."""
         from tracer.units import size
 
         states = self.states

@@ -20,7 +20,7 @@ _PROGRAM: Final = "memcg-tracer"
 
 
 class _AfterDashes(click.Command):
-    """A command that says where options of `watch` belong."""
+    """A command whose usage errors say where options of `watch` belong."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -103,13 +103,13 @@ def _require_absolute(option: str, path: str) -> None:
 
 
 def _place(directory: Path | str) -> tuple[str, bool]:
-    """Return for --out the directory that the service writes to, and whether copies go to a server."""
+    """Return the directory that the service writes to for --out, and whether copies go to a server."""
     from tracer.fleet.pushing.target import Target
     from tracer.watch.service import STATE_FOLDER
 
     if isinstance(directory, Path):
         return os.path.normpath(directory), False
-    with suppress(TracerError):  # the service cannot use it, and that was reported
+    with suppress(TracerError):  # the check has reported a directory that the service cannot use
         target = Target(directory)
         if target.is_local:
             return target.root, False
@@ -117,7 +117,7 @@ def _place(directory: Path | str) -> tuple[str, bool]:
 
 
 def _own_program() -> str:
-    """Return the absolute path of the running memcg-tracer; its interpreter's if it runs as a module."""
+    """Return the absolute path of the running memcg-tracer, or of its interpreter if it runs as a module."""
     if Path(sys.argv[0]).name == _PROGRAM and (own := shutil.which(sys.argv[0])):
         return str(Path(own).absolute())
     beside = Path(sys.executable).with_name(_PROGRAM)
