@@ -1,4 +1,4 @@
-"""What is shown of one cgroup and those below it: tables of its memory, processes, files and reclaim."""
+"""The tables of one cgroup and the cgroups below it: memory, processes, files, reclaim and evictors."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _SIZES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A table: `rows` has as many texts as `titles`, of which the first is a name; any may be hostile.
+    """A table. Each row has a text for each of `titles`. The first text is a name. Any text may be hostile.
 
-    `note` says what the numbers are about, `empty` what it means that there are no rows. `ends_in_words`: the
-    last column is not one of numbers.
+    `note` explains the numbers, and `empty` is shown if there are no rows. `ends_in_words`: the last column
+    has words instead of numbers.
     """
 
     title: str
@@ -51,14 +51,14 @@ class Sheet:
 
 
 class RecentRows:
-    """A follower that keeps the rows of about the last minute of three tables, in at most 3 MiB of each."""
+    """A follower that keeps about the last minute of three tables, at most 3 MiB of each."""
 
     def __init__(self) -> None:
         self._kept: dict[str, deque[tuple[int, int, pa.RecordBatch]]] = {name: deque() for name in _TABLES}
         self._bytes = dict.fromkeys(_TABLES, 0)
 
     def take(self, table: str, rows: pa.RecordBatch, now_ns: int) -> None:
-        """Add rows that came at `now_ns`, on any clock that does not go back."""
+        """Add rows that came at `now_ns`, the time of any clock that does not go back."""
         if table not in self._kept or not rows.num_rows:
             return
         kept, weight = self._kept[table], weight_bytes(rows)
@@ -68,20 +68,20 @@ class RecentRows:
             self._bytes[table] -= kept.popleft()[1]
 
     def of(self, table: str, *names: str) -> dict[str, Any]:
-        """Return columns of the rows: integers, -1 for null, and words for columns of these."""
+        """Return columns of the kept rows by name: integers (-1 for null), or words for columns of words."""
         batches = [rows for _, _, rows in self._kept[table]]
         return {name: _joined([rows.column(name) for rows in batches]) for name in names}
 
     def since_s(self, table: str, now_ns: int) -> float | None:
-        """Return the age of the oldest rows that are kept; None: there are none."""
+        """Return the age of the oldest kept rows; None: no rows are kept."""
         kept = self._kept[table]
         return (now_ns - kept[0][0]) / 1e9 if kept else None
 
 
 @dataclass
 class Details:
-    """Makes the tables of a cgroup. `file_name` returns the name of an inode_id, None if it is not known;
-    `mount` is the directory of the hierarchy of cgroups."""
+    """Makes the tables of a cgroup. `file_name` returns inode_id -> name for the known ones of the given ids.
+    `mount` is the directory of the cgroup hierarchy."""
 
     recent: RecentRows
     mount: Path
@@ -90,7 +90,7 @@ class Details:
     _comms: dict[int, str] = field(default_factory=dict)
 
     def sheets(self, now: CgroupNow, below: Sequence[CgroupNow], now_ns: int) -> tuple[Sheet, ...]:
-        """Return the tables of a cgroup; `below` are it and all cgroups below it."""
+        """Return the tables of a cgroup. `below` are the cgroup and all cgroups below it."""
         ids = np.array([one.cgroup_id for one in below], np.int64)
         self._now_ns = now_ns
         return (
@@ -143,7 +143,7 @@ class Details:
                     yield int(pid)
 
     def _status(self, pid: int) -> dict[str, Any] | None:
-        """Return name and sizes of a process; None: it is gone, or has no memory of its own."""
+        """Return the name and sizes of a process; None: it is gone, or has no memory of its own."""
         try:
             text = (self.proc / str(pid) / "status").read_text("utf-8", "surrogateescape")
         except OSError:
@@ -213,7 +213,7 @@ class Details:
         )
 
     def _comm(self, pid: int) -> str:
-        """Return the name of a process, also after it has ended if it was shown before."""
+        """Return the name of a process. An ended process keeps the name under which it was shown before."""
         with suppress(OSError):
             self._comms[pid] = (
                 (self.proc / str(pid) / "comm").read_text("utf-8", "surrogateescape").rstrip("\n")
@@ -224,7 +224,7 @@ class Details:
 
 
 def failures_in(rows: pa.RecordBatch) -> Counter[int]:
-    """Return how many attempts in rows of `reclaim` freed nothing, by the cgroup that they were for."""
+    """Return target cgroup -> number of its attempts in rows of `reclaim` that freed nothing."""
     ids, freed = (
         nullable_integers(pa.chunked_array([rows.column(name)]), _NULL) for name in ("cgroup_id", "reclaimed")
     )
@@ -268,7 +268,7 @@ def _joined(columns: Sequence[pa.Array]) -> npt.NDArray[Any]:
 
 
 def _sums(keys: Numbers, amounts: Numbers) -> dict[int, int]:
-    """Return key -> sum of its amounts."""
+    """Return each key with the sum of its amounts."""
     distinct, which = np.unique(keys, return_inverse=True)
     sums = np.zeros(len(distinct), np.int64)
     np.add.at(sums, which.reshape(-1), amounts)

@@ -1,6 +1,6 @@
 """The child of the live view that explains a cgroup: `python -m tracer.top.explaining TRACE CGROUP`.
 
-It becomes `memcg-tracer explain TRACE -c CGROUP`, whose libraries the view has no room for.
+It executes `memcg-tracer explain TRACE -c CGROUP`, whose libraries would take too much memory in the view.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tracer.kernel.process.module_children import become_module, stand_back
 
 
 def main(arguments: list[str]) -> None:
-    """Become the verb, with its errors on stdout as well."""
+    """Execute the verb, with its errors on stdout as well."""
     end_with_parent()
     stand_back()
     os.dup2(1, 2)

@@ -1,4 +1,4 @@
-"""The feed: what the kernel decided about a cgroup, the newest last."""
+"""The feed: the kernel's decisions about cgroups, the newest last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOON: Final = "soon"
 NOTHING: Final = "nothing"
 NOTE: Final = "note"
 """The kinds: an OOM kill or its verdict, a limit that was hit, a kill that is near, reclaim that freed
-nothing, a word on the view itself."""
+nothing, a message about the view."""
 
 MOST: Final = 200
 _GOES_ON_NS: Final = 10_000_000_000
@@ -23,10 +23,10 @@ _GOES_ON_NS: Final = 10_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One line of the feed; `time_ns` is CLOCK_REALTIME.
+    """One line of the feed. `time_ns` is CLOCK_REALTIME.
 
-    `name` (of a cgroup) and `sentence` are as they came, and may be hostile. `attempts` counts those of
-    reclaim that freed nothing, since `begin_ns`.
+    `name` (of a cgroup) and `sentence` are not escaped, and may be hostile. `attempts` counts the attempts to
+    reclaim since `begin_ns` that freed nothing.
     """
 
     time_ns: int
@@ -48,13 +48,13 @@ class Decision:
         return f"{visible(self.name)}: {said}" if self.name else said
 
     def clock(self) -> str:
-        """Return its UTC time as `12:00:01`."""
+        """Return the UTC time of the line as `12:00:01`."""
         return datetime.fromtimestamp(self.time_ns // 1_000_000_000, UTC).strftime("%H:%M:%S")
 
 
 def with_decision(feed: tuple[Decision, ...], new: Decision) -> tuple[Decision, ...]:
-    """Return the feed with one more. Reclaim of a cgroup that goes on to free nothing stays one line, and
-    becomes the last."""
+    """Return the feed with a new decision at its end. While reclaim of a cgroup keeps freeing nothing, its
+    decisions are merged into one line."""
     if new.kind == NOTHING:
         for at in range(len(feed) - 1, -1, -1):
             old = feed[at]

@@ -31,7 +31,7 @@ _LEAST_FIRST: Final = 14
 _SOON_S: Final = 10.0
 _ABOVE: Final = 3
 _AROUND: Final = {"help": 2, "text": 3, "cgroup": 5}
-"""The lines of other screens that do not scroll, without the note on a table."""
+"""Screen -> the number of its lines that do not scroll, without the note on a table."""
 _MOST_FEED: Final = 8
 _FEED_STYLES: Final = {KILL: "kill", SOON: "kill", LIMIT: "warn", NOTHING: "warn"}
 _HINTS: Final = (
@@ -41,12 +41,12 @@ _HINTS_OF_TABLES: Final = (
     *("q back", "left right other tables", "up down scroll", "x explain", "w write a trace"),
 )
 _HINTS_OF_TEXTS: Final = ("q back", "up down scroll", "x explain", "w write a trace")
-"""What does not fit is left out, from the end."""
+"""Hints that do not fit are left out, from the end."""
 _FOLDS: Final = {None: " ", True: "+", False: " "}
 
 
 def fit(state: ViewState, size: Size) -> ViewState:
-    """Return the state for a screen of another size: as many rows as it has room for."""
+    """Return the state with as many rows as a screen of this size has room for."""
     state = replace(state, columns=_columns(size))
     if state.screen == "list":
         return arranged(replace(state, page=max(size.lines - _ABOVE - 1 - _feed_lines(size), 1)))
@@ -58,7 +58,8 @@ def fit(state: ViewState, size: Size) -> ViewState:
 def render(state: ViewState, size: Size) -> list[Line]:
     """Return the lines of a frame, at most `size.lines`, each exactly as wide as the screen.
 
-    A screen of less than 60 columns shows the left part of one of 60; more than 200 are not used.
+    A screen of less than 60 columns shows the left part of a 60-column frame. Columns after the 200th stay
+    empty.
     """
     columns = _columns(size)
     lines = [_head(state, columns), *_body(state, Size(columns, size.lines))]
@@ -135,9 +136,9 @@ def _list(state: ViewState, size: Size) -> Iterator[Line]:
 
 
 def _feed(decisions: Sequence[Decision], lines: int, columns: int) -> list[Line]:
-    """Return the newest decisions, the last one at the bottom; a long sentence goes on in the next line.
+    """Return the newest decisions, the newest at the bottom. A long sentence continues on the next line.
 
-    The end of a decision is left out where there is no room for it.
+    The end of a decision is left out if it does not fit.
     """
     shown: list[Line] = []
     for decision in reversed(decisions):
@@ -205,7 +206,7 @@ def _style_of(row: LiveRow) -> str:
 
 
 def _name(one: Placed, cells: int) -> str:
-    """Return the name at its place in the tree, with the kills at its limit."""
+    """Return the name, indented by its depth in the tree, with the kills at the cgroup's limit."""
     row = one.row
     kills = f" ✗{row.kills}" if row.kills and row.limit_owner == row.path else ""
     indent = min(2 * one.depth, cells // 2)
@@ -215,7 +216,7 @@ def _name(one: Placed, cells: int) -> str:
 
 
 def _bar(row: LiveRow, cells: int, machine_bytes: int | None) -> Iterator[Span]:
-    """Yield the composition of usage, as a share of the limit, or of the machine if there is none."""
+    """Yield the composition of usage, as a share of the limit, or of the machine's memory without a limit."""
     whole = row.limit_bytes or machine_bytes
     if not whole or not row.layers:
         yield Span(" " * cells)
@@ -271,7 +272,7 @@ def _cgroup(state: ViewState, columns: int) -> Iterator[Line]:
 
 
 def _note(state: ViewState) -> list[str]:
-    """Return the lines of the note on the table that is shown."""
+    """Return the lines of the note on the shown table."""
     if state.screen != "cgroup" or not state.sheets:
         return []
     return wrap(visible(state.sheets[state.sheet].note), state.columns - 2)
@@ -280,7 +281,8 @@ def _note(state: ViewState) -> list[str]:
 def _table(sheet: Sheet, state: ViewState, columns: int) -> Iterator[Line]:
     """Yield the titles and the visible rows of a table.
 
-    The first column gets the room that is left. If the last is of words, these do, and lose their end.
+    The first column gets the remaining room. If the last column has words, it gets the room instead, and
+    words that do not fit are cut.
     """
     rows = sheet.rows[state.text_first : state.text_first + state.page]
     texts = [[visible(text) for text in row] for row in (sheet.titles, *rows)]
@@ -303,7 +305,7 @@ def _table(sheet: Sheet, state: ViewState, columns: int) -> Iterator[Line]:
 
 
 def _cut(text: str, cells: int) -> str:
-    """Return the begin of a text that has no room."""
+    """Return a text, cut at its end if it does not fit."""
     return text if cell_len(text) <= cells else set_cell_size(text, cells - 1) + "…"
 
 
@@ -315,7 +317,7 @@ def _scrolled(lines: Sequence[Line], state: ViewState) -> Iterator[Line]:
 
 
 def table(state: ViewState, columns: int) -> list[str]:
-    """Return the cgroups as plain lines, all of them, below a line with the time."""
+    """Return all cgroups as plain lines, below a line with the time."""
     columns = min(max(columns, LEAST_COLUMNS), MOST_COLUMNS)
     plan = layout(columns)
     lines = [_head(state, columns), _titles(state, plan)]

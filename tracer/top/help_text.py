@@ -1,4 +1,4 @@
-"""The help: what each key does, and what each column means."""
+"""The help: the keys and the meanings of the columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of the list: what each shows and means, and which of them fit a width."""
+"""The columns of the list: their numbers and meanings, and the choice of columns that fit a width."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ USAGE: Final = "usage"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of numbers. `key` is its name for `--sort`, `since` the least width of a screen that has it.
+    """A column of numbers. `key` is its name for `--sort`, `since` the least width of a screen that shows it.
 
-    `number` is what it sorts by: rows in which that is None come last. `is_ascending`: the least number is
-    the most interesting one.
+    Rows are sorted by `number`; rows whose number is None come last. `is_ascending`: the least number comes
+    first.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns that fit: `name_cells`, `bar_cells` and `spark_cells` are the widths of the others."""
+    """The columns that fit. `name_cells`, `bar_cells` and `spark_cells` are the widths of the other parts."""
 
     columns: tuple[Column, ...]
     name_cells: int
@@ -94,14 +94,14 @@ _MOST_SPARK: Final = 30
 
 
 def column_of(key: str) -> Column | None:
-    """Return the column of a sort key; None for the name."""
+    """Return the column of a sort key; None for the key of the name."""
     return next((column for column in COLUMNS if column.key == key), None)
 
 
 def layout(width: int) -> Layout:
-    """Return the columns for a screen of `width` cells (60 or more): all have a space between them."""
+    """Return the columns for a screen of `width` cells (60 or more), with a space between columns."""
     columns = tuple(column for column in COLUMNS if column.since <= width)
-    rest = width - sum(column.width + 1 for column in columns) - 1  # the mark of the selected row
+    rest = width - sum(column.width + 1 for column in columns) - 1  # 1: the mark of the selected row
     bar = _BAR if rest - _BAR - 1 >= _LEAST_NAME else _LEAST_BAR
     rest -= bar + 1
     spark = 0

@@ -1,4 +1,4 @@
-"""What is shown of a cgroup: levels of now, and rates since the last interval."""
+"""The numbers of a cgroup in the list: current levels, and rates of the last interval."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 class LiveRow:
     """A cgroup at one moment. A number is None if it is not known.
 
-    `name` is the container, else the last name of `path`; both are as the kernel gave them, so they are
-    hostile. All numbers contain the cgroups below. `limit_bytes` is the least limit that applies, None also
-    if there is none, and `limit_owner` the path of the cgroup that has it.
+    `name` is the container, else the last name of `path`. Both are not escaped, and may be hostile. All
+    numbers include the cgroups below. `limit_bytes` is the least limit that applies; None: there is no limit,
+    or it is not known. `limit_owner` is the path of the cgroup that has this limit.
 
-    `held_bytes` is what is not page cache, so that reclaim cannot simply drop it, and `cache_bytes` the page
-    cache: they add up to `usage_bytes`. `layers` has the bytes of each layer of a picture
-    (`tracer.categories.LAYERS`). `cushion_bytes` is what may still be charged before a kill, and `kill_s`
-    when that will be used up at the present rate; None: not in sight.
+    `held_bytes` is the memory other than page cache, which reclaim cannot simply drop. `cache_bytes` is the
+    page cache. The two add up to `usage_bytes`. `layers` has the bytes of each layer of a picture
+    (`tracer.categories.LAYERS`). `cushion_bytes` is the memory that can still be charged before a kill, and
+    `kill_s` the time until it is used up at the present rate; None: no kill is in sight.
 
-    Rates are of the last interval. `charge_rate` leaves out memory that is freed within 10 ms, such as cache
-    that is evicted as fast as it comes; `add_rate` has all page cache that came. `stall_percent` is the share
-    of the interval that tasks spent in reclaim, summed over tasks: it can exceed 100. `psi_percent` is the
-    share in which at least one task waited for memory.
-    `kills` are those at its limit since the start.
+    Rates cover the last interval. `charge_rate` leaves out memory that is freed within 10 ms, such as cache
+    that is evicted as fast as it is added; `add_rate` includes all added page cache. `stall_percent` is the
+    share of the interval that tasks spent in reclaim, summed over tasks: it can exceed 100. `psi_percent` is
+    the share in which at least one task waited for memory. `kills` counts the kills at the cgroup's limit
+    since the start.
     """
 
     cgroup_id: int
@@ -50,7 +50,7 @@ class LiveRow:
     usages: tuple[float | None, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return the row for JSON; `limit_bytes` is null also if there is no limit."""
+        """Return the row for JSON. Without a limit, `limit_bytes` is null, as if it were not known."""
         return {
             "cgroup": self.path,
             "cgroup_id": self.cgroup_id,
@@ -75,9 +75,7 @@ class LiveRow:
 
 
 class AwaitedRow(LiveRow):
-    """A row whose other numbers are worked out when one of them is first asked for: most rows are not in
-    view.
-    """
+    """A row that computes most of its numbers when one of them is first read: most rows are not in view."""
 
     __slots__ = ("_work_out",)
 
@@ -102,13 +100,13 @@ class AwaitedRow(LiveRow):
             object.__setattr__(self, field_name, value)
 
     def __getattr__(self, name: str) -> Any:
-        """Return a number that is asked for the first time: a slot that is not set leads here."""
+        """Compute all numbers, and return the one that is read. Python calls this for an unset slot."""
         if name not in _NUMBERS:
             raise AttributeError(name)
         whole = self._work_out()
         for one in _NUMBERS:
             object.__setattr__(self, one, getattr(whole, one))
-        object.__setattr__(self, "_work_out", None)  # it holds the state of all cgroups
+        object.__setattr__(self, "_work_out", None)  # it keeps the state of all cgroups in memory
         return getattr(whole, name)
 
 

@@ -1,4 +1,4 @@
-"""A recording that is shown while it goes on: on a terminal with keys, or as lines."""
+"""The live view of a running recording: on a terminal with keys, or as lines."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _MOST_SAID: Final = 64 << 10
 
 @dataclass(frozen=True)
 class TopOptions:
-    """A request for a live view of `cgroups` (all if empty) every `interval_s`.
+    """The settings of a live view of `cgroups` (all if empty), updated every `interval_s`.
 
-    It ends after `intervals`; None: when the user ends it. `sort` is one of `list_columns.SORT_KEYS`. Traces
-    go into `directory`, which is removed at the end if none was written.
+    The view ends after `intervals`; None: when the user ends it. `sort` is one of `list_columns.SORT_KEYS`.
+    Traces are written to `directory`, which is removed at the end if no trace was written.
     """
 
     directory: Path
@@ -63,7 +63,7 @@ class TopOptions:
 
 
 def top(options: TopOptions) -> None:
-    """Show the cgroups until the user ends it: on a terminal as a screen, else as lines on stdout.
+    """Show the cgroups until the view ends: on a terminal as a screen, else as lines on stdout.
 
     Raises TracerError as `watch` does.
     """
@@ -80,7 +80,7 @@ def top(options: TopOptions) -> None:
         if traces := _traces_in(options.directory):
             there = "1 trace is" if traces == 1 else f"{traces} traces are"
             print(f"memcg-tracer: {there} in {visible(str(options.directory))}", file=sys.stderr)
-        with suppress(OSError):  # it has traces, or could not be made
+        with suppress(OSError):  # the directory has traces, or could not be made
             options.directory.rmdir()
             if not has_parent:
                 options.directory.parent.rmdir()
@@ -116,7 +116,7 @@ def _end() -> None:
 
 
 class _Lines:
-    """Prints the cgroups each interval: a table, or a JSON line each; decisions go to stderr."""
+    """Prints the cgroups each interval, as a table or as a JSON line each. Decisions go to stderr."""
 
     def __init__(self, options: TopOptions) -> None:
         self._options = options
@@ -130,7 +130,7 @@ class _Lines:
 
     def ready(self, progress: Progress) -> None:
         self.notice(f"watching (ready in {progress.startup_s:.2f} s)")
-        self._data.take()  # rates are of the time since this
+        self._data.take()  # the first rates cover the time from here
 
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Do nothing: the data has alarms of its own."""
@@ -177,7 +177,7 @@ class _Screen:
         self._painter = Painter(colour=is_coloured(sys.stdout))
         self._timer = Timer(options.interval_s, self._tick)
         self._drawn = 0
-        self._trace: Path | None = None  # the one that was begun last
+        self._trace: Path | None = None  # the trace that began last
         self._is_growing = False
         self._kill_ids: set[int] = set()
         self._kill_traces: dict[str, Path] = {}
@@ -251,7 +251,7 @@ class _Screen:
     # Drawing
 
     def _tick(self) -> None:
-        rows, machine = self._data.take(), self._data.machine()  # also while it is halted: intervals go on
+        rows, machine = self._data.take(), self._data.machine()  # even while paused: intervals go on
         if not self._state.is_paused:
             state = replace(self._state, rows=rows, machine=machine, time_ns=self._data.now_ns)
             self._state = arranged(state)
@@ -294,7 +294,7 @@ class _Screen:
 
     def _do(self, ask: str) -> None:
         if ask == QUIT:
-            self._terminal.leave()  # at once, although a trace may have to be completed
+            self._terminal.leave()  # at once, before traces are completed
             _end()
         elif ask == REDRAW:
             self._resized()
@@ -347,7 +347,7 @@ class _Screen:
 
 @contextmanager
 def _said_later() -> Iterator[None]:
-    """Keep what is written to stderr, also by children, until the screen is left."""
+    """Collect stderr of this process and its children until the view has left the screen, then print it."""
     said = os.memfd_create("memcg-tracer-stderr", os.MFD_CLOEXEC)
     stderr = os.dup(2)
     os.dup2(said, 2)

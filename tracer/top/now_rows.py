@@ -1,4 +1,4 @@
-"""From snapshots of the recording to the rows of the list: levels of now, and rates since the one before."""
+"""Turns snapshots of the recording into rows of the list: current levels, and rates since the one before."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tracer.live.now import CgroupNow, Moment
 from tracer.top.live_row import AwaitedRow, LiveRow
 
 _MOST_USAGES: Final = 30
-"""Usages of a cgroup that are kept for its line of past usage."""
+"""The number of past usages of a cgroup that are kept for its sparkline."""
 
 
 class NowRows:
-    """Makes rows of moments, each of which is compared with the one before."""
+    """Makes the rows of each moment, by comparing it with the moment before."""
 
     def __init__(self) -> None:
         self._before: Moment | None = None
         self._usages: dict[int, deque[float | None]] = {}
 
     def take(self, moment: Moment, elapsed_s: float) -> tuple[LiveRow, ...]:
-        """Return the rows of a moment, `elapsed_s` after the last one; rates of new cgroups are None."""
+        """Return the rows of a moment, `elapsed_s` after the last moment. Rates of new cgroups are None."""
         rows = []
         usages: dict[int, deque[float | None]] = {}
         for number, usage in zip(moment.ids, moment.usages_bytes(), strict=True):
@@ -47,7 +47,7 @@ class NowRows:
 
 
 def shown_name(path: str, container: str | None, pod: str | None = None) -> str:
-    """Return the container with its pod, else the last name of the path, as it came."""
+    """Return the container with its pod, else the last name of the path, not escaped."""
     if container is not None:
         return container if pod is None else f"{pod}/{container}"
     return path.rstrip("/").rpartition("/")[2] or "/"
@@ -112,7 +112,7 @@ def _layers(parts: Mapping[str, int | None]) -> dict[str, int]:
 
 
 def _cache_bytes(parts: Mapping[str, int | None]) -> int | None:
-    """Return the page cache. What is not known of dirty pages is inside `file_clean`."""
+    """Return the page cache. Dirty pages that are not known are part of `file_clean`."""
     clean = parts.get("file_clean")
     return None if clean is None else clean + (parts["file_dirty"] or 0) + (parts["writeback"] or 0)
 

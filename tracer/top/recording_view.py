@@ -1,4 +1,4 @@
-"""The data of a live view: rows as they come become levels, rates, decisions and the tables of a cgroup."""
+"""The data of a live view: turns incoming rows into levels, rates, decisions and the tables of a cgroup."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tracer.watch.finishing import Finished
 
 _MOST_FILE_NAMES: Final = 2000
 _SUMMED: Final = ("charge", "pagecache", "reclaim", "stalls", "oom")
-"""Tables of which only sums are shown."""
+"""Tables that are shown only as sums."""
 _MOST_WAITING: Final = 64
 
 
 class RecordingView:
     """A follower of the rows of a recording. `decided` is called with each decision.
 
-    `directory` is where traces go, as the user shall read it.
+    `directory` is the directory of traces, as it is shown to the user.
     """
 
     def __init__(self, hierarchy: Hierarchy, directory: Path, decided: Callable[[Decision], object]) -> None:
@@ -46,7 +46,7 @@ class RecordingView:
         self._snapshots = Snapshots(self._tally)
         self._rows = NowRows()
         self._recent = RecentRows()
-        self._alarms = Alarms(frozenset({"limit"}))  # the tally tells of kills that are near
+        self._alarms = Alarms(frozenset({"limit"}))  # the tally gives the alarms of near kills
         self._details = Details(self._recent, hierarchy.mount, self._file_names)
         self._history: History | None = None
         self._flush: Callable[[], None] = lambda: None
@@ -59,8 +59,8 @@ class RecordingView:
     # Rows in
 
     def join(self, history: History, flush: Callable[[], None]) -> None:
-        """Take the history, which has the names of files and the clock of the rows, and a function that has
-        the rows that wait come to `follow`."""
+        """Take the history, which has the names of files and the clock of the rows, and a function that
+        passes pending rows to `follow` at once."""
         self._history, self._flush = history, flush
 
     def follow(self, table: str, rows: pa.RecordBatch) -> None:
@@ -84,7 +84,7 @@ class RecordingView:
         self._decided(Decision(alarm.time_ns, kind, self._name_of(alarm.cgroup_id), alarm.sentence))
 
     def killed(self, kill: dict[str, Any]) -> None:
-        """Take an OOM kill, a row of `oom`."""
+        """Take an OOM kill, given as a row of `oom`."""
         owner = kill["limit_owner_cgroup_id"]
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         name = self._name_of(owner or kill["cgroup_id"])
@@ -115,7 +115,7 @@ class RecordingView:
         return time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
 
     def take(self) -> tuple[LiveRow, ...]:
-        """Return the cgroups as they are now, and tell which reclaim freed nothing since the last call."""
+        """Return the current rows of the cgroups. Reports reclaim that freed nothing since the last call."""
         self._flush()
         self._sum_waiting()
         self._now = moment = self._snapshots.moment(self.now_ns)
@@ -126,7 +126,7 @@ class RecordingView:
         return rows
 
     def sheets(self, cgroup_id: int) -> tuple[Sheet, ...]:
-        """Return the tables of a cgroup; none if it is gone."""
+        """Return the tables of a cgroup; an empty tuple if it is gone."""
         moment = self._now
         now = None if moment is None else moment.get(cgroup_id)
         if moment is None or now is None:
@@ -138,7 +138,7 @@ class RecordingView:
         return self._details.sheets(now, below, time.monotonic_ns())
 
     def machine(self) -> Machine:
-        """Return the memory of the machine, and what this process took since the last call."""
+        """Return the memory of the machine, and the CPU use of this process since the last call."""
         read = _meminfo()
         cpu_s, now_s = time.process_time(), time.monotonic()
         spent_s, elapsed_s = cpu_s - self._cpu_s, now_s - self._measured_s
@@ -155,7 +155,8 @@ class RecordingView:
         )
 
     def _sum_waiting(self) -> None:
-        """Add the rows that wait to the sums: all at once, as each batch costs as much as many rows."""
+        """Add the waiting rows to the sums, joined into few batches, because a batch costs as much as many
+        rows."""
         for table, batches in self._waiting.items():
             if batches:
                 joined = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
@@ -165,7 +166,7 @@ class RecordingView:
                     self._recent.take(table, rows, time.monotonic_ns())
 
     def _tell_of_failures(self) -> None:
-        """Tell which cgroups' reclaim freed nothing since the last call."""
+        """Report the cgroups whose reclaim freed nothing since the last call."""
         attempts = Counter[int]()
         since_ns: dict[int, int] = {}
         for time_ns, found in self._failures:
@@ -189,7 +190,7 @@ class RecordingView:
         return next((shown_name(**row) for row in rows), "a cgroup that is gone")
 
     def _file_names(self, inode_ids: Collection[int]) -> dict[int, str]:
-        """Return the names of files that are known; those that are not are looked for again."""
+        """Return inode_id -> name of the known files. Unknown files are looked up again with each call."""
         unknown = [one for one in inode_ids if one not in self._files]
         if unknown and self._history is not None:
             if len(self._files) > _MOST_FILE_NAMES:

@@ -1,4 +1,4 @@
-"""Numbers for narrow columns: six cells or less. What is not known is `?`."""
+"""Numbers for narrow columns, in at most six cells. An unknown number is `?`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def short_size(value_bytes: float | None) -> str:
 
 
 def short_percent(value_percent: float | None) -> str:
-    """Return `3.2%`, `97%` or `250%`; `-` for 0, `<.1%` for less than that."""
+    """Return `3.2%`, `97%` or `250%`; `-` for 0, `<.1%` below 0.1 %."""
     if value_percent is None:
         return UNKNOWN
     if not value_percent:
@@ -37,7 +37,10 @@ def short_percent(value_percent: float | None) -> str:
 
 
 def short_time(value_s: float | None) -> str:
-    """Return `0.4s`, `37s`, `12m`, `5h` or `3d`, rounded down: a kill comes no earlier than is shown."""
+    """Return `0.4s`, `37s`, `12m`, `5h` or `3d`, rounded down: a kill must not come earlier than is shown.
+
+    Return `-` for None: no kill is in sight.
+    """
     if value_s is None:
         return NONE
     if value_s < 10:
@@ -49,7 +52,7 @@ def short_time(value_s: float | None) -> str:
 
 
 def sparkline(values: tuple[float | None, ...], cells: int) -> str:
-    """Return the last values as one character each, from nothing to their largest; a gap for unknown ones."""
+    """Return the last values as one character each, from 0 to the largest value; a gap for unknown values."""
     shown = values[-cells:] if cells else ()
     most = max((value for value in shown if value is not None), default=0)
     marks = [" " if value is None else _spark(value, most) for value in shown]

@@ -14,7 +14,7 @@ _MOST_DEPTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A row and its place: `depth` in the tree, and whether its children are hidden (None: it has none)."""
+    """A row and its `depth` in the tree. `is_folded`: its children are hidden; None: it has no children."""
 
     row: LiveRow
     depth: int = 0
@@ -32,8 +32,8 @@ def arrange(
 ) -> tuple[Placed, ...]:
     """Return the rows in the order in which they are shown.
 
-    With `words`, rows remain whose name or path contains them, whatever the case, and in a tree what is above
-    these. The children of `folded` cgroups are hidden. What `sort` does not know of comes last.
+    With `words`, only rows remain whose name or path contains them, whatever the case, and in a tree their
+    ancestors. The children of `folded` cgroups are hidden. Rows without a number for `sort` come last.
     """
     kept = _matching(rows, words, with_parents=is_tree)
     in_order = _sorted(kept, sort, is_reversed)
@@ -66,7 +66,7 @@ def _sorted(rows: Sequence[LiveRow], sort: str, is_reversed: bool) -> list[LiveR
 
 
 def _walk(rows: Sequence[LiveRow], folded: Collection[int]) -> Iterator[Placed]:
-    """Yield the rows as a tree; a row whose parent is not among them is a root."""
+    """Yield the rows as a tree. A row whose parent is not among the rows is a root."""
     ids = {row.cgroup_id for row in rows}
     children: dict[int | None, list[LiveRow]] = {}
     for row in rows:

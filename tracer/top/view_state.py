@@ -1,4 +1,4 @@
-"""What the user sees and has selected, and what a key does to it."""
+"""The state of the view: what it shows, what is selected, and the effect of each key."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ QUIT: Final = "quit"
 WRITE: Final = "write"
 EXPLAIN: Final = "explain"
 REDRAW: Final = "redraw"
-"""What a key may ask of the recorder: `asks` of the state."""
+"""The requests that a key can make, in `ViewState.asks`."""
 
 _MOST_WORDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Memory of the machine, and the cost of this process (percent of one CPU); None: not known."""
+    """The memory of the machine, and the memory and CPU use (percent of one CPU) of this process; None: not
+    known."""
 
     total_bytes: int | None = None
     available_bytes: int | None = None
@@ -42,11 +43,10 @@ class Machine:
 class ViewState:
     """Everything that a frame shows.
 
-    `placed` are the rows in their order, `first` the first that is visible of the `page` lines there are,
-    each of `columns` cells.
-    `selected` is a cgroup's id; it stays selected wherever it moves. `sheets` are those of the cgroup screen,
-    `text` the lines of the text screen, and `text_first` the first visible line of either. `asks` are what
-    keys asked for and nobody has done.
+    `placed` are the rows in their order. The screen shows `page` of them, from the position `first` on, in
+    lines of `columns` cells. `selected` is the id of a cgroup, which stays selected wherever it moves.
+    `sheets` are the tables of the cgroup screen, `text` the lines of the text screen, and `text_first` the
+    first visible line of either. `asks` are requests of keys that are not answered yet.
     """
 
     rows: tuple[LiveRow, ...] = ()
@@ -78,14 +78,14 @@ class ViewState:
 
     @property
     def selected_row(self) -> LiveRow | None:
-        """Return the row that is selected; None: there is none."""
+        """Return the selected row; None: no row is selected."""
         return next((one.row for one in self.placed if one.row.cgroup_id == self.selected), None)
 
 
 def arranged(state: ViewState) -> ViewState:
-    """Return the state with its rows in order, and the selected one in view.
+    """Return the state with its rows in order, and the selected row in view.
 
-    If the selected cgroup is gone, the row at its place is selected.
+    If the selected cgroup is gone, the row at its position is selected.
     """
     placed = arrange(
         state.rows,
@@ -103,7 +103,7 @@ def arranged(state: ViewState) -> ViewState:
 
 
 def reduce(state: ViewState, key: str) -> ViewState:
-    """Return what a key makes of a state; a key without a meaning changes nothing."""
+    """Return the state after a key. A key without a meaning changes nothing."""
     if key == "redraw":
         return _asking(state, REDRAW)
     if state.is_typing:
@@ -118,7 +118,7 @@ def _asking(state: ViewState, what: str) -> ViewState:
 
 
 def _typed(state: ViewState, key: str) -> ViewState:
-    """Return the state after a key of the filter, which is used as it is typed."""
+    """Return the state after a key that edits the filter. The filter applies while it is typed."""
     if key == "enter":
         return replace(state, is_typing=False)
     if key == "esc":
@@ -156,7 +156,7 @@ def _by_column(state: ViewState, step: int) -> ViewState:
 
 
 def _move(state: ViewState, lines: float) -> ViewState:
-    """Move the selection by so many rows, or a text by so many lines; infinite: to the end."""
+    """Move the selection by `lines` rows, or scroll a text by `lines` lines; infinite: to the end."""
     if state.screen == "list":
         at = _at(state.placed, state.selected) or 0
         return _select(state, _within(at + lines, len(state.placed) - 1))
@@ -185,7 +185,8 @@ def lines_of(state: ViewState) -> int:
 
 
 def _folded(state: ViewState, is_left: bool) -> ViewState:
-    """Fold or unfold the children of the selected row; if that is done already, go to its parent."""
+    """Fold (`is_left`) or unfold the children of the selected row. If nothing is left to fold, select its
+    parent."""
     at = _at(state.placed, state.selected)
     if at is None or not state.is_tree:
         return state
@@ -216,7 +217,7 @@ def _at(placed: tuple[Placed, ...], cgroup_id: int | None) -> int | None:
 
 
 def _select(state: ViewState, at: int | None) -> ViewState:
-    """Select the row at a position, which is moved into the list, and the list so that it is visible."""
+    """Select the row at a position, clamped to the list, and scroll the list so that the row is visible."""
     if at is None or not state.placed:
         return replace(state, selected=None, first=0)
     at = min(max(at, 0), len(state.placed) - 1)

@@ -8,7 +8,7 @@ from rich.cells import cell_len, set_cell_size
 
 
 class Span(NamedTuple):
-    """A text in one style: one of `paint.STYLES`, or a definition of rich as `bold red`; empty for none."""
+    """A text in one style: a name in `paint.STYLES`, a definition of rich such as `bold red`, or empty."""
 
     text: str
     style: str = ""
@@ -17,7 +17,7 @@ class Span(NamedTuple):
 Line = tuple[Span, ...]
 
 ON_A_GROUND = {"head": "head", "sorted": "head", "selected": "selected"}
-"""Style whose ground goes on to the end of the line -> the style of the rest."""
+"""Style whose background extends to the end of the line -> the style of the rest of the line."""
 
 
 class Size(NamedTuple):
@@ -33,7 +33,7 @@ def padded(line: Line, cells: int) -> Line:
     rest = cells
     for span in line:
         text = span.text
-        length = len(text) if text.isascii() else cell_len(text)  # `visible` has left no control character
+        length = len(text) if text.isascii() else cell_len(text)  # `visible` has removed control characters
         if length > rest:
             spans.append(Span(set_cell_size(span.text, rest), span.style))
             return tuple(spans)

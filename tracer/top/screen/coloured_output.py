@@ -15,7 +15,7 @@ from tracer.top.screen.cells import Line, Span
 def lines_of_output(output: str) -> tuple[Line, ...]:
     """Return text with colours (sequences of SGR) as lines.
 
-    Links, control characters and sequences that do something else are left out.
+    Links, control characters and other sequences are left out.
     """
     decode = AnsiDecoder().decode_line
     return tuple(tuple(_spans(decode(line.expandtabs()))) for line in output.split("\n"))

@@ -1,4 +1,4 @@
-"""Bytes of a terminal as names of keys."""
+"""Turns bytes of a terminal into names of keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 ESCAPE: Final = "esc"
 
 _MOST_PENDING: Final = 32
-"""A longer sequence is none of a key: its start is dropped, so that a flood of bytes takes no memory."""
+"""A longer sequence is not a key. Its start is dropped, so that a flood of bytes takes no memory."""
 
 _FINAL: Final = {
     "A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end", "M": "enter",
@@ -18,14 +18,14 @@ _CONTROLS: Final = {
     "\r": "enter", "\n": "enter", "\x7f": "backspace", "\b": "backspace", "\t": "tab", "\x0c": "redraw",
     "\x02": "pgup", "\x06": "pgdn", "\x10": "up", "\x0e": "down",
 }  # fmt: skip
-"""Control characters, with those of Emacs and less for terminals without arrows."""
+"""Control character -> key, including the ones of Emacs and less for terminals without arrows."""
 
 
 class KeyInput:
-    """Find the keys in what a terminal sends, however it is cut into reads.
+    """Finds the keys in the bytes of a terminal, however they are split into reads.
 
     A key is a printable character, or one of: up down left right home end pgup pgdn enter backspace delete
-    tab esc redraw. Sequences of other keys, and of a mouse, give nothing.
+    tab esc redraw. Sequences of other keys and of a mouse are ignored.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class KeyInput:
 
     @property
     def is_pending(self) -> bool:
-        """Return whether a sequence has begun: `flush` if nothing follows soon, as it was the key Esc."""
+        """Return whether a sequence has begun. If nothing follows soon, it was the key Esc: call `flush`."""
         return bool(self._pending)
 
     def feed(self, read: bytes) -> list[str]:
@@ -57,7 +57,7 @@ class KeyInput:
         return keys
 
     def flush(self) -> list[str]:
-        """Return the keys of a sequence that was not completed: Esc, and what came after it."""
+        """Return the keys of an incomplete sequence: Esc, and the characters after it."""
         pending, self._pending = self._pending, ""
         return [ESCAPE, *(key for one in pending[1:] for key in _plain(one))] if pending else []
 
@@ -69,7 +69,7 @@ def _plain(character: str) -> list[str]:
 
 
 def _end_of_sequence(text: str, at: int) -> int | None:
-    """Return where the sequence that begins with ESC at `at` ends; None: not here (ECMA-48, 5.4)."""
+    """Return the end of the sequence that begins with ESC at `at`; None: it is incomplete (ECMA-48, 5.4)."""
     if at + 1 >= len(text):
         return None
     if text[at + 1] == "O":  # SS3: one more character
@@ -79,13 +79,13 @@ def _end_of_sequence(text: str, at: int) -> int | None:
     for place in range(at + 2, min(len(text), at + _MOST_PENDING)):
         if "\x40" <= text[place] <= "\x7e":
             return place + 1
-        if not "\x20" <= text[place] <= "\x3f":  # not of a sequence: it ends before this
+        if not "\x20" <= text[place] <= "\x3f":  # not part of a sequence, which ends before it
             return place
     return None if len(text) < at + _MOST_PENDING else at + _MOST_PENDING
 
 
 def _sequence(text: str) -> list[str]:
-    """Return the key of a complete sequence, if it is one of ours. Shift, Ctrl and Alt make no difference."""
+    """Return the keys of a complete sequence, if any. Shift, Ctrl and Alt make no difference."""
     if text == "\x1b":
         return [ESCAPE]
     if text[1] not in "[O":

@@ -1,4 +1,4 @@
-"""Lines as escape sequences, of which only those that changed are sent again."""
+"""Turns lines into escape sequences. Only changed lines are sent again."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ STYLES: Final[Mapping[str, str]] = {
     "kill": "bold color(203)",
     **{layer.name: layer.terminal for layer in LAYERS},
 }
-"""Name of a style -> its definition for rich; another name is a definition itself. Without colour, attributes
-remain: bold, dim, reverse."""
+"""Name of a style -> its definition for rich. Any other name is itself a definition. Without colour, only
+attributes remain: bold, dim, reverse, underline."""
 
 _ATTRIBUTES: Final = ("bold", "dim", "reverse", "underline")
 _PLAIN: Final = {"head": "underline", "sorted": "bold underline"}
 
 
 class Painter:
-    """Turns frames into what a terminal needs to show them after the frame before."""
+    """Turns each frame into the sequences that change the previous frame into it."""
 
     def __init__(self, *, colour: bool) -> None:
         self.is_coloured = colour
@@ -39,7 +39,7 @@ class Painter:
         self._before: list[str] = []
 
     def forget(self) -> None:
-        """Paint all of the next frame: the screen was cleared, or has another size."""
+        """Make `paint` return the whole next frame: the screen was cleared, or has another size."""
         self._before = []
 
     def paint(self, lines: Sequence[Line]) -> str:

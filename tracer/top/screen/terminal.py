@@ -1,4 +1,4 @@
-"""The terminal: its modes while the view is on it, which are restored whatever ends the view."""
+"""The terminal: its modes while it shows the view. They are restored, however the view ends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tracer.top.screen.cells import Size
 from tracer.top.screen.key_input import KeyInput
 
 _ENTER: Final = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
-"""Alternate screen, no cursor, no wrap at the end of a line, clear."""
+"""The sequences for: alternate screen, no cursor, no wrap at the end of a line, clear."""
 _LEAVE: Final = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 _CLEAR: Final = b"\x1b[0m\x1b[2J"
 _ESCAPE_WAIT_S: Final = 0.05
-"""A sequence comes at once, even over a slow line: what does not is the key Esc."""
+"""The longest wait for the rest of a sequence, even over a slow line. An ESC alone is the key Esc."""
 _WRITE_WAIT_MS: Final = 1000
 _CC: Final = 6
 _DISABLED: Final = b"\x00"
@@ -31,12 +31,12 @@ _DISABLED: Final = b"\x00"
 class Terminal:
     """Standard input and output as a screen and its keys.
 
-    `pressed` is called with the keys that were read, in an event loop: `inputs` are its descriptors and
-    functions. `resized` is called when the screen has another size or must be drawn anew, as after Ctrl-Z and
-    `fg`. `lost` is called when the terminal is gone.
+    An event loop calls the functions of `inputs` when their descriptors are readable. `pressed` is called
+    with the keys that were read. `resized` is called when the screen has another size or must be redrawn, as
+    after Ctrl-Z and `fg`. `lost` is called when the terminal is gone.
 
-    Ctrl-C and Ctrl-Z remain signals. Ctrl-\\ is off, which would end the process without a restored terminal,
-    and Ctrl-S, which would stop the screen for no visible reason.
+    Ctrl-C and Ctrl-Z remain signals. Ctrl-\\ is off, because it would end the process without restoring the
+    terminal. Ctrl-S is off, because it would stop the screen for no visible reason.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Terminal:
 
     def __enter__(self) -> Self:
         self._modes = termios.tcgetattr(self._in)
-        atexit.register(self.leave)  # should nothing else run
+        atexit.register(self.leave)  # in case __exit__ does not run
         for number, handler in (
             (signal.SIGWINCH, self._signalled),
             (signal.SIGCONT, self._signalled),
             (signal.SIGTSTP, self._stopped),
-            (signal.SIGTTOU, signal.SIG_IGN),  # the modes are restored even in the background
+            (signal.SIGTTOU, signal.SIG_IGN),  # to restore the modes even in the background
         ):
             self._handlers[number] = signal.signal(number, handler)
         self._enter()
@@ -79,12 +79,12 @@ class Terminal:
 
     @property
     def inputs(self) -> Mapping[int, Callable[[], object]]:
-        """Return the descriptors to wait for, with what to call while one is readable."""
+        """Return the descriptors to wait for, each with the function to call while it is readable."""
         return {self._in: self._read, self._woken: self._awake}
 
     @property
     def size(self) -> Size:
-        """Return the size of the screen; 80 x 24 if the terminal does not know it."""
+        """Return the size of the screen; 80 x 24 if the terminal does not report it."""
         try:
             columns, lines = os.get_terminal_size(self._out)
         except OSError:
@@ -94,8 +94,8 @@ class Terminal:
     def write(self, text: str) -> None:
         """Write to the screen, in UTF-8.
 
-        The recording must go on: what a terminal does not take within a second is discarded, and what comes
-        later as well until it takes something again. Then `resized` is called.
+        The recording must go on: text that the terminal does not take within a second is discarded, and so is
+        later text until the terminal takes some again. Then `resized` is called.
         """
         left = memoryview(text.encode("utf-8", "replace"))
         poll = select.poll()
@@ -106,7 +106,7 @@ class Terminal:
                 return
             if self._is_stalled:
                 self._is_stalled = False
-                self._signalled(0, None)  # what the screen shows is not known
+                self._signalled(0, None)  # redraw: the contents of the screen are not known
             try:
                 left = left[os.write(self._out, left[:4096]) :]
             except BlockingIOError:
@@ -133,11 +133,11 @@ class Terminal:
         self._send(_ENTER)
 
     def leave(self) -> None:
-        """Restore the terminal; what is written from now on is discarded. A second call does nothing."""
+        """Restore the terminal. Text that is written later is discarded. A second call does nothing."""
         if self._is_on:
             self._is_on = False
             self._send(_LEAVE)
-            with suppress(termios.error, OSError):  # it may be gone
+            with suppress(termios.error, OSError):  # the terminal may be gone
                 termios.tcsetattr(self._in, termios.TCSADRAIN, self._modes or [])
 
     def _send(self, sequence: bytes) -> None:
@@ -151,7 +151,7 @@ class Terminal:
             os.write(self._wake, b"w")
 
     def _stopped(self, number: int, _frame: FrameType | None) -> None:
-        """Stop as Ctrl-Z asks, with the terminal as it was, and go on from there after SIGCONT."""
+        """Restore the terminal and stop, as Ctrl-Z asks. After SIGCONT, enter the screen again."""
         was_on = self._is_on
         self.leave()
         signal.signal(number, signal.SIG_DFL)
@@ -161,7 +161,7 @@ class Terminal:
         if not was_on:
             return
         with suppress(termios.error, OSError):
-            self._modes = termios.tcgetattr(self._in)  # the shell may have changed them
+            self._modes = termios.tcgetattr(self._in)  # the shell may have changed the modes
             self._enter()
         self._signalled(number, None)
 
@@ -173,7 +173,7 @@ class Terminal:
     # Keys
 
     def _read(self) -> None:
-        """Read what the terminal has sent; an Esc without a sequence is waited for, 50 ms at most."""
+        """Read the bytes of the terminal. After an ESC, wait for the rest of its sequence, at most 50 ms."""
         try:
             read = os.read(self._in, 4096)
         except BlockingIOError:
@@ -198,10 +198,10 @@ class Terminal:
 
 
 def _without_waiting(output_fd: int) -> int:
-    """Return a descriptor of the same terminal to which writes do not wait.
+    """Return a descriptor of the same terminal on which writes do not wait.
 
-    It is opened anew: the flag O_NONBLOCK of `output_fd` is that of other processes as well. If that is not
-    possible, as without a /dev, writes may wait for a terminal that takes nothing.
+    The terminal is opened again, because other processes share the flag O_NONBLOCK of `output_fd`. If that
+    fails, as without a /dev, writes may wait for a terminal that takes nothing.
     """
     try:
         return os.open(os.ttyname(output_fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
