@@ -1,8 +1,8 @@
 """A trace in the JSON format of chrome://tracing, which many viewers read.
 
-The content is that of the file for Perfetto. What the format lacks is replaced: a cgroup is a process with a
-number that no process has, and a kill is a span of a microsecond on a track of its own, because arrows go
-from span to span. Times are CLOCK_MONOTONIC in microseconds, with three decimals.
+The content equals the file for Perfetto. The format lacks tracks of cgroups and arrows between instants. So a
+cgroup is a process with a number that no process has, and a kill is a span of a microsecond on its own track,
+because arrows go from span to span. Times are CLOCK_MONOTONIC in microseconds, with three decimals.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KILL_US: Final = 1
 
 
 def pieces(tracks: Tracks, clock: ClockPair) -> Iterator[str]:
-    """Yield the file piece by piece; `clock` is the pair in meta.json."""
+    """Yield the file piece by piece. `clock` is the clock pair in meta.json."""
     to_monotonic_ns = clock["monotonic_ns"] - clock["realtime_ns"]
     yield '{"displayTimeUnit":"ms","otherData":' + _dumped({"clock": "CLOCK_MONOTONIC"} | dict(clock))
     yield ',"traceEvents":[\n'
@@ -38,7 +38,7 @@ def pieces(tracks: Tracks, clock: ClockPair) -> Iterator[str]:
 
 
 def _events(tracks: Tracks, to_monotonic_ns: int) -> Iterator[str]:
-    """Yield events, one or more in each text, with commas between them."""
+    """Yield texts of one or more events, with commas between the events."""
     for rank, cgroup in enumerate(tracks.cgroups):
         kills = [kill for kill in tracks.kills if kill.owner_id == cgroup.cgroup_id]
         yield from _cgroup(cgroup, rank, kills, to_monotonic_ns)
@@ -103,10 +103,10 @@ def _spans(tracks: Tracks, to_monotonic_ns: int) -> Iterator[str]:
 
 
 def _arguments(spans: Spans, part: slice, targets: pa.Array) -> pa.Array:
-    """Return the arguments of spans: of attempts to reclaim, the target and the pages."""
+    """Return the arguments of spans. Attempts to reclaim have the target and the pages."""
     texts = _joined(
         '{"target":',
-        targets.take(pa.array(spans.target[part] % len(targets))),  # -1 is the last
+        targets.take(pa.array(spans.target[part] % len(targets))),  # -1 becomes the last index
         ',"scanned_pages":',
         _known_numbers(spans.scanned[part]),
         ',"reclaimed_pages":',
@@ -157,7 +157,7 @@ def _known_numbers(values: Int64s) -> pa.Array:
 
 
 def _microseconds(times_ns: Int64s) -> pa.Array:
-    """Return times, not negative, as JSON numbers with three decimals."""
+    """Return non-negative times as JSON numbers with three decimals."""
     whole, rest = np.divmod(np.maximum(times_ns, 0), 1000)
     decimals = pc.utf8_lpad(_numbers(rest), 3, "0")
     return _joined(_numbers(whole), ".", decimals)
@@ -168,7 +168,7 @@ def _microsecond(time_ns: int) -> str:
 
 
 def _joined(*parts: pa.Array | str) -> pa.Array:
-    """Return for each row its texts, one after the other; a plain text is the same in each row."""
+    """Return the joined texts of each row. A plain text is the same in each row."""
     return pc.binary_join_element_wise(*parts, "")
 
 

@@ -19,7 +19,7 @@ def lines(charged: Iterable[Charged]) -> Iterator[str]:
 
 
 def joined(names: Iterable[str]) -> str:
-    """Return names with `;` between them, in one line."""
+    """Return the names in one line, with `;` between them."""
     return ";".join(map(_name, names))
 
 

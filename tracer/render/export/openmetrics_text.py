@@ -1,7 +1,7 @@
-"""A trace as OpenMetrics with timestamps: what Prometheus would have scraped from `serve` at that time.
+"""A trace as OpenMetrics with timestamps: the metrics that Prometheus would have scraped from `serve`.
 
-Names, labels and values are those of `serve` (`tracer.metric_families`). Counts of events begin at zero with
-the trace; counts that the kernel keeps begin with the cgroup.
+Names, labels and values equal the ones of `serve` (`tracer.metric_families`). Counts of events begin at zero
+with the trace. Counts that the kernel keeps begin with the cgroup.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from tracer.render.words.escape import visible
 
 _END: Final = "# EOF\n"
 _MOST_OF_EXEMPLAR: Final = 100
-"""An exemplar's labels may have 128 characters in all."""
+"""The labels of an exemplar may have at most 128 characters in total."""
 
-_MILLISECOND_NS: Final = 1_000_000  # what Prometheus stores
+_MILLISECOND_NS: Final = 1_000_000  # the resolution of timestamps in Prometheus
 NEED_CUSHIONS: Final = frozenset({"cushion_bytes", "seconds_to_kill"})
-"""The families that follow from cushions."""
+"""The families that are computed from cushions."""
 
 Labels = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a counter counts `amount` of, at a time in ns since the epoch; `labels` are all of the family.
+    """An event at which a counter rises by `amount`. The time is in ns since the epoch.
 
-    `exemplar` is the name of a trace that has more of it.
+    `labels` are the values of all labels of the family. `exemplar` is the name of a trace that shows the
+    event in detail.
     """
 
     time_ns: int
@@ -51,7 +52,7 @@ class Event:
 
 @dataclass(slots=True)
 class _Series:
-    """The points of a series by time in milliseconds; at one time, the last one holds."""
+    """The points of a series by time in milliseconds. The last point that is added for a time counts."""
 
     points: dict[int, float] = field(default_factory=dict)
     exemplars: dict[int, str] = field(default_factory=dict)
@@ -66,16 +67,16 @@ def families(
 ) -> Iterator[str]:
     """Yield the text of each family, and the mark of the end.
 
-    `moments` are (ns since the epoch, the cgroups then). `events` are counted from zero, with a point at each
-    moment. `cpu_s` is the processor time of the recorder, which is known at the end only (None: it is not).
-    `left_out` are families to leave out.
+    `moments` are (ns since the epoch, the cgroups at that time). `events` are counted from zero, with a point
+    at each moment. `cpu_s` is the CPU time of the recorder, which is known only for the end of the recording;
+    None: not known. `left_out` are families to leave out.
     """
     found: dict[str, dict[Labels, _Series]] = {family.name: {} for family in FAMILIES}
     times_ms = []
     for moment_ns, cgroups in moments:
         time_ms = moment_ns // _MILLISECOND_NS
         times_ms.append(time_ms)
-        for cgroup in sorted(cgroups, key=attrgetter("time_ns")):  # of two with one path, the newest holds
+        for cgroup in sorted(cgroups, key=attrgetter("time_ns")):  # the newest cgroup of a path comes last
             place = tuple(map(visible, labels_of(cgroup)))
             for name, labels, value in values_of(cgroup):
                 found[name].setdefault((*place, *labels), _Series()).points[time_ms] = value
@@ -92,7 +93,7 @@ def families(
 def _count(
     events: Iterable[Event], times_ms: Sequence[int], found: Mapping[str, dict[Labels, _Series]]
 ) -> None:
-    """Add the counters of events. What happened after the last moment counts at that."""
+    """Add the counters of events. Events after the last moment count at the last moment."""
     steps: dict[tuple[str, Labels], dict[int, float]] = {}
     for event in events:
         at_ms = times_ms[min(bisect_left(times_ms, event.time_ns / _MILLISECOND_NS), len(times_ms) - 1)]
@@ -114,7 +115,7 @@ def _text(family: Family, found: Mapping[Labels, _Series]) -> str:
 
 
 class _Collector:
-    """Gives one family to the library's writer."""
+    """Passes one family to the library's writer."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric

@@ -1,8 +1,8 @@
-"""Packets of Perfetto in large numbers, without Python's work on each of them.
+"""Packets of Perfetto in large numbers, without Python code for each packet.
 
-The official package makes one packet; the others differ from it in some numbers only. A number is a varint
-in a packet. Protocol buffers allow a varint to be longer than it needs to be, so all numbers are written with
-ten bytes, the most that a varint has. Then all packets of a template have one length, and NumPy fills in the
+The official package makes one packet. The others differ from it only in some numbers. A number in a packet is
+a varint. Protocol buffers allow a varint to be longer than necessary, so all numbers are written with ten
+bytes, the longest varint. Then all packets of a template have the same length, and NumPy fills in the
 numbers.
 """
 
@@ -25,7 +25,7 @@ _SHIFTS: Final = np.arange(_VARINT_BYTES, dtype=np.uint64) * np.uint64(_GROUP_BI
 
 @dataclass(frozen=True, slots=True)
 class PacketTemplate:
-    """The bytes of a packet, and where its variable numbers are."""
+    """The bytes of a packet, and the positions of its variable numbers."""
 
     plain: Bytes
     places: tuple[int, ...]
@@ -34,7 +34,7 @@ class PacketTemplate:
     def from_packet(cls, make: Callable[..., bytes], numbers: int) -> Self:
         """Return the template of the packets that `make` serializes, given `numbers` unsigned 64-bit numbers.
 
-        Raises ValueError if `make` does not put each number into the packet once.
+        Raises ValueError if `make` does not put each number into the packet exactly once.
         """
         marks = [(1 << 64) - 1 - number for number in range(numbers)]
         packet = make(*marks)
@@ -62,8 +62,8 @@ def _varints(numbers: npt.NDArray[np.uint64]) -> Bytes:
 
 
 def in_order(parts: Sequence[tuple[npt.NDArray[np.int64], Bytes]]) -> bytes:
-    """Return packets of several templates, one after the other: each part has the positions of its packets in
-    the whole, and its packets."""
+    """Return the packets of several templates, in order. Each part is (positions of its packets in the whole,
+    packets)."""
     count = sum(len(positions) for positions, _ in parts)
     lengths = np.zeros(count, dtype=np.int64)
     for positions, packets in parts:

@@ -1,8 +1,8 @@
-"""A trace for Perfetto (ui.perfetto.dev), written with its own package.
+"""A trace for Perfetto (ui.perfetto.dev), written with the package of the Perfetto project.
 
-Times are CLOCK_MONOTONIC, as the kernel's programs stamped them, so that other traces of the machine fit
-beside them; a snapshot of the clocks has the time of day. Each track is declared before its first event. In
-the file, the tracks follow one another, and the events of each are in the order of time.
+Times are CLOCK_MONOTONIC, as the BPF programs stamped them, so that other traces of the machine fit beside
+them. A snapshot of the clocks gives the time of day. Each track is declared before its first event. The file
+has one track after the other, and the events of each track are in the order of time.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from tracer.trace.meta import ClockPair
 
 _SEQUENCE: Final = 1
 _AT_ONCE: Final = 1 << 16
-_ALL_CGROUPS: Final = 1  # the uuid of the track that has those of the cgroups
+_ALL_CGROUPS: Final = 1  # the uuid of the parent track of all cgroups
 
 
 def packets(tracks: Tracks, clock: ClockPair) -> Iterator[bytes]:
-    """Yield the file piece by piece; `clock` is the pair in meta.json."""
+    """Yield the file piece by piece. `clock` is the clock pair in meta.json."""
     writer = _Writer(clock["monotonic_ns"], clock["realtime_ns"])
     yield writer.beginning()
     for rank, cgroup in enumerate(tracks.cgroups):
@@ -58,7 +58,7 @@ class _Writer:
         self._of_thread: list[int] = []
 
     def beginning(self) -> bytes:
-        """Return the snapshot of the clocks, and the track that has those of the cgroups."""
+        """Return the snapshot of the clocks, and the parent track of all cgroups."""
         snapshot = _new_packet()
         snapshot.clock_snapshot.primary_trace_clock = pb.BUILTIN_CLOCK_MONOTONIC
         for clock, now_ns in (
@@ -73,7 +73,7 @@ class _Writer:
         return _serialized([snapshot, root])
 
     def cgroup(self, cgroup: CgroupTrack, rank: int, kills: Iterable[Kill]) -> Iterator[bytes]:
-        """Yield the tracks of a cgroup, which comes after `rank` others, its counters, and its kills."""
+        """Yield the tracks of a cgroup, which is shown below `rank` others, its counters, and its kills."""
         own = self._new_uuid()
         declared = [self._track(own, _ALL_CGROUPS, cgroup.name, rank)]
         declared[0].track_descriptor.child_ordering = pb.TrackDescriptor.EXPLICIT
@@ -81,7 +81,7 @@ class _Writer:
         for order, (uuid, counter) in enumerate(zip(uuids, cgroup.counters, strict=True)):
             packet = self._track(uuid, own, counter.name, order)
             packet.track_descriptor.counter.unit = pb.CounterDescriptor.UNIT_SIZE_BYTES
-            packet.track_descriptor.counter.y_axis_share_key = str(own)  # one scale for all of the cgroup
+            packet.track_descriptor.counter.y_axis_share_key = str(own)  # a common scale for the cgroup
             declared.append(packet)
         yield _serialized(declared)
         for uuid, counter in zip(uuids, cgroup.counters, strict=True):
@@ -116,7 +116,7 @@ class _Writer:
         return _serialized(declared)
 
     def events(self, spans: Spans, marks: Sequence[Mark]) -> Iterator[bytes]:
-        """Yield the begins and ends of the spans, and the marks of kills."""
+        """Yield the packets for the begins and ends of the spans, and for the marks of kills."""
         phases, positions = event_order(spans, marks)
         uuids, templates = np.array(self._of_thread, dtype=np.int64), _BeginTemplates(spans)
         for first in range(0, len(phases), _AT_ONCE):
@@ -136,7 +136,7 @@ class _Writer:
             yield in_order(parts)
 
     def _mark(self, mark: Mark) -> pb.TracePacket:
-        """Return the instant of a thread's part in a kill; the arrow from the trigger ends at the victim."""
+        """Return the instant for a thread's part in a kill. The arrow from the trigger ends at the victim."""
         kill, uuid = mark.kill, self._of_thread[mark.thread]
         packet = self._instant(kill.time_ns, uuid, mark.name, kill.facts)
         event = packet.track_event
@@ -215,7 +215,10 @@ class _BeginTemplates:
         self._templates: dict[tuple[int, int, bool, bool], PacketTemplate] = {}
 
     def groups(self, chosen: Int64s) -> Iterator[tuple[Int64s, PacketTemplate, list[Int64s]]]:
-        """Yield for some spans (their positions in `chosen`, their template, its numbers after the track)."""
+        """Yield (positions in `chosen`, template, columns of numbers) for each group of spans.
+
+        A group is the spans of one template. Its numbers come after the time and the track.
+        """
         spans = self._spans
         keys = np.stack(
             [spans.name, spans.target, spans.scanned != UNKNOWN, spans.priority != UNKNOWN], axis=1

@@ -1,8 +1,8 @@
 """Tables as files for other tools: Parquet, and CSV that spreadsheets can open without harm.
 
-In CSV, a text that begins with `=`, `+`, `-` or `@` (also in their full-width forms), which spreadsheets
-evaluate as a formula, has a `'` before it, and so has one that begins with `'`. Without its first `'`, it is
-the name again. Characters that act on a terminal or end a line are escaped before that
+Spreadsheets evaluate a text that begins with `=`, `+`, `-` or `@` (or their full-width forms) as a formula.
+In CSV, such a text gets a `'` before it, and so does a text that begins with `'`: removing the first `'`
+gives the name again. Before that, characters that act on a terminal or end a line are escaped
 (`render.words.escape`), so no text begins with a tab or a line end. Numbers, times and flags are written
 plainly. A null is an empty field, an empty text is `""`. A list (the functions of a stack) is one text, with
 `;` between its items, as in folded stacks.
@@ -25,14 +25,14 @@ _FORMULA: Final = re.compile(r"['=+\-@＝＋－＠]")
 
 
 def write_parquet(file: IO[bytes], schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
-    """Write a table, a row group for each batch. Names are those of the trace, not escaped."""
+    """Write a table with a row group for each batch. Names are not escaped."""
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_table(batch)
 
 
 def write_csv(file: IO[bytes], schema: pa.Schema, batches: Iterable[pa.Table]) -> None:
-    """Write a table with a line of column names."""
+    """Write a table below a line of column names."""
     plain = pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
     with pyarrow.csv.CSVWriter(file, plain) as writer:
         for batch in batches:
@@ -49,7 +49,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _texts(column: pa.ChunkedArray) -> pa.Array:
-    """Return the texts, safe; the work is done once for each distinct text."""
+    """Return the texts in their safe form. Each distinct text is processed once."""
     values = column.combine_chunks()
     if isinstance(values.type, pa.ListType):
         lists = [None if items is None else joined(items) for items in values.to_pylist()]

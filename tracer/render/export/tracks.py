@@ -1,8 +1,8 @@
 """The content of a trace for viewers of timelines (Perfetto, chrome://tracing), in arrays.
 
-* Counters of each cgroup: usage, the limit, and what usage is made of, at the end of each row of a timeline
-  in which the value has changed.
-* Reclaim and waits for memory, as spans on the threads that they held up.
+* Counters of each cgroup: usage, the limit, and the parts of usage, at the end of each row of a timeline in
+  which the value changed.
+* Reclaim and waits for memory, as spans on the threads that they delayed.
 * The decisions of the OOM killer: on the cgroup whose limit was hit, on the thread whose charge failed, and
   on each victim.
 
@@ -38,8 +38,8 @@ COUNTERS: Final[Mapping[str, str]] = {
     "sock_bytes": "socket buffers",
     "swap_bytes": "swap",
 }
-"""Column of a timeline -> name of its counter, in the order in which they are shown. From anonymous memory to
-socket buffers, these are all parts of usage, which do not overlap."""
+"""Column of a timeline -> name of its counter, in the order of display. The counters from anonymous memory to
+socket buffers are all parts of usage. They do not overlap."""
 
 _NAMES: Final[Mapping[str, str]] = {
     "kswapd": "reclaim in the background",
@@ -48,12 +48,12 @@ _NAMES: Final[Mapping[str, str]] = {
     "high": "wait: above memory.high",
 }
 UNKNOWN: Final = -1
-"""The value of a number that is not known, in arrays of `Spans`."""
+"""The value of an unknown number in arrays of `Spans`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """The known values of a counter, in bytes; each holds from its time (ns since the epoch) to the next."""
+    """The known values of a counter, in bytes. Each holds from its time (ns since the epoch) to the next."""
 
     name: str
     times_ns: Int64s
@@ -62,10 +62,10 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class CgroupTrack:
-    """The counters of a cgroup with all below it. A counter without any known value is left out.
+    """The counters of a cgroup, including all cgroups below it. A counter without a known value is left out.
 
-    `unlimited_ns` are the times at which its limit was found to be removed: until the next value, the counter
-    of the limit means nothing.
+    `unlimited_ns` are the times at which the limit was found removed: the counter of the limit has no meaning
+    from such a time until its next value.
     """
 
     cgroup_id: int
@@ -76,7 +76,7 @@ class CgroupTrack:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread; `comm` is the escaped name of its process, None if it is not known."""
+    """A thread. `comm` is the escaped name of its process; None: not known."""
 
     tgid: int
     pid: int
@@ -92,9 +92,9 @@ class Thread:
 class Spans:
     """Spans that nest within a thread (`analysis.views.stalls.nested`), ordered by thread and begin.
 
-    `thread` is a position in `Tracks.threads`, `name` in `names`, and `target` in `targets`: the cgroup from
-    which an attempt was to reclaim, -1 for another wait. `scanned` and `reclaimed` are pages; they and
-    `priority` are `UNKNOWN` for other waits.
+    `thread` is a position in `Tracks.threads`, `name` in `names`, and `target` in `targets`. The target is
+    the cgroup from which an attempt tried to reclaim; -1: the span is another wait. `scanned` and `reclaimed`
+    are in pages. For other waits, `scanned`, `reclaimed` and `priority` are `UNKNOWN`.
     """
 
     begin_ns: Int64s
@@ -112,7 +112,7 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A decision of the OOM killer for the limit of the cgroup `owner_id` (None: not known, or none)."""
+    """A decision of the OOM killer for the limit of the cgroup `owner_id`; None: no cgroup, or not known."""
 
     time_ns: int
     kill_id: int
@@ -127,10 +127,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The part of a thread in a kill; `thread` is a position in `Tracks.threads`.
+    """The part of a thread in a kill. `thread` is a position in `Tracks.threads`.
 
-    A number in `flows` stands for an arrow from the thread whose charge failed to a victim: it is in the
-    marks of both.
+    A number in `flows` is an arrow from the thread whose charge failed to a victim. The marks of both threads
+    have the number.
     """
 
     kill: Kill
@@ -146,7 +146,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """The content: `cgroups` are made while they are iterated, once."""
+    """The content. `cgroups` can be iterated once, and are made during the iteration."""
 
     cgroups: Iterator[CgroupTrack]
     threads: tuple[Thread, ...]
@@ -164,8 +164,10 @@ def from_analyses(
     paths: Mapping[int, str],
     kills: Sequence[OomReport],
 ) -> Tracks:
-    """Return the content; the first three are `analysis.views.timeline`, `analysis.views.stalls.nested`, and
-    the table `reclaim`. `paths` has the path of each cgroup by its id.
+    """Return the content of a trace.
+
+    `timeline` and `nested` are the results of `analysis.views.timeline` and `analysis.views.stalls.nested`,
+    `reclaim` is the table of that name. `paths` maps ids of cgroups to paths.
     """
     threads, flows = _Threads(processes, nested), itertools.count(1)
     timed = [(report, _kill(report, report.time)) for report in kills if report.time is not None]
@@ -207,8 +209,8 @@ def _cgroup_name(row: pd.Series) -> str:
 
 
 def _changes(column: pd.Series, ends_ns: Int64s) -> tuple[Int64s, Int64s]:
-    """Return (times, values) of the first known value, of each that differs from the one before, and of the
-    last."""
+    """Return (times, values) of the first and the last known value, and of each value that differs from the
+    one before it."""
     is_known = column.notna().to_numpy(dtype=bool)
     times, values = ends_ns[is_known], integers(column[is_known])
     is_shown = np.append(True, np.diff(values) != 0)[: len(values)]
@@ -236,7 +238,7 @@ class _Threads:
         self.of_spans: Int64s = np.array(numbers, dtype=np.int64)[code]
 
     def number(self, tgid: int, pid: int, comm: str | None) -> int:
-        """Return the number of a thread; `comm` is taken if nothing else names its process."""
+        """Return the number of a thread. A thread that is new gets the name `comm`."""
         found = self._number.get((tgid, pid))
         return self._add(tgid, pid, comm) if found is None else found
 
@@ -318,7 +320,7 @@ END, MARK, BEGIN = range(3)
 def event_order(spans: Spans, marks: Sequence[Mark]) -> tuple[Int64s, Int64s]:
     """Return (END, MARK or BEGIN; the position in `spans` or `marks`) of each event, by thread and time.
 
-    At one moment, spans end before others begin, the inner ones first; then the outer ones begin first.
+    At the same time, spans end before others begin. Inner spans end first, and outer spans begin first.
     """
     count = len(spans.begin_ns)
     phase = np.repeat([END, BEGIN, MARK], [count, count, len(marks)])
