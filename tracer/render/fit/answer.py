@@ -24,7 +24,7 @@ _BAR_CELLS: Final = 30
 def fit_text(
     found: Found, runs: Sequence[Run], bounds: Bounds, folder: Path, curve: Path | None
 ) -> Iterator[RenderableType]:
-    """Yield the two answers, the table of the runs, and where their traces and the picture (if any) are."""
+    """Yield the two answers, the table of the runs, and the paths of the traces and the picture (if any)."""
     yield _answer("It succeeds from", found.least_limit_bytes, found.least)
     yield from _comfortable(found, bounds)
     for limit_bytes, at_limit in by_limit(runs).items():
@@ -43,7 +43,7 @@ def fit_text(
 
 
 def _comfortable(found: Found, bounds: Bounds) -> Iterator[Text]:
-    """Yield the second answer, and what it rests on if that is not the time of the command."""
+    """Yield the second answer, and its basis if that is not the time of the command."""
     slower = f"It is at most {bounds.slowdown * 100:g} % slower"
     differ = f"its times without a limit differ by {found.unlimited_spread * 100:.0f} % from run to run"
     if found.by is None:
@@ -71,7 +71,7 @@ def _answer(what: str, limit_bytes: int | None, between: Interval) -> Text:
 
 
 def _table(runs: Sequence[Run], found: Found, bounds: Bounds) -> Table:
-    """Return the runs by limit. A bar is the time of a run: yellow if that was slow, red if it failed."""
+    """Return the runs by limit. A bar is the time of a run: yellow for a slow run, red for a failed run."""
     longest_s = max(run.wall_s for run in runs)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(justify="right")

@@ -1,4 +1,4 @@
-"""The curve of `fit` as an SVG picture: at each limit, the time of the command and what it read again."""
+"""The curve of `fit` as an SVG picture: the time of the command and the cache it read again at each limit."""
 
 from __future__ import annotations
 

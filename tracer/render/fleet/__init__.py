@@ -1,4 +1,4 @@
-"""The answer of `fleet`: what it says, as a text for a terminal, and as a page.
+"""The answer of `fleet`, as a text for a terminal and as a page.
 
 limit_states — which limits are too low and which too high
 kill_groups — the kills of all hosts together

@@ -48,7 +48,7 @@ def sentence(fleet: Fleet) -> str:
 
 
 def facts(fleet: Fleet) -> Iterator[Fact]:
-    """Yield why there were kills, which limits are wrong, who evicts whom, and what the answer is from."""
+    """Yield the reasons of the kills, the wrong limits, the evictors, and the data behind the answer."""
     causes: Counter[str] = Counter()
     for one in fleet.kills:
         causes[one.cause] += one.count
@@ -64,7 +64,7 @@ def facts(fleet: Fleet) -> Iterator[Fact]:
 
 
 def warnings(fleet: Fleet) -> Iterator[Fact]:
-    """Yield what is missing from the answer, and what may be wrong in it."""
+    """Yield the missing and the doubtful parts of the answer."""
     if lossy := [host for host in fleet.hosts if host.lost_records]:
         lost = counted(sum(host.lost_records or 0 for host in lossy), "record")
         yield (
@@ -85,17 +85,17 @@ def warnings(fleet: Fleet) -> Iterator[Fact]:
 
 
 def evicted_by_others(fleet: Fleet) -> int:
-    """Return the bytes of page cache that tasks of another workload than its own evicted."""
+    """Return the bytes of page cache that tasks of other workloads evicted."""
     return sum(one.evicted_bytes or 0 for one in fleet.evictors if not is_its_own(one))
 
 
 def is_its_own(one: Evictor) -> bool:
-    """Return whether the tasks are of the workload that the page cache was charged to."""
+    """Return whether the tasks belong to the workload to which the page cache was charged."""
     return one.owner_workload == one.evictor_workload
 
 
 def _window(fleet: Fleet) -> str:
-    """Return the time that was asked for, "" if that is all of it."""
+    """Return the range of time that was asked for; empty if no range was given."""
     ends = {"from": fleet.since, "until": fleet.until}
     said = " ".join(f"{word} {minute(time)}" for word, time in ends.items() if time is not None)
     return f"{said} UTC" if said else ""
@@ -154,7 +154,7 @@ def _change(one: Workload) -> str:
 
 
 def least_in_words(one: Workload) -> str:
-    """Return `more than 100 MiB` if runs were killed for want of memory, else `at least 100 MiB`."""
+    """Return `more than 100 MiB` if runs were killed for lack of memory, else `at least 100 MiB`."""
     words = "more than" if limit_states.is_exceeded(one) else "at least"
     return f"{words} {units.size(one.suggestion.least_limit_bytes)}"
 
@@ -177,7 +177,7 @@ def _evictions(fleet: Fleet) -> Iterator[Fact]:
 
 
 def _listed(words: Sequence[str], most: int = _MOST_NAMED, between: str = ", ") -> str:
-    """Return the first of them, and how many more there are."""
+    """Return the first of the words, and the number of further ones."""
     named, more = words[:most], len(words) - most
     return between.join(named) + (f"{between}and {units.count(more)} more" if more > 0 else "")
 

@@ -16,7 +16,7 @@ from tracer.render.page.tiles import Tile
 
 
 def page(fleet: Fleet) -> str:
-    """Return the page; the same answer always gives the same text."""
+    """Return the page. The same answer always gives the same text."""
     style = page_frame.style()
     return (
         page_frame.environment()
@@ -38,7 +38,7 @@ def page(fleet: Fleet) -> str:
 
 
 def _named_first(section: Section) -> Section:
-    """Return a table with its names before its numbers, which a narrow screen shows last."""
+    """Return a table with its columns of names first: a narrow screen may show only the first columns."""
     return section.with_columns(
         sorted(range(len(section.columns)), key=lambda at: section.columns[at][0] not in NAMES)
     )

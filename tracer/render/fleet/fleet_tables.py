@@ -36,15 +36,15 @@ _RULES_NOTES: Final = {
 }
 _ENOUGH_DIGITS: Final = 8
 _LEAST_SHARE: Final = 0.0001
-"""A smaller rate is an extrapolation far beyond what was seen: its digits would say nothing."""
+"""A smaller rate would be extrapolated far beyond the data: its digits would mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table with a heading. A column is a title and its alignment, `<` or `>`; the last one is a name.
+    """A table with a heading. A column is a title and its alignment, `<` or `>`. The last column is a name.
 
-    `notes` explains columns, by their titles, and `remark` says something of the whole. `more` counts the
-    rows that were left out. A text that is narrower than 90 cells does without the column `wide`.
+    `notes` maps titles of columns to explanations, and `remark` is about the whole table. `more` counts the
+    rows that were left out. A text that is narrower than 90 cells leaves out the column `wide`.
     """
 
     heading: str
@@ -66,16 +66,17 @@ class Section:
         return self.with_columns([at for at, (title, _) in enumerate(self.columns) if title not in titles])
 
     def with_columns(self, places: Sequence[int]) -> Section:
-        """Return the table with the columns at these places, in this order."""
+        """Return the table with the columns at these positions, in this order."""
         columns = [self.columns[at] for at in places]
         return replace(self, columns=columns, rows=[[row[at] for at in places] for row in self.rows])
 
 
 def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[Section]:
-    """Yield the tables that have rows, with at most so many each; the last one is what was left out.
+    """Yield the tables that have rows, with at most `most_rows` rows each. The last ones list the traces that
+    are left out, wholly or in part.
 
-    `brief` leaves out the limits that are not known to be wrong, if some are, and what the rules of others
-    say of workloads without a suggestion, if some have one.
+    With `brief`, limits that are not known to be wrong are left out if others are. In the table of the rules
+    of other tools, workloads without a suggestion are left out if others have one.
     """
     listed = [one for one in fleet.workloads if one.is_limited or one.kills]
     wrong, others = limit_states.worst_first(listed)
@@ -99,7 +100,7 @@ def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[S
 def _shown(
     first: Sequence[Workload], others: Sequence[Workload], *, brief: bool
 ) -> tuple[Sequence[Workload], int]:
-    """Return the workloads to list, and the number of those that are left out."""
+    """Return the workloads to list, and the number of workloads that are left out."""
     return (first, len(others)) if brief and first else ([*first, *others], 0)
 
 

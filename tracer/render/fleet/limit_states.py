@@ -1,7 +1,7 @@
-"""Which limits of workloads are too low and which are too high, by the suggestion or the least that is known.
+"""Judges which limits of workloads are too low or too high, by the suggestion or the known least need.
 
-Runs that were killed or held back show only the least of their need. So a limit below that is too low, and
-none is called too high beside such runs.
+Runs that were killed or held back show only a lower bound of their need. A limit below this bound is too low.
+With such runs, no limit is called too high.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import Final
 from tracer.fleet.reduction.fleet_answer import Workload
 
 SPARE: Final = 0.1
-"""How far a limit may be above the suggestion, as a share of it, without being too high."""
+"""A limit is too high if it exceeds the suggestion by more than this share of the suggestion."""
 
 
 def better_limit_bytes(one: Workload) -> int | None:
-    """Return the suggested limit, else the least that its runs need if the limit is not above it, else
-    None."""
+    """Return the suggested limit, else the least need of the runs if the limit is not above it, else None."""
     said = one.suggestion
     if said.suggested_limit_bytes is not None:
         return said.suggested_limit_bytes
@@ -28,21 +27,21 @@ def better_limit_bytes(one: Workload) -> int | None:
 
 
 def is_exceeded(one: Workload) -> bool:
-    """Return whether only the least need is known, and runs needed more: they were killed at that limit."""
+    """Return whether only the least need is known, and runs that were killed at this limit needed more."""
     said = one.suggestion
     return said.suggested_limit_bytes is None and said.trial_limit_bytes is not None
 
 
 def is_judged(one: Workload) -> bool:
-    """Return whether there is a limit, and another to compare it with."""
+    """Return whether the workload has a limit, and a better limit to compare it with."""
     if one.limit_bytes is None or better_limit_bytes(one) is None:
         return False
     return not one.suggestion.held_back_runs or _excess_bytes(one) <= 0
 
 
 def is_too_low(one: Workload) -> bool:
-    """Return whether the limit is below the suggestion, or below the least need or equal to one that killed
-    runs exceeded."""
+    """Return whether the limit is below the suggestion or the least need, or equal to a least need that
+    killed runs exceeded."""
     better = better_limit_bytes(one)
     if one.limit_bytes is None or better is None:
         return False
@@ -55,27 +54,27 @@ def is_too_high(one: Workload) -> bool:
 
 
 def is_only_least(one: Workload) -> bool:
-    """Return whether nothing but the least that the runs need is known of a better limit."""
+    """Return whether only the least need of the runs is known, and no suggested limit."""
     said, better = one.suggestion, better_limit_bytes(one)
     return said.least_limit_bytes is not None and better in (None, said.least_limit_bytes)
 
 
 def too_low(workloads: Iterable[Workload]) -> list[Workload]:
-    """Return the workloads whose limit is too low, in the order given."""
+    """Return the workloads whose limit is too low, in the given order."""
     return list(filter(is_too_low, workloads))
 
 
 def too_high(workloads: Iterable[Workload]) -> list[Workload]:
-    """Return the workloads whose limit is too high, those furthest above the suggestion first."""
+    """Return the workloads whose limit is too high, the one furthest above the suggestion first."""
     return sorted(filter(is_too_high, workloads), key=lambda one: -_excess_bytes(one))
 
 
 def worst_first(workloads: Iterable[Workload]) -> tuple[list[Workload], list[Workload]]:
-    """Return the workloads that ask for a look and the others.
+    """Return (workloads that need attention, other workloads).
 
-    The first are those with too low a limit, those that were killed for other reasons, those of which only
-    the least need is known, and those with too high a limit, furthest above the suggestion first. Otherwise
-    they stay in the order given.
+    Workloads that need attention come in this order: the limit is too low; there were kills for other
+    reasons; only the least need is known; the limit is too high, the one furthest above the suggestion first.
+    Otherwise, the given order is kept.
     """
     listed = list(workloads)
     low, high = too_low(listed), too_high(listed)
@@ -88,6 +87,6 @@ def worst_first(workloads: Iterable[Workload]) -> tuple[list[Workload], list[Wor
 
 
 def _excess_bytes(one: Workload) -> int:
-    """Return by how much the limit is above the better one; 0 if that is not known."""
+    """Return the bytes by which the limit exceeds the better limit; 0 if one of them is not known."""
     better = better_limit_bytes(one)
     return 0 if one.limit_bytes is None or better is None else one.limit_bytes - better
