@@ -23,7 +23,7 @@ _MOST_RATES: Final = 100
 _HEADROOM: Final = 1.06
 _MOST_MOMENTS: Final = 5
 _ROOM_FOR_WORDS: Final = 0.25
-"""The part of the width that the words at a mark take on a narrow screen."""
+"""The share of the width that the words at a mark take on a narrow screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A part of a view with an axis of its own; `areas` lie below `lines`."""
+    """A part of a view with its own axis. `lines` are drawn over `areas`."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An event at a place on the time axis, or one that lasts from `left` for `width`."""
+    """An event at a place on the time axis, or an interval that begins at `left` and has a `width`."""
 
     left: str
     words: str
@@ -61,7 +61,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A stretch of time. `rows` is JSON: the columns of numbers, and for each row its texts."""
+    """A stretch of time. `rows` is JSON: the titles of the columns of numbers, and the texts of each row."""
 
     words: str
     note: str
@@ -75,7 +75,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The longest time in small, with the (left, width) of the time of each view."""
+    """A small picture of the longest stretch of time, with the (left, width) of each view in `frames`."""
 
     areas: tuple[Shape, ...]
     marks: tuple[Mark, ...]
@@ -85,7 +85,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The views of one cgroup, the first of which is the one to see; `key` is unique in the page."""
+    """The views of one cgroup. The page shows the first one at the start. `key` is unique in the page."""
 
     key: str
     place: str
@@ -97,8 +97,8 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What a view is drawn from: its name, the rows of `analysis.views.timeline` (at least two, of one
-    cgroup), the events in that time, and a sentence on how far to trust the times."""
+    """The data of a view: its name, the rows of `analysis.views.timeline` (at least two, of one cgroup), the
+    events in that time, and a sentence on the accuracy of the times."""
 
     words: str
     timeline: pd.DataFrame
@@ -115,11 +115,10 @@ def drawn(
     is_kill: bool,
     page_size: int,
 ) -> Chart:
-    """Return the chart with a view for each of at most three stretches; the first is the one to see.
+    """Return the chart with a view for each of at most three stretches. The first view is shown at the start.
 
-    If there are several, the longest one is also drawn as a strip above the views.
-    Times count from `origin`: a kill, or the begin of the trace. The same arguments always give the same
-    text.
+    If there are several stretches, the longest one is also drawn as a strip above the views. Times count from
+    `origin`: a kill, or the begin of the trace. The same arguments always give the same text.
     """
     first = stretches[0]
     counted = _since_kill if is_kill else _since_begin
@@ -142,7 +141,7 @@ def _view(stretch: Stretch, origin: pd.Timestamp, counted: Callable[[float], str
     step_s = row_length(timeline).total_seconds()
     begins = np.asarray((pd.DatetimeIndex(timeline.index) - origin).total_seconds())
     begin, end = float(begins[0]), float(begins[-1] + step_s)
-    # Levels hold at the end of a row, flows are of the whole row.
+    # Levels hold at the end of a row, flows cover the whole row.
     ends = drawing.places(begins + step_s, begin, end)
     edges = _rate_edges(begins, step_s)
     flows = _Flows(step_s, edges, drawing.places(edges, begin, end))
@@ -162,7 +161,7 @@ def _view(stretch: Stretch, origin: pd.Timestamp, counted: Callable[[float], str
         tuple(panels),
         tuple(_marks(markers, timeline, origin)),
         tuple(_moments(begin, end, counted)),
-        # A name cannot end the element early: the rows have no names, but their titles might one day.
+        # The text must not end the script element early. It has no names yet, but the titles might get some.
         json.dumps({"titles": titles, "rows": rows}, ensure_ascii=False, separators=(",", ":")).replace(
             "<", "\\u003c"
         ),
@@ -193,7 +192,7 @@ def _memory(timeline: pd.DataFrame, x: Floats) -> Panel:
 
 
 def _stack(timeline: pd.DataFrame, x: Floats, top: float) -> tuple[Shape, ...]:
-    """Return the layers that are there, the lowest one first."""
+    """Return the layers that are not empty, the lowest first."""
     layers = stacked(timeline)
     found, below = [], np.zeros(len(timeline))
     for layer in LAYERS:
@@ -227,14 +226,14 @@ def _reclaim_flows(timeline: pd.DataFrame, page_size: int) -> list[tuple[str, st
 
 @dataclass(frozen=True, slots=True)
 class _Flows:
-    """The intervals for which rates are drawn: edges in s, and their places in a panel."""
+    """The intervals of the drawn rates: their edges in s, and the places of the edges in a panel."""
 
     step_s: float
     edges: Floats
     x: Floats
 
     def rate(self, flow: Floats) -> Floats:
-        """Return the flow (an amount for each row) between the edges, per second."""
+        """Return the flow (an amount for each row) per second in each interval."""
         firsts = np.rint((self.edges[:-1] - self.edges[0]) / self.step_s).astype(int)
         rate: Floats = np.add.reduceat(flow, firsts) / np.diff(self.edges)
         return rate
@@ -248,7 +247,7 @@ class _Flows:
         return Panel(name, title, _sizes_of(top, most or top, "/s"), (), lines)
 
     def line(self, name: str, label: str, rate: Floats, top: float) -> Shape:
-        """Return a rate as a curve, with a gap where it is not known."""
+        """Return a rate as a curve, with a gap where the rate is not known."""
         known = "" if np.isfinite(rate).any() else " (not known)"
         return Shape(name, label + known, drawing.line(*drawing.stairs(self.x, drawing.heights(rate, top))))
 
@@ -260,8 +259,8 @@ def _rate_edges(begins: Floats, step_s: float) -> Floats:
 
 
 def _waits(timeline: pd.DataFrame, flows: _Flows) -> Iterable[Panel]:
-    """Yield the panel of the stacked waits of all tasks beside the stall time of memory.pressure, if there
-    are any."""
+    """Yield a panel with the stacked waits of all tasks and the stall time of memory.pressure; nothing
+    without waits and stalls."""
     waits = stacked_ms(timeline)
     pressure = [(who, flows.rate(psi_ms(timeline, who))) for who in ("some", "full")]
     rates = [(wait, flows.rate(floats(waits, wait.name))) for wait in WAITS]
@@ -323,7 +322,7 @@ def _round_duration(seconds: float) -> str:
 
 
 def _marks(markers: Iterable[Marker], timeline: pd.DataFrame, origin: pd.Timestamp) -> Iterable[Mark]:
-    """Yield the marks; of several of one kind that are near each other, the one nearest to `origin` has
+    """Yield the marks. If several marks of one kind are near each other, only the one nearest to `origin` has
     words."""
     begin, end = timeline.index[0], _end(timeline)
     worded: dict[str, list[float]] = {}

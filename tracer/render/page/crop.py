@@ -1,4 +1,4 @@
-"""The times that a chart shows: the story of a kill, and its last moments."""
+"""The time ranges of a chart: the story of a kill, and its last moments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Span = tuple[pd.Timestamp, pd.Timestamp]
 """Begin and end, UTC."""
 
 _LEAD: Final = 0.2
-"""The part of the time before the kill that is shown before its story begins."""
+"""The time to show before the story begins, as a share of the story's time before the kill."""
 
 _TAIL: Final = 0.1
 _LEAST_S: Final = 0.2
@@ -23,11 +23,11 @@ _LAST_SHARE: Final = 0.34
 
 
 def of_kill(report: OomReport, life: Span) -> Span | None:
-    """Return the time of the story of a kill within the `life` of its cgroup: from where the memory of its
-    limit began to grow until a little after the kill.
+    """Return the time range of the story of a kill within the `life` of its cgroup: from the moment at which
+    the memory under the limit began to grow until a little after the kill.
 
-    It is 30 s if nothing shows where the story begins, and None if the time of the kill is not known or not
-    in that life.
+    Assume 30 s if nothing shows where the story begins. Return None if the time of the kill is not known or
+    not in that life.
     """
     begin, end = life
     if report.time is None or not begin <= report.time <= end:
@@ -39,10 +39,9 @@ def of_kill(report: OomReport, life: Span) -> Span | None:
 
 
 def last_moments(kill: pd.Timestamp, story: Span) -> Span | None:
-    """Return the last seconds before a kill, at most a third of its story; None if that is too short to
-    enlarge.
+    """Return the last seconds before a kill, at most a third of its story; None if the story is too short.
 
-    The length is round, and at most 10 s.
+    The length is a round number of at most 10 s.
     """
     begin, end = story
     told_s = (kill - begin).total_seconds()
@@ -53,7 +52,7 @@ def last_moments(kill: pd.Timestamp, story: Span) -> Span | None:
 
 
 def _lengths_s(report: OomReport, kill: pd.Timestamp) -> Iterator[float]:
-    """Yield how long before the kill each known part of its story began, in s."""
+    """Yield the time from the begin of each known part of the story to the kill, in s."""
     for item in report.verdict.evidence:
         span_ns = item.numbers.get("span_ns")
         if isinstance(span_ns, int | float):

@@ -1,6 +1,6 @@
-"""Curves and axes of a chart as the text of SVG attributes.
+"""Curves and axes of a chart as texts of SVG attributes.
 
-A panel is 1000 units wide and high, whatever its size on a screen: the page stretches it. y grows downwards.
+A panel is 1000 units wide and high. The page stretches it to its size on the screen. y grows downwards.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def stairs(edges: Floats, values: Floats) -> tuple[Floats, Floats]:
 
 
 def places(values: Floats, begin: float, end: float) -> Floats:
-    """Return where values from `begin` to `end` are on an axis of a panel, from the left."""
+    """Return the places of values from `begin` to `end` on an axis of a panel, from the left."""
     return (values - begin) / (end - begin) * UNITS
 
 
 def heights(values: Floats, top: float) -> Floats:
-    """Return where values from 0 to `top` are in a panel, from the top of the panel."""
+    """Return the places of values from 0 to `top` in a panel, from the top of the panel."""
     return UNITS - np.rint(values / top * UNITS)
 
 
@@ -82,7 +82,7 @@ def round_seconds(span_s: float, most: int) -> float:
 
 
 def _points(x: Floats, y: Floats) -> str:
-    """Return `x,y x,y`, without the points inside a level stretch."""
+    """Return `x,y x,y` without the inner points of horizontal stretches."""
     is_corner = np.ones(len(y), dtype=bool)
     is_corner[1:-1] = (y[1:-1] != y[:-2]) | (y[1:-1] != y[2:])
     pairs = zip(x[is_corner].tolist(), y[is_corner].tolist(), strict=True)
@@ -90,7 +90,7 @@ def _points(x: Floats, y: Floats) -> str:
 
 
 def _runs(is_in: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[tuple[int, int]]:
-    """Yield (first, end) of each run of True."""
+    """Yield (first, end) of each sequence of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_in, [False]]).astype(np.int8)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 

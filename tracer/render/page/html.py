@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page, without requests, and complete without its script."""
+"""The report as one self-contained HTML page. It makes no requests, and is complete without its script."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
 MOST_KILLS: Final = 20
-"""The newest kills are explained in full, because a browser has to show them all."""
+"""The number of newest kills that are explained in full: a browser has to lay out all of them."""
 
 _MOST_ALLOCATORS: Final = 10
 _MOST_LISTED: Final = 200
@@ -44,11 +44,11 @@ _NO_CHART: Final = "There is no chart: the trace has too few records of this cgr
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The contents of the page; `lost` is the number of records lost in all streams, `held` has the cgroups
+    """The contents of the page. `lost` is the number of records lost in all streams, `held` has the cgroups
     without a kill.
 
-    `charts_of_kills` has charts by the number of the kill, `charts_of_held` by the id of the cgroup. A bug
-    that keeps one of them from being shown is added to `defects`.
+    `charts_of_kills` has charts by the number of the kill, `charts_of_held` by the id of the cgroup. If a bug
+    keeps a part from being shown, the bug is added to `defects`.
     """
 
     trace: str
@@ -63,10 +63,10 @@ class Subject:
 
 
 def page(subject: Subject) -> str:
-    """Return the page; the same subject always gives the same text.
+    """Return the page. The same subject always gives the same text.
 
     The newest kill comes first. Only the newest of many kills and the first of many surviving cgroups are
-    explained in full. Without a kill, the page is about the cgroup that `survivor_facts.foremost` names.
+    explained in full. Without a kill, the page is about the cgroup that `foremost.foremost_first` puts first.
     """
     page_size = int(subject.meta["page_size"])
     reports, held = subject.reports, foremost.foremost_first(subject.held)
@@ -114,7 +114,7 @@ def _tiles(reports: Sequence[OomReport], held: Sequence[Held]) -> Sequence[tiles
 
 
 def explained(reports: Sequence[OomReport]) -> list[OomReport]:
-    """Return the kills to explain: the one that the sentence is about, then the others, newest first."""
+    """Return the kills to explain: the kill of the headline, then the others, newest first."""
     if not reports:
         return []
     first = newest(reports)
@@ -212,7 +212,7 @@ def _when_and_where(report: OomReport) -> str:
 
 
 def _composition(report: OomReport) -> Iterator[dict[str, Any]]:
-    """Yield each part of usage, and its place in the bar in per cent."""
+    """Yield each part of usage, with its place in the bar in percent."""
     total, left = report.composition.total, 0.0
     for part, value in kill_facts.composition(report):
         kind, share = PART_BY_NAME[part], 100 * max(value, 0) / total if total else 0.0

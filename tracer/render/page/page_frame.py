@@ -1,4 +1,4 @@
-"""What all pages have in common: their style, templates that escape, and the hashes that a page allows."""
+"""The common parts of all pages: the style, templates that escape, and the hashes that a page allows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def style() -> str:
 
 
 def source_hash(text: str) -> str:
-    """Return the source expression by which a page allows this style or script, and no other."""
+    """Return the source expression (CSP) by which a page allows this style or script, and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -38,7 +38,7 @@ def source(name: str) -> str:
 
 @cache
 def environment() -> jinja2.Environment:
-    """Return the environment of all templates, which lie in this folder."""
+    """Return the environment of all templates. They lie in this folder."""
     return jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -50,9 +50,9 @@ def environment() -> jinja2.Environment:
 
 
 def _isolated(value: Any) -> Any:
-    """Return a text whose right-to-left names change the order of nothing beside them.
+    """Return a text with isolated right-to-left names, which do not change the order of the text around them.
 
-    U+2068 and U+2069 enclose each. No name contains these two, because `visible` escapes them.
+    U+2068 and U+2069 enclose each such name. No name contains these characters: `visible` escapes them.
     """
     if isinstance(value, str) and not isinstance(value, Markup) and _RIGHT_TO_LEFT.search(value):
         return _RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", value)

@@ -1,4 +1,4 @@
-"""The numbers of a chart in words: the texts of each row of its timeline, by the title of their column."""
+"""The numbers of a chart as texts: title of a column -> the text of each row of the timeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLOWS: Final = (
 
 
 def levels(timeline: pd.DataFrame, times: list[str]) -> dict[str, list[str]]:
-    """Return the texts of the memory at the end of each row, by the title of the column."""
+    """Return title of a column -> texts of the memory at the end of each row."""
     ends = pd.DatetimeIndex(timeline.index) + row_length(timeline)
     columns = {
         "time": times,
@@ -49,7 +49,8 @@ def levels(timeline: pd.DataFrame, times: list[str]) -> dict[str, list[str]]:
 
 
 def _is_known(timeline: pd.DataFrame, layer: str) -> list[bool]:
-    """Return for each row whether all columns of the layer are known. What is dirty is no clean cache."""
+    """Return for each row whether all columns of the layer are known. Clean cache is known only if dirty
+    cache is known."""
     names = (*COLUMNS.get(layer, ()), *(COLUMNS["dirty"] if layer == "cache" else ()))
     found: list[bool] = timeline[list(names)].notna().all(axis=1).tolist()
     return found
@@ -63,7 +64,7 @@ def _bounded(size: str, layer: str) -> str:
 
 
 def flows(timeline: pd.DataFrame, page_size: int) -> dict[str, list[str]]:
-    """Return the texts of what happened within each row, by the title of the column, with the row's length.
+    """Return title of a column (with the length of a row) -> texts of the flows within each row.
 
     A flow of 0 is an empty text.
     """
@@ -90,6 +91,6 @@ def _sizes(values: Floats) -> list[str]:
 
 
 def picked(rows: int) -> list[int]:
-    """Return at most `_MOST_NUMBERS` rows, evenly, with the last one."""
+    """Return the positions of at most `_MOST_NUMBERS` evenly spaced rows, including the last row."""
     step = -(-rows // _MOST_NUMBERS)
     return list(range(rows - 1, -1, -step))[::-1]

@@ -16,7 +16,7 @@ from tracer.schema import UNLIMITED_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A label, one value in large letters, and a sentence below it, with names escaped."""
+    """A label, a value in large letters, and a sentence below it, with escaped names."""
 
     label: str
     value: str
@@ -29,7 +29,7 @@ def of_kill(report: OomReport) -> tuple[Tile, Tile, Tile]:
 
 
 def of_survivor(one: Held) -> tuple[Tile, Tile, Tile]:
-    """Return the tiles of a cgroup that lived."""
+    """Return the tiles of a surviving cgroup."""
     crawl = one.progress.crawl
     used = Tile("peak usage", units.size(one.peak_usage_bytes), _room(one))
     if crawl is not None:
@@ -44,7 +44,7 @@ def of_survivor(one: Held) -> tuple[Tile, Tile, Tile]:
 
 
 def _bound(one: Held) -> Tile:
-    """Return the memory.high that slowed the work, or else the limit."""
+    """Return the tile of the memory.high that slowed the work, else of the limit."""
     place, limit = place_in_short(one), units.limit(one.limit_bytes)
     if one.progress.state != "throttled":
         return Tile("limit", limit, place)
@@ -78,7 +78,7 @@ def _limit(report: OomReport) -> Tile:
 
 
 def _what_grew(report: OomReport) -> Tile:
-    """Return what grew most before the kill, or else the largest part of usage."""
+    """Return the tile of the memory that grew most before the kill, else of the largest part of usage."""
     grown = next((item for item in report.verdict.evidence if item.kind == "growth"), None)
     if grown is not None:
         value = grown.numbers["grown_bytes"]
