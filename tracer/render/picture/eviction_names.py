@@ -1,4 +1,4 @@
-"""Names of the rows of `analysis.views.evictions`, in tables and in pictures. They are not escaped."""
+"""Names of the rows of `analysis.views.evictions`, for tables and pictures. They are not escaped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CAUSES: Final = {
 
 
 def file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return (owners, the process that evicted most, use, file); an empty text: nothing to say."""
+    """Return (owners, the process that evicted most, use, file). A text may be empty."""
     path = optional_text(row["path"])
     if path is None and row["dev"] is None:
         return "", "", "", "files that were not told apart"
@@ -44,7 +44,7 @@ def file_names(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def cgroup_names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return (the cgroup that is charged, the cgroup of the acting tasks)."""
+    """Return (the charged cgroup, the cgroup of the acting tasks)."""
     owner, actor = optional_text(row["cgroup"]), optional_text(row["task_cgroup"])
     charged = optional_text(row["container"]) or owner or "nobody"
     run = f" run {row['run']}" if not pd.isna(row["runs"]) and row["runs"] > 1 else ""

@@ -1,4 +1,4 @@
-"""The memory of each layer, for every picture (tracer/categories.py has the layers)."""
+"""The memory of each layer, for every picture. tracer/categories.py defines the layers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COLUMNS: Final = {
     "dirty": ("file_dirty_bytes", "file_writeback_bytes"),
     "cache": ("cache_bytes",),
 }
-"""Layer -> the columns of a timeline that add up to it; those of `cache` include what is dirty. The layer
+"""Layer -> the columns of a timeline that add up to it. The columns of `cache` include dirty cache. The layer
 `other` has no column."""
 
 
 def floats(frame: pd.DataFrame, column: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return a column as float64; a value that is not known is NaN."""
+    """Return a column as float64. An unknown value is NaN."""
     values: np.ndarray[Any, np.dtype[np.float64]] = frame[column].to_numpy(dtype="float64", na_value=np.nan)
     return values
 
@@ -31,8 +31,8 @@ def stacked(timeline: pd.DataFrame) -> pd.DataFrame:
     """Return the bytes of each layer (columns in the order of `LAYERS`) in each row of a timeline
     (`analysis.views.timeline`).
 
-    An unknown column counts as 0. The layer `other` is the rest of usage: unknown columns, and memory that a
-    CPU has charged to its stock in advance.
+    An unknown column counts as 0. The layer `other` is the rest of usage: the memory of unknown columns, and
+    memory that CPUs have charged in advance to their stocks.
     """
     layers = {
         layer: np.sum([np.nan_to_num(floats(timeline, name)) for name in names], axis=0).clip(0)

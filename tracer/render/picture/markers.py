@@ -1,5 +1,5 @@
-"""The marked events in every picture: kills, the moment when the page cache was used up, and intervals in
-which cache was read again soon after its eviction."""
+"""The marked events in every picture: kills, the moment at which the page cache was used up, and intervals in
+which evicted cache was soon read again."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _MOST_KILLS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """An event at `time` (UTC), with names in `text` escaped.
+    """An event at `time` (UTC). Names in `text` are escaped.
 
-    `composition` is the memory of the cgroup at that instant; `until` is the end of an interval.
+    `composition` is the memory of the cgroup at that time. `until` is the end of an interval.
     """
 
     time: pd.Timestamp
@@ -38,7 +38,7 @@ def kill_markers(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFra
     `timeline`.
 
     For more than 20 kills, only the first one in each twentieth of that time is marked, with the number of
-    the others.
+    later kills in this part.
     """
     if timeline.empty:
         return []

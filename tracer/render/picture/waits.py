@@ -1,7 +1,7 @@
 """The kinds of waiting in every picture: a name, a glyph and a colour for each, in stacking order.
 
-The colours are those of `layers`. The glyphs are letters, because waits have a lane of their own beside the
-bar of memory.
+The colours are from the palette of `categories.LAYERS`. The glyphs are letters, because waits have their own
+lane beside the bar of memory.
 """
 
 from __future__ import annotations

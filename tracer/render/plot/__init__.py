@@ -1,5 +1,5 @@
 """Pictures as matplotlib Axes: `t.plot` of the object that `tracer.open` returns.
 
-Each is drawn from tables and reports that `t` has as well, in bytes and in seconds from the kill, so that the
-data of the artists can be compared with the tables.
+Each picture is drawn from tables and reports that `t` also offers, in bytes and in seconds from the kill, so
+that the data of the artists can be compared with the tables.
 """

@@ -1,4 +1,4 @@
-"""What all pictures share: the style, axes of sizes in IEC units and of seconds, and names as plain text."""
+"""The common parts of all pictures: the style, axes of IEC sizes and of seconds, and names as plain text."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ _AROUND: Final = (
     *("axes.labelcolor", "axes.titlecolor", "legend.labelcolor"),
     *("xtick.labelcolor", "ytick.labelcolor"),
 )
-"""The colours of texts that are not on the Axes, but beside them."""
+"""The settings for the colours of texts that are beside the Axes, not on them."""
 PLAIN: Final[dict[str, Any]] = {"parse_math": False, "usetex": False}
-"""For a text with names: a `$` in it is a dollar. The style reaches only texts that are made inside of it,
-and not the title and labels of Axes that a caller made."""
+"""Settings for a text with names: a `$` in it is a dollar. The style applies only to texts that are made
+while it is active, and not to the title and labels of a caller's Axes."""
 
 
 @contextmanager
 def pictured(axes: Axes | None, width: float, height: float) -> Iterator[Axes]:
-    """Give Axes to draw on, in the style of all pictures; new ones, of this size in inches, if None.
+    """Yield Axes to draw on, in the style of all pictures. If `axes` is None, they are new, of this size in
+    inches.
 
-    Texts are light where the Axes or the figure are dark, by the style of the caller.
+    Texts are light if the caller's style makes the Axes or the figure dark.
     """
     if axes is None:
         figure, face = [rcParams["figure.facecolor"]], rcParams["axes.facecolor"]
@@ -66,8 +67,8 @@ def pictured(axes: Axes | None, width: float, height: float) -> Iterator[Axes]:
 
 
 def _ink_on(*faces: Any) -> str:
-    """Return the colour of texts on faces, of which each covers those before it."""
-    shown = np.ones(3)  # what is transparent is most often on white paper
+    """Return the colour of texts on a stack of faces. Each face covers the faces before it."""
+    shown = np.ones(3)  # the background of a transparent figure is most often white
     for face in faces:
         *colour, alpha = to_rgba(face)
         shown = np.array(colour) * alpha + shown * (1 - alpha)
@@ -75,7 +76,7 @@ def _ink_on(*faces: Any) -> str:
 
 
 def ink() -> str:
-    """Return the colour of lines and texts on the Axes; call it while they are `pictured`."""
+    """Return the colour of lines and texts on the Axes. Call it inside of `pictured`."""
     colour: str = rcParams["text.color"]
     return colour
 
@@ -102,7 +103,7 @@ def as_seconds(axis: Axis, since: str) -> None:
 
 
 def legend_below(axes: Axes, inches: float = 0.62) -> None:
-    """Put the legend below the axes, by `inches`, in the order of a stack from the top."""
+    """Put the legend `inches` below the axes, in the order of a stack from the top."""
     handles, labels = axes.get_legend_handles_labels()
     below = ScaledTranslation(0, -inches, axes.figure.dpi_scale_trans)
     axes.legend(
@@ -118,7 +119,7 @@ def legend_below(axes: Axes, inches: float = 0.62) -> None:
 
 
 def note_top(axes: Axes, words: str, height: float = 0.97) -> None:
-    """Write plain words at the top left of the axes, at a share of its height."""
+    """Write plain words at the left of the axes, with their top at this share of the axes' height."""
     axes.text(0.012, height, words, transform=axes.transAxes, va="top", fontsize=9)
 
 

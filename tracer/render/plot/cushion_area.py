@@ -1,4 +1,4 @@
-"""The page cache as the cushion before a kill: how it gave way to other memory, and when it was used up."""
+"""The page cache as the cushion before a kill: how other memory replaced it, and when it was used up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROOM_AFTER: Final = 0.1  # for the words at the kill
 
 
 def draw(axes: Axes, subject: Subject, report: OomReport, held: pd.DataFrame) -> None:
-    """Draw page cache on top of all other memory, for levels (`over_time.levels`) up to the kill."""
+    """Draw page cache on top of all other memory up to the kill, from levels of `over_time.levels`."""
     seconds = subject.seconds(pd.DatetimeIndex(held.index))
     usage, cache = floats(held, "usage_bytes"), floats(held, "cache_bytes")
     below = np.clip(usage - cache, 0, None)
@@ -52,7 +52,7 @@ def draw(axes: Axes, subject: Subject, report: OomReport, held: pd.DataFrame) ->
 
 
 def facts(report: OomReport) -> list[str]:
-    """Return what the report says about the cushion, a line each."""
+    """Return the facts of the report about the cushion, a line each."""
     cushion = report.cushion
     again = "none" if cushion.refaulted_bytes == 0 else units.size(cushion.refaulted_bytes)
     lines = [f"{units.size(cushion.evicted_bytes)} evicted at the limit, {again} of it read again"]

@@ -1,4 +1,4 @@
-"""The page cache that reclaim took: a bar for each file, cgroup, cause or process."""
+"""The page cache that was evicted: a bar for each file, cgroup, cause or process."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _PLURAL: Final = {"file": "files", "cgroup": "pairs", "cause": "causes", "proces
 def bars(evicted: pd.DataFrame, by: str) -> pd.DataFrame:
     """Return a row for each bar, the largest first, from the rows of `analysis.views.evictions`.
 
-    The columns are `name` (escaped), `evicted_bytes`, and of that `returned_bytes`, which was read again.
-    Rows without evictions have no bar; those after the first 12 are one bar.
+    The columns are `name` (escaped), `evicted_bytes`, and `returned_bytes`, the part of them that was read
+    again. Rows without evictions have no bar. The rows after the first 12 share one bar.
     """
     if by not in GROUPINGS:
         raise UsageError(f"evictions can be drawn by {', '.join(GROUPINGS)}, not by {by!r}")
@@ -54,8 +54,7 @@ def _name(row: Mapping[Any, Any], by: str) -> str:
 
 
 def draw(axes: Axes, drawn: pd.DataFrame, by: str, *, is_exact: bool) -> None:
-    """Draw the rows of `bars`. Unless `is_exact`, some events were summed, and what was read again is the
-    least that it was."""
+    """Draw the rows of `bars`. Unless `is_exact`, events were summed, so `returned_bytes` is a minimum."""
     positions = range(len(drawn))
     again, evicted = (drawn[name].astype("int64") for name in ("returned_bytes", "evicted_bytes"))
     words = "read again later" if is_exact else "read again later (at least)"

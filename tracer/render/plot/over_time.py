@@ -24,10 +24,10 @@ _BELOW_MARKS: Final = 0.92
 
 
 def levels(timeline: pd.DataFrame, at_kill: pd.DataFrame | None, step: pd.Timedelta) -> pd.DataFrame:
-    """Return the levels of a timeline at the moments at which they hold: the ends of its rows.
+    """Return the levels of a timeline at the times at which they hold: the ends of its rows.
 
-    `at_kill` is a row with the levels at the kill, whose index is its time. A row of the timeline that the
-    kill is in holds after it.
+    `at_kill` is a row with the levels at the kill; its index is the time of the kill. The timeline's row that
+    contains the kill ends after it.
     """
     held = timeline.set_axis(timeline.index + step)
     if at_kill is None:
@@ -39,7 +39,7 @@ def draw(axes: Axes, subject: Subject, held: pd.DataFrame, markers: Sequence[Mar
     """Draw the layers of memory in `held` (`levels`), the limit, and the markers."""
     seconds = subject.seconds(pd.DatetimeIndex(held.index))
     begin, end = float(seconds[0]), float(seconds[-1])
-    if is_moment := begin == end:  # it has no width: draw a bar
+    if is_moment := begin == end:  # an area would have no width: draw a bar
         held = pd.concat([held.iloc[-1:]] * 2)
         seconds = np.array([end - _BAR_S, end + _BAR_S])
         begin, end = begin - 3 * _BAR_S, end + 3 * _BAR_S

@@ -24,11 +24,11 @@ _BAR_HEIGHT: Final = 0.42
 
 
 class Pictures:
-    """The pictures of a trace. Each method draws on `ax`, or on Axes of its own, and returns the Axes.
+    """The pictures of a trace. Each method draws on `ax`, or on new Axes, and returns the Axes.
 
-    `cgroup` is a pattern as in `t.timeline`, which fits one name. `kill` is the number of a kill, as in
-    `explain --kill`; the default is the newest that concerns the cgroup. `ax.figure.savefig(name)` writes a
-    picture to a file.
+    `cgroup` is a pattern as in `t.timeline`, which must fit only one name. `kill` is the number of a kill, as
+    in `explain --kill`; the default is the newest kill that concerns the cgroup. `ax.figure.savefig(name)`
+    writes a picture to a file.
     """
 
     def __init__(self, trace: AnalysedTrace) -> None:
@@ -48,11 +48,11 @@ class Pictures:
         kill: int | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Draw what usage was made of over time, against the limit: the levels of `t.timeline`.
+        """Draw the composition of usage over time, against the limit: the levels of `t.timeline`.
 
-        `every`, `begin` and `end` are those of `t.timeline`; the default is the life of the cgroup in at most
-        240 rows. Second 0 is the kill, or the beginning of the trace if there was none. At the kill, the
-        levels are those of `t.kill_window`.
+        `every`, `begin` and `end` are as in `t.timeline`; the default is the life of the cgroup in at most
+        240 rows. Second 0 is the kill, or the beginning of the trace if there was no kill. The levels at the
+        kill are from `t.kill_window`.
         """
         subject = chosen(self._trace, self._reports, cgroup, kill)
         rows = focus.timeline_of_life(
@@ -69,8 +69,8 @@ class Pictures:
     def cushion(
         self, cgroup: str | int | None = None, *, kill: int | None = None, ax: Axes | None = None
     ) -> Axes:
-        """Draw how page cache gave way to all other memory before a kill, and when it was used up: the levels
-        of `t.timeline`, and the facts of `cushion` in the report.
+        """Draw how all other memory replaced page cache before a kill, and when the page cache was used up:
+        the levels of `t.timeline`, and the facts of `cushion` in the report.
 
         Raises TracerError if nothing was killed for the cgroup's limit.
         """
@@ -78,7 +78,7 @@ class Pictures:
         window = kill_window(self._trace, report)
         begin, end = (time.isoformat() for time in window.index)
         rows = focus.timeline_of_life(self._trace, subject.cgroup_id, _ROWS, begin=begin, end=end)
-        # The last row ends at the kill, or after it.
+        # The last row is left out, because it ends at the kill or after it.
         levels = over_time.levels(rows.iloc[:-1], window.iloc[1:], row_length(rows))
         held = pd.concat([window.iloc[:1][levels.columns.intersection(window.columns)], levels])
         with pictured(ax, 9.0, 4.4) as axes:
@@ -88,8 +88,8 @@ class Pictures:
     def waterfall(
         self, cgroup: str | int | None = None, *, kill: int | None = None, ax: Axes | None = None
     ) -> Axes:
-        """Draw what usage was made of when the window before a kill began, what came and what went, and what
-        it was made of at the kill: `t.kill_window`. The changes add up exactly.
+        """Draw the composition of usage at the begin of the window before a kill, the changes, and the
+        composition at the kill: `t.kill_window`. The changes add up exactly.
 
         Raises TracerError if nothing was killed for the cgroup's limit.
         """
@@ -99,9 +99,9 @@ class Pictures:
         return axes
 
     def evictions(self, by: str = "file", cgroup: str | int | None = None, *, ax: Axes | None = None) -> Axes:
-        """Draw the page cache that was evicted, and what of it was read again: `t.evictions`.
+        """Draw the evicted page cache, and the part of it that was read again: `t.evictions`.
 
-        The 12 largest rows have a bar each, all others have one. `by` and `cgroup` are those of
+        The 12 largest rows have a bar each. All other rows share one bar. `by` and `cgroup` are as in
         `t.evictions`.
         """
         drawn = eviction_bars.bars(self._trace.evictions(by, cgroup), by)
@@ -110,7 +110,7 @@ class Pictures:
         return axes
 
     def _of_limit(self, cgroup: str | int | None, kill: int | None) -> tuple[Subject, OomReport]:
-        """Return the kill to draw, and the cgroup whose limit led to it."""
+        """Return the cgroup whose limit led to the kill to draw, and the kill."""
         subject = chosen(self._trace, self._reports, cgroup, kill)
         report = subject.kill
         if report is None:
@@ -121,7 +121,7 @@ class Pictures:
         return Subject(self._trace, owner, report), report
 
     def _at_kill(self, subject: Subject, rows: pd.DataFrame) -> pd.DataFrame | None:
-        """Return the levels at the kill, if they are the cgroup's and within the time of `rows`."""
+        """Return the levels at the kill; None if they belong to another cgroup or are outside of `rows`."""
         report = subject.kill
         if report is None or report.limit_owner.cgroup_id != subject.cgroup_id:
             return None

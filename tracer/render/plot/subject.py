@@ -1,4 +1,4 @@
-"""What a picture is about: a cgroup, and the kill that its seconds count from."""
+"""The subject of a picture: a cgroup, and the kill that is second 0."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ Seconds = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A cgroup of a trace, and a kill that concerns it; `kill` is None if there was none.
-
-    `place` names the cgroup, escaped. `since` says what the seconds of the picture count from.
-    """
+    """A cgroup of a trace, and a kill that concerns it; `kill` is None without such a kill."""
 
     trace: AnalysedTrace
     cgroup_id: int
@@ -38,14 +35,14 @@ class Subject:
 
     @cached_property
     def origin(self) -> pd.Timestamp:
-        """Return the moment of the kill, or else that at which the trace began."""
+        """Return the time of the kill, else the time at which the trace began."""
         if self.kill is not None and self.kill.time is not None:
             return self.kill.time
         return pd.Timestamp(start_ns(self.trace), tz="UTC")
 
     @property
     def since(self) -> str:
-        """Return what is at second 0, with names as the kernel gave them."""
+        """Return the name of the event at second 0. Names in it are not escaped."""
         if self.kill is None:
             return "since the trace began"
         victims = self.kill.victims
@@ -56,7 +53,7 @@ class Subject:
 
     @property
     def place(self) -> str:
-        """Return the name of the cgroup for a title."""
+        """Return the escaped name of the cgroup for a title."""
         look_up = self.trace.places
         life = look_up.lives.life_for(self.cgroup_id)
         name = places.place(
@@ -75,12 +72,13 @@ class Subject:
 def chosen(
     trace: AnalysedTrace, reports: Sequence[OomReport], cgroup: str | int | None, kill: int | None
 ) -> Subject:
-    """Return the subject that a caller named by a pattern of `naming.resolve`, a number of a kill, or both.
+    """Return the subject that a caller named by a pattern of `naming.resolve`, the number of a kill, or both.
 
-    Without `kill`, it is the newest kill that concerns the cgroup; without `cgroup`, the cgroup whose limit
-    led to the kill. Without either and without a kill, it is the first cgroup of `focus.ranked`. `reports`
-    are all kills of the trace. Raises UsageError for a kill that is not there or does not concern the cgroup,
-    and for a pattern that fits cgroups of several names; TracerError for a pattern that fits none.
+    `reports` are all kills of the trace. Without `kill`, the subject has the newest kill that concerns the
+    cgroup; without `cgroup`, the cgroup whose limit led to the kill. If both are missing and the trace has no
+    kill, it has the first cgroup of `focus.ranked`. Raises UsageError for a kill that does not exist or does
+    not concern the cgroup, and for a pattern that fits cgroups of several names; TracerError for a pattern
+    that fits no cgroup.
     """
     if kill is not None and kill not in {report.kill_id for report in reports}:
         raise postmortem.no_such_kill(kill, sorted(report.kill_id for report in reports))
@@ -107,7 +105,7 @@ def chosen(
 
 
 def _named(trace: AnalysedTrace, cgroup: str | int) -> int:
-    """Return the life to show of the one cgroup that fits a pattern."""
+    """Return the cgroup to show among the lives of the one name that fits a pattern."""
     ids = naming.select(trace, cgroup)
     names = sorted({trace.places.label_of(number) for number in ids})
     if len(names) > 1:

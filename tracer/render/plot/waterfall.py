@@ -1,4 +1,4 @@
-"""From the memory when the window before a kill began, over what came and what went, to that at the kill."""
+"""The waterfall from the memory at the begin of the window before a kill, by its changes, to the kill."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REST: Final = "other"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A change of usage between the two moments, in bytes; `layer` gives its colour."""
+    """A change of usage between the begin of the window and the kill, in bytes. `layer` gives its colour."""
 
     label: str
     layer: str
@@ -36,21 +36,21 @@ class Step:
 
 
 def totals(window: pd.DataFrame) -> tuple[int, int]:
-    """Return usage when the window begins and at the kill, in bytes: the sums of the layers of its rows.
+    """Return usage at the begin of the window and at the kill, in bytes: the sums of the layers in its rows.
 
-    A sum can exceed the page counter by memory whose charge was under way.
+    A sum can exceed the page counter by the memory of unfinished charges.
     """
     begin, kill = stacked(window).sum(axis=1)
     return int(begin), int(kill)
 
 
 def steps(window: pd.DataFrame) -> list[Step]:
-    """Return the changes between the two rows of `explain.kill_window`: first what came, then what went, then
-    all small ones.
+    """Return the changes between the two rows of `explain.kill_window`: first increases, then decreases, then
+    all small changes.
 
-    They add up to the difference of `totals`. Page cache has a step each for what was added, evicted and
-    dropped, unless that is more than 8 times the larger total; then it has one, the difference. Changes of
-    less than 1 % of the larger total are one step, "all else".
+    The changes add up to the difference of `totals`. Page cache has a step each for added, evicted and
+    dropped cache. If one of these flows exceeds the larger total more than 8 times, there is only one step,
+    their difference. Changes of less than 1 % of the larger total are one step, "all else".
     """
     layers = stacked(window)
     change = {layer.name: int(layers[layer.name].iloc[1] - layers[layer.name].iloc[0]) for layer in LAYERS}
@@ -67,7 +67,7 @@ def steps(window: pd.DataFrame) -> list[Step]:
 
 
 def _of_cache(at_kill: pd.Series, clean: int, dirty: int, most: int) -> Iterator[Step]:
-    """Yield the changes of page cache, which add up to those of clean and of dirty cache."""
+    """Yield the changes of page cache, which add up to the changes of `clean` and `dirty` cache."""
     change, grown = clean + dirty, "dirty" if dirty > max(clean, 0) else "cache"
     flows = [at_kill[f"cache_{flow}_bytes"] for flow in ("added", "evicted", "dropped")]
     added, evicted, dropped = (0 if pd.isna(flow) else int(flow) for flow in flows)
@@ -77,7 +77,7 @@ def _of_cache(at_kill: pd.Series, clean: int, dirty: int, most: int) -> Iterator
     yield Step("page cache\nadded", grown, added)
     yield Step("page cache\nevicted", "cache", -evicted)
     yield Step("page cache\ndropped", "cache", -dropped)
-    # A folio can be charged on one side of a moment and enter the page cache on the other.
+    # A folio can be charged on one side of a moment, and enter or leave the page cache on the other side.
     yield Step("page cache\nunder way", "cache", change - added + evicted + dropped)
 
 
