@@ -20,7 +20,7 @@ _WORDS: Final = {
 
 
 def charged_in(stacks: Sequence[ChargedStack], *, verbose: bool) -> Iterator[Fact]:
-    """Yield a line for each stack, innermost function first; when `verbose`, a line for each function."""
+    """Yield a line for each stack, or for each function if `verbose`, innermost function first."""
     for number, stack in enumerate(stacks):
         label = "" if number else "charged in"
         if not verbose:
@@ -42,7 +42,7 @@ def _share(stack: ChargedStack) -> str:
 
 
 def _chain(stack: ChargedStack) -> str:
-    """Return the functions of the program, or those of the kernel if the program's are not known."""
+    """Return the functions of the program, or of the kernel if the program's functions are not known."""
     names = stack.user or stack.kernel or ("no stack could be taken",)
     more = ["…"] if len(names) > _MOST_FRAMES else []
     return " ← ".join([*map(visible, names[:_MOST_FRAMES]), *more])

@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from tracer.render.words.prose import released
 
 PLAIN_COLUMNS: Final = 100
-"""The width of everything that is not written to a colour terminal."""
+"""The width of output that is not written to a colour terminal."""
 
 LEAST_COLUMNS: Final = 60
 MOST_COLUMNS: Final = 1000
@@ -35,7 +35,7 @@ def is_coloured(stream: TextIO) -> bool:
 def columns_for(stream: TextIO) -> int:
     """Return the width of the output in columns: COLUMNS if it is set, otherwise the width of the terminal.
 
-    A pipe or file has `PLAIN_COLUMNS`, and a terminal without colour at most as many.
+    A pipe or file has `PLAIN_COLUMNS`. A terminal without colour has at most as many.
     """
     asked = os.environ.get("COLUMNS", "")
     if asked.isascii() and asked.isdigit() and int(asked) > 0:
@@ -69,8 +69,8 @@ def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool
 
 
 def write(stream: TextIO, renderables: Iterable[RenderableType]) -> None:
-    """Write the renderables in the form that fits `stream`; an encoding without our glyphs gets ASCII
-    ones."""
+    """Write the renderables in the form that fits `stream`. If its encoding lacks our glyphs, write ASCII
+    glyphs."""
     text = to_text(renderables, columns=columns_for(stream), colour=is_coloured(stream))
     encoding = stream.encoding or "utf-8"
     try:

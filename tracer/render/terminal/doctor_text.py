@@ -1,4 +1,4 @@
-"""The findings of `doctor` for a terminal: the answer, what is missing, and the effect."""
+"""The findings of `doctor` for a terminal: the answer, the missing abilities, and their effects."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _AREAS: Final = ("machine", "tracer")
 _INDENT: Final = 2
 _GAP: Final = 2
 _CELLS: Final = (6, 18, 16, 39, 7)
-"""Widths of meaning, signal, kind of hook, place and cost; with the gaps they fill a line of plain text."""
+"""Widths of meaning, signal, kind of hook, place and cost. With the gaps, they fill a line of plain text."""
 
 _NARROW: Final = (0, 1, 4)
-"""The columns in a narrow terminal: meaning, signal and cost."""
+"""The positions of the columns that a narrow terminal shows: meaning, signal and cost."""
 
 _HEADINGS: Final = ("", "signal", "hook", "at", "ns")
 _LEGEND: Final = (
@@ -43,7 +43,7 @@ _UNMEASURED: Final = "These hooks would be attached; nothing was measured."
 
 
 def sentence(check: Check) -> str:
-    """Return a failed check in one line, with its remedy."""
+    """Return a failed check with its remedy, in one line."""
     remedy = f"; {check.remedy}" if check.remedy else ""
     return visible(f"{check.name}: {check.detail}{remedy}")
 
@@ -51,7 +51,7 @@ def sentence(check: Check) -> str:
 def report(checks: Sequence[Check], signals: Sequence[Finding], *, columns: int) -> Iterator[RenderableType]:
     """Yield the answer, then the checks by area, then the signals by stream.
 
-    A check that is not ok has its effect and its remedy.
+    A check that is not ok is shown with its effect and its remedy.
     """
     tried = [finding for finding in signals if finding.choice]
     yield from _answer(checks, tried)
@@ -62,8 +62,8 @@ def report(checks: Sequence[Check], signals: Sequence[Finding], *, columns: int)
 
 
 def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[RenderableType]:
-    """Yield the answer: this machine can record, with the effects of missing things, or it cannot, with the
-    remedies."""
+    """Yield the answer: this machine can record, with the effects of missing abilities, or it cannot, with
+    the remedies."""
     obstacles = [check for check in checks if check.prevents_recording]
     if obstacles:
         names = ", ".join(check.name for check in obstacles)
@@ -99,9 +99,9 @@ def _table(checks: Sequence[Check]) -> Table:
 
 
 def _matrix(signals: Sequence[Finding], columns: int) -> Iterator[RenderableType]:
-    """Yield a row for each signal; below it, its meaning and its inaccuracy, or the reason why it is absent.
+    """Yield a row for each signal, and below it the signal's meaning and inaccuracy, or why it is absent.
 
-    If the columns do not fit, the hooks are below the row as well.
+    If the columns do not fit, the hook is also below the row.
     """
     if not signals:
         return

@@ -1,4 +1,4 @@
-"""The flows of page cache for a terminal: the answer, a few facts, a table of the largest flows."""
+"""The flows of page cache for a terminal: the answer, a few facts, and a table of the largest flows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_ROWS: Final = 15
 _MOST_INTERVALS: Final = 8
 _GAP: Final = 2
 _LEAST_NAMES_CELLS: Final = (0, 30, 42, 54, 66)
-"""Index: the number of columns of names. With less room for the names, columns of sizes are left out."""
+"""Number of columns of names (the index) -> their least width. Columns of sizes are left out to keep it."""
 
 _WHEN_SUMMED: Final = 'sizes are exact, but "read again", "read again soon" and "left" may be too low'
 _AMOUNTS: Final = {
@@ -41,7 +41,7 @@ _GIVEN_UP_FIRST: Final = ("dropped_bytes", "left_bytes", "added_bytes", "evicted
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The width to draw for in `columns`, and the beginning of the trace in `origin` (UTC)."""
+    """`columns` is the width of the output, and `origin` the beginning of the trace (UTC)."""
 
     columns: int
     origin: pd.Timestamp
@@ -49,7 +49,7 @@ class Context:
 
 
 def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> Iterator[RenderableType]:
-    """Yield the text; `table` has the rows of `flow`, summed by `by` (`analysis.views.evictions`)."""
+    """Yield the text. `table` has the rows of `flow`, summed by `by` (`analysis.views.evictions`)."""
     yield prose(summary(flow), "bold")
     yield Text()
     yield paragraphs.facts(_facts(flow, context))
@@ -61,7 +61,7 @@ def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> It
 
 
 def summary(flow: CacheFlow) -> str:
-    """Return the answer in one or two sentences, with names escaped."""
+    """Return the answer in one or two sentences, with escaped names."""
     runs = f" ({units.count(flow.runs)} runs)" if (flow.runs or 1) > 1 else ""
     whose = "" if flow.cgroup is None else f" of {visible(flow.cgroup)}{runs}"
     if not (flow.added_bytes or flow.evicted_bytes or flow.dropped_bytes):
@@ -151,7 +151,7 @@ def _read_again(flow: CacheFlow) -> str:
 
 
 def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
-    """Return both counts, with the reasons why they can differ if they do."""
+    """Return the kernel's count, and if it differs, the count of this trace and the possible reasons."""
     seen = sum(count.refaulted_bytes for count in counts)
     counted = sum(count.kernel_bytes for count in counts)
     count = f"the kernel's count (workingset_refault_file) is {units.size(counted)}"
@@ -168,7 +168,7 @@ def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
 
 
 def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableType]:
-    """Yield the first rows, and one row for all others."""
+    """Yield a table of the first rows, and one row for all others."""
     listed = table.iloc[:_MOST_ROWS]
     rest = table.iloc[len(listed) :]
     names = _names(by, listed, len(rest))
@@ -192,8 +192,7 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
 
 
 def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
-    """Return heading -> a name for each row, without empty columns; the last name counts the rows left
-    out."""
+    """Return heading -> a name for each row, without empty columns. A last name counts `more` other rows."""
     records = (dict(zip(listed.columns, row, strict=True)) for row in listed.itertuples(index=False))
     grouping = _GROUPINGS[by]
     columns = dict(zip(grouping.headings, zip(*map(grouping.names, records), strict=True), strict=True))
@@ -214,7 +213,7 @@ def _cells(amount: str, cells: Mapping[str, Sequence[str]]) -> int:
 
 
 def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
-    """Return the amounts that fit into `columns` cells; the least important are dropped first."""
+    """Return the amounts that fit into `columns` cells. The least important are dropped first."""
     shown = list(cells)
     for given_up in _GIVEN_UP_FIRST:
         taken = sum(_cells(name, cells) + _GAP for name in shown)
@@ -225,7 +224,7 @@ def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
 
 
 def _in_room(names: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
-    """Return each column fitted to its share of `room`; columns that need less leave the rest to others."""
+    """Return each column fitted to its share of `room`. Columns that need less leave the rest to others."""
     widths = [
         max(cell_len(visible(name)) for name in (heading, *column)) for heading, column in names.items()
     ]
@@ -246,7 +245,7 @@ _FLOWS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Grouping:
-    """The words for a table of sums: `names` gives the cells below `headings`, `plural` what a row is."""
+    """The words for a table of sums. `names` gives the cells below `headings`, `plural` the noun for rows."""
 
     title: str
     plural: str

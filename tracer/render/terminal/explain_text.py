@@ -1,4 +1,4 @@
-"""Everything that `explain -v` shows; `render.terminal.first_screen` has the answer on one screen."""
+"""Everything that `explain -v` shows. `render.terminal.first_screen` has the answer on one screen."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tracer.render.words.prose import Fact, prose
 _BAR_CELLS: Final = 20
 _MOST_HELD: Final = 50
 LINES_BELOW_A_LIST: Final = 20
-"""The height of the explanation below a list of kills, which takes the rest of a screen."""
+"""The height of the explanation below a list of kills. The list takes the rest of a screen."""
 
 
 def post_mortem(
     report: OomReport, *, page_size: int, verbose: bool, lines: int = first_screen.SCREEN_LINES
 ) -> Iterator[RenderableType]:
-    """Yield the explanation of a kill in `lines` lines, or everything about it when `verbose`."""
+    """Yield the explanation of a kill in `lines` lines, or everything about the kill if `verbose`."""
     if verbose:
         yield from _everything(report, page_size)
     else:
@@ -46,7 +46,7 @@ def post_mortem(
 def held(
     cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
 ) -> Iterator[RenderableType]:
-    """Yield the answer for a trace without a kill on one screen, or everything about each cgroup when
+    """Yield the answer for a trace without a kill on one screen, or everything about each cgroup if
     `verbose`."""
     if not verbose:
         yield first_screen.survivors_screen(cgroups, interrupted=interrupted)

@@ -28,7 +28,7 @@ from tracer.render.words.prose import Fact, prose
 
 SCREEN_LINES: Final = 30
 LEAST_SHARE: Final = 0.01
-"""Smaller shares of the limit are left out."""
+"""Parts of usage below this share of the limit are left out."""
 
 _BAR_CELLS: Final = 20
 _COLUMNS_FOR_BARS: Final = 100
@@ -74,7 +74,7 @@ def _setting(report: OomReport) -> Iterator[Fact]:
     owner = report.limit_owner
     if (
         owner.container is not None or owner.pod is not None or (owner.runs or 1) > 1
-    ):  # otherwise the sentence above names the cgroup
+    ):  # otherwise, the summary has named the cgroup
         yield "cgroup", place_of_life(owner)
     if report.kernel_log is not None:
         yield from kill_facts.killed_in_brief(report)
@@ -93,8 +93,8 @@ def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
 
 
 def _sizing(report: OomReport) -> Iterator[str]:
-    """Yield the minimum limit as far as it is known and, if no limit is known to be enough, how much time a
-    larger one would have bought."""
+    """Yield the minimum limit as far as it is known. If no limit is known to be enough, add the time that a
+    larger limit would have bought."""
     if (limit := kill_facts.minimum_limit(report)) is None:
         return
     _, high = report.sizing.min_limit_bytes or (None, None)
@@ -102,7 +102,7 @@ def _sizing(report: OomReport) -> Iterator[str]:
 
 
 class _Composition:
-    """The kinds of memory as a table, with bars if there is room for them."""
+    """The kinds of memory as a table, with bars if they fit."""
 
     def __init__(self, report: OomReport) -> None:
         self._parts = kill_facts.composition(report, least_bytes=_least_bytes(report))
@@ -174,7 +174,7 @@ def _cushion(report: OomReport) -> Iterator[Fact]:
 
 
 def _how_sure(report: OomReport) -> Iterator[Fact]:
-    """Yield losses, doubts, the comparison with the kernel log, and the unknown fields."""
+    """Yield the losses, the doubts, the comparison with the kernel log, and the unknown fields."""
     quality = report.quality
     if report.kernel_log is None:
         yield "lost records", quality_facts.losses(quality.lost_records)
@@ -200,7 +200,7 @@ def _how_sure(report: OomReport) -> Iterator[Fact]:
 
 
 def _doubts(report: OomReport) -> Iterator[str]:
-    """Yield what lowers the confidence, except the use of a kernel log alone, which `source` reports."""
+    """Yield the facts that lower the confidence, except the use of a kernel log alone (see `source`)."""
     for item in report.verdict.evidence:
         if item.is_doubt and report.kernel_log is None:
             yield evidence.doubt(item)

@@ -29,9 +29,9 @@ _MOST_CGROUPS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class TracedCgroup:
-    """A cgroup of the trace, run `run` of the `runs` lives of its name.
+    """A cgroup of the trace: run `run` of the `runs` lives of its name.
 
-    `peak_usage_bytes` is None if its usage was never read.
+    `peak_usage_bytes` is None if usage was never read.
     """
 
     path: str
@@ -50,10 +50,10 @@ class Summary:
 
     `duration_s` of an interrupted recording ends at its last record. `rows` maps each table that the recorder
     knew to its number of rows, `lost` each stream to its number of lost records. `of_no_process` is the share
-    of the bytes charged and freed whose process is not known; None if there are none. `summed` are the
+    of the charged and freed bytes whose process is not known; None without any bytes. `summed` are the
     intervals in which page-cache events were summed. `unnamed_stacks` counts the rows of `stacks` that have
-    addresses only. `cgroups` are those with data, the most important first. `kills_of_log_alone` of the
-    `kills` are only in the kernel log, because the probe missed them.
+    only addresses. `cgroups` are the cgroups with data, the most important first. `kills_of_log_alone` counts
+    the kills that only the kernel log has, because the probe missed them; `kills` includes them.
     """
 
     path: str
@@ -134,7 +134,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
 
 
 def _history(history: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """Yield how fine the rows of a trace of `watch` are, as time passes."""
+    """Yield the resolutions of the rows of a trace of `watch`, each with the time from which it holds."""
     if history is None:
         return
     stages = []
@@ -146,7 +146,7 @@ def _history(history: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 
 def _left_out(meta: Mapping[str, Any]) -> str:
-    """Return what the trace leaves out of the kernel log, empty if nothing."""
+    """Return the clause on the OOM reports that the trace leaves out of the kernel log; empty without any."""
     left_out = meta.get("kernel_log_left_out") or {}
     reports = left_out.get("reports")
     lines = units.count(left_out.get("lines"))
@@ -194,7 +194,7 @@ def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
 
 
 def _filters(filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the filters that were given, except the command, which is part of the command line."""
+    """Yield the given filters, except the command, which is part of the command line."""
     given = {
         name: value
         for name, value in filters.items()

@@ -20,7 +20,7 @@ MOST_LINES: Final = 8
 def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) -> Iterator[RenderableType]:
     """Yield the text above the explanation of one of many kills.
 
-    It has the number of kills of each name, a line for each of the last kills, and the number of the
+    The text has the number of kills of each name, a line for each of the last kills, and the number of the
     explained kill.
     """
     yield from (prose(sentence, "bold") for sentence in kill_list.summary(reports))

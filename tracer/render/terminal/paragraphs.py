@@ -16,10 +16,10 @@ from tracer.render.words.prose import prose
 _INDENT: Final = 2
 _LABEL_CELLS: Final = 13
 _WORD_CELLS: Final = 40
-"""A longer word, such as a path, may be broken in a narrow table."""
+"""In a narrow table, a word of more cells (such as a path) may be broken."""
 
 _GAPS: Final = (2, 1)
-"""Cells between the columns of a table: the second number for a table that does not fit otherwise."""
+"""Cells between the columns of a table. The second number is for a table that does not fit with the first."""
 
 
 def title(words: str) -> RenderableType:
@@ -28,7 +28,7 @@ def title(words: str) -> RenderableType:
 
 
 def facts(lines: Iterable[tuple[str, str]], label_cells: int = _LABEL_CELLS) -> RenderableType:
-    """Return labels in one column and their sentences, which wrap, in another."""
+    """Return labels in one column, and their sentences in another, in which they wrap."""
     grid = Table.grid(padding=(0, 1), pad_edge=False)
     grid.add_column(min_width=label_cells, no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
@@ -43,7 +43,7 @@ def bullets(sentences: Iterable[str]) -> RenderableType:
 
 
 class Rows:
-    """A table without rules; each column is a title and its alignment, `<` or `>`.
+    """A table without rules. Each column is a title and its alignment, `<` or `>`.
 
     Only a left-aligned last column wraps. If the table is wider than the terminal, each row becomes a
     sentence behind its first cell.
@@ -98,9 +98,9 @@ class Rows:
 
 
 class Fitted:
-    """The first of several forms of a text that fits into a number of lines, otherwise the last form.
+    """The first of several forms of a text that fits into a number of lines, else the last form.
 
-    Each form is a function, so that only the forms that are tried are rendered.
+    Each form is a function, so that forms after the first fit are not rendered.
     """
 
     def __init__(self, lines: int, forms: Sequence[Callable[[], Iterable[RenderableType]]]) -> None:

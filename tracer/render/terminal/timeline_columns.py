@@ -14,9 +14,9 @@ from tracer.render.picture.layers import floats
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a timeline; `source` names the column of the data, `cells` is the width.
+    """A column of a timeline. `source` names the column of the data, `cells` is the width.
 
-    `waits` is the unit of a lane of glyphs instead of a number.
+    `waits` is the unit of a lane of glyphs, which is shown instead of a number.
     """
 
     title: str
@@ -46,7 +46,7 @@ _SWAP: Final = (
     Column("in", "swap_read_bytes", "bytes", "swap", 7, "read from swap"),
     Column("in ms", "swap_read_mean_ms", "ms", "swap", 7, "mean time of a read"),
 )
-"""Each pair is shown if there was such traffic."""
+"""Two columns for each direction of swap traffic. They are shown if there was such traffic."""
 
 _WAITING: Final = (
     Column("waited", "waited_ms", "ms", "waiting", 7, "time that tasks waited for memory, summed"),
@@ -62,9 +62,9 @@ _GIVEN_UP_FIRST: Final = (
 
 
 def columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, cells: int) -> list[Column]:
-    """Return the columns that have numbers and fit into `cells`; the least important are dropped first."""
+    """Return the columns that have numbers and fit into `cells`. The least important are dropped first."""
     dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
-    # The totals below the picture contain it in any case; a wider bar is more useful than a column of blanks.
+    # The totals below the picture always have dropped cache. A wider bar is more useful than a blank column.
     shown = [column for column in _COLUMNS if column.title != "dropped" or dropped > evicted / 10]
     for direction in (_SWAP[:2], _SWAP[2:]):
         if timeline[direction[0].source].gt(0).any():
@@ -80,7 +80,7 @@ def columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, cells: int) ->
 
 
 def width(columns: Iterable[Column]) -> int:
-    """Return the cells that the columns take together."""
+    """Return the total width of the columns in cells."""
     return sum(column.cells for column in columns)
 
 
@@ -90,7 +90,7 @@ def has_lane(timeline: pd.DataFrame, waits: pd.DataFrame) -> bool:
 
 
 def number(value: float, column: Column, unit_bytes: float) -> str:
-    """Return a number for its cell: blank for zero, except usage, and `?` for NaN, which is not known."""
+    """Return the text of a number: blank for zero (except usage), and `?` for NaN (not known)."""
     if np.isnan(value):
         return "?"
     if column.unit == "count":

@@ -30,9 +30,9 @@ _MOST_BAR_CELLS: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Ruler and rows of a timeline, with the columns that fitted; `waits` are the milliseconds of each wait.
+    """Ruler and rows of a timeline, with the shown columns. `waits` are the milliseconds of each wait.
 
-    `timeline` is the data of the rows with the columns that the drawing derived from it.
+    `timeline` is the data of the rows, including the columns that the drawing has added.
     """
 
     lines: list[Text]
@@ -43,7 +43,8 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """The scale of the bars: `full_bytes` are at the right end of `cells`; numbers are in `unit` (bytes).
+    """The scale of the bars: a bar of `full_bytes` ends at the right end of `cells`. Numbers are in `unit`
+    (bytes).
 
     `columns` is the greatest width of a line.
     """
@@ -63,7 +64,7 @@ class _Scale:
 def draw(
     timeline: pd.DataFrame, markers: Iterable[Marker], *, origin: pd.Timestamp, columns: int, page_size: int
 ) -> Drawing:
-    """Draw the rows of a timeline in lines of at most `columns` cells; times are relative to `origin`."""
+    """Draw the rows of a timeline in lines of at most `columns` cells. Times are relative to `origin`."""
     waits = stacked_ms(timeline)
     timeline = timeline.assign(
         waited_ms=waits.sum(axis=1),
@@ -85,7 +86,7 @@ def draw(
 def _scale(timeline: pd.DataFrame, at_markers: Sequence[int], cells: int, columns: int) -> _Scale:
     """Return a scale that ends at the limit, or at the peak if usage stayed far below the limit.
 
-    The peak is that of the rows and of usage at the marked instants.
+    The peak includes the rows and the usage at the marked times (`at_markers`, in bytes).
     """
     peak = max(float(np.nanmax(floats(timeline, "usage_bytes"))), *map(float, at_markers), 0.0)
     limits = floats(timeline, "limit_bytes")
@@ -109,7 +110,7 @@ def _limit_reached(timeline: pd.DataFrame, page_size: int) -> int | None:
 
 
 def _ruler(scale: _Scale, shown: Sequence[Column]) -> list[Text]:
-    """Return three lines: groups of columns; titles and the ends of the scale; units and the ticks of the
+    """Return three lines: groups of columns; titles, and the ends of the scale; units, and the ticks of the
     scale."""
     groups, titles, unit_line = Text(style="bold"), Text(style="bold"), Text(style="dim")
     for column in shown:
@@ -140,7 +141,7 @@ def _rows(
     origin: pd.Timestamp,
     limit_reached: int | None,
 ) -> Iterator[Text]:
-    """Yield a line for each row, labelled with its end; the events within a row come before it.
+    """Yield a line for each row, labelled with its end. The events within a row come before it.
 
     A remark follows the row `limit_reached`.
     """
@@ -171,7 +172,7 @@ def _rows(
 
 
 def _event(marker: Marker, limit_bytes: float, origin: pd.Timestamp, scale: _Scale) -> Iterator[Text]:
-    """Yield the line of a marker, below a bar if the composition at that instant is known."""
+    """Yield the line of a marker, below a bar if the composition at that time is known."""
     at = _moment((marker.time - origin).total_seconds(), 3)
     if marker.composition is not None and marker.composition.total is not None:
         line = _line(at).append(_bar(stacked_composition(marker.composition), limit_bytes, scale)).append(" ")
@@ -209,7 +210,7 @@ def _bar(layer_bytes: Iterable[float], limit_bytes: float, scale: _Scale) -> Tex
 
 
 def _lane(waited_ms: Iterable[float], longest_ms: float, cells: int) -> Text:
-    """Return the waits side by side, to the scale of the row with the most waiting."""
+    """Return the waits side by side, on the scale of the row with the most waiting."""
     lane = Text("  ")
     for wait, total in zip(WAITS, itertools.accumulate(waited_ms), strict=True):
         end = round(total / longest_ms * (cells - 2)) if longest_ms else 0

@@ -1,6 +1,6 @@
-"""The timeline of a cgroup for a terminal: a row for each time, a bar of memory up to the limit.
+"""The timeline of a cgroup for a terminal: a row for each interval, with a bar of memory up to the limit.
 
-`render.terminal.timeline_rows` draws the rows; this module adds the heading, the totals and the legend.
+`render.terminal.timeline_rows` draws the rows. This module adds the heading, the totals and the legend.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WHEN_SUMMED: Final = "sizes are exact; what was read again is not known there"
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """The subject of a picture: run `run` of the `runs` lives of a cgroup name, unescaped.
+    """The subject of a picture: run `run` of the `runs` lives of a cgroup name. Names are not escaped.
 
     `origin` is the beginning of the trace.
     """
@@ -51,7 +51,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The lines of a picture without its legend; `drawing` is None if nothing was measured."""
+    """The lines of a picture without its legend. `drawing` is None if nothing was measured."""
 
     lines: list[Text]
     drawing: Drawing | None
@@ -91,7 +91,7 @@ def inset(
 
 
 def legend(pictures: Sequence[Picture]) -> list[Text]:
-    """Return the legend of the glyphs, waits and columns in any of the pictures, below a blank line."""
+    """Return the legend of all glyphs, waits and columns in the pictures, below a blank line."""
     drawings = [one.drawing for one in pictures if one.drawing is not None]
     if not drawings:
         return []
@@ -188,7 +188,7 @@ def _totals(timeline: pd.DataFrame) -> list[Text]:
 
 
 def _swapped(written_bytes: float | None, read_bytes: float | None) -> str:
-    """Return the sentence about the traffic to and from swap, empty if there was none."""
+    """Return the sentence about the traffic to and from swap; empty without traffic."""
     written = f"{units.size(written_bytes)} was written to swap" if written_bytes else ""
     read = f"{units.size(read_bytes)} was read from {'it' if written else 'swap'}" if read_bytes else ""
     words = " and ".join(filter(None, (written, read)))
@@ -196,7 +196,7 @@ def _swapped(written_bytes: float | None, read_bytes: float | None) -> str:
 
 
 def _waited(drawing: Drawing) -> list[Text]:
-    """Return the totals of the waits, if there is a lane for them, beside those of memory.pressure."""
+    """Return the totals of the waits, if they have a lane, and the totals of memory.pressure."""
     timeline, waits = drawing.timeline, drawing.waits
     if not has_lane(timeline, waits):
         return []
