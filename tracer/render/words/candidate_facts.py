@@ -1,4 +1,4 @@
-"""The candidates of the OOM killer as a table, and the changes that would have led to another victim."""
+"""The candidates of the OOM killer as a table, and changes that would have led to another victim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEVER: Final = "never"
 
 
 def cells(candidate: Candidate, report: OomReport, page_size: int) -> tuple[str, ...]:
-    """Return the cells under `TITLES`."""
+    """Return the cells of a candidate below `TITLES`."""
     held, added = candidate.held_pages, candidate.adj_pages
     is_never = candidate.badness is None and (
         candidate.oom_score_adj == OOM_SCORE_ADJ_MIN or "candidates.badness" not in report.quality.unknown
@@ -49,8 +49,8 @@ def note(report: OomReport, page_size: int) -> str:
 
 
 def titles(report: OomReport) -> Iterator[Fact]:
-    """Yield the process titles that contain more than the name, except those of victims
-    (`kill_facts.killed`)."""
+    """Yield the process titles that contain more than the name, except the victims' titles, which
+    `kill_facts.killed` yields."""
     killed = {victim.pid for victim in report.victims}
     for one in report.candidates:
         if one.cmdline is not None and one.pid not in killed:
@@ -58,7 +58,8 @@ def titles(report: OomReport) -> Iterator[Fact]:
 
 
 def what_if(report: OomReport) -> Iterator[Fact]:
-    """Yield the values of oom_score_adj that would have led to another choice, all else being equal."""
+    """Yield the values of oom_score_adj with which the OOM killer would have chosen another victim, all else
+    being equal."""
     for number, change in enumerate(report.what_if):
         yield "" if number else "instead", _sentence(change)
 

@@ -15,12 +15,12 @@ _CONTINUED: Final = " \\"
 
 
 def may_be_pasted(word: str, columns: int) -> bool:
-    """Return True if a word is safe to show in a terminal and fits on a line of a command."""
+    """Return whether a word is safe to show in a terminal and fits on a line of a command."""
     return visible(word) == word and len(shlex.quote(word)) + 2 * _INDENT + 10 <= columns
 
 
 def lines(parts: Sequence[Sequence[str]], columns: int) -> list[Text]:
-    """Return a command as lines that a shell joins again; the words of a part stay on one line."""
+    """Return a command as lines that a shell joins again. The words of a part stay on one line."""
     found: list[str] = []
     for part in map(shlex.join, parts):
         if found and len(found[-1]) + len(part) + 1 + len(_CONTINUED) <= columns:

@@ -19,8 +19,7 @@ _WORDS: Final = {
 
 
 def end_in_words(reason: str) -> str:
-    """Return `when its command ended` for an end reason of meta.json, or `by SIGINT` for the name of a
-    signal."""
+    """Return an end reason of meta.json in words: `when its command ended`, or `by SIGINT` for a signal."""
     if reason.startswith("SIG"):
         return f"by {visible(reason)}"
     return _WORDS.get(reason) or visible(reason)

@@ -1,7 +1,7 @@
 """Escapes for names that come from the kernel (comm, cgroup path, container): any user can choose them.
 
-Everything that shows such a name passes it through `visible` first. A character that could move the cursor,
-change a colour, reverse the reading direction or break a line is shown as its escape.
+All code that shows such a name passes the name through `visible` first. A character that could move the
+cursor, change a colour, reverse the reading direction or break a line is shown as its escape.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def visible(name: str) -> str:
     r"""Return `name` with control, format, unassigned and surrogate characters as `\n`, `\x1b`, `\u202e`.
 
-    A byte that is not UTF-8 (a lone surrogate of `surrogateescape`) is shown as that byte. A backslash stays
-    as it is, so that the escaped names of systemd units (`a\x2db.service`) stay readable.
+    A byte that is not UTF-8 (a lone surrogate of `surrogateescape`) is shown as the escape of that byte. A
+    backslash is kept, so that the escaped names of systemd units (`a\x2db.service`) stay readable.
     """
     if name.isascii() and name.isprintable():
         return name
@@ -39,7 +39,7 @@ def _visible(character: str) -> str:
 
 
 def fitted(name: str, cells: int) -> str:
-    """Return `visible(name)` in at most `cells` cells; a longer name has an ellipsis in the middle.
+    """Return `visible(name)` in at most `cells` cells. A longer name gets an ellipsis in its middle.
 
     Both ends matter: the path of a cgroup begins with its runtime and ends with its own name.
     """

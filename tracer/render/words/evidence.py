@@ -1,7 +1,7 @@
 """Evidence in words: a sentence for each kind, and the records of `explain --json` with their sentences.
 
-The sentences hold names of processes and cgroups as the kernel has them. Text for a terminal or a page has to
-pass `visible` afterwards.
+Names of processes and cgroups in the sentences are not escaped. Text for a terminal or a page must pass
+`visible` afterwards.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ _MACHINE: Final[Mapping[str, str]] = {
     "free_bytes": "free",
 }
 _SOURCES: Final[Mapping[str, str]] = {"charge": "charge ledger", "kernel_log": "kernel log"}
-"""Table -> its name in a sentence, where that is not the name of the table."""
+"""Table -> its name in a sentence, if the two differ."""
 
 
 def sentence(item: Evidence) -> str:
-    """Return the sentence without its source; a doubt begins with `doubt: `."""
+    """Return the sentence of a piece of evidence without its source. A doubt begins with `doubt: `."""
     words = _WORDS[item.kind](item.numbers)
     return f"doubt: {words}" if item.is_doubt else words
 
@@ -72,12 +72,12 @@ def doubt(item: Evidence) -> str:
 
 
 def with_source(item: Evidence) -> str:
-    """Return the sentence with the tables in parentheses that its numbers are from."""
+    """Return the sentence, with the source tables of its numbers in parentheses."""
     return f"{sentence(item)} {_source(item)}"
 
 
 def document(report: OomReport) -> dict[str, Any]:
-    """Return the object of a kill in `explain --json`: `OomReport.to_dict`, with a sentence for all evidence.
+    """Return the object of a kill in `explain --json`: `OomReport.to_dict`, with sentences for all evidence.
 
     A suspect also has its sentence as `reason`.
     """
@@ -99,7 +99,7 @@ def document(report: OomReport) -> dict[str, Any]:
 
 
 def check(kinds: Collection[str], worded: Collection[str]) -> None:
-    """Raise ImportError if the kinds of evidence and the kinds with words differ."""
+    """Raise ImportError if the kinds of evidence differ from the kinds that have words."""
     if silent := sorted(set(kinds) - set(worded)):
         raise ImportError(f"no words for the evidence {', '.join(silent)}")
     if unknown := sorted(set(worded) - set(kinds)):
@@ -166,7 +166,7 @@ def _lowered_limit(it: _Numbers) -> str:
 
 
 def _span(it: _Numbers, name: str) -> str:
-    """Return a duration, no finer than the rows from which it was measured."""
+    """Return a duration that is no finer than the rows from which it was measured."""
     return coarse_duration(it[name] / 1e9, it.get("resolution_ns", 0) / 1e9)
 
 

@@ -1,7 +1,7 @@
 """The facts about a kill: labels, sentences and table cells.
 
-The terminal and the page show the same facts in different layouts. `visible` has escaped every name, and
-every technical term is explained where it first appears.
+The terminal and the page show the same facts in different layouts. Every name is escaped by `visible`, and
+every technical term is explained at its first appearance.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ def shown_time(time: pd.Timestamp) -> str:
 
 
 def number_and_time(report: OomReport) -> str:
-    """Return `number 1, 2025-11-24 23:40:04.412345 UTC`, or the time as the kernel log has it."""
+    """Return `number 1, 2025-11-24 23:40:04.412345 UTC`, or the time in the form of the kernel log."""
     when = log_place.when(report.kernel_log) if report.time is None else shown_time(report.time)
     return f"number {report.kill_id}, {when}"
 
 
 def used_up(report: OomReport, exhausted_at: pd.Timestamp) -> str:
-    """Return the time from the moment at which the page cache was used up to the kill."""
+    """Return the time from `exhausted_at`, when the page cache was used up, to the kill."""
     if report.time is None:
         return units.UNKNOWN
     return time_before(report.time, exhausted_at, report.quality.thinned)
 
 
 def evicted_after(report: OomReport) -> str:
-    """Return `, with 4.5 GiB more evicted after that`: cache that came back for moments after the use;
-    empty if that is less than a tenth of usage."""
+    """Return `, with 4.5 GiB more evicted after that`: cache that came back for moments after it was used up;
+    empty for less than a tenth of usage."""
     after, total = report.cushion.evicted_after_bytes or 0, report.composition.total or 0
     return f", with {units.size(after)} more evicted after that" if after * 10 > total else ""
 
@@ -75,14 +75,14 @@ def seconds_before(report: OomReport, time: pd.Timestamp) -> float | None:
 
 
 def cause(report: OomReport) -> str:
-    """Return the cause in words and by its name, with the confidence."""
+    """Return the cause in words, its name and the confidence."""
     verdict = report.verdict
     label = "the limit was lowered below usage" if _is_lowered(report) else CAUSES[verdict.cause].label
     return f"Cause: {label} ({verdict.cause}). Confidence: {verdict.confidence}."
 
 
 def _is_lowered(report: OomReport) -> bool:
-    """Return whether the limit was lowered by the task that the kill is for, or usage was still above it."""
+    """Return whether the limit was lowered, either by the kill's trigger or to a value still below usage."""
     lowered, usage, limit = (
         getattr(report.limit_owner, name) for name in ("lowered", "usage_bytes", "limit_bytes")
     )
@@ -108,8 +108,7 @@ def setting(report: OomReport) -> Iterator[Fact]:
 
 
 def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[str, int]]:
-    """Return (class, bytes), largest first, for the classes that are not empty and hold at least
-    `least_bytes`."""
+    """Return (class, bytes), largest first, of the non-empty classes of at least `least_bytes`."""
     parts = [
         (part, value) for part, value in report.composition.parts() if value and abs(value) >= least_bytes
     ]
@@ -117,7 +116,7 @@ def composition(report: OomReport, *, least_bytes: float = 0.0) -> list[tuple[st
 
 
 def composition_rest(report: OomReport) -> Iterator[str]:
-    """Yield a line with the names of the empty classes, and one with those of the unknown classes."""
+    """Yield a line with the names of the empty classes, and a line with the names of the unknown classes."""
     for words, wanted in (("empty: ", 0), ("not known: ", None)):
         labels = [PART_BY_NAME[part].label for part, value in report.composition.parts() if value == wanted]
         if labels:
@@ -125,13 +124,13 @@ def composition_rest(report: OomReport) -> Iterator[str]:
 
 
 def suspects(report: OomReport) -> Iterator[Fact]:
-    """Yield every cause that was weighed, most likely first."""
+    """Yield every cause that was considered, most likely first."""
     for suspect in report.verdict.suspects:
         yield suspect.cause, f"{suspect.weight:.2f}: {visible(evidence.sentence(suspect.evidence))}"
 
 
 def often_confused(report: OomReport) -> Iterator[Fact]:
-    """Yield usage, working set, RSS and cache, which are often mistaken for each other."""
+    """Yield usage, working set, RSS and cache, which are often confused with each other."""
     rss = [
         part
         for victim in report.victims
@@ -161,7 +160,7 @@ def often_confused(report: OomReport) -> Iterator[Fact]:
 
 
 def _cache_at_kill(report: OomReport) -> str:
-    """Return the parts of what the kernel counts as cache (NR_FILE_PAGES)."""
+    """Return the parts of the memory that the kernel counts as cache (NR_FILE_PAGES)."""
     made_of, counters = report.composition, report.memory_stat_bytes
     kinds = (
         ("clean", made_of.file_clean),
@@ -182,7 +181,7 @@ def _cache_at_kill(report: OomReport) -> str:
 
 
 def cushion(report: OomReport) -> Iterator[Fact]:
-    """Yield how the page cache shrank as the cushion between the limit and the kill."""
+    """Yield the facts about the page cache as the cushion before the kill: how it shrank."""
     it = report.cushion
     if report.kernel_log is not None:
         yield "page cache", f"{units.size(it.cache_end_bytes)} at the kill"
@@ -213,7 +212,7 @@ def refaulted(again_bytes: int | None, kernel_bytes: int | None) -> str:
 
 
 def _locked_file(report: OomReport) -> int | None:
-    """Return the bytes of cache that are in no other class: locked pages are a class of their own."""
+    """Return the bytes of locked page cache, which the class of locked pages contains."""
     made_of, counters = report.composition, report.memory_stat_bytes
     others = (made_of.file_clean, made_of.file_dirty, made_of.writeback, made_of.shmem, counters.get("file"))
     if not made_of.unevictable or None in others:
@@ -223,8 +222,7 @@ def _locked_file(report: OomReport) -> int | None:
 
 
 def asked(report: OomReport) -> Iterator[Fact]:
-    """Yield the task whose request could not be met, or that lowered the limit: its name, its cgroup and the
-    request."""
+    """Yield the task whose request failed, or that lowered the limit: its name, cgroup and request."""
     trigger = report.trigger
     pages = ""
     if trigger.order is not None:
@@ -245,7 +243,7 @@ def _gfp(trigger: Trigger) -> str:
 
 
 def titled(cmdline: str | None) -> str:
-    """Return ` [postgres: checkpointer]` for a process title that contains more than the name before it."""
+    """Return ` [postgres: checkpointer]` for a process title that contains more than the name; else empty."""
     if cmdline is None:
         return ""
     shown = visible(cmdline)
@@ -262,10 +260,10 @@ def allocated(
     thinned: Sequence[ThinnedInterval] = (),
     by_command: bool = False,
 ) -> Iterator[Fact]:
-    """Yield how much each process charged in the window that ends at `until`, net of what it uncharged.
+    """Yield the bytes that each process charged in the window that ends at `until`, minus its uncharges.
 
-    `event` is what happened at `until`. `thinned`: that of `Quality`. `by_command`: processes of one name
-    are one line.
+    `event` names the event at `until`. `thinned` is `Quality.thinned`. With `by_command`, processes of one
+    name share a line.
     """
     lines = _companies(listed) if by_command else [(one,) for one in listed]
     for company in lines[:most]:
@@ -287,7 +285,7 @@ def allocated(
 
 
 def _companies(listed: Sequence[Allocator]) -> list[tuple[Allocator, ...]]:
-    """Return the processes of each name together, the name that charged most first."""
+    """Return the processes grouped by name. The name that charged most comes first."""
     of_name: dict[str | int, list[Allocator]] = {}
     for one in listed:
         of_name.setdefault(one.comm or one.tgid, []).append(one)
@@ -297,7 +295,7 @@ def _companies(listed: Sequence[Allocator]) -> list[tuple[Allocator, ...]]:
 
 
 def _sum_of(company: Sequence[Allocator]) -> Allocator:
-    """Return processes of one name as one, with the command line that all of them have."""
+    """Return the sum of processes of one name. It has their command line if all of them share one."""
     first, exited = company[0], [one.exited for one in company if one.exited is not None]
     kinds = ("charged_bytes", "anon_bytes", "shmem_bytes", "file_bytes", "kernel_bytes")
     return replace(
@@ -325,8 +323,8 @@ def _kinds(one: Allocator) -> str:
 
 
 def _when(one: Allocator, until: pd.Timestamp | None, event: str, thinned: Sequence[ThinnedInterval]) -> str:
-    """Return when a process was charged most, as times before the event at `until`, and whether it had ended
-    by then."""
+    """Return the span in which a process was charged most, in times before the event at `until`, and whether
+    the process had ended by then."""
     if until is None or one.grew_from is None or one.grew_until is None:
         return ""
     begin, end = (time_before(until, moment, thinned) for moment in (one.grew_from, one.grew_until))
@@ -343,7 +341,7 @@ def no_allocator(report: OomReport) -> str:
 
 
 def killed(report: OomReport, most: int) -> Iterator[Fact]:
-    """Yield what the table of victims does not show: a group kill, process titles, and the victims'
+    """Yield the facts that the table of victims lacks: a group kill, process titles, and the victims'
     cgroups."""
     if not report.victims:
         yield "killed", not_known(report, "victims")
@@ -384,7 +382,7 @@ def killed_in_brief(report: OomReport) -> Iterator[Fact]:
 
 
 def victim_cells(victim: Victim) -> tuple[str, ...]:
-    """Return the cells under `VICTIM_TITLES`."""
+    """Return the cells of a victim below `VICTIM_TITLES`."""
     return (
         f"{visible(victim.comm)} ({victim.pid})",
         units.size(victim.anon_rss_bytes),
@@ -404,7 +402,7 @@ def sizing(report: OomReport) -> Iterator[str]:
 
 
 def minimum_limit(report: OomReport) -> str | None:
-    """Return the sentence on the minimum limit; None if a greater limit was not what was missing."""
+    """Return the sentence on the minimum limit; None if a greater limit would not have helped."""
     sizing = report.sizing
     if sizing.min_limit_bytes is None:
         is_too_small = bool(sizing.basis or sizing.pace)

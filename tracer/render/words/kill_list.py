@@ -1,4 +1,4 @@
-"""Many kills in words: how often each name was killed, and the cells of a line for each kill."""
+"""Many kills in words: the number of kills of each name, and the cells of a line for each kill."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _COLUMNS: Final = (
     *(("killed", "<"), ("run", ">"), ("cgroup", "<")),
 )
 _SHORT_OF: Final = {"cpuset": "nodes of a cpuset", "mempolicy": "nodes of a policy"}
-"""Constraint -> what was short of memory, if that was less than the whole machine."""
+"""Constraint -> the part of the machine that was out of memory, if it was not the whole machine."""
 
 _RUN: Final = 6
-"""The position of the column that is shown only if a name has several lives."""
+"""The position of the column of runs, which is shown only if a name has several lives."""
 
 
 def columns(reports: Sequence[OomReport]) -> tuple[tuple[str, str], ...]:
-    """Return (title, `<` or `>`: its alignment) for each column of `rows`."""
+    """Return (title, alignment `<` or `>`) for each column of `rows`."""
     return _COLUMNS if _have_runs(reports) else _without_run(_COLUMNS)
 
 
 def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
-    """Yield the cells of each kill."""
+    """Yield the cells of each kill, below `columns`."""
     day, have_runs = one_day(reports), _have_runs(reports)
     for report in reports:
         owner = report.limit_owner
@@ -52,7 +52,7 @@ def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
 
 
 def summary(reports: Sequence[OomReport]) -> Iterator[str]:
-    """Yield a sentence for each name that was killed, the one with the most kills first."""
+    """Yield a sentence for each name with kills, the name with the most kills first."""
     found = histories(reports)
     for history in found[:_MOST_NAMES]:
         yield _how_often(history)
@@ -103,8 +103,7 @@ def _how_often(history: History) -> str:
 
 
 def _happened(kills: Iterable[OomReport]) -> str:
-    """Return `killed`, or `out of memory` if a report has no victim: there may have been no process to
-    kill."""
+    """Return `killed`, or `out of memory` if a report has no victim: maybe no process could be killed."""
     return "killed" if all(kill.victims for kill in kills) else "out of memory"
 
 
@@ -144,7 +143,7 @@ def _where(report: OomReport) -> str:
 
 
 def _within(owner: LimitOwner) -> str:
-    """Return the container or the pod, with the cgroup inside it, and the container around it."""
+    """Return the container or the pod, with the path of the cgroup inside it, and the container around it."""
     place = standing(owner.cgroup or "")
     name = f"pod {visible(str(owner.pod))}" if owner.container is None else visible(short_id(owner.container))
     around = "" if place.around is None else f" in {visible(short_id(place.around))}"
@@ -160,7 +159,7 @@ def _killed(report: OomReport) -> str:
 
 
 def one_day(reports: Sequence[OomReport]) -> str | None:
-    """Return the date that all of these kills share, or None."""
+    """Return the date of all these kills; None if they have no common date."""
     days = {None if report.time is None else shown_time(report.time).partition(" ")[0] for report in reports}
     return days.pop() if len(days) == 1 else None
 

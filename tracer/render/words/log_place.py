@@ -1,4 +1,4 @@
-"""The position and the time of a report in the kernel log that it was read from."""
+"""The position and the time of a report in the kernel log from which it was read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SECTIONS: Final = {
     "summary": "the owner of the limit",
     "kill": "the kill",
 }
-"""Part of a report (`kernel.kmsg.log_report.SECTIONS`) -> what it contains."""
+"""Part of a report (`kernel.kmsg.log_report.SECTIONS`) -> its contents."""
 
 
 def when(place: KernelLogPlace | None) -> str:
-    """Return the time as the log has it, for a log without dates and time zones."""
+    """Return the time in the form of the log, for a log without dates and time zones."""
     if place is not None and place.wall is not None:
         return f"{visible(place.wall)} by the kernel log"
     if place is not None and place.since_boot_ns is not None:
@@ -31,7 +31,7 @@ def when(place: KernelLogPlace | None) -> str:
 
 
 def moment(place: KernelLogPlace | None) -> str:
-    """Return the time as the log has it, in a few characters."""
+    """Return the time in the form of the log, in a few characters."""
     if place is not None and place.wall is not None:
         return visible(place.wall)
     if place is not None and place.since_boot_ns is not None:

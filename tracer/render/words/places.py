@@ -1,4 +1,4 @@
-"""Names of cgroups for a reader: container, pod and path, and the run of a name that has several lives."""
+"""Names of cgroups for a reader: container, pod and path, and the run if a name has several lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHORT_CELLS: Final = 48
 def place(
     cgroup: str | None, container: str | None, pod: str | None = None, *, run: int | None, runs: int | None
 ) -> str:
-    """Return `container web, pod web-1 (/docker/4f…)`; for one of several lives `run 3 of 7 of …`."""
+    """Return `container web, pod web-1 (/docker/4f…)`, after `run 3 of 7 of ` for one of several lives."""
     path = visible(cgroup) if cgroup is not None else "a cgroup whose path is not known"
     names = [f"{kind} {visible(name)}" for kind, name in (("container", container), ("pod", pod)) if name]
     where = f"{', '.join(names)} ({path})" if names else path
@@ -29,7 +29,7 @@ def place_of_life(cgroup: LimitOwner | Held) -> str:
 
 
 def place_in_short(cgroup: LimitOwner | Held) -> str:
-    """Return `container web`, or else the path, with the run of several; a long name has an ellipsis."""
+    """Return `container web`, else the path, with the run if there are several. A long name is shortened."""
     path = (
         "a cgroup whose path is not known" if cgroup.cgroup is None else fitted(cgroup.cgroup, _SHORT_CELLS)
     )

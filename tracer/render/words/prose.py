@@ -1,8 +1,8 @@
 """Sentences that a terminal may wrap between any two words, but not inside `99.7 MiB` or `(pid 41)`.
 
-rich wraps at every space, even at Unicode's no-break space. So a space that must not break is a private-use
-character until the text is laid out; `render.terminal.console.to_text` then restores the space. No name can
-contain that character, because `visible` escapes it.
+rich wraps at every space, even at Unicode's no-break space. So a space that must not break is replaced by a
+private-use character until the text is laid out. Then `render.terminal.console.to_text` restores the space.
+No name can contain this character, because `visible` escapes it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def prose(words: str, style: str = "") -> Text:
 
 
 def held_together(words: str) -> str:
-    """Return the words with a private-use character for each space at which they must not wrap."""
+    """Return the words with a private-use character in place of each space that must not wrap."""
     return _INSIDE.sub(_HELD, words)
 
 

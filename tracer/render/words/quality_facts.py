@@ -75,8 +75,8 @@ FIELDS_IN_WORDS: Final = {
     "cushion.kernel_refaulted_bytes": "the kernel's count of refaults",
     "sizing.min_limit_bytes": "the minimum limit",
 }
-"""Field of the report that can be unknown -> a noun phrase for it; for the classes of its composition see
-`PART_BY_NAME`."""
+"""Field of the report that can be unknown -> a noun phrase for it. `PART_BY_NAME` has the classes of the
+composition."""
 
 _NOT_IN_BRIEF: Final = (
     "cushion.kernel_refaulted_bytes",
@@ -85,7 +85,7 @@ _NOT_IN_BRIEF: Final = (
     "candidates.shmem_rss_bytes",
     "composition.hugetlb",
 )
-"""Fields that only confirm others, or that are charged to a cgroup only with a rare mount option."""
+"""Fields that only confirm others, or whose memory is charged to a cgroup only with a rare mount option."""
 
 TOTALS_EXACT: Final = "totals are exact"
 _MOST_LISTED: Final = 3
@@ -102,15 +102,15 @@ def losses(lost_records: int) -> str:
 
 
 def summed(intervals: Sequence[SummedInterval], effect: str) -> str:
-    """Return when page-cache events were summed, and why, and the effect on the numbers; the first intervals
-    are listed."""
+    """Return the first intervals in which page-cache events were summed, the reason, and the effect on the
+    numbers."""
     listed = ", ".join(map(_interval, intervals[:_MOST_LISTED]))
     more = f" and in {len(intervals) - _MOST_LISTED} more intervals" if len(intervals) > _MOST_LISTED else ""
     return f"page-cache events {listed}{more}: {effect}"
 
 
 def resolution(every_ms: int) -> str:
-    """Return the sentence about a kill whose rows are thinned."""
+    """Return the sentence for a kill whose rows are thinned."""
     return (
         f"the rows of this kill are kept one in {every_ms} ms, so times are no finer; the trace that was "
         "written for it has more"
@@ -123,7 +123,7 @@ def coarser(intervals: Sequence[ThinnedInterval], row: pd.Timedelta) -> list[Thi
 
 
 def thinned(intervals: Sequence[ThinnedInterval]) -> str:
-    """Return when rows were thinned, and to what."""
+    """Return the intervals in which rows were thinned, with the resolution in each."""
     listed = [
         f"one in {one.every_ms} ms from {one.begin:%H:%M:%S.%f}"[:-3] + f" to {one.end:%H:%M:%S.%f}"[:-3]
         for one in intervals
@@ -165,8 +165,8 @@ def quality(report: OomReport) -> Iterator[Fact]:
 
 
 def not_known_in_words(quality: Quality, said: Collection[str] = ()) -> list[str]:
-    """Return each unknown field once, without those that no kernel log shows, those left out in brief, and
-    those that another line has said."""
+    """Return each unknown field once, except fields that no kernel log shows, fields that a brief text leaves
+    out, and fields in `said`, which another line reports."""
     fields = (
         field
         for field, why in quality.unknown.items()
@@ -176,13 +176,13 @@ def not_known_in_words(quality: Quality, said: Collection[str] = ()) -> list[str
 
 
 def is_beyond_a_log(report: OomReport, field: str) -> bool:
-    """Return True if the field is unknown because the report comes from a kernel log alone."""
+    """Return whether the field is unknown because the report comes from a kernel log alone."""
     return report.quality.unknown.get(field) == log_postmortem.LOG_ALONE
 
 
 def kernel_log_agrees(quality: Quality) -> str:
-    """Return in words if the kernel's own lines about the kill were read, and if they agree with the
-    trace."""
+    """Return in words whether the kernel's own lines about the kill were read, and whether they agree with
+    the trace."""
     words = KERNEL_LOG[quality.kmsg]
     if quality.kmsg == "matched":
         words = (
@@ -200,8 +200,7 @@ def not_known(report: OomReport, field: str) -> str:
 
 
 def _use_of_kernel_log(quality: Quality) -> str:
-    """Return in words the findings in the kernel log, its missing parts, and the fields that were taken from
-    it."""
+    """Return in words the findings in the kernel log, its missing parts, and the fields that come from it."""
     words = KERNEL_LOG[quality.kmsg]
     if quality.kmsg_missing:
         words += f"; {visible(quality.kmsg_missing)}"

@@ -1,4 +1,4 @@
-"""The facts about reclaim: its attempts, the pages that it could not free, the waiting tasks, memory.high.
+"""The facts about reclaim: the attempts, the pages they could not free, the waiting tasks, memory.high.
 
 Labels, sentences and table cells, with every name escaped by `visible`.
 """
@@ -48,7 +48,7 @@ KEPT_IN_WORDS: Final = {
     "nr_ref_keep": "referenced",
     "nr_unmap_fail": "mapped",
 }
-"""A count of the kernel (`categories.RECLAIM_COUNTS`) -> the reason why reclaim did not free the page."""
+"""Count of the kernel (`categories.RECLAIM_COUNTS`) -> the reason why reclaim did not free the pages."""
 
 _MOST_WAITERS: Final = 3
 _TRANSCRIPT_TITLES: Final = ("before the kill", "by", "scanned", "freed", "freed anon", "priority", "took")
@@ -75,7 +75,7 @@ def _total(report: OomReport, page_size: int) -> Fact:
 
 
 def waits(it: Reclaim) -> Iterator[Fact]:
-    """Yield the processes that waited longest for memory, with the kinds of waiting."""
+    """Yield the processes that waited longest for memory, with their kinds of waits."""
     for number, waiter in enumerate(it.waiters[:_MOST_WAITERS]):
         name = visible(waiter.comm) if waiter.comm else "name not known"
         kinds = sorted(waiter.kinds_ms.items(), key=lambda kind: -kind[1])
@@ -85,7 +85,7 @@ def waits(it: Reclaim) -> Iterator[Fact]:
 
 
 def swapped(it: Reclaim) -> Iterator[Fact]:
-    """Yield the amounts written to swap and read from it, with their latency, if there were any."""
+    """Yield the amounts written to swap and read from it, with their latency; nothing without traffic."""
     for title, io, done in (("to swap", it.swap_writes, "write"), ("from swap", it.swap_reads, "read")):
         if io is None or not io.count:
             continue
@@ -98,7 +98,7 @@ def swapped(it: Reclaim) -> Iterator[Fact]:
 
 
 def kept(attempts: Sequence[ReclaimAttempt]) -> Iterator[Fact]:
-    """Yield the pages on each list that these attempts could not free, if the trace separates the lists."""
+    """Yield the pages of each list that these attempts could not free, if the trace separates the lists."""
     for lru, memory in (("file", "page cache"), ("anon", "process memory")):
         sums: dict[str, int] = {}
         for attempt in attempts:
@@ -136,7 +136,7 @@ class Transcript:
 
 
 def transcript(report: OomReport, attempts: Sequence[ReclaimAttempt]) -> Transcript:
-    """Return the table of attempts; its last column, if recorded, is the main reason why pages were kept."""
+    """Return the table of attempts. Its last column, if recorded, is the main reason why pages were kept."""
     rows = [_attempt_cells(report, attempt) for attempt in attempts]
     most_kept = [_most_kept(attempt) for attempt in attempts]
     if not any(most_kept):
@@ -162,7 +162,7 @@ def _most_kept(attempt: ReclaimAttempt) -> str:
 
 
 def _attempt_cells(report: OomReport, attempt: ReclaimAttempt) -> tuple[str, ...]:
-    """Return the cells under `_TRANSCRIPT_TITLES`; counts are in pages."""
+    """Return the cells of an attempt below `_TRANSCRIPT_TITLES`. Counts are in pages."""
     return (
         units.duration(seconds_before(report, attempt.time)),
         f"{visible(attempt.comm)} ({attempt.pid})" if attempt.comm else f"pid {attempt.pid}",
@@ -183,8 +183,7 @@ def tried(report: OomReport, page_size: int) -> Iterator[Fact]:
 
 
 def more_memory(curve: Sequence[MissPoint] | None) -> Iterator[Fact]:
-    """Yield how much more memory would have spared how much of the refaults, in one line; none without
-    refaults."""
+    """Yield a line about the refaults that more memory would have avoided; nothing without refaults."""
     if not curve:
         return
     points = [next(point for point in curve if point.spared_share >= share) for share in _SHARES_NAMED]
@@ -200,7 +199,7 @@ def more_memory(curve: Sequence[MissPoint] | None) -> Iterator[Fact]:
 
 
 def more_memory_rows(curve: Sequence[MissPoint] | None) -> list[tuple[str, ...]]:
-    """Return the cells under `MORE_MEMORY_TITLES` for each point of the curve."""
+    """Return the cells below `MORE_MEMORY_TITLES` for each point of the curve."""
     return [
         (
             f"+{units.size(point.extra_bytes)}",
@@ -212,7 +211,7 @@ def more_memory_rows(curve: Sequence[MissPoint] | None) -> list[tuple[str, ...]]
 
 
 def memory_high(one: Held) -> Iterator[Fact]:
-    """Yield the memory.high that was exceeded, or is the least; nothing if none is set, or known."""
+    """Yield the memory.high that was exceeded, else the least one; nothing if none is set or known."""
     owner = one.high_owner
     if owner is None:
         return
@@ -237,7 +236,7 @@ def above_high(one: Held) -> str:
 
 
 def bound(one: Held) -> str | None:
-    """Return the lesser of the limit and memory.high, as `its limit of 9 MiB`; None if neither is set."""
+    """Return the smaller of the limit and memory.high, as `its limit of 9 MiB`; None if neither is set."""
     limit, owner = one.limit_bytes, one.high_owner
     high = owner.high_bytes if owner and (owner.is_ancestor or owner.cgroup == one.cgroup) else None
     least = min((size for size in (limit, high) if size is not None), default=UNLIMITED_BYTES)

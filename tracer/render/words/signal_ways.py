@@ -16,13 +16,13 @@ EXPLAINED_BY: Final = frozenset(
 """The signals (kernel/probes.py) that a post-mortem depends on."""
 
 FORMERLY_EXPLAINED_BY: Final = frozenset({"kernel memory"})
-"""Such signals of older traces, whose recorders hooked the counters."""
+"""Further such signals of older traces, whose recorders hooked the counters."""
 
 ALL_EXACT: Final = "all exact"
 
 
 def taken(probes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (signal, its hook and how exact that is), both escaped for a terminal."""
+    """Yield (signal, its hook and how exact the hook is). Both are escaped for a terminal."""
     for name, probe in probes.items():
         yield visible(str(name)), visible(_taken(probe))
 
@@ -30,7 +30,7 @@ def taken(probes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _taken(probe: Any) -> str:
     if probe is None:
         return "absent"
-    if not isinstance(probe, Mapping):  # a trace from before meanings were recorded has the hook alone
+    if not isinstance(probe, Mapping):  # an old trace, which has the hook without its meaning
         return str(probe)
     meaning, hook, detail = (probe.get(key) for key in ("meaning", "hook", "detail"))
     if not hook:
@@ -41,7 +41,7 @@ def _taken(probe: Any) -> str:
 def not_exact(probes: Mapping[str, Any]) -> str | None:
     """Return `absent: A, B; approximate: C` for the signals that a post-mortem depends on.
 
-    Return `ALL_EXACT` if all of them are exact, and None if the trace does not record it.
+    Return `ALL_EXACT` if all of them are exact, and None if the trace has no meanings.
     """
     meanings = {
         name: probe.get("meaning")

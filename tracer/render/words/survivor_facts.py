@@ -1,4 +1,4 @@
-"""The facts about a cgroup in a trace without a kill: how near its limit it came, and what made room."""
+"""The facts about a cgroup in a trace without a kill: how near it came to its limit, and what made room."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _LOST_IN_WORDS: Final = {
 """Part of the lost time (`analysis.results.survivor.LostTime`) -> the words after its duration."""
 
 _KERNEL_PART: Final = 200
-"""Parts of kernel memory below this fraction of usage are left out."""
+"""Parts of kernel memory below usage / `_KERNEL_PART` are left out."""
 
 _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 
 
 def held(one: Held) -> Iterator[Fact]:
-    """Yield everything about a surviving cgroup: how near its limit it came, and what made room."""
+    """Yield all facts about a surviving cgroup: how near it came to its limit, and what made room."""
     yield "limit", units.limit(one.limit_bytes)
     yield from memory_high(one)
     yield "peak usage", _peak_usage(one)
@@ -77,7 +77,7 @@ def held(one: Held) -> Iterator[Fact]:
 
 
 def in_brief(one: Held) -> Iterator[Fact]:
-    """Yield the same in a few lines: usage, its largest kinds, evictions, sizing and losses."""
+    """Yield the main facts in a few lines: usage, its largest kinds, evictions, sizing and losses."""
     yield "limit", units.limit(one.limit_bytes)
     yield from memory_high(one)
     yield "peak usage", _peak_usage(one)
@@ -113,7 +113,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
 
 
 def _made_of(one: Held) -> str:
-    """Return the memory at the moment of the peak by kind, and the most anon if that was at another one."""
+    """Return the memory at the peak of usage by kind, and the peak of anon if it was at another time."""
     parts = {"kernel memory": _kernel_parts(one)}
     others = "".join(
         f"{words} {units.size(bytes_)}{parts.get(words, '')}, "
@@ -142,7 +142,7 @@ def _kernel_parts(one: Held) -> str:
 
 
 def _anon_at_most(one: Held) -> str:
-    """Return the most anonymous memory, if it was more at another moment than at the peak of usage."""
+    """Return the peak of anonymous memory, if it is notably more than at the peak of usage; else empty."""
     more = (one.peak_anon_bytes or 0) - (one.anon_at_peak_bytes or 0)
     if one.anon_at_peak_bytes is None or more * 100 < (one.peak_usage_bytes or 0) or not more:
         return ""
@@ -158,7 +158,7 @@ def _allocated(one: Held, most: int, *, by_command: bool = False) -> Iterator[Fa
 
 
 def _waits(one: Held) -> Iterator[Fact]:
-    """Yield the processes that waited longest, and say that waits for files are not among these."""
+    """Yield the processes that waited longest, with a remark if they also waited for files."""
     lost = one.progress.lost
     rest = ", beside its waits for files" if lost is not None and lost.reread_ms else ""
     yield from ((label, sentence + rest) for label, sentence in waits(one.reclaim))
@@ -198,7 +198,7 @@ def _stuck(since: pd.Timestamp) -> str:
 
 
 def _progress(one: Held) -> Iterator[Fact]:
-    """Yield the state, the lost time by its parts, and the work that was done beside it."""
+    """Yield the state, the lost time by its parts, the work, and the memory pressure."""
     it = one.progress
     if it.state is None or it.lost is None:
         return
@@ -234,7 +234,7 @@ def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
 
 
 def in_percent(share: float) -> str:
-    """Return `97 %`; 100 % only if nothing else is left."""
+    """Return `97 %`, rounded down: 100 % means all of the time."""
     percents = math.floor(100 * share) if share < 1 else 100
     return f"{percents} %"
 
@@ -253,7 +253,7 @@ def _by_what(one: Held) -> str:
 def summary(cgroups: Iterable[Held], *, interrupted: bool = False) -> str:
     """Return the answer for a trace without a kill: the cgroup nearest to its limit, and what made room.
 
-    `interrupted`: the recording has no end; used only for a trace without data of any cgroup.
+    `interrupted`: the recording has no end. It is used only for a trace without data of any cgroup.
     """
     cgroups = list(cgroups)
     if interrupted and not cgroups:
@@ -267,7 +267,7 @@ def summary(cgroups: Iterable[Held], *, interrupted: bool = False) -> str:
 
 
 def _crawl(one: Held) -> str:
-    """Return the answer for a cgroup whose tasks are alive, but hardly work."""
+    """Return the answer for a cgroup whose tasks live, but hardly work."""
     crawl = one.progress.crawl
     assert crawl is not None
     who, is_one = _who(one.progress.delayed, is_first=crawl.lasts)
@@ -287,8 +287,8 @@ def _crawl(one: Held) -> str:
 
 
 def _outlook(crawl: Crawl, whom: str) -> str:
-    """Return whether a kill will end the work of tasks that crawl, as far as memory that reclaim cannot free
-    shows it."""
+    """Return in words whether a kill will end tasks that crawl, as far as the growth of memory that reclaim
+    cannot free shows."""
     if crawl.is_flat():
         return f"nothing will kill {whom}"
     pace, room = crawl.grown_per_minute(), crawl.room_bytes
@@ -301,9 +301,9 @@ def _outlook(crawl: Crawl, whom: str) -> str:
 
 
 def _who(delayed: tuple[Delayed, ...], *, is_first: bool) -> tuple[str, bool]:
-    """Return the processes that lost most, as the subject of a sentence, and whether it is a single one.
+    """Return the processes that lost most time, as the subject of a sentence, and whether it is one process.
 
-    `is_first`: the sentence begins with it. Names of processes stay as they are.
+    `is_first`: the sentence begins with the subject. Names of processes are never capitalised.
     """
     if not delayed or delayed[0].comm is None:
         return "The tasks" if is_first else "the tasks", False
@@ -319,7 +319,7 @@ def _who(delayed: tuple[Delayed, ...], *, is_first: bool) -> tuple[str, bool]:
 
 
 def _doing(one: Held) -> str:
-    """Return what the lost time was spent on: `reading /usr/lib/…/cc1plus again`."""
+    """Return the cause of the lost time: `reading /usr/lib/…/cc1plus again`."""
     lost = one.progress.lost
     if lost is not None and (lost.swap_in_ms or 0) > (lost.reread_ms or 0) + (lost.reclaim_ms or 0):
         return "reading swapped memory back"
@@ -333,7 +333,7 @@ def _doing(one: Held) -> str:
 
 
 def _room(one: Held) -> str:
-    """Return the sentence about the limit and what reclaim took."""
+    """Return the sentence about the limit and the evicted page cache."""
     place, evicted = place_of_life(one), units.size(one.evicted_bytes)
     limit, crawl = bound(one), one.progress.crawl
     has = "has" if crawl is None or crawl.lasts else "had"
@@ -346,7 +346,7 @@ def _room(one: Held) -> str:
 
 
 def beside_kills(cgroups: Iterable[Held]) -> str | None:
-    """Return a sentence on the cgroups that had no kill in a trace with kills; None if none has a limit."""
+    """Return a sentence on the cgroups without a kill in a trace with kills; None if they have no limit."""
     limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
     if not limited:
         return None
@@ -359,7 +359,7 @@ def beside_kills(cgroups: Iterable[Held]) -> str | None:
 
 
 def _broken_off(one: Held) -> Iterator[str]:
-    """Yield the parts of the warning that the work was cut off, or that a kill can have followed the last
+    """Yield the parts of the warning that the work was cut off, or that a kill may have come after the last
     record."""
     if one.recorded_until is None:
         if one.cut_off is not None:
@@ -377,7 +377,7 @@ def _broken_off(one: Held) -> Iterator[str]:
 def _nearest_to_its_limit(cgroups: Sequence[Held]) -> str:
     limited = [one for one in cgroups if one.headroom_bytes is not None and one.limit_bytes]
     if not limited:
-        # Only those of -c may be shown, and a limit of a cgroup above them may apply.
+        # With -c, only some cgroups are shown, and a limit of a cgroup above them may apply.
         whose = (
             "none of the cgroups shown has a limit of its own"
             if cgroups
@@ -399,7 +399,7 @@ def _came_near(near: Held) -> str:
 
 
 def _made_room(near: Held) -> str:
-    """Return what was evicted, read again and swapped."""
+    """Return the amounts of evicted, read again and swapped memory, as a clause."""
     evicted = (
         f"{units.size(near.evicted_bytes)} of page cache was evicted to make room"
         if near.evicted_bytes
