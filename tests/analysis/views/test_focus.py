@@ -38,6 +38,16 @@ def test_ranked_cgroup_with_a_limit_precedes_a_larger_one(several: Any) -> None:
     assert focus.to_show(several, 3) == ([2], 3)
 
 
+def test_ranked_peak_is_that_of_the_kernel_between_two_readings(several: Any) -> None:
+    """As in `explain`: memory.peak of a cgroup that was made in the trace, or in which it rose."""
+    for at, peak in ((1, 50), (3, 97)):
+        several.add("samples", at, cgroup_id=1, source="periodic", usage_bytes=MIB, peak_bytes=peak * MIB)
+    several.add("samples", 3, cgroup_id=2, source="periodic", usage_bytes=MIB, peak_bytes=99 * MIB)
+    ranked = focus.ranked(several)
+    assert ranked["peak_usage_bytes"].to_dict() == {1: 97 * MIB, 2: 80 * MIB, 3: 5 * MIB, 0: 900 * MIB}
+    assert ranked.index.tolist() == [1, 2, 3, 0]
+
+
 def test_ranked_cgroups_with_kills_come_first_in_their_order(several: Any) -> None:
     for kill_id, owner in ((1, 3), (2, 1), (2, 1), (3, 3)):
         several.add("oom", 1, kill_id=kill_id, limit_owner_cgroup_id=owner, constraint="memcg")

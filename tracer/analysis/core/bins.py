@@ -248,13 +248,6 @@ class Readings:
         values[codes] = self.value[order]  # NumPy assigns repeated positions in order
         return pd.Series(values, index=ids)
 
-    def greatest(self) -> pd.Series[int]:
-        """Return the greatest value of each cgroup, by its id."""
-        codes, ids = pd.factorize(self.cgroup_id)
-        values = np.full(len(ids), np.iinfo(np.int64).min)
-        np.maximum.at(values, codes, self.value)
-        return pd.Series(values, index=ids)
-
     @classmethod
     def from_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
         """Return `ledger.usage` of each of these cgroups."""

@@ -8,8 +8,10 @@ from typing import Final
 
 import pandas as pd
 
+from tracer.analysis.core import hierarchy, ledger
 from tracer.analysis.core.bins import Readings, interval_ns
 from tracer.analysis.core.naming import with_data
+from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.core.tables import TraceTables, start_ns
 from tracer.analysis.core.tables import end_ns as trace_end_ns
 from tracer.analysis.kernel_log import decisions
@@ -35,23 +37,31 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
     usage; then all others, by peak usage.
 
     The index is `cgroup_id`. Columns: `limit_bytes` (the last one read, `UNLIMITED_BYTES` if none is set),
-    `peak_usage_bytes` (both NA if no counter was read), and `kills` (the number of decisions of the OOM
-    killer for this cgroup's limit).
+    `peak_usage_bytes` (`ledger.peak_usage`; both NA if no counter was read), and `kills` (the number of
+    decisions of the OOM killer for this cgroup's limit).
     """
-    ids = pd.Index(with_data(trace)).sort_values()
-    last = {
-        "limit_bytes": Readings.from_counter(trace, "limit_bytes").last(),
-        "peak_usage_bytes": Readings.from_counter(trace, "usage_bytes").greatest(),
-    }
-    found = pd.DataFrame({name: values.astype("Int64").reindex(ids) for name, values in last.items()})
-    of_limits = decisions.victims(trace).dropna(subset="limit_owner_cgroup_id")
-    kills = of_limits.groupby("limit_owner_cgroup_id")["kill_id"]
-    found["kills"] = kills.nunique().reindex(found.index, fill_value=0)
-    found["first_kill"] = kills.min().reindex(found.index)
+    ids = sorted(with_data(trace))
+    limits, subtrees = Readings.from_counter(trace, "limit_bytes").last(), Subtrees(trace)
+    peaks = [
+        ledger.peak_usage(subtrees.subtree_at(number, members))
+        for number, members in hierarchy.descendants_of(trace.cgroups, ids).items()
+    ]
+    found = limits.astype("Int64").reindex(ids).to_frame("limit_bytes")
+    found["peak_usage_bytes"] = pd.array(peaks, dtype="Int64")
+    kills = _kills(trace).reindex(found.index)
+    found["kills"], found["first_kill"] = kills["kills"].fillna(0).astype("int64"), kills["first_kill"]
     found["limited"] = found["limit_bytes"].lt(UNLIMITED_BYTES).fillna(False).astype(bool)
     order = ["first_kill", "limited", "peak_usage_bytes"]
     found = found.sort_values(order, ascending=[True, False, False], na_position="last")
     return found[["limit_bytes", "peak_usage_bytes", "kills"]]
+
+
+def _kills(trace: TraceTables) -> pd.DataFrame:
+    """Return `kills` and `first_kill` of each cgroup whose limit led to a kill, in the order of the kills."""
+    of_limits = decisions.victims(trace).dropna(subset="limit_owner_cgroup_id")
+    kills = of_limits.groupby("limit_owner_cgroup_id")["kill_id"]
+    found = pd.DataFrame({"kills": kills.nunique(), "first_kill": kills.min()})
+    return found.sort_values("first_kill")
 
 
 def to_show(trace: TraceTables, most: int = _MOST_SHOWN) -> tuple[list[int], int]:
@@ -60,11 +70,11 @@ def to_show(trace: TraceTables, most: int = _MOST_SHOWN) -> tuple[list[int], int
     These are at most `most` cgroups with a kill for their limit, and only the last such life of each name;
     without any kill, the first cgroups of `ranked`.
     """
-    found = ranked(trace)
-    killed = [int(cgroup_id) for cgroup_id in found.index[found["kills"] > 0]]
+    there = set(with_data(trace))
+    killed = [int(cgroup_id) for cgroup_id in _kills(trace).index if cgroup_id in there]
     last_lives = [lives[-1].cgroup_id for lives in trace.places.lives.by_name(killed)]
-    ids = (last_lives or [int(cgroup_id) for cgroup_id in found.index[:1]])[:most]
-    return ids, len(found) - len(ids)
+    ids = (last_lives or [int(cgroup_id) for cgroup_id in ranked(trace).index[:1]])[:most]
+    return ids, len(there) - len(ids)
 
 
 def lives_to_show(
@@ -83,8 +93,8 @@ def lives_to_show(
     first, last = interval_ns(trace, begin, end)
     spans = {number: trace.places.lifetime_ns(number) for number in cgroup_ids}
     there = [number for number, (made, left) in spans.items() if made <= last and left >= first]
-    kills = ranked(trace)["kills"].reindex(there, fill_value=0)
-    by_weight = sorted(range(len(there)), key=lambda position: (kills.iloc[position] > 0, position))
+    killed = set(_kills(trace).index)
+    by_weight = sorted(range(len(there)), key=lambda position: (there[position] in killed, position))
     return [there[position] for position in sorted(by_weight[-most:])]
 
 
