@@ -54,6 +54,7 @@ def findings(composition: Composition, around: Circumstances, **others: Any) -> 
         victims=[victim(41, "sh")],
         victim_tgids=frozenset({41}),
         composition=composition,
+        origins=dict.fromkeys((*COMPOSITION_PARTS, "usage", "zswap_incomp"), ("samples",)),
         cushion=Cushion(0, 0, 0, 0, None, 0),
         reclaim=Reclaim(16, 0, 0, 1.0, ()),
         allocators=(),

@@ -78,7 +78,7 @@ def test_composition_without_a_sample_at_the_kill_is_the_ledgers(page_cache_expe
     assert report.verdict.confidence == "medium"
     assert "steal_count" not in kinds_of(report.verdict.evidence)
     sources = {item.source for item in report.verdict.evidence if item.kind == "part_of_usage"}
-    assert sources == {("charge", "samples")}
+    assert sources == {("charge", "samples", "oom")}  # the usage is of the decision
 
 
 @pytest.mark.parametrize("has_sample", [True, False])

@@ -159,6 +159,14 @@ def test_owner_of_the_log_replaces_an_inferred_one(trace: Any) -> None:
     assert [one.tgid for one in report.allocators] == [9]  # in the cgroup with this path at that time
 
 
+def source_of(report: OomReport, kind: str, **numbers: Any) -> tuple[str, ...]:
+    """Return the source of the one item of evidence of a kind with these numbers."""
+    (item,) = (
+        one for one in report.verdict.evidence if one.kind == kind and numbers.items() <= one.numbers.items()
+    )
+    return item.source
+
+
 def test_owner_that_the_trace_lacks_keeps_the_inferred_one(trace: Any) -> None:
     kill(trace, 1)
     log(trace, 1, *replace(DUMP, oom_memcg="/elsewhere").lines())
@@ -191,7 +199,10 @@ def test_composition_explains_most_of_usage(trace: Any, charged_mib: int, anon_m
     trace.charged(0.9, 1, "anon", charged_mib * MIB)
     lines = [re.sub(r"^(anon|total_rss) \d+", rf"\1 {50 * MIB}", line) for line in DUMP.lines()]
     log(trace, 1, *lines)
-    assert only(trace).composition.anon == anon_mib * MIB
+    report = only(trace)
+    assert report.composition.anon == anon_mib * MIB
+    held = source_of(report, "part_of_usage", part="anon")
+    assert held == (("samples", "kernel_log") if anon_mib == 50 else ("charge", "samples"))
 
 
 def test_sample_of_the_kill_is_kept(trace: Any) -> None:
@@ -224,6 +235,24 @@ def test_counters_missed_by_calibration_are_those_of_the_log(trace: Any) -> None
     assert report.memory_stat_bytes["active_anon"] == MIB
     assert report.memory_stat_bytes["inactive_anon"] == DUMP.usage - 5 * MIB
     assert "memory_stat_bytes" in report.quality.kmsg_fields
+    assert source_of(report, "part_of_usage", part="unevictable") == ("samples", "kernel_log")
+
+
+def test_number_that_the_sample_has_is_not_cited_to_the_log_that_completed_others(trace: Any) -> None:
+    """The log has another number of anon: a victim was freeing its memory meanwhile."""
+    kill(trace, 1)
+    anon = DUMP.usage - 17 * MIB
+    trace.add(
+        *("samples", 1),
+        **{"cgroup_id": 1, "source": "oom", "kill_id": 1, "usage_bytes": DUMP.usage},
+        **{"anon_bytes": anon, "file_bytes": 15 * MIB, "shmem_bytes": MIB, "unevictable_bytes": 0},
+    )
+    log(trace, 1, *DUMP.lines())
+    report = only(trace)
+    assert "memory_stat_bytes" in report.quality.kmsg_fields
+    assert report.composition.anon == anon != DUMP.usage - 5 * MIB
+    assert source_of(report, "part_of_usage", part="anon") == ("samples",)
+    assert source_of(report, "part_of_usage", part="file_clean") == ("samples", "kernel_log")  # less dirty
 
 
 def test_victim_that_had_exited_has_the_sizes_of_the_log(trace: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 
@@ -32,6 +32,7 @@ from tracer.analysis.explain.victim.victim_selection import Selection
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
+from tracer.analysis.kernel_log.merging import KERNEL_LOG
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Allocator, ChargedStack, Composition, Cushion, FurtherAllocators
@@ -95,8 +96,7 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
 def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool) -> OomReport:
     unknown: Unknown = {}
     first = kill.rows.iloc[0]
-    is_logged = "composition" in told.fields
-    sizes, made_of, working_set, used = _memory(kill, unknown, is_logged)
+    sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
         unknown |= swapping.NOT_KNOWN
@@ -127,6 +127,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         lost_records=lost,
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
+        origins=origins,
         kmsg=told.state,
         trigger_tgid=optional(first["trigger_tgid"]),
         further_allocators=further,
@@ -192,18 +193,19 @@ def _unexplained(trace: TraceTables, kill_id: int, rows: pd.DataFrame, told: Tol
 
 
 def _memory(
-    kill: RecordedKill, unknown: Unknown, is_logged: bool
-) -> tuple[dict[str, int | None], Composition, int | None, Cushion]:
-    """Return sizes, composition, working set and cushion of the limit owner; all null without one.
-
-    `is_logged`: the sample of the kill is from the kernel log.
-    """
+    kill: RecordedKill, unknown: Unknown, told: Told
+) -> tuple[dict[str, int | None], Composition, int | None, Cushion, Mapping[str, tuple[str, ...]]]:
+    """Return sizes, composition, working set and cushion of the limit owner, and the tables that these are
+    from; all null without an owner."""
     if kill.owner_id is None:
         no_owner = recorded_parties.NO_OWNER
         unknown |= dict.fromkeys(("composition", "cushion", "working_set_bytes"), no_owner)
-        return {}, Composition(), None, Cushion()
-    total = _usage_at_kill(kill)
-    sizes = composition.at_kill(kill.subtree, kill.time_ns, kill.sample, total, is_logged)
+        return {}, Composition(), None, Cushion(), {}
+    total, usage_table = _usage_at_kill(kill, told)
+    is_logged = "composition" in told.fields  # the sample of the kill is from the kernel log
+    sizes, tables = composition.at_kill(
+        kill.subtree, kill.time_ns, kill.sample, total, is_logged=is_logged, origins=told.origins
+    )
     absent = partial(composition.why_not, kill.subtree.whole)
     made_of, why = composition.compose(sizes, total, absent)
     unknown |= why
@@ -218,13 +220,15 @@ def _memory(
         locked_bytes=locked or 0,
         unknown=unknown,
     )
-    return sizes, made_of, working_set, used
+    return sizes, made_of, working_set, used, composition.origins_of_parts(sizes, tables, usage_table)
 
 
-def _usage_at_kill(kill: RecordedKill) -> int | None:
-    """Return the page counter: from the sample that has the composition, else from the row of `oom`."""
+def _usage_at_kill(kill: RecordedKill, told: Told) -> tuple[int | None, str]:
+    """Return the page counter and its table: the sample that has the composition, else the row of `oom`."""
     sampled = None if kill.sample is None else optional(kill.sample["usage_bytes"])
-    return sampled if sampled is not None else optional(kill.rows["usage_bytes"].iloc[0])
+    if sampled is not None:
+        return sampled, told.origins.get("usage", "samples")
+    return optional(kill.rows["usage_bytes"].iloc[0]), KERNEL_LOG if "limit_owner" in told.fields else "oom"
 
 
 def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:

@@ -22,6 +22,7 @@ class Told:
     """The findings of the log on one kill.
 
     `state`, `missing`, `fields` and `disagreements` are the values that `Quality` of its report gets.
+    `origins`: those of `merging.Origins`.
     """
 
     report: LogReport | None
@@ -29,6 +30,7 @@ class Told:
     missing: str
     fields: tuple[str, ...]
     disagreements: tuple[str, ...]
+    origins: Mapping[str, str]
 
     def gfp_names(self, gfp: int | None) -> str:
         """Return the names that the log has for these flags; "" if the log has other flags, or none."""
@@ -54,7 +56,8 @@ def complete(trace: TraceTables) -> Completed:
     of_kill = RowIndex.from_keys(integers(trace.oom["kill_id"]))
     matched = matching.match(trace.oom, trace.logged) if kill_ids else {}
     taken: merging.Taken = {kill_id: [] for kill_id in kill_ids}
-    oom, samples = merging.complete(trace, matched, taken)
+    origins: merging.Origins = {}
+    oom, samples = merging.complete(trace, matched, taken, origins)
     told = {}
     for kill_id in kill_ids:
         rows = trace.oom.iloc[of_kill.rows_for(kill_id)]
@@ -68,6 +71,7 @@ def complete(trace: TraceTables) -> Completed:
             coverage.missing,
             tuple(taken[kill_id]),
             () if report is None else tuple(disagreements(trace, rows, report)),
+            origins.get(kill_id, {}),
         )
     return Completed(oom, samples, told)
 
@@ -75,7 +79,9 @@ def complete(trace: TraceTables) -> Completed:
 def without(trace: TraceTables, why: str) -> Completed:
     """Return the tables of a trace as they are. `why` is the reason why its kernel log is not used."""
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
-    return Completed(trace.oom, trace.samples, dict.fromkeys(kill_ids, Told(None, "missing", why, (), ())))
+    return Completed(
+        trace.oom, trace.samples, dict.fromkeys(kill_ids, Told(None, "missing", why, (), (), {}))
+    )
 
 
 def _lacks_stack(trace: TraceTables, rows: pd.DataFrame) -> bool:

@@ -9,7 +9,7 @@ lack some of its counters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -25,18 +25,28 @@ from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
 from tracer.stored_names import stored_text
 from tracer.trace.read.to_pandas import to_frame
 
+KERNEL_LOG: Final = "kernel_log"
+
 Taken = dict[int, list[str]]
 """kill_id -> the dotted names of the fields of its report that come from the log."""
 
+Origins = dict[int, dict[str, str]]
+"""kill_id -> name of a size of its sample (`usage`, or of memory.stat) -> the table that it is from.
+
+Only sizes that no program read into `samples` are in it."""
+
 
 def complete(
-    trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken
+    trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken, origins: Origins
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return `oom` and `samples` with what the log adds; `matched` are the reports by kill_id."""
+    """Return `oom` and `samples` with what the log adds; `matched` are the reports by kill_id.
+
+    `taken` and `origins` are filled with what was added.
+    """
     if not matched:
         return trace.oom, trace.samples
     oom = _told(trace, matched, taken)
-    return oom, _sampled(trace, oom, matched, taken)
+    return oom, _sampled(trace, oom, matched, taken, origins)
 
 
 def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
@@ -123,7 +133,11 @@ def _limit(limit_bytes: int | None) -> dict[str, Any]:
 
 
 def _sampled(
-    trace: TraceTables, oom: pd.DataFrame, matched: Mapping[int, LogReport], taken: Taken
+    trace: TraceTables,
+    oom: pd.DataFrame,
+    matched: Mapping[int, LogReport],
+    taken: Taken,
+    origins: Origins,
 ) -> pd.DataFrame:
     """Return `samples` with memory.stat of the limit owner at kills at which no program read it."""
     samples = trace.samples
@@ -146,6 +160,8 @@ def _sampled(
             counter = {"usage_bytes": optional(first["usage_bytes"]), "limit_bytes": limit_of(first)}
             row = {"time": int(times_ns(kill)[0]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
             rows.append(row | counter | reading)
+            is_owner_logged = "limit_owner" in taken[kill_id]
+            origins[kill_id] = {"usage": KERNEL_LOG if is_owner_logged else "oom"} | _origins(reading)
             taken[kill_id].append("composition")
             continue
         here = samples.iloc[at_kill]
@@ -156,8 +172,13 @@ def _sampled(
         if lacking:
             samples = samples.copy() if samples is trace.samples else samples
             _put(samples, at_kill, lacking)
+            origins[kill_id] = _origins(lacking)
             taken[kill_id].append("memory_stat_bytes" if was_read else "composition")
     return _with_rows(samples, "samples", rows)
+
+
+def _origins(reading: Mapping[str, int]) -> dict[str, str]:
+    return {column.removesuffix("_bytes"): KERNEL_LOG for column in reading}
 
 
 def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:

@@ -16,6 +16,17 @@ from tracer.analysis.results.conclusions import Evidence, Suspect
 from tracer.schema import TABLES
 
 DOCUMENT = (Path(__file__).parents[4] / "docs/causes.md").read_text(encoding="utf-8")
+LEDGER, LOG = ("charge", "samples"), ("kernel_log",)
+MIXED = {
+    "anon": LOG,
+    "shmem": ("samples",),
+    "file_dirty": ("samples",),
+    "writeback": LEDGER,
+    "usage": ("oom",),
+}
+SHARE = {"held_bytes": 1, "usage_bytes": 2}
+HELD = {"anon_rss_bytes": 9, "rss_bytes": None, "limit_bytes": 10}
+THREADS = {"comm": "sh", "pid": 41, "threads": 99, "anon_rss_bytes": 1}
 SURE = findings(made_of(anon=97), grew(anon=97))
 
 
@@ -44,17 +55,19 @@ def test_found_leaves_out_a_number_that_is_not_known() -> None:
     ("changes", "kind", "numbers", "source"),
     [
         ({}, "clean_cache_left", {"held_bytes": 1}, ("samples",)),
-        ({"sampled_at_kill": False}, "clean_cache_left", {"held_bytes": 1}, ("charge", "samples")),
-        ({"kmsg_fields": ("composition",)}, "clean_cache_left", {"held_bytes": 1}, ("kernel_log",)),
-        (
-            {"kmsg_fields": ("memory_stat_bytes",)},
-            "clean_cache_left",
-            {"held_bytes": 1},
-            ("samples", "kernel_log"),
-        ),
+        ({"origins": {"file_clean": LEDGER}}, "clean_cache_left", {"held_bytes": 1}, LEDGER),
+        ({"origins": {"file_clean": LOG, "anon": LEDGER}}, "clean_cache_left", {"held_bytes": 1}, LOG),
+        ({"origins": MIXED}, "part_of_usage", SHARE | {"part": "anon"}, ("oom", "kernel_log")),
+        ({"origins": MIXED}, "part_of_usage", SHARE | {"part": "unwritten"}, ("samples", "charge", "oom")),
+        ({"origins": MIXED}, "also_in_usage", SHARE | {"part": "shmem"}, ("samples", "oom")),
+        ({"origins": MIXED}, "unwritten_cache", SHARE, ("samples", "charge", "oom")),
         ({}, "restricted_request", {"gfp": 1}, ("oom",)),
         ({"kmsg_fields": ("trigger.order",)}, "restricted_request", {"gfp": 1}, ("oom",)),
-        ({"kmsg_fields": ("trigger.gfp",)}, "restricted_request", {"gfp": 1}, ("oom", "kernel_log")),
+        ({"kmsg_fields": ("trigger.gfp",)}, "restricted_request", {"gfp": 1}, LOG),
+        ({"kmsg_fields": ("candidates",)}, "many_processes", {"processes": 9, "largest_bytes": 1}, LOG),
+        ({"kmsg_fields": ("limit_owner",)}, "killed_held_limit", HELD, ("oom", "kernel_log")),
+        ({"kmsg_fields": ("limit_owner", "victims.anon_rss_bytes")}, "killed_held_limit", HELD, LOG),
+        ({"kmsg_fields": ("victims.anon_rss_bytes",)}, "many_threads", THREADS, ("oom", "kernel_log")),
         ({"kmsg": "only"}, "writer_waits", {"waited_ms": 1.5}, ("kernel_log",)),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.analysis.explain.measure.composition import compose, working_set
+from tracer.analysis.explain.measure.composition import compose, origins_of_parts, working_set
 from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.schema import MEMORY_STAT_BYTES
 
@@ -122,3 +122,31 @@ def test_working_set_is_usage_without_inactive_file() -> None:
     assert not unknown
     assert working_set(_sizes() | {"inactive_file": None}, 100, unknown) is None
     assert "working_set_bytes" in unknown
+
+
+def _origins(sizes: dict[str, int | None], *logged: str) -> dict[str, tuple[str, ...]]:
+    tables = {name: (("kernel_log",) if name in logged else ("samples",)) for name in sizes}
+    return dict(origins_of_parts(sizes, tables, "oom"))
+
+
+def test_part_is_from_the_tables_of_the_sizes_that_it_is_computed_from() -> None:
+    sizes = _sizes(anon=50, file=40, shmem=10, file_dirty=5, kernel=9, sock=1, swapcached=0)
+    origins = _origins(sizes, "file_dirty", "inactive_anon", "kernel", "zswap")
+    assert origins["anon"] == origins["shmem"] == ("samples",)
+    assert origins["file_clean"] == ("samples", "kernel_log")
+    assert origins["file_dirty"] == origins["zswap"] == ("kernel_log",)
+    assert origins["kernel"] == ("kernel_log", "samples")  # sockets are charged apart from kernel memory
+    assert origins["usage"] == ("oom",)
+    assert set(origins["other"]) == {"samples", "kernel_log", "oom"}
+
+
+def test_locked_part_is_from_the_lists_that_tell_its_kind() -> None:
+    sizes = _sizes(anon=90, file=10, unevictable=80, inactive_anon=15, inactive_file=10)
+    assert _origins(sizes, "inactive_anon")["anon"] == ("samples", "kernel_log")
+    assert _origins(sizes | {"anon": None}, "unevictable")["unevictable"] == ("kernel_log",)
+
+
+def test_size_that_follows_from_the_kernel_is_from_no_table() -> None:
+    sizes = _sizes(anon=50)
+    tables = dict.fromkeys(sizes, ("samples",)) | {"hugetlb": ()}
+    assert origins_of_parts(sizes, tables, "samples")["hugetlb"] == ()

@@ -6,20 +6,20 @@ test compares all three.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.kernel_log.merging import KERNEL_LOG
 from tracer.analysis.results.conclusions import Evidence, Suspect
 from tracer.analysis.results.quality import resolution_s
 
 COMPOSITION: Final = "composition"
-"""A placeholder in `Kind.source` for the tables that the composition was read from
-(`_composition_source`)."""
-
-KERNEL_LOG: Final = "kernel_log"
+"""A placeholder in `Kind.source` for the tables that parts of the composition are from
+(`Findings.origins`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +27,32 @@ class Kind:
     """The names of the numbers of one kind of evidence, and the tables that they are read from.
 
     `fields` are the fields of the report behind the numbers: if the tables lack one of them, the kernel log
-    completes it (`Quality.kmsg_fields`).
+    completes it (`Quality.kmsg_fields`). `parts` are names in `Findings.origins`; evidence that names a part
+    has that one.
     """
 
     numbers: tuple[str, ...]
     source: tuple[str, ...]
     fields: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 _SHARE: Final = ("held_bytes", "usage_bytes")
+_SUMS: Final[Mapping[str, tuple[str, ...]]] = {"unwritten": ("file_dirty", "writeback")}
+_OF_ONE_VICTIM: Final = ("victims.pid", "victims.anon_rss_bytes")
 _SUSPECT: Final = ("cause", "weight", "reason")
 
 REASONS: Final[Mapping[str, Kind]] = {
-    "fills_limit": Kind((*_SHARE, "grown_bytes", "all_grown_bytes"), (COMPOSITION, "charge")),
-    "unwritten_cache": Kind(_SHARE, (COMPOSITION,)),
-    "protected_cache": Kind(_SHARE, (COMPOSITION, "samples")),
-    "barred_memory": Kind(_SHARE, (COMPOSITION, "oom"), ("trigger.gfp",)),
+    "fills_limit": Kind(
+        (*_SHARE, "grown_bytes", "all_grown_bytes"), (COMPOSITION, "charge"), parts=("usage",)
+    ),
+    "unwritten_cache": Kind(_SHARE, (COMPOSITION,), parts=(*_SUMS["unwritten"], "usage")),
+    "protected_cache": Kind(
+        _SHARE, (COMPOSITION, "samples"), parts=("file_clean", *_SUMS["unwritten"], "usage")
+    ),
+    "barred_memory": Kind(
+        _SHARE, (COMPOSITION, "oom"), ("trigger.gfp",), ("file_clean", "slab_reclaimable", "usage")
+    ),
     "full_swap": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
     "constraint": Kind(("constraint",), ("oom",), ("constraint",)),
     "killed_held_limit": Kind(
@@ -52,16 +62,18 @@ REASONS: Final[Mapping[str, Kind]] = {
 """Why a cause is suspected."""
 
 _MEASURED: Final[Mapping[str, Kind]] = {
-    "part_of_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
+    "part_of_usage": Kind(("part", *_SHARE), (COMPOSITION,), parts=("usage",)),
     "machine_holders": Kind(("cgroups", "lately_ns"), ("charge", "samples", "cgroups")),
     "room_left": Kind(("room_pages", "usage_bytes", "limit_bytes"), ("oom",), ("limit_owner",)),
     "lowered_limit": Kind(
         ("old_limit_bytes", "limit_bytes", "usage_bytes", "before_ns", "by_trigger"),
         ("oom", "samples"),
-        ("limit_owner",),
+        ("limit_owner", "trigger.stack"),
     ),
     "still_freeing": Kind(
-        ("kill_id", "killed_comm", "killed_pid", "before_ns", "freeing_bytes"), (COMPOSITION, "oom")
+        ("kill_id", "killed_comm", "killed_pid", "before_ns", "freeing_bytes"),
+        (COMPOSITION, "oom"),
+        parts=("other", "usage"),
     ),
     "growth": Kind(("part", "grown_bytes", "span_ns", "resolution_ns"), ("charge",)),
     "evicted_cache": Kind(("evicted_bytes", "span_ns", "resolution_ns"), ("pagecache",)),
@@ -90,7 +102,7 @@ _DOUBTS: Final[Mapping[str, Kind]] = {
     "doubt_no_sample": Kind((), ("samples",)),
     "doubt_log_alone": Kind((), (KERNEL_LOG,)),
     "doubt_no_start_sample": Kind((), ("samples",)),
-    "doubt_locked_kind": Kind(("locked_bytes",), (COMPOSITION,)),
+    "doubt_locked_kind": Kind(("locked_bytes",), (COMPOSITION,), parts=("unevictable",)),
     "doubt_inferred_limit": Kind((), ("oom", KERNEL_LOG)),
 }
 
@@ -116,21 +128,23 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
         ("comm", "processes", "held_bytes", "largest_bytes"), ("oom_candidates",), ("candidates",)
     ),
     "outside_heap": Kind(
-        ("comm", "pid", "option", "heap_at_most_bytes", "outside_bytes", "anon_rss_bytes"), ("oom", "tasks")
+        ("comm", "pid", "option", "heap_at_most_bytes", "outside_bytes", "anon_rss_bytes"),
+        ("oom", "tasks"),
+        _OF_ONE_VICTIM,
     ),
-    "many_threads": Kind(("comm", "pid", "threads", "anon_rss_bytes"), ("oom",)),
+    "many_threads": Kind(("comm", "pid", "threads", "anon_rss_bytes"), ("oom",), _OF_ONE_VICTIM),
     "cow": Kind(
         (
             *("parent_comm", "parent_pid", "child_comm", "child_pid", "shared_bytes", "copied_bytes"),
             "is_copying",
         ),
         ("oom_candidates", "charge", "tasks", "oom"),
-        ("candidates",),
+        ("candidates", "trigger.stack"),
     ),
-    "also_in_usage": Kind(("part", *_SHARE), (COMPOSITION,)),
+    "also_in_usage": Kind(("part", *_SHARE), (COMPOSITION,), parts=("usage",)),
     "shared_files": Kind(("files",), ("shmem_files",)),
     "unmapped_shmem": Kind(
-        ("unmapped_bytes",), (COMPOSITION, "oom", "shmem_files"), ("victims.anon_rss_bytes",)
+        ("unmapped_bytes",), (COMPOSITION, "oom", "shmem_files"), ("victims.anon_rss_bytes",), ("shmem",)
     ),
     "ended_writer": Kind(
         ("writer_comm", "writer_pid", "shmem_bytes", "ended_ns"), ("charge", "tasks", "shmem_files")
@@ -144,28 +158,31 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("pagecache",)),
     "no_swap": Kind(("bounded_above", "cgroup"), ("samples",)),
     "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),
-    "incompressible": Kind(("held_bytes", "zswap_bytes"), (COMPOSITION,)),
+    "incompressible": Kind(("held_bytes", "zswap_bytes"), (COMPOSITION,), parts=("zswap", "zswap_incomp")),
     "protected_memory": Kind(("protected_bytes",), ("samples",)),
     "writer_waits": Kind(("waited_ms",), ("stalls",)),
     "restricted_request": Kind(("gfp",), ("oom",), ("trigger.gfp",)),
     "dying_cgroups": Kind(("held_bytes",), ("charge", "samples", "cgroups")),
     "left_by_moved": Kind(("processes", "comm", "pid", "held_bytes"), ("charge", "tasks", "oom_candidates")),
-    "memory_in_transit": Kind(("held_bytes",), (COMPOSITION, "charge")),
-    "clean_cache_left": Kind(("held_bytes",), (COMPOSITION,)),
+    "memory_in_transit": Kind(("held_bytes",), (COMPOSITION, "charge"), parts=("other",)),
+    "clean_cache_left": Kind(("held_bytes",), (COMPOSITION,), parts=("file_clean",)),
 }
 
 KINDS: Final[Mapping[str, Kind]] = {**REASONS, **_MEASURED, **_DOUBTS, **OF_SUSPECTS, **_CONTRIBUTING}
 
 
-def found(findings: Findings, kind: str, **numbers: Any) -> Evidence:
+def found(findings: Findings, kind: str, of: Sequence[str] = (), /, **numbers: Any) -> Evidence:
     """Return evidence of a kind in `KINDS`; a number that is None is not known, and left out.
 
-    TypeError where the names of `numbers` are not those of the kind.
+    `of`: the parts of the composition in its numbers, beside `Kind.parts`. TypeError where the names of
+    `numbers` are not those of the kind.
     """
     if numbers.keys() != set(KINDS[kind].numbers):
         raise TypeError(f"evidence of kind {kind} has {KINDS[kind].numbers}, not {tuple(numbers)}")
     known = {name: value for name, value in numbers.items() if value is not None}
-    return Evidence(kind, known, _source(findings, KINDS[kind]))
+    named = [numbers["part"]] if "part" in numbers else []
+    parts = (*of, *chain(*(_SUMS.get(part, (part,)) for part in named)), *KINDS[kind].parts)
+    return Evidence(kind, known, _source(findings, KINDS[kind], parts))
 
 
 def on_suspect(kind: str, suspect: Suspect) -> Evidence:
@@ -174,27 +191,32 @@ def on_suspect(kind: str, suspect: Suspect) -> Evidence:
     return Evidence(kind, numbers | dict(suspect.evidence.numbers), suspect.evidence.source)
 
 
-def _source(findings: Findings, kind: Kind) -> tuple[str, ...]:
-    """Return the tables that were read for this kill, each once.
+def _source(findings: Findings, kind: Kind, parts: Sequence[str]) -> tuple[str, ...]:
+    """Return the tables that the numbers are from, each once.
 
-    The kernel log is the last of them where it completed these tables, and the only one without a trace.
+    The kernel log is the only one without a trace. It takes the place of a table if it gave all fields of it.
     """
     if findings.kmsg == "only":
         return (KERNEL_LOG,)
     read: list[str] = []
     for table in kind.source:
-        read += _composition_source(findings) if table == COMPOSITION else [table]
-    if set(kind.fields) & set(findings.kmsg_fields):
-        read.append(KERNEL_LOG)
-    return tuple(dict.fromkeys(read))
+        if table == COMPOSITION:
+            read += chain(*(findings.origins.get(part, ()) for part in parts))
+            continue
+        is_logged = [_is_logged(findings, field) for field in kind.fields if _table_of(field) == table]
+        read += [] if is_logged and all(is_logged) else [table]
+        read += [KERNEL_LOG] if any(is_logged) else []
+    return tuple(sorted(dict.fromkeys(read), key=lambda table: table == KERNEL_LOG))
 
 
-def _composition_source(findings: Findings) -> list[str]:
-    if "composition" in findings.kmsg_fields:
-        return [KERNEL_LOG]
-    if "memory_stat_bytes" in findings.kmsg_fields:
-        return ["samples", KERNEL_LOG]
-    return ["samples"] if findings.sampled_at_kill else ["charge", "samples"]
+def _table_of(field: str) -> str:
+    return "oom_candidates" if field == "candidates" else "oom"
+
+
+def _is_logged(findings: Findings, field: str) -> bool:
+    """Return whether the kernel log gave a field; that of victims, for each of them."""
+    wanted = len(findings.victims) if field.startswith("victims.") else 1
+    return findings.kmsg_fields.count(field) >= max(wanted, 1)
 
 
 def resolution_ns(findings: Findings, *moments_ns: int) -> int | None:

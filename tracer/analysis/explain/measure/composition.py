@@ -6,6 +6,7 @@ For a limit owner with children, `zswap` and `hugetlb` are those of its last sam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Final
 
 import pandas as pd
@@ -16,11 +17,12 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.results.memory import Composition
 from tracer.analysis.results.quality import Unknown
-from tracer.categories import COUNTERS
+from tracer.categories import COUNTERS, PARTS
 from tracer.enumerations import CATEGORY
 from tracer.schema import MEMORY_STAT_BYTES
 from tracer.usage_parts import usage_parts
 
+_LEDGER: Final = ("charge", "samples")
 _STEADY: Final = ("zswap", "hugetlb")
 _LEAST_HUGE_PAGE: Final = {"x86_64": 2 << 20, "aarch64": 64 << 10}  # HPAGE_SIZE, CONT_PTE_SIZE
 _HUGETLB_OPTION: Final = "memory_hugetlb_accounting"
@@ -28,11 +30,23 @@ _NO_SAMPLE: Final = "the kernel program took no sample of this counter at the ki
 _NOT_FOUND: Final = "the recorder found no counter of it in this kernel"
 
 
+Origins = dict[str, tuple[str, ...]]
+"""Name of a size of memory.stat -> the tables that it is from; empty for a 0 that follows from the kernel."""
+
+
 def at_kill(
-    subtree: Subtree, kill_ns: int, sample: pd.Series | None, total: int | None, is_logged: bool
-) -> dict[str, int | None]:
-    """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill, in bytes: from the kernel's
-    own `oom` sample, else from the start sample plus the ledger. None: not known.
+    subtree: Subtree,
+    kill_ns: int,
+    sample: pd.Series | None,
+    total: int | None,
+    *,
+    is_logged: bool,
+    origins: Mapping[str, str],
+) -> tuple[dict[str, int | None], Origins]:
+    """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill, in bytes, and their tables:
+    the kernel's own `oom` sample, else the start sample plus the ledger. None: not known.
+
+    `origins` are the tables of what is not the sample's own (`kernel_log.merging.Origins`).
 
     `is_logged`: the sample is from the kernel log. Its memory.stat lags where the limit owner has children
     (seen on 6.18: 19 of 31 MiB), and the ledger may lack the last 10 ms. The page counter `total` does not
@@ -44,16 +58,46 @@ def at_kill(
     wanted = [name for name in CATEGORY.names if is_logged or read[name] is None]
     levels = {name: level(subtree, {name: 1}) for name in wanted}
     counted = {name: steps.at(kill_ns) for name, steps in levels.items() if steps is not None}
-    sizes = read | {name: size for name, size in counted.items() if read[name] is None}
-    if is_logged and _unexplained(read | counted, total) < _unexplained(sizes, total):
-        sizes = read | counted
+    added = {name: size for name, size in counted.items() if read[name] is None}
+    if is_logged and _unexplained(read | counted, total) < _unexplained(read | added, total):
+        added = counted
+    sizes = read | added
+    tables: Origins = {name: (origins.get(name, "samples"),) for name in sizes} | dict.fromkeys(
+        added, _LEDGER
+    )
     sizes |= {name: sizes[name] or None for name in sizes.keys() & unrecorded_categories(subtree.whole)}
     for name in _STEADY:
         if sizes[name] is None:
             sizes[name] = _last_read(subtree, name, kill_ns)
+            tables[name] = ("samples",) if sizes[name] else ()
     if sizes["hugetlb"] is None and not _has_room_for_huge_page(subtree, sizes, total):
-        sizes["hugetlb"] = 0
-    return sizes
+        sizes["hugetlb"], tables["hugetlb"] = 0, ()
+    return sizes, tables
+
+
+def origins_of_parts(
+    sizes: Mapping[str, int | None], tables: Mapping[str, tuple[str, ...]], usage_table: str
+) -> Mapping[str, tuple[str, ...]]:
+    """Return the tables that each part of the composition is from, and `usage` itself.
+
+    A part is from a table if it would be another without the sizes from there. `other` is from all of them.
+    `kernel`, `zswap_incomp` and an `unevictable` that is no part are the counters of these names.
+    """
+    whole, _ = usage_parts(sizes, None, lambda _: "")
+    found: dict[str, list[str]] = {name: [] for name in whole}
+    for origin in dict.fromkeys(tables.values()):
+        rest = {name: None if tables[name] == origin else size for name, size in sizes.items()}
+        without, _ = usage_parts(rest, None, lambda _: "")
+        for name in whole:
+            found[name] += origin if without[name] != whole[name] else ()
+    every = [usage_table, *chain(*found.values())]
+    found |= {"usage": [usage_table], "other": every}
+    found["unevictable"] += () if whole["unevictable"] is not None else tables["unevictable"]
+    counted = [part.name for part in PARTS if part.phrase]
+    whole_kernel = [tables["kernel"], found["sock"]]
+    found["zswap_incomp"] = list(tables["zswap_incomp"])
+    found["kernel"] = list(chain(*(whole_kernel if sizes["kernel"] else (found[name] for name in counted))))
+    return {name: tuple(dict.fromkeys(names)) for name, names in found.items()}
 
 
 def _unexplained(sizes: Mapping[str, int | None], total: int | None) -> int:

@@ -187,8 +187,8 @@ class Findings:
 
     `victim_tgids`: the killed processes, with those that run in their address spaces (vfork). `is_told`: the
     kernel itself named constraint and limit owner; they are not inferred. `window`: None if the time before
-    the kill is not known. `trigger_tgid`: the process of the trigger; None is "not known". `kmsg_fields` and
-    `thinned`: see `Quality`.
+    the kill is not known. `origins`: see `composition.origins_of_parts`. `trigger_tgid`: the process of the
+    trigger; None is "not known". `kmsg_fields` and `thinned`: see `Quality`.
     """
 
     time: pd.Timestamp | None
@@ -208,6 +208,7 @@ class Findings:
     lost_records: int = 0
     sampled_at_kill: bool = True
     is_told: bool = False
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kmsg: KernelLog = "missing"
     kmsg_fields: tuple[str, ...] = ()
     trigger_tgid: int | None = None

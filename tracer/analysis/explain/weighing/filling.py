@@ -13,6 +13,12 @@ from tracer.analysis.results.conclusions import Suspect
 
 Filler = Literal["anon_growth", "shmem", "unevictable", "kernel_memory"]
 
+_PARTS: Final[Mapping[Filler, tuple[str, ...]]] = {
+    "anon_growth": ("anon",),
+    "shmem": ("shmem",),
+    "unevictable": ("unevictable", "hugetlb"),
+    "kernel_memory": ("kernel",),
+}
 FILLERS: Final[tuple[str, ...]] = get_args(Filler)
 _MOST_SHARE: Final = 0.9
 _LITTLE_CACHE_SHARE: Final = 0.05  # clean cache that is left at most kills: mapped, or just read
@@ -41,6 +47,7 @@ def suspect(findings: Findings, cause: Filler, held_bytes: int | None) -> Suspec
     evidence = found(
         findings,
         "fills_limit",
+        _PARTS[cause],
         held_bytes=held_bytes,
         usage_bytes=made_of.total,
         grown_bytes=grown.get(cause),
