@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tracer.analysis.results.conclusions import UNKNOWN
 from tracer.live.tally import Names
 from tracer.metric_families import KILL_LABELS, kill_labels
 
 PATIENCE_S: Final = 900.0
 """A story may last for minutes, and so may the queue of traces that wait to be explained."""
 
-UNKNOWN: Final = "unknown"
 _NOBODY: Final = ("",) * len(KILL_LABELS)
 _MOST_WAITING: Final = 4096
 

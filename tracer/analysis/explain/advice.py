@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.core.columns import utc_time
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence import copy_on_write, grown
 from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.sizing.kill_range import LimitAtKill
 from tracer.analysis.explain.wording import owner_name, process, time_before
 from tracer.analysis.results.conclusions import Cause
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, duration, size, the
 
 _ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process instead of panicking."
-_OF_ANON: Final[tuple[Cause, ...]] = ("anon_growth", "swap_exhausted")
 
 
 def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
@@ -36,12 +37,24 @@ def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
         before = f"Look at kill {findings.previous.kill_id} first"
         return (f"{before}: once the memory of its victim had been free, this request would have had room.",)
     panic = (_ON_PANIC,) if "vm.panic_on_oom" in findings.circumstances.no_victim else ()
-    cures = (*panic, *CAUSES[cause].cure(findings))
+    of_cause = CAUSES[cause]
+    cures = (*panic, *of_cause.cure(findings))
     if not cures:
         return ()
-    left_behind = _left_behind(findings) if cause == "shmem" else None
+    left_behind = _left_behind(findings) if "ended_writer" in of_cause.concerns else None
     first = () if left_behind is None else (left_behind,)
-    return (*first, *cures, *_who(findings, cause), *_where(findings))
+    return (*first, *cures, *_who(findings, of_cause), *_where(findings))
+
+
+def settings(findings: Findings, cause: Cause) -> Iterator[str]:
+    """Yield a sentence for each setting that cures the kill where a greater limit does not.
+
+    There are none for a kill from a kernel log, which shows no window.
+    """
+    kill, of_cause = LimitAtKill.from_findings(findings), CAUSES[cause].settings
+    is_lowered = memory_kinds.is_limit_lowered(findings)
+    if kill is not None and of_cause is not None and findings.window is not None and not is_lowered:
+        yield from of_cause(findings, kill.limit_bytes - kill.kept_bytes)
 
 
 def _raise_again(findings: Findings) -> Iterator[str]:
@@ -62,7 +75,7 @@ def _raise_again(findings: Findings) -> Iterator[str]:
     )
 
 
-def _who(findings: Findings, cause: Cause) -> Iterator[str]:
+def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
     """Yield the processes to look at."""
     many = crowd(findings)
     if many is not None:
@@ -71,20 +84,20 @@ def _who(findings: Findings, cause: Cause) -> Iterator[str]:
             f"the largest held only {size(many[1])}."
         )
         return
-    alike = company(findings) if cause in _OF_ANON else None
+    alike = company(findings) if "same_command" in cause.concerns else None
     if alike is not None:
         yield (
             f"Run fewer {alike.comm} processes at a time, or leave room for all: {count(alike.processes)} of "
             f"them held {size(alike.held_bytes)} together, at most {size(alike.largest_bytes)} each."
         )
         return
-    copied = _copied(findings) if cause in _OF_ANON else None
+    copied = _copied(findings) if "cow" in cause.concerns else None
     if copied is not None:
         yield copied
         return
-    grew = grown.who_grew(findings, cause)
-    if grew is None and cause == "shmem":  # what filled the rest, beside memory that was left behind
-        grew = grown.who_grew(findings, "anon_growth")
+    grew = grown.who_grew(findings, cause.grows)
+    if grew is None and "ended_writer" in cause.concerns:  # memory beside that which was left behind
+        grew = grown.who_grew(findings, ("anon",))
     if grew is None or findings.window is None:
         return
     one, name = grew.process, process(grew.process.comm, grew.process.tgid)

@@ -15,12 +15,11 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis.explain import advice, verdict
-from tracer.analysis.explain.evidence import grown
+from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.sizing.cures import cures
 from tracer.analysis.explain.victim.victim_selection import Selection
 from tracer.analysis.explain.wording import owner_name, process
-from tracer.analysis.results.conclusions import Sizing, Verdict
+from tracer.analysis.results.conclusions import UNKNOWN, Sizing, Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import ChargedStack, Composition, Cushion
 from tracer.analysis.results.quality import KernelLogPlace, Quality
@@ -76,7 +75,7 @@ def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.
         cushion=findings.cushion,
         allocators=tuple(findings.allocators),
         verdict=judged,
-        advice=(*advice.advise(findings, judged.cause), *cures(findings, judged.cause)),
+        advice=(*advice.advise(findings, judged.cause), *advice.settings(findings, judged.cause)),
         sizing=measured.sizing,
         quality=measured.quality,
         memory_stat_bytes={name: size for name, size in measured.sizes.items() if size is not None},
@@ -85,7 +84,7 @@ def assemble(measured: Measured, judge: Callable[[Findings], Verdict] = verdict.
         kernel_log=measured.kernel_log,
         further_allocators=findings.further_allocators,
         shared_files=tuple(findings.shared_files),
-        charged_in=measured.charged_in(grown.kinds_of(judged.cause)),
+        charged_in=measured.charged_in(CAUSES[judged.cause].grows),
     )
 
 
@@ -135,7 +134,7 @@ def unexplained(
         reclaim=Reclaim(None, None, None, None, ()),
         cushion=Cushion(),
         allocators=(),
-        verdict=Verdict("unknown", "low", summary, (), ()),
+        verdict=Verdict(UNKNOWN, "low", summary, (), ()),
         advice=(),
         sizing=Sizing(None),
         quality=replace(quality, unknown={**quality.unknown, **dict.fromkeys(_NOT_EXPLAINED, why)}),

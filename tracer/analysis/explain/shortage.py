@@ -67,12 +67,14 @@ def from_log(log: LogReport, page_size: int) -> Shortage | None:
         return None
     if log.constraint not in CONSTRAINT.names:
         free = _free(log, page_size)
-        return Shortage(f"a BPF policy had it killed ({log.constraint}); no limit was hit{free}", "unknown")
+        return Shortage(
+            f"a BPF policy had it killed ({log.constraint}); no limit was hit{free}", is_seen=False
+        )
     advice = _UNKILLABLE if log.is_no_task_killable else ()
     found = next(_of_machine(log, page_size), None)
     if found is None:
         return Shortage(_none_left(log, page_size), advice=advice or _advice_on(log))
-    return Shortage(found.clause + _free(log, page_size), found.cause, advice or found.advice)
+    return Shortage(found.clause + _free(log, page_size), found.is_seen, advice or found.advice)
 
 
 def no_victim(log: LogReport) -> str:
@@ -122,7 +124,7 @@ def _below_limits(log: LogReport) -> Shortage | None:
     return Shortage(
         f"by the kernel log, the limit was not reached: usage was {size(memory.usage_bytes)}, and "
         f"the limit {size(memory.limit_bytes)}, so it is not known what was short",
-        "unknown",
+        is_seen=False,
     )
 
 
@@ -137,13 +139,13 @@ def _of_machine(log: LogReport, page_size: int) -> Iterator[Shortage]:
     functions = {frame.partition("+")[0] for frame in log.stack}
     if order == -1 or "moom_callback" in functions:
         clause = "somebody invoked the OOM killer by hand (SysRq-F), whether or not memory was short"
-        yield Shortage(clause, "unknown", _BY_HAND)
+        yield Shortage(clause, is_seen=False, advice=_BY_HAND)
     if "bpf_out_of_memory" in functions:
-        yield Shortage("a BPF policy invoked the OOM killer", "unknown")
+        yield Shortage("a BPF policy invoked the OOM killer", is_seen=False)
     if log.invoker.gfp == 0 and "pagefault_out_of_memory" in functions:
         yield Shortage(
             "a page fault got no memory (pagefault_out_of_memory, gfp 0x0), and the log does not show why",
-            "unknown",
+            is_seen=False,
         )
     if (filled := _filled(log.mem_info, page_size)) is not None:
         yield Shortage(f"{global_pressure.clause(log.constraint)}; {filled[0]}", advice=filled[1])

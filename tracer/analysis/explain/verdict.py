@@ -12,7 +12,7 @@ from tracer.analysis.explain.evidence.doubts import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling
-from tracer.analysis.results.conclusions import Cause, Confidence, Evidence, Suspect, Verdict
+from tracer.analysis.results.conclusions import UNKNOWN, Cause, Confidence, Evidence, Suspect, Verdict
 
 _LEAST_WEIGHT: Final = 0.4
 """The least weight of a cause that is picked."""
@@ -20,16 +20,6 @@ _LEAST_WEIGHT: Final = 0.4
 _CONFIDENCES: Final[tuple[Confidence, ...]] = ("high", "medium", "low")
 _SURE_WEIGHTS: Final = (0.7, 0.5)
 """The least weight for high, and for medium confidence."""
-
-_LAST_OF_EQUALS: Final[tuple[Cause, ...]] = (
-    *("unevictable", "kernel_memory"),
-    *("dirty_writeback", "protected_cache", "gfp_constrained"),
-)
-"""The order of causes of the same weight: others first, then these.
-
-Memory that swap could hold comes before memory that it cannot, and what filled the limit before what kept
-reclaim from freeing memory. Protected cache is out of reach of every request, not of this one alone.
-"""
 
 
 def judge(findings: Findings) -> Verdict:
@@ -39,11 +29,11 @@ def judge(findings: Findings) -> Verdict:
     Confidence is high from a weight of 0.7 on, medium from 0.5 on, and one step less for each doubt.
     """
     suspects = _suspects(findings)
-    cause: Cause = suspects[0].cause if suspects and _is_picked(findings, suspects[0]) else "unknown"
+    cause: Cause = suspects[0].cause if suspects and _is_picked(findings, suspects[0]) else UNKNOWN
     doubted = tuple(doubts(findings, suspects))
     return Verdict(
         cause=cause,
-        confidence="low" if cause == "unknown" else _confidence(suspects[0].weight, len(doubted)),
+        confidence="low" if cause == UNKNOWN else _confidence(suspects[0].weight, len(doubted)),
         summary=CAUSES[cause].sentence(findings),
         evidence=(
             *machine.evidence(findings),
@@ -53,25 +43,20 @@ def judge(findings: Findings) -> Verdict:
             *_other_causes(suspects),
             *doubted,
         ),
-        contributing=contributing(findings, cause),
+        contributing=contributing(findings, CAUSES[cause]),
         suspects=suspects,
     )
 
 
 def _suspects(findings: Findings) -> tuple[Suspect, ...]:
-    """Return all causes that any number points to, the heaviest first."""
+    """Return all causes that any number points to, the heaviest first, and equals in the order of `Cause`."""
     weighed = (cause.weigh(findings) for cause in CAUSES.values())
     found = [one for one in weighed if one is not None and one.weight > 0]
-    return tuple(sorted(found, key=lambda one: (-one.weight, _place(one.cause))))
+    return tuple(sorted(found, key=lambda one: -one.weight))
 
 
 def _is_picked(findings: Findings, first: Suspect) -> bool:
-    is_filler = first.cause in filling.FILLERS and filling.fill_together(findings)
-    return first.weight >= _LEAST_WEIGHT or is_filler
-
-
-def _place(cause: Cause) -> int:
-    return _LAST_OF_EQUALS.index(cause) + 1 if cause in _LAST_OF_EQUALS else 0
+    return first.weight >= _LEAST_WEIGHT or filling.fill_together(findings, first)
 
 
 def _confidence(weight: float, doubted: int) -> Confidence:
@@ -82,10 +67,9 @@ def _confidence(weight: float, doubted: int) -> Confidence:
 def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
     """Find up to two suspects after the first that weigh much less; those that weigh nearly as much are
     doubts.
-
-    There are none for `swap_exhausted`, whose weight comes from process and shared memory.
     """
     for other in suspects[1:3]:
         is_far = suspects[0].weight - other.weight >= CLOSE_WEIGHT
-        if is_far and other.weight >= _LEAST_WEIGHT / 2 and suspects[0].cause != "swap_exhausted":
+        is_stated = "other_cause" in CAUSES[suspects[0].cause].stated
+        if is_far and other.weight >= _LEAST_WEIGHT / 2 and not is_stated:
             yield on_suspect("other_cause", other)

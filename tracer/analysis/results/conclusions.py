@@ -9,16 +9,23 @@ from typing import Final, Literal, TypeAlias
 Cause = Literal[
     "anon_growth",
     "shmem",
-    "dirty_writeback",
+    "swap_exhausted",
     "unevictable",
     "kernel_memory",
-    "gfp_constrained",
-    "swap_exhausted",
+    "dirty_writeback",
     "protected_cache",
+    "gfp_constrained",
     "global_pressure",
     "unknown",
 ]
+"""The causes of a kill (docs/causes.md). Of those with equal weight, the first is the verdict.
 
+Memory that swap could hold comes before memory that it cannot, and what filled the limit before what kept
+reclaim from freeing memory. Protected cache is out of reach of every request, not of this one alone.
+"""
+
+UNKNOWN: Final = "unknown"
+"""The verdict where no cause weighs enough."""
 
 Confidence = Literal["high", "medium", "low"]
 

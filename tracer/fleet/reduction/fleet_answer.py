@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tracer.analysis.results.conclusions import UNKNOWN
 from tracer.analysis.results.json_values import as_json
 from tracer.fleet.reduction.partial_state import Broken, Partial
 from tracer.fleet.sizing.resource_recommender import krr_limit_bytes
@@ -208,7 +209,7 @@ def _machines(traces: pd.DataFrame) -> int:
 
 
 def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
-    grouped = kills.assign(cause=kills["cause"].fillna("unknown")).groupby(["cause", "workload", "host"])
+    grouped = kills.assign(cause=kills["cause"].fillna(UNKNOWN)).groupby(["cause", "workload", "host"])
     for (cause, workload, host), times in grouped["time"]:
         yield KillCount(str(cause), str(workload), str(host), len(times), times.min(), times.max())
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer.analysis.core.columns import Bools
+from tracer.analysis.explain.causes.registry import CAUSES
 
 Floats = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
@@ -28,11 +29,6 @@ too small."""
 
 _NOT_ALL_OF_THE_WORK: Final = ("cut", "failed", "growing")
 """The values of `work` after which another run may need more."""
-
-_SIZE_IS_NOT_THE_CAUSE: Final = frozenset(
-    {"dirty_writeback", "gfp_constrained", "protected_cache", "global_pressure"}
-)
-"""Causes of kills (docs/causes.md) that say nothing about whether the need was larger than the limit."""
 
 
 @dataclass(frozen=True)
@@ -185,4 +181,5 @@ def _is_of_size(kills: pd.DataFrame) -> Bools:
     """Return for each kill whether the limit was too small, as far as is known."""
     if "cause" not in kills.columns:
         return np.ones(len(kills), dtype=np.bool_)
-    return ~kills["cause"].astype(object).isin(_SIZE_IS_NOT_THE_CAUSE).to_numpy(dtype=np.bool_)
+    otherwise = [name for name, cause in CAUSES.items() if not cause.is_limit_too_small]
+    return ~kills["cause"].astype(object).isin(otherwise).to_numpy(dtype=np.bool_)

@@ -9,6 +9,7 @@ from support.evidence import kinds_of, numbers_of
 from synthetic.findings import GFP_NOFS, LIMIT, MIB, SECOND, findings, grew, made_of, trigger, victim
 
 from tracer.analysis.explain.advice import advise
+from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
@@ -35,7 +36,7 @@ def test_larger_process_spared_by_oom_score_adj_is_found(
         **{"larger_comm": "sh", "larger_pid": 42, "larger_oom_score_adj": larger_adj},
         **{"killed_held_bytes": 40 << 10, "larger_held_bytes": 80 << 10},
     }
-    items = numbers_of(contributing(found, "anon_growth"), "larger_process_lived")
+    items = numbers_of(contributing(found, CAUSES["anon_growth"]), "larger_process_lived")
     assert items == ([expected] if is_found else [])
 
 
@@ -43,18 +44,18 @@ def test_larger_process_when_a_group_was_killed_is_not_found() -> None:
     candidates = (weighed(41, 10, 500, chosen=True), weighed(42, 20))
     several = [victim(41, "sh"), victim(43, "sh")]
     found = findings(made_of(anon=97), grew(anon=97), candidates=candidates, victims=several)
-    assert "larger_process_lived" not in kinds_of(contributing(found, "anon_growth"))
+    assert "larger_process_lived" not in kinds_of(contributing(found, CAUSES["anon_growth"]))
 
 
 def test_many_small_processes_are_counted_together() -> None:
     many = tuple(weighed(100 + number, 500, chosen=not number) for number in range(50))
     found = findings(made_of(anon=97), grew(anon=97), candidates=many)
-    assert numbers_of(contributing(found, "anon_growth"), "many_processes") == [
+    assert numbers_of(contributing(found, CAUSES["anon_growth"]), "many_processes") == [
         {"processes": 50, "largest_bytes": 500 * 4096}
     ]
     assert any("what starts so many processes (50)" in line for line in advise(found, "anon_growth"))
     few = replace(found, candidates=many[:9])
-    assert "many_processes" not in kinds_of(contributing(few, "anon_growth"))
+    assert "many_processes" not in kinds_of(contributing(few, CAUSES["anon_growth"]))
 
 
 def alike(comm: str, *mib: int) -> tuple[Candidate, ...]:
@@ -67,7 +68,7 @@ def alike(comm: str, *mib: int) -> tuple[Candidate, ...]:
 def test_processes_of_one_command_are_told_together() -> None:
     jobs = alike("cc1plus", 25, 21, 17, 3)  # the last one has only begun
     found = findings(made_of(anon=90), grew(anon=90), candidates=(*jobs, *alike("make", 2)))
-    assert numbers_of(contributing(found, "anon_growth"), "same_command") == [
+    assert numbers_of(contributing(found, CAUSES["anon_growth"]), "same_command") == [
         {"comm": "cc1plus", "processes": 3, "held_bytes": 63 * MIB, "largest_bytes": 25 * MIB}
     ]
     (line,) = (line for line in advise(found, "anon_growth") if "cc1plus" in line)
@@ -91,7 +92,7 @@ def test_processes_of_one_command_that_are_not_the_reason_are_not_told(
     composition: dict[str, int], candidates: tuple[Candidate, ...]
 ) -> None:
     found = findings(made_of(**composition), grew(**composition), candidates=candidates)
-    assert "same_command" not in kinds_of(contributing(found, "anon_growth"))
+    assert "same_command" not in kinds_of(contributing(found, CAUSES["anon_growth"]))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_processes_of_one_command_that_are_not_the_reason_are_not_told(
 def test_memory_outside_of_the_heap_is_found(cmdline: str, outside: int | None) -> None:
     killed = replace(victim(41, "java"), anon_rss_bytes=90 * MIB, cmdline=cmdline)
     found = findings(made_of(anon=92), grew(anon=92), victims=[killed])
-    numbers = numbers_of(contributing(found, "anon_growth"), "outside_heap")
+    numbers = numbers_of(contributing(found, CAUSES["anon_growth"]), "outside_heap")
     assert [one["outside_bytes"] for one in numbers] == ([] if outside is None else [outside * MIB])
 
 
@@ -108,7 +109,7 @@ def test_memory_outside_of_the_heap_is_found(cmdline: str, outside: int | None) 
 def test_many_threads_of_the_killed_process_are_found(threads: int | None) -> None:
     killed = replace(victim(41, "work"), anon_rss_bytes=35 * MIB, threads=threads)
     found = findings(made_of(anon=92), grew(anon=92), victims=[killed])
-    assert ("many_threads" in kinds_of(contributing(found, "anon_growth"))) == (threads == 32)
+    assert ("many_threads" in kinds_of(contributing(found, CAUSES["anon_growth"]))) == (threads == 32)
 
 
 def test_every_factor_of_a_mixed_kill_is_found() -> None:
@@ -128,7 +129,7 @@ def test_every_factor_of_a_mixed_kill_is_found() -> None:
         trigger=trigger(GFP_NOFS),
         cushion=Cushion(0, 0, 5 * MIB, 0, None, 2 * MIB),
     )
-    items = contributing(found, "anon_growth")
+    items = contributing(found, CAUSES["anon_growth"])
     assert [(item.kind, dict(item.numbers)) for item in items] == [
         (
             "shared_limit",
@@ -158,7 +159,7 @@ def test_factors_that_the_cause_states_are_left_out() -> None:
     around = replace(grew(anon=40), protected_bytes=55 * MIB, swap=Swap(MIB, None, False))
     found = findings(made_of(anon=10, shmem=20, file_clean=57), around, trigger=trigger(GFP_NOFS))
     kinds = {
-        cause: kinds_of(contributing(found, cause))
+        cause: kinds_of(contributing(found, CAUSES[cause]))
         for cause in ("shmem", "protected_cache", "gfp_constrained", "swap_exhausted")
     }
     assert "also_in_usage" not in kinds["shmem"] and "unmapped_shmem" in kinds["shmem"]
@@ -172,7 +173,7 @@ def test_factors_that_the_cause_states_are_left_out() -> None:
 def test_growth_over_an_hour_is_slow() -> None:
     around = replace(grew(anon=90), rise_ns=3600 * SECOND)
     found = findings(made_of(anon=97), around, window=Window(0, 0, 4500 * SECOND))
-    (slow,) = numbers_of(contributing(found, "anon_growth"), "slow_growth")
+    (slow,) = numbers_of(contributing(found, CAUSES["anon_growth"]), "slow_growth")
     assert slow == {
         "grown_bytes": 90 * MIB,
         "rise_ns": 3600 * SECOND,
@@ -182,7 +183,7 @@ def test_growth_over_an_hour_is_slow() -> None:
 
 def test_kill_of_the_whole_machine_has_no_factors() -> None:
     found = findings(made_of(anon=97), grew(anon=97), constraint="global")
-    assert contributing(found, "global_pressure") == ()
+    assert contributing(found, CAUSES["global_pressure"]) == ()
 
 
 def test_memory_in_transit_is_not_kernel_memory() -> None:
@@ -191,8 +192,10 @@ def test_memory_in_transit_is_not_kernel_memory() -> None:
     counted = findings(made, replace(grew(anon=60), kernel_bytes=9 * MIB))
     assert memory_kinds.kernel_bytes(counted) == 6 * MIB, "zswap holds pages of processes"
     assert memory_kinds.largest_kernel_part(counted) == ("other", 4 * MIB)
-    (found,) = [item for item in contributing(counted, "anon_growth") if item.kind == "memory_in_transit"]
+    (found,) = [
+        item for item in contributing(counted, CAUSES["anon_growth"]) if item.kind == "memory_in_transit"
+    ]
     assert dict(found.numbers) == {"held_bytes": 36 * MIB}
     uncounted = findings(made, grew(anon=60))
     assert memory_kinds.kernel_bytes(uncounted) == 42 * MIB
-    assert "memory_in_transit" not in {item.kind for item in contributing(uncounted, "anon_growth")}
+    assert "memory_in_transit" not in {item.kind for item in contributing(uncounted, CAUSES["anon_growth"])}

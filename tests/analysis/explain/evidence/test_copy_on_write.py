@@ -11,6 +11,7 @@ from synthetic.findings import MIB, findings, grew, made_of
 from synthetic.memcg_kill import LIMIT, only_report, record_kill
 
 from tracer.analysis.explain.advice import advise
+from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.measure.findings import Findings, Fork
 from tracer.analysis.results.tasks import Candidate
@@ -34,10 +35,10 @@ def forked(fork: Fork | None, stack: tuple[str, ...] | None = None) -> Findings:
 
 def test_fork_whose_memory_is_mapped_twice_is_a_factor() -> None:
     pair = {"parent_comm": "redis", "parent_pid": 7, "child_comm": "rdb", "child_pid": 8}
-    assert numbers_of(contributing(forked(FORK, COPY), "anon_growth"), "cow") == [
+    assert numbers_of(contributing(forked(FORK, COPY), CAUSES["anon_growth"]), "cow") == [
         pair | {"shared_bytes": 40 * MIB, "copied_bytes": 25 * MIB, "is_copying": True}
     ]
-    assert numbers_of(contributing(forked(None, COPY), "anon_growth"), "cow") == [
+    assert numbers_of(contributing(forked(None, COPY), CAUSES["anon_growth"]), "cow") == [
         {"shared_bytes": 40 * MIB, "is_copying": True}
     ]
 
@@ -47,13 +48,13 @@ def test_memory_that_is_not_mapped_twice_is_no_factor(anon_mib: int | None) -> N
     found = forked(FORK, COPY)
     second = replace(weighed(8, "rdb", 24), anon_rss_bytes=None if anon_mib is None else 24 * MIB)
     found = replace(found, candidates=(weighed(7, "redis", 70), second))
-    assert numbers_of(contributing(found, "anon_growth"), "cow") == []
+    assert numbers_of(contributing(found, CAUSES["anon_growth"]), "cow") == []
 
 
 def test_shared_memory_that_is_not_copied_is_no_factor() -> None:
     idle = replace(FORK, copied_bytes=4 * MIB)
     for found in (forked(None, ("do_anonymous_page+0x1",)), forked(idle), forked(None)):
-        assert numbers_of(contributing(found, "anon_growth"), "cow") == []
+        assert numbers_of(contributing(found, CAUSES["anon_growth"]), "cow") == []
 
 
 def test_advice_on_copies_replaces_that_on_growth() -> None:

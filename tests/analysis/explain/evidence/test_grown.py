@@ -7,6 +7,7 @@ import pytest
 from synthetic.findings import MIB, findings, grew, made_of
 
 from tracer.analysis.explain.advice import advise
+from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.grown import who_grew
 from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.memory import Allocator
@@ -31,13 +32,13 @@ def test_process_whose_memory_is_still_there_is_named_for_its_kind(
     cause: Cause, expected: tuple[str, int, str] | None
 ) -> None:
     found = findings(made_of(anon=30, shmem=60), grew(anon=28, shmem=54), allocators=(DD, GONE, SORT))
-    named = who_grew(found, cause)
+    named = who_grew(found, CAUSES[cause].grows)
     assert (named and (named.process.comm, named.bytes_, named.what)) == expected
 
 
 def test_process_that_grew_by_less_than_a_hundredth_is_not_named() -> None:
     small = Allocator(41, "sort", 90 * MIB, anon_bytes=MIB // 2, file_bytes=89 * MIB)
-    assert who_grew(findings(made_of(anon=97), grew(), allocators=(small,)), "anon_growth") is None
+    assert who_grew(findings(made_of(anon=97), grew(), allocators=(small,)), ("anon",)) is None
 
 
 def test_advice_names_a_process_that_ended_as_such() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence import at_the_kill
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
@@ -14,8 +15,6 @@ from tracer.analysis.explain.weighing import filling, swap_room
 from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
-
-LABEL: Final = "process memory grew"
 
 _KILLED_WEIGHT: Final = 0.6
 _RSS_WEIGHT: Final = 0.5
@@ -33,7 +32,7 @@ def weigh(findings: Findings) -> Suspect | None:
             return None
         is_anon = "anon_rss_bytes" in held.numbers
         return Suspect("anon_growth", _KILLED_WEIGHT if is_anon else _RSS_WEIGHT, held)
-    found = filling.suspect(findings, "anon_growth", findings.composition.anon)
+    found = filling.suspect(findings, "anon_growth", "anon", findings.composition.anon)
     if found is not None and swap_room.is_exhausted(findings):
         return replace(found, weight=found.weight / 2)
     return found
@@ -72,3 +71,16 @@ def swappable(findings: Findings) -> str:
         f"can only go to swap, but {size(locked)} of it or of the shared memory is locked and cannot: "
         "lock less (RLIMIT_MEMLOCK bounds it)"
     )
+
+
+CAUSE: Final = CauseRecord(
+    label="process memory grew",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=True,
+    grows=("anon",),
+    stated=("anon",),
+    concerns=("no_swap", "same_command", "cow"),
+)

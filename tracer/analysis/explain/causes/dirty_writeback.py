@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import blocking
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
-
-LABEL: Final = "page cache had to be written to disk before it could be dropped"
 
 
 def weigh(findings: Findings) -> Suspect | None:
@@ -50,3 +49,26 @@ def cure(findings: Findings) -> Iterator[str]:
         "On cgroup v2, set memory.high some way below the limit: writers are then slowed down before the "
         "limit, instead of killed at it."
     )
+
+
+def settings(_: Findings, room_bytes: int) -> Iterator[str]:
+    """Yield the bound of cache that waits to be written."""
+    if room_bytes > 0:
+        yield (
+            f"The limit leaves {size(room_bytes)} for page cache, and less than half of that should wait to "
+            f"be written: vm.dirty_bytes={room_bytes // 2} is such a bound for the whole machine; there is "
+            "none for one cgroup."
+        )
+
+
+CAUSE: Final = CauseRecord(
+    label="page cache had to be written to disk before it could be dropped",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=settings,
+    is_limit_too_small=False,
+    grows=("file",),
+    stated=("unwritten",),
+    concerns=(),
+)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import blocking
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
-
-LABEL: Final = "the request did not allow reclaim to enter file systems or to start I/O"
 
 
 def weigh(findings: Findings) -> Suspect | None:
@@ -37,3 +36,16 @@ def cure(_: Findings) -> Iterator[str]:
         "Leave more room below the limit: this request of the kernel could not free memory that other "
         "requests can. With memory.high below the limit (cgroup v2), reclaim begins earlier."
     )
+
+
+CAUSE: Final = CauseRecord(
+    label="the request did not allow reclaim to enter file systems or to start I/O",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=False,
+    grows=ALL_GROWN,
+    stated=("restricted_request", "clean_cache_left"),
+    concerns=(),
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.evidence import large_processes
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
@@ -19,8 +20,6 @@ _MUCH_HELD_SHARE: Final = 0.2
 _MUCH_UNKNOWN_BYTES: Final = 512 << 20
 """The same where the machine's memory is not known."""
 
-
-LABEL: Final = "the machine had no memory that this request could use"
 
 SHORT: Final[Mapping[str, str]] = {
     "global": "the whole machine",
@@ -98,3 +97,16 @@ def _unused_huge_pages(findings: Findings) -> int:
     unused_bytes = machine.unused_hugetlb_bytes or 0
     is_much = unused_bytes >= _MUCH_UNUSED_SHARE * machine.ram_pages * findings.page_size
     return unused_bytes if is_much else 0
+
+
+CAUSE: Final = CauseRecord(
+    label="the machine had no memory that this request could use",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=False,
+    grows=ALL_GROWN,
+    stated=(),
+    concerns=(),
+)

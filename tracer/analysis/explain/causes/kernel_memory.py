@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling
 from tracer.analysis.results.conclusions import Suspect
 from tracer.categories import PARTS
 from tracer.units import size
-
-LABEL: Final = "kernel memory filled the limit"
 
 _PHRASES: Final[Mapping[str, str]] = {part.name: part.phrase for part in PARTS} | {
     memory_kinds.UNCOUNTED: "memory of unknown kinds"
@@ -38,7 +37,7 @@ _PART_CURES: Final[Mapping[str, str]] = {
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh all kernel memory together as a filler of the limit."""
-    return filling.suspect(findings, "kernel_memory", memory_kinds.kernel_bytes(findings))
+    return filling.suspect(findings, "kernel_memory", "kernel", memory_kinds.kernel_bytes(findings))
 
 
 def sentence(findings: Findings) -> str:
@@ -58,3 +57,16 @@ def cure(findings: Findings) -> Iterator[str]:
     )
     if part in _PART_CURES:
         yield _PART_CURES[part]
+
+
+CAUSE: Final = CauseRecord(
+    label="kernel memory filled the limit",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=True,
+    grows=("kernel",),
+    stated=("page_tables", "sock"),
+    concerns=(),
+)

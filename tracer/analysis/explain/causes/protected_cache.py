@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import blocking
 from tracer.analysis.explain.wording import owner_name
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
-
-LABEL: Final = "memory.min protects the page cache that was left"
 
 
 def weigh(findings: Findings) -> Suspect | None:
@@ -43,3 +42,16 @@ def cure(findings: Findings) -> Iterator[str]:
 def _protected_bytes(findings: Findings) -> int:
     left = memory_kinds.cache_left_bytes(findings.composition)
     return min(findings.circumstances.protected_bytes, left)
+
+
+CAUSE: Final = CauseRecord(
+    label="memory.min protects the page cache that was left",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=False,
+    grows=ALL_GROWN,
+    stated=("protected_memory", "clean_cache_left"),
+    concerns=(),
+)

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Final, get_args
 
 from tracer.analysis.explain import causes
-from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Cause, Suspect
-
-_PARTS: Final = ("LABEL", "weigh", "sentence", "cure")
-
-
-@dataclass(frozen=True, slots=True)
-class CauseRecord:
-    """A cause with the parts of its module; the package describes them."""
-
-    label: str
-    weigh: Callable[[Findings], Suspect | None]
-    sentence: Callable[[Findings], str]
-    cure: Callable[[Findings], Iterator[str]]
+from tracer.analysis.explain.cause_record import CauseRecord
+from tracer.analysis.results.conclusions import Cause
 
 
 def find(package: ModuleType) -> Mapping[Cause, CauseRecord]:
     """Return the causes of a package in the order of `Cause`, a module each.
 
-    ImportError where a cause has no module, a module is no cause, or a module lacks a part.
+    ImportError where a cause has no module, a module is no cause, or its record is missing or lacks a field.
     """
     modules = {module.name for module in pkgutil.iter_modules(package.__path__)} - {"registry"}
     names: tuple[Cause, ...] = get_args(Cause)
@@ -37,13 +24,17 @@ def find(package: ModuleType) -> Mapping[Cause, CauseRecord]:
         raise ImportError(f"{package.__name__} has no module for the cause {', '.join(without)}")
     if unknown := sorted(modules - set(names)):
         raise ImportError(f"{package.__name__} has a module that is no cause: {', '.join(unknown)}")
-    return {name: _record(import_module(f"{package.__name__}.{name}")) for name in names}
+    return {name: _record(f"{package.__name__}.{name}") for name in names}
 
 
-def _record(module: ModuleType) -> CauseRecord:
-    if lacking := [part for part in _PARTS if not hasattr(module, part)]:
-        raise ImportError(f"the cause {module.__name__} has no {', no '.join(lacking)}")
-    return CauseRecord(module.LABEL, module.weigh, module.sentence, module.cure)
+def _record(name: str) -> CauseRecord:
+    try:
+        record = getattr(import_module(name), "CAUSE", None)
+    except TypeError as error:  # it names the fields that the record lacks
+        raise ImportError(f"the cause {name} is incomplete: {error}") from error
+    if not isinstance(record, CauseRecord):
+        raise ImportError(f"the cause {name} has no CAUSE, which is a CauseRecord")
+    return record
 
 
 CAUSES: Final = find(causes)

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling, swap_room
+from tracer.analysis.explain.wording import owner_name
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import count, size
-
-LABEL: Final = "tmpfs or shared memory filled the limit"
 
 _KINDS: Final[Mapping[str, str]] = {
     "anonymous": "shared anonymous mappings",
@@ -73,7 +73,7 @@ _CURES_OF_MANY: Final[Mapping[str, tuple[str, ...]]] = {
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh shared memory as a filler of the limit, at half of that where swap was full."""
-    found = filling.suspect(findings, "shmem", findings.composition.shmem)
+    found = filling.suspect(findings, "shmem", "shmem", findings.composition.shmem)
     if found is not None and swap_room.is_exhausted(findings):
         return replace(found, weight=found.weight / 2)
     return found
@@ -106,3 +106,27 @@ def cure(findings: Findings) -> Iterator[str]:
         "count": count(len(kind.files)),
     }
     yield from (line.format(**numbers) for line in lines)
+
+
+def settings(findings: Findings, room_bytes: int) -> Iterator[str]:
+    """Yield the bound of the files on tmpfs, if the shared memory has some or its kinds are not known."""
+    room_bytes += findings.composition.shmem or 0
+    kinds = {one.kind for one in shared_memory.kinds(findings)}
+    if room_bytes > 0 and (not kinds or "tmpfs" in kinds):
+        yield (
+            f"Beside its other memory, {owner_name(findings.owner)} has room for {size(room_bytes)} of "
+            "files in memory: set the size= of its tmpfs below that."
+        )
+
+
+CAUSE: Final = CauseRecord(
+    label="tmpfs or shared memory filled the limit",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=settings,
+    is_limit_too_small=True,
+    grows=("shmem",),
+    stated=("shmem",),
+    concerns=("no_swap", "unmapped_shmem", "ended_writer"),
+)

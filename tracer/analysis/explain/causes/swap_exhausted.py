@@ -1,4 +1,7 @@
-"""Swap was allowed, in use and full, so that process and shared memory could not be reclaimed."""
+"""Swap was allowed, in use and full, so that process and shared memory could not be reclaimed.
+
+Its weight comes from process and shared memory, so `other_cause` would state these twice.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling, swap_room
 from tracer.analysis.explain.wording import owner_name
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
-
-LABEL: Final = "swap was full"
 
 
 def weigh(findings: Findings) -> Suspect | None:
@@ -22,8 +24,8 @@ def weigh(findings: Findings) -> Suspect | None:
     if swap is None or not swap_room.is_exhausted(findings):
         return None
     swappable = (
-        filling.suspect(findings, "anon_growth", findings.composition.anon),
-        filling.suspect(findings, "shmem", findings.composition.shmem),
+        filling.suspect(findings, "swap_exhausted", "anon", findings.composition.anon),
+        filling.suspect(findings, "swap_exhausted", "shmem", findings.composition.shmem),
     )
     weight = round(min(sum(one.weight for one in swappable if one is not None), 1), 3)
     evidence = found(findings, "full_swap", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
@@ -57,3 +59,16 @@ def cure(findings: Findings) -> Iterator[str]:
         f"{more}, or make the processes need less memory: while swap is full, their memory cannot be "
         "reclaimed."
     )
+
+
+CAUSE: Final = CauseRecord(
+    label="swap was full",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=True,
+    grows=("anon", "shmem"),
+    stated=("zswap", "swap_in_use", "other_cause"),
+    concerns=("same_command", "cow"),
+)

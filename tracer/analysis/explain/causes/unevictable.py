@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
-
-LABEL: Final = "locked memory, files on ramfs or huge pages filled the limit"
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh unevictable memory and huge pages together as a filler of the limit."""
     made_of = findings.composition
     held = None if made_of.unevictable is None and not made_of.hugetlb else _held(findings)
-    return filling.suspect(findings, "unevictable", held)
+    return filling.suspect(findings, "unevictable", "locked", held)
 
 
 def sentence(findings: Findings) -> str:
@@ -51,3 +50,16 @@ def _held(findings: Findings) -> int:
 
 def _is_mostly_huge(findings: Findings) -> bool:
     return (findings.composition.hugetlb or 0) > (findings.composition.unevictable or 0)
+
+
+CAUSE: Final = CauseRecord(
+    label="locked memory, files on ramfs or huge pages filled the limit",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=True,
+    grows=("anon", "shmem", "file"),
+    stated=("unevictable", "hugetlb"),
+    concerns=(),
+)

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain import sentence_parts
+from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Suspect
-
-LABEL: Final = "the records do not show why"
 
 
 def weigh(_: Findings) -> Suspect | None:
@@ -34,3 +33,16 @@ def sentence(findings: Findings) -> str:
 def cure(_: Findings) -> Iterator[str]:
     """Yield nothing."""
     yield from ()
+
+
+CAUSE: Final = CauseRecord(
+    label="the records do not show why",
+    weigh=weigh,
+    sentence=sentence,
+    cure=cure,
+    settings=None,
+    is_limit_too_small=True,
+    grows=ALL_GROWN,
+    stated=(),
+    concerns=(),
+)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer.analysis.core.lookup.heap_bound import heap_bound
+from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence import copy_on_write
 from tracer.analysis.explain.evidence.kinds import found, resolution_ns
 from tracer.analysis.explain.measure import memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Cause, Evidence
+from tracer.analysis.results.conclusions import Evidence
 
 _LEAST_SHARE: Final = 0.05
 _LEAST_ANON_SHARE: Final = 0.2
@@ -29,17 +30,18 @@ _CROWD: Final = 10
 """From this many processes on, each with at most this fraction of usage, their number matters."""
 
 
-def contributing(findings: Findings, cause: Cause) -> tuple[Evidence, ...]:
+def contributing(findings: Findings, cause: CauseRecord) -> tuple[Evidence, ...]:
     """Return the factors that contributed to the kill, most important first.
 
     Factors that the sentence of the cause states are left out.
     """
     if findings.constraint != "memcg":
         return ()
-    return tuple(item for factor in _FACTORS for item in factor(findings, cause))
+    items = (item for factor in _FACTORS for item in factor(findings, cause))
+    return tuple(item for item in items if not {item.kind, item.numbers.get("part")} & {*cause.stated})
 
 
-def _shared_limit(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _shared_limit(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the evidence that the limit is an ancestor's, with the cgroups below it that hold most."""
     if findings.owner.is_ancestor:
         holders = tuple(
@@ -50,7 +52,7 @@ def _shared_limit(findings: Findings, _: Cause) -> Iterator[Evidence]:
         yield found(findings, "shared_limit", holders=holders)
 
 
-def _larger_process(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _larger_process(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the evidence that oom_score_adj spared a larger process than the killed one."""
     weighed = [one for one in findings.candidates if one.held_pages is not None]
     killed = next((one for one in weighed if one.chosen), None)
@@ -85,7 +87,7 @@ def crowd(findings: Findings) -> tuple[int, int] | None:
     return len(held), max(held)
 
 
-def _many_processes(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _many_processes(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     many = crowd(findings)
     if many is not None:
         yield found(findings, "many_processes", processes=many[0], largest_bytes=many[1])
@@ -124,7 +126,7 @@ def company(findings: Findings) -> Company | None:
     return max(companies, key=lambda one: one.held_bytes, default=None)
 
 
-def _same_command(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _same_command(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     one = company(findings)
     if one is not None and crowd(findings) is None:
         yield found(
@@ -137,7 +139,7 @@ def _same_command(findings: Findings, _: Cause) -> Iterator[Evidence]:
         )
 
 
-def _many_threads(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _many_threads(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the killed process with most threads, if these are many: their stacks are anonymous memory."""
     most = max(findings.victims, key=lambda one: one.threads or 0, default=None)
     if most is not None and (most.threads or 0) >= _MANY_THREADS:
@@ -151,7 +153,7 @@ def _many_threads(findings: Findings, _: Cause) -> Iterator[Evidence]:
         )
 
 
-def _outside_heap(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _outside_heap(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Find killed processes with more anonymous memory than the bound of their heap allows there."""
     for one in findings.victims:
         bound = heap_bound(one.comm, one.cmdline)
@@ -171,30 +173,31 @@ def _outside_heap(findings: Findings, _: Cause) -> Iterator[Evidence]:
             )
 
 
-def _cow(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _cow(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     yield from filter(None, [copy_on_write.evidence(findings)])
 
 
-def _other_kinds(findings: Findings, cause: Cause) -> Iterator[Evidence]:
-    """Find kinds of memory other than that of the cause that are a good part of usage."""
+def _other_kinds(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
+    """Find kinds of memory that are a good part of usage."""
     made_of = findings.composition
-    kinds: tuple[tuple[Cause, str, int | None, float], ...] = (
-        ("anon_growth", "anon", made_of.anon, _LEAST_ANON_SHARE),
-        ("shmem", "shmem", made_of.shmem, _LEAST_SHARE),
-        ("unevictable", "unevictable", made_of.unevictable, _LEAST_SHARE),
-        ("kernel_memory", "page_tables", made_of.page_tables, _LEAST_SHARE),
-        ("kernel_memory", "sock", made_of.sock, _LEAST_SHARE),
-        ("dirty_writeback", "unwritten", memory_kinds.unwritten_bytes(made_of), _LEAST_SHARE),
-        ("swap_exhausted", "zswap", made_of.zswap, _LEAST_SHARE),
-        ("unevictable", "hugetlb", made_of.hugetlb, _LEAST_SHARE),
-    )
+    kinds = {
+        "anon": made_of.anon,
+        "shmem": made_of.shmem,
+        "unevictable": made_of.unevictable,
+        "page_tables": made_of.page_tables,
+        "sock": made_of.sock,
+        "unwritten": memory_kinds.unwritten_bytes(made_of),
+        "zswap": made_of.zswap,
+        "hugetlb": made_of.hugetlb,
+    }
     total = made_of.total
-    for of_cause, part, held, least in kinds:
-        if total and held and of_cause != cause and held >= least * total:
+    for part, held in kinds.items():
+        least = _LEAST_ANON_SHARE if part == "anon" else _LEAST_SHARE
+        if total and held and held >= least * total:
             yield found(findings, "also_in_usage", part=part, held_bytes=held, usage_bytes=total)
 
 
-def _shared_files(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _shared_files(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the files that hold most of the shared memory, if that is a good part of usage."""
     if shared_memory.is_much(findings) and (most := shared_memory.largest(findings)):
         files = tuple(
@@ -204,7 +207,7 @@ def _shared_files(findings: Findings, _: Cause) -> Iterator[Evidence]:
         yield found(findings, "shared_files", files=files)
 
 
-def _ended_writer(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _ended_writer(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the process that left most shared memory behind when it ended, if that is much of usage."""
     writer, left = findings.circumstances.ended_writer, shared_memory.left_behind_bytes(findings)
     if writer is not None and left > _LEAST_SHARE * (findings.composition.total or 0):
@@ -218,14 +221,16 @@ def _ended_writer(findings: Findings, _: Cause) -> Iterator[Evidence]:
         )
 
 
-def _unmapped_shmem(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+def _unmapped_shmem(findings: Findings, cause: CauseRecord) -> Iterator[Evidence]:
     """Find shared memory that no process had mapped: a kill does not free it."""
+    if "unmapped_shmem" not in cause.concerns:
+        return
     rest = shared_memory.unmapped_bytes(findings)
-    if cause == "shmem" and rest is not None and rest > _LEAST_SHARE * (findings.composition.total or 0):
+    if rest is not None and rest > _LEAST_SHARE * (findings.composition.total or 0):
         yield found(findings, "unmapped_shmem", unmapped_bytes=rest)
 
 
-def _pace(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _pace(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the evidence that memory grew slowly, as with a leak, or in a burst after a calm time."""
     rise_ns = findings.circumstances.rise_ns
     grown = sum(findings.circumstances.grown_bytes.values())
@@ -254,7 +259,7 @@ def _pace(findings: Findings, _: Cause) -> Iterator[Evidence]:
         )
 
 
-def _thrashing(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _thrashing(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Yield the evidence that tasks hardly ran for some time before the kill."""
     it = findings.circumstances.thrashing
     if it is not None:
@@ -268,69 +273,69 @@ def _thrashing(findings: Findings, _: Cause) -> Iterator[Evidence]:
         )
 
 
-def _refaulted_cache(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _refaulted_cache(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     again = findings.cushion.refaulted_bytes
     if again:
         evicted = findings.cushion.evicted_bytes
         yield found(findings, "refaulted_cache", refaulted_bytes=again, evicted_bytes=evicted)
 
 
-def _swap(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+def _swap(findings: Findings, cause: CauseRecord) -> Iterator[Evidence]:
     swap = findings.circumstances.swap
-    if swap is None or cause == "swap_exhausted":
+    if swap is None:
         return
-    if swap.allowed_bytes == 0 and cause in ("anon_growth", "shmem"):
+    if swap.allowed_bytes == 0 and "no_swap" in cause.concerns:
         above = swap.bound == "above" or None
         yield found(findings, "no_swap", bounded_above=above, cgroup=swap.bound_cgroup)
     elif swap.used_bytes:
         yield found(findings, "swap_in_use", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)
 
 
-def _incompressible(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _incompressible(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Find swapped pages that zswap could not compress: to swap them freed nothing."""
     held = findings.circumstances.incompressible_bytes
     if held and held >= _LEAST_SHARE * (findings.composition.total or 0):
         yield found(findings, "incompressible", held_bytes=held, zswap_bytes=findings.composition.zswap)
 
 
-def _protected_memory(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+def _protected_memory(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     protected = findings.circumstances.protected_bytes
-    if protected and cause != "protected_cache":
+    if protected:
         yield found(findings, "protected_memory", protected_bytes=protected)
 
 
-def _writer_waits(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _writer_waits(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     waited_ms = findings.circumstances.dirty_wait_ms
     if waited_ms >= _LEAST_WAIT_MS:
         yield found(findings, "writer_waits", waited_ms=waited_ms)
 
 
-def _restricted_request(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+def _restricted_request(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     gfp = findings.trigger.gfp
-    if cause != "gfp_constrained" and memory_kinds.may_not_enter_fs(gfp):
+    if memory_kinds.may_not_enter_fs(gfp):
         yield found(findings, "restricted_request", gfp=gfp)
 
 
-def _dying_cgroups(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _dying_cgroups(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     dying = findings.circumstances.dying_bytes
     if dying >= _LEAST_SHARE * (findings.composition.total or 0) and dying:
         yield found(findings, "dying_cgroups", held_bytes=dying)
 
 
-def _clean_cache_left(findings: Findings, cause: Cause) -> Iterator[Evidence]:
+def _clean_cache_left(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     total = findings.composition.total or 0
     clean = (findings.composition.file_clean or 0) - findings.circumstances.protected_bytes
-    if clean > _LEAST_SHARE * total and cause not in ("protected_cache", "gfp_constrained"):
+    if clean > _LEAST_SHARE * total:
         yield found(findings, "clean_cache_left", held_bytes=clean)
 
 
-def _memory_in_transit(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _memory_in_transit(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     held = memory_kinds.in_transit_bytes(findings)
     if held and held >= _LEAST_SHARE * (findings.composition.total or 0):
         yield found(findings, "memory_in_transit", held_bytes=held)
 
 
-def _left_by_moved(findings: Findings, _: Cause) -> Iterator[Evidence]:
+def _left_by_moved(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Find memory of processes that are no longer in the cgroups below the limit."""
     moved = findings.circumstances.moved
     held = sum(one.held_bytes for one in moved)
@@ -346,7 +351,7 @@ def _left_by_moved(findings: Findings, _: Cause) -> Iterator[Evidence]:
         )
 
 
-_FACTORS: Final[tuple[Callable[[Findings, Cause], Iterator[Evidence]], ...]] = (
+_FACTORS: Final[tuple[Callable[[Findings, CauseRecord], Iterator[Evidence]], ...]] = (
     _thrashing,
     _shared_limit,
     _cow,

@@ -1,4 +1,4 @@
-"""The process whose memory grew, of the kind that a cause is about, and is still there at the kill."""
+"""The process whose memory of some kinds grew, and is still there at the kill."""
 
 from __future__ import annotations
 
@@ -6,25 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from tracer.analysis.explain.cause_record import Grown
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.memory import Allocator
-
-_ALL: Final = ("anon", "shmem", "file", "kernel")
-_OF_CAUSE: Final[Mapping[Cause, tuple[str, ...]]] = {
-    "anon_growth": ("anon",),
-    "shmem": ("shmem",),
-    "swap_exhausted": ("anon", "shmem"),
-    "unevictable": ("anon", "shmem", "file"),
-    "kernel_memory": ("kernel",),
-    "dirty_writeback": ("file",),
-}
-"""Cause -> the kinds of memory that it is about; others are about all kinds."""
 
 _OUTLIVING: Final = ("file",)
 """The kinds that a process leaves behind when it ends; for shared memory see `Circumstances.ended_writer`."""
 
-_WORDS: Final[Mapping[str, str]] = {
+_WORDS: Final[Mapping[Grown, str]] = {
     "anon": "anonymous memory",
     "shmem": "shared memory",
     "file": "page cache",
@@ -45,24 +34,19 @@ class Grew:
     what: str
 
 
-def kinds_of(cause: Cause) -> tuple[str, ...]:
-    """Return the kinds of memory that a cause is about."""
-    return _OF_CAUSE.get(cause, _ALL)
-
-
-def who_grew(findings: Findings, cause: Cause) -> Grew | None:
-    """Return the process that charged most of the kinds that `cause` is about.
+def who_grew(findings: Findings, kinds: tuple[Grown, ...]) -> Grew | None:
+    """Return the process that charged most of some kinds of memory.
 
     Of a process that ended before the kill, only memory counts that outlives it. None if no process charged
     at least 1 % of usage.
     """
-    grew = [_grew(one, kinds_of(cause)) for one in findings.allocators]
+    grew = [_grew(one, kinds) for one in findings.allocators]
     most = max(grew, key=lambda one: one.bytes_, default=None)
     least = (findings.composition.total or 0) * _LEAST_PERCENT // 100
     return most if most is not None and most.bytes_ > least else None
 
 
-def _grew(one: Allocator, kinds: tuple[str, ...]) -> Grew:
+def _grew(one: Allocator, kinds: tuple[Grown, ...]) -> Grew:
     charged = {
         kind: getattr(one, f"{kind}_bytes") for kind in kinds if one.exited is None or kind in _OUTLIVING
     }

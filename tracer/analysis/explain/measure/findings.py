@@ -11,7 +11,6 @@ import pandas as pd
 from tracer.analysis.explain.measure.steal import Steal
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.explain.slowed.thrashing import Thrashing
-from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.memory import (
     Allocator,
@@ -120,11 +119,12 @@ class Mover:
 class Shortage:
     """The shortage behind a kill for which no limit was full.
 
-    `clause`: the part of the summary that names it. `advice`: sentences; if empty, those of `cause` apply.
+    `clause`: the part of the summary that names it. `is_seen`: whether the log shows that memory was short.
+    `advice`: sentences; if empty, those of the cause apply.
     """
 
     clause: str
-    cause: Cause = "global_pressure"
+    is_seen: bool = True
     advice: tuple[str, ...] = ()
 
 

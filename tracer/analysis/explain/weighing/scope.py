@@ -8,7 +8,7 @@ from tracer.analysis.explain.measure.findings import Findings
 def memory_was_short(findings: Findings) -> bool:
     """Return whether memory was short at the kill; False if the log shows no shortage."""
     shortage = findings.circumstances.shortage
-    return shortage is None or shortage.cause != "unknown"
+    return shortage is None or shortage.is_seen
 
 
 def is_limit_hit(findings: Findings) -> bool:
