@@ -250,14 +250,17 @@ def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held)
     [
         (
             [(10, 0.3), (10.01, 0.6), (12, 0.9), (20, 1.0)],
-            "+10 MiB would have spared 60 % of what was read again, +12 MiB 90 %, +20 MiB all. ",
+            "+10 MiB would have spared 60 % of what was read again, +12 MiB 90 %, +20 MiB all, ",
         ),
-        ([(20, 0.4), (20.01, 1.0)], "+20 MiB would have spared all of what was read again. "),
+        ([(20, 0.4), (20.01, 1.0)], "+20 MiB would have spared all of what was read again, "),
     ],
 )
 def test_more_memory_names_each_size_once(held: Held, curve: list[tuple[float, float]], words: str) -> None:
     points = tuple(MissPoint(int(mib * MIB), int(share * 100 * MIB), share) for mib, share in curve)
-    assert dict(survivor_facts.held(replace(held, miss_curve=points)))["more memory"].startswith(words)
+    fact = dict(survivor_facts.held(replace(held, miss_curve=points)))["more memory"]
+    assert fact.startswith(
+        words + "on an LRU list; short of all, the kernel's lists keep up to a quarter less"
+    )
 
 
 def test_peak_of_the_kernel_is_shown_beside_that_of_the_trace_if_it_is_known(held: Held) -> None:

@@ -9,8 +9,9 @@ takes in what reclaim evicts has the page, with fewer it has not. The kernel's r
 there, although it needs room once, so that random access to a set of pages seems to need more than the set.
 
 Only evictions and refaults are in the trace, and no hits. So the curve is about more memory, never about
-less. It is a model: the kernel keeps two lists of files, and which pages it evicts changes with the memory
-(docs/sizing.md has measured differences).
+less. It is a model: the kernel keeps two lists of files, or generations (lru_gen), and which pages it evicts
+changes with the memory. docs/sizing.md has measured differences: with both, they are greatest for a hot set
+that is mapped, whose accesses the kernel knows by the bits of page tables.
 
 Memory that was swapped out after the eviction counts as evicted for good, so that a distance may be too long
 in a cgroup that swaps.

@@ -35,9 +35,12 @@ KINDS_IN_WORDS: Final = {
 """Kind of a wait (`analysis.views.stalls.KINDS`) -> the words after its duration."""
 
 MORE_MEMORY_TITLES: Final = ("more memory", "page cache that would have stayed", "share")
+_MODEL: Final = "on an LRU list; short of all, the kernel's lists keep up to a quarter less of mapped files"
+"""Measured with and without the multi-generational LRU (docs/sizing.md)."""
+
 MORE_MEMORY_NOTE: Final = (
     "The page cache that was evicted and read again, and what more memory would have kept of it, by the "
-    "order of evictions and returns. Nothing is known of less memory, because hits are not traced."
+    f"order of evictions and returns {_MODEL}. Nothing is known of less memory, because hits are not traced."
 )
 _SHARES_NAMED: Final = (0.25, 0.5, 0.8, 0.95)
 
@@ -193,8 +196,8 @@ def more_memory(curve: Sequence[MissPoint] | None) -> Iterator[Fact]:
     rest = "".join(f", {more} {share}" for more, share in others)
     yield (
         "more memory",
-        f"{least} would have spared {share} of what was read again{rest}. Nothing is known of less memory, "
-        "because hits are not traced",
+        f"{least} would have spared {share} of what was read again{rest}, {_MODEL}. Nothing is known of "
+        "less memory, because hits are not traced",
     )
 
 
