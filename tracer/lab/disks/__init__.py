@@ -1,2 +1,1 @@
-"""File systems with one file, whose reads take a fixed time, or whose writes do not end while the writer
-lives."""
+"""File systems with one file: reads take a fixed time, or writes do not end while the writer lives."""
