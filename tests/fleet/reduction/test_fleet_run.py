@@ -211,7 +211,11 @@ def test_path_without_a_trace_beside_others_is_listed(traces: Path, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     found = answer(traces, tmp_path / "empty")
     assert found["broken"] == [
-        {"path": str(tmp_path / "empty"), "why": "there is no trace in it, and no dataset with one"}
+        {
+            "path": str(tmp_path / "empty"),
+            "why": "there is no trace in it, and no dataset with one",
+            "is_partial": False,
+        }
     ]
 
 
