@@ -144,10 +144,12 @@ def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
         return None
     if row is None:
         return 0 if _is_made(subtree) else None
-    sizes = [optional(samples[f"{category}_bytes"].iloc[row]) for category in weights]
-    if None in sizes:
+    sizes = subtree.once("ledger.sizes_at_start", dict[str, int | None])
+    for category in weights.keys() - sizes.keys():
+        sizes[category] = optional(samples[f"{category}_bytes"].iloc[row])
+    if any(sizes[category] is None for category in weights):
         return None
-    return sum((size or 0) * weight for size, weight in zip(sizes, weights.values(), strict=True))
+    return sum((sizes[category] or 0) * weight for category, weight in weights.items())
 
 
 def _start(samples: pd.DataFrame, cgroup_id: int) -> int | None:
@@ -313,8 +315,9 @@ def reading(subtree: Subtree, column: str) -> Steps:
 
 def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
     """Return (times in ns, values) of the cgroup's rows in which the column is not null."""
-    rows = _reads(table, cgroup_id, column)
-    return times_ns(table)[rows], integers(kernel_numbers(table, column))[rows]
+    numbers = kernel_numbers(table, column)
+    rows = (integers(table["cgroup_id"]) == cgroup_id) & known(numbers)
+    return times_ns(table)[rows], integers(numbers)[rows]
 
 
 def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:

@@ -165,7 +165,7 @@ def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
         named["cgroup"] = _looked_up(frame["cgroup_id"], cgroups["path"])
         named["container"] = _looked_up(frame["cgroup_id"], cgroups["container"])
     if "tgid" in frame.columns and "comm" not in frame.columns:
-        named["comm"] = _comms(trace, frame)
+        named["comm"] = comms(trace, frame)
     if "inode_id" in frame.columns:
         named["file"] = _looked_up(frame["inode_id"], _file_names(trace.inodes))
     return named
@@ -203,8 +203,8 @@ def _file_names(inodes: pd.DataFrame) -> pd.Series:
     return names.set_axis(pd.Index(integers(inodes["inode_id"])))
 
 
-def _comms(trace: TraceTables, frame: pd.DataFrame) -> pd.Categorical:
-    """Return for each row the name of the process that had its tgid at its time."""
+def comms(trace: TraceTables, frame: pd.DataFrame) -> pd.Categorical:
+    """Return for each row of a table with `tgid` the name of the process that had its tgid at its time."""
     time = times_ns(frame) if isinstance(frame.index, pd.DatetimeIndex) else np.full(len(frame), _FOREVER)
     position = trace.processes.positions_at(integers(frame["tgid"]), time)
     return pd.Categorical(trace.processes.comms(position))

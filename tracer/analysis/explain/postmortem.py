@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,8 @@ from tracer.errors import UsageError
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.schema import UNLIMITED_BYTES
 
+_NOT_ASKED: Final = "it was not asked for"
+
 
 def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     """Return one report for each kill, in order of time; an empty list if nothing was killed.
@@ -55,21 +58,50 @@ def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     `analysis.explain.verdict` (the cause), `analysis.kernel_log.comparison` (the additions from the log) and
     `analysis.explain.log_kills` (kills that the probe missed).
     """
-    only_logged = log_kills.reports(trace)
-    completed = trace.defects.attempt(
-        "the kernel log of the trace", partial(comparison.complete, trace), partial(comparison.without, trace)
-    )
-    told, kills = completed.told, RecordedKills(trace, completed)
+    return PostMortems(trace).all(is_sized=is_sized)
 
-    def report(kill_id: int, find: Callable[[], RecordedKill]) -> OomReport:
-        return trace.defects.attempt(
+
+class PostMortems:
+    """The kills of a trace, of which a caller may want to have only one explained."""
+
+    def __init__(self, trace: TraceTables) -> None:
+        self._trace = trace
+        self._only_logged = list(log_kills.reports(trace))
+        completed = trace.defects.attempt(
+            "the kernel log of the trace",
+            partial(comparison.complete, trace),
+            partial(comparison.without, trace),
+        )
+        self._told, self._kills = completed.told, RecordedKills(trace, completed)
+
+    def all(self, *, is_sized: bool = True) -> list[OomReport]:
+        """Return what `explain` returns."""
+        reports = {kill_id: self._explained(kill_id, find, is_sized) for kill_id, find in self._kills}
+        return self._by_time(reports[kill_id] for kill_id in self._told)
+
+    def outlines(self) -> list[OomReport]:
+        """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
+        most of the time."""
+        return self._by_time(self._outline(kill_id, _NOT_ASKED) for kill_id in self._told)
+
+    def one(self, kill_id: int) -> OomReport:
+        """Return the whole report of a kill, by its number."""
+        if kill_id not in self._told:
+            return next(report for report in self._only_logged if report.kill_id == kill_id)
+        return self._explained(kill_id, partial(self._kills.kill_at, kill_id), is_sized=True)
+
+    def _by_time(self, recorded: Iterable[OomReport]) -> list[OomReport]:
+        return sorted([*recorded, *self._only_logged], key=attrgetter("time"))
+
+    def _explained(self, kill_id: int, find: Callable[[], RecordedKill], is_sized: bool) -> OomReport:
+        return self._trace.defects.attempt(
             f"kill {kill_id}",
-            lambda: _report(trace, find(), told[kill_id], is_sized=is_sized),
-            lambda why: _unexplained(trace, kill_id, kills.rows_for(kill_id), told[kill_id], why),
+            lambda: _report(self._trace, find(), self._told[kill_id], is_sized=is_sized),
+            lambda why: self._outline(kill_id, why),
         )
 
-    reports = {kill_id: report(kill_id, find) for kill_id, find in kills}
-    return sorted([*(reports[kill_id] for kill_id in told), *only_logged], key=attrgetter("time"))
+    def _outline(self, kill_id: int, why: str) -> OomReport:
+        return _unexplained(self._trace, kill_id, self._kills.rows_for(kill_id), self._told[kill_id], why)
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -95,7 +127,7 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
 
 def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool) -> OomReport:
     unknown: Unknown = {}
-    first = kill.rows.iloc[0]
+    first = kill.first
     sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
@@ -137,7 +169,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         previous=kill.previous,
     )
     sized, why_unsized = (
-        kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(None), "it was not asked for")
+        kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(None), _NOT_ASKED)
     )
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
@@ -168,7 +200,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
 
 
 def _unexplained(trace: TraceTables, kill_id: int, rows: pd.DataFrame, told: Told, why: str) -> OomReport:
-    """Return the report of a kill that could not be explained: what its rows have, and no conclusion."""
+    """Return the report of a kill that is not explained: what its rows have, and no conclusion."""
     first = rows.iloc[0]
     owner_id = integers(rows["limit_owner_cgroup_id"])[0]
     owner = LimitOwner(
@@ -210,7 +242,7 @@ def _memory(
     made_of, why = composition.compose(sizes, total, absent)
     unknown |= why
     working_set = composition.working_set(sizes, total, unknown)
-    limit = limit_of(kill.rows.iloc[0])
+    limit = limit_of(kill.first)
     locked = composition.locked_cache(sizes, made_of)
     used = cushion.measure(
         kill.subtree,

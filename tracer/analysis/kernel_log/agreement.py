@@ -26,6 +26,10 @@ from tracer.stored_names import stored_text
 _CHARGE_BATCH_PAGES: Final = 64
 _COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
 _KIB: Final = 1024
+_OF_A_VICTIM: Final = (
+    *("pid", "comm", "oom_score_adj"),
+    *("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes"),
+)
 _LONGEST_NAME: Final = 400  # a longer path may be cut in its line (LOG_LINE_MAX, kernel/printk/printk.c)
 
 
@@ -41,7 +45,7 @@ def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> 
         yield from _sizes("limit", limit_of(first), memory.limit_bytes, _KIB)
     killed = {kill.pid: kill for kill in report.kills}
     slack_bytes = max(_COUNTER_BATCH_PAGES, 2 * cpus) * cpus * page_size(trace)
-    for row in records(rows):
+    for row in records(rows, _OF_A_VICTIM):
         kill = killed.pop(int(row["pid"]), None)
         if kill is not None:
             yield from _victim(row, kill, slack_bytes, page_size(trace))

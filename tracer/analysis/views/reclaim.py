@@ -15,8 +15,15 @@ from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.analysis.views import stalls, swapping
 from tracer.categories import RECLAIM_COUNTS
+from tracer.schema import LIMITS
 
 _TRANSCRIPT: Final = 12
+_OF_AN_ATTEMPT: Final = (
+    *("duration_ns", "kind", "cgroup_id", "pid", "tgid", "priority", "nr_dirty", "nr_writeback"),
+    *("scanned", "scanned_anon", "scanned_file", "reclaimed", "reclaimed_anon", "reclaimed_file"),
+    *("usage_bytes", "limit_bytes", LIMITS["limit_bytes"]),
+    *(f"{count}_{lru}" for lru in ("anon", "file") for count in RECLAIM_COUNTS),
+)
 
 
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
@@ -81,7 +88,7 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
             kept_anon=_kept(row, "anon"),
             kept_file=_kept(row, "file"),
         )
-        for moment, row in zip(moments, records(rows), strict=True)
+        for moment, row in zip(moments, records(rows, _OF_AN_ATTEMPT), strict=True)
     )
 
 

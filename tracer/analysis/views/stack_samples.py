@@ -79,11 +79,14 @@ def charged_in(
     is extended to its callers as long as callers with a quarter of all bytes each have nearly all of its
     bytes; stacks with less than a quarter of all bytes are left out.
     """
+    if samples.empty:
+        return ()
     samples = samples[np.isin(_kinds_of(trace, samples), kinds)]
     functions = trace.functions
     whole = int(integers(samples["weight_bytes"]).sum())
+    named = samples.assign(comm=naming.comms(trace, samples))
     found = []
-    for comm, rows in naming.with_names(trace, samples).groupby("comm", dropna=False, observed=True):
+    for comm, rows in named.groupby("comm", dropna=False, observed=True):
         charges = [
             (functions.functions_for(user), functions.functions_for(kernel), weight)
             for user, kernel, weight in _by_stacks(rows)

@@ -21,7 +21,6 @@ from tracer.analysis.core.columns import (
     integers,
     is_one_of,
     optional_text,
-    records,
     times_ns,
     utc_times,
 )
@@ -264,31 +263,56 @@ def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
 
     With `Subtrees.machine`, these are the processes of the whole machine.
     """
-    waits = subtree.waits
-    ended = subtree.once("stalls.longest", lambda: np.maximum.accumulate(_ends_ns(waits)))
-    first, last = np.searchsorted(ended, begin_ns, "right"), np.searchsorted(times_ns(waits), end_ns)
-    rows = waits.iloc[first:last]
-    within = np.minimum(_ends_ns(rows), end_ns) - np.maximum(times_ns(rows), begin_ns)
-    sums = _sums_ms(rows.assign(duration_ns=within)[within > 0], ["tgid"])
+    waits = subtree.once("stalls.longest", lambda: _Waits.from_table(subtree.waits))
+    first, last = np.searchsorted(waits.ended, begin_ns, "right"), np.searchsorted(waits.begins, end_ns)
+    begins, ends = (np.clip(times[first:last], begin_ns, end_ns) for times in (waits.begins, waits.ends))
+    rows = np.flatnonzero(ends > begins)
+    tgid, kind = waits.tgid[first:last][rows], waits.kind[first:last][rows]
+    tgids, of_kind = _sums_ns(tgid[:, np.newaxis], kind, (ends - begins)[rows])
     return tuple(
         Waiter(
-            tgid=int(row["tgid"]),
-            comm=subtree.whole.processes.comm_at(int(row["tgid"]), begin_ns, end_ns),
-            stalled_ms=row["stalled_ms"],
-            kinds_ms={kind: row[f"{kind}_ms"] for kind in KINDS if row[f"{kind}_ms"]},
+            tgid=number,
+            comm=subtree.whole.processes.comm_at(number, begin_ns, end_ns),
+            stalled_ms=sum(sums) / 1e6,
+            kinds_ms={name: ns / 1e6 for name, ns in zip(KINDS, sums, strict=False) if ns},
         )
-        for row in records(sums.head(_MOST_WAITERS))
+        for (number,), sums in zip(
+            tgids[:_MOST_WAITERS].tolist(), of_kind[:_MOST_WAITERS].tolist(), strict=True
+        )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """The columns of `waits`, in order of time; `ended` is the latest end up to each row."""
+
+    begins: Int64s
+    ends: Int64s
+    ended: Int64s
+    tgid: Int64s
+    kind: Int64s
+
+    @classmethod
+    def from_table(cls, waits: pd.DataFrame) -> _Waits:
+        begins, ends = times_ns(waits), _ends_ns(waits)
+        kind = integers(waits["kind"].cat.codes)
+        return cls(begins, ends, np.maximum.accumulate(ends), integers(waits["tgid"]), kind)
 
 
 def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Return the waits summed up by these keys, in total and of each kind, the longest first."""
     columns = np.column_stack([integers(rows[key]) for key in keys])
-    groups, group = np.unique(columns, axis=0, return_inverse=True)
-    of_kind = np.zeros((len(groups), len(KINDS) + 1), dtype=np.int64)  # the last is for a kind not listed
-    np.add.at(of_kind, (group.ravel(), rows["kind"].cat.codes.to_numpy()), integers(rows["duration_ns"]))
-    order = np.argsort(-of_kind.sum(axis=1), kind="stable")
-    groups, of_kind = groups[order], of_kind[order]
+    kinds = integers(rows["kind"].cat.codes)
+    groups, of_kind = _sums_ns(columns, kinds, integers(rows["duration_ns"]))
     amounts = {"stalled_ms": of_kind.sum(axis=1) / 1e6}
     amounts |= {f"{name}_ms": of_kind[:, code] / 1e6 for code, name in enumerate(KINDS)}
     return pd.DataFrame(dict(zip(keys, groups.T, strict=True)) | amounts)
+
+
+def _sums_ns(keys: Int64s, kinds: Int64s, durations: Int64s) -> tuple[Int64s, Int64s]:
+    """Return (the distinct rows of `keys`, the durations of each summed up by kind), the longest first."""
+    groups, group = np.unique(keys, axis=0, return_inverse=True)
+    of_kind = np.zeros((len(groups), len(KINDS) + 1), dtype=np.int64)  # the last is for a kind not listed
+    np.add.at(of_kind, (group.ravel(), kinds), durations)
+    order = np.argsort(-of_kind.sum(axis=1), kind="stable")
+    return groups[order], of_kind[order]

@@ -6,12 +6,14 @@ end was seen (docs/trace-format.md, `swap_io`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis.core.charges import Charges
-from tracer.analysis.core.columns import integers, is_one_of, known, times_ns
+from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.reclaim_attempts import SwapIo
@@ -21,6 +23,23 @@ NOT_KNOWN: Final = dict.fromkeys(
     "the trace has nothing written to swap or read from it, though there was swapping",
 )
 """Entries of `quality.unknown` of a report."""
+
+_NOT_SEEN_TO_END: Final = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """The requests of one direction, in order of time; `duration_ns` is `_NOT_SEEN_TO_END` if unknown."""
+
+    times: Int64s
+    nr_pages: Int64s
+    duration_ns: Int64s
+
+    @classmethod
+    def from_table(cls, swap_io: pd.DataFrame, op: str) -> _Requests:
+        rows = is_one_of(swap_io["op"], [op])
+        durations = integers(swap_io["duration_ns"], missing=_NOT_SEEN_TO_END)
+        return cls(times_ns(swap_io)[rows], integers(swap_io["nr_pages"])[rows], durations[rows])
 
 
 def is_known(trace: TraceTables, charges: Charges) -> bool:
@@ -41,14 +60,13 @@ def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | N
     """
     if not subtree.once("swapping.is_known", lambda: is_known(subtree.whole, subtree.charges)):
         return None
-    rows = subtree.swap_io
-    first, last = np.searchsorted(times_ns(rows), [begin_ns, end_ns + 1])
-    rows = rows.iloc[first:last]
-    rows = rows[is_one_of(rows["op"], [op])]
-    took_ms = integers(rows["duration_ns"])[known(rows["duration_ns"])] / 1e6
+    requests = subtree.once(("swapping.swapped", op), lambda: _Requests.from_table(subtree.swap_io, op))
+    first, last = np.searchsorted(requests.times, [begin_ns, end_ns + 1])
+    duration_ns = requests.duration_ns[first:last]
+    took_ms = duration_ns[duration_ns != _NOT_SEEN_TO_END] / 1e6
     return SwapIo(
-        count=len(rows),
-        size_bytes=int(integers(rows["nr_pages"]).sum()) * page_size(subtree.whole),
+        count=int(last - first),
+        size_bytes=int(requests.nr_pages[first:last].sum()) * page_size(subtree.whole),
         took_ms={"median": float(np.median(took_ms)), "longest": float(took_ms.max())}
         if len(took_ms)
         else {},

@@ -14,7 +14,7 @@ from tracer.cli import value_completion
 from tracer.errors import Defects, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from rich.console import RenderableType
 
@@ -89,17 +89,17 @@ def command(
     trace = None if path is None else tracer.open(path)
     defects = Defects() if trace is None else trace.defects
     elsewhere: list[OtherKill] = []
-    is_empty = False
+    is_empty, is_picked = False, last or kill_id is not None
+    explain: Callable[[OomReport], OomReport] = _explained_already
     if trace is None:
         reports, log = _reports_from_log(str(kmsg), cgroup, defects)
         elsewhere, is_empty = log.other_kills, log.is_empty
     else:
-        reports = trace.explain(cgroup)
-    chosen = [kill_filter.newest(reports)] if last and reports else reports
+        reports, explain = _reports_from_trace(trace, cgroup, is_picked=is_picked, as_list=as_list)
+    chosen = [explain(kill_filter.newest(reports))] if last and reports else reports
     if kill_id is not None:
         place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
-        chosen = [_numbered(reports, kill_id, place)]
-    is_picked = last or kill_id is not None
+        chosen = [explain(_numbered(reports, kill_id, place))]
     if as_json:
         is_brief = bool(reports) and (as_list or is_picked)
         held = [] if trace is None or is_brief else trace.spared_cgroups(reports, cgroup)
@@ -123,6 +123,21 @@ def command(
 
         _write(other_kills_text.listed(elsewhere))
     defects.raise_if_any()
+
+
+def _explained_already(report: OomReport) -> OomReport:
+    return report
+
+
+def _reports_from_trace(
+    trace: AnalysedTrace, cgroup: str | None, *, is_picked: bool, as_list: bool
+) -> tuple[list[OomReport], Callable[[OomReport], OomReport]]:
+    """Return the kills of a trace, and what explains one of them: a kill that is picked is the only one to be
+    explained, and a list has no sizing."""
+    if not is_picked:
+        return trace.explain(cgroup, is_sized=not as_list), _explained_already
+    outlines, post_mortems = trace.outlined(cgroup)
+    return outlines, lambda outline: post_mortems.one(outline.kill_id)
 
 
 def _reports_from_log(log: str, cgroup: str | None, defects: Defects) -> tuple[list[OomReport], Log]:

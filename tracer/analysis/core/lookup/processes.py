@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, Int64s, column_times_ns, integers, known, times_ns
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Int64s,
+    column_times_ns,
+    integers,
+    known,
+    optional_text,
+    times_ns,
+)
 from tracer.analysis.core.index import RowIndex
 
 _SIGNAL_TO_REPORT_NS: Final = 100_000_000
@@ -28,10 +36,12 @@ class Processes:
         self._by_time = np.lexsort((self._seen_ns, integers(tasks["tgid"])))
         self._is_left = ~known(tasks["exited"])
         self._exited_ns = column_times_ns(tasks["exited"]).copy()
+        self._killed_ns: dict[int, int] = {}
         self._end_after_kill(oom)
         self._start_ns = integers(tasks["start_ns"])
         self._forked_ns = _forked_ns(self._start_ns, self._seen_ns, epoch_ns)
-        self._comm, self._cmdline = tasks["comm"], tasks["cmdline"]
+        comms, cmdlines = (tasks[name].to_numpy(dtype=object) for name in ("comm", "cmdline"))
+        self._comms, self._cmdlines = np.append(comms, np.array([None], dtype=object)), cmdlines
         self._cgroup_id, self._ppid = integers(tasks["cgroup_id"]), integers(tasks["ppid"])
         self._rows_of_cgroups = RowIndex.from_keys(self._cgroup_id)
         self._programs = integers(tasks["exe_inode_id"])
@@ -44,9 +54,15 @@ class Processes:
         on another CPU, the victim may have ended in between.
         """
         for tgid, kill_ns in zip(integers(oom["tgid"]).tolist(), times_ns(oom).tolist(), strict=True):
+            self._killed_ns.setdefault(tgid, kill_ns)
             rows = self._rows.rows_for(tgid)
             since_ns = kill_ns - self._exited_ns[rows]
             self._exited_ns[rows[(since_ns >= 0) & (since_ns < _SIGNAL_TO_REPORT_NS)]] = kill_ns + 1
+
+    def was_killed(self, tgid: int, time_ns: int) -> bool:
+        """Return whether the OOM killer had killed a process with this tgid by a moment."""
+        killed_ns = self._killed_ns.get(tgid)
+        return killed_ns is not None and killed_ns <= time_ns
 
     def is_any_reused(self, tgids: Iterable[int | None]) -> bool:
         """Return whether several processes had any of these tgids, one after the other."""
@@ -73,8 +89,7 @@ class Processes:
 
     def comms(self, positions: Int64s) -> npt.NDArray[np.object_]:
         """Return the names of the processes at these positions in `tasks`; None for -1."""
-        names = np.append(self._comm.to_numpy(dtype=object), np.array([None], dtype=object))
-        return np.asarray(names[positions], dtype=np.object_)
+        return np.asarray(self._comms[positions], dtype=np.object_)
 
     def _last_seen(self, tgids: Int64s, times_ns: Int64s, firsts: Int64s) -> Int64s:
         """Return for each tgid and time the position in `_by_time` of the process that was first seen last by
@@ -96,7 +111,7 @@ class Processes:
         one seen later: the recorder learns the name of a process after the process has acted.
         """
         row = self._row_at(tgid, begin_ns, end_ns)
-        return None if row is None else str(self._comm.iloc[row])
+        return None if row is None else str(self._comms[row])
 
     def cmdline_at(self, tgid: int, begin_ns: int, end_ns: int) -> str | None:
         """Return the command line of the process that `comm_at` finds.
@@ -104,10 +119,18 @@ class Processes:
         None if it was never read, or contains no more than the name.
         """
         row = self._row_at(tgid, begin_ns, end_ns)
-        if row is None or pd.isna(self._cmdline.iloc[row]):
+        if row is None or pd.isna(self._cmdlines[row]):
             return None
-        title = str(self._cmdline.iloc[row])
-        return None if title.rpartition("/")[2] == str(self._comm.iloc[row]) else title
+        title = str(self._cmdlines[row])
+        return None if title.rpartition("/")[2] == str(self._comms[row]) else title
+
+    def titles(self, cgroup_ids: Int64s) -> list[tuple[str, str | None]]:
+        """Return (name, command line, if it was read) of each process of these (distinct) cgroups."""
+        rows = self._rows_of_cgroups.rows_for_any(cgroup_ids)
+        return [
+            (str(comm), optional_text(cmdline))
+            for comm, cmdline in zip(self._comms[rows], self._cmdlines[rows], strict=True)
+        ]
 
     def exited_at(self, tgid: int, begin_ns: int, end_ns: int) -> int | None:
         """Return when the process that `comm_at` finds ended, in ns since the epoch.

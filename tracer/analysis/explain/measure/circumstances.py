@@ -10,6 +10,7 @@ import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import NO_ID, Int64s, integers, is_one_of, optional, times_ns
+from tracer.analysis.core.index import RunningSums
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.limits import limit_of, swap_room_of
 from tracer.analysis.core.subtree import Subtree
@@ -217,17 +218,22 @@ def _moved(subtree: Subtree, kill_ns: int, weighed_tgids: frozenset[int]) -> tup
     freed, and the kernel did not weigh it: it weighs each process of the subtree (mem_cgroup_scan_tasks in
     mm/memcontrol.c). Processes that an earlier kill ended are left out, since they are no candidates either.
     """
-    charges, trace = subtree.charges, subtree.whole
-    picked, bytes_ = charges.weighted({"anon": 1})
-    rows = np.flatnonzero(picked)[charges.time[picked] <= kill_ns]
-    tgids, process = np.unique(charges.tgid[rows].astype(np.int64), return_inverse=True)
-    held = np.bincount(process, bytes_[rows], len(tgids)).astype(np.int64)
-    killed = set(integers(trace.oom["tgid"])[times_ns(trace.oom) <= kill_ns].tolist())
+    processes = subtree.whole.processes
+    tgids, charged = subtree.once("circumstances.anon_of_processes", lambda: _anon_of_processes(subtree))
+    held = charged.sums_at(kill_ns)
     movers = [
-        Mover(tgid, trace.processes.comm_at(tgid, kill_ns, kill_ns), held_bytes)
-        for tgid, held_bytes in zip(tgids.tolist(), held.tolist(), strict=True)
-        if held_bytes > 0 and tgid != NO_ID and tgid not in weighed_tgids | killed
-        if trace.processes.cgroup_at(tgid, kill_ns) is not None
-        if trace.processes.cgroup_at(tgid, kill_ns + _EXIT_NS) is not None
+        Mover(tgid, processes.comm_at(tgid, kill_ns, kill_ns), held_bytes)
+        for tgid, held_bytes in zip(tgids[held > 0].tolist(), held[held > 0].tolist(), strict=True)
+        if tgid != NO_ID and tgid not in weighed_tgids and not processes.was_killed(tgid, kill_ns)
+        if processes.cgroup_at(tgid, kill_ns) is not None
+        if processes.cgroup_at(tgid, kill_ns + _EXIT_NS) is not None
     ]
     return tuple(sorted(movers, key=lambda mover: -mover.held_bytes)[:_MOST_MOVERS])
+
+
+def _anon_of_processes(subtree: Subtree) -> tuple[Int64s, RunningSums]:
+    """Return the processes that anonymous memory was charged to, and how much, as sums over time."""
+    charges = subtree.charges
+    picked, bytes_ = charges.weighted({"anon": 1})
+    tgids, process = np.unique(charges.tgid[picked].astype(np.int64), return_inverse=True)
+    return tgids, RunningSums.from_rows(charges.time[picked], process, bytes_[picked], len(tgids))

@@ -24,14 +24,15 @@ from tracer.schema import UNLIMITED_BYTES
 class RecordedKill:
     """One decision of the OOM killer.
 
-    `rows` of `oom` are the victims, `weighed` the rows of `oom_candidates`. `subtree` is the limit owner with
-    all cgroups below it. `sample` is the row of `samples` that the kernel program read of the owner at the
-    kill. A global OOM has no owner: `owner_id` is None, `subtree` is empty, and the window begins after the
-    previous global OOM.
+    `rows` of `oom` are the victims, `first` the first of them, `weighed` the rows of `oom_candidates`.
+    `subtree` is the limit owner with all cgroups below it. `sample` is the row of `samples` that the kernel
+    program read of the owner at the kill. A global OOM has no owner: `owner_id` is None, `subtree` is empty,
+    and the window begins after the previous global OOM.
     """
 
     kill_id: int
     rows: pd.DataFrame
+    first: pd.Series
     weighed: pd.DataFrame
     time_ns: int
     owner_id: int | None
@@ -49,7 +50,9 @@ class RecordedKills:
         self._oom, samples = completed.oom, completed.samples
         self._candidates = trace.oom_candidates
         self._subtrees = Subtrees(trace, samples)
-        self._rows = RowIndex.from_keys(integers(self._oom["kill_id"]))
+        self._kill_ids, self._tgids = (integers(self._oom[name]) for name in ("kill_id", "tgid"))
+        self._times = times_ns(self._oom)
+        self._rows = RowIndex.from_keys(self._kill_ids)
         self._rows_of_owner = RowIndex.from_keys(integers(self._oom["limit_owner_cgroup_id"]))
         self._weighed = RowIndex.from_keys(integers(self._candidates["kill_id"]))
         self._at_kills = samples[is_one_of(samples["source"], ["oom"])]
@@ -74,7 +77,7 @@ class RecordedKills:
     def _by_owner(self) -> dict[int, list[int]]:
         """Return the kills in order, by the limit owner in the first row of each; `NO_ID`: no owner."""
         oom, found = self._oom, dict[int, list[int]]()
-        kill_ids, firsts = np.unique(integers(oom["kill_id"]), return_index=True)
+        kill_ids, firsts = np.unique(self._kill_ids, return_index=True)
         for owner_id, kill_id in zip(
             integers(oom["limit_owner_cgroup_id"])[firsts].tolist(), kill_ids.tolist(), strict=True
         ):
@@ -86,8 +89,8 @@ class RecordedKills:
 
     def _kill(self, owner_id: int, kill_id: int, subtree_of: Callable[[], Subtree]) -> RecordedKill:
         subtree, rows = subtree_of(), self.rows_for(kill_id)
-        moments = times_ns(self._oom)[self._rows_of_owner.rows_for(owner_id)]
-        time_ns, limit = int(times_ns(rows)[0]), limit_of(rows.iloc[0])
+        first, moments = rows.iloc[0], self._times[self._rows_of_owner.rows_for(owner_id)]
+        time_ns, limit = int(times_ns(rows)[0]), limit_of(first)
         earlier = moments[: int(np.searchsorted(moments, time_ns))]
         if owner_id == NO_ID:
             start = start_after(subtree, earlier)
@@ -98,6 +101,7 @@ class RecordedKills:
         return RecordedKill(
             kill_id=kill_id,
             rows=rows,
+            first=first,
             weighed=self._candidates.iloc[self._weighed.rows_for(kill_id)],
             time_ns=time_ns,
             owner_id=None if owner_id == NO_ID else owner_id,
@@ -111,11 +115,10 @@ class RecordedKills:
         """Return the kill of the last of these first victims for one limit, as seen at a moment."""
         if not victims or owner_id == NO_ID:
             return None
-        kill_ids = integers(self._oom["kill_id"])[self._rows_of_owner.rows_for(owner_id)]
-        kill_id = int(kill_ids[victims - 1])
-        rows = self._oom.iloc[self._rows.rows_for(kill_id)[:1]]
-        first, age_ns = rows.iloc[0], time_ns - int(times_ns(rows)[0])
-        return PreviousKill(kill_id, int(first["tgid"]), optional_text(first["comm"]), age_ns)
+        kill_id = int(self._kill_ids[self._rows_of_owner.rows_for(owner_id)[victims - 1]])
+        row = int(self._rows.rows_for(kill_id)[0])
+        comm = optional_text(self._oom["comm"].iloc[row])
+        return PreviousKill(kill_id, int(self._tgids[row]), comm, time_ns - int(self._times[row]))
 
     def _sample_at(self, kill_id: int, owner_id: int) -> pd.Series | None:
         rows = self._read.rows_for(kill_id)

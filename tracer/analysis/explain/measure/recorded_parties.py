@@ -6,7 +6,7 @@ Each function adds the reasons for unknown values to `unknown`, by dotted field 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,17 @@ from tracer.analysis.results.tasks import Trigger, Victim
 NO_OWNER = "no cgroup's limit was hit, or the trace does not show whose"
 
 
+_OF_A_VICTIM: Final = (
+    *("pid", "tgid", "comm", "cgroup_id", "oom_score_adj", "threads"),
+    *("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes"),
+)
+
+
 def limit_owner(
     trace: TraceTables, kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown
 ) -> LimitOwner:
     """Return the cgroup whose limit was hit; `stack` is the trigger's, innermost frame first."""
-    first = kill.rows.iloc[0]
+    first = kill.first
     container, pod = trace.places.container_of(kill.owner_id)
     namespace, image = trace.places.origin_of(kill.owner_id)
     life = None if kill.owner_id is None else trace.places.lives.life_for(kill.owner_id)
@@ -63,7 +69,7 @@ def limit_owner(
 
 def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) -> Lowered | None:
     """Return how the limit was lowered; None if usage was not above it then, or if that was not seen."""
-    first = kill.rows.iloc[0]
+    first = kill.first
     limit, usage_bytes = limit_of(first), optional(first["usage_bytes"])
     if kill.owner_id is None or limit is None:
         return None
@@ -86,7 +92,7 @@ def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) 
 
 def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown) -> Trigger:
     """Return the task whose charge could not be met."""
-    first = kill.rows.iloc[0]
+    first = kill.first
     gfp = optional(first["gfp"])
     if gfp is None:
         unknown["trigger.gfp"] = "the trace has no reclaim attempt of the trigger"
@@ -129,7 +135,7 @@ def victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[V
             cmdline=_title_at(trace, int(row["tgid"]), int(times[0])),
             threads=optional(row["threads"]),
         )
-        for row in records(rows)
+        for row in records(rows, _OF_A_VICTIM)
     )
     if any(victim.anon_rss_bytes is None for victim in found):
         unknown["victims.anon_rss_bytes"] = "a victim had no address space left when it was marked"
@@ -141,7 +147,7 @@ def victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[V
 def _order(kill: RecordedKill, unknown: Unknown) -> int | None:
     """Return the order of the request, if known; for a global OOM, else the order of the trigger's last
     direct reclaim."""
-    first = kill.rows.iloc[0]
+    first = kill.first
     order = optional(first["order"])
     if order is not None:
         return order

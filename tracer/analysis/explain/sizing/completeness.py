@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import column_times_ns, integers, is_one_of, known, optional_text, records
+from tracer.analysis.core.columns import column_times_ns, integers, known
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.lookup.heap_bound import heap_bound
 from tracer.analysis.core.subtree import Subtree
@@ -58,11 +58,12 @@ def exit_status(meta: Mapping[str, Any]) -> int | None:
 
 def why_elastic(subtree: Subtree) -> str | None:
     """Return a sentence if a process of the cgroup sizes its heap by a bound that is no demand."""
-    tasks = subtree.whole.tasks
-    rows = records(tasks[is_one_of(tasks["cgroup_id"], subtree.members.tolist())])
-    bounds = [
-        bound for row in rows if (bound := heap_bound(row["comm"], optional_text(row["cmdline"]))) is not None
-    ]
+    return subtree.once("completeness.why_elastic", lambda: _why_elastic(subtree))
+
+
+def _why_elastic(subtree: Subtree) -> str | None:
+    titles = subtree.whole.processes.titles(subtree.members)
+    bounds = [bound for comm, cmdline in titles if (bound := heap_bound(comm, cmdline)) is not None]
     if not bounds:
         return None
     first = bounds[0]

@@ -226,7 +226,7 @@ class _Mapped:
         # Each process has page tables of its own, of 8 bytes for a page.
         tables = (left or 0) * 8 // findings.page_size * max(len(findings.candidates) - 1, 0)
         untouched = (left or 0) + tables if grown else 0
-        for row in records(rows[list(_MAPPED_COLUMNS)]):
+        for row in records(rows, _MAPPED_COLUMNS):
             sizes = {name: optional(row[name]) for name in _MAPPED_COLUMNS}
             if None in sizes.values():
                 return None

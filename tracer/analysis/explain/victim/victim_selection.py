@@ -34,6 +34,10 @@ _ALLOCATING: Final = (
     "vm.oom_kill_allocating_task is set: the task that asks is killed, regardless of its badness"
 )
 _ALLOCATING_REASON: Final = "oom_kill_allocating_task"
+_OF_A_CANDIDATE: Final = (
+    *("pid", "tgid", "comm", "badness", "oom_score_adj", "chosen"),
+    *("rss_bytes", "anon_rss_bytes", "shmem_rss_bytes"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def from_trace(
         unknown["badness_total_pages"] = _NO_TOTAL
     recorded = [
         _titled(trace, _recorded(row, total), int(row["tgid"]), int(times_ns(rows)[0]))
-        for row in records(weighed)
+        for row in records(weighed, _OF_A_CANDIDATE)
     ]
     if is_whole:
         judged = _judged(recorded, total, TODAY, is_group=len(rows) > 1, unknown=unknown)

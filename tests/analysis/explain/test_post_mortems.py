@@ -1,0 +1,54 @@
+"""One kill explained, out of many: the same report as among all, for the work of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from synthetic.restarts import Restarts
+
+import tracer
+from tracer.analysis.explain import postmortem
+from tracer.analysis.explain.postmortem import PostMortems
+from tracer.analysis.results.kill import OomReport
+
+KILLS: Final = 5
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    restarts = Restarts(KILLS, cgroups=2, charges=12, folios=8)
+    return restarts.write(tmp_path_factory.mktemp("loop") / "trace")
+
+
+def parties(report: OomReport) -> tuple[object, ...]:
+    owner, victims = report.limit_owner, report.victims
+    return report.kill_id, report.time, owner.cgroup, owner.cgroup_id, owner.limit_bytes, victims
+
+
+def test_one_kill_has_the_report_that_it_has_among_all(loop: Path) -> None:
+    every = tracer.open(loop).explain()
+    assert [report.kill_id for report in every] == list(range(1, KILLS + 1))
+    for report in every:
+        assert PostMortems(tracer.open(loop)).one(report.kill_id) == report
+
+
+def test_outlines_have_the_parties_of_the_reports(loop: Path) -> None:
+    trace = tracer.open(loop)
+    assert [*map(parties, PostMortems(trace).outlines())] == [*map(parties, trace.explain())]
+
+
+def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explained = list[int]()
+    whole = postmortem._report
+
+    def counted(trace, kill, told, *, is_sized):  # type: ignore[no-untyped-def]
+        explained.append(kill.kill_id)
+        return whole(trace, kill, told, is_sized=is_sized)
+
+    monkeypatch.setattr(postmortem, "_report", counted)
+    outlines, post_mortems = tracer.open(loop).outlined()
+    assert not explained
+    post_mortems.one(outlines[-1].kill_id)
+    assert explained == [KILLS]
