@@ -283,12 +283,15 @@ def _timestamp(time_ns: int | None) -> pd.Timestamp | None:
 
 
 def _newest_limit(lives: pd.DataFrame) -> tuple[int | None, bool | None]:
+    """Return the highest limit of the lives that began last, and whether each of them had one."""
     known = lives[lives["is_limited"].notna()]
     if not len(known):
         return None, None
-    newest = known.iloc[-1]
-    limit_bytes = newest["limit_bytes"] if newest["is_limited"] else None
-    return None if pd.isna(limit_bytes) else int(limit_bytes), bool(newest["is_limited"])
+    newest = known[known["time"] == known["time"].iloc[-1]]  # several may begin at once, on several hosts
+    if not newest["is_limited"].all():
+        return None, False
+    limit_bytes = newest["limit_bytes"].max()
+    return None if pd.isna(limit_bytes) else int(limit_bytes), True
 
 
 def _peaks(values: pd.Series[Any]) -> Peaks:
