@@ -15,7 +15,7 @@ from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.lookup.stacks import is_named
-from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain.measure.logged_parties import OF_LIMIT_BEFORE, OF_THE_PATH, is_writing_limit
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill
 from tracer.analysis.kernel_log.comparison import Told
@@ -67,6 +67,15 @@ def limit_owner(
     return owner
 
 
+def _reclaimed_bytes(kill: RecordedKill, since_ns: int) -> int:
+    """Return what attempts to reclaim from the limit owner freed between a moment and the kill."""
+    attempts = kill.subtree.reclaim
+    begun_ns = times_ns(attempts)
+    own = (attempts["cgroup_id"] == kill.owner_id).to_numpy(dtype=bool, na_value=False)
+    of_them = own & (begun_ns >= since_ns) & (begun_ns <= kill.time_ns)
+    return int(attempts["reclaimed"][of_them].sum()) * page_size(kill.subtree.whole)
+
+
 def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) -> Lowered | None:
     """Return how the limit was lowered; None if usage was not above it then, or if that was not seen."""
     first = kill.first
@@ -83,8 +92,10 @@ def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) 
     if not is_named(stack) and (usage_bytes or 0) > limit:
         # A task of another cgroup: it is the writer, or fills memory of a process in this one, which is rare.
         by_trigger = not np.isin(first["trigger_cgroup_id"], kill.subtree.members)
-    then = ledger.usage(kill.subtree).at(step.since_ns - 1)
-    usage_bytes = usage_bytes if then is None else then
+    if by_trigger and usage_bytes is not None:  # the write reclaims what it can, and kills in the same call
+        usage_bytes += _reclaimed_bytes(kill, step.since_ns)
+    elif (then := ledger.usage(kill.subtree).at(step.since_ns - 1)) is not None:
+        usage_bytes = then
     if not by_trigger and (usage_bytes is None or usage_bytes <= limit):
         return None
     return Lowered(step.limit_bytes, usage_bytes, by_trigger, kill.time_ns - step.since_ns)
