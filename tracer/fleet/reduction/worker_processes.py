@@ -82,11 +82,13 @@ class WorkerProcesses:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Kill the processes; calls that have not returned raise ProcessDiedError."""
+        """Kill and reap the processes; calls that have not returned raise ProcessDiedError."""
         with self._lock:
             self._has_ended = True
             for worker in self._started:
-                worker.process.kill()  # the thread that waits for the process then reaps it
+                worker.process.kill()
+            for worker in self._started:
+                worker.process.wait()  # the thread that reads from the process closes the connection
             idle = list(self._idle)
         self._end(idle)
 
