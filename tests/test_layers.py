@@ -58,6 +58,7 @@ STARTERS: Final[Mapping[str, set[str]]] = {
     # Programs that are no Python, or that the user named.
     "tracer/capture/bpf/compiled/compiler.py": {"subprocess.run"},
     "tracer/capture/learn/stimuli.py": {"os.posix_spawn"},
+    "tracer/kernel/kmsg/this_machine.py": {"subprocess.Popen"},
     "tracer/kernel/process/gate.py": {"os.execvpe"},
     # A copy of the interpreter, with -P; and a path to print.
     "tracer/lab/workload/file_steps.py": {"os.execv"},

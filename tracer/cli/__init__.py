@@ -13,6 +13,7 @@ dataset_export — the traces that `export` adds to a dataset
 page_contents — what the page of `report` shows of a trace
 standard_streams — the three standard streams, whatever is behind them
 value_completion — shell completion of option values
+trace_argument — the trace that a path, a name or nothing stands for
 verbs — one module for each verb, with its help; `group` imports it when it is needed
 """
 

@@ -72,6 +72,19 @@ def test_resolve_byte_and_text_of_its_escape_are_two_names(
     assert naming.resolve(trace.cgroups, os.fsdecode(pattern)) == expected
 
 
+@pytest.mark.parametrize("pattern", ["cart-7d9f-x2", "shop/cart-7d9f-x2"])
+def test_resolve_name_of_a_pod_finds_its_containers_and_its_own_cgroup(trace: Any, pattern: str) -> None:
+    pod = "/kubepods/pod1"
+    trace.add("cgroups", cgroup_id=41, path=pod, pod="cart-7d9f-x2", namespace="shop")
+    for number, container in ((42, "web"), (43, "sidecar")):
+        place = {"path": f"{pod}/{container}", "container": container, "container_id": f"4f2{number}"}
+        trace.add("cgroups", cgroup_id=number, pod="cart-7d9f-x2", namespace="shop", **place)
+    trace.add("cgroups", cgroup_id=44, path="/kubepods/pod2", pod="cart-7d9f-zz", namespace="shop")
+    assert naming.resolve(trace.cgroups, pattern) == [41, 42, 43]
+    with pytest.raises(TracerError):
+        naming.resolve(trace.cgroups, "billing/cart-7d9f-x2")
+
+
 def test_resolve_short_beginning_is_no_container_id(named: Any) -> None:
     with pytest.raises(TracerError, match=r"4f2a99"):
         naming.resolve(named.cgroups, "4f2")

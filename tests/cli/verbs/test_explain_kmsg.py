@@ -49,12 +49,12 @@ def test_explain_of_a_log_matches_the_golden_file(
     compare(GOLDEN / f"explain-kmsg-{name}.txt", shown, request.node.nodeid)
 
 
-def test_empty_log_is_reported_as_empty(run: CliRunner) -> None:
-    for arguments, given in ((["--kmsg", "/dev/null"], None), (["--kmsg", "-"], b"")):
-        shown = output(run.invoke(explain.command, arguments, input=given))
-        assert shown.startswith("This log is empty, so it shows no kill: ") and shown.count("\n") == 1
-        document = json.loads(output(run.invoke(explain.command, [*arguments, "--json"], input=given)))
-        assert document["kills"] == document["userspace_kills"] == []
+def test_log_that_cannot_show_a_kill_is_an_error(run: CliRunner) -> None:
+    for given, what in ((b"", "is empty"), (b"-- No entries --\n", "has no line of the kernel")):
+        for arguments in ([], ["--json"]):
+            raised = failure(run.invoke(explain.command, ["--kmsg", "-", *arguments], input=given))
+            assert isinstance(raised, TracerError) and raised.exit_code == 1
+            assert f"standard input {what}" in str(raised) and "journalctl -k" in str(raised)
 
 
 def test_kmsg_json_has_all_kills_and_reads_stdin(run: CliRunner) -> None:
@@ -118,10 +118,9 @@ def test_missing_log_is_an_error(run: CliRunner) -> None:
     assert isinstance(raised, FileNotFoundError)
 
 
-def test_explain_with_both_or_neither_of_trace_and_log_is_a_usage_error(run: CliRunner) -> None:
-    for arguments in ([], ["trace", "--kmsg", "log"]):
-        raised = failure(run.invoke(explain.command, arguments))
-        assert isinstance(raised, UsageError) and raised.exit_code == 2
+def test_explain_of_a_trace_and_a_log_is_a_usage_error(run: CliRunner) -> None:
+    raised = failure(run.invoke(explain.command, ["trace", "--kmsg", "log"]))
+    assert isinstance(raised, UsageError) and raised.exit_code == 2
 
 
 def test_kill_number_that_is_not_in_the_log_is_an_error(run: CliRunner) -> None:

@@ -71,11 +71,48 @@ def test_endless_device_raises(device: str) -> None:
         log_files.read(device)
 
 
-def test_empty_log_has_no_kill_and_is_reported_as_empty(tmp_path: Path) -> None:
-    """/dev/null is a device that has an end."""
-    (tmp_path / "empty").touch()
-    (tmp_path / "empty.gz").write_bytes(gzip.compress(b""))
-    for log in (os.devnull, tmp_path / "empty", tmp_path / "empty.gz"):
-        assert log_files.read(str(log)) == log_files.Log([], [], is_empty=True)
-    (tmp_path / "line").write_text("\n")
-    assert not log_files.read(str(tmp_path / "line")).is_empty
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is empty"),
+        (gzip.compress(b""), "is empty"),
+        (b"\n", "has no line of the kernel"),
+        (b"-- No entries --\n", "has no line of the kernel"),
+        (
+            b"# memcg-tracer\n\n**Why** does a container: not die?\n\n```\nmake demo  # [see] below\n```\n",
+            "has no line",
+        ),
+        (b"Nov 25 10:00:00 host sshd[7]: Accepted publickey\n", "has no line of the kernel"),
+        (b"<30>Nov 25 10:00:00 host systemd[1]: Started a unit.\n", "has no line of the kernel"),
+    ],
+)
+def test_log_without_a_line_of_the_kernel_is_no_answer(tmp_path: Path, content: bytes, what: str) -> None:
+    """ "The kernel killed nothing" would be wrong: it is not known."""
+    (tmp_path / "log").write_bytes(content)
+    with pytest.raises(TracerError, match=f"log {what}.*, so it cannot show a kill: give what dmesg or"):
+        log_files.read(str(tmp_path / "log"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    1.000000] Linux version 6.12",
+        "[Wed Nov 26 10:10:51 2025] Linux version 6.12",
+        "2025-11-26T10:10:51,567072+00:00 Linux version 6.12",
+        "Nov 26 10:10:51 host kernel: Linux version 6.12",
+        "2025-11-26T10:10:51.567072+00:00 host kernel: Linux version 6.12",
+        "kern  :info  : [    1.000000] Linux version 6.12",
+        "6,1,1000000,-;Linux version 6.12",
+        '{"MESSAGE": "Linux version 6.12", "_TRANSPORT": "kernel"}',
+        '      "msg": "Linux version 6.12"',
+        "> [    1.000000] Linux version 6.12",
+    ],
+)
+def test_log_with_a_line_of_the_kernel_and_no_kill_is_an_answer(tmp_path: Path, line: str) -> None:
+    (tmp_path / "log").write_text(f"{line}\n")
+    assert log_files.read(str(tmp_path / "log")) == log_files.Log([], [])
+
+
+def test_device_that_has_an_end_is_read() -> None:
+    with pytest.raises(TracerError, match="is empty"):
+        log_files.read(os.devnull)

@@ -32,8 +32,8 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
 
     These kinds of patterns are tried in turn, and the first that fits any cgroup is taken: an id; a path
     below the mount point of the memory controller, or with a usual mount point before it; a container's
-    name; the beginning of a container's id; the end of a path, by whole components; a glob over paths and
-    container names.
+    name; a pod's name, also as NAMESPACE/POD; the beginning of a container's id; the end of a path, by whole
+    components; a glob over paths and container names.
 
     The pattern is read as a name in the kernel's spelling first, then in the spelling of a trace
     (`tracer.stored_names`).
@@ -42,7 +42,7 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
     """
     ids, paths = integers(cgroups["cgroup_id"]).tolist(), cgroups["path"].astype(str).tolist()
     places = [
-        Place(number, path, container.name, container.container_id)
+        Place(number, path, container.name, container.container_id, container.pod, container.namespace)
         for number, path, container in zip(ids, paths, containers(cgroups), strict=True)
     ]
     found = fitting(places, str(pattern))
@@ -59,6 +59,8 @@ class Place(NamedTuple):
     path: str
     container: str | None
     container_id: str | None
+    pod: str | None = None
+    namespace: str | None = None
 
 
 def fitting(places: Sequence[Place], pattern: str) -> list[int]:
@@ -71,20 +73,19 @@ def fitting(places: Sequence[Place], pattern: str) -> list[int]:
 def _spelt(places: Sequence[Place], text: str) -> list[int]:
     whole_paths = _as_paths(text)
     ending = "/" + text.strip("/")
-    kinds: tuple[Callable[[int, str, str | None, str | None], bool], ...] = (
-        lambda number, _path, _name, _id: text == str(number),
-        lambda _number, path, _name, _id: path in whole_paths,
-        lambda _number, _path, name, _id: name == text,
-        lambda _number, _path, _name, id_: (
-            len(text) >= _LEAST_ID_PREFIX and id_ is not None and id_.startswith(text)
-        ),
-        lambda _number, path, _name, _id: path.endswith(ending),
-        lambda _number, path, name, _id: (
-            fnmatch.fnmatchcase(path, text) or (name is not None and fnmatch.fnmatchcase(name, text))
+    kinds: tuple[Callable[[Place], bool], ...] = (
+        lambda place: text == str(place.number),
+        lambda place: place.path in whole_paths,
+        lambda place: place.container == text,
+        lambda place: place.pod is not None and text in (place.pod, f"{place.namespace}/{place.pod}"),
+        lambda place: len(text) >= _LEAST_ID_PREFIX and (place.container_id or "").startswith(text),
+        lambda place: place.path.endswith(ending),
+        lambda place: any(
+            fnmatch.fnmatchcase(name, text) for name in (place.path, place.container) if name is not None
         ),
     )
     for fits in kinds:
-        found = [position for position, place in enumerate(places) if fits(*place)]
+        found = [position for position, place in enumerate(places) if fits(place)]
         if found:
             return found
     return []

@@ -87,9 +87,11 @@ def logged_kills_of(reports: Sequence[OomReport], pattern: str) -> list[OomRepor
                 continue
             reference = containers.identify(path)
             container_id = None if reference is None else reference.container_id
-            name = owner.container if path == owner.cgroup else None
+            is_owner = path == owner.cgroup
+            name = owner.container if is_owner else None
             if name is not None or path not in places:
-                places[path] = naming.Place(0, path, name, container_id)
+                pod, namespace = (owner.pod, owner.namespace) if is_owner else (None, None)
+                places[path] = naming.Place(0, path, name, container_id, pod, namespace)
     listed = list(places.values())
     found = {listed[position].path for position in naming.fitting(listed, pattern)}
     if not found:

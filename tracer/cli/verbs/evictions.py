@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-import tracer
 from tracer.analysis.views.groupings import GROUPINGS
-from tracer.cli import value_completion
+from tracer.cli import trace_argument, value_completion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +26,7 @@ Examples:
   memcg-tracer evictions traces/page-cache --by cgroup -c '*page-cache'
   memcg-tracer evictions traces/page-cache --json | jq '.rows[:3]'"""
 )
-@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@trace_argument.argument
 @click.option(
     "-c",
     "--cgroup",
@@ -45,7 +44,7 @@ Examples:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document with all rows, sizes in bytes."
 )
-def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
+def command(path: Path | None, *, cgroup: str | None, by: str, as_json: bool) -> None:
     """Show which page cache was added, evicted (and by which task, why) and read again.
 
     Page cache is charged to one cgroup, and a task of the same or of another cgroup evicts it: --by cgroup
@@ -53,17 +52,19 @@ def command(path: Path, *, cgroup: str | None, by: str, as_json: bool) -> None:
     """
     from tracer.render.terminal import console, evictions_text
 
-    flow, table, context = _looked_at(path, cgroup, by)
+    flow, table, context, trace_path = _looked_at(path, cgroup, by)
     if as_json:
         listed = json.loads(table.to_json(orient="records"))
-        head = {"schema": 1, "trace": str(path), "by": by}
+        head = {"schema": 1, "trace": str(trace_path), "by": by}
         click.echo(json.dumps(head | flow.to_dict() | {"rows": listed}, indent=2))
         return
     console.write(sys.stdout, evictions_text.lines(flow, by, table, context))
 
 
-def _looked_at(path: Path, cgroup: str | None, by: str) -> tuple[CacheFlow, pd.DataFrame, Context]:
-    """Return the data to show for a trace. The trace, which may be large, is freed."""
+def _looked_at(
+    path: Path | None, cgroup: str | None, by: str
+) -> tuple[CacheFlow, pd.DataFrame, Context, Path]:
+    """Return the data to show for a trace, and its path. The trace, which may be large, is freed."""
     import pandas as pd
 
     from tracer.analysis.core.tables import start_ns
@@ -72,11 +73,12 @@ def _looked_at(path: Path, cgroup: str | None, by: str) -> tuple[CacheFlow, pd.D
     from tracer.render.terminal import console
     from tracer.render.terminal.evictions_text import Context
 
-    trace = tracer.open(path)
+    found = trace_argument.open_trace(path)
+    trace, cgroup = found.trace, found.name if cgroup is None else cgroup
     sums = moves(trace, cgroup)
     context = Context(
         columns=console.columns_for(sys.stdout),
         origin=pd.Timestamp(start_ns(trace), tz="UTC"),
         interrupted=trace.interrupted,
     )
-    return cache_flow(trace, sums, cgroup), summed(trace, sums, by), context
+    return cache_flow(trace, sums, cgroup), summed(trace, sums, by), context, trace.path

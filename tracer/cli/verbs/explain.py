@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import tracer
-from tracer.cli import value_completion
-from tracer.errors import Defects, UsageError
+from tracer.cli import trace_argument, value_completion
+from tracer.errors import Defects, TracerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,13 +27,15 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
+  memcg-tracer explain
+  memcg-tracer explain web
   memcg-tracer explain traces/page-cache
   memcg-tracer explain traces/page-cache --kill 1 -v
   memcg-tracer explain traces/restarts --list -c web
   memcg-tracer explain traces/page-cache --json | jq '.kills[].verdict'
   journalctl -k | memcg-tracer explain --kmsg - --last"""
 )
-@click.argument("path", metavar="[TRACE]", type=click.Path(path_type=Path), required=False)
+@trace_argument.argument
 @click.option(
     "--kmsg",
     metavar="FILE",
@@ -79,22 +80,26 @@ def command(
     kill, explain shows whether tasks were thrashing or throttled (memory.high), how near each cgroup came to
     its limit, and what reclaim freed. For a kernel log alone, it shows what the log contains and what it
     lacks.
+
+    NAME is a container, pod or cgroup: its newest kill in /var/lib/memcg-tracer is explained, or else in
+    traces/, or else in the kernel log (journal or dmesg). Without TRACE or NAME, the newest kill is.
     """
-    if (path is None) == (kmsg is None):
+    if path is not None and kmsg is not None:
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
     if as_list + last + (kill_id is not None) > 1:
         raise UsageError("--list, --last and --kill N exclude each other: give one of them")
     from tracer.analysis.explain import kill_filter
 
-    trace = None if path is None else tracer.open(path)
+    trace, log, kmsg, name = _source(path, kmsg)
+    cgroup = name if cgroup is None else cgroup
     defects = Defects() if trace is None else trace.defects
     elsewhere: list[OtherKill] = []
-    is_empty, is_picked = False, last or kill_id is not None
+    is_picked = last or kill_id is not None
     explain: Callable[[OomReport], OomReport] = _explained_already
-    if trace is None:
-        reports, log = _reports_from_log(str(kmsg), cgroup, defects)
-        elsewhere, is_empty = log.other_kills, log.is_empty
+    if log is not None:
+        reports, elsewhere = _reports_from_log(log, cgroup, defects), log.other_kills
     else:
+        assert trace is not None
         reports, explain = _reports_from_trace(trace, cgroup, is_picked=is_picked, as_list=as_list)
     chosen = [explain(kill_filter.newest(reports))] if last and reports else reports
     if kill_id is not None:
@@ -107,7 +112,7 @@ def command(
         defects.raise_if_any()
         return
     if not chosen:
-        _write_survivors(trace, cgroup, elsewhere, is_empty=is_empty, verbose=verbose)
+        _write_survivors(trace, cgroup, elsewhere, verbose=verbose)
     elif as_list:
         from tracer.render.terminal import kills_text
 
@@ -140,17 +145,33 @@ def _reports_from_trace(
     return outlines, lambda outline: post_mortems.one(outline.kill_id)
 
 
-def _reports_from_log(log: str, cgroup: str | None, defects: Defects) -> tuple[list[OomReport], Log]:
-    """Return the kernel's kills in a log, and the log."""
+def _source(
+    path: Path | None, kmsg: str | None
+) -> tuple[AnalysedTrace | None, Log | None, str | None, str | None]:
+    """Return (trace, None, None, name) or (None, log, the log's own name, name) for what the user typed."""
+    from tracer.kernel.kmsg import log_files, this_machine
+
+    if kmsg is not None:
+        return None, log_files.read(kmsg), kmsg, None
+    found = trace_argument.find(path)
+    if found is not None:
+        return found.trace, None, None, found.name
+    here = this_machine.read()
+    if here is None:
+        raise TracerError(f"{trace_argument.nothing_found(path)}; the kernel log shows no kill either")
+    command, log = here
+    trace_argument.note(
+        f"{trace_argument.nothing_found(path)}: the kills are from the kernel log ({command})"
+    )
+    return None, log, command, None if path is None else str(path)
+
+
+def _reports_from_log(log: Log, cgroup: str | None, defects: Defects) -> list[OomReport]:
     from tracer.analysis.explain import kill_filter, log_postmortem
-    from tracer.kernel.kmsg import log_files
     from tracer.kernel.naming.host_names import NamesHere
 
-    found = log_files.read(log)
-    reports = list(log_postmortem.explain(found.reports, NamesHere().names_at, defects))
-    if cgroup is not None and reports:
-        reports = kill_filter.logged_kills_of(reports, cgroup)
-    return reports, found
+    reports = list(log_postmortem.explain(log.reports, NamesHere().names_at, defects))
+    return reports if cgroup is None or not reports else kill_filter.logged_kills_of(reports, cgroup)
 
 
 def _explain(
@@ -180,7 +201,6 @@ def _write_survivors(
     cgroup: str | None,
     elsewhere: list[OtherKill],
     *,
-    is_empty: bool,
     verbose: bool,
 ) -> None:
     from tracer.analysis.explain.survivors import nearest_lives
@@ -190,7 +210,7 @@ def _write_survivors(
         from tracer.render.terminal import other_kills_text
         from tracer.render.words.prose import prose
 
-        _write([prose(other_kills_text.instead_of_a_report(elsewhere, is_empty=is_empty))])
+        _write([prose(other_kills_text.instead_of_a_report(elsewhere))])
         return
     lives = nearest_lives(trace, trace.held_cgroups(cgroup))
     if lives or not trace.defects:

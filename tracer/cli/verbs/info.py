@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-import tracer
+from tracer.cli import trace_argument
 
 if TYPE_CHECKING:
     from tracer.analysis.trace import AnalysedTrace
@@ -22,13 +22,13 @@ Examples:
   memcg-tracer info traces/page-cache
   memcg-tracer info traces/page-cache --json | jq .rows"""
 )
-@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@trace_argument.argument
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(path: Path, as_json: bool) -> None:
+def command(path: Path | None, as_json: bool) -> None:
     """Show the contents of a trace: rows, losses, cgroups, probes, duration, size, and its end."""
     from tracer.render.terminal import console, info_text
 
-    summary = summarise(tracer.open(path))
+    summary = summarise(trace_argument.open_trace(path).trace)
     if as_json:
         click.echo(json.dumps(summary.to_dict(), indent=2))
     else:

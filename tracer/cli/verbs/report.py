@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-import tracer
-from tracer.cli import value_completion
+from tracer.cli import trace_argument, value_completion
 from tracer.cli.output_file import check_output, write_output
 
 
@@ -18,7 +17,7 @@ Examples:
   memcg-tracer report traces/page-cache -f -o report.html
   memcg-tracer report traces/restarts -c web -o web.html"""
 )
-@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@trace_argument.argument
 @click.option(
     "-o",
     "--output",
@@ -35,7 +34,7 @@ Examples:
     help="Path, container name or id, or glob: only kills and pictures of matching cgroups, with all runs.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
-def command(path: Path, output: Path, cgroup: str | None, force: bool) -> None:
+def command(path: Path | None, output: Path, cgroup: str | None, force: bool) -> None:
     """Write one HTML page with charts that explains the kills.
 
     The page is self-contained and makes no requests, so it can be sent by mail. Only you can read the
@@ -45,6 +44,8 @@ def command(path: Path, output: Path, cgroup: str | None, force: bool) -> None:
     from tracer.render.page import html
 
     check_output(output, force)
-    trace = tracer.open(path)
-    write_output(output, [html.page(page_contents.subject(trace, cgroup))])
+    found = trace_argument.open_trace(path)
+    trace = found.trace
+    subject = page_contents.subject(trace, found.name if cgroup is None else cgroup)
+    write_output(output, [html.page(subject)])
     trace.defects.raise_if_any()

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-import tracer
-from tracer.cli import value_completion
+from tracer.cli import trace_argument, value_completion
 from tracer.errors import TracerError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ Examples:
   memcg-tracer timeline traces/page-cache -c '*page-cache' --csv > rows.csv
   memcg-tracer timeline traces/restarts -c web --run 3"""
 )
-@click.argument("path", metavar="TRACE", type=click.Path(path_type=Path))
+@trace_argument.argument
 @click.option(
     "-c",
     "--cgroup",
@@ -72,7 +71,7 @@ Examples:
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV, sizes in bytes.")
 def command(
-    path: Path,
+    path: Path | None,
     *,
     cgroup: str | None,
     run: int | None,
@@ -90,7 +89,8 @@ def command(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other: give one of them")
-    trace = tracer.open(path)
+    found = trace_argument.open_trace(path)
+    trace, cgroup = found.trace, found.name if cgroup is None else cgroup
     if as_json or as_csv:
         frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end, run=run)
         for piece in _json(frame) if as_json else _csv(frame):

@@ -22,6 +22,7 @@ from tracer.cli.size import size_bytes, some_bytes
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
+from tracer.watch.service import STATE_FOLDER
 
 if TYPE_CHECKING:
     from tracer.capture.observer import Progress
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _LEAST_S: Final = 10.0
 _LONGEST_S: Final = 86400.0
-SPOOL: Final = Path("/var/lib/memcg-tracer")
+SPOOL: Final = Path(STATE_FOLDER)
 OF_MACHINE: Final = Path("/proc/pressure/memory")
 """The pressure of the machine. The file cannot be read where the kernel does not count pressure."""
 

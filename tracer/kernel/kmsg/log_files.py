@@ -11,7 +11,6 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import chain
@@ -46,29 +45,29 @@ _OF_OTHER_FORMATS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The kills in a log, each once: kills with lines of the kernel's OOM killer, and other kills.
-
-    `is_empty`: the log has no byte.
-    """
+    """The kills in a log, each once: kills with lines of the kernel's OOM killer, and other kills."""
 
     reports: list[LogReport]
     other_kills: list[OtherKill]
-    is_empty: bool
 
 
 class _Watched:
     """The lines of a log on their way to the parser, and the kills in them that have no report.
 
-    `first_kill` is the first line that names a kill of the kernel.
+    `first_kill` is the first line that names a kill of the kernel. `has_kernel_line`: a line has the time or
+    the mark with which the kernel's messages are logged.
     """
 
     def __init__(self, log: Iterable[str]) -> None:
         self._log = log
+        self._reader = lines.Reader()
         self.other_kills: list[OtherKill] = []
         self.first_kill: tuple[int, str] | None = None
+        self.has_kernel_line = False
 
     def __iter__(self) -> Iterator[str]:
         for number, line in enumerate(self._log, start=1):
+            self.has_kernel_line = self.has_kernel_line or self._reader.is_of_kernel(line, number)
             if (found := other_killers.kill(line, number)) is not None:
                 if len(self.other_kills) < _MOST_OTHER_KILLS:
                     self.other_kills.append(found)
@@ -80,29 +79,42 @@ class _Watched:
 def read(log: str) -> Log:
     """Return the kills in a file (text, or gzip, xz or bzip2 of text), or in standard input for `-`.
 
-    Raises TracerError for any other file, or if the text names a kill of the kernel that cannot be read.
+    Raises TracerError for any other file, for one without a line of the kernel, or if the text names a kill
+    of the kernel that cannot be read.
     """
-    name = "standard input" if log == "-" else log
-    with nullcontext(sys.stdin.buffer) if log == "-" else Path(log).open("rb") as stream:
-        if log != "-" and _is_endless(stream):
+    if log == "-":
+        return read_stream(sys.stdin.buffer, "standard input")
+    with Path(log).open("rb") as stream:
+        if _is_endless(stream):
             raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
-        chunks = _chunks(stream, name)
-        first = next(chunks, b"")
-        for beginning, what in _OF_OTHER_FORMATS:
-            if first.startswith(beginning):
-                raise TracerError(f"{name} is {what}")
-        watched = _Watched(lines.split(chain([first], chunks)))
-        reports = copies.merged(parser.reports(watched))
-    if not reports and watched.first_kill is not None:
+        return read_stream(stream, log)
+
+
+def read_stream(stream: BinaryIO, name: str) -> Log:
+    """Return the kills in a stream of the bytes of a log. Raises TracerError, with `name`, as `read` does."""
+    chunks = _chunks(stream, name)
+    first = next(chunks, b"")
+    for beginning, what in _OF_OTHER_FORMATS:
+        if first.startswith(beginning):
+            raise TracerError(f"{name} is {what}")
+    watched = _Watched(lines.split(chain([first], chunks)))
+    reports = copies.merged(parser.reports(watched))
+    others = other_killers.without_copies(watched.other_kills)
+    if reports:
+        return Log(reports, [one for one in others if not one.is_by_oom_killer])
+    if watched.first_kill is not None:
         number, line = watched.first_kill
         shown = line.encode("utf-8", "backslashreplace").decode().strip()[:_MOST_SHOWN]
         raise TracerError(f"{name} names a kill that could not be read, in line {number}: {shown!r}")
-    if not reports and not watched.other_kills and b"\0" in first:
+    if not others and b"\0" in first:
         raise TracerError(f"{name} is not text: give what dmesg or journalctl -k prints, or a kern.log")
-    others = other_killers.without_copies(watched.other_kills)
-    if reports:
-        others = [one for one in others if not one.is_by_oom_killer]
-    return Log(reports, others, is_empty=not first)
+    if not others and not watched.has_kernel_line:
+        what = "has no line of the kernel" if first else "is empty"
+        raise TracerError(
+            f"{name} {what}, so it cannot show a kill: give what dmesg or journalctl -k prints (as root; "
+            "journalctl -k -b -1 has the boot before), or a kern.log"
+        )
+    return Log(reports, others)
 
 
 def _is_endless(stream: BinaryIO) -> bool:

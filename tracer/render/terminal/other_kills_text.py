@@ -16,10 +16,8 @@ from tracer.render.words.prose import prose
 _MOST: Final = 8
 
 
-def instead_of_a_report(kills: Sequence[OtherKill], *, is_empty: bool) -> str:
+def instead_of_a_report(kills: Sequence[OtherKill]) -> str:
     """Return the answer for a log without a report of the kernel's OOM killer."""
-    if is_empty:
-        return "This log is empty, so it shows no kill: give what dmesg or journalctl -k prints (as root)."
     if not kills:
         return "This log has no report of the OOM killer: the kernel killed nothing, or logged it elsewhere."
     killers = " and ".join(dict.fromkeys(map(_killer, kills)))

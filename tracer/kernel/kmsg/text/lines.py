@@ -64,6 +64,10 @@ class Reader:
             return self._read(line, number)
         return [record for part in self._markup.lines(line) for record in self._read(_clean(part), number)]
 
+    def is_of_kernel(self, line: str, number: int) -> bool:
+        """Return whether a line shows that the kernel wrote it: by its time, a `kernel:`, or its fields."""
+        return any(record.prefix for record in self.read(line, number)) or styles.is_dmesg_object(line)
+
     def _read(self, line: str, number: int) -> list[Record]:
         if line[:1] == "{":
             entry = self._objects.read(line, number)

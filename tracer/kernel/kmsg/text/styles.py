@@ -58,6 +58,11 @@ def read(line: str, number: int) -> Record | None:
     return _text(line, number)
 
 
+def is_dmesg_object(line: str) -> bool:
+    """Return whether a line is a message in the output of `dmesg --json`."""
+    return _DMESG_OBJECT.match(line) is not None
+
+
 def unescaped(text: str) -> str:
     """Return a line of /dev/kmsg, or a piece of one, without its escapes."""
     return _ESCAPE.sub(_unescape, text)

@@ -1,0 +1,121 @@
+"""The trace that a path, a name or nothing stands for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tracer.cli import trace_argument
+from tracer.cli.verbs import evictions, explain, info, report, timeline
+from tracer.errors import TracerError
+from tracer.kernel.kmsg import log_files, this_machine
+
+LOG = Path(__file__).parents[1] / "kernel/kmsg/corpus/written-5.10-debian11-v2-rfc3339.log"
+VERBS = (explain, timeline, evictions, info)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory, and a directory of `watch`, of this test alone; the kernel log has no kill."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trace_argument, "FOLDERS", (tmp_path / "watch", Path("traces")))
+    monkeypatch.setattr(this_machine, "read", lambda: None)
+    return tmp_path
+
+
+def ended(path: Path, when: str | None) -> None:
+    meta = json.loads((path / "meta.json").read_text())
+    (path / "meta.json").write_text(json.dumps(meta | {"ended": when}))
+
+
+def stderr_of(run: CliRunner, verb: Any, *arguments: str) -> str:
+    result = run.invoke(verb.command, list(arguments))
+    assert result.exception is None, result.exception
+    return result.stderr
+
+
+def test_nothing_is_the_newest_kill_of_the_directory_of_watch(run: CliRunner, write_trace: Any) -> None:
+    write_trace("traces/mine", container="web")
+    write_trace("watch/20251125T000000Z-kill-web", container="web")
+    for verb in VERBS:
+        assert "memcg-tracer: the newest kill: " in (shown := stderr_of(run, verb)), verb
+        assert shown.endswith("watch/20251125T000000Z-kill-web\n")
+
+
+def test_nothing_is_the_newest_kill_of_traces_without_watch(run: CliRunner, write_trace: Any) -> None:
+    write_trace("traces/held", killed=False)
+    write_trace("traces/killed")
+    for verb in VERBS:
+        assert stderr_of(run, verb) == "memcg-tracer: the newest kill: traces/killed\n"
+    stderr_of(run, report, "-o", "page.html")
+
+
+def test_newest_is_by_the_kill_and_not_by_the_end(run: CliRunner, write_trace: Any) -> None:
+    """The trace with the earlier kill ended later; one that has no end may have the newest kill."""
+    write_trace("traces/a-early-kill", step_ns=10_000_000)
+    write_trace("traces/b-late-kill", step_ns=20_000_000)
+    ended(Path("traces/a-early-kill"), "2026-01-01T00:00:00+00:00")
+    assert "traces/b-late-kill" in stderr_of(run, explain)
+    ended(Path("traces/b-late-kill"), None)
+    assert "traces/b-late-kill" in stderr_of(run, explain)
+    ended(Path("traces/b-late-kill"), "2025-11-24T16:00:10+00:00")
+    assert "traces/b-late-kill" in stderr_of(run, explain)
+
+
+def test_name_chooses_the_trace_and_its_cgroups(run: CliRunner, write_trace: Any) -> None:
+    write_trace("traces/web", container="web")
+    write_trace("traces/cart", container="cart", step_ns=20_000_000)
+    for verb in VERBS:
+        assert stderr_of(run, verb, "web") == "memcg-tracer: the newest kill of 'web': traces/web\n"
+    assert "traces/cart" in stderr_of(run, explain, "cart")
+    stderr_of(run, report, "web", "-o", "page.html")
+
+
+def test_path_of_a_trace_is_the_trace(run: CliRunner, write_trace: Any) -> None:
+    write_trace("web", container="cart")
+    write_trace("traces/web", container="web")
+    assert stderr_of(run, explain, "web") == ""
+
+
+def test_damaged_trace_and_hidden_or_linked_ones_are_passed_over(
+    run: CliRunner, write_trace: Any, here: Path
+) -> None:
+    write_trace("traces/killed")
+    write_trace("traces/.unfinished-x", step_ns=20_000_000)
+    write_trace("elsewhere", step_ns=20_000_000)
+    (here / "traces/link").symlink_to(here / "elsewhere")
+    (here / "traces/damaged").mkdir()
+    (here / "traces/damaged/meta.json").write_text('{"format": "memcg-tracer trace"')
+    assert stderr_of(run, explain) == "memcg-tracer: the newest kill: traces/killed\n"
+
+
+def test_kernel_log_is_the_last_place(
+    run: CliRunner, write_trace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(this_machine, "read", lambda: ("journalctl -k", log_files.read(str(LOG))))
+    write_trace("traces/held", container="web", killed=False)
+    for arguments in ([], ["web"]):
+        result = run.invoke(explain.command, [*arguments, "--json"])
+        if arguments:
+            assert "no kill in this log is of 'web'" in str(result.exception)
+        else:
+            assert json.loads(result.stdout)["kmsg"] == "journalctl -k"
+        assert "the kills are from the kernel log (journalctl -k)" in result.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_kill_anywhere_is_an_error_that_names_the_places(run: CliRunner, verb: Any) -> None:
+    for arguments, text in (([], "no trace with a kill in"), (["web"], "there is no trace 'web', nor one")):
+        raised = run.invoke(verb.command, arguments).exception
+        assert isinstance(raised, TracerError) and raised.exit_code == 1
+        assert text in str(raised) and "traces/" in str(raised) and "kernel log" in str(raised)
+
+
+def test_name_of_a_file_that_is_no_trace_is_an_error_of_that_file(run: CliRunner) -> None:
+    Path("notes").mkdir()
+    raised = run.invoke(explain.command, ["notes"]).exception
+    assert isinstance(raised, TracerError) and "notes" in str(raised) and "meta.json" in str(raised)

@@ -1,0 +1,122 @@
+"""The argument of a verb that names a trace: its path, a name of what was killed, or nothing at all.
+
+A name, or nothing, stands for a trace with a kill: the newest one of the directory of `watch`, or else of
+`traces/`, where the recording verbs write by default. A line on standard error says which was taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from tracer.errors import TracerError
+from tracer.watch.service import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from tracer.analysis.trace import AnalysedTrace
+
+FOLDERS: Final = (Path(STATE_FOLDER), Path("traces"))
+_CGROUPS: Final = "/sys/fs/cgroup/"
+
+argument = click.argument("path", metavar="[TRACE|NAME]", type=click.Path(path_type=Path), required=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trace, and the name that the user gave for it, which then chooses its cgroups too."""
+
+    trace: AnalysedTrace
+    name: str | None
+
+
+def open_trace(path: Path | None) -> Found:
+    """Return the trace that the argument means. Raises TracerError if there is none."""
+    found = find(path)
+    if found is not None:
+        return found
+    hint = "memcg-tracer explain" + ("" if path is None else f" {path}")
+    raise TracerError(f"{nothing_found(path)}; {hint} reads the kernel log as well")
+
+
+def find(path: Path | None) -> Found | None:
+    """Return the trace that the argument means; None if it is a name, or nothing, and no trace has its kill.
+
+    Raises TracerError for the path of a trace that cannot be read.
+    """
+    import tracer
+    from tracer.trace.meta import is_trace
+
+    if path is not None and (is_trace(path) or (path.exists() and not _is_a_cgroup(path))):
+        return Found(tracer.open(path), None)
+    name = None if path is None else str(path)
+    for folder in FOLDERS:
+        if (trace := _with_newest_kill(folder, name)) is not None:
+            what = "the newest kill" if name is None else f"the newest kill of {name!r}"
+            note(f"{what}: {trace.path}")
+            return Found(trace, name)
+    return None
+
+
+def nothing_found(path: Path | None) -> str:
+    """Return the sentence that says what was looked for, and where."""
+    folders = " and ".join(f"{folder}/" for folder in FOLDERS)
+    unreadable = [folder for folder in FOLDERS if folder.is_dir() and not os.access(folder, os.R_OK)]
+    why = f" (only root can read {unreadable[0]})" if unreadable else ""
+    if path is None:
+        return f"no trace with a kill in {folders}{why}"
+    return f"there is no trace {str(path)!r}, nor one with a kill of that name in {folders}{why}"
+
+
+def note(text: str) -> None:
+    """Write a line about the choice to standard error."""
+    from tracer.render.words.escape import visible
+
+    click.echo(f"memcg-tracer: {visible(text)}", err=True)
+
+
+def _is_a_cgroup(path: Path) -> bool:
+    return str(path.absolute()).startswith(_CGROUPS)
+
+
+def _with_newest_kill(folder: Path, name: str | None) -> AnalysedTrace | None:
+    """Return the trace in a folder with the newest kill that concerns `name`.
+
+    Traces that ended before a kill that was found cannot have a newer one, and are not opened.
+    """
+    newest: tuple[Any, AnalysedTrace] | None = None
+    for ended, path in _by_end(folder):
+        if newest is not None and ended is not None and ended <= newest[0]:
+            break
+        with suppress(TracerError):  # a damaged trace, or one without the name, is not the one
+            import tracer
+
+            trace = tracer.open(path)
+            times = [report.time for report in trace.outlined(name)[0] if report.time is not None]
+            if times and (newest is None or max(times) > newest[0]):
+                newest = max(times), trace
+    return None if newest is None else newest[1]
+
+
+def _by_end(folder: Path) -> Iterator[tuple[Any, Path]]:
+    """Yield (end, path) of the traces in a folder, those without an end and then the latest first."""
+    import pandas as pd
+
+    from tracer.trace.meta import is_trace, read_meta
+
+    with suppress(OSError):
+        found = []
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            path = folder / entry.name
+            if entry.name.startswith(".") or entry.is_symlink() or not is_trace(path):
+                continue
+            with suppress(TracerError):
+                ended = read_meta(path)["ended"]
+                found.append((None if ended is None else pd.Timestamp(ended), path))
+        yield from ((end, path) for end, path in found if end is None)
+        yield from sorted(((end, path) for end, path in found if end is not None), reverse=True)

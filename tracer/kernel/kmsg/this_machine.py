@@ -1,0 +1,53 @@
+"""The kernel log of this machine since its boot: from the journal, or else from the kernel's own buffer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, cast
+
+from tracer.errors import TracerError
+from tracer.kernel.kmsg import log_files
+from tracer.kernel.kmsg.log_files import Log
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"  # the user's own PATH may name a directory of others
+_COMMANDS: Final = (
+    ("journalctl", "-k", "-q", "--no-pager", "-o", "short-iso-precise"),
+    ("dmesg", "--time-format", "iso"),
+    ("dmesg",),  # of busybox
+)
+
+
+def read() -> tuple[str, Log] | None:
+    """Return the command whose output has kills, and these; None if neither log has one, or none can be read.
+
+    A reader without root may get a part of the journal, and nothing of the kernel's buffer.
+    """
+    for command in _COMMANDS:
+        shown = " ".join(command[:2])
+        with suppress(OSError, TracerError):
+            log = _output_of(command, shown)
+            if log is not None and (log.reports or log.other_kills):
+                return shown, log
+    return None
+
+
+def _output_of(command: tuple[str, ...], shown: str) -> Log | None:
+    program = shutil.which(command[0], path=_PATH)
+    if program is None:
+        return None
+    with subprocess.Popen(
+        [program, *command[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"PATH": _PATH, "LC_ALL": "C"},
+    ) as process:
+        try:
+            return log_files.read_stream(cast("BinaryIO", process.stdout), shown)
+        finally:
+            process.kill()
