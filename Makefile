@@ -10,12 +10,14 @@ PYTHON ?= python3
 VENV := .venv
 MINUTES ?= 30
 TRACER := $(VENV)/bin/memcg-tracer
+PREFIX ?= /usr/local
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo test test-varied test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
+	echo 'make install   put memcg-tracer on the PATH, also for sudo: a link in $(PREFIX)/bin (PREFIX=...: elsewhere)'
 	echo 'make test      run every test that this machine can run (ARGS=... goes to pytest)'
 	echo 'make test-varied  run the rootless tests in random order, with other clocks, zone, locale and home (as root)'
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
@@ -136,6 +138,7 @@ $(VENV)/.installed: pyproject.toml | packages
 		echo "make: making $(VENV) with $$($(PYTHON) -V 2>&1)" >&2
 		$(PYTHON) -m venv --clear $(VENV)
 	}
+	echo "make: installing the tracer and the libraries of pyproject.toml into $(VENV): once, about a minute" >&2
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
@@ -165,7 +168,30 @@ demo: setup
 	$(TRACER) explain $$trace
 	echo
 	$(TRACER) report $$trace -f -o traces/demo.html
+	command=$(TRACER) as_root='sudo '
+	[ "$$(readlink -f "$$(command -v memcg-tracer)")" != "$$(readlink -f $(TRACER))" ] || command=memcg-tracer
+	[ "$$(id -u)" != 0 ] || as_root=
+	echo
+	echo 'Next:'
+	[ $$command = memcg-tracer ] ||
+		printf '  %-55s  # %s\n' "$${as_root}make install" 'memcg-tracer on the PATH, also for sudo'
+	printf '  %-55s  # %s\n' \
+		"$$command explain $$trace -v" 'the evidence of this answer' \
+		"$$as_root$$command top" 'who grows, who is killed next; q ends it' \
+		"$$as_root$$command record --limit 100M -- COMMAND" 'a command, in a cgroup of its own' \
+		"$$as_root$$command watch" 'a trace of the minutes before each OOM kill' \
+		"$$as_root$$command explain" 'the newest kill of this machine'
 	exit $$failed
+
+# A link, so that what is edited here is what runs. Nothing else is ever replaced.
+install: setup
+	@link=$(DESTDIR)$(PREFIX)/bin/memcg-tracer
+	if [ -e "$$link" ] && [ "$$(readlink -f "$$link")" != "$$(readlink -f $(TRACER))" ]; then
+		echo "make: $$link is another memcg-tracer: remove it first" >&2
+		exit 1
+	fi
+	mkdir -p "$${link%/*}" && ln -sfn "$(abspath $(TRACER))" "$$link"
+	echo "$$link"
 
 test: setup-test
 	@env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/python -m pytest -n auto $(ARGS)
