@@ -118,8 +118,9 @@ def test_directory_formats_refuse_stdout_kills_and_existing_outputs(
 
     assert isinstance(refused("-o", "-"), UsageError)
     assert isinstance(refused("-o", str(tmp_path / "new"), "--kill", "1"), UsageError)
+    assert "name it without .csv" in str(refused("-o", str(tmp_path / "new.csv")))
     folder = exported(EXAMPLE, "csv")
     assert "-f" in str(refused("-o", str(folder)))
     (folder / "notes").touch()
     assert "notes" in str(refused("-o", str(folder), "-f"))
-    assert not (tmp_path / "new").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("new")] == []

@@ -137,7 +137,7 @@ Formats:
 \b
 Examples:
   memcg-tracer export traces/page-cache --to perfetto -o page-cache.pftrace
-  memcg-tracer export traces/page-cache --to parquet -o page-cache.parquet
+  memcg-tracer export traces/page-cache --to parquet -o page-cache-tables
   memcg-tracer export traces/mine --to folded -o mine.folded    # for flamegraph.pl, speedscope, ...
   memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n
   memcg-tracer export /var/lib/memcg-tracer --to dataset -o s3://oom/dataset"""
@@ -239,6 +239,11 @@ def _export(
     chosen = FORMATS[form]
     assert not isinstance(chosen, DatasetFormat)
     if isinstance(chosen, FolderFormat):
+        if output.suffix == chosen.suffix:
+            # pandas and DuckDB read a folder of that name as one table, with rows of all tables mixed.
+            raise UsageError(
+                f"--to {form} writes a folder with a file for each table: name it without {output.suffix}"
+            )
         check_folder(output, force, _names(chosen).values())
         trace = tracer.open(path)
         write_folder(output, _table_files(trace, chosen, cgroup))
