@@ -19,6 +19,7 @@ from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.directory import require_own_links
 from tracer.errors import TracerError
+from tracer.kernel.capabilities import Credentials
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
 from tracer.kernel.cgroups.selectors import Selector, parse_selectors
@@ -244,6 +245,12 @@ def create_ready_file(ready_file: Path | None) -> None:
 
 
 def require_root() -> None:
-    """Raise TracerError unless this process is root."""
+    """Raise TracerError unless this process is root and may load BPF programs."""
     if os.geteuid() != 0:
         raise TracerError("recording needs root: run it with sudo (reading a trace does not)")
+    own = Credentials.own()
+    if own.missing_to_load():
+        from tracer.kernel.features import permissions  # noqa: PLC0415  imports what only `doctor` needs
+
+        check = permissions(own)
+        raise TracerError(f"{check.detail}: {check.remedy}")

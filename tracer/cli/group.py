@@ -8,6 +8,7 @@ up to a second to import, which is too long for a Tab key.
 from __future__ import annotations
 
 import ctypes
+import difflib
 import importlib
 from typing import Final
 
@@ -50,6 +51,13 @@ class _Verbs(click.Group):
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "help":  # as git and kubectl have it
+            args = [*args[1:2], "--help"]
+        if args[0] == "--help":
+            click.echo(context.get_help())
+            context.exit()
+        if args[0] not in VERBS and (near := difflib.get_close_matches(args[0], VERBS, n=1)):
+            raise click.UsageError(f"No such command {args[0]!r}: maybe {near[0]!r} was meant")
         name, command, rest = super().resolve_command(context, args)
         if command is not None and not context.resilient_parsing:
             _require_values(command, rest)

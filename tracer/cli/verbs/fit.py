@@ -56,7 +56,7 @@ Examples:
     help="Run CMD at most so many times, those of an earlier search in DIR included.",
 )  # fmt: skip
 @click.option(
-    "-o", "output", metavar="DIR", type=click.Path(path_type=Path),
+    "-o", "--output", "output", metavar="DIR", type=click.Path(path_type=Path),
     help="Folder of the traces. A search that was interrupted goes on from its folder.  "
     "[default: traces/<UTC time>-fit]",
 )  # fmt: skip

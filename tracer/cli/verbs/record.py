@@ -52,12 +52,13 @@ Examples:
   sudo memcg-tracer record -o s3://oom/runs/42 -- ./my-program""",
 )
 @click.option(
-    "-o", "output", metavar="DIR", type=PathOrUrl(),
+    "-o", "--output", "output", metavar="DIR", type=PathOrUrl(),
     help="Where to write the trace: a directory, or a URL (s3://bucket/traces/web) to which it is moved at "
     "the end.  [default: traces/<UTC time>-<name>]",
 )  # fmt: skip
 @click.option(
-    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
+    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
+    shell_complete=value_completion.cgroups_here,
     help="Trace this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
     "gets such a name later is traced from its first charge. May be repeated. Default: every cgroup, or only "
     "that of CMD.",

@@ -38,7 +38,8 @@ Examples:
     help="Where to listen: HOST:PORT.",
 )  # fmt: skip
 @click.option(
-    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
+    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
+    shell_complete=value_completion.cgroups_here,
     help="Serve this cgroup and its descendants: a path, a container name or id, or a glob. May be "
     "repeated.  [default: every cgroup]",
 )  # fmt: skip

@@ -60,7 +60,8 @@ Examples:
 @click.option(
     "--every",
     metavar="DURATION",
-    help="Length of a row, such as 100ms. Default: fits the screen for a picture; 100ms as rows.",
+    help="Length of a row, such as 100ms or 2s (a number alone: seconds). Default: fits the screen for a "
+    "picture; 100ms as rows.",
 )
 @click.option(
     "--begin", metavar="TIME", help="Start of the picture: seconds into the trace (1.5s) or ISO 8601."

@@ -29,7 +29,8 @@ Examples:
   sudo memcg-tracer top --json | jq 'select(.seconds_to_kill)'"""
 )
 @click.option(
-    "-c", "cgroups", metavar="CGROUP", multiple=True, shell_complete=value_completion.cgroups_here,
+    "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
+    shell_complete=value_completion.cgroups_here,
     help="Show this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
     "gets such a name later is shown from its first charge. May be repeated.  [default: every cgroup]",
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,11 +64,29 @@ def test_unknown_verb_is_a_usage_error() -> None:
     command = [sys.executable, "-m", "tracer", "recrod"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "memcg-tracer: error: No such command 'recrod'; see memcg-tracer -h\n"
+    assert ended.stderr == (
+        "memcg-tracer: error: No such command 'recrod': maybe 'record' was meant; see memcg-tracer -h\n"
+    )
 
 
 def test_recording_without_root_is_refused(start_recording: StartRecording) -> None:
     start_recording(launch=("-c", AS_NOBODY)).assert_refused(1, "recording needs root", "sudo")
+
+
+@pytest.mark.parametrize("verb", ["record", "top", "watch", "serve"])
+def test_root_without_capabilities_is_refused_in_the_words_of_doctor(verb: str, tmp_path: Path) -> None:
+    without = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"]
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*without, sys.executable, "-m", "tracer", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    reason = run("doctor", "-q").stdout.strip().removeprefix("permissions: ").replace("; ", ": ", 1)
+    refused = run(verb)
+    assert reason.startswith("root lacks CAP_BPF and CAP_PERFMON: ")
+    assert (refused.returncode, refused.stderr) == (1, f"memcg-tracer: error: {reason}\n")
 
 
 # Requirements that the machine lacks
