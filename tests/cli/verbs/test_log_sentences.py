@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tracer.analysis.explain import log_postmortem
 from tracer.cli.verbs import explain
-from tracer.kernel.kmsg.copies import merged
+from tracer.kernel.kmsg.log_files import merged
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
 from tracer.render.words import evidence

@@ -10,9 +10,13 @@ import random
 from pathlib import Path
 
 import pytest
+from kernel.kmsg.test_corpus import CORPUS
 
 from tracer.errors import TracerError
 from tracer.kernel.kmsg import log_files
+from tracer.kernel.kmsg.log_files import merged
+from tracer.kernel.kmsg.parser import reports
+from tracer.kernel.kmsg.text.lines import split
 
 LOG = (Path(__file__).parent / "corpus/captured-6.18-v1-kmsg.log").read_bytes()
 
@@ -116,3 +120,38 @@ def test_log_with_a_line_of_the_kernel_and_no_kill_is_an_answer(tmp_path: Path, 
 def test_device_that_has_an_end_is_read() -> None:
     with pytest.raises(TracerError, match="is empty"):
         log_files.read(os.devnull)
+
+
+COPIES_LOG = list(split([(CORPUS / "captured-6.18-v1-kmsg.log").read_bytes()]))
+
+
+def test_copies_of_kill_most_complete_is_kept() -> None:
+    (whole,) = reports(COPIES_LOG)
+    killed = next(line for line in COPIES_LOG if "Killed process" in line).partition(";")[2]
+    event = f"5m  Warning  OOMKilling  node/n1  {killed}"
+    monitor = f"I1012 19:00:20.884452 3240 log_monitor.go:160] New status generated: {{Message:{killed}}}"
+    for log in (
+        [event, *COPIES_LOG],
+        [*COPIES_LOG, monitor],
+        [*COPIES_LOG, "", *COPIES_LOG],
+        [event, *COPIES_LOG, monitor],
+    ):
+        (kept,) = merged(reports(log))
+        assert (kept.missing, len(kept.tasks)) == (whole.missing, len(whole.tasks))
+
+
+def test_same_pid_at_other_time_is_other_kill() -> None:
+    later = [line.replace("total-vm:", "total-vm:1") for line in COPIES_LOG]
+    assert len(merged(reports([*COPIES_LOG, *later]))) == 2
+    kill = "[{}.000000] Memory cgroup out of memory: Killed process 7 (a) total-vm:9kB, anon-rss:8kB"
+    assert len(merged(reports([kill.format(100), kill.format(900)]))) == 2
+    assert len(merged(reports([kill.format(100), kill.format(100)]))) == 1
+
+
+def test_event_of_kubelet_is_copy_of_kernel_kill() -> None:
+    event = "default 53m Warning SystemOOM node/n4 System OOM encountered, victim process: my app, pid: 77"
+    (found,) = reports([event])
+    assert (found.constraint, [(kill.pid, kill.comm) for kill in found.kills]) == ("global", [(77, "my app")])
+    kill = "Out of memory: Killed process 77 (my app) total-vm:9kB, anon-rss:8kB"
+    (kept,) = merged(reports([event, kill]))
+    assert kept.kills[0].anon_rss_bytes == 8192

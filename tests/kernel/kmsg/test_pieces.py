@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel.kmsg.test_pasted import LOGS, facts_of, gist, lines_of
 
-from tracer.kernel.kmsg.copies import merged
+from tracer.kernel.kmsg.log_files import merged
 from tracer.kernel.kmsg.parser import reports
 
 

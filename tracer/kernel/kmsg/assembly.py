@@ -1,19 +1,15 @@
-"""One OOM report, assembled from its lines in the order of the log."""
+"""One OOM report, assembled from its lines in the order of the log.
+
+Impossible sizes, which come from lines that were broken or joined wrongly, are removed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tracer.kernel.kmsg.report import (
-    bounds,
-    header_lines,
-    mem_info,
-    nodes,
-    summary_line,
-    task_table,
-)
+from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import (
     SECTIONS,
     Chosen,
@@ -26,8 +22,102 @@ from tracer.kernel.kmsg.report.log_report import (
     Section,
     TaskRow,
 )
-from tracer.kernel.kmsg.stat_rows import StatRows
 from tracer.kernel.kmsg.text.log_record import Record, Stamp
+
+# Before 5b42360c73b0 ("memcg: use seq_buf_do_printk() with mem_cgroup_print_oom_meminfo()"), v6.5, all of
+# memory.stat is one message of several lines. The kernel cuts a message at 1024 characters minus the room for
+# a prefix, which differs by release (LOG_LINE_MAX, kernel/printk/printk.c). A reader that uses syslog(2) gets
+# each line with a prefix, and as many whole lines as fit (record_print_text).
+_CUT_MESSAGE: Final = range(960, 1025)
+_CUT_LINES: Final = range(940, 1031)
+_PREFIX: Final = 19  # characters of a prefix such as <6>[12345.678901]
+
+
+@dataclass(slots=True)
+class StatRows:
+    """memory.stat of one cgroup, collected line by line; `printed` is the line that names the cgroup."""
+
+    printed: MemoryStat
+    values: dict[str, int]
+    first: Stamp | None = None
+    last: Stamp | None = None
+    last_name: str = ""
+    rows: int = 0
+    characters: int = 0
+    has_prefix: bool = False
+
+    def take(self, record: Record) -> bool:
+        """Add a row; return False for any other line."""
+        row = printed_lines.memory_stat(record.text)
+        if row is None:
+            return False
+        self.first = record.stamp if self.first is None else self.first
+        self.last, self.has_prefix = record.stamp, record.prefix > 0
+        self.last_name, self.values[row[0]] = row
+        self.rows += 1
+        self.characters += len(record.text) + 1
+        return True
+
+    def result(self) -> MemoryStat:
+        """Return the values, without the last one if the kernel may have cut the message within its
+        number."""
+        if self.first is None or self.last is None:
+            return self.printed
+        values = self.values
+        is_one_line_each = self.first.line != self.last.line and self.has_prefix
+        if is_one_line_each:
+            is_one_message = replace(self.last, line=self.first.line) == self.first
+            is_cut = is_one_message and self.characters + self.rows * _PREFIX in _CUT_LINES
+        else:
+            is_cut = self.characters in _CUT_MESSAGE
+            if is_cut:
+                values = {name: value for name, value in values.items() if name != self.last_name}
+        return replace(self.printed, values=values, is_cut=is_cut)
+
+
+_MARGIN_BYTES: Final = 16 << 20
+_MARGIN_PAGES: Final = 4096
+"""The error that a per-CPU counter may have: rss is such a counter since f1a7941243c1 ("mm: convert mm's rss
+stats into percpu_counter"), v6.2."""
+
+
+def _bounded_kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) -> Kill:
+    """Return the kill without sizes above the machine's memory, or above the victim's address space.
+
+    Kernels before 941f762bcb27 ("mm/oom: fix pgtables units mismatch in Killed process message"), v5.5, print
+    pgtables in bytes with the unit kB.
+    """
+    whole = told.total_vm_bytes
+    resident = sum(filter(None, (told.anon_rss_bytes, told.file_rss_bytes, told.shmem_rss_bytes)))
+    if whole is not None and resident > whole + _MARGIN_BYTES:
+        return replace(
+            told, total_vm_bytes=None, anon_rss_bytes=None, file_rss_bytes=None, shmem_rss_bytes=None
+        )
+    tables = told.pgtables_bytes
+    is_of_bytes = row is not None and tables is not None and tables == (row.pgtables_bytes or 0) * 1024 > 0
+    if is_of_bytes or (tables is not None and whole is not None and tables > whole + _MARGIN_BYTES):
+        told = replace(told, pgtables_bytes=None)
+    return replace(
+        told,
+        anon_rss_bytes=_within(told.anon_rss_bytes, machine_bytes),
+        file_rss_bytes=_within(told.file_rss_bytes, machine_bytes),
+        shmem_rss_bytes=_within(told.shmem_rss_bytes, machine_bytes),
+    )
+
+
+def _within(size: int | None, most: int | None) -> int | None:
+    return None if size is not None and most is not None and size > most else size
+
+
+def _bounded_rows(tasks: Iterable[TaskRow], machine_pages: int | None) -> tuple[TaskRow, ...]:
+    """Return the rows, except rows that claim more resident memory than is possible."""
+    return tuple(
+        row
+        for row in tasks
+        if row.rss_pages <= row.total_vm_pages + _MARGIN_PAGES
+        and (machine_pages is None or row.rss_pages <= machine_pages)
+    )
+
 
 CALL_TRACE: Final = ("Call Trace:", "Call trace:")
 SLAB_TITLE: Final = "Unreclaimable slab info:"
@@ -73,7 +163,7 @@ class Assembly:
     invoker: Invoker = field(default_factory=Invoker)
     stack: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
-    nodemask: nodes.Nodemask | None = None
+    nodemask: summary_line.Nodemask | None = None
     cpuset: tuple[str, str] | None = None
     limit_of: tuple[str, str | None] | None = None
     summary: summary_line.Summary | None = None
@@ -118,7 +208,9 @@ class Assembly:
             taken = self.machine.take(text)
         elif self.mode == "slab":
             taken = self.machine.take_cache(text)
-        elif self.mode == "tasks" and (row := task_table.row(text.lstrip(), self.columns)) is not None:
+        elif (
+            self.mode == "tasks" and (row := printed_lines.task_row(text.lstrip(), self.columns)) is not None
+        ):
             self.tasks.append(row)
             taken = True
         if taken:
@@ -143,7 +235,7 @@ class Assembly:
 
     def _take_head(self, text: str) -> bool:
         """Add a line between `invoked oom-killer` and the call trace."""
-        head = header_lines.head_of_trace(text)
+        head = printed_lines.head_of_trace(text)
         if head is not None and _are_one(self.invoker.comm, head.comm):
             self.invoker = replace(
                 self.invoker,
@@ -153,7 +245,7 @@ class Assembly:
                 taint=head.taint,
             )
             return True
-        if self.cpuset is None and (found := header_lines.cpuset(text)) is not None:
+        if self.cpuset is None and (found := printed_lines.cpuset(text)) is not None:
             self.cpuset, self.is_old = found, True
             return True
         if "+0x" in text and self._take_frame(text):
@@ -166,7 +258,7 @@ class Assembly:
         if text.strip().startswith(_TRACE_ENDS):
             self.mode = ""
             return True
-        frame = header_lines.frame(text)
+        frame = printed_lines.frame(text)
         if frame is None:
             return False
         self.functions.add(frame[0].partition("+")[0])
@@ -187,7 +279,7 @@ class Assembly:
     def finish(self) -> LogReport:
         """Return the report."""
         summary = self._summary_of_kill()
-        tasks = bounds.rows(self.tasks, self.machine.ram_pages)
+        tasks = _bounded_rows(self.tasks, self.machine.ram_pages)
         row_of = {row.pid: row for row in tasks}
         constraint, policy = self._constraint(summary), self.nodemask
         owner, victim = self.limit_of[::-1] if self.limit_of is not None else (None, None)
@@ -223,7 +315,7 @@ class Assembly:
         other = row if row is not None else chosen
         if kill.total_vm_bytes is None and other is not None and other.pid == kill.pid:
             kill = replace(kill, comm=other.comm if other.comm.startswith(kill.comm) else kill.comm)
-        return bounds.kill(kill, row, self.machine.most_bytes)
+        return _bounded_kill(kill, row, self.machine.most_bytes)
 
     def _invoker(self) -> Invoker:
         """Return the task that invoked the OOM killer: under vm.oom_kill_allocating_task, the chosen task."""
@@ -268,7 +360,7 @@ class Assembly:
         if summary.constraint == "global":
             return "global"
         shown = self.machine.shown()
-        confined = nodes.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
+        confined = summary_line.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
         if confined is not None:
             return confined
         if any(reason is not None for reason in self._reasons()) or self.is_panic:

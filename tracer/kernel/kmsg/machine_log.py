@@ -13,17 +13,9 @@ from collections import deque
 from typing import Final
 
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
-from tracer.kernel.kmsg.report import (
-    header_lines,
-    kill_lines,
-    lost_lines,
-    mem_info,
-    memory_lines,
-    summary_line,
-    task_table,
-)
+from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import Section
-from tracer.kernel.kmsg.text import line_markers, shapes
+from tracer.kernel.kmsg.text import shapes
 from tracer.kernel.kmsg.text.log_record import Record
 
 _PANIC: Final = "Kernel panic - not syncing: "
@@ -76,16 +68,16 @@ class MachineLog:
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
-            (line_markers.INVOKED, self._take_invoked),
-            (line_markers.SUMMARY, self._take_summary),
-            (line_markers.KILLED, self._take_killed),
-            (line_markers.CHOSEN, self._take_chosen),
-            (line_markers.OLD_CHOSEN, self._take_chosen),
-            (line_markers.GROUP, self._take_group),
-            (line_markers.REAPER, self._take_reaped),
-            (line_markers.SYSTEM_OOM, self._take_event),
-            (line_markers.STATS, self._take_stats),
-            (line_markers.LIMIT_OF, self._take_limit_of),
+            (shapes.INVOKED, self._take_invoked),
+            (shapes.SUMMARY, self._take_summary),
+            (shapes.KILLED, self._take_killed),
+            (shapes.CHOSEN, self._take_chosen),
+            (shapes.OLD_CHOSEN, self._take_chosen),
+            (shapes.GROUP, self._take_group),
+            (shapes.REAPER, self._take_reaped),
+            (shapes.SYSTEM_OOM, self._take_event),
+            (shapes.STATS, self._take_stats),
+            (shapes.LIMIT_OF, self._take_limit_of),
         )
 
     @property
@@ -160,7 +152,7 @@ class MachineLog:
     @staticmethod
     def _is_late(text: str) -> bool:
         """Return whether a task other than the one that writes the report may print this line."""
-        return line_markers.INVOKED in text or text.startswith(line_markers.REAPER)
+        return shapes.INVOKED in text or text.startswith(shapes.REAPER)
 
     @staticmethod
     def _is_of(assembly: Assembly, record: Record) -> bool:
@@ -194,7 +186,7 @@ class MachineLog:
         return self._open
 
     def _take_invoked(self, record: Record) -> bool:
-        found = header_lines.invoked(record.text)
+        found = printed_lines.invoked(record.text)
         if found is None:
             return False
         self._open = self._begin(record)
@@ -215,10 +207,10 @@ class MachineLog:
         return True
 
     def _take_killed(self, record: Record) -> bool:
-        kill = kill_lines.killed(record.text, record.stamp)
+        kill = printed_lines.killed(record.text, record.stamp)
         if kill is None:
             return False
-        if kill_lines.is_cut_at_pid(kill) and kill.reason is None and self._open is None:
+        if printed_lines.is_cut_at_pid(kill) and kill.reason is None and self._open is None:
             return False  # words of a program
         assembly = self._open
         if assembly is None or not self._is_kill_of(assembly, kill.pid, kill.comm, record):
@@ -234,7 +226,7 @@ class MachineLog:
         return True
 
     def _take_event(self, record: Record) -> bool:
-        kill = kill_lines.system_oom(record.text, record.stamp)
+        kill = printed_lines.system_oom(record.text, record.stamp)
         if kill is not None:
             assembly = self._begin(record)
             assembly.add_kill(kill)
@@ -258,7 +250,7 @@ class MachineLog:
         return self._is_of(killed, record) and record.stamp.line - killed.last.line <= _GAP_LINES
 
     def _take_chosen(self, record: Record) -> bool:
-        found = kill_lines.chosen(record.text)
+        found = printed_lines.chosen(record.text)
         if found is None:
             return False
         if self._open is None or self._open.chosen is not None or self._open.summary is not None:
@@ -269,7 +261,7 @@ class MachineLog:
         return True
 
     def _take_group(self, record: Record) -> bool:
-        path = kill_lines.group(record.text)
+        path = printed_lines.group(record.text)
         if path is None:
             return False
         assembly = self._killed if self._open is None else self._open
@@ -288,7 +280,7 @@ class MachineLog:
         return True
 
     def _take_reaped(self, record: Record) -> bool:
-        reaped = kill_lines.reaped(record.text, record.stamp)
+        reaped = printed_lines.reaped(record.text, record.stamp)
         if reaped is None:
             return False
         if reaped.pid not in self._pids and self._open is not None and self._open.has_task(reaped.pid):
@@ -300,7 +292,7 @@ class MachineLog:
         return True
 
     def _take_stats(self, record: Record) -> bool:
-        stats = memory_lines.stats(record.text)
+        stats = printed_lines.memory_stats(record.text)
         if stats is None or ("\n" in record.text and not record.text.rstrip().endswith(":")):
             return False
         self._within(record, "memory.stat").add_stats(stats, record)
@@ -323,7 +315,7 @@ class MachineLog:
         if summary is not None and summary.chosen is not None and self._open is not None:
             self._open.summary, self._open.summary_text = summary, joined.text
             return True
-        kill = kill_lines.killed(joined.text, joined.stamp)
+        kill = printed_lines.killed(joined.text, joined.stamp)
         if kill is None or kill.total_vm_bytes is None or self._killed is None or not self._killed.kills:
             return False
         self._killed.kills.pop()
@@ -336,7 +328,7 @@ class MachineLog:
         text = record.text.strip()
         if not text.startswith(_TITLES):
             return False
-        if (counter := memory_lines.counter(text)) is not None:
+        if (counter := printed_lines.counter(text)) is not None:
             if self._open is not None and counter[0] in self._open.counters:
                 self._open = None
             assembly = self._within(record, "counters")
@@ -348,10 +340,10 @@ class MachineLog:
             assembly = self._within(record, "mem_info")
             assembly.mode, assembly.is_old = "mem_info", True
             assembly.take_row(record)
-        elif (columns := task_table.columns(text)) is not None:
+        elif (columns := printed_lines.task_columns(text)) is not None:
             assembly = self._within(record, "tasks")
             assembly.columns, assembly.mode = columns, "tasks"
-        elif (count := lost_lines.suppressed(text)) is not None:
+        elif (count := printed_lines.suppressed(text)) is not None:
             self._suppressed += count
         elif _NO_TASK in text or _DEADLOCKED in text or _PANIC_ON_OOM.search(text) is not None:
             of_last = text.startswith(_PANIC) and self._open is None and self._is_last_without_victim(record)
@@ -382,10 +374,10 @@ class MachineLog:
             assembly.touch(record, "stack", "stack")
         elif text == SLAB_TITLE:
             assembly.touch(record, None, "slab")
-        elif (protection := memory_lines.protection(text)) is not None:
+        elif (protection := printed_lines.protection(text)) is not None:
             assembly.min_protection_bytes = protection
             assembly.touch(record)
-        elif (count := lost_lines.dropped(text)) is not None:
+        elif (count := printed_lines.dropped(text)) is not None:
             assembly.dropped += count
         else:
             return False

@@ -7,7 +7,7 @@ import re
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import MemInfo, Zone
-from tracer.kernel.kmsg.report.nodes import Shown
+from tracer.kernel.kmsg.report.summary_line import Shown
 from tracer.kernel.kmsg.text import shapes
 
 TITLES: Final = ("Mem-Info:", "Mem-info:")

@@ -2,18 +2,225 @@
 
 Each line is read by its style (`styles`). Quote marks, names of nodes, and whatever a console or a log
 shipper adds in front are skipped: up to the kernel's own time stamp if the line has one, or else by the
-prefixes of earlier lines (`prefixes`).
+prefixes of earlier lines.
+
+Mails as they are sent are quoted-printable (RFC 2045, 6.7) or HTML. The kernel prints `gfp_mask=0x`, never
+`gfp_mask=3D`, no `=` at the end of a line, and no tag before its time stamp. So a line with one of these
+shows that the log, from this line on, is the source of a mail or a page.
+
+Other lines are JSON objects: journalctl -o json, Docker's json-file, exports of Loki and log shippers. The
+journal always has the text in the same member. In other objects, the member is learned: if a member has once
+held the words of an OOM report, it holds the text of every line.
+
+Consoles, log shippers and people put prefixes of any form before lines. If a line has words that certainly
+begin a message of the kernel, the text before them is the prefix. Other lines of the log have the same
+prefix, with other numbers in it.
 """
 
 from __future__ import annotations
 
+import html
+import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from tracer.kernel.kmsg.text import markup, objects, prefixes, shapes, styles
+from tracer.kernel.kmsg.text import shapes, styles
 from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS, Record, Stamp
+
+_ENCODING: Final = "Content-Transfer-Encoding"
+_QUOTED_MARK: Final = re.compile(
+    rf"=3D(?:0x|CONSTRAINT_|0\b)|{_ENCODING}: quoted-printable"
+    r"|(?:total-vm|rss|pgtables):[^=]{0,64}=$|^.{70,75}=$"
+)
+_QUOTED: Final = re.compile(r"(?:=[0-9A-F]{2})+")
+_NAMES: Final = (
+    "a|b|blockquote|body|br|code|div|em|font|html|i|li|ol|p|pre|span|strong|table|td|th|tr|tt|u|ul"
+)
+_HTML_MARK: Final = re.compile(
+    rf"\s*(?:<!DOCTYPE|</?(?:{_NAMES})\b[^>]{{0,400}}>)|(?:.*&nbsp;){{2}}|.*(?:kB|\d|[:)])<br ?/?>$"
+)
+_TAG: Final = re.compile(rf"</?({_NAMES})\b[^>]{{0,400}}>", re.IGNORECASE)
+_INLINE: Final = frozenset({"a", "b", "code", "em", "font", "i", "span", "strong", "tt", "u"})
+_MOST_MARKUP_CHARACTERS: Final = 1 << 16
+
+
+class MarkupReader:
+    """A reader of the lines of one log, which learns whether the log is the source of a mail."""
+
+    def __init__(self) -> None:
+        self._is_quoted = False
+        self._is_html = False
+        self._begun = ""
+
+    @property
+    def is_broken_softly(self) -> bool:
+        """Return whether a line may go on in the next one, so that each line has to be read."""
+        return self._is_quoted
+
+    def is_plain(self, line: str) -> bool:
+        """Return whether a line is plain text, without markup."""
+        if not self._is_quoted and ("=" in line or _ENCODING in line):
+            self._is_quoted = _QUOTED_MARK.search(line) is not None
+        if not self._is_html and ("<" in line or "&" in line):
+            self._is_html = _HTML_MARK.match(line) is not None
+        return not self._is_quoted and not self._is_html
+
+    def lines(self, line: str) -> list[str]:
+        """Return the lines of text in a line; an empty list if the line goes on in the next one."""
+        if self._is_quoted:
+            line = self._begun + line
+            self._begun = ""
+            if line.endswith("=") and len(line) < _MOST_MARKUP_CHARACTERS:
+                self._begun = line[:-1]
+                return []
+            line = _QUOTED.sub(_unquoted, line)
+        if not self._is_html:
+            return [line]
+        text = _TAG.sub(lambda tag: "" if tag[1].lower() in _INLINE else "\n", line)
+        return [html.unescape(part).rstrip() for part in text.split("\n") if part.strip()]
+
+
+def _unquoted(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[0].replace("=", "")).decode("utf-8", "surrogateescape")
+
+
+_TEXT_MEMBERS: Final = ("log", "line", "message", "msg", "text", "body")
+_TIME_MEMBERS: Final = ("time", "timestamp", "ts", "@timestamp")
+_HOST_MEMBERS: Final = ("host", "hostname", "node")
+_MOST_MEMBERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The text of an object, with its time and host. `is_message`: the text is the kernel's own message,
+    without a prefix."""
+
+    text: str
+    stamp: Stamp
+    host: str | None
+    is_message: bool
+
+
+class ObjectReader:
+    """A reader of the objects of one log, which learns the member that holds the text."""
+
+    def __init__(self) -> None:
+        self._member: str | None = None
+
+    def read(self, line: str, number: int) -> Entry | None:
+        """Return the entry in a line; None if the line is not such an object, or is another program's."""
+        try:
+            entry: Any = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(entry, dict):
+            return None
+        if "MESSAGE" in entry:
+            return _from_journal(entry, number)
+        members = dict(_object_members(entry))
+        text = self._text(members)
+        if text is None:
+            return None
+        wall = next((members[name] for name in _TIME_MEMBERS if name in members), None)
+        host = next((members[name] for name in _HOST_MEMBERS if name in members), None)
+        return Entry(text.rstrip("\r\n"), Stamp(number, None, wall), host, is_message=False)
+
+    def _text(self, members: Mapping[str, str]) -> str | None:
+        if self._member in members:
+            return members[str(self._member)]
+        for name, value in members.items():
+            if shapes.anchor(value) >= 0 or " invoked oom-killer: " in value:
+                self._member = name
+                return value
+        return next((members[name] for name in _TEXT_MEMBERS if name in members), None)
+
+
+def _object_members(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the strings of an object, and of the objects directly in it."""
+    for name, value in list(entry.items())[:_MOST_MEMBERS]:
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, dict):
+            inner = list(value.items())[:_MOST_MEMBERS]
+            yield from ((key, text) for key, text in inner if isinstance(text, str))
+
+
+def _from_journal(entry: Mapping[str, Any], number: int) -> Entry | None:
+    """Read an object of `journalctl -o json`, in which a message that is not UTF-8 is a list of bytes."""
+    if entry.get("_TRANSPORT", "kernel") != "kernel":
+        return None
+    message, host = entry.get("MESSAGE"), entry.get("_HOSTNAME")
+    if isinstance(message, list):
+        numbers = [byte for byte in message if isinstance(byte, int) and 0 <= byte < 256]
+        message = bytes(numbers).decode("utf-8", "surrogateescape")
+    if not isinstance(message, str):
+        return None
+    since_boot_us = _digits(entry.get("_SOURCE_MONOTONIC_TIMESTAMP"))
+    realtime_us = _digits(entry.get("__REALTIME_TIMESTAMP"))
+    stamp = Stamp(
+        number,
+        None if since_boot_us is None else since_boot_us * 1000,
+        None if realtime_us is None else f"{realtime_us // 1_000_000}.{realtime_us % 1_000_000:06d}",
+    )
+    return Entry(message, stamp, host if isinstance(host, str) else None, is_message=True)
+
+
+def _digits(value: object) -> int | None:
+    is_number = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+    return int(str(value)) if is_number else None
+
+
+MOST_PREFIX_CHARACTERS: Final = 512
+_MOST_PREFIXES: Final = 8
+_PROGRAM: Final = re.compile(r"(?<!kernel)\[\d{1,10}\]: ?$")
+_RUN: Final = re.compile(r"(\d+)|(\s+)|([^\d\s]+)")
+
+
+def _prefix_pattern(prefix: str) -> re.Pattern[str]:
+    """Return a pattern for this prefix, and for the same prefix with other numbers."""
+    return re.compile("".join(map(_generalised, _RUN.finditer(prefix))))
+
+
+def _generalised(run: re.Match[str]) -> str:
+    if run[1] is not None:
+        return r"\d{1,20}"
+    if run[2] is not None:
+        return r"[ \t]{0,40}" if run.start() and len(run[2]) > 1 else r"\s" * len(run[2])
+    return re.escape(run[3])
+
+
+class LearnedPrefixes:
+    """The prefixes of one log, the most recently used first."""
+
+    def __init__(self) -> None:
+        self._known: list[re.Pattern[str]] = []
+
+    def end(self, line: str) -> int:
+        """Return the end of the prefix of a line; 0 if it has no known prefix."""
+        for number, known in enumerate(self._known):
+            if (found := known.match(line)) is not None:
+                if number:
+                    self._known.insert(0, self._known.pop(number))
+                return found.end()
+        return 0
+
+    def learn(self, prefix: str) -> None:
+        """Remember a prefix, and all prefixes that differ from it only in numbers."""
+        if prefix and not self.end(prefix):
+            self._known.insert(0, _prefix_pattern(prefix))
+            del self._known[_MOST_PREFIXES:]
+
+
+def before_message(line: str) -> str | None:
+    """Return the text before the words that begin a message of the kernel; "" without such words, None if
+    another program quotes them."""
+    prefix = line[: max(shapes.anchor(line), 0)]
+    if len(prefix) > MOST_PREFIX_CHARACTERS:
+        return ""
+    return None if _PROGRAM.search(prefix) is not None else prefix
+
 
 _MOST_LINE_CHARACTERS: Final = 1 << 16
 """The length at which lines are cut; one line may hold many messages."""
@@ -46,10 +253,10 @@ class Reader:
     """A reader of the lines of one log, which learns the prefixes of that log."""
 
     def __init__(self) -> None:
-        self._before_stamps = prefixes.Learned()
-        self._before_messages = prefixes.Learned()
-        self._objects = objects.Reader()
-        self._markup = markup.Reader()
+        self._before_stamps = LearnedPrefixes()
+        self._before_messages = LearnedPrefixes()
+        self._objects = ObjectReader()
+        self._markup = MarkupReader()
 
     @property
     def is_broken_softly(self) -> bool:
@@ -82,7 +289,7 @@ class Reader:
             return [] if record is None else [record]
         return [record.with_text(record.text[:MOST_CHARACTERS])]
 
-    def _from_object(self, entry: objects.Entry, number: int) -> list[Record]:
+    def _from_object(self, entry: Entry, number: int) -> list[Record]:
         if entry.is_message:
             return [Record(entry.stamp, entry.text[:MOST_CHARACTERS], entry.host, prefix=1)]
         inner = self.read(entry.text, number) if entry.text[:1] != "{" else []
@@ -100,13 +307,13 @@ class Reader:
         """Return the message after a prefix that hides it, or `record`, the reading of the whole line."""
         if shapes.kind(record.text) not in (None, "header"):  # a header begins with a name, or with a prefix
             return record
-        stamp = _STAMP.search(line, record.prefix, prefixes.MOST_CHARACTERS)
+        stamp = _STAMP.search(line, record.prefix, MOST_PREFIX_CHARACTERS)
         if stamp is not None:
             self._before_stamps.learn(line[: stamp.start()])
             return _behind(line, stamp.start(), record, is_whole=True)
         if end := self._before_stamps.end(line):
             return _behind(line, end, record, is_whole=False)
-        prefix = prefixes.before_message(line)
+        prefix = before_message(line)
         if prefix is None:
             return None
         self._before_messages.learn(prefix)
@@ -130,7 +337,7 @@ def _is_many(line: str, record: Record) -> bool:
 
 def _split(line: str, record: Record, number: int) -> Iterator[Record]:
     """Yield the messages of a line that holds many; each has a prefix like the first message."""
-    prefix = prefixes.pattern(line[: record.prefix])
+    prefix = _prefix_pattern(line[: record.prefix])
     starts = [0, *(found.start() for found in prefix.finditer(line, record.prefix))]
     for start, end in zip(starts, [*starts[1:], len(line)], strict=True):
         part = styles.read(_MARKS.sub("", line[start:end]), number)

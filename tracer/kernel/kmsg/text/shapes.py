@@ -2,14 +2,58 @@
 
 Logs are pasted with prefixes of any form, and broken into pieces by mail programs and terminals. These shapes
 alone decide whether a piece is a line of its own, or continues the line before it.
+
+The words that mark the lines come from mm/oom_kill.c and mm/memcontrol.c.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Final
 
-from tracer.kernel.kmsg.text import line_markers
+INVOKED: Final = "oom-killer: gfp_mask="
+"""It follows the name of the task and ` invoked `; before v2.6.18, it begins the line."""
+
+SUMMARY: Final = "oom-kill:constraint="
+STATS: Final = "Memory cgroup stats for "
+SYSTEM_OOM: Final = "System OOM encountered, victim process: "
+KILLED: Final = "Killed process "
+CHOSEN: Final = "Kill process "
+OLD_CHOSEN: Final = "kill process "  # before v2.6.36
+LIMIT_OF: Final = " killed as a result of limit of "
+REAPER: Final = "oom_reaper: "
+GROUP: Final = " are going to be killed due to memory.oom.group set"
+
+KILLED_PID: Final = re.compile(r" ?(\d{1,10}),? (?:UID (\d{1,10}), )?\(")
+"""The pid, and on some kernels the uid, between `Killed process` or `Kill process` and the name."""
+
+_COMM_BYTES: Final = 15  # TASK_COMM_LEN less the NUL
+
+
+def fits_comm(name: str) -> bool:
+    """Return whether a name is short enough for a comm (TASK_COMM_LEN, include/linux/sched.h)."""
+    return len(name.encode("utf-8", "surrogateescape")) <= _COMM_BYTES
+
+
+def has_victim(text: str) -> bool:
+    """Return whether a line about a kill reaches the name of the killed task."""
+    return any(KILLED_PID.match(text.partition(word)[2]) is not None for word in (KILLED, CHOSEN, OLD_CHOSEN))
+
+
+def shape_of_task_row(text: str, numbers: int) -> re.Match[str] | None:
+    """Match a row of the table of tasks (dump_task, mm/oom_kill.c) with this many numbers after the pid.
+
+    The last group is the comm, which follows one space after the last number. None for any other line.
+    """
+    found = _row(numbers).fullmatch(text)
+    return found if found is not None and fits_comm(found.groups()[-1]) else None
+
+
+@cache
+def _row(numbers: int) -> re.Pattern[str]:
+    return re.compile(r"\[ *(\d{1,10})\]" + r" +(-?\d{1,20})" * numbers + r" ?(.{0,64})", re.DOTALL)
+
 
 SUM_NAMES: Final = (
     *("Active", "Active_anon"),  # before v2.6.31
@@ -89,10 +133,10 @@ _GOES_ON: Final = {
 complete."""
 
 _OF_PATHS: Final = {
-    "summary": line_markers.SUMMARY,
-    "stats": line_markers.STATS,
-    "limit_of": line_markers.LIMIT_OF,
-    "group": line_markers.GROUP,
+    "summary": SUMMARY,
+    "stats": STATS,
+    "limit_of": LIMIT_OF,
+    "group": GROUP,
 }
 _ANCHOR: Final = re.compile(
     r"oom-kill:constraint=|(?:Memory cgroup o|O)ut of memory(?: \(oom_kill_allocating_task\))?: [Kk]ill"
