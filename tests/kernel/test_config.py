@@ -1,9 +1,14 @@
+"""Memory that is not charged, by command lines of kernels."""
+
 from __future__ import annotations
 
 import gzip
 from pathlib import Path
 
-from tracer.kernel.config import options_set, places
+import pytest
+
+from tracer.categories import CATEGORIES
+from tracer.kernel.config import options_set, places, uncharged
 
 CONFIG = b"""\
 # Linux/x86 6.18.0 Kernel Configuration
@@ -35,3 +40,30 @@ def test_missing_configuration_is_none(tmp_path: Path) -> None:
 
 def test_places_name_kernel_release() -> None:
     assert Path("/boot/config-6.18.5-amd64") in places("6.18.5-amd64")
+
+
+NOT_KERNEL = {"anon", "file", "shmem", "sock", "swap"}
+KERNEL = {category.name for category in CATEGORIES} - NOT_KERNEL
+
+
+@pytest.mark.parametrize(
+    ("command_line", "expected"),
+    [
+        ("root=/dev/vda quiet\n", set()),
+        ("root=/dev/vda cgroup.memory=nobpf\n", set()),
+        ("cgroup.memory=nosocket\n", {"sock"}),
+        ("quiet cgroup.memory=nokmem ro\n", KERNEL),
+        ("cgroup.memory=nosocket,nokmem\n", KERNEL | {"sock"}),
+        ("cgroup.memory=nosocket cgroup.memory=nokmem\n", KERNEL | {"sock"}),
+        ("xcgroup.memory=nokmem cgroup.memory=nokmemory\n", set()),
+    ],
+)
+def test_uncharged_is_what_the_command_line_switches_off(
+    command_line: str, expected: set[str], tmp_path: Path
+) -> None:
+    (tmp_path / "cmdline").write_text(command_line)
+    assert uncharged(tmp_path / "cmdline") & {category.name for category in CATEGORIES} == expected
+
+
+def test_uncharged_of_this_kernel_is_readable() -> None:
+    assert uncharged() <= KERNEL | {"sock", "zswap"}

@@ -10,8 +10,7 @@ import pytest
 
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef
 from tracer.kernel.naming import late_names
-from tracer.kernel.naming.container_lookup import ContainerLookup, remembering
-from tracer.kernel.naming.late_names import LateNames
+from tracer.kernel.naming.late_names import ContainerLookup, LateNames, remembering
 
 REF, REF2, POD = (
     ContainerRef("containerd", "4f2c9d1be0a73586" * 4, "uid"),

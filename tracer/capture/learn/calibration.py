@@ -16,7 +16,7 @@ from tracer.capture.learn.positions import RECLAIM_COLUMNS, learn_positions, rec
 from tracer.categories import CATEGORIES
 from tracer.kernel.btf import KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.kernel.cgroups.uncharged import uncharged
+from tracer.kernel.config import uncharged
 
 _VALUE_BYTES: Final = 8  # of a counter: a long
 _ALL_BITS: Final = 2**64 - 1

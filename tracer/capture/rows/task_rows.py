@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Collection
@@ -12,7 +13,32 @@ from typing import Any, Final
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
 from tracer.enumerations import TASK_EVENT
-from tracer.kernel.process.titles import read_title
+from tracer.stored_names import stored_name
+
+MOST_BYTES: Final = 256
+"""The most bytes of a title; the rest is left out."""
+
+_PROC: Final = Path("/proc")
+_NS_PER_TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def read_title(tgid: int, start_ns: int, proc: Path = _PROC) -> str | None:
+    """Return /proc/PID/cmdline of the process that started at `start_ns` (CLOCK_BOOTTIME), with spaces
+    between words.
+
+    None if the process has ended, has no address space left, or is a kernel thread.
+    """
+    try:
+        with open(proc / str(tgid) / "cmdline", "rb", buffering=0) as stream:  # noqa: PTH123  hot
+            title = stream.read(MOST_BYTES)
+        with open(proc / str(tgid) / "stat", "rb", buffering=0) as stream:  # noqa: PTH123  hot
+            fields = stream.read(1024).rpartition(b")")[2].split()
+        if int(fields[19]) != start_ns // _NS_PER_TICK:
+            return None
+    except (OSError, ValueError, IndexError):
+        return None
+    return stored_name(title.rstrip(b"\0 ").replace(b"\0", b" ")) or None
+
 
 _TITLES_AT_ONCE: Final = 128  # of about 20 us each
 _TITLE_AFTER_S: Final = 1.0

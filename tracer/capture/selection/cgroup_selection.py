@@ -26,8 +26,8 @@ from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, Lookup, identify
 from tracer.kernel.cgroups.selectors import Listing, Selector
-from tracer.kernel.naming.container_lookup import ContainerLookup, remembering
 from tracer.kernel.naming.host_names import HostNames
+from tracer.kernel.naming.late_names import ContainerLookup, remembering
 
 _ASK_AGAIN_S: Final = 0.2
 _MOST_WAIT_S: Final = 10.0

@@ -17,13 +17,15 @@ from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, ident
 from tracer.kernel.naming.cri_socket import from_cri
 from tracer.kernel.naming.docker_socket import from_docker_socket
 from tracer.kernel.naming.host_files import HostFiles
-from tracer.kernel.naming.listed_names import (
+from tracer.kernel.naming.runtime_files import (
     from_container_logs,
+    from_containerd,
+    from_crio,
+    from_docker,
     from_pod_logs,
     from_storage,
     from_storage_of,
 )
-from tracer.kernel.naming.runtime_files import from_containerd, from_crio, from_docker
 
 _CRI_EVERY_S: Final = 10.0
 """The least time between two children that ask the CRI socket: each takes 0.12 s of a CPU."""

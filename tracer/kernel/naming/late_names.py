@@ -7,14 +7,69 @@ may be slow. The recording gets these names as changed rows.
 from __future__ import annotations
 
 import math
+import queue
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, Lookup
-from tracer.kernel.naming.container_lookup import ContainerLookup
 from tracer.kernel.naming.host_names import is_lacking
+
+
+class ContainerLookup:
+    """Requests for names, and their results. The thread starts with the first request."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._questions: queue.SimpleQueue[list[ContainerRef] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[dict[ContainerRef, ContainerNames]] = queue.SimpleQueue()
+        self._asked: set[ContainerRef] = set()
+        self._thread: threading.Thread | None = None
+
+    def ask(self, refs: Iterable[ContainerRef]) -> None:
+        """Request the names of these containers in one lookup, except names that were requested already."""
+        new = [ref for ref in dict.fromkeys(refs) if ref not in self._asked]
+        if not new:
+            return
+        self._asked.update(new)
+        self._questions.put(new)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._answer, name="container-names", daemon=True)
+            self._thread.start()
+
+    def take(self, within_s: float = 0.0) -> dict[ContainerRef, ContainerNames]:
+        """Return the results since the last call; wait at most `within_s` for a requested one."""
+        answers: dict[ContainerRef, ContainerNames] = {}
+        with suppress(queue.Empty):
+            if self._asked and within_s > 0:
+                answers |= self._answers.get(timeout=within_s)
+            while True:
+                answers |= self._answers.get_nowait()
+        self._asked -= answers.keys()
+        return answers
+
+    def close(self) -> None:
+        """End the thread after the requested lookups."""
+        self._questions.put(None)
+
+    def _answer(self) -> None:
+        while (refs := self._questions.get()) is not None:
+            self._answers.put(dict(self._lookup(refs)))
+
+
+def remembering(lookup: Lookup) -> Lookup:
+    """Return a lookup that asks for each container once."""
+    known: dict[ContainerRef, ContainerNames] = {}
+
+    def find(refs: Collection[ContainerRef]) -> dict[ContainerRef, ContainerNames]:
+        known.update(lookup([ref for ref in refs if ref not in known]))
+        return {ref: known[ref] for ref in refs}
+
+    return find
+
 
 _AGAIN_AFTER_S: Final = (1.0, 4.0, 15.0)
 _MOST_WANTED: Final = 10_000
