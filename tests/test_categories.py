@@ -11,13 +11,13 @@ from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.categories import CATEGORIES, COUNTERS, LAYER_BY_NAME, LAYERS, PARTS, Counter
 from tracer.kernel.cgroups.memory_files import RECLAIM_PARTS
 from tracer.kernel.struct_header import ENUMERATORS
-from tracer.wire.category_header import header_text
+from tracer.wire.c_headers import category_header
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_c_header_equals_what_the_table_generates() -> None:
-    assert (ROOT / "bpf" / "categories.h").read_text() == header_text(), "run make headers"
+    assert (ROOT / "bpf" / "categories.h").read_text() == category_header(), "run make headers"
 
 
 def test_each_category_has_counter_items_of_its_own() -> None:

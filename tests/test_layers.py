@@ -61,7 +61,7 @@ STARTERS: Final[Mapping[str, set[str]]] = {
     "tracer/kernel/kmsg/this_machine.py": {"subprocess.Popen"},
     "tracer/kernel/process/gate.py": {"os.execvpe"},
     # A copy of the interpreter, with -P; and a path to print.
-    "tracer/lab/workload/file_steps.py": {"os.execv"},
+    "tracer/lab/workload/steps.py": {"os.execv"},
     "tracer/cli/verbs/printed/unit.py": {"sys.executable"},
 }
 """Modules that start processes, or have the interpreter's path."""

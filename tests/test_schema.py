@@ -17,9 +17,9 @@ from support.storing.documented_tables import declared_columns, documented_colum
 from tracer import schema
 from tracer.enumerations import ENUMERATIONS
 from tracer.meanings import documentation
-from tracer.wire import event_header
+from tracer.wire import c_headers
+from tracer.wire.c_headers import event_header
 from tracer.wire.dtypes import SAMPLE, WATCHED, WIRE
-from tracer.wire.event_header import header_text
 from tracer.wire.fields import LENGTHS, Field, Record
 from tracer.wire.streams import LOSSES, RING_BYTES, STREAM_AT, STREAMS
 
@@ -116,15 +116,15 @@ def test_compiled_header_has_every_size_offset_and_number_of_the_table(compiler:
 
 
 def test_committed_header_is_the_generated_text(matches_golden: Callable[[str, str], None]) -> None:
-    matches_golden(str(BPF / "events.h"), header_text())
+    matches_golden(str(BPF / "events.h"), event_header())
 
 
 def test_header_text_of_a_misaligned_field_writes_the_padding_down(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Record("made", "Made.", (Field("kind", "u8"), Field("cpu", "u16", "where it waited")))
-    monkeypatch.setattr(event_header, "STREAMS", (replace(STREAM_AT["stall"], record=made),))
+    monkeypatch.setattr(c_headers, "STREAMS", (replace(STREAM_AT["stall"], record=made),))
     members = "\tu8 kind;\n\tu8 pad[1];\n\tu16 cpu; /* where it waited */\n\tu8 pad2[4];\n"
-    assert f"/* Made. */\nstruct made_event {{\n{members}}};\n" in header_text()
-    assert '_Static_assert(sizeof(struct made_event) == 8, "size");' in header_text()
+    assert f"/* Made. */\nstruct made_event {{\n{members}}};\n" in event_header()
+    assert '_Static_assert(sizeof(struct made_event) == 8, "size");' in event_header()
 
 
 @pytest.mark.parametrize("record", DTYPES)

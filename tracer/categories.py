@@ -3,7 +3,7 @@ layers of every picture.
 
 Each is defined here once, with the kernel's names, its unit, its words and its colour. All of it is plain
 data: every room reads this table, and `bpf/categories.h` is generated from it
-(tracer/wire/category_header.py).
+(tracer/wire/c_headers.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The enumerations of the wire records: names for numbers.
 
-Each becomes an enum of bpf/events.h (`tracer.wire.event_header`). A trace stores the names.
+Each becomes an enum of bpf/events.h (`tracer.wire.c_headers`). A trace stores the names.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ import pytest
 
 from tracer.capture import pipeline
 from tracer.capture.learn import calibration
-from tracer.capture.new_trace import first_meta
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.selection.cgroup_selection import CgroupSelection
+from tracer.capture.session import first_meta
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.fit import cached_files
+from tracer.fit import recorded_run
 
 PAGES = 37
 
@@ -33,7 +33,7 @@ def test_cache_of_a_file_is_dropped(tmp_path: Path) -> None:
     path.read_bytes()
     if resident_pages(path) != PAGES:
         pytest.skip("this file system has no page cache that mincore shows")
-    cached_files.drop_files([str(tmp_path / "gone"), str(tmp_path), str(path)])
+    recorded_run.drop_files([str(tmp_path / "gone"), str(tmp_path), str(path)])
     assert resident_pages(path) == 0
 
 
@@ -41,10 +41,10 @@ def test_files_of_a_process_are_what_it_maps_and_has_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, deleted = tmp_path / "two words", tmp_path / "deleted"
-    monkeypatch.setattr(cached_files, "member_pids", lambda _: [os.getpid(), (1 << 22) + 1])
+    monkeypatch.setattr(recorded_run, "member_pids", lambda _: [os.getpid(), (1 << 22) + 1])
     with opened.open("wb"), deleted.open("wb"):
         deleted.unlink()
-        files = cached_files.files_of(tmp_path)
+        files = recorded_run.files_of(tmp_path)
     assert str(opened) in files
     assert os.path.realpath("/proc/self/exe") in files
     assert not any(path.startswith(("/dev/", str(deleted))) for path in files)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
-from tracer.fit import cached_files, driver, recorded_run
+from tracer.fit import driver, recorded_run
 from tracer.fit.folder import Folder
 from tracer.fit.recorded_run import Look
 from tracer.fit.search import Bounds, Run
@@ -28,8 +28,8 @@ class Silent:
 def dropped(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
     """Let every process use `FILES`, and return the list of what is dropped before each run."""
     sets: list[frozenset[str]] = []
-    monkeypatch.setattr(cached_files, "files_of", lambda _: FILES)
-    monkeypatch.setattr(cached_files, "drop_files", sets.append)
+    monkeypatch.setattr(recorded_run, "files_of", lambda _: FILES)
+    monkeypatch.setattr(recorded_run, "drop_files", sets.append)
     return sets
 
 

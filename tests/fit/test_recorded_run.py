@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
-from tracer.fit import cached_files, recorded_run
+from tracer.fit import recorded_run
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
@@ -71,9 +71,9 @@ def test_file_that_does_not_fit_is_read_again(tmp_path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     argv = ["cat", str(path), str(path)]
-    cached_files.drop_files([str(path)])
+    recorded_run.drop_files([str(path)])
     small = recorded_run.run(argv, 24 * MIB, tmp_path / "small", None, look)
-    cached_files.drop_files([str(path)])
+    recorded_run.drop_files([str(path)])
     large = recorded_run.run(argv, 64 * MIB, tmp_path / "large", None, look)
     assert (small.status, large.status, large.refaulted_bytes) == (0, 0, 0)
     assert small.refaulted_bytes is not None

@@ -14,9 +14,8 @@ import pandas as pd
 from simulated_fleet.demand import Workload, fleet
 from simulated_fleet.replay import BEGIN, Days, days_of
 
-from tracer.fleet.sizing.resource_recommender import krr_limit_bytes
+from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_limit_bytes
 from tracer.fleet.sizing.suggestion import suggest
-from tracer.fleet.sizing.vertical_pod_autoscaler import vpa_limit_bytes
 
 TRAINING_DAYS: Final = 7
 DAYS: Final = 14

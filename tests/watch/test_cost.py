@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
+from typing import Final
 
 import pytest
 
@@ -98,3 +101,44 @@ def test_refusal_of_the_kernel_is_said_and_not_asked_for_again(machine: Machine)
     assert (machine.opened, spent.is_measuring) == ([], False)
     assert spent.describe()["programs_not_measured"] == "Operation not permitted"
     assert "programs not measured (Operation not permitted)" in spent.sentence()
+
+
+DROPS: Final = """
+import pyarrow as pa
+from pathlib import Path
+from tracer.watch import cost
+def of_files_kib():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssFile:")[2].split()[0])
+def works():
+    table = pa.table({"x": pa.array(range(1000), pa.int64())})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all().equals(table)
+assert works()
+before = of_files_kib()
+cost.drop_code()
+print(before, of_files_kib())
+cost.drop_code()
+assert works()
+"""
+
+
+def test_dropping_code_gives_back_most_of_the_libraries_and_they_still_work() -> None:
+    done = subprocess.run([sys.executable, "-c", DROPS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    assert after < before / 3
+
+
+def test_resident_memory_is_that_of_the_process() -> None:
+    """In a process of its own: this one may have as much memory that is free and resident."""
+    script = (
+        "from tracer.watch.cost import resident_bytes\n"
+        "before = resident_bytes()\n"
+        "held = bytearray(b'x') * (64 << 20)\n"
+        "print(resident_bytes() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert abs(int(done.stdout) - (64 << 20)) < 4 << 20

@@ -19,13 +19,12 @@ from tracer.trace.history.history import History
 from tracer.trace.meta import begin
 from tracer.trace.read.reader import Trace
 from tracer.trace.recording_ends import WRITE_FAILED
-from tracer.trace.write import failure
+from tracer.trace.write import backlog
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch import stories
 from tracer.watch.finishing import Finishing, Told
 from tracer.watch.place import Place
-from tracer.watch.stories import Stories
-from tracer.watch.triggers import KILL, Trigger
+from tracer.watch.stories import KILL, Stories, Trigger
 
 S: Final = 1_000_000_000
 NOON_NS: Final = 1_795_694_400 * S
@@ -158,7 +157,7 @@ def test_kill_that_found_no_room_in_memory_is_in_the_next_story(
     """The disk has room again before the story ends, and its rows are written but for those of the kill."""
     monkeypatch.setattr(stories, "_FAILS_S", 0.0)
     monkeypatch.setattr(stories, "_HELD_BYTES", 0)
-    monkeypatch.setattr(failure, "_LONGEST_RETRY_S", 0.0)
+    monkeypatch.setattr(backlog, "_LONGEST_RETRY_S", 0.0)
     scene.kill(1)
     scene.stories.step()
     with full_disk():

@@ -14,11 +14,14 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic.cgroup_worlds import S, cgroup, charge, table
 from synthetic.unset import unset_row
 
-from tracer.schema import TABLES
+from tracer.schema import TABLES, TIME
 from tracer.trace import layout
+from tracer.trace.arrow_columns import shifted
 from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, begin, read_meta
 from tracer.trace.read.reader import Trace
@@ -27,8 +30,7 @@ from tracer.trace.write.writer import TraceWriter
 from tracer.watch import stories
 from tracer.watch.finishing import Told
 from tracer.watch.place import Place
-from tracer.watch.stories import LOOP_QUIET_S, QUIET_S, Stories, kills_of
-from tracer.watch.triggers import REQUEST, Trigger
+from tracer.watch.stories import LOOP_QUIET_S, QUIET_S, REQUEST, Stories, Trigger, kills_of
 
 NOON_NS: Final = 1_795_694_400 * S  # 2026-11-26T12:00:00Z
 LONG_S: Final = 1000.0
@@ -362,3 +364,43 @@ def test_times_are_those_of_the_clock_when_the_trace_begins(record: Callable[...
     assert meta["clock"]["realtime_ns"] - meta["clock"]["monotonic_ns"] == NOON_NS + recording.step_ns
     assert meta["started"][:16] == meta["history"]["fineness"][0]["begin"][:16] == "2026-11-26T13:16"
     assert recording.history.meta["clock"]["realtime_ns"] == NOON_NS
+
+
+RowsOf = Callable[[str, range], pa.RecordBatch]
+NS = st.one_of(st.none(), st.integers(0, 1 << 60))
+
+
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_all_times_are_moved_and_nothing_else(table: str, rows_of: RowsOf) -> None:
+    batch = rows_of(table, range(1, 20)).cast(TABLES[table]).slice(3, 9)
+    moved = shifted(batch, 1000)
+    moved.validate(full=True)
+    assert moved.schema == TABLES[table]
+    for before, after, field in zip(batch.columns, moved.columns, TABLES[table], strict=True):
+        if field.type == TIME:
+            numbers = [before.cast(pa.int64()).to_pylist(), after.cast(pa.int64()).to_pylist()]
+            assert numbers[1] == [value + 1000 for value in numbers[0]]
+        else:
+            assert after.equals(before)
+
+
+@given(
+    values=st.lists(NS, min_size=1, max_size=40),
+    by_ns=st.integers(-(1 << 60), 1 << 60),
+    offset=st.integers(0, 39),
+)
+def test_nulls_stay_null_and_the_batch_is_not_changed(
+    values: list[int | None], by_ns: int, offset: int
+) -> None:
+    schema = pa.schema([("removed", TIME)])
+    batch = pa.RecordBatch.from_arrays([pa.array(values, TIME)], schema=schema).slice(offset)
+    moved = shifted(batch, by_ns)
+    moved.validate(full=True)
+    expected = [None if value is None else value + by_ns for value in values[offset:]]
+    assert moved.column(0).cast(pa.int64()).to_pylist() == expected
+    assert batch.column(0).cast(pa.int64()).to_pylist() == values[offset:]
+
+
+def test_batch_without_rows_has_none_afterwards() -> None:
+    batch = pa.RecordBatch.from_pylist([], schema=TABLES["cgroups"])
+    assert shifted(batch, 5).num_rows == 0

@@ -17,26 +17,25 @@ from tracer.capture.bulk_records import BulkRecords
 from tracer.capture.charge_records import Ledger
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
-from tracer.capture.names import Names
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
 from tracer.capture.overhead import Overhead, cost, overhead_of
 from tracer.capture.rows.cgroup_rows import CgroupRows
 from tracer.capture.rows.decode import Decoder
-from tracer.capture.rows.kmsg_stream import READ, open_kernel_log
-from tracer.capture.rows.log_filter import LogFilter
+from tracer.capture.rows.inode_rows import InodeRows
+from tracer.capture.rows.kmsg_stream import READ, LogFilter, open_kernel_log
 from tracer.capture.rows.loss_rows import LossRows
 from tracer.capture.rows.page_sums import PageSums
 from tracer.capture.rows.sampler import Sampler
 from tracer.capture.rows.shmem_rows import ShmemRows
+from tracer.capture.rows.task_rows import TaskRows
 from tracer.capture.rows.task_times import TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.selection.recorder_cgroup import find_recorder_cgroup
 from tracer.capture.selection.traced_cgroups import TracedCgroups
-from tracer.capture.symbols.bcc_symbols import BccSymbols
 from tracer.capture.symbols.kernel_names import KernelNames
 from tracer.capture.symbols.stack_names import Stacks
-from tracer.capture.symbols.symbol_process import user_symbols
+from tracer.capture.symbols.symbol_process import BccSymbols, user_symbols
 from tracer.errors import TraceError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
@@ -46,7 +45,39 @@ from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time
 from tracer.trace.row_sink import RowSink
 from tracer.wire.dtypes import WIRE
-from tracer.wire.streams import STREAM_AT
+from tracer.wire.streams import STREAM_AT, STREAMS
+
+
+class Names:
+    """Collects names and writes them; `cgroups` also receives the cgroups that are selected."""
+
+    def __init__(
+        self, cgroups: CgroupRows, mounts: Mounts, stacks: Stacks, sink: RowSink, clock_offset_ns: int
+    ) -> None:
+        self.tasks = TaskRows()
+        self._cgroups = cgroups
+        self._inodes = InodeRows(mounts)
+        self._stacks = stacks
+        self._sink = sink
+        self._clock_offset_ns = clock_offset_ns
+
+    def take(self, waiting: Mapping[str, Records]) -> None:
+        """Add the tasks, files and cgroups of these records, given by stream."""
+        self.tasks.reread_titles()
+        self.tasks.take_events(waiting["task"], self._clock_offset_ns)
+        self._sink.append_rows("inodes", self._inodes.rows_for(waiting["inode"]))
+        actors = [waiting[stream.name][field] for stream in STREAMS for field in stream.actors]
+        self._cgroups.require({value for ids in actors for value in ids.tolist()})
+
+    def write(self, late_within_s: float = 0.0) -> None:
+        """Write the rows that are new or changed since the last call; wait at most `late_within_s` for names
+        of containers that were requested."""
+        self._cgroups.add_late_names(late_within_s)
+        self._sink.append_rows("stacks", self._stacks.take_rows())
+        for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self.tasks.rows)):
+            self._sink.append_rows(table, rows)
+            rows.clear()
+
 
 _DRAIN_TRIES: Final = 100
 _REST_AFTER_S: Final = 0.1

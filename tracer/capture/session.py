@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tracer.capture.bpf.load import Programs, accounts_for
-from tracer.capture.command import end_command, require_command, run_until_command_ends
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Observer
 from tracer.capture.options import Options
@@ -21,17 +22,105 @@ from tracer.directory import require_own_links
 from tracer.errors import TracerError
 from tracer.kernel.capabilities import Credentials
 from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
 from tracer.kernel.cgroups.selectors import Selector, parse_selectors
 from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import HeadStart, Urgency
-from tracer.kernel.process.spawn import GatedCommand, spawn
+from tracer.kernel.process.spawn import CommandError, GatedCommand, spawn
+from tracer.stored_names import stored_path
+from tracer.trace import meta
+from tracer.trace.recording_ends import COMMAND_ENDED
+from tracer.urls import shown_url
 
 if TYPE_CHECKING:
     from tracer.capture.pipeline import Pipeline
     from tracer.trace.meta import Meta
     from tracer.trace.row_sink import RowSink
     from tracer.trace.write.writer import TraceWriter
+
+
+def first_meta(options: Options, hierarchy: Hierarchy) -> meta.Meta:
+    """Return the metadata of a recording that begins now."""
+    return meta.begin(
+        command_line=["memcg-tracer", *(stored_path(shown_url(word)) for word in sys.argv[1:])],
+        cgroup_version=hierarchy.version,
+        cgroup_mount_options=map(stored_path, hierarchy.options),
+        filters=_filters(options),
+        probes={},
+    )
+
+
+def _filters(options: Options) -> dict[str, Any]:
+    """Return the request for meta.json. `cgroups`, the matched paths, are added as they are found."""
+    return {
+        "asked": [stored_path(argument) for argument in options.cgroups],
+        "cgroups": None,
+        "limit_bytes": options.limit_bytes,
+        "swap_bytes": options.swap_bytes,
+        "command": [stored_path(shown_url(word)) for word in options.command] or None,
+        "stacks_bytes": options.stacks_bytes,
+        "most_overhead_percent": options.most_overhead_percent,
+    }
+
+
+_GRACE_S: Final = 2.0
+
+
+def require_command(program: str) -> None:
+    """Raise CommandError, with a shell's exit status, for a program that exec cannot run."""
+    if shutil.which(program):
+        return
+    places = [Path(program)] if "/" in program else [Path(folder, program) for folder in os.get_exec_path()]
+    if program and any(place.exists() for place in places):
+        raise CommandError(f"cannot run {program!r}: it is not an executable file", 126)
+    raise CommandError(f"command not found: {program!r}", 127)
+
+
+def run_until_command_ends(loop: Loop, command: GatedCommand, stop: StopSignals, deadline_s: float) -> str:
+    """Run the loop until the command has ended. Return the end reason of the recording.
+
+    If the recording ends first, the command gets the signal that ended the recording (SIGTERM at the
+    deadline), and SIGKILL two seconds later or at a second signal.
+    """
+    pidfd = os.pidfd_open(command.process.pid)
+    try:
+        end_reason = loop.run(deadline_s, pidfd)
+        if end_reason != COMMAND_ENDED:
+            number = stop.take() or signal.SIGTERM
+            if not _has_reached_command(number):
+                signal.pidfd_send_signal(pidfd, number)
+            if loop.run(time.monotonic() + _GRACE_S, pidfd) != COMMAND_ENDED:  # or at a second signal
+                command.process.kill()
+    finally:
+        os.close(pidfd)
+    command.process.wait()
+    return end_reason
+
+
+def end_command(command: GatedCommand) -> None:
+    """Kill the command if it still runs, so that no process is left behind."""
+    if command.process.poll() is None:
+        command.process.kill()
+    with suppress(OSError):
+        command.abandon()
+
+
+def _has_reached_command(number: int) -> bool:
+    """Return whether the command has already received the signal.
+
+    Ctrl-C goes to all of a terminal's foreground group (isig in drivers/tty/n_tty.c). A second SIGINT would
+    make many programs skip their clean-up. A SIGINT that was sent to the recorder alone, while it is in the
+    foreground, looks the same: the command then gets no signal, and is killed after the grace period.
+    """
+    if number != signal.SIGINT:
+        return False
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:  # noqa: PTH123
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
 
 _REMOVED_INTERVAL_S: Final = 0.01
 _MEASURE_INTERVAL_S: Final = 0.025
@@ -148,7 +237,6 @@ def make_pipeline(
     )
     save_memory()  # now: the command was started with the environment as it was
     # NumPy and Arrow take a fifth of a second to import: do it while clang compiles.
-    from tracer.capture.new_trace import first_meta  # noqa: PLC0415
     from tracer.capture.pipeline import Pipeline  # noqa: PLC0415
     from tracer.capture.selection.cgroup_selection import CgroupSelection  # noqa: PLC0415
 

@@ -1,14 +1,9 @@
 """The command line. `main` turns every error into a line and an exit status.
 
-size — sizes as users type them
-number — numbers with a fraction, and percentages, as users type them
-duration — durations as users type them
-moment — moments as users type them
-path_or_url — places of traces as users type them
+typed_values — values of options as users type them
 tuning — settings of a recorder from the environment
 endpoint_options — the address and the options of the endpoint for Prometheus
-output_file — files that a verb writes
-output_folder — directories that a verb writes
+output — files and directories that a verb writes
 dataset_export — the traces that `export` adds to a dataset
 page_contents — what the page of `report` shows of a trace
 standard_streams — the three standard streams, whatever is behind them

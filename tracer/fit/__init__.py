@@ -2,7 +2,6 @@
 
 search — which limit to try next, and what the runs show
 folder — the runs on disk, from which an interrupted search goes on
-cached_files — the files of a command, whose page cache is dropped before each run
 recorded_run — one run at one limit, under `record`
 driver — the runs of a search, one after the other
 """

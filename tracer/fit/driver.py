@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final, Protocol
 
 from tracer.errors import TracerError
-from tracer.fit import cached_files, recorded_run, search
+from tracer.fit import recorded_run, search
 from tracer.fit.folder import Folder
 from tracer.fit.search import Bounds, Interval, Run, Yardstick
 from tracer.units import duration
@@ -84,11 +84,11 @@ def _run(folder: Folder, limit_bytes: int | None, observer: Observer) -> tuple[R
 
     def look(cgroup: Path, wall_s: float) -> None:
         if not folder.runs:
-            files.update(cached_files.files_of(cgroup))
+            files.update(recorded_run.files_of(cgroup))
         observer.goes_on(wall_s, most_s)
 
     observer.begins(len(folder.runs) + 1, limit_bytes)
-    cached_files.drop_files(folder.files)
+    recorded_run.drop_files(folder.files)
     run = recorded_run.run(folder.argv, limit_bytes, folder.next_trace(), most_s, look)
     if limit_bytes is None:
         _require_success(run, folder)

@@ -1,4 +1,10 @@
-"""One run of a command at one limit, under `record`."""
+"""One run of a command at one limit, under `record`.
+
+The files of a command, whose page cache is dropped before each run.
+
+Page cache is charged to the cgroup that reads it first. If somebody has run a program before, its text is
+charged to others, and the program would seem to need less memory than it needs in its own container.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -16,7 +22,6 @@ from typing import Final
 import tracer
 from tracer.analysis.views.lost_time import total_lost_share
 from tracer.errors import TracerError
-from tracer.fit import cached_files
 from tracer.fit.search import Run
 from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id, descendants, memory_hierarchy
@@ -24,6 +29,56 @@ from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, member_pids
 from tracer.kernel.process.module_children import start_module
 from tracer.kernel.process.spawn import GatedCommand, spawn
 from tracer.trace.write.claim import open_own
+
+_MAPS_PATH: Final = 5  # address, permissions, offset, device, inode, path (proc_pid_maps(5))
+_EMPTYING: Final = {1: "memory.force_empty", 2: "memory.high"}
+
+
+def files_of(cgroup: Path) -> frozenset[str]:
+    """Return the paths of the regular files that processes of a cgroup execute, map or have open now."""
+    found = frozenset(
+        path for below in descendants(cgroup) for pid in member_pids(below) for path in _files_of_process(pid)
+    )
+    return frozenset(path for path in found if _is_regular(path))
+
+
+def drop_files(paths: Iterable[str]) -> None:
+    """Drop the page cache of these files, whichever cgroup it is charged to, except mapped and dirty pages
+    (generic_fadvise, mm/fadvise.c)."""
+    for path in paths:
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+
+
+def drop_charged(hierarchy: Hierarchy, cgroup: Path) -> None:
+    """Drop the page cache that is charged to a cgroup whose processes have ended.
+
+    Writing 0 makes the kernel reclaim as long as reclaim frees anything (mem_cgroup_force_empty of
+    mm/memcontrol-v1.c, memory_high_write of mm/memcontrol.c).
+    """
+    with suppress(OSError):
+        Path(cgroup, _EMPTYING[hierarchy.version]).write_text("0", encoding="ascii")
+
+
+def _files_of_process(pid: int) -> Iterator[str]:
+    with suppress(OSError):  # the process may end at any time
+        for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "surrogateescape").splitlines():
+            fields = line.split(None, _MAPS_PATH)
+            if len(fields) > _MAPS_PATH:
+                yield fields[_MAPS_PATH]
+    with suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                yield str(Path(entry).readlink())
+
+
+def _is_regular(path: str) -> bool:
+    return path.startswith("/") and Path(path).is_file()
+
 
 _PEAK: Final = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
 _READY_WITHIN_S: Final = 60.0
@@ -61,7 +116,7 @@ def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float
         finally:
             command.process.kill()
             command.abandon()
-        cached_files.drop_charged(hierarchy, cgroup)
+        drop_charged(hierarchy, cgroup)
     refaulted_bytes, lost_share = _lost_to_the_limit(trace, number)
     return Run(limit_bytes, status, wall_s, refaulted_bytes, kills, peak_bytes, trace.name, lost_share)
 

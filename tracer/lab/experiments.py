@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tracer.kernel.process.module_children import argv_of_module
-from tracer.lab import checks, sharing_checks, state_checks, survival
+from tracer.lab import checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.disks.slow_reads import READ_S, slow_reads
 from tracer.lab.disks.slow_writes import slow_writes
@@ -197,7 +197,7 @@ EXPERIMENTS: Final = {
                 survival.read_again(_REREAD_BYTES, _READ_TIMES),
                 survival.refaults_equal_the_kernels,
                 survival.thrash_is_seen(_REREAD_BYTES),
-                state_checks.state_is_as_defined,
+                survival.state_is_as_defined,
             ),
         ),
         Experiment(
@@ -246,9 +246,9 @@ EXPERIMENTS: Final = {
                 survival.cache_gave_way,
                 survival.evictions_equal_pgsteal,
                 survival.refaults_equal_the_kernels,
-                state_checks.state_is("thrashing"),
-                state_checks.own_program_is_foremost("run-me"),
-                state_checks.waits_are_those_of_the_disk(READ_S),
+                survival.state_is("thrashing"),
+                survival.own_program_is_foremost("run-me"),
+                survival.waits_are_those_of_the_disk(READ_S),
             ),
         ),
         Experiment(
@@ -259,7 +259,7 @@ EXPERIMENTS: Final = {
             high_bytes=_HIGH_BYTES,
             steps=lambda _: ["anon", str(_ABOVE_BYTES)],
             kills=survival.nothing_killed,
-            survival=(survival.is_slowed_above(_HIGH_BYTES), state_checks.state_is("throttled")),
+            survival=(survival.is_slowed_above(_HIGH_BYTES), survival.state_is("throttled")),
             needs_v2="memory.high",
         ),
         Experiment(
@@ -274,7 +274,7 @@ EXPERIMENTS: Final = {
                 *_ALWAYS,
                 checks.full_of("shmem"),
                 checks.shmem_of_no_process(_LEFT_BYTES),
-                sharing_checks.writer_has_ended(_LEFT_BYTES),
+                checks.writer_has_ended(_LEFT_BYTES),
             ),
         ),
         Experiment(
@@ -283,7 +283,7 @@ EXPERIMENTS: Final = {
             cause="anon_growth",
             limit_bytes=_FORK_LIMIT_BYTES,
             steps=lambda _: ["cow", f"{_COPIED_BYTES}:{_READERS_ADJ}"],
-            checks=(*_ALWAYS, sharing_checks.memory_was_copied(_COPIED_BYTES)),
+            checks=(*_ALWAYS, checks.memory_was_copied(_COPIED_BYTES)),
         ),
         Experiment(
             name="sharedbuffers",
@@ -295,7 +295,7 @@ EXPERIMENTS: Final = {
             checks=(
                 *_ALWAYS,
                 checks.full_of("shmem"),
-                sharing_checks.segment_is_the_ceiling(_SEGMENT_BYTES, _MEMBERS),
+                checks.segment_is_the_ceiling(_SEGMENT_BYTES, _MEMBERS),
             ),
         ),
     )

@@ -23,7 +23,7 @@ from tracer.top.now_rows import NowRows, shown_name
 from tracer.top.view_state import Machine
 from tracer.trace.history.history import History
 from tracer.units import size
-from tracer.watch import own_memory
+from tracer.watch import cost
 from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.finishing import Finished
 
@@ -150,7 +150,7 @@ class RecordingView:
             available_bytes=read.get("MemAvailable"),
             swap_bytes=None if swap is None or free is None else swap - free,
             swap_total_bytes=swap,
-            own_bytes=own_memory.resident_bytes(),
+            own_bytes=cost.resident_bytes(),
             own_percent=None if is_first else 100 * spent_s / elapsed_s,
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer.schema import TABLES
+from tracer.schema import TABLES, TIME
 
 _COLUMN_BYTES: Final = 1000
 """The memory of a batch's column for objects and buffers, measured. It matters because most batches have few
@@ -154,3 +154,15 @@ def _validity(null: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
     if null is None or not null.any():
         return None
     return pa.py_buffer(np.packbits(~null, bitorder="little"))
+
+
+def shifted(batch: pa.RecordBatch, by_ns: int) -> pa.RecordBatch:
+    """Return a batch whose times are later by `by_ns`; nulls stay null."""
+    columns = [_moved(column, by_ns) if column.type == TIME else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _moved(column: pa.Array, by_ns: int) -> pa.Array:
+    validity, values = column.buffers()
+    moved = np.frombuffer(values, np.int64, column.offset + len(column)) + by_ns
+    return pa.Array.from_buffers(TIME, len(column), [validity, pa.py_buffer(moved)], -1, column.offset)

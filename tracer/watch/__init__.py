@@ -6,5 +6,4 @@ child — a process of ours or of the user, that works while the recorder goes o
 copies — the same traces at a URL
 finishing — the queue of traces to complete, and the command that gets their paths
 notify — messages to the service manager that started it
-signs — what samples show before a kill
 """

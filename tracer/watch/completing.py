@@ -64,7 +64,7 @@ def complete(path: Path) -> None:
     from tracer.trace.meta import read_meta, write_meta
     from tracer.trace.read.reader import Trace
     from tracer.trace.write import claim
-    from tracer.trace.write.stored_journals import compact_stored
+    from tracer.trace.write.journal import compact_stored
     from tracer.version import VERSION
 
     with claim.open_own(path) as trace:

@@ -20,15 +20,17 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.errors import TraceError
-from tracer.trace.arrow_columns import integers, rows_of
+from tracer.trace.arrow_columns import integers, rows_of, shifted
 from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, read_clocks, utc_time
 from tracer.trace.recording_ends import CONTINUED, QUIET, WRITE_FAILED
-from tracer.trace.row_shift import shifted
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch.finishing import Finishing, Told
 from tracer.watch.place import Place, name_of
-from tracer.watch.triggers import KILL, Trigger
+
+KILL: Final = "kill"
+REQUEST: Final = "request"
+"""The reasons other than alarms: an OOM kill, and SIGUSR1."""
 
 QUIET_S: Final = 5.0
 """The time without a trigger after which a story ends."""
@@ -51,6 +53,21 @@ _UNSAFE_S: Final = 2.0
 _RETRY_S: Final = 1.0
 """The time between two attempts to begin a story. While many cgroups come and go, the history may hold only
 10 s. With longer pauses, kills in the last seconds of a full disk would be lost."""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A moment at which `watch` writes a trace. `time_ns` is CLOCK_REALTIME by the clock pair of the history.
+
+    `cgroup_id` is the cgroup whose limit is concerned; None: the machine, or no cgroup. `kills` are the ids
+    of the OOM decisions. `sentence` describes an alarm, without the cgroup's name.
+    """
+
+    reason: str
+    time_ns: int
+    cgroup_id: int | None = None
+    kills: frozenset[int] = frozenset()
+    sentence: str | None = None
 
 
 @dataclass

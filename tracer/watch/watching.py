@@ -6,8 +6,8 @@ import math
 import mmap
 import signal
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
-from tracer.capture.loop import Loop, Timer
+from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Progress
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
@@ -28,17 +28,56 @@ from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import Urgency
 from tracer.trace.history.history import History
 from tracer.trace.row_sink import RowSink
-from tracer.watch import own_memory
 from tracer.watch.alarms import Alarms, ids_of_removed
-from tracer.watch.calls import Calls, calls_of_users
 from tracer.watch.copies.copying import Copying
-from tracer.watch.cost import EVERY_S, Cost
+from tracer.watch.cost import EVERY_S, Cost, drop_code, resident_bytes, return_early, trim
 from tracer.watch.finishing import Finished, Finishing, Told
 from tracer.watch.guest import Guest
 from tracer.watch.notify import ServiceManager, watchdog_interval_s
 from tracer.watch.place import Place, parse_name
-from tracer.watch.stories import Stories, kills_of
-from tracer.watch.triggers import REQUEST, Trigger
+from tracer.watch.stories import REQUEST, Stories, Trigger, kills_of
+
+
+class Calls:
+    """The SIGUSR1 and SIGUSR2 that came. Each wakes the loop through the descriptor of `stop`."""
+
+    def __init__(self, stop: StopSignals) -> None:
+        self.stop = stop
+        self._come: list[int] = []
+
+    @property
+    def has_come(self) -> bool:
+        """Return whether a signal came that `take` has not returned."""
+        return bool(self._come)
+
+    def receive(self, number: int, _frame: object) -> None:
+        """Handle a signal."""
+        if number not in self._come:
+            self._come.append(number)
+        self.stop.wake()
+
+    def take(self) -> list[int]:
+        """Return and forget the signals that came."""
+        come, self._come = self._come, []
+        return come
+
+
+@contextmanager
+def calls_of_users(*, ignores_hangup: bool = True) -> Iterator[Calls]:
+    """Catch SIGUSR1, SIGUSR2 and the signals that end `watch`. SIGHUP ends it unless `ignores_hangup`."""
+    before = signal.getsignal(signal.SIGHUP)
+    if ignores_hangup:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as stop:
+        calls = Calls(stop)
+        others = {number: signal.signal(number, calls.receive) for number in (signal.SIGUSR1, signal.SIGUSR2)}
+        try:
+            yield calls
+        finally:
+            for number, handler in others.items():
+                signal.signal(number, handler)
+    signal.signal(signal.SIGHUP, before)
+
 
 _RING_BYTES: Final = {
     "charge": 1 << 20,
@@ -128,7 +167,7 @@ def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None)
     began_s = time.monotonic()
     require_root()
     require_absent(options.ready_file)
-    own_memory.return_early()
+    return_early()
     hierarchy = cgroupfs.memory_hierarchy()
     with ExitStack() as stack:
         calls = stack.enter_context(calls_of_users(ignores_hangup=options.ignores_hangup))
@@ -241,9 +280,9 @@ class _Watcher:
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
                 self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
-        own_memory.drop_code()
+        drop_code()
         if self._room_bytes() < _LEAST_HISTORY_BYTES:
-            own_bytes = own_memory.resident_bytes()
+            own_bytes = resident_bytes()
             needed_mib = -(-(own_bytes + _SPARE_BYTES + _LEAST_HISTORY_BYTES) >> 20)
             raise UsageError(
                 f"--max-memory is too little: the recorder itself takes {own_bytes >> 20} MiB; give at least "
@@ -289,7 +328,7 @@ class _Watcher:
             Timer(_READ_INTERVAL_S, pipeline.flush, lambda: stories.is_active),
             Timer(_SECOND_S, pipeline.take_counts, awake),
             Timer(_SECOND_S, pipeline.report_news, awake),
-            Timer(_SECOND_S, own_memory.trim, awake),
+            Timer(_SECOND_S, trim, awake),
             Timer(_AGE_INTERVAL_S, self._age, awake),
             Timer(EVERY_S, cost.open_window, awake),
             Timer(_STEP_INTERVAL_S, cost.close_window, lambda: cost.is_measuring),
@@ -339,15 +378,15 @@ class _Watcher:
 
     def _age(self) -> None:
         self._history.age(self._now_ns())
-        own_memory.trim()  # before the memory is measured
-        if own_memory.resident_bytes() > self._options.most_memory_bytes * _MUCH:
-            own_memory.drop_code()
+        trim()  # before the memory is measured
+        if resident_bytes() > self._options.most_memory_bytes * _MUCH:
+            drop_code()
         room_bytes = self._room_bytes()
         self._history.most_bytes = max(room_bytes, _LEAST_HISTORY_BYTES)
         if room_bytes < -_SPARE_BYTES and not self._is_too_large:
             self._is_too_large = True
             self.warn(
-                f"the recorder takes more than --max-memory: {own_memory.resident_bytes() >> 20} MiB, "
+                f"the recorder takes more than --max-memory: {resident_bytes() >> 20} MiB, "
                 f"{self._history.size_bytes >> 20} MiB of them for the history"
             )
 
@@ -358,7 +397,7 @@ class _Watcher:
 
     def _room_bytes(self) -> int:
         """Return the memory that is left for the history beside the rest of this process."""
-        rest_bytes = own_memory.resident_bytes() - self._history.size_bytes
+        rest_bytes = resident_bytes() - self._history.size_bytes
         return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
 
     def _retain(self) -> None:

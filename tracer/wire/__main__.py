@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tracer.wire import category_header, event_header
+from tracer.wire import c_headers
 
-_HEADERS = {"events.h": event_header.header_text, "categories.h": category_header.header_text}
+_HEADERS = {"events.h": c_headers.event_header, "categories.h": c_headers.category_header}
 
 if __name__ == "__main__":
     for name, header_text in _HEADERS.items():

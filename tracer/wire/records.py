@@ -1,6 +1,6 @@
 """The wire records, field by field: the one definition of what each BPF program sends.
 
-bpf/events.h (`tracer.wire.event_header`), the NumPy dtypes (`tracer.wire.dtypes`) and the decoding of columns
+bpf/events.h (`tracer.wire.c_headers`), the NumPy dtypes (`tracer.wire.dtypes`) and the decoding of columns
 that have the name of a field (`tracer.capture.rows.decode`) are derived from it. All numbers are
 little-endian.
 """

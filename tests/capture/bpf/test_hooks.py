@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tracer.capture.bpf.compiled.sources import bpf_folder
+from tracer.capture.bpf.compiled.compiler import bpf_folder
 from tracer.capture.bpf.hooks import FAMILIES, Choice, Offer, choose
 from tracer.capture.bpf.load import watching
 from tracer.kernel.btf import VMLINUX, Btf

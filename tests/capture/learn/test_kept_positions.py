@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tracer.capture.bpf.compiled.cache import Cache
-from tracer.capture.learn import kept_positions as module
-from tracer.capture.learn.kept_positions import kept_positions
+from tracer.capture.learn import calibration as module
+from tracer.capture.learn.calibration import kept_positions
 
 LEARNT = {"NR_FILE_PAGES": 0, "NR_SHMEM": 5}
 

@@ -9,7 +9,7 @@ import pytest
 from support.memcg_files import COLUMNS
 
 from tracer.capture.rows.decode import PAGE_BYTES
-from tracer.capture.rows.sample_columns import sample_rows
+from tracer.capture.rows.sampler import sample_rows
 from tracer.capture.rows.stat_positions import StatPositions
 from tracer.schema import SAMPLE_SOURCES, TABLES, UNLIMITED_BYTES
 from tracer.wire import records

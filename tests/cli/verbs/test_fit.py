@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from tracer.cli.verbs import fit
 from tracer.errors import TracerError, UsageError
-from tracer.fit import cached_files, recorded_run
+from tracer.fit import recorded_run
 from tracer.fit.recorded_run import Look
 from tracer.fit.search import Run
 
@@ -29,7 +29,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         lives = limit_bytes is None or limit_bytes >= NEED
         return Run(limit_bytes, 0 if lives else 137, 1.0, 0, int(not lives), 200 * MIB, trace.name)
 
-    monkeypatch.setattr(cached_files, "files_of", lambda _: frozenset[str]())
+    monkeypatch.setattr(recorded_run, "files_of", lambda _: frozenset[str]())
     monkeypatch.setattr(recorded_run, "run", run)
     return tried
 

@@ -15,8 +15,7 @@ from typing import Final
 
 from tracer.capture.bpf.attach import Attacher
 from tracer.capture.bpf.compiled.cache import Cache, cache_folder
-from tracer.capture.bpf.compiled.compiler import Compilation, Source
-from tracer.capture.bpf.compiled.sources import source_text
+from tracer.capture.bpf.compiled.compiler import Compilation, Source, source_text
 from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.maps import Element, Map
 from tracer.capture.bpf.syscall import TEST_RUN_ARGS, Runnable, Runs, machine

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.capture.bpf.load import Programs
-from tracer.capture.bpf.map_batches import ProgramBarrier, delete_elements
+from tracer.capture.bpf.maps import ProgramBarrier, delete_elements
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import NO_INDEX
 from tracer.enumerations import SUMMED_REASON

@@ -13,9 +13,8 @@ import click
 
 import tracer
 from tracer.cli import value_completion
-from tracer.cli.output_file import STDOUT, check_output, write_output
-from tracer.cli.output_folder import Write, check_folder, write_folder
-from tracer.cli.path_or_url import PathOrUrl
+from tracer.cli.output import STDOUT, Write, check_folder, check_output, write_folder, write_output
+from tracer.cli.typed_values import PathOrUrl
 from tracer.errors import UsageError
 from tracer.extras import from_extra
 

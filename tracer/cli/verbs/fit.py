@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tracer.cli.number import percent
-from tracer.cli.size import size_bytes
+from tracer.cli.typed_values import percent, size_bytes
 from tracer.errors import TracerError, UsageError
 from tracer.extras import from_extra
 from tracer.fit.search import UNLIMITED_RUNS

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from tracer.cli import value_completion
-from tracer.cli.number import Number, percent
-from tracer.cli.path_or_url import PathOrUrl, check_in_child
-from tracer.cli.size import size_bytes
 from tracer.cli.tuning import hooks, ring_pages
+from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, percent, size_bytes
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 
@@ -168,7 +166,7 @@ def command(
 
 def _spool(url: str, force: bool) -> Path:
     """Return the directory in which to record for a URL. Raises TracerError if no trace can go to the URL."""
-    from tracer.fleet.pushing.single import require_absent_trace, split_url
+    from tracer.fleet.pushing.upload import require_absent_trace, split_url
 
     _, name = split_url(url)
     check_in_child(lambda: require_absent_trace(url, force=force))
@@ -177,7 +175,7 @@ def _spool(url: str, force: bool) -> Path:
 
 def _move(recording: Recording, url: str, progress: _Progress, *, force: bool) -> NoReturn:
     """Move a trace to its URL, print its place, and exit with the status of the recording, or with 1."""
-    from tracer.fleet.pushing.single import move, split_url
+    from tracer.fleet.pushing.upload import move, split_url
     from tracer.urls import shown_url
 
     trace, status = recording.path, recording.status

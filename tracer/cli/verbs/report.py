@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tracer.cli import trace_argument, value_completion
-from tracer.cli.output_file import check_output, write_output
+from tracer.cli.output import check_output, write_output
 
 
 @click.command(

@@ -10,8 +10,8 @@ from typing import Final
 import click
 
 from tracer.cli import value_completion
-from tracer.cli.number import Number
 from tracer.cli.tuning import hooks, ring_pages
+from tracer.cli.typed_values import Number
 
 SORT_KEYS: Final = (
     *("name", "usage", "limit", "held", "cache", "cushion", "swap", "charge", "add", "evict", "refault"),

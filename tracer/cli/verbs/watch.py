@@ -14,12 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tracer.cli import value_completion
-from tracer.cli.duration import duration_s
 from tracer.cli.endpoint_options import address, check_tls, endpoint_options, open_endpoint
-from tracer.cli.number import Number
-from tracer.cli.path_or_url import PathOrUrl, check_in_child
-from tracer.cli.size import size_bytes, some_bytes
 from tracer.cli.tuning import hooks, ring_pages
+from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, duration_s, size_bytes, some_bytes
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 from tracer.watch.service import STATE_FOLDER

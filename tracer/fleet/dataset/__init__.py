@@ -6,7 +6,6 @@ A module imports only from modules above it in this list:
     store — the place of a dataset
     listing — the traces that it has, and the files that hold them
     spooled — a Parquet file that is written here first, and is then put to its place at once
-    raw_rows — the tables of a trace with the columns that say where they are from
     appending — a trace into a dataset: all of it, or nothing that a reader sees
     compaction — many small files of a day into one
     host_ranges — the rows of a dataset in parts that fit in memory, without what several traces have

@@ -4,9 +4,7 @@ A module imports only from modules above it in this list:
 
     finished — the finished traces below a directory
     attempts — what fails for a moment there, and is tried again
-    local_files — files of a directory of this machine, where no symbolic link is followed
     target — the place that a URL names, and what can be done there
     upload — one trace to its place: whole, or not there
     passing — all traces of a directory to a place, once
-    single — one trace to the URL that names it
 """

@@ -22,9 +22,8 @@ from typing import Any, Final
 
 from tracer.directory import Directory
 from tracer.errors import TraceError, TracerError
-from tracer.trace import layout, untrusted_files
-from tracer.trace.meta import is_meta, trace_id
-from tracer.trace.meta_check import MOST_BYTES
+from tracer.trace import layout
+from tracer.trace.meta import MOST_BYTES, is_meta, trace_id
 
 SETTLED_S: Final = 60.0
 """The time without a change after which an interrupted trace counts as finished."""
@@ -61,7 +60,7 @@ class FinishedTrace:
 
     def chunks(self, file: str) -> Iterator[bytes]:
         """Yield the content of a file; raises OSError and TraceError."""
-        with untrusted_files.open_file(self.path, self.path / file) as stream:
+        with layout.open_file(self.path, self.path / file) as stream:
             while chunk := stream.read(_BUFFER_BYTES):
                 yield chunk
 
@@ -121,7 +120,7 @@ def examine(path: Path, name: tuple[str, ...]) -> FinishedTrace | UnfinishedTrac
     if _is_locked(path):
         return UnfinishedTrace(path, "it is being written")
     fingerprint = _fingerprint(path)
-    with untrusted_files.open_file(path, path / layout.META) as stream:
+    with layout.open_file(path, path / layout.META) as stream:
         meta = stream.read(MOST_BYTES + 1)
     identity = identity_of(meta)
     if identity is None:

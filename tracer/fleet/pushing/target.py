@@ -7,10 +7,14 @@ rename gets a file under a temporary name first. Temporary failures, such as a b
 Only operations on one file are used, because fsspec expands `*`, `?` and `[` in the arguments of the others.
 Where fsspec would list folders one by one, this module does so, because fsspec leaves out folders that it
 cannot list.
+
+Below a target that is a directory of this machine, no symbolic link is followed. Otherwise, anyone who can
+write there could make root write, read or remove a file of the same name elsewhere.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -18,16 +22,58 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar
 from urllib.parse import quote_from_bytes
 
+from tracer.directory import Directory, require_own_links
 from tracer.errors import TracerError, UsageError
-from tracer.fleet.pushing import local_files
 from tracer.fleet.pushing.attempts import is_lasting, reason, tried
 from tracer.urls import is_url, shown_url
+
+
+def put_local(root: Path, path: str, temporary: str, chunks: Iterable[bytes]) -> None:
+    """Write a whole file (0600) to disk, in folders (0700) that are made if they are absent.
+
+    The file has the name `temporary` until it is complete. Raises OSError.
+    """
+    require_own_links(root)
+    root.mkdir(parents=True, exist_ok=True)
+    folder, _, name = path.rpartition("/")
+    with _opened(root, folder, make=True) as directory:
+        directory.write_whole(name, chunks, temporary=temporary, sync=True)
+
+
+@contextmanager
+def reading_local(root: Path, path: str) -> Iterator[IO[bytes]]:
+    """Open a regular file. Raises OSError."""
+    folder, _, name = path.rpartition("/")
+    with _opened(root, folder) as directory, directory.read(name) as file:
+        yield file
+
+
+def remove_local(root: Path, path: str) -> None:
+    """Remove a file; it may be gone already. Raises OSError."""
+    folder, _, name = path.rpartition("/")
+    with suppress(FileNotFoundError), _opened(root, folder) as directory:
+        directory.unlink(name)
+
+
+@contextmanager
+def _opened(root: Path, folder: str, *, make: bool = False) -> Iterator[Directory]:
+    """Open the directory at a path below the root."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(Directory.open(root.resolve()))
+        for part in filter(None, folder.split("/")):
+            try:
+                directory = stack.enter_context(directory.subfolder(part, make=make))
+            except NotADirectoryError:
+                why = f"{directory.path / part} is a symbolic link or a file, and no directory"
+                raise NotADirectoryError(errno.ENOTDIR, why) from None
+        yield directory
+
 
 _TEMPORARY: Final = re.compile(r"\.upload-[0-9a-f]{16}\.tmp")
 _AT_ONCE_BYTES: Final = 32 << 20
@@ -163,7 +209,7 @@ class Target:
 
         def remove() -> None:
             if self.is_local:
-                local_files.remove(Path(self.root), path)
+                remove_local(Path(self.root), path)
                 return
             with suppress(FileNotFoundError):
                 self._fs.rm_file(self._path(path))
@@ -226,7 +272,7 @@ class Target:
     def _reading(self, path: str) -> Any:
         """Open a file for reading, as a context."""
         if self.is_local:
-            return local_files.reading(Path(self.root), path)
+            return reading_local(Path(self.root), path)
         return self._fs.open(self._path(path), "rb")
 
     def _path(self, path: str) -> str:
@@ -242,7 +288,7 @@ class Target:
             return
         name = f".upload-{secrets.token_hex(8)}.tmp"
         if self.is_local:
-            local_files.put(Path(self.root), path, name, chunks())
+            put_local(Path(self.root), path, name, chunks())
             return
         folder = whole.rpartition("/")[0]
         temporary = f"{folder}/{name}"

@@ -4,7 +4,6 @@ A module imports only from modules above it in this list:
 
     inputs — the traces and datasets below paths and URLs
     fetched_trace — a trace on this machine, also one that lies behind a URL
-    working_sets — the working sets of pods, as far as rules for limits depend on them
     partial_state — what has been read of some traces, and the union of two of these
     piece_reader — the partial state of one piece of work
     work_tree — the graph: pieces, their boots, and a tree of unions

@@ -14,8 +14,8 @@ from tracer.errors import TraceError, TracerError
 from tracer.fleet.pushing.attempts import reason
 from tracer.fleet.pushing.target import Target, TargetError
 from tracer.fleet.reduction.inputs import Place
-from tracer.trace import layout, untrusted_files
-from tracer.trace.meta_check import MOST_BYTES
+from tracer.trace import layout
+from tracer.trace.meta import MOST_BYTES
 
 
 def meta_of(place: Place) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def meta_of(place: Place) -> dict[str, Any]:
     with suppress(TracerError, OSError, ValueError, RecursionError):
         if place.target is None:
             folder = Path(place.path)
-            with untrusted_files.open_file(folder, folder / layout.META) as file:
+            with layout.open_file(folder, folder / layout.META) as file:
                 found: Any = json.loads(file.read(MOST_BYTES))
         else:
             path = f"{place.path}/{layout.META}".lstrip("/")

@@ -17,9 +17,8 @@ import pyarrow as pa
 from tracer.analysis.results.conclusions import UNKNOWN
 from tracer.analysis.results.json_values import as_json
 from tracer.fleet.reduction.partial_state import Broken, Partial
-from tracer.fleet.sizing.resource_recommender import krr_limit_bytes
+from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_target_bytes
 from tracer.fleet.sizing.suggestion import Suggestion, suggest
-from tracer.fleet.sizing.vertical_pod_autoscaler import vpa_target_bytes
 from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 _NULLABLE: Final = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}

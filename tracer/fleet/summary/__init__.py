@@ -7,11 +7,7 @@ A module imports only from modules above it in this list:
     workload — the name under which the runs of one program are counted together
     origin — the trace that rows are from, its clocks, and the columns that say so
     named_cgroups — the names of the cgroups of a trace, and which of them have a life to tell
-    step_bins — the greatest value and the mean of a step function in each of several intervals
-    slowdowns — whether a life shows all of its need: its state, how its work ended, its page cache in use
-    kill_rows — a row for each kill
-    life_rows — a row for each life of a cgroup, and one for each minute of it
-    evictor_rows — a row for each minute, owner of page cache, cgroup that evicted it, and cause
+    life_rows — a row for each life of a cgroup, with what it shows of its need, and one for each minute
     overlaps — the summaries of several traces as one, in which nothing counts twice
     summarize — the tables of one trace
 """

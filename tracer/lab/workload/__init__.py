@@ -33,8 +33,7 @@ the process prints `start`, then `done STEP` after each step, and waits for a ne
 lines: meanwhile the cgroup is quiet, and memory.stat can be read. Imports are few, because the start-up is
 part of the measured work.
 
-The steps import from these rooms:
+The steps import from this room:
 
-    amounts — maps and touches memory in parts of a MiB, with pauses
     namespaces — a mount that no other process sees
 """

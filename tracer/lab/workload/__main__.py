@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from tracer.lab.workload import file_steps, memory_steps, process_steps
+from tracer.lab.workload import steps
 
 _USAGE: Final = "usage: python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]..."
 
 STEPS: Final[dict[str, Callable[..., None]]] = {
     step.__name__: step
     for step in (
-        *(file_steps.read, file_steps.write, file_steps.files, file_steps.execute, file_steps.leave),
-        *(memory_steps.anon, memory_steps.shmem, memory_steps.memfd, memory_steps.mlock),
-        *(memory_steps.mlock_file, memory_steps.threads, memory_steps.pipes, memory_steps.page_tables),
-        *(memory_steps.sockets, process_steps.oom_group, process_steps.high, process_steps.cgroups),
-        *(process_steps.child, process_steps.crowd, process_steps.press, process_steps.cow),
-        process_steps.segment,
+        *(steps.read, steps.write, steps.files, steps.execute, steps.leave),
+        *(steps.anon, steps.shmem, steps.memfd, steps.mlock),
+        *(steps.mlock_file, steps.threads, steps.pipes, steps.page_tables),
+        *(steps.sockets, steps.oom_group, steps.high, steps.cgroups),
+        *(steps.child, steps.crowd, steps.press, steps.cow),
+        steps.segment,
     )
 }
 

@@ -17,8 +17,7 @@ from tracer.trace import layout
 from tracer.trace.arrow_columns import rows_of
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import read_meta
-from tracer.trace.read.memory_bounds import Budget
-from tracer.trace.read.part import count_part, read_batches
+from tracer.trace.read.part import Budget, count_part, read_batches
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,8 +21,7 @@ from tracer.directory import Directory, require_own_links
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
-from tracer.trace.meta import is_meta
-from tracer.trace.meta_check import MOST_BYTES
+from tracer.trace.meta import MOST_BYTES, is_meta
 
 _FILES: Final = frozenset(
     {layout.META, layout.META_TEMPORARY, *(layout.whole_name(table) for table in TABLES)}

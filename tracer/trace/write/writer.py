@@ -21,11 +21,9 @@ from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import Meta, utc_time, write_meta
 from tracer.trace.recording_ends import WRITE_FAILED
 from tracer.trace.schema_cast import conform
-from tracer.trace.write.backlog import HELD_BYTES, Backlog, stream_of
+from tracer.trace.write.backlog import HELD_BYTES, Backlog, Failure, stream_of
 from tracer.trace.write.claim import claim
-from tracer.trace.write.compact import compact_part, compact_whole, count_rows
-from tracer.trace.write.failure import Failure
-from tracer.trace.write.journal import Journal
+from tracer.trace.write.journal import Journal, compact_part, compact_whole, count_rows
 
 PART_ROWS: Final = 1_000_000
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,59 @@ import tracer
 from tracer.capture.bpf.compiled.bcc_module import find_bcc, installed_bcc
 from tracer.capture.bpf.compiled.cache import Cache, cache_key
 from tracer.capture.bpf.compiled.object_file import MapDefinition, ObjectFile, ProgramCode
-from tracer.capture.bpf.compiled.sources import bpf_folder
 from tracer.capture.bpf.hooks import TRIED_ON, Choice, closed_families
 from tracer.capture.bpf.syscall import machine, map_sizes
 from tracer.errors import TracerError
+from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf, KnownTypes, read_btf
-from tracer.kernel.probes import SIGNALS
+from tracer.kernel.probes import SIGNALS, Hook, Kind
 from tracer.kernel.process.forked_child import end_with_parent
 from tracer.kernel.process.priority import prefer_this_thread
+
+_INCLUDE: Final = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+
+
+def bpf_folder() -> Path:
+    """Return the folder of the BPF sources: beside the package in a checkout, inside it when installed."""
+    package = Path(tracer.__file__).parent
+    return next(p for p in (package / "bpf", package.parent / "bpf") if (p / "events.h").is_file())
+
+
+def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
+    """Return the one compilation unit of all programs, which share maps.
+
+    The unit has a line for each function that is hooked (bpf/shared/kernel.h).
+    """
+    parts = [f'#line 1 "{name}"\n{text}' for name, text in ordered_sources(bpf_folder()).items()]
+    lines = [
+        f"{hook.kind.upper()}({hook.function}, {len(btf.function_arguments(hook.target) or ())})"
+        for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.TYPED_TRACEPOINT}.values()
+    ]
+    return "\n".join([struct_header.header(btf), *parts, '#line 1 "hooks"', *lines, ""])
+
+
+def ordered_sources(folder: Path, programs: str = "*.bpf.c") -> dict[str, str]:
+    """Return name below `folder` -> text of the sources, each after the sources that it includes.
+
+    `programs` is the pattern of the programs; the sources that they include follow from them.
+
+    The lines that include sources are removed: BCC rewrites calls of map methods in the main file only.
+    """
+    folder = folder.resolve()
+    texts: dict[Path, str] = {}
+    for program in sorted(folder.glob(programs)):
+        _add(program, texts)
+    return {str(path.relative_to(folder)): text for path, text in texts.items()}
+
+
+def _add(path: Path, texts: dict[Path, str]) -> None:
+    if path in texts:
+        return
+    text = path.read_text()
+    for name in _INCLUDE.findall(text):
+        _add((path.parent / name).resolve(), texts)
+    texts[path] = _INCLUDE.sub("", text)
+
 
 _FORMAT: Final = "2"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
 _REFUSED: Final = 2  # exit status of the child: its document is an error for the user

@@ -14,8 +14,8 @@ from typing import Final
 import click
 
 from tracer.cli import GARBAGE_OF_MANY_TRACES
-from tracer.cli.moment import moment_ns
-from tracer.cli.output_file import check_output, write_output
+from tracer.cli.output import check_output, write_output
+from tracer.cli.typed_values import moment_ns
 from tracer.errors import DefectError, UsageError
 from tracer.render.words.escape import visible
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tracer.cli.duration import duration_s
+from tracer.cli.typed_values import duration_s
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 

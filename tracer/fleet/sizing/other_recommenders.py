@@ -1,10 +1,4 @@
-"""The memory target of the Kubernetes Vertical Pod Autoscaler's recommender, with its defaults.
-
-From kubernetes/autoscaler, vertical-pod-autoscaler/pkg/recommender: `model/container.go` (`addMemorySample`,
-`RecordOOM`), `model/aggregations_config.go` (the defaults, the buckets), `util/decaying_histogram.go`,
-`util/histogram.go` (`Percentile`), `logic/recommender.go` (the percentile, the margin). Its floor of 250 MiB
-a pod is left out, since it does not depend on the workload.
-"""
+"""The limits that two other tools would recommend: the Vertical Pod Autoscaler, and Robusta's KRR."""
 
 from __future__ import annotations
 
@@ -85,3 +79,25 @@ def _bucket(peak_bytes: float) -> int:
 
 def _start_bytes(bucket: int) -> float:
     return FIRST_BUCKET_BYTES * (BUCKET_GROWTH**bucket - 1) / (BUCKET_GROWTH - 1)
+
+
+BUFFER: Final = 0.15
+KILL_BUFFER: Final = 0.25
+HISTORY: Final = pd.Timedelta(days=14)
+
+
+def krr_limit_bytes(
+    samples: pd.DataFrame, kills: pd.DataFrame, now: pd.Timestamp, *, with_kills: bool = False
+) -> int | None:
+    """Return the limit in bytes, None without a sample. The rows have the columns of `vpa_limit_bytes`.
+
+    `with_kills` is the option: a limit at which a pod was killed counts as well, with its own buffer.
+    """
+    largest = column(samples, "bytes")[(samples["time"] > now - HISTORY).to_numpy()]
+    if not np.isfinite(largest).any():
+        return None
+    limit = float(np.nanmax(largest)) * (1 + BUFFER)
+    killed_at = column(kills, "limit_bytes")[(kills["time"] > now - HISTORY).to_numpy()]
+    if with_kills and np.isfinite(killed_at).any():
+        limit = max(limit, float(np.nanmax(killed_at)) * (1 + KILL_BUFFER))
+    return ceil(limit)

@@ -16,7 +16,7 @@ from tracer.schema import TABLES
 from tracer.trace import layout
 from tracer.trace.journal_stream import read_journal
 from tracer.trace.read.reader import Trace
-from tracer.trace.write.stored_journals import StoredJournal, compact_stored
+from tracer.trace.write.journal import StoredJournal, compact_stored
 from tracer.trace.write.writer import TraceWriter
 
 RowsOf = Callable[[str, range], pa.RecordBatch]

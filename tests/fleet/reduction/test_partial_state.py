@@ -17,12 +17,11 @@ import tracer
 from tracer.fleet.dataset.appending import Appender
 from tracer.fleet.dataset.compaction import compact
 from tracer.fleet.dataset.store import Store
-from tracer.fleet.reduction import partial_state, working_sets
+from tracer.fleet.reduction import partial_state
 from tracer.fleet.reduction.fleet_answer import Fleet, answer, frame
 from tracer.fleet.reduction.fleet_run import fleet
 from tracer.fleet.reduction.partial_state import Partial
-from tracer.fleet.sizing.resource_recommender import krr_limit_bytes
-from tracer.fleet.sizing.vertical_pod_autoscaler import vpa_limit_bytes
+from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_limit_bytes
 from tracer.fleet.summary.summarize import summarize
 
 EXAMPLES = Path(__file__).parents[3] / "traces"
@@ -139,7 +138,7 @@ def test_last_peaks_have_the_greatest_value_since_any_moment(rows: list[dict[str
             for row in rows
         ]
     ).timeline
-    kept = working_sets.last_peaks(timeline).to_pylist()
+    kept = partial_state.last_peaks(timeline).to_pylist()
     for name in "ab":
         values = [row["bytes"] for row in rows if row["workload"] == name and row["time"] > since]
         found = [row["bytes"] for row in kept if row["workload"] == name and row["time"] > at(since)]

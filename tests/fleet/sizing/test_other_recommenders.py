@@ -1,11 +1,11 @@
-"""The VPA's rule, against numbers worked out by hand from its definition."""
+"""KRR's rule, against numbers worked out by hand from its definition."""
 
 from __future__ import annotations
 
 import pandas as pd
 import pytest
 
-from tracer.fleet.sizing.vertical_pod_autoscaler import vpa_limit_bytes
+from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_limit_bytes
 
 BEGIN = pd.Timestamp("2026-03-01T00:00Z")
 MIB = 1 << 20
@@ -71,3 +71,26 @@ def test_kill_below_the_days_peak_counts_from_the_peak() -> None:
 
 def test_limit_without_anything_is_none() -> None:
     assert limit(samples(), NONE, 1) is None
+
+
+NOW = pd.Timestamp("2026-03-20T00:00Z")
+SAMPLES = pd.DataFrame(
+    {
+        "pod": ["a", "b", "a"],
+        "time": [NOW - pd.Timedelta(days=days) for days in (15, 13, 1)],
+        "bytes": [9000, 2000, 1000],
+    }
+)
+KILLS = pd.DataFrame({"pod": ["b"], "time": [NOW - pd.Timedelta(days=2)], "limit_bytes": [4000]})
+
+
+def test_limit_is_15_percent_above_the_largest_sample_of_14_days() -> None:
+    assert krr_limit_bytes(SAMPLES, KILLS, NOW) == 2300
+
+
+def test_limit_with_kills_is_25_percent_above_the_limit_that_killed() -> None:
+    assert krr_limit_bytes(SAMPLES, KILLS, NOW, with_kills=True) == 5000
+
+
+def test_limit_without_a_recent_sample_is_none() -> None:
+    assert krr_limit_bytes(SAMPLES[:1], KILLS, NOW) is None

@@ -1,20 +1,70 @@
-"""Directories that a verb writes: complete or absent, readable by their owner only, and never replaced by
-mistake."""
+"""Files and directories that a verb writes: complete or absent, and never overwritten by accident.
+
+Only their owner can read them.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import click
 
-from tracer.cli.output_file import STDOUT
 from tracer.directory import Directory, require_own_links
 from tracer.errors import TracerError, UsageError
+
+STDOUT: Final = Path("-")
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Raise those errors of `write_output` that are known before the work: UsageError or TracerError."""
+    if output == STDOUT:
+        return
+    try:
+        require_own_links(output.parent)
+        mode = output.lstat().st_mode
+    except FileNotFoundError:
+        _check_folder(output.parent)
+        return
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{output} is a directory: name a file")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):  # /dev/null must not be replaced
+        raise UsageError(f"{output} is a device or a pipe, which a file would replace: name a file")
+    if not force:
+        raise TracerError(f"{output} exists: name another file, or replace it with -f")
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise TracerError(f"cannot write to {folder}: name a file in a folder that you may write to")
+
+
+def write_output(output: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
+    """Write all of the text (as UTF-8) or bytes, or nothing, and print the path. `-` is standard output.
+
+    Only the owner can read the file, because it contains names of processes and cgroups. Raises TracerError.
+    """
+    encoded = (piece.encode() if isinstance(piece, str) else piece for piece in pieces)
+    if output == STDOUT:
+        sys.stdout.flush()
+        sys.stdout.buffer.writelines(encoded)
+        return
+    try:
+        require_own_links(output.parent)
+        with Directory.open(output.parent.resolve()) as folder:
+            folder.write_whole(output.name, encoded)
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
+    click.echo(output)
+
 
 Write = Callable[[IO[bytes]], None]
 
@@ -60,7 +110,7 @@ def write_folder(output: Path, files: Iterable[tuple[str, Write]]) -> None:
                             write(file)
                 _put_in_place(parent, temporary, output.name)
             except BaseException:
-                _remove(parent, temporary)
+                _remove_folder(parent, temporary)
                 raise
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror or error}") from error
@@ -80,10 +130,10 @@ def _put_in_place(parent: Directory, temporary: str, name: str) -> None:
     except BaseException:
         parent.replace(aside, name)
         raise
-    _remove(parent, aside)
+    _remove_folder(parent, aside)
 
 
-def _remove(parent: Directory, name: str) -> None:
+def _remove_folder(parent: Directory, name: str) -> None:
     with suppress(OSError):
         with parent.subfolder(name) as folder:
             for entry in folder.names():
