@@ -125,7 +125,7 @@ def _take_out_unevictable(
     split = _split_unevictable(size, sizes)
     if split is None or split["file_clean"] > (parts["file_clean"] or 0):
         unknown["unevictable"] = (
-            f"{size} bytes are unevictable, but the kernel does not show in which class:  "
+            f"{size} bytes are unevictable, but the kernel does not show in which class: "
             "they are inside anon, file_clean and shmem"
         )
         return

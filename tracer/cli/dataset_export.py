@@ -33,7 +33,7 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
     TracerError at the end if a trace cannot be read, and at once if the dataset cannot be used.
     """
     from tracer.fleet.dataset.appending import Appender
-    from tracer.fleet.dataset.compaction import FEW_FILES, compact
+    from tracer.fleet.dataset.compaction import COMPACT_FROM_FILES, compact
     from tracer.fleet.dataset.listing import require_dataset
     from tracer.fleet.dataset.store import Store
 
@@ -48,7 +48,7 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
     if compacts:
         removed = compact(store, progress=lines.compacting)
     else:
-        removed = compact(store, days, fewest=FEW_FILES, progress=lines.compacting) if traces else 0
+        removed = compact(store, days, fewest=COMPACT_FROM_FILES, progress=lines.compacting) if traces else 0
     if removed:
         lines.say(f"{removed} small files were written together with others")
     if traces or compacts:

@@ -21,8 +21,8 @@ UNLIMITED_RUNS: Final = WARM_UP_RUNS + 3
 CONFIRMING_RUNS: Final = 2  # at each limit that is reported
 DOUBTFUL_RUNS: Final = 3  # at a limit that fails by its time alone
 _PRECISION_BYTES: Final = 1 << 20
-_PRECISION_SHARE: Final = 128
-_HEADROOM_SHARE: Final = 16  # of the highest usage without a limit, which differs from run to run
+_PRECISION_DIVISOR: Final = 128
+_HEADROOM_DIVISOR: Final = 16  # of the highest usage without a limit, which differs from run to run
 _PAGE_BYTES: Final = 4096
 
 
@@ -172,13 +172,13 @@ def upper_bytes(runs: Sequence[Run], bounds: Bounds) -> int:
     if not peaks:
         raise TracerError("this kernel does not count the highest usage (memory.peak): add --to SIZE")
     least = (bounds.from_bytes or 0) + precision_bytes(max(peaks))
-    return _whole_pages(max(max(peaks) + max(peaks) // _HEADROOM_SHARE, least))
+    return _whole_pages(max(max(peaks) + max(peaks) // _HEADROOM_DIVISOR, least))
 
 
 def precision_bytes(limit_bytes: int) -> int:
     """Return the precision of the search at a limit of this size: 1 MiB, or 1/128 of the limit if that is
     more."""
-    return max(_PRECISION_BYTES, limit_bytes // _PRECISION_SHARE)
+    return max(_PRECISION_BYTES, limit_bytes // _PRECISION_DIVISOR)
 
 
 def _doubtful(runs: Sequence[Run], by: Yardstick, bounds: Bounds) -> int | None:

@@ -17,8 +17,8 @@ from tracer.watch.guest import Guest
 from tracer.watch.watching import Reporter
 
 _GIVE_UP_EVERY_S: Final = 60.0
-_KILLED_SHARE: Final = 10
-"""Kills are counted under at most `most_series` / `_KILLED_SHARE` sets of labels."""
+_KILLED_DIVISOR: Final = 10
+"""Kills are counted under at most `most_series` / `_KILLED_DIVISOR` sets of labels."""
 
 
 class Endpoint:
@@ -32,7 +32,7 @@ class Endpoint:
         self, host: str, port: int, *, most_series: int, keeps_traces: bool, tls: Tls | None = None
     ) -> None:
         self._tally = Tally()
-        self._kills = KillCounters(self._tally.names_of, max(most_series // _KILLED_SHARE, 1))
+        self._kills = KillCounters(self._tally.names_of, max(most_series // _KILLED_DIVISOR, 1))
         self._keeps_traces = keeps_traces
         self._is_open_to_all = not (_is_loopback(host) or (tls and tls.client_authorities))
         collector = CgroupCollector(self._tally, self._kills, most_series)

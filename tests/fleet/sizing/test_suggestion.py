@@ -299,7 +299,7 @@ def test_kills_at_a_limit_are_the_sum_over_the_runs(runs: list[tuple[int, bool, 
     releases = RELEASE_KILLS_A_DAY * sum(days for _, _, days in runs) / len(runs)
     expected = 0.0
     for need, is_bound, _ in runs:
-        surplus = found.surplus_of_killed_bytes if is_bound else found.surplus_bytes
+        surplus = found.bound_surplus_bytes if is_bound else found.surplus_bytes
         distance = max(limit - need * MIB, 0)
         expected += np.exp(-distance / surplus) / len(runs)
         expected += releases * np.exp(-distance / (RELEASE_EXCESS * middle)) / len(runs)
@@ -331,7 +331,7 @@ def test_mean_surplus_of_one_run_is_near_the_typical_one() -> None:
     found = outlook([(1000, False, 1)])
     expected = TYPICAL_EXCESS * TYPICAL_RUNS / (TYPICAL_RUNS + 1)
     assert found.surplus_bytes == pytest.approx(expected * 1000 * MIB)
-    assert found.surplus_of_killed_bytes == pytest.approx(LEAST_EXCESS_OF_KILLED * 1000 * MIB)
+    assert found.bound_surplus_bytes == pytest.approx(LEAST_EXCESS_OF_KILLED * 1000 * MIB)
 
 
 def test_runs_above_the_median_that_were_killed_make_the_surplus_larger() -> None:

@@ -35,7 +35,7 @@ ACCOUNTS: Final = 4096
 than the number of memcgs that can have an account at the same time."""
 
 _ACCOUNTS_STEP: Final = 1024
-_MEMORY_OF_ACCOUNTS: Final = 256  # beyond `ACCOUNTS`, they take at most 1/256 of the machine's memory
+_ACCOUNTS_MEMORY_DIVISOR: Final = 256  # beyond `ACCOUNTS`, they take at most 1/256 of the memory
 _BY_ACCOUNT: Final = (
     "accounts",
     "free_slots",
@@ -80,7 +80,7 @@ def accounts_for(cgroups: int) -> int:
     """Return the number of accounts for a machine that has so many cgroups at the start: twice as many."""
     account_bytes = 8 * (len(CATEGORIES) + 1) * _possible_cpus()  # `seen` and `task_times`
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
-    most = memory_bytes // _MEMORY_OF_ACCOUNTS // account_bytes
+    most = memory_bytes // _ACCOUNTS_MEMORY_DIVISOR // account_bytes
     wanted = -(-2 * cgroups // _ACCOUNTS_STEP) * _ACCOUNTS_STEP
     return max(ACCOUNTS, min(wanted, most // _ACCOUNTS_STEP * _ACCOUNTS_STEP))
 

@@ -16,7 +16,7 @@ from tracer.kernel.process.shared_files import SharedFile, SharedFiles
 
 _SHMEM: Final = CATEGORY.number("shmem")
 _LEAST_GROWTH_BYTES: Final = 1 << 20
-_LEAST_SHARE: Final = 8
+_GROWTH_DIVISOR: Final = 8
 """A cgroup is looked at again when its shared memory has grown by an eighth."""
 
 _PROCESSES_KEPT: Final = 8
@@ -57,7 +57,7 @@ class ShmemRows:
         for row in np.flatnonzero(grown).tolist():
             self._add(int(charges["cgroup_id"][row]), int(charges["tgid"][row]), int(grown[row]))
         for cgroup_id, cgroup in self._cgroups.items() if grown.any() or is_at_kill else ():
-            due = max(_LEAST_GROWTH_BYTES, cgroup.level_bytes // _LEAST_SHARE)
+            due = max(_LEAST_GROWTH_BYTES, cgroup.level_bytes // _GROWTH_DIVISOR)
             if cgroup.unseen_bytes >= (1 if is_at_kill else due):
                 cgroup.unseen_bytes = 0
                 yield from self._look(cgroup_id, cgroup, clock_offset_ns)

@@ -54,8 +54,8 @@ def command(
     """Serve the memory of each cgroup, what it is made of, and OOM kills by cause to Prometheus.
 
     Metrics are at /metrics, in the format that the client asks for: OpenMetrics, or the text format of
-    Prometheus. Nothing is written: the last minute is in memory, and a kill is explained from it. Ctrl-C or
-    SIGTERM ends it.
+    Prometheus. The last minute is in memory. At an OOM kill, it is written to a private temporary directory,
+    which is removed when the kill is explained. Ctrl-C or SIGTERM ends it.
     """
     from tracer.capture.session import save_memory
     from tracer.kernel.process.small_pages import keep_pages_small

@@ -30,7 +30,7 @@ from tracer.schema import TABLES
 LARGE_BYTES: Final = 100 << 20
 """Files of at least this length stay as they are."""
 LARGEST_BYTES: Final = 400 << 20
-FEW_FILES: Final = 64
+COMPACT_FROM_FILES: Final = 64
 """`export` compacts a day of a table once it has this many small files, unless compaction is asked for."""
 
 ALL_TABLES: Final = (*(f"{partitions.RAW}/{table}" for table in TABLES), *SUMMARIES)

@@ -119,7 +119,9 @@ class Outlook:
     bound_bytes: Floats
     """Lower bounds of the needs of killed and held-back runs, ascending."""
     surplus_bytes: float
-    surplus_of_killed_bytes: float
+    """The mean excess of a further run above a known need that it exceeds."""
+    bound_surplus_bytes: float
+    """The same above a lower bound."""
     excess_of_release_bytes: float
     days: float
     """The total length of the runs."""
@@ -140,7 +142,7 @@ class Outlook:
             known_bytes=np.sort(needs.bound_bytes[~needs.is_bound]),
             bound_bytes=np.sort(needs.bound_bytes[needs.is_bound]),
             surplus_bytes=surplus * middle,
-            surplus_of_killed_bytes=max(surplus, LEAST_EXCESS_OF_KILLED) * middle,
+            bound_surplus_bytes=max(surplus, LEAST_EXCESS_OF_KILLED) * middle,
             excess_of_release_bytes=RELEASE_EXCESS * middle,
             days=float(needs.days.sum()),
             kill_byte_days=max(COST_OF_A_KILL_BYTE_DAYS, COST_OF_A_KILL_DAYS * middle),
@@ -151,7 +153,7 @@ class Outlook:
         and the kills after releases."""
         runs = len(self.known_bytes) + len(self.bound_bytes)
         beyond = _beyond(self.known_bytes, self.surplus_bytes, limits_bytes)
-        beyond += _beyond(self.bound_bytes, self.surplus_of_killed_bytes, limits_bytes)
+        beyond += _beyond(self.bound_bytes, self.bound_surplus_bytes, limits_bytes)
         needs = np.sort(np.concatenate([self.known_bytes, self.bound_bytes]))
         after_release = _beyond(needs, self.excess_of_release_bytes, limits_bytes) / runs
         return beyond / runs + RELEASE_KILLS_A_DAY * self.days / runs * after_release

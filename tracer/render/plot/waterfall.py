@@ -18,7 +18,7 @@ from tracer.render.plot.over_time import legend_label
 from tracer.render.plot.subject import Subject
 
 _LEAST_SHARE: Final = 0.01
-_MOST_SHARE: Final = 8
+_MOST_FACTOR: Final = 8
 _WIDTH: Final = 0.62
 _HEADROOM: Final = 1.14
 _CACHE: Final = ("cache", "dirty")
@@ -56,7 +56,7 @@ def steps(window: pd.DataFrame) -> list[Step]:
     change = {layer.name: int(layers[layer.name].iloc[1] - layers[layer.name].iloc[0]) for layer in LAYERS}
     largest = max(totals(window))
     found = [Step(_WORDS[name], name, size) for name, size in change.items() if name not in _CACHE]
-    found += _of_cache(window.iloc[1], change["cache"], change["dirty"], largest * _MOST_SHARE)
+    found += _of_cache(window.iloc[1], change["cache"], change["dirty"], largest * _MOST_FACTOR)
     is_large = [abs(step.change_bytes) >= largest * _LEAST_SHARE for step in found]
     shown = [step for step, large in zip(found, is_large, strict=True) if large]
     shown.sort(key=lambda step: step.change_bytes < 0)

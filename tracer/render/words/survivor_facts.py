@@ -37,8 +37,8 @@ _LOST_IN_WORDS: Final = {
 }
 """Part of the lost time (`analysis.results.survivor.LostTime`) -> the words after its duration."""
 
-_KERNEL_PART: Final = 200
-"""Parts of kernel memory below usage / `_KERNEL_PART` are left out."""
+_KERNEL_PART_DIVISOR: Final = 200
+"""Parts of kernel memory below usage / `_KERNEL_PART_DIVISOR` are left out."""
 
 _NONE_SEEN: Final = "No OOM kill was recorded before the recording broke off"
 
@@ -134,7 +134,7 @@ def _made_of(one: Held) -> str:
 def _kernel_parts(one: Held) -> str:
     """Return ` (3 MiB reclaimable slab, 1 MiB page tables)`: parts with at least 0.5 % of usage."""
     parts = sorted(one.kernel_parts_at_peak_bytes.items(), key=lambda part: -(part[1] or 0))
-    least = max((one.peak_usage_bytes or 0) / _KERNEL_PART, 1)
+    least = max((one.peak_usage_bytes or 0) / _KERNEL_PART_DIVISOR, 1)
     listed = [
         f"{units.size(size)} {PART_BY_NAME[name].label}" for name, size in parts if (size or 0) >= least
     ]

@@ -112,7 +112,8 @@ def test_compose_of_locked_memory_without_some_lists_splits_it_if_sure() -> None
 def test_compose_of_locked_memory_beside_shmem_is_not_split() -> None:
     made_of, unknown = compose(_sizes(anon=1000, file=200, shmem=200, unevictable=350), 1200)
     assert (made_of.anon, made_of.shmem, made_of.unevictable, made_of.other) == (1000, 200, None, 0)
-    assert "350 bytes" in unknown["composition.unevictable"]
+    assert unknown["composition.unevictable"].startswith("350 bytes ")
+    assert "in which class: they are inside anon" in unknown["composition.unevictable"]
 
 
 def test_working_set_is_usage_without_inactive_file() -> None:

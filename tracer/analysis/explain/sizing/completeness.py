@@ -19,7 +19,7 @@ from tracer.analysis.core.tables import breaks_off, end_ns
 from tracer.trace.recording_ends import COMMAND_ENDED
 from tracer.units import size
 
-_STEADY_PART: Final = 3
+_STEADY_DIVISOR: Final = 3
 _GROWN_PERCENT: Final = 2
 _GROWN_BYTES: Final = 1 << 20
 
@@ -112,7 +112,7 @@ def why_growing(subtree: Subtree, held: Steps) -> str | None:
     begin, end = subtree.start_ns, end_ns(subtree.whole)
     begin = max([begin, *column_times_ns(rows["created"][known(rows["created"])]).tolist()])
     end = min([end, *column_times_ns(rows["removed"][known(rows["removed"])]).tolist()])
-    last = end - (end - begin) // _STEADY_PART
+    last = end - (end - begin) // _STEADY_DIVISOR
     before, after = held.within(begin, last).peak() or 0, held.within(last, end).peak() or 0
     grown = after - before
     if grown <= max(before * _GROWN_PERCENT // 100, _GROWN_BYTES):

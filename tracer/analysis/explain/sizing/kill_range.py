@@ -34,9 +34,9 @@ from tracer.units import coarse_duration, duration, size
 
 _FULL_PERCENT: Final = 90
 _OTHERS_MOST_PERCENT: Final = 20
-_LEAST_COPIED_SHARE: Final = 64
+_LEAST_COPIED_DIVISOR: Final = 64
 _TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is not there, also by mlock
-_INDEX_SHARE: Final = 448
+_INDEX_DIVISOR: Final = 448
 """An index node (struct xa_node) is for 64 pages, and seven of them are in 4 pages of slab."""
 
 _STEP_BYTES: Final = 100 << 20
@@ -94,7 +94,7 @@ def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Size
     if mapped is None or why_no_end is not None:
         return Sizing((low, None), tuple(_seen_mapped(mapped)), pace), why_no_end or _NO_MAPPINGS
     # The page tables, and the index of shared memory.
-    untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_SHARE
+    untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_DIVISOR
     copies, cache = _copies_bytes(findings), _cache_needed(subtree, findings)
     basis = []
     if left := shared_memory.left_to_grow_bytes(findings):
@@ -172,7 +172,7 @@ def _copies_bytes(findings: Findings) -> int:
     """Return the memory that processes share since a fork, of which each write copies a page; 0 if it is less
     than a share of the limit, or not known."""
     shared = forks.shared_bytes(findings) or 0
-    return shared if shared * _LEAST_COPIED_SHARE > (findings.owner.limit_bytes or 0) else 0
+    return shared if shared * _LEAST_COPIED_DIVISOR > (findings.owner.limit_bytes or 0) else 0
 
 
 def _is_in_stack(findings: Findings, *functions: str) -> bool:

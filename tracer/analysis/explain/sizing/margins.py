@@ -19,12 +19,12 @@ from tracer.analysis.views.miss_curve import Reuse
 _BATCH_PAGES: Final = 64
 _HELD_BACK_BYTES: Final = 256 << 10
 
-_FEW_SHARE: Final = 64
+_FEW_DIVISOR: Final = 64
 _FEW_BYTES: Final = 256 << 10
-"""What may be read again at the upper end: a share of what was read again, and not less than these bytes."""
+"""What may be read again at the upper end: a 64th of what was read again, and not less than these bytes."""
 
-_LISTS_SHARE: Final = 8
-"""The kernel keeps two lists of files, and evicts from the inactive one. It needs up to this share more extra
+_LISTS_DIVISOR: Final = 8
+"""The kernel keeps two lists of files, and evicts from the inactive one. It needs up to an eighth more extra
 memory than an LRU list (measured: docs/sizing.md)."""
 
 Sized = tuple[Sizing, str | None]
@@ -67,6 +67,6 @@ def cache_to_spare(subtree: Subtree, reuse: Reuse) -> Spared:
     """Return the extra memory with which nearly all of these refaults would not have happened."""
     page = page_size(subtree.whole)
     again = reuse.total_pages()
-    few = max(again // _FEW_SHARE, _FEW_BYTES // page)
+    few = max(again // _FEW_DIVISOR, _FEW_BYTES // page)
     extra = reuse.extra_to_spare(few)
-    return Spared(again * page, extra * page, extra * page // _LISTS_SHARE)
+    return Spared(again * page, extra * page, extra * page // _LISTS_DIVISOR)
