@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.wording import no_limit, owner_name, process, time_before, trigger_name
+from tracer.analysis.explain.wording import owner_name, process, time_before, trigger_name
 from tracer.analysis.results.kill import Lowered
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
@@ -53,7 +53,7 @@ def at_limit(findings: Findings, filled: str, *, cache: str | None = None) -> st
     if owner.lowered is not None and owner.lowered.by_trigger:
         did = f"{_lowered(findings, owner.lowered)}{full}{_killed_by_it(findings)}"
         return f"{did}; {cache or _cache(findings)}."
-    limit = "its limit" if no_limit(owner) else f"its limit of {size(owner.limit_bytes)}"
+    limit = f"its limit of {size(owner.limit_bytes)}" if owner.has_limit else "its limit"
     if findings.circumstances.full_swap_limit_bytes is not None:
         limit = f"its limit of memory and swap together, {size(findings.circumstances.full_swap_limit_bytes)}"
     above = " (above the cgroup that asked)" if owner.is_ancestor else ""
@@ -103,7 +103,7 @@ def _which_was_lowered(lowered: Lowered) -> str:
 def _is_below_limit(findings: Findings) -> bool:
     """Return whether usage at the kill was clearly below the limit that was hit."""
     used, limit_bytes = findings.composition.total, findings.owner.limit_bytes
-    if used is None or limit_bytes is None or no_limit(findings.owner):
+    if used is None or limit_bytes is None or not findings.owner.has_limit:
         return False
     is_of_swap = findings.circumstances.full_swap_limit_bytes is not None
     return not is_of_swap and used < _FULL_SHARE * limit_bytes

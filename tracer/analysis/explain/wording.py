@@ -10,7 +10,6 @@ from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.quality import ThinnedInterval, resolution_s
 from tracer.analysis.results.tasks import Trigger
 from tracer.kernel.cgroups.containers import identify, short_id, standing
-from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration
 
 
@@ -53,11 +52,6 @@ def trigger_name(trigger: Trigger) -> str:
     if trigger.tgid == trigger.pid:
         return process(trigger.comm, trigger.pid)
     return f"{trigger.comm or 'a task'} (thread {trigger.pid} of pid {trigger.tgid})"
-
-
-def no_limit(owner: LimitOwner) -> bool:
-    """Return whether no limit is set, or none is known."""
-    return owner.limit_bytes is None or owner.limit_bytes >= UNLIMITED_BYTES
 
 
 def time_before(end: pd.Timestamp, moment: pd.Timestamp, thinned: Sequence[ThinnedInterval]) -> str:

@@ -27,6 +27,7 @@ from tracer.analysis.results.memory import (
 from tracer.analysis.results.quality import KernelLogPlace, Quality
 from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Candidate, Trigger, Victim, WhatIf
+from tracer.schema import UNLIMITED_BYTES
 from tracer.units import UNKNOWN, limit
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class LimitOwner:
     namespace: str | None = None
     image: str | None = None
     lowered: Lowered | None = None
+
+    @property
+    def has_limit(self) -> bool:
+        """Return whether a limit is set and known."""
+        return self.limit_bytes is not None and self.limit_bytes < UNLIMITED_BYTES
 
 
 @dataclass(frozen=True, slots=True, repr=False)

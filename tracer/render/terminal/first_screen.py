@@ -15,7 +15,6 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.explain.slowed import foremost
-from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
@@ -124,7 +123,7 @@ class _Composition:
 
 
 def _least_bytes(report: OomReport) -> float:
-    limit = report.composition.total if no_limit(report.limit_owner) else report.limit_owner.limit_bytes
+    limit = report.limit_owner.limit_bytes if report.limit_owner.has_limit else report.composition.total
     return LEAST_SHARE * (limit or 0)
 
 
@@ -139,7 +138,7 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
             yield paragraphs.bullets(visible(evidence.with_source(item)) for item in found[:_MOST_EVIDENCE])
         return
     owner = report.limit_owner
-    of_size = "" if no_limit(owner) else f" of {units.size(owner.limit_bytes)}"
+    of_size = f" of {units.size(owner.limit_bytes)}" if owner.has_limit else ""
     usage = "" if of_size and total == owner.limit_bytes else f": usage was {units.size(total)}"
     yield paragraphs.title(f"What filled the limit{of_size}{usage}")
     yield paragraphs.indented(_Composition(report))

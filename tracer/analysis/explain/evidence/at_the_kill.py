@@ -8,7 +8,6 @@ from typing import Final
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import LATELY_NS, Findings
-from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Evidence
 from tracer.schema import UNLIMITED_BYTES
 
@@ -45,7 +44,7 @@ def evidence(findings: Findings) -> Iterator[Evidence]:
         if held is not None and (held * 100 >= _LEAST_PERCENT * made_of.total or part == "file_clean"):
             yield found(findings, "part_of_usage", part=part, held_bytes=held, usage_bytes=made_of.total)
     usage, limit = findings.owner.usage_bytes, findings.owner.limit_bytes
-    if usage is not None and limit is not None and not no_limit(findings.owner):
+    if usage is not None and limit is not None and findings.owner.has_limit:
         room = (limit - usage) // findings.page_size
         yield found(findings, "room_left", room_pages=room, usage_bytes=usage, limit_bytes=limit)
 
@@ -97,7 +96,7 @@ def killed_held_limit(findings: Findings) -> Iterator[Evidence]:
     """
     limit = findings.owner.limit_bytes
     held, is_anon = held_by_killed(findings)
-    if no_limit(findings.owner) or not limit or held < _KILLED_SHARE * limit:
+    if not findings.owner.has_limit or not limit or held < _KILLED_SHARE * limit:
         return
     yield found(
         findings,

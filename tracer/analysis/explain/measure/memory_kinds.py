@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Final
 
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.memory import Composition
 from tracer.categories import PARTS
 
@@ -120,7 +119,7 @@ def freeing_bytes(findings: Findings) -> int:
     still be charged then.
     """
     previous, total, limit = findings.previous, findings.composition.total, findings.owner.limit_bytes
-    if previous is None or previous.age_ns > _SOON_NS or total is None or no_limit(findings.owner):
+    if previous is None or previous.age_ns > _SOON_NS or total is None or not findings.owner.has_limit:
         return 0
     found = in_transit_bytes(findings) + max((limit or 0) - total, 0)
     return found if found >= _LEAST_FREEING_SHARE * (limit or 0) else 0

@@ -25,7 +25,6 @@ from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.completeness import why_elastic
 from tracer.analysis.explain.sizing.margins import Sized, cache_to_spare, why_no_curve, with_margin
 from tracer.analysis.explain.slowed import thrashing
-from tracer.analysis.explain.wording import no_limit
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
@@ -62,7 +61,7 @@ class LimitAtKill:
     def from_findings(cls, findings: Findings) -> LimitAtKill | None:
         """Return None if no cgroup's limit was hit, or if the composition is not known."""
         kept = memory_kinds.kept_bytes(findings)
-        if findings.constraint != "memcg" or no_limit(findings.owner) or kept is None:
+        if findings.constraint != "memcg" or not findings.owner.has_limit or kept is None:
             return None
         limit = findings.owner.limit_bytes or 0
         around = findings.circumstances
