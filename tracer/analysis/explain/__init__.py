@@ -4,13 +4,12 @@
 in this list:
 
     slowed — whether the work of a cgroup that lived went on, and whose memory.high slowed it
-    wording — how sentences name a cgroup, a process and a limit
     measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
     cause_record — a cause as its consumers know it: words, weight and traits
     victim — badness, the ranking of the candidates, and changes that would have altered it
     sizing — the minimum limit under which the same work would have survived
     evidence — the evidence for a verdict, as kinds and numbers without words
     weighing — the rules by which several causes are weighed
-    sentence_parts — parts that the sentences of several causes share
+    words — the names and the parts that the sentences of several causes share
     causes — a module for each cause: its weight, its sentence and its cure
 """

@@ -13,7 +13,7 @@ from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
-from tracer.analysis.explain.wording import owner_name, process, time_before
+from tracer.analysis.explain.words.wording import owner_name, process, time_before
 from tracer.analysis.results.conclusions import Cause
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, duration, size, the

@@ -17,7 +17,7 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings, Pr
 from tracer.analysis.explain.measure.logged_parties import Named
 from tracer.analysis.explain.report_assembly import Measured
 from tracer.analysis.explain.victim import badness_total, victim_selection
-from tracer.analysis.explain.wording import owner_name, process
+from tracer.analysis.explain.words.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
 from tracer.analysis.results.conclusions import Sizing, Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport

@@ -18,7 +18,7 @@ from tracer.analysis.explain import advice, verdict
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.victim.victim_selection import Selection
-from tracer.analysis.explain.wording import owner_name, process
+from tracer.analysis.explain.words.wording import owner_name, process
 from tracer.analysis.results.conclusions import UNKNOWN, Sizing, Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import ChargedStack, Composition, Cushion

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 from tracer.analysis.explain.evidence.kinds import KINDS
-from tracer.analysis.explain.wording import process
+from tracer.analysis.explain.words.wording import process
 from tracer.analysis.results.conclusions import Evidence
 from tracer.analysis.results.json_values import as_json
 from tracer.analysis.results.kill import OomReport

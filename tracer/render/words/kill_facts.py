@@ -14,7 +14,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.wording import cgroup_name, process, time_before, trigger_name
+from tracer.analysis.explain.words.wording import cgroup_name, process, time_before, trigger_name
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, FurtherAllocators

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from tracer.analysis.explain import sentence_parts
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence import at_the_kill
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling, swap_room
 from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
+from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
 

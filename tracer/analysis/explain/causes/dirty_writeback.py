@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracer.analysis.explain import sentence_parts
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import blocking
+from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
 

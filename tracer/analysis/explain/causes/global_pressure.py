@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from tracer.analysis.explain import sentence_parts
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.evidence import large_processes
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing.scope import memory_was_short
-from tracer.analysis.explain.wording import process
+from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words.wording import process
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import count, size
 

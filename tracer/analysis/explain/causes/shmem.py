@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from tracer.analysis.explain import sentence_parts
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling, swap_room
-from tracer.analysis.explain.wording import owner_name
+from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words.wording import owner_name
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import count, size
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracer.analysis.explain import sentence_parts
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling, swap_room
-from tracer.analysis.explain.wording import owner_name
+from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words.wording import owner_name
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import size
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tracer.analysis.explain import sentence_parts
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.results.conclusions import Suspect
 
 

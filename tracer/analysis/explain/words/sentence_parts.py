@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.wording import owner_name, process, time_before, trigger_name
+from tracer.analysis.explain.words.wording import owner_name, process, time_before, trigger_name
 from tracer.analysis.results.kill import Lowered
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import duration, size
