@@ -64,7 +64,7 @@ CASES: list[tuple[str, Composition, Circumstances, dict[str, Any]]] = [
     (
         "unknown",
         UNKNOWN_COMPOSITION,
-        Circumstances(shortage=Shortage("a BPF policy invoked the OOM killer", is_seen=False)),
+        Circumstances(shortage=Shortage("policy", is_seen=False)),
         {"constraint": "global"},
     ),
 ]

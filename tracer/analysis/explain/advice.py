@@ -13,6 +13,7 @@ from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
+from tracer.analysis.explain.words import shortage_words
 from tracer.analysis.explain.words.wording import owner_name, process, time_before
 from tracer.analysis.results.conclusions import Cause
 from tracer.schema import UNLIMITED_BYTES
@@ -29,14 +30,14 @@ def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
     advice is on that alone, whatever filled the limit.
     """
     shortage = findings.circumstances.shortage
-    if shortage is not None and shortage.advice:
-        return shortage.advice
+    if shortage is not None and (instead := shortage_words.advice(shortage)):
+        return instead
     if memory_kinds.is_limit_lowered(findings):
         return tuple(_raise_again(findings))
     if memory_kinds.freeing_bytes(findings) and findings.previous is not None:
         before = f"Look at kill {findings.previous.kill_id} first"
         return (f"{before}: once the memory of its victim had been free, this request would have had room.",)
-    panic = (_ON_PANIC,) if "vm.panic_on_oom" in findings.circumstances.no_victim else ()
+    panic = (_ON_PANIC,) if findings.circumstances.no_victim == "panic_on_oom" else ()
     of_cause = CAUSES[cause]
     cures = (*panic, *of_cause.cure(findings))
     if not cures:

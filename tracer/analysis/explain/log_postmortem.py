@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Final
 
 from tracer.analysis.explain import report_assembly, shortage, verdict
-from tracer.analysis.explain.causes import global_pressure
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.measure.logged_parties import Named
 from tracer.analysis.explain.report_assembly import Measured
 from tracer.analysis.explain.victim import badness_total, victim_selection
+from tracer.analysis.explain.words import shortage_words
 from tracer.analysis.explain.words.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
 from tracer.analysis.results.conclusions import Sizing, Verdict
@@ -215,7 +215,7 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
     names = [process(victim.comm, victim.pid) for victim in findings.victims]
     killed = f"{', '.join(names) or 'a process'} {'were' if len(names) > 1 else 'was'} killed because"
     if findings.circumstances.no_victim:
-        killed = f"{findings.circumstances.no_victim}:"
+        killed = f"{shortage_words.NO_VICTIM[findings.circumstances.no_victim]}:"
     owner = owner_name(findings.owner) if log.oom_memcg is not None else "a cgroup"
     where = f"{owner} was at its limit" if log.constraint == "memcg" else _short_of(log)
     rest = "nothing but the kill itself" if "summary" in log.missing else "not the whole of its report"
@@ -224,5 +224,5 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
 
 def _short_of(log: LogReport) -> str:
     if log.constraint in ("cpuset", "mempolicy"):
-        return global_pressure.clause(log.constraint, shortage.nodes_of(log))
+        return shortage_words.none_left(log.constraint, shortage.nodes_of(log))
     return "memory was short"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.evidence import large_processes
 from tracer.analysis.explain.evidence.kinds import found
-from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.measure.findings import OF_MACHINE, Findings
 from tracer.analysis.explain.weighing.scope import memory_was_short
-from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words import sentence_parts, shortage_words
 from tracer.analysis.explain.words.wording import process
 from tracer.analysis.results.conclusions import Suspect
 from tracer.units import count, size
@@ -21,17 +21,9 @@ _MUCH_UNKNOWN_BYTES: Final = 512 << 20
 """The same where the machine's memory is not known."""
 
 
-SHORT: Final[Mapping[str, str]] = {
-    "global": "the whole machine",
-    "cpuset": "the memory nodes that its cpuset allows",
-    "mempolicy": "the memory nodes that its memory policy allows",
-}
-"""Constraint (enum oom_constraint, include/linux/oom.h) -> what had no memory left."""
-
-
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh the constraint that the kernel reported, which is certain."""
-    if findings.constraint not in SHORT or not memory_was_short(findings):
+    if findings.constraint not in OF_MACHINE or not memory_was_short(findings):
         return None
     return Suspect("global_pressure", 1.0, found(findings, "constraint", constraint=findings.constraint))
 
@@ -39,14 +31,10 @@ def weigh(findings: Findings) -> Suspect | None:
 def sentence(findings: Findings) -> str:
     """Return the sentence that explains the kill: from the kernel log, else from the constraint."""
     shortage = findings.circumstances.shortage
-    short = clause(findings.constraint) if shortage is None else shortage.clause
+    short = (
+        shortage_words.none_left(findings.constraint) if shortage is None else shortage_words.clause(shortage)
+    )
     return f"{sentence_parts.asked(findings)} memory{sentence_parts.killed(findings)}: {short}."
-
-
-def clause(constraint: str, nodes: str = "") -> str:
-    """Return the part of the sentence that names the memory that was short; `nodes` may follow in
-    parentheses."""
-    return f"{SHORT[constraint]}{nodes} had none left"
 
 
 def cure(findings: Findings) -> Iterator[str]:

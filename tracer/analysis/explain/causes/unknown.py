@@ -7,7 +7,7 @@ from typing import Final
 
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words import sentence_parts, shortage_words
 from tracer.analysis.results.conclusions import Suspect
 
 
@@ -21,7 +21,7 @@ def sentence(findings: Findings) -> str:
     asked, killed = sentence_parts.asked(findings), sentence_parts.killed(findings)
     shortage = findings.circumstances.shortage
     if shortage is not None:
-        return f"{asked} memory{killed}: {shortage.clause}."
+        return f"{asked} memory{killed}: {shortage_words.clause(shortage)}."
     if findings.constraint != "memcg":
         return f"{asked} memory that was not available{killed}; it is not known whose limit was hit."
     filled = sentence_parts.anonymous(findings)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.measure.findings import OF_MACHINE, Findings
 from tracer.analysis.results.tasks import Victim
 
 _MOST: Final = 3
-_SCOPES: Final = ("global", "cpuset", "mempolicy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ def largest(findings: Findings) -> list[Large]:
 
     Without the table, they are the killed processes whose sizes are known.
     """
-    if findings.constraint not in _SCOPES or findings.kmsg != "only":
+    if findings.constraint not in OF_MACHINE or findings.kmsg != "only":
         return []
     held = [(one.comm, one.pid, one.rss_bytes or 0) for one in findings.candidates]
     held = held or [(one.comm, one.pid, _rss(one)) for one in findings.victims]

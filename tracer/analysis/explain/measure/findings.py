@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import pandas as pd
 
@@ -25,6 +25,9 @@ from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 from tracer.kernel.kmsg.report.log_report import MemInfo
 
 LATELY_NS: Final = 10_000_000_000
+
+OF_MACHINE: Final = ("global", "cpuset", "mempolicy")
+"""The constraints (enum oom_constraint, include/linux/oom.h) of a kill that is not for a cgroup's limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +118,59 @@ class Mover:
     held_bytes: int
 
 
+ShortageKind = Literal[
+    "below_limit",
+    "policy_constraint",
+    "by_hand",
+    "policy",
+    "page_fault",
+    "slab",
+    "huge_pages",
+    "gpu",
+    "unnamed",
+    "pieces",
+    "low_zones",
+    "high_zones",
+    "none_left",
+    "not_shown",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FreeMemory:
+    """The free memory that a kernel log shows, in bytes; None: it does not show that.
+
+    `nodes_free_bytes` of `nodes_bytes`: of the memory nodes that the request was confined to.
+    """
+
+    free_bytes: int
+    machine_bytes: int | None
+    nodes_free_bytes: int | None = None
+    nodes_bytes: int | None = None
+    free_swap_bytes: int | None = None
+    swap_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """The shortage behind a kill for which no limit was full.
 
-    `clause`: the part of the summary that names it. `is_seen`: whether the log shows that memory was short.
-    `advice`: sentences; if empty, those of the cause apply.
+    `numbers`: what `words.shortage_words` shows for the kind. `is_seen`:
+    whether the log shows that memory was short. `constraint` and `nodes` are the log's: the nodes that the
+    request was confined to, as in `0-1,3`, empty if the log does not show them. `no_task_killable`: the
+    kernel found no process that it could kill. `free`: None if the log does not show it.
     """
 
-    clause: str
+    kind: ShortageKind
+    numbers: Mapping[str, Any] = field(default_factory=dict)
     is_seen: bool = True
-    advice: tuple[str, ...] = ()
+    constraint: str = "global"
+    nodes: str = ""
+    no_task_killable: bool = False
+    free: FreeMemory | None = None
+
+
+NoVictim = Literal["panic_on_oom", "panic", "none_killable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +190,8 @@ class Circumstances:
     anonymous and how much is shared; it is inside these two parts of the composition. `moved`: processes that
     left their memory behind. `ended_writer`: the process that left most shared memory behind.
     `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
-    machine, which it prints only if the machine was short of memory. `no_victim`: a clause on why the
-    decision killed nothing, such as a panic.
+    machine, which it prints only if the machine was short of memory. `no_victim`: why the decision
+    killed nothing.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -168,7 +213,7 @@ class Circumstances:
     incompressible_bytes: int | None = None
     locked_in_unknown_bytes: int = 0
     moved: tuple[Mover, ...] = ()
-    no_victim: str = ""
+    no_victim: NoVictim | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.words.shortage_words import NO_VICTIM
 from tracer.analysis.explain.words.wording import owner_name, process, time_before, trigger_name
 from tracer.analysis.results.kill import Lowered
 from tracer.schema import UNLIMITED_BYTES
@@ -32,7 +33,7 @@ def killed(findings: Findings) -> str:
         return f", and {len(victims)} processes were killed for it{together}"
     if not victims:
         none = findings.circumstances.no_victim
-        return f", and {none}" if none else ""
+        return "" if none is None else f", and {NO_VICTIM[none]}"
     victim = process(victims[0].comm, victims[0].pid)
     return " and was killed" if victim == _asker(findings) else f", and {victim} was killed for it"
 

@@ -1,0 +1,51 @@
+"""The words of shortages; tests/analysis/explain/test_shortage.py reads the clauses of logs."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from tracer.analysis.explain.measure.findings import FreeMemory, NoVictim, Shortage, ShortageKind
+from tracer.analysis.explain.words import shortage_words
+
+MIB = 1 << 20
+
+
+def test_every_kind_and_every_end_without_a_victim_has_words() -> None:
+    assert set(shortage_words.CLAUSES) == set(get_args(ShortageKind))
+    assert set(shortage_words.NO_VICTIM) == set(get_args(NoVictim))
+
+
+@pytest.mark.parametrize(
+    ("shortage", "advised"),
+    [
+        (Shortage("none_left", no_task_killable=True), "oom_score_adj -1000"),
+        (Shortage("policy_constraint", no_task_killable=True), ""),
+        (Shortage("none_left", constraint="cpuset"), "Allow more memory nodes"),
+        (Shortage("none_left"), ""),
+        (Shortage("slab", constraint="cpuset"), "slabtop"),
+    ],
+)
+def test_advice_is_on_unkillable_processes_then_nodes_then_the_kind(shortage: Shortage, advised: str) -> None:
+    assert advised in "".join(shortage_words.advice(shortage))
+    assert bool(shortage_words.advice(shortage)) == bool(advised)
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        (FreeMemory(MIB, None), "; 1 MiB of the machine was free"),
+        (
+            FreeMemory(MIB, 9 * MIB, swap_bytes=0),
+            "; 1 MiB of the machine's 9 MiB was free, and it has no swap",
+        ),
+        (
+            FreeMemory(MIB, 9 * MIB, free_swap_bytes=0, swap_bytes=2 * MIB),
+            "; 1 MiB of the machine's 9 MiB was free, and its swap of 2 MiB was full",
+        ),
+        (FreeMemory(MIB, 9 * MIB, free_swap_bytes=MIB, swap_bytes=2 * MIB), "'s 9 MiB was free"),
+    ],
+)
+def test_clause_ends_with_free_memory_and_swap(free: FreeMemory, expected: str) -> None:
+    assert shortage_words.clause(Shortage("none_left", free=free)).endswith(expected)
