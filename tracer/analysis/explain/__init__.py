@@ -5,11 +5,11 @@ in this list:
 
     slowed — whether the work of a cgroup that lived went on, and whose memory.high slowed it
     measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
-    cause_record — a cause as its consumers know it: words, weight and traits
+    cause_record — a cause as its consumers know it: weight and traits
     victim — badness, the ranking of the candidates, and changes that would have altered it
     sizing — the minimum limit under which the same work would have survived
     evidence — the evidence for a verdict, as kinds and numbers without words
     weighing — the rules by which several causes are weighed
-    words — the names and the parts that the sentences of several causes share
-    causes — a module for each cause: its weight, its sentence and its cure
+    causes — a module for each cause: its weight and its traits
+    words — the sentences of a report: its summary, its advice, and the names in them
 """

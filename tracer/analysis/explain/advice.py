@@ -14,6 +14,7 @@ from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
 from tracer.analysis.explain.words import shortage_words
+from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.wording import owner_name, process, time_before
 from tracer.analysis.results.conclusions import Cause
 from tracer.schema import UNLIMITED_BYTES
@@ -39,7 +40,7 @@ def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
         return (f"{before}: once the memory of its victim had been free, this request would have had room.",)
     panic = (_ON_PANIC,) if findings.circumstances.no_victim == "panic_on_oom" else ()
     of_cause = CAUSES[cause]
-    cures = (*panic, *of_cause.cure(findings))
+    cures = (*panic, *WORDS[cause].cure(findings))
     if not cures:
         return ()
     left_behind = _left_behind(findings) if "ended_writer" in of_cause.concerns else None
@@ -52,10 +53,10 @@ def settings(findings: Findings, cause: Cause) -> Iterator[str]:
 
     There are none for a kill from a kernel log, which shows no window.
     """
-    kill, of_cause = LimitAtKill.from_findings(findings), CAUSES[cause].settings
+    kill, yielded = LimitAtKill.from_findings(findings), WORDS[cause].settings
     is_lowered = memory_kinds.is_limit_lowered(findings)
-    if kill is not None and of_cause is not None and findings.window is not None and not is_lowered:
-        yield from of_cause(findings, kill.limit_bytes - kill.kept_bytes)
+    if kill is not None and yielded is not None and findings.window is not None and not is_lowered:
+        yield from yielded(findings, kill.limit_bytes - kill.kept_bytes)
 
 
 def _raise_again(findings: Findings) -> Iterator[str]:

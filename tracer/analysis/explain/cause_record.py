@@ -1,8 +1,8 @@
-"""A cause as its consumers know it: its words, its weight, and the traits that decide how it is treated."""
+"""A cause as its consumers know it: its weight, and the traits that decide how it is treated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -23,20 +23,11 @@ with these, and `advice` acts on the others only with these."""
 class CauseRecord:
     """A cause of OOM kills. It has no defaults: each module of `causes` answers every question.
 
-    No other module knows a cause by its name.
+    No other module knows a cause by its name, but for its words (`words.cause_words`).
     """
 
-    label: str
-    """What happened, in a few words."""
     weigh: Callable[[Findings], Suspect | None]
     """Returns the suspect with its weight and the evidence for it; None where the cause is excluded."""
-    sentence: Callable[[Findings], str]
-    """Returns the sentence that explains the kill."""
-    cure: Callable[[Findings], Iterator[str]]
-    """Yields sentences of advice."""
-    settings: Callable[[Findings, int], Iterator[str]] | None
-    """Yields sentences on settings that cure the kill where a greater limit does not. The number is the room
-    that the limit leaves beside memory that reclaim could not free, in bytes. None if there are none."""
     is_limit_too_small: bool
     """Whether such a kill shows that the work needs more than the limit, as far as is known."""
     grows: tuple[Grown, ...]

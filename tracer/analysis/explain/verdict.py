@@ -12,6 +12,7 @@ from tracer.analysis.explain.evidence.doubts import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import filling
+from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.results.conclusions import UNKNOWN, Cause, Confidence, Evidence, Suspect, Verdict
 
 _LEAST_WEIGHT: Final = 0.4
@@ -34,7 +35,7 @@ def judge(findings: Findings) -> Verdict:
     return Verdict(
         cause=cause,
         confidence="low" if cause == UNKNOWN else _confidence(suspects[0].weight, len(doubted)),
-        summary=CAUSES[cause].sentence(findings),
+        summary=WORDS[cause].sentence(findings),
         evidence=(
             *machine.evidence(findings),
             *at_the_kill.evidence(findings),

@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.explain.causes.registry import CAUSES
+from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, Workload
 from tracer.render.fleet import limit_states
 from tracer.render.fleet.kill_groups import by_cause_and_workload
@@ -26,7 +26,7 @@ _HELD_BACK: Final[Mapping[str, str]] = {
     "failed": "failed",
     "growing": "were still growing at the end of the trace",
 }
-_LABELS: Final[Mapping[str, str]] = {name: record.label for name, record in CAUSES.items()}
+_LABELS: Final[Mapping[str, str]] = {name: words.label for name, words in WORDS.items()}
 
 
 def sentence(fleet: Fleet) -> str:

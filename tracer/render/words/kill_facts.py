@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.explain.causes.registry import CAUSES
+from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.wording import cgroup_name, process, time_before, trigger_name
 from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import OomReport
@@ -77,7 +77,7 @@ def seconds_before(report: OomReport, time: pd.Timestamp) -> float | None:
 def cause(report: OomReport) -> str:
     """Return the cause in words, its name and the confidence."""
     verdict = report.verdict
-    label = "the limit was lowered below usage" if _is_lowered(report) else CAUSES[verdict.cause].label
+    label = "the limit was lowered below usage" if _is_lowered(report) else WORDS[verdict.cause].label
     return f"Cause: {label} ({verdict.cause}). Confidence: {verdict.confidence}."
 
 

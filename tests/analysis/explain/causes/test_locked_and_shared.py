@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from synthetic.findings import MIB, findings, grew, made_of
 
-from tracer.analysis.explain.causes import shmem
 from tracer.analysis.explain.measure.composition import compose, locked_in_unknown
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.verdict import judge
+from tracer.analysis.explain.words import cause_words
+from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.results.memory import SharedFile
 from tracer.schema import MEMORY_STAT_BYTES
 
@@ -33,11 +34,9 @@ def test_locked_memory_of_unknown_kind_is_named_and_lowers_the_confidence() -> N
 
 
 def test_locked_memory_of_unknown_kind_is_not_said_to_go_to_swap() -> None:
-    from tracer.analysis.explain.causes import anon_growth
-
-    (line,) = anon_growth.cure(half_locked(61))
+    (line,) = WORDS["anon_growth"].cure(half_locked(61))
     assert "61 MiB of it or of the shared memory is locked" in line
-    (line,) = anon_growth.cure(half_locked(0))
+    (line,) = WORDS["anon_growth"].cure(half_locked(0))
     assert line.endswith("62 MiB of anonymous memory can only go to swap.")
 
 
@@ -80,17 +79,17 @@ def test_kind_of_shared_memory_is_that_of_most_of_it(kind: str, words: str) -> N
         findings(made_of(shmem=90), grew(shmem=90)),
         shared_files=(*files(other, [11.5]), *files(kind, [0.5] * 157)),
     )
-    assert words in next(shmem.cure(found))
-    assert "PostgreSQL" not in "".join(shmem.cure(found))
-    first, second = shmem._KINDS[kind], shmem._KINDS[other]
-    assert f"shared memory ({first} and {second})" in shmem.sentence(found)
+    assert words in next(WORDS["shmem"].cure(found))
+    assert "PostgreSQL" not in "".join(WORDS["shmem"].cure(found))
+    first, second = cause_words.SHARED_KINDS[kind], cause_words.SHARED_KINDS[other]
+    assert f"shared memory ({first} and {second})" in WORDS["shmem"].sentence(found)
 
 
 def test_one_file_that_holds_most_of_its_kind_is_named() -> None:
     found = replace(
         findings(made_of(shmem=90), grew(shmem=90)), shared_files=files("anonymous", [80, 1, 1, 1])
     )
-    assert "PostgreSQL: shared_buffers" in next(shmem.cure(found))
+    assert "PostgreSQL: shared_buffers" in next(WORDS["shmem"].cure(found))
 
 
 def test_two_kinds_that_fill_the_limit_together_are_named_though_neither_grew() -> None:

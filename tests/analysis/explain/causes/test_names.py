@@ -22,7 +22,11 @@ WITH_OTHER_MEANINGS: Final = {
 }
 """Names that are found only where the code around them is about causes."""
 
-HOMES: Final = ("analysis/explain/causes/", "analysis/results/conclusions.py")
+HOMES: Final = (
+    "analysis/explain/causes/",
+    "analysis/explain/words/cause_words.py",
+    "analysis/results/conclusions.py",
+)
 LABELS: Final = "lab/experiments.py"
 """An experiment is labelled with the cause that it provokes."""
 

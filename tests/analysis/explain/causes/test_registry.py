@@ -55,11 +55,6 @@ def test_causes_are_those_of_the_json_in_order() -> None:
     assert tuple(registry.CAUSES) == OF_THE_JSON
 
 
-def test_labels_are_all_different() -> None:
-    labels = [cause.label for cause in registry.CAUSES.values()]
-    assert all(labels) and len(set(labels)) == len(labels)
-
-
 def test_find_whole_package_gives_every_cause(package: ModuleType) -> None:
     assert tuple(registry.find(package)) == OF_THE_JSON
 

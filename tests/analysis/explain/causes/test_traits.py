@@ -1,4 +1,4 @@
-"""A cause that no module names: what each consumer makes of it comes from its record."""
+"""A cause that no module names: what each consumer makes of it comes from its record and its words."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.evidence.kinds import KINDS
 from tracer.analysis.explain.measure.findings import Circumstances, EndedWriter, Findings, Fork, Swap
+from tracer.analysis.explain.words.cause_words import WORDS, CauseWords
 from tracer.analysis.results.conclusions import Evidence, Suspect
 from tracer.analysis.results.memory import Allocator
 from tracer.analysis.results.tasks import Candidate
@@ -39,16 +40,20 @@ def suspect(weight: float, kind: str = "constraint") -> Callable[[Findings], Sus
 def add(monkeypatch: pytest.MonkeyPatch) -> Add:
     """Return a function that registers the cause with these traits, and returns its record."""
     plain: dict[str, Any] = {
-        "label": "bits were flipped",
         "weigh": suspect(1.0),
-        "sentence": lambda _: "Cosmic rays hit the counter.",
-        "cure": lambda _: iter(("Shield the machine.",)),
-        **{"settings": None, "is_limit_too_small": False, "grows": ALL_GROWN, "stated": (), "concerns": ()},
+        **{"is_limit_too_small": False, "grows": ALL_GROWN, "stated": (), "concerns": ()},
     }
 
-    def register(**traits: Any) -> CauseRecord:
+    def register(settings: Any = None, **traits: Any) -> CauseRecord:
         record = CauseRecord(**plain | traits)
+        words = CauseWords(
+            label="bits were flipped",
+            sentence=lambda _: "Cosmic rays hit the counter.",
+            cure=lambda _: iter(("Shield the machine.",)),
+            settings=settings,
+        )
         monkeypatch.setitem(CAUSES, RAYS, record)
+        monkeypatch.setitem(WORDS, RAYS, words)
         return record
 
     return register
@@ -224,7 +229,8 @@ def test_every_field_of_the_record_is_asked_for() -> None:
     asked = "\n".join(
         path.read_text()
         for path in (TRACES.parent / "tracer").rglob("*.py")
-        if path.parent.name != "causes" and path.name != "cause_record.py"
+        if path.parent.name != "causes" and path.name not in ("cause_record.py", "cause_words.py")
     )
-    unused = [field.name for field in fields(CauseRecord) if not re.search(rf"\.{field.name}\b", asked)]
+    named = [*fields(CauseRecord), *fields(CauseWords)]
+    unused = [field.name for field in named if not re.search(rf"\.{field.name}\b", asked)]
     assert unused == []

@@ -5,7 +5,6 @@ with `CAUSE`, a `cause_record.CauseRecord`: all that other modules know about it
 modules, and refuses to be imported where one of them or one of their fields is missing. docs/causes.md has
 the definitions for users.
 
-The label, sentence and cure of a cause are in its module, as templates over the findings. Evidence has no
-words here: it is a record (`results.conclusions.Evidence`) of a kind, its numbers and their source. Only
-`render.words.evidence` makes a sentence of it.
+A cause has no words here: `words.cause_words` has its label, its sentence and its cures. Evidence is a record
+(`results.conclusions.Evidence`) of a kind, its numbers and their source.
 """

@@ -13,6 +13,11 @@ from tracer.analysis.explain.measure.findings import OF_MACHINE, Findings
 from tracer.analysis.results.tasks import Victim
 
 _MOST: Final = 3
+_MUCH_SHARE: Final = 0.2
+_MUCH_UNKNOWN_BYTES: Final = 512 << 20
+"""The same where the machine's memory is not known."""
+
+_MUCH_UNUSED_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,29 @@ def largest(findings: Findings) -> list[Large]:
         for comm, of_name in named.items()
     ]
     return sorted((one for one in found if one.held_bytes), key=lambda one: -one.held_bytes)[:_MOST]
+
+
+def much(findings: Findings) -> Large | None:
+    """Return the largest of `largest`; None if it held little of the machine."""
+    usable = usable_bytes(findings)
+    least = _MUCH_UNKNOWN_BYTES if usable is None else _MUCH_SHARE * usable
+    return next((one for one in largest(findings)[:1] if one.held_bytes >= least), None)
+
+
+def usable_bytes(findings: Findings) -> int | None:
+    """Return the machine's memory without what the kernel reserves, in bytes; None: not known."""
+    machine = findings.circumstances.machine
+    usable = None if machine is None else machine.usable_pages
+    return None if usable is None else usable * findings.page_size
+
+
+def unused_huge_pages(findings: Findings) -> int:
+    """Return the bytes of huge pages that are not in use, if they are much of the machine; else 0."""
+    machine = findings.circumstances.machine
+    if machine is None or not machine.ram_pages:
+        return 0
+    unused_bytes = machine.unused_hugetlb_bytes or 0
+    return unused_bytes if unused_bytes >= _MUCH_UNUSED_SHARE * machine.ram_pages * findings.page_size else 0
 
 
 def _rss(victim: Victim) -> int:

@@ -72,6 +72,21 @@ def unwritten_bytes(made_of: Composition) -> int:
     return (made_of.file_dirty or 0) + (made_of.writeback or 0)
 
 
+def unevictable_bytes(made_of: Composition) -> int:
+    """Return the locked memory, files on ramfs and huge pages, in bytes: reclaim never takes them."""
+    return (made_of.unevictable or 0) + (made_of.hugetlb or 0)
+
+
+def is_mostly_huge(made_of: Composition) -> bool:
+    """Return whether most of `unevictable_bytes` is huge pages."""
+    return (made_of.hugetlb or 0) > (made_of.unevictable or 0)
+
+
+def protected_cache_bytes(findings: Findings) -> int:
+    """Return the page cache that was left and that memory.min of cgroups below protects, in bytes."""
+    return min(findings.circumstances.protected_bytes, cache_left_bytes(findings.composition))
+
+
 def barred_bytes(made_of: Composition) -> int:
     """Return the clean page cache and slab, in bytes.
 
