@@ -19,13 +19,14 @@ import tracer.cli
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain import survivors
 from tracer.analysis.explain.measure import allocators, composition
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.views import focus
 from tracer.cli.group import group
 from tracer.errors import DefectError, Defects, TraceError
 from tracer.fleet.reduction.inputs import Place
 from tracer.fleet.reduction.piece_reader import TracePiece, read
 from tracer.fleet.summary import life_rows
-from tracer.render.words import evidence, quality_facts
+from tracer.render.words import quality_facts
 
 LIVES = 3
 WHY = "a bug in memcg-tracer (IndexError: index -1 is out of bounds)"

@@ -10,10 +10,11 @@ from synthetic.memcg_kill import only_report, record_kill
 from synthetic.oom_log import Dump, log
 
 from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import Lowered, OomReport
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
-from tracer.render.words import evidence, kill_facts
+from tracer.render.words import kill_facts
 from tracer.schema import UNLIMITED_BYTES
 
 MIB: Final = 1 << 20

@@ -22,9 +22,9 @@ from synthetic.findings import (
 )
 
 from tracer.analysis.explain import verdict
-from tracer.analysis.explain.advice import advise
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.measure.findings import Circumstances, Shortage, Swap
+from tracer.analysis.explain.words.advice import advise
 from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition
 
 CASES: list[tuple[str, Composition, Circumstances, dict[str, Any]]] = [

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain.words import evidence
 from tracer.cli.verbs import explain
 from tracer.kernel.kmsg.log_files import merged
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
-from tracer.render.words import evidence
 
 CORPUS: Final = Path(__file__).parents[2] / "kernel/kmsg/corpus"
 PASTED: Final = Path(__file__).parent / "pasted_logs"

@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tracer
+from tracer.analysis.explain.words import evidence
 from tracer.cli.verbs import evictions, explain, info, report, timeline
 from tracer.errors import TraceError, TracerError, UsageError
-from tracer.render.words import evidence
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]<script>\nx"

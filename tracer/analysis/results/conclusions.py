@@ -40,7 +40,7 @@ _DOUBT: Final = "doubt_"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One finding on which a verdict rests, without words; `render.words.evidence` has its sentence.
+    """One finding on which a verdict rests, without words; `explain.words.evidence` has its sentence.
 
     `kind` is a name of `analysis.explain.evidence.kinds.KINDS`, which lists the names in `numbers`. `source`
     holds the tables of the trace from which the numbers were read. `kernel_log` among them also stands for

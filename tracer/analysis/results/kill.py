@@ -120,7 +120,7 @@ class OomReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this kill in `explain --json`, whose evidence has no sentences here.
 
-        Only renderers have words for evidence (`render.words.evidence.document`).
+        Only renderers have words for evidence (`explain.words.evidence.document`).
         """
         return as_object(self)
 

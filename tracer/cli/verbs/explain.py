@@ -242,8 +242,9 @@ def _print_json(
 ) -> None:
     """Print the document. `held` is left out if it would be empty beside kills."""
     from tracer.analysis.explain.report_assembly import reduced
+    from tracer.analysis.explain.words import evidence
     from tracer.render.terminal import other_kills_text
-    from tracer.render.words import evidence, kill_list
+    from tracer.render.words import kill_list
 
     def document(report: OomReport) -> dict[str, Any]:
         return defects.attempt(

@@ -13,6 +13,7 @@ from tracer import units
 from tracer.analysis.explain.kill_filter import newest
 from tracer.analysis.explain.report_assembly import reduced
 from tracer.analysis.explain.slowed import foremost
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
@@ -21,7 +22,6 @@ from tracer.render.page import page_frame, tiles
 from tracer.render.page.chart import Chart
 from tracer.render.words import (
     candidate_facts,
-    evidence,
     kill_facts,
     kill_list,
     places,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracer import units
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import evidence, kill_facts, quality_facts, reclaim_facts, survivor_facts
+from tracer.render.words import kill_facts, quality_facts, reclaim_facts, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_in_short
 from tracer.schema import UNLIMITED_BYTES

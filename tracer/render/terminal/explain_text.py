@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
@@ -16,7 +17,6 @@ from tracer.render.terminal import first_screen, paragraphs
 from tracer.render.terminal.allocation_stacks import charged_in
 from tracer.render.words import (
     candidate_facts,
-    evidence,
     kill_facts,
     quality_facts,
     reclaim_facts,

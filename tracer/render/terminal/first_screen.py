@@ -15,12 +15,13 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.explain.slowed import foremost
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import paragraphs
 from tracer.render.terminal.allocation_stacks import charged_in
-from tracer.render.words import evidence, kill_facts, log_place, quality_facts, signal_ways, survivor_facts
+from tracer.render.words import kill_facts, log_place, quality_facts, signal_ways, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose

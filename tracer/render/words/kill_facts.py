@@ -13,6 +13,7 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.wording import cgroup_name, process, time_before, trigger_name
 from tracer.analysis.results.conclusions import Sizing
@@ -21,7 +22,7 @@ from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.analysis.results.quality import Quality, ThinnedInterval
 from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import evidence, log_place
+from tracer.render.words import log_place
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact

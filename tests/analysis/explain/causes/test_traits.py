@@ -15,12 +15,12 @@ from synthetic.findings import GFP_NOFS, MIB, SECOND, findings, grew, made_of, t
 
 import tracer
 from tracer.analysis.explain import postmortem, verdict
-from tracer.analysis.explain.advice import advise, settings
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.evidence.kinds import KINDS
 from tracer.analysis.explain.measure.findings import Circumstances, EndedWriter, Findings, Fork, Swap
+from tracer.analysis.explain.words.advice import advise, settings
 from tracer.analysis.explain.words.cause_words import WORDS, CauseWords
 from tracer.analysis.results.conclusions import Evidence, Suspect
 from tracer.analysis.results.memory import Allocator

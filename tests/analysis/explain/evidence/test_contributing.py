@@ -8,12 +8,12 @@ import pytest
 from support.evidence import kinds_of, numbers_of
 from synthetic.findings import GFP_NOFS, LIMIT, MIB, SECOND, findings, grew, made_of, trigger, victim
 
-from tracer.analysis.explain.advice import advise
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
 from tracer.analysis.explain.measure.window import Window
+from tracer.analysis.explain.words.advice import advise
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.memory import Cushion
 from tracer.analysis.results.tasks import Candidate

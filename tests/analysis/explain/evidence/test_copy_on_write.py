@@ -10,10 +10,10 @@ from support.evidence import numbers_of
 from synthetic.findings import MIB, findings, grew, made_of
 from synthetic.memcg_kill import LIMIT, only_report, record_kill
 
-from tracer.analysis.explain.advice import advise
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.measure.findings import Findings, Fork
+from tracer.analysis.explain.words.advice import advise
 from tracer.analysis.results.tasks import Candidate
 
 FORK = Fork(7, "redis", 8, "rdb", 50 * MIB, 25 * MIB, 0, 3_000_000_000)

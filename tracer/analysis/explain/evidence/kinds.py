@@ -1,6 +1,6 @@
 """The kinds of evidence: their numbers, and the tables of a trace that these are read from.
 
-This is the only list of kinds. `render.words.evidence` has a sentence for each, and docs/causes.md a line; a
+This is the only list of kinds. `explain.words.evidence` has a sentence for each, and docs/causes.md a line; a
 test compares all three.
 """
 

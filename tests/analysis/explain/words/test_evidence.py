@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.recorded import TRACES
 
+import tracer
 from tracer.analysis.explain.evidence.kinds import KINDS, OF_SUSPECTS
+from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.conclusions import Evidence, Suspect
 from tracer.analysis.results.kill import OomReport
-from tracer.render.words import evidence
 
 MIB = 1 << 20
 SHARE = {"held_bytes": 37 * MIB, "usage_bytes": 100 * MIB}
@@ -394,6 +396,12 @@ def test_check_kind_without_words_is_an_import_error() -> None:
 def test_check_words_without_a_kind_is_an_import_error() -> None:
     with pytest.raises(ImportError, match="words for unknown kinds of evidence: cosmic_rays"):
         evidence.check(KINDS, {*KINDS, "cosmic_rays"})
+
+
+@pytest.fixture(scope="module")
+def report() -> OomReport:
+    (found,) = tracer.open(TRACES / "anon").explain(is_sized=False)
+    return found
 
 
 def test_document_has_kind_sentence_numbers_and_source(report: OomReport) -> None:
