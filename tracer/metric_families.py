@@ -1,5 +1,7 @@
 """The metric families that `serve` returns and `export --to openmetrics` writes: one table for both.
 
+Families about a cgroup are the metrics of `tracer.quantities`; the others are listed here.
+
 Names, units and labels are an interface: dashboards and alert rules of users contain them. A label has the
 name that cAdvisor gives it, if cAdvisor has it.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from tracer.quantities import METRICS, Metric, Quantity
 
 PREFIX: Final = "memcg_tracer_"
 
@@ -46,80 +50,17 @@ class Family:
         return self.full_name + ("_total" if self.kind == "counter" else "")
 
 
+def _family(quantity: Quantity, metric: Metric) -> Family:
+    labels = (*PLACE_LABELS, metric.label) if metric.label else PLACE_LABELS
+    unit = quantity.unit if metric.name.endswith(f"_{quantity.unit}") else ""  # OpenMetrics asks for that
+    absent = f"; absent: {quantity.absent}" if quantity.absent else ""
+    words = f"{quantity.meaning}{metric.detail}{absent}."
+    kind: Literal["gauge", "counter"] = "gauge" if quantity.kind == "level" else "counter"
+    return Family(metric.name, kind, unit, labels, words[0].upper() + words[1:])
+
+
 FAMILIES: Final = (
-    Family("usage_bytes", "gauge", "bytes", PLACE_LABELS, "Memory charged to the cgroup and all below it."),
-    Family("limit_bytes", "gauge", "bytes", PLACE_LABELS, "Memory limit of the cgroup; absent: none is set."),
-    Family(
-        "memory_bytes",
-        "gauge",
-        "bytes",
-        (*PLACE_LABELS, "kind"),
-        "What usage is made of; the kinds do not overlap.",
-    ),
-    Family(
-        "cushion_bytes",
-        "gauge",
-        "bytes",
-        PLACE_LABELS,
-        "What the cgroup can take before an OOM kill: room below the limit, and what reclaim can free.",
-    ),
-    Family(
-        "seconds_to_kill",
-        "gauge",
-        "",  # a unit of OpenMetrics must end the name
-        PLACE_LABELS,
-        "Time until the cushion is used up at the present rate; absent: it is not shrinking.",
-    ),
-    Family(
-        "working_set_bytes",
-        "gauge",
-        "bytes",
-        PLACE_LABELS,
-        "Usage without the inactive file list: the working set of the kubelet and of `kubectl top`.",
-    ),
-    Family("swap_bytes", "gauge", "bytes", PLACE_LABELS, "Memory of the cgroup and all below it in swap."),
-    Family(
-        "pagecache_added_bytes",
-        "counter",
-        "bytes",
-        (*PLACE_LABELS, "cause"),
-        "Page cache that was added, by what brought it in.",
-    ),
-    Family(
-        "pagecache_evicted_bytes",
-        "counter",
-        "bytes",
-        (*PLACE_LABELS, "cause"),
-        "Page cache that reclaim took, by the kind of reclaim.",
-    ),
-    Family(
-        "refaulted_bytes",
-        "counter",
-        "bytes",
-        PLACE_LABELS,
-        "File pages that had been evicted and were read again, as the kernel counts them.",
-    ),
-    Family(
-        "reclaim_attempts",
-        "counter",
-        "",
-        (*PLACE_LABELS, "outcome"),
-        "Attempts to reclaim memory of the cgroup, by whether they freed anything.",
-    ),
-    Family(
-        "reclaim_stall_seconds",
-        "counter",
-        "seconds",
-        PLACE_LABELS,
-        "Time that tasks spent in reclaim, summed over the tasks.",
-    ),
-    Family(
-        "pressure_seconds",
-        "counter",
-        "seconds",
-        (*PLACE_LABELS, "kind"),
-        "Time in which some or all tasks waited for memory, as the kernel counts it; absent: cgroup v1.",
-    ),
+    *(_family(quantity, metric) for quantity, metric in METRICS),
     Family(
         "oom_kills_seen",
         "counter",

@@ -61,7 +61,7 @@ def test_cgroup_has_its_names_and_values() -> None:
     assert (one.path, one.container, one.pod, one.namespace) == ("/2", "web", "web-0", "shop")
     assert (one.usage_bytes, one.limit_bytes, one.high_bytes) == (7 * MIB, 10 * MIB, 9 * MIB)
     assert one.refaulted_bytes == 3 * PAGE
-    assert one.psi_some_us is None
+    assert one.pressure_us == {"some": None, "full": None}
     assert one.parts["anon"] == 7 * MIB
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tracer.quantities import SORT_KEYS
 from tracer.top.live_row import LiveRow
 
 MIB: Final = 1 << 20
@@ -12,8 +13,10 @@ HOSTILE: Final = "evil\x1b[2J\n\u202ename\udcff漢字"
 
 
 def row(number: int, parent: int | None, path: str, **known: Any) -> LiveRow:
+    """Return a row; `known` has numbers by their keys, and other fields."""
+    numbers = {key: known.pop(key) for key in SORT_KEYS[1:] if key in known}
     known = {"name": path.rsplit("/", 1)[-1] or "/"} | known
-    return LiveRow(cgroup_id=number, parent_id=parent, path=path, **known)
+    return LiveRow(cgroup_id=number, parent_id=parent, path=path, numbers=numbers, **known)
 
 
 def machine_rows() -> tuple[LiveRow, ...]:
@@ -24,15 +27,15 @@ def machine_rows() -> tuple[LiveRow, ...]:
             None,
             "/kubepods",
             usage_bytes=1200 * MIB,
-            held_bytes=700 * MIB,
-            cache_bytes=500 * MIB,
-            charge_rate=30.5 * MIB,
-            add_rate=1.5 * MIB,
-            evict_rate=2.0 * MIB,
-            refault_rate=0.0,
-            stall_percent=3.2,
-            psi_percent=0.04,
-            swap_bytes=0,
+            held=700 * MIB,
+            cache=500 * MIB,
+            charge=30.5 * MIB,
+            add=1.5 * MIB,
+            evict=2.0 * MIB,
+            refault=0.0,
+            stall=3.2,
+            psi=0.04,
+            swap=0,
             layers={"anon": 650 * MIB, "kernel": 50 * MIB, "cache": 480 * MIB, "dirty": 20 * MIB},
             usages=tuple(float(step * 40 * MIB) for step in range(31)),
         ),
@@ -42,19 +45,19 @@ def machine_rows() -> tuple[LiveRow, ...]:
             "/kubepods/web",
             name="shop/web",
             usage_bytes=490 * MIB,
-            limit_bytes=512 * MIB,
+            limit=512 * MIB,
             limit_owner="/kubepods/web",
-            held_bytes=480 * MIB,
-            cache_bytes=10 * MIB,
-            cushion_bytes=32 * MIB,
-            kill_s=4.27,
-            charge_rate=7.5 * MIB,
-            add_rate=1.5 * MIB,
-            evict_rate=2.0 * MIB,
-            refault_rate=12.0 * 1024,
-            stall_percent=120.0,
-            psi_percent=38.0,
-            swap_bytes=3 * MIB,
+            held=480 * MIB,
+            cache=10 * MIB,
+            cushion=32 * MIB,
+            left=4.27,
+            charge=7.5 * MIB,
+            add=1.5 * MIB,
+            evict=2.0 * MIB,
+            refault=12.0 * 1024,
+            stall=120.0,
+            psi=38.0,
+            swap=3 * MIB,
             kills=2,
             layers={"anon": 470 * MIB, "kernel": 10 * MIB, "cache": 10 * MIB},
             usages=tuple(float(step * 16 * MIB) for step in range(31)),
@@ -65,18 +68,18 @@ def machine_rows() -> tuple[LiveRow, ...]:
             "/kubepods/db",
             name="shop/db",
             usage_bytes=710 * MIB,
-            limit_bytes=1024 * MIB,
+            limit=1024 * MIB,
             limit_owner="/kubepods/db",
-            held_bytes=220 * MIB,
-            cache_bytes=490 * MIB,
-            cushion_bytes=804 * MIB,
-            charge_rate=23.0 * MIB,
-            add_rate=20.0 * MIB,
-            evict_rate=0.0,
-            refault_rate=0.0,
-            stall_percent=0.0,
-            psi_percent=0.0,
-            swap_bytes=0,
+            held=220 * MIB,
+            cache=490 * MIB,
+            cushion=804 * MIB,
+            charge=23.0 * MIB,
+            add=20.0 * MIB,
+            evict=0.0,
+            refault=0.0,
+            stall=0.0,
+            psi=0.0,
+            swap=0,
             layers={"anon": 180 * MIB, "kernel": 40 * MIB, "cache": 470 * MIB, "dirty": 20 * MIB},
             usages=tuple(float(700 * MIB) for _ in range(31)),
         ),

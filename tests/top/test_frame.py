@@ -13,12 +13,12 @@ from rich.cells import cell_len
 from support.golden import compare
 from synthetic.live_view_rows import HOSTILE, MIB, NOON_NS, machine_rows, row
 
+from tracer.quantities import TOP_COLUMNS
 from tracer.render.words.escape import visible
 from tracer.top.details import Sheet
 from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, Decision
 from tracer.top.frame import fit, render, table
-from tracer.top.help_text import help_lines
-from tracer.top.list_columns import COLUMNS
+from tracer.top.help_text import help_lines, meaning
 from tracer.top.screen.cells import Line, Size, Span
 from tracer.top.view_state import Machine, Screen, ViewState, arranged, reduce
 
@@ -114,9 +114,9 @@ def test_every_line_is_as_wide_as_the_screen_and_printable(
             f"/{text}",
             name=text,
             usage_bytes=usage,
-            limit_bytes=limit,
+            limit=limit,
             limit_owner=f"/{text}",
-            kill_s=kill_s,
+            left=kill_s,
             kills=kills,
             layers={"anon": usage or 0},
             usages=(usage, None),
@@ -155,8 +155,8 @@ def test_help_is_whole_at_every_width_and_explains_every_column(columns: int) ->
     lines = ["".join(span.text for span in line) for line in help_lines(columns)]
     assert max(map(cell_len, lines)) < columns
     words = " ".join(" ".join(lines).split())
-    for column in COLUMNS:
-        assert f"{column.title} {column.meaning}" in words
+    for quantity, column in TOP_COLUMNS:
+        assert f"{column.head} {meaning(quantity)}" in words
     for title in ("CGROUP", "USAGE BEFORE", "ANON", "CHARGED", "ADDED", "DROPPED", "EXAMINED", "FREED NONE"):
         assert title in words
     assert "file contents that can simply be dropped" in words
@@ -227,7 +227,7 @@ def test_only_visible_rows_are_drawn() -> None:
 
 def test_bar_is_the_composition_as_a_share_of_the_limit() -> None:
     size = Size(80, 24)
-    half = row(1, None, "/a", usage_bytes=60, limit_bytes=100, layers={"anon": 30, "cache": 30})
+    half = row(1, None, "/a", usage_bytes=60, limit=100, layers={"anon": 30, "cache": 30})
     text = text_of(render(fit(arranged(ViewState(rows=(half,))), size), size))
     assert "███░░░╌╌╌╌" in text
 

@@ -67,11 +67,11 @@ def test_usage_is_what_is_held_and_cache() -> None:
     recording.sample_all()
     web = recording.take(1.0)[2]
     assert (web.name, web.path) == ("shop/web", "/2")
-    assert (web.usage_bytes, web.held_bytes, web.cache_bytes) == (30 * MIB, 20 * MIB, 10 * MIB)
-    assert (web.limit_bytes, web.limit_owner) == (40 * MIB, "/2")
+    assert (web.usage_bytes, web.numbers["held"], web.numbers["cache"]) == (30 * MIB, 20 * MIB, 10 * MIB)
+    assert (web.numbers["limit"], web.limit_owner) == (40 * MIB, "/2")
     assert sum(web.layers.values()) == 30 * MIB
     assert (web.layers["anon"], web.layers["cache"]) == (20 * MIB, 10 * MIB)
-    assert (web.charge_rate, web.stall_percent) == (None, None), "there is no interval yet"
+    assert (web.numbers["charge"], web.numbers["stall"]) == (None, None), "there is no interval yet"
 
 
 def test_limit_that_is_not_set_is_null() -> None:
@@ -107,12 +107,12 @@ def test_rates_are_of_the_interval_and_add_up_in_the_tree() -> None:
     )
     recording.sample_all(workingset_refault_file=356, psi_some_total_us=1_500_000)
     found = recording.take(2.0)
-    assert [found[number].charge_rate for number in (1, 2, 3)] == [4 * MIB, 3 * MIB, 1 * MIB]
-    assert [found[number].evict_rate for number in (1, 2, 3)] == [MIB / 2, 0, MIB / 2]
-    assert [found[number].add_rate for number in (1, 2, 3)] == [MIB / 4, 0, MIB / 4]
-    assert [found[number].stall_percent for number in (1, 2, 3)] == [50, 50, 0]
-    assert found[3].refault_rate == 256 * PAGE / 2
-    assert found[3].psi_percent == 25
+    assert [found[number].numbers["charge"] for number in (1, 2, 3)] == [4 * MIB, 3 * MIB, 1 * MIB]
+    assert [found[number].numbers["evict"] for number in (1, 2, 3)] == [MIB / 2, 0, MIB / 2]
+    assert [found[number].numbers["add"] for number in (1, 2, 3)] == [MIB / 4, 0, MIB / 4]
+    assert [found[number].numbers["stall"] for number in (1, 2, 3)] == [50, 50, 0]
+    assert found[3].numbers["refault"] == 256 * PAGE / 2
+    assert found[3].numbers["psi"] == 25
 
 
 def test_past_usage_is_kept_for_each_cgroup() -> None:
@@ -128,8 +128,8 @@ def test_unknown_counters_give_no_rate() -> None:
     recording.sample_all()
     recording.take(1.0)
     found = recording.take(1.0)[2]
-    assert (found.refault_rate, found.psi_percent) == (None, None)
-    assert (found.charge_rate, found.evict_rate, found.stall_percent) == (0, 0, 0)
+    assert (found.numbers["refault"], found.numbers["psi"]) == (None, None)
+    assert (found.numbers["charge"], found.numbers["evict"], found.numbers["stall"]) == (0, 0, 0)
 
 
 def test_row_is_worked_out_when_a_number_of_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,11 @@ def test_row_is_worked_out_when_a_number_of_it_is_asked_for(monkeypatch: pytest.
     recording.take(1.0)
     assert [(row.path, row.usage_bytes) for row in found.values()][1:] == [("/2", 30 * MIB), ("/3", 20 * MIB)]
     assert asked == []
-    assert (found[3].cache_bytes, found[3].held_bytes, found[3].charge_rate) == (10 * MIB, 10 * MIB, 0)
+    assert (found[3].numbers["cache"], found[3].numbers["held"], found[3].numbers["charge"]) == (
+        10 * MIB,
+        10 * MIB,
+        0,
+    )
     assert asked == [3, 3], "now, and a second before"
     with pytest.raises(AttributeError, match="colour"):
         getattr(found[1], "colour")  # noqa: B009  it has no such number

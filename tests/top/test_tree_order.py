@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic.live_view_rows import machine_rows, row
 
-from tracer.top.list_columns import SORT_KEYS
+from tracer.quantities import SORT_KEYS
 from tracer.top.live_row import LiveRow
 from tracer.top.tree_order import Placed, arrange
 
@@ -31,7 +31,7 @@ def test_unknown_numbers_come_last_in_either_order() -> None:
 
 
 def test_nearest_kill_comes_first() -> None:
-    rows = (row(1, None, "/late", kill_s=40.0), row(2, None, "/never"), row(3, None, "/soon", kill_s=2.0))
+    rows = (row(1, None, "/late", left=40.0), row(2, None, "/never"), row(3, None, "/soon", left=2.0))
     placed = arrange(rows, sort="left", is_tree=False)
     assert [one.row.path for one in placed] == ["/soon", "/late", "/never"]
 
@@ -53,7 +53,7 @@ def forests(draw: st.DrawFn) -> list[LiveRow]:
     parents = st.none() | st.integers(0, count)
     usages = st.none() | st.integers(0, 5)
     return [
-        row(number, draw(parents), f"/{number}", usage_bytes=draw(usages), kill_s=draw(usages))
+        row(number, draw(parents), f"/{number}", usage_bytes=draw(usages), left=draw(usages))
         for number in range(count)
     ]
 

@@ -48,7 +48,8 @@ class CgroupNow:
     this cgroup's own cache, the most first; id 0: all others), `attempts` of reclaim for its memory by
     outcome, `reclaimed_bytes`, `reclaim_ns` (time of its tasks in reclaim), `stalled_ns` by kind, `kills`
     (OOM decisions at its limit). `ledger_bytes` is the memory of each category by the ledger. Sums since the
-    cgroup was made: `refaulted_bytes`, `psi_some_us`, `psi_full_us`, `oom_kill_events` (killed tasks).
+    cgroup was made: `refaulted_bytes`, `pressure_us` (some, full), `oom_kill_events` (killed
+    tasks).
     """
 
     cgroup_id: int
@@ -73,8 +74,7 @@ class CgroupNow:
     cushion_cache_bytes: int | None
     cushion_owner: str | None
     seconds_to_kill: float | None
-    psi_some_us: int | None
-    psi_full_us: int | None
+    pressure_us: Mapping[str, int | None]
     refaulted_bytes: int | None
     oom_kill_events: int | None
     charged_bytes: int
@@ -88,6 +88,18 @@ class CgroupNow:
     reclaim_ns: int
     stalled_ns: Mapping[str, int]
     kills: int
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Return the page cache. Dirty pages that are not known are part of `file_clean`."""
+        clean, dirty = self.parts["file_clean"], (self.parts["file_dirty"], self.parts["writeback"])
+        return None if clean is None else clean + sum(size or 0 for size in dirty)
+
+    @property
+    def held_bytes(self) -> int | None:
+        """Return usage without page cache, which reclaim cannot simply drop."""
+        cache = self.cache_bytes
+        return None if cache is None or self.usage_bytes is None else max(self.usage_bytes - cache, 0)
 
 
 class Snapshots:
@@ -220,8 +232,7 @@ class Moment:
             cushion_cache_bytes=cache,
             cushion_owner=limit.cushion_owner,
             seconds_to_kill=limit.seconds,
-            psi_some_us=known[_AT["psi_some_total_us"]],
-            psi_full_us=known[_AT["psi_full_total_us"]],
+            pressure_us={kind: known[_AT[f"psi_{kind}_total_us"]] for kind in ("some", "full")},
             refaulted_bytes=None if refaulted is None else refaulted * self._page_bytes,
             oom_kill_events=known[_AT["oom_kill_events"]],
             charged_bytes=flows[BLOCKS["charged"].start],

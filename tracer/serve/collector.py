@@ -11,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from tracer.live.metric_values import labels_of, values_of
 from tracer.live.now import CgroupNow, Snapshots
+from tracer.live.quantity_values import labels_of, series_of
 from tracer.live.tally import Tally
 from tracer.metric_families import FAMILIES, Family
 from tracer.render.words.escape import visible
@@ -51,7 +51,7 @@ class CgroupCollector(Collector):
         cgroups = _by_importance(self._snapshots.take(self._tally.now_ns()))
         left = self._most_series
         for number, cgroup in enumerate(cgroups):
-            series = [*values_of(cgroup)]
+            series = [*series_of(cgroup)]
             left -= len(series)
             if left < 0:
                 return len(cgroups) - number

@@ -16,7 +16,7 @@ from tracer.render.words.escape import fitted, visible
 from tracer.top.details import Sheet
 from tracer.top.feed import KILL, LIMIT, NOTHING, SOON, Decision
 from tracer.top.help_text import help_lines
-from tracer.top.list_columns import NAME, Layout, layout
+from tracer.top.list_columns import BAR_AFTER, NAME, Layout, layout, text_of
 from tracer.top.live_row import LiveRow
 from tracer.top.screen.cells import Line, Size, Span, padded
 from tracer.top.short_numbers import short_percent, short_size, sparkline
@@ -173,9 +173,9 @@ def _titles(state: ViewState, plan: Layout) -> Line:
         return Span(padded, "sorted" if is_sorted else "head")
 
     spans = [Span(" ", "head"), title("CGROUP", NAME, plan.name_cells, is_left=True), Span(" ", "head")]
-    for column in plan.columns:
-        spans += [title(column.title, column.key, column.width), Span(" ", "head")]
-        if column.key == "limit":
+    for _, column in plan.columns:
+        spans += [title(column.head, column.key, column.cells), Span(" ", "head")]
+        if column.key == BAR_AFTER:
             spans += [Span(f"{'':{plan.bar_cells}} ", "head")]
     if plan.spark_cells:
         spans.append(Span(f"{'USAGE BEFORE':>{plan.spark_cells}}", "head"))
@@ -190,9 +190,9 @@ def _row(one: Placed, plan: Layout, state: ViewState, *, is_selected: bool) -> L
         Span(_name(one, plan.name_cells), style),
         Span(" ", style),
     ]
-    for column in plan.columns:
-        spans.append(Span(f"{column.text(row):>{column.width}} ", style))
-        if column.key == "limit":
+    for quantity, column in plan.columns:
+        spans.append(Span(f"{text_of(row, quantity, column):>{column.cells}} ", style))
+        if column.key == BAR_AFTER:
             spans += [*_bar(row, plan.bar_cells, state.machine.total_bytes), Span(" ", style)]
     if plan.spark_cells:
         spans.append(Span(sparkline(row.usages, plan.spark_cells), style))
@@ -200,7 +200,7 @@ def _row(one: Placed, plan: Layout, state: ViewState, *, is_selected: bool) -> L
 
 
 def _style_of(row: LiveRow) -> str:
-    if row.kill_s is not None and row.kill_s < _SOON_S:
+    if (left_s := row.number("left")) is not None and left_s < _SOON_S:
         return "kill"
     return "warn" if row.kills else ""
 
@@ -217,7 +217,7 @@ def _name(one: Placed, cells: int) -> str:
 
 def _bar(row: LiveRow, cells: int, machine_bytes: int | None) -> Iterator[Span]:
     """Yield the composition of usage, as a share of the limit, or of the machine's memory without a limit."""
-    whole = row.limit_bytes or machine_bytes
+    whole = row.number("limit") or machine_bytes
     if not whole or not row.layers:
         yield Span(" " * cells)
         return
@@ -256,7 +256,8 @@ def _cgroup(state: ViewState, columns: int) -> Iterator[Line]:
     if row is None:
         yield (Span(" this cgroup is gone", "dim"),)
         return
-    limit = "no limit" if row.limit_bytes is None else f"limit {short_size(row.limit_bytes)}"
+    limit_bytes = row.number("limit")
+    limit = "no limit" if limit_bytes is None else f"limit {short_size(limit_bytes)}"
     owner = row.limit_owner if row.limit_owner not in (None, row.path) else None
     of = f" (of {fitted(owner, columns // 4)})" if owner else ""
     levels = f"  {short_size(row.usage_bytes)}, {limit}{of}"

@@ -8,8 +8,9 @@ from textwrap import wrap
 from typing import Final
 
 from tracer.categories import LAYERS
-from tracer.top.list_columns import COLUMNS
+from tracer.quantities import TOP_COLUMNS, Quantity
 from tracer.top.screen.cells import Line, Span
+from tracer.top.short_numbers import NONE
 
 KEYS: Final = (
     ("q", "quit; elsewhere, go back to the list"),
@@ -49,7 +50,7 @@ _MARGIN: Final = 3
 @cache
 def help_lines(columns: int) -> tuple[Line, ...]:
     """Return the help for a screen of so many columns, 60 or more."""
-    meanings = [(one.title, one.meaning) for one in COLUMNS]
+    meanings = [(column.head, meaning(quantity)) for quantity, column in TOP_COLUMNS]
     bar = [(one.glyph * 3, f"{one.label}: {one.meaning}", one.name) for one in LAYERS]
     return (
         *_titled("keys", columns),
@@ -67,6 +68,13 @@ def help_lines(columns: int) -> tuple[Line, ...]:
         *_titled("tables of a cgroup, of about the last minute", columns),
         *_entries(((*one, "head") for one in _TABLES), columns),
     )
+
+
+def meaning(quantity: Quantity) -> str:
+    """Return the meaning of a column of numbers."""
+    rate = ", per second" if quantity.kind == "flow" and quantity.unit == "bytes" else ""
+    absent = f"; {NONE}: {quantity.absent}" if quantity.absent else ""
+    return f"{quantity.meaning}{rate}{absent}"
 
 
 def _titled(title: str, columns: int) -> Iterator[Line]:

@@ -6,25 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from tracer.quantities import TOP_COLUMNS
+
 
 @dataclass(frozen=True, slots=True)
 class LiveRow:
     """A cgroup at one moment. A number is None if it is not known.
 
     `name` is the container, else the last name of `path`. Both are not escaped, and may be hostile. All
-    numbers include the cgroups below. `limit_bytes` is the least limit that applies; None: there is no limit,
-    or it is not known. `limit_owner` is the path of the cgroup that has this limit.
+    numbers include the cgroups below. `limit_owner` is the path of the cgroup that has the least limit.
 
-    `held_bytes` is the memory other than page cache, which reclaim cannot simply drop. `cache_bytes` is the
-    page cache. The two add up to `usage_bytes`. `layers` has the bytes of each layer of a picture
-    (`tracer.categories.LAYERS`). `cushion_bytes` is the memory that can still be charged before a kill, and
-    `kill_s` the time until it is used up at the present rate; None: no kill is in sight.
-
-    Rates cover the last interval. `charge_rate` leaves out memory that is freed within 10 ms, such as cache
-    that is evicted as fast as it is added; `add_rate` includes all added page cache. `stall_percent` is the
-    share of the interval that tasks spent in reclaim, summed over tasks: it can exceed 100. `psi_percent` is
-    the share in which at least one task waited for memory. `kills` counts the kills at the cgroup's limit
-    since the start.
+    `numbers` has key -> number for the columns (`tracer.quantities.TOP_COLUMNS`): levels, and rates over the
+    last interval. `layers` has the bytes of each layer of a picture (`tracer.categories.LAYERS`).
+    `kills` counts the kills at the cgroup's limit since the start. `usages` are the usages of past moments.
     """
 
     cgroup_id: int
@@ -32,46 +26,26 @@ class LiveRow:
     path: str
     name: str
     usage_bytes: int | None = None
-    limit_bytes: int | None = None
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
     limit_owner: str | None = None
-    held_bytes: int | None = None
-    cache_bytes: int | None = None
-    cushion_bytes: int | None = None
-    swap_bytes: int | None = None
-    charge_rate: float | None = None
-    add_rate: float | None = None
-    evict_rate: float | None = None
-    refault_rate: float | None = None
-    stall_percent: float | None = None
-    psi_percent: float | None = None
-    kill_s: float | None = None
     kills: int = 0
     layers: Mapping[str, int] = field(default_factory=dict)
     usages: tuple[float | None, ...] = ()
 
+    def number(self, key: str) -> float | None:
+        """Return the number of a column."""
+        return self.usage_bytes if key == "usage" else self.numbers.get(key)
+
     def document(self) -> dict[str, Any]:
         """Return the row for JSON. Without a limit, `limit_bytes` is null, as if it were not known."""
-        return {
-            "cgroup": self.path,
-            "cgroup_id": self.cgroup_id,
-            "name": self.name,
-            "usage_bytes": self.usage_bytes,
-            "limit_bytes": self.limit_bytes,
-            "limit_owner": self.limit_owner,
-            "held_bytes": self.held_bytes,
-            "cache_bytes": self.cache_bytes,
-            "composition_bytes": dict(self.layers),
-            "cushion_bytes": self.cushion_bytes,
-            "swap_bytes": self.swap_bytes,
-            "charge_bytes_per_s": self.charge_rate,
-            "add_bytes_per_s": self.add_rate,
-            "evict_bytes_per_s": self.evict_rate,
-            "refault_bytes_per_s": self.refault_rate,
-            "reclaim_stall_percent": self.stall_percent,
-            "psi_some_percent": self.psi_percent,
-            "seconds_to_kill": self.kill_s,
-            "kills": self.kills,
+        found: dict[str, Any] = {"cgroup": self.path, "cgroup_id": self.cgroup_id, "name": self.name}
+        beside: dict[str, dict[str, Any]] = {
+            "limit": {"limit_owner": self.limit_owner},
+            "cache": {"composition_bytes": dict(self.layers)},
         }
+        for _, column in TOP_COLUMNS:
+            found |= {column.field: self.number(column.key)} | beside.get(column.key, {})
+        return found | {"kills": self.kills}
 
 
 class AwaitedRow(LiveRow):

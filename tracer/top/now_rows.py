@@ -9,6 +9,7 @@ from typing import Final
 
 from tracer.categories import PARTS
 from tracer.live.now import CgroupNow, Moment
+from tracer.live.quantity_values import numbers_of
 from tracer.top.live_row import AwaitedRow, LiveRow
 
 _MOST_USAGES: Final = 30
@@ -67,40 +68,17 @@ def _row_at(
 def _row(
     now: CgroupNow, before: CgroupNow | None, elapsed_s: float, usages: tuple[float | None, ...]
 ) -> LiveRow:
-    cache = _cache_bytes(now.parts)
-    held = None if cache is None or now.usage_bytes is None else max(now.usage_bytes - cache, 0)
-    rates: dict[str, float | None] = {}
-    if before is not None and elapsed_s > 0:
-        spent_s = (now.reclaim_ns - before.reclaim_ns) / 1e9
-        waited = _difference(now.psi_some_us, before.psi_some_us)
-        refaulted = _difference(now.refaulted_bytes, before.refaulted_bytes)
-        added = sum(now.added_bytes.values()) - sum(before.added_bytes.values())
-        evicted = sum(now.evicted_bytes.values()) - sum(before.evicted_bytes.values())
-        rates = {
-            "charge_rate": (now.charged_bytes - before.charged_bytes) / elapsed_s,
-            "add_rate": added / elapsed_s,
-            "evict_rate": evicted / elapsed_s,
-            "refault_rate": None if refaulted is None else refaulted / elapsed_s,
-            "stall_percent": 100 * spent_s / elapsed_s,
-            "psi_percent": None if waited is None else min(waited / elapsed_s / 1e4, 100.0),
-        }
     return LiveRow(
         cgroup_id=now.cgroup_id,
         parent_id=now.parent_id,
         path=now.path,
         name=shown_name(now.path, now.container, now.pod),
         usage_bytes=now.usage_bytes,
-        limit_bytes=now.limit_bytes,
+        numbers=numbers_of(now, before, elapsed_s),
         limit_owner=now.limit_owner,
-        held_bytes=held,
-        cache_bytes=cache,
-        cushion_bytes=now.cushion_bytes,
-        swap_bytes=now.swap_bytes,
-        kill_s=now.seconds_to_kill,
         kills=now.kills,
         layers=_layers(now.parts),
         usages=usages,
-        **rates,
     )
 
 
@@ -109,13 +87,3 @@ def _layers(parts: Mapping[str, int | None]) -> dict[str, int]:
     for part in PARTS:
         sums[part.layer] = sums.get(part.layer, 0) + (parts.get(part.name) or 0)
     return sums
-
-
-def _cache_bytes(parts: Mapping[str, int | None]) -> int | None:
-    """Return the page cache. Dirty pages that are not known are part of `file_clean`."""
-    clean = parts.get("file_clean")
-    return None if clean is None else clean + (parts["file_dirty"] or 0) + (parts["writeback"] or 0)
-
-
-def _difference(now: int | None, before: int | None) -> int | None:
-    return None if now is None or before is None else now - before

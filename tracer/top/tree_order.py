@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tracer.top.list_columns import column_of
+from tracer.quantities import TOP_COLUMNS
 from tracer.top.live_row import LiveRow
 
 _MOST_DEPTH: Final = 64
+_IS_ASCENDING: Final = {column.key: column.is_ascending for _, column in TOP_COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,11 @@ def _matching(rows: Sequence[LiveRow], words: str, *, with_parents: bool) -> lis
 
 def _sorted(rows: Sequence[LiveRow], sort: str, is_reversed: bool) -> list[LiveRow]:
     by_name = sorted(rows, key=lambda row: (row.name, row.path))
-    column = column_of(sort)
-    if column is None:
+    if sort not in _IS_ASCENDING:
         return by_name[::-1] if is_reversed else by_name
-    known = [(number, row) for row in by_name if (number := column.number(row)) is not None]
-    known.sort(key=lambda pair: pair[0], reverse=column.is_ascending == is_reversed)
-    return [row for _, row in known] + [row for row in by_name if column.number(row) is None]
+    known = [(number, row) for row in by_name if (number := row.number(sort)) is not None]
+    known.sort(key=lambda pair: pair[0], reverse=_IS_ASCENDING[sort] == is_reversed)
+    return [row for _, row in known] + [row for row in by_name if row.number(sort) is None]
 
 
 def _walk(rows: Sequence[LiveRow], folded: Collection[int]) -> Iterator[Placed]:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from tracer.quantities import SORT_KEYS
 from tracer.top.details import Sheet
 from tracer.top.feed import Decision
 from tracer.top.help_text import help_lines
-from tracer.top.list_columns import SORT_KEYS, USAGE
+from tracer.top.list_columns import USAGE
 from tracer.top.live_row import LiveRow
 from tracer.top.screen.cells import Line
 from tracer.top.tree_order import Placed, arrange

@@ -5,19 +5,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Final
 
 import click
 
 from tracer.cli import value_completion
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.cli.typed_values import Number
-
-SORT_KEYS: Final = (
-    *("name", "usage", "limit", "held", "cache", "cushion", "swap", "charge", "add", "evict", "refault"),
-    *("stall", "psi", "left"),
-)
-"""The sort keys of tracer.top.list_columns, which a completion must not import."""
+from tracer.quantities import SORT_KEYS
 
 
 @click.command(

@@ -19,8 +19,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.registry import CollectorRegistry
 from prometheus_client.samples import Exemplar
 
-from tracer.live.metric_values import labels_of, values_of
 from tracer.live.now import CgroupNow
+from tracer.live.quantity_values import labels_of, series_of
 from tracer.metric_families import FAMILIES, Family
 from tracer.render.words.escape import visible
 
@@ -78,7 +78,7 @@ def families(
         times_ms.append(time_ms)
         for cgroup in sorted(cgroups, key=attrgetter("time_ns")):  # the newest cgroup of a path comes last
             place = tuple(map(visible, labels_of(cgroup)))
-            for name, labels, value in values_of(cgroup):
+            for name, labels, value in series_of(cgroup):
                 found[name].setdefault((*place, *labels), _Series()).points[time_ms] = value
     if times_ms:
         _count(events, times_ms, found)

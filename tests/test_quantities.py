@@ -1,0 +1,42 @@
+"""The table of quantities: what it names exists, and its names are those that users know."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tracer.live.now import CgroupNow
+from tracer.quantities import QUANTITIES, SORT_KEYS, TOP_COLUMNS
+
+
+def test_names_and_keys_are_distinct() -> None:
+    names = [one.name for one in QUANTITIES]
+    fields = [column.field for _, column in TOP_COLUMNS]
+    for given in (names, fields, SORT_KEYS):
+        assert [name for name, count in Counter(given).items() if count > 1] == []
+
+
+def test_sources_are_attributes_of_a_cgroup() -> None:
+    assert [one.name for one in QUANTITIES if one.source and not hasattr(CgroupNow, one.source)] == []
+
+
+def test_keys_and_fields_of_top_are_those_that_users_know() -> None:
+    assert {column.key: column.field for _, column in TOP_COLUMNS} == {
+        "usage": "usage_bytes",
+        "limit": "limit_bytes",
+        "held": "held_bytes",
+        "cache": "cache_bytes",
+        "cushion": "cushion_bytes",
+        "swap": "swap_bytes",
+        "charge": "charge_bytes_per_s",
+        "add": "add_bytes_per_s",
+        "evict": "evict_bytes_per_s",
+        "refault": "refault_bytes_per_s",
+        "stall": "reclaim_stall_percent",
+        "psi": "psi_some_percent",
+        "left": "seconds_to_kill",
+    }
+    assert all({one.missing_with} <= {"", *SORT_KEYS} for _, one in TOP_COLUMNS)
+
+
+def test_meanings_are_phrases_that_a_text_can_continue() -> None:
+    assert [one.name for one in QUANTITIES if one.meaning.endswith(".") or one.meaning[0].isupper()] == []

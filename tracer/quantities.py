@@ -1,0 +1,171 @@
+"""Quantities: each number of a cgroup that users see, declared once.
+
+A quantity has a name, a kind, a unit, its source and its meaning, and beside them its place in each view that
+shows it: a column of `top`, a metric of `serve`. The views, their options and help, and the lists of the
+manual follow from this table. All of it is plain data, so that the command line can read it at no cost.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["level", "flow"]
+Unit = Literal["bytes", "seconds", "count"]
+
+_SCALES: Final = {"_us": 1e6, "_ns": 1e9}
+
+
+@dataclass(frozen=True, slots=True)
+class TopColumn:
+    """A column of `top`: a level, a flow of bytes per second, or the share of the interval that a flow of
+    time takes, in percent.
+
+    `key` is its name for `--sort`, `field` in a line of `--json`, and `head` the title above `cells` cells.
+    `since` is the least width of a screen that shows it: on a narrow one, the columns with the highest give
+    way. `part` is the part of its source that is shown; "": the sum of all. `missing_with` is the key of
+    another column: if that has no number, this one does not exist either. `is_ascending`: the least number
+    comes first.
+    """
+
+    key: str
+    field: str
+    head: str
+    cells: int
+    since: int = 0
+    part: str = ""
+    most_percent: float = math.inf
+    missing_with: str = ""
+    is_ascending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric family of `serve` and `export --to openmetrics`: a gauge for a level, a counter for a flow.
+
+    `name` is without prefix, and without the `_total` of a counter's samples. `label` names the parts of a
+    source that has several. `detail` continues the meaning in its help.
+    """
+
+    name: str
+    label: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number of a cgroup and all below it.
+
+    A level holds at one moment, a flow is a sum over time. `source` is an attribute of `live.now.CgroupNow`:
+    a number or null (not known), or a mapping from parts to such numbers. Time is in the unit that ends its
+    name. `meaning` has the words for help texts, without a full stop. If the quantity may not exist, such as
+    a limit, `absent` says when.
+    """
+
+    name: str
+    kind: Kind
+    unit: Unit
+    source: str
+    meaning: str
+    absent: str = ""
+    top: TopColumn | None = None
+    metric: Metric | None = None
+
+    @property
+    def per_unit(self) -> float:
+        """Return how many of the source's units make one of `unit`."""
+        return _SCALES.get(self.source[-3:], 1)
+
+
+QUANTITIES: Final = (
+    Quantity(
+        *("usage", "level", "bytes", "usage_bytes"), "memory charged to the cgroup and its descendants",
+        top=TopColumn("usage", "usage_bytes", "USAGE", 6),
+        metric=Metric("usage_bytes"),
+    ),
+    Quantity(
+        *("limit", "level", "bytes", "limit_bytes"), "the lowest limit, of the cgroup or of one above it",
+        absent="no limit",
+        top=TopColumn("limit", "limit_bytes", "LIMIT", 6),
+        metric=Metric("limit_bytes"),
+    ),
+    Quantity(
+        *("parts", "level", "bytes", "parts"), "what usage is made of; the kinds do not overlap",
+        metric=Metric("memory_bytes", label="kind"),
+    ),
+    Quantity(
+        *("held", "level", "bytes", "held_bytes"), "usage without page cache: what reclaim cannot drop",
+        top=TopColumn("held", "held_bytes", "HELD", 6, since=76),
+    ),
+    Quantity(
+        *("cache", "level", "bytes", "cache_bytes"),
+        "page cache, which can be dropped; dirty pages after writeback",
+        top=TopColumn("cache", "cache_bytes", "CACHE", 6, since=76),
+    ),
+    Quantity(
+        *("cushion", "level", "bytes", "cushion_bytes"), "what can still be charged before a kill",
+        absent="no limit",
+        top=TopColumn(
+            "cushion", "cushion_bytes", "CUSHION", 7, since=132, missing_with="limit", is_ascending=True
+        ),
+        metric=Metric("cushion_bytes", detail=": room below the limit, and what reclaim can free"),
+    ),
+    Quantity(
+        *("working_set", "level", "bytes", "working_set_bytes"), "usage without the inactive file list",
+        metric=Metric("working_set_bytes", detail=": the working set of the kubelet and of `kubectl top`"),
+    ),
+    Quantity(
+        *("swap", "level", "bytes", "swap_bytes"), "memory of the cgroup and its descendants in swap",
+        top=TopColumn("swap", "swap_bytes", "SWAP", 6, since=142),
+        metric=Metric("swap_bytes"),
+    ),
+    Quantity(
+        *("charged", "flow", "bytes", "charged_bytes"), "memory charged that stayed for 10 ms",
+        top=TopColumn("charge", "charge_bytes_per_s", "CHRG/s", 6, since=80),
+    ),
+    Quantity(
+        *("added", "flow", "bytes", "added_bytes"), "page cache added",
+        top=TopColumn("add", "add_bytes_per_s", "ADD/s", 6, since=110),
+        metric=Metric("pagecache_added_bytes", "cause", ", by what brought it in"),
+    ),
+    Quantity(
+        *("evicted", "flow", "bytes", "evicted_bytes"), "page cache removed by reclaim, to make room",
+        top=TopColumn("evict", "evict_bytes_per_s", "EVICT/s", 7, since=90),
+        metric=Metric("pagecache_evicted_bytes", "cause", ", by the kind of reclaim"),
+    ),
+    Quantity(
+        *("refaulted", "flow", "bytes", "refaulted_bytes"),
+        "evicted file pages that were read again, as the kernel counts them",
+        top=TopColumn("refault", "refault_bytes_per_s", "REFLT/s", 7, since=116),
+        metric=Metric("refaulted_bytes"),
+    ),
+    Quantity(
+        *("attempts", "flow", "count", "attempts"), "attempts to reclaim memory of the cgroup",
+        metric=Metric("reclaim_attempts", "outcome", ", by whether they freed anything"),
+    ),
+    Quantity(
+        *("reclaim_stall", "flow", "seconds", "reclaim_ns"),
+        "time that its tasks spent in reclaim, summed over tasks",
+        top=TopColumn("stall", "reclaim_stall_percent", "STALL", 5, since=104),
+        metric=Metric("reclaim_stall_seconds"),
+    ),
+    Quantity(
+        *("pressure", "flow", "seconds", "pressure_us"),
+        "time in which a task waited for memory (PSI some)",
+        top=TopColumn("psi", "psi_some_percent", "PSI", 5, since=104, part="some", most_percent=100),
+        metric=Metric("pressure_seconds", "kind", ", or all tasks (full), as cgroup v2 counts it"),
+    ),
+    Quantity(
+        *("time_left", "level", "seconds", "seconds_to_kill"),
+        "time until the cushion is used up at this rate",
+        absent="not in sight",
+        top=TopColumn("left", "seconds_to_kill", "KILL IN", 7, is_ascending=True),
+        metric=Metric("seconds_to_kill"),
+    ),
+)  # fmt: skip
+"""The quantities, in the order of the columns and metrics."""
+
+TOP_COLUMNS: Final = tuple((one, one.top) for one in QUANTITIES if one.top is not None)
+METRICS: Final = tuple((one, one.metric) for one in QUANTITIES if one.metric is not None)
+SORT_KEYS: Final = ("name", *(column.key for _, column in TOP_COLUMNS))
