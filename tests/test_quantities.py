@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tracer.analysis.views.evictions import COUNTS
 from tracer.live.now import CgroupNow
-from tracer.quantities import QUANTITIES, SORT_KEYS, TOP_COLUMNS
+from tracer.quantities import EVICTIONS_COLUMNS, QUANTITIES, SORT_KEYS, TOP_COLUMNS
 
 
 def test_names_and_keys_are_distinct() -> None:
     names = [one.name for one in QUANTITIES]
     fields = [column.field for _, column in TOP_COLUMNS]
-    for given in (names, fields, SORT_KEYS):
+    rows = [column.field for column in EVICTIONS_COLUMNS]
+    for given in (names, fields, SORT_KEYS, rows):
         assert [name for name, count in Counter(given).items() if count > 1] == []
 
 
 def test_sources_are_attributes_of_a_cgroup() -> None:
     assert [one.name for one in QUANTITIES if one.source and not hasattr(CgroupNow, one.source)] == []
+
+
+def test_each_count_of_evictions_is_in_a_column() -> None:
+    assert {name for column in EVICTIONS_COLUMNS for name in column.counts} == set(COUNTS)
 
 
 def test_keys_and_fields_of_top_are_those_that_users_know() -> None:

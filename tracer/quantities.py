@@ -54,13 +54,34 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class EvictionsColumn:
+    """A column of `evictions`, in bytes.
+
+    `field` is its name in the rows. It is the sum of `counts`, the pages that `analysis.views.evictions`
+    counts under these names. `head` is its title in the terminal, where columns are in the order of `place`;
+    "": only the rows have it. A column without amounts is left out, unless it `is_constant`. On a narrow
+    terminal, columns with the lowest `gives_way` are left out first; 0: never. `only_by` is the one grouping
+    whose table has the column; "": all have it. `note` explains it below the table.
+    """
+
+    field: str
+    counts: tuple[str, ...]
+    head: str = ""
+    place: int = 0
+    gives_way: int = 0
+    is_constant: bool = False
+    only_by: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Quantity:
     """A number of a cgroup and all below it.
 
     A level holds at one moment, a flow is a sum over time. `source` is an attribute of `live.now.CgroupNow`:
-    a number or null (not known), or a mapping from parts to such numbers. Time is in the unit that ends its
-    name. `meaning` has the words for help texts, without a full stop. If the quantity may not exist, such as
-    a limit, `absent` says when.
+    a number or null (not known), or a mapping from parts to such numbers; "": no live view has it. Time is in
+    the unit that ends its name. `meaning` has the words for help texts, without a full stop. If the quantity
+    may not exist, such as a limit, `absent` says when.
     """
 
     name: str
@@ -71,6 +92,7 @@ class Quantity:
     absent: str = ""
     top: TopColumn | None = None
     metric: Metric | None = None
+    evictions: EvictionsColumn | None = None
 
     @property
     def per_unit(self) -> float:
@@ -128,11 +150,49 @@ QUANTITIES: Final = (
         *("added", "flow", "bytes", "added_bytes"), "page cache added",
         top=TopColumn("add", "add_bytes_per_s", "ADD/s", 6, since=110),
         metric=Metric("pagecache_added_bytes", "cause", ", by what brought it in"),
+        evictions=EvictionsColumn(
+            "added_bytes", ("read", "written"), "added", place=3, gives_way=3, is_constant=True
+        ),
     ),
     Quantity(
         *("evicted", "flow", "bytes", "evicted_bytes"), "page cache removed by reclaim, to make room",
         top=TopColumn("evict", "evict_bytes_per_s", "EVICT/s", 7, since=90),
         metric=Metric("pagecache_evicted_bytes", "cause", ", by the kind of reclaim"),
+        evictions=EvictionsColumn(
+            "evicted_bytes", ("evicted_from_own", "evicted_from_others"), "evicted", place=1,
+            is_constant=True, note="removed by reclaim",
+        ),
+    ),
+    Quantity(
+        *("dropped", "flow", "bytes", ""), "page cache removed with its file, or on request",
+        evictions=EvictionsColumn("dropped_bytes", ("dropped",), "dropped", place=4, gives_way=1),
+    ),
+    Quantity(
+        *("added_again", "flow", "bytes", ""), "page cache added that had been evicted before",
+        evictions=EvictionsColumn("refaulted_bytes", ("refaulted",)),
+    ),
+    Quantity(
+        *("returned", "flow", "bytes", ""), "page cache evicted that was read again later",
+        evictions=EvictionsColumn(
+            "returned_bytes", ("returned",), "read again", place=2, note="evicted earlier"
+        ),
+    ),
+    Quantity(
+        *("remaining", "flow", "bytes", ""), "page cache added that was still there at the end",
+        evictions=EvictionsColumn(
+            "left_bytes", ("left",), "left", place=5, gives_way=2, note="added, and still there at the end"
+        ),
+    ),
+    Quantity(
+        *("taken", "flow", "bytes", ""), "page cache evicted by tasks of another cgroup than its owner",
+        evictions=EvictionsColumn(
+            "evicted_from_others_bytes", ("evicted_from_others",), "from others", place=6, gives_way=4,
+            only_by="process", note="evicted, but charged to another cgroup than the process's own",
+        ),
+    ),
+    Quantity(
+        *("written", "flow", "bytes", ""), "page cache added by writes",
+        evictions=EvictionsColumn("written_bytes", ("written",)),
     ),
     Quantity(
         *("refaulted", "flow", "bytes", "refaulted_bytes"),
@@ -168,4 +228,5 @@ QUANTITIES: Final = (
 
 TOP_COLUMNS: Final = tuple((one, one.top) for one in QUANTITIES if one.top is not None)
 METRICS: Final = tuple((one, one.metric) for one in QUANTITIES if one.metric is not None)
+EVICTIONS_COLUMNS: Final = tuple(one.evictions for one in QUANTITIES if one.evictions is not None)
 SORT_KEYS: Final = ("name", *(column.key for _, column in TOP_COLUMNS))

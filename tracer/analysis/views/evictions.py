@@ -28,22 +28,23 @@ from tracer.analysis.core.page_cache import Events
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.views.groupings import GROUPINGS
 from tracer.errors import UsageError
+from tracer.quantities import EVICTIONS_COLUMNS
 from tracer.stored_names import stored_device
 
-AMOUNTS: Final = (
-    *("added_bytes", "evicted_bytes", "dropped_bytes", "refaulted_bytes", "returned_bytes", "left_bytes"),
-    "evicted_from_others_bytes",
-    "written_bytes",
-)
+AMOUNTS: Final = tuple(column.field for column in EVICTIONS_COLUMNS)
 USES: Final = ("only written", "read once", "read again")
 """The uses of a file's cache in the trace: it was written and never read, read and not read again after its
 eviction, or read again."""
 CHARGED_TO: Final = ("live", "removed", "nobody")
-_FLOWS: Final = (
-    *("added_bytes", "evicted_from_others_bytes", "evicted_bytes", "dropped_bytes"),
-    "written_bytes",
-)
-_OF_PAGES: Final = ("left_bytes", "refaulted_bytes", "returned_bytes")
+_FLOWS: Final = ("written", "read", "evicted_from_others", "evicted_from_own", "dropped")
+"""What an event is counted as, with all of its pages: the first that fits."""
+
+_OF_PAGES: Final = ("left", "refaulted", "returned")
+"""What follows from the histories of single pages."""
+
+COUNTS: Final = (*_FLOWS, *_OF_PAGES)
+"""The counts of pages whose sums are the columns `AMOUNTS`."""
+
 
 _Columns = dict[str, Int64s]
 
@@ -125,7 +126,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     for group, left in _counted(trace, counts):
         code, firsts = distinct(group.file, group.kind)
         file, kind = group.file[firsts].astype(np.int64), group.kind[firsts].astype(np.int64)
-        amounts = {"pages": group.pages, "left_bytes": left}
+        amounts = {"pages": group.pages, "left": left}
         pages = {name: _totals(code, of, len(firsts)) for name, of in amounts.items()}
         np.add.at(of_kind["rows"], kind, 1)
         for name, of in pages.items():
@@ -141,7 +142,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     for batch in links.batches():
         code, firsts = distinct(batch.file, batch.added_kind, batch.evicted_kind)
         back_pages = _totals(code, batch.pages, len(firsts))
-        for name, of_link in (("refaulted_bytes", batch.added_kind), ("returned_bytes", batch.evicted_kind)):
+        for name, of_link in (("refaulted", batch.added_kind), ("returned", batch.evicted_kind)):
             back = np.flatnonzero(counts[of_link[firsts]])
             file, kind = batch.file[firsts[back]].astype(np.int64), of_link[firsts[back]].astype(np.int64)
             of_kind[name] += _totals(kind, back_pages[back], len(kinds))
@@ -153,7 +154,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     evicted_from = _table(evictors, ("file", "kind", "evicted_bytes"))
     evicted_from["evicted_bytes"] *= page_size(trace)
     return Moves(
-        kinds.join(_amounts(trace, pd.DataFrame(of_kind), flow).drop(columns=["kind", "pages"]))[occurs],
+        kinds.join(_amounts(trace, pd.DataFrame(of_kind), flow).drop(columns="kind"))[occurs],
         files.groupby(["file", "cgroup_id"], as_index=False)[list(AMOUNTS)].sum(),
         evicted_from,
     )
@@ -166,8 +167,8 @@ def _flows(kinds: pd.DataFrame) -> Int64s:
     from_others = evicted & (owner != NO_ID) & (owner != actor)
     is_added = is_one_of(kinds["op"], ["add"])
     is_written = is_added & is_one_of(kinds["cause"], ["write"])
-    flows = np.select([is_written, is_added, from_others, evicted], [4, 0, 1, 2], default=3)
-    return np.asarray(flows, dtype=np.int64)
+    fits = [is_written, is_added, from_others, evicted, np.ones(len(kinds), dtype=np.bool_)]
+    return np.asarray(np.argmax(fits, axis=0), dtype=np.int64)
 
 
 def _numbers(kinds: pd.DataFrame, *names: str) -> Int64s:
@@ -219,13 +220,13 @@ def _table(parts: Sequence[_Columns], names: Sequence[str]) -> pd.DataFrame:
 
 def _amounts(trace: TraceTables, pages: pd.DataFrame, flow: Int64s) -> pd.DataFrame:
     """Return sums of pages by kind, with the columns `AMOUNTS` in bytes."""
-    of_row = flow[pages["kind"]]
-    moved = {name: pages["pages"].where(of_row == position, 0) for position, name in enumerate(_FLOWS)}
-    found = pages.assign(**moved)
-    found["evicted_bytes"] += found["evicted_from_others_bytes"]
-    found["added_bytes"] += found["written_bytes"]
-    found[list(AMOUNTS)] *= page_size(trace)
-    return found
+    of_row, page_bytes = flow[pages["kind"]], page_size(trace)
+    counts = {name: pages["pages"].where(of_row == position, 0) for position, name in enumerate(_FLOWS)}
+    counts |= {name: pages[name] for name in _OF_PAGES}
+    amounts = {
+        column.field: sum(counts[name] for name in column.counts) * page_bytes for column in EVICTIONS_COLUMNS
+    }
+    return pages.drop(columns=["pages", *_OF_PAGES]).assign(**amounts)
 
 
 def _by_file(trace: TraceTables, sums: Moves) -> pd.DataFrame:

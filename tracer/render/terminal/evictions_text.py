@@ -14,6 +14,7 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.views.cache_flow import CacheFlow, KernelCount
 from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
+from tracer.quantities import EVICTIONS_COLUMNS, EvictionsColumn
 from tracer.render.picture import eviction_names
 from tracer.render.terminal import paragraphs
 from tracer.render.words.escape import fitted, visible
@@ -27,16 +28,7 @@ _LEAST_NAMES_CELLS: Final = (0, 30, 42, 54, 66)
 """Number of columns of names (the index) -> their least width. Columns of sizes are left out to keep it."""
 
 _WHEN_SUMMED: Final = 'sizes are exact, but "read again", "read again soon" and "left" may be too low'
-_AMOUNTS: Final = {
-    "evicted_bytes": "evicted",
-    "returned_bytes": "read again",
-    "added_bytes": "added",
-    "dropped_bytes": "dropped",
-    "left_bytes": "left",
-    "evicted_from_others_bytes": "from others",
-}
-_ALWAYS: Final = ("evicted_bytes", "added_bytes")
-_GIVEN_UP_FIRST: Final = ("dropped_bytes", "left_bytes", "added_bytes", "evicted_from_others_bytes")
+_COLUMNS: Final = tuple(sorted((one for one in EVICTIONS_COLUMNS if one.head), key=lambda one: one.place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,23 +164,23 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
     listed = table.iloc[:_MOST_ROWS]
     rest = table.iloc[len(listed) :]
     names = _names(by, listed, len(rest))
-    amounts = [name for name in _AMOUNTS if name in _ALWAYS or table[name].any()]
-    if by != "process":  # the other tables name the owner or the evictor
-        amounts = [name for name in amounts if name != "evicted_from_others_bytes"]
+    columns_of_by = [one for one in _COLUMNS if one.only_by in ("", by)]
     cells = {
-        name: [_amount(value) for value in [*listed[name], *([rest[name].sum()] if len(rest) else [])]]
-        for name in amounts
+        one: [
+            _amount(value) for value in (*listed[one.field], *([rest[one.field].sum()] if len(rest) else []))
+        ]
+        for one in columns_of_by
+        if one.is_constant or table[one.field].any()
     }
     shown = _that_fit(cells, columns - _LEAST_NAMES_CELLS[len(names)])
-    room = columns - _GAP * len(names) - sum(_cells(name, cells) + _GAP for name in shown)
-    drawn = paragraphs.Rows(
-        *((_AMOUNTS[name], ">") for name in shown), *((heading, "<") for heading in names)
-    )
+    room = columns - _GAP * len(names) - sum(_cells(one, cells) + _GAP for one in shown)
+    drawn = paragraphs.Rows(*((one.head, ">") for one in shown), *((heading, "<") for heading in names))
     in_room = _in_room(names, room)
     for number in range(len(listed) + bool(len(rest))):
-        drawn.add_row(*(cells[name][number] for name in shown), *(Text(names[number]) for names in in_room))
+        drawn.add_row(*(cells[one][number] for one in shown), *(Text(names[number]) for names in in_room))
     yield paragraphs.indented(drawn)
-    yield paragraphs.note(_GROUPINGS[by].meaning)
+    notes = [f"{one.head}: {one.note}." for one in columns_of_by if one.note]
+    yield paragraphs.note(" ".join([*notes, *_GROUPINGS[by].notes]))
 
 
 def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
@@ -208,18 +200,17 @@ def _amount(value: int) -> str:
     return units.size(int(value)) if value else ""
 
 
-def _cells(amount: str, cells: Mapping[str, Sequence[str]]) -> int:
-    return max(len(_AMOUNTS[amount]), *map(len, cells[amount]))
+def _cells(column: EvictionsColumn, cells: Mapping[EvictionsColumn, Sequence[str]]) -> int:
+    return max(len(column.head), *map(len, cells[column]))
 
 
-def _that_fit(cells: Mapping[str, Sequence[str]], columns: int) -> list[str]:
-    """Return the amounts that fit into `columns` cells. The least important are dropped first."""
+def _that_fit(cells: Mapping[EvictionsColumn, Sequence[str]], columns: int) -> list[EvictionsColumn]:
+    """Return the columns of amounts that fit into `columns` cells."""
     shown = list(cells)
-    for given_up in _GIVEN_UP_FIRST:
-        taken = sum(_cells(name, cells) + _GAP for name in shown)
-        if taken <= columns:
+    for given_up in sorted((one for one in shown if one.gives_way), key=lambda one: one.gives_way):
+        if sum(_cells(one, cells) + _GAP for one in shown) <= columns:
             break
-        shown = [name for name in shown if name != given_up]
+        shown.remove(given_up)
     return shown
 
 
@@ -238,20 +229,16 @@ def _in_room(names: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
     ]
 
 
-_FLOWS: Final = (
-    "evicted: removed by reclaim. read again: evicted earlier. left: added, and still there at the end."
-)
-
-
 @dataclass(frozen=True, slots=True)
 class _Grouping:
-    """The words for a table of sums. `names` gives the cells below `headings`, `plural` the noun for rows."""
+    """The words for a table of sums. `names` gives the cells below `headings`, `plural` the noun for rows.
+    `notes` explain the headings."""
 
     title: str
     plural: str
     headings: tuple[str, ...]
     names: Callable[[Mapping[str, Any]], tuple[str, ...]]
-    meaning: str = _FLOWS
+    notes: tuple[str, ...] = ()
 
 
 _GROUPINGS: Final = {
@@ -260,8 +247,10 @@ _GROUPINGS: Final = {
         "files",
         ("charged to", "evictor", "use", "file"),
         eviction_names.file_names,
-        f"{_FLOWS} evictor: the process that evicted most of the file. use: only written, such as a log, is "
-        "cache that nobody missed.",
+        (
+            "evictor: the process that evicted most of the file.",
+            "use: only written, such as a log, is cache that nobody missed.",
+        ),
     ),
     "cgroup": _Grouping(
         "By charged cgroup and acting cgroup",
@@ -275,7 +264,6 @@ _GROUPINGS: Final = {
         "processes",
         ("process", "of cgroup"),
         eviction_names.process_names,
-        f"{_FLOWS} from others: evicted, but charged to another cgroup than the process's own.",
     ),
 }
 
