@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from tracer.analysis.views.evictions import COUNTS
+from tracer.analysis.views.timeline import COLUMNS
 from tracer.live.now import CgroupNow
-from tracer.quantities import EVICTIONS_COLUMNS, QUANTITIES, SORT_KEYS, TOP_COLUMNS
+from tracer.quantities import EVICTIONS_COLUMNS, QUANTITIES, SORT_KEYS, TIMELINE_COLUMNS, TOP_COLUMNS
 
 
 def test_names_and_keys_are_distinct() -> None:
@@ -23,6 +24,11 @@ def test_sources_are_attributes_of_a_cgroup() -> None:
 
 def test_each_count_of_evictions_is_in_a_column() -> None:
     assert {name for column in EVICTIONS_COLUMNS for name in column.counts} == set(COUNTS)
+
+
+def test_columns_of_the_timeline_are_columns_of_its_rows() -> None:
+    drawn = {"waited_ms", "psi_some_ms"}  # the drawing adds them
+    assert {column.field for column in TIMELINE_COLUMNS} - set(COLUMNS) == drawn
 
 
 def test_keys_and_fields_of_top_are_those_that_users_know() -> None:

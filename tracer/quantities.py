@@ -1,8 +1,9 @@
 """Quantities: each number of a cgroup that users see, declared once.
 
-A quantity has a name, a kind, a unit, its source and its meaning, and beside them its place in each view that
-shows it: a column of `top`, a metric of `serve`. The views, their options and help, and the lists of the
-manual follow from this table. All of it is plain data, so that the command line can read it at no cost.
+A quantity has a name, a kind, a unit, its source and its meaning, and beside them its place in each view
+that shows it: a column of `top`, `evictions` or `timeline`, a metric of `serve`. The views, their options and
+help, and the lists of the manual follow from this table. All of it is plain data, which costs the command
+line nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["level", "flow"]
+Kind = Literal["level", "flow", "ratio"]
 Unit = Literal["bytes", "seconds", "count"]
 
 _SCALES: Final = {"_us": 1e6, "_ns": 1e9}
@@ -75,13 +76,37 @@ class EvictionsColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class TimelineColumn:
+    """A column of numbers beside the bars of `timeline`.
+
+    `field` is a column of its rows. `head` stands above `cells` cells, and below the name of its `group`. On
+    a narrow terminal, columns with the lowest `gives_way` are left out first; 0: never. `note` explains it in
+    the legend. `is_lane`: glyphs instead of numbers.
+    """
+
+    field: str
+    head: str
+    group: str = ""
+    cells: int = 7
+    gives_way: int = 0
+    note: str = ""
+    is_lane: bool = False
+
+    @property
+    def unit(self) -> str:
+        """Return the unit of the numbers, which ends the name of the field: bytes or ms; "": a count."""
+        unit = self.field.rpartition("_")[2]
+        return unit if unit in ("bytes", "ms") else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Quantity:
     """A number of a cgroup and all below it.
 
-    A level holds at one moment, a flow is a sum over time. `source` is an attribute of `live.now.CgroupNow`:
-    a number or null (not known), or a mapping from parts to such numbers; "": no live view has it. Time is in
-    the unit that ends its name. `meaning` has the words for help texts, without a full stop. If the quantity
-    may not exist, such as a limit, `absent` says when.
+    A level holds at one moment, a flow is a sum over time, a ratio divides two flows. `source` is an
+    attribute of `live.now.CgroupNow`: a number or null (not known), or a mapping from parts to such numbers;
+    "": no live view has it. Time is in the unit that ends its name. `meaning` has the words for help texts,
+    without a full stop. If the quantity may not exist, such as a limit, `absent` says when.
     """
 
     name: str
@@ -93,6 +118,7 @@ class Quantity:
     top: TopColumn | None = None
     metric: Metric | None = None
     evictions: EvictionsColumn | None = None
+    timeline: TimelineColumn | None = None
 
     @property
     def per_unit(self) -> float:
@@ -105,6 +131,7 @@ QUANTITIES: Final = (
         *("usage", "level", "bytes", "usage_bytes"), "memory charged to the cgroup and its descendants",
         top=TopColumn("usage", "usage_bytes", "USAGE", 6),
         metric=Metric("usage_bytes"),
+        timeline=TimelineColumn("usage_bytes", "usage"),
     ),
     Quantity(
         *("limit", "level", "bytes", "limit_bytes"), "the lowest limit, of the cgroup or of one above it",
@@ -153,6 +180,9 @@ QUANTITIES: Final = (
         evictions=EvictionsColumn(
             "added_bytes", ("read", "written"), "added", place=3, gives_way=3, is_constant=True
         ),
+        timeline=TimelineColumn(
+            "cache_added_bytes", "added", "page cache", note="new in the page cache (file contents)"
+        ),
     ),
     Quantity(
         *("evicted", "flow", "bytes", "evicted_bytes"), "page cache removed by reclaim, to make room",
@@ -162,14 +192,23 @@ QUANTITIES: Final = (
             "evicted_bytes", ("evicted_from_own", "evicted_from_others"), "evicted", place=1,
             is_constant=True, note="removed by reclaim",
         ),
+        timeline=TimelineColumn(
+            "cache_evicted_bytes", "evicted", "page cache", 8, note="removed by reclaim, to make room"
+        ),
     ),
     Quantity(
         *("dropped", "flow", "bytes", ""), "page cache removed with its file, or on request",
         evictions=EvictionsColumn("dropped_bytes", ("dropped",), "dropped", place=4, gives_way=1),
+        timeline=TimelineColumn(
+            "cache_dropped_bytes", "dropped", "page cache", 8, 1, "removed with its file, or on request"
+        ),
     ),
     Quantity(
         *("added_again", "flow", "bytes", ""), "page cache added that had been evicted before",
         evictions=EvictionsColumn("refaulted_bytes", ("refaulted",)),
+        timeline=TimelineColumn(
+            "cache_refaulted_bytes", "back", "page cache", 8, 5, "read again after an eviction"
+        ),
     ),
     Quantity(
         *("returned", "flow", "bytes", ""), "page cache evicted that was read again later",
@@ -203,18 +242,55 @@ QUANTITIES: Final = (
     Quantity(
         *("attempts", "flow", "count", "attempts"), "attempts to reclaim memory of the cgroup",
         metric=Metric("reclaim_attempts", "outcome", ", by whether they freed anything"),
+        timeline=TimelineColumn("reclaim_attempts", "tries", "reclaim", 7, 6, "reclaim attempts"),
+    ),
+    Quantity(
+        *("reclaimed", "flow", "bytes", "reclaimed_bytes"), "memory that reclaim attempts freed",
+        timeline=TimelineColumn("reclaimed_bytes", "freed", "reclaim", 7, 2, "memory that they freed"),
     ),
     Quantity(
         *("reclaim_stall", "flow", "seconds", "reclaim_ns"),
         "time that its tasks spent in reclaim, summed over tasks",
         top=TopColumn("stall", "reclaim_stall_percent", "STALL", 5, since=104),
         metric=Metric("reclaim_stall_seconds"),
+        timeline=TimelineColumn(
+            "reclaim_stall_ms", "stall", "reclaim", 7, 3, "time that tasks spent in them"
+        ),
+    ),
+    Quantity(
+        *("swapped_out", "flow", "bytes", ""), "memory written to swap",
+        timeline=TimelineColumn("swap_written_bytes", "out", "swap", 7, 8, "written to swap"),
+    ),
+    Quantity(
+        *("swap_write_time", "ratio", "seconds", ""), "mean time of a write to swap",
+        timeline=TimelineColumn("swap_write_mean_ms", "out ms", "swap", 7, 4, "mean time of a write"),
+    ),
+    Quantity(
+        *("swapped_in", "flow", "bytes", ""), "memory read from swap",
+        timeline=TimelineColumn("swap_read_bytes", "in", "swap", 7, 12, "read from swap"),
+    ),
+    Quantity(
+        *("swap_read_time", "ratio", "seconds", ""), "mean time of a read from swap",
+        timeline=TimelineColumn("swap_read_mean_ms", "in ms", "swap", 7, 7, "mean time of a read"),
+    ),
+    Quantity(
+        *("waited", "flow", "seconds", ""), "time that tasks waited for memory, summed over tasks",
+        timeline=TimelineColumn(
+            "waited_ms", "waited", "waiting", 7, 11, "time that tasks waited for memory, summed"
+        ),
+    ),
+    Quantity(
+        *("waits", "flow", "seconds", ""), "time that tasks waited for memory, by what they waited for",
+        timeline=TimelineColumn("waited_ms", "for what", "waiting", 12, 9, is_lane=True),
     ),
     Quantity(
         *("pressure", "flow", "seconds", "pressure_us"),
         "time in which a task waited for memory (PSI some)",
         top=TopColumn("psi", "psi_some_percent", "PSI", 5, since=104, part="some", most_percent=100),
         metric=Metric("pressure_seconds", "kind", ", or all tasks (full), as cgroup v2 counts it"),
+        timeline=TimelineColumn(
+            "psi_some_ms", "PSI", "waiting", 7, 10, "time in which some task stalled, from memory.pressure"
+        ),
     ),
     Quantity(
         *("time_left", "level", "seconds", "seconds_to_kill"),
@@ -229,4 +305,5 @@ QUANTITIES: Final = (
 TOP_COLUMNS: Final = tuple((one, one.top) for one in QUANTITIES if one.top is not None)
 METRICS: Final = tuple((one, one.metric) for one in QUANTITIES if one.metric is not None)
 EVICTIONS_COLUMNS: Final = tuple(one.evictions for one in QUANTITIES if one.evictions is not None)
+TIMELINE_COLUMNS: Final = tuple(one.timeline for one in QUANTITIES if one.timeline is not None)
 SORT_KEYS: Final = ("name", *(column.key for _, column in TOP_COLUMNS))

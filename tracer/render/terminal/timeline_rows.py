@@ -16,10 +16,11 @@ from tracer import units
 from tracer.analysis.explain.measure.window import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
+from tracer.quantities import TimelineColumn
 from tracer.render.picture.layers import floats, stacked, stacked_composition
 from tracer.render.picture.markers import Marker
 from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
-from tracer.render.terminal.timeline_columns import USAGE, Column, columns_that_fit, number, width
+from tracer.render.terminal.timeline_columns import USAGE, columns_that_fit, number, width
 from tracer.render.words.prose import held_together
 
 _TIME_CELLS: Final = 9
@@ -38,7 +39,7 @@ class Drawing:
     lines: list[Text]
     timeline: pd.DataFrame
     waits: pd.DataFrame
-    columns: Sequence[Column]
+    columns: Sequence[TimelineColumn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +110,13 @@ def _limit_reached(timeline: pd.DataFrame, page_size: int) -> int | None:
     return int(near.argmax()) if near.any() else None
 
 
-def _ruler(scale: _Scale, shown: Sequence[Column]) -> list[Text]:
+def _ruler(scale: _Scale, shown: Sequence[TimelineColumn]) -> list[Text]:
     """Return three lines: groups of columns; titles, and the ends of the scale; units, and the ticks of the
     scale."""
     groups, titles, unit_line = Text(style="bold"), Text(style="bold"), Text(style="dim")
     for column in shown:
-        titles.append(column.title.rjust(column.cells))
-        unit = {"bytes": scale.unit_name, "ms": "ms"}.get(column.unit, "")
+        titles.append(column.head.rjust(column.cells))
+        unit = "" if column.is_lane else scale.unit_name if column.unit == "bytes" else column.unit
         unit_line.append(unit.rjust(column.cells))
     for group, members in itertools.groupby(shown, key=lambda column: column.group):
         cells = width(members)
@@ -135,7 +136,7 @@ def _ruler(scale: _Scale, shown: Sequence[Column]) -> list[Text]:
 def _rows(
     timeline: pd.DataFrame,
     markers: Iterable[Marker],
-    shown: Sequence[Column],
+    shown: Sequence[TimelineColumn],
     scale: _Scale,
     *,
     origin: pd.Timestamp,
@@ -153,7 +154,7 @@ def _rows(
     layers, waits = stacked(timeline).to_numpy(), stacked_ms(timeline).to_numpy()
     longest_ms = waits.sum(axis=1).max()
     limits = floats(timeline, "limit_bytes")
-    numbers = [floats(timeline, column.source) for column in shown]
+    numbers = [floats(timeline, column.field) for column in shown]
     pending = sorted(markers, key=lambda marker: marker.time, reverse=True)
     for row, end in enumerate(ends):
         while pending and pending[-1].time < end:
@@ -161,7 +162,7 @@ def _rows(
         line = _line(_moment((end - origin).total_seconds(), decimals))
         line.append(_bar(layers[row], limits[row], scale)).append(" ")
         for column, values in zip(shown, numbers, strict=True):
-            if column.unit == "waits":
+            if column.is_lane:
                 line.append(_lane(waits[row], longest_ms, column.cells))
             else:
                 line.append(number(values[row], column, scale.unit).rjust(column.cells))

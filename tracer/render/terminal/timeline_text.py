@@ -104,9 +104,9 @@ def legend(pictures: Sequence[Picture]) -> list[Text]:
         if any(drawing.waits[wait.name].any() for drawing in drawings):
             lane.append(wait.glyph, style=wait.terminal).append(f" {wait.label} ({wait.meaning})   ")
     columns = list(dict.fromkeys(column for drawing in drawings for column in drawing.columns))
-    lanes = [lane] if any(column.unit == "waits" for column in columns) else []
+    lanes = [lane] if any(column.is_lane for column in columns) else []
     rows = "Each row: the memory at that time, and the flows since the row before. Blank: none. ?: not known."
-    meanings = "; ".join(f"{column.title}: {column.meaning}" for column in columns if column.meaning)
+    meanings = "; ".join(f"{column.head}: {column.note}" for column in columns if column.note)
     return [Text(), glyphs, *lanes, Text(f"{rows} {meanings[0].upper()}{meanings[1:]}.", style="dim")]
 
 
