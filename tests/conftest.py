@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support.parallel import lanes, time_table
 from support.recorded import refuse_to_list
 from support.slowdown import SLOWDOWN
 
@@ -24,6 +23,8 @@ from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.lab.scratch import scratch_directory
 
 SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
+# Loaded with this file, since pytest-xdist asks for the number of workers before `pytest_configure`.
+pytest_plugins = ["support.parallel.lanes", "support.parallel.time_table"]
 
 settings.register_profile("untimed", deadline=None)  # a busy machine may take long for one example
 settings.load_profile("untimed")
@@ -33,10 +34,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Restore SIGINT, which a script's background job ignores, and which tests' programs would inherit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.pluginmanager.register(lanes)
-    if config.getoption("tx", None):  # this process collects the reports of workers
-        config.pluginmanager.register(time_table.TimeTable())
-    config.pluginmanager.register(time_table)
     refuse_to_list()
 
 

@@ -110,6 +110,13 @@ def test_parallel_run_keeps_to_the_lanes(tmp_path: Path, workers: int) -> None:
     assert max(one.end_ns for one in others) <= min(one.begin_ns for one in alone)
 
 
+def test_parallel_run_has_a_worker_more_than_cpus(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "-n", "auto", **{f"z{n}": TESTS for n in range(4)})
+    assert outcome.status == 0, outcome.output
+    count = len(os.sched_getaffinity(0)) + 1
+    assert f"created: {count}/{count} workers" in outcome.output
+
+
 def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path: Path) -> None:
     files = {f"z{n}": "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)}
     marked = "import pytest\n@pytest.mark.kernel\n@pytest.mark.beside\n"
@@ -131,10 +138,11 @@ def test_parallel_run_says_where_its_time_went(tmp_path: Path) -> None:
     table = outcome.output.partition("where the time went")[2].partition("short test summary")[0]
     found = {line.split("  ")[0].strip(): line.split() for line in table.splitlines()}
     assert [int(found[lane][len(lane.split())]) for lane in ("kernel", "the others", "alone")] == [3, 4, 3]
-    assert [line.split()[2] for line in table.splitlines() if ".py" in line] == [
-        "test_slow.py",
-        "test_one.py",
-    ]
+    files = [line.split() for line in table.splitlines() if ".py" in line]
+    assert {name for *_, name in files} == {"test_one.py", "test_slow.py"}
+    spent_s = [float(words[0]) for words in files]
+    assert spent_s == sorted(spent_s, reverse=True)
+    assert max(spent_s) >= 0.5
 
 
 def test_parallel_run_with_a_failure_fails(tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ class _Lane:
         self.end_s = max(self.end_s, report.stop)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("tx", None):  # this process collects the reports of workers
+        config.pluginmanager.register(TimeTable())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Give the lane of a test to its reports, which go to the process that collects them."""
