@@ -71,7 +71,7 @@ def scraped(tmp_path: Path) -> Iterator[Callable[..., Scraped]]:
     started: list[Watcher] = []
 
     def start(*options: str) -> Scraped:
-        watcher = Watcher(tmp_path, "--serve", "127.0.0.1:0", *options)
+        watcher = Watcher(tmp_path, "--serve", "127.0.0.1:0", *options, is_soon_quiet=True)
         started.append(watcher)
         return Scraped(watcher.wait_until_ready())
 
@@ -90,6 +90,7 @@ def kill_in(memcg: Path, folder: Path) -> None:
     subprocess.run([sys.executable, killed_work.__file__, str(memcg), str(record)], check=True)
 
 
+@pytest.mark.beside
 def test_numbers_are_those_of_memory_stat(
     memcg: Path, disk_dir: Path, scraped: Callable[..., Scraped], start_workload: Callable[..., Any]
 ) -> None:
@@ -175,6 +176,7 @@ def test_prometheus_fires_at_a_real_kill_and_answers_the_dashboard(
     endpoint.watcher.stop()
 
 
+@pytest.mark.beside
 def test_serve_keeps_its_memory_and_leaves_no_file(tmp_path: Path, memcg: Path) -> None:
     with (tmp_path / "stderr").open("wb") as stderr:
         process = subprocess.Popen(

@@ -108,6 +108,7 @@ def test_live_kill_is_shown_with_its_sentence_and_explained(
     assert report.limit_owner.cgroup == f"/{limited.relative_to(memory_hierarchy().mount)}"
 
 
+@pytest.mark.beside
 def test_key_w_writes_a_trace_of_what_is_held(screen: OnPty, tmp_path: Path) -> None:
     screen.send(b"w")
     screen.wait_for(b"a trace is being written: traces/top-")
@@ -116,6 +117,7 @@ def test_key_w_writes_a_trace_of_what_is_held(screen: OnPty, tmp_path: Path) -> 
     assert tracer.open(trace).meta["history"]["reason"] == "request"
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_view_with_a_restored_terminal_and_no_folder(
     screen: OnPty, tmp_path: Path, number: signal.Signals
@@ -128,6 +130,7 @@ def test_signal_ends_the_view_with_a_restored_terminal_and_no_folder(
     assert not (tmp_path / "traces").exists()
 
 
+@pytest.mark.beside
 def test_screen_without_colour_has_none_and_follows_its_size(limited: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"size": (24, 80), "cwd": tmp_path, "env": {"NO_COLOR": "1"}}
     with on_pty(script("-c", str(limited)), b"all probes are attached", **options) as screen:
@@ -140,6 +143,7 @@ def test_screen_without_colour_has_none_and_follows_its_size(limited: Path, tmp_
         assert not re.search(rb"\x1b\[[\d;]*(3[0-8]|4[0-8])[\d;]*m", screen.read)
 
 
+@pytest.mark.beside
 def test_json_has_a_line_for_each_cgroup_and_interval(
     limited: Path, tmp_path: Path, start_workload: Callable[..., Any]
 ) -> None:
@@ -165,6 +169,7 @@ def test_json_has_a_line_for_each_cgroup_and_interval(
         assert (row["kills"], row["charge_bytes_per_s"] is None) == (0, False)
 
 
+@pytest.mark.beside
 def test_table_for_a_pipe_is_plain_and_ends_after_n_intervals(limited: Path, tmp_path: Path) -> None:
     ended = run(tmp_path, "-c", str(limited), "-n", "2", "-i", "0.2", "--sort", "name")
     assert ended.stdout.count("CGROUP") == 2

@@ -113,7 +113,7 @@ for number in range(int(sys.argv[1])):
         file.write(b"x" * (1 + number % 3 * os.sysconf("SC_PAGESIZE")))
 """
 
-kernel = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 
 @pytest.fixture
@@ -169,7 +169,6 @@ def named(trace: Any, folder: Path) -> dict[str, pd.Series]:
     return {str(row["path"]).removeprefix(f"{folder}/"): row for _, row in inodes.iterrows()}
 
 
-@kernel
 def test_shared_file_is_charged_by_page_to_its_first_reader(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -191,7 +190,6 @@ def test_shared_file_is_charged_by_page_to_its_first_reader(
     }
 
 
-@kernel
 def test_untraced_cgroups_that_end_at_once_are_named(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -212,7 +210,6 @@ def test_untraced_cgroups_that_end_at_once_are_named(
     assert set(found["path"]) == {memory_hierarchy().path(short) for short in ended}
 
 
-@kernel
 @pytest.mark.vm_once
 def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
@@ -238,7 +235,6 @@ def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     assert pd.notna(removals[removed_id])
 
 
-@kernel
 def test_removed_file_keeps_its_path(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, REMOVE, cwd=disk_dir)
@@ -256,7 +252,6 @@ def test_removed_file_keeps_its_path(memcg: Path, disk_dir: Path, start_recorder
     assert {name for name, row in rows.items() if not row["deleted"]} == {"linked"}
 
 
-@kernel
 def test_file_in_memory_is_named_when_truncated(memcg: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
@@ -281,7 +276,6 @@ def hugetlbfs(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     subprocess.run(["umount", point], check=True)
 
 
-@kernel
 @pytest.mark.vm_once
 def test_huge_pages_belong_to_named_files(
     memcg: Path, hugetlbfs: tuple[Path, int], start_recorder: Callable[..., Any]
@@ -309,7 +303,6 @@ def test_huge_pages_belong_to_named_files(
         assert found == [[name, pages * huge_bytes]]
 
 
-@kernel
 def test_file_in_overlay_or_volume_has_host_and_container_path(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -346,7 +339,6 @@ def loop_device(disk_dir: Path) -> Iterator[str]:
     subprocess.run(["losetup", "-d", device], check=True)
 
 
-@kernel
 def test_block_device_and_container_mount_are_named(
     memcg: Path, disk_dir: Path, loop_device: str, start_recorder: Callable[..., Any]
 ) -> None:
@@ -375,7 +367,6 @@ def resident_bytes(pid: int) -> int:
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-@kernel
 def test_many_small_files_are_all_named(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

@@ -144,6 +144,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
         pytest.param(2, id="glob"),
     ],
 )
+@pytest.mark.beside
 def test_life_is_charged_for_the_pages_that_it_touches(
     memcg: Path, script: Script, start_recorder: Callable[..., Any], way: int
 ) -> None:
@@ -173,6 +174,7 @@ def test_life_is_charged_for_the_pages_that_it_touches(
     assert trace.meta["filters"]["cgroups"] == [memory_hierarchy().path(memcg / "web-1")]
 
 
+@pytest.mark.beside
 def test_process_in_many_lives_is_charged_to_each(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
@@ -219,6 +221,7 @@ def test_kill_of_each_life_is_recorded(
     assert (oom["limit_bytes"] == LIMIT_BYTES).all()
 
 
+@pytest.mark.beside
 def test_life_before_and_after_the_start_are_recorded(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
@@ -235,6 +238,7 @@ def test_life_before_and_after_the_start_are_recorded(
     assert charged_pages(trace, second, "anon", other) >= 503
 
 
+@pytest.mark.beside
 def test_child_of_a_life_is_recorded_with_it(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
@@ -248,6 +252,7 @@ def test_child_of_a_life_is_recorded_with_it(
     remove(container)
 
 
+@pytest.mark.beside
 def test_name_that_is_not_utf8_differs_from_its_escape(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
@@ -266,6 +271,7 @@ def test_name_that_is_not_utf8_differs_from_its_escape(
 
 
 @pytest.mark.vm_once
+@pytest.mark.beside
 def test_renamed_cgroup_stays_or_becomes_traced(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:
@@ -294,6 +300,7 @@ def test_renamed_cgroup_stays_or_becomes_traced(
 
 
 @pytest.mark.vm_once
+@pytest.mark.beside
 def test_many_short_lived_cgroups_leave_only_the_named_ones(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:

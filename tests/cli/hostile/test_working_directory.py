@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.recorder import WITHIN_S
@@ -140,8 +141,17 @@ def test_explanation_of_the_live_view_runs_nothing_of_the_working_directory(
     assert folder.ran == []
 
 
+BESIDE = ("record", "top", "serve")
+"""Verbs that make no cgroup that other tests look for, and write nothing of others' kills."""
+
+
+def marked(verbs: dict[str, str]) -> list[Any]:
+    """Return the verbs as parameters, with the mark of those that may run beside other kernel tests."""
+    return [pytest.param(verb, marks=pytest.mark.beside if verb in BESIDE else ()) for verb in verbs]
+
+
 @pytest.mark.kernel
-@pytest.mark.parametrize("verb", TRACING)
+@pytest.mark.parametrize("verb", marked(TRACING))
 def test_verb_that_traces_runs_nothing_of_the_working_directory(
     verb: str, folder: Folder, argv_of: ArgvOf
 ) -> None:
@@ -149,7 +159,7 @@ def test_verb_that_traces_runs_nothing_of_the_working_directory(
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("verb", SERVING)
+@pytest.mark.parametrize("verb", marked(SERVING))
 def test_verb_that_goes_on_runs_nothing_of_the_working_directory(
     verb: str, folder: Folder, argv_of: ArgvOf, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import NAME_PREFIX, ephemeral_cgroup, remove, remove_leftovers
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]  # any recorder that starts removes leftovers
 
 MAKER = """
 import sys, subprocess

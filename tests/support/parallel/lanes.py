@@ -1,9 +1,13 @@
 """Which worker runs which test in parallel runs (`pytest -n`), by pytest-xdist's hook for schedulers.
 
-The first worker runs the kernel tests, one after the other: they compare with the kernel's counters, and
-their cgroups have fixed names. The other workers run the other tests, a file at a time, since fixtures
-are made once a process. Among these are kernel tests marked `beside`, which make no cgroup, or only that of
-`record` for a short command. Last, with nothing beside it, the first worker runs the tests marked `alone`.
+The first worker runs the kernel tests, one after the other: they kill, and share the room of the kernel
+log, swap, and the names of cgroups. The other workers run the other tests, a file at a time, since fixtures
+are made once a process. Among these are kernel tests marked `beside`, which look at no cgroup but their own,
+kill nothing in it, and change nothing of the machine. Last, with nothing beside it, the first worker runs
+the tests marked `alone`.
+
+Tests without the kernel have a low priority in these workers. A recorder has the priority of its caller, and
+loses records where it gets no CPU, so kernel tests have the normal one everywhere.
 """
 
 from __future__ import annotations
@@ -33,8 +37,10 @@ FIRST: Final = "gw0"
 _AHEAD: Final = 4
 """Tests that a worker is given ahead: it begins with a test once it has the next one, or is to end."""
 _NICE: Final = 10
-"""Of the workers beside the kernel tests: a tenth of the CPU, if both want it."""
+"""Of tests beside the kernel tests: a tenth of the CPU, if both want it."""
 _FOLDER: Final = pytest.StashKey[Path]()
+_BASE: Final = pytest.StashKey[int]()
+"""The nice value that this worker was started with."""
 
 
 def _input_of(config: pytest.Config) -> dict[str, Any]:
@@ -44,12 +50,20 @@ def _input_of(config: pytest.Config) -> dict[str, Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give workers the environment of other runs; let those beside the kernel tests yield to these."""
-    if worker := _input_of(config).get("workerid"):
+    """Give workers the environment of other runs."""
+    if _input_of(config).get("workerid"):
         for size in ("COLUMNS", "LINES"):  # readline sets them for the children of the first process
             os.environ.pop(size, None)
-        if worker != FIRST and os.geteuid() == 0:
-            os.nice(max(0, _NICE - os.nice(0)))
+    config.stash[_BASE] = os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a test beside the kernel tests yield to these, unless it is one."""
+    if _input_of(item.config).get("workerid", FIRST) != FIRST and os.geteuid() == 0:
+        base = item.config.stash[_BASE]
+        is_kernel = item.get_closest_marker(KERNEL) is not None
+        os.setpriority(os.PRIO_PROCESS, 0, base if is_kernel else max(base, _NICE))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -72,9 +86,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def lane_of(item: pytest.Item) -> str:
     """Return the lane of a test; an empty string: any worker runs it at any time."""
-    if item.get_closest_marker(BESIDE):
-        return ""
-    return next((lane for lane in (ALONE, KERNEL) if item.get_closest_marker(lane)), "")
+    if item.get_closest_marker(ALONE):
+        return ALONE
+    is_in_lane = item.get_closest_marker(KERNEL) and not item.get_closest_marker(BESIDE)
+    return KERNEL if is_in_lane else ""
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -125,6 +125,10 @@ def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path
     lane = outcome.of("test_kernel")[0].process
     assert [one.name for one in outcome.ran if one.process == lane][:3] == ["test_kernel"] * 3
     assert outcome.of("test_beside")[0].process != lane
+    base = os.getpriority(os.PRIO_PROCESS, 0)
+    assert outcome.of("test_beside")[0].nice == base
+    yielding = max(base, 10) if os.geteuid() == 0 else base
+    assert {one.nice for one in outcome.ran if one.process != lane} == {base, yielding}
     for n in range(20):
         assert len({one.process for one in outcome.ran if one.name.startswith(f"test_{n}_")}) == 1
     assert {one.process for one in outcome.ran if one.name.endswith("_0")} > {lane}, (

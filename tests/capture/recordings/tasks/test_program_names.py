@@ -13,7 +13,7 @@ import pytest
 
 import tracer
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 
 @pytest.mark.parametrize("first", ["by-another-name", "executed"])

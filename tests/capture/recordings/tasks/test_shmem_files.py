@@ -15,7 +15,7 @@ import pytest
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm_once]
 
 MIB = 1 << 20
 NAME = "/dev/shm/memcg-tracer-left"

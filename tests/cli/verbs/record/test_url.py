@@ -33,6 +33,7 @@ def test_url_that_cannot_be_used_is_refused_before_anything_is_recorded(
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_trace_is_moved_to_the_url_and_replaced_with_force(
     start_recording: StartRecording, tmp_path: Path
 ) -> None:
@@ -49,6 +50,7 @@ def test_trace_is_moved_to_the_url_and_replaced_with_force(
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_trace_that_cannot_be_copied_stays_and_the_line_says_how_to_copy_it(
     start_recording: StartRecording, tmp_path: Path
 ) -> None:
@@ -61,6 +63,7 @@ def test_trace_that_cannot_be_copied_stays_and_the_line_says_how_to_copy_it(
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_password_of_the_url_is_not_in_the_trace(start_recording: StartRecording, tmp_path: Path) -> None:
     recording = start_recording("--", "true", "sftp://me:secret@host/x").end()
     assert "secret" not in (recording.path / "meta.json").read_text()
