@@ -104,6 +104,7 @@ def test_kill_leaves_a_trace_at_once_and_a_line_when_it_is_explained(
 
 
 @pytest.mark.vm_once
+@pytest.mark.beside
 def test_ledger_of_a_trace_that_was_asked_for_equals_memory_stat(
     memcg: Path, start_watcher: StartWatcher, start_workload: Callable[..., Any]
 ) -> None:
@@ -126,6 +127,7 @@ def test_ledger_of_a_trace_that_was_asked_for_equals_memory_stat(
     assert differences(trace, cgroup_id(memcg)) == {}
 
 
+@pytest.mark.beside
 def test_ledger_of_a_trace_that_begins_later_than_watch_equals_memory_stat(
     memcg: Path, start_watcher: StartWatcher, start_workload: Callable[..., Any]
 ) -> None:
@@ -191,6 +193,7 @@ def test_kills_that_follow_each_other_are_one_trace(
     assert watcher.traces == [Path(told["trace"])]
 
 
+@pytest.mark.beside
 def test_signals_ask_for_a_trace_and_for_the_cost_and_a_hangup_for_nothing(
     memcg: Path, start_watcher: StartWatcher
 ) -> None:
@@ -215,6 +218,7 @@ def test_signals_ask_for_a_trace_and_for_the_cost_and_a_hangup_for_nothing(
     assert watcher.stop() == [line]
 
 
+@pytest.mark.beside
 def test_second_watch_on_a_directory_is_refused(memcg: Path, start_watcher: StartWatcher) -> None:
     watcher = start_watcher("-c", str(memcg))
     refused = subprocess.run(
@@ -251,6 +255,7 @@ def test_trace_of_a_killed_watch_is_completed_by_the_next(
     assert following.traces == [path]
 
 
+@pytest.mark.beside
 def test_command_gets_the_path_of_a_complete_trace(memcg: Path, start_watcher: StartWatcher) -> None:
     command = 'sh -c \'ls "$2" >$1.new && echo "$2" >>$1.new && mv $1.new $1\' - got'
     watcher = start_watcher("-c", str(memcg), "--exec", command, is_soon_quiet=True)
@@ -265,6 +270,7 @@ def test_command_gets_the_path_of_a_complete_trace(memcg: Path, start_watcher: S
     watcher.stop()
 
 
+@pytest.mark.beside
 def test_limit_that_is_hit_leaves_a_trace_if_that_is_asked_for(
     limited: Path, disk_dir: Path, start_watcher: StartWatcher, start_workload: Callable[..., Any]
 ) -> None:
@@ -280,6 +286,7 @@ def test_limit_that_is_hit_leaves_a_trace_if_that_is_asked_for(
     watcher.stop()
 
 
+@pytest.mark.beside
 def test_too_little_memory_is_refused_with_the_least(tmp_path: Path, memcg: Path) -> None:
     refused = subprocess.run(
         [sys.executable, "-m", "tracer", "watch", "--out", str(tmp_path / "traces"),

@@ -17,6 +17,7 @@ StartWatcher = Callable[..., Watcher]
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_trace_is_copied_by_a_child_while_watch_goes_on(
     start_watcher: StartWatcher, tmp_path: Path, memcg: Path
 ) -> None:
