@@ -207,12 +207,14 @@ def test_child_that_cannot_be_started_is_an_error(watched: Watched) -> None:
 
 
 def test_child_that_hangs_is_killed_with_its_group(watched: Watched) -> None:
-    queue = watched.open(completing=python(HANGING), completing_within_s=2 * SLOWDOWN)
+    queue = watched.open(completing=python(HANGING), completing_within_s=1000)
     story = watched.story()
     queue.add(story)
+    watched.run(queue, until=lambda: len(pids(story.trace)) == 2)
+    queue.step(time.monotonic() + 1000)
     watched.run(queue)
     assert [finished.error for finished in watched.told] == [
-        f"not completed: its process took longer than {2 * SLOWDOWN:.0f} s and was killed"
+        "not completed: its process took longer than 1000 s and was killed"
     ]
     assert len(pids(story.trace)) == 2
     assert all(gone(pid) for pid in pids(story.trace))
@@ -286,12 +288,14 @@ def test_command_that_fails_is_warned_about(watched: Watched, command: tuple[str
 
 
 def test_command_that_hangs_is_killed_with_its_group(watched: Watched) -> None:
-    queue = watched.open(python(HANGING), command_within_s=2 * SLOWDOWN)
+    queue = watched.open(python(HANGING), command_within_s=1000)
     story = watched.story()
     queue.add(story)
+    watched.run(queue, until=lambda: len(pids(story.trace)) == 2)
+    queue.step(time.monotonic() + 1000)
     watched.run(queue)
     (warning,) = watched.warnings
-    assert f"took longer than {2 * SLOWDOWN:.0f} s and was killed, for {story.trace}" in warning
+    assert f"took longer than 1000 s and was killed, for {story.trace}" in warning
     assert len(pids(story.trace)) == 2
     assert all(gone(pid) for pid in pids(story.trace))
 

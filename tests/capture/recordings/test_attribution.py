@@ -227,7 +227,11 @@ def test_cache_of_a_removed_cgroup_that_is_dropped_later_leaves_the_subtree_exac
     assert rows.loc[rows["pages"] > 0, "pages"].sum() >= pages
     subtree = [cgroup_id(memcg), dead]
     left = sum(ledger_pages(trace, one)["file"] for one in subtree)
-    assert 0 <= left < 256, "only files of the interpreter are still cached"
+    added = trace.pagecache[(trace.pagecache["op"] == "add") & (trace.pagecache["ino"] != file.stat().st_ino)]
+    others = added.loc[
+        added["cgroup_id"].isin(subtree), "nr_pages"
+    ].sum()  # such as of the interpreter's files
+    assert 0 <= left <= others
     assert differences(trace, cgroup_id(memcg), subtree) == {}
 
 

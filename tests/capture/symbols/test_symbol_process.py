@@ -80,9 +80,10 @@ def test_child_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.Monke
     monkeypatch.setattr(symbol_process, "_ANSWERS_WITHIN_S", 0.3)
     table = SymbolProcess(Table)
     assert table.resolve(0xA51EE9) == (None, 0xA51EE9, None)
+    monkeypatch.setattr(symbol_process, "_ANSWERS_WITHIN_S", 60)
     begin = time.monotonic()
     assert table.resolve(0xAB) == (None, 0xAB, None)
-    assert time.monotonic() - begin < 0.2
+    assert time.monotonic() - begin < 30, "it did not wait for the child"
     table.close()
 
 

@@ -18,7 +18,7 @@ REF, REF2, POD = (
     ContainerRef(pod_uid="uid"),
 )
 WEB = ContainerNames("web", image="nginx")
-WITHIN_S = 10.0
+WITHIN_S = 60.0
 
 
 class Host:

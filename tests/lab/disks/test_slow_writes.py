@@ -44,7 +44,7 @@ def test_written_pages_stay_dirty_until_the_writer_ends(place: Path) -> None:
             with pytest.raises(subprocess.TimeoutExpired):
                 syncing.wait(1)
             writer.kill()
-            assert syncing.wait(10) == 0
+            assert syncing.wait(60) == 0
     assert (place / "file").stat().st_size == BYTES
 
 

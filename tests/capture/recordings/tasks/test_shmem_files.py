@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from tracer.kernel.cgroups.cgroupfs import cgroup_id
 pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm_once]
 
 MIB = 1 << 20
+HELD_BYTES = 32 * MIB
+LEAST_SEEN_BYTES = HELD_BYTES * 8 // 9  # the last look is after so much of what the cgroup was charged
 NAME = "/dev/shm/memcg-tracer-left"
 HOLD = """
 import ctypes, mmap, os, sys
@@ -65,20 +66,25 @@ def test_each_kind_is_seen_with_its_name_size_and_holder(
 ) -> None:
     recorder = start_recorder("-c", str(memcg))
     child = holder()
-    time.sleep(0.5)  # more than the interval at which the recorder reads
+    recorder.wait_for(lambda: last_looks(recorder.path)["held_bytes"].sum() >= LEAST_SEEN_BYTES)
     child.communicate()
     files = tracer.open(recorder.stop()).shmem_files
     assert set(files["cgroup_id"]) == {cgroup_id(memcg)}
     assert set(files["tgid"]) == {child.pid}
-    last = files[~files.duplicated(["dev", "ino"], keep="last")]
+    last = last_looks(recorder.path)
     found = {row["kind"]: row for _, row in last.iterrows()}
     assert sorted(last["kind"]) == ["anonymous", "memfd", "sysv", "tmpfs"]
     assert about(found["anonymous"]) == ("/dev/zero", 17, True)
     assert about(found["memfd"]) == ("/memfd:held", 7, False)
     assert about(found["sysv"]) == ("/SYSV00000000", 13, True)
     assert about(found["tmpfs"]) == (NAME, 11, False)
-    # The last look is after at least eight ninths of what the cgroup was charged.
-    assert 32 * 8 / 9 <= last["held_bytes"].sum() / MIB <= 32
+    assert LEAST_SEEN_BYTES <= last["held_bytes"].sum() <= HELD_BYTES
+
+
+def last_looks(path: Path) -> pd.DataFrame:
+    """Return the last row of each file in a trace, which may grow."""
+    files = tracer.open(path).shmem_files
+    return files[~files.duplicated(["dev", "ino"], keep="last")]
 
 
 def about(row: pd.Series) -> tuple[str, int, bool]:
