@@ -2,9 +2,9 @@
 
 The first worker runs the kernel tests, one after the other: they kill, and share the room of the kernel
 log, swap, and the names of cgroups. The other workers run the other tests, a file at a time, since fixtures
-are made once a process. Among these are kernel tests marked `beside`, which look at no cgroup but their own,
-kill nothing in it, and change nothing of the machine. Last, with nothing beside it, the first worker runs
-the tests marked `alone`.
+are made once a process. The last worker begins with the kernel tests marked `beside`, which look at no
+cgroup but their own, kill nothing in it, and change nothing of the machine. At the end, with nothing beside
+it, the first worker runs the tests marked `alone`.
 
 Tests without the kernel have a low priority in these workers. A recorder has the priority of its caller, and
 loses records where it gets no CPU, so kernel tests have the normal one everywhere.
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 KERNEL: Final = "kernel"
 ALONE: Final = "alone"
-"""The markers whose tests have a lane of their own."""
+"""The markers whose tests have a lane of their own, in the first worker."""
 BESIDE: Final = "beside"
-"""The marker of kernel tests without a lane."""
+"""The marker of kernel tests that the last worker begins with."""
+OTHERS: Final = ""
 FIRST: Final = "gw0"
 """The worker that pytest-xdist starts first."""
 
@@ -85,16 +86,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def lane_of(item: pytest.Item) -> str:
-    """Return the lane of a test; an empty string: any worker runs it at any time."""
+    """Return the lane of a test."""
     if item.get_closest_marker(ALONE):
         return ALONE
-    is_in_lane = item.get_closest_marker(KERNEL) and not item.get_closest_marker(BESIDE)
-    return KERNEL if is_in_lane else ""
+    if item.get_closest_marker(KERNEL) is None:
+        return OTHERS
+    return BESIDE if item.get_closest_marker(BESIDE) else KERNEL
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers of `-n auto`: one for each CPU, and one for the kernel tests, which mostly
+    """Return the number of workers of `-n auto`: one for each CPU, and one for the kernel tests, which also
     wait."""
     return len(os.sched_getaffinity(0)) + 1
 
@@ -116,7 +118,7 @@ class Lanes:
         self._lane_of: Sequence[str] = ()
         self._is_scheduled = False
         self._lanes: dict[str, deque[int]] = {KERNEL: deque(), ALONE: deque()}
-        self._files: deque[deque[int]] = deque()  # what no worker has begun with
+        self._files: dict[str, deque[deque[int]]] = {BESIDE: deque(), OTHERS: deque()}  # not begun with
         self._begun: dict[WorkerController, deque[int]] = {}  # the rest of the file that it has begun with
         self._given: dict[WorkerController, list[int]] = {}
 
@@ -141,7 +143,7 @@ class Lanes:
     @property
     def _has_waiting(self) -> bool:
         """Whether there are tests that no worker was given."""
-        return bool(self._files) or any(self._lanes.values()) or any(self._begun.values())
+        return any(map(any, (self._files.values(), self._lanes.values(), self._begun.values())))
 
     def add_node(self, node: WorkerController) -> None:
         self._given[node] = []
@@ -187,13 +189,14 @@ class Lanes:
         return self._tests[given[0]]
 
     def _put_back(self, indices: Iterable[int]) -> None:
-        """Let tests wait for a worker: those without a lane a file at a time."""
-        free: list[int] = []
+        """Let tests wait for a worker: those of KERNEL and ALONE one by one, the others a file at a time."""
+        by_file: dict[str, list[int]] = {lane: [] for lane in self._files}
         for index in indices:
             lane = self._lane_of[index]
-            (self._lanes[lane] if lane else free).append(index)
-        for _, file in groupby(free, lambda index: self._tests[index].partition("::")[0]):
-            self._files.append(deque(file))
+            (self._lanes[lane] if lane in self._lanes else by_file[lane]).append(index)
+        for lane, found in by_file.items():
+            for _, file in groupby(found, lambda index: self._tests[index].partition("::")[0]):
+                self._files[lane].append(deque(file))
 
     def _give_all(self) -> None:
         """Give tests to each worker that has few; end the workers for which none are left."""
@@ -205,7 +208,8 @@ class Lanes:
             given = self._given[node]
             chosen: list[int] = []
             while (
-                len(given) + len(chosen) < _AHEAD and (index := self._next(node, node is first)) is not None
+                len(given) + len(chosen) < _AHEAD
+                and (index := self._next(node, node is first, node is working[-1])) is not None
             ):
                 chosen.append(index)
             if chosen:
@@ -218,13 +222,14 @@ class Lanes:
             elif len(given) < 2 and not (node is first and self._lanes[ALONE]):
                 node.shutdown()  # it runs what it was given
 
-    def _next(self, node: WorkerController, is_first: bool) -> int | None:
+    def _next(self, node: WorkerController, is_first: bool, is_last: bool) -> int | None:
         """Return the next test for a worker, or None if it has none for the present."""
         begun = self._begun[node]
         if is_first and self._lanes[KERNEL]:
             return self._lanes[KERNEL].popleft()
-        if not begun and self._files:
-            begun.extend(self._files.popleft())
+        for lane in (BESIDE, OTHERS) if is_last else (OTHERS, BESIDE):
+            if not begun and self._files[lane]:
+                begun.extend(self._files[lane].popleft())
         if begun:
             return begun.popleft()
         others = (given for other, given in self._given.items() if other is not node)

@@ -10,10 +10,9 @@ from typing import Final
 
 import pytest
 
-from .lanes import ALONE, KERNEL, lane_of
+from .lanes import ALONE, BESIDE, KERNEL, OTHERS, lane_of
 
 _FILES: Final = 12
-_OTHERS: Final = ""
 
 
 @dataclass
@@ -52,7 +51,7 @@ class TimeTable:
 
     begin_s: float = field(default_factory=time.time)
     lanes: dict[str, _Lane] = field(
-        default_factory=lambda: {name: _Lane() for name in (KERNEL, _OTHERS, ALONE)}
+        default_factory=lambda: {name: _Lane() for name in (KERNEL, BESIDE, OTHERS, ALONE)}
     )
     files: Counter[str] = field(default_factory=Counter)
 

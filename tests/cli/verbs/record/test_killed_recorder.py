@@ -168,6 +168,7 @@ def work(memcg: Path, numbered_work: NumberedWork, tmp_path: Path) -> Iterator[W
                 process.kill()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_recorder_killed_soon_after_ready_under_load_has_all_older_rows(
     start_recording: StartRecording, work: Work, tmp_path: Path, load: Load
