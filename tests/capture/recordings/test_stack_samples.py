@@ -22,7 +22,7 @@ from tracer.kernel.cgroups.cgroupfs import cgroup_id
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.wire.streams import STREAMS
 
-pytestmark = [pytest.mark.kernel, pytest.mark.alone, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CPUS = os.cpu_count() or 1
 KIB, MIB = 1 << 10, 1 << 20
