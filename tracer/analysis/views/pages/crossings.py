@@ -21,8 +21,8 @@ class Crossings:
 
     file: Int64s
     device: Int64s
-    sums: Spans
-    deletions: Spans
+    sums: RankedSums
+    deletions: RankedSums
 
     @classmethod
     def from_events(cls, events: CacheEvents) -> Crossings:
@@ -38,20 +38,20 @@ class Crossings:
             parts.append(np.stack([file[sums.file], device[sums.file], sums.time, ends], axis=1))
             is_deletion.append(is_one_of(events.kinds["op"], ["delete"])[sums.kind])
         found = np.concatenate(parts)
-        deletions = found[np.concatenate(is_deletion)]
-        return cls(file, device, Spans(*found.T), Spans(*deletions.T))
+        of_each = (found, found[np.concatenate(is_deletion)])
+        return cls(file, device, *(RankedSums.from_spans(Spans(*spans.T)) for spans in of_each))
 
     def between(self, events: Events, evicted: Integers, added: Integers) -> Bools:
         """Return a mask of the pairs of an eviction and an addition between which pages of the file were
         summed."""
-        if not len(self.sums.file):
+        if not len(self.sums.files):
             return np.zeros(len(evicted), dtype=np.bool_)
         end = events.time[added] + events.duration[added]
-        return self._spans(events, evicted, end).are_crossed(self.sums)
+        return self.sums.cross(self._spans(events, evicted, end))
 
     def after(self, events: Events, added: Integers) -> Bools:
         """Return a mask of the additions after which deletions of the file's pages were summed."""
-        return self._spans(events, added, np.full(len(added), LATEST_NS)).are_crossed(self.deletions)
+        return self.deletions.cross(self._spans(events, added, np.full(len(added), LATEST_NS)))
 
     def _spans(self, events: Events, first: Integers, end: Int64s) -> Spans:
         number = events.file[first]
@@ -67,42 +67,56 @@ class Spans:
     begin: Int64s
     end: Int64s
 
-    def are_crossed(self, summed: Spans) -> Bools:
-        """Return a mask of the spans in which an event of `summed` may concern their file."""
-        if not len(summed.file):
-            return np.zeros(len(self.file), dtype=np.bool_)
-        named = summed.file != NO_ID
-        by_file = replace(summed, file=np.where(named, summed.file, -1 - summed.device))
-        return self._overlap(by_file) | replace(self, file=-1 - self.device)._overlap(by_file)
-
-    def _overlap(self, others: Spans) -> Bools:
-        """Return a mask of the spans that overlap one of `others` of the same file.
-
-        A span overlaps one of the file's `others` if, and only if, more of them have begun by its end than
-        were over before its begin.
-        """
-        rank = _Ranks.from_spans(self, others)
-        begun = np.searchsorted(
-            np.sort(rank.of(others.file, others.begin)), rank.of(self.file, self.end), "right"
-        )
-        over = np.searchsorted(np.sort(rank.of(others.file, others.end)), rank.of(self.file, self.begin))
-        return np.asarray(begun > over, dtype=np.bool_)
-
 
 @dataclass(frozen=True, slots=True)
-class _Ranks:
-    """Files and moments as numbers that keep the order of files, and of moments within a file."""
+class RankedSums:
+    """The spans of sums as numbers that ascend by file, and by moment within a file.
+
+    They are ranked once. Each group of events then costs binary searches for its own spans alone, however
+    many sums the trace has.
+
+    `files` and `moments` are distinct and ascend. A sum whose file is not known has a number below zero,
+    from its device. `begins` and `ends` have both ends of each sum as `file * (moments + 1) + moment`, in
+    positions of `files` and `moments`; each of them is sorted.
+    """
 
     files: Int64s
     moments: Int64s
+    begins: Int64s
+    ends: Int64s
 
     @classmethod
-    def from_spans(cls, *spans: Spans) -> _Ranks:
-        return cls(
-            np.unique(np.concatenate([one.file for one in spans])),
-            np.unique(np.concatenate([end for one in spans for end in (one.begin, one.end)])),
+    def from_spans(cls, sums: Spans) -> RankedSums:
+        """Rank sums."""
+        files, file = np.unique(
+            np.where(sums.file != NO_ID, sums.file, _of_device(sums.device)), return_inverse=True
         )
+        moments = np.unique(np.concatenate([sums.begin, sums.end]))
+        first = file * (len(moments) + 1)
+        begins, ends = (
+            np.sort(first + np.searchsorted(moments, moment)) for moment in (sums.begin, sums.end)
+        )
+        return cls(files, moments, begins, ends)
 
-    def of(self, file: Int64s, moment: Int64s) -> Int64s:
-        places = np.searchsorted(self.files, file) * len(self.moments)
-        return np.asarray(places + np.searchsorted(self.moments, moment), dtype=np.int64)
+    def cross(self, spans: Spans) -> Bools:
+        """Return a mask of the spans in which an event of a sum may concern their file."""
+        if not len(self.files):
+            return np.zeros(len(spans.file), dtype=np.bool_)
+        return self._overlap(spans) | self._overlap(replace(spans, file=_of_device(spans.device)))
+
+    def _overlap(self, spans: Spans) -> Bools:
+        """Return a mask of the spans that overlap a sum of the same file.
+
+        A span overlaps one of the file's sums if, and only if, more of them have begun by its end than were
+        over before its begin.
+        """
+        place = np.minimum(np.searchsorted(self.files, spans.file), len(self.files) - 1)
+        first = place * (len(self.moments) + 1)
+        begun = np.searchsorted(self.begins, first + np.searchsorted(self.moments, spans.end, "right"))
+        over = np.searchsorted(self.ends, first + np.searchsorted(self.moments, spans.begin))
+        return np.asarray((self.files[place] == spans.file) & (begun > over), dtype=np.bool_)
+
+
+def _of_device(device: Int64s) -> Int64s:
+    """Return the numbers of sums of unknown files of devices, below those of files."""
+    return np.asarray(-1 - device, dtype=np.int64)
