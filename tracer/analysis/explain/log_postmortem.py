@@ -14,20 +14,18 @@ from tracer.analysis.explain import report_assembly, shortage, verdict
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.measure.logged_parties import Named
-from tracer.analysis.explain.report_assembly import Measured
 from tracer.analysis.explain.victim import badness_total, victim_selection
 from tracer.analysis.explain.words import shortage_words
 from tracer.analysis.explain.words.wording import owner_name, process
 from tracer.analysis.kernel_log import logged_memory
-from tracer.analysis.results.conclusions import Sizing, Verdict
+from tracer.analysis.results.conclusions import Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import KernelLogPlace, Quality, Unknown
-from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.tasks import Victim
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
-from tracer.kernel.kmsg.report.log_report import Kill, LogReport
+from tracer.kernel.kmsg.report.log_report import LogReport
 
 LOG_ALONE: Final = "a kernel log alone does not show it"
 OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
@@ -81,86 +79,53 @@ def report(
 
     `previous`: the last kill for the same limit.
     """
+    known_size = page_size or logged_memory.page_size(log)
+    outline = _outline(number, log, known_size)
     return defects.attempt(
         f"kill {number}",
-        lambda: _explained(number, log, named=named, page_size=page_size, previous=previous),
-        lambda why: _unexplained(number, log, why),
+        lambda: _explained(outline, log, named, known_size, previous),
+        lambda why: report_assembly.unexplained(outline, why),
     )
 
 
-def _unexplained(number: int, log: LogReport, why: str) -> OomReport:
-    """Return the report of a decision that could not be explained: what its lines say themselves."""
+def _outline(number: int, log: LogReport, page_size: int | None) -> OomReport:
+    """Return what the lines of a report say themselves."""
     memory = log.counters.get("memory")
     limit, usage = (None, None) if memory is None else (memory.limit_bytes, memory.usage_bytes)
-    return report_assembly.unexplained(
-        number,
+    return OomReport(
+        kill_id=number,
         time=None,
         constraint=log.constraint,
-        owner=LimitOwner(log.oom_memcg, None, None, limit, usage, None),
-        victims=[_named(kill, is_group=len(log.kills) > 1) for kill in log.kills],
+        limit_owner=LimitOwner(log.oom_memcg, limit_bytes=limit, usage_bytes=usage),
+        victims=tuple(Victim(kill.pid, kill.comm, group_kill=len(log.kills) > 1) for kill in log.kills),
         quality=Quality(log.dropped, "only", {}, dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)),
-        why=why,
-        place=_place(log, None),
-    )
-
-
-def _named(kill: Kill, *, is_group: bool) -> Victim:
-    return Victim(kill.pid, kill.comm, None, None, None, None, None, None, None, is_group)
-
-
-def _place(log: LogReport, page_size: int | None) -> KernelLogPlace:
-    return KernelLogPlace(
-        first_line=log.stamp.line,
-        last_line=log.last_line,
-        since_boot_ns=log.stamp.since_boot_ns,
-        wall=log.stamp.wall,
-        page_size=page_size,
-        missing=log.missing,
-        suppressed=log.suppressed,
-        panicked=log.is_panic,
+        kernel_log=KernelLogPlace(
+            first_line=log.stamp.line,
+            last_line=log.last_line,
+            since_boot_ns=log.stamp.since_boot_ns,
+            wall=log.stamp.wall,
+            page_size=page_size,
+            missing=log.missing,
+            suppressed=log.suppressed,
+            panicked=log.is_panic,
+        ),
     )
 
 
 def _explained(
-    number: int, log: LogReport, *, named: Named, page_size: int | None, previous: PreviousKill | None
+    outline: OomReport, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
 ) -> OomReport:
-    unknown: Unknown = dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)
-    known_size = page_size or logged_memory.page_size(log)
+    unknown: Unknown = dict(outline.quality.unknown)
     page_size = known_size or logged_memory.DEFAULT_PAGE_SIZE
     if known_size is None:
         unknown["kernel_log.page_size"] = f"the kernel log does not show it; assumed to be {page_size} bytes"
     sizes = logged_memory.sizes(log)
-    findings = replace(_findings(log, sizes, page_size, unknown, named), previous=previous)
-    total = badness_total.logged_total_pages(log, page_size)
-    selection = victim_selection.from_log(log, total, page_size, unknown)
-    working_set = composition.working_set(sizes, findings.composition.total, unknown)
-    disagreements = tuple(filter(None, [selection.disagreement]))
-    return report_assembly.assemble(
-        Measured(
-            kill_id=number,
-            ktime_ns=None,
-            findings=findings,
-            selection=selection,
-            sizes=sizes,
-            working_set_bytes=working_set,
-            sizing=Sizing(None),
-            quality=Quality(log.dropped, "only", {}, unknown, disagreements),
-            kernel_log=_place(log, known_size),
-        ),
-        judge=lambda found: _judge(log, found),
-    )
-
-
-def _findings(
-    log: LogReport, sizes: logged_memory.Sizes, page_size: int, unknown: Unknown, named: Named
-) -> Findings:
     made_of = _composition(log, sizes, unknown)
     cache_end = cushion.cache_bytes(sizes)
     if cache_end is None:
         unknown["cushion.cache_end_bytes"] = logged_memory.why_not(log, "file")
     victims = tuple(logged_parties.victims(log, page_size, unknown))
-    in_swap = logged_memory.swap(log)
-    return Findings(
+    findings = Findings(
         time=logged_parties.time(log.stamp, unknown),
         constraint=log.constraint,
         owner=logged_parties.limit_owner(log, unknown, named),
@@ -169,24 +134,44 @@ def _findings(
         victim_tgids=frozenset(victim.pid for victim in victims),
         composition=made_of,
         cushion=Cushion(cache_end_bytes=cache_end),
-        reclaim=Reclaim(
-            attempts=None, scanned_pages=None, reclaimed_pages=None, stall_ms=None, transcript=()
-        ),
-        allocators=(),
         page_size=page_size,
-        circumstances=Circumstances(
-            swap=None if in_swap is None else Swap(*in_swap, refused=False),
-            protected_bytes=log.min_protection_bytes or 0,
-            shortage=shortage.from_log(log, page_size),
-            no_victim=shortage.no_victim(log),
-            machine=log.mem_info,
-            full_swap_limit_bytes=logged_memory.full_swap_limit(log),
-            kernel_bytes=sizes["kernel"],
-            incompressible_bytes=sizes["zswap_incomp"],
-            locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
-        ),
+        circumstances=_circumstances(log, sizes, made_of, page_size),
         is_told=True,
         kmsg="only",
+        previous=previous,
+    )
+    total = badness_total.logged_total_pages(log, page_size)
+    selection = victim_selection.from_log(log, total, page_size, unknown)
+    working_set = composition.working_set(sizes, made_of.total, unknown)
+    disagreements = tuple(filter(None, [selection.disagreement]))
+    return report_assembly.assemble(
+        replace(
+            outline,
+            time=findings.time,
+            working_set_bytes=working_set,
+            quality=replace(outline.quality, unknown=unknown, disagreements=disagreements),
+        ),
+        findings,
+        selection,
+        sizes,
+        judge=lambda found: _judge(log, found),
+    )
+
+
+def _circumstances(
+    log: LogReport, sizes: logged_memory.Sizes, made_of: Composition, page_size: int
+) -> Circumstances:
+    in_swap = logged_memory.swap(log)
+    return Circumstances(
+        swap=None if in_swap is None else Swap(*in_swap, refused=False),
+        protected_bytes=log.min_protection_bytes or 0,
+        shortage=shortage.from_log(log, page_size),
+        no_victim=shortage.no_victim(log),
+        machine=log.mem_info,
+        full_swap_limit_bytes=logged_memory.full_swap_limit(log),
+        kernel_bytes=sizes["kernel"],
+        incompressible_bytes=sizes["zswap_incomp"],
+        locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Final
@@ -26,7 +27,6 @@ from tracer.analysis.explain.measure import (
 )
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill, RecordedKills
-from tracer.analysis.explain.report_assembly import Measured
 from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.explain.victim.victim_selection import Selection
@@ -82,7 +82,9 @@ class PostMortems:
     def outlines(self) -> list[OomReport]:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
         most of the time."""
-        return self._by_time(self._outline(kill_id, _NOT_ASKED) for kill_id in self._told)
+        return self._by_time(
+            report_assembly.unexplained(self._outline(kill_id), _NOT_ASKED) for kill_id in self._told
+        )
 
     def one(self, kill_id: int) -> OomReport:
         """Return the whole report of a kill, by its number."""
@@ -97,11 +99,11 @@ class PostMortems:
         return self._trace.defects.attempt(
             f"kill {kill_id}",
             lambda: _report(self._trace, find(), self._told[kill_id], is_sized=is_sized),
-            lambda why: self._outline(kill_id, why),
+            lambda why: report_assembly.unexplained(self._outline(kill_id), why),
         )
 
-    def _outline(self, kill_id: int, why: str) -> OomReport:
-        return _unexplained(self._trace, kill_id, self._kills.rows_for(kill_id), self._told[kill_id], why)
+    def _outline(self, kill_id: int) -> OomReport:
+        return _outline(self._trace, kill_id, self._kills.rows_for(kill_id), self._told[kill_id])
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -127,7 +129,7 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
 
 def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool) -> OomReport:
     unknown: Unknown = {}
-    first = kill.first
+    first, outline = kill.first, _outline(trace, kill.kill_id, kill.rows, told)
     sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
@@ -142,8 +144,8 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     killed = frozenset(integers(kill.rows["tgid"]).tolist())
     asked = recorded_parties.trigger(trace, kill, told, unknown)
     findings = Findings(
-        time=utc_time(kill.time_ns),
-        constraint=str(first["constraint"]),
+        time=outline.time,
+        constraint=outline.constraint,
         owner=recorded_parties.limit_owner(trace, kill, asked.stack, unknown),
         trigger=asked,
         victims=recorded_parties.victims(trace, kill.rows, unknown),
@@ -168,59 +170,50 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         thinned=thinned,
         previous=kill.previous,
     )
-    sized, why_unsized = (
-        kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(None), _NOT_ASKED)
-    )
+    sized, why_unsized = kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(), _NOT_ASKED)
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
+    quality = Quality(
+        lost_records=lost,
+        kmsg=told.state,
+        probes=outline.quality.probes,
+        unknown=unknown,
+        disagreements=(*told.disagreements, *filter(None, [selection.disagreement])),
+        kmsg_missing=told.missing,
+        kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
+        summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),
+        resolution_ms=round(resolution_s(thinned, utc_time(kill.time_ns)) * 1000),
+        thinned=thinned,
+    )
     return report_assembly.assemble(
-        Measured(
-            kill_id=kill.kill_id,
-            ktime_ns=int(first["ktime_ns"]),
-            findings=findings,
-            selection=selection,
-            sizes=sizes,
-            working_set_bytes=working_set,
-            sizing=sized,
-            quality=Quality(
-                lost_records=lost,
-                kmsg=told.state,
-                probes=dict(trace.meta["probes"]),
-                unknown=unknown,
-                disagreements=(*told.disagreements, *filter(None, [selection.disagreement])),
-                kmsg_missing=told.missing,
-                kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
-                summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),
-                resolution_ms=round(resolution_s(thinned, utc_time(kill.time_ns)) * 1000),
-                thinned=thinned,
-            ),
-            charged_in=partial(_charged_in, kill),
-        )
+        replace(outline, working_set_bytes=working_set, sizing=sized, quality=quality),
+        findings,
+        selection,
+        sizes,
+        charged_in=partial(_charged_in, kill),
     )
 
 
-def _unexplained(trace: TraceTables, kill_id: int, rows: pd.DataFrame, told: Told, why: str) -> OomReport:
-    """Return the report of a kill that is not explained: what its rows have, and no conclusion."""
-    first = rows.iloc[0]
-    owner_id = integers(rows["limit_owner_cgroup_id"])[0]
+def _outline(trace: TraceTables, kill_id: int, rows: pd.DataFrame, told: Told) -> OomReport:
+    """Return what the rows of a kill have themselves."""
+    first, owner_id = rows.iloc[0], int(integers(rows["limit_owner_cgroup_id"])[0])
+    container, pod = trace.places.container_of(owner_id)
     owner = LimitOwner(
-        cgroup=trace.places.path_of(int(owner_id)),
-        container=trace.places.container_of(int(owner_id))[0],
-        pod=trace.places.container_of(int(owner_id))[1],
+        cgroup=trace.places.path_of(owner_id),
+        container=container,
+        pod=pod,
         limit_bytes=limit_of(first),
         usage_bytes=optional(first["usage_bytes"]),
-        is_ancestor=None,
-        cgroup_id=None if owner_id == NO_ID else int(owner_id),
+        cgroup_id=None if owner_id == NO_ID else owner_id,
     )
-    return report_assembly.unexplained(
-        kill_id,
+    return OomReport(
+        kill_id=kill_id,
         time=rows.index[0],
+        ktime_ns=int(first["ktime_ns"]),
         constraint=str(first["constraint"]),
-        owner=owner,
+        limit_owner=owner,
         victims=recorded_parties.victims(trace, rows, {}),
         quality=Quality(int(trace.loss["lost"].sum()), told.state, dict(trace.meta["probes"])),
-        why=why,
-        ktime_ns=int(first["ktime_ns"]),
     )
 
 

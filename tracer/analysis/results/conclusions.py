@@ -82,6 +82,10 @@ class Verdict:
     suspects: tuple[Suspect, ...] = ()
 
 
+NO_VERDICT: Final = Verdict(UNKNOWN, "low", "", (), ())
+"""The verdict on a kill that is not explained."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizing:
     """The minimum limit, (low, high) in bytes, under which the same work would have survived
@@ -93,6 +97,6 @@ class Sizing:
     on the time that a greater limit would have lasted; empty if nothing grew.
     """
 
-    min_limit_bytes: tuple[int, int | None] | None
+    min_limit_bytes: tuple[int, int | None] | None = None
     basis: tuple[str, ...] = ()
     pace: str = ""

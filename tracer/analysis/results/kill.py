@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tracer.analysis.results import display
-from tracer.analysis.results.conclusions import Sizing, Verdict
+from tracer.analysis.results.conclusions import NO_VERDICT, Sizing, Verdict
 from tracer.analysis.results.json_values import as_json, as_object
 from tracer.analysis.results.memory import (
     Allocator,
@@ -60,11 +60,11 @@ class LimitOwner:
     """
 
     cgroup: str | None
-    container: str | None
-    pod: str | None
-    limit_bytes: int | None
-    usage_bytes: int | None
-    is_ancestor: bool | None
+    container: str | None = None
+    pod: str | None = None
+    limit_bytes: int | None = None
+    usage_bytes: int | None = None
+    is_ancestor: bool | None = None
     cgroup_id: int | None = None
     run: int | None = None
     runs: int | None = None
@@ -78,7 +78,7 @@ class LimitOwner:
         return self.limit_bytes is not None and self.limit_bytes < UNLIMITED_BYTES
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class OomReport:
     """One decision of the OOM killer: the tasks, the memory, the attempts of reclaim, and the verdict.
 
@@ -94,20 +94,20 @@ class OomReport:
 
     kill_id: int
     time: pd.Timestamp | None
-    ktime_ns: int | None
+    ktime_ns: int | None = None
     constraint: str
     limit_owner: LimitOwner
-    trigger: Trigger
+    trigger: Trigger = field(default_factory=Trigger)
     victims: tuple[Victim, ...]
-    candidates: tuple[Candidate, ...]
-    composition: Composition
-    working_set_bytes: int | None
-    reclaim: Reclaim
-    cushion: Cushion
-    allocators: tuple[Allocator, ...]
-    verdict: Verdict
-    advice: tuple[str, ...]
-    sizing: Sizing
+    candidates: tuple[Candidate, ...] = ()
+    composition: Composition = field(default_factory=Composition)
+    working_set_bytes: int | None = None
+    reclaim: Reclaim = field(default_factory=Reclaim)
+    cushion: Cushion = field(default_factory=Cushion)
+    allocators: tuple[Allocator, ...] = ()
+    verdict: Verdict = NO_VERDICT
+    advice: tuple[str, ...] = ()
+    sizing: Sizing = field(default_factory=Sizing)
     quality: Quality
     memory_stat_bytes: Mapping[str, int] = field(default_factory=dict)
     badness_total_pages: int | None = None

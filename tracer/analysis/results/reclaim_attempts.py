@@ -74,11 +74,11 @@ class Reclaim:
     None if only a kernel log has the kill.
     """
 
-    attempts: int | None
-    scanned_pages: int | None
-    reclaimed_pages: int | None
-    stall_ms: float | None
-    transcript: tuple[ReclaimAttempt, ...]
+    attempts: int | None = None
+    scanned_pages: int | None = None
+    reclaimed_pages: int | None = None
+    stall_ms: float | None = None
+    transcript: tuple[ReclaimAttempt, ...] = ()
     waiters: tuple[Waiter, ...] = ()
     swap_writes: SwapIo | None = None
     swap_reads: SwapIo | None = None

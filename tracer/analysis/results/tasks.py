@@ -14,13 +14,13 @@ class Trigger:
     the title of the process if it contains more than its name.
     """
 
-    pid: int | None
-    comm: str | None
-    cgroup: str | None
-    gfp: int | None
-    order: int | None
-    stack: tuple[str, ...] | None
-    user_stack: tuple[str, ...] | None
+    pid: int | None = None
+    comm: str | None = None
+    cgroup: str | None = None
+    gfp: int | None = None
+    order: int | None = None
+    stack: tuple[str, ...] | None = None
+    user_stack: tuple[str, ...] | None = None
     gfp_names: str = ""
     tgid: int | None = None
     cmdline: str | None = None
@@ -36,14 +36,14 @@ class Victim:
 
     pid: int
     comm: str
-    cgroup: str | None
-    anon_rss_bytes: int | None
-    file_rss_bytes: int | None
-    shmem_rss_bytes: int | None
-    pgtables_bytes: int | None
-    swap_bytes: int | None
-    oom_score_adj: int | None
-    group_kill: bool
+    cgroup: str | None = None
+    anon_rss_bytes: int | None = None
+    file_rss_bytes: int | None = None
+    shmem_rss_bytes: int | None = None
+    pgtables_bytes: int | None = None
+    swap_bytes: int | None = None
+    oom_score_adj: int | None = None
+    group_kill: bool = False
     cgroup_id: int | None = None
     cmdline: str | None = None
     threads: int | None = None

@@ -241,7 +241,7 @@ def _print_json(
     as_list: bool,
 ) -> None:
     """Print the document. `held` is left out if it would be empty beside kills."""
-    from tracer.analysis.explain.report_assembly import reduced
+    from tracer.analysis.explain.report_assembly import unexplained
     from tracer.analysis.explain.words import evidence
     from tracer.render.terminal import other_kills_text
     from tracer.render.words import kill_list
@@ -250,7 +250,7 @@ def _print_json(
         return defects.attempt(
             f"kill {report.kill_id}",
             lambda: evidence.document(report),
-            lambda why: evidence.document(reduced(report, why)),
+            lambda why: evidence.document(unexplained(report, why)),
         )
 
     kills = [kill_list.to_dict(report) if as_list else document(report) for report in reports]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.analysis.explain.kill_filter import newest
-from tracer.analysis.explain.report_assembly import reduced
+from tracer.analysis.explain.report_assembly import unexplained
 from tracer.analysis.explain.slowed import foremost
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
@@ -126,7 +126,7 @@ def _shown_kill(subject: Subject, report: OomReport, page_size: int) -> dict[str
     return subject.defects.attempt(
         f"kill {report.kill_id}",
         lambda: _kill(report, page_size, drawn),
-        lambda why: _kill(reduced(report, why), page_size, drawn),
+        lambda why: _kill(unexplained(report, why), page_size, drawn),
     )
 
 

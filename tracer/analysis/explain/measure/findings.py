@@ -243,10 +243,10 @@ class Findings:
     victims: Sequence[Victim]
     victim_tgids: frozenset[int]
     composition: Composition
-    cushion: Cushion
-    reclaim: Reclaim
-    allocators: Sequence[Allocator]
     page_size: int
+    cushion: Cushion = field(default_factory=Cushion)
+    reclaim: Reclaim = field(default_factory=Reclaim)
+    allocators: Sequence[Allocator] = ()
     window: Window | None = None
     circumstances: Circumstances = Circumstances()
     steal: Steal | None = None
