@@ -225,17 +225,15 @@ def memory_high(one: Held) -> Iterator[Fact]:
 
 
 def above_high(one: Held) -> str:
-    """Return the clause that names the cgroup: `/a is above its memory.high of 9 MiB`."""
+    """Return the clause that names the cgroup: `/a was above its memory.high of 9 MiB`."""
     owner, this = one.high_owner, place_of_life(one)
-    crawl = one.progress.crawl
-    above = "is above" if crawl is None or crawl.lasts else "was above"
     if owner is None:
-        return f"{this} {above} a memory.high that is not known"
+        return f"{this} was above a memory.high that is not known"
     size = " (its value is not known)" if owner.high_bytes is None else f" of {units.size(owner.high_bytes)}"
     if owner.cgroup == one.cgroup:
-        return f"{this} {above} its memory.high{size}"
+        return f"{this} was above its memory.high{size}"
     relation = "an ancestor" if owner.is_ancestor else "a descendant"
-    return f"{_owner_name(owner)}, {relation} of {this}, {above} its memory.high{size}"
+    return f"{_owner_name(owner)}, {relation} of {this}, was above its memory.high{size}"
 
 
 def bound(one: Held) -> str | None:

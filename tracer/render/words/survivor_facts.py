@@ -28,7 +28,6 @@ from tracer.render.words.quality_facts import TOTALS_EXACT, losses, summed
 from tracer.render.words.reclaim_facts import above_high, bound, memory_high, more_memory, swapped, waits
 
 _MOST_FILES_IN_BRIEF: Final = 2
-_NUMBERS: Final = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _LOST_IN_WORDS: Final = {
     "reread_ms": "reading again what had been evicted",
     "reclaim_ms": "in reclaim (waits for a CPU left out)",
@@ -270,27 +269,22 @@ def _crawl(one: Held) -> str:
     """Return the answer for a cgroup whose tasks live, but hardly work."""
     crawl = one.progress.crawl
     assert crawl is not None
-    who, is_one = _who(one.progress.delayed, is_first=crawl.lasts)
-    share = in_percent(crawl.lost_share)
-    lasted = "" if crawl.lasts else f"For {units.duration((crawl.end - crawl.begin).total_seconds())}, "
-    tense = ("spends" if is_one else "spend") if crawl.lasts else "spent"
-    whose = "its" if is_one else "their"
+    last = "the last " if crawl.lasts else ""
+    span = f"{last}{units.duration((crawl.end - crawl.begin).total_seconds())}"
+    spent = f"For {span}, {_who(one.progress.delayed)} spent {in_percent(crawl.lost_share)} of the time"
     if one.progress.state == "throttled":
-        return (
-            f"{lasted}{who} {tense} {share} of {whose} time throttled: {above_high(one)}, which slows "
-            "tasks and never kills."
-        )
-    nobody = f"; {_outlook(crawl, 'it' if is_one else 'them')}" if crawl.lasts else ""
+        return f"{spent} throttled: {above_high(one)}, which slows tasks and never kills."
+    outlook = f"; {_outlook(crawl)}" if crawl.lasts else ""
     is_endless = not crawl.lasts and crawl.is_flat()
     always = " No OOM kill ends such work: there is always page cache to evict." if is_endless else ""
-    return f"{lasted}{who} {tense} {share} of {whose} time {_doing(one)}{nobody}. {_room(one)}{always}"
+    return f"{spent} {_doing(one)}{outlook}. {_room(one)}{always}"
 
 
-def _outlook(crawl: Crawl, whom: str) -> str:
+def _outlook(crawl: Crawl) -> str:
     """Return in words whether a kill will end tasks that crawl, as far as the growth of memory that reclaim
     cannot free shows."""
     if crawl.is_flat():
-        return f"nothing will kill {whom}"
+        return "no OOM kill will end this"
     pace, room = crawl.grown_per_minute(), crawl.room_bytes
     if pace is None or room is None:
         return "it is not known whether a kill will end this"
@@ -300,22 +294,13 @@ def _outlook(crawl: Crawl, whom: str) -> str:
     )
 
 
-def _who(delayed: tuple[Delayed, ...], *, is_first: bool) -> tuple[str, bool]:
-    """Return the processes that lost most time, as the subject of a sentence, and whether it is one process.
-
-    `is_first`: the sentence begins with the subject. Names of processes are never capitalised.
-    """
+def _who(delayed: Sequence[Delayed]) -> str:
+    """Return `4 cc1plus and 2 more`: the processes that lost most time."""
     if not delayed or delayed[0].comm is None:
-        return "The tasks" if is_first else "the tasks", False
-    first = delayed[0]
-    number = _NUMBERS[first.processes] if first.processes < len(_NUMBERS) else units.count(first.processes)
-    name = visible(first.comm or "")
-    if first.processes == 1 and len(delayed) == 1:
-        return name, True
-    others = sum(one.processes for one in delayed[1:])
-    more = f" and {units.count(others)} other process{'' if others == 1 else 'es'}" if others else ""
-    many = f"{number.capitalize() if is_first else number} " if first.processes > 1 else ""
-    return f"{many}{name}{more}", False
+        return "the tasks"
+    first, more = delayed[0], sum(one.processes for one in delayed[1:])
+    many = f"{units.count(first.processes)} " if first.processes > 1 else ""
+    return f"{many}{visible(first.comm or '')}{f' and {units.count(more)} more' if more else ''}"
 
 
 def _doing(one: Held) -> str:
@@ -335,12 +320,11 @@ def _doing(one: Held) -> str:
 def _room(one: Held) -> str:
     """Return the sentence about the limit and the evicted page cache."""
     place, evicted = place_of_life(one), units.size(one.evicted_bytes)
-    limit, crawl = bound(one), one.progress.crawl
-    has = "has" if crawl is None or crawl.lasts else "had"
+    limit = bound(one)
     if limit is None:
-        return f"{place} {has} no limit; {evicted} of its page cache was evicted."
+        return f"{place} had no limit; {evicted} of its page cache was evicted."
     return (
-        f"{place} {has} too little memory for its files at {limit}: {evicted} of page cache was evicted, "
+        f"{place} had too little memory for its files at {limit}: {evicted} of page cache was evicted, "
         f"{units.size(one.refaulted_bytes)} of it read again."
     )
 
