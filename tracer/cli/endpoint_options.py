@@ -33,8 +33,8 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option(
             "--max-series", "most_series", metavar="N", type=click.IntRange(min=1), default=20_000,
-            show_default=True, help="Series of cgroups at most: containers come first, then cgroups with a "
-            "limit, then the largest. memcg_tracer_cgroups_left_out says how many have none.",
+            show_default=True, help="Most series of cgroups. Containers come first, then cgroups with a "
+            "limit, then the largest. memcg_tracer_cgroups_left_out counts the cgroups without series.",
         ),
         click.option(
             "--tls-cert", "certificate", metavar="FILE", type=click.Path(),
@@ -45,7 +45,7 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--tls-client-ca", "client_authorities", metavar="FILE", type=click.Path(),
-            help="Serve only clients with a certificate of one of these authorities (PEM).",
+            help="Serve only clients whose certificate one of these authorities signed (PEM).",
         ),
     ]  # fmt: skip
     for option in reversed(options):

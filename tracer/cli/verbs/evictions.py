@@ -45,7 +45,7 @@ Examples:
     "--json", "as_json", is_flag=True, help="Print one JSON document with all rows, sizes in bytes."
 )
 def command(path: Path | None, *, cgroup: str | None, by: str, as_json: bool) -> None:
-    """Show which page cache was added, evicted (and by which task, why) and read again.
+    """Show which page cache was added, evicted (by which task, and why) and read again.
 
     Page cache is charged to one cgroup, and a task of the same or of another cgroup evicts it: --by cgroup
     shows both. Cache that is read again soon after its eviction did not fit.

@@ -82,7 +82,8 @@ def command(
     lacks.
 
     NAME is a container, pod or cgroup: its newest kill in /var/lib/memcg-tracer is explained, or else in
-    traces/, or else in the kernel log (journal or dmesg). Without TRACE or NAME, the newest kill is.
+    traces/, or else in the kernel log (journal or dmesg). Without TRACE or NAME, the newest kill of
+    all is explained.
     """
     if path is not None and kmsg is not None:
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")

@@ -115,7 +115,7 @@ FORMATS: Final[dict[str, FileFormat | FolderFormat | DatasetFormat]] = {
     "chrome": FileFormat(_chrome, "the same as JSON, for chrome://tracing and other viewers"),
     "csv": FolderFormat(_csv, ".csv", "a directory with a file for each table, names beside ids"),
     "parquet": FolderFormat(_parquet, ".parquet", "the same tables in Parquet"),
-    "openmetrics": FileFormat(_openmetrics, "what Prometheus would have scraped from serve then"),
+    "openmetrics": FileFormat(_openmetrics, "the samples that Prometheus would have scraped from serve"),
     "folded": FileFormat(
         _folded,
         "what each stack allocated (record --stacks), for flame graphs",
@@ -185,7 +185,7 @@ Examples:
     "--compact",
     "compacts",
     is_flag=True,
-    help="With --to dataset: write all small files of a day together, even a few; TRACE may be left out.",
+    help="With --to dataset: merge all small files of a day, however few; TRACE may be left out.",
 )
 def command(
     paths: tuple[Path | str, ...],
@@ -200,9 +200,8 @@ def command(
 ) -> None:
     """Write a trace in a format that other tools read.
 
-    A dataset takes any number of traces, directories and URLs of traces: those that it lacks are added.
-    On this machine, only you can read the output, because it contains names of processes, cgroups and
-    functions.
+    A dataset takes any number of traces, directories and URLs, and adds the traces that it lacks. On this
+    machine, only you can read the output, because it contains names of processes, cgroups and functions.
     """
     chosen = FORMATS[form]
     if kill_id is not None and not chosen.takes_kill:

@@ -52,11 +52,11 @@ Examples:
 @click.option(
     "--runs", "most_runs", metavar="N", default=_RUNS, show_default=True,
     type=click.IntRange(min=_LEAST_RUNS),
-    help="Run CMD at most so many times, those of an earlier search in DIR included.",
+    help="Most runs of CMD, including those of an earlier search in DIR.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", "output", metavar="DIR", type=click.Path(path_type=Path),
-    help="Folder of the traces. A search that was interrupted goes on from its folder.  "
+    help="Folder of the traces. An interrupted search continues from its folder.  "
     "[default: traces/<UTC time>-fit]",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -73,8 +73,8 @@ def command(
 ) -> None:
     """Find the least memory limits of a command, by running it at several.
 
-    CMD must end, and must do the same work each time. It runs without a limit first, then at limits between
-    which the answer lies, one run after the other, each in a fresh cgroup without swap and under `record`.
+    CMD must end, and must do the same work each time. It runs without a limit first, then at limits that
+    close in on the answer, one run after the other, each in a fresh cgroup without swap and under `record`.
     The answers: the least limit at which CMD succeeds (exit status 0), and the least at which it is at most
     PERCENT slower than without a limit. Before each run, the page cache of CMD's files is dropped.
     """

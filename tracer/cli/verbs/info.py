@@ -25,7 +25,7 @@ Examples:
 @trace_argument.argument
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(path: Path | None, as_json: bool) -> None:
-    """Show the contents of a trace: rows, losses, cgroups, probes, duration, size, and its end."""
+    """Show the contents of a trace: rows, losses, cgroups, probes, duration, size, and how it ended."""
     from tracer.render.terminal import console, info_text
 
     summary = summarise(trace_argument.open_trace(path).trace)

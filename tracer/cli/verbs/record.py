@@ -59,7 +59,7 @@ Examples:
     shell_complete=value_completion.cgroups_here,
     help="Trace this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
     "gets such a name later is traced from its first charge. May be repeated. Default: every cgroup, or only "
-    "that of CMD.",
+    "CMD's.",
 )  # fmt: skip
 @click.option(
     "-d",
@@ -120,7 +120,7 @@ def command(
     """Trace memory cgroups until Ctrl-C, for the time of -d, or until CMD ends.
 
     CMD runs in a fresh cgroup, which is removed afterwards. It starts when all probes are attached. The exit
-    status is that of CMD (128+N if signal N ended it). At the end, the path of the trace is printed on
+    status is CMD's, or 128+N if signal N ended it. At the end, the path of the trace is printed on
     stdout.
     """
     if not argv and (limit_bytes is not None or swap_bytes is not None):

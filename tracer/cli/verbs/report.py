@@ -35,7 +35,7 @@ Examples:
 )
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 def command(path: Path | None, output: Path, cgroup: str | None, force: bool) -> None:
-    """Write one HTML page with charts that explains the kills.
+    """Write an HTML page that explains the kills, with charts.
 
     The page is self-contained and makes no requests, so it can be sent by mail. Only you can read the
     file, because it contains names of processes, cgroups and containers.

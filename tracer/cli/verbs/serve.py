@@ -51,7 +51,7 @@ Examples:
 def command(
     *, host_and_port: tuple[str, int], cgroups: tuple[str, ...], ready_file: Path | None, **of_endpoint: Any
 ) -> None:
-    """Serve the memory of each cgroup, what it is made of, and OOM kills by cause to Prometheus.
+    """Serve metrics to Prometheus: the memory of each cgroup by kind, and OOM kills by cause.
 
     Metrics are at /metrics, in the format that the client asks for: OpenMetrics, or the text format of
     Prometheus. The last minute is in memory. At an OOM kill, it is written to a private temporary directory,

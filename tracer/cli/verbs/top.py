@@ -30,7 +30,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "-i", "interval_s", metavar="SECONDS", type=Number(min=0.1, max=3600), default=1.0,
-    show_default=True, help="The time between two frames, which rates are of.",
+    show_default=True, help="Time between two frames; rates cover it.",
 )  # fmt: skip
 @click.option(
     "-n", "intervals", metavar="N", type=click.IntRange(min=1), help="End after N intervals.",
@@ -43,14 +43,14 @@ Examples:
 def command(
     *, cgroups: tuple[str, ...], interval_s: float, intervals: int | None, sort: str, as_json: bool
 ) -> None:
-    """Show what each cgroup's memory does now, and what is decided about it.
+    """Show the memory of each cgroup live, and the decisions of reclaim and of the OOM killer.
 
-    For each cgroup: usage beside its limit, what of it reclaim cannot drop apart from page cache, how fast it
-    is charged and evicted, how long its tasks reclaim and wait, and the time left until a kill at the present
-    rate. Below, a feed of limits that are hit, reclaim that frees nothing, and OOM kills with their cause.
+    For each cgroup: usage and limit, memory that reclaim cannot drop, page cache, the rates of charges and
+    evictions, the time that tasks reclaim and wait, and the time left until a kill at the present rate. Below
+    is a feed of limits that are hit, reclaim that frees nothing, and OOM kills with their cause.
 
     Enter looks into a cgroup, x explains it, w writes a trace of the last minutes, h shows all keys. Traces
-    go to a new directory traces/top-TIME, which is removed if there are none; each OOM kill leaves one.
+    go to a new directory traces/top-TIME, which is removed if it stays empty. Each OOM kill leaves a trace.
 
     Without a terminal, a table is printed each interval.
     """

@@ -58,23 +58,22 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--keep", "keep_s", metavar="TIME", type=duration_s, default="5m", show_default=True,
-    help="The time before a kill that is in its trace, from 10s to 24h. What is older than 30 s has less "
-    "detail.",
+    help="Time before a kill that its trace covers, from 10s to 24h. Rows older than 30 s have less detail.",
 )  # fmt: skip
 @click.option(
     "--max-memory", "most_memory_bytes", metavar="SIZE", type=size_bytes, default="100M", show_default=True,
-    help="Memory that the recorder may take, all included. If it is not enough for --keep, older rows lose "
+    help="Memory that the recorder may take in total. If it is not enough for --keep, older rows lose "
     "detail earlier, and then the oldest are dropped.",
 )  # fmt: skip
 @click.option(
     "--on", "on", type=click.Choice(["kill", "limit", "soon"]), multiple=True,
-    help="Also write a trace earlier. limit: when a cgroup hits its limit. soon: when what is left below a "
+    help="Also write a trace earlier. limit: when a cgroup hits its limit. soon: when the room below a "
     "limit would be used up within 10 s at the present rate. Kills always give a trace. May be repeated.",
 )  # fmt: skip
 @click.option(
     "--psi", "psi_percent", metavar="PERCENT", type=Number(min=0, max=100, min_open=True),
-    help="Also write a trace when all tasks of a cgroup waited for memory at the same time for this much of "
-    "the last 10 s. Needs cgroup v2.",
+    help="Also write a trace when all tasks of a cgroup waited for memory at the same time for this share "
+    "of the last 10 s. Needs cgroup v2.",
 )  # fmt: skip
 @click.option(
     "--keep-traces", "keep_traces", metavar="N", type=click.IntRange(min=1), default=100, show_default=True,

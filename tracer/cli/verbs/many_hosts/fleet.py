@@ -37,7 +37,7 @@ Examples:
     "since_ns",
     metavar="WHEN",
     callback=moment_ns,
-    help="Only what happened from then on: 7d or 12h ago, a date (2026-11-16) or a time in ISO 8601, in UTC.",
+    help="Only what happened since then: 7d or 12h ago, a date (2026-11-16) or a time in ISO 8601, in UTC.",
 )
 @click.option(
     "--until", "until_ns", metavar="WHEN", callback=moment_ns, help="Only what happened before that moment."
@@ -45,13 +45,13 @@ Examples:
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Work on a cluster of Dask, such as tcp://host:8786, instead of processes of this machine.",
+    help="Use a Dask cluster, such as tcp://host:8786, instead of processes on this machine.",
 )
 @click.option(
     "--workers",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Work with N processes of this machine.  [default: one a CPU]",
+    help="Use N processes on this machine.  [default: one per CPU]",
 )
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write an HTML page instead.")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
@@ -71,7 +71,7 @@ def command(
 
     A PATH is a trace, a dataset (export --to dataset), a folder in which traces and datasets lie at any
     depth, or a URL of these, such as s3://bucket/traces. A trace that cannot be read is left out and listed.
-    What several traces recorded of one kill or one container counts once.
+    A kill or a container that several traces recorded counts once.
     """
     from tracer.fleet.reduction.fleet_run import fleet
     from tracer.fleet.summary.time_window import TimeWindow

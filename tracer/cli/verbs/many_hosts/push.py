@@ -41,11 +41,11 @@ Examples:
 @click.argument("url", metavar="URL")
 @click.option(
     "--every", "every_s", metavar="TIME", type=duration_s,
-    help="Go on until Ctrl-C or SIGTERM: look for new traces each TIME, from 1s.",
+    help="Keep running until Ctrl-C or SIGTERM, and look for new traces every TIME, from 1s.",
 )  # fmt: skip
 @click.option(
     "--remove", "removes", is_flag=True,
-    help="Remove each trace from DIR after all of it was read back from URL and compared.",
+    help="Remove each trace from DIR after it was read back from URL and compared.",
 )  # fmt: skip
 @click.option("-n", "--dry-run", "is_dry", is_flag=True, help="Only list what would be copied.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each trace below DIR.")
@@ -54,10 +54,9 @@ def command(
 ) -> None:
     """Copy finished traces below DIR to a URL: s3://, gs://, abfs://, sftp://, file:// and others of fsspec.
 
-    A trace keeps its path below DIR; DIR may also be one trace. What is at the URL already is not copied
-    again, and an interrupted copy goes on file by file. meta.json is written last, so nobody sees a part of a
-    trace there. A trace that is still being written is left for later. The URL of each trace that was copied
-    is printed on stdout.
+    A trace keeps its path below DIR; DIR may also be one trace. Files that are at the URL already are
+    not copied again, also after an interruption. meta.json is written last, so readers never see a part of a
+    trace. A trace that is still being written is skipped. The URL of each copied trace is printed on stdout.
     """
     if every_s is not None and is_dry:
         raise click.UsageError("--every and --dry-run do not go together: leave out one of them")

@@ -41,7 +41,7 @@ Examples:
 )
 @click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1, type=click.UNPROCESSED)
 def command(arguments: tuple[str, ...]) -> None:
-    """Print the systemd unit of a service that runs `memcg-tracer watch`, with these arguments of `watch`.
+    """Print the systemd unit of a service that runs `memcg-tracer watch` with these arguments.
 
     The service starts the memcg-tracer that printed the unit, keeps traces in /var/lib/memcg-tracer, or in
     the directory of --out, which must exist, and can write nowhere else. It has no access to the network
