@@ -29,7 +29,6 @@ from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import HeadStart, Urgency
 from tracer.kernel.process.spawn import CommandError, GatedCommand, spawn
 from tracer.stored_names import stored_path
-from tracer.trace import meta
 from tracer.trace.recording_ends import COMMAND_ENDED
 from tracer.urls import shown_url
 
@@ -40,9 +39,11 @@ if TYPE_CHECKING:
     from tracer.trace.write.writer import TraceWriter
 
 
-def first_meta(options: Options, hierarchy: Hierarchy) -> meta.Meta:
+def first_meta(options: Options, hierarchy: Hierarchy) -> Meta:
     """Return the metadata of a recording that begins now."""
-    return meta.begin(
+    from tracer.trace.meta import begin  # noqa: PLC0415  it imports Arrow
+
+    return begin(
         command_line=["memcg-tracer", *(stored_path(shown_url(word)) for word in sys.argv[1:])],
         cgroup_version=hierarchy.version,
         cgroup_mount_options=map(stored_path, hierarchy.options),

@@ -166,7 +166,7 @@ def command(
 
 def _spool(url: str, force: bool) -> Path:
     """Return the directory in which to record for a URL. Raises TracerError if no trace can go to the URL."""
-    from tracer.fleet.pushing.upload import require_absent_trace, split_url
+    from tracer.fleet.pushing.passing import require_absent_trace, split_url
 
     _, name = split_url(url)
     check_in_child(lambda: require_absent_trace(url, force=force))
@@ -175,7 +175,7 @@ def _spool(url: str, force: bool) -> Path:
 
 def _move(recording: Recording, url: str, progress: _Progress, *, force: bool) -> NoReturn:
     """Move a trace to its URL, print its place, and exit with the status of the recording, or with 1."""
-    from tracer.fleet.pushing.upload import move, split_url
+    from tracer.fleet.pushing.passing import move, split_url
     from tracer.urls import shown_url
 
     trace, status = recording.path, recording.status

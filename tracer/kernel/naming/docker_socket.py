@@ -1,16 +1,9 @@
-"""Names that Docker's socket gives for containers that exist, including exited ones.
-
-HTTP over a UNIX socket.
-
-This is a separate module because most recordings start faster without the import of `http.client`.
-"""
+"""Names that Docker's socket gives for containers that exist, including exited ones."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import socket
 import urllib.parse
 from collections.abc import Collection
 from pathlib import Path
@@ -19,32 +12,6 @@ from typing import Final
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.naming.host_files import MOST_LIST_BYTES, HostFiles, as_name, get, parse_json, text
 from tracer.kernel.naming.runtime_files import docker_names
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _get(path: Path, url: str, *, timeout_s: float, max_bytes: int) -> bytes | None:
-    """Return the body of the response to GET `url`, cut at `max_bytes`; None without a response of status
-    200."""
-    connection = _UnixConnection(path, timeout_s)
-    try:
-        connection.request("GET", url)
-        answer = connection.getresponse()
-        return answer.read(max_bytes) if answer.status == http.HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-
 
 _SOCKET: Final = "/var/run/docker.sock"
 _TIMEOUT_S: Final = 0.5
@@ -57,6 +24,7 @@ def from_docker_socket(files: HostFiles, identities: Collection[str] | None) -> 
     `DOCKER_HOST` names another socket. The list of all containers is requested: Docker answers a request
     about one container only after its start, and a recording may begin earlier.
     """
+    from tracer.kernel.naming import unix_http  # noqa: PLC0415  (http.client is slow to import)
 
     host = os.environ.get("DOCKER_HOST", "")
     try:
@@ -66,7 +34,7 @@ def from_docker_socket(files: HostFiles, identities: Collection[str] | None) -> 
     url = "/containers/json?all=1"
     if identities is not None and len(identities) <= _MOST_FILTERED:
         url += f"&filters={urllib.parse.quote(json.dumps({'id': sorted(identities)}))}"
-    body = _get(socket, url, timeout_s=_TIMEOUT_S, max_bytes=MOST_LIST_BYTES)
+    body = unix_http.get(socket, url, timeout_s=_TIMEOUT_S, max_bytes=MOST_LIST_BYTES)
     listed = parse_json(body)
     found = {}
     for container in listed if isinstance(listed, list) else ():
