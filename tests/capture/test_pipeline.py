@@ -14,7 +14,7 @@ import pytest
 
 from tracer.capture import pipeline
 from tracer.capture.learn import calibration
-from tracer.capture.observer import Observer
+from tracer.capture.observer import Events
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.selection.cgroup_selection import CgroupSelection
@@ -78,7 +78,7 @@ def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
         hierarchy,
         CgroupSelection(programs, hierarchy, None),
         programs=programs,
-        observer=cast(Observer, SimpleNamespace(warn=None)),
+        events=cast(Events, SimpleNamespace(warn=None)),
         open_sink=lambda: TraceWriter(output, first_meta(options, hierarchy), force=force),
         began_s=0.0,
     )

@@ -26,20 +26,24 @@ class Progress(Protocol):
         """Return the number of OOM decisions seen so far; one may kill many tasks."""
 
 
-class Observer(Protocol):
-    """Receives the events of a recording."""
+class Events(Protocol):
+    """Receives the events of any recording."""
+
+    def killed(self, kill: dict[str, Any]) -> None:
+        """Report an OOM kill, given as a row of `oom`."""
+
+    def notice(self, message: str) -> None:
+        """Report something that the user asked for or waits for, such as a cgroup that has appeared."""
+
+    def warn(self, message: str) -> None:
+        """Report a problem that does not stop the recording."""
+
+
+class Observer(Events, Protocol):
+    """Receives the events of `record`."""
 
     def ready(self, progress: Progress) -> None:
         """Report that all probes are attached; the command starts after this."""
 
     def tick(self, progress: Progress) -> None:
         """Report progress; called every half second."""
-
-    def killed(self, kill: dict[str, Any]) -> None:
-        """Report an OOM kill, given as a row of `oom`."""
-
-    def notice(self, message: str) -> None:
-        """Report that a requested cgroup is awaited, has appeared, or is gone."""
-
-    def warn(self, message: str) -> None:
-        """Report a problem that does not stop the recording."""

@@ -17,7 +17,7 @@ from tracer.capture.bulk_records import BulkRecords
 from tracer.capture.charge_records import Ledger
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
-from tracer.capture.observer import Observer
+from tracer.capture.observer import Events
 from tracer.capture.options import Options
 from tracer.capture.overhead import Overhead, cost, overhead_of
 from tracer.capture.rows.cgroup_rows import CgroupRows
@@ -98,26 +98,26 @@ class Pipeline:
         selection: CgroupSelection,
         *,
         programs: Programs,
-        observer: Observer,
+        events: Events,
         open_sink: Callable[[], RowSink],
         began_s: float,
     ) -> None:
         self._began_s = began_s
         self.programs = programs
         self._hierarchy = hierarchy
-        self._observer = observer
+        self._events = events
         self._selection = selection
         self.startup_s = 0.0
-        programs.wait(observer.warn)
+        programs.wait(events.warn)
         with ExitStack() as owned:
             owned.callback(programs.close)
             owned.callback(selection.close)
             self._positions = calibration.calibrate(programs, programs.types, hierarchy)
             self._task_times = owned.enter_context(closing(TaskTimes(programs)))
-            self._ledger = Ledger(programs, self._task_times.close_account, observer.warn)
+            self._ledger = Ledger(programs, self._task_times.close_account, events.warn)
             self._rings = owned.enter_context(rings_of(programs))
             self._page_sums = owned.enter_context(closing(PageSums(programs)))
-            self._sampler = Sampler(programs, hierarchy, self._positions, observer.warn)
+            self._sampler = Sampler(programs, hierarchy, self._positions, events.warn)
             owned.callback(self._sampler.close)
             mounts = owned.enter_context(closing(Mounts()))
             self._kernel_log = owned.enter_context(closing(open_kernel_log()))
@@ -196,8 +196,8 @@ class Pipeline:
         self._selection.begin()
         self._traced.find(self._rings["cgroup"].read)
         if self._kernel_log.state != READ:
-            self._observer.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
-        self.programs.attach(self._observer.warn)
+            self._events.warn(f"the kernel log cannot be read ({self._kernel_log.state})")
+        self.programs.attach(self._events.warn)
         self._traced.find(self._rings["cgroup"].read)  # again: cgroups made before the attach caused no event
         self._ledger.accounts.count_new()
         if self._most_percent is not None:
@@ -206,10 +206,10 @@ class Pipeline:
         if "stack_sample" in self._rings:  # now: a sampled process may be gone before they are read
             self._kernel_names.load()
         for line in self._selection.waiting():
-            self._observer.notice(line)
+            self._events.notice(line)
         if recorder := find_recorder_cgroup(self._hierarchy, self._selection.includes):
             self._sink.meta["recorder_cgroup"] = stored_path(recorder.path)
-            self._observer.warn(recorder.warning)
+            self._events.warn(recorder.warning)
         self._sink.meta["kernel_log"] = self._kernel_log.state
         lacking = self._sink.meta["unrecorded_categories"] = self._sampler.lacking
         self._sink.meta["probes"] = calibration.describe(self.programs.choices, lacking)
@@ -328,7 +328,7 @@ class Pipeline:
             self._write_log(self._log_filter.take(self._kernel_log.read()))  # most of the kill's lines exist
             self.flush()
             for kill in kills:
-                self._observer.killed(kill)
+                self._events.killed(kill)
 
     def sample(self) -> None:
         """Take a sample of each traced cgroup that changed."""
@@ -346,7 +346,7 @@ class Pipeline:
     def report_news(self, *, is_last: bool = False) -> None:
         """Report requested cgroups that appeared or are gone, and keep their paths in meta.json."""
         for line in self._selection.requests.news(is_last=is_last):
-            self._observer.notice(line)
+            self._events.notice(line)
         filters, paths = self._sink.meta["filters"], self._selection.requests.matched_paths()
         if filters["cgroups"] != paths:
             filters["cgroups"] = paths
@@ -368,7 +368,7 @@ class Pipeline:
             status = {} if command_status is None else {"command_status": command_status}
             self._sink.close(end_reason, **self._ended, **self.closing_facts(), **status)
         for name in self._selection.requests.never_matched():
-            self._observer.warn(f"no cgroup or container matched {name} during the recording")
+            self._events.warn(f"no cgroup or container matched {name} during the recording")
 
     def closing_facts(self) -> dict[str, Any]:
         """Return the facts about the recording until now that meta.json gets when a trace of it ends."""

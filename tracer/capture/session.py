@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracer.capture.bpf.load import Programs, accounts_for
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
-from tracer.capture.observer import Observer
+from tracer.capture.observer import Events, Observer
 from tracer.capture.options import Options
 from tracer.directory import require_own_links
 from tracer.errors import TracerError
@@ -217,7 +217,7 @@ def make_pipeline(
     hierarchy: cgroupfs.Hierarchy,
     selectors: list[Selector],
     command_cgroup: Path | None,
-    observer: Observer,
+    events: Events,
     *,
     open_sink: Callable[[Meta], RowSink],
     began_s: float,
@@ -252,7 +252,7 @@ def make_pipeline(
             held_bytes=options.held_bytes,
         ),
         programs=programs,
-        observer=observer,
+        events=events,
         open_sink=lambda: open_sink(first_meta(options, hierarchy)),
         began_s=began_s,
     )

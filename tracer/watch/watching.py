@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
-from tracer.capture.observer import Progress
+from tracer.capture.observer import Events, Progress
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import create_ready_file, make_pipeline, require_absent, require_root
@@ -136,8 +136,8 @@ class WatchOptions:
     url: str | None = None
 
 
-class Reporter(Protocol):
-    """Receives the messages of `watch`."""
+class Reporter(Events, Protocol):
+    """Receives the events of `watch`."""
 
     def ready(self, progress: Progress) -> None:
         """Report that all probes are attached."""
@@ -145,17 +145,8 @@ class Reporter(Protocol):
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Report an alarm. `cgroup` is the name of its container, else its path."""
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        """Report an OOM kill, given as a row of `oom`."""
-
     def finished(self, story: Finished) -> None:
         """Report a trace that is complete."""
-
-    def notice(self, message: str) -> None:
-        """Report something that the user asked for or waits for."""
-
-    def warn(self, message: str) -> None:
-        """Report a problem that does not stop the recording."""
 
 
 def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None) -> None:
@@ -209,7 +200,7 @@ def _ring_pages() -> dict[str, int]:
 
 
 class _Watcher:
-    """Observes the pipeline, and does the rest of `watch`."""
+    """Takes the events of the pipeline, and does the rest of `watch`."""
 
     def __init__(
         self, options: WatchOptions, reporter: Reporter, place: Place, guest: Guest | None = None
@@ -229,13 +220,7 @@ class _Watcher:
         self._has_begun = False
         self._kills_of_start: list[dict[str, Any]] = []
 
-    # As the observer
-
-    def ready(self, progress: Progress) -> None:
-        """Do nothing: `watch` reports it."""
-
-    def tick(self, progress: Progress) -> None:
-        """Do nothing: `watch` shows no progress."""
+    # The events of the pipeline
 
     def notice(self, message: str) -> None:
         """Report messages of the start, but not each pod that comes or goes later."""

@@ -18,8 +18,6 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
 from tracer.kernel.process.forked_child import end_with_parent
 from tracer.kernel.process.module_children import stand_back
 
@@ -57,6 +55,9 @@ _FIELDS: Final[dict[str, dict[str, tuple[int, str]]]] = {
 
 def message_classes() -> dict[str, Any]:
     """Return message -> its class, as protoc would make it."""
+    # Imported after `stand_back`, which lowers the priority of this process.
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415
+
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="cri_names.proto", package=_PACKAGE, syntax="proto3")
     for message, fields in _FIELDS.items():
