@@ -131,14 +131,15 @@ def test_policy_allows_this_style_and_this_script_and_nothing_else(report: OomRe
 
 
 def test_page_is_in_the_order_of_the_questions(report: OomReport, drawn: Chart) -> None:
-    """The sentence, the tiles, the chart, what to do, all kills, and then the rest, folded."""
+    """The sentence, how often, the tiles, what to do, the chart, all kills, and then the rest, folded."""
     text = page([report, replace(report, kill_id=2)], [], drawn, charts_of_kills={2: drawn})
     order = (
         "<h1>",
+        "killed twice",
         '<dl class="tiles">',
-        '<figure class="chart"',
         "What to do",
-        "All kills",
+        '<figure class="chart"',
+        "<h2>All kills",
         "<details><summary><h3>Evidence",
     )
     body = text[text.index("<body>") :]

@@ -57,8 +57,10 @@ def test_tiles_of_a_cgroup_that_lived(held: Held) -> None:
     limit, used, cushion = tiles.of_survivor(held)
     assert (limit.label, limit.value) == ("limit", "100 MiB")
     assert (used.value, used.note) == ("99 MiB", "1 MiB was left below the limit")
-    assert (cushion.value, cushion.note) == ("30 MiB evicted", "how much of it was read again is not known")
-    assert tiles.of_survivor(replace(held, refaulted_bytes=MIB))[2].note == "1 MiB of it was read again"
+    unknown = "page cache; how much of it was read again is not known"
+    assert (cushion.value, cushion.note) == ("30 MiB evicted", unknown)
+    known = tiles.of_survivor(replace(held, refaulted_bytes=MIB))[2]
+    assert known.note == "page cache; 1 MiB of it was read again"
     free = replace(held, limit_bytes=UNLIMITED_BYTES, headroom_bytes=None, evicted_bytes=0)
     limit, used, cushion = tiles.of_survivor(free)
     assert limit.value == "no limit" and "no limit that it could come near" in used.note

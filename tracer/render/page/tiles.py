@@ -59,8 +59,8 @@ def _again(one: Held) -> str:
     if not one.evicted_bytes:
         return "no page cache had to go to make room"
     if one.refaulted_bytes is None:
-        return "how much of it was read again is not known"
-    return f"{units.size(one.refaulted_bytes)} of it was read again"
+        return "page cache; how much of it was read again is not known"
+    return f"page cache; {units.size(one.refaulted_bytes)} of it was read again"
 
 
 def _room(one: Held) -> str:
