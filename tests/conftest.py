@@ -45,10 +45,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.timeout(float(limit_s) * SLOWDOWN), append=False)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Collect no garbage while tests are collected: each pass would visit all that were."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Leave the thousands of collected tests out of garbage collection, which would visit them each time."""
+    """Leave the thousands of collected tests out of garbage collection from now on."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
