@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.parallel.own_children import OwnChildren
+from support.recorded import copy_examples
 from synthetic.fleets import cut_short
 from synthetic.fleets.cut_short import CutShortPiece
 from synthetic.fleets.deadly_piece import DeadlyPiece
@@ -20,21 +21,26 @@ from tracer.fleet.reduction.inputs import find
 from tracer.fleet.reduction.piece_reader import TracePiece
 from tracer.fleet.reduction.work_tree import tree
 
-from .conftest import NAMES, CopyTraces, document, work_of
+from .conftest import NAMES, document, work_of
 
 
-@pytest.fixture
-def traces(copy_traces: CopyTraces) -> Path:
-    return copy_traces(*NAMES)
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_examples(tmp_path_factory.mktemp("embedded") / "traces", NAMES)
 
 
-def test_processes_give_the_answer_of_one_process(traces: Path) -> None:
+@pytest.fixture(scope="module")
+def answer_of_one(traces: Path) -> dict[str, Any]:
+    """Return the answer of one process."""
+    return document(embedded.compute(work_of(traces), 1, lambda *_: None))
+
+
+def test_processes_give_the_answer_of_one_process(traces: Path, answer_of_one: dict[str, Any]) -> None:
     children = OwnChildren()
     calls: list[tuple[int, int]] = []
-    alone = embedded.compute(work_of(traces), 1, lambda *_: None)
-    assert document(alone)["traces"] == len(NAMES)
+    assert answer_of_one["traces"] == len(NAMES)
     together_ = embedded.compute(work_of(traces), 2, lambda *numbers: calls.append(numbers))
-    assert document(together_) == document(alone)
+    assert document(together_) == answer_of_one
     assert calls == [(read, len(NAMES)) for read in range(1, len(NAMES) + 1)]
     assert children.new() == []
 
@@ -47,7 +53,9 @@ def test_quota_of_a_container_bounds_the_processes(monkeypatch: pytest.MonkeyPat
     assert embedded.cpus() == len(os.sched_getaffinity(0))
 
 
-def test_process_that_is_killed_in_the_middle_changes_nothing(traces: Path) -> None:
+def test_process_that_is_killed_in_the_middle_changes_nothing(
+    traces: Path, answer_of_one: dict[str, Any]
+) -> None:
     children = OwnChildren()
     killed: list[int] = []
 
@@ -58,26 +66,27 @@ def test_process_that_is_killed_in_the_middle_changes_nothing(traces: Path) -> N
 
     found = embedded.compute(work_of(traces), 2, kill_one)
     assert len(killed) == 1
-    assert document(found) == document(embedded.compute(work_of(traces), 1, lambda *_: None))
+    assert document(found) == answer_of_one
 
 
 @pytest.mark.parametrize("end", [cut_short.die_in_next_result, cut_short.die_in_next_call])
 def test_process_that_is_killed_in_the_middle_of_a_message_changes_nothing(
-    traces: Path, tmp_path: Path, end: Callable[[Path], None]
+    traces: Path, answer_of_one: dict[str, Any], tmp_path: Path, end: Callable[[Path], None]
 ) -> None:
     places = find([str(traces)]).traces
     pieces: list[Any] = [CutShortPiece(TracePiece(place), end, tmp_path / "once") for place in places]
     found = embedded.compute(tree([[piece] for piece in pieces]), 2, lambda *_: None)
     assert (tmp_path / "once").exists()
-    assert document(found) == document(embedded.compute(work_of(traces), 1, lambda *_: None))
+    assert document(found) == answer_of_one
 
 
-def test_piece_that_kills_its_process_each_time_is_left_out(traces: Path) -> None:
+def test_piece_that_kills_its_process_each_time_is_left_out(
+    traces: Path, answer_of_one: dict[str, Any]
+) -> None:
     found = embedded.compute(work_of(traces, DeadlyPiece("/deadly", os.getpid())), 2, lambda *_: None)
     (broken,) = found.broken
     assert (broken.path, "died 3 times" in broken.why) == ("/deadly", True)
-    expected = document(embedded.compute(work_of(traces), 1, lambda *_: None))
-    assert document(found) | {"broken": []} == expected
+    assert document(found) | {"broken": []} == answer_of_one
 
 
 def test_processes_end_when_the_work_is_interrupted(traces: Path) -> None:
