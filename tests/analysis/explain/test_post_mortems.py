@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import pandas as pd
 import pytest
 from synthetic.restarts import Restarts
 
 import tracer
 from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.postmortem import PostMortems
+from tracer.analysis.kernel_log import merging
 from tracer.analysis.results.kill import OomReport
 
 KILLS: Final = 5
@@ -52,3 +54,38 @@ def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.Monke
     assert not explained
     post_mortems.one(outlines[-1].kill_id)
     assert explained == [KILLS]
+
+
+def test_the_kernel_log_is_merged_with_as_many_writes_for_many_kills_as_for_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write into a DataFrame copies or checks a column: one for each kill would make the cost of all kills
+    grow with its square."""
+    written = list[int]()
+    whole = merging._with_cells
+
+    def counted(table: pd.DataFrame, cells: dict[str, dict[int, Any]]) -> pd.DataFrame:
+        written.extend(len(value_of) for value_of in cells.values())
+        return whole(table, cells)
+
+    monkeypatch.setattr(merging, "_with_cells", counted)
+    writes = dict[int, list[int]]()
+    for kills in (2, 2 * KILLS):
+        written.clear()
+        PostMortems(
+            tracer.open(Restarts(kills, 2, charges=12, folios=8).write(tmp_path / f"{kills}"))
+        ).outlines()
+        writes[kills] = list(written)
+    assert writes[2]
+    assert [KILLS * rows for rows in writes[2]] == writes[2 * KILLS]
+
+
+def test_outlines_of_kills_take_no_row_out_of_a_table_of_pandas(
+    loop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post_mortems = PostMortems(tracer.open(loop))
+    expected = [*map(parties, post_mortems.outlines())]
+    monkeypatch.setattr(pd.DataFrame, "iloc", None)
+    monkeypatch.setattr(pd.DataFrame, "loc", None)
+    assert [*map(parties, post_mortems.outlines())] == expected
+    assert len(expected) == KILLS

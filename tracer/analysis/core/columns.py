@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.extensions import ExtensionDtype
 
 Int64s = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]
@@ -72,14 +74,59 @@ def positions(ids: Int64s, wanted: Int64s) -> Int64s:
     return np.asarray(pd.Index(ids).get_indexer(pd.Index(wanted)), dtype=np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class ColumnArrays:
+    """Columns of a table as arrays, out of which some rows are read as dictionaries of Python objects.
+
+    To take rows out of a DataFrame costs more than to read a few of them, once for each of its columns.
+    """
+
+    columns: Mapping[str, Any]
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, columns: Iterable[str] | None = None) -> ColumnArrays:
+        """Take these columns; None: all."""
+        names = frame.columns if columns is None else columns
+        return cls({str(name): _array_of(frame[name]) for name in names})
+
+    def records(self, rows: slice | Int64s) -> list[dict[str, Any]]:
+        """Return the rows at these positions."""
+        cells = {name: column[rows].tolist() for name, column in self.columns.items()}
+        return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+
+    def row(self, position: int) -> dict[str, Any]:
+        """Return the row at a position."""
+        return self.records(slice(position, position + 1))[0]
+
+
+def _array_of(column: pd.Series) -> Any:
+    """Return a column as an array whose `tolist` gives objects of Python, or NA."""
+    return column.array if isinstance(column.dtype, ExtensionDtype) else column.to_numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A short table as lists of Python objects, out of which one row after the other is read."""
+
+    columns: Mapping[str, list[Any]]
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame) -> Cells:
+        """Convert all columns, each once."""
+        return cls({str(name): frame[name].tolist() for name in frame.columns})
+
+    def row(self, position: int) -> dict[str, Any]:
+        """Return the row at a position."""
+        return {name: cells[position] for name, cells in self.columns.items()}
+
+
 def records(frame: pd.DataFrame, columns: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """Return the rows as dictionaries of Python objects, with these columns only; None: with all.
 
     Each column is converted at once, which is faster than `DataFrame.to_dict`: that converts cell by cell.
     Of few rows, each column costs as much as of many: a caller names those that it reads.
     """
-    cells = {str(name): frame[name].tolist() for name in (frame.columns if columns is None else columns)}
-    return [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+    return ColumnArrays.from_frame(frame, columns).records(slice(None))
 
 
 def optional(value: Any) -> int | None:

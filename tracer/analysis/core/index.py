@@ -46,7 +46,10 @@ class RowIndex:
 
     def rows_for(self, key: int) -> Int64s:
         """Return the positions of the rows with this key."""
-        return self.rows_for_any([key])
+        place = int(np.searchsorted(self.keys, key))
+        if place == len(self.keys) or self.keys[place] != key:
+            return np.zeros(0, dtype=np.int64)
+        return self.order[self.firsts[place] : self.firsts[place + 1]].astype(np.int64)
 
     def rows_for_any(self, keys: Int64s | Sequence[int]) -> Int64s:
         """Return the positions of the rows with any of these (distinct) keys, in the table's order."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, Int64s, integers, optional, utc_time
+from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import log_kills, machine_holders, report_assembly, shortage
@@ -103,7 +103,7 @@ class PostMortems:
         )
 
     def _outline(self, kill_id: int) -> OomReport:
-        return _outline(self._trace, kill_id, self._kills.rows_for(kill_id), self._told[kill_id])
+        return _outline(self._trace, *self._kills.rows_for(kill_id), self._told[kill_id])
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:
@@ -129,7 +129,7 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
 
 def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool) -> OomReport:
     unknown: Unknown = {}
-    first, outline = kill.first, _outline(trace, kill.kill_id, kill.rows, told)
+    first, outline = kill.first, _outline(trace, kill.time_ns, kill.rows, told)
     sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
@@ -137,18 +137,20 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     lost = trace.losses.affecting_numbers(kill.window.begin, kill.time_ns)
     thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
-    selection = victim_selection.from_trace(kill.subtree, kill.rows, kill.weighed, told.report, unknown)
+    selection = victim_selection.from_trace(
+        kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed, log=told.report, unknown=unknown
+    )
     around = _circumstances(kill, sizes, made_of, selection, told.report)
     if (why_not := allocators.why_unknown(around.grown_bytes, most, further, made_of.total)) is not None:
         unknown["allocators"] = why_not
-    killed = frozenset(integers(kill.rows["tgid"]).tolist())
+    killed = frozenset(int(row["tgid"]) for row in kill.rows)
     asked = recorded_parties.trigger(trace, kill, told, unknown)
     findings = Findings(
         time=outline.time,
         constraint=outline.constraint,
         owner=recorded_parties.limit_owner(trace, kill, asked.stack, unknown),
         trigger=asked,
-        victims=recorded_parties.victims(trace, kill.rows, unknown),
+        victims=recorded_parties.victims(trace, kill.time_ns, kill.rows, unknown),
         victim_tgids=killed | forks.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
         composition=made_of,
         cushion=used,
@@ -194,9 +196,10 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     )
 
 
-def _outline(trace: TraceTables, kill_id: int, rows: pd.DataFrame, told: Told) -> OomReport:
+def _outline(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]], told: Told) -> OomReport:
     """Return what the rows of a kill have themselves."""
-    first, owner_id = rows.iloc[0], int(integers(rows["limit_owner_cgroup_id"])[0])
+    first = rows[0]
+    owner_id = optional(first["limit_owner_cgroup_id"])
     container, pod = trace.places.container_of(owner_id)
     owner = LimitOwner(
         cgroup=trace.places.path_of(owner_id),
@@ -204,15 +207,15 @@ def _outline(trace: TraceTables, kill_id: int, rows: pd.DataFrame, told: Told) -
         pod=pod,
         limit_bytes=limit_of(first),
         usage_bytes=optional(first["usage_bytes"]),
-        cgroup_id=None if owner_id == NO_ID else owner_id,
+        cgroup_id=owner_id,
     )
     return OomReport(
-        kill_id=kill_id,
-        time=rows.index[0],
+        kill_id=int(first["kill_id"]),
+        time=utc_time(time_ns),
         ktime_ns=int(first["ktime_ns"]),
         constraint=str(first["constraint"]),
         limit_owner=owner,
-        victims=recorded_parties.victims(trace, rows, {}),
+        victims=recorded_parties.victims(trace, time_ns, rows, {}),
         quality=Quality(int(trace.loss["lost"].sum()), told.state, dict(trace.meta["probes"])),
     )
 
@@ -253,7 +256,7 @@ def _usage_at_kill(kill: RecordedKill, told: Told) -> tuple[int | None, str]:
     sampled = None if kill.sample is None else optional(kill.sample["usage_bytes"])
     if sampled is not None:
         return sampled, told.origins.get("usage", "samples")
-    return optional(kill.rows["usage_bytes"].iloc[0]), KERNEL_LOG if "limit_owner" in told.fields else "oom"
+    return optional(kill.first["usage_bytes"]), KERNEL_LOG if "limit_owner" in told.fields else "oom"
 
 
 def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
@@ -282,7 +285,7 @@ def _circumstances(
             shortage=None if log is None else shortage.from_log(log, page_size(kill.subtree.whole)),
             machine=None if log is None else log.mem_info,
         )
-    trigger_id = int(kill.rows["trigger_cgroup_id"].iloc[0])
+    trigger_id = int(kill.first["trigger_cgroup_id"])
     return circumstances.around(
         kill.subtree,
         kill.window,

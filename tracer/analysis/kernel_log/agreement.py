@@ -12,30 +12,32 @@ try_to_free_mem_cgroup_pages).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import pandas as pd
-
-from tracer.analysis.core.columns import optional, records
+from tracer.analysis.core.columns import optional
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport
+from tracer.schema import LIMITS
 from tracer.stored_names import stored_text
 
 _CHARGE_BATCH_PAGES: Final = 64
 _COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
 _KIB: Final = 1024
-_OF_A_VICTIM: Final = (
-    *("pid", "comm", "oom_score_adj"),
+COLUMNS: Final = (
+    *("constraint", "limit_owner_cgroup_id", "usage_bytes", "limit_bytes", LIMITS["limit_bytes"]),
+    *("trigger_pid", "trigger_comm", "is_told", "order", "gfp", "pid", "comm", "oom_score_adj"),
     *("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes"),
 )
+"""The columns of `oom` that are compared."""
+
 _LONGEST_NAME: Final = 400  # a longer path may be cut in its line (LOG_LINE_MAX, kernel/printk/printk.c)
 
 
-def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> Iterator[str]:
-    """Yield a sentence for each difference; `rows` are those of one kill in `oom`."""
-    first = rows.iloc[0]
+def disagreements(trace: TraceTables, rows: Sequence[Mapping[str, Any]], report: LogReport) -> Iterator[str]:
+    """Yield a sentence for each difference; `rows` are those of one kill in `oom`, with `COLUMNS`."""
+    first = rows[0]
     cpus = int(trace.meta.get("cpus", 1))
     yield from _decision(trace, first, report)
     memory = report.counters.get("memory")
@@ -45,7 +47,7 @@ def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> 
         yield from _sizes("limit", limit_of(first), memory.limit_bytes, _KIB)
     killed = {kill.pid: kill for kill in report.kills}
     slack_bytes = max(_COUNTER_BATCH_PAGES, 2 * cpus) * cpus * page_size(trace)
-    for row in records(rows, _OF_A_VICTIM):
+    for row in rows:
         kill = killed.pop(int(row["pid"]), None)
         if kill is not None:
             yield from _victim(row, kill, slack_bytes, page_size(trace))
@@ -55,7 +57,7 @@ def disagreements(trace: TraceTables, rows: pd.DataFrame, report: LogReport) -> 
         yield f"the kernel log has a kill of pid {pid}, which was not marked as a victim"
 
 
-def _decision(trace: TraceTables, first: pd.Series[Any], report: LogReport) -> Iterator[str]:
+def _decision(trace: TraceTables, first: Mapping[str, Any], report: LogReport) -> Iterator[str]:
     constraint, asked = str(first["constraint"]), report.invoker
     if "unknown" not in (constraint, report.constraint):
         yield from _words("constraint", constraint, report.constraint)

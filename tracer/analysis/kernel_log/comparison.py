@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from tracer.analysis.core.columns import integers, optional, times_ns
+from tracer.analysis.core.columns import integers, optional, records, times_ns
 from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.lookup.stacks import is_named
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.kernel_log import matching, merging
-from tracer.analysis.kernel_log.agreement import disagreements
+from tracer.analysis.kernel_log import agreement, matching, merging
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import LogReport
 
@@ -58,19 +58,21 @@ def complete(trace: TraceTables) -> Completed:
     taken: merging.Taken = {kill_id: [] for kill_id in kill_ids}
     origins: merging.Origins = {}
     oom, samples = merging.complete(trace, matched, taken, origins)
-    told = {}
+    told, times = {}, times_ns(trace.oom)
+    recorded = records(trace.oom, (*agreement.COLUMNS, "kernel_stack_id"))
     for kill_id in kill_ids:
-        rows = trace.oom.iloc[of_kill.rows_for(kill_id)]
+        positions = of_kill.rows_for(kill_id)
+        rows = [recorded[position] for position in positions.tolist()]
         report = matched.get(kill_id)
-        if report is not None and report.stack and _lacks_stack(trace, rows):
+        if report is not None and report.stack and _lacks_stack(trace, rows[0]):
             taken[kill_id].append("trigger.stack")
-        coverage = matching.coverage(trace, int(times_ns(rows)[0]), report)
+        coverage = matching.coverage(trace, int(times[positions[0]]), report)
         told[kill_id] = Told(
             report,
             coverage.state,
             coverage.missing,
             tuple(taken[kill_id]),
-            () if report is None else tuple(disagreements(trace, rows, report)),
+            () if report is None else tuple(agreement.disagreements(trace, rows, report)),
             origins.get(kill_id, {}),
         )
     return Completed(oom, samples, told)
@@ -84,7 +86,7 @@ def without(trace: TraceTables, why: str) -> Completed:
     )
 
 
-def _lacks_stack(trace: TraceTables, rows: pd.DataFrame) -> bool:
+def _lacks_stack(trace: TraceTables, first: Mapping[str, Any]) -> bool:
     """Return whether the trace does not have the names of the trigger's kernel stack."""
-    number = optional(rows["kernel_stack_id"].iloc[0])
+    number = optional(first["kernel_stack_id"])
     return number is None or not is_named(trace.functions.frames_for(number))

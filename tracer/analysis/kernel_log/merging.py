@@ -8,14 +8,24 @@ lack some of its counters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, optional, times_ns
+from tracer.analysis.core.columns import (
+    Bools,
+    Int64s,
+    integers,
+    is_one_of,
+    known,
+    optional,
+    records,
+    times_ns,
+)
 from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
@@ -35,6 +45,14 @@ Origins = dict[int, dict[str, str]]
 
 Only sizes that no program read into `samples` are in it."""
 
+_Written = dict[str, dict[int, Any]]
+"""Column of a table -> position of a row -> its new value. A column is written once, with all new values."""
+
+_INFERRED: Final = (
+    *("is_told", "constraint", "limit_owner_cgroup_id"),
+    *("usage_bytes", "limit_bytes", LIMITS["limit_bytes"]),
+)
+
 
 def complete(
     trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken, origins: Origins
@@ -53,38 +71,54 @@ def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) ->
     """Return `oom` with the log's values for decisions that were inferred."""
     oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
     of_kill = RowIndex.from_keys(integers(oom["kill_id"]))
+    inferred, times, written = records(oom, _INFERRED), times_ns(oom), _Written()
     for kill_id, report in matched.items():
         rows = of_kill.rows_for(kill_id)
-        first = oom.iloc[rows[0]]
+        first = inferred[rows[0]]
         if optional(first["is_told"]) or "header" in report.missing:
             continue
         told: dict[str, Any] = {"gfp": report.invoker.gfp, "order": report.invoker.order}
         taken[kill_id] += [f"trigger.{name}" for name, value in told.items() if value is not None]
         if report.constraint != "unknown":
-            told |= _owner(trace, first, int(times_ns(oom)[rows[0]]), report, taken[kill_id])
-        _put(oom, rows, {column: pd.NA if value is None else value for column, value in told.items()})
+            told |= _owner(trace, first, int(times[rows[0]]), report, taken[kill_id])
+        _put(written, rows, told)
+    is_gone, tgids = ~known(oom["anon_rss_bytes"]), integers(oom["tgid"])
     for kill_id, report in matched.items():
-        _take_sizes(oom, of_kill.rows_for(kill_id), report, page_size(trace), taken[kill_id])
-    return oom
+        rows = of_kill.rows_for(kill_id)
+        gone = dict(zip(rows[is_gone[rows]].tolist(), tgids[rows[is_gone[rows]]].tolist(), strict=True))
+        if gone:
+            _take_sizes(written, gone, report, page_size(trace), taken[kill_id])
+    return _with_cells(oom, written)
 
 
-def _put(table: pd.DataFrame, rows: Int64s, values: Mapping[str, Any]) -> None:
+def _put(written: _Written, rows: Int64s, values: Mapping[str, Any]) -> None:
     """Write column -> value into the rows at these positions."""
     for column, value in values.items():
-        table.iloc[rows, list(table.columns).index(column)] = value
+        written.setdefault(column, {}).update(dict.fromkeys(rows.tolist(), value))
+
+
+def _with_cells(table: pd.DataFrame, written: _Written) -> pd.DataFrame:
+    """Return the table with these new values."""
+    table = table.copy(deep=False) if written else table
+    for name, value_of in written.items():
+        column = table[name].copy()
+        kind: Any = column.dtype
+        column.iloc[list(value_of)] = pd.array([*value_of.values()], dtype=kind)
+        table[name] = column
+    return table
 
 
 def _take_sizes(
-    oom: pd.DataFrame, rows: Int64s, report: LogReport, page_bytes: int, taken: list[str]
+    written: _Written, gone: Mapping[int, int], report: LogReport, page_bytes: int, taken: list[str]
 ) -> None:
-    """Take the sizes of victims whose memory was gone when they were marked.
+    """Take the sizes of victims whose memory was gone when they were marked; `gone`: position of the row ->
+    tgid.
 
     The kernel sends SIGKILL before it marks a victim (__oom_kill_process, mm/oom_kill.c). The log's table of
     tasks was printed before that.
     """
     listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
-    gone = rows[~known(oom["anon_rss_bytes"].iloc[rows])]
-    for row, tgid in zip(gone.tolist(), integers(oom["tgid"].iloc[gone]).tolist(), strict=True):
+    for row, tgid in gone.items():
         if (task := listed.get(tgid)) is None:
             continue
         sizes = {
@@ -92,12 +126,12 @@ def _take_sizes(
             for kind in ("anon", "file", "shmem")
         }
         sizes |= {"pgtables_bytes": task.pgtables_bytes, "swap_bytes": task.swapents_pages * page_bytes}
-        _put(oom, np.array([row]), sizes)
+        _put(written, np.array([row]), sizes)
         taken.append("victims.anon_rss_bytes")
 
 
 def _owner(
-    trace: TraceTables, first: pd.Series[Any], time_ns: int, report: LogReport, taken: list[str]
+    trace: TraceTables, first: Mapping[str, Any], time_ns: int, report: LogReport, taken: list[str]
 ) -> dict[str, Any]:
     """Return constraint and limit owner as columns of `oom`.
 
@@ -147,34 +181,44 @@ def _sampled(
         RowIndex.from_keys(integers(oom["kill_id"])),
     )
     rows: list[dict[str, Any]] = []
+    told, times, written = records(oom, _INFERRED), times_ns(oom), _Written()
+    sampled_ids, is_read = integers(samples["cgroup_id"]), _known_in(samples)
     for kill_id, report in matched.items():
-        kill = oom.iloc[of_kill.rows_for(kill_id)]
-        owner_id = optional(kill["limit_owner_cgroup_id"].iloc[0])
+        position = int(of_kill.rows_for(kill_id)[0])
+        first = told[position]
+        owner_id = optional(first["limit_owner_cgroup_id"])
         reading = _memory_stat(report)
         if owner_id is None or not reading or not _is_of(trace, owner_id, report.stats[0]):
             continue
         at_kill = at_kills[read.rows_for(kill_id)]
-        at_kill = at_kill[integers(samples["cgroup_id"].iloc[at_kill]) == owner_id]
+        at_kill = at_kill[sampled_ids[at_kill] == owner_id]
         if not len(at_kill):
-            first = kill.iloc[0]
             counter = {"usage_bytes": optional(first["usage_bytes"]), "limit_bytes": limit_of(first)}
-            row = {"time": int(times_ns(kill)[0]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
+            row = {"time": int(times[position]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
             rows.append(row | counter | reading)
             is_owner_logged = "limit_owner" in taken[kill_id]
             origins[kill_id] = {"usage": KERNEL_LOG if is_owner_logged else "oom"} | _origins(reading)
             taken[kill_id].append("composition")
             continue
-        here = samples.iloc[at_kill]
-        was_read = bool(known(here["anon_bytes"]).any())
+        was_read = bool(is_read("anon_bytes")[at_kill].any())
         # All of memory.stat, or those of its counters that calibration did not find
         # (capture/learn/calibration.py).
-        lacking = {n: value for n, value in reading.items() if not (was_read and known(here[n]).any())}
+        lacking = {n: value for n, value in reading.items() if not (was_read and is_read(n)[at_kill].any())}
         if lacking:
-            samples = samples.copy() if samples is trace.samples else samples
-            _put(samples, at_kill, lacking)
+            _put(written, at_kill, lacking)
             origins[kill_id] = _origins(lacking)
             taken[kill_id].append("memory_stat_bytes" if was_read else "composition")
-    return _with_rows(samples, "samples", rows)
+    return _with_rows(_with_cells(samples, written), "samples", rows)
+
+
+def _known_in(table: pd.DataFrame) -> Callable[[str], Bools]:
+    """Return the look-up of the mask of rows in which a column is not null, by its name."""
+
+    @cache
+    def is_known(name: str) -> Bools:
+        return known(table[name])
+
+    return is_known
 
 
 def _origins(reading: Mapping[str, int]) -> dict[str, str]:

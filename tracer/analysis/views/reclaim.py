@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Bools, integers, is_one_of, optional, records, times_ns, utc_time
+from tracer.analysis.core.columns import (
+    Bools,
+    ColumnArrays,
+    Int64s,
+    integers,
+    is_one_of,
+    optional,
+    times_ns,
+    utc_time,
+)
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
@@ -39,18 +50,42 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
     With `Subtrees.machine`, these are the attempts for the whole machine; any process may have waited for
     them.
     """
-    first, last = np.searchsorted(times_ns(subtree.reclaim), [begin_ns, end_ns + 1])
-    rows = subtree.reclaim.iloc[first:last]
+    known = subtree.once("reclaim.attempts", lambda: _Attempts.from_rows(subtree.reclaim))
+    first, last = np.searchsorted(known.time, [begin_ns, end_ns + 1]).tolist()
+    scanned, reclaimed, waited_ns = (known.sums[last] - known.sums[first]).tolist()
+    shown = slice(max(first, last - _TRANSCRIPT), last)
     return Reclaim(
-        attempts=len(rows),
-        scanned_pages=int(integers(rows["scanned"]).sum()),
-        reclaimed_pages=int(integers(rows["reclaimed"]).sum()),
-        stall_ms=float(integers(rows["duration_ns"])[is_waited_for(rows)].sum() / 1e6),
-        transcript=_transcript(subtree.whole, rows.iloc[-_TRANSCRIPT:]),
+        attempts=last - first,
+        scanned_pages=scanned,
+        reclaimed_pages=reclaimed,
+        stall_ms=waited_ns / 1e6,
+        transcript=_transcript(subtree.whole, known.time[shown].tolist(), known.columns.records(shown)),
         waiters=stalls.longest(subtree, begin_ns, end_ns),
         swap_writes=swapping.swapped(subtree, "write", begin_ns, end_ns),
         swap_reads=swapping.swapped(subtree, "read", begin_ns, end_ns),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempts:
+    """The attempts for the cgroups of a subtree.
+
+    `sums[n]` has the scanned and the reclaimed pages of the first n attempts, and the time for which tasks
+    waited in them, in ns.
+    """
+
+    time: Int64s
+    sums: Int64s
+    columns: ColumnArrays
+
+    @classmethod
+    def from_rows(cls, reclaim: pd.DataFrame) -> _Attempts:
+        scanned, reclaimed, took = (
+            integers(reclaim[name]) for name in ("scanned", "reclaimed", "duration_ns")
+        )
+        each = np.stack([scanned, reclaimed, np.where(is_waited_for(reclaim), took, 0)], axis=1)
+        sums = np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(each, axis=0)])
+        return cls(times_ns(reclaim), sums, ColumnArrays.from_frame(reclaim, _OF_AN_ATTEMPT))
 
 
 def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
@@ -64,8 +99,9 @@ def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
 
 
-def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt, ...]:
-    moments = times_ns(rows).tolist()
+def _transcript(
+    trace: TraceTables, moments: Sequence[int], rows: Sequence[Mapping[str, Any]]
+) -> tuple[ReclaimAttempt, ...]:
     return tuple(
         ReclaimAttempt(
             time=utc_time(moment),
@@ -88,11 +124,11 @@ def _transcript(trace: TraceTables, rows: pd.DataFrame) -> tuple[ReclaimAttempt,
             kept_anon=_kept(row, "anon"),
             kept_file=_kept(row, "file"),
         )
-        for moment, row in zip(moments, records(rows, _OF_AN_ATTEMPT), strict=True)
+        for moment, row in zip(moments, rows, strict=True)
     )
 
 
-def _kept(row: dict[str, Any], lru: str) -> dict[str, int] | None:
+def _kept(row: Mapping[str, Any], lru: str) -> dict[str, int] | None:
     """Return reason -> pages of this list that the attempt could not free; None if not all are known."""
     counts = {count: optional(row[f"{count}_{lru}"]) for count in RECLAIM_COUNTS}
     known_counts = {name: count for name, count in counts.items() if count is not None}

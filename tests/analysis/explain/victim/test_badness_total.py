@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from tracer.analysis.core.subtree import Subtrees
+from tracer.analysis.core.columns import records, times_ns
+from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.explain.victim import badness_total
 from tracer.kernel.kmsg.report.log_report import Counter, Invoker, LogReport, MemInfo
 from tracer.kernel.kmsg.text.log_record import Stamp
@@ -79,15 +81,19 @@ def test_recorded_total_without_the_kernels_number_follows_from_the_last_sample_
     trace.add("samples", 1, cgroup_id=7, swap_limit_bytes=swap_limit, swappiness=swappiness)
     trace.add("samples", 2, cgroup_id=7, source="oom", kill_id=1)
     trace.add("samples", 3, cgroup_id=7, swap_limit_bytes=0, swappiness=0)
-    assert badness_total.recorded_total_pages(Subtrees(trace).subtree_at(7), trace.oom) == expected
+    assert recorded_total(Subtrees(trace).subtree_at(7), trace.oom) == expected
+
+
+def recorded_total(subtree: Subtree, oom: pd.DataFrame) -> int | None:
+    return badness_total.recorded_total_pages(subtree, int(times_ns(oom)[0]), records(oom)[0])
 
 
 def test_recorded_total_of_a_global_kill_is_the_machines(trace: Any) -> None:
     record_kill(trace, "global", None)
     trace.meta |= {"cgroup_version": 2, "memory": MACHINE | {"swap_total_bytes": 3 * PAGE}}
     nobody = Subtrees(trace).machine()
-    assert badness_total.recorded_total_pages(nobody, trace.oom) == 8192 * 256 + 3
-    assert badness_total.recorded_total_pages(nobody, trace.oom.assign(constraint="cpuset")) is None
+    assert recorded_total(nobody, trace.oom) == 8192 * 256 + 3
+    assert recorded_total(nobody, trace.oom.assign(constraint="cpuset")) is None
 
 
 @pytest.mark.parametrize(

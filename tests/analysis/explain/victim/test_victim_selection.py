@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tracer
-from tracer.analysis.core.columns import optional
+from tracer.analysis.core.columns import optional, records, times_ns
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.victim import badness_total, victim_selection
@@ -243,13 +243,14 @@ def test_selection_from_the_log_of_a_trace_equals_the_kernels_own(recorded: str)
     log = logged[1].report
     assert log is not None
     rows = trace.oom[trace.oom["kill_id"] == 1]
+    without = records(rows.assign(total_bytes=None))[0]
     kernels = selected(trace, rows, None, {})
     ours = victim_selection.from_log(log, badness_total.logged_total_pages(log, PAGE), PAGE, {})
     assert len(kernels.candidates) > 1
     assert (
         kernels.total_pages
         == ours.total_pages
-        == badness_total.recorded_total_pages(owners_subtree(trace), rows.assign(total_bytes=None))
+        == badness_total.recorded_total_pages(owners_subtree(trace), int(times_ns(rows)[0]), without)
     )
     assert badness_of(kernels) == badness_of(ours)
     assert kernels.disagreement is None
@@ -261,7 +262,10 @@ def owners_subtree(trace: Any) -> Subtree:
 
 
 def selected(trace: Any, rows: Any, log: LogReport | None, unknown: dict[str, str]) -> Selection:
-    return victim_selection.from_trace(owners_subtree(trace), rows, trace.oom_candidates, log, unknown)
+    subtree, time_ns = owners_subtree(trace), int(times_ns(rows)[0])
+    return victim_selection.from_trace(
+        subtree, time_ns, rows=records(rows), weighed=trace.oom_candidates, log=log, unknown=unknown
+    )
 
 
 def badness_of(found: Selection) -> list[tuple[int, int | None, bool]]:

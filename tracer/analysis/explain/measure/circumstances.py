@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import NO_ID, Int64s, integers, is_one_of, optional, times_ns
@@ -37,7 +36,7 @@ def around(
     window: Window,
     *,
     trigger_id: int,
-    sample: pd.Series | None,
+    sample: Mapping[str, Any] | None,
     sizes: Mapping[str, int | None],
     candidates: Sequence[Candidate],
     locked_cache_bytes: int | None,
@@ -142,11 +141,13 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
     return window.end - begin - thrashing.lost_ns(subtree, begin, window.end)
 
 
-def _swap(subtree: Subtree, below: SubtreeLevels, window: Window, sample: pd.Series | None) -> Swap | None:
+def _swap(
+    subtree: Subtree, below: SubtreeLevels, window: Window, sample: Mapping[str, Any] | None
+) -> Swap | None:
     """Return the owner's memory in swap and its bound: by the sample at the kill, else by the last before."""
     level = ledger.level(subtree, {"swap": 1})
     last = int(below.read.last_rows_at(window.end)[below.owner])
-    before = below.samples.iloc[last] if last >= 0 else None
+    before = below.swap_limits.row(last) if last >= 0 else None
     is_at_kill = sample is not None and limit_of(sample, "effective_swap_limit_bytes") is not None
     row = sample if is_at_kill else before
     if level is None or row is None:
@@ -172,7 +173,7 @@ def _swap(subtree: Subtree, below: SubtreeLevels, window: Window, sample: pd.Ser
 
 
 def _bound(
-    row: pd.Series, before: pd.Series | None, version: int | None, least: int | None
+    row: Mapping[str, Any], before: Mapping[str, Any] | None, version: int | None, least: int | None
 ) -> Literal["own", "above", "machine"] | None:
     """Return whose limit of swap allows least; None if none is set, or if it is not known.
 
@@ -191,7 +192,7 @@ def _rose(subtree: Subtree, column: str, window: Window) -> bool:
     return len(counted.values) > 0 and int(counted.values[-1]) > (counted.before or int(counted.values[0]))
 
 
-def _protected_bytes(below: SubtreeLevels, end_ns: int, sample: pd.Series | None) -> int:
+def _protected_bytes(below: SubtreeLevels, end_ns: int, sample: Mapping[str, Any] | None) -> int:
     """Return the usage of the children that memory.min protects: the kernel's own sum at the kill, or else by
     the last sample of each child before it."""
     at_kill = None if sample is None else optional(sample["protected_bytes"])

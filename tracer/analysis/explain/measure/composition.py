@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Final
-
-import pandas as pd
+from typing import Any, Final
 
 from tracer.analysis.core.columns import optional
 from tracer.analysis.core.ledger import level, reading
@@ -37,7 +35,7 @@ Origins = dict[str, tuple[str, ...]]
 def at_kill(
     subtree: Subtree,
     kill_ns: int,
-    sample: pd.Series | None,
+    sample: Mapping[str, Any] | None,
     total: int | None,
     *,
     is_logged: bool,

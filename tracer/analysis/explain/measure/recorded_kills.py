@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, integers, is_one_of, optional_text, times_ns
+from tracer.analysis.core.columns import NO_ID, Cells, integers, is_one_of, optional_text, times_ns
 from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree, Subtrees
@@ -31,14 +32,14 @@ class RecordedKill:
     """
 
     kill_id: int
-    rows: pd.DataFrame
-    first: pd.Series
+    rows: Sequence[Mapping[str, Any]]
+    first: Mapping[str, Any]
     weighed: pd.DataFrame
     time_ns: int
     owner_id: int | None
     subtree: Subtree
     window: Window
-    sample: pd.Series | None
+    sample: Mapping[str, Any] | None
     previous: PreviousKill | None = None
 
 
@@ -58,6 +59,7 @@ class RecordedKills:
         self._at_kills = samples[is_one_of(samples["source"], ["oom"])]
         self._read = RowIndex.from_keys(integers(self._at_kills["kill_id"]))
         self._read_of = integers(self._at_kills["cgroup_id"])
+        self._cells = Cells.from_frame(self._oom)
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], RecordedKill]]]:
         """Yield the number of each kill, and what finds it; those for one limit come one after the other."""
@@ -70,9 +72,14 @@ class RecordedKills:
         (found,) = (find for number, find in self if number == kill_id)
         return found()
 
-    def rows_for(self, kill_id: int) -> pd.DataFrame:
-        """Return the rows of `oom` of a kill."""
-        return self._oom.iloc[self._rows.rows_for(kill_id)]
+    def rows_for(self, kill_id: int) -> tuple[int, list[dict[str, Any]]]:
+        """Return (the time of a kill in ns since the epoch, its rows of `oom`)."""
+        rows = self._rows.rows_for(kill_id)
+        return int(self._times[rows[0]]), [self._cells.row(row) for row in rows.tolist()]
+
+    @cached_property
+    def _samples(self) -> Cells:
+        return Cells.from_frame(self._at_kills)
 
     def _by_owner(self) -> dict[int, list[int]]:
         """Return the kills in order, by the limit owner in the first row of each; `NO_ID`: no owner."""
@@ -88,9 +95,9 @@ class RecordedKills:
         return self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
 
     def _kill(self, owner_id: int, kill_id: int, subtree_of: Callable[[], Subtree]) -> RecordedKill:
-        subtree, rows = subtree_of(), self.rows_for(kill_id)
-        first, moments = rows.iloc[0], self._times[self._rows_of_owner.rows_for(owner_id)]
-        time_ns, limit = int(times_ns(rows)[0]), limit_of(first)
+        subtree, (time_ns, rows) = subtree_of(), self.rows_for(kill_id)
+        first, moments = rows[0], self._times[self._rows_of_owner.rows_for(owner_id)]
+        limit = limit_of(first)
         earlier = moments[: int(np.searchsorted(moments, time_ns))]
         if owner_id == NO_ID:
             start = start_after(subtree, earlier)
@@ -120,7 +127,7 @@ class RecordedKills:
         comm = optional_text(self._oom["comm"].iloc[row])
         return PreviousKill(kill_id, int(self._tgids[row]), comm, time_ns - int(self._times[row]))
 
-    def _sample_at(self, kill_id: int, owner_id: int) -> pd.Series | None:
+    def _sample_at(self, kill_id: int, owner_id: int) -> dict[str, Any] | None:
         rows = self._read.rows_for(kill_id)
         rows = rows[self._read_of[rows] == owner_id]
-        return self._at_kills.iloc[int(rows[0])] if owner_id != NO_ID and len(rows) else None
+        return self._samples.row(int(rows[0])) if owner_id != NO_ID and len(rows) else None

@@ -5,14 +5,13 @@ Each function adds the reasons for unknown values to `unknown`, by dotted field 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, is_one_of, optional, records, times_ns
+from tracer.analysis.core.columns import integers, is_one_of, optional, times_ns
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.lookup.stacks import is_named
 from tracer.analysis.core.tables import TraceTables, page_size
@@ -24,12 +23,6 @@ from tracer.analysis.results.quality import Unknown
 from tracer.analysis.results.tasks import Trigger, Victim
 
 NO_OWNER = "no cgroup's limit was hit, or the trace does not show whose"
-
-
-_OF_A_VICTIM: Final = (
-    *("pid", "tgid", "comm", "cgroup_id", "oom_score_adj", "threads"),
-    *("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes"),
-)
 
 
 def limit_owner(
@@ -127,9 +120,11 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
     )
 
 
-def victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[Victim, ...]:
-    """Return the killed tasks in the order in which they were marked; `rows` of `oom` are those of a kill."""
-    times = times_ns(rows)
+def victims(
+    trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]], unknown: Unknown
+) -> tuple[Victim, ...]:
+    """Return the killed tasks in the order in which they were marked; `rows` of `oom` are those of a kill at
+    `time_ns`."""
     found = tuple(
         Victim(
             pid=int(row["pid"]),
@@ -143,10 +138,10 @@ def victims(trace: TraceTables, rows: pd.DataFrame, unknown: Unknown) -> tuple[V
             oom_score_adj=int(row["oom_score_adj"]),
             group_kill=len(rows) > 1,
             cgroup_id=int(row["cgroup_id"]),
-            cmdline=_title_at(trace, int(row["tgid"]), int(times[0])),
+            cmdline=_title_at(trace, int(row["tgid"]), time_ns),
             threads=optional(row["threads"]),
         )
-        for row in records(rows, _OF_A_VICTIM)
+        for row in rows
     )
     if any(victim.anon_rss_bytes is None for victim in found):
         unknown["victims.anon_rss_bytes"] = "a victim had no address space left when it was marked"

@@ -9,13 +9,25 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import hierarchy, ledger, naming
-from tracer.analysis.core.columns import Bools, Int64s, column_times_ns, integers, is_one_of, known, times_ns
+from tracer.analysis.core.columns import (
+    Bools,
+    ColumnArrays,
+    Int64s,
+    column_times_ns,
+    integers,
+    is_one_of,
+    known,
+    times_ns,
+)
 from tracer.analysis.core.index import RowsByThing, RunningSums
 from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import unrecorded_categories
+from tracer.schema import LIMITS
 
 _NEVER: Final = np.iinfo(np.int64).max
+_BOUNDS: Final = ("limit_bytes", "swap_limit_bytes", "effective_swap_limit_bytes", "swap_room_bytes")
+_SWAP_LIMITS: Final = (*_BOUNDS, *(LIMITS[name] for name in _BOUNDS), "swap_bound_levels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +36,10 @@ class SubtreeLevels:
 
     `children` are the cgroups right below the owner. `paths` numbers the paths of all cgroups; `parents` has
     the number of each path's parent, -1 if no cgroup has that path. `counts_for` holds pairs of positions: a
-    charge to the cgroup in row 0 counts for the cgroup in row 1, which is the same or above it. `samples` are
-    the readings of files, `read` their times. `kept_bytes` is the usage in each sample that memory.min
-    protects. Memory under memory.low is not in it: the kernel reclaims that before a kill (shrink_node_memcgs
-    and memcg_low_skipped in mm/vmscan.c).
+    charge to the cgroup in row 0 counts for the cgroup in row 1, which is the same or above it. `read` has
+    the times of the samples, which are readings of files, and `swap_limits` their limits of memory and swap.
+    `kept_bytes` is the usage in each sample that memory.min protects. Memory under memory.low is not in it:
+    the kernel reclaims that before a kill (shrink_node_memcgs and memcg_low_skipped in mm/vmscan.c).
     """
 
     members: Int64s
@@ -41,7 +53,7 @@ class SubtreeLevels:
     charged: RunningSums
     base: Int64s
     is_known: Bools
-    samples: pd.DataFrame
+    swap_limits: ColumnArrays
     kept_bytes: Int64s
     read: RowsByThing
 
@@ -75,7 +87,7 @@ class SubtreeLevels:
             ),
             base=base,
             is_known=is_known,
-            samples=samples,
+            swap_limits=ColumnArrays.from_frame(samples, _SWAP_LIMITS),
             kept_bytes=np.minimum(
                 *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
             ),

@@ -10,15 +10,14 @@ has how fast memory grew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import optional, records, utc_time
+from tracer.analysis.core.columns import optional, utc_time
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
@@ -75,7 +74,7 @@ class LimitAtKill:
         )
 
 
-def kill_range(subtree: Subtree, rows: pd.DataFrame, findings: Findings) -> Sized:
+def kill_range(subtree: Subtree, rows: Sequence[Mapping[str, Any]], findings: Findings) -> Sized:
     """Return the range for the limit that led to a kill; `rows` of `oom` are its victims."""
     kill = LimitAtKill.from_findings(findings)
     if kill is None:
@@ -211,7 +210,7 @@ class _Mapped:
     untouched_bytes: int
 
     @classmethod
-    def from_victims(cls, rows: pd.DataFrame, findings: Findings) -> _Mapped | None:
+    def from_victims(cls, rows: Sequence[Mapping[str, Any]], findings: Findings) -> _Mapped | None:
         """Return None if a size is not known.
 
         If shared memory grew, the rest of its files counts, where their sizes are known. If not, or if page
@@ -225,7 +224,7 @@ class _Mapped:
         # Each process has page tables of its own, of 8 bytes for a page.
         tables = (left or 0) * 8 // findings.page_size * max(len(findings.candidates) - 1, 0)
         untouched = (left or 0) + tables if grown else 0
-        for row in records(rows, _MAPPED_COLUMNS):
+        for row in rows:
             sizes = {name: optional(row[name]) for name in _MAPPED_COLUMNS}
             if None in sizes.values():
                 return None

@@ -6,23 +6,24 @@ For a cgroup it is the limit that was hit, and the swap that may be used beside 
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Mapping
+from typing import Any
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import optional, times_ns
+from tracer.analysis.core.columns import optional
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
 from tracer.kernel.kmsg.report.log_report import LogReport
 
 
-def recorded_total_pages(subtree: Subtree, rows: pd.DataFrame) -> int | None:
+def recorded_total_pages(subtree: Subtree, time_ns: int, first: Mapping[str, Any]) -> int | None:
     """Return the total of a recorded kill, in pages; None if it is not known.
 
-    `rows` are those of the table `oom` for this kill, `subtree` is that of the limit owner. The kernel's own
-    number is used if a hook saw it; else the limits and the machine's memory give it.
+    `first` is the first row of the table `oom` for this kill at `time_ns`, `subtree` that of the limit owner.
+    The kernel's own number is used if a hook saw it; else the limits and the machine's memory give it.
     """
-    trace, first, time_ns = subtree.whole, rows.iloc[0], int(times_ns(rows)[0])
+    trace = subtree.whole
     size = page_size(trace)
     if (seen := optional(first["total_bytes"])) is not None:
         return seen // size

@@ -6,7 +6,7 @@ the kernel log, which is printed a moment after the choice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -58,29 +58,34 @@ class Selection:
 
 
 def from_trace(
-    subtree: Subtree, rows: pd.DataFrame, weighed: pd.DataFrame, log: LogReport | None, unknown: Unknown
+    subtree: Subtree,
+    time_ns: int,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    weighed: pd.DataFrame,
+    log: LogReport | None,
+    unknown: Unknown,
 ) -> Selection:
-    """Return the selection of a recorded kill: from a hook's records, else from the kill's report in the log.
+    """Return the selection of a kill recorded at `time_ns`: from a hook's records, else from the kill's
+    report in the log.
 
     `rows` of `oom` are the victims, `weighed` the rows of `oom_candidates`; `subtree` is that of the limit
     owner. Reasons for unknown values go to `unknown`.
     """
-    trace, total = subtree.whole, badness_total.recorded_total_pages(subtree, rows)
-    is_whole = not weighed.empty and not trace.losses.near(
-        "candidate", int(times_ns(weighed)[0]), int(times_ns(rows)[0])
-    )
+    trace, total = subtree.whole, badness_total.recorded_total_pages(subtree, time_ns, rows[0])
+    is_whole = not weighed.empty and not trace.losses.near("candidate", int(times_ns(weighed)[0]), time_ns)
     if not is_whole and log is not None and log.tasks:
         size = page_size(trace)
         total = badness_total.logged_total_pages(log, size) if total is None else total
         logged = from_log(log, total, size, unknown)
-        titled = tuple(_titled(trace, one, one.pid, int(times_ns(rows)[0])) for one in logged.candidates)
+        titled = tuple(_titled(trace, one, one.pid, time_ns) for one in logged.candidates)
         return replace(
             logged, candidates=titled, is_logged=True, tgids=frozenset(row.tgid for row in log.tasks)
         )
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
     recorded = [
-        _titled(trace, _recorded(row, total), int(row["tgid"]), int(times_ns(rows)[0]))
+        _titled(trace, _recorded(row, total), int(row["tgid"]), time_ns)
         for row in records(weighed, _OF_A_CANDIDATE)
     ]
     if is_whole:
@@ -89,11 +94,11 @@ def from_trace(
     if recorded:
         unknown["what_if"] = _LOST
     else:
-        unknown["candidates"] = _why_none(trace, rows)
+        unknown["candidates"] = _why_none(trace, time_ns, rows[0])
     return Selection(candidate_ranking.ranked(recorded, TODAY), total)
 
 
-def _why_none(trace: TraceTables, rows: pd.DataFrame) -> str:
+def _why_none(trace: TraceTables, time_ns: int, first: Mapping[str, Any]) -> str:
     """Return why a kill has no candidates.
 
     If the kernel kills another task than the one that asks, it has weighed tasks (out_of_memory in
@@ -101,10 +106,8 @@ def _why_none(trace: TraceTables, rows: pd.DataFrame) -> str:
     """
     if not _is_hooked(trace):
         return _NOT_SEEN
-    first = rows.iloc[0]
     asked = int(first["tgid"]) == int(first["trigger_tgid"])
-    at_ns = int(times_ns(rows)[0])
-    return _NOBODY if asked and not trace.losses.near("candidate", at_ns, at_ns) else _LOST
+    return _NOBODY if asked and not trace.losses.near("candidate", time_ns, time_ns) else _LOST
 
 
 def _is_hooked(trace: TraceTables) -> bool:
