@@ -18,10 +18,12 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "list_head": ("next",),
     "hlist_node": ("next",),
     "hlist_head": ("first",),
-    "cgroup_subsys_state": ("cgroup", "parent", "children", "flags", "serial_nr", "refcnt.data"),
+    "cgroup_subsys_state": (
+        *("cgroup", "parent", "children", "sibling", "flags", "serial_nr", "refcnt.data"),
+    ),
     "psi_group_cpu": ("state_mask", "times", "times_prev"),
     "psi_group": ("enabled", "pcpu", "total"),
-    "cgroup": ("self", "kn", "root", "subsys", "psi"),
+    "cgroup": ("self", "kn", "root", "subsys", "psi", "nr_descendants", "nr_dying_descendants"),
     "page_counter": (
         *("usage", "max", "high", "low", "min", "failcnt", "watermark"),
         *("emin", "elow", "children_min_usage"),
