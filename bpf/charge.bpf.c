@@ -143,7 +143,7 @@ PROGRAM(sched_switch)
 	 * examines. A task that is preempted does not wait yet, or does not wait any more.
 	 */
 	if (LOAD_BITS(prev, task_struct, in_iowait) && !ctx->args[0])
-		begin_file_wait(prev);
+		begin_file_wait(slice, prev);
 	if (slice->is_unnamed)
 		name_program(slice);
 	return 0;

@@ -24,6 +24,8 @@ struct file_wait {
 	u64 begin_ns;
 	u64 inode_id; /* 0 = not known */
 	u64 switches; /* task_struct.nvcsw since it began */
+	u64 preemptions; /* task_struct.nivcsw, likewise */
+	u64 ran_ns; /* the run time of the task, likewise */
 };
 
 BPF_HASH(file_waits, u32, struct file_wait, 16384); /* by thread id */
@@ -87,23 +89,6 @@ static __always_inline u64 awaited_file(struct memcg_info *info, u32 pid, u32 tg
 	return inode ? see_file(inode, info, tgid) : added_file(pid, call);
 }
 
-/* Begin a wait for I/O of the current task, which is in a traced memcg. */
-static __always_inline void begin_file_wait(struct task_struct *task)
-{
-	struct memcg_info info = memcg_info(memcg_from_css(memory_css(task)));
-	struct file_wait wait = {.switches = LOAD(task, nvcsw)};
-	u32 pid = LOAD(task, pid);
-	u32 tgid = LOAD(task, tgid);
-
-	if (!info.follow)
-		return;
-	see_current(tgid);
-	wait.inode_id = awaited_file(&info, pid, tgid);
-	wait.begin_ns = bpf_ktime_get_ns();
-	if (file_waits.update(&pid, &wait))
-		count_lost(STREAM_FILE_WAIT);
-}
-
 /* Send a sum. If the ring is full, the waits are lost if the slot is `taken` for another sum. */
 static __always_inline void send_waits(struct file_wait_event *sum, bool is_taken)
 {
@@ -121,7 +106,7 @@ static __always_inline void send_waits(struct file_wait_event *sum, bool is_take
 }
 
 static __always_inline void sum_wait(struct slice *slice, u64 cgroup_id, u32 tgid,
-				     struct file_wait *wait)
+				     struct file_wait *wait, u64 end_ns)
 {
 	u32 slot = (wait->inode_id ^ tgid) & (WAIT_SLOTS - 1);
 	struct wait_sum *sum = wait_sums.lookup(&slot);
@@ -149,8 +134,53 @@ static __always_inline void sum_wait(struct slice *slice, u64 cgroup_id, u32 tgi
 	if (wait->begin_ns < record->time_ns)
 		record->time_ns = wait->begin_ns;
 	record->duration_ns = now_ns - record->time_ns;
-	record->wait_ns += now_ns - wait->begin_ns;
+	record->wait_ns += end_ns - wait->begin_ns;
 	record->waits++;
+}
+
+/*
+ * End the wait of a task that leaves its CPU for another one, if the kernel did not report when it
+ * came back (`leave` in charge.bpf.c). If it has not left its CPU in between, it ran from the end
+ * of the wait until now.
+ */
+static __always_inline void end_unreported(struct slice *slice, struct task_struct *task,
+					   u64 cgroup_id)
+{
+	u32 pid = LOAD(task, pid);
+	struct file_wait *known = file_waits.lookup(&pid);
+
+	if (!known)
+		return;
+
+	struct file_wait wait = *known;
+	u64 ran_ns = LOAD(task, sum_exec_runtime) - wait.ran_ns;
+
+	if (LOAD(task, nvcsw) == wait.switches + 1 && LOAD(task, nivcsw) == wait.preemptions)
+		sum_wait(slice, cgroup_id, LOAD(task, tgid), &wait, bpf_ktime_get_ns() - ran_ns);
+	else
+		count_lost(STREAM_FILE_WAIT);
+}
+
+/* Begin a wait for I/O of the current task, which is in a traced memcg. */
+static __always_inline void begin_file_wait(struct slice *slice, struct task_struct *task)
+{
+	struct memcg_info info = memcg_info(memcg_from_css(memory_css(task)));
+	struct file_wait wait = {
+		.switches = LOAD(task, nvcsw),
+		.preemptions = LOAD(task, nivcsw),
+		.ran_ns = LOAD(task, sum_exec_runtime),
+	};
+	u32 pid = LOAD(task, pid);
+	u32 tgid = LOAD(task, tgid);
+
+	if (!info.follow)
+		return;
+	end_unreported(slice, task, info.cgroup_id);
+	see_current(tgid);
+	wait.inode_id = awaited_file(&info, pid, tgid);
+	wait.begin_ns = bpf_ktime_get_ns();
+	if (file_waits.update(&pid, &wait))
+		count_lost(STREAM_FILE_WAIT);
 }
 
 /* End the wait of a task that comes back, which is in the memcg of the slice. */
@@ -168,9 +198,11 @@ static __always_inline void end_file_wait(struct slice *slice, struct task_struc
 
 	file_waits.delete(&pid);
 	/* Otherwise the task came back while it was not traced, and left again unseen. */
-	if (wait.switches != LOAD(task, nvcsw))
+	if (wait.switches != LOAD(task, nvcsw)) {
+		count_lost(STREAM_FILE_WAIT);
 		return;
-	sum_wait(slice, account->cgroup_id, LOAD(task, tgid), &wait);
+	}
+	sum_wait(slice, account->cgroup_id, LOAD(task, tgid), &wait, bpf_ktime_get_ns());
 	wake_recorder();
 }
 

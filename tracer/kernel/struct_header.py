@@ -69,7 +69,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "task_struct": (
         *("pid", "tgid", "flags", "comm", "start_boottime", "se.sum_exec_runtime", "real_parent"),
         *("group_leader", "cgroups", "mm", "signal", "cred", "files", "nsproxy"),
-        *("active_memcg", "memcg_nr_pages_over_high", "in_iowait", "nvcsw"),
+        *("active_memcg", "memcg_nr_pages_over_high", "in_iowait", "nvcsw", "nivcsw"),
     ),
     "reclaim_stat": RECLAIM_COUNTS,
     "shrink_control": ("memcg",),

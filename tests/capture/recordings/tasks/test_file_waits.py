@@ -133,15 +133,20 @@ def waits_of(trace: Any, tgid: int) -> pd.DataFrame:
     return rows[rows["tgid"] == tgid]
 
 
-def assert_one_for_each_sleep(rows: pd.DataFrame, slept: int) -> None:
+def assert_one_for_each_sleep(trace: Any, rows: pd.DataFrame, slept: int) -> None:
     """Compare the waits for a file with the kernel's count of the times that its reader slept meanwhile.
 
     There may be fewer than pages that were read: a reader whose CPU is taken away by the host, or whose disk
-    is fast, finds the page read when it begins to wait (folio_wait_bit_common() in mm/filemap.c). In 2 of 30
-    runs on a busy machine, up to 19 of 612 sleeps had no wait; why is not known.
+    is fast, finds the page read when it begins to wait (folio_wait_bit_common() in mm/filemap.c).
+
+    The kernel may not report when the reader comes back: on 6.18, neither a program nor ftrace saw 324 of 623
+    switches to a reader, all from one task that ran on its CPU in between. Such a wait ends where the reader
+    leaves its CPU again, and is lost if it was preempted before that.
     """
     assert slept > PAGES // 8, "the disk is too fast for this test"
-    assert 0.9 * slept <= rows["waits"].sum() <= slept + 8
+    lost = lost_records(trace)
+    assert lost.keys() <= {"file_wait"}, lost
+    assert slept <= rows["waits"].sum() + lost.get("file_wait", 0) <= slept + 8
 
 
 @pytest.mark.parametrize("way", ["read", "map"])
@@ -162,10 +167,9 @@ def test_waits_are_the_time_that_a_reader_is_not_on_a_cpu(
     rows = rows[rows["inode_id"] == inode_id]
     assert set(rows["cgroup_id"]) == {cgroup_id(memcg)}
     assert int(added[added["inode_id"] == inode_id]["nr_pages"].sum()) == PAGES
-    assert_one_for_each_sleep(rows, told["slept"])
+    assert_one_for_each_sleep(trace, rows, told["slept"])
     assert rows["wait_ns"].sum() == pytest.approx(told["off_ns"], rel=0.05, abs=20e6)
     assert (rows["wait_ns"] <= rows["duration_ns"]).all(), "the waits of a thread follow one another"
-    assert lost_records(trace) == {}
 
 
 def slow_down(memcg: Path, folder: Path) -> None:
@@ -237,7 +241,7 @@ def test_file_and_program_in_an_overlay_are_those_of_the_layer(
     inode_id = id_of(trace, lower / "file")
     added = trace.pagecache[(trace.pagecache["inode_id"] == inode_id) & (trace.pagecache["op"] == "add")]
     assert int(added[added["tgid"] == told["tgid"]]["nr_pages"].sum()) == PAGES
-    assert_one_for_each_sleep(rows[rows["inode_id"] == inode_id], told["slept"])
+    assert_one_for_each_sleep(trace, rows[rows["inode_id"] == inode_id], told["slept"])
     (program,) = trace.tasks[trace.tasks["tgid"] == told["tgid"]]["exe_inode_id"]
     assert program == id_of(trace, lower / "python")
 
