@@ -219,8 +219,21 @@ static __always_inline bool is_zero_at_release(u32 category)
 }
 
 /*
+ * Return whether a counter is zero when its memcg is freed: also if the kernel has moved what it
+ * held to the parent's counter (slab_counters_pass_to_parent in tracer/kernel/struct_header.py).
+ */
+static __always_inline bool is_zero_when_freed(u32 category)
+{
+#ifdef SLAB_COUNTERS_PASS_TO_PARENT
+	if (category == CATEGORY_SLAB_RECLAIMABLE || category == CATEGORY_SLAB_UNRECLAIMABLE)
+		return true;
+#endif
+	return is_zero_at_release(category);
+}
+
+/*
  * Close an account that has ended, and put what it lacked into `closed`. If the memcg does not
- * exist any more, counters that are zero at the release count as zero, and others as last seen.
+ * exist any more, counters that are zero by then count as zero, and others as last seen.
  */
 static __always_inline void close_next(void)
 {
@@ -263,7 +276,7 @@ static __always_inline void close_next(void)
 		for (u32 category = 0; category < CATEGORY_COUNT; category++) {
 			if (!are_valid && !cpu)
 				out->delta_bytes[category] = 0;
-			if (are_valid || is_zero_at_release(category))
+			if (are_valid || is_zero_when_freed(category))
 				out->delta_bytes[category] -= seen->values[category];
 			seen->values[category] = 0;
 		}

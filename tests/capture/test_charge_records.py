@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,14 @@ def test_removed_cgroup_whose_parent_is_not_traced_leaves_the_ledger() -> None:
     totals = LedgerTotals()
     totals.take(record(10, 5, 4, file=36), NO_KILLS)
     assert totals.pass_on([passed(5, None)]) == {(5, FILE): -36 * PAGE}
+
+
+def test_what_a_closed_account_lacked_does_not_pass_to_the_parent() -> None:
+    """The kernel has moved it, and freed the counters that showed it before they were read again."""
+    totals = LedgerTotals()
+    totals.take(joined(record(10, 5, 4, file=36), record(20, 4, file=30)), NO_KILLS)
+    totals.add_sums(Counter({(5, FILE): -30 * PAGE}))
+    assert totals.pass_on([passed(5, 4)]) == {(5, FILE): -6 * PAGE, (4, FILE): 6 * PAGE}
 
 
 def test_closed_account_is_remembered_until_the_next_look() -> None:

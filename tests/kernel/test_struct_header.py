@@ -51,3 +51,16 @@ class Functions:
 def test_hugetlb_index_counts_huge_pages_with_conversion(names: tuple[str, ...], expected: bool) -> None:
     btf: Any = Functions(*names)
     assert struct_header.hugetlb_index_is_of_huge_pages(btf) is expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), False),
+        (("reparent_memcg_lruvec_state_local",), True),
+        (("reparent_memcg_lruvec_state_local", "reparent_memcg1_lruvec_state_local"), False),
+    ],
+)
+def test_slab_counters_pass_to_parent_unless_for_v1_alone(names: tuple[str, ...], expected: bool) -> None:
+    btf: Any = Functions(*names)
+    assert struct_header.slab_counters_pass_to_parent(btf) is expected

@@ -56,7 +56,9 @@ class Ledger:
 
     def look(self, *, is_at_rest: bool = False, is_last: bool = False) -> bool:
         """Look at the accounts (`Accounts.look`). Return whether to look again soon (`has_removed`)."""
-        self._sums.update(self.accounts.look(is_at_rest=is_at_rest, is_last=is_last))
+        lacked = self.accounts.look(is_at_rest=is_at_rest, is_last=is_last)
+        self._totals.add_sums(lacked)
+        self._sums.update(lacked)
         self._passed += self.accounts.take_passed(is_last=is_last)
         self._has_looked = True
         return self.accounts.has_removed()
@@ -89,7 +91,8 @@ class Ledger:
 
 
 class LedgerTotals:
-    """The sum of all records of `charge` of each cgroup, in bytes by category."""
+    """The sum of what was counted for each cgroup, in bytes by category: all records of `charge`, and what
+    closed accounts lacked."""
 
     def __init__(self) -> None:
         self._totals: dict[int, Bytes] = {}
@@ -100,6 +103,13 @@ class LedgerTotals:
     def close(self, cgroup_id: int) -> None:
         """Note that the account of a cgroup is closed. It is forgotten after the next look."""
         self._closed.append(cgroup_id)
+
+    def add_sums(self, sums: Sums) -> None:
+        """Add what closed accounts lacked, which no record has."""
+        for (cgroup_id, category), delta_bytes in sums.items():
+            total = self._totals.get(cgroup_id, _NOTHING).copy()
+            total[category] += delta_bytes
+            self._totals[cgroup_id] = total
 
     def take(self, charges: Records, kills: Records) -> Records:
         """Return the records of `charge` without the levels, and corrected by them.

@@ -133,6 +133,7 @@ def header(btf: Btf) -> str:
     known = {name for name in STRUCTS if btf.struct(name) is not None}
     lines += ["#define RECLAIM_COUNTS_ARE_NODE_STATS 1"] * reclaim_counts_are_node_stats(btf)
     lines += ["#define HUGETLB_INDEX_IS_OF_HUGE_PAGES 1"] * hugetlb_index_is_of_huge_pages(btf)
+    lines += ["#define SLAB_COUNTERS_PASS_TO_PARENT 1"] * slab_counters_pass_to_parent(btf)
     pause = len(btf.tracepoint_arguments("balance_dirty_pages") or (0, 0)) - _PAUSE_FROM_THE_END
     lines += [f"#define KERNEL_PAUSE_ARGUMENT {pause}"]
     lines += _cast(btf)
@@ -178,6 +179,16 @@ def hugetlb_index_is_of_huge_pages(btf: Btf) -> bool:
     function that converts it.
     """
     return btf.function_arguments("hugetlb_basepage_index") is not None
+
+
+def slab_counters_pass_to_parent(btf: Btf) -> bool:
+    """Return whether the kernel adds the counters of slab of a removed cgroup to those of its parent.
+
+    reparent_memcg_lruvec_state_local() does so (seen on 7.3). The function was at first for cgroup v1 alone,
+    called by reparent_memcg1_lruvec_state_local() in mm/memcontrol-v1.c, and then not for slab.
+    """
+    functions = ("reparent_memcg_lruvec_state_local", "reparent_memcg1_lruvec_state_local")
+    return [btf.function_arguments(name) is not None for name in functions] == [True, False]
 
 
 def _struct(btf: Btf, name: str, known: set[str]) -> list[str]:
