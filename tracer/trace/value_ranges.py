@@ -16,7 +16,7 @@ MOST_RECORDS: Final = 1 << 52
 
 _LONGEST_NS: Final = 1_000_000_000_000_000_000  # 31 years
 _LARGEST_BYTES: Final = 1 << 60
-_MOST_PAGES: Final = 1 << 52  # of a file of 8 EiB, the largest offset
+_MOST_PAGES: Final = 1 << 52  # twice those of a file of 8 EiB, the largest offset
 _LARGEST: Final = (1 << 63) - 1
 
 
