@@ -68,5 +68,5 @@ def test_lists_of_the_manual_are_those_of_the_tables(request: pytest.FixtureRequ
 
 
 def test_column_that_the_manual_lacks_is_found() -> None:
-    manual = MANUAL.read_text()
+    manual = filled(MANUAL.read_text())
     assert filled(manual.replace(".It CUSHION\n", "")) == manual

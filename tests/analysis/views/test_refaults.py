@@ -16,7 +16,7 @@ from synthetic.cache_moves import CacheMoves
 from tracer.analysis.core import page_cache
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.views.pages import page_histories
-from tracer.analysis.views.refaults import page_moves
+from tracer.analysis.views.refaults import _of_each_group, page_moves
 
 CAUSES = {"add": ("read", "write", "fault"), "delete": ("reclaim_memcg", "reclaim_kswapd", "truncate")}
 EVENTS = st.lists(
@@ -47,7 +47,11 @@ def left_pages(trace: Any) -> list[int]:
     nothing = np.zeros(0, dtype=np.int64)
     rows = np.concatenate([nothing, *(rows for rows, _ in groups)])
     times = np.concatenate([nothing, *(group.time for _, group in groups)])
-    return [int(pages) for pages in trace.page_moves.left[np.lexsort((rows, times))]]
+    left = np.concatenate([nothing, *_of_each_group(trace, lambda moves: moves.counts["left"])])
+    totals = trace.page_moves.totals
+    assert totals["left"].sum() == left.sum()
+    assert totals["refaulted"].sum() == totals["returned"].sum() == trace.page_moves.links.pages.sum()
+    return [int(pages) for pages in left[np.lexsort((rows, times))]]
 
 
 BOUNDS: dict[str, dict[str, int]] = {

@@ -8,7 +8,7 @@ group is analysed without the others, and its arrays mostly fit into a CPU's cac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -147,14 +147,16 @@ def _joined(names: Sequence[str], parts: list[Any]) -> Iterator[npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class PageMoves:
-    """The refaults, and the pages that stayed, by the order of the events of each page.
+    """The refaults, and what became of pages, by the order of the events of each page.
 
-    `links` are in no order. `left` has for each event, in the order of `CacheEvents.of_each_group`, the
-    number of pages that it added and that were there at the end of the trace.
+    `links` are in no order. `totals` has arrays of sums over events of one file and kind: `file` and `kind`
+    (positions in `CacheEvents`, which may occur again), and their pages that count under a name: `left`,
+    which the events added and which were there at the end of the trace; `refaulted`, which they added and
+    which had been evicted; `returned`, which they evicted and which were read again.
     """
 
     links: Links
-    left: Unsigned
+    totals: Mapping[str, Int64s]
 
 
 @dataclass(frozen=True)

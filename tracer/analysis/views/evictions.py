@@ -18,7 +18,6 @@ from tracer.analysis.core.columns import (
     Bools,
     Int64s,
     Integers,
-    Unsigned,
     distinct,
     integers,
     is_one_of,
@@ -27,6 +26,7 @@ from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.page_cache import Events
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.views.groupings import GROUPINGS
+from tracer.analysis.views.refaults import COUNTS as OF_PAGES
 from tracer.errors import UsageError
 from tracer.quantities import EVICTIONS_COLUMNS
 from tracer.stored_names import stored_device
@@ -39,10 +39,7 @@ CHARGED_TO: Final = ("live", "removed", "nobody")
 _FLOWS: Final = ("written", "read", "evicted_from_others", "evicted_from_own", "dropped")
 """What an event is counted as, with all of its pages: the first that fits."""
 
-_OF_PAGES: Final = ("left", "refaulted", "returned")
-"""What follows from the histories of single pages."""
-
-COUNTS: Final = (*_FLOWS, *_OF_PAGES)
+COUNTS: Final = (*_FLOWS, *OF_PAGES)
 """The counts of pages whose sums are the columns `AMOUNTS`."""
 
 
@@ -113,24 +110,22 @@ def summed(trace: TraceTables, sums: Moves, by: str) -> pd.DataFrame:
 
 def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     """Return the moves of page cache of the cgroups that fit `cgroup`, and of those below them."""
-    kinds, links = trace.cache_events.kinds, trace.page_moves.links
+    kinds = trace.cache_events.kinds
     counts = np.ones(len(kinds), dtype=np.bool_)
     if cgroup is not None:
         members = hierarchy.members_of(trace, naming.select(trace, cgroup))
         counts = np.isin(integers(kinds["cgroup_id"]), members)
     flow, owner = _flows(kinds), _numbers(kinds, "cgroup_id")
     process, is_taken = _numbers(kinds, "tgid", "task_cgroup_id"), is_evicted(kinds)
-    of_kind = {name: np.zeros(len(kinds), dtype=np.int64) for name in ("rows", "pages", *_OF_PAGES)}
+    of_kind = {name: np.zeros(len(kinds), dtype=np.int64) for name in ("rows", "pages", *OF_PAGES)}
     by_file: list[_Columns] = []
     evictors: list[_Columns] = []
-    for group, left in _counted(trace, counts):
+    for group in _counted(trace, counts):
         code, firsts = distinct(group.file, group.kind)
         file, kind = group.file[firsts].astype(np.int64), group.kind[firsts].astype(np.int64)
-        amounts = {"pages": group.pages, "left": left}
-        pages = {name: _totals(code, of, len(firsts)) for name, of in amounts.items()}
+        pages = {"pages": _totals(code, group.pages, len(firsts))}
         np.add.at(of_kind["rows"], kind, 1)
-        for name, of in pages.items():
-            of_kind[name] += _totals(kind, of, len(kinds))
+        of_kind["pages"] += _totals(kind, pages["pages"], len(kinds))
         by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind], flow[kind]), pages))
         lasts = np.zeros(len(firsts), dtype=np.int64)
         lasts[code] = np.arange(len(code))  # NumPy assigns repeated positions in order
@@ -139,17 +134,15 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
         file, kind = file[taken], kind[taken]
         evicted = {"evicted_bytes": pages["pages"][taken]}
         evictors.append(_sums({"file": file, "kind": kind}, (file, process[kind]), evicted))
-    for batch in links.batches():
-        code, firsts = distinct(batch.file, batch.added_kind, batch.evicted_kind)
-        back_pages = _totals(code, batch.pages, len(firsts))
-        for name, of_link in (("refaulted", batch.added_kind), ("returned", batch.evicted_kind)):
-            back = np.flatnonzero(counts[of_link[firsts]])
-            file, kind = batch.file[firsts[back]].astype(np.int64), of_link[firsts[back]].astype(np.int64)
-            of_kind[name] += _totals(kind, back_pages[back], len(kinds))
-            by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind]), {name: back_pages[back]}))
+    totals = trace.page_moves.totals
+    chosen = np.flatnonzero(counts[totals["kind"]])
+    file, kind, *of_pages = (totals[name][chosen] for name in ("file", "kind", *OF_PAGES))
+    for name, of in zip(OF_PAGES, of_pages, strict=True):
+        of_kind[name] += _totals(kind, of, len(kinds))
+        by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind], flow[kind]), {name: of}))
     of_kind["kind"] = np.arange(len(kinds))
     occurs = of_kind.pop("rows") > 0
-    files = _amounts(trace, _table(by_file, ("file", "kind", "pages", *_OF_PAGES)), flow)
+    files = _amounts(trace, _table(by_file, ("file", "kind", "pages", *OF_PAGES)), flow)
     files["cgroup_id"] = integers(kinds["cgroup_id"])[files["kind"]]
     evicted_from = _table(evictors, ("file", "kind", "evicted_bytes"))
     evicted_from["evicted_bytes"] *= page_size(trace)
@@ -176,19 +169,13 @@ def _numbers(kinds: pd.DataFrame, *names: str) -> Int64s:
     return distinct(*(np.asarray(pd.factorize(kinds[name])[0], dtype=np.int64) for name in names))[0]
 
 
-def _counted(trace: TraceTables, counts: Bools) -> Iterator[tuple[Events, Unsigned]]:
-    """Yield groups of events, and the pages of each that stayed: no shmem, and only kinds that count."""
-    events, left = trace.cache_events, trace.page_moves.left
-    shmem = ShmemFiles.from_inodes(trace.inodes)
+def _counted(trace: TraceTables, counts: Bools) -> Iterator[Events]:
+    """Yield groups of events: no shmem, and only kinds that count."""
+    events, shmem = trace.cache_events, ShmemFiles.from_inodes(trace.inodes)
     is_file = ~shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))
-    every_one, end = bool(counts.all() and is_file.all()), 0
+    every_one = bool(counts.all() and is_file.all())
     for group in events.of_each_group(lambda _, group: group):
-        begin, end = end, end + len(group)
-        if every_one:
-            yield group, left[begin:end]
-        else:
-            chosen = np.flatnonzero(counts[group.kind] & is_file[group.file])
-            yield group[chosen], left[begin + chosen]
+        yield group if every_one else group[np.flatnonzero(counts[group.kind] & is_file[group.file])]
 
 
 def _sums(shown: Mapping[str, Int64s], by: tuple[Int64s, ...], amounts: Mapping[str, Integers]) -> _Columns:
@@ -222,11 +209,11 @@ def _amounts(trace: TraceTables, pages: pd.DataFrame, flow: Int64s) -> pd.DataFr
     """Return sums of pages by kind, with the columns `AMOUNTS` in bytes."""
     of_row, page_bytes = flow[pages["kind"]], page_size(trace)
     counts = {name: pages["pages"].where(of_row == position, 0) for position, name in enumerate(_FLOWS)}
-    counts |= {name: pages[name] for name in _OF_PAGES}
+    counts |= {name: pages[name] for name in OF_PAGES}
     amounts = {
         column.field: sum(counts[name] for name in column.counts) * page_bytes for column in EVICTIONS_COLUMNS
     }
-    return pages.drop(columns=["pages", *_OF_PAGES]).assign(**amounts)
+    return pages.drop(columns=["pages", *OF_PAGES]).assign(**amounts)
 
 
 def _by_file(trace: TraceTables, sums: Moves) -> pd.DataFrame:

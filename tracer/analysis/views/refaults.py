@@ -9,14 +9,14 @@ in no link, and no link goes across them. So every link is certain, and the refa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, Int64s, ascending, integers, narrow, utc_times
+from tracer.analysis.core.columns import NO_ID, Int64s, ascending, distinct, integers, narrow, utc_times
 from tracer.analysis.core.evicted import Refaulted
 from tracer.analysis.core.page_cache import CacheEvents, Events, Links, PageMoves
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
@@ -26,15 +26,20 @@ from tracer.analysis.views.pages.page_histories import histories, meanings
 R = TypeVar("R")
 
 _CELL_BITS: Final = 16
+COUNTS: Final = ("left", "refaulted", "returned")
+"""The names of the counts of `PageMoves`."""
 
 
 def page_moves(trace: TraceTables) -> PageMoves:
     """Return the refaults of a trace, and what stayed in the cache."""
-    links, left = [], [np.zeros(0, dtype=np.uint8)]
-    for of_group, stayed in _of_each_group(trace, lambda moves: (moves.links(), narrow(moves.left))):
+    links, totals = [], []
+    for of_group, summed in _of_each_group(trace, lambda moves: (moves.links(), moves.totals())):
         links.append(of_group)
-        left.append(stayed)
-    return PageMoves(Links.joined(links), np.concatenate(left))
+        totals.append(summed)
+    nothing = np.zeros(0, dtype=np.int64)
+    names = ("file", "kind", *COUNTS)
+    of_all = {name: np.concatenate([nothing, *(part[name] for part in totals)]) for name in names}
+    return PageMoves(Links.joined(links), of_all)
 
 
 def refaulted(trace: TraceTables) -> Refaulted:
@@ -136,8 +141,8 @@ class _Moves:
     """The refaults and the remaining pages of one group of events, from the histories of its pages.
 
     `rows` are the positions of the events in the table as recorded. `evicted` and `added` are the events of
-    each refault, and `pages` the number of pages that they share. `left` has the pages that each event added
-    and that stayed.
+    each refault, and `pages` the number of pages that they share. `counts` has the
+    pages of each event that count under each of `COUNTS`.
     """
 
     rows: Int64s
@@ -145,7 +150,15 @@ class _Moves:
     evicted: Int64s
     added: Int64s
     pages: Int64s
-    left: Int64s
+    counts: Mapping[str, Int64s]
+
+    def totals(self) -> dict[str, Int64s]:
+        """Return the counts by file and kind, as in `PageMoves`."""
+        code, firsts = distinct(self.events.file, self.events.kind)
+        sums = {name: _counts(code, self.counts[name], len(firsts)) for name in COUNTS}
+        some = np.flatnonzero(sum(sums.values()))
+        of = {"file": self.events.file[firsts], "kind": self.events.kind[firsts]} | sums
+        return {name: column[some].astype(np.int64) for name, column in of.items()}
 
     def links(self) -> Links:
         """Return the refaults."""
@@ -175,7 +188,7 @@ def _of_each_group(trace: TraceTables, find: Callable[[_Moves], R]) -> Iterator[
         left, pairs = np.zeros(len(events), dtype=np.int64), []
         for history in histories(events, meaning):
             stayed = history.left()
-            left += np.bincount(history.event[stayed], history.sizes(stayed), len(events)).astype(np.int64)
+            left += _counts(history.event[stayed], history.sizes(stayed), len(events))
             before, after = history.refaults()
             pairs.append((history.event[before], history.event[after], history.sizes(after)))
         evicted, added, pages = _summed(events, pairs)
@@ -184,14 +197,20 @@ def _of_each_group(trace: TraceTables, find: Callable[[_Moves], R]) -> Iterator[
             evicted, added, pages = evicted[certain], added[certain], pages[certain]
         there = np.flatnonzero(left)
         left[there[crossings.after(events, there)]] = 0
+        at_ends = {"refaulted": added, "returned": evicted}
+        counts = {name: _counts(event, pages, len(events)) for name, event in at_ends.items()}
+        counts["left"] = left
         if followed is not None:
             evicted, added = followed[evicted], followed[added]
-            left_of_group = np.zeros(len(group), dtype=np.int64)
-            left_of_group[followed] = left
-            left = left_of_group
-        return find(_Moves(rows, group, evicted, added, pages, left))
+            counts = {name: _counts(followed, of_events, len(group)) for name, of_events in counts.items()}
+        return find(_Moves(rows, group, evicted, added, pages, counts))
 
     return cache.of_each_group(moves)
+
+
+def _counts(event: Int64s, pages: Int64s | None, events: int) -> Int64s:
+    """Return the sum of pages of each of so many events; `pages` None: one at each of `event`."""
+    return np.bincount(event, pages, events).astype(np.int64)
 
 
 def _times(events: Events, evicted: Int64s, added: Int64s) -> tuple[Int64s, Int64s]:
