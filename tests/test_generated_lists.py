@@ -1,4 +1,4 @@
-"""The lists of the manual that follow from the quantities and metric families."""
+"""The lists of the documents that follow from the quantities and metric families."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from support.golden import compare
 
 from tracer.metric_families import FAMILIES, PLACE_LABELS
-from tracer.quantities import SORT_KEYS, TOP_COLUMNS
+from tracer.quantities import QUANTITIES, SORT_KEYS, TOP_COLUMNS
 from tracer.top.help_text import meaning
 
-MANUAL = Path(__file__).parents[1] / "docs" / "memcg-tracer.1"
+DOCS = Path(__file__).parents[1] / "docs"
+MANUAL = DOCS / "memcg-tracer.1"
+DOCUMENTS = [MANUAL, DOCS / "examples" / "evictions.md"]
 
 
 def columns_of_top() -> Iterator[str]:
@@ -44,7 +46,16 @@ def metrics() -> Iterator[str]:
     yield ".El"
 
 
+def columns_of_evictions() -> Iterator[str]:
+    yield from ("", "| column | meaning |", "|---|---|")
+    for one in QUANTITIES:
+        if one.evictions is not None:
+            yield f"| `{one.evictions.field}` | {one.meaning} |"
+    yield ""
+
+
 LISTS = {
+    "columns of evictions": columns_of_evictions,
     "columns of top": columns_of_top,
     "sort keys": sort_keys,
     "fields of top": fields_of_top,
@@ -52,19 +63,23 @@ LISTS = {
 }
 
 
-def filled(manual: str) -> str:
-    """Return the manual with its lists as they follow from the tables."""
+def filled(document: str) -> str:
+    """Return a document with its lists as they follow from the tables."""
 
     def of(found: re.Match[str]) -> str:
         return "\n".join([found[1], *LISTS[found[2]](), found[3]])
 
-    return re.sub(r'(?s)(\.\\" Generated: ([\w ]+))\n.*?(\.\\" End)', of, manual)
+    return re.sub(r"(?ms)^(\S+ Generated: ([\w ]+\w).*?)$.*?^(\S+ End\b.*?)$", of, document)
 
 
-def test_lists_of_the_manual_are_those_of_the_tables(request: pytest.FixtureRequest) -> None:
-    manual = MANUAL.read_text()
-    assert sorted(re.findall(r"Generated: (.*)", manual)) == sorted(LISTS)
-    compare(MANUAL, filled(manual), request.node.nodeid)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_lists_of_a_document_are_those_of_the_tables(document: Path, request: pytest.FixtureRequest) -> None:
+    compare(document, filled(document.read_text()), request.node.nodeid)
+
+
+def test_each_list_is_in_a_document() -> None:
+    found = [name for path in DOCUMENTS for name in re.findall(r"Generated: ([\w ]+\w)", path.read_text())]
+    assert sorted(found) == sorted(LISTS)
 
 
 def test_column_that_the_manual_lacks_is_found() -> None:

@@ -61,13 +61,9 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
     * `cause`: `op` and `cause`, as in `pagecache`.
     * `process`: `tgid`, `comm`, `task_cgroup_id` and `task_cgroup` of the actor.
 
-    These columns follow, in bytes:
-
-    * `added_bytes`, and of that `refaulted_bytes`, which had been evicted before (`analysis.views.refaults`),
-      `left_bytes`, which was still there at the end of the trace, and `written_bytes`, added by writes;
-    * `evicted_bytes`, taken by reclaim, and of that `returned_bytes`, which was read again later, and
-      `evicted_from_others_bytes`, whose owner was another cgroup than the actor's;
-    * `dropped_bytes`, truncated, invalidated or gone for another reason.
+    The columns of `tracer.quantities.EVICTIONS_COLUMNS` follow, in bytes, with the meanings that they have
+    there and in docs/examples/evictions.md. `refaulted_bytes`, `left_bytes` and `written_bytes` are parts of
+    `added_bytes`; `returned_bytes` and `evicted_from_others_bytes` are parts of `evicted_bytes`.
 
     Cache from before the trace began is not known. Events that were summed (`summed`) are in `added_bytes`,
     `evicted_bytes` and `dropped_bytes`, and their pages cannot be followed: `refaulted_bytes`,
