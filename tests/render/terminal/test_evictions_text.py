@@ -56,9 +56,13 @@ def flow() -> CacheFlow:
     )
 
 
+SIZES_MIB = {"added": 203, "evicted": 118, "dropped": 7, "refaulted": 41, "returned": 41, "left": 78}
+SIZES_MIB |= {"evicted_from_others": 21}
+
+
 def row(number: int, **names: Any) -> dict[str, Any]:
-    sizes = zip(AMOUNTS, (203, 118, 7, 41, 41, 78, 21, 0), strict=True)
-    return names | {name: size * MIB // (number + 1) for name, size in sizes}
+    sizes = {name: SIZES_MIB.get(name.removesuffix("_bytes"), 0) for name in AMOUNTS}
+    return names | {name: size * MIB // (number + 1) for name, size in sizes.items()}
 
 
 def by_file(count: int, path: str = "/var/lib/postgresql/16/main/base/16384/24576") -> pd.DataFrame:
