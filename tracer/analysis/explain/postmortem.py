@@ -28,13 +28,14 @@ from tracer.analysis.explain.measure import (
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill, RecordedKills
 from tracer.analysis.explain.sizing.kill_range import kill_range
+from tracer.analysis.explain.sizing.margins import Range
 from tracer.analysis.explain.victim import victim_selection
 from tracer.analysis.explain.victim.victim_selection import Selection
+from tracer.analysis.explain.words import sizing_words
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
 from tracer.analysis.kernel_log.merging import KERNEL_LOG
-from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Allocator, ChargedStack, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
@@ -172,7 +173,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         thinned=thinned,
         previous=kill.previous,
     )
-    sized, why_unsized = kill_range(kill.subtree, kill.rows, findings) if is_sized else (Sizing(), _NOT_ASKED)
+    sized, why_unsized = kill_range(kill.subtree, kill.rows, findings) if is_sized else (Range(), _NOT_ASKED)
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
     quality = Quality(
@@ -188,7 +189,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         thinned=thinned,
     )
     return report_assembly.assemble(
-        replace(outline, working_set_bytes=working_set, sizing=sized, quality=quality),
+        replace(outline, working_set_bytes=working_set, sizing=sizing_words.worded(sized), quality=quality),
         findings,
         selection,
         sizes,

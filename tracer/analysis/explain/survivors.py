@@ -15,12 +15,12 @@ from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain.measure import allocators, cushion
 from tracer.analysis.explain.sizing.completeness import cut_off
-from tracer.analysis.explain.sizing.margins import why_no_curve
+from tracer.analysis.explain.sizing.margins import Range, why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
 from tracer.analysis.explain.sizing.unreclaimable import growth_within, unreclaimable, unreclaimable_growth
 from tracer.analysis.explain.slowed import progress
 from tracer.analysis.explain.slowed.high_limits import HighLimits, why_not_known
-from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.explain.words import sizing_words
 from tracer.analysis.results.memory import ChargedStack
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held, Progress
@@ -121,7 +121,7 @@ def _held(
     stuck_ns = _stuck_since(subtree)
     sized, why_unsized = survivor_range(subtree, peak, going)
     if stuck_ns is not None:
-        sized, why_unsized = Sizing(None), "its tasks wait at the limit: the work did not go on"
+        sized, why_unsized = Range(None), "its tasks wait at the limit: the work did not go on"
     refaulted, why_not_followed = cushion.refaulted_bytes(subtree, begin, end)
     why_not_curved = why_no_curve(subtree, begin, end)
     pressure = psi_some_share(subtree, begin, end)
@@ -136,7 +136,7 @@ def _held(
         kernel_refaulted_bytes=cushion.kernel_refaulted_bytes(subtree, begin, end),
         max_events=ledger.count(subtree, "max_events").at(end),
         reclaim=reclaim.attempts(subtree, begin, end),
-        sizing=sized,
+        sizing=sizing_words.worded(sized),
         miss_curve=None if why_not_curved is not None else miss_curve.points(subtree),
         quality=quality,
         recorded_until=utc_time(end) if breaks_off(trace) else None,

@@ -22,13 +22,20 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.completeness import why_elastic
-from tracer.analysis.explain.sizing.margins import Sized, cache_to_spare, why_no_curve, with_margin
+from tracer.analysis.explain.sizing.margins import (
+    Ground,
+    Range,
+    Sized,
+    cache_to_spare,
+    ground,
+    why_no_curve,
+    with_margin,
+)
 from tracer.analysis.explain.slowed import thrashing
-from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
 from tracer.schema import UNLIMITED_BYTES
-from tracer.units import coarse_duration, duration, size
+from tracer.units import size
 
 _FULL_PERCENT: Final = 90
 _OTHERS_MOST_PERCENT: Final = 20
@@ -37,7 +44,6 @@ _TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is
 _INDEX_DIVISOR: Final = 448
 """An index node (struct xa_node) is for 64 pages, and seven of them are in 4 pages of slab."""
 
-_STEP_BYTES: Final = 100 << 20
 _NO_MAPPINGS: Final = "the mappings of the killed processes were not recorded"
 
 
@@ -78,31 +84,31 @@ def kill_range(subtree: Subtree, rows: Sequence[Mapping[str, Any]], findings: Fi
     """Return the range for the limit that led to a kill; `rows` of `oom` are its victims."""
     kill = LimitAtKill.from_findings(findings)
     if kill is None:
-        return Sizing(None), "no cgroup's limit was hit, or the composition of usage is not known"
+        return Range(None), "no cgroup's limit was hit, or the composition of usage is not known"
     if memory_kinds.is_limit_lowered(findings):
         return _limit_before(findings, kill)
     if (why_not := _why_not_the_limit(findings, kill)) is not None:
-        return Sizing(None), why_not
+        return Range(None), why_not
     if (elastic := why_elastic(subtree)) is not None:
-        return Sizing(None, (), _pace(subtree, findings)), elastic
+        return Range(None, (), _pace(subtree, findings)), elastic
     mapped = _Mapped.from_victims(rows, findings)
     low, _ = with_margin(subtree.whole, kill.low_bytes, kill.low_bytes)
     pace = _pace(subtree, findings)
     why_no_end = _why_no_end(findings, kill) or _why_no_curve(subtree, findings)
     if mapped is None or why_no_end is not None:
-        return Sizing((low, None), tuple(_seen_mapped(mapped)), pace), why_no_end or _NO_MAPPINGS
+        return Range((low, None), tuple(_seen_mapped(mapped)), pace), why_no_end or _NO_MAPPINGS
     # The page tables, and the index of shared memory.
     untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_DIVISOR
     copies, cache = _copies_bytes(findings), _cache_needed(subtree, findings)
     basis = []
     if left := shared_memory.left_to_grow_bytes(findings):
-        basis.append(f"The files of the shared memory have a size, and {size(left)} of them was not touched.")
+        basis.append(ground("files_have_a_size", left_bytes=left))
     if copies:
-        basis.append(f"Processes shared {size(copies)} since a fork, which is copied when it is written.")
+        basis.append(ground("shared_since_a_fork", shared_bytes=copies))
     if cache:
-        basis.append(f"The upper end has room for {size(cache)} of page cache, since some was read again.")
+        basis.append(ground("room_for_cache", cache_bytes=cache))
     high = kill.low_bytes + untouched + copies + cache
-    return Sizing(with_margin(subtree.whole, kill.low_bytes, high), tuple(basis), pace), None
+    return Range(with_margin(subtree.whole, kill.low_bytes, high), tuple(basis), pace), None
 
 
 def _why_not_the_limit(findings: Findings, kill: LimitAtKill) -> str | None:
@@ -129,21 +135,17 @@ def _limit_before(findings: Findings, kill: LimitAtKill) -> Sized:
     """Return the range for a limit that was lowered below usage: up to the limit before, which was enough."""
     lowered = findings.owner.lowered
     before = None if lowered is None else lowered.limit_bytes
-    kept = f"reclaim could not free {size(kill.kept_bytes)}"
     if before is None or before >= UNLIMITED_BYTES:
         why_not = "the limit before is not known" if before is None else "no limit was set before"
-        return Sizing(None, (f"A limit must be above what was in use: {kept} of it.",)), why_not
-    enough = f"The limit of {size(before)} was enough until it was lowered; {kept} of what was in use."
-    return Sizing((kill.kept_bytes, before), (enough,)), None
+        return Range(None, (ground("limit_before_unknown", kept_bytes=kill.kept_bytes),)), why_not
+    enough = ground("limit_before", before_bytes=before, kept_bytes=kill.kept_bytes)
+    return Range((kill.kept_bytes, before), (enough,)), None
 
 
-def _seen_mapped(mapped: _Mapped | None) -> Iterator[str]:
-    """Yield a sentence on the memory that the killed processes had mapped and not touched, if it is known."""
+def _seen_mapped(mapped: _Mapped | None) -> Iterator[Ground]:
+    """Yield the memory that the killed processes had mapped and not touched, if it is known."""
     if mapped is not None:
-        yield (
-            f"The killed processes had {size(mapped.untouched_bytes)} mapped that they had not touched; what "
-            "they would have mapped after that is not known."
-        )
+        yield ground("mapped", untouched_bytes=mapped.untouched_bytes)
 
 
 def _why_no_curve(subtree: Subtree, findings: Findings) -> str | None:
@@ -240,35 +242,30 @@ _MAPPED_COLUMNS: Final = (
 )
 
 
-def _pace(subtree: Subtree, findings: Findings) -> str:
-    """Return a sentence on how long a greater limit would have lasted, by the growth since its last minimum;
-    empty if nothing grew. Time that tasks lost at the limit does not count: a greater limit spares it."""
+def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
+    """Return how long a greater limit would have lasted, by the growth since its last minimum; None if
+    nothing grew. Time that tasks lost at the limit does not count: a greater limit spares it."""
     if findings.window is None:
-        return ""
+        return None
     grown = ledger.change(subtree, ledger.NOT_CACHE).within(findings.window.begin, findings.window.end)
     least, last = grown.least(), grown.at(findings.window.end)
     if least is None or last is None or last <= least:
-        return ""
+        return None
     lowest = np.flatnonzero(grown.values == least)
     rises = int(lowest[-1]) + 1 if len(lowest) else 0
     since_ns = subtree.whole.fineness.since(int(grown.times[rises]))
     seconds = (findings.window.end - since_ns) / 1e9
     if seconds <= 0:
-        return ""
+        return None
     lost_s = thrashing.lost_ns(subtree, since_ns, findings.window.end) / 1e9
-    coarse_s = resolution_s(findings.thinned, utc_time(since_ns))
-    span = coarse_duration(seconds - lost_s, coarse_s)
-    span += f", without {duration(lost_s)} in which tasks hardly ran" if lost_s else ""
+    numbers = {
+        "grown_bytes": last - least,
+        "span_s": seconds - lost_s,
+        "lost_s": lost_s,
+        "resolution_s": resolution_s(findings.thinned, utc_time(since_ns)),
+    }
     if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > last - least:
         rest = shared_memory.left_to_grow_bytes(findings)
         if rest is not None:
-            return (
-                f"Memory grew by {size(last - least)} in {span}, most of it in shared memory "
-                f"whose files have a size: {size(rest)} of them was not touched."
-            )
-    share = _STEP_BYTES / (last - least)
-    buys = coarse_duration(share * (seconds - lost_s), share * coarse_s)
-    return (
-        f"At this growth ({size(last - least)} in {span}), each extra {size(_STEP_BYTES)} "
-        f"of limit buys {buys}."
-    )
+            return ground("growth_in_files", left_bytes=rest, **numbers)
+    return ground("growth", **numbers)

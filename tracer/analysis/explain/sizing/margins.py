@@ -7,13 +7,13 @@ it holds them even at a kill (mm/memcontrol.c, MEMCG_CHARGE_BATCH, drain_all_sto
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain.measure.cushion import why_not_followed
-from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.views.miss_curve import Reuse
 
 _BATCH_PAGES: Final = 64
@@ -27,8 +27,31 @@ _LISTS_DIVISOR: Final = 8
 """The kernel keeps two lists of files, and evicts from the inactive one. It needs up to an eighth more extra
 memory than an LRU list (measured: docs/sizing.md)."""
 
-Sized = tuple[Sizing, str | None]
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A fact behind a range, without words: `words.sizing_words` has the sentence of each kind."""
+
+    kind: str
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The limits of `results.conclusions.Sizing`, with the grounds that its sentences state."""
+
+    limits_bytes: tuple[int, int | None] | None = None
+    basis: tuple[Ground, ...] = ()
+    pace: Ground | None = None
+
+
+Sized = tuple[Range, str | None]
 """A range, and the reason if it is null."""
+
+
+def ground(kind: str, **numbers: Any) -> Ground:
+    """Return a ground of a kind in `words.sizing_words`, with the numbers of its sentence."""
+    return Ground(kind, numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,19 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.sizing import completeness
 from tracer.analysis.explain.sizing.concurrent import apart_bytes
-from tracer.analysis.explain.sizing.margins import Sized, Spared, cache_to_spare, why_no_curve, with_margin
+from tracer.analysis.explain.sizing.margins import (
+    Ground,
+    Range,
+    Sized,
+    Spared,
+    cache_to_spare,
+    ground,
+    why_no_curve,
+    with_margin,
+)
 from tracer.analysis.explain.sizing.unreclaimable import own_samples, unreclaimable
-from tracer.analysis.results.conclusions import Sizing
 from tracer.analysis.results.survivor import Progress
 from tracer.analysis.views import miss_curve
-from tracer.units import size
 
 _LEAST_COST: Final = 0.01
 _MOST_COST: Final = 1 / 6
@@ -44,21 +51,19 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
     """Return the range for a cgroup in which nothing was killed; `going` is whether its work went on."""
     kept = unreclaimable(subtree)
     if kept is None or peak_usage_bytes is None:
-        return Sizing(
-            None
-        ), "the memory that the cgroup held when the trace began, or its usage, is not known"
+        return Range(None), "the memory that the cgroup held when the trace began, or its usage, is not known"
     swap_bytes = _swap_bytes(subtree)
     if swap_bytes is None:
-        return Sizing(None), "how much swap the cgroup could use is not known"
+        return Range(None), "how much swap the cgroup could use is not known"
     swapped = ledger.level(subtree, {"swap": 1})
     held = kept if swapped is None else ledger.total([kept, swapped])
     if not (held.peak() or peak_usage_bytes):
-        return Sizing(None), "it held nothing"
+        return Range(None), "it held nothing"
     why_not = completeness.why_incomplete(subtree, held, going.state) or why_no_curve(
         subtree, subtree.start_ns, end_ns(subtree.whole)
     )
     if why_not is not None:
-        return Sizing(None), why_not
+        return Range(None), why_not
     low = kept.peak() or 0
     if swap_bytes:
         fixed = ledger.level(subtree, _NEVER_SWAPPED)
@@ -70,20 +75,17 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
     limits = with_margin(subtree.whole, low, high)
     basis = list(_basis(subtree, limits[0], peak_usage_bytes, spared, swap_bytes))
     if apart:
-        basis.append(
-            f"The upper end has room for {size(apart)}, with which the peaks of concurrent processes could "
-            "fall together."
-        )
+        basis.append(ground("room_for_peaks", apart_bytes=apart))
     cost = _reclaim_share(subtree, going, spared.room_bytes())
     if cost >= _MOST_COST:
         why_not = (
             f"reclaim of page cache that was not read again took {cost:.0%} of the tasks' time, as it would "
             "at any limit that such cache fills"
         )
-        return Sizing((limits[0], None), tuple(basis)), why_not
+        return Range((limits[0], None), tuple(basis)), why_not
     if cost >= _LEAST_COST:
-        basis.append(f"At the upper end, reclaim still costs about {cost:.0%} of the tasks' time.")
-    return Sizing(limits, tuple(basis)), None
+        basis.append(ground("reclaim_cost", cost_share=cost))
+    return Range(limits, tuple(basis)), None
 
 
 def _reclaim_share(subtree: Subtree, going: Progress, room_bytes: int) -> float:
@@ -107,24 +109,27 @@ def _reclaim_share(subtree: Subtree, going: Progress, room_bytes: int) -> float:
 
 def _basis(
     subtree: Subtree, low_bytes: int, peak_usage_bytes: int, spared: Spared, swap_bytes: int
-) -> Iterator[str]:
-    swap = f" beside {size(swap_bytes)} of swap" if swap_bytes else ""
-    yield f"Below {size(low_bytes)}, memory that cannot be reclaimed does not fit{swap}."
-    usage = f"Usage was at most {size(peak_usage_bytes)}"
-    if not subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole)):
-        yield f"{usage}, and no page cache had to be evicted."
-    elif not spared.extra_bytes:
-        yield f"{usage}, and (nearly) no page cache that was evicted had to be read again."
+) -> Iterator[Ground]:
+    if swap_bytes:
+        yield ground("low_with_swap", low_bytes=low_bytes, swap_bytes=swap_bytes)
     else:
-        yield (
-            f"{usage}. Of the {size(spared.again_bytes)} of page cache that was read again, "
-            f"{size(spared.extra_bytes)} more memory would have kept nearly all, and "
-            f"{size(spared.lists_bytes)} is room for the kernel's choice of pages."
+        yield ground("low", low_bytes=low_bytes)
+    if not subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole)):
+        yield ground("nothing_evicted", usage_bytes=peak_usage_bytes)
+    elif not spared.extra_bytes:
+        yield ground("nothing_read_again", usage_bytes=peak_usage_bytes)
+    else:
+        yield ground(
+            "read_again",
+            usage_bytes=peak_usage_bytes,
+            again_bytes=spared.again_bytes,
+            extra_bytes=spared.extra_bytes,
+            lists_bytes=spared.lists_bytes,
         )
     slowed = ledger.count(subtree, "high_events").at(end_ns(subtree.whole))
     if slowed:
-        yield "memory.high slowed it down: set that no lower than the upper end either."
-    yield "Whether less than this upper end would do is not known: only evictions are traced, not hits."
+        yield ground("slowed_down")
+    yield ground("hits_not_traced")
 
 
 def _swap_bytes(subtree: Subtree) -> int | None:
