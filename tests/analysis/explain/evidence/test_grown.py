@@ -21,11 +21,11 @@ GONE = Allocator(70, "gone", 50 * MIB, anon_bytes=45 * MIB, kernel_bytes=5 * MIB
 @pytest.mark.parametrize(
     ("cause", "expected"),
     [
-        ("anon_growth", ("sort", 28 * MIB, "anonymous memory")),
+        ("anon_growth", ("sort", 28 * MIB, "anon")),
         ("shmem", None),
-        ("swap_exhausted", ("sort", 28 * MIB, "anonymous memory")),
-        ("dirty_writeback", ("dd", 40 * MIB, "page cache")),
-        ("unknown", ("dd", 40 * MIB, "page cache")),
+        ("swap_exhausted", ("sort", 28 * MIB, "anon")),
+        ("dirty_writeback", ("dd", 40 * MIB, "file")),
+        ("unknown", ("dd", 40 * MIB, "file")),
     ],
 )
 def test_process_whose_memory_is_still_there_is_named_for_its_kind(
@@ -33,7 +33,7 @@ def test_process_whose_memory_is_still_there_is_named_for_its_kind(
 ) -> None:
     found = findings(made_of(anon=30, shmem=60), grew(anon=28, shmem=54), allocators=(DD, GONE, SORT))
     named = who_grew(found, CAUSES[cause].grows)
-    assert (named and (named.process.comm, named.bytes_, named.what)) == expected
+    assert (named and (named.process.comm, named.bytes_, named.kind)) == expected
 
 
 def test_process_that_grew_by_less_than_a_hundredth_is_not_named() -> None:

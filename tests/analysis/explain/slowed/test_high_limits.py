@@ -54,7 +54,7 @@ def test_ancestor_that_was_exceeded_is_the_owner_though_its_value_is_greater(tra
     owner = one.high_owner
     assert owner is not None
     assert (owner.cgroup, owner.high_bytes, owner.high_events, owner.is_ancestor) == ("/", 70 * MIB, 6, True)
-    assert "/, an ancestor of /api, is above its memory.high of 70 MiB" in survivor_facts.summary([one])
+    assert "/, an ancestor of /api, was above its memory.high of 70 MiB" in survivor_facts.summary([one])
 
 
 @pytest.mark.parametrize(("effective_mib", "known_mib"), [(40, 40), (50, None)])
@@ -71,7 +71,7 @@ def test_ancestor_that_was_not_traced_is_the_owner_without_a_name(
     assert one.high_owner.is_ancestor
     assert one.quality.unknown["high_owner.cgroup"] == "the cgroup above was not traced"
     assert ("high_owner.high_bytes" in one.quality.unknown) == (known_mib is None)
-    assert "a cgroup that was not traced, an ancestor of /api, is above" in survivor_facts.summary([one])
+    assert "a cgroup that was not traced, an ancestor of /api, was above" in survivor_facts.summary([one])
 
 
 def test_count_of_a_cgroup_below_is_not_its_parents(trace: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,25 +12,17 @@ from tracer.analysis.results.memory import Allocator
 _OUTLIVING: Final = ("file",)
 """The kinds that a process leaves behind when it ends; for shared memory see `Circumstances.ended_writer`."""
 
-_WORDS: Final[Mapping[Grown, str]] = {
-    "anon": "anonymous memory",
-    "shmem": "shared memory",
-    "file": "page cache",
-    "kernel": "kernel memory",
-}
 _LEAST_PERCENT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Grew:
-    """A process, and the memory of the kinds in question that it charged in the window, in bytes.
-
-    `what`: the kind of most of it, in words.
-    """
+    """A process, the memory of some kinds that it charged in the window, in bytes, and the kind of most of
+    it."""
 
     process: Allocator
     bytes_: int
-    what: str
+    kind: Grown
 
 
 def who_grew(findings: Findings, kinds: tuple[Grown, ...]) -> Grew | None:
@@ -51,4 +42,4 @@ def _grew(one: Allocator, kinds: tuple[Grown, ...]) -> Grew:
         kind: getattr(one, f"{kind}_bytes") for kind in kinds if one.exited is None or kind in _OUTLIVING
     }
     most = max(charged, key=lambda kind: charged[kind], default=kinds[0])
-    return Grew(one, sum(charged.values()), _WORDS[most])
+    return Grew(one, sum(charged.values()), most)

@@ -1,5 +1,5 @@
-"""Sums over the composition at a kill that several causes are weighed by, in bytes; and what they say of the
-limit: that it was lowered, or that a kill before had not freed its memory yet."""
+"""Sums over the composition at a kill, in bytes, by which causes are weighed; and whether the limit was
+lowered, or the victim of an earlier kill still held memory."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def largest_kernel_part(findings: Findings) -> tuple[str, int]:
 
 
 def much_locked_bytes(findings: Findings) -> int:
-    """Return the locked memory that is anonymous or shared, it is not known which, in bytes; 0 if that is
-    little of usage."""
+    """Return the locked memory that is anonymous or shared (the kernel does not show which), in bytes; 0 if
+    it is a small part of usage."""
     locked = findings.circumstances.locked_in_unknown_bytes
     return locked if locked > _MUCH_SHARE * (findings.composition.total or 0) else 0
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tracer.analysis.core.columns import utc_time
-from tracer.analysis.explain.cause_record import CauseRecord
+from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence import copy_on_write, grown
 from tracer.analysis.explain.evidence.contributing import company, crowd
@@ -20,6 +20,12 @@ from tracer.analysis.results.conclusions import Cause
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, duration, size, the
 
+_GROWN: Final[Mapping[Grown, str]] = {
+    "anon": "anonymous memory",
+    "shmem": "shared memory",
+    "file": "page cache",
+    "kernel": "kernel memory",
+}
 _ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process instead of panicking."
 
 
@@ -105,7 +111,7 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
     one, name = grew.process, process(grew.process.comm, grew.process.tgid)
     window = findings.window
     span = time_before(utc_time(window.end), utc_time(window.begin), findings.thinned)
-    charged = f"it charged {size(grew.bytes_)} of {grew.what} in {the(span)} before the kill"
+    charged = f"it charged {size(grew.bytes_)} of {_GROWN[grew.kind]} in {the(span)} before the kill"
     if one.exited is not None:
         yield f"Look at {name}, although it had ended: {charged}, which outlived it."
         return

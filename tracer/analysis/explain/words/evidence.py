@@ -1,8 +1,4 @@
-"""Evidence in words: a sentence for each kind, and the records of `explain --json` with their sentences.
-
-Names of processes and cgroups in the sentences are not escaped. Text for a terminal or a page must pass
-`visible` afterwards.
-"""
+"""Evidence in words: a sentence for each kind, and the records of `explain --json` with their sentences."""
 
 from __future__ import annotations
 
