@@ -121,7 +121,7 @@ def _held(
     stuck_ns = _stuck_since(subtree)
     sized, why_unsized = survivor_range(subtree, peak, going)
     if stuck_ns is not None:
-        sized, why_unsized = Range(None), "its tasks wait at the limit: the work did not go on"
+        sized, why_unsized = Range(), "its tasks wait at the limit: the work did not go on"
     refaulted, why_not_followed = cushion.refaulted_bytes(subtree, begin, end)
     why_not_curved = why_no_curve(subtree, begin, end)
     pressure = psi_some_share(subtree, begin, end)

@@ -49,4 +49,4 @@ def test_sentences_have_numbers_by_their_units() -> None:
         "Memory grew by 10 MiB in 2 s, without 1 s in which tasks hardly ran, most of it in shared memory "
         "whose files have a size: 1 MiB of them was not touched."
     )
-    assert sizing_words.worded(Range(None)).pace == ""
+    assert sizing_words.worded(Range()).pace == ""

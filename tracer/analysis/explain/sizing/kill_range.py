@@ -84,11 +84,11 @@ def kill_range(subtree: Subtree, rows: Sequence[Mapping[str, Any]], findings: Fi
     """Return the range for the limit that led to a kill; `rows` of `oom` are its victims."""
     kill = LimitAtKill.from_findings(findings)
     if kill is None:
-        return Range(None), "no cgroup's limit was hit, or the composition of usage is not known"
+        return Range(), "no cgroup's limit was hit, or the composition of usage is not known"
     if memory_kinds.is_limit_lowered(findings):
         return _limit_before(findings, kill)
     if (why_not := _why_not_the_limit(findings, kill)) is not None:
-        return Range(None), why_not
+        return Range(), why_not
     if (elastic := why_elastic(subtree)) is not None:
         return Range(None, (), _pace(subtree, findings)), elastic
     mapped = _Mapped.from_victims(rows, findings)

@@ -51,19 +51,19 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
     """Return the range for a cgroup in which nothing was killed; `going` is whether its work went on."""
     kept = unreclaimable(subtree)
     if kept is None or peak_usage_bytes is None:
-        return Range(None), "the memory that the cgroup held when the trace began, or its usage, is not known"
+        return Range(), "the memory that the cgroup held when the trace began, or its usage, is not known"
     swap_bytes = _swap_bytes(subtree)
     if swap_bytes is None:
-        return Range(None), "how much swap the cgroup could use is not known"
+        return Range(), "how much swap the cgroup could use is not known"
     swapped = ledger.level(subtree, {"swap": 1})
     held = kept if swapped is None else ledger.total([kept, swapped])
     if not (held.peak() or peak_usage_bytes):
-        return Range(None), "it held nothing"
+        return Range(), "it held nothing"
     why_not = completeness.why_incomplete(subtree, held, going.state) or why_no_curve(
         subtree, subtree.start_ns, end_ns(subtree.whole)
     )
     if why_not is not None:
-        return Range(None), why_not
+        return Range(), why_not
     low = kept.peak() or 0
     if swap_bytes:
         fixed = ledger.level(subtree, _NEVER_SWAPPED)
