@@ -90,12 +90,12 @@ def test_kill_and_its_verdict_are_told(recorded: Recorded) -> None:
     recorded.sample(50)
     recorded.view.take()
     kill = unset_row("oom") | {"time": recorded.view.now_ns, "limit_owner_cgroup_id": 2, "cgroup_id": 2}
-    recorded.view.killed(kill | {"comm": "ja\x1bva", "pid": 7, "limit_bytes": 100 * MIB})
+    recorded.view.killed(kill | {"comm": "ja\x1bva", "pid": 7, "limit_bytes": 100 * MIB}, "web")
     trace = Path("/far/away/traces/top/20261126T120000Z-kill-web")
     recorded.view.finished(Finished(trace, "kill", 0, "/1/web", 1, "web", "java was killed."))
     recorded.view.finished(Finished(trace, "request", 0, None, 0))
     assert recorded.told() == [
-        (KILL, r"shop/web: OOM kill of ja\x1bva (pid 7) at a limit of 100 MiB"),
+        (KILL, r"web: OOM kill of ja\x1bva (pid 7) at a limit of 100 MiB"),
         (KILL, "web: java was killed. (traces/top/20261126T120000Z-kill-web)"),
         (NOTE, "the trace is complete: traces/top/20261126T120000Z-kill-web"),
     ]

@@ -20,7 +20,7 @@ class Told:
     def __init__(self) -> None:
         self.kills: list[dict[str, Any]] = []
 
-    def killed(self, kill: dict[str, Any]) -> None:
+    def killed(self, kill: dict[str, Any], _place: str) -> None:
         self.kills.append(kill)
 
     def __getattr__(self, name: str) -> Any:
@@ -35,7 +35,7 @@ def test_kill_while_the_probes_are_attached_begins_a_story(
     watcher = _Watcher(WatchOptions(tmp_path, most_memory_bytes=1 << 40), told, place)
     watcher.open_sink(meta)
     kill = unset_row("oom") | {"time": meta["clock"]["realtime_ns"], "kill_id": 1, "cgroup_id": 7}
-    watcher.killed(kill)
+    watcher.killed(kill, "web")
     pipeline: Any = SimpleNamespace(programs=SimpleNamespace(run_ns=lambda: 0))
     watcher.begin(pipeline, [])
     watcher._step()

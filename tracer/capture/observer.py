@@ -29,8 +29,9 @@ class Progress(Protocol):
 class Events(Protocol):
     """Receives the events of any recording."""
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        """Report an OOM kill, given as a row of `oom`."""
+    def killed(self, kill: dict[str, Any], place: str) -> None:
+        """Report an OOM kill, given as a row of `oom`. `place` is the name of the cgroup whose limit was hit,
+        else of the victim's: the container's if it is known by now."""
 
     def notice(self, message: str) -> None:
         """Report something that the user asked for or waits for, such as a cgroup that has appeared."""

@@ -69,6 +69,10 @@ class Names:
         actors = [waiting[stream.name][field] for stream in STREAMS for field in stream.actors]
         self._cgroups.require({value for ids in actors for value in ids.tolist()})
 
+    def shown_name(self, cgroup_id: int) -> str:
+        """Return the name of a cgroup for a line of text, not escaped."""
+        return self._cgroups.shown_name(cgroup_id) or "a cgroup that is gone"
+
     def write(self, late_within_s: float = 0.0) -> None:
         """Write the rows that are new or changed since the last call; wait at most `late_within_s` for names
         of containers that were requested."""
@@ -328,7 +332,8 @@ class Pipeline:
             self._write_log(self._log_filter.take(self._kernel_log.read()))  # most of the kill's lines exist
             self.flush()
             for kill in kills:
-                self._events.killed(kill)
+                owner = kill["limit_owner_cgroup_id"] or kill["cgroup_id"]
+                self._events.killed(kill, self._names.shown_name(owner))
 
     def sample(self) -> None:
         """Take a sample of each traced cgroup that changed."""

@@ -87,9 +87,9 @@ class _Counting:
         self._reporter.ready(progress)
         self._endpoint.begin(self._reporter)
 
-    def killed(self, kill: dict[str, Any]) -> None:
+    def killed(self, kill: dict[str, Any], place: str) -> None:
         self._endpoint.count_kill(kill)
-        self._reporter.killed(kill)
+        self._reporter.killed(kill, place)
 
     def finished(self, story: Finished) -> None:
         self._endpoint.count_causes(story)

@@ -135,8 +135,8 @@ class _Lines:
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Do nothing: the data has alarms of its own."""
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        self._data.killed(kill)
+    def killed(self, kill: dict[str, Any], place: str) -> None:
+        self._data.killed(kill, place)
 
     def finished(self, story: Finished) -> None:
         self._data.finished(story)
@@ -218,8 +218,8 @@ class _Screen:
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Do nothing: the data has alarms of its own."""
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        self._data.killed(kill)
+    def killed(self, kill: dict[str, Any], place: str) -> None:
+        self._data.killed(kill, place)
         self._kill_ids.add(kill["kill_id"])
         self._state = replace(self._state, kills=len(self._kill_ids))
         self._draw()

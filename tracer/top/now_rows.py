@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from tracer.categories import PARTS
+from tracer.kernel.cgroups.containers import shown_name
 from tracer.live.now import CgroupNow, Moment
 from tracer.live.quantity_values import numbers_of
 from tracer.top.live_row import AwaitedRow, LiveRow
@@ -45,13 +46,6 @@ class NowRows:
         self._before = moment
         self._usages = usages
         return tuple(rows)
-
-
-def shown_name(path: str, container: str | None, pod: str | None = None) -> str:
-    """Return the container with its pod, else the last name of the path, not escaped."""
-    if container is not None:
-        return container if pod is None else f"{pod}/{container}"
-    return path.rstrip("/").rpartition("/")[2] or "/"
 
 
 def _row_at(

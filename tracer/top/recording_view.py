@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.containers import shown_name
 from tracer.live.alarm import Alarm
 from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, SOON, Decision
 from tracer.top.live_row import LiveRow
-from tracer.top.now_rows import NowRows, shown_name
+from tracer.top.now_rows import NowRows
 from tracer.top.view_state import Machine
 from tracer.trace.history.history import History
 from tracer.units import size
@@ -83,13 +84,11 @@ class RecordingView:
         kind = SOON if alarm.reason == "soon" else LIMIT
         self._decided(Decision(alarm.time_ns, kind, self._name_of(alarm.cgroup_id), alarm.sentence))
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        """Take an OOM kill, given as a row of `oom`."""
-        owner = kill["limit_owner_cgroup_id"]
+    def killed(self, kill: dict[str, Any], place: str) -> None:
+        """Take an OOM kill, given as a row of `oom`, in the cgroup of that name."""
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
-        name = self._name_of(owner or kill["cgroup_id"])
         sentence = f"OOM kill of {kill['comm']} (pid {kill['pid']}){where}"
-        self._decided(Decision(kill["time"], KILL, name, sentence))
+        self._decided(Decision(kill["time"], KILL, place, sentence))
 
     def finished(self, story: Finished) -> None:
         """Take a trace that is written and explained."""

@@ -218,7 +218,7 @@ class _Watcher:
         self._copying = Copying(options.directory, options.url, reporter.notice, reporter.warn)
         self.warn = reporter.warn
         self._has_begun = False
-        self._kills_of_start: list[dict[str, Any]] = []
+        self._kills_of_start: list[tuple[dict[str, Any], str]] = []
 
     # The events of the pipeline
 
@@ -227,13 +227,13 @@ class _Watcher:
         if not self._has_begun:
             self._reporter.notice(message)
 
-    def killed(self, kill: dict[str, Any]) -> None:
+    def killed(self, kill: dict[str, Any], place: str) -> None:
         """Trigger a story. A kill that comes before `begin` is kept, and `begin` triggers its story."""
         if not self._has_begun:
-            self._kills_of_start.append(kill)
+            self._kills_of_start.append((kill, place))
             return
         self._stories.trigger(kills_of([kill]))
-        self._reporter.killed(kill)
+        self._reporter.killed(kill, place)
 
     # The parts
 
@@ -275,8 +275,8 @@ class _Watcher:
             )
         self._history.most_bytes = self._room_bytes()
         self._has_begun = True
-        for kill in self._kills_of_start:
-            self.killed(kill)
+        for kill, place in self._kills_of_start:
+            self.killed(kill, place)
 
     def run(self, calls: Calls, more: list[Timer]) -> None:
         """Run until a signal ends `watch`, then end all stories."""

@@ -15,7 +15,7 @@ NOON_NS = 1_795_694_400_000_000_000
 
 def test_hostile_names_are_one_printable_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     lines = _Lines()
-    lines.killed({"comm": HOSTILE, "pid": 5})
+    lines.killed({"time": NOON_NS, "comm": HOSTILE, "pid": 5, "limit_bytes": None}, HOSTILE)
     lines.finished(Finished(Path("/t"), "kill", NOON_NS, f"/{HOSTILE}", 1, HOSTILE, HOSTILE, HOSTILE))
     lines.finished(Finished(Path("/t"), "kill", NOON_NS, f"/{HOSTILE}", 1, None, None, None, HOSTILE))
     lines.notice(HOSTILE)

@@ -201,15 +201,16 @@ def test_hostile_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[s
 
 def test_hostile_names_do_not_reach_the_terminal_by_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     lines = verb._Lines(WatchOptions(Path(f"/{HOSTILE}")), as_json=False)
-    lines.killed({"comm": HOSTILE, "pid": 5, "limit_bytes": None})
-    lines.killed({"comm": "worker", "pid": 5, "limit_bytes": 48 * MIB})
+    time_ns = 1_764_000_000_000_000_000
+    lines.killed({"time": time_ns, "comm": HOSTILE, "pid": 5, "limit_bytes": None}, HOSTILE)
+    lines.killed({"time": time_ns, "comm": "worker", "pid": 5, "limit_bytes": 48 * MIB}, "web")
     lines.alarmed("it is at its limit", f"/{HOSTILE}")
     lines.alarmed("it is at its limit", None)
     lines.warn(HOSTILE)
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) == 5
     assert all(line.isprintable() and line.startswith("memcg-tracer: ") for line in shown)
-    assert shown[1] == "memcg-tracer: OOM kill: worker (pid 5) at a limit of 48 MiB"
+    assert shown[1] == ("memcg-tracer: OOM kill in web at 16:00:00 UTC: worker (pid 5), at a limit of 48 MiB")
     assert shown[3] == "memcg-tracer: a cgroup that is gone: it is at its limit"
 
 

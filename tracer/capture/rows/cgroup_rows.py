@@ -110,6 +110,12 @@ class CgroupRows:
                 row["removed"] = removed_ns
                 self._note_gone(cgroup_id)
 
+    def shown_name(self, cgroup_id: int) -> str | None:
+        """Return the container of a cgroup, else the last name of its path; None: the cgroup is not known."""
+        if (row := self._known.get(cgroup_id)) is None:
+            return None
+        return containers.shown_name(row["path"], row["container"], row["pod"])
+
     def ask_for_names(self) -> None:
         """Request the names of containers that no file contains."""
         self._late.ask()

@@ -11,7 +11,7 @@ from typing import Final
 
 from tracer.capture.bpf.roots import REMEMBERED_PATHS
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.kernel.cgroups.containers import ContainerNames, Lookup, identify
+from tracer.kernel.cgroups.containers import ContainerNames, Lookup, identify, with_short_ids
 from tracer.kernel.cgroups.selectors import Selector, list_cgroups
 from tracer.stored_names import stored_path
 
@@ -71,7 +71,7 @@ class SelectorState:
         return line
 
     def _line(self) -> str | None:
-        last = stored_path(next(reversed(self.seen_paths), ""))
+        last = with_short_ids(stored_path(next(reversed(self.seen_paths), "")))
         again = f", made {self.arrivals} times" if self.arrivals > 1 else ""
         if not self.present:
             return f"{self.name} is gone ('{last}'{again}): waiting for it to come again"

@@ -83,7 +83,9 @@ Examples:
     help="Swap that CMD's cgroup may use in addition; 0 = none.",
 )
 @click.option(
-    "--name", metavar="NAME", help="Name of the trace and of CMD's cgroup.  [default: CMD's name, or trace]"
+    "--name",
+    metavar="NAME",
+    help="Name of the trace and of CMD's cgroup.  [default: name of CMD, or of -c]",
 )
 @click.option(
     "--stacks", "stacks_bytes", metavar="SIZE", type=size_bytes,
@@ -131,7 +133,7 @@ def command(
         )
     if stacks_bytes is not None and not LEAST_STACKS_BYTES <= stacks_bytes <= MOST_STACKS_BYTES:
         raise click.UsageError("--stacks takes a size from 4K, which samples each page, to 1G")
-    name = name or (Path(argv[0]).name if argv else "trace")
+    name = name or Path((argv or cgroups or ["trace"])[0]).name
     url = output if isinstance(output, str) else None
     if url is not None:
         output = _spool(url, force)
@@ -226,11 +228,10 @@ class _Progress:
         if self._terminal:
             self._write(f"\r\x1b[K{self._summary(progress)}")
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        from tracer.units import size  # imports Arrow: only once clang is running
+    def killed(self, kill: dict[str, Any], place: str) -> None:
+        from tracer.render.words.kill_notice import kill_notice  # imports Arrow: only once clang is running
 
-        where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
-        self._line(f"OOM kill: {visible(kill['comm'])} (pid {kill['pid']}){where}")
+        self._line(kill_notice(kill, place))
 
     def notice(self, message: str) -> None:
         self._line(visible(message))

@@ -89,8 +89,10 @@ class _Lines:
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Do nothing: no alarm was asked for."""
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        self.notice(f"OOM kill: {kill['comm']} (pid {kill['pid']})")
+    def killed(self, kill: dict[str, Any], place: str) -> None:
+        from tracer.render.words.kill_notice import kill_notice
+
+        self.notice(kill_notice(kill, place))
 
     def finished(self, story: Finished) -> None:
         whose = story.container or story.cgroup

@@ -259,11 +259,10 @@ class _Lines:
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         self.notice(f"{visible(cgroup or 'a cgroup that is gone')}: {sentence}")
 
-    def killed(self, kill: dict[str, Any]) -> None:
-        from tracer.units import size
+    def killed(self, kill: dict[str, Any], place: str) -> None:
+        from tracer.render.words.kill_notice import kill_notice
 
-        where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
-        self.notice(f"OOM kill: {kill['comm']} (pid {kill['pid']}){where}")
+        self.notice(kill_notice(kill, place))
 
     def finished(self, story: Finished) -> None:
         from tracer.trace.meta import utc_time

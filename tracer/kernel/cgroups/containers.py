@@ -59,6 +59,7 @@ Lookup = Callable[[Collection[ContainerRef]], Mapping[ContainerRef, ContainerNam
 
 _ID: Final = r"(?P<id>[0-9a-f]{64})"
 _FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
+_LONG_ID: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _ID_SHOWN: Final = 12
 _ECS_ID: Final = r"(?P<id>[0-9a-f]{32}-[0-9]{1,20})"
 _UID: Final = r"(?P<uid>[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})"
@@ -146,6 +147,11 @@ def short_id(name: str) -> str:
     return name[:_ID_SHOWN] if _FULL_ID.fullmatch(name) else name
 
 
+def with_short_ids(path: str) -> str:
+    """Return a path with the ids of containers shortened as `short_id` does."""
+    return _LONG_ID.sub(lambda found: found[0][:_ID_SHOWN], path)
+
+
 def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
     """Return the facts of a path with one more component."""
     pod = _POD.fullmatch(component) or _POD_IN_TRIPLE.match(component)
@@ -180,3 +186,10 @@ def _unescape_unit(name: str) -> str:
         return bytes.fromhex(match[0].replace("\\x", "")).decode("utf-8", "replace")
 
     return _UNIT_ESCAPE.sub(decode, name)
+
+
+def shown_name(path: str, container: str | None, pod: str | None = None) -> str:
+    """Return the container with its pod, else the last name of the path, not escaped."""
+    if container is not None:
+        return container if pod is None else f"{pod}/{container}"
+    return path.rstrip("/").rpartition("/")[2] or "/"

@@ -28,5 +28,5 @@ def test_hostile_command_is_escaped(
     recording.assert_ended(137 if options else 0, "command_ended")
     assert "\x1b" not in recording.stderr
     if options:
-        assert r"OOM kill: \x1b[31m\n<b>" in recording.stderr
+        assert r" UTC: \x1b[31m\n<b> (pid " in recording.stderr
         assert tracer.open(recording.path).oom["comm"].tolist() == ["\x1b[31m\n<b>"]

@@ -206,7 +206,7 @@ def test_kill_before_sigkill_of_the_recorder_is_in_the_trace(
     while len(seen) <= round_number:
         line = recording.process.stderr.readline().decode()
         assert line, "the recorder ended before the kill"
-        if "OOM kill: " in line:
+        if "OOM kill in " in line:
             seen.append(int(line.split("(pid ")[1].split(")")[0]))
     recording.process.send_signal(signal.SIGKILL)
     recording.process.wait()
