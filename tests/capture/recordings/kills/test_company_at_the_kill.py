@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 import pytest
+from support.huge_pages import small_pages
 from support.ledger_check import kernel_bytes
 from support.memcg_files import Columns, read_columns
 from support.settled import settle
@@ -26,17 +26,14 @@ LIMIT_BYTES: Final = 72 * MIB
 FILES: Final = {"large": 37 * MIB + 3 * PAGE, "small": 11 * MIB + 5 * PAGE}
 MOST_FREED_BYTES: Final = 32 * PAGE  # SWAP_CLUSTER_MAX: a reclaim isolates so many pages in one go
 _COUNTED: Final = ("anon", "file", "shmem")
-_SET_THP_DISABLE: Final = 41  # PR_SET_THP_DISABLE in include/uapi/linux/prctl.h
 
 
 @pytest.fixture
 def no_huge_pages() -> Iterator[None]:
     """Keep khugepaged from processes that are started here: it fills huge pages, so the anon of a process
     that waits grows (by 80 to 178 pages, seconds after the kill on 7.3)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(_SET_THP_DISABLE, 1, 0, 0, 0) == 0
-    yield
-    assert libc.prctl(_SET_THP_DISABLE, 0, 0, 0, 0) == 0
+    with small_pages():
+        yield
 
 
 def in_children(top: Path, disk_dir: Path, start_workload: Callable[..., Any]) -> dict[str, Path]:
