@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any, Final
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.slowdown import SLOWDOWN
+from support.waiting import wait_for
 
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
@@ -53,13 +53,6 @@ def totals_us(memcg: Path) -> dict[str, int]:
     }
 
 
-def wait_for(condition: Callable[[], object], told: Callable[[], object]) -> None:
-    end_s = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < end_s, told()
-        time.sleep(0.05)
-
-
 @contextmanager
 def running(folder: Path, ready: str, *arguments: str) -> Iterator[tuple[Path, Path]]:
     """Run a verb until the context is left; yield its stdout and stderr once stderr has the word `ready`."""
@@ -74,7 +67,7 @@ def running(folder: Path, ready: str, *arguments: str) -> Iterator[tuple[Path, P
             stderr=err,
         )
     try:
-        wait_for(lambda: ready in stderr.read_text() or child.poll() is not None, stderr.read_text)
+        wait_for(lambda: ready in stderr.read_text() or child.poll() is not None, told=stderr.read_text)
         assert child.poll() is None, stderr.read_text()
         yield stdout, stderr
         child.send_signal(signal.SIGINT)
@@ -122,20 +115,20 @@ def test_waits_above_memory_high_are_those_that_the_kernel_counted(
         running(tmp_path, "(ready in ", *serve) as (_, said),
         running(tmp_path, "(ready in ", *top) as (shown, _),
     ):
-        wait_for(lambda: rows_in(shown), shown.read_text)
+        wait_for(lambda: rows_in(shown), told=shown.read_text)
         (url,) = re.findall(r"metrics at (http://127\.0\.0\.1:\d+/metrics)", said.read_text())
         workload = start_workload(memcg, "anon", str(HIGH_BYTES + ABOVE_BYTES))
         assert workload.advance() == "start"
         workload.release()
-        wait_for(lambda: totals_us(memcg)["some"] >= WAITED_US, lambda: totals_us(memcg))
+        wait_for(lambda: totals_us(memcg)["some"] >= WAITED_US, told=lambda: totals_us(memcg))
         workload.process.kill()
         workload.process.wait()
         counted = totals_us(memcg)
         wait_for(
             lambda: scraped_us(url, cgroup) == pytest.approx(counted, rel=0.02),
-            lambda: scraped_us(url, cgroup),
+            told=lambda: scraped_us(url, cgroup),
         )
-        wait_for(lambda: rows_in(shown)[-1]["psi_some_percent"] == 0, shown.read_text)
+        wait_for(lambda: rows_in(shown)[-1]["psi_some_percent"] == 0, told=shown.read_text)
         assert totals_us(memcg) == counted
     rows = rows_in(shown)
     assert {row["cgroup"] for row in rows} == {cgroup}

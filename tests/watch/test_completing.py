@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from support.slowdown import SLOWDOWN
+from support.waiting import wait_for
 
 import tracer
 from tracer.analysis.explain.survivors import nearest_lives
@@ -185,8 +185,7 @@ def test_killed_child_leaves_each_row_once(left: Path, part: int) -> None:
     with subprocess.Popen([*COMMAND, left], cwd=TOP, stdout=subprocess.PIPE) as child:
         if part:
             # Until it is at work, its time is spent on imports: wait for a sign of each stage.
-            seen = wait_for(lambda: child.poll() is not None or len(list(left.glob("*.parquet"))) >= part - 1)
-            assert seen
+            wait_for(lambda: child.poll() is not None or len(list(left.glob("*.parquet"))) >= part - 1)
         time.sleep(random.uniform(0, 0.02))
         child.kill()
     assert tables(left) == before
@@ -204,20 +203,10 @@ def test_child_ends_with_its_parent(left: Path) -> None:
         assert parent.stdout
         child = int(parent.stdout.readline())
         score = Path(f"/proc/{child}/oom_score_adj")  # it is raised after `end_with_parent`
-        assert wait_for(lambda: int(score.read_text()) >= 500)
+        wait_for(lambda: int(score.read_text()) >= 500)
         os.kill(child, signal.SIGSTOP)
         parent.kill()
-    assert wait_for(lambda: state_of(child) in ("", "Z", "X"))
-
-
-def wait_for(condition: Callable[[], bool], within_s: float = 20.0) -> bool:
-    """Return whether a condition became true in time."""
-    end = time.monotonic() + within_s * SLOWDOWN
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
+    wait_for(lambda: state_of(child) in ("", "Z", "X"))
 
 
 def state_of(pid: int) -> str:

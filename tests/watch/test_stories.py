@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from support.full_disk import files_limited_to
 from synthetic.cgroup_worlds import S, cgroup, charge, table
 from synthetic.unset import unset_row
 
-from tracer.schema import TABLES, TIME
+from tracer.schema import TABLES
 from tracer.trace import layout
-from tracer.trace.arrow_columns import shifted
 from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, begin, read_meta
 from tracer.trace.read.reader import Trace
@@ -110,17 +106,6 @@ def kills_in(trace: Path) -> list[int]:
 def times_in(trace: Path, name: str = "charge", column: str = "time") -> list[int]:
     times: list[int] = Trace(trace).table(name, [column])[column].cast(pa.int64()).to_pylist()
     return times
-
-
-@contextmanager
-def full_disk(size_bytes: int) -> Iterator[None]:
-    """Let writes beyond this length of a file fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
@@ -228,7 +213,7 @@ def test_kills_while_the_disk_is_full_are_in_the_trace_that_can_be_written(
 ) -> None:
     recording = record()
     recording.pass_time(10)
-    with full_disk(size_bytes):
+    with files_limited_to(size_bytes):
         recording.kill(1)
         descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
         recording.pass_time(30)
@@ -253,7 +238,7 @@ def test_kills_that_the_history_does_not_reach_are_counted_as_lost(record: Calla
     """A later trace tells only of kills that it has."""
     recording = record(keep_s=100)
     recording.pass_time(10)
-    with full_disk(0):
+    with files_limited_to(0):
         recording.kill(1)
         recording.pass_time(200)
         recording.kill(2)
@@ -273,7 +258,7 @@ def test_kill_of_the_last_seconds_of_a_full_disk_is_in_a_trace_however_long_it_w
     """The history has no more than 10 s, as while cgroups come and go, and a kill comes each second."""
     recording = record(keep_s=10)
     recording.pass_time(10)
-    with full_disk(0):
+    with files_limited_to(0):
         for number in range(full_s):
             recording.kill(number)
             recording.pass_time(1)
@@ -302,7 +287,7 @@ def test_attempt_to_begin_on_a_full_disk_does_not_read_all_of_the_history(
         append(writer, table, batch)
 
     monkeypatch.setattr(TraceWriter, "append", count)
-    with full_disk(100_000):
+    with files_limited_to(100_000):
         recording.kill(1)
     assert 0 < given["charge"] <= 5 * rows
     recording.pass_time(2)
@@ -312,7 +297,7 @@ def test_attempt_to_begin_on_a_full_disk_does_not_read_all_of_the_history(
 def test_kill_that_left_the_history_gets_no_trace_without_it(record: Callable[..., Recording]) -> None:
     recording = record(keep_s=100)
     recording.pass_time(10)
-    with full_disk(0):
+    with files_limited_to(0):
         recording.kill(1)
         recording.pass_time(200)
     recording.pass_time(60)
@@ -323,7 +308,7 @@ def test_kill_that_left_the_history_gets_no_trace_without_it(record: Callable[..
 
 def test_end_while_the_disk_is_full_says_what_is_lost(record: Callable[..., Recording]) -> None:
     recording = record()
-    with full_disk(0):
+    with files_limited_to(0):
         recording.kill(1)
         recording.kill(2)
         recording.stories.close("SIGTERM")
@@ -364,43 +349,3 @@ def test_times_are_those_of_the_clock_when_the_trace_begins(record: Callable[...
     assert meta["clock"]["realtime_ns"] - meta["clock"]["monotonic_ns"] == NOON_NS + recording.step_ns
     assert meta["started"][:16] == meta["history"]["fineness"][0]["begin"][:16] == "2026-11-26T13:16"
     assert recording.history.meta["clock"]["realtime_ns"] == NOON_NS
-
-
-RowsOf = Callable[[str, range], pa.RecordBatch]
-NS = st.one_of(st.none(), st.integers(0, 1 << 60))
-
-
-@pytest.mark.parametrize("table", sorted(TABLES))
-def test_all_times_are_moved_and_nothing_else(table: str, rows_of: RowsOf) -> None:
-    batch = rows_of(table, range(1, 20)).cast(TABLES[table]).slice(3, 9)
-    moved = shifted(batch, 1000)
-    moved.validate(full=True)
-    assert moved.schema == TABLES[table]
-    for before, after, field in zip(batch.columns, moved.columns, TABLES[table], strict=True):
-        if field.type == TIME:
-            numbers = [before.cast(pa.int64()).to_pylist(), after.cast(pa.int64()).to_pylist()]
-            assert numbers[1] == [value + 1000 for value in numbers[0]]
-        else:
-            assert after.equals(before)
-
-
-@given(
-    values=st.lists(NS, min_size=1, max_size=40),
-    by_ns=st.integers(-(1 << 60), 1 << 60),
-    offset=st.integers(0, 39),
-)
-def test_nulls_stay_null_and_the_batch_is_not_changed(
-    values: list[int | None], by_ns: int, offset: int
-) -> None:
-    schema = pa.schema([("removed", TIME)])
-    batch = pa.RecordBatch.from_arrays([pa.array(values, TIME)], schema=schema).slice(offset)
-    moved = shifted(batch, by_ns)
-    moved.validate(full=True)
-    expected = [None if value is None else value + by_ns for value in values[offset:]]
-    assert moved.column(0).cast(pa.int64()).to_pylist() == expected
-    assert batch.column(0).cast(pa.int64()).to_pylist() == values[offset:]
-
-
-def test_batch_without_rows_has_none_afterwards() -> None:
-    batch = pa.RecordBatch.from_pylist([], schema=TABLES["cgroups"])
-    assert shifted(batch, 5).num_rows == 0

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from support.containers.busybox import root_of_busybox
+from support.containers.leftovers import mounts_removed
 from support.containers.protobuf_wire import field, first_text
 from support.slowdown import SLOWDOWN
 
@@ -144,7 +145,7 @@ def runtime() -> Iterator[Runtime]:
     with (
         scratch_directory(Path("/var/tmp")) as host,
         _cgroups_removed(parent),
-        _mounts_removed(host),
+        mounts_removed(host),
         _containerd(host) as socket,
     ):
         yield Runtime(host, socket, parent)
@@ -224,12 +225,3 @@ def _cgroups_removed(parent: str) -> Iterator[None]:
         for directory, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
                 Path(directory).rmdir()
-
-
-@contextlib.contextmanager
-def _mounts_removed(directory: Path) -> Iterator[None]:
-    """Unmount everything that a dead daemon left mounted below a directory."""
-    yield
-    for mount in reversed(read_mounts()):
-        if Path(mount.mount_point).is_relative_to(directory):
-            subprocess.run(["umount", "-l", mount.mount_point], check=False)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.containers.busybox import root_of_busybox
+from support.containers.leftovers import mounts_removed
 
 from tracer.kernel.cgroups.mounts import read_mounts
 from tracer.lab.scratch import scratch_directory, write_uncached
@@ -76,7 +77,7 @@ def engine() -> Iterator[Engine]:
     with (
         scratch_directory(Path("/var/tmp")) as directory,
         _docker_cgroups_removed(),
-        _mounts_removed(directory),
+        mounts_removed(directory),
         _dockerd(directory) as socket,
     ):
         files = directory / "files"
@@ -151,12 +152,3 @@ def _docker_cgroups_removed() -> Iterator[None]:
     for directory in ours:
         with contextlib.suppress(OSError):  # it was not made, or another engine uses it now
             directory.rmdir()
-
-
-@contextlib.contextmanager
-def _mounts_removed(directory: Path) -> Iterator[None]:
-    """Unmount everything that a dead daemon left mounted below a directory."""
-    yield
-    for mount in reversed(read_mounts()):
-        if Path(mount.mount_point).is_relative_to(directory):
-            subprocess.run(["umount", "-l", mount.mount_point], check=False)

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from support.slowdown import SLOWDOWN
+from support.waiting import wait_for
 
 import tracer
 
@@ -129,14 +129,21 @@ def in_pod(request: pytest.FixtureRequest, engine: Any, disk_dir: Path) -> Any:
 
 def test_kill_of_a_container_is_recorded_by_the_pod(engine: Any, in_pod: Any, disk_dir: Path) -> None:
     with running(engine, in_pod(*RECORDER["args"])) as recorder:
-        wait_for(lambda: "metrics at" in logs(engine, recorder), engine, recorder)
+
+        def goes_on() -> bool:
+            return bool(engine.inspect(recorder)["State"]["Running"])
+
+        def told() -> str:
+            return logs(engine, recorder)
+
+        wait_for(lambda: "metrics at" in logs(engine, recorder), goes_on=goes_on, told=told)
         python = engine.inspect(recorder)["Path"].replace("/usr/local/bin/memcg-tracer", "python3")
         scraped = engine.docker("exec", recorder, python, "-c", ASK)
         assert "memcg_tracer_usage_bytes{" in scraped
         script = "x=a; while :; do x=$x$x; done"
         engine.run("memcg-tracer-greedy", script, "--rm", ok=False)
-        wait_for(lambda: list((disk_dir / "traces").glob("*-kill-*/oom*")), engine, recorder)
-        wait_for(lambda: "was killed" in logs(engine, recorder), engine, recorder)
+        wait_for(lambda: list((disk_dir / "traces").glob("*-kill-*/oom*")), goes_on=goes_on, told=told)
+        wait_for(lambda: "was killed" in logs(engine, recorder), goes_on=goes_on, told=told)
     [path] = (disk_dir / "traces").glob("*-kill-*")
     trace = tracer.open(path)
     [report] = trace.explain()
@@ -171,16 +178,6 @@ def running(engine: Any, options: tuple[str, ...]) -> Iterator[str]:
         assert engine.inspect(name)["State"]["ExitCode"] == 0, logs(engine, name)
     finally:
         engine.docker("rm", "-f", name)
-
-
-def wait_for(condition: Any, engine: Any, recorder: str) -> None:
-    """Wait for a condition for a minute, while the recorder runs."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        is_late = time.monotonic() > deadline
-        if is_late or not engine.inspect(recorder)["State"]["Running"]:
-            pytest.fail(f"late: {is_late}; {logs(engine, recorder)}", pytrace=False)
-        time.sleep(0.1)
 
 
 def logs(engine: Any, container: str) -> str:

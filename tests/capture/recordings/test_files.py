@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.losses import lost_records
+from support.uncached import write_uncached_pages
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
@@ -122,13 +123,6 @@ def other_memcg() -> Iterator[Path]:
         yield directory
 
 
-def write_uncached(path: Path, pages: int) -> None:
-    path.write_bytes(os.urandom(pages * PAGE))
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def run_in(memcg: Path, script: str, *arguments: str | Path | int, cwd: Path | None = None) -> None:
     """Run Python in a cgroup."""
     command = ["sh", "-c", ENTER.format(memcg), sys.executable, "-c", script, *map(str, arguments)]
@@ -173,7 +167,7 @@ def test_shared_file_is_charged_by_page_to_its_first_reader(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     shared = disk_dir / "shared"
-    write_uncached(shared, 37 + 29)
+    write_uncached_pages(shared, 37 + 29)
     recorder = start_recorder("-c", str(memcg), "-c", str(other_memcg))
     run_in(memcg, READ, shared, 0, 37)
     run_in(other_memcg, READ, shared, 0, 37 + 29)
@@ -199,7 +193,7 @@ def test_untraced_cgroups_that_end_at_once_are_named(
     recorder = start_recorder("-c", str(memcg))
     ended = [other_memcg / f"short-{number}" for number in range(7)]
     for short in ended:
-        write_uncached(disk_dir / short.name, 3)
+        write_uncached_pages(disk_dir / short.name, 3)
         run_in(memcg, READ, disk_dir / short.name, 0, 3)
         short.mkdir()
         run_in(short, FORGET, disk_dir / short.name)
@@ -217,7 +211,7 @@ def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     if memory_hierarchy().version == 2:
         (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
     left = disk_dir / "left"
-    write_uncached(left, 41)
+    write_uncached_pages(left, 41)
     recorder = start_recorder("-c", str(memcg))
     removed = memcg / "removed"
     removed.mkdir()
@@ -308,8 +302,8 @@ def test_file_in_overlay_or_volume_has_host_and_container_path(
 ) -> None:
     for name in ("lower", "upper", "work", "merged", "data", "volume"):
         (disk_dir / name).mkdir()
-    write_uncached(disk_dir / "lower" / "low", 29)
-    write_uncached(disk_dir / "data" / "bound", 19)
+    write_uncached_pages(disk_dir / "lower" / "low", 29)
+    write_uncached_pages(disk_dir / "data" / "bound", 19)
     recorder = start_recorder("-c", str(memcg))
     with container(memcg, CONTAINER, disk_dir, str(23 * PAGE)):
         trace = tracer.open(recorder.stop())

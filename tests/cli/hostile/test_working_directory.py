@@ -10,14 +10,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.recorder import WITHIN_S
+from support.waiting import wait_for
 
 from tracer.cli.group import VERBS
 from tracer.kernel.process.module_children import start_module
@@ -165,7 +164,7 @@ def test_verb_that_goes_on_runs_nothing_of_the_working_directory(
 ) -> None:
     argv = argv_of(verb, SERVING[verb])
     with subprocess.Popen(argv, cwd=folder.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        wait_for((tmp_path / "ready").exists, process)
+        wait_for(lambda: (tmp_path / "ready").exists() or process.poll() is not None)
         if verb == "watch":
             process.send_signal(signal.SIGUSR1)
             assert process.stdout is not None
@@ -173,10 +172,3 @@ def test_verb_that_goes_on_runs_nothing_of_the_working_directory(
         process.send_signal(signal.SIGTERM)
         said = process.communicate()[1]
     assert (folder.ran, b"planted" in said, process.returncode) == ([], False, 0), said
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -2,19 +2,19 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.full_disk import files_limited_to
 
 from tracer.directory import Directory
 from tracer.errors import TraceError
@@ -34,18 +34,6 @@ OpenWriter = Callable[..., TraceWriter]
 def lost_of(path: Path) -> list[int]:
     numbers: list[int] = Trace(path).table("loss", ["lost"])["lost"].to_pylist()
     return numbers
-
-
-@contextmanager
-def files_limited_to(size_bytes: int) -> Iterator[None]:
-    """Let writes beyond this length fail with EFBIG (Python ignores SIGXFSZ), as on a full disk with
-    ENOSPC."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_trace_is_readable_by_owner_only(open_writer: OpenWriter, rows_of: RowsOf) -> None:
