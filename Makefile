@@ -13,12 +13,13 @@ TRACER := $(VENV)/bin/memcg-tracer
 PREFIX ?= /usr/local
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
 	echo 'make install   put memcg-tracer on the PATH, also for sudo: a link in $(PREFIX)/bin (PREFIX=...: elsewhere)'
 	echo 'make test      run every test that this machine can run (ARGS=... goes to pytest)'
+	echo 'make test-lowest  run tests of traces, analysis and rendering with the oldest packages that pyproject allows'
 	echo 'make test-varied  run the rootless tests in random order, with other clocks, zone, locale and home (as root)'
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
 	echo 'make fuzz      read 200,000 damaged kernel logs, 3,000 damaged traces (ARGS="--count 1000 --seed 7": others)'
@@ -201,6 +202,20 @@ test: setup-test
 test-varied: setup-test
 	@env -u PYTHONDONTWRITEBYTECODE MEMCG_TRACER_KERNEL_TESTS=0 TZ=Asia/Kathmandu LC_ALL=C HOME=/nonexistent PYTHONPATH=tests \
 		$(VENV)/bin/python -m support.other_clock 0.37 $(VENV)/bin/python -m pytest -n auto --random-order $(ARGS)
+
+# The lower bounds of pyproject.toml are promises: each package is installed at its own. Warnings of old pandas are
+# errors, since a reader sees them beside a report.
+LOWEST := build/lowest
+LOWEST_TESTS := tests/trace tests/analysis tests/render tests/test_schema.py tests/test_notebook.py
+
+$(LOWEST)/.installed: pyproject.toml tests/support/lowest.py | packages
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python tests/support/lowest.py >$(LOWEST)/constraints
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints --editable '.[test]'
+	touch $@
+
+test-lowest: $(LOWEST)/.installed
+	@MEMCG_TRACER_KERNEL_TESTS=0 $(LOWEST)/bin/python -m pytest -n auto -W error::UserWarning $(LOWEST_TESTS) $(ARGS)
 
 test-vm: packages-vm setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m vm $(KERNELS)

@@ -35,7 +35,7 @@ def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[S
     looks = looks.iloc[: int(np.searchsorted(times_ns(looks), time_ns + _LATE_NS, "right"))]
     if looks.empty:
         return ()
-    last = looks[~looks.duplicated(["dev", "ino"], keep="last")].iloc[::-1]
+    last = looks[~looks.duplicated(["dev", "ino"], keep="last").to_numpy()].iloc[::-1]
     left = shmem_bytes or 0
     found = []
     for row in records(last.assign(time=column_times_ns(last.index.to_series()))):
