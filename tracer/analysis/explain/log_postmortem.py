@@ -128,7 +128,7 @@ def _explained(
     findings = Findings(
         time=logged_parties.time(log.stamp, unknown),
         constraint=log.constraint,
-        owner=logged_parties.limit_owner(log, unknown, named),
+        owner=logged_parties.limit_owner(log, outline.limit_owner, unknown, named),
         trigger=logged_parties.trigger(log, unknown),
         victims=victims,
         victim_tgids=frozenset(victim.pid for victim in victims),

@@ -36,7 +36,7 @@ from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
 from tracer.analysis.kernel_log.merging import KERNEL_LOG
-from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, ChargedStack, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim, swapping
@@ -146,12 +146,13 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         unknown["allocators"] = why_not
     killed = frozenset(int(row["tgid"]) for row in kill.rows)
     asked = recorded_parties.trigger(trace, kill, told, unknown)
+    unknown |= recorded_parties.why_unknown(outline.victims)
     findings = Findings(
         time=outline.time,
         constraint=outline.constraint,
-        owner=recorded_parties.limit_owner(trace, kill, asked.stack, unknown),
+        owner=recorded_parties.limit_owner(trace, kill, outline.limit_owner, asked.stack, unknown),
         trigger=asked,
-        victims=recorded_parties.victims(trace, kill.time_ns, kill.rows, unknown),
+        victims=outline.victims,
         victim_tgids=killed | forks.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
         composition=made_of,
         cushion=used,
@@ -200,23 +201,13 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
 def _outline(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]], told: Told) -> OomReport:
     """Return what the rows of a kill have themselves."""
     first = rows[0]
-    owner_id = optional(first["limit_owner_cgroup_id"])
-    container, pod = trace.places.container_of(owner_id)
-    owner = LimitOwner(
-        cgroup=trace.places.path_of(owner_id),
-        container=container,
-        pod=pod,
-        limit_bytes=limit_of(first),
-        usage_bytes=optional(first["usage_bytes"]),
-        cgroup_id=owner_id,
-    )
     return OomReport(
         kill_id=int(first["kill_id"]),
         time=utc_time(time_ns),
         ktime_ns=int(first["ktime_ns"]),
         constraint=str(first["constraint"]),
-        limit_owner=owner,
-        victims=recorded_parties.victims(trace, time_ns, rows, {}),
+        limit_owner=recorded_parties.outlined_owner(trace, first),
+        victims=recorded_parties.victims(trace, time_ns, rows),
         quality=Quality(int(trace.loss["lost"].sum()), told.state, dict(trace.meta["probes"])),
     )
 

@@ -119,15 +119,9 @@ def _take_sizes(
     """
     listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
     for row, tgid in gone.items():
-        if (task := listed.get(tgid)) is None:
-            continue
-        sizes = {
-            f"{kind}_rss_bytes": getattr(task, f"rss_{kind}_pages") * page_bytes
-            for kind in ("anon", "file", "shmem")
-        }
-        sizes |= {"pgtables_bytes": task.pgtables_bytes, "swap_bytes": task.swapents_pages * page_bytes}
-        _put(written, np.array([row]), sizes)
-        taken.append("victims.anon_rss_bytes")
+        if (task := listed.get(tgid)) is not None:
+            _put(written, np.array([row]), task.sizes_bytes(page_bytes))
+            taken.append("victims.anon_rss_bytes")
 
 
 def _owner(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -41,6 +42,9 @@ _PANIC: Final = "the kernel panicked, and killed no process"
 _SECONDS: Final = re.compile(r"\d+\.\d+")
 _UTC_DATE: Final = re.compile(r"\S+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")
 
+_IN_KILL_LINE: Final = ("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes")
+"""The sizes of a victim that the line on its kill may have."""
+
 Named = Callable[[str], ContainerNames]
 """Path of a cgroup -> names of its container and its pod."""
 
@@ -73,41 +77,41 @@ def _utc(wall: str) -> datetime | None:
         return None
 
 
-def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
-    """Return the cgroup whose limit was hit; `named` has the names of its container and its pod.
+def limit_owner(log: LogReport, outline: LimitOwner, unknown: Unknown, named: Named) -> LimitOwner:
+    """Return the cgroup whose limit was hit; `outline` has its path, limit and usage.
 
-    If `named` does not know these, the container's id and the pod's uid, which are in the path, are used.
+    `named` has the names of its container and its pod. If it does not know these, the container's id and the
+    pod's uid, which are in the path, are used.
     """
-    memory = log.counters.get("memory")
+    has_counters = "memory" in log.counters
+    cgroup = _trigger_cgroup(log)
     if log.constraint not in ("memcg", "unknown"):
         unknown["limit_owner"] = NO_LIMIT
-    elif log.oom_memcg is None and memory is None:
+    elif log.oom_memcg is None and not has_counters:
         unknown["limit_owner"] = _NO_OWNER
     else:
         if log.oom_memcg is None:
             unknown |= {f"limit_owner.{name}": _NO_OWNER for name in OF_THE_PATH}
-        if memory is None:
-            unknown |= {f"limit_owner.{name}": NO_COUNTERS for name in ("limit_bytes", "usage_bytes")}
-            unknown["limit_owner.is_limited"] = NO_COUNTERS
-    cgroup = _trigger_cgroup(log)
-    if "limit_owner" not in unknown and (log.oom_memcg is None or cgroup is None):
-        unknown["limit_owner.is_ancestor"] = "the kernel log does not name the cgroup of the task that asked"
-    reference = None if log.oom_memcg is None else identify(log.oom_memcg)
-    names = ContainerNames() if log.oom_memcg is None else named(log.oom_memcg)
-    limit_bytes = None if memory is None else memory.limit_bytes
-    usage_bytes = None if memory is None else memory.usage_bytes
-    if limit_bytes is not None and limit_bytes >= UNLIMITED_BYTES:
+        if not has_counters:
+            of_counters = ("limit_bytes", "usage_bytes", "is_limited")
+            unknown |= {f"limit_owner.{name}": NO_COUNTERS for name in of_counters}
+        if log.oom_memcg is None or cgroup is None:
+            unknown["limit_owner.is_ancestor"] = (
+                "the kernel log does not name the cgroup of the task that asked"
+            )
+    if (outline.limit_bytes or 0) >= UNLIMITED_BYTES:
         unknown["limit_owner.limit_bytes"] = _UNLIMITED
-    return LimitOwner(
-        cgroup=log.oom_memcg,
+    owner = replace(outline, lowered=_lowered(log, outline.usage_bytes, unknown))
+    if log.oom_memcg is None:
+        return owner
+    reference, names = identify(log.oom_memcg), named(log.oom_memcg)
+    return replace(
+        owner,
         container=names.container or (None if reference is None else reference.container_id),
         pod=names.pod or (None if reference is None else reference.pod_uid),
-        limit_bytes=limit_bytes,
-        usage_bytes=usage_bytes,
-        is_ancestor=None if cgroup is None or log.oom_memcg is None else cgroup != log.oom_memcg,
+        is_ancestor=None if cgroup is None else cgroup != log.oom_memcg,
         namespace=names.namespace,
         image=names.image,
-        lowered=_lowered(log, usage_bytes, unknown),
     )
 
 
@@ -203,25 +207,14 @@ def victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim
 
 def _victim(log: LogReport, kill: Kill, row: TaskRow | None, page_size: int, *, is_first: bool) -> Victim:
     """Return a victim from the line on its kill, and from its row in the table for what that line lacks."""
-    pgtables, adj = kill.pgtables_bytes, kill.oom_score_adj
-    rss = kill.anon_rss_bytes, kill.file_rss_bytes, kill.shmem_rss_bytes
-    if row is not None:
-        pgtables = row.pgtables_bytes if pgtables is None else pgtables
-        adj = row.oom_score_adj if adj is None else adj
-        in_table = row.rss_anon_pages, row.rss_file_pages, row.rss_shmem_pages
-        rss = tuple(  # type: ignore[assignment]
-            pages * page_size if told is None and pages is not None else told
-            for told, pages in zip(rss, in_table, strict=True)
-        )
+    sizes = {} if row is None else row.sizes_bytes(page_size)
+    told = {name: getattr(kill, name) for name in _IN_KILL_LINE}
+    adj = kill.oom_score_adj
     return Victim(
         pid=kill.pid,
         comm=kill.comm,
         cgroup=log.task_memcg if is_first else None,
-        anon_rss_bytes=rss[0],
-        file_rss_bytes=rss[1],
-        shmem_rss_bytes=rss[2],
-        pgtables_bytes=pgtables,
-        swap_bytes=None if row is None else row.swapents_pages * page_size,
-        oom_score_adj=adj,
+        oom_score_adj=row.oom_score_adj if adj is None and row is not None else adj,
         group_kill=log.group_memcg is not None,
+        **sizes | {name: value for name, value in told.items() if value is not None},
     )

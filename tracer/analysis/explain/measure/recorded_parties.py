@@ -6,7 +6,8 @@ Each function adds the reasons for unknown values to `unknown`, by dotted field 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,37 +26,51 @@ from tracer.analysis.results.tasks import Trigger, Victim
 NO_OWNER = "no cgroup's limit was hit, or the trace does not show whose"
 
 
-def limit_owner(
-    trace: TraceTables, kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown
-) -> LimitOwner:
-    """Return the cgroup whose limit was hit; `stack` is the trigger's, innermost frame first."""
-    first = kill.first
-    container, pod = trace.places.container_of(kill.owner_id)
-    namespace, image = trace.places.origin_of(kill.owner_id)
-    life = None if kill.owner_id is None else trace.places.lives.life_for(kill.owner_id)
-    owner = LimitOwner(
-        cgroup=trace.places.path_of(kill.owner_id),
+_SIZES: Final = (
+    *("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes", "pgtables_bytes", "swap_bytes", "threads"),
+)
+
+
+def outlined_owner(trace: TraceTables, first: Mapping[str, Any]) -> LimitOwner:
+    """Return the cgroup whose limit was hit, as a row of `oom` and `cgroups` have it."""
+    owner_id = optional(first["limit_owner_cgroup_id"])
+    container, pod = trace.places.container_of(owner_id)
+    return LimitOwner(
+        cgroup=trace.places.path_of(owner_id),
         container=container,
         pod=pod,
         limit_bytes=limit_of(first),
         usage_bytes=optional(first["usage_bytes"]),
-        is_ancestor=None
-        if kill.owner_id is None
-        else bool(np.isin(first["trigger_cgroup_id"], kill.subtree.members))
-        and int(first["trigger_cgroup_id"]) != kill.owner_id,
-        cgroup_id=kill.owner_id,
-        run=None if life is None else life.run,
-        runs=None if life is None else life.runs,
+        cgroup_id=owner_id,
+    )
+
+
+def limit_owner(
+    trace: TraceTables,
+    kill: RecordedKill,
+    outline: LimitOwner,
+    stack: Sequence[str] | None,
+    unknown: Unknown,
+) -> LimitOwner:
+    """Return the cgroup whose limit was hit; `stack` is the trigger's, innermost frame first."""
+    if kill.owner_id is None:
+        unknown["limit_owner"] = NO_OWNER
+        return outline
+    trigger_id, life = int(kill.first["trigger_cgroup_id"]), trace.places.lives.life_for(kill.owner_id)
+    namespace, image = trace.places.origin_of(kill.owner_id)
+    owner = replace(
+        outline,
+        is_ancestor=bool(np.isin(trigger_id, kill.subtree.members)) and trigger_id != kill.owner_id,
+        run=life.run,
+        runs=life.runs,
         namespace=namespace,
         image=image,
         lowered=_lowered(kill, stack, unknown),
     )
-    if kill.owner_id is None:
-        unknown["limit_owner"] = NO_OWNER
-    elif owner.cgroup is None:  # the names follow from the path
+    if owner.cgroup is None:  # the names follow from the path
         no_path = f"the trace holds no path of cgroup {kill.owner_id}"
         unknown |= {f"limit_owner.{name}": no_path for name in OF_THE_PATH}
-    elif container is not None and image is None:
+    elif owner.container is not None and image is None:
         unknown["limit_owner.image"] = "no file or socket of the host had it, or the trace is older"
     return owner
 
@@ -73,7 +88,7 @@ def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) 
     """Return how the limit was lowered; None if usage was not above it then, or if that was not seen."""
     first = kill.first
     limit, usage_bytes = limit_of(first), optional(first["usage_bytes"])
-    if kill.owner_id is None or limit is None:
+    if limit is None:
         return None
     by_trigger = is_writing_limit(str(first["constraint"]), stack)
     step = ledger.last_lowering(kill.subtree, limit, kill.time_ns)
@@ -120,34 +135,32 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
     )
 
 
-def victims(
-    trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]], unknown: Unknown
-) -> tuple[Victim, ...]:
+def victims(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]]) -> tuple[Victim, ...]:
     """Return the killed tasks in the order in which they were marked; `rows` of `oom` are those of a kill at
     `time_ns`."""
-    found = tuple(
+    return tuple(
         Victim(
             pid=int(row["pid"]),
             comm=str(row["comm"]),
             cgroup=trace.places.path_of(int(row["cgroup_id"])),
-            anon_rss_bytes=optional(row["anon_rss_bytes"]),
-            file_rss_bytes=optional(row["file_rss_bytes"]),
-            shmem_rss_bytes=optional(row["shmem_rss_bytes"]),
-            pgtables_bytes=optional(row["pgtables_bytes"]),
-            swap_bytes=optional(row["swap_bytes"]),
             oom_score_adj=int(row["oom_score_adj"]),
             group_kill=len(rows) > 1,
             cgroup_id=int(row["cgroup_id"]),
             cmdline=_title_at(trace, int(row["tgid"]), time_ns),
-            threads=optional(row["threads"]),
+            **{name: optional(row[name]) for name in _SIZES},
         )
         for row in rows
     )
-    if any(victim.anon_rss_bytes is None for victim in found):
+
+
+def why_unknown(victims: Sequence[Victim]) -> Unknown:
+    """Return the reasons for unknown values of the victims."""
+    unknown = {}
+    if any(victim.anon_rss_bytes is None for victim in victims):
         unknown["victims.anon_rss_bytes"] = "a victim had no address space left when it was marked"
-    if any(victim.cgroup is None for victim in found):
+    if any(victim.cgroup is None for victim in victims):
         unknown["victims.cgroup"] = "the trace holds no path of a victim's cgroup"
-    return found
+    return unknown
 
 
 def _order(kill: RecordedKill, unknown: Unknown) -> int | None:

@@ -106,6 +106,17 @@ class TaskRow:
     oom_score_adj: int
     comm: str
 
+    def sizes_bytes(self, page_size: int) -> dict[str, int | None]:
+        """Return what the task held, in bytes, by the names of the columns of the table `oom`."""
+        pages = {
+            "anon_rss_bytes": self.rss_anon_pages,
+            "file_rss_bytes": self.rss_file_pages,
+            "shmem_rss_bytes": self.rss_shmem_pages,
+            "swap_bytes": self.swapents_pages,
+        }
+        sizes = {name: None if count is None else count * page_size for name, count in pages.items()}
+        return sizes | {"pgtables_bytes": self.pgtables_bytes}
+
 
 @dataclass(frozen=True, slots=True)
 class Kill:
