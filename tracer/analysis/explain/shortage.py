@@ -15,7 +15,6 @@ from tracer.enumerations import CONSTRAINT
 from tracer.kernel.kmsg.report.log_report import Counter, LogReport, MemInfo, Zone
 from tracer.schema import UNLIMITED_BYTES
 
-_HIGH_ZONES: Final = ("HighMem", "Movable")
 _MUCH_SHARE: Final = 0.3
 """From this share of the machine on, slab, huge pages, memory of GPU drivers or memory without a name fill
 it."""
