@@ -235,6 +235,23 @@ def test_trigger_tgid_is_known_only_from_another_line() -> None:
     assert "java (thread 21877)" in threads
 
 
+def test_summary_with_a_thread_of_the_victim_as_trigger_has_one_process() -> None:
+    log = (
+        "worker invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "CPU: 0 PID: 124 Comm: worker Not tainted 6.1.0",
+        "memory: usage 102400kB, limit 102400kB, failcnt 5",
+        "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+        "[    124]     0   123    30000    25000   245760        0             0 java",
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=a,mems_allowed=0,oom_memcg=/a,"
+        "task_memcg=/a,task=java,pid=123,uid=0",
+        "Memory cgroup out of memory: Killed process 123 (java) total-vm:120000kB, anon-rss:100000kB, "
+        "file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:240kB oom_score_adj:0",
+    )
+    (report,) = log_postmortem.explain(reports(log))
+    assert (report.trigger.pid, report.trigger.tgid) == (124, 123)
+    assert report.verdict.summary.startswith("java (pid 123) asked for more memory and was killed: ")
+
+
 V1 = (
     "memory: usage 122880kB, limit 122880kB, failcnt 83",
     "memory+swap: usage 122880kB, limit 9007199254740988kB, failcnt 0",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.evidence import kinds_of
 from synthetic.findings import (
+    GFP_KERNEL,
     GFP_NOFS,
     LIMIT,
     MIB,
@@ -160,12 +161,16 @@ def test_cause_of_much_less_weight_is_evidence() -> None:
     [
         ({}, "sh (pid 41) asked for more memory and was killed: the cgroup /a was at its limit"),
         (
-            {"victims": [victim(7, "b")]},
+            {"victims": [victim(7, "b")], "victim_tgids": frozenset({7})},
             "sh (pid 41) asked for more memory, and b (pid 7) was killed for it: ",
         ),
         # The task that asked was a thread of the killed process.
         (
-            {"victims": [victim(7, "b")], "trigger_tgid": 7, "victim_tgids": frozenset({7})},
+            {
+                "victims": [victim(7, "b")],
+                "trigger": replace(trigger(GFP_KERNEL), tgid=7),
+                "victim_tgids": frozenset({7}),
+            },
             "b (pid 7) asked for more memory and was killed: ",
         ),
         (

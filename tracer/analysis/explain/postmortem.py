@@ -167,7 +167,6 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
         origins=origins,
         kmsg=told.state,
-        trigger_tgid=optional(first["trigger_tgid"]),
         further_allocators=further,
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),

@@ -232,8 +232,8 @@ class Findings:
 
     `victim_tgids`: the killed processes, with those that run in their address spaces (vfork). `is_told`: the
     kernel itself named constraint and limit owner; they are not inferred. `window`: None if the time before
-    the kill is not known. `origins`: see `composition.origins_of_parts`. `trigger_tgid`: the process of the
-    trigger; None is "not known". `kmsg_fields` and `thinned`: see `Quality`.
+    the kill is not known. `origins`: see `composition.origins_of_parts`. `kmsg_fields` and
+    `thinned`: see `Quality`.
     """
 
     time: pd.Timestamp | None
@@ -256,7 +256,6 @@ class Findings:
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kmsg: KernelLog = "missing"
     kmsg_fields: tuple[str, ...] = ()
-    trigger_tgid: int | None = None
     candidates: Sequence[Candidate] = ()
     further_allocators: FurtherAllocators | None = None
     shared_files: Sequence[SharedFile] = ()

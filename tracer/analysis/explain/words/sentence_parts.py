@@ -39,7 +39,7 @@ def killed(findings: Findings) -> str:
 
 
 def _asker(findings: Findings) -> str:
-    if findings.trigger_tgid in findings.victim_tgids and len(findings.victims) == 1:
+    if findings.trigger.tgid in findings.victim_tgids and len(findings.victims) == 1:
         return process(findings.victims[0].comm, findings.victims[0].pid)
     return trigger_name(findings.trigger)
 
