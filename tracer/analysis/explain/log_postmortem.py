@@ -6,10 +6,12 @@ growth, evictions and allocators are not known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from tracer.analysis.core.columns import NO_ID, utc_time
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import report_assembly, shortage, verdict
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
@@ -17,7 +19,8 @@ from tracer.analysis.explain.measure.logged_parties import Named
 from tracer.analysis.explain.victim import badness_total, victim_selection
 from tracer.analysis.explain.words import shortage_words
 from tracer.analysis.explain.words.wording import owner_name, process
-from tracer.analysis.kernel_log import logged_memory
+from tracer.analysis.kernel_log import decisions, logged_memory
+from tracer.analysis.kernel_log.decisions import LogKill
 from tracer.analysis.results.conclusions import Verdict
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.analysis.results.memory import Composition, Cushion
@@ -26,7 +29,9 @@ from tracer.analysis.results.tasks import Victim
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.report.log_report import LogReport
+from tracer.stored_names import stored_text
 
+MISSED: Final = "the kernel log has this kill: the probe of the OOM killer missed it"
 LOG_ALONE: Final = "a kernel log alone does not show it"
 OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
 _NOT_IN_LOG: Final = (
@@ -55,6 +60,53 @@ def explain(
         yield report(number, log, named=named, defects=kept, previous=before)
         if log.oom_memcg is not None and log.kills:
             last[log.oom_memcg] = number, log
+
+
+def missed(trace: TraceTables) -> Iterator[OomReport]:
+    """Yield a report for each kill that only the kernel log of a trace has (`kernel_log.decisions.missed`),
+    with the clock and the names of the trace."""
+    kills: list[LogKill] = trace.defects.attempt(
+        "the kernel log of the trace", lambda: decisions.missed(trace), lambda _: []
+    )
+    for kill in kills:
+        named, size = _named_in(trace, kill), page_size(trace)
+        found = report(kill.kill_id, kill.report, named=named, defects=trace.defects, page_size=size)
+        known, owner = {"time"}, found.limit_owner
+        if kill.owner_id != NO_ID:
+            life = trace.places.lives.life_for(kill.owner_id)
+            owner = replace(owner, cgroup_id=kill.owner_id, run=life.run, runs=life.runs)
+            known |= {*OF_LIVES}
+        quality = replace(
+            found.quality,
+            lost_records=trace.losses.affecting_numbers(kill.time_ns, kill.time_ns),
+            probes=dict(trace.meta["probes"]),
+            unknown={field: why for field, why in found.quality.unknown.items() if field not in known},
+            disagreements=(MISSED, *found.quality.disagreements),
+        )
+        yield replace(
+            found,
+            time=utc_time(kill.time_ns),
+            limit_owner=owner,
+            victims=tuple(_placed(trace, kill, found.victims)),
+            quality=quality,
+        )
+
+
+def _placed(trace: TraceTables, kill: LogKill, victims: Sequence[Victim]) -> Iterator[Victim]:
+    for victim, victim_id in zip(victims, kill.victim_ids, strict=True):
+        known_id = None if victim_id == NO_ID else victim_id
+        cgroup = victim.cgroup or trace.places.path_of(known_id)
+        yield replace(victim, cgroup=cgroup, cgroup_id=known_id)
+
+
+def _named_in(trace: TraceTables, kill: LogKill) -> Named:
+    """Return the look-up of names by path: those of the last cgroup with that path before the kill."""
+
+    def names_of(path: str) -> ContainerNames:
+        life = trace.places.lives.parent_at(stored_text(path), kill.time_ns)
+        return ContainerNames(*trace.places.container_of(life), *trace.places.origin_of(life))
+
+    return names_of
 
 
 def _before(log: LogReport, number: int, previous: LogReport) -> PreviousKill | None:

@@ -14,7 +14,7 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import log_kills, machine_holders, report_assembly, shortage
+from tracer.analysis.explain import log_postmortem, machine_holders, report_assembly, shortage
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
@@ -57,7 +57,7 @@ def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.window` (the
     time before the kill), `analysis.explain.measure.cushion` (the reclaimed cache),
     `analysis.explain.verdict` (the cause), `analysis.kernel_log.comparison` (the additions from the log) and
-    `analysis.explain.log_kills` (kills that the probe missed).
+    `analysis.explain.log_postmortem` (kills that the probe missed).
     """
     return PostMortems(trace).all(is_sized=is_sized)
 
@@ -67,7 +67,7 @@ class PostMortems:
 
     def __init__(self, trace: TraceTables) -> None:
         self._trace = trace
-        self._only_logged = list(log_kills.reports(trace))
+        self._only_logged = list(log_postmortem.missed(trace))
         completed = trace.defects.attempt(
             "the kernel log of the trace",
             partial(comparison.complete, trace),
