@@ -60,6 +60,7 @@ class Stacks:
     _last_number: int = 0
     _waiting: queue.SimpleQueue[_Stack | None] = field(default_factory=queue.SimpleQueue)
     _named: deque[dict[str, Any]] = field(default_factory=deque)
+    _being_named: _Stack | None = None
 
     def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._name_all, name="symbols", daemon=True)
@@ -120,7 +121,8 @@ class Stacks:
         """Name the waiting stacks; those that still wait after three seconds stay bare addresses."""
         self._waiting.put(None)
         self._thread.join(_LAST_WAIT_S)
-        self.failed += self._thread.is_alive()  # the stack that the thread works on
+        if self._being_named is not None and self._thread.is_alive():
+            self._fail(self._being_named)
         with suppress(queue.Empty):
             while (stack := self._waiting.get_nowait()) is not None:
                 self._fail(stack)
@@ -151,10 +153,12 @@ class Stacks:
 
     def _name_one(self, stack: _Stack) -> None:
         """Name a stack. No stack and no file of a process may end the thread."""
+        self._being_named = stack
         try:
             self._named.append(_row(stack, self._names(stack)))
         except Exception:
             self._fail(stack)
+        self._being_named = None
 
     def _fail(self, stack: _Stack) -> None:
         self.failed += 1
