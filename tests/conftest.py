@@ -31,9 +31,12 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Restore SIGINT, which a script's background job ignores, and which tests' programs would inherit."""
+    """Restore the signals that a script's background job or nohup ignores: tests' programs would inherit
+    that, and `record` and `top` go on at a SIGHUP that is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     refuse_to_list()
 
 

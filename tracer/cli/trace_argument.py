@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 FOLDERS: Final = (Path(STATE_FOLDER), Path("traces"))
 _CGROUPS: Final = "/sys/fs/cgroup/"
+_MOST_CELLS: Final = 60
 
 argument = click.argument("path", metavar="[TRACE|NAME]", type=click.Path(path_type=Path), required=False)
 
@@ -49,10 +51,11 @@ def find(path: Path | None) -> Found | None:
 
     Raises TracerError for the path of a trace that cannot be read.
     """
-    import tracer
     from tracer.trace.meta import is_trace
 
-    if path is not None and (is_trace(path) or (path.exists() and not _is_a_cgroup(path))):
+    if path is not None and (is_trace(path) or (_exists(path) and not _is_a_cgroup(path))):
+        import tracer
+
         return Found(tracer.open(path), None)
     name = None if path is None else str(path)
     for folder in FOLDERS:
@@ -65,12 +68,15 @@ def find(path: Path | None) -> Found | None:
 
 def nothing_found(path: Path | None) -> str:
     """Return the sentence that says what was looked for, and where."""
+    from tracer.render.words.escape import fitted
+
     folders = " and ".join(f"{folder}/" for folder in FOLDERS)
     unreadable = [folder for folder in FOLDERS if folder.is_dir() and not os.access(folder, os.R_OK)]
     why = f" (only root can read {unreadable[0]})" if unreadable else ""
     if path is None:
         return f"no trace with a kill in {folders}{why}"
-    return f"there is no trace {str(path)!r}, nor one with a kill of that name in {folders}{why}"
+    name = fitted(str(path), _MOST_CELLS)
+    return f"there is no trace '{name}', nor one with a kill of that name in {folders}{why}"
 
 
 def note(text: str) -> None:
@@ -78,6 +84,14 @@ def note(text: str) -> None:
     from tracer.render.words.escape import visible
 
     click.echo(f"memcg-tracer: {visible(text)}", err=True)
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is such a file; a name may be too long for one, or in a folder of others."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _is_a_cgroup(path: Path) -> bool:
@@ -89,7 +103,7 @@ def _with_newest_kill(folder: Path, name: str | None) -> AnalysedTrace | None:
 
     Traces that ended before a kill that was found cannot have a newer one, and are not opened.
     """
-    newest: tuple[Any, AnalysedTrace] | None = None
+    newest: tuple[datetime, AnalysedTrace] | None = None
     for ended, path in _by_end(folder):
         if newest is not None and ended is not None and ended <= newest[0]:
             break
@@ -103,10 +117,8 @@ def _with_newest_kill(folder: Path, name: str | None) -> AnalysedTrace | None:
     return None if newest is None else newest[1]
 
 
-def _by_end(folder: Path) -> Iterator[tuple[Any, Path]]:
+def _by_end(folder: Path) -> Iterator[tuple[datetime | None, Path]]:
     """Yield (end, path) of the traces in a folder, those without an end and then the latest first."""
-    import pandas as pd
-
     from tracer.trace.meta import is_trace, read_meta
 
     with suppress(OSError):
@@ -117,6 +129,6 @@ def _by_end(folder: Path) -> Iterator[tuple[Any, Path]]:
                 continue
             with suppress(TracerError):
                 ended = read_meta(path)["ended"]
-                found.append((None if ended is None else pd.Timestamp(ended), path))
+                found.append((None if ended is None else datetime.fromisoformat(ended), path))
         yield from ((end, path) for end, path in found if end is None)
         yield from sorted(((end, path) for end, path in found if end is not None), reverse=True)

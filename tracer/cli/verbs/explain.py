@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,14 +92,15 @@ def command(
         raise UsageError("--list, --last and --kill N exclude each other: give one of them")
     from tracer.analysis.explain import kill_filter
 
-    trace, log, kmsg, name = _source(path, kmsg)
-    cgroup = name if cgroup is None else cgroup
+    source = _source(path, kmsg)
+    trace, log, kmsg = source.trace, source.log, source.log_name
+    cgroup = source.name if cgroup is None else cgroup
     defects = Defects() if trace is None else trace.defects
     elsewhere: list[OtherKill] = []
     is_picked = last or kill_id is not None
     explain: Callable[[OomReport], OomReport] = _explained_already
     if log is not None:
-        reports, elsewhere = _reports_from_log(log, cgroup, defects), log.other_kills
+        reports, elsewhere = _reports_from_log(source, log, cgroup, defects), log.other_kills
     else:
         assert trace is not None
         reports, explain = _reports_from_trace(trace, cgroup, is_picked=is_picked, as_list=as_list)
@@ -146,33 +148,50 @@ def _reports_from_trace(
     return outlines, lambda outline: post_mortems.one(outline.kill_id)
 
 
-def _source(
-    path: Path | None, kmsg: str | None
-) -> tuple[AnalysedTrace | None, Log | None, str | None, str | None]:
-    """Return (trace, None, None, name) or (None, log, the log's own name, name) for what the user typed."""
+@dataclass(frozen=True)
+class _Source:
+    """A trace or a log, and the name that the user gave for it.
+
+    `found` says why the log of this machine was read.
+    """
+
+    trace: AnalysedTrace | None = None
+    log: Log | None = None
+    log_name: str | None = None
+    name: str | None = None
+    found: str | None = None
+
+
+def _source(path: Path | None, kmsg: str | None) -> _Source:
+    """Return what the user typed. Raises TracerError if there is no kill."""
     from tracer.kernel.kmsg import log_files, this_machine
 
     if kmsg is not None:
-        return None, log_files.read(kmsg), kmsg, None
+        return _Source(log=log_files.read(kmsg), log_name=kmsg)
     found = trace_argument.find(path)
     if found is not None:
-        return found.trace, None, None, found.name
-    here = this_machine.read()
+        return _Source(found.trace, name=found.name)
+    nothing, here = trace_argument.nothing_found(path), this_machine.read()
     if here is None:
-        raise TracerError(f"{trace_argument.nothing_found(path)}; the kernel log shows no kill either")
+        raise TracerError(f"{nothing}; the kernel log shows no kill either")
     command, log = here
-    trace_argument.note(
-        f"{trace_argument.nothing_found(path)}: the kills are from the kernel log ({command})"
-    )
-    return None, log, command, None if path is None else str(path)
+    return _Source(None, log, command, None if path is None else str(path), f"{nothing}; {command}")
 
 
-def _reports_from_log(log: Log, cgroup: str | None, defects: Defects) -> list[OomReport]:
+def _reports_from_log(source: _Source, log: Log, cgroup: str | None, defects: Defects) -> list[OomReport]:
+    """Return the kills of a log that concern a cgroup; a line says so if the log was searched for."""
     from tracer.analysis.explain import kill_filter, log_postmortem
     from tracer.kernel.naming.host_names import NamesHere
 
     reports = list(log_postmortem.explain(log.reports, NamesHere().names_at, defects))
-    return reports if cgroup is None or not reports else kill_filter.logged_kills_of(reports, cgroup)
+    if cgroup is not None and reports:
+        try:
+            reports = kill_filter.logged_kills_of(reports, cgroup)
+        except TracerError as error:
+            raise TracerError(str(error) if source.found is None else f"{source.found}: {error}") from None
+    if source.found is not None:
+        trace_argument.note(f"{source.found} has the kills")
+    return reports
 
 
 def _explain(

@@ -28,7 +28,7 @@ def read() -> tuple[str, Log] | None:
     A reader without root may get a part of the journal, and nothing of the kernel's buffer.
     """
     for command in _COMMANDS:
-        shown = " ".join(command[:2])
+        shown = "journalctl -k" if command[0] == "journalctl" else "dmesg"
         with suppress(OSError, TracerError):
             log = _output_of(command, shown)
             if log is not None and (log.reports or log.other_kills):
