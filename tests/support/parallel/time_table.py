@@ -15,7 +15,7 @@ from .lanes import ALONE, BESIDE, KERNEL, OTHERS, lane_of
 _FILES: Final = 12
 
 
-@dataclass
+@dataclass(eq=False)
 class _Lane:
     """What was seen of a lane: its tests, the sum of their times, and when the first began and the last ended
     (seconds since the epoch)."""
@@ -45,7 +45,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@dataclass
+@dataclass(eq=False)
 class TimeTable:
     """A plugin of the process that collects the reports of all workers."""
 
