@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+FURTHER = ("pyparsing<3.3",)
+"""Bounds of packages that old ones need: matplotlib 3.8 calls what pyparsing 3.3 deprecates."""
 
 
 def constraints() -> Iterator[str]:
@@ -30,4 +32,4 @@ def constraints() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(*constraints(), sep="\n")
+    print(*constraints(), *FURTHER, sep="\n")

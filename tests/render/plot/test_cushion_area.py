@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.exact_seconds import exact_seconds
 
 from tracer.render.plot import cushion_area
 from tracer.render.plot.plotted_trace import PlottedTrace
@@ -15,7 +16,7 @@ def test_areas_end_at_the_kill_with_the_levels_of_its_window(trace: PlottedTrace
     axes = trace.plot.cushion()
     window = trace.kill_window(1)
     other, cache = (np.asarray(area.get_paths()[0].vertices) for area in axes.collections)
-    seconds = (window.index[0] - window.index[1]).total_seconds()
+    seconds = exact_seconds(window.index[0] - window.index[1])
     for second, row in ((seconds, 0), (0.0, 1)):
         usage, cached = window["usage_bytes"].iloc[row], window["cache_bytes"].iloc[row]
         assert other[other[:, 0] == second][:, 1].max() == usage - cached
@@ -29,7 +30,7 @@ def test_levels_between_are_those_of_the_timeline(trace: PlottedTrace) -> None:
     rows = trace.timeline(every="10ms", begin=begin.isoformat(), end=kill.isoformat())
     other = np.asarray(axes.collections[0].get_paths()[0].vertices)
     for time, row in list(rows.iterrows())[:-1]:
-        second = (time - kill).total_seconds() + 0.01
+        second = exact_seconds(time - kill) + 0.01
         (position,) = np.flatnonzero((np.abs(other[:, 0] - second) < 1e-9) & (other[:, 1] > 0))
         assert other[position, 1] == row["usage_bytes"] - row["cache_bytes"]
 

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
+from support.exact_seconds import exact_seconds
 
 from tracer.categories import LAYERS
 from tracer.render.picture.layers import stacked
@@ -39,7 +40,7 @@ def test_layers_are_those_of_the_timeline_in_bytes_and_seconds_from_the_kill(tra
     sums = stacked(rows).cumsum(axis=1)
     for name, edge in edges.items():
         for time, top in sums[name].items():
-            second = (time + STEP - kill).total_seconds()  # type: ignore[operator]
+            second = exact_seconds(time + STEP - kill)  # type: ignore[operator]
             assert edge[second] == pytest.approx(top)
     assert set(edges) == {"kernel", "anon", "other", "cache"}
 
@@ -61,7 +62,7 @@ def test_limit_and_markers_are_drawn_where_they_are(trace: PlottedTrace) -> None
     marked = sorted(
         float(np.asarray(line.get_xdata())[0]) for line in axes.lines if line is not lines["limit"]
     )
-    assert marked == [(exhausted - report.time).total_seconds(), 0.0]
+    assert marked == [exact_seconds(exhausted - report.time), 0.0]
     assert [text.get_text() for text in axes.texts] == ["cache used up", "✗ OOM kill"]
 
 

@@ -264,15 +264,15 @@ class Readings:
 def _nanoseconds(duration: str | float, option: str) -> int:
     """Return a duration in ns, given with a unit or in seconds."""
     try:
-        seconds = float(duration)
+        nanoseconds = float(duration) * 1e9
     except ValueError:
         try:
-            seconds = pd.Timedelta(duration).total_seconds()
+            nanoseconds = pd.Timedelta(duration) / pd.Timedelta(1, "ns")  # total_seconds() may round to µs
         except ValueError:
-            seconds = math.nan
-    if not abs(seconds) < _LONGEST_SECONDS:
+            nanoseconds = math.nan
+    if not abs(nanoseconds) < _LONGEST_SECONDS * 1e9:
         raise UsageError(f"{option}: {duration!r} is not a duration; give one such as 100ms or 1.5s")
-    return round(seconds * 1e9)
+    return round(nanoseconds)
 
 
 def _moment_ns(moment: str | float, start: int) -> int:
