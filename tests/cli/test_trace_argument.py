@@ -108,6 +108,14 @@ def test_kernel_log_is_the_last_place(
             assert result.stderr.endswith("; journalctl -k has the kills\n")
 
 
+def test_kernel_log_without_a_kill_and_an_unreadable_one_are_told_apart(
+    run: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no kernel log can be read here" in str(run.invoke(explain.command, []).exception)
+    monkeypatch.setattr(this_machine, "read", lambda: ("dmesg", log_files.Log([], [])))
+    assert "the kernel log (dmesg) shows no kill either" in str(run.invoke(explain.command, []).exception)
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_no_kill_anywhere_is_an_error_that_names_the_places(run: CliRunner, verb: Any) -> None:
     for arguments, text in (([], "no trace with a kill in"), (["web"], "there is no trace 'web', nor one")):

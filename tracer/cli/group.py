@@ -51,6 +51,8 @@ class _Verbs(click.Group):
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if context.resilient_parsing:  # a completion prints nothing of its own
+            return super().resolve_command(context, args)
         if args[0] == "help":  # as git and kubectl have it
             args = [*args[1:2], "--help"]
         if args[0] == "--help":
@@ -59,7 +61,7 @@ class _Verbs(click.Group):
         if args[0] not in VERBS and (near := difflib.get_close_matches(args[0], VERBS, n=1)):
             raise click.UsageError(f"No such command {args[0]!r}: maybe {near[0]!r} was meant")
         name, command, rest = super().resolve_command(context, args)
-        if command is not None and not context.resilient_parsing:
+        if command is not None:
             _require_values(command, rest)
         return name, command, rest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from tracer.cli.group import VERBS, group
@@ -31,3 +32,12 @@ def test_misspelt_verb_is_named_with_the_nearest_one(run: CliRunner, typed: str,
 def test_word_unlike_any_verb_is_named_alone(run: CliRunner) -> None:
     ended = run.invoke(group, ["zzz"])
     assert ended.exit_code == 2 and "No such command 'zzz'" in ended.stderr and "maybe" not in ended.stderr
+
+
+@pytest.mark.parametrize("typed", [["help"], ["explan"], ["zzz"]])
+def test_completion_after_such_a_word_offers_and_prints_nothing(
+    typed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    completed = BashComplete(group, {}, "memcg-tracer", "_MEMCG_TRACER_COMPLETE").get_completions(typed, "-x")
+    assert completed == []
+    assert capsys.readouterr() == ("", "")

@@ -47,9 +47,13 @@ def test_dmesg_without_time_formats_is_asked_plainly(programs: Path) -> None:
     assert found is not None and found[0] == "dmesg"
 
 
-def test_log_without_a_kill_is_none(programs: Path) -> None:
+def test_log_without_a_kill_is_not_a_log_that_cannot_be_read(programs: Path) -> None:
     for name in ("journalctl", "dmesg"):
         program(programs, name, "echo '[    1.000000] Linux version 6.12'")
+    found = this_machine.read()
+    assert found is not None and found[0] == "journalctl -k" and not found[1].reports
+    for name in ("journalctl", "dmesg"):
+        program(programs, name, "echo 'Operation not permitted' >&2; exit 1")
     assert this_machine.read() is None
 
 

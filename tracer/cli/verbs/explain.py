@@ -173,8 +173,10 @@ def _source(path: Path | None, kmsg: str | None) -> _Source:
         return _Source(found.trace, name=found.name)
     nothing, here = trace_argument.nothing_found(path), this_machine.read()
     if here is None:
-        raise TracerError(f"{nothing}; the kernel log shows no kill either")
+        raise TracerError(f"{nothing}; and no kernel log can be read here: root can, by journalctl or dmesg")
     command, log = here
+    if not (log.reports or log.other_kills):
+        raise TracerError(f"{nothing}; the kernel log ({command}) shows no kill either")
     return _Source(None, log, command, None if path is None else str(path), f"{nothing}; {command}")
 
 

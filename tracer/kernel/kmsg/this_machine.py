@@ -23,17 +23,20 @@ _COMMANDS: Final = (
 
 
 def read() -> tuple[str, Log] | None:
-    """Return the command whose output has kills, and these; None if neither log has one, or none can be read.
+    """Return the command whose output has kills, and these; without kills, a command whose output was read.
 
-    A reader without root may get a part of the journal, and nothing of the kernel's buffer.
+    None: no log can be read. A reader without root may get nothing.
     """
+    readable: tuple[str, Log] | None = None
     for command in _COMMANDS:
         shown = "journalctl -k" if command[0] == "journalctl" else "dmesg"
         with suppress(OSError, TracerError):
             log = _output_of(command, shown)
-            if log is not None and (log.reports or log.other_kills):
-                return shown, log
-    return None
+            if log is not None:
+                readable = readable or (shown, log)
+                if log.reports or log.other_kills:
+                    return shown, log
+    return readable
 
 
 def _output_of(command: tuple[str, ...], shown: str) -> Log | None:
