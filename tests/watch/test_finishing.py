@@ -19,7 +19,7 @@ from support.slowdown import SLOWDOWN
 
 from tracer.trace import layout
 from tracer.trace.write.writer import TraceWriter
-from tracer.watch.finishing import MOST_WAITING, Finished, Finishing, Told
+from tracer.watch.finishing import Finished, Finishing, Told
 
 BeginTrace = Callable[..., TraceWriter]
 
@@ -71,7 +71,7 @@ class Watched:
     def run(self, queue: Finishing, until: Callable[[], bool] | None = None) -> None:
         """Step the queue only when it asks for that, until it is idle or `until` is true."""
         end_s = time.monotonic() + 30 * SLOWDOWN
-        while queue.in_use and not (until is not None and until()):
+        while (queue.in_use or queue.waiting) and not (until is not None and until()):
             assert time.monotonic() < end_s, "it takes too long"
             poll = select.poll()
             for descriptor in queue.fds():
@@ -114,7 +114,7 @@ def test_trace_is_completed_and_told_with_its_verdict(watched: Watched, begin_tr
     begin_trace(story.trace).leave("quiet")
     queue = watched.open(completing=None)
     queue.add(story)
-    assert queue.in_use == {story.trace}
+    assert (queue.in_use, queue.waiting) == (None, [story.trace])
     watched.run(queue)
     (finished,) = watched.told
     assert (finished.trace, finished.reason, finished.time_ns) == (story.trace, "kill", story.time_ns)
@@ -128,12 +128,12 @@ def test_trace_is_completed_and_told_with_its_verdict(watched: Watched, begin_tr
 
 def test_idle_queue_asks_for_nothing(watched: Watched) -> None:
     queue = watched.open()
-    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, frozenset())
+    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, None)
     queue.step(time.monotonic())
     queue.add(watched.story())
     assert queue.due_s < time.monotonic()
     watched.run(queue)
-    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, frozenset())
+    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, None)
 
 
 def test_traces_are_completed_one_at_a_time_in_order(watched: Watched) -> None:
@@ -260,7 +260,7 @@ def test_command_gets_the_path_without_a_shell(
     queue = watched.open((*python(SHOWING), "--page"))
     queue.add(story)
     watched.run(queue, until=lambda: bool(watched.told))
-    assert queue.in_use == {story.trace}, "the trace is not removed while the command runs"
+    assert queue.in_use == story.trace, "the trace is not removed while the command runs"
     watched.run(queue)
     output = capfd.readouterr()
     assert output.out == ""
@@ -309,7 +309,7 @@ def test_finish_works_off_the_queue(watched: Watched) -> None:
         queue.add(watched.story(name))
     queue.finish(time.monotonic() + 30 * SLOWDOWN)
     assert [finished.error for finished in watched.told] == [None, None]
-    assert queue.in_use == frozenset()
+    assert (queue.in_use, queue.waiting) == (None, [])
     assert watched.warnings == []
 
 
@@ -327,7 +327,7 @@ def test_finish_leaves_the_rest_at_its_deadline(watched: Watched) -> None:
         (story.trace, left) for story in stories
     ]
     assert all(gone(pid) for pid in pids(stories[0].trace))
-    assert (queue.in_use, queue.fds(), queue.due_s) == (frozenset(), [], math.inf)
+    assert (queue.in_use, queue.waiting, queue.fds(), queue.due_s) == (None, [], [], math.inf)
 
 
 def test_finish_during_the_command_tells_each_trace_once(watched: Watched) -> None:
@@ -342,13 +342,30 @@ def test_finish_during_the_command_tells_each_trace_once(watched: Watched) -> No
     assert all(gone(pid) for pid in pids(story.trace))
 
 
-def test_too_many_waiting_traces_are_told_without_a_verdict(watched: Watched) -> None:
+def test_traces_that_are_removed_while_they_wait_are_told_without_a_verdict(watched: Watched) -> None:
     queue = watched.open()
-    for number in range(MOST_WAITING + 2):
-        queue.add(watched.story(str(number)))
-    assert [finished.trace.name for finished in watched.told] == ["0", "1"]
-    assert watched.told[0].error == "not completed: too many traces wait for that"
-    assert len(queue.in_use) == MOST_WAITING
+    stories = [watched.story(str(number)) for number in range(100)]
+    for story in stories:
+        queue.add(story)
+    assert queue.waiting == [story.trace for story in stories], "a number of waiting traces loses none"
+    queue.removed([story.trace for story in stories[:98]])
+    assert [finished.trace for finished in watched.told] == [story.trace for story in stories[:98]]
+    why = "not completed: removed before, to keep within --max-disk and --keep-traces"
+    assert {finished.error for finished in watched.told} == {why}
+    watched.run(queue)
+    assert [(one.trace.name, one.error) for one in watched.told[98:]] == [("98", None), ("99", None)]
+
+
+def test_removed_trace_is_not_tried_again_and_not_told_twice(watched: Watched) -> None:
+    fails = "import json\nprint(json.dumps({'is_complete': False, 'error': 'full'}))"
+    queue = watched.open(completing=python(fails), again_after_s=(1000.0,))
+    story = watched.story()
+    story.trace.mkdir()
+    queue.add(story)
+    watched.run(queue)
+    assert queue.due_s < math.inf
+    queue.removed([story.trace])
+    assert (queue.due_s, [finished.error for finished in watched.told]) == (math.inf, ["full"])
 
 
 def test_step_does_not_wait_for_a_child(watched: Watched) -> None:
@@ -377,7 +394,7 @@ def test_trace_that_cannot_be_completed_is_tried_again_and_told_once(watched: Wa
     story.trace.mkdir()
     queue.add(story)
     watched.run(queue)
-    assert queue.in_use == frozenset()
+    assert (queue.in_use, queue.waiting) == (None, [])
     end_s = time.monotonic() + 30 * SLOWDOWN
     while queue.due_s < math.inf and time.monotonic() < end_s:
         queue.step(time.monotonic())

@@ -12,7 +12,7 @@ import select
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +27,6 @@ HURRIES_AFTER_S: Final = 30.0
 COMMAND_WITHIN_S: Final = 60.0
 AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """The times between attempts to complete a trace, which fail on a full disk. The next start tries again."""
-MOST_WAITING: Final = 64
-"""The most traces that wait. Waiting traces are not removed, so without a bound they would fill the disk."""
 
 _COMPLETING: Final = argv_of_module("tracer.watch.completing")
 _STDERR: Final = 2
@@ -105,10 +103,14 @@ class Finishing:
         self._attempt = 0  # earlier attempts at `_story`: if there were any, `told` was called
 
     @property
-    def in_use(self) -> frozenset[Path]:
-        """Return the traces that wait or are being completed, without those that wait for another attempt."""
-        stories = [*self._waiting, *([] if self._story is None else [self._story])]
-        return frozenset(story.trace for story in stories)
+    def in_use(self) -> Path | None:
+        """Return the trace that is being completed, or that the command has."""
+        return None if self._story is None else self._story.trace
+
+    @property
+    def waiting(self) -> list[Path]:
+        """Return the traces that wait, without those that wait for another attempt."""
+        return [story.trace for story in self._waiting]
 
     @property
     def due_s(self) -> float:
@@ -125,11 +127,18 @@ class Finishing:
 
     def add(self, story: Told) -> None:
         """Put a trace at the end of the queue, unless it is in the queue already."""
-        if story.trace in self.in_use:
-            return
-        if len(self._waiting) == MOST_WAITING:
-            self._tell(self._waiting.popleft(), error="not completed: too many traces wait for that")
-        self._waiting.append(story)
+        if story.trace != self.in_use and story.trace not in self.waiting:
+            self._waiting.append(story)
+
+    def removed(self, traces: Collection[Path]) -> None:
+        """Forget traces that were removed while they waited; `told` gets each with an error, unless it had it
+        before."""
+        gone = [story for story in self._waiting if story.trace in traces]
+        self._waiting = deque(story for story in self._waiting if story.trace not in traces)
+        self._again = deque(one for one in self._again if one[2].trace not in traces)
+        for story in gone:
+            why = "not completed: removed before, to keep within --max-disk and --keep-traces"
+            self._tell(story, error=why)
 
     def step(self, now_s: float) -> None:
         """Do what can be done without waiting; `now_s` is CLOCK_MONOTONIC."""
@@ -204,7 +213,7 @@ class Finishing:
         if answer.get("is_complete") is False and self._attempt < len(self._again_after_s):
             assert self._story is not None
             due_s = time.monotonic() + self._again_after_s[self._attempt]
-            if self._story.trace.exists() and len(self._again) < MOST_WAITING:
+            if self._story.trace.exists():
                 self._again.append((due_s, self._attempt + 1, self._story))
         self._end_story(answer)
 

@@ -158,8 +158,9 @@ class Place:
     def retain(self, in_use: Collection[Path]) -> list[Path]:
         """Remove the oldest traces while there are too many or they are too large; return their paths.
 
-        `in_use`: traces that are being written or completed. They are counted, but neither they nor the
-        newest trace are removed. If the directory has not changed, only the sizes of traces in use are read.
+        `in_use`: traces that are being written, and the one that is being completed. They are counted, but
+        neither they nor the newest trace are removed. If the directory has not changed, only the sizes of
+        traces in use are read.
         """
         busy = {path.name for path in in_use}
         sizes = {

@@ -362,6 +362,8 @@ class _Watcher:
         self._finishing.step(time.monotonic())
 
     def _age(self) -> None:
+        if self._stories.is_active:
+            self._retain()  # an open trace grows
         self._history.age(self._now_ns())
         trim()  # before the memory is measured
         if resident_bytes() > self._options.most_memory_bytes * _MUCH:
@@ -386,7 +388,10 @@ class _Watcher:
         return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
 
     def _retain(self) -> None:
-        self._copying.removed(self._place.retain([*self._stories.in_use, *self._finishing.in_use]))
+        completing = self._finishing.in_use
+        removed = self._place.retain([*self._stories.in_use, *([completing] if completing else [])])
+        self._finishing.removed(removed)
+        self._copying.removed(removed)
 
     def _finished(self, story: Finished) -> None:
         self._reporter.finished(story)
