@@ -75,6 +75,23 @@ def test_alarms_of_many_cgroups_are_bounded_and_the_others_counted() -> None:
     assert take(3, WITHIN_NS + SECOND_NS) == MOST
 
 
+@pytest.mark.parametrize(("killed", "after_s", "reasons"), [
+    ((3, 7), 17, []),
+    ((7,), 17, []),
+    ((3,), 17, ["soon", "limit"]),
+    ((7,), -1, ["soon", "limit"]),
+])  # fmt: skip
+def test_alarm_for_samples_from_before_a_known_kill_is_not_given(
+    killed: tuple[int, ...], after_s: int, reasons: list[str]
+) -> None:
+    alarms = Alarms(frozenset({"soon", "limit"}))
+    samples = leak()
+    assert samples.column("cgroup_id").to_pylist()[0] == 7
+    alarms.killed(killed, START_NS + after_s * SECOND_NS)
+    assert [alarm.reason for alarm in alarms.take(samples, START_NS)] == reasons
+    assert alarms.suppressed == {"soon": 0, "limit": 0}
+
+
 def test_forgotten_cgroup_begins_anew() -> None:
     alarms = Alarms(frozenset({"soon", "limit"}))
     assert len(alarms.take(leak(), 0)) == 2

@@ -20,7 +20,7 @@ A cgroup gives one alarm. The next one needs 30 s below half of the threshold.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -237,6 +237,8 @@ MOST: Final = 10
 
 WITHIN_NS: Final = 60_000_000_000
 
+_KILLS_KEPT: Final = 256
+
 
 class Alarms:
     """Decides from samples whether an alarm of `kinds` is due. Only "limit" and "soon" have meanings here.
@@ -257,6 +259,16 @@ class Alarms:
             self._deciders["limit"] = LimitHits()
         self._given: dict[str, deque[int]] = {kind: deque(maxlen=MOST) for kind in self._deciders}
         self.suppressed = dict.fromkeys(self._deciders, 0)
+        self._killed_ns: OrderedDict[int, int] = OrderedDict()  # cgroup -> time of its last known kill
+
+    def killed(self, cgroup_ids: Iterable[int], time_ns: int) -> None:
+        """Take a kill in a cgroup or below its limit. On a busy machine, samples from before a kill can come
+        after it: they give no alarm of the way to that kill any more."""
+        for cgroup_id in cgroup_ids:
+            self._killed_ns[cgroup_id] = time_ns
+            self._killed_ns.move_to_end(cgroup_id)
+        while len(self._killed_ns) > _KILLS_KEPT:
+            self._killed_ns.popitem(last=False)
 
     def take(self, samples: pa.RecordBatch, now_ns: int) -> list[Alarm]:
         """Return the alarms of a batch of `samples`, whose rows are in the order of time.
@@ -269,7 +281,7 @@ class Alarms:
             for kind, decider in self._deciders.items()
             if is_limited or kind == "pressure"
             for alarm in decider.take(samples)
-            if self._is_within_bound(alarm.reason, now_ns)
+            if not self._is_too_late(alarm) and self._is_within_bound(alarm.reason, now_ns)
         ]
 
     def forget(self, cgroup_ids: Iterable[int]) -> None:
@@ -277,6 +289,10 @@ class Alarms:
         gone = list(cgroup_ids)
         for decider in self._deciders.values():
             decider.forget(gone)
+
+    def _is_too_late(self, alarm: Alarm) -> bool:
+        is_before_a_kill = alarm.reason in KINDS
+        return is_before_a_kill and alarm.time_ns <= self._killed_ns.get(alarm.cgroup_id, -1)
 
     def _is_within_bound(self, kind: str, now_ns: int) -> bool:
         given = self._given[kind]

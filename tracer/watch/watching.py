@@ -233,6 +233,7 @@ class _Watcher:
             self._kills_of_start.append((kill, place))
             return
         self._stories.trigger(kills_of([kill]))
+        self._alarms.killed((kill["cgroup_id"], kill["limit_owner_cgroup_id"] or 0), kill["time"])
         self._reporter.killed(kill, place)
 
     # The parts
