@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
-from tracer.analysis.explain.victim.badness import OOM_SCORE_ADJ_MAX, OOM_SCORE_ADJ_MIN
+from tracer.analysis.explain.victim_selection import OOM_SCORE_ADJ_MAX, OOM_SCORE_ADJ_MIN
 
 MIB: Final = 1 << 20
 LIMIT_BYTES: Final = 96 * MIB

@@ -12,11 +12,10 @@ from typing import Final
 
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import report_assembly, shortage, verdict
+from tracer.analysis.explain import report_assembly, shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import composition, cushion, logged_parties
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.measure.logged_parties import Named
-from tracer.analysis.explain.victim import badness_total, victim_selection
 from tracer.analysis.explain.words import shortage_words
 from tracer.analysis.explain.words.wording import owner_name, process
 from tracer.analysis.kernel_log import decisions, logged_memory
@@ -192,7 +191,7 @@ def _explained(
         kmsg="only",
         previous=previous,
     )
-    total = badness_total.logged_total_pages(log, page_size)
+    total = victim_selection.logged_total_pages(log, page_size)
     selection = victim_selection.from_log(log, total, page_size, unknown)
     working_set = composition.working_set(sizes, made_of.total, unknown)
     disagreements = tuple(filter(None, [selection.disagreement]))

@@ -14,7 +14,13 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import log_postmortem, machine_holders, report_assembly, shortage
+from tracer.analysis.explain import (
+    log_postmortem,
+    machine_holders,
+    report_assembly,
+    shortage,
+    victim_selection,
+)
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
@@ -29,8 +35,7 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kills import RecordedKill, RecordedKills
 from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.sizing.margins import Range
-from tracer.analysis.explain.victim import victim_selection
-from tracer.analysis.explain.victim.victim_selection import Selection
+from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import sizing_words
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told

@@ -15,7 +15,7 @@ from typing import Final
 from tracer.analysis.explain import verdict
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.victim.victim_selection import Selection
+from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice
 from tracer.analysis.explain.words.wording import owner_name, process
 from tracer.analysis.results.conclusions import NO_VERDICT, Verdict

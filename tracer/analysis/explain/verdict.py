@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.evidence import at_the_kill, before_the_kill, machine
+from tracer.analysis.explain.evidence import gathering
 from tracer.analysis.explain.evidence.contributing import contributing
-from tracer.analysis.explain.evidence.doubts import CLOSE_WEIGHT, doubts
+from tracer.analysis.explain.evidence.gathering import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import filling
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.results.conclusions import UNKNOWN, Cause, Confidence, Evidence, Suspect, Verdict
 
@@ -37,10 +37,10 @@ def judge(findings: Findings) -> Verdict:
         confidence="low" if cause == UNKNOWN else _confidence(suspects[0].weight, len(doubted)),
         summary=WORDS[cause].sentence(findings),
         evidence=(
-            *machine.evidence(findings),
-            *at_the_kill.evidence(findings),
-            *before_the_kill.growth(findings),
-            *before_the_kill.reclaim(findings),
+            *gathering.of_the_machine(findings),
+            *gathering.at_the_kill(findings),
+            *gathering.growth(findings),
+            *gathering.reclaim(findings),
             *_other_causes(suspects),
             *doubted,
         ),
@@ -57,7 +57,7 @@ def _suspects(findings: Findings) -> tuple[Suspect, ...]:
 
 
 def _is_picked(findings: Findings, first: Suspect) -> bool:
-    return first.weight >= _LEAST_WEIGHT or filling.fill_together(findings, first)
+    return first.weight >= _LEAST_WEIGHT or weighing.fill_together(findings, first)
 
 
 def _confidence(weight: float, doubted: int) -> Confidence:

@@ -51,7 +51,7 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A task that the kernel weighed. `badness` (`analysis.explain.victim.badness`) is in pages.
+    """A task that the kernel weighed. `badness` (`analysis.explain.victim_selection`) is in pages.
 
     It is the sum of `held_pages` (RSS, swap, page tables) and `adj_pages`, which oom_score_adj adds.
     `cmdline`: as in `Trigger`. `anon_rss_bytes` and `shmem_rss_bytes` are parts of `rss_bytes`; None: a

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tracer import units
-from tracer.analysis.explain.victim.badness import ADJ_SCALE, OOM_SCORE_ADJ_MIN
+from tracer.analysis.explain.victim_selection import ADJ_SCALE, OOM_SCORE_ADJ_MIN
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.tasks import Candidate, WhatIf
 from tracer.render.words.escape import visible

@@ -7,7 +7,7 @@ import pytest
 from synthetic.findings import MIB, findings, grew, made_of
 
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.evidence.grown import who_grew
+from tracer.analysis.explain.evidence.contributing import who_grew
 from tracer.analysis.explain.words.advice import advise
 from tracer.analysis.results.conclusions import Cause
 from tracer.analysis.results.memory import Allocator

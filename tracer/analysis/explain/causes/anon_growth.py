@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
-from tracer.analysis.explain.evidence import at_the_kill
+from tracer.analysis.explain.evidence import gathering
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import filling, swap_room
-from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
+from tracer.analysis.explain.weighing import is_composition_known, is_limit_hit
 from tracer.analysis.results.conclusions import Suspect
 
 _KILLED_WEIGHT: Final = 0.6
@@ -23,13 +23,13 @@ def weigh(findings: Findings) -> Suspect | None:
     Without a composition, killed processes that held nearly all of the limit are the evidence.
     """
     if is_limit_hit(findings) and not is_composition_known(findings):
-        held = next(at_the_kill.killed_held_limit(findings), None)
+        held = next(gathering.killed_held_limit(findings), None)
         if held is None:
             return None
         is_anon = "anon_rss_bytes" in held.numbers
         return Suspect("anon_growth", _KILLED_WEIGHT if is_anon else _RSS_WEIGHT, held)
-    found = filling.suspect(findings, "anon_growth", "anon", findings.composition.anon)
-    if found is not None and swap_room.is_exhausted(findings):
+    found = weighing.filler(findings, "anon_growth", "anon", findings.composition.anon)
+    if found is not None and weighing.is_swap_exhausted(findings):
         return replace(found, weight=found.weight / 2)
     return found
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import blocking
 from tracer.analysis.results.conclusions import Suspect
 
 
@@ -20,7 +20,7 @@ def weigh(findings: Findings) -> Suspect | None:
     unwritten = memory_kinds.unwritten_bytes(findings.composition)
     if 2 * unwritten < memory_kinds.cache_left_bytes(findings.composition):
         return None
-    return blocking.suspect(findings, "dirty_writeback", unwritten, kind="unwritten_cache")
+    return weighing.blocker(findings, "dirty_writeback", unwritten, kind="unwritten_cache")
 
 
 CAUSE: Final = CauseRecord(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import blocking
 from tracer.analysis.results.conclusions import Suspect
 
 
@@ -16,7 +16,7 @@ def weigh(findings: Findings) -> Suspect | None:
     if not memory_kinds.may_not_enter_fs(findings.trigger.gfp):
         return None
     barred = memory_kinds.barred_bytes(findings.composition)
-    return blocking.suspect(findings, "gfp_constrained", barred, kind="barred_memory")
+    return weighing.blocker(findings, "gfp_constrained", barred, kind="barred_memory")
 
 
 CAUSE: Final = CauseRecord(

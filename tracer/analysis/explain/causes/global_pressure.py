@@ -7,7 +7,7 @@ from typing import Final
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import OF_MACHINE, Findings
-from tracer.analysis.explain.weighing.scope import memory_was_short
+from tracer.analysis.explain.weighing import memory_was_short
 from tracer.analysis.results.conclusions import Suspect
 
 

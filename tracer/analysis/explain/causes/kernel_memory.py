@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import filling
 from tracer.analysis.results.conclusions import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh all kernel memory together as a filler of the limit."""
-    return filling.suspect(findings, "kernel_memory", "kernel", memory_kinds.kernel_bytes(findings))
+    return weighing.filler(findings, "kernel_memory", "kernel", memory_kinds.kernel_bytes(findings))
 
 
 CAUSE: Final = CauseRecord(

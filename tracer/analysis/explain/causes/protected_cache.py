@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import blocking
 from tracer.analysis.results.conclusions import Suspect
 
 
@@ -16,7 +16,7 @@ def weigh(findings: Findings) -> Suspect | None:
     protected = memory_kinds.protected_cache_bytes(findings)
     if 2 * protected < memory_kinds.cache_left_bytes(findings.composition):
         return None
-    return blocking.suspect(findings, "protected_cache", protected, kind="protected_cache")
+    return weighing.blocker(findings, "protected_cache", protected, kind="protected_cache")
 
 
 CAUSE: Final = CauseRecord(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import filling, swap_room
 from tracer.analysis.results.conclusions import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh shared memory as a filler of the limit, at half of that where swap was full."""
-    found = filling.suspect(findings, "shmem", "shmem", findings.composition.shmem)
-    if found is not None and swap_room.is_exhausted(findings):
+    found = weighing.filler(findings, "shmem", "shmem", findings.composition.shmem)
+    if found is not None and weighing.is_swap_exhausted(findings):
         return replace(found, weight=found.weight / 2)
     return found
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import filling, swap_room
 from tracer.analysis.results.conclusions import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh a full swap as much as the process and shared memory together that it could have held."""
     swap = findings.circumstances.swap
-    if swap is None or not swap_room.is_exhausted(findings):
+    if swap is None or not weighing.is_swap_exhausted(findings):
         return None
     swappable = (
-        filling.suspect(findings, "swap_exhausted", "anon", findings.composition.anon),
-        filling.suspect(findings, "swap_exhausted", "shmem", findings.composition.shmem),
+        weighing.filler(findings, "swap_exhausted", "anon", findings.composition.anon),
+        weighing.filler(findings, "swap_exhausted", "shmem", findings.composition.shmem),
     )
     weight = round(min(sum(one.weight for one in swappable if one is not None), 1), 3)
     evidence = found(findings, "full_swap", used_bytes=swap.used_bytes, allowed_bytes=swap.allowed_bytes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing import filling
 from tracer.analysis.results.conclusions import Suspect
 
 
@@ -16,7 +16,7 @@ def weigh(findings: Findings) -> Suspect | None:
     made_of = findings.composition
     is_known = made_of.unevictable is not None or made_of.hugetlb
     held = memory_kinds.unevictable_bytes(made_of) if is_known else None
-    return filling.suspect(findings, "unevictable", "locked", held)
+    return weighing.filler(findings, "unevictable", "locked", held)
 
 
 CAUSE: Final = CauseRecord(

@@ -7,12 +7,73 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer.analysis.core.lookup.heap_bound import heap_bound
-from tracer.analysis.explain.cause_record import CauseRecord
-from tracer.analysis.explain.evidence import copy_on_write
+from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.evidence.kinds import found, resolution_ns
-from tracer.analysis.explain.measure import memory_kinds, shared_memory
+from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.conclusions import Evidence
+from tracer.analysis.results.memory import Allocator
+
+_LEAST_COPIED_SHARE: Final = 0.05
+_COPY: Final = ("do_wp_page", "wp_page_copy")  # mm/memory.c; the compiler may inline the second
+
+
+def copy_on_write(findings: Findings) -> Evidence | None:
+    """Return the evidence of copy-on-write, if at least 5 % of usage is mapped more than once, and copies
+    matter: as much was copied since a fork, or the request that failed was for a copy."""
+    fork, stack, shared = findings.circumstances.fork, findings.trigger.stack, forks.shared_bytes(findings)
+    copies = None if stack is None else any(frame.partition("+")[0] in _COPY for frame in stack)
+    least = _LEAST_COPIED_SHARE * (findings.composition.total or 0)
+    copied = fork.copied_bytes if fork is not None else 0
+    if shared is None or shared <= least or (copied <= least and not copies):
+        return None
+    return found(
+        findings,
+        "cow",
+        **{
+            name: None if fork is None else getattr(fork, name)
+            for name in ("parent_comm", "parent_pid", "child_comm", "child_pid", "copied_bytes")
+        },
+        shared_bytes=shared,
+        is_copying=copies,
+    )
+
+
+_OUTLIVING: Final = ("file",)
+"""The kinds that a process leaves behind when it ends; for shared memory see `Circumstances.ended_writer`."""
+
+_LEAST_PERCENT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grew:
+    """A process, the memory of some kinds that it charged in the window, in bytes, and the kind of most of
+    it."""
+
+    process: Allocator
+    bytes_: int
+    kind: Grown
+
+
+def who_grew(findings: Findings, kinds: tuple[Grown, ...]) -> Grew | None:
+    """Return the process that charged most of some kinds of memory.
+
+    Of a process that ended before the kill, only memory counts that outlives it. None if no process charged
+    at least 1 % of usage.
+    """
+    grew = [_grew(one, kinds) for one in findings.allocators]
+    most = max(grew, key=lambda one: one.bytes_, default=None)
+    least = (findings.composition.total or 0) * _LEAST_PERCENT // 100
+    return most if most is not None and most.bytes_ > least else None
+
+
+def _grew(one: Allocator, kinds: tuple[Grown, ...]) -> Grew:
+    charged = {
+        kind: getattr(one, f"{kind}_bytes") for kind in kinds if one.exited is None or kind in _OUTLIVING
+    }
+    most = max(charged, key=lambda kind: charged[kind], default=kinds[0])
+    return Grew(one, sum(charged.values()), most)
+
 
 _LEAST_SHARE: Final = 0.05
 _LEAST_ANON_SHARE: Final = 0.2
@@ -174,7 +235,7 @@ def _outside_heap(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 
 def _cow(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
-    yield from filter(None, [copy_on_write.evidence(findings)])
+    yield from filter(None, [copy_on_write(findings)])
 
 
 def _other_kinds(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:

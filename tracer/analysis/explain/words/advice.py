@@ -8,7 +8,7 @@ from typing import Final
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.evidence import copy_on_write, grown
+from tracer.analysis.explain.evidence import contributing
 from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
@@ -103,9 +103,9 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
     if copied is not None:
         yield copied
         return
-    grew = grown.who_grew(findings, cause.grows)
+    grew = contributing.who_grew(findings, cause.grows)
     if grew is None and "ended_writer" in cause.concerns:  # memory beside that which was left behind
-        grew = grown.who_grew(findings, ("anon",))
+        grew = contributing.who_grew(findings, ("anon",))
     if grew is None or findings.window is None:
         return
     one, name = grew.process, process(grew.process.comm, grew.process.tgid)
@@ -136,7 +136,7 @@ def _left_behind(findings: Findings) -> str | None:
 def _copied(findings: Findings) -> str | None:
     """Return advice on a fork, if most of the growth of anonymous memory was copies of shared pages."""
     fork, shared = findings.circumstances.fork, forks.shared_bytes(findings)
-    if fork is None or shared is None or copy_on_write.evidence(findings) is None:
+    if fork is None or shared is None or contributing.copy_on_write(findings) is None:
         return None
     if 2 * fork.copied_bytes < findings.circumstances.grown_bytes.get("anon", 0):
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.evidence import at_the_kill, large_processes
+from tracer.analysis.explain.evidence import gathering
 from tracer.analysis.explain.measure import memory_kinds, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.words import shortage_words
@@ -54,7 +54,7 @@ def _anon_growth(findings: Findings) -> str:
 
 
 def _held_by_killed(findings: Findings) -> str:
-    held, _ = at_the_kill.held_by_killed(findings)
+    held, _ = gathering.held_by_killed(findings)
     return size(min(held, findings.owner.limit_bytes or held)) if held else ""
 
 
@@ -318,20 +318,20 @@ def _cure_global_pressure(findings: Findings) -> Iterator[str]:
             f"Look at {growing.cgroup} first: of the traced cgroups, it charged most just before the kill "
             f"({size(growing.charged_bytes)})."
         )
-    unused = large_processes.unused_huge_pages(findings)
+    unused = gathering.unused_huge_pages(findings)
     if unused:
         yield f"Lower vm.nr_hugepages: {size(unused)} of huge pages (hugetlb) were kept and not in use."
-    large = large_processes.much(findings)
+    large = gathering.much_of_machine(findings)
     if large is None:
         yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
     else:
-        usable = large_processes.usable_bytes(findings)
+        usable = gathering.usable_bytes(findings)
         of_machine = "" if usable is None else f" of the machine's {size(usable)}"
         yield f"No cgroup's limit was hit. Look first at {_large(large)}{of_machine}."
     yield "Set limits that together fit into the machine, so that a growing cgroup hits its own limit first."
 
 
-def _large(large: large_processes.Large) -> str:
+def _large(large: gathering.Large) -> str:
     if large.processes > 1:
         several = f"the {count(large.processes)} processes {large.comm}"
         return f"{several}: together they held {size(large.held_bytes)}"

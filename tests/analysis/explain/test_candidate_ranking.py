@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.analysis.explain.victim.badness import (
+from tracer.analysis.explain.victim_selection import (
     OOM_SCORE_ADJ_MAX,
     OOM_SCORE_ADJ_MIN,
     TODAY,
     Rules,
     adj_pages,
     badness,
+    disagreement,
+    ranked,
     rules_of,
+    what_if,
 )
-from tracer.analysis.explain.victim.candidate_ranking import disagreement, ranked, what_if
 from tracer.analysis.results.tasks import Candidate
 
 TOTAL = 25600  # pages: 100 MiB, of which a thousandth is 25 whole pages

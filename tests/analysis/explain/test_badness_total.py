@@ -9,7 +9,7 @@ import pytest
 
 from tracer.analysis.core.columns import records, times_ns
 from tracer.analysis.core.subtree import Subtree, Subtrees
-from tracer.analysis.explain.victim import badness_total
+from tracer.analysis.explain import victim_selection
 from tracer.kernel.kmsg.report.log_report import Counter, Invoker, LogReport, MemInfo
 from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.schema import UNLIMITED_BYTES
@@ -53,7 +53,7 @@ def record_kill(trace: Any, constraint: str, owner_id: int | None) -> None:
 def test_memcg_total_of_limit_and_swap_counts_the_lesser_swap(
     swap_room: int | None, swap_total: int | None, swappiness: int | None, expected: int | None
 ) -> None:
-    assert badness_total.memcg_total_pages(LIMIT_PAGES, swap_room, swap_total, swappiness) == expected
+    assert victim_selection.memcg_total_pages(LIMIT_PAGES, swap_room, swap_total, swappiness) == expected
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_recorded_total_without_the_kernels_number_follows_from_the_last_sample_
 
 
 def recorded_total(subtree: Subtree, oom: pd.DataFrame) -> int | None:
-    return badness_total.recorded_total_pages(subtree, int(times_ns(oom)[0]), records(oom)[0])
+    return victim_selection.recorded_total_pages(subtree, int(times_ns(oom)[0]), records(oom)[0])
 
 
 def test_recorded_total_of_a_global_kill_is_the_machines(trace: Any) -> None:
@@ -114,7 +114,7 @@ def test_logged_total_of_a_memcg_kill_needs_a_bound_on_swap(counters: Any, expec
         constraint="memcg",
         counters={"memory": Counter(LIMIT, LIMIT, 7)} | counters,
     )
-    assert badness_total.logged_total_pages(log, PAGE) == expected
+    assert victim_selection.logged_total_pages(log, PAGE) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,4 +123,4 @@ def test_logged_total_of_a_memcg_kill_needs_a_bound_on_swap(counters: Any, expec
 )
 def test_logged_total_of_a_global_kill_is_in_mem_info(mem_info: MemInfo | None, expected: int | None) -> None:
     log = LogReport(stamp=Stamp(1), last_line=9, invoker=Invoker(), constraint="global", mem_info=mem_info)
-    assert badness_total.logged_total_pages(log, PAGE) == expected
+    assert victim_selection.logged_total_pages(log, PAGE) == expected

@@ -11,14 +11,14 @@ import pytest
 import tracer
 from tracer.analysis.core.columns import optional, records, times_ns
 from tracer.analysis.core.subtree import Subtree, Subtrees
+from tracer.analysis.explain import victim_selection
 from tracer.analysis.explain.postmortem import explain
-from tracer.analysis.explain.victim import badness_total, victim_selection
-from tracer.analysis.explain.victim.victim_selection import Selection
+from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.kernel_log import comparison
 from tracer.kernel.kmsg.report.log_report import Chosen, Counter, Invoker, Kill, LogReport, TaskRow
 from tracer.kernel.kmsg.text.log_record import Stamp
 
-RECORDED = Path(__file__).parents[4] / "traces"
+RECORDED = Path(__file__).parents[3] / "traces"
 PAGE = 4096
 MIB = 1 << 20
 LIMIT = 100 * MIB
@@ -177,7 +177,7 @@ ONE_RSS = dict.fromkeys(
 
 def test_selection_from_a_log_computes_badness() -> None:
     unknown: dict[str, str] = {}
-    found = victim_selection.from_log(LOG, badness_total.logged_total_pages(LOG, PAGE), PAGE, unknown)
+    found = victim_selection.from_log(LOG, victim_selection.logged_total_pages(LOG, PAGE), PAGE, unknown)
     assert found.total_pages == 25600
     assert [(one.pid, one.badness, one.chosen) for one in found.candidates] == [
         (41, 9000 + 11 + 25, True),
@@ -245,12 +245,12 @@ def test_selection_from_the_log_of_a_trace_equals_the_kernels_own(recorded: str)
     rows = trace.oom[trace.oom["kill_id"] == 1]
     without = records(rows.assign(total_bytes=None))[0]
     kernels = selected(trace, rows, None, {})
-    ours = victim_selection.from_log(log, badness_total.logged_total_pages(log, PAGE), PAGE, {})
+    ours = victim_selection.from_log(log, victim_selection.logged_total_pages(log, PAGE), PAGE, {})
     assert len(kernels.candidates) > 1
     assert (
         kernels.total_pages
         == ours.total_pages
-        == badness_total.recorded_total_pages(owners_subtree(trace), int(times_ns(rows)[0]), without)
+        == victim_selection.recorded_total_pages(owners_subtree(trace), int(times_ns(rows)[0]), without)
     )
     assert badness_of(kernels) == badness_of(ours)
     assert kernels.disagreement is None

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.analysis.explain.victim.badness import (
-    OOM_SCORE_ADJ_MIN,
-    TODAY,
-    badness,
-    held_pages,
-    rules_of,
-)
+from tracer.analysis.explain.victim_selection import OOM_SCORE_ADJ_MIN, TODAY, badness, held_pages, rules_of
 
 TOTAL = 25600  # pages: 100 MiB, of which a thousandth is 25 whole pages
 

@@ -1,4 +1,9 @@
-"""The weight of a cause that filled the limit with one kind of memory."""
+"""The weights of causes, from 0 to 1, by rules that several causes share.
+
+A cgroup's OOM kill happens when its limit is full of memory that reclaim cannot free. So there are two groups
+of causes. One names the memory that filled the limit (`filler`), the other names what kept reclaim from
+freeing memory (`blocker`, `is_swap_exhausted`). `analysis.explain.causes` has a module for each cause.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,24 @@ from typing import Final, Literal, TypeAlias
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure import memory_kinds
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.weighing.scope import is_composition_known, is_limit_hit
 from tracer.analysis.results.conclusions import Cause, Suspect
+
+
+def memory_was_short(findings: Findings) -> bool:
+    """Return whether memory was short at the kill; False if the log shows no shortage."""
+    shortage = findings.circumstances.shortage
+    return shortage is None or shortage.is_seen
+
+
+def is_limit_hit(findings: Findings) -> bool:
+    """Return whether a cgroup's limit was hit."""
+    return findings.constraint == "memcg" and memory_was_short(findings)
+
+
+def is_composition_known(findings: Findings) -> bool:
+    """Return whether the composition of usage is known."""
+    return bool(findings.composition.total) and findings.composition.anon is not None
+
 
 Filler: TypeAlias = Literal["anon", "shmem", "locked", "kernel"]
 """A kind of memory that can fill a limit; `locked` is also what is on ramfs, and huge pages."""
@@ -27,7 +48,7 @@ _DISTRUST: Final = 3  # how fast more clean cache lowers the weight: to 0 at 38 
 _LEAST_GROWTH_SHARE: Final = 0.1
 
 
-def suspect(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | None) -> Suspect | None:
+def filler(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | None) -> Suspect | None:
     """Return the cause with its weight, for memory of one kind.
 
     None where no limit was hit, or `held_bytes` is not known.
@@ -88,3 +109,38 @@ def _grown(findings: Findings) -> Mapping[Filler, int]:
         "locked": locked + (findings.composition.hugetlb or 0),
         "kernel": grown["kernel"] + grown["sock"],
     }
+
+
+_LEAST_SHARE: Final = 0.1  # of usage
+_WEIGHT: Final = 0.5
+
+
+def blocker(findings: Findings, cause: Cause, held_bytes: int, *, kind: str) -> Suspect | None:
+    """Return the cause with its weight: a half and the share of usage, at most 1.
+
+    None where no limit was hit, or `held_bytes` is less than 10 % of usage. `kind` names the evidence.
+    """
+    total = findings.composition.total
+    if not is_limit_hit(findings) or not total:  # the other kinds of memory may be unknown
+        return None
+    share = held_bytes / total
+    if share < _LEAST_SHARE:
+        return None
+    evidence = found(findings, kind, held_bytes=held_bytes, usage_bytes=total)
+    return Suspect(cause, round(min(_WEIGHT + share, 1), 3), evidence)
+
+
+_FULL_SHARE: Final = 0.95
+_IN_USE_SHARE: Final = 0.05  # of usage
+
+
+def is_swap_exhausted(findings: Findings) -> bool:
+    """Return whether swap held 5 % of usage or more, and had no room left.
+
+    There is no room at 95 % of the allowed size, or where the kernel counted that it could not swap.
+    """
+    swap, total = findings.circumstances.swap, findings.composition.total
+    if swap is None or not total or swap.used_bytes < _IN_USE_SHARE * total:
+        return False
+    allowed = swap.allowed_bytes
+    return swap.refused or (allowed is not None and swap.used_bytes >= _FULL_SHARE * allowed)
