@@ -20,9 +20,8 @@ from synthetic.lab_kill import (
     timeline,
 )
 
-from tracer.analysis.results.conclusions import Evidence as Finding
-from tracer.analysis.results.conclusions import Sizing
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import Evidence as Finding
+from tracer.analysis.results.kill import OomReport, Sizing
 from tracer.analysis.results.memory import Allocator, SharedFile
 from tracer.lab import checks
 from tracer.lab.experiments import EXPERIMENTS

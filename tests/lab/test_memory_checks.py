@@ -14,9 +14,8 @@ from synthetic.lab_kill import (
     report,
 )
 
-from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.reclaim_attempts import ReclaimAttempt
-from tracer.analysis.results.tasks import Victim
+from tracer.analysis.results.kill import OomReport, Victim
+from tracer.analysis.results.memory import ReclaimAttempt
 from tracer.lab import checks
 
 

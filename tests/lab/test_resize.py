@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tracer
-from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.kill import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment

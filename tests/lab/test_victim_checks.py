@@ -15,9 +15,8 @@ from synthetic.lab_kill import (
     trace,
 )
 
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import Candidate, OomReport
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.tasks import Candidate
 from tracer.lab import checks
 from tracer.lab.checks import Evidence
 

@@ -8,13 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.conclusions import Evidence, Sizing, Suspect, Verdict
-from tracer.analysis.results.kill import LimitOwner, OomReport
-from tracer.analysis.results.memory import Allocator, Composition, Cushion
+from tracer.analysis.results.kill import (
+    Candidate,
+    Evidence,
+    LimitOwner,
+    OomReport,
+    Sizing,
+    Suspect,
+    Trigger,
+    Verdict,
+    Victim,
+    WhatIf,
+)
+from tracer.analysis.results.memory import Allocator, Composition, Cushion, Reclaim, ReclaimAttempt
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.results.tasks import Candidate, Trigger, Victim, WhatIf
 
 MIB = 1 << 20
 ORIGIN = pd.Timestamp("2025-11-24 23:40:01", tz="UTC")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tracer.analysis.results.conclusions import Evidence
+from tracer.analysis.results.kill import Evidence
 
 
 def numbers_of(evidence: Iterable[Evidence], kind: str) -> list[dict[str, Any]]:

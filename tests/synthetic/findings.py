@@ -9,10 +9,8 @@ import pandas as pd
 
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.window import Window
-from tracer.analysis.results.kill import LimitOwner
-from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition, Cushion
-from tracer.analysis.results.reclaim_attempts import Reclaim
-from tracer.analysis.results.tasks import Trigger, Victim
+from tracer.analysis.results.kill import LimitOwner, Trigger, Victim
+from tracer.analysis.results.memory import COMPOSITION_PARTS, Composition, Cushion, Reclaim
 
 MIB = 1 << 20
 LIMIT = 100 * MIB

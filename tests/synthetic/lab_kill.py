@@ -10,12 +10,9 @@ import pandas as pd
 
 from tracer.analysis.core.evicted import Evicted
 from tracer.analysis.core.lookup.processes import Processes
-from tracer.analysis.results.conclusions import Sizing, Verdict
-from tracer.analysis.results.kill import LimitOwner, OomReport
-from tracer.analysis.results.memory import Composition, Cushion
+from tracer.analysis.results.kill import LimitOwner, OomReport, Sizing, Trigger, Verdict, Victim
+from tracer.analysis.results.memory import Composition, Cushion, Reclaim
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.reclaim_attempts import Reclaim
-from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.lab.checks import Evidence
 
 MIB = 1 << 20

@@ -10,9 +10,9 @@ import pandas as pd
 from synthetic.lab_kill import processes
 
 from tracer.analysis.core.evicted import Evicted
-from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.results.kill import Sizing
+from tracer.analysis.results.memory import Reclaim
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.survivor import Held, Progress
 
 MIB = 1 << 20

@@ -24,10 +24,10 @@ from tracer.analysis.core.lookup.stacks import Functions
 from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
 from tracer.analysis.core.naming import with_names
 from tracer.analysis.core.page_cache import CacheEvents, PageMoves
-from tracer.analysis.explain import kill_filter, kill_window, postmortem
+from tracer.analysis.explain import kill_filter, postmortem
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.results import display, report_frames
+from tracer.analysis.results import forms, report_frames
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import lost_time, miss_curve, refaults, stack_samples, stalls, thrash
@@ -198,14 +198,14 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     def kill_window(self, kill_id: int) -> pd.DataFrame:
         """Return the memory of the limit owner when the window before a kill begins, and at the kill, with
-        the flows of page cache between: `tracer.analysis.explain.kill_window.kill_window`.
+        the flows of page cache between: `tracer.analysis.explain.postmortem.kill_window`.
 
         Raises UsageError if there is no such kill.
         """
         reports = {report.kill_id: report for report in self.explain(is_sized=False)}
         if kill_id not in reports:
             raise postmortem.no_such_kill(kill_id, sorted(reports))
-        return kill_window.kill_window(self, reports[kill_id])
+        return postmortem.kill_window(self, reports[kill_id])
 
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """Return how near each cgroup came to its limit, and what reclaim gave back.
@@ -223,12 +223,12 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return report_frames.held(self.held_cgroups(cgroup))
 
     def __repr__(self) -> str:
-        return display.as_text(*self._shown())
+        return forms.as_text(*self._shown())
 
     def _repr_html_(self) -> str:
-        return display.as_html(*self._shown())
+        return forms.as_html(*self._shown())
 
-    def _shown(self) -> tuple[str, display.Facts]:
+    def _shown(self) -> tuple[str, forms.Facts]:
         """Return a title, and (label, text) for each line; tables of events are counted, not read."""
         meta = self.meta
         rows = {name: self.rows(name) for name in TABLES}
@@ -243,7 +243,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
                 "t.explain(), t.kills(), t.held(), t.timeline(), t.evictions(), t.plot; help(t) says more",
             ),
         ]
-        return display.printable(f"memcg-tracer trace {self.path}", facts)
+        return forms.printable(f"memcg-tracer trace {self.path}", facts)
 
     def charged_stacks(
         self, cgroup: str | int | None = None, kill_id: int | None = None

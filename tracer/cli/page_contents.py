@@ -28,12 +28,12 @@ _WHOLE_IS_MORE: Final = 1.25
 
 def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
     """Return the contents of the page for a trace, or for the matching cgroups in it."""
-    from tracer.analysis.explain.slowed import foremost
+    from tracer.analysis.explain import slowed
     from tracer.render.page import html
 
     reports = trace.explain(cgroup)
     held = trace.spared_cgroups(reports, cgroup)
-    first = [] if reports else foremost.foremost_first(held)[:1]
+    first = [] if reports else slowed.foremost_first(held)[:1]
     return html.Subject(
         trace=str(trace.path),
         meta=dict(trace.meta),

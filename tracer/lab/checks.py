@@ -14,8 +14,7 @@ from tracer.units import count, duration, size
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tracer.analysis.results.conclusions import Cause
-    from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.kill import Cause, OomReport
     from tracer.analysis.trace import AnalysedTrace
 
 _HELD_BY_CPU_BYTES: Final = 1 << 20
@@ -189,7 +188,7 @@ def equal_pgsteal(evicted_bytes: int | None, stolen_bytes: int | None, damons_by
 
 def damons_bytes(trace: AnalysedTrace, cgroup_ids: Sequence[int]) -> int:
     """Return the bytes of page cache that DAMON's threads evicted from these cgroups."""
-    from tracer.analysis.explain.measure.steal import damons_pages
+    from tracer.analysis.explain.measure.window import damons_pages
 
     evicted = trace.evicted.of_cgroups(sorted(set(cgroup_ids)))
     return damons_pages(trace.processes, evicted, *trace.span_ns) * int(trace.meta["page_size"])

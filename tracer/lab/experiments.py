@@ -17,8 +17,7 @@ from tracer.lab.scratch import write_uncached
 from tracer.lab.survival import Survival
 
 if TYPE_CHECKING:
-    from tracer.analysis.results.conclusions import Cause
-    from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.kill import Cause, OomReport
 
 _MIB = 1 << 20
 _PAUSE_MS = 5  # after each MiB, so that each act lasts long enough for a timeline

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tracer
-from tracer.analysis.results.conclusions import Cause
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import Cause, OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.analysis.results.conclusions import UNKNOWN
+from tracer.analysis.results.kill import UNKNOWN
 from tracer.live.tally import Names
 from tracer.metric_families import KILL_LABELS, kill_labels
 

@@ -20,7 +20,7 @@ from tracer.analysis.explain.victim_selection import (
     rules_of,
     what_if,
 )
-from tracer.analysis.results.tasks import Candidate
+from tracer.analysis.results.kill import Candidate
 
 TOTAL = 25600  # pages: 100 MiB, of which a thousandth is 25 whole pages
 

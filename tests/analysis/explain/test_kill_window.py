@@ -10,8 +10,7 @@ import pytest
 from synthetic.memcg_kill import LIMIT, record_kill
 
 import tracer
-from tracer.analysis.explain.kill_window import FLOWS, kill_window
-from tracer.analysis.explain.postmortem import explain
+from tracer.analysis.explain.postmortem import FLOWS, explain, kill_window
 from tracer.errors import TracerError, UsageError
 
 TRACES = Path(__file__).parents[3] / "traces"

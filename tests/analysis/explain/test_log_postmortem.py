@@ -10,7 +10,7 @@ import pytest
 from support.evidence import numbers_of
 
 from tracer.analysis.explain import log_postmortem
-from tracer.analysis.explain.words.wording import trigger_name
+from tracer.analysis.explain.words.sentence_parts import trigger_name
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tracer.analysis.views.moments import to_look_at
+from tracer.analysis.views.focus import to_look_at
 
 BEGIN = pd.Timestamp("2025-11-24T10:00:00Z")
 

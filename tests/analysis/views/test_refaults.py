@@ -15,7 +15,7 @@ from synthetic.cache_moves import CacheMoves
 
 from tracer.analysis.core import page_cache
 from tracer.analysis.core.columns import times_ns
-from tracer.analysis.views.pages import page_histories
+from tracer.analysis.views import page_histories
 from tracer.analysis.views.refaults import _of_each_group, page_moves
 
 CAUSES = {"add": ("read", "write", "fault"), "delete": ("reclaim_memcg", "reclaim_kswapd", "truncate")}

@@ -8,8 +8,8 @@ import pytest
 
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.results.reclaim_attempts import SwapIo
-from tracer.analysis.views import swapping
+from tracer.analysis.results.memory import SwapIo
+from tracer.analysis.views import reclaim
 
 OURS, THEIRS = 7, 8
 PROBED = {"swap IO": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exact"}}
@@ -17,7 +17,7 @@ PROBED = {"swap IO": {"hook": "raw_tracepoint block_bio_queue", "meaning": "exac
 
 def written_in(trace: Any, owner: int | None, begin: float, end: float) -> SwapIo | None:
     subtree = Subtrees(trace).machine() if owner is None else Subtrees(trace).subtree_at(owner)
-    return swapping.swapped(subtree, "write", trace.ns(begin), trace.ns(end))
+    return reclaim.swapped(subtree, "write", trace.ns(begin), trace.ns(end))
 
 
 @pytest.fixture
@@ -61,6 +61,6 @@ def test_swapped_without_the_probe_is_unknown_if_there_was_swapping(trace: Any) 
     assert written_in(trace, None, 0, 9) is None
     (one,) = held_cgroups(trace)
     assert one.reclaim.swap_writes is None
-    assert one.quality.unknown.items() >= swapping.NOT_KNOWN.items()
+    assert one.quality.unknown.items() >= reclaim.SWAP_NOT_KNOWN.items()
     trace.meta["probes"] = PROBED
     assert written_in(trace, None, 0, 9) == nothing

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.conclusions import Evidence
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import Evidence, OomReport
 from tracer.render.page import crop
 
 HOURS = pd.Timedelta("5h")

@@ -10,11 +10,9 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.explain.log_postmortem import LOG_ALONE
-from tracer.analysis.results.conclusions import Evidence
-from tracer.analysis.results.kill import LimitOwner, OomReport
-from tracer.analysis.results.memory import Cushion
+from tracer.analysis.results.kill import Evidence, LimitOwner, OomReport
+from tracer.analysis.results.memory import Cushion, Reclaim, SwapIo, Waiter
 from tracer.analysis.results.quality import KernelLogPlace
-from tracer.analysis.results.reclaim_attempts import Reclaim, SwapIo, Waiter
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import stalls
 from tracer.categories import PART_BY_NAME, RECLAIM_COUNTS

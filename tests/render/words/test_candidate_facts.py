@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.tasks import Candidate, WhatIf
+from tracer.analysis.results.kill import Candidate, OomReport, WhatIf
 from tracer.render.words import candidate_facts
 
 PAGE = 4096

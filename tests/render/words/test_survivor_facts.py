@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.memory import Allocator, MissPoint
-from tracer.analysis.results.reclaim_attempts import Waiter
+from tracer.analysis.results.memory import Allocator, MissPoint, Waiter
 from tracer.analysis.results.survivor import (
     Crawl,
     Delayed,

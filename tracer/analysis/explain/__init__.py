@@ -6,7 +6,7 @@ in this list:
     slowed — whether the work of a cgroup that lived went on, and whose memory.high slowed it
     measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
     cause_record — a cause as its consumers know it: weight and traits
-    victim_selection — badness, the ranking of the candidates, and changes that would have altered it
+    victim_selection — badness, the ranking of the candidates, and changes that would alter it
     sizing — the minimum limit under which the same work would have survived
     evidence — the evidence for a verdict, as kinds and numbers without words
     weighing — the rules by which several causes are weighed

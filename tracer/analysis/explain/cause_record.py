@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 Grown: TypeAlias = Literal["anon", "shmem", "file", "kernel"]
 """A kind of memory that a process is charged for (`<kind>_bytes` of `results.memory.Allocator`)."""

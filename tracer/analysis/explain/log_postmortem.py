@@ -12,19 +12,17 @@ from typing import Final
 
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import report_assembly, shortage, verdict, victim_selection
-from tracer.analysis.explain.measure import composition, cushion, logged_parties
+from tracer.analysis.explain import shortage, verdict, victim_selection
+from tracer.analysis.explain.measure import composition, cushion
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
-from tracer.analysis.explain.measure.logged_parties import Named
-from tracer.analysis.explain.words import shortage_words
-from tracer.analysis.explain.words.wording import owner_name, process
-from tracer.analysis.kernel_log import decisions, logged_memory
+from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words.sentence_parts import owner_name, process
+from tracer.analysis.kernel_log import decisions, logged_kill
 from tracer.analysis.kernel_log.decisions import LogKill
-from tracer.analysis.results.conclusions import Verdict
-from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.kernel_log.logged_kill import Named
+from tracer.analysis.results.kill import LimitOwner, OomReport, Verdict, Victim
 from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import KernelLogPlace, Quality, Unknown
-from tracer.analysis.results.tasks import Victim
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.report.log_report import LogReport
@@ -130,12 +128,12 @@ def report(
 
     `previous`: the last kill for the same limit.
     """
-    known_size = page_size or logged_memory.page_size(log)
+    known_size = page_size or logged_kill.page_size(log)
     outline = _outline(number, log, known_size)
     return defects.attempt(
         f"kill {number}",
         lambda: _explained(outline, log, named, known_size, previous),
-        lambda why: report_assembly.unexplained(outline, why),
+        lambda why: verdict.unexplained(outline, why),
     )
 
 
@@ -167,20 +165,20 @@ def _explained(
     outline: OomReport, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
 ) -> OomReport:
     unknown: Unknown = dict(outline.quality.unknown)
-    page_size = known_size or logged_memory.DEFAULT_PAGE_SIZE
+    page_size = known_size or logged_kill.DEFAULT_PAGE_SIZE
     if known_size is None:
         unknown["kernel_log.page_size"] = f"the kernel log does not show it; assumed to be {page_size} bytes"
-    sizes = logged_memory.sizes(log)
+    sizes = logged_kill.sizes(log)
     made_of = _composition(log, sizes, unknown)
     cache_end = cushion.cache_bytes(sizes)
     if cache_end is None:
-        unknown["cushion.cache_end_bytes"] = logged_memory.why_not(log, "file")
-    victims = tuple(logged_parties.victims(log, page_size, unknown))
+        unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log, "file")
+    victims = tuple(logged_kill.victims(log, page_size, unknown))
     findings = Findings(
-        time=logged_parties.time(log.stamp, unknown),
+        time=logged_kill.kill_time(log.stamp, unknown),
         constraint=log.constraint,
-        owner=logged_parties.limit_owner(log, outline.limit_owner, unknown, named),
-        trigger=logged_parties.trigger(log, unknown),
+        owner=logged_kill.limit_owner(log, outline.limit_owner, unknown, named),
+        trigger=logged_kill.trigger(log, unknown),
         victims=victims,
         victim_tgids=frozenset(victim.pid for victim in victims),
         composition=made_of,
@@ -195,7 +193,7 @@ def _explained(
     selection = victim_selection.from_log(log, total, page_size, unknown)
     working_set = composition.working_set(sizes, made_of.total, unknown)
     disagreements = tuple(filter(None, [selection.disagreement]))
-    return report_assembly.assemble(
+    return verdict.assemble(
         replace(
             outline,
             time=findings.time,
@@ -210,36 +208,36 @@ def _explained(
 
 
 def _circumstances(
-    log: LogReport, sizes: logged_memory.Sizes, made_of: Composition, page_size: int
+    log: LogReport, sizes: logged_kill.Sizes, made_of: Composition, page_size: int
 ) -> Circumstances:
-    in_swap = logged_memory.swap(log)
+    in_swap = logged_kill.swap(log)
     return Circumstances(
         swap=None if in_swap is None else Swap(*in_swap, refused=False),
         protected_bytes=log.min_protection_bytes or 0,
         shortage=shortage.from_log(log, page_size),
         no_victim=shortage.no_victim(log),
         machine=log.mem_info,
-        full_swap_limit_bytes=logged_memory.full_swap_limit(log),
+        full_swap_limit_bytes=logged_kill.full_swap_limit(log),
         kernel_bytes=sizes["kernel"],
         incompressible_bytes=sizes["zswap_incomp"],
         locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
     )
 
 
-def _composition(log: LogReport, sizes: logged_memory.Sizes, unknown: Unknown) -> Composition:
+def _composition(log: LogReport, sizes: logged_kill.Sizes, unknown: Unknown) -> Composition:
     memory = log.counters.get("memory")
     made_of, why = composition.compose(
         sizes,
         None if memory is None else memory.usage_bytes,
-        absent=lambda name: logged_memory.why_not(log, name),
+        absent=lambda name: logged_kill.why_not(log, name),
     )
     if not any(size for part, size in made_of.parts() if part != "other") and made_of.anon is None:
         # All of usage is in `other`, which does not mean that no counter has it.
-        why = {"composition": logged_memory.why_not(log, "anon")}
+        why = {"composition": logged_kill.why_not(log, "anon")}
     if log.constraint not in ("memcg", "unknown"):
-        unknown["composition"] = unknown["working_set_bytes"] = logged_parties.NO_LIMIT
+        unknown["composition"] = unknown["working_set_bytes"] = logged_kill.NO_LIMIT
     else:
-        unknown |= why if log.stats or memory is not None else {"composition": logged_parties.NO_COUNTERS}
+        unknown |= why if log.stats or memory is not None else {"composition": logged_kill.NO_COUNTERS}
     return made_of
 
 
@@ -251,7 +249,7 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
     names = [process(victim.comm, victim.pid) for victim in findings.victims]
     killed = f"{', '.join(names) or 'a process'} {'were' if len(names) > 1 else 'was'} killed because"
     if findings.circumstances.no_victim:
-        killed = f"{shortage_words.NO_VICTIM[findings.circumstances.no_victim]}:"
+        killed = f"{sentence_parts.NO_VICTIM[findings.circumstances.no_victim]}:"
     owner = owner_name(findings.owner) if log.oom_memcg is not None else "a cgroup"
     where = f"{owner} was at its limit" if log.constraint == "memcg" else _short_of(log)
     rest = "nothing but the kill itself" if "summary" in log.missing else "not the whole of its report"
@@ -260,5 +258,5 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
 
 def _short_of(log: LogReport) -> str:
     if log.constraint in ("cpuset", "mempolicy"):
-        return shortage_words.none_left(log.constraint, shortage.nodes_of(log))
+        return sentence_parts.none_left(log.constraint, shortage.nodes_of(log))
     return "memory was short"

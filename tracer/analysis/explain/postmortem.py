@@ -1,4 +1,4 @@
-"""The post-mortem from a trace: one report for each decision of the OOM killer."""
+"""The post-mortem from a trace: a report for each decision of the OOM killer, and its window."""
 
 from __future__ import annotations
 
@@ -14,29 +14,22 @@ import pandas as pd
 from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.explain import (
-    log_postmortem,
-    machine_holders,
-    report_assembly,
-    shortage,
-    victim_selection,
-)
+from tracer.analysis.explain import log_postmortem, shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
     composition,
     cushion,
-    forks,
-    recorded_parties,
+    recorded_kill,
     shared_memory,
-    steal,
+    window,
 )
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
-from tracer.analysis.explain.measure.recorded_kills import RecordedKill, RecordedKills
+from tracer.analysis.explain.measure.recorded_kill import RecordedKill, RecordedKills
 from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.sizing.margins import Range
 from tracer.analysis.explain.victim_selection import Selection
-from tracer.analysis.explain.words import sizing_words
+from tracer.analysis.explain.words import advice
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import missed
@@ -44,9 +37,10 @@ from tracer.analysis.kernel_log.merging import KERNEL_LOG
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, ChargedStack, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
-from tracer.analysis.views import reclaim, swapping
+from tracer.analysis.views import reclaim
 from tracer.analysis.views.stack_samples import charged_in, samples_within
-from tracer.errors import UsageError
+from tracer.analysis.views.timeline import LEVELS, timeline
+from tracer.errors import TracerError, UsageError
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.schema import UNLIMITED_BYTES
 
@@ -89,7 +83,7 @@ class PostMortems:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
         most of the time."""
         return self._by_time(
-            report_assembly.unexplained(self._outline(kill_id), _NOT_ASKED) for kill_id in self._told
+            verdict.unexplained(self._outline(kill_id), _NOT_ASKED) for kill_id in self._told
         )
 
     def one(self, kill_id: int) -> OomReport:
@@ -105,7 +99,7 @@ class PostMortems:
         return self._trace.defects.attempt(
             f"kill {kill_id}",
             lambda: _report(self._trace, find(), self._told[kill_id], is_sized=is_sized),
-            lambda why: report_assembly.unexplained(self._outline(kill_id), why),
+            lambda why: verdict.unexplained(self._outline(kill_id), why),
         )
 
     def _outline(self, kill_id: int) -> OomReport:
@@ -139,7 +133,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
-        unknown |= swapping.NOT_KNOWN
+        unknown |= reclaim.SWAP_NOT_KNOWN
     lost = trace.losses.affecting_numbers(kill.window.begin, kill.time_ns)
     thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
@@ -150,15 +144,15 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     if (why_not := allocators.why_unknown(around.grown_bytes, most, further, made_of.total)) is not None:
         unknown["allocators"] = why_not
     killed = frozenset(int(row["tgid"]) for row in kill.rows)
-    asked = recorded_parties.trigger(trace, kill, told, unknown)
-    unknown |= recorded_parties.why_unknown(outline.victims)
+    asked = recorded_kill.trigger(trace, kill, told, unknown)
+    unknown |= recorded_kill.why_unknown(outline.victims)
     findings = Findings(
         time=outline.time,
         constraint=outline.constraint,
-        owner=recorded_parties.limit_owner(trace, kill, outline.limit_owner, asked.stack, unknown),
+        owner=recorded_kill.limit_owner(trace, kill, outline.limit_owner, asked.stack, unknown),
         trigger=asked,
         victims=outline.victims,
-        victim_tgids=killed | forks.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
+        victim_tgids=killed | shared_memory.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
         composition=made_of,
         cushion=used,
         reclaim=tried,
@@ -166,7 +160,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         page_size=page_size(trace),
         window=kill.window,
         circumstances=around,
-        steal=None if kill.owner_id is None else steal.compare_with_kernel(kill.subtree, kill.window),
+        steal=None if kill.owner_id is None else window.compare_with_kernel(kill.subtree, kill.window),
         lost_records=lost,
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
@@ -193,8 +187,8 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         resolution_ms=round(resolution_s(thinned, utc_time(kill.time_ns)) * 1000),
         thinned=thinned,
     )
-    return report_assembly.assemble(
-        replace(outline, working_set_bytes=working_set, sizing=sizing_words.worded(sized), quality=quality),
+    return verdict.assemble(
+        replace(outline, working_set_bytes=working_set, sizing=advice.sized(sized), quality=quality),
         findings,
         selection,
         sizes,
@@ -210,8 +204,8 @@ def _outline(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]]
         time=utc_time(time_ns),
         ktime_ns=int(first["ktime_ns"]),
         constraint=str(first["constraint"]),
-        limit_owner=recorded_parties.outlined_owner(trace, first),
-        victims=recorded_parties.victims(trace, time_ns, rows),
+        limit_owner=recorded_kill.outlined_owner(trace, first),
+        victims=recorded_kill.victims(trace, time_ns, rows),
         quality=Quality(int(trace.loss["lost"].sum()), told.state, dict(trace.meta["probes"])),
     )
 
@@ -222,7 +216,7 @@ def _memory(
     """Return sizes, composition, working set and cushion of the limit owner, and the tables that these are
     from; all null without an owner."""
     if kill.owner_id is None:
-        no_owner = recorded_parties.NO_OWNER
+        no_owner = recorded_kill.NO_OWNER
         unknown |= dict.fromkeys(("composition", "cushion", "working_set_bytes"), no_owner)
         return {}, Composition(), None, Cushion(), {}
     total, usage_table = _usage_at_kill(kill, told)
@@ -277,7 +271,7 @@ def _circumstances(
 ) -> Circumstances:
     if kill.owner_id is None:
         return Circumstances(
-            machine_holders=machine_holders.at_kill(kill.subtree.whole, kill.time_ns),
+            machine_holders=shortage.machine_holders(kill.subtree.whole, kill.time_ns),
             shortage=None if log is None else shortage.from_log(log, page_size(kill.subtree.whole)),
             machine=None if log is None else log.mem_info,
         )
@@ -293,3 +287,70 @@ def _circumstances(
         candidates=selection.candidates,
         weighed_tgids=selection.tgids,
     )
+
+
+FLOWS: Final = (
+    "cache_added_bytes",
+    "cache_evicted_bytes",
+    "cache_dropped_bytes",
+    "cache_refaulted_bytes",
+)
+_SAMPLED: Final = {"file_dirty_bytes": "file_dirty", "file_writeback_bytes": "file_writeback"}
+COLUMNS: Final = ("cgroup", "cgroup_id", "usage_bytes", "limit_bytes", *LEVELS, *_SAMPLED, *FLOWS)
+
+
+def kill_window(trace: TraceTables, report: OomReport) -> pd.DataFrame:
+    """Return the memory of the limit owner when the window before its kill begins, and at the kill.
+
+    The window begins where that of the allocators does (`explain.measure.window`): when usage was last below
+    half of the limit, at the earliest when the trace began, the cgroup was made, or at the kill before. The
+    index, `time` (UTC), has the two moments, and the columns are those of `analysis.views.timeline`. The
+    levels of the first row are the ledger's, those of the second are the
+    counters that the report has (`OomReport.memory_stat_bytes`); a level that is not known in one row is NA
+    in both. The flows of the page cache between the two moments are in the second row, and NA in the first.
+
+    Raises TracerError if no cgroup's limit led to the kill, and UsageError if only the kernel log has it.
+    """
+    _, begin_ns, kill_ns = allocated_before(trace, report.kill_id)
+    owner = report.limit_owner.cgroup_id
+    if owner is None:
+        raise TracerError(f"kill {report.kill_id} was for no cgroup's limit: there is no usage to take apart")
+    # The charge that ended the time below half is an event of the page cache some us later. A cut before it
+    # has both on one side. A trace has no level before it began.
+    first = _between(trace, owner, begin_ns - 1, begin_ns)
+    if first["usage_bytes"].isna().all():
+        begin_ns += 1
+        first = _between(trace, owner, begin_ns - 1, begin_ns)
+    kill_ns = max(kill_ns, begin_ns)
+    rows = pd.concat([first, _between(trace, owner, begin_ns, kill_ns + 1)])[list(COLUMNS)]
+    begin, kill = utc_time(begin_ns), utc_time(kill_ns)
+    rows.index = pd.DatetimeIndex([begin, kill], name="time")
+    at_kill = _levels_at_kill(report)
+    rows.loc[kill, list(at_kill)] = list(at_kill.values())
+    rows.loc[begin, list(FLOWS)] = pd.NA
+    sizes = list(rows.columns[rows.columns.str.endswith("_bytes")])
+    rows[sizes] = rows[sizes].astype("Int64")
+    for name in (*LEVELS, *_SAMPLED):
+        if rows[name].isna().any():
+            rows[name] = pd.array([pd.NA, pd.NA], dtype="Int64")
+    return rows
+
+
+def _between(trace: TraceTables, owner: int, begin_ns: int, end_ns: int) -> pd.DataFrame:
+    """Return the timeline of the cgroup as one row, from `begin_ns` until just before `end_ns`."""
+    begin, end = utc_time(begin_ns).isoformat(), utc_time(end_ns).isoformat()
+    return timeline(trace, owner, f"{end_ns - begin_ns}ns", begin, end)
+
+
+def _levels_at_kill(report: OomReport) -> dict[str, int | None]:
+    sizes: Mapping[str, int] = report.memory_stat_bytes
+    levels: dict[str, int | None] = {
+        "usage_bytes": report.composition.total,
+        "limit_bytes": report.limit_owner.limit_bytes,
+    }
+    for name, weights in LEVELS.items():
+        # A part of kernel memory that has no counter here is in the remainder, as in the timeline.
+        counted = {category: sign for category, sign in weights.items() if sign > 0 or category in sizes}
+        is_known = all(category in sizes for category in counted)
+        levels[name] = sum(sign * sizes[category] for category, sign in counted.items()) if is_known else None
+    return levels | {column: sizes.get(name) for column, name in _SAMPLED.items()}

@@ -1,8 +1,10 @@
-"""The shortage behind a kill for which no limit was full, from the report in a kernel log.
+"""A kill for which no limit was full: the shortage behind it, and the cgroups that held the machine's memory.
 
 Such a kill does not always mean a full machine. Memory can be free, but in pieces that are too small
 (order > 0), or in zones and on nodes that the request may not use. Nothing may have been short at all: SysRq
 and BPF policies also kill. And the counters of a cgroup can be far below its limit.
+
+A cgroup holds its own memory: what is charged to the cgroups below it counts for them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tracer.analysis.explain.measure.findings import FreeMemory, NoVictim, Shortage, ShortageKind
+import numpy as np
+
+from tracer.analysis.core import hierarchy, ledger, naming
+from tracer.analysis.core.columns import Int64s
+from tracer.analysis.core.tables import TraceTables, unrecorded_categories
+from tracer.analysis.explain.measure.findings import (
+    LATELY_NS,
+    FreeMemory,
+    MachineHolder,
+    NoVictim,
+    Shortage,
+    ShortageKind,
+)
 from tracer.enumerations import CONSTRAINT
 from tracer.kernel.kmsg.report.log_report import Counter, LogReport, MemInfo, Zone
 from tracer.schema import UNLIMITED_BYTES
@@ -211,3 +225,60 @@ def _free(log: LogReport, page_size: int) -> FreeMemory | None:
     if log.constraint in ("cpuset", "mempolicy"):
         return FreeMemory(free, usable, *_free_and_whole(log, page_size))
     return FreeMemory(free, usable, free_swap_bytes=info.free_swap_bytes, swap_bytes=info.total_swap_bytes)
+
+
+_MOST: Final = 10
+
+
+def machine_holders(trace: TraceTables, kill_ns: int) -> tuple[MachineHolder, ...]:
+    """Return up to ten cgroups, those first that held most, and among them that which charged most lately.
+
+    Cgroups whose memory at the start of the trace is not known are left out.
+    """
+    ids = naming.with_data(trace)
+    if not ids:
+        return ()
+    above = hierarchy.positions_above(trace.cgroups, ids)
+    base, is_known = ledger.base_levels(
+        trace.samples, trace.cgroups, ids, ledger.CHARGED, unrecorded_categories(trace)
+    )
+    held = _own(base, above, ids) + _charged(trace, ids, 0, kill_ns)
+    lately = _charged(trace, ids, kill_ns - LATELY_NS, kill_ns)
+    order = [position for position in np.argsort(-held, kind="stable").tolist() if is_known[position]]
+    first = order[:_MOST]
+    growing = max(order, key=lately.__getitem__, default=None)
+    if growing is not None and growing not in first and lately[growing] > 0:
+        first[-1] = growing
+    return tuple(
+        MachineHolder(
+            cgroup=trace.places.label_of(ids[position]),
+            container=trace.places.container_of(ids[position])[0],
+            held_bytes=int(held[position]),
+            charged_bytes=int(lately[position]),
+        )
+        for position in first
+        if held[position] > 0
+    )
+
+
+def _own(levels: Int64s, above: dict[int, list[int]], ids: list[int]) -> Int64s:
+    """Return the levels, which include those of cgroups below, without these."""
+    own = levels.copy()
+    for position, number in enumerate(ids):
+        parents = above[number][1:]
+        if parents:
+            nearest = max(parents, key=lambda one: len(above[ids[one]]))
+            own[nearest] -= levels[position]
+    return own
+
+
+def _charged(trace: TraceTables, ids: list[int], begin_ns: int, end_ns: int) -> Int64s:
+    """Return what was charged to each cgroup after `begin_ns` until `end_ns`, less what was freed."""
+    counted, bytes_ = trace.charges.weighted(ledger.CHARGED)
+    rows = counted & (trace.charges.time > begin_ns) & (trace.charges.time <= end_ns)
+    numbers = np.array(ids, dtype=np.int64)
+    order = np.argsort(numbers)
+    position = order[np.searchsorted(numbers[order], trace.charges.cgroup_id[rows])]
+    summed = np.zeros(len(ids), dtype=np.int64)
+    np.add.at(summed, position, bytes_[rows])
+    return summed

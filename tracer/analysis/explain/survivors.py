@@ -13,18 +13,22 @@ from tracer.analysis.core import hierarchy, ledger, naming
 from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
+from tracer.analysis.explain import slowed
 from tracer.analysis.explain.measure import allocators, cushion
 from tracer.analysis.explain.sizing.completeness import cut_off
 from tracer.analysis.explain.sizing.margins import Range, why_no_curve
-from tracer.analysis.explain.sizing.survivor_range import survivor_range
-from tracer.analysis.explain.sizing.unreclaimable import growth_within, unreclaimable, unreclaimable_growth
-from tracer.analysis.explain.slowed import progress
-from tracer.analysis.explain.slowed.high_limits import HighLimits, why_not_known
-from tracer.analysis.explain.words import sizing_words
+from tracer.analysis.explain.sizing.survivor_range import (
+    growth_within,
+    survivor_range,
+    unreclaimable,
+    unreclaimable_growth,
+)
+from tracer.analysis.explain.slowed import HighLimits, why_not_known
+from tracer.analysis.explain.words import advice
 from tracer.analysis.results.memory import ChargedStack
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held, Progress
-from tracer.analysis.views import miss_curve, reclaim, stack_samples, swapping
+from tracer.analysis.views import miss_curve, reclaim, stack_samples
 from tracer.analysis.views.lost_time import Spending
 from tracer.analysis.views.thrash import psi_some_share
 from tracer.schema import UNLIMITED_BYTES
@@ -116,7 +120,7 @@ def _held(
     subtree: Subtree, spending: Spending, highs: HighLimits, *, begin: int, end: int, quality: Quality
 ) -> Held:
     trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
-    going = _with_growth(progress.progress(subtree, spending), subtree)
+    going = _with_growth(slowed.progress(subtree, spending), subtree)
     peak, peak_ns = ledger.peak_usage(subtree), _peak_ns(subtree)
     stuck_ns = _stuck_since(subtree)
     sized, why_unsized = survivor_range(subtree, peak, going)
@@ -136,7 +140,7 @@ def _held(
         kernel_refaulted_bytes=cushion.kernel_refaulted_bytes(subtree, begin, end),
         max_events=ledger.count(subtree, "max_events").at(end),
         reclaim=reclaim.attempts(subtree, begin, end),
-        sizing=sizing_words.worded(sized),
+        sizing=advice.sized(sized),
         miss_curve=None if why_not_curved is not None else miss_curve.points(subtree),
         quality=quality,
         recorded_until=utc_time(end) if breaks_off(trace) else None,
@@ -271,14 +275,14 @@ def _why_unknown(one: Held) -> dict[str, str]:
     """Return the reason for each value that is not known, without those that `_held` has."""
     why = {name: reason for name, reason in _REASONS.items() if getattr(one, name) is None}
     if one.progress.state is None:
-        why |= dict.fromkeys(("state", "lost_share", "lost"), progress.NOT_KNOWN)
+        why |= dict.fromkeys(("state", "lost_share", "lost"), slowed.NOT_KNOWN)
     elif one.progress.lost_share is None:
         why["lost_share"] = "its tasks did nothing"
     if one.limit_bytes is not None and one.limit_bytes >= UNLIMITED_BYTES:
         why["headroom_bytes"] = "no limit is set"
     if one.high_owner is not None:
         why |= why_not_known(one.high_owner)
-    return why | (swapping.NOT_KNOWN if one.reclaim.swap_writes is None else {})
+    return why | (reclaim.SWAP_NOT_KNOWN if one.reclaim.swap_writes is None else {})
 
 
 def _stuck_since(subtree: Subtree) -> int | None:

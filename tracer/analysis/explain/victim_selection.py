@@ -29,8 +29,8 @@ from tracer.analysis.core.columns import integers, optional, records, times_ns
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
+from tracer.analysis.results.kill import Candidate, WhatIf
 from tracer.analysis.results.quality import Unknown
-from tracer.analysis.results.tasks import Candidate, WhatIf
 from tracer.kernel.kmsg.report.log_report import LogReport, TaskRow
 
 OOM_SCORE_ADJ_MIN: Final = -1000

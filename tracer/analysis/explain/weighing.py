@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from tracer.analysis.explain.evidence.kinds import found
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Cause, Suspect
+from tracer.analysis.results.kill import Cause, Suspect
 
 
 def memory_was_short(findings: Findings) -> bool:
@@ -61,7 +61,7 @@ def filler(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | N
     if not is_limit_hit(findings) or not is_composition_known(findings) or held_bytes is None:
         return None
     made_of = findings.composition
-    total, grown = made_of.total or 1, {} if memory_kinds.is_limit_lowered(findings) else _grown(findings)
+    total, grown = made_of.total or 1, {} if composition.is_limit_lowered(findings) else _grown(findings)
     share, all_grown = min(held_bytes / total, 1.0), sum(grown.values())
     if grown:
         # If next to nothing grew, its growth does not point to any of them.

@@ -29,7 +29,7 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.index import RowIndex
 from tracer.analysis.core.limits import limit_of
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.kernel_log import logged_memory
+from tracer.analysis.kernel_log import logged_kill
 from tracer.kernel.kmsg.report.log_report import LogReport, MemoryStat
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
 from tracer.stored_names import stored_text
@@ -227,9 +227,7 @@ def _memory_stat(report: LogReport) -> dict[str, int]:
     """Return columns of `samples` for the limit owner with all below it."""
     if not report.stats:
         return {}
-    return {
-        f"{name}_bytes": value for name, value in logged_memory.sizes(report).items() if value is not None
-    }
+    return {f"{name}_bytes": value for name, value in logged_kill.sizes(report).items() if value is not None}
 
 
 def _with_rows(table: pd.DataFrame, name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:

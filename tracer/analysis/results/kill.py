@@ -1,4 +1,4 @@
-"""The post-mortem of a kill: one `OomReport` for each decision of the OOM killer.
+"""The post-mortem of a kill: one `OomReport` for each decision of the OOM killer, and the records in it.
 
 `to_dict()` returns the object of `explain --json`: the same names and nesting, tuples as lists. Sizes are
 bytes, page counts are pages of `meta["page_size"]`. Times are Timestamps in UTC, in the document ISO 8601. A
@@ -11,27 +11,202 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from tracer.analysis.results import display
-from tracer.analysis.results.conclusions import NO_VERDICT, Sizing, Verdict
-from tracer.analysis.results.json_values import as_json, as_object
+from tracer import units
+from tracer.analysis.results import forms
+from tracer.analysis.results.forms import as_json, as_object
 from tracer.analysis.results.memory import (
     Allocator,
     ChargedStack,
     Composition,
     Cushion,
     FurtherAllocators,
+    Reclaim,
     SharedFile,
 )
 from tracer.analysis.results.quality import KernelLogPlace, Quality
-from tracer.analysis.results.reclaim_attempts import Reclaim
-from tracer.analysis.results.tasks import Candidate, Trigger, Victim, WhatIf
 from tracer.schema import UNLIMITED_BYTES
-from tracer.units import UNKNOWN, limit
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+Cause = Literal[
+    "anon_growth",
+    "shmem",
+    "swap_exhausted",
+    "unevictable",
+    "kernel_memory",
+    "dirty_writeback",
+    "protected_cache",
+    "gfp_constrained",
+    "global_pressure",
+    "unknown",
+]
+"""The causes of a kill (docs/causes.md). Of those with equal weight, the first is the verdict.
+
+Memory that swap could hold comes before memory that it cannot, and what filled the limit before what kept
+reclaim from freeing memory. Protected cache is out of reach of every request, not of this one alone.
+"""
+
+UNKNOWN: Final = "unknown"
+"""The verdict where no cause weighs enough."""
+
+Confidence = Literal["high", "medium", "low"]
+
+
+Number: TypeAlias = int | float | str | bool
+Numbers: TypeAlias = Mapping[str, "Number | tuple[Mapping[str, Number], ...]"]
+"""Values by name, with the unit in the name (`_bytes`, `_pages`, `_ns`, `_ms`). A number that is not known is
+left out."""
+
+_DOUBT: Final = "doubt_"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One finding on which a verdict rests, without words; `explain.words.evidence` has its sentence.
+
+    `kind` is a name of `analysis.explain.evidence.kinds.KINDS`, which lists the names in `numbers`. `source`
+    holds the tables of the trace from which the numbers were read. `kernel_log` among them also stands for
+    the log that `explain --kmsg` reads.
+    """
+
+    kind: str
+    numbers: Numbers
+    source: tuple[str, ...]
+
+    @property
+    def is_doubt(self) -> bool:
+        """Return whether the finding lowers the confidence."""
+        return self.kind.startswith(_DOUBT)
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A cause that was weighed, with its weight from 0 (no number points to it) to 1, and the evidence."""
+
+    cause: Cause
+    weight: float
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The cause of a kill, its confidence, and the evidence for it.
+
+    `summary` is one sentence. `contributing` are factors beside the cause. `suspects` are all causes that any
+    number points to, the likeliest first; `analysis.explain.verdict` picks from them.
+    """
+
+    cause: Cause
+    confidence: Confidence
+    summary: str
+    evidence: tuple[Evidence, ...]
+    contributing: tuple[Evidence, ...]
+    suspects: tuple[Suspect, ...] = ()
+
+
+NO_VERDICT: Final = Verdict(UNKNOWN, "low", "", (), ())
+"""The verdict on a kill that is not explained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The minimum limit, (low, high) in bytes, under which the same work would have survived
+    (`analysis.explain.sizing`).
+
+    `high` is None if no limit is known to be enough: after most kills, more than `low` is needed, and nothing
+    shows how much. `min_limit_bytes` is None if the size of the limit was not the problem, or if `low` is not
+    known either. `basis`: sentences on the bounds of the range and on other known facts. `pace`: a sentence
+    on the time that a greater limit would have lasted; empty if nothing grew.
+    """
+
+    min_limit_bytes: tuple[int, int | None] | None = None
+    basis: tuple[str, ...] = ()
+    pace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The task whose charge could not be met. It need not be a victim.
+
+    `pid` is the number of the thread, `tgid` that of its process (None: a kernel log may not have it). `gfp`
+    are the flags of the request, `gfp_names` their names in the kernel log; empty without a log. `cmdline`:
+    the title of the process if it contains more than its name.
+    """
+
+    pid: int | None = None
+    comm: str | None = None
+    cgroup: str | None = None
+    gfp: int | None = None
+    order: int | None = None
+    stack: tuple[str, ...] | None = None
+    user_stack: tuple[str, ...] | None = None
+    gfp_names: str = ""
+    tgid: int | None = None
+    cmdline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A killed task.
+
+    `group_kill`: one decision killed several tasks (memory.oom.group). `cgroup_id` and `threads`, the number
+    of its threads: None if only a kernel log has the kill.
+    """
+
+    pid: int
+    comm: str
+    cgroup: str | None = None
+    anon_rss_bytes: int | None = None
+    file_rss_bytes: int | None = None
+    shmem_rss_bytes: int | None = None
+    pgtables_bytes: int | None = None
+    swap_bytes: int | None = None
+    oom_score_adj: int | None = None
+    group_kill: bool = False
+    cgroup_id: int | None = None
+    cmdline: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A task that the kernel weighed. `badness` (`analysis.explain.victim_selection`) is in pages.
+
+    It is the sum of `held_pages` (RSS, swap, page tables) and `adj_pages`, which oom_score_adj adds.
+    `cmdline`: as in `Trigger`. `anon_rss_bytes` and `shmem_rss_bytes` are parts of `rss_bytes`; None: a
+    kernel log before 6.8 does not distinguish them.
+    """
+
+    pid: int
+    comm: str
+    badness: int | None
+    oom_score_adj: int
+    rss_bytes: int | None
+    chosen: bool
+    held_pages: int | None = None
+    adj_pages: int | None = None
+    cmdline: str | None = None
+    anon_rss_bytes: int | None = None
+    shmem_rss_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """A change with which the kernel would have chosen another task.
+
+    If the oom_score_adj of `pid` had been `instead`, the kernel would have killed `victim_pid`.
+    """
+
+    pid: int
+    comm: str
+    oom_score_adj: int
+    instead: int
+    victim_pid: int
+    victim_comm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +300,22 @@ class OomReport:
         return as_object(self)
 
     def __repr__(self) -> str:
-        return display.as_text(*self._title_and_facts())
+        return forms.as_text(*self._title_and_facts())
 
     def _repr_html_(self) -> str:
-        return display.as_html(*self._title_and_facts())
+        return forms.as_html(*self._title_and_facts())
 
-    def _title_and_facts(self) -> tuple[str, display.Facts]:
+    def _title_and_facts(self) -> tuple[str, forms.Facts]:
         owner = self.limit_owner
-        place = owner.container or owner.cgroup or UNKNOWN
+        place = owner.container or owner.cgroup or units.UNKNOWN
         life = f" (run {owner.run} of {owner.runs})" if (owner.runs or 1) > 1 else ""
         victims = [f"{victim.comm} (pid {victim.pid})" for victim in self.victims]
         more = f" and {len(victims) - 3} more" if len(victims) > 3 else ""
-        return display.printable(
-            f"OOM kill {self.kill_id} at {as_json(self.time) or UNKNOWN}",
+        return forms.printable(
+            f"OOM kill {self.kill_id} at {as_json(self.time) or units.UNKNOWN}",
             [
-                ("limit of", f"{place}{life}: {limit(owner.limit_bytes)}, {self.constraint}"),
-                ("killed", (", ".join(victims[:3]) or UNKNOWN) + more),
+                ("limit of", f"{place}{life}: {units.limit(owner.limit_bytes)}, {self.constraint}"),
+                ("killed", (", ".join(victims[:3]) or units.UNKNOWN) + more),
                 ("cause", f"{self.verdict.cause}, confidence {self.verdict.confidence}"),
                 ("summary", self.verdict.summary),
             ],

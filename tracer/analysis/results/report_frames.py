@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from tracer.analysis.results.json_values import limit_columns
+from tracer.analysis.results.forms import limit_columns
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held, Progress
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tracer.analysis.results.conclusions import Sizing
-from tracer.analysis.results.json_values import as_object
-from tracer.analysis.results.memory import Allocator, ChargedStack, FurtherAllocators, MissPoint
+from tracer.analysis.results.forms import as_object
+from tracer.analysis.results.kill import Sizing
+from tracer.analysis.results.memory import Allocator, ChargedStack, FurtherAllocators, MissPoint, Reclaim
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.reclaim_attempts import Reclaim
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, end_ns, page_size, start_ns
-from tracer.analysis.results.json_values import as_object
+from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.quality import SummedInterval
 from tracer.analysis.views import thrash
 from tracer.analysis.views.evictions import AMOUNTS, Moves, summed

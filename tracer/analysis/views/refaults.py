@@ -1,7 +1,7 @@
 """Refaults: page cache that was evicted and read again, linked to the evictions that took it.
 
 A refault is an addition right after an eviction in the history of a page
-(`analysis.views.pages.page_histories`).
+(`analysis.views.page_histories`).
 
 Rows without an index are sums (docs/trace-format.md, `summed`): none of their pages can be followed. They are
 in no link, and no link goes across them. So every link is certain, and the refaults are a lower bound.
@@ -20,8 +20,7 @@ from tracer.analysis.core.columns import NO_ID, Int64s, ascending, distinct, int
 from tracer.analysis.core.evicted import Refaulted
 from tracer.analysis.core.page_cache import CacheEvents, Events, Links, PageMoves
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
-from tracer.analysis.views.pages.crossings import Crossings
-from tracer.analysis.views.pages.page_histories import histories, meanings
+from tracer.analysis.views.page_histories import Crossings, histories, meanings
 
 R = TypeVar("R")
 

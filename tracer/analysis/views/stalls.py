@@ -26,7 +26,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.results.reclaim_attempts import Waiter
+from tracer.analysis.results.memory import Waiter
 from tracer.enumerations import STALL_KIND
 
 THROTTLED: Final = ("writeback", "isolated", "noprogress", "congested", "other")

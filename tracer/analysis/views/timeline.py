@@ -29,7 +29,7 @@ from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size, unrecorded_categories
 from tracer.analysis.kernel_log import decisions
-from tracer.analysis.views import stalls, swapping
+from tracer.analysis.views import reclaim, stalls
 from tracer.analysis.views.lost_time import reread_ms
 from tracer.analysis.views.reclaim import is_waited_for
 from tracer.enumerations import CATEGORY
@@ -351,7 +351,7 @@ def _swap_io(trace: TraceTables, grid: Grid) -> dict[str, Any]:
         amounts = grid.sums(owner, time, integers(rows["nr_pages"]) * page_size(trace), is_op)
         took_ns = grid.shown(grid.sums(owner, time, integers(rows["duration_ns"]), is_op & is_over))
         over = grid.shown(grid.sums(owner, time, np.ones_like(time), is_op & is_over))
-        is_known = np.full(amounts.shape, swapping.is_known(trace, trace.charges))
+        is_known = np.full(amounts.shape, reclaim.is_swap_known(trace, trace.charges))
         found[f"swap_{done}_bytes"] = grid.shown_or_na(amounts, is_known)
         found[f"swap_{op}_mean_ms"] = took_ns / np.where(over > 0, over, np.nan) / 1e6
     return found

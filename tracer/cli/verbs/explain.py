@@ -263,7 +263,7 @@ def _print_json(
     as_list: bool,
 ) -> None:
     """Print the document. `held` is left out if it would be empty beside kills."""
-    from tracer.analysis.explain.report_assembly import unexplained
+    from tracer.analysis.explain.verdict import unexplained
     from tracer.analysis.explain.words import evidence
     from tracer.render.terminal import other_kills_text
     from tracer.render.words import kill_list
@@ -295,7 +295,7 @@ def _write(renderables: Iterable[RenderableType]) -> None:
 
 
 def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:
-    from tracer.analysis.kernel_log.logged_memory import DEFAULT_PAGE_SIZE
+    from tracer.analysis.kernel_log.logged_kill import DEFAULT_PAGE_SIZE
 
     if trace is not None:
         return int(trace.meta["page_size"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.kill import OomReport
     from tracer.analysis.results.quality import ThinnedInterval
     from tracer.analysis.trace import AnalysedTrace
-    from tracer.analysis.views.moments import Moment
+    from tracer.analysis.views.focus import Moment
     from tracer.render.terminal.timeline_text import Heading
 
 _ROWS_EVERY: Final = "100ms"
@@ -162,7 +162,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
 
     from tracer.analysis.core.tables import start_ns
     from tracer.analysis.explain import kill_filter
-    from tracer.analysis.views import focus, moments, thrash
+    from tracer.analysis.views import focus, thrash
     from tracer.render.picture import markers
     from tracer.render.terminal import console, timeline_text
     from tracer.trace.value_ranges import LATEST_NS
@@ -198,7 +198,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
         if number == shown[-1]:
             console.write(sys.stdout, timeline_text.legend(pictures))
         if options.every is None:
-            looks = moments.to_look_at(frame, [marker.time for marker in found if marker.is_kill])
+            looks = focus.to_look_at(frame, [marker.time for marker in found if marker.is_kill])
             _look_closer(trace, number, heading, concerned, looks)
 
     for number in shown:

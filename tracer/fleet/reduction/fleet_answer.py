@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tracer.analysis.results.conclusions import UNKNOWN
-from tracer.analysis.results.json_values import as_json
+from tracer.analysis.results.forms import as_json
+from tracer.analysis.results.kill import UNKNOWN
 from tracer.fleet.reduction.partial_state import Broken, Partial
 from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_target_bytes
 from tracer.fleet.sizing.suggestion import Suggestion, suggest

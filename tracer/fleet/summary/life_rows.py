@@ -35,9 +35,9 @@ from tracer.analysis.core.tables import breaks_off, end_ns, page_size
 from tracer.analysis.explain.measure import cushion
 from tracer.analysis.explain.sizing import completeness
 from tracer.analysis.explain.sizing.margins import cache_to_spare, why_no_curve, with_margin
-from tracer.analysis.explain.sizing.unreclaimable import unreclaimable
-from tracer.analysis.explain.slowed.progress import progress
-from tracer.analysis.results.json_values import limit_columns
+from tracer.analysis.explain.sizing.survivor_range import unreclaimable
+from tracer.analysis.explain.slowed import progress
+from tracer.analysis.results.forms import limit_columns
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import miss_curve
 from tracer.analysis.views.lost_time import Spending

@@ -33,7 +33,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracer.analysis.kernel_log.matching import APART_AT_MOST_NS
+from tracer.analysis.kernel_log.decisions import APART_AT_MOST_NS
 from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.fleet.summary.workload import NOWHERE
 

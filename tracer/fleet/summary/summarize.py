@@ -14,7 +14,7 @@ from tracer.analysis.core.columns import NO_ID, Integers, distinct, integers
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.page_cache import CacheEvents
 from tracer.analysis.core.tables import ShmemFiles, page_size
-from tracer.analysis.results.json_values import limit_columns
+from tracer.analysis.results.forms import limit_columns
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Composition
 from tracer.analysis.trace import AnalysedTrace

@@ -10,9 +10,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from tracer import units
+from tracer.analysis.explain import slowed
 from tracer.analysis.explain.kill_filter import newest
-from tracer.analysis.explain.report_assembly import unexplained
-from tracer.analysis.explain.slowed import foremost
+from tracer.analysis.explain.verdict import unexplained
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
@@ -66,10 +66,10 @@ def page(subject: Subject) -> str:
     """Return the page. The same subject always gives the same text.
 
     The newest kill comes first. Only the newest of many kills and the first of many surviving cgroups are
-    explained in full. Without a kill, the page is about the cgroup that `foremost.foremost_first` puts first.
+    explained in full. Without a kill, the page is about the cgroup that `slowed.foremost_first` puts first.
     """
     page_size = int(subject.meta["page_size"])
-    reports, held = subject.reports, foremost.foremost_first(subject.held)
+    reports, held = subject.reports, slowed.foremost_first(subject.held)
     headline = (
         newest(reports).verdict.summary
         if reports

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.explain.slowed import foremost
+from tracer.analysis.explain import slowed
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
@@ -215,7 +215,7 @@ def _more(report: OomReport) -> str:
 def survivors_screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
     """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
     other cgroup."""
-    by_weight = foremost.foremost_first(cgroups)
+    by_weight = slowed.foremost_first(cgroups)
     first, others = next(iter(by_weight), None), by_weight[1:]
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
     summary = survivor_facts.summary(cgroups, interrupted=interrupted)

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.results.json_values import as_json, limit_columns
+from tracer.analysis.results.forms import as_json, limit_columns
 from tracer.analysis.results.quality import SummedInterval
 from tracer.render.terminal import paragraphs
 from tracer.render.words import places, signal_ways

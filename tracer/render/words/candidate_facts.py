@@ -7,8 +7,7 @@ from typing import Final
 
 from tracer import units
 from tracer.analysis.explain.victim_selection import ADJ_SCALE, OOM_SCORE_ADJ_MIN
-from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.tasks import Candidate, WhatIf
+from tracer.analysis.results.kill import Candidate, OomReport, WhatIf
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import titled
 from tracer.render.words.prose import Fact

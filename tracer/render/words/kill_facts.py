@@ -15,12 +15,10 @@ import pandas as pd
 from tracer import units
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.explain.words.cause_words import WORDS
-from tracer.analysis.explain.words.wording import cgroup_name, process, time_before, trigger_name
-from tracer.analysis.results.conclusions import Sizing
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.explain.words.sentence_parts import cgroup_name, process, time_before, trigger_name
+from tracer.analysis.results.kill import OomReport, Sizing, Trigger, Victim
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.analysis.results.quality import Quality, ThinnedInterval
-from tracer.analysis.results.tasks import Trigger, Victim
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import log_place
 from tracer.render.words.escape import visible

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from tracer import units
-from tracer.analysis.explain.kill_history import History, histories
-from tracer.analysis.results.json_values import as_json
+from tracer.analysis.explain.kill_filter import History, histories
+from tracer.analysis.results.forms import as_json
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.kernel.cgroups.containers import short_id, standing
 from tracer.render.words import log_place

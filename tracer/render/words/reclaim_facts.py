@@ -11,8 +11,7 @@ from typing import Final
 
 from tracer import units
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import MissPoint
-from tracer.analysis.results.reclaim_attempts import Reclaim, ReclaimAttempt
+from tracer.analysis.results.memory import MissPoint, Reclaim, ReclaimAttempt
 from tracer.analysis.results.survivor import Held, HighOwner
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import seconds_before

@@ -10,7 +10,7 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.explain.slowed.foremost import room_left, slowest
+from tracer.analysis.explain.slowed import room_left, slowest
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
 from tracer.categories import PART_BY_NAME
 from tracer.render.words.escape import visible

@@ -10,7 +10,7 @@ from typing import Final, get_args
 
 from support.recorded import TRACES
 
-from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import Cause
 
 TOP: Final = TRACES.parent / "tracer"
 NAMES: Final[frozenset[str]] = frozenset(get_args(Cause))
@@ -25,7 +25,7 @@ WITH_OTHER_MEANINGS: Final = {
 HOMES: Final = (
     "analysis/explain/causes/",
     "analysis/explain/words/cause_words.py",
-    "analysis/results/conclusions.py",
+    "analysis/results/kill.py",
 )
 LABELS: Final = "lab/experiments.py"
 """An experiment is labelled with the cause that it provokes."""

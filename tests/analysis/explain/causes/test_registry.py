@@ -14,7 +14,7 @@ import pytest
 
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.causes import registry
-from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import Cause
 from tracer.lab.experiments import EXPERIMENTS
 
 DOCUMENT = (Path(__file__).parents[4] / "docs/causes.md").read_text(encoding="utf-8")

@@ -22,9 +22,8 @@ from tracer.analysis.explain.evidence.kinds import KINDS
 from tracer.analysis.explain.measure.findings import Circumstances, EndedWriter, Findings, Fork, Swap
 from tracer.analysis.explain.words.advice import advise, settings
 from tracer.analysis.explain.words.cause_words import WORDS, CauseWords
-from tracer.analysis.results.conclusions import Evidence, Suspect
+from tracer.analysis.results.kill import Candidate, Evidence, Suspect
 from tracer.analysis.results.memory import Allocator
-from tracer.analysis.results.tasks import Candidate
 from tracer.fleet.sizing.needs import needs_of
 from tracer.render.words import kill_facts
 

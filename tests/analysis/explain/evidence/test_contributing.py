@@ -10,13 +10,12 @@ from synthetic.findings import GFP_NOFS, LIMIT, MIB, SECOND, findings, grew, mad
 
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.explain.words.advice import advise
-from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.results.kill import Candidate, LimitOwner
 from tracer.analysis.results.memory import Cushion
-from tracer.analysis.results.tasks import Candidate
 
 
 def weighed(pid: int, held: int, adj: int = 0, *, chosen: bool = False) -> Candidate:
@@ -190,12 +189,12 @@ def test_memory_in_transit_is_not_kernel_memory() -> None:
     """The count of all kernel memory bounds the part of the rest that the kernel holds."""
     made = made_of(anon=55, slab_unreclaimable=2, zswap=3)
     counted = findings(made, replace(grew(anon=60), kernel_bytes=9 * MIB))
-    assert memory_kinds.kernel_bytes(counted) == 6 * MIB, "zswap holds pages of processes"
-    assert memory_kinds.largest_kernel_part(counted) == ("other", 4 * MIB)
+    assert composition.kernel_bytes(counted) == 6 * MIB, "zswap holds pages of processes"
+    assert composition.largest_kernel_part(counted) == ("other", 4 * MIB)
     (found,) = [
         item for item in contributing(counted, CAUSES["anon_growth"]) if item.kind == "memory_in_transit"
     ]
     assert dict(found.numbers) == {"held_bytes": 36 * MIB}
     uncounted = findings(made, grew(anon=60))
-    assert memory_kinds.kernel_bytes(uncounted) == 42 * MIB
+    assert composition.kernel_bytes(uncounted) == 42 * MIB
     assert "memory_in_transit" not in {item.kind for item in contributing(uncounted, CAUSES["anon_growth"])}

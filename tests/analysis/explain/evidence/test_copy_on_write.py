@@ -14,7 +14,7 @@ from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.measure.findings import Findings, Fork
 from tracer.analysis.explain.words.advice import advise
-from tracer.analysis.results.tasks import Candidate
+from tracer.analysis.results.kill import Candidate
 
 FORK = Fork(7, "redis", 8, "rdb", 50 * MIB, 25 * MIB, 0, 3_000_000_000)
 COPY = ("try_charge_memcg+0x1", "do_wp_page+0x2", "handle_mm_fault+0x3")

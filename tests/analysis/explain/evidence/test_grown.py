@@ -9,7 +9,7 @@ from synthetic.findings import MIB, findings, grew, made_of
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import who_grew
 from tracer.analysis.explain.words.advice import advise
-from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import Cause
 from tracer.analysis.results.memory import Allocator
 
 ENDED = pd.Timestamp("2026-01-31T11:59:52+00:00")

@@ -12,7 +12,7 @@ from synthetic.findings import findings, grew, made_of
 
 from tracer.analysis import explain
 from tracer.analysis.explain.evidence.kinds import COMPOSITION, KINDS, OF_SUSPECTS, found, on_suspect
-from tracer.analysis.results.conclusions import Evidence, Suspect
+from tracer.analysis.results.kill import Evidence, Suspect
 from tracer.schema import TABLES
 
 DOCUMENT = (Path(__file__).parents[4] / "docs/causes.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 from synthetic.memcg_kill import LIMIT, only_report, record_kill
 
 from tracer.analysis.explain.postmortem import explain
-from tracer.analysis.explain.words.wording import trigger_name
+from tracer.analysis.explain.words.sentence_parts import trigger_name
 
 MIB = 1 << 20
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tracer
-from tracer.analysis.explain.measure import forks
+from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Fork
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.results.kill import OomReport
@@ -127,12 +127,12 @@ def test_range_of_copies_beside_new_memory_has_no_upper_end(monkeypatch: pytest.
     """The growth of a process that also allocates does not end with the copies."""
     report = tracer.open(RECORDED / "cow").explain()[0]
     assert (report.sizing.min_limit_bytes or (0, None))[1] is not None
-    at_kill = forks.at_kill
+    fork_at_kill = shared_memory.fork_at_kill
 
     def with_new_memory(*given: Any) -> Fork | None:
-        fork = at_kill(*given)
+        fork = fork_at_kill(*given)
         return fork and replace(fork, new_bytes=fork.copied_bytes // 3)
 
-    monkeypatch.setattr(forks, "at_kill", with_new_memory)
+    monkeypatch.setattr(shared_memory, "fork_at_kill", with_new_memory)
     report = tracer.open(RECORDED / "cow").explain()[0]
     assert (report.sizing.min_limit_bytes or (0, 0))[1] is None

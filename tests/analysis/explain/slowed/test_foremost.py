@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from tracer.analysis.explain.slowed import foremost
-from tracer.analysis.results.conclusions import Sizing
+from tracer.analysis.explain import slowed
+from tracer.analysis.results.kill import Sizing
+from tracer.analysis.results.memory import Reclaim
 from tracer.analysis.results.quality import Quality
-from tracer.analysis.results.reclaim_attempts import Reclaim
 from tracer.analysis.results.survivor import Crawl, Held, Progress
 from tracer.schema import UNLIMITED_BYTES
 
@@ -45,18 +45,18 @@ def test_slowest_cgroup_is_the_deepest_with_a_limit() -> None:
     root, pod = (survivor(path, lost_share=0.85, room_mib=None) for path in ("/", "/pod/a/b"))
     container, held = survivor("/pod/a", lost_share=0.86), survivor("/held")
     stuck = survivor("/x/y/z", lost_share=0.99, stuck_since=BEGIN)
-    assert foremost.slowest([root, pod, container, stuck, held]) is container
-    assert foremost.slowest([held, stuck]) is None
+    assert slowed.slowest([root, pod, container, stuck, held]) is container
+    assert slowed.slowest([held, stuck]) is None
 
 
 def test_room_is_a_share_of_the_limit() -> None:
-    assert foremost.room_left(survivor("/a", room_mib=25)) == 0.25
-    assert foremost.room_left(survivor("/a", room_mib=None)) == math.inf
+    assert slowed.room_left(survivor("/a", room_mib=25)) == 0.25
+    assert slowed.room_left(survivor("/a", room_mib=None)) == math.inf
 
 
 def test_slowest_cgroup_comes_first_and_then_the_nearest_to_its_limit() -> None:
     free, far, near = survivor("/free", room_mib=None), survivor("/far"), survivor("/near", room_mib=1)
     slow = survivor("/slow", lost_share=0.8, room_mib=90)
-    assert foremost.foremost_first([free, far, near]) == [near, far, free]
-    assert foremost.foremost_first([free, far, slow, near]) == [slow, near, far, free]
-    assert foremost.foremost_first([]) == []
+    assert slowed.foremost_first([free, far, near]) == [near, far, free]
+    assert slowed.foremost_first([free, far, slow, near]) == [slow, near, far, free]
+    assert slowed.foremost_first([]) == []

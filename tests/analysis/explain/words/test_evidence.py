@@ -12,8 +12,7 @@ from support.recorded import TRACES
 import tracer
 from tracer.analysis.explain.evidence.kinds import KINDS, OF_SUSPECTS
 from tracer.analysis.explain.words import evidence
-from tracer.analysis.results.conclusions import Evidence, Suspect
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import Evidence, OomReport, Suspect
 
 MIB = 1 << 20
 SHARE = {"held_bytes": 37 * MIB, "usage_bytes": 100 * MIB}

@@ -7,14 +7,14 @@ from typing import get_args
 import pytest
 
 from tracer.analysis.explain.measure.findings import FreeMemory, NoVictim, Shortage, ShortageKind
-from tracer.analysis.explain.words import shortage_words
+from tracer.analysis.explain.words import sentence_parts
 
 MIB = 1 << 20
 
 
 def test_every_kind_and_every_end_without_a_victim_has_words() -> None:
-    assert set(shortage_words.CLAUSES) == set(get_args(ShortageKind))
-    assert set(shortage_words.NO_VICTIM) == set(get_args(NoVictim))
+    assert set(sentence_parts.CLAUSES) == set(get_args(ShortageKind))
+    assert set(sentence_parts.NO_VICTIM) == set(get_args(NoVictim))
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_every_kind_and_every_end_without_a_victim_has_words() -> None:
     ],
 )
 def test_advice_is_on_unkillable_processes_then_nodes_then_the_kind(shortage: Shortage, advised: str) -> None:
-    assert advised in "".join(shortage_words.advice(shortage))
-    assert bool(shortage_words.advice(shortage)) == bool(advised)
+    assert advised in "".join(sentence_parts.shortage_advice(shortage))
+    assert bool(sentence_parts.shortage_advice(shortage)) == bool(advised)
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_advice_is_on_unkillable_processes_then_nodes_then_the_kind(shortage: Sh
     ],
 )
 def test_clause_ends_with_free_memory_and_swap(free: FreeMemory, expected: str) -> None:
-    assert shortage_words.clause(Shortage("none_left", free=free)).endswith(expected)
+    assert sentence_parts.shortage_clause(Shortage("none_left", free=free)).endswith(expected)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.analysis.core.columns import NO_ID
-from tracer.analysis.views.pages.crossings import RankedSums, Spans
+from tracer.analysis.views.page_histories import RankedSums, Spans
 
 moments: Final = st.integers(0, 6)
 devices: Final = st.integers(0, 2)

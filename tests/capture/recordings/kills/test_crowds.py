@@ -19,8 +19,7 @@ import pytest
 from workloads.crowd import LIMIT_BYTES, MIB, Member, Reports, may_lower_adj, press_reported, random_crowd
 
 import tracer
-from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.tasks import WhatIf
+from tracer.analysis.results.kill import OomReport, WhatIf
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
 CROWDS = int(os.environ.get("MEMCG_TRACER_CROWDS", "6"))

@@ -10,7 +10,7 @@ from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence import gathering
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import is_composition_known, is_limit_hit
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 _KILLED_WEIGHT: Final = 0.6
 _RSS_WEIGHT: Final = 0.5

@@ -10,15 +10,15 @@ from typing import Final
 
 from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh dirty cache and cache under writeback, where they are half of the cache that was left or more."""
-    unwritten = memory_kinds.unwritten_bytes(findings.composition)
-    if 2 * unwritten < memory_kinds.cache_left_bytes(findings.composition):
+    unwritten = composition.unwritten_bytes(findings.composition)
+    if 2 * unwritten < composition.cache_left_bytes(findings.composition):
         return None
     return weighing.blocker(findings, "dirty_writeback", unwritten, kind="unwritten_cache")
 

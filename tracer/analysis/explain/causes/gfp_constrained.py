@@ -6,16 +6,16 @@ from typing import Final
 
 from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh clean cache and reclaimable slab, which reclaim could have freed for another request."""
-    if not memory_kinds.may_not_enter_fs(findings.trigger.gfp):
+    if not composition.may_not_enter_fs(findings.trigger.gfp):
         return None
-    barred = memory_kinds.barred_bytes(findings.composition)
+    barred = composition.barred_bytes(findings.composition)
     return weighing.blocker(findings, "gfp_constrained", barred, kind="barred_memory")
 
 

@@ -8,7 +8,7 @@ from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import OF_MACHINE, Findings
 from tracer.analysis.explain.weighing import memory_was_short
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:

@@ -6,14 +6,14 @@ from typing import Final
 
 from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh all kernel memory together as a filler of the limit."""
-    return weighing.filler(findings, "kernel_memory", "kernel", memory_kinds.kernel_bytes(findings))
+    return weighing.filler(findings, "kernel_memory", "kernel", composition.kernel_bytes(findings))
 
 
 CAUSE: Final = CauseRecord(

@@ -6,15 +6,15 @@ from typing import Final
 
 from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:
     """Weigh protected memory, where it is half of the cache that was left or more."""
-    protected = memory_kinds.protected_cache_bytes(findings)
-    if 2 * protected < memory_kinds.cache_left_bytes(findings.composition):
+    protected = composition.protected_cache_bytes(findings)
+    if 2 * protected < composition.cache_left_bytes(findings.composition):
         return None
     return weighing.blocker(findings, "protected_cache", protected, kind="protected_cache")
 

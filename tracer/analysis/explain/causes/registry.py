@@ -10,7 +10,7 @@ from typing import Final, get_args
 
 from tracer.analysis.explain import causes
 from tracer.analysis.explain.cause_record import CauseRecord
-from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.results.kill import Cause
 
 
 def find(package: ModuleType) -> Mapping[Cause, CauseRecord]:

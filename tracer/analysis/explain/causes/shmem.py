@@ -8,7 +8,7 @@ from typing import Final
 from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:

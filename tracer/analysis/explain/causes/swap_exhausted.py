@@ -11,7 +11,7 @@ from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence.kinds import found
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(findings: Findings) -> Suspect | None:

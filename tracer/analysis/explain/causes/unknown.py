@@ -6,7 +6,7 @@ from typing import Final
 
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Suspect
+from tracer.analysis.results.kill import Suspect
 
 
 def weigh(_: Findings) -> Suspect | None:

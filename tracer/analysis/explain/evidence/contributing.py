@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tracer.analysis.core.lookup.heap_bound import heap_bound
 from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.evidence.kinds import found, resolution_ns
-from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
+from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.conclusions import Evidence
+from tracer.analysis.explain.sizing.completeness import heap_bound
+from tracer.analysis.results.kill import Evidence
 from tracer.analysis.results.memory import Allocator
 
 _LEAST_COPIED_SHARE: Final = 0.05
@@ -21,7 +21,11 @@ _COPY: Final = ("do_wp_page", "wp_page_copy")  # mm/memory.c; the compiler may i
 def copy_on_write(findings: Findings) -> Evidence | None:
     """Return the evidence of copy-on-write, if at least 5 % of usage is mapped more than once, and copies
     matter: as much was copied since a fork, or the request that failed was for a copy."""
-    fork, stack, shared = findings.circumstances.fork, findings.trigger.stack, forks.shared_bytes(findings)
+    fork, stack, shared = (
+        findings.circumstances.fork,
+        findings.trigger.stack,
+        shared_memory.shared_by_fork_bytes(findings),
+    )
     copies = None if stack is None else any(frame.partition("+")[0] in _COPY for frame in stack)
     least = _LEAST_COPIED_SHARE * (findings.composition.total or 0)
     copied = fork.copied_bytes if fork is not None else 0
@@ -247,7 +251,7 @@ def _other_kinds(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
         "unevictable": made_of.unevictable,
         "page_tables": made_of.page_tables,
         "sock": made_of.sock,
-        "unwritten": memory_kinds.unwritten_bytes(made_of),
+        "unwritten": composition.unwritten_bytes(made_of),
         "zswap": made_of.zswap,
         "hugetlb": made_of.hugetlb,
     }
@@ -373,7 +377,7 @@ def _writer_waits(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 def _restricted_request(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     gfp = findings.trigger.gfp
-    if memory_kinds.may_not_enter_fs(gfp):
+    if composition.may_not_enter_fs(gfp):
         yield found(findings, "restricted_request", gfp=gfp)
 
 
@@ -391,7 +395,7 @@ def _clean_cache_left(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 
 def _memory_in_transit(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
-    held = memory_kinds.in_transit_bytes(findings)
+    held = composition.in_transit_bytes(findings)
     if held and held >= _LEAST_SHARE * (findings.composition.total or 0):
         yield found(findings, "memory_in_transit", held_bytes=held)
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer.analysis.explain.evidence.kinds import found, on_suspect, resolution_ns
-from tracer.analysis.explain.measure import memory_kinds
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import LATELY_NS, OF_MACHINE, Findings
-from tracer.analysis.results.conclusions import Evidence, Suspect
-from tracer.analysis.results.tasks import Victim
+from tracer.analysis.results.kill import Evidence, Suspect, Victim
 from tracer.schema import UNLIMITED_BYTES
 
 _LEAST_PERCENT: Final = 1
@@ -38,9 +37,9 @@ def at_the_kill(findings: Findings) -> Iterator[Evidence]:
         "anon": made_of.anon,
         "shmem": made_of.shmem or None,
         "unevictable": made_of.unevictable or None,
-        "kernel": memory_kinds.kernel_bytes(findings),
+        "kernel": composition.kernel_bytes(findings),
         "file_clean": made_of.file_clean,
-        "unwritten": memory_kinds.unwritten_bytes(made_of) or None,
+        "unwritten": composition.unwritten_bytes(made_of) or None,
     }
     for part, held in parts.items():
         if held is not None and (held * 100 >= _LEAST_PERCENT * made_of.total or part == "file_clean"):
@@ -67,7 +66,7 @@ def _lowered_limit(findings: Findings) -> Iterator[Evidence]:
 
 
 def _still_freeing(findings: Findings) -> Iterator[Evidence]:
-    previous, freeing = findings.previous, memory_kinds.freeing_bytes(findings)
+    previous, freeing = findings.previous, composition.freeing_bytes(findings)
     if previous is not None and freeing:
         yield found(
             findings,
@@ -341,7 +340,7 @@ def doubts(findings: Findings, suspects: Sequence[Suspect]) -> Iterator[Evidence
         yield found(findings, "doubt_log_alone")
     elif findings.cushion.cache_start_bytes is None and findings.constraint == "memcg":
         yield found(findings, "doubt_no_start_sample")
-    locked_bytes = memory_kinds.much_locked_bytes(findings)
+    locked_bytes = composition.much_locked_bytes(findings)
     if locked_bytes:
         yield found(findings, "doubt_locked_kind", locked_bytes=locked_bytes)
     if not findings.is_told and findings.kmsg == "missing" and findings.constraint == "memcg":

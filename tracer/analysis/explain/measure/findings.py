@@ -8,20 +8,18 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-from tracer.analysis.explain.measure.steal import Steal
-from tracer.analysis.explain.measure.window import Window
-from tracer.analysis.explain.slowed.thrashing import Thrashing
-from tracer.analysis.results.kill import LimitOwner
+from tracer.analysis.explain.measure.window import Steal, Window
+from tracer.analysis.explain.slowed import Thrashing
+from tracer.analysis.results.kill import Candidate, LimitOwner, Trigger, Victim
 from tracer.analysis.results.memory import (
     Allocator,
     Composition,
     Cushion,
     FurtherAllocators,
+    Reclaim,
     SharedFile,
 )
 from tracer.analysis.results.quality import KernelLog, ThinnedInterval
-from tracer.analysis.results.reclaim_attempts import Reclaim
-from tracer.analysis.results.tasks import Candidate, Trigger, Victim
 from tracer.kernel.kmsg.report.log_report import MemInfo
 
 LATELY_NS: Final = 10_000_000_000
@@ -155,7 +153,7 @@ class FreeMemory:
 class Shortage:
     """The shortage behind a kill for which no limit was full.
 
-    `numbers`: what `words.shortage_words` shows for the kind. `is_seen`:
+    `numbers`: what `words.sentence_parts` shows for the kind. `is_seen`:
     whether the log shows that memory was short. `constraint` and `nodes` are the log's: the nodes that the
     request was confined to, as in `0-1,3`, empty if the log does not show them. `no_task_killable`: the
     kernel found no process that it could kill. `free`: None if the log does not show it.

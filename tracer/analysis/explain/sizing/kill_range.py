@@ -19,7 +19,8 @@ import numpy as np
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import optional, utc_time
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain.measure import forks, memory_kinds, shared_memory
+from tracer.analysis.explain import slowed
+from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.completeness import why_elastic
 from tracer.analysis.explain.sizing.margins import (
@@ -31,7 +32,6 @@ from tracer.analysis.explain.sizing.margins import (
     why_no_curve,
     with_margin,
 )
-from tracer.analysis.explain.slowed import thrashing
 from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
 from tracer.schema import UNLIMITED_BYTES
@@ -65,7 +65,7 @@ class LimitAtKill:
     @classmethod
     def from_findings(cls, findings: Findings) -> LimitAtKill | None:
         """Return None if no cgroup's limit was hit, or if the composition is not known."""
-        kept = memory_kinds.kept_bytes(findings)
+        kept = composition.kept_bytes(findings)
         if findings.constraint != "memcg" or not findings.owner.has_limit or kept is None:
             return None
         limit = findings.owner.limit_bytes or 0
@@ -85,7 +85,7 @@ def kill_range(subtree: Subtree, rows: Sequence[Mapping[str, Any]], findings: Fi
     kill = LimitAtKill.from_findings(findings)
     if kill is None:
         return Range(), "no cgroup's limit was hit, or the composition of usage is not known"
-    if memory_kinds.is_limit_lowered(findings):
+    if composition.is_limit_lowered(findings):
         return _limit_before(findings, kill)
     if (why_not := _why_not_the_limit(findings, kill)) is not None:
         return Range(), why_not
@@ -113,7 +113,7 @@ def kill_range(subtree: Subtree, rows: Sequence[Mapping[str, Any]], findings: Fi
 
 def _why_not_the_limit(findings: Findings, kill: LimitAtKill) -> str | None:
     """Return the reason why the size of the limit was not the problem; None if it may have been."""
-    freeing = memory_kinds.freeing_bytes(findings)
+    freeing = composition.freeing_bytes(findings)
     if freeing and findings.previous is not None:
         return (
             f"the victim of kill {findings.previous.kill_id} was still freeing {size(freeing)}, so the size "
@@ -171,7 +171,7 @@ def _cache_needed(subtree: Subtree, findings: Findings) -> int:
 def _copies_bytes(findings: Findings) -> int:
     """Return the memory that processes share since a fork, of which each write copies a page; 0 if it is less
     than a share of the limit, or not known."""
-    shared = forks.shared_bytes(findings) or 0
+    shared = shared_memory.shared_by_fork_bytes(findings) or 0
     return shared if shared * _LEAST_COPIED_DIVISOR > (findings.owner.limit_bytes or 0) else 0
 
 
@@ -257,7 +257,7 @@ def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     seconds = (findings.window.end - since_ns) / 1e9
     if seconds <= 0:
         return None
-    lost_s = thrashing.lost_ns(subtree, since_ns, findings.window.end) / 1e9
+    lost_s = slowed.lost_ns(subtree, since_ns, findings.window.end) / 1e9
     numbers = {
         "grown_bytes": last - least,
         "span_s": seconds - lost_s,

@@ -30,7 +30,7 @@ memory than an LRU list (measured: docs/sizing.md)."""
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A fact behind a range, without words: `words.sizing_words` has the sentence of each kind."""
+    """A fact behind a range, without words: `words.advice` has the sentence of each kind."""
 
     kind: str
     numbers: Mapping[str, Any]
@@ -38,7 +38,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The limits of `results.conclusions.Sizing`, with the grounds that its sentences state."""
+    """The limits of `results.kill.Sizing`, with the grounds that its sentences state."""
 
     limits_bytes: tuple[int, int | None] | None = None
     basis: tuple[Ground, ...] = ()
@@ -50,7 +50,7 @@ Sized = tuple[Range, str | None]
 
 
 def ground(kind: str, **numbers: Any) -> Ground:
-    """Return a ground of a kind in `words.sizing_words`, with the numbers of its sentence."""
+    """Return a ground of a kind in `words.advice`, with the numbers of its sentence."""
     return Ground(kind, numbers)
 
 

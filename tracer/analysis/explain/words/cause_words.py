@@ -11,12 +11,19 @@ from typing import Final
 
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence import gathering
-from tracer.analysis.explain.measure import memory_kinds, shared_memory
+from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.words import shortage_words
-from tracer.analysis.explain.words.sentence_parts import anonymous, asked, at_limit, beside, killed
-from tracer.analysis.explain.words.wording import owner_name, process
-from tracer.analysis.results.conclusions import Cause
+from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words.sentence_parts import (
+    anonymous,
+    asked,
+    at_limit,
+    beside,
+    killed,
+    owner_name,
+    process,
+)
+from tracer.analysis.results.kill import Cause
 from tracer.categories import PARTS
 from tracer.units import count, size
 
@@ -60,7 +67,7 @@ def _held_by_killed(findings: Findings) -> str:
 
 def _cure_anon_growth(findings: Findings) -> Iterator[str]:
     limit, anon = size(findings.owner.limit_bytes), findings.composition.anon
-    locked = memory_kinds.much_locked_bytes(findings)
+    locked = composition.much_locked_bytes(findings)
     but = (
         f", but {size(locked)} of it or of the shared memory is locked and cannot: lock less (RLIMIT_MEMLOCK "
         "bounds it)"
@@ -182,15 +189,15 @@ def _cure_swap_exhausted(findings: Findings) -> Iterator[str]:
 
 
 def _unevictable(findings: Findings) -> str:
-    held = size(memory_kinds.unevictable_bytes(findings.composition))
-    is_huge = memory_kinds.is_mostly_huge(findings.composition)
+    held = size(composition.unevictable_bytes(findings.composition))
+    is_huge = composition.is_mostly_huge(findings.composition)
     kind = "huge pages (hugetlb)" if is_huge else "locked (mlock) or on ramfs"
     locked = f"{held} of it {kind}, which reclaim may not touch"
     return at_limit(findings, locked + beside(findings, "locked memory"))
 
 
 def _cure_unevictable(findings: Findings) -> Iterator[str]:
-    if memory_kinds.is_mostly_huge(findings.composition):
+    if composition.is_mostly_huge(findings.composition):
         yield (
             f"Find what uses {size(findings.composition.hugetlb)} of huge pages (hugetlbfs, MAP_HUGETLB, "
             "SHM_HUGETLB): this machine charges them to the cgroup (mount option memory_hugetlb_accounting), "
@@ -205,7 +212,7 @@ def _cure_unevictable(findings: Findings) -> Iterator[str]:
 
 
 _KERNEL_PARTS: Final[Mapping[str, str]] = {part.name: part.phrase for part in PARTS} | {
-    memory_kinds.UNCOUNTED: "memory of unknown kinds"
+    composition.UNCOUNTED: "memory of unknown kinds"
 }
 _SLAB_CURE: Final = (
     "Slab grows with open files, sockets, pipes, message queues, and the names of many files: count those."
@@ -226,14 +233,14 @@ _PART_CURES: Final[Mapping[str, str]] = {
 
 
 def _kernel_memory(findings: Findings) -> str:
-    held = memory_kinds.kernel_bytes(findings)
-    part, most = memory_kinds.largest_kernel_part(findings)
+    held = composition.kernel_bytes(findings)
+    part, most = composition.largest_kernel_part(findings)
     filled = f"{size(held)} of it kernel memory, {size(most)} of that {_KERNEL_PARTS[part]}"
     return at_limit(findings, filled + beside(findings, "kernel memory"))
 
 
 def _cure_kernel_memory(findings: Findings) -> Iterator[str]:
-    part, held = memory_kinds.largest_kernel_part(findings)
+    part, held = composition.largest_kernel_part(findings)
     yield (
         f"Find what makes the kernel hold {size(held)} as {_KERNEL_PARTS[part]}: the processes' own memory "
         "is not the problem, and their RSS does not show it."
@@ -243,7 +250,7 @@ def _cure_kernel_memory(findings: Findings) -> Iterator[str]:
 
 
 def _dirty_writeback(findings: Findings) -> str:
-    unwritten = size(memory_kinds.unwritten_bytes(findings.composition))
+    unwritten = size(composition.unwritten_bytes(findings.composition))
     evicted = findings.cushion.evicted_bytes
     given = "" if evicted is None else f" (it had given back {size(evicted)})"
     return at_limit(
@@ -254,7 +261,7 @@ def _dirty_writeback(findings: Findings) -> str:
 
 
 def _cure_dirty_writeback(findings: Findings) -> Iterator[str]:
-    unwritten = size(memory_kinds.unwritten_bytes(findings.composition))
+    unwritten = size(composition.unwritten_bytes(findings.composition))
     yield (
         f"Have data written sooner, so that less than {unwritten} waits for the disk: fsync or "
         "sync_file_range every few MiB, direct I/O for bulk writes, or smaller vm.dirty_background_bytes."
@@ -275,7 +282,7 @@ def _settings_dirty_writeback(_: Findings, room_bytes: int) -> Iterator[str]:
 
 
 def _protected_cache(findings: Findings) -> str:
-    protected = size(memory_kinds.protected_cache_bytes(findings))
+    protected = size(composition.protected_cache_bytes(findings))
     return at_limit(
         findings, f"{protected} of it page cache that memory.min of cgroups below protects from reclaim"
     )
@@ -289,7 +296,7 @@ def _cure_protected_cache(findings: Findings) -> Iterator[str]:
 
 
 def _gfp_constrained(findings: Findings) -> str:
-    barred = size(memory_kinds.barred_bytes(findings.composition))
+    barred = size(composition.barred_bytes(findings.composition))
     return at_limit(
         findings, f"{barred} of it cache and slab that reclaim could not free for this request (gfp)"
     )
@@ -306,7 +313,9 @@ def _global_pressure(findings: Findings) -> str:
     """Return the sentence by the kernel log, or else by the constraint."""
     shortage = findings.circumstances.shortage
     short = (
-        shortage_words.none_left(findings.constraint) if shortage is None else shortage_words.clause(shortage)
+        sentence_parts.none_left(findings.constraint)
+        if shortage is None
+        else sentence_parts.shortage_clause(shortage)
     )
     return f"{asked(findings)} memory{killed(findings)}: {short}."
 
@@ -343,7 +352,7 @@ def _unknown(findings: Findings) -> str:
     """Return the sentence with the known facts."""
     shortage = findings.circumstances.shortage
     if shortage is not None:
-        return f"{asked(findings)} memory{killed(findings)}: {shortage_words.clause(shortage)}."
+        return f"{asked(findings)} memory{killed(findings)}: {sentence_parts.shortage_clause(shortage)}."
     if findings.constraint != "memcg":
         what = f"{asked(findings)} memory that was not available{killed(findings)}"
         return f"{what}; it is not known whose limit was hit."

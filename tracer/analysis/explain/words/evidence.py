@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
 
 from tracer.analysis.explain.evidence.kinds import KINDS
-from tracer.analysis.explain.words.wording import process
-from tracer.analysis.results.conclusions import Evidence
-from tracer.analysis.results.json_values import as_json
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.explain.words.sentence_parts import process
+from tracer.analysis.results.forms import as_json
+from tracer.analysis.results.kill import Evidence, OomReport
 from tracer.units import coarse_duration, count, duration, percent, size, the
 
 _Numbers: TypeAlias = Mapping[str, Any]

@@ -1,16 +1,222 @@
-"""The parts that the sentences of several causes share: who asked, who was killed, the limit, the cache."""
+"""The parts that sentences share: names, who asked, who was killed, the limit, the cache, the shortage."""
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 
-from tracer.analysis.explain.measure import memory_kinds
-from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.words.shortage_words import NO_VICTIM
-from tracer.analysis.explain.words.wording import owner_name, process, time_before, trigger_name
-from tracer.analysis.results.kill import Lowered
+import pandas as pd
+
+from tracer.analysis.explain.measure import composition
+from tracer.analysis.explain.measure.findings import Findings, FreeMemory, NoVictim, Shortage, ShortageKind
+from tracer.analysis.results.kill import LimitOwner, Lowered, Trigger
+from tracer.analysis.results.quality import ThinnedInterval, resolution_s
+from tracer.kernel.cgroups.containers import identify, short_id, standing
 from tracer.schema import UNLIMITED_BYTES
-from tracer.units import duration, size
+from tracer.units import coarse_duration, duration, percent, size
+
+
+def owner_name(owner: LimitOwner) -> str:
+    """Return `container web`, `pod web-1` (whose cgroup holds all its containers), or `the cgroup /a/b`.
+
+    It is `the cgroup /system.slice/a.service in container web` for a limit inside a container.
+    """
+    if owner.container is None and owner.pod is None:
+        return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
+    place = standing(owner.cgroup or "")
+    name = f"pod {owner.pod}" if owner.container is None else f"container {owner.container}"
+    inside = f"the cgroup {place.below} in {name}" if place.below else name
+    return inside if place.around is None else f"{inside} in container {short_id(place.around)}"
+
+
+def cgroup_name(path: str | None) -> str:
+    """Return the name of a cgroup of which only the path is known, as `owner_name` has it, with short ids."""
+    ref = None if path is None else identify(path)
+    if ref is None or (ref.container_id is None and ref.pod_uid is None):
+        return f"the cgroup {path}"
+    container = None if ref.container_id is None else short_id(ref.container_id)
+    return owner_name(LimitOwner(path, container, ref.pod_uid, None, None, None))
+
+
+def process(comm: str | None, pid: int | None) -> str:
+    """Return `python3 (pid 41)`, or as much of it as is known."""
+    if pid is None:
+        return comm or "a process"
+    return f"{comm} (pid {pid})" if comm else f"pid {pid}"
+
+
+def trigger_name(trigger: Trigger) -> str:
+    """Return `nginx (pid 41)`, or `pool (thread 43 of pid 41)` for another thread than the first.
+
+    It is `pool (thread 43)` where a kernel log does not show the process.
+    """
+    if trigger.tgid is None and trigger.pid is not None:
+        return f"{trigger.comm or 'a task'} (thread {trigger.pid})"
+    if trigger.tgid == trigger.pid:
+        return process(trigger.comm, trigger.pid)
+    return f"{trigger.comm or 'a task'} (thread {trigger.pid} of pid {trigger.tgid})"
+
+
+def time_before(end: pd.Timestamp, moment: pd.Timestamp, thinned: Sequence[ThinnedInterval]) -> str:
+    """Return the time from a moment to the end, no finer than the rows of that moment are."""
+    return coarse_duration((end - moment).total_seconds(), resolution_s(thinned, moment))
+
+
+_SHORT: Final[Mapping[str, str]] = {
+    "global": "the whole machine",
+    "cpuset": "the memory nodes that its cpuset allows",
+    "mempolicy": "the memory nodes that its memory policy allows",
+}
+"""Constraint -> what had no memory left."""
+
+NO_VICTIM: Final[Mapping[NoVictim, str]] = {
+    "panic_on_oom": "the kernel panicked, because vm.panic_on_oom is set",
+    "panic": "the kernel panicked, because it found no process that it could kill",
+    "none_killable": "there was no process that the kernel could kill",
+}
+
+# kernel.sysrq restricts the keys, not the file (Documentation/admin-guide/sysrq.rst).
+_ADVICE: Final[Mapping[ShortageKind, str]] = {
+    "by_hand": (
+        "Find who invoked it: SysRq+F on a keyboard or a serial console, or a program that wrote `f` to "
+        "/proc/sysrq-trigger. Without bit 64, kernel.sysrq forbids the keys, but not the file."
+    ),
+    "slab": (
+        "Find what makes the kernel hold so much slab (slabtop, /proc/slabinfo): the processes' own memory "
+        "is not the problem, and killing them does not free it."
+    ),
+    "pieces": (
+        "More memory may not help: the request was for contiguous pages. Raise vm.min_free_kbytes, write 1 "
+        "to /proc/sys/vm/compact_memory, or find what asks for so large a piece (the call trace)."
+    ),
+    "low_zones": (
+        "More memory does not help: only low memory was short, which 32-bit kernels use for their own "
+        "objects. Use a 64-bit kernel, or keep less there (slab, page tables, tasks)."
+    ),
+}
+_UNKILLABLE: Final = (
+    "Look for processes with oom_score_adj -1000, which the kernel may not kill, and for memory that no "
+    "process holds."
+)
+_NODES: Final = (
+    "Allow more memory nodes (cpuset.mems, set_mempolicy, numactl), or place less memory on these."
+)
+_BY_NODES: Final[tuple[ShortageKind, ...]] = ("high_zones", "none_left", "not_shown")
+_FULL_SWAP_SHARE: Final = 0.02
+
+
+def shortage_clause(shortage: Shortage) -> str:
+    """Return the part of the summary that names the shortage, and the memory that was free."""
+    words = CLAUSES[shortage.kind](shortage, shortage.numbers)
+    if shortage.free is None or shortage.kind == "not_shown":
+        return words
+    return words + _free(shortage.free, shortage.constraint)
+
+
+def none_left(constraint: str, nodes: str | None = None) -> str:
+    """Return a clause on memory that was short; `nodes` as in `Shortage`, None: without them."""
+    return f"{_SHORT[constraint]}{'' if nodes is None else _nodes(constraint, nodes)} had none left"
+
+
+def shortage_advice(shortage: Shortage) -> tuple[str, ...]:
+    """Return sentences to act on; empty if the advice on the cause applies."""
+    if shortage.no_task_killable and shortage.kind != "policy_constraint":
+        return (_UNKILLABLE,)
+    if shortage.kind in _BY_NODES and shortage.constraint != "global":
+        return (_NODES,)
+    return (_ADVICE[shortage.kind],) if shortage.kind in _ADVICE else ()
+
+
+def _nodes(constraint: str, nodes: str) -> str:
+    """Return ` (node 3)`, or ` (nodes 0-1)`; empty for all nodes."""
+    if constraint == "global":
+        return ""
+    if not nodes:
+        return " (the log does not show which)"
+    return f" (node {nodes})" if nodes.isdigit() else f" (nodes {nodes})"
+
+
+def _filled(what: str) -> Callable[[Shortage, Mapping[str, Any]], str]:
+    def words(it: Shortage, of: Mapping[str, Any]) -> str:
+        held = f"{size(of['held_bytes'])} of its {size(of['machine_bytes'])}"
+        return f"{none_left(it.constraint)}; {held} was {what}"
+
+    return words
+
+
+def _slab(it: Shortage, of: Mapping[str, Any]) -> str:
+    cache = f", {size(of['cache_bytes'])} of it in {of['cache']}" if "cache" in of else ""
+    return _filled("slab, objects of the kernel")(it, of) + cache
+
+
+def _unnamed(it: Shortage, of: Mapping[str, Any]) -> str:
+    share = percent(of["held_bytes"], of["machine_bytes"])
+    held = f"{size(of['held_bytes'])} of its {size(of['machine_bytes'])} ({share})"
+    huge = "" if of["is_hugetlb_known"] else "huge pages, "
+    none = none_left(it.constraint)
+    return f"{none}; {held} was memory that no counter names: {huge}pages of drivers, or a leak in the kernel"
+
+
+CLAUSES: Final[Mapping[ShortageKind, Callable[[Shortage, Mapping[str, Any]], str]]] = {
+    "below_limit": lambda _, of: (
+        f"by the kernel log, the limit was not reached: usage was {size(of['usage_bytes'])}, and the limit "
+        f"{size(of['limit_bytes'])}, so it is not known what was short"
+    ),
+    "policy_constraint": lambda it, _: f"a BPF policy had it killed ({it.constraint}); no limit was hit",
+    "by_hand": lambda *_: (
+        "somebody invoked the OOM killer by hand (SysRq-F), whether or not memory was short"
+    ),
+    "policy": lambda *_: "a BPF policy invoked the OOM killer",
+    "page_fault": lambda *_: (
+        "a page fault got no memory (pagefault_out_of_memory, gfp 0x0), and the log does not show why"
+    ),
+    "slab": _slab,
+    "huge_pages": lambda it, of: (
+        _filled("kept for huge pages (hugetlb)")(it, of)
+        + f", and {size(of['unused_bytes'])} of that was not in use"
+    ),
+    "gpu": _filled("memory of GPU drivers"),
+    "unnamed": _unnamed,
+    "pieces": lambda _, of: (
+        f"memory was free, but not in one piece of {size(of['piece_bytes'])} (order {of['order']}): it is "
+        "fragmented"
+    ),
+    "low_zones": lambda _, of: (
+        f"low memory (zone {' and '.join(of['zones'])}) was exhausted, while high memory was free, which "
+        "this request cannot use"
+    ),
+    "high_zones": lambda it, of: (
+        f"{_SHORT[it.constraint]}{_nodes(it.constraint, it.nodes)} had memory left only in zone "
+        f"{' and '.join(of['zones'])}, which this request cannot use"
+    ),
+    "none_left": lambda it, _: none_left(it.constraint, it.nodes),
+    "not_shown": lambda it, of: (
+        f"the kernel found no memory that this request may use, although {size(of['free_bytes'])} of "
+        f"{size(of['whole_bytes'])} was free on {_SHORT[it.constraint]}{_nodes(it.constraint, it.nodes)}; "
+        "the log does not show why"
+    ),
+}
+"""Kind of shortage -> its clause, from the shortage and its numbers."""
+
+
+def _free(free: FreeMemory, constraint: str) -> str:
+    """Return the end of the clause: the memory that was free, and the swap if it was full or absent."""
+    machine = free.machine_bytes
+    whole = "the machine" if machine is None else f"the machine's {size(machine)}"
+    if constraint in ("cpuset", "mempolicy"):
+        of_nodes = free.nodes_free_bytes
+        there = "" if of_nodes is None else f"; {size(of_nodes)} of {size(free.nodes_bytes)} was free there"
+        return f"{there}; on all nodes, {size(free.free_bytes)} of {whole} was free"
+    return f"; {size(free.free_bytes)} of {whole} was free{_swap(free.free_swap_bytes, free.swap_bytes)}"
+
+
+def _swap(free: int | None, total: int | None) -> str:
+    if total == 0:
+        return ", and it has no swap"
+    if free is None or total is None or free > _FULL_SWAP_SHARE * total:
+        return ""
+    return f", and its swap of {size(total)} was full"
+
 
 _BESIDE_SHARE: Final = 0.2
 _LEAST_SHARE: Final = 0.01
@@ -62,7 +268,7 @@ def at_limit(findings: Findings, filled: str, *, cache: str | None = None) -> st
     used = findings.composition.total
     if _is_below_limit(findings):  # an exiting process freed memory between the decision and the kill
         limit += f", with {size(used)} still in use"
-    freed = f"; {_freeing(findings)}" if memory_kinds.freeing_bytes(findings) else ""
+    freed = f"; {_freeing(findings)}" if composition.freeing_bytes(findings) else ""
     where = f"{owner_name(owner)}{above} was at {limit}{full}{freed}"
     return f"{asked(findings)} more memory{killed(findings)}: {where}; {cache or _cache(findings)}."
 
@@ -73,7 +279,7 @@ def _freeing(findings: Findings) -> str:
     if previous is None:
         return ""
     who, ago = process(previous.comm, previous.pid), duration(previous.age_ns / 1e9)
-    return f"{who}, killed {ago} before, was still freeing {size(memory_kinds.freeing_bytes(findings))}"
+    return f"{who}, killed {ago} before, was still freeing {size(composition.freeing_bytes(findings))}"
 
 
 def _lowered(findings: Findings, lowered: Lowered) -> str:
@@ -124,14 +330,14 @@ def beside(findings: Findings, filling: Filling) -> str:
         "anonymous memory": made_of.anon,
         "shared memory": made_of.shmem,
         "locked memory": made_of.unevictable,
-        "kernel memory": memory_kinds.kernel_bytes(findings),
+        "kernel memory": composition.kernel_bytes(findings),
     }
     others = [
         f"{size(bytes_)} of {kind}"
         for kind, bytes_ in held.items()
         if kind != filling and bytes_ is not None and bytes_ >= _BESIDE_SHARE * (made_of.total or 0) > 0
     ]
-    locked = memory_kinds.much_locked_bytes(findings)
+    locked = composition.much_locked_bytes(findings)
     of_both = f", {size(locked)} of the anonymous and shared memory locked (mlock)" if locked else ""
     return (f" beside {' and '.join(others)}" if others else "") + of_both
 
@@ -163,4 +369,4 @@ def _left_bytes(findings: Findings) -> int | None:
     """Return the page cache that was left, without locked pages."""
     if findings.composition.file_clean is None:
         return findings.cushion.cache_end_bytes
-    return memory_kinds.cache_left_bytes(findings.composition)
+    return composition.cache_left_bytes(findings.composition)
