@@ -148,7 +148,7 @@ def left(wrote_mib: int = 43, ended_ms: int | None = 100) -> OomReport:
     ],
 )
 def test_writer_has_ended_passes_for_its_amount_and_end_only(changed: OomReport, passed: bool) -> None:
-    assert checks.writer_has_ended(LEFT)(evidence(changed)).passed is passed
+    assert checks.writer_has_ended(evidence(changed), LEFT).passed is passed
 
 
 def copied(anon_mib: int = 80, **numbers: int) -> OomReport:
@@ -180,7 +180,7 @@ def without(name: str) -> OomReport:
     ],
 )
 def test_memory_was_copied_passes_for_its_amounts_only(changed: OomReport, passed: bool) -> None:
-    assert checks.memory_was_copied(COPIED)(evidence(changed)).passed is passed
+    assert checks.memory_was_copied(evidence(changed), COPIED).passed is passed
 
 
 def segment(at_most_mib: int | None = 126, *sizes_mib: int, shmem: int | None = 91 * MIB) -> OomReport:
@@ -207,4 +207,4 @@ def segment(at_most_mib: int | None = 126, *sizes_mib: int, shmem: int | None = 
     ],
 )
 def test_segment_is_the_ceiling_passes_for_its_size_only(changed: OomReport, passed: bool) -> None:
-    assert checks.segment_is_the_ceiling(SEGMENT, 3)(evidence(changed)).passed is passed
+    assert checks.segment_is_the_ceiling(evidence(changed), SEGMENT, 3).passed is passed

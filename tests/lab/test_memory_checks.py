@@ -33,7 +33,7 @@ def made_of(**changes: Any) -> OomReport:
     ],
 )
 def test_full_of_passes_for_its_classes_only(changed: OomReport, passed: bool) -> None:
-    found = checks.full_of("file_dirty", "writeback")(evidence(changed))
+    found = checks.full_of(evidence(changed), ("file_dirty", "writeback"))
     assert found.passed is passed
     assert found.name == "the limit is full of file_dirty and writeback"
 
@@ -54,7 +54,7 @@ def shared(shmem: int | None, *mapped: int | None) -> OomReport:
     ],
 )
 def test_unmapped_shmem_passes_for_its_size_only(changed: OomReport, passed: bool) -> None:
-    assert checks.shmem_of_no_process(37 * MIB)(evidence(changed)).passed is passed
+    assert checks.shmem_of_no_process(evidence(changed), 37 * MIB).passed is passed
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_unwritten_pages_pass_only_if_nothing_was_freed(attempts: list[ReclaimAt
 def test_locked_file_fails_with_droppable_cache(clean: int | None, mapped: int, passed: bool) -> None:
     victims = (replace(VICTIM, file_rss_bytes=mapped),)
     changed = replace(made_of(file_clean=clean), victims=victims)
-    assert checks.locked_file(41 * MIB)(evidence(changed)).passed is passed
+    assert checks.locked_file(evidence(changed), 41 * MIB).passed is passed

@@ -68,35 +68,36 @@ def test_refaults_of_earlier_evictions_pass() -> None:
     ],
 )
 def test_missing_refaults_fail_the_check(back: pd.DataFrame) -> None:
-    check = survival.read_again(FILE, 3)
-    assert not check(Survival(trace(refaults=back), HELD, THRASH.limit_bytes)).passed
+    lived = Survival(trace(refaults=back), HELD, THRASH.limit_bytes)
+    assert not survival.read_again(lived, FILE, 3).passed
 
 
 def test_file_that_is_added_twice_fails_the_check() -> None:
     once_less = trace()
     once_less.pagecache = once_less.pagecache.iloc[1:]
     once_less.refaults = once_less.refaults.iloc[1:]
-    assert not survival.read_again(FILE, 3)(Survival(once_less, HELD, THRASH.limit_bytes)).passed
+    assert not survival.read_again(Survival(once_less, HELD, THRASH.limit_bytes), FILE, 3).passed
 
 
 def test_evictions_of_a_trace_without_page_cache_work() -> None:
     empty = trace(pagecache=trace().pagecache.iloc[:0], refaults=trace().refaults.iloc[:0])
-    for check in (survival.read_again(FILE, 3), survival.refaults_equal_the_kernels):
-        assert not check(Survival(empty, HELD, THRASH.limit_bytes)).passed
+    lived = Survival(empty, HELD, THRASH.limit_bytes)
+    assert not survival.read_again(lived, FILE, 3).passed
+    assert not survival.refaults_equal_the_kernels(lived).passed
 
 
 @pytest.mark.parametrize("cgroup_id", [6, None])
 def test_thrash_check_without_own_thrash_fails(cgroup_id: int | None) -> None:
     rows = {"cgroup_id": [cgroup_id], "evicted_bytes": [200 * MIB], "refaulted_bytes": [2 * FILE]}
     found = pd.DataFrame(rows).astype("Int64")
-    check = survival.thrash_is_seen(FILE)
-    assert not check(Survival(trace(thrash=lambda: found), HELD, THRASH.limit_bytes)).passed
+    lived = Survival(trace(thrash=lambda: found), HELD, THRASH.limit_bytes)
+    assert not survival.thrash_is_seen(lived, FILE).passed
 
 
 def test_thrash_check_with_little_thrash_fails() -> None:
     rows = {"cgroup_id": [5], "evicted_bytes": [200 * MIB], "refaulted_bytes": [FILE - 1]}
-    check = survival.thrash_is_seen(FILE)
-    assert not check(Survival(trace(thrash=lambda: pd.DataFrame(rows)), HELD, THRASH.limit_bytes)).passed
+    lived = Survival(trace(thrash=lambda: pd.DataFrame(rows)), HELD, THRASH.limit_bytes)
+    assert not survival.thrash_is_seen(lived, FILE).passed
 
 
 def test_examine_makes_all_checks_of_an_experiment() -> None:
@@ -130,7 +131,7 @@ def test_work_is_slowed_above_memory_high_by_the_kernels_count(
     rows = {"cgroup_id": [5, 6], "high_bytes": [high_bytes, MIB], "high_events": [events, 9]}
     samples = pd.DataFrame(rows).astype("Int64")
     held = replace(HELD, peak_usage_bytes=peak_bytes)
-    found = survival.is_slowed_above(41 * MIB)(Survival(trace(samples=samples), held, 100 * MIB))
+    found = survival.is_slowed_above(Survival(trace(samples=samples), held, 100 * MIB), 41 * MIB)
     assert found.passed is passed
 
 
@@ -144,7 +145,7 @@ def survived(whole: Any = None, **changes: Any) -> Survival:
 
 @pytest.mark.parametrize(("state", "passed"), [("thrashing", True), ("held", False), (None, False)])
 def test_state_passes_for_its_label_only(state: str | None, passed: bool) -> None:
-    assert survival.state_is("thrashing")(survived(state=state, lost_share=0.5)).passed is passed
+    assert survival.state_is(survived(state=state, lost_share=0.5), "thrashing").passed is passed
 
 
 def spent(seconds: int = 8, lost_ms: float = 400, work_ms: float | None = 100, again: int = PAGE) -> Any:
@@ -197,7 +198,7 @@ def test_state_without_known_times_fails() -> None:
     ],
 )
 def test_own_program_passes_only_if_it_is_foremost(files: tuple[RereadFile, ...], passed: bool) -> None:
-    assert survival.own_program_is_foremost("run-me")(survived(files=files)).passed is passed
+    assert survival.own_program_is_foremost(survived(files=files), "run-me").passed is passed
 
 
 def waiting(ms: int, cgroup_id: int = 5, inode_id: int = 1) -> Any:
@@ -222,4 +223,4 @@ def waiting(ms: int, cgroup_id: int = 5, inode_id: int = 1) -> Any:
     ],
 )
 def test_waits_pass_only_if_they_are_those_of_the_disk(whole: SimpleNamespace, passed: bool) -> None:
-    assert survival.waits_are_those_of_the_disk(0.004)(survived(whole)).passed is passed
+    assert survival.waits_are_those_of_the_disk(survived(whole), 0.004).passed is passed

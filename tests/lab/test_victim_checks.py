@@ -40,7 +40,7 @@ def killed(trigger: str = "small", victim: str = "big", **changes: Any) -> OomRe
     ],
 )
 def test_three_cgroups_passes_for_trigger_and_victim_only(changed: OomReport, passed: bool) -> None:
-    assert checks.three_cgroups("small", "big")(evidence(changed)).passed is passed
+    assert checks.three_cgroups(evidence(changed), "small", "big").passed is passed
 
 
 def together(*sizes_bytes: int | None, **changes: Any) -> OomReport:
@@ -64,7 +64,7 @@ def together(*sizes_bytes: int | None, **changes: Any) -> OomReport:
 )
 def test_killed_together_passes_for_one_decision_only(changed: OomReport, passed: bool) -> None:
     """A group kill is one decision; the trigger (pid 7) may have any size."""
-    assert checks.killed_together((7 * MIB, 19 * MIB))(evidence(changed)).passed is passed
+    assert checks.killed_together(evidence(changed), (7 * MIB, 19 * MIB)).passed is passed
 
 
 CROWD = ((17 * MIB, 500), (2 * MIB, 600), (60 * MIB, 0))
@@ -90,7 +90,7 @@ def test_worst_is_killed_passes_in_the_order_of_badness(
 ) -> None:
     killed = [replace(VICTIM, anon_rss_bytes=anon, oom_score_adj=adj) for anon, adj in victims]
     found = [replace(report(), victims=(one,)) for one in killed]
-    assert checks.worst_is_killed(crowd)(Evidence(trace(), found, LIMIT, "anon_growth")).passed is passed
+    assert checks.worst_is_killed(Evidence(trace(), found, LIMIT, "anon_growth"), crowd).passed is passed
 
 
 def with_candidates(*candidates: tuple[int, bool]) -> OomReport:
@@ -110,7 +110,7 @@ def with_candidates(*candidates: tuple[int, bool]) -> OomReport:
     ],
 )
 def test_all_are_candidates_passes_for_the_whole_crowd_only(changed: OomReport, passed: bool) -> None:
-    assert checks.all_are_candidates(CROWD)(evidence(changed)).passed is passed
+    assert checks.all_are_candidates(evidence(changed), CROWD).passed is passed
 
 
 @pytest.mark.parametrize(("kmsg", "passed"), [("rate_limited", True), ("missing", True), ("matched", False)])
@@ -119,5 +119,5 @@ def test_unknown_candidates_without_a_reason_fail(kmsg: Any, passed: bool) -> No
     without_table = replace(
         with_candidates(), quality=Quality(0, kmsg, {}, {"candidates": "the log has no table"})
     )
-    assert checks.all_are_candidates(CROWD)(evidence(silent)).passed is False
-    assert checks.all_are_candidates(CROWD)(evidence(without_table)).passed is passed
+    assert checks.all_are_candidates(evidence(silent), CROWD).passed is False
+    assert checks.all_are_candidates(evidence(without_table), CROWD).passed is passed

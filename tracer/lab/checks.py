@@ -5,7 +5,7 @@ Each check is a function from `Evidence` to a `Check`, which carries the numbers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,72 +20,60 @@ if TYPE_CHECKING:
 _HELD_BY_CPU_BYTES: Final = 1 << 20
 
 
-def writer_has_ended(left_bytes: int) -> Callable[[Evidence], Check]:
-    """Return the check that a process wrote this much shmem, and ended before the kill.
+def writer_has_ended(evidence: Evidence, left_bytes: int) -> Check:
+    """Check that a process wrote this much shmem, and ended before the kill.
 
     Memory written before usage reached half of the limit is not in the window of the allocators.
     """
-
-    def check(evidence: Evidence) -> Check:
-        name, report = "the writer of what is left had ended", evidence.report
-        wrote = max(report.allocators, key=lambda one: one.shmem_bytes, default=None)
-        if wrote is None or wrote.exited is None or report.time is None:
-            return Check(name, False, "no writer of shmem has an end")
-        before_s = (report.time - wrote.exited).total_seconds()
-        least = left_bytes - evidence.limit_bytes // 2
-        passed = least <= wrote.shmem_bytes <= left_bytes and before_s > 0
-        detail = f"pid {wrote.tgid} wrote {size(wrote.shmem_bytes)}, and ended {duration(before_s)} before"
-        return Check(name, passed, detail)
-
-    return check
+    name, report = "the writer of what is left had ended", evidence.report
+    wrote = max(report.allocators, key=lambda one: one.shmem_bytes, default=None)
+    if wrote is None or wrote.exited is None or report.time is None:
+        return Check(name, False, "no writer of shmem has an end")
+    before_s = (report.time - wrote.exited).total_seconds()
+    least = left_bytes - evidence.limit_bytes // 2
+    passed = least <= wrote.shmem_bytes <= left_bytes and before_s > 0
+    detail = f"pid {wrote.tgid} wrote {size(wrote.shmem_bytes)}, and ended {duration(before_s)} before"
+    return Check(name, passed, detail)
 
 
-def memory_was_copied(size_bytes: int) -> Callable[[Evidence], Check]:
-    """Return the check that a fork is a contributing factor; the process and its child have this much memory
+def memory_was_copied(evidence: Evidence, size_bytes: int) -> Check:
+    """Check that a fork is a contributing factor; the process and its child have this much memory
     each.
 
     Both also have the interpreter. A page to which the parent has written since the fork exists twice.
     """
-
-    def check(evidence: Evidence) -> Check:
-        name, report = "the fork is a factor", evidence.report
-        numbers = next((one.numbers for one in report.verdict.contributing if one.kind == "cow"), {})
-        shared, copied = numbers.get("shared_bytes"), numbers.get("copied_bytes")
-        anon = report.composition.anon
-        if not isinstance(shared, int) or not isinstance(copied, int) or anon is None:
-            return Check(name, False, "no memory that processes share is found")
-        # The memory without the copies, and the most memory that could be copied.
-        both = (anon - copied, shared + copied)
-        passed = all(size_bytes <= each <= size_bytes + INTERPRETER_BYTES for each in both)
-        detail = f"{size(copied)} copied, {size(shared)} still shared, set up: {size(size_bytes)}"
-        return Check(name, passed, detail)
-
-    return check
+    name, report = "the fork is a factor", evidence.report
+    numbers = next((one.numbers for one in report.verdict.contributing if one.kind == "cow"), {})
+    shared, copied = numbers.get("shared_bytes"), numbers.get("copied_bytes")
+    anon = report.composition.anon
+    if not isinstance(shared, int) or not isinstance(copied, int) or anon is None:
+        return Check(name, False, "no memory that processes share is found")
+    # The memory without the copies, and the most memory that could be copied.
+    both = (anon - copied, shared + copied)
+    passed = all(size_bytes <= each <= size_bytes + INTERPRETER_BYTES for each in both)
+    detail = f"{size(copied)} copied, {size(shared)} still shared, set up: {size(size_bytes)}"
+    return Check(name, passed, detail)
 
 
-def segment_is_the_ceiling(size_bytes: int, members: int) -> Callable[[Evidence], Check]:
-    """Return the check that growth is extrapolated to the end of a segment of this size, and not beyond.
+def segment_is_the_ceiling(evidence: Evidence, size_bytes: int, members: int) -> Check:
+    """Check that growth is extrapolated to the end of a segment of this size, and not beyond.
 
     The upper end of the minimum limit has room for the whole segment beside the other memory. The rest of it
     is less than the interpreter of each member, which may copy the memory that it shares, and the charges
     that each CPU may hold.
     """
-
-    def check(evidence: Evidence) -> Check:
-        name, report = "growth ends at the size of the segment", evidence.report
-        found = [one.size_bytes for one in report.shared_files if one.is_mapped]
-        _, high = report.sizing.min_limit_bytes or (None, None)
-        shmem = report.composition.shmem
-        if high is None or shmem is None:
-            return Check(name, False, "no upper end of the minimum limit is found")
-        needed = size_bytes + evidence.limit_bytes - shmem
-        more = members * INTERPRETER_BYTES + int(evidence.trace.meta["cpus"]) * _HELD_BY_CPU_BYTES
-        passed = found == [size_bytes] and needed <= high <= needed + more
-        sizes = ", ".join(size(one) for one in found) or "not known"
-        detail = f"its size: {sizes}, set up: {size(size_bytes)}; it fits below {size(high)}, needed: "
-        return Check(name, passed, f"{detail}{size(needed)}")
-
-    return check
+    name, report = "growth ends at the size of the segment", evidence.report
+    found = [one.size_bytes for one in report.shared_files if one.is_mapped]
+    _, high = report.sizing.min_limit_bytes or (None, None)
+    shmem = report.composition.shmem
+    if high is None or shmem is None:
+        return Check(name, False, "no upper end of the minimum limit is found")
+    needed = size_bytes + evidence.limit_bytes - shmem
+    more = members * INTERPRETER_BYTES + int(evidence.trace.meta["cpus"]) * _HELD_BY_CPU_BYTES
+    passed = found == [size_bytes] and needed <= high <= needed + more
+    sizes = ", ".join(size(one) for one in found) or "not known"
+    detail = f"its size: {sizes}, set up: {size(size_bytes)}; it fits below {size(high)}, needed: "
+    return Check(name, passed, f"{detail}{size(needed)}")
 
 
 _CHARGE_BATCH_PAGES = 64
@@ -257,30 +245,22 @@ def little_was_evicted(evidence: Evidence) -> Check:
     return Check("there was no cushion of cache", passed, f"{size(evicted)} evicted")
 
 
-def full_of(*classes: str) -> Callable[[Evidence], Check]:
-    """Return the check that these classes make up nearly all of usage; the rest is the interpreter."""
-
-    def check(evidence: Evidence) -> Check:
-        made_of = evidence.report.composition
-        found = sum(getattr(made_of, name) or 0 for name in classes)
-        passed = found >= _NEARLY_ALL * evidence.limit_bytes
-        detail = f"{size(found)} of {size(made_of.total)}"
-        return Check(f"the limit is full of {' and '.join(classes)}", passed, detail)
-
-    return check
+def full_of(evidence: Evidence, classes: Sequence[str]) -> Check:
+    """Check that these classes make up nearly all of usage; the rest is the interpreter."""
+    made_of = evidence.report.composition
+    found = sum(getattr(made_of, name) or 0 for name in classes)
+    passed = found >= _NEARLY_ALL * evidence.limit_bytes
+    detail = f"{size(found)} of {size(made_of.total)}"
+    return Check(f"the limit is full of {' and '.join(classes)}", passed, detail)
 
 
-def shmem_of_no_process(unmapped_bytes: int) -> Callable[[Evidence], Check]:
-    """Return the check that shmem includes memory that was written but never mapped."""
-
-    def check(evidence: Evidence) -> Check:
-        shmem = evidence.report.composition.shmem
-        mapped = sum(one.shmem_rss_bytes or 0 for one in evidence.report.victims)
-        passed = shmem is not None and abs(shmem - mapped - unmapped_bytes) <= _RSS_ERROR_BYTES
-        detail = f"{size(shmem)}, minus {size(mapped)} in the victim's RSS; written: {size(unmapped_bytes)}"
-        return Check("shmem that no process has mapped is found", passed, detail)
-
-    return check
+def shmem_of_no_process(evidence: Evidence, unmapped_bytes: int) -> Check:
+    """Check that shmem includes memory that was written but never mapped."""
+    shmem = evidence.report.composition.shmem
+    mapped = sum(one.shmem_rss_bytes or 0 for one in evidence.report.victims)
+    passed = shmem is not None and abs(shmem - mapped - unmapped_bytes) <= _RSS_ERROR_BYTES
+    detail = f"{size(shmem)}, minus {size(mapped)} in the victim's RSS; written: {size(unmapped_bytes)}"
+    return Check("shmem that no process has mapped is found", passed, detail)
 
 
 def little_was_mapped(evidence: Evidence) -> Check:
@@ -307,102 +287,82 @@ def reclaim_met_unwritten_pages(evidence: Evidence) -> Check:
     return Check("reclaim found pages that were not yet written", passed, detail)
 
 
-def locked_file(size_bytes: int) -> Callable[[Evidence], Check]:
-    """Return the check that the cache of the locked file is not droppable, and in the victim's RSS."""
-
-    def check(evidence: Evidence) -> Check:
-        clean = evidence.report.composition.file_clean
-        mapped = sum(one.file_rss_bytes or 0 for one in evidence.report.victims)
-        passed = clean is not None and clean <= 0.05 * evidence.limit_bytes and mapped >= size_bytes
-        detail = f"{size(mapped)} mapped, {size(size_bytes)} of it locked; {size(clean)} can be dropped"
-        return Check("a locked file is not droppable cache", passed, detail)
-
-    return check
+def locked_file(evidence: Evidence, size_bytes: int) -> Check:
+    """Check that the cache of the locked file is not droppable, and in the victim's RSS."""
+    clean = evidence.report.composition.file_clean
+    mapped = sum(one.file_rss_bytes or 0 for one in evidence.report.victims)
+    passed = clean is not None and clean <= 0.05 * evidence.limit_bytes and mapped >= size_bytes
+    detail = f"{size(mapped)} mapped, {size(size_bytes)} of it locked; {size(clean)} can be dropped"
+    return Check("a locked file is not droppable cache", passed, detail)
 
 
-def worst_is_killed(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
-    """Return the check that the kernel killed the first process of the crowd, or the first few in order.
+def worst_is_killed(evidence: Evidence, crowd: Sequence[tuple[int, int]]) -> Check:
+    """Check that the kernel killed the first process of the crowd, or the first few in order.
 
     `crowd` has (bytes, oom_score_adj) of each process, ordered by badness: the resident memory plus
     oom_score_adj thousandths of the limit (mm/oom_kill.c, oom_badness). All are copies of one process, so its
     own memory counts equally for each.
     """
-
-    def check(evidence: Evidence) -> Check:
-        limit = evidence.limit_bytes
-        scores = [least + adj * limit // 1000 for least, adj in crowd]
-        left = limit - sum(
-            least for least, _ in crowd
-        )  # the most memory that the requesting process has; its adj is 0
-        victims = [victim for report in evidence.reports for victim in report.victims]
-        passed = scores == sorted(scores, reverse=True) and scores[0] > left
-        passed = passed and 0 < len(victims) <= len(crowd)
-        passed = passed and all(
-            victim.oom_score_adj == adj and 0 <= (victim.anon_rss_bytes or 0) - least <= INTERPRETER_BYTES
-            for victim, (least, adj) in zip(victims, crowd, strict=False)
-        )
-        killed = ", ".join(f"{size(one.anon_rss_bytes)} with adj {one.oom_score_adj}" for one in victims)
-        detail = f"killed: {killed}; set up: {size(crowd[0][0])} with adj {crowd[0][1]}, badness "
-        return Check("the worst is killed", passed, f"{detail}{size(scores[0])}, the next {size(scores[1])}")
-
-    return check
+    limit = evidence.limit_bytes
+    scores = [least + adj * limit // 1000 for least, adj in crowd]
+    left = limit - sum(
+        least for least, _ in crowd
+    )  # the most memory that the requesting process has; its adj is 0
+    victims = [victim for report in evidence.reports for victim in report.victims]
+    passed = scores == sorted(scores, reverse=True) and scores[0] > left
+    passed = passed and 0 < len(victims) <= len(crowd)
+    passed = passed and all(
+        victim.oom_score_adj == adj and 0 <= (victim.anon_rss_bytes or 0) - least <= INTERPRETER_BYTES
+        for victim, (least, adj) in zip(victims, crowd, strict=False)
+    )
+    killed = ", ".join(f"{size(one.anon_rss_bytes)} with adj {one.oom_score_adj}" for one in victims)
+    detail = f"killed: {killed}; set up: {size(crowd[0][0])} with adj {crowd[0][1]}, badness "
+    return Check("the worst is killed", passed, f"{detail}{size(scores[0])}, the next {size(scores[1])}")
 
 
-def all_are_candidates(crowd: Sequence[tuple[int, int]]) -> Callable[[Evidence], Check]:
-    """Return the check that the whole crowd and the requesting task are candidates, the victim first.
+def all_are_candidates(evidence: Evidence, crowd: Sequence[tuple[int, int]]) -> Check:
+    """Check that the whole crowd and the requesting task are candidates, the victim first.
 
     If functions cannot be hooked and the kernel left its table out, the report must give the reason. The
     kernel writes ten reports in 5 s, so perhaps none after kills elsewhere.
     """
-
-    def check(evidence: Evidence) -> Check:
-        name, report = "all are candidates, the worst first", evidence.report
-        found, why = report.candidates, report.quality.unknown.get("candidates")
-        if not found and report.quality.kmsg != "matched" and why is not None:
-            return Check(name, True, f"not known, as reported: {why}")
-        expected = sorted([0, *(adj for _, adj in crowd)])
-        passed = sorted(one.oom_score_adj for one in found) == expected
-        passed = passed and [one.chosen for one in found] == [True] + [False] * len(crowd)
-        detail = f"{len(found)} of {len(expected)}"
-        if found:
-            detail += f", the first: pid {found[0].pid}, badness {count(found[0].badness)} pages"
-        return Check(name, passed, detail)
-
-    return check
+    name, report = "all are candidates, the worst first", evidence.report
+    found, why = report.candidates, report.quality.unknown.get("candidates")
+    if not found and report.quality.kmsg != "matched" and why is not None:
+        return Check(name, True, f"not known, as reported: {why}")
+    expected = sorted([0, *(adj for _, adj in crowd)])
+    passed = sorted(one.oom_score_adj for one in found) == expected
+    passed = passed and [one.chosen for one in found] == [True] + [False] * len(crowd)
+    detail = f"{len(found)} of {len(expected)}"
+    if found:
+        detail += f", the first: pid {found[0].pid}, badness {count(found[0].badness)} pages"
+    return Check(name, passed, detail)
 
 
-def three_cgroups(trigger: str, victim: str) -> Callable[[Evidence], Check]:
-    """Return the check that trigger and victim are named in these cgroups below the limit owner."""
-
-    def check(evidence: Evidence) -> Check:
-        report = evidence.report
-        owner, died = report.limit_owner, [one.cgroup for one in report.victims]
-        expected = (f"{owner.cgroup}/{trigger}", [f"{owner.cgroup}/{victim}"])
-        passed = owner.is_ancestor is True and (report.trigger.cgroup, died) == expected
-        detail = f"request from {report.trigger.cgroup}, killed in {', '.join(map(str, died))}"
-        return Check("trigger, victim and limit in three cgroups", passed, f"{detail}, limit: {owner.cgroup}")
-
-    return check
+def three_cgroups(evidence: Evidence, trigger: str, victim: str) -> Check:
+    """Check that trigger and victim are named in these cgroups below the limit owner."""
+    report = evidence.report
+    owner, died = report.limit_owner, [one.cgroup for one in report.victims]
+    expected = (f"{owner.cgroup}/{trigger}", [f"{owner.cgroup}/{victim}"])
+    passed = owner.is_ancestor is True and (report.trigger.cgroup, died) == expected
+    detail = f"request from {report.trigger.cgroup}, killed in {', '.join(map(str, died))}"
+    return Check("trigger, victim and limit in three cgroups", passed, f"{detail}, limit: {owner.cgroup}")
 
 
-def killed_together(others_bytes: Sequence[int]) -> Callable[[Evidence], Check]:
-    """Return the check that one decision killed the trigger and one process of each of these sizes."""
-
-    def check(evidence: Evidence) -> Check:
-        victims = evidence.report.victims
-        others = sorted(one.anon_rss_bytes or 0 for one in victims if one.pid != evidence.report.trigger.pid)
-        passed = (
-            len(victims) == len(others) + 1 == len(others_bytes) + 1
-            and all(one.group_kill for one in victims)
-            and all(
-                least <= found <= least + INTERPRETER_BYTES
-                for least, found in zip(sorted(others_bytes), others, strict=True)
-            )
+def killed_together(evidence: Evidence, others_bytes: Sequence[int]) -> Check:
+    """Check that one decision killed the trigger and one process of each of these sizes."""
+    victims = evidence.report.victims
+    others = sorted(one.anon_rss_bytes or 0 for one in victims if one.pid != evidence.report.trigger.pid)
+    passed = (
+        len(victims) == len(others) + 1 == len(others_bytes) + 1
+        and all(one.group_kill for one in victims)
+        and all(
+            least <= found <= least + INTERPRETER_BYTES
+            for least, found in zip(sorted(others_bytes), others, strict=True)
         )
-        sizes = ", ".join(f"{one.comm} (pid {one.pid}) {size(one.anon_rss_bytes)}" for one in victims)
-        return Check("all were killed by one decision", passed, sizes)
-
-    return check
+    )
+    sizes = ", ".join(f"{one.comm} (pid {one.pid}) {size(one.anon_rss_bytes)}" for one in victims)
+    return Check("all were killed by one decision", passed, sizes)
 
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:

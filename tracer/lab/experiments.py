@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -153,14 +154,22 @@ EXPERIMENTS: Final = {
             summary="fill an unmapped memfd, then touch shared memory until the kill",
             cause="shmem",
             steps=lambda _: _in_turn(["memfd", str(_MEMFD_BYTES)], ["shmem", str(_CEILING_BYTES)]),
-            checks=(*_ALWAYS, checks.full_of("shmem"), checks.shmem_of_no_process(_MEMFD_BYTES)),
+            checks=(
+                *_ALWAYS,
+                partial(checks.full_of, classes=("shmem",)),
+                partial(checks.shmem_of_no_process, unmapped_bytes=_MEMFD_BYTES),
+            ),
         ),
         Experiment(
             name="slab",
             summary="make pipes (kernel memory, in no process's RSS) until the kill",
             cause="kernel_memory",
             steps=lambda _: ["pipes", str(_CEILING_BYTES)],
-            checks=(*_ALWAYS, checks.full_of("slab_unreclaimable"), checks.little_was_mapped),
+            checks=(
+                *_ALWAYS,
+                partial(checks.full_of, classes=("slab_unreclaimable",)),
+                checks.little_was_mapped,
+            ),
         ),
         Experiment(
             name="dirty",
@@ -169,7 +178,11 @@ EXPERIMENTS: Final = {
             limit_bytes=_DIRTY_LIMIT_BYTES,
             prepare=slow_writes,
             steps=lambda place: ["write", str(place / "write-me"), str(4 * _DIRTY_LIMIT_BYTES)],
-            checks=(*_ALWAYS, checks.full_of("file_dirty", "writeback"), checks.reclaim_met_unwritten_pages),
+            checks=(
+                *_ALWAYS,
+                partial(checks.full_of, classes=("file_dirty", "writeback")),
+                checks.reclaim_met_unwritten_pages,
+            ),
         ),
         Experiment(
             name="mlock",
@@ -179,7 +192,11 @@ EXPERIMENTS: Final = {
             steps=lambda place: _in_turn(
                 ["mlock_file", str(place / "read-me")], ["mlock", str(_CEILING_BYTES)]
             ),
-            checks=(*_ALWAYS, checks.full_of("unevictable"), checks.locked_file(_LOCKED_FILE_BYTES)),
+            checks=(
+                *_ALWAYS,
+                partial(checks.full_of, classes=("unevictable",)),
+                partial(checks.locked_file, size_bytes=_LOCKED_FILE_BYTES),
+            ),
         ),
         Experiment(
             name="thrash",
@@ -193,9 +210,9 @@ EXPERIMENTS: Final = {
                 survival.at_the_limit,
                 survival.cache_gave_way,
                 survival.evictions_equal_pgsteal,
-                survival.read_again(_REREAD_BYTES, _READ_TIMES),
+                partial(survival.read_again, file_bytes=_REREAD_BYTES, times=_READ_TIMES),
                 survival.refaults_equal_the_kernels,
-                survival.thrash_is_seen(_REREAD_BYTES),
+                partial(survival.thrash_is_seen, file_bytes=_REREAD_BYTES),
                 survival.state_is_as_defined,
             ),
         ),
@@ -207,7 +224,7 @@ EXPERIMENTS: Final = {
                 ["cgroups", "small", "big"], ["child", "big", str(_BIG_BYTES)], ["anon", str(_GROWN_BYTES)]
             ),
             kills=first_kill,
-            checks=(*_ALWAYS, checks.three_cgroups("small", "big")),
+            checks=(*_ALWAYS, partial(checks.three_cgroups, trigger="small", victim="big")),
         ),
         Experiment(
             name="group-kill",
@@ -218,7 +235,7 @@ EXPERIMENTS: Final = {
                 *(["child", ".", str(size)] for size in _CHILDREN_BYTES),
                 ["anon", str(_CEILING_BYTES)],
             ),
-            checks=(*_ALWAYS, checks.killed_together(_CHILDREN_BYTES)),
+            checks=(*_ALWAYS, partial(checks.killed_together, others_bytes=_CHILDREN_BYTES)),
             needs_v2="memory.oom.group",
         ),
         Experiment(
@@ -229,7 +246,11 @@ EXPERIMENTS: Final = {
                 ["crowd", *(f"{size}:{adj}" for size, adj in _CROWD)], ["press", str(_CEILING_BYTES)]
             ),
             kills=first_kill,
-            checks=(*_ALWAYS, checks.worst_is_killed(_CROWD), checks.all_are_candidates(_CROWD)),
+            checks=(
+                *_ALWAYS,
+                partial(checks.worst_is_killed, crowd=_CROWD),
+                partial(checks.all_are_candidates, crowd=_CROWD),
+            ),
         ),
         Experiment(
             name="livelock",
@@ -245,9 +266,9 @@ EXPERIMENTS: Final = {
                 survival.cache_gave_way,
                 survival.evictions_equal_pgsteal,
                 survival.refaults_equal_the_kernels,
-                survival.state_is("thrashing"),
-                survival.own_program_is_foremost("run-me"),
-                survival.waits_are_those_of_the_disk(READ_S),
+                partial(survival.state_is, label="thrashing"),
+                partial(survival.own_program_is_foremost, program="run-me"),
+                partial(survival.waits_are_those_of_the_disk, read_s=READ_S),
             ),
         ),
         Experiment(
@@ -258,7 +279,10 @@ EXPERIMENTS: Final = {
             high_bytes=_HIGH_BYTES,
             steps=lambda _: ["anon", str(_ABOVE_BYTES)],
             kills=survival.nothing_killed,
-            survival=(survival.is_slowed_above(_HIGH_BYTES), survival.state_is("throttled")),
+            survival=(
+                partial(survival.is_slowed_above, high_bytes=_HIGH_BYTES),
+                partial(survival.state_is, label="throttled"),
+            ),
             needs_v2="memory.high",
         ),
         Experiment(
@@ -271,9 +295,9 @@ EXPERIMENTS: Final = {
             ),
             checks=(
                 *_ALWAYS,
-                checks.full_of("shmem"),
-                checks.shmem_of_no_process(_LEFT_BYTES),
-                checks.writer_has_ended(_LEFT_BYTES),
+                partial(checks.full_of, classes=("shmem",)),
+                partial(checks.shmem_of_no_process, unmapped_bytes=_LEFT_BYTES),
+                partial(checks.writer_has_ended, left_bytes=_LEFT_BYTES),
             ),
         ),
         Experiment(
@@ -282,7 +306,7 @@ EXPERIMENTS: Final = {
             cause="anon_growth",
             limit_bytes=_FORK_LIMIT_BYTES,
             steps=lambda _: ["cow", f"{_COPIED_BYTES}:{_READERS_ADJ}"],
-            checks=(*_ALWAYS, checks.memory_was_copied(_COPIED_BYTES)),
+            checks=(*_ALWAYS, partial(checks.memory_was_copied, size_bytes=_COPIED_BYTES)),
         ),
         Experiment(
             name="sharedbuffers",
@@ -293,8 +317,8 @@ EXPERIMENTS: Final = {
             kills=first_kill,
             checks=(
                 *_ALWAYS,
-                checks.full_of("shmem"),
-                checks.segment_is_the_ceiling(_SEGMENT_BYTES, _MEMBERS),
+                partial(checks.full_of, classes=("shmem",)),
+                partial(checks.segment_is_the_ceiling, size_bytes=_SEGMENT_BYTES, members=_MEMBERS),
             ),
         ),
     )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -25,14 +25,10 @@ _WORK: Final = ["work_ms", "first_read_ms"]
 _BIN_MS: Final = 1000
 
 
-def state_is(label: str) -> Callable[[Survival], Check]:
-    """Return the check that the state is the label of the experiment."""
-
-    def check(survival: Survival) -> Check:
-        detail = f"{_state(survival)}, label: {label}"
-        return Check("the state is found", survival.held.progress.state == label, detail)
-
-    return check
+def state_is(survival: Survival, label: str) -> Check:
+    """Check that the state is the label of the experiment."""
+    detail = f"{_state(survival)}, label: {label}"
+    return Check("the state is found", survival.held.progress.state == label, detail)
 
 
 def state_is_as_defined(survival: Survival) -> Check:
@@ -70,41 +66,33 @@ def _in_bins(bytes_: pd.Series[int], begins: pd.Index[pd.Timestamp]) -> list[int
     return [int(sums.get(number, 0)) for number in range(len(begins))]
 
 
-def own_program_is_foremost(program: str) -> Callable[[Survival], Check]:
-    """Return the check that the file of this name is read again most, and known to be executed."""
-
-    def check(survival: Survival) -> Check:
-        first = next(iter(survival.held.progress.files), None)
-        passed = first is not None and (first.path or "").endswith(f"/{program}") and first.executable is True
-        executed = "executed" if first is not None and first.executable else "not executed"
-        detail = f"{first.path or UNKNOWN}, {executed}, {size(first.refaulted_bytes)}" if first else "none"
-        return Check("its own program is read again most", passed, detail)
-
-    return check
+def own_program_is_foremost(survival: Survival, program: str) -> Check:
+    """Check that the file of this name is read again most, and known to be executed."""
+    first = next(iter(survival.held.progress.files), None)
+    passed = first is not None and (first.path or "").endswith(f"/{program}") and first.executable is True
+    executed = "executed" if first is not None and first.executable else "not executed"
+    detail = f"{first.path or UNKNOWN}, {executed}, {size(first.refaulted_bytes)}" if first else "none"
+    return Check("its own program is read again most", passed, detail)
 
 
-def waits_are_those_of_the_disk(read_s: float) -> Callable[[Survival], Check]:
-    """Return the check that the waits for the most-read file fit a disk that takes this time for each part.
+def waits_are_those_of_the_disk(survival: Survival, read_s: float) -> Check:
+    """Check that the waits for the most-read file fit a disk that takes this time for each part.
 
     The next part is read while the task works on the last one, so the task may wait for only half of the
     time. The task has one thread, so it cannot wait for longer than the trace lasts.
     """
-
-    def check(survival: Survival) -> Check:
-        rows, waits = survival.trace.pagecache, survival.trace.file_waits
-        added = rows[(rows["op"] == "add") & (rows["cgroup_id"] == survival.cgroup_id())]
-        by_file = added.groupby("inode_id")["nr_pages"].sum() * survival.page_size
-        name = "its waits are those of the disk"
-        if by_file.empty:
-            return Check(name, False, "nothing was read")
-        own = waits[(waits["inode_id"] == by_file.idxmax()) & (waits["cgroup_id"] == survival.cgroup_id())]
-        waited_s, disk_s = int(own["wait_ns"].sum()) / 1e9, int(by_file.max()) / READ_AHEAD_BYTES * read_s
-        begin_ns, end_ns = survival.trace.span_ns
-        passed = disk_s / 2 <= waited_s <= (end_ns - begin_ns) / 1e9
-        detail = f"{duration(waited_s)} for {size(int(by_file.max()))}, the disk took {duration(disk_s)}"
-        return Check(name, passed, detail)
-
-    return check
+    rows, waits = survival.trace.pagecache, survival.trace.file_waits
+    added = rows[(rows["op"] == "add") & (rows["cgroup_id"] == survival.cgroup_id())]
+    by_file = added.groupby("inode_id")["nr_pages"].sum() * survival.page_size
+    name = "its waits are those of the disk"
+    if by_file.empty:
+        return Check(name, False, "nothing was read")
+    own = waits[(waits["inode_id"] == by_file.idxmax()) & (waits["cgroup_id"] == survival.cgroup_id())]
+    waited_s, disk_s = int(own["wait_ns"].sum()) / 1e9, int(by_file.max()) / READ_AHEAD_BYTES * read_s
+    begin_ns, end_ns = survival.trace.span_ns
+    passed = disk_s / 2 <= waited_s <= (end_ns - begin_ns) / 1e9
+    detail = f"{duration(waited_s)} for {size(int(by_file.max()))}, the disk took {duration(disk_s)}"
+    return Check(name, passed, detail)
 
 
 def _state(survival: Survival) -> str:
@@ -170,21 +158,17 @@ def evictions_equal_pgsteal(survival: Survival) -> Check:
     return equal_pgsteal(survival.held.evicted_bytes, stolen, damons)
 
 
-def read_again(file_bytes: int, times: int) -> Callable[[Survival], Check]:
-    """Return the check that each reading adds nearly the whole file, and that the trace has all refaults."""
-
-    def check(survival: Survival) -> Check:
-        rows, back = survival.trace.pagecache, survival.trace.refaults
-        added = rows[(rows["op"] == "add") & (rows["cgroup_id"] == survival.cgroup_id())]
-        by_file = added.groupby("inode_id")["nr_pages"].sum() * survival.page_size
-        came_in = int(by_file.max()) if len(by_file) else 0
-        came_back = int(back.loc[back["inode_id"] == by_file.idxmax(), "bytes"].sum()) if came_in else 0
-        passed = 0.97 * times * file_bytes <= came_in <= times * file_bytes
-        passed = passed and came_in - came_back == file_bytes
-        detail = f"{size(came_in)} added, {size(came_back)} of it again; the file has {size(file_bytes)}"
-        return Check(f"a file that is read {times} times is added {times} times", passed, detail)
-
-    return check
+def read_again(survival: Survival, file_bytes: int, times: int) -> Check:
+    """Check that each reading adds nearly the whole file, and that the trace has all refaults."""
+    rows, back = survival.trace.pagecache, survival.trace.refaults
+    added = rows[(rows["op"] == "add") & (rows["cgroup_id"] == survival.cgroup_id())]
+    by_file = added.groupby("inode_id")["nr_pages"].sum() * survival.page_size
+    came_in = int(by_file.max()) if len(by_file) else 0
+    came_back = int(back.loc[back["inode_id"] == by_file.idxmax(), "bytes"].sum()) if came_in else 0
+    passed = 0.97 * times * file_bytes <= came_in <= times * file_bytes
+    passed = passed and came_in - came_back == file_bytes
+    detail = f"{size(came_in)} added, {size(came_back)} of it again; the file has {size(file_bytes)}"
+    return Check(f"a file that is read {times} times is added {times} times", passed, detail)
 
 
 def refaults_equal_the_kernels(survival: Survival) -> Check:
@@ -204,30 +188,22 @@ def refaults_equal_the_kernels(survival: Survival) -> Check:
     return Check("refaults equal the kernel's count", passed, detail)
 
 
-def thrash_is_seen(file_bytes: int) -> Callable[[Survival], Check]:
-    """Return the check that `thrash` finds at least one whole reading of the file."""
-
-    def check(survival: Survival) -> Check:
-        found = survival.trace.thrash()
-        found = found[found["cgroup_id"] == survival.cgroup_id()]
-        evicted, back = int(found["evicted_bytes"].sum()), int(found["refaulted_bytes"].sum())
-        detail = f"{len(found)} intervals, {size(evicted)} evicted, {size(back)} of it read again"
-        return Check("cache that is read again soon is found", not found.empty and back >= file_bytes, detail)
-
-    return check
+def thrash_is_seen(survival: Survival, file_bytes: int) -> Check:
+    """Check that `thrash` finds at least one whole reading of the file."""
+    found = survival.trace.thrash()
+    found = found[found["cgroup_id"] == survival.cgroup_id()]
+    evicted, back = int(found["evicted_bytes"].sum()), int(found["refaulted_bytes"].sum())
+    detail = f"{len(found)} intervals, {size(evicted)} evicted, {size(back)} of it read again"
+    return Check("cache that is read again soon is found", not found.empty and back >= file_bytes, detail)
 
 
-def is_slowed_above(high_bytes: int) -> Callable[[Survival], Check]:
-    """Return the check that usage exceeded memory.high, by the kernel's count, and stayed far below the
+def is_slowed_above(survival: Survival, high_bytes: int) -> Check:
+    """Check that usage exceeded memory.high, by the kernel's count, and stayed far below the
     limit."""
-
-    def check(survival: Survival) -> Check:
-        samples, peak = survival.samples(), survival.held.peak_usage_bytes or 0
-        bounds, counts = (samples[name].dropna() for name in ("high_bytes", "high_events"))
-        events = 0 if counts.empty else int(counts.iloc[-1])
-        is_set = not bounds.empty and int(bounds.iloc[-1]) == high_bytes
-        passed = is_set and events > 0 and high_bytes < peak < survival.limit_bytes
-        detail = f"usage reached {size(peak)}, {count(events)} events at {size(high_bytes)}"
-        return Check("the work is slowed above memory.high", passed, detail)
-
-    return check
+    samples, peak = survival.samples(), survival.held.peak_usage_bytes or 0
+    bounds, counts = (samples[name].dropna() for name in ("high_bytes", "high_events"))
+    events = 0 if counts.empty else int(counts.iloc[-1])
+    is_set = not bounds.empty and int(bounds.iloc[-1]) == high_bytes
+    passed = is_set and events > 0 and high_bytes < peak < survival.limit_bytes
+    detail = f"usage reached {size(peak)}, {count(events)} events at {size(high_bytes)}"
+    return Check("the work is slowed above memory.high", passed, detail)
