@@ -51,7 +51,7 @@ STARTING_IMPORTS: Final = (
 )
 STARTERS: Final[Mapping[str, set[str]]] = {
     # The one way to start Python, which the modules after it use.
-    "tracer/kernel/process/module_children.py": {"sys.executable", "subprocess.Popen", "os.execve"},
+    "tracer/kernel/process/children.py": {"sys.executable", "subprocess.Popen", "os.execve"},
     "tracer/kernel/naming/cri_socket.py": {"subprocess.run"},
     "tracer/kernel/process/spawn.py": {"subprocess.Popen", "sys.executable"},  # an error names it
     "tracer/watch/child.py": {"subprocess.Popen"},

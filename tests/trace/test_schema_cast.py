@@ -7,7 +7,7 @@ import pytest
 
 from tracer.errors import TraceError
 from tracer.schema import TABLES
-from tracer.trace.schema_cast import conform
+from tracer.trace.arrow_columns import conform
 
 RowsOf = Callable[[str, range], pa.RecordBatch]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.slowdown import SLOWDOWN
 
-from tracer.watch.notify import ServiceManager, watchdog_interval_s
+from tracer.watch.service import ServiceManager, watchdog_interval_s
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -31,11 +31,10 @@ from tracer.capture.rows.shmem_rows import ShmemRows
 from tracer.capture.rows.task_rows import TaskRows
 from tracer.capture.rows.task_times import TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
-from tracer.capture.selection.recorder_cgroup import find_recorder_cgroup
-from tracer.capture.selection.traced_cgroups import TracedCgroups
+from tracer.capture.selection.traced_cgroups import TracedCgroups, find_recorder_cgroup
 from tracer.capture.symbols.kernel_names import KernelNames
 from tracer.capture.symbols.stack_names import Stacks
-from tracer.capture.symbols.symbol_process import BccSymbols, user_symbols
+from tracer.capture.symbols.symbol_tables import BccSymbols, user_symbols
 from tracer.errors import TraceError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
@@ -212,8 +211,9 @@ class Pipeline:
         for line in self._selection.waiting():
             self._events.notice(line)
         if recorder := find_recorder_cgroup(self._hierarchy, self._selection.includes):
-            self._sink.meta["recorder_cgroup"] = stored_path(recorder.path)
-            self._events.warn(recorder.warning)
+            own, warning = recorder
+            self._sink.meta["recorder_cgroup"] = stored_path(own)
+            self._events.warn(warning)
         self._sink.meta["kernel_log"] = self._kernel_log.state
         lacking = self._sink.meta["unrecorded_categories"] = self._sampler.lacking
         self._sink.meta["probes"] = calibration.describe(self.programs.choices, lacking)

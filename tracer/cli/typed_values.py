@@ -133,7 +133,7 @@ class PathOrUrl(click.Path):
 
 def check_in_child(check: Callable[[], object]) -> None:
     """Run a check in a child, with which its imports end. Raises the check's UsageError or TracerError."""
-    from tracer.kernel.process.forked_child import call_in_child
+    from tracer.kernel.process.children import call_in_child
 
     def answer() -> list[Any]:
         try:

@@ -26,7 +26,7 @@ from tracer.fit.search import Run
 from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id, descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, member_pids
-from tracer.kernel.process.module_children import start_module
+from tracer.kernel.process.children import start_module
 from tracer.kernel.process.spawn import GatedCommand, spawn
 from tracer.trace.write.claim import open_own
 

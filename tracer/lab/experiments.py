@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tracer.kernel.process.module_children import argv_of_module
+from tracer.kernel.process.children import argv_of_module
 from tracer.lab import checks, survival
 from tracer.lab.checks import Check, Evidence, first_kill, only_kill
 from tracer.lab.disks.slow_reads import READ_S, slow_reads

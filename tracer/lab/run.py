@@ -12,7 +12,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
-from tracer.kernel.process.module_children import start_module
+from tracer.kernel.process.children import start_module
 from tracer.lab.checks import Check, Evidence
 from tracer.lab.experiments import Experiment
 from tracer.lab.scratch import scratch_directory

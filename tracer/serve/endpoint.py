@@ -13,8 +13,7 @@ from tracer.serve.collector import CgroupCollector
 from tracer.serve.http_server import MetricsServer, Tls
 from tracer.serve.kill_counters import KillCounters
 from tracer.watch.finishing import Finished
-from tracer.watch.guest import Guest
-from tracer.watch.watching import Reporter
+from tracer.watch.watching import Guest, Reporter
 
 _GIVE_UP_EVERY_S: Final = 60.0
 _KILLED_DIVISOR: Final = 10

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tracer.kernel.process.forked_child import end_with_parent
-from tracer.kernel.process.module_children import become_module, stand_back
+from tracer.kernel.process.children import become_module, end_with_parent, stand_back
 
 
 def main(arguments: list[str]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from tracer.capture.loop import Timer
 from tracer.capture.observer import Progress
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
-from tracer.kernel.process.module_children import argv_of_module, environment_of_modules
+from tracer.kernel.process.children import argv_of_module, environment_of_modules
 from tracer.render.terminal.console import columns_for, is_coloured
 from tracer.render.words.escape import visible
 from tracer.top import frame
@@ -30,9 +30,8 @@ from tracer.top.screen.terminal import Terminal
 from tracer.top.view_state import EXPLAIN, QUIT, REDRAW, WRITE, ViewState, arranged, reduce
 from tracer.watch.child import Child
 from tracer.watch.finishing import Finished
-from tracer.watch.guest import Guest
 from tracer.watch.place import parse_name
-from tracer.watch.watching import Reporter, WatchOptions, watch
+from tracer.watch.watching import Guest, Reporter, WatchOptions, watch
 
 _MOST_MEMORY_BYTES: Final = 110 << 20
 _KEEP_S: Final = 300.0

@@ -6,8 +6,7 @@ Modules at the bottom serve both rooms:
     layout — the files of a trace by table; only regular ones are opened
     value_ranges — the range of numbers of each column
     meta — meta.json: its values, checked
-    arrow_columns — Arrow columns, without pandas
-    schema_cast — rows cast to the schema of their table
+    arrow_columns — Arrow columns, without pandas, and rows cast to the schema of their table
     row_sink — what a recording writes its rows to
     identity_tables — tables in which a later row supersedes an earlier one
     journal_stream — the content of a journal

@@ -5,5 +5,4 @@ completing — the child that turns a trace into Parquet and explains it
 child — a process of ours or of the user, that works while the recorder goes on
 copies — the same traces at a URL
 finishing — the queue of traces to complete, and the command that gets their paths
-notify — messages to the service manager that started it
 """

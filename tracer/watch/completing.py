@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer.errors import Defects, TracerError
-from tracer.kernel.process.forked_child import end_with_parent
-from tracer.kernel.process.module_children import stand_back
+from tracer.kernel.process.children import end_with_parent, stand_back
 
 
 def main(arguments: list[str]) -> int:

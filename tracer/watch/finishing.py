@@ -17,8 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.kernel.process.module_children import argv_of_module, environment_of_modules
-from tracer.kernel.process.small_pages import huge_pages_for_children
+from tracer.kernel.process.children import (
+    argv_of_module,
+    environment_of_modules,
+    huge_pages_for_children,
+)
 from tracer.watch.child import Child
 
 COMPLETING_WITHIN_S: Final = 300.0  # 2 min was too short on an emulated machine at a load of 10

@@ -6,7 +6,7 @@ import math
 import mmap
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,16 +26,33 @@ from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.selectors import parse_selectors
 from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import Urgency
-from tracer.trace.history.history import History
+from tracer.trace.history.history import Follower, History
 from tracer.trace.row_sink import RowSink
 from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.copies.copying import Copying
 from tracer.watch.cost import EVERY_S, Cost, drop_code, resident_bytes, return_early, trim
 from tracer.watch.finishing import Finished, Finishing, Told
-from tracer.watch.guest import Guest
-from tracer.watch.notify import ServiceManager, watchdog_interval_s
 from tracer.watch.place import Place, parse_name
+from tracer.watch.service import ServiceManager, watchdog_interval_s
 from tracer.watch.stories import REQUEST, Stories, Trigger, kills_of
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Functions that `watch` calls in its loop. The loop waits for them.
+
+    `follow` gets each batch of rows, with the table's name, from the first batch on. Before the first batch,
+    `join` gets the history, and a function that passes all pending rows to `follow` at once; otherwise they
+    come within a second. `timers` run beside the timers of `watch`, even at rest. `inputs` maps descriptors
+    to functions that are called while the descriptor is readable. `begun` gets the path of each trace that
+    begins, and its new path if a kill renames it. The trace can be read while it grows.
+    """
+
+    follow: Follower
+    timers: Sequence[Timer] = ()
+    inputs: Mapping[int, Callable[[], object]] = field(default_factory=dict)
+    begun: Callable[[Path], object] = lambda _: None
+    join: Callable[[History, Callable[[], None]], object] = lambda _history, _flush: None
 
 
 class Calls:

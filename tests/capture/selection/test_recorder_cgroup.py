@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from support.recorder import Recorder
 
 import tracer
-from tracer.capture.selection import recorder_cgroup
-from tracer.capture.selection.recorder_cgroup import find_recorder_cgroup
+from tracer.capture.selection import traced_cgroups
+from tracer.capture.selection.traced_cgroups import find_recorder_cgroup
 from tracer.cli.group import group
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.render.words import survivor_facts
@@ -29,7 +29,7 @@ def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hierarchy:
     for path in ("", "a", "a/b"):
         (tmp_path / path).mkdir(exist_ok=True)
         (tmp_path / path / "memory.max").write_text("max\n")
-    monkeypatch.setattr(recorder_cgroup, "own_path", lambda _: "/a/b")
+    monkeypatch.setattr(traced_cgroups, "own_path", lambda _: "/a/b")
     return Hierarchy(2, tmp_path, "/")
 
 
@@ -40,11 +40,10 @@ def test_recorder_without_a_limit_gets_no_warning(hierarchy: Hierarchy) -> None:
 def test_lowest_limit_above_the_recorder_is_named(hierarchy: Hierarchy) -> None:
     (hierarchy.mount / "a" / "memory.max").write_text(f"{90 * MIB}\n")
     (hierarchy.mount / "a" / "b" / "memory.max").write_text(f"{100 * MIB}\n")
-    own = find_recorder_cgroup(hierarchy, lambda path: path == "/a/b")
-    assert own is not None
-    assert (own.path, own.limited_by, own.limit_bytes) == ("/a/b", "/a", 90 * MIB)
-    assert "'/a/b'" in own.warning
-    assert "the limit of '/a' (90 MiB)" in own.warning
+    own, warning = find_recorder_cgroup(hierarchy, lambda path: path == "/a/b") or ("", "")
+    assert own == "/a/b"
+    assert "'/a/b'" in warning
+    assert "the limit of '/a' (90 MiB)" in warning
     assert find_recorder_cgroup(hierarchy, lambda _: False) is None
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.capture.symbols import perf_map
-from tracer.capture.symbols.perf_map import CodeSymbols, PerfMap
+from tracer.capture.symbols import symbol_tables
+from tracer.capture.symbols.symbol_tables import CodeSymbols, PerfMap
 
 TGID, INNER = 700, 7
 MAPS = """\
@@ -103,7 +103,7 @@ def test_map_that_is_not_a_regular_file_is_not_read(process: Process, tmp_path: 
 
 
 def test_read_stops_at_the_bound(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perf_map, "_MOST_BYTES", 60)
+    monkeypatch.setattr(symbol_tables, "_MOST_BYTES", 60)
     process.map.write_text("".join(f"{0x5000 + number * 16:x} 10 f{number}\n" for number in range(100)))
     opened = process.open()
     assert opened.name(0x5000) == ("f0", 0)
@@ -163,7 +163,7 @@ def test_hostile_map_is_kept_from_bcc(
             os.mkfifo(planted)
         else:
             with planted.open("wb") as file:
-                file.truncate(perf_map._MOST_BYTES + 1)
+                file.truncate(symbol_tables._MOST_BYTES + 1)
 
     if is_early:
         plant()

@@ -19,7 +19,7 @@ import pytest
 from support.waiting import wait_for
 
 from tracer.cli.group import VERBS
-from tracer.kernel.process.module_children import start_module
+from tracer.kernel.process.children import start_module
 
 WriteTrace = Callable[..., Path]
 ArgvOf = Callable[[str, str], list[str]]

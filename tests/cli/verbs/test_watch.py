@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[WatchOptions]:
     found: list[WatchOptions] = []
     monkeypatch.setattr(watching, "watch", lambda options, _: found.append(options))
     monkeypatch.setattr("tracer.capture.session.save_memory", lambda: None)
-    monkeypatch.setattr("tracer.kernel.process.small_pages.keep_pages_small", lambda: None)
+    monkeypatch.setattr("tracer.kernel.process.children.keep_pages_small", lambda: None)
     return found
 
 

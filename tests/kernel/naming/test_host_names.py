@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, identify
-from tracer.kernel.naming import host_names
+from tracer.kernel.naming import docker_socket, host_names
 from tracer.kernel.naming.host_files import HostFiles
 from tracer.kernel.naming.host_names import HostNames, NamesHere, is_lacking
 
@@ -47,7 +47,7 @@ class Sockets:
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> Sockets:
     made = Sockets()
-    monkeypatch.setattr(host_names, "from_docker_socket", made.from_docker)
+    monkeypatch.setattr(docker_socket, "from_docker_socket", made.from_docker)
     monkeypatch.setattr(host_names, "from_cri", made.from_cri)
     return made
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracer.errors import TracerError
-from tracer.kernel.process.forked_child import call_in_child
+from tracer.kernel.process.children import call_in_child
 
 
 def test_call_in_child_returns_what_the_function_returns() -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.kernel.process.forked_child import call_in_child
-from tracer.kernel.process.small_pages import huge_pages_for_children, keep_pages_small
+from tracer.kernel.process.children import call_in_child, huge_pages_for_children, keep_pages_small
 
 _STATUS = Path("/proc/self/status")
 

@@ -23,7 +23,7 @@ from tracer.categories import CATEGORIES
 from tracer.kernel.btf import KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.config import uncharged
-from tracer.kernel.process.forked_child import call_in_child
+from tracer.kernel.process.children import call_in_child
 from tracer.wire.fields import LENGTHS
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")

@@ -1,10 +1,12 @@
-"""The state of each traced cgroup: its row of `cgroups`, its samples, the address of its counters."""
+"""The state of each traced cgroup: its row of `cgroups`, its samples, the address of its counters; and
+whether the recorder itself runs in one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from tracer.capture.bpf.accounts import Accounts
 from tracer.capture.bpf.load import Programs
@@ -15,7 +17,10 @@ from tracer.capture.rows.sampler import Sampler
 from tracer.capture.selection.cgroup_selection import CgroupSelection, Taken
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import cgroupfs
-from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, own_path
+from tracer.kernel.cgroups.memory_files import read_limit
+from tracer.schema import UNLIMITED_BYTES
+from tracer.units import size
 
 
 @dataclass(frozen=True)
@@ -122,3 +127,27 @@ class TracedCgroups:
                 f"{directory} has no memory controller: "
                 f"run echo +memory > {directory.parent}/cgroup.subtree_control"
             )
+
+
+def find_recorder_cgroup(hierarchy: Hierarchy, is_traced: Callable[[str], bool]) -> tuple[str, str] | None:
+    """Return the recorder's own cgroup, and a warning about the lowest of its limits and its ancestors'.
+
+    None: the cgroup is not traced, or no visible limit bounds it.
+    """
+    try:
+        own = own_path(hierarchy)
+    except (TracerError, OSError):
+        return None
+    limits: list[tuple[int, str]] = []
+    for path in map(str, (PurePosixPath(own), *PurePosixPath(own).parents)):
+        with suppress(OSError):
+            limit = read_limit(hierarchy.directory(path), hierarchy.version)
+            if limit is not None and limit < UNLIMITED_BYTES:
+                limits.append((limit, path))
+    if not limits or not is_traced(own):
+        return None
+    limit_bytes, limited_by = min(limits)
+    return own, (
+        f"the recorder itself runs in {own!a}, which is traced: the limit of {limited_by!a} "
+        f"({size(limit_bytes)}) counts its memory, and an OOM kill there may end the recording"
+    )

@@ -58,7 +58,7 @@ def command(
     which is removed when the kill is explained. Ctrl-C or SIGTERM ends it.
     """
     from tracer.capture.session import save_memory
-    from tracer.kernel.process.small_pages import keep_pages_small
+    from tracer.kernel.process.children import keep_pages_small
 
     save_memory()
     keep_pages_small()

@@ -55,7 +55,7 @@ def command(
     Without a terminal, a table is printed each interval.
     """
     from tracer.capture.session import save_memory
-    from tracer.kernel.process.small_pages import keep_pages_small
+    from tracer.kernel.process.children import keep_pages_small
 
     save_memory()
     keep_pages_small()

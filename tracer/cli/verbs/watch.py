@@ -135,7 +135,7 @@ def command(
     if url is not None:
         directory = Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or SPOOL)
     from tracer.capture.session import save_memory
-    from tracer.kernel.process.small_pages import keep_pages_small
+    from tracer.kernel.process.children import keep_pages_small
 
     save_memory()
     keep_pages_small()

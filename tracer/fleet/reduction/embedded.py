@@ -18,7 +18,7 @@ from tracer.fleet.reduction.partial_state import Broken, Partial
 from tracer.fleet.reduction.piece_reader import Piece
 from tracer.fleet.reduction.work_tree import WorkTree
 from tracer.fleet.reduction.worker_processes import MOST_DEATHS, ProcessDiedError, WorkerProcesses
-from tracer.kernel.process.forked_child import end_with_parent
+from tracer.kernel.process.children import end_with_parent
 
 Progress = Callable[[int, int], None]
 """Called with the number of pieces that have been read, and the total."""

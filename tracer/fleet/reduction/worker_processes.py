@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from tracer.errors import TracerError
-from tracer.kernel.process.module_children import start_module
+from tracer.kernel.process.children import start_module
 
 MOST_DEATHS: Final = 3
 """The number of processes that may die during one call, or when they start."""

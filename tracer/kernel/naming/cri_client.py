@@ -18,8 +18,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
-from tracer.kernel.process.forked_child import end_with_parent
-from tracer.kernel.process.module_children import stand_back
+from tracer.kernel.process.children import end_with_parent, stand_back
 
 CRI: Final = "runtime.v1.RuntimeService"
 CONTAINERS: Final = "containerd.services.containers.v1.Containers"

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.naming.host_files import HostFiles, as_name, get, parse_json
-from tracer.kernel.process.module_children import argv_of_module, environment_of_modules
+from tracer.kernel.process.children import argv_of_module, environment_of_modules
 
 ENDPOINT_VARIABLE: Final = "CONTAINER_RUNTIME_ENDPOINT"
 """The variable that crictl reads: `unix:///path`, in place of the usual sockets."""

@@ -1,9 +1,15 @@
-"""Names that Docker's socket gives for containers that exist, including exited ones."""
+"""Names that Docker's socket gives for containers that exist, including exited ones.
+
+The module is imported where Docker is asked: `http.client` is slow to import, and most recordings need no
+name of Docker.
+"""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import urllib.parse
 from collections.abc import Collection
 from pathlib import Path
@@ -24,18 +30,15 @@ def from_docker_socket(files: HostFiles, identities: Collection[str] | None) -> 
     `DOCKER_HOST` names another socket. The list of all containers is requested: Docker answers a request
     about one container only after its start, and a recording may begin earlier.
     """
-    from tracer.kernel.naming import unix_http  # noqa: PLC0415  (http.client is slow to import)
-
     host = os.environ.get("DOCKER_HOST", "")
     try:
-        socket = Path(host.removeprefix("unix://")) if host.startswith("unix://") else files.place(_SOCKET)
+        place = Path(host.removeprefix("unix://")) if host.startswith("unix://") else files.place(_SOCKET)
     except OSError:
         return {}
     url = "/containers/json?all=1"
     if identities is not None and len(identities) <= _MOST_FILTERED:
         url += f"&filters={urllib.parse.quote(json.dumps({'id': sorted(identities)}))}"
-    body = unix_http.get(socket, url, timeout_s=_TIMEOUT_S, max_bytes=MOST_LIST_BYTES)
-    listed = parse_json(body)
+    listed = parse_json(_body(place, url))
     found = {}
     for container in listed if isinstance(listed, list) else ():
         identity, names = text(container, "Id"), get(container, "Names")
@@ -47,3 +50,27 @@ def from_docker_socket(files: HostFiles, identities: Collection[str] | None) -> 
             if named is not None:
                 found[identity] = named
     return found
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _body(path: Path, url: str) -> bytes | None:
+    """Return the body of the response to GET `url`, cut; None without a response of status 200."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", url)
+        answer = connection.getresponse()
+        return answer.read(MOST_LIST_BYTES) if answer.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

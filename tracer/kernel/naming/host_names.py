@@ -15,7 +15,6 @@ from typing import Final
 
 from tracer.kernel.cgroups.containers import ContainerNames, ContainerRef, identify, is_container_id
 from tracer.kernel.naming.cri_socket import from_cri
-from tracer.kernel.naming.docker_socket import from_docker_socket
 from tracer.kernel.naming.host_files import HostFiles
 from tracer.kernel.naming.runtime_files import (
     from_container_logs,
@@ -90,7 +89,7 @@ class HostNames:
         found = self.in_files(refs)
         lacking = [ref for ref in refs if ref not in found and ref.user is None]
         if identities := _identities(ref for ref in lacking if ref.runtime in (None, "docker", "containerd")):
-            found |= _by_identity(lacking, from_docker_socket(self.files, identities))
+            found |= _by_identity(lacking, _in_docker(self.files, identities))
         asked = [
             ref
             for ref in refs
@@ -151,7 +150,13 @@ class NamesHere:
     @cached_property
     def _in_sockets(self) -> tuple[Mapping[str, ContainerNames], Mapping[str, ContainerNames]]:
         containers, pods = from_cri(self._host.files, None, None)
-        return containers | from_docker_socket(self._host.files, None), pods
+        return containers | _in_docker(self._host.files, None), pods
+
+
+def _in_docker(files: HostFiles, identities: Collection[str] | None) -> dict[str, ContainerNames]:
+    from tracer.kernel.naming.docker_socket import from_docker_socket  # noqa: PLC0415  slow to import
+
+    return from_docker_socket(files, identities)
 
 
 def filled(names: ContainerNames, more: ContainerNames) -> ContainerNames:

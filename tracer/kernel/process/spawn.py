@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tracer.errors import TracerError
 from tracer.kernel.process import gate
-from tracer.kernel.process.module_children import argv_of_script
+from tracer.kernel.process.children import argv_of_script
 from tracer.kernel.process.priority import HeadStart
 
 _READY_WITHIN_S = 20.0

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tracer.errors import TracerError
-from tracer.kernel.process.module_children import start_module
+from tracer.kernel.process.children import start_module
 from tracer.lab.workload.namespaces import mount_privately
 
 READ_AHEAD_BYTES: Final = 128 << 10

@@ -14,14 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
-from tracer.trace.arrow_columns import integers, nullable_integers, rows_of, take, weight_bytes
+from tracer.trace.arrow_columns import conform, integers, nullable_integers, rows_of, take, weight_bytes
 from tracer.trace.history.bases import Bases, begun_at
 from tracer.trace.history.segment import Part, Segment
 from tracer.trace.history.thinning import SUMS_OF_RUNS_NS, summed_rows, thin
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import Meta
 from tracer.trace.row_sink import Rows
-from tracer.trace.schema_cast import conform
 
 _RECENT_BYTES: Final = 512 << 10
 _MERGED_BYTES: Final = 2 << 20

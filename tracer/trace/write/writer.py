@@ -16,11 +16,10 @@ import pyarrow as pa
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
-from tracer.trace.arrow_columns import rows_of
+from tracer.trace.arrow_columns import conform, rows_of
 from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import Meta, utc_time, write_meta
 from tracer.trace.recording_ends import WRITE_FAILED
-from tracer.trace.schema_cast import conform
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, Failure, stream_of
 from tracer.trace.write.claim import claim
 from tracer.trace.write.journal import Journal, compact_part, compact_whole, count_rows

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.kernel.process.module_children import argv_of_module, environment_of_modules
+from tracer.kernel.process.children import argv_of_module, environment_of_modules
 from tracer.urls import shown_url
 from tracer.watch.child import Child
 

@@ -16,8 +16,7 @@ import sys
 from pathlib import Path
 
 from tracer.errors import TracerError
-from tracer.kernel.process.forked_child import end_with_parent
-from tracer.kernel.process.module_children import stand_back
+from tracer.kernel.process.children import end_with_parent, stand_back
 
 
 def main(arguments: list[str]) -> int:

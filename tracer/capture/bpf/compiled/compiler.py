@@ -33,7 +33,7 @@ from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf, KnownTypes, read_btf
 from tracer.kernel.probes import SIGNALS, Hook, Kind
-from tracer.kernel.process.forked_child import end_with_parent
+from tracer.kernel.process.children import end_with_parent
 from tracer.kernel.process.priority import prefer_this_thread
 
 _INCLUDE: Final = re.compile(r'^#include "(.+)"$', re.MULTILINE)

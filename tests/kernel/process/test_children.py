@@ -15,7 +15,7 @@ def test_child_gives_way_for_the_cpu_and_for_memory() -> None:
         "import os\n"
         "from contextlib import suppress\n"
         "from pathlib import Path\n"
-        "from tracer.kernel.process.module_children import stand_back\n"
+        "from tracer.kernel.process.children import stand_back\n"
         "with suppress(OSError): os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))\n"
         "with suppress(OSError): Path('/proc/self/oom_score_adj').write_text('-900')\n"
         "stand_back()\n"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tracer.capture.rows.cgroup_rows import REMOVED_KEPT, KnownPaths
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, Walked
-from tracer.kernel.cgroups.known_paths import REMOVED_KEPT, KnownPaths
 
 
 class Kernel:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.symbols import symbol_process
-from tracer.capture.symbols.symbol_process import SymbolProcess
+from tracer.capture.symbols import symbol_tables
+from tracer.capture.symbols.symbol_tables import SymbolProcess
 
 
 class Table:
@@ -77,10 +77,10 @@ def test_failed_look_up_leaves_the_child_alive() -> None:
 
 
 def test_child_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(symbol_process, "_ANSWERS_WITHIN_S", 0.3)
+    monkeypatch.setattr(symbol_tables, "_ANSWERS_WITHIN_S", 0.3)
     table = SymbolProcess(Table)
     assert table.resolve(0xA51EE9) == (None, 0xA51EE9, None)
-    monkeypatch.setattr(symbol_process, "_ANSWERS_WITHIN_S", 60)
+    monkeypatch.setattr(symbol_tables, "_ANSWERS_WITHIN_S", 60)
     begin = time.monotonic()
     assert table.resolve(0xAB) == (None, 0xAB, None)
     assert time.monotonic() - begin < 30, "it did not wait for the child"

@@ -1,0 +1,159 @@
+"""Children of the tracer: a function of ours in a fork, or a module or script of ours in a new interpreter.
+
+This is the only way to start Python. Root's working directory may belong to anybody, and have a `tracer/` or
+a `json.py` in it, so no child looks for modules there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import tracer
+from tracer.errors import TracerError
+from tracer.kernel.process.priority import prefer_this_thread
+
+_PR_SET_PDEATHSIG: Final = 1  # include/uapi/linux/prctl.h
+_PR_SET_THP_DISABLE: Final = 41
+_PR_GET_THP_DISABLE: Final = 42
+_TOP: Final = Path(tracer.__file__).parents[1]
+_NICE: Final = 10
+_OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect its children
+_libc = ctypes.CDLL(None)
+
+
+def keep_pages_small() -> None:
+    """Use only small pages for new memory of this process and of its children (prctl(2)), if possible.
+
+    If the kernel uses huge pages for all memory, as Debian's does, Python's arenas take 6 MiB more than they
+    use.
+    """
+    _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+
+@contextmanager
+def huge_pages_for_children() -> Iterator[None]:
+    """Start processes that may have huge pages, whatever this one has."""
+    before = _libc.prctl(_PR_GET_THP_DISABLE, 0, 0, 0, 0)
+    _libc.prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        _libc.prctl(_PR_SET_THP_DISABLE, int(before == 1), 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Kill the calling process when its parent ends, and ignore SIGINT, SIGTERM and SIGHUP until then.
+
+    Ctrl-C reaches a terminal's whole foreground group; only the parent decides when its child ends.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def call_in_child(function: Callable[[], Any]) -> Any:
+    """Call a function in a child, and return its result, a JSON document. The memory of the call is freed
+    with the child.
+
+    Raises TracerError if the function does, or if the child ends without an answer.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            end_with_parent()
+            prefer_this_thread()  # the parent waits, maybe with a higher priority that its child lacks
+            answer: dict[str, Any] = {}
+            try:
+                answer = {"returned": function()}
+            except TracerError as error:
+                answer = {"raised": str(error)}
+            with os.fdopen(writer, "w") as stream:
+                json.dump(answer, stream)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        document = stream.read()
+    os.waitpid(child, 0)
+    try:
+        answer = json.loads(document)
+    except ValueError:
+        raise TracerError("a child process of the tracer ended without an answer") from None
+    if "raised" in answer:
+        raise TracerError(answer["raised"])
+    return answer["returned"]
+
+
+def argv_of_module(name: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a module of ours, whatever the working directory contains.
+
+    Without `-P`, Python looks for every module there first (https://docs.python.org/3/using/cmdline.html).
+    """
+    return (sys.executable, "-P", "-m", name, *arguments)
+
+
+def environment_of_modules() -> dict[str, str]:
+    """Return the environment in which `argv_of_module` finds the module, and in which no Python that a
+    library or the child starts looks into the working directory.
+
+    `PYTHONPATH` keeps only its absolute entries: a relative one is a place in the working directory.
+    """
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.pathsep.join([str(_TOP), *(entry for entry in entries if os.path.isabs(entry))])  # noqa: PTH117
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def start_module(
+    name: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    start_new_session: bool = False,
+    pass_fds: Collection[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a module of ours as a process; `environment` is added to its own. Raises OSError."""
+    return subprocess.Popen(
+        argv_of_module(name, *arguments),
+        env=environment_of_modules() | dict(environment or {}),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=start_new_session,
+        pass_fds=pass_fds,
+    )
+
+
+def become_module(name: str, *arguments: str) -> NoReturn:
+    """Replace this process by a module of ours. Raises OSError."""
+    argv = argv_of_module(name, *arguments)
+    os.execve(argv[0], argv, environment_of_modules())
+
+
+def argv_of_script(script: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command that runs a script of ours, whatever the environment contains; the script needs only
+    the standard library."""
+    return (sys.executable, "-I", "-S", script, *arguments)
+
+
+def stand_back() -> None:
+    """Give way to all other processes, for the CPU and for memory; called by the child itself."""
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    score = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        if int(score.read_text("ascii")) < _OOM_SCORE_ADJ:
+            score.write_text(str(_OOM_SCORE_ADJ), "ascii")
