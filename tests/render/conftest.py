@@ -179,6 +179,7 @@ def experiment_report(name: str = "python3", cgroup: str = "/memcg-tracer-77-pag
             cache_end_bytes=MIB,
             evicted_bytes=116 * MIB + MIB // 2,
             absorbed_bytes=96 * MIB,
+            limit_reached_at=pd.Timestamp("2025-11-24T23:40:02.006250+00:00"),
             exhausted_at=pd.Timestamp("2025-11-24T23:40:04.310000+00:00"),
             refaulted_bytes=MIB,
         ),

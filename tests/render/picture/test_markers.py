@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from tracer.analysis.results.kill import OomReport
-from tracer.render.picture.markers import kill_markers, read_again_markers
+from tracer.render.picture.markers import kill_markers, limit_markers, read_again_markers
 
 
 def test_kill_marks_its_cgroup_and_the_ancestors(
@@ -71,3 +71,23 @@ def test_worst_of_many_intervals_are_marked(timeline: pd.DataFrame, origin: pd.T
     found = intervals(origin, *((number / 4, number / 4 + 0.1, 1 + number * 3 % 8) for number in range(8)))
     shown = read_again_markers(found, timeline)
     assert [marker.text.split()[7] for marker in shown] == ["4", "7", "5", "8", "6"]
+
+
+def test_limit_is_marked_once_at_its_earliest_sign(
+    timeline: pd.DataFrame, new_report: Callable[..., OomReport], origin: pd.Timestamp
+) -> None:
+    def report(seconds: float | None, cgroup: str = "/a") -> OomReport:
+        at = None if seconds is None else origin + pd.Timedelta(seconds, "s")
+        found = new_report(cgroup=cgroup)
+        return replace(found, cushion=replace(found.cushion, limit_reached_at=at))
+
+    def marked(reports: list[OomReport], *seconds: float) -> list[float]:
+        reached = [origin + pd.Timedelta(one, "s") for one in seconds]
+        found = limit_markers(reports, "/a", reached, timeline)
+        assert not any(marker.is_kill for marker in found)
+        return [(marker.time - origin).total_seconds() for marker in found]
+
+    assert marked([report(1.5), report(2.5)], 2) == [1.5]
+    assert marked([report(2.5)], -1, 2, 3) == [2]
+    assert marked([report(None), report(1, "/b")]) == []
+    assert marked([report(9)], -1) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -28,8 +29,9 @@ def drawn(
     columns: int = 100,
     colour: bool = False,
 ) -> str:
-    found = markers.kill_markers(reports, heading.cgroup, timeline)
-    shown = picture(timeline, heading, found, columns=columns, page_size=4096)
+    found = markers.limit_markers(reports, heading.cgroup, [], timeline)
+    found += markers.kill_markers(reports, heading.cgroup, timeline)
+    shown = picture(timeline, heading, found, columns=columns)
     return console.to_text([*shown.lines, *legend([shown])], columns=columns, colour=colour)
 
 
@@ -117,8 +119,6 @@ def test_hostile_names_are_escaped_within_the_width(
 
 
 def test_colour_adds_nothing_but_colour(timeline: pd.DataFrame, heading: Heading, report: OomReport) -> None:
-    import re
-
     plain, coloured = (drawn(timeline, heading, [report], colour=colour) for colour in (False, True))
     assert "\x1b[38;5;166m" in coloured
     stripped = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
@@ -139,7 +139,6 @@ def test_limit_far_above_usage_is_named_but_not_drawn(timeline: pd.DataFrame, he
     assert "limit 8 GiB" in shown
     rows = [line for line in shown.splitlines() if line.startswith("    2.0 s")]
     assert "│" not in rows[0]
-    assert "has reached the limit" not in shown
 
 
 def test_timeline_of_a_run_has_its_number(timeline: pd.DataFrame, heading: Heading) -> None:
@@ -153,19 +152,72 @@ def test_timeline_without_a_limit_says_so(timeline: pd.DataFrame, heading: Headi
     assert "no limit" in drawn(timeline, heading).splitlines()[1]
 
 
-@pytest.mark.parametrize(("page_size", "is_said"), [(4096, False), (65_536, True)])
-def test_limit_remark_depends_on_the_page_size(
-    timeline: pd.DataFrame, heading: Heading, page_size: int, is_said: bool
+def test_limits_in_the_heading_are_plain_words(timeline: pd.DataFrame, heading: Heading) -> None:
+    def words(*limits: tuple[int, int | None]) -> str:
+        """Return the heading if the limit is set (MiB; None: no limit) from a row on."""
+        changed = timeline.copy()
+        for row, mib in limits:
+            changed.loc[changed.index[row:], "limit_bytes"] = pd.NA if mib is None else mib * MIB
+        return drawn(changed, heading).splitlines()[1].split(", 4 s")[0]
+
+    assert words((0, None), (3, 48)) == "no limit, later limit 48 MiB"
+    assert words((0, 48), (3, None)) == "limit 48 MiB, later no limit"
+    assert words((5, 50), (20, 100)) == "limit 100 MiB, later limit 50 MiB, later limit 100 MiB"
+    assert words((5, 50), (9, 60), (20, 70)) == "limit 100 MiB, changed 3 times, limit 70 MiB at the end"
+
+
+@pytest.mark.parametrize("offset_ns", [0, 3, 1_250_000, 6_100_000, 99_999_999])
+@pytest.mark.parametrize("step_ms", [1, 10, 100])
+def test_labels_are_in_the_order_of_time(
+    new_timeline: Callable[..., pd.DataFrame],
+    heading: Heading,
+    report: OomReport,
+    step_ms: int,
+    offset_ns: int,
 ) -> None:
-    timeline["usage_bytes"] = 97 * MIB
-    lines = picture(timeline, heading, [], columns=100, page_size=page_size).lines
-    assert any("has reached the limit" in line.plain for line in lines) is is_said
+    """Rows that begin at no round time do not seem to end before an event within them."""
+    assert report.time is not None
+    shown = replace(report.cushion, limit_reached_at=report.time - pd.Timedelta(7_300_000, "ns"))
+    timeline = new_timeline(step_ms).iloc[3300 // step_ms : 3430 // step_ms + 1]
+    attrs = timeline.attrs
+    timeline.index = timeline.index + pd.Timedelta(offset_ns, "ns")
+    timeline.attrs = attrs
+    lines = drawn(timeline, heading, [replace(report, cushion=shown)]).splitlines()
+    times = [float(found.group(1)) for line in lines if (found := re.match(r" *(\d+\.\d+) s ", line))]
+    assert times == sorted(times)
+    assert sum("→ usage has reached" in line or "✗ OOM kill:" in line for line in lines) == 2
+
+
+def test_limit_is_reached_before_the_kill_of_the_same_row(
+    timeline: pd.DataFrame, heading: Heading, report: OomReport
+) -> None:
+    at_once = replace(report, cushion=replace(report.cushion, limit_reached_at=report.time))
+    shown = drawn(timeline, heading, [at_once])
+    assert shown.index("has reached the limit") < shown.index("✗ OOM kill:")
+
+
+def test_clock_labels_rows_with_the_time_of_day(
+    timeline: pd.DataFrame, heading: Heading, report: OomReport
+) -> None:
+    lines = drawn(timeline, replace(heading, has_clock=True), [report]).splitlines()
+    assert lines[4].lstrip().startswith("UTC ")
+    assert any(line.startswith("23:40:03.501 ") or line.startswith("23:40:04.412 ") for line in lines)
+    assert all(len(line) <= 100 for line in lines)
+    timeline.index = timeline.index + pd.Timedelta(1198, "s")
+    dated = drawn(timeline, replace(heading, has_clock=True)).splitlines()
+    assert {line[:6] for line in dated if re.match(r"\d\d-\d\d ", line)} == {"11-24 ", "11-25 "}
+
+
+def test_heading_has_the_begin_to_the_millisecond(timeline: pd.DataFrame, heading: Heading) -> None:
+    """The begin and the seconds of a row are its time of day."""
+    timeline.index = timeline.index + pd.Timedelta(45, "ms")
+    assert "from 2025-11-24 23:40:01.045 UTC in rows of 100 ms" in drawn(timeline, heading)
 
 
 def test_lowered_limit_has_its_tick_inside_the_bar(timeline: pd.DataFrame, heading: Heading) -> None:
     timeline.loc[timeline.index[20:], "limit_bytes"] = 50 * MIB
     shown = drawn(timeline, heading)
-    assert "limit 100 MiB, later 50 MiB" in shown
+    assert "limit 100 MiB, later limit 50 MiB" in shown
     row = next(line for line in shown.splitlines() if line.startswith("    2.5 s"))
     assert row[row.index("│") + 1] in "█░"
 

@@ -57,6 +57,7 @@ class Cushion:
     cache_end_bytes: int | None = None
     evicted_bytes: int | None = None
     absorbed_bytes: int | None = None
+    limit_reached_at: pd.Timestamp | None = None
     exhausted_at: pd.Timestamp | None = None
     refaulted_bytes: int | None = None
     kernel_refaulted_bytes: int | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.quality import ThinnedInterval
     from tracer.analysis.trace import AnalysedTrace
     from tracer.analysis.views.focus import Moment
+    from tracer.render.picture.markers import Marker
     from tracer.render.terminal.timeline_text import Heading
 
 _ROWS_EVERY: Final = "100ms"
@@ -68,6 +69,12 @@ Examples:
 )
 @click.option("--end", metavar="TIME", help="End of the picture: seconds into the trace (1.5s) or ISO 8601.")
 @click.option(
+    "--clock",
+    is_flag=True,
+    help="Label rows with the time of day (UTC), as logs have it, instead of seconds from the start of the "
+    "trace.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document: a list of rows, sizes in bytes."
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print rows as CSV, sizes in bytes.")
@@ -79,6 +86,7 @@ def command(
     every: str | None,
     begin: str | None,
     end: str | None,
+    clock: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -118,7 +126,7 @@ def command(
         raise TracerError(
             f"{trace.path} has no measurement of a cgroup in that time: see memcg-tracer info {trace.path}"
         )
-    _draw(trace, shown, _Range(every, begin, end))
+    _draw(trace, shown, _Range(every, begin, end, clock))
     if left_out:
         console.write(sys.stdout, [Text(), Text(left_out, style="dim")])
     trace.defects.raise_if_any()
@@ -149,11 +157,12 @@ def _note_coarse(trace: AnalysedTrace, frame: pd.DataFrame) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """The values of the options --every, --begin and --end."""
+    """The values of the options --every, --begin, --end and --clock."""
 
     every: str | None
     begin: str | None
     end: str | None
+    has_clock: bool
 
 
 def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
@@ -187,12 +196,12 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             interrupted=trace.interrupted,
             summed=trace.summed_intervals.near(0, LATEST_NS),
             thinned=_thinned(trace, frame),
+            has_clock=options.has_clock,
         )
         read_again = markers.read_again_markers(thrash.thrash_below(trace, number), frame)
         concerned = kill_filter.concerning(trace, reports, [number])
-        found = [*markers.kill_markers(concerned, trace.places.label_of(number), frame), *read_again]
-        page_size = trace.meta["page_size"]
-        drawn = timeline_text.picture(frame, heading, found, columns=columns, page_size=page_size)
+        found = [*_events(trace, number, concerned, frame), *read_again]
+        drawn = timeline_text.picture(frame, heading, found, columns=columns)
         pictures.append(drawn)
         console.write(sys.stdout, [*([] if number == shown[0] else [Text()]), *drawn.lines])
         if number == shown[-1]:
@@ -207,6 +216,24 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
         )
 
 
+def _events(
+    trace: AnalysedTrace, cgroup_id: int, reports: Sequence[OomReport], frame: pd.DataFrame
+) -> list[Marker]:
+    """Return the markers of the kills, and of the moment at which usage reached the limit."""
+    from tracer.analysis.core.columns import utc_time
+    from tracer.analysis.core.subtree import Subtrees
+    from tracer.analysis.explain.measure.window import limit_reached_ns
+    from tracer.render.picture import markers
+
+    moments_ns = limit_reached_ns(Subtrees(trace).subtree_at(cgroup_id))
+    reached = [utc_time(moment_ns) for moment_ns in moments_ns.tolist()]
+    label = trace.places.label_of(cgroup_id)
+    return [
+        *markers.limit_markers(reports, label, reached, frame),
+        *markers.kill_markers(reports, label, frame),
+    ]
+
+
 def _look_closer(
     trace: AnalysedTrace,
     cgroup_id: int,
@@ -218,7 +245,6 @@ def _look_closer(
     from rich.text import Text
 
     from tracer.analysis.views import focus
-    from tracer.render.picture import markers
     from tracer.render.terminal import console, timeline_text
     from tracer.render.words import commands
 
@@ -227,9 +253,8 @@ def _look_closer(
     first, columns = looks[0], console.columns_for(sys.stdout)
     begin, end = first.begin.isoformat(), first.end.isoformat()
     frame = focus.timeline_of_life(trace, cgroup_id, _ROWS_OF_INSET, begin=begin, end=end)
-    found = markers.kill_markers(reports, heading.cgroup, frame)
-    page_size = trace.meta["page_size"]
-    drawn = timeline_text.inset(first.what, frame, heading, found, columns=columns, page_size=page_size)
+    found = _events(trace, cgroup_id, reports, frame)
+    drawn = timeline_text.inset(first.what, frame, heading, found, columns=columns)
     title = Text("Commands that show more, in shorter rows:", style="bold")
     written = [*drawn, Text(), title]
     path = next(name for name in (str(trace.path), "TRACE") if commands.may_be_pasted(name, columns))
@@ -244,6 +269,7 @@ def _look_closer(
         from_s = math.floor((look.begin - heading.origin).total_seconds() * 10) / 10
         to_s = math.ceil((look.end - heading.origin).total_seconds() * 10) / 10
         range_ = ["--begin", f"{max(from_s, 0):g}s", "--end", f"{to_s:g}s"]
+        range_ += ["--clock"] if heading.has_clock else []
         parts = [["memcg-tracer", "timeline", path], which, range_]
         written += [Text(f"{look.what}:", style="dim"), *commands.lines(parts, columns)]
     console.write(sys.stdout, written)

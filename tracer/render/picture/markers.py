@@ -52,6 +52,23 @@ def kill_markers(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFra
     return [marker for marker in markers if begin <= marker.time < end]
 
 
+def limit_markers(
+    reports: Iterable[OomReport], cgroup: str, reached: Sequence[pd.Timestamp], timeline: pd.DataFrame
+) -> list[Marker]:
+    """Return the marker of the first moment at which the cgroup with this path came to its limit, within the
+    time of its `timeline`.
+
+    `reached` are such moments by readings; kills in `reports` may know earlier ones.
+    """
+    if timeline.empty:
+        return []
+    begin, end = timeline.index[0], timeline.index[-1] + row_length(timeline)
+    own = [report.cushion.limit_reached_at for report in reports if report.limit_owner.cgroup == cgroup]
+    moments = [moment for moment in (*reached, *own) if moment is not None and begin <= moment < end]
+    text = "usage has reached the limit: from here on, each charge needs memory to be freed first"
+    return [Marker(min(moments), text, is_kill=False)] if moments else []
+
+
 def _in_parts(
     kills: Sequence[OomReport], begin: pd.Timestamp, end: pd.Timestamp
 ) -> Iterator[tuple[OomReport, Sequence[OomReport]]]:

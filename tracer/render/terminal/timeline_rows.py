@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import textwrap
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +15,6 @@ import pandas as pd
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.explain.measure.window import NEAR_LIMIT_PAGES, NEAR_LIMIT_PERCENT
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
 from tracer.quantities import TimelineColumn
@@ -23,7 +24,6 @@ from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
 from tracer.render.terminal.timeline_columns import USAGE, columns_that_fit, number, width
 from tracer.render.words.prose import held_together
 
-_TIME_CELLS: Final = 9
 _AROUND_BAR_CELLS: Final = 3
 _LEAST_BAR_CELLS: Final = 20
 _MOST_BAR_CELLS: Final = 80
@@ -43,11 +43,49 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
+class _Times:
+    """The labels of rows and events: seconds since `origin`, or the time of day in UTC if that is None.
+
+    Rows have `decimals` digits: as many as show their times exactly, at most the 3 of events. With fewer, a
+    row could seem to end before an event within it.
+    """
+
+    origin: pd.Timestamp | None
+    decimals: int
+    is_dated: bool
+
+    @classmethod
+    def for_rows(cls, ends: pd.DatetimeIndex, step: pd.Timedelta, origin: pd.Timestamp | None) -> _Times:
+        if origin is None:
+            return cls(None, 3, ends[0].date() != ends[-1].date())
+        exact_ns = math.gcd(step.value, (ends[0] - origin).value)
+        return cls(origin, next((n for n in range(3) if exact_ns % 10 ** (9 - n) == 0), 3), False)
+
+    @property
+    def head(self) -> str:
+        return "UTC" if self.origin is None else "time"
+
+    @property
+    def cells(self) -> int:
+        return 9 if self.origin is not None else 18 if self.is_dated else 12
+
+    def label(self, time: pd.Timestamp, decimals: int = 3) -> str:
+        """Return the label of an event; with `decimals`, of a row."""
+        if self.origin is None:
+            return f"{time:{'%m-%d ' if self.is_dated else ''}%H:%M:%S.%f}"[:-3]
+        seconds = (time - self.origin).total_seconds()
+        if abs(seconds) < 600:
+            return f"{seconds:.{decimals}f} s"
+        whole = int(seconds)
+        return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+@dataclass(frozen=True, slots=True)
 class _Scale:
     """The scale of the bars: a bar of `full_bytes` ends at the right end of `cells`. Numbers are in `unit`
     (bytes).
 
-    `columns` is the greatest width of a line.
+    `columns` is the greatest width of a line. `times` labels the lines.
     """
 
     full_bytes: float
@@ -56,6 +94,7 @@ class _Scale:
     unit_name: str
     limit_drawn: bool
     columns: int
+    times: _Times
 
     def cell_at(self, value_bytes: float) -> int:
         """Return the cell in which a bar of this size ends."""
@@ -63,9 +102,12 @@ class _Scale:
 
 
 def draw(
-    timeline: pd.DataFrame, markers: Iterable[Marker], *, origin: pd.Timestamp, columns: int, page_size: int
+    timeline: pd.DataFrame, markers: Iterable[Marker], *, origin: pd.Timestamp | None, columns: int
 ) -> Drawing:
-    """Draw the rows of a timeline in lines of at most `columns` cells. Times are relative to `origin`."""
+    """Draw the rows of a timeline in lines of at most `columns` cells.
+
+    Times are relative to `origin`; None: they are of the day, in UTC.
+    """
     waits = stacked_ms(timeline)
     timeline = timeline.assign(
         waited_ms=waits.sum(axis=1),
@@ -73,19 +115,23 @@ def draw(
         swap_write_mean_ms=_blank_without_traffic(timeline, "swap_write_mean_ms", "swap_written_bytes"),
         swap_read_mean_ms=_blank_without_traffic(timeline, "swap_read_mean_ms", "swap_read_bytes"),
     )
-    room = columns - _TIME_CELLS - _AROUND_BAR_CELLS
+    step = row_length(timeline)
+    ends = pd.DatetimeIndex(timeline.index) + step
+    times = _Times.for_rows(ends, step, origin)
+    room = columns - times.cells - _AROUND_BAR_CELLS
     shown = columns_that_fit(timeline, waits, room - _LEAST_BAR_CELLS)
     markers = list(markers)
     at_markers = [one.composition.total for one in markers if one.composition and one.composition.total]
-    scale = _scale(timeline, at_markers, min(_MOST_BAR_CELLS, room - width(shown)), columns)
-    rows = _rows(
-        timeline, markers, shown, scale, origin=origin, limit_reached=_limit_reached(timeline, page_size)
-    )
+    full_bytes, limit_drawn = _full_bytes(timeline, at_markers)
+    cells = min(_MOST_BAR_CELLS, room - width(shown))
+    scale = _Scale(full_bytes, cells, *units.scale_for(full_bytes), limit_drawn, columns, times)
+    rows = _rows(timeline, ends, markers, shown, scale)
     return Drawing([*_ruler(scale, shown), *rows], timeline, waits, shown)
 
 
-def _scale(timeline: pd.DataFrame, at_markers: Sequence[int], cells: int, columns: int) -> _Scale:
-    """Return a scale that ends at the limit, or at the peak if usage stayed far below the limit.
+def _full_bytes(timeline: pd.DataFrame, at_markers: Sequence[int]) -> tuple[float, bool]:
+    """Return the end of a scale and whether it shows the limit: the limit, or the peak if usage stayed far
+    below it.
 
     The peak includes the rows and the usage at the marked times (`at_markers`, in bytes).
     """
@@ -93,21 +139,12 @@ def _scale(timeline: pd.DataFrame, at_markers: Sequence[int], cells: int, column
     limits = floats(timeline, "limit_bytes")
     limit = float(limits[limits > 0].max(initial=0.0))
     limit_drawn = limit > 0 and peak >= limit / 4
-    full = max(peak, limit if limit_drawn else 0.0, 1.0)
-    return _Scale(full, cells, *units.scale_for(full), limit_drawn, columns)
+    return max(peak, limit if limit_drawn else 0.0, 1.0), limit_drawn
 
 
 def _blank_without_traffic(timeline: pd.DataFrame, took: str, amount: str) -> pd.Series[float]:
     """Return the mean latencies, with 0 (drawn blank) in place of NaN for rows without traffic."""
     return timeline[took].mask(floats(timeline, amount) == 0, 0.0)
-
-
-def _limit_reached(timeline: pd.DataFrame, page_size: int) -> int | None:
-    """Return the first row that ends with usage at the limit, as in `analysis.explain.measure.window`."""
-    usage, limit = floats(timeline, "usage_bytes"), floats(timeline, "limit_bytes")
-    nearness = np.maximum(limit * NEAR_LIMIT_PERCENT / 100, NEAR_LIMIT_PAGES * page_size)
-    near = usage >= limit - nearness
-    return int(near.argmax()) if near.any() else None
 
 
 def _ruler(scale: _Scale, shown: Sequence[TimelineColumn]) -> list[Text]:
@@ -125,41 +162,31 @@ def _ruler(scale: _Scale, shown: Sequence[TimelineColumn]) -> list[Text]:
     end = f"{scale.full_bytes / scale.unit:.4g} {scale.unit_name}" + (" limit" if scale.limit_drawn else "")
     scale_line = "0" + end.rjust(scale.cells)
     ticks = "".join("┬" if 4 * i % scale.cells < 4 else "─" for i in range(scale.cells)) + "┐"
-    left = " " * _TIME_CELLS + " "
+    left = " " * scale.times.cells + " "
     return [
         Text(left + " " * (scale.cells + 2)) + groups,
-        Text("time".rjust(_TIME_CELLS) + " ") + Text(scale_line + " ", style="dim") + titles,
+        Text(scale.times.head.rjust(scale.times.cells) + " ") + Text(scale_line + " ", style="dim") + titles,
         Text(left) + Text(ticks + " ", style="dim") + unit_line,
     ]
 
 
 def _rows(
     timeline: pd.DataFrame,
+    ends: pd.DatetimeIndex,
     markers: Iterable[Marker],
     shown: Sequence[TimelineColumn],
     scale: _Scale,
-    *,
-    origin: pd.Timestamp,
-    limit_reached: int | None,
 ) -> Iterator[Text]:
-    """Yield a line for each row, labelled with its end. The events within a row come before it.
-
-    A remark follows the row `limit_reached`.
-    """
-    step = row_length(timeline)
-    decimals = next(
-        (digits for digits, least in enumerate((1, 0.1, 0.01)) if step.total_seconds() >= least), 3
-    )
-    ends = pd.DatetimeIndex(timeline.index) + step
+    """Yield a line for each row, labelled with its end. The events within a row come before it, by time."""
     layers, waits = stacked(timeline).to_numpy(), stacked_ms(timeline).to_numpy()
     longest_ms = waits.sum(axis=1).max()
     limits = floats(timeline, "limit_bytes")
     numbers = [floats(timeline, column.field) for column in shown]
-    pending = sorted(markers, key=lambda marker: marker.time, reverse=True)
+    pending = deque(sorted(markers, key=lambda marker: marker.time))
     for row, end in enumerate(ends):
-        while pending and pending[-1].time < end:
-            yield from _event(pending.pop(), limits[row], origin, scale)
-        line = _line(_moment((end - origin).total_seconds(), decimals))
+        while pending and pending[0].time < end:
+            yield from _event(pending.popleft(), limits[row], scale)
+        line = _line(scale.times.label(end, scale.times.decimals), scale)
         line.append(_bar(layers[row], limits[row], scale)).append(" ")
         for column, values in zip(shown, numbers, strict=True):
             if column.is_lane:
@@ -167,16 +194,17 @@ def _rows(
             else:
                 line.append(number(values[row], column, scale.unit).rjust(column.cells))
         yield line
-        if row == limit_reached:
-            remark = "usage has reached the limit: from here on, each charge needs memory to be freed first"
-            yield from _remark("", f"→ {remark}", "bold", scale)
 
 
-def _event(marker: Marker, limit_bytes: float, origin: pd.Timestamp, scale: _Scale) -> Iterator[Text]:
+def _event(marker: Marker, limit_bytes: float, scale: _Scale) -> Iterator[Text]:
     """Yield the line of a marker, below a bar if the composition at that time is known."""
-    at = _moment((marker.time - origin).total_seconds(), 3)
+    at = scale.times.label(marker.time)
     if marker.composition is not None and marker.composition.total is not None:
-        line = _line(at).append(_bar(stacked_composition(marker.composition), limit_bytes, scale)).append(" ")
+        line = (
+            _line(at, scale)
+            .append(_bar(stacked_composition(marker.composition), limit_bytes, scale))
+            .append(" ")
+        )
         usage = number(marker.composition.total, USAGE, scale.unit)
         yield line.append(usage.rjust(USAGE.cells))
         at = ""
@@ -187,14 +215,14 @@ def _event(marker: Marker, limit_bytes: float, origin: pd.Timestamp, scale: _Sca
 def _remark(at: str, words: str, style: str, scale: _Scale) -> Iterator[Text]:
     """Yield a remark in the column of the bars, wrapped with an indentation."""
     first, *more = textwrap.wrap(
-        held_together(words), scale.columns - _TIME_CELLS - 1, subsequent_indent="  "
+        held_together(words), scale.columns - scale.times.cells - 1, subsequent_indent="  "
     )
-    yield _line(at).append(first, style)
-    yield from (_line("").append(line, style) for line in more)
+    yield _line(at, scale).append(first, style)
+    yield from (_line("", scale).append(line, style) for line in more)
 
 
-def _line(moment: str) -> Text:
-    return Text(f"{moment.rjust(_TIME_CELLS)} ", no_wrap=True, overflow="ellipsis")
+def _line(moment: str, scale: _Scale) -> Text:
+    return Text(f"{moment.rjust(scale.times.cells)} ", no_wrap=True, overflow="ellipsis")
 
 
 def _bar(layer_bytes: Iterable[float], limit_bytes: float, scale: _Scale) -> Text:
@@ -218,10 +246,3 @@ def _lane(waited_ms: Iterable[float], longest_ms: float, cells: int) -> Text:
         lane.append(wait.glyph * (end + 2 - lane.cell_len), style=wait.terminal)
     lane.append(" " * (cells - lane.cell_len))
     return lane
-
-
-def _moment(seconds: float, decimals: int) -> str:
-    if abs(seconds) < 600:
-        return f"{seconds:.{decimals}f} s"
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -34,7 +34,8 @@ _WHEN_SUMMED: Final = "sizes are exact; what was read again is not known there"
 class Heading:
     """The subject of a picture: run `run` of the `runs` lives of a cgroup name. Names are not escaped.
 
-    `origin` is the beginning of the trace.
+    `origin` is the beginning of the trace. `has_clock`: rows have the time of day instead of seconds from
+    there.
     """
 
     cgroup: str
@@ -47,6 +48,12 @@ class Heading:
     interrupted: bool
     summed: Sequence[SummedInterval] = ()
     thinned: Sequence[ThinnedInterval] = ()
+    has_clock: bool = False
+
+    @property
+    def counted_from(self) -> pd.Timestamp | None:
+        """Return the moment that the times of rows count from; None: they are times of day."""
+        return None if self.has_clock else self.origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +64,7 @@ class Picture:
     drawing: Drawing | None
 
 
-def picture(
-    timeline: pd.DataFrame, heading: Heading, markers: Iterable[Marker], *, columns: int, page_size: int
-) -> Picture:
+def picture(timeline: pd.DataFrame, heading: Heading, markers: Iterable[Marker], *, columns: int) -> Picture:
     """Return the picture: heading, ruler, a line for each row of `timeline`, and totals.
 
     `timeline` is the result of `analysis.views.timeline` for one cgroup. No line is wider than `columns`.
@@ -67,7 +72,7 @@ def picture(
     lines = _heading_lines(timeline, heading, columns)
     if timeline.empty or timeline["usage_bytes"].isna().all():
         return Picture([*lines, Text("The memory of this cgroup was not measured in that time.")], None)
-    drawing = draw(timeline, markers, origin=heading.origin, columns=columns, page_size=page_size)
+    drawing = draw(timeline, markers, origin=heading.counted_from, columns=columns)
     lines += [*drawing.lines, Text(), *_totals(drawing.timeline), *_waited(drawing)]
     return Picture(lines, drawing)
 
@@ -79,14 +84,13 @@ def inset(
     markers: Iterable[Marker],
     *,
     columns: int,
-    page_size: int,
 ) -> list[Text]:
     """Return a part of a picture in shorter rows: a title, a ruler and the rows."""
     if len(timeline) < 2 or timeline["usage_bytes"].isna().all():
         return []
     step = units.duration((timeline.index[1] - timeline.index[0]).total_seconds())
     title = Text(f"Closer: {subject}, in rows of {step}", style="bold")
-    drawing = draw(timeline, markers, origin=heading.origin, columns=columns, page_size=page_size)
+    drawing = draw(timeline, markers, origin=heading.counted_from, columns=columns)
     return [Text(), title, *drawing.lines]
 
 
@@ -122,7 +126,8 @@ def _heading_lines(timeline: pd.DataFrame, heading: Heading, columns: int) -> li
         step = row_length(timeline)
         span = timeline.index[-1] - timeline.index[0] + step
         facts.append(
-            f"{units.duration(span.total_seconds())} from {timeline.index[0]:%Y-%m-%d %H:%M:%S} UTC "
+            f"{units.duration(span.total_seconds())} from {timeline.index[0]:%Y-%m-%d %H:%M:%S}."
+            f"{timeline.index[0].microsecond // 1000:03d} UTC "
             f"in rows of {units.duration(step.total_seconds())}"
         )
     if heading.kernel:
@@ -144,11 +149,12 @@ def _limit_words(timeline: pd.DataFrame) -> str:
     is_known = timeline["is_limited"].notna()
     if not is_known.any():
         return "limit not known"
-    limits = timeline["limit_bytes"].fillna(UNLIMITED_BYTES)[is_known]
-    first, last = int(limits.iloc[0]), int(limits.iloc[-1])
-    if first != last:
-        return f"limit {units.limit(first)}, later {units.limit(last)}"
-    return "no limit" if last >= UNLIMITED_BYTES else f"limit {units.limit(last)}"
+    limits = timeline["limit_bytes"].fillna(UNLIMITED_BYTES)[is_known].to_numpy(np.int64)
+    in_turn = limits[np.diff(limits, prepend=-1) != 0].tolist()
+    first, *later = ("no limit" if one >= UNLIMITED_BYTES else f"limit {units.limit(one)}" for one in in_turn)
+    if len(later) > 2:
+        return f"{first}, changed {len(later)} times, {later[-1]} at the end"
+    return ", later ".join([first, *later])
 
 
 def _high_words(timeline: pd.DataFrame) -> list[str]:

@@ -39,13 +39,14 @@ def measure(
     `cache_start_bytes` is the peak of the cache from `at_limit` to the kill. `evicted_bytes` counts all pages
     that reclaim deleted from the cache of the subtree since `at_limit`, with those that later came back.
     `absorbed_bytes` is the growth of other memory (anon, shmem, kernel, sock) since `at_limit`, at most
-    `evicted_bytes`, because only evictions made room for it; 0 if it shrank. `exhausted_at` is the moment
-    from which the cache stayed under 2 % of the limit (of its peak if no limit is set); where rows are
-    thinned, the begin of the interval in which that moment is. None if nothing was evicted: its files were
-    truncated or removed, and it was no cushion. `refaulted_bytes` is the part of `evicted_bytes` that the
-    subtree read again before the kill, and `kernel_refaulted_bytes` the kernel's count for the same time,
-    which includes what was evicted before it. `evicted_after_bytes` is the part of
-    `evicted_bytes` since `exhausted_at`: cache that came back for moments only.
+    `evicted_bytes`, because only evictions made room for it; 0 if it shrank. `limit_reached_at` is
+    `at_limit`; None if no limit is set, or if nothing before the kill shows that moment. `exhausted_at` is
+    the moment from which the cache stayed under 2 % of the limit (of its peak if no limit is set); where rows
+    are thinned, the begin of the interval in which that moment is. None if nothing was evicted: its files
+    were truncated or removed, and it was no cushion. `refaulted_bytes` is the part of `evicted_bytes` that
+    the subtree read again before the kill, and `kernel_refaulted_bytes` the kernel's count for the same time,
+    which includes what was evicted before it. `evicted_after_bytes` is the part of `evicted_bytes` since
+    `exhausted_at`: cache that came back for moments only.
 
     The argument `cache_end_bytes` is the level in the sample at the kill; None: the ledger's is taken.
     `locked_bytes` is the part of it that is locked, which is in neither level of the result.
@@ -82,6 +83,7 @@ def measure(
     if counted is None:
         reason = "workingset_refault_file was not sampled twice in the window"
         unknown["cushion.kernel_refaulted_bytes"] = reason
+    is_limited = limit_bytes < UNLIMITED_BYTES
     other = ledger.change(subtree, ledger.NOT_CACHE)
     absorbed = (other.at(window.end) or 0) - (other.at(window.at_limit) or 0)
     return Cushion(
@@ -89,6 +91,7 @@ def measure(
         cache_end_bytes=None if cache_end_bytes is None else max(cache_end_bytes - locked_bytes, 0),
         evicted_bytes=evicted,
         absorbed_bytes=min(max(absorbed, 0), evicted),
+        limit_reached_at=utc_time(window.at_limit) if is_limited and window.at_limit < window.end else None,
         exhausted_at=exhausted_at,
         refaulted_bytes=refaulted,
         kernel_refaulted_bytes=counted,

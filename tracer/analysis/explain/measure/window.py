@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Int64s, times_ns
+from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns
 from tracer.analysis.core.evicted import DAMON_COMM, Evicted
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.lookup.fineness import Fineness
@@ -31,9 +31,10 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
 from tracer.analysis.views.reclaim import reclaimed_anon_pages
 from tracer.schema import UNLIMITED_BYTES
+from tracer.trace.value_ranges import LATEST_NS
 
-NEAR_LIMIT_PERCENT: Final = 1
-NEAR_LIMIT_PAGES: Final = 64  # a CPU's stock of charges: MEMCG_CHARGE_BATCH in mm/memcontrol.c
+_NEAR_PERCENT: Final = 1
+_NEAR_PAGES: Final = 64  # a CPU's stock of charges: MEMCG_CHARGE_BATCH in mm/memcontrol.c
 _LULL_PERCENT: Final = 90
 _APPROACH_PERCENT: Final = 50
 _SOON_NS: Final = 1_000_000_000
@@ -65,9 +66,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     usage = ledger.usage(subtree)
     start = _begin_of_shortage(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
     usage = usage.within(start, kill_ns)
-    near = limit_bytes - max(
-        limit_bytes * NEAR_LIMIT_PERCENT // 100, NEAR_LIMIT_PAGES * page_size(subtree.whole)
-    )
+    near = int(_near_bytes(limit_bytes, subtree))
     fineness = subtree.whole.fineness
     half = limit_bytes * _APPROACH_PERCENT // 100
     begin = _last_below(usage, half, start, fineness)
@@ -88,6 +87,37 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     is_read = last == first or reclaim[first] > at_limit
     at_limit = max(fineness.since(at_limit), after_lull) if is_read else at_limit
     return Window(begin, at_limit, kill_ns, passed, share)
+
+
+def limit_reached_ns(subtree: Subtree) -> Int64s:
+    """Return the moments at which the cgroup reached its limit, each as `at_limit` of a kill: there is one at
+    first, and one after each time below 90 %.
+
+    If memory.high is set, reclaim may be for that, and only usage counts.
+    """
+    usage = ledger.usage(subtree)
+    limits = ledger.counter(subtree, "limit_bytes").at_each(usage.times, missing=UNLIMITED_BYTES)
+    is_near = usage.values >= _near_bytes(limits, subtree)
+    row = np.arange(len(usage.times))
+    below = np.maximum.accumulate(np.where(usage.values < limits // 100 * _LULL_PERCENT, row, -1))
+    before = np.append(-1, np.maximum.accumulate(np.where(is_near, row, -1)))[:-1]
+    reached = np.flatnonzero(is_near & ((before < 0) | (below > before)))
+    moments = usage.times[reached]
+    if not (ledger.reading(subtree, "high_bytes").values < UNLIMITED_BYTES).any():
+        attempts = subtree.reclaim
+        is_own = is_one_of(attempts["kind"], ["memcg"]) & (
+            integers(attempts["cgroup_id"]) == subtree.cgroup_id
+        )
+        begun = np.append(times_ns(attempts)[is_own], LATEST_NS)
+        since = np.where(below[reached] < 0, subtree.start_ns, usage.times[below[reached]])
+        moments = np.minimum(moments, begun[np.searchsorted(begun, since)])
+    return np.array([subtree.whole.fineness.since(moment) for moment in moments.tolist()], np.int64)
+
+
+def _near_bytes(limit_bytes: int | Int64s, subtree: Subtree) -> Int64s:
+    """Return the usage at which a limit counts as reached."""
+    limits = np.asarray(limit_bytes, np.int64)
+    return limits - np.maximum(limits * _NEAR_PERCENT // 100, _NEAR_PAGES * page_size(subtree.whole))
 
 
 def start_after(subtree: Subtree, earlier: Int64s) -> int:
