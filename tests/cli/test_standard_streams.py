@@ -81,6 +81,12 @@ class Ended:
 RunInTurn = Callable[..., Ended]
 
 
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work where there is no `traces/`: a path that is no trace is looked for as a name in each of these."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def run_in_turn(tmp_path: Path) -> RunInTurn:
     def run_all(lines: Sequence[str], redirection: str = "", **environment: str) -> Ended:
