@@ -53,7 +53,7 @@ def findings(composition: Composition, around: Circumstances, **others: Any) -> 
         victim_tgids=frozenset({41}),
         composition=composition,
         origins=dict.fromkeys((*COMPOSITION_PARTS, "usage", "zswap_incomp"), ("samples",)),
-        cushion=Cushion(0, 0, 0, 0, None, 0),
+        cushion=Cushion(0, 0, 0, 0, refaulted_bytes=0),
         reclaim=Reclaim(16, 0, 0, 1.0, ()),
         allocators=(),
         page_size=4096,

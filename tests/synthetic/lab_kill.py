@@ -52,7 +52,9 @@ def report() -> OomReport:
         composition=composition,
         working_set_bytes=None,
         reclaim=Reclaim(0, 0, 0, 0.0, ()),
-        cushion=Cushion(97 * MIB, MIB // 2, EVICTED, 96 * MIB, KILL - pd.Timedelta("20ms"), 0),
+        cushion=Cushion(
+            97 * MIB, MIB // 2, EVICTED, 96 * MIB, exhausted_at=KILL - pd.Timedelta("20ms"), refaulted_bytes=0
+        ),
         allocators=(),
         verdict=Verdict("anon_growth", "high", "x", (), ()),
         advice=(),

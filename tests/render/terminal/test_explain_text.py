@@ -148,7 +148,7 @@ def test_report_from_a_log_has_its_limits_once(report: OomReport) -> None:
         kernel_log=place,
         allocators=(),
         reclaim=Reclaim(None, None, None, None, ()),
-        cushion=Cushion(None, MIB, None, None, None, None),
+        cushion=Cushion(cache_end_bytes=MIB),
         quality=replace(report.quality, kmsg="only", unknown=unknown | {"trigger.gfp": "the line is cut"}),
     )
     assert " ".join(shown(log).split()).count(LOG_ALONE) == 1
@@ -205,7 +205,7 @@ def test_kill_with_unknown_fields_has_no_none(report: OomReport) -> None:
         composition=replace(report.composition, **dict.fromkeys([*PART_BY_NAME, "total"])),
         working_set_bytes=None,
         reclaim=Reclaim(0, 0, 0, 0.0, ()),
-        cushion=Cushion(None, None, None, None, None, None),
+        cushion=Cushion(),
         allocators=(),
         advice=(),
     )

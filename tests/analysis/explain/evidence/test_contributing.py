@@ -126,7 +126,7 @@ def test_every_factor_of_a_mixed_kill_is_found() -> None:
         around,
         owner=LimitOwner("/a", None, None, LIMIT, LIMIT, True),
         trigger=trigger(GFP_NOFS),
-        cushion=Cushion(0, 0, 5 * MIB, 0, None, 2 * MIB),
+        cushion=Cushion(0, 0, 5 * MIB, 0, refaulted_bytes=2 * MIB),
     )
     items = contributing(found, CAUSES["anon_growth"])
     assert [(item.kind, dict(item.numbers)) for item in items] == [
