@@ -18,7 +18,7 @@ from synthetic.restarts import FIRST_ID, FIRST_TGID, Restarts
 import tracer.cli
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain import survivors
-from tracer.analysis.explain.measure import allocators, composition
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.views import focus
 from tracer.cli.group import group
@@ -70,14 +70,14 @@ def break_call(monkeypatch: pytest.MonkeyPatch) -> Break:
 @pytest.fixture
 def broken_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the explanation of the second kill fail by a bug, in whatever order kills are explained."""
-    works = allocators.between
+    works = composition.at_kill
 
-    def between(subtree: Subtree, *moments: int) -> Any:
+    def at_kill(subtree: Subtree, *given: Any, **options: Any) -> Any:
         if subtree.cgroup_id == FIRST_ID + 1:
             raise IndexError("index -1 is out of bounds")
-        return works(subtree, *moments)
+        return works(subtree, *given, **options)
 
-    monkeypatch.setattr(allocators, "between", between)
+    monkeypatch.setattr(composition, "at_kill", at_kill)
 
 
 def run(*arguments: str) -> Result:
@@ -99,7 +99,7 @@ def test_explain_with_a_broken_kill_lists_all_and_explains_the_newest(restarts: 
     assert f"({FIRST_TGID + 1})" in result.output
     assert "Cause: process memory grew" in result.output
     (traceback,) = vars(result.exception)["__notes__"]
-    assert "in between" in traceback
+    assert "in at_kill" in traceback
 
 
 @pytest.mark.usefixtures("broken_kill")
@@ -198,7 +198,7 @@ def test_summary_with_a_broken_kill_counts_it(restarts: str) -> None:
     (broken,) = found.broken
     assert (broken.path, broken.is_partial) == ("shown", True)
     assert broken.why == f"kill 2 could not be explained: {WHY}"
-    assert "in between" in broken.debug[0]
+    assert "in at_kill" in broken.debug[0]
 
 
 @pytest.mark.usefixtures("broken_kill")

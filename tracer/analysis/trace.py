@@ -202,7 +202,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
         Raises UsageError if there is no such kill.
         """
-        reports = {report.kill_id: report for report in self.explain(is_sized=False)}
+        reports = {report.kill_id: report for report in PostMortems(self).measured()}
         if kill_id not in reports:
             raise postmortem.no_such_kill(kill_id, sorted(reports))
         return postmortem.kill_window(self, reports[kill_id])

@@ -41,13 +41,23 @@ def test_outlines_have_the_parties_of_the_reports(loop: Path) -> None:
     assert [*map(parties, PostMortems(trace).outlines())] == [*map(parties, trace.explain())]
 
 
+def test_measured_kills_have_the_parties_and_the_memory_of_the_reports(loop: Path) -> None:
+    trace = tracer.open(loop)
+    for measured, report in zip(PostMortems(trace).measured(), trace.explain(), strict=True):
+        assert parties(measured) == parties(report)
+        assert (measured.composition, measured.cushion) == (report.composition, report.cushion)
+        assert measured.memory_stat_bytes == report.memory_stat_bytes
+        assert "composition" not in measured.quality.unknown
+        assert measured.quality.unknown["verdict"] == "it was not asked for"
+
+
 def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explained = list[int]()
     whole = postmortem._report
 
-    def counted(trace, kill, told, *, is_sized):  # type: ignore[no-untyped-def]
+    def counted(trace, kill, told):  # type: ignore[no-untyped-def]
         explained.append(kill.kill_id)
-        return whole(trace, kill, told, is_sized=is_sized)
+        return whole(trace, kill, told)
 
     monkeypatch.setattr(postmortem, "_report", counted)
     outlines, post_mortems = tracer.open(loop).outlined()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,10 @@ from tracer.errors import TracerError, UsageError
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.schema import UNLIMITED_BYTES
 
+_Explain: TypeAlias = Callable[[TraceTables, RecordedKill, Told], OomReport]
+
 _NOT_ASKED: Final = "it was not asked for"
+_OF_MEMORY: Final = ("composition", "cushion", "working_set_bytes")
 
 
 def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
@@ -76,8 +79,11 @@ class PostMortems:
 
     def all(self, *, is_sized: bool = True) -> list[OomReport]:
         """Return what `explain` returns."""
-        reports = {kill_id: self._explained(kill_id, find, is_sized) for kill_id, find in self._kills}
-        return self._by_time(reports[kill_id] for kill_id in self._told)
+        return self._each(partial(_report, is_sized=is_sized))
+
+    def measured(self) -> list[OomReport]:
+        """Return the reports of `outlines` with the memory of the limit owner: what a picture shows."""
+        return self._each(_measured)
 
     def outlines(self) -> list[OomReport]:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
@@ -90,15 +96,19 @@ class PostMortems:
         """Return the whole report of a kill, by its number."""
         if kill_id not in self._told:
             return next(report for report in self._only_logged if report.kill_id == kill_id)
-        return self._explained(kill_id, partial(self._kills.kill_at, kill_id), is_sized=True)
+        return self._explained(kill_id, partial(self._kills.kill_at, kill_id), _report)
 
     def _by_time(self, recorded: Iterable[OomReport]) -> list[OomReport]:
         return sorted([*recorded, *self._only_logged], key=attrgetter("time"))
 
-    def _explained(self, kill_id: int, find: Callable[[], RecordedKill], is_sized: bool) -> OomReport:
+    def _each(self, explain: _Explain) -> list[OomReport]:
+        reports = {kill_id: self._explained(kill_id, find, explain) for kill_id, find in self._kills}
+        return self._by_time(reports[kill_id] for kill_id in self._told)
+
+    def _explained(self, kill_id: int, find: Callable[[], RecordedKill], explain: _Explain) -> OomReport:
         return self._trace.defects.attempt(
             f"kill {kill_id}",
-            lambda: _report(self._trace, find(), self._told[kill_id], is_sized=is_sized),
+            lambda: explain(self._trace, find(), self._told[kill_id]),
             lambda why: verdict.unexplained(self._outline(kill_id), why),
         )
 
@@ -127,7 +137,21 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
     return UsageError(f"there is no kill {kill_id} in {place}: it holds {there}")
 
 
-def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool) -> OomReport:
+def _measured(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    outline = verdict.unexplained(_outline(trace, kill.time_ns, kill.rows, told), _NOT_ASKED)
+    unknown = {name: why for name, why in outline.quality.unknown.items() if name not in _OF_MEMORY}
+    sizes, made_of, working_set, used, _ = _memory(kill, unknown, told)
+    return replace(
+        outline,
+        composition=made_of,
+        cushion=used,
+        working_set_bytes=working_set,
+        memory_stat_bytes=verdict.known(sizes),
+        quality=replace(outline.quality, unknown=unknown),
+    )
+
+
+def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
     unknown: Unknown = {}
     first, outline = kill.first, _outline(trace, kill.time_ns, kill.rows, told)
     sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
@@ -217,7 +241,7 @@ def _memory(
     from; all null without an owner."""
     if kill.owner_id is None:
         no_owner = recorded_kill.NO_OWNER
-        unknown |= dict.fromkeys(("composition", "cushion", "working_set_bytes"), no_owner)
+        unknown |= dict.fromkeys(_OF_MEMORY, no_owner)
         return {}, Composition(), None, Cushion(), {}
     total, usage_table = _usage_at_kill(kill, told)
     is_logged = "composition" in told.fields  # the sample of the kill is from the kernel log

@@ -133,13 +133,18 @@ def assemble(
         allocators=tuple(findings.allocators),
         verdict=judged,
         advice=(*advice.advise(findings, judged.cause), *advice.settings(findings, judged.cause)),
-        memory_stat_bytes={name: size for name, size in sizes.items() if size is not None},
+        memory_stat_bytes=known(sizes),
         badness_total_pages=selection.total_pages,
         what_if=selection.what_if,
         further_allocators=findings.further_allocators,
         shared_files=tuple(findings.shared_files),
         charged_in=charged_in(CAUSES[judged.cause].grows),
     )
+
+
+def known(sizes: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the sizes that are known, by name."""
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def unexplained(report: OomReport, why: str) -> OomReport:

@@ -171,12 +171,13 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
 
     from tracer.analysis.core.tables import start_ns
     from tracer.analysis.explain import kill_filter
+    from tracer.analysis.explain.postmortem import PostMortems
     from tracer.analysis.views import focus, thrash
     from tracer.render.picture import markers
     from tracer.render.terminal import console, timeline_text
     from tracer.trace.value_ranges import LATEST_NS
 
-    reports = trace.explain(is_sized=False)
+    reports = PostMortems(trace).measured()
     columns = console.columns_for(sys.stdout)
     pictures: list[timeline_text.Picture] = []
 
