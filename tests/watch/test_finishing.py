@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import select
 import signal
 import sys
 import time
@@ -69,18 +67,12 @@ class Watched:
         return Told(self.folder / name, "kill", 1_795_694_400_000_000_000, "/docker/4f2a", 1)
 
     def run(self, queue: Finishing, until: Callable[[], bool] | None = None) -> None:
-        """Step the queue only when it asks for that, until it is idle or `until` is true."""
+        """Step the queue until it is idle or `until` is true."""
         end_s = time.monotonic() + 30 * SLOWDOWN
         while (queue.in_use or queue.waiting) and not (until is not None and until()):
             assert time.monotonic() < end_s, "it takes too long"
-            poll = select.poll()
-            for descriptor in queue.fds():
-                poll.register(descriptor, select.POLLIN)
-            wait_s = min(queue.due_s, end_s) - time.monotonic()
-            if until is not None:
-                wait_s = min(wait_s, 0.01)
-            poll.poll(max(0, math.ceil(wait_s * 1000)))
             queue.step(time.monotonic())
+            time.sleep(0.005)
 
 
 @pytest.fixture
@@ -128,12 +120,12 @@ def test_trace_is_completed_and_told_with_its_verdict(watched: Watched, begin_tr
 
 def test_idle_queue_asks_for_nothing(watched: Watched) -> None:
     queue = watched.open()
-    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, None)
+    assert (queue.due_s, queue.in_use) == (math.inf, None)
     queue.step(time.monotonic())
     queue.add(watched.story())
     assert queue.due_s < time.monotonic()
     watched.run(queue)
-    assert (queue.fds(), queue.due_s, queue.in_use) == ([], math.inf, None)
+    assert (queue.due_s, queue.in_use) == (math.inf, None)
 
 
 def test_traces_are_completed_one_at_a_time_in_order(watched: Watched) -> None:
@@ -218,18 +210,6 @@ def test_child_that_hangs_is_killed_with_its_group(watched: Watched) -> None:
     ]
     assert len(pids(story.trace)) == 2
     assert all(gone(pid) for pid in pids(story.trace))
-
-
-def test_queue_works_without_pidfd(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(_: int) -> int:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr(os, "pidfd_open", absent)
-    queue = watched.open(("true",))
-    queue.add(watched.story())
-    watched.run(queue)
-    assert [finished.sentence for finished in watched.told] == ["s"]
-    assert watched.warnings == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="lowers a nice value")
@@ -327,7 +307,7 @@ def test_finish_leaves_the_rest_at_its_deadline(watched: Watched) -> None:
         (story.trace, left) for story in stories
     ]
     assert all(gone(pid) for pid in pids(stories[0].trace))
-    assert (queue.in_use, queue.waiting, queue.fds(), queue.due_s) == (None, [], [], math.inf)
+    assert (queue.in_use, queue.waiting, queue.due_s) == (None, [], math.inf)
 
 
 def test_finish_during_the_command_tells_each_trace_once(watched: Watched) -> None:

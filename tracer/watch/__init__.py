@@ -3,6 +3,6 @@
 place — the directory of traces: names, publication, removal of the oldest
 completing — the child that turns a trace into Parquet and explains it
 child — a process of ours or of the user, that works while the recorder goes on
-copies — the same traces at a URL
+copying — the same traces at a URL, by a child
 finishing — the queue of traces to complete, and the command that gets their paths
 """

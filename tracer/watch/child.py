@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-_POLL_S: Final = 0.2  # without pidfd_open(2), before 32fcb426ec00 ("pid: add pidfd_open()", v5.3)
+_WAIT_S: Final = 0.1  # a child whose pipe is full waits for `poll`
 _MOST_BYTES: Final = 1 << 20
 
 
@@ -35,26 +35,22 @@ class Child:
             self._pipe = os.dup(self._process.stdout.fileno())
             self._process.stdout.close()
             os.set_blocking(self._pipe, False)
-        self._pidfd = -1
-        with suppress(OSError):
-            self._pidfd = os.pidfd_open(self._process.pid)
-        self._polled_s = time.monotonic()
-        self.deadline_s = self._polled_s + within_s
-
-    @property
-    def descriptors(self) -> list[int]:
-        """Return the descriptors that become readable when `poll` has something to do."""
-        return [descriptor for descriptor in (self._pidfd, self._pipe) if descriptor >= 0]
+        self.deadline_s = time.monotonic() + within_s
 
     @property
     def due_s(self) -> float:
         """Return the time at which `poll` must be called, on CLOCK_MONOTONIC."""
-        polled_s = math.inf if self._pidfd >= 0 else self._polled_s + _POLL_S
-        return min(self.deadline_s, self.hurries_s, polled_s)
+        return min(self.deadline_s, self.hurries_s)
+
+    def wait(self, until_s: float) -> None:
+        """Wait a moment, but not beyond the end of the child, or `until_s` (CLOCK_MONOTONIC)."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(
+                max(0.0, min(_WAIT_S, self.due_s - time.monotonic(), until_s - time.monotonic()))
+            )
 
     def poll(self, now_s: float) -> int | None:
         """Read the output; return the exit status once the child has ended, -N for signal N."""
-        self._polled_s = now_s
         status = self._process.poll()
         self._read()
         if status is not None:
@@ -95,12 +91,11 @@ class Child:
             except BlockingIOError:
                 return
             if not read:
-                os.close(self._pipe)
-                self._pipe = -1
+                self._close()
             elif len(self.output) < _MOST_BYTES:
                 self.output += read
 
     def _close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self._pipe = self._pidfd = -1
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1

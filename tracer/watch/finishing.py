@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import select
 import subprocess
 import time
 from collections import deque
@@ -75,7 +74,7 @@ class Finishing:
     stderr. It may run for `COMMAND_WITHIN_S`, and `warn` is called with a line if it fails. A child that
     completes a trace may run for `COMPLETING_WITHIN_S`.
 
-    For an event loop: call `step` when a descriptor of `fds` is readable and at `due_s`. `step` never blocks.
+    For an event loop: call `step`, which never blocks, now and then, unless `due_s` is infinite.
     """
 
     def __init__(
@@ -117,16 +116,10 @@ class Finishing:
 
     @property
     def due_s(self) -> float:
-        """Return the time on CLOCK_MONOTONIC at which `step` must be called; infinite if there is nothing to
-        do."""
+        """Return the time on CLOCK_MONOTONIC at which `step` must be called; infinite: there is no work."""
         if self._child is not None:
             return self._child.due_s
         return 0.0 if self._waiting else min((due_s for due_s, *_ in self._again), default=math.inf)
-
-    def fds(self) -> list[int]:
-        """Return the descriptors that become readable when `step` has something to do. Each `step` may change
-        them."""
-        return [] if self._child is None else self._child.descriptors
 
     def add(self, story: Told) -> None:
         """Put a trace at the end of the queue, unless it is in the queue already."""
@@ -168,11 +161,8 @@ class Finishing:
             self.step(now_s)
             if self._child is None and not self._waiting:
                 return
-            poll = select.poll()
-            for descriptor in self.fds():
-                poll.register(descriptor, select.POLLIN)
-            until_s = min(self.due_s, deadline_s) - time.monotonic()
-            poll.poll(max(0, math.ceil(until_s * 1000)))
+            if self._child is not None:
+                self._child.wait(deadline_s)
         if self._child is not None:
             self._child.end()
             self._child = None

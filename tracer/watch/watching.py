@@ -29,7 +29,7 @@ from tracer.kernel.process.priority import Urgency
 from tracer.trace.history.history import Follower, History
 from tracer.trace.row_sink import RowSink
 from tracer.watch.alarms import Alarms, ids_of_removed
-from tracer.watch.copies.copying import Copying
+from tracer.watch.copying import Copying
 from tracer.watch.cost import EVERY_S, Cost, drop_code, resident_bytes, return_early, trim
 from tracer.watch.finishing import Finished, Finishing, Told
 from tracer.watch.place import Place, parse_name

@@ -1,4 +1,4 @@
-"""The child of `watch` that copies traces: `python -m tracer.watch.copies.copying_child SPOOL URL [NAME...]`.
+"""The child of `watch` that copies traces: `python -m tracer.watch.copying_child SPOOL URL [NAME...]`.
 
 Without names, it checks all traces of the spool. It prints a JSON array for each trace: state, name, and the
 URL or the reason. The last line is an object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import select
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +22,7 @@ AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0)
 
 _LATER_S: Final = 70.0  # more than tracer.fleet.pushing.finished.SETTLED_S
 _MOST_NAMES: Final = 1000
-_COPYING: Final = argv_of_module("tracer.watch.copies.copying_child")
+_COPYING: Final = argv_of_module("tracer.watch.copying_child")
 
 
 class Copying:
@@ -32,7 +31,7 @@ class Copying:
     The first child checks all traces, because an earlier `watch` may have left some. `notice` is called with
     a line for each copied trace, and `warn` with a line for each problem.
 
-    For an event loop: call `step` when a descriptor of `fds` is readable and at `due_s`. `step` never blocks.
+    For an event loop: call `step`, which never blocks, now and then, unless `due_s` is infinite.
     """
 
     def __init__(
@@ -65,13 +64,8 @@ class Copying:
 
     @property
     def due_s(self) -> float:
-        """Return the time on CLOCK_MONOTONIC at which `step` must be called; infinite if there is nothing to
-        do."""
+        """Return the time on CLOCK_MONOTONIC at which `step` must be called; infinite: there is no work."""
         return self._next_s if self._child is None else self._child.due_s
-
-    def fds(self) -> list[int]:
-        """Return the descriptors that become readable when `step` has something to do."""
-        return [] if self._child is None else self._child.descriptors
 
     def add(self, trace: Path) -> None:
         """Add a finished trace to the traces to copy."""
@@ -117,11 +111,8 @@ class Copying:
             if now_s >= deadline_s or (self._child is None and self._next_s > now_s):
                 break
             self.step(now_s)
-            poll = select.poll()
-            for descriptor in self.fds():
-                poll.register(descriptor, select.POLLIN)
             if self._child is not None:
-                poll.poll(max(0, math.ceil((min(self.due_s, deadline_s) - time.monotonic()) * 1000)))
+                self._child.wait(deadline_s)
         if self._child is not None:
             self._child.end()
             self._child = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import select
 import subprocess
 import sys
 import time
@@ -16,9 +15,9 @@ from typing import Any
 import pytest
 from support.slowdown import SLOWDOWN
 from support.storing.spooled_trace import contents, write_spooled
+from tracer.watch import copying
 
-from tracer.watch.copies import copying
-from tracer.watch.copies.copying import Copying
+from tracer.watch.copying import Copying
 
 ANSWERING = """
 import json, pathlib, sys
@@ -59,13 +58,10 @@ class Copied:
     def run(self, work: Copying, until: Callable[[], bool] = lambda: False) -> None:
         """Step until the work is idle, waits for a later time, or `until` is true."""
         end_s = time.monotonic() + 60 * SLOWDOWN
-        while not until() and (work.fds() or work.due_s <= time.monotonic()):
+        while not until() and (work._child is not None or work.due_s <= time.monotonic()):
             assert time.monotonic() < end_s, "it takes too long"
-            poll = select.poll()
-            for descriptor in work.fds():
-                poll.register(descriptor, select.POLLIN)
-            poll.poll(max(0, math.ceil((min(work.due_s, end_s) - time.monotonic()) * 1000)))
             work.step(time.monotonic())
+            time.sleep(0.005)
 
 
 @pytest.fixture
