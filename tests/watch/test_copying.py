@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from support.slowdown import SLOWDOWN
 from support.storing.spooled_trace import contents, write_spooled
-from tracer.watch import copying
 
+from tracer.watch import copying
 from tracer.watch.copying import Copying
 
 ANSWERING = """
