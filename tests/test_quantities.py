@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from tracer.analysis.views.evictions import COUNTS
@@ -52,3 +53,13 @@ def test_keys_and_fields_of_top_are_those_that_users_know() -> None:
 
 def test_meanings_are_phrases_that_a_text_can_continue() -> None:
     assert [one.name for one in QUANTITIES if one.meaning.endswith(".") or one.meaning[0].isupper()] == []
+
+
+def test_page_cache_read_again_has_one_name() -> None:
+    """`AGAIN/s` is the same name in the 7 cells that `top` has; the key of `--sort` is fixed."""
+    by_name = {one.name: one for one in QUANTITIES}
+    heads = (by_name["added_again"].timeline, by_name["returned"].evictions, by_name["refaulted"].top)
+    assert [one and one.head for one in heads] == ["read again", "read again", "AGAIN/s"]
+    shown = [one.meaning for one in QUANTITIES]
+    shown += [one.note for one in TIMELINE_COLUMNS] + [one.note for one in EVICTIONS_COLUMNS]
+    assert not [words for words in shown if re.search(r"refault|\bback\b|return", words)]

@@ -207,7 +207,7 @@ QUANTITIES: Final = (
         *("added_again", "flow", "bytes", ""), "page cache added that had been evicted before",
         evictions=EvictionsColumn("refaulted_bytes", ("refaulted",)),
         timeline=TimelineColumn(
-            "cache_refaulted_bytes", "back", "page cache", 8, 5, "read again after an eviction"
+            "cache_refaulted_bytes", "read again", "page cache", 12, 5, "evicted before"
         ),
     ),
     Quantity(
@@ -236,7 +236,7 @@ QUANTITIES: Final = (
     Quantity(
         *("refaulted", "flow", "bytes", "refaulted_bytes"),
         "evicted file pages that were read again, as the kernel counts them",
-        top=TopColumn("refault", "refault_bytes_per_s", "REFLT/s", 7, since=116),
+        top=TopColumn("refault", "refault_bytes_per_s", "AGAIN/s", 7, since=116),
         metric=Metric("refaulted_bytes"),
     ),
     Quantity(

@@ -185,7 +185,7 @@ def refaults_equal_the_kernels(survival: Survival) -> Check:
     counted = survival.held.kernel_refaulted_bytes
     passed = counted is not None and 0 < seen <= counted <= seen + others
     detail = f"{seen} bytes, {counted} by the kernel's count"
-    return Check("refaults equal the kernel's count", passed, detail)
+    return Check("what was read again equals the kernel's count", passed, detail)
 
 
 def thrash_is_seen(survival: Survival, file_bytes: int) -> Check:

@@ -35,7 +35,7 @@ def test_evictions_begin_with_the_answer(run: CliRunner, write_trace: WriteTrace
         "python3 (pid 41) evicted all of it."
     )
     assert "left 1 MiB of the added cache; cache from before the trace is not known" in words
-    assert "count is not known: workingset_refault_file was not sampled twice" in words
+    assert "count is not known: the kernel's count was not sampled twice" in words
     row = {
         "file": "116 MiB 117 MiB 1 MiB python3 41 read once /srv/read-me",
         "cgroup": "116 MiB 117 MiB 1 MiB /memcg-tracer-77-page-cache its own",

@@ -284,8 +284,8 @@ def test_survivors_without_a_limit_or_a_cgroup_have_a_summary(held: Held) -> Non
     above = replace(held, reclaim=replace(held.reclaim, attempts=0, stall_ms=0.0), refaulted_bytes=31 << 20)
     text = dict(survivor_facts.held(above))
     assert "30 MiB of page cache, by reclaim for an ancestor cgroup" in text["evicted"]
-    assert text["refaulted"] == "31 MiB: evicted, and read again later"
-    counted = dict(survivor_facts.held(replace(above, kernel_refaulted_bytes=40 << 20)))["refaulted"]
+    assert text["read again"] == "31 MiB of what was evicted"
+    counted = dict(survivor_facts.held(replace(above, kernel_refaulted_bytes=40 << 20)))["read again"]
     assert "; the kernel's count is 40 MiB: it includes what was evicted before that time" in counted
     stuck = replace(held, stuck_since=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"))
     assert "tasks are stuck" in survivor_facts.summary([stuck])

@@ -267,3 +267,16 @@ def test_kill_has_a_bar_of_its_own_instant(
     both = drawn(timeline, heading, [group])
     assert both.count("✗ OOM kill: python3") == 2
     assert both.count("  3.412 s ") == 2
+
+
+def test_column_of_what_was_read_again_is_there_if_anything_was(
+    timeline: pd.DataFrame, heading: Heading
+) -> None:
+    def heads() -> str:
+        return drawn(timeline, heading).splitlines()[4]
+
+    assert "evicted  read again" in heads()
+    timeline["cache_refaulted_bytes"] = 0
+    assert "read again" not in heads()
+    timeline.loc[timeline.index[7], "cache_refaulted_bytes"] = pd.NA
+    assert "read again" in heads(), "what is not known is not left out"

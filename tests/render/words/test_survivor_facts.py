@@ -230,7 +230,7 @@ def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held)
     waited = replace(crawling(held), reclaim=replace(held.reclaim, waiters=(waiter,)))
     for words in (survivor_facts.held, survivor_facts.in_brief):
         assert dict(words(waited))["waited most"] == "cc1plus (7) 3 s in reclaim, beside its waits for files"
-    first = facts.index(("read again", "2.7 GiB of /usr/lib/gcc/cc1plus, which it executes"))
+    first = facts.index(("of these", "2.7 GiB of /usr/lib/gcc/cc1plus, which it executes"))
     assert facts[first + 1 : first + 3] == [
         ("", "100 MiB of /usr/lib/libc.so.6"),
         ("", "1 MiB of a file whose name is not known"),

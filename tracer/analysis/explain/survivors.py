@@ -46,7 +46,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "shmem_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
     "kernel_at_peak_bytes": "the memory that the cgroup held when the trace began, or its peak, is not known",
     "peak_swap_bytes": "the memory that the cgroup had in swap when the trace began is not known",
-    "kernel_refaulted_bytes": "workingset_refault_file was not sampled twice",
+    "kernel_refaulted_bytes": "the kernel's count was not sampled twice",
     "high_bytes": "cgroup v1 has no memory.high, or it was never read",
     "high_events": "cgroup v1 has no memory.high, or its events were never read",
     "effective_high_bytes": "cgroup v1 has no memory.high, or an older version recorded the trace",

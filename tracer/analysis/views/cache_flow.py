@@ -28,7 +28,7 @@ from tracer.analysis.views import thrash
 from tracer.analysis.views.evictions import AMOUNTS, Moves, summed
 from tracer.analysis.views.refaults import half_back_ns
 
-_NOT_COUNTED: Final = "workingset_refault_file was not sampled twice"
+_NOT_COUNTED: Final = "the kernel's count was not sampled twice"
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
     """Return the kernel's count, and if it differs, the count of this trace and the possible reasons."""
     seen = sum(count.refaulted_bytes for count in counts)
     counted = sum(count.kernel_bytes for count in counts)
-    count = f"the kernel's count (workingset_refault_file) is {units.size(counted)}"
+    count = f"the kernel's own count is {units.size(counted)}"
     if seen == counted:
         return f"{count} as well"
     why = (

@@ -22,10 +22,12 @@ _WAITING: Final = tuple(one for one in TIMELINE_COLUMNS if one.group == "waiting
 def columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, cells: int) -> list[TimelineColumn]:
     """Return the columns that have numbers and fit into `cells`. The least important are dropped first."""
     dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
-    # The totals below the picture always have dropped cache. A wider bar is more useful than a blank column.
+    # The totals below the picture always have both. A wider bar is more useful than a blank column.
     shown = [one for one in TIMELINE_COLUMNS if one not in (*_SWAP, *_WAITING)]
     if dropped <= evicted / 10:
         shown = _without("dropped", shown)
+    if not floats(timeline, "cache_refaulted_bytes").any():  # NaN, which is not known, is true
+        shown = _without("read again", shown)
     for direction in (_SWAP[:2], _SWAP[2:]):
         if timeline[direction[0].field].gt(0).any():
             shown += direction

@@ -157,8 +157,8 @@ def _ruler(scale: _Scale, shown: Sequence[TimelineColumn]) -> list[Text]:
         unit_line.append(unit.rjust(column.cells))
     for group, members in itertools.groupby(shown, key=lambda column: column.group):
         cells = width(members)
-        is_named = group and cells >= len(group) + 4
-        groups.append((f" {group} ".center(cells - 2, "─") if is_named else "").rjust(cells))
+        ruled = f" {group} ".center(cells - 2, "─") if group and cells >= len(group) + 6 else group
+        groups.append((ruled if cells >= len(group) + 2 else "").rjust(cells))
     end = f"{scale.full_bytes / scale.unit:.4g} {scale.unit_name}" + (" limit" if scale.limit_drawn else "")
     scale_line = "0" + end.rjust(scale.cells)
     ticks = "".join("┬" if 4 * i % scale.cells < 4 else "─" for i in range(scale.cells)) + "┐"

@@ -196,10 +196,10 @@ def cushion(report: OomReport) -> Iterator[Fact]:
         yield "used up", f"{units.UNKNOWN}: {visible(why)}"
     elif it.evicted_bytes:
         yield "used up", "at no time between reaching the limit and the kill"
-    yield "refaulted", refaulted(it.refaulted_bytes, it.kernel_refaulted_bytes)
+    yield "read again", read_again(it.refaulted_bytes, it.kernel_refaulted_bytes)
 
 
-def refaulted(again_bytes: int | None, kernel_bytes: int | None) -> str:
+def read_again(again_bytes: int | None, kernel_bytes: int | None) -> str:
     """Return the evicted cache that was read again, and the kernel's count if it differs by 5 % or more."""
     counted = (
         f"; the kernel's count is {units.size(kernel_bytes)}: it includes what was evicted before that time "
@@ -207,7 +207,7 @@ def refaulted(again_bytes: int | None, kernel_bytes: int | None) -> str:
         if kernel_bytes is not None and abs(kernel_bytes - (again_bytes or 0)) * 20 > kernel_bytes
         else ""
     )
-    return f"{units.size(again_bytes)}: evicted, and read again later{counted}"
+    return f"{units.size(again_bytes)} of what was evicted{counted}"
 
 
 def _locked_file(report: OomReport) -> int | None:

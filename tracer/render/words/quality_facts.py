@@ -72,7 +72,7 @@ FIELDS_IN_WORDS: Final = {
     "cushion.exhausted_at": "the time when the page cache was used up",
     "cushion.evicted_after_bytes": "the page cache evicted after that",
     "cushion.refaulted_bytes": "the evicted page cache that was read again",
-    "cushion.kernel_refaulted_bytes": "the kernel's count of refaults",
+    "cushion.kernel_refaulted_bytes": "the kernel's count of what was read again",
     "sizing.min_limit_bytes": "the minimum limit",
 }
 """Field of the report that can be unknown -> a noun phrase for it. `PART_BY_NAME` has the classes of the

@@ -17,7 +17,7 @@ from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
     limit_range,
-    refaulted,
+    read_again,
     shown_time,
     sizing_basis,
     why_no_range,
@@ -61,7 +61,7 @@ def held(one: Held) -> Iterator[Fact]:
     yield from swapped(one.reclaim)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)
-    yield "refaulted", refaulted(one.refaulted_bytes, one.kernel_refaulted_bytes)
+    yield "read again", read_again(one.refaulted_bytes, one.kernel_refaulted_bytes)
     yield from _read_again(one.progress.files)
     yield from more_memory(one.miss_curve)
     yield from _waits(one)
@@ -229,7 +229,7 @@ def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
     for number, file in enumerate(files):
         path = "a file whose name is not known" if file.path is None else visible(file.path)
         program = ", which it executes" if file.executable else ""
-        yield "" if number else "read again", f"{units.size(file.refaulted_bytes)} of {path}{program}"
+        yield "" if number else "of these", f"{units.size(file.refaulted_bytes)} of {path}{program}"
 
 
 def in_percent(share: float) -> str:

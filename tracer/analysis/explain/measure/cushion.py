@@ -81,7 +81,7 @@ def measure(
         unknown["cushion.refaulted_bytes"] = why_not
     counted = kernel_refaulted_bytes(subtree, window.at_limit, window.end)
     if counted is None:
-        reason = "workingset_refault_file was not sampled twice in the window"
+        reason = "the kernel's count was not sampled twice in the window"
         unknown["cushion.kernel_refaulted_bytes"] = reason
     is_limited = limit_bytes < UNLIMITED_BYTES
     other = ledger.change(subtree, ledger.NOT_CACHE)
