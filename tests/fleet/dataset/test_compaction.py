@@ -78,9 +78,9 @@ def test_what_is_appended_later_is_compacted_with_the_rest(memory: type[ObjectSt
 
 
 def test_compaction_that_stops_anywhere_loses_and_doubles_nothing(memory: type[ObjectStore]) -> None:
-    make(FLEET, count=4)
+    make(FLEET, count=2)
     compact(Store(FLEET))
-    make(FLEET, count=7)
+    make(FLEET, count=4)
     stored, before = dict(memory.store), rows_of(FLEET)
     step, stopped = 0, True
     while stopped:

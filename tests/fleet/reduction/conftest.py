@@ -16,7 +16,7 @@ from tracer.fleet.reduction.piece_reader import TracePiece
 from tracer.fleet.reduction.work_tree import WorkTree, together, tree
 
 CopyTraces = Callable[..., Path]
-NAMES = ("anon", "cow", "fork", "mlock", "shmem", "slab")
+NAMES = ("anon", "cow", "fork", "slab")
 
 
 def work_of(folder: Path, *more: Any) -> WorkTree:

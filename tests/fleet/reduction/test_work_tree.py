@@ -155,17 +155,23 @@ def test_answer_is_that_of_pandas_on_all_rows(
     assert {one["workload"]: one["runs"] for one in found["workloads"] if one["runs"]} == dict(runs)
 
 
-@given(peaks=st.lists(st.integers(1, 2**60), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=8)
+@given(peaks=st.lists(st.integers(1, 2**60), min_size=40, max_size=40))
 def test_quantiles_are_exact_values_of_the_runs(peaks: list[int]) -> None:
+    """Workload n has the first n peaks: each example has each number of runs."""
     runs = [
-        {"cgroup_id": number, "made_ktime_ns": number, "peak_unreclaimable_bytes": peak}
-        for number, peak in enumerate(peaks)
+        {"workload": f"of {count}", "cgroup_id": 100 * count + number, "made_ktime_ns": number}
+        | {"cgroup": f"/{count}", "peak_unreclaimable_bytes": peak}
+        for count in range(1, len(peaks) + 1)
+        for number, peak in enumerate(peaks[:count])
     ]
-    (one,) = answer(partial_state.closed(partial_state.once(state(sources=[{}], lives=runs)))).workloads
-    ordered = sorted(peaks)
-    assert one.peak_unreclaimable_bytes.max == ordered[-1]
-    assert one.peak_unreclaimable_bytes.p50 == ordered[int(np.ceil(len(peaks) * 0.5)) - 1]
-    assert one.peak_unreclaimable_bytes.p90 == ordered[(9 * len(peaks) + 9) // 10 - 1]
+    found = answer(partial_state.closed(partial_state.once(state(sources=[{}], lives=runs)))).workloads
+    assert {one.workload: one.runs for one in found} == {f"of {count}": count for count in range(1, 41)}
+    for one in found:
+        ordered = sorted(peaks[: one.runs])
+        assert one.peak_unreclaimable_bytes.max == ordered[-1]
+        assert one.peak_unreclaimable_bytes.p50 == ordered[int(np.ceil(one.runs * 0.5)) - 1]
+        assert one.peak_unreclaimable_bytes.p90 == ordered[(9 * one.runs + 9) // 10 - 1]
 
 
 def test_broken_pieces_are_kept_by_every_union(monkeypatch: pytest.MonkeyPatch) -> None:
