@@ -1,42 +1,41 @@
-"""A trace with its analyses as methods. `tracer.open` returns one that can draw as well."""
+"""A trace with its analyses as methods. `tracer.open` returns one that can draw as well.
+
+A method imports the analysis that it calls: a question must not load the answers to all others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from tracer import meanings
-from tracer.analysis.core import hierarchy, naming, page_cache, tables
-from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import times_ns
-from tracer.analysis.core.evicted import Evicted, Refaulted
-from tracer.analysis.core.lookup import log_reports
 from tracer.analysis.core.lookup.cgroups import Places
 from tracer.analysis.core.lookup.fineness import Fineness
-from tracer.analysis.core.lookup.log_reports import Logged
-from tracer.analysis.core.lookup.looks import Looks
-from tracer.analysis.core.lookup.losses import Losses
 from tracer.analysis.core.lookup.processes import Processes
-from tracer.analysis.core.lookup.stacks import Functions
-from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
-from tracer.analysis.core.naming import with_names
-from tracer.analysis.core.page_cache import CacheEvents, PageMoves
-from tracer.analysis.explain import kill_filter, postmortem
-from tracer.analysis.explain.postmortem import PostMortems
-from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.results import forms, report_frames
-from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.survivor import Held
-from tracer.analysis.views import lost_time, miss_curve, refaults, stack_samples, stalls, thrash
-from tracer.analysis.views.evictions import evictions
-from tracer.analysis.views.timeline import timeline
 from tracer.errors import Defects, TracerError
 from tracer.schema import TABLES
 from tracer.trace.read.reader import Trace
 from tracer.units import count
+
+if TYPE_CHECKING:
+    from tracer.analysis.core.charges import Charges
+    from tracer.analysis.core.evicted import Evicted, Refaulted
+    from tracer.analysis.core.lookup.log_reports import Logged
+    from tracer.analysis.core.lookup.looks import Looks
+    from tracer.analysis.core.lookup.losses import Losses
+    from tracer.analysis.core.lookup.stacks import Functions
+    from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+    from tracer.analysis.core.page_cache import CacheEvents, PageMoves
+    from tracer.analysis.explain.postmortem import PostMortems
+    from tracer.analysis.results import forms
+    from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.survivor import Held
+    from tracer.analysis.views.stack_samples import Charged
 
 
 class AnalysedTrace(Trace):
@@ -61,6 +60,8 @@ limit that is not set is NA as well, and the flag beside it is then false.
         """Return a row for each bin, a column for each quantity:
         `tracer.analysis.views.timeline.timeline`.
         """
+        from tracer.analysis.views.timeline import timeline
+
         return timeline(self, cgroup, every, begin, end, run=run)
 
     @cached_property
@@ -71,46 +72,64 @@ limit that is not set is NA as well, and the flag beside it is then false.
     @cached_property
     def charges(self) -> Charges:
         """Return the columns of `charge` that the analyses read: `tracer.analysis.core.charges.Charges`."""
+        from tracer.analysis.core.charges import Charges
+
         return Charges.from_trace(self)
 
     @cached_property
     def evicted(self) -> Evicted:
         """Return the page cache that reclaim took from cgroups: `tracer.analysis.core.evicted.Evicted`."""
+        from tracer.analysis.core.evicted import Evicted
+
         return Evicted.from_events(self.cache_events, self.tasks)
 
     @cached_property
     def span_ns(self) -> tuple[int, int]:
         """Return the first and the last moment: `tracer.analysis.core.tables.span_ns`."""
+        from tracer.analysis.core import tables
+
         return tables.span_ns(self)
 
     @cached_property
     def cache_events(self) -> CacheEvents:
         """Return the events of the page cache in little memory: `tracer.analysis.core.page_cache`."""
+        from tracer.analysis.core import page_cache
+
         return page_cache.from_trace(self, self.cgroups, self.processes)
 
     @cached_property
     def page_moves(self) -> PageMoves:
         """Return the refaults, and what stayed in the cache: `tracer.analysis.views.refaults.page_moves`."""
+        from tracer.analysis.views import refaults
+
         return refaults.page_moves(self)
 
     @cached_property
     def refaults(self) -> pd.DataFrame:
         """Return the evictions that were undone by refaults: `tracer.analysis.views.refaults.refaults`."""
+        from tracer.analysis.views import refaults
+
         return refaults.refaults(self)
 
     @cached_property
     def refaulted(self) -> Refaulted:
         """Return the refaults of cgroups, in order of time: `tracer.analysis.core.evicted.Refaulted`."""
+        from tracer.analysis.views import refaults
+
         return refaults.refaulted(self)
 
     def miss_curve(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return how much of the page cache that was read again more memory would have kept:
         `tracer.analysis.views.miss_curve.miss_curve`."""
+        from tracer.analysis.views import miss_curve
+
         return miss_curve.miss_curve(self, cgroup)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
         """Return the times in which threads waited for memory: `tracer.analysis.views.stalls.waits`."""
+        from tracer.analysis.views import stalls
+
         return stalls.waits(self)
 
     @cached_property
@@ -127,11 +146,15 @@ limit that is not set is NA as well, and the flag beside it is then false.
     @cached_property
     def losses(self) -> Losses:
         """Return the look-up of losses: `tracer.analysis.core.lookup.losses.Losses`."""
+        from tracer.analysis.core.lookup.losses import Losses
+
         return Losses(self.loss)
 
     @cached_property
     def looks(self) -> Looks:
         """Return the look-up of samples: `tracer.analysis.core.lookup.looks.Looks`."""
+        from tracer.analysis.core.lookup.looks import Looks
+
         if not self.fineness.is_thinned:
             return Looks.from_samples(self.samples)
         times = times_ns(self.samples)
@@ -141,6 +164,8 @@ limit that is not set is NA as well, and the flag beside it is then false.
     def summed_intervals(self) -> SummedIntervals:
         """Return the look-up of intervals without detail:
         `tracer.analysis.core.lookup.summed_intervals.SummedIntervals`."""
+        from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+
         return SummedIntervals(self.summed)
 
     @cached_property
@@ -152,6 +177,8 @@ limit that is not set is NA as well, and the flag beside it is then false.
     def logged(self) -> list[Logged]:
         """Return the reports of the OOM killer in the kernel log:
         `tracer.analysis.core.lookup.log_reports.logged`."""
+        from tracer.analysis.core.lookup import log_reports
+
         return self.defects.attempt(
             "the kernel log of the trace", lambda: log_reports.logged(self.kernel_log), lambda _: []
         )
@@ -159,41 +186,58 @@ limit that is not set is NA as well, and the flag beside it is then false.
     @cached_property
     def functions(self) -> Functions:
         """Return the look-up of stacks: `tracer.analysis.core.lookup.stacks.Functions`."""
+        from tracer.analysis.core.lookup.stacks import Functions
+
         return Functions(self.stacks)
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return how long each process waited for memory: `tracer.analysis.views.stalls.by_process`."""
+        from tracer.analysis.views import stalls
+
         return stalls.by_process(self, cgroup)
 
     def evictions(self, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
         """Return what was added to the page cache, evicted and read again, by `file`, `cgroup` (owner and
         actor), `cause` or `process`: `tracer.analysis.views.evictions.evictions`."""
+        from tracer.analysis.views.evictions import evictions
+
         return evictions(self, by, cgroup)
 
     def lost_time(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return the time that tasks lost to reclaim, reading again, swap and memory.high, and their work, by
         cgroup and second: `tracer.analysis.views.lost_time.lost_time`."""
+        from tracer.analysis.views import lost_time
+
         return lost_time.lost_time(self, cgroup)
 
     def thrash(self) -> pd.DataFrame:
         """Return the intervals in which page cache was evicted and soon read again:
         `tracer.analysis.views.thrash.thrash`."""
+        from tracer.analysis.views import thrash
+
         return thrash.thrash(self)
 
     def explain(self, cgroup: str | int | None = None, *, is_sized: bool = True) -> list[OomReport]:
         """Return the post-mortem of each OOM kill, by time; empty if nothing was killed. `cgroup`: only kills
         that concern it: `tracer.analysis.explain.kill_filter.recorded_kills_of`. Without `is_sized`, the
         sizing is null, which saves time."""
+        from tracer.analysis.explain import kill_filter, postmortem
+
         return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), cgroup)
 
     def outlined(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
         """Return the kills of `explain` with their parties alone, and what explains one of them: with many
         kills, that takes a small part of the time of `explain`."""
+        from tracer.analysis.explain import kill_filter
+        from tracer.analysis.explain.postmortem import PostMortems
+
         found = PostMortems(self)
         return kill_filter.recorded_kills_of(self, found.outlines(), cgroup), found
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return `explain` as a row for each victim: `tracer.analysis.results.report_frames.kills`."""
+        from tracer.analysis.results import report_frames
+
         return report_frames.kills(self.explain(cgroup))
 
     def kill_window(self, kill_id: int) -> pd.DataFrame:
@@ -202,7 +246,9 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
         Raises UsageError if there is no such kill.
         """
-        reports = {report.kill_id: report for report in PostMortems(self).measured()}
+        from tracer.analysis.explain import postmortem
+
+        reports = {report.kill_id: report for report in postmortem.PostMortems(self).measured()}
         if kill_id not in reports:
             raise postmortem.no_such_kill(kill_id, sorted(reports))
         return postmortem.kill_window(self, reports[kill_id])
@@ -212,24 +258,37 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
         `cgroup`: only cgroups that fit this pattern.
         """
+        from tracer.analysis.explain.survivors import held_cgroups
+
         return held_cgroups(self, cgroup)
 
     def spared_cgroups(self, reports: Sequence[OomReport], cgroup: str | int | None = None) -> list[Held]:
         """Return the `held_cgroups` without the cgroups that have a kill in `reports`."""
+        from tracer.analysis.explain import kill_filter
+        from tracer.analysis.explain.survivors import held_cgroups
+
         return held_cgroups(self, cgroup, without=kill_filter.with_kills(self, reports))
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return `held_cgroups` as a row for each cgroup: `tracer.analysis.results.report_frames.held`."""
+        from tracer.analysis.results import report_frames
+
         return report_frames.held(self.held_cgroups(cgroup))
 
     def __repr__(self) -> str:
+        from tracer.analysis.results import forms
+
         return forms.as_text(*self._shown())
 
     def _repr_html_(self) -> str:
+        from tracer.analysis.results import forms
+
         return forms.as_html(*self._shown())
 
     def _shown(self) -> tuple[str, forms.Facts]:
         """Return a title, and (label, text) for each line; tables of events are counted, not read."""
+        from tracer.analysis.results import forms
+
         meta = self.meta
         rows = {name: self.rows(name) for name in TABLES}
         machine = f"on {meta['host_name']}, kernel {meta['kernel_release']}, cgroup v{meta['cgroup_version']}"
@@ -245,15 +304,17 @@ limit that is not set is NA as well, and the flag beside it is then false.
         ]
         return forms.printable(f"memcg-tracer trace {self.path}", facts)
 
-    def charged_stacks(
-        self, cgroup: str | int | None = None, kill_id: int | None = None
-    ) -> list[stack_samples.Charged]:
+    def charged_stacks(self, cgroup: str | int | None = None, kill_id: int | None = None) -> list[Charged]:
         """Return the samples of `record --stacks`, summed up by process name and functions:
         `tracer.analysis.views.stack_samples`.
 
         `cgroup`: only what was charged to it or to a cgroup below it. `kill_id`: only what counts for the
         allocators of that kill. Raises TracerError for a trace recorded without `--stacks`.
         """
+        from tracer.analysis.core import hierarchy, naming
+        from tracer.analysis.explain import postmortem
+        from tracer.analysis.views import stack_samples
+
         if not stack_samples.were_asked_for(self):
             raise TracerError(
                 f"{self.path} was recorded without --stacks: it does not know where memory was charged"
@@ -270,4 +331,6 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return a table with the names of its ids (cgroup, container, comm, file) as further columns."""
+        from tracer.analysis.core.naming import with_names
+
         return with_names(self, frame)

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
-from tracer.analysis.explain.log_postmortem import LOG_ALONE
 from tracer.analysis.results.kill import Evidence, LimitOwner, OomReport
 from tracer.analysis.results.memory import Cushion, Reclaim, SwapIo, Waiter
-from tracer.analysis.results.quality import KernelLogPlace
+from tracer.analysis.results.quality import LOG_ALONE, KernelLogPlace
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import stalls
 from tracer.categories import PART_BY_NAME, RECLAIM_COUNTS

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, is_one_of, times_ns
-from tracer.analysis.core.evicted import Evicted, Refaulted
-from tracer.analysis.core.lookup.cgroups import Places
-from tracer.analysis.core.lookup.fineness import Fineness
-from tracer.analysis.core.lookup.log_reports import Logged
-from tracer.analysis.core.lookup.looks import Looks
-from tracer.analysis.core.lookup.losses import Losses
-from tracer.analysis.core.lookup.processes import Processes
-from tracer.analysis.core.lookup.stacks import Functions
-from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
-from tracer.analysis.core.page_cache import CacheEvents, PageMoves
 from tracer.analysis.core.rows import Batched
 from tracer.errors import Defects
 from tracer.stored_names import MINOR_BITS
 from tracer.trace.recording_ends import WRITE_FAILED
+
+if TYPE_CHECKING:
+    from tracer.analysis.core.charges import Charges
+    from tracer.analysis.core.evicted import Evicted, Refaulted
+    from tracer.analysis.core.lookup.cgroups import Places
+    from tracer.analysis.core.lookup.fineness import Fineness
+    from tracer.analysis.core.lookup.log_reports import Logged
+    from tracer.analysis.core.lookup.looks import Looks
+    from tracer.analysis.core.lookup.losses import Losses
+    from tracer.analysis.core.lookup.processes import Processes
+    from tracer.analysis.core.lookup.stacks import Functions
+    from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+    from tracer.analysis.core.page_cache import CacheEvents, PageMoves
 
 _DEVICE: Final = r"^(\d{1,9}):(\d{1,9})$"
 

@@ -22,19 +22,17 @@ from tracer.analysis.kernel_log.decisions import LogKill
 from tracer.analysis.kernel_log.logged_kill import Named
 from tracer.analysis.results.kill import LimitOwner, OomReport, Verdict, Victim
 from tracer.analysis.results.memory import Composition, Cushion
-from tracer.analysis.results.quality import KernelLogPlace, Quality, Unknown
+from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace, Quality, Unknown
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.stored_names import stored_text
 
 MISSED: Final = "the kernel log has this kill: the probe of the OOM killer missed it"
-LOG_ALONE: Final = "a kernel log alone does not show it"
-OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
 _NOT_IN_LOG: Final = (
     *("reclaim", "cushion.cache_start_bytes", "cushion.evicted_bytes", "cushion.absorbed_bytes"),
-    *("cushion.exhausted_at", "cushion.evicted_after_bytes", "cushion.refaulted_bytes"),
-    *("cushion.kernel_refaulted_bytes", "allocators"),
+    *("cushion.limit_reached_at", "cushion.exhausted_at", "cushion.evicted_after_bytes"),
+    *("cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,6 +13,10 @@ KernelLog = Literal["matched", "missing", "rate_limited", "only"]
 
 Unknown = dict[str, str]
 """Dotted field name -> why it is null."""
+
+LOG_ALONE: Final = "a kernel log alone does not show it"
+OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
+"""The fields that are only known of a cgroup whose lives a trace has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,8 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.quality import Quality, SummedInterval, ThinnedInterval
+from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, Quality, SummedInterval, ThinnedInterval
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import signal_ways
 from tracer.render.words.escape import visible
@@ -33,7 +32,7 @@ FIELDS_IN_WORDS: Final = {
     "limit_owner.pod": "its pod",
     "limit_owner.namespace": "the namespace of its pod",
     "limit_owner.image": "its image",
-    **dict.fromkeys(log_postmortem.OF_LIVES, "the run number of the cgroup"),
+    **dict.fromkeys(OF_LIVES, "the run number of the cgroup"),
     "limit_owner.limit_bytes": "the limit",
     "limit_owner.usage_bytes": "usage at the kill",
     "limit_owner.is_ancestor": "whether the limit belongs to an ancestor",
@@ -170,14 +169,14 @@ def not_known_in_words(quality: Quality, said: Collection[str] = ()) -> list[str
     fields = (
         field
         for field, why in quality.unknown.items()
-        if why != log_postmortem.LOG_ALONE and field not in _NOT_IN_BRIEF and field not in said
+        if why != LOG_ALONE and field not in _NOT_IN_BRIEF and field not in said
     )
     return list(dict.fromkeys(map(_in_words, fields)))
 
 
 def is_beyond_a_log(report: OomReport, field: str) -> bool:
     """Return whether the field is unknown because the report comes from a kernel log alone."""
-    return report.quality.unknown.get(field) == log_postmortem.LOG_ALONE
+    return report.quality.unknown.get(field) == LOG_ALONE
 
 
 def kernel_log_agrees(quality: Quality) -> str:
