@@ -323,7 +323,7 @@ def test_imports_are_seen_wherever_they_stand() -> None:
     )
     ways_in = {"tracer.errors", "tracer.version", "tracer.fleet", "tracer.render.plot.plotted_trace"}
     assert graph()["tracer"] == ways_in
-    assert "tracer.analysis.core.columns" in graph()["tracer.analysis.core.index"]
+    assert "tracer.analysis.core.columns" in graph()["tracer.analysis.core.rows"]
     folders = {name_of(module.parent) for module in RECORDER}
     assert {"tracer/kernel", "tracer/kernel/kmsg/report", "tracer/capture", "tracer/capture/bpf"} <= folders
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core.evicted import Evicted
-from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.lookups import Processes
 from tracer.analysis.results.kill import LimitOwner, OomReport, Sizing, Trigger, Verdict, Victim
 from tracer.analysis.results.memory import Composition, Cushion, Reclaim
 from tracer.analysis.results.quality import Quality

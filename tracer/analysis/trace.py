@@ -14,23 +14,20 @@ import pandas as pd
 
 from tracer import meanings
 from tracer.analysis.core.columns import times_ns
-from tracer.analysis.core.lookup.cgroups import Places
-from tracer.analysis.core.lookup.fineness import Fineness
-from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.gaps import Fineness
+from tracer.analysis.core.lives import Places
+from tracer.analysis.core.lookups import Processes
 from tracer.errors import Defects, TracerError
 from tracer.schema import TABLES
 from tracer.trace.read.reader import Trace
 from tracer.units import count
 
 if TYPE_CHECKING:
-    from tracer.analysis.core.charges import Charges
     from tracer.analysis.core.evicted import Evicted, Refaulted
-    from tracer.analysis.core.lookup.log_reports import Logged
-    from tracer.analysis.core.lookup.looks import Looks
-    from tracer.analysis.core.lookup.losses import Losses
-    from tracer.analysis.core.lookup.stacks import Functions
-    from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+    from tracer.analysis.core.gaps import Looks, Losses, SummedIntervals
+    from tracer.analysis.core.lookups import Functions, Logged
     from tracer.analysis.core.page_cache import CacheEvents, PageMoves
+    from tracer.analysis.core.rows import Charges
     from tracer.analysis.explain.postmortem import PostMortems
     from tracer.analysis.results import forms
     from tracer.analysis.results.kill import OomReport
@@ -71,8 +68,8 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     @cached_property
     def charges(self) -> Charges:
-        """Return the columns of `charge` that the analyses read: `tracer.analysis.core.charges.Charges`."""
-        from tracer.analysis.core.charges import Charges
+        """Return the columns of `charge` that the analyses read: `tracer.analysis.core.rows.Charges`."""
+        from tracer.analysis.core.rows import Charges
 
         return Charges.from_trace(self)
 
@@ -134,26 +131,26 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     @cached_property
     def places(self) -> Places:
-        """Return the look-up of cgroups: `tracer.analysis.core.lookup.cgroups.Places`."""
+        """Return the look-up of cgroups: `tracer.analysis.core.lives.Places`."""
         return Places(self.cgroups)
 
     @cached_property
     def processes(self) -> Processes:
-        """Return the look-up of processes: `tracer.analysis.core.lookup.processes.Processes`."""
+        """Return the look-up of processes: `tracer.analysis.core.lookups.Processes`."""
         clock = self.meta["clock"]
         return Processes(self.tasks, self.oom, clock["realtime_ns"] - clock["monotonic_ns"])
 
     @cached_property
     def losses(self) -> Losses:
-        """Return the look-up of losses: `tracer.analysis.core.lookup.losses.Losses`."""
-        from tracer.analysis.core.lookup.losses import Losses
+        """Return the look-up of losses: `tracer.analysis.core.gaps.Losses`."""
+        from tracer.analysis.core.gaps import Losses
 
         return Losses(self.loss)
 
     @cached_property
     def looks(self) -> Looks:
-        """Return the look-up of samples: `tracer.analysis.core.lookup.looks.Looks`."""
-        from tracer.analysis.core.lookup.looks import Looks
+        """Return the look-up of samples: `tracer.analysis.core.gaps.Looks`."""
+        from tracer.analysis.core.gaps import Looks
 
         if not self.fineness.is_thinned:
             return Looks.from_samples(self.samples)
@@ -163,30 +160,30 @@ limit that is not set is NA as well, and the flag beside it is then false.
     @cached_property
     def summed_intervals(self) -> SummedIntervals:
         """Return the look-up of intervals without detail:
-        `tracer.analysis.core.lookup.summed_intervals.SummedIntervals`."""
-        from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+        `tracer.analysis.core.gaps.SummedIntervals`."""
+        from tracer.analysis.core.gaps import SummedIntervals
 
         return SummedIntervals(self.summed)
 
     @cached_property
     def fineness(self) -> Fineness:
-        """Return the fineness of the rows over time: `tracer.analysis.core.lookup.fineness.Fineness`."""
+        """Return the fineness of the rows over time: `tracer.analysis.core.gaps.Fineness`."""
         return Fineness(self.meta, times_ns(self.oom))
 
     @cached_property
     def logged(self) -> list[Logged]:
         """Return the reports of the OOM killer in the kernel log:
-        `tracer.analysis.core.lookup.log_reports.logged`."""
-        from tracer.analysis.core.lookup import log_reports
+        `tracer.analysis.core.lookups.logged`."""
+        from tracer.analysis.core import lookups
 
         return self.defects.attempt(
-            "the kernel log of the trace", lambda: log_reports.logged(self.kernel_log), lambda _: []
+            "the kernel log of the trace", lambda: lookups.logged(self.kernel_log), lambda _: []
         )
 
     @cached_property
     def functions(self) -> Functions:
-        """Return the look-up of stacks: `tracer.analysis.core.lookup.stacks.Functions`."""
-        from tracer.analysis.core.lookup.stacks import Functions
+        """Return the look-up of stacks: `tracer.analysis.core.lookups.Functions`."""
+        from tracer.analysis.core.lookups import Functions
 
         return Functions(self.stacks)
 

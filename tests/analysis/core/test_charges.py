@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracer.analysis.core.charges import NOT_READ, Charges
 from tracer.analysis.core.columns import NO_ID, integers, times_ns
+from tracer.analysis.core.rows import NOT_READ, Charges
 from tracer.enumerations import CATEGORY
 from tracer.schema import UNLIMITED_BYTES
 

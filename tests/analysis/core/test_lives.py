@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tracer.analysis.core import hierarchy, naming
+from tracer.analysis.core import naming
 from tracer.analysis.views.cache_flow import cache_flow
 from tracer.analysis.views.evictions import evictions, moves
 from tracer.analysis.views.focus import lives_to_show, to_show
@@ -62,7 +62,7 @@ def test_cgroup_below_a_reused_path_belongs_to_the_life_of_its_time(trace: Any) 
     assert trace.places.descendants(1).tolist() == [1, 2]
     assert trace.places.descendants(3).tolist() == [3, 4]
     assert trace.places.descendants(5).tolist() == [1, 2, 3, 4, 5]
-    below = hierarchy.descendants_of(trace.cgroups, [1, 3, 5])
+    below = naming.descendants_of(trace.cgroups, [1, 3, 5])
     assert {number: ids.tolist() for number, ids in below.items()} == {
         1: [1, 2],
         3: [3, 4],

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.core import hierarchy, naming
+from tracer.analysis.core import naming
 from tracer.errors import TracerError, UsageError
 
 
@@ -100,7 +100,7 @@ def test_resolve_without_a_match_names_the_candidates(named: Any) -> None:
 def test_select_leaves_out_cgroups_below_another_match(named: Any) -> None:
     assert naming.select(named, "/docker/*") == [21, 22]
     assert naming.select(named, "worker") == [23, 25]
-    assert hierarchy.members_of(named, naming.select(named, "*/worker")).tolist() == [23, 25]
+    assert naming.members_of(named, naming.select(named, "*/worker")).tolist() == [23, 25]
 
 
 def test_select_reused_path_is_two_lives(trace: Any) -> None:

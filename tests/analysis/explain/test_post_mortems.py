@@ -12,7 +12,7 @@ from synthetic.restarts import Restarts
 import tracer
 from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.postmortem import PostMortems
-from tracer.analysis.kernel_log import merging
+from tracer.analysis.kernel_log import comparison
 from tracer.analysis.results.kill import OomReport
 
 KILLS: Final = 5
@@ -72,13 +72,13 @@ def test_the_kernel_log_is_merged_with_as_many_writes_for_many_kills_as_for_few(
     """A write into a DataFrame copies or checks a column: one for each kill would make the cost of all kills
     grow with its square."""
     written = list[int]()
-    whole = merging._with_cells
+    whole = comparison._with_cells
 
     def counted(table: pd.DataFrame, cells: dict[str, dict[int, Any]]) -> pd.DataFrame:
         written.extend(len(value_of) for value_of in cells.values())
         return whole(table, cells)
 
-    monkeypatch.setattr(merging, "_with_cells", counted)
+    monkeypatch.setattr(comparison, "_with_cells", counted)
     writes = dict[int, list[int]]()
     for kills in (2, 2 * KILLS):
         written.clear()

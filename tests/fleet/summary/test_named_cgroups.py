@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from synthetic.unset import unset_row
 
-from tracer.analysis.core.lookup.cgroups import Places
+from tracer.analysis.core.lives import Places
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.schema import TABLES
 from tracer.trace.read.to_pandas import to_frame

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.lookups import Processes
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.views.stalls import KINDS
 from tracer.render.export.tracks import BEGIN, COUNTERS, END, MARK, Tracks, event_order, from_analyses

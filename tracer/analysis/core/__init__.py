@@ -2,12 +2,11 @@
 
 Modules here import from these, and each of these only from those above it:
 
-    columns — from pandas columns to NumPy arrays
-    limits — limits as the kernel has them
-    index — rows of a table by key
-    rows — rows of a large table, a batch at a time or those of some cgroups
-    charges, evicted — the columns of large tables that several analyses read, as arrays
+    columns — from pandas columns to NumPy arrays, and limits as the kernel has them
+    rows — rows of a table by key, a batch at a time, or those of some cgroups
+    lookups — processes, stacks and reports of the kernel log, by id or time
     lives — the cgroups that had one name, one after the other
-    lookup — look-ups into tables, by id or time
+    gaps — the times in which a trace does not have everything
     page_cache — the events of the page cache in little memory
+    evicted — evictions and refaults by cgroup and time
 """

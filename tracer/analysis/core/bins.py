@@ -13,10 +13,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer import units
-from tracer.analysis.core import hierarchy
-from tracer.analysis.core.columns import Bools, Int64s, Integers, integers, known, positions, times_ns
+from tracer.analysis.core import naming
+from tracer.analysis.core.columns import (
+    Bools,
+    Int64s,
+    Integers,
+    integers,
+    kernel_numbers,
+    known,
+    positions,
+    times_ns,
+)
 from tracer.analysis.core.ledger import made_in_trace, usage
-from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.core.tables import TraceTables, end_ns, start_ns
 from tracer.errors import UsageError
@@ -125,7 +133,7 @@ class Grid:
     @classmethod
     def from_cgroups(cls, trace: TraceTables, ids: list[int], bins: Bins) -> Grid:
         """Return the grid of the cgroups `ids`."""
-        above = hierarchy.positions_above(trace.cgroups, ids)
+        above = naming.positions_above(trace.cgroups, ids)
         local_ids = np.array(sorted(above), dtype=np.int64)
         levels = max(map(len, above.values()), default=0)
         counts_for = np.full((levels, len(local_ids)), -1, dtype=np.int64)
@@ -251,7 +259,7 @@ class Readings:
     @classmethod
     def from_usage(cls, trace: TraceTables, ids: list[int]) -> Readings:
         """Return `ledger.usage` of each of these cgroups."""
-        subtrees, members = Subtrees(trace), hierarchy.descendants_of(trace.cgroups, ids)
+        subtrees, members = Subtrees(trace), naming.descendants_of(trace.cgroups, ids)
         found = [(number, usage(subtrees.subtree_at(number, members[number]))) for number in ids]
         none = np.array([], dtype=np.int64)
         return cls(

@@ -11,16 +11,7 @@ from typing import Final, Self
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import (
-    NO_ID,
-    Bools,
-    Int64s,
-    Integers,
-    integers,
-    is_one_of,
-    joined,
-    narrow,
-)
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, integers, is_one_of, joined, narrow
 from tracer.analysis.core.page_cache import CacheEvents, Events, Links
 from tracer.analysis.core.rows import OwnedRows
 

@@ -14,9 +14,18 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, is_one_of, known, optional, times_ns
-from tracer.analysis.core.limits import kernel_numbers
-from tracer.analysis.core.lookup.looks import LOOKED_NS
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Bools,
+    Int64s,
+    integers,
+    is_one_of,
+    kernel_numbers,
+    known,
+    optional,
+    times_ns,
+)
+from tracer.analysis.core.gaps import LOOKED_NS
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import unrecorded_categories
 from tracer.categories import CATEGORIES

@@ -32,7 +32,7 @@ from tracer.analysis.core.columns import (
     narrow,
     reorder,
 )
-from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.lookups import Processes
 from tracer.analysis.core.rows import Batched, Rows, each, encoded, rows_of
 
 R = TypeVar("R")

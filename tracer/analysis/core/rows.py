@@ -1,4 +1,4 @@
-"""Passes over the large tables of a trace in batches: the way from Arrow columns to NumPy arrays.
+"""Rows of large tables: indexes by key, passes in batches from Arrow to NumPy, and the charges as arrays.
 
 A trace can have more rows than fit into memory as a DataFrame. So an analysis that needs every row of
 `charge` or `pagecache` reads its columns batch by batch, and keeps sums. Rows come in recorded order, which
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -21,7 +21,114 @@ import pandas as pd
 import pyarrow as pa
 
 from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, joined, reorder
-from tracer.analysis.core.index import RowIndex
+from tracer.enumerations import CATEGORY
+
+_MOST_SORTED_BY_DIGIT: Final = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class RowIndex:
+    """The positions of a table's rows by key.
+
+    `keys` are the distinct keys, ascending. `order` has the positions of the rows of the first key, then
+    those of the next, each in the table's order; those of key n begin at `firsts[n]` and end at
+    `firsts[n + 1]`.
+    """
+
+    keys: Int64s
+    firsts: Int64s
+    order: Integers
+
+    @classmethod
+    def from_keys(cls, keys: Integers) -> RowIndex:
+        """Index a table by the key of each of its rows."""
+        codes, distinct = pd.factorize(keys)
+        ascending = np.argsort(distinct)
+        rank = np.empty(len(distinct), np.int16 if len(distinct) < _MOST_SORTED_BY_DIGIT else np.int64)
+        rank[ascending] = np.arange(len(distinct))
+        ranks = rank[codes]
+        order = np.argsort(ranks, kind="stable")  # of 16 bits: a radix sort
+        firsts = np.append(0, np.cumsum(np.bincount(ranks, minlength=len(distinct))))
+        small = np.min_scalar_type(len(order))
+        return cls(np.asarray(distinct[ascending], np.int64), firsts, order.astype(small))
+
+    def ordered_keys(self) -> Int64s:
+        """Return the key of each row, in the order of `order`."""
+        return np.repeat(self.keys, np.diff(self.firsts))
+
+    def rows_for(self, key: int) -> Int64s:
+        """Return the positions of the rows with this key."""
+        place = int(np.searchsorted(self.keys, key))
+        if place == len(self.keys) or self.keys[place] != key:
+            return np.zeros(0, dtype=np.int64)
+        return self.order[self.firsts[place] : self.firsts[place + 1]].astype(np.int64)
+
+    def rows_for_any(self, keys: Int64s | Sequence[int]) -> Int64s:
+        """Return the positions of the rows with any of these (distinct) keys, in the table's order."""
+        asked = np.asarray(keys, dtype=np.int64)
+        places = np.searchsorted(self.keys, asked)
+        is_inside = places < len(self.keys)
+        places, asked = places[is_inside], asked[is_inside]
+        places = places[self.keys[places] == asked]
+        slices = [self.order[self.firsts[place] : self.firsts[place + 1]] for place in places.tolist()]
+        found = np.concatenate([*slices, self.order[:0]])
+        if len(slices) > 1:
+            found.sort(kind="stable")
+        return found.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsByThing:
+    """The rows of a table in order of time; each row is about one of `count` things.
+
+    `times` has the time of each row in ns since the epoch. `order` has the positions of the rows, sorted by
+    thing and then by time, and `firsts` the index in `order` at which the rows of each thing begin. `places`
+    ascends: it has for each entry of `order` the thing and the position as one number.
+    """
+
+    times: Int64s
+    order: Int64s
+    firsts: Int64s
+    places: Int64s
+
+    @classmethod
+    def from_rows(cls, times: Int64s, things: Int64s, count: int) -> RowsByThing:
+        """Index rows by `things`, which are from 0 to `count` - 1; `times` ascend."""
+        order = np.argsort(things, kind="stable")
+        things = things[order]
+        firsts = np.searchsorted(things, np.arange(count))
+        return cls(times, order, firsts, things * len(times) + order)
+
+    def counts_at(self, time_ns: int) -> Int64s:
+        """Return for each thing the number of its rows up to a moment (ns since the epoch), included."""
+        rows = int(np.searchsorted(self.times, time_ns, side="right"))
+        begins = np.arange(len(self.firsts)) * len(self.times)
+        return np.searchsorted(self.places, begins + rows) - self.firsts
+
+    def last_rows_at(self, time_ns: int) -> Int64s:
+        """Return for each thing the position of its last row up to a moment, included; -1 without one."""
+        counts = self.counts_at(time_ns)
+        return np.where(counts > 0, np.append(self.order, -1)[self.firsts + counts - 1], -1)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSums:
+    """The sum of the amounts of each thing up to any moment."""
+
+    rows: RowsByThing
+    sums: Int64s
+
+    @classmethod
+    def from_rows(cls, times: Int64s, things: Int64s, amounts: Int64s, count: int) -> RunningSums:
+        """Sum up rows with one amount each; the other arguments are those of `RowsByThing.from_rows`."""
+        rows = RowsByThing.from_rows(times, things, count)
+        return cls(rows, np.append(0, np.cumsum(amounts[rows.order])))
+
+    def sums_at(self, time_ns: int) -> Int64s:
+        """Return for each thing the sum of its rows up to a moment, included."""
+        firsts = self.rows.firsts
+        return np.asarray(self.sums[firsts + self.rows.counts_at(time_ns)] - self.sums[firsts])
+
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -168,3 +275,65 @@ class OwnedRows:
     @cached_property
     def _by_cgroup(self) -> RowIndex:
         return RowIndex.from_keys(self.cgroup_id)
+
+
+NOT_READ: Final = np.iinfo(np.int64).min
+"""The value of a reading of the page counter that is null."""
+
+_WIDE: Final = ("time", "usage_bytes", "limit_bytes")
+_SMALL: Final = ("cgroup_id", "tgid", "category", "bytes")
+
+
+@dataclass(frozen=True)
+class Charges(OwnedRows):
+    """Rows of `charge`.
+
+    `category` is a position in `CATEGORY.names`; any other word is -1. A null `tgid` is `columns.NO_ID`, a
+    null reading of the page counter `NOT_READ`. A limit that is not set is `UNLIMITED_BYTES`, as in the
+    kernel. All columns but times and readings have the smallest type that holds their values.
+    """
+
+    tgid: Integers
+    category: Integers
+    bytes: Integers
+    usage_bytes: Int64s
+    limit_bytes: Int64s
+
+    @classmethod
+    def from_trace(cls, trace: Batched) -> Charges:
+        """Read the ledger of a trace."""
+        return cls.from_batches([*map(_columns, rows_of(trace, "charge", [*_WIDE, *_SMALL]))])
+
+    def weighted(self, weights: Mapping[str, int]) -> tuple[Bools, Int64s]:
+        """Return (mask of the rows of these categories, the weighted change of each row in bytes)."""
+        counts = np.array([*(name in weights for name in CATEGORY.names), False])
+        factor = np.array([*(weights.get(name, 0) for name in CATEGORY.names), 0])
+        return counts[self.category], self.bytes * factor[self.category]
+
+    def is_of(self, category: str) -> Bools:
+        """Return a mask of the rows of a category."""
+        return np.asarray(self.category == CATEGORY.number(category))
+
+    def values_of(self, reading: str) -> Int64s:
+        """Return `usage_bytes` or `limit_bytes`."""
+        return {"usage_bytes": self.usage_bytes, "limit_bytes": self.limit_bytes}[reading]
+
+    def is_read(self, reading: str) -> Bools:
+        """Return a mask of the rows in which `usage_bytes` or `limit_bytes` is not null."""
+        return np.asarray(self.values_of(reading) != NOT_READ)
+
+
+_SIGNED: Final = tuple(np.iinfo(kind) for kind in ("int8", "int16", "int32", "int64"))
+
+
+def _columns(rows: Rows) -> dict[str, Integers]:
+    small = {name: rows.integers(name) for name in _SMALL if name != "category"}
+    small["category"] = rows.codes("category", CATEGORY.names)
+    wide = {name: rows.integers(name, missing=NOT_READ) for name in _WIDE}
+    return {**wide, **{name: _smallest(column) for name, column in small.items()}}
+
+
+def _smallest(values: Int64s) -> Integers:
+    """Return numbers in the smallest signed type that holds them."""
+    least, most = int(values.min(initial=0)), int(values.max(initial=0))
+    return values.astype(next(kind.dtype for kind in _SIGNED if kind.min <= least and most <= kind.max))

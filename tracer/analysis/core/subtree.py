@@ -15,10 +15,9 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import NO_ID, Int64s, integers
 from tracer.analysis.core.evicted import Evicted, Refaulted
-from tracer.analysis.core.index import RowIndex
+from tracer.analysis.core.rows import Charges, RowIndex
 from tracer.analysis.core.tables import TraceTables, start_ns
 
 T = TypeVar("T")

@@ -16,17 +16,12 @@ from tracer.stored_names import MINOR_BITS
 from tracer.trace.recording_ends import WRITE_FAILED
 
 if TYPE_CHECKING:
-    from tracer.analysis.core.charges import Charges
     from tracer.analysis.core.evicted import Evicted, Refaulted
-    from tracer.analysis.core.lookup.cgroups import Places
-    from tracer.analysis.core.lookup.fineness import Fineness
-    from tracer.analysis.core.lookup.log_reports import Logged
-    from tracer.analysis.core.lookup.looks import Looks
-    from tracer.analysis.core.lookup.losses import Losses
-    from tracer.analysis.core.lookup.processes import Processes
-    from tracer.analysis.core.lookup.stacks import Functions
-    from tracer.analysis.core.lookup.summed_intervals import SummedIntervals
+    from tracer.analysis.core.gaps import Fineness, Looks, Losses, SummedIntervals
+    from tracer.analysis.core.lives import Places
+    from tracer.analysis.core.lookups import Functions, Logged, Processes
     from tracer.analysis.core.page_cache import CacheEvents, PageMoves
+    from tracer.analysis.core.rows import Charges
 
 _DEVICE: Final = r"^(\d{1,9}):(\d{1,9})$"
 

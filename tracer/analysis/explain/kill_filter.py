@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tracer.analysis.core import hierarchy, naming
+from tracer.analysis.core import naming
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.kill import Cause, OomReport
 from tracer.errors import TracerError
@@ -66,7 +66,7 @@ def concerning(
 
     A kill that only the kernel log has may have no id of its cgroup: it is found by the path.
     """
-    members = set(hierarchy.members_of(trace, cgroup_ids).tolist())
+    members = set(naming.members_of(trace, cgroup_ids).tolist())
     lives = [trace.places.lives.life_for(number) for number in cgroup_ids]
     # If only some lives of a name are wanted, a path does not show to which life a kill belongs.
     paths = {trace.places.label_of(life.cgroup_id) for life in lives if len(lives) == life.runs}

@@ -13,7 +13,7 @@ from typing import Final
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import shortage, verdict, victim_selection
-from tracer.analysis.explain.measure import composition, cushion
+from tracer.analysis.explain.measure import composition, window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.explain.words.sentence_parts import owner_name, process
@@ -168,7 +168,7 @@ def _explained(
         unknown["kernel_log.page_size"] = f"the kernel log does not show it; assumed to be {page_size} bytes"
     sizes = logged_kill.sizes(log)
     made_of = _composition(log, sizes, unknown)
-    cache_end = cushion.cache_bytes(sizes)
+    cache_end = window.cache_bytes(sizes)
     if cache_end is None:
         unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log, "file")
     victims = tuple(logged_kill.victims(log, page_size, unknown))

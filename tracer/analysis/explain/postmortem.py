@@ -11,29 +11,26 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Int64s, integers, optional, utc_time
-from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.columns import Int64s, integers, limit_of, optional, utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import log_postmortem, shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
     composition,
-    cushion,
     recorded_kill,
     shared_memory,
     window,
 )
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill, RecordedKills
+from tracer.analysis.explain.sizing.bounds import Range
 from tracer.analysis.explain.sizing.kill_range import kill_range
-from tracer.analysis.explain.sizing.margins import Range
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice
 from tracer.analysis.kernel_log import comparison
-from tracer.analysis.kernel_log.comparison import Told
+from tracer.analysis.kernel_log.comparison import KERNEL_LOG, Told
 from tracer.analysis.kernel_log.decisions import missed
-from tracer.analysis.kernel_log.merging import KERNEL_LOG
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, ChargedStack, Composition, Cushion, FurtherAllocators
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
@@ -57,9 +54,9 @@ def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     being explained has a report that says so (`trace.defects`).
     Kills that only the trace's kernel log has are included. The definitions of the numbers are in
     `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.window` (the
-    time before the kill), `analysis.explain.measure.cushion` (the reclaimed cache),
-    `analysis.explain.verdict` (the cause), `analysis.kernel_log.comparison` (the additions from the log) and
-    `analysis.explain.log_postmortem` (kills that the probe missed).
+    time before the kill, and the reclaimed cache), `analysis.explain.verdict` (the cause),
+    `analysis.kernel_log.comparison` (the additions from the log) and `analysis.explain.log_postmortem`
+    (kills that the probe missed).
     """
     return PostMortems(trace).all(is_sized=is_sized)
 
@@ -254,11 +251,11 @@ def _memory(
     working_set = composition.working_set(sizes, total, unknown)
     limit = limit_of(kill.first)
     locked = composition.locked_cache(sizes, made_of)
-    used = cushion.measure(
+    used = window.measure_cushion(
         kill.subtree,
         limit_bytes=UNLIMITED_BYTES if limit is None else limit,
         window=kill.window,
-        cache_end_bytes=cushion.cache_bytes(sizes),
+        cache_end_bytes=window.cache_bytes(sizes),
         locked_bytes=locked or 0,
         unknown=unknown,
     )

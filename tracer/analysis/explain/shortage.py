@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracer.analysis.core import hierarchy, ledger, naming
+from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s
 from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import (
@@ -238,7 +238,7 @@ def machine_holders(trace: TraceTables, kill_ns: int) -> tuple[MachineHolder, ..
     ids = naming.with_data(trace)
     if not ids:
         return ()
-    above = hierarchy.positions_above(trace.cgroups, ids)
+    above = naming.positions_above(trace.cgroups, ids)
     base, is_known = ledger.base_levels(
         trace.samples, trace.cgroups, ids, ledger.CHARGED, unrecorded_categories(trace)
     )

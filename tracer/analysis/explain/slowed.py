@@ -32,12 +32,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis.core import hierarchy
+from tracer.analysis.core import naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Bools,
     integers,
     is_one_of,
+    kernel_numbers,
     known,
     optional,
     optional_text,
@@ -45,7 +46,6 @@ from tracer.analysis.core.columns import (
     utc_time,
 )
 from tracer.analysis.core.ledger import made_in_trace
-from tracer.analysis.core.limits import kernel_numbers
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, end_ns, page_size
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, HighOwner, LostTime, Progress, RereadFile
@@ -328,7 +328,7 @@ class HighLimits:
 
     @cached_property
     def _above(self) -> dict[int, list[int]]:
-        return hierarchy.positions_above(self._trace.cgroups, self._ids)
+        return naming.positions_above(self._trace.cgroups, self._ids)
 
     @cached_property
     def _readings(self) -> dict[int, _Readings]:

@@ -9,14 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracer.analysis.core import hierarchy, ledger, naming
+from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain import slowed
-from tracer.analysis.explain.measure import allocators, cushion
-from tracer.analysis.explain.sizing.completeness import cut_off
-from tracer.analysis.explain.sizing.margins import Range, why_no_curve
+from tracer.analysis.explain.measure import allocators, window
+from tracer.analysis.explain.sizing.bounds import Range, cut_off, why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import (
     growth_within,
     survivor_range,
@@ -92,7 +91,7 @@ def held_cgroups(
     if cgroup is not None:
         there = [number for number in naming.select(trace, cgroup) if number in set(there)]
     there = [number for number in there if number not in without]
-    members = hierarchy.descendants_of(trace.cgroups, there)
+    members = naming.descendants_of(trace.cgroups, there)
 
     def held(number: int, below: Int64s) -> Held | None:
         return trace.defects.attempt(
@@ -126,7 +125,7 @@ def _held(
     sized, why_unsized = survivor_range(subtree, peak, going)
     if stuck_ns is not None:
         sized, why_unsized = Range(), "its tasks wait at the limit: the work did not go on"
-    refaulted, why_not_followed = cushion.refaulted_bytes(subtree, begin, end)
+    refaulted, why_not_followed = window.refaulted_bytes(subtree, begin, end)
     why_not_curved = why_no_curve(subtree, begin, end)
     pressure = psi_some_share(subtree, begin, end)
     grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
@@ -137,7 +136,7 @@ def _held(
         **sizes,
         evicted_bytes=subtree.evicted.pages_between(begin, end) * page_size(trace),
         refaulted_bytes=refaulted,
-        kernel_refaulted_bytes=cushion.kernel_refaulted_bytes(subtree, begin, end),
+        kernel_refaulted_bytes=window.kernel_refaulted_bytes(subtree, begin, end),
         max_events=ledger.count(subtree, "max_events").at(end),
         reclaim=reclaim.attempts(subtree, begin, end),
         sizing=advice.sized(sized),

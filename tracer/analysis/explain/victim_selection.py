@@ -25,8 +25,7 @@ from typing import Any, Final
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, optional, records, times_ns
-from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.columns import integers, limit_of, optional, records, times_ns
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.kill import Candidate, WhatIf

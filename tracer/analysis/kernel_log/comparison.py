@@ -1,4 +1,9 @@
-"""The kernel log of a trace, compared with the records of its probes and merged into them.
+"""The kernel log of a trace, compared with the records of its probes and merged into their tables.
+
+A value that a program read from the kernel is kept. Values that programs inferred, or did not have, are taken
+from the report in the log: constraint, limit owner, gfp and order (`oom`); and memory.stat of the limit owner
+with all below it (`samples`). The program reads memory.stat only of cgroups with nothing below them, and may
+lack some of its counters.
 
 Differences are reported with both numbers. Pids, names, limits, oom_score_adj, gfp and order must be equal.
 Sizes are read at two moments, and may differ by the batches that CPUs hold back: usage by MEMCG_CHARGE_BATCH
@@ -12,22 +17,238 @@ try_to_free_mem_cgroup_pages).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from tracer.analysis.core.columns import integers, optional, records, times_ns
-from tracer.analysis.core.index import RowIndex
-from tracer.analysis.core.limits import limit_of
-from tracer.analysis.core.lookup.stacks import is_named
+from tracer.analysis.core.columns import (
+    Bools,
+    Int64s,
+    integers,
+    is_one_of,
+    known,
+    limit_of,
+    optional,
+    records,
+    times_ns,
+)
+from tracer.analysis.core.lookups import is_named
+from tracer.analysis.core.rows import RowIndex
 from tracer.analysis.core.tables import TraceTables, page_size
-from tracer.analysis.kernel_log import decisions, merging
+from tracer.analysis.kernel_log import decisions, logged_kill
 from tracer.analysis.results.quality import KernelLog
-from tracer.kernel.kmsg.report.log_report import Kill, LogReport
-from tracer.schema import LIMITS
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport, MemoryStat
+from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
 from tracer.stored_names import stored_text
+from tracer.trace.read.to_pandas import to_frame
+
+KERNEL_LOG: Final = "kernel_log"
+
+Taken = dict[int, list[str]]
+"""kill_id -> the dotted names of the fields of its report that come from the log."""
+
+Origins = dict[int, dict[str, str]]
+"""kill_id -> name of a size of its sample (`usage`, or of memory.stat) -> the table that it is from.
+
+Only sizes that no program read into `samples` are in it."""
+
+_Written = dict[str, dict[int, Any]]
+"""Column of a table -> position of a row -> its new value. A column is written once, with all new values."""
+
+_INFERRED: Final = (
+    *("is_told", "constraint", "limit_owner_cgroup_id"),
+    *("usage_bytes", "limit_bytes", LIMITS["limit_bytes"]),
+)
+
+
+def complete_tables(
+    trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken, origins: Origins
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `oom` and `samples` with what the log adds; `matched` are the reports by kill_id.
+
+    `taken` and `origins` are filled with what was added.
+    """
+    if not matched:
+        return trace.oom, trace.samples
+    oom = _told(trace, matched, taken)
+    return oom, _sampled(trace, oom, matched, taken, origins)
+
+
+def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
+    """Return `oom` with the log's values for decisions that were inferred."""
+    oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
+    of_kill = RowIndex.from_keys(integers(oom["kill_id"]))
+    inferred, times, written = records(oom, _INFERRED), times_ns(oom), _Written()
+    for kill_id, report in matched.items():
+        rows = of_kill.rows_for(kill_id)
+        first = inferred[rows[0]]
+        if optional(first["is_told"]) or "header" in report.missing:
+            continue
+        told: dict[str, Any] = {"gfp": report.invoker.gfp, "order": report.invoker.order}
+        taken[kill_id] += [f"trigger.{name}" for name, value in told.items() if value is not None]
+        if report.constraint != "unknown":
+            told |= _owner(trace, first, int(times[rows[0]]), report, taken[kill_id])
+        _put(written, rows, told)
+    is_gone, tgids = ~known(oom["anon_rss_bytes"]), integers(oom["tgid"])
+    for kill_id, report in matched.items():
+        rows = of_kill.rows_for(kill_id)
+        gone = dict(zip(rows[is_gone[rows]].tolist(), tgids[rows[is_gone[rows]]].tolist(), strict=True))
+        if gone:
+            _take_sizes(written, gone, report, page_size(trace), taken[kill_id])
+    return _with_cells(oom, written)
+
+
+def _put(written: _Written, rows: Int64s, values: Mapping[str, Any]) -> None:
+    """Write column -> value into the rows at these positions."""
+    for column, value in values.items():
+        written.setdefault(column, {}).update(dict.fromkeys(rows.tolist(), value))
+
+
+def _with_cells(table: pd.DataFrame, written: _Written) -> pd.DataFrame:
+    """Return the table with these new values."""
+    table = table.copy(deep=False) if written else table
+    for name, value_of in written.items():
+        column = table[name].copy()
+        kind: Any = column.dtype
+        column.iloc[list(value_of)] = pd.array([*value_of.values()], dtype=kind)
+        table[name] = column
+    return table
+
+
+def _take_sizes(
+    written: _Written, gone: Mapping[int, int], report: LogReport, page_bytes: int, taken: list[str]
+) -> None:
+    """Take the sizes of victims whose memory was gone when they were marked; `gone`: position of the row ->
+    tgid.
+
+    The kernel sends SIGKILL before it marks a victim (__oom_kill_process, mm/oom_kill.c). The log's table of
+    tasks was printed before that.
+    """
+    listed = {task.tgid: task for task in report.tasks if task.rss_anon_pages is not None}
+    for row, tgid in gone.items():
+        if (task := listed.get(tgid)) is not None:
+            _put(written, np.array([row]), task.sizes_bytes(page_bytes))
+            taken.append("victims.anon_rss_bytes")
+
+
+def _owner(
+    trace: TraceTables, first: Mapping[str, Any], time_ns: int, report: LogReport, taken: list[str]
+) -> dict[str, Any]:
+    """Return constraint and limit owner as columns of `oom`.
+
+    If the trace does not have the log's owner, the inferred one stays, marked as inferred.
+    """
+    if report.constraint != str(first["constraint"]):
+        taken.append("constraint")
+    if report.constraint != "memcg":
+        columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes"))
+        return {"constraint": report.constraint, "is_told": True} | columns | _limit(None)
+    owner_id = (
+        None if report.oom_memcg is None else trace.places.id_at(stored_text(report.oom_memcg), time_ns)
+    )
+    if owner_id is None:
+        return {"constraint": report.constraint}
+    told: dict[str, Any] = {
+        "constraint": report.constraint,
+        "is_told": True,
+        "limit_owner_cgroup_id": owner_id,
+    }
+    if owner_id != optional(first["limit_owner_cgroup_id"]):
+        memory = report.counters.get("memory")
+        told["usage_bytes"] = None if memory is None else memory.usage_bytes
+        told |= _limit(None if memory is None else memory.limit_bytes)
+        taken.append("limit_owner")
+    return told
+
+
+def _limit(limit_bytes: int | None) -> dict[str, Any]:
+    """Return the columns of a limit in bytes; None: not known."""
+    is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
+    return {"limit_bytes": limit_bytes if is_limited else None, LIMITS["limit_bytes"]: is_limited}
+
+
+def _sampled(
+    trace: TraceTables,
+    oom: pd.DataFrame,
+    matched: Mapping[int, LogReport],
+    taken: Taken,
+    origins: Origins,
+) -> pd.DataFrame:
+    """Return `samples` with memory.stat of the limit owner at kills at which no program read it."""
+    samples = trace.samples
+    at_kills = np.flatnonzero(is_one_of(samples["source"], ["oom"]))
+    read, of_kill = (
+        RowIndex.from_keys(integers(samples["kill_id"])[at_kills]),
+        RowIndex.from_keys(integers(oom["kill_id"])),
+    )
+    rows: list[dict[str, Any]] = []
+    told, times, written = records(oom, _INFERRED), times_ns(oom), _Written()
+    sampled_ids, is_read = integers(samples["cgroup_id"]), _known_in(samples)
+    for kill_id, report in matched.items():
+        position = int(of_kill.rows_for(kill_id)[0])
+        first = told[position]
+        owner_id = optional(first["limit_owner_cgroup_id"])
+        reading = _memory_stat(report)
+        if owner_id is None or not reading or not _is_of(trace, owner_id, report.stats[0]):
+            continue
+        at_kill = at_kills[read.rows_for(kill_id)]
+        at_kill = at_kill[sampled_ids[at_kill] == owner_id]
+        if not len(at_kill):
+            counter = {"usage_bytes": optional(first["usage_bytes"]), "limit_bytes": limit_of(first)}
+            row = {"time": int(times[position]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
+            rows.append(row | counter | reading)
+            is_owner_logged = "limit_owner" in taken[kill_id]
+            origins[kill_id] = {"usage": KERNEL_LOG if is_owner_logged else "oom"} | _origins(reading)
+            taken[kill_id].append("composition")
+            continue
+        was_read = bool(is_read("anon_bytes")[at_kill].any())
+        # All of memory.stat, or those of its counters that calibration did not find
+        # (capture/learn/calibration.py).
+        lacking = {n: value for n, value in reading.items() if not (was_read and is_read(n)[at_kill].any())}
+        if lacking:
+            _put(written, at_kill, lacking)
+            origins[kill_id] = _origins(lacking)
+            taken[kill_id].append("memory_stat_bytes" if was_read else "composition")
+    return _with_rows(_with_cells(samples, written), "samples", rows)
+
+
+def _known_in(table: pd.DataFrame) -> Callable[[str], Bools]:
+    """Return the look-up of the mask of rows in which a column is not null, by its name."""
+
+    @cache
+    def is_known(name: str) -> Bools:
+        return known(table[name])
+
+    return is_known
+
+
+def _origins(reading: Mapping[str, int]) -> dict[str, str]:
+    return {column.removesuffix("_bytes"): KERNEL_LOG for column in reading}
+
+
+def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
+    return trace.places.path_of(owner_id) == stored_text(stat.cgroup)
+
+
+def _memory_stat(report: LogReport) -> dict[str, int]:
+    """Return columns of `samples` for the limit owner with all below it."""
+    if not report.stats:
+        return {}
+    return {f"{name}_bytes": value for name, value in logged_kill.sizes(report).items() if value is not None}
+
+
+def _with_rows(table: pd.DataFrame, name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the table with these rows added; columns that a row lacks are null."""
+    if not rows:
+        return table
+    added = to_frame(pa.Table.from_pylist(rows, schema=TABLES[name]))
+    return pd.concat([table, added]).sort_index(kind="stable")
+
 
 _CHARGE_BATCH_PAGES: Final = 64
 _COUNTER_BATCH_PAGES: Final = 32  # at least, and twice the number of CPUs
@@ -113,7 +334,7 @@ class Told:
     """The findings of the log on one kill.
 
     `state`, `missing`, `fields` and `disagreements` are the values that `Quality` of its report gets.
-    `origins`: those of `merging.Origins`.
+    `origins`: `Origins`.
     """
 
     report: LogReport | None
@@ -146,9 +367,9 @@ def complete(trace: TraceTables) -> Completed:
     kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
     of_kill = RowIndex.from_keys(integers(trace.oom["kill_id"]))
     matched = decisions.match(trace.oom, trace.logged) if kill_ids else {}
-    taken: merging.Taken = {kill_id: [] for kill_id in kill_ids}
-    origins: merging.Origins = {}
-    oom, samples = merging.complete(trace, matched, taken, origins)
+    taken: Taken = {kill_id: [] for kill_id in kill_ids}
+    origins: Origins = {}
+    oom, samples = complete_tables(trace, matched, taken, origins)
     told, times = {}, times_ns(trace.oom)
     recorded = records(trace.oom, (*COLUMNS, "kernel_stack_id"))
     for kill_id in kill_ids:

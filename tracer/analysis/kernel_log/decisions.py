@@ -21,7 +21,7 @@ import pandas as pd
 
 from tracer.analysis.core import naming
 from tracer.analysis.core.columns import NO_ID, integers, times_ns, utc_times
-from tracer.analysis.core.lookup.log_reports import Logged
+from tracer.analysis.core.lookups import Logged
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import LogReport, Section

@@ -50,7 +50,7 @@ COMPOSITION_PARTS: Final = tuple(item.name for item in fields(Composition) if it
 class Cushion:
     """The page cache as the cushion between the limit and the kill.
 
-    `analysis.explain.measure.cushion` has the definitions.
+    `analysis.explain.measure.window` has the definitions.
     """
 
     cache_start_bytes: int | None = None

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import hierarchy, ledger, naming
+from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Int64s,
@@ -131,7 +131,7 @@ class CacheFlow:
 def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None) -> CacheFlow:
     """Return the flow from the result of `evictions.moves` for the same `cgroup`."""
     shown = None if cgroup is None else naming.select(trace, cgroup)
-    members = None if shown is None else hierarchy.members_of(trace, shown)
+    members = None if shown is None else naming.members_of(trace, shown)
     by_cause = summed(trace, sums, "cause")
     by_owner = summed(trace, sums, "cgroup")
     charged_to = by_owner.groupby("charged_to", observed=False)["evicted_bytes"].sum()
@@ -217,9 +217,9 @@ def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[Ker
         tops = list(shown)
     else:
         sampled = np.unique(integers(trace.samples["cgroup_id"])).tolist()
-        above = hierarchy.positions_above(trace.cgroups, sampled)
+        above = naming.positions_above(trace.cgroups, sampled)
         tops = [number for number in sampled if len(above[number]) == 1]
-    members, subtrees = hierarchy.descendants_of(trace.cgroups, tops), Subtrees(trace)
+    members, subtrees = naming.descendants_of(trace.cgroups, tops), Subtrees(trace)
     counts = (_kernel_count(trace, subtrees.subtree_at(number, members[number])) for number in tops)
     return tuple(count for count in counts if count is not None)
 

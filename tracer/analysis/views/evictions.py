@@ -12,16 +12,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import hierarchy, naming
-from tracer.analysis.core.columns import (
-    NO_ID,
-    Bools,
-    Int64s,
-    Integers,
-    distinct,
-    integers,
-    is_one_of,
-)
+from tracer.analysis.core import naming
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, distinct, integers, is_one_of
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.page_cache import Events
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
@@ -109,7 +101,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     kinds = trace.cache_events.kinds
     counts = np.ones(len(kinds), dtype=np.bool_)
     if cgroup is not None:
-        members = hierarchy.members_of(trace, naming.select(trace, cgroup))
+        members = naming.members_of(trace, naming.select(trace, cgroup))
         counts = np.isin(integers(kinds["cgroup_id"]), members)
     flow, owner = _flows(kinds), _numbers(kinds, "cgroup_id")
     process, is_taken = _numbers(kinds, "tgid", "task_cgroup_id"), is_evicted(kinds)

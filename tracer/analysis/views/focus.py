@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import hierarchy, ledger
+from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.bins import Readings, interval_ns
 from tracer.analysis.core.naming import with_data
 from tracer.analysis.core.subtree import Subtrees
@@ -49,7 +49,7 @@ def ranked(trace: TraceTables) -> pd.DataFrame:
     limits, subtrees = Readings.from_counter(trace, "limit_bytes").last(), Subtrees(trace)
     peaks = [
         ledger.peak_usage(subtrees.subtree_at(number, members))
-        for number, members in hierarchy.descendants_of(trace.cgroups, ids).items()
+        for number, members in naming.descendants_of(trace.cgroups, ids).items()
     ]
     found = limits.astype("Int64").reindex(ids).to_frame("limit_bytes")
     found["peak_usage_bytes"] = pd.array(peaks, dtype="Int64")

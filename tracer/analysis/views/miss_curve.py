@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis.core import hierarchy, naming
+from tracer.analysis.core import naming
 from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, page_size
@@ -87,7 +87,7 @@ def miss_curve(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
         ids = [number for number in naming.select(trace, cgroup) if number in set(ids)]
     rows = [
         (number, point.extra_bytes, point.spared_bytes, point.spared_share)
-        for number, members in hierarchy.descendants_of(trace.cgroups, ids).items()
+        for number, members in naming.descendants_of(trace.cgroups, ids).items()
         for point in points(subtrees.subtree_at(number, members))
     ]
     frame = pd.DataFrame.from_records(rows, columns=columns)

@@ -13,19 +13,19 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import (
     Bools,
     ColumnArrays,
     Int64s,
     integers,
     is_one_of,
+    limit_of,
     optional,
     times_ns,
     utc_time,
 )
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.limits import limit_of
+from tracer.analysis.core.rows import Charges
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.memory import Reclaim, ReclaimAttempt, SwapIo

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tracer.analysis.core import naming
 from tracer.analysis.core.columns import Int64s, integers, times_ns
-from tracer.analysis.core.lookup.stacks import Frames
+from tracer.analysis.core.lookups import Frames
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.memory import ChargedStack
 

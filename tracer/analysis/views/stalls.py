@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import hierarchy, naming
+from tracer.analysis.core import naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Int64s,
@@ -246,7 +246,7 @@ def by_process(trace: TraceTables, cgroup: str | int | None = None) -> pd.DataFr
     """
     rows = trace.waits
     if cgroup is not None:
-        members = hierarchy.members_of(trace, naming.select(trace, cgroup))
+        members = naming.members_of(trace, naming.select(trace, cgroup))
         rows = rows[np.isin(integers(rows["cgroup_id"]), members)]
     keys = ["tgid", "cgroup_id"]
     sums = _sums_ms(rows, keys)

@@ -63,12 +63,10 @@ def _chrome(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) -> I
 
 def _openmetrics(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) -> Iterator[str]:
     from tracer.analysis import replay
-    from tracer.analysis.core import hierarchy, naming
+    from tracer.analysis.core import naming
     from tracer.render.export import openmetrics_text
 
-    members = (
-        None if cgroup is None else set(hierarchy.members_of(trace, naming.select(trace, cgroup)).tolist())
-    )
+    members = None if cgroup is None else set(naming.members_of(trace, naming.select(trace, cgroup)).tolist())
     every = _every(trace, len(naming.with_data(trace)), _MOST_MOMENTS)
     moments = (
         (moment_ns, [one for one in cgroups if members is None or one.cgroup_id in members])
@@ -258,9 +256,9 @@ def _export(
 def _table_files(trace: AnalysedTrace, form: FolderFormat, cgroup: str | None) -> Iterator[tuple[str, Write]]:
     """Yield (name, function that writes it) for the file of each table."""
     from tracer.analysis import named_tables
-    from tracer.analysis.core import hierarchy, naming
+    from tracer.analysis.core import naming
 
-    members = None if cgroup is None else hierarchy.members_of(trace, naming.select(trace, cgroup))
+    members = None if cgroup is None else naming.members_of(trace, naming.select(trace, cgroup))
 
     def write_table(file: IO[bytes], table: str) -> None:
         form.write(file, named_tables.schema_of(table), named_tables.batches(trace, table, members))
@@ -279,20 +277,20 @@ def _names(form: FolderFormat) -> dict[str, str]:
 def _tracks(trace: AnalysedTrace, cgroup: str | None) -> Tracks:
     """Return the tracks of the matching cgroups, of the tasks in them and in cgroups below, and of the kills
     that concern them."""
-    from tracer.analysis.core import hierarchy, naming
+    from tracer.analysis.core import naming
     from tracer.analysis.views import stalls
     from tracer.render.export import tracks
 
     nested = stalls.nested(trace)
     if cgroup is not None:
-        members = hierarchy.members_of(trace, naming.select(trace, cgroup))
+        members = naming.members_of(trace, naming.select(trace, cgroup))
         nested = nested[nested["cgroup_id"].isin(members)]
     return tracks.from_analyses(
         timeline=_timeline(trace, cgroup),
         nested=nested,
         reclaim=trace.reclaim,
         processes=trace.processes,
-        paths=hierarchy.paths_by_id(trace.cgroups),
+        paths=naming.paths_by_id(trace.cgroups),
         kills=trace.explain(cgroup, is_sized=False),
     )
 

@@ -37,7 +37,7 @@ def command(path: Path | None, as_json: bool) -> None:
 
 def summarise(trace: AnalysedTrace) -> info_text.Summary:
     """Return the summary that `info` shows. Rows of large tables are only counted."""
-    from tracer.analysis.core.lookup.stacks import Functions
+    from tracer.analysis.core.lookups import Functions
     from tracer.analysis.kernel_log import decisions
     from tracer.render.terminal import info_text
     from tracer.schema import TABLES

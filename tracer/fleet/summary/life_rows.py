@@ -27,14 +27,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from tracer.analysis.core import hierarchy, ledger, naming
+from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s, integers, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import breaks_off, end_ns, page_size
-from tracer.analysis.explain.measure import cushion
-from tracer.analysis.explain.sizing import completeness
-from tracer.analysis.explain.sizing.margins import cache_to_spare, why_no_curve, with_margin
+from tracer.analysis.explain.measure import window
+from tracer.analysis.explain.sizing import bounds
+from tracer.analysis.explain.sizing.bounds import cache_to_spare, why_no_curve, with_margin
 from tracer.analysis.explain.sizing.survivor_range import unreclaimable
 from tracer.analysis.explain.slowed import progress
 from tracer.analysis.results.forms import limit_columns
@@ -123,14 +123,14 @@ def _work(subtree: Subtree, held: Steps | None, *, is_end_seen: bool) -> str | N
     trace = subtree.whole
     if breaks_off(trace) and not is_end_seen:
         return "cut"
-    if completeness.cut_off(trace.meta) is not None:
+    if bounds.cut_off(trace.meta) is not None:
         return "cut"
-    status = completeness.exit_status(trace.meta)
+    status = bounds.exit_status(trace.meta)
     if status is not None:
         return "failed" if status else COMPLETE
     if is_end_seen or held is None:
         return None
-    return None if completeness.why_growing(subtree, held) is None else "growing"
+    return None if bounds.why_growing(subtree, held) is None else "growing"
 
 
 def _in_use(subtree: Subtree) -> Steps:
@@ -170,7 +170,7 @@ def life_rows(
     Raises TraceError for a trace whose times are so far apart that the timeline would not fit in memory.
     """
     subtrees, spending, found = Subtrees(trace), Spending(trace), LifeRows([], [])
-    members = hierarchy.descendants_of(trace.cgroups, naming.with_data(trace))
+    members = naming.descendants_of(trace.cgroups, naming.with_data(trace))
 
     def add(number: int, below: Int64s) -> None:
         subtree = subtrees.subtree_at(number, below)
@@ -230,7 +230,7 @@ class _Life:
             "usage_bytes": ledger.peak_usage(self._subtree)
         }
         peaks = {name: self._greatest(name, peak, 0, _FOREVER) for name, peak in peaks.items()}
-        refaulted, _ = cushion.refaulted_bytes(self._subtree, self._trace.span_ns[0], end)
+        refaulted, _ = window.refaulted_bytes(self._subtree, self._trace.span_ns[0], end)
         evicted = self._subtree.evicted.pages_between(self._trace.span_ns[0], end)
         return {
             **origin.row(self.first_ns),
@@ -284,7 +284,7 @@ class _Life:
     def _refaulted(self, since_ns: int, until_ns: int) -> tuple[int | None, str | None]:
         """Return (bytes that were read again in an interval, None; or None and the reason). They may have
         been evicted at any time in the trace."""
-        _, why_not = cushion.refaulted_bytes(self._subtree, since_ns, until_ns)
+        _, why_not = window.refaulted_bytes(self._subtree, since_ns, until_ns)
         if why_not is not None:
             return None, why_not
         again = self._subtree.refaulted

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core.columns import Int64s, integers, times_ns
-from tracer.analysis.core.lookup.processes import Processes
+from tracer.analysis.core.lookups import Processes
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.views.timeline import row_length
 from tracer.render.words.escape import visible

@@ -8,7 +8,7 @@ import pytest
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.explain.sizing.completeness import why_incomplete
+from tracer.analysis.explain.sizing.bounds import why_incomplete
 
 MIB = 1 << 20
 OF_COMMAND: dict[str, Any] = {"filters": {"asked": [], "command": ["work"]}}

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.kernel_log.merging import KERNEL_LOG
+from tracer.analysis.kernel_log.comparison import KERNEL_LOG
 from tracer.analysis.results.kill import Evidence, Suspect
 from tracer.analysis.results.quality import resolution_s
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.charges import Charges
 from tracer.analysis.core.columns import NO_ID, Int64s, Integers, utc_time
 from tracer.analysis.core.ledger import CACHE, Weights
+from tracer.analysis.core.rows import Charges
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.enumerations import CATEGORY

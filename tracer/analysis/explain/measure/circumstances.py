@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core import hierarchy, ledger, naming
+from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Bools,
@@ -18,13 +18,15 @@ from tracer.analysis.core.columns import (
     column_times_ns,
     integers,
     is_one_of,
+    kernel_numbers,
     known,
+    limit_of,
     optional,
+    swap_room_of,
     times_ns,
 )
-from tracer.analysis.core.index import RowsByThing, RunningSums
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.limits import kernel_numbers, limit_of, swap_room_of
+from tracer.analysis.core.rows import RowsByThing, RunningSums
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import unrecorded_categories
 from tracer.analysis.explain import slowed
@@ -136,7 +138,7 @@ def _removed_ns(cgroups: pd.DataFrame, members: Int64s) -> Int64s:
 
 
 def _counts_for(cgroups: pd.DataFrame, ids: list[int]) -> Int64s:
-    above = hierarchy.positions_above(cgroups, ids)
+    above = naming.positions_above(cgroups, ids)
     pairs = [(of, one) for of, number in enumerate(ids) for one in above[number]]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
 

@@ -45,7 +45,7 @@ def at_kill(
     """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill, in bytes, and their tables:
     the kernel's own `oom` sample, else the start sample plus the ledger. None: not known.
 
-    `origins` are the tables of what is not the sample's own (`kernel_log.merging.Origins`).
+    `origins` are the tables of what is not the sample's own (`kernel_log.comparison.Origins`).
 
     `is_logged`: the sample is from the kernel log. Its memory.stat lags where the limit owner has children
     (seen on 6.18: 19 of 31 MiB), and the ledger may lack the last 10 ms. The page counter `total` does not

@@ -14,10 +14,18 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import NO_ID, Cells, integers, is_one_of, optional, optional_text, times_ns
-from tracer.analysis.core.index import RowIndex
-from tracer.analysis.core.limits import limit_of
-from tracer.analysis.core.lookup.stacks import is_named
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Cells,
+    integers,
+    is_one_of,
+    limit_of,
+    optional,
+    optional_text,
+    times_ns,
+)
+from tracer.analysis.core.lookups import is_named
+from tracer.analysis.core.rows import RowIndex
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain.measure.findings import PreviousKill

@@ -22,13 +22,13 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain import slowed
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.sizing.completeness import why_elastic
-from tracer.analysis.explain.sizing.margins import (
+from tracer.analysis.explain.sizing.bounds import (
     Ground,
     Range,
     Sized,
     cache_to_spare,
     ground,
+    why_elastic,
     why_no_curve,
     with_margin,
 )

@@ -16,7 +16,7 @@ replace pages that uses the least memory. So `high` is no smaller than usage was
 concurrent processes that fall together, and is None if reclaim would still take so much time there that the
 work would be slow.
 
-The range is null if the same work could need more another time (`sizing.completeness`).
+The range is null if the same work could need more another time (`sizing.bounds`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, known, times_ns
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, known, swap_room_of, times_ns
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.limits import swap_room_of
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
-from tracer.analysis.explain.sizing import completeness
-from tracer.analysis.explain.sizing.margins import (
+from tracer.analysis.explain.sizing import bounds
+from tracer.analysis.explain.sizing.bounds import (
     Ground,
     Range,
     Sized,
@@ -184,7 +183,7 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
     held = kept if swapped is None else ledger.total([kept, swapped])
     if not (held.peak() or peak_usage_bytes):
         return Range(), "it held nothing"
-    why_not = completeness.why_incomplete(subtree, held, going.state) or why_no_curve(
+    why_not = bounds.why_incomplete(subtree, held, going.state) or why_no_curve(
         subtree, subtree.start_ns, end_ns(subtree.whole)
     )
     if why_not is not None:

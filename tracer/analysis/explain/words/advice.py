@@ -12,8 +12,8 @@ from tracer.analysis.explain.evidence import contributing
 from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.sizing.bounds import Ground, Range
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
-from tracer.analysis.explain.sizing.margins import Ground, Range
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.lookup.fineness import Fineness
+from tracer.analysis.core.gaps import Fineness
 
 MS = 1_000_000
 ORIGIN_NS = 7

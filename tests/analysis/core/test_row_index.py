@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.analysis.core.columns import Int64s
-from tracer.analysis.core.index import RowIndex, RowsByThing, RunningSums
+from tracer.analysis.core.rows import RowIndex, RowsByThing, RunningSums
 
 _THINGS = 4
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, _THINGS - 1), st.integers(-5, 5)), max_size=20)

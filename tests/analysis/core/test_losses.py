@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracer.analysis.core.lookup.losses import Losses
+from tracer.analysis.core.gaps import Losses
 
 INTERVAL = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.analysis.core.lookup.stacks import function_of
+from tracer.analysis.core.lookups import function_of
 
 
 @pytest.mark.parametrize(

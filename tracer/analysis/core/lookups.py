@@ -1,9 +1,11 @@
-"""The processes of a trace, looked up by tgid and time."""
+"""Look-ups into tables: processes by tgid and time, stacks by number, reports of the kernel log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,11 @@ from tracer.analysis.core.columns import (
     optional_text,
     times_ns,
 )
-from tracer.analysis.core.index import RowIndex
+from tracer.analysis.core.rows import RowIndex
+from tracer.stored_names import stored_text
+
+if TYPE_CHECKING:
+    from tracer.kernel.kmsg.report.log_report import LogReport
 
 _SIGNAL_TO_REPORT_NS: Final = 100_000_000
 
@@ -192,3 +198,83 @@ def _forked_ns(start_ns: Int64s, seen_ns: Int64s, epoch_ns: int) -> Int64s:
     suspended_ns = np.zeros(len(order), np.int64)
     suspended_ns[order] = np.maximum.accumulate(np.maximum(forked_ns - seen_ns, 0)[order])
     return forked_ns - suspended_ns
+
+
+Frames = tuple[str, ...]
+
+_OFFSET: Final = re.compile(r"\+0x[0-9a-f]+$")
+_NO_NAMES: Final = ("[unknown]",)
+"""The functions of a stack whose names were not written before the recorder was killed."""
+
+
+class Functions:
+    """The table `stacks`, by `stack_id`."""
+
+    def __init__(self, stacks: pd.DataFrame) -> None:
+        self._frames = dict(zip(integers(stacks["stack_id"]).tolist(), stacks["frames"], strict=True))
+        self._known: dict[int, Frames] = {NO_ID: ()}
+
+    def frames_for(self, stack_id: int) -> Frames | None:
+        """Return the frames as they were recorded, innermost first; None if there is no such stack."""
+        frames = self._frames.get(stack_id)
+        return None if frames is None else tuple(map(str, frames))
+
+    def functions_for(self, stack_id: int) -> Frames:
+        """Return the functions, innermost first; () for `NO_ID`: no stack was taken."""
+        if stack_id not in self._known:
+            frames = self.frames_for(stack_id)
+            known = _NO_NAMES if frames is None else tuple(map(function_of, frames))
+            self._known[stack_id] = known
+        return self._known[stack_id]
+
+    def unnamed(self) -> int:
+        """Return the number of stacks that consist of addresses only."""
+        return sum(not is_named(frames) for frames in self._frames.values())
+
+
+def function_of(frame: str) -> str:
+    """Return `symbol` of `symbol+0xoffset` and of `symbol [module]`; a frame without a symbol unchanged."""
+    if frame.startswith("["):
+        return frame
+    return frame.rpartition(" [")[0] if frame.endswith("]") else _OFFSET.sub("", frame)
+
+
+def is_named(frames: Iterable[object] | None) -> bool:
+    """Return whether a stack is known and has names: the recorder may have had no time to find them."""
+    return frames is not None and not all(str(frame).startswith("0x") for frame in frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A report of the log, and the times of its kill lines by pid, in ns since the epoch.
+
+    The times may be late by the delay of the recorder's wake-up, from which the offset between the clocks is
+    estimated (capture/rows/kmsg_stream.py).
+    """
+
+    report: LogReport
+    killed_ns: Mapping[int, int]
+
+
+def logged(kernel_log: pd.DataFrame) -> list[Logged]:
+    """Return the reports in the table `kernel_log`, each with the times of its kills."""
+    from tracer.kernel.kmsg import parser  # noqa: PLC0415  most questions read no log
+
+    rows = kernel_log.sort_values("sequence")
+    moments = times_ns(rows)
+    found = []
+    for report in parser.reports(_lines(rows)):
+        killed_ns = {kill.pid: int(moments[kill.stamp.line - 1]) for kill in report.kills}
+        if report.chosen is not None:
+            killed_ns.setdefault(report.chosen.pid, int(moments[report.last_line - 1]))
+        tasks = tuple(replace(task, comm=stored_text(task.comm)) for task in report.tasks)
+        found.append(Logged(replace(report, tasks=tasks), killed_ns))
+    return found
+
+
+def _lines(rows: pd.DataFrame) -> Iterator[str]:
+    """Return the rows as lines of /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
+    columns = ("level", "sequence", "ktime_ns", "caller", "text")
+    for level, sequence, ktime_ns, caller, text in zip(*(rows[name] for name in columns), strict=True):
+        by = "" if pd.isna(caller) else f",caller={caller}"
+        yield f"{level},{sequence},{ktime_ns // 1000},-{by};{text}"
