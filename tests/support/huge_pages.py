@@ -17,12 +17,6 @@ _HUGE_SHIFT: Final = 21
 _PR_SET_THP_DISABLE: Final = 41  # include/uapi/linux/prctl.h; inherited by children
 
 
-def meminfo_bytes() -> dict[str, int]:
-    """Return the sizes of /proc/meminfo."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
-
-
 @contextmanager
 def huge_pages_of(size_bytes: int) -> Iterator[None]:
     """Hold as many more huge pages as the kernel can provide: it reclaims for them, and kills nothing.

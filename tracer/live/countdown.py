@@ -21,12 +21,12 @@ before.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from tracer.kernel.meminfo import meminfo_bytes
 from tracer.live.alarm import Alarm
 from tracer.live.cgroup_states import CgroupStates
 from tracer.live.cushion_sizes import Cushions, cushions
@@ -99,12 +99,8 @@ class Forecast(NamedTuple):
 
 
 def free_swap_bytes() -> int:
-    """Return SwapFree of /proc/meminfo, in bytes; 0 if it cannot be read."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("SwapFree:")), 0)
+    """Return the free swap space of the machine, in bytes; 0 if it is not known."""
+    return meminfo_bytes().get("SwapFree", 0)
 
 
 class Countdown:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import shown_name
+from tracer.kernel.meminfo import meminfo_bytes
 from tracer.live.alarm import Alarm
 from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
@@ -138,7 +138,7 @@ class RecordingView:
 
     def machine(self) -> Machine:
         """Return the memory of the machine, and the CPU use of this process since the last call."""
-        read = _meminfo()
+        read = meminfo_bytes()
         cpu_s, now_s = time.process_time(), time.monotonic()
         spent_s, elapsed_s = cpu_s - self._cpu_s, now_s - self._measured_s
         is_first = not self._measured_s
@@ -199,13 +199,3 @@ class RecordingView:
                 if name := row["container_path"] or row["path"]:
                     self._files[row["inode_id"]] = name
         return self._files
-
-
-def _meminfo() -> dict[str, int]:
-    """Return the sizes of /proc/meminfo in bytes."""
-    found: dict[str, int] = {}
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            name, number, *_ = line.replace(":", " ").split()
-            found[name] = int(number) << 10
-    return found

@@ -16,44 +16,37 @@ regular: a read from a FIFO would block, and a read from a device would not end.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import re
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Final
 
+from tracer.directory import Directory
 from tracer.errors import TraceError
 
 MOST_ENTRIES: Final = 100_000
 """The most entries of a folder in a trace. A part has a million rows, so no recording has as many."""
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OF_ANOTHER_KIND: Final = (None, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
+"""The errors at an entry that is neither a file nor a folder, where one is expected."""
 
 
-def open_file(trace: Path, path: Path) -> BinaryIO:
+def open_file(trace: Path, path: Path) -> IO[bytes]:
     """Open the file `path` below the directory `trace` for reading.
 
     Raises FileNotFoundError if there is no such file, NotADirectoryError if `trace` is a file, and TraceError
     if `path` is not a regular file or cannot be opened.
     """
     try:
-        with _opened(trace, path.parent) as folder:
-            try:
-                descriptor = os.open(path.name, _FILE, dir_fd=folder)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise _refusal(folder, path, error) from error
+        with _opened(trace, path.parent) as folder, _refused_at(path):
+            return folder.read(path.name)
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _no_file_of_a_trace(path)
-    return os.fdopen(descriptor, "rb")
 
 
 def file_names(trace: Path, folder: Path) -> list[str]:
@@ -62,60 +55,43 @@ def file_names(trace: Path, folder: Path) -> list[str]:
 
     Raises TraceError if the folder is not a directory, or holds too many names.
     """
-    found: list[str] = []
     try:
-        with _opened(trace, folder) as descriptor, os.scandir(descriptor) as entries:
-            for entry in entries:
-                if len(found) == MOST_ENTRIES:
-                    raise TraceError(
-                        f"{folder} holds more than {MOST_ENTRIES:,} files: no trace is like that"
-                    )
-                found.append(entry.name)
+        with _opened(trace, folder) as opened, os.scandir(opened.fileno()) as entries:
+            found = [entry.name for entry in islice(entries, MOST_ENTRIES + 1)]
     except FileNotFoundError:
         return []
     except NotADirectoryError:
         raise TraceError(f"{folder} is not a directory: name the directory that record printed") from None
+    if len(found) > MOST_ENTRIES:
+        raise TraceError(f"{folder} holds more than {MOST_ENTRIES:,} files: no trace is like that")
     return found
 
 
 @contextmanager
-def _opened(trace: Path, folder: Path) -> Iterator[int]:
+def _opened(trace: Path, folder: Path) -> Iterator[Directory]:
     """Open a folder; each step of its path below the trace is opened relative to the step before."""
-    descriptor = os.open(trace, _FOLDER)
-    try:
-        reached = trace
+    with ExitStack() as stack:
+        opened = stack.enter_context(Directory(os.open(trace, _FOLDER), trace))
         for name in folder.relative_to(trace).parts:
-            reached /= name
-            try:
-                below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise _refusal(descriptor, reached, error) from error
-            os.close(descriptor)
-            descriptor = below
-        yield descriptor
-    finally:
-        os.close(descriptor)
+            with _refused_at(opened.path / name):
+                opened = stack.enter_context(opened.subfolder(name))
+        yield opened
 
 
-def _refusal(folder: int, path: Path, error: OSError) -> TraceError:
-    """Return the error for an entry that could not be opened; it names the kind of file if that is the
-    reason."""
+@contextmanager
+def _refused_at(path: Path) -> Iterator[None]:
+    """Raise TraceError if an entry cannot be opened, but FileNotFoundError if there is no such entry."""
     try:
-        mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
-    except OSError:
-        mode = stat.S_IFREG
-    if stat.S_ISREG(mode) != stat.S_ISDIR(mode) and not isinstance(error, NotADirectoryError):
-        return TraceError(f"cannot read {path}: {error.strerror}")
-    return _no_file_of_a_trace(path)
-
-
-def _no_file_of_a_trace(path: Path) -> TraceError:
-    return TraceError(
-        f"{path} is a link, a pipe, a device or the like, and a trace has only files and folders of its own: "
-        "restore it from a copy"
-    )
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno not in _OF_ANOTHER_KIND:
+            raise TraceError(f"cannot read {path}: {error.strerror}") from error
+        raise TraceError(
+            f"{path} is a link, a pipe, a device or the like, and a trace has only files and folders of its "
+            "own: restore it from a copy"
+        ) from error
 
 
 META: Final = "meta.json"
@@ -181,6 +157,6 @@ def size_bytes(trace: Path) -> int:
     total = 0
     for place, _, names in os.walk(trace):
         for name in names:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 total += (Path(place) / name).lstat().st_size
     return total

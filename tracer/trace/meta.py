@@ -17,6 +17,7 @@ from typing import Any, Final, TypedDict, cast
 
 from tracer.directory import Directory
 from tracer.errors import TraceError
+from tracer.kernel.meminfo import meminfo_bytes
 from tracer.schema import SCHEMA_VERSION
 from tracer.trace.layout import META, META_TEMPORARY, open_file
 from tracer.trace.value_ranges import LATEST_NS, MOST_RECORDS
@@ -74,6 +75,10 @@ def _all_of(*checks: Check) -> Check:
     return lambda value: all(check(value) for check in checks)
 
 
+def _any_of(*checks: Check) -> Check:
+    return lambda value: any(check(value) for check in checks)
+
+
 def _page_size(value: Any) -> bool:
     return type(value) is int and 1 << 10 <= value <= 1 << 20 and value.bit_count() == 1
 
@@ -96,13 +101,6 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= _LARGEST
 
 
-def _clock(value: Any) -> bool:
-    time_ns = _integer(0, LATEST_NS)
-    return _all_of(_has("monotonic_ns", "realtime_ns"), _keys(monotonic_ns=time_ns, realtime_ns=time_ns))(
-        value
-    )
-
-
 def _plain(value: Any, depth: int = 0) -> bool:
     """Return whether a value consists of strings, finite numbers, booleans and null, has sizes under names
     that end in `_bytes`, and is not nested too deeply."""
@@ -117,23 +115,20 @@ def _plain(value: Any, depth: int = 0) -> bool:
 
 
 _SIZE: Final = _or_null(_integer(0))
-_PROBE: Final[Check] = lambda value: (  # noqa: E731  a check like the others
-    value is None
-    or _is_text(value)
-    or _keys(hook=_or_null(_is_text), meaning=_or_null(_is_text), detail=_or_null(_is_text))(value)
-)
+_TEXT: Final = _or_null(_is_text)
+_TIME_NS: Final = _integer(0, LATEST_NS)
 _CHECKS: Final[Mapping[str, Check]] = {
     "tool_version": _is_text,
     "kernel_release": _is_text,
     "architecture": _is_text,
     "page_size": _page_size,
     "cpus": _integer(1, 1 << 20),
-    "boot_id": _or_null(_is_text),
+    "boot_id": _TEXT,
     "host_name": _is_text,
     "cgroup_version": _integer(1, 2),
     "cgroup_mount_options": _list_of(_is_text),
     "memory": _keys(total_bytes=_SIZE, swap_total_bytes=_SIZE, swappiness=_SIZE),
-    "clock": _clock,
+    "clock": _all_of(_has("monotonic_ns", "realtime_ns"), _keys(monotonic_ns=_TIME_NS, realtime_ns=_TIME_NS)),
     "command_line": _list_of(_is_text),
     "filters": _all_of(
         _plain,
@@ -146,11 +141,11 @@ _CHECKS: Final[Mapping[str, Check]] = {
             stacks_bytes=_SIZE,
         ),
     ),
-    "probes": _dict_of(_PROBE),
+    "probes": _dict_of(_or_null(_any_of(_is_text, _keys(hook=_TEXT, meaning=_TEXT, detail=_TEXT)))),
     "cost": _all_of(_plain, _dict_of(lambda _: True)),
     "started": _time,
     "ended": _or_null(_time),
-    "end_reason": _or_null(_is_text),
+    "end_reason": _TEXT,
     "rows": _or_null(_dict_of(_integer(0))),
     "lost": _or_null(_dict_of(_integer(0, MOST_RECORDS))),  # these become rows of `loss`
     "kernel_log": _is_text,
@@ -284,11 +279,10 @@ def read_clocks() -> ClockPair:
 
 def read_memory() -> Memory:
     """Return the machine's memory now."""
-    rows = dict(line.split(":", 1) for line in _text("/proc/meminfo").splitlines() if ":" in line)
-    swappiness = _text("/proc/sys/vm/swappiness").strip()
+    sizes, swappiness = meminfo_bytes(), _text("/proc/sys/vm/swappiness").strip()
     return {
-        "total_bytes": _kib(rows.get("MemTotal")),
-        "swap_total_bytes": _kib(rows.get("SwapTotal")),
+        "total_bytes": sizes.get("MemTotal"),
+        "swap_total_bytes": sizes.get("SwapTotal"),
         "swappiness": int(swappiness) if swappiness.isdigit() else None,
     }
 
@@ -419,12 +413,6 @@ def _why_no_trace(trace: Path) -> str:
 
 def _boot_id() -> str | None:
     return _text("/proc/sys/kernel/random/boot_id").strip() or None
-
-
-def _kib(value: str | None) -> int | None:
-    """Return a value of /proc/meminfo, such as `24684012 kB`, in bytes."""
-    number = (value or "").split()[:1]
-    return int(number[0]) << 10 if number and number[0].isdigit() else None
 
 
 def _text(file: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.huge_pages import WHOLE_MACHINE, huge_pages_of, meminfo_bytes
+from support.huge_pages import WHOLE_MACHINE, huge_pages_of
 from support.losses import lost_records
 from support.settled import settle
 from workloads import file_steps
@@ -20,6 +20,7 @@ from workloads.file_steps import MORE_PAGES, PAGE, STEPS
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
+from tracer.kernel.meminfo import meminfo_bytes
 
 pytestmark = pytest.mark.kernel
 

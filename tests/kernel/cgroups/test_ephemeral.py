@@ -99,9 +99,9 @@ def test_swap_limit_without_accounting_raises_only_with_swap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hierarchy = Hierarchy(2, tmp_path, "/")
-    monkeypatch.setattr(ephemeral, "_machine_has_swap", lambda: False)
+    monkeypatch.setattr(ephemeral, "machine_has_swap", lambda: False)
     ephemeral._set_limits(hierarchy, tmp_path / "no-such-files", None, 0)
-    monkeypatch.setattr(ephemeral, "_machine_has_swap", lambda: True)
+    monkeypatch.setattr(ephemeral, "machine_has_swap", lambda: True)
     with pytest.raises(TracerError, match="leave the swap size out"):
         ephemeral._set_limits(hierarchy, tmp_path / "no-such-files", None, 0)
 

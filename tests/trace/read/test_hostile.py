@@ -131,7 +131,7 @@ def test_budget_of_recorded_trace_is_not_exceeded() -> None:
 
 
 def test_budget_counts_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "memory_available_bytes", lambda: 1 << 40)
+    monkeypatch.setattr(part, "meminfo_bytes", lambda: {"MemAvailable": 1 << 40})
     budget = Budget.from_schema("pagecache", TABLES["pagecache"])
     budget.take(Path("000001.parquet"), rows=10_000_000, stored_bytes=1000)
     with pytest.raises(TraceError, match=r"000002\.parquet: 20,000,000 rows of pagecache in 2,000 bytes"):
@@ -139,7 +139,7 @@ def test_budget_counts_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_budget_beyond_available_memory_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "memory_available_bytes", lambda: 1 << 29)
+    monkeypatch.setattr(part, "meminfo_bytes", lambda: {"MemAvailable": 1 << 29})
     with pytest.raises(TraceError, match=r"GiB of memory, and 0\.5 GiB are available"):
         Budget.from_schema("pagecache", TABLES["pagecache"]).take(
             Path("x"), rows=10_000_000, stored_bytes=100_000_000
@@ -147,7 +147,7 @@ def test_budget_beyond_available_memory_raises(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_budget_of_batches_bounds_each_file_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "memory_available_bytes", lambda: 1 << 29)
+    monkeypatch.setattr(part, "meminfo_bytes", lambda: {"MemAvailable": 1 << 29})
     budget = Budget.from_schema("pagecache", TABLES["pagecache"], is_kept=False)
     for _ in range(10):
         budget.take(Path("x"), rows=1_000_000, stored_bytes=100_000_000)

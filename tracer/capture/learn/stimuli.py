@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from tracer.capture.bpf.syscall import RETURN_0, ProgramType, create_map, load_program
+from tracer.kernel.cgroups.ephemeral import machine_has_swap
 
 _BPF_MAP_TYPE_ARRAY: Final = 2  # enum bpf_map_type
 _MADV_COLD: Final = 20  # include/uapi/asm-generic/mman-common.h; Python has no name for these
 _MADV_PAGEOUT: Final = 21
-_SWAPS: Final = Path("/proc/swaps")
 _libc = ctypes.CDLL(None)
 
 
@@ -36,7 +36,7 @@ class Stimulus:
 
 def moved_items() -> set[str]:
     """Return the items that `STIMULI` move on this machine."""
-    has_swap = len(_SWAPS.read_bytes().splitlines()) > 1  # the first line is a heading
+    has_swap = machine_has_swap()
     return {
         item for stimulus in STIMULI if has_swap or not stimulus.only_with_swap for item in stimulus.moves
     }

@@ -190,13 +190,13 @@ def _set_limits(
     if hierarchy.version == 1 and limit_bytes is None:
         raise UsageError("cgroup v1 bounds memory and swap together: give a limit beside the swap size")
     swap_file = "memory.memsw.limit_in_bytes" if hierarchy.version == 1 else "memory.swap.max"
-    if not Path(directory, swap_file).exists() and not _machine_has_swap():
+    if not Path(directory, swap_file).exists() and not machine_has_swap():
         return  # no swap accounting, and no swap to bound
     memory_bytes = limit_bytes if hierarchy.version == 1 and limit_bytes is not None else 0
     _write_setting(directory / swap_file, memory_bytes + swap_bytes)
 
 
-def _machine_has_swap() -> bool:
+def machine_has_swap() -> bool:
     """Return whether /proc/swaps lists a swap area below its heading (swap_show, mm/swapfile.c)."""
     try:
         return len(Path("/proc/swaps").read_text("utf-8", "replace").splitlines()) > 1

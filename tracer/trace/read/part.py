@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracer.errors import TraceError
+from tracer.kernel.meminfo import meminfo_bytes
 from tracer.schema import ADDED_COLUMNS, SCHEMA_VERSION
 from tracer.trace.arrow_columns import encoded
 from tracer.trace.journal_stream import read_journal
@@ -93,23 +94,13 @@ class Budget:
                 f"{path}: {self.rows:,} rows of {self.table} in {self.stored_bytes:,} bytes, and no "
                 "recording is so dense: restore it from a copy"
             )
-        available_bytes = memory_available_bytes()
+        available_bytes = meminfo_bytes().get("MemAvailable")
         needed_bytes = max(taken_bytes, self.stored_bytes) if self.is_kept else stored_bytes
         if available_bytes is not None and needed_bytes > available_bytes:
             raise TraceError(
                 f"{path}: {self.rows:,} rows of {self.table} take {needed_bytes / (1 << 30):,.1f} GiB of "
                 f"memory, and {available_bytes / (1 << 30):,.1f} GiB are available: use a larger machine"
             )
-
-
-def memory_available_bytes() -> int | None:
-    """Return MemAvailable of /proc/meminfo, in bytes; None if there is no such value."""
-    try:
-        with Path("/proc/meminfo").open(encoding="ascii") as file:
-            fields = (line.split() for line in file)
-            return next((int(row[1]) << 10 for row in fields if row[0] == "MemAvailable:"), None)
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _value_bytes(kind: pa.DataType) -> float:
@@ -265,7 +256,7 @@ def _is_journal(path: Path) -> bool:
 
 
 @contextmanager
-def _reading(trace: Path, path: Path) -> Iterator[BinaryIO]:
+def _reading(trace: Path, path: Path) -> Iterator[IO[bytes]]:
     try:
         with open_file(trace, path) as file:
             yield file
@@ -280,7 +271,7 @@ def _reading(trace: Path, path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _journal(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
+def _journal(path: Path, file: IO[bytes], schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
     """Yield all complete batches. The file is read into a buffer first, because Arrow would allocate any size
     that a torn length gives if it read the file."""
     length = os.fstat(file.fileno()).st_size
@@ -290,7 +281,7 @@ def _journal(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> I
         yield batch
 
 
-def _rows(path: Path, file: BinaryIO, schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
+def _rows(path: Path, file: IO[bytes], schema: pa.Schema, budget: Budget) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a Parquet file; columns of text are dictionaries, which repeat nothing."""
     with pq.ParquetFile(file, **_METADATA_LIMITS) as first:
         metadata = first.metadata
@@ -318,7 +309,7 @@ def _leaves(metadata: pq.FileMetaData) -> list[pq.ColumnSchema]:
     return [metadata.schema.column(number) for number in range(metadata.num_columns)]
 
 
-def _claimed(path: Path, file: BinaryIO, metadata: pq.FileMetaData, budget: Budget) -> int:
+def _claimed(path: Path, file: IO[bytes], metadata: pq.FileMetaData, budget: Budget) -> int:
     """Return the number of rows that the metadata claims; raises ValueError for an impossible claim."""
     length = os.fstat(file.fileno()).st_size
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]

@@ -20,7 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO, Protocol
+from typing import IO
 
 import pyarrow as pa
 
@@ -33,18 +33,21 @@ from tracer.trace.journal_stream import read_journal
 from tracer.trace.layout import journal_temporary, part_name, whole_name
 
 
-class ClosedJournal(Protocol):
-    """A journal without a writer: the file `name` in `folder` holds `rows` rows."""
+class ClosedJournal:
+    """A journal without a writer: the file `name` in `folder` holds `rows` rows. Methods raise OSError."""
 
-    folder: Directory
-    name: str
-    rows: int
+    def __init__(self, folder: Directory, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.rows = 0
 
     def read(self) -> IO[bytes]:
         """Open the file for reading."""
+        return self.folder.read(self.name)
 
     def unlink(self) -> None:
         """Remove the file."""
+        self.folder.unlink(self.name)
 
 
 def compact_whole(
@@ -148,7 +151,7 @@ def _mapped(journal: ClosedJournal) -> list[pa.RecordBatch]:
         return mapped_batches(file)
 
 
-class StoredJournal:
+class StoredJournal(ClosedJournal):
     """The journal `name` in `folder`, with the rows that a reader finds; a torn tail is left out.
 
     Raises TraceError for a column whose name or type is not in the table; the journal of an older recorder
@@ -156,8 +159,7 @@ class StoredJournal:
     """
 
     def __init__(self, folder: Directory, name: str, table: str) -> None:
-        self.folder = folder
-        self.name = name
+        super().__init__(folder, name)
         with self.read() as file:
             self.size_bytes = os.fstat(file.fileno()).st_size
             batches = mapped_batches(file)
@@ -167,14 +169,6 @@ class StoredJournal:
             raise TraceError(
                 f"{folder.path / name} is damaged, no recorder writes such columns: restore it from a copy"
             )
-
-    def read(self) -> IO[bytes]:
-        """Open the file for reading."""
-        return self.folder.read(self.name)
-
-    def unlink(self) -> None:
-        """Remove the file."""
-        self.folder.unlink(self.name)
 
 
 def compact_stored(trace: Directory) -> None:
@@ -235,16 +229,14 @@ def _discard(journals: dict[int, StoredJournal]) -> None:
         journal.unlink()
 
 
-class Journal:
+class Journal(ClosedJournal):
     """An open part: the file `name` in `folder` holds its flushed rows, and perhaps a torn tail.
 
     Methods raise OSError if the file cannot be written; the caller must then call `abandon`.
     """
 
     def __init__(self, folder: Directory, name: str, schema: pa.Schema) -> None:
-        self.folder = folder
-        self.name = name
-        self.rows = 0
+        super().__init__(folder, name)
         self.removed_rows = 0  # flushed to a file that was then removed
         self.is_flushed = False  # since the last batch
         self.began_ns = time.monotonic_ns()
@@ -304,14 +296,6 @@ class Journal:
         if is_removed:
             self.rows, self.removed_rows = 0, self.rows
         return unflushed
-
-    def read(self) -> IO[bytes]:
-        """Open the file for reading."""
-        return self.folder.read(self.name)
-
-    def unlink(self) -> None:
-        """Remove the file."""
-        self.folder.unlink(self.name)
 
     def exists(self) -> bool:
         """Return whether the file has its name in the folder."""

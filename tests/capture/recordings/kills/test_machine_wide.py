@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import pytest
 from support.evidence import numbers_of
-from support.huge_pages import WHOLE_MACHINE, huge_pages_of, meminfo_bytes
+from support.huge_pages import WHOLE_MACHINE, huge_pages_of
 from support.recorder import WITHIN_S
 
 import tracer
 from tracer.analysis.explain.measure.findings import LATELY_NS
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.kernel.meminfo import meminfo_bytes
 
 pytestmark = [
     pytest.mark.kernel,
