@@ -64,8 +64,7 @@ class Ledger:
         return self.accounts.has_removed()
 
     def take_sums(self) -> Sums:
-        """Return the sums since the last call that no record has: what closed accounts lacked, and what
-        passed from removed cgroups to their parents."""
+        """Return the sums since the last call that no record has: of closed accounts and removed cgroups."""
         sums, self._sums = self._sums, Counter()
         return sums
 
@@ -91,8 +90,7 @@ class Ledger:
 
 
 class LedgerTotals:
-    """The sum of what was counted for each cgroup, in bytes by category: all records of `charge`, and what
-    closed accounts lacked."""
+    """The bytes counted for each cgroup by category, in records of `charge` and for closed accounts."""
 
     def __init__(self) -> None:
         self._totals: dict[int, Bytes] = {}

@@ -183,7 +183,6 @@ def cost(began_s: float, startup_s: float, overhead: Overhead | None) -> dict[st
 
 def overhead_of(programs: Programs, most_percent: float, work_ns: Callable[[], int]) -> Overhead:
     """Return the measurement for loaded programs, and for tasks whose CPU time `work_ns` returns. Raises
-    TracerError if the kernel does not measure programs.
-    """
+    TracerError if the kernel does not measure programs."""
     clocks = Clocks(programs.run_ns, partial(programs.run_ns, "pagecache"), work_ns)
     return Overhead(most_percent, clocks)

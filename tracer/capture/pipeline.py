@@ -73,8 +73,7 @@ class Names:
         return self._cgroups.shown_name(cgroup_id) or "a cgroup that is gone"
 
     def write(self, late_within_s: float = 0.0) -> None:
-        """Write the rows that are new or changed since the last call; wait at most `late_within_s` for names
-        of containers that were requested."""
+        """Write new and changed rows; wait at most `late_within_s` for requested names of containers."""
         self._cgroups.add_late_names(late_within_s)
         self._sink.append_rows("stacks", self._stacks.take_rows())
         for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self.tasks.rows)):
@@ -230,8 +229,7 @@ class Pipeline:
     def look(self) -> None:
         """Run the BPF programs that find changes to the counters of the traced cgroups from outside, or by
         tasks that do not leave their CPUs, and that send all sums and runs. A rest ends if there are any, and
-        begins if nothing has happened for a while. If `has_removed` is then true, look again in 10 ms.
-        """
+        begins if nothing has happened for a while. If `has_removed` is then true, look again in 10 ms."""
         self.has_removed = self._ledger.look(is_at_rest=self.is_resting)
         if self.programs.drain() or self.has_removed:
             self._active_s = time.monotonic()
@@ -285,8 +283,7 @@ class Pipeline:
 
     def read_rings(self) -> None:
         """Read everything that waits in the rings and in the kernel log; `flush` writes most of it. Kills
-        come first and survive the recorder at once, and names come before the records that refer to them.
-        """
+        come first and survive the recorder at once, and names come before the records that refer to them."""
         if self.is_resting:
             self._end_rest()
         log = self._kernel_log.read()  # early: the delay shows the difference of the clocks
@@ -421,8 +418,7 @@ class Pipeline:
         self.has_removed |= len(records) > 0  # maybe: `look` knows
 
     def _write_samples(self) -> None:
-        """Write the samples since the last flush together: the many columns make the first row of a batch
-        expensive, and the next ones cheap."""
+        """Write the samples since the last flush together: in a batch, the first row is the expensive one."""
         if len(samples := self._selection.sift("samples", self._sampler.take())):
             self._sink.append("samples", self._sampler.rows(samples, self._clock_offset_ns))
 

@@ -43,8 +43,7 @@ def files_of(cgroup: Path) -> frozenset[str]:
 
 
 def drop_files(paths: Iterable[str]) -> None:
-    """Drop the page cache of these files, whichever cgroup it is charged to, except mapped and dirty pages
-    (generic_fadvise, mm/fadvise.c)."""
+    """Drop the page cache of these files, but for mapped and dirty pages (mm/fadvise.c)."""
     for path in paths:
         with suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -150,8 +149,7 @@ def _printed_to(log: Path) -> Iterator[int]:
 
 
 def _wait(command: GatedCommand, cgroup: Path, most_s: float | None, look: Look) -> tuple[int | None, float]:
-    """Release the command; return its exit status as a shell gives it (None: it did not end within `most_s`),
-    and its time."""
+    """Release the command; return its exit status as a shell does (None: too late), and its time."""
     pidfd = os.pidfd_open(command.process.pid)
     try:
         began_s = time.monotonic()

@@ -66,16 +66,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The least limit that passes is above `failed_bytes` (None: none failed) and at most `passed_bytes`
-    (None: none passed)."""
+    """The least limit that passes: above `failed_bytes` and at most `passed_bytes` (None: no such run)."""
 
     failed_bytes: int | None
     passed_bytes: int | None
 
 
 def unlimited_walls_s(runs: Iterable[Run]) -> list[float]:
-    """Return the times of the runs without a limit that count; before there is one, the time of the
-    warm-up."""
+    """Return the times of the runs without a limit that count; without one, the time of the warm-up."""
     walls = [run.wall_s for run in runs if run.limit_bytes is None]
     return walls[WARM_UP_RUNS:] or walls
 
@@ -130,8 +128,7 @@ def succeeds(runs: Sequence[Run]) -> bool:
 
 
 def interval(runs: Sequence[Run], passes: Callable[[Sequence[Run]], bool]) -> Interval:
-    """Return the interval of the least limit that passes. A limit that passes below a limit that fails does
-    not count."""
+    """Return the interval of the least limit that passes, above all limits that fail."""
     does_pass = {limit: passes(at_limit) for limit, at_limit in by_limit(runs).items()}
     failed = max((limit for limit, passed in does_pass.items() if not passed), default=None)
     above = [limit for limit, passed in does_pass.items() if passed and (failed is None or limit > failed)]
@@ -176,8 +173,7 @@ def upper_bytes(runs: Sequence[Run], bounds: Bounds) -> int:
 
 
 def precision_bytes(limit_bytes: int) -> int:
-    """Return the precision of the search at a limit of this size: 1 MiB, or 1/128 of the limit if that is
-    more."""
+    """Return the precision of the search at a limit: 1 MiB, or 1/128 of the limit if that is more."""
     return max(_PRECISION_BYTES, limit_bytes // _PRECISION_DIVISOR)
 
 

@@ -172,8 +172,7 @@ class Btf:
         return self._find(f"btf_trace_{name}", self._typedefs)
 
     def tracepoint_arguments(self, name: str) -> tuple[str, ...] | None:
-        """Return the names of the types of a tracepoint's arguments, as `function_arguments` does; None if
-        there is no such tracepoint."""
+        """Return what `function_arguments` does, for a tracepoint; None if there is no such tracepoint."""
         found = self.tracepoint(name)
         if found is None:
             return None
@@ -182,8 +181,7 @@ class Btf:
         return self._parameters(prototype)[1:]  # the first is the private data of the attached program
 
     def function(self, name: str) -> int | None:
-        """Return the type id of a function; None if there is no such function. All its calls may have been
-        inlined."""
+        """Return the type id of a function, which may be inlined everywhere; None if there is none."""
         return self._find(name, self._functions)
 
     def function_arguments(self, name: str) -> tuple[str, ...] | None:
@@ -208,8 +206,7 @@ class Btf:
         return self.name(self.resolve(self.target(resolved)) if self.kind(resolved) == PTR else resolved)
 
     def struct(self, name: str) -> int | None:
-        """Return the type id of `struct name` or `union name`, or of a typedef of one; None if there is no
-        such type."""
+        """Return the type id of a structure or union, or of a typedef of one; None if there is none."""
         found = self._find(name, self._structs)
         if found is None and (alias := self._find(name, self._typedefs)) is not None:
             found = self.resolve(alias)
@@ -283,8 +280,7 @@ class Btf:
         return members
 
     def member(self, type_id: int, name: str, depth: int = 0) -> Member | None:
-        """Return the member `name` of a structure, or of its anonymous structures and unions; None if it has
-        no such member."""
+        """Return a member of a structure, or of its anonymous ones; None if it has no such member."""
         if depth == _MAX_DEPTH:
             raise BtfError(f"type {type_id} contains itself")
         nested = []

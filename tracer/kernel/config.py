@@ -32,14 +32,12 @@ def _counters(command_line: str) -> Iterator[str]:
 
 
 def places(release: str) -> tuple[Path, ...]:
-    """Return the files that may have a kernel's configuration: its own (CONFIG_IKCONFIG_PROC), or one beside
-    its image."""
+    """Return where a kernel's configuration may be: its own (CONFIG_IKCONFIG_PROC), or beside its image."""
     return (Path("/proc/config.gz"), Path(f"/boot/config-{release}"), Path(f"/lib/modules/{release}/config"))
 
 
 def options_set(files: Iterable[Path] | None = None) -> frozenset[str] | None:
-    """Return the names (CONFIG_…) of the options that are built in or modules; None if no file can be
-    read."""
+    """Return the names (CONFIG_…) of the options that are set to y or m; None if no file can be read."""
     for file in files if files is not None else places(os.uname().release):
         try:
             content = file.read_bytes()

@@ -239,8 +239,7 @@ def memory_controller(hierarchy: Hierarchy | TracerError, *, can_be_made: bool) 
 
 
 def pressure(path: Path, hierarchy: Hierarchy | TracerError) -> Check:
-    """Check for pressure stall information (Documentation/accounting/psi.rst), which cannot be read if it is
-    off."""
+    """Check for pressure stall information (Documentation/accounting/psi.rst); if it is off, a read fails."""
     try:
         path.read_text("ascii")
     except OSError as error:
@@ -339,8 +338,7 @@ def unread(types: Btf | TracerError) -> Iterator[Check]:
 
 
 def swap(path: Path) -> Check:
-    """Report the swap areas in /proc/swaps; without one, or in a kernel without swap, anonymous memory cannot
-    be reclaimed."""
+    """Report the swap areas in /proc/swaps; without any, anonymous memory cannot be reclaimed."""
     lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     sizes_kib = [int(line.split()[-3]) for line in lines[1:]]
     if not sizes_kib:

@@ -366,8 +366,7 @@ def killed_together(evidence: Evidence, others_bytes: Sequence[int]) -> Check:
 
 
 def _timeline(evidence: Evidence) -> pd.DataFrame:
-    """Return the limit owner's timeline before the kill; each row has the levels at the end of its
-    interval."""
+    """Return the limit owner's timeline before the kill; a row has the levels at its interval's end."""
     import pandas as pd
 
     timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")

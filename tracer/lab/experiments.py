@@ -68,8 +68,7 @@ def _with_file(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]
 
 
 def _with_program(size_bytes: int) -> Callable[[Path], AbstractContextManager[Path]]:
-    """Return a `prepare` that makes the program `run-me` on a disk that is slow to read: the interpreter,
-    padded to this size."""
+    """Return a `prepare` that makes `run-me` on a slow disk: the interpreter, padded to this size."""
 
     @contextmanager
     def prepare(scratch: Path) -> Iterator[Path]:

@@ -173,8 +173,7 @@ def limited(experiment: Experiment, limit_bytes: int | None) -> tuple[Experiment
 
 
 class Clock:
-    """The time since its creation, without the time for which the first thread of a process waited for a
-    CPU."""
+    """The time since its creation, without the first thread's waits for a CPU."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -185,8 +184,7 @@ class Clock:
         return time.monotonic() - self._begin_s - self._queued_s()
 
     def _queued_s(self) -> float:
-        """Return how long the thread has waited for a CPU since its start; 0 if the kernel is built without
-        CONFIG_SCHED_INFO."""
+        """Return how long the thread has waited for a CPU; 0 without CONFIG_SCHED_INFO."""
         try:
             return int(Path(f"/proc/{self._pid}/schedstat").read_text("ascii").split()[1]) / 1e9
         except FileNotFoundError:

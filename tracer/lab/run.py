@@ -64,8 +64,7 @@ def what_lacks(experiment: Experiment) -> str | None:
 
 
 def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
-    """Return the checks of an experiment on an open trace; only the first check if the number of kills is
-    wrong."""
+    """Return the checks of an experiment on a trace; only the first if the number of kills is wrong."""
     reports = own_kills(trace)
     first = experiment.kills(reports)
     if not first.passed:

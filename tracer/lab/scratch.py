@@ -49,8 +49,7 @@ def scratch_directory(near: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove directories whose maker has ended and that nobody locks, as `kernel.cgroups.ephemeral` does with
-    cgroups."""
+    """Remove the unlocked directories of makers that ended, as `kernel.cgroups.ephemeral` does."""
     for directory in parent.glob(f"{_PREFIX}*"):
         maker = re.match(rf"{re.escape(_PREFIX)}(\d+)-", directory.name)
         if maker is None or Path("/proc", maker[1]).exists():

@@ -198,8 +198,7 @@ def thrash_is_seen(survival: Survival, file_bytes: int) -> Check:
 
 
 def is_slowed_above(survival: Survival, high_bytes: int) -> Check:
-    """Check that usage exceeded memory.high, by the kernel's count, and stayed far below the
-    limit."""
+    """Check that usage exceeded memory.high, by the kernel's count, and stayed far below the limit."""
     samples, peak = survival.samples(), survival.held.peak_usage_bytes or 0
     bounds, counts = (samples[name].dropna() for name in ("high_bytes", "high_events"))
     events = 0 if counts.empty else int(counts.iloc[-1])

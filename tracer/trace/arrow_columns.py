@@ -49,8 +49,7 @@ def strings(values: Sequence[str | None]) -> pa.Array:
 
 
 def names(codes: npt.NDArray[Any], vocabulary: tuple[str, ...]) -> pa.DictionaryArray:
-    """Return a column of words; `codes` are positions in the vocabulary. The vocabulary is kept for the next
-    call."""
+    """Return a column of words; `codes` are positions in the vocabulary, which is kept for the next call."""
     return pa.DictionaryArray.from_arrays(numbers(codes.astype(np.int32)), _kept(vocabulary))
 
 
@@ -121,8 +120,7 @@ def nullable_integers(column: pa.ChunkedArray, missing: int) -> npt.NDArray[np.i
 
 
 def words(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str | None]]:
-    """Return a dictionary column as (codes, vocabulary); rows with the same word have the same code, its
-    first position in the vocabulary."""
+    """Return a dictionary column as (codes, vocabulary); a word's code is its first position there."""
     if not len(column):
         return np.zeros(0, np.int64), []
     array = column.combine_chunks()
@@ -199,8 +197,7 @@ def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]
 
 
 def _columns(table: str, batch: pa.RecordBatch) -> list[pa.Array]:
-    """Return the columns of the table. If the schema fits, only columns that may still not fit are checked,
-    which is faster."""
+    """Return the columns of the table. If the schema fits, only the `_CHECKED` ones are looked at."""
     schema = TABLES[table]
     if not batch.schema.equals(schema):
         return [_column(table, batch, field) for field in schema]

@@ -23,8 +23,7 @@ removed file."""
 
 
 def keep_last(data: pa.Table, table: str) -> pa.Table:
-    """Return the rows of an identity table that no later row supersedes, in order; other tables are returned
-    unchanged."""
+    """Return the rows of an identity table that no later row supersedes, in order; other tables whole."""
     keys = IDENTITY_KEYS.get(table)
     if keys is None or data.num_rows < 2:
         return data

@@ -42,8 +42,7 @@ def _is_compressed(message: pa.Message) -> bool:
 
 
 def _table(header: bytes, table: int, field: int | None = None) -> int:
-    """Return the position of the table to which a field of the table at `table` points, or to which the
-    offset at `table` points."""
+    """Return the position of the table to which a field of `table`, or the offset there, points."""
     place = table if field is None else _field(header, table, field)
     if place is None:
         raise struct.error("there is no such field")

@@ -295,8 +295,7 @@ def utc_time(clock: ClockPair, monotonic_ns: int) -> str:
 
 
 def write_meta(trace: Directory, meta: Meta, *, is_durable: bool = False) -> None:
-    """Replace the trace's meta.json in one step; raises OSError. `is_durable`: the file is on disk
-    afterwards."""
+    """Replace the trace's meta.json in one step; raises OSError. `is_durable`: it is on disk after that."""
     with suppress(FileNotFoundError):  # it exists only if a failed attempt left it
         trace.unlink(META_TEMPORARY)
     with trace.create(META_TEMPORARY) as file:
@@ -310,8 +309,7 @@ def write_meta(trace: Directory, meta: Meta, *, is_durable: bool = False) -> Non
 
 
 def read_meta(trace: Path) -> Meta:
-    """Return the metadata of a trace; raises TraceError if this version cannot read the directory as a
-    trace."""
+    """Return the metadata of a trace; raises TraceError if this version cannot read it as a trace."""
     found = _load(trace)
     version = found.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -360,8 +358,7 @@ def trace_id(meta: Mapping[str, Any]) -> str:
 
 
 def _load(trace: Path) -> dict[str, Any]:
-    """Return the JSON object in the trace's meta.json; raises TraceError if it lacks the marker of a
-    trace."""
+    """Return the object in the trace's meta.json; raises TraceError if it lacks the marker of a trace."""
     try:
         with open_file(trace, trace / META) as file:
             content = file.read(MOST_BYTES + 1)
@@ -384,8 +381,7 @@ def _load(trace: Path) -> dict[str, Any]:
 
 
 def _parsed(document: bytes) -> Any:
-    """Parse JSON. Raises ValueError for anything else, and for a document that is nested too deeply for
-    recursive functions."""
+    """Parse JSON. Raises ValueError for anything else, and for a document that is nested too deeply."""
     try:
         found = json.loads(document)
     except RecursionError as error:

@@ -161,8 +161,7 @@ class Pressure:
         self._states = CgroupStates(_PRESSURE, _FRESH_PRESSURE)
 
     def take(self, samples: pa.RecordBatch) -> Iterator[Alarm]:
-        """Yield an alarm for each cgroup whose tasks waited so long, unless the cgroup has not been calm
-        since its last alarm."""
+        """Yield an alarm for each cgroup whose tasks waited so long, if it was calm since its last one."""
         totals = values(samples, "psi_full_total_us")
         known = np.flatnonzero(totals != UNKNOWN)
         if not len(known):

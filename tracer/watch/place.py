@@ -49,16 +49,14 @@ class TraceName:
 
 
 def name_of(time_ns: int, reason: str, subject: str) -> str:
-    """Return the name of a trace; `time_ns` is CLOCK_REALTIME, `subject` any text, such as a container's
-    name."""
+    """Return the name of a trace; `time_ns` is CLOCK_REALTIME, `subject` is any text, such as a name."""
     moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
     plain = _NOT_IN_A_NAME.sub("_", subject)[:MOST_SUBJECT].strip("_") or "unknown"
     return f"{moment.strftime(_TIME)}-{reason}-{plain}"
 
 
 def parse_name(name: str) -> TraceName | None:
-    """Return the parts of a name that `name_of` may have returned, even with the number of a repetition; None
-    for any other name."""
+    """Return the parts of a name of `name_of`, maybe numbered as a repetition; None for any other name."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
@@ -225,8 +223,7 @@ class Place:
     # The traces
 
     def _trace_names(self) -> list[str]:
-        """Return the names that `name_of` may have returned, the oldest first. Lists the directory after a
-        change."""
+        """Return the names that `name_of` may have returned, the oldest first, listed after a change."""
         changed_ns = os.fstat(self._directory.fileno()).st_mtime_ns
         if changed_ns != self._listed_ns:
             found = {}

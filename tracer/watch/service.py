@@ -105,8 +105,7 @@ class ServiceManager:
 
 
 def watchdog_interval_s(environment: Mapping[str, str] = os.environ) -> float | None:
-    """Return half of the time after which the service manager considers this process hung; None if it does
-    not watch this process."""
+    """Return half of the service manager's time limit for `alive`; None if it sets none."""
     pid = environment.get("WATCHDOG_PID", "")
     try:
         interval_us = int(environment.get("WATCHDOG_USEC", ""))

@@ -105,9 +105,7 @@ def calibrate(programs: Programs, types: KnownTypes, hierarchy: Hierarchy) -> Ma
 
 
 def describe(choices: Sequence[Choice], lacking: Collection[str]) -> dict[str, dict[str, str | None]]:
-    """Return signal name -> its hook and meaning, as in meta.json. The detail of the ledger names the
-    `lacking` categories (`unrecorded`).
-    """
+    """Return signal name -> hook and meaning, for meta.json; the ledger's detail names the `lacking`."""
     documents = {choice.signal.name: choice.document() for choice in choices}
     if lacking:
         ledger = documents[next(choice.signal.name for choice in choices if choice.signal.stream == "charge")]

@@ -71,8 +71,7 @@ def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]
 
 def _cost(programs: Programs, choice: Choice) -> EventCost:
     """Return the cost of a signal. Each run of the first hook's program is an event: no other signal has this
-    program. The other programs do not count events: signals share them, and an event runs one of several.
-    """
+    program. The other programs do not count events: signals share them, and an event runs one of several."""
     assert choice.way is not None
     runs = [programs.runs(hook) for hook in choice.way.hooks]
     ends = [run for run in runs[1:] if run.times]

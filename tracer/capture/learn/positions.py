@@ -51,8 +51,7 @@ RECLAIM_COLUMNS: Final = {"pgscan": "PGSCAN", "pgsteal": "PGSTEAL"}
 
 def learn_positions(programs: Programs, types: KnownTypes, hierarchy: Hierarchy) -> dict[str, int]:
     """Return item name -> position in memcg_vmstats_percpu.state; and for the keys of `RECLAIM_COLUMNS`, the
-    position of the first kind of reclaim, there or in memcg_vmstats_percpu.events.
-    """
+    position of the first kind of reclaim, there or in memcg_vmstats_percpu.events."""
     counts = {f"{count}_{kind}" for count in RECLAIM_COLUMNS.values() for kind in RECLAIM_KINDS}
     sizes_hooks = programs.counter_hooks("node counters", "memcg counters")
     uncounted = {c.item for c in COUNTERS if c.only_version not in (None, hierarchy.version)}
@@ -167,8 +166,7 @@ class _Learner:
 @contextmanager
 def _stimulated_cgroup(hierarchy: Hierarchy) -> Iterator[Path | None]:
     """Make a cgroup for the stimuli: the root cgroup, where we may be, has no counters of kernel memory.
-    Yield None if no cgroup can be made; the stimuli then run in our own.
-    """
+    Yield None if no cgroup can be made; the stimuli then run in our own."""
     with ExitStack() as stack:
         cgroup = None
         with suppress(TracerError):

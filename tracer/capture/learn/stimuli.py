@@ -26,8 +26,7 @@ _libc = ctypes.CDLL(None)
 @dataclass(frozen=True)
 class Stimulus:
     """An operation, and the items of enum node_stat_item or memcg_stat_item that it certainly changes, if
-    they are counted. `only_with_swap`: it changes them only where there is swap.
-    """
+    they are counted. `only_with_swap`: it changes them only where there is swap."""
 
     act: Callable[[], None]
     moves: frozenset[str]
@@ -44,8 +43,7 @@ def moved_items() -> set[str]:
 
 def _touch_anon() -> None:
     """Touch new pages, and make them cold. New pages go to the active list with the multi-gen LRU, else to
-    the inactive one; cold pages go to the inactive list (lru_deactivate in mm/swap.c).
-    """
+    the inactive one; cold pages go to the inactive list (lru_deactivate in mm/swap.c)."""
     with mmap.mmap(-1, 64 * mmap.PAGESIZE) as area:
         for page in range(0, len(area), mmap.PAGESIZE):
             area[page] = 1
@@ -55,8 +53,7 @@ def _touch_anon() -> None:
 
 def _make_page_tables() -> None:
     """Read pages that are so far apart that each needs a page table of its own. A table has an entry of 8
-    bytes for each page. The mapping cannot be written, so it reserves no memory.
-    """
+    bytes for each page. The mapping cannot be written, so it reserves no memory."""
     apart, tables = mmap.PAGESIZE * (mmap.PAGESIZE // 8), 16
     with mmap.mmap(-1, tables * apart, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ) as area:
         with suppress(OSError):
@@ -92,9 +89,7 @@ def _make_thread() -> None:
 
 
 def _make_slab() -> None:
-    """Make pipes, which are unreclaimable slab, and negative dentries, which are reclaimable slab: a look-up
-    that fails leaves one.
-    """
+    """Make pipes (unreclaimable slab), and negative dentries (reclaimable slab) by failing look-ups."""
     ends = [os.pipe() for _ in range(8)]
     for read_end, write_end in ends:
         os.close(read_end)
@@ -131,8 +126,7 @@ def _load_program() -> None:
 
 def _make_process() -> None:
     """Start a process. Its mm has per-CPU counters that are charged since f1a7941243c1
-    ("mm: convert mm's rss stats into percpu_counter"), v6.2.
-    """
+    ("mm: convert mm's rss stats into percpu_counter"), v6.2."""
     child = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(child, 0)
 
@@ -147,8 +141,7 @@ def _lock_memory() -> None:
 
 def _use_a_file() -> None:
     """Make dirty pages, write them back, then make pages active. Active pages are pages that are read
-    repeatedly, or, with the multi-gen LRU, pages that a fault added (folio_add_lru in mm/swap.c).
-    """
+    repeatedly, or, with the multi-gen LRU, pages that a fault added (folio_add_lru in mm/swap.c)."""
     with suppress(OSError, ValueError), tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
         size = 32 * mmap.PAGESIZE
         file.write(bytes(size))
@@ -163,9 +156,7 @@ def _use_a_file() -> None:
 
 
 def reclaim_from(cgroup: Path, version: int) -> None:
-    """Add page cache to this process's cgroup and request its reclaim, again and again. No limit is set, so
-    no OOM kill follows.
-    """
+    """Add page cache and request its reclaim, again and again, without a limit: no OOM kill follows."""
     with suppress(OSError), tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
         for _ in range(4):
             os.pwrite(file.fileno(), bytes(64 * mmap.PAGESIZE), 0)

@@ -58,8 +58,7 @@ class KnownPaths:
         self._paths[cgroup_id] = path
 
     def note_renamed(self, cgroup_id: int, path: str | None) -> list[int]:
-        """Note the new path of a cgroup. Return the ids of the cgroup and of all cgroups below it, whose
-        paths change with it."""
+        """Note the new path of a cgroup. Return its id and the ids of the cgroups below it."""
         old = self._paths.get(cgroup_id)
         self._paths[cgroup_id] = path
         if old is None or path is None:
@@ -193,8 +192,7 @@ class CgroupRows:
             self._note_gone(cgroup_id)
 
     def require(self, ids: Iterable[int]) -> None:
-        """Add rows for the ids of cgroups that are not traced. A cgroup whose path is not known gets no
-        row."""
+        """Add rows of cgroups that are not traced; a cgroup whose path is not known gets no row."""
         for cgroup_id, path in self.paths.find(number for number in ids if number not in self._known).items():
             row = self._add_row(cgroup_id, None, path, None)
             if (removed_ns := self.paths.removed_ns(cgroup_id)) is not None:
@@ -212,8 +210,7 @@ class CgroupRows:
         self._late.ask()
 
     def add_late_names(self, within_s: float = 0.0) -> None:
-        """Add the changed rows of cgroups whose names were found after their rows were made; wait at most
-        `within_s` for an answer."""
+        """Add the rows of cgroups whose names were found late; wait at most `within_s` for an answer."""
         for cgroup_id, names in self._late.take(within_s):
             if not (row := self._known.get(cgroup_id)):
                 continue

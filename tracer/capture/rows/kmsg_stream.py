@@ -43,9 +43,7 @@ _KILLED: Final = re.compile(r"Killed process (\d+)")
 
 
 def open_kernel_log(device: Path = KMSG) -> KernelLog:
-    """Open the kernel log from its present end. If it cannot be read, `state` of the result gives the
-    reason.
-    """
+    """Open the kernel log at its end. If it cannot be read, `state` of the result gives the reason."""
     try:
         fd = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

@@ -80,8 +80,7 @@ class PageSums:
         return self._item(_REASON) == _RING_FULL or bool(self._item(_COUNT + self._epoch % 2))
 
     def take_rows(self, clock_offset_ns: int) -> list[dict[str, Any]]:
-        """Return the rows of `summed` since the last call. `clock_offset_ns` is CLOCK_REALTIME minus
-        CLOCK_MONOTONIC."""
+        """Return the rows of `summed` since the last call; the offset is that of CLOCK_REALTIME."""
         rows, self._intervals = self._intervals, []
         return [row | {name: row[name] + clock_offset_ns for name in ("begin", "time")} for row in rows]
 

@@ -205,9 +205,7 @@ class Sampler:
             self.add(self._cgroups[self._without_place.pop()])
 
     def sample(self, source: str) -> None:
-        """Take samples of the cgroups that changed since their last one; with a `source` other than
-        "periodic", of all cgroups.
-        """
+        """Take samples of the cgroups that changed; of all, if `source` is not "periodic"."""
         if source != "periodic":
             self._renew(slice(None))
         if not self._count:
@@ -222,8 +220,7 @@ class Sampler:
 
     def _runs(self) -> list[tuple[int, int, int]]:
         """Return the arguments of the runs of the program that are due: one for each group of places with a
-        memcg that is not quiet, and for each group whose turn it is to be looked at as a whole.
-        """
+        memcg that is not quiet, and for each group whose turn it is to be looked at as a whole."""
         places = self._sampled[1 : self._end]
         busy = np.flatnonzero((places["quiet"] <= _QUIET_LOOKS) & (places["memcg"] != 0)) // SAMPLES_A_RUN
         groups = -(-len(places) // SAMPLES_A_RUN)
@@ -267,9 +264,7 @@ class Sampler:
         self._sampled["digest"][places] = self._sampled["quiet"][places] = 0
 
     def _run(self, first: int, count: int, most_quiet: int = _ALWAYS) -> Records:
-        """Return copies of the samples that changed, for the memcgs in these places that were quiet for at
-        most `most_quiet` looks.
-        """
+        """Return copies of the changed samples of the memcgs here that were quiet for few enough looks."""
         changed = self._programs.run("sample_memcgs", [first, count, most_quiet])
         numbers = [number for number in range(count) if changed >> number & 1]
         return self._samples.view(_WHOLE)[numbers].view(SAMPLE)
@@ -298,9 +293,7 @@ class Sampler:
                     memory_files.flush_stat(directory)
 
     def _topmost(self) -> list[tuple[int, Path]]:
-        """Return the memcgs of the topmost cgroups with their directories; if there are too many, the memcg
-        of the cgroup above them all.
-        """
+        """Return the topmost memcgs with their directories; if too many, the one above them all."""
         if self._tops is None:
             tops = [one for one in self._cgroups.values() if one.memcg and one.parent_id not in self._cgroups]
             self._tops = [(one.memcg, self._hierarchy.directory(one.path)) for one in tops]
@@ -312,9 +305,7 @@ class Sampler:
     # The memcgs
 
     def _find_missing(self) -> None:
-        """Find the memcgs of the cgroups that had no memcg, or another one: on v2 a cgroup has a memcg while
-        its parent enables the controller.
-        """
+        """Find missing memcgs: on v2, a cgroup has one while its parent enables the controller."""
         places = self._sampled[: self._end]
         for place in np.flatnonzero((places["memcg"] == 0) & (places["cgroup_id"] != 0)).tolist():
             number = int(places["cgroup_id"][place])

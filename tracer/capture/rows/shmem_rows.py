@@ -51,8 +51,7 @@ class ShmemRows:
     def take(
         self, charges: Records, clock_offset_ns: int, *, is_at_kill: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """Take records of `charge`, and yield the rows of the looks that are due; at a kill, a look is due at
-        each cgroup with growth."""
+        """Take records of `charge`; yield rows of the looks due: at a kill, at each cgroup with growth."""
         grown = charges["delta_bytes"][:, _SHMEM]
         for row in np.flatnonzero(grown).tolist():
             self._add(int(charges["cgroup_id"][row]), int(charges["tgid"][row]), int(grown[row]))

@@ -61,8 +61,7 @@ class TaskTimes:
 
     def take(self) -> Records:
         """Return the CPU time that each cgroup used since the last call, if any: time_ns, begin_ns (the
-        interval, CLOCK_MONOTONIC), cgroup_id and cpu_ns.
-        """
+        interval, CLOCK_MONOTONIC), cgroup_id and cpu_ns."""
         begin_ns, self._begin_ns = self._begin_ns, time.monotonic_ns()
         now_ns = self._spent_ns.sum(axis=0)
         slots = np.flatnonzero(now_ns != self._taken_ns).tolist()

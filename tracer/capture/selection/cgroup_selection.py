@@ -204,8 +204,7 @@ class CgroupSelection:
 
     def trace_late(self, taken: Taken) -> None:
         """Trace a cgroup that existed before it was requested. Call it once the counters of the cgroup, and
-        of the cgroups below it, are the zero of their ledger.
-        """
+        of the cgroups below it, are the zero of their ledger."""
         self._add_root(taken.cgroup.id, taken.cgroup.path, taken.matching)
 
     def take_renamed(self) -> list[Cgroup]:

@@ -135,8 +135,7 @@ class Hold:
         return residue
 
     def _acts_elsewhere(self, tasks: Records) -> npt.NDArray[np.bool_]:
-        """Return a mask of the tasks that were reported because they acted on a traced cgroup, from any
-        cgroup."""
+        """Return a mask of the tasks that were reported because they acted on a traced cgroup."""
         never = np.iinfo(np.int64).max
         purged_ns = [self._purged_ns.get(int(cgroup_id), never) for cgroup_id in tasks["cgroup_id"]]
         is_sight: npt.NDArray[np.bool_] = tasks["event"] == TASK_EVENT.number("seen")

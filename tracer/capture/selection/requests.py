@@ -166,8 +166,7 @@ class Requests:
                 yield f"no cgroup or container is {state.name} yet: waiting for it ({near})"
 
     def news(self, *, is_last: bool = False) -> Iterator[str]:
-        """Yield a line for each selector whose matches appeared, disappeared or came back since the last
-        call."""
+        """Yield a line for each selector whose matches came, went or came back since the last call."""
         for state in self.states:
             if (line := state.news(is_last=is_last)) is not None:
                 yield line

@@ -19,9 +19,7 @@ _LONGEST_NAME: Final = 512  # of a symbol; C++ templates and hostile files make 
 
 
 class ExecImage(NamedTuple):
-    """The program that a process runs, known by addresses that each exec chooses anew (fields of
-    mm_struct).
-    """
+    """The program that a process runs, known by fields of mm_struct that each exec chooses anew."""
 
     start_code: int
     start_stack: int

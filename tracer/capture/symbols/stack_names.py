@@ -71,9 +71,7 @@ class Stacks:
         return self._number(records, ("kernel",)), self._number(records, _USER_KEY)
 
     def _number(self, records: Records, fields: tuple[str, ...]) -> npt.NDArray[np.int64]:
-        """Return the numbers of stacks, given in `fields`; the work per stack is done once per distinct
-        stack.
-        """
+        """Return the numbers of the stacks in `fields`; the work is done once for each distinct stack."""
         addresses = fields[-1]
         dtype = np.dtype([(name, records.dtype[name]) for name in fields])
         keys = np.empty(len(records), dtype)

@@ -24,8 +24,7 @@ ROOT_ID = 1
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """The mount of the hierarchy that has the memory controller; `options` are the options of its
-    filesystem."""
+    """The mount of the memory controller's hierarchy; `options` are those of its filesystem."""
 
     version: int
     mount: Path
@@ -60,8 +59,7 @@ def memory_hierarchy() -> Hierarchy:
 
 
 def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
-    """Return the hierarchy, as `memory_hierarchy` does, for given mounts and a given text of /proc/cgroups
-    (kernel/cgroup/cgroup-v1.c)."""
+    """Return what `memory_hierarchy` does, for these mounts and this text of /proc/cgroups."""
     with_memory = [
         Hierarchy(version, Path(mount.mount_point), _root(mount), mount.super_options)
         for mount in mounts
@@ -75,8 +73,7 @@ def find_hierarchy(mounts: list[Mount], cgroups: str) -> Hierarchy:
 def _root(mount: Mount) -> str:
     """Return the cgroup at the top of a mount. A cgroup namespace (a pod has one on v2) shows the root of the
     host's hierarchy as "/../..", but its inode number is the same everywhere (cgroup_setup_root in
-    kernel/cgroup/cgroup.c).
-    """
+    kernel/cgroup/cgroup.c)."""
     with suppress(OSError):
         if cgroup_id(Path(mount.mount_point)) == ROOT_ID:
             return "/"

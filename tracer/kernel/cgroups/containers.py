@@ -142,8 +142,7 @@ def is_container_id(name: str) -> bool:
 
 
 def short_id(name: str) -> str:
-    """Return an id shortened as its runtime's tools show it (docker ps, crictl ps), and any other name
-    unchanged."""
+    """Return an id as its runtime's tools show it (docker ps, crictl ps), and any other name unchanged."""
     return name[:_ID_SHOWN] if _FULL_ID.fullmatch(name) else name
 
 

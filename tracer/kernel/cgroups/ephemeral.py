@@ -129,8 +129,7 @@ def _kill_member(directory: Path, pid: int) -> None:
 
 
 def member_pids(directory: Path) -> list[int]:
-    """Return the pids of a cgroup's processes, without processes outside of our pid namespace, which the
-    kernel shows as 0."""
+    """Return the pids of a cgroup's processes; those outside of our pid namespace are left out."""
     try:
         lines = Path(directory, "cgroup.procs").read_text("ascii").split()
     except OSError:
@@ -178,8 +177,7 @@ def _require_delegation(parent: Path) -> None:
 def _set_limits(
     hierarchy: Hierarchy, directory: Path, limit_bytes: int | None, swap_bytes: int | None
 ) -> None:
-    """Write the limits; v1 bounds the sum of memory and swap (memory.memsw), which must not be below the
-    limit of memory."""
+    """Write the limits; v1 bounds memory and swap together (memory.memsw), at least by the limit."""
     limit_file = "memory.limit_in_bytes" if hierarchy.version == 1 else "memory.max"
     if limit_bytes is not None:
         if limit_bytes < os.sysconf("SC_PAGE_SIZE"):

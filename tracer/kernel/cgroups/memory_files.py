@@ -106,8 +106,7 @@ def read_limit(cgroup: Path, version: int) -> int | None:
 
 
 def read_oom_kills(cgroup: Path, version: int) -> int:
-    """Return the number of tasks of a cgroup that were killed; 0 if it is gone. Raises OSError as
-    `read_stat`."""
+    """Return how many tasks of a cgroup were killed; 0 if it is gone. Raises OSError as `read_stat`."""
     content = read(cgroup, "memory.oom_control" if version == 1 else "memory.events")
     return parse_flat_keyed(content, {b"oom_kill": "oom_kill"}).get("oom_kill", 0)
 

@@ -75,8 +75,7 @@ def parse_selector(hierarchy: Hierarchy, argument: str) -> Selector:
 
 
 def parse_selectors(hierarchy: Hierarchy, arguments: Sequence[str], lookup: Lookup) -> list[Selector]:
-    """Return the selector of each argument, as `parse_selector` does; raises UsageError also if the prefix of
-    an id fits several containers."""
+    """Return the selector of each argument; raises UsageError, also for the prefix of several ids."""
     selectors = [parse_selector(hierarchy, argument) for argument in arguments]
     listing = list_cgroups(hierarchy, lookup)
     for selector in selectors:

@@ -168,8 +168,7 @@ def _of_kubernetes(
 
 
 def _of_containerd(runtime: _Runtime, containers: Collection[str]) -> dict[str, list[str | None]]:
-    """Return container id -> names for the containers that containerd has; nerdctl writes the name into a
-    label (nerdctl, `pkg/labels`)."""
+    """Return container id -> names, from containerd; nerdctl labels its containers (`pkg/labels`)."""
     import grpc  # noqa: PLC0415
 
     found: dict[str, list[str | None]] = {}

@@ -44,8 +44,7 @@ _ROOT_OF_INIT: Final = Path("/proc/1/root")
 
 
 class HostFiles:
-    """Reads files of the host by their paths on the host. No method that reads raises an error for a file
-    that is absent, unreadable or damaged."""
+    """Reads files of the host by their paths there; an absent or damaged file is no error."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else host_root()
@@ -74,8 +73,7 @@ class HostFiles:
         return Path(reached or "/")
 
     def read(self, folder: str, *below: str, most_bytes: int = MOST_FILE_BYTES) -> bytes | None:
-        """Return the content of the file `below` a folder; None if it cannot be read or has more than
-        `most_bytes`."""
+        """Return the content of a file `below` a folder; None if it cannot be read, or is too long."""
         with suppress(OSError, ValueError), ExitStack() as stack:
             directory = stack.enter_context(Directory.open(self.place(folder)))
             for name in below[:-1]:
@@ -97,8 +95,7 @@ class HostFiles:
 
 
 def host_root() -> Path:
-    """Return the directory that has the host's files; `/` if they are at their usual paths, or nowhere
-    else."""
+    """Return the directory that has the host's files; `/` if they are at their usual paths or nowhere."""
     if named := os.environ.get(HOST_ROOT_VARIABLE):
         return Path(named)
     try:
@@ -109,8 +106,7 @@ def host_root() -> Path:
 
 
 def parse_json(content: object) -> Any:
-    """Return the JSON document in a text or in bytes; None if there is none, or if it is nested too
-    deeply."""
+    """Return the JSON document in a text or in bytes; None without one, or if it is nested too deeply."""
     try:
         return json.loads(content) if isinstance(content, str | bytes) else None
     except (ValueError, RecursionError):

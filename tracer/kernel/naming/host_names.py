@@ -130,8 +130,7 @@ class NamesHere:
         self._known: dict[str, ContainerNames] = {}
 
     def names_at(self, path: str) -> ContainerNames:
-        """Return the names at a path; unknown names are None, as for a log of another machine. Never
-        raises."""
+        """Return the names at a path; unknown ones are None, as for another machine. Never raises."""
         if path not in self._known:
             self._known[path] = self._find(identify(path))
         return self._known[path]

@@ -92,8 +92,7 @@ class LateNames:
         self._due_s = math.inf
 
     def want(self, ref: ContainerRef, cgroup_id: int) -> None:
-        """Note that the next `ask` must request the names of a cgroup's container or pod; beyond
-        `_MOST_WANTED`, do nothing."""
+        """Let the next `ask` request the names of a cgroup's container or pod, up to `_MOST_WANTED`."""
         if ref in self._wanted:
             self._wanted[ref].given.setdefault(cgroup_id, ContainerNames())
         elif len(self._wanted) < _MOST_WANTED:

@@ -142,8 +142,7 @@ def become_module(name: str, *arguments: str) -> NoReturn:
 
 
 def argv_of_script(script: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a script of ours, whatever the environment contains; the script needs only
-    the standard library."""
+    """Return the command that runs a script of ours, which needs only the standard library."""
     return (sys.executable, "-I", "-S", script, *arguments)
 
 

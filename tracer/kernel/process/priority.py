@@ -23,8 +23,7 @@ _MODEST_SHARE: Final = 0.25
 
 
 def prefer_this_thread() -> None:
-    """Lower the nice value of the calling thread, if that is permitted, so that it gets more of a busy
-    CPU."""
+    """Lower the nice value of the calling thread, if permitted, so that it gets more of a busy CPU."""
     with suppress(OSError):
         if 0 >= os.getpriority(os.PRIO_PROCESS, 0) > _NICE:
             os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))

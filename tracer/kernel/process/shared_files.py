@@ -70,8 +70,7 @@ class SharedFiles:
         return list(found.values())
 
     def named(self, known: SharedFile) -> SharedFile | None:
-        """Return a file on tmpfs as it is now, by its name; None if that name now leads to another file, or
-        to none."""
+        """Return a file on tmpfs as it is now; None if its name now leads to another file, or to none."""
         with suppress(OSError):
             path = Path(known.name)
             status = path.stat()

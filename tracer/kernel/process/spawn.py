@@ -56,8 +56,7 @@ class GatedCommand:
             raise _refusal(self.argv[0], int(refused))
 
     def abandon(self) -> None:
-        """End a process at the gate without running the command, and wait for it; a released process is not
-        ended, only awaited."""
+        """End a process that is still at the gate, without running the command; wait for its end."""
         self._close()
         self.process.wait()
 

@@ -33,8 +33,7 @@ _NEVER: Final = np.iinfo(np.int64).max
 
 
 class KeptNames:
-    """Rows of the identity tables, in the order in which they arrived. All but the latest rows are
-    compressed."""
+    """Rows of the identity tables, in the order in which they came; all but the latest are compressed."""
 
     def __init__(self) -> None:
         self._recent: dict[str, list[pa.RecordBatch]] = {table: [] for table in IDENTITY_KEYS}
@@ -319,8 +318,7 @@ class History:
         self._segments_bytes += segment.size_bytes
 
     def _due(self, stage: int, before_ns: int) -> Iterator[list[Segment]]:
-        """Yield groups of segments of the earlier stage that are old enough; each group makes one segment of
-        this stage."""
+        """Yield groups of old segments of the earlier stage; each makes one segment of this stage."""
         while True:
             group, is_whole = self._group(stage)
             if not is_whole or group[-1].end_ns >= before_ns:
@@ -466,7 +464,6 @@ class History:
         return stages
 
     def sentence(self, now_ns: int) -> str:
-        """Return a line with the time that the history covers, and its memory. `now_ns` is on the clock of
-        `age`."""
+        """Return a line with the time that the history covers, and its memory; `now_ns` as for `age`."""
         seconds = (now_ns - max(self._complete_ns, now_ns - self.keep_ns)) / 1e9
         return f"history: the last {seconds:.0f} s in {self.size_bytes / (1 << 20):.1f} MiB"

@@ -20,8 +20,7 @@ _CODEC: Final = pa.Codec("zstd")
 class Part:
     """Rows of one table as an Arrow IPC stream of `stream_bytes`, compressed as a whole. Arrow would compress
     each buffer of each column, which takes ten times as long for few rows, and more room. `raw_bytes` is the
-    size of the rows as columns.
-    """
+    size of the rows as columns."""
 
     content: bytes
     rows: int

@@ -124,8 +124,7 @@ class _Groups:
         return self._over(np.minimum, nullable_integers(self.data.column(column), 0))
 
     def lengths(self) -> Int64s:
-        """Return, for each group, the time (ns) from the begin of its first row until the latest end of any
-        of its rows."""
+        """Return, for each group, the time (ns) from its first begin to its last end."""
         begins = nullable_integers(self.data.column("time"), 0)
         ends = begins + integers(self.data.column("duration_ns"))
         return self._over(np.maximum, ends) - self.firsts("time")

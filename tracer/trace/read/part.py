@@ -236,8 +236,7 @@ def read_batches(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> 
 
 
 def count_part(trace: Path, path: Path, schema: pa.Schema, budget: Budget) -> int:
-    """Return the number of rows of a file; for Parquet, the number comes from its metadata. Raises as
-    `read_batches` does."""
+    """Return the number of rows of a file, for Parquet from its metadata. Raises as `read_batches` does."""
     with _reading(trace, path) as file:
         if _is_journal(path):
             return sum(batch.num_rows for batch in _journal(path, file, schema, budget))

@@ -167,8 +167,7 @@ class Trace:
         ]
 
     def _paths_after(self, before: list[Path], error: FileNotFoundError, name: str) -> list[Path]:
-        """Return the table's files after a file of `before` has vanished because it was turned into
-        Parquet."""
+        """Return the table's files after a file of `before` was turned into Parquet."""
         paths = layout.parts(self.path, name)
         if paths == before:
             raise TraceError(f"{error.filename} vanished meanwhile: open the trace again") from error

@@ -35,8 +35,7 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
 
 
 def with_flag(name: str, limits: pd.arrays.IntegerArray) -> dict[str, Any]:
-    """Return a column of limits as DataFrames have it, and the column of its flag; `UNLIMITED_BYTES` is a
-    limit that is not set."""
+    """Return a column of limits as DataFrames have it, and the column that tells which are set."""
     values = limits.to_numpy(np.int64, na_value=UNLIMITED_BYTES)
     is_limited = values < UNLIMITED_BYTES
     return {

@@ -22,8 +22,7 @@ _LONGEST_RETRY_S: Final = 4.0
 
 @dataclass
 class Failure:
-    """The reason why rows wait in memory, and the time of the next attempt to write them
-    (CLOCK_MONOTONIC)."""
+    """The reason why rows wait in memory, and when to try again (CLOCK_MONOTONIC)."""
 
     reason: str
     began_s: float
@@ -38,8 +37,7 @@ class Failure:
         self.due_s = time.monotonic() + self.retry_s
 
     def kept_and_lost(self, written: int, lost: int, *, is_removed: bool) -> str:
-        """Return in words how many rows are written and how many are lost; `is_removed`: the trace was
-        removed."""
+        """Say how many rows are written, and how many are lost; `is_removed`: the trace was removed."""
         if is_removed:
             return f"nothing of it is left, and {lost:,} rows that came later are lost"
         since_s = time.monotonic() - self.began_s
@@ -161,6 +159,5 @@ class Backlog:
 
 
 def stream_of(table: str) -> str:
-    """Return the stream under which lost rows of a table are counted: the stream of its ring, or else the
-    name of the table."""
+    """Return the stream under which lost rows of a table are counted; without a ring, the table's name."""
     return _STREAM_OF.get(table, table)

@@ -145,8 +145,7 @@ def remove_begun(parent: Directory, name: str) -> None:
 
 
 def _holder(trace: Directory) -> int | None:
-    """Return the pid of the process that holds the directory's lock, from /proc/locks (locks_show,
-    fs/locks.c); None if not known."""
+    """Return the pid that holds the directory's lock, by /proc/locks (proc_locks(5)); None: not known."""
     status = os.fstat(trace.fileno())
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with suppress(OSError):

@@ -223,8 +223,7 @@ def _part_numbers(trace: Directory, table: str) -> frozenset[int]:
 
 
 def _discard(journals: dict[int, StoredJournal]) -> None:
-    """Remove journals whose rows are in Parquet files, after a process was killed that had written these
-    files."""
+    """Remove journals whose rows are in Parquet files, which a process wrote before it was killed."""
     for journal in journals.values():
         journal.unlink()
 

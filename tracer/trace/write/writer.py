@@ -90,8 +90,7 @@ class TraceWriter:
             raise TraceError(f"cannot write the trace {self.path}: {self._reason(error)}") from error
 
     def open_journals(self) -> None:
-        """Create a journal for each table now, because the disk could delay the recorder later, when it has
-        no time."""
+        """Create a journal for each table now: later, the disk could delay the recorder."""
         for table in TABLES:
             try:
                 self._journal(table)
