@@ -8,10 +8,12 @@ redirect a write to another file.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, Self
@@ -51,6 +53,25 @@ def is_safe(path: Path) -> bool:
         if status.st_uid not in (0, os.geteuid()) or is_shared:
             return False
     return True
+
+
+def remove_left_behind(parent: Path, prefix: str, remove: Callable[[Path], object]) -> list[Path]:
+    """Remove the directories of ours `<prefix><pid>-...` whose makers have ended; return those that are gone.
+
+    A maker locks its directory (flock(2)) until it ends. The lock protects the directories of makers in other
+    pid namespaces, whose pids have no meaning here.
+    """
+    gone = []
+    for path in sorted(parent.glob(f"{prefix}*")):
+        maker = re.match(rf"{re.escape(prefix)}(\d+)-", path.name)
+        if maker is None or Path("/proc", maker[1]).exists():
+            continue
+        with suppress(OSError), Directory.open(path) as directory:
+            if directory.owner == os.geteuid():
+                fcntl.flock(directory.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(path)
+                gone += [] if path.exists() else [path]
+    return gone
 
 
 class Directory:

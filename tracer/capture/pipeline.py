@@ -24,7 +24,6 @@ from tracer.capture.rows.cgroup_rows import CgroupRows
 from tracer.capture.rows.decode import Decoder
 from tracer.capture.rows.inode_rows import InodeRows
 from tracer.capture.rows.kmsg_stream import READ, LogFilter, open_kernel_log
-from tracer.capture.rows.loss_rows import LossRows
 from tracer.capture.rows.page_sums import PageSums
 from tracer.capture.rows.sampler import Sampler
 from tracer.capture.rows.shmem_rows import ShmemRows
@@ -79,6 +78,34 @@ class Names:
         for table, rows in (("cgroups", self._cgroups.rows), ("tasks", self.tasks.rows)):
             self._sink.append_rows(table, rows)
             rows.clear()
+
+
+class LossRows:
+    """Sums the losses that several parties count, and makes rows of the new ones.
+
+    Each of `counters` returns stream -> records lost since the recording began. The interval of the first row
+    begins now. `counts` are the sums at the last call.
+    """
+
+    def __init__(self, *counters: Callable[[], Mapping[str, int]]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._counters = counters
+        self._seen_ns = time.monotonic_ns()
+
+    def take(self, clock_offset_ns: int) -> list[dict[str, Any]]:
+        """Return a row for each stream that lost records since the last call.
+
+        `clock_offset_ns` is CLOCK_REALTIME minus CLOCK_MONOTONIC.
+        """
+        now_ns = time.monotonic_ns()
+        interval = {"time": now_ns + clock_offset_ns, "begin": self._seen_ns + clock_offset_ns}
+        self._seen_ns = now_ns
+        counts: Counter[str] = Counter()
+        for counter in self._counters:
+            counts.update(counter())
+        lost = {stream: count - self.counts[stream] for stream, count in counts.items()}
+        self.counts = counts
+        return [interval | {"stream": stream, "lost": count} for stream, count in lost.items() if count > 0]
 
 
 _DRAIN_TRIES: Final = 100

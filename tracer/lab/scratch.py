@@ -7,15 +7,15 @@ import ctypes
 import fcntl
 import mmap
 import os
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from tracer.directory import is_safe
+from tracer.directory import Directory, is_safe, remove_left_behind
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.mounts import first_on_a_disk
 
@@ -38,34 +38,13 @@ def scratch_directory(near: Path) -> Iterator[Path]:
             f"neither {near} nor /var/tmp is a writable directory on a disk that is safe from other users: "
             "choose another with -o"
         )
-    _remove_leftovers(parent)
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent) as directory:
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield Path(directory)
-        finally:
-            os.close(lock)
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Remove the unlocked directories of makers that ended, as `kernel.cgroups.ephemeral` does."""
-    for directory in parent.glob(f"{_PREFIX}*"):
-        maker = re.match(rf"{re.escape(_PREFIX)}(\d+)-", directory.name)
-        if maker is None or Path("/proc", maker[1]).exists():
-            continue
-        try:
-            lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if os.fstat(lock).st_uid == os.geteuid():
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(lock)
+    remove_left_behind(parent, _PREFIX, partial(shutil.rmtree, ignore_errors=True))
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent) as directory,
+        Directory.open(Path(directory)) as locked,
+    ):
+        fcntl.flock(locked.fileno(), fcntl.LOCK_EX)
+        yield Path(directory)
 
 
 def write_uncached(file: Path, size_bytes: int, begin: bytes = b"") -> None:

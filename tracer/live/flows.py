@@ -161,11 +161,11 @@ def _summed(places: Numbers, amounts: Numbers, length: int) -> Numbers:
 
 def _column(rows: pa.RecordBatch, name: str) -> Numbers:
     """Return a column of integers; 0 for null: no cgroup has this id."""
-    return nullable_integers(pa.chunked_array([rows.column(name)]), _NO_CGROUP)
+    return nullable_integers(rows.column(name), _NO_CGROUP)
 
 
 def _codes(rows: pa.RecordBatch, name: str, vocabulary: Sequence[str]) -> Numbers:
     """Return the positions in `vocabulary` of a column of names; -1 for other names."""
-    codes, found = words(pa.chunked_array([rows.column(name)]))
+    codes, found = words(rows.column(name))
     places = np.array([vocabulary.index(word) if word in vocabulary else -1 for word in found], np.int64)
     return places[codes]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from tracer.schema import TABLES, TIME
 _COLUMN_BYTES: Final = 1000
 """The memory of a batch's column for objects and buffers, measured. It matters because most batches have few
 rows."""
+
+Column: TypeAlias = pa.Array | pa.ChunkedArray
+"""A column of a batch, or of a table."""
 
 
 def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -93,7 +96,11 @@ def encoded(column: pa.Array, kind: pa.DictionaryType) -> pa.Array:
     return pa.DictionaryArray.from_arrays(column.indices.cast(kind.index_type), values.cast(kind.value_type))
 
 
-def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def _whole(column: Column) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def integers(column: Column) -> npt.NDArray[np.int64]:
     """Return a column of integers without NULL as an array.
 
     Arrow's `to_numpy` and `pa.array` would import pandas, which the recorder must not import; so would
@@ -101,17 +108,17 @@ def integers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """
     if not len(column):
         return np.zeros(0, np.int64)
-    return np.from_dlpack(column.combine_chunks()).astype(np.int64, copy=False)
+    return np.from_dlpack(_whole(column)).astype(np.int64, copy=False)
 
 
-def nullable_integers(column: pa.ChunkedArray, missing: int) -> npt.NDArray[np.int64]:
+def nullable_integers(column: Column, missing: int) -> npt.NDArray[np.int64]:
     """Return a column of integers or times (ns) as an array, with `missing` for NULL.
 
     Numbers above the range of int64 become negative.
     """
     if not len(column):
         return np.zeros(0, np.int64)
-    array = column.combine_chunks()
+    array = _whole(column)
     width = f"i{array.type.bit_width // 8}"
     values = np.frombuffer(array.buffers()[1], width)[array.offset :][: len(array)].astype(
         np.int64, copy=False
@@ -119,15 +126,15 @@ def nullable_integers(column: pa.ChunkedArray, missing: int) -> npt.NDArray[np.i
     return np.where(is_known(column), values, missing) if array.null_count else values
 
 
-def words(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+def words(column: Column) -> tuple[npt.NDArray[np.int64], list[str | None]]:
     """Return a dictionary column as (codes, vocabulary); a word's code is its first position there."""
     if not len(column):
         return np.zeros(0, np.int64), []
-    array = column.combine_chunks()
+    array = _whole(column)
     vocabulary = array.dictionary.to_pylist()
     first = {word: position for position, word in reversed(list(enumerate(vocabulary)))}
     codes = np.array([first[word] for word in vocabulary], np.int64)
-    return codes[nullable_integers(pa.chunked_array([array.indices]), 0)], vocabulary
+    return codes[nullable_integers(array.indices, 0)], vocabulary
 
 
 def weight_bytes(batch: pa.RecordBatch) -> int:
@@ -135,11 +142,11 @@ def weight_bytes(batch: pa.RecordBatch) -> int:
     return int(batch.nbytes) + _COLUMN_BYTES * int(batch.num_columns)
 
 
-def is_known(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+def is_known(column: Column) -> npt.NDArray[np.bool_]:
     """Return for each row whether it is not null."""
     if not column.null_count:
         return np.ones(len(column), np.bool_)
-    array = column.combine_chunks()
+    array = _whole(column)
     bits = np.frombuffer(array.buffers()[0], np.uint8)
     return np.unpackbits(bits, bitorder="little")[array.offset :][: len(array)].view(np.bool_)
 

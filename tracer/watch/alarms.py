@@ -304,9 +304,8 @@ class Alarms:
 
 def ids_of_removed(cgroups: pa.RecordBatch) -> list[int]:
     """Return the ids of the removed cgroups in rows of `cgroups`."""
-    is_removed = is_known(pa.chunked_array([cgroups.column("removed")]))
-    ids = integers(pa.chunked_array([cgroups.column("cgroup_id")]))
-    removed: list[int] = ids[is_removed].tolist()
+    is_removed = is_known(cgroups.column("removed"))
+    removed: list[int] = integers(cgroups.column("cgroup_id"))[is_removed].tolist()
     return removed
 
 

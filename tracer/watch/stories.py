@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.errors import TraceError
-from tracer.trace.arrow_columns import integers, rows_of, shifted
+from tracer.trace.arrow_columns import integers, shifted
 from tracer.trace.history.history import History
 from tracer.trace.meta import Meta, read_clocks, utc_time
 from tracer.trace.recording_ends import CONTINUED, QUIET, WRITE_FAILED
+from tracer.trace.row_sink import Rows
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch.finishing import Finishing, Told
 from tracer.watch.place import Place, name_of
@@ -71,7 +72,7 @@ class Trigger:
 
 
 @dataclass
-class _Story:
+class _Story(Rows):
     """A trace that grows. Times are CLOCK_MONOTONIC.
 
     `shift_ns` is the offset of the trace's clock pair minus the offset of the history's clock pair. `first`
@@ -111,11 +112,6 @@ class _Story:
         """Write all rows, so that they survive this process; before, the writer keeps them in memory."""
         self.writer.flush()
         self.unflushed_bytes = 0
-
-    def append_rows(self, table: str, rows: Sequence[Any]) -> None:
-        """Add rows, given as mappings column -> value."""
-        if rows:
-            self.append(table, rows_of(table, rows))
 
 
 class Stories:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from tracer.analysis.core import ledger
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import TABLES, TIME
-from tracer.trace import arrow_columns
+from tracer.trace import row_sink
 from tracer.trace.history.history import History, KeptNames
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import Meta, begin
@@ -48,19 +48,15 @@ def at_phase(meta: Meta, phase_ns: int) -> Meta:
     return {**meta, "clock": {**clock, "realtime_ns": clock["realtime_ns"] + phase_ns - now}}
 
 
-class Kept:
+class Kept(row_sink.Rows):
     """A sink that keeps what it gets."""
 
     def __init__(self) -> None:
         self.batches: dict[str, list[pa.RecordBatch]] = {}
 
-    def append(self, name: str, batch: pa.RecordBatch | pa.Table) -> None:
+    def append(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
         batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
-        self.batches.setdefault(name, []).extend(batches)
-
-    def append_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        if rows:
-            self.append(name, arrow_columns.rows_of(name, rows))
+        self.batches.setdefault(table, []).extend(batches)
 
     def rows(self, name: str) -> Rows:
         """Return the rows of a table, with times in ns."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tracer.directory import Directory, remove_left_behind
 from tracer.errors import TracerError, UsageError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, descendants, memory_hierarchy, own_path
 from tracer.units import size
@@ -40,49 +41,20 @@ def ephemeral_cgroup(
     """
     hierarchy = memory_hierarchy() if hierarchy is None else hierarchy
     directory = _make(hierarchy, f"{NAME_PREFIX}{os.getpid()}-{_component(name)}")
-    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _set_limits(hierarchy, directory, limit_bytes, swap_bytes)
-        yield directory
-    finally:
-        remove(directory)
-        os.close(lock)
+    with Directory.open(directory) as locked:
+        try:
+            fcntl.flock(locked.fileno(), fcntl.LOCK_EX)
+            _set_limits(hierarchy, directory, limit_bytes, swap_bytes)
+            yield directory
+        finally:
+            remove(directory)
 
 
 def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
     """Remove the cgroups of tracers that were killed, with the processes in them, and return their
-    directories.
-
-    A cgroup is removed only if the process in its name has ended and no process holds its lock. Its maker
-    holds the lock until it ends. The lock protects the cgroups of makers in other pid namespaces, whose pids
-    have no meaning here.
-    """
+    directories."""
     parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
-    left = [
-        found for parent in parents for found in sorted(parent.glob(f"{NAME_PREFIX}*")) if _is_left(found)
-    ]
-    return [directory for directory in left if _remove_unlocked(directory)]
-
-
-def _is_left(directory: Path) -> bool:
-    maker = re.match(rf"{NAME_PREFIX}(\d+)-", directory.name)
-    return maker is not None and not Path("/proc", maker[1]).exists()
-
-
-def _remove_unlocked(directory: Path) -> bool:
-    try:
-        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        remove(directory)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(lock)
-    return not directory.exists()
+    return [gone for parent in parents for gone in remove_left_behind(parent, NAME_PREFIX, remove)]
 
 
 def remove(directory: Path) -> None:

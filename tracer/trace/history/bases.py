@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,20 @@ import pyarrow as pa
 
 from tracer.categories import CATEGORIES
 from tracer.schema import TABLES, TIME
-from tracer.trace.arrow_columns import integers, is_known, names, nullable_integers, numbers, take, words
+from tracer.trace.arrow_columns import (
+    Column,
+    integers,
+    is_known,
+    names,
+    nullable_integers,
+    numbers,
+    take,
+    words,
+)
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Data: TypeAlias = pa.RecordBatch | pa.Table
 
 SETTLED_NS: Final = 10_000_000_000
 """After this time, the kernel memory of a removed cgroup is freed, or belongs to the parent."""
@@ -135,10 +145,10 @@ class Bases:
         states = _BYTES_OF_CGROUP * len(self._cgroups) + _BYTES_OF_LINK * len(self._links)
         return states + _BYTES_OF_SUMS * self._summed + _BYTES_OF_SAMPLE * self._sampled
 
-    def note_cgroups(self, rows: pa.RecordBatch | pa.Table) -> None:
+    def note_cgroups(self, rows: Data) -> None:
         """Note parents, creation and removal from rows of `cgroups`, as they arrive."""
-        columns = [_optional(_column(rows, name)) for name in ("parent_id", "created", "removed")]
-        ids = integers(_column(rows, "cgroup_id")).tolist()
+        columns = [_optional(rows.column(name)) for name in ("parent_id", "created", "removed")]
+        ids = integers(rows.column("cgroup_id")).tolist()
         for cgroup_id, parent_id, created_ns, removed_ns in zip(ids, *columns, strict=True):
             if cgroup_id in self._links:
                 continue
@@ -151,13 +161,13 @@ class Bases:
                 one.removed_ns = removed_ns
                 self._removed.append(cgroup_id)
 
-    def add_starts(self, samples: pa.RecordBatch | pa.Table) -> None:
+    def add_starts(self, samples: Data) -> None:
         """Keep the first sample with source `start` of each cgroup, as the rows of `samples` arrive."""
-        codes, sources = words(_column(samples, "source"))
+        codes, sources = words(samples.column("source"))
         is_start = codes == (sources.index("start") if "start" in sources else -1)
         if not is_start.any():
             return
-        data = take(_table(samples), np.flatnonzero(is_start))
+        data = take(samples, np.flatnonzero(is_start))
         for cgroup_id, time_ns, values, known in _samples(data):
             one = self._cgroup(cgroup_id)
             if one.start is None:
@@ -165,7 +175,7 @@ class Bases:
                 if one.values is None:
                     self._take_sample(one, time_ns, values, known)
 
-    def drop(self, table: str, data: pa.RecordBatch | pa.Table) -> None:
+    def drop(self, table: str, data: Data) -> None:
         """Take rows of any table that leave the history, the oldest first.
 
         Samples of a cgroup that was removed before the last of these rows are not kept: any trace that can
@@ -173,7 +183,7 @@ class Bases:
         """
         if not data.num_rows or table not in ("charge", "samples"):
             return
-        end_ns = int(nullable_integers(_column(data, "time"), 0).max())
+        end_ns = int(nullable_integers(data.column("time"), 0).max())
         if table == "charge":
             for cgroup_id, sums in _sums(data):
                 self._add(cgroup_id, sums)
@@ -194,7 +204,7 @@ class Bases:
             if cgroup_id not in self._nameless and (one.lives_at(time_ns) or one.holds_memory(time_ns))
         }
 
-    def rows(self, time_ns: int, moved: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
+    def rows(self, time_ns: int, moved: Data) -> list[pa.RecordBatch]:
         """Return the rows of `samples` with source `start` for a trace that begins at `time_ns`.
 
         `moved` are rows of `charge` that are in the history and will not be in the trace. The returned rows
@@ -285,14 +295,13 @@ class Bases:
                 self._summed += one.sums is None
                 one.add(sums)
 
-    def _read_counters(self, charges: pa.RecordBatch | pa.Table, end_ns: int) -> None:
+    def _read_counters(self, charges: Data, end_ns: int) -> None:
         """Keep the last reading of the page counter of each cgroup that exists at `end_ns`."""
-        data = _table(charges)
-        usage, limit = (data.column(name) for name in ("usage_bytes", "limit_bytes"))
+        usage, limit = (charges.column(name) for name in ("usage_bytes", "limit_bytes"))
         rows = np.flatnonzero(is_known(usage) & is_known(limit))
         if not len(rows):
             return
-        ids, times = (nullable_integers(data.column(name), 0)[rows] for name in ("cgroup_id", "time"))
+        ids, times = (nullable_integers(charges.column(name), 0)[rows] for name in ("cgroup_id", "time"))
         order = np.lexsort((times, ids))
         last = order[np.flatnonzero(np.diff(ids[order], append=-1))]
         usages, limits = (nullable_integers(column, 0)[rows[last]] for column in (usage, limit))
@@ -342,32 +351,24 @@ def begun_at(cgroups: pa.Table, time_ns: int) -> pa.Table:
     return rows.set_column(place, rows.schema.field(place), column)
 
 
-def _table(rows: pa.RecordBatch | pa.Table) -> pa.Table:
-    return pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-
-
-def _column(rows: pa.RecordBatch | pa.Table, name: str) -> pa.ChunkedArray:
-    return _table(rows).column(name)
-
-
-def _optional(column: pa.ChunkedArray) -> list[int | None]:
+def _optional(column: Column) -> list[int | None]:
     values, known = nullable_integers(column, 0).tolist(), is_known(column).tolist()
     return [value if is_set else None for value, is_set in zip(values, known, strict=True)]
 
 
-def _sums(charges: pa.RecordBatch | pa.Table) -> Iterator[tuple[int, Int64s]]:
+def _sums(charges: Data) -> Iterator[tuple[int, Int64s]]:
     """Yield (id of a cgroup, the sum in bytes of its own rows of `charge` for each category)."""
-    codes, vocabulary = words(_column(charges, "category"))
+    codes, vocabulary = words(charges.column("category"))
     places = np.array([_PLACE[str(word)] for word in vocabulary], np.int64)[codes]
-    ids, which = np.unique(integers(_column(charges, "cgroup_id")), return_inverse=True)
+    ids, which = np.unique(integers(charges.column("cgroup_id")), return_inverse=True)
     sums = np.zeros((len(ids), len(CATEGORIES)), np.int64)
-    np.add.at(sums, (which.reshape(-1), places), integers(_column(charges, "bytes")))
+    np.add.at(sums, (which.reshape(-1), places), integers(charges.column("bytes")))
     yield from zip(ids.tolist(), sums, strict=True)
 
 
-def _samples(samples: pa.RecordBatch | pa.Table) -> Iterator[tuple[int, int, Int64s, Bools]]:
+def _samples(samples: Data) -> Iterator[tuple[int, int, Int64s, Bools]]:
     """Yield (id, time in ns, values of `_COLUMNS`, a mask of the known values) in order of time."""
-    data = _table(samples).combine_chunks()
+    data = samples.combine_chunks() if isinstance(samples, pa.Table) else samples
     times = nullable_integers(data.column("time"), 0)
     order = np.argsort(times, kind="stable")
     values = np.stack([nullable_integers(data.column(name), 0) for name in _COLUMNS], axis=1)[order]

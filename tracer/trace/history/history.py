@@ -5,7 +5,7 @@ dropped.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import Any, Final, cast
 
@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
-from tracer.trace.arrow_columns import conform, integers, nullable_integers, rows_of, take, weight_bytes
+from tracer.trace.arrow_columns import conform, integers, nullable_integers, take, weight_bytes
 from tracer.trace.history.bases import Bases, begun_at
 from tracer.trace.history.segment import Part, Segment
 from tracer.trace.history.thinning import SUMS_OF_RUNS_NS, summed_rows, thin
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import Meta
-from tracer.trace.row_sink import Rows
+from tracer.trace.row_sink import Rows, RowSink
 
 _RECENT_BYTES: Final = 512 << 10
 _MERGED_BYTES: Final = 2 << 20
@@ -179,8 +179,8 @@ _LEAST_FILES: Final = 20_000
 Follower = Callable[[str, pa.RecordBatch], object]
 
 
-class History:
-    """A `RowSink` that keeps the rows of the last `keep_ns`, in about `most_bytes` of memory.
+class History(RowSink):
+    """Keeps the rows of the last `keep_ns`, in about `most_bytes` of memory.
 
     Rows are thinned with age (`_STAGES`), and earlier if they take more memory than allowed. Then the oldest
     rows are dropped, from all tables up to the same time, so that a trace of the history is complete since
@@ -223,8 +223,7 @@ class History:
                 if table == "samples":
                     self._bases.add_starts(conforming)
                 elif table == "oom":
-                    times = pa.chunked_array([conforming.column("time")])
-                    self._kills += nullable_integers(times, 0).tolist()
+                    self._kills += nullable_integers(conforming.column("time"), 0).tolist()
                 self._open.setdefault(table, []).append(conforming)
                 self._open_bytes += weight_bytes(conforming)
             for follower in self.followers:
@@ -234,24 +233,10 @@ class History:
             while self.size_bytes * 4 > self.most_bytes * 5 and self._save_memory(self._segments[-1].end_ns):
                 pass  # before the next `age`, a flood may bring more rows than may be kept
 
-    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows in the form column -> value; `rows` may be empty."""
-        if rows:
-            self.append(table, rows_of(table, rows))
-
-    def flush(self) -> None:
-        """Do nothing: memory does not survive this process."""
-
     def write_meta(self) -> None:
         """Note before the first row which categories have no rows in `charge`; `meta` is in each trace."""
         if not any(self.rows.values()):
             self._bases = Bases(self.meta.get("unrecorded_categories", ()))
-
-    def open_journals(self) -> None:
-        """Do nothing: memory needs no preparation."""
-
-    def require_written(self) -> None:
-        """Do nothing: rows in memory are always kept."""
 
     def close(self, end_reason: str, **meta_updates: Any) -> None:
         """Note the end in `meta`."""

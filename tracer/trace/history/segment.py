@@ -61,9 +61,7 @@ class Segment:
     def of(cls, number: int, batches: Mapping[str, list[pa.RecordBatch]], fineness_ns: int = 0) -> Segment:
         """Compress rows; at least one row is required."""
         times = [
-            nullable_integers(pa.chunked_array([batch.column("time")]), 0)
-            for listed in batches.values()
-            for batch in listed
+            nullable_integers(batch.column("time"), 0) for listed in batches.values() for batch in listed
         ]
         return cls(
             number,

@@ -147,11 +147,11 @@ class Backlog:
         """Add charges to the sums of their cgroup and category."""
         category = charges.column("category")
         codes = np.from_dlpack(category.indices).astype(np.int64)
-        keys = np.stack([integers(pa.chunked_array([charges.column("cgroup_id")])), codes])
+        keys = np.stack([integers(charges.column("cgroup_id")), codes])
         groups, member_of = np.unique(keys, axis=1, return_inverse=True)
         sums = np.zeros((len(_SUMMED), groups.shape[1]), np.int64)
         for position, name in enumerate(_SUMMED):
-            values = integers(pa.chunked_array([charges.column(name)]))
+            values = integers(charges.column(name))
             np.add.at(sums[position], member_of.ravel(), values)
         names = category.dictionary.to_pylist()
         for position, (cgroup_id, code) in enumerate(groups.T.tolist()):

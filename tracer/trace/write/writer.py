@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +16,11 @@ import pyarrow as pa
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
-from tracer.trace.arrow_columns import conform, rows_of
+from tracer.trace.arrow_columns import conform
 from tracer.trace.identity_tables import IDENTITY_KEYS
 from tracer.trace.meta import Meta, utc_time, write_meta
 from tracer.trace.recording_ends import WRITE_FAILED
+from tracer.trace.row_sink import RowSink
 from tracer.trace.write.backlog import HELD_BYTES, Backlog, Failure, stream_of
 from tracer.trace.write.claim import claim
 from tracer.trace.write.journal import Journal, compact_part, compact_whole, count_rows
@@ -29,7 +30,7 @@ PART_ROWS: Final = 1_000_000
 _FLUSHED_BATCHES: Final = 64  # written from the backlog between two flushes
 
 
-class TraceWriter:
+class TraceWriter(RowSink):
     """A trace that is being recorded.
 
     `rows` is, for each table, the number of rows that were appended and not lost, including superseded rows
@@ -113,11 +114,6 @@ class TraceWriter:
                 journal.append(conforming)
             except OSError as error:
                 self._fail(table, error)
-
-    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows in the form column -> value; `rows` may be empty."""
-        if rows:
-            self.append(table, rows_of(table, rows))
 
     def _count_rows(self, table: str, batch: pa.RecordBatch) -> None:
         self.rows[table] += batch.num_rows

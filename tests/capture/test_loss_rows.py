@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tracer.capture.rows.loss_rows import LossRows
+from tracer.capture.pipeline import LossRows
 
 
 def test_loss_rows_count_losses_since_the_last_look() -> None:
