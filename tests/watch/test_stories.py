@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections import Counter
@@ -213,6 +214,7 @@ def test_kills_while_the_disk_is_full_are_in_the_trace_that_can_be_written(
 ) -> None:
     recording = record()
     recording.pass_time(10)
+    gc.collect()  # the files of recordings of earlier tests
     with files_limited_to(size_bytes):
         recording.kill(1)
         descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
