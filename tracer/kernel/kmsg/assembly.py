@@ -5,7 +5,7 @@ Impossible sizes, which come from lines that were broken or joined wrongly, are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -23,6 +23,7 @@ from tracer.kernel.kmsg.report.log_report import (
     TaskRow,
 )
 from tracer.kernel.kmsg.text.log_record import Record, Stamp
+from tracer.kernel.kmsg.text.styles import Row
 
 # Before 5b42360c73b0 ("memcg: use seq_buf_do_printk() with mem_cgroup_print_oom_meminfo()"), v6.5, all of
 # memory.stat is one message of several lines. The kernel cuts a message at 1024 characters minus the room for
@@ -57,6 +58,16 @@ class StatRows:
         self.rows += 1
         self.characters += len(record.text) + 1
         return True
+
+    def take_rows(self, rows: Sequence[Row]) -> None:
+        """Add rows, as `take` does."""
+        for row in rows:
+            self.last_name, _, number = row.text.partition(" ")
+            self.values[self.last_name] = int(number)
+        self.first = rows[0].stamp if self.first is None else self.first
+        self.last, self.has_prefix = rows[-1].stamp, True
+        self.rows += len(rows)
+        self.characters += sum(len(row.text) for row in rows) + len(rows)
 
     def result(self) -> MemoryStat:
         """Return the values, without the last one if the kernel may have cut the message within its
@@ -216,6 +227,15 @@ class Assembly:
         if taken:
             self.touch(record)
         return taken
+
+    def take_rows(self, rows: Sequence[Row]) -> None:
+        """Add rows of the section that is being printed: of memory.stat, or frames of the call trace."""
+        if rows[0].kind == "stat":
+            self.stats[-1].take_rows(rows)
+        else:
+            for row in rows:
+                self._take_frame(row.text)
+        self.last = rows[-1].stamp
 
     def take_named_row(self, record: Record) -> bool:
         """Add a message of several lines as `take_row` does, if it may be one row: the rows being printed

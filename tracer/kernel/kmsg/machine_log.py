@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import Section
 from tracer.kernel.kmsg.text import shapes
-from tracer.kernel.kmsg.text.log_record import Record
+from tracer.kernel.kmsg.text.log_record import Record, Stamp
+from tracer.kernel.kmsg.text.styles import Row, RowKind
 
 _PANIC: Final = "Kernel panic - not syncing: "
 _NO_TASK: Final = "Out of memory and no killable processes"
@@ -50,7 +53,22 @@ _GAP_NS: Final = 60_000_000_000
 
 _CHOICE_TO_KILL_LINES: Final = 50
 _PANIC_LINES: Final = 5
+_SECTION_OF: Final = {"stat": "memory.stat", "frame": "stack"}
+"""Kind of rows -> the section in which many rows are added at once."""
+
 _MOST_PIDS: Final = 4096
+
+
+def _are_close(last: Stamp, rows: Sequence[Row]) -> bool:
+    """Return whether no gap in lines or in time is between the last line of a report and any of these
+    rows."""
+    if not 0 <= rows[-1].line - last.line <= _GAP_LINES:
+        return False
+    times = [row.since_boot_ns for row in rows]
+    known = [time for time in (last.since_boot_ns, *times) if time is not None]
+    if None in times:
+        return len(known) <= 1
+    return all(0 <= later - earlier <= _GAP_NS for earlier, later in pairwise(known))
 
 
 class MachineLog:
@@ -108,6 +126,26 @@ class MachineLog:
             for text in record.text.split("\n"):
                 self._take_line(record.with_text(text))
 
+    def reads(self, kind: RowKind) -> bool:
+        """Return whether rows of this kind belong to the section that is being printed."""
+        return (
+            self._open is not None and self._unfinished is None and self._open.mode == _SECTION_OF.get(kind)
+        )
+
+    def take_rows(self, rows: Sequence[Row]) -> None:
+        """Add rows of one kind, of one task, as `take` does with one after the other."""
+        assembly = self._open
+        if (
+            assembly is None
+            or not self.reads(rows[0].kind)
+            or not self._is_of(assembly, rows[0])
+            or not _are_close(assembly.last, rows)
+        ):
+            for row in rows:
+                self.take(row.record())
+            return
+        assembly.take_rows(rows)
+
     def _take_plain_row(self, record: Record) -> bool:
         """Add a row of memory.stat or of the table of tasks, as most lines are, before any search for
         words."""
@@ -127,14 +165,14 @@ class MachineLog:
         unfinished, self._unfinished = self._unfinished, None
         if self._open is not None and not self._is_of(self._open, record) and not self._is_late(record.text):
             return
-        if self._take_plain_row(record) or self._take_named(record):
+        if self._take_plain_row(record) or (not record.is_row and self._take_named(record)):
             return
         if unfinished is not None and unfinished.stamp.line + 1 == record.stamp.line:
             # A log daemon gives each line of a message its own prefix.
             joined = unfinished.with_text(f"{unfinished.text}\n{record.text}")
             if self._finish_line(joined):
                 return
-        if self._take_title(record) or self._open is None:
+        if (not record.is_row and self._take_title(record)) or self._open is None:
             return
         if self._open.take_row(record) and self._open.is_head_cut:
             self._unfinished = record
@@ -155,7 +193,7 @@ class MachineLog:
         return shapes.INVOKED in text or text.startswith(shapes.REAPER)
 
     @staticmethod
-    def _is_of(assembly: Assembly, record: Record) -> bool:
+    def _is_of(assembly: Assembly, record: Record | Row) -> bool:
         """Return whether the task that writes the report printed the line, as far as the log names tasks.
 
         One task writes a whole report.

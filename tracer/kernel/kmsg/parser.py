@@ -20,6 +20,7 @@ from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines, shapes, styles
 from tracer.kernel.kmsg.text.log_record import Record
+from tracer.kernel.kmsg.text.styles import Row
 
 CUT: Final = "\0"
 """The mark of a piece that a terminal cut off: no character is missing at the break."""
@@ -167,6 +168,7 @@ _KEPT: Final = 256
 """The number of reports that wait for late lines (the oom_reaper) before they are yielded."""
 
 _MOST_HOSTS: Final = 256
+_MOST_ROWS: Final = 512
 _MOST_CONTINUED: Final = 1100  # characters: the kernel's own messages are shorter
 
 
@@ -187,8 +189,8 @@ def reports(log: Iterable[str]) -> Iterator[LogReport]:
 
 
 class _Scan:
-    """The state of a pass between two lines: the message that the next line may continue, and the machines
-    that write to this log.
+    """The state of a pass between two lines: the message that the next line may continue, or the rows that
+    await further rows of their kind, and the machines that write to this log.
 
     `_within` are the hosts of the machines whose next line may belong to a report by its shape alone. While
     it is empty and there is no message, one search for `_WORDS` decides whether a line is skipped.
@@ -201,6 +203,7 @@ class _Scan:
         self._reader = lines.Reader()
         self._message: Record | None = None
         self._pieces: list[str] = []
+        self._rows: list[Row] = []
         self._width = Width()
         self._characters = 0
         self._before = ""
@@ -211,19 +214,47 @@ class _Scan:
         is_idle = self._message is None and not self._within and not self._reader.is_broken_softly
         if is_idle and _WORDS.search(line) is None:
             return
+        if self._within and (row := self._reader.row(line, number)) is not None:
+            self._take_row(row)
+            return
+        if self._rows:
+            self._end_rows()
         records = self._reader.read(line, number)
         if is_idle and records and not records[0].prefix:
-            self._begin(self._reader.read(before, number - 1))
+            for earlier in self._reader.read(before, number - 1)[-1:]:
+                self._begin(earlier)
         for record in records:
             if self._goes_on(record, before):
                 continue
             self.end()
             if self._within or _WORDS.search(record.text) is not None:
-                self._begin([record])
+                self._begin(record)
 
-    def _begin(self, records: list[Record]) -> None:
-        if records:
-            self._message, self._pieces, self._characters = records[-1], [], len(records[-1].text)
+    def _take_row(self, row: Row) -> None:
+        """Add a row of a report. It has a prefix, so it continues no message."""
+        rows = self._rows
+        if rows and rows[0].is_beside(row) and len(rows) < _MOST_ROWS:
+            rows.append(row)
+            return
+        if rows:
+            self._end_rows()
+        self.end()
+        machine = self._machines.get(row.host or self._host)
+        if machine is not None and (row.host is None or row.host == self._host) and machine.reads(row.kind):
+            self._rows = [row]
+        else:
+            self._begin(row.record())
+
+    def _end_rows(self) -> None:
+        """Give the collected rows to their machine. The last of them may continue in the next line."""
+        *rows, last = self._rows
+        self._rows = []
+        if rows:
+            self._machines[self._host].take_rows(rows)
+        self._begin(last.record())
+
+    def _begin(self, record: Record) -> None:
+        self._message, self._pieces, self._characters = record, [], len(record.text)
 
     def _goes_on(self, record: Record, before: str) -> bool:
         """Keep the record as a piece of the message if it may continue the message; return whether it may."""
@@ -251,7 +282,9 @@ class _Scan:
             self._within.symmetric_difference_update({None, host})
 
     def end(self) -> None:
-        """Give the completed message to its machine."""
+        """Give the completed message, or the collected rows, to their machine."""
+        if self._rows:
+            self._end_rows()
         record, self._message = self._message, None
         if record is None:
             return

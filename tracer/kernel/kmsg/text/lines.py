@@ -59,6 +59,11 @@ class MarkupReader:
         """Return whether a line may go on in the next one, so that each line has to be read."""
         return self._is_quoted
 
+    @property
+    def is_marked(self) -> bool:
+        """Return whether the log was found to be the source of a mail or a page."""
+        return self._is_quoted or self._is_html
+
     def is_plain(self, line: str) -> bool:
         """Return whether a line is plain text, without markup."""
         if not self._is_quoted and ("=" in line or _ENCODING in line):
@@ -270,6 +275,17 @@ class Reader:
         if self._markup.is_plain(line):
             return self._read(line, number)
         return [record for part in self._markup.lines(line) for record in self._read(_clean(part), number)]
+
+    def row(self, line: str, number: int) -> styles.Row | None:
+        """Return a line that is a row of a report in a usual style (`styles.row`), of which `read` would
+        make the same record.
+
+        None for any other line, and if this log has markup, or prefixes of its own before such a line.
+        """
+        if self._markup.is_marked or (found := styles.row(line, number)) is None:
+            return None
+        is_prefixed = self._before_stamps.end(line) or self._before_messages.end(line)
+        return None if is_prefixed else found
 
     def is_of_kernel(self, line: str, number: int) -> bool:
         """Return whether a line shows that the kernel wrote it: by its time, a `kernel:`, or its fields."""

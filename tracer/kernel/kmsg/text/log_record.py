@@ -30,7 +30,8 @@ class Record:
     `prefix` is the number of characters before the text; a record with prefix 0 may continue the record
     before it. `caller` is `T123` for a task and `C1` for a CPU in an interrupt (CONFIG_PRINTK_CALLER). `host`
     and `caller` are None if the log does not name them. `is_raw` marks a record of /dev/kmsg: its
-    continuation lines are also escaped.
+    continuation lines are also escaped. `is_row`: the whole text is a row of memory.stat or of the table of
+    tasks, or a frame of a call trace (`styles.row`), so it has no words of another line of a report.
     """
 
     stamp: Stamp
@@ -39,6 +40,7 @@ class Record:
     caller: str | None = None
     prefix: int = 0
     is_raw: bool = False
+    is_row: bool = False
 
     def continued(self, text: str) -> Record:
         """Return the record with one more line, without the indent that dmesg and journalctl give it."""

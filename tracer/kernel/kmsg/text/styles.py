@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from tracer.kernel.kmsg.text import shapes
 from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS, Record, Stamp
@@ -44,6 +44,51 @@ _RFC5424_TAG: Final = re.compile(
 _KERNEL: Final = re.compile(r"(?:(\S{1,255}) )?kernel(?:\[\d{1,10}\])?: ?")
 _DMESG_OBJECT: Final = re.compile(r' *"msg": (".*")$')
 _CALLER: Final = re.compile(r"\[ *([TC]\d{1,10})\] ?")
+_ROW: Final = re.compile(
+    r"(?:[0-7],\d{1,20},(?P<us>\d{1,20}),-(?:,caller=(?P<by>[TC]\d{1,10}))?;"
+    r"|(?:(?P<wall>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?[+-]\d\d:?\d\d)"
+    r" (?P<host>[a-zA-Z0-9.-]{1,255}) kernel: )?"
+    r"(?:\[ *(?P<s>\d{1,10})\.(?P<fraction>\d{6})\] ?)?(?:\[ *(?P<caller>[TC]\d{1,10})\] ?)?)"
+    r"(?:(?P<stat>(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63} \d{1,20})"
+    r"|(?P<frame> {0,8}(?:\? )?[a-zA-Z_][\w.]{0,100}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,64}\])?)"
+    r"|(?P<task>\[ *\d{1,10}\](?: +-?\d{1,20}){6,14} [a-zA-Z][\w./:-]{0,14})"
+    r"|(?P<registers>(?:RSP|RAX|RDX|RBP|R10|R13): [0-9a-fRSPEFLAXDIBC_: ]{1,80}))",
+    re.ASCII,
+)
+"""A row of a report, in the styles in which most logs have it: no row has words of another line of a report,
+or a name that may contain such words."""
+
+RowKind = Literal["stat", "frame", "task", "registers"]
+
+
+class Row(NamedTuple):
+    """A row of a report; a record is made of it only if it is needed."""
+
+    line: int
+    kind: RowKind
+    text: str
+    since_boot_ns: int | None
+    wall: str | None
+    host: str | None
+    caller: str | None
+    prefix: int
+    is_raw: bool
+
+    def is_beside(self, other: Row) -> bool:
+        """Return whether another row is of the same kind, machine and task."""
+        return self.kind == other.kind and self.host == other.host and self.caller == other.caller
+
+    @property
+    def stamp(self) -> Stamp:
+        """Return the time and the place of the row."""
+        return Stamp(self.line, self.since_boot_ns, self.wall)
+
+    def record(self) -> Record:
+        """Return the row as `read` does."""
+        return Record(
+            self.stamp, self.text, self.host, self.caller, self.prefix, is_raw=self.is_raw, is_row=True
+        )
 
 
 def read(line: str, number: int) -> Record | None:
@@ -56,6 +101,28 @@ def read(line: str, number: int) -> Record | None:
         message = _DMESG_OBJECT.match(line)
         return Record(Stamp(number), line) if message is None else _dmesg_object(message[1], number)
     return _text(line, number)
+
+
+def row(line: str, number: int) -> Row | None:
+    """Return a line that is a row of a report; None for any other line, and for a row in a rarer style.
+
+    Most lines of a report are rows. This takes a fifth of the time of `read`, which returns the same.
+    """
+    found = _ROW.fullmatch(line)
+    if found is None:
+        return None
+    us, by, wall, host, seconds, fraction, caller = found.groups()[:7]
+    at = found.lastindex or 0
+    kind: RowKind = found.lastgroup  # type: ignore[assignment]
+    if us is not None:
+        return Row(number, kind, found[at], int(us) * 1000, None, None, by, found.start(at), True)
+    if seconds is not None:
+        since_boot_ns = int(seconds + fraction) * 1000
+    elif wall is not None:
+        since_boot_ns = None
+    else:
+        return None  # without a prefix, it may continue another line
+    return Row(number, kind, found[at], since_boot_ns, wall, host, caller, found.start(at), False)
 
 
 def is_dmesg_object(line: str) -> bool:

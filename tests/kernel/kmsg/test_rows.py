@@ -1,0 +1,103 @@
+"""Rows of reports, which are read by a shorter way than other lines: with the same result."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel.kmsg import fuzz
+
+from tracer.kernel.kmsg import parser
+from tracer.kernel.kmsg.report.log_report import LogReport
+from tracer.kernel.kmsg.text import lines
+
+PREFIXES = (
+    "4,17,1234567,-;",
+    "4,17,1234567,-,caller=T42;",
+    "[   12.345678] ",
+    "[12345.678901][ T1234] ",
+    "[12345.678901] [   C3] ",
+    "Mar  4 02:11:15 web-3 kernel: [881240.402500] ",
+    "Mar 14 02:11:15 web-3 kernel: ",
+    "Mar 14 02:11:15 kernel kernel: [    1.000000] ",
+    "2026-03-04T02:11:15.123456+01:00 node.example kernel: ",
+    "2026-03-04T02:11:15+0100 node kernel: [  881.402500][ T9] ",
+)
+TEXTS = (
+    *("anon 104857600", "pgfault 2026", "kernel 4096", "Mar 04", "oom 3", "swapcached 0", "limit 7"),
+    *("dump_stack+0x41/0x60", " ? do_user_addr_fault+0x1c1/0x1f0", " xfs_read+0x12/0x34 [xfs]"),
+    *(" out_of_memory+0x1/0x2", "[    735]     0   735     1234      567        0    53248        0 sh"),
+    *(
+        "[ 7] 0 7 1 1 0 0 0 -1000 kworker/0:1",
+        "RAX: 000000000000002a RBX: ffff888100000000",
+        "RSP: 002b:00007f",
+    ),
+)
+
+
+def without_rows(log: bytes, monkeypatch: pytest.MonkeyPatch) -> list[LogReport]:
+    with monkeypatch.context() as patch:
+        patch.setattr(lines.Reader, "row", lambda *_: None)
+        return list(parser.reports(lines.split([log])))
+
+
+@given(
+    st.sampled_from(PREFIXES),
+    st.one_of(st.sampled_from(TEXTS), st.text(alphabet="anop 0123456789+x/[]?:=._", max_size=40)),
+    st.sampled_from(("", " ", "\r", "=", "<br>", "kernel: ")),
+)
+def test_row_is_the_record_that_reading_the_line_gives(prefix: str, text: str, end: str) -> None:
+    line = f"{prefix}{text}{end}"
+    row = lines.Reader().row(line, 7)
+    if row is not None:
+        assert [replace(row.record(), is_row=False)] == lines.Reader().read(line, 7)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_all_rows_in_usual_styles_are_found(prefix: str) -> None:
+    found = [text for text in TEXTS if lines.Reader().row(prefix + text, 1) is None]
+    assert found == ["Mar 04", "limit 7"]
+
+
+def test_reports_of_the_corpus_are_the_same_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for log in (*fuzz.CORPUS, b"".join(fuzz.CORPUS)):
+        assert list(parser.reports(lines.split([log]))) == without_rows(log, monkeypatch)
+
+
+def test_reports_of_damaged_logs_are_the_same_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(120):
+        log = fuzz.mutated(random.Random(f"rows-{number}"))
+        assert list(parser.reports(lines.split([log]))) == without_rows(log, monkeypatch)
+
+
+@pytest.mark.parametrize("gap", ["time", "lines", "caller", "host", "wrapped", "later"])
+def test_rows_apart_are_read_as_without_rows(gap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends a section between two rows: a long time, another machine or task, a row that goes on."""
+    rows = [f"anon_{number} {number}" for number in range(9)]
+    head = ["Memory cgroup stats for /a:", *rows[:4]]
+    ends = ["Memory cgroup out of memory: Killed process 7 (a) total-vm:4kB, anon-rss:4kB, file-rss:0kB"]
+    times, hosts, callers = [10.0] * 11, ["node"] * 11, ["T7"] * 11
+    if gap == "time":
+        times[5:] = [200.0] * 6
+    elif gap == "later":
+        times[6] = 9.0
+    elif gap == "caller":
+        callers[6] = "T8"
+    elif gap == "host":
+        hosts[6] = "other"
+    texts = [*head, *rows[4:], *ends]
+    log = [
+        f"Mar 14 02:11:15 {host} kernel: [{time:12.6f}][ {caller}] {text}"
+        for time, host, caller, text in zip(times, hosts, callers, texts, strict=True)
+    ]
+    if gap == "wrapped":
+        log.insert(6, "345")
+    elif gap == "lines":
+        log[6:6] = ["Mar 14 02:11:15 node sshd[7]: nothing"] * 1001
+    read = "\n".join(log).encode()
+    found = list(parser.reports(lines.split([read])))
+    assert found
+    assert found == without_rows(read, monkeypatch)
