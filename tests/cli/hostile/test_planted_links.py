@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 from click.testing import CliRunner, Result
+from synthetic.begun_search import NEXT_RUN, begin_search
 
 from tracer.capture.session import create_ready_file
 from tracer.cli.group import group
@@ -186,14 +187,23 @@ def test_links_of_root_are_followed(place: Somebodys, run_verb: Callable[[str, P
 def test_fit_follows_no_link_that_was_planted(place: Somebodys) -> None:
     """Its folder was the user's own, and open to others."""
     place.out.mkdir(mode=0o700)
-    argv = [sys.executable, "-m", "tracer", "fit", "-o", str(place.out), "--runs", "5", "--", "true"]
-    assert subprocess.run(argv, capture_output=True, check=False).returncode in (0, 1)
-    for name in ("run-6.log", "run-6.ready", f"{FILE}.new", f"{CURVE}.new"):
+    begin_search(place.out, ["true"], Path.cwd())
+    for name in (f"run-{NEXT_RUN}.log", f"run-{NEXT_RUN}.ready", f"{FILE}.new", f"{CURVE}.new"):
         place.link(place.out / name, place.file)
-    (place.out / CURVE).unlink()
     (place.out / CURVE).hardlink_to(place.file)
-    argv[argv.index("5")] = "6"
+    argv = [
+        sys.executable,
+        "-m",
+        "tracer",
+        "fit",
+        "-o",
+        str(place.out),
+        "--runs",
+        str(NEXT_RUN),
+        "--",
+        "true",
+    ]
     assert subprocess.run(argv, capture_output=True, check=False).returncode in (0, 1)
     assert (place.out / CURVE).read_text().startswith("<?xml")
-    assert not (place.out / "run-6.log").is_symlink()
+    assert not (place.out / f"run-{NEXT_RUN}.log").is_symlink()
     place.assert_nothing_happened()

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.waiting import wait_for
+from synthetic.begun_search import NEXT_RUN, begin_search
 
 from tracer.cli.group import VERBS
 from tracer.kernel.process.children import start_module
@@ -50,7 +51,7 @@ TRACING = {
     "record": "-o {out} --limit 64M -- true",
     "top": "-n 2 -i 0.2 --json",
     "lab": "livelock -o {out}",
-    "fit": "-o {out} --runs 5 -- true",
+    "fit": f"-o {{out}} --runs {NEXT_RUN} -- true",
 }
 SERVING = {
     "watch": "--out {out} --serve 127.0.0.1:0 --ready-file {ready}",
@@ -152,8 +153,10 @@ def marked(verbs: dict[str, str]) -> list[Any]:
 @pytest.mark.kernel
 @pytest.mark.parametrize("verb", marked(TRACING))
 def test_verb_that_traces_runs_nothing_of_the_working_directory(
-    verb: str, folder: Folder, argv_of: ArgvOf
+    verb: str, folder: Folder, argv_of: ArgvOf, tmp_path: Path
 ) -> None:
+    if verb == "fit":
+        begin_search(tmp_path / "out", ["true"], folder.path)
     folder.run(argv_of(verb, TRACING[verb]))
 
 
