@@ -6,6 +6,9 @@ are made once a process. The last worker begins with the kernel tests marked `be
 cgroup but their own, kill nothing in it, and change nothing of the machine. At the end, with nothing beside
 it, the first worker runs the tests marked `alone`.
 
+Files are taken from the last to the first: those of tests/analysis, which come first, are the shortest, so no
+worker is left with a long file when the others have ended.
+
 Tests without the kernel have a low priority in these workers. A recorder has the priority of its caller, and
 loses records where it gets no CPU, so kernel tests have the normal one everywhere.
 """
@@ -189,14 +192,15 @@ class Lanes:
         return self._tests[given[0]]
 
     def _put_back(self, indices: Iterable[int]) -> None:
-        """Let tests wait for a worker: those of KERNEL and ALONE one by one, the others a file at a time."""
+        """Let tests wait for a worker: those of KERNEL and ALONE one by one, the others a file at a time, the
+        last file first."""
         by_file: dict[str, list[int]] = {lane: [] for lane in self._files}
         for index in indices:
             lane = self._lane_of[index]
             (self._lanes[lane] if lane in self._lanes else by_file[lane]).append(index)
         for lane, found in by_file.items():
             for _, file in groupby(found, lambda index: self._tests[index].partition("::")[0]):
-                self._files[lane].append(deque(file))
+                self._files[lane].appendleft(deque(file))
 
     def _give_all(self) -> None:
         """Give tests to each worker that has few; end the workers for which none are left."""

@@ -127,6 +127,8 @@ def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path
     beside = outcome.of("test_beside")[0]
     assert beside.process != lane
     assert beside == min((one for one in outcome.ran if one.process != lane), key=lambda one: one.begin_ns)
+    second = [one.name for one in outcome.ran if one.process != lane][1]
+    assert second in ("test_9_0", "test_8_0"), "the last files come first"
     base = os.getpriority(os.PRIO_PROCESS, 0)
     assert beside.nice == base
     yielding = max(base, 10) if os.geteuid() == 0 else base
@@ -174,7 +176,7 @@ def test_parallel_run_goes_on_when_workers_die(tmp_path: Path) -> None:
 def test_parallel_run_ends_at_the_first_failure_if_asked(tmp_path: Path) -> None:
     bad = "def test_bad(): assert 0\n" + "\n".join(f"def test_{n}(): pass" for n in range(30))
     files = {f"z{n}": TESTS for n in range(10)}
-    outcome = run(tmp_path, "-n", "2", "-x", "-m", "not kernel", a=bad, **files)
+    outcome = run(tmp_path, "-n", "2", "-x", "-m", "not kernel", **files, zz=bad)
     assert outcome.status == pytest.ExitCode.INTERRUPTED
     assert "1 failed" in outcome.output
     assert len(outcome.ran) < 30
