@@ -92,6 +92,7 @@ def missing_pages(trace: Path, work: NumberedWork, begin_ns: int, end_ns: int) -
     return len(due), int(np.isin(due, pages, invert=True).sum())
 
 
+@pytest.mark.beside
 @pytest.mark.timeout(300)
 def test_recorder_killed_at_ten_moments_leaves_a_trace(
     start_recording: StartRecording, memcg: Path, numbered_work: NumberedWork, tmp_path: Path
