@@ -76,7 +76,11 @@ FAMILIES: Final = (
         "Kills of the OOM killer, by cause; without the id of the cgroup, so that they outlive it.",
     ),
     Family(
-        "cgroups_left_out", "gauge", "", (), "Cgroups without series, because there would be too many series."
+        "cgroups_left_out",
+        "gauge",
+        "",
+        (),
+        "Cgroups without series, or with usage alone, because there would be too many series.",
     ),
     Family("lost_records", "counter", "", ("stream",), "Records of the kernel that the tracer lost."),
     Family("tracer_cpu_seconds", "counter", "seconds", (), "Processor time of the tracer itself."),

@@ -107,11 +107,22 @@ def filled(most_series: int) -> Scraped:
     return parts
 
 
-def test_series_beyond_the_most_are_left_out_and_that_is_said() -> None:
+def test_most_important_cgroups_have_all_series_and_the_others_their_usage() -> None:
     series = Counter(one.labels["id"] for one in filled(1000).samples() if "id" in one.labels)
-    parts = filled(series["/6"] + series["/2"] + series["/5"] - 1)
-    assert set(parts.values("usage_bytes")) == {"/6", "/2"}
+    whole = series["/6"] + series["/2"]
+    parts = filled(whole + 4)
+    assert set(parts.values("usage_bytes")) == {f"/{number}" for number in range(1, 7)}
+    found = Counter(one.labels["id"] for one in parts.samples() if "id" in one.labels)
+    assert found == {"/6": series["/6"], "/2": series["/2"], **dict.fromkeys(("/1", "/3", "/4", "/5"), 1)}
     assert parts.values("cgroups_left_out") == {"": 4}
+    parts = filled(whole + 3)  # the limit of /2 has no room
+    assert parts.values("limit_bytes") == {}
+    assert parts.values("cgroups_left_out") == {"": 5}
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 9, 40])
+def test_series_are_at_most_the_given_number(most: int) -> None:
+    assert sum("id" in one.labels for one in filled(most).samples()) <= most
 
 
 def test_path_that_two_lives_have_is_shown_once() -> None:

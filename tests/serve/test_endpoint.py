@@ -36,6 +36,7 @@ FILE_BYTES: Final = (7 << 20) + 3 * 4096
 ANON_BYTES: Final = 13 << 20
 SHMEM_BYTES: Final = 3 << 20
 MOST_RESIDENT_BYTES: Final = 120 << 20
+MANY: Final = 1203
 
 
 class Scraped:
@@ -132,6 +133,22 @@ def test_numbers_are_those_of_memory_stat(
     assert endpoint.samples("limit_bytes", id=path) == []
     assert endpoint.value("lost_records_total", stream="pagecache") == 0
     endpoint.watcher.stop()
+
+
+@pytest.mark.beside
+def test_all_of_many_cgroups_are_there_from_the_start(memcg: Path, scraped: Callable[..., Scraped]) -> None:
+    """Their names come before their samples: more than a thousand samples without a name would be dropped."""
+    made = [memcg / f"c{number}" for number in range(MANY)]
+    try:
+        for one in made:
+            one.mkdir()
+        endpoint = scraped("-c", str(memcg))
+        assert len(endpoint.samples("usage_bytes")) == 1 + MANY
+        assert endpoint.value("cgroups_left_out") > 0  # they have more series than --max-series
+        endpoint.watcher.stop()
+    finally:
+        for one in made:
+            one.rmdir()
 
 
 def test_kill_is_counted_at_once_then_by_cause_and_outlives_its_cgroup(

@@ -15,7 +15,7 @@ from tracer.wire.streams import STREAM_AT, STREAMS
 
 _BULK: Final = tuple(stream for stream in STREAMS if stream.is_bulk)
 _MOST_BYTES: Final = 1 << 20
-"""More records than this become rows at once: a large batch is cheap for each row, and memory is short."""
+"""More records than this should become rows: a large batch is cheap for each row, and memory is short."""
 
 
 class BulkRecords:
@@ -43,8 +43,11 @@ class BulkRecords:
             else:
                 self._kept.setdefault(stream.name, []).append(records)
                 self._kept_bytes += records.nbytes
-        if self._kept_bytes > _MOST_BYTES:
-            self.write()
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether the records should become rows now."""
+        return self._kept_bytes > _MOST_BYTES
 
     def write(self) -> None:
         """Write all records as rows."""

@@ -346,6 +346,8 @@ class Pipeline:
         shmem = self._shmem.take(waiting["charge"], self._clock_offset_ns, is_at_kill=bool(kills))
         self._sink.append_rows("shmem_files", [*shmem])
         self._records.add(waiting)
+        if self._records.is_full:
+            self._write_records()
         self._kills.hold_candidates(waiting["candidate"])
         if kills:
             self._kills.write_candidates(decided)
@@ -365,9 +367,8 @@ class Pipeline:
 
     def flush(self) -> None:
         """Make everything that was read survive the recorder, and count what was lost until now."""
-        self._records.write()
+        self._write_records()
         self._write_samples()
-        self._names.write()
         if not self.is_resting:  # at rest nothing is lost
             self._sink.append_rows("loss", self._losses.take(self._clock_offset_ns))
         self._sink.flush()
@@ -437,12 +438,17 @@ class Pipeline:
             self.read_rings()
             if is_drained:
                 break
-        self._records.write()
+        self._write_records()
 
     def _take_cgroups(self) -> None:
         records = self._rings["cgroup"].read()
         self._sampler.sample_these(self._traced.take_events(records), "start")
         self.has_removed |= len(records) > 0  # maybe: `look` knows
+
+    def _write_records(self) -> None:
+        """Write the new names, and then the records: followers of the rows know every cgroup of a record."""
+        self._names.write()
+        self._records.write()
 
     def _write_samples(self) -> None:
         """Write the samples since the last flush together: in a batch, the first row is the expensive one."""

@@ -34,7 +34,8 @@ def endpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--max-series", "most_series", metavar="N", type=click.IntRange(min=1), default=20_000,
             show_default=True, help="Most series of cgroups. Containers come first, then cgroups with a "
-            "limit, then the largest. memcg_tracer_cgroups_left_out counts the cgroups without series.",
+            "limit, then the largest; the others have usage alone, and memcg_tracer_cgroups_left_out counts "
+            "them.",
         ),
         click.option(
             "--tls-cert", "certificate", metavar="FILE", type=click.Path(),

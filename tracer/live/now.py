@@ -172,9 +172,19 @@ class Moment:
 
     def usages_bytes(self) -> list[int | None]:
         """Return the usage of each of `ids`."""
-        places = [self._state.places[number] for number in self.ids]
-        usages: list[int] = self._state.rows["sample"][places, _AT["usage_bytes"]].tolist()
+        usages: list[int] = self._state.rows["sample"][self._places(), _AT["usage_bytes"]].tolist()
         return [None if usage == UNKNOWN else usage for usage in usages]
+
+    def own_limits_bytes(self) -> list[int | None]:
+        """Return the limit of each of `ids` itself; None: it has none, or it is not known."""
+        return [_finite(self._read_limits[place][0]) for place in self._places()]
+
+    def times_ns(self) -> list[int]:
+        """Return the time of the latest sample of each of `ids`."""
+        return [self._times[place] for place in self._places()]
+
+    def _places(self) -> list[int]:
+        return [self._state.places[number] for number in self.ids]
 
     def get(self, cgroup_id: int) -> CgroupNow | None:
         """Return a cgroup; None if it is not one of `ids`."""

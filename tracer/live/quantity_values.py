@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tracer.live.now import CgroupNow
+from tracer.live.tally import Names
 from tracer.metric_families import place_labels
 from tracer.quantities import METRICS, TOP_COLUMNS, Quantity, TopColumn
 
@@ -48,7 +49,7 @@ def _parts(cgroup: CgroupNow, quantity: Quantity) -> Mapping[str, float | None]:
     return value if isinstance(value, Mapping) else {"": value}
 
 
-def labels_of(cgroup: CgroupNow) -> tuple[str, ...]:
+def labels_of(cgroup: CgroupNow | Names) -> tuple[str, ...]:
     """Return the values of `PLACE_LABELS`. They may be any text."""
     return place_labels(
         path=cgroup.path,

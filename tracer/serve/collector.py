@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Final
 
 from prometheus_client import Metric
@@ -11,13 +12,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from tracer.live.now import CgroupNow, Snapshots
+from tracer.live.now import Moment, Snapshots
 from tracer.live.quantity_values import labels_of, series_of
 from tracer.live.tally import Tally
 from tracer.metric_families import FAMILIES, Family
+from tracer.quantities import METRICS
 from tracer.render.words.escape import visible
 from tracer.serve.kill_counters import KillCounters
 
+_USAGE: Final = next(metric.name for quantity, metric in METRICS if quantity.source == "usage_bytes")
 _MOST_OF_EXEMPLAR: Final = 100
 """The labels of an exemplar may have at most 128 characters in total."""
 
@@ -26,7 +29,8 @@ class CgroupCollector(Collector):
     """Collects the state of all cgroups. Any thread may call `collect`, but only one at a time.
 
     The cgroups have at most `most_series` series in total. If that is too little, containers come first, then
-    cgroups with a limit of their own, then the largest.
+    cgroups with a limit of their own, then the largest. The others have their usage alone: three fifths of
+    `most_series` is kept for usage.
     """
 
     def __init__(self, tally: Tally, kills: KillCounters, most_series: int) -> None:
@@ -47,18 +51,30 @@ class CgroupCollector(Collector):
         yield from metrics.values()
 
     def _add_cgroups(self, metrics: Mapping[str, GaugeMetricFamily | CounterMetricFamily]) -> int:
-        """Add the series of cgroups, and return the number of cgroups that were left out."""
-        cgroups = _by_importance(self._snapshots.take(self._tally.now_ns()))
-        left = self._most_series
-        for number, cgroup in enumerate(cgroups):
+        """Add the series of cgroups, and return the number of cgroups without series, or with usage alone.
+
+        Only cgroups that get all their series are computed, so that the others cost little.
+        """
+        moment = self._snapshots.moment(self._tally.now_ns())
+        cgroups = _by_importance(moment)
+        of_usage = min(len(cgroups), self._most_series * 3 // 5)
+        left = self._most_series - of_usage
+        for whole, (_, number) in enumerate(cgroups):
+            cgroup = moment.cgroup(number)
             series = [*series_of(cgroup)]
-            left -= len(series)
+            left -= len(series) - (whole < of_usage)
             if left < 0:
-                return len(cgroups) - number
+                break
             place = [visible(label) for label in labels_of(cgroup)]
             for name, labels, value in series:
                 metrics[name].add_metric([*place, *labels], value)
-        return 0
+        else:
+            return 0
+        for usage_bytes, number in cgroups[whole:of_usage]:
+            if usage_bytes is not None:
+                place = [visible(label) for label in labels_of(moment.names(number))]
+                metrics[_USAGE].add_metric(place, usage_bytes)
+        return len(cgroups) - whole
 
     def _add_kills(self, metrics: Mapping[str, GaugeMetricFamily | CounterMetricFamily]) -> None:
         explained = metrics["oom_kills"]
@@ -78,17 +94,18 @@ def _metric(family: Family) -> GaugeMetricFamily | CounterMetricFamily:
     return kind(family.full_name, family.help, labels=family.labels, unit=family.unit)
 
 
-def _by_importance(cgroups: Iterable[CgroupNow]) -> list[CgroupNow]:
-    """Return the cgroup that was sampled last for each path, the most important first."""
-    newest: dict[str, CgroupNow] = {}
-    for cgroup in sorted(cgroups, key=lambda one: one.time_ns):
-        newest[visible(cgroup.path)] = cgroup
-    return sorted(newest.values(), key=_rank)
-
-
-def _rank(cgroup: CgroupNow) -> tuple[bool, bool, int, str]:
-    is_bare, is_unlimited = cgroup.container_id is None, cgroup.own_limit_bytes is None
-    return is_bare, is_unlimited, -(cgroup.usage_bytes or 0), cgroup.path
+def _by_importance(moment: Moment) -> list[tuple[int | None, int]]:
+    """Return (usage, id) of the cgroup that was sampled last for each path, the most important first."""
+    newest: dict[str, tuple[int, tuple[bool, bool, int, str], int | None, int]] = {}
+    levels = zip(moment.ids, moment.times_ns(), moment.usages_bytes(), moment.own_limits_bytes(), strict=True)
+    for number, time_ns, usage_bytes, own_limit_bytes in levels:
+        names = moment.names(number)
+        is_bare, is_unlimited = names.container_id is None, own_limit_bytes is None
+        rank = is_bare, is_unlimited, -(usage_bytes or 0), names.path
+        path = visible(names.path)
+        if path not in newest or newest[path][0] <= time_ns:
+            newest[path] = time_ns, rank, usage_bytes, number
+    return [(usage_bytes, number) for _, _, usage_bytes, number in sorted(newest.values(), key=itemgetter(1))]
 
 
 def _cpu_s() -> float:
