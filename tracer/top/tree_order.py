@@ -33,12 +33,33 @@ def arrange(
 ) -> tuple[Placed, ...]:
     """Return the rows in the order in which they are shown.
 
+    A tree has siblings in the order of their best descendants, so that the first row of the list is in its
+    first branch; by name, in the order of their own names.
+
     With `words`, only rows remain whose name or path contains them, whatever the case, and in a tree their
     ancestors. The children of `folded` cgroups are hidden. Rows without a number for `sort` come last.
     """
     kept = _matching(rows, words, with_parents=is_tree)
     in_order = _sorted(kept, sort, is_reversed)
-    return tuple(_walk(in_order, folded)) if is_tree else tuple(map(Placed, in_order))
+    if not is_tree:
+        return tuple(map(Placed, in_order))
+    return tuple(_walk(_with_branches(in_order, sort), folded))
+
+
+def _with_branches(rows: Sequence[LiveRow], sort: str) -> list[LiveRow]:
+    """Return sorted rows in the order of the best row at or below each of them."""
+    if sort not in _IS_ASCENDING:
+        return [*rows]
+    by_id = {row.cgroup_id: row for row in rows}
+    best: dict[int, int] = {}
+    for place, row in enumerate(rows):
+        if row.number(sort) is None:
+            break
+        above: LiveRow | None = row
+        while above is not None and above.cgroup_id not in best:
+            best[above.cgroup_id] = place
+            above = by_id.get(above.parent_id) if above.parent_id is not None else None
+    return sorted(rows, key=lambda row: best.get(row.cgroup_id, len(rows)))
 
 
 def _matching(rows: Sequence[LiveRow], words: str, *, with_parents: bool) -> list[LiveRow]:
