@@ -57,9 +57,11 @@ def test_workload_of_a_container_in_a_pod_is_its_owner_whatever_the_image() -> N
     assert workload("/kubepods/a", **names) == "shop/web"
 
 
-def test_workload_of_another_container_is_its_image_or_its_name_without_ordinal() -> None:
-    assert workload("/docker/1", container="shop-web-2", image="team/web:3") == "team/web"
-    assert workload("/docker/1", container="shop-web-2", image="sha256:" + "ab" * 32) == "shop-web"
+def test_workload_of_another_container_is_its_name_without_ordinal_else_its_image() -> None:
+    assert workload("/docker/1", container="shop-web-2", image="team/web:3") == "shop-web"
+    assert workload("/docker/1", container="brave_turing", image="team/web:3") == "team/web"
+    assert workload("/docker/1", container="brave_turing7", image="sha256:" + "ab" * 32) == "brave_turing7"
+    assert workload("/docker/1", image="team/web:3") == "team/web"
     assert workload("/docker/1", container="shop_web_1") == "shop_web"
     assert workload("/docker/1", container="-1") == "-1"
 

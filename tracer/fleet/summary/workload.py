@@ -4,8 +4,9 @@ The first of these that applies:
 
 * for a container in a pod: `namespace/owner/container`. The owner is the Deployment, DaemonSet, Job and so
   on: the name of the pod without what its controller appended;
-* for another container: its image without registry, tag and digest if that is known, otherwise the
-  container's name without a trailing ordinal (`shop-web-2` is `shop-web`);
+* for another container: its name, as in `explain`, without a trailing ordinal (`shop-web-2` is `shop-web`).
+  If the name seems to be one that Docker or podman made up (`brave_turing`), or is not known: its image
+  without registry, tag and digest, if that is known;
 * for a systemd unit: its name, without the instance (`backup@7.service` is `backup@.service`), and in a scope
   or a unit of systemd-run with `*` for identifiers;
 * for any other cgroup: its path, in which numbers and identifiers are `*`.
@@ -31,6 +32,8 @@ _GENERATED: Final = (
     re.compile(rf"-{_RANDOM}$"),  # DaemonSet, ReplicaSet, Job
     re.compile(r"-\d+$"),  # StatefulSet
 )
+_MADE_UP: Final = re.compile("[a-z]+_[a-z]+[0-9]?")
+"""An adjective and a surname: GetRandomName in Docker's names-generator, which podman uses as well."""
 _ORDINAL: Final = re.compile(r"(?<=.)[-_]\d+$")
 _INSTANCE: Final = re.compile(r"@.+(?=\.\w+$)")
 _TRANSIENT: Final = re.compile(r"^run-|\.scope$")
@@ -53,10 +56,12 @@ def workload(
     the names of its static pods end with it."""
     if pod:
         return "/".join(filter(None, [namespace, owner_of(pod, host), container]))
+    if container and not _MADE_UP.fullmatch(container):
+        return _ORDINAL.sub("", container)
     if image and (plain := image_name(image)):
         return plain
     if container:
-        return _ORDINAL.sub("", container)
+        return container
     if unit:
         return _ID.sub("*", unit) if _TRANSIENT.search(unit) else _INSTANCE.sub("@", unit)
     return _ID.sub("*", cgroup) if cgroup else NOWHERE
