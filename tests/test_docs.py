@@ -9,6 +9,7 @@ import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -30,7 +31,7 @@ WITHOUT_TRACE = ("memcg-tracer lab --list",)
 def in_a_folder_with_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change to a temporary folder with the recorded example: commands write nothing into the checkout."""
     (tmp_path / "traces").mkdir()
-    for path in (RECORDED, "tests"):
+    for path in (RECORDED, "traces/thrash", "tests"):
         (tmp_path / path).symlink_to(TOP / path)
     monkeypatch.chdir(tmp_path)
 
@@ -134,6 +135,27 @@ def test_faq_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert out.getvalue() == shown_text
         compared += 1
     assert compared >= 9
+
+
+def test_eight_questions_in_python_are_answered_in_three_lines_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "traces").mkdir()
+    for name in ("anon", "page-cache", "thrash"):
+        (tmp_path / "traces" / name).symlink_to(TOP / "traces" / name)
+    monkeypatch.chdir(tmp_path)
+    before, _, after = (TOP / "docs/examples/pandas.md").read_text().partition("## Eight questions\n")
+    known: dict[str, Any] = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", before, flags=re.DOTALL)), known)
+    section = after.partition("\n## ")[0]
+    answers = re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", section, flags=re.DOTALL)
+    assert len(answers) == section.count("?**") == 8
+    for code, shown in answers:
+        assert len(code.splitlines()) <= 3
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(code, known)
+        assert out.getvalue() == shown
 
 
 def test_faq_lists_its_questions() -> None:

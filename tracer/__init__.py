@@ -22,10 +22,18 @@ __version__ = VERSION
 __all__ = ["VERSION", "TraceError", "TracerError", "UsageError", "__version__", "fleet", "open"]
 
 
+def __dir__() -> list[str]:
+    """Return the names that users may rely on."""
+    return sorted(__all__)
+
+
 def open(path: str | Path) -> PlottedTrace:
     """Open the trace in a directory; its recording may have been interrupted.
 
-    Raises TraceError if there is no trace.
+        t = tracer.open("traces/page-cache")
+        t.kills()
+
+    `help(t)` lists the tables with their columns. Raises TraceError if there is no trace.
     """
     from tracer.render.plot.plotted_trace import PlottedTrace  # noqa: PLC0415  the recorder must not load pandas
 

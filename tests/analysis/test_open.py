@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 import tracer
 from tracer.analysis.explain.postmortem import explain
+from tracer.render.plot.plotted_trace import PUBLIC
 from tracer.schema import TABLES
 from tracer.trace import meta
 from tracer.trace.write.writer import TraceWriter
@@ -48,3 +52,56 @@ def test_import_of_the_package_does_not_load_pandas() -> None:
     """The recorder imports the package, and must not spend time on pandas and pyarrow."""
     script = "import sys, tracer; sys.exit(any(name in sys.modules for name in ('pandas', 'pyarrow', 'bcc')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_public_names_exist_and_show_their_shape_and_an_example(path: Path) -> None:
+    opened = tracer.open(path)
+    shown = [name for name in dir(opened) if name[0] != "_"]
+    assert sorted(shown) == sorted(PUBLIC) and len(shown) == len(set(shown))
+    assert [name for name in shown if not hasattr(opened, name) and name != "plot"] == []
+    for name in PUBLIC[PUBLIC.index("with_names") : PUBLIC.index("plot")]:
+        text = inspect.getdoc(inspect.getattr_static(type(opened), name))
+        assert text and "\n\n    " in text, f"{name} shows no example"
+
+
+def test_examples_of_the_public_names_run(path: Path) -> None:
+    opened = tracer.open(path)
+    ran = []
+    for name in PUBLIC:
+        text = inspect.getdoc(inspect.getattr_static(type(opened), name, None)) or ""
+        for code in re.findall(r"^    (?=\S)(.*t\..*)$", text, flags=re.MULTILINE):
+            if name != "charged_stacks" and ".plot" not in code:
+                eval(code, {"t": opened})
+                ran.append(name)
+    assert {"explain", "kills", "kill_window", "held", "evictions", "refaults", "lost_time"} <= set(ran)
+
+
+def test_package_lists_its_public_names_only() -> None:
+    assert dir(tracer) == sorted(tracer.__all__)
+
+
+def test_what_was_read_again_has_the_name_that_people_see(path: Path) -> None:
+    opened = tracer.open(path)
+    for frame, name in (
+        (opened.timeline(every="1s"), "cache_refaulted_bytes"),
+        (opened.evictions(), "returned_bytes"),
+        (opened.held(), "refaulted_bytes"),
+    ):
+        pd.testing.assert_series_equal(frame["read_again_bytes"], frame[name], check_names=False)
+    (kill,) = opened.explain()
+    assert opened.kills()["read_again_bytes"].tolist() == [kill.cushion.refaulted_bytes]
+
+
+def test_kill_has_the_time_from_its_limit(path: Path) -> None:
+    kills = tracer.open(path).kills()
+    waited: pd.TimedeltaIndex = kills.index - pd.DatetimeIndex(kills["limit_reached_at"])
+    assert kills["limit_to_kill_ms"].tolist() == [waited[0] / pd.Timedelta("1ms")]
+    assert kills["limit_to_kill_ms"].item() > 0
+
+
+def test_names_of_ids_say_whose_they_are(path: Path) -> None:
+    opened = tracer.open(path)
+    named = opened.with_names(opened.reclaim)
+    assert set(named["target_cgroup"]) == {"/docker/4f2a"} and set(named["target_container"]) == {"web"}
+    assert "cgroup" not in named and "container" not in named
+    assert "task_cgroup" in opened.with_names(opened.pagecache)

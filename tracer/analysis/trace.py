@@ -54,8 +54,13 @@ limit that is not set is NA as well, and the flag beside it is then false.
         *,
         run: int | None = None,
     ) -> pd.DataFrame:
-        """Return a row for each bin, a column for each quantity:
-        `tracer.analysis.views.timeline.timeline`.
+        """Return the memory of cgroups over time: a row for each cgroup and interval of `every`, indexed by
+        `time` (UTC), and a column for each quantity, most in bytes.
+
+            t.timeline("web", every="1s")[["usage_bytes", "anon_bytes", "cache_bytes"]].plot()
+
+        `read_again_bytes` is the page cache that had been evicted and was read again. The columns, `begin`,
+        `end` and `run`: `tracer.analysis.views.timeline.timeline`.
         """
         from tracer.analysis.views.timeline import timeline
 
@@ -103,7 +108,11 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     @cached_property
     def refaults(self) -> pd.DataFrame:
-        """Return the evictions that were undone by refaults: `tracer.analysis.views.refaults.refaults`."""
+        """Return the page cache that was evicted and read again: a row for each piece, with its evictor and
+        the process that read it again. `tracer.analysis.views.refaults.refaults`.
+
+            t.with_names(t.refaults).groupby("file", observed=True)["bytes"].sum()
+        """
         from tracer.analysis.views import refaults
 
         return refaults.refaults(self)
@@ -116,15 +125,22 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return refaults.refaulted(self)
 
     def miss_curve(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return how much of the page cache that was read again more memory would have kept:
-        `tracer.analysis.views.miss_curve.miss_curve`."""
+        """Return how much of the page cache that was read again more memory would have kept: a row for each
+        cgroup and step of memory. `tracer.analysis.views.miss_curve.miss_curve`.
+
+            t.miss_curve("web").set_index("extra_bytes")["spared_share"]
+        """
         from tracer.analysis.views import miss_curve
 
         return miss_curve.miss_curve(self, cgroup)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
-        """Return the times in which threads waited for memory: `tracer.analysis.views.stalls.waits`."""
+        """Return the times in which threads waited for memory: a row for each wait.
+        `tracer.analysis.views.stalls.waits`.
+
+            t.waits.groupby("kind", observed=True)["duration_ns"].sum()
+        """
         from tracer.analysis.views import stalls
 
         return stalls.waits(self)
@@ -188,36 +204,55 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return Functions(self.stacks)
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return how long each process waited for memory: `tracer.analysis.views.stalls.by_process`."""
+        """Return how long each process waited for memory: a row for each process, a column in ms for each
+        kind of wait (NaN: not recorded). `tracer.analysis.views.stalls.by_process`.
+
+            t.waits_by_process().nlargest(5, "stalled_ms")
+        """
         from tracer.analysis.views import stalls
 
         return stalls.by_process(self, cgroup)
 
     def evictions(self, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return what was added to the page cache, evicted and read again, by `file`, `cgroup` (owner and
-        actor), `cause` or `process`: `tracer.analysis.views.evictions.evictions`."""
+        """Return what was added to the page cache, evicted and read again: a row for each `file`, `cgroup`
+        (owner and actor), `cause` or `process`, the most evicted first, and columns in bytes.
+
+            t.evictions(by="file").nlargest(3, "read_again_bytes")[["path", "read_again_bytes"]]
+
+        `tracer.analysis.views.evictions.evictions` has the columns.
+        """
         from tracer.analysis.views.evictions import evictions
 
         return evictions(self, by, cgroup)
 
     def lost_time(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return the time that tasks lost to reclaim, reading again, swap and memory.high, and their work, by
-        cgroup and second: `tracer.analysis.views.lost_time.lost_time`."""
+        """Return the time that tasks lost to reclaim, reading again, swap and memory.high, and their work: a
+        row for each cgroup and second. `tracer.analysis.views.lost_time.lost_time`.
+
+            t.lost_time("web")["reread_ms"].resample("10s").sum()
+        """
         from tracer.analysis.views import lost_time
 
         return lost_time.lost_time(self, cgroup)
 
     def thrash(self) -> pd.DataFrame:
-        """Return the intervals in which page cache was evicted and soon read again:
-        `tracer.analysis.views.thrash.thrash`."""
+        """Return the intervals in which page cache was evicted and soon read again: a row for each cgroup and
+        interval. `tracer.analysis.views.thrash.thrash`.
+
+            t.with_names(t.thrash())[["cgroup", "begin", "end", "evicted_bytes"]]
+        """
         from tracer.analysis.views import thrash
 
         return thrash.thrash(self)
 
     def explain(self, cgroup: str | int | None = None, *, is_sized: bool = True) -> list[OomReport]:
-        """Return the post-mortem of each OOM kill, by time; empty if nothing was killed. `cgroup`: only kills
-        that concern it: `tracer.analysis.explain.kill_filter.recorded_kills_of`. Without `is_sized`, the
-        sizing is null, which saves time."""
+        """Return the post-mortem of each OOM kill, by time: a list, empty if nothing was killed.
+
+            [(report.time, report.verdict.cause) for report in t.explain("web")]
+
+        `cgroup`: only kills that concern it (`tracer.analysis.explain.kill_filter.recorded_kills_of`).
+        Without `is_sized`, the sizing is null, which saves time.
+        """
         from tracer.analysis.explain import kill_filter, postmortem
 
         return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), cgroup)
@@ -232,14 +267,21 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return kill_filter.recorded_kills_of(self, found.outlines(), cgroup), found
 
     def kills(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return `explain` as a row for each victim: `tracer.analysis.results.report_frames.kills`."""
+        """Return the kills as a row for each victim, indexed by `time` (UTC).
+
+            t.kills()[["container", "victim", "cause", "limit_reached_at", "limit_to_kill_ms"]]
+
+        `tracer.analysis.results.report_frames.kills` has the columns.
+        """
         from tracer.analysis.results import report_frames
 
         return report_frames.kills(self.explain(cgroup))
 
     def kill_window(self, kill_id: int) -> pd.DataFrame:
         """Return the memory of the limit owner when the window before a kill begins, and at the kill, with
-        the flows of page cache between: `tracer.analysis.explain.postmortem.kill_window`.
+        the flows of page cache between: two rows. `tracer.analysis.explain.postmortem.kill_window`.
+
+            t.kill_window(1)[["usage_bytes", "anon_bytes", "cache_bytes"]].diff()
 
         Raises UsageError if there is no such kill.
         """
@@ -267,7 +309,13 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return held_cgroups(self, cgroup, without=kill_filter.with_kills(self, reports))
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
-        """Return `held_cgroups` as a row for each cgroup: `tracer.analysis.results.report_frames.held`."""
+        """Return the cgroups that lived: a row for each, with how near it came to its limit, and what reclaim
+        gave back.
+
+            t.held().sort_values("headroom_bytes")[["cgroup", "limit_bytes", "peak_usage_bytes"]]
+
+        `tracer.analysis.results.report_frames.held` has the columns.
+        """
         from tracer.analysis.results import report_frames
 
         return report_frames.held(self.held_cgroups(cgroup))
@@ -302,13 +350,15 @@ limit that is not set is NA as well, and the flag beside it is then false.
         return forms.printable(f"memcg-tracer trace {self.path}", facts)
 
     def charged_stacks(self, cgroup: str | int | None = None, kill_id: int | None = None) -> list[Charged]:
-        """Return the samples of `record --stacks`, summed up by process name and functions:
-        `tracer.analysis.views.stack_samples`.
+        """Return the samples of `record --stacks`, summed up by process name and functions: a list, the most
+        memory first. `tracer.analysis.views.stack_samples`.
+
+            [(row.comm, row.user[-1:], row.weight_bytes) for row in t.charged_stacks(kill_id=1)]
 
         `cgroup`: only what was charged to it or to a cgroup below it. `kill_id`: only what counts for the
         allocators of that kill. Raises TracerError for a trace recorded without `--stacks`.
         """
-        from tracer.analysis.core import hierarchy, naming
+        from tracer.analysis.core import naming
         from tracer.analysis.explain import postmortem
         from tracer.analysis.views import stack_samples
 
@@ -320,14 +370,18 @@ limit that is not set is NA as well, and the flag beside it is then false.
             (None, None, None) if kill_id is None else postmortem.allocated_before(self, kill_id)
         )
         if cgroup is not None:
-            below = hierarchy.members_of(self, naming.select(self, cgroup))
+            below = naming.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
         return stack_samples.charged(
             self, stack_samples.samples_within(self.stack_samples, members, begin, end)
         )
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return a table with the names of its ids (cgroup, container, comm, file) as further columns."""
+        """Return a table with the names of its ids as further columns: `cgroup` and `container` (in
+        `reclaim`: `target_cgroup` and `target_container`), `task_cgroup`, `comm`, `file`.
+
+            t.with_names(t.charge).groupby("comm", observed=True)["bytes"].sum()
+        """
         from tracer.analysis.core.naming import with_names
 
         return with_names(self, frame)

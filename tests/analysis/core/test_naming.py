@@ -147,7 +147,9 @@ def test_with_names_adds_a_column_for_each_id(named: Any) -> None:
     assert joined["file"].tolist()[:2] == ["/data/file", "8:1 inode 5"]
     assert joined[["cgroup", "container", "comm", "file"]].iloc[2].isna().all()
     assert all(joined[column].dtype == "category" for column in ("cgroup", "container", "comm", "file"))
-    assert list(named.pagecache.columns) == list(joined.columns)[:-4]
+    assert [*named.pagecache.columns, "cgroup", "container", "task_cgroup", "comm", "file"] == list(
+        joined.columns
+    )
     pd.testing.assert_index_equal(joined.index, named.pagecache.index)
 
 

@@ -201,14 +201,21 @@ def with_data(trace: TraceTables) -> list[int]:
 def with_names(trace: TraceTables, frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table with columns for the names of its ids; null if the trace has no name.
 
-    `cgroup_id` gives `cgroup` (a path) and `container`; `tgid` gives `comm`, unless the table has one;
-    `inode_id` gives `file` (a path, or `major:minor inode N` if the kernel knew no name).
+    `cgroup_id` gives `cgroup` (a path) and `container`; in `reclaim`, where it is the target of an attempt,
+    `target_cgroup` and `target_container`. Another id of a cgroup, such as `task_cgroup_id`, gives the path
+    without `_id`. `tgid` gives `comm`, unless the table has one; `inode_id` gives `file` (a path, or
+    `major:minor inode N` if the kernel knew no name).
     """
     named = frame.copy()
     cgroups = trace.cgroups.set_index("cgroup_id")
+    whose = "target_" if "target_source" in frame.columns else ""
     if "cgroup_id" in frame.columns:
-        named["cgroup"] = _looked_up(frame["cgroup_id"], cgroups["path"])
-        named["container"] = _looked_up(frame["cgroup_id"], cgroups["container"])
+        named[f"{whose}cgroup"] = _looked_up(frame["cgroup_id"], cgroups["path"])
+        named[f"{whose}container"] = _looked_up(frame["cgroup_id"], cgroups["container"])
+    for column in frame.columns:
+        name = str(column).removesuffix("_id")
+        if name.endswith("_cgroup") and name != column and name not in frame.columns:
+            named[name] = _looked_up(frame[column], cgroups["path"])
     if "tgid" in frame.columns and "comm" not in frame.columns:
         named["comm"] = comms(trace, frame)
     if "inode_id" in frame.columns:

@@ -26,11 +26,14 @@ _KILL_DTYPES: Final = {
     "limit_bytes": "Int64",
     "is_limited": "boolean",
     "usage_bytes": "Int64",
+    "limit_reached_at": "datetime64[ns, UTC]",
+    "limit_to_kill_ms": "Float64",
     "anon_rss_bytes": "Int64",
     "file_rss_bytes": "Int64",
     "shmem_rss_bytes": "Int64",
     "oom_score_adj": "Int64",
     "evicted_bytes": "Int64",
+    "read_again_bytes": "Int64",
     "lost_records": "Int64",
     "summary": "str",
 }
@@ -74,8 +77,11 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
     """Return a row for each victim of the OOM killer, indexed by `time` (UTC).
 
     `cgroup`, `container`, `run`, `limit_bytes` and `usage_bytes` describe the cgroup whose limit was hit,
-    `victim` and the `_rss_bytes` the task that was killed. `summary` is the verdict in one sentence. NA is
-    "not known". `limit_bytes` is NA also where no limit is set; `is_limited` is then false.
+    `victim` and the `_rss_bytes` the task that was killed. `limit_reached_at` (UTC) is the moment at which
+    usage reached the limit, and `limit_to_kill_ms` the time from there to the kill. `evicted_bytes` is the
+    page cache that gave way in that time, and `read_again_bytes` the part of it that was read again
+    (`analysis.explain.measure.cushion`). `summary` is the verdict in one sentence. NA is "not known".
+    `limit_bytes` is NA also where no limit is set; `is_limited` is then false.
     """
     rows = [
         {
@@ -92,11 +98,14 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
             "constraint": report.constraint,
             **limit_columns(report.limit_owner.limit_bytes),
             "usage_bytes": report.limit_owner.usage_bytes,
+            "limit_reached_at": report.cushion.limit_reached_at,
+            "limit_to_kill_ms": _ms_between(report.cushion.limit_reached_at, report.time),
             "anon_rss_bytes": victim.anon_rss_bytes,
             "file_rss_bytes": victim.file_rss_bytes,
             "shmem_rss_bytes": victim.shmem_rss_bytes,
             "oom_score_adj": victim.oom_score_adj,
             "evicted_bytes": report.cushion.evicted_bytes,
+            "read_again_bytes": report.cushion.refaulted_bytes,
             "lost_records": report.quality.lost_records,
             "summary": report.verdict.summary,
         }
@@ -127,6 +136,10 @@ def held(cgroups: Sequence[Held]) -> pd.DataFrame:
         for one in cgroups
     ]
     return _frame(rows, _HELD_DTYPES)
+
+
+def _ms_between(begin: pd.Timestamp | None, end: pd.Timestamp | None) -> float | None:
+    return None if begin is None or end is None else (end - begin).value / 1e6
 
 
 def _frame(rows: Sequence[dict[str, Any]], dtypes: dict[str, str]) -> pd.DataFrame:

@@ -101,7 +101,9 @@ def command(
     found = trace_argument.open_trace(path)
     trace, cgroup = found.trace, found.name if cgroup is None else cgroup
     if as_json or as_csv:
-        frame = trace.timeline(cgroup, every=every or _ROWS_EVERY, begin=begin, end=end, run=run)
+        from tracer.analysis.views.timeline import timeline
+
+        frame = timeline(trace, cgroup, every or _ROWS_EVERY, begin, end, run=run)
         for piece in _json(frame) if as_json else _csv(frame):
             click.echo(piece, nl=False)
         _note_coarse(trace, frame)

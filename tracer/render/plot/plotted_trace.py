@@ -1,23 +1,75 @@
-"""The class of the object that `tracer.open` returns: a trace with its analyses, and its pictures."""
+"""The class of the object that `tracer.open` returns: a trace with its analyses and pictures, for people.
+
+Verbs and their documents have the names of the JSON. Here, what was evicted and read again has the name that
+people see as well, and `dir()` and completion list only what is meant to be used: the other attributes are
+the analyses' own, and change without notice.
+"""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.extras import from_extra
+from tracer.schema import TABLES
 
 if TYPE_CHECKING:
     from tracer.render.plot.pictures import Pictures
+
+READ_AGAIN: Final = "read_again_bytes"
+
+PUBLIC: Final = (
+    *TABLES,
+    *("path", "meta", "interrupted", "size_bytes", "rows", "table", "batches", "with_names"),
+    *("explain", "kills", "kill_window", "held", "timeline", "evictions", "refaults", "thrash", "miss_curve"),
+    *("lost_time", "waits", "waits_by_process", "charged_stacks", "plot"),
+)
+"""The names that users may rely on."""
 
 
 class PlottedTrace(AnalysedTrace):
     __doc__ = f"{AnalysedTrace.__doc__}"
 
+    def __dir__(self) -> list[str]:
+        """Return the names that users may rely on."""
+        return [*PUBLIC, *(name for name in super().__dir__() if name.startswith("__"))]
+
+    def timeline(
+        self,
+        cgroup: str | int | None = None,
+        every: str = "100ms",
+        begin: str | float | None = None,
+        end: str | float | None = None,
+        *,
+        run: int | None = None,
+    ) -> pd.DataFrame:
+        rows = super().timeline(cgroup, every, begin, end, run=run)
+        rows[READ_AGAIN] = rows["cache_refaulted_bytes"]
+        return rows
+
+    timeline.__doc__ = AnalysedTrace.timeline.__doc__
+
+    def evictions(self, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
+        rows = super().evictions(by, cgroup)
+        rows[READ_AGAIN] = rows["returned_bytes"]
+        return rows
+
+    evictions.__doc__ = AnalysedTrace.evictions.__doc__
+
+    def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
+        rows = super().held(cgroup)
+        rows[READ_AGAIN] = rows["refaulted_bytes"]
+        return rows
+
+    held.__doc__ = AnalysedTrace.held.__doc__
+
     @cached_property
     def plot(self) -> Pictures:
-        """Return the pictures: `tracer.render.plot.pictures.Pictures`.
+        """Return the pictures, such as `t.plot.timeline()`: each returns matplotlib Axes, with the kills
+        marked. `tracer.render.plot.pictures.Pictures`.
 
         The first use imports matplotlib. Raises TracerError if it is not installed (extra `plot`).
         """
