@@ -62,6 +62,30 @@ def test_panels_do_not_overlap_and_have_a_description() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
+def test_legends_and_choices_have_the_names_of_containers() -> None:
+    """A cgroup without a name has its path. Ids of containers are in no legend."""
+    targets = [target for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    assert not [target for target in targets if "{{id}}" in target["legendFormat"]]
+    by_cgroup = [target for target in targets if "{{cgroup}}" in target["legendFormat"]]
+    assert len(by_cgroup) == 10
+    for target in by_cgroup:
+        assert "{{namespace}} {{pod}} {{cgroup}}" in target["legendFormat"]
+        assert target["expr"].endswith('"cgroup", "$1", "id", "(.*)"), "cgroup", "$1", "name", "(.+)")')
+    names = [one["name"] for one in DASHBOARD["templating"]["list"]]
+    assert names == ["datasource", "instance", "namespace", "pod", "name", "id", "most"]
+
+
+def test_default_choice_shows_few_cgroups() -> None:
+    """The kinds of a sum are of one cgroup: sums over a cgroup and one below it would count twice."""
+    (most,) = (one for one in DASHBOARD["templating"]["list"] if one["name"] == "most")
+    assert most["current"]["value"] == "5"
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            if '$id"' in target["expr"]:
+                bound = "topk(1," if re.match(r"sum\b", target["expr"]) else "topk($most,"
+                assert bound in target["expr"], panel["title"]
+
+
 @pytest.mark.parametrize(("verb", "name"), [(dashboard, "dashboard.json"), (alerts, "alerts.yml")])
 def test_verb_prints_the_file(verb: Any, name: str) -> None:
     assert CliRunner().invoke(verb.command).stdout == text_of(name)

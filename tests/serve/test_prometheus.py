@@ -68,6 +68,13 @@ def check(parts: Parts, running: Prometheus) -> None:
     run_until(parts, lambda: running.values("memcg_tracer_oom_kills_total > 1"))
     for query in dashboard_queries():
         run_until(parts, partial(running.values, query))
+    by_cgroup = [query for query in dashboard_queries() if "label_replace" in query]
+    for query in by_cgroup:
+        assert {one["metric"]["cgroup"] for one in running.values(query)} <= {
+            "web",
+            "/",
+        }
+    assert by_cgroup
     now_s = time.time()
     series = running.get(
         "query_exemplars", query="memcg_tracer_oom_kills_total", start=now_s - WITHIN_S, end=now_s

@@ -29,7 +29,8 @@ scrape_configs:
   - job_name: memcg-tracer
     static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
 """
-_VARIABLES = {"$instance": ".*", "$id": ".*", "$__rate_interval": "10s", "$__range": "1m"}
+_CHOSEN = ("$instance", "$namespace", "$pod", "$name", "$id")
+_VARIABLES = dict.fromkeys(_CHOSEN, ".*") | {"$most": "5", "$__rate_interval": "10s", "$__range": "1m"}
 
 
 class Prometheus:
