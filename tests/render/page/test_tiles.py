@@ -22,7 +22,13 @@ def test_tiles_of_a_kill_are_limit_growth_and_cushion(report: OomReport) -> None
     assert (grown.label, grown.value) == ("what grew", "+96 MiB")
     assert grown.note == "anonymous memory grew by 96 MiB in the 1.18 s before the kill"
     assert (cushion.label, cushion.value) == ("cushion", "116.5 MiB evicted")
-    assert cushion.note == "page cache, used up 102.3 ms before the kill"
+    assert cushion.note == (
+        "page cache that made room, in the 2.41 s from the limit to the kill; used up 102.3 ms before it"
+    )
+    cache = replace(report.cushion, limit_reached_at=None, exhausted_at=None)
+    assert tiles.of_kill(replace(report, cushion=cache))[2].note == (
+        "page cache that made room, before the kill; 1 MiB of page cache was left at the kill"
+    )
 
 
 def test_tile_without_growth_has_the_largest_part(report: OomReport) -> None:
@@ -57,10 +63,10 @@ def test_tiles_of_a_cgroup_that_lived(held: Held) -> None:
     limit, used, cushion = tiles.of_survivor(held)
     assert (limit.label, limit.value) == ("limit", "100 MiB")
     assert (used.value, used.note) == ("99 MiB", "1 MiB was left below the limit")
-    unknown = "page cache; how much of it was read again is not known"
+    unknown = "page cache that made room; how much of it was read again is not known"
     assert (cushion.value, cushion.note) == ("30 MiB evicted", unknown)
     known = tiles.of_survivor(replace(held, refaulted_bytes=MIB))[2]
-    assert known.note == "page cache; 1 MiB of it was read again"
+    assert known.note == "page cache that made room; 1 MiB of it was read again"
     free = replace(held, limit_bytes=UNLIMITED_BYTES, headroom_bytes=None, evicted_bytes=0)
     limit, used, cushion = tiles.of_survivor(free)
     assert limit.value == "no limit" and "no limit that it could come near" in used.note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from tracer import units
 from tracer.analysis.explain.words import evidence
@@ -22,6 +23,9 @@ class Tile:
     label: str
     value: str
     note: str
+
+
+_CUSHION: Final = "page cache that made room"
 
 
 def of_kill(report: OomReport) -> tuple[Tile, Tile, Tile]:
@@ -59,8 +63,8 @@ def _again(one: Held) -> str:
     if not one.evicted_bytes:
         return "no page cache had to go to make room"
     if one.refaulted_bytes is None:
-        return "page cache; how much of it was read again is not known"
-    return f"page cache; {units.size(one.refaulted_bytes)} of it was read again"
+        return f"{_CUSHION}; how much of it was read again is not known"
+    return f"{_CUSHION}; {units.size(one.refaulted_bytes)} of it was read again"
 
 
 def _room(one: Held) -> str:
@@ -102,6 +106,10 @@ def _cushion(report: OomReport) -> Tile:
             "cushion", units.UNKNOWN, why if it.cache_end_bytes is None else f"{left}; evicted: {why}"
         )
     if it.exhausted_at is not None:
-        left = f"page cache, used up {kill_facts.used_up(report, it.exhausted_at)} before the kill"
+        left = f"used up {kill_facts.used_up(report, it.exhausted_at)} before it"
         left += kill_facts.evicted_after(report)
-    return Tile("cushion", f"{units.size(it.evicted_bytes)} evicted", left)
+    since = "before the kill"
+    if it.limit_reached_at is not None and report.time is not None:
+        took = units.duration((report.time - it.limit_reached_at).total_seconds())
+        since = f"in the {took} from the limit to the kill"
+    return Tile("cushion", f"{units.size(it.evicted_bytes)} evicted", f"{_CUSHION}, {since}; {left}")
