@@ -141,8 +141,8 @@ def _chart(
 
     from tracer.analysis.core.tables import start_ns
     from tracer.analysis.views import focus, thrash
+    from tracer.render import picture
     from tracer.render.page import chart
-    from tracer.render.picture import markers
     from tracer.render.words.places import place
 
     label, life = trace.places.label_of(number), trace.places.lives.life_for(number)
@@ -163,8 +163,8 @@ def _chart(
                 return None
             continue
         marked = [
-            *markers.kill_markers(kills, label, timeline),
-            *markers.read_again_markers(soon, timeline),
+            *picture.kill_markers(kills, label, timeline),
+            *picture.read_again_markers(soon, timeline),
         ]
         stretches.append(chart.Stretch(words, timeline, marked, _how_coarse(thinned, timeline)))
     container, pod = trace.places.container_of(number)

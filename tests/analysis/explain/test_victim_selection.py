@@ -1,4 +1,4 @@
-"""The candidates of synthetic kills, from the records of a hook and from a kernel log."""
+"""The choice of the victim, compared with the arithmetic of mm/oom_kill.c."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import tracer
@@ -13,10 +14,18 @@ from tracer.analysis.core.columns import optional, records, times_ns
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.explain import victim_selection
 from tracer.analysis.explain.postmortem import explain
-from tracer.analysis.explain.victim_selection import Selection
+from tracer.analysis.explain.victim_selection import (
+    OOM_SCORE_ADJ_MIN,
+    TODAY,
+    Selection,
+    badness,
+    held_pages,
+    rules_of,
+)
 from tracer.analysis.kernel_log import comparison
-from tracer.kernel.kmsg.report.log_report import Chosen, Counter, Invoker, Kill, LogReport, TaskRow
+from tracer.kernel.kmsg.report.log_report import Chosen, Counter, Invoker, Kill, LogReport, MemInfo, TaskRow
 from tracer.kernel.kmsg.text.log_record import Stamp
+from tracer.schema import UNLIMITED_BYTES
 
 RECORDED = Path(__file__).parents[3] / "traces"
 PAGE = 4096
@@ -270,3 +279,154 @@ def selected(trace: Any, rows: Any, log: LogReport | None, unknown: dict[str, st
 
 def badness_of(found: Selection) -> list[tuple[int, int | None, bool]]:
     return [(one.pid, one.badness, one.chosen) for one in found.candidates]
+
+
+TOTAL = 25600  # pages: 100 MiB, of which a thousandth is 25 whole pages
+
+
+def test_badness_is_held_pages_and_a_share_of_the_total() -> None:
+    assert held_pages(1000, 200, 30, uid=0, rules=TODAY) == 1230
+    assert badness(1230, 0, TOTAL, TODAY) == 1230
+    assert badness(1230, 500, TOTAL, TODAY) == 1230 + 500 * 25, "the quotient is cut before it is multiplied"
+    assert badness(1230, -500, TOTAL, TODAY) == 1230 - 500 * 25, "badness can be negative"
+    assert badness(1230, 1000, 999, TODAY) == 1230, "a thousandth of less than 1000 pages is 0"
+    assert badness(1230, OOM_SCORE_ADJ_MIN, TOTAL, TODAY) is None
+
+
+def test_badness_without_an_input_is_none() -> None:
+    assert badness(1230, 0, None, TODAY) == 1230, "an oom_score_adj of 0 needs no total"
+    assert badness(1230, 1, None, TODAY) is None
+    assert held_pages(1000, 200, None, uid=0, rules=TODAY) is None
+    assert badness(None, 0, TOTAL, TODAY) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "held", "adj", "expected"),
+    [
+        ("3.10.0-1160.el7.x86_64", 1000, 0, 970),  # root's bonus
+        ("4.16.7", 1000, -1, 970 - 25),
+        ("4.17.0", 1000, 0, 1000),
+        ("4.19.0-21-amd64", 1000, -500, 1),  # never less
+        ("5.4.0-190-generic", 1000, -500, 1000 - 12500),
+        ("6.18.44", 1000, -500, 1000 - 12500),
+        (None, 1000, -500, 1000 - 12500),
+    ],
+)
+def test_badness_by_release_follows_its_rules(
+    release: str | None, held: int, adj: int, expected: int
+) -> None:
+    rules = rules_of(release)
+    assert badness(held_pages(held, 0, 0, uid=0, rules=rules), adj, TOTAL, rules) == expected
+
+
+def test_root_bonus_of_another_user_is_zero() -> None:
+    assert held_pages(1000, 0, 0, uid=1000, rules=rules_of("4.4.0")) == 1000
+
+
+LIMIT_PAGES = LIMIT // PAGE
+MACHINE = {"total_bytes": 8192 * MIB, "swap_total_bytes": 0, "swappiness": 60}
+
+
+def record_kill_for(trace: Any, constraint: str, owner_id: int | None) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/crowd")
+    trace.add(
+        "oom",
+        2,
+        kill_id=1,
+        constraint=constraint,
+        limit_owner_cgroup_id=owner_id,
+        limit_bytes=LIMIT,
+        usage_bytes=LIMIT,
+        pid=41,
+        tgid=41,
+        cgroup_id=7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("swap_room", "swap_total", "swappiness", "expected"),
+    [
+        (500, 900, 60, LIMIT_PAGES + 500),
+        (900, 500, 60, LIMIT_PAGES + 500),
+        (0, None, None, LIMIT_PAGES),  # no swap is allowed, whatever the machine has
+        (None, 0, None, LIMIT_PAGES),  # the machine has none, whatever is allowed
+        (None, None, 0, LIMIT_PAGES),
+        (None, 500, 60, None),
+        (500, None, 60, None),
+        (500, 500, None, None),
+    ],
+)
+def test_memcg_total_of_limit_and_swap_counts_the_lesser_swap(
+    swap_room: int | None, swap_total: int | None, swappiness: int | None, expected: int | None
+) -> None:
+    assert victim_selection.memcg_total_pages(LIMIT_PAGES, swap_room, swap_total, swappiness) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "swap", "machine", "expected"),
+    [
+        (2, (UNLIMITED_BYTES, None), MACHINE, LIMIT_PAGES),  # the machine has no swap
+        (2, (7 * MIB, None), MACHINE | {"swap_total_bytes": 30 * MIB}, LIMIT_PAGES + 7 * 256),
+        (2, (UNLIMITED_BYTES, None), MACHINE | {"swap_total_bytes": 30 * MIB}, LIMIT_PAGES + 30 * 256),
+        (2, (7 * MIB, None), MACHINE | {"swap_total_bytes": 30 * MIB, "swappiness": 0}, LIMIT_PAGES),
+        (
+            *(1, (LIMIT + 7 * MIB, 60), MACHINE | {"swap_total_bytes": 30 * MIB, "swappiness": 0}),
+            LIMIT_PAGES + 7 * 256,
+        ),
+        (1, (LIMIT + 7 * MIB, 0), MACHINE | {"swap_total_bytes": 30 * MIB}, LIMIT_PAGES),
+        (1, (LIMIT, None), None, LIMIT_PAGES),
+        (2, (7 * MIB, None), None, None),  # a trace older than this part of meta.json
+    ],
+)
+def test_recorded_total_without_the_kernels_number_follows_from_the_last_sample_before(
+    trace: Any, version: int, swap: tuple[int, int | None], machine: Any, expected: int | None
+) -> None:
+    swap_limit, swappiness = swap
+    record_kill_for(trace, "memcg", 7)
+    trace.meta |= {"cgroup_version": version, "memory": machine}
+    trace.add("samples", 1, cgroup_id=7, swap_limit_bytes=swap_limit, swappiness=swappiness)
+    trace.add("samples", 2, cgroup_id=7, source="oom", kill_id=1)
+    trace.add("samples", 3, cgroup_id=7, swap_limit_bytes=0, swappiness=0)
+    assert recorded_total(Subtrees(trace).subtree_at(7), trace.oom) == expected
+
+
+def recorded_total(subtree: Subtree, oom: pd.DataFrame) -> int | None:
+    return victim_selection.recorded_total_pages(subtree, int(times_ns(oom)[0]), records(oom)[0])
+
+
+def test_recorded_total_of_a_global_kill_is_the_machines(trace: Any) -> None:
+    record_kill_for(trace, "global", None)
+    trace.meta |= {"cgroup_version": 2, "memory": MACHINE | {"swap_total_bytes": 3 * PAGE}}
+    nobody = Subtrees(trace).machine()
+    assert recorded_total(nobody, trace.oom) == 8192 * 256 + 3
+    assert recorded_total(nobody, trace.oom.assign(constraint="cpuset")) is None
+
+
+@pytest.mark.parametrize(
+    ("counters", "expected"),
+    [
+        ({"swap": Counter(0, 0, 0)}, LIMIT_PAGES),
+        ({"swap": Counter(0, UNLIMITED_BYTES, 0)}, None),  # a log does not have the machine's swap
+        ({"memory+swap": Counter(LIMIT, LIMIT, 0)}, LIMIT_PAGES),
+        ({"memory+swap": Counter(LIMIT, 2 * LIMIT, 0)}, None),
+        ({}, None),
+    ],
+)
+def test_logged_total_of_a_memcg_kill_needs_a_bound_on_swap(counters: Any, expected: int | None) -> None:
+    log = LogReport(
+        stamp=Stamp(1),
+        last_line=9,
+        invoker=Invoker(),
+        constraint="memcg",
+        counters={"memory": Counter(LIMIT, LIMIT, 7)} | counters,
+    )
+    assert victim_selection.logged_total_pages(log, PAGE) == expected
+
+
+@pytest.mark.parametrize(
+    ("mem_info", "expected"),
+    [(MemInfo(ram_pages=5000, reserved_pages=300, total_swap_bytes=8 * PAGE), 4708), (None, None)],
+)
+def test_logged_total_of_a_global_kill_is_in_mem_info(mem_info: MemInfo | None, expected: int | None) -> None:
+    log = LogReport(stamp=Stamp(1), last_line=9, invoker=Invoker(), constraint="global", mem_info=mem_info)
+    assert victim_selection.logged_total_pages(log, PAGE) == expected

@@ -9,14 +9,14 @@ import pytest
 
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.views.timeline import LEVELS
+from tracer.render import picture
 from tracer.render.page import chart
 from tracer.render.page.chart import Chart, Panel, Stretch, View
-from tracer.render.picture import markers
 
 PATH = re.compile(r"(M[0-9., ]+(L[0-9., ]+Z)?)*")
 
 
-def view_of(timeline: pd.DataFrame, origin: pd.Timestamp, found: list[markers.Marker] | None = None) -> View:
+def view_of(timeline: pd.DataFrame, origin: pd.Timestamp, found: list[picture.Marker] | None = None) -> View:
     (view,) = chart.drawn(
         "1", "/a", [Stretch("all", timeline, found or [])], origin, is_kill=False, page_size=4096
     ).views
@@ -39,7 +39,7 @@ def rows_of(view: View) -> list[dict[str, str]]:
 
 @pytest.fixture
 def drawn(timeline: pd.DataFrame, report: OomReport) -> Chart:
-    found = markers.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
+    found = picture.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
     assert report.time is not None
     stretches = [Stretch("the kill", timeline[30:], found), Stretch("all", timeline, found)]
     return chart.drawn("kill-1", "/a", stretches, report.time, is_kill=True, page_size=4096)
@@ -173,14 +173,14 @@ def test_waits_have_a_panel_if_there_are_any(
 
 def test_cache_read_again_soon_is_an_interval(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     begin = origin + pd.Timedelta("1s")
-    found = [markers.Marker(begin, "", is_kill=False, until=begin + pd.Timedelta("200ms"))]
+    found = [picture.Marker(begin, "", is_kill=False, until=begin + pd.Timedelta("200ms"))]
     (mark,) = view_of(timeline, origin, found).marks
     assert (mark.left, mark.width, mark.words) == ("25%", "5%", "read again soon")
 
 
 def test_marks_near_each_other_have_words_once(timeline: pd.DataFrame, origin: pd.Timestamp) -> None:
     times = [origin + pd.Timedelta(second, "s") for second in (0.1, 2.0, 2.5, 3.9)]
-    found = [markers.Marker(time, str(number), is_kill=True) for number, time in enumerate(times)]
+    found = [picture.Marker(time, str(number), is_kill=True) for number, time in enumerate(times)]
     (view,) = chart.drawn(
         "1", "/a", [Stretch("all", timeline, found)], times[2], is_kill=True, page_size=4096
     ).views

@@ -14,9 +14,9 @@ import pytest
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator
 from tracer.analysis.results.survivor import Held
+from tracer.render import picture
 from tracer.render.page import chart, html
 from tracer.render.page.chart import Chart, Stretch
-from tracer.render.picture import markers
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\n&\"'$x_1$"
 RIGHT_TO_LEFT = "שלום-\u202eevil"
@@ -88,7 +88,7 @@ def parsed(page: str) -> WellFormed:
 
 @pytest.fixture
 def drawn(timeline: pd.DataFrame, report: OomReport) -> Chart:
-    found = markers.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
+    found = picture.kill_markers([report], "/memcg-tracer-77-page-cache", timeline)
     assert report.time is not None
     stretches = [Stretch("the kill", timeline[20:], found), Stretch("all", timeline, found)]
     return chart.drawn("kill-1", "/a", stretches, report.time, is_kill=True, page_size=4096)

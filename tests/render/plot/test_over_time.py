@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from support.exact_seconds import exact_seconds
 
 from tracer.categories import LAYERS
-from tracer.render.picture.layers import stacked
+from tracer.render.picture import stacked_layers
 from tracer.render.plot.over_time import levels
 from tracer.render.plot.plotted_trace import PlottedTrace
 
@@ -37,7 +37,7 @@ def test_layers_are_those_of_the_timeline_in_bytes_and_seconds_from_the_kill(tra
     rows = trace.timeline(every="20ms")
     kill = trace.explain()[0].time
     edges = tops(axes)
-    sums = stacked(rows).cumsum(axis=1)
+    sums = stacked_layers(rows).cumsum(axis=1)
     for name, edge in edges.items():
         for time, top in sums[name].items():
             second = exact_seconds(time + STEP - kill)  # type: ignore[operator]
@@ -75,7 +75,7 @@ def test_trace_without_a_kill_counts_from_its_begin(thrash: PlottedTrace) -> Non
 
 @pytest.mark.filterwarnings("error")
 def test_timeline_of_one_row_is_a_bar_with_the_levels_of_the_row(thrash: PlottedTrace) -> None:
-    sums = stacked(thrash.timeline(every="1h")).cumsum(axis=1)
+    sums = stacked_layers(thrash.timeline(every="1h")).cumsum(axis=1)
     assert len(sums) == 1
     axes = thrash.plot.timeline(every="1h")
     left, right = axes.get_xlim()

@@ -14,7 +14,7 @@ from support.recorded import NAMES, TRACES
 import tracer
 from tracer.analysis.explain.postmortem import COLUMNS
 from tracer.lab.experiments import EXPERIMENTS
-from tracer.render.picture.layers import stacked
+from tracer.render.picture import stacked_layers
 from tracer.render.plot import waterfall
 from tracer.render.plot.plotted_trace import PlottedTrace
 
@@ -92,7 +92,7 @@ def test_bars_are_the_layers_of_both_rows_and_the_steps_between(trace: PlottedTr
         assert isinstance(patch, Rectangle)
         middle = round(patch.get_x() + patch.get_width() / 2)
         bars.setdefault(middle, []).append((patch.get_y(), patch.get_height()))
-    layers = stacked(window)
+    layers = stacked_layers(window)
     for position, row in ((0, 0), (len(steps) + 1, 1)):
         assert [height for _, height in bars[position] if height] == [
             size for size in layers.iloc[row].tolist() if size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tracer.analysis.results.memory import ChargedStack
-from tracer.render.terminal.allocation_stacks import charged_in
+from tracer.render.terminal.first_screen import charged_in
 
 MIB = 1 << 20
 GROW = ChargedStack("work", 41, 1, "anon", ("grow", "main"), ("charge", "fault"), 3 * MIB, 4 * MIB)

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.results.kill import OomReport
-from tracer.render.terminal import console, kills_text
+from tracer.render.terminal import console, explain_text
 from tracer.render.words import kill_list
 
 HOSTILE = "\x1b[31m[red]<script>\nx"
@@ -76,7 +76,7 @@ def test_reports_without_a_victim_are_not_counted_as_kills(report: OomReport) ->
     kills[1] = replace(kills[1], victims=())
     (text,) = kill_list.summary(kills)
     assert text.startswith("container crasher: out of memory twice in 1 s,")
-    story = drawn(list(kills_text.above_the_explanation(kills, kills[0])))
+    story = drawn(list(explain_text.above_the_explanation(kills, kills[0])))
     assert "Kill 1, the newest with a known victim (1 other: --kill N explains one)" in story
 
 
@@ -84,14 +84,14 @@ def test_list_has_a_line_for_each_kill(report: OomReport, matches_golden: Callab
     kills = loop(report, 3, container="crasher")
     kills[1] = replace(kills[1], victims=report.victims * 3)
     kills[2] = replace(kills[2], victims=())
-    matches_golden("kills.txt", drawn(list(kills_text.listed(kills))))
+    matches_golden("kills.txt", drawn(list(explain_text.listed_kills(kills))))
     alone = [replace(one, limit_owner=replace(one.limit_owner, runs=1)) for one in kills]
-    assert "run" not in drawn(list(kills_text.listed(alone)))
+    assert "run" not in drawn(list(explain_text.listed_kills(alone)))
 
 
 def test_last_kills_are_above_the_explanation(report: OomReport) -> None:
     text = drawn(
-        list(kills_text.above_the_explanation(kills := loop(report, 30, container="crasher"), kills[-1]))
+        list(explain_text.above_the_explanation(kills := loop(report, 30, container="crasher"), kills[-1]))
     )
     numbers = [line.split()[0] for line in text.splitlines() if line.endswith("  crasher")]
     assert numbers == [str(number) for number in range(23, 31)]
@@ -103,20 +103,22 @@ def test_last_kills_are_above_the_explanation(report: OomReport) -> None:
 def test_times_of_several_days_have_their_date(report: OomReport) -> None:
     kills = loop(report, 2)
     kills[1] = replace(kills[1], time=pd.Timestamp("2025-11-25T00:00:01+00:00"))
-    text = drawn(list(kills_text.listed(kills)))
+    text = drawn(list(explain_text.listed_kills(kills)))
     assert "2025-11-24 23:50:01" in text and "2025-11-25 00:00:01" in text and "times are of" not in text
 
 
 def test_kill_without_a_time_or_an_owner_is_not_known(report: OomReport) -> None:
     owner = replace(report.limit_owner, cgroup=None, container=None, pod=None, limit_bytes=None)
     kills = [replace(one, time=None, limit_owner=owner) for one in loop(report, 2)]
-    text = drawn(list(kills_text.listed(kills)))
+    text = drawn(list(explain_text.listed_kills(kills)))
     assert text.count("not known") >= 4
     assert next(kill_list.summary(kills)).startswith("unknown cgroups: killed twice,")
 
 
 def test_container_id_is_shortened(report: OomReport) -> None:
-    text = drawn(list(kills_text.listed(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a"))))
+    text = drawn(
+        list(explain_text.listed_kills(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a")))
+    )
     assert text.count("  4f2a4f2a4f2a\n") == 2 and "4f2a" * 4 not in text
 
 
@@ -124,7 +126,7 @@ def test_container_id_is_shortened(report: OomReport) -> None:
 def test_hostile_names_are_escaped_within_the_width(report: OomReport, columns: int) -> None:
     victim = replace(report.victims[0], comm=HOSTILE)
     kills = loop(replace(report, victims=(victim,)), 3, container=HOSTILE, pod=HOSTILE, cgroup=HOSTILE)
-    text = drawn(list(kills_text.above_the_explanation(kills, kills[-1])), columns)
+    text = drawn(list(explain_text.above_the_explanation(kills, kills[-1])), columns)
     assert "\x1b" not in text
     assert r"\x1b[31m[red]" in text
     assert max(map(cell_len, text.splitlines())) <= columns

@@ -1,6 +1,9 @@
+"""The timeline of a cgroup for a terminal."""
+
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,8 +12,8 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.results.kill import OomReport
-from tracer.render.picture import markers
-from tracer.render.terminal import console
+from tracer.render.picture import kill_markers, limit_markers
+from tracer.render.terminal import console, timeline_text
 from tracer.render.terminal.timeline_text import Heading, legend, picture
 
 MIB = 1 << 20
@@ -29,8 +32,8 @@ def drawn(
     columns: int = 100,
     colour: bool = False,
 ) -> str:
-    found = markers.limit_markers(reports, heading.cgroup, [], timeline)
-    found += markers.kill_markers(reports, heading.cgroup, timeline)
+    found = limit_markers(reports, heading.cgroup, [], timeline)
+    found += kill_markers(reports, heading.cgroup, timeline)
     shown = picture(timeline, heading, found, columns=columns)
     return console.to_text([*shown.lines, *legend([shown])], columns=columns, colour=colour)
 
@@ -280,3 +283,20 @@ def test_column_of_what_was_read_again_is_there_if_anything_was(
     assert "read again" not in heads()
     timeline.loc[timeline.index[7], "cache_refaulted_bytes"] = pd.NA
     assert "read again" in heads(), "what is not known is not left out"
+
+
+PARTS = [["memcg-tracer", "timeline", "traces/a b"], ["-c", "/it's"], ["--begin", "1.5s", "--end", "2s"]]
+
+
+@pytest.mark.parametrize("columns", [30, 60, 100])
+def test_lines_of_a_command_are_one_command_for_a_shell(columns: int) -> None:
+    lines = [line.plain for line in timeline_text.command_lines(PARTS, columns)]
+    assert max(map(len, lines)) <= max(columns, 46)
+    assert shlex.split("\n".join(lines).replace("\\\n", "")) == [word for part in PARTS for word in part]
+    assert len(timeline_text.command_lines(PARTS, 1000)) == 1
+
+
+def test_unsafe_or_long_word_is_not_pasted() -> None:
+    assert timeline_text.may_be_pasted("/a b'c", 60)
+    assert not timeline_text.may_be_pasted("/a\x1b[31m", 60)
+    assert not timeline_text.may_be_pasted("/" + "4f" * 32, 60)

@@ -117,9 +117,9 @@ def command(
     if not chosen:
         _write_survivors(trace, cgroup, elsewhere, verbose=verbose)
     elif as_list:
-        from tracer.render.terminal import kills_text
+        from tracer.render.terminal import explain_text
 
-        _write(kills_text.listed(chosen))
+        _write(explain_text.listed_kills(chosen))
     else:
         spares = trace is not None and not is_picked and kill_filter.spares_any(trace, reports)
         newest = kill_filter.newest(chosen)
@@ -127,9 +127,9 @@ def command(
         if trace is not None and spares:
             _write_spared(trace, reports, cgroup)
     if elsewhere:
-        from tracer.render.terminal import other_kills_text
+        from tracer.render.terminal import explain_text
 
-        _write(other_kills_text.listed(elsewhere))
+        _write(explain_text.other_kills(elsewhere))
     defects.raise_if_any()
 
 
@@ -206,14 +206,14 @@ def _explain(
     below: int,
 ) -> None:
     """Write the explanation of one kill, below a list of the kills. It leaves room for `below` more lines."""
-    from tracer.render.terminal import explain_text, first_screen, kills_text
+    from tracer.render.terminal import explain_text, first_screen
 
     lines = first_screen.SCREEN_LINES
     if len(reports) > 1 and not is_picked:
-        _write(kills_text.above_the_explanation(reports, explained))
+        _write(explain_text.above_the_explanation(reports, explained))
         lines = explain_text.LINES_BELOW_A_LIST
     elif len(reports) > 1:
-        _write(kills_text.one_of_many(reports, explained))
+        _write(explain_text.one_of_many(reports, explained))
     page_size = _page_size(trace, explained)
     _write(explain_text.post_mortem(explained, page_size=page_size, verbose=verbose, lines=lines - below))
 
@@ -226,13 +226,13 @@ def _write_survivors(
     verbose: bool,
 ) -> None:
     from tracer.analysis.explain.survivors import nearest_lives
-    from tracer.render.terminal import explain_text, paragraphs
+    from tracer.render.terminal import console, explain_text
 
     if trace is None:
-        from tracer.render.terminal import other_kills_text
+        from tracer.render.terminal import explain_text
         from tracer.render.words.prose import prose
 
-        _write([prose(other_kills_text.instead_of_a_report(elsewhere))])
+        _write([prose(explain_text.instead_of_a_report(elsewhere))])
         return
     lives = nearest_lives(trace, trace.held_cgroups(cgroup))
     if lives or not trace.defects:
@@ -240,7 +240,7 @@ def _write_survivors(
     others = 0 if cgroup is None else len(trace.explain())
     if others:
         kills = "1 kill" if others == 1 else f"{others} kills"
-        _write([paragraphs.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])
+        _write([console.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])
 
 
 def _write_spared(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None) -> None:
@@ -265,7 +265,7 @@ def _print_json(
     """Print the document. `held` is left out if it would be empty beside kills."""
     from tracer.analysis.explain.verdict import unexplained
     from tracer.analysis.explain.words import evidence
-    from tracer.render.terminal import other_kills_text
+    from tracer.render.terminal import explain_text
     from tracer.render.words import kill_list
 
     def document(report: OomReport) -> dict[str, Any]:
@@ -278,7 +278,11 @@ def _print_json(
     kills = [kill_list.to_dict(report) if as_list else document(report) for report in reports]
     if trace is None:
         others = {
-            name: [other_kills_text.to_dict(kill) for kill in other_kills if kill.is_in_kernel is in_kernel]
+            name: [
+                explain_text.other_kill_document(kill)
+                for kill in other_kills
+                if kill.is_in_kernel is in_kernel
+            ]
             for name, in_kernel in (("userspace_kills", False), ("other_kernel_kills", True))
         }
         head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, **others}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.quality import ThinnedInterval
     from tracer.analysis.trace import AnalysedTrace
     from tracer.analysis.views.focus import Moment
-    from tracer.render.picture.markers import Marker
+    from tracer.render.picture import Marker
     from tracer.render.terminal.timeline_text import Heading
 
 _ROWS_EVERY: Final = "100ms"
@@ -175,7 +175,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from tracer.analysis.explain import kill_filter
     from tracer.analysis.explain.postmortem import PostMortems
     from tracer.analysis.views import focus, thrash
-    from tracer.render.picture import markers
+    from tracer.render import picture
     from tracer.render.terminal import console, timeline_text
     from tracer.trace.value_ranges import LATEST_NS
 
@@ -201,7 +201,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             thinned=_thinned(trace, frame),
             has_clock=options.has_clock,
         )
-        read_again = markers.read_again_markers(thrash.thrash_below(trace, number), frame)
+        read_again = picture.read_again_markers(thrash.thrash_below(trace, number), frame)
         concerned = kill_filter.concerning(trace, reports, [number])
         found = [*_events(trace, number, concerned, frame), *read_again]
         drawn = timeline_text.picture(frame, heading, found, columns=columns)
@@ -226,14 +226,14 @@ def _events(
     from tracer.analysis.core.columns import utc_time
     from tracer.analysis.core.subtree import Subtrees
     from tracer.analysis.explain.measure.window import limit_reached_ns
-    from tracer.render.picture import markers
+    from tracer.render import picture
 
     moments_ns = limit_reached_ns(Subtrees(trace).subtree_at(cgroup_id))
     reached = [utc_time(moment_ns) for moment_ns in moments_ns.tolist()]
     label = trace.places.label_of(cgroup_id)
     return [
-        *markers.limit_markers(reports, label, reached, frame),
-        *markers.kill_markers(reports, label, frame),
+        *picture.limit_markers(reports, label, reached, frame),
+        *picture.kill_markers(reports, label, frame),
     ]
 
 
@@ -249,7 +249,6 @@ def _look_closer(
 
     from tracer.analysis.views import focus
     from tracer.render.terminal import console, timeline_text
-    from tracer.render.words import commands
 
     if not looks:
         return
@@ -260,9 +259,9 @@ def _look_closer(
     drawn = timeline_text.inset(first.what, frame, heading, found, columns=columns)
     title = Text("Commands that show more, in shorter rows:", style="bold")
     written = [*drawn, Text(), title]
-    path = next(name for name in (str(trace.path), "TRACE") if commands.may_be_pasted(name, columns))
+    path = next(name for name in (str(trace.path), "TRACE") if timeline_text.may_be_pasted(name, columns))
     names = (heading.container or heading.cgroup, heading.cgroup, str(cgroup_id))
-    name = next(name for name in names if commands.may_be_pasted(name, columns))
+    name = next(name for name in names if timeline_text.may_be_pasted(name, columns))
     which = [
         "-c",
         name,
@@ -274,7 +273,7 @@ def _look_closer(
         range_ = ["--begin", f"{max(from_s, 0):g}s", "--end", f"{to_s:g}s"]
         range_ += ["--clock"] if heading.has_clock else []
         parts = [["memcg-tracer", "timeline", path], which, range_]
-        written += [Text(f"{look.what}:", style="dim"), *commands.lines(parts, columns)]
+        written += [Text(f"{look.what}:", style="dim"), *timeline_text.command_lines(parts, columns)]
     console.write(sys.stdout, written)
 
 

@@ -13,7 +13,7 @@ from tracer.fleet.reduction.fleet_answer import Fleet
 from tracer.render.fleet import fleet_facts, fleet_tables
 from tracer.render.fleet.fleet_facts import counted
 from tracer.render.fleet.fleet_tables import MOST_ROWS_OF_PAGE, NAMES, Section
-from tracer.render.terminal import paragraphs
+from tracer.render.terminal import console
 from tracer.render.words.escape import fitted
 from tracer.render.words.prose import prose
 
@@ -28,9 +28,9 @@ def lines(fleet: Fleet, columns: int) -> Iterator[RenderableType]:
     """Yield the text, for a width in columns."""
     yield prose(fleet_facts.sentence(fleet), "bold")
     yield Text()
-    yield paragraphs.facts([*fleet_facts.facts(fleet), *fleet_facts.warnings(fleet)])
+    yield console.facts([*fleet_facts.facts(fleet), *fleet_facts.warnings(fleet)])
     for section in fleet_tables.sections(fleet, _MOST_ROWS, brief=True):
-        yield paragraphs.title(section.heading)
+        yield console.title(section.heading)
         yield from _table(
             section.without(section.wide) if section.wide and columns < _WIDE_CELLS else section, columns
         )
@@ -38,13 +38,13 @@ def lines(fleet: Fleet, columns: int) -> Iterator[RenderableType]:
 
 def _table(section: Section, columns: int) -> Iterator[RenderableType]:
     if len(section.columns) == 1:
-        yield paragraphs.bullets(row[0] for row in section.rows)
+        yield console.bullets(row[0] for row in section.rows)
     elif section.rows:
-        yield paragraphs.indented(_rows(section, columns))
+        yield console.indented(_rows(section, columns))
     if section.more:
-        yield paragraphs.note(_more(section))
+        yield console.note(_more(section))
     if note := section.explained():
-        yield paragraphs.note(note)
+        yield console.note(note)
 
 
 def _more(section: Section) -> str:
@@ -54,7 +54,7 @@ def _more(section: Section) -> str:
     return f"{said}: --json has them all, --report the first {MOST_ROWS_OF_PAGE}."
 
 
-def _rows(section: Section, columns: int) -> paragraphs.Rows:
+def _rows(section: Section, columns: int) -> console.Rows:
     """Return the table, with names shortened to the room that the numbers leave."""
     widths = [
         max(cell_len(cell) for cell in (title, *(row[at] for row in section.rows)))
@@ -64,7 +64,7 @@ def _rows(section: Section, columns: int) -> paragraphs.Rows:
     taken = sum(width + _GAP for at, width in enumerate(widths) if at not in names)
     room = columns - _INDENT - taken - _GAP * (len(names) - 1)
     each = max(room // len(names), _LEAST_NAME_CELLS)
-    drawn = paragraphs.Rows(*section.columns)
+    drawn = console.Rows(*section.columns)
     for row in section.rows:
         drawn.add_row(*(Text(fitted(cell, each)) if at in names else cell for at, cell in enumerate(row)))
     return drawn

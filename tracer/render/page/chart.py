@@ -15,9 +15,7 @@ from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
 from tracer.render.page import drawing, row_texts
 from tracer.render.page.drawing import Floats, Tick
-from tracer.render.picture.layers import floats, stacked
-from tracer.render.picture.markers import Marker
-from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
+from tracer.render.picture import WAITS, Marker, floats, psi_ms, stacked_layers, stacked_waits_ms
 
 _MOST_RATES: Final = 100
 _HEADROOM: Final = 1.06
@@ -193,7 +191,7 @@ def _memory(timeline: pd.DataFrame, x: Floats) -> Panel:
 
 def _stack(timeline: pd.DataFrame, x: Floats, top: float) -> tuple[Shape, ...]:
     """Return the layers that are not empty, the lowest first."""
-    layers = stacked(timeline)
+    layers = stacked_layers(timeline)
     found, below = [], np.zeros(len(timeline))
     for layer in LAYERS:
         above = below + layers[layer.name].to_numpy(dtype=np.float64)
@@ -261,7 +259,7 @@ def _rate_edges(begins: Floats, step_s: float) -> Floats:
 def _waits(timeline: pd.DataFrame, flows: _Flows) -> Iterable[Panel]:
     """Yield a panel with the stacked waits of all tasks and the stall time of memory.pressure; nothing
     without waits and stalls."""
-    waits = stacked_ms(timeline)
+    waits = stacked_waits_ms(timeline)
     pressure = [(who, flows.rate(psi_ms(timeline, who))) for who in ("some", "full")]
     rates = [(wait, flows.rate(floats(waits, wait.name))) for wait in WAITS]
     sums = np.sum([rate for _, rate in rates], axis=0)

@@ -29,9 +29,9 @@ from tracer.render.words import (
     reclaim_facts,
     survivor_facts,
 )
-from tracer.render.words.end_reasons import end_in_words
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
+from tracer.render.words.quality_facts import end_in_words
 
 MOST_KILLS: Final = 20
 """The number of newest kills that are explained in full: a browser has to lay out all of them."""

@@ -11,8 +11,7 @@ from tracer import units
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
 from tracer.render.page.drawing import Floats
-from tracer.render.picture.layers import COLUMNS, floats, stacked
-from tracer.render.picture.waits import stacked_ms
+from tracer.render.picture import LAYER_COLUMNS, floats, stacked_layers, stacked_waits_ms
 
 _MOST_NUMBERS: Final = 16
 _FLOWS: Final = (
@@ -37,7 +36,7 @@ def levels(timeline: pd.DataFrame, times: list[str]) -> dict[str, list[str]]:
             for limited, size in zip(_limited(timeline), _sizes(floats(timeline, "limit_bytes")), strict=True)
         ],
     }
-    layers = stacked(timeline)
+    layers = stacked_layers(timeline)
     for layer in reversed(LAYERS):
         if layers[layer.name].any():
             sizes = _sizes(layers[layer.name].to_numpy(dtype=np.float64))
@@ -51,7 +50,7 @@ def levels(timeline: pd.DataFrame, times: list[str]) -> dict[str, list[str]]:
 def _is_known(timeline: pd.DataFrame, layer: str) -> list[bool]:
     """Return for each row whether all columns of the layer are known. Clean cache is known only if dirty
     cache is known."""
-    names = (*COLUMNS.get(layer, ()), *(COLUMNS["dirty"] if layer == "cache" else ()))
+    names = (*LAYER_COLUMNS.get(layer, ()), *(LAYER_COLUMNS["dirty"] if layer == "cache" else ()))
     found: list[bool] = timeline[list(names)].notna().all(axis=1).tolist()
     return found
 
@@ -76,7 +75,7 @@ def flows(timeline: pd.DataFrame, page_size: int) -> dict[str, list[str]]:
         for title, flow in found
         if np.nansum(flow)
     }
-    waits = stacked_ms(timeline).sum(axis=1).tolist()
+    waits = stacked_waits_ms(timeline).sum(axis=1).tolist()
     if any(waits):
         columns[f"waits of tasks in {row}"] = [units.duration(one / 1000) if one else "" for one in waits]
     return columns

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.categories import LAYER_BY_NAME
-from tracer.render.picture.layers import floats
+from tracer.render.picture import floats
 from tracer.render.plot.axes_style import PLAIN, as_seconds, as_sizes, ink, legend_below, note_top
 from tracer.render.plot.over_time import mark
 from tracer.render.plot.subject import Subject

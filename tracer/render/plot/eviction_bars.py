@@ -12,8 +12,8 @@ from tracer import units
 from tracer.analysis.views.groupings import GROUPINGS
 from tracer.categories import LAYER_BY_NAME
 from tracer.errors import UsageError
-from tracer.render.picture import eviction_names
-from tracer.render.picture.waits import WAITS
+from tracer.render import picture
+from tracer.render.picture import WAITS
 from tracer.render.plot.axes_style import PLAIN, as_sizes, legend_below, note_top
 from tracer.render.words.escape import fitted
 
@@ -44,10 +44,10 @@ def bars(evicted: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def _name(row: Mapping[Any, Any], by: str) -> str:
     if by == "file":
-        return fitted(eviction_names.file_names(row)[-1], _NAME_CELLS)
+        return fitted(picture.file_names(row)[-1], _NAME_CELLS)
     if by == "cause":
-        return fitted(eviction_names.cause_names(row)[0], _NAME_CELLS)
-    first, second = (eviction_names.cgroup_names if by == "cgroup" else eviction_names.process_names)(row)
+        return fitted(picture.cause_names(row)[0], _NAME_CELLS)
+    first, second = (picture.cgroup_names if by == "cgroup" else picture.process_names)(row)
     if by == "process":
         return fitted(first, _NAME_CELLS)
     return f"{fitted(first, _NAME_CELLS)}\nby {fitted(second, _NAME_CELLS)}"

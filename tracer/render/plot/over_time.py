@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tracer.categories import LAYERS, Layer
-from tracer.render.picture.layers import floats, stacked
-from tracer.render.picture.markers import Marker
+from tracer.render.picture import Marker, floats, stacked_layers
 from tracer.render.plot.axes_style import PLAIN, as_seconds, as_sizes, ink, legend_below, note_top
 from tracer.render.plot.subject import Subject
 
@@ -44,7 +43,7 @@ def draw(axes: Axes, subject: Subject, held: pd.DataFrame, markers: Sequence[Mar
         seconds = np.array([end - _BAR_S, end + _BAR_S])
         begin, end = begin - 3 * _BAR_S, end + 3 * _BAR_S
         note_top(axes, "The timeline has one row: these are the levels at its end.", _BELOW_MARKS)
-    layers = stacked(held)
+    layers = stacked_layers(held)
     shown = [layer for layer in LAYERS if layers[layer.name].max() > 0]
     if shown:
         axes.stackplot(

@@ -14,7 +14,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import focus
 from tracer.analysis.views.timeline import row_length
 from tracer.errors import TracerError
-from tracer.render.picture.markers import kill_markers
+from tracer.render.picture import kill_markers
 from tracer.render.plot import cushion_area, eviction_bars, over_time, waterfall
 from tracer.render.plot.axes_style import pictured
 from tracer.render.plot.subject import Subject, chosen

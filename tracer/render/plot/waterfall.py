@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from tracer import units
 from tracer.categories import LAYER_BY_NAME, LAYERS
-from tracer.render.picture.layers import stacked
+from tracer.render.picture import stacked_layers
 from tracer.render.plot.axes_style import FAINT, PLAIN, as_sizes, ink, legend_below, signed
 from tracer.render.plot.over_time import legend_label
 from tracer.render.plot.subject import Subject
@@ -40,7 +40,7 @@ def totals(window: pd.DataFrame) -> tuple[int, int]:
 
     A sum can exceed the page counter by the memory of unfinished charges.
     """
-    begin, kill = stacked(window).sum(axis=1)
+    begin, kill = stacked_layers(window).sum(axis=1)
     return int(begin), int(kill)
 
 
@@ -52,7 +52,7 @@ def steps(window: pd.DataFrame) -> list[Step]:
     dropped cache. If one of these flows exceeds the larger total more than 8 times, there is only one step,
     their difference. Changes of less than 1 % of the larger total are one step, "all else".
     """
-    layers = stacked(window)
+    layers = stacked_layers(window)
     change = {layer.name: int(layers[layer.name].iloc[1] - layers[layer.name].iloc[0]) for layer in LAYERS}
     largest = max(totals(window))
     found = [Step(_WORDS[name], name, size) for name, size in change.items() if name not in _CACHE]
@@ -85,7 +85,7 @@ def draw(axes: Axes, subject: Subject, window: pd.DataFrame) -> None:
     """Draw the two rows of `postmortem.kill_window` as stacks, and the `steps` between them."""
     changes, (begin, kill) = steps(window), totals(window)
     reached = list(accumulate((step.change_bytes for step in changes), initial=begin))
-    layers = stacked(window)
+    layers = stacked_layers(window)
     for position, row in ((0, 0), (len(changes) + 1, 1)):
         below = 0.0
         for layer in LAYERS:

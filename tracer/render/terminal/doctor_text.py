@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tracer.capture.trial import Finding
 from tracer.kernel.features import Check, State
-from tracer.render.terminal import paragraphs
+from tracer.render.terminal import console
 from tracer.render.words.escape import visible
 
 _STYLES: Final = {
@@ -56,7 +56,7 @@ def report(checks: Sequence[Check], signals: Sequence[Finding], *, columns: int)
     tried = [finding for finding in signals if finding.choice]
     yield from _answer(checks, tried)
     for area in _AREAS:
-        yield paragraphs.title(area)
+        yield console.title(area)
         yield Padding(_table([check for check in checks if check.area == area]), (0, 0, 0, 2))
     yield from _matrix(tried, columns)
 
@@ -68,7 +68,7 @@ def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[Ren
     if obstacles:
         names = ", ".join(check.name for check in obstacles)
         yield Text(f"This machine cannot record, because of: {names}.", style="bold")
-        yield paragraphs.facts((check.name, visible(check.remedy or check.detail)) for check in obstacles)
+        yield console.facts((check.name, visible(check.remedy or check.detail)) for check in obstacles)
         return
     missing = [(check.name, visible(check.cost)) for check in checks if check.cost]
     missing += [
@@ -80,7 +80,7 @@ def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[Ren
         yield Text("This machine can record, and nothing is missing.", style="bold")
         return
     yield Text("This machine can record. What is missing, and the effect:", style="bold")
-    yield paragraphs.facts(missing)
+    yield console.facts(missing)
 
 
 def _table(checks: Sequence[Check]) -> Table:
@@ -109,7 +109,7 @@ def _matrix(signals: Sequence[Finding], columns: int) -> Iterator[RenderableType
     shown = range(len(_CELLS)) if is_wide else _NARROW
     headings = [Text(_HEADINGS[at], "dim") for at in shown]
     for stream, findings in groupby(signals, key=lambda finding: finding.signal.stream):
-        yield paragraphs.title(f"stream {stream}")
+        yield console.title(f"stream {stream}")
         if headings:
             yield Padding(_row(headings, shown), (0, 0, 0, _INDENT))
             headings = []

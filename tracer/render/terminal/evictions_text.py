@@ -15,8 +15,8 @@ from tracer import units
 from tracer.analysis.views.cache_flow import CacheFlow, KernelCount
 from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
 from tracer.quantities import EVICTIONS_COLUMNS, EvictionsColumn
-from tracer.render.picture import eviction_names
-from tracer.render.terminal import paragraphs
+from tracer.render import picture
+from tracer.render.terminal import console
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.prose import prose
 from tracer.render.words.quality_facts import summed
@@ -44,9 +44,9 @@ def lines(flow: CacheFlow, by: str, table: pd.DataFrame, context: Context) -> It
     """Yield the text. `table` has the rows of `flow`, summed by `by` (`analysis.views.evictions`)."""
     yield prose(summary(flow), "bold")
     yield Text()
-    yield paragraphs.facts(_facts(flow, context))
+    yield console.facts(_facts(flow, context))
     if len(table):
-        yield paragraphs.title(_GROUPINGS[by].title)
+        yield console.title(_GROUPINGS[by].title)
         yield from _table(by, table, context.columns)
     if flow.thrash:
         yield from _read_again_soon(flow, context)
@@ -69,7 +69,7 @@ def summary(flow: CacheFlow) -> str:
     mostly = "" if len(flow.evicted_by_cause) == 1 else ", mostly"
     return (
         f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} "
-        f"{eviction_names.WHY[cause]}; "
+        f"{picture.WHY[cause]}; "
         f"{again} of it was read again.{_evictor(flow)}"
     )
 
@@ -174,13 +174,13 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
     }
     shown = _that_fit(cells, columns - _LEAST_NAMES_CELLS[len(names)])
     room = columns - _GAP * len(names) - sum(_cells(one, cells) + _GAP for one in shown)
-    drawn = paragraphs.Rows(*((one.head, ">") for one in shown), *((heading, "<") for heading in names))
+    drawn = console.Rows(*((one.head, ">") for one in shown), *((heading, "<") for heading in names))
     in_room = _in_room(names, room)
     for number in range(len(listed) + bool(len(rest))):
         drawn.add_row(*(cells[one][number] for one in shown), *(Text(names[number]) for names in in_room))
-    yield paragraphs.indented(drawn)
+    yield console.indented(drawn)
     notes = [f"{one.head}: {one.note}." for one in columns_of_by if one.note]
-    yield paragraphs.note(" ".join([*notes, *_GROUPINGS[by].notes]))
+    yield console.note(" ".join([*notes, *_GROUPINGS[by].notes]))
 
 
 def _names(by: str, listed: pd.DataFrame, more: int) -> dict[str, list[str]]:
@@ -246,7 +246,7 @@ _GROUPINGS: Final = {
         "By file",
         "files",
         ("charged to", "evictor", "use", "file"),
-        eviction_names.file_names,
+        picture.file_names,
         (
             "evictor: the process that evicted most of the file.",
             "use: only written, such as a log, is cache that nobody missed.",
@@ -256,22 +256,22 @@ _GROUPINGS: Final = {
         "By charged cgroup and acting cgroup",
         "pairs",
         ("charged to", "by tasks of"),
-        eviction_names.cgroup_names,
+        picture.cgroup_names,
     ),
-    "cause": _Grouping("By cause", "causes", ("cause", ""), eviction_names.cause_names),
+    "cause": _Grouping("By cause", "causes", ("cause", ""), picture.cause_names),
     "process": _Grouping(
         "By process",
         "processes",
         ("process", "of cgroup"),
-        eviction_names.process_names,
+        picture.process_names,
     ),
 }
 
 
 def _read_again_soon(flow: CacheFlow, context: Context) -> Iterator[RenderableType]:
-    yield paragraphs.title("Read again soon after the eviction")
+    yield console.title("Read again soon after the eviction")
     headings = ("at", "for", "evicted", "read again", "half within", "stalled")
-    drawn = paragraphs.Rows(*((heading, ">") for heading in headings), ("charged to", "<"))
+    drawn = console.Rows(*((heading, ">") for heading in headings), ("charged to", "<"))
     for one in flow.thrash[:_MOST_INTERVALS]:
         begin, end = one.begin, one.end
         stalled = "" if one.psi_some_share is None else units.percent(one.psi_some_share, 1)
@@ -284,10 +284,10 @@ def _read_again_soon(flow: CacheFlow, context: Context) -> Iterator[RenderableTy
             stalled,
             Text(fitted(one.cgroup or "nobody", max(context.columns - 69, 1))),
         )
-    yield paragraphs.indented(drawn)
+    yield console.indented(drawn)
     more = len(flow.thrash) - _MOST_INTERVALS
     left_out = f"{units.count(more)} more intervals: --json lists them. " if more > 0 else ""
-    yield paragraphs.note(
+    yield console.note(
         f"{left_out}Seconds of the trace in which {units.size(LEAST_EVICTED_BYTES)} or more was evicted and "
         f"{100 * LEAST_SHARE:.0f} % of it read again within {units.duration(SOON_NS / 1e9)}. This counts "
         "memory, not time: explain shows whether the tasks were thrashing. stalled: the share of that time "

@@ -1,9 +1,9 @@
-"""Everything that `explain -v` shows. `render.terminal.first_screen` has the answer on one screen."""
+"""Many kills for a terminal, and everything about one: `explain -v`. `first_screen` has the short answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -13,19 +13,106 @@ from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
-from tracer.render.terminal import first_screen, paragraphs
-from tracer.render.terminal.allocation_stacks import charged_in
+from tracer.kernel.kmsg.other_killers import OtherKill
+from tracer.render.terminal import console, first_screen
+from tracer.render.terminal.first_screen import charged_in
 from tracer.render.words import (
     candidate_facts,
     kill_facts,
+    kill_list,
     quality_facts,
     reclaim_facts,
-    signal_ways,
     survivor_facts,
 )
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
+
+MOST_LINES: Final = 8
+
+
+def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) -> Iterator[RenderableType]:
+    """Yield the text above the explanation of one of many kills.
+
+    The text has the number of kills of each name, a line for each of the last kills, and the number of the
+    explained kill.
+    """
+    yield from (prose(sentence, "bold") for sentence in kill_list.summary(reports))
+    yield Text()
+    yield from listed_kills(reports[-MOST_LINES:])
+    left_out = len(reports) - MOST_LINES
+    if left_out > 0:
+        yield console.note(f"{units.count(left_out)} earlier kills are left out: --list shows all")
+    yield Text()
+    others = kill_list.others(len(reports) - 1)
+    newest = "the newest" if explained is reports[-1] else "the newest with a known victim"
+    yield prose(f"Kill {explained.kill_id}, {newest} ({others}: --kill N explains one)", "bold cyan")
+    yield Text()
+
+
+def one_of_many(reports: Sequence[OomReport], explained: OomReport) -> Iterator[RenderableType]:
+    """Yield the line above the explanation of a kill that was chosen by an option."""
+    yield prose(f"Kill {explained.kill_id}; {kill_list.others(len(reports) - 1)}: --list", "dim")
+    yield Text()
+
+
+def listed_kills(reports: Sequence[OomReport]) -> Iterator[RenderableType]:
+    """Yield a table with a line for each kill."""
+    table = console.Rows(*kill_list.columns(reports))
+    for row in kill_list.rows(reports):
+        table.add_row(*row)
+    day = kill_list.one_day(reports)
+    if day is not None:
+        yield console.note(f"times are of {day}, UTC")
+    yield console.indented(table)
+
+
+_MOST: Final = 8
+
+
+def instead_of_a_report(kills: Sequence[OtherKill]) -> str:
+    """Return the answer for a log without a report of the kernel's OOM killer."""
+    if not kills:
+        return "This log has no report of the OOM killer: the kernel killed nothing, or logged it elsewhere."
+    killers = " and ".join(dict.fromkeys(map(_killer, kills)))
+    in_kernel = any(kill.is_in_kernel for kill in kills)
+    killed = f"It names kills by {killers}:" if in_kernel else f"In user space, {killers} killed:"
+    return f"This log has no report of the kernel's OOM killer. {killed}"
+
+
+def other_kills(kills: Sequence[OtherKill]) -> Iterator[RenderableType]:
+    """Yield a sentence for each of the first kills."""
+    in_kernel = any(kill.is_in_kernel for kill in kills)
+    yield console.title("Killed without a report" if in_kernel else "Killed in user space, not by the kernel")
+    for kill in kills[:_MOST]:
+        pid = "" if kill.pid is None else f" (pid {kill.pid})"
+        victim = f"{visible(kill.victim or 'an unnamed process')}{pid}"
+        if kill.is_by_oom_killer:
+            yield prose(
+                f"{_killer(kill)} killed a process of {victim}, as systemd reports (line {kill.line})"
+            )
+            continue
+        yield prose(f"{_killer(kill)} killed {victim}: {visible(kill.reason)} (line {kill.line})")
+    if len(kills) > _MOST:
+        yield console.note(f"{units.count(len(kills) - _MOST)} more: --json lists all")
+
+
+def _killer(kill: OtherKill) -> str:
+    if kill.is_by_oom_killer:
+        return "the kernel's OOM killer"
+    return f"the kernel's driver {kill.killer}" if kill.is_in_kernel else kill.killer
+
+
+def other_kill_document(kill: OtherKill) -> dict[str, Any]:
+    """Return the object of a kill in `userspace_kills` or `other_kernel_kills` of the JSON."""
+    return {
+        "line": kill.line,
+        "killer": kill.killer,
+        "victim": kill.victim,
+        "pid": kill.pid,
+        "reason": kill.reason,
+    }
+
 
 _BAR_CELLS: Final = 20
 _MOST_HELD: Final = 50
@@ -53,9 +140,9 @@ def held(
         return
     yield prose(survivor_facts.summary(cgroups, interrupted=interrupted), "bold")
     for one in cgroups[:_MOST_HELD]:
-        yield paragraphs.title(place_of_life(one))
-        yield paragraphs.facts(survivor_facts.held(one))
-        yield paragraphs.facts(charged_in(one.charged_in, verbose=True))
+        yield console.title(place_of_life(one))
+        yield console.facts(survivor_facts.held(one))
+        yield console.facts(charged_in(one.charged_in, verbose=True))
     if len(cgroups) > _MOST_HELD:
         yield Text()
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
@@ -65,35 +152,35 @@ def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:
     yield prose(visible(report.verdict.summary), "bold")
     yield prose(kill_facts.cause(report))
     yield Text()
-    yield paragraphs.facts(kill_facts.setting(report))
+    yield console.facts(kill_facts.setting(report))
     yield from _bullets("What to do", kill_facts.sizing(report))
     yield from _bullets("Evidence", map(evidence.with_source, report.verdict.evidence))
     yield from _bullets("What else played a part", map(evidence.sentence, report.verdict.contributing))
-    yield paragraphs.title("The weight of each cause, from 0 to 1 (docs/causes.md)")
-    yield paragraphs.facts(kill_facts.suspects(report))
+    yield console.title("The weight of each cause, from 0 to 1 (docs/causes.md)")
+    yield console.facts(kill_facts.suspects(report))
     yield from _composition(report)
-    yield paragraphs.title("Numbers that are often confused")
-    yield paragraphs.facts(kill_facts.often_confused(report))
+    yield console.title("Numbers that are often confused")
+    yield console.facts(kill_facts.often_confused(report))
     yield from _cushion(report)
     yield from _reclaim(report, page_size)
     yield from _who(report, page_size)
-    yield paragraphs.title("Quality of this report")
-    yield paragraphs.facts(quality_facts.quality(report))
+    yield console.title("Quality of this report")
+    yield console.facts(quality_facts.quality(report))
     if report.quality.probes:
-        yield paragraphs.title("The hook of each signal")
-        yield paragraphs.facts(signal_ways.taken(report.quality.probes), label_cells=0)
-    yield paragraphs.note(
+        yield console.title("The hook of each signal")
+        yield console.facts(quality_facts.ways_taken(report.quality.probes), label_cells=0)
+    yield console.note(
         "docs/: glossary.md explains the terms, causes.md the causes, victim.md the choice of the victim"
     )
 
 
 def _composition(report: OomReport) -> Iterator[RenderableType]:
     total = report.composition.total
-    yield paragraphs.title("What filled the limit")
+    yield console.title("What filled the limit")
     if "composition" in report.quality.unknown:
-        yield paragraphs.note(quality_facts.not_known(report, "composition"))
+        yield console.note(quality_facts.not_known(report, "composition"))
         return
-    table = paragraphs.Rows(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
+    table = console.Rows(("", "<"), ("", ">"), ("", ">"), ("", "<"), ("", "<"))
     for part, value in kill_facts.composition(report):
         kind = PART_BY_NAME[part]
         layer = LAYER_BY_NAME[kind.layer]
@@ -103,37 +190,37 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
             kind.label, units.size(value), units.percent(value, total), bar, prose(kind.meaning, "dim")
         )
     table.add_row(Text("= usage", "bold"), Text(units.size(total), "bold"))
-    yield paragraphs.indented(table)
-    yield from (paragraphs.note(rest) for rest in kill_facts.composition_rest(report))
+    yield console.indented(table)
+    yield from (console.note(rest) for rest in kill_facts.composition_rest(report))
 
 
 def _cushion(report: OomReport) -> Iterator[RenderableType]:
     if report.kernel_log is not None and report.cushion.cache_end_bytes is None:
         return
-    yield paragraphs.title("The cushion: page cache that could be reclaimed before the kill")
-    yield paragraphs.facts(kill_facts.cushion(report))
+    yield console.title("The cushion: page cache that could be reclaimed before the kill")
+    yield console.facts(kill_facts.cushion(report))
 
 
 def _reclaim(report: OomReport, page_size: int) -> Iterator[RenderableType]:
     if quality_facts.is_beyond_a_log(report, "reclaim"):
         return
-    yield paragraphs.title("Reclaim: the kernel tries to free memory before it kills")
+    yield console.title("Reclaim: the kernel tries to free memory before it kills")
     attempts = report.reclaim.transcript
-    yield paragraphs.facts(reclaim_facts.tried(report, page_size))
+    yield console.facts(reclaim_facts.tried(report, page_size))
     if not attempts:
         return
     transcript = reclaim_facts.transcript(report, attempts)
-    table = paragraphs.Rows(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
+    table = console.Rows(*zip(transcript.titles, "><>>>>><"[: len(transcript.titles)], strict=True))
     for row in transcript.rows:
         table.add_row(*row)
-    yield paragraphs.indented(table)
-    yield paragraphs.note(transcript.note)
+    yield console.indented(table)
+    yield console.note(transcript.note)
 
 
 def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
-    yield paragraphs.title("The request, the allocating processes, and the victims")
-    yield paragraphs.facts(kill_facts.asked(report))
-    yield paragraphs.facts(_stacks(report))
+    yield console.title("The request, the allocating processes, and the victims")
+    yield console.facts(kill_facts.asked(report))
+    yield console.facts(_stacks(report))
     if not quality_facts.is_beyond_a_log(report, "allocators"):
         charged = [
             f"{who} {charge}"
@@ -145,27 +232,27 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
                 thinned=report.quality.thinned,
             )
         ]
-        yield paragraphs.facts(
+        yield console.facts(
             ("" if number else "allocated", line)
             for number, line in enumerate(charged or [kill_facts.no_allocator(report)])
         )
-    yield paragraphs.facts(charged_in(report.charged_in, verbose=True))
-    yield paragraphs.facts(kill_facts.killed(report, len(report.victims)))
-    victims = paragraphs.Rows(*zip(kill_facts.VICTIM_TITLES, "<>>>>>>", strict=True))
+    yield console.facts(charged_in(report.charged_in, verbose=True))
+    yield console.facts(kill_facts.killed(report, len(report.victims)))
+    victims = console.Rows(*zip(kill_facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims:
         victims.add_row(*kill_facts.victim_cells(victim))
     if report.victims:
-        yield paragraphs.indented(victims)
-        yield paragraphs.note(kill_facts.VICTIM_NOTE)
+        yield console.indented(victims)
+        yield console.note(kill_facts.VICTIM_NOTE)
     if not report.candidates:
         return
-    weighed = paragraphs.Rows(*zip(candidate_facts.TITLES, candidate_facts.SIDES, strict=True))
+    weighed = console.Rows(*zip(candidate_facts.TITLES, candidate_facts.SIDES, strict=True))
     for candidate in report.candidates:
         weighed.add_row(*candidate_facts.cells(candidate, report, page_size))
-    yield paragraphs.indented(weighed)
-    yield paragraphs.note(candidate_facts.note(report, page_size))
-    yield paragraphs.facts(candidate_facts.titles(report))
-    yield paragraphs.facts(candidate_facts.what_if(report))
+    yield console.indented(weighed)
+    yield console.note(candidate_facts.note(report, page_size))
+    yield console.facts(candidate_facts.titles(report))
+    yield console.facts(candidate_facts.what_if(report))
 
 
 def _stacks(report: OomReport) -> Iterator[Fact]:
@@ -178,5 +265,5 @@ def _stacks(report: OomReport) -> Iterator[Fact]:
 def _bullets(title: str, sentences: Iterable[str]) -> Iterator[RenderableType]:
     shown = [visible(sentence) for sentence in sentences]
     if shown:
-        yield paragraphs.title(title)
-        yield paragraphs.bullets(shown)
+        yield console.title(title)
+        yield console.bullets(shown)

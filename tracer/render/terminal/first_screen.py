@@ -1,4 +1,4 @@
-"""The answer of `explain` on one screen: the cause, advice, composition, cushion and quality.
+"""The answer of `explain` on one screen: the cause, advice, composition, cushion, stacks and quality.
 
 Each part is short. `render.terminal.explain_text` and the page show everything.
 """
@@ -17,14 +17,52 @@ from tracer import units
 from tracer.analysis.explain import slowed
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import ChargedStack
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
-from tracer.render.terminal import paragraphs
-from tracer.render.terminal.allocation_stacks import charged_in
-from tracer.render.words import kill_facts, log_place, quality_facts, signal_ways, survivor_facts
+from tracer.render.terminal import console
+from tracer.render.words import kill_facts, places, quality_facts, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
+
+_MOST_FRAMES: Final = 5
+_WORDS: Final = {
+    "anon": " of anonymous memory",
+    "shmem": " of shared memory",
+    "file": " of page cache",
+    "kernel": " of kernel memory",
+}
+
+
+def charged_in(stacks: Sequence[ChargedStack], *, verbose: bool) -> Iterator[Fact]:
+    """Yield a line for each stack, or for each function if `verbose`, innermost function first."""
+    for number, stack in enumerate(stacks):
+        label = "" if number else "charged in"
+        if not verbose:
+            yield label, f"{_chain(stack)}: {_share(stack)}"
+            continue
+        yield label, f"{_share(stack)}:"
+        yield from (("", visible(name)) for name in (*(stack.kernel or ()), *(stack.user or ())))
+
+
+def _share(stack: ChargedStack) -> str:
+    name = visible(stack.comm) if stack.comm else "name not known"
+    who = (
+        f"{name} ({stack.tgid})"
+        if stack.processes == 1
+        else f"{units.count(stack.processes)} {name} processes"
+    )
+    sampled, whole = units.size(stack.sampled_bytes), units.size(stack.of_bytes)
+    return f"{who}, {sampled} of {whole}{_WORDS.get(stack.of, '')} sampled"
+
+
+def _chain(stack: ChargedStack) -> str:
+    """Return the functions of the program, or of the kernel if the program's functions are not known."""
+    names = stack.user or stack.kernel or ("no stack could be taken",)
+    more = ["…"] if len(names) > _MOST_FRAMES else []
+    return " ← ".join([*map(visible, names[:_MOST_FRAMES]), *more])
+
 
 SCREEN_LINES: Final = 30
 LEAST_SHARE: Final = 0.01
@@ -44,7 +82,7 @@ def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableTy
     advice = len(report.advice)
     with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]
     amounts = with_factors + [(most, 0) for most in range(advice, 0, -1)] or [(0, factors)]
-    return paragraphs.Fitted(lines, [partial(_kill_screen, report, *most) for most in amounts])
+    return console.Fitted(lines, [partial(_kill_screen, report, *most) for most in amounts])
 
 
 def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iterator[RenderableType]:
@@ -52,25 +90,25 @@ def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iter
     yield prose(visible(report.verdict.summary), "bold")
     yield prose(kill_facts.cause(report))
     yield Text()
-    yield paragraphs.facts(_setting(report))
+    yield console.facts(_setting(report))
     yield from _advice(report, most_advice)
     yield from _composition(report)
     yield Text()
-    yield paragraphs.facts(_cushion(report))
+    yield console.facts(_cushion(report))
     factors = report.verdict.contributing[:most_factors]
-    yield paragraphs.facts(
+    yield console.facts(
         ("" if number else "also", visible(evidence.sentence(factor)))
         for number, factor in enumerate(factors)
     )
-    yield paragraphs.facts(islice(charged_in(report.charged_in, verbose=False), 1))
-    yield paragraphs.facts(_how_sure(report))
+    yield console.facts(islice(charged_in(report.charged_in, verbose=False), 1))
+    yield console.facts(_how_sure(report))
     yield prose(_more(report), "dim")
 
 
 def _setting(report: OomReport) -> Iterator[Fact]:
     yield "kill", kill_facts.number_and_time(report)
     if report.kernel_log is not None:
-        yield "in the log", log_place.lines(report.kernel_log)
+        yield "in the log", places.lines_of_log(report.kernel_log)
     owner = report.limit_owner
     if (
         owner.container is not None or owner.pod is not None or (owner.runs or 1) > 1
@@ -86,10 +124,10 @@ def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
     sentences = sentences[:most] + list(_sizing(report))
     if not sentences:
         return
-    yield paragraphs.title("What to do")
-    yield paragraphs.bullets(sentences)
+    yield console.title("What to do")
+    yield console.bullets(sentences)
     if left_out > 0:
-        yield paragraphs.note(f"and {left_out} more (-v)")
+        yield console.note(f"and {left_out} more (-v)")
 
 
 def _sizing(report: OomReport) -> Iterator[str]:
@@ -110,9 +148,7 @@ class _Composition:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         with_bars = options.max_width >= _COLUMNS_FOR_BARS - 2
-        table = paragraphs.Rows(
-            ("", "<"), ("", ">"), ("", ">"), *([("", "<")] if with_bars else []), ("", "<")
-        )
+        table = console.Rows(("", "<"), ("", ">"), ("", ">"), *([("", "<")] if with_bars else []), ("", "<"))
         for part, value in self._parts:
             kind = PART_BY_NAME[part]
             layer = LAYER_BY_NAME[kind.layer]
@@ -132,17 +168,17 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
     total = report.composition.total
     if "composition" in report.quality.unknown or not total:
         if report.constraint in ("memcg", "unknown"):
-            yield paragraphs.title("What filled the limit")
-            yield paragraphs.note(quality_facts.not_known(report, "composition"))
+            yield console.title("What filled the limit")
+            yield console.note(quality_facts.not_known(report, "composition"))
         elif found := [item for item in report.verdict.evidence if not item.is_doubt]:
-            yield paragraphs.title("Evidence")
-            yield paragraphs.bullets(visible(evidence.with_source(item)) for item in found[:_MOST_EVIDENCE])
+            yield console.title("Evidence")
+            yield console.bullets(visible(evidence.with_source(item)) for item in found[:_MOST_EVIDENCE])
         return
     owner = report.limit_owner
     of_size = f" of {units.size(owner.limit_bytes)}" if owner.has_limit else ""
     usage = "" if of_size and total == owner.limit_bytes else f": usage was {units.size(total)}"
-    yield paragraphs.title(f"What filled the limit{of_size}{usage}")
-    yield paragraphs.indented(_Composition(report))
+    yield console.title(f"What filled the limit{of_size}{usage}")
+    yield console.indented(_Composition(report))
 
 
 def _cushion(report: OomReport) -> Iterator[Fact]:
@@ -183,8 +219,8 @@ def _how_sure(report: OomReport) -> Iterator[Fact]:
         if quality.resolution_ms:
             yield "times", quality_facts.resolution(quality.resolution_ms)
         yield "kernel log", quality_facts.kernel_log_agrees(quality)
-        signals = signal_ways.not_exact(quality.probes)
-        if signals is not None and signals != signal_ways.ALL_EXACT:
+        signals = quality_facts.not_exact(quality.probes)
+        if signals is not None and signals != quality_facts.ALL_EXACT:
             yield "signals", signals
     else:
         yield ("source", "a kernel log alone, which does not show what grew or what reclaim freed")
@@ -219,7 +255,7 @@ def survivors_screen(cgroups: Sequence[Held], *, interrupted: bool) -> Renderabl
     first, others = next(iter(by_weight), None), by_weight[1:]
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
     summary = survivor_facts.summary(cgroups, interrupted=interrupted)
-    return paragraphs.Fitted(
+    return console.Fitted(
         SCREEN_LINES, [partial(_survivors_screen, summary, first, others, most) for most in rows]
     )
 
@@ -230,12 +266,12 @@ def _survivors_screen(
     yield prose(summary, "bold")
     if first is None:
         return
-    yield paragraphs.title(place_of_life(first))
-    yield paragraphs.facts(survivor_facts.in_brief(first))
-    yield paragraphs.facts(islice(charged_in(first.charged_in, verbose=False), 1))
+    yield console.title(place_of_life(first))
+    yield console.facts(survivor_facts.in_brief(first))
+    yield console.facts(islice(charged_in(first.charged_in, verbose=False), 1))
     if others[:most]:
-        yield paragraphs.title("Other cgroups, the nearest to its limit first")
-        table = paragraphs.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))
+        yield console.title("Other cgroups, the nearest to its limit first")
+        table = console.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))
         for one in others[:most]:
             sizes = (
                 units.size(one.peak_usage_bytes),
@@ -243,7 +279,7 @@ def _survivors_screen(
                 units.size(one.evicted_bytes),
             )
             table.add_row(*sizes, place_of_life(one))
-        yield paragraphs.indented(table)
+        yield console.indented(table)
     left_out = len(others) - len(others[:most])
     more = f"{units.count(left_out)} more in -v and --json. " if left_out else ""
     yield prose(f"{more}-v shows reclaim, waits and swap of each cgroup.", "dim")

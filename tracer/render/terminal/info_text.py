@@ -13,12 +13,11 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.results.forms import as_json, limit_columns
 from tracer.analysis.results.quality import SummedInterval
-from tracer.render.terminal import paragraphs
-from tracer.render.words import places, signal_ways
-from tracer.render.words.end_reasons import end_in_words
+from tracer.render.terminal import console
+from tracer.render.words import places, quality_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import shown_time
-from tracer.render.words.quality_facts import summed
+from tracer.render.words.quality_facts import end_in_words, summed
 
 _MOST_FILTERS: Final = 8
 _WHEN_SUMMED: Final = "totals are exact; which pages came and went is not known"
@@ -86,7 +85,7 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
             "yellow",
         )
     ended = "no end was recorded" if summary.interrupted else end_in_words(str(meta["end_reason"]))
-    yield paragraphs.facts(
+    yield console.facts(
         [
             ("ended", ended),
             ("started", shown_time(pd.Timestamp(meta["started"]).tz_convert("UTC"))),
@@ -98,8 +97,8 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
             *_filters(meta["filters"]),
         ]
     )
-    yield paragraphs.title("Machine")
-    yield paragraphs.facts(
+    yield console.title("Machine")
+    yield console.facts(
         [
             ("host", visible(str(meta["host_name"]))),
             (
@@ -114,23 +113,23 @@ def lines(summary: Summary) -> Iterator[RenderableType]:
             ),
         ]
     )
-    yield paragraphs.title("Rows")
-    yield paragraphs.facts(_rows(summary))
-    yield paragraphs.title("Lost records")
+    yield console.title("Rows")
+    yield console.facts(_rows(summary))
+    yield console.title("Lost records")
     lost = [
         (visible(stream), units.count(records) + _WHEN_LOST.get(stream, ""))
         for stream, records in summary.lost.items()
         if records
     ]
-    yield paragraphs.facts(lost or [("none", "in all streams: " + ", ".join(summary.lost))])
+    yield console.facts(lost or [("none", "in all streams: " + ", ".join(summary.lost))])
     if summary.summed:
-        yield paragraphs.title("Summed events")
-        yield paragraphs.facts([("pagecache", summed(summary.summed, _WHEN_SUMMED))])
+        yield console.title("Summed events")
+        yield console.facts([("pagecache", summed(summary.summed, _WHEN_SUMMED))])
     yield from _cgroups(summary.cgroups)
-    yield paragraphs.title("Probes")
-    yield paragraphs.facts([*signal_ways.taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
-    yield paragraphs.title("Cost of tracing")
-    yield paragraphs.facts([*_flat(meta["cost"])] or [(units.UNKNOWN, "")], label_cells=0)
+    yield console.title("Probes")
+    yield console.facts([*quality_facts.ways_taken(meta["probes"])] or [(units.UNKNOWN, "")], label_cells=0)
+    yield console.title("Cost of tracing")
+    yield console.facts([*_flat(meta["cost"])] or [(units.UNKNOWN, "")], label_cells=0)
 
 
 def _history(history: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
@@ -180,17 +179,17 @@ def _kills(summary: Summary) -> str:
 
 
 def _cgroups(cgroups: Sequence[TracedCgroup]) -> Iterator[RenderableType]:
-    yield paragraphs.title("Cgroups with data")
-    table = paragraphs.Rows(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
+    yield console.title("Cgroups with data")
+    table = console.Rows(("peak usage", ">"), ("limit", ">"), ("kills", ">"), ("cgroup", "<"))
     for one in cgroups[:_MOST_CGROUPS]:
         container = [f"container {visible(one.container)}"] if one.container else []
         life = [places.one_of(one.run, one.runs)] if one.runs > 1 else []
         name = visible(one.path) + (f" ({', '.join(container + life)})" if container or life else "")
         kills = units.count(one.kills) if one.kills else ""
         table.add_row(units.size(one.peak_usage_bytes), units.limit(one.limit_bytes), kills, name)
-    yield paragraphs.indented(table)
+    yield console.indented(table)
     if len(cgroups) > _MOST_CGROUPS:
-        yield paragraphs.note(f"and {len(cgroups) - _MOST_CGROUPS} more (--json lists them all)")
+        yield console.note(f"and {len(cgroups) - _MOST_CGROUPS} more (--json lists them all)")
 
 
 def _filters(filters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

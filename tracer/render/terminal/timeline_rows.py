@@ -17,12 +17,75 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
-from tracer.quantities import TimelineColumn
-from tracer.render.picture.layers import floats, stacked, stacked_composition
-from tracer.render.picture.markers import Marker
-from tracer.render.picture.waits import WAITS, psi_ms, stacked_ms
-from tracer.render.terminal.timeline_columns import USAGE, columns_that_fit, number, width
+from tracer.quantities import TIMELINE_COLUMNS, TimelineColumn
+from tracer.render.picture import (
+    WAITS,
+    Marker,
+    floats,
+    psi_ms,
+    stacked_composition,
+    stacked_layers,
+    stacked_waits_ms,
+)
 from tracer.render.words.prose import held_together
+
+USAGE: Final = TIMELINE_COLUMNS[0]
+_SWAP: Final = tuple(one for one in TIMELINE_COLUMNS if one.group == "swap")
+"""Two columns for each direction of swap traffic. They are shown if there was such traffic."""
+
+_WAITING: Final = tuple(one for one in TIMELINE_COLUMNS if one.group == "waiting")
+"""Shown instead of `stall` if tasks waited for more than reclaim."""
+
+
+def columns_that_fit(timeline: pd.DataFrame, waits: pd.DataFrame, cells: int) -> list[TimelineColumn]:
+    """Return the columns that have numbers and fit into `cells`. The least important are dropped first."""
+    dropped, evicted = (np.nansum(floats(timeline, f"cache_{way}_bytes")) for way in ("dropped", "evicted"))
+    # The totals below the picture always have both. A wider bar is more useful than a blank column.
+    shown = [one for one in TIMELINE_COLUMNS if one not in (*_SWAP, *_WAITING)]
+    if dropped <= evicted / 10:
+        shown = _without("dropped", shown)
+    if not floats(timeline, "cache_refaulted_bytes").any():  # NaN, which is not known, is true
+        shown = _without("read again", shown)
+    for direction in (_SWAP[:2], _SWAP[2:]):
+        if timeline[direction[0].field].gt(0).any():
+            shown += direction
+    if has_lane(timeline, waits):
+        shown = _without("stall", shown)
+        shown += [column for column in _WAITING if timeline[column.field].notna().any()]
+    for given_up in sorted((one for one in shown if one.gives_way), key=lambda one: one.gives_way):
+        if width_of(shown) <= cells:
+            break
+        shown.remove(given_up)
+    return shown
+
+
+def width_of(columns: Iterable[TimelineColumn]) -> int:
+    """Return the total width of the columns in cells."""
+    return sum(column.cells for column in columns)
+
+
+def has_lane(timeline: pd.DataFrame, waits: pd.DataFrame) -> bool:
+    """Return True if tasks waited for more than reclaim, or if memory.pressure shows stalls beside it."""
+    return bool(waits.drop(columns="reclaim").to_numpy().any() or timeline["psi_some_ms"].gt(0).any())
+
+
+def number_text(value: float, column: TimelineColumn, unit_bytes: float) -> str:
+    """Return the text of a number: blank for zero (except usage), and `?` for NaN (not known)."""
+    if np.isnan(value):
+        return "?"
+    if not column.unit:
+        return f"{value:,.0f}" if value else ""
+    scaled = value / unit_bytes if column.unit == "bytes" else value
+    if scaled == 0 and column is not USAGE:
+        return ""
+    if 0 < scaled < 0.05:
+        return "<0.1"
+    return f"{scaled:.1f}" if scaled < 1000 else f"{scaled:.0f}"
+
+
+def _without(head: str, columns: Iterable[TimelineColumn]) -> list[TimelineColumn]:
+    return [one for one in columns if one.head != head]
+
 
 _AROUND_BAR_CELLS: Final = 3
 _LEAST_BAR_CELLS: Final = 20
@@ -108,7 +171,7 @@ def draw(
 
     Times are relative to `origin`; None: they are of the day, in UTC.
     """
-    waits = stacked_ms(timeline)
+    waits = stacked_waits_ms(timeline)
     timeline = timeline.assign(
         waited_ms=waits.sum(axis=1),
         psi_some_ms=psi_ms(timeline, "some"),
@@ -123,7 +186,7 @@ def draw(
     markers = list(markers)
     at_markers = [one.composition.total for one in markers if one.composition and one.composition.total]
     full_bytes, limit_drawn = _full_bytes(timeline, at_markers)
-    cells = min(_MOST_BAR_CELLS, room - width(shown))
+    cells = min(_MOST_BAR_CELLS, room - width_of(shown))
     scale = _Scale(full_bytes, cells, *units.scale_for(full_bytes), limit_drawn, columns, times)
     rows = _rows(timeline, ends, markers, shown, scale)
     return Drawing([*_ruler(scale, shown), *rows], timeline, waits, shown)
@@ -156,7 +219,7 @@ def _ruler(scale: _Scale, shown: Sequence[TimelineColumn]) -> list[Text]:
         unit = "" if column.is_lane else scale.unit_name if column.unit == "bytes" else column.unit
         unit_line.append(unit.rjust(column.cells))
     for group, members in itertools.groupby(shown, key=lambda column: column.group):
-        cells = width(members)
+        cells = width_of(members)
         ruled = f" {group} ".center(cells - 2, "─") if group and cells >= len(group) + 6 else group
         groups.append((ruled if cells >= len(group) + 2 else "").rjust(cells))
     end = f"{scale.full_bytes / scale.unit:.4g} {scale.unit_name}" + (" limit" if scale.limit_drawn else "")
@@ -178,7 +241,7 @@ def _rows(
     scale: _Scale,
 ) -> Iterator[Text]:
     """Yield a line for each row, labelled with its end. The events within a row come before it, by time."""
-    layers, waits = stacked(timeline).to_numpy(), stacked_ms(timeline).to_numpy()
+    layers, waits = stacked_layers(timeline).to_numpy(), stacked_waits_ms(timeline).to_numpy()
     longest_ms = waits.sum(axis=1).max()
     limits = floats(timeline, "limit_bytes")
     numbers = [floats(timeline, column.field) for column in shown]
@@ -192,7 +255,7 @@ def _rows(
             if column.is_lane:
                 line.append(_lane(waits[row], longest_ms, column.cells))
             else:
-                line.append(number(values[row], column, scale.unit).rjust(column.cells))
+                line.append(number_text(values[row], column, scale.unit).rjust(column.cells))
         yield line
 
 
@@ -205,7 +268,7 @@ def _event(marker: Marker, limit_bytes: float, scale: _Scale) -> Iterator[Text]:
             .append(_bar(stacked_composition(marker.composition), limit_bytes, scale))
             .append(" ")
         )
-        usage = number(marker.composition.total, USAGE, scale.unit)
+        usage = number_text(marker.composition.total, USAGE, scale.unit)
         yield line.append(usage.rjust(USAGE.cells))
         at = ""
     glyph, style = ("✗", "bold red") if marker.is_kill else ("→", "bold")

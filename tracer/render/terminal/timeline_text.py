@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,15 +18,34 @@ from tracer import units
 from tracer.analysis.results.quality import SummedInterval, ThinnedInterval
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
-from tracer.render.picture.markers import Marker
-from tracer.render.picture.waits import WAITS, psi_ms
-from tracer.render.terminal.timeline_columns import has_lane
-from tracer.render.terminal.timeline_rows import Drawing, draw
-from tracer.render.words.escape import fitted
+from tracer.render.picture import WAITS, Marker, psi_ms
+from tracer.render.terminal.timeline_rows import Drawing, draw, has_lane
+from tracer.render.words.escape import fitted, visible
 from tracer.render.words.places import one_of
 from tracer.render.words.prose import prose
 from tracer.render.words.quality_facts import coarser, summed, thinned
 from tracer.schema import UNLIMITED_BYTES
+
+_INDENT: Final = 2
+_CONTINUED: Final = " \\"
+
+
+def may_be_pasted(word: str, columns: int) -> bool:
+    """Return whether a word is safe to show in a terminal and fits on a line of a command."""
+    return visible(word) == word and len(shlex.quote(word)) + 2 * _INDENT + 10 <= columns
+
+
+def command_lines(parts: Sequence[Sequence[str]], columns: int) -> list[Text]:
+    """Return a command as lines that a shell joins again. The words of a part stay on one line."""
+    found: list[str] = []
+    for part in map(shlex.join, parts):
+        if found and len(found[-1]) + len(part) + 1 + len(_CONTINUED) <= columns:
+            found[-1] += f" {part}"
+        else:
+            found.append(" " * (_INDENT * (2 if found else 1)) + part)
+    continued = [line + _CONTINUED for line in found[:-1]]
+    return [Text(line, no_wrap=True) for line in (*continued, *found[-1:])]
+
 
 _WHEN_SUMMED: Final = "sizes are exact; what was read again is not known there"
 

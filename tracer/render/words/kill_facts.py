@@ -20,7 +20,7 @@ from tracer.analysis.results.kill import OomReport, Sizing, Trigger, Victim
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.analysis.results.quality import Quality, ThinnedInterval
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import log_place
+from tracer.render.words import places
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
@@ -50,7 +50,7 @@ def shown_time(time: pd.Timestamp) -> str:
 
 def number_and_time(report: OomReport) -> str:
     """Return `number 1, 2025-11-24 23:40:04.412345 UTC`, or the time in the form of the kernel log."""
-    when = log_place.when(report.kernel_log) if report.time is None else shown_time(report.time)
+    when = places.when_logged(report.kernel_log) if report.time is None else shown_time(report.time)
     return f"number {report.kill_id}, {when}"
 
 
@@ -93,7 +93,7 @@ def setting(report: OomReport) -> Iterator[Fact]:
     owner = report.limit_owner
     yield "kill", number_and_time(report)
     if report.kernel_log is not None:
-        yield "in the log", log_place.lines(report.kernel_log)
+        yield "in the log", places.lines_of_log(report.kernel_log)
     yield "cgroup", place_of_life(owner)
     if owner.pod is not None and owner.namespace is not None:
         yield "namespace", visible(owner.namespace)

@@ -10,7 +10,7 @@ from tracer.analysis.explain.kill_filter import History, histories
 from tracer.analysis.results.forms import as_json
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.kernel.cgroups.containers import short_id, standing
-from tracer.render.words import log_place
+from tracer.render.words import places
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import shown_time
 
@@ -168,4 +168,4 @@ def _when(report: OomReport, day: str | None) -> str:
     if report.time is not None:
         milliseconds = report.time.microsecond // 1000
         return f"{report.time:%H:%M:%S}.{milliseconds:03}" if day else f"{report.time:%Y-%m-%d %H:%M:%S}"
-    return log_place.moment(report.kernel_log)
+    return places.logged_moment(report.kernel_log)

@@ -1,9 +1,9 @@
-"""The quality of a report in words: losses, the kernel log, the signals, and unknown fields."""
+"""The quality of a trace and of a report in words: hooks, losses, the kernel log, and unknown fields."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import pandas as pd
 
@@ -11,9 +11,78 @@ from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, Quality, SummedInterval, ThinnedInterval
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import signal_ways
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
+from tracer.trace.recording_ends import COMMAND_ENDED, CONTINUED, DURATION, QUIET, WRITE_FAILED
+
+EXPLAINED_BY: Final = frozenset(
+    {
+        *("memory by kind", "cache added", "cache deleted", "memcg reclaim", "reclaim target"),
+        *("lists shrunk", "event counters", "OOM kill", "OOM decision", "OOM candidates"),
+    }
+)
+"""The signals (kernel/probes.py) that a post-mortem depends on."""
+
+FORMERLY_EXPLAINED_BY: Final = frozenset({"kernel memory"})
+"""Further such signals of older traces, whose recorders hooked the counters."""
+
+ALL_EXACT: Final = "all exact"
+
+
+def ways_taken(probes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (signal, its hook and how exact the hook is). Both are escaped for a terminal."""
+    for name, probe in probes.items():
+        yield visible(str(name)), visible(_way_taken(probe))
+
+
+def _way_taken(probe: Any) -> str:
+    if probe is None:
+        return "absent"
+    if not isinstance(probe, Mapping):  # an old trace, which has the hook without its meaning
+        return str(probe)
+    meaning, hook, detail = (probe.get(key) for key in ("meaning", "hook", "detail"))
+    if not hook:
+        return ": ".join(filter(None, ("absent", detail)))
+    return f"{meaning or 'meaning not known'}: {hook}" + (f" ({detail})" if detail else "")
+
+
+def not_exact(probes: Mapping[str, Any]) -> str | None:
+    """Return `absent: A, B; approximate: C` for the signals that a post-mortem depends on.
+
+    Return `ALL_EXACT` if all of them are exact, and None if the trace has no meanings.
+    """
+    meanings = {
+        name: probe.get("meaning")
+        for name, probe in probes.items()
+        if name in EXPLAINED_BY | FORMERLY_EXPLAINED_BY and isinstance(probe, Mapping)
+    }
+    if not meanings:
+        return None
+    by_meaning = {
+        meaning: [name for name, its in meanings.items() if its == meaning]
+        for meaning in ("absent", "approximate")
+    }
+    parts = [f"{meaning}: {', '.join(names)}" for meaning, names in by_meaning.items() if names]
+    return "; ".join(parts) or ALL_EXACT
+
+
+_ENDS: Final = {
+    COMMAND_ENDED: "when its command ended",
+    DURATION: "after the given time (-d)",
+    QUIET: "when nothing more had happened for 5 s",
+    CONTINUED: "when it was long enough; the next trace goes on",
+    WRITE_FAILED: "because the trace could not be written",
+    "failed": "because the recorder failed",
+    "command_not_started": "because its command could not be started",
+}
+
+
+def end_in_words(reason: str) -> str:
+    """Return an end reason of meta.json in words: `when its command ended`, or `by SIGINT` for a signal."""
+    if reason.startswith("SIG"):
+        return f"by {visible(reason)}"
+    return _ENDS.get(reason) or visible(reason)
+
 
 KERNEL_LOG: Final = {
     "matched": "its lines about this kill were read and compared",
@@ -154,7 +223,7 @@ def quality(report: OomReport) -> Iterator[Fact]:
         yield "times", thinned(report.quality.thinned)
     yield "kernel log", _use_of_kernel_log(report.quality)
     yield from (("differs", visible(sentence)) for sentence in report.quality.disagreements)
-    if (signals := signal_ways.not_exact(report.quality.probes)) is not None:
+    if (signals := not_exact(report.quality.probes)) is not None:
         yield "signals", signals
     by_reason: dict[str, list[str]] = {}
     for field, why in report.quality.unknown.items():

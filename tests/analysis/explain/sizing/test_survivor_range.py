@@ -1,4 +1,4 @@
-"""The range of limits for a cgroup without a kill, from synthetic work whose demand is known to the byte."""
+"""The range of limits for a cgroup that lived."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results.survivor import Held
 
@@ -196,3 +197,36 @@ def test_range_with_memory_in_swap_has_room_for_it(trace: Any) -> None:
     work(trace)
     trace.charged(0.15, 7, "swap", 11 * MIB)
     assert only(trace).sizing.min_limit_bytes == (43 * MIB, 110 * MIB + UNSEEN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({}, 1),
+        ({"anon": 3}, 2),
+        ({"shmem": 3}, 2),
+        ({"sock": 3}, 2),
+        ({"kernel": 3}, 2),
+        ({"kernel": 3, "slab_reclaimable": 3}, 1),
+        ({"anon": -5, "swap": 5}, 1),
+        ({"anon": -5, "swap": 6}, 2),
+        ({"file": 3}, 1),
+        ({"locked": 3}, 2),
+    ],
+)
+def test_held_peak_counts_what_reclaim_cannot_free_and_what_was_swapped_out(
+    trace: Any, changes: dict[str, int], seconds: int
+) -> None:
+    """Usage is the same at 1 and at 2 s. What the cgroup held before is not known."""
+    trace.add("cgroups", cgroup_id=7, path="/a")
+    trace.charged(1, 7, "anon", 9 * MIB, usage_bytes=50 * MIB)
+    lists = {f"{name}_bytes": 0 for name in ("anon", "shmem", "inactive_anon", "active_anon")}
+    locked = changes.pop("locked", 0) * MIB
+    trace.add("samples", 2, cgroup_id=7, source="periodic", unevictable_bytes=locked, **lists)
+    for category, mib in changes.items():
+        trace.charged(2, 7, category, mib * MIB, usage_bytes=50 * MIB)
+    trace.charged(2, 7, "file", 0, usage_bytes=50 * MIB)
+    (one,) = held_cgroups(trace)
+    assert one.peak_time == utc_time(trace.ns(seconds))
+    assert one.anon_at_peak_bytes is None
+    assert "anon_at_peak_bytes" in one.quality.unknown

@@ -1,4 +1,4 @@
-"""The words of shortages; tests/analysis/explain/test_shortage.py reads the clauses of logs."""
+"""The parts that sentences share."""
 
 from __future__ import annotations
 

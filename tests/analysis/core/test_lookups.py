@@ -1,10 +1,12 @@
-"""The times of processes: their forks, and the ends of those that the kernel killed."""
+"""Look-ups of processes and stacks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+
+from tracer.analysis.core.lookups import function_of
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,19 @@ def test_fork_before_a_suspension_is_not_moved_by_it(trace: Any) -> None:
 def test_fork_is_never_after_the_process_was_seen(trace: Any) -> None:
     trace.add("tasks", tgid=41, ppid=7, start_ns=SUSPENDED_S * 10**9, first_seen=trace.ns(2))
     assert trace.processes.fork_of(41, trace.ns(9)) == (7, trace.ns(2))
+
+
+@pytest.mark.parametrize(
+    ("frame", "function"),
+    [
+        ("try_charge+0x1a1", "try_charge"),
+        ("grow [work]", "grow"),
+        ("std::map<int, char>::insert(int [4]) [work]", "std::map<int, char>::insert(int [4])"),
+        ("lambda+0x10 [work]", "lambda+0x10"),
+        ("[libc.so.6]+0x10", "[libc.so.6]+0x10"),
+        ("0x7f00", "0x7f00"),
+        ("", ""),
+    ],
+)
+def test_function_of_a_frame_is_its_symbol(frame: str, function: str) -> None:
+    assert function_of(frame) == function

@@ -1,12 +1,71 @@
+"""The parts of every picture."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from tracer.analysis.results.kill import OomReport
-from tracer.render.picture.markers import kill_markers, limit_markers, read_again_markers
+from tracer.analysis.views.stalls import STALLED
+from tracer.categories import LAYERS
+from tracer.render import picture
+from tracer.render.picture import (
+    WAITS,
+    kill_markers,
+    limit_markers,
+    psi_ms,
+    read_again_markers,
+    stacked_layers,
+    stacked_waits_ms,
+)
+
+
+def test_stacked_timeline_of_known_counters_adds_up_to_usage(
+    new_timeline: Callable[..., pd.DataFrame],
+) -> None:
+    timeline = new_timeline(20)
+    total = stacked_layers(timeline).sum(axis=1).to_numpy()
+    assert np.abs(total - timeline["usage_bytes"].to_numpy(float)).max() <= 4
+
+
+def test_stacked_timeline_without_a_counter_has_the_rest_as_other(timeline: pd.DataFrame) -> None:
+    timeline["anon_bytes"] = pd.array([pd.NA] * len(timeline), dtype="Int64")
+    layers = stacked_layers(timeline)
+    assert (layers["anon"] == 0).all()
+    np.testing.assert_allclose(layers.sum(axis=1), timeline["usage_bytes"].to_numpy(float), atol=4)
+    assert layers["other"].max() > 90 << 20
+
+
+def test_stacked_timeline_with_more_dirty_than_cache_has_no_clean_cache(timeline: pd.DataFrame) -> None:
+    timeline["file_dirty_bytes"] = timeline["cache_bytes"] * 2
+    layers = stacked_layers(timeline)
+    assert (layers["cache"] == 0).all()
+    np.testing.assert_array_equal(layers["dirty"], timeline["cache_bytes"].to_numpy(float))
+
+
+def test_column_of_each_wait_is_in_the_timeline() -> None:
+    assert [f"stalled_{wait.name}_ms" for wait in WAITS] == [*STALLED, "stalled_reread_ms"]
+
+
+def test_waits_have_distinct_glyphs_and_colours() -> None:
+    for key in ("glyph", "terminal", "hex", "label"):
+        assert len({getattr(wait, key) for wait in WAITS}) == len(WAITS)
+    assert {wait.glyph for wait in WAITS}.isdisjoint(layer.glyph for layer in LAYERS)
+
+
+def test_throttled_waits_are_not_counted_twice(waiting: pd.DataFrame) -> None:
+    stacked = stacked_waits_ms(waiting)
+    np.testing.assert_allclose(stacked["reclaim"] + stacked["throttled"], waiting["stalled_reclaim_ms"])
+    assert stacked["throttled"].sum() > 0
+    assert (stacked["high"] == 0).all()
+
+
+def test_unread_pressure_is_nan(timeline: pd.DataFrame, waiting: pd.DataFrame) -> None:
+    assert np.isnan(psi_ms(timeline, "some")).all()
+    assert psi_ms(waiting, "full")[0] == 0
 
 
 def test_kill_marks_its_cgroup_and_the_ancestors(
@@ -91,3 +150,36 @@ def test_limit_is_marked_once_at_its_earliest_sign(
     assert marked([report(2.5)], -1, 2, 3) == [2]
     assert marked([report(None), report(1, "/b")]) == []
     assert marked([report(9)], -1) == []
+
+
+def test_file_without_a_path_is_named_by_device_and_inode() -> None:
+    row = {
+        "path": None,
+        "dev": "254:0",
+        "ino": 7,
+        "deleted": True,
+        "use": None,
+        "owners": 2,
+        "evictor_tgid": None,
+    }
+    assert picture.file_names(row) == (
+        *("2 cgroups", "", ""),
+        "(deleted) no name known: 254:0 inode 7",
+    )
+    assert picture.file_names(row | {"dev": None})[-1] == "files that were not told apart"
+
+
+def test_cgroups_and_processes_without_a_name_are_said_to_be_unknown() -> None:
+    row: dict[str, object] = {
+        "cgroup": None,
+        "container": None,
+        "task_cgroup": None,
+        "run": None,
+        "runs": None,
+    }
+    row |= {"charged_to": "nobody", "cgroup_id": None, "task_cgroup_id": 3}
+    assert picture.cgroup_names(row) == ("nobody", "not known")
+    assert picture.process_names({"comm": None, "tgid": None, "task_cgroup": None}) == (
+        *("not known", "not known"),
+    )
+    assert picture.cause_names({"cause": "readahead"}) == ("readahead", "read ahead, or on request")

@@ -1,1 +1,0 @@
-"""Parts of every picture: layers of memory, markers of events, kinds of waiting."""
