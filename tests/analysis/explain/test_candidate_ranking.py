@@ -15,11 +15,12 @@ from tracer.analysis.explain.victim_selection import (
     Rules,
     adj_pages,
     badness,
-    disagreement,
+    is_contradicted,
     ranked,
     rules_of,
     what_if,
 )
+from tracer.analysis.explain.words import log_words
 from tracer.analysis.results.kill import Candidate
 
 TOTAL = 25600  # pages: 100 MiB, of which a thousandth is 25 whole pages
@@ -140,13 +141,15 @@ def test_what_if_is_the_least_change_that_alters_the_choice(
 
 def test_disagreement_with_the_ranking_names_both_tasks() -> None:
     tasks = [task(1, 20000), task(2, 10), task(3, 9000, OOM_SCORE_ADJ_MIN)]
-    assert disagreement(ranked_as_killed(tasks, 1)) is None
-    assert disagreement(ranked_as_killed(tasks, 2)) == (
+    assert not is_contradicted(ranked_as_killed(tasks, 1))
+    sentences = []
+    for pid in (2, 3, 9):
+        ranking = ranked_as_killed(tasks, pid)
+        assert is_contradicted(ranking)
+        sentences.append(log_words.contradiction(ranking))
+    assert sentences[0] == (
         "by these numbers task1 (pid 1) with a badness of 20000 pages would have been killed, and not "
         "task2 (pid 2), with 10"
     )
-    assert (disagreement(ranked_as_killed(tasks, 3)) or "").endswith("task3 (pid 3), which cannot be killed")
-    assert (
-        disagreement(ranked_as_killed(tasks, 9))
-        == "the task that was killed is not among those that were weighed"
-    )
+    assert sentences[1].endswith("task3 (pid 3), which cannot be killed")
+    assert sentences[2] == "the task that was killed is not among those that were weighed"

@@ -109,11 +109,11 @@ def test_selection_with_lost_records_is_from_the_log(trace: Any) -> None:
     record_kill(trace)
     weighed(trace, 1.9, 43, 9001)
     trace.add("loss", 1.95, begin=trace.ns(1.85), stream="pagecache", lost=1)
-    assert selected(trace, trace.oom, LOG, {}).disagreement is not None
+    assert selected(trace, trace.oom, LOG, {}).is_contradicted
     trace.add("loss", 1.95, begin=trace.ns(1.85), stream="candidate", lost=1)
     unknown: dict[str, str] = {}
     found = selected(trace, trace.oom, None, unknown)
-    assert ([one.pid for one in found.candidates], found.disagreement) == ([43], None)
+    assert ([one.pid for one in found.candidates], found.is_contradicted) == ([43], False)
     assert "lost" in unknown["what_if"]
     found = selected(trace, trace.oom, LOG, {})
     assert [one.pid for one in found.candidates] == [41, 43]
@@ -193,14 +193,14 @@ def test_selection_from_a_log_computes_badness() -> None:
         (43, 1400 + 11 + 25 + 2500, False),
     ]
     assert [(one.pid, one.instead) for one in found.what_if] == [(41, -205), (43, 305)]
-    assert (found.disagreement, unknown) == (None, ONE_RSS)
+    assert (found.is_contradicted, unknown) == (False, ONE_RSS)
 
 
 def test_selection_without_a_total_has_badness_where_adj_is_0() -> None:
     unknown: dict[str, str] = {}
     found = victim_selection.from_log(LOG, None, PAGE, unknown)
     assert [(one.pid, one.badness) for one in found.candidates] == [(41, 9036), (43, None)]
-    assert (found.what_if, found.disagreement) == ((), None)
+    assert (found.what_if, found.is_contradicted) == ((), False)
     assert set(unknown) == {"badness_total_pages", "candidates.badness", "what_if", *ONE_RSS}
 
 
@@ -217,7 +217,7 @@ def test_selection_with_oom_kill_allocating_task_has_no_what_if() -> None:
         replace(LOG, chosen=Chosen("small", 43, 0), kills=(kill,)), 25600, PAGE, unknown
     )
     assert [one.pid for one in found.candidates] == [41, 43]
-    assert (found.what_if, found.disagreement) == ((), None)
+    assert (found.what_if, found.is_contradicted) == ((), False)
     assert "oom_kill_allocating_task" in unknown["what_if"]
 
 
@@ -227,12 +227,12 @@ def test_selection_on_an_old_kernel_that_killed_a_child_has_the_parent_chosen() 
     log = replace(LOG, invoker=Invoker(kernel_release="4.19.0"), chosen=chosen, kills=(kill,))
     found = victim_selection.from_log(log, 25600, PAGE, {})
     assert [one.pid for one in found.candidates if one.chosen] == [41]
-    assert found.disagreement is None
+    assert not found.is_contradicted
 
 
 def test_selection_with_a_thread_in_the_table_finds_it_by_its_process() -> None:
     log = replace(LOG, tasks=(replace(ROW, pid=42), OTHER))
-    assert victim_selection.from_log(log, 25600, PAGE, {}).disagreement is None
+    assert not victim_selection.from_log(log, 25600, PAGE, {}).is_contradicted
 
 
 def test_selection_with_no_killable_task_has_no_disagreement() -> None:
@@ -241,7 +241,7 @@ def test_selection_with_no_killable_task_has_no_disagreement() -> None:
     )
     found = victim_selection.from_log(log, 25600, PAGE, {})
     assert [one.badness for one in found.candidates] == [None]
-    assert found.disagreement is None
+    assert not found.is_contradicted
 
 
 @pytest.mark.parametrize("recorded", ["fork", "parent-limit", "group-kill"])
@@ -262,7 +262,7 @@ def test_selection_from_the_log_of_a_trace_equals_the_kernels_own(recorded: str)
         == victim_selection.recorded_total_pages(owners_subtree(trace), int(times_ns(rows)[0]), without)
     )
     assert badness_of(kernels) == badness_of(ours)
-    assert kernels.disagreement is None
+    assert not kernels.is_contradicted
 
 
 def owners_subtree(trace: Any) -> Subtree:

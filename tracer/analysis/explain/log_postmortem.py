@@ -15,8 +15,7 @@ from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import composition, window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
-from tracer.analysis.explain.words import sentence_parts
-from tracer.analysis.explain.words.sentence_parts import owner_name, process
+from tracer.analysis.explain.words import log_words
 from tracer.analysis.kernel_log import decisions, logged_kill
 from tracer.analysis.kernel_log.decisions import LogKill
 from tracer.analysis.kernel_log.logged_kill import Named
@@ -28,7 +27,6 @@ from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.stored_names import stored_text
 
-MISSED: Final = "the kernel log has this kill: the probe of the OOM killer missed it"
 _NOT_IN_LOG: Final = (
     *("reclaim", "cushion.cache_start_bytes", "cushion.evicted_bytes", "cushion.absorbed_bytes"),
     *("cushion.limit_reached_at", "cushion.exhausted_at", "cushion.evicted_after_bytes"),
@@ -76,7 +74,7 @@ def missed(trace: TraceTables) -> Iterator[OomReport]:
             lost_records=trace.losses.affecting_numbers(kill.time_ns, kill.time_ns),
             probes=dict(trace.meta["probes"]),
             unknown={field: why for field, why in found.quality.unknown.items() if field not in known},
-            disagreements=(MISSED, *found.quality.disagreements),
+            disagreements=(log_words.MISSED, *found.quality.disagreements),
         )
         yield replace(
             found,
@@ -190,13 +188,12 @@ def _explained(
     total = victim_selection.logged_total_pages(log, page_size)
     selection = victim_selection.from_log(log, total, page_size, unknown)
     working_set = composition.working_set(sizes, made_of.total, unknown)
-    disagreements = tuple(filter(None, [selection.disagreement]))
     return verdict.assemble(
         replace(
             outline,
             time=findings.time,
             working_set_bytes=working_set,
-            quality=replace(outline.quality, unknown=unknown, disagreements=disagreements),
+            quality=replace(outline.quality, unknown=unknown),
         ),
         findings,
         selection,
@@ -244,17 +241,7 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
     judged = verdict.judge(findings)
     if "header" not in log.missing or log.counters or log.mem_info is not None:
         return judged
-    names = [process(victim.comm, victim.pid) for victim in findings.victims]
-    killed = f"{', '.join(names) or 'a process'} {'were' if len(names) > 1 else 'was'} killed because"
-    if findings.circumstances.no_victim:
-        killed = f"{sentence_parts.NO_VICTIM[findings.circumstances.no_victim]}:"
-    owner = owner_name(findings.owner) if log.oom_memcg is not None else "a cgroup"
-    where = f"{owner} was at its limit" if log.constraint == "memcg" else _short_of(log)
-    rest = "nothing but the kill itself" if "summary" in log.missing else "not the whole of its report"
-    return replace(judged, summary=f"{killed} {where}; the kernel log has {rest}.")
-
-
-def _short_of(log: LogReport) -> str:
-    if log.constraint in ("cpuset", "mempolicy"):
-        return sentence_parts.none_left(log.constraint, shortage.nodes_of(log))
-    return "memory was short"
+    has_owner, has_summary = log.oom_memcg is not None, "summary" not in log.missing
+    nodes = shortage.nodes_of(log)
+    summary = log_words.summary_of_a_line(findings, nodes, has_owner=has_owner, has_summary=has_summary)
+    return replace(judged, summary=summary)

@@ -27,7 +27,7 @@ from tracer.analysis.explain.measure.recorded_kill import RecordedKill, Recorded
 from tracer.analysis.explain.sizing.bounds import Range
 from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.victim_selection import Selection
-from tracer.analysis.explain.words import advice
+from tracer.analysis.explain.words import advice, log_words
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import KERNEL_LOG, Told
 from tracer.analysis.kernel_log.decisions import missed
@@ -201,7 +201,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         kmsg=told.state,
         probes=outline.quality.probes,
         unknown=unknown,
-        disagreements=(*told.disagreements, *filter(None, [selection.disagreement])),
+        disagreements=tuple(map(log_words.difference, told.disagreements)),
         kmsg_missing=told.missing,
         kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
         summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),

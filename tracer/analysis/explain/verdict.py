@@ -22,9 +22,8 @@ from tracer.analysis.explain.evidence.gathering import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.victim_selection import Selection
-from tracer.analysis.explain.words import advice
+from tracer.analysis.explain.words import advice, log_words, sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
-from tracer.analysis.explain.words.sentence_parts import owner_name, process
 from tracer.analysis.results.kill import (
     NO_VERDICT,
     UNKNOWN,
@@ -119,7 +118,11 @@ def assemble(
     kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `judge` gives the verdict on
     the findings. `charged_in` returns the stacks with which memory of some kinds was charged before the kill.
     """
-    findings = replace(findings, candidates=selection.candidates, kmsg_fields=outline.quality.kmsg_fields)
+    quality = outline.quality
+    findings = replace(findings, candidates=selection.candidates, kmsg_fields=quality.kmsg_fields)
+    if selection.is_contradicted:
+        contradiction = log_words.contradiction(selection.candidates)
+        quality = replace(quality, disagreements=(*quality.disagreements, contradiction))
     judged = judge(findings)
     return replace(
         outline,
@@ -139,6 +142,7 @@ def assemble(
         further_allocators=findings.further_allocators,
         shared_files=tuple(findings.shared_files),
         charged_in=charged_in(CAUSES[judged.cause].grows),
+        quality=quality,
     )
 
 
@@ -149,10 +153,7 @@ def known(sizes: Mapping[str, int | None]) -> dict[str, int]:
 
 def unexplained(report: OomReport, why: str) -> OomReport:
     """Return the outline of a report as that of a kill which `why` keeps from being explained."""
-    killed = ", ".join(process(victim.comm, victim.pid) for victim in report.victims) or "a process"
-    limit = f" for {owner_name(report.limit_owner)}" if report.constraint == "memcg" else ""
-    summary = f"{killed} was killed{limit}. This kill could not be explained: {why}."
-    quality = report.quality
+    quality, summary = report.quality, sentence_parts.unexplained(report, why)
     return OomReport(
         kill_id=report.kill_id,
         time=report.time,

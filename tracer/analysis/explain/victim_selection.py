@@ -189,21 +189,16 @@ def _rank(candidate: Candidate) -> tuple[bool, int, int]:
     return False, -candidate.badness, 0
 
 
-def disagreement(candidates: Sequence[Candidate]) -> str | None:
-    """Return a sentence on the difference if the chosen candidate does not lead the ranking; else None."""
+def is_contradicted(candidates: Sequence[Candidate]) -> bool:
+    """Return whether the chosen candidate is missing, or does not lead the ranking."""
     chosen = next((one for one in candidates if one.chosen), None)
     if chosen is None:
-        return "the task that was killed is not among those that were weighed"
+        return True
     first = candidates[0]
     if chosen is first or first.badness is None or any(one.adj_pages is None for one in candidates):
-        return None
-    if replace(first, pid=chosen.pid, comm=chosen.comm, cmdline=chosen.cmdline, chosen=True) == chosen:
-        return None  # one address space: the kernel passes over a child of vfork (in_vfork in oom_badness)
-    its = "which cannot be killed" if chosen.badness is None else f"with {chosen.badness}"
-    return (
-        f"by these numbers {first.comm} (pid {first.pid}) with a badness of {first.badness} pages would have "
-        f"been killed, and not {chosen.comm} (pid {chosen.pid}), {its}"
-    )
+        return False
+    # One address space: the kernel passes over a child of vfork (in_vfork in oom_badness).
+    return replace(first, pid=chosen.pid, comm=chosen.comm, cmdline=chosen.cmdline, chosen=True) != chosen
 
 
 def what_if(
@@ -276,15 +271,15 @@ _OF_A_CANDIDATE: Final = (
 class Selection:
     """The candidates of a kill in the order in which the kernel would kill them, the first choice first.
 
-    `total_pages`: the total that badness is measured against. `disagreement`: a sentence, if the kernel
-    killed another task than the first one. `is_logged`: the candidates are from the kernel log. `tgids`:
+    `total_pages`: the total that badness is measured against. `is_contradicted`: the kernel killed
+    another task than the first one. `is_logged`: the candidates are from the kernel log. `tgids`:
     their processes; None if some may be missing.
     """
 
     candidates: tuple[Candidate, ...]
     total_pages: int | None
     what_if: tuple[WhatIf, ...] = ()
-    disagreement: str | None = None
+    is_contradicted: bool = False
     is_logged: bool = False
     tgids: frozenset[int] | None = None
 
@@ -388,7 +383,7 @@ def _judged(
         candidates,
         total,
         () if is_group else what_if(candidates, total, rules),
-        disagreement(candidates),
+        is_contradicted(candidates),
     )
 
 

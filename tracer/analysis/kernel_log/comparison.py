@@ -263,16 +263,32 @@ COLUMNS: Final = (
 _LONGEST_NAME: Final = 400  # a longer path may be cut in its line (LOG_LINE_MAX, kernel/printk/printk.c)
 
 
-def disagreements(trace: TraceTables, rows: Sequence[Mapping[str, Any]], report: LogReport) -> Iterator[str]:
-    """Yield a sentence for each difference; `rows` are those of one kill in `oom`, with `COLUMNS`."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A value on which the trace and its kernel log differ, or a victim that only one of them has.
+
+    `kind`: a key of `explain.words.log_words.DIFFERENCES`. `ours` is the value of the trace, `theirs` the
+    value of the log; sizes in bytes. `pid`: of the victim.
+    """
+
+    kind: str
+    ours: str | int | None = None
+    theirs: str | int | None = None
+    pid: int | None = None
+
+
+def disagreements(
+    trace: TraceTables, rows: Sequence[Mapping[str, Any]], report: LogReport
+) -> Iterator[Difference]:
+    """Yield each difference; `rows` are those of one kill in `oom`, with `COLUMNS`."""
     first = rows[0]
     cpus = int(trace.meta.get("cpus", 1))
     yield from _decision(trace, first, report)
     memory = report.counters.get("memory")
     if memory is not None:
         stock_bytes = _CHARGE_BATCH_PAGES * cpus * page_size(trace)
-        yield from _sizes("usage", optional(first["usage_bytes"]), memory.usage_bytes, stock_bytes)
-        yield from _sizes("limit", limit_of(first), memory.limit_bytes, _KIB)
+        yield from _sizes("usage_bytes", optional(first["usage_bytes"]), memory.usage_bytes, stock_bytes)
+        yield from _sizes("limit_bytes", limit_of(first), memory.limit_bytes, _KIB)
     killed = {kill.pid: kill for kill in report.kills}
     slack_bytes = max(_COUNTER_BATCH_PAGES, 2 * cpus) * cpus * page_size(trace)
     for row in rows:
@@ -280,60 +296,54 @@ def disagreements(trace: TraceTables, rows: Sequence[Mapping[str, Any]], report:
         if kill is not None:
             yield from _victim(row, kill, slack_bytes, page_size(trace))
         elif report.kills:
-            yield f"pid {row['pid']} was marked as a victim, but the kernel log has no line on it"
+            yield Difference("not_logged", pid=int(row["pid"]))
     for pid in killed:
-        yield f"the kernel log has a kill of pid {pid}, which was not marked as a victim"
+        yield Difference("not_marked", pid=pid)
 
 
-def _decision(trace: TraceTables, first: Mapping[str, Any], report: LogReport) -> Iterator[str]:
+def _decision(trace: TraceTables, first: Mapping[str, Any], report: LogReport) -> Iterator[Difference]:
     constraint, asked = str(first["constraint"]), report.invoker
     if "unknown" not in (constraint, report.constraint):
-        yield from _words("constraint", constraint, report.constraint)
+        yield from _unequal("constraint", constraint, report.constraint)
     owner = trace.places.path_of(optional(first["limit_owner_cgroup_id"]))
     if owner is not None and report.oom_memcg is not None and len(owner) < _LONGEST_NAME:
-        yield from _words("the limit owner", owner, stored_text(report.oom_memcg))
-    yield from _words("the pid of the trigger", int(first["trigger_pid"]), asked.pid)
+        yield from _unequal("limit_owner", owner, stored_text(report.oom_memcg))
+    yield from _unequal("trigger_pid", int(first["trigger_pid"]), asked.pid)
     if asked.comm is not None:
-        yield from _words("the name of the trigger", str(first["trigger_comm"]), stored_text(asked.comm))
+        yield from _unequal("trigger_comm", str(first["trigger_comm"]), stored_text(asked.comm))
     if optional(first["is_told"]):
-        yield from _words("order", optional(first["order"]), asked.order)
-        yield from _words("gfp", _flags(optional(first["gfp"])), _flags(asked.gfp))
+        yield from _unequal("order", optional(first["order"]), asked.order)
+        yield from _unequal("gfp", optional(first["gfp"]), asked.gfp)
 
 
-def _victim(row: Mapping[str, Any], kill: Kill, slack_bytes: int, page_bytes: int) -> Iterator[str]:
-    pid = kill.pid
-    yield from _words(f"the name of pid {pid}", str(row["comm"]), stored_text(kill.comm))
-    yield from _words(f"oom_score_adj of pid {pid}", int(row["oom_score_adj"]), kill.oom_score_adj)
-    for kind in ("anon", "file", "shmem"):
-        column = f"{kind}_rss_bytes"
-        ours, theirs = optional(row[column]), getattr(kill, column)
-        yield from _sizes(f"{kind} RSS of pid {pid}", ours, theirs, slack_bytes)
-    yield from _sizes(
-        f"page tables of pid {pid}", optional(row["pgtables_bytes"]), kill.pgtables_bytes, page_bytes
-    )
+def _victim(row: Mapping[str, Any], kill: Kill, slack_bytes: int, page_bytes: int) -> Iterator[Difference]:
+    yield from _unequal("comm", str(row["comm"]), stored_text(kill.comm), kill.pid)
+    yield from _unequal("oom_score_adj", int(row["oom_score_adj"]), kill.oom_score_adj, kill.pid)
+    slacks = dict.fromkeys(("anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes"), slack_bytes)
+    for name, within_bytes in (slacks | {"pgtables_bytes": page_bytes}).items():
+        yield from _sizes(name, optional(row[name]), getattr(kill, name), within_bytes, kill.pid)
 
 
-def _words(what: str, ours: str | int | None, theirs: str | int | None) -> Iterator[str]:
+def _unequal(
+    kind: str, ours: str | int | None, theirs: str | int | None, pid: int | None = None
+) -> Iterator[Difference]:
     if ours is not None and theirs is not None and ours != theirs:
-        yield f"{what}: {ours}, in the kernel log {theirs}"
+        yield Difference(kind, ours, theirs, pid)
 
 
-def _flags(mask: int | None) -> str | None:
-    return None if mask is None else f"{mask:#x}"
-
-
-def _sizes(what: str, ours: int | None, theirs: int | None, within_bytes: int) -> Iterator[str]:
-    """Yield a sentence if two sizes differ by more than `within_bytes`; the kernel prints whole KiB, rounded
-    down."""
+def _sizes(
+    kind: str, ours: int | None, theirs: int | None, within_bytes: int, pid: int | None = None
+) -> Iterator[Difference]:
+    """Yield two sizes that differ by more than `within_bytes`; the kernel prints whole KiB, rounded down."""
     if ours is not None and theirs is not None and abs(ours - theirs) > max(within_bytes, _KIB):
-        yield f"{what}: {ours} bytes, in the kernel log {theirs}"
+        yield Difference(kind, ours, theirs, pid)
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """The findings of the log on one kill.
 
-    `state`, `missing`, `fields` and `disagreements` are the values that `Quality` of its report gets.
+    `state`, `missing` and `fields` are the values that `Quality` of its report gets.
     `origins`: `Origins`.
     """
 
@@ -341,7 +351,7 @@ class Told:
     state: KernelLog
     missing: str
     fields: tuple[str, ...]
-    disagreements: tuple[str, ...]
+    disagreements: tuple[Difference, ...]
     origins: Mapping[str, str]
 
     def gfp_names(self, gfp: int | None) -> str:

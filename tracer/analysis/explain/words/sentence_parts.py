@@ -9,7 +9,7 @@ import pandas as pd
 
 from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings, FreeMemory, NoVictim, Shortage, ShortageKind
-from tracer.analysis.results.kill import LimitOwner, Lowered, Trigger
+from tracer.analysis.results.kill import LimitOwner, Lowered, OomReport, Trigger
 from tracer.analysis.results.quality import ThinnedInterval, resolution_s
 from tracer.kernel.cgroups.containers import identify, short_id, standing
 from tracer.schema import UNLIMITED_BYTES
@@ -242,6 +242,13 @@ def killed(findings: Findings) -> str:
         return "" if none is None else f", and {NO_VICTIM[none]}"
     victim = process(victims[0].comm, victims[0].pid)
     return " and was killed" if victim == _asker(findings) else f", and {victim} was killed for it"
+
+
+def unexplained(report: OomReport, why: str) -> str:
+    """Return the summary of a kill with its parties alone, and the reason."""
+    killed = ", ".join(process(victim.comm, victim.pid) for victim in report.victims) or "a process"
+    limit = f" for {owner_name(report.limit_owner)}" if report.constraint == "memcg" else ""
+    return f"{killed} was killed{limit}. This kill could not be explained: {why}."
 
 
 def _asker(findings: Findings) -> str:
