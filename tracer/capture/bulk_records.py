@@ -50,7 +50,6 @@ class BulkRecords:
         return self._kept_bytes > _MOST_BYTES
 
     def write(self) -> None:
-        """Write all records as rows."""
         kept, self._kept, self._kept_bytes = self._kept, {}, 0
         for name in [*kept]:
             records = _joined(kept.pop(name))

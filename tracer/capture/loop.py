@@ -137,7 +137,6 @@ class StopSignals:
         return self._woken.fileno()
 
     def receive(self, number: int, _frame: object) -> None:
-        """Handle a signal."""
         self.received = number
         self.wake()
 
@@ -157,7 +156,6 @@ class StopSignals:
             self._woken.recv(1024)
 
     def close(self) -> None:
-        """Close the descriptors."""
         self._wake.close()
         self._woken.close()
 

@@ -100,7 +100,6 @@ class Overhead:
         self._open(self._due_s)
 
     def close(self) -> None:
-        """Stop measuring."""
         if self._statistics is not None:
             os.close(self._statistics)
             self._statistics = None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tracer.capture.bpf.load import Programs, accounts_for
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
@@ -47,22 +47,17 @@ def first_meta(options: Options, hierarchy: Hierarchy) -> Meta:
         command_line=["memcg-tracer", *(stored_path(shown_url(word)) for word in sys.argv[1:])],
         cgroup_version=hierarchy.version,
         cgroup_mount_options=map(stored_path, hierarchy.options),
-        filters=_filters(options),
+        filters={
+            "asked": [stored_path(argument) for argument in options.cgroups],
+            "cgroups": None,  # the matched paths are added as they are found
+            "limit_bytes": options.limit_bytes,
+            "swap_bytes": options.swap_bytes,
+            "command": [stored_path(shown_url(word)) for word in options.command] or None,
+            "stacks_bytes": options.stacks_bytes,
+            "most_overhead_percent": options.most_overhead_percent,
+        },
         probes={},
     )
-
-
-def _filters(options: Options) -> dict[str, Any]:
-    """Return the request for meta.json. `cgroups`, the matched paths, are added as they are found."""
-    return {
-        "asked": [stored_path(argument) for argument in options.cgroups],
-        "cgroups": None,
-        "limit_bytes": options.limit_bytes,
-        "swap_bytes": options.swap_bytes,
-        "command": [stored_path(shown_url(word)) for word in options.command] or None,
-        "stacks_bytes": options.stacks_bytes,
-        "most_overhead_percent": options.most_overhead_percent,
-    }
 
 
 _GRACE_S: Final = 2.0
@@ -182,8 +177,10 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
         trace: TraceWriter | None = None
 
         def create_trace(first: Meta) -> RowSink:
+            from tracer.trace.write.writer import TraceWriter  # noqa: PLC0415  it imports Arrow
+
             nonlocal trace
-            trace = _create_trace(options, first, observer)
+            trace = TraceWriter(options.output, first, force=options.force, warn=observer.warn)
             return trace
 
         pipeline = make_pipeline(
@@ -204,12 +201,6 @@ def save_memory() -> None:
     """Make NumPy and Arrow take less memory. Call it before they are imported."""
     for name, value in _LEAN.items():
         os.environ.setdefault(name, value)
-
-
-def _create_trace(options: Options, first: Meta, observer: Observer) -> TraceWriter:
-    from tracer.trace.write.writer import TraceWriter  # noqa: PLC0415  it imports Arrow
-
-    return TraceWriter(options.output, first, force=options.force, warn=observer.warn)
 
 
 def make_pipeline(

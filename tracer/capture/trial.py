@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +28,7 @@ from tracer.kernel.config import options_set
 from tracer.kernel.features import Check, State
 from tracer.kernel.probes import Kind, Signal, needed
 
-AREA: Final = "tracer"
-
+_check: Final = partial(Check, area="tracer")
 _DUMP_TASKS: Final = Path("/proc/sys/vm/oom_dump_tasks")
 
 _BUILT_BY: Final = {
@@ -99,15 +99,14 @@ def bcc() -> Check:
     try:
         module = find_bcc()
     except TracerError as error:
-        return Check(
+        return _check(
             "BCC",
             State.MISSING,
             str(error),
             "the BPF programs cannot be compiled",
             prevents_recording=True,
-            area=AREA,
         )
-    return Check("BCC", State.OK, f"{module.__version__} in {(module.__path__ or [''])[0]}", area=AREA)
+    return _check("BCC", State.OK, f"{module.__version__} in {(module.__path__ or [''])[0]}")
 
 
 def kernel_log(device: Path, dump_tasks: Path) -> Check:
@@ -118,24 +117,22 @@ def kernel_log(device: Path, dump_tasks: Path) -> Check:
     with closing(open_kernel_log(device)) as log:
         state = log.state
     if state != READ:
-        return Check(
+        return _check(
             "kernel log",
             State.MISSING,
             state,
             "a kill is explained without the kernel's report, which completes and confirms the trace",
             f"run it on the host, or give the container {device}",
-            area=AREA,
         )
     if dump_tasks.exists() and dump_tasks.read_text("ascii").strip() == "0":
-        return Check(
+        return _check(
             "kernel log",
             State.DEGRADED,
             f"{device} can be read; vm.oom_dump_tasks is 0",
             "the kernel's report of a kill does not list the candidates",
             "sysctl vm.oom_dump_tasks=1",
-            area=AREA,
         )
-    return Check("kernel log", State.OK, f"{device} can be read", area=AREA)
+    return _check("kernel log", State.OK, f"{device} can be read")
 
 
 def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -> Check:
@@ -153,14 +150,13 @@ def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -
             reasons.append(why if options is None else f"{why}, though the kernel is built for it")
     there = [f"by {family}" for family in _BUILT_BY if family not in closed]
     if there:
-        return Check("function hooks", State.OK, "; ".join([" and ".join(there), *reasons]), area=AREA)
-    return Check(
+        return _check("function hooks", State.OK, "; ".join([" and ".join(there), *reasons]))
+    return _check(
         "function hooks",
         State.MISSING,
         "; ".join(reasons),
         "the signals that no tracepoint offers are absent",
         "boot a kernel of the distribution: today's have both",
-        area=AREA,
     )
 
 
@@ -196,13 +192,12 @@ def _attached(choices: list[Choice], warnings: list[str], seconds: float) -> Che
     count = sum(choice.way is not None for choice in choices)
     summary = f"{count} of {len(choices)} signals attached in {seconds:.2f} s, and detached"
     if not warnings:
-        return Check("programs", State.OK, summary, area=AREA)
-    return Check(
+        return _check("programs", State.OK, summary)
+    return _check(
         "programs",
         State.DEGRADED,
         f"{summary}; {'; '.join(warnings)}",
         "these signals are absent, or come from costlier hooks",
-        area=AREA,
     )
 
 
@@ -216,14 +211,13 @@ def _refused(error: TracerError) -> Check:
             "update the runtime, or start the container with --security-opt seccomp=unconfined (Kubernetes: "
             "seccompProfile: {type: Unconfined})"
         )
-    return Check(
+    return _check(
         "programs",
         State.MISSING,
         str(error).replace("; see memcg-tracer doctor", ""),
         "nothing can be traced",
         remedy,
         prevents_recording=True,
-        area=AREA,
     )
 
 
@@ -233,12 +227,12 @@ def _has_seccomp_filter(status: Path = Path("/proc/self/status")) -> bool:
 
 
 def _unmeasured(error: TracerError) -> Check:
-    return Check("event costs", State.UNKNOWN, str(error), "the cost of an event is unknown here", area=AREA)
+    return _check("event costs", State.UNKNOWN, str(error), "the cost of an event is unknown here")
 
 
 def _untried() -> Check:
     """Return the check of programs that were not tried."""
-    return Check("programs", State.UNKNOWN, "not tried, because of what is missing", area=AREA)
+    return _check("programs", State.UNKNOWN, "not tried, because of what is missing")
 
 
 def _version() -> int:

@@ -157,7 +157,6 @@ class Btf:
         return self._strings[offset:end].decode(errors="backslashreplace")
 
     def _start(self, type_id: int) -> int:
-        """Return the word at which a type starts."""
         if not 0 < type_id <= len(self._starts):
             raise BtfError(f"it has no type {type_id}")
         return int(self._starts[type_id - 1])

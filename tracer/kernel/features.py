@@ -7,11 +7,11 @@ cannot be checked from here is `unknown`, not `missing`.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf
@@ -31,6 +31,8 @@ from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.probes import UNREAD
 from tracer.kernel.struct_header import why_unfit
 from tracer.units import size
+
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -72,8 +74,8 @@ def examine() -> list[Check]:
     except OSError:
         raise TracerError("no /proc here: tracing takes Linux; traces can be read anywhere") from None
     mounts = read_mounts()
-    hierarchy = _memory_hierarchy()
-    types = _btf()
+    hierarchy = _found(memory_hierarchy)
+    types = _found(Btf.load)
     return [
         kernel(),
         permissions(credentials),
@@ -309,16 +311,9 @@ def _shows_root(hierarchy: Hierarchy | TracerError) -> bool:
     return isinstance(hierarchy, Hierarchy) and cgroup_id(hierarchy.mount) == ROOT_ID
 
 
-def _btf() -> Btf | TracerError:
+def _found(find: Callable[[], T]) -> T | TracerError:
     try:
-        return Btf.load(VMLINUX)
-    except TracerError as error:
-        return error
-
-
-def _memory_hierarchy() -> Hierarchy | TracerError:
-    try:
-        return memory_hierarchy()
+        return find()
     except TracerError as error:
         return error
 

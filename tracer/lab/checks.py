@@ -103,7 +103,6 @@ class Evidence:
 
     @property
     def report(self) -> OomReport:
-        """Return the report of the first kill."""
         return self.reports[0]
 
 

@@ -129,7 +129,6 @@ class Survival:
 
 
 def nothing_killed(reports: Sequence[OomReport]) -> Check:
-    """Check that there is no kill."""
     return Check("no OOM kill", not reports, f"{len(reports)} in the trace")
 
 

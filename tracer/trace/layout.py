@@ -114,12 +114,10 @@ def whole_name(table: str) -> str:
 
 
 def part_name(number: int) -> str:
-    """Return the name of a part in the table's folder."""
     return f"{number:06}.parquet"
 
 
 def journal_name(table: str, number: int) -> str:
-    """Return the name of a journal in the folder of journals."""
     return f"{table}.{number}.arrows"
 
 
@@ -129,7 +127,6 @@ def journal_temporary(table: str, target: str) -> str:
 
 
 def whole_path(trace: Path, table: str) -> Path:
-    """Return the path of the Parquet file of a whole table."""
     return trace / whole_name(table)
 
 

@@ -68,7 +68,6 @@ class Copying:
         return self._next_s if self._child is None else self._child.due_s
 
     def add(self, trace: Path) -> None:
-        """Add a finished trace to the traces to copy."""
         if self._url is not None:
             self._wanted.add(trace.name)
             self._fresh.add(trace.name)
@@ -160,7 +159,6 @@ class Copying:
             self._next_s = now_s if self._wanted & self._fresh else now_s + _LATER_S
 
     def _take(self, state: Any, name: Any, words: Any) -> None:
-        """Handle the state of a trace."""
         if state == "later":
             self._wanted.add(name)
             return

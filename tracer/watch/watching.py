@@ -68,7 +68,6 @@ class Calls:
         return bool(self._come)
 
     def receive(self, number: int, _frame: object) -> None:
-        """Handle a signal."""
         if number not in self._come:
             self._come.append(number)
         self.stop.wake()
@@ -256,7 +255,6 @@ class _Watcher:
     # The parts
 
     def open_sink(self, meta: Any) -> RowSink:
-        """Make and return an empty history."""
         options = self._options
         self._history = History(
             meta, keep_ns=round(options.keep_s * 1e9), most_bytes=options.most_memory_bytes // 4
@@ -421,7 +419,6 @@ class _Watcher:
         return {**facts, "cost": {**facts["cost"], **self._cost.describe()}}
 
     def _answer(self, calls: Calls) -> None:
-        """Answer the signals that came."""
         for number in calls.take():
             now_ns = self._now_ns()
             if number == signal.SIGUSR1:

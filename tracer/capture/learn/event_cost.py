@@ -26,6 +26,7 @@ from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.cgroups.mounts import first_on_a_disk
+from tracer.kernel.process.children import forked
 
 _LIMIT_BYTES: Final = 24 << 20
 _FILE_BYTES: Final = 40 << 20
@@ -82,18 +83,7 @@ def _cost(programs: Programs, choice: Choice) -> EventCost:
 
 def _work_in(cgroup: Path) -> None:
     """Run the work in a child process in the cgroup. Raises TracerError if it fails or takes too long."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
-            below: Callable[[], None] = partial(_make_and_remove, cgroup / "below")
-            for work in (*(stimulus.act for stimulus in STIMULI), _read_and_map_a_file, below):
-                with suppress(OSError):  # a signal without its work has no cost
-                    work()
-            status = 0
-        finally:
-            os._exit(status)
+    child = forked(partial(_work, cgroup))
     ended = os.pidfd_open(child)
     try:
         done = select.select([ended], [], [], _WITHIN_S)[0]
@@ -105,6 +95,14 @@ def _work_in(cgroup: Path) -> None:
         raise TracerError(f"the work to be measured was not done within {_WITHIN_S:.0f} s")
     if status:
         raise TracerError(f"the work to be measured failed ({os.waitstatus_to_exitcode(status)})")
+
+
+def _work(cgroup: Path) -> None:
+    Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
+    below: Callable[[], None] = partial(_make_and_remove, cgroup / "below")
+    for work in (*(stimulus.act for stimulus in STIMULI), _read_and_map_a_file, below):
+        with suppress(OSError):  # a signal without its work has no cost
+            work()
 
 
 def _read_and_map_a_file() -> None:

@@ -26,6 +26,7 @@ from tracer.kernel.btf import KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.probes import Hook, Kind
+from tracer.kernel.process.children import forked
 from tracer.kernel.process.priority import prefer_this_thread
 from tracer.kernel.struct_header import reclaim_counts_are_node_stats
 from tracer.wire.dtypes import WATCHED
@@ -176,16 +177,15 @@ def _stimulated_cgroup(hierarchy: Hierarchy) -> Iterator[Path | None]:
 
 def _stimulate(cgroup: Path | None, ring: Ring, acts: Acts) -> Iterator[npt.NDArray[np.void]]:
     """Run all acts once in a child process, and yield the records that they cause as they come."""
-    child = os.fork()
-    if child == 0:
-        try:
-            prefer_this_thread()
-            if cgroup is not None:
-                Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
-            for act in acts:
-                act()
-        finally:
-            os._exit(0)
+
+    def work() -> None:
+        prefer_this_thread()
+        if cgroup is not None:
+            Path(cgroup, "cgroup.procs").write_text("0", encoding="ascii")
+        for act in acts:
+            act()
+
+    child = forked(work)
     ended = os.pidfd_open(child)
     try:
         while not select.select([ended], [], [], _READ_INTERVAL_MS / 1000)[0]:

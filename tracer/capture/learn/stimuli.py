@@ -73,7 +73,6 @@ def _swap_out() -> None:
 
 
 def _touch_shmem() -> None:
-    """Write a file in memory."""
     fd = os.memfd_create("memcg-tracer")
     try:
         os.write(fd, bytes(64 * mmap.PAGESIZE))
@@ -132,7 +131,6 @@ def _make_process() -> None:
 
 
 def _lock_memory() -> None:
-    """Lock pages in memory."""
     with mmap.mmap(-1, 32 * mmap.PAGESIZE) as area:
         area[:] = bytes(len(area))
         start = ctypes.addressof(ctypes.c_char.from_buffer(area))

@@ -116,7 +116,6 @@ class KernelLog:
         return rows
 
     def close(self) -> None:
-        """Close the log."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -172,7 +172,6 @@ class Sampler:
         self.lost = 0
 
     def close(self) -> None:
-        """Unmap the arrays of the program."""
         del self._sampled, self._samples
         for shared in self._maps:
             shared.close()
@@ -381,5 +380,4 @@ class Sampler:
 
 
 def _joined(parts: list[Records]) -> Records:
-    """Return a copy of samples as one array."""
     return np.concatenate([_NONE, *(part.view(_WHOLE) for part in parts)]).view(SAMPLE)

@@ -33,7 +33,6 @@ class TaskTimes:
         self._begin_ns = time.monotonic_ns()
 
     def close(self) -> None:
-        """Unmap the array."""
         del self._spent_ns
         self._shared.close()
 

@@ -43,7 +43,6 @@ class Refusals:
         self._purge_at_s = 0.0
 
     def add(self, cgroup_id: int) -> None:
-        """Refuse a cgroup."""
         self._hold.refuse(cgroup_id)
         self._refused.append(cgroup_id)
 

@@ -114,7 +114,6 @@ class Hold:
         return records[~(is_undecided | is_refused)], records[is_refused]
 
     def held(self, stream: str) -> list[Records]:
-        """Return the records of a stream that are held back."""
         return self._held.get(stream, [])
 
     def sift_rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -91,7 +91,6 @@ class UserSymbols:
         return known if known.image == image else None
 
     def close(self) -> None:
-        """Free all tables."""
         while self._known:
             self._known.popitem()[1].table.close()
 

@@ -169,7 +169,6 @@ class Stacks:
 
 
 def _firsts(member_of: npt.NDArray[np.intp], groups: int) -> npt.NDArray[np.intp]:
-    """Return the first position of each group."""
     firsts = np.empty(groups, np.intp)
     firsts[member_of[::-1]] = np.arange(len(member_of))[::-1]
     return firsts

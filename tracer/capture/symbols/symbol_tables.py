@@ -144,7 +144,6 @@ class CodeSymbols:
         return (None, address, None) if found is None else (*found, None)
 
     def close(self) -> None:
-        """Free the table."""
         if self._table is not None:
             self._table.close()
 
@@ -232,7 +231,6 @@ class SymbolProcess:
         return None, address, None
 
     def close(self) -> None:
-        """End the child."""
         self._socket.close()
         os.kill(self._child, signal.SIGKILL)
         os.waitpid(self._child, 0)

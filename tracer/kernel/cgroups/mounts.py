@@ -148,7 +148,6 @@ class Mounts:
         self._others: OrderedDict[int, _Namespace] = OrderedDict()
 
     def close(self) -> None:
-        """Stop watching for changes."""
         self._mountinfo.close()
 
     def own(self) -> MountTable:

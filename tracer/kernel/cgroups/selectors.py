@@ -137,7 +137,6 @@ class Listing:
 
 
 def list_cgroups(hierarchy: Hierarchy, lookup: Lookup) -> Listing:
-    """Return the cgroups at this moment."""
     return Listing([one.path for one in cgroupfs.walk(hierarchy)], lookup)
 
 

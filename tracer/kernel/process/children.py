@@ -60,6 +60,19 @@ def end_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def forked(work: Callable[[], object]) -> int:
+    """Do some work in a child, and return its pid; its exit status is 1 if the work raises an error."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
 def call_in_child(function: Callable[[], Any]) -> Any:
     """Call a function in a child, and return its result, a JSON document. The memory of the call is freed
     with the child.
@@ -67,20 +80,18 @@ def call_in_child(function: Callable[[], Any]) -> Any:
     Raises TracerError if the function does, or if the child ends without an answer.
     """
     reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
+
+    def work() -> None:
+        end_with_parent()
+        prefer_this_thread()  # the parent waits, maybe with a higher priority that its child lacks
         try:
-            end_with_parent()
-            prefer_this_thread()  # the parent waits, maybe with a higher priority that its child lacks
-            answer: dict[str, Any] = {}
-            try:
-                answer = {"returned": function()}
-            except TracerError as error:
-                answer = {"raised": str(error)}
-            with os.fdopen(writer, "w") as stream:
-                json.dump(answer, stream)
-        finally:
-            os._exit(0)
+            answer: dict[str, Any] = {"returned": function()}
+        except TracerError as error:
+            answer = {"raised": str(error)}
+        with os.fdopen(writer, "w") as stream:
+            json.dump(answer, stream)
+
+    child = forked(work)
     os.close(writer)
     with os.fdopen(reader) as stream:
         document = stream.read()

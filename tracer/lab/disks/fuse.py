@@ -67,7 +67,6 @@ class Request:
 
     @classmethod
     def from_bytes(cls, message: bytes) -> Self:
-        """Return the request in a message of the kernel."""
         _, opcode, unique, node, _, _, pid, _ = _HEADER.unpack_from(message)
         return cls(opcode, unique, node, pid, message[_HEADER.size :])
 
@@ -120,7 +119,6 @@ class OneFile:
         self.reply(request, answer or b"", 0 if answer is not None else errno.ENOSYS)
 
     def reply(self, request: Request, answer: bytes = b"", error: int = 0) -> None:
-        """Send the answer of a request."""
         header = struct.pack("=IiQ", 16 + len(answer), -error, request.unique)  # struct fuse_out_header
         try:
             os.write(self._connection, header + answer)

@@ -14,8 +14,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,16 +27,14 @@ _MOST_AT_ONCE: Final = 128
 _KEEP_CACHE: Final = 1 << 1  # FOPEN_KEEP_CACHE: the cache of the file survives an open
 
 
-@contextmanager
-def slow_reads(content: Path, near: Path) -> Iterator[Path]:
+def slow_reads(content: Path, near: Path) -> AbstractContextManager[Path]:
     """Yield the path of a directory, which any process can use, with one file that has the name and the
     content of `content`.
 
     No page of the file is in the page cache, and the file is gone at the end. `near` is an empty directory,
     on which the file system is mounted for its server only. Raises TracerError.
     """
-    with served("tracer.lab.disks.slow_reads", str(content), str(near)) as place:
-        yield place
+    return served("tracer.lab.disks.slow_reads", str(content), str(near))
 
 
 class _SlowToRead(OneFile):

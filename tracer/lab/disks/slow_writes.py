@@ -16,8 +16,7 @@ from __future__ import annotations
 import struct
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,14 +30,12 @@ _FEW_AT_ONCE: Final = 16
 _SLOW_FOR_S: Final = 600.0  # long enough for slow machines, but the writer must end
 
 
-@contextmanager
-def slow_writes(near: Path) -> Iterator[Path]:
+def slow_writes(near: Path) -> AbstractContextManager[Path]:
     """Yield the path of a directory for one new file, which any process can use; it is gone at the end.
 
     `near` is an empty directory, on which the file system is mounted for its server only. Raises TracerError.
     """
-    with served("tracer.lab.disks.slow_writes", str(near)) as place:
-        yield place
+    return served("tracer.lab.disks.slow_writes", str(near))
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,6 @@ class KeptNames:
         self._append(table, self._parts[table], rows)
 
     def _keep(self, table: str, pieces: Iterable[pa.Table]) -> None:
-        """Replace the rows of a table."""
         parts: list[Part] = []
         for piece in pieces:
             self._append(table, parts, piece)

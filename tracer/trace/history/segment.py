@@ -38,7 +38,6 @@ class Part:
         return cls(_CODEC.compress(whole, asbytes=True), data.num_rows, data.nbytes, whole.size)
 
     def read(self) -> pa.Table:
-        """Return the rows."""
         with pa.ipc.open_stream(_CODEC.decompress(self.content, self.stream_bytes), options=_READ) as stream:
             return stream.read_all()
 
@@ -73,12 +72,10 @@ class Segment:
 
     @property
     def size_bytes(self) -> int:
-        """Return the memory that the segment takes."""
         return sum(len(part.content) for part in self.parts.values())
 
     @property
     def raw_bytes(self) -> int:
-        """Return the memory that the segment's rows take as columns."""
         return sum(part.raw_bytes for part in self.parts.values())
 
     def read(self, table: str) -> list[pa.RecordBatch]:

@@ -42,11 +42,9 @@ class ClosedJournal:
         self.rows = 0
 
     def read(self) -> IO[bytes]:
-        """Open the file for reading."""
         return self.folder.read(self.name)
 
     def unlink(self) -> None:
-        """Remove the file."""
         self.folder.unlink(self.name)
 
 
