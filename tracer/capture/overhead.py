@@ -24,8 +24,7 @@ from tracer.errors import TracerError
 
 _EVERY_S: Final = 1.0
 _WINDOW_S: Final = 0.05
-_FADES: Final = 0.5
-"""The part of the earlier measurements that counts beside a new one."""
+_FADES: Final = 0.5  # the part of the earlier measurements that counts beside a new one
 _LEAST_WORK_NS: Final = 20_000_000
 """With less work than this in about two seconds, the slowdown is not judged."""
 _LEAST_SHARE: Final = 0.1

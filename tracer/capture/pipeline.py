@@ -26,7 +26,7 @@ from tracer.capture.rows.inode_rows import InodeRows
 from tracer.capture.rows.kmsg_stream import READ, LogFilter, open_kernel_log
 from tracer.capture.rows.page_sums import PageSums
 from tracer.capture.rows.sampler import Sampler
-from tracer.capture.rows.shmem_rows import ShmemRows
+from tracer.capture.rows.shmem_rows import SharedFiles, ShmemRows
 from tracer.capture.rows.task_rows import TaskRows
 from tracer.capture.rows.task_times import TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
@@ -37,7 +37,6 @@ from tracer.capture.symbols.symbol_tables import BccSymbols, user_symbols
 from tracer.errors import TraceError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
-from tracer.kernel.process.shared_files import SharedFiles
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time

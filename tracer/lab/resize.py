@@ -38,8 +38,7 @@ from tracer.lab.scratch import scratch_directory
 from tracer.units import UNKNOWN, duration, size
 
 _BELOW_PERCENT: Final = 80
-_SLOWER: Final = 1.2
-"""A run that takes more than this multiple of the time without a limit is too slow."""
+_SLOWER: Final = 1.2  # a run that takes more than this multiple of the time without a limit is too slow
 _PATIENCE: Final = 2 * _SLOWER
 """A run that takes more than this multiple of the time without a limit is ended."""
 _POLL_S: Final = 0.1

@@ -108,7 +108,7 @@ class Place:
         """
         for name in self._directory.names():
             if name.startswith(claim.UNFINISHED):
-                self._try_to_remove(name, lambda name: claim.remove_begun(self._directory, name))
+                self._try_to_remove(name)
         left = [name for name in self._trace_names() if self._size_of(name) is not None]
         return [self.path / name for name in left if self._has_journals(name)]
 
@@ -126,7 +126,7 @@ class Place:
 
     def discard(self, unfinished: Path) -> None:
         """Remove a directory from `begin` that will not be published."""
-        claim.remove_begun(self._directory, unfinished.name)
+        claim.remove(self._directory, unfinished.name)
 
     def publish(self, unfinished: Path) -> Path:
         """Write all files of a trace from `begin` to disk, then give the trace its name; return its new path.
@@ -173,7 +173,8 @@ class Place:
                 break
             if name in busy:
                 continue
-            if self._try_to_remove(name, self._remove):
+            hidden = next(one for one in _numbered(claim.UNFINISHED + name) if not self._exists(one))
+            if self._try_to_remove(name, hidden):
                 removed.append(self.path / name)
             count, total_bytes = count - 1, total_bytes - sizes[name]
         return removed
@@ -261,14 +262,10 @@ class Place:
             return True
         return False
 
-    def _remove(self, name: str) -> None:
-        hidden = next(unique for unique in _numbered(claim.UNFINISHED + name) if not self._exists(unique))
-        claim.remove(self._directory, name, hidden)
-
-    def _try_to_remove(self, name: str, remove: Callable[[str], None]) -> bool:
-        """Remove a trace. On failure, warn, and do not try again."""
+    def _try_to_remove(self, name: str, hidden: str | None = None) -> bool:
+        """Remove a trace (`claim.remove`). On failure, warn, and do not try again."""
         try:
-            remove(name)
+            claim.remove(self._directory, name, hidden)
         except TraceError as error:
             reason = str(error)
         except OSError as error:

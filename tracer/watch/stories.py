@@ -48,9 +48,7 @@ _HELD_BYTES: Final = 4 << 20
 _LEAST_STEP_NS: Final = 1_000_000  # a smaller step of a clock may be an error of reading two clocks
 _FAILS_S: Final = 3.0
 """A story that cannot be written for so long ends. The history keeps its rows for another story."""
-_UNSAFE_S: Final = 2.0
-"""The rows of a kill reach the story within this time after the trigger."""
-
+_UNSAFE_S: Final = 2.0  # the rows of a kill reach the story within this time after the trigger
 _RETRY_S: Final = 1.0
 """The time between two attempts to begin a story. While many cgroups come and go, the history may hold only
 10 s. With longer pauses, kills in the last seconds of a full disk would be lost."""

@@ -117,8 +117,7 @@ _STEP_INTERVAL_S: Final = 0.1
 _LEAST_HISTORY_BYTES: Final = 2 << 20
 _MUCH: Final = 0.75
 """The share of `--max-memory` above which code is unmapped. Minor faults map the needed pages again."""
-_SPARE_BYTES: Final = 16 << 20
-"""The memory that thinning or a new trace needs for a moment."""
+_SPARE_BYTES: Final = 16 << 20  # the memory that thinning or a new trace needs for a moment
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from tracer.capture.bpf.ring import Records
-from tracer.capture.rows.shmem_rows import ShmemRows
+from tracer.capture.rows.shmem_rows import SharedFile, ShmemRows
 from tracer.enumerations import CATEGORY
-from tracer.kernel.process.shared_files import SharedFile
 from tracer.wire.dtypes import WIRE
 
 MIB = 1 << 20

@@ -35,8 +35,7 @@ Acts = Sequence[Callable[[], None]]
 
 _MAX_ROUNDS: Final = 12
 _FRUITLESS_ROUNDS: Final = 4  # two rounds missed the page tables, once, in a busy emulated machine
-_ATTEMPTS: Final = 3
-"""In a busy emulated machine, a first attempt at the counts of reclaim found none, once."""
+_ATTEMPTS: Final = 3  # in a busy emulated machine, a first attempt at the counts of reclaim found none, once
 _READ_INTERVAL_MS: Final = 2
 _AGREEMENT: Final = 0.9
 

@@ -22,8 +22,7 @@ from tracer.stored_names import stored_path, stored_text
 from tracer.wire.fields import PATH_LEN
 
 REMOVED_KEPT: Final = 4096
-_IDLE_FOR_A_WALK: Final = 50.0
-"""The least time between two walks, in durations of a walk."""
+_IDLE_FOR_A_WALK: Final = 50.0  # the least time between two walks, in durations of a walk
 
 
 class KnownPaths:

@@ -1,24 +1,151 @@
-"""Rows of `shmem_files`: the files of shared memory of the processes whose shared memory grew."""
+"""Rows of `shmem_files`: the files of shared memory of the processes whose shared memory grew.
+
+They are files of tmpfs, memfd, System V and shared anonymous memory that a process has mapped or open.
+/proc/PID/map_files and /proc/PID/fd lead to the files themselves, whether they have a name or not: stat(2)
+gives the size of a file, and its allocated blocks, in memory or in swap (shmem_getattr in mm/shmem.c).
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CATEGORY
-from tracer.kernel.process.shared_files import SharedFile, SharedFiles
+from tracer.kernel.cgroups.mounts import parse_mountinfo
+from tracer.stored_names import stored_path
+
+Kind = Literal["anonymous", "sysv", "memfd", "tmpfs"]
+
+_PROC: Final = Path("/proc")
+_BLOCK_BYTES: Final = 512  # st_blocks, stat(2)
+_MOST_FILES: Final = 256
+_DELETED: Final = " (deleted)"
+_KERNELS_NAMES: Final[tuple[tuple[str, Kind], ...]] = (
+    ("/dev/zero", "anonymous"),  # shmem_zero_setup() in mm/shmem.c
+    ("/SYSV", "sysv"),  # newseg() in ipc/shm.c
+    ("/memfd:", "memfd"),  # mm/memfd.c
+)
+"""The names that the kernel gives to the files of its own mount of tmpfs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFile:
+    """A file of shared memory as a process has it. `device` and `inode` identify it.
+
+    `held_bytes`: its allocated pages, in memory or in swap. `is_mapped`: it is mapped, and not only open.
+    """
+
+    kind: Kind
+    name: str
+    device: tuple[int, int]
+    inode: int
+    size_bytes: int
+    held_bytes: int
+    is_mapped: bool
+
+
+class SharedFiles:
+    """Reads the files of shared memory of processes."""
+
+    def __init__(self, proc: Path = _PROC) -> None:
+        self._proc = proc
+        self._of_kernel = _device_of_memfd()
+        self._is_tmpfs: dict[int, bool] = {self._of_kernel: True}
+
+    def of_process(self, tgid: int) -> list[SharedFile]:
+        """Return each file once, mapped ones first; empty if the process has ended, or has none."""
+        found: dict[tuple[int, int], SharedFile] = {}
+        process = self._proc / str(tgid)
+        with suppress(OSError):
+            links = chain(_mapped(process), _opened(process))
+            for link, is_mapped in islice(links, _MOST_FILES):
+                with suppress(OSError):
+                    status = link.stat()
+                    key = (status.st_dev, status.st_ino)
+                    if key not in found and self._is_of_tmpfs(status.st_dev, process):
+                        found[key] = self._file(link, status, is_mapped=is_mapped)
+        return list(found.values())
+
+    def named(self, known: SharedFile) -> SharedFile | None:
+        """Return a file on tmpfs as it is now; None if its name now leads to another file, or to none."""
+        with suppress(OSError):
+            path = Path(known.name)
+            status = path.stat()
+            if (_numbers(status.st_dev), status.st_ino) == (known.device, known.inode):
+                return replace(
+                    known,
+                    size_bytes=status.st_size,
+                    held_bytes=status.st_blocks * _BLOCK_BYTES,
+                    is_mapped=False,
+                )
+        return None
+
+    def _file(self, link: Path, status: os.stat_result, *, is_mapped: bool) -> SharedFile:
+        name = str(link.readlink()).removesuffix(_DELETED)
+        kinds = _KERNELS_NAMES if status.st_dev == self._of_kernel else ()
+        return SharedFile(
+            kind=next((kind for start, kind in kinds if name.startswith(start)), "tmpfs"),
+            name=stored_path(name),
+            device=_numbers(status.st_dev),
+            inode=status.st_ino,
+            size_bytes=status.st_size,
+            held_bytes=status.st_blocks * _BLOCK_BYTES,
+            is_mapped=is_mapped,
+        )
+
+    def _is_of_tmpfs(self, device: int, process: Path) -> bool:
+        """Return whether a device is a tmpfs, by the mounts that the process sees."""
+        if device not in self._is_tmpfs:
+            mounts = parse_mountinfo((process / "mountinfo").read_bytes())
+            self._is_tmpfs[device] = any(
+                mount.device == _numbers(device) and mount.fs_type == "tmpfs" for mount in mounts
+            )
+        return self._is_tmpfs[device]
+
+
+def _mapped(process: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the links to the files behind shared mappings."""
+    for line in (process / "maps").read_bytes().splitlines():
+        fields = line.split(maxsplit=2)
+        if fields[1].endswith(b"s"):
+            begin, _, end = fields[0].partition(b"-")
+            yield process / "map_files" / f"{int(begin, 16):x}-{int(end, 16):x}", True
+
+
+def _opened(process: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the links to open regular files."""
+    for link in (process / "fd").iterdir():
+        with suppress(OSError):
+            if str(link.readlink()).startswith("/"):
+                yield link, False
+
+
+def _numbers(device: int) -> tuple[int, int]:
+    return os.major(device), os.minor(device)
+
+
+def _device_of_memfd() -> int:
+    """Return the device of the kernel's own mount of tmpfs."""
+    file = os.memfd_create("memcg-tracer")
+    try:
+        return os.fstat(file).st_dev
+    finally:
+        os.close(file)
+
 
 _SHMEM: Final = CATEGORY.number("shmem")
 _LEAST_GROWTH_BYTES: Final = 1 << 20
-_GROWTH_DIVISOR: Final = 8
-"""A cgroup is looked at again when its shared memory has grown by an eighth."""
-
+_GROWTH_DIVISOR: Final = 8  # a cgroup is looked at again when its shared memory has grown by an eighth
 _PROCESSES_KEPT: Final = 8
 _CGROUPS_KEPT: Final = 4096
 _FILES_KEPT: Final = 64

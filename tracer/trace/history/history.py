@@ -172,9 +172,7 @@ _DROPPED_AT_ONCE_NS: Final = 4 * _S
 """The time span of rows that is dropped at once for cgroups that come and go: more rows than arrive until the
 next drop."""
 _NAMES_EVERY_NS: Final = 20 * _S
-_LEAST_FILES: Final = 20_000
-"""The number of files above which files without references are forgotten."""
-
+_LEAST_FILES: Final = 20_000  # the number of files above which files without references are forgotten
 Follower = Callable[[str, pa.RecordBatch], object]
 
 

@@ -115,33 +115,23 @@ def old_trace_bytes(parent: Directory, name: str) -> int:
         return layout.size_bytes(trace.path)
 
 
-def remove(parent: Directory, name: str, hidden: str) -> None:
-    """Remove an old trace in `parent`. The trace is first renamed to `hidden`, so that nobody sees a part of
-    it.
+def remove(parent: Directory, name: str, hidden: str | None = None) -> None:
+    """Remove an old trace in `parent`, which is first renamed to `hidden`, so that nobody sees a part of it.
 
-    Raises TraceError, and changes nothing, if the trace is being written, is not a trace or has an entry that
-    no trace has; OSError if it cannot be removed.
+    Without `hidden`, remove the remains of a trace that a killed recorder had begun, maybe without a
+    meta.json. Raises TraceError, and changes nothing, if the trace is being written, is not a trace or has an
+    entry that no trace has; OSError if it cannot be removed.
     """
     with parent.subfolder(name) as trace:
         lock(trace)
         names = trace.names()
-        _require_old_trace(trace, names)
-        parent.replace(name, hidden)
+        if hidden is None:
+            _require_files_of_traces(trace, names)
+        else:
+            _require_old_trace(trace, names)
+            parent.replace(name, hidden)
         _discard(trace, names)
-        parent.rmdir(hidden)
-
-
-def remove_begun(parent: Directory, name: str) -> None:
-    """Remove the remains of a trace that a killed recorder had begun, maybe without a meta.json.
-
-    Raises as `remove` does.
-    """
-    with parent.subfolder(name) as trace:
-        lock(trace)
-        names = trace.names()
-        _require_files_of_traces(trace, names)
-        _discard(trace, names)
-        parent.rmdir(name)
+        parent.rmdir(hidden or name)
 
 
 def _holder(trace: Directory) -> int | None:

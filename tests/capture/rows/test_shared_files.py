@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tracer.kernel.process.shared_files import SharedFile, SharedFiles
+from tracer.capture.rows.shmem_rows import SharedFile, SharedFiles
 
 MIB = 1 << 20
 SHM = "/dev/shm"
