@@ -150,3 +150,12 @@ def test_overlong_name_is_none() -> None:
     assert as_name("n" * host_files.LONGEST_NAME) == "n" * host_files.LONGEST_NAME
     assert as_name("n" * (host_files.LONGEST_NAME + 1)) is None
     assert as_name("") is None
+
+
+def test_folder_that_was_absent_is_looked_for_again_unless_for_once(files: HostFiles, put: Any) -> None:
+    once = HostFiles(files.root, is_for_once=True)
+    assert files.read_json("/run/state", "a.json") is once.read_json("/run/state", "a.json") is None
+    put("/run/state/a.json", {"in": "run"})
+    assert files.read_json("/run/state", "a.json") == {"in": "run"}
+    assert once.read_json("/run/state", "a.json") is None
+    assert list(once.names("/run")) == ["state"]

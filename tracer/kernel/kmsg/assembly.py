@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from sys import intern
 from typing import Final
 
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
@@ -54,7 +55,8 @@ class StatRows:
             return False
         self.first = record.stamp if self.first is None else self.first
         self.last, self.has_prefix = record.stamp, record.prefix > 0
-        self.last_name, self.values[row[0]] = row
+        self.last_name = row[0]
+        self.values[intern(row[0])] = row[1]
         self.rows += 1
         self.characters += len(record.text) + 1
         return True
@@ -62,8 +64,9 @@ class StatRows:
     def take_rows(self, rows: Sequence[Row]) -> None:
         """Add rows, as `take` does."""
         for row in rows:
-            self.last_name, _, number = row.text.partition(" ")
-            self.values[self.last_name] = int(number)
+            name, _, number = row.text.partition(" ")
+            self.values[intern(name)] = int(number)
+            self.last_name = name
         self.first = rows[0].stamp if self.first is None else self.first
         self.last, self.has_prefix = rows[-1].stamp, True
         self.rows += len(rows)
@@ -283,7 +286,7 @@ class Assembly:
             return False
         self.functions.add(frame[0].partition("+")[0])
         if frame[1]:
-            self.stack.append(frame[0])
+            self.stack.append(intern(frame[0]))
         return True
 
     def add_stats(self, stats: MemoryStat, record: Record) -> None:

@@ -46,8 +46,11 @@ _ROOT_OF_INIT: Final = Path("/proc/1/root")
 class HostFiles:
     """Reads files of the host by their paths there; an absent or damaged file is no error."""
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, is_for_once: bool = False) -> None:
+        """Take the host root. `is_for_once`: a folder that is absent at its first use stays so, which saves
+        looking for it again for each of many names."""
         self.root = root if root is not None else host_root()
+        self._absent: set[str] | None = set() if is_for_once else None
 
     def place(self, path: str) -> Path:
         """Return the path at which this process reaches a path of the host, with symbolic links resolved as
@@ -72,10 +75,21 @@ class HostFiles:
             ahead.extendleft(reversed([part for part in target.split("/") if part not in ("", ".")]))
         return Path(reached or "/")
 
+    def _present(self, folder: str) -> Path:
+        """Return `place` of a folder. Raises FileNotFoundError if the folder was absent before."""
+        if self._absent is None:
+            return self.place(folder)
+        if folder in self._absent:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+        path = self.place(folder)
+        if not path.exists():
+            self._absent.add(folder)
+        return path
+
     def read(self, folder: str, *below: str, most_bytes: int = MOST_FILE_BYTES) -> bytes | None:
         """Return the content of a file `below` a folder; None if it cannot be read, or is too long."""
         with suppress(OSError, ValueError), ExitStack() as stack:
-            directory = stack.enter_context(Directory.open(self.place(folder)))
+            directory = stack.enter_context(Directory.open(self._present(folder)))
             for name in below[:-1]:
                 directory = stack.enter_context(directory.subfolder(name))
             file = stack.enter_context(directory.read(below[-1]))
@@ -89,7 +103,7 @@ class HostFiles:
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of the first `MOST_ENTRIES` entries of a folder, in any order."""
-        with suppress(OSError), os.scandir(self.place(folder)) as entries:
+        with suppress(OSError), os.scandir(self._present(folder)) as entries:
             for entry in itertools.islice(entries, MOST_ENTRIES):
                 yield entry.name
 

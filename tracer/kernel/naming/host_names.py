@@ -126,7 +126,7 @@ class NamesHere:
     """
 
     def __init__(self, files: HostFiles | None = None) -> None:
-        self._host = HostNames(files)
+        self._host = HostNames(HostFiles(is_for_once=True) if files is None else files)
         self._known: dict[str, ContainerNames] = {}
 
     def names_at(self, path: str) -> ContainerNames:
