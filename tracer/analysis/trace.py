@@ -257,6 +257,15 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
         return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), cgroup)
 
+    def judged(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
+        """Return the kills of `explain` with their parties, cause and confidence alone, which a list shows,
+        and what explains one of them."""
+        from tracer.analysis.explain import kill_filter
+        from tracer.analysis.explain.postmortem import PostMortems
+
+        found = PostMortems(self)
+        return kill_filter.recorded_kills_of(self, found.judged(), cgroup), found
+
     def outlined(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
         """Return the kills of `explain` with their parties alone, and what explains one of them: with many
         kills, that takes a small part of the time of `explain`."""

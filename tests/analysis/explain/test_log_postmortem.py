@@ -12,6 +12,7 @@ from support.evidence import numbers_of
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.explain.words.sentence_parts import trigger_name
 from tracer.analysis.results.kill import OomReport
+from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
 
@@ -270,3 +271,15 @@ def test_cause_with_counters_of_children_cut_off_is_not_kernel_memory(
     """The kernel printed one line for each cgroup, and this log ends before the children."""
     (report,) = log_postmortem.explain(reports([line.format(kmem=kmem, rss=rss) for line in V1]))
     assert report.verdict.cause == cause
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
+def test_judged_kills_have_the_parties_cause_and_confidence_of_whole_reports(log: Path) -> None:
+    found = list(reports(split([log.read_bytes()])))
+    whole = list(log_postmortem.explain(found))
+    for full, judged in zip(whole, log_postmortem.explain(found, is_judged_only=True), strict=True):
+        assert judged.verdict.cause == full.verdict.cause
+        assert judged.verdict.confidence == full.verdict.confidence
+        for name in ("kill_id", "time", "constraint", "limit_owner", "victims", "kernel_log"):
+            assert getattr(judged, name) == getattr(full, name)
+        assert log_postmortem.explain_one(full.kill_id, found, lambda _: ContainerNames()) == full

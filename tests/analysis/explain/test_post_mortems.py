@@ -7,13 +7,16 @@ from typing import Any, Final
 
 import pandas as pd
 import pytest
+from support.recorded import NAMES, TRACES
 from synthetic.restarts import Restarts
 
 import tracer
-from tracer.analysis.explain import postmortem
+from tracer.analysis.explain import postmortem, victim_selection
+from tracer.analysis.explain.measure import allocators, shared_memory
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.views import reclaim
 
 KILLS: Final = 5
 
@@ -99,3 +102,34 @@ def test_outlines_of_kills_take_no_row_out_of_a_table_of_pandas(
     monkeypatch.setattr(pd.DataFrame, "loc", None)
     assert [*map(parties, post_mortems.outlines())] == expected
     assert len(expected) == KILLS
+
+
+def listed(report: OomReport) -> tuple[object, ...]:
+    """Return what a list shows of a kill (`render.words.kill_list`)."""
+    verdict = report.verdict
+    owner = report.limit_owner
+    names = owner.container, owner.pod, owner.run, owner.runs, report.constraint
+    return *parties(report), *names, verdict.cause, verdict.confidence
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_judged_kills_of_the_examples_have_cause_and_confidence_of_the_whole_reports(name: str) -> None:
+    trace = tracer.open(TRACES / name)
+    assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
+
+
+def test_judged_kills_of_a_loop_have_cause_and_confidence_of_the_whole_reports(loop: Path) -> None:
+    trace = tracer.open(loop)
+    assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
+
+
+def test_judged_kills_read_no_table_that_only_evidence_reads(
+    loop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reclaim, "attempts", None)
+    monkeypatch.setattr(allocators, "between", None)
+    monkeypatch.setattr(victim_selection, "from_trace", None)
+    monkeypatch.setattr(shared_memory, "files_at", None)
+    trace = tracer.open(loop)
+    assert len(trace.judged()[0]) == KILLS
+    assert not trace.defects

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
@@ -43,7 +43,6 @@ from tracer.schema import UNLIMITED_BYTES
 
 _Explain: TypeAlias = Callable[[TraceTables, RecordedKill, Told], OomReport]
 
-_NOT_ASKED: Final = "it was not asked for"
 _OF_MEMORY: Final = ("composition", "cushion", "working_set_bytes")
 
 
@@ -82,11 +81,16 @@ class PostMortems:
         """Return the reports of `outlines` with the memory of the limit owner: what a picture shows."""
         return self._each(_measured)
 
+    def judged(self) -> list[OomReport]:
+        """Return the reports of `outlines` with the limit owner, the cause and its confidence: what a list
+        shows of a kill."""
+        return self._each(_judged)
+
     def outlines(self) -> list[OomReport]:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
         most of the time."""
         return self._by_time(
-            verdict.unexplained(self._outline(kill_id), _NOT_ASKED) for kill_id in self._told
+            verdict.unexplained(self._outline(kill_id), verdict.NOT_ASKED) for kill_id in self._told
         )
 
     def one(self, kill_id: int) -> OomReport:
@@ -135,7 +139,7 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
 
 
 def _measured(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    outline = verdict.unexplained(_outline(trace, kill.time_ns, kill.rows, told), _NOT_ASKED)
+    outline = verdict.unexplained(_outline(trace, kill.time_ns, kill.rows, told), verdict.NOT_ASKED)
     unknown = {name: why for name, why in outline.quality.unknown.items() if name not in _OF_MEMORY}
     sizes, made_of, working_set, used, _ = _memory(kill, unknown, told)
     return replace(
@@ -150,54 +154,42 @@ def _measured(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
 
 def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
     unknown: Unknown = {}
-    first, outline = kill.first, _outline(trace, kill.time_ns, kill.rows, told)
-    sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
+    outline = _outline(trace, kill.time_ns, kill.rows, told)
+    weighed = _to_weigh(trace, kill, told, outline, unknown)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
         unknown |= reclaim.SWAP_NOT_KNOWN
-    lost = trace.losses.affecting_numbers(kill.window.begin, kill.time_ns)
     thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     selection = victim_selection.from_trace(
         kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed, log=told.report, unknown=unknown
     )
-    around = _circumstances(kill, sizes, made_of, selection, told.report)
+    sizes, made_of = weighed.sizes, weighed.findings.composition
+    around = _circumstances(kill, weighed, selection)
     if (why_not := allocators.why_unknown(around.grown_bytes, most, further, made_of.total)) is not None:
         unknown["allocators"] = why_not
     killed = frozenset(int(row["tgid"]) for row in kill.rows)
-    asked = recorded_kill.trigger(trace, kill, told, unknown)
-    unknown |= recorded_kill.why_unknown(outline.victims)
-    findings = Findings(
-        time=outline.time,
-        constraint=outline.constraint,
-        owner=recorded_kill.limit_owner(trace, kill, outline.limit_owner, asked.stack, unknown),
-        trigger=asked,
-        victims=outline.victims,
+    unknown |= weighed.unknown_parties
+    findings = replace(
+        weighed.findings,
         victim_tgids=killed | shared_memory.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
-        composition=made_of,
-        cushion=used,
         reclaim=tried,
         allocators=most,
-        page_size=page_size(trace),
-        window=kill.window,
         circumstances=around,
         steal=None if kill.owner_id is None else window.compare_with_kernel(kill.subtree, kill.window),
-        lost_records=lost,
-        sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
-        is_told=bool(first["is_told"]) if pd.notna(first["is_told"]) else False,
-        origins=origins,
-        kmsg=told.state,
+        origins=weighed.origins,
         further_allocators=further,
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
         thinned=thinned,
-        previous=kill.previous,
     )
-    sized, why_unsized = kill_range(kill.subtree, kill.rows, findings) if is_sized else (Range(), _NOT_ASKED)
+    sized, why_unsized = (
+        kill_range(kill.subtree, kill.rows, findings) if is_sized else (Range(), verdict.NOT_ASKED)
+    )
     if why_unsized is not None:
         unknown["sizing.min_limit_bytes"] = why_unsized
     quality = Quality(
-        lost_records=lost,
+        lost_records=findings.lost_records,
         kmsg=told.state,
         probes=outline.quality.probes,
         unknown=unknown,
@@ -209,12 +201,65 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         thinned=thinned,
     )
     return verdict.assemble(
-        replace(outline, working_set_bytes=working_set, sizing=advice.sized(sized), quality=quality),
+        replace(
+            outline, working_set_bytes=weighed.working_set_bytes, sizing=advice.sized(sized), quality=quality
+        ),
         findings,
         selection,
         sizes,
         charged_in=partial(_charged_in, kill),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighable:
+    """The findings by which causes are weighed, with what else the memory of the limit owner gave.
+
+    `findings` lack what only evidence, advice and sizing read. `unknown_parties`: the reasons for unknown
+    values of the trigger, the victims and the limit owner.
+    """
+
+    findings: Findings
+    sizes: dict[str, int | None]
+    working_set_bytes: int | None
+    origins: Mapping[str, tuple[str, ...]]
+    unknown_parties: Unknown
+
+
+def _to_weigh(
+    trace: TraceTables, kill: RecordedKill, told: Told, outline: OomReport, unknown: Unknown
+) -> _Weighable:
+    sizes, made_of, working_set, used, origins = _memory(kill, unknown, told)
+    unknown_parties: Unknown = {}
+    asked = recorded_kill.trigger(trace, kill, told, unknown_parties)
+    unknown_parties |= recorded_kill.why_unknown(outline.victims)
+    is_told = kill.first["is_told"]
+    findings = Findings(
+        time=outline.time,
+        constraint=outline.constraint,
+        owner=recorded_kill.limit_owner(trace, kill, outline.limit_owner, asked.stack, unknown_parties),
+        trigger=asked,
+        victims=outline.victims,
+        victim_tgids=frozenset(),
+        composition=made_of,
+        cushion=used,
+        page_size=page_size(trace),
+        window=kill.window,
+        circumstances=_weighed_circumstances(kill, sizes, made_of, told.report),
+        lost_records=trace.losses.affecting_numbers(kill.window.begin, kill.time_ns),
+        sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
+        is_told=bool(is_told) if pd.notna(is_told) else False,
+        kmsg=told.state,
+        previous=kill.previous,
+    )
+    return _Weighable(findings, sizes, working_set, origins, unknown_parties)
+
+
+def _judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    outline = _outline(trace, kill.time_ns, kill.rows, told)
+    findings = _to_weigh(trace, kill, told, outline, {}).findings
+    listed = verdict.unexplained(replace(outline, limit_owner=findings.owner), verdict.NOT_ASKED)
+    return replace(listed, verdict=verdict.pick(findings))
 
 
 def _outline(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]], told: Told) -> OomReport:
@@ -283,28 +328,34 @@ def _charged_in(kill: RecordedKill, kinds: Sequence[str]) -> tuple[ChargedStack,
     return charged_in(kill.subtree.whole, rows, kinds)
 
 
-def _circumstances(
-    kill: RecordedKill,
-    sizes: dict[str, int | None],
-    made_of: Composition,
-    selection: Selection,
-    log: LogReport | None,
+def _weighed_circumstances(
+    kill: RecordedKill, sizes: dict[str, int | None], made_of: Composition, log: LogReport | None
 ) -> Circumstances:
     if kill.owner_id is None:
         return Circumstances(
-            machine_holders=shortage.machine_holders(kill.subtree.whole, kill.time_ns),
             shortage=None if log is None else shortage.from_log(log, page_size(kill.subtree.whole)),
             machine=None if log is None else log.mem_info,
         )
-    trigger_id = int(kill.first["trigger_cgroup_id"])
-    return circumstances.around(
+    return circumstances.weighed(
         kill.subtree,
         kill.window,
-        trigger_id=trigger_id,
         sample=kill.sample,
         sizes=sizes,
         locked_cache_bytes=composition.locked_cache(sizes, made_of),
         locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
+    )
+
+
+def _circumstances(kill: RecordedKill, weighed: _Weighable, selection: Selection) -> Circumstances:
+    if kill.owner_id is None:
+        holders = shortage.machine_holders(kill.subtree.whole, kill.time_ns)
+        return replace(weighed.findings.circumstances, machine_holders=holders)
+    return circumstances.around(
+        weighed.findings.circumstances,
+        kill.subtree,
+        kill.window,
+        trigger_id=int(kill.first["trigger_cgroup_id"]),
+        has_shmem=bool(weighed.sizes.get("shmem")),
         candidates=selection.candidates,
         weighed_tgids=selection.tgids,
     )

@@ -51,11 +51,10 @@ def judge(findings: Findings) -> Verdict:
     Confidence is high from a weight of 0.7 on, medium from 0.5 on, and one step less for each doubt.
     """
     suspects = _suspects(findings)
-    cause: Cause = suspects[0].cause if suspects and _is_picked(findings, suspects[0]) else UNKNOWN
-    doubted = tuple(doubts(findings, suspects))
+    cause, confidence, doubted = _picked(findings, suspects)
     return Verdict(
         cause=cause,
-        confidence="low" if cause == UNKNOWN else _confidence(suspects[0].weight, len(doubted)),
+        confidence=confidence,
         summary=WORDS[cause].sentence(findings),
         evidence=(
             *gathering.of_the_machine(findings),
@@ -68,6 +67,24 @@ def judge(findings: Findings) -> Verdict:
         contributing=contributing(findings, CAUSES[cause]),
         suspects=suspects,
     )
+
+
+def pick(findings: Findings) -> Verdict:
+    """Return the verdict of `judge` without its words and evidence.
+
+    It reads only the findings that a list of kills measures (`postmortem.PostMortems.judged`).
+    """
+    cause, confidence, _ = _picked(findings, _suspects(findings))
+    return replace(NO_VERDICT, cause=cause, confidence=confidence)
+
+
+def _picked(
+    findings: Findings, suspects: Sequence[Suspect]
+) -> tuple[Cause, Confidence, tuple[Evidence, ...]]:
+    """Return the cause, its confidence, and the doubts that lower it."""
+    cause: Cause = suspects[0].cause if suspects and _is_picked(findings, suspects[0]) else UNKNOWN
+    doubted = tuple(doubts(findings, suspects))
+    return cause, "low" if cause == UNKNOWN else _confidence(suspects[0].weight, len(doubted)), doubted
 
 
 def _suspects(findings: Findings) -> tuple[Suspect, ...]:
@@ -97,10 +114,12 @@ def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
             yield on_suspect("other_cause", other)
 
 
-_NOT_EXPLAINED: Final = (
+NOT_ASKED: Final = "it was not asked for"
+NOT_EXPLAINED: Final = (
     *("verdict", "composition", "working_set_bytes", "reclaim", "cushion", "allocators"),
     *("further_allocators", "candidates", "sizing.min_limit_bytes"),
 )
+"""The fields of a report that are null without an explanation."""
 
 
 def assemble(
@@ -162,6 +181,6 @@ def unexplained(report: OomReport, why: str) -> OomReport:
         limit_owner=report.limit_owner,
         victims=report.victims,
         verdict=replace(NO_VERDICT, summary=summary),
-        quality=replace(quality, unknown={**quality.unknown, **dict.fromkeys(_NOT_EXPLAINED, why)}),
+        quality=replace(quality, unknown={**quality.unknown, **dict.fromkeys(NOT_EXPLAINED, why)}),
         kernel_log=report.kernel_log,
     )

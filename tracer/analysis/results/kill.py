@@ -253,6 +253,11 @@ class LimitOwner:
         return self.limit_bytes is not None and self.limit_bytes < UNLIMITED_BYTES
 
 
+_NO_COMPOSITION: Final = Composition()
+_NO_RECLAIM: Final = Reclaim()
+_NO_CUSHION: Final = Cushion()
+
+
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class OomReport:
     """One decision of the OOM killer: the tasks, the memory, the attempts of reclaim, and the verdict.
@@ -272,17 +277,17 @@ class OomReport:
     ktime_ns: int | None = None
     constraint: str
     limit_owner: LimitOwner
-    trigger: Trigger = field(default_factory=Trigger)
+    trigger: Trigger = Trigger()
     victims: tuple[Victim, ...]
     candidates: tuple[Candidate, ...] = ()
-    composition: Composition = field(default_factory=Composition)
+    composition: Composition = _NO_COMPOSITION
     working_set_bytes: int | None = None
-    reclaim: Reclaim = field(default_factory=Reclaim)
-    cushion: Cushion = field(default_factory=Cushion)
+    reclaim: Reclaim = _NO_RECLAIM
+    cushion: Cushion = _NO_CUSHION
     allocators: tuple[Allocator, ...] = ()
     verdict: Verdict = NO_VERDICT
     advice: tuple[str, ...] = ()
-    sizing: Sizing = field(default_factory=Sizing)
+    sizing: Sizing = Sizing()
     quality: Quality
     memory_stat_bytes: Mapping[str, int] = field(default_factory=dict)
     badness_total_pages: int | None = None

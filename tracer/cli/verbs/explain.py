@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tracer.analysis.trace import AnalysedTrace
     from tracer.kernel.kmsg.log_files import Log
     from tracer.kernel.kmsg.other_killers import OtherKill
+
+
+_Of = Literal["outlines", "causes", "all"]
+"""The measure in which all kills are explained, whichever is shown in full."""
 
 
 @click.command(
@@ -100,10 +104,13 @@ def command(
     is_picked = last or kill_id is not None
     explain: Callable[[OomReport], OomReport] = _explained_already
     if log is not None:
-        reports, elsewhere = _reports_from_log(source, log, cgroup, defects), log.other_kills
+        is_brief = as_list or is_picked or not as_json
+        reports, explain = _reports_from_log(source, log, cgroup, defects, is_brief=is_brief)
+        elsewhere = log.other_kills
     else:
         assert trace is not None
-        reports, explain = _reports_from_trace(trace, cgroup, is_picked=is_picked, as_list=as_list)
+        of: _Of = "outlines" if is_picked else "causes" if as_list or not as_json else "all"
+        reports, explain = _reports_from_trace(trace, cgroup, of)
     chosen = [explain(kill_filter.newest(reports))] if last and reports else reports
     if kill_id is not None:
         place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
@@ -122,8 +129,8 @@ def command(
         _write(explain_text.listed_kills(chosen))
     else:
         spares = trace is not None and not is_picked and kill_filter.spares_any(trace, reports)
-        newest = kill_filter.newest(chosen)
-        _explain(trace, reports, newest, is_picked=is_picked, verbose=verbose, below=2 * spares)
+        explained = chosen[0] if is_picked else explain(kill_filter.newest(chosen))
+        _explain(trace, reports, explained, is_picked=is_picked, verbose=verbose, below=2 * spares)
         if trace is not None and spares:
             _write_spared(trace, reports, cgroup)
     if elsewhere:
@@ -138,14 +145,16 @@ def _explained_already(report: OomReport) -> OomReport:
 
 
 def _reports_from_trace(
-    trace: AnalysedTrace, cgroup: str | None, *, is_picked: bool, as_list: bool
+    trace: AnalysedTrace, cgroup: str | None, of: _Of
 ) -> tuple[list[OomReport], Callable[[OomReport], OomReport]]:
-    """Return the kills of a trace, and what explains one of them: a kill that is picked is the only one to be
-    explained, and a list has no sizing."""
-    if not is_picked:
-        return trace.explain(cgroup, is_sized=not as_list), _explained_already
-    outlines, post_mortems = trace.outlined(cgroup)
-    return outlines, lambda outline: post_mortems.one(outline.kill_id)
+    """Return the kills of a trace, and what explains one of them.
+
+    A kill that is picked is the only one to be explained, and a list shows only causes.
+    """
+    if of == "all":
+        return trace.explain(cgroup), _explained_already
+    reports, post_mortems = trace.outlined(cgroup) if of == "outlines" else trace.judged(cgroup)
+    return reports, lambda report: post_mortems.one(report.kill_id)
 
 
 @dataclass(frozen=True)
@@ -180,12 +189,16 @@ def _source(path: Path | None, kmsg: str | None) -> _Source:
     return _Source(None, log, command, None if path is None else str(path), f"{nothing}; {command}")
 
 
-def _reports_from_log(source: _Source, log: Log, cgroup: str | None, defects: Defects) -> list[OomReport]:
-    """Return the kills of a log that concern a cgroup; a line says so if the log was searched for."""
+def _reports_from_log(
+    source: _Source, log: Log, cgroup: str | None, defects: Defects, *, is_brief: bool
+) -> tuple[list[OomReport], Callable[[OomReport], OomReport]]:
+    """Return the kills of a log that concern a cgroup, and what explains one of them; a line says so if the
+    log was searched for."""
     from tracer.analysis.explain import kill_filter, log_postmortem
     from tracer.kernel.naming.host_names import NamesHere
 
-    reports = list(log_postmortem.explain(log.reports, NamesHere().names_at, defects))
+    names_at = NamesHere().names_at
+    reports = list(log_postmortem.explain(log.reports, names_at, defects, is_judged_only=is_brief))
     if cgroup is not None and reports:
         try:
             reports = kill_filter.logged_kills_of(reports, cgroup)
@@ -193,7 +206,9 @@ def _reports_from_log(source: _Source, log: Log, cgroup: str | None, defects: De
             raise TracerError(str(error) if source.found is None else f"{source.found}: {error}") from None
     if source.found is not None:
         trace_argument.note(f"{source.found} has the kills")
-    return reports
+    if not is_brief:
+        return reports, _explained_already
+    return reports, lambda report: log_postmortem.explain_one(report.kill_id, log.reports, names_at, defects)
 
 
 def _explain(

@@ -45,7 +45,7 @@ def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) ->
         yield console.note(f"{units.count(left_out)} earlier kills are left out: --list shows all")
     yield Text()
     others = kill_list.others(len(reports) - 1)
-    newest = "the newest" if explained is reports[-1] else "the newest with a known victim"
+    newest = "the newest" if explained.kill_id == reports[-1].kill_id else "the newest with a known victim"
     yield prose(f"Kill {explained.kill_id}, {newest} ({others}: --kill N explains one)", "bold cyan")
     yield Text()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -153,44 +153,65 @@ _SWAP_REFUSALS: Final = (("swap_max_events", "swap_fail_events"), ("swap_max_eve
 (__mem_cgroup_try_charge_swap in mm/memcontrol.c)."""
 
 
-def around(
+def weighed(
     subtree: Subtree,
     window: Window,
     *,
-    trigger_id: int,
     sample: Mapping[str, Any] | None,
     sizes: Mapping[str, int | None],
-    candidates: Sequence[Candidate],
     locked_cache_bytes: int | None,
     locked_in_unknown_bytes: int,
-    weighed_tgids: frozenset[int] | None,
 ) -> Circumstances:
-    """Return the circumstances of a kill at `window.end` for the limit of a subtree.
+    """Return the circumstances of a kill at `window.end` for the limit of a subtree, by which causes are
+    weighed.
 
     `sample`: the row of `samples` of the limit owner at the kill. `sizes`: those of memory.stat at the kill
     (`composition.at_kill`), in bytes. `locked_cache_bytes`, `locked_in_unknown_bytes`: as in `Circumstances`.
-    `candidates`: the tasks that the kernel weighed. `weighed_tgids`: all processes among them; None: some may
-    be missing.
     """
-    below = subtree.once("circumstances.below", lambda: SubtreeLevels.from_subtree(subtree))
-    levels = below.levels_at(window.end)
-    tops = below.gone_tops(window.end)
+    below = _below(subtree)
     return Circumstances(
         grown_bytes=_grown(subtree, window, sizes, locked_cache_bytes),
-        rise_ns=_rise_ns(subtree, window),
-        thrashing=slowed.before_a_kill(subtree, window.at_limit, window.end),
         swap=_swap(subtree, below, window, sample),
         protected_bytes=_protected_bytes(below, window.end, sample),
-        holders=_holders(below, levels, trigger_id),
-        # Page cache and kernel objects outlive their cgroup, which is then dying.
-        dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
-        dirty_wait_ms=_dirty_wait_ms(subtree, window),
-        ended_writer=shared_memory.ended_writer(subtree, window.end) if sizes.get("shmem") else None,
-        fork=shared_memory.fork_at_kill(subtree, candidates, window.end),
         kernel_bytes=sizes.get("kernel"),
         locked_cache_bytes=locked_cache_bytes or 0,
         incompressible_bytes=sizes.get("zswap_incomp"),
         locked_in_unknown_bytes=locked_in_unknown_bytes,
+    )
+
+
+def _below(subtree: Subtree) -> SubtreeLevels:
+    return subtree.once("circumstances.below", lambda: SubtreeLevels.from_subtree(subtree))
+
+
+def around(
+    found: Circumstances,
+    subtree: Subtree,
+    window: Window,
+    *,
+    trigger_id: int,
+    has_shmem: bool,
+    candidates: Sequence[Candidate],
+    weighed_tgids: frozenset[int] | None,
+) -> Circumstances:
+    """Return the circumstances `weighed` of a kill with all others.
+
+    `has_shmem`: there was shared memory at the kill. `candidates`: the tasks that the kernel weighed.
+    `weighed_tgids`: all processes among them; None: some may be missing.
+    """
+    below = _below(subtree)
+    levels = below.levels_at(window.end)
+    tops = below.gone_tops(window.end)
+    return replace(
+        found,
+        rise_ns=_rise_ns(subtree, window),
+        thrashing=slowed.before_a_kill(subtree, window.at_limit, window.end),
+        holders=_holders(below, levels, trigger_id),
+        # Page cache and kernel objects outlive their cgroup, which is then dying.
+        dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
+        dirty_wait_ms=_dirty_wait_ms(subtree, window),
+        ended_writer=shared_memory.ended_writer(subtree, window.end) if has_shmem else None,
+        fork=shared_memory.fork_at_kill(subtree, candidates, window.end),
         moved=() if weighed_tgids is None else _moved(subtree, window.end, weighed_tgids),
     )
 
