@@ -204,10 +204,9 @@ def test_experiment_passes_on_this_kernel(disk_dir: Path, name: str) -> None:
     needed = EXPERIMENTS[name].needs_v2
     if needed is not None and memory_hierarchy().version == 1:
         pytest.skip(f"needs cgroup v2: v1 has no {needed}")
-    command = [sys.executable, "-m", "tracer", "lab", name, "-o", str(disk_dir / "trace"), "--json"]
     resized = ["--resize", "--repeat", "1"] if name == "anon" else []
-    result = subprocess.run(command + resized, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = CliRunner().invoke(lab.command, [name, "-o", str(disk_dir / "trace"), "--json", *resized])
+    assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert [check for check in document["checks"] if not check["passed"]] == []
     done = (*EXPERIMENTS[name].checks, *EXPERIMENTS[name].survival)
