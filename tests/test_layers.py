@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -97,6 +97,12 @@ def imports(tree: ast.AST) -> Iterator[str]:
                 yield str(node.args[0].value)
 
 
+@cache
+def imported_by(module: Path) -> tuple[str, ...]:
+    """Return what a module imports anywhere."""
+    return tuple(imports(ast.parse(module.read_text())))
+
+
 def imported_at_once(tree: ast.Module) -> Iterator[str]:
     """Yield what importing the module imports: nothing in functions, nothing for the type checker."""
     for node in tree.body:
@@ -105,7 +111,7 @@ def imported_at_once(tree: ast.Module) -> Iterator[str]:
             yield from imports(node)
 
 
-def packages(names: Iterator[str]) -> set[str]:
+def packages(names: Iterable[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
@@ -117,10 +123,7 @@ def graph() -> Mapping[str, frozenset[str]]:
     def module_of(name: str) -> str:
         return name if name in names else name.rpartition(".")[0]
 
-    return {
-        dotted(module): frozenset(map(module_of, imports(ast.parse(module.read_text())))) & names
-        for module in MODULES
-    }
+    return {dotted(module): frozenset(map(module_of, imported_by(module))) & names for module in MODULES}
 
 
 def rooms_of(docstring: str | None) -> list[str]:
@@ -185,7 +188,7 @@ def test_module_imports_from_no_layer_above_its_own(module: Path) -> None:
     if name_of(module) in WAYS_IN:
         return
     own = layer_of(module.relative_to(TOP).with_suffix("").parts)
-    names = [name for name in imports(ast.parse(module.read_text())) if name.startswith("tracer.")]
+    names = [name for name in imported_by(module) if name.startswith("tracer.")]
     assert [name for name in names if layer_of(tuple(name.split("."))) > own] == []
 
 
@@ -234,11 +237,7 @@ def test_files_have_at_most_600_lines() -> None:
 
 def test_only_these_modules_import_bcc_and_matplotlib() -> None:
     importers = {
-        package: [
-            name_of(module)
-            for module in MODULES
-            if package in packages(imports(ast.parse(module.read_text())))
-        ]
+        package: [name_of(module) for module in MODULES if package in packages(imported_by(module))]
         for package in ("bcc", "matplotlib")
     }
     assert importers == {
@@ -283,7 +282,7 @@ def test_module_of_kernel_or_capture_does_not_import_pandas(module: Path) -> Non
 @pytest.mark.parametrize("layer", LAYERS)
 def test_third_party_packages_of_a_layer_are_those_of_the_document(layer: str) -> None:
     modules = TOP.glob(f"tracer/{layer}/**/*.py")
-    imported = set[str]().union(*(packages(imports(ast.parse(module.read_text()))) for module in modules))
+    imported = set[str]().union(*(packages(imported_by(module)) for module in modules))
     (cell,) = re.findall(rf"^\| `tracer/{layer}/` \|.*\| ([^|]*)\|$", DOCUMENT, flags=re.MULTILINE)
     named = {name for part in re.split("[,;]", cell) for name in part.split()[:1]}
     assert imported - sys.stdlib_module_names - OF_NO_PACKAGE == named

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from simulated_fleet.rewriting import Place, Recording
 from simulated_fleet.trace_fleet import BEGIN_NS, TRACES, TRUTH, write_fleet
 
 import tracer
+from tracer.analysis.results.kill import OomReport
 from tracer.errors import TraceError
 from tracer.fleet.summary.workload import workload
 from tracer.lab.experiments import EXPERIMENTS
@@ -42,12 +44,18 @@ def digest(top: Path) -> str:
     return contents.hexdigest()
 
 
+@cache
+def reports_of(name: str) -> list[OomReport]:
+    """Return the kills of a recording."""
+    return tracer.open(TRACES / name).explain()
+
+
 @pytest.mark.parametrize("scale", [1, 3])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_copy_of_a_recording_has_its_cause_and_scaled_amounts(name: str, scale: int, tmp_path: Path) -> None:
     Recording(TRACES / name).write(tmp_path / "copy", place(scale))
-    original, copy = tracer.open(TRACES / name), tracer.open(tmp_path / "copy")
-    for before, after in zip(original.explain(), copy.explain(), strict=True):
+    copy = tracer.open(tmp_path / "copy")
+    for before, after in zip(reports_of(name), copy.explain(), strict=True):
         assert after.verdict.cause == before.verdict.cause == EXPERIMENTS[name].cause
         assert before.limit_owner.limit_bytes is not None
         assert after.limit_owner.limit_bytes == before.limit_owner.limit_bytes * scale

@@ -53,6 +53,7 @@ def assert_well_formed(found: pb.Trace) -> None:
         elif packet.HasField("track_event"):
             assert packet.track_event.track_uuid in declared
             assert packet.timestamp_clock_id == pb.BUILTIN_CLOCK_MONOTONIC
+    tracks = descriptors(found)
     for uuid, events in events_by_track(found).items():
         times = [packet.timestamp for packet in events]
         assert times == sorted(times)
@@ -61,7 +62,7 @@ def assert_well_formed(found: pb.Trace) -> None:
             kind = packet.track_event.type
             open_slices += (kind == EVENT.TYPE_SLICE_BEGIN) - (kind == EVENT.TYPE_SLICE_END)
             assert open_slices >= 0
-            assert (kind == EVENT.TYPE_COUNTER) == descriptors(found)[uuid].HasField("counter")
+            assert (kind == EVENT.TYPE_COUNTER) == tracks[uuid].HasField("counter")
         assert open_slices == 0
     flows = [flow for packet in found.packet for flow in packet.track_event.flow_ids]
     ends = [flow for packet in found.packet for flow in packet.track_event.terminating_flow_ids]

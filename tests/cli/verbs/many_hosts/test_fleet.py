@@ -57,14 +57,20 @@ def document(*arguments: str | Path) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Any]:
+    """Return the document of the examples."""
+    return document(*(TRACES / name for name in NAMES))
+
+
 def refused(*arguments: str | Path) -> Exception:
     ended = CliRunner().invoke(group, ["fleet", *map(str, arguments)])
     assert isinstance(ended.exception, Exception)
     return ended.exception
 
 
-def test_json_has_what_the_contract_says(folder: Path) -> None:
-    found = document(folder)
+def test_json_has_what_the_contract_says(expected: dict[str, Any]) -> None:
+    found = expected
     assert (found["traces"], found["broken"]) == (3, [])
     for name, keys in CONTRACT.items():
         assert found[name]
@@ -74,8 +80,8 @@ def test_json_has_what_the_contract_says(folder: Path) -> None:
     assert sum(one["count"] for one in found["kills"]) == sum(one["kills"] for one in found["hosts"])
 
 
-def test_kills_are_those_of_the_traces(folder: Path) -> None:
-    kills = {(one["cause"], one["workload"]): one["count"] for one in document(folder)["kills"]}
+def test_kills_are_those_of_the_traces(expected: dict[str, Any]) -> None:
+    kills = {(one["cause"], one["workload"]): one["count"] for one in expected["kills"]}
     assert kills == {
         ("anon_growth", "/memcg-tracer-*-lab-anon"): 1,
         ("anon_growth", "/memcg-tracer-*-lab-page-cache"): 1,
@@ -107,22 +113,20 @@ def test_times_that_mean_nothing_are_errors_of_use(folder: Path) -> None:
     assert "Invalid value for '--until': 'tomorrow' is not a time: give one like 7d" in ended.output
 
 
-def test_copy_of_a_trace_changes_nothing(folder: Path) -> None:
-    before = document(folder)
+def test_copy_of_a_trace_changes_nothing(folder: Path, expected: dict[str, Any]) -> None:
     shutil.copytree(TRACES / "anon", folder / "hosts/copy/anon")
-    assert document(folder) == before
-    assert document(folder, folder / "anon") == before
+    assert document(folder) == expected
+    assert document(folder, folder / "anon") == expected
 
 
-def test_broken_trace_is_listed_and_left_out(folder: Path) -> None:
-    before = document(folder)
+def test_broken_trace_is_listed_and_left_out(folder: Path, expected: dict[str, Any]) -> None:
     (folder / "broken").mkdir()
     (folder / "broken/meta.json").write_text("{")
     found = document(folder)
     (broken,) = found.pop("broken")
     assert broken["path"] == str(folder / "broken")
     assert broken["why"]
-    assert found == {name: value for name, value in before.items() if name != "broken"}
+    assert found == {name: value for name, value in expected.items() if name != "broken"}
     assert f"- {folder}/broken:"[:30] in printed(folder)
 
 
@@ -205,10 +209,10 @@ class OnTerminal:
         return self.process.wait(60 * SLOWDOWN), out
 
 
-def test_progress_is_on_the_terminal_and_not_in_the_output(folder: Path) -> None:
+def test_progress_is_on_the_terminal_and_not_in_the_output(folder: Path, expected: dict[str, Any]) -> None:
     run = OnTerminal(str(folder), "--workers", "2", "--json")
     status, out = run.ended()
-    assert (status, json.loads(out)) == (0, document(folder))
+    assert (status, json.loads(out)) == (0, expected)
     assert b"1 of 3 read" in run.seen
     assert run.seen.endswith(b"\r\x1b[K")
 
