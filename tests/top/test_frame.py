@@ -223,6 +223,14 @@ def test_only_visible_rows_are_drawn() -> None:
     state = fit(arranged(ViewState(rows=rows)), size)
     text = text_of(render(state, size))
     assert sum(f"/{number:05}"[1:] in text for number in range(5000)) == state.page
+    assert f" rows 1 to {state.page} of 5,000; decisions ───" in text
+    text = text_of(render(fit(reduce(state, "end"), size), size))
+    assert f" rows {5001 - state.page:,} to 5,000 of 5,000; decisions ───" in text
+
+
+def test_rows_that_are_all_in_view_are_not_counted_again() -> None:
+    assert " decisions ───" in text_of(render(state_of(Size(80, 24)), Size(80, 24)))
+    assert "rows" not in text_of(render(state_of(Size(80, 24)), Size(80, 24)))
 
 
 def test_bar_is_the_composition_as_a_share_of_the_limit() -> None:

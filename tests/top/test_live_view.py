@@ -20,6 +20,7 @@ from workloads import killed_work
 import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.trace import layout
 from tracer.watch.place import parse_name
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
@@ -100,12 +101,30 @@ def test_live_kill_is_shown_with_its_sentence_and_explained(
     assert screen.modes == screen.before
     assert b"\x1b[?1049l" in screen.read
     assert b"\x1b[?25h" in screen.read
-    assert (
-        stderr.decode().splitlines()[-1]
-        == f"memcg-tracer: 1 trace is in {trace.parent.relative_to(tmp_path)}"
-    )
+    assert f"memcg-tracer: 1 trace is in {trace.parent.relative_to(tmp_path)} (" in stderr.decode()
     (report,) = tracer.open(trace).explain()
     assert report.limit_owner.cgroup == f"/{limited.relative_to(memory_hierarchy().mount)}"
+
+
+def test_x_explains_the_newest_kill_while_its_trace_grows_and_q_completes_it(
+    limited: Path, tmp_path: Path, screen: OnPty
+) -> None:
+    for number in (1, 2):
+        kill_in(limited, tmp_path)
+        screen.wait_for(f"{number} kill".encode())
+    screen.wait_for(b"a trace is being written")
+    (trace,) = traces_in(tmp_path)
+    screen.forget()
+    screen.send(b"x")
+    screen.wait_for(b"number 2, ")
+    assert (trace / layout.JOURNAL).exists()  # else it was finished, and this test is about nothing
+    screen.send(b"qq")
+    status, stderr = screen.end()
+    assert status == 0, stderr
+    assert not (trace / layout.JOURNAL).exists()
+    assert re.fullmatch(
+        r"memcg-tracer: 1 trace is in \S+ \(\d+(\.\d+)? [KM]iB\)", stderr.decode().splitlines()[-1]
+    )
 
 
 @pytest.mark.beside

@@ -29,6 +29,7 @@ from tracer.trace import layout
 from tracer.trace.read.reader import Trace
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch import completing
+from tracer.watch.finishing import COMPLETE_ONLY
 
 BeginTrace = Callable[..., TraceWriter]
 
@@ -53,7 +54,7 @@ Answer = Callable[[Path], dict[str, Any]]
 def answer_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Answer:
     """Return `answer_of(trace)`: what the child prints, which is one line, from this process."""
     monkeypatch.setattr(completing, "end_with_parent", lambda: None)
-    monkeypatch.setattr(completing, "stand_back", lambda: None)
+    monkeypatch.setattr(completing, "stand_back", lambda **_: None)
 
     def answer_of(trace: Path) -> dict[str, Any]:
         assert completing.main([str(trace)]) == 0
@@ -127,6 +128,14 @@ def test_verdict_is_that_of_the_recorded_example(name: str, answer_of: Answer, t
     assert answer["kills"] == len(reports)
     held = survivor_facts.summary(nearest_lives(trace, trace.held_cgroups()))
     assert answer["sentence"] == (reports[-1].verdict.summary if reports else held)
+
+
+def test_trace_is_completed_without_an_explanation_if_that_is_asked_for(left: Path) -> None:
+    command = [*COMMAND, COMPLETE_ONLY, str(left)]
+    child = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True)
+    answer = json.loads(child.stdout)
+    assert (answer["is_complete"], answer["error"], answer["kills"]) == (True, None, None)
+    assert not (left / layout.JOURNAL).exists()
 
 
 def test_complete_trace_stays_as_it_is(left: Path, answer_of: Answer) -> None:

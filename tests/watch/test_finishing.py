@@ -17,7 +17,7 @@ from support.slowdown import SLOWDOWN
 
 from tracer.trace import layout
 from tracer.trace.write.writer import TraceWriter
-from tracer.watch.finishing import Finished, Finishing, Told
+from tracer.watch.finishing import COMPLETE_ONLY, Finished, Finishing, Told
 
 BeginTrace = Callable[..., TraceWriter]
 
@@ -308,6 +308,23 @@ def test_finish_leaves_the_rest_at_its_deadline(watched: Watched) -> None:
     ]
     assert all(gone(pid) for pid in pids(stories[0].trace))
     assert (queue.in_use, queue.waiting, queue.due_s) == (None, [], math.inf)
+
+
+def test_finish_without_a_successor_completes_first_and_explains_nothing(watched: Watched) -> None:
+    """A child that explains for long must not keep the trace from being completed."""
+    explains = f"import sys\nif {COMPLETE_ONLY!r} not in sys.argv:\n" + "".join(
+        f"    {line}\n" for line in HANGING.strip().splitlines()
+    )
+    queue = watched.open(completing=python(explains + "print('{\"error\": null}')"))
+    stories = [watched.story(name) for name in "ab"]
+    for story in stories:
+        queue.add(story)
+    watched.run(queue, until=lambda: bool(pids(stories[0].trace)))
+    queue.finish(time.monotonic() + 30 * SLOWDOWN, explains=False)
+    assert [(finished.trace, finished.error) for finished in watched.told] == [
+        (story.trace, None) for story in stories
+    ]
+    assert all(gone(pid) for pid in pids(stories[0].trace))
 
 
 def test_finish_during_the_command_tells_each_trace_once(watched: Watched) -> None:

@@ -1,6 +1,7 @@
 """The child of the live view that explains a cgroup: `python -m tracer.top.explaining TRACE CGROUP`.
 
-It executes `memcg-tracer explain TRACE -c CGROUP`, whose libraries would take too much memory in the view.
+It executes `memcg-tracer explain TRACE -c CGROUP --last`, whose libraries would take too much memory in the
+view.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from tracer.kernel.process.children import become_module, end_with_parent, stand
 def main(arguments: list[str]) -> None:
     """Execute the verb, with its errors on stdout as well."""
     end_with_parent()
-    stand_back()
+    stand_back(is_awaited=True)
     os.dup2(1, 2)
     trace, cgroup = arguments
-    become_module("tracer", "explain", trace, "-c", cgroup)
+    become_module("tracer", "explain", trace, "-c", cgroup, "--last")
 
 
 if __name__ == "__main__":

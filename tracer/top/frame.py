@@ -22,6 +22,7 @@ from tracer.top.screen.cells import Line, Size, Span, padded
 from tracer.top.short_numbers import short_percent, short_size, sparkline
 from tracer.top.tree_order import Placed
 from tracer.top.view_state import ViewState, arranged, lines_of
+from tracer.units import count
 
 LEAST_COLUMNS: Final = 60
 MOST_COLUMNS: Final = 200
@@ -131,8 +132,16 @@ def _list(state: ViewState, size: Size) -> Iterator[Line]:
         yield ()
     feed = _feed_lines(size)
     if feed:
-        yield (Span(f" {'decisions ':─<{size.columns - 2}}", "dim"),)
+        yield (Span(f" {f'{_cut_rows(state)}decisions ':─<{size.columns - 2}}", "dim"),)
         yield from _feed(state.feed, feed - 1, size.columns)
+
+
+def _cut_rows(state: ViewState) -> str:
+    """Return which rows are in view, if not all are."""
+    if len(state.placed) <= state.page:
+        return ""
+    last = min(state.first + state.page, len(state.placed))
+    return f"rows {count(state.first + 1)} to {count(last)} of {count(len(state.placed))}; "
 
 
 def _feed(decisions: Sequence[Decision], lines: int, columns: int) -> list[Line]:

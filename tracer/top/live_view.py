@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +28,8 @@ from tracer.top.screen.coloured_output import lines_of_output
 from tracer.top.screen.paint import Painter
 from tracer.top.screen.terminal import Terminal
 from tracer.top.view_state import EXPLAIN, QUIT, REDRAW, WRITE, ViewState, arranged, reduce
+from tracer.trace import layout
+from tracer.units import size
 from tracer.watch.child import Child
 from tracer.watch.finishing import Finished
 from tracer.watch.place import parse_name
@@ -38,8 +40,9 @@ _KEEP_S: Final = 300.0
 _KEEP_TRACES: Final = 100
 _MOST_DISK_BYTES: Final = 1 << 30
 _EXPLAIN_WITHIN_S: Final = 60.0
-_ENDING_S: Final = 5.0
+_ENDING_S: Final = 60.0
 _POLL_S: Final = 0.1
+_MOST_KILLED: Final = 4096
 _MOST_SAID: Final = 64 << 10
 
 
@@ -77,8 +80,14 @@ def top(options: TopOptions) -> None:
             _Lines(options).run()
     finally:
         if traces := _traces_in(options.directory):
-            there = "1 trace is" if traces == 1 else f"{traces} traces are"
-            print(f"memcg-tracer: {there} in {visible(str(options.directory))}", file=sys.stderr)
+            there = "1 trace is" if len(traces) == 1 else f"{len(traces)} traces are"
+            written = size(sum(map(layout.size_bytes, traces)))
+            left = sum((trace / layout.JOURNAL).exists() for trace in traces)
+            open_ = f"; {left} not completed: readable, but larger" if left else ""
+            print(
+                f"memcg-tracer: {there} in {visible(str(options.directory))} ({written}{open_})",
+                file=sys.stderr,
+            )
         with suppress(OSError):  # the directory has traces, or could not be made
             options.directory.rmdir()
             if not has_parent:
@@ -97,16 +106,17 @@ def _watch(options: TopOptions, reporter: Reporter, guest: Guest) -> None:
         hooks=options.hooks,
         ignores_hangup=False,
         ending_s=_ENDING_S,
+        has_successor=False,
     )
     watch(asked, reporter, guest)
 
 
-def _traces_in(directory: Path) -> int:
-    """Return the number of traces that were written."""
+def _traces_in(directory: Path) -> list[Path]:
+    """Return the traces that were written."""
     try:
-        return sum(parse_name(entry.name) is not None for entry in directory.iterdir())
+        return [entry for entry in directory.iterdir() if parse_name(entry.name) is not None]
     except OSError:
-        return 0
+        return []
 
 
 def _end() -> None:
@@ -179,7 +189,7 @@ class _Screen:
         self._trace: Path | None = None  # the trace that began last
         self._is_growing = False
         self._kill_ids: set[int] = set()
-        self._kill_traces: dict[str, Path] = {}
+        self._kill_traces = _KillTraces()
         self._wanted: str | None = None  # a cgroup to explain when a trace has begun
         self._child: Child | None = None
 
@@ -192,6 +202,7 @@ class _Screen:
                 timers=[self._timer, Timer(_POLL_S, self._poll, lambda: self._child is not None)],
                 inputs=terminal.inputs,
                 begun=self._begun,
+                ended=self._ended,
                 join=self._data.join,
             )
             try:
@@ -220,13 +231,12 @@ class _Screen:
     def killed(self, kill: dict[str, Any], place: str) -> None:
         self._data.killed(kill, place)
         self._kill_ids.add(kill["kill_id"])
+        paths = {self._data.path_of(kill[name]) for name in ("limit_owner_cgroup_id", "cgroup_id")}
+        self._kill_traces.killed(filter(None, paths), self._trace if self._is_growing else None)
         self._state = replace(self._state, kills=len(self._kill_ids))
         self._draw()
 
     def finished(self, story: Finished) -> None:
-        self._is_growing = self._is_growing and story.trace != self._trace
-        if story.kills and story.cgroup is not None:
-            self._kill_traces[story.cgroup] = story.trace
         self._state = replace(self._state, message="")
         self._data.finished(story)
         self._draw()
@@ -238,11 +248,15 @@ class _Screen:
         self._decided(Decision(self._data.now_ns, NOTE, "", f"warning: {message}"))
 
     def _begun(self, trace: Path) -> None:
+        self._kill_traces.begun(trace, renamed=self._trace if self._is_growing else None)
         self._trace, self._is_growing = trace, True
         if self._wanted is not None:
             self._start_explaining(trace, self._wanted)
         else:
             self._say(f"a trace is being written: {self._options.directory / trace.name}")
+
+    def _ended(self, _trace: Path) -> None:
+        self._is_growing = False
 
     def _decided(self, decision: Decision) -> None:
         self._state = replace(self._state, feed=with_decision(self._state.feed, decision))
@@ -309,9 +323,14 @@ class _Screen:
         row = self._state.selected_row
         if row is None or self._child is not None:
             return
-        trace = self._kill_traces.get(row.path) or (self._trace if self._is_growing else None)
+        has_kill, trace = self._kill_traces.newest(row.path)
+        if not has_kill and self._is_growing:
+            trace = self._trace
         if trace is not None:
             self._start_explaining(trace, row.path)
+        elif has_kill:
+            self._wanted = row.path
+            self._say("the trace of the kill is about to be written, to explain it ...")
         else:
             self._wanted = row.path
             signal.raise_signal(signal.SIGUSR1)
@@ -342,6 +361,34 @@ class _Screen:
         state = replace(self._state, screen="text", text_title=self._explained, text=lines, text_first=0)
         self._state = frame.fit(replace(state, message=""), self._terminal.size)
         self._draw()
+
+
+class _KillTraces:
+    """The trace in which the newest kill of each cgroup is; None: the trace that will begin next."""
+
+    def __init__(self) -> None:
+        self._traces: dict[str, Path | None] = {}  # path of the cgroup -> trace, the newest kill last
+
+    def killed(self, paths: Iterable[str], trace: Path | None) -> None:
+        """Take a kill at the limit of one of these cgroups, of a task of another one."""
+        for path in paths:
+            self._traces.pop(path, None)
+            self._traces[path] = trace
+        while len(self._traces) > _MOST_KILLED:
+            del self._traces[next(iter(self._traces))]
+
+    def begun(self, trace: Path, renamed: Path | None) -> None:
+        """Take a trace that begins, or the new path of a growing trace, whose path was `renamed`."""
+        for path, old in self._traces.items():
+            if old is None or old == renamed:
+                self._traces[path] = trace
+
+    def newest(self, top: str) -> tuple[bool, Path | None]:
+        """Return whether a kill in a cgroup or below is known, and the trace of the newest one."""
+        for path, trace in reversed(self._traces.items()):
+            if path == top or path.startswith(top.rstrip("/") + "/"):
+                return (True, trace) if trace is None or trace.exists() else (False, None)
+        return False, None
 
 
 @contextmanager

@@ -178,6 +178,11 @@ class RecordingView:
 
     # Names
 
+    def path_of(self, cgroup_id: int | None) -> str | None:
+        """Return the path of a cgroup that exists or was removed lately; None: it is not known."""
+        names = self._tally.names_of(cgroup_id) if cgroup_id else None
+        return None if names is None else names.path
+
     def _name_of(self, cgroup_id: int | None) -> str:
         if not cgroup_id:
             return "the machine"

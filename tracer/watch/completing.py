@@ -1,5 +1,7 @@
 """The child of `watch` that completes a trace and explains it: `python -m tracer.watch.completing TRACE`.
 
+With `--complete-only` before TRACE, the trace is not explained, and the child has a normal priority.
+
 It turns journals into Parquet, for which the recorder has no memory to spare. Then it prints one line, a JSON
 object:
 
@@ -24,22 +26,25 @@ from typing import Any
 
 from tracer.errors import Defects, TracerError
 from tracer.kernel.process.children import end_with_parent, stand_back
+from tracer.watch.finishing import COMPLETE_ONLY
 
 
 def main(arguments: list[str]) -> int:
-    """Complete and explain the trace in the first argument; return the exit status."""
+    """Complete and explain the trace in the last argument; return the exit status."""
     end_with_parent()
-    stand_back()
-    trace = Path(arguments[0])
+    explains = COMPLETE_ONLY not in arguments[:-1]
+    stand_back(is_awaited=not explains)
+    trace = Path(arguments[-1])
     answer: dict[str, Any] = dict.fromkeys(
         ("kills", "sentence", "causes", "cause", "container", "pod", "cgroup")
     )
     errors: list[str] = []
     answer["is_complete"] = False
     try:  # first: if this process is killed, the next `watch` reports each trace that still has journals
-        told, defects = explained(trace)
-        answer |= told
-        errors += defects.sentences()
+        if explains:
+            told, defects = explained(trace)
+            answer |= told
+            errors += defects.sentences()
     except Exception as error:  # any error: the parent waits for an answer, and the trace is readable
         errors.append(f"not explained: {_in_one_line(error)}")
     try:

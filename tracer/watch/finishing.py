@@ -31,6 +31,7 @@ AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """The times between attempts to complete a trace, which fail on a full disk. The next start tries again."""
 
 _COMPLETING: Final = argv_of_module("tracer.watch.completing")
+COMPLETE_ONLY: Final = "--complete-only"
 _STDERR: Final = 2
 _OF_THE_SERVICE: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
@@ -151,12 +152,18 @@ class Finishing:
             else:
                 self._end_completing(child, status)
 
-    def finish(self, deadline_s: float) -> None:
+    def finish(self, deadline_s: float, *, explains: bool = True) -> None:
         """Complete the traces of the queue until `deadline_s` (CLOCK_MONOTONIC), for the end of `watch`.
 
         Traces that are left over are for the next start: `told` gets them with an error, and the command is
-        not run.
+        not run. Unless it `explains`, a completing child begins anew, at normal priority.
         """
+        if not explains:
+            self._completing = (*self._completing, COMPLETE_ONLY)
+            if self._child is not None and self._story is not None and not self._is_told:
+                self._child.end()
+                self._child = None
+                self._waiting.appendleft(self._story)
         while (now_s := time.monotonic()) < deadline_s:
             self.step(now_s)
             if self._child is None and not self._waiting:

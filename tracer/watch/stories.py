@@ -117,7 +117,7 @@ class Stories:
 
     `closing_facts` returns the facts about the recording that meta.json gets when a trace ends. `warn` is
     called with a line when a trace cannot be written. `begun` is called with the path of each trace that has
-    begun, and with its new path if a kill renames it.
+    begun, and with its new path if a kill renames it, `ended` with that of each trace that grows no more.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class Stories:
         closing_facts: Callable[[], dict[str, Any]],
         warn: Callable[[str], None],
         begun: Callable[[Path], object] = lambda _: None,
+        ended: Callable[[Path], object] = lambda _: None,
     ) -> None:
         self._history = history
         self._place = place
@@ -136,6 +137,7 @@ class Stories:
         self._closing_facts = closing_facts
         self._warn = warn
         self._begun = begun
+        self._ended = ended
         self._story: _Story | None = None
         self._waiting: list[Trigger] = []
         self._failed = 0  # failed attempts to begin the story
@@ -331,6 +333,7 @@ class Stories:
         time_ns = story.first.time_ns + story.shift_ns
         first, (path, container) = story.first, story.subject or (None, None)
         kills = len(story.kills)
+        self._ended(story.path)
         self._finishing.add(Told(story.path, first.reason, time_ns, path, kills, container, first.sentence))
         return is_written
 

@@ -45,13 +45,15 @@ class Guest:
     `join` gets the history, and a function that passes all pending rows to `follow` at once; otherwise they
     come within a second. `timers` run beside the timers of `watch`, even at rest. `inputs` maps descriptors
     to functions that are called while the descriptor is readable. `begun` gets the path of each trace that
-    begins, and its new path if a kill renames it. The trace can be read while it grows.
+    begins, and its new path if a kill renames it; `ended` gets the path of each trace that grows no more. A
+    trace can be read while it grows.
     """
 
     follow: Follower
     timers: Sequence[Timer] = ()
     inputs: Mapping[int, Callable[[], object]] = field(default_factory=dict)
     begun: Callable[[Path], object] = lambda _: None
+    ended: Callable[[Path], object] = lambda _: None
     join: Callable[[History, Callable[[], None]], object] = lambda _history, _flush: None
 
 
@@ -131,7 +133,8 @@ class WatchOptions:
     bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the directory. `command` is run
     with the path of each trace. `ring_pages` and `hooks` are passed to `Options`. With `ignores_hangup`,
     SIGHUP does not end `watch`, so that it outlives a terminal. At the end of `watch`, traces are completed
-    for at most `ending_s`. Traces are copied to `url`.
+    for at most `ending_s`; without `has_successor`, they are not explained then, since no later `watch` would
+    complete what is left. Traces are copied to `url`.
     """
 
     directory: Path
@@ -148,6 +151,7 @@ class WatchOptions:
     hooks: str | None = None
     ignores_hangup: bool = True
     ending_s: float = 20.0
+    has_successor: bool = True
     url: str | None = None
 
 
@@ -276,6 +280,7 @@ class _Watcher:
             closing_facts=self._closing_facts,
             warn=self._reporter.warn,
             begun=self._guest.begun,
+            ended=self._guest.ended,
         )
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
@@ -307,7 +312,7 @@ class _Watcher:
         finally:
             self._stories.close(reason)
             deadline_s = time.monotonic() + self._options.ending_s
-            self._finishing.finish(deadline_s)
+            self._finishing.finish(deadline_s, explains=self._options.has_successor)
             self._copying.finish(deadline_s)
 
     def _timers(self) -> list[Timer]:

@@ -157,12 +157,16 @@ def argv_of_script(script: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", script, *arguments)
 
 
-def stand_back() -> None:
-    """Give way to all other processes, for the CPU and for memory; called by the child itself."""
+def stand_back(*, is_awaited: bool = False) -> None:
+    """Give way to all other processes, for memory, and for the CPU unless a user waits for the answer.
+
+    A child calls it for itself, and loses a higher priority of its parent.
+    """
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+        least = 0 if is_awaited else _NICE
+        os.setpriority(os.PRIO_PROCESS, 0, max(least, os.getpriority(os.PRIO_PROCESS, 0)))
     score = Path("/proc/self/oom_score_adj")
     with suppress(OSError, ValueError):
         if int(score.read_text("ascii")) < _OOM_SCORE_ADJ:

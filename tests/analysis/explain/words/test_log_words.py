@@ -19,5 +19,6 @@ def test_every_kind_of_difference_has_a_sentence() -> None:
 
 def test_sentences_have_both_numbers_and_the_process() -> None:
     assert difference(Difference("gfp", 0xCC0, 0x100)) == "gfp: 0xcc0, in the kernel log 0x100"
-    assert difference(Difference("comm", "{pid}", "b", 41)) == "the name of pid 41: {pid}, in the kernel log b"
+    names = Difference("comm", "{pid}", "b", 41)
+    assert difference(names) == "the name of pid 41: {pid}, in the kernel log b"
     assert difference(Difference("usage_bytes", 1, 2)) == "usage: 1 bytes, in the kernel log 2"
