@@ -16,6 +16,7 @@ import pytest
 
 from tracer.capture.rows.cgroup_rows import GONE_KEPT, Cgroup, CgroupEvent
 from tracer.capture.selection import cgroup_selection as module
+from tracer.capture.selection import requests
 from tracer.capture.selection.cgroup_selection import CgroupSelection, Taken
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, walk
@@ -252,14 +253,31 @@ def test_news_are_reported_once(host: Host) -> None:
     host.event("mkdir", 7, "/x/web")
     assert list(host.selection.requests.news()) == ["'web': now tracing '/x/web'"]
     host.event("rmdir", 7, "/x/web")
-    assert list(host.selection.requests.news()) == ["'web' is gone ('/x/web'): waiting for it to come again"]
-    assert list(host.selection.requests.news()) == []
+    gone = ["'web' is gone ('/x/web'): waiting for it to come again"]
+    assert list(host.selection.requests.news(is_last=True)) == gone
+    assert list(host.selection.requests.news(is_last=True)) == []
     for cgroup_id in range(8, 11):
         host.event("mkdir", cgroup_id, "/x/web")
         host.event("rmdir", cgroup_id, "/x/web")
     (line,) = host.selection.requests.news()
     assert line == "'web' is gone ('/x/web', made 3 times): waiting for it to come again"
     assert host.selection.requests.never_matched() == []
+
+
+def test_life_has_one_line_and_a_name_that_stays_away_another(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.record("web")
+    lines: list[str] = []
+    for cgroup_id in (7, 8, 9):
+        host.event("mkdir", cgroup_id, "/x/web")
+        lines += host.selection.requests.news()
+        host.event("rmdir", cgroup_id, "/x/web")
+        lines += host.selection.requests.news()
+    assert lines == ["'web': now tracing '/x/web'"] * 3
+    monkeypatch.setattr(requests, "GONE_AFTER_S", 0.0)
+    assert list(host.selection.requests.news()) == ["'web' is gone ('/x/web'): waiting for it to come again"]
+    assert list(host.selection.requests.news()) == []
 
 
 def test_news_of_a_crash_loop_are_few(host: Host) -> None:

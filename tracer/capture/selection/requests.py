@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
@@ -14,6 +15,9 @@ from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, Lookup, identify, with_short_ids
 from tracer.kernel.cgroups.selectors import Selector, list_cgroups
 from tracer.stored_names import stored_path
+
+GONE_AFTER_S: Final = 30.0
+"""The time after which a line says that nothing matches any more: what is restarted is back before."""
 
 _PROMPT_LINES: Final = 10
 _MOST_PAUSE_S: Final = 60.0
@@ -34,6 +38,7 @@ class SelectorState:
     _reported: frozenset[int] = frozenset()
     _lines: int = 0
     _next_line_s: float = 0.0
+    _gone_s: float = math.inf
 
     @property
     def name(self) -> str:
@@ -53,29 +58,34 @@ class SelectorState:
         self._reported, self.arrivals = frozenset(self.present), 0
 
     def news(self, *, is_last: bool) -> str | None:
-        """Return a line on what appeared, disappeared or came back since the last line; None if nothing did.
+        """Return a line on what appeared or came back since the last line, or has been gone for
+        `GONE_AFTER_S`; None if nothing did. A life that ends before the next one begins has one line.
 
         After the first ten lines each pause is twice as long as the one before, up to a minute. `is_last`
         ignores the pause: no further line follows.
         """
         now = time.monotonic()
-        present = frozenset(self.present)
-        is_due = is_last or now >= self._next_line_s
-        if not is_due or (present == self._reported and not self.arrivals):
+        if self.present or not self._reported:
+            self._gone_s = math.inf
+        else:
+            self._gone_s = min(self._gone_s, now)
+        is_gone = is_last or now - self._gone_s >= GONE_AFTER_S
+        has_gone = bool(self._reported) and not self.present and is_gone
+        if not (self.arrivals or has_gone) or (now < self._next_line_s and not is_last):
             return None
         line = self._line()
-        self._reported, self.arrivals = present, 0
+        self.mark_reported()
         self._lines += 1
         if self._lines > _PROMPT_LINES:
             self._next_line_s = now + min(2.0 ** (self._lines - _PROMPT_LINES), _MOST_PAUSE_S)
         return line
 
-    def _line(self) -> str | None:
+    def _line(self) -> str:
         last = with_short_ids(stored_path(next(reversed(self.seen_paths), "")))
         again = f", made {self.arrivals} times" if self.arrivals > 1 else ""
         if not self.present:
             return f"{self.name} is gone ('{last}'{again}): waiting for it to come again"
-        return f"{self.name}: now tracing '{last}'{again}" if self.arrivals else None
+        return f"{self.name}: now tracing '{last}'{again}"
 
 
 _MOST_PATHS: Final = 1000
