@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 from tracer.fleet.reduction.fleet_answer import Fleet
 from tracer.fleet.reduction.partial_state import Broken
-from tracer.render.fleet import fleet_page
+from tracer.render.fleet import fleet_page, fleet_pictures
 from tracer.render.fleet.fleet_tables import MOST_ROWS_OF_PAGE
 from tracer.render.page import page_frame
 
@@ -98,7 +98,7 @@ def test_page_runs_nothing_and_requests_nothing(fleet: Fleet) -> None:
     assert not set(read.tags) & {"script", "link", "img", "iframe", "a"}
     assert not set(read.attributes) & {"src", "href", "style", "onclick"}
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page)
-    allowed = page_frame.source_hash(page_frame.style())
+    allowed = page_frame.source_hash(page_frame.style(fleet_pictures.colours()))
     assert policy == f"default-src 'none'; style-src '{allowed}'; base-uri 'none'; form-action 'none'"
     (style,) = re.findall("<style>(.*?)</style>", page, flags=re.DOTALL)
     assert page_frame.source_hash(style) == allowed

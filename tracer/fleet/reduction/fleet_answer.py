@@ -25,6 +25,9 @@ _NULLABLE: Final = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa
 _EVICTED: Final = ["evicted_bytes", "refaulted_bytes"]
 _NO_KILLS: Final = pd.DataFrame({"time": pd.Series(dtype="datetime64[ns, UTC]"), "limit_bytes": []})
 """KRR's rule does not use kills by default."""
+_MOST_INTERVALS: Final = 60
+_DAY_S: Final = 86400
+_WIDTHS_S: Final = (1, 10, 60, 300, 900, 3600, 10800, 21600, _DAY_S, 7 * _DAY_S, 28 * _DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,15 @@ class KillCount:
     count: int
     first: pd.Timestamp
     last: pd.Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class KillsOverTime:
+    """Kills in intervals of `width` from `begin` (UTC): cause -> the count of each interval."""
+
+    begin: pd.Timestamp
+    width: pd.Timedelta
+    counts: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,8 @@ class Fleet:
     since: pd.Timestamp | None = None
     until: pd.Timestamp | None = None
     """The window of the answer is from `since` to `until`; None: no bound."""
+    kills_over_time: KillsOverTime | None = None
+    """None: there is no kill. Only the page has it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -166,6 +180,7 @@ def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
             _evictors(evictors),
             key=lambda one: (-(one.evicted_bytes or 0), one.owner_workload, one.evictor_workload, one.cause),
         ),
+        kills_over_time=kills_over_time(kills),
         since=_timestamp(window.since_ns),
         until=_timestamp(window.until_ns),
     )
@@ -211,6 +226,26 @@ def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
     grouped = kills.assign(cause=kills["cause"].fillna(UNKNOWN)).groupby(["cause", "workload", "host"])
     for (cause, workload, host), times in grouped["time"]:
         yield KillCount(str(cause), str(workload), str(host), len(times), times.min(), times.max())
+
+
+def kills_over_time(kills: pd.DataFrame) -> KillsOverTime | None:
+    """Return the kills (`time` in UTC, `cause`) in at most `_MOST_INTERVALS` intervals of a round length,
+    which begin at multiples of it since 1970."""
+    if kills.empty:
+        return None
+    times_ns = pd.DatetimeIndex(kills["time"]).as_unit("ns").asi8
+    first, last = int(times_ns.min()), int(times_ns.max())
+    widths = (int(second * 1e9) for second in _WIDTHS_S)
+    width = next((one for one in widths if last // one - first // one < _MOST_INTERVALS), None)
+    if width is None:  # years
+        width = -(-(last - first + 1) // _MOST_INTERVALS)
+    place, bins = times_ns // width - first // width, last // width - first // width + 1
+    codes, causes = pd.factorize(kills["cause"].fillna(UNKNOWN), sort=True)
+    counts = {
+        str(cause): tuple(np.bincount(place[codes == code], minlength=bins).tolist())
+        for code, cause in enumerate(causes)
+    }
+    return KillsOverTime(pd.Timestamp(first // width * width, tz="UTC"), pd.Timedelta(width, "ns"), counts)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from tracer import units
 from tracer.fleet.reduction.fleet_answer import Fleet, Workload
-from tracer.render.fleet import fleet_facts, fleet_tables, limit_states
+from tracer.render.fleet import fleet_facts, fleet_pictures, fleet_tables, limit_states
 from tracer.render.fleet.fleet_facts import counted
 from tracer.render.fleet.fleet_tables import MOST_ROWS_OF_PAGE, NAMES, Section
 from tracer.render.page import page_frame
@@ -17,7 +17,7 @@ from tracer.render.page.tiles import Tile
 
 def page(fleet: Fleet) -> str:
     """Return the page. The same answer always gives the same text."""
-    style = page_frame.style()
+    style = page_frame.style(fleet_pictures.colours())
     return (
         page_frame.environment()
         .get_template("fleet.html.j2")
@@ -28,6 +28,11 @@ def page(fleet: Fleet) -> str:
             facts=list(fleet_facts.facts(fleet)),
             warnings=list(fleet_facts.warnings(fleet)),
             sections=[_named_first(one) for one in fleet_tables.sections(fleet, MOST_ROWS_OF_PAGE)],
+            over_time=fleet_pictures.over_time(fleet),
+            pictures={
+                fleet_tables.KILLS: fleet_pictures.by_workload(fleet),
+                fleet_tables.LIMITS: fleet_pictures.limits(fleet),
+            },
             names=NAMES,
             count=units.count,
             classes={"<": "left", ">": "right"},

@@ -16,6 +16,9 @@ from tracer.render.words.escape import visible
 MOST_ROWS_OF_PAGE: Final = 500
 """More rows in one table would make a browser slow."""
 
+KILLS: Final = "Kills by cause and workload"
+LIMITS: Final = "Limits"
+
 NAMES: Final = ("workload", "host", "by tasks of", "cache of")
 """The titles of the columns of names, which may be long."""
 
@@ -116,7 +119,7 @@ def _kills(fleet: Fleet) -> Section:
         )
         for one in by_cause_and_workload(fleet.kills)
     ]
-    return Section("Kills by cause and workload", columns, rows)
+    return Section(KILLS, columns, rows)
 
 
 def _limits(workloads: Sequence[Workload], left_out: int) -> Section:
@@ -135,7 +138,7 @@ def _limits(workloads: Sequence[Workload], left_out: int) -> Section:
         )
         for one in workloads
     ]
-    return Section("Limits", columns, rows, _LIMITS_NOTES, more=left_out)
+    return Section(LIMITS, columns, rows, _LIMITS_NOTES, more=left_out)
 
 
 def _rules(workloads: Sequence[Workload], left_out: int) -> Section:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -20,10 +21,10 @@ _RIGHT_TO_LEFT: Final = re.compile(
 )
 
 
-def style() -> str:
-    """Return the style sheet."""
+def style(more_colours: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the style sheet, with further colours of areas (name, colour)."""
     template = environment().from_string(source("report.css.j2"))
-    return template.render(colours=chart.colours(), layers=[layer.name for layer in LAYERS])
+    return template.render(colours=[*chart.colours(), *more_colours], layers=[layer.name for layer in LAYERS])
 
 
 def source_hash(text: str) -> str:
