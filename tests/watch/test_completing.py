@@ -29,7 +29,7 @@ from tracer.trace import layout
 from tracer.trace.read.reader import Trace
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch import completing
-from tracer.watch.finishing import COMPLETE_ONLY
+from tracer.watch.completing import COMPLETE_ONLY
 
 BeginTrace = Callable[..., TraceWriter]
 

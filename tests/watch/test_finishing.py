@@ -17,7 +17,8 @@ from support.slowdown import SLOWDOWN
 
 from tracer.trace import layout
 from tracer.trace.write.writer import TraceWriter
-from tracer.watch.finishing import COMPLETE_ONLY, Finished, Finishing, Told
+from tracer.watch.completing import COMPLETE_ONLY
+from tracer.watch.finishing import Finished, Finishing, Told
 
 BeginTrace = Callable[..., TraceWriter]
 

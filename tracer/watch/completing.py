@@ -22,11 +22,12 @@ import json
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tracer.errors import Defects, TracerError
 from tracer.kernel.process.children import end_with_parent, stand_back
-from tracer.watch.finishing import COMPLETE_ONLY
+
+COMPLETE_ONLY: Final = "--complete-only"
 
 
 def main(arguments: list[str]) -> int:

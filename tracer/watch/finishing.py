@@ -22,6 +22,7 @@ from tracer.kernel.process.children import (
     huge_pages_for_children,
 )
 from tracer.watch.child import Child
+from tracer.watch.completing import COMPLETE_ONLY
 
 COMPLETING_WITHIN_S: Final = 300.0  # 2 min was too short on an emulated machine at a load of 10
 HURRIES_AFTER_S: Final = 30.0
@@ -31,7 +32,6 @@ AGAIN_AFTER_S: Final = (30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 """The times between attempts to complete a trace, which fail on a full disk. The next start tries again."""
 
 _COMPLETING: Final = argv_of_module("tracer.watch.completing")
-COMPLETE_ONLY: Final = "--complete-only"
 _STDERR: Final = 2
 _OF_THE_SERVICE: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
