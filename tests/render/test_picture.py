@@ -14,8 +14,10 @@ from tracer.categories import LAYERS
 from tracer.render import picture
 from tracer.render.picture import (
     WAITS,
+    bounds,
     kill_markers,
     limit_markers,
+    peak,
     psi_ms,
     read_again_markers,
     stacked_layers,
@@ -183,3 +185,24 @@ def test_cgroups_and_processes_without_a_name_are_said_to_be_unknown() -> None:
         *("not known", "not known"),
     )
     assert picture.cause_names({"cause": "readahead"}) == ("readahead", "read ahead, or on request")
+
+
+def test_bounds_that_usage_stayed_far_below_are_not_drawn(timeline: pd.DataFrame) -> None:
+    most = peak(timeline)
+    timeline["high_bytes"] = pd.array([int(most * 4)] * len(timeline), dtype="Int64")
+    timeline.loc[timeline.index[3:], "high_bytes"] = pd.NA
+    limit, high = bounds(timeline, most)
+    assert (limit.name, limit.words, limit.top_bytes) == ("limit", "limit 100 MiB", 100 << 20)
+    assert high.words.startswith("memory.high 4")
+    assert np.isnan(high.in_bytes).sum() == len(timeline) - 3, "a bound that is not set is a gap"
+    timeline["high_bytes"] = int(most * 4) + 4
+    assert [one.name for one in bounds(timeline, most)] == ["limit"]
+    timeline["limit_bytes"] = pd.NA
+    assert list(bounds(timeline, most)) == []
+    timeline["usage_bytes"] = pd.NA
+    assert peak(timeline) == 0
+
+
+def test_bound_that_changed_has_no_size_in_its_words(timeline: pd.DataFrame) -> None:
+    timeline.loc[timeline.index[3:], "limit_bytes"] = 50 << 20
+    assert [one.words for one in bounds(timeline, peak(timeline))] == ["limit"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYER_BY_NAME, LAYERS, PART_BY_NAME, Layer
 from tracer.render.words.escape import visible
 
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
 LAYER_COLUMNS: Final = {
     "anon": ("anon_bytes",),
     "shmem": ("shmem_bytes",),
@@ -32,9 +34,9 @@ LAYER_COLUMNS: Final = {
 `other` has no column."""
 
 
-def floats(frame: pd.DataFrame, column: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def floats(frame: pd.DataFrame, column: str) -> Floats:
     """Return a column as float64. An unknown value is NaN."""
-    values: np.ndarray[Any, np.dtype[np.float64]] = frame[column].to_numpy(dtype="float64", na_value=np.nan)
+    values: Floats = frame[column].to_numpy(dtype="float64", na_value=np.nan)
     return values
 
 
@@ -62,6 +64,33 @@ def stacked_composition(composition: Composition) -> list[int]:
     for part, value in composition.parts():
         sizes[PART_BY_NAME[part].layer] += max(value or 0, 0)
     return list(sizes.values())
+
+
+_SHOWN_FROM_SHARE: Final = 0.25
+
+
+class Bound(NamedTuple):
+    """A limit or memory.high in each row (NaN: none, or not known), and its words for a legend."""
+
+    name: str
+    words: str
+    in_bytes: Floats
+    top_bytes: float
+
+
+def bounds(timeline: pd.DataFrame, peak_bytes: float) -> Iterator[Bound]:
+    """Yield the bounds to draw: usage came to a quarter of them. One further away would flatten all else."""
+    for name, label in (("limit", "limit"), ("high", "memory.high")):
+        in_bytes = floats(timeline, f"{name}_bytes")
+        top = float(np.nanmax(in_bytes, initial=0.0))
+        if top and peak_bytes >= top * _SHOWN_FROM_SHARE:
+            words = f"{label} {units.size(top)}" if np.nanmin(in_bytes) == top else label
+            yield Bound(name, words, in_bytes, top)
+
+
+def peak(timeline: pd.DataFrame) -> float:
+    """Return the greatest usage in bytes; 0 if it is not known."""
+    return float(np.nanmax(floats(timeline, "usage_bytes"), initial=0.0))
 
 
 WAITS: Final = (

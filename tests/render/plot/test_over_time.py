@@ -56,11 +56,11 @@ def test_limit_and_markers_are_drawn_where_they_are(trace: PlottedTrace) -> None
     axes = trace.plot.timeline()
     report = trace.explain()[0]
     lines = {str(line.get_label()): line for line in axes.lines}
-    assert set(np.asarray(lines["limit"].get_ydata())) == {report.limit_owner.limit_bytes}
+    assert set(np.asarray(lines["limit 100 MiB"].get_ydata())) == {report.limit_owner.limit_bytes}
     exhausted = report.cushion.exhausted_at
     assert exhausted is not None and report.time is not None
     marked = sorted(
-        float(np.asarray(line.get_xdata())[0]) for line in axes.lines if line is not lines["limit"]
+        float(np.asarray(line.get_xdata())[0]) for line in axes.lines if line is not lines["limit 100 MiB"]
     )
     assert marked == [exact_seconds(exhausted - report.time), 0.0]
     assert [text.get_text() for text in axes.texts] == ["cache used up", "✗ OOM kill"]

@@ -14,8 +14,18 @@ from tracer import units
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
 from tracer.render.page import drawing, row_texts
-from tracer.render.page.drawing import Floats, Tick
-from tracer.render.picture import WAITS, Marker, floats, psi_ms, stacked_layers, stacked_waits_ms
+from tracer.render.page.drawing import Tick
+from tracer.render.picture import (
+    WAITS,
+    Floats,
+    Marker,
+    bounds,
+    floats,
+    peak,
+    psi_ms,
+    stacked_layers,
+    stacked_waits_ms,
+)
 
 _MOST_RATES: Final = 100
 _HEADROOM: Final = 1.06
@@ -173,18 +183,11 @@ def _point(step_s: float) -> str:
 
 
 def _memory(timeline: pd.DataFrame, x: Floats) -> Panel:
-    peak = float(np.nanmax(floats(timeline, "usage_bytes"), initial=0.0))
-    bounds, full = [], peak
-    for name, label in (("limit", "limit"), ("high", "memory.high")):
-        bound = floats(timeline, f"{name}_bytes")
-        top = float(np.nanmax(bound, initial=0.0))
-        if top and peak >= top / 4:
-            is_one = np.nanmin(bound) == top
-            bounds.append((name, f"{label} {units.size(top)}" if is_one else label, bound))
-            full = max(full, top)
+    drawn = list(bounds(timeline, peak(timeline)))
+    full = max([peak(timeline), *(bound.top_bytes for bound in drawn)])
     top = full * _HEADROOM or 1.0
     lines = tuple(
-        Shape(name, label, drawing.line(x, drawing.heights(bound, top))) for name, label, bound in bounds
+        Shape(one.name, one.words, drawing.line(x, drawing.heights(one.in_bytes, top))) for one in drawn
     )
     return Panel("memory", "composition of usage", _sizes_of(top, full), _stack(timeline, x, top), lines)
 
@@ -344,7 +347,7 @@ def _strip(stretches: Sequence[Stretch], origin: pd.Timestamp) -> Strip:
     begin, end = timeline.index[0], _end(timeline)
     span_s, step_s = (end - begin).total_seconds(), row_length(timeline).total_seconds()
     ends = np.asarray((pd.DatetimeIndex(timeline.index) - begin).total_seconds()) + step_s
-    top = max(float(np.nanmax(floats(timeline, "usage_bytes"), initial=0.0)), 1.0)
+    top = max(peak(timeline), 1.0)
     frames = []
     for one in stretches:
         left = max(0.0, (one.timeline.index[0] - begin).total_seconds() / span_s)

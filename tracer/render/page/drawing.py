@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
-Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+from tracer.render.picture import Floats
 
 UNITS: Final = 1000
 _ROUND: Final = (1.0, 2.0, 2.5, 5.0, 10.0)

@@ -10,8 +10,7 @@ import pandas as pd
 from tracer import units
 from tracer.analysis.views.timeline import row_length
 from tracer.categories import LAYERS
-from tracer.render.page.drawing import Floats
-from tracer.render.picture import LAYER_COLUMNS, floats, stacked_layers, stacked_waits_ms
+from tracer.render.picture import LAYER_COLUMNS, Floats, floats, stacked_layers, stacked_waits_ms
 
 _MOST_NUMBERS: Final = 16
 _FLOWS: Final = (

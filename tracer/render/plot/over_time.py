@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tracer.categories import LAYERS, Layer
-from tracer.render.picture import Marker, floats, stacked_layers
+from tracer.render.picture import Marker, bounds, peak, stacked_layers
 from tracer.render.plot.axes_style import PLAIN, as_seconds, as_sizes, ink, legend_below, note_top
 from tracer.render.plot.subject import Subject
 
-_SHOWN_FROM_SHARE: Final = 0.25
 _HEADROOM: Final = 1.12
 _HEADROOM_OF_NOTE: Final = 1.3
 _VISIBLE_SHARE: Final = 0.005
@@ -53,13 +52,11 @@ def draw(axes: Axes, subject: Subject, held: pd.DataFrame, markers: Sequence[Mar
             colors=[layer.hex for layer in shown],
             linewidth=0,
         )
-    full = peak = float(np.nanmax(floats(held, "usage_bytes"), initial=0.0))
-    for name, label, line in (("limit_bytes", "limit", "--"), ("high_bytes", "memory.high", ":")):
-        bound = floats(held, name)
-        top = float(np.nanmax(bound, initial=0.0))
-        if top and peak >= top * _SHOWN_FROM_SHARE:
-            axes.plot(seconds, bound, color=ink(), linestyle=line, linewidth=1.3, label=label)
-            full = max(full, top)
+    full = peak(held)
+    for bound in bounds(held, peak(held)):
+        line = "--" if bound.name == "limit" else ":"
+        axes.plot(seconds, bound.in_bytes, color=ink(), linestyle=line, linewidth=1.3, label=bound.words)
+        full = max(full, bound.top_bytes)
     axes.set_ylim(0, full * (_HEADROOM_OF_NOTE if is_moment else _HEADROOM) or 1)
     axes.set_xlim(begin, end)
     if is_moment:

@@ -21,7 +21,9 @@ from tracer.quantities import TIMELINE_COLUMNS, TimelineColumn
 from tracer.render.picture import (
     WAITS,
     Marker,
+    bounds,
     floats,
+    peak,
     psi_ms,
     stacked_composition,
     stacked_layers,
@@ -198,11 +200,9 @@ def _full_bytes(timeline: pd.DataFrame, at_markers: Sequence[int]) -> tuple[floa
 
     The peak includes the rows and the usage at the marked times (`at_markers`, in bytes).
     """
-    peak = max(float(np.nanmax(floats(timeline, "usage_bytes"))), *map(float, at_markers), 0.0)
-    limits = floats(timeline, "limit_bytes")
-    limit = float(limits[limits > 0].max(initial=0.0))
-    limit_drawn = limit > 0 and peak >= limit / 4
-    return max(peak, limit if limit_drawn else 0.0, 1.0), limit_drawn
+    most = max(peak(timeline), *at_markers, 1.0)
+    limits = [bound.top_bytes for bound in bounds(timeline, most) if bound.name == "limit"]
+    return max([most, *limits]), bool(limits)
 
 
 def _blank_without_traffic(timeline: pd.DataFrame, took: str, amount: str) -> pd.Series[float]:
