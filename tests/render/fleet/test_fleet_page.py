@@ -118,3 +118,12 @@ def test_names_are_text_and_nothing_else(fleet: Fleet) -> None:
     assert "script" not in read.tags
     assert not set(page) & {"\x1b", "\u202e"}
     assert r"\x1b[31m<script>alert(1)</script>\n" in read.text
+
+
+def test_print_keeps_each_picture_whole_with_its_legend() -> None:
+    style = page_frame.style(fleet_pictures.colours())
+    printed = style[style.index("@media print") :]
+    kept = re.findall(r"([^{}]+){ break-(inside|after): avoid; }", printed)
+    rules = {where: [one.strip() for one in selectors.split(",")] for selectors, where in kept}
+    assert {".picture", ".bars"} <= set(rules["inside"])
+    assert {"h2", ".keys"} <= set(rules["after"])

@@ -31,6 +31,14 @@ def test_tiles_of_a_kill_are_limit_growth_and_cushion(report: OomReport) -> None
     )
 
 
+def test_cushion_that_gave_nothing_is_no_page_cache_that_made_room(report: OomReport) -> None:
+    none = replace(report.cushion, evicted_bytes=0, exhausted_at=None, cache_end_bytes=0)
+    assert tiles.of_kill(replace(report, cushion=none))[2].note == (
+        "no page cache made room in the 2.41 s from the limit to the kill; 0 B of page cache was left at the "
+        "kill"
+    )
+
+
 def test_tile_without_growth_has_the_largest_part(report: OomReport) -> None:
     without = replace(report, verdict=replace(report.verdict, evidence=()))
     filled = tiles.of_kill(without)[1]

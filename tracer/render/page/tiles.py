@@ -112,4 +112,5 @@ def _cushion(report: OomReport) -> Tile:
     if it.limit_reached_at is not None and report.time is not None:
         took = units.duration((report.time - it.limit_reached_at).total_seconds())
         since = f"in the {took} from the limit to the kill"
-    return Tile("cushion", f"{units.size(it.evicted_bytes)} evicted", f"{_CUSHION}, {since}; {left}")
+    room = f"{_CUSHION}, {since}" if it.evicted_bytes else f"no page cache made room {since}"
+    return Tile("cushion", f"{units.size(it.evicted_bytes)} evicted", f"{room}; {left}")
