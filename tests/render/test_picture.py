@@ -134,9 +134,11 @@ def test_worst_of_many_intervals_are_marked(timeline: pd.DataFrame, origin: pd.T
     assert [marker.text.split()[7] for marker in shown] == ["4", "7", "5", "8", "6"]
 
 
-def test_limit_is_marked_once_at_its_earliest_sign(
+def test_limit_is_marked_at_its_earliest_sign_and_again_after_each_time_below(
     timeline: pd.DataFrame, new_report: Callable[..., OomReport], origin: pd.Timestamp
 ) -> None:
+    """The kill of each report is at 3.4 s."""
+
     def report(seconds: float | None, cgroup: str = "/a") -> OomReport:
         at = None if seconds is None else origin + pd.Timedelta(seconds, "s")
         found = new_report(cgroup=cgroup)
@@ -146,10 +148,16 @@ def test_limit_is_marked_once_at_its_earliest_sign(
         reached = [origin + pd.Timedelta(one, "s") for one in seconds]
         found = limit_markers(reports, "/a", reached, timeline)
         assert not any(marker.is_kill for marker in found)
+        assert [marker.text.endswith("again") for marker in found] == [False, True, True, True, True][
+            : len(found)
+        ]
         return [(marker.time - origin).total_seconds() for marker in found]
 
-    assert marked([report(1.5), report(2.5)], 2) == [1.5]
-    assert marked([report(2.5)], -1, 2, 3) == [2]
+    assert marked([report(1.5), report(1.5)], 2) == [1.5], "one shortage"
+    assert marked([report(2.5)], -1, 2, 3) == [2, 2.5], "the kill knows an earlier sign than 3"
+    assert marked([report(2.5)], 3.5) == [2.5, 3.5]
+    assert marked([], 0.1, 0.2, 0.3, 0.4, 0.5) == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert marked([], 0.1, 0.2, 0.3, 0.4, 0.5, 0.6) == [0.1]
     assert marked([report(None), report(1, "/b")]) == []
     assert marked([report(9)], -1) == []
 

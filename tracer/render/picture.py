@@ -158,18 +158,27 @@ def kill_markers(reports: Iterable[OomReport], cgroup: str, timeline: pd.DataFra
 def limit_markers(
     reports: Iterable[OomReport], cgroup: str, reached: Sequence[pd.Timestamp], timeline: pd.DataFrame
 ) -> list[Marker]:
-    """Return the marker of the first moment at which the cgroup with this path came to its limit, within the
-    time of its `timeline`.
+    """Return the markers of the moments at which the cgroup with this path came to its limit, within the time
+    of its `timeline`; the first alone if there are many.
 
-    `reached` are such moments by readings; kills in `reports` may know earlier ones.
+    `reached` are such moments by readings. A kill in `reports` may know an earlier one for its shortage.
     """
     if timeline.empty:
         return []
     begin, end = timeline.index[0], timeline.index[-1] + row_length(timeline)
-    own = [report.cushion.limit_reached_at for report in reports if report.limit_owner.cgroup == cgroup]
-    moments = [moment for moment in (*reached, *own) if moment is not None and begin <= moment < end]
+    own = [
+        (report.cushion.limit_reached_at, report.time)
+        for report in reports
+        if report.limit_owner.cgroup == cgroup
+        and report.cushion.limit_reached_at is not None
+        and report.time is not None
+    ]
+    others = [moment for moment in reached if not any(first <= moment <= kill for first, kill in own)]
+    moments = sorted(moment for moment in {*others, *(first for first, _ in own)} if begin <= moment < end)
     text = "usage has reached the limit: from here on, each charge needs memory to be freed first"
-    return [Marker(min(moments), text, is_kill=False)] if moments else []
+    again = [Marker(moment, "usage has reached the limit again", is_kill=False) for moment in moments[1:]]
+    first = [Marker(moment, text, is_kill=False) for moment in moments[:1]]
+    return first + (again if len(again) < _MOST_INTERVALS else [])
 
 
 def _in_parts(
