@@ -156,7 +156,7 @@ SUM = st.tuples(
 
 
 @given(events=EVENTS.map(lambda events: events[:30]), sums=st.lists(SUM, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_page_is_followed_through_a_sum_of_its_file(
     new_trace: Any, events: list[Any], sums: list[Any]
 ) -> None:

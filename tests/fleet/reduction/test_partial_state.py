@@ -126,7 +126,7 @@ def test_limits_of_any_split_are_those_of_the_rules_on_all_rows(
     assert {name: found.get(name, (None, None)) for name in expected} == expected
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     rows=st.lists(st.builds(dict, workload=st.sampled_from("ab"), time=minutes, bytes=st.integers(0, 9))),
     since=st.integers(0, DAYS * 1440),

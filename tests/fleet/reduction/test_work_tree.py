@@ -113,7 +113,7 @@ def reduced(traces: Sequence[Recorded], monkeypatch: pytest.MonkeyPatch, fan_in:
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
-    max_examples=25,
+    max_examples=12,  # of up to eight traces: a state or a merge that is left out is found by each dozen
 )
 @given(traces=fleets(), data=st.data())
 def test_answer_is_the_same_for_any_split_and_order(
@@ -130,7 +130,7 @@ def test_answer_is_the_same_for_any_split_and_order(
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
-    max_examples=25,
+    max_examples=12,
 )
 @given(traces=fleets())
 def test_answer_is_that_of_pandas_on_all_rows(
