@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dask.local import get_sync
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from synthetic.fleets.summary_rows import MIB, at, state
 
@@ -155,7 +155,7 @@ def test_answer_is_that_of_pandas_on_all_rows(
     assert {one["workload"]: one["runs"] for one in found["workloads"] if one["runs"]} == dict(runs)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(peaks=st.lists(st.integers(1, 2**60), min_size=40, max_size=40))
 def test_quantiles_are_exact_values_of_the_runs(peaks: list[int]) -> None:
     """Workload n has the first n peaks: each example has each number of runs."""
