@@ -55,6 +55,9 @@ CAUSE: Final = Enumeration(
     ),
     "The reason why a folio entered or left the page cache.",
 )
+EVICTION_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
+"""The values of `CAUSE` with which reclaim takes a folio."""
+
 RECLAIM_KIND: Final = Enumeration(
     "reclaim_kind", "RECLAIM_", ("memcg", "direct", "kswapd", "softlimit", "proactive")
 )

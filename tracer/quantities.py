@@ -305,5 +305,7 @@ QUANTITIES: Final = (
 TOP_COLUMNS: Final = tuple((one, one.top) for one in QUANTITIES if one.top is not None)
 METRICS: Final = tuple((one, one.metric) for one in QUANTITIES if one.metric is not None)
 EVICTIONS_COLUMNS: Final = tuple(one.evictions for one in QUANTITIES if one.evictions is not None)
+EVICTIONS_GROUPINGS: Final = ("file", "cgroup", "cause", "process")
+"""What the rows of `evictions` can be about: an event counts in one row of each."""
 TIMELINE_COLUMNS: Final = tuple(one.timeline for one in QUANTITIES if one.timeline is not None)
 SORT_KEYS: Final = ("name", *(column.key for _, column in TOP_COLUMNS))

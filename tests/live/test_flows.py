@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic.live_rows import rows
 
-from tracer.enumerations import CAUSE
+from tracer.enumerations import CAUSE, EVICTION_CAUSES
 from tracer.live.flows import (
     ADD_CAUSES,
     BLOCKS,
     DROP_CAUSES,
-    EVICTION_CAUSES,
     WIDTH,
     Evictions,
     evictions_of,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.categories import CATEGORIES
-from tracer.enumerations import CAUSE, STALL_KIND
+from tracer.enumerations import CAUSE, EVICTION_CAUSES, STALL_KIND
 from tracer.live.sample_arrays import Numbers
 from tracer.metric_families import OUTCOMES
 from tracer.trace.arrow_columns import nullable_integers, words
@@ -55,7 +55,6 @@ class Evictions(NamedTuple):
 
 
 ADD_CAUSES: Final = ("read", "readahead", "fault", "write", "other")
-EVICTION_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
 DROP_CAUSES: Final = ("truncate", "invalidate", "drop_caches", "other")
 """The reasons other than eviction why page cache is deleted."""
 

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from tracer.enumerations import CAUSE, STALL_KIND
+from tracer.enumerations import CAUSE, EVICTION_CAUSES, STALL_KIND
 from tracer.live.countdown import KEPT, forecast
-from tracer.live.flows import ADD_CAUSES, BLOCKS, CATEGORY_NAMES, DROP_CAUSES, EVICTION_CAUSES
+from tracer.live.flows import ADD_CAUSES, BLOCKS, CATEGORY_NAMES, DROP_CAUSES
 from tracer.live.sample_arrays import UNKNOWN, Flags
 from tracer.live.tally import SAMPLE_COLUMNS, Copy, Names, Tally
 from tracer.metric_families import OUTCOMES

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.categories import PARTS
-from tracer.live.flows import EVICTION_CAUSES
+from tracer.enumerations import EVICTION_CAUSES
 from tracer.live.now import CgroupNow
 from tracer.top.short_numbers import NONE, UNKNOWN, short_percent, short_size
 from tracer.trace.arrow_columns import nullable_integers, weight_bytes, words

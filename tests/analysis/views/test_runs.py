@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer.analysis.views.evictions import evictions, moves, summed
-from tracer.analysis.views.groupings import GROUPINGS
 from tracer.analysis.views.thrash import thrash
+from tracer.quantities import EVICTIONS_GROUPINGS
 
 PAGES: Final = 12
 LONGEST_MS: Final = 10
@@ -126,7 +126,7 @@ def test_runs_have_the_evictions_and_refaults_of_their_folios(new_trace: Any, st
     one_by_one = recorded(new_trace(), [[folio] for folio in folios])
     assert links(in_runs, list(range(len(runs)))) == links(one_by_one, [number[id(one)] for one in folios])
     sums = [(trace, moves(trace)) for trace in (in_runs, one_by_one)]
-    for by in GROUPINGS:
+    for by in EVICTIONS_GROUPINGS:
         ours, theirs = (summed(trace, of_trace, by) for trace, of_trace in sums)
         pd.testing.assert_frame_equal(ours, theirs, check_categorical=False)
 

@@ -14,8 +14,7 @@ import pandas as pd
 from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, integers, is_one_of, joined, narrow
 from tracer.analysis.core.page_cache import CacheEvents, Events, Links
 from tracer.analysis.core.rows import OwnedRows
-
-RECLAIM_CAUSES: Final = ("reclaim_memcg", "reclaim_direct", "reclaim_kswapd")
+from tracer.enumerations import EVICTION_CAUSES
 
 DAMON_COMM: Final = "kdamond"
 """The beginning of the names of DAMON's threads (damon_start in mm/damon/core.c)."""
@@ -112,4 +111,4 @@ class Refaulted(OwnedRows):
 def is_evicted(pagecache: pd.DataFrame) -> Bools:
     """Return a mask of the rows of `pagecache`, or of kinds of its events, that are folios taken by
     reclaim."""
-    return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], RECLAIM_CAUSES)
+    return is_one_of(pagecache["op"], ["delete"]) & is_one_of(pagecache["cause"], EVICTION_CAUSES)

@@ -84,18 +84,17 @@ class Steps:
         return min(candidates, default=None)
 
 
-NOTHING: Final = Steps(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 0)
-
-
 def total(parts: Sequence[Steps]) -> Steps:
     """Return the sum of quantities. Each counts as 0 until its first known value. If a quantity changes
     several times at one moment, only the last change counts."""
-    return _merged(parts, np.add)
-
-
-def largest(parts: Sequence[Steps]) -> Steps:
-    """Return the greatest of the quantities at each moment, with the rules of `total`."""
-    return _merged(parts, np.maximum)
+    times = merged_times(*(part.times for part in parts))
+    values, before = np.zeros(len(times), dtype=np.int64), 0
+    for part in parts:
+        earlier = part.before or 0
+        position = np.searchsorted(part.times, times, side="right")
+        values = values + np.concatenate([[earlier], part.values])[position]
+        before += earlier
+    return Steps(times, values, before)
 
 
 def merged_times(*parts: Int64s) -> Int64s:
@@ -106,17 +105,6 @@ def merged_times(*parts: Int64s) -> Int64s:
     times = np.sort(np.concatenate(parts), kind="stable")
     distinct: Int64s = times[np.diff(times, prepend=-1) != 0]
     return distinct
-
-
-def _merged(parts: Sequence[Steps], combine: np.ufunc) -> Steps:
-    times = merged_times(*(part.times for part in parts))
-    values, before = np.zeros(len(times), dtype=np.int64), 0
-    for part in parts:
-        earlier = part.before or 0
-        position = np.searchsorted(part.times, times, side="right")
-        values = combine(values, np.concatenate([[earlier], part.values])[position])
-        before = int(combine(before, earlier))
-    return Steps(times, values, before)
 
 
 def level(subtree: Subtree, weights: Weights) -> Steps | None:

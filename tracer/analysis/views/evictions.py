@@ -17,10 +17,9 @@ from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, distinc
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.page_cache import Events
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
-from tracer.analysis.views.groupings import GROUPINGS
 from tracer.analysis.views.refaults import COUNTS as OF_PAGES
 from tracer.errors import UsageError
-from tracer.quantities import EVICTIONS_COLUMNS
+from tracer.quantities import EVICTIONS_COLUMNS, EVICTIONS_GROUPINGS
 from tracer.stored_names import stored_device
 
 AMOUNTS: Final = tuple(column.field for column in EVICTIONS_COLUMNS)
@@ -67,8 +66,8 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
 
     Raises TracerError for a cgroup that is not in the trace, UsageError for another `by`.
     """
-    if by not in GROUPINGS:
-        raise UsageError(f"evictions can be summed by {', '.join(GROUPINGS)}, not by {by!r}")
+    if by not in EVICTIONS_GROUPINGS:
+        raise UsageError(f"evictions can be summed by {', '.join(EVICTIONS_GROUPINGS)}, not by {by!r}")
     return summed(trace, moves(trace, cgroup), by)
 
 
@@ -312,5 +311,5 @@ def _paths(trace: TraceTables, cgroup_ids: Int64s) -> list[str | None]:
 
 
 _SUMMED: Final[Mapping[str, Callable[[TraceTables, Moves], pd.DataFrame]]] = dict(
-    zip(GROUPINGS, (_by_file, _by_cgroup, _by_cause, _by_process), strict=True)
+    zip(EVICTIONS_GROUPINGS, (_by_file, _by_cgroup, _by_cause, _by_process), strict=True)
 )

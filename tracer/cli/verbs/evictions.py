@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.analysis.views.groupings import GROUPINGS
 from tracer.cli import trace_argument, value_completion
+from tracer.quantities import EVICTIONS_GROUPINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ Examples:
 )
 @click.option(
     "--by",
-    type=click.Choice(GROUPINGS),
+    type=click.Choice(EVICTIONS_GROUPINGS),
     default="file",
     show_default=True,
     help="Key of the sums: file; charged cgroup and acting cgroup; cause; acting process.",

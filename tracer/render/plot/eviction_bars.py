@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from tracer import units
-from tracer.analysis.views.groupings import GROUPINGS
 from tracer.categories import LAYER_BY_NAME
 from tracer.errors import UsageError
+from tracer.quantities import EVICTIONS_GROUPINGS
 from tracer.render import picture
 from tracer.render.picture import WAITS
 from tracer.render.plot.axes_style import PLAIN, as_sizes, legend_below, note_top
@@ -30,8 +30,8 @@ def bars(evicted: pd.DataFrame, by: str) -> pd.DataFrame:
     The columns are `name` (escaped), `evicted_bytes`, and `returned_bytes`, the part of them that was read
     again. Rows without evictions have no bar. The rows after the first 12 share one bar.
     """
-    if by not in GROUPINGS:
-        raise UsageError(f"evictions can be drawn by {', '.join(GROUPINGS)}, not by {by!r}")
+    if by not in EVICTIONS_GROUPINGS:
+        raise UsageError(f"evictions can be drawn by {', '.join(EVICTIONS_GROUPINGS)}, not by {by!r}")
     rows = evicted[evicted["evicted_bytes"] > 0]
     first, rest = rows.iloc[:MOST_BARS], rows.iloc[MOST_BARS:]
     drawn = first[["evicted_bytes", "returned_bytes"]].reset_index(drop=True)
