@@ -346,7 +346,7 @@ def _is_hooked(trace: TraceTables) -> bool:
 def from_log(log: LogReport, total: int | None, size: int, unknown: Unknown) -> Selection:
     """Return the selection of a kill from its report in a kernel log alone.
 
-    `total`: that of `badness_total`, in pages. `size`: of a page, in bytes. Reasons for what is not known go
+    `total`: that of `logged_total_pages`. `size`: of a page, in bytes. Reasons for what is not known go
     to `unknown`.
     """
     if total is None:

@@ -80,7 +80,7 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
     `victim` and the `_rss_bytes` the task that was killed. `limit_reached_at` (UTC) is the moment at which
     usage reached the limit, and `limit_to_kill_ms` the time from there to the kill. `evicted_bytes` is the
     page cache that gave way in that time, and `read_again_bytes` the part of it that was read again
-    (`analysis.explain.measure.cushion`). `summary` is the verdict in one sentence. NA is "not known".
+    (`analysis.explain.measure.window`). `summary` is the verdict in one sentence. NA is "not known".
     `limit_bytes` is NA also where no limit is set; `is_limited` is then false.
     """
     rows = [
