@@ -182,7 +182,8 @@ def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examinat
         finally:
             programs.close()
     except TracerError as error:
-        checks.append(_unmeasured(error) if checks else _refused(error))
+        unknown = _check("event costs", State.UNKNOWN, str(error), "the cost of an event is unknown here")
+        checks.append(unknown if checks else _refused(error))
     known = {choice.signal: choice for choice in choices}
     signals = needed(hierarchy.version)
     return Examination(checks, [Finding(one, known.get(one), costs.get(one.name)) for one in signals])
@@ -224,10 +225,6 @@ def _refused(error: TracerError) -> Check:
 def _has_seccomp_filter(status: Path = Path("/proc/self/status")) -> bool:
     """Return whether this process is under a filter of system calls (proc_pid_status(5), "Seccomp")."""
     return "\nSeccomp:\t2\n" in status.read_text("ascii", "replace")
-
-
-def _unmeasured(error: TracerError) -> Check:
-    return _check("event costs", State.UNKNOWN, str(error), "the cost of an event is unknown here")
 
 
 def _untried() -> Check:

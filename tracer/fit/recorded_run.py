@@ -39,7 +39,7 @@ def files_of(cgroup: Path) -> frozenset[str]:
     found = frozenset(
         path for below in descendants(cgroup) for pid in member_pids(below) for path in _files_of_process(pid)
     )
-    return frozenset(path for path in found if _is_regular(path))
+    return frozenset(path for path in found if path.startswith("/") and Path(path).is_file())
 
 
 def drop_files(paths: Iterable[str]) -> None:
@@ -75,10 +75,6 @@ def _files_of_process(pid: int) -> Iterator[str]:
                 yield str(Path(entry).readlink())
 
 
-def _is_regular(path: str) -> bool:
-    return path.startswith("/") and Path(path).is_file()
-
-
 _PEAK: Final = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
 _READY_WITHIN_S: Final = 60.0
 _POLL_S: Final = 0.02
@@ -109,7 +105,8 @@ def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float
         try:
             with _recorded(hierarchy, cgroup, trace):
                 status, wall_s = _wait(command, cgroup, most_s, look)
-                kills, peak_bytes = _kills(hierarchy, cgroup), _peak_bytes(hierarchy, cgroup)
+                kills = _kills(hierarchy, cgroup)
+                peak_bytes = memory_files.read_size(cgroup, _PEAK[hierarchy.version])
             if limit_bytes is None and status == 0:
                 _require_the_end(cgroup)
         finally:
@@ -211,10 +208,6 @@ def _kills(hierarchy: Hierarchy, cgroup: Path) -> int:
     """
     counted = descendants(cgroup) if hierarchy.version == 1 else [cgroup]
     return sum(memory_files.read_oom_kills(directory, hierarchy.version) for directory in counted)
-
-
-def _peak_bytes(hierarchy: Hierarchy, cgroup: Path) -> int | None:
-    return memory_files.read_size(cgroup, _PEAK[hierarchy.version])
 
 
 def _require_the_end(cgroup: Path) -> None:

@@ -75,12 +75,13 @@ def examine() -> list[Check]:
         raise TracerError("no /proc here: tracing takes Linux; traces can be read anywhere") from None
     mounts = read_mounts()
     hierarchy = _found(memory_hierarchy)
+    shows_root = isinstance(hierarchy, Hierarchy) and cgroup_id(hierarchy.mount) == ROOT_ID
     types = _found(Btf.load)
     return [
         kernel(),
         permissions(credentials),
         *capabilities(credentials),
-        namespaces(_own_namespaces(Path("/proc/self/ns")), shows_root=_shows_root(hierarchy)),
+        namespaces(_own_namespaces(Path("/proc/self/ns")), shows_root=shows_root),
         btf(types),
         lockdown(Path("/sys/kernel/security/lockdown"), mounts),
         memory_controller(hierarchy, can_be_made=_can_be_made(hierarchy)),
@@ -305,10 +306,6 @@ def _can_be_made(hierarchy: Hierarchy | TracerError) -> bool:
         return False
     own = [hierarchy.directory(own_path(hierarchy))] if hierarchy.version == 1 else []
     return any(os.access(parent, os.W_OK) for parent in (hierarchy.mount, *own))
-
-
-def _shows_root(hierarchy: Hierarchy | TracerError) -> bool:
-    return isinstance(hierarchy, Hierarchy) and cgroup_id(hierarchy.mount) == ROOT_ID
 
 
 def _found(find: Callable[[], T]) -> T | TracerError:

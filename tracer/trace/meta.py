@@ -245,7 +245,7 @@ def begin(
         "architecture": host.machine,
         "page_size": os.sysconf("SC_PAGESIZE"),
         "cpus": os.sysconf("SC_NPROCESSORS_ONLN"),
-        "boot_id": _boot_id(),
+        "boot_id": _text("/proc/sys/kernel/random/boot_id").strip() or None,
         # In a pod, the name of this process's UTS namespace is the pod's.
         "host_name": os.environ.get("MEMCG_TRACER_HOST") or host.nodename,
         "cgroup_version": cgroup_version,
@@ -405,10 +405,6 @@ def _why_no_trace(trace: Path) -> str:
     if any(any(trace.glob(f"{above}/{META}")) for above in ("*", "*/*")):
         return "is a folder of traces: name one of them, or look at all with memcg-tracer fleet"
     return f"is not a trace, it has no {META}: name the directory that record printed"
-
-
-def _boot_id() -> str | None:
-    return _text("/proc/sys/kernel/random/boot_id").strip() or None
 
 
 def _text(file: str) -> str:

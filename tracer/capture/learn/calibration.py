@@ -73,8 +73,10 @@ def calibrate(programs: Programs, types: KnownTypes, hierarchy: Hierarchy) -> Ma
 
     A fact that cannot be learnt stays unknown. A category without a position has no rows (see `unrecorded`).
     """
-    _find_cpu_offsets(programs)
-    root = _find_root(programs, hierarchy.mount)
+    if not programs.run("find_map", [programs.map("landmark").fd]):
+        programs.run("find_cpu_offsets", [programs.map("answer")[0].memcg])
+    find_memcg(programs, hierarchy.mount)
+    root = int(programs.map("answer")[0].cgroup_root)
     positions = kept_positions(
         Cache(cache_folder()),
         hierarchy.version,
@@ -129,16 +131,6 @@ def unrecorded(positions: Mapping[str, int], enumerators: Container[str], versio
         and category.only_version in (None, version)
         and any(item in enumerators for item in category.items)
     ]
-
-
-def _find_cpu_offsets(programs: Programs) -> None:
-    if not programs.run("find_map", [programs.map("landmark").fd]):
-        programs.run("find_cpu_offsets", [programs.map("answer")[0].memcg])
-
-
-def _find_root(programs: Programs, hierarchy_root: Path) -> int:
-    find_memcg(programs, hierarchy_root)
-    return int(programs.map("answer")[0].cgroup_root)
 
 
 def find_memcg(programs: Programs, directory: Path) -> int:

@@ -9,7 +9,7 @@ import os
 import select
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -57,7 +57,11 @@ def learn_positions(programs: Programs, types: KnownTypes, hierarchy: Hierarchy)
     uncounted = {c.item for c in COUNTERS if c.only_version not in (None, hierarchy.version)}
     movable = (moved_items() & set(_SIZES.values())) - uncounted
     acts = [stimulus.act for stimulus in STIMULI]
-    with _watching_ring(programs) as ring, _stimulated_cgroup(hierarchy) as cgroup:
+    ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
+    with closing(ring), ExitStack() as stack:
+        cgroup = None  # without one, the stimuli run in our own: the root has no counters of kernel memory
+        with suppress(TracerError):
+            cgroup = stack.enter_context(ephemeral_cgroup("calibrate", None, hierarchy=hierarchy))
         learner = _Learner(programs, ring, cgroup, types)
         positions = with_untouched(learner.learn(sizes_hooks, _SIZES, acts, movable), types.enumerators)
         if cgroup is not None:
@@ -121,15 +125,6 @@ def _node_stats_apart(enumerators: Mapping[str, int]) -> int:
     return abs(first - second)
 
 
-@contextmanager
-def _watching_ring(programs: Programs) -> Iterator[Ring]:
-    ring = Ring(programs.ring_fd("watched"), programs.ring_bytes("watched"), WATCHED)
-    try:
-        yield ring
-    finally:
-        ring.close()
-
-
 class _Learner:
     def __init__(self, programs: Programs, ring: Ring, cgroup: Path | None, types: KnownTypes) -> None:
         self._programs, self._ring, self._cgroup, self._types = programs, ring, cgroup, types
@@ -161,17 +156,6 @@ class _Learner:
             for hook in watchers:
                 self._programs.detach_hook(hook)
         return positions
-
-
-@contextmanager
-def _stimulated_cgroup(hierarchy: Hierarchy) -> Iterator[Path | None]:
-    """Make a cgroup for the stimuli: the root cgroup, where we may be, has no counters of kernel memory.
-    Yield None if no cgroup can be made; the stimuli then run in our own."""
-    with ExitStack() as stack:
-        cgroup = None
-        with suppress(TracerError):
-            cgroup = stack.enter_context(ephemeral_cgroup("calibrate", None, hierarchy=hierarchy))
-        yield cgroup
 
 
 def _stimulate(cgroup: Path | None, ring: Ring, acts: Acts) -> Iterator[npt.NDArray[np.void]]:

@@ -154,7 +154,8 @@ def with_short_ids(path: str) -> str:
 def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
     """Return the facts of a path with one more component."""
     pod = _POD.fullmatch(component) or _POD_IN_TRIPLE.match(component)
-    uid = _dashed(pod["uid"]) if pod is not None else ref.pod_uid
+    # Slices of systemd use "-" for nesting, so the kubelet writes "_" in them.
+    uid = pod["uid"].replace("_", "-") if pod is not None else ref.pod_uid
     unit = _unescape_unit(component) if _UNIT.fullmatch(component) else ref.unit
     manager = _MANAGER.fullmatch(component)
     user = int(manager["user"]) if manager is not None else ref.user
@@ -171,11 +172,6 @@ def _descend(ref: ContainerRef, parent: str, component: str) -> ContainerRef:
     if pod is not None:
         return ContainerRef(pod_uid=uid, unit=unit, user=user)
     return ContainerRef(ref.runtime, ref.container_id, uid, ref.namespace, unit, user)
-
-
-def _dashed(uid: str) -> str:
-    """Return a uid with "-": systemd's slices use "-" for nesting, so the kubelet writes "_" in them."""
-    return uid.replace("_", "-")
 
 
 def _unescape_unit(name: str) -> str:

@@ -94,7 +94,7 @@ class MountTable:
         """
         fitting = [mount for mount in self._by_device.get(device, ()) if _is_below(path_in_fs, mount.root)]
         for mount in sorted(fitting, key=lambda mount: -len(mount.root)):
-            path = _join(mount.mount_point, path_in_fs[len(mount.root.rstrip("/")) :])
+            path = mount.mount_point.rstrip("/") + path_in_fs[len(mount.root.rstrip("/")) :] or "/"
             if self.mount_of(path) is mount:
                 return path
         return None
@@ -250,7 +250,3 @@ def _unescape(field: bytes) -> str:
 
 def _is_below(path: str, directory: str) -> bool:
     return directory in ("/", path) or path.startswith(directory.rstrip("/") + "/")
-
-
-def _join(mount_point: str, rest: str) -> str:
-    return (mount_point.rstrip("/") + rest) or "/"

@@ -272,7 +272,7 @@ class History(RowSink):
         if now_ns - self._names_ns > _NAMES_EVERY_NS:
             self._names_ns = now_ns
             self.names.forget_tasks(begin_ns)
-            self.names.retain("cgroups", self._cgroups_at(begin_ns))
+            self.names.retain("cgroups", np.fromiter(self._bases.ids(begin_ns), np.int64))
             if self.names.count("inodes") > self._files_due:
                 self._forget_files()
 
@@ -363,9 +363,6 @@ class History(RowSink):
         while len(self._segments) > 1 and self._segments[0].end_ns < until_ns:
             self._drop()
         return False  # removed cgroups are forgotten some seconds later
-
-    def _cgroups_at(self, time_ns: int) -> npt.NDArray[np.int64]:
-        return np.fromiter(self._bases.ids(time_ns), np.int64)
 
     def _forget_files(self) -> None:
         """Forget the files without references in the history that the kernel would name again."""

@@ -288,7 +288,8 @@ def _rows(path: Path, file: IO[bytes], schema: pa.Schema, budget: Budget) -> Ite
         if not claimed:
             return
         require_akin(first.schema_arrow, schema)
-        columns = [column for column in _leaves(metadata) if column.path.split(".")[0] in schema.names]
+        leaves = map(metadata.schema.column, range(metadata.num_columns))
+        columns = [column for column in leaves if column.path.split(".")[0] in schema.names]
         texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
     file.seek(0)
     found = 0
@@ -302,10 +303,6 @@ def _rows(path: Path, file: IO[bytes], schema: pa.Schema, budget: Budget) -> Ite
             yield batch
     if found < claimed:
         raise ValueError(f"it holds {found:,} rows of {claimed:,}")
-
-
-def _leaves(metadata: pq.FileMetaData) -> list[pq.ColumnSchema]:
-    return [metadata.schema.column(number) for number in range(metadata.num_columns)]
 
 
 def _claimed(path: Path, file: IO[bytes], metadata: pq.FileMetaData, budget: Budget) -> int:
