@@ -42,21 +42,56 @@ _SWAP_LIMITS: Final = (*_BOUNDS, *(LIMITS[name] for name in _BOUNDS), "swap_boun
 
 
 @dataclass(frozen=True, slots=True)
-class SubtreeLevels:
-    """The cgroups of a subtree, each by its position in `members`; `owner` is the position of its top.
+class SampledLimits:
+    """The samples of the cgroups of a subtree, each by its position in `members`; `owner` is the position of
+    its top.
 
-    `children` are the cgroups right below the owner. `paths` numbers the paths of all cgroups; `parents` has
-    the number of each path's parent, -1 if no cgroup has that path. `counts_for` holds pairs of positions: a
-    charge to the cgroup in row 0 counts for the cgroup in row 1, which is the same or above it. `read` has
-    the times of the samples, which are readings of files, and `swap_limits` their limits of memory and swap.
-    `kept_bytes` is the usage in each sample that memory.min protects. Memory under memory.low is not in it:
-    the kernel reclaims that before a kill (shrink_node_memcgs and memcg_low_skipped in mm/vmscan.c).
+    `children` are the cgroups right below the owner. `read` has the times of the samples, which are readings
+    of files, and `swap_limits` their limits of memory and swap. `kept_bytes` is the usage in each sample that
+    memory.min protects. Memory under memory.low is not in it: the kernel reclaims that before a kill
+    (shrink_node_memcgs and memcg_low_skipped in mm/vmscan.c).
+    """
+
+    labels: list[str]
+    owner: int
+    children: Int64s
+    swap_limits: ColumnArrays
+    kept_bytes: Int64s
+    read: RowsByThing
+
+    @classmethod
+    def from_subtree(cls, subtree: Subtree) -> SampledLimits:
+        """Index the samples of a subtree by cgroup."""
+        members = subtree.members
+        ids = members.tolist()
+        labels = naming.labels_of(subtree.cgroups, ids)
+        owner = ids.index(subtree.cgroup_id)
+        depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
+        samples = subtree.samples[~is_one_of(subtree.samples["source"], ["oom"])]
+        return cls(
+            labels=labels,
+            owner=owner,
+            children=np.array([i for i, one in enumerate(labels) if len(one.split("/")) == depth], np.int64),
+            swap_limits=ColumnArrays.from_frame(samples, _SWAP_LIMITS),
+            kept_bytes=np.minimum(
+                *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
+            ),
+            read=RowsByThing.from_rows(
+                times_ns(samples), np.searchsorted(members, integers(samples["cgroup_id"])), len(ids)
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SubtreeLevels:
+    """The levels of the cgroups of a subtree, each by its position in `members`.
+
+    `paths` numbers the paths of all cgroups; `parents` has the number of each path's parent, -1 if no cgroup
+    has that path. `counts_for` holds pairs of positions: a charge to the cgroup in row 0 counts for the
+    cgroup in row 1, which is the same or above it.
     """
 
     members: Int64s
-    owner: int
-    labels: list[str]
-    children: Int64s
     paths: Int64s
     parents: Int64s
     removed_ns: Int64s
@@ -64,28 +99,18 @@ class SubtreeLevels:
     charged: RunningSums
     base: Int64s
     is_known: Bools
-    swap_limits: ColumnArrays
-    kept_bytes: Int64s
-    read: RowsByThing
 
     @classmethod
-    def from_subtree(cls, subtree: Subtree) -> SubtreeLevels:
-        """Index the rows of a subtree by cgroup."""
+    def from_subtree(cls, subtree: Subtree, labels: list[str]) -> SubtreeLevels:
+        """Index the rows of a subtree by cgroup; `labels` are the paths of its members."""
         members, charges = subtree.members, subtree.charges
         ids = members.tolist()
-        labels = naming.labels_of(subtree.cgroups, ids)
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-        owner = ids.index(subtree.cgroup_id)
-        depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
         charged, bytes_ = charges.weighted(ledger.CHARGED)
         unrecorded = unrecorded_categories(subtree.whole)
         base, is_known = ledger.base_levels(subtree.samples, subtree.cgroups, ids, ledger.CHARGED, unrecorded)
-        samples = subtree.samples[~is_one_of(subtree.samples["source"], ["oom"])]
         return cls(
             members=members,
-            owner=owner,
-            labels=labels,
-            children=np.array([i for i, one in enumerate(labels) if len(one.split("/")) == depth], np.int64),
             paths=np.array([numbers[label] for label in labels]),
             parents=np.array([numbers.get(label.rpartition("/")[0], -1) for label in labels]),
             removed_ns=_removed_ns(subtree.cgroups, members),
@@ -98,13 +123,6 @@ class SubtreeLevels:
             ),
             base=base,
             is_known=is_known,
-            swap_limits=ColumnArrays.from_frame(samples, _SWAP_LIMITS),
-            kept_bytes=np.minimum(
-                *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
-            ),
-            read=RowsByThing.from_rows(
-                times_ns(samples), np.searchsorted(members, integers(samples["cgroup_id"])), len(ids)
-            ),
         )
 
     def levels_at(self, time_ns: int) -> Int64s:
@@ -168,7 +186,7 @@ def weighed(
     `sample`: the row of `samples` of the limit owner at the kill. `sizes`: those of memory.stat at the kill
     (`composition.at_kill`), in bytes. `locked_cache_bytes`, `locked_in_unknown_bytes`: as in `Circumstances`.
     """
-    below = _below(subtree)
+    below = _sampled(subtree)
     return Circumstances(
         grown_bytes=_grown(subtree, window, sizes, locked_cache_bytes),
         swap=_swap(subtree, below, window, sample),
@@ -180,8 +198,13 @@ def weighed(
     )
 
 
+def _sampled(subtree: Subtree) -> SampledLimits:
+    return subtree.once("circumstances.sampled", lambda: SampledLimits.from_subtree(subtree))
+
+
 def _below(subtree: Subtree) -> SubtreeLevels:
-    return subtree.once("circumstances.below", lambda: SubtreeLevels.from_subtree(subtree))
+    labels = _sampled(subtree).labels
+    return subtree.once("circumstances.below", lambda: SubtreeLevels.from_subtree(subtree, labels))
 
 
 def around(
@@ -206,7 +229,7 @@ def around(
         found,
         rise_ns=_rise_ns(subtree, window),
         thrashing=slowed.before_a_kill(subtree, window.at_limit, window.end),
-        holders=_holders(below, levels, trigger_id),
+        holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
         dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
         dirty_wait_ms=_dirty_wait_ms(subtree, window),
@@ -216,13 +239,15 @@ def around(
     )
 
 
-def _holders(below: SubtreeLevels, levels: Int64s, trigger_id: int) -> tuple[Holder, ...]:
+def _holders(
+    sampled: SampledLimits, below: SubtreeLevels, levels: Int64s, trigger_id: int
+) -> tuple[Holder, ...]:
     """Return the children that held memory, the largest first; the rest of the level is the owner's own."""
-    all_held = int(levels[below.owner]) if below.is_known[below.owner] else None
+    all_held = int(levels[sampled.owner]) if below.is_known[sampled.owner] else None
     with_trigger = below.positions_above(trigger_id)
-    children = below.children[(below.is_known & (levels != 0))[below.children]]
+    children = sampled.children[(below.is_known & (levels != 0))[sampled.children]]
     holders = [
-        Holder(below.labels[child].rpartition("/")[2], held, child in with_trigger)
+        Holder(sampled.labels[child].rpartition("/")[2], held, child in with_trigger)
         for child, held in zip(children.tolist(), levels[children].tolist(), strict=True)
     ]
     own = (all_held or 0) - sum(holder.held_bytes for holder in holders)
@@ -285,7 +310,7 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
 
 
 def _swap(
-    subtree: Subtree, below: SubtreeLevels, window: Window, sample: Mapping[str, Any] | None
+    subtree: Subtree, below: SampledLimits, window: Window, sample: Mapping[str, Any] | None
 ) -> Swap | None:
     """Return the owner's memory in swap and its bound: by the sample at the kill, else by the last before."""
     level = ledger.level(subtree, {"swap": 1})
@@ -335,7 +360,7 @@ def _rose(subtree: Subtree, column: str, window: Window) -> bool:
     return len(counted.values) > 0 and int(counted.values[-1]) > (counted.before or int(counted.values[0]))
 
 
-def _protected_bytes(below: SubtreeLevels, end_ns: int, sample: Mapping[str, Any] | None) -> int:
+def _protected_bytes(below: SampledLimits, end_ns: int, sample: Mapping[str, Any] | None) -> int:
     """Return the usage of the children that memory.min protects: the kernel's own sum at the kill, or else by
     the last sample of each child before it."""
     at_kill = None if sample is None else optional(sample["protected_bytes"])
