@@ -36,7 +36,7 @@ from tracer.render.terminal.console import write
 ROUNDS: Final = 7
 QUICK_ROUNDS: Final = 3
 QUICK_SCALE: Final = 0.25
-NOT_QUICK: Final = ("stacks", "kills")
+NOT_QUICK: Final = ("stacks", "kills", "many kills")
 
 WORKS: Final = (*MICRO, postgresql.WORK)
 MEASURES: Final[Mapping[str, Callable[[Session], None]]] = {
@@ -50,6 +50,7 @@ MEASURES: Final[Mapping[str, Callable[[Session], None]]] = {
     "reading": reading.verbs,
     "export": reading.exports,
     "kills": reading.kills,
+    "many kills": reading.many_kills,
 }
 
 

@@ -36,6 +36,12 @@ FORMATS: Final = {"perfetto": 10.0, "chrome": None, "csv": None, "parquet": None
 
 FEW: Final = 50
 MANY: Final = 500
+IN_LOOP: Final = 2000
+LOG_MB: Final = 30
+_KILLED: Final = "Memory cgroup out of memory: Killed process"
+_SIZES: Final = (
+    "total-vm:90000kB, anon-rss:40000kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:200kB oom_score_adj:0"
+)
 SHAPES: Final[dict[str, tuple[Callable[[int], Restarts], Callable[[AnalysedTrace], Any]]]] = {
     "kill, all for one limit": (Restarts, AnalysedTrace.explain),
     "kill, each for the limit of another cgroup": (
@@ -150,7 +156,11 @@ def _make_in_a_child(trace: Path, events: int) -> None:
     """Make the trace in a process of its own. The peak memory of a program includes that of the process that
     started it (setmax_mm_hiwater_rss in exec_mmap, fs/exec.c), and this one must stay small.
     """
-    maker = get_context("spawn").Process(target=random_events, args=(trace, events))
+    _in_a_child(random_events, trace, events)
+
+
+def _in_a_child(make: Callable[..., object], *arguments: object) -> None:
+    maker = get_context("spawn").Process(target=make, args=arguments)
     maker.start()
     maker.join()
     if maker.exitcode != 0:
@@ -180,7 +190,8 @@ def _read(command: Command, verb: str, *arguments: str) -> tuple[float, float, f
 def kills(session: Session) -> None:
     """Measure what `explain` takes for a kill and for a surviving cgroup, with few and with many of them.
 
-    It is the processor time of this checkout's analysis, without that of reading the tables.
+    It is the processor time of this checkout's analysis, without that of reading the tables. Then the whole
+    commands are measured: a list and the newest kill of many, and a large kernel log.
     """
     for what, (restarts, look) in SHAPES.items():
         for count in (FEW, MANY):
@@ -189,6 +200,45 @@ def kills(session: Session) -> None:
             figure = Figure("kills", title, "this checkout", "ms", [_each_ms(trace, look)])
             session.results.figures.append(figure)
             shutil.rmtree(trace)
+
+
+def many_kills(session: Session) -> None:
+    """Measure whole commands on a trace of many kills for one limit, and on a large kernel log."""
+    trace, log = session.folder / "many kills", session.folder / "many kills.log"
+    for make in (_make_many_kills, _make_log):
+        _in_a_child(make, trace if make is _make_many_kills else log)
+    for command in session.commands:
+        _read(command, "explain", str(EXAMPLE), "--list")  # writes bytecode
+        for title, arguments in (
+            (f"explain --list, {IN_LOOP} kills", (str(trace), "--list")),
+            (f"explain --last, {IN_LOOP} kills", (str(trace), "--last")),
+            (f"explain --kmsg, {LOG_MB} MB", ("--kmsg", str(log))),
+        ):
+            _, processor, mib = _read(command, "explain", *arguments)
+            session.results.figures += [
+                Figure("kills", f"{title}, CPU", command.name, "s", [processor]),
+                Figure("kills", f"{title}, memory", command.name, "MiB", [mib]),
+            ]
+    shutil.rmtree(trace)
+    log.unlink()
+
+
+def _make_many_kills(folder: Path) -> None:
+    Restarts(IN_LOOP, charges=24, folios=16).write(folder)
+
+
+def _make_log(path: Path) -> None:
+    """Write the report of the recorded example again and again, two kills without a report after each."""
+    rows = pq.read_table(EXAMPLE / "kernel_log.parquet", columns=["text"]).column("text").to_pylist()
+    path_in_it = "\n".join(rows).rpartition("oom_memcg=")[2].partition(",")[0]
+    size, kill = 0, 0
+    with path.open("w", encoding="utf-8") as log:
+        while size < LOG_MB * 1_000_000:
+            kill += 3
+            alone = [f"{_KILLED} {20_000 + kill + more} (worker) {_SIZES}" for more in (1, 2)]
+            report = [row.replace(path_in_it, f"/pods/{kill}") for row in rows]
+            text = "".join(f"[{kill:6}.{at:06}] {line}\n" for at, line in enumerate([*report, *alone]))
+            size += log.write(text)
 
 
 def _each_ms(path: Path, look: Callable[[AnalysedTrace], Any]) -> float:

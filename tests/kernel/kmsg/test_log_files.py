@@ -155,3 +155,13 @@ def test_event_of_kubelet_is_copy_of_kernel_kill() -> None:
     kill = "Out of memory: Killed process 77 (my app) total-vm:9kB, anon-rss:8kB"
     (kept,) = merged(reports([event, kill]))
     assert kept.kills[0].anon_rss_bytes == 8192
+
+
+def test_progress_is_the_bytes_of_text_read_so_far(tmp_path: Path) -> None:
+    path, seen = tmp_path / "log.gz", list[int]()
+    content = LOG + b"nothing\n" * (1 << 18)
+    path.write_bytes(gzip.compress(content))
+    log_files.read(str(path), seen.append)
+    assert seen == sorted(seen)
+    assert len(seen) > 1
+    assert seen[-1] == len(content)

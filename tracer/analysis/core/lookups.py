@@ -274,7 +274,8 @@ def logged(kernel_log: pd.DataFrame) -> list[Logged]:
 
 def _lines(rows: pd.DataFrame) -> Iterator[str]:
     """Return the rows as lines of /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
-    columns = ("level", "sequence", "ktime_ns", "caller", "text")
-    for level, sequence, ktime_ns, caller, text in zip(*(rows[name] for name in columns), strict=True):
-        by = "" if pd.isna(caller) else f",caller={caller}"
+    columns = ("level", "sequence", "ktime_ns", "text")
+    callers = np.where(known(rows["caller"]), ",caller=" + rows["caller"].astype(object).fillna(""), "")
+    cells = zip(*(rows[name].tolist() for name in columns), callers.tolist(), strict=True)
+    for level, sequence, ktime_ns, text, by in cells:
         yield f"{level},{sequence},{ktime_ns // 1000},-{by};{text}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -171,12 +173,44 @@ class _Source:
     found: str | None = None
 
 
+class _Reading:
+    """Shows on stderr how much of a long log was read: on one line of a terminal, elsewhere every 10 s."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._every_s, wait_s = (0.1, 1.0) if self._is_terminal else (10.0, 10.0)
+        self._due_s = time.monotonic() + wait_s
+        self._is_shown = False
+
+    def goes_on(self, read_bytes: int) -> None:
+        if time.monotonic() < self._due_s:
+            return
+        from tracer.units import size
+
+        self._due_s, self._is_shown = time.monotonic() + self._every_s, True
+        begin, end = ("\r\x1b[K", "") if self._is_terminal else ("", "\n")
+        self._write(f"{begin}memcg-tracer: {size(read_bytes)} of the log read{end}")
+
+    def end(self) -> None:
+        if self._is_shown and self._is_terminal:
+            self._write("\r\x1b[K")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError):  # the work goes on if nobody reads the progress
+            print(text, end="", file=sys.stderr, flush=True)
+
+
 def _source(path: Path | None, kmsg: str | None) -> _Source:
     """Return what the user typed. Raises TracerError if there is no kill."""
     from tracer.kernel.kmsg import log_files, this_machine
 
     if kmsg is not None:
-        return _Source(log=log_files.read(kmsg), log_name=kmsg)
+        reading = _Reading()
+        try:
+            return _Source(log=log_files.read(kmsg, reading.goes_on), log_name=kmsg)
+        finally:
+            reading.end()
     found = trace_argument.find(path)
     if found is not None:
         return _Source(found.trace, name=found.name)

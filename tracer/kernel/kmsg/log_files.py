@@ -15,7 +15,7 @@ import re
 import stat
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import chain
@@ -28,6 +28,8 @@ from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.kernel.kmsg.report import printed_lines
 from tracer.kernel.kmsg.report.log_report import Invoker, Kill, LogReport
 from tracer.kernel.kmsg.text import lines
+
+Progress = Callable[[int], None]
 
 _NEAR_NS: Final = 2_000_000_000
 _MOST_COPIES: Final = 64
@@ -159,23 +161,24 @@ class _Watched:
             yield line
 
 
-def read(log: str) -> Log:
+def read(log: str, progress: Progress | None = None) -> Log:
     """Return the kills in a file (text, or gzip, xz or bzip2 of text), or in standard input for `-`.
 
+    `progress` is called with the number of bytes of text that were read so far, for each MiB or less.
     Raises TracerError for any other file, for one without a line of the kernel, or if the text names a kill
     of the kernel that cannot be read.
     """
     if log == "-":
-        return read_stream(sys.stdin.buffer, "standard input")
+        return read_stream(sys.stdin.buffer, "standard input", progress)
     with Path(log).open("rb") as stream:
         if _is_endless(stream):
             raise TracerError(f"{log} has no end: give what dmesg prints to --kmsg -")
-        return read_stream(stream, log)
+        return read_stream(stream, log, progress)
 
 
-def read_stream(stream: BinaryIO, name: str) -> Log:
+def read_stream(stream: BinaryIO, name: str, progress: Progress | None = None) -> Log:
     """Return the kills in a stream of the bytes of a log. Raises TracerError, with `name`, as `read` does."""
-    chunks = _chunks(stream, name)
+    chunks = _chunks(stream, name) if progress is None else _reported(_chunks(stream, name), progress)
     first = next(chunks, b"")
     for beginning, what in _OF_OTHER_FORMATS:
         if first.startswith(beginning):
@@ -222,6 +225,14 @@ def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
                 raise TracerError(f"{name} is {kind}, and broken: {error}") from None
             return
     yield from _pieces(buffered)
+
+
+def _reported(chunks: Iterable[bytes], progress: Progress) -> Iterator[bytes]:
+    read_bytes = 0
+    for chunk in chunks:
+        yield chunk
+        read_bytes += len(chunk)
+        progress(read_bytes)
 
 
 class _Readable(Protocol):
