@@ -63,7 +63,8 @@ def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
     named = naming.with_names(trace, samples)
     for comm, rows in named.groupby("comm", dropna=False, observed=True):
         name = _NO_NAME if pd.isna(comm) else str(comm)
-        for user, kernel, weight in _by_stacks(rows):
+        columns = (integers(rows[name]) for name in ("user_stack_id", "kernel_stack_id", "weight_bytes"))
+        for user, kernel, weight in _by_stacks(*columns):
             key = (name, functions.functions_for(user)[::-1], functions.functions_for(kernel)[::-1])
             sums[key] = sums.get(key, 0) + weight
     rows_of_all = [Charged(*key, weight) for key, weight in sums.items()]
@@ -81,17 +82,23 @@ def charged_in(
     """
     if samples.empty:
         return ()
-    samples = samples[np.isin(_kinds_of(trace, samples), kinds)]
-    functions = trace.functions
-    whole = int(integers(samples["weight_bytes"]).sum())
-    named = samples.assign(comm=naming.comms(trace, samples))
+    picked = np.flatnonzero(np.isin(_kinds_of(trace, samples), kinds))
+    functions, columns = trace.functions, ("user_stack_id", "kernel_stack_id", "weight_bytes")
+    stacks = [integers(samples[name])[picked] for name in columns]
+    tgid = integers(samples["tgid"])[picked]
+    comms = trace.processes.comms(trace.processes.positions_at(tgid, times_ns(samples)[picked]))
+    whole = int(stacks[-1].sum())
+    # Without groupby: of the few samples before one of many kills, its overhead would be most of the time.
+    rows_of: dict[str | None, list[int]] = {}
+    for row, comm in enumerate(comms.tolist()):
+        rows_of.setdefault(None if pd.isna(comm) else str(comm), []).append(row)
     found = []
-    for comm, rows in named.groupby("comm", dropna=False, observed=True):
+    for comm, rows in rows_of.items():
         charges = [
             (functions.functions_for(user), functions.functions_for(kernel), weight)
-            for user, kernel, weight in _by_stacks(rows)
+            for user, kernel, weight in _by_stacks(*(column[rows] for column in stacks))
         ]
-        tgids = np.unique(integers(rows["tgid"])).tolist()
+        tgids = np.unique(tgid[rows]).tolist()
         for user, sampled_bytes in _in_common([(path, weight) for path, _, weight in charges], whole):
             below = [(path, weight) for own, path, weight in charges if own[: len(user)] == user]
             entered = (
@@ -101,7 +108,7 @@ def charged_in(
             )
             found.append(
                 ChargedStack(
-                    comm=None if pd.isna(comm) else str(comm),
+                    comm=comm,
                     tgid=tgids[0] if len(tgids) == 1 else None,
                     processes=len(tgids),
                     of=kinds[0] if len(kinds) == 1 else "all",
@@ -116,7 +123,8 @@ def charged_in(
 
 def _kinds_of(trace: TraceTables, samples: pd.DataFrame) -> npt.NDArray[np.object_]:
     """Return the kind of each sample: shmem is page cache that a function of mm/shmem.c charged."""
-    kinds = samples["category"].astype(object).replace("sock", "kernel").to_numpy(copy=True)
+    kinds = np.array(samples["category"], dtype=object)
+    kinds[kinds == "sock"] = "kernel"
     for at in np.flatnonzero(kinds == "file").tolist():
         frames = trace.functions.functions_for(integers(samples["kernel_stack_id"])[at])
         if any(frame.startswith("shmem_") for frame in frames):
@@ -147,11 +155,11 @@ def _in_common(paths: Sequence[tuple[Frames, int]], whole: int) -> list[tuple[Fr
     return sorted(below((), paths), key=lambda each: (-each[1], each[0]))
 
 
-def _by_stacks(samples: pd.DataFrame) -> Iterator[tuple[int, int, int]]:
+def _by_stacks(users: Int64s, kernels: Int64s, sampled: Int64s) -> Iterator[tuple[int, int, int]]:
     """Yield (user stack, kernel stack, weight) of each pair that occurs; `NO_ID`: no stack."""
-    ids = np.column_stack([integers(samples["user_stack_id"]), integers(samples["kernel_stack_id"])])
+    ids = np.column_stack([users, kernels])
     pairs, pair_of = np.unique(ids, axis=0, return_inverse=True)
     weights = np.zeros(len(pairs), np.int64)
-    np.add.at(weights, pair_of.ravel(), integers(samples["weight_bytes"]))
+    np.add.at(weights, pair_of.ravel(), sampled)
     for (user, kernel), weight in zip(pairs.tolist(), weights.tolist(), strict=True):
         yield user, kernel, weight
