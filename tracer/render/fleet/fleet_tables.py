@@ -78,18 +78,16 @@ def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[S
     """Yield the tables that have rows, with at most `most_rows` rows each. The last ones list the traces that
     are left out, wholly or in part.
 
-    With `brief`, limits that are not known to be wrong are left out if others are. In the table of the rules
-    of other tools, workloads without a suggestion are left out if others have one.
+    With `brief`, limits that are not known to be wrong are left out if others are. The rules of other tools
+    are shown beside suggestions only: a number for runs that show only the least that they need is refuted by
+    the next run.
     """
     listed = [one for one in fleet.workloads if one.is_limited or one.kills]
     wrong, others = limit_states.worst_first(listed)
-    ruled = [one for one in (*wrong, *others) if _is_ruled(one)]
-    suggested = [one for one in ruled if _is_suggested(one)]
-    unsuggested = [one for one in ruled if not _is_suggested(one)]
     for one in (
         _kills(fleet),
         _limits(*_shown(wrong, others, brief=brief)),
-        _rules(*_shown(suggested, unsuggested, brief=brief)),
+        _rules([one for one in (*wrong, *others) if one.suggestion.suggested_limit_bytes is not None]),
         _evictors(fleet),
         _hosts(fleet),
         _broken("Left out, because they cannot be read", fleet, is_partial=False),
@@ -141,7 +139,7 @@ def _limits(workloads: Sequence[Workload], left_out: int) -> Section:
     return Section(LIMITS, columns, rows, _LIMITS_NOTES, more=left_out)
 
 
-def _rules(workloads: Sequence[Workload], left_out: int) -> Section:
+def _rules(workloads: Sequence[Workload]) -> Section:
     columns = (
         *(("suggested", ">"), ("slack", ">"), ("expected", ">"), ("at risk", ">")),
         *(("VPA", ">"), ("KRR", ">"), ("workload", "<")),
@@ -149,9 +147,9 @@ def _rules(workloads: Sequence[Workload], left_out: int) -> Section:
     rows = [
         (
             _suggested(one),
-            _if_suggested(one, units.size(one.suggestion.slack_bytes)),
-            _if_suggested(one, _share(one.suggestion.expected_kills_per_run)),
-            _if_suggested(one, _share(one.suggestion.highest_kills_per_run)),
+            units.size(one.suggestion.slack_bytes),
+            _share(one.suggestion.expected_kills_per_run),
+            _share(one.suggestion.highest_kills_per_run),
             units.size(one.vpa_limit_bytes),
             units.size(one.krr_limit_bytes),
             visible(one.workload),
@@ -159,16 +157,7 @@ def _rules(workloads: Sequence[Workload], left_out: int) -> Section:
         for one in workloads
     ]
     heading = "Suggested limits, beside those of other rules"
-    table = Section(heading, columns, rows, _RULES_NOTES, more=left_out, wide="expected")
-    return table if any(map(_is_suggested, workloads)) else table.without("slack", "expected", "at risk")
-
-
-def _is_suggested(one: Workload) -> bool:
-    return one.suggestion.suggested_limit_bytes is not None
-
-
-def _is_ruled(one: Workload) -> bool:
-    return _is_suggested(one) or one.vpa_limit_bytes is not None or one.krr_limit_bytes is not None
+    return Section(heading, columns, rows, _RULES_NOTES, wide="expected")
 
 
 def _evictors(fleet: Fleet) -> Section:
@@ -242,10 +231,6 @@ def _suggested(one: Workload) -> str:
         return least_in_words(one)
     better = limit_states.better_limit_bytes(one)
     return "" if better is None else units.size(better)
-
-
-def _if_suggested(one: Workload, shown: str) -> str:
-    return shown if _is_suggested(one) else ""
 
 
 def _share(rate: float | None) -> str:

@@ -407,15 +407,10 @@ def minimum_limit(report: OomReport) -> str | None:
         is_too_small = bool(sizing.basis or sizing.pace)
         return f"No limit is known to be enough: {why_no_range(report.quality)}." if is_too_small else None
     needed = "The minimum limit that would have avoided this kill is"
+    low, high = map(units.size, sizing.min_limit_bytes)
     if sizing.min_limit_bytes[1] is not None:
-        return f"{needed} between {limit_range(sizing)}."
-    return f"{needed} more than {units.size(sizing.min_limit_bytes[0])}: {why_no_range(report.quality)}."
-
-
-def limit_range(sizing: Sizing) -> str:
-    """Return `97.3 MiB and 412 MiB`."""
-    low, high = sizing.min_limit_bytes or (None, None)
-    return f"{units.size(low)} and {units.size(high)}"
+        return f"{needed} between {low} and {high}."
+    return f"{needed} more than {low}: {why_no_range(report.quality)}."
 
 
 def why_no_range(quality: Quality) -> str:

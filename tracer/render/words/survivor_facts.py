@@ -16,7 +16,6 @@ from tracer.categories import PART_BY_NAME
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
-    limit_range,
     read_again,
     shown_time,
     sizing_basis,
@@ -171,12 +170,14 @@ def advice(one: Held) -> str:
 def _minimum_limit(one: Held) -> str:
     if one.sizing.min_limit_bytes is None:
         return f"not known: {why_no_range(one.quality)}"
-    low, most = one.sizing.min_limit_bytes
-    if most is None:
-        why_not = why_no_range(one.quality)
-        return f"{units.size(low)} or more for the same work; how much is enough is not known: {why_not}"
-    high = ", with a memory.high that is no lower" if one.progress.state == "throttled" else ""
-    return f"between {limit_range(one.sizing)} for the same work{high}"
+    low, high = one.sizing.min_limit_bytes
+    if high is None:
+        return f"at least {units.size(low)}; how much is enough is not known: {why_no_range(one.quality)}"
+    slowed = ", if memory.high is no lower" if one.progress.state == "throttled" else ""
+    return (
+        f"{units.size(low)} to survive; with {units.size(high)}, the same work reads (nearly) nothing "
+        f"again{slowed}"
+    )
 
 
 def _peak_usage(one: Held) -> str:

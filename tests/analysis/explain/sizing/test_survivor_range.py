@@ -38,8 +38,9 @@ def only(trace: Any) -> Held:
     return one
 
 
-def why_not(one: Held) -> str:
-    assert one.sizing.min_limit_bytes is None
+def why_not(one: Held, low: int | None = None) -> str:
+    """Return the reason for a range that is null, or that has only its lower end, in bytes."""
+    assert one.sizing.min_limit_bytes == (None if low is None else (low, None))
     return one.quality.unknown["sizing.min_limit_bytes"]
 
 
@@ -180,16 +181,18 @@ def test_range_without_a_start_sample_is_null(trace: Any) -> None:
 
 
 @pytest.mark.parametrize(("table", "what"), [("summed", "were summed"), ("loss", "were lost")])
-def test_range_is_null_if_evicted_cache_cannot_be_followed(trace: Any, table: str, what: str) -> None:
+def test_range_has_no_upper_end_if_evicted_cache_cannot_be_followed(
+    trace: Any, table: str, what: str
+) -> None:
     work(trace)
     also = {"reason": "max_overhead"} if table == "summed" else {"lost": 3}
     trace.add(table, 0.25, begin=trace.ns(0.2), stream="pagecache", **also)
     assert only(trace).sizing.min_limit_bytes is not None
     evicted_and_read(trace, (0.22, "delete", 0, 9))
     one = only(trace)
-    assert what in why_not(one)
+    assert what in why_not(one, 62 * MIB)
     assert one.miss_curve is None
-    assert one.quality.unknown["miss_curve"] == why_not(one)
+    assert one.quality.unknown["miss_curve"] == why_not(one, 62 * MIB)
 
 
 def test_range_with_memory_in_swap_has_room_for_it(trace: Any) -> None:

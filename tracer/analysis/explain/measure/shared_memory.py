@@ -189,6 +189,16 @@ def left_to_grow_bytes(findings: Findings) -> int | None:
     return sum(max(one.size_bytes - one.held_bytes, 0) for one in files if one.is_mapped)
 
 
+def full_bytes(findings: Findings) -> int:
+    """Return the shared memory in mapped files without a page left to touch, in bytes.
+
+    If it is much of what grew, the processes fill one file after the other, and the next one has no size yet.
+    """
+    return sum(
+        one.held_bytes for one in findings.shared_files if one.is_mapped and one.held_bytes >= one.size_bytes
+    )
+
+
 _END_NS: Final = 1_000_000_000
 
 

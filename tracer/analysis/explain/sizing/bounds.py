@@ -1,7 +1,10 @@
-"""The parts that the ranges of limits share: form, rounding, margins, and the reasons why there is none.
+"""The parts that the ranges of limits share: form, rounding, margins, and whether an upper end is known.
 
-A range of limits is about the same work. If the recorded work was not complete, or if its processes decide by
-the memory that they find how much they use, another run may need more, and no range is given.
+An upper end is a limit at which the same work lives: another run would confirm it. If the recorded work was
+not complete, another run may need more. After a kill, an upper end is known only if what grew has an end that
+the kernel knows: shared memory in mapped files of known size, and anonymous memory that processes share since
+a fork, each page of which can be copied once. If processes decide by the memory that they find how much they
+use, not even the lower end is a demand.
 
 `high` has room for what the ledger does not see. Each CPU may hold 64 pages that are charged in advance, and
 it holds them even at a kill (mm/memcontrol.c, MEMCG_CHARGE_BATCH, drain_all_stock). Each CPU may also hold
@@ -14,13 +17,18 @@ import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
+
+import numpy as np
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import column_times_ns, integers, known
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size
+from tracer.analysis.explain.measure import shared_memory
+from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.measure.window import why_not_followed
 from tracer.analysis.views.miss_curve import Reuse
 from tracer.trace.recording_ends import COMMAND_ENDED
@@ -66,19 +74,71 @@ def heap_bound(comm: str | None, cmdline: str | None) -> HeapBound | None:
     return HeapBound(program, found[-1].group().strip(), most)
 
 
-_STEADY_DIVISOR: Final = 3
+_PARTS: Final = 6
+"""Memory that has a new peak in each of so many equal parts of the time is growing, however slowly: by chance
+it has one in 720 times."""
+_LAST_PARTS: Final = 2
 _GROWN_PERCENT: Final = 2
 _GROWN_BYTES: Final = 1 << 20
+_GROWN_STEADILY_BYTES: Final = 64 << 10
 
 _LEAST_OUTSIDE_PERCENT: Final = 10
 
+_OTHERS_MOST_PERCENT: Final = 20
+_LEAST_COPIED_DIVISOR: Final = 64
+_MOST_TIMES: Final = 4
+_TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is not there, also by mlock
 
-def why_incomplete(subtree: Subtree, held: Steps, state: str | None) -> str | None:
-    """Return the reason why another run may need more than this one did; None if there is none.
 
-    `held` is the memory that reclaim cannot free, with what was swapped out. `state` is that of the cgroup.
-    """
-    return _why_unfinished(subtree, held, state) or why_elastic(subtree)
+def why_none_after_kill(findings: Findings) -> str | None:
+    """Return the reason why no limit is known to be enough after a kill; None if what grew has an end."""
+    around = findings.circumstances
+    shmem = around.grown_bytes.get("shmem", 0)
+    grown = around.grown_bytes.get("anon", 0) + shmem + around.locked_cache_bytes
+    others = around.grown_bytes.get("kernel", 0) + around.grown_bytes.get("sock", 0)
+    if not grown and not others:
+        return "nothing grew before the kill"
+    if others * 100 > grown * _OTHERS_MOST_PERCENT:
+        return "kernel memory or sockets grew, which no address space bounds"
+    stack = findings.trigger.stack
+    if stack is not None and not any(frame.partition("+")[0] == _TOUCH for frame in stack):
+        return "the request that failed was the kernel's own or a write, not an access to mapped memory"
+    if copies_bytes(findings) and _is_copying(findings):
+        return None
+    if (grown - shmem) * 100 > grown * _OTHERS_MOST_PERCENT:
+        return "memory still grew, to no known end"
+    return why_files_have_no_end(findings)
+
+
+def why_files_have_no_end(findings: Findings) -> str | None:
+    """Return the reason why shared memory can grow beyond the files that hold it; None if there is none."""
+    if shared_memory.left_to_grow_bytes(findings) is None:
+        return "shared memory grew, in files of no known size"
+    if shared_memory.full_bytes(findings) * 100 > (findings.composition.shmem or 0) * _OTHERS_MOST_PERCENT:
+        return "shared memory grew, in one file after the other"
+    return None
+
+
+def why_too_far(low_bytes: int, high_bytes: int) -> str | None:
+    """Return a sentence if a known upper end is so far from the lower one that it is no answer."""
+    if high_bytes < _MOST_TIMES * low_bytes:
+        return None
+    return f"up to {size(high_bytes - low_bytes)} more can be touched, and nothing shows how much of it is"
+
+
+def copies_bytes(findings: Findings) -> int:
+    """Return the memory that processes share since a fork, of which each write copies a page; 0 if it is less
+    than a share of the limit, or not known."""
+    shared = shared_memory.shared_by_fork_bytes(findings) or 0
+    return shared if shared * _LEAST_COPIED_DIVISOR > (findings.owner.limit_bytes or 0) else 0
+
+
+def _is_copying(findings: Findings) -> bool:
+    """Return whether nearly all anonymous memory that processes were charged since a fork is copies."""
+    fork = findings.circumstances.fork
+    if fork is None:
+        return False
+    return fork.new_bytes * 100 <= (fork.new_bytes + fork.copied_bytes) * _OTHERS_MOST_PERCENT
 
 
 def cut_off(meta: Mapping[str, Any]) -> str | None:
@@ -105,7 +165,7 @@ def exit_status(meta: Mapping[str, Any]) -> int | None:
 
 def why_elastic(subtree: Subtree) -> str | None:
     """Return a sentence if a process of the cgroup sizes its heap by a bound that is no demand."""
-    return subtree.once("completeness.why_elastic", lambda: _why_elastic(subtree))
+    return subtree.once("bounds.why_elastic", lambda: _why_elastic(subtree))
 
 
 def _why_elastic(subtree: Subtree) -> str | None:
@@ -126,8 +186,11 @@ def _why_elastic(subtree: Subtree) -> str | None:
     return f"{reason}, and at least {size(outside)} of {size(most)} of anonymous memory was outside that heap"
 
 
-def _why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | None:
-    """Return the reason why the work was not complete, or may not have been."""
+def why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | None:
+    """Return the reason why work that lived was not complete, or may not have been; None if there is none.
+
+    `held` is the memory that reclaim cannot free, with what was swapped out. `state` is that of the cgroup.
+    """
     meta = subtree.whole.meta
     if breaks_off(subtree.whole):
         return "the recording broke off while the work went on"
@@ -154,19 +217,22 @@ def _end_of(status: int) -> str:
 
 
 def why_growing(subtree: Subtree, held: Steps) -> str | None:
-    """Return a sentence if memory that reclaim cannot free had a new peak in the last part of the time."""
+    """Return a sentence if memory that reclaim cannot free still grew: it had a notable new peak in the last
+    third of the time, or a new one in each sixth of it."""
     rows = subtree.cgroups[integers(subtree.cgroups["cgroup_id"]) == subtree.cgroup_id]
     begin, end = subtree.start_ns, end_ns(subtree.whole)
     begin = max([begin, *column_times_ns(rows["created"][known(rows["created"])]).tolist()])
     end = min([end, *column_times_ns(rows["removed"][known(rows["removed"])]).tolist()])
-    last = end - (end - begin) // _STEADY_DIVISOR
-    before, after = held.within(begin, last).peak() or 0, held.within(last, end).peak() or 0
-    grown = after - before
-    if grown <= max(before * _GROWN_PERCENT // 100, _GROWN_BYTES):
+    edges = np.linspace(begin, end, _PARTS + 1).astype(np.int64).tolist()
+    peaks = [held.within(*part).peak() or 0 for part in pairwise(edges)]
+    before = max(peaks[:-_LAST_PARTS])
+    grown = max(peaks) - before
+    is_steady = all(one < other for one, other in pairwise(peaks)) and grown >= _GROWN_STEADILY_BYTES
+    if not is_steady and grown <= max(before * _GROWN_PERCENT // 100, _GROWN_BYTES):
         return None
     return (
-        f"memory that cannot be reclaimed still grew (by {size(grown)} in the last third of the time), and "
-        "nothing shows that the work was complete"
+        f"memory that cannot be reclaimed still grew (by {size(max(grown, 0))} in the last third of the "
+        "time), and nothing shows that the work was complete"
     )
 
 

@@ -1,16 +1,14 @@
 """The range of limits for a cgroup in which something was killed.
 
 The trace cannot show the next requests of a killed process. `low` is the limit that was too small, and the
-request that failed at it. `high` is known only if what grew has an end that the kernel knows: shared memory
-in mapped files of known size, and anonymous memory that processes share since a fork, each page of which can
-be copied once. Memory that a process had mapped and not touched is no such end, because it may map more: a
-program that fills one array after the other has some at any moment. `high` is then null, and `Sizing.pace`
-has how fast memory grew.
+request that failed at it. `high` is known only if what grew has an end (`sizing.bounds`). Memory that a
+process had mapped and not touched is no such end, because it may map more: a program that fills one array
+after the other has some at any moment. `high` is then null, and `Sizing.pace` has how fast memory grew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,9 +25,13 @@ from tracer.analysis.explain.sizing.bounds import (
     Range,
     Sized,
     cache_to_spare,
+    copies_bytes,
     ground,
     why_elastic,
+    why_files_have_no_end,
     why_no_curve,
+    why_none_after_kill,
+    why_too_far,
     with_margin,
 )
 from tracer.analysis.results.quality import resolution_s
@@ -38,9 +40,6 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.units import size
 
 _FULL_PERCENT: Final = 90
-_OTHERS_MOST_PERCENT: Final = 20
-_LEAST_COPIED_DIVISOR: Final = 64
-_TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is not there, also by mlock
 _INDEX_DIVISOR: Final = 448
 """An index node (struct xa_node) is for 64 pages, and seven of them are in 4 pages of slab."""
 
@@ -52,15 +51,12 @@ class LimitAtKill:
     """The limit that was hit, and the memory that filled it.
 
     `low_bytes`: the limit with the request that failed. `kept_bytes`: the part of usage that reclaim could
-    not free. `grown_bytes`: by how much memory of processes had grown before the kill, and
-    `others_grown_bytes` by how much memory that is in no process's mappings.
+    not free.
     """
 
     limit_bytes: int
     low_bytes: int
     kept_bytes: int
-    grown_bytes: int
-    others_grown_bytes: int
 
     @classmethod
     def from_findings(cls, findings: Findings) -> LimitAtKill | None:
@@ -69,14 +65,10 @@ class LimitAtKill:
         if findings.constraint != "memcg" or not findings.owner.has_limit or kept is None:
             return None
         limit = findings.owner.limit_bytes or 0
-        around = findings.circumstances
-        grown = around.grown_bytes
         return cls(
             limit_bytes=limit,
             low_bytes=limit + (findings.page_size << (findings.trigger.order or 0)),
             kept_bytes=kept,
-            grown_bytes=grown.get("anon", 0) + grown.get("shmem", 0) + around.locked_cache_bytes,
-            others_grown_bytes=grown.get("kernel", 0) + grown.get("sock", 0),
         )
 
 
@@ -91,24 +83,34 @@ def kill_range(subtree: Subtree, rows: Sequence[Mapping[str, Any]], findings: Fi
         return Range(), why_not
     if (elastic := why_elastic(subtree)) is not None:
         return Range(None, (), _pace(subtree, findings)), elastic
-    mapped = _Mapped.from_victims(rows, findings)
-    low, _ = with_margin(subtree.whole, kill.low_bytes, kill.low_bytes)
-    pace = _pace(subtree, findings)
-    why_no_end = _why_no_end(findings, kill) or _why_no_curve(subtree, findings)
-    if mapped is None or why_no_end is not None:
-        return Range((low, None), tuple(_seen_mapped(mapped)), pace), why_no_end or _NO_MAPPINGS
+    mapped, pace = _Mapped.from_victims(rows, findings), _pace(subtree, findings)
+    why_no_end = why_none_after_kill(findings) or _why_no_curve(subtree, findings)
+    high, basis = kill.low_bytes, list[Ground]()
+    if mapped is None:
+        why_no_end = why_no_end or _NO_MAPPINGS
+    elif why_no_end is None:
+        more, basis = _more_needed(subtree, findings, mapped)
+        high += more
+        why_no_end = why_too_far(kill.low_bytes, high)
+    if why_no_end is not None and mapped is not None:
+        basis = [ground("mapped", untouched_bytes=mapped.untouched_bytes)]
+    low, high = with_margin(subtree.whole, kill.low_bytes, high)
+    return Range((low, high if why_no_end is None else None), tuple(basis), pace), why_no_end
+
+
+def _more_needed(subtree: Subtree, findings: Findings, mapped: _Mapped) -> tuple[int, list[Ground]]:
+    """Return the memory that can still be needed if what grew has an end, in bytes, and its grounds."""
     # The page tables, and the index of shared memory.
     untouched = mapped.untouched_bytes + mapped.untouched_bytes * 2 // _INDEX_DIVISOR
-    copies, cache = _copies_bytes(findings), _cache_needed(subtree, findings)
-    basis = []
-    if left := shared_memory.left_to_grow_bytes(findings):
-        basis.append(ground("files_have_a_size", left_bytes=left))
-    if copies:
-        basis.append(ground("shared_since_a_fork", shared_bytes=copies))
-    if cache:
-        basis.append(ground("room_for_cache", cache_bytes=cache))
-    high = kill.low_bytes + untouched + copies + cache
-    return Range(with_margin(subtree.whole, kill.low_bytes, high), tuple(basis), pace), None
+    copies, cache = copies_bytes(findings), _cache_needed(subtree, findings)
+    left = shared_memory.left_to_grow_bytes(findings)
+    found = (
+        ground("files_have_a_size", left_bytes=left) if left else None,
+        ground("shared_since_a_fork", shared_bytes=copies) if copies else None,
+        ground("room_for_cache", cache_bytes=cache) if cache else None,
+    )
+    basis = [one for one in found if one is not None]
+    return untouched + copies + cache, basis
 
 
 def _why_not_the_limit(findings: Findings, kill: LimitAtKill) -> str | None:
@@ -142,12 +144,6 @@ def _limit_before(findings: Findings, kill: LimitAtKill) -> Sized:
     return Range((kill.kept_bytes, before), (enough,)), None
 
 
-def _seen_mapped(mapped: _Mapped | None) -> Iterator[Ground]:
-    """Yield the memory that the killed processes had mapped and not touched, if it is known."""
-    if mapped is not None:
-        yield ground("mapped", untouched_bytes=mapped.untouched_bytes)
-
-
 def _why_no_curve(subtree: Subtree, findings: Findings) -> str | None:
     window = findings.window
     return None if window is None else why_no_curve(subtree, window.begin, window.end)
@@ -166,43 +162,6 @@ def _cache_needed(subtree: Subtree, findings: Findings) -> int:
     there = ledger.level(subtree, ledger.CACHE)
     most = (there and there.within(window.begin, window.end).peak()) or findings.owner.limit_bytes or 0
     return most + spared.room_bytes()
-
-
-def _copies_bytes(findings: Findings) -> int:
-    """Return the memory that processes share since a fork, of which each write copies a page; 0 if it is less
-    than a share of the limit, or not known."""
-    shared = shared_memory.shared_by_fork_bytes(findings) or 0
-    return shared if shared * _LEAST_COPIED_DIVISOR > (findings.owner.limit_bytes or 0) else 0
-
-
-def _is_in_stack(findings: Findings, *functions: str) -> bool:
-    return any(frame.partition("+")[0] in functions for frame in findings.trigger.stack or ())
-
-
-def _why_no_end(findings: Findings, kill: LimitAtKill) -> str | None:
-    """Return the reason why no end of the growth is known; None if nearly all of it has one."""
-    if not kill.grown_bytes and not kill.others_grown_bytes:
-        return "nothing grew before the kill"
-    if kill.others_grown_bytes * 100 > kill.grown_bytes * _OTHERS_MOST_PERCENT:
-        return "kernel memory or sockets grew, which no address space bounds"
-    stack = findings.trigger.stack
-    if stack is not None and not _is_in_stack(findings, _TOUCH):
-        return "the request that failed was the kernel's own or a write, not an access to mapped memory"
-    if _copies_bytes(findings) and _is_copying(findings):
-        return None
-    shmem = findings.circumstances.grown_bytes.get("shmem", 0)
-    if (kill.grown_bytes - shmem) * 100 <= kill.grown_bytes * _OTHERS_MOST_PERCENT:
-        is_sized = shared_memory.left_to_grow_bytes(findings) is not None
-        return None if is_sized else "shared memory grew, in files of no known size"
-    return "memory still grew, to no known end"
-
-
-def _is_copying(findings: Findings) -> bool:
-    """Return whether nearly all anonymous memory that processes were charged since a fork is copies."""
-    fork = findings.circumstances.fork
-    if fork is None:
-        return False
-    return fork.new_bytes * 100 <= (fork.new_bytes + fork.copied_bytes) * _OTHERS_MOST_PERCENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +225,6 @@ def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     }
     if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > last - least:
         rest = shared_memory.left_to_grow_bytes(findings)
-        if rest is not None:
+        if why_files_have_no_end(findings) is None:
             return ground("growth_in_files", left_bytes=rest, **numbers)
     return ground("growth", **numbers)

@@ -16,7 +16,8 @@ replace pages that uses the least memory. So `high` is no smaller than usage was
 concurrent processes that fall together, and is None if reclaim would still take so much time there that the
 work would be slow.
 
-The range is null if the same work could need more another time (`sizing.bounds`).
+`high` is also None if the same work could need more another time (`sizing.bounds`), and the range is null
+if the peak of one run shows no demand at all.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, known, 
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
-from tracer.analysis.explain.sizing import bounds
 from tracer.analysis.explain.sizing.bounds import (
     Ground,
     Range,
@@ -40,7 +40,9 @@ from tracer.analysis.explain.sizing.bounds import (
     Spared,
     cache_to_spare,
     ground,
+    why_elastic,
     why_no_curve,
+    why_unfinished,
     with_margin,
 )
 from tracer.analysis.results.survivor import Progress
@@ -181,17 +183,19 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
         return Range(), "how much swap the cgroup could use is not known"
     swapped = ledger.level(subtree, {"swap": 1})
     held = kept if swapped is None else ledger.total([kept, swapped])
-    if not (held.peak() or peak_usage_bytes):
-        return Range(), "it held nothing"
-    why_not = bounds.why_incomplete(subtree, held, going.state) or why_no_curve(
-        subtree, subtree.start_ns, end_ns(subtree.whole)
-    )
-    if why_not is not None:
-        return Range(), why_not
+    is_empty = not (held.peak() or peak_usage_bytes)
+    if (no_demand := "it held nothing" if is_empty else why_elastic(subtree)) is not None:
+        return Range(), no_demand
     low = kept.peak() or 0
     if swap_bytes:
         fixed = ledger.level(subtree, _NEVER_SWAPPED)
         low = max((held.peak() or 0) - swap_bytes, (fixed and ledger.total([fixed]).peak()) or 0)
+    low, _ = with_margin(subtree.whole, low, low)
+    why_not = why_unfinished(subtree, held, going.state) or why_no_curve(
+        subtree, subtree.start_ns, end_ns(subtree.whole)
+    )
+    if why_not is not None:
+        return Range((low, None), (_least(low, swap_bytes),)), why_not
     spared = cache_to_spare(subtree, miss_curve.reuse_of(subtree))
     out = (swapped and swapped.peak()) or 0
     apart = apart_bytes(subtree)
@@ -234,10 +238,7 @@ def _reclaim_share(subtree: Subtree, going: Progress, room_bytes: int) -> float:
 def _basis(
     subtree: Subtree, low_bytes: int, peak_usage_bytes: int, spared: Spared, swap_bytes: int
 ) -> Iterator[Ground]:
-    if swap_bytes:
-        yield ground("low_with_swap", low_bytes=low_bytes, swap_bytes=swap_bytes)
-    else:
-        yield ground("low", low_bytes=low_bytes)
+    yield _least(low_bytes, swap_bytes)
     if not subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole)):
         yield ground("nothing_evicted", usage_bytes=peak_usage_bytes)
     elif not spared.extra_bytes:
@@ -254,6 +255,12 @@ def _basis(
     if slowed:
         yield ground("slowed_down")
     yield ground("hits_not_traced")
+
+
+def _least(low_bytes: int, swap_bytes: int) -> Ground:
+    if swap_bytes:
+        return ground("low_with_swap", low_bytes=low_bytes, swap_bytes=swap_bytes)
+    return ground("low", low_bytes=low_bytes)
 
 
 def _swap_bytes(subtree: Subtree) -> int | None:

@@ -29,7 +29,8 @@ _GROUNDS: Final[Mapping[str, str]] = {
         "mapped after that is not known."
     ),
     "files_have_a_size": (
-        "The files of the shared memory have a size, and {left_bytes} of them was not touched."
+        "The files of the shared memory have a size, and {left_bytes} of them was not touched; further files "
+        "would need more."
     ),
     "shared_since_a_fork": (
         "Processes shared {shared_bytes} since a fork, which is copied when it is written."

@@ -1,14 +1,21 @@
-"""The reasons for which another run of the same work can need more memory, so that no range is given."""
+"""The reasons for which another run can need more memory, so that no upper end of a range is given."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from synthetic.findings import findings, grew, made_of
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.explain.sizing.bounds import why_incomplete
+from tracer.analysis.explain.sizing.bounds import (
+    why_elastic,
+    why_none_after_kill,
+    why_too_far,
+    why_unfinished,
+)
+from tracer.analysis.results.memory import SharedFile
 
 MIB = 1 << 20
 OF_COMMAND: dict[str, Any] = {"filters": {"asked": [], "command": ["work"]}}
@@ -19,7 +26,7 @@ def why(trace: Any, state: str | None = None, **meta: Any) -> str | None:
     subtree = Subtrees(trace).subtree_at(7)
     held = ledger.level(subtree, ledger.ANON)
     assert held is not None
-    return why_incomplete(subtree, held, state)
+    return why_unfinished(subtree, held, state) or why_elastic(subtree)
 
 
 def grown(trace: Any, *steps: tuple[float, int]) -> Any:
@@ -132,3 +139,49 @@ def test_memory_that_the_heap_cannot_hold_is_outside_of_it(
     found = why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0) or ""
     assert "no demand" in found
     assert outside in found if outside is not None else "outside" not in found
+
+
+@pytest.mark.parametrize("seconds", [0.09, 0.9, 9])
+@pytest.mark.parametrize(("mib_each", "is_growing"), [(0.05, True), (0.0005, False)])
+def test_slow_growth_in_each_part_of_a_short_trace_has_no_end(
+    trace: Any, seconds: float, mib_each: float, *, is_growing: bool
+) -> None:
+    """A leak that was seen for a moment only is as endless as one that was seen for an hour."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.add("samples", seconds, cgroup_id=7, source="end", usage_bytes=0)
+    trace.charged(0, 7, "anon", 70 * MIB)
+    for step in range(1, 18):
+        trace.charged(seconds * step / 18, 7, "anon", round(mib_each * MIB))
+    assert ("still grew" in (why(trace) or "")) == is_growing
+
+
+def test_growth_that_pauses_is_judged_by_its_last_third(trace: Any) -> None:
+    grown(trace, (0, 70), (1, 1), (3, 1), (7, 1), (8.5, -1))
+    assert why(trace) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes_mib", "held_mib", "reason"),
+    [
+        ([150], [90], None),
+        ([90, 64], [30, 60], None),
+        ([8, 150], [8, 82], None),
+        ([30, 30, 60], [30, 30, 30], "in one file after the other"),
+        ([90], [90], "in one file after the other"),
+        ([30, 150], [30, 40], "in files of no known size"),
+    ],
+)
+def test_shared_memory_has_an_end_unless_files_are_filled_in_turn(
+    sizes_mib: list[int], held_mib: list[int], reason: str | None
+) -> None:
+    files = tuple(
+        SharedFile("anonymous", "/dev/zero", held * MIB, size * MIB, True)
+        for size, held in zip(sizes_mib, held_mib, strict=True)
+    )
+    found = why_none_after_kill(findings(made_of(shmem=90, anon=8), grew(shmem=60), shared_files=files))
+    assert found is None if reason is None else reason in (found or "")
+
+
+def test_upper_end_of_four_times_the_lower_is_no_answer() -> None:
+    assert why_too_far(100 * MIB, 399 * MIB) is None
+    assert "up to 300 MiB more can be touched" in (why_too_far(100 * MIB, 400 * MIB) or "")
