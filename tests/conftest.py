@@ -17,6 +17,7 @@ from support.recorded import refuse_to_list
 from support.slowdown import SLOWDOWN
 
 from tracer.capture.bpf.compiled.bcc_module import find_bcc
+from tracer.cli import progress
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
@@ -32,11 +33,13 @@ settings.load_profile("untimed")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Restore the signals that a script's background job or nohup ignores: tests' programs would inherit
-    that, and `record` and `top` go on at a SIGHUP that is ignored."""
+    that, and `record` and `top` go on at a SIGHUP that is ignored. Switch progress off, whose lines depend on
+    how busy the machine is."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.environ[progress.SWITCH] = "off"
     refuse_to_list()
 
 

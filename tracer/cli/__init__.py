@@ -3,6 +3,7 @@
 typed_values — values of options as users type them
 tuning — settings of a recorder from the environment
 endpoint_options — the address and the options of the endpoint for Prometheus
+progress — a line about work that takes long
 output — files and directories that a verb writes
 dataset_export — the traces that `export` adds to a dataset
 page_contents — what the page of `report` shows of a trace

@@ -5,16 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import GARBAGE_OF_MANY_TRACES
+from tracer.cli import GARBAGE_OF_MANY_TRACES, progress
+from tracer.cli.progress import Progress
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 from tracer.urls import shown_url
@@ -22,8 +22,6 @@ from tracer.urls import shown_url
 if TYPE_CHECKING:
     from tracer.fleet.dataset.appending import Appended, Appender
     from tracer.fleet.reduction.inputs import Place
-
-_LEAST_S: Final = 0.1  # the least time between two lines of progress on a terminal
 
 
 def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, compacts: bool) -> None:
@@ -38,17 +36,20 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
     from tracer.fleet.dataset.store import Store
 
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    lines = _Lines()
-    traces = list(_traces(paths, lines))
-    store = Store(address)
-    if traces:
-        days = _append_all(Appender(store, is_raw=is_raw), traces, lines)
-    elif compacts:
-        require_dataset(store)
-    if compacts:
-        removed = compact(store, progress=lines.compacting)
-    else:
-        removed = compact(store, days, fewest=COMPACT_FROM_FILES, progress=lines.compacting) if traces else 0
+    with progress.shown("looking for traces") as now:
+        lines = _Lines(now)
+        traces = list(_traces(paths, lines))
+        store = Store(address)
+        if traces:
+            days = _append_all(Appender(store, is_raw=is_raw), traces, lines)
+        elif compacts:
+            require_dataset(store)
+        if compacts:
+            removed = compact(store, progress=lines.compacting)
+        elif traces:
+            removed = compact(store, days, fewest=COMPACT_FROM_FILES, progress=lines.compacting)
+        else:
+            removed = 0
     if removed:
         lines.say(f"{removed} small files were written together with others")
     if traces or compacts:
@@ -113,24 +114,17 @@ def _instead(path: Path | str) -> str:
 
 
 class _Lines:
-    """Writes lines to stderr, and progress if stderr is a terminal."""
+    """Writes lines to stderr beside the progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Progress) -> None:
         self.counts: Counter[str] = Counter()
-        self._is_terminal = sys.stderr.isatty()
-        self._shown_s = 0.0
-
-    def progress(self, text: str) -> None:
-        now_s = time.monotonic()
-        if self._is_terminal and now_s - self._shown_s >= _LEAST_S:
-            self._shown_s = now_s
-            self._write(f"\r\x1b[Kmemcg-tracer: {visible(text)}")
+        self._now = now
 
     def adding(self, done: int, traces: int) -> None:
-        self.progress(f"{done} of {traces} traces")
+        self._now.says(f"{done} of {traces} traces")
 
     def compacting(self, day: str, files: int) -> None:
-        self.progress(f"writing {files} files of {day} together")
+        self._now.says(f"writing {files} files of {day} together")
 
     def added(self, kills: int | None, written_bytes: int) -> None:
         self.counts["there" if kills is None and not written_bytes else "added"] += 1
@@ -159,13 +153,8 @@ class _Lines:
             self.say(", ".join(filter(None, parts)))
 
     def say(self, text: str) -> None:
-        start = "\r\x1b[K" if self._is_terminal else ""
-        self._write(f"{start}memcg-tracer: {visible(text)}\n")
-
-    @staticmethod
-    def _write(text: str) -> None:
-        with suppress(OSError):  # the work goes on if nobody reads the progress
-            print(text, end="", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the work goes on if nobody reads the lines
+            print(f"memcg-tracer: {visible(text)}", file=sys.stderr, flush=True)
 
 
 def _count(number: int, what: str) -> str:

@@ -10,12 +10,13 @@ import secrets
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Final
 
 import click
 
+from tracer.cli import progress
 from tracer.directory import Directory, require_own_links
 from tracer.errors import TracerError, UsageError
 
@@ -47,7 +48,7 @@ def _check_folder(folder: Path) -> None:
         raise TracerError(f"cannot write to {folder}: name a file in a folder that you may write to")
 
 
-def write_output(output: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
+def write_output(output: Path, pieces: Iterable[str | bytes]) -> None:
     """Write all of the text (as UTF-8) or bytes, or nothing, and print the path. `-` is standard output.
 
     Only the owner can read the file, because it contains names of processes and cgroups. Raises TracerError.
@@ -55,11 +56,12 @@ def write_output(output: Path, pieces: Iterable[str] | Iterable[bytes]) -> None:
     encoded = (piece.encode() if isinstance(piece, str) else piece for piece in pieces)
     if output == STDOUT:
         sys.stdout.flush()
-        sys.stdout.buffer.writelines(encoded)
+        with nullcontext() if sys.stdout.isatty() else progress.shown("writing to standard output"):
+            sys.stdout.buffer.writelines(encoded)
         return
     try:
         require_own_links(output.parent)
-        with Directory.open(output.parent.resolve()) as folder:
+        with Directory.open(output.parent.resolve()) as folder, progress.shown(f"writing {output}"):
             folder.write_whole(output.name, encoded)
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
@@ -102,7 +104,7 @@ def write_folder(output: Path, files: Iterable[tuple[str, Write]]) -> None:
     temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # nobody can guess it and make it first
     try:
         require_own_links(output.parent)
-        with Directory.open(output.parent.resolve()) as parent:
+        with Directory.open(output.parent.resolve()) as parent, progress.shown(f"writing {output}"):
             try:
                 with parent.subfolder(temporary, make=True) as folder:
                     for name, write in files:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from tracer.cli import trace_argument, value_completion
+from tracer.cli import progress, trace_argument, value_completion
 from tracer.errors import Defects, TracerError, UsageError
 
 if TYPE_CHECKING:
@@ -98,43 +98,52 @@ def command(
         raise UsageError("--list, --last and --kill N exclude each other: give one of them")
     from tracer.analysis.explain import kill_filter
 
-    source = _source(path, kmsg)
-    trace, log, kmsg = source.trace, source.log, source.log_name
-    cgroup = source.name if cgroup is None else cgroup
-    defects = Defects() if trace is None else trace.defects
-    elsewhere: list[OtherKill] = []
     is_picked = last or kill_id is not None
-    explain: Callable[[OomReport], OomReport] = _explained_already
-    if log is not None:
-        is_brief = as_list or is_picked or not as_json
-        reports, explain = _reports_from_log(source, log, cgroup, defects, is_brief=is_brief)
-        elsewhere = log.other_kills
-    else:
-        assert trace is not None
-        of: _Of = "outlines" if is_picked else "causes" if as_list or not as_json else "all"
-        reports, explain = _reports_from_trace(trace, cgroup, of)
-    chosen = [explain(kill_filter.newest(reports))] if last and reports else reports
-    if kill_id is not None:
-        place = f"this {'log' if trace is None else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
-        chosen = [explain(_numbered(reports, kill_id, place))]
-    if as_json:
+    with progress.shown("looking for the kill") as now:
+        source = _source(path, kmsg)
+        trace, log = source.trace, source.log
+        now.says(f"explaining {source.log_name if trace is None else trace.path}")
+        cgroup = source.name if cgroup is None else cgroup
+        defects = Defects() if trace is None else trace.defects
+        elsewhere: list[OtherKill] = []
+        explain: Callable[[OomReport], OomReport] = _explained_already
+        if log is not None:
+            is_brief = as_list or is_picked or not as_json
+            reports, explain = _reports_from_log(source, log, cgroup, defects, is_brief=is_brief)
+            elsewhere = log.other_kills
+        else:
+            assert trace is not None
+            of: _Of = "outlines" if is_picked else "causes" if as_list or not as_json else "all"
+            reports, explain = _reports_from_trace(trace, cgroup, of)
+        chosen = [explain(kill_filter.newest(reports))] if last and reports else reports
+        if kill_id is not None:
+            place = f"this {'log' if trace is None else 'trace'}"
+            place += "" if cgroup is None else f" for {cgroup!r}"
+            chosen = [explain(_numbered(reports, kill_id, place))]
+        explained = None
+        if chosen and not as_json and not as_list:
+            explained = chosen[0] if is_picked else explain(kill_filter.newest(chosen))
+        spares = trace is not None and bool(chosen) and kill_filter.spares_any(trace, reports)
         is_brief = bool(reports) and (as_list or is_picked)
-        held = [] if trace is None or is_brief else trace.spared_cgroups(reports, cgroup)
-        _print_json(trace, kmsg, chosen, elsewhere, held, defects=defects, as_list=as_list)
+        held: list[Held] = []
+        if trace is not None and not is_brief and (as_json or spares or not chosen):
+            held = trace.spared_cgroups(reports, cgroup)
+        others = 0 if trace is None or chosen or cgroup is None or as_json else len(trace.explain())
+    if as_json:
+        _print_json(trace, source.log_name, chosen, elsewhere, held, defects=defects, as_list=as_list)
         defects.raise_if_any()
         return
     if not chosen:
-        _write_survivors(trace, cgroup, elsewhere, verbose=verbose)
+        _write_survivors(trace, held, elsewhere, others=others, verbose=verbose)
     elif as_list:
         from tracer.render.terminal import explain_text
 
         _write(explain_text.listed_kills(chosen))
     else:
-        spares = trace is not None and not is_picked and kill_filter.spares_any(trace, reports)
-        explained = chosen[0] if is_picked else explain(kill_filter.newest(chosen))
-        _explain(trace, reports, explained, is_picked=is_picked, verbose=verbose, below=2 * spares)
-        if trace is not None and spares:
-            _write_spared(trace, reports, cgroup)
+        assert explained is not None
+        below = 2 * (spares and not is_picked)
+        _explain(trace, reports, explained, is_picked=is_picked, verbose=verbose, below=below)
+        _write_spared(held)
     if elsewhere:
         from tracer.render.terminal import explain_text
 
@@ -269,11 +278,13 @@ def _explain(
 
 def _write_survivors(
     trace: AnalysedTrace | None,
-    cgroup: str | None,
+    held: list[Held],
     elsewhere: list[OtherKill],
     *,
+    others: int,
     verbose: bool,
 ) -> None:
+    """Write what held in a trace without a kill; `others`: the kills of cgroups that were not asked for."""
     from tracer.analysis.explain.survivors import nearest_lives
     from tracer.render.terminal import console, explain_text
 
@@ -283,20 +294,19 @@ def _write_survivors(
 
         _write([prose(explain_text.instead_of_a_report(elsewhere))])
         return
-    lives = nearest_lives(trace, trace.held_cgroups(cgroup))
+    lives = nearest_lives(trace, held)
     if lives or not trace.defects:
         _write(explain_text.held(lives, interrupted=trace.interrupted, verbose=verbose))
-    others = 0 if cgroup is None else len(trace.explain())
     if others:
         kills = "1 kill" if others == 1 else f"{others} kills"
         _write([console.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])
 
 
-def _write_spared(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None) -> None:
+def _write_spared(held: list[Held]) -> None:
     from tracer.render.words import survivor_facts
     from tracer.render.words.prose import prose
 
-    sentence = survivor_facts.beside_kills(trace.spared_cgroups(reports, cgroup))
+    sentence = survivor_facts.beside_kills(held)
     if sentence is not None:
         _write([prose(sentence)])
 

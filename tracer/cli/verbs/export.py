@@ -249,7 +249,11 @@ def _export(
         raise UsageError(f"--to {form} writes no text for a terminal: name a file, or redirect the output")
     check_output(output, force)
     trace = tracer.open(path)
-    write_output(output, chosen.pieces(trace, cgroup, kill_id))
+
+    def pieces() -> Iterator[str | bytes]:
+        yield from chosen.pieces(trace, cgroup, kill_id)
+
+    write_output(output, pieces())
     trace.defects.raise_if_any()
 
 

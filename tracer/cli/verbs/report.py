@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -46,6 +47,9 @@ def command(path: Path | None, output: Path, cgroup: str | None, force: bool) ->
     check_output(output, force)
     found = trace_argument.open_trace(path)
     trace = found.trace
-    subject = page_contents.subject(trace, found.name if cgroup is None else cgroup)
-    write_output(output, [html.page(subject)])
+
+    def page() -> Iterator[str]:
+        yield html.page(page_contents.subject(trace, found.name if cgroup is None else cgroup))
+
+    write_output(output, page())
     trace.defects.raise_if_any()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tracer.cli import trace_argument, value_completion
+from tracer.cli import progress, trace_argument, value_completion
 from tracer.errors import TracerError, UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def command(
     if as_json or as_csv:
         from tracer.analysis.views.timeline import timeline
 
-        frame = timeline(trace, cgroup, every or _ROWS_EVERY, begin, end, run=run)
+        with progress.shown(f"adding up the rows of {trace.path}"):
+            frame = timeline(trace, cgroup, every or _ROWS_EVERY, begin, end, run=run)
         for piece in _json(frame) if as_json else _csv(frame):
             click.echo(piece, nl=False)
         _note_coarse(trace, frame)
@@ -179,14 +180,16 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from tracer.render.terminal import console, timeline_text
     from tracer.trace.value_ranges import LATEST_NS
 
-    reports = PostMortems(trace).measured()
+    with progress.shown(f"reading {trace.path}"):
+        reports = PostMortems(trace).measured()
     columns = console.columns_for(sys.stdout)
     pictures: list[timeline_text.Picture] = []
 
     def draw(number: int) -> None:
-        frame = focus.timeline_of_life(
-            trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
-        )
+        with progress.shown(f"adding up the rows of {trace.path}"):
+            frame = focus.timeline_of_life(
+                trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
+            )
         life = trace.places.lives.life_for(number)
         heading = timeline_text.Heading(
             cgroup=trace.places.label_of(number),

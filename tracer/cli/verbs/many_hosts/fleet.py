@@ -5,21 +5,17 @@ from __future__ import annotations
 import gc
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import click
 
-from tracer.cli import GARBAGE_OF_MANY_TRACES
+from tracer.cli import GARBAGE_OF_MANY_TRACES, progress
 from tracer.cli.output import check_output, write_output
 from tracer.cli.typed_values import moment_ns
 from tracer.errors import DefectError, UsageError
 from tracer.render.words.escape import visible
 
-_EVERY_S: Final = 0.1
 _MOST_NAMED: Final = 3
 
 
@@ -85,9 +81,9 @@ def command(
     if report is not None:
         check_output(report, force)
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    with _progress("" if scheduler is None else f"waiting for {visible(scheduler)}") as progress:
+    with progress.shown("looking for traces" if scheduler is None else f"waiting for {scheduler}") as now:
         window = TimeWindow(since_ns, until_ns)
-        found = fleet(paths, scheduler=scheduler, workers=workers, window=window, progress=progress)
+        found = fleet(paths, scheduler=scheduler, workers=workers, window=window, progress=now.counts)
     if report is not None:
         from tracer.render.fleet import fleet_page
 
@@ -102,25 +98,3 @@ def command(
     if bugs := [one for one in found.broken if one.debug]:
         missing = "; ".join(f"{visible(one.path)}: {visible(one.why)}" for one in bugs[:_MOST_NAMED])
         raise DefectError(missing, dict.fromkeys(shown for one in bugs for shown in one.debug))
-
-
-@contextmanager
-def _progress(first: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows (read, all) on a terminal, in one line that begins with `first` and is
-    cleared at the end."""
-    if not sys.stderr.isatty():
-        yield lambda _read, _all: None
-        return
-    last = -_EVERY_S
-    print(first, end="", file=sys.stderr, flush=True)
-
-    def show(read: int, whole: int) -> None:
-        nonlocal last
-        if (now := time.monotonic()) - last >= _EVERY_S:
-            last = now
-            print(f"\r{read:,} of {whole:,} read", end="\x1b[K", file=sys.stderr, flush=True)
-
-    try:
-        yield show
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
