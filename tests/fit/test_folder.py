@@ -46,7 +46,7 @@ def test_folder_of_something_else_is_refused_and_kept(tmp_path: Path, content: s
 
 def test_folder_without_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
-    with pytest.raises(TracerError, match="choose another"):
+    with pytest.raises(TracerError, match="is not empty, and no folder of fit: choose another"):
         Folder.open(tmp_path, ["true"])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic.lab_kill import (
@@ -11,8 +13,9 @@ from synthetic.lab_kill import (
     trace,
 )
 
+from tracer.errors import TracerError
 from tracer.lab.experiments import EXPERIMENTS
-from tracer.lab.run import examine
+from tracer.lab.run import examine, run
 
 
 @pytest.mark.parametrize("kills", [0, 2])
@@ -35,3 +38,14 @@ def test_examine_makes_all_checks_of_an_experiment() -> None:
     found = examine(EXPERIMENTS["page-cache"], trace())
     assert len(found) == 1 + len(EXPERIMENTS["page-cache"].checks)
     assert all(check.passed for check in found)
+
+
+def test_output_that_exists_is_refused_before_the_experiment_is_prepared(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+
+    def refuse(_scratch: Path) -> Any:
+        pytest.fail("files were made for an experiment that cannot be recorded")
+
+    with pytest.raises(TracerError, match="exists and is not empty: choose another place"):
+        run(replace(EXPERIMENTS["anon"], prepare=refuse), tmp_path, force=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

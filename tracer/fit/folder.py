@@ -63,11 +63,11 @@ class Folder:
                 raise TracerError(
                     f"{path} has runs of {shown!a} in {stored['directory']!a}: choose another with -o"
                 )
+        except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise TracerError(f"{path} is not empty, and no folder of fit: choose another with -o") from error
         except OSError as error:
             why = error.strerror or error
             raise TracerError(f"cannot use {path} ({why}): choose another with -o") from error
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise TracerError(f"{path} is not empty, and no folder of fit: choose another with -o") from error
         return cls(directory, tuple(argv), runs, files)
 
     @property

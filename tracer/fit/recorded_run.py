@@ -77,6 +77,7 @@ def _files_of_process(pid: int) -> Iterator[str]:
 
 _PEAK: Final = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
 _READY_WITHIN_S: Final = 60.0
+_ERROR: Final = "memcg-tracer: error: "
 _POLL_S: Final = 0.02
 _LOOK_S: Final = 0.05
 _PIECE_BYTES: Final = 1 << 16
@@ -188,7 +189,7 @@ def _recorded(hierarchy: Hierarchy, cgroup: Path, trace: Path) -> Iterator[None]
         said = recorder.communicate()[1].decode("utf-8", "replace").strip()
         ready.unlink(missing_ok=True)
     if recorder.returncode or not is_ready:
-        raise TracerError(f"the run was not recorded: {said.rpartition(chr(10))[2]}")
+        raise TracerError(f"the run was not recorded: {said.rpartition(chr(10))[2].removeprefix(_ERROR)}")
 
 
 def _becomes_ready(recorder: subprocess.Popen[bytes], ready: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tracer.lab.checks import Check, Evidence
 from tracer.lab.experiments import Experiment
 from tracer.lab.scratch import scratch_directory
 from tracer.lab.survival import Survival
+from tracer.trace.write.claim import claim
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
     lacking = what_lacks(experiment)
     if lacking is not None:
         raise TracerError(lacking)
+    if output is not None and not force and os.path.lexists(output):
+        claim(output, force=False).close()  # refused before the files of the experiment are made
     with (
         scratch_directory(nearest(output or Path("traces"))) as scratch,
         experiment.prepare(scratch) as place,

@@ -1,7 +1,8 @@
-"""`help VERB`, and what is said of a verb that does not exist."""
+"""`help VERB`, options that are alike in all verbs, and what is said of a verb that does not exist."""
 
 from __future__ import annotations
 
+import click
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
@@ -13,6 +14,45 @@ from tracer.cli.group import VERBS, group
 def test_help_of_a_verb_is_its_help(run: CliRunner, verb: str) -> None:
     asked, option = (run.invoke(group, words) for words in (["help", verb], [verb, "--help"]))
     assert (asked.exit_code, asked.stdout) == (0, option.stdout)
+
+
+def options_of(verb: str) -> dict[str, click.Option]:
+    """Return the options of a verb by their first long spelling, in the order of its help."""
+    command = group.get_command(click.Context(group), verb)
+    assert command is not None
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    return {next((name for name in one.opts if name[:2] == "--"), one.opts[0]): one for one in options}
+
+
+ACTS = ("Trace", "Show", "Watch", "Serve")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_of_several_verbs_have_the_same_spelling_order_and_words(verb: str) -> None:
+    options = options_of(verb)
+    names = list(options)
+    in_order = ["--output", "--cgroup", "--force"]
+    assert [name for name in names if name in in_order] == [name for name in in_order if name in names]
+    assert "--json" not in names or names.index("--json") >= len(names) - 2
+    shorts = {"--output": "-o", "--cgroup": "-c", "--force": "-f"}
+    begins = {
+        "--json": ("Print one JSON document", "Print a JSON line for each "),
+        "--ready-file": ("Create this file when all probes are attached",),
+        "--cgroup": (
+            "Path, container name or id, or glob",
+            *(f"{does} this cgroup and its descendants: a path, a " for does in ACTS),
+        ),
+        "--kill": ("Explain kill number N.", "With --to folded: only the allocations "),
+    }
+    for name, option in options.items():
+        words = option.help or ""
+        assert shorts.get(name, "-") in " ".join(option.opts)
+        assert words.startswith(begins.get(name, ("",))), (name, words)
+        if name == "--force":
+            target = options.get("--output", options.get("--report"))
+            assert target is not None and words == f"Replace {target.metavar} if it exists."
+        if name in ("--every", "--keep"):
+            assert option.metavar == "TIME"
 
 
 def test_help_alone_is_the_help_of_the_command(run: CliRunner) -> None:

@@ -171,7 +171,7 @@ Examples:
     shell_complete=value_completion.kills_in_trace,
     help="With --to folded: only the allocations that led to kill number N of explain.",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace the output if it exists.")
+@click.option("-f", "--force", is_flag=True, help="Replace PATH if it exists.")
 @click.option(
     "--raw/--no-raw",
     "is_raw",

@@ -41,7 +41,7 @@ Examples:
     help="Directory of the trace; with --all, of a folder for each experiment.  "
     "[default: traces/<UTC time>-lab-NAME]",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace an existing trace.")
+@click.option("-f", "--force", is_flag=True, help="Replace DIR if it exists.")
 @click.option(
     "--resize",
     is_flag=True,

@@ -97,7 +97,7 @@ Examples:
     help="Sum page-cache events in the kernel while tracing costs more than this share of the CPU time of "
     "the traced tasks, such as 2%: totals stay exact.  [default: only when events come too fast]",
 )  # fmt: skip
-@click.option("-f", "--force", is_flag=True, help="Overwrite an existing trace.")
+@click.option("-f", "--force", is_flag=True, help="Replace DIR if it exists.")
 @click.option(
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
     help="Create this file when all probes are attached and the cgroups of -c are traced or awaited.",

@@ -60,7 +60,7 @@ Examples:
 )
 @click.option(
     "--every",
-    metavar="DURATION",
+    metavar="TIME",
     help="Length of a row, such as 100ms or 2s (a number alone: seconds). Default: fits the screen for a "
     "picture; 100ms as rows.",
 )

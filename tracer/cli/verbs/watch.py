@@ -46,15 +46,15 @@ Examples:
   kill -USR2 PID                                    # what it costs, on stderr""",
 )
 @click.option(
+    "-o", "--output", "--out", "directory", metavar="DIR", type=PathOrUrl(), default=SPOOL, show_default=True,
+    help="Where traces are written. A URL (s3://bucket/traces): in the default directory, and copied to the "
+    "URL, as `memcg-tracer push` does.",
+)  # fmt: skip
+@click.option(
     "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
     shell_complete=value_completion.cgroups_here,
     help="Watch this cgroup and its descendants: a path, a container name or id, or a glob. A cgroup that "
     "gets such a name later is watched from its first charge. May be repeated.  [default: every cgroup]",
-)  # fmt: skip
-@click.option(
-    "-o", "--output", "--out", "directory", metavar="DIR", type=PathOrUrl(), default=SPOOL, show_default=True,
-    help="Where traces are written. A URL (s3://bucket/traces): in the default directory, and copied to the "
-    "URL, as `memcg-tracer push` does.",
 )  # fmt: skip
 @click.option(
     "--keep", "keep_s", metavar="TIME", type=duration_s, default="5m", show_default=True,
