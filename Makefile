@@ -13,7 +13,7 @@ TRACER := $(VENV)/bin/memcg-tracer
 PREFIX ?= /usr/local
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check release clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -31,6 +31,7 @@ help:
 	echo 'make frames    draw the frames of docs/examples/top.md again, with root, from live kills in a terminal'
 	echo 'make image     build the container image (BASE=...: on another Debian); make image-check: here, and run it as a pod'
 	echo 'make deb       build the Debian package in build/deb; make deb-check: install and purge it in a clean root'
+	echo 'make release   put the files of a release into build/release: Debian package, image, wheel'
 	echo 'make clean     remove what make made, but no trace that you recorded'
 	echo
 	echo 'PYTHON=...     the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
@@ -279,15 +280,28 @@ deb-check: deb setup
 
 BASE ?= debian:trixie-slim
 
+BUILDER = $(firstword $(foreach one,podman buildah docker,$(shell command -v $(one))))
+
 image:
+	@if [ -z "$(BUILDER)" ]; then
+		echo 'make: an image is built by podman, buildah or docker: none of them is here' >&2
+		exit 1
+	fi
+	version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
+	$(BUILDER) build --build-arg BASE=$(BASE) --build-arg PACKAGES="$(PACKAGES)" -f docs/deploy/Containerfile -t memcg-tracer:$$version .
+
+# The files that the README installs. The image is an archive, so that no registry is needed.
+release: deb image setup
 	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
-	for builder in podman buildah docker; do
-		if command -v $$builder >/dev/null; then
-			exec $$builder build --build-arg BASE=$(BASE) --build-arg PACKAGES="$(PACKAGES)" -f docs/deploy/Containerfile -t memcg-tracer:$$version .
-		fi
-	done
-	echo 'make: an image is built by podman, buildah or docker: none of them is here' >&2
-	exit 1
+	files=build/release image=memcg-tracer_$$version.image.tar
+	rm -rf $$files && mkdir -p $$files
+	cp build/deb/memcg-tracer_$${version}_*.deb $$files
+	$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $$files .
+	case $(BUILDER) in
+		*/buildah) $(BUILDER) push memcg-tracer:$$version docker-archive:$$files/$$image:memcg-tracer:$$version ;;
+		*) $(BUILDER) save -o $$files/$$image memcg-tracer:$$version ;;
+	esac
+	ls -l $$files
 
 image-check: packages-image setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m image

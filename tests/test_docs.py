@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from tracer.cli.group import VERBS, group
 from tracer.render.plot.pictures import Pictures
+from tracer.version import VERSION
 
 TOP = Path(__file__).parents[1]
 DOCUMENTS = sorted([TOP / "README.md", *TOP.glob("docs/**/*.md")])
@@ -78,6 +79,20 @@ def test_make_targets_named_in_the_readme_exist() -> None:
     named = set(re.findall(r"\bmake ([a-z-]+)\b", "\n".join(code_of((TOP / "README.md").read_text()))))
     assert named
     assert named <= targets
+
+
+def test_readme_installs_the_files_of_a_release() -> None:
+    """The tools that make them name them by the version: dpkg-deb, `make release`, and pip (PEP 427)."""
+    readme, recipe = (TOP / "README.md").read_text(), (TOP / "Makefile").read_text()
+    named = {
+        f"memcg-tracer_{VERSION}_amd64.deb",
+        f"memcg-tracer_{VERSION}.image.tar",
+        f"memcg_tracer-{VERSION}-py3-none-any.whl",
+    }
+    shown = re.findall(r"\bmemcg[-_]tracer[-_]\d[\w.+-]*", "\n".join(code_of(readme)))
+    assert set(shown) == named
+    assert "image=memcg-tracer_$$version.image.tar" in recipe
+    assert "build/deb/memcg-tracer_$${version}_*.deb" in recipe
 
 
 def test_verbs_all_have_a_page_of_examples() -> None:
