@@ -1,16 +1,18 @@
-"""The lists of the documents that follow from the quantities and metric families."""
+"""The parts of the documents that follow from quantities, metric families and the help of options."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.golden import compare
+from support.manual_options import item, options
 
 from tracer.metric_families import FAMILIES, PLACE_LABELS
-from tracer.quantities import QUANTITIES, SORT_KEYS, TOP_COLUMNS
+from tracer.quantities import QUANTITIES, TOP_COLUMNS
 from tracer.top.help_text import meaning
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -24,11 +26,6 @@ def columns_of_top() -> Iterator[str]:
         words = meaning(quantity)
         yield from (f".It {column.head}", f"{words[0].upper()}{words[1:]}.")
     yield ".El"
-
-
-def sort_keys() -> Iterator[str]:
-    *keys, last = SORT_KEYS
-    yield from (f".Cm {' , '.join(keys)}", "or", f".Cm {last} ;", "the default is", ".Cm usage .")
 
 
 def fields_of_top() -> Iterator[str]:
@@ -54,12 +51,12 @@ def columns_of_evictions() -> Iterator[str]:
     yield ""
 
 
-LISTS = {
+LISTS: dict[str, Callable[[], Iterator[str]]] = {
     "columns of evictions": columns_of_evictions,
     "columns of top": columns_of_top,
-    "sort keys": sort_keys,
     "fields of top": fields_of_top,
     "metrics": metrics,
+    **{f"option {verb} {name}": partial(item, context, option) for verb, name, context, option in options()},
 }
 
 
@@ -69,7 +66,7 @@ def filled(document: str) -> str:
     def of(found: re.Match[str]) -> str:
         return "\n".join([found[1], *LISTS[found[2]](), found[3]])
 
-    return re.sub(r"(?ms)^(\S+ Generated: ([\w ]+\w).*?)$.*?^(\S+ End\b.*?)$", of, document)
+    return re.sub(r"(?ms)^(\S+ Generated: ([\w -]+\w).*?)$.*?^(\S+ End\b.*?)$", of, document)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -78,10 +75,17 @@ def test_lists_of_a_document_are_those_of_the_tables(document: Path, request: py
 
 
 def test_each_list_is_in_a_document() -> None:
-    found = [name for path in DOCUMENTS for name in re.findall(r"Generated: ([\w ]+\w)", path.read_text())]
+    found = [name for path in DOCUMENTS for name in re.findall(r"Generated: ([\w -]+\w)", path.read_text())]
     assert sorted(found) == sorted(LISTS)
 
 
 def test_column_that_the_manual_lacks_is_found() -> None:
     manual = filled(MANUAL.read_text())
     assert filled(manual.replace(".It CUSHION\n", "")) == manual
+
+
+def test_help_of_an_option_that_the_manual_has_otherwise_is_found() -> None:
+    manual = filled(MANUAL.read_text())
+    stop = "Stop after this time; fractions are allowed."
+    assert manual.count(stop) == 1
+    assert filled(manual.replace(stop, "End after this time.")) == manual

@@ -66,14 +66,14 @@ Examples:
     "duration_s",
     metavar="SECONDS",
     type=Number(min=0, min_open=True),
-    help="Stop after this time.",
+    help="Stop after this time; fractions are allowed.",
 )
 @click.option(
     "--limit",
     "limit_bytes",
     metavar="SIZE",
     type=size_bytes,
-    help="Memory limit of CMD's cgroup, such as 100M or 1.5G.",
+    help="Memory limit of CMD's cgroup, such as 100M or 1.5G; units are powers of 1024.",
 )
 @click.option(
     "--swap",
