@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,23 @@ def test_lines_come_at_once_and_then_at_each_interval(
 def test_default_shows_nothing_of_quick_work_and_a_line_within_two_seconds() -> None:
     assert 1 <= progress._FIRST_S < 2
     assert progress._seconds("soon") == progress._FIRST_S
+
+
+def test_work_within_other_work_has_no_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(progress.SWITCH, "3600")
+    with progress.shown("explaining") as outer, progress.shown("reading") as inner:
+        assert inner is outer
+        assert outer._line().startswith("memcg-tracer: reading, ")
+    with progress.shown("writing") as after:
+        assert after is not outer
+    assert capsys.readouterr().err == ""
+
+
+def test_first_line_counts_from_the_start_of_the_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LOADED_S", time.monotonic() - 0.75)
+    assert 0.5 <= progress._wait_s(1.5) <= 0.75
+    assert 0.5 <= progress._wait_s(60) <= 59.25
+    assert progress._wait_s(1) == 0.5
+    assert progress._wait_s(0) == 0

@@ -20,6 +20,9 @@ SWITCH: Final = "MEMCG_TRACER_PROGRESS"
 """The variable of the environment with the seconds until the first line; `off`: no progress at all."""
 
 _FIRST_S: Final = 1.5
+_LEAST_S: Final = 0.5
+_LOADED_S: Final = time.monotonic()
+"""About the start of the verb: imports, which come first, count as its work."""
 _EVERY_S: Final = 10.0
 _REDRAWN_S: Final = 0.2
 
@@ -67,25 +70,40 @@ class Progress:
                 spinner.update(text=Text(self._line()))
 
 
+_outer: list[Progress] = []
+
+
 @contextmanager
 def shown(what: str) -> Iterator[Progress]:
-    """Show `what` with the time that it has taken, from 1.5 s on, until the end of the context.
+    """Show `what` with the time that it has taken, if it is long, until the end of the context.
 
-    Write to a terminal only after that. The work goes on without progress if no thread can be started.
+    The first line comes 1.5 s after the start of the verb, and not within the first 0.5 s. Write to a
+    terminal only after the context. Within another context, this only says what is being done. The work goes
+    on without progress if no thread can be started.
     """
+    if _outer:
+        _outer[0].says(what)
+        yield _outer[0]
+        return
     progress, first_s = Progress(what), os.environ.get(SWITCH, str(_FIRST_S))
-    thread = threading.Thread(target=progress._show, args=(_seconds(first_s),), daemon=True)
+    thread = threading.Thread(target=progress._show, args=(_wait_s(_seconds(first_s)),), daemon=True)
     is_shown = False
     if first_s != "off":
         with suppress(RuntimeError):
             thread.start()
             is_shown = True
+    _outer.append(progress)
     try:
         yield progress
     finally:
+        _outer.clear()
         progress._is_done.set()
         if is_shown:
             thread.join()
+
+
+def _wait_s(first_s: float) -> float:
+    return max(first_s - (time.monotonic() - _LOADED_S), min(first_s, _LEAST_S))
 
 
 def _seconds(text: str) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from tracer.cli import progress
 from tracer.errors import TracerError
 from tracer.watch.service import STATE_FOLDER
 
@@ -39,7 +40,8 @@ class Found:
 
 def open_trace(path: Path | None) -> Found:
     """Return the trace that the argument means. Raises TracerError if there is none."""
-    found = find(path)
+    with progress.shown("looking for the trace"):
+        found = find(path)
     if found is not None:
         return found
     hint = "memcg-tracer explain" + ("" if path is None else f" {path}")
