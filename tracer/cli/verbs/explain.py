@@ -108,8 +108,8 @@ def command(
         elsewhere: list[OtherKill] = []
         explain: Callable[[OomReport], OomReport] = _explained_already
         if log is not None:
-            is_brief = as_list or is_picked or not as_json
-            reports, explain = _reports_from_log(source, log, cgroup, defects, is_brief=is_brief)
+            is_judged_only = as_list or is_picked or not as_json
+            reports, explain = _reports_from_log(source, log, cgroup, defects, is_brief=is_judged_only)
             elsewhere = log.other_kills
         else:
             assert trace is not None
@@ -123,11 +123,8 @@ def command(
         explained = None
         if chosen and not as_json and not as_list:
             explained = chosen[0] if is_picked else explain(kill_filter.newest(chosen))
-        spares = trace is not None and bool(chosen) and kill_filter.spares_any(trace, reports)
         is_brief = bool(reports) and (as_list or is_picked)
-        held: list[Held] = []
-        if trace is not None and not is_brief and (as_json or spares or not chosen):
-            held = trace.spared_cgroups(reports, cgroup)
+        held = [] if trace is None or is_brief else _held(trace, reports, cgroup, as_json=as_json)
         others = 0 if trace is None or chosen or cgroup is None or as_json else len(trace.explain())
     if as_json:
         _print_json(trace, source.log_name, chosen, elsewhere, held, defects=defects, as_list=as_list)
@@ -141,14 +138,21 @@ def command(
         _write(explain_text.listed_kills(chosen))
     else:
         assert explained is not None
-        below = 2 * (spares and not is_picked)
-        _explain(trace, reports, explained, is_picked=is_picked, verbose=verbose, below=below)
+        _explain(trace, reports, explained, is_picked=is_picked, verbose=verbose, below=2 * bool(held))
         _write_spared(held)
     if elsewhere:
         from tracer.render.terminal import explain_text
 
         _write(explain_text.other_kills(elsewhere))
     defects.raise_if_any()
+
+
+def _held(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None, *, as_json: bool) -> list[Held]:
+    """Return the cgroups without a kill, without a search if all have one and JSON does not ask for it."""
+    from tracer.analysis.explain import kill_filter
+
+    is_shown = as_json or not reports or kill_filter.spares_any(trace, reports)
+    return trace.spared_cgroups(reports, cgroup) if is_shown else []
 
 
 def _explained_already(report: OomReport) -> OomReport:
