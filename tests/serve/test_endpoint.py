@@ -71,8 +71,8 @@ class Scraped:
 def scraped(tmp_path: Path) -> Iterator[Callable[..., Scraped]]:
     started: list[Watcher] = []
 
-    def start(*options: str) -> Scraped:
-        watcher = Watcher(tmp_path, "--serve", "127.0.0.1:0", *options, is_soon_quiet=True)
+    def start(*options: str, is_soon_quiet: bool = True) -> Scraped:
+        watcher = Watcher(tmp_path, "--serve", "127.0.0.1:0", *options, is_soon_quiet=is_soon_quiet)
         started.append(watcher)
         return Scraped(watcher.wait_until_ready())
 
@@ -169,6 +169,26 @@ def test_kill_is_counted_at_once_then_by_cause_and_outlives_its_cgroup(
     assert (kill.labels["cause"], kill.value) == ("anon_growth", 1)
     assert kill.exemplar is not None
     assert kill.exemplar.labels == {"trace": trace.name}
+    endpoint.watcher.stop()
+
+
+def test_cause_of_each_kill_is_counted_and_printed_while_the_kills_go_on(
+    tmp_path: Path, scraped: Callable[..., Scraped], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their trace grows as long as that, and is explained after it."""
+    with ephemeral_cgroup("served", LIMIT_BYTES, 0) as limited:
+        path = path_of(limited)
+        endpoint = scraped("-c", str(limited), "--json", is_soon_quiet=False)
+        watcher, record = endpoint.watcher, (tmp_path / "kills")
+        for number in (1, 2):
+            kill_in(limited, tmp_path)
+            watcher.wait_for(lambda number=number: len(watcher.kills) == number)  # type: ignore[misc]
+            assert endpoint.value("oom_kills_total", name=path, cause="anon_growth") == number
+        killed = record.read_bytes()[:8]
+        last = watcher.kills[-1]
+        assert (last["cgroup"], last["cause"], last["limit_bytes"]) == (path, "anon_growth", LIMIT_BYTES)
+        assert last["victim"]["pid"] == int.from_bytes(killed, sys.byteorder)
+        assert "asked for more memory and was killed" in last["summary"]
     endpoint.watcher.stop()
 
 

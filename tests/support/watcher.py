@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from support.recorder import WITHIN_S
 
 from tracer.errors import TracerError
 
 _POLL_S: Final = 0.002
+_KILL: Final = '{"kill": '
 _SOON_QUIET: Final = """
 from tracer import cli
 from tracer.watch import stories
@@ -67,7 +69,16 @@ class Watcher:
 
     @property
     def lines(self) -> list[str]:
-        """Return the complete lines that it has printed on stdout."""
+        """Return the complete lines about traces that it has printed on stdout."""
+        return [line for line in self._lines if not line.startswith(_KILL)]
+
+    @property
+    def kills(self) -> list[dict[str, Any]]:
+        """Return the kills that it has printed with their causes, as `--json` does."""
+        return [json.loads(line)["kill"] for line in self._lines if line.startswith(_KILL)]
+
+    @property
+    def _lines(self) -> list[str]:
         return os.fsdecode((self.folder / "stdout").read_bytes()).split("\n")[:-1]
 
     @property

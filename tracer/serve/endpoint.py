@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import shutil
+from pathlib import Path
 from typing import Any, Final
 
 from tracer.capture.loop import Timer
@@ -13,6 +14,7 @@ from tracer.serve.collector import CgroupCollector
 from tracer.serve.http_server import MetricsServer, Tls
 from tracer.serve.kill_counters import KillCounters
 from tracer.watch.finishing import Finished
+from tracer.watch.first_verdicts import FirstVerdict
 from tracer.watch.watching import Guest, Reporter
 
 _GIVE_UP_EVERY_S: Final = 60.0
@@ -33,6 +35,7 @@ class Endpoint:
         self._tally = Tally()
         self._kills = KillCounters(self._tally.names_of, max(most_series // _KILLED_DIVISOR, 1))
         self._keeps_traces = keeps_traces
+        self._growing: Path | None = None
         self._is_open_to_all = not (_is_loopback(host) or (tls and tls.client_authorities))
         collector = CgroupCollector(self._tally, self._kills, most_series)
         self._server = MetricsServer(host, port, collector, tls)
@@ -40,7 +43,7 @@ class Endpoint:
     def guest(self) -> Guest:
         """Return the part of the endpoint that `watch` calls in its loop."""
         giving_up = Timer(_GIVE_UP_EVERY_S, self._kills.give_up, lambda: self._kills.is_waiting)
-        return Guest(self._tally.take, [giving_up])
+        return Guest(self._tally.take, [giving_up], begun=self._begun)
 
     def reporter(self, reporter: Reporter) -> Reporter:
         """Return a reporter that also counts, and passes everything on to `reporter`."""
@@ -63,6 +66,15 @@ class Endpoint:
     def count_kill(self, kill: dict[str, Any]) -> None:
         """Count a kill whose cause is not known yet, given as a row of `oom`."""
         self._kills.kill(kill)
+
+    def count_cause(self, verdict: FirstVerdict) -> None:
+        """Count a kill by the cause of its first verdict, whatever the explanation of its trace says later:
+        counters do not fall."""
+        trace = self._growing if self._keeps_traces else None
+        self._kills.explain([(verdict.kill["kill_id"], verdict.cause)], trace)
+
+    def _begun(self, trace: Path) -> None:
+        self._growing = trace
 
     def count_causes(self, story: Finished) -> None:
         """Count the kills of an explained trace by cause."""
@@ -89,6 +101,10 @@ class _Counting:
     def killed(self, kill: dict[str, Any], place: str) -> None:
         self._endpoint.count_kill(kill)
         self._reporter.killed(kill, place)
+
+    def judged(self, verdict: FirstVerdict) -> None:
+        self._endpoint.count_cause(verdict)
+        self._reporter.judged(verdict)
 
     def finished(self, story: Finished) -> None:
         self._endpoint.count_causes(story)

@@ -1,8 +1,8 @@
 """OOM kills, counted under labels that outlive their cgroups: at once, and by cause when the cause is known.
 
-The cause is known when the trace of a kill is explained, some seconds after the kill. Counters never fall, so
-each kill is counted by cause once. The cause is `unknown` if the trace could not be explained, or if no cause
-came within `PATIENCE_S`.
+The cause is that of the first verdict, which comes within seconds; if there is none, that of the explained
+trace. It is `unknown` if the trace could not be explained, or if no cause came within `PATIENCE_S`. Counters
+never fall, so each kill is counted by cause once.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from tracer.trace import layout
 from tracer.units import size
 from tracer.watch.child import Child
 from tracer.watch.finishing import Finished
+from tracer.watch.first_verdicts import FirstVerdict
 from tracer.watch.place import parse_name
 from tracer.watch.watching import Guest, Reporter, WatchOptions, watch
 
@@ -147,6 +148,9 @@ class _Lines:
     def killed(self, kill: dict[str, Any], place: str) -> None:
         self._data.killed(kill, place)
 
+    def judged(self, verdict: FirstVerdict) -> None:
+        self._data.judged(verdict)
+
     def finished(self, story: Finished) -> None:
         self._data.finished(story)
 
@@ -234,6 +238,10 @@ class _Screen:
         paths = {self._data.path_of(kill[name]) for name in ("limit_owner_cgroup_id", "cgroup_id")}
         self._kill_traces.killed(filter(None, paths), self._trace if self._is_growing else None)
         self._state = replace(self._state, kills=len(self._kill_ids))
+        self._draw()
+
+    def judged(self, verdict: FirstVerdict) -> None:
+        self._data.judged(verdict)
         self._draw()
 
     def finished(self, story: Finished) -> None:

@@ -27,6 +27,7 @@ from tracer.units import size
 from tracer.watch import cost
 from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.finishing import Finished
+from tracer.watch.first_verdicts import FirstVerdict
 
 _MOST_FILE_NAMES: Final = 2000
 _SUMMED: Final = ("charge", "pagecache", "reclaim", "stalls", "oom")
@@ -89,6 +90,10 @@ class RecordingView:
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         sentence = f"OOM kill of {kill['comm']} (pid {kill['pid']}){where}"
         self._decided(Decision(kill["time"], KILL, place, sentence))
+
+    def judged(self, verdict: FirstVerdict) -> None:
+        """Take the cause of a kill."""
+        self._decided(Decision(self.now_ns, KILL, verdict.place, verdict.summary))
 
     def finished(self, story: Finished) -> None:
         """Take a trace that is written and explained."""

@@ -32,6 +32,7 @@ from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.copying import Copying
 from tracer.watch.cost import EVERY_S, Cost, drop_code, resident_bytes, return_early, trim
 from tracer.watch.finishing import Finished, Finishing, Told
+from tracer.watch.first_verdicts import FirstVerdict, FirstVerdicts
 from tracer.watch.place import Place, parse_name
 from tracer.watch.service import ServiceManager, watchdog_interval_s
 from tracer.watch.stories import REQUEST, Stories, Trigger, kills_of
@@ -116,6 +117,7 @@ _LEAST_PASS_S: Final = 0.025
 _SECOND_S: Final = 1.0
 _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
+_VERDICT_INTERVAL_S: Final = 0.05
 _LEAST_HISTORY_BYTES: Final = 2 << 20
 _MUCH: Final = 0.75
 """The share of `--max-memory` above which code is unmapped. Minor faults map the needed pages again."""
@@ -163,6 +165,9 @@ class Reporter(Events, Protocol):
 
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Report an alarm. `cgroup` is the name of its container, else its path."""
+
+    def judged(self, verdict: FirstVerdict) -> None:
+        """Report the cause of a kill, within seconds after `killed`; not each kill has it."""
 
     def finished(self, story: Finished) -> None:
         """Report a trace that is complete."""
@@ -254,6 +259,7 @@ class _Watcher:
         self._stories.trigger(kills_of([kill]))
         self._alarms.killed((kill["cgroup_id"], kill["limit_owner_cgroup_id"] or 0), kill["time"])
         self._reporter.killed(kill, place)
+        self._verdicts.add(kill, place)
 
     # The parts
 
@@ -282,6 +288,7 @@ class _Watcher:
             begun=self._guest.begun,
             ended=self._guest.ended,
         )
+        self._verdicts = FirstVerdicts(self._history, self._reporter.judged)
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
                 self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
@@ -310,6 +317,7 @@ class _Watcher:
             self.manager.stopping()
             pipeline.finish(reason)
         finally:
+            self._verdicts.close()
             self._stories.close(reason)
             deadline_s = time.monotonic() + self._options.ending_s
             self._finishing.finish(deadline_s, explains=self._options.has_successor)
@@ -318,7 +326,7 @@ class _Watcher:
     def _timers(self) -> list[Timer]:
         """Return the periodic work. At rest, only the watchdog of a service manager is due."""
         pipeline, stories, cost = self._pipeline, self._stories, self._cost
-        finishing, copying = self._finishing, self._copying
+        finishing, copying, verdicts = self._finishing, self._copying, self._verdicts
 
         def awake() -> bool:
             return not pipeline.is_resting
@@ -339,6 +347,8 @@ class _Watcher:
             Timer(_STEP_INTERVAL_S, cost.close_window, lambda: cost.is_measuring),
             Timer(_STEP_INTERVAL_S, self._step, lambda: stories.is_active),
             Timer(_READ_INTERVAL_S, stories.flush, lambda: stories.is_active),
+            Timer(_VERDICT_INTERVAL_S, verdicts.step, lambda: verdicts.is_active),
+            Timer(_SECOND_S, verdicts.rest, lambda: verdicts.is_running),
             Timer(_STEP_INTERVAL_S, self._finish, lambda: finishing.due_s < math.inf),
             Timer(_SECOND_S, lambda: copying.step(time.monotonic()), lambda: copying.due_s < math.inf),
         ]

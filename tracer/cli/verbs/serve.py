@@ -18,6 +18,7 @@ from tracer.render.words.escape import visible
 if TYPE_CHECKING:
     from tracer.capture.observer import Progress
     from tracer.watch.finishing import Finished
+    from tracer.watch.first_verdicts import FirstVerdict
 
 _KEPT_S: Final = 60.0
 """Long enough to explain a kill. A history as long as that of `watch` would take more memory."""
@@ -93,6 +94,11 @@ class _Lines:
         from tracer.render.words.kill_notice import kill_notice
 
         self.notice(kill_notice(kill, place))
+
+    def judged(self, verdict: FirstVerdict) -> None:
+        from tracer.render.words.kill_notice import judged_notice
+
+        self.notice(judged_notice(verdict.kill, verdict.place, verdict.cause, verdict.summary))
 
     def finished(self, story: Finished) -> None:
         whose = story.container or story.cgroup

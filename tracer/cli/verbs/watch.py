@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tracer.capture.observer import Progress
     from tracer.kernel.cgroups.cgroupfs import Hierarchy
     from tracer.watch.finishing import Finished
+    from tracer.watch.first_verdicts import FirstVerdict
     from tracer.watch.watching import WatchOptions
 
 _LEAST_S: Final = 10.0
@@ -97,7 +98,7 @@ Examples:
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
     help="Create this file when all probes are attached.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each trace.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line for each kill and each trace.")
 def command(
     *,
     cgroups: tuple[str, ...],
@@ -264,6 +265,26 @@ class _Lines:
 
         self.notice(kill_notice(kill, place))
 
+    def judged(self, verdict: FirstVerdict) -> None:
+        from tracer.render.words.kill_notice import judged_notice
+        from tracer.trace.meta import utc_time
+
+        if not self._as_json:
+            self.notice(judged_notice(verdict.kill, verdict.place, verdict.cause, verdict.summary))
+            return
+        kill = verdict.kill
+        told = {
+            "time": utc_time({"monotonic_ns": 0, "realtime_ns": 0}, kill["time"]),
+            "cgroup": verdict.cgroup,
+            "container": verdict.container,
+            "pod": verdict.pod,
+            "limit_bytes": kill["limit_bytes"],
+            "victim": {"pid": kill["pid"], "comm": kill["comm"]},
+            "cause": verdict.cause,
+            "summary": verdict.summary,
+        }
+        self._print(json.dumps({"kill": told}), "kills are in traces")
+
     def finished(self, story: Finished) -> None:
         from tracer.trace.meta import utc_time
 
@@ -285,12 +306,15 @@ class _Lines:
             told = story.sentence or (story.error and f"not explained: {story.error}") or story.reason
             whose = story.container or story.cgroup
             line = f"{f'{visible(whose)}: ' if whose else ''}{visible(told)} {visible(str(story.trace))}"
+        self._print(line, "traces are written")
+
+    def _print(self, line: str, all_the_same: str) -> None:
         try:
             print(line, flush=True)
             self._is_silenced = False
-        except TracerError as error:  # a full disk, or no reader any more: the trace is written
+        except TracerError as error:  # a full disk, or no reader any more
             if not self._is_silenced:
-                self.warn(f"{error}: traces are written, but their lines are not")
+                self.warn(f"{error}: {all_the_same}, but their lines are not")
             self._is_silenced = True
 
     def notice(self, message: str) -> None:

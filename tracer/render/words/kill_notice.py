@@ -15,6 +15,15 @@ def kill_notice(kill: Mapping[str, Any], place: str) -> str:
 
     `kill` is a row of `oom`, `place` the name of the cgroup whose limit was hit, else of the victim's.
     """
-    when = f"{datetime.fromtimestamp(kill['time'] / 1e9, UTC):%H:%M:%S} UTC"
+    when = _clock(kill)
     limit = "" if kill["limit_bytes"] is None else f", at a limit of {size(kill['limit_bytes'])}"
     return f"OOM kill in {visible(place)} at {when}: {visible(kill['comm'])} (pid {kill['pid']}){limit}"
+
+
+def judged_notice(kill: Mapping[str, Any], place: str, cause: str, summary: str) -> str:
+    """Return `web, killed at 20:14:03 UTC: anon_growth: tail (pid 25057) asked for ...`, escaped."""
+    return f"{visible(place)}, killed at {_clock(kill)}: {cause}: {summary}"
+
+
+def _clock(kill: Mapping[str, Any]) -> str:
+    return f"{datetime.fromtimestamp(kill['time'] / 1e9, UTC):%H:%M:%S} UTC"

@@ -425,6 +425,15 @@ class History(RowSink):
         sink.append_rows("summed", self._sums(told))
         return begin_ns
 
+    def recent(self, since_ns: int) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Yield (table, rows) that hold all rows since a time (CLOCK_REALTIME), and some older ones."""
+        late = takewhile(lambda segment: segment.end_ns >= since_ns, reversed(self._segments))
+        for segment in reversed([*late]):
+            for table in segment.parts:
+                yield from ((table, batch) for batch in segment.read(table))
+        for table, batches in self._open.items():
+            yield from ((table, batch) for batch in batches)
+
     def _sums(self, segments: list[Segment]) -> list[dict[str, Any]]:
         """Return the rows of `summed` for the rows that were thinned here."""
         thinned = [segment for segment in segments if segment.fineness_ns >= SUMS_OF_RUNS_NS]

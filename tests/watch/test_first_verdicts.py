@@ -1,0 +1,126 @@
+"""First verdicts: the last seconds of a cgroup give the cause that its whole trace gives."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.slowdown import SLOWDOWN
+from synthetic.unset import unset_row
+
+import tracer
+from tracer.schema import TABLES
+from tracer.trace.history.history import History
+from tracer.trace.read.reader import Trace
+from tracer.watch import first_verdicts, judging
+from tracer.watch.first_verdicts import FirstVerdict, FirstVerdicts, _write_window
+
+RECORDED = Path(tracer.__file__).parents[1] / "traces"
+S = 1_000_000_000
+
+
+def held(name: str) -> tuple[History, list[dict[str, Any]]]:
+    """Return the history of a recorded experiment, and its kills as `watch` has them."""
+    example = Trace(RECORDED / name)
+    history = History(example.meta, keep_ns=10**6 * S, most_bytes=1 << 30)
+    for table in TABLES:
+        history.append(table, example.table(table))
+    oom = example.table("oom")
+    kills = oom.set_column(oom.schema.get_field_index("time"), "time", oom["time"].cast("int64"))
+    return history, kills.to_pylist()
+
+
+@pytest.fixture
+def told() -> list[FirstVerdict]:
+    return []
+
+
+@pytest.fixture
+def open_verdicts(told: list[FirstVerdict]) -> Iterator[Callable[[History], FirstVerdicts]]:
+    opened: list[FirstVerdicts] = []
+
+    def open_for(history: History) -> FirstVerdicts:
+        opened.append(FirstVerdicts(history, told.append))
+        return opened[-1]
+
+    yield open_for
+    for one in opened:
+        one.close()
+
+
+def work_off(verdicts: FirstVerdicts) -> None:
+    end_s = time.monotonic() + 60 * SLOWDOWN
+    while verdicts.is_active:
+        assert time.monotonic() < end_s
+        verdicts.step()
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("name", ["anon", "dirty", "mlock", "shmem", "slab", "sharedbuffers"])
+def test_window_gives_the_cause_of_the_whole_trace(name: str, tmp_path: Path) -> None:
+    history, kills = held(name)
+    causes = {one.kill_id: one.verdict.cause for one in tracer.open(RECORDED / name).explain()}
+    for kill in kills:
+        window = tmp_path / str(kill["kill_id"])
+        _write_window(history, [kill], window)
+        (found,) = judging.judged(window)
+        assert (found["kill_id"], found["cause"]) == (kill["kill_id"], causes[kill["kill_id"]])
+
+
+def test_window_has_no_rows_of_other_cgroups_and_none_from_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_verdicts, "_WINDOW_NS", S // 2)
+    history, (kill,) = held("page-cache")
+    other = {"time": kill["time"], "cgroup_id": 77, "source": "periodic"}
+    history.append_rows("samples", [unset_row("samples") | other])
+    _write_window(history, [kill], tmp_path / "window")
+    samples = Trace(tmp_path / "window").table("samples")
+    assert 77 not in samples["cgroup_id"].to_pylist()
+    times = samples["time"].cast("int64").to_pylist()
+    assert times
+    assert min(times) >= kill["time"] - S // 2
+    assert len(times) < Trace(RECORDED / "page-cache").rows("samples")
+
+
+def test_kills_that_come_together_are_told_once_each_by_a_child_that_stays(
+    told: list[FirstVerdict], open_verdicts: Callable[[History], FirstVerdicts]
+) -> None:
+    history, kills = held("sharedbuffers")
+    verdicts = open_verdicts(history)
+    for kill in kills:
+        verdicts.add(kill, "db")
+    work_off(verdicts)
+    assert [(one.kill["kill_id"], one.place, one.cause) for one in told] == [
+        (kill["kill_id"], "db", "shmem") for kill in kills
+    ]
+    assert verdicts.is_running
+    assert verdicts._folder is None  # its small trace is removed
+    verdicts.add(kills[0], "db")
+    work_off(verdicts)
+    assert len(told) == len(kills) + 1
+    verdicts._since_s -= first_verdicts._IDLE_S + 1
+    verdicts.rest()
+    assert not verdicts.is_running
+
+
+def test_child_that_is_killed_is_replaced_for_the_next_kill(
+    told: list[FirstVerdict], open_verdicts: Callable[[History], FirstVerdicts]
+) -> None:
+    history, (kill,) = held("anon")
+    verdicts = open_verdicts(history)
+    verdicts.add(kill, "web")
+    verdicts.step()
+    assert verdicts._child is not None
+    verdicts._child.send_signal(signal.SIGKILL)
+    work_off(verdicts)
+    assert told == []
+    verdicts.add(kill, "web")
+    work_off(verdicts)
+    (verdict,) = told
+    assert (verdict.cause, verdict.kill) == ("anon_growth", kill)
+    assert "asked for more memory and was killed" in verdict.summary

@@ -1,0 +1,219 @@
+"""The first verdict on each kill: judged at once, on the last seconds of the cgroup whose limit was hit.
+
+The history that a trace begins with may take long to explain, and a story lasts while kills go on. The cause
+follows nearly always from the counters at the kill and the seconds before it. So the rows of these seconds
+and of this cgroup become a small trace in memory (/dev/shm), and a child explains it as `explain` does. The
+cost does not grow with the history. The child stays for the next kills, since its libraries take longer to
+load than a kill takes to judge. All kills that come while it works are judged together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.errors import TraceError
+from tracer.kernel.process.children import start_module
+from tracer.trace.arrow_columns import integers, nullable_integers, take
+from tracer.trace.history.history import History
+from tracer.trace.write.writer import TraceWriter
+
+_WINDOW_NS: Final = 2_000_000_000
+_WITHIN_S: Final = 60.0
+_IDLE_S: Final = 60.0
+"""The child ends after so long without a kill: it takes more memory than the recorder."""
+
+_MOST_PENDING: Final = 1024
+_MEMORY: Final = Path("/dev/shm")
+_OF_A_KILL: Final = ("oom", "oom_candidates")
+_ACTORS: Final = ("tgid", "trigger_tgid")
+
+
+@dataclass(frozen=True, slots=True)
+class FirstVerdict:
+    """The cause of a kill, as far as the last seconds show it. `kill` is a row of `oom`, `place` the name of
+    the cgroup whose limit was hit. `cgroup` is its path. `summary` is safe to print, the names are not."""
+
+    kill: dict[str, Any]
+    place: str
+    cause: str
+    summary: str
+    cgroup: str | None = None
+    container: str | None = None
+    pod: str | None = None
+
+
+class FirstVerdicts:
+    """Judges kills, one child at a time. `told` is called with each verdict.
+
+    A kill without a verdict is dropped: the explanation of its trace follows. Call `step` often while
+    `is_active`, and `rest` now and then while `is_running`.
+    """
+
+    def __init__(self, history: History, told: Callable[[FirstVerdict], object]) -> None:
+        self._history = history
+        self._told = told
+        self._pending: list[tuple[dict[str, Any], str]] = []
+        self._asked: dict[int, tuple[dict[str, Any], str]] = {}
+        self._child: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._read = bytearray()
+        self._since_s = 0.0
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether a kill waits for its verdict."""
+        return bool(self._pending or self._asked)
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether there is a child."""
+        return self._child is not None
+
+    def add(self, kill: dict[str, Any], place: str) -> None:
+        """Take a kill, whose rows are in the history by now."""
+        if len(self._pending) < _MOST_PENDING:
+            self._pending.append((kill, place))
+
+    def step(self) -> None:
+        """Do what can be done without waiting."""
+        now_s = time.monotonic()
+        if self._asked:
+            self._take_answer()
+            if self._asked and now_s - self._since_s > _WITHIN_S:
+                self.close()
+        if self._pending and not self._asked:
+            self._since_s = now_s
+            try:
+                self._ask()
+            except (OSError, TraceError, pa.ArrowException):  # no memory, no process: the full one follows
+                self.close()
+
+    def rest(self) -> None:
+        """End the child if no kill came for a while."""
+        if not self.is_active and time.monotonic() - self._since_s > _IDLE_S:
+            self.close()
+
+    def close(self) -> None:
+        """End the child, and forget the kills that it judges."""
+        self._asked.clear()
+        self._read.clear()
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            for pipe in (self._child.stdin, self._child.stdout):
+                assert pipe is not None
+                with suppress(OSError):
+                    pipe.close()
+            self._child = None
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _ask(self) -> None:
+        pending, self._pending = self._pending, []
+        self._asked = {kill["kill_id"]: (kill, place) for kill, place in reversed(pending)}  # first victims
+        where = _MEMORY if _MEMORY.is_dir() else None
+        self._folder = Path(tempfile.mkdtemp(prefix="memcg-tracer-", dir=where))
+        _write_window(self._history, [kill for kill, _ in self._asked.values()], self._folder / "trace")
+        if self._child is None or self._child.poll() is not None:
+            self._start()
+        assert self._child is not None
+        assert self._child.stdin is not None
+        self._child.stdin.write(f"{self._folder / 'trace'}\n".encode())
+        self._child.stdin.flush()
+
+    def _start(self) -> None:
+        self._child = start_module(
+            "tracer.watch.judging",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert self._child.stdout is not None
+        os.set_blocking(self._child.stdout.fileno(), False)
+
+    def _take_answer(self) -> None:
+        assert self._child is not None
+        assert self._child.stdout is not None
+        with suppress(BlockingIOError):
+            read = os.read(self._child.stdout.fileno(), 1 << 20)
+            self._read += read
+            if not read:  # it ended
+                self.close()
+                return
+        if not self._read.endswith(b"\n"):
+            return
+        asked, self._asked = self._asked, {}
+        answer = self._read.decode()
+        self._read.clear()
+        self._remove()
+        for one in json.loads(answer):
+            if (kill := asked.get(one.pop("kill_id"))) is not None:
+                self._told(FirstVerdict(*kill, **one))
+
+
+def _write_window(history: History, kills: Iterable[dict[str, Any]], path: Path) -> None:
+    """Write the last seconds of the cgroups whose limits were hit, and of those below, as a trace."""
+    kills = list(kills)
+    cgroups = history.names.read("cgroups")
+    ids = integers(cgroups.column("cgroup_id"))
+    inside = np.isin(ids, [kill["limit_owner_cgroup_id"] or kill["cgroup_id"] for kill in kills])
+    paths = np.array(cgroups.column("path").to_pylist(), object)
+    tops = tuple(one.rstrip("/") + "/" for one in paths[inside])
+    inside |= np.array([one.startswith(tops) for one in paths], np.bool_)
+    since_ns = min(kill["time"] for kill in kills) - _WINDOW_NS
+    writer = TraceWriter(path, history.meta, force=False, compacts=False)
+    try:
+        writer.append("cgroups", take(cgroups, np.flatnonzero(inside)))
+        kill_ids, tgids = [kill["kill_id"] for kill in kills], set[int]()
+        for table, batch in history.recent(since_ns):
+            if table == "kernel_log":
+                continue  # it has lines of earlier kills, whose rows are not here
+            rows = _rows_of(table, batch, since_ns, ids[inside], kill_ids)
+            if rows.num_rows:
+                writer.append(table, rows)
+                tgids |= _actors(rows)
+        tasks = history.names.read("tasks")
+        of_actors = np.isin(integers(tasks.column("tgid")), [*tgids])
+        writer.append("tasks", take(tasks, np.flatnonzero(of_actors)))
+    finally:
+        writer.leave("continued")
+
+
+def _rows_of(
+    table: str, batch: pa.RecordBatch, since_ns: int, cgroup_ids: Any, kill_ids: Sequence[int]
+) -> pa.RecordBatch:
+    def column(name: str) -> Any:
+        return nullable_integers(pa.chunked_array([batch.column(name)]), 0)
+
+    if table in _OF_A_KILL:
+        return take(batch, np.flatnonzero(np.isin(column("kill_id"), kill_ids)))
+    wanted = column("time") >= since_ns
+    if "cgroup_id" in batch.schema.names:
+        wanted &= np.isin(column("cgroup_id"), cgroup_ids)
+    return take(batch, np.flatnonzero(wanted))
+
+
+def _actors(rows: pa.RecordBatch) -> set[int]:
+    found = set[int]()
+    for name in _ACTORS:
+        if name in rows.schema.names:
+            found |= set(nullable_integers(pa.chunked_array([rows.column(name)]), 0).tolist())
+    return found
