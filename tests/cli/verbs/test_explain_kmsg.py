@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import lzma
 from pathlib import Path
@@ -263,29 +262,9 @@ def test_log_with_userspace_kills_only_lists_them(
     assert "the kernel killed nothing, or logged it elsewhere" in quiet
 
 
-@pytest.mark.parametrize("is_terminal", [False, True])
-def test_progress_of_a_long_log_is_a_line_each_ten_seconds_and_one_line_of_a_terminal(
-    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now_s, stderr = [100.0], io.StringIO()
-    monkeypatch.setattr(stderr, "isatty", lambda: is_terminal)
-    monkeypatch.setattr("sys.stderr", stderr)
-    monkeypatch.setattr("time.monotonic", lambda: now_s[0])
-    reading = explain._Reading()
-    for second in range(1, 26):
-        now_s[0] = 100.0 + second
-        reading.goes_on(second << 20)
-    reading.end()
-    if is_terminal:
-        assert "\n" not in stderr.getvalue()
-        assert stderr.getvalue().endswith("memcg-tracer: 25 MiB of the log read\r\x1b[K")
-    else:
-        lines = ["memcg-tracer: 10 MiB of the log read", "memcg-tracer: 20 MiB of the log read"]
-        assert stderr.getvalue().splitlines() == lines
-
-
-def test_short_log_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    reading = explain._Reading()
-    reading.goes_on(1 << 20)
-    reading.end()
-    assert not capsys.readouterr().err
+def test_progress_says_how_much_of_a_log_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    monkeypatch.setattr("tracer.cli.progress.Progress.says", lambda _, what: said.append(what))
+    log = CORPUS / "captured-6.18-v1-kmsg.log"
+    output(CliRunner().invoke(explain.command, ["--kmsg", str(log), "--list"]))
+    assert any(what.startswith(f"reading {log}: ") for what in said)

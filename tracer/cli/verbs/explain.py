@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.kill import OomReport
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
+    from tracer.cli.progress import Progress
     from tracer.kernel.kmsg.log_files import Log
     from tracer.kernel.kmsg.other_killers import OtherKill
 
@@ -100,7 +99,7 @@ def command(
 
     is_picked = last or kill_id is not None
     with progress.shown("looking for the kill") as now:
-        source = _source(path, kmsg)
+        source = _source(path, kmsg, now)
         trace, log = source.trace, source.log
         now.says(f"explaining {source.log_name if trace is None else trace.path}")
         cgroup = source.name if cgroup is None else cgroup
@@ -186,44 +185,17 @@ class _Source:
     found: str | None = None
 
 
-class _Reading:
-    """Shows on stderr how much of a long log was read: on one line of a terminal, elsewhere every 10 s."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._every_s, wait_s = (0.1, 1.0) if self._is_terminal else (10.0, 10.0)
-        self._due_s = time.monotonic() + wait_s
-        self._is_shown = False
-
-    def goes_on(self, read_bytes: int) -> None:
-        if time.monotonic() < self._due_s:
-            return
-        from tracer.units import size
-
-        self._due_s, self._is_shown = time.monotonic() + self._every_s, True
-        begin, end = ("\r\x1b[K", "") if self._is_terminal else ("", "\n")
-        self._write(f"{begin}memcg-tracer: {size(read_bytes)} of the log read{end}")
-
-    def end(self) -> None:
-        if self._is_shown and self._is_terminal:
-            self._write("\r\x1b[K")
-
-    @staticmethod
-    def _write(text: str) -> None:
-        with suppress(OSError):  # the work goes on if nobody reads the progress
-            print(text, end="", file=sys.stderr, flush=True)
-
-
-def _source(path: Path | None, kmsg: str | None) -> _Source:
+def _source(path: Path | None, kmsg: str | None, now: Progress) -> _Source:
     """Return what the user typed. Raises TracerError if there is no kill."""
     from tracer.kernel.kmsg import log_files, this_machine
 
     if kmsg is not None:
-        reading = _Reading()
-        try:
-            return _Source(log=log_files.read(kmsg, reading.goes_on), log_name=kmsg)
-        finally:
-            reading.end()
+        from tracer.units import size
+
+        def says(read_bytes: int) -> None:
+            now.says(f"reading {kmsg}: {size(read_bytes)}")
+
+        return _Source(log=log_files.read(kmsg, says), log_name=kmsg)
     found = trace_argument.find(path)
     if found is not None:
         return _Source(found.trace, name=found.name)
