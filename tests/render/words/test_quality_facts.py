@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.quality import SummedInterval
 from tracer.enumerations import SUMMED_REASON
 from tracer.kernel.probes import SIGNALS
@@ -88,3 +89,7 @@ def test_signals_of_a_post_mortem_exist() -> None:
 )
 def test_end_reason_of_a_trace_is_in_words_and_escaped(reason: str, words: str) -> None:
     assert end_in_words(reason) == words
+
+
+def test_fields_that_no_kernel_log_shows_have_words() -> None:
+    assert [field for field in log_postmortem._NOT_IN_LOG if field not in quality_facts.FIELDS_IN_WORDS] == []

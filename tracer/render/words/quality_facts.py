@@ -137,6 +137,7 @@ FIELDS_IN_WORDS: Final = {
     "cushion.absorbed_bytes": "the growth for which evictions made room",
     "cushion.cache_start_bytes": "the peak of the page cache",
     "cushion.cache_end_bytes": "the page cache at the kill",
+    "cushion.limit_reached_at": "the time when usage reached the limit",
     "cushion.exhausted_at": "the time when the page cache was used up",
     "cushion.evicted_after_bytes": "the page cache evicted after that",
     "cushion.refaulted_bytes": "the evicted page cache that was read again",
