@@ -131,7 +131,7 @@ def test_range_of_copies_beside_new_memory_has_no_upper_end(monkeypatch: pytest.
 
     def with_new_memory(*given: Any) -> Fork | None:
         fork = fork_at_kill(*given)
-        return fork and replace(fork, new_bytes=fork.copied_bytes // 3)
+        return fork and replace(fork, new_bytes=fork.copied_bytes // 9)
 
     monkeypatch.setattr(shared_memory, "fork_at_kill", with_new_memory)
     report = tracer.open(RECORDED / "cow").explain()[0]

@@ -85,6 +85,8 @@ _GROWN_STEADILY_BYTES: Final = 64 << 10
 _LEAST_OUTSIDE_PERCENT: Final = 10
 
 _OTHERS_MOST_PERCENT: Final = 20
+_NEW_MOST_PERCENT: Final = 5
+"""What is not a copy may be a leak, which goes on when all is copied."""
 _LEAST_COPIED_DIVISOR: Final = 64
 _MOST_TIMES: Final = 4
 _TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is not there, also by mlock
@@ -138,7 +140,7 @@ def _is_copying(findings: Findings) -> bool:
     fork = findings.circumstances.fork
     if fork is None:
         return False
-    return fork.new_bytes * 100 <= (fork.new_bytes + fork.copied_bytes) * _OTHERS_MOST_PERCENT
+    return fork.new_bytes * 100 <= (fork.new_bytes + fork.copied_bytes) * _NEW_MOST_PERCENT
 
 
 def cut_off(meta: Mapping[str, Any]) -> str | None:
