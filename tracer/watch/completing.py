@@ -98,12 +98,12 @@ def explained(path: Path) -> tuple[dict[str, Any], Defects]:
     from tracer.render.words.escape import visible
 
     trace = AnalysedTrace(path)
-    reports = trace.explain(is_sized=False)
+    reports, post_mortems = trace.judged()
     if not reports:
         lives = nearest_lives(trace, trace.held_cgroups())
         summary = visible(survivor_facts.summary(lives, interrupted=trace.interrupted))
         return {"kills": 0, "sentence": summary}, trace.defects
-    newest = kill_filter.newest(reports)
+    newest = post_mortems.one(kill_filter.newest(reports).kill_id)
     owner = newest.limit_owner
     found = {
         "kills": len(reports),
