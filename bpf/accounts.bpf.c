@@ -7,7 +7,8 @@
 #include "shared/sums.h"
 #include "shared/task_time.h"
 
-#define LOOK_SLOTS 64
+/* Accounts that one run of `look` examines: interrupts are disabled on another CPU meanwhile. */
+#define LOOK_SLOTS 2112
 
 static __always_inline void end_account(struct account *account, u32 slot)
 {
@@ -38,52 +39,51 @@ static __always_inline void check_account(struct account *account, u32 slot, u32
 		end_account(account, slot);
 }
 
-/*
- * Account for the changes that others made to the counters of a CPU, in the accounts from `slot` to
- * `end`, except `running`. Return the slot at which to continue.
- *
- * The loop only finds an account that needs more than a look: the verifier follows each turn.
- */
-static __always_inline u32 look_at(struct slice *slice, struct calibration *known, u32 cpu,
-				   u32 slot, u32 end, u32 running)
+/* A look at the accounts of a CPU, as it proceeds. */
+struct look {
+	u32 cpu;
+	u32 slot; /* the next to be examined */
+	u32 end;
+	u32 running; /* the slot of the task that runs there; 0: not known */
+};
+
+/* Account for the changes that others made to the counters of an account. */
+SUBPROGRAM(look_at_next)
 {
-	u32 first = slot;
-	struct account *account = NULL;
-	struct category_values *seen = NULL;
-	struct cpu_counters *now = NULL;
+	struct look *look = (struct look *)SECOND_ARGUMENT;
+	struct slice *slice = this_slice();
+	struct calibration *known = calibrated();
+	u32 slot = look->slot;
+	struct account *account = accounts.lookup(&slot);
+	struct category_values *seen = seen_of(slot, look->cpu);
 	u32 changes = root_changes();
-	bool is_gone = false, is_to_check = false, is_passed = false;
+	struct cpu_counters *now;
 
-	for (u32 count = 0; count < LOOK_SLOTS; count++, slot++) {
-		if (slot >= end)
-			return slot;
-		account = accounts.lookup(&slot);
-		seen = seen_of(slot, cpu);
-		if (!account || !seen)
-			return end;
-		if (slot == running || !account->memcg || account->has_ended)
-			continue;
-		is_gone = is_released(account);
-		is_to_check = is_gone | (account->root_changes != changes);
-		is_passed = !account->is_offline & is_offline(account);
-		now = find_counters(known, cpu_stats(account->stats, cpu));
-		if (is_to_check || is_passed || (now && differs(now, known, seen)))
-			break;
+	if (slot >= look->end)
+		return 1;
+	if (!slice || !known || !account || !seen) {
+		look->slot = look->end;
+		return 1;
 	}
-	if (slot == first + LOOK_SLOTS || !account || !seen)
-		return slot;
-	if (is_passed)
+	look->slot++;
+	if (slot == look->running || !account->memcg || account->has_ended)
+		return 0;
+	now = find_counters(known, cpu_stats(account->stats, look->cpu));
+	if (!account->is_offline && is_offline(account))
 		note_offline(account, slot);
-	if (is_to_check) {
+	if (is_released(account)) {
 		check_account(account, slot, changes);
-		return is_gone || account->has_ended ? slot + 1 : slot;
+		return 0;
 	}
-	if (now && exists(account))
-		add_differences(slice, account, now, known, seen, 0);
-	return slot + 1;
+	if (account->root_changes != changes) {
+		check_account(account, slot, changes);
+		if (account->has_ended)
+			return 0;
+	}
+	if (now && differs(now, known, seen))
+		CALL(add_changes, (u64)look->cpu << 32 | slot, 0);
+	return 0;
 }
-
-BPF_PROG_ARRAY(next_look, 1); /* `look` itself; user space fills it */
 
 /*
  * Look at the accounts of a CPU. args: the CPU, the first slot, the end of the slots, and whether
@@ -91,53 +91,44 @@ BPF_PROG_ARRAY(next_look, 1); /* `look` itself; user space fills it */
  * that task. User space runs the program on that CPU, or on any CPU if that one is offline. Return
  * the slot at which to continue: it does not advance inside a program that has claimed the sums.
  *
- * It calls itself to continue, as often as the kernel permits (MAX_TAIL_CALL_CNT, 33): running a
- * program on another CPU takes an interrupt there and a wait here, ten times as long as the
- * program.
+ * A run examines many accounts: running a program on another CPU takes an interrupt there and a
+ * wait here, ten times as long as the program.
  */
 PROGRAM(look)
 {
 	struct slice *slice = this_slice();
-	struct calibration *known = calibrated();
-	bool is_task_known;
-	u32 end = ctx->args[2];
-	u32 slot;
+	struct look look = {
+		.cpu = ctx->args[0],
+		.slot = ctx->args[1],
+		.end = ctx->args[2],
+	};
 
-	if (!slice || !known)
-		return end;
-	slot = slice->look_slot ? slice->look_slot : ctx->args[1];
-	slice->look_slot = 0;
-	if (!claim(slice))
-		return slot;
+	if (!slice || !claim(slice))
+		return look.slot;
 	add_task_time(slice);
-	is_task_known = slice->is_running && !ctx->args[3];
-	slot = look_at(slice, known, ctx->args[0], slot, end, is_task_known ? slice->slot : 0);
+	if (slice->is_running && !ctx->args[3])
+		look.running = slice->slot;
+	LOOP(look_at_next, LOOK_SLOTS, &look);
 	release(slice);
-	if (slot < end) {
-		slice->look_slot = slot;
-		next_look.call(ctx, 0);
-		slice->look_slot = 0;
-	}
-	return slot;
+	return look.slot;
 }
 
-#define SLOTS_AT_ONCE 64
-
-_Static_assert(TRACER_ACCOUNTS % SLOTS_AT_ONCE == 0, "whole runs");
-
-/*
- * Put slots on the stack of free ones, the highest first. args: the end of the slots to put there.
- * Return the end of the slots that are left to put there.
- */
-PROGRAM(free_some_slots)
+SUBPROGRAM(free_slot)
 {
-	for (u32 count = 1; count <= SLOTS_AT_ONCE; count++) {
-		u32 slot = ctx->args[0] - count;
+	u32 *slot = (u32 *)SECOND_ARGUMENT;
 
-		if (slot)
-			free_slots.push(&slot, 0);
-	}
-	return ctx->args[0] - SLOTS_AT_ONCE;
+	free_slots.push(slot, 0);
+	--*slot;
+	return 0;
+}
+
+/* Put all slots on the stack of free ones, the highest first. args: the last slot. */
+PROGRAM(free_all_slots)
+{
+	u32 slot = ctx->args[0];
+
+	LOOP(free_slot, slot, &slot);
+	return 0;
 }
 
 /* Its tasks are not accounted for until `publish`. */

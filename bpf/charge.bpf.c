@@ -37,12 +37,12 @@ static __always_inline void cut(struct slice *slice, u32 tgid)
 	if (!account)
 		return;
 	/* Another memcg may have the slot, or the memory of this memcg. */
-	if (account->serial != slice->traced.serial || !exists(account)) {
+	if (account->serial != slice->traced.serial ||
+	    CALL(add_changes, (u64)slice->cpu << 32 | slot, tgid)) {
 		slice->traced.serial = 0;
 		slice->is_running = 0;
 		return;
 	}
-	add_differences(slice, account, now, known, seen, tgid);
 	wake_recorder();
 }
 
@@ -70,26 +70,31 @@ static __always_inline struct memcg_key *untraced_at(struct slice *slice, u64 se
 	return &slice->untraced[serial & (UNTRACED_SLOTS - 1)];
 }
 
-/* Find the account of a memcg that is not known. Return false if it has none. */
-static __always_inline bool find_account(struct slice *slice, struct mem_cgroup *memcg,
-					 struct memcg_key key)
+/* Find the account of a memcg that is not known. Return 0 if it has none. */
+SUBPROGRAM(find_account)
 {
+	struct mem_cgroup *memcg = (struct mem_cgroup *)FIRST_ARGUMENT;
+	struct memcg_key key = {.serial = READ(memcg, css.serial_nr),
+				.generation = SECOND_ARGUMENT};
+	struct slice *slice = this_slice();
 	struct memcg_info info = memcg_info(memcg);
 	u32 slot = info.follow ? slot_for(memcg, info.cgroup_id) : 0;
 	u32 cpu = bpf_get_smp_processor_id();
 	struct account *account = accounts.lookup(&slot);
 
+	if (!slice)
+		return 0;
 	if (!slot || !account || account->serial != key.serial) {
 		if (!info.follow) /* otherwise there was no room: try again */
 			*untraced_at(slice, key.serial) = key;
-		return false;
+		return 0;
 	}
 	add_task_time(slice);
 	slice->traced = key;
 	slice->slot = slot;
 	slice->cpu = cpu;
 	slice->stats = cpu_stats(account->stats, cpu);
-	return true;
+	return 1;
 }
 
 /* A task comes in, or goes on. */
@@ -104,7 +109,7 @@ static __always_inline void enter(struct slice *slice, struct task_struct *task)
 		return;
 	slice->tgid = LOAD(task, tgid);
 	if (!is_same(&slice->traced, key)) {
-		if (!find_account(slice, memcg_from_css(css), key))
+		if (!CALL(find_account, ADDRESS(memcg_from_css(css)), key.generation))
 			return;
 		was_running = 0;
 	}
@@ -117,18 +122,18 @@ static __always_inline void enter(struct slice *slice, struct task_struct *task)
 }
 
 /* Name the program of the task that leaves, which was seen for the first time (see_current). */
-static __always_inline void name_program(struct slice *slice)
+SUBPROGRAM(name_program)
 {
 	struct memcg_info info = memcg_info(task_memcg(current_task()));
 
-	slice->is_unnamed = 0;
 	see_file(current_program(), &info, current_tgid());
+	return 0;
 }
 
 PROGRAM(sched_switch)
 {
-	struct task_struct *prev = (struct task_struct *)ctx->args[1];
-	struct task_struct *next = (struct task_struct *)ctx->args[2];
+	struct task_struct *prev = UNTRUSTED(task_struct, ctx->args[1]);
+	struct task_struct *next = UNTRUSTED(task_struct, ctx->args[2]);
 	struct slice *slice = this_slice();
 
 	if (!slice || slice->is_busy)
@@ -137,24 +142,28 @@ PROGRAM(sched_switch)
 		leave(slice, prev);
 	enter(slice, next);
 	if (slice->is_running && LOAD_BITS(next, task_struct, in_iowait))
-		end_file_wait(slice, next);
-	/*
-	 * Last: what follows the reading of a path multiplies the states that the verifier
-	 * examines. A task that is preempted does not wait yet, or does not wait any more.
-	 */
+		CALL(end_file_wait, ADDRESS(next), 0);
+	/* A task that is preempted does not wait yet, or does not wait any more. */
 	if (LOAD_BITS(prev, task_struct, in_iowait) && !ctx->args[0])
-		begin_file_wait(slice, prev);
-	if (slice->is_unnamed)
-		name_program(slice);
+		CALL(begin_file_wait, 0, 0);
+	if (slice->is_unnamed) {
+		slice->is_unnamed = 0;
+		CALL(name_program, 0, 0);
+	}
 	return 0;
 }
 
 /* Account for the changes that the present task has made so far. */
-static __always_inline void cut_running(struct slice *slice)
+SUBPROGRAM(cut_running)
 {
+	struct slice *slice = this_slice();
+
+	if (!slice)
+		return 0;
 	if (slice->is_running)
 		leave(slice, current_task());
 	enter(slice, current_task());
+	return 0;
 }
 
 /* A task moved, maybe the present one: what it changes from here on is in its new memcg. */
@@ -164,32 +173,48 @@ PROGRAM(cgroup_attach_task)
 
 	if (!slice || !claim(slice))
 		return 0;
-	cut_running(slice);
+	CALL(cut_running, 0, 0);
 	release(slice);
 	return 0;
 }
 
-/*
- * Cut the slice of the task that runs on this CPU, and send all waiting sums and runs. `waiting`
- * stays set if a sum cannot be sent.
- */
-static __always_inline void send_all(struct slice *slice, bool is_running_known)
+/* Send the sum that was listed last. Return 1 if there is none, or it cannot be sent. */
+SUBPROGRAM(send_last_sum)
 {
-	if (is_running_known)
-		cut_running(slice);
-	send_runs(); /* after the cut: before it, this would multiply the verifier's paths */
+	struct slice *slice = this_slice();
+	struct combined *sum;
+	u32 slot;
+
+	if (!slice || !slice->waiting)
+		return 1;
+	slot = slice->filled[(slice->waiting - 1) & (COMBINE_SLOTS - 1)];
+	sum = combine.lookup(&slot);
+	if (!sum || (sum->updates && !send(sum)))
+		return 1;
+	clear(sum);
+	sum->is_listed = 0;
+	slice->waiting--;
+	return 0;
+}
+
+/*
+ * Cut the slice of the task that runs on this CPU, if the argument is not 0, and send all waiting
+ * sums and runs. `waiting` stays set if a sum cannot be sent.
+ */
+SUBPROGRAM(send_all)
+{
+	struct slice *slice = this_slice();
+	u64 nothing = 0;
+
+	if (!slice)
+		return 0;
+	if (FIRST_ARGUMENT)
+		CALL(cut_running, 0, 0);
+	send_runs();
 	add_task_time(slice);
 	send_wait_sums(slice);
-	for (u32 count = 0; count < COMBINE_SLOTS && slice->waiting; count++) {
-		u32 slot = slice->filled[(slice->waiting - 1) & (COMBINE_SLOTS - 1)];
-		struct combined *sum = combine.lookup(&slot);
-
-		if (!sum || (sum->updates && !send(sum)))
-			return;
-		clear(sum);
-		sum->is_listed = 0;
-		slice->waiting--;
-	}
+	LOOP(send_last_sum, COMBINE_SLOTS, &nothing);
+	return 0;
 }
 
 /*
@@ -203,7 +228,7 @@ PROGRAM(tick)
 
 	if (!slice || !claim(slice))
 		return 0;
-	send_all(slice, !ctx->args[0]);
+	CALL(send_all, !ctx->args[0], 0);
 	release(slice);
 	return 0;
 }
@@ -224,6 +249,6 @@ PROGRAM(hrtimer_expire_entry)
 	if (slice->is_busy)
 		return 0;
 	slice->cut_ticks = now;
-	send_all(slice, true);
+	CALL(send_all, true, 0);
 	return 0;
 }

@@ -149,7 +149,7 @@ PROGRAM(sched_process_exec)
 	if (!info.follow)
 		return 0;
 	seen_tasks.update(&tgid, &start);
-	emit_task(TASK_EXEC);
+	CALL(emit_task, TASK_EXEC, 0);
 	see_file(current_program(), &info, tgid); /* it may end before it leaves the CPU */
 	return 0;
 }
@@ -166,6 +166,6 @@ PROGRAM(sched_process_exit)
 
 	/* The process stays in seen_tasks: it still frees memory after this event. */
 	if (!READ(READ(task, signal), counter) && seen_tasks.lookup(&tgid))
-		emit_task(TASK_EXIT);
+		CALL(emit_task, TASK_EXIT, 0);
 	return 0;
 }

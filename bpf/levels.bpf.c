@@ -9,28 +9,32 @@
 #include "shared/decisions.h"
 #include "shared/sums.h"
 
-#define MOST_SLOTS_A_RUN 64
-#define CPUS_A_RUN 256 /* for each run, the verifier follows so many turns of the inner loop */
-#define SLOTS_A_RUN                                                     \
-	(CPUS_A_RUN / TRACER_CPUS > MOST_SLOTS_A_RUN ? MOST_SLOTS_A_RUN \
-						     : CPUS_A_RUN / TRACER_CPUS + 1)
+/*
+ * The task whose allocation failed waits for the levels: at most so many accounts, and so many
+ * readings of the counters of a CPU.
+ */
+#define MOST_LEVELS 2176
+#define MOST_READINGS 16384
+#define LEVELS_A_KILL \
+	(MOST_READINGS / TRACER_CPUS > MOST_LEVELS ? MOST_LEVELS : MOST_READINGS / TRACER_CPUS + 1)
+
+/* A thread that kills -> the decision that was levelled last; 0 = not known. */
+BPF_TABLE("lru_hash", u32, u64, levellings, 1024);
 
 /*
- * A thread that kills, and the progress of its levels. With an owner, the memcgs at and below it
- * are visited; without one, the kill is for the shortage of the machine, and all accounts are.
+ * The progress of the levels. With an owner, the memcgs at and below it are visited; without one,
+ * the kill is for the shortage of the machine, and all accounts are.
  */
 struct levelling {
 	struct mem_cgroup *owner;
-	struct mem_cgroup *next; /* to be visited; NULL: none is left */
-	u64 invocation; /* the decision that was already levelled; 0 = not known */
+	struct mem_cgroup *at;
+	u64 is_climbing; /* everything below `at` was visited */
 	u32 slot; /* without an owner: the account to be visited */
-	u32 is_under_way;
+	u32 tgid;
 	u32 visited;
 	u32 levelled;
+	u64 is_complete;
 };
-
-BPF_TABLE("lru_hash", u32, struct levelling, levellings, 1024); /* by thread id */
-BPF_PROG_ARRAY(next_levels, 1); /* `kill_levels` itself; user space fills it */
 
 static __always_inline u64 children_of(struct mem_cgroup *memcg)
 {
@@ -39,27 +43,52 @@ static __always_inline u64 children_of(struct mem_cgroup *memcg)
 }
 
 /*
- * Return the memcg that follows in pre-order below `top`, as css_next_descendant_pre() does
- * (kernel/cgroup/cgroup.c); NULL after the last. A removed cgroup stays in the list of its parent
- * until its memcg is released.
+ * Go one step of the walk in pre-order, as css_next_descendant_pre() does (kernel/cgroup/cgroup.c):
+ * to the first child, to the next sibling, or up. Return whether the walk is over. A removed cgroup
+ * stays in the list of its parent until its memcg is released.
  */
-static __always_inline struct mem_cgroup *next_below(struct mem_cgroup *memcg,
-						     struct mem_cgroup *top)
+static __always_inline bool step(struct levelling *walk)
 {
-	u64 next = (u64)READ(memcg, css.children.next);
+	struct mem_cgroup *at = walk->at, *parent;
+	u64 next = (u64)READ(at, css.children.next);
 
-	if (next == children_of(memcg))
-		next = 0;
-	for (int depth = 0; depth < MAX_DEPTH && !next && memcg != top; depth++) {
-		struct mem_cgroup *parent = memcg_parent(memcg);
-
-		next = (u64)READ(memcg, css.sibling.next);
-		if (next == children_of(parent))
-			next = 0;
-		memcg = parent;
+	if (walk->is_climbing || next == children_of(at)) {
+		if (at == walk->owner)
+			return true;
+		parent = memcg_parent(at);
+		next = (u64)READ(at, css.sibling.next);
+		if (next == children_of(parent)) {
+			walk->at = parent;
+			walk->is_climbing = true;
+			return !parent;
+		}
 	}
-	return next ? memcg_from_css((void *)(next - offsetof(struct cgroup_subsys_state, sibling)))
-		    : NULL;
+	if (!next)
+		return true;
+	walk->at = memcg_from_css((void *)(next - offsetof(struct cgroup_subsys_state, sibling)));
+	walk->is_climbing = false;
+	return false;
+}
+
+/* The counters of an account on all CPUs, in the kernel's units. */
+struct all_cpus {
+	u64 stats; /* mem_cgroup.vmstats_percpu */
+	struct category_values sums;
+};
+
+SUBPROGRAM(add_counters_of_cpu)
+{
+	struct all_cpus *all = (struct all_cpus *)SECOND_ARGUMENT;
+	struct calibration *known = calibrated();
+	struct cpu_counters *now =
+		known ? find_counters(known, cpu_stats(all->stats, FIRST_ARGUMENT)) : NULL;
+
+	if (!now)
+		return 0;
+#pragma unroll
+	for (u32 category = 0; category < CATEGORY_COUNT; category++)
+		all->sums.values[category] += value_of(now, known, category);
+	return 0;
 }
 
 /*
@@ -68,32 +97,21 @@ static __always_inline struct mem_cgroup *next_below(struct mem_cgroup *memcg,
  */
 static __always_inline void send_level(struct account *account, u32 slot, u32 tgid)
 {
-	struct calibration *known = calibrated();
 	struct category_values *primed_values = primed.lookup(&slot);
-	struct charge_event *record = charge_ring.ringbuf_reserve(sizeof(*record));
+	struct all_cpus all = {.stats = account->stats};
+	struct charge_event *record;
 
-	if (!record) {
-		count_lost(STREAM_CHARGE);
+	if (!primed_values)
 		return;
-	}
+	LOOP(add_counters_of_cpu, TRACER_CPUS, &all);
+	record = or_count_lost(charge_ring.ringbuf_reserve(sizeof(*record)), STREAM_CHARGE);
+	if (!record)
+		return;
 	CLEAR(record);
-	if (!known || !primed_values) {
-		charge_ring.ringbuf_discard(record, 0);
-		return;
-	}
-	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
-		struct cpu_counters *now = find_counters(known, cpu_stats(account->stats, cpu));
-
-		if (!now)
-			continue;
-#pragma unroll
-		for (u32 category = 0; category < CATEGORY_COUNT; category++)
-			record->delta_bytes[category] += value_of(now, known, category);
-	}
 #pragma unroll
 	for (u32 category = 0; category < CATEGORY_COUNT; category++)
 		record->delta_bytes[category] =
-			(record->delta_bytes[category] - primed_values->values[category]) *
+			(all.sums.values[category] - primed_values->values[category]) *
 			unit_bytes(category);
 
 	struct counter counter = read_counter(&account->memcg->memory);
@@ -110,109 +128,85 @@ static __always_inline void send_level(struct account *account, u32 slot, u32 tg
 	charge_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
-/* Return the slot of the account to be levelled next, and advance; 0: the memcg has no account. */
-static __always_inline u32 next_slot(struct levelling *at)
+/* Return the slot of the account of the memcg where the walk is; 0: it has none. */
+static __always_inline u32 slot_here(struct levelling *walk)
 {
-	u64 id;
-	u32 *slot;
+	u64 id = memcg_id(walk->at);
+	u32 *slot = slot_of.lookup(&id);
 
-	if (!at->owner)
-		return at->slot++;
-	id = memcg_id(at->next);
-	slot = slot_of.lookup(&id);
-	at->next = next_below(at->next, at->owner);
 	return slot ? *slot : 0;
 }
 
-/* Level some accounts. Return whether there are more. */
-static __always_inline bool level_some(struct levelling *at)
+/* Visit a memcg or an account, and go on. Return 1 at the end. */
+SUBPROGRAM(level_next)
 {
+	struct levelling *walk = (struct levelling *)SECOND_ARGUMENT;
 	struct ledger *head = the_ledger();
-	u32 tgid = current_tgid();
-	u64 end = head ? head->opened + 1 : 0;
+	struct account *account;
+	u32 slot;
 
-#pragma clang loop unroll(disable)
-	for (u32 count = 0; count < SLOTS_A_RUN; count++) {
-		u32 slot;
-		struct account *account;
-
-		if (at->owner ? !at->next : at->slot >= end)
-			return false;
-		slot = next_slot(at);
+	if (!walk->is_climbing) {
+		if (walk->visited == LEVELS_A_KILL)
+			return 1;
+		walk->visited++;
+		slot = walk->owner ? slot_here(walk) : walk->slot++;
 		account = accounts.lookup(&slot);
-		at->visited++;
-		if (!account)
-			return false;
-		if (account->memcg && !account->has_ended) {
-			send_level(account, slot, tgid);
-			at->levelled++;
+		if (account && account->memcg && !account->has_ended) {
+			send_level(account, slot, walk->tgid);
+			walk->levelled++;
 		}
 	}
-	return true;
+	walk->is_complete = walk->owner ? step(walk) : !head || walk->slot > head->opened;
+	return walk->is_complete ? 1 : 0;
 }
 
 /*
  * Count the accounts at and below the owner that were not levelled: not more than the accounts that
  * are left, nor than the memcgs that were not visited.
  */
-static __always_inline void count_lost_levels(struct levelling *at)
+static __always_inline void count_lost_levels(struct levelling *walk)
 {
 	struct ledger *head = the_ledger();
-	u64 left = head ? head->opened - head->ended - at->levelled : 0;
-	struct cgroup *cgroup = READ(at->owner, css.cgroup);
-	u64 not_visited =
-		1 + READ(cgroup, nr_descendants) + READ(cgroup, nr_dying_descendants) - at->visited;
+	u64 left = head ? head->opened - head->ended - walk->levelled : 0;
+	struct cgroup *cgroup = READ(walk->owner, css.cgroup);
+	u64 not_visited = 1 + READ(cgroup, nr_descendants) + READ(cgroup, nr_dying_descendants) -
+			  walk->visited;
 
-	if (at->owner && not_visited < left)
+	if (walk->owner && not_visited < left)
 		left = not_visited;
 	if ((s64)left > 0)
 		count_lost_records(STREAM_CHARGE, left);
 }
 
-/* Begin with a kill, unless its decision was levelled for another victim. */
-static __always_inline struct levelling *begin_levels(u32 pid)
-{
-	struct decision *decision = decisions.lookup(&pid);
-	struct ended *ended = last_ended.lookup(&pid);
-	struct levelling begin = {
-		.owner = kill_owner(decision, ended, charged_memcg(current_task())),
-		.invocation = decision ? decision->time_ns : 0,
-		.slot = 1,
-		.is_under_way = 1,
-	};
-	struct levelling *before = levellings.lookup(&pid);
-
-	if (before && begin.invocation && before->invocation == begin.invocation)
-		return NULL;
-	begin.next = begin.owner;
-	levellings.update(&pid, &begin);
-	return levellings.lookup(&pid);
-}
-
 /*
- * Level the accounts at mark_victim, once for a decision. The program calls itself to continue, as
- * often as the kernel permits (33 times): further accounts keep what the ledger has seen, and are
- * counted as lost.
+ * Level the accounts at mark_victim, once for a decision. Accounts beyond LEVELS_A_KILL keep what
+ * the ledger has seen, and are counted as lost.
  */
 PROGRAM(kill_levels)
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	struct slice *slice = this_slice();
-	struct levelling *at = levellings.lookup(&pid);
-	bool has_more = true;
+	struct decision *decision = decisions.lookup(&pid);
+	struct ended *ended = last_ended.lookup(&pid);
+	u64 invocation = decision ? decision->time_ns : 0;
+	u64 *before = levellings.lookup(&pid);
 
-	if (!at || !at->is_under_way)
-		at = begin_levels(pid);
-	if (!at || !slice)
+	if (!slice || (before && invocation && *before == invocation))
 		return 0;
+	levellings.update(&pid, &invocation);
+
+	struct levelling walk = {
+		.owner = kill_owner(decision, ended, charged_memcg(current_task())),
+		.slot = 1,
+		.tgid = current_tgid(),
+	};
+
+	walk.at = walk.owner;
 	if (claim(slice)) { /* otherwise the copy of the counters is in use */
-		has_more = level_some(at);
+		LOOP(level_next, 2 * LEVELS_A_KILL, &walk);
 		release(slice);
-		if (has_more)
-			next_levels.call(ctx, 0);
 	}
-	at->is_under_way = 0;
-	if (has_more)
-		count_lost_levels(at);
+	if (!walk.is_complete)
+		count_lost_levels(&walk);
 	return 0;
 }

@@ -102,33 +102,43 @@ static __always_inline u64 sum_kinds(struct memcg_vmstats_percpu *stats, u32 fir
 	return sum;
 }
 
+/* The counters of an owner on all CPUs. */
+struct owner_sum {
+	u64 stats; /* mem_cgroup.vmstats_percpu */
+	struct oom_event *record;
+};
+
+SUBPROGRAM(add_owner_counters)
+{
+	struct owner_sum *sum = (struct owner_sum *)SECOND_ARGUMENT;
+	u32 zero = 0;
+	struct cpu_state *state = one_cpu.lookup(&zero);
+	struct calibration *known = calibrated();
+	struct memcg_vmstats_percpu *stats =
+		(struct memcg_vmstats_percpu *)cpu_stats(sum->stats, FIRST_ARGUMENT);
+	struct oom_event *record = sum->record;
+
+	if (!state || !known || !stats)
+		return 0;
+	bpf_probe_read_kernel(state->items, sizeof(stats->state), &stats->state);
+#pragma clang loop unroll(disable)
+	for (u32 item = 0; item < STATE_ITEMS; item++)
+		record->state[item] += state->items[item];
+	record->pgscan += sum_kinds(stats, known->pgscan_at, known->reclaim_kinds);
+	record->pgsteal += sum_kinds(stats, known->pgsteal_at, known->reclaim_kinds);
+	record->state_items = STATE_ITEMS;
+	return 0;
+}
+
 /*
  * Sum the owner's own counters over the CPUs. The sums are exact at this instant; memory.stat lags
  * until its next flush (mem_cgroup_flush_stats). `state_items` stays 0 if they cannot be found.
  */
 static __always_inline void sum_counters(struct oom_event *record, struct mem_cgroup *owner)
 {
-	u32 zero = 0;
-	struct cpu_state *state = one_cpu.lookup(&zero);
-	struct calibration *known = calibrated();
-	u64 base = (u64)READ(owner, vmstats_percpu);
+	struct owner_sum sum = {.stats = (u64)READ(owner, vmstats_percpu), .record = record};
 
-	if (!state || !known)
-		return;
-	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
-		struct memcg_vmstats_percpu *stats =
-			(struct memcg_vmstats_percpu *)cpu_stats(base, cpu);
-
-		if (!stats)
-			continue;
-		bpf_probe_read_kernel(state->items, sizeof(stats->state), &stats->state);
-#pragma clang loop unroll(disable)
-		for (u32 item = 0; item < STATE_ITEMS; item++)
-			record->state[item] += state->items[item];
-		record->pgscan += sum_kinds(stats, known->pgscan_at, known->reclaim_kinds);
-		record->pgsteal += sum_kinds(stats, known->pgsteal_at, known->reclaim_kinds);
-		record->state_items = STATE_ITEMS;
-	}
+	LOOP(add_owner_counters, TRACER_CPUS, &sum);
 }
 
 static __always_inline void describe_owner(struct oom_event *record, struct mem_cgroup *owner)

@@ -25,7 +25,7 @@ static __always_inline bool take_owner(struct page_runs *runs, struct mem_cgroup
 	runs->owner_id = info.cgroup_id;
 	runs->generation = generation;
 	runs->is_wanted = is_wanted_owner(info);
-	runs->is_undecided = info.follow == FOLLOW_UNDECIDED;
+	runs->follow = info.follow;
 	return runs->is_wanted;
 }
 
@@ -71,7 +71,14 @@ static __always_inline void begin_run(struct run *run, struct page_runs *runs, s
 	run->generation = runs->generation;
 	run->first_ticks = event->ticks;
 	see_current(tgid);
-	see_inode(event->inode, inode_id, runs->owner_id, runs->is_undecided, tgid);
+
+	struct memcg_info user = {
+		.memcg = runs->owner,
+		.cgroup_id = runs->owner_id,
+		.follow = runs->follow,
+	};
+
+	see_inode(event->inode, inode_id, &user, tgid);
 	wake_recorder();
 }
 
@@ -93,9 +100,9 @@ static __always_inline void add_to_run(struct page_runs *runs, struct event *eve
 		u64 now_ns = bpf_ktime_get_ns();
 
 		if (crosses)
-			end_run(runs, opposite, now_ns);
+			CALL(end_run, runs->number << 1 | !op, now_ns);
 		if (!is_next) {
-			end_run(runs, run, now_ns);
+			CALL(end_run, runs->number << 1 | op, now_ns);
 			begin_run(run, runs, event, op, now_ns);
 		}
 	}
@@ -141,8 +148,10 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 
 	if (!runs)
 		return 0;
-	if (are_busy(runs))
+	if (are_busy(runs)) {
 		runs = &cpu->sets[1];
+		runs->number = 1;
+	}
 	if (are_busy(runs)) {
 		count_lost(STREAM_PAGECACHE);
 		return 0;
@@ -159,12 +168,12 @@ static __always_inline int emit_pagecache(struct folio *folio, u32 op)
 
 PROGRAM(mm_filemap_add_to_page_cache)
 {
-	return emit_pagecache((struct folio *)ctx->args[0], OP_ADD);
+	return emit_pagecache(UNTRUSTED(folio, ctx->args[0]), OP_ADD);
 }
 
 PROGRAM(mm_filemap_delete_from_page_cache)
 {
-	return emit_pagecache((struct folio *)ctx->args[0], OP_DELETE);
+	return emit_pagecache(UNTRUSTED(folio, ctx->args[0]), OP_DELETE);
 }
 
 static __always_inline int note_fault(struct address_space *mapping)

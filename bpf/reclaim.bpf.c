@@ -124,7 +124,8 @@ static __always_inline void aim(struct attempt *attempt, struct bpf_raw_tracepoi
 		attempt->record.kind =
 			is_proactive(named, request) ? RECLAIM_PROACTIVE : RECLAIM_MEMCG;
 	} else {
-		struct owner owner = limit_owner(charged_memcg(current_task()));
+		struct limits limits = limits_above(charged_memcg(current_task()));
+		struct owner owner = limit_owner(&limits);
 
 		attempt->target = owner.memcg;
 		attempt->record.target_source = owner.source;

@@ -81,11 +81,8 @@ static __always_inline struct psi_group *memcg_psi(struct mem_cgroup *memcg)
 }
 
 /*
- * Read everything. There is no branch but the end of the ancestors: each would double the paths
- * that the verifier follows.
- *
- * The totals of pressure are those that the kernel last added up, at most 2 s ago while tasks run
- * (psi_avgs_work in kernel/sched/psi.c).
+ * Read everything. The totals of pressure are those that the kernel last added up, at most 2 s ago
+ * while tasks run (psi_avgs_work in kernel/sched/psi.c).
  */
 static __always_inline void read_sample(struct sample_event *sample, struct mem_cgroup *memcg)
 {
@@ -137,6 +134,43 @@ static __always_inline u64 digest_of(struct sample_event *sample)
 	return lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3];
 }
 
+/* A run over some memcgs, as it proceeds. */
+struct sampling {
+	u64 first;
+	u64 most_quiet;
+	u64 time_ns;
+	u64 changed; /* a bit for each sample */
+};
+
+SUBPROGRAM(sample_next)
+{
+	struct sampling *sampling = (struct sampling *)SECOND_ARGUMENT;
+	u32 place = FIRST_ARGUMENT;
+	u32 slot = sampling->first + place;
+	struct sampled_memcg *known = sampled.lookup(&slot);
+	struct sample_event *sample = samples.lookup(&place);
+	u64 digest;
+
+	if (!known || !known->memcg || !sample)
+		return 0;
+	if (known->quiet++ > sampling->most_quiet)
+		return 0;
+	if (!is_online(known->memcg, known->cgroup_id)) {
+		known->memcg = NULL;
+		return 0;
+	}
+	sample->time_ns = sampling->time_ns;
+	sample->cgroup_id = known->cgroup_id;
+	read_sample(sample, known->memcg);
+	digest = digest_of(sample);
+	if (digest == known->digest)
+		return 0;
+	known->digest = digest;
+	known->quiet = 0;
+	sampling->changed |= 1U << FIRST_ARGUMENT;
+	return 0;
+}
+
 /*
  * Write samples of the memcgs in `sampled`. args: the first of them; their number, at most
  * TRACER_SAMPLES_A_RUN; and the number of looks after which a memcg without a change is left out: a
@@ -145,38 +179,15 @@ static __always_inline u64 digest_of(struct sample_event *sample)
  */
 PROGRAM(sample_memcgs)
 {
-	u64 now = bpf_ktime_get_ns();
-	u32 changed = 0;
+	struct sampling sampling = {
+		.first = ctx->args[0],
+		.most_quiet = ctx->args[2],
+		.time_ns = bpf_ktime_get_ns(),
+	};
 
-#pragma clang loop unroll(disable)
-	for (u32 number = 0; number < TRACER_SAMPLES_A_RUN && number < ctx->args[1]; number++) {
-		u32 place =
-			number; /* a counter whose address is taken is unknown to the verifier */
-		u32 slot = ctx->args[0] + number;
-		struct sampled_memcg *known = sampled.lookup(&slot);
-		struct sample_event *sample = samples.lookup(&place);
-
-		if (!known || !known->memcg || !sample)
-			continue;
-		if (known->quiet++ > ctx->args[2])
-			continue;
-		if (!is_online(known->memcg, known->cgroup_id)) {
-			known->memcg = NULL;
-			continue;
-		}
-		sample->time_ns = now;
-		sample->cgroup_id = known->cgroup_id;
-		read_sample(sample, known->memcg);
-
-		u64 digest = digest_of(sample);
-
-		if (digest == known->digest)
-			continue;
-		known->digest = digest;
-		known->quiet = 0;
-		changed |= 1U << number;
-	}
-	return changed;
+	if (ctx->args[1] <= TRACER_SAMPLES_A_RUN)
+		LOOP(sample_next, ctx->args[1], &sampling);
+	return sampling.changed;
 }
 
 /*
@@ -204,30 +215,58 @@ PROGRAM(find_unflushed)
 	return found;
 }
 
+/* A search for stalls that are not in the totals of a memcg. */
+struct stall_search {
+	char *psi_pcpu;
+	u64 is_stalled;
+};
+
 /*
- * Return whether a CPU has a stall for memory that was not added to the totals of memory.pressure,
- * or has one now (get_recent_times in kernel/sched/psi.c). These totals belong to PSI_AVGS, the
- * first half of `times_prev`.
+ * Find out whether a CPU has a stall for memory that was not added to the totals of
+ * memory.pressure, or has one now (get_recent_times in kernel/sched/psi.c). These totals belong to
+ * PSI_AVGS, the first half of `times_prev`.
  */
+SUBPROGRAM(look_for_stall)
+{
+	struct stall_search *search = (struct stall_search *)SECOND_ARGUMENT;
+	u32 cpu = FIRST_ARGUMENT;
+	u64 *offset = cpu_offsets.lookup(&cpu);
+
+	if (!offset || !*offset)
+		return 0;
+
+	struct psi_group_cpu *here = (struct psi_group_cpu *)(search->psi_pcpu + *offset);
+
+	search->is_stalled = READ(here, state_mask) & (1U << KERNEL_ENUM_PSI_MEM_SOME) ||
+			     READ(here, times[KERNEL_ENUM_PSI_MEM_SOME]) !=
+				     READ(here, times_prev[KERNEL_ENUM_PSI_MEM_SOME]);
+	return search->is_stalled ? 1 : 0;
+}
+
 static __always_inline bool is_stalled(struct psi_group *psi)
 {
-	char *base = (char *)READ(psi, pcpu);
+	struct stall_search search = {.psi_pcpu = (char *)READ(psi, pcpu)};
 
-	for (u32 cpu = 0; cpu < TRACER_CPUS; cpu++) {
-		u32 key = cpu;
-		u64 *offset = cpu_offsets.lookup(&key);
+	if (search.psi_pcpu)
+		LOOP(look_for_stall, TRACER_CPUS, &search);
+	return search.is_stalled;
+}
 
-		if (!base || !offset || !*offset)
-			continue;
+/* The memcgs that `find_stalled` examines, by their places in `sampled`; 0: none. */
+struct stall_hunt {
+	u32 places[16]; /* TEST_RUN_ARGS, rounded up to a power of two */
+	u64 found; /* a bit for each */
+};
 
-		struct psi_group_cpu *here = (struct psi_group_cpu *)(base + *offset);
+SUBPROGRAM(examine_stall)
+{
+	struct stall_hunt *hunt = (struct stall_hunt *)SECOND_ARGUMENT;
+	u32 place = hunt->places[FIRST_ARGUMENT & (ARRAY_SIZE(hunt->places) - 1)];
+	struct sampled_memcg *known = place ? sampled.lookup(&place) : NULL;
 
-		if (READ(here, state_mask) & (1U << KERNEL_ENUM_PSI_MEM_SOME) ||
-		    READ(here, times[KERNEL_ENUM_PSI_MEM_SOME]) !=
-			    READ(here, times_prev[KERNEL_ENUM_PSI_MEM_SOME]))
-			return true;
-	}
-	return false;
+	if (known && is_stalled(memcg_psi(known->memcg)))
+		hunt->found |= 1U << FIRST_ARGUMENT;
+	return 0;
 }
 
 /*
@@ -236,15 +275,11 @@ static __always_inline bool is_stalled(struct psi_group *psi)
  */
 PROGRAM(find_stalled)
 {
-	u32 found = 0;
+	struct stall_hunt hunt = {};
 
 #pragma unroll
-	for (u32 number = 0; number < TEST_RUN_ARGS; number++) {
-		u32 place = ctx->args[number];
-		struct sampled_memcg *known = place ? sampled.lookup(&place) : NULL;
-
-		if (known && is_stalled(memcg_psi(known->memcg)))
-			found |= 1U << number;
-	}
-	return found;
+	for (u32 number = 0; number < TEST_RUN_ARGS; number++)
+		hunt.places[number] = ctx->args[number];
+	LOOP(examine_stall, TEST_RUN_ARGS, &hunt);
+	return hunt.found;
 }

@@ -56,10 +56,7 @@ static __always_inline s64 *under_way(void)
 	return swap_ios_under_way.lookup(&zero);
 }
 
-/*
- * End a bio, now if its end was seen. Return the number of lost records: counting them
- * here would add a branch for each bio of a request, and take the verifier half as long again.
- */
+/* End a bio, now if its end was seen. Return the number of lost records. */
 static __always_inline u64 end_swap_io(struct bio *bio, bool is_seen, u64 now, s64 *count)
 {
 	struct swap_io_event *record = swap_ios.lookup(&bio);
@@ -136,6 +133,25 @@ PROGRAM(block_bio_complete)
 	return 0;
 }
 
+/* The bios of a request that has completed. */
+struct completion {
+	struct bio *at; /* the next to be ended */
+	u64 now;
+	u64 lost_records;
+};
+
+SUBPROGRAM(end_next_bio)
+{
+	struct completion *done = (struct completion *)SECOND_ARGUMENT;
+	s64 *count = under_way();
+
+	if (!done->at || !count)
+		return 1;
+	done->lost_records += end_swap_io(done->at, true, done->now, count);
+	done->at = READ(done->at, bi_next);
+	return 0;
+}
+
 /*
  * A request has only the flags of its first bio, which may belong to another file next to the swap
  * file. So each bio is looked up. If a request completes in parts, which is rare, only the last
@@ -149,18 +165,10 @@ PROGRAM(block_rq_complete)
 	if (!count || *count <= 0 || (u32)ctx->args[2] < READ(request, __data_len))
 		return 0;
 
-	u64 now = bpf_ktime_get_ns();
-	u64 lost_records = 0;
-	struct bio *bio = READ(request, bio);
+	struct completion done = {.at = READ(request, bio), .now = bpf_ktime_get_ns()};
 
-#pragma clang loop unroll(disable)
-	for (u32 at = 0; at < REQUEST_BIOS; at++) {
-		if (!bio)
-			break;
-		lost_records += end_swap_io(bio, true, now, count);
-		bio = READ(bio, bi_next);
-	}
-	count_lost_records(STREAM_SWAP_IO, lost_records);
+	LOOP(end_next_bio, REQUEST_BIOS, &done);
+	count_lost_records(STREAM_SWAP_IO, done.lost_records);
 	wake_recorder();
 	return 0;
 }

@@ -44,11 +44,11 @@ static __always_inline struct mem_cgroup *kill_owner(struct decision *decision, 
 	if (ended && ended->kind == RECLAIM_MEMCG && ended->named)
 		return ended->named;
 
-	struct owner owner = limit_owner(trigger);
+	/* After a failed charge, an exiting task may have made room. */
+	struct limits limits = limits_above(trigger);
+	bool is_refused = ended && ended->kind == RECLAIM_MEMCG;
 
-	if (owner.source == TARGET_LIMIT)
-		return owner.memcg;
-	return ended && ended->kind == RECLAIM_MEMCG ? tightest_limit(trigger) : NULL;
+	return limits.least <= NEAR_LIMIT_PAGES || is_refused ? limits.tightest : NULL;
 }
 
 #endif

@@ -139,87 +139,106 @@ static __always_inline void sum_wait(struct slice *slice, u64 cgroup_id, u32 tgi
 }
 
 /*
- * End the wait of a task that leaves its CPU for another one, if the kernel did not report when it
- * came back (`leave` in charge.bpf.c). If it has not left its CPU in between, it ran from the end
- * of the wait until now.
+ * End the wait of the current task, which leaves its CPU for another one, if the kernel did not
+ * report when it came back (`leave` in charge.bpf.c). If it has not left its CPU in between, it ran
+ * from the end of the wait until now.
  */
-static __always_inline void end_unreported(struct slice *slice, struct task_struct *task,
-					   u64 cgroup_id)
+SUBPROGRAM(end_unreported)
 {
+	struct task_struct *task = current_task();
+	struct slice *slice = this_slice();
 	u32 pid = LOAD(task, pid);
 	struct file_wait *known = file_waits.lookup(&pid);
 
-	if (!known)
-		return;
+	if (!known || !slice)
+		return 0;
 
 	struct file_wait wait = *known;
 	u64 ran_ns = LOAD(task, sum_exec_runtime) - wait.ran_ns;
 
 	if (LOAD(task, nvcsw) == wait.switches + 1 && LOAD(task, nivcsw) == wait.preemptions)
-		sum_wait(slice, cgroup_id, LOAD(task, tgid), &wait, bpf_ktime_get_ns() - ran_ns);
+		sum_wait(slice, FIRST_ARGUMENT, LOAD(task, tgid), &wait,
+			 bpf_ktime_get_ns() - ran_ns);
 	else
 		count_lost(STREAM_FILE_WAIT);
+	return 0;
 }
 
-/* Begin a wait for I/O of the current task, which is in a traced memcg. */
-static __always_inline void begin_file_wait(struct slice *slice, struct task_struct *task)
+/* Begin a wait for I/O of the current task, if it is in a traced memcg. */
+SUBPROGRAM(begin_file_wait)
 {
+	struct task_struct *task = current_task();
 	struct memcg_info info = memcg_info(memcg_from_css(memory_css(task)));
-	struct file_wait wait = {
-		.switches = LOAD(task, nvcsw),
-		.preemptions = LOAD(task, nivcsw),
-		.ran_ns = LOAD(task, sum_exec_runtime),
-	};
 	u32 pid = LOAD(task, pid);
 	u32 tgid = LOAD(task, tgid);
 
 	if (!info.follow)
-		return;
-	end_unreported(slice, task, info.cgroup_id);
+		return 0;
+	CALL(end_unreported, info.cgroup_id, 0);
 	see_current(tgid);
-	wait.inode_id = awaited_file(&info, pid, tgid);
-	wait.begin_ns = bpf_ktime_get_ns();
+
+	struct file_wait wait = {
+		.inode_id = awaited_file(&info, pid, tgid),
+		.begin_ns = bpf_ktime_get_ns(),
+		.switches = LOAD(task, nvcsw),
+		.preemptions = LOAD(task, nivcsw),
+		.ran_ns = LOAD(task, sum_exec_runtime),
+	};
+
 	if (file_waits.update(&pid, &wait))
 		count_lost(STREAM_FILE_WAIT);
+	return 0;
 }
 
 /* End the wait of a task that comes back, which is in the memcg of the slice. */
-static __always_inline void end_file_wait(struct slice *slice, struct task_struct *task)
+SUBPROGRAM(end_file_wait)
 {
-	u32 pid = LOAD(task, pid);
-	u32 slot = slice->slot;
+	struct task_struct *task = (struct task_struct *)FIRST_ARGUMENT;
+	struct slice *slice = this_slice();
+	u32 pid = READ(task, pid);
+	u32 slot = slice ? slice->slot : 0;
 	struct account *account = accounts.lookup(&slot);
 	struct file_wait *known = file_waits.lookup(&pid);
 
-	if (!known || !account)
-		return;
+	if (!slice || !known || !account)
+		return 0;
 
 	struct file_wait wait = *known;
 
 	file_waits.delete(&pid);
 	/* Otherwise the task came back while it was not traced, and left again unseen. */
-	if (wait.switches != LOAD(task, nvcsw)) {
+	if (wait.switches != READ(task, nvcsw)) {
 		count_lost(STREAM_FILE_WAIT);
-		return;
+		return 0;
 	}
-	sum_wait(slice, account->cgroup_id, LOAD(task, tgid), &wait, bpf_ktime_get_ns());
+	sum_wait(slice, account->cgroup_id, READ(task, tgid), &wait, bpf_ktime_get_ns());
 	wake_recorder();
+	return 0;
+}
+
+SUBPROGRAM(send_wait_sum)
+{
+	u32 slot = FIRST_ARGUMENT & (WAIT_SLOTS - 1);
+	struct slice *slice = this_slice();
+	struct wait_sum *sum = wait_sums.lookup(&slot);
+
+	if (!slice || !sum || !slice->wait_slots)
+		return 1;
+	if (!(slice->wait_slots & 1U << slot))
+		return 0;
+	send_waits(&sum->record, false);
+	if (!sum->record.waits)
+		slice->wait_slots &= ~(1U << slot);
+	return 0;
 }
 
 /* Send the waits that this CPU has summed. */
 static __always_inline void send_wait_sums(struct slice *slice)
 {
-#pragma clang loop unroll(disable)
-	for (u32 number = 0; number < WAIT_SLOTS && slice->wait_slots; number++) {
-		u32 slot = number;
-		struct wait_sum *sum = wait_sums.lookup(&slot);
+	u64 nothing = 0;
 
-		if (!sum || !(slice->wait_slots & 1U << number))
-			continue;
-		send_waits(&sum->record, false);
-		if (!sum->record.waits)
-			slice->wait_slots &= ~(1U << number);
-	}
+	if (slice->wait_slots)
+		LOOP(send_wait_sum, WAIT_SLOTS, &nothing);
 }
 
 #endif

@@ -68,11 +68,50 @@ static __always_inline struct dentry *executed_name(struct inode *inode)
 	return READ(dentry, d_inode) == inode ? dentry : NULL;
 }
 
+#define PATH_DEPTH 20
+
+/* A path, as it is written. */
+struct path_walk {
+	struct inode_event *record;
+	struct dentry *at; /* whose name comes next */
+	u32 length;
+	u16 is_cut; /* a name was */
+	u16 is_whole; /* the root was reached */
+};
+
+/* Write the name of a dentry. Return 1 at the end of the path or of the room for it. */
+SUBPROGRAM(write_name)
+{
+	struct path_walk *walk = (struct path_walk *)SECOND_ARGUMENT;
+	struct inode_event *record = walk->record;
+	struct dentry *parent = READ(walk->at, d_parent);
+	u64 length = walk->length, end;
+	s64 got;
+
+	walk->is_whole = parent == walk->at || !parent;
+	if (walk->is_whole)
+		return 1;
+	if (length > TRACER_PATH_LEN - NAME_ROOM)
+		return 1;
+	got = bpf_probe_read_kernel_str(record->path + length, NAME_ROOM,
+					READ(walk->at, d_name.name));
+	end = length + got;
+	if (got <= 0 || end - 1 >= TRACER_PATH_LEN)
+		return 1;
+	if (got == NAME_ROOM && READ(walk->at, d_name.len) >= NAME_ROOM)
+		walk->is_cut = 1;
+	record->path[end - 1] = '/';
+	walk->length = end;
+	record->path_len = end;
+	record->depth++;
+	walk->at = parent;
+	return 0;
+}
+
 /* Write the names from the leaf to the root of the file system, each followed by '/'. */
 static __always_inline void read_path(struct inode_event *record, struct inode *inode)
 {
 	struct hlist_node *node = READ(inode, i_dentry.first);
-	u64 length = 0;
 
 	if (!node)
 		return;
@@ -85,29 +124,12 @@ static __always_inline void read_path(struct inode_event *record, struct inode *
 		read_pseudo_name(record, dentry);
 		return;
 	}
-	for (int depth = 0; depth < 20; depth++) {
-		struct dentry *parent = READ(dentry, d_parent);
-		const u8 *name = READ(dentry, d_name.name);
 
-		if (parent == dentry || !parent)
-			return;
-		if (length > TRACER_PATH_LEN - NAME_ROOM)
-			break;
+	struct path_walk walk = {.record = record, .at = dentry};
 
-		s64 got = bpf_probe_read_kernel_str(record->path + length, NAME_ROOM, name);
-		u64 end = length + got;
-
-		if (got <= 0 || end - 1 >= TRACER_PATH_LEN)
-			break;
-		if (got == NAME_ROOM && READ(dentry, d_name.len) >= NAME_ROOM)
-			record->truncated = 1;
-		record->path[end - 1] = '/';
-		length = end;
-		record->path_len = length;
-		record->depth++;
-		dentry = parent;
-	}
-	record->truncated = 1;
+	LOOP(write_name, PATH_DEPTH, &walk);
+	if (walk.is_cut || !walk.is_whole)
+		record->truncated = 1;
 }
 
 /*
@@ -201,37 +223,44 @@ static __always_inline int emit_inode(struct inode *inode, u64 inode_id, u64 own
 	return 0;
 }
 
-/*
- * Send a file that is new, or that changed. `owner_id` is the cgroup of the folio, 0 if the folio
- * has none. The file is not remembered if it is not yet decided whether to trace the owner: if user
- * space drops the record, the next event must send another.
- */
-static __always_inline int see_inode(struct inode *inode, u64 inode_id, u64 owner_id,
-				     bool is_undecided, u32 tgid)
+/* Describe the use of a file by the current task. */
+static __always_inline struct sight sight_of(struct inode *inode, u64 inode_id, u32 tgid,
+					     struct memcg_info *user)
 {
-	u32 place = inode_id % SIGHTS, names = READ(inode, i_nlink);
-	struct sight *last = last_sights.lookup(&place);
+	u32 names = READ(inode, i_nlink);
 	struct sight sight = {
 		.inode_id = inode_id,
 		.namespaces = LOAD(current_task(), nsproxy),
-		.undecided_id = is_undecided ? owner_id : 0,
+		.undecided_id = user->follow == FOLLOW_UNDECIDED ? user->cgroup_id : 0,
 		.tgid = tgid,
 		.is_deleted = names == 0,
 		.is_executed = names > 1 && executed_name(inode),
 	};
 
-	if (!last ||
-	    (last->inode_id == sight.inode_id && last->namespaces == sight.namespaces &&
-	     last->undecided_id == sight.undecided_id && last->tgid == sight.tgid &&
-	     last->is_deleted == sight.is_deleted && last->is_executed == sight.is_executed))
-		return 0;
+	return sight;
+}
 
-	struct seen_inode *seen = seen_inodes.lookup(&inode_id);
+/*
+ * Send a file that is new, or that changed. The arguments are the inode and the memcg of its user,
+ * or of the folio: NULL if it has none. The file is not remembered if it is not yet decided whether
+ * to trace the memcg: if user space drops the record, the next event must send another.
+ */
+SUBPROGRAM(see_changed_inode)
+{
+	struct inode *inode = (struct inode *)FIRST_ARGUMENT;
+	struct memcg_info user = memcg_info((struct mem_cgroup *)SECOND_ARGUMENT);
+	u64 id = inode_id(inode);
+	u32 place = id % SIGHTS;
+	struct sight *last = last_sights.lookup(&place);
+	struct sight sight = sight_of(inode, id, current_tgid(), &user);
+	struct seen_inode *seen = seen_inodes.lookup(&id);
 	struct seen_inode now = {
 		.is_deleted = sight.is_deleted,
 		.is_executed = sight.is_executed || (seen && seen->is_executed),
 	};
 
+	if (!last)
+		return 0;
 	if (seen && seen->is_shared) {
 		now.mount_ns = seen->mount_ns;
 		now.is_shared = 1;
@@ -247,8 +276,24 @@ static __always_inline int see_inode(struct inode *inode, u64 inode_id, u64 owne
 	if (sight.undecided_id)
 		*last = sight;
 	else
-		seen_inodes.update(&inode_id, &now);
-	return emit_inode(inode, inode_id, owner_id, &now);
+		seen_inodes.update(&id, &now);
+	emit_inode(inode, id, user.cgroup_id, &now);
+	return 0;
+}
+
+/* Send a file that is new, or that changed; `user` as in see_changed_inode. */
+static __always_inline void see_inode(struct inode *inode, u64 inode_id, struct memcg_info *user,
+				      u32 tgid)
+{
+	u32 place = inode_id % SIGHTS;
+	struct sight *last = last_sights.lookup(&place);
+	struct sight sight = sight_of(inode, inode_id, tgid, user);
+
+	if (last &&
+	    (last->inode_id != sight.inode_id || last->namespaces != sight.namespaces ||
+	     last->undecided_id != sight.undecided_id || last->tgid != sight.tgid ||
+	     last->is_deleted != sight.is_deleted || last->is_executed != sight.is_executed))
+		CALL(see_changed_inode, ADDRESS(inode), ADDRESS(user->memcg));
 }
 
 /*
@@ -260,7 +305,7 @@ static __always_inline u64 see_file(struct inode *inode, struct memcg_info *user
 	u64 id = inode_id(inode);
 
 	if (id)
-		see_inode(inode, id, user->cgroup_id, user->follow == FOLLOW_UNDECIDED, tgid);
+		see_inode(inode, id, user, tgid);
 	return id;
 }
 

@@ -6,6 +6,8 @@
 #ifndef MEMCG_TRACER_KERNEL_H
 #define MEMCG_TRACER_KERNEL_H
 
+#include "subprograms.h"
+
 /*
  * Read a member of a kernel object. The value is 0 if the memory cannot be read: a load then gives
  * 0 (BPF_PROBE_MEM in kernel/bpf/verifier.c), and the helper clears the bytes that it cannot read.
@@ -34,6 +36,18 @@ static void *(*cast)(u64 from, u32 type) = (void *)(u64)KERNEL_FUNC_bpf_rdonly_c
 			     : "r"(cast((u64)(from), KERNEL_STRUCT_timespec64))); \
 		loaded_;                                                          \
 	})
+#endif
+
+/*
+ * Let the verifier take a pointer to a `struct type` for one that it does not trust. Members that
+ * are loaded from it cost the same. But for each pointer that is loaded from one that it trusts,
+ * the verifier searches all of the kernel's types for four names, which took 1 ms
+ * (btf_nested_type_is_trusted in kernel/bpf/btf.c).
+ */
+#ifdef KERNEL_FUNC_bpf_rdonly_cast
+#define UNTRUSTED(type, pointer) ((struct type *)cast((u64)(pointer), KERNEL_STRUCT_##type))
+#else
+#define UNTRUSTED(type, pointer) ((struct type *)(pointer))
 #endif
 
 static __always_inline void read_kernel(void *into, u32 bytes, const void *from)
@@ -218,7 +232,7 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 
 static __always_inline struct task_struct *current_task(void)
 {
-	return (struct task_struct *)bpf_get_current_task_btf();
+	return UNTRUSTED(task_struct, bpf_get_current_task_btf());
 }
 
 static __always_inline u32 current_tgid(void)

@@ -40,62 +40,52 @@ static __always_inline bool is_above_high(struct mem_cgroup *memcg)
 	return READ(memcg, memory.usage) > READ(memcg, memory.high);
 }
 
-/*
- * Find the memcg whose limit a charge of the current task has hit. On the way to the root, the
- * first counter without room refuses the charge. So the owner is the memcg with the least room
- * left; if several have none, the nearest of them. If all have room, it is the nearest memcg above
- * its memory.high. One loop for both would take the verifier twice as long.
- */
-static __always_inline struct owner limit_owner(struct mem_cgroup *memcg)
+/* What the counters of a memcg and its ancestors show. */
+struct limits {
+	struct mem_cgroup *at; /* the next to be examined */
+	struct mem_cgroup *tightest; /* with the least room; if several have it, the nearest */
+	struct mem_cgroup *high; /* the nearest above its memory.high */
+	u64 least; /* the room of `tightest`; UNLIMITED_PAGES: there is no limit */
+};
+
+SUBPROGRAM(examine_limit)
 {
-	struct owner owner = {.memcg = NULL, .source = TARGET_NONE};
-	struct mem_cgroup *at = memcg;
-	u64 least = NEAR_LIMIT_PAGES + 1;
+	struct limits *limits = (struct limits *)SECOND_ARGUMENT;
+	u64 room;
 
-	for (int depth = 0; depth < MAX_DEPTH && at; depth++) {
-		u64 room = room_pages(at);
+	if (!limits->at)
+		return 1;
+	room = room_pages(limits->at);
+	if (room < limits->least) {
+		limits->least = room;
+		limits->tightest = limits->at;
+	}
+	if (!limits->high && is_above_high(limits->at))
+		limits->high = limits->at;
+	limits->at = memcg_parent(limits->at);
+	return 0;
+}
 
-		if (room < least) {
-			least = room;
-			owner.memcg = at;
-		}
-		at = memcg_parent(at);
-	}
-	if (owner.memcg) {
-		owner.source = TARGET_LIMIT;
-		return owner;
-	}
-	for (int depth = 0; depth < MAX_DEPTH && memcg; depth++) {
-		if (is_above_high(memcg)) {
-			owner.memcg = memcg;
-			owner.source = TARGET_HIGH;
-			break;
-		}
-		memcg = memcg_parent(memcg);
-	}
-	return owner;
+static __always_inline struct limits limits_above(struct mem_cgroup *memcg)
+{
+	struct limits limits = {.at = memcg, .least = UNLIMITED_PAGES};
+
+	LOOP(examine_limit, MAX_DEPTH, &limits);
+	return limits;
 }
 
 /*
- * Return the memcg with the least room, among a memcg and its ancestors with a limit; NULL: there
- * is no limit. A charge has failed at one of these limits, and an exiting task may have made room
- * since.
+ * Return the memcg whose limit a charge of the current task has hit. On the way to the root, the
+ * first counter without room refuses the charge. So the owner is the memcg with the least room
+ * left. If all have room, it is the nearest memcg above its memory.high.
  */
-static __always_inline struct mem_cgroup *tightest_limit(struct mem_cgroup *memcg)
+static __always_inline struct owner limit_owner(struct limits *limits)
 {
-	struct mem_cgroup *tightest = NULL;
-	u64 least = UNLIMITED_PAGES;
-
-	for (int depth = 0; depth < MAX_DEPTH && memcg; depth++) {
-		u64 room = room_pages(memcg);
-
-		if (room < least) {
-			least = room;
-			tightest = memcg;
-		}
-		memcg = memcg_parent(memcg);
-	}
-	return tightest;
+	if (limits->least <= NEAR_LIMIT_PAGES)
+		return (struct owner){.memcg = limits->tightest, .source = TARGET_LIMIT};
+	if (limits->high)
+		return (struct owner){.memcg = limits->high, .source = TARGET_HIGH};
+	return (struct owner){.memcg = NULL, .source = TARGET_NONE};
 }
 
 /* Return all bits set if a number is negative, else 0; without a branch, see lesser(). */
@@ -133,6 +123,7 @@ static __always_inline u64 room_below(struct page_counter *counter)
 
 /* The values of a memcg together with its ancestors, which need not be traced. */
 struct effective {
+	struct mem_cgroup *at; /* the next to be examined */
 	u64 limit_pages;
 	u64 high_pages;
 	u64 swap_limit_pages;
@@ -140,36 +131,42 @@ struct effective {
 	u64 swap_bound_levels;
 };
 
+SUBPROGRAM(examine_effective)
+{
+	struct effective *least = (struct effective *)SECOND_ARGUMENT;
+	struct mem_cgroup *parent = memcg_parent(least->at);
+
+	if (!parent) /* the root has no limits */
+		return 1;
+#ifdef CGROUP_V1
+	struct page_counter *swap = &least->at->memsw; /* of memory and swap together */
+#else
+	struct page_counter *swap = &least->at->swap;
+
+	least->high_pages = lesser(least->high_pages, READ(least->at, memory.high));
+#endif
+	least->limit_pages = lesser(least->limit_pages, READ(least->at, memory.max));
+	least->swap_limit_pages = lesser(least->swap_limit_pages, READ(swap, max));
+
+	u64 room = room_below(swap);
+	u64 is_less = sign_bits(room - least->swap_room_pages);
+
+	least->swap_bound_levels =
+		(least->swap_bound_levels & ~is_less) | (FIRST_ARGUMENT & is_less);
+	least->swap_room_pages = lesser(least->swap_room_pages, room);
+	least->at = parent;
+	return 0;
+}
+
 /*
  * Return the least limits of a memcg and its ancestors, the least room below a limit of swap, and
  * how many levels up that limit is.
  */
 static __always_inline struct effective effective_limits(struct mem_cgroup *memcg)
 {
-	struct effective least = {UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, -1};
+	struct effective least = {memcg, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, -1};
 
-	for (int depth = 0; depth < MAX_DEPTH; depth++) {
-		struct mem_cgroup *parent = memcg_parent(memcg);
-
-		if (!parent) /* the root has no limits */
-			break;
-#ifdef CGROUP_V1
-		struct page_counter *swap = &memcg->memsw; /* of memory and swap together */
-#else
-		struct page_counter *swap = &memcg->swap;
-
-		least.high_pages = lesser(least.high_pages, READ(memcg, memory.high));
-#endif
-		least.limit_pages = lesser(least.limit_pages, READ(memcg, memory.max));
-		least.swap_limit_pages = lesser(least.swap_limit_pages, READ(swap, max));
-
-		u64 room = room_below(swap);
-		u64 is_less = sign_bits(room - least.swap_room_pages);
-
-		least.swap_bound_levels = (least.swap_bound_levels & ~is_less) | (depth & is_less);
-		least.swap_room_pages = lesser(least.swap_room_pages, room);
-		memcg = parent;
-	}
+	LOOP(examine_effective, MAX_DEPTH, &least);
 	return least;
 }
 

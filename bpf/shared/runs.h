@@ -42,8 +42,9 @@ struct page_runs {
 	u64 owner_id;
 	u32 generation;
 	u8 is_wanted;
-	u8 is_undecided;
-	u8 pad[2];
+	u8 follow; /* enum follow */
+	u8 number; /* of the set */
+	u8 pad;
 	u32 busy;
 	u32 sent; /* records */
 };
@@ -97,45 +98,57 @@ static __always_inline bool send_run(struct page_runs *runs, struct run *run, u6
 	return true;
 }
 
-/* Send or sum a run. */
-static __always_inline void end_run(struct page_runs *runs, struct run *run, u64 now_ns)
+/* Send or sum a run. The arguments are set << 1 | enum op, and the time. */
+SUBPROGRAM(end_run)
 {
+	u32 zero = 0;
+	struct cpu_runs *cpu = page_runs.lookup(&zero);
+	struct page_runs *runs;
+	struct run *run;
+
+	if (!cpu)
+		return 0;
+	runs = &cpu->sets[FIRST_ARGUMENT >> 1 & 1];
+	run = &runs->runs[FIRST_ARGUMENT & 1];
 	if (!run->record.folios)
-		return;
+		return 0;
 	if (!is_summed(run)) {
-		if (send_run(runs, run, now_ns))
-			return;
+		if (send_run(runs, run, SECOND_ARGUMENT))
+			return 0;
 		begin_summing();
 	}
-	sum_run(&run->record, now_ns);
+	sum_run(&run->record, SECOND_ARGUMENT);
 	run->record.folios = 0;
+	return 0;
 }
 
-/* Send or sum runs, unless a program is adding to them. */
-static __always_inline void send_set(struct page_runs *runs)
+/* Send or sum a run, unless a program is adding to it. The argument is set << 1 | enum op. */
+SUBPROGRAM(send_waiting_run)
 {
-	if (are_busy(runs))
-		return;
-	for (u32 op = 0; op < ARRAY_SIZE(runs->runs); op++) {
-		struct run *run = &runs->runs[op];
+	u32 zero = 0;
+	struct cpu_runs *cpu = page_runs.lookup(&zero);
+	struct page_runs *runs;
+	struct run *run;
 
-		if (is_summed(run))
-			end_run(runs, run, bpf_ktime_get_ns());
-		else if (run->record.folios)
-			send_run(runs, run, bpf_ktime_get_ns());
-	}
+	if (!cpu)
+		return 1;
+	runs = &cpu->sets[FIRST_ARGUMENT >> 1 & 1];
+	run = &runs->runs[FIRST_ARGUMENT & 1];
+	if (are_busy(runs))
+		return 0;
+	if (is_summed(run))
+		CALL(end_run, FIRST_ARGUMENT, bpf_ktime_get_ns());
+	else if (run->record.folios)
+		send_run(runs, run, bpf_ktime_get_ns());
+	return 0;
 }
 
 /* Send or sum this CPU's runs. */
 static __always_inline void send_runs(void)
 {
-	u32 zero = 0;
-	struct cpu_runs *cpu = page_runs.lookup(&zero);
+	u64 nothing = 0;
 
-	if (!cpu)
-		return;
-	send_set(&cpu->sets[0]);
-	send_set(&cpu->sets[1]);
+	LOOP(send_waiting_run, 4, &nothing);
 }
 
 #endif

@@ -30,7 +30,6 @@ struct slice {
 	u32 waiting; /* the number of slots in `filled` */
 	u64 ran_ns; /* by tasks of `traced`, not added to `task_times` yet */
 	u32 cut_ticks; /* when a timer last cut it, in timer ticks */
-	u32 look_slot; /* the account at which `look` continues; 0: it begins (accounts.bpf.c) */
 	u32 wait_slots; /* a bit for each sum of waits that is to be sent (file_waits.h) */
 	u64 last_seen; /* generation << 32 | tgid of the process that acted last (tasks.h) */
 	struct memcg_key untraced[UNTRACED_SLOTS]; /* memcgs that are not traced */

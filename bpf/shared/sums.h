@@ -69,9 +69,11 @@ static __always_inline void clear(struct combined *sum)
 static __always_inline void add_residue(struct combined *sum)
 {
 	u64 id = sum->cgroup_id;
-	struct category_values zero = {};
-	struct category_values *total = residue.lookup_or_try_init(&id, &zero);
+	struct category_values *total = residue.lookup(&id);
 
+	if (!total && !residue.insert(&id, &sum->delta))
+		return;
+	total = residue.lookup(&id);
 	if (!total) {
 		count_lost(STREAM_RESIDUE);
 		return;
@@ -148,25 +150,49 @@ static __always_inline bool differs(struct cpu_counters *now, struct calibration
 	return changed;
 }
 
-/* Add what differs to the sum of a process; 0 = it is not known which process changed it. */
-static __always_inline void add_differences(struct slice *slice, struct account *account,
-					    struct cpu_counters *now, struct calibration *known,
-					    struct category_values *seen, u32 tgid)
-{
-	struct combined *sum = sum_of(slice, account, tgid);
+BPF_PERCPU_ARRAY(changed_values, struct category_values, 1); /* scratch: large for the stack */
 
+/*
+ * Add the changes of an account to the sum of a process. The arguments are a CPU << 32 | the slot
+ * of the account, and the tgid; 0 = it is not known which process made the changes. Return whether
+ * the memcg of the account is gone.
+ */
+SUBPROGRAM(add_changes)
+{
+	u32 slot = FIRST_ARGUMENT, cpu = FIRST_ARGUMENT >> 32;
+	struct slice *slice = this_slice();
+	struct calibration *known = calibrated();
+	struct account *account = accounts.lookup(&slot);
+	struct category_values *seen = seen_of(slot, cpu);
+	u32 zero = 0;
+	struct category_values *values = changed_values.lookup(&zero);
+	struct combined *sum;
+	struct cpu_counters *now;
+
+	if (!slice || !known || !account || !seen || !values)
+		return 0;
+	now = find_counters(known, cpu_stats(account->stats, cpu));
+	if (!now)
+		return 0;
+#pragma unroll
+	for (u32 category = 0; category < CATEGORY_COUNT; category++)
+		values->values[category] = value_of(now, known, category);
+	if (!exists(account))
+		return 1;
+	sum = sum_of(slice, account, SECOND_ARGUMENT);
 	if (!sum)
-		return;
+		return 0;
 #pragma unroll
 	for (u32 category = 0; category < CATEGORY_COUNT; category++) {
-		s64 value = value_of(now, known, category);
+		s64 value = values->values[category];
 		s64 delta = sum->delta.values[category] + value - seen->values[category];
 		s64 bytes = delta * unit_bytes(category);
 
 		sum->delta.values[category] = delta;
 		seen->values[category] = value;
-		sum->magnitude |= bytes ^ (bytes >> 63); /* no branch: the verifier follows each */
+		sum->magnitude |= bytes ^ (bytes >> 63);
 	}
+	return 0;
 }
 
 #endif

@@ -116,7 +116,7 @@ static __always_inline struct reading reading_arguments(s64 number)
 /* Return the registers saved when the current task entered the kernel; NULL: a kernel thread. */
 static __always_inline struct pt_regs *entry_registers(void)
 {
-	struct task_struct *task = current_task();
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
 
 	return LOAD(task, flags) & PF_KTHREAD ? NULL : (struct pt_regs *)bpf_task_pt_regs(task);
 }

@@ -16,8 +16,8 @@ static __always_inline struct inode *current_program(void)
 	return cached_inode(READ(READ(current_task(), mm), exe_file));
 }
 
-/* Send the current process. */
-static __always_inline void emit_task(u32 event)
+/* Send the current process. The argument is the event. */
+SUBPROGRAM(emit_task)
 {
 	struct task_struct *task = current_task();
 	struct task_struct *leader = READ(task, group_leader);
@@ -25,7 +25,7 @@ static __always_inline void emit_task(u32 event)
 		or_count_lost(task_ring.ringbuf_reserve(sizeof(*record)), STREAM_TASK);
 
 	if (!record)
-		return;
+		return 0;
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
 	record->start_ns = READ(leader, start_boottime);
@@ -34,15 +34,33 @@ static __always_inline void emit_task(u32 event)
 	record->tgid = READ(leader, tgid);
 	record->ppid = READ(READ(leader, real_parent), tgid);
 	record->uid = READ(READ(leader, cred), uid);
-	record->event = event;
+	record->event = FIRST_ARGUMENT;
 	bpf_probe_read_kernel(record->comm, sizeof(record->comm), &leader->comm);
 	task_ring.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	wake_recorder();
+	return 0;
+}
+
+/* Send the current process, unless it was sent before. */
+SUBPROGRAM(see_task)
+{
+	struct slice *slice = this_slice();
+	u32 tgid = FIRST_ARGUMENT;
+	u64 start = READ(READ(current_task(), group_leader), start_boottime);
+	u64 *seen = seen_tasks.lookup(&tgid);
+
+	if (seen && *seen == start)
+		return 0;
+	seen_tasks.update(&tgid, &start);
+	CALL(emit_task, TASK_SEEN, 0);
+	if (slice)
+		slice->is_unnamed = 1;
+	return 0;
 }
 
 /*
  * Send the current process, unless it was sent before. Its program is named when it leaves the CPU
- * (charge.bpf.c): reading a path in each of the callers would take the verifier long.
+ * (charge.bpf.c).
  */
 static __always_inline void see_current(u32 tgid)
 {
@@ -52,16 +70,7 @@ static __always_inline void see_current(u32 tgid)
 	if (!slice || slice->last_seen == now)
 		return;
 	slice->last_seen = now;
-
-	struct task_struct *task = current_task();
-	u64 start = READ(READ(task, group_leader), start_boottime);
-	u64 *seen = seen_tasks.lookup(&tgid);
-
-	if (seen && *seen == start)
-		return;
-	seen_tasks.update(&tgid, &start);
-	emit_task(TASK_SEEN);
-	slice->is_unnamed = 1;
+	CALL(see_task, tgid, 0);
 }
 
 #endif

@@ -189,27 +189,51 @@ static __always_inline u32 root_changes(void)
 	return now ? now->root_changes : 0;
 }
 
+/* A search for roots at and above a cgroup. */
+struct root_search {
+	struct cgroup *at;
+	u64 found; /* of enum follow, or-ed */
+};
+
+SUBPROGRAM(look_for_root)
+{
+	struct root_search *search = (struct root_search *)SECOND_ARGUMENT;
+	u64 id = cgroup_id(search->at);
+	u8 *follow = roots.lookup(&id);
+
+	if (follow)
+		search->found |= *follow;
+	search->at = cgroup_parent(search->at);
+	return search->at ? 0 : 1;
+}
+
 /* Decide by the roots at and above a cgroup. A decided root outweighs an undecided one. */
 static __always_inline u8 follow_by_roots(struct cgroup *cgroup)
 {
 #ifdef TRACE_ALL
 	return FOLLOW_YES;
 #else
-	/* Values are or-ed: a branch on each would take the verifier twice as long. */
-	u8 found = FOLLOW_NO;
+	struct root_search search = {.at = cgroup, .found = FOLLOW_NO};
 
-	for (int depth = 0; depth < MAX_DEPTH; depth++) {
-		u64 id = cgroup_id(cgroup);
-		u8 *follow = roots.lookup(&id);
-
-		if (follow)
-			found |= *follow;
-		cgroup = cgroup_parent(cgroup);
-		if (!cgroup)
-			break;
-	}
-	return found & FOLLOW_YES ? FOLLOW_YES : found;
+	LOOP(look_for_root, MAX_DEPTH, &search);
+	return search.found & FOLLOW_YES ? FOLLOW_YES : search.found;
 #endif
+}
+
+/* Decide whether a memcg is traced, for a generation. */
+SUBPROGRAM(decide_memcg)
+{
+	struct mem_cgroup *memcg = (struct mem_cgroup *)FIRST_ARGUMENT;
+	struct cgroup *cgroup = READ(memcg, css.cgroup);
+	struct memcg_info info = {
+		.memcg = memcg,
+		.cgroup_id = cgroup_id(cgroup),
+		.follow = follow_by_roots(cgroup),
+		.generation = SECOND_ARGUMENT,
+	};
+
+	memcgs.update(&memcg, &info);
+	return info.follow;
 }
 
 /*
@@ -225,7 +249,6 @@ static __always_inline struct memcg_info memcg_info(struct mem_cgroup *memcg)
 	/* Before the look-up: a change during it makes the result stale. */
 	struct memcg_info info = {.memcg = memcg, .generation = this_generation()};
 	volatile struct memcg_info *known = memcg ? memcgs.lookup(&memcg) : NULL;
-	struct cgroup *cgroup;
 
 	if (known && known->generation == info.generation) {
 		info.cgroup_id = known->cgroup_id;
@@ -233,14 +256,8 @@ static __always_inline struct memcg_info memcg_info(struct mem_cgroup *memcg)
 		if (known->memcg == memcg)
 			return info;
 	}
-	info.cgroup_id = 0;
-	info.follow = FOLLOW_NO;
-	if (!memcg)
-		return info;
-	cgroup = READ(memcg, css.cgroup);
-	info.cgroup_id = cgroup_id(cgroup);
-	info.follow = follow_by_roots(cgroup);
-	memcgs.update(&memcg, &info);
+	info.cgroup_id = memcg_id(memcg);
+	info.follow = memcg ? CALL(decide_memcg, ADDRESS(memcg), info.generation) : FOLLOW_NO;
 	return info;
 }
 

@@ -144,17 +144,22 @@ def header(btf: Btf) -> str:
     return "\n".join(lines) + "\n"
 
 
+_CAST_TO: Final = ("timespec64", "task_struct", "folio")
+
+
 def _cast(btf: Btf) -> list[str]:
-    """Define the type ids by which a program loads a number from any address (LOAD_AT), if this kernel can.
+    """Define the type ids by which a program loads a number from any address (LOAD_AT) and casts a pointer
+    (UNTRUSTED), if this kernel can.
 
     bpf_rdonly_cast() exists since a35b9af4ec2c ("bpf: Add a kfunc for generic type cast"), v6.2.
     """
-    function, numbers = btf.function("bpf_rdonly_cast"), btf.struct("timespec64")
-    if function is None or numbers is None:
+    function = btf.function("bpf_rdonly_cast")
+    types = {name: btf.struct(name) for name in _CAST_TO}
+    if function is None or None in types.values():
         return []
     return [
         f"#define KERNEL_FUNC_bpf_rdonly_cast {KERNEL_FUNCTIONS + function}",
-        f"#define KERNEL_STRUCT_timespec64 {numbers}",
+        *(f"#define KERNEL_STRUCT_{name} {number}" for name, number in types.items()),
     ]
 
 

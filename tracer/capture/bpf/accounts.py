@@ -70,10 +70,9 @@ class Accounts:
         """Make room for accounts. Call it before any other method, and before the programs are attached."""
         calibration = self._programs.map("calibration")
         known = calibration[0]
-        known.accounts = end = self._programs.accounts
+        known.accounts = self._programs.accounts
         calibration[0] = known
-        while end:
-            end = self._programs.run("free_some_slots", [end])
+        self._programs.run("free_all_slots", [self._programs.accounts - 1])
 
     def prime(self, memcg: int, cgroup_id: int) -> None:
         """Open the account of a memcg that exists. Its present counters are the zero of its ledger."""

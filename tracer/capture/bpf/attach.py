@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from tracer.capture.bpf import function_types
 from tracer.capture.bpf.compiled.object_file import ObjectFile
 from tracer.capture.bpf.maps import Map
 from tracer.capture.bpf.perf_event import attach_kprobe
@@ -19,8 +20,8 @@ from tracer.capture.bpf.syscall import (
     Runs,
     attach_program,
     load_program,
+    load_types,
     program_runs,
-    update_element,
 )
 from tracer.errors import TracerError
 from tracer.kernel.btf import KnownTypes
@@ -54,6 +55,7 @@ class Attacher:
         self._programs: dict[tuple[str, str | None], int] = {}  # (program, place if it is for one) -> fd
         self._detachers: dict[Hook, Callable[[], None]] = {}
         self._maps: dict[str, Map] = {}
+        self._function_types: int | None = None
         self._lock = threading.Lock()
 
     def map(self, name: str) -> Map:
@@ -85,10 +87,6 @@ class Attacher:
     def load_runnable(self, name: str) -> int:
         """Load a program that user space can run, and return its descriptor. Raises TracerError."""
         return self._load(name, ProgramType.RAW_TRACEPOINT)
-
-    def let_go_on(self, program: int, programs: str) -> None:
-        """Let a loaded program call itself, through a map of programs. Raises OSError."""
-        update_element(self.map(programs).fd, ctypes.c_uint32(0), ctypes.c_uint32(program))
 
     def runs(self, hook: Hook) -> Runs:
         """Return the run count and run time of a hook's program, for all of its hooks. Raises OSError."""
@@ -126,10 +124,18 @@ class Attacher:
         """Detach all programs, and close programs and maps."""
         with suppress(OSError):
             self.detach_all()
-        for fd in (*self._programs.values(), *(one.fd for one in self._maps.values())):
+        types = [] if self._function_types is None else [self._function_types]
+        for fd in (*self._programs.values(), *(one.fd for one in self._maps.values()), *types):
             os.close(fd)
+        self._function_types = None
         self._programs.clear()
         self._maps.clear()
+
+    def _types_of_functions(self) -> int:
+        with self._lock:
+            if self._function_types is None:
+                self._function_types = load_types(function_types.document())
+            return self._function_types
 
     def _load(
         self,
@@ -141,12 +147,15 @@ class Attacher:
     ) -> int:
         if (name, place) in self._programs:
             return self._programs[name, place]
-        code = self._object.programs[name]
+        code, subprograms = self._object.linked(name)
         instructions = code.with_maps(lambda number: self.map(self._object.maps[number].name).fd)
         load = partial(
             load_program, instructions, kind, place or name, attach_type=attach_type, target=target
         )
         try:
+            if subprograms:
+                functions = function_types.function_infos(subprograms)
+                load = partial(load, types=self._types_of_functions(), functions=functions)
             fd = load()
         except OSError as error:
             log = ctypes.create_string_buffer(_LOG_BYTES)

@@ -56,9 +56,6 @@ _VERIFIERS: Final = 2
 _COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
 
-_GO_ON: Final = {"kill_levels": "next_levels"}
-"""Function of a hook -> the map through which its program calls itself."""
-
 _RUN_BY_US: Final = (
     "close_account",
     "find_cpu_offsets",
@@ -66,7 +63,7 @@ _RUN_BY_US: Final = (
     "find_memcg",
     "find_stalled",
     "find_unflushed",
-    "free_some_slots",
+    "free_all_slots",
     "look",
     "look_again",
     "prime",
@@ -189,15 +186,11 @@ class Programs:
             runnable = threads.map(attacher.load_runnable, _RUN_BY_US)
             hooked = [threads.submit(attacher.load, hook) for hook in ways]
         deque(runnable, 0)  # raises the first refusal
-        attacher.let_go_on(attacher.load_runnable("look"), "next_look")
         for way, loaded in zip(ways.values(), hooked, strict=True):
             try:
                 loaded.result()
             except TracerError as error:
                 return way, str(error).removesuffix("; see memcg-tracer doctor")
-        for hook in ways:
-            if hook.function in _GO_ON:
-                attacher.let_go_on(attacher.load(hook), _GO_ON[hook.function])
         return None
 
     def counter_hooks(self, *names: str) -> list[Hook]:

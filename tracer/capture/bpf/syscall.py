@@ -35,6 +35,7 @@ _BPF_PROG_LOAD: Final = 5
 _BPF_PROG_TEST_RUN: Final = 10
 _BPF_OBJ_GET_INFO_BY_FD: Final = 15
 _BPF_RAW_TRACEPOINT_OPEN: Final = 17
+_BPF_BTF_LOAD: Final = 18
 _BPF_ENABLE_STATS: Final = 32
 _BPF_F_TEST_RUN_ON_CPU: Final = 1
 _BPF_STATS_RUN_TIME: Final = 0
@@ -101,6 +102,22 @@ class _ProgLoadAttr(ctypes.Structure):
         ("line_info", ctypes.c_uint64),
         ("line_info_cnt", ctypes.c_uint32),
         ("attach_btf_id", ctypes.c_uint32),
+    )
+
+
+class _FunctionInfo(ctypes.Structure):
+    """struct bpf_func_info."""
+
+    _fields_ = (("insn_off", ctypes.c_uint32), ("type_id", ctypes.c_uint32))
+
+
+class _BtfLoadAttr(ctypes.Structure):
+    """The first fields of the member of union bpf_attr for BPF_BTF_LOAD."""
+
+    _fields_ = (
+        ("btf", ctypes.c_uint64),
+        ("btf_log_buf", ctypes.c_uint64),
+        ("btf_size", ctypes.c_uint32),
     )
 
 
@@ -321,14 +338,19 @@ def load_program(
     *,
     attach_type: AttachType = AttachType.NONE,
     target: int = 0,
+    types: int = 0,
+    functions: Sequence[tuple[int, int]] = (),
     log: ctypes.Array[ctypes.c_char] | None = None,
 ) -> int:
     """Load a program, and return its descriptor. Raises OSError if the kernel refuses.
 
     A tracing program needs `attach_type` and `target`, the BTF type id of a kernel function or of a
-    tracepoint's typedef. `log` receives the verifier's log.
+    tracepoint's typedef. A program with subprograms needs `types`, a descriptor of `load_types`, and
+    `functions`: the first instruction and the type id of each function, the program itself first. `log`
+    receives the verifier's log.
     """
     code = ctypes.create_string_buffer(instructions, len(instructions))
+    information = (_FunctionInfo * len(functions))(*(_FunctionInfo(*one) for one in functions))
     licence = ctypes.create_string_buffer(b"GPL")
     attr = _ProgLoadAttr(
         prog_type=kind,
@@ -340,12 +362,22 @@ def load_program(
         log_buf=0 if log is None else ctypes.addressof(log),
         prog_name=name.encode()[: _NAME_BYTES - 1],
         expected_attach_type=attach_type,
+        prog_btf_fd=types,
+        func_info_rec_size=ctypes.sizeof(_FunctionInfo),
+        func_info=ctypes.addressof(information),
+        func_info_cnt=len(functions),
         attach_btf_id=target,
     )
     for _ in range(_LOAD_TRIES - 1):
         with suppress(BlockingIOError):
             return bpf(_BPF_PROG_LOAD, attr)
     return bpf(_BPF_PROG_LOAD, attr)
+
+
+def load_types(btf: bytes) -> int:
+    """Load the types of programs, in the format of BTF, and return a descriptor. Raises OSError."""
+    document = ctypes.create_string_buffer(btf, len(btf))
+    return bpf(_BPF_BTF_LOAD, _BtfLoadAttr(btf=ctypes.addressof(document), btf_size=len(btf)))
 
 
 def attach_program(program_fd: int) -> int:

@@ -19,7 +19,13 @@ import pytest
 
 from tracer.capture.bpf.compiled import compiler
 from tracer.capture.bpf.compiled.cache import Cache
-from tracer.capture.bpf.compiled.compiler import Compilation, Source, bpf_folder, ordered_sources
+from tracer.capture.bpf.compiled.compiler import (
+    Compilation,
+    Source,
+    bpf_folder,
+    ordered_sources,
+    subprogram_numbers,
+)
 from tracer.capture.bpf.compiled.object_file import ObjectFile, ProgramCode
 from tracer.capture.bpf.hooks import TRIED_ON, Choice
 from tracer.capture.bpf.load import Programs
@@ -280,7 +286,8 @@ def test_stream_has_its_ring_in_the_sources(stream: Stream) -> None:
 @pytest.mark.beside
 @pytest.mark.parametrize("name", [path.name for path in bpf_folder().glob("*.bpf.c")])
 def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) -> None:
-    text = "\n".join([struct_header.header(Btf.load()), *ordered_sources(bpf_folder(), name).values()])
+    text = "\n".join(ordered_sources(bpf_folder(), name).values())
+    text = struct_header.header(Btf.load()) + subprogram_numbers(text) + text
     sizes = (
         "PAGE_SIZE",
         "TRACER_CPUS",

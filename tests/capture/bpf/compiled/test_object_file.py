@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.capture.bpf.compiled.object_file import MapDefinition, ObjectFile, ProgramCode
+from tracer.capture.bpf.compiled.object_file import (
+    SUBPROGRAMS,
+    MapDefinition,
+    ObjectFile,
+    ProgramCode,
+    Subprogram,
+)
 from tracer.kernel.struct_header import KERNEL_FUNCTIONS
 
 EXIT = bytes.fromhex("9500000000000000")
@@ -50,9 +56,49 @@ def test_call_of_a_kernel_function_is_no_call_of_a_helper() -> None:
     assert code.instructions == helper + call(2, 70_000) + number + EXIT
 
 
+def jump(instructions: bytes, position: int) -> int:
+    """Return the byte offset of the function to which the instruction at `position` refers."""
+    distance = int(struct.unpack_from("<i", instructions, position + 4)[0])
+    return position + 8 * (distance + 1)
+
+
+def test_subprograms_follow_the_program_once_and_are_called_where_they_are() -> None:
+    names = ["inner", "turn", "unused"]
+    program = ProgramCode.from_instructions(
+        call(0, 5) + load_immediate(1, 1, 7) + load_immediate(2, 4, 1) + call(0, SUBPROGRAMS + 0) + EXIT,
+        {7: 3},
+        names,
+    )
+    turn = ProgramCode.from_instructions(
+        call(0, 1) + call(0, SUBPROGRAMS + 0) + load_immediate(1, 1, 7) + EXIT, {7: 3}, names
+    )
+    parts = {
+        "program": program,
+        "inner": ProgramCode(EXIT, ()),
+        "turn": turn,
+        "unused": ProgramCode(EXIT, ()),
+    }
+    code, subprograms = ObjectFile((), parts).linked("program")
+    turn_begins, inner_begins = len(program.instructions), len(program.instructions + turn.instructions)
+    assert subprograms == (Subprogram(turn_begins // 8, True), Subprogram(inner_begins // 8, False))
+    assert len(code.instructions) == inner_begins + len(EXIT)
+    assert jump(code.instructions, 24) == turn_begins
+    assert jump(code.instructions, 40) == jump(code.instructions, turn_begins + 8) == inner_begins
+    assert code.instructions[41] >> 4 == 1  # BPF_PSEUDO_CALL
+    assert code.references == ((8, 3), (turn_begins + 16, 3))
+
+
+def test_program_without_subprograms_is_linked_as_it_is() -> None:
+    code = ProgramCode.from_instructions(load_immediate(1, 1, 7) + EXIT, {7: 3})
+    assert ObjectFile((), {"program": code}).linked("program") == (code, ())
+
+
 NUMBERS = st.integers(0, 2**31 - 1)
 CODES = st.builds(
-    ProgramCode, st.binary(max_size=64), st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple)
+    ProgramCode,
+    st.binary(max_size=64),
+    st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple),
+    st.lists(st.tuples(NUMBERS, st.text()), max_size=3).map(tuple),
 )
 DEFINITIONS = st.builds(MapDefinition, st.text(), *[NUMBERS] * 5, st.text(), st.text())
 

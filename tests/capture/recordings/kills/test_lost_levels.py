@@ -17,9 +17,8 @@ from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
 
 LIMIT_BYTES: Final = 64 << 20
-RUNS: Final = 34  # the program calls itself 33 times (MAX_TAIL_CALL_CNT in the kernel)
-A_RUN: Final = min(64, 256 // (os.sysconf("SC_NPROCESSORS_CONF")) + 1)  # SLOTS_A_RUN in bpf/levels.bpf.c
-LEVELLED: Final = RUNS * A_RUN
+CPUS: Final = os.sysconf("SC_NPROCESSORS_CONF")
+LEVELLED: Final = min(2176, 16384 // CPUS + 1)  # LEVELS_A_KILL in bpf/levels.bpf.c
 UNLEVELLED: Final = 119
 
 

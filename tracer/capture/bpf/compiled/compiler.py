@@ -26,7 +26,7 @@ from typing import Any, Final, NoReturn
 import tracer
 from tracer.capture.bpf.compiled.bcc_module import find_bcc, installed_bcc
 from tracer.capture.bpf.compiled.cache import Cache, cache_key
-from tracer.capture.bpf.compiled.object_file import MapDefinition, ObjectFile, ProgramCode
+from tracer.capture.bpf.compiled.object_file import SUBPROGRAMS, MapDefinition, ObjectFile, ProgramCode
 from tracer.capture.bpf.hooks import TRIED_ON, Choice, closed_families
 from tracer.capture.bpf.syscall import machine, map_sizes
 from tracer.errors import TracerError
@@ -37,6 +37,7 @@ from tracer.kernel.process.children import end_with_parent
 from tracer.kernel.process.priority import prefer_this_thread
 
 _INCLUDE: Final = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+_SUBPROGRAM: Final = re.compile(r"^SUBPROGRAM\((\w+)\)$", re.MULTILINE)
 
 
 def bpf_folder() -> Path:
@@ -55,7 +56,19 @@ def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
         f"{hook.kind.upper()}({hook.function}, {len(btf.function_arguments(hook.target) or ())})"
         for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.TYPED_TRACEPOINT}.values()
     ]
-    return "\n".join([struct_header.header(btf), *parts, '#line 1 "hooks"', *lines, ""])
+    text = "\n".join([*parts, '#line 1 "hooks"', *lines, ""])
+    return struct_header.header(btf) + subprogram_numbers(text) + text
+
+
+def subprogram_numbers(text: str) -> str:
+    """Return the C definitions by which a text refers to its subprograms (bpf/shared/subprograms.h)."""
+    numbers = (f"#define NUMBER_OF_{name} {number}" for number, name in enumerate(subprograms(text)))
+    return "\n".join([f"#define SUBPROGRAMS {SUBPROGRAMS}", *numbers, ""])
+
+
+def subprograms(text: str) -> list[str]:
+    """Return the names of the subprograms that a C text defines (bpf/shared/subprograms.h), by number."""
+    return _SUBPROGRAM.findall(text)
 
 
 def ordered_sources(folder: Path, programs: str = "*.bpf.c") -> dict[str, str]:
@@ -81,7 +94,7 @@ def _add(path: Path, texts: dict[Path, str]) -> None:
     texts[path] = _INCLUDE.sub("", text)
 
 
-_FORMAT: Final = "2"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
+_FORMAT: Final = "3"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
 _REFUSED: Final = 2  # exit status of the child: its document is an error for the user
 _KEPT_ENUMERATORS: Final = ("NR_", "MEMCG_", "PG", "WORKINGSET_")
 """The prefixes of the names of the kernel's memory counters."""
@@ -285,10 +298,10 @@ def compiled(text: str, flags: list[str]) -> ObjectFile:
         )
     bcc = find_bcc()
     os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
-    return read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags))
+    return read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags), subprograms(text))
 
 
-def read_object(bcc: ModuleType, compiled: Any) -> ObjectFile:
+def read_object(bcc: ModuleType, compiled: Any, names_of_subprograms: Sequence[str]) -> ObjectFile:
     """Return the maps and programs of a compiled `bcc.BPF` object."""
     library, module = bcc.lib, compiled.module
     library.bpf_num_tables.argtypes, library.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_ulonglong
@@ -310,7 +323,9 @@ def read_object(bcc: ModuleType, compiled: Any) -> ObjectFile:
     return ObjectFile(
         maps,
         {
-            name.decode(): ProgramCode.from_instructions(compiled.dump_func(name), numbers)
+            name.decode(): ProgramCode.from_instructions(
+                compiled.dump_func(name), numbers, names_of_subprograms
+            )
             for name in functions
         },
     )

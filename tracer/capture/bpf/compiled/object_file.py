@@ -1,14 +1,15 @@
-"""Compiled BPF programs and the definitions of the maps that they share.
+"""Compiled BPF programs, the subprograms that they call, and the definitions of the maps that they share.
 
 An object file is independent of any process: a program refers to a map by its index, which the loader
-replaces with the map's descriptor in its own process.
+replaces with the map's descriptor in its own process. BCC compiles each function on its own, so a subprogram
+(bpf/shared/subprograms.h) is referred to by its name, and `ObjectFile.linked` puts it behind the program.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,8 +18,15 @@ from tracer.kernel.struct_header import KERNEL_FUNCTIONS
 _INSTRUCTION: Final = struct.Struct("<BBhi")  # struct bpf_insn (include/uapi/linux/bpf.h)
 _LD_IMM64: Final = 0x18
 _PSEUDO_MAP_FD: Final = 1
+_PSEUDO_FUNC: Final = 4
 _CALL: Final = 0x85
+_PSEUDO_CALL: Final = 1
 _PSEUDO_KFUNC_CALL: Final = 2
+
+
+SUBPROGRAMS: Final = 1 << 29
+"""Added to the number of a subprogram, which programs call as if it were a helper: BCC inlines every function
+that it does not make a program of. No helper has such a number, and all are below `KERNEL_FUNCTIONS`."""
 
 
 class MapDefinition(NamedTuple):
@@ -35,28 +43,44 @@ class MapDefinition(NamedTuple):
 
 
 class ProgramCode(NamedTuple):
-    """A program's instructions, and its references to maps: (byte offset of the instruction, map index)."""
+    """A program's instructions, and its references to maps (byte offset of the instruction, map index) and to
+    subprograms (byte offset, name).
+    """
 
     instructions: bytes
     references: tuple[tuple[int, int], ...]
+    calls: tuple[tuple[int, str], ...] = ()
 
     @classmethod
-    def from_instructions(cls, instructions: bytes, maps: Mapping[int, int]) -> ProgramCode:
+    def from_instructions(
+        cls, instructions: bytes, maps: Mapping[int, int], subprograms: Sequence[str] = ()
+    ) -> ProgramCode:
         """Return the code for instructions that refer to maps by descriptor, and call functions of the kernel
-        as helpers (`KERNEL_FUNCTIONS`). `maps`: descriptor -> map index.
+        (`KERNEL_FUNCTIONS`) and subprograms (`SUBPROGRAMS`) as helpers. `maps`: descriptor -> map index.
+        `subprograms`: their names, by number.
         """
         references = []
+        calls = []
         position = 0
         code = bytearray(instructions)
         while position < len(code):
             opcode, registers, _, value = _INSTRUCTION.unpack_from(code, position)
             if opcode == _LD_IMM64 and registers >> 4 == _PSEUDO_MAP_FD:
                 references.append((position, maps[value]))
+            elif opcode == _LD_IMM64 and registers >> 4 == _PSEUDO_FUNC:
+                calls.append((position, subprograms[value]))
             elif opcode == _CALL and value >= KERNEL_FUNCTIONS:
                 function = value - KERNEL_FUNCTIONS
                 _INSTRUCTION.pack_into(code, position, _CALL, _PSEUDO_KFUNC_CALL << 4, 0, function)
+            elif opcode == _CALL and value >= SUBPROGRAMS:
+                _INSTRUCTION.pack_into(code, position, _CALL, _PSEUDO_CALL << 4, 0, 0)
+                calls.append((position, subprograms[value - SUBPROGRAMS]))
             position += _INSTRUCTION.size * (2 if opcode == _LD_IMM64 else 1)
-        return cls(bytes(code), tuple(references))
+        return cls(bytes(code), tuple(references), tuple(calls))
+
+    def is_callback(self, position: int) -> bool:
+        """Return whether the reference to a subprogram at this byte offset is its address, for a helper."""
+        return self.instructions[position] == _LD_IMM64
 
     def with_maps(self, fd: Callable[[int], int]) -> bytes:
         """Return the instructions with the descriptors of maps, as `fd` returns them for a map index."""
@@ -66,16 +90,57 @@ class ProgramCode(NamedTuple):
         return bytes(code)
 
 
+class Subprogram(NamedTuple):
+    """A function in the code of a program: the number of its first instruction, and whether a helper calls it
+    back. The verifier follows a callback with the state of its caller, and any other subprogram once, for all
+    values of its arguments.
+    """
+
+    first: int
+    is_callback: bool
+
+
+class LinkedCode(NamedTuple):
+    """A program with the subprograms behind it."""
+
+    code: ProgramCode
+    subprograms: tuple[Subprogram, ...]
+
+
 @dataclass(frozen=True)
 class ObjectFile:
-    """One compilation unit: its maps, and its programs by name."""
+    """One compilation unit: its maps, and its programs and subprograms by name."""
 
     maps: tuple[MapDefinition, ...]
     programs: Mapping[str, ProgramCode]
 
+    def linked(self, name: str) -> LinkedCode:
+        """Return a program with all subprograms that it calls, directly or not."""
+        names = [name]
+        firsts, callbacks = {name: 0}, set()
+        code, references = bytearray(), []
+        for one in names:  # grows
+            part, begin = self.programs[one], len(code)
+            firsts[one] = begin // _INSTRUCTION.size
+            code += part.instructions
+            references += [(begin + position, number) for position, number in part.references]
+            names += dict.fromkeys(called for _, called in part.calls if called not in names)
+        for one in names:
+            part = self.programs[one]
+            for position, called in part.calls:
+                at = firsts[one] * _INSTRUCTION.size + position
+                distance = firsts[called] - at // _INSTRUCTION.size - 1
+                struct.pack_into("<i", code, at + 4, distance)
+                callbacks |= {called} if part.is_callback(position) else set()
+        subprograms = tuple(Subprogram(firsts[one], one in callbacks) for one in names[1:])
+        return LinkedCode(ProgramCode(bytes(code), tuple(references)), subprograms)
+
     def encode(self) -> bytes:
         """Return a document that `decode` reads."""
-        programs = {name: [code.instructions.hex(), code.references] for name, code in self.programs.items()}
+        programs = {
+            name: [code.instructions.hex(), code.references, code.calls]
+            for name, code in self.programs.items()
+        }
         return json.dumps({"maps": self.maps, "programs": programs}).encode()
 
     @classmethod
@@ -83,7 +148,11 @@ class ObjectFile:
         """Read a document of `encode`. Raises ValueError, KeyError or TypeError for any other."""
         read = json.loads(document)
         programs = {
-            name: ProgramCode(bytes.fromhex(code), tuple((int(at), int(number)) for at, number in references))
-            for name, (code, references) in read["programs"].items()
+            name: ProgramCode(
+                bytes.fromhex(code),
+                tuple((int(at), int(number)) for at, number in references),
+                tuple((int(at), str(called)) for at, called in calls),
+            )
+            for name, (code, references, calls) in read["programs"].items()
         }
         return cls(tuple(MapDefinition(*one) for one in read["maps"]), programs)
