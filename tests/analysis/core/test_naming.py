@@ -85,6 +85,24 @@ def test_resolve_name_of_a_pod_finds_its_containers_and_its_own_cgroup(trace: An
         naming.resolve(trace.cgroups, "billing/cart-7d9f-x2")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [("web", [51, 53]), ("web/worker", [52]), ("lab-anon", [54]), ("api", [55]), ("4711-web", None)],
+)
+def test_resolve_name_given_to_record_finds_the_cgroups_of_its_runs(
+    trace: Any, pattern: str, expected: list[int] | None
+) -> None:
+    """A cgroup that is called so itself comes before one that `record` made for that name."""
+    own = ("/memcg-tracer-4711-web", "/memcg-tracer-4711-web/worker", "/ours/memcg-tracer-4712-web")
+    for number, path in enumerate((*own, "/memcg-tracer-4713-lab-anon", "/api", "/memcg-tracer-9-api"), 51):
+        trace.add("cgroups", cgroup_id=number, path=path)
+    if expected is None:
+        with pytest.raises(TracerError):
+            naming.resolve(trace.cgroups, pattern)
+    else:
+        assert naming.resolve(trace.cgroups, pattern) == expected
+
+
 def test_resolve_short_beginning_is_no_container_id(named: Any) -> None:
     with pytest.raises(TracerError, match=r"4f2a99"):
         naming.resolve(named.cgroups, "4f2")

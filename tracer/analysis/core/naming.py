@@ -19,6 +19,7 @@ from tracer.analysis.core.columns import Int64s, integers, times_ns
 from tracer.analysis.core.lives import Life, Lives, containers, made_ns
 from tracer.analysis.core.tables import TraceTables
 from tracer.errors import TracerError, UsageError
+from tracer.kernel.cgroups.ephemeral import as_named
 from tracer.stored_names import stored_text
 
 
@@ -77,7 +78,8 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
     These kinds of patterns are tried in turn, and the first that fits any cgroup is taken: an id; a path
     below the mount point of the memory controller, or with a usual mount point before it; a container's
     name; a pod's name, also as NAMESPACE/POD; the beginning of a container's id; the end of a path, by whole
-    components; a glob over paths and container names.
+    components; the same with the name that `record` was given for its cgroup (`--name`, or the command's); a
+    glob over paths and container names.
 
     The pattern is read as a name in the kernel's spelling first, then in the spelling of a trace
     (`tracer.stored_names`).
@@ -124,6 +126,7 @@ def _spelt(places: Sequence[Place], text: str) -> list[int]:
         lambda place: place.pod is not None and text in (place.pod, f"{place.namespace}/{place.pod}"),
         lambda place: len(text) >= _LEAST_ID_PREFIX and (place.container_id or "").startswith(text),
         lambda place: place.path.endswith(ending),
+        lambda place: as_named(place.path).endswith(ending),
         lambda place: any(
             fnmatch.fnmatchcase(name, text) for name in (place.path, place.container) if name is not None
         ),

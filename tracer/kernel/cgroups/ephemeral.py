@@ -23,6 +23,7 @@ from tracer.units import size
 
 NAME_PREFIX = "memcg-tracer-"
 
+_MADE_FOR = re.compile(rf"(?<=/){re.escape(NAME_PREFIX)}[0-9]+-")
 _EMPTY_WITHIN_S = 5.0
 _RETRY_S = 0.01
 _LOG = logging.getLogger(__name__)
@@ -48,6 +49,12 @@ def ephemeral_cgroup(
             yield directory
         finally:
             remove(directory)
+
+
+def as_named(path: str) -> str:
+    """Return the path of a cgroup with the name that its user gave in place of that of an ephemeral cgroup:
+    `/web` for `/memcg-tracer-4711-web`. Other paths stay as they are."""
+    return _MADE_FOR.sub("", path)
 
 
 def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
