@@ -48,6 +48,16 @@ class _Verbs(click.Group):
         command.context_settings.setdefault("help_option_names", ["-h", "--help"])
         return command
 
+    def invoke(self, context: click.Context) -> object:
+        """Run the verb. An error of the parser, which has no context, gets that of its verb."""
+        try:
+            return super().invoke(context)
+        except click.UsageError as error:
+            verb = context.invoked_subcommand
+            if error.ctx is None and verb is not None and (command := self.get_command(context, verb)):
+                error.ctx = click.Context(command, parent=context, info_name=verb)
+            raise
+
     def resolve_command(
         self, context: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -62,7 +72,7 @@ class _Verbs(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}: maybe {near[0]!r} was meant")
         name, command, rest = super().resolve_command(context, args)
         if command is not None:
-            _require_values(command, rest)
+            _require_values(click.Context(command, parent=context, info_name=name), rest)
         return name, command, rest
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -70,19 +80,20 @@ class _Verbs(click.Group):
             formatter.write_dl([(verb, _summary(self.get_command(context, verb))) for verb in VERBS])
 
 
-def _require_values(command: click.Command, arguments: list[str]) -> None:
+def _require_values(context: click.Context, arguments: list[str]) -> None:
     """Raise UsageError for an empty value: `-c "$name"` without a name is an error, and
     `push --remove "$folder"` without a folder must not mean the current directory."""
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    options = [one for one in command.params if isinstance(one, click.Option) and not one.is_flag]
+    parameters = context.command.params
+    options = [one for one in parameters if isinstance(one, click.Option) and not one.is_flag]
     names = {name for option in options for name in option.opts}
-    takes_words = any(one.type is click.UNPROCESSED for one in command.params)  # words of a command: any
+    takes_words = any(one.type is click.UNPROCESSED for one in parameters)  # words of a command: any
     for before, argument in zip(["", *ours], ours, strict=False):
         option = argument.removesuffix("=") if argument else before
         if option != argument and option in names:
-            raise click.UsageError(f"{option} is empty: give a value, or leave it out")
+            raise click.UsageError(f"{option} is empty: give a value, or leave it out", context)
         if not argument and not takes_words:
-            raise click.UsageError("an argument is empty: give a value")
+            raise click.UsageError("an argument is empty: give a value", context)
 
 
 def _summary(command: click.Command | None) -> str:
@@ -98,7 +109,7 @@ def _summary(command: click.Command | None) -> str:
 Examples:
   sudo memcg-tracer record --limit 100M -- ./my-program   # what happens at 100 MiB?
   sudo memcg-tracer record -c my-container -d 60          # watch a container for a minute
-  memcg-tracer explain traces/20261124T120000Z-my-program  # why was it killed?""",
+  memcg-tracer explain my-program                         # why was it killed?""",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(VERSION, prog_name="memcg-tracer")

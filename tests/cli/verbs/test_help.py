@@ -81,3 +81,23 @@ def test_completion_after_such_a_word_offers_and_prints_nothing(
     completed = BashComplete(group, {}, "memcg-tracer", "_MEMCG_TRACER_COMPLETE").get_completions(typed, "-x")
     assert completed == []
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["top", "-n"], "memcg-tracer top"),
+        (["explain", "--kill"], "memcg-tracer explain"),
+        (["explain", "--kmgs"], "memcg-tracer explain"),
+        (["report"], "memcg-tracer report"),
+        (["timeline", "-c", ""], "memcg-tracer timeline"),
+        (["info", ""], "memcg-tracer info"),
+        (["recrod"], None),
+    ],
+)
+def test_usage_error_knows_the_verb_whose_help_has_the_option(words: list[str], named: str | None) -> None:
+    """The line of an error ends with `see memcg-tracer VERB -h`."""
+    with pytest.raises(click.UsageError) as raised:
+        group.main(words, prog_name="memcg-tracer", standalone_mode=False)
+    context = raised.value.ctx
+    assert (None if context is None else context.command_path) == named
