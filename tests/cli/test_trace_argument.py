@@ -66,6 +66,22 @@ def test_newest_is_by_the_kill_and_not_by_the_end(run: CliRunner, write_trace: A
     assert "traces/b-late-kill" in stderr_of(run, explain)
 
 
+@pytest.mark.parametrize("verb", [*VERBS, report])
+def test_trace_of_root_is_read_with_sudo_or_by_a_new_owner(
+    run: CliRunner, write_trace: Any, monkeypatch: pytest.MonkeyPatch, verb: Any
+) -> None:
+    """Most traces are those of root, who alone can read them. The message says so, not that the argument is
+    wrong. What `os.access` answers to another user is simulated, because the tests may run as root."""
+    write_trace("traces/of-root")
+    monkeypatch.setattr("os.access", lambda path, _mode, **_rest: "of-root" not in str(path))
+    refused = run.invoke(verb.command, ["traces/of-root", *(["-o", "page.html"] if verb is report else [])])
+    assert isinstance(refused.exception, TracerError)
+    assert str(refused.exception) == (
+        "traces/of-root cannot be read by this user: use sudo, or become its owner "
+        "(sudo chown -R $USER traces/of-root)"
+    )
+
+
 def test_name_chooses_the_trace_and_its_cgroups(run: CliRunner, write_trace: Any) -> None:
     write_trace("traces/web", container="web")
     write_trace("traces/cart", container="cart", step_ns=20_000_000)

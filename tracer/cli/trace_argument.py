@@ -27,7 +27,9 @@ FOLDERS: Final = (Path(STATE_FOLDER), Path("traces"))
 _CGROUPS: Final = "/sys/fs/cgroup/"
 _MOST_CELLS: Final = 60
 
-argument = click.argument("path", metavar="[TRACE|NAME]", type=click.Path(path_type=Path), required=False)
+argument = click.argument(
+    "path", metavar="[TRACE|NAME]", type=click.Path(path_type=Path, readable=False), required=False
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ def find(path: Path | None) -> Found | None:
     """
     from tracer.trace.meta import is_trace
 
+    if path is not None and _exists(path) and not os.access(path, os.R_OK):
+        raise TracerError(
+            f"{path} cannot be read by this user: use sudo, or become its owner (sudo chown -R $USER {path})"
+        )
     if path is not None and (is_trace(path) or (_exists(path) and not _is_a_cgroup(path))):
         import tracer
 
