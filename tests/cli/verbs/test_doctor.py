@@ -121,6 +121,14 @@ def test_doctor_begins_with_the_missing_checks(monkeypatch: pytest.MonkeyPatch) 
     assert second.split(maxsplit=1) == ["BTF", "boot another kernel"]
 
 
+def test_effect_of_what_is_not_known_is_said_to_be_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer must not read as if the mode were found to be confidentiality."""
+    hidden = Check("lockdown", State.UNKNOWN, "securityfs is not mounted", "no program loads", "mount")
+    _, line, *_ = run(monkeypatch, [FINE, hidden]).stdout.splitlines()
+    said = "not known (securityfs is not mounted): no program loads"
+    assert line.split(maxsplit=1) == ["lockdown", said]
+
+
 @pytest.mark.parametrize("columns", [60, 80])
 def test_narrow_terminal_has_the_hooks_below_the_signal(
     monkeypatch: pytest.MonkeyPatch, columns: int

@@ -70,7 +70,7 @@ def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[Ren
         yield Text(f"This machine cannot record, because of: {names}.", style="bold")
         yield console.facts((check.name, visible(check.remedy or check.detail)) for check in obstacles)
         return
-    missing = [(check.name, visible(check.cost)) for check in checks if check.cost]
+    missing = [(check.name, visible(_cost(check))) for check in checks if check.cost]
     missing += [
         (finding.signal.name, finding.signal.without)
         for finding in signals
@@ -81,6 +81,10 @@ def _answer(checks: Sequence[Check], signals: Sequence[Finding]) -> Iterator[Ren
         return
     yield Text("This machine can record. What is missing, and the effect:", style="bold")
     yield console.facts(missing)
+
+
+def _cost(check: Check) -> str:
+    return f"not known ({check.detail}): {check.cost}" if check.state is State.UNKNOWN else check.cost
 
 
 def _table(checks: Sequence[Check]) -> Table:
