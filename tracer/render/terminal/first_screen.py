@@ -245,7 +245,7 @@ def _doubts(report: OomReport) -> Iterator[str]:
 def _more(report: OomReport) -> str:
     if report.kernel_log is not None:
         return "More: -v (evidence, stack, every process)."
-    return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report."
+    return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report TRACE -o page.html."
 
 
 def survivors_screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
