@@ -24,7 +24,7 @@ def test_sources_are_attributes_of_a_cgroup() -> None:
 
 
 def test_each_count_of_evictions_is_in_a_column() -> None:
-    assert {name for column in EVICTIONS_COLUMNS for name in column.counts} == set(COUNTS)
+    assert {column.count for column in EVICTIONS_COLUMNS} == set(COUNTS)
 
 
 def test_columns_of_the_timeline_are_columns_of_its_rows() -> None:

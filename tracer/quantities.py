@@ -58,15 +58,15 @@ class Metric:
 class EvictionsColumn:
     """A column of `evictions`, in bytes.
 
-    `field` is its name in the rows. It is the sum of `counts`, the pages that `analysis.views.evictions`
-    counts under these names. `head` is its title in the terminal, where columns are in the order of `place`;
+    `field` is its name in the rows. `count` is the name under which `analysis.views.evictions` counts its
+    pages. `head` is its title in the terminal, where columns are in the order of `place`;
     "": only the rows have it. A column without amounts is left out, unless it `is_constant`. On a narrow
     terminal, columns with the lowest `gives_way` are left out first; 0: never. `only_by` is the one grouping
     whose table has the column; "": all have it. `note` explains it below the table.
     """
 
     field: str
-    counts: tuple[str, ...]
+    count: str
     head: str = ""
     place: int = 0
     gives_way: int = 0
@@ -178,7 +178,7 @@ QUANTITIES: Final = (
         top=TopColumn("add", "add_bytes_per_s", "ADD/s", 6, since=110),
         metric=Metric("pagecache_added_bytes", "cause", ", by what brought it in"),
         evictions=EvictionsColumn(
-            "added_bytes", ("read", "written"), "added", place=3, gives_way=3, is_constant=True
+            "added_bytes", "added", "added", place=3, gives_way=3, is_constant=True
         ),
         timeline=TimelineColumn(
             "cache_added_bytes", "added", "page cache", note="new in the page cache (file contents)"
@@ -189,7 +189,7 @@ QUANTITIES: Final = (
         top=TopColumn("evict", "evict_bytes_per_s", "EVICT/s", 7, since=90),
         metric=Metric("pagecache_evicted_bytes", "cause", ", by the kind of reclaim"),
         evictions=EvictionsColumn(
-            "evicted_bytes", ("evicted_from_own", "evicted_from_others"), "evicted", place=1,
+            "evicted_bytes", "evicted", "evicted", place=1,
             is_constant=True, note="removed by reclaim",
         ),
         timeline=TimelineColumn(
@@ -198,14 +198,14 @@ QUANTITIES: Final = (
     ),
     Quantity(
         *("dropped", "flow", "bytes", ""), "page cache removed with its file, or on request",
-        evictions=EvictionsColumn("dropped_bytes", ("dropped",), "dropped", place=4, gives_way=1),
+        evictions=EvictionsColumn("dropped_bytes", "dropped", "dropped", place=4, gives_way=1),
         timeline=TimelineColumn(
             "cache_dropped_bytes", "dropped", "page cache", 8, 1, "removed with its file, or on request"
         ),
     ),
     Quantity(
         *("added_again", "flow", "bytes", ""), "page cache added that had been evicted before",
-        evictions=EvictionsColumn("refaulted_bytes", ("refaulted",)),
+        evictions=EvictionsColumn("refaulted_bytes", "refaulted"),
         timeline=TimelineColumn(
             "cache_refaulted_bytes", "read again", "page cache", 12, 5, "evicted before"
         ),
@@ -213,25 +213,25 @@ QUANTITIES: Final = (
     Quantity(
         *("returned", "flow", "bytes", ""), "page cache evicted that was read again later",
         evictions=EvictionsColumn(
-            "returned_bytes", ("returned",), "read again", place=2, note="evicted earlier"
+            "returned_bytes", "returned", "read again", place=2, note="evicted earlier"
         ),
     ),
     Quantity(
         *("remaining", "flow", "bytes", ""), "page cache added that was still there at the end",
         evictions=EvictionsColumn(
-            "left_bytes", ("left",), "left", place=5, gives_way=2, note="added, and still there at the end"
+            "left_bytes", "left", "left", place=5, gives_way=2, note="added, and still there at the end"
         ),
     ),
     Quantity(
         *("taken", "flow", "bytes", ""), "page cache evicted by tasks of another cgroup than its owner",
         evictions=EvictionsColumn(
-            "evicted_from_others_bytes", ("evicted_from_others",), "from others", place=6, gives_way=4,
+            "evicted_from_others_bytes", "evicted_from_others", "from others", place=6, gives_way=4,
             only_by="process", note="evicted, but charged to another cgroup than the process's own",
         ),
     ),
     Quantity(
         *("written", "flow", "bytes", ""), "page cache added by writes",
-        evictions=EvictionsColumn("written_bytes", ("written",)),
+        evictions=EvictionsColumn("written_bytes", "written"),
     ),
     Quantity(
         *("refaulted", "flow", "bytes", "refaulted_bytes"),

@@ -27,12 +27,11 @@ USES: Final = ("only written", "read once", "read again")
 """The uses of a file's cache in the trace: it was written and never read, read and not read again after its
 eviction, or read again."""
 CHARGED_TO: Final = ("live", "removed", "nobody")
-_FLOWS: Final = ("written", "read", "evicted_from_others", "evicted_from_own", "dropped")
-"""What an event is counted as, with all of its pages: the first that fits."""
+_FLOWS: Final = ("added", "written", "evicted", "evicted_from_others", "dropped")
+"""What an event is counted as, with all of its pages: everything that fits."""
 
 COUNTS: Final = (*_FLOWS, *OF_PAGES)
-"""The counts of pages whose sums are the columns `AMOUNTS`."""
-
+"""The counts of pages that are the columns `AMOUNTS`."""
 
 _Columns = dict[str, Int64s]
 
@@ -102,7 +101,8 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     if cgroup is not None:
         members = naming.members_of(trace, naming.select(trace, cgroup))
         counts = np.isin(integers(kinds["cgroup_id"]), members)
-    flow, owner = _flows(kinds), _numbers(kinds, "cgroup_id")
+    flows, owner = _flows(kinds), _numbers(kinds, "cgroup_id")
+    flow, _ = distinct(*flows.values())
     process, is_taken = _numbers(kinds, "tgid", "task_cgroup_id"), is_evicted(kinds)
     of_kind = {name: np.zeros(len(kinds), dtype=np.int64) for name in ("rows", "pages", *OF_PAGES)}
     by_file: list[_Columns] = []
@@ -129,26 +129,24 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
         by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind], flow[kind]), {name: of}))
     of_kind["kind"] = np.arange(len(kinds))
     occurs = of_kind.pop("rows") > 0
-    files = _amounts(trace, _table(by_file, ("file", "kind", "pages", *OF_PAGES)), flow)
+    files = _amounts(trace, _table(by_file, ("file", "kind", "pages", *OF_PAGES)), flows)
     files["cgroup_id"] = integers(kinds["cgroup_id"])[files["kind"]]
     evicted_from = _table(evictors, ("file", "kind", "evicted_bytes"))
     evicted_from["evicted_bytes"] *= page_size(trace)
     return Moves(
-        kinds.join(_amounts(trace, pd.DataFrame(of_kind), flow).drop(columns="kind"))[occurs],
+        kinds.join(_amounts(trace, pd.DataFrame(of_kind), flows).drop(columns="kind"))[occurs],
         files.groupby(["file", "cgroup_id"], as_index=False)[list(AMOUNTS)].sum(),
         evicted_from,
     )
 
 
-def _flows(kinds: pd.DataFrame) -> Int64s:
-    """Return the position in `_FLOWS` of each kind of event."""
+def _flows(kinds: pd.DataFrame) -> dict[str, Bools]:
+    """Return for each of `_FLOWS` a mask of the kinds of event that count."""
     owner, actor = integers(kinds["cgroup_id"]), integers(kinds["task_cgroup_id"])
-    evicted = is_evicted(kinds)
+    added, evicted = is_one_of(kinds["op"], ["add"]), is_evicted(kinds)
+    written = added & is_one_of(kinds["cause"], ["write"])
     from_others = evicted & (owner != NO_ID) & (owner != actor)
-    is_added = is_one_of(kinds["op"], ["add"])
-    is_written = is_added & is_one_of(kinds["cause"], ["write"])
-    fits = [is_written, is_added, from_others, evicted, np.ones(len(kinds), dtype=np.bool_)]
-    return np.asarray(np.argmax(fits, axis=0), dtype=np.int64)
+    return dict(zip(_FLOWS, (added, written, evicted, from_others, ~(added | evicted)), strict=True))
 
 
 def _numbers(kinds: pd.DataFrame, *names: str) -> Int64s:
@@ -192,14 +190,12 @@ def _table(parts: Sequence[_Columns], names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({name: np.concatenate([nothing, *column]) for name, column in columns.items()})
 
 
-def _amounts(trace: TraceTables, pages: pd.DataFrame, flow: Int64s) -> pd.DataFrame:
+def _amounts(trace: TraceTables, pages: pd.DataFrame, flows: Mapping[str, Bools]) -> pd.DataFrame:
     """Return sums of pages by kind, with the columns `AMOUNTS` in bytes."""
-    of_row, page_bytes = flow[pages["kind"]], page_size(trace)
-    counts = {name: pages["pages"].where(of_row == position, 0) for position, name in enumerate(_FLOWS)}
+    kind, page_bytes = pages["kind"].to_numpy(), page_size(trace)
+    counts = {name: pages["pages"].where(fits[kind], 0) for name, fits in flows.items()}
     counts |= {name: pages[name] for name in OF_PAGES}
-    amounts = {
-        column.field: sum(counts[name] for name in column.counts) * page_bytes for column in EVICTIONS_COLUMNS
-    }
+    amounts = {column.field: counts[column.count] * page_bytes for column in EVICTIONS_COLUMNS}
     return pages.drop(columns=["pages", *OF_PAGES]).assign(**amounts)
 
 
