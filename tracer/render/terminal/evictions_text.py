@@ -164,13 +164,12 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
     listed = table.iloc[:_MOST_ROWS]
     rest = table.iloc[len(listed) :]
     names = _names(by, listed, len(rest))
-    columns_of_by = [one for one in _COLUMNS if one.only_by in ("", by)]
     cells = {
         one: [
             _amount(value) for value in (*listed[one.field], *([rest[one.field].sum()] if len(rest) else []))
         ]
-        for one in columns_of_by
-        if one.is_constant or table[one.field].any()
+        for one in _COLUMNS
+        if one.only_by in ("", by) and (one.is_constant or table[one.field].any())
     }
     shown = _that_fit(cells, columns - _LEAST_NAMES_CELLS[len(names)])
     room = columns - _GAP * len(names) - sum(_cells(one, cells) + _GAP for one in shown)
@@ -179,7 +178,7 @@ def _table(by: str, table: pd.DataFrame, columns: int) -> Iterator[RenderableTyp
     for number in range(len(listed) + bool(len(rest))):
         drawn.add_row(*(cells[one][number] for one in shown), *(Text(names[number]) for names in in_room))
     yield console.indented(drawn)
-    notes = [f"{one.head}: {one.note}." for one in columns_of_by if one.note]
+    notes = [f"{one.head}: {one.note}." for one in shown if one.note]
     yield console.note(" ".join([*notes, *_GROUPINGS[by].notes]))
 
 
