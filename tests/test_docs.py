@@ -55,7 +55,7 @@ def test_source_files_named_in_a_document_exist(document: Path) -> None:
 def test_picture_of_the_rooms_equals_the_one_drawn_from_the_code() -> None:
     rooms = runpy.run_path(str(TOP / "docs/rooms.py"))
     drawn = (TOP / "docs/rooms.svg").read_text()
-    assert drawn == rooms["svg"](rooms["layers"]()), "`make pictures` draws it again"
+    assert drawn == rooms["svg"](rooms["layers"]()), "`.venv/bin/python docs/rooms.py` draws it again"
 
 
 def test_pictures_of_a_trace_are_all_drawn_for_the_documents() -> None:

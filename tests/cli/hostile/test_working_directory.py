@@ -113,7 +113,8 @@ def argv_of(tmp_path: Path, write_trace: WriteTrace) -> ArgvOf:
 
 
 def test_every_verb_has_a_case() -> None:
-    assert sorted([*ROOTLESS, *TRACING, *SERVING]) == sorted(VERBS)
+    cases = sorted([*ROOTLESS, *TRACING, *SERVING])
+    assert cases == sorted(VERBS), "each verb has its arguments in ROOTLESS, TRACING or SERVING"
 
 
 def test_planted_modules_run_where_python_looks_for_them(folder: Folder) -> None:

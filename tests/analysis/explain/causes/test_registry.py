@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 
@@ -24,6 +24,7 @@ OF_THE_JSON = (
 )
 """The values of `cause` that users of `explain --json` rely on, the first of equals first."""
 
+NAMES = get_args(Cause)
 FIELDS = [field.name for field in fields(CauseRecord)]
 
 
@@ -38,8 +39,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     """Make a package of complete causes, which a test may change before the import."""
     folder = tmp_path / "some_causes"
     folder.mkdir()
-    for name in (*OF_THE_JSON, "registry", "__init__"):
-        is_cause = name in OF_THE_JSON
+    for name in (*NAMES, "registry", "__init__"):
+        is_cause = name in NAMES
         (folder / f"{name}.py").write_text(source_of_a_cause(*FIELDS) if is_cause else "")
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("some_causes")
@@ -56,7 +57,7 @@ def test_causes_are_those_of_the_json_in_order() -> None:
 
 
 def test_find_whole_package_gives_every_cause(package: ModuleType) -> None:
-    assert tuple(registry.find(package)) == OF_THE_JSON
+    assert tuple(registry.find(package)) == NAMES
 
 
 @pytest.mark.parametrize("lacking", FIELDS)
@@ -90,7 +91,7 @@ def test_find_takes_the_order_of_the_list(package: ModuleType, monkeypatch: pyte
     """A cause more is a module and a name."""
     (folder_of(package) / "cosmic_rays.py").write_text(source_of_a_cause(*FIELDS))
     monkeypatch.setattr(registry, "Cause", Literal["cosmic_rays", Cause])
-    assert tuple(registry.find(package)) == ("cosmic_rays", *OF_THE_JSON)
+    assert tuple(registry.find(package)) == ("cosmic_rays", *NAMES)
 
 
 def test_document_defines_every_cause() -> None:
