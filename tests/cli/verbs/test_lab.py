@@ -35,6 +35,14 @@ def test_lab_list_has_every_experiment(arguments: list[str]) -> None:
     assert all(len(line) <= 100 for line in result.stdout.splitlines())
 
 
+def test_lab_list_wraps_between_words_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(lab.command, ["--list"]).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = set(" ".join(lines).split())
+    assert all(shown >= set(experiment.summary.split()) for experiment in EXPERIMENTS.values())
+
+
 def test_lab_list_as_json_has_every_experiment() -> None:
     result = CliRunner().invoke(lab.command, ["--list", "--json"])
     assert [entry["name"] for entry in json.loads(result.stdout)] == list(EXPERIMENTS)

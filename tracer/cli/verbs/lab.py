@@ -139,8 +139,12 @@ def _show_experiments(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_description(experiment) for experiment in EXPERIMENTS.values()], indent=2))
         return
+    from tracer.render.terminal.console import Rows, write
+
+    table = Rows(("name", "<"), ("expected", "<"), ("what happens", "<"))
     for experiment in EXPERIMENTS.values():
-        click.echo(f"{experiment.name:<13}  {_label(experiment):<15}  {experiment.summary}")
+        table.add_row(experiment.name, _label(experiment), experiment.summary)
+    write(sys.stdout, [table])
 
 
 def _label(experiment: Experiment) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import Final
 
 from rich.console import JustifyMethod, RenderableType
@@ -112,7 +111,10 @@ def _matrix(signals: Sequence[Finding], columns: int) -> Iterator[RenderableType
     is_wide = columns >= _INDENT + sum(_CELLS) + _GAP * (len(_CELLS) - 1)
     shown = range(len(_CELLS)) if is_wide else _NARROW
     headings = [Text(_HEADINGS[at], "dim") for at in shown]
-    for stream, findings in groupby(signals, key=lambda finding: finding.signal.stream):
+    streams: dict[str, list[Finding]] = {}
+    for finding in signals:
+        streams.setdefault(finding.signal.stream, []).append(finding)
+    for stream, findings in streams.items():
         yield console.title(f"stream {stream}")
         if headings:
             yield Padding(_row(headings, shown), (0, 0, 0, _INDENT))
