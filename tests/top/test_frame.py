@@ -210,6 +210,12 @@ def test_feed_shows_the_begin_of_what_it_has_no_room_for() -> None:
     assert shown[-2].endswith("…")
 
 
+@pytest.mark.parametrize("columns", range(60, 120))
+def test_feed_breaks_no_number_from_its_unit(columns: int) -> None:
+    text = text_of(render(state_of(Size(columns, 40)), Size(columns, 40)))
+    assert not [line for line in text.splitlines() if line[:1] == " " and line.endswith(" 512")]
+
+
 def test_feed_breaks_no_path_at_a_hyphen() -> None:
     size = Size(60, 24)
     path = "/var/lib/memcg-tracer/a-trace-of-web"

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from textwrap import wrap
 from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
 from tracer.categories import LAYERS
 from tracer.render.words.escape import fitted, visible
+from tracer.render.words.prose import wrapped
 from tracer.top.details import Sheet
 from tracer.top.feed import KILL, LIMIT, NOTHING, SOON, Decision
 from tracer.top.help_text import help_lines
@@ -156,7 +156,7 @@ def _feed(decisions: Sequence[Decision], lines: int, columns: int) -> list[Line]
             break
         begin = f" {decision.clock()} "
         cells = columns - len(begin) - 1
-        texts = wrap(decision.words(), cells, break_on_hyphens=False) or [""]
+        texts = wrapped(decision.words(), cells) or [""]
         if len(texts) > room:
             texts = [*texts[: room - 1], _cut(f"{texts[room - 1]} {texts[room]}", cells)]
         begins = [begin, *[" " * len(begin)] * (len(texts) - 1)]
@@ -285,7 +285,7 @@ def _note(state: ViewState) -> list[str]:
     """Return the lines of the note on the shown table."""
     if state.screen != "cgroup" or not state.sheets:
         return []
-    return wrap(visible(state.sheets[state.sheet].note), state.columns - 2)
+    return wrapped(visible(state.sheets[state.sheet].note), state.columns - 2)
 
 
 def _table(sheet: Sheet, state: ViewState, columns: int) -> Iterator[Line]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
-from textwrap import wrap
 from typing import Final
 
 from tracer.categories import LAYERS
 from tracer.quantities import TOP_COLUMNS, Quantity
+from tracer.render.words.prose import wrapped
 from tracer.top.screen.cells import Line, Span
 from tracer.top.short_numbers import NONE
 
@@ -78,7 +78,7 @@ def meaning(quantity: Quantity) -> str:
 
 
 def _titled(title: str, columns: int) -> Iterator[Line]:
-    yield from ((Span(f" {text}", "title"),) for text in wrap(title, columns - 2))
+    yield from ((Span(f" {text}", "title"),) for text in wrapped(title, columns - 2))
 
 
 def _entries(entries: Iterable[tuple[str, str, str]], columns: int) -> Iterator[Line]:
@@ -87,6 +87,6 @@ def _entries(entries: Iterable[tuple[str, str, str]], columns: int) -> Iterator[
     cells = min(max(len(name) for name, _, _ in listed), _LONGEST)
     for name, meaning, style in listed:
         shown = name
-        for text in wrap(meaning, columns - _MARGIN - cells - 2):
+        for text in wrapped(meaning, columns - _MARGIN - cells - 2):
             yield (Span(" " * _MARGIN), Span(f"{shown:<{cells}}", style), Span(f" {text}"))
             shown = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tracer.fit.driver import found
 from tracer.fit.search import Bounds, Run
 from tracer.render.fit.answer import fit_text
@@ -23,15 +25,26 @@ def run(
     return Run(limit_bytes, status, wall_s, 0, kills, 300 * MIB, "run", lost_share)
 
 
-def text_of(runs: list[Run]) -> str:
+def text_of(runs: list[Run], columns: int = 100) -> str:
     answer = fit_text(found(runs, BOUNDS), runs, BOUNDS, Path("folder"), Path("folder/curve.svg"))
-    return to_text(answer, columns=100, colour=False)
+    return to_text(answer, columns=columns, colour=False)
 
 
 def test_limit_at_which_some_runs_fail_is_named() -> None:
     text = text_of([run(None)] * 4 + [run(200 * MIB), run(100 * MIB), run(100 * MIB, 137, kills=1)])
     assert "At 100 MiB, 1 of 2 runs succeeded: what it needs varies from run to run." in text
     assert "It succeeds from: not found yet, more than 100 MiB and at most 200 MiB." in text
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_bars_are_drawn_to_scale_at_every_width(columns: int) -> None:
+    runs = [run(None, wall_s=wall_s) for wall_s in (4.0, 3.0, 2.0)] + [run(MIB, 137, 1.0, kills=1)]
+    text = text_of(runs, columns)
+    bars = [line.count("█") for line in text.splitlines() if "█" in line]
+    assert "…" not in text
+    longest = max(bars)
+    assert longest >= 4
+    assert bars == [pytest.approx(share * longest, abs=1) for share in (0.25, 1, 0.75, 0.5)]
 
 
 def test_highest_limit_that_fails_has_no_answer() -> None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pandas as pd
 import pytest
+from support.contrast import contrast
 
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator
@@ -182,18 +183,6 @@ def test_colours_of_text_have_enough_contrast(report: OomReport, drawn: Chart, s
             assert contrast(found[ink], found[ground]) >= 4.5, (ink, ground)
         for curve in ("added", "evicted", "again", "swapin"):
             assert contrast(found[curve], found[ground]) >= 3, (curve, ground)
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the contrast ratio of two colours `#rrggbb`, as WCAG 2.2 defines it."""
-    lower, higher = sorted((luminance(one), luminance(other)))
-    return (higher + 0.05) / (lower + 0.05)
-
-
-def luminance(colour: str) -> float:
-    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels]
-    return sum(weight * one for weight, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def test_contrast_is_that_of_the_definition() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from rich.color import Color
+from rich.style import Style
+from support.contrast import contrast
 
 from tracer.top.screen.cells import Line, Span, padded
 from tracer.top.screen.paint import STYLES, Painter
@@ -33,6 +36,15 @@ def test_smaller_and_larger_screens_are_painted_whole() -> None:
 def test_without_colour_no_colour_is_sent(style: str) -> None:
     line = Painter(colour=False).line((Span("x", style),))
     assert not re.search(r"\x1b\[[\d;]*(3[0-7]|38|4[0-7]|48)[\d;]*m", line)
+
+
+@pytest.mark.parametrize("name", ["head", "sorted", "warn", "kill"])
+@pytest.mark.parametrize("background", ["#ffffff", "#000000"])
+def test_colours_can_be_read_on_light_and_dark_backgrounds(name: str, background: str) -> None:
+    style = Style.parse(STYLES[name])
+    assert style.color is not None  # the terminal's own foreground may be black or white
+    behind = style.bgcolor or Color.parse(background)
+    assert contrast(style.color.get_truecolor().hex, behind.get_truecolor().hex) >= 3
 
 
 def test_selection_is_visible_without_colour() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rich.bar import Bar
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -74,9 +75,9 @@ def _table(runs: Sequence[Run], found: Found, bounds: Bounds) -> Table:
     """Return the runs by limit. A bar is the time of a run: yellow for a slow run, red for a failed run."""
     longest_s = max(run.wall_s for run in runs)
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(justify="right")
-    table.add_column(justify="right")
-    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(max_width=_BAR_CELLS)
     table.add_column(justify="right")
     table.add_column(justify="right")
     table.add_column()
@@ -87,7 +88,7 @@ def _table(runs: Sequence[Run], found: Found, bounds: Bounds) -> Table:
         table.add_row(
             "none" if run.limit_bytes is None else size(run.limit_bytes),
             duration(run.wall_s),
-            Text("█" * max(1, round(run.wall_s / longest_s * _BAR_CELLS)), colour),
+            Bar(longest_s, 0, run.wall_s, color=colour),
             read_again(run),
             lost(run),
             ending(run),

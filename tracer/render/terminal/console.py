@@ -137,7 +137,7 @@ PLAIN_COLUMNS: Final = 100
 LEAST_COLUMNS: Final = 60
 MOST_COLUMNS: Final = 1000
 
-_ASCII: Final = str.maketrans("█▓▚▒░·│┃─┬┐✗▲…−–→←≥✓", "#skdc.||-++x^~--><>+")
+_ASCII: Final = str.maketrans("█▉▊▋▌▍▎▏▓▚▒░·│┃─┬┐✗▲…−–→←≥✓", "####||||skdc.||-++x^~--><>+")
 
 
 def is_coloured(stream: TextIO) -> bool:

@@ -8,6 +8,7 @@ No name can contain this character, because `visible` escapes it.
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Final, TypeAlias
 
 from rich.text import Text
@@ -32,6 +33,11 @@ def prose(words: str, style: str = "") -> Text:
 def held_together(words: str) -> str:
     """Return the words with a private-use character in place of each space that must not wrap."""
     return _INSIDE.sub(_HELD, words)
+
+
+def wrapped(words: str, cells: int) -> list[str]:
+    """Return the lines of the words, wrapped between them at `cells`; a path is not broken at a hyphen."""
+    return [released(line) for line in textwrap.wrap(held_together(words), cells, break_on_hyphens=False)]
 
 
 def released(laid_out: str) -> str:

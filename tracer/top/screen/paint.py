@@ -14,16 +14,17 @@ from tracer.top.screen.cells import Line
 STYLES: Final[Mapping[str, str]] = {
     "": "none",
     "title": "bold",
-    "head": "bold on color(236)",
+    "head": "bold color(255) on color(236)",
     "sorted": "bold color(220) on color(236)",
     "selected": "reverse",
     "dim": "dim",
-    "warn": "color(220)",
-    "kill": "bold color(203)",
+    "warn": "color(136)",
+    "kill": "bold color(196)",
     **{layer.name: layer.terminal for layer in LAYERS},
 }
 """Name of a style -> its definition for rich. Any other name is itself a definition. Without colour, only
-attributes remain: bold, dim, reverse, underline."""
+attributes remain: bold, dim, reverse, underline. Each colour can be read on light and dark
+backgrounds."""
 
 _ATTRIBUTES: Final = ("bold", "dim", "reverse", "underline")
 _PLAIN: Final = {"head": "underline", "sorted": "bold underline"}
