@@ -12,6 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.results.kill import OomReport
+from tracer.categories import LAYERS
 from tracer.render.picture import kill_markers, limit_markers
 from tracer.render.terminal import console, timeline_text
 from tracer.render.terminal.timeline_text import Heading, legend, picture
@@ -49,6 +50,15 @@ def test_page_cache_experiment_matches_the_golden_file(
     shown = drawn(timeline, heading, [report], columns)
     matches_golden(f"timeline-{columns}.txt", shown)
     assert max(map(cell_len, shown.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("columns", range(60, 110))
+def test_entries_of_the_legend_are_not_broken(waiting: pd.DataFrame, heading: Heading, columns: int) -> None:
+    lines = drawn(waiting.iloc[4:24], heading, columns=columns).splitlines()
+    entries = [f"{layer.glyph} {layer.label}" for layer in LAYERS] + ["│ the limit", "✗ OOM kill"]
+    if columns >= 80:  # the waits have no room for a lane on a narrower screen
+        entries += ["r reclaim", "w throttled", "d dirty pages"]
+    assert [entry for entry in entries if not any(entry in line for line in lines)] == []
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100])

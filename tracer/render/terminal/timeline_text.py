@@ -22,7 +22,7 @@ from tracer.render.picture import WAITS, Marker, psi_ms
 from tracer.render.terminal.timeline_rows import Drawing, draw, has_lane
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.places import one_of
-from tracer.render.words.prose import prose
+from tracer.render.words.prose import prose, unbroken
 from tracer.render.words.quality_facts import coarser, summed, thinned
 from tracer.schema import UNLIMITED_BYTES
 
@@ -121,12 +121,15 @@ def legend(pictures: Sequence[Picture]) -> list[Text]:
         return []
     glyphs = Text()
     for layer in LAYERS:
-        glyphs.append(layer.glyph, style=layer.terminal).append(f" {layer.label}   ")
-    glyphs.append("│", style="bold").append(" the limit   ").append("✗", style="bold red").append(" OOM kill")
+        glyphs.append(layer.glyph, style=layer.terminal).append(f"{unbroken(f' {layer.label}')}   ")
+    for glyph, style, words in (("│", "bold", " the limit"), ("✗", "bold red", " OOM kill")):
+        glyphs.append(glyph, style=style).append(f"{unbroken(words)}   ")
     lane = Text("waiting:   ")
     for wait in WAITS:
         if any(drawing.waits[wait.name].any() for drawing in drawings):
-            lane.append(wait.glyph, style=wait.terminal).append(f" {wait.label} ({wait.meaning})   ")
+            lane.append(wait.glyph, style=wait.terminal).append(
+                f"{unbroken(f' {wait.label}')} ({wait.meaning})   "
+            )
     columns = list(dict.fromkeys(column for drawing in drawings for column in drawing.columns))
     lanes = [lane] if any(column.is_lane for column in columns) else []
     rows = "Each row: the memory at that time, and the flows since the row before. Blank: none. ?: not known."

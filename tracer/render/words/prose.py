@@ -35,6 +35,11 @@ def held_together(words: str) -> str:
     return _INSIDE.sub(_HELD, words)
 
 
+def unbroken(words: str) -> str:
+    """Return words of which none begins a line, such as a name of several words."""
+    return words.replace(" ", _HELD)
+
+
 def wrapped(words: str, cells: int) -> list[str]:
     """Return the lines of the words, wrapped between them at `cells`; a path is not broken at a hyphen."""
     return [released(line) for line in textwrap.wrap(held_together(words), cells, break_on_hyphens=False)]
