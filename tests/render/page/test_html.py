@@ -190,6 +190,18 @@ def test_contrast_is_that_of_the_definition() -> None:
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
 
 
+def test_names_keep_room_on_a_narrow_screen(report: OomReport, drawn: Chart) -> None:
+    """`memory.high` needs 105 px, and the words beside a bar took all of the line but four letters."""
+    (style,) = parsed(page([report], [], drawn)).styles
+    narrow = style[style.index("@media (max-width: 40rem)") : style.index("@media print")]
+    columns = dict(
+        re.findall(r"^  (\S[^{]*?) \{[^}]*grid-template-columns: (\S+)", narrow, flags=re.MULTILINE)
+    )
+    assert float(columns["dl"].removesuffix("rem")) * 16 >= 105
+    assert float(columns[".tiles > div"].removesuffix("rem")) * 16 >= 105
+    assert columns[".bars"] == "minmax(50%,"
+
+
 def test_print_shows_what_is_folded_in_the_light_colours(report: OomReport, drawn: Chart) -> None:
     found = parsed(page([report], [], drawn))
     (style,), (script,) = found.styles, found.ran
