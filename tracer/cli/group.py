@@ -14,6 +14,7 @@ from typing import Final
 
 import click
 
+from tracer.cli.help_layout import HelpContext
 from tracer.version import VERSION
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
@@ -38,6 +39,8 @@ def module_of(verb: str) -> str:
 
 
 class _Verbs(click.Group):
+    context_class = HelpContext
+
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(VERBS)
 
@@ -45,6 +48,7 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         command: click.Command = importlib.import_module(module_of(name)).command
+        command.context_class = HelpContext
         command.context_settings.setdefault("help_option_names", ["-h", "--help"])
         return command
 

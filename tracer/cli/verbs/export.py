@@ -135,7 +135,7 @@ Formats:
 Examples:
   memcg-tracer export traces/page-cache --to perfetto -o page-cache.pftrace
   memcg-tracer export traces/page-cache --to parquet -o page-cache-tables
-  memcg-tracer export traces/mine --to folded -o mine.folded    # for flamegraph.pl, speedscope, ...
+  memcg-tracer export traces/mine --to folded -o mine.folded    # for flamegraph.pl, speedscope
   memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n
   memcg-tracer export /var/lib/memcg-tracer --to dataset -o s3://oom/dataset"""
 )

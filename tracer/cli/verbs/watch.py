@@ -41,7 +41,7 @@ Examples:
   sudo memcg-tracer watch                           # each OOM kill of this machine leaves a trace
   sudo memcg-tracer watch -c /kubepods --on soon    # pods only; a trace before the kill as well
   sudo memcg-tracer watch --exec /usr/local/bin/page-me
-  sudo memcg-tracer watch --out s3://oom/traces     # copies of all traces at this URL
+  sudo memcg-tracer watch -o s3://oom/traces        # copies of all traces at this URL
   sudo memcg-tracer watch --serve 127.0.0.1:9755    # and metrics for Prometheus
   kill -USR1 PID                                    # a trace of the last minutes, now
   kill -USR2 PID                                    # what it costs, on stderr""",

@@ -8,7 +8,7 @@ import click
 @click.command(
     epilog="""\b
 Examples:
-  memcg-tracer alerts | sudo tee /etc/prometheus/memcg-tracer.yml   # name it in rule_files of prometheus.yml
+  memcg-tracer alerts | sudo tee /etc/prometheus/memcg-tracer.yml   # add it to rule_files
   memcg-tracer alerts | promtool check rules"""
 )
 def command() -> None:

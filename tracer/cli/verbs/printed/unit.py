@@ -44,8 +44,8 @@ def command(arguments: tuple[str, ...]) -> None:
     """Print the systemd unit of a service that runs `memcg-tracer watch` with these arguments.
 
     The service starts the memcg-tracer that printed the unit, keeps traces in /var/lib/memcg-tracer, or in
-    the directory of --out, which must exist, and can write nowhere else. It has no access to the network
-    unless the arguments have --exec, --serve, or the URL of a server for --out. Arguments that `watch` would
+    the directory of -o, which must exist, and can write nowhere else. It has no access to the network
+    unless the arguments have --exec, --serve, or the URL of a server for -o. Arguments that `watch` would
     refuse on this machine are refused here.
     """
     from tracer.cli.verbs import watch
