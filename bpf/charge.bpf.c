@@ -138,8 +138,11 @@ PROGRAM(sched_switch)
 
 	if (!slice || slice->is_busy)
 		return 0;
-	if (slice->is_running)
+	if (slice->is_running) {
 		leave(slice, prev);
+		if (LOAD(prev, flags) & PF_EXITING)
+			CALL(end_last_file_wait, 0, 0);
+	}
 	enter(slice, next);
 	if (slice->is_running && LOAD_BITS(next, task_struct, in_iowait))
 		CALL(end_file_wait, ADDRESS(next), 0);

@@ -156,11 +156,22 @@ SUBPROGRAM(end_unreported)
 	struct file_wait wait = *known;
 	u64 ran_ns = LOAD(task, sum_exec_runtime) - wait.ran_ns;
 
+	file_waits.delete(&pid);
 	if (LOAD(task, nvcsw) == wait.switches + 1 && LOAD(task, nivcsw) == wait.preemptions)
 		sum_wait(slice, FIRST_ARGUMENT, LOAD(task, tgid), &wait,
 			 bpf_ktime_get_ns() - ran_ns);
 	else
 		count_lost(STREAM_FILE_WAIT);
+	return 0;
+}
+
+/* End the last wait of the current task, which exits, likewise. */
+SUBPROGRAM(end_last_file_wait)
+{
+	struct memcg_info info = memcg_info(memcg_from_css(memory_css(current_task())));
+
+	if (info.follow)
+		CALL(end_unreported, info.cgroup_id, 0);
 	return 0;
 }
 
