@@ -76,12 +76,34 @@ class _Verbs(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}: maybe {near[0]!r} was meant")
         name, command, rest = super().resolve_command(context, args)
         if command is not None:
-            _require_values(click.Context(command, parent=context, info_name=name), rest)
+            of_verb = click.Context(command, parent=context, info_name=name)
+            _require_separator(of_verb, rest)
+            _require_values(of_verb, rest)
         return name, command, rest
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, _summary(self.get_command(context, verb))) for verb in VERBS])
+
+
+def _require_separator(context: click.Context, arguments: list[str]) -> None:
+    """Raise UsageError for an option after the first word of CMD, without `--` before that word.
+
+    `record --limit 64M python3 -c 1` would trace a cgroup `1`, and would run python3 without `-c`.
+    """
+    argument = next((one for one in context.command.params if one.type is click.UNPROCESSED), None)
+    if argument is None:
+        return
+    parsing = click.Context(context.command, parent=context.parent, resilient_parsing=True)
+    parsing.allow_interspersed_args = False
+    found, *_ = context.command.make_parser(parsing).parse_args(list(arguments))
+    words = found.get(argument.name)
+    if not isinstance(words, tuple):  # none: of which kind depends on the version of click
+        return
+    options = [word for word in words if word.startswith("-") and word != "-"]
+    if options and arguments[: -len(words)][-1:] != ["--"]:
+        whose = f"{options[0]!r} after {words[0]!r} may be an option of either"
+        raise click.UsageError(f"{whose}: write -- before the command", context)
 
 
 def _require_values(context: click.Context, arguments: list[str]) -> None:

@@ -101,3 +101,33 @@ def test_usage_error_knows_the_verb_whose_help_has_the_option(words: list[str], 
         group.main(words, prog_name="memcg-tracer", standalone_mode=False)
     context = raised.value.ctx
     assert (None if context is None else context.command_path) == named
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "record python3 -c 1",
+        "record --limit 64M ./it -d 5",
+        "record ./it --limit 64M",
+        "record -d 5 ./it x -- -v",
+        "record ./it -c=",
+        "fit -o traces/fit ./it -v",
+    ],
+)
+def test_option_after_the_command_needs_dashes_before_it(line: str) -> None:
+    """`record python3 -c 1` traced a cgroup `1`, and ran python3 without its option."""
+    with pytest.raises(click.UsageError, match=r"may be an option of either: write -- before the command"):
+        group.main(line.split(), prog_name="memcg-tracer", standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    "line", ["-- python3 -c 1", "./it x", "./it -", "--limit 64M -- ./it -d 5 -- -v", "-- -x"]
+)
+def test_command_is_taken_as_it_is_typed(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = group.get_command(click.Context(group), "record")
+    assert command is not None
+    taken: list[tuple[str, ...]] = []
+    monkeypatch.setattr(command, "callback", lambda *, argv, **_options: taken.append(argv))
+    group.main(["record", *line.split()], prog_name="memcg-tracer", standalone_mode=False)
+    words = line.split()
+    assert taken == [tuple(words[words.index("--") + 1 :] if "--" in words else words)]
