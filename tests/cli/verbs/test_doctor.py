@@ -93,6 +93,15 @@ def test_row_of_a_signal_has_its_hook_and_cost(monkeypatch: pytest.MonkeyPatch) 
     assert text.index("stream charge") < text.index("memory by kind") < text.index("stream pagecache")
 
 
+def test_each_stream_has_one_heading(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = run(monkeypatch, [FINE], signals=TAKEN).stdout.splitlines()
+    headings = [line for line in lines if line.startswith("stream ")]
+    assert headings == [f"stream {name}" for name in dict.fromkeys(one.stream for one in SIGNALS)]
+    for one in SIGNALS:
+        row = next(at for at, line in enumerate(lines) if f" {one.name} " in line)
+        assert [line for line in lines[:row] if line in headings][-1] == f"stream {one.stream}"
+
+
 def test_absent_signal_has_a_reason_and_an_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(monkeypatch, [FINE], signals=ABSENT).stdout
     lines = text.splitlines()
