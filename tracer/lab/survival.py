@@ -97,7 +97,7 @@ def waits_are_those_of_the_disk(survival: Survival, read_s: float) -> Check:
 
 def _state(survival: Survival) -> str:
     found = survival.held.progress
-    share = UNKNOWN if found.lost_share is None else f"{found.lost_share:.0%}"
+    share = UNKNOWN if found.lost_share is None else f"{100 * found.lost_share:.0f} %"
     return f"{found.state or UNKNOWN}, {share} of the tasks' time lost"
 
 

@@ -150,10 +150,10 @@ def test_limit_of_known_needs_that_do_not_change_is_exceeded_no_more_often_than_
         ([(100, 1)] * 7, "7 of 7 runs were killed: their need is beyond the limits tried", True),
         (
             [(90, 0)] * 6 + [(95, 0)] + [(100, 1)] * 5,
-            "42% of the runs may need more than the limits tried",
+            "42 % of the runs may need more than the limits tried",
             True,
         ),
-        ([(900, 0)] * 4 + [(1000, 1)] * 4, "50% of the runs may need more than the limits tried", True),
+        ([(900, 0)] * 4 + [(1000, 1)] * 4, "50 % of the runs may need more than the limits tried", True),
     ],
 )
 def test_nothing_is_suggested_without_enough_runs(runs: list[Run], reason: str, is_tried: bool) -> None:

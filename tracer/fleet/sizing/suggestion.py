@@ -299,7 +299,7 @@ def _reason_for_none(needs: Needs, share_beyond: float) -> str | None:
             )
         return f"{ended} runs without a kill are too few (at least {LEAST_RUNS}, or {LEAST_RUNS} days)"
     if share_beyond > MOST_DOUBT:
-        return f"{share_beyond:.0%} of the runs may need more than the limits tried"
+        return f"{100 * share_beyond:.0f} % of the runs may need more than the limits tried"
     return None
 
 

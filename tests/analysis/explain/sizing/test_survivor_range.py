@@ -106,14 +106,14 @@ def test_range_where_reclaim_would_slow_the_work_down_has_no_upper_end(trace: An
     read_once(trace, reclaim_ms=250)
     one = only(trace)
     assert one.sizing.min_limit_bytes == (62 * MIB, None)
-    assert "took 20% of the tasks' time" in one.quality.unknown["sizing.min_limit_bytes"]
+    assert "took 20 % of the tasks' time" in one.quality.unknown["sizing.min_limit_bytes"]
 
 
 def test_range_says_what_reclaim_costs_at_its_upper_end(trace: Any) -> None:
     read_once(trace, reclaim_ms=100)
     sizing = only(trace).sizing
     assert sizing.min_limit_bytes == (62 * MIB, LIMIT + UNSEEN)
-    assert sizing.basis[-1] == "At the upper end, reclaim still costs about 9% of the tasks' time."
+    assert sizing.basis[-1] == "At the upper end, reclaim still costs about 9 % of the tasks' time."
 
 
 @pytest.mark.parametrize(("second_s", "apart_mib"), [(0.205, 9), (0.35, 0)])

@@ -39,7 +39,7 @@ def test_sentences_have_numbers_by_their_units() -> None:
     assert found.min_limit_bytes == (MIB, None)
     assert found.basis == (
         "The upper end has room for 3 MiB of page cache, since some was read again.",
-        "At the upper end, reclaim still costs about 12% of the tasks' time.",
+        "At the upper end, reclaim still costs about 12 % of the tasks' time.",
     )
     assert found.pace == "At this growth (10 MiB in 2 s), each extra 100 MiB of limit buys 20 s."
     slow = advice.sized(Range(None, (), ground("growth_in_files", left_bytes=MIB, **grown | {"lost_s": 1})))

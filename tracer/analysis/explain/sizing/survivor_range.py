@@ -207,8 +207,8 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
     cost = _reclaim_share(subtree, going, spared.room_bytes())
     if cost >= _MOST_COST:
         why_not = (
-            f"reclaim of page cache that was not read again took {cost:.0%} of the tasks' time, as it would "
-            "at any limit that such cache fills"
+            f"reclaim of page cache that was not read again took {100 * cost:.0f} % of the tasks' time, as "
+            "it would at any limit that such cache fills"
         )
         return Range((limits[0], None), tuple(basis)), why_not
     if cost >= _LEAST_COST:

@@ -77,7 +77,7 @@ def sized(found: Range) -> Sizing:
 
 def _sentence(ground: Ground) -> str:
     words = {
-        name: size(value) if name.endswith("_bytes") else f"{value:.0%}"
+        name: size(value) if name.endswith("_bytes") else f"{100 * value:.0f} %"
         for name, value in ground.numbers.items()
     }
     return _GROUNDS[ground.kind].format(**words)
