@@ -190,6 +190,16 @@ def test_contrast_is_that_of_the_definition() -> None:
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
 
 
+def test_labels_of_low_panels_do_not_touch_in_print(report: OomReport, drawn: Chart) -> None:
+    """A panel has up to five labels, and is lower in print than on a screen."""
+    (style,) = parsed(page([report], [], drawn)).styles
+    printed = style[style.index("@media print") :]
+    height = re.search(r"\.row svg \{ height: ([\d.]+)rem", printed)
+    letters = re.search(r"\.axis text \{ font-size: (\d+)px", printed)
+    assert height is not None and letters is not None
+    assert int(letters[1]) <= float(height[1]) * 16 / 5
+
+
 def test_names_keep_room_on_a_narrow_screen(report: OomReport, drawn: Chart) -> None:
     """`memory.high` needs 105 px, and the words beside a bar took all of the line but four letters."""
     (style,) = parsed(page([report], [], drawn)).styles
