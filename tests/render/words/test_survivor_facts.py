@@ -220,8 +220,8 @@ def test_facts_of_a_livelock_have_its_state_lost_time_work_and_files(held: Held)
         "thrashing: 97 % of the tasks' time was lost in the 30 s from 2025-11-24 23:40:00.000000 UTC"
     )
     assert named["lost time"] == (
-        "91 % of the tasks' time: 1 min 40 s reading again what had been evicted, 2 s in reclaim (waits for "
-        "a CPU left out)"
+        "91 % of all the time of the tasks: 1 min 40 s reading again what had been evicted, 2 s in reclaim "
+        "(waits for a CPU left out)"
     )
     assert named["work"] == "3.10 s of CPU time outside of reclaim, and 500 ms of reading"
     waiter = Waiter(7, "cc1plus", 3000.0, {"reclaim": 3000.0})

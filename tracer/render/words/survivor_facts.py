@@ -216,7 +216,8 @@ def _progress(one: Held) -> Iterator[Fact]:
         if ms
     ]
     if it.lost_share is not None:
-        yield "lost time", f"{in_percent(it.lost_share)} of the tasks' time: {', '.join(parts) or 'none'}"
+        time = "all the time of the tasks" if it.crawl else "the tasks' time"
+        yield "lost time", f"{in_percent(it.lost_share)} of {time}: {', '.join(parts) or 'none'}"
     first = (
         f", and {units.duration(it.lost.first_read_ms / 1000)} of reading" if it.lost.first_read_ms else ""
     )
