@@ -80,12 +80,6 @@ def test_matrix_fits_100_columns(monkeypatch: pytest.MonkeyPatch, signals: list[
         assert any(finding.signal.name in line for line in lines)
 
 
-def test_each_stream_has_one_heading(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = run(monkeypatch, [FINE], signals=TAKEN).stdout.splitlines()
-    headings = [line for line in lines if line.startswith("stream ")]
-    assert headings == [f"stream {name}" for name in dict.fromkeys(one.stream for one in SIGNALS)]
-
-
 def test_row_of_a_signal_has_its_hook_and_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(monkeypatch, [FINE], signals=TAKEN).stdout
     row = next(line for line in text.splitlines() if " OOM kill " in line)
