@@ -66,6 +66,18 @@ def test_newest_is_by_the_kill_and_not_by_the_end(run: CliRunner, write_trace: A
     assert "traces/b-late-kill" in stderr_of(run, explain)
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_name_of_a_trace_finds_it_below_the_kills_of_that_name(
+    run: CliRunner, write_trace: Any, killed: bool
+) -> None:
+    write_trace("traces/demo", container="web", killed=killed)
+    for verb in VERBS:
+        assert stderr_of(run, verb, "demo") == "memcg-tracer: the trace traces/demo\n"
+    write_trace("traces/other", container="demo")
+    for verb in VERBS:
+        assert stderr_of(run, verb, "demo") == "memcg-tracer: the newest kill of 'demo': traces/other\n"
+
+
 @pytest.mark.parametrize("verb", [*VERBS, report])
 def test_trace_of_root_is_read_with_sudo_or_by_a_new_owner(
     run: CliRunner, write_trace: Any, monkeypatch: pytest.MonkeyPatch, verb: Any
@@ -74,12 +86,13 @@ def test_trace_of_root_is_read_with_sudo_or_by_a_new_owner(
     wrong. What `os.access` answers to another user is simulated, because the tests may run as root."""
     write_trace("traces/of-root")
     monkeypatch.setattr("os.access", lambda path, _mode, **_rest: "of-root" not in str(path))
-    refused = run.invoke(verb.command, ["traces/of-root", *(["-o", "page.html"] if verb is report else [])])
-    assert isinstance(refused.exception, TracerError)
-    assert str(refused.exception) == (
-        "traces/of-root cannot be read by this user: use sudo, or become its owner "
-        "(sudo chown -R $USER traces/of-root)"
-    )
+    for name in ("traces/of-root", "of-root"):
+        refused = run.invoke(verb.command, [name, *(["-o", "page.html"] if verb is report else [])])
+        assert isinstance(refused.exception, TracerError)
+        assert str(refused.exception) == (
+            "traces/of-root cannot be read by this user: use sudo, or become its owner "
+            "(sudo chown -R $USER traces/of-root)"
+        )
 
 
 def test_name_chooses_the_trace_and_its_cgroups(run: CliRunner, write_trace: Any) -> None:

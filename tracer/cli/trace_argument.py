@@ -1,7 +1,8 @@
 """The argument of a verb that names a trace: its path, a name of what was killed, or nothing at all.
 
 A name, or nothing, stands for a trace with a kill: the newest one of the directory of `watch`, or else of
-`traces/`, where the recording verbs write by default. A line on standard error says which was taken.
+`traces/`, where the recording verbs write by default. If there is none, a name is that of a trace in one of
+them. A line on standard error says which was taken.
 """
 
 from __future__ import annotations
@@ -57,10 +58,8 @@ def find(path: Path | None) -> Found | None:
     """
     from tracer.trace.meta import is_trace
 
-    if path is not None and _exists(path) and not os.access(path, os.R_OK):
-        raise TracerError(
-            f"{path} cannot be read by this user: use sudo, or become its owner (sudo chown -R $USER {path})"
-        )
+    if path is not None:
+        _require_readable(path)
     if path is not None and (is_trace(path) or (_exists(path) and not _is_a_cgroup(path))):
         import tracer
 
@@ -71,6 +70,20 @@ def find(path: Path | None) -> Found | None:
             what = "the newest kill" if name is None else f"the newest kill of {name!r}"
             note(f"{what}: {trace.path}")
             return Found(trace, name)
+    return None if name is None else _called(name)
+
+
+def _called(name: str) -> Found | None:
+    """Return the trace in one of the folders whose own name this is: people read it in a listing of them."""
+    from tracer.trace.meta import is_trace
+
+    for path in (folder / name for folder in FOLDERS if "/" not in name):
+        _require_readable(path)
+        if is_trace(path):
+            import tracer
+
+            note(f"the trace {path}")
+            return Found(tracer.open(path), None)
     return None
 
 
@@ -92,6 +105,13 @@ def note(text: str) -> None:
     from tracer.render.words.escape import visible
 
     click.echo(f"memcg-tracer: {visible(text)}", err=True)
+
+
+def _require_readable(path: Path) -> None:
+    if _exists(path) and not os.access(path, os.R_OK):
+        raise TracerError(
+            f"{path} cannot be read by this user: use sudo, or become its owner (sudo chown -R $USER {path})"
+        )
 
 
 def _exists(path: Path) -> bool:
