@@ -327,7 +327,11 @@ class Sampler:
     # What only files show
 
     def _complete_root(self, samples: Records) -> None:
-        """Complete the sample of the root: it is not charged, and has fewer files than other cgroups."""
+        """Complete the sample of the root: it is not charged, and has fewer files than other cgroups.
+
+        What v1 shows as its usage are the pages of files and anon alone (mem_cgroup_usage): less than its
+        children use, whose kernel memory is charged.
+        """
         for number in np.flatnonzero(samples["cgroup_id"] == self._root_id).tolist():
             if self._hierarchy.version == 2:
                 for name in _V2_ROOT_LACKS:
@@ -336,7 +340,8 @@ class Sampler:
             with suppress(OSError):
                 usage = memory_files.read_size(self._hierarchy.mount, "memory.usage_in_bytes")
                 swappiness = memory_files.read_size(self._hierarchy.mount, "memory.swappiness")
-                samples["usage_pages"][number] = -1 if usage is None else usage // PAGE_BYTES
+                kernel_pages = max(int(samples["kernel_pages"][number]), 0)
+                samples["usage_pages"][number] = -1 if usage is None else usage // PAGE_BYTES + kernel_pages
                 samples["swappiness"][number] = -1 if swappiness is None else swappiness
 
     def _add_pressure(self, samples: Records) -> None:
