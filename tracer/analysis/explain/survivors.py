@@ -30,6 +30,7 @@ from tracer.analysis.results.survivor import Held, Progress
 from tracer.analysis.views import miss_curve, reclaim, stack_samples
 from tracer.analysis.views.lost_time import Spending
 from tracer.analysis.views.thrash import psi_some_share
+from tracer.categories import CATEGORIES, PARTS
 from tracer.schema import UNLIMITED_BYTES
 
 _REASONS: Final[Mapping[str, str]] = {
@@ -63,8 +64,9 @@ _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
 _KINDS: Final = {"anon": "anon", "shmem": "shmem", "file": "cache", "kernel": "kernel"}
 """The kinds of memory that stacks are sampled of -> their names in `_AT_PEAK`."""
 
-_KERNEL_PARTS: Final = (
-    *("slab_reclaimable", "slab_unreclaimable", "kernel_stack", "page_tables", "sock", "percpu", "vmalloc"),
+_COUNTED: Final = {category.name for category in CATEGORIES}
+_KERNEL_PARTS: Final = tuple(
+    part.name for part in PARTS if part.layer == "kernel" and part.counter in _COUNTED
 )
 _AT_MOST: Final[Mapping[str, ledger.Weights]] = {"anon": ledger.ANON, "swap": {"swap": 1}}
 
