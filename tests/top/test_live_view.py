@@ -196,3 +196,24 @@ def test_table_for_a_pipe_is_plain_and_ends_after_n_intervals(limited: Path, tmp
     assert "\x1b" not in ended.stdout
     assert max(map(len, ended.stdout.splitlines())) <= 100
     assert not (tmp_path / "traces").exists()
+
+
+@pytest.mark.beside
+def test_recorder_that_takes_more_than_its_bound_begins_with_the_least_history(
+    limited: Path, tmp_path: Path
+) -> None:
+    """With thousands of cgroups it does, and nobody chose the bound."""
+    small = "from tracer.top import live_view\nlive_view._MOST_MEMORY_BYTES = 20 << 20\n"
+    arguments = ("-c", str(limited), "-n", "4", "--json")
+    ended = subprocess.run(
+        [sys.executable, "-c", small + script(*arguments)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(TOP)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WITHIN_S,
+    )
+    assert len(ended.stdout.splitlines()) >= 4
+    assert "--max-memory" not in ended.stderr

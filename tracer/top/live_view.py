@@ -101,6 +101,7 @@ def _watch(options: TopOptions, reporter: Reporter, guest: Guest) -> None:
         cgroups=options.cgroups,
         keep_s=_KEEP_S,
         most_memory_bytes=_MOST_MEMORY_BYTES,
+        is_memory_asked=False,
         keep_traces=_KEEP_TRACES,
         most_disk_bytes=_MOST_DISK_BYTES,
         ring_pages=options.ring_pages or {},

@@ -132,8 +132,9 @@ class WatchOptions:
 
     `directory` receives traces of the last `keep_s` seconds at each OOM kill and at the alarms `on` ("limit",
     "soon"), and if all tasks of a cgroup waited for memory for `psi_percent` of 10 s. `most_memory_bytes`
-    bounds the recorder's memory. `keep_traces` and `most_disk_bytes` bound the directory. `command` is run
-    with the path of each trace. `ring_pages` and `hooks` are passed to `Options`. With `ignores_hangup`,
+    bounds the recorder's memory; without `is_memory_asked`, nobody chose it, and a recorder that alone takes
+    more begins with the least history. `keep_traces` and `most_disk_bytes` bound the directory. `command` is
+    run with the path of each trace. `ring_pages` and `hooks` are passed to `Options`. With `ignores_hangup`,
     SIGHUP does not end `watch`, so that it outlives a terminal. At the end of `watch`, traces are completed
     for at most `ending_s`; without `has_successor`, they are not explained then, since no later `watch` would
     complete what is left. Traces are copied to `url`.
@@ -143,6 +144,7 @@ class WatchOptions:
     cgroups: tuple[str, ...] = ()
     keep_s: float = 300.0
     most_memory_bytes: int = 100 << 20
+    is_memory_asked: bool = True
     on: frozenset[str] = frozenset()
     psi_percent: float | None = None
     keep_traces: int | None = None
@@ -293,14 +295,14 @@ class _Watcher:
             if (name := parse_name(trace.name)) is not None:
                 self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
         drop_code()
-        if self._room_bytes() < _LEAST_HISTORY_BYTES:
+        if self._options.is_memory_asked and self._room_bytes() < _LEAST_HISTORY_BYTES:
             own_bytes = resident_bytes()
             needed_mib = -(-(own_bytes + _SPARE_BYTES + _LEAST_HISTORY_BYTES) >> 20)
             raise UsageError(
                 f"--max-memory is too little: the recorder itself takes {own_bytes >> 20} MiB; give at least "
                 f"{needed_mib}M"
             )
-        self._history.most_bytes = self._room_bytes()
+        self._history.most_bytes = max(self._room_bytes(), _LEAST_HISTORY_BYTES)
         self._has_begun = True
         for kill, place in self._kills_of_start:
             self.killed(kill, place)
@@ -402,8 +404,10 @@ class _Watcher:
         self._history.most_bytes = max(room_bytes, _LEAST_HISTORY_BYTES)
         if room_bytes < -_SPARE_BYTES and not self._is_too_large:
             self._is_too_large = True
+            most_mib = self._options.most_memory_bytes >> 20
+            bound = "--max-memory" if self._options.is_memory_asked else f"{most_mib} MiB"
             self.warn(
-                f"the recorder takes more than --max-memory: {resident_bytes() >> 20} MiB, "
+                f"the recorder takes more than {bound}: {resident_bytes() >> 20} MiB, "
                 f"{self._history.size_bytes >> 20} MiB of them for the history"
             )
 

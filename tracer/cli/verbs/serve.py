@@ -74,6 +74,7 @@ def command(
             cgroups=cgroups,
             keep_s=_KEPT_S,
             most_memory_bytes=_MOST_MEMORY_BYTES,
+            is_memory_asked=False,
             ready_file=ready_file,
             ring_pages=ring_pages(),
             hooks=hooks(),
