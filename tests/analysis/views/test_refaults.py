@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from synthetic.cache_moves import CacheMoves
 
 from tracer.analysis.core import page_cache
-from tracer.analysis.core.columns import times_ns
+from tracer.analysis.core.columns import sums_of, times_ns
 from tracer.analysis.views import page_histories
 from tracer.analysis.views.refaults import _of_each_group, page_moves
 
@@ -43,11 +43,11 @@ def links_of(trace: Any) -> dict[tuple[int, int], int]:
 
 def left_pages(trace: Any) -> list[int]:
     """Return for each row of `pagecache` the pages that it added and that were there at the end."""
-    groups = [*trace.cache_events.of_each_group(lambda rows, group: (rows, group))]
-    nothing = np.zeros(0, dtype=np.int64)
-    rows = np.concatenate([nothing, *(rows for rows, _ in groups)])
-    times = np.concatenate([nothing, *(group.time for _, group in groups)])
-    left = np.concatenate([nothing, *_of_each_group(trace, lambda moves: moves.counts["left"])])
+    groups, nothing = [*_of_each_group(trace, lambda moves: moves)], np.zeros(0, dtype=np.int64)
+    rows = np.concatenate([nothing, *(trace.cache_events.rows_of_group(moves.group) for moves in groups)])
+    times = np.concatenate([nothing, *(moves.events.time for moves in groups)])
+    of_groups = (sums_of(moves.left, moves.left_pages, len(moves.events)) for moves in groups)
+    left = np.concatenate([nothing, *of_groups])
     totals = trace.page_moves.totals
     assert totals["left"].sum() == left.sum()
     assert totals["refaulted"].sum() == totals["returned"].sum() == trace.page_moves.links.pages.sum()

@@ -155,15 +155,35 @@ def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Return arrays (at least one), one after the other. If all values are equal, the result takes the memory
     of one."""
     values = [part[0] for part in parts if len(part)]
-    if values and all((part == values[0]).all() for part in parts):
+    if values and all(((part[:1] if is_repeated(part) else part) == values[0]).all() for part in parts):
         return np.broadcast_to(values[0].astype(np.result_type(*parts)), (sum(map(len, parts)),))
     return np.concatenate(parts)
 
 
+def is_repeated(values: npt.NDArray[Any]) -> bool:
+    """Return whether an array is one value in memory, as `joined` makes it of equal values."""
+    return values.strides == (0,)
+
+
+def taken(values: npt.NDArray[Any], chosen: slice | Int64s) -> npt.NDArray[Any]:
+    """Return some of the values; those of a repeated value take the memory of one again."""
+    if is_repeated(values) and not isinstance(chosen, slice):
+        return np.broadcast_to(values[:1].squeeze(), chosen.shape) if len(values) else values[chosen]
+    return values[chosen]
+
+
 def reorder(values: npt.NDArray[Any], order: Int64s) -> None:
-    """Put values into another order, in place. If all values are equal, nothing is written."""
-    if not (values == values[:1]).all():
+    """Put values into another order, in place. If they are one value in memory, nothing is written."""
+    if not is_repeated(values):
         values[:] = values[order]
+
+
+def sums_of(code: Integers, amounts: Integers | None, count: int) -> Int64s:
+    """Return the sum of the amounts of each code from 0 to `count` - 1; None: each amount is 1."""
+    if amounts is None or is_repeated(amounts):
+        times = 1 if amounts is None else int(amounts[:1].sum())
+        return np.asarray(np.bincount(code, minlength=count) * times, dtype=np.int64)
+    return np.bincount(code, amounts, count).astype(np.int64)
 
 
 def ascending(numbers: Int64s) -> Int64s:

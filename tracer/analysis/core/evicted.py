@@ -43,12 +43,11 @@ class Evicted(OwnedRows):
         is_picked = is_evicted(kinds) & (owner != NO_ID)
         cgroup_id, damon_tgid = narrow(np.where(is_picked, owner, 0)), narrow(np.where(by_damon, tgid, 0))
 
-        def picked(part: Events) -> dict[str, Integers]:
-            some = part[np.flatnonzero(is_picked[part.kind])]
+        def columns(some: Events) -> dict[str, Integers]:
             of_kind = {"cgroup_id": cgroup_id[some.kind], "damon_tgid": damon_tgid[some.kind]}
             return {"time": some.time, "duration_ns": some.duration, "pages": some.pages, **of_kind}
 
-        return cls.from_batches([*events.of_each_part(picked)])
+        return cls.from_batches([*map(columns, events.recorded(is_picked))])
 
     def pages_between(self, begin_ns: int, end_ns: int) -> int:
         """Return the pages that were taken within an interval, both ends included."""

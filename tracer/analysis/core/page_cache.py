@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from tracer.analysis.core.columns import (
     NO_ID,
+    Bools,
     Int64s,
     Unsigned,
     ascending,
@@ -27,10 +28,12 @@ from tracer.analysis.core.columns import (
     distinct,
     firsts_of,
     integers,
+    is_repeated,
     joined,
     known,
     narrow,
     reorder,
+    taken,
 )
 from tracer.analysis.core.lookups import Processes
 from tracer.analysis.core.rows import Batched, Rows, each, encoded, rows_of
@@ -72,7 +75,7 @@ class Events:
         return len(self.time)
 
     def __getitem__(self, chosen: slice | Int64s) -> Events:
-        return Events(*(getattr(self, name)[chosen] for name in self.__slots__))
+        return Events(*(taken(getattr(self, name), chosen) for name in self.__slots__))
 
     @classmethod
     def joined(cls, parts: list[Events]) -> Events:
@@ -83,6 +86,11 @@ class Events:
         """Put the events into another order, in place."""
         for name in self.__slots__:
             reorder(getattr(self, name), order)
+
+    @property
+    def take_time(self) -> bool:
+        """Return whether some events may last longer than a moment."""
+        return bool((self.duration[:1] if is_repeated(self.duration) else self.duration).any())
 
     def time_at(self, event: npt.NDArray[np.integer[Any]], page: Int64s) -> Int64s:
         """Return when each event reached the given page, if it took equally long for each of its pages."""
@@ -150,9 +158,10 @@ class PageMoves:
     """The refaults, and what became of pages, by the order of the events of each page.
 
     `links` are in no order. `totals` has arrays of sums over events of one file and kind: `file` and `kind`
-    (positions in `CacheEvents`, which may occur again), and their pages that count under a name: `left`,
-    which the events added and which were there at the end of the trace; `refaulted`, which they added and
-    which had been evicted; `returned`, which they evicted and which were read again.
+    (positions in `CacheEvents`; a pair may occur again), `last_ns` (the time of the last of the events), and
+    sums of pages: `pages`, all of them; `left`, which the events added and which were there at the end of the
+    trace; `refaulted`, which they added and which had been evicted; `returned`, which they evicted and which
+    were read again.
     """
 
     links: Links
@@ -179,25 +188,32 @@ class CacheEvents:
         order."""
         return (part.events for part in self._parts)
 
-    def of_each_part(self, find: Callable[[Events], R]) -> Iterator[R]:
-        """Yield `find(events)` for batches of all events. The batches and their events are in recorded
+    def recorded(self, is_picked: Bools) -> Iterator[Events]:
+        """Yield the events of the kinds in a mask, in batches. The batches and their events are in recorded
         order."""
-        return each(lambda part: find(part.in_recorded_order()), self._parts)
+        return each(lambda part: part.recorded(is_picked), self._parts)
 
-    def of_each_group(self, find: Callable[[Int64s, Events], R]) -> Iterator[R]:
-        """Yield `find(rows, events)` for each group of events, which are in order of time. `rows` are the
-        positions of the events in the table as recorded. All events of a page are in one group."""
+    def of_each_group(self, find: Callable[[int, Events], R]) -> Iterator[R]:
+        """Yield `find(group, events)` for the number of each group and its events, which are in order of
+        time. All events of a page are in one group."""
         sizes = sum((np.diff(part.bounds) for part in self._parts), np.zeros(1, dtype=np.int64))
-        return each(lambda number: find(*self._group(number)), np.flatnonzero(sizes).tolist())
 
-    def _group(self, number: int) -> tuple[Int64s, Events]:
-        found = [part.group(number) for part in self._parts if part.bounds[number] < part.bounds[number + 1]]
-        row = np.concatenate([rows for rows, _ in found])
-        group = Events.joined([events for _, events in found])
-        if not (group.time[1:] >= group.time[:-1]).all():
-            order = np.argsort(group.time, kind="stable")
-            row, group = row[order], group[order]
-        return row, group
+        def found(number: int) -> R:
+            events = Events.joined([part.group(number) for part in self._with(number)])
+            order = _order_of_time(events.time)
+            return find(number, events if order is None else events[order])
+
+        return each(found, np.flatnonzero(sizes).tolist())
+
+    def rows_of_group(self, number: int) -> Int64s:
+        """Return the positions in the table, as recorded, of the events of a group in order of time."""
+        parts = self._with(number)
+        rows = np.concatenate([part.rows(number) for part in parts])
+        order = _order_of_time(np.concatenate([part.group(number).time for part in parts]))
+        return rows if order is None else rows[order]
+
+    def _with(self, number: int) -> list[_Part]:
+        return [part for part in self._parts if part.bounds[number] < part.bounds[number + 1]]
 
     @cached_property
     def bounds_ns(self) -> tuple[int, int] | None:
@@ -220,14 +236,22 @@ class _Part:
     order: Unsigned
     bounds: Int64s
 
-    def group(self, number: int) -> tuple[Int64s, Events]:
-        chosen = slice(*self.bounds[number : number + 2])
-        return self.order[chosen].astype(np.int64) + self.first_row, self.events[chosen]
+    def group(self, number: int) -> Events:
+        return self.events[slice(*self.bounds[number : number + 2])]
 
-    def in_recorded_order(self) -> Events:
-        place = np.empty(len(self.order), dtype=np.int64)
-        place[self.order.astype(np.int64)] = np.arange(len(place))  # faster with positions of this type
-        return self.events[place]
+    def rows(self, number: int) -> Int64s:
+        return self.order[slice(*self.bounds[number : number + 2])].astype(np.int64) + self.first_row
+
+    def recorded(self, is_picked: Bools) -> Events:
+        picked = np.flatnonzero(is_picked[self.events.kind])
+        place = np.full(len(self.order), -1, dtype=np.int64)
+        place[self.order[picked].astype(np.int64)] = picked  # faster with positions of this type
+        return self.events[place[place >= 0]]
+
+
+def _order_of_time(time: Int64s) -> Int64s | None:
+    """Return the positions that sort times, equal ones in their order; None if they are in order."""
+    return None if (time[1:] >= time[:-1]).all() else np.argsort(time, kind="stable")
 
 
 def from_trace(trace: Batched, cgroups: pd.DataFrame, processes: Processes) -> CacheEvents:

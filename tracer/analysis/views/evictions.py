@@ -5,7 +5,7 @@ The owner of a folio is the cgroup that is charged for it; the actor is the task
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, distinct, integers, is_one_of
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, distinct, integers, is_one_of, sums_of
 from tracer.analysis.core.evicted import is_evicted
-from tracer.analysis.core.page_cache import Events
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.views.refaults import COUNTS as OF_PAGES
 from tracer.errors import UsageError
@@ -30,10 +29,8 @@ CHARGED_TO: Final = ("live", "removed", "nobody")
 _FLOWS: Final = ("added", "written", "evicted", "evicted_from_others", "dropped")
 """What an event is counted as, with all of its pages: everything that fits."""
 
-COUNTS: Final = (*_FLOWS, *OF_PAGES)
+COUNTS: Final = (*_FLOWS, *(name for name in OF_PAGES if name != "pages"))
 """The counts of pages that are the columns `AMOUNTS`."""
-
-_Columns = dict[str, Int64s]
 
 
 def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = None) -> pd.DataFrame:
@@ -104,39 +101,24 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     flows, owner = _flows(kinds), _numbers(kinds, "cgroup_id")
     flow, _ = distinct(*flows.values())
     process, is_taken = _numbers(kinds, "tgid", "task_cgroup_id"), is_evicted(kinds)
-    of_kind = {name: np.zeros(len(kinds), dtype=np.int64) for name in ("rows", "pages", *OF_PAGES)}
-    by_file: list[_Columns] = []
-    evictors: list[_Columns] = []
-    for group in _counted(trace, counts):
-        code, firsts = distinct(group.file, group.kind)
-        file, kind = group.file[firsts].astype(np.int64), group.kind[firsts].astype(np.int64)
-        pages = {"pages": _totals(code, group.pages, len(firsts))}
-        np.add.at(of_kind["rows"], kind, 1)
-        of_kind["pages"] += _totals(kind, pages["pages"], len(kinds))
-        by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind], flow[kind]), pages))
-        lasts = np.zeros(len(firsts), dtype=np.int64)
-        lasts[code] = np.arange(len(code))  # NumPy assigns repeated positions in order
-        taken = np.flatnonzero(is_taken[kind])
-        taken = taken[np.argsort(-lasts[taken])]  # so that the last eviction stands first
-        file, kind = file[taken], kind[taken]
-        evicted = {"evicted_bytes": pages["pages"][taken]}
-        evictors.append(_sums({"file": file, "kind": kind}, (file, process[kind]), evicted))
-    totals = trace.page_moves.totals
-    chosen = np.flatnonzero(counts[totals["kind"]])
-    file, kind, *of_pages = (totals[name][chosen] for name in ("file", "kind", *OF_PAGES))
-    for name, of in zip(OF_PAGES, of_pages, strict=True):
-        of_kind[name] += _totals(kind, of, len(kinds))
-        by_file.append(_sums({"file": file, "kind": kind}, (file, owner[kind], flow[kind]), {name: of}))
-    of_kind["kind"] = np.arange(len(kinds))
-    occurs = of_kind.pop("rows") > 0
-    files = _amounts(trace, _table(by_file, ("file", "kind", "pages", *OF_PAGES)), flows)
+    totals, shmem = trace.page_moves.totals, ShmemFiles.from_inodes(trace.inodes)
+    is_file = ~shmem.hold(*(integers(trace.cache_events.files[name]) for name in ("inode_id", "dev")))
+    chosen = np.flatnonzero(counts[totals["kind"]] & is_file[totals["file"]])
+    chosen = chosen[np.argsort(-totals["last_ns"][chosen], kind="stable")]  # the last event stands first
+    shown = {name: totals[name][chosen] for name in ("file", "kind")}
+    pages = {name: totals[name][chosen] for name in OF_PAGES}
+    file, kind = shown.values()
+    of_kind = {name: sums_of(kind, of, len(kinds)) for name, of in pages.items()}
+    by_kind = _amounts(trace, pd.DataFrame(of_kind | {"kind": np.arange(len(kinds))}), flows)
+    files = _amounts(trace, _sums(shown, (file, owner[kind], flow[kind]), pages), flows)
     files["cgroup_id"] = integers(kinds["cgroup_id"])[files["kind"]]
-    evicted_from = _table(evictors, ("file", "kind", "evicted_bytes"))
-    evicted_from["evicted_bytes"] *= page_size(trace)
+    taken = np.flatnonzero(is_taken[kind])
+    evicted = {"evicted_bytes": pages["pages"][taken] * page_size(trace)}
+    of_taken = {name: column[taken] for name, column in shown.items()}
     return Moves(
-        kinds.join(_amounts(trace, pd.DataFrame(of_kind), flows).drop(columns="kind"))[occurs],
+        kinds.join(by_kind.drop(columns="kind"))[np.bincount(kind, minlength=len(kinds)) > 0],
         files.groupby(["file", "cgroup_id"], as_index=False)[list(AMOUNTS)].sum(),
-        evicted_from,
+        _sums(of_taken, (of_taken["file"], process[of_taken["kind"]]), evicted),
     )
 
 
@@ -154,40 +136,11 @@ def _numbers(kinds: pd.DataFrame, *names: str) -> Int64s:
     return distinct(*(np.asarray(pd.factorize(kinds[name])[0], dtype=np.int64) for name in names))[0]
 
 
-def _counted(trace: TraceTables, counts: Bools) -> Iterator[Events]:
-    """Yield groups of events: no shmem, and only kinds that count."""
-    events, shmem = trace.cache_events, ShmemFiles.from_inodes(trace.inodes)
-    is_file = ~shmem.hold(*(integers(events.files[name]) for name in ("inode_id", "dev")))
-    every_one = bool(counts.all() and is_file.all())
-    for group in events.of_each_group(lambda _, group: group):
-        yield group if every_one else group[np.flatnonzero(counts[group.kind] & is_file[group.file])]
-
-
-def _sums(shown: Mapping[str, Int64s], by: tuple[Int64s, ...], amounts: Mapping[str, Integers]) -> _Columns:
+def _sums(shown: Mapping[str, Int64s], by: tuple[Int64s, ...], amounts: Mapping[str, Int64s]) -> pd.DataFrame:
     """Return the sums of the amounts for each combination of `by`, with the first values of `shown`."""
     code, firsts = distinct(*by)
     columns = {name: column[firsts] for name, column in shown.items()}
-    return columns | {name: _totals(code, column, len(firsts)) for name, column in amounts.items()}
-
-
-def _totals(code: Int64s, amounts: Integers, count: int) -> Int64s:
-    """Return the sum of the amounts of each code from 0 to `count` - 1."""
-    return np.bincount(code, amounts, count).astype(np.int64)
-
-
-def _table(parts: Sequence[_Columns], names: Sequence[str]) -> pd.DataFrame:
-    """Return parts, one after the other, as a table of integers with these columns; a column that a part
-    lacks is 0."""
-    lengths = [len(next(iter(part.values()))) for part in parts]
-    nothing = np.zeros(0, dtype=np.int64)
-    columns = {
-        name: [
-            part[name] if name in part else np.zeros(length, dtype=np.int64)
-            for part, length in zip(parts, lengths, strict=True)
-        ]
-        for name in names
-    }
-    return pd.DataFrame({name: np.concatenate([nothing, *column]) for name, column in columns.items()})
+    return pd.DataFrame(columns | {name: sums_of(code, of, len(firsts)) for name, of in amounts.items()})
 
 
 def _amounts(trace: TraceTables, pages: pd.DataFrame, flows: Mapping[str, Bools]) -> pd.DataFrame:
@@ -196,7 +149,7 @@ def _amounts(trace: TraceTables, pages: pd.DataFrame, flows: Mapping[str, Bools]
     counts = {name: pages["pages"].where(fits[kind], 0) for name, fits in flows.items()}
     counts |= {name: pages[name] for name in OF_PAGES}
     amounts = {column.field: counts[column.count] * page_bytes for column in EVICTIONS_COLUMNS}
-    return pages.drop(columns=["pages", *OF_PAGES]).assign(**amounts)
+    return pages.drop(columns=list(OF_PAGES)).assign(**amounts)
 
 
 def _by_file(trace: TraceTables, sums: Moves) -> pd.DataFrame:
@@ -245,7 +198,7 @@ def _most_of_it(trace: TraceTables, sums: Moves, files: pd.Index) -> dict[str, A
     inode_id = integers(events.files["inode_id"])[sums.evictors["file"]]
     evictors = sums.evictors.assign(inode_id=inode_id).join(events.kinds, on="kind")
     keys = ["inode_id", "tgid", "task_cgroup_id"]
-    by_process = evictors.groupby(keys, as_index=False).agg({"evicted_bytes": "sum", "task": "last"})
+    by_process = evictors.groupby(keys, as_index=False).agg({"evicted_bytes": "sum", "task": "first"})
     most = by_process.sort_values("evicted_bytes", ascending=False, kind="stable").drop_duplicates("inode_id")
     most = (
         most.assign(comm=trace.processes.comms(integers(most["task"]))).set_index("inode_id").reindex(files)

@@ -70,6 +70,8 @@ class Crossings:
 
     def after(self, events: Events, added: Integers) -> Bools:
         """Return a mask of the additions after which deletions of the file's pages were summed."""
+        if not len(self.deletions.files):
+            return np.zeros(len(added), dtype=np.bool_)
         return self.deletions.cross(self._spans(events, added, np.full(len(added), LATEST_NS)))
 
     def _spans(self, events: Events, first: Integers, end: Int64s) -> Spans:
@@ -229,7 +231,7 @@ class _Line:
                 first, end = np.searchsorted(indices, first), np.searchsorted(indices, end)
                 bits = len(indices).bit_length()
             first, end = first | file << bits, end | file << bits
-        return cls(events, meaning, first, end, bits, indices, bool(events.duration.any()))
+        return cls(events, meaning, first, end, bits, indices, events.take_time)
 
     def pages(self, addresses: Int64s) -> Int64s:
         """Return the index in its file of the page at each address."""

@@ -9,14 +9,24 @@ in no link, and no link goes across them. So every link is certain, and the refa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, Int64s, ascending, distinct, integers, narrow, utc_times
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Int64s,
+    ascending,
+    distinct,
+    integers,
+    narrow,
+    sums_of,
+    taken,
+    utc_times,
+)
 from tracer.analysis.core.evicted import Refaulted
 from tracer.analysis.core.page_cache import CacheEvents, Events, Links, PageMoves
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
@@ -25,8 +35,8 @@ from tracer.analysis.views.page_histories import Crossings, histories, meanings
 R = TypeVar("R")
 
 _CELL_BITS: Final = 16
-COUNTS: Final = ("left", "refaulted", "returned")
-"""The names of the counts of `PageMoves`."""
+COUNTS: Final = ("pages", "left", "refaulted", "returned")
+"""The names of the sums of pages of `PageMoves`."""
 
 
 def page_moves(trace: TraceTables) -> PageMoves:
@@ -36,7 +46,7 @@ def page_moves(trace: TraceTables) -> PageMoves:
         links.append(of_group)
         totals.append(summed)
     nothing = np.zeros(0, dtype=np.int64)
-    names = ("file", "kind", *COUNTS)
+    names = ("file", "kind", "last_ns", *COUNTS)
     of_all = {name: np.concatenate([nothing, *(part[name] for part in totals)]) for name in names}
     return PageMoves(Links.joined(links), of_all)
 
@@ -63,8 +73,10 @@ def refaults(trace: TraceTables) -> pd.DataFrame:
     links = Links.joined([group.links() for group in groups])
     time, position = _sorted_table(events)
     nothing = np.zeros(0, dtype=np.int64)
-    added = position[np.concatenate([nothing, *(group.rows[group.added] for group in groups)])]
-    evicted = position[np.concatenate([nothing, *(group.rows[group.evicted] for group in groups)])]
+    rows = [events.rows_of_group(group.group) for group in groups]
+    paired = [*zip(rows, groups, strict=True)]
+    added = position[np.concatenate([nothing, *(of_group[group.added] for of_group, group in paired)])]
+    evicted = position[np.concatenate([nothing, *(of_group[group.evicted] for of_group, group in paired)])]
     order = np.lexsort((evicted, added))
     added, evicted = added[order], evicted[order]
     now, before = events.kinds.iloc[links.added_kind[order]], events.kinds.iloc[links.evicted_kind[order]]
@@ -128,8 +140,8 @@ def half_back_ns(links: Links, groups: int, group_of: Callable[[Links], Int64s])
 
 def _sorted_table(events: CacheEvents) -> tuple[Int64s, Int64s]:
     """Return (the times of `pagecache`, sorted; for each row as recorded its position in that order)."""
-    times = events.of_each_part(lambda part: part.time)
-    time = np.concatenate([*times, np.zeros(0, dtype=np.int64)])
+    recorded = events.recorded(np.ones(len(events.kinds), dtype=np.bool_))
+    time = np.concatenate([*(part.time for part in recorded), np.zeros(0, dtype=np.int64)])
     order, position = np.argsort(time, kind="stable"), np.empty(len(time), dtype=np.int64)
     position[order] = np.arange(len(time))
     return time[order], position
@@ -139,35 +151,44 @@ def _sorted_table(events: CacheEvents) -> tuple[Int64s, Int64s]:
 class _Moves:
     """The refaults and the remaining pages of one group of events, from the histories of its pages.
 
-    `rows` are the positions of the events in the table as recorded. `evicted` and `added` are the events of
-    each refault, and `pages` the number of pages that they share. `counts` has the
-    pages of each event that count under each of `COUNTS`.
+    `group` is the number of the group. `evicted` and `added` are the events of each refault, and `pages` the
+    number of pages that they share. `left` are events that added pages which were there at the end, and
+    `left_pages` these pages; an event may occur again. Pages that are None are one page each.
     """
 
-    rows: Int64s
+    group: int
     events: Events
     evicted: Int64s
     added: Int64s
-    pages: Int64s
-    counts: Mapping[str, Int64s]
+    pages: Int64s | None
+    left: Int64s
+    left_pages: Int64s | None
 
     def totals(self) -> dict[str, Int64s]:
-        """Return the counts by file and kind, as in `PageMoves`."""
+        """Return the sums by file and kind, as in `PageMoves`."""
         code, firsts = distinct(self.events.file, self.events.kind)
-        sums = {name: _counts(code, self.counts[name], len(firsts)) for name in COUNTS}
-        some = np.flatnonzero(sum(sums.values()))
-        of = {"file": self.events.file[firsts], "kind": self.events.kind[firsts]} | sums
-        return {name: column[some].astype(np.int64) for name, column in of.items()}
+        last_ns = np.zeros(len(firsts), dtype=np.int64)
+        last_ns[code] = self.events.time  # NumPy assigns repeated positions in order: the last one stays
+        return {
+            "file": self.events.file[firsts].astype(np.int64),
+            "kind": self.events.kind[firsts].astype(np.int64),
+            "last_ns": last_ns,
+            "pages": sums_of(code, self.events.pages, len(firsts)),
+            "left": sums_of(code[self.left], self.left_pages, len(firsts)),
+            "refaulted": sums_of(code[self.added], self.pages, len(firsts)),
+            "returned": sums_of(code[self.evicted], self.pages, len(firsts)),
+        }
 
     def links(self) -> Links:
         """Return the refaults."""
         gone_ns, back_ns = _times(self.events, self.evicted, self.added)
         evicted_ns = self.events.time[self.evicted]
+        one = np.broadcast_to(np.uint8(1), self.added.shape)
         return Links(
             added_kind=self.events.kind[self.added],
             evicted_kind=self.events.kind[self.evicted],
-            file=self.events.file[self.added],
-            pages=narrow(self.pages),
+            file=taken(self.events.file, self.added),
+            pages=one if self.pages is None else narrow(self.pages),
             evicted_ns=evicted_ns,
             back_ns=evicted_ns + (back_ns - gone_ns),
         )
@@ -181,39 +202,46 @@ def _of_each_group(trace: TraceTables, find: Callable[[_Moves], R]) -> Iterator[
     is_every_one = bool(is_indexed.all() and is_file.all())
     crossings, meaning = Crossings.from_events(cache), meanings(cache.kinds)
 
-    def moves(rows: Int64s, group: Events) -> R:
+    def moves(number: int, group: Events) -> R:
         followed = None if is_every_one else np.flatnonzero(is_indexed[group.kind] & is_file[group.file])
         events = group if followed is None else group[followed]
-        left, pairs = np.zeros(len(events), dtype=np.int64), []
+        stayed, pairs = [], []
         for history in histories(events, meaning):
-            stayed = history.left()
-            left += _counts(history.event[stayed], history.sizes(stayed), len(events))
+            last = history.left()
+            stayed.append((history.event[last], history.sizes(last)))
             before, after = history.refaults()
             pairs.append((history.event[before], history.event[after], history.sizes(after)))
         evicted, added, pages = _summed(events, pairs)
         certain = ~crossings.between(events, evicted, added)
         if not certain.all():
-            evicted, added, pages = evicted[certain], added[certain], pages[certain]
-        there = np.flatnonzero(left)
-        left[there[crossings.after(events, there)]] = 0
-        at_ends = {"refaulted": added, "returned": evicted}
-        counts = {name: _counts(event, pages, len(events)) for name, event in at_ends.items()}
-        counts["left"] = left
+            evicted, added = evicted[certain], added[certain]
+            pages = None if pages is None else pages[certain]
+        left, left_pages = _together(stayed)
+        certain = ~crossings.after(events, left)
+        if not certain.all():
+            left, left_pages = left[certain], None if left_pages is None else left_pages[certain]
         if followed is not None:
-            evicted, added = followed[evicted], followed[added]
-            counts = {name: _counts(followed, of_events, len(group)) for name, of_events in counts.items()}
-        return find(_Moves(rows, group, evicted, added, pages, counts))
+            evicted, added, left = followed[evicted], followed[added], followed[left]
+        return find(_Moves(number, group, evicted, added, pages, left, left_pages))
 
     return cache.of_each_group(moves)
 
 
-def _counts(event: Int64s, pages: Int64s | None, events: int) -> Int64s:
-    """Return the sum of pages of each of so many events; `pages` None: one at each of `event`."""
-    return np.bincount(event, pages, events).astype(np.int64)
+def _together(parts: list[tuple[Int64s, Int64s | None]]) -> tuple[Int64s, Int64s | None]:
+    """Return events and their pages of several parts as one; pages that are None are one page each."""
+    events = np.concatenate([np.zeros(0, dtype=np.int64), *(event for event, _ in parts)])
+    if all(pages is None for _, pages in parts):
+        return events, None
+    return events, np.concatenate(
+        [np.ones(len(event), dtype=np.int64) if pages is None else pages for event, pages in parts]
+    )
 
 
 def _times(events: Events, evicted: Int64s, added: Int64s) -> tuple[Int64s, Int64s]:
     """Return when the evictions and the additions reached the first page that they share."""
+    if not events.take_time:
+        gone_ns = events.time[evicted]
+        return gone_ns, np.maximum(events.time[added], gone_ns)
     page = np.maximum(events.first[evicted], events.first[added]).astype(np.int64)
     gone_ns = events.time_at(evicted, page)
     return gone_ns, np.maximum(events.time_at(added, page), gone_ns)
@@ -221,21 +249,18 @@ def _times(events: Events, evicted: Int64s, added: Int64s) -> tuple[Int64s, Int6
 
 def _summed(
     events: Events, parts: list[tuple[Int64s, Int64s, Int64s | None]]
-) -> tuple[Int64s, Int64s, Int64s]:
+) -> tuple[Int64s, Int64s, Int64s | None]:
     """Return each pair of events once, with the sum of its pages; `pages` None is one page for each."""
     if parts and all(size is None for *_, size in parts) and (events.pages == 1).all():
         evicted, added = (np.concatenate(one) for one in list(zip(*parts, strict=True))[:2])
-        return evicted, added, np.ones(len(evicted), dtype=np.int64)  # no pair has a second page
+        return evicted, added, None  # no pair has a second page
     bits = len(events).bit_length()
-    pairs = [one << bits | other for one, other, _ in parts]
-    pair = np.concatenate([np.zeros(0, dtype=np.int64), *pairs])
-    if all(pages is None for *_, pages in parts):
-        size = None
+    pair, size = _together([(one << bits | other, pages) for one, other, pages in parts])
+    if size is None:
         pair.sort()
     else:
-        sizes = [np.ones(len(one), dtype=np.int64) if pages is None else pages for one, _, pages in parts]
         order = ascending(pair)
-        pair, size = pair[order], np.concatenate(sizes)[order]
+        pair, size = pair[order], size[order]
     firsts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1])[: len(pair)])
     if size is None or not len(pair):
         summed = np.diff(firsts, append=len(pair))
