@@ -31,6 +31,7 @@ _MOST_IN_A_TABLE: Final = (1 << 16) - 1  # codes and sizes fit into 16 bits
 _FIRST_ROWS: Final = 64
 _DIGIT_BITS: Final = 16
 _WORD_BITS: Final = 63
+_AT_A_TIME: Final = 1 << 15
 _LARGEST: Final = np.iinfo(np.int64).max
 
 
@@ -186,15 +187,19 @@ def sums_of(code: Integers, amounts: Integers | None, count: int) -> Int64s:
     return np.bincount(code, amounts, count).astype(np.int64)
 
 
-def ascending(numbers: Int64s) -> Int64s:
-    """Return the positions that sort numbers, which are not negative; equal numbers keep their order."""
-    bits, of_positions = int(numbers.max(initial=0)).bit_length(), len(numbers).bit_length()
+def ascending(numbers: Int64s, least: int = 0) -> Int64s:
+    """Return the positions that sort numbers, none of which is below `least`; equal ones keep their order."""
+    bits, of_positions = int(numbers.max(initial=least) - least).bit_length(), len(numbers).bit_length()
     if bits > _DIGIT_BITS and bits + of_positions <= _WORD_BITS:
-        keys = numbers << of_positions
-        keys |= np.arange(len(numbers))
+        keys = numbers - least
+        keys <<= of_positions
+        for first in range(0, len(keys), _AT_A_TIME):  # memory is written faster than it is obtained
+            some = keys[first : first + _AT_A_TIME]
+            some |= np.arange(first, first + len(some))
         keys.sort()  # NumPy sorts faster than it finds an order
         keys &= (1 << of_positions) - 1
         return np.asarray(keys)
+    numbers = numbers - least
     order = np.argsort(numbers.astype(np.uint16), kind="stable")  # a radix sort of one digit
     for shift in range(_DIGIT_BITS, bits, _DIGIT_BITS):
         digit = (numbers >> shift).astype(np.uint16)
@@ -202,12 +207,12 @@ def ascending(numbers: Int64s) -> Int64s:
     return order
 
 
-def distinct(*columns: npt.NDArray[np.integer[Any] | np.bool_]) -> tuple[Int64s, Int64s]:
+def distinct(*columns: npt.NDArray[np.integer[Any] | np.bool_]) -> tuple[Integers, Int64s]:
     """Return (the number of each row's combination of values, the first row of each combination).
 
     The values are not negative. The numbers count from 0, in the order of the first rows.
     """
-    sizes = [int(column.max(initial=0)) + 1 for column in columns]
+    sizes = [int((column[:1] if is_repeated(column) else column).max(initial=0)) + 1 for column in columns]
     is_small, most = math.prod(sizes) <= _MOST_IN_A_TABLE, 1
     code: Integers = np.zeros(len(columns[0]), np.uint16 if is_small else np.int64)
     for column, size in zip(columns, sizes, strict=True):
@@ -221,7 +226,7 @@ def distinct(*columns: npt.NDArray[np.integer[Any] | np.bool_]) -> tuple[Int64s,
         firsts = firsts_of(code, most)
         occurring = np.flatnonzero(firsts >= 0)
         occurring = occurring[np.argsort(firsts[occurring])]
-        number = np.zeros(most, dtype=np.int64)
+        number = np.zeros(most, dtype=np.min_scalar_type(len(occurring)))
         number[occurring] = np.arange(len(occurring))
         return number[code], firsts[occurring]
     found, values = pd.factorize(code)
@@ -236,8 +241,10 @@ def firsts_of(code: npt.NDArray[np.integer[Any]], count: int) -> Int64s:
     """
     firsts, begin, end = np.full(count, -1, dtype=np.int64), 0, _FIRST_ROWS
     while begin < len(code):
-        new = begin + np.flatnonzero(firsts[code[begin:end]] < 0)[::-1]
-        firsts[code[new]] = new  # NumPy assigns repeated positions in order: the last one stays
+        is_new = (firsts < 0)[code[begin:end]]
+        if is_new.any():
+            new = begin + np.flatnonzero(is_new)[::-1]
+            firsts[code[new]] = new  # NumPy assigns repeated positions in order: the last one stays
         begin, end = end, _FIRST_ROWS * end
     return firsts
 

@@ -9,7 +9,7 @@ group is analysed without the others, and its arrays mostly fit into a CPU's cac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
@@ -51,7 +51,7 @@ _MOST_TOGETHER: Final = 1 << 17
 _MOST_PARTS: Final = 128
 _MOST_SAMPLED: Final = 10_000
 _CELL_BITS: Final = 16
-_PART_ROWS: Final = 1 << 18
+_PART_ROWS: Final = 1 << 19
 _LINKS_EACH: Final = 1 << 17
 _FOREVER: Final = np.iinfo(np.int64).max
 
@@ -140,7 +140,7 @@ class Links:
 
     def sort(self) -> None:
         """Put the refaults into the order in which the pages came back, in place."""
-        order = ascending(self.back_ns - self.back_ns.min(initial=_FOREVER))
+        order = ascending(self.back_ns, int(self.back_ns.min(initial=_FOREVER)))
         for name in self.__slots__:
             reorder(getattr(self, name), order)
 
@@ -186,7 +186,7 @@ class CacheEvents:
     def batches(self) -> Iterator[Events]:
         """Yield all events in batches. The batches are in recorded order, the events of a batch in no
         order."""
-        return (part.events for part in self._parts)
+        return (part.events(slice(None)) for part in self._parts)
 
     def recorded(self, is_picked: Bools) -> Iterator[Events]:
         """Yield the events of the kinds in a mask, in batches. The batches and their events are in recorded
@@ -228,25 +228,31 @@ class _Part:
     """Consecutive events of the table, from row `first_row` on, sorted by group.
 
     `order` has their positions in recorded order. The events from `bounds[n]` to `bounds[n + 1]` belong to
-    group n.
+    group n. `kept` are the events, with their times since `start_ns` in the smallest type that holds them.
     """
 
-    events: Events
+    kept: Events
+    start_ns: np.int64
     first_row: int
     order: Unsigned
     bounds: Int64s
 
+    def events(self, chosen: slice | Int64s) -> Events:
+        some = self.kept[chosen]
+        time = np.add(some.time, self.start_ns, dtype=np.int64, casting="unsafe")  # of uint64: not float64
+        return replace(some, time=time)
+
     def group(self, number: int) -> Events:
-        return self.events[slice(*self.bounds[number : number + 2])]
+        return self.events(slice(*self.bounds[number : number + 2]))
 
     def rows(self, number: int) -> Int64s:
         return self.order[slice(*self.bounds[number : number + 2])].astype(np.int64) + self.first_row
 
     def recorded(self, is_picked: Bools) -> Events:
-        picked = np.flatnonzero(is_picked[self.events.kind])
+        picked = np.flatnonzero(is_picked[self.kept.kind])
         place = np.full(len(self.order), -1, dtype=np.int64)
         place[self.order[picked].astype(np.int64)] = picked  # faster with positions of this type
-        return self.events[place[place >= 0]]
+        return self.events(place[place >= 0])
 
 
 def _order_of_time(time: Int64s) -> Int64s | None:
@@ -285,6 +291,7 @@ class _Reading:
         self._devices: list[int] = []
         self._inos: list[int] = []
         self._parts: list[Events] = []
+        self._starts_ns: list[np.int64] = []
         self._waiting: list[Events] = []
 
     def add(self, rows: Rows) -> None:
@@ -300,12 +307,19 @@ class _Reading:
             )
         )
         if sum(map(len, self._waiting)) >= _PART_ROWS:
-            self._parts.append(Events.joined(self._waiting))
+            self._add_part()
+
+    def _add_part(self) -> None:
+        part = Events.joined(self._waiting)
+        start_ns = part.time.min()
+        time: npt.NDArray[Any] = narrow(part.time - start_ns)
+        self._parts.append(replace(part, time=time))
+        self._starts_ns.append(start_ns)
 
     def events(self) -> CacheEvents:
         """Return all events that were added."""
         if self._waiting:
-            self._parts.append(Events.joined(self._waiting))
+            self._add_part()
         keys = np.array(list(self._files.values), dtype=np.int64)
         is_file = keys >= 0
         files = {
@@ -330,8 +344,8 @@ class _Reading:
         cuts = {number: self._edges(number, int(sizes[number])) for number in large}
         groups = _GROUPS + sum(map(len, cuts.values()))
 
-        def grouped(numbered: tuple[int, Events]) -> _Part:
-            first_row, part = numbered
+        def grouped(placed: tuple[int, np.int64, Events]) -> _Part:
+            first_row, start_ns, part = placed
             low, next_group = _low_bytes(part), _GROUPS
             group = low.astype(np.uint16)
             for number, edges in cuts.items():
@@ -343,10 +357,10 @@ class _Reading:
             bounds = np.append(0, np.cumsum(np.bincount(group, minlength=groups)))
             order = np.argsort(group, kind="stable")  # of 16 bits: a radix sort
             part.reorder(order)
-            return _Part(part, first_row, narrow(order), bounds)
+            return _Part(part, start_ns, first_row, narrow(order), bounds)
 
         firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
-        return [*each(grouped, zip(firsts[:-1], self._parts, strict=True))]
+        return [*each(grouped, zip(firsts[:-1], self._starts_ns, self._parts, strict=True))]
 
     def _edges(self, number: int, count: int) -> Int64s:
         """Return indices of pages that cut the `count` events of files with this low byte into ranges; no
@@ -368,13 +382,13 @@ class _Reading:
     def _numbers_of_files(self, rows: Rows) -> Unsigned:
         """Return the numbers of the rows' files. The key of a file is its `inode_id`. The files of a device
         that were not distinguished share a key below zero."""
-        column, code = encoded(rows.batch.column("inode_id"))
-        if column.dictionary.null_count:
+        values, code = encoded(rows.batch.column("inode_id"))
+        if values.null_count:
             keys = rows.integers("inode_id")
             keys = np.where(keys == NO_ID, -1 - rows.integers("dev"), keys)
-            column, code = encoded(pa.array(keys))
+            values, code = encoded(pa.array(keys))
         known_files = len(self._files.values)
-        number = self._files.of(column.dictionary.to_pylist())
+        number = self._files.of(values.to_pylist())
         if len(self._files.values) > known_files:
             new = firsts_of(code, len(number))[number >= known_files]
             of_new = rows.batch.select(["dev", "ino"]).take(pa.array(new))
@@ -385,9 +399,9 @@ class _Reading:
     def _numbers_of_kinds(self, rows: Rows) -> Unsigned:
         time, of_task = rows.integers("time"), rows.integers("tgid")
         coded = [encoded(rows.batch.column(name)) for name in _KINDS]
-        owners, processes = (column.dictionary.to_pylist() for column, _ in coded[:2])
+        owners, processes = (values.to_pylist() for values, _ in coded[:2])
         removed_ns = np.array([self._removed_ns.get(number, _FOREVER) for number in owners], dtype=np.int64)
-        is_removed = np.zeros(len(time), dtype=np.bool_)
+        is_removed: Bools = np.broadcast_to(np.False_, len(time))
         if removed_ns.min() < time.max():
             is_removed = removed_ns[coded[0][1]] < time
         is_summed = ~rows.known("index")

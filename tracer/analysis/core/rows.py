@@ -210,14 +210,13 @@ class Rows:
         return np.asarray(np.array([*of_words, -1])[indices.to_numpy(zero_copy_only=False)], dtype=np.int64)
 
 
-def encoded(column: pa.Array) -> tuple[pa.DictionaryArray, npt.NDArray[np.int32]]:
-    """Return a column as a dictionary that has each value once, and the position of each row's value."""
+def encoded(column: pa.Array) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+    """Return (the distinct values of a column, the position of each row's value among them)."""
     if not pa.types.is_dictionary(column.type):
         if _is_constant(column):
-            same = np.zeros(len(column), dtype=np.int32)
-            return pa.DictionaryArray.from_arrays(same, column.slice(0, 1)), same
+            return column.slice(0, 1), np.broadcast_to(np.int32(0), len(column))
         column = column.dictionary_encode("encode")
-    return column, np.asarray(column.indices)
+    return column.dictionary, np.asarray(column.indices)
 
 
 def _is_constant(column: pa.Array) -> bool:

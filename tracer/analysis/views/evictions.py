@@ -13,7 +13,16 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import naming
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, distinct, integers, is_one_of, sums_of
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Bools,
+    Int64s,
+    Integers,
+    distinct,
+    integers,
+    is_one_of,
+    sums_of,
+)
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
 from tracer.analysis.views.refaults import COUNTS as OF_PAGES
@@ -131,12 +140,14 @@ def _flows(kinds: pd.DataFrame) -> dict[str, Bools]:
     return dict(zip(_FLOWS, (added, written, evicted, from_others, ~(added | evicted)), strict=True))
 
 
-def _numbers(kinds: pd.DataFrame, *names: str) -> Int64s:
+def _numbers(kinds: pd.DataFrame, *names: str) -> Integers:
     """Return for each kind a number for its values in these columns, from 0."""
     return distinct(*(np.asarray(pd.factorize(kinds[name])[0], dtype=np.int64) for name in names))[0]
 
 
-def _sums(shown: Mapping[str, Int64s], by: tuple[Int64s, ...], amounts: Mapping[str, Int64s]) -> pd.DataFrame:
+def _sums(
+    shown: Mapping[str, Int64s], by: tuple[Integers, ...], amounts: Mapping[str, Int64s]
+) -> pd.DataFrame:
     """Return the sums of the amounts for each combination of `by`, with the first values of `shown`."""
     code, firsts = distinct(*by)
     columns = {name: column[firsts] for name, column in shown.items()}

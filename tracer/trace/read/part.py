@@ -296,7 +296,9 @@ def _rows(path: Path, file: IO[bytes], schema: pa.Schema, budget: Budget) -> Ite
     options = {"read_dictionary": texts, "pre_buffer": False}  # otherwise the whole file would be in memory
     with pq.ParquetFile(file, **options, **_METADATA_LIMITS) as parquet:
         rows = _KEPT_ROWS if budget.is_kept else _PASSING_ROWS
-        for batch in parquet.iter_batches(rows, columns=[column.path for column in columns]):
+        for batch in parquet.iter_batches(
+            rows, columns=[column.path for column in columns], use_threads=False
+        ):
             found += batch.num_rows
             if found > claimed:
                 raise ValueError(f"it holds more than the {claimed:,} rows that it claims")
