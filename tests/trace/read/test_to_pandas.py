@@ -22,3 +22,12 @@ def test_limit_unset_and_unknown_are_na_with_flags() -> None:
 def test_limits_all_have_flags() -> None:
     found = {name for schema in TABLES.values() for name in schema.names if name.endswith(tuple(LIMITS))}
     assert found == {*LIMITS}
+
+
+def test_columns_of_several_chunks_keep_their_values_and_nulls() -> None:
+    schema = pa.schema([("number", pa.int64()), ("is_set", pa.bool_())])
+    parts = [{"number": [1, None], "is_set": [None, True]}, {"number": [None, 4], "is_set": [False, None]}]
+    frame = to_frame(pa.concat_tables([pa.table(part, schema=schema) for part in parts]))
+    assert frame["number"].tolist() == [1, pd.NA, pd.NA, 4]
+    assert frame["is_set"].tolist() == [pd.NA, True, False, pd.NA]
+    assert frame.dtypes.astype(str).to_dict() == {"number": "Int64", "is_set": "boolean"}

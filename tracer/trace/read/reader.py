@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _to_frame(table: pa.Table) -> pd.DataFrame:
+def _to_frame() -> Callable[[pa.Table], pd.DataFrame]:
+    """Return `to_pandas.to_frame`. It frees a table while it converts it, if nobody else has the table."""
     from tracer.trace.read.to_pandas import to_frame  # noqa: PLC0415  the recorder must not import pandas
 
-    return to_frame(table)
+    return to_frame
 
 
 class TableFrame(cached_property["pd.DataFrame"]):
@@ -37,7 +38,7 @@ class TableFrame(cached_property["pd.DataFrame"]):
 
     def _read(self, trace: Trace) -> pd.DataFrame:
         assert self.attrname is not None
-        return _to_frame(trace.table(self.attrname))
+        return _to_frame()(trace.table(self.attrname))
 
 
 class Trace:
@@ -150,7 +151,7 @@ class Trace:
         written = self.table("loss")
         unwritten = self._losses_of_meta(written)
         rows = pa.Table.from_batches([rows_of("loss", unwritten)]) if unwritten else written.slice(0, 0)
-        return _to_frame(pa.concat_tables([written, rows]).unify_dictionaries())
+        return _to_frame()(pa.concat_tables([written, rows]).unify_dictionaries())
 
     def _losses_of_meta(self, written: pa.Table) -> list[dict[str, Any]]:
         ended = self.meta["ended"]

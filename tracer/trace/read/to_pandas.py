@@ -11,6 +11,7 @@ import pyarrow as pa
 from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 _NULLABLE: Final = frozenset({pa.int64(), pa.int32(), pa.uint64(), pa.bool_()})
+_LARGE_BYTES: Final = 1 << 24
 
 
 def to_frame(data: pa.Table) -> pd.DataFrame:
@@ -23,10 +24,16 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
     """
     columns: dict[str, Any] = {}
     for field in data.schema:
+        place = data.schema.get_field_index(field.name)
+        column, data = data.column(place), data.remove_column(place)  # each is freed once it is converted
         if field.name in LIMITS:
-            columns |= with_flag(field.name, _nullable(data.column(field.name)))
+            columns |= with_flag(field.name, _nullable(column))
         else:
-            columns[field.name] = _values(data.column(field.name), field)
+            columns[field.name] = _values(column, field)
+        is_large = column.nbytes > _LARGE_BYTES
+        del column
+        if is_large:
+            pa.default_memory_pool().release_unused()
     if "time" not in columns:
         return pd.DataFrame(columns, copy=False)
     index = pd.DatetimeIndex(columns.pop("time"), name="time")
@@ -59,9 +66,12 @@ def _nullable(column: pa.ChunkedArray) -> Any:
 
     `to_pandas` returns the same array, but takes far longer, and there are many columns with few rows.
     """
-    values = column.combine_chunks()
-    is_missing = values.is_null().to_numpy(zero_copy_only=False)
-    if pa.types.is_boolean(values.type):
-        found = values.fill_null(False).to_numpy(zero_copy_only=False)
-        return pd.arrays.BooleanArray(found, is_missing)
-    return pd.arrays.IntegerArray(np.array(values.fill_null(0)), is_missing)
+    is_boolean = pa.types.is_boolean(column.type)
+    found = np.empty(len(column), column.type.to_pandas_dtype())
+    is_missing, end = np.zeros(len(column), dtype=np.bool_), 0
+    for chunk in column.chunks:
+        begin, end = end, end + len(chunk)
+        is_missing[begin:end] = chunk.is_null().to_numpy(zero_copy_only=False)
+        found[begin:end] = chunk.fill_null(False if is_boolean else 0).to_numpy(zero_copy_only=False)
+    kind = pd.arrays.BooleanArray if is_boolean else pd.arrays.IntegerArray
+    return kind(found, is_missing)
