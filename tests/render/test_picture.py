@@ -11,7 +11,6 @@ import pandas as pd
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.views.stalls import STALLED
 from tracer.categories import LAYERS
-from tracer.render import picture
 from tracer.render.picture import (
     WAITS,
     bounds,
@@ -160,39 +159,6 @@ def test_limit_is_marked_at_its_earliest_sign_and_again_after_each_time_below(
     assert marked([], 0.1, 0.2, 0.3, 0.4, 0.5, 0.6) == [0.1]
     assert marked([report(None), report(1, "/b")]) == []
     assert marked([report(9)], -1) == []
-
-
-def test_file_without_a_path_is_named_by_device_and_inode() -> None:
-    row = {
-        "path": None,
-        "dev": "254:0",
-        "ino": 7,
-        "deleted": True,
-        "use": None,
-        "owners": 2,
-        "evictor_tgid": None,
-    }
-    assert picture.file_names(row) == (
-        *("2 cgroups", "", ""),
-        "(deleted) no name known: 254:0 inode 7",
-    )
-    assert picture.file_names(row | {"dev": None})[-1] == "files that were not told apart"
-
-
-def test_cgroups_and_processes_without_a_name_are_said_to_be_unknown() -> None:
-    row: dict[str, object] = {
-        "cgroup": None,
-        "container": None,
-        "task_cgroup": None,
-        "run": None,
-        "runs": None,
-    }
-    row |= {"charged_to": "nobody", "cgroup_id": None, "task_cgroup_id": 3}
-    assert picture.cgroup_names(row) == ("nobody", "not known")
-    assert picture.process_names({"comm": None, "tgid": None, "task_cgroup": None}) == (
-        *("not known", "not known"),
-    )
-    assert picture.cause_names({"cause": "readahead"}) == ("readahead", "read ahead, or on request")
 
 
 def test_bounds_that_usage_stayed_far_below_are_not_drawn(timeline: pd.DataFrame) -> None:

@@ -12,9 +12,9 @@ from tracer import units
 from tracer.categories import LAYER_BY_NAME
 from tracer.errors import UsageError
 from tracer.quantities import EVICTIONS_GROUPINGS
-from tracer.render import picture
 from tracer.render.picture import WAITS
 from tracer.render.plot.axes_style import PLAIN, as_sizes, legend_below, note_top
+from tracer.render.words import eviction_words
 from tracer.render.words.escape import fitted
 
 MOST_BARS: Final = 12
@@ -44,10 +44,10 @@ def bars(evicted: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def _name(row: Mapping[Any, Any], by: str) -> str:
     if by == "file":
-        return fitted(picture.file_names(row)[-1], _NAME_CELLS)
+        return fitted(eviction_words.file_names(row)[-1], _NAME_CELLS)
     if by == "cause":
-        return fitted(picture.cause_names(row)[0], _NAME_CELLS)
-    first, second = (picture.cgroup_names if by == "cgroup" else picture.process_names)(row)
+        return fitted(eviction_words.cause_names(row)[0], _NAME_CELLS)
+    first, second = (eviction_words.cgroup_names if by == "cgroup" else eviction_words.process_names)(row)
     if by == "process":
         return fitted(first, _NAME_CELLS)
     return f"{fitted(first, _NAME_CELLS)}\nby {fitted(second, _NAME_CELLS)}"

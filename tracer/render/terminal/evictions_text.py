@@ -15,8 +15,8 @@ from tracer import units
 from tracer.analysis.views.cache_flow import CacheFlow, KernelCount
 from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
 from tracer.quantities import EVICTIONS_COLUMNS, EvictionsColumn
-from tracer.render import picture
 from tracer.render.terminal import console
+from tracer.render.words import eviction_words
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.prose import prose
 from tracer.render.words.quality_facts import summed
@@ -69,7 +69,7 @@ def summary(flow: CacheFlow) -> str:
     mostly = "" if len(flow.evicted_by_cause) == 1 else ", mostly"
     return (
         f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} "
-        f"{picture.WHY[cause]}; "
+        f"{eviction_words.WHY[cause]}; "
         f"{again} of it was read again.{_evictor(flow)}"
     )
 
@@ -245,7 +245,7 @@ _GROUPINGS: Final = {
         "By file",
         "files",
         ("charged to", "evictor", "use", "file"),
-        picture.file_names,
+        eviction_words.file_names,
         (
             "evictor: the process that evicted most of the file.",
             "use: only written, such as a log, is cache that nobody missed.",
@@ -255,14 +255,14 @@ _GROUPINGS: Final = {
         "By charged cgroup and acting cgroup",
         "pairs",
         ("charged to", "by tasks of"),
-        picture.cgroup_names,
+        eviction_words.cgroup_names,
     ),
-    "cause": _Grouping("By cause", "causes", ("cause", ""), picture.cause_names),
+    "cause": _Grouping("By cause", "causes", ("cause", ""), eviction_words.cause_names),
     "process": _Grouping(
         "By process",
         "processes",
         ("process", "of cgroup"),
-        picture.process_names,
+        eviction_words.process_names,
     ),
 }
 
