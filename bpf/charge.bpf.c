@@ -140,8 +140,8 @@ PROGRAM(sched_switch)
 		return 0;
 	if (slice->is_running) {
 		leave(slice, prev);
-		if (LOAD(prev, flags) & PF_EXITING)
-			CALL(end_last_file_wait, 0, 0);
+		if (are_waits_pending())
+			CALL(end_unreported, 0, 0);
 	}
 	enter(slice, next);
 	if (slice->is_running && LOAD_BITS(next, task_struct, in_iowait))

@@ -29,6 +29,7 @@ struct file_wait {
 };
 
 BPF_HASH(file_waits, u32, struct file_wait, 16384); /* by thread id */
+BPF_ARRAY(pending_waits, s64, 1); /* the number of them */
 
 struct wait_sum {
 	struct file_wait_event record; /* without a wait: the slot is free */
@@ -138,40 +139,51 @@ static __always_inline void sum_wait(struct slice *slice, u64 cgroup_id, u32 tgi
 	record->waits++;
 }
 
+static __always_inline bool are_waits_pending(void)
+{
+	u32 zero = 0;
+	s64 *pending = pending_waits.lookup(&zero);
+
+	return pending && *pending;
+}
+
+static __always_inline void count_pending(s64 change)
+{
+	u32 zero = 0;
+	s64 *pending = pending_waits.lookup(&zero);
+
+	if (pending)
+		__sync_fetch_and_add(pending, change);
+}
+
 /*
- * End the wait of the current task, which leaves its CPU for another one, if the kernel did not
- * report when it came back (`leave` in charge.bpf.c). If it has not left its CPU in between, it ran
- * from the end of the wait until now.
+ * End the wait of the current task, which leaves its CPU, if the kernel did not report when it came
+ * back. It left its CPU once since then, now: it ran from the end of the wait until now.
  */
 SUBPROGRAM(end_unreported)
 {
 	struct task_struct *task = current_task();
 	struct slice *slice = this_slice();
 	u32 pid = LOAD(task, pid);
+	u32 slot = slice ? slice->slot : 0;
+	struct account *account = accounts.lookup(&slot);
 	struct file_wait *known = file_waits.lookup(&pid);
 
-	if (!known || !slice)
+	if (!slice || !known || !account)
 		return 0;
 
 	struct file_wait wait = *known;
 	u64 ran_ns = LOAD(task, sum_exec_runtime) - wait.ran_ns;
+	u64 left = LOAD(task, nvcsw) + LOAD(task, nivcsw) - wait.switches - wait.preemptions;
 
-	file_waits.delete(&pid);
-	if (LOAD(task, nvcsw) == wait.switches + 1 && LOAD(task, nivcsw) == wait.preemptions)
-		sum_wait(slice, FIRST_ARGUMENT, LOAD(task, tgid), &wait,
+	if (file_waits.delete(&pid))
+		return 0;
+	count_pending(-1);
+	if (left == 1)
+		sum_wait(slice, account->cgroup_id, LOAD(task, tgid), &wait,
 			 bpf_ktime_get_ns() - ran_ns);
 	else
 		count_lost(STREAM_FILE_WAIT);
-	return 0;
-}
-
-/* End the last wait of the current task, which exits, likewise. */
-SUBPROGRAM(end_last_file_wait)
-{
-	struct memcg_info info = memcg_info(memcg_from_css(memory_css(current_task())));
-
-	if (info.follow)
-		CALL(end_unreported, info.cgroup_id, 0);
 	return 0;
 }
 
@@ -185,7 +197,6 @@ SUBPROGRAM(begin_file_wait)
 
 	if (!info.follow)
 		return 0;
-	CALL(end_unreported, info.cgroup_id, 0);
 	see_current(tgid);
 
 	struct file_wait wait = {
@@ -198,6 +209,8 @@ SUBPROGRAM(begin_file_wait)
 
 	if (file_waits.update(&pid, &wait))
 		count_lost(STREAM_FILE_WAIT);
+	else
+		count_pending(1);
 	return 0;
 }
 
@@ -216,7 +229,9 @@ SUBPROGRAM(end_file_wait)
 
 	struct file_wait wait = *known;
 
-	file_waits.delete(&pid);
+	if (file_waits.delete(&pid))
+		return 0;
+	count_pending(-1);
 	/* Otherwise the task came back while it was not traced, and left again unseen. */
 	if (wait.switches != READ(task, nvcsw)) {
 		count_lost(STREAM_FILE_WAIT);
