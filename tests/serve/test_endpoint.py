@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -183,7 +184,8 @@ def test_cause_of_each_kill_is_counted_and_printed_while_the_kills_go_on(
         for number in (1, 2):
             kill_in(limited, tmp_path)
             watcher.wait_for(lambda number=number: len(watcher.kills) == number)  # type: ignore[misc]
-            assert endpoint.value("oom_kills_total", name=path, cause="anon_growth") == number
+            counted = partial(endpoint.value, "oom_kills_total", name=path, cause="anon_growth")
+            watcher.wait_for(lambda number=number, counted=counted: counted() == number)  # type: ignore[misc]
         killed = record.read_bytes()[:8]
         last = watcher.kills[-1]
         assert (last["cgroup"], last["cause"], last["limit_bytes"]) == (path, "anon_growth", LIMIT_BYTES)
@@ -207,8 +209,11 @@ def test_prometheus_fires_at_a_real_kill_and_answers_the_dashboard(
             wait(lambda: running.values("memcg_tracer_oom_kills_total"))
             for query in dashboard_queries():
                 assert running.get("query", query=query)["resultType"] == "vector"
-            named = [query for query in dashboard_queries() if "usage_bytes" in query or "by (kind)" in query]
-            for query in named:
+            levels = ("memcg_tracer_usage_bytes", "memcg_tracer_limit_bytes", "sum by (kind)")
+            queries = [query.replace("label_replace(", "") for query in dashboard_queries()]
+            of_levels = [query.startswith(levels) for query in queries]
+            assert sum(of_levels) == len(levels)
+            for query in compress(dashboard_queries(), of_levels):
                 wait(partial(running.values, query))
     endpoint.watcher.stop()
 

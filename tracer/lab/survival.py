@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LOST: Final = ["reclaim_ms", "reread_ms", "swap_in_ms", "throttled_ms"]
 _WORK: Final = ["work_ms", "first_read_ms"]
 _BIN_MS: Final = 1000
+_MOSTLY: Final = 2 / 3  # the rest is the interpreter, also if it compiles its modules
 
 
 def state_is(survival: Survival, label: str) -> Check:
@@ -142,9 +143,9 @@ def at_the_limit(survival: Survival) -> Check:
 
 
 def cache_gave_way(survival: Survival) -> Check:
-    """Check that nearly all of the peak was page cache, and that it was evicted to make room."""
+    """Check that most of the peak was page cache, and that it was evicted to make room."""
     cache, peak = survival.held.cache_at_peak_bytes, survival.held.peak_usage_bytes or 0
-    passed = cache is not None and peak > 0 and cache >= 0.7 * peak and survival.held.evicted_bytes > 0
+    passed = cache is not None and peak > 0 and cache >= _MOSTLY * peak and survival.held.evicted_bytes > 0
     detail = f"{size(cache)} of {size(peak)} was cache, {size(survival.held.evicted_bytes)} evicted"
     return Check("page cache made room", passed, detail)
 
