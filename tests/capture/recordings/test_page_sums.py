@@ -17,7 +17,7 @@ import pytest
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 PAGE = os.sysconf("SC_PAGESIZE")
 FILES = {"first": 307, "second": 411, "third": 523}

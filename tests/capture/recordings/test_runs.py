@@ -19,7 +19,7 @@ from support.uncached import write_uncached_pages
 
 import tracer
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 WHOLE_MACHINE = os.environ.get("MEMCG_TRACER_WHOLE_MACHINE") == "1"
 """True in a guest of tests/vm, where tests may disturb the whole machine."""

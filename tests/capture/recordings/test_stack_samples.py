@@ -96,7 +96,6 @@ def ledger_bytes(trace: Any, tgid: int) -> tuple[int, int]:
     )
 
 
-@pytest.mark.beside
 @pytest.mark.parametrize(
     "family",
     [
@@ -141,7 +140,6 @@ def test_samples_match_the_ledger_and_name_the_functions(
     assert "handle_mm_fault" in kernel
 
 
-@pytest.mark.beside
 def test_periodic_work_is_sampled_in_proportion(
     growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -164,7 +162,6 @@ def test_periodic_work_is_sampled_in_proportion(
     assert abs(weights["grow_table"] / size - pieces * 3 / 4) < allowed
 
 
-@pytest.mark.beside
 def test_process_is_sampled_from_its_first_byte_on_each_cpu(
     growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -185,7 +182,6 @@ def test_process_is_sampled_from_its_first_byte_on_each_cpu(
     assert samples["weight_bytes"].sum() >= size
 
 
-@pytest.mark.beside
 @pytest.mark.parametrize("pages", [1, 64])
 def test_full_ring_loses_samples_and_counts_them(
     pages: int, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
@@ -238,7 +234,6 @@ def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: 
     assert abs(stack.of_bytes - allocator.anon_bytes) < 2 * (256 * KIB * CPUS + row_bytes)
 
 
-@pytest.mark.beside
 def test_code_outside_of_files_is_named_by_the_perf_map(
     memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -259,7 +254,6 @@ def test_code_outside_of_files_is_named_by_the_perf_map(
     assert weights.max() > size // 2
 
 
-@pytest.mark.beside
 @pytest.mark.parametrize("asked", [(), ("--stacks", "1M")])
 def test_without_stacks_there_is_no_ring_and_no_sample(
     asked: tuple[str, ...], memcg: Path, start_recorder: Callable[..., Any]

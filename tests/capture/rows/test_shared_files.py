@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
+from tracer.capture.rows import shmem_rows
 from tracer.capture.rows.shmem_rows import SharedFile, SharedFiles
 
 MIB = 1 << 20
@@ -35,7 +36,8 @@ def segment_key() -> Iterator[int]:
 
 
 @needs_root
-def test_each_kind_has_its_name_size_and_pages(segment_key: int) -> None:
+def test_each_kind_has_its_name_size_and_pages(segment_key: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shmem_rows, "_MOST_FILES", 1 << 20)  # the tests may have mapped many libraries
     with ExitStack() as held:
         anonymous = held.enter_context(closing(mmap.mmap(-1, 7 * MIB)))
         anonymous[: 2 * MIB] = b"x" * (2 * MIB)
