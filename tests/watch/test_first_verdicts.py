@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -124,3 +125,18 @@ def test_child_that_is_killed_is_replaced_for_the_next_kill(
     (verdict,) = told
     assert (verdict.cause, verdict.kill) == ("anon_growth", kill)
     assert "asked for more memory and was killed" in verdict.summary
+
+
+def test_what_a_killed_watch_left_in_memory_is_removed(
+    open_verdicts: Callable[[History], FirstVerdicts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_verdicts, "_MEMORY", tmp_path)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    left, own = (tmp_path / f"memcg-tracer-kills-{pid}-x" for pid in (child, os.getpid()))
+    for folder in (left, own):
+        (folder / "trace").mkdir(parents=True)
+    open_verdicts(History(Trace(RECORDED / "anon").meta, keep_ns=S, most_bytes=1 << 20))
+    assert list(tmp_path.iterdir()) == [own]

@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from tracer.directory import remove_left_behind
 from tracer.errors import TraceError
 from tracer.kernel.process.children import start_module
 from tracer.trace.arrow_columns import integers, nullable_integers, take
@@ -37,6 +39,7 @@ _IDLE_S: Final = 60.0
 
 _MOST_PENDING: Final = 1024
 _MEMORY: Final = Path("/dev/shm")
+_PREFIX: Final = "memcg-tracer-kills-"
 _OF_A_KILL: Final = ("oom", "oom_candidates")
 _ACTORS: Final = ("tgid", "trigger_tgid")
 
@@ -56,7 +59,8 @@ class FirstVerdict:
 
 
 class FirstVerdicts:
-    """Judges kills, one child at a time. `told` is called with each verdict.
+    """Judges kills, one child at a time. `told` is called with each verdict. What a killed `watch` left in
+    memory is removed.
 
     A kill without a verdict is dropped: the explanation of its trace follows. Call `step` often while
     `is_active`, and `rest` now and then while `is_running`.
@@ -71,6 +75,7 @@ class FirstVerdicts:
         self._folder: Path | None = None
         self._read = bytearray()
         self._since_s = 0.0
+        remove_left_behind(_MEMORY, _PREFIX, partial(shutil.rmtree, ignore_errors=True))
 
     @property
     def is_active(self) -> bool:
@@ -129,7 +134,7 @@ class FirstVerdicts:
         pending, self._pending = self._pending, []
         self._asked = {kill["kill_id"]: (kill, place) for kill, place in reversed(pending)}  # first victims
         where = _MEMORY if _MEMORY.is_dir() else None
-        self._folder = Path(tempfile.mkdtemp(prefix="memcg-tracer-", dir=where))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=where))
         _write_window(self._history, [kill for kill, _ in self._asked.values()], self._folder / "trace")
         if self._child is None or self._child.poll() is not None:
             self._start()
