@@ -138,11 +138,11 @@ PROGRAM(sched_switch)
 
 	if (!slice || slice->is_busy)
 		return 0;
-	if (slice->is_running) {
+	if (slice->is_running)
 		leave(slice, prev);
-		if (are_waits_pending())
-			CALL(end_unreported, 0, 0);
-	}
+	/* Not only if it runs: the slice does not know of a task that came unreported. */
+	if (are_waits_pending())
+		CALL(end_unreported, 0, 0);
 	enter(slice, next);
 	if (slice->is_running && LOAD_BITS(next, task_struct, in_iowait))
 		CALL(end_file_wait, ADDRESS(next), 0);

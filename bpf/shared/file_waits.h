@@ -165,13 +165,12 @@ SUBPROGRAM(end_unreported)
 	struct task_struct *task = current_task();
 	struct slice *slice = this_slice();
 	u32 pid = LOAD(task, pid);
-	u32 slot = slice ? slice->slot : 0;
-	struct account *account = accounts.lookup(&slot);
 	struct file_wait *known = file_waits.lookup(&pid);
 
-	if (!slice || !known || !account)
+	if (!slice || !known)
 		return 0;
 
+	struct memcg_info info = memcg_info(memcg_from_css(memory_css(task)));
 	struct file_wait wait = *known;
 	u64 ran_ns = LOAD(task, sum_exec_runtime) - wait.ran_ns;
 	u64 left = LOAD(task, nvcsw) + LOAD(task, nivcsw) - wait.switches - wait.preemptions;
@@ -179,8 +178,8 @@ SUBPROGRAM(end_unreported)
 	if (file_waits.delete(&pid))
 		return 0;
 	count_pending(-1);
-	if (left == 1)
-		sum_wait(slice, account->cgroup_id, LOAD(task, tgid), &wait,
+	if (left == 1 && info.follow)
+		sum_wait(slice, info.cgroup_id, LOAD(task, tgid), &wait,
 			 bpf_ktime_get_ns() - ran_ns);
 	else
 		count_lost(STREAM_FILE_WAIT);
