@@ -57,7 +57,7 @@ STREAMS: Final = (
         actors=("trigger_cgroup_id", "owner_cgroup_id", "victim_cgroup_id"),
     ),
     Stream(records.CANDIDATE, "oom_candidates", 1 << 20, owners=()),
-    Stream(records.CGROUP, "cgroups", 256 << 10, owners=()),
+    Stream(records.CGROUP, "cgroups", 1 << 20, owners=()),
     Stream(records.TASK, "tasks", 256 << 10, actors=("cgroup_id",)),
     Stream(records.INODE, "inodes", 2 << 20),
     Stream(records.STACK_SAMPLE, "stack_samples", 4 << 20, is_bulk=True, needs_stacks=True),

@@ -114,7 +114,7 @@ for number in range(int(sys.argv[1])):
         file.write(b"x" * (1 + number % 3 * os.sysconf("SC_PAGESIZE")))
 """
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 
 @pytest.fixture

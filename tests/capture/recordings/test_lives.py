@@ -300,7 +300,6 @@ def test_renamed_cgroup_stays_or_becomes_traced(
 
 
 @pytest.mark.vm_once
-@pytest.mark.beside
 def test_many_short_lived_cgroups_leave_only_the_named_ones(
     memcg: Path, script: Script, start_recorder: Callable[..., Any]
 ) -> None:

@@ -208,12 +208,13 @@ class Lanes:
         if not working:
             return
         first = next((node for node in working if node.gateway.id == FIRST), working[0])
+        last = ([node for node in working if node is not first] or working)[-1]  # `working` has any order
         for node in working:
             given = self._given[node]
             chosen: list[int] = []
             while (
                 len(given) + len(chosen) < _AHEAD
-                and (index := self._next(node, node is first, node is working[-1])) is not None
+                and (index := self._next(node, node is first, node is last)) is not None
             ):
                 chosen.append(index)
             if chosen:

@@ -9,8 +9,11 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from support.parallel.lanes import _FOLDER, BESIDE, KERNEL, OTHERS, Lanes
 
 PROJECT = Path(__file__).parents[3]
 
@@ -138,6 +141,33 @@ def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path
     assert {one.process for one in outcome.ran if one.name.endswith("_0")} > {lane}, (
         "it helps when it has no more"
     )
+
+
+class Worker:
+    """A worker of pytest-xdist that only notes which tests it is given."""
+
+    shutting_down = False
+
+    def __init__(self, name: str) -> None:
+        self.gateway = SimpleNamespace(id=name)
+        self.given: list[int] = []
+
+    def send_runtest_some(self, indices: list[int]) -> None:
+        self.given += indices
+
+
+@pytest.mark.parametrize("order", [("gw0", "gw1"), ("gw1", "gw0")])
+def test_lanes_do_not_depend_on_which_worker_is_ready_first(order: tuple[str, str], tmp_path: Path) -> None:
+    lane_of = [KERNEL] * 4 + [BESIDE] * 4 + [OTHERS] * 4
+    workers = {name: Worker(name) for name in order}
+    config: Any = SimpleNamespace(option=SimpleNamespace(tx=order), stash={_FOLDER: tmp_path})
+    lanes = Lanes(config)
+    for name, worker in workers.items():
+        (tmp_path / name).write_text(json.dumps(lane_of))
+        lanes.add_node(cast(Any, worker))
+        lanes.add_node_collection(cast(Any, worker), [f"test_{lane}.py::test" for lane in lane_of])
+    lanes.schedule()
+    assert (workers["gw0"].given, workers["gw1"].given) == ([0, 1, 2, 3], [4, 5, 6, 7])
 
 
 def test_parallel_run_says_where_its_time_went(tmp_path: Path) -> None:
