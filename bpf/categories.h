@@ -65,17 +65,4 @@ static __always_inline s64 unit_bytes(u32 category)
 	return PAGE_SIZE;
 }
 
-/* Return whether a category is one of those that do not overlap, and add up to usage. */
-static __always_inline bool is_in_usage(u32 category)
-{
-	switch (category) {
-	case CATEGORY_ANON:
-	case CATEGORY_FILE:
-	case CATEGORY_SOCK:
-	case CATEGORY_KERNEL:
-		return true;
-	}
-	return false;
-}
-
 #endif

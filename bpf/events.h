@@ -16,6 +16,7 @@
 #define TRACER_STATE_ITEMS 64
 #define TRACER_COUNTERS 96
 #define TRACER_KERNEL_FRAMES 64
+#define TRACER_PYTHON_FRAMES 32
 #define TRACER_USER_FRAMES 127
 
 /* The kind of memory that a page is charged as. */
@@ -139,7 +140,7 @@ enum stream {
 	STREAM_CGROUP,
 	STREAM_TASK,
 	STREAM_INODE,
-	STREAM_STACK_SAMPLE,
+	STREAM_CODE_SAMPLE,
 	/* sums of charges that found no room anywhere: from then on totals are not exact */
 	STREAM_RESIDUE,
 	/* stays of a traced task on a CPU whose begin the kernel did not report */
@@ -291,7 +292,7 @@ struct oom_event {
 	s64 effective_low_pages;
 	s64 protected_pages; /* usage of the children that memory.min protects */
 	s64 peak_pages;
-	u64 start_code; /* of the trigger's program, as in stack_sample_event */
+	u64 start_code; /* of the trigger's program, as in code_sample_event */
 	u64 start_stack;
 	u32 trigger_tgid;
 	u32 trigger_pid;
@@ -392,21 +393,23 @@ struct inode_event {
 };
 _Static_assert(sizeof(struct inode_event) == 512, "size");
 
-/* The stacks of a task that charged: a sample that stands for `weight_bytes` of its process. */
-struct stack_sample_event {
+/* The stacks of a task whose memory grew: a sample that stands for `bytes` of its process. */
+struct code_sample_event {
 	u64 time_ns;
 	u64 cgroup_id;
-	u64 weight_bytes;
+	u64 bytes;
 	u64 start_code; /* of struct mm_struct: tells the programs of one process apart */
 	u64 start_stack;
 	u32 tgid;
-	u32 pid;
+	u32 tid;
 	u8 category; /* enum category */
 	u8 pad[7];
 	u64 kernel[TRACER_KERNEL_FRAMES]; /* addresses, innermost first, 0 after the last */
 	u64 user[TRACER_USER_FRAMES];
+	u64 codes[TRACER_PYTHON_FRAMES]; /* of CPython: code objects, innermost first */
+	u64 instructions[TRACER_PYTHON_FRAMES]; /* of CPython, in each code object */
 };
-_Static_assert(sizeof(struct stack_sample_event) == 1584, "size");
+_Static_assert(sizeof(struct code_sample_event) == 2096, "size");
 
 /* The state of one memcg, with its descendants; -1 = not in this version of cgroups. */
 struct sample_event {

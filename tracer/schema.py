@@ -211,15 +211,16 @@ TABLES: Final[dict[str, pa.Schema]] = {
         caller=_nullable(pa.string()),  # T<thread> or C<CPU>; null: CONFIG_PRINTK_CALLER is off
         text=pa.string(),
     ),
-    "stack_samples": _table(
+    "code_samples": _table(
         time=TIME,
         cgroup_id=_ID,
         tgid=_PID,
-        pid=_PID,
+        tid=_PID,
         category=_NAME,
-        weight_bytes=pa.int64(),
+        bytes=pa.int64(),
+        stack_id=_MAYBE_INT,
         kernel_stack_id=_MAYBE_INT,
-        user_stack_id=_MAYBE_INT,
+        mapping=_nullable(pa.string()),
     ),
     "samples": _table(
         time=TIME,
@@ -279,6 +280,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     ),
     "loss": _table(time=TIME, begin=TIME, stream=_NAME, lost=pa.int64()),
     "summed": _table(time=TIME, begin=TIME, stream=_NAME, reason=_NAME),
+    "armed": _table(time=TIME, begin=TIME, kind=_NAME),
     "cgroups": _table(
         cgroup_id=_ID,
         parent_id=_MAYBE_INT,

@@ -89,8 +89,8 @@ def test_many_records_are_to_become_rows_at_once(
 def test_samples_of_stacks_become_rows_while_their_processes_exist(
     records: BulkRecords, sink: Sink, stacks: Numbers
 ) -> None:
-    records.add(some("stack_sample", [8]))
-    assert (sink.batches, stacks.asked) == ([("stack_samples", [8])], [[8]])
+    records.add(some("code_sample", [8]))
+    assert (sink.batches, stacks.asked) == ([("code_samples", [8])], [[8]])
 
 
 def test_records_of_other_streams_are_left_out(records: BulkRecords, sink: Sink) -> None:

@@ -68,7 +68,7 @@ def _write(
     rows["inodes"] = [{"inode_id": 1, "dev": "8:1", "ino": 12, "path": file, "fs_type": "ext4"}]
     if stacks_bytes:
         rows["stacks"] += [{"stack_id": 70_000, "frames": [f"{comm} [work]", "main [work]"]}]
-        rows["stack_samples"] = [_sampled(step, stacks_bytes) for step in range(READ + GROW)]
+        rows["code_samples"] = [_sampled(step, stacks_bytes) for step in range(READ + GROW)]
     if lost:
         rows["loss"] = [{"time": START_NS, "begin": START_NS, "stream": "pagecache", "lost": lost}]
     for table, listed in rows.items():
@@ -81,13 +81,13 @@ def _write(
 
 
 def _sampled(step: int, stacks_bytes: int) -> dict[str, Any]:
-    """Return a row of `stack_samples`: of cache while the task reads, then of anon while it grows."""
+    """Return a row of `code_samples`: of cache while the task reads, then of anon while it grows."""
     time = START_NS + STEP_NS * (step + 1)
-    known = {"time": time, "cgroup_id": 7, "tgid": 41, "pid": 41, "weight_bytes": stacks_bytes}
+    known = {"time": time, "cgroup_id": 7, "tgid": 41, "tid": 41, "bytes": stacks_bytes}
     return known | {
         "category": "file" if step < READ else "anon",
         "kernel_stack_id": 3,
-        "user_stack_id": 70_000,
+        "stack_id": 70_000,
     }
 
 

@@ -126,16 +126,17 @@ class Life:
                 duration_ns=[20_000_000, 7_000_000],
                 kind=["dirty", "swap_in"],
             ),
-            "stack_samples": table_of(
-                "stack_samples",
+            "code_samples": table_of(
+                "code_samples",
                 3,
                 **who,
-                pid=self.tgid,
+                tid=self.tgid,
                 time=_moments(begin, 3),
                 category="anon",
-                weight_bytes=1 << 20,
+                bytes=1 << 20,
+                stack_id=[1, 2, 1],
                 kernel_stack_id=1,
-                user_stack_id=[1, 2, 1],
+                mapping=None,
             ),
             "tasks": table_of(
                 "tasks",

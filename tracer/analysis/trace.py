@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results import forms
     from tracer.analysis.results.kill import OomReport
     from tracer.analysis.results.survivor import Held
-    from tracer.analysis.views.stack_samples import Charged
+    from tracer.analysis.views.code_samples import Charged
 
 
 class AnalysedTrace(Trace):
@@ -360,7 +360,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
 
     def charged_stacks(self, cgroup: str | int | None = None, kill_id: int | None = None) -> list[Charged]:
         """Return the samples of `record --stacks`, summed up by process name and functions: a list, the most
-        memory first. `tracer.analysis.views.stack_samples`.
+        memory first. `tracer.analysis.views.code_samples`.
 
             [(row.comm, row.user[-1:], row.weight_bytes) for row in t.charged_stacks(kill_id=1)]
 
@@ -369,9 +369,9 @@ limit that is not set is NA as well, and the flag beside it is then false.
         """
         from tracer.analysis.core import naming
         from tracer.analysis.explain import postmortem
-        from tracer.analysis.views import stack_samples
+        from tracer.analysis.views import code_samples
 
-        if not stack_samples.were_asked_for(self):
+        if not code_samples.were_asked_for(self):
             raise TracerError(
                 f"{self.path} was recorded without --stacks: it does not know where memory was charged"
             )
@@ -381,9 +381,7 @@ limit that is not set is NA as well, and the flag beside it is then false.
         if cgroup is not None:
             below = naming.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
-        return stack_samples.charged(
-            self, stack_samples.samples_within(self.stack_samples, members, begin, end)
-        )
+        return code_samples.charged(self, code_samples.samples_within(self.code_samples, members, begin, end))
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return a table with the names of its ids as further columns: `cgroup` and `container` (in

@@ -12,10 +12,10 @@ class Options:
 
     `limit_bytes` and `swap_bytes` bound the cgroup that is made for `command`. `ring_pages` gives rings
     another size than the default, in pages. `hooks` is the family of hooks to take for each signal that has
-    one (kernel/probes.py). `stacks_bytes` turns stack sampling on: it is the number of bytes that a process
-    charges for each sample. While tracing costs more than `most_overhead_percent` of the CPU time of the
-    traced tasks, page-cache events are summed. `held_bytes` bounds the records of undecided cgroups, which
-    may turn out to be requested.
+    one (kernel/probes.py). `stacks_bytes` is the growth of a process for which a sample of its code is taken
+    while its cgroup grows; None: no samples. While tracing costs more than `most_overhead_percent` of the
+    CPU time of the traced tasks, page-cache events are summed. `held_bytes` bounds the records of undecided
+    cgroups, which may turn out to be requested.
     """
 
     output: Path

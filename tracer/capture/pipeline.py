@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracer.capture.arming import Arming
 from tracer.capture.bpf import readings
 from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records, Ring, rings_of
@@ -31,6 +32,7 @@ from tracer.capture.rows.task_rows import TaskRows
 from tracer.capture.rows.task_times import TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.selection.traced_cgroups import TracedCgroups, find_recorder_cgroup
+from tracer.capture.symbols.cpython_names import PythonFrames
 from tracer.capture.symbols.kernel_names import KernelNames
 from tracer.capture.symbols.stack_names import Stacks
 from tracer.capture.symbols.symbol_tables import BccSymbols, user_symbols
@@ -142,7 +144,10 @@ class Pipeline:
             owned.callback(selection.close)
             self._positions = calibration.calibrate(programs, programs.types, hierarchy)
             self._task_times = owned.enter_context(closing(TaskTimes(programs)))
-            self._ledger = Ledger(programs, self._task_times.close_account, events.warn)
+            self._arming = options.stacks_bytes and Arming(
+                programs, options.stacks_bytes, events.warn, needs_limit=selection.requests.is_everything
+            )
+            self._ledger = Ledger(programs, self._close_account, events.warn)
             self._rings = owned.enter_context(rings_of(programs))
             self._page_sums = owned.enter_context(closing(PageSums(programs)))
             self._sampler = Sampler(programs, hierarchy, self._positions, events.warn)
@@ -150,7 +155,8 @@ class Pipeline:
             mounts = owned.enter_context(closing(Mounts()))
             self._kernel_log = owned.enter_context(closing(open_kernel_log()))
             self._kernel_names = KernelNames()
-            self._stacks = Stacks(self._kernel_names.frames, user_symbols(BccSymbols))
+            python = PythonFrames(programs) if options.stacks_bytes else None
+            self._stacks = Stacks(self._kernel_names.frames, user_symbols(BccSymbols), python)
             owned.callback(self._stacks.close)
             self._sink = open_sink()
             self._owned = owned.pop_all()
@@ -231,7 +237,7 @@ class Pipeline:
         if self._most_percent is not None:
             self._overhead = overhead_of(self.programs, self._most_percent, self._task_times.work_ns)
             self._owned.callback(self._overhead.close)
-        if "stack_sample" in self._rings:  # now: a sampled process may be gone before they are read
+        if "code_sample" in self._rings:  # now: a sampled process may be gone before they are read
             self._kernel_names.load()
         for line in self._selection.waiting():
             self._events.notice(line)
@@ -245,6 +251,8 @@ class Pipeline:
         self._sink.meta["filters"]["cgroups"] = self._selection.requests.matched_paths()
         self._sink.write_meta()
         self._sink.open_journals()
+        if self._arming:
+            self._arming.expect()
         self._sampler.sample("start")
         self.look()
         self.read_rings()  # the first pass is several times slower than others: do it now
@@ -322,6 +330,8 @@ class Pipeline:
         rings = (item for item in self._rings.items() if item[0] not in ("cgroup", "oom", "wake"))
         waiting = {name: ring.read() for name, ring in rings}
         waiting["charge"] = self._ledger.take(waiting["charge"], self._rings["charge"], decided)
+        if self._arming:
+            self._arming.take(waiting["charge"])
         waiting["pagecache"] = self._page_sums.add_to(waiting["pagecache"], is_last=bool(self._ended))
         if has_come := any(map(len, (decided, *waiting.values()))):
             self._active_s = time.monotonic()
@@ -335,6 +345,7 @@ class Pipeline:
         self._selection.purge()
         self._write_sums(self._ledger.take_sums())
         self._sink.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
+        self._write_armed()
 
     def _take_records(self, waiting: dict[str, Records], decided: Records, kills: list[Any]) -> None:
         """Take what was read from the rings; `kills` are the rows of `decided`."""
@@ -411,6 +422,7 @@ class Pipeline:
         self.programs.drain()
         self._ended = {"ended": utc_time(self._sink.meta["clock"], time.monotonic_ns())}
         self.programs.detach_all()
+        self._write_armed(is_last=True)
         self._page_sums.wait_for_programs()  # those that still run have records to submit
         self._ledger.look(is_last=True)
         self._take_waiting()
@@ -441,7 +453,9 @@ class Pipeline:
 
     def _take_cgroups(self) -> None:
         records = self._rings["cgroup"].read()
-        self._sampler.sample_these(self._traced.take_events(records), "start")
+        if (new := self._traced.take_events(records)) and self._arming:
+            self._arming.expect()
+        self._sampler.sample_these(new, "start")
         self.has_removed |= len(records) > 0  # maybe: `look` knows
 
     def _write_records(self) -> None:
@@ -451,13 +465,26 @@ class Pipeline:
 
     def _write_samples(self) -> None:
         """Write the samples since the last flush together: in a batch, the first row is the expensive one."""
-        if len(samples := self._selection.sift("samples", self._sampler.take())):
+        taken = self._sampler.take()
+        if self._arming:
+            self._arming.take_samples(taken)
+        if len(samples := self._selection.sift("samples", taken)):
             self._sink.append("samples", self._sampler.rows(samples, self._clock_offset_ns))
 
     def _write_sums(self, sums: Mapping[tuple[int, int], int]) -> None:
         """Write sums of the ledger, (cgroup id, category) -> bytes, of no known process."""
         if wanted := self._selection.residue(sums):
             self._sink.append("charge", self._decoder.residue(time.monotonic_ns(), wanted))
+
+    def _write_armed(self, *, is_last: bool = False) -> None:
+        if self._arming:
+            rows = self._arming.take_rows(self._clock_offset_ns, is_last=is_last)
+            self._sink.append_rows("armed", rows)
+
+    def _close_account(self, slot: int, cgroup_id: int, cpu_ns: int) -> None:
+        self._task_times.close_account(slot, cgroup_id, cpu_ns)
+        if self._arming:
+            self._arming.forget(cgroup_id)
 
     def _write_log(self, rows: list[dict[str, Any]]) -> None:
         offset_ns = self._clock_offset_ns

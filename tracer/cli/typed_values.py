@@ -42,6 +42,25 @@ def some_bytes(text: str) -> int:
     return size
 
 
+def _sample_bytes(text: str) -> int | None:
+    """Return the growth for each sample of code; None: `off`. Raises click.BadParameter."""
+    if text.strip() == "off":
+        return None
+    size = size_bytes(text)
+    if not _LEAST_SAMPLE_BYTES <= size <= _MOST_SAMPLE_BYTES:
+        raise click.BadParameter("give a size from 128K to 1G, or off")
+    return size
+
+
+_LEAST_SAMPLE_BYTES: Final = 128 << 10
+_MOST_SAMPLE_BYTES: Final = 1 << 30
+
+stacks_option: Final = click.option(
+    "--stacks", "stacks_bytes", metavar="SIZE|off", type=_sample_bytes, default="1M", show_default=True,
+    help="Sample the code that makes a process grow by SIZE (128K to 1G), while a traced cgroup grows beyond "
+    "what it had before.",
+)  # fmt: skip
+
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%?", re.ASCII)
 _MOST: Final = 3_200_000_000.0
 """About a hundred years in seconds: clocks of the kernel hold at most 292 years in ns."""

@@ -65,8 +65,9 @@ class Way:
 class Signal:
     """A kind of event that the tracer records; `stream` is the ring that it feeds (`tracer.wire.streams`).
 
-    `is_calibration`: its hooks are attached for a moment, at the start, to find the kernel's counters. With
-    `--stacks`, the hooks of the memory counters also take the samples.
+    `is_calibration`: its hooks are attached for a moment, at the start, to find the kernel's counters.
+    `samples`: the kinds of memory for whose growth its hooks sample the code. They are attached only while a
+    traced cgroup grows in such memory.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Signal:
     required: bool = False
     only_version: int | None = None  # of cgroups; None: both
     is_calibration: bool = False
+    samples: tuple[str, ...] = ()
 
 
 def _tracepoint(*names: str, end: str = "", argument: str = "") -> tuple[Way, ...]:
@@ -142,6 +144,7 @@ SIGNALS: Final = (
         "no ledger: the counters of memory are not found",
         required=True,
         is_calibration=True,
+        samples=("shmem",),
     ),
     Signal(
         "memcg counters",
@@ -154,6 +157,7 @@ SIGNALS: Final = (
         "no ledger of kernel memory, sockets and swap",
         required=True,
         is_calibration=True,
+        samples=("kernel",),
     ),
     Signal(
         "event counters",
@@ -167,6 +171,22 @@ SIGNALS: Final = (
         "shows at the start where the kernel counts pages scanned and stolen",
         "the kernel's count of evictions is not known on v1, whose memory.stat does not print it",
         is_calibration=True,
+    ),
+    Signal(
+        "anonymous growth",
+        "code_sample",
+        _tracepoint("rss_stat"),
+        "the code that makes a process's anonymous memory grow, while a traced cgroup grows",
+        "the code that grew is not known",
+        samples=("anon",),
+    ),
+    Signal(
+        "cache growth",
+        "code_sample",
+        (Way((Hook(Kind.TYPED_TRACEPOINT, "mm_filemap_add_to_page_cache", "cache_growth"),)),),
+        "the code that fills the page cache, while a traced cgroup grows",
+        "the code that fills the page cache is not known",
+        samples=("file",),
     ),
     Signal(
         "cache added",

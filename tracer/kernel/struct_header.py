@@ -70,6 +70,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         *("pid", "tgid", "flags", "comm", "start_boottime", "se.sum_exec_runtime", "real_parent"),
         *("group_leader", "cgroups", "mm", "signal", "cred", "files", "nsproxy"),
         *("active_memcg", "memcg_nr_pages_over_high", "in_iowait", "nvcsw", "nivcsw"),
+        *("thread.fsbase", "thread.uw.tp_value"),
     ),
     "reclaim_stat": RECLAIM_COUNTS,
     "shrink_control": ("memcg",),

@@ -105,6 +105,7 @@ _RING_BYTES: Final = {
     "stall": 512 << 10,
     "swap_io": 256 << 10,
     "inode": 512 << 10,
+    "code_sample": 512 << 10,
     "cgroup": 512 << 10,  # larger than in `record`: a recorder that waits for a CPU must not lose a name
 }
 """Rings mostly smaller than those of `record`: a whole ring is resident, and `--max-memory` includes it.
@@ -134,10 +135,10 @@ class WatchOptions:
     "soon"), and if all tasks of a cgroup waited for memory for `psi_percent` of 10 s. `most_memory_bytes`
     bounds the recorder's memory; without `is_memory_asked`, nobody chose it, and a recorder that alone takes
     more begins with the least history. `keep_traces` and `most_disk_bytes` bound the directory. `command` is
-    run with the path of each trace. `ring_pages` and `hooks` are passed to `Options`. With `ignores_hangup`,
-    SIGHUP does not end `watch`, so that it outlives a terminal. At the end of `watch`, traces are completed
-    for at most `ending_s`; without `has_successor`, they are not explained then, since no later `watch` would
-    complete what is left. Traces are copied to `url`.
+    run with the path of each trace. `ring_pages`, `hooks` and `stacks_bytes` are passed to `Options`. With
+    `ignores_hangup`, SIGHUP does not end `watch`, so that it outlives a terminal. At the end of `watch`,
+    traces are completed for at most `ending_s`; without `has_successor`, they are not explained then, since
+    no later `watch` would complete what is left. Traces are copied to `url`.
     """
 
     directory: Path
@@ -157,6 +158,7 @@ class WatchOptions:
     ending_s: float = 20.0
     has_successor: bool = True
     url: str | None = None
+    stacks_bytes: int | None = None
 
 
 class Reporter(Events, Protocol):
@@ -205,6 +207,7 @@ def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None)
             cgroups=options.cgroups,
             ring_pages=_ring_pages() | options.ring_pages,
             hooks=options.hooks,
+            stacks_bytes=options.stacks_bytes,
             held_bytes=_HELD_BYTES,
         )
         pipeline = make_pipeline(

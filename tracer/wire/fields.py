@@ -22,6 +22,7 @@ LENGTHS: Final = {
     "TRACER_STATE_ITEMS": 64,
     "TRACER_COUNTERS": 96,
     "TRACER_KERNEL_FRAMES": 64,
+    "TRACER_PYTHON_FRAMES": 32,
     "TRACER_USER_FRAMES": 127,  # the default of kernel.perf_event_max_stack
 }
 """#define of bpf/events.h -> elements of the arrays that have this length."""

@@ -175,7 +175,7 @@ OOM: Final = Record(
             "the memory that badness is measured against (oom_control.totalpages); 0 = not known",
         ),
         *EFFECTIVE,
-        Field("start_code", "u64", "of the trigger's program, as in stack_sample_event"),
+        Field("start_code", "u64", "of the trigger's program, as in code_sample_event"),
         Field("start_stack", "u64"),
         *_plain("u32", "trigger_tgid", "trigger_pid"),
         *_plain("u32", "victim_tgid", "victim_pid", "victim_uid", "victim_threads"),
@@ -281,20 +281,22 @@ INODE: Final = Record(
     ),
 )
 
-STACK_SAMPLE: Final = Record(
-    "stack_sample",
-    "The stacks of a task that charged: a sample that stands for `weight_bytes` of its process.",
+CODE_SAMPLE: Final = Record(
+    "code_sample",
+    "The stacks of a task whose memory grew: a sample that stands for `bytes` of its process.",
     (
         Field("time_ns", "u64"),
         Field("cgroup_id", "u64"),
-        Field("weight_bytes", "u64"),
+        Field("bytes", "u64"),
         Field("start_code", "u64", "of struct mm_struct: tells the programs of one process apart"),
         Field("start_stack", "u64"),
         Field("tgid", "u32"),
-        Field("pid", "u32"),
+        Field("tid", "u32"),
         Field("category", "u8", enumeration=enumerations.CATEGORY),
         Field("kernel", "u64", "addresses, innermost first, 0 after the last", length="TRACER_KERNEL_FRAMES"),
         Field("user", "u64", length="TRACER_USER_FRAMES"),
+        Field("codes", "u64", "of CPython: code objects, innermost first", length="TRACER_PYTHON_FRAMES"),
+        Field("instructions", "u64", "of CPython, in each code object", length="TRACER_PYTHON_FRAMES"),
     ),
 )
 

@@ -60,7 +60,7 @@ STREAMS: Final = (
     Stream(records.CGROUP, "cgroups", 1 << 20, owners=()),
     Stream(records.TASK, "tasks", 256 << 10, actors=("cgroup_id",)),
     Stream(records.INODE, "inodes", 2 << 20),
-    Stream(records.STACK_SAMPLE, "stack_samples", 4 << 20, is_bulk=True, needs_stacks=True),
+    Stream(records.CODE_SAMPLE, "code_samples", 4 << 20, is_bulk=True, needs_stacks=True),
 )
 
 STREAM_AT: Final = {stream.name: stream for stream in STREAMS}

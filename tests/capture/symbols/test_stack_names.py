@@ -17,7 +17,7 @@ from tracer.wire.dtypes import WIRE
 
 
 def records(*rows: dict[str, Any]) -> Any:
-    made = np.zeros(len(rows), WIRE["stack_sample"])
+    made = np.zeros(len(rows), WIRE["code_sample"])
     for record, row in zip(made, rows, strict=True):
         for name, value in row.items():
             if name in ("kernel", "user"):

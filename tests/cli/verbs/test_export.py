@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 import tracer
 from tracer.analysis.explain.postmortem import allocated_before
-from tracer.analysis.views.stack_samples import samples_within
+from tracer.analysis.views.code_samples import samples_within
 from tracer.cli.verbs import explain, export
 from tracer.errors import TraceError, TracerError, UsageError
 
@@ -54,9 +54,9 @@ def test_export_of_a_kill_or_a_cgroup_leaves_others_out(exported: Exported, path
     """The window before the kill is that of the allocators of `explain`."""
     trace = tracer.open(path)
     members, begin, end = allocated_before(trace, 1)
-    samples = samples_within(trace.stack_samples, members, begin, end)
+    samples = samples_within(trace.code_samples, members, begin, end)
     of_kill = exported(path, "-o", "-", "--kill", "1").stdout
-    assert int(of_kill.rpartition(" ")[2]) == samples["weight_bytes"].sum() < 216 * MIB
+    assert int(of_kill.rpartition(" ")[2]) == samples["bytes"].sum() < 216 * MIB
     assert exported(path, "-o", "-", "-c", "7").stdout.endswith(f" {216 * MIB}\n")
     assert exported(path, "-o", "-", "-c", "/quiet").stdout == ""
     assert exported(path, "-o", "-", "-c", "/quiet", "--kill", "1").stdout == ""

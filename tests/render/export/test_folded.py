@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.analysis.views.stack_samples import Charged
+from tracer.analysis.views.code_samples import Charged
 from tracer.render.export import folded
 
 

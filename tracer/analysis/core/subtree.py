@@ -93,9 +93,9 @@ class Subtree:
         return self._rows("shmem_files")
 
     @cached_property
-    def stack_samples(self) -> pd.DataFrame:
-        """Return the rows of `stack_samples` for memory that was charged to a member."""
-        return self._rows("stack_samples")
+    def code_samples(self) -> pd.DataFrame:
+        """Return the rows of `code_samples` for memory that was charged to a member."""
+        return self._rows("code_samples")
 
     @cached_property
     def swap_io(self) -> pd.DataFrame:

@@ -32,10 +32,10 @@ from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import KERNEL_LOG, Told
 from tracer.analysis.kernel_log.decisions import missed
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import Allocator, ChargedStack, Composition, Cushion, FurtherAllocators
+from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators, Grown
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim
-from tracer.analysis.views.stack_samples import charged_in, samples_within
+from tracer.analysis.views.grown_code import grown_within
 from tracer.analysis.views.timeline import LEVELS, timeline
 from tracer.errors import TracerError, UsageError
 from tracer.kernel.kmsg.report.log_report import LogReport
@@ -207,7 +207,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
         findings,
         selection,
         sizes,
-        charged_in=partial(_charged_in, kill),
+        grown=partial(_grown, kill),
     )
 
 
@@ -321,11 +321,10 @@ def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAlloc
     return allocators.between(kill.subtree, kill.window.begin, kill.time_ns)
 
 
-def _charged_in(kill: RecordedKill, kinds: Sequence[str]) -> tuple[ChargedStack, ...]:
+def _grown(kill: RecordedKill, kinds: Sequence[str]) -> Grown:
     if kill.owner_id is None:
-        return ()
-    rows = samples_within(kill.subtree.stack_samples, None, kill.window.begin, kill.time_ns)
-    return charged_in(kill.subtree.whole, rows, kinds)
+        return Grown((), None, verdict.NO_OWNER)
+    return grown_within(kill.subtree, kinds, kill.window.begin, kill.time_ns)
 
 
 def _weighed_circumstances(

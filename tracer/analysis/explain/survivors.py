@@ -24,10 +24,11 @@ from tracer.analysis.explain.sizing.survivor_range import (
 )
 from tracer.analysis.explain.slowed import HighLimits, why_not_known
 from tracer.analysis.explain.words import advice
-from tracer.analysis.results.memory import ChargedStack
+from tracer.analysis.results.memory import Grown
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held, Progress
-from tracer.analysis.views import miss_curve, reclaim, stack_samples
+from tracer.analysis.views import miss_curve, reclaim
+from tracer.analysis.views.grown_code import grown_within
 from tracer.analysis.views.lost_time import Spending
 from tracer.analysis.views.thrash import psi_some_share
 from tracer.categories import CATEGORIES, PARTS
@@ -132,6 +133,7 @@ def _held(
     pressure = psi_some_share(subtree, begin, end)
     grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
     sizes = _sizes(subtree, peak, peak_ns, end)
+    code, sampled_share, why_not_sampled = _grown(subtree, sizes, going.state, (begin, peak_ns, end))
     one = Held(
         cgroup=trace.places.label_of(subtree.cgroup_id),
         container=trace.places.container_of(subtree.cgroup_id)[0],
@@ -153,7 +155,8 @@ def _held(
         cut_off=cut_off(trace.meta),
         allocators=grew,
         further_allocators=further,
-        charged_in=_charged_in(subtree, sizes, going.state, (begin, peak_ns, end)),
+        code=code,
+        code_sampled_share=sampled_share,
         progress=going,
         high_bytes=ledger.reading(subtree, "high_bytes").at(end),
         high_events=ledger.count(subtree, "high_events").at(end),
@@ -167,6 +170,7 @@ def _held(
             ("refaulted_bytes", why_not_followed),
             ("miss_curve", why_not_curved),
             ("sizing.min_limit_bytes", why_unsized),
+            ("code_sampled_share", why_not_sampled),
         )
         if reason is not None
     }
@@ -245,10 +249,11 @@ def _sizes(subtree: Subtree, peak: int | None, peak_ns: int | None, end: int) ->
     }
 
 
-def _charged_in(
+def _grown(
     subtree: Subtree, sizes: Mapping[str, Any], state: str | None, moments: tuple[int, int | None, int]
-) -> tuple[ChargedStack, ...]:
-    """Return the stacks of the largest kind of memory until the peak; of page cache if it is thrashing.
+) -> Grown:
+    """Return the code that made the largest kind of memory grow until the peak; page cache if it is
+    thrashing.
 
     `moments`: the begin, the peak (None: not known) and the end of the trace, in ns.
     """
@@ -257,8 +262,7 @@ def _charged_in(
     is_thrashing = state == "thrashing"
     kind = "file" if is_thrashing else max(at_peak, key=lambda kind: at_peak[kind])
     last = end if is_thrashing or peak_ns is None else peak_ns
-    rows = stack_samples.samples_within(subtree.stack_samples, None, begin, last)
-    return stack_samples.charged_in(subtree.whole, rows, (kind,))
+    return grown_within(subtree, (kind,), begin, last)
 
 
 def _headroom(subtree: Subtree, limit: int | None, peak: int | None, end: int) -> int | None:

@@ -34,7 +34,7 @@ from tracer.analysis.results.kill import (
     Suspect,
     Verdict,
 )
-from tracer.analysis.results.memory import ChargedStack
+from tracer.analysis.results.memory import Grown
 
 _LEAST_WEIGHT: Final = 0.4
 """The least weight of a cause that is picked."""
@@ -115,9 +115,11 @@ def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
 
 
 NOT_ASKED: Final = "it was not asked for"
+NO_OWNER: Final = "the cgroup whose limit was hit is not known"
+_NOT_SAMPLED: Final = Grown((), None, "a kernel log has no samples of code")
 NOT_EXPLAINED: Final = (
     *("verdict", "composition", "working_set_bytes", "reclaim", "cushion", "allocators"),
-    *("further_allocators", "candidates", "sizing.min_limit_bytes"),
+    *("further_allocators", "candidates", "sizing.min_limit_bytes", "code_sampled_share"),
 )
 """The fields of a report that are null without an explanation."""
 
@@ -129,13 +131,14 @@ def assemble(
     sizes: Mapping[str, int | None],
     *,
     judge: Callable[[Findings], Verdict] = judge,
-    charged_in: Callable[[Sequence[str]], tuple[ChargedStack, ...]] = lambda _kinds: (),
+    grown: Callable[[Sequence[str]], Grown] = lambda _kinds: _NOT_SAMPLED,
 ) -> OomReport:
     """Return the report of a kill: its outline, with what was measured and the conclusions.
 
     `findings`: without the candidates, which `selection` has. `sizes`: memory.stat of the limit owner at the
     kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `judge` gives the verdict on
-    the findings. `charged_in` returns the stacks with which memory of some kinds was charged before the kill.
+    the findings. `grown` returns the code that made some kinds of memory grow before the kill, and its
+    `code_sampled_share`.
     """
     quality = outline.quality
     findings = replace(findings, candidates=selection.candidates, kmsg_fields=quality.kmsg_fields)
@@ -143,6 +146,9 @@ def assemble(
         contradiction = log_words.contradiction(selection.candidates)
         quality = replace(quality, disagreements=(*quality.disagreements, contradiction))
     judged = judge(findings)
+    code, sampled_share, why_not = grown(CAUSES[judged.cause].grows)
+    if why_not is not None:
+        quality = replace(quality, unknown={**quality.unknown, "code_sampled_share": why_not})
     return replace(
         outline,
         limit_owner=findings.owner,
@@ -160,7 +166,8 @@ def assemble(
         what_if=selection.what_if,
         further_allocators=findings.further_allocators,
         shared_files=tuple(findings.shared_files),
-        charged_in=charged_in(CAUSES[judged.cause].grows),
+        code=code,
+        code_sampled_share=sampled_share,
         quality=quality,
     )
 

@@ -18,10 +18,10 @@ from tracer.analysis.results import forms
 from tracer.analysis.results.forms import as_json, as_object
 from tracer.analysis.results.memory import (
     Allocator,
-    ChargedStack,
     Composition,
     Cushion,
     FurtherAllocators,
+    GrownCode,
     Reclaim,
     SharedFile,
 )
@@ -268,8 +268,8 @@ class OomReport:
     total, in pages; an oom_score_adj of 1 adds a thousandth of it. `what_if`: changes of oom_score_adj with
     which the kernel would have killed another task. `kernel_log`: None for a report from a trace.
     `further_allocators`: None if allocators are not known. `shared_files`: the files of the shared memory
-    that were seen. `charged_in`: the stacks with which memory of the verdict's kind was charged in the
-    window, the heaviest first; empty if stacks were not recorded, or if none has a quarter of it.
+    that were seen. `code`: the code that made memory of the verdict's kind grow in the window, the largest
+    share first; empty if it was not sampled. `code_sampled_share`: the part of that growth that was sampled.
     """
 
     kill_id: int
@@ -295,7 +295,8 @@ class OomReport:
     kernel_log: KernelLogPlace | None = None
     further_allocators: FurtherAllocators | None = None
     shared_files: tuple[SharedFile, ...] = ()
-    charged_in: tuple[ChargedStack, ...] = ()
+    code: tuple[GrownCode, ...] = ()
+    code_sampled_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this kill in `explain --json`, whose evidence has no sentences here.

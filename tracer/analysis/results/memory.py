@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,22 +93,51 @@ class MissPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class ChargedStack:
-    """The stack with which processes of one name charged `sampled_bytes` of the `of_bytes` that were sampled.
+class CodeFrame:
+    """A function of a stack. `file` and `line` are known for Python and Node; `module` is the file that has
+    the code."""
 
-    `of` is the kind of memory: anon, shmem, file, kernel, or "all". `user` are functions of the program, and
-    `kernel` functions of the kernel that it called, innermost first; only functions that the samples have in
-    common. None: no stack could be taken. `tgid`: None for several processes.
+    function: str
+    file: str | None
+    line: int | None
+    module: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GrownProcess:
+    """The process whose code grew; `pid` is None for several (`processes`) of one name."""
+
+    pid: int | None
+    comm: str | None
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrownCode:
+    """Code that made memory grow, by `bytes`, which are the `share` of all growth that was sampled.
+
+    `of` is the kind of memory: anon, shmem, file, slab, or kernel for other kernel memory and sockets.
+    `language`: native, go, python, java, node, or kernel where no stack of a program could be taken. `frames`
+    begin with the innermost function that belongs to the program, and are those that nearly all samples have
+    in common. `mapping`: what was mapped where the memory grew; None: not known.
     """
 
-    comm: str | None
-    tgid: int | None
-    processes: int
+    share: float
+    bytes: int
     of: str
-    user: tuple[str, ...] | None
-    kernel: tuple[str, ...] | None
-    sampled_bytes: int
-    of_bytes: int
+    process: GrownProcess
+    language: str
+    mapping: str | None
+    frames: tuple[CodeFrame, ...]
+
+
+class Grown(NamedTuple):
+    """The code that made some kinds of memory grow, the largest share first, and the part of that growth that
+    was sampled. `sampled_share` is None if that is not known, for the reason `why_unknown`."""
+
+    code: tuple[GrownCode, ...]
+    sampled_share: float | None
+    why_unknown: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.kill import Sizing
-from tracer.analysis.results.memory import Allocator, ChargedStack, FurtherAllocators, MissPoint, Reclaim
+from tracer.analysis.results.memory import Allocator, FurtherAllocators, GrownCode, MissPoint, Reclaim
 from tracer.analysis.results.quality import Quality
 
 if TYPE_CHECKING:
@@ -141,9 +141,9 @@ class Held:
     of the recorded command was cut off; None: it was not, or that is not known.
 
     `allocators` are the processes that were charged most until `peak_time`, `further_allocators` the sum of
-    the others, and `charged_in` the stacks of the largest kind of memory then (of page cache over the whole
-    trace if its tasks were thrashing), as in `OomReport`. `miss_curve`: `analysis.views.miss_curve`, empty if
-    nothing was read again.
+    the others, and `code` and `code_sampled_share` those of the largest kind of memory then (of page cache
+    over the whole trace if its tasks were thrashing), as in `OomReport`. `miss_curve`:
+    `analysis.views.miss_curve`, empty if nothing was read again.
 
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), including the time before the trace.
     `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
@@ -189,7 +189,8 @@ class Held:
     psi_some_share: float | None = None
     kernel_peak_bytes: int | None = None
     kernel_parts_at_peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
-    charged_in: tuple[ChargedStack, ...] = ()
+    code: tuple[GrownCode, ...] = ()
+    code_sampled_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this cgroup in the `held` list of `explain --json`.

@@ -25,6 +25,7 @@ from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.probes import Hook, Way
 from tracer.kernel.process.priority import Urgency
+from tracer.wire.records import CODE_SAMPLE
 from tracer.wire.streams import RING_BYTES, STREAMS
 
 WANTED_PATHS: Final = 2048
@@ -96,8 +97,8 @@ class Programs:
     `version` is the version of the cgroup hierarchy with the memory controller. `trace_all`: trace every
     cgroup, not only the selected ones (capture/bpf/roots.py). `accounts`: the room of the ledger
     (`accounts_for`). `ring_pages`: name -> pages of rings that differ from `RING_BYTES`. `forced`: the family
-    of hooks to prefer (`Kind.family`). `stacks_bytes`: the bytes that a process charges for each sample of
-    its stack; None: no samples. `btf` is the file with the kernel's types. Raises TracerError if the kernel
+    of hooks to prefer (`Kind.family`). `stacks_bytes`: the bytes by which a process grows for each sample
+    of its code; None: no samples. `btf` is the file with the kernel's types. Raises TracerError if the kernel
     has no types.
     """
 
@@ -145,7 +146,8 @@ class Programs:
         if (unfit := struct_header.why_unfit(btf)) is not None:
             raise TracerError(f"{unfit}; see memcg-tracer doctor")
         offer = Offer(btf, closed)
-        self.choices = choose(offer, self._version, forced=self._forced, refused=self._refused)
+        found = choose(offer, self._version, forced=self._forced, refused=self._refused)
+        self.choices = [one for one in found if self._stacks_bytes or one.signal.stream != CODE_SAMPLE.name]
         hooks = [hook for choice in self.choices for hook in self._hooks(choice)]
         hooks += [watching(hook) for hook in self.counter_hooks()]
         return Source(source_text(btf, hooks), self._flags(), self.choices)
@@ -203,9 +205,9 @@ class Programs:
         ]
 
     def _hooks(self, choice: Choice) -> tuple[Hook, ...]:
-        """Return the hooks that are attached during the trace."""
-        samples = self._stacks_bytes and choice.signal.required
-        return () if choice.signal.is_calibration and not samples else _all_hooks(choice)
+        """Return the hooks whose programs are loaded for the trace."""
+        is_used = not choice.signal.is_calibration or (self._stacks_bytes and choice.signal.samples)
+        return _all_hooks(choice) if is_used else ()
 
     @property
     def _loaded(self) -> Attacher:
@@ -256,7 +258,8 @@ class Programs:
         A signal that the kernel refuses to attach loses its way in `choices`, and `warn` gets a line. Raises
         TracerError if the signal is required.
         """
-        self.choices = [self._attach(choice, warn) for choice in reversed(self.choices)][::-1]
+        found = [one if one.signal.samples else self._attach(one, warn) for one in reversed(self.choices)]
+        self.choices = found[::-1]
 
     def _attach(self, choice: Choice, warn: Callable[[str], None]) -> Choice:
         attached = []
@@ -280,6 +283,22 @@ class Programs:
     def detach_hook(self, hook: Hook) -> None:
         """Detach one program."""
         self._loaded.detach(hook)
+
+    def arm(self, kind: str) -> None:
+        """Attach the programs that sample the code for growth of a kind of memory (`Signal.samples`).
+
+        Raises TracerError.
+        """
+        for hook in self._samplers(kind):
+            self.attach_hook(hook)
+
+    def disarm(self, kind: str) -> None:
+        """Detach these programs."""
+        for hook in self._samplers(kind):
+            self.detach_hook(hook)
+
+    def _samplers(self, kind: str) -> list[Hook]:
+        return [hook for one in self.choices if kind in one.signal.samples for hook in _all_hooks(one)]
 
     def runs(self, hook: Hook) -> Runs:
         """Return how often a hook's program ran, and how long, with statistics enabled. Raises OSError."""

@@ -315,9 +315,11 @@ def _reclaim_columns(records: Records) -> dict[str, pa.Array]:
 def stack_columns(
     kernel_stacks: npt.NDArray[np.int64], user_stacks: npt.NDArray[np.int64]
 ) -> dict[str, pa.Array]:
-    """Return the columns of `stack_samples` that name stacks, from their numbers; negative: no stack."""
-    numbered = {"kernel_stack_id": kernel_stacks, "user_stack_id": user_stacks}
-    return {name: numbers(stacks, null=stacks < 0) for name, stacks in numbered.items()}
+    """Return the columns of `code_samples` that its records lack: numbers of stacks, negative for no stack.
+    What was mapped where the memory grew is not known yet."""
+    numbered = {"kernel_stack_id": kernel_stacks, "stack_id": user_stacks}
+    columns = {name: numbers(stacks, null=stacks < 0) for name, stacks in numbered.items()}
+    return columns | {"mapping": pa.nulls(len(user_stacks), pa.string())}
 
 
 def _sizes(column: str, records: Records, null: npt.NDArray[np.bool_] | None = None) -> pa.Array:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.symbols.address_names import ExecImage, UserSymbols
+from tracer.capture.symbols.cpython_names import PythonFrames
 from tracer.kernel.process.priority import prefer_this_thread
 
 NO_STACK: Final = -1
@@ -30,31 +31,33 @@ _MOST_WAITING: Final = 4096
 _MOST_NUMBERED: Final = 1 << 16
 _LAST_WAIT_S: Final = 3.0
 
-_USER_KEY: Final = ("tgid", "start_code", "start_stack", "user")
+_USER_KEY: Final = ("tgid", "start_code", "start_stack", "codes", "instructions", "user")
 
 
 @dataclass(frozen=True)
 class _Stack:
-    """`image` is None for a kernel stack."""
+    """`image` is None for a kernel stack. `python` are the frames of Python: code object, instruction."""
 
     number: int
     addresses: tuple[int, ...]
     tgid: int
     image: ExecImage | None
+    python: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
 class Stacks:
     """Numbers and names stacks.
 
-    `name_kernel` names the addresses of a kernel stack; `users` names addresses of processes, and is closed
-    together with this object. A sampled stack that occurs again keeps its number, and is named once. `failed`
-    counts the stacks whose frames stay bare addresses, because there was no time to name them or naming
-    failed.
+    `name_kernel` names the addresses of a kernel stack; `users` names addresses of processes, and `python`
+    the frames of CPython. Both are closed together with this object. A sampled stack that occurs again keeps
+    its number, and is named once. `failed` counts the stacks whose frames stay bare addresses, because there
+    was no time to name them or naming failed.
     """
 
     name_kernel: Callable[[list[int]], list[str]]
     users: UserSymbols
+    python: PythonFrames | None = None
     failed: int = 0
     _numbers: dict[bytes, int] = field(default_factory=dict)
     _last_number: int = 0
@@ -95,7 +98,11 @@ class Stacks:
             self._numbers.clear()
         number = self._numbers[key] = self.next_number()
         image = ExecImage(int(record["start_code"]), int(record["start_stack"])) if is_user else None
-        self.name(number, int(record["tgid"]), image, frames)
+        python: tuple[tuple[int, int], ...] = ()
+        if is_user:
+            codes = np.trim_zeros(record["codes"], "b").tolist()
+            python = tuple(zip(codes, record["instructions"].tolist(), strict=False))
+        self._queue(_Stack(number, frames, int(record["tgid"]), image, python))
         return number
 
     def next_number(self) -> int:
@@ -105,7 +112,9 @@ class Stacks:
 
     def name(self, number: int, tgid: int, image: ExecImage | None, addresses: Sequence[int]) -> None:
         """Queue a stack to be named; `image` is None for a kernel stack."""
-        stack = _Stack(number, tuple(addresses), tgid, image)
+        self._queue(_Stack(number, tuple(addresses), tgid, image))
+
+    def _queue(self, stack: _Stack) -> None:
         if self._waiting.qsize() < _MOST_WAITING:
             self._waiting.put(stack)
         else:
@@ -140,6 +149,8 @@ class Stacks:
                 self._name_one(stack)
         finally:
             self.users.close()
+            if self.python is not None:
+                self.python.close()
 
     def _next(self) -> _Stack | None:
         """Wait for a stack, and free the symbol tables if none comes for a while."""
@@ -165,7 +176,12 @@ class Stacks:
     def _names(self, stack: _Stack) -> list[str]:
         if stack.image is None:
             return self.name_kernel(list(stack.addresses))
-        return self.users.frames(stack.tgid, stack.addresses, stack.image)
+        if self.python is not None:  # first: the sooner, the more samples have frames of Python
+            self.python.consider(stack.tgid, stack.image)
+        names = self.users.frames(stack.tgid, stack.addresses, stack.image)
+        if self.python is None or not stack.python:
+            return names
+        return self.python.names(stack.tgid, stack.image, stack.python, names)
 
 
 def _firsts(member_of: npt.NDArray[np.intp], groups: int) -> npt.NDArray[np.intp]:

@@ -17,7 +17,7 @@ import click
 
 from tracer.cli import value_completion
 from tracer.cli.tuning import hooks, ring_pages
-from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, percent, size_bytes
+from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, percent, size_bytes, stacks_option
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tracer.capture.session import Recording
     from tracer.kernel.process.priority import HeadStart
 
-LEAST_STACKS_BYTES: Final = 4 << 10
-MOST_STACKS_BYTES: Final = 1 << 30
 
 _LONGEST_S: Final = 1e9
 
@@ -87,11 +85,7 @@ Examples:
     metavar="NAME",
     help="Name of the trace and of CMD's cgroup.  [default: name of CMD, or of -c]",
 )
-@click.option(
-    "--stacks", "stacks_bytes", metavar="SIZE", type=size_bytes,
-    help="Sample the stacks of allocations: one for each SIZE (4K to 1G, such as 1M) that a process "
-    "charges on a CPU.  [default: none]",
-)  # fmt: skip
+@stacks_option
 @click.option(
     "--max-overhead", "most_overhead_percent", metavar="PERCENT", type=percent,
     help="Sum page-cache events in the kernel while tracing costs more than this share of the CPU time of "
@@ -131,8 +125,6 @@ def command(
         raise click.UsageError(
             f"-d {duration_s:g} is not a time: give a number of seconds up to {_LONGEST_S:g}"
         )
-    if stacks_bytes is not None and not LEAST_STACKS_BYTES <= stacks_bytes <= MOST_STACKS_BYTES:
-        raise click.UsageError("--stacks takes a size from 4K, which samples each page, to 1G")
     name = name or Path((argv or cgroups or ["trace"])[0]).name
     url = output if isinstance(output, str) else None
     if url is not None:

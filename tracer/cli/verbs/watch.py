@@ -16,7 +16,15 @@ import click
 from tracer.cli import value_completion
 from tracer.cli.endpoint_options import address, check_tls, endpoint_options, open_endpoint
 from tracer.cli.tuning import hooks, ring_pages
-from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, duration_s, size_bytes, some_bytes
+from tracer.cli.typed_values import (
+    Number,
+    PathOrUrl,
+    check_in_child,
+    duration_s,
+    size_bytes,
+    some_bytes,
+    stacks_option,
+)
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 from tracer.watch.service import STATE_FOLDER
@@ -84,6 +92,7 @@ Examples:
     "--max-disk", "most_disk_bytes", metavar="SIZE", type=some_bytes, default="1G", show_default=True,
     help="Space that all traces may take: the oldest are removed.",
 )  # fmt: skip
+@stacks_option
 @click.option(
     "--exec", "command_line", metavar="CMD",
     help="Run this command (no shell) with the path of each explained trace as its last argument, one at a "
@@ -109,6 +118,7 @@ def command(
     psi_percent: float | None,
     keep_traces: int,
     most_disk_bytes: int,
+    stacks_bytes: int | None,
     command_line: str | None,
     host_and_port: tuple[str, int] | None,
     ready_file: Path | None,
@@ -156,6 +166,7 @@ def command(
         ring_pages=ring_pages(),
         hooks=hooks(),
         url=url,
+        stacks_bytes=stacks_bytes,
     )
     lines = _Lines(options, as_json=as_json)
     try:

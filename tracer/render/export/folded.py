@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tracer.analysis.views.stack_samples import Charged
+from tracer.analysis.views.code_samples import Charged
 from tracer.render.words.escape import visible
 
 

@@ -15,9 +15,9 @@ from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.render.terminal import console, first_screen
-from tracer.render.terminal.first_screen import charged_in
 from tracer.render.words import (
     candidate_facts,
+    code_facts,
     kill_facts,
     kill_list,
     quality_facts,
@@ -142,7 +142,7 @@ def held(
     for one in cgroups[:_MOST_HELD]:
         yield console.title(place_of_life(one))
         yield console.facts(survivor_facts.held(one))
-        yield console.facts(charged_in(one.charged_in, verbose=True))
+        yield console.facts(code_facts.in_full(one.code, one.code_sampled_share))
     if len(cgroups) > _MOST_HELD:
         yield Text()
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
@@ -236,7 +236,7 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
             ("" if number else "allocated", line)
             for number, line in enumerate(charged or [kill_facts.no_allocator(report)])
         )
-    yield console.facts(charged_in(report.charged_in, verbose=True))
+    yield console.facts(code_facts.in_full(report.code, report.code_sampled_share))
     yield console.facts(kill_facts.killed(report, len(report.victims)))
     victims = console.Rows(*zip(kill_facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -17,52 +16,13 @@ from tracer import units
 from tracer.analysis.explain import slowed
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import ChargedStack
 from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import console
-from tracer.render.words import kill_facts, places, quality_facts, survivor_facts
+from tracer.render.words import code_facts, kill_facts, places, quality_facts, survivor_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
-
-_MOST_FRAMES: Final = 5
-_WORDS: Final = {
-    "anon": " of anonymous memory",
-    "shmem": " of shared memory",
-    "file": " of page cache",
-    "kernel": " of kernel memory",
-}
-
-
-def charged_in(stacks: Sequence[ChargedStack], *, verbose: bool) -> Iterator[Fact]:
-    """Yield a line for each stack, or for each function if `verbose`, innermost function first."""
-    for number, stack in enumerate(stacks):
-        label = "" if number else "charged in"
-        if not verbose:
-            yield label, f"{_chain(stack)}: {_share(stack)}"
-            continue
-        yield label, f"{_share(stack)}:"
-        yield from (("", visible(name)) for name in (*(stack.kernel or ()), *(stack.user or ())))
-
-
-def _share(stack: ChargedStack) -> str:
-    name = visible(stack.comm) if stack.comm else "name not known"
-    who = (
-        f"{name} ({stack.tgid})"
-        if stack.processes == 1
-        else f"{units.count(stack.processes)} {name} processes"
-    )
-    sampled, whole = units.size(stack.sampled_bytes), units.size(stack.of_bytes)
-    return f"{who}, {sampled} of {whole}{_WORDS.get(stack.of, '')} sampled"
-
-
-def _chain(stack: ChargedStack) -> str:
-    """Return the functions of the program, or of the kernel if the program's functions are not known."""
-    names = stack.user or stack.kernel or ("no stack could be taken",)
-    more = ["…"] if len(names) > _MOST_FRAMES else []
-    return " ← ".join([*map(visible, names[:_MOST_FRAMES]), *more])
-
 
 SCREEN_LINES: Final = 30
 LEAST_SHARE: Final = 0.01
@@ -94,13 +54,13 @@ def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iter
     yield from _advice(report, most_advice)
     yield from _composition(report)
     yield Text()
+    yield console.facts(code_facts.grown(report.code, report.code_sampled_share))
     yield console.facts(_cushion(report))
     factors = report.verdict.contributing[:most_factors]
     yield console.facts(
         ("" if number else "also", visible(evidence.sentence(factor)))
         for number, factor in enumerate(factors)
     )
-    yield console.facts(islice(charged_in(report.charged_in, verbose=False), 1))
     yield console.facts(_how_sure(report))
     yield prose(_more(report), "dim")
 
@@ -268,7 +228,7 @@ def _survivors_screen(
         return
     yield console.title(place_of_life(first))
     yield console.facts(survivor_facts.in_brief(first))
-    yield console.facts(islice(charged_in(first.charged_in, verbose=False), 1))
+    yield console.facts(code_facts.grown(first.code, first.code_sampled_share))
     if others[:most]:
         yield console.title("Other cgroups, the nearest to its limit first")
         table = console.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))

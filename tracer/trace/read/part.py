@@ -36,6 +36,7 @@ MOST_ROWS: Final = {
     "kernel_log": 5_000_000,
     "loss": 1_000_000,
     "summed": 1_000_000,
+    "armed": 1_000_000,
     "cgroups": 1_000_000,
     "tasks": 5_000_000,
     "inodes": 5_000_000,

@@ -62,9 +62,10 @@ class Trace:
     cgroups = TableFrame()
     tasks = TableFrame()
     inodes = TableFrame()
-    stack_samples = TableFrame()
+    code_samples = TableFrame()
     stacks = TableFrame()
     summed = TableFrame()
+    armed = TableFrame()
     shmem_files = TableFrame()
 
     def __init__(self, path: str | Path) -> None:

@@ -23,7 +23,7 @@ from tracer.analysis.explain.measure.findings import Circumstances, EndedWriter,
 from tracer.analysis.explain.words.advice import advise, settings
 from tracer.analysis.explain.words.cause_words import WORDS, CauseWords
 from tracer.analysis.results.kill import Candidate, Evidence, Suspect
-from tracer.analysis.results.memory import Allocator
+from tracer.analysis.results.memory import Allocator, Grown
 from tracer.fleet.sizing.needs import needs_of
 from tracer.render.words import kill_facts
 
@@ -205,7 +205,9 @@ def test_report_of_a_recorded_kill_has_the_words_and_the_stacks_of_the_cause(
     add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(postmortem, "charged_in", lambda _trace, _samples, kinds: asked.append(kinds))
+    monkeypatch.setattr(
+        postmortem, "grown_within", lambda _tree, kinds, *_: asked.append(kinds) or Grown((), None)
+    )
     add(grows=("file", "kernel"), settings=lambda _, room_bytes: iter((f"Keep {room_bytes >= 0}.",)))
     (report,) = tracer.open(TRACES / "anon").explain()
     assert report.verdict.cause == RAYS

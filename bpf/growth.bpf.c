@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The stream `code_sample`: stacks of tasks whose memory grows, one sample for each STACKS_BYTES by
+ * which a process grows on a CPU. User space attaches these programs only while a traced cgroup
+ * grows (tracer/capture/arming.py). With `--stacks off` they are not compiled.
+ *
+ * The growth of a process on a CPU is treated as a stream of bytes, cut into pieces of
+ * STACKS_BYTES. One byte of each piece is chosen at random, and the growth that contains it is
+ * sampled. So each byte has the same chance, whatever the rhythm of the work. The weights of a
+ * process's samples add up to the bytes by which it grew, to within one piece on each CPU.
+ *
+ * Each kind of memory has a hook that is called once for its growth: anonymous memory the counter
+ * of the address space, which counts a huge page in full; page cache the addition of a folio;
+ * shared memory, kernel memory and sockets the counters of the memcg.
+ */
+
+#include "categories.h"
+#include "shared/cpython.h"
+#include "shared/tasks.h"
+
+#ifdef STACKS_BYTES
+
+#define NEWS_INTERVAL_NS 10000000
+#define STACKS_WAKE_BYTES (CODE_SAMPLE_RING_PAGES * PAGE_SIZE / 2)
+
+BPF_RINGBUF_OUTPUT(code_sample_ring, CODE_SAMPLE_RING_PAGES);
+
+/* The position in the stream of a process on this CPU. */
+struct piece {
+	u64 filled_bytes;
+	u64 chosen_byte; /* from 1 */
+	u64 is_known; /* user space was woken for the process, or need not be */
+};
+
+/* By process. An entry that is evicted loses less than a piece. */
+BPF_TABLE("lru_percpu_hash", u32, struct piece, pieces, 8192);
+
+static __always_inline u64 any_byte(void)
+{
+	return ((u64)bpf_get_prandom_u32() * STACKS_BYTES >> 32) + 1;
+}
+
+/* Return the piece of a process. The map holds zeros for a process that is new on this CPU. */
+static __always_inline struct piece *piece_of(u32 tgid)
+{
+	struct piece none = {};
+	struct piece *piece = pieces.lookup_or_try_init(&tgid, &none);
+
+	if (piece && !piece->chosen_byte)
+		piece->chosen_byte = any_byte();
+	return piece;
+}
+
+/* Return the weight of the sample of this growth; 0 = it is not sampled. */
+static __always_inline u64 sample_weight(u32 tgid, u64 grown_bytes)
+{
+	struct piece *piece = piece_of(tgid);
+
+	if (!piece)
+		return 0;
+
+	u64 end = piece->filled_bytes + grown_bytes;
+	u64 weight_bytes = piece->filled_bytes < piece->chosen_byte && end >= piece->chosen_byte
+				   ? STACKS_BYTES
+				   : 0;
+
+	if (end >= STACKS_BYTES) {
+		/* The growth also fills later pieces, and begins another. */
+		weight_bytes += (end / STACKS_BYTES - 1) * STACKS_BYTES;
+		end %= STACKS_BYTES;
+		piece->chosen_byte = any_byte();
+		if (end >= piece->chosen_byte)
+			weight_bytes += STACKS_BYTES;
+	}
+	piece->filled_bytes = end;
+	return weight_bytes;
+}
+
+BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
+
+/*
+ * Return whether to wake user space for the first sample of a process on this CPU: the symbols must
+ * be read while the process exists. It is woken at most once in an interval, so that it can keep
+ * up.
+ */
+static __always_inline bool is_news(u32 tgid, u64 now_ns)
+{
+	u32 zero = 0;
+	struct piece *piece = pieces.lookup(&tgid);
+	u64 *last = last_news.lookup(&zero);
+
+	if (!piece || piece->is_known || !last)
+		return false;
+	piece->is_known = true;
+	if (now_ns - *last < NEWS_INTERVAL_NS)
+		return false;
+	*last = now_ns;
+	return true;
+}
+
+/*
+ * A stack that cannot be taken is empty. The helper clears the rest of the buffer, but not always
+ * when it fails.
+ */
+#define TAKE_STACK(ctx, frames, flags)                                     \
+	({                                                                 \
+		if (bpf_get_stack(ctx, frames, sizeof(frames), flags) < 0) \
+			CLEAR(&(frames));                                  \
+	})
+
+/* Set the frames of Python; zeros for other programs. */
+#define TAKE_PYTHON(record)                                                                   \
+	({                                                                                    \
+		struct python_walk *walk_ = python_walk();                                    \
+                                                                                              \
+		CALL(walk_python, 0, 0);                                                      \
+		bpf_probe_read_kernel((record)->codes, sizeof((record)->codes),               \
+				      walk_ ? walk_->codes : NULL);                           \
+		bpf_probe_read_kernel((record)->instructions, sizeof((record)->instructions), \
+				      walk_ ? walk_->instructions : NULL);                    \
+	})
+
+static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32 category,
+					u64 weight_bytes)
+{
+	struct mm_struct *mm = READ(current_task(), mm);
+	struct code_sample_event *record;
+
+	record = or_count_lost(code_sample_ring.ringbuf_reserve(sizeof(*record)),
+			       STREAM_CODE_SAMPLE);
+	if (!record)
+		return;
+	record->time_ns = bpf_ktime_get_ns();
+	record->cgroup_id = memcg_id(memcg);
+	record->bytes = weight_bytes;
+	record->start_code = READ(mm, start_code);
+	record->start_stack = READ(mm, start_stack);
+	record->tgid = current_tgid();
+	record->tid = bpf_get_current_pid_tgid();
+	record->category = category;
+	TAKE_STACK(ctx, record->kernel, 0);
+	TAKE_STACK(ctx, record->user, BPF_F_USER_STACK);
+	TAKE_PYTHON(record);
+
+	bool wakes = is_news(record->tgid, record->time_ns) ||
+		     code_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA) > STACKS_WAKE_BYTES;
+
+	code_sample_ring.ringbuf_submit(record, wake_flag(wakes));
+}
+
+BPF_PERCPU_ARRAY(is_sampling, u32, 1);
+
+/*
+ * Take a sample of the current process. `ctx` is the context of the program; stacks are taken from
+ * it. Growth in an interrupt that hit this CPU inside here is not sampled.
+ */
+static __always_inline void take_sample(void *ctx, struct mem_cgroup *memcg, u32 category,
+					u64 weight_bytes)
+{
+	u32 zero = 0;
+	volatile u32 *busy = is_sampling.lookup(&zero);
+
+	if (!busy || *busy)
+		return;
+	*busy = 1;
+	see_current(current_tgid());
+	emit_sample(ctx, memcg, category, weight_bytes);
+	*busy = 0;
+}
+
+/*
+ * The counter of an address space is the sum of what each CPU adds to it once it has this many
+ * pages (percpu_counter_batch in lib/percpu_counter.c).
+ */
+#define FOLDED_PAGES (TRACER_CPUS > 16 ? 2 * TRACER_CPUS : 32)
+
+/* The anonymous pages of the address space that last changed on this CPU, and a sample that waits.
+ */
+struct last_rss {
+	u64 mm;
+	s64 pages;
+	u64 weight_bytes;
+	u32 lag; /* changes until the sample is taken; 0: there is none */
+};
+
+BPF_PERCPU_ARRAY(last_rss, struct last_rss, 1);
+BPF_TABLE("lru_hash", u64, s64, rss_pages, 8192); /* address of an mm -> its anonymous pages */
+
+/*
+ * Return by how many pages an address space has grown since the last call for it. If it was not
+ * seen before, it is a new program if it has no more than a CPU adds at once; else its pages came
+ * before the sampling.
+ */
+static __always_inline s64 rss_growth(u64 mm, s64 pages)
+{
+	s64 *known = rss_pages.lookup(&mm);
+	s64 grown;
+
+	if (!known) {
+		rss_pages.update(&mm, &pages);
+		return pages <= FOLDED_PAGES ? pages : 0;
+	}
+	grown = pages - *known;
+	*known = pages;
+	return grown;
+}
+
+/* Another address space changes on this CPU: let the growth of the last one count again. */
+static __always_inline void drop_waiting(struct last_rss *last)
+{
+	u64 mm = last->mm;
+	s64 *known = rss_pages.lookup(&mm);
+
+	if (known)
+		*known -= last->weight_bytes / PAGE_SIZE;
+	last->lag = 0;
+}
+
+/*
+ * Choose what stands for the growth of an address space. Return the weight of a sample to be taken
+ * now.
+ *
+ * The counter shows growth at each FOLDED_PAGES-th page. A program that grows in a rhythm would
+ * always be in the same function then. So the sample is taken at a random one of the pages that
+ * follow, unless a huge page came.
+ */
+static __always_inline u64 weigh_rss(struct last_rss *last, struct mem_cgroup *memcg, u64 mm,
+				     s64 pages)
+{
+	s64 grown = rss_growth(mm, pages);
+	u64 weight_bytes;
+
+	if (last->lag && last->mm != mm)
+		drop_waiting(last);
+	weight_bytes = last->lag ? last->weight_bytes : 0;
+	last->mm = mm;
+	last->pages = pages;
+	last->lag = 0;
+	if (grown > 0 && is_traced(memcg))
+		weight_bytes += sample_weight(current_tgid(), (u64)grown * PAGE_SIZE);
+	if (!weight_bytes || grown > FOLDED_PAGES)
+		return weight_bytes;
+	last->weight_bytes = weight_bytes;
+	last->lag = bpf_get_prandom_u32() % FOLDED_PAGES;
+	return last->lag ? 0 : weight_bytes;
+}
+
+/*
+ * A counter of an address space changes. It does so under the lock of a page table, for each page.
+ * What another task changes is not growth by the code that runs: a fork copies the counters, and a
+ * kernel thread may merge pages.
+ */
+PROGRAM(rss_stat)
+{
+	struct mm_struct *mm = (struct mm_struct *)ctx->args[0];
+	struct task_struct *task = current_task();
+	struct mem_cgroup *memcg;
+	struct last_rss *last;
+	u64 weight_bytes;
+	u32 zero = 0;
+	s64 pages;
+
+	if ((u32)ctx->args[1] != KERNEL_ENUM_MM_ANONPAGES || mm != LOAD(task, mm))
+		return 0;
+	/* Until f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2. */
+#ifdef HAS_mm_struct_count
+	pages = LOAD(mm, count[KERNEL_ENUM_MM_ANONPAGES]);
+#else
+	pages = LOAD(mm, rss_stat[KERNEL_ENUM_MM_ANONPAGES].count);
+#endif
+	last = last_rss.lookup(&zero);
+	if (!last)
+		return 0;
+	if (last->mm == (u64)mm && last->pages == pages && (!last->lag || --last->lag))
+		return 0;
+	memcg = task_memcg(READ(task, group_leader));
+	if (last->mm == (u64)mm && last->pages == pages)
+		weight_bytes = last->weight_bytes;
+	else
+		weight_bytes = weigh_rss(last, memcg, (u64)mm, pages);
+	if (weight_bytes)
+		take_sample(ctx, memcg, CATEGORY_ANON, weight_bytes);
+	return 0;
+}
+
+/* Sample growth of a kind that has a hook for each change. */
+static __always_inline int sample(void *ctx, struct mem_cgroup *memcg, u32 category, s32 pages)
+{
+	u64 weight_bytes;
+
+	if (pages <= 0 || !is_traced(memcg))
+		return 0;
+	weight_bytes = sample_weight(current_tgid(), (u64)pages * PAGE_SIZE);
+	if (weight_bytes)
+		take_sample(ctx, memcg, category, weight_bytes);
+	return 0;
+}
+
+/* A folio of the page cache is added. Shared memory has no event of its own. */
+PROGRAM(cache_growth)
+{
+	struct folio *folio = UNTRUSTED(folio, ctx->args[0]);
+
+	return sample(ctx, folio_memcg(LOAD(folio, memcg_data)), CATEGORY_FILE,
+		      folio_nr_pages(folio));
+}
+
+/*
+ * A counter of a memcg changes. Shared memory, and on v2 sockets, are counted in pages, as is all
+ * kernel memory.
+ *
+ * The change is a long since "mm: memcontrol: change val type to long in
+ * __mod_memcg_{lruvec_}state()", v7.1, and was an int before, which arrives without sign extension
+ * to 64 bits. No update needs the upper half.
+ */
+static __always_inline int sample_state(void *ctx, struct mem_cgroup *memcg, u32 category,
+					s32 pages)
+{
+	if (category != CATEGORY_SHMEM && category != CATEGORY_KERNEL && category != CATEGORY_SOCK)
+		return 0;
+	return sample(ctx, memcg, category, pages);
+}
+
+PROGRAM(mod_memcg_lruvec_state)
+{
+	return sample_state(ctx, (struct mem_cgroup *)ctx->args[0],
+			    category_of_lruvec_state(ctx->args[1]), ctx->args[2]);
+}
+
+PROGRAM(mod_memcg_state)
+{
+	return sample_state(ctx, (struct mem_cgroup *)ctx->args[0], category_of_state(ctx->args[1]),
+			    ctx->args[2]);
+}
+
+static __always_inline int enter_lruvec_state(struct call *call)
+{
+	return sample_state(call->ctx, memcg_of_lruvec(call->args[0]),
+			    category_of_lruvec_state(call->args[1]), call->args[2]);
+}
+
+static __always_inline int enter_node_state(struct call *call)
+{
+	return sample_state(call->ctx, memcg_of_node(call->args[0]),
+			    category_of_lruvec_state(call->args[1]), call->args[2]);
+}
+
+static __always_inline int enter_memcg_state(struct call *call)
+{
+	return sample_state(call->ctx, (struct mem_cgroup *)call->args[0],
+			    category_of_state(call->args[1]), call->args[2]);
+}
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The frames of a CPython program, read from its memory while it runs: user space would find others
+ * a moment later. Code objects are named afterwards (tracer/capture/symbols/cpython_names.py).
+ */
+#ifndef MEMCG_TRACER_CPYTHON_H
+#define MEMCG_TRACER_CPYTHON_H
+
+#include "kernel.h"
+
+#define PYTHON_THREADS 512 /* that are looked at */
+#define PYTHON_STEPS 128 /* frames that are looked at, with the entries from C */
+
+/*
+ * Where a process has its threads and frames, as user space found it
+ * (tracer/kernel/process/cpython.py). Numbers without "address" are offsets.
+ */
+struct python {
+	u64 start_code; /* of struct mm_struct: a process may execute another program */
+	u64 head_address; /* of the pointer to the first interpreter (_PyRuntime.interpreters.head)
+			   */
+	u32 threads; /* in PyInterpreterState: the first thread */
+	u32 next; /* in PyThreadState */
+	u32 thread_id; /* in PyThreadState: pthread_self() */
+	u32 cframe; /* in PyThreadState; 0: it has `frame` itself */
+	u32 frame; /* the innermost frame, in _PyCFrame or PyThreadState */
+	u32 previous; /* in _PyInterpreterFrame, as the following */
+	u32 code;
+	u32 instruction;
+	u32 owner;
+	u32 pad;
+};
+
+BPF_TABLE("lru_hash", u32, struct python, pythons, 1024); /* by tgid */
+
+struct python_walk {
+	struct python of;
+	u64 self; /* pthread_self() of the current thread */
+	u64 thread;
+	u64 frame;
+	u64 depth;
+	u64 codes[TRACER_PYTHON_FRAMES];
+	u64 instructions[TRACER_PYTHON_FRAMES];
+};
+
+BPF_PERCPU_ARRAY(python_walks, struct python_walk, 1);
+
+static __always_inline struct python_walk *python_walk(void)
+{
+	u32 zero = 0;
+
+	return python_walks.lookup(&zero);
+}
+
+static __always_inline u64 load_user(u64 address)
+{
+	u64 value = 0;
+
+	bpf_probe_read_user(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+/* Return pthread_self() of the current thread, which is the same in every pid namespace. */
+static __always_inline u64 thread_pointer(void)
+{
+#if defined(TRACER_X86_64)
+	return READ(current_task(), fsbase);
+#elif defined(TRACER_ARM64)
+	return READ(current_task(), tp_value);
+#endif
+}
+
+SUBPROGRAM(next_python_thread)
+{
+	struct python_walk *walk = python_walk();
+
+	if (!walk || !walk->thread || load_user(walk->thread + walk->of.thread_id) == walk->self)
+		return 1;
+	walk->thread = load_user(walk->thread + walk->of.next);
+	return 0;
+}
+
+#define FRAME_OWNED_BY_CSTACK 3 /* enum _frameowner of CPython 3.12 and 3.13: an entry from C */
+
+SUBPROGRAM(next_python_frame)
+{
+	struct python_walk *walk = python_walk();
+	u8 owner = 0;
+
+	if (!walk || !walk->frame || walk->depth >= TRACER_PYTHON_FRAMES)
+		return 1;
+	bpf_probe_read_user(&owner, sizeof(owner), (void *)(walk->frame + walk->of.owner));
+	if (owner != FRAME_OWNED_BY_CSTACK) {
+		u64 at = walk->depth++ & (TRACER_PYTHON_FRAMES - 1);
+
+		walk->codes[at] =
+			load_user(walk->frame + walk->of.code) & ~1UL; /* a tag since 3.13 */
+		walk->instructions[at] = load_user(walk->frame + walk->of.instruction);
+	}
+	walk->frame = load_user(walk->frame + walk->of.previous);
+	return 0;
+}
+
+/* Read the frames of the current thread into `python_walks`. Return how many there are. */
+SUBPROGRAM(walk_python)
+{
+	struct python_walk *walk = python_walk();
+	u32 tgid = current_tgid();
+	struct python *found = pythons.lookup(&tgid);
+	u64 nothing = 0;
+
+	if (!walk)
+		return 0;
+	CLEAR(walk);
+	if (!found || found->start_code != READ(READ(current_task(), mm), start_code))
+		return 0;
+	bpf_probe_read_kernel(&walk->of, sizeof(walk->of), found);
+	walk->self = thread_pointer();
+	walk->thread = load_user(load_user(walk->of.head_address) + walk->of.threads);
+	LOOP(next_python_thread, PYTHON_THREADS, &nothing);
+	if (!walk->thread)
+		return 0;
+	walk->frame = load_user(
+		(walk->of.cframe ? load_user(walk->thread + walk->of.cframe) : walk->thread) +
+		walk->of.frame);
+	LOOP(next_python_frame, PYTHON_STEPS, &nothing);
+	return walk->depth;
+}
+
+#endif

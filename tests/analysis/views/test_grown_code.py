@@ -1,0 +1,209 @@
+"""Synthetic samples of growth: which code is shown, with which share."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tracer.analysis.core.subtree import Subtrees
+from tracer.analysis.explain import postmortem
+from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.views.code_samples import samples_within
+from tracer.analysis.views.grown_code import frame_of, grown_code, grown_within, of_program
+
+MIB = 1 << 20
+KERNEL, SLAB = 90_001, 90_002
+_NUMBERS = count(70_000)
+
+
+@pytest.fixture
+def named(trace: Any) -> Any:
+    trace.add("tasks", tgid=41, start_ns=5, comm="work", first_seen=trace.ns(0))
+    trace.add("tasks", tgid=44, start_ns=7, comm="work", first_seen=trace.ns(0))
+    trace.add("tasks", tgid=43, start_ns=6, comm="other", first_seen=trace.ns(0))
+    trace.add("stacks", stack_id=KERNEL, frames=["charge+0x4", "asm_exc_page_fault+0x22"])
+    trace.add("stacks", stack_id=SLAB, frames=["kmem_cache_alloc_lru_noprof+0x4", "d_alloc+0x22"])
+    return trace
+
+
+def sampled(trace: Any, weight: int, *frames: str, seconds: float = 1, **row: Any) -> None:
+    """Add a sample of a stack, innermost frame first; without frames, there is no stack of the program."""
+    stack_id = None
+    if frames:
+        stack_id = next(_NUMBERS)
+        trace.add("stacks", stack_id=stack_id, frames=list(frames))
+    known = {"cgroup_id": 7, "tgid": 41, "tid": 42, "category": "anon", "bytes": weight}
+    trace.add("code_samples", seconds, **known | {"stack_id": stack_id, "kernel_stack_id": KERNEL} | row)
+
+
+def shown(trace: Any, *kinds: str) -> list[tuple[str, float]]:
+    """Return the innermost function of each code, and its share."""
+    rows = samples_within(trace.code_samples, None)
+    found = grown_code(trace, rows, kinds or ("anon", "shmem", "file", "kernel"))
+    return [(one.frames[0].function if one.frames else "", round(one.share, 3)) for one in found]
+
+
+def test_code_is_the_innermost_function_of_the_program(named: Any) -> None:
+    """Frames of the C library and of the interpreter are not shown, and lines of a function are one."""
+    sampled(named, 5 * MIB, "__memset [libc.so.6]", "load [app.py:41]", "main [app.py:88]")
+    sampled(named, 2 * MIB, "load [app.py:42]", "main [app.py:88]")
+    sampled(
+        named, 3 * MIB, "_PyObject_Malloc [libpython3.13.so.1.0]", "parse [app.py:17]", "main [app.py:89]"
+    )
+    rows = samples_within(named.code_samples, None)
+    main = CodeFrame("main", "app.py", 88, None)
+    assert grown_code(named, rows, ("anon",)) == (
+        GrownCode(
+            share=0.7,
+            bytes=7 * MIB,
+            of="anon",
+            process=GrownProcess(41, "work", 1),
+            language="python",
+            mapping=None,
+            frames=(CodeFrame("load", "app.py", 41, None), main),
+        ),
+        GrownCode(
+            share=0.3,
+            bytes=3 * MIB,
+            of="anon",
+            process=GrownProcess(41, "work", 1),
+            language="python",
+            mapping=None,
+            frames=(CodeFrame("parse", "app.py", 17, None), CodeFrame("main", "app.py", 89, None)),
+        ),
+    )
+
+
+def test_code_below_a_tenth_is_left_out(named: Any) -> None:
+    sampled(named, 91, "grow [work]")
+    sampled(named, 9, "rare [work]")
+    assert shown(named) == [("grow", 0.91)]
+
+
+def test_frames_end_where_callers_differ(named: Any) -> None:
+    for caller in "abc":
+        sampled(named, MIB, "alloc [work]", f"read_{caller} [work]", "main [work]")
+    rows = samples_within(named.code_samples, None)
+    (one,) = grown_code(named, rows, ("anon",))
+    assert [frame.function for frame in one.frames] == ["alloc"]
+
+
+def test_stacks_of_processes_of_one_name_are_merged(named: Any) -> None:
+    for tgid, weight in ((41, 3), (44, 5), (43, 9)):
+        sampled(named, weight, "grow [work]", tgid=tgid)
+    rows = samples_within(named.code_samples, None)
+    found = grown_code(named, rows, ("anon",))
+    assert [(one.process, one.bytes) for one in found] == [
+        (GrownProcess(43, "other", 1), 9),
+        (GrownProcess(None, "work", 2), 8),
+    ]
+
+
+def test_only_samples_of_the_wanted_kinds_count(named: Any) -> None:
+    sampled(named, 4, "grow [work]")
+    sampled(named, 9, "read [work]", category="file")
+    sampled(named, 3, "share [work]", category="shmem")
+    sampled(named, 2, category="sock")
+    sampled(named, 5, "find [work]", category="kernel", kernel_stack_id=SLAB)
+    assert shown(named, "anon") == [("grow", 1)]
+    assert shown(named, "file") == [("read", 1)]
+    assert shown(named, "shmem") == [("share", 1)]
+    assert shown(named, "kernel") == [("find", 0.714), ("charge", 0.286)]
+    rows = samples_within(named.code_samples, None)
+    assert [(one.of, one.language) for one in grown_code(named, rows, ("kernel",))] == [
+        ("slab", "native"),
+        ("kernel", "kernel"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frames", "language"),
+    [
+        (["JS:*grow app.js:3:9", "node::Start [node]"], "node"),
+        (["main.load [app]", "runtime.goexit.abi0 [app]"], "go"),
+        (["Lcom/App;::load", "JavaMain [libjvm.so]"], "java"),
+        (["grow [work]", "main [work]"], "native"),
+    ],
+)
+def test_language_is_known_by_the_frames(named: Any, frames: list[str], language: str) -> None:
+    sampled(named, 1, *frames)
+    (one,) = grown_code(named, samples_within(named.code_samples, None), ("anon",))
+    assert one.language == language
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        ("grow [work]", CodeFrame("grow", None, None, "work")),
+        ("grow+0x4f", CodeFrame("grow", None, None, None)),
+        ("[libx.so]+0x12", CodeFrame("[libx.so]+0x12", None, None, "libx.so")),
+        ("0x7f00", CodeFrame("0x7f00", None, None, None)),
+        ("f.<locals>.<listcomp> [a b.py:5]", CodeFrame("f.<locals>.<listcomp>", "a b.py", 5, None)),
+        (
+            "operator new[](unsigned long) [work]",
+            CodeFrame("operator new[](unsigned long)", None, None, "work"),
+        ),
+        ("JS:*grow app.js:3:9", CodeFrame("grow", "app.js", 3, None)),
+        ("[python]", CodeFrame("[python]", None, None, None)),
+    ],
+)
+def test_frame_is_read_in_its_parts(name: str, frame: CodeFrame) -> None:
+    assert frame_of(name) == frame
+
+
+def test_stack_without_a_function_of_the_program_stays_whole() -> None:
+    frames = ["malloc [libc.so.6]", "0x7f00"]
+    assert of_program(frames) == tuple(frames)
+
+
+def test_share_is_that_of_the_growth_while_armed(named: Any) -> None:
+    """Of 10 MiB, 6 grew while sampling was armed. Samples have 8: some memory was freed and came again."""
+    named.meta["filters"] = {"stacks_bytes": MIB}
+    named.add("cgroups", cgroup_id=7, path="/a", created=named.ns(0))
+    named.charged(1, 7, "anon", 4 * MIB, tgid=41)
+    named.charged(2, 7, "anon", 6 * MIB, tgid=41)
+    named.add("armed", 1.7, begin=named.ns(1.5), kind="anon")
+    named.add("armed", 2.5, begin=named.ns(1.7), kind="anon")
+    named.add("armed", 2.5, begin=named.ns(0), kind="file")
+    for _ in range(8):
+        sampled(named, MIB, "grow [work]", seconds=2)
+    subtree = Subtrees(named).subtree_at(7)
+    found = grown_within(subtree, ("anon",), named.ns(0), named.ns(3))
+    assert found.sampled_share == pytest.approx(0.6)
+    assert [one.share for one in found.code] == [1]
+    nothing = grown_within(subtree, ("shmem",), named.ns(0), named.ns(3))
+    assert (nothing.code, nothing.sampled_share, nothing.why_unknown is not None) == ((), None, True)
+
+
+def test_kill_has_the_code_of_the_kind_of_its_verdict(page_cache_experiment: Any) -> None:
+    """Only samples of anonymous memory, in the limit owner, in the window before the kill count."""
+    trace = page_cache_experiment
+    (before,) = postmortem.explain(trace)
+    assert (before.code, before.code_sampled_share) == ((), None)
+    assert "--stacks" in before.quality.unknown["code_sampled_share"]
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    sampled(trace, 40 * MIB, "grow [work]", "main [work]", seconds=2.5)
+    sampled(trace, 90 * MIB, "elsewhere [work]", seconds=2.6, cgroup_id=8)
+    sampled(trace, 90 * MIB, "elsewhere [work]", seconds=2.6, category="file")
+    sampled(trace, 90 * MIB, "elsewhere [work]", seconds=3.7)
+    (report,) = postmortem.explain(trace)
+    assert report.verdict.cause == "anon_growth"
+    (one,) = report.code
+    assert (one.process.pid, one.of, one.bytes, one.share) == (41, "anon", 40 * MIB, 1)
+    assert [frame.function for frame in one.frames] == ["grow", "main"]
+    assert report.code_sampled_share == 0, "sampling was not armed"
+
+
+@pytest.mark.parametrize(("anon", "file", "kind"), [(9, 5, "anon"), (5, 9, "file")])
+def test_held_has_the_code_of_its_largest_kind(named: Any, anon: int, file: int, kind: str) -> None:
+    named.meta["filters"] = {"stacks_bytes": MIB}
+    named.add("cgroups", cgroup_id=7, path="/a", created=named.ns(0))
+    named.charged(1, 7, "file", file * MIB, tgid=41, usage_bytes=file * MIB)
+    named.charged(2, 7, "anon", anon * MIB, tgid=41, usage_bytes=(anon + file) * MIB)
+    sampled(named, file * MIB, "read [work]", category="file")
+    sampled(named, anon * MIB, "grow [work]", seconds=2)
+    (one,) = held_cgroups(named)
+    assert [(code.of, code.bytes) for code in one.code] == [(kind, 9 * MIB)]

@@ -1,0 +1,178 @@
+"""Names of frames of CPython: tables of lines, and real interpreters that grow in known functions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tracer
+from tracer.capture.symbols.address_names import ExecImage
+from tracer.capture.symbols.cpython_names import NAMELESS, PythonFrames, line_of
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.kernel.process.cpython import Memory, find_interpreter
+
+MIB = 1 << 20
+ROWS, PARSED = 700, 300
+"""KiB by which the two functions of the program grow in turns."""
+PROGRAM = f"""
+import sys
+kept = []
+def load_rows():
+    kept.append(b"x" * ({ROWS} << 10))
+def parse(size): kept.append(
+    b"y" * size)
+def main(turns):
+    for _ in range(turns):
+        load_rows()
+        parse({PARSED} << 10)
+main(8)
+for line in sys.stdin:
+    main(int(line))
+    print("ready", flush=True)
+"""
+
+
+def interpreters() -> list[Path]:
+    """Return interpreters of the supported versions on this machine, each file once."""
+    places = [Path(sys.base_prefix, "bin"), Path("/usr/bin"), *Path.home().glob(".pyenv/versions/*/bin")]
+    found = {
+        path.resolve(): None
+        for folder in places
+        for version in (11, 12, 13)
+        if (path := folder / f"python3.{version}").exists()
+    }
+    return [*found]
+
+
+def codes_of(code: CodeType) -> list[CodeType]:
+    inner = [one for const in code.co_consts if isinstance(const, CodeType) for one in codes_of(const)]
+    return [code, *inner]
+
+
+@pytest.mark.parametrize("path", ["subprocess.py", "argparse.py", "typing.py", "dataclasses.py"])
+def test_lines_equal_those_of_the_interpreter(path: str) -> None:
+    """Every instruction of real modules, with calls over several lines, loops and exceptions."""
+    source = Path(os.__file__).with_name(path).read_text()
+    compared = 0
+    for code in codes_of(compile(source, path, "exec")):
+        for begin, end, line in code.co_lines():
+            for offset in range(begin, end, 2):
+                assert line_of(code.co_linetable, code.co_firstlineno, offset) == line
+                compared += 1
+    assert compared > 1000
+
+
+@given(st.binary(max_size=80), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_any_table_of_lines_is_read_to_an_end(table: bytes, first_line: int, offset: int) -> None:
+    line = line_of(table, first_line, offset)
+    assert line is None or isinstance(line, int)
+
+
+def test_process_without_python_has_no_interpreter() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            memory = Memory(process.pid)
+            assert find_interpreter(process.pid, memory) is None
+            memory.close()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("address", [0, 1, 1 << 63, (1 << 64) - 8, 0x1000])
+def test_memory_that_is_not_mapped_is_refused(address: int) -> None:
+    memory = Memory(os.getpid())
+    with pytest.raises(OSError):
+        memory.read(address, 8)
+    memory.close()
+
+
+class NoMap:
+    """The map `pythons`, which takes no process."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        raise AssertionError("there is no interpreter")
+
+
+class Programs:
+    def map(self, name: str) -> NoMap:
+        assert name == "pythons"
+        return NoMap()
+
+
+def test_process_that_is_gone_has_frames_without_names() -> None:
+    frames = PythonFrames(Programs())  # type: ignore[arg-type]
+    image = ExecImage(1, 2)
+    frames.consider((1 << 22) + 1, image)
+    assert frames.names((1 << 22) + 1, image, [(64, 72)], ["malloc [libc.so.6]"]) == [
+        "malloc [libc.so.6]",
+        NAMELESS,
+    ]
+    frames.close()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("python", interpreters(), ids=lambda path: f"{path.parts[-3]}-{path.name}")
+def test_functions_that_grow_are_named_with_their_lines(
+    python: Path, start_recorder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The first samples show that it is Python; the frames of later ones are read."""
+    program = tmp_path / "app.py"
+    program.write_text(PROGRAM)
+    with ephemeral_cgroup("test", 1 << 30, 0) as memcg:
+        enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        command = ["sh", "-c", enter, str(python), "-S", str(program)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdin is not None and process.stdout is not None
+
+                def grow(turns: int) -> None:
+                    process.stdin.write(f"{turns}\n")
+                    process.stdin.flush()
+                    assert process.stdout.readline() == "ready\n"
+
+                grow(8)
+                recorder.wait_for(lambda: "[app.py:" in str(named(tracer.open(recorder.path), grow)))
+                known = sum(named(tracer.open(recorder.path), None).values())
+                grow(120)
+                recorder.wait_for(
+                    lambda: sum(named(tracer.open(recorder.path), None).values()) > known + 110 * MIB
+                )
+                trace = tracer.open(recorder.stop())
+            finally:
+                process.kill()
+    weights = named(trace, None)
+    rows = sum(weight for frames, weight in weights.items() if "load_rows [app.py:5]" in frames)
+    parsed = sum(weight for frames, weight in weights.items() if "parse [app.py:7]" in frames)
+    share = ROWS / (ROWS + PARSED)
+    samples = (rows + parsed) / (256 << 10)
+    assert abs(rows / (rows + parsed) - share) < 5 * (share * (1 - share) / samples) ** 0.5
+    callers = {frames[frames.index("load_rows [app.py:5]") + 1] for frames in weights if rows_in(frames)}
+    assert callers == {"main [app.py:10]"}
+
+
+def rows_in(frames: tuple[str, ...]) -> bool:
+    return "load_rows [app.py:5]" in frames
+
+
+def named(trace: Any, grow: Callable[[int], None] | None) -> Counter[tuple[str, ...]]:
+    """Return stack -> bytes of the samples that have frames of the program; let it grow if there are none."""
+    frames_of = dict(zip(trace.stacks["stack_id"], map(tuple, trace.stacks["frames"]), strict=True))
+    weights: Counter[tuple[str, ...]] = Counter()
+    for stack_id, weight in zip(trace.code_samples["stack_id"], trace.code_samples["bytes"], strict=True):
+        frames = frames_of.get(stack_id, ())
+        if any("[app.py:" in frame for frame in frames):
+            weights[frames] += weight
+    if grow is not None and not weights:
+        grow(4)
+    return weights

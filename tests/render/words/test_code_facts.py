@@ -1,0 +1,72 @@
+"""The code that grew, in one line and in full."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.render.words.code_facts import grown, in_full
+
+MIB = 1 << 20
+MAIN = CodeFrame("main", "app.py", 88, None)
+LOAD = GrownCode(
+    share=0.714,
+    bytes=58 * MIB,
+    of="anon",
+    process=GrownProcess(41, "python3", 1),
+    language="python",
+    mapping=None,
+    frames=(CodeFrame("load_rows", "app.py", 41, None), MAIN),
+)
+PARSE = replace(LOAD, share=0.24, bytes=19 * MIB, frames=(CodeFrame("parse", "app.py", 17, None),))
+NATIVE = replace(
+    LOAD,
+    share=0.2,
+    process=GrownProcess(None, "work", 4),
+    frames=(CodeFrame("grow", None, None, "libwork.so"),),
+)
+
+
+def test_functions_of_a_process_are_one_line() -> None:
+    assert list(grown([LOAD, PARSE], 0.97)) == [
+        (
+            "what grew",
+            "71 % in load_rows (app.py:41), called by main (app.py:88); "
+            "24 % in parse (app.py:17): python3 (41)",
+        )
+    ]
+    assert list(grown([], None)) == []
+
+
+def test_processes_have_a_line_each() -> None:
+    lines = list(grown([LOAD, NATIVE, PARSE], 0.5))
+    assert [label for label, _ in lines] == ["what grew", ""]
+    assert lines[0][1].endswith("python3 (41) (of the 50 % of the growth that was sampled)")
+    assert lines[1][1] == "20 % in grow (libwork.so): 4 work processes"
+
+
+def test_all_frames_are_shown_in_full() -> None:
+    assert list(in_full([LOAD, NATIVE], 1)) == [
+        ("what grew", "71 %, 58 MiB of anonymous memory: python3 (41)"),
+        ("", "  load_rows (app.py:41)"),
+        ("", "  main (app.py:88)"),
+        ("", "20 %, 58 MiB of anonymous memory: 4 work processes"),
+        ("", "  grow (libwork.so)"),
+    ]
+
+
+def test_code_without_a_stack_is_said() -> None:
+    ((_, line),) = grown([replace(LOAD, frames=())], None)
+    assert line == "71 % in no stack could be taken: python3 (41)"
+
+
+def test_hostile_names_are_escaped() -> None:
+    hostile = replace(
+        LOAD,
+        process=GrownProcess(41, "\x1b\n", 1),
+        frames=(CodeFrame("\x1b[31mgrow\n", "\x1b[0m", 1, None), CodeFrame("f", None, None, "\x1b")),
+    )
+    for lines in (grown([hostile], 0.1), in_full([hostile], 0.1)):
+        texts = [text for _, text in lines]
+        assert "\x1b" not in str(texts)
+        assert all(text.isprintable() for text in texts)

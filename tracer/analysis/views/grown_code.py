@@ -1,0 +1,251 @@
+"""The code of a program that made memory grow, from samples of the growth (`code_samples`).
+
+The innermost functions of a stack are those of libraries that hand out memory, or of an interpreter. They are
+the same for every program, and nobody can change them. So growth is told by the innermost function of the
+program itself, with its callers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess
+from tracer.analysis.views.code_samples import samples_within
+
+LEAST_SHARE: Final = 0.1
+"""Code with a smaller share of the sampled growth is left out."""
+MOST_FRAMES: Final = 24
+_NEARLY_ALL: Final = 0.8
+
+_FRAME: Final = re.compile(r"(?P<function>.*?)(?:\+0x[0-9a-f]+)?(?: \[(?P<place>[^\]]*)\])?", re.DOTALL)
+_UNNAMED: Final = re.compile(r"\[(?P<module>[^\]]+)\]\+0x")
+_PYTHON_PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+)")
+_NOT_THE_PROGRAM: Final = re.compile(
+    r"ld-linux[-\w]*|ld-musl[-\w]*|libc|libm|libstdc\+\+|libgcc_s|libjemalloc|libtcmalloc\w*|libmimalloc"
+    r"|(lib)?python(3(\.\d+)?t?)?|libpthread"
+)
+_RUNTIME_OF_GO: Final = ("runtime.", "internal/runtime/")
+_SCRIPT_OF_NODE: Final = re.compile(
+    r"(?:JS|LazyCompile|Function):[*~^+]?(?P<function>\S*) (?P<file>[^:]+):(?P<line>\d+)(?::\d+)?", re.DOTALL
+)
+_SLAB: Final = re.compile(r"(__)?(kmem_cache_alloc|kmalloc|slab_|memcg_slab|allocate_slab)")
+
+
+class _Sample(NamedTuple):
+    """Samples with one stack: `comm` and `tgid` of the process, frames innermost first, and the bytes."""
+
+    comm: str | None
+    tgid: int
+    user: tuple[str, ...]
+    kernel: tuple[str, ...]
+    nr_bytes: int
+
+
+_WEIGHTS: Final[Mapping[str, ledger.Weights]] = {
+    "anon": ledger.ANON,
+    "shmem": {"shmem": 1},
+    "file": ledger.CACHE,
+    "kernel": {"kernel": 1, "sock": 1},
+}
+
+
+def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: int) -> Grown:
+    """Return the code that made memory of some kinds grow in a cgroup and below it.
+
+    The sampled share is at most the share that came while sampling was armed: memory that was freed and came
+    again is sampled twice.
+    """
+    trace = subtree.whole
+    if (trace.meta.get("filters") or {}).get("stacks_bytes") is None:
+        return Grown((), None, "no samples of code were asked for (--stacks)")
+    rows = samples_within(subtree.code_samples, None, begin_ns, end_ns)
+    code = grown_code(trace, rows, kinds)
+    grown = [_grown(subtree, kind, begin_ns, end_ns) for kind in kinds]
+    whole = sum(grown)
+    if not whole:
+        return Grown(code, None, "no memory of the kind of the verdict grew")
+    armed = sum(
+        min(_grown_while_armed(subtree, kind, begin_ns, end_ns), most)
+        for kind, most in zip(kinds, grown, strict=True)
+    )
+    is_wanted = np.isin(_kinds_of(rows), list(kinds))
+    return Grown(code, min(int(integers(rows["bytes"])[is_wanted].sum()), armed) / whole)
+
+
+def _grown(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
+    steps = ledger.change(subtree, _WEIGHTS[kind])
+    return max((steps.at(end_ns) or 0) - (steps.at(begin_ns) or 0), 0)
+
+
+def _grown_while_armed(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
+    """Return the growth within the intervals of `armed`; rows that touch are one interval."""
+    armed = subtree.whole.armed
+    armed = armed[np.array(armed["kind"], dtype=object) == kind]
+    begins, ends = column_times_ns(armed["begin"]), times_ns(armed)
+    firsts = np.flatnonzero(np.append(True, begins[1:] > ends[:-1])[: len(begins)])
+    lasts = np.append(firsts[1:], len(begins))[: len(firsts)] - 1
+    spans = np.column_stack([np.maximum(begins[firsts], begin_ns), np.minimum(ends[lasts], end_ns)])
+    return sum(_grown(subtree, kind, begin, end) for begin, end in spans.tolist() if begin < end)
+
+
+def grown_code(trace: TraceTables, samples: pd.DataFrame, kinds: Sequence[str]) -> tuple[GrownCode, ...]:
+    """Return the code that made memory of some kinds grow, the largest share first.
+
+    `samples` are rows of `code_samples`; `kinds`: anon, shmem, file, kernel (with sockets). Shares are of the
+    growth of these kinds that was sampled.
+    """
+    found: list[GrownCode] = []
+    kind_of = _kinds_of(samples)
+    picked = np.isin(kind_of, list(kinds))
+    whole = int(integers(samples["bytes"])[picked].sum())
+    for kind in kinds:
+        for group in _groups(_sampled(trace, samples[kind_of == kind])):
+            found += _of_one_code(kind, group, whole)
+    return tuple(sorted(found, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
+
+
+def _kinds_of(samples: pd.DataFrame) -> npt.NDArray[np.object_]:
+    kinds = np.array(samples["category"], dtype=object)
+    kinds[kinds == "sock"] = "kernel"
+    return kinds
+
+
+def frame_of(name: str) -> CodeFrame:
+    """Return a recorded frame in its parts: `function [module]`, `function [file.py:line]`, a function of
+    Node by its perf map, or an address."""
+    if unnamed := _UNNAMED.match(name):
+        return CodeFrame(name, None, None, unnamed["module"])
+    match = _FRAME.fullmatch(name)
+    assert match is not None
+    function, place = match["function"], match["place"]
+    if script := _SCRIPT_OF_NODE.fullmatch(name):
+        return CodeFrame(script["function"], script["file"], int(script["line"]), None)
+    python = _PYTHON_PLACE.fullmatch(place) if place is not None else None
+    if python:
+        return CodeFrame(function, python["file"], int(python["line"]), None)
+    return CodeFrame(function or name, None, None, place)
+
+
+def of_program(frames: Sequence[str]) -> tuple[str, ...]:
+    """Return the frames from the innermost one of the program itself; all, if none is known to be."""
+    for at, name in enumerate(frames):
+        if _is_of_program(name):
+            return tuple(frames[at:])
+    return tuple(frames)
+
+
+def _is_of_program(name: str) -> bool:
+    if name.startswith(("0x", "[vdso]", *_RUNTIME_OF_GO)):
+        return False
+    frame = frame_of(name)
+    return frame.line is not None or not (
+        frame.module and _NOT_THE_PROGRAM.fullmatch(frame.module.partition(".so")[0])
+    )
+
+
+def _sampled(trace: TraceTables, samples: pd.DataFrame) -> list[_Sample]:
+    """Return the samples by process and stack."""
+    if samples.empty:
+        return []
+    tgids = integers(samples["tgid"])
+    comms = trace.processes.comms(trace.processes.positions_at(tgids, times_ns(samples))).tolist()
+    names = [None if pd.isna(comm) else str(comm) for comm in comms]
+    keys = np.column_stack([tgids, integers(samples["stack_id"]), integers(samples["kernel_stack_id"])])
+    unique, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    weights = _sums(which.ravel(), integers(samples["bytes"]), len(unique))
+    return [
+        _Sample(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight)
+        for (tgid, user, kernel), at, weight in zip(
+            unique.tolist(), first.tolist(), weights.tolist(), strict=True
+        )
+    ]
+
+
+def _sums(which: npt.NDArray[np.intp], values: Int64s, groups: int) -> Int64s:
+    sums = np.zeros(groups, np.int64)
+    np.add.at(sums, which, values)
+    return sums
+
+
+def _frames(trace: TraceTables, stack_id: int) -> tuple[str, ...]:
+    return trace.functions.frames_for(stack_id) or ()
+
+
+def _groups(samples: Sequence[_Sample]) -> list[list[_Sample]]:
+    """Return the samples of processes of one name and one function of the program together."""
+    groups: dict[tuple[str | None, str, str | None], list[_Sample]] = {}
+    for sample in samples:
+        frame = frame_of((of_program(sample.user) or of_program(sample.kernel) or ("",))[0])
+        groups.setdefault((sample.comm, frame.function, frame.file or frame.module), []).append(sample)
+    return [*groups.values()]
+
+
+def _of_one_code(kind: str, samples: Sequence[_Sample], whole: int) -> list[GrownCode]:
+    """Return what grew by one function of a program; nothing if it has too small a share."""
+    nr_bytes = sum(sample.nr_bytes for sample in samples)
+    if nr_bytes < LEAST_SHARE * whole:
+        return []
+    tgids = {sample.tgid for sample in samples}
+    stacks: Counter[tuple[str, ...]] = Counter()
+    for sample in samples:
+        stacks[of_program(sample.user) or of_program(sample.kernel)] += sample.nr_bytes
+    is_slab = any(_SLAB.match(name) for sample in samples for name in sample.kernel)
+    return [
+        GrownCode(
+            share=nr_bytes / whole,
+            bytes=nr_bytes,
+            of="slab" if kind == "kernel" and is_slab else kind,
+            process=GrownProcess(next(iter(tgids)) if len(tgids) == 1 else None, samples[0].comm, len(tgids)),
+            language=_language(samples),
+            mapping=None,
+            frames=_in_common(stacks, nr_bytes),
+        )
+    ]
+
+
+def _in_common(stacks: Counter[tuple[str, ...]], nr_bytes: int) -> tuple[CodeFrame, ...]:
+    """Return the frames that nearly all of the bytes share, innermost first; each with its heaviest line."""
+    frames: list[CodeFrame] = []
+    for depth in range(MOST_FRAMES):
+        weights: Counter[CodeFrame] = Counter()
+        for names, weight in stacks.items():
+            if depth < len(names):
+                weights[frame_of(names[depth])] += weight
+        if not weights:
+            break
+        functions: Counter[tuple[str, str | None, str | None]] = Counter()
+        for frame, weight in weights.items():
+            functions[frame.function, frame.file, frame.module] += weight
+        most, weight = functions.most_common(1)[0]
+        if frames and weight < _NEARLY_ALL * nr_bytes:
+            break
+        lines = {
+            frame: w for frame, w in weights.items() if (frame.function, frame.file, frame.module) == most
+        }
+        frames.append(max(lines, key=lambda frame: (lines[frame], frame.line or 0)))
+        stacks = Counter({n: w for n, w in stacks.items() if depth < len(n) and frame_of(n[depth]) in lines})
+    return tuple(frames)
+
+
+def _language(samples: Sequence[_Sample]) -> str:
+    names = [name for sample in samples for name in sample.user]
+    if not names:
+        return "kernel"
+    if any(_SCRIPT_OF_NODE.match(name) for name in names):
+        return "node"
+    if any(frame_of(name).line is not None for name in names):
+        return "python"
+    if any(name.startswith("runtime.goexit") for name in names):
+        return "go"
+    return "java" if any(name.endswith("[libjvm.so]") for name in names) else "native"

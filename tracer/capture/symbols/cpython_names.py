@@ -1,0 +1,192 @@
+"""Names of CPython's frames: `function [file.py:line]`, from code objects in the memory of the process.
+
+The programs read which code objects a stack has (bpf/shared/cpython.h). What they are called is read here,
+once for each place in the code, while the process exists. The process may change its memory meanwhile, or be
+hostile: what is read is bounded, and a frame whose code object is not there any more has no name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.bpf.load import Programs
+from tracer.capture.symbols.address_names import ExecImage, read_image
+from tracer.kernel.process.cpython import Interpreter, Memory, NotReadError, find_interpreter
+
+_PROC: Final = Path("/proc")
+_MOST_PROCESSES: Final = 8
+_MOST_NAMES: Final = 1 << 16
+_LONGEST_TEXT: Final = 200
+_MOST_TABLE_BYTES: Final = 1 << 16
+NAMELESS: Final = "[python]"
+"""A frame of Python whose code object could not be read."""
+
+
+@dataclass
+class _Process:
+    image: ExecImage
+    interpreter: Interpreter | None
+    memory: Memory
+    codes: dict[int, tuple[str, str, int, bytes] | None] = field(default_factory=dict)
+    names: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+class PythonFrames:
+    """Finds CPython processes, lets the programs read their frames, and names the frames.
+
+    `refused` are the reasons for which frames of some processes were not read.
+    """
+
+    def __init__(self, programs: Programs, proc: Path = _PROC) -> None:
+        self._map = programs.map("pythons")
+        self._proc = proc
+        self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
+        self.refused: set[str] = set()
+
+    def consider(self, tgid: int, image: ExecImage) -> None:
+        """Look at a process that was not looked at before; frames of its next samples are read."""
+        known = self._known.get(tgid)
+        if known is not None and known.image == image:
+            return
+        if known is not None:
+            self._known.pop(tgid).memory.close()
+        if read_image(self._proc, tgid) != image:
+            return
+        with suppress(OSError):
+            self._known[tgid] = self._found(tgid, image)
+        while len(self._known) > _MOST_PROCESSES:
+            self._known.pop(next(iter(self._known))).memory.close()
+
+    def names(
+        self, tgid: int, image: ExecImage, frames: Sequence[tuple[int, int]], below: list[str]
+    ) -> list[str]:
+        """Return the names of a stack, innermost first: of the frames of Python, (code object, instruction)
+        each, after those of what Python has called. `below` is the stack in the program.
+        """
+        known = self._known.get(tgid)
+        if known is None or known.image != image or known.interpreter is None:
+            return below + [NAMELESS] * len(frames)
+        own = f"[{known.interpreter.file}]"
+        called = list(takewhile(lambda name: own not in name, below))
+        is_there = read_image(self._proc, tgid) in (image, ExecImage(0, 0))
+        return called + [self._name(known, *frame, is_there=is_there) for frame in frames]
+
+    def close(self) -> None:
+        while self._known:
+            self._known.popitem()[1].memory.close()
+
+    def _found(self, tgid: int, image: ExecImage) -> _Process:
+        memory = Memory(tgid, self._proc)
+        try:
+            interpreter = find_interpreter(tgid, memory, self._proc)
+        except NotReadError as error:
+            self.refused.add(str(error))
+            interpreter = None
+        except BaseException:
+            memory.close()
+            raise
+        if interpreter is not None:
+            offsets = interpreter.offsets._asdict()
+            fields = (name for name, *_ in self._map.value_type._fields_ if name in offsets)
+            self._map[tgid] = self._map.value_type(
+                start_code=image.start_code,
+                head_address=interpreter.runtime + interpreter.offsets.head,
+                **{name: offsets[name] for name in fields},
+            )
+        return _Process(image, interpreter, memory)
+
+    def _name(self, process: _Process, code: int, instruction: int, *, is_there: bool) -> str:
+        name = process.names.get((code, instruction))
+        if name is None:
+            if code not in process.codes and is_there:
+                process.codes[code] = _code_object(process, code)
+            found = process.codes.get(code)
+            if found is None:
+                return NAMELESS
+            assert process.interpreter is not None
+            file, function, first_line, table = found
+            offset = instruction - code - process.interpreter.offsets.first_instruction
+            line = line_of(table, first_line, max(offset, 0))
+            name = f"{function} [{file}:{first_line if line is None else line}]"
+            if len(process.names) >= _MOST_NAMES:
+                process.names.clear()
+                process.codes.clear()
+            process.names[code, instruction] = name
+        return name
+
+
+def _code_object(process: _Process, code: int) -> tuple[str, str, int, bytes] | None:
+    """Return (file, qualified name, first line, table of lines) of a code object; None: it cannot be read."""
+    assert process.interpreter is not None
+    offsets, memory = process.interpreter.offsets, process.memory
+    try:
+        file = _text(process, memory.number(code + offsets.filename))
+        function = _text(process, memory.number(code + offsets.qualname))
+        first_line = int.from_bytes(memory.read(code + offsets.first_line, 4), "little", signed=True)
+        table = memory.number(code + offsets.line_table)
+        size = min(memory.number(table + offsets.bytes_length), _MOST_TABLE_BYTES)
+        lines = memory.read(table + offsets.bytes, size)
+        return file.rpartition("/")[2], function, first_line, lines
+    except OSError:
+        return None
+
+
+def _text(process: _Process, address: int) -> str:
+    """Return a string of one byte a character, cut; `?` if it is of another kind."""
+    assert process.interpreter is not None
+    offsets = process.interpreter.offsets
+    length = process.memory.number(address + offsets.text_length)
+    if not 0 < length < 1 << 20:
+        raise OSError("not a text")
+    return process.memory.read(address + offsets.text, min(length, _LONGEST_TEXT)).decode(
+        "ascii", "backslashreplace"
+    )
+
+
+_NO_LOCATION, _LONG, _NO_COLUMN, _ONE_LINE = 15, 14, 13, 10
+
+
+def line_of(table: bytes, first_line: int, offset: int) -> int | None:
+    """Return the line of the instruction at an offset in bytes (Objects/locations.md of CPython).
+
+    None: the table has no line for it.
+    """
+    stream, line, at = iter(table), first_line, 0
+    with suppress(StopIteration):
+        while True:
+            first = next(stream)
+            kind, size = first >> 3 & 15, ((first & 7) + 1) * 2
+            if kind == _LONG:
+                line += _signed(stream)
+                for _ in range(3):
+                    _unsigned(stream)
+            elif kind == _NO_COLUMN:
+                line += _signed(stream)
+            elif kind != _NO_LOCATION:
+                line += max(kind - _ONE_LINE, 0)
+                for _ in range(2 if kind >= _ONE_LINE else 1):
+                    next(stream)
+            if at <= offset < at + size:
+                return None if kind == _NO_LOCATION else line
+            at += size
+    return None
+
+
+def _unsigned(stream: Iterator[int]) -> int:
+    value = shift = 0
+    while True:
+        byte = next(stream)
+        value |= (byte & 63) << shift
+        shift += 6
+        if not byte & 64:
+            return value
+
+
+def _signed(stream: Iterator[int]) -> int:
+    value = _unsigned(stream)
+    return -(value >> 1) if value & 1 else value >> 1

@@ -1,0 +1,83 @@
+"""The code that made memory grow, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from tracer import units
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.render.words.escape import visible
+from tracer.render.words.prose import Fact
+
+LABEL: Final = "what grew"
+_ENOUGH: Final = 0.9
+"""From this share on, it is not said that some growth was not sampled."""
+_MOST_LISTED: Final = 3
+
+
+def grown(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[Fact]:
+    """Yield one line for each process name: the functions whose memory grew, with their shares."""
+    in_order = sorted(code, key=lambda one: next(at for at, o in enumerate(code) if o.process == one.process))
+    for number, (process, of_process) in enumerate(groupby(in_order, key=lambda one: one.process)):
+        shares = "; ".join(_share(one) for one in [*of_process][:_MOST_LISTED])
+        note = "" if number else _sampled(sampled_share)
+        yield "" if number else LABEL, f"{shares}: {_who(process)}{note}"
+
+
+def in_full(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[Fact]:
+    """Yield all frames of each code, innermost function first."""
+    for number, one in enumerate(code):
+        note = "" if number else _sampled(sampled_share)
+        heading = f"{_percent(one.share)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
+        yield "" if number else LABEL, heading
+        yield from (("", f"  {_frame(frame)}") for frame in one.frames)
+
+
+def _share(one: GrownCode) -> str:
+    inner, *callers = one.frames or (CodeFrame("no stack could be taken", None, None, None),)
+    called_by = f", called by {_frame(callers[0])}" if callers else ""
+    return f"{_percent(one.share)} in {_frame(inner)}{called_by}"
+
+
+def _frame(frame: CodeFrame) -> str:
+    """Return a function with its place: a line of a file, or else the module."""
+    place = frame.module
+    if frame.file is not None:
+        place = f"{frame.file}:{frame.line}"
+    if place is None or frame.function.startswith("["):
+        return visible(frame.function)
+    return f"{visible(frame.function)} ({visible(place)})"
+
+
+_OF: Final = {
+    "anon": "anonymous memory",
+    "shmem": "shared memory",
+    "file": "page cache",
+    "slab": "slab",
+    "kernel": "kernel memory",
+}
+
+
+def _percent(share: float) -> str:
+    """Return whole percents: samples tell no more."""
+    return f"{100 * share:.0f} %"
+
+
+def _of(one: GrownCode) -> str:
+    return _OF[one.of]
+
+
+def _who(process: GrownProcess) -> str:
+    name = visible(process.comm) if process.comm else "name not known"
+    if process.processes > 1:
+        return f"{units.count(process.processes)} {name} processes"
+    return name if process.pid is None else f"{name} ({process.pid})"
+
+
+def _sampled(share: float | None) -> str:
+    """Return what to add if not all of the growth was sampled."""
+    if share is None or share >= _ENOUGH:
+        return ""
+    return f" (of the {_percent(share)} of the growth that was sampled)"
