@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tracer.enumerations import CATEGORY
 from tracer.schema import TABLES
 from tracer.trace.meta import Meta, begin
 from tracer.trace.write.writer import TraceWriter
@@ -28,7 +29,8 @@ def rows_of() -> Callable[[str, range], pa.RecordBatch]:
         if pa.types.is_list(field.type):
             return pa.array([[f"f{number}", "g"] for number in numbers], field.type)
         if pa.types.is_dictionary(field.type):
-            return pa.array([f"v{number % 3}" for number in numbers], pa.string()).dictionary_encode()
+            words = CATEGORY.names if field.name == "category" else ("v0", "v1", "v2")
+            return pa.array([words[number % 3] for number in numbers], pa.string()).dictionary_encode()
         if pa.types.is_string(field.type):
             return pa.array([f"s{number}" for number in numbers], pa.string())
         return pa.array(numbers).cast(field.type)

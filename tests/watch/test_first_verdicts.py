@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 from support.slowdown import SLOWDOWN
 from synthetic.unset import unset_row
@@ -24,12 +25,20 @@ RECORDED = Path(tracer.__file__).parents[1] / "traces"
 S = 1_000_000_000
 
 
-def held(name: str) -> tuple[History, list[dict[str, Any]]]:
-    """Return the history of a recorded experiment, and its kills as `watch` has them."""
+def held(name: str, *, is_made: bool = False) -> tuple[History, list[dict[str, Any]]]:
+    """Return the history of a recorded experiment, and its kills as `watch` has them. `is_made`: as if its
+    cgroups, which were empty at its begin, had been made then."""
     example = Trace(RECORDED / name)
     history = History(example.meta, keep_ns=10**6 * S, most_bytes=1 << 30)
     for table in TABLES:
-        history.append(table, example.table(table))
+        rows = example.table(table)
+        if is_made and table == "samples":
+            rows = rows.filter(pc.not_equal(rows["source"].cast("string"), "start"))
+        elif is_made and table == "cgroups":
+            first = pc.min(example.table("charge")["time"])
+            place = rows.schema.get_field_index("created")
+            rows = rows.set_column(place, rows.schema.field(place), pc.fill_null(rows["created"], first))
+        history.append(table, rows)
     oom = example.table("oom")
     kills = oom.set_column(oom.schema.get_field_index("time"), "time", oom["time"].cast("int64"))
     return history, kills.to_pylist()
@@ -61,7 +70,9 @@ def work_off(verdicts: FirstVerdicts) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("name", ["anon", "dirty", "mlock", "shmem", "slab", "sharedbuffers"])
+@pytest.mark.parametrize(
+    "name", ["anon", "dirty", "mlock", "parent-limit", "shmem", "slab", "sharedbuffers", "leftover"]
+)
 def test_window_gives_the_cause_of_the_whole_trace(name: str, tmp_path: Path) -> None:
     history, kills = held(name)
     causes = {one.kill_id: one.verdict.cause for one in tracer.open(RECORDED / name).explain()}
@@ -70,6 +81,25 @@ def test_window_gives_the_cause_of_the_whole_trace(name: str, tmp_path: Path) ->
         _write_window(history, [kill], window)
         (found,) = judging.judged(window)
         assert (found["kill_id"], found["cause"]) == (kill["kill_id"], causes[kill["kill_id"]])
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_window_of_a_parent_begins_with_the_levels_below_it(
+    is_made: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of the memory came before the window. `is_made`: the cgroups were made during the recording, so
+    that their levels begin at 0 and not with a sample, but not within the window."""
+    monkeypatch.setattr(first_verdicts, "_WINDOW_NS", S // 10)
+    history, (kill,) = held("parent-limit", is_made=is_made)
+    (whole,) = tracer.open(RECORDED / "parent-limit").explain()
+    _write_window(history, [kill], tmp_path / "window")
+    (found,) = tracer.open(tmp_path / "window").explain()
+    parts = ("anon", "file_clean", "shmem", "slab_unreclaimable", "kernel_stack", "page_tables", "percpu")
+    for part in (*parts, "total"):  # another part has bytes of a cgroup whose row names no parent
+        assert getattr(found.composition, part) == getattr(whole.composition, part)
+    assert found.verdict.cause == whole.verdict.cause == "anon_growth"
+    in_window = tracer.open(tmp_path / "window").charge
+    assert in_window["bytes"].sum() < (whole.composition.total or 0) // 2
 
 
 def test_window_has_no_rows_of_other_cgroups_and_none_from_before(

@@ -29,6 +29,7 @@ from tracer.directory import remove_left_behind
 from tracer.errors import TraceError
 from tracer.kernel.process.children import start_module
 from tracer.trace.arrow_columns import integers, nullable_integers, take
+from tracer.trace.history.bases import begun_at
 from tracer.trace.history.history import History
 from tracer.trace.write.writer import TraceWriter
 
@@ -184,14 +185,17 @@ def _write_window(history: History, kills: Iterable[dict[str, Any]], path: Path)
     tops = tuple(one.rstrip("/") + "/" for one in paths[inside])
     inside |= np.array([one.startswith(tops) for one in paths], np.bool_)
     since_ns = min(kill["time"] for kill in kills) - _WINDOW_NS
+    members: list[int] = ids[inside].tolist()
     writer = TraceWriter(path, history.meta, force=False, compacts=False)
     try:
-        writer.append("cgroups", take(cgroups, np.flatnonzero(inside)))
+        writer.append("cgroups", begun_at(take(cgroups, np.flatnonzero(inside)), since_ns))
+        for levels in history.levels(since_ns, members):
+            writer.append("samples", levels)
         kill_ids, tgids = [kill["kill_id"] for kill in kills], set[int]()
         for table, batch in history.recent(since_ns):
             if table == "kernel_log":
                 continue  # it has lines of earlier kills, whose rows are not here
-            rows = _rows_of(table, batch, since_ns, ids[inside], kill_ids)
+            rows = _rows_of(table, batch, since_ns, members, kill_ids)
             if rows.num_rows:
                 writer.append(table, rows)
                 tgids |= _actors(rows)
@@ -203,7 +207,7 @@ def _write_window(history: History, kills: Iterable[dict[str, Any]], path: Path)
 
 
 def _rows_of(
-    table: str, batch: pa.RecordBatch, since_ns: int, cgroup_ids: Any, kill_ids: Sequence[int]
+    table: str, batch: pa.RecordBatch, since_ns: int, cgroup_ids: Sequence[int], kill_ids: Sequence[int]
 ) -> pa.RecordBatch:
     def column(name: str) -> Any:
         return nullable_integers(pa.chunked_array([batch.column(name)]), 0)

@@ -496,3 +496,45 @@ def test_only_ids_that_are_asked_for_are_retained(rows_of: RowsOf) -> None:
     assert [row["inode_id"] for row in names.read("inodes").to_pylist()] == [2, 3]
     assert names.count("inodes") == 2
     assert names.size_bytes < size_bytes
+
+
+@given(
+    world=worlds(are_sampled=True),
+    now_s=st.integers(2, END_S),
+    back_s=st.integers(0, 8),
+    keep_s=st.sampled_from([10, 25, 300]),
+)
+def test_levels_at_a_recent_time_are_those_of_all_rows(
+    world: World, now_s: int, back_s: int, keep_s: int
+) -> None:
+    clock = {"monotonic_ns": 0, "realtime_ns": 0}
+    history = History({**META, "clock": clock}, keep_ns=keep_s * S, most_bytes=MUCH)  # type: ignore[typeddict-item]
+    history.append("cgroups", table("cgroups", world.cgroups))
+    for second in range(now_s + 1):
+        for name, rows in (("samples", world.samples), ("charge", world.charges)):
+            history.append(name, table(name, between(rows, second, second + 1)))
+        history.age(second * S)
+    begin_s = max(now_s - back_s, 1)
+    living = [
+        row["cgroup_id"]
+        for row in world.cgroups
+        if (row["created"] is None or row["created"] < begin_s * S)
+        and (row["removed"] is None or row["removed"] >= begin_s * S)
+    ]
+    batches = history.levels(begin_s * S, [row["cgroup_id"] for row in world.cgroups])
+    found = {row["cgroup_id"]: row for row in pa.Table.from_batches(batches, TABLES["samples"]).to_pylist()}
+    assert found.keys() == {*living}
+    for number in living:
+        assert found[number]["usage_bytes"] is None  # it was last read at another time
+        for name in SHOWN:
+            assert found[number][f"{name}_bytes"] == world.level(number, name, begin_s * S - 1)
+
+
+def test_sums_of_rows_that_left_take_no_memory(history: History) -> None:
+    history.append("charge", table("charge", [charge(1, 7, "anon", 5), charge(2, 8, "file", 3)]))
+    took_bytes = history._charged.size_bytes
+    history.append("charge", table("charge", [charge(600, 8, "anon", 4)]))
+    history.age(600 * S)
+    history.age(900 * S + 11 * S)
+    history.age(1_300 * S)
+    assert took_bytes > history._charged.size_bytes == 0

@@ -8,7 +8,7 @@ the same.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -123,6 +123,38 @@ class _Cgroup:
         return bool((level[places] * known[places] > 0).any())
 
 
+class OwnSums:
+    """The sums of rows of `charge` for each cgroup itself: bytes of each category, in order of their number.
+    A cgroup whose sums are all 0 takes no memory."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, Int64s] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Return approximately the memory that all sums take."""
+        return _BYTES_OF_SUMS * len(self._sums)
+
+    def add(self, charges: Data, sign: int = 1) -> None:
+        """Add rows of `charge`, or subtract them (`sign` -1)."""
+        for cgroup_id, sums in _sums(charges) if charges.num_rows else ():
+            total = sign * sums + self._sums.get(cgroup_id, 0)
+            if total.any():
+                self._sums[cgroup_id] = total
+            else:
+                self._sums.pop(cgroup_id, None)
+
+    def of(self, cgroup_ids: Iterable[int]) -> OwnSums:
+        """Return a copy for some cgroups."""
+        copied = OwnSums()
+        copied._sums = {one: self._sums[one] for one in cgroup_ids if one in self._sums}
+        return copied
+
+    def items(self) -> Iterable[tuple[int, Int64s]]:
+        """Return (id, sums) of each cgroup."""
+        return self._sums.items()
+
+
 class Bases:
     """The `start` samples of a trace that begins with the history.
 
@@ -211,12 +243,33 @@ class Bases:
         come before all other samples of the trace. They have no row for a cgroup whose own `start` sample is
         still in the history, unless rows were dropped since.
         """
+        return self._starts(time_ns, sorted(self.ids(time_ns)), _sums(moved) if moved.num_rows else ())
+
+    def levels(
+        self, time_ns: int, cgroup_ids: Iterable[int], moved: Iterable[tuple[int, Int64s]]
+    ) -> list[pa.RecordBatch]:
+        """Return rows like those of `rows` for some cgroups, with the sizes of categories alone: other
+        columns are of samples that left the history, which may have been long before `time_ns`.
+
+        `moved` are (id, sums of the cgroup's own rows).
+        """
+        living = [one for one in cgroup_ids if one in self._cgroups and self._cgroups[one].lives_at(time_ns)]
+        return self._starts(time_ns, living, moved, has_samples=False)
+
+    def _starts(
+        self,
+        time_ns: int,
+        cgroup_ids: Iterable[int],
+        moved: Iterable[tuple[int, Int64s]],
+        *,
+        has_samples: bool = True,
+    ) -> list[pa.RecordBatch]:
         added: dict[int, Int64s] = {}
-        for cgroup_id, sums in _sums(moved) if moved.num_rows else ():
+        for cgroup_id, sums in moved:
             for above in self._line(cgroup_id):
                 added[above] = added[above] + sums if above in added else sums
         found = []
-        for cgroup_id in sorted(self.ids(time_ns)):
+        for cgroup_id in cgroup_ids:
             one = self._cgroups[cgroup_id]
             if one.created_ns is not None and one.created_ns >= time_ns:
                 continue
@@ -225,7 +278,7 @@ class Bases:
             is_ahead = one.start is not None and one.start_ns >= time_ns
             if is_ahead and one.sums is None and cgroup_id not in added:
                 continue
-            found.append((cgroup_id, *self._row(one, added.get(cgroup_id))))
+            found.append((cgroup_id, *self._row(one, added.get(cgroup_id), has_samples=has_samples)))
         return [_batch(time_ns, *zip(*found, strict=True))] if found else []
 
     def copy(self) -> Bases:
@@ -315,9 +368,10 @@ class Bases:
                 values[_READ] = read
                 self._take_sample(one, time_ns, values, known)
 
-    def _row(self, one: _Cgroup, added: Int64s | None) -> tuple[Int64s, Bools]:
-        values = np.zeros(len(_COLUMNS), np.int64) if one.values is None else one.values.copy()
-        known = np.zeros(len(_COLUMNS), np.bool_) if one.known is None else one.known.copy()
+    def _row(self, one: _Cgroup, added: Int64s | None, *, has_samples: bool) -> tuple[Int64s, Bools]:
+        values, known = np.zeros(len(_COLUMNS), np.int64), np.zeros(len(_COLUMNS), np.bool_)
+        if has_samples and one.values is not None and one.known is not None:
+            values, known = one.values.copy(), one.known.copy()
         level, is_level_known = one.level()
         values[_SIZES] = level if added is None else level + added
         known[_SIZES] = is_level_known & self._is_recorded

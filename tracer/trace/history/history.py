@@ -5,7 +5,7 @@ dropped.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Final, cast
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tracer.schema import TABLES
 from tracer.trace.arrow_columns import conform, integers, nullable_integers, take, weight_bytes
-from tracer.trace.history.bases import Bases, begun_at
+from tracer.trace.history.bases import Bases, OwnSums, begun_at
 from tracer.trace.history.segment import Part, Segment
 from tracer.trace.history.thinning import SUMS_OF_RUNS_NS, summed_rows, thin
 from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
@@ -197,6 +197,7 @@ class History(RowSink):
         self._files_due = _LEAST_FILES
         self._names_ns = self._folded_ns = 0
         self._bases = Bases()
+        self._charged = OwnSums()  # of the rows in the history
         self._segments: deque[Segment] = deque()
         self._segments_bytes = 0
         self._open: dict[str, list[pa.RecordBatch]] = {}
@@ -221,6 +222,8 @@ class History(RowSink):
                     self._bases.add_starts(conforming)
                 elif table == "oom":
                     self._kills += nullable_integers(conforming.column("time"), 0).tolist()
+                elif table == "charge":
+                    self._charged.add(conforming)
                 self._open.setdefault(table, []).append(conforming)
                 self._open_bytes += weight_bytes(conforming)
             for follower in self.followers:
@@ -245,7 +248,7 @@ class History(RowSink):
     def size_bytes(self) -> int:
         """Return the memory that the rows take."""
         rows_bytes = self._segments_bytes + self._open_bytes
-        return rows_bytes + self.names.size_bytes + self._bases.size_bytes
+        return rows_bytes + self.names.size_bytes + self._bases.size_bytes + self._charged.size_bytes
 
     def age(self, now_ns: int) -> None:
         """Thin rows that have become old, and drop rows that are older than `keep_ns` or take too much
@@ -384,6 +387,8 @@ class History(RowSink):
         for table in ("charge", "samples"):
             for batch in segment.read(table):
                 self._bases.drop(table, batch)
+                if table == "charge":
+                    self._charged.add(batch, -1)
 
     # Rows out
 
@@ -425,14 +430,27 @@ class History(RowSink):
         sink.append_rows("summed", self._sums(told))
         return begin_ns
 
-    def recent(self, since_ns: int) -> Iterator[tuple[str, pa.RecordBatch]]:
+    def recent(
+        self, since_ns: int, tables: Collection[str] = TABLES.keys()
+    ) -> Iterator[tuple[str, pa.RecordBatch]]:
         """Yield (table, rows) that hold all rows since a time (CLOCK_REALTIME), and some older ones."""
         late = takewhile(lambda segment: segment.end_ns >= since_ns, reversed(self._segments))
         for segment in reversed([*late]):
-            for table in segment.parts:
+            for table in (one for one in segment.parts if one in tables):
                 yield from ((table, batch) for batch in segment.read(table))
-        for table, batches in self._open.items():
-            yield from ((table, batch) for batch in batches)
+        for table in (one for one in self._open if one in tables):
+            yield from ((table, batch) for batch in self._open[table])
+
+    def levels(self, time_ns: int, cgroup_ids: Sequence[int]) -> list[pa.RecordBatch]:
+        """Return a `start` sample at a recent time for each of these cgroups that lived then, with the sizes
+        of its categories. For a cgroup with others below it, `cgroup_ids` must have these as well. Like
+        `recent`, it reads only the rows since then."""
+        moved = self._charged.of(cgroup_ids)
+        for _, rows in self.recent(time_ns, ("charge",)):
+            late = nullable_integers(rows.column("time"), 0) >= time_ns
+            late &= np.isin(integers(rows.column("cgroup_id")), cgroup_ids)
+            moved.add(take(rows, np.flatnonzero(late)), -1)
+        return self._bases.levels(time_ns, cgroup_ids, moved.items())
 
     def _sums(self, segments: list[Segment]) -> list[dict[str, Any]]:
         """Return the rows of `summed` for the rows that were thinned here."""
