@@ -56,7 +56,7 @@ def programs() -> Programs:
 
 
 def made(programs: Programs, *, needs_limit: bool = False, lines: list[str] | None = None) -> Arming:
-    warn = [].append if lines is None else lines.append
+    warn = ([] if lines is None else lines).append
     return Arming(cast(Any, programs), MIB, warn, needs_limit=needs_limit)
 
 

@@ -134,12 +134,13 @@ def test_functions_that_grow_are_named_with_their_lines(
         command = ["sh", "-c", enter, str(python), "-S", str(program)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             try:
-                assert process.stdin is not None and process.stdout is not None
+                given, ready = process.stdin, process.stdout
+                assert given is not None and ready is not None
 
                 def grow(turns: int) -> None:
-                    process.stdin.write(f"{turns}\n")
-                    process.stdin.flush()
-                    assert process.stdout.readline() == "ready\n"
+                    given.write(f"{turns}\n")
+                    given.flush()
+                    assert ready.readline() == "ready\n"
 
                 grow(8)
                 recorder.wait_for(lambda: "[app.py:" in str(named(tracer.open(recorder.path), grow)))

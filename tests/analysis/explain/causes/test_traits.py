@@ -205,9 +205,12 @@ def test_report_of_a_recorded_kill_has_the_words_and_the_stacks_of_the_cause(
     add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(
-        postmortem, "grown_within", lambda _tree, kinds, *_: asked.append(kinds) or Grown((), None)
-    )
+
+    def grown_within(_tree: Any, kinds: Any, *_: Any) -> Grown:
+        asked.append(kinds)
+        return Grown((), None)
+
+    monkeypatch.setattr(postmortem, "grown_within", grown_within)
     add(grows=("file", "kernel"), settings=lambda _, room_bytes: iter((f"Keep {room_bytes >= 0}.",)))
     (report,) = tracer.open(TRACES / "anon").explain()
     assert report.verdict.cause == RAYS
