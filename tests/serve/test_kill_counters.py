@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tracer.live.tally import Names
-from tracer.serve import kill_counters
+from tracer.serve.endpoint import Endpoint
 from tracer.serve.kill_counters import KillCounters
 
 WEB = ("web", "", "", "")
@@ -30,11 +28,12 @@ def counted(counters: KillCounters) -> dict[tuple[str, str], int]:
 def test_kill_is_counted_at_once_and_by_cause_when_that_comes() -> None:
     counters = KillCounters(NAMES.get, 10)
     counters.kill(row(1))
-    assert (counters.seen(), counted(counters), counters.is_waiting) == ({WEB: 1}, {}, True)
+    assert (counters.seen(), counted(counters)) == ({WEB: 1}, {})
     counters.explain([(1, "anon_growth")], TRACE)
     (one,) = counters.explained().values()
     assert (one.kills, one.trace) == (1, TRACE)
-    assert not counters.is_waiting
+    counters.give_up()
+    assert counted(counters) == {("web", "anon_growth"): 1}
 
 
 def test_tasks_of_a_group_kill_are_one_kill() -> None:
@@ -61,14 +60,34 @@ def test_kill_of_the_whole_machine_counts_for_the_victim() -> None:
     assert counters.seen() == {("/docker/4f/inside", "", "", ""): 1}
 
 
-def test_kill_without_an_explanation_becomes_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_that_nothing_will_explain_becomes_unknown() -> None:
     counters = KillCounters(NAMES.get, 10)
-    counters.kill(row(1))
+    for number in (1, 2):
+        counters.kill(row(number))
+    counters.explain([(2, "shmem")], TRACE)
     counters.give_up()
+    assert counted(counters) == {("web", "unknown"): 1, ("web", "shmem"): 1}
+    counters.explain([(1, "shmem")], TRACE)
+    assert counted(counters) == {("web", "unknown"): 1, ("web", "shmem"): 1}
+
+
+def test_endpoint_gives_up_when_the_kills_are_settled() -> None:
+    endpoint = Endpoint("127.0.0.1", 0, most_series=100, keeps_traces=True)
+    try:
+        endpoint.count_kill(row(1))
+        endpoint.guest().settled()
+        assert [cause for _, cause in endpoint._kills.explained()] == ["unknown"]
+    finally:
+        endpoint.close()
+
+
+def test_ten_thousand_kills_wait_for_their_causes() -> None:
+    counters = KillCounters(NAMES.get, 10)
+    for number in range(1, 10_001):
+        counters.kill(row(number))
     assert counted(counters) == {}
-    monkeypatch.setattr(kill_counters, "PATIENCE_S", -1.0)
-    counters.give_up()
-    assert counted(counters) == {("web", "unknown"): 1}
+    counters.explain([(number, "shmem") for number in range(1, 10_001)], TRACE)
+    assert counted(counters) == {("web", "shmem"): 10_000}
 
 
 def test_labels_beyond_the_most_are_empty_and_the_sum_stays() -> None:

@@ -35,6 +35,12 @@ child = subprocess.Popen(["sleep", "99"])
 pathlib.Path(sys.argv[-1] + ".pids").write_text(f"{os.getpid()} {child.pid}")
 child.wait()
 """
+WORKING = """
+import pathlib, sys, time
+while True:
+    if time.process_time() > 0.6:
+        pathlib.Path(sys.argv[-1] + ".worked").touch()
+"""
 SHOWING = """
 import os, sys
 print(sys.argv[1:], sys.stdin.read(), os.getsid(0) == os.getpid(), "NOTIFY_SOCKET" in os.environ)
@@ -207,10 +213,49 @@ def test_child_that_hangs_is_killed_with_its_group(watched: Watched) -> None:
     queue.step(time.monotonic() + 1000)
     watched.run(queue)
     assert [finished.error for finished in watched.told] == [
-        "not completed: its process took longer than 1000 s and was killed"
+        "not completed: its process took longer than 1000 s of CPU time, or hung, and was killed"
     ]
     assert len(pids(story.trace)) == 2
     assert all(gone(pid) for pid in pids(story.trace))
+
+
+def test_child_that_works_is_ended_by_its_cpu_time_and_not_before(watched: Watched) -> None:
+    queue = watched.open(completing=python(WORKING), completing_within_s=1000)
+    story = watched.story()
+    queue.add(story)
+    watched.run(queue, until=(watched.folder / "trace.worked").exists)
+    queue.step(time.monotonic() + 1000)
+    assert (queue.in_use, watched.told) == (story.trace, [])
+    assert queue.due_s < time.monotonic() + 2000  # it is looked at again
+    queue.finish(0)
+    queue = watched.open(completing=python(WORKING), completing_within_s=0.6)
+    queue.add(story)
+    watched.run(queue)
+    assert watched.told[-1].error == (
+        "not completed: its process took longer than 1 s of CPU time, or hung, and was killed"
+    )
+
+
+def test_trace_that_is_explained_at_a_later_attempt_is_told_again_without_the_command(
+    watched: Watched, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = "import os, pathlib, sys\nif not pathlib.Path(sys.argv[1] + '.again').exists():\n"
+    first += "    pathlib.Path(sys.argv[1] + '.again').touch()\n    os.kill(os.getpid(), 9)\n"
+    queue = watched.open(("echo", "command"), completing=python(first + ANSWERING), again_after_s=(0.0,))
+    story = watched.story()
+    story.trace.mkdir()
+    queue.add(story)
+    watched.run(queue)
+    end_s = time.monotonic() + 30 * SLOWDOWN
+    while queue.due_s < math.inf:
+        assert time.monotonic() < end_s
+        queue.step(time.monotonic())
+        time.sleep(0.005)
+    assert [(told.error, told.cause) for told in watched.told] == [
+        ("not completed: its process was ended by signal 9", None),
+        (None, "c"),
+    ]
+    assert capfd.readouterr().err.count("command") == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="lowers a nice value")

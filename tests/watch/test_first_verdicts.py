@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from support.slowdown import SLOWDOWN
@@ -16,6 +17,7 @@ from synthetic.unset import unset_row
 
 import tracer
 from tracer.schema import TABLES
+from tracer.trace.arrow_columns import rows_of
 from tracer.trace.history.history import History
 from tracer.trace.read.reader import Trace
 from tracer.watch import first_verdicts, judging
@@ -50,11 +52,11 @@ def told() -> list[FirstVerdict]:
 
 
 @pytest.fixture
-def open_verdicts(told: list[FirstVerdict]) -> Iterator[Callable[[History], FirstVerdicts]]:
+def open_verdicts(told: list[FirstVerdict]) -> Iterator[Callable[..., FirstVerdicts]]:
     opened: list[FirstVerdicts] = []
 
-    def open_for(history: History) -> FirstVerdicts:
-        opened.append(FirstVerdicts(history, told.append))
+    def open_for(history: History, *, is_kept: bool = False) -> FirstVerdicts:
+        opened.append(FirstVerdicts(history, told.append, is_kept=is_kept))
         return opened[-1]
 
     yield open_for
@@ -119,7 +121,7 @@ def test_window_has_no_rows_of_other_cgroups_and_none_from_before(
 
 
 def test_kills_that_come_together_are_told_once_each_by_a_child_that_stays(
-    told: list[FirstVerdict], open_verdicts: Callable[[History], FirstVerdicts]
+    told: list[FirstVerdict], open_verdicts: Callable[..., FirstVerdicts]
 ) -> None:
     history, kills = held("sharedbuffers")
     verdicts = open_verdicts(history)
@@ -129,18 +131,99 @@ def test_kills_that_come_together_are_told_once_each_by_a_child_that_stays(
     assert [(one.kill["kill_id"], one.place, one.cause) for one in told] == [
         (kill["kill_id"], "db", "shmem") for kill in kills
     ]
-    assert verdicts.is_running
+    assert verdicts.may_rest
     assert verdicts._folder is None  # its small trace is removed
     verdicts.add(kills[0], "db")
     work_off(verdicts)
     assert len(told) == len(kills) + 1
     verdicts._since_s -= first_verdicts._IDLE_S + 1
     verdicts.rest()
-    assert not verdicts.is_running
+    assert verdicts._child is None
+
+
+def near(left: float) -> pa.RecordBatch:
+    """Return a sample of a cgroup with a limit of 100 MiB, of which this share is left."""
+    limit = 100 << 20
+    sizes = {"usage_bytes": limit - int(left * limit), "limit_bytes": limit, "file_bytes": 0}
+    one = {"time": S, "cgroup_id": 7, "source": "periodic", "is_limited": True, "kill_id": None}
+    return rows_of("samples", [dict.fromkeys(TABLES["samples"].names) | one | sizes])
+
+
+def test_child_is_ready_before_the_kill_when_little_is_left(
+    told: list[FirstVerdict], open_verdicts: Callable[..., FirstVerdicts]
+) -> None:
+    history, (kill,) = held("anon")
+    verdicts = open_verdicts(history)
+    verdicts.look(near(0.3))
+    assert verdicts._child is None
+    verdicts.look(near(0.2))
+    child = verdicts._child
+    assert child is not None
+    assert (verdicts.is_active, verdicts.may_rest) == (False, True)
+    verdicts.look(near(0.1))
+    verdicts.rest()
+    assert verdicts._child is child
+    verdicts.add(kill, "web")
+    work_off(verdicts)
+    assert [one.cause for one in told] == ["anon_growth"]
+    assert verdicts._child is child
+    child.kill()
+    child.wait()
+    verdicts.look(near(0.1))
+    assert verdicts._child not in (None, child)
+
+
+def test_kept_child_is_there_from_the_start_and_does_not_rest(
+    open_verdicts: Callable[..., FirstVerdicts],
+) -> None:
+    history, _ = held("anon")
+    verdicts = open_verdicts(history, is_kept=True)
+    assert verdicts._child is not None
+    assert not verdicts.may_rest
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="lowers a nice value")
+def test_child_of_a_kill_that_nothing_foresaw_starts_with_more_of_the_cpu(
+    open_verdicts: Callable[..., FirstVerdicts],
+) -> None:
+    history, (kill,) = held("anon")
+    verdicts = open_verdicts(history)
+    verdicts.add(kill, "web")
+    verdicts.step()
+    assert verdicts._child is not None
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert own > 0 or os.getpriority(os.PRIO_PROCESS, verdicts._child.pid) < own
+    work_off(verdicts)
+    assert os.getpriority(os.PRIO_PROCESS, verdicts._child.pid) == own
+
+
+def test_child_that_gets_little_of_the_cpu_is_not_ended(
+    told: list[FirstVerdict], open_verdicts: Callable[..., FirstVerdicts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, (kill,) = held("anon")
+    verdicts = open_verdicts(history)
+    verdicts.add(kill, "web")
+    verdicts.step()
+    child = verdicts._child
+    assert child is not None
+    child.send_signal(signal.SIGSTOP)
+    verdicts._due_s = 0.0  # much time has passed
+    verdicts.step()
+    assert verdicts.is_active
+    child.send_signal(signal.SIGCONT)
+    work_off(verdicts)
+    assert [one.cause for one in told] == ["anon_growth"]
+    child.send_signal(signal.SIGSTOP)
+    verdicts.add(kill, "web")
+    verdicts.step()
+    verdicts._due_s = 0.0
+    monkeypatch.setattr(first_verdicts, "cpu_s", lambda _pid: 1e9)
+    verdicts.step()
+    assert (verdicts.is_active, verdicts._child, len(told)) == (False, None, 1)
 
 
 def test_child_that_is_killed_is_replaced_for_the_next_kill(
-    told: list[FirstVerdict], open_verdicts: Callable[[History], FirstVerdicts]
+    told: list[FirstVerdict], open_verdicts: Callable[..., FirstVerdicts]
 ) -> None:
     history, (kill,) = held("anon")
     verdicts = open_verdicts(history)
@@ -158,7 +241,7 @@ def test_child_that_is_killed_is_replaced_for_the_next_kill(
 
 
 def test_what_a_killed_watch_left_in_memory_is_removed(
-    open_verdicts: Callable[[History], FirstVerdicts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_verdicts: Callable[..., FirstVerdicts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(first_verdicts, "_MEMORY", tmp_path)
     child = os.fork()

@@ -313,3 +313,35 @@ def test_end_of_watch_ends_the_story_and_explains_its_trace(
     assert is_complete(path)
     assert "SIGTERM" in (read_meta(path)["end_reason"] or "")
     assert os.listdir(watcher.directory) == [path.name]  # noqa: PTH208  also hidden names
+
+
+@pytest.mark.vm_once
+def test_kill_at_the_limit_of_a_parent_has_its_cause_at_once(
+    limited: Path, tmp_path: Path, start_watcher: StartWatcher
+) -> None:
+    """The kernel's counters of a parent lag, so that its composition follows from the levels and changes
+    below it. One of these cgroups was made before `watch` began, the other one after."""
+    watcher = start_watcher("-c", str(limited), "--json")
+    below = limited / "below"
+    below.mkdir()
+    try:
+        kill_in(below, tmp_path)
+        watcher.wait_for(lambda: watcher.kills)
+    finally:
+        below.rmdir()
+    (kill,) = watcher.kills
+    assert (kill["cgroup"], kill["cause"]) == (path_of(limited), "anon_growth")
+    watcher.stop()
+
+
+@pytest.mark.beside
+def test_child_of_first_verdicts_is_there_from_the_start_if_memory_allows(
+    memcg: Path, start_watcher: StartWatcher
+) -> None:
+    def judges(watcher: Watcher) -> bool:
+        listed = Path(f"/proc/{watcher.process.pid}/task/{watcher.process.pid}/children").read_text().split()
+        commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in listed]
+        return any(b"tracer.watch.judging" in command for command in commands)
+
+    assert judges(start_watcher("-c", str(memcg), "--max-memory", "256M"))
+    assert not judges(start_watcher("-c", str(memcg)))

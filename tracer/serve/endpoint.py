@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.capture.loop import Timer
 from tracer.capture.observer import Progress
 from tracer.live.tally import Tally
 from tracer.serve.collector import CgroupCollector
@@ -17,7 +16,6 @@ from tracer.watch.finishing import Finished
 from tracer.watch.first_verdicts import FirstVerdict
 from tracer.watch.watching import Guest, Reporter
 
-_GIVE_UP_EVERY_S: Final = 60.0
 _KILLED_DIVISOR: Final = 10
 """Kills are counted under at most `most_series` / `_KILLED_DIVISOR` sets of labels."""
 
@@ -42,8 +40,7 @@ class Endpoint:
 
     def guest(self) -> Guest:
         """Return the part of the endpoint that `watch` calls in its loop."""
-        giving_up = Timer(_GIVE_UP_EVERY_S, self._kills.give_up, lambda: self._kills.is_waiting)
-        return Guest(self._tally.take, [giving_up], begun=self._begun)
+        return Guest(self._tally.take, begun=self._begun, settled=self._kills.give_up)
 
     def reporter(self, reporter: Reporter) -> Reporter:
         """Return a reporter that also counts, and passes everything on to `reporter`."""

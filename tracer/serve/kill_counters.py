@@ -1,8 +1,9 @@
 """OOM kills, counted under labels that outlive their cgroups: at once, and by cause when the cause is known.
 
 The cause is that of the first verdict, which comes within seconds; if there is none, that of the explained
-trace. It is `unknown` if the trace could not be explained, or if no cause came within `PATIENCE_S`. Counters
-never fall, so each kill is counted by cause once.
+trace. It is `unknown` only if the explanation says so, or if nothing is left that could explain the kill, as
+after a full disk. On a busy machine, a kill waits for its cause. Counters never fall, so each kill is counted
+by cause once.
 """
 
 from __future__ import annotations
@@ -18,11 +19,8 @@ from tracer.analysis.results.kill import UNKNOWN
 from tracer.live.tally import Names
 from tracer.metric_families import KILL_LABELS, kill_labels
 
-PATIENCE_S: Final = 900.0
-"""A story may last for minutes, and so may the queue of traces that wait to be explained."""
-
 _NOBODY: Final = ("",) * len(KILL_LABELS)
-_MOST_WAITING: Final = 4096
+_MOST_WAITING: Final = 32_768  # 4 MiB
 
 Labels = tuple[str, ...]
 
@@ -35,12 +33,6 @@ class Explained:
     kills: int
     trace: Path | None
     time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    labels: Labels
-    since_s: float
 
 
 class KillCounters:
@@ -56,7 +48,7 @@ class KillCounters:
         self._most = most
         self._seen: Counter[Labels] = Counter()
         self._explained: dict[tuple[Labels, str], Explained] = {}
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Labels] = {}
         self._last_id = 0
 
     def kill(self, row: Mapping[str, Any]) -> None:
@@ -67,7 +59,7 @@ class KillCounters:
         self._last_id = kill_id
         labels = self._labels_of(row["limit_owner_cgroup_id"] or row["cgroup_id"])
         self._seen[labels] += 1
-        self._waiting[kill_id] = _Waiting(labels, time.monotonic())
+        self._waiting[kill_id] = labels
         if len(self._waiting) > _MOST_WAITING:
             self._explain(next(iter(self._waiting)), UNKNOWN, None)
 
@@ -79,15 +71,9 @@ class KillCounters:
                 self._explain(kill_id, cause, trace)
 
     def give_up(self) -> None:
-        """Count kills as `unknown` whose cause has not come within `PATIENCE_S`."""
-        late_s = time.monotonic() - PATIENCE_S
-        for kill_id in [one for one, waiting in self._waiting.items() if waiting.since_s < late_s]:
+        """Count the kills that still wait as `unknown`: nothing is left that could explain them."""
+        for kill_id in [*self._waiting]:
             self._explain(kill_id, UNKNOWN, None)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Return whether a kill still waits for its cause."""
-        return bool(self._waiting)
 
     def seen(self) -> dict[Labels, int]:
         """Return the values of `KILL_LABELS` -> kills, from any thread."""
@@ -111,7 +97,7 @@ class KillCounters:
         return labels if labels in self._seen or len(self._seen) < self._most else _NOBODY
 
     def _explain(self, kill_id: int, cause: str, trace: Path | None) -> None:
-        key = self._waiting.pop(kill_id).labels, cause
+        key = self._waiting.pop(kill_id), cause
         before = self._explained.get(key)
         kills = 1 if before is None else before.kills + 1
         self._explained[key] = Explained(kills, trace, time.time())

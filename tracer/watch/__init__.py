@@ -2,6 +2,7 @@
 
 place — the directory of traces: names, publication, removal of the oldest
 completing — the child that turns a trace into Parquet and explains it
+cost — the CPU time and memory of `watch` itself
 judging — the child that judges each kill at once
 first_verdicts — the last seconds of a cgroup, for that child
 child — a process of ours or of the user, that works while the recorder goes on

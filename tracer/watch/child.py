@@ -11,19 +11,35 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from tracer.kernel.process.children import cpu_s
+
 _WAIT_S: Final = 0.1  # a child whose pipe is full waits for `poll`
 _MOST_BYTES: Final = 1 << 20
+_LEAST_CPU_S: Final = 0.5  # a child that has taken less since its last deadline hangs
+_LEAST_WAIT_S: Final = 60.0  # between two deadlines
 
 
 class Child:
-    """A child in a session of its own, without input. Its process group is killed at `deadline_s`.
+    """A child in a session of its own, without input. Its process group is killed at `deadline_s`: after
+    `within_s`, or, if the limit `is_of_cpu`, when it has taken so much CPU time, or none for so long. On a
+    busy machine, or under a CPU quota, a child that does its work takes any time.
 
     The argument `output` is its stdout: a descriptor, or `subprocess.PIPE`. With a pipe, the attribute
     `output` gets the first MiB. Raises OSError if the child cannot be started.
     """
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], within_s: float, output: int):
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        within_s: float,
+        output: int,
+        *,
+        is_of_cpu: bool = False,
+    ):
         self.within_s = within_s
+        self._is_of_cpu = is_of_cpu
+        self._cpu_s = 0.0  # at the last deadline
         self.was_late = False
         self.hurries_s = math.inf
         self.output = bytearray()
@@ -55,7 +71,7 @@ class Child:
         self._read()
         if status is not None:
             self._close()
-        elif now_s >= self.deadline_s:
+        elif now_s >= self.deadline_s and not self._extend(now_s):
             self.was_late = True
             self.kill()
             self.deadline_s = now_s + 1
@@ -65,10 +81,25 @@ class Child:
                 os.setpriority(os.PRIO_PGRP, self._process.pid, 0)
         return status
 
+    def _extend(self, now_s: float) -> bool:
+        """Set a later deadline for a child that works, and return whether it may have one."""
+        if not self._is_of_cpu or self.was_late:
+            return False
+        try:
+            taken_s = cpu_s(self._process.pid)
+        except OSError:
+            return False
+        if taken_s >= self.within_s or taken_s - self._cpu_s < _LEAST_CPU_S:
+            return False
+        self._cpu_s = taken_s
+        self.deadline_s = now_s + max(self.within_s - taken_s, min(self.within_s, _LEAST_WAIT_S))
+        return True
+
     def how_it_ended(self, status: int) -> str:
         """Return words for an exit status that `poll` returned."""
         if status < 0:
-            late = f"took longer than {self.within_s:.0f} s and was killed"
+            of_cpu = " of CPU time, or hung," if self._is_of_cpu else ""
+            late = f"took longer than {self.within_s:.0f} s{of_cpu} and was killed"
             return late if self.was_late else f"was ended by signal {-status}"
         return f"ended with exit status {status}"
 

@@ -24,7 +24,8 @@ from tracer.kernel.process.children import (
 from tracer.watch.child import Child
 from tracer.watch.completing import COMPLETE_ONLY
 
-COMPLETING_WITHIN_S: Final = 300.0  # 2 min was too short on an emulated machine at a load of 10
+COMPLETING_WITHIN_S: Final = 300.0
+"""The CPU time of a completing child. A limit in time would throw its work away on a busy machine."""
 HURRIES_AFTER_S: Final = 30.0
 """The time after which a completing child gets normal priority. Before, it gets a hundredth of a busy CPU."""
 COMMAND_WITHIN_S: Final = 60.0
@@ -69,11 +70,12 @@ class Finished(Told):
 
 
 class Finishing:
-    """A queue of traces to complete. For each completed trace, `told` is called, then `command` is run.
+    """A queue of traces to complete. For each completed trace, `told` is called, then `command` is run. If it
+    could not be explained, but can at a later attempt, `told` is called again.
 
     The command gets the trace's path as its last argument, without a shell. Its output goes to the recorder's
     stderr. It may run for `COMMAND_WITHIN_S`, and `warn` is called with a line if it fails. A child that
-    completes a trace may run for `COMPLETING_WITHIN_S`.
+    completes a trace may take `COMPLETING_WITHIN_S` of CPU time.
 
     For an event loop: call `step`, which never blocks, now and then, unless `due_s` is infinite.
     """
@@ -104,6 +106,7 @@ class Finishing:
         self._again_after_s = again_after_s
         self._again: deque[tuple[float, int, Told]] = deque()  # (time of the next attempt, number, story)
         self._attempt = 0  # earlier attempts at `_story`: if there were any, `told` was called
+        self._unexplained: set[Path] = set()  # traces of `_again` for which `told` got no explanation
 
     @property
     def in_use(self) -> Path | None:
@@ -133,6 +136,7 @@ class Finishing:
         gone = [story for story in self._waiting if story.trace in traces]
         self._waiting = deque(story for story in self._waiting if story.trace not in traces)
         self._again = deque(one for one in self._again if one[2].trace not in traces)
+        self._unexplained -= {*traces}
         for story in gone:
             why = "not completed: removed before, to keep within --max-disk and --keep-traces"
             self._tell(story, error=why)
@@ -195,7 +199,8 @@ class Finishing:
         self._is_told = False
         argv = (*self._completing, str(self._story.trace))
         try:
-            self._child = Child(argv, environment_of_modules(), self._completing_within_s, subprocess.PIPE)
+            within_s, environment = self._completing_within_s, environment_of_modules()
+            self._child = Child(argv, environment, within_s, subprocess.PIPE, is_of_cpu=True)
             self._child.hurries_s = time.monotonic() + self._hurries_after_s
         except OSError as error:
             self._end_story({"error": f"not completed: no process can be started ({error.strerror})"})
@@ -218,12 +223,18 @@ class Finishing:
         self._end_story(answer)
 
     def _end_story(self, answer: dict[str, Any]) -> None:
-        """Report that a trace is done, and start the command. After a repeated attempt, do neither."""
+        """Report that a trace is done, and start the command. After a repeated attempt, only report an
+        explanation that was not there before."""
         assert self._story is not None
+        trace, is_explained = self._story.trace, answer.get("kills") is not None
+        if not self._attempt or (is_explained and trace in self._unexplained):
+            self._tell(self._story, **{name: value for name, value in answer.items() if value is not None})
+        self._unexplained.discard(trace)
+        if not is_explained and any(story.trace == trace for *_, story in self._again):
+            self._unexplained.add(trace)
         if self._attempt:
             self._story = None
             return
-        self._tell(self._story, **{name: value for name, value in answer.items() if value is not None})
         self._is_told = True
         if self._command:
             self._begin_command()

@@ -3,8 +3,12 @@
 The history that a trace begins with may take long to explain, and a story lasts while kills go on. The cause
 follows nearly always from the counters at the kill and the seconds before it. So the rows of these seconds
 and of this cgroup become a small trace in memory (/dev/shm), and a child explains it as `explain` does. The
-cost does not grow with the history. The child stays for the next kills, since its libraries take longer to
-load than a kill takes to judge. All kills that come while it works are judged together.
+cost does not grow with the history. All kills that come while it works are judged together.
+
+The libraries of the child take ten times as long to load as a kill takes to judge, and they take about as
+much memory as the recorder may have. So the child is started when a sample shows that little is left below a
+limit, and stays for a minute after the last such sample or kill. A kill that no sample foresees waits for its
+start, for which the child gets more of a busy CPU.
 """
 
 from __future__ import annotations
@@ -27,16 +31,24 @@ import pyarrow as pa
 
 from tracer.directory import remove_left_behind
 from tracer.errors import TraceError
-from tracer.kernel.process.children import start_module
+from tracer.kernel.process.children import cpu_s, start_module
+from tracer.kernel.process.priority import HeadStart
+from tracer.live.countdown import Countdown
 from tracer.trace.arrow_columns import integers, nullable_integers, take
 from tracer.trace.history.bases import begun_at
 from tracer.trace.history.history import History
 from tracer.trace.write.writer import TraceWriter
 
 _WINDOW_NS: Final = 2_000_000_000
-_WITHIN_S: Final = 60.0
+_WITHIN_CPU_S: Final = 60.0
 _IDLE_S: Final = 60.0
-"""The child ends after so long without a kill: it takes more memory than the recorder."""
+"""The child ends after so long without a kill, and without a sample of little memory left."""
+
+MEMORY_BYTES: Final = 72 << 20
+"""The memory of the child, as PSS: 63 MiB that it shares with nobody, and the code that it runs."""
+
+_LITTLE: Final = 0.25
+"""The share of a limit at which the child is started. It takes half a second."""
 
 _MOST_PENDING: Final = 1024
 _MEMORY: Final = Path("/dev/shm")
@@ -63,20 +75,30 @@ class FirstVerdicts:
     """Judges kills, one child at a time. `told` is called with each verdict. What a killed `watch` left in
     memory is removed.
 
-    A kill without a verdict is dropped: the explanation of its trace follows. Call `step` often while
-    `is_active`, and `rest` now and then while `is_running`.
+    With `is_kept`, the child is started at once and does not end. A kill without a verdict is dropped: the
+    explanation of its trace follows. Call `look` with each batch of samples, `step` often while `is_active`,
+    and `rest` now and then while `may_rest`.
     """
 
-    def __init__(self, history: History, told: Callable[[FirstVerdict], object]) -> None:
+    def __init__(
+        self, history: History, told: Callable[[FirstVerdict], object], *, is_kept: bool = False
+    ) -> None:
         self._history = history
         self._told = told
+        self._is_kept = is_kept
+        self._cushions = Countdown()
         self._pending: list[tuple[dict[str, Any], str]] = []
         self._asked: dict[int, tuple[dict[str, Any], str]] = {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._has_answered = False
+        self._head_start: HeadStart | None = None
         self._folder: Path | None = None
         self._read = bytearray()
         self._since_s = 0.0
+        self._since_cpu_s = self._due_s = 0.0  # of the child
         remove_left_behind(_MEMORY, _PREFIX, partial(shutil.rmtree, ignore_errors=True))
+        if is_kept:
+            self._prepare()
 
     @property
     def is_active(self) -> bool:
@@ -84,9 +106,16 @@ class FirstVerdicts:
         return bool(self._pending or self._asked)
 
     @property
-    def is_running(self) -> bool:
-        """Return whether there is a child."""
-        return self._child is not None
+    def may_rest(self) -> bool:
+        """Return whether there is a child that ends after a while."""
+        return self._child is not None and not self._is_kept
+
+    def look(self, samples: pa.RecordBatch) -> None:
+        """Make the child ready if a sample shows that little is left below a limit."""
+        found = self._cushions.cushions_of(samples, time.monotonic_ns())
+        if (found.is_known & (found.left < _LITTLE * found.limit)).any():
+            self._since_s = time.monotonic()
+            self._prepare()
 
     def add(self, kill: dict[str, Any], place: str) -> None:
         """Take a kill, whose rows are in the history by now."""
@@ -98,8 +127,8 @@ class FirstVerdicts:
         now_s = time.monotonic()
         if self._asked:
             self._take_answer()
-            if self._asked and now_s - self._since_s > _WITHIN_S:
-                self.close()
+            if self._asked and now_s >= self._due_s:
+                self._require_end(now_s)
         if self._pending and not self._asked:
             self._since_s = now_s
             try:
@@ -107,23 +136,25 @@ class FirstVerdicts:
             except (OSError, TraceError, pa.ArrowException):  # no memory, no process: the full one follows
                 self.close()
 
+    def _require_end(self, now_s: float) -> None:
+        """End a child that has taken too much CPU time. On a busy machine that takes long."""
+        assert self._child is not None
+        with suppress(OSError):
+            left_s = _WITHIN_CPU_S + self._since_cpu_s - cpu_s(self._child.pid)
+            if left_s > 0:
+                self._due_s = now_s + left_s
+                return
+        self.close()
+
     def rest(self) -> None:
-        """End the child if no kill came for a while."""
+        """End the child if no kill came for a while, and none was near."""
         if not self.is_active and time.monotonic() - self._since_s > _IDLE_S:
             self.close()
 
     def close(self) -> None:
         """End the child, and forget the kills that it judges."""
         self._asked.clear()
-        self._read.clear()
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            for pipe in (self._child.stdin, self._child.stdout):
-                assert pipe is not None
-                with suppress(OSError):
-                    pipe.close()
-            self._child = None
+        self._end_child()
         self._remove()
 
     def _remove(self) -> None:
@@ -134,17 +165,31 @@ class FirstVerdicts:
     def _ask(self) -> None:
         pending, self._pending = self._pending, []
         self._asked = {kill["kill_id"]: (kill, place) for kill, place in reversed(pending)}  # first victims
+        child = self._running() or self._start()
+        if not self._has_answered:  # it may still load its libraries
+            self._head_start = self._head_start or HeadStart(child.pid)
         where = _MEMORY if _MEMORY.is_dir() else None
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=where))
         _write_window(self._history, [kill for kill, _ in self._asked.values()], self._folder / "trace")
-        if self._child is None or self._child.poll() is not None:
-            self._start()
-        assert self._child is not None
-        assert self._child.stdin is not None
-        self._child.stdin.write(f"{self._folder / 'trace'}\n".encode())
-        self._child.stdin.flush()
+        self._since_cpu_s, self._due_s = cpu_s(child.pid), time.monotonic() + _WITHIN_CPU_S
+        assert child.stdin is not None
+        child.stdin.write(f"{self._folder / 'trace'}\n".encode())
+        child.stdin.flush()
 
-    def _start(self) -> None:
+    # The child
+
+    def _prepare(self) -> None:
+        if self._running() is None:
+            with suppress(OSError):  # no memory, no process: the next kill tries again
+                self._start()
+
+    def _running(self) -> subprocess.Popen[bytes] | None:
+        if self._child is not None and self._child.poll() is not None:
+            self._end_child()
+        return self._child
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._has_answered = False
         self._child = start_module(
             "tracer.watch.judging",
             stdin=subprocess.PIPE,
@@ -154,6 +199,19 @@ class FirstVerdicts:
         )
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
+        return self._child
+
+    def _end_child(self) -> None:
+        self._read.clear()
+        self._head_start = None  # without `end`: its pid may be another's soon
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            for pipe in (self._child.stdin, self._child.stdout):
+                assert pipe is not None
+                with suppress(OSError):
+                    pipe.close()
+            self._child = None
 
     def _take_answer(self) -> None:
         assert self._child is not None
@@ -166,6 +224,10 @@ class FirstVerdicts:
                 return
         if not self._read.endswith(b"\n"):
             return
+        self._has_answered = True
+        if self._head_start is not None:
+            self._head_start.end()
+            self._head_start = None
         asked, self._asked = self._asked, {}
         answer = self._read.decode()
         self._read.clear()

@@ -1,30 +1,48 @@
 """The child that judges kills: `python -m tracer.watch.judging`.
 
-Each line of its input is the path of a small trace. For each, it prints a line: a JSON list of the kills
-whose cause the trace shows, with `kill_id`, `cause`, `summary`, and the `cgroup`, `container` and `pod` of
-the limit.
+It loads its libraries first, which takes ten times as long as a kill takes to judge. Each line of its input
+is the path of a small trace. For each, it prints a line: a JSON list of the kills whose cause the trace
+shows, with `kill_id`, `cause`, `summary`, and the `cgroup`, `container` and `pod` of the limit.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import select
 import sys
 from pathlib import Path
 from typing import Any
 
-from tracer.kernel.process.children import end_with_parent, stand_back
+from tracer.kernel.process.children import be_first_victim, end_with_parent
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Answer until the input ends. The parent decides the priority."""
     end_with_parent()
-    stand_back(is_awaited=True)
+    be_first_victim()
+    _load()
+    if not select.select([sys.stdin], [], [], 0)[0]:  # nobody waits yet
+        from tracer.watch.cost import drop_code
+
+        drop_code()
     for line in sys.stdin:
         try:
             answer = judged(Path(line.rstrip("\n")))
         except Exception:  # any error: the explanation of the whole trace follows, and reports it
             answer = []
         print(json.dumps(answer), flush=True)
+
+
+def _load() -> None:
+    """Import what `judged` runs, including what the analysis imports when it is first needed."""
+
+    import tracer.analysis.explain.postmortem
+    import tracer.analysis.trace
+    import tracer.analysis.views.refaults
+    import tracer.render.words.escape  # noqa: F401
+
+    gc.freeze()  # else each full collection looks at all that was loaded
 
 
 def judged(path: Path) -> list[dict[str, Any]]:

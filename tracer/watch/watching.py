@@ -32,7 +32,7 @@ from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.copying import Copying
 from tracer.watch.cost import EVERY_S, Cost, drop_code, resident_bytes, return_early, trim
 from tracer.watch.finishing import Finished, Finishing, Told
-from tracer.watch.first_verdicts import FirstVerdict, FirstVerdicts
+from tracer.watch.first_verdicts import MEMORY_BYTES, FirstVerdict, FirstVerdicts
 from tracer.watch.place import Place, parse_name
 from tracer.watch.service import ServiceManager, watchdog_interval_s
 from tracer.watch.stories import REQUEST, Stories, Trigger, kills_of
@@ -47,7 +47,8 @@ class Guest:
     come within a second. `timers` run beside the timers of `watch`, even at rest. `inputs` maps descriptors
     to functions that are called while the descriptor is readable. `begun` gets the path of each trace that
     begins, and its new path if a kill renames it; `ended` gets the path of each trace that grows no more. A
-    trace can be read while it grows.
+    trace can be read while it grows. `settled` is called after kills when nothing is left that could explain
+    any of them.
     """
 
     follow: Follower
@@ -55,6 +56,7 @@ class Guest:
     inputs: Mapping[int, Callable[[], object]] = field(default_factory=dict)
     begun: Callable[[Path], object] = lambda _: None
     ended: Callable[[Path], object] = lambda _: None
+    settled: Callable[[], object] = lambda: None
     join: Callable[[History, Callable[[], None]], object] = lambda _history, _flush: None
 
 
@@ -120,6 +122,10 @@ _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
 _VERDICT_INTERVAL_S: Final = 0.05
 _LEAST_HISTORY_BYTES: Final = 2 << 20
+_GOOD_HISTORY_BYTES: Final = 32 << 20
+"""The room for the history beside which the child for first verdicts is always ready, as a part of
+`--max-memory`. With less room, it is started when little memory is left below a limit."""
+
 _MUCH: Final = 0.75
 """The share of `--max-memory` above which code is unmapped. Minor faults map the needed pages again."""
 _SPARE_BYTES: Final = 16 << 20  # the memory that thinning or a new trace needs for a moment
@@ -247,6 +253,8 @@ class _Watcher:
         self._copying = Copying(options.directory, options.url, reporter.notice, reporter.warn)
         self.warn = reporter.warn
         self._has_begun = False
+        self._children_bytes = 0
+        self._has_unsettled = False  # kills since `settled` was called
         self._kills_of_start: list[tuple[dict[str, Any], str]] = []
 
     # The events of the pipeline
@@ -265,6 +273,7 @@ class _Watcher:
         self._alarms.killed((kill["cgroup_id"], kill["limit_owner_cgroup_id"] or 0), kill["time"])
         self._reporter.killed(kill, place)
         self._verdicts.add(kill, place)
+        self._has_unsettled = True
 
     # The parts
 
@@ -293,7 +302,6 @@ class _Watcher:
             begun=self._guest.begun,
             ended=self._guest.ended,
         )
-        self._verdicts = FirstVerdicts(self._history, self._reporter.judged)
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
                 self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
@@ -305,6 +313,9 @@ class _Watcher:
                 f"--max-memory is too little: the recorder itself takes {own_bytes >> 20} MiB; give at least "
                 f"{needed_mib}M"
             )
+        is_kept = self._room_bytes() >= MEMORY_BYTES + _GOOD_HISTORY_BYTES
+        self._verdicts = FirstVerdicts(self._history, self._reporter.judged, is_kept=is_kept)
+        self._children_bytes = MEMORY_BYTES if is_kept else 0
         self._history.most_bytes = max(self._room_bytes(), _LEAST_HISTORY_BYTES)
         self._has_begun = True
         for kill, place in self._kills_of_start:
@@ -353,8 +364,9 @@ class _Watcher:
             Timer(_STEP_INTERVAL_S, self._step, lambda: stories.is_active),
             Timer(_READ_INTERVAL_S, stories.flush, lambda: stories.is_active),
             Timer(_VERDICT_INTERVAL_S, verdicts.step, lambda: verdicts.is_active),
-            Timer(_SECOND_S, verdicts.rest, lambda: verdicts.is_running),
+            Timer(_SECOND_S, verdicts.rest, lambda: verdicts.may_rest),
             Timer(_STEP_INTERVAL_S, self._finish, lambda: finishing.due_s < math.inf),
+            Timer(_SECOND_S, self._settle, self._can_settle),
             Timer(_SECOND_S, lambda: copying.step(time.monotonic()), lambda: copying.due_s < math.inf),
         ]
         if (watchdog_s := watchdog_interval_s()) is not None:
@@ -378,14 +390,19 @@ class _Watcher:
         self._pipeline.flush()
 
     def _look(self, table: str, batch: pa.RecordBatch) -> None:
-        """Look for alarms in new samples."""
-        if table == "samples" and self._has_alarms and self._has_begun:
-            for alarm in self._alarms.take(batch, time.monotonic_ns()):
-                trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=alarm.sentence)
-                self._stories.trigger([trigger])
-                self._reporter.alarmed(alarm.sentence, self._stories.name_of(alarm.cgroup_id))
+        """Look for alarms in new samples, and for signs of a kill."""
+        if table == "samples" and self._has_begun:
+            self._verdicts.look(batch)
+            if self._has_alarms:
+                self._alarm(batch)
         elif table == "cgroups" and self._has_alarms:
             self._alarms.forget(ids_of_removed(batch))
+
+    def _alarm(self, samples: pa.RecordBatch) -> None:
+        for alarm in self._alarms.take(samples, time.monotonic_ns()):
+            trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=alarm.sentence)
+            self._stories.trigger([trigger])
+            self._reporter.alarmed(alarm.sentence, self._stories.name_of(alarm.cgroup_id))
 
     def _step(self) -> None:
         before = self._stories.in_use
@@ -395,6 +412,14 @@ class _Watcher:
 
     def _finish(self) -> None:
         self._finishing.step(time.monotonic())
+
+    def _can_settle(self) -> bool:
+        is_busy = self._stories.is_active or self._verdicts.is_active or self._finishing.due_s < math.inf
+        return self._has_unsettled and not is_busy
+
+    def _settle(self) -> None:
+        self._has_unsettled = False
+        self._guest.settled()
 
     def _age(self) -> None:
         if self._stories.is_active:
@@ -420,8 +445,9 @@ class _Watcher:
         return time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
 
     def _room_bytes(self) -> int:
-        """Return the memory that is left for the history beside the rest of this process."""
-        rest_bytes = resident_bytes() - self._history.size_bytes
+        """Return the memory that is left for the history beside the rest of this process, and beside a child
+        that always stays."""
+        rest_bytes = resident_bytes() - self._history.size_bytes + self._children_bytes
         return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
 
     def _retain(self) -> None:
