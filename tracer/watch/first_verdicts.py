@@ -47,6 +47,12 @@ _IDLE_S: Final = 60.0
 MEMORY_BYTES: Final = 72 << 20
 """The memory of the child, as PSS: 63 MiB that it shares with nobody, and the code that it runs."""
 
+GOOD_HISTORY_BYTES: Final = 32 << 20
+"""The room for the history beside which the child is always ready, as a part of `--max-memory`."""
+
+SCARCE_CPUS: Final = 0.5
+"""A CPU quota below which the child is always ready, whatever its memory: its start would take seconds."""
+
 _LITTLE: Final = 0.25
 """The share of a limit at which the child is started. It takes half a second."""
 

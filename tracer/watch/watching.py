@@ -23,6 +23,7 @@ from tracer.capture.session import create_ready_file, make_pipeline, require_abs
 from tracer.errors import UsageError
 from tracer.kernel.capabilities import OOM_SCORE_ADJ
 from tracer.kernel.cgroups import cgroupfs
+from tracer.kernel.cgroups.cpu_quota import quota_cpus
 from tracer.kernel.cgroups.selectors import parse_selectors
 from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import Urgency
@@ -32,7 +33,13 @@ from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.copying import Copying
 from tracer.watch.cost import EVERY_S, Cost, drop_code, resident_bytes, return_early, trim
 from tracer.watch.finishing import Finished, Finishing, Told
-from tracer.watch.first_verdicts import MEMORY_BYTES, FirstVerdict, FirstVerdicts
+from tracer.watch.first_verdicts import (
+    GOOD_HISTORY_BYTES,
+    MEMORY_BYTES,
+    SCARCE_CPUS,
+    FirstVerdict,
+    FirstVerdicts,
+)
 from tracer.watch.place import Place, parse_name
 from tracer.watch.service import ServiceManager, watchdog_interval_s
 from tracer.watch.stories import REQUEST, Stories, Trigger, kills_of
@@ -122,10 +129,6 @@ _AGE_INTERVAL_S: Final = 2.0
 _STEP_INTERVAL_S: Final = 0.1
 _VERDICT_INTERVAL_S: Final = 0.05
 _LEAST_HISTORY_BYTES: Final = 2 << 20
-_GOOD_HISTORY_BYTES: Final = 32 << 20
-"""The room for the history beside which the child for first verdicts is always ready, as a part of
-`--max-memory`. With less room, it is started when little memory is left below a limit."""
-
 _MUCH: Final = 0.75
 """The share of `--max-memory` above which code is unmapped. Minor faults map the needed pages again."""
 _SPARE_BYTES: Final = 16 << 20  # the memory that thinning or a new trace needs for a moment
@@ -313,9 +316,10 @@ class _Watcher:
                 f"--max-memory is too little: the recorder itself takes {own_bytes >> 20} MiB; give at least "
                 f"{needed_mib}M"
             )
-        is_kept = self._room_bytes() >= MEMORY_BYTES + _GOOD_HISTORY_BYTES
+        fits = self._room_bytes() >= MEMORY_BYTES + GOOD_HISTORY_BYTES
+        is_kept = fits or (quota_cpus() or math.inf) < SCARCE_CPUS
         self._verdicts = FirstVerdicts(self._history, self._reporter.judged, is_kept=is_kept)
-        self._children_bytes = MEMORY_BYTES if is_kept else 0
+        self._children_bytes = MEMORY_BYTES if fits else 0
         self._history.most_bytes = max(self._room_bytes(), _LEAST_HISTORY_BYTES)
         self._has_begun = True
         for kill, place in self._kills_of_start:
