@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -253,3 +255,18 @@ def test_what_a_killed_watch_left_in_memory_is_removed(
         (folder / "trace").mkdir(parents=True)
     open_verdicts(History(Trace(RECORDED / "anon").meta, keep_ns=S, most_bytes=1 << 20))
     assert list(tmp_path.iterdir()) == [own]
+
+
+def test_child_has_loaded_what_it_needs_before_a_kill() -> None:
+    """An import at the kill would make it wait, for the disk as well."""
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tracer.watch import judging\n"
+        "judging._load()\n"
+        "before = {*sys.modules}\n"
+        "assert all(judging.judged(Path(trace)) for trace in sys.argv[1:])\n"
+        "print(sorted(sys.modules.keys() - before))\n"
+    )
+    traces = [str(RECORDED / name) for name in ("parent-limit", "dirty", "slab")]
+    assert subprocess.check_output([sys.executable, "-c", script, *traces]).strip() == b"[]"

@@ -11,8 +11,9 @@ import gc
 import json
 import select
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tracer.kernel.process.children import be_first_victim, end_with_parent
 
@@ -34,14 +35,24 @@ def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
+_NEEDED: Final = (
+    "tracer.analysis.trace",
+    "tracer.analysis.explain.kill_filter",
+    "tracer.analysis.explain.postmortem",
+    "tracer.analysis.views.refaults",
+    "tracer.kernel.kmsg.machine_log",
+    "tracer.kernel.kmsg.parser",
+    "tracer.render.words.escape",
+    "pyarrow.pandas_compat",
+    "pyarrow.vendored.version",
+    "encodings.ascii",
+)
+"""What `judged` runs, including what the analysis, pandas and Arrow import when they first need it."""
+
+
 def _load() -> None:
-    """Import what `judged` runs, including what the analysis imports when it is first needed."""
-
-    import tracer.analysis.explain.postmortem
-    import tracer.analysis.trace
-    import tracer.analysis.views.refaults
-    import tracer.render.words.escape  # noqa: F401
-
+    for name in _NEEDED:
+        import_module(name)
     gc.freeze()  # else each full collection looks at all that was loaded
 
 
