@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,6 +158,19 @@ def test_head_start_restores_nice(before: int) -> None:
         return seen
 
     assert in_a_thread(look) == [-10, before, os.SCHED_OTHER, before, os.SCHED_OTHER]
+
+
+@pytest.mark.skipif(not in_a_thread(is_better_nice_permitted), reason="needs the right to a better nice")
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel has no autogroups")
+def test_head_start_counts_against_other_sessions() -> None:
+    """Within its own session, a nice value has no effect on the others."""
+    with subprocess.Popen(["sleep", "99"], start_new_session=True) as child:
+        group = Path(f"/proc/{child.pid}/autogroup")
+        before = group.read_text()
+        with HeadStart(child.pid):
+            assert group.read_text() == before.replace("nice 0", "nice -10")
+        assert group.read_text() == before
+        child.kill()
 
 
 @pytest.mark.parametrize("before", [5, -15])

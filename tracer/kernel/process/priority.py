@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Self
 
 _NICE: Final = -10  # nine times the weight of a process of normal priority (sched_prio_to_weight)
@@ -48,16 +49,20 @@ class HeadStart:
 
     A start takes 0.1 s of CPU for imports alone, which is 2 s under a load of 30. Only the nice value is
     changed, and it is restored: a command that is started after `end` has the value of the recorder's caller.
+    With autogroups, sessions share the CPU, whatever the nice values in them (sched(7)). So a process that
+    leads a session gives it the same value.
     """
 
     def __init__(self, pid: int = 0) -> None:
         self._pid = pid
         self._before: int | None = None
+        self._session: tuple[Path, str] | None = None
         with suppress(OSError):
             before = os.getpriority(os.PRIO_PROCESS, pid)
             if 0 >= before > _NICE:
                 os.setpriority(os.PRIO_PROCESS, pid, _NICE)
                 self._before = before
+                self._raise_session(pid or os.getpid())
 
     def __enter__(self) -> Self:
         return self
@@ -65,12 +70,23 @@ class HeadStart:
     def __exit__(self, *_: object) -> None:
         self.end()
 
+    def _raise_session(self, pid: int) -> None:
+        group = Path(f"/proc/{pid}/autogroup")
+        if os.getsid(pid) == pid and (shown := group.read_text("ascii").split()):  # "/autogroup-7 nice 0"
+            group.write_text(str(_NICE), "ascii")
+            self._session = group, shown[-1]
+
     def end(self) -> None:
         """Restore the nice value from before."""
         if self._before is not None:
             with suppress(ProcessLookupError):  # lowering the priority is always permitted
                 os.setpriority(os.PRIO_PROCESS, self._pid, self._before)
             self._before = None
+        if self._session is not None:
+            group, before = self._session
+            with suppress(OSError):
+                group.write_text(before, "ascii")
+            self._session = None
 
 
 class Urgency:
