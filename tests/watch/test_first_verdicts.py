@@ -185,18 +185,24 @@ def test_kept_child_is_there_from_the_start_and_does_not_rest(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="lowers a nice value")
-def test_child_of_a_kill_that_nothing_foresaw_starts_with_more_of_the_cpu(
+def test_child_gets_more_of_the_cpu_while_a_kill_waits_but_not_all_of_it(
     open_verdicts: Callable[..., FirstVerdicts],
 ) -> None:
     history, (kill,) = held("anon")
     verdicts = open_verdicts(history)
-    verdicts.add(kill, "web")
-    verdicts.step()
-    assert verdicts._child is not None
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert own > 0 or os.getpriority(os.PRIO_PROCESS, verdicts._child.pid) < own
-    work_off(verdicts)
-    assert os.getpriority(os.PRIO_PROCESS, verdicts._child.pid) == own
+    seen = []
+    for wait_s in (None, 1e9, -1e9):  # the start; too soon after much work; long after it
+        if wait_s is not None:
+            verdicts._hurries_s += wait_s
+        verdicts.add(kill, "web")
+        verdicts.step()
+        child = verdicts._child
+        assert child is not None
+        seen.append(os.getpriority(os.PRIO_PROCESS, child.pid) < own)
+        work_off(verdicts)
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == own
+    assert seen == ([True, False, True] if own <= 0 else [False, False, False])
 
 
 def test_child_that_gets_little_of_the_cpu_is_not_ended(

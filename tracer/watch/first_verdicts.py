@@ -8,7 +8,8 @@ cost does not grow with the history. All kills that come while it works are judg
 The libraries of the child take ten times as long to load as a kill takes to judge, and they take about as
 much memory as the recorder may have. So the child is started when a sample shows that little is left below a
 limit, and stays for a minute after the last such sample or kill. A kill that no sample foresees waits for its
-start, for which the child gets more of a busy CPU.
+start. While a kill waits, the child gets more of a busy CPU, as the recorder does: under a quota, the
+recorder would leave it a tenth.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class FirstVerdicts:
         self._pending: list[tuple[dict[str, Any], str]] = []
         self._asked: dict[int, tuple[dict[str, Any], str]] = {}
         self._child: subprocess.Popen[bytes] | None = None
-        self._has_answered = False
+        self._hurries_s = 0.0  # since then, the child may have a higher priority
         self._head_start: HeadStart | None = None
         self._folder: Path | None = None
         self._read = bytearray()
@@ -172,8 +173,8 @@ class FirstVerdicts:
         pending, self._pending = self._pending, []
         self._asked = {kill["kill_id"]: (kill, place) for kill, place in reversed(pending)}  # first victims
         child = self._running() or self._start()
-        if not self._has_answered:  # it may still load its libraries
-            self._head_start = self._head_start or HeadStart(child.pid)
+        if time.monotonic() >= self._hurries_s:
+            self._head_start = HeadStart(child.pid)
         where = _MEMORY if _MEMORY.is_dir() else None
         self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=where))
         _write_window(self._history, [kill for kill, _ in self._asked.values()], self._folder / "trace")
@@ -194,8 +195,18 @@ class FirstVerdicts:
             self._end_child()
         return self._child
 
+    def _end_head_start(self) -> None:
+        """Give the child its normal priority, and no higher one until its share of a CPU is a quarter: kills
+        can go on for long."""
+        assert self._child is not None
+        if self._head_start is not None:
+            self._head_start.end()
+            self._head_start = None
+        with suppress(OSError):
+            taken_s = cpu_s(self._child.pid) - self._since_cpu_s
+            self._hurries_s = time.monotonic() + 3 * taken_s
+
     def _start(self) -> subprocess.Popen[bytes]:
-        self._has_answered = False
         self._child = start_module(
             "tracer.watch.judging",
             stdin=subprocess.PIPE,
@@ -230,10 +241,7 @@ class FirstVerdicts:
                 return
         if not self._read.endswith(b"\n"):
             return
-        self._has_answered = True
-        if self._head_start is not None:
-            self._head_start.end()
-            self._head_start = None
+        self._end_head_start()
         asked, self._asked = self._asked, {}
         answer = self._read.decode()
         self._read.clear()
