@@ -89,6 +89,24 @@ def test_start_up_that_ends_below_the_limit_gives_no_alarm(share: float, seconds
     assert alarms_of(series(growth(most / seconds, 0, most), seconds + 20, 200)) == []
 
 
+def test_start_up_that_slows_down_below_the_limit_gives_no_alarm() -> None:
+    """At the present pace, it would use up the limit within 10 s from 4.5 s on. It ends with 4 MiB left."""
+
+    def shape(at: float) -> dict[str, float]:
+        return {"anon": 96 * (1 - math.exp(-at / 2.5))}
+
+    assert alarms_of(series(shape, 25)) == []
+
+
+def test_garbage_that_is_collected_in_time_gives_one_alarm() -> None:
+    """It leaves 4 MiB, and 5 MiB each 2.8 s later. A rate measured across the two lows is no growth."""
+
+    def shape(at: float) -> dict[str, float]:
+        return {"anon": min(70 + 9.3 * (at % 2.8), 96 if at < 2.8 else 95)}
+
+    assert len(alarms_of(series(shape, 28))) == 1
+
+
 def test_start_up_that_evicts_two_thirds_of_a_full_limit_gives_no_alarm() -> None:
     def shape(at: float) -> dict[str, float]:
         anon = 7 + min(max(at - 1, 0) * 100, 190)
@@ -185,6 +203,22 @@ def test_crash_loop_gives_an_alarm_before_each_kill(shows: str) -> None:
 
     alarms = alarms_of(*map(life, range(3)))
     assert [int(at // 20) for at in seconds_of(alarms)] == [0, 1, 2]
+
+
+def test_alarm_after_a_kill_comes_earlier() -> None:
+    """A kill in the last 20 minutes makes the next one likely. 20 MiB/s leave no time at 6 % of the limit."""
+
+    def life(begin: float, kills: int) -> pa.RecordBatch:
+        grown = series(growth(20, since=begin), 4, begin=begin, oom_kill_events=kills)
+        freed = series(
+            growth(-100, 100, since=begin + 4.1), 0.8, begin=begin + 4.1, oom_kill_events=kills + 1
+        )
+        return joined(grown, freed)
+
+    first, second, much_later = seconds_of(alarms_of(life(0, 0), life(20, 1), life(1300, 2)))
+    assert 0.2 <= 4 - first <= 0.4
+    assert 0.9 <= 24 - second <= 1.1
+    assert 0.2 <= 1304 - much_later <= 0.4
 
 
 def test_kill_leaves_what_was_survived_before() -> None:

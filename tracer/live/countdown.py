@@ -7,11 +7,13 @@ A forecast of less than 10 s is not enough for an alarm: a start-up or a large q
 kill until it ends. The forecast gives an alarm only if
 
 * the cushion falls below the smallest one that the cgroup survived in the last 10 to 20 minutes. Only the
-  fall below that counts: a query or a connection that comes and goes takes the same memory each time;
+  fall below that counts: a query or a connection that comes and goes takes the same memory each time. A
+  cushion was survived if it has grown again by a twentieth of the limit, or after 4 s;
 * the fall has lasted a third of the forecast time and goes on, and at least three samples show it, none of
-  which has most of it;
-* little is left: a tenth of the limit; a fifth if that lasts for 4 s or more; a third if cache is already
-  evicted for the growth, so fast that only a few samples are to come.
+  which has most of it. It does not slow down so that it would end before the cushion is used up;
+* little is left: a twentieth of the limit; a tenth if a later alarm would not come a second before the kill,
+  or if the growth is so fast that only a few samples are to come; in that case a third, if cache is already
+  evicted for it; a fifth if what is left lasts for 4 s or more, or after a kill in the last 20 minutes.
 
 The next alarm of the cgroup needs a new approach: 10 s without a forecast of less than 30 s, or a cushion
 more than twice as large as at the alarm, or a kill. A kill does not change which cushions were survived
@@ -48,8 +50,15 @@ _LEAST_STEPS: Final = 3
 _LARGEST_STEP: Final = 0.6  # share of the loss
 _LEAST_IN_FIRST_HALF: Final = 0.2
 _LEAST_IN_LAST_QUARTER: Final = 0.1
-_LITTLE: Final = 0.10  # of the limit
+_SLOWING_NS: Final = 2 * _SECOND_NS  # shorter windows do not show whether a fall slows down
+_GROWN_AGAIN: Final = 20  # a cushion was survived if it grew by this part of the limit
+_LITTLE: Final = 0.05  # of the limit
+_LITTLE_IF_LAST: Final = 0.10
+_LAST_S: Final = (1.0, 1.6)
+"""A forecast between these is the last one that leaves a second. Growth that leaves less at a tenth of the
+limit is as quick as a start-up: it has to come closer."""
 _LITTLE_IF_SLOW: Final = 0.20
+_LITTLE_AFTER_KILL: Final = 0.20
 _SLOW_S: Final = 4.0
 _LITTLE_IF_STEEP: Final = 0.33
 _STEEP_S: Final = 0.25
@@ -58,6 +67,7 @@ KEPT: Final = 40
 """Samples of a cgroup that are kept: 4 s at ten a second."""
 
 _EPOCH_NS: Final = 600 * _SECOND_NS
+_AFTER_KILL_NS: Final = 2 * _EPOCH_NS
 _NEVER: Final = 1 << 62
 
 _KIND: Final = np.dtype(
@@ -68,6 +78,7 @@ _KIND: Final = np.dtype(
         ("limit_bytes", "i8"),  # the effective one
         ("own_limit_bytes", "i8"),
         ("kills", "i8"),
+        ("killed_ns", "i8"),  # when a new kill was last seen; UNKNOWN: never
         ("is_freeing", "?"),  # after a kill: the victim's memory is being freed
         ("freed_to", "i8"),  # the largest cushion since then
         ("epoch_ns", "i8"),
@@ -78,7 +89,10 @@ _KIND: Final = np.dtype(
         ("urgent_ns", "i8"),
     ]
 )
-_FRESH: Final = (0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, False, UNKNOWN, 0, _NEVER, _NEVER, UNKNOWN, _NEVER, 0)
+_FRESH: Final = (
+    *(0, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, False, UNKNOWN),
+    *(0, _NEVER, _NEVER, UNKNOWN, _NEVER, 0),
+)
 
 
 class _Sizes(NamedTuple):
@@ -183,6 +197,7 @@ class Countdown:
         states["is_freeing"][places] = is_freeing
         states["freed_to"][places] = np.where(found.is_known, np.maximum(freed_to, found.left), freed_to)
         states["kills"][places] = np.maximum(kills, now["oom_kill_events"])
+        states["killed_ns"][places[killed]] = now["time"][killed]
         states["limit_bytes"][places] = np.where(found.is_known, found.limit, limit)
         states["own_limit_bytes"][places] = now["limit_bytes"]
         was_foreseen = places[killed & (states["alarm_left"][places] != UNKNOWN)]
@@ -225,7 +240,9 @@ def _judge(state: Any, time_ns: int, sizes: _Sizes) -> str | None:
             state["urgent_ns"] = time_ns
         return None
     found = forecast(state, time_ns, SOON_S)
-    if found is None or sizes.left > _share(found.left_s, sizes) * sizes.limit:
+    is_after_kill = state["killed_ns"] != UNKNOWN and time_ns - state["killed_ns"] < _AFTER_KILL_NS
+    least_share = _LITTLE_AFTER_KILL if is_after_kill else _LITTLE
+    if found is None or sizes.left > max(least_share, _share(found.left_s, sizes)) * sizes.limit:
         return None
     state["alarm_left"], state["urgent_ns"] = sizes.left, time_ns
     state["alarm_least"] = min(state["least"], state["least_before"])
@@ -244,9 +261,11 @@ def _parts(sizes: _Sizes) -> str:
 
 def _share(left_s: float, sizes: _Sizes) -> float:
     """Return the share of the limit below which a cushion counts as small."""
-    if left_s < _STEEP_S and sizes.room <= _ROOM_AT_LIMIT * sizes.limit:
-        return _LITTLE_IF_STEEP
-    return _LITTLE_IF_SLOW if left_s >= _SLOW_S else _LITTLE
+    if left_s < _STEEP_S:
+        return _LITTLE_IF_STEEP if sizes.room <= _ROOM_AT_LIMIT * sizes.limit else _LITTLE_IF_LAST
+    if left_s >= _SLOW_S:
+        return _LITTLE_IF_SLOW
+    return _LITTLE_IF_LAST if _LAST_S[0] <= left_s < _LAST_S[1] else _LITTLE
 
 
 def forecast(state: Any, time_ns: int, within_s: float) -> Forecast | None:
@@ -261,7 +280,7 @@ def forecast(state: Any, time_ns: int, within_s: float) -> Forecast | None:
         return None
     order = np.arange(max(taken - KEPT, 0), taken) % KEPT
     times, left = state["times"][order], state["left"][order]
-    survived = np.minimum.accumulate(left)
+    lowest = np.minimum.accumulate(np.minimum(left, _survived(state, left)))
     last = int(left[-1])
     found: Forecast | None = None
     for window_ns in _WINDOWS_NS:
@@ -270,20 +289,40 @@ def forecast(state: Any, time_ns: int, within_s: float) -> Forecast | None:
         ).tolist()
         if not first:
             break
-        base = min(int(survived[first - 1]), int(state["least"]), int(state["least_before"]))
+        base = int(lowest[first - 1])
         lost, span_s = (
             base - last,
             min(time_ns - int(times[first - 1]), window_ns + _INTERVAL_NS) / _SECOND_NS,
         )
         if lost <= 0 or last * span_s > min(within_s, span_s * within_s / _LASTING_S) * lost:
             continue
+        lost_first = base - int(left[half - 1])
+        if window_ns >= _SLOWING_NS and _ends_before(last, lost_first, lost - lost_first):
+            return None
         steps = -np.diff(np.minimum(np.append(base, left[first:]), base))
         if (
             np.count_nonzero(steps > 0) >= _LEAST_STEPS
             and steps.max() <= _LARGEST_STEP * lost
-            and base - int(left[half - 1]) >= _LEAST_IN_FIRST_HALF * lost
+            and lost_first >= _LEAST_IN_FIRST_HALF * lost
             and int(left[quarter - 1]) - last >= _LEAST_IN_LAST_QUARTER * lost
         ):
             found = found or Forecast(last * span_s / lost, lost / span_s, window_ns)
             found = found._replace(lasted_ns=window_ns)
     return found
+
+
+def _survived(state: Any, left: Numbers) -> int:
+    """Return the smallest cushion that was survived, `left` being the cushions in the ring in their order."""
+    highest_since = np.maximum.accumulate(left[::-1])[::-1]
+    grew_again = np.flatnonzero(highest_since - left > state["limit_bytes"] // _GROWN_AGAIN)
+    in_ring = int(left[: grew_again[-1] + 1].min()) if len(grew_again) else _NEVER
+    return min(in_ring, int(state["least"]), int(state["least_before"]))
+
+
+def _ends_before(last: int, lost_first: int, lost_then: int) -> bool:
+    """Return whether a fall that goes on to slow down ends before `last` bytes are used up.
+
+    Half a window lost `lost_first`, the next `lost_then`: by the same ratio q, all further ones together lose
+    lost_then * q / (1 - q).
+    """
+    return lost_then < lost_first and lost_then * lost_then < last * (lost_first - lost_then)

@@ -1,0 +1,22 @@
+"""The countdown, replayed on recorded approaches to a limit (tests/approaches)."""
+
+from __future__ import annotations
+
+import pytest
+from approaches.scores import RECORDED, Score, scores
+
+EXPECTED = {
+    "v1-tuned-1": Score(in_time=28, late=9, without=4, false=6),
+    "v1-tuned-2": Score(in_time=21, late=12, without=2, false=5),
+}
+"""The rule was made on the approaches of `tuned`; those of `held-out` were recorded afterwards."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_recorded_approaches_have_this_many_kills_foreseen_and_false_alarms(name: str) -> None:
+    found = scores(RECORDED / f"{name}.parquet")
+    assert sum(found.values(), Score()) == EXPECTED[name], found
+
+
+def test_each_recording_is_replayed() -> None:
+    assert {path.stem for path in RECORDED.glob("*.parquet")} == set(EXPECTED)
