@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic.sample_series import MIB, SECOND_NS, START_NS, batch, cut, joined, series
 
-from tracer.live.alarm import Alarm
+from tracer.live.alarm import Alarm, UsedUpSoon
 from tracer.live.countdown import Countdown
 from tracer.schema import UNLIMITED_BYTES
 
@@ -41,9 +41,12 @@ def test_page_cache_experiment_gives_one_alarm_before_the_kill() -> None:
     assert alarm.reason == "soon"
     assert alarm.cgroup_id == 7
     assert 1.2 < seconds_of([alarm])[0] <= 1.5
-    assert alarm.sentence.startswith("What is left below the limit of 100 MiB will be used up in ")
-    assert "(0 B room, " in alarm.sentence
-    assert "shrinking by 116 MiB/s for 500 ms" in alarm.sentence
+    numbers = alarm.numbers
+    assert isinstance(numbers, UsedUpSoon)
+    assert (numbers.limit_bytes, numbers.room_bytes, numbers.lasted_s) == (100 * MIB, 0, 0.5)
+    assert numbers.left_bytes == numbers.cache_bytes
+    assert numbers.rate == pytest.approx(116 * MIB, rel=0.01)
+    assert numbers.left_s == pytest.approx(numbers.left_bytes / numbers.rate)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic.sample_series import MIB, SECOND_NS, START_NS, batch, cut, series
 
-from tracer.live.alarm import Alarm
+from tracer.live.alarm import Alarm, AllWaited, LimitHit
 from tracer.schema import UNLIMITED_BYTES
 from tracer.watch.alarms import MOST, WITHIN_NS, Alarms, LimitHits, Pressure
 
@@ -133,17 +133,17 @@ def hits_of(usage: list[float], every_ns: int = TENTH_NS, **columns: Any) -> lis
 
 def test_rise_of_max_events_gives_an_alarm_with_its_numbers() -> None:
     (alarm,) = hits_of([99, 100, 99.5, 99.5], max_events=[4, 4, 41, 41])
-    assert alarm == Alarm(
-        "limit",
-        7,
-        START_NS + 2 * TENTH_NS,
-        "Usage hit the limit of 100 MiB 37 times within 100 ms; usage is 99.5 MiB.",
+    numbers = LimitHit(
+        is_high=False, limit_bytes=100 * MIB, usage_bytes=int(99.5 * MIB), within_s=0.1, times=37
     )
+    assert alarm == Alarm("limit", 7, START_NS + 2 * TENTH_NS, numbers)
 
 
 def test_rise_of_high_events_gives_an_alarm_with_its_numbers() -> None:
     (alarm,) = hits_of([79, 80], high_bytes=80 * MIB, high_events=[0, 1], max_events=0)
-    assert alarm.sentence == "Usage exceeded memory.high (80 MiB) once within 100 ms; usage is 80 MiB."
+    assert alarm.numbers == LimitHit(
+        is_high=True, limit_bytes=80 * MIB, usage_bytes=80 * MIB, within_s=0.1, times=1
+    )
 
 
 @pytest.mark.parametrize("name", ["max_events", "high_events"])
@@ -161,15 +161,15 @@ def test_hits_of_a_descendant_give_the_ancestor_no_alarm() -> None:
 def test_hit_is_found_although_usage_fell_since() -> None:
     """A process that was killed, or exited, frees its memory within the tenth of a second."""
     (alarm,) = hits_of([10, 10], max_events=[0, 1], peak_bytes=[60 * MIB, 100 * MIB])
-    assert "hit the limit of 100 MiB once" in alarm.sentence
+    assert isinstance(alarm.numbers, LimitHit)
+    assert (alarm.numbers.limit_bytes, alarm.numbers.times) == (100 * MIB, 1)
     assert hits_of([10, 10], max_events=[0, 1], peak_bytes=100 * MIB) == []
 
 
 def test_limit_whose_hits_are_not_counted_is_hit_when_reclaim_works_at_it() -> None:
     (alarm,) = hits_of([90, 98.5, 98.5], pgscan=[0, 0, 1203])
-    assert alarm.sentence == (
-        "Usage is at the limit of 100 MiB: reclaim examined 1,203 pages within 100 ms; usage is 98.5 MiB."
-    )
+    assert isinstance(alarm.numbers, LimitHit)
+    assert (alarm.numbers.times, alarm.numbers.scanned_pages) == (None, 1203)
     assert hits_of([90, 90], pgscan=[0, 1203]) == []
 
 
@@ -246,11 +246,12 @@ def test_alarm_comes_when_the_share_of_ten_seconds_is_reached(is_sparse: bool) -
     assert 22 <= moment <= 22.2
 
 
-def test_sentence_has_the_time_and_usage() -> None:
+def test_alarm_has_the_time_and_usage() -> None:
     (alarm,) = Pressure(20).take(waits(lambda at: 0.25 * (at >= 20), 40))
     assert (alarm.reason, alarm.cgroup_id) == ("pressure", 7)
-    assert alarm.sentence.startswith("All tasks waited for memory at the same time for 2")
-    assert alarm.sentence.endswith("; usage is 99 MiB of 100 MiB.")
+    assert isinstance(alarm.numbers, AllWaited)
+    assert 2 <= alarm.numbers.waited_s < 3
+    assert (alarm.numbers.usage_bytes, alarm.numbers.limit_bytes) == (99 * MIB, 100 * MIB)
 
 
 def test_less_than_the_threshold_gives_no_alarm() -> None:

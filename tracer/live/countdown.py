@@ -29,11 +29,10 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.kernel.meminfo import meminfo_bytes
-from tracer.live.alarm import Alarm
+from tracer.live.alarm import Alarm, UsedUpSoon
 from tracer.live.cgroup_states import CgroupStates
 from tracer.live.cushion_sizes import Cushions, cushions
 from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, is_word, turns, values
-from tracer.units import duration, size
 
 SOON_S: Final = 10.0
 """A forecast below this gives an alarm."""
@@ -179,9 +178,9 @@ class Countdown:
         candidates = ~is_armed | (is_little & is_less & (states["taken"][places] > _LEAST_STEPS))
         for row in np.flatnonzero(candidates).tolist():
             sizes = _Sizes(*(int(column[row]) for column in found[:-1]))
-            sentence = _judge(states[int(places[row])], int(now["time"][row]), sizes)
-            if sentence is not None:
-                yield Alarm("soon", int(now["cgroup_id"][row]), int(now["time"][row]), sentence)
+            numbers = _judge(states[int(places[row])], int(now["time"][row]), sizes)
+            if numbers is not None:
+                yield Alarm("soon", int(now["cgroup_id"][row]), int(now["time"][row]), numbers)
 
     def _begin_anew(self, now: dict[str, Numbers], found: Cushions, is_kill: Flags, places: Numbers) -> None:
         """Forget the cushions that a kill or a changed limit made worthless. Cushions on the way to a kill
@@ -230,8 +229,8 @@ def _rows_of(found: Cushions, rows: Numbers) -> Cushions:
     return Cushions(left[rows], room[rows], cache[rows], limit[rows], is_known[rows])
 
 
-def _judge(state: Any, time_ns: int, sizes: _Sizes) -> str | None:
-    """Return the sentence of an alarm that is due; rearm a cgroup that is out of danger."""
+def _judge(state: Any, time_ns: int, sizes: _Sizes) -> UsedUpSoon | None:
+    """Return the numbers of an alarm that is due; rearm a cgroup that is out of danger."""
     if state["alarm_left"] != UNKNOWN:
         is_away = sizes.left > 2 * state["alarm_left"] + sizes.limit // 20
         if is_away or time_ns - state["urgent_ns"] >= _CALM_NS:
@@ -246,17 +245,15 @@ def _judge(state: Any, time_ns: int, sizes: _Sizes) -> str | None:
         return None
     state["alarm_left"], state["urgent_ns"] = sizes.left, time_ns
     state["alarm_least"] = min(state["least"], state["least_before"])
-    return (
-        f"What is left below the limit of {size(sizes.limit)} will be used up in "
-        f"{duration(found.left_s)}: {size(sizes.left)} ({_parts(sizes)}), "
-        f"shrinking by {size(found.rate)}/s for {duration(found.lasted_ns / 1e9)}."
+    return UsedUpSoon(
+        limit_bytes=sizes.limit,
+        left_bytes=sizes.left,
+        room_bytes=sizes.room,
+        cache_bytes=sizes.cache,
+        left_s=found.left_s,
+        rate=found.rate,
+        lasted_s=found.lasted_ns / _SECOND_NS,
     )
-
-
-def _parts(sizes: _Sizes) -> str:
-    others = sizes.left - sizes.room - sizes.cache
-    swap = f", {size(others)} swap and slab" if others > sizes.left // 20 else ""
-    return f"{size(sizes.room)} room, {size(sizes.cache)} cache{swap}"
 
 
 def _share(left_s: float, sizes: _Sizes) -> float:

@@ -17,6 +17,7 @@ from tracer.kernel.meminfo import meminfo_bytes
 from tracer.live.alarm import Alarm
 from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
+from tracer.render.words.alarm_words import alarm_sentence
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, SOON, Decision
 from tracer.top.live_row import LiveRow
@@ -83,7 +84,7 @@ class RecordingView:
 
     def _alarmed(self, alarm: Alarm) -> None:
         kind = SOON if alarm.reason == "soon" else LIMIT
-        self._decided(Decision(alarm.time_ns, kind, self._name_of(alarm.cgroup_id), alarm.sentence))
+        self._decided(Decision(alarm.time_ns, kind, self._name_of(alarm.cgroup_id), alarm_sentence(alarm)))
 
     def killed(self, kill: dict[str, Any], place: str) -> None:
         """Take an OOM kill, given as a row of `oom`, in the cgroup of that name."""

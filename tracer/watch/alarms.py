@@ -27,13 +27,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from tracer.live.alarm import Alarm
+from tracer.live.alarm import Alarm, AllWaited, LimitHit
 from tracer.live.cgroup_states import CgroupStates
 from tracer.live.countdown import Countdown
 from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, limits, turns, values
 from tracer.schema import UNLIMITED_BYTES
 from tracer.trace.arrow_columns import integers, is_known
-from tracer.units import count, duration, size
 
 _SECOND_NS: Final = 1_000_000_000
 FIRST_WAIT_NS: Final = 60 * _SECOND_NS
@@ -92,8 +91,8 @@ class LimitHits:
         rows = np.flatnonzero(hits_max | hits_high)
         for row in rows[self._are_due(places[rows], now["time"][rows])].tolist():
             read = {column: int(numbers[row]) for column, numbers in now.items()}
-            sentence = _sentence_on_hits("limit_bytes" if hits_max[row] else "high_bytes", read, before[row])
-            yield Alarm("limit", read["cgroup_id"], read["time"], sentence)
+            numbers = _hit(read, before[row], is_high=not hits_max[row])
+            yield Alarm("limit", read["cgroup_id"], read["time"], numbers)
 
     def _are_due(self, places: Numbers, time: Numbers) -> Flags:
         """Record hits, each of another cgroup, and return which of them give an alarm."""
@@ -118,24 +117,18 @@ def _most_used(now: dict[str, Numbers], before: Any) -> Numbers:
     return np.where(now["peak_bytes"] > before["peak_bytes"], np.maximum(usage, now["peak_bytes"]), usage)
 
 
-def _sentence_on_hits(name: str, now: dict[str, int], before: Any) -> str:
-    within = duration((now["time"] - int(before["time"])) / 1e9)
-    usage = f"usage is {size(now['usage_bytes'])}"
-    if name == "high_bytes":
-        times = now["high_events"] - int(before["high_events"])
-        return f"Usage exceeded memory.high ({size(now[name])}) {_times(times)} within {within}; {usage}."
-    if now["max_events"] == UNKNOWN:
-        scanned = now["pgscan"] - int(before["pgscan"])
-        return (
-            f"Usage is at the limit of {size(now[name])}: reclaim examined {count(scanned)} pages "
-            f"within {within}; {usage}."
-        )
-    times = now["max_events"] - int(before["max_events"])
-    return f"Usage hit the limit of {size(now[name])} {_times(times)} within {within}; {usage}."
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{count(number)} times"
+def _hit(now: dict[str, int], before: Any, *, is_high: bool) -> LimitHit:
+    """Return the numbers of a hit of memory.high, else of the limit, from two samples of a cgroup."""
+    name, events = ("high_bytes", "high_events") if is_high else ("limit_bytes", "max_events")
+    is_counted = now[events] != UNKNOWN
+    return LimitHit(
+        is_high=is_high,
+        limit_bytes=now[name],
+        usage_bytes=now["usage_bytes"],
+        within_s=(now["time"] - int(before["time"])) / _SECOND_NS,
+        times=now[events] - int(before[events]) if is_counted else None,
+        scanned_pages=0 if is_counted else now["pgscan"] - int(before["pgscan"]),
+    )
 
 
 WINDOW_NS: Final = 10 * _SECOND_NS
@@ -193,8 +186,13 @@ class Pressure:
         states["calm_ns"][places], states["is_held"][places] = calm, is_held | is_due
         for row in np.flatnonzero(is_due).tolist():
             usage, limit = int(now["usage_bytes"][row]), int(now["limit_bytes"][row])
-            sentence = _sentence_on_pressure(int(waited_us[row]), int(window_ns[row]), usage, limit)
-            yield Alarm("pressure", int(now["cgroup_id"][row]), int(time[row]), sentence)
+            numbers = AllWaited(
+                waited_s=int(waited_us[row]) / 1e6,
+                window_s=int(window_ns[row]) / _SECOND_NS,
+                usage_bytes=None if usage == UNKNOWN else usage,
+                limit_bytes=None if limit >= UNLIMITED_BYTES else limit,
+            )
+            yield Alarm("pressure", int(now["cgroup_id"][row]), int(time[row]), numbers)
 
     def _waited(self, now: dict[str, Numbers], places: Numbers) -> tuple[Numbers, Numbers]:
         """Remember the readings, and return (time waited in us, length of the window in ns).
@@ -217,16 +215,6 @@ class Pressure:
             states["time"][places_of, slots] = time[of]
             states["total_us"][places_of, slots] = now["total_us"][of]
         return np.maximum(waited, 0), window
-
-
-def _sentence_on_pressure(waited_us: int, window_ns: int, usage: int, limit: int) -> str:
-    used = "" if usage == UNKNOWN else f"; usage is {size(usage)}"
-    of = "" if not used or limit >= UNLIMITED_BYTES else f" of {size(limit)}"
-    share = f"{100 * waited_us * 1000 / window_ns:.0f} %"
-    return (
-        f"All tasks waited for memory at the same time for {duration(waited_us / 1e6)} ({share}) of the last "
-        f"{duration(round(window_ns / 1e9))}{used}{of}."
-    )
 
 
 KINDS: Final = frozenset({"limit", "soon"})

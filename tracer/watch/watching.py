@@ -27,6 +27,7 @@ from tracer.kernel.cgroups.cpu_quota import quota_cpus
 from tracer.kernel.cgroups.selectors import parse_selectors
 from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import Urgency
+from tracer.render.words.alarm_words import alarm_sentence
 from tracer.trace.history.history import Follower, History
 from tracer.trace.row_sink import RowSink
 from tracer.watch.alarms import Alarms, ids_of_removed
@@ -404,9 +405,10 @@ class _Watcher:
 
     def _alarm(self, samples: pa.RecordBatch) -> None:
         for alarm in self._alarms.take(samples, time.monotonic_ns()):
-            trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=alarm.sentence)
+            sentence = alarm_sentence(alarm)
+            trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=sentence)
             self._stories.trigger([trigger])
-            self._reporter.alarmed(alarm.sentence, self._stories.name_of(alarm.cgroup_id))
+            self._reporter.alarmed(sentence, self._stories.name_of(alarm.cgroup_id))
 
     def _step(self) -> None:
         before = self._stories.in_use
