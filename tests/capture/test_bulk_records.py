@@ -12,6 +12,7 @@ import pytest
 from tracer.capture import bulk_records
 from tracer.capture.bpf.ring import Records
 from tracer.capture.bulk_records import BulkRecords
+from tracer.capture.rows import page_sums
 from tracer.capture.rows.decode import Decoder
 from tracer.wire.dtypes import WIRE
 
@@ -71,6 +72,19 @@ def test_records_of_several_reads_become_one_batch_in_their_order(records: BulkR
     sink.batches.clear()
     records.write()
     assert sink.batches == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_runs_and_sums_of_the_page_cache_become_one_batch(
+    records: BulkRecords, sink: Sink, is_first: bool
+) -> None:
+    """Sums have wider fields: a read with sums comes before one without, or after it."""
+    sums = some("pagecache", [3, 5])["pagecache"].astype(page_sums._SUM)
+    reads = [NONE | {"pagecache": sums}, some("pagecache", [4, 6])]
+    for read in reads if is_first else reversed(reads):
+        records.add(read)
+    records.write()
+    assert sink.batches == [("pagecache", [3, 5, 4, 6] if is_first else [4, 6, 3, 5])]
 
 
 def test_many_records_are_to_become_rows_at_once(

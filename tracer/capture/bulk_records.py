@@ -60,5 +60,7 @@ def _joined(parts: list[Records]) -> Records:
     """Return records as one array; a single one is not copied, since it may be all that a ring can hold."""
     if len(parts) == 1:
         return parts[0]
+    if any(part.dtype != parts[0].dtype for part in parts):
+        return np.concatenate(parts)  # sums of page-cache runs are wider than runs
     whole = np.dtype((np.void, parts[0].itemsize))  # NumPy would look at each field
     return np.concatenate([part.view(whole) for part in parts]).view(parts[0].dtype)
