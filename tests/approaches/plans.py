@@ -336,7 +336,7 @@ _SLOWED: Final = ("leak", "start-up")
 def plans(seed: int, *, fastest: float = 1000, is_half: bool = False) -> Iterator[Plan]:
     """Yield the plans of a seed, in the order of their names. Each fourth one is loaded.
 
-    `fastest`: no growth is faster, in MiB a second. `is_half`: with half as many plans of each kind.
+    `fastest`: no drawn rate is higher, in MiB a second. `is_half`: with half as many plans of each kind.
     """
     place = seed
     for kind, (draw_steps, most) in KINDS.items():

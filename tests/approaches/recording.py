@@ -58,7 +58,7 @@ def record(plans: Sequence[Plan], out: Path, at_once: int) -> None:
 def _recorded(plans: Sequence[Plan], at_once: int) -> list[pa.Table]:
     """Return the samples of plans. If the recorder fails, its output is shown, and all is done again."""
     hierarchy = memory_hierarchy()
-    options = ("-c", "/memcg-tracer-*-approach-*", "--max-overhead", "1%", "--ready-file", "ready")
+    options = ("-c", "/memcg-tracer-*-approach-*", "--ready-file", "ready")
     with tempfile.TemporaryDirectory(prefix="memcg-tracer-approaches-", dir=os.environ.get("TMPDIR")) as name:
         folder = Path(name)
         with Recorder(folder, *options, launch=("-m", "tracer", "--debug")) as recorder:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from approaches.plans import plans
 from approaches.scores import RECORDED, Approach, Score, approaches, recorded, score
 from synthetic.sample_series import joined, series
 
@@ -41,11 +40,6 @@ def test_approach_begins_when_half_was_left_and_kills_in_a_row_are_one() -> None
     (first, second) = approaches(joined(grown, *kills))
     assert (first.begin_s, first.killed_s) == pytest.approx((5, 10))
     assert second.killed_s == pytest.approx(13)
-
-
-def test_plans_of_a_seed_are_always_the_same() -> None:
-    assert list(plans(1)) == list(plans(1)) != list(plans(2))
-    assert len({plan.seed for plan in plans(1)}) == len({plan.name for plan in plans(1)}) >= 40
 
 
 @pytest.mark.parametrize("path", sorted(RECORDED.glob("*.parquet")), ids=lambda path: path.stem)
