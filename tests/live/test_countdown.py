@@ -61,6 +61,15 @@ def test_leak_gives_one_alarm_seconds_before_the_kill(
     assert least <= life - at <= most
 
 
+def test_alarm_comes_earlier_if_samples_are_far_apart() -> None:
+    """A recorder that gets little CPU takes a sample each half second: two more may be all that come."""
+    leak, life = growth(14), 80 / 14
+    (often,) = seconds_of(alarms_of(series(leak, life)))
+    (seldom,) = seconds_of(alarms_of(series(leak, life, every=0.5)))
+    assert 0.2 <= life - often <= 0.4
+    assert life - seldom == pytest.approx(10 / 14)
+
+
 def test_leak_that_evicts_cache_gives_one_alarm_seconds_before_the_kill() -> None:
     leak = series(lambda at: {"anon": 20 + 5 * at, "file": 180 - 5 * at}, 36, 200)
     (at,) = seconds_of(alarms_of(leak))

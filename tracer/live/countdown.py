@@ -12,8 +12,9 @@ kill until it ends. The forecast gives an alarm only if
 * the fall has lasted a third of the forecast time and goes on, and at least three samples show it, none of
   which has most of it. It does not slow down so that it would end before the cushion is used up;
 * little is left: a twentieth of the limit; a tenth if a later alarm would not come a second before the kill,
-  or if the growth is so fast that only a few samples are to come; in that case a third, if cache is already
-  evicted for it; a fifth if what is left lasts for 4 s or more, or after a kill in the last 20 minutes.
+  or if only a few samples are to come, at their present distance; in that case a third, if cache is already
+  evicted for the growth; a fifth if what is left lasts for 4 s or more, or after a kill in the last 20
+  minutes.
 
 The next alarm of the cgroup needs a new approach: 10 s without a forecast of less than 30 s, or a cushion
 more than twice as large as at the alarm, or a kill. A kill does not change which cushions were survived
@@ -44,6 +45,7 @@ _CALM_NS: Final = 10_000_000_000
 _SECOND_NS: Final = 1_000_000_000
 _WINDOWS_NS: Final = tuple(int(seconds * _SECOND_NS) for seconds in (0.25, 0.5, 1.0, 2.0, 3.4))
 _INTERVAL_NS: Final = 120_000_000
+_SHORTEST_NS: Final = 100_000_000  # between two samples
 _LASTING_S: Final = 3.3  # of a fall with a forecast of `SOON_S`; less for less
 _LEAST_STEPS: Final = 3
 _LARGEST_STEP: Final = 0.6  # share of the loss
@@ -60,7 +62,7 @@ _LITTLE_IF_SLOW: Final = 0.20
 _LITTLE_AFTER_KILL: Final = 0.20
 _SLOW_S: Final = 4.0
 _LITTLE_IF_STEEP: Final = 0.33
-_STEEP_S: Final = 0.25
+_FEW_SAMPLES: Final = 2.5
 _ROOM_AT_LIMIT: Final = 0.03
 KEPT: Final = 40
 """Samples of a cgroup that are kept: 4 s at ten a second."""
@@ -104,11 +106,15 @@ class _Sizes(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """A cushion will be used up in `left_s`: it has shrunk by `rate` bytes a second for `lasted_ns`."""
+    """A cushion will be used up in `left_s`: it has shrunk by `rate` bytes a second for `lasted_ns`.
+
+    The last samples came `interval_s` apart, which is long if the machine is busy.
+    """
 
     left_s: float
     rate: float
     lasted_ns: int
+    interval_s: float
 
 
 def free_swap_bytes() -> int:
@@ -241,7 +247,7 @@ def _judge(state: Any, time_ns: int, sizes: _Sizes) -> UsedUpSoon | None:
     found = forecast(state, time_ns, SOON_S)
     is_after_kill = state["killed_ns"] != UNKNOWN and time_ns - state["killed_ns"] < _AFTER_KILL_NS
     least_share = _LITTLE_AFTER_KILL if is_after_kill else _LITTLE
-    if found is None or sizes.left > max(least_share, _share(found.left_s, sizes)) * sizes.limit:
+    if found is None or sizes.left > max(least_share, _share(found, sizes)) * sizes.limit:
         return None
     state["alarm_left"], state["urgent_ns"] = sizes.left, time_ns
     state["alarm_least"] = min(state["least"], state["least_before"])
@@ -256,13 +262,13 @@ def _judge(state: Any, time_ns: int, sizes: _Sizes) -> UsedUpSoon | None:
     )
 
 
-def _share(left_s: float, sizes: _Sizes) -> float:
+def _share(found: Forecast, sizes: _Sizes) -> float:
     """Return the share of the limit below which a cushion counts as small."""
-    if left_s < _STEEP_S:
-        return _LITTLE_IF_STEEP if sizes.room <= _ROOM_AT_LIMIT * sizes.limit else _LITTLE_IF_LAST
-    if left_s >= _SLOW_S:
+    if found.left_s >= _SLOW_S:
         return _LITTLE_IF_SLOW
-    return _LITTLE_IF_LAST if _LAST_S[0] <= left_s < _LAST_S[1] else _LITTLE
+    if found.left_s < _FEW_SAMPLES * found.interval_s:
+        return _LITTLE_IF_STEEP if sizes.room <= _ROOM_AT_LIMIT * sizes.limit else _LITTLE_IF_LAST
+    return _LITTLE_IF_LAST if _LAST_S[0] <= found.left_s < _LAST_S[1] else _LITTLE
 
 
 def forecast(state: Any, time_ns: int, within_s: float) -> Forecast | None:
@@ -303,7 +309,10 @@ def forecast(state: Any, time_ns: int, within_s: float) -> Forecast | None:
             and lost_first >= _LEAST_IN_FIRST_HALF * lost
             and int(left[quarter - 1]) - last >= _LEAST_IN_LAST_QUARTER * lost
         ):
-            found = found or Forecast(last * span_s / lost, lost / span_s, window_ns)
+            interval_s = (
+                max(int(times[-1] - times[-1 - _LEAST_STEPS]) / _LEAST_STEPS, _SHORTEST_NS) / _SECOND_NS
+            )
+            found = found or Forecast(last * span_s / lost, lost / span_s, window_ns, interval_s)
             found = found._replace(lasted_ns=window_ns)
     return found
 
