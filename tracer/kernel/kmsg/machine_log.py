@@ -82,7 +82,7 @@ class MachineLog:
         self._begun = begun
         self._open: Assembly | None = None
         self._killed: Assembly | None = None
-        self._pids: deque[int] = deque(maxlen=_MOST_PIDS)  # of the killed tasks
+        self._pids: dict[int, None] = {}  # of the killed tasks, the latest last
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
@@ -258,10 +258,16 @@ class MachineLog:
         assembly.add_kill(kill)
         assembly.touch(record, "kill", "")
         self._open, self._killed = None, assembly
-        self._pids.append(kill.pid)
+        self._add_pid(kill.pid)
         if kill.total_vm_bytes is None:
             self._unfinished = record
         return True
+
+    def _add_pid(self, pid: int) -> None:
+        self._pids.pop(pid, None)
+        self._pids[pid] = None
+        if len(self._pids) > _MOST_PIDS:
+            del self._pids[next(iter(self._pids))]
 
     def _take_event(self, record: Record) -> bool:
         kill = printed_lines.system_oom(record.text, record.stamp)
@@ -326,7 +332,7 @@ class MachineLog:
             self._open.add_kill(reaped)
             self._open.touch(record, "kill", "")
             self._open = None
-            self._pids.append(reaped.pid)
+            self._add_pid(reaped.pid)
         return True
 
     def _take_stats(self, record: Record) -> bool:

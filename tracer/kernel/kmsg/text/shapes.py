@@ -9,7 +9,7 @@ The words that mark the lines come from mm/oom_kill.c and mm/memcontrol.c.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 INVOKED: Final = "oom-killer: gfp_mask="
@@ -149,6 +149,7 @@ _ANCHOR: Final = re.compile(
 """Words that begin a line of a report, and that no comm is long enough to hold."""
 
 
+@lru_cache(maxsize=64)  # each step of the parser asks this about the same line
 def kind(text: str) -> str | None:
     """Return the kind of report line that begins like this; None if no kind does."""
     found = _BEGIN.match(text)
