@@ -10,9 +10,9 @@ import pytest
 from support.evidence import numbers_of
 
 from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain.log_postmortem import LogKills
 from tracer.analysis.explain.words.sentence_parts import trigger_name
 from tracer.analysis.results.kill import OomReport
-from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.text.lines import split
 
@@ -275,11 +275,20 @@ def test_cause_with_counters_of_children_cut_off_is_not_kernel_memory(
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
 def test_judged_kills_have_the_parties_cause_and_confidence_of_whole_reports(log: Path) -> None:
-    found = list(reports(split([log.read_bytes()])))
-    whole = list(log_postmortem.explain(found))
-    for full, judged in zip(whole, log_postmortem.explain(found, is_judged_only=True), strict=True):
+    whole = LogKills(list(reports(split([log.read_bytes()]))))
+    kills = zip(whole, whole.to_depth("causes"), whole.to_depth("parties"), strict=True)
+    for at, (full, judged, outline) in enumerate(kills):
         assert judged.verdict.cause == full.verdict.cause
         assert judged.verdict.confidence == full.verdict.confidence
         for name in ("kill_id", "time", "constraint", "limit_owner", "victims", "kernel_log"):
-            assert getattr(judged, name) == getattr(full, name)
-        assert log_postmortem.explain_one(full.kill_id, found, lambda _: ContainerNames()) == full
+            assert getattr(judged, name) == getattr(outline, name) == getattr(full, name)
+        assert whole.to_depth("causes").explained(full.kill_id) == whole[at] == full
+
+
+@pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
+def test_some_kills_of_a_log_keep_their_numbers_and_the_kill_before(log: Path) -> None:
+    whole = LogKills(list(reports(split([log.read_bytes()] * 2))))
+    some = whole.only(range(1, len(whole), 2))
+    assert some.numbers() == [*range(2, len(whole) + 1, 2)]
+    assert list(some) == some[:] == whole[1::2]
+    assert list(some.only([0])) == list(some)[:1]

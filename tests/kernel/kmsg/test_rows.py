@@ -1,9 +1,8 @@
-"""Rows of reports, which are read by a shorter way than other lines: with the same result."""
+"""Lines in usual styles, which are read by a shorter way than other lines: with the same result."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,8 @@ from kernel.kmsg import fuzz
 
 from tracer.kernel.kmsg import parser
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import lines
+from tracer.kernel.kmsg.text import lines, styles
+from tracer.kernel.kmsg.text.log_record import Record
 
 PREFIXES = (
     "4,17,1234567,-;",
@@ -38,28 +38,76 @@ TEXTS = (
 )
 
 
+OTHERS = (
+    *(
+        "Call Trace:",
+        " <TASK>",
+        "Tasks state (memory values in pages):",
+        "memory: usage 9kB, limit 9kB, failcnt 7",
+    ),
+    *(
+        "nginx: worker invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "host kernel: x",
+    ),
+    *(
+        "[  pid  ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",
+        "[T7] kernel: x",
+        "[1.5] x",
+    ),
+    *(
+        "[ +0.000012] x",
+        "[ T7] x",
+        "kernel[7]: [    1.000000] x",
+        "[    735]     0   735 1 2 3 4 5 my app (x)",
+    ),
+    *(
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=a,mems_allowed=0",
+        "eth0: \\x41 up",
+        "sshd[7]: x",
+    ),
+    *(
+        "Memory cgroup out of memory: Killed process 7 (caf\u00e9) total-vm:4kB",
+        "[\u0663.333333] x",
+        "x\x1b[1my\xa0",
+    ),
+)
+
+
+def slowly(line: str) -> list[Record]:
+    """Return what the long way makes of a line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(styles, "row", lambda *_: None)
+        return lines.Reader().read(line, 7)
+
+
 def without_rows(log: bytes, monkeypatch: pytest.MonkeyPatch) -> list[LogReport]:
     with monkeypatch.context() as patch:
-        patch.setattr(lines.Reader, "row", lambda *_: None)
+        patch.setattr(styles, "row", lambda *_: None)
         return list(parser.reports(lines.split([log])))
 
 
 @given(
-    st.sampled_from(PREFIXES),
-    st.one_of(st.sampled_from(TEXTS), st.text(alphabet="anop 0123456789+x/[]?:=._", max_size=40)),
+    st.sampled_from((*PREFIXES, "[    1.000000] kernel: ", "[12345.678901] [ T7] node kernel: ", "")),
+    st.one_of(
+        st.sampled_from((*TEXTS, *OTHERS)),
+        st.text(alphabet="anop 0123456789+x/[]?:=._Tkernel<\\\xa0", max_size=40),
+    ),
     st.sampled_from(("", " ", "\r", "=", "<br>", "kernel: ")),
 )
-def test_row_is_the_record_that_reading_the_line_gives(prefix: str, text: str, end: str) -> None:
+def test_line_in_a_usual_style_is_the_record_of_the_long_way(prefix: str, text: str, end: str) -> None:
     line = f"{prefix}{text}{end}"
-    row = lines.Reader().row(line, 7)
-    if row is not None:
-        assert [replace(row.record(), is_row=False)] == lines.Reader().read(line, 7)
+    usual, expected = styles.row(line, 7), slowly(line)
+    found = lines.Reader().read(line, 7)
+    assert found == expected
+    if usual is not None and lines.Reader().is_row(line, usual):
+        assert found == [usual.record(is_row=False)]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_all_rows_in_usual_styles_are_found(prefix: str) -> None:
-    found = [text for text in TEXTS if lines.Reader().row(prefix + text, 1) is None]
-    assert found == ["Mar 04", "limit 7"]
+    kinds = [(text, row.kind) for text in TEXTS if (row := styles.row(prefix + text, 1)) is not None]
+    assert [text for text, kind in kinds if kind == "other"] == ["Mar 04", "limit 7"]
+    assert len(kinds) == len(TEXTS)
 
 
 def test_reports_of_the_corpus_are_the_same_without_rows(monkeypatch: pytest.MonkeyPatch) -> None:

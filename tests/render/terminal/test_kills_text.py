@@ -68,7 +68,7 @@ def test_summary_has_the_most_killed_name_first(report: OomReport) -> None:
 def test_pod_at_its_own_limit_is_named(report: OomReport) -> None:
     (kill,) = loop(report, 1, container=None, pod="web-1", cgroup="/kubepods.slice/pod1.slice")
     assert list(kill_list.summary([kill])) == ["pod web-1: killed once (anon_growth)."]
-    assert next(kill_list.rows([kill]))[-1] == "pod web-1"
+    assert next(kill_list.table([kill]).rows)[-1] == "pod web-1"
 
 
 def test_reports_without_a_victim_are_not_counted_as_kills(report: OomReport) -> None:

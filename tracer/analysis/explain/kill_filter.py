@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from sys import intern
+from typing import TYPE_CHECKING
 
 from tracer.analysis.core import naming
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.results.kill import Cause, OomReport
+from tracer.analysis.results.kill import Cause, LimitOwner, OomReport
 from tracer.errors import TracerError
 from tracer.kernel.cgroups import containers
 from tracer.kernel.cgroups.containers import standing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def newest(reports: Sequence[OomReport]) -> OomReport:
@@ -80,17 +85,17 @@ def concerning(
     ]
 
 
-def logged_kills_of(reports: Sequence[OomReport], pattern: str) -> list[OomReport]:
-    """Return the kills of a kernel log that concern the cgroups that fit `pattern`.
+def positions_of_logged(reports: Iterable[OomReport], pattern: str) -> list[int]:
+    """Return the positions of the kills of a kernel log that concern the cgroups that fit `pattern`.
 
     The cgroups are those whose paths, containers and pods the log names. TracerError if none fits.
     """
     places: dict[str, naming.Place] = {}
+    paths_of: list[tuple[str, ...]] = []
     for report in reports:
         owner = report.limit_owner
-        for _, path in _places(report):
-            if path is None:
-                continue
+        paths = [path for _, path in _places(report) if path is not None]
+        for path in paths:
             reference = containers.identify(path)
             container_id = None if reference is None else reference.container_id
             is_owner = path == owner.cgroup
@@ -98,12 +103,14 @@ def logged_kills_of(reports: Sequence[OomReport], pattern: str) -> list[OomRepor
             if name is not None or path not in places:
                 pod, namespace = (owner.pod, owner.namespace) if is_owner else (None, None)
                 places[path] = naming.Place(0, path, name, container_id, pod, namespace)
+        paths_of.append(tuple(intern(path) for path in dict.fromkeys(paths)))
     listed = list(places.values())
     found = {listed[position].path for position in naming.fitting(listed, pattern)}
     if not found:
         known = sorted({name for place in listed for name in (place.container, place.path) if name})
         raise TracerError(f"no kill in this log is of {pattern!r}; it has {naming.nearest(known, pattern)}")
-    return [report for report in reports if any(_is_below(path, found) for _, path in _places(report))]
+    below = {path for path in places if _is_below(path, found)}
+    return [at for at, paths in enumerate(paths_of) if not below.isdisjoint(paths)]
 
 
 def _places(report: OomReport) -> Iterable[tuple[int | None, str | None]]:
@@ -123,43 +130,76 @@ class History:
     """The kills for the limit of one name, in order of time; or those for one kind of shortage, if no
     cgroup's limit was hit.
 
-    The name is a container (with its pod, and the path inside it), or the path of a cgroup. `seconds`: from
-    the first kill to the last; None if their times are not known. `causes`: the number of kills by cause, the
-    most frequent first.
+    The name is a container (with its pod, and the path inside it), or the path of a cgroup: `owner` is that
+    of the first kill. `kills` is their number. `seconds`: from the first kill to the last; None if their
+    times are not known. `causes`: the number of kills by cause, the most frequent first. `have_victims`:
+    every kill has a victim.
     """
 
-    kills: tuple[OomReport, ...]
+    constraint: str
+    owner: LimitOwner
+    kills: int
     seconds: float | None
     causes: Mapping[Cause, int]
+    have_victims: bool
+
+
+_Moment = tuple["pd.Timestamp | None", int | None]
+"""The time of a kill, and its time since boot in ns."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The kills of one name so far."""
+
+    constraint: str
+    owner: LimitOwner
+    first: _Moment
+    last: _Moment
+    kills: int = 0
+    causes: Counter[Cause] = field(default_factory=Counter)
+    have_victims: bool = True
+
+    def add(self, report: OomReport) -> None:
+        self.last = _moment(report)
+        self.kills += 1
+        self.causes[report.verdict.cause] += 1
+        self.have_victims = self.have_victims and bool(report.victims)
+
+    def result(self) -> History:
+        return History(
+            self.constraint,
+            self.owner,
+            self.kills,
+            _seconds(self.first, self.last),
+            dict(self.causes.most_common()),
+            self.have_victims,
+        )
 
 
 def histories(reports: Iterable[OomReport]) -> list[History]:
     """Return one history for each name whose limit was hit, the one with the most kills first."""
-    kills_of: dict[tuple[str | None, ...], list[OomReport]] = {}
+    tallies: dict[tuple[str | None, ...], _Tally] = {}
     for report in reports:
         owner = report.limit_owner
         path = owner.cgroup if owner.container is None else standing(owner.cgroup or "").below
         constraint = None if report.constraint in ("memcg", "unknown") else report.constraint
         key = (constraint, owner.container, owner.pod, path)
-        kills_of.setdefault(key, []).append(report)
-    found = [_history(kills) for kills in kills_of.values()]
-    return sorted(found, key=lambda history: -len(history.kills))
+        if key not in tallies:
+            moment = _moment(report)
+            tallies[key] = _Tally(report.constraint, owner, moment, moment)
+        tallies[key].add(report)
+    found = [tally.result() for tally in tallies.values()]
+    return sorted(found, key=lambda history: -history.kills)
 
 
-def _history(kills: Sequence[OomReport]) -> History:
-    causes = Counter(kill.verdict.cause for kill in kills)
-    return History(
-        kills=tuple(kills),
-        seconds=_seconds(kills[0], kills[-1]),
-        causes=dict(causes.most_common()),
-    )
+def _moment(report: OomReport) -> _Moment:
+    return report.time, None if report.kernel_log is None else report.kernel_log.since_boot_ns
 
 
-def _seconds(first: OomReport, last: OomReport) -> float | None:
-    if first.time is not None and last.time is not None:
-        return (last.time - first.time).total_seconds()
-    begin, end = (
-        None if kill.kernel_log is None else kill.kernel_log.since_boot_ns for kill in (first, last)
-    )
+def _seconds(first: _Moment, last: _Moment) -> float | None:
+    if first[0] is not None and last[0] is not None:
+        return (last[0] - first[0]).total_seconds()
+    begin, end = first[1], last[1]
     # A later time since boot that is less: the machine was rebooted in between.
     return None if begin is None or end is None or end < begin else (end - begin) / 1e9

@@ -6,9 +6,11 @@ growth, evictions and allocators are not known.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from functools import cache
+from typing import Final, Literal, NamedTuple, overload
 
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
@@ -24,7 +26,8 @@ from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace, Quality, Unknown
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
-from tracer.kernel.kmsg.report.log_report import LogReport
+from tracer.kernel.kmsg.report.log_report import Invoker, LogReport
+from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.stored_names import stored_text
 
 _NOT_IN_LOG: Final = (
@@ -33,47 +36,137 @@ _NOT_IN_LOG: Final = (
     *("cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
-_JUDGED_ONLY: Final = Quality(
+_NOBODY: Final = Invoker()
+_NOT_ASKED: Final = Quality(
     0, "only", {}, dict.fromkeys((*_NOT_IN_LOG, *verdict.NOT_EXPLAINED), verdict.NOT_ASKED)
 )
 
 
+def _unnamed(_path: str) -> ContainerNames:
+    return ContainerNames()
+
+
+Depth = Literal["parties", "causes", "all"]
+"""How much of a kill is explained: its time, limit owner and victims; also its cause; or all of it."""
+
+
+class LogKills(Sequence[OomReport]):
+    """One report for each decision in a log, numbered from 1, which is made when it is read.
+
+    So a log of many kills takes no more memory for its reports, and only kills that are looked at take time.
+    A log has no names of containers and pods: `named` returns them for the path of a cgroup. A decision that
+    a bug keeps from being explained has a report that says so, and the bug is added to `defects`. `places`:
+    the places in `logs` of the decisions; None for all.
+    """
+
+    def __init__(
+        self,
+        logs: Sequence[LogReport],
+        named: Named = _unnamed,
+        defects: Defects | None = None,
+        *,
+        depth: Depth = "all",
+        places: Sequence[int] | None = None,
+    ) -> None:
+        self._logs = logs
+        self._named = named
+        self._defects = Defects() if defects is None else defects
+        self._depth: Depth = depth
+        self._places = range(len(logs)) if places is None else places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[OomReport]:
+        chosen = iter(self._places)
+        at = next(chosen, None)
+        for number, log, before in _with_previous(self._logs, is_asked=self._depth == "all"):
+            if at is None:
+                return
+            if number == at + 1:
+                yield self._report(number, log, before, self._depth)
+                at = next(chosen, None)
+
+    @overload
+    def __getitem__(self, at: int) -> OomReport: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[OomReport]: ...
+    def __getitem__(self, at: int | slice) -> OomReport | list[OomReport]:
+        if isinstance(at, slice):
+            return [self._at(place, self._depth) for place in self._places[at]]
+        return self._at(self._places[at], self._depth)
+
+    def explained(self, number: int) -> OomReport:
+        """Return everything about the decision with this number."""
+        return self._at(number - 1, "all")
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the decisions."""
+        return [place + 1 for place in self._places]
+
+    def to_depth(self, depth: Depth) -> LogKills:
+        """Return the same decisions, explained as far as `depth` says."""
+        return LogKills(self._logs, self._named, self._defects, depth=depth, places=self._places)
+
+    def only(self, positions: Iterable[int]) -> LogKills:
+        """Return some of the decisions, by their positions among these."""
+        places = array("L", (self._places[at] for at in positions))
+        return LogKills(self._logs, self._named, self._defects, depth=self._depth, places=places)
+
+    def _at(self, place: int, depth: Depth) -> OomReport:
+        log = self._logs[place]
+        before = _previous(self._logs, place) if depth == "all" else None
+        return self._report(place + 1, log, before, depth)
+
+    def _report(self, number: int, log: LogReport, before: PreviousKill | None, depth: Depth) -> OomReport:
+        named, defects = self._named, self._defects
+        return report(number, log, named=named, defects=defects, previous=before, depth=depth)
+
+
 def explain(
     logs: Iterable[LogReport],
-    named: Named = lambda _path: ContainerNames(),
+    named: Named = _unnamed,
     defects: Defects | None = None,
-    *,
-    is_judged_only: bool = False,
 ) -> Iterator[OomReport]:
-    """Yield one report for each decision in a log, numbered from 1.
-
-    A log has no names of containers and pods: `named` returns them for the path of a cgroup. A decision that
-    a bug keeps from being explained has a report that says so, and the bug is added to `defects`. With
-    `is_judged_only`, the reports have their parties, cause and confidence alone, which a list shows: that
-    takes half of the time and a tenth of the memory.
-    """
-    kept = Defects() if defects is None else defects
-    for number, log, before in _with_previous(logs):
-        yield report(number, log, named=named, defects=kept, previous=before, is_judged_only=is_judged_only)
+    """Yield everything about each decision in a log (`LogKills`)."""
+    yield from LogKills(list(logs), named, defects)
 
 
-def explain_one(
-    number: int, logs: Iterable[LogReport], named: Named, defects: Defects | None = None
-) -> OomReport:
-    """Return the report that `explain` yields for a decision, by its number."""
-    kept = Defects() if defects is None else defects
-    log, before = next((log, before) for at, log, before in _with_previous(logs) if at == number)
-    return report(number, log, named=named, defects=kept, previous=before)
+class _Earlier(NamedTuple):
+    """A decision with a kill: its number and time, and the first victim."""
+
+    number: int
+    since_boot_ns: int | None
+    pid: int
+    comm: str
 
 
-def _with_previous(logs: Iterable[LogReport]) -> Iterator[tuple[int, LogReport, PreviousKill | None]]:
-    """Yield each decision with its number and the last kill for the same limit."""
-    last: dict[str, tuple[int, LogReport]] = {}
+def _earlier(number: int, log: LogReport) -> _Earlier:
+    victim = log.kills[0]
+    return _Earlier(number, log.stamp.since_boot_ns, victim.pid, victim.comm)
+
+
+def _with_previous(
+    logs: Iterable[LogReport], *, is_asked: bool
+) -> Iterator[tuple[int, LogReport, PreviousKill | None]]:
+    """Yield each decision with its number and the last kill for the same limit, which is None if it is not
+    asked for."""
+    last: dict[str, _Earlier] = {}
     for number, log in enumerate(logs, start=1):
         previous = last.get(log.oom_memcg or "")
-        yield number, log, None if previous is None else _before(log, *previous)
-        if log.oom_memcg is not None and log.kills:
-            last[log.oom_memcg] = number, log
+        yield number, log, None if previous is None else _before(log, previous)
+        if is_asked and log.oom_memcg is not None and log.kills:
+            last[log.oom_memcg] = _earlier(number, log)
+
+
+def _previous(logs: Sequence[LogReport], place: int) -> PreviousKill | None:
+    """Return the last kill before this one for the same limit; None if there is none."""
+    log = logs[place]
+    for at in reversed(range(place if log.oom_memcg is not None else 0)):
+        other = logs[at]
+        if other.kills and other.oom_memcg == log.oom_memcg:
+            return _before(log, _earlier(at + 1, other))
+    return None
 
 
 def missed(trace: TraceTables) -> Iterator[OomReport]:
@@ -123,13 +216,13 @@ def _named_in(trace: TraceTables, kill: LogKill) -> Named:
     return names_of
 
 
-def _before(log: LogReport, number: int, previous: LogReport) -> PreviousKill | None:
+def _before(log: LogReport, previous: _Earlier) -> PreviousKill | None:
     """Return the kill before this one, for the same limit; None if the log does not show the time between
     them."""
-    now, then, victim = log.stamp.since_boot_ns, previous.stamp.since_boot_ns, previous.kills[0]
+    now, then = log.stamp.since_boot_ns, previous.since_boot_ns
     if now is None or then is None or now < then:
         return None
-    return PreviousKill(number, victim.pid, victim.comm, now - then)
+    return PreviousKill(previous.number, previous.pid, previous.comm, now - then)
 
 
 def report(
@@ -140,15 +233,15 @@ def report(
     defects: Defects,
     page_size: int | None = None,
     previous: PreviousKill | None = None,
-    is_judged_only: bool = False,
+    depth: Depth = "all",
 ) -> OomReport:
     """Return the report of one decision; `page_size` is given if another source than the log has it.
 
-    `previous`: the last kill for the same limit. `is_judged_only`: see `explain`.
+    `previous`: the last kill for the same limit.
     """
     known_size = page_size or logged_kill.page_size(log)
     outline = _outline(number, log, known_size)
-    explained = _judged if is_judged_only else _explained
+    explained = {"parties": _parties, "causes": _judged, "all": _explained}[depth]
     return defects.attempt(
         f"kill {number}",
         lambda: explained(outline, log, named, known_size, previous),
@@ -180,9 +273,25 @@ def _outline(number: int, log: LogReport, page_size: int | None) -> OomReport:
     )
 
 
+def _parties(
+    outline: OomReport, log: LogReport, named: Named, known_size: int | None, _: PreviousKill | None
+) -> OomReport:
+    unknown: Unknown = {}
+    return replace(
+        outline,
+        time=logged_kill.kill_time(log.stamp, unknown),
+        limit_owner=logged_kill.limit_owner(log, outline.limit_owner, unknown, named),
+        victims=tuple(logged_kill.victims(log, known_size or logged_kill.DEFAULT_PAGE_SIZE, unknown)),
+        quality=_NOT_ASKED,
+    )
+
+
 def _judged(
     outline: OomReport, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
 ) -> OomReport:
+    if _is_line_alone(log):
+        found = _parties(outline, log, named, known_size, previous)
+        return replace(found, verdict=_verdict_on_a_line(log.constraint))
     findings, _ = _findings(outline, log, named=named, known_size=known_size, previous=previous, unknown={})
     return replace(
         outline,
@@ -190,8 +299,28 @@ def _judged(
         limit_owner=findings.owner,
         victims=tuple(findings.victims),
         verdict=verdict.pick(findings),
-        quality=_JUDGED_ONLY,
+        quality=_NOT_ASKED,
     )
+
+
+def _is_line_alone(log: LogReport) -> bool:
+    """Return whether the log has only the line about a kill: the kernel limits the rate of whole reports
+    (oom_kill_process, mm/oom_kill.c)."""
+    has_memory = log.counters or log.stats or log.tasks or log.mem_info or log.min_protection_bytes
+    has_names = log.oom_memcg or log.task_memcg or log.chosen or log.nodemask or log.mems_allowed
+    has_no_kill = log.is_no_task_killable or log.is_panic_on_oom or log.is_panic or not log.kills
+    return not (has_memory or has_names or has_no_kill or log.stack) and log.invoker == _NOBODY
+
+
+@cache
+def _verdict_on_a_line(constraint: str) -> Verdict:
+    """Return the verdict on a kill of which the log has one line: no cause rests on the name and the size of
+    a victim, so it is the same for all of them."""
+    log = LogReport(Stamp(0), 0, constraint=constraint)
+    findings, _ = _findings(
+        _outline(0, log, None), log, named=_unnamed, known_size=None, previous=None, unknown={}
+    )
+    return verdict.pick(findings)
 
 
 def _explained(

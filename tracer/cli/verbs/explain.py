@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import click
 
@@ -16,18 +18,20 @@ from tracer.errors import Defects, TracerError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rich.console import RenderableType
-
+    from tracer.analysis.explain.log_postmortem import Depth
     from tracer.analysis.results.kill import OomReport
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
     from tracer.cli.progress import Progress
     from tracer.kernel.kmsg.log_files import Log
     from tracer.kernel.kmsg.other_killers import OtherKill
+    from tracer.render.terminal.console import Written
 
 
 _Of = Literal["outlines", "causes", "all"]
 """The measure in which all kills are explained, whichever is shown in full."""
+
+_COUNTED_EACH: Final = 256
 
 
 @click.command(
@@ -105,48 +109,46 @@ def command(
         cgroup = source.name if cgroup is None else cgroup
         defects = Defects() if trace is None else trace.defects
         elsewhere: list[OtherKill] = []
-        explain: Callable[[OomReport], OomReport] = _explained_already
+        reports: Sequence[OomReport]
+        explain: Callable[[OomReport], OomReport]
         if log is not None:
-            is_judged_only = as_list or is_picked or not as_json
-            reports, explain = _reports_from_log(source, log, cgroup, defects, is_brief=is_judged_only)
+            depth: Depth = "parties" if is_picked else "causes" if as_list or not as_json else "all"
+            reports, explain = _reports_from_log(source, log, cgroup, defects, depth)
             elsewhere = log.other_kills
         else:
             assert trace is not None
             of: _Of = "outlines" if is_picked else "causes" if as_list or not as_json else "all"
             reports, explain = _reports_from_trace(trace, cgroup, of)
-        chosen = [explain(kill_filter.newest(reports))] if last and reports else reports
+        chosen = reports
         if kill_id is not None:
-            place = f"this {'log' if trace is None else 'trace'}"
-            place += "" if cgroup is None else f" for {cgroup!r}"
-            chosen = [explain(_numbered(reports, kill_id, place))]
-        explained = None
-        if chosen and not as_json and not as_list:
-            explained = chosen[0] if is_picked else explain(kill_filter.newest(chosen))
+            chosen = [explain(_numbered(reports, kill_id, is_of_log=trace is None, cgroup=cgroup))]
+        elif last and reports:
+            chosen = [explain(kill_filter.newest(reports))]
+        explained: OomReport | None = None
+        above: list[Written] = []
+        if chosen and not as_json:
+            explained = None if as_list else chosen[0] if is_picked else explain(kill_filter.newest(chosen))
+            above = _above(_Counted(reports, now), explained, is_picked=is_picked)
         is_brief = bool(reports) and (as_list or is_picked)
         held = [] if trace is None or is_brief else _held(trace, reports, cgroup, as_json=as_json)
         others = 0 if trace is None or chosen or cgroup is None or as_json else len(trace.explain())
     if as_json:
         _print_json(trace, source.log_name, chosen, elsewhere, held, defects=defects, as_list=as_list)
-        defects.raise_if_any()
-        return
-    if not chosen:
-        _write_survivors(trace, held, elsewhere, others=others, verbose=verbose)
-    elif as_list:
-        from tracer.render.terminal import explain_text
-
-        _write(explain_text.listed_kills(chosen))
     else:
-        assert explained is not None
-        _explain(trace, reports, explained, is_picked=is_picked, verbose=verbose, below=2 * bool(held))
-        _write_spared(held)
-    if elsewhere:
-        from tracer.render.terminal import explain_text
-
-        _write(explain_text.other_kills(elsewhere))
+        if not chosen:
+            _write_survivors(trace, held, elsewhere, others=others, verbose=verbose)
+        _write(above)
+        if explained is not None:
+            is_below_a_list = bool(above) and not is_picked
+            _explain(trace, explained, verbose=verbose, is_below_a_list=is_below_a_list, below=2 * bool(held))
+            _write_spared(held)
+        _write_elsewhere(elsewhere)
     defects.raise_if_any()
 
 
-def _held(trace: AnalysedTrace, reports: list[OomReport], cgroup: str | None, *, as_json: bool) -> list[Held]:
+def _held(
+    trace: AnalysedTrace, reports: Sequence[OomReport], cgroup: str | None, *, as_json: bool
+) -> list[Held]:
     """Return the cgroups without a kill, without a search if all have one and JSON does not ask for it."""
     from tracer.analysis.explain import kill_filter
 
@@ -209,45 +211,73 @@ def _source(path: Path | None, kmsg: str | None, now: Progress) -> _Source:
 
 
 def _reports_from_log(
-    source: _Source, log: Log, cgroup: str | None, defects: Defects, *, is_brief: bool
-) -> tuple[list[OomReport], Callable[[OomReport], OomReport]]:
+    source: _Source, log: Log, cgroup: str | None, defects: Defects, depth: Depth
+) -> tuple[Sequence[OomReport], Callable[[OomReport], OomReport]]:
     """Return the kills of a log that concern a cgroup, and what explains one of them; a line says so if the
     log was searched for."""
-    from tracer.analysis.explain import kill_filter, log_postmortem
+    from tracer.analysis.explain import kill_filter
+    from tracer.analysis.explain.log_postmortem import LogKills
     from tracer.kernel.naming.host_names import NamesHere
 
-    names_at = NamesHere().names_at
-    reports = list(log_postmortem.explain(log.reports, names_at, defects, is_judged_only=is_brief))
+    reports = LogKills(log.reports, NamesHere().names_at, defects, depth=depth)
     if cgroup is not None and reports:
         try:
-            reports = kill_filter.logged_kills_of(reports, cgroup)
+            reports = reports.only(kill_filter.positions_of_logged(reports.to_depth("parties"), cgroup))
         except TracerError as error:
             raise TracerError(str(error) if source.found is None else f"{source.found}: {error}") from None
     if source.found is not None:
         trace_argument.note(f"{source.found} has the kills")
-    if not is_brief:
-        return reports, _explained_already
-    return reports, lambda report: log_postmortem.explain_one(report.kill_id, log.reports, names_at, defects)
+    return reports, lambda report: reports.explained(report.kill_id)
+
+
+class _Counted(Sequence["OomReport"]):
+    """Kills; the progress says how many of them were read."""
+
+    def __init__(self, reports: Sequence[OomReport], now: Progress) -> None:
+        self._reports = reports
+        self._now = now
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def __iter__(self) -> Iterator[OomReport]:
+        for number, report in enumerate(self._reports, start=1):
+            if number % _COUNTED_EACH == 0:
+                self._now.says(f"explaining kills: {number:,} of {len(self):,}")
+            yield report
+
+    @overload
+    def __getitem__(self, at: int) -> OomReport: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[OomReport]: ...
+    def __getitem__(self, at: int | slice) -> OomReport | Sequence[OomReport]:
+        return self._reports[at]
+
+
+def _above(reports: Sequence[OomReport], explained: OomReport | None, *, is_picked: bool) -> list[Written]:
+    """Return what is written above the explanation of one of many kills; the list, if none is explained."""
+    from tracer.render.terminal import explain_text
+
+    if explained is None:
+        return list(explain_text.listed_kills(reports))
+    if len(reports) == 1:
+        return []
+    words = explain_text.one_of_many if is_picked else explain_text.above_the_explanation
+    return list(words(reports, explained))
 
 
 def _explain(
     trace: AnalysedTrace | None,
-    reports: list[OomReport],
     explained: OomReport,
     *,
-    is_picked: bool,
     verbose: bool,
+    is_below_a_list: bool,
     below: int,
 ) -> None:
-    """Write the explanation of one kill, below a list of the kills. It leaves room for `below` more lines."""
+    """Write the explanation of one kill. It leaves room for `below` more lines."""
     from tracer.render.terminal import explain_text, first_screen
 
-    lines = first_screen.SCREEN_LINES
-    if len(reports) > 1 and not is_picked:
-        _write(explain_text.above_the_explanation(reports, explained))
-        lines = explain_text.LINES_BELOW_A_LIST
-    elif len(reports) > 1:
-        _write(explain_text.one_of_many(reports, explained))
+    lines = explain_text.LINES_BELOW_A_LIST if is_below_a_list else first_screen.SCREEN_LINES
     page_size = _page_size(trace, explained)
     _write(explain_text.post_mortem(explained, page_size=page_size, verbose=verbose, lines=lines - below))
 
@@ -278,6 +308,13 @@ def _write_survivors(
         _write([console.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])
 
 
+def _write_elsewhere(kills: list[OtherKill]) -> None:
+    if kills:
+        from tracer.render.terminal import explain_text
+
+        _write(explain_text.other_kills(kills))
+
+
 def _write_spared(held: list[Held]) -> None:
     from tracer.render.words import survivor_facts
     from tracer.render.words.prose import prose
@@ -290,7 +327,7 @@ def _write_spared(held: list[Held]) -> None:
 def _print_json(
     trace: AnalysedTrace | None,
     kmsg: str | None,
-    reports: list[OomReport],
+    reports: Sequence[OomReport],
     other_kills: list[OtherKill],
     survivors: list[Held],
     *,
@@ -310,7 +347,7 @@ def _print_json(
             lambda why: evidence.document(unexplained(report, why)),
         )
 
-    kills = [kill_list.to_dict(report) if as_list else document(report) for report in reports]
+    made = kill_list.to_dict if as_list else document
     if trace is None:
         others = {
             name: [
@@ -320,14 +357,31 @@ def _print_json(
             ]
             for name, in_kernel in (("userspace_kills", False), ("other_kernel_kills", True))
         }
-        head = {"schema": 1, "trace": None, "kmsg": kmsg, "kills": kills, **others}
+        _print_document({"schema": 1, "trace": None, "kmsg": kmsg}, made, reports, others)
     else:
-        held = {"held": [one.to_dict() for one in survivors]} if survivors or not kills else {}
-        head = {"schema": 1, "trace": str(trace.path), "kills": kills, **held}
-    click.echo(json.dumps(head, indent=2))
+        held = {"held": [one.to_dict() for one in survivors]} if survivors or not reports else {}
+        _print_document({"schema": 1, "trace": str(trace.path)}, made, reports, held)
 
 
-def _write(renderables: Iterable[RenderableType]) -> None:
+def _print_document(
+    before: dict[str, Any],
+    made: Callable[[OomReport], dict[str, Any]],
+    reports: Sequence[OomReport],
+    after: dict[str, list[Any]],
+) -> None:
+    """Print a JSON object with the objects of kills, one after the other: a log may have too many to hold."""
+    click.echo(json.dumps(before, indent=2).removesuffix("\n}") + ',\n  "kills": [', nl=False)
+    separator, end = "\n    ", "]"
+    with nullcontext() if sys.stdout.isatty() else progress.shown("writing the kills") as now:
+        for report in reports if now is None else _Counted(reports, now):
+            text = json.dumps(made(report), indent=2).replace("\n", "\n    ")
+            click.echo(separator + text, nl=False)
+            separator, end = ",\n    ", "\n  ]"
+    rest = json.dumps(after, indent=2).removeprefix("{") if after else "\n}"
+    click.echo(f"{end}{',' if after else ''}{rest}")
+
+
+def _write(renderables: Iterable[Written]) -> None:
     from tracer.render.terminal import console
 
     console.write(sys.stdout, renderables)
@@ -342,10 +396,14 @@ def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:
     return (place.page_size if place is not None else None) or DEFAULT_PAGE_SIZE
 
 
-def _numbered(reports: list[OomReport], kill_id: int, place: str) -> OomReport:
+def _numbered(
+    reports: Sequence[OomReport], kill_id: int, *, is_of_log: bool, cgroup: str | None
+) -> OomReport:
+    from tracer.analysis.explain.log_postmortem import LogKills
     from tracer.analysis.explain.postmortem import no_such_kill
 
-    for report in reports:
-        if report.kill_id == kill_id:
-            return report
-    raise no_such_kill(kill_id, [report.kill_id for report in reports], place)
+    numbers = reports.numbers() if isinstance(reports, LogKills) else [report.kill_id for report in reports]
+    if kill_id not in numbers:
+        place = f"this {'log' if is_of_log else 'trace'}" + ("" if cgroup is None else f" for {cgroup!r}")
+        raise no_such_kill(kill_id, numbers, place)
+    return reports[numbers.index(kill_id)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 
@@ -103,11 +104,15 @@ _OF_RUNTIMES: Final = frozenset({"", "ns", "container", "payload"})
 """The cgroups that runtimes make below a container's own for its processes: LXC
 (`lxc.cgroup.dir.container.inner`), crun, systemd-nspawn."""
 
+_MOST_PATHS: Final = 1024
+"""The paths whose container is remembered: many kills are for one limit."""
+
 _UNIT: Final = re.compile(r".+\.(?:service|scope|socket|mount|swap)")
 _MANAGER: Final = re.compile(r"user@(?P<user>[0-9]{1,10})\.service")
 _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
 
 
+@lru_cache(maxsize=_MOST_PATHS)
 def identify(path: str) -> ContainerRef | None:
     """Return the container, pod or unit of a cgroup path (relative to the mount); None if there is none.
 
@@ -122,6 +127,7 @@ def identify(path: str) -> ContainerRef | None:
     return None if ref == ContainerRef() else ref
 
 
+@lru_cache(maxsize=_MOST_PATHS)
 def standing(path: str) -> Standing:
     """Return the place of a cgroup relative to the innermost container or pod of its path."""
     ref, parent, around = ContainerRef(), "", None

@@ -111,6 +111,8 @@ def _bounded_kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) ->
     is_of_bytes = row is not None and tables is not None and tables == (row.pgtables_bytes or 0) * 1024 > 0
     if is_of_bytes or (tables is not None and whole is not None and tables > whole + _MARGIN_BYTES):
         told = replace(told, pgtables_bytes=None)
+    if machine_bytes is None:
+        return told
     return replace(
         told,
         anon_rss_bytes=_within(told.anon_rss_bytes, machine_bytes),
@@ -119,8 +121,8 @@ def _bounded_kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) ->
     )
 
 
-def _within(size: int | None, most: int | None) -> int | None:
-    return None if size is not None and most is not None and size > most else size
+def _within(size: int | None, most: int) -> int | None:
+    return None if size is not None and size > most else size
 
 
 def _bounded_rows(tasks: Iterable[TaskRow], machine_pages: int | None) -> tuple[TaskRow, ...]:
@@ -232,13 +234,20 @@ class Assembly:
         return taken
 
     def take_rows(self, rows: Sequence[Row]) -> None:
-        """Add rows of the section that is being printed: of memory.stat, or frames of the call trace."""
-        if rows[0].kind == "stat":
+        """Add rows of the section that is being printed: of memory.stat or the table of tasks, or frames of
+        the call trace."""
+        kind = rows[0].kind
+        if kind == "stat":
             self.stats[-1].take_rows(rows)
-        else:
+        elif kind == "frame":
             for row in rows:
                 self._take_frame(row.text)
-        self.last = rows[-1].stamp
+        else:
+            read = [(row, printed_lines.task_row(row.text, self.columns)) for row in rows]
+            rows = [row for row, task in read if task is not None]
+            self.tasks += [task for _, task in read if task is not None]
+        if rows:
+            self.last = rows[-1].stamp
 
     def take_named_row(self, record: Record) -> bool:
         """Add a message of several lines as `take_row` does, if it may be one row: the rows being printed
@@ -297,7 +306,8 @@ class Assembly:
     def add_kill(self, kill: Kill) -> None:
         """Add a kill; the kernel reports the chosen task of a group kill twice."""
         if kill.pid not in {one.pid for one in self.kills}:
-            self.kills.append(replace(kill, reason=kill.reason or self.reason))
+            is_complete = kill.reason is not None or self.reason is None
+            self.kills.append(kill if is_complete else replace(kill, reason=self.reason))
 
     def finish(self) -> LogReport:
         """Return the report."""

@@ -10,24 +10,27 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import marshal
 import os
 import re
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from tracer.errors import TracerError
 from tracer.kernel.kmsg import other_killers, parser
 from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.kernel.kmsg.report import printed_lines
-from tracer.kernel.kmsg.report.log_report import Invoker, Kill, LogReport
+from tracer.kernel.kmsg.report.log_report import Invoker, LogReport
 from tracer.kernel.kmsg.text import lines
+from tracer.packed import Packed
 
 Progress = Callable[[int], None]
 
@@ -36,36 +39,92 @@ _MOST_COPIES: Final = 64
 _SIZES: Final = ("total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes")
 
 
-def merged(reports: Iterable[LogReport]) -> list[LogReport]:
+class _Traits(NamedTuple):
+    """What shows whether two reports are copies, and which of them is more complete.
+
+    `key` is what all copies have in common: the killed task, or the trigger of a report without a kill.
+    """
+
+    key: tuple[int | None, str | None]
+    since_boot_ns: int | None
+    sizes: tuple[int | None, ...] | None
+    invoker: tuple[int | str | None, ...] | None
+    fullness: tuple[int, int, int]
+
+
+def merged(reports: Iterable[LogReport]) -> Packed[LogReport]:
     """Return the reports without copies, in the order in which each kill first appears.
 
     An event of the kubelet is a copy if the kernel's lines have a kill of a process of the same name: the
     event follows these lines, and may be repeated. The beginning of a line `oom-kill:` is kept if the log has
     nothing else: it still shows that there was a kill.
     """
-    pieces: list[LogReport] = []
-    kept: list[LogReport] = []
-    places: dict[tuple[int | None, str | None], list[int]] = {}
+    piece: LogReport | None = None
+    kept, events = Packed[LogReport](), set[int]()
+    known = _Known()
     for report in reports:
         if _is_piece(report):
-            pieces.append(report)
+            piece = report if report.constraint != "unknown" else piece
             continue
-        of_key = places.setdefault(_key(report), [])
-        at = next((place for place in of_key[-_MOST_COPIES:] if _is_copy(kept[place], report)), None)
-        if at is None:
-            of_key.append(len(kept))
+        traits = _traits(report)
+        at, other = known.copy_of(traits)
+        if at is None or other is None:
+            at = len(kept)
+            known.add(traits)
             kept.append(report)
-        elif _fullness(report) > _fullness(kept[at]):
-            kept[at] = report
+        elif traits.fullness > other.fullness:
+            known.replace(at, traits)
+            kept.replace(at, report)
+        else:
+            continue
+        if report.kills and all(kill.reason == printed_lines.EVENT for kill in report.kills):
+            events.add(at)
+        else:
+            events.discard(at)
+    if events:
+        kept = kept.only(_without_copied_events(kept, events))
+    return Packed([piece]) if not kept and piece is not None else kept
+
+
+class _Known:
+    """The traits of the reports that are kept, each as a few bytes: a log may have them by the hundred
+    thousand."""
+
+    def __init__(self) -> None:
+        self._traits: list[bytes] = []
+        self._last: dict[int, int] = {}  # hash of a key -> the last place of a report with it
+        self._before = array("q")  # place -> the place before it with the same hash; -1: there is none
+
+    def add(self, traits: _Traits) -> None:
+        of_key = hash(traits.key)
+        self._before.append(self._last.get(of_key, -1))
+        self._last[of_key] = len(self._traits)
+        self._traits.append(marshal.dumps(tuple(traits)))
+
+    def replace(self, at: int, traits: _Traits) -> None:
+        self._traits[at] = marshal.dumps(tuple(traits))
+
+    def copy_of(self, traits: _Traits) -> tuple[int | None, _Traits | None]:
+        """Return the place and the traits of the first copy of a report among the last ones with its key;
+        (None, None) if there is none."""
+        found: tuple[int | None, _Traits | None] = None, None
+        seen, at = 0, self._last.get(hash(traits.key), -1)
+        while at >= 0 and seen < _MOST_COPIES:
+            other = _Traits(*marshal.loads(self._traits[at]))
+            if other.key == traits.key:
+                seen += 1
+                if _is_copy(other, traits):
+                    found = at, other
+            at = self._before[at]
+        return found
+
+
+def _without_copied_events(kept: Sequence[LogReport], events: set[int]) -> Iterator[int]:
+    """Yield the places of the reports that are no events on a kill that the kernel's lines have."""
     logged = {kill.comm for report in kept for kill in report.kills if kill.reason != printed_lines.EVENT}
-    kept = [report for report in kept if not _is_event_on(logged, report)]
-    return kept or [piece for piece in pieces if piece.constraint != "unknown"][-1:]
-
-
-def _is_event_on(comms: set[str], report: LogReport) -> bool:
-    return bool(report.kills) and all(
-        kill.reason == printed_lines.EVENT and kill.comm in comms for kill in report.kills
-    )
+    for at, report in enumerate(kept):
+        if at not in events or not all(kill.comm in logged for kill in report.kills):
+            yield at
 
 
 def _is_piece(report: LogReport) -> bool:
@@ -76,36 +135,32 @@ def _is_piece(report: LogReport) -> bool:
     return not (has_names or has_memory or is_of_panic or report.stack or report.invoker != Invoker())
 
 
-def _key(report: LogReport) -> tuple[int | None, str | None]:
-    """Return what all copies have in common: the killed task, or the trigger of a report without a kill."""
-    if report.kills:
-        return report.kills[0].pid, report.kills[0].comm
-    return report.invoker.pid, None
+def _traits(report: LogReport) -> _Traits:
+    sizes = sum(getattr(kill, name) is not None for kill in report.kills for name in _SIZES)
+    fullness = -len(report.missing), len(report.tasks), sizes
+    if not report.kills:
+        invoker = report.invoker
+        return _Traits((invoker.pid, None), report.stamp.since_boot_ns, None, astuple(invoker), fullness)
+    kill = report.kills[0]
+    of_kill = tuple(getattr(kill, name) for name in _SIZES)
+    return _Traits((kill.pid, kill.comm), kill.stamp.since_boot_ns, of_kill, None, fullness)
 
 
-def _is_copy(one: LogReport, other: LogReport) -> bool:
-    times = one.stamp.since_boot_ns, other.stamp.since_boot_ns
-    if one.kills and other.kills:
-        times = one.kills[0].stamp.since_boot_ns, other.kills[0].stamp.since_boot_ns
+def _is_copy(one: _Traits, other: _Traits) -> bool:
+    times = one.since_boot_ns, other.since_boot_ns
     is_timed = None not in times
     if is_timed and abs((times[0] or 0) - (times[1] or 0)) > _NEAR_NS:
         return False
-    if one.kills and other.kills:
-        return _has_same_sizes(one.kills[0], other.kills[0])
+    if one.sizes is not None and other.sizes is not None:
+        return _has_same_sizes(one.sizes, other.sizes)
     return is_timed and times[0] == times[1] and one.invoker == other.invoker
 
 
-def _has_same_sizes(one: Kill, other: Kill) -> bool:
+def _has_same_sizes(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
     """Return whether all sizes that both kills have are equal; an event has no sizes."""
-    pairs = [(getattr(one, name), getattr(other, name)) for name in _SIZES]
-    known = [(left, right) for left, right in pairs if left is not None and right is not None]
-    has_none = any(all(getattr(kill, name) is None for name in _SIZES) for kill in (one, other))
+    known = [pair for pair in zip(one, other, strict=True) if None not in pair]
+    has_none = any(all(size is None for size in sizes) for sizes in (one, other))
     return has_none or (bool(known) and all(left == right for left, right in known))
-
-
-def _fullness(report: LogReport) -> tuple[int, int, int]:
-    known = sum(getattr(kill, name) is not None for kill in report.kills for name in _SIZES)
-    return -len(report.missing), len(report.tasks), known
 
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -119,6 +174,7 @@ _COMPRESSED: Final = (
 _MOST_MAGIC: Final = 6
 _NULL_DEVICE: Final = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 _KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
+_KILL_IN_BYTES: Final = re.compile(_KILL.pattern.encode())
 _MOST_SHOWN: Final = 200
 _MOST_OTHER_KILLS: Final = 10_000
 _OF_OTHER_FORMATS: Final = (
@@ -132,7 +188,7 @@ _OF_OTHER_FORMATS: Final = (
 class Log:
     """The kills in a log, each once: kills with lines of the kernel's OOM killer, and other kills."""
 
-    reports: list[LogReport]
+    reports: Sequence[LogReport]
     other_kills: list[OtherKill]
 
 
@@ -143,22 +199,33 @@ class _Watched:
     the mark with which the kernel's messages are logged.
     """
 
-    def __init__(self, log: Iterable[str]) -> None:
-        self._log = log
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
         self._reader = lines.Reader()
         self.other_kills: list[OtherKill] = []
         self.first_kill: tuple[int, str] | None = None
         self.has_kernel_line = False
 
     def __iter__(self) -> Iterator[str]:
-        for number, line in enumerate(self._log, start=1):
-            self.has_kernel_line = self.has_kernel_line or self._reader.is_of_kernel(line, number)
-            if (found := other_killers.kill(line, number)) is not None:
-                if len(self.other_kills) < _MOST_OTHER_KILLS:
-                    self.other_kills.append(found)
-            elif self.first_kill is None and _KILL.search(line) is not None:
-                self.first_kill = number, line
-            yield line
+        first = 1
+        for text, block in lines.blocks(self._chunks):
+            may_have_other = other_killers.may_have_kill(text)
+            is_sought = may_have_other or not self.has_kernel_line
+            if is_sought or (self.first_kill is None and _KILL_IN_BYTES.search(text) is not None):
+                for number, line in enumerate(block, start=first):
+                    self._watch(line, number)
+                    yield line
+            else:
+                yield from block
+            first += len(block)
+
+    def _watch(self, line: str, number: int) -> None:
+        self.has_kernel_line = self.has_kernel_line or self._reader.is_of_kernel(line, number)
+        if (found := other_killers.kill(line, number)) is not None:
+            if len(self.other_kills) < _MOST_OTHER_KILLS:
+                self.other_kills.append(found)
+        elif self.first_kill is None and _KILL.search(line) is not None:
+            self.first_kill = number, line
 
 
 def read(log: str, progress: Progress | None = None) -> Log:
@@ -183,7 +250,7 @@ def read_stream(stream: BinaryIO, name: str, progress: Progress | None = None) -
     for beginning, what in _OF_OTHER_FORMATS:
         if first.startswith(beginning):
             raise TracerError(f"{name} is {what}")
-    watched = _Watched(lines.split(chain([first], chunks)))
+    watched = _Watched(chain([first], chunks))
     reports = merged(parser.reports(watched))
     others = other_killers.without_copies(watched.other_kills)
     if reports:

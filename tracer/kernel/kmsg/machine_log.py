@@ -53,7 +53,7 @@ _GAP_NS: Final = 60_000_000_000
 
 _CHOICE_TO_KILL_LINES: Final = 50
 _PANIC_LINES: Final = 5
-_SECTION_OF: Final = {"stat": "memory.stat", "frame": "stack"}
+_SECTION_OF: Final = {"stat": "memory.stat", "frame": "stack", "task": "tasks"}
 """Kind of rows -> the section in which many rows are added at once."""
 
 _MOST_PIDS: Final = 4096
@@ -142,7 +142,7 @@ class MachineLog:
             or not _are_close(assembly.last, rows)
         ):
             for row in rows:
-                self.take(row.record())
+                self.take(row.record(is_row=True))
             return
         assembly.take_rows(rows)
 

@@ -15,9 +15,16 @@ from typing import Final
 
 _MOST_CHARACTERS: Final = 4096
 WORDS: Final = re.compile(
-    r"oomd|earlyoom|[sS]end(?:ing)? SIG|evict|Evict|lowmemorykiller|lmkd|killed by the OOM killer"
+    r"oomd|earlyoom|[sS]end(?:ing)? SIG|[Ee]viction manager|Evicted|lowmemorykiller|lmkd"
+    r"|killed by the OOM killer"
 )
 """Words, at least one of which is in each line about such a kill."""
+
+_PARTS: Final = (
+    *(b"oomd", b"earlyoom", b"end SIG", b"ending SIG", b"viction manager", b"Evicted"),
+    *(b"lowmemorykiller", b"lmkd", b"killed by the OOM killer"),
+)
+"""Parts of `WORDS`, at least one of which is in each text with one of them."""
 
 _DRIVER: Final = "lowmemorykiller"
 """The driver of Android's kernels before v4.12 (drivers/staging/android/lowmemorykiller.c). lmkd, which
@@ -110,6 +117,11 @@ def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
             units[unit] = one.reason
         kept.append(one)
     return kept
+
+
+def may_have_kill(text: bytes) -> bool:
+    """Return whether any line of a text may be about such a kill; a search for parts of words is quick."""
+    return any(part in text for part in _PARTS)
 
 
 def kill(line: str, number: int) -> OtherKill | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from tracer.kernel.kmsg.assembly import Assembly
@@ -167,6 +168,7 @@ _WORDS: Final = re.compile(
 _KEPT: Final = 256
 """The number of reports that wait for late lines (the oom_reaper) before they are yielded."""
 
+_BLOCK_LINES: Final = 1024
 _MOST_HOSTS: Final = 256
 _MOST_ROWS: Final = 512
 _MOST_CONTINUED: Final = 1100  # characters: the kernel's own messages are shorter
@@ -178,12 +180,17 @@ def reports(log: Iterable[str]) -> Iterator[LogReport]:
     A report is yielded after 256 later ones have begun, or at the end, because lines of the oom_reaper come
     late.
     """
-    scan, number = _Scan(), 0
-    for number, line in enumerate(log, start=1):
-        scan.take(line, number)
-        while len(scan.begun) > _KEPT:
-            yield scan.begun.popleft().finish()
-    scan.take("", number + 1)
+    scan, number, rest = _Scan(), 1, iter(log)
+    while block := list(islice(rest, _BLOCK_LINES)):
+        at = 0
+        while at < len(block):
+            scan.take(block[at], number + at)
+            at += 1
+            at += scan.take_rows(block, at, number + at)
+            while len(scan.begun) > _KEPT:
+                yield scan.begun.popleft().finish()
+        number += len(block)
+    scan.take("", number)
     scan.end()
     yield from (assembly.finish() for assembly in scan.begun)
 
@@ -214,12 +221,14 @@ class _Scan:
         is_idle = self._message is None and not self._within and not self._reader.is_broken_softly
         if is_idle and _WORDS.search(line) is None:
             return
-        if self._within and (row := self._reader.row(line, number)) is not None:
-            self._take_row(row)
+        usual = styles.row(line, number)
+        if self._within and usual is not None and self._reader.is_row(line, usual):
+            self._take_row(usual)
             return
         if self._rows:
             self._end_rows()
-        records = self._reader.read(line, number)
+        reader = self._reader
+        records = reader.read(line, number) if usual is None else reader.read_usual(line, usual)
         if is_idle and records and not records[0].prefix:
             for earlier in self._reader.read(before, number - 1)[-1:]:
                 self._begin(earlier)
@@ -229,6 +238,22 @@ class _Scan:
             self.end()
             if self._within or _WORDS.search(record.text) is not None:
                 self._begin(record)
+
+    def take_rows(self, block: Sequence[str], at: int, number: int) -> int:
+        """Add the rows from a place in a block on that follow the collected rows, as `take` would; return
+        their number."""
+        rows = self._rows
+        if not rows or not self._reader.is_usual:
+            return 0
+        first, before = rows[0], len(rows)
+        for row in styles.run(block[at : at + _MOST_ROWS - before], number, first.kind):
+            if not first.is_beside(row):
+                break
+            rows.append(row)
+        added = len(rows) - before
+        if added:
+            self._before = block[at + added - 1]
+        return added
 
     def _take_row(self, row: Row) -> None:
         """Add a row of a report. It has a prefix, so it continues no message."""
@@ -243,7 +268,7 @@ class _Scan:
         if machine is not None and (row.host is None or row.host == self._host) and machine.reads(row.kind):
             self._rows = [row]
         else:
-            self._begin(row.record())
+            self._begin(row.record(is_row=True))
 
     def _end_rows(self) -> None:
         """Give the collected rows to their machine. The last of them may continue in the next line."""
@@ -251,7 +276,7 @@ class _Scan:
         self._rows = []
         if rows:
             self._machines[self._host].take_rows(rows)
-        self._begin(last.record())
+        self._begin(last.record(is_row=True))
 
     def _begin(self, record: Record) -> None:
         self._message, self._pieces, self._characters = record, [], len(record.text)

@@ -77,7 +77,7 @@ def page(subject: Subject) -> str:
     )
     style, script = page_frame.style(), page_frame.source("report.js")
     told = explained(reports)
-    is_one = len(reports) == 1
+    is_one, listed = len(reports) == 1, kill_list.table(reports[-_MOST_LISTED:])
     return (
         page_frame.environment()
         .get_template("report.html.j2")
@@ -91,8 +91,8 @@ def page(subject: Subject) -> str:
             kills=[_shown_kill(subject, report, page_size) for report in told],
             explained={str(report.kill_id) for report in told},
             how_often=[] if is_one else list(kill_list.summary(reports)),
-            list_titles=[title for title, _ in kill_list.columns(reports[-_MOST_LISTED:])],
-            list=[] if is_one else list(kill_list.rows(reports[-_MOST_LISTED:]))[::-1],
+            list_titles=[title for title, _ in listed.columns],
+            list=[] if is_one else list(listed.rows)[::-1],
             list_note=_left_out(len(reports)),
             held=[shown for one in held[:_MOST_HELD] if (shown := _shown_life(subject, one)) is not None],
             more_memory_titles=reclaim_facts.MORE_MEMORY_TITLES,

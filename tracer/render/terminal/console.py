@@ -9,7 +9,8 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TextIO
+from itertools import islice
+from typing import Final, TextIO, TypeAlias
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -17,7 +18,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from tracer.render.words.prose import prose, released
+from tracer.packed import Packed
+from tracer.render.words.prose import held_together, prose, released
 
 _INDENT: Final = 2
 _LABEL_CELLS: Final = 13
@@ -98,9 +100,105 @@ class Rows:
 
     def _sentences(self) -> Iterable[tuple[str, str]]:
         for first, *rest in self._rows:
-            named = zip((heading for heading, _ in self._columns[1:]), rest, strict=False)
-            cells = [f"{heading} {cell}".strip() for heading, cell in named if str(cell)]
-            yield f"{first}:", ", ".join(cells)
+            yield f"{first}:", _sentence(self._columns, rest)
+
+
+class LongRows:
+    """A table of many rows, which looks as `Rows` does, indented and without colour, in a hundredth of the
+    time."""
+
+    def __init__(self, columns: Sequence[tuple[str, str]], rows: Iterable[tuple[str, ...]]) -> None:
+        self._columns = columns
+        self._rows = Packed(rows)
+        self._may_wrap = columns[-1][1] == "<"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def as_rows(self) -> RenderableType:
+        """Return the table as rich draws it."""
+        table = Rows(*self._columns)
+        for cells in self._rows:
+            table.add_row(*cells)
+        return indented(table)
+
+    def lines(self, columns: int) -> Iterator[str]:
+        """Yield the lines of the table in so many columns."""
+        room = columns - _INDENT
+        least, whole = self._cells()
+        for gap in _GAPS:
+            rest = room - sum(least[:-1]) - gap * (len(least) - 1)
+            if least[-1] <= rest:
+                found = self._in_columns((*least[:-1], min(whole, rest)), gap)
+                break
+        else:
+            found = self._sentences(room - _INDENT)
+        yield from (f"{' ' * _INDENT}{line}".rstrip() for line in found)
+
+    def _cells(self) -> tuple[list[int], int]:
+        """Return the least width of each column, as `Rows` has it, and the width of all of the last one."""
+        least = [cell_len(heading) for heading, _ in self._columns]
+        whole = least[-1]
+        for cells in self._rows:
+            widths = [*map(cell_len, cells)]
+            whole = max(whole, widths[-1])
+            if self._may_wrap:
+                widths[-1] = max((cell_len(word[:_WORD_CELLS]) for word in cells[-1].split()), default=0)
+            least = [*map(max, least, widths)]
+        return least, whole
+
+    def _in_columns(self, widths: Sequence[int], gap: int) -> Iterator[str]:
+        sides = [side for _, side in self._columns]
+        for cells in ([heading for heading, _ in self._columns], *self._rows):
+            *first, last = cells
+            before = "".join(_set(*one) + " " * gap for one in zip(first, widths, sides, strict=False))
+            for line in _wrapped(last, widths[-1]):
+                yield before + _set(line, widths[-1], sides[-1])
+                before = " " * cell_len(before)
+
+    def _sentences(self, room: int) -> Iterator[str]:
+        width = max((cell_len(cells[0]) + 1 for cells in self._rows), default=1)
+        for first, *rest in self._rows:
+            label = f"{_set(f'{first}:', width, '<')} "
+            for line in _wrapped(_sentence(self._columns, rest), room - width - 1):
+                yield " " * _INDENT + label + line
+                label = " " * (width + 1)
+
+
+def _set(cell: str, width: int, side: str) -> str:
+    cell = cell.rstrip() if side == ">" else cell
+    room = " " * (width - cell_len(cell))
+    return room + cell if side == ">" else cell + room
+
+
+def _wrapped(words: str, width: int) -> Iterable[str]:
+    """Return the lines of the words as rich wraps them."""
+    if cell_len(words) <= width:
+        return (words,)
+    held = held_together(words)
+    parts = held.split(" ")
+    is_simple = words.isascii() and all(0 < len(part) <= width for part in parts)
+    if not is_simple:
+        plain = Console(width=width, file=io.StringIO())
+        laid_out = Text(held).wrap(plain, width, overflow="fold")
+        return [released(line.plain) for line in laid_out]
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + 1 + len(part) <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return map(released, lines)
+
+
+def _sentence(columns: Sequence[tuple[str, str]], rest: Iterable[str | Text]) -> str:
+    """Return the cells after the first, with their titles."""
+    named = zip((heading for heading, _ in columns[1:]), rest, strict=False)
+    return ", ".join(f"{heading} {cell}".strip() for heading, cell in named if str(cell))
+
+
+Written: TypeAlias = RenderableType | LongRows
+"""What can be written to a terminal."""
 
 
 class Fitted:
@@ -137,6 +235,8 @@ PLAIN_COLUMNS: Final = 100
 LEAST_COLUMNS: Final = 60
 MOST_COLUMNS: Final = 1000
 
+_LINES_AT_ONCE: Final = 1024
+
 _ASCII: Final = str.maketrans("█▉▊▋▌▍▎▏▓▚▒░·│┃─┬┐✗▲…−–→←≥✓", "####||||skdc.||-++x^~--><>+")
 
 
@@ -165,11 +265,16 @@ def columns_for(stream: TextIO) -> int:
     return columns if is_coloured(stream) else min(columns, PLAIN_COLUMNS)
 
 
-def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool) -> str:
+def to_text(renderables: Iterable[Written], *, columns: int, colour: bool) -> str:
     """Return the renderables one below the other, without escape sequences unless `colour` is set.
 
     Console markup, emoji codes and highlighting are off: a comm such as `[red]` is shown unchanged.
     """
+    return "".join(_texts(renderables, columns=columns, colour=colour))
+
+
+def _texts(renderables: Iterable[Written], *, columns: int, colour: bool) -> Iterator[str]:
+    """Yield the text of `to_text` in pieces, so that a long table is never held as a whole."""
     out = io.StringIO()
     console = Console(
         file=out,
@@ -183,18 +288,35 @@ def to_text(renderables: Iterable[RenderableType], *, columns: int, colour: bool
         legacy_windows=False,
     )
     for renderable in renderables:
-        console.print(renderable)
-    return "".join(line.rstrip() + "\n" for line in released(out.getvalue()).splitlines())
+        if not isinstance(renderable, LongRows):
+            console.print(renderable)
+            continue
+        yield _taken_from(out)
+        lines = renderable.lines(columns)
+        while piece := list(islice(lines, _LINES_AT_ONCE)):
+            yield "".join(f"{line}\n" for line in piece)
+    yield _taken_from(out)
 
 
-def write(stream: TextIO, renderables: Iterable[RenderableType]) -> None:
+def _taken_from(out: io.StringIO) -> str:
+    text = "".join(line.rstrip() + "\n" for line in released(out.getvalue()).splitlines())
+    out.seek(0)
+    out.truncate()
+    return text
+
+
+def write(stream: TextIO, renderables: Iterable[Written]) -> None:
     """Write the renderables in the form that fits `stream`. If its encoding lacks our glyphs, write ASCII
     glyphs."""
-    text = to_text(renderables, columns=columns_for(stream), colour=is_coloured(stream))
     encoding = stream.encoding or "utf-8"
+    for text in _texts(renderables, columns=columns_for(stream), colour=is_coloured(stream)):
+        stream.write(_encodable(text, encoding))
+    stream.flush()
+
+
+def _encodable(text: str, encoding: str) -> str:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(text)
-    stream.flush()
+        return text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    return text

@@ -15,6 +15,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.render.terminal import console, first_screen
+from tracer.render.terminal.console import Written
 from tracer.render.words import (
     candidate_facts,
     code_facts,
@@ -29,9 +30,11 @@ from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
 
 MOST_LINES: Final = 8
+_MOST_DRAWN: Final = 500
+"""The lines of a table that rich lays out, which takes 0.3 ms a line."""
 
 
-def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) -> Iterator[RenderableType]:
+def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) -> Iterator[Written]:
     """Yield the text above the explanation of one of many kills.
 
     The text has the number of kills of each name, a line for each of the last kills, and the number of the
@@ -56,15 +59,13 @@ def one_of_many(reports: Sequence[OomReport], explained: OomReport) -> Iterator[
     yield Text()
 
 
-def listed_kills(reports: Sequence[OomReport]) -> Iterator[RenderableType]:
+def listed_kills(reports: Iterable[OomReport]) -> Iterator[Written]:
     """Yield a table with a line for each kill."""
-    table = console.Rows(*kill_list.columns(reports))
-    for row in kill_list.rows(reports):
-        table.add_row(*row)
-    day = kill_list.one_day(reports)
-    if day is not None:
-        yield console.note(f"times are of {day}, UTC")
-    yield console.indented(table)
+    listed = kill_list.table(reports)
+    table = console.LongRows(listed.columns, listed.rows)
+    if listed.day is not None:
+        yield console.note(f"times are of {listed.day}, UTC")
+    yield table.as_rows() if len(table) <= _MOST_DRAWN else table
 
 
 _MOST: Final = 8

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tracer import units
 from tracer.analysis.explain.kill_filter import History, histories
 from tracer.analysis.results.forms import as_json
 from tracer.analysis.results.kill import LimitOwner, OomReport
 from tracer.kernel.cgroups.containers import short_id, standing
+from tracer.packed import Packed
 from tracer.render.words import places
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import shown_time
@@ -24,42 +25,64 @@ _COLUMNS: Final = (
 _SHORT_OF: Final = {"cpuset": "nodes of a cpuset", "mempolicy": "nodes of a policy"}
 """Constraint -> the part of the machine that was out of memory, if it was not the whole machine."""
 
+_DATE_CELLS: Final = len("2026-01-01 ")
+_SECOND_CELLS: Final = len("2026-01-01 00:00:00")
 _RUN: Final = 6
 """The position of the column of runs, which is shown only if a name has several lives."""
 
 
-def columns(reports: Sequence[OomReport]) -> tuple[tuple[str, str], ...]:
-    """Return (title, alignment `<` or `>`) for each column of `rows`."""
-    return _COLUMNS if _have_runs(reports) else _without_run(_COLUMNS)
+class KillTable(NamedTuple):
+    """A table with a line for each kill. `columns`: (title, alignment `<` or `>`) of each. `day`: the date of
+    all kills; None if they have no common date."""
+
+    columns: tuple[tuple[str, str], ...]
+    rows: Iterator[tuple[str, ...]]
+    day: str | None
 
 
-def rows(reports: Sequence[OomReport]) -> Iterator[tuple[str, ...]]:
-    """Yield the cells of each kill, below `columns`."""
-    day, have_runs = one_day(reports), _have_runs(reports)
+def table(reports: Iterable[OomReport]) -> KillTable:
+    """Return the table of these kills, which are read once."""
+    kept, days, have_runs = Packed[tuple[str, ...]](), set[str | None](), False
     for report in reports:
         owner = report.limit_owner
-        cells = (
-            str(report.kill_id),
-            _when(report, day),
-            units.limit(owner.limit_bytes) if _has_owner(report) else "",
-            report.verdict.cause,
-            report.verdict.confidence,
-            _killed(report),
-            str(owner.run) if (owner.runs or 1) > 1 else "",
-            _where(report),
+        days.add(None if report.time is None else shown_time(report.time).partition(" ")[0])
+        have_runs = have_runs or (owner.runs or 1) > 1
+        kept.append(
+            (
+                str(report.kill_id),
+                _when(report),
+                units.limit(owner.limit_bytes) if _has_owner(report.constraint) else "",
+                report.verdict.cause,
+                report.verdict.confidence,
+                _killed(report),
+                str(owner.run) if (owner.runs or 1) > 1 else "",
+                _where(report),
+                "" if report.time is None else "dated",
+            )
         )
-        yield cells if have_runs else _without_run(cells)
+    day = days.pop() if len(days) == 1 else None
+    shown = (_shown(cells, is_one_day=day is not None, have_runs=have_runs) for cells in kept)
+    return KillTable(_COLUMNS if have_runs else _without_run(_COLUMNS), shown, day)
 
 
-def summary(reports: Sequence[OomReport]) -> Iterator[str]:
+def _shown(cells: tuple[str, ...], *, is_one_day: bool, have_runs: bool) -> tuple[str, ...]:
+    """Return the cells of a line, with its time as short as the dates of all kills allow."""
+    number, when, *rest, dated = cells
+    if dated:
+        when = when[_DATE_CELLS:] if is_one_day else when[:_SECOND_CELLS]
+    return (number, when, *rest) if have_runs else _without_run((number, when, *rest))
+
+
+def summary(reports: Iterable[OomReport]) -> Iterator[str]:
     """Yield a sentence for each name with kills, the name with the most kills first."""
     found = histories(reports)
     for history in found[:_MOST_NAMES]:
         yield _how_often(history)
     rest = found[_MOST_NAMES:]
     if rest:
-        kills = [kill for history in rest for kill in history.kills]
-        yield f"and {units.count(len(rest))} more, {_happened(kills)} {_times(len(kills))} in all."
+        kills = sum(history.kills for history in rest)
+        happened = _happened(all(history.have_victims for history in rest))
+        yield f"and {units.count(len(rest))} more, {happened} {_times(kills)} in all."
 
 
 def to_dict(report: OomReport) -> dict[str, Any]:
@@ -81,17 +104,13 @@ def to_dict(report: OomReport) -> dict[str, Any]:
     }
 
 
-def _have_runs(reports: Sequence[OomReport]) -> bool:
-    return any((report.limit_owner.runs or 1) > 1 for report in reports)
-
-
 def _without_run(cells: tuple[T, ...]) -> tuple[T, ...]:
     return cells[:_RUN] + cells[_RUN + 1 :]
 
 
 def _how_often(history: History) -> str:
     """Return `container crasher: killed 7 times in 27 s, the same cause each time (anon_growth).`"""
-    count, causes, happened = len(history.kills), history.causes, _happened(history.kills)
+    count, causes, happened = history.kills, history.causes, _happened(history.have_victims)
     if count == 1:
         return f"{_name(history)}: {happened} once ({next(iter(causes))})."
     span = "" if history.seconds is None else f" in {units.duration(history.seconds)}"
@@ -102,9 +121,9 @@ def _how_often(history: History) -> str:
     return f"{_name(history)}: {happened} {_times(count)}{span}, {why}."
 
 
-def _happened(kills: Iterable[OomReport]) -> str:
+def _happened(have_victims: bool) -> str:
     """Return `killed`, or `out of memory` if a report has no victim: maybe no process could be killed."""
-    return "killed" if all(kill.victims for kill in kills) else "out of memory"
+    return "killed" if have_victims else "out of memory"
 
 
 def others(count: int) -> str:
@@ -117,24 +136,23 @@ def _times(count: int) -> str:
 
 
 def _name(history: History) -> str:
-    first = history.kills[0]
-    owner = first.limit_owner
-    if not _has_owner(first):
-        return _SHORT_OF.get(first.constraint, "the whole machine")
+    owner = history.owner
+    if not _has_owner(history.constraint):
+        return _SHORT_OF.get(history.constraint, "the whole machine")
     if owner.container is None and owner.pod is None:
-        unknown = "unknown cgroups" if first.constraint == "memcg" else "not known whose limit"
+        unknown = "unknown cgroups" if history.constraint == "memcg" else "not known whose limit"
         return unknown if owner.cgroup is None else visible(owner.cgroup)
     pod = "" if owner.container is None or owner.pod is None else f", pod {visible(owner.pod)}"
     return f"{'' if owner.container is None else 'container '}{_within(owner)}{pod}"
 
 
-def _has_owner(report: OomReport) -> bool:
-    return report.constraint in ("memcg", "unknown")
+def _has_owner(constraint: str) -> bool:
+    return constraint in ("memcg", "unknown")
 
 
 def _where(report: OomReport) -> str:
     owner = report.limit_owner
-    if not _has_owner(report):
+    if not _has_owner(report.constraint):
         return _SHORT_OF.get(report.constraint, "the whole machine")
     if owner.container is None and owner.pod is None:
         return units.UNKNOWN if owner.cgroup is None else visible(owner.cgroup)
@@ -158,14 +176,8 @@ def _killed(report: OomReport) -> str:
     return f"{visible(first.comm)} ({first.pid})" + (f" +{units.count(len(rest))}" if rest else "")
 
 
-def one_day(reports: Sequence[OomReport]) -> str | None:
-    """Return the date of all these kills; None if they have no common date."""
-    days = {None if report.time is None else shown_time(report.time).partition(" ")[0] for report in reports}
-    return days.pop() if len(days) == 1 else None
-
-
-def _when(report: OomReport, day: str | None) -> str:
-    if report.time is not None:
-        milliseconds = report.time.microsecond // 1000
-        return f"{report.time:%H:%M:%S}.{milliseconds:03}" if day else f"{report.time:%Y-%m-%d %H:%M:%S}"
-    return places.logged_moment(report.kernel_log)
+def _when(report: OomReport) -> str:
+    """Return the date and time to the millisecond, or else the moment that the log has."""
+    if report.time is None:
+        return places.logged_moment(report.kernel_log)
+    return f"{report.time:%Y-%m-%d %H:%M:%S}.{report.time.microsecond // 1000:03}"

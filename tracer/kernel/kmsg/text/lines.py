@@ -66,7 +66,7 @@ class MarkupReader:
 
     def is_plain(self, line: str) -> bool:
         """Return whether a line is plain text, without markup."""
-        if not self._is_quoted and ("=" in line or _ENCODING in line):
+        if not self._is_quoted and ("=3D" in line or line.endswith("=") or _ENCODING in line):
             self._is_quoted = _QUOTED_MARK.search(line) is not None
         if not self._is_html and ("<" in line or "&" in line):
             self._is_html = _HTML_MARK.match(line) is not None
@@ -202,6 +202,9 @@ class LearnedPrefixes:
     def __init__(self) -> None:
         self._known: list[re.Pattern[str]] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
     def end(self, line: str) -> int:
         """Return the end of the prefix of a line; 0 if it has no known prefix."""
         for number, known in enumerate(self._known):
@@ -230,6 +233,7 @@ def before_message(line: str) -> str | None:
 _MOST_LINE_CHARACTERS: Final = 1 << 16
 """The length at which lines are cut; one line may hold many messages."""
 
+_MOST_BYTES: Final = 4  # of a character in UTF-8
 _LEAST_PREFIX: Final = 16
 _PREFIX_BEGIN: Final = 4
 _MOST_RECORD: Final = 1100
@@ -241,17 +245,33 @@ _QUOTES: Final = re.compile(r"(?:[>|] ?)+")
 _STAMP: Final = re.compile(r"(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\] ?")
 
 
-def split(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Yield the lines of a file that is read in chunks, without their line ends; long lines are cut."""
+def blocks(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, list[str]]]:
+    """Yield the text of whole lines of a file that is read in chunks, and these lines without their line
+    ends; long lines are cut."""
     rest = b""
     for chunk in chunks:
-        lines = chunk.split(b"\n")
-        lines[0] = rest + lines[0] if len(rest) < _MOST_LINE_CHARACTERS else rest
-        rest = lines.pop()
-        for line in lines:
-            yield line[:_MOST_LINE_CHARACTERS].decode("utf-8", "surrogateescape")
+        first, is_whole, more = chunk.partition(b"\n")
+        rest = rest + first if len(rest) < _MOST_LINE_CHARACTERS else rest
+        if is_whole:
+            others, have_others, last = more.rpartition(b"\n")
+            text = rest + have_others + others
+            rest = last
+            yield text, _lines(text)
     if rest:
-        yield rest[:_MOST_LINE_CHARACTERS].decode("utf-8", "surrogateescape")
+        yield rest, _lines(rest)
+
+
+def _lines(text: bytes) -> list[str]:
+    found = text.decode("utf-8", "surrogateescape").split("\n")
+    if max(map(len, found)) <= _MOST_LINE_CHARACTERS // _MOST_BYTES:
+        return found
+    return [line[:_MOST_LINE_CHARACTERS].decode("utf-8", "surrogateescape") for line in text.split(b"\n")]
+
+
+def split(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines of a file that is read in chunks, without their line ends; long lines are cut."""
+    for _, found in blocks(chunks):
+        yield from found
 
 
 class Reader:
@@ -268,24 +288,37 @@ class Reader:
         """Return whether a line may go on in the next one, so that each line has to be read."""
         return self._markup.is_broken_softly
 
+    @property
+    def is_usual(self) -> bool:
+        """Return whether the log has neither markup nor prefixes of its own."""
+        return not (self._markup.is_marked or self._before_stamps or self._before_messages)
+
     def read(self, line: str, number: int) -> list[Record]:
         """Return the messages in a line: usually one, none in a line of another program, several if the lines
         of a log were joined into one."""
+        if (usual := styles.row(line, number)) is not None:
+            return self.read_usual(line, usual)
         line = _clean(line)
         if self._markup.is_plain(line):
             return self._read(line, number)
         return [record for part in self._markup.lines(line) for record in self._read(_clean(part), number)]
 
-    def row(self, line: str, number: int) -> styles.Row | None:
-        """Return a line that is a row of a report in a usual style (`styles.row`), of which `read` would
-        make the same record.
+    def read_usual(self, line: str, usual: styles.Row) -> list[Record]:
+        """Return the messages in a line that is in a usual style, as `read` does."""
+        if self._markup.is_plain(line):
+            return self._messages(line, usual.record(is_row=False), usual.line)
+        return [
+            record for part in self._markup.lines(line) for record in self._read(_clean(part), usual.line)
+        ]
 
-        None for any other line, and if this log has markup, or prefixes of its own before such a line.
+    def is_row(self, line: str, usual: styles.Row) -> bool:
+        """Return whether a line is a row of a report, and `read` would make only the record of this row.
+
+        False for any other line, and if this log has markup, or prefixes of its own before such a line.
         """
-        if self._markup.is_marked or (found := styles.row(line, number)) is None:
-            return None
-        is_prefixed = self._before_stamps.end(line) or self._before_messages.end(line)
-        return None if is_prefixed else found
+        if usual.kind == "other" or self._markup.is_marked:
+            return False
+        return self.is_usual or not (self._before_stamps.end(line) or self._before_messages.end(line))
 
     def is_of_kernel(self, line: str, number: int) -> bool:
         """Return whether a line shows that the kernel wrote it: by its time, a `kernel:`, or its fields."""
@@ -296,22 +329,23 @@ class Reader:
             entry = self._objects.read(line, number)
             return [] if entry is None else self._from_object(entry, number)
         record = styles.read(line, number)
-        if record is None:
-            return []
+        return [] if record is None else self._messages(line, record, number)
+
+    def _messages(self, line: str, record: Record, number: int) -> list[Record]:
+        """Return the messages in a line, of which `record` is the reading in its style."""
         if _is_many(line, record):
             return list(_split(line, record, number))
-        record = self._behind_prefix(line, record)
-        if record is None or len(record.text) <= MOST_CHARACTERS:
-            return [] if record is None else [record]
-        return [record.with_text(record.text[:MOST_CHARACTERS])]
+        found = self._behind_prefix(line, record)
+        if found is None or len(found.text) <= MOST_CHARACTERS:
+            return [] if found is None else [found]
+        return [found.with_text(found.text[:MOST_CHARACTERS])]
 
     def _from_object(self, entry: Entry, number: int) -> list[Record]:
         if entry.is_message:
             return [Record(entry.stamp, entry.text[:MOST_CHARACTERS], entry.host, prefix=1)]
         inner = self.read(entry.text, number) if entry.text[:1] != "{" else []
         return [
-            replace(
-                record,
+            record._replace(
                 stamp=replace(record.stamp, wall=record.stamp.wall or entry.stamp.wall),
                 host=record.host or entry.host,
                 prefix=max(record.prefix, 1),
@@ -343,12 +377,9 @@ def _is_many(line: str, record: Record) -> bool:
     A prefix is too long for a name of a process, but not for a path. So a line with a path must be longer
     than a message can be.
     """
-    least = _MOST_RECORD if shapes.path_word(record.text) is not None else 0
-    return (
-        record.prefix >= _LEAST_PREFIX
-        and len(record.text) > least
-        and line.find(line[:_PREFIX_BEGIN], record.prefix) >= 0
-    )
+    if record.prefix < _LEAST_PREFIX or line.find(line[:_PREFIX_BEGIN], record.prefix) < 0:
+        return False
+    return len(record.text) > (_MOST_RECORD if shapes.path_word(record.text) is not None else 0)
 
 
 def _split(line: str, record: Record, number: int) -> Iterator[Record]:
@@ -384,8 +415,7 @@ def _behind(line: str, at: int, outer: Record, *, is_whole: bool) -> Record | No
         return None
     own, around = found.stamp, outer.stamp
     since_boot_ns = around.since_boot_ns if own.since_boot_ns is None else own.since_boot_ns
-    return replace(
-        found,
+    return found._replace(
         stamp=Stamp(own.line, since_boot_ns, own.wall or around.wall),
         host=found.host or outer.host,
         prefix=max(found.prefix, 1) if is_whole else found.prefix,

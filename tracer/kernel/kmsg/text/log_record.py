@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 MOST_CHARACTERS: Final = 1 << 14
 """The longest line or message that is read; the rest is ignored. The kernel cuts a message at about 1000
@@ -23,8 +23,7 @@ class Stamp:
     wall: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One message of the kernel.
 
     `prefix` is the number of characters before the text; a record with prefix 0 may continue the record
@@ -53,4 +52,4 @@ class Record:
 
     def with_text(self, text: str) -> Record:
         """Return a copy with another text."""
-        return replace(self, text=text)
+        return self._replace(text=text)
