@@ -272,8 +272,10 @@ def owners_subtree(trace: Any) -> Subtree:
 
 def selected(trace: Any, rows: Any, log: LogReport | None, unknown: dict[str, str]) -> Selection:
     subtree, time_ns = owners_subtree(trace), int(times_ns(rows)[0])
+    candidates = trace.oom_candidates
+    weighed = records(candidates.assign(time_ns=times_ns(candidates)))
     return victim_selection.from_trace(
-        subtree, time_ns, rows=records(rows), weighed=trace.oom_candidates, log=log, unknown=unknown
+        subtree, time_ns, rows=records(rows), weighed=weighed, log=log, unknown=unknown
     )
 
 

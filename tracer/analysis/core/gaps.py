@@ -42,9 +42,10 @@ _FOR_GOOD: Final = "residue"
 
 
 class Losses:
-    """The table `loss`, by stream and interval."""
+    """The table `loss`, by stream and interval. `total` is the number of all lost records."""
 
     def __init__(self, loss: pd.DataFrame) -> None:
+        self.total = int(loss["lost"].sum())
         streams = loss["stream"].astype(str).to_numpy(dtype=object)
         self._streams = {
             str(stream): _Stream.from_rows(loss[streams == stream]) for stream in np.unique(streams)
@@ -89,8 +90,8 @@ class _Stream:
         )
 
     def near(self, begin_ns: int, end_ns: int) -> int:
-        begun = self.lost_by_begin[np.searchsorted(self.begins, end_ns, "right")]
-        return int(begun - self.lost_by_end[np.searchsorted(self.ends, begin_ns)])
+        begun = self.lost_by_begin[self.begins.searchsorted(end_ns, "right")]
+        return int(begun - self.lost_by_end[self.ends.searchsorted(begin_ns)])
 
 
 class SummedIntervals:
@@ -109,7 +110,7 @@ class SummedIntervals:
 
     def near(self, begin_ns: int, end_ns: int) -> tuple[SummedInterval, ...]:
         """Return the intervals that overlap this one, by time."""
-        first, last = np.searchsorted(self._ends, begin_ns), np.searchsorted(self._begins, end_ns, "right")
+        first, last = self._ends.searchsorted(begin_ns), self._begins.searchsorted(end_ns, "right")
         return tuple(
             SummedInterval(utc_time(int(begin)), utc_time(int(end)), reasons)
             for begin, end, reasons in zip(

@@ -54,7 +54,7 @@ class Steps:
 
     def at(self, time_ns: int) -> int | None:
         """Return the value at a moment. A change at that very moment is included."""
-        position = int(np.searchsorted(self.times, time_ns, side="right"))
+        position = int(self.times.searchsorted(time_ns, side="right"))
         return self.before if position == 0 else int(self.values[position - 1])
 
     def at_each(self, times_ns: Int64s, missing: int = 0) -> Int64s:
@@ -64,8 +64,8 @@ class Steps:
 
     def within(self, begin_ns: int, end_ns: int) -> Steps:
         """Return the same quantity from `begin_ns` to `end_ns`, both included."""
-        first = int(np.searchsorted(self.times, begin_ns, side="left"))
-        last = int(np.searchsorted(self.times, end_ns, side="right"))
+        first = int(self.times.searchsorted(begin_ns, side="left"))
+        last = int(self.times.searchsorted(end_ns, side="right"))
         before = self.before if first == 0 else int(self.values[first - 1])
         return Steps(self.times[first:last], self.values[first:last], before)
 

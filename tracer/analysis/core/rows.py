@@ -58,7 +58,7 @@ class RowIndex:
 
     def rows_for(self, key: int) -> Int64s:
         """Return the positions of the rows with this key."""
-        place = int(np.searchsorted(self.keys, key))
+        place = int(self.keys.searchsorted(key))
         if place == len(self.keys) or self.keys[place] != key:
             return np.zeros(0, dtype=np.int64)
         return self.order[self.firsts[place] : self.firsts[place + 1]].astype(np.int64)
@@ -101,9 +101,9 @@ class RowsByThing:
 
     def counts_at(self, time_ns: int) -> Int64s:
         """Return for each thing the number of its rows up to a moment (ns since the epoch), included."""
-        rows = int(np.searchsorted(self.times, time_ns, side="right"))
+        rows = int(self.times.searchsorted(time_ns, side="right"))
         begins = np.arange(len(self.firsts)) * len(self.times)
-        return np.searchsorted(self.places, begins + rows) - self.firsts
+        return np.asarray(self.places.searchsorted(begins + rows) - self.firsts, dtype=np.int64)
 
     def last_rows_at(self, time_ns: int) -> Int64s:
         """Return for each thing the position of its last row up to a moment, included; -1 without one."""

@@ -162,7 +162,7 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
     selection = victim_selection.from_trace(
-        kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed, log=told.report, unknown=unknown
+        kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed(), log=told.report, unknown=unknown
     )
     sizes, made_of = weighed.sizes, weighed.findings.composition
     around = _circumstances(kill, weighed, selection)
@@ -272,7 +272,7 @@ def _outline(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]]
         constraint=str(first["constraint"]),
         limit_owner=recorded_kill.outlined_owner(trace, first),
         victims=recorded_kill.victims(trace, time_ns, rows),
-        quality=Quality(int(trace.loss["lost"].sum()), told.state, dict(trace.meta["probes"])),
+        quality=Quality(trace.losses.total, told.state, dict(trace.meta["probes"])),
     )
 
 

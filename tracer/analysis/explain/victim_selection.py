@@ -22,10 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import pandas as pd
-
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, limit_of, optional, records, times_ns
+from tracer.analysis.core.columns import limit_of, optional
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.kill import Candidate, WhatIf
@@ -261,10 +259,6 @@ _ALLOCATING: Final = (
     "vm.oom_kill_allocating_task is set: the task that asks is killed, regardless of its badness"
 )
 _ALLOCATING_REASON: Final = "oom_kill_allocating_task"
-_OF_A_CANDIDATE: Final = (
-    *("pid", "tgid", "comm", "badness", "oom_score_adj", "chosen"),
-    *("rss_bytes", "anon_rss_bytes", "shmem_rss_bytes"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,18 +283,18 @@ def from_trace(
     time_ns: int,
     *,
     rows: Sequence[Mapping[str, Any]],
-    weighed: pd.DataFrame,
+    weighed: Sequence[Mapping[str, Any]],
     log: LogReport | None,
     unknown: Unknown,
 ) -> Selection:
     """Return the selection of a kill recorded at `time_ns`: from a hook's records, else from the kill's
     report in the log.
 
-    `rows` of `oom` are the victims, `weighed` the rows of `oom_candidates`; `subtree` is that of the limit
-    owner. Reasons for unknown values go to `unknown`.
+    `rows` of `oom` are the victims, `weighed` those of `oom_candidates` with `time_ns`; `subtree` is that of
+    the limit owner. Reasons for unknown values go to `unknown`.
     """
     trace, total = subtree.whole, recorded_total_pages(subtree, time_ns, rows[0])
-    is_whole = not weighed.empty and not trace.losses.near("candidate", int(times_ns(weighed)[0]), time_ns)
+    is_whole = bool(weighed) and not trace.losses.near("candidate", weighed[0]["time_ns"], time_ns)
     if not is_whole and log is not None and log.tasks:
         size = page_size(trace)
         total = logged_total_pages(log, size) if total is None else total
@@ -311,13 +305,10 @@ def from_trace(
         )
     if total is None:
         unknown["badness_total_pages"] = _NO_TOTAL
-    recorded = [
-        _titled(trace, _recorded(row, total), int(row["tgid"]), time_ns)
-        for row in records(weighed, _OF_A_CANDIDATE)
-    ]
+    recorded = [_titled(trace, _recorded(row, total), int(row["tgid"]), time_ns) for row in weighed]
     if is_whole:
         judged = _judged(recorded, total, TODAY, is_group=len(rows) > 1, unknown=unknown)
-        return replace(judged, tgids=frozenset(integers(weighed["tgid"]).tolist()))
+        return replace(judged, tgids=frozenset(int(row["tgid"]) for row in weighed))
     if recorded:
         unknown["what_if"] = _LOST
     else:
@@ -387,7 +378,7 @@ def _judged(
     )
 
 
-def _recorded(row: dict[Any, Any], total: int | None) -> Candidate:
+def _recorded(row: Mapping[str, Any], total: int | None) -> Candidate:
     """Return the candidate of a row of `oom_candidates`; its `held_pages` follow from the badness."""
     bad, adj = optional(row["badness"]), int(row["oom_score_adj"])
     added = adj_pages(adj, total)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import NO_ID, Int64s, Integers, utc_time
+from tracer.analysis.core.columns import NO_ID, Int64s, Integers, positions, utc_time
 from tracer.analysis.core.ledger import CACHE, Weights
 from tracer.analysis.core.rows import Charges
 from tracer.analysis.core.subtree import Subtree
@@ -173,9 +173,11 @@ class _Charges:
         alone: its moments are those of its rows.
         """
         first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
-        place = np.full(len(self.tgids), -1)
-        place[pd.Index(self.tgids).get_indexer(pd.Index(tgids))] = np.arange(len(tgids))
         number, category = np.divmod(self.pair[first:last], len(_CHARGED))
+        # Only the range of positions that occur, as in `sums`: of many kills, each has few of all processes.
+        base, end = int(number.min(initial=len(self.tgids))), int(number.max(initial=-1)) + 1
+        place = positions(tgids, self.tgids[base:end])
+        number -= base
         # `file` contains shmem, which would count twice.
         bytes_ = np.where(category == _CHARGED.index("shmem"), 0, self.bytes_[first:last])
         rows = np.flatnonzero(place[number] >= 0)

@@ -11,12 +11,13 @@ from functools import cache, cached_property, partial
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import (
     NO_ID,
     Cells,
+    ColumnArrays,
+    Int64s,
     integers,
     is_one_of,
     limit_of,
@@ -36,12 +37,18 @@ from tracer.analysis.results.kill import LimitOwner, Lowered, Trigger, Victim
 from tracer.analysis.results.quality import Unknown
 from tracer.schema import UNLIMITED_BYTES
 
+_OF_A_CANDIDATE: Final = (
+    *("pid", "tgid", "comm", "badness", "oom_score_adj", "chosen"),
+    *("rss_bytes", "anon_rss_bytes", "shmem_rss_bytes"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedKill:
     """One decision of the OOM killer.
 
-    `rows` of `oom` are the victims, `first` the first of them, `weighed` the rows of `oom_candidates`.
+    `rows` of `oom` are the victims, `first` the first of them. `weighed` returns the rows of
+    `oom_candidates`, with the time of each (`time_ns`).
     `subtree` is the limit owner with all cgroups below it. `sample` is the row of `samples` that the kernel
     program read of the owner at the kill. A global OOM has no owner: `owner_id` is None, `subtree` is empty,
     and the window begins after the previous global OOM.
@@ -50,7 +57,7 @@ class RecordedKill:
     kill_id: int
     rows: Sequence[Mapping[str, Any]]
     first: Mapping[str, Any]
-    weighed: pd.DataFrame
+    weighed: Callable[[], list[dict[str, Any]]]
     time_ns: int
     owner_id: int | None
     subtree: Subtree
@@ -59,19 +66,26 @@ class RecordedKill:
     previous: PreviousKill | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Victims:
+    """The rows of `oom` for one limit owner, in order of time, and their times in ns since the epoch."""
+
+    rows: Int64s
+    times: Int64s
+
+
 class RecordedKills:
     """The kills of a trace. Kills for one limit share a subtree, and so what was computed from its rows."""
 
     def __init__(self, trace: TraceTables, completed: Completed) -> None:
         """Find the kills in the tables that the trace's kernel log completed."""
-        self._oom, samples = completed.oom, completed.samples
-        self._candidates = trace.oom_candidates
+        self._trace, self._oom, samples = trace, completed.oom, completed.samples
         self._subtrees = Subtrees(trace, samples)
         self._kill_ids, self._tgids = (integers(self._oom[name]) for name in ("kill_id", "tgid"))
         self._times = times_ns(self._oom)
         self._rows = RowIndex.from_keys(self._kill_ids)
         self._rows_of_owner = RowIndex.from_keys(integers(self._oom["limit_owner_cgroup_id"]))
-        self._weighed = RowIndex.from_keys(integers(self._candidates["kill_id"]))
+        self._weighed = RowIndex.from_keys(integers(trace.oom_candidates["kill_id"]))
         self._at_kills = samples[is_one_of(samples["source"], ["oom"])]
         self._read = RowIndex.from_keys(integers(self._at_kills["kill_id"]))
         self._read_of = integers(self._at_kills["cgroup_id"])
@@ -81,7 +95,11 @@ class RecordedKills:
         """Yield the number of each kill, and what finds it; those for one limit come one after the other."""
         for owner_id, kill_ids in self._by_owner().items():
             subtree = cache(partial(self._subtree_of, owner_id))
-            yield from ((kill_id, partial(self._kill, owner_id, kill_id, subtree)) for kill_id in kill_ids)
+            victims = self._rows_of_owner.rows_for(owner_id)
+            of_owner = _Victims(victims, self._times[victims])
+            yield from (
+                (kill_id, partial(self._kill, owner_id, kill_id, subtree, of_owner)) for kill_id in kill_ids
+            )
 
     def kill_at(self, kill_id: int) -> RecordedKill:
         """Return the kill of this number; ValueError if there is none."""
@@ -92,6 +110,16 @@ class RecordedKills:
         """Return (the time of a kill in ns since the epoch, its rows of `oom`)."""
         rows = self._rows.rows_for(kill_id)
         return int(self._times[rows[0]]), [self._cells.row(row) for row in rows.tolist()]
+
+    @cached_property
+    def _candidates(self) -> ColumnArrays:
+        candidates = self._trace.oom_candidates
+        timed = candidates.assign(time_ns=times_ns(candidates))
+        return ColumnArrays.from_frame(timed, ("time_ns", *_OF_A_CANDIDATE))
+
+    def _weighed_at(self, kill_id: int) -> list[dict[str, Any]]:
+        rows = self._weighed.rows_for(kill_id)
+        return self._candidates.records(rows) if len(rows) else []
 
     @cached_property
     def _samples(self) -> Cells:
@@ -110,11 +138,13 @@ class RecordedKills:
     def _subtree_of(self, owner_id: int) -> Subtree:
         return self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
 
-    def _kill(self, owner_id: int, kill_id: int, subtree_of: Callable[[], Subtree]) -> RecordedKill:
+    def _kill(
+        self, owner_id: int, kill_id: int, subtree_of: Callable[[], Subtree], victims: _Victims
+    ) -> RecordedKill:
         subtree, (time_ns, rows) = subtree_of(), self.rows_for(kill_id)
-        first, moments = rows[0], self._times[self._rows_of_owner.rows_for(owner_id)]
+        first = rows[0]
         limit = limit_of(first)
-        earlier = moments[: int(np.searchsorted(moments, time_ns))]
+        earlier = victims.times[: int(victims.times.searchsorted(time_ns))]
         if owner_id == NO_ID:
             start = start_after(subtree, earlier)
             window = Window(start, start, time_ns)
@@ -125,22 +155,22 @@ class RecordedKills:
             kill_id=kill_id,
             rows=rows,
             first=first,
-            weighed=self._candidates.iloc[self._weighed.rows_for(kill_id)],
+            weighed=partial(self._weighed_at, kill_id),
             time_ns=time_ns,
             owner_id=None if owner_id == NO_ID else owner_id,
             subtree=subtree,
             window=window,
             sample=self._sample_at(kill_id, owner_id),
-            previous=self._last_of(owner_id, len(earlier), time_ns),
+            previous=None if owner_id == NO_ID else self._last_of(victims, len(earlier), time_ns),
         )
 
-    def _last_of(self, owner_id: int, victims: int, time_ns: int) -> PreviousKill | None:
-        """Return the kill of the last of these first victims for one limit, as seen at a moment."""
-        if not victims or owner_id == NO_ID:
+    def _last_of(self, victims: _Victims, earlier: int, time_ns: int) -> PreviousKill | None:
+        """Return the kill of the last of the first `earlier` victims for one limit, as seen at a moment."""
+        if not earlier:
             return None
-        kill_id = int(self._kill_ids[self._rows_of_owner.rows_for(owner_id)[victims - 1]])
+        kill_id = int(self._kill_ids[victims.rows[earlier - 1]])
         row = int(self._rows.rows_for(kill_id)[0])
-        comm = optional_text(self._oom["comm"].iloc[row])
+        comm = optional_text(self._cells.columns["comm"][row])
         return PreviousKill(kill_id, int(self._tgids[row]), comm, time_ns - int(self._times[row]))
 
     def _sample_at(self, kill_id: int, owner_id: int) -> dict[str, Any] | None:

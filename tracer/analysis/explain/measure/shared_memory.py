@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import NO_ID, column_times_ns, records, times_ns
+from tracer.analysis.core.columns import NO_ID, ColumnArrays, integers, times_ns
 from tracer.analysis.core.ledger import Weights
+from tracer.analysis.core.rows import RowsByThing
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure.findings import EndedWriter, Findings, Fork
 from tracer.analysis.results.kill import Candidate
@@ -36,14 +37,10 @@ def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[S
     it may be gone. Together they hold at most `shmem_bytes`, the shared memory at that moment. A file that
     holds nothing is listed if a process that is still there has it mapped.
     """
-    looks = subtree.shmem_files
-    looks = looks.iloc[: int(np.searchsorted(times_ns(looks), time_ns + _LATE_NS, "right"))]
-    if looks.empty:
-        return ()
-    last = looks[~looks.duplicated(["dev", "ino"], keep="last").to_numpy()].iloc[::-1]
+    looks = subtree.once("shared_memory.looks", lambda: _Looks.from_table(subtree.shmem_files))
     left = shmem_bytes or 0
     found = []
-    for row in records(last.assign(time=column_times_ns(last.index.to_series()))):
+    for row in looks.last_at(time_ns + _LATE_NS):
         held, is_mapped = int(row["held_bytes"]), bool(row["is_mapped"])
         if held:
             is_there = left > 0 and not _was_freed(subtree, int(row["time"]), time_ns, held)
@@ -63,6 +60,27 @@ def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[S
             )
         )
     return tuple(sorted(found, key=lambda one: -one.held_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """The rows of `shmem_files` with their times in ns, by file."""
+
+    columns: ColumnArrays
+    by_file: RowsByThing
+
+    @classmethod
+    def from_table(cls, looks: pd.DataFrame) -> _Looks:
+        times = times_ns(looks)
+        files = integers(looks.groupby(["dev", "ino"], dropna=False).ngroup())
+        of_file = RowsByThing.from_rows(times, files, int(files.max(initial=-1)) + 1)
+        return cls(ColumnArrays.from_frame(looks.assign(time=times)), of_file)
+
+    def last_at(self, time_ns: int) -> list[dict[str, Any]]:
+        """Return the last look at each file up to a moment, included, the latest first."""
+        last = self.by_file.last_rows_at(time_ns)
+        last = np.sort(last[last >= 0])[::-1]
+        return self.columns.records(last) if len(last) else []
 
 
 def _was_freed(subtree: Subtree, seen_ns: int, time_ns: int, held_bytes: int) -> bool:
