@@ -171,6 +171,8 @@ def optional(value: Any) -> int | None:
     """Return a cell of a nullable integer column; None for NA."""
     if type(value) is int:  # nearly all cells are: pandas takes longer to look at one
         return value
+    if value is pd.NA:
+        return None
     return None if pd.isna(value) else int(value)
 
 
@@ -291,7 +293,9 @@ def kernel_numbers(table: pd.DataFrame, name: str) -> pd.Series:
 def limit_of(row: Mapping[str, Any] | pd.Series, name: str = "limit_bytes") -> int | None:
     """Return a limit of one row, in bytes; `UNLIMITED_BYTES` if it is not set, None if it is not known."""
     flag = row[LIMITS[name]]
-    return None if pd.isna(flag) else int(row[name]) if flag else UNLIMITED_BYTES
+    if flag is pd.NA or (type(flag) is not bool and pd.isna(flag)):
+        return None
+    return int(row[name]) if flag else UNLIMITED_BYTES
 
 
 def swap_room_of(

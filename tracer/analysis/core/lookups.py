@@ -159,6 +159,9 @@ class Processes:
         rows = self._rows.rows_for(tgid)
         if not len(rows):
             return None
+        if len(rows) == 1:  # nearly all pids were used once
+            row = int(rows[0])
+            return row if self._is_left[row] or self._exited_ns[row] >= begin_ns else None
         seen_ns = self._seen_ns[rows]
         is_there = seen_ns <= max(end_ns, int(seen_ns.min()))
         rows = rows[is_there & (self._is_left[rows] | (self._exited_ns[rows] >= begin_ns))]

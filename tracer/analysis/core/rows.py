@@ -108,7 +108,9 @@ class RowsByThing:
     def last_rows_at(self, time_ns: int) -> Int64s:
         """Return for each thing the position of its last row up to a moment, included; -1 without one."""
         counts = self.counts_at(time_ns)
-        return np.where(counts > 0, np.append(self.order, -1)[self.firsts + counts - 1], -1)
+        found, is_any = np.full(len(counts), -1), counts > 0
+        found[is_any] = self.order[(self.firsts + counts - 1)[is_any]]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,11 @@ class Subtree:
         self._rows = rows
         self._found: dict[Hashable, Any] = {}
 
+    def has(self, cgroup_id: int) -> bool:
+        """Return whether a cgroup is a member."""
+        place = int(self.members.searchsorted(cgroup_id))
+        return place < len(self.members) and int(self.members[place]) == cgroup_id
+
     @cached_property
     def cgroups(self) -> pd.DataFrame:
         """Return the rows of `cgroups` for the members."""

@@ -268,7 +268,7 @@ def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
     begins, ends = (np.clip(times[first:last], begin_ns, end_ns) for times in (waits.begins, waits.ends))
     rows = np.flatnonzero(ends > begins)
     tgid, kind = waits.tgid[first:last][rows], waits.kind[first:last][rows]
-    tgids, of_kind = _sums_ns(tgid[:, np.newaxis], kind, (ends - begins)[rows])
+    tgids, of_kind = _sums_ns(tgid, kind, (ends - begins)[rows])
     return tuple(
         Waiter(
             tgid=number,
@@ -276,9 +276,7 @@ def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
             stalled_ms=sum(sums) / 1e6,
             kinds_ms={name: ns / 1e6 for name, ns in zip(KINDS, sums, strict=False) if ns},
         )
-        for (number,), sums in zip(
-            tgids[:_MOST_WAITERS].tolist(), of_kind[:_MOST_WAITERS].tolist(), strict=True
-        )
+        for number, sums in zip(tgids[:_MOST_WAITERS].tolist(), of_kind[:_MOST_WAITERS].tolist(), strict=True)
     )
 
 
@@ -310,8 +308,9 @@ def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _sums_ns(keys: Int64s, kinds: Int64s, durations: Int64s) -> tuple[Int64s, Int64s]:
-    """Return (the distinct rows of `keys`, the durations of each summed up by kind), the longest first."""
-    groups, group = np.unique(keys, axis=0, return_inverse=True)
+    """Return (the distinct rows of `keys`, or its distinct numbers; the durations of each summed up by kind),
+    the longest first."""
+    groups, group = np.unique(keys, axis=0 if keys.ndim > 1 else None, return_inverse=True)
     of_kind = np.zeros((len(groups), len(KINDS) + 1), dtype=np.int64)  # the last is for a kind not listed
     np.add.at(of_kind, (group.ravel(), kinds), durations)
     order = np.argsort(-of_kind.sum(axis=1), kind="stable")

@@ -119,7 +119,11 @@ class RecordedKills:
 
     def _weighed_at(self, kill_id: int) -> list[dict[str, Any]]:
         rows = self._weighed.rows_for(kill_id)
-        return self._candidates.records(rows) if len(rows) else []
+        if not len(rows):
+            return []
+        # They stand together in the table, and a slice copies nothing.
+        first, last = int(rows[0]), int(rows[-1])
+        return self._candidates.records(slice(first, last + 1) if last - first + 1 == len(rows) else rows)
 
     @cached_property
     def _samples(self) -> Cells:
@@ -216,7 +220,7 @@ def limit_owner(
     namespace, image = trace.places.origin_of(kill.owner_id)
     owner = replace(
         outline,
-        is_ancestor=bool(np.isin(trigger_id, kill.subtree.members)) and trigger_id != kill.owner_id,
+        is_ancestor=kill.subtree.has(trigger_id) and trigger_id != kill.owner_id,
         run=life.run,
         runs=life.runs,
         namespace=namespace,
@@ -255,7 +259,7 @@ def _lowered(kill: RecordedKill, stack: Sequence[str] | None, unknown: Unknown) 
         return None
     if not is_named(stack) and (usage_bytes or 0) > limit:
         # A task of another cgroup: it is the writer, or fills memory of a process in this one, which is rare.
-        by_trigger = not np.isin(first["trigger_cgroup_id"], kill.subtree.members)
+        by_trigger = not kill.subtree.has(int(first["trigger_cgroup_id"]))
     if by_trigger and usage_bytes is not None:  # the write reclaims what it can, and kills in the same call
         usage_bytes += _reclaimed_bytes(kill, step.since_ns)
     elif (then := ledger.usage(kill.subtree).at(step.since_ns - 1)) is not None:
