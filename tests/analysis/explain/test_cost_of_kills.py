@@ -1,0 +1,75 @@
+"""The cost of one kill among many: counted calls and rows, which no load changes."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Literal
+
+import pytest
+from synthetic.restarts import Restarts
+
+import tracer
+from tracer.analysis.core.rows import RowIndex
+from tracer.analysis.explain.postmortem import PostMortems
+
+KILLS: Final = 6
+_OF_TABLES: Final = tuple(
+    f"/pandas/core/{name}" for name in ("frame.py", "series.py", "generic.py", "indexing.py", "internals/")
+)
+"""The modules of pandas that take rows or columns out of tables."""
+
+
+def work_of(trace: Path, measure: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return the calls of Python functions, those into tables of pandas, and the rows found by a key."""
+    post_mortems, work = PostMortems(tracer.open(trace)), Counter[str]()
+    rows_for = RowIndex.rows_for
+
+    def counted(index: RowIndex, key: int) -> Any:
+        rows = rows_for(index, key)
+        work["rows"] += len(rows)
+        return rows
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            work["calls"] += 1
+            work["of tables"] += any(name in frame.f_code.co_filename for name in _OF_TABLES)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowIndex, "rows_for", counted)
+        profile = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            getattr(post_mortems, measure)()
+        finally:
+            sys.setprofile(profile)
+    return work
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    """Traces by the limit that is hit and the number of kills."""
+    folder = tmp_path_factory.mktemp("kills")
+    kinds: tuple[Literal["own"], Literal["parent"]] = ("own", "parent")
+    return {
+        (kind, kills): Restarts(kills, 2, kind, charges=12, folios=8).write(folder / f"{kind} {kills}")
+        for kind in kinds
+        for kills in (KILLS, 2 * KILLS, 4 * KILLS)
+    }
+
+
+@pytest.mark.parametrize("killed_for", ["own", "parent"])
+@pytest.mark.parametrize("measure", ["outlines", "judged", "all"])
+def test_each_kill_takes_as_much_work_among_many_as_among_few(
+    traces: dict[tuple[str, int], Path], measure: str, killed_for: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(kills: int) -> Counter[str]:
+        return work_of(traces[killed_for, kills], measure, monkeypatch)
+
+    work(KILLS)  # modules are imported, and methods of dataclasses are made
+    few, more, many = work(KILLS), work(2 * KILLS), work(4 * KILLS)
+    for what in ("calls", "rows"):
+        assert 0 < many[what] - more[what] <= 2.2 * (more[what] - few[what]), what
+    assert few["of tables"] == more["of tables"] == many["of tables"]
