@@ -2,47 +2,50 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 from support.slowdown import SLOWDOWN
 
 from tracer.errors import TracerError, UsageError
+from tracer.render.export.openmetrics_text import OneMetric
 from tracer.serve import http_server
-from tracer.serve.http_server import MOST_CONNECTIONS, READY, MetricsServer, Tls
+from tracer.serve.http_server import MOST_CONNECTIONS, READY, MetricsServer, Texts, Tls
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 WITHIN_S = 60 * SLOWDOWN
 
 
-class Counting(Collector):
-    """Yields a metric of `size` series, and counts how often."""
+class Counting:
+    """Texts of a metric of `size` series, in two parts; counts how often they were asked for."""
 
     def __init__(self, size: int = 1) -> None:
-        self.collected = 0
+        self.asked = 0
         self._size = size
 
-    def collect(self) -> Iterator[Metric]:
-        self.collected += 1
+    def __call__(self, encoder: Callable[[Any], bytes], _content_type: str) -> Iterator[str]:
+        self.asked += 1
         metric = GaugeMetricFamily("memcg_tracer_usage_bytes", "Help.", labels=["id"], unit="bytes")
         for number in range(self._size):
             metric.add_metric([f"/{number}"], number)
-        yield metric
+        text = encoder(OneMetric(metric)).decode()
+        yield text[:20]
+        yield text[20:]
 
 
-def started(collector: Collector, stack: ExitStack, tls: Tls | None = None) -> MetricsServer:
-    server = MetricsServer("127.0.0.1", 0, collector, tls)
+def started(texts: Texts, stack: ExitStack, tls: Tls | None = None) -> MetricsServer:
+    server = MetricsServer("127.0.0.1", 0, texts, tls)
     stack.callback(server.close)
     server.start()
     return server
@@ -78,11 +81,32 @@ def test_format_is_the_one_that_the_client_asks_for(stack: ExitStack) -> None:
     assert 'memcg_tracer_usage_bytes{id="/0"} 0.0' in text
 
 
+def test_packed_answer_is_the_same_text(stack: ExitStack) -> None:
+    server = started(Counting(1000), stack)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WITHIN_S)
+    connection.request("GET", "/metrics", headers={"Accept": OPEN_METRICS, "Accept-Encoding": "gzip"})
+    answer = connection.getresponse()
+    packed = answer.read()
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert int(answer.headers["Content-Length"]) == len(packed)
+    assert gzip.decompress(packed).decode() == scrape(server)[1]
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS"])
+def test_other_method_than_get_is_refused(stack: ExitStack, method: str) -> None:
+    texts = Counting()
+    server = started(texts, stack)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WITHIN_S)
+    connection.request(method, "/metrics")
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Allow"], texts.asked) == (405, "GET", 0)
+
+
 def test_probe_of_readiness_collects_nothing(stack: ExitStack) -> None:
-    collector = Counting()
-    server = started(collector, stack)
+    texts = Counting()
+    server = started(texts, stack)
     assert scrape(server, path=READY) == ("text/plain", "ready\n")
-    assert collector.collected == 0
+    assert texts.asked == 0
 
 
 def test_requests_wait_until_the_server_starts(stack: ExitStack) -> None:
@@ -123,14 +147,14 @@ def test_client_that_does_not_read_holds_up_nobody_and_is_dropped(
 
 def test_many_scrapes_at_once_share_an_answer(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "SHARED_S", WITHIN_S)
-    collector = Counting()
-    server = started(collector, stack)
+    texts = Counting()
+    server = started(texts, stack)
     scrapers = [threading.Thread(target=scrape, args=(server,)) for _ in range(20)]
     for scraper in scrapers:
         scraper.start()
     for scraper in scrapers:
         scraper.join()
-    assert collector.collected == 1
+    assert texts.asked == 1
 
 
 def test_port_that_is_taken_is_an_error(stack: ExitStack) -> None:

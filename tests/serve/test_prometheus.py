@@ -45,7 +45,7 @@ def run_until(parts: Parts, condition: Callable[[], object]) -> None:
 def test_prometheus_fires_at_a_kill_and_answers_every_query_of_the_dashboard(
     parts: Parts, tmp_path: Path
 ) -> None:
-    with closing(MetricsServer("127.0.0.1", 0, parts.collector)) as server:
+    with closing(MetricsServer("127.0.0.1", 0, parts.exposition.texts)) as server:
         server.start()
         with prometheus(tmp_path, server.port) as running:
             check(parts, running)

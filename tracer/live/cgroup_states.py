@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ class CgroupStates:
         self._fresh = np.array([fresh], kind)
         self._places: dict[int, int] = {}
         self._free: list[int] = []
+        self._end = 0  # the first row that was never in use
         self.rows = np.repeat(self._fresh, 0)
 
     def __len__(self) -> int:
@@ -28,6 +30,10 @@ class CgroupStates:
     def copy_places(self) -> dict[int, int]:
         """Return the position in `rows` of each known cgroup."""
         return self._places.copy()
+
+    def copy_rows(self) -> Any:
+        """Return a copy of the rows that are or were in use, with all positions of `copy_places`."""
+        return self.rows[: self._end].copy()
 
     def places(self, cgroup_ids: Numbers) -> Numbers:
         """Return the position in `rows` of each of these cgroups; an unknown cgroup gets a fresh row."""
@@ -49,8 +55,10 @@ class CgroupStates:
                 self._free.append(place)
 
     def _add(self, cgroup_id: int) -> None:
-        if not self._free:
-            size = len(self.rows)
-            self.rows = np.concatenate([self.rows, np.repeat(self._fresh, max(size, 16))])
-            self._free = list(range(len(self.rows) - 1, size - 1, -1))
-        self._places[cgroup_id] = self._free.pop()
+        if self._free:
+            self._places[cgroup_id] = self._free.pop()
+            return
+        if self._end == len(self.rows):
+            self.rows = np.concatenate([self.rows, np.repeat(self._fresh, max(len(self.rows), 16))])
+        self._places[cgroup_id] = self._end
+        self._end += 1

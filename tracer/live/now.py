@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from tracer.enumerations import CAUSE, EVICTION_CAUSES, STALL_KIND
 from tracer.live.countdown import KEPT, forecast
 from tracer.live.flows import ADD_CAUSES, BLOCKS, CATEGORY_NAMES, DROP_CAUSES
-from tracer.live.sample_arrays import UNKNOWN, Flags
+from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers
 from tracer.live.tally import SAMPLE_COLUMNS, Copy, Names, Tally
 from tracer.metric_families import OUTCOMES
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
@@ -110,6 +110,7 @@ class Snapshots:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._last: _Made = {}
+        self._by_path: tuple[int, list[int]] = (-1, [])  # `Copy.names_version`, and the ids of its names
 
     def take(self, now_ns: int) -> list[CgroupNow]:
         """Return each cgroup that exists and has a sample, in order of the path.
@@ -121,7 +122,11 @@ class Snapshots:
 
     def moment(self, now_ns: int) -> Moment:
         """Return the cgroups as a moment, which computes single cgroups on request: each takes some 40 µs."""
-        moment = Moment(self._tally.copy(), now_ns, self._tally.page_bytes, self._last)
+        state = self._tally.copy()
+        names = state.names
+        if self._by_path[0] != state.names_version:
+            self._by_path = state.names_version, sorted(names, key=lambda number: names[number].path)
+        moment = Moment(state, now_ns, self._tally.page_bytes, self._last, self._by_path[1])
         self._last = moment.made
         return moment
 
@@ -146,45 +151,39 @@ _NO_LIMIT: Final = _Limit(None, None, None, None, None)
 class Moment:
     """All cgroups at one moment. Each is computed when it is first requested.
 
-    `ids` are the ids of the cgroups that exist and have a sample, in order of the path. `last` has the
-    cgroups computed for an earlier moment, `made` the cgroups computed for this one.
+    `ids` are the ids of the cgroups that exist and have a sample, in order of the path: `by_path` has the ids
+    of all names in this order. `last` has the cgroups computed for an earlier moment, `made` the cgroups
+    computed for this one.
     """
 
-    def __init__(self, state: Copy, now_ns: int, page_bytes: int, last: _Made) -> None:
+    def __init__(
+        self, state: Copy, now_ns: int, page_bytes: int, last: _Made, by_path: Sequence[int]
+    ) -> None:
         self._state = state
         self._now_ns = now_ns
         self._page_bytes = page_bytes
         self._last = last
         self.made: _Made = {}
-        self._read_limits: list[list[int]] = state.rows["sample"][:, _LIMITS].tolist()
-        self._cushions: list[list[int]] = state.rows["cushion"].tolist()
         self._times: list[int] = state.rows["time"].tolist()
-        self._changes: list[int] = state.rows["changes"].tolist()
-        self._is_falling = _are_falling(state.approaches).tolist()
+        self._is_falling = _are_falling(state.approaches)
         self._limits: dict[int, _Limit] = {}
-        names, times = state.names, self._times
-        shown = [one for one, place in state.places.items() if times[place] and one in names]
-        self.ids = sorted(shown, key=lambda one: names[one].path)
+        places, times = state.places, self._times
+        self.ids = [one for one in by_path if one in places and times[places[one]]]
+        self._places = np.array([places[one] for one in self.ids], np.int64)
 
     def names(self, cgroup_id: int) -> Names:
         """Return the names of one of `ids`."""
         return self._state.names[cgroup_id]
 
-    def usages_bytes(self) -> list[int | None]:
-        """Return the usage of each of `ids`."""
-        usages: list[int] = self._state.rows["sample"][self._places(), _AT["usage_bytes"]].tolist()
-        return [None if usage == UNKNOWN else usage for usage in usages]
+    def latest(self, column: str) -> Numbers:
+        """Return a column of the latest sample of each of `ids`, `UNKNOWN` for null."""
+        found: Numbers = self._state.rows["sample"][self._places, _AT[column]]
+        return found
 
-    def own_limits_bytes(self) -> list[int | None]:
-        """Return the limit of each of `ids` itself; None: it has none, or it is not known."""
-        return [_finite(self._read_limits[place][0]) for place in self._places()]
-
-    def times_ns(self) -> list[int]:
+    def times_ns(self) -> Numbers:
         """Return the time of the latest sample of each of `ids`."""
-        return [self._times[place] for place in self._places()]
-
-    def _places(self) -> list[int]:
-        return [self._state.places[number] for number in self.ids]
+        found: Numbers = self._state.rows["time"][self._places]
+        return found
 
     def get(self, cgroup_id: int) -> CgroupNow | None:
         """Return a cgroup; None if it is not one of `ids`."""
@@ -204,7 +203,8 @@ class Moment:
     def _key(self, cgroup_id: int) -> tuple[object, ...]:
         """Return a key that stays equal while the cgroup does not change."""
         state = self._state
-        return self._changes[state.places[cgroup_id]], state.names[cgroup_id], self._limit(cgroup_id)
+        changes = int(state.rows["changes"][state.places[cgroup_id]])
+        return changes, state.names[cgroup_id], self._limit(cgroup_id)
 
     def _work_out(self, cgroup_id: int) -> CgroupNow:
         place, names = self._state.places[cgroup_id], self._state.names[cgroup_id]
@@ -274,7 +274,7 @@ class Moment:
         if names is None or place is None:
             return _NO_LIMIT
         above = _NO_LIMIT if names.parent_id is None else self._limit(names.parent_id)
-        own, told = map(_finite, self._read_limits[place])
+        own, told = map(_finite, self._state.rows["sample"][place, _LIMITS].tolist())
         if own is None or (told is not None and told < own):  # the own limit cannot be reached
             found = above
         else:
@@ -292,7 +292,7 @@ class Moment:
         least, owner = above.least_bytes, above.owner
         if least is None or own_bytes <= least:
             least, owner = own_bytes, path
-        left, room, cache = self._cushions[place]
+        left, room, cache = self._state.rows["cushion"][place].tolist()
         cushion, cushion_owner = above.cushion, above.cushion_owner
         if left != UNKNOWN and (cushion is None or left <= cushion[0]):
             cushion, cushion_owner = (left, room, cache), path

@@ -87,10 +87,12 @@ class Names:
 
 @dataclass(frozen=True)
 class Copy:
-    """The state of a tally at one moment. `places` are positions in `rows`; `approaches` has the rows of
-    `Countdown.states`, at `approach_places`."""
+    """The state of a tally at one moment. `names` are the same as in an earlier copy with the same
+    `names_version`. `places` are positions in `rows`; `approaches` has the rows of `Countdown.states`, at
+    `approach_places`."""
 
     names: dict[int, Names]
+    names_version: int
     places: dict[int, int]
     rows: Any
     approach_places: dict[int, int]
@@ -123,7 +125,7 @@ class Tally:
         self._evicted: dict[int, dict[int, int]] = {}
         self._dead: dict[int, Names] = {}
         self._latest_ns = (0, 0)
-        self._version = 0
+        self._version = self._names_version = 0
         self._is_asked = False
         self._given: Copy | None = None
 
@@ -190,16 +192,18 @@ class Tally:
         approaches = self._countdown.states
         return Copy(
             self._names.copy(),
+            self._names_version,
             self._states.copy_places(),
-            self._states.rows.copy(),
+            self._states.copy_rows(),
             approaches.copy_places(),
-            approaches.rows.copy(),
+            approaches.copy_rows(),
             {owner: by.copy() for owner, by in self._evicted.items()},
         )
 
     # Cgroups
 
     def _take_names(self, rows: pa.RecordBatch) -> None:
+        self._names_version += 1
         self._lines.clear()
         removed = is_known(_chunked(rows, "removed")).tolist()
         created = is_known(_chunked(rows, "created")).tolist()

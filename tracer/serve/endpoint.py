@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tracer.capture.observer import Progress
 from tracer.live.tally import Tally
-from tracer.serve.collector import CgroupCollector
+from tracer.serve.exposition import Exposition
 from tracer.serve.http_server import MetricsServer, Tls
 from tracer.serve.kill_counters import KillCounters
 from tracer.watch.finishing import Finished
@@ -35,8 +35,8 @@ class Endpoint:
         self._keeps_traces = keeps_traces
         self._growing: Path | None = None
         self._is_open_to_all = not (_is_loopback(host) or (tls and tls.client_authorities))
-        collector = CgroupCollector(self._tally, self._kills, most_series)
-        self._server = MetricsServer(host, port, collector, tls)
+        exposition = Exposition(self._tally, self._kills, most_series)
+        self._server = MetricsServer(host, port, exposition.texts, tls)
 
     def guest(self) -> Guest:
         """Return the part of the endpoint that `watch` calls in its loop."""

@@ -11,6 +11,7 @@ from tracer.categories import PARTS
 from tracer.kernel.cgroups.containers import shown_name
 from tracer.live.now import CgroupNow, Moment
 from tracer.live.quantity_values import numbers_of
+from tracer.live.sample_arrays import UNKNOWN
 from tracer.top.live_row import AwaitedRow, LiveRow
 
 _MOST_USAGES: Final = 30
@@ -28,7 +29,8 @@ class NowRows:
         """Return the rows of a moment, `elapsed_s` after the last moment. Rates of new cgroups are None."""
         rows = []
         usages: dict[int, deque[float | None]] = {}
-        for number, usage in zip(moment.ids, moment.usages_bytes(), strict=True):
+        for number, latest in zip(moment.ids, moment.latest("usage_bytes").tolist(), strict=True):
+            usage = None if latest == UNKNOWN else latest
             past = self._usages.get(number) or deque(maxlen=_MOST_USAGES)
             past.append(usage)
             usages[number] = past

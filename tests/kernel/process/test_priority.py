@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tracer.kernel.process.priority import HeadStart, Urgency, prefer_this_thread, put_first
+from tracer.kernel.process.priority import Favour, HeadStart, Urgency, prefer_this_thread, put_first
 
 pytestmark = pytest.mark.alone
 
@@ -183,4 +183,50 @@ def test_head_start_chosen_nice_is_kept(before: int) -> None:
         with HeadStart():
             return os.getpriority(os.PRIO_PROCESS, 0)
 
+    assert in_a_thread(look) == before
+
+
+@pytest.mark.skipif(not in_a_thread(is_better_nice_permitted), reason="needs the right to a better nice")
+def test_favour_lasts_while_little_cpu_is_used_and_new_threads_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+
+    def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    def look() -> list[int]:
+        favour = Favour()
+        seen = [in_a_thread(nice)]
+        for elapsed_s, cpu_s in ((0.1, 0.1), (2.0, 0.7), (0.1, 0.7), (2.0, 0.8)):
+            now_s[0] += elapsed_s
+            favour.adjust(cpu_s)
+            seen.append(in_a_thread(nice))
+        return [nice() - seen[-1], *seen]
+
+    assert in_a_thread(look) == [0, -20, -20, 0, 0, -20]
+
+
+def test_favour_positive_nice_is_kept() -> None:
+    def look() -> int:
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        Favour().adjust(0.0)
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    assert in_a_thread(look) == 5
+
+
+def test_favour_without_permission_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    def look() -> int:
+        favour = Favour()
+        monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+        favour.adjust(1e9)
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     assert in_a_thread(look) == before

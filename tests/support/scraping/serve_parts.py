@@ -1,4 +1,4 @@
-"""A tally with its kills and their collector, as `serve` has them, without a kernel."""
+"""A tally with its kills and their exposition, as `serve` has them, without a kernel."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from synthetic.sample_series import START_NS
 
 from tracer.live.tally import Tally
 from tracer.schema import UNLIMITED_BYTES
-from tracer.serve.collector import CgroupCollector
+from tracer.serve.exposition import Exposition
 from tracer.serve.kill_counters import KillCounters
 
 
 class Parts:
-    """A tally, its kills and their collector."""
+    """A tally, its kills and their exposition."""
 
     def __init__(self, *names: dict[str, Any], most_series: int = 1000) -> None:
         self.tally = Tally(4096, free_swap=lambda: 0)
         self.tally.take("cgroups", rows("cgroups", *names))
         self.kills = KillCounters(self.tally.names_of, 10)
-        self.collector = CgroupCollector(self.tally, self.kills, most_series)
+        self.exposition = Exposition(self.tally, self.kills, most_series)
 
     def sample(self, number: int, usage: float, limit: int | None = None, **more: Any) -> None:
         """Take a sample of a cgroup whose usage is anonymous memory, in MiB."""

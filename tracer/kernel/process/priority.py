@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final, Self
 
 _NICE: Final = -10  # nine times the weight of a process of normal priority (sched_prio_to_weight)
+_BEST_NICE: Final = -20  # 87 times that weight
+_FAVOUR_WINDOW_S: Final = 1.0
 _MOST_SHARE: Final = 0.5
 _MODEST_SHARE: Final = 0.25
 
@@ -87,6 +89,48 @@ class HeadStart:
             with suppress(OSError):
                 group.write_text(before, "ascii")
             self._session = None
+
+
+class Favour:
+    """The best nice value for the calling thread, and for threads that it starts, while they use little CPU.
+
+    They answer requests, and hold the interpreter lock meanwhile. Under a load of 20, an answer of 0.03 s of
+    CPU came after 0.1 s with it, and after 1 s if only the answering thread had `prefer_this_thread`
+    (medians). Without permission, or with a positive nice value, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self._before = os.getpriority(os.PRIO_PROCESS, 0)
+        self._is_wanted = 0 >= self._before > _BEST_NICE
+        self._seen = time.monotonic(), 0.0
+        self._is_given = False
+        self._give()
+
+    def adjust(self, cpu_s: float) -> None:
+        """Take the favour away if the threads used more than a quarter of a CPU for a second or more, until
+        they use less. `cpu_s` is the CPU time that they have used so far."""
+        now_s = time.monotonic()
+        elapsed_s = now_s - self._seen[0]
+        if elapsed_s < _FAVOUR_WINDOW_S:
+            return
+        share = (cpu_s - self._seen[1]) / elapsed_s
+        self._seen = now_s, cpu_s
+        if self._is_given and share > _MODEST_SHARE:
+            self._set(self._before)
+            self._is_given = False
+        elif not self._is_given and share < _MODEST_SHARE:
+            self._give()
+
+    def _give(self) -> None:
+        if self._is_wanted:
+            self._is_wanted = self._is_given = self._set(_BEST_NICE)
+
+    def _set(self, nice: int) -> bool:
+        """Set the nice value of this thread; return whether that is permitted."""
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, nice)  # on Linux, for the thread only
+            return True
+        return False
 
 
 class Urgency:

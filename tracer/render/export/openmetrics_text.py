@@ -16,7 +16,6 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import generate_latest
-from prometheus_client.registry import CollectorRegistry
 from prometheus_client.samples import Exemplar
 
 from tracer.live.now import CgroupNow
@@ -25,7 +24,7 @@ from tracer.metric_families import FAMILIES, Family
 from tracer.render.words.escape import visible
 
 _END: Final = "# EOF\n"
-_MOST_OF_EXEMPLAR: Final = 100
+MOST_OF_EXEMPLAR: Final = 100
 """The labels of an exemplar may have at most 128 characters in total."""
 
 _MILLISECOND_NS: Final = 1_000_000  # the resolution of timestamps in Prometheus
@@ -109,13 +108,11 @@ def _count(
 
 
 def _text(family: Family, found: Mapping[Labels, _Series]) -> str:
-    registry = CollectorRegistry()
-    registry.register(_Collector(_metric(family, found)))
-    return str(generate_latest(registry), "utf-8")  # type: ignore[no-untyped-call]
+    return str(generate_latest(OneMetric(_metric(family, found))), "utf-8")  # type: ignore[no-untyped-call]
 
 
-class _Collector:
-    """Passes one family to the library's writer."""
+class OneMetric:
+    """Passes one family to the library's writer: all that the writer needs of a registry."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -124,15 +121,19 @@ class _Collector:
         yield self._metric
 
 
+def empty_metric(family: Family) -> GaugeMetricFamily | CounterMetricFamily:
+    """Return a family without samples."""
+    kind = GaugeMetricFamily if family.kind == "gauge" else CounterMetricFamily
+    return kind(family.full_name, family.help, labels=family.labels, unit=family.unit)
+
+
 def _metric(family: Family, found: Mapping[Labels, _Series]) -> Metric:
-    is_counter = family.kind == "counter"
-    kind = CounterMetricFamily if is_counter else GaugeMetricFamily
-    metric = kind(family.full_name, family.help, labels=family.labels, unit=family.unit)
+    metric = empty_metric(family)
     for labels, series in sorted(found.items()):
         named = dict(zip(family.labels, labels, strict=True))
         for time_ms, value in sorted(series.points.items()):
             seconds = time_ms / 1000
             trace = series.exemplars.get(time_ms)
-            exemplar = None if trace is None else Exemplar({"trace": trace[:_MOST_OF_EXEMPLAR]}, 1.0, seconds)
+            exemplar = None if trace is None else Exemplar({"trace": trace[:MOST_OF_EXEMPLAR]}, 1.0, seconds)
             metric.add_sample(family.sample_name, named, value, seconds, exemplar)
     return metric

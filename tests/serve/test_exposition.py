@@ -1,15 +1,17 @@
-"""The families of a moment, read back by the official parser of OpenMetrics."""
+"""The metrics of a moment, read back by the official parsers, and written again by the official writers."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client import Metric, parser
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from support.scraping.serve_parts import Parts
@@ -18,9 +20,16 @@ from synthetic.sample_series import START_NS
 
 from tracer.metric_families import FAMILIES
 from tracer.render.words.escape import visible
+from tracer.schema import MEMORY_STAT_BYTES
+from tracer.serve import exposition
+from tracer.serve.exposition import Exposition
 
 TRACE = Path("/var/lib/memcg-tracer/20261127T000000Z-kill-web")
 HOSTILE = '/docker/"} 1\n# EOF\n\\x\x1b[31m\u202e'
+
+
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+TEXT = "text/plain; version=0.0.4"
 
 
 def families(text: str) -> list[Metric]:
@@ -31,11 +40,8 @@ def families(text: str) -> list[Metric]:
 class Scraped(Parts):
     """What a scrape of the parts gives."""
 
-    def text(self) -> str:
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self.collector)
-        text: str = generate_latest(registry).decode()  # type: ignore[no-untyped-call]
-        return text
+    def text(self, accept: str = OPEN_METRICS) -> str:
+        return "".join(self.exposition.texts(*choose_encoder(accept)))
 
     def samples(self) -> list[Sample]:
         """Return the samples without the prefix of their names, as the official parser reads them."""
@@ -155,3 +161,90 @@ def test_losses_are_exported_by_stream() -> None:
     parts.tally.take("loss", rows("loss", {"stream": "charge", "lost": 7}))
     (lost,) = [one for one in parts.samples() if one.name == "lost_records_total"]
     assert (lost.labels, lost.value) == ({"stream": "charge"}, 7)
+
+
+class Families:
+    """Families for a writer of prometheus_client."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def written_by_the_library(text: str, accept: str) -> str:
+    """Return the families of a text as the library writes them."""
+    read = families(text) if accept == OPEN_METRICS else [*parser.text_string_to_metric_families(text)]
+    return choose_encoder(accept)[0](Families(read)).decode()
+
+
+HOSTILE_NAMES = st.sampled_from([HOSTILE, "%s%d", "a\\x2db.service", "ü\\n", "/x", "/y"])
+SIZES = st.one_of(st.none(), st.integers(0, 1 << 44))
+
+
+@st.composite
+def cgroups(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Draw rows of `cgroups`: paths may occur twice, and containers have names."""
+    container = {"container_id": "4f" * 32, "container": draw(HOSTILE_NAMES), "pod": draw(HOSTILE_NAMES)}
+    return [
+        cgroup(number, number // 2 or None, path=draw(HOSTILE_NAMES)) | (container if number % 3 == 0 else {})
+        for number in range(1, draw(st.integers(2, 9)))
+    ]
+
+
+@st.composite
+def samples(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    limit = draw(SIZES)
+    sizes = {
+        f"{name}_bytes": draw(SIZES) for name in draw(st.sets(st.sampled_from(sorted(MEMORY_STAT_BYTES))))
+    }
+    levels = {"usage_bytes": draw(SIZES), "limit_bytes": limit, "effective_limit_bytes": limit}
+    pressure = {"psi_some_total_us": draw(SIZES), "workingset_refault_file": draw(st.integers(0, 9))}
+    time_ns = START_NS + draw(st.integers(0, 5))
+    of_kind = {"cgroup_id": number, "source": "periodic", "time": time_ns}
+    return of_kind | sizes | levels | pressure
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), named=cgroups(), most=st.sampled_from([1, 4, 9, 40, 90, 1000]))
+def test_text_after_any_changes_is_that_of_a_first_scrape_and_of_the_library(
+    data: st.DataObject, named: list[dict[str, Any]], most: int
+) -> None:
+    parts = Scraped(*named, most_series=most)
+    for number in range(4):
+        one = data.draw(st.sampled_from(named))
+        change = data.draw(st.sampled_from(["samples", "renamed", "removed", "killed"]))
+        if change == "renamed":
+            parts.tally.take("cgroups", rows("cgroups", one | {"path": data.draw(HOSTILE_NAMES)}))
+        elif change == "removed":
+            parts.tally.take("cgroups", rows("cgroups", one | {"removed": START_NS}))
+        elif change == "killed":
+            parts.kills.kill({"kill_id": number + 1, "limit_owner_cgroup_id": one["cgroup_id"]})
+            parts.kills.explain([(number + 1, "anon_growth")], None)
+        else:
+            ids = data.draw(st.sets(st.sampled_from([one["cgroup_id"] for one in named]), min_size=1))
+            given = [data.draw(samples(one)) for one in sorted(ids)]
+            parts.tally.take("samples", rows("samples", *given))
+        accept = data.draw(st.sampled_from([OPEN_METRICS, TEXT]))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exposition, "_cpu_s", lambda: 0.5)
+            text = parts.text(accept)
+            first = Exposition(parts.tally, parts.kills, most)
+            assert text == "".join(first.texts(*choose_encoder(accept)))
+        assert text == written_by_the_library(text, accept)
+
+
+def test_names_are_escaped_as_the_client_asks() -> None:
+    parts = Scraped(cgroup(1))
+    parts.sample(1, 5)
+    dots = OPEN_METRICS + "; escaping=dots"
+    assert "\nmemcg__tracer__usage__bytes{" in parts.text(dots)
+    assert "\nmemcg_tracer_usage_bytes{" in parts.text()
+
+
+def test_many_formats_are_not_all_remembered() -> None:
+    parts = Scraped(cgroup(1))
+    for version in range(50):
+        assert parts.text(f"application/openmetrics-text; version=1.0.{version}").endswith("# EOF\n")
+    assert len(parts.exposition._templates) < 10
