@@ -126,6 +126,23 @@ def test_most_important_cgroups_have_all_series_and_the_others_their_usage() -> 
     assert parts.values("cgroups_left_out") == {"": 5}
 
 
+def test_largest_comes_first_among_the_others() -> None:
+    series = Counter(one.labels["id"] for one in filled(1000).samples() if "id" in one.labels)
+    parts = filled(series["/6"] + series["/2"] + series["/5"] + 3)
+    found = Counter(one.labels["id"] for one in parts.samples() if "id" in one.labels)
+    assert found["/5"] == series["/5"]
+    assert found["/4"] == 1
+
+
+def test_usage_alone_is_that_of_the_latest_sample() -> None:
+    parts = filled(4)
+    before = parts.values("usage_bytes")
+    number = max(before).removeprefix("/")
+    parts.sample(int(number), 49)
+    assert parts.values("usage_bytes") == before | {f"/{number}": 49 * MIB}
+    assert parts.values("cgroups_left_out") == {"": 6}
+
+
 @pytest.mark.parametrize("most", [1, 2, 5, 9, 40])
 def test_series_are_at_most_the_given_number(most: int) -> None:
     assert sum("id" in one.labels for one in filled(most).samples()) <= most
