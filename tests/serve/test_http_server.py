@@ -133,13 +133,18 @@ def test_client_that_does_not_read_holds_up_nobody_and_is_dropped(
     stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_server._Handler, "timeout", 0.5)
-    server = started(Counting(200_000), stack)
+    texts = Counting(200_000)
+    server = started(texts, stack)
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         slow.connect(("127.0.0.1", server.port))
         slow.sendall(f"GET /metrics HTTP/1.0\r\nAccept: {OPEN_METRICS}\r\n\r\n".encode())
-        assert len(scrape(server)[1]) > 1 << 20
         deadline_s = time.monotonic() + WITHIN_S
+        while not texts.asked:
+            assert time.monotonic() < deadline_s, "its request was not read"
+            time.sleep(0.01)
+        monkeypatch.setattr(http_server._Handler, "timeout", WITHIN_S)  # of the other client, which reads
+        assert len(scrape(server)[1]) > 1 << 20
         while threads_of_connections():
             assert time.monotonic() < deadline_s, "its thread has not ended"
             time.sleep(0.01)
