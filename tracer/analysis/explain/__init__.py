@@ -3,8 +3,7 @@
 `postmortem`, `log_postmortem` and `survivors` stand above all rooms. A room imports only from rooms above it
 in this list:
 
-    slowed — whether the work of a cgroup that lived went on, and whose memory.high slowed it
-    measure — the findings on a kill: memory, cache, growth, allocators, limit owner, trigger and victims
+    measure — the findings on a kill: memory, cache, growth, thrashing, allocators, limit owner, victims
     cause_record — a cause as its consumers know it: weight and traits
     victim_selection — badness, the ranking of the candidates, and changes that would alter it
     sizing — the minimum limit under which the same work would have survived

@@ -1,4 +1,4 @@
-"""Whether the work of a cgroup went on: lost time, thrashing before a kill, and memory.high.
+"""Whether the work of a cgroup went on: lost time and memory.high.
 
 The state is that of the worst stretch of the trace. A window of 10 s, or of a quarter of the time in which
 the tasks of the cgroup did anything if that is less, moves over that time in steps of 1 s. Windows count in
@@ -11,10 +11,6 @@ which the lost share (`views.lost_time`) is at least a third, and a tenth of the
 
 Windows that count and overlap are one stretch, and the stretch with the most lost time is taken, without the
 seconds at its ends that had a lesser share.
-
-Before a kill (`Thrashing`), a cgroup without page cache left may crawl for minutes before it is killed, since
-each page that a task gets is taken from another. Memory hardly grows meanwhile, so this time is no part of
-its pace.
 
 A cgroup exceeded its memory.high in the trace if its count of these events (memory.events) grew, and its peak
 of usage is above the value. The count alone is not enough: it includes the counts of the cgroups below.
@@ -48,14 +44,13 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.ledger import made_in_trace
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, end_ns, page_size
+from tracer.analysis.explain.measure.thrashing import LEAST_REREAD, LEAST_SHARE
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, HighOwner, LostTime, Progress, RereadFile
 from tracer.analysis.views import stalls
-from tracer.analysis.views.lost_time import BIN_NS, Floats, Spending, Times
+from tracer.analysis.views.lost_time import BIN_NS, Spending, Times
 from tracer.schema import UNLIMITED_BYTES
 
-LEAST_SHARE: Final = 1 / 3
 LEAST_LOST: Final = 0.1
-LEAST_REREAD: Final = 0.25
 _MOST_SECONDS: Final = 10
 _PARTS: Final = 4
 _MOST_FILES: Final = 10
@@ -177,80 +172,6 @@ def _files(subtree: Subtree, spending: Spending) -> Iterator[RereadFile]:
             refaulted_bytes=int(refaulted_pages) * page_size(trace),
             executable=None if programs is None else inode_id in programs,
         )
-
-
-_LEAST_NS = 2 * BIN_NS
-"""Lost time is known by the second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Thrashing:
-    """The time until a kill in which tasks mostly read again what was evicted: how long it was, the part of
-    it that they lost, and the page cache that was evicted and read again in it."""
-
-    span_ns: int
-    lost_ns: int
-    evicted_bytes: int
-    refaulted_bytes: int
-
-
-def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
-    """Return the part of an interval that its tasks lost (`views.lost_time`), in ns; 0 if it is less than a
-    third of the interval, or not known."""
-    if end_ns - begin_ns < _LEAST_NS or not _is_evicting(subtree, begin_ns, end_ns):
-        return 0
-    origin_ns, share = _lost_shares(subtree)
-    edges = origin_ns + np.arange(len(share) + 1, dtype=np.int64) * BIN_NS
-    overlap = np.diff(np.clip(edges, begin_ns, end_ns))
-    lost = int((overlap * share).sum())
-    return lost if lost >= LEAST_SHARE * (end_ns - begin_ns) else 0
-
-
-def before_a_kill(subtree: Subtree, at_limit_ns: int, kill_ns: int) -> Thrashing | None:
-    """Return the thrashing that lasted until a kill: the seconds at the limit, without a gap, in which tasks
-    lost a third of their time or more.
-
-    None if these are fewer than two, or little was read again in them.
-    """
-    if kill_ns - at_limit_ns < _LEAST_NS or not _is_evicting(subtree, at_limit_ns, kill_ns):
-        return None
-    origin_ns, share = _lost_shares(subtree)
-    first = max(-(-(at_limit_ns - origin_ns) // BIN_NS), 0)
-    last = (kill_ns - origin_ns) // BIN_NS  # the second of the kill counts in part
-    calm = np.flatnonzero(share[first:last] < LEAST_SHARE)
-    begin_ns = origin_ns + (first + (int(calm[-1]) + 1 if len(calm) else 0)) * BIN_NS
-    if kill_ns - begin_ns < _LEAST_NS:
-        return None
-    page = page_size(subtree.whole)
-    evicted = subtree.evicted.pages_between(begin_ns, kill_ns)
-    back = subtree.refaulted
-    from_row, end_row = np.searchsorted(back.time, [begin_ns, kill_ns + 1])
-    again = int(back.pages[from_row:end_row].sum(dtype=np.int64))
-    if not again or again < LEAST_REREAD * evicted:
-        return None
-    lost = lost_ns(subtree, begin_ns, kill_ns)
-    return Thrashing(
-        span_ns=kill_ns - begin_ns,
-        lost_ns=lost,
-        evicted_bytes=evicted * page,
-        refaulted_bytes=again * page,
-    )
-
-
-def _is_evicting(subtree: Subtree, begin_ns: int, end_ns: int) -> bool:
-    return subtree.evicted.pages_between(begin_ns, end_ns) > 0
-
-
-def _lost_shares(subtree: Subtree) -> tuple[int, Floats]:
-    """Return the begin of the first second, and the share of each second that tasks lost; 0 if not known."""
-
-    def find() -> tuple[int, Floats]:
-        times = Spending(subtree.whole).of(subtree)
-        whole = np.nan_to_num(times.all_ms)
-        share = np.where(whole > 0, times.lost_ms / np.maximum(whole, 1e-9), 0)
-        return times.begin_ns, share
-
-    return subtree.once("thrashing.lost_shares", find)
 
 
 _COLUMNS: Final = ("high_bytes", "effective_high_bytes", "peak_bytes", "high_events")

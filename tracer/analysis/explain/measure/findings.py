@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
+from tracer.analysis.explain.measure.thrashing import Thrashing
 from tracer.analysis.explain.measure.window import Steal, Window
-from tracer.analysis.explain.slowed import Thrashing
 from tracer.analysis.results.kill import Candidate, LimitOwner, Trigger, Victim
 from tracer.analysis.results.memory import (
     Allocator,

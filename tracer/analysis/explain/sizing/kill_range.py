@@ -17,8 +17,7 @@ import numpy as np
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import optional, utc_time
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain import slowed
-from tracer.analysis.explain.measure import composition, shared_memory
+from tracer.analysis.explain.measure import composition, shared_memory, thrashing
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.bounds import (
     Ground,
@@ -216,7 +215,7 @@ def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     seconds = (findings.window.end - since_ns) / 1e9
     if seconds <= 0:
         return None
-    lost_s = slowed.lost_ns(subtree, since_ns, findings.window.end) / 1e9
+    lost_s = thrashing.lost_ns(subtree, since_ns, findings.window.end) / 1e9
     numbers = {
         "grown_bytes": last - least,
         "span_s": seconds - lost_s,

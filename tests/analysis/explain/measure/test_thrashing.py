@@ -1,0 +1,77 @@
+"""Thrashing that lasts until a kill: what of it is found, and what it means for the pace of growth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.evidence import numbers_of
+from synthetic.crawling import MIB, livelock
+from synthetic.memcg_kill import only_report, record_kill
+
+KILL_S = 89.5
+LIMIT = 150 * MIB
+
+
+def grown_then_thrashing(trace: Any, *, until_s: int = 89) -> None:
+    """Record cgroup 7, in which anon grows by 134 MiB within 5 s, and its tasks then read their program again
+    for 84 s, up to the kill at 89.5 s; anon grows by 9 MiB meanwhile."""
+    livelock(trace, seconds=until_s, idle_s=5)
+    read = {"usage_bytes": LIMIT, "limit_bytes": LIMIT, "tgid": 40}
+    for step in range(134):
+        held = 40 * MIB + step * MIB
+        trace.charged(step * 5 / 134, 7, "anon", MIB, **read | {"usage_bytes": min(held, LIMIT)})
+    trace.charged(5, 7, "file", -34 * MIB, **read)
+    for step in range(9):
+        trace.charged(10 + 8 * step, 7, "anon", MIB, **read)
+    record_kill(
+        trace,
+        KILL_S,
+        **{"limit_owner_cgroup_id": 7, "trigger_cgroup_id": 7, "cgroup_id": 7, "pid": 40, "tgid": 40},
+        **{"limit_bytes": LIMIT, "usage_bytes": LIMIT, "comm": "cc1plus"},
+    )
+
+
+def test_thrashing_until_the_kill_is_told(trace: Any) -> None:
+    grown_then_thrashing(trace)
+    report = only_report(trace)
+    (it,) = numbers_of(report.verdict.contributing, "thrashing")
+    assert it["span_ns"] == pytest.approx(84.5e9)
+    assert it["lost_ns"] == pytest.approx(0.9 * 84e9, rel=0.02)
+    assert it["evicted_bytes"] == it["refaulted_bytes"] == 84 * 4 * MIB
+    assert "thrashing" in report.verdict.summary
+
+
+def test_pace_leaves_out_the_time_of_thrashing(trace: Any) -> None:
+    """From half of the limit on, 108 MiB in 3.8 s and 84.5 s, of which tasks ran for a tenth; no leak."""
+    grown_then_thrashing(trace)
+    report = only_report(trace)
+    assert "in which tasks hardly ran" in report.sizing.pace
+    buys = report.sizing.pace.rpartition("buys ")[2]
+    seconds = float(buys.split()[0])
+    assert buys.split()[1] == "s."
+    assert seconds == pytest.approx((3.8 + 84.5 - 0.9 * 84) / 108 * 100, rel=0.03)
+    assert numbers_of(report.verdict.contributing, "slow_growth") == []
+
+
+def test_thrashing_that_ended_before_the_kill_is_not_told(trace: Any) -> None:
+    grown_then_thrashing(trace, until_s=60)
+    assert numbers_of(only_report(trace).verdict.contributing, "thrashing") == []
+
+
+def test_slow_growth_of_tasks_that_ran_is_told(trace: Any) -> None:
+    """The same growth within 84 s, without thrashing, looks like a leak."""
+    livelock(trace, seconds=5, idle_s=5)
+    read = {"usage_bytes": LIMIT, "limit_bytes": LIMIT, "tgid": 40}
+    for step in range(134):
+        trace.charged(
+            1 + step * 80 / 134, 7, "anon", MIB, **read | {"usage_bytes": min(80 + step, 150) * MIB}
+        )
+    record_kill(
+        trace,
+        KILL_S,
+        **{"limit_owner_cgroup_id": 7, "trigger_cgroup_id": 7, "cgroup_id": 7, "pid": 40, "tgid": 40},
+        **{"limit_bytes": LIMIT, "usage_bytes": LIMIT, "comm": "cc1plus"},
+    )
+    (it,) = numbers_of(only_report(trace).verdict.contributing, "slow_growth")
+    assert it["rise_ns"] > 60e9
