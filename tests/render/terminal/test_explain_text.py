@@ -15,7 +15,7 @@ from tracer.analysis.results.quality import LOG_ALONE, KernelLogPlace
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import stalls
 from tracer.categories import PART_BY_NAME, RECLAIM_COUNTS
-from tracer.render.terminal import console, explain_text
+from tracer.render.terminal import console, explain_text, survivor_text
 from tracer.render.words import kill_facts, reclaim_facts, survivor_facts
 
 HOSTILE = "\x1b[31m[red]<script>\nx\udc80"
@@ -247,10 +247,10 @@ def test_survivors_match_the_golden_file(
 ) -> None:
     cgroups = [held, *(new_held(f"/other-{number}", HOSTILE) for number in range(60))]
     for verbose, more in ((False, "54 more in -v and --json"), (True, "11 more cgroups were traced")):
-        text = console.to_text(explain_text.held(cgroups, verbose=verbose), columns=100, colour=False)
+        text = console.to_text(survivor_text.held(cgroups, verbose=verbose), columns=100, colour=False)
         assert "\x1b" not in text
         assert more in text
-    few = console.to_text(explain_text.held(cgroups[:3], verbose=True), columns=100, colour=False)
+    few = console.to_text(survivor_text.held(cgroups[:3], verbose=True), columns=100, colour=False)
     matches_golden("held-verbose.txt", few)
 
 
@@ -261,7 +261,7 @@ def test_survivors_fit_one_screen(
         *(new_held(f"/other-{number}", HOSTILE) for number in range(9)),
         replace(held, headroom_bytes=0),
     ]
-    text = console.to_text(explain_text.held(cgroups), columns=100, colour=False)
+    text = console.to_text(survivor_text.held(cgroups), columns=100, colour=False)
     matches_golden("held.txt", text)
     assert text.index("/memcg-tracer-78-anon") < text.index("/other-0")
     assert len(text.splitlines()) <= 30

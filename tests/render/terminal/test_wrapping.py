@@ -17,7 +17,7 @@ import tracer
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg import log_files
-from tracer.render.terminal import console, explain_text, first_screen
+from tracer.render.terminal import console, explain_text, first_screen, survivor_text
 from tracer.render.words.prose import prose
 
 TOP = Path(__file__).parents[3]
@@ -83,8 +83,8 @@ def test_recorded_examples_wrap_between_words(example: str) -> None:
 def test_recorded_survivors_wrap_between_words(columns: int) -> None:
     held = tracer.open(TRACES / "thrash").held_cgroups()
     for verbose in (False, True):
-        whole = console.to_text(explain_text.held(held, verbose=verbose), columns=1000, colour=False)
-        assert_unbroken(partial(explain_text.held, held, verbose=verbose), words(whole), columns)
+        whole = console.to_text(survivor_text.held(held, verbose=verbose), columns=1000, colour=False)
+        assert_unbroken(partial(survivor_text.held, held, verbose=verbose), words(whole), columns)
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ from tracer.analysis.results.survivor import (
     Progress,
     RereadFile,
 )
-from tracer.render.terminal import console, explain_text
+from tracer.render.terminal import console, survivor_text
 from tracer.render.words import survivor_facts
 from tracer.schema import UNLIMITED_BYTES
 
@@ -26,11 +26,11 @@ MIB = 1 << 20
 @pytest.mark.parametrize("verbose", [False, True])
 def test_interrupted_trace_without_data_excludes_no_kill(verbose: bool) -> None:
     text = console.to_text(
-        explain_text.held([], interrupted=True, verbose=verbose), columns=1000, colour=False
+        survivor_text.held([], interrupted=True, verbose=verbose), columns=1000, colour=False
     )
     assert "No OOM kill was recorded before the recording broke off" in text
     assert "a kill cannot be excluded" in text
-    whole = console.to_text(explain_text.held([], verbose=verbose), columns=1000, colour=False)
+    whole = console.to_text(survivor_text.held([], verbose=verbose), columns=1000, colour=False)
     assert whole.startswith("No OOM kill, and no cgroup of this trace has a limit.")
 
 

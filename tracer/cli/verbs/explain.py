@@ -292,7 +292,7 @@ def _write_survivors(
 ) -> None:
     """Write what held in a trace without a kill; `others`: the kills of cgroups that were not asked for."""
     from tracer.analysis.explain.survivors import nearest_lives
-    from tracer.render.terminal import console, explain_text
+    from tracer.render.terminal import console
 
     if trace is None:
         from tracer.render.terminal import explain_text
@@ -300,9 +300,11 @@ def _write_survivors(
 
         _write([prose(explain_text.instead_of_a_report(elsewhere))])
         return
+    from tracer.render.terminal import survivor_text
+
     lives = nearest_lives(trace, held)
     if lives or not trace.defects:
-        _write(explain_text.held(lives, interrupted=trace.interrupted, verbose=verbose))
+        _write(survivor_text.held(lives, interrupted=trace.interrupted, verbose=verbose))
     if others:
         kills = "1 kill" if others == 1 else f"{others} kills"
         _write([console.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])

@@ -11,7 +11,6 @@ from rich.text import Text
 from tracer import units
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.render.terminal import console, first_screen
@@ -23,10 +22,8 @@ from tracer.render.words import (
     kill_list,
     quality_facts,
     reclaim_facts,
-    survivor_facts,
 )
 from tracer.render.words.escape import visible
-from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
 
 MOST_LINES: Final = 8
@@ -116,7 +113,6 @@ def other_kill_document(kill: OtherKill) -> dict[str, Any]:
 
 
 _BAR_CELLS: Final = 20
-_MOST_HELD: Final = 50
 LINES_BELOW_A_LIST: Final = 20
 """The height of the explanation below a list of kills. The list takes the rest of a screen."""
 
@@ -129,24 +125,6 @@ def post_mortem(
         yield from _everything(report, page_size)
     else:
         yield first_screen.kill_screen(report, lines=lines)
-
-
-def held(
-    cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
-) -> Iterator[RenderableType]:
-    """Yield the answer for a trace without a kill on one screen, or everything about each cgroup if
-    `verbose`."""
-    if not verbose:
-        yield first_screen.survivors_screen(cgroups, interrupted=interrupted)
-        return
-    yield prose(survivor_facts.summary(cgroups, interrupted=interrupted), "bold")
-    for one in cgroups[:_MOST_HELD]:
-        yield console.title(place_of_life(one))
-        yield console.facts(survivor_facts.held(one))
-        yield console.facts(code_facts.in_full(one.code, one.code_sampled_share))
-    if len(cgroups) > _MOST_HELD:
-        yield Text()
-        yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
 
 
 def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:

@@ -5,7 +5,7 @@ Each part is short. `render.terminal.explain_text` and the page show everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -13,13 +13,11 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.explain import slowed
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.survivor import Held
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import console
-from tracer.render.words import code_facts, kill_facts, places, quality_facts, survivor_facts
+from tracer.render.words import code_facts, kill_facts, places, quality_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
@@ -33,7 +31,6 @@ _COLUMNS_FOR_BARS: Final = 100
 _MOST_FACTORS: Final = 2
 _MOST_NAMED: Final = 4
 _MOST_EVIDENCE: Final = 4
-_MOST_LIVES: Final = 6
 
 
 def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableType:
@@ -206,40 +203,3 @@ def _more(report: OomReport) -> str:
     if report.kernel_log is not None:
         return "More: -v (evidence, stack, every process)."
     return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report TRACE -o page.html."
-
-
-def survivors_screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
-    """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
-    other cgroup."""
-    by_weight = slowed.foremost_first(cgroups)
-    first, others = next(iter(by_weight), None), by_weight[1:]
-    rows = range(min(len(others), _MOST_LIVES), -1, -1)
-    summary = survivor_facts.summary(cgroups, interrupted=interrupted)
-    return console.Fitted(
-        SCREEN_LINES, [partial(_survivors_screen, summary, first, others, most) for most in rows]
-    )
-
-
-def _survivors_screen(
-    summary: str, first: Held | None, others: Sequence[Held], most: int
-) -> Iterator[RenderableType]:
-    yield prose(summary, "bold")
-    if first is None:
-        return
-    yield console.title(place_of_life(first))
-    yield console.facts(survivor_facts.in_brief(first))
-    yield console.facts(code_facts.grown(first.code, first.code_sampled_share))
-    if others[:most]:
-        yield console.title("Other cgroups, the nearest to its limit first")
-        table = console.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))
-        for one in others[:most]:
-            sizes = (
-                units.size(one.peak_usage_bytes),
-                units.limit(one.limit_bytes),
-                units.size(one.evicted_bytes),
-            )
-            table.add_row(*sizes, place_of_life(one))
-        yield console.indented(table)
-    left_out = len(others) - len(others[:most])
-    more = f"{units.count(left_out)} more in -v and --json. " if left_out else ""
-    yield prose(f"{more}-v shows reclaim, waits and swap of each cgroup.", "dim")

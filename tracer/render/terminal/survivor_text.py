@@ -1,0 +1,75 @@
+"""The cgroups that lived, for a terminal: the answer of `explain` for a trace without a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Final
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from tracer import units
+from tracer.analysis.explain import slowed
+from tracer.analysis.results.survivor import Held
+from tracer.render.terminal import console
+from tracer.render.terminal.first_screen import SCREEN_LINES
+from tracer.render.words import code_facts, survivor_facts
+from tracer.render.words.places import place_of_life
+from tracer.render.words.prose import prose
+
+_MOST_LIVES: Final = 6
+_MOST_HELD: Final = 50
+
+
+def held(
+    cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
+) -> Iterator[RenderableType]:
+    """Yield the answer for a trace without a kill on one screen, or everything about each cgroup if
+    `verbose`."""
+    if not verbose:
+        yield _screen(cgroups, interrupted=interrupted)
+        return
+    yield prose(survivor_facts.summary(cgroups, interrupted=interrupted), "bold")
+    for one in cgroups[:_MOST_HELD]:
+        yield console.title(place_of_life(one))
+        yield console.facts(survivor_facts.held(one))
+        yield console.facts(code_facts.in_full(one.code, one.code_sampled_share))
+    if len(cgroups) > _MOST_HELD:
+        yield Text()
+        yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
+
+
+def _screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
+    """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
+    other cgroup."""
+    by_weight = slowed.foremost_first(cgroups)
+    first, others = next(iter(by_weight), None), by_weight[1:]
+    rows = range(min(len(others), _MOST_LIVES), -1, -1)
+    summary = survivor_facts.summary(cgroups, interrupted=interrupted)
+    return console.Fitted(SCREEN_LINES, [partial(_in_short, summary, first, others, most) for most in rows])
+
+
+def _in_short(
+    summary: str, first: Held | None, others: Sequence[Held], most: int
+) -> Iterator[RenderableType]:
+    yield prose(summary, "bold")
+    if first is None:
+        return
+    yield console.title(place_of_life(first))
+    yield console.facts(survivor_facts.in_brief(first))
+    yield console.facts(code_facts.grown(first.code, first.code_sampled_share))
+    if others[:most]:
+        yield console.title("Other cgroups, the nearest to its limit first")
+        table = console.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))
+        for one in others[:most]:
+            sizes = (
+                units.size(one.peak_usage_bytes),
+                units.limit(one.limit_bytes),
+                units.size(one.evicted_bytes),
+            )
+            table.add_row(*sizes, place_of_life(one))
+        yield console.indented(table)
+    left_out = len(others) - len(others[:most])
+    more = f"{units.count(left_out)} more in -v and --json. " if left_out else ""
+    yield prose(f"{more}-v shows reclaim, waits and swap of each cgroup.", "dim")
