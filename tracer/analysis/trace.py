@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tracer import meanings
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.core.gaps import Fineness
 from tracer.analysis.core.lives import Places
@@ -36,14 +35,7 @@ if TYPE_CHECKING:
 
 
 class AnalysedTrace(Trace):
-    __doc__ = f"""A trace: its tables as pandas DataFrames, and what follows from them.
-
-A table is read at first use and kept. A column `time` is its index, sorted, in UTC. Names contain the units:
-`_bytes`, `_pages`, `_ns`, `_us`; a page has `t.meta["page_size"]` bytes. NA is "not known", 0 is zero. A
-limit that is not set is NA as well, and the flag beside it is then false.
-
-{meanings.documentation()}
-"""
+    """A trace: its tables as pandas DataFrames, and what follows from them."""
 
     def timeline(
         self,

@@ -61,9 +61,7 @@ def find(path: Path | None) -> Found | None:
     if path is not None:
         _require_readable(path)
     if path is not None and (is_trace(path) or (_exists(path) and not _is_a_cgroup(path))):
-        import tracer
-
-        return Found(tracer.open(path), None)
+        return Found(_opened(path), None)
     name = None if path is None else str(path)
     for folder in FOLDERS:
         if (trace := _with_newest_kill(folder, name)) is not None:
@@ -80,11 +78,15 @@ def _called(name: str) -> Found | None:
     for path in (folder / name for folder in FOLDERS if "/" not in name):
         _require_readable(path)
         if is_trace(path):
-            import tracer
-
             note(f"the trace {path}")
-            return Found(tracer.open(path), None)
+            return Found(_opened(path), None)
     return None
+
+
+def _opened(path: Path) -> AnalysedTrace:
+    from tracer.analysis.trace import AnalysedTrace
+
+    return AnalysedTrace(path)
 
 
 def nothing_found(path: Path | None) -> str:
@@ -136,9 +138,7 @@ def _with_newest_kill(folder: Path, name: str | None) -> AnalysedTrace | None:
         if newest is not None and ended is not None and ended <= newest[0]:
             break
         with suppress(TracerError):  # a damaged trace, or one without the name, is not the one
-            import tracer
-
-            trace = tracer.open(path)
+            trace = _opened(path)
             times = [report.time for report in trace.outlined(name)[0] if report.time is not None]
             if times and (newest is None or max(times) > newest[0]):
                 newest = max(times), trace

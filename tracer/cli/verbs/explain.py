@@ -189,9 +189,8 @@ class _Source:
 
 def _source(path: Path | None, kmsg: str | None, now: Progress) -> _Source:
     """Return what the user typed. Raises TracerError if there is no kill."""
-    from tracer.kernel.kmsg import log_files, this_machine
-
     if kmsg is not None:
+        from tracer.kernel.kmsg import log_files
         from tracer.units import size
 
         def says(read_bytes: int) -> None:
@@ -201,6 +200,8 @@ def _source(path: Path | None, kmsg: str | None, now: Progress) -> _Source:
     found = trace_argument.find(path)
     if found is not None:
         return _Source(found.trace, name=found.name)
+    from tracer.kernel.kmsg import this_machine
+
     nothing, here = trace_argument.nothing_found(path), this_machine.read()
     if here is None:
         raise TracerError(f"{nothing}; and no kernel log can be read here: root can, by journalctl or dmesg")
@@ -318,6 +319,8 @@ def _write_elsewhere(kills: list[OtherKill]) -> None:
 
 
 def _write_spared(held: list[Held]) -> None:
+    if not held:
+        return
     from tracer.render.words import survivor_facts
     from tracer.render.words.prose import prose
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
+from tracer import meanings
 from tracer.analysis.trace import AnalysedTrace
 from tracer.extras import from_extra
 from tracer.schema import TABLES
@@ -31,7 +32,14 @@ PUBLIC: Final = (
 
 
 class PlottedTrace(AnalysedTrace):
-    __doc__ = f"{AnalysedTrace.__doc__}"
+    __doc__ = f"""A trace: its tables as pandas DataFrames, and what follows from them.
+
+A table is read at first use and kept. A column `time` is its index, sorted, in UTC. Names contain the units:
+`_bytes`, `_pages`, `_ns`, `_us`; a page has `t.meta["page_size"]` bytes. NA is "not known", 0 is zero. A
+limit that is not set is NA as well, and the flag beside it is then false.
+
+{meanings.documentation()}
+"""
 
     def __dir__(self) -> list[str]:
         """Return the names that users may rely on."""

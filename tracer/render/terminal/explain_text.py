@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -12,7 +12,6 @@ from tracer import units
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
-from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.render.terminal import console, first_screen
 from tracer.render.terminal.console import Written
 from tracer.render.words import (
@@ -25,6 +24,9 @@ from tracer.render.words import (
 )
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact, prose
+
+if TYPE_CHECKING:
+    from tracer.kernel.kmsg.other_killers import OtherKill
 
 MOST_LINES: Final = 8
 _MOST_DRAWN: Final = 500
