@@ -17,7 +17,7 @@ from tracer.capture.rows.kmsg_stream import READ, KernelLog
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf, KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
-from tracer.kernel.cgroups.ephemeral import NAME_PREFIX
+from tracer.kernel.cgroups.containers import EPHEMERAL_PREFIX
 from tracer.kernel.features import State
 from tracer.kernel.probes import SIGNALS, Signal, needed
 
@@ -189,4 +189,4 @@ def test_examine_here_loads_every_program_and_measures_costs() -> None:
     assert all((one["event_ns"] or 0) > 0 for one in documents.values() if one["events"])
     assert all(one["event_ns"] is None for one in documents.values() if not one["events"])
     assert all(documents[name]["events"] for name in PROVOKED)
-    assert list(hierarchy.mount.glob(f"{NAME_PREFIX}*-doctor")) == []
+    assert list(hierarchy.mount.glob(f"{EPHEMERAL_PREFIX}*-doctor")) == []

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from soak.judging import Judged, JudgedKill
 
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
-from tracer.kernel.cgroups.ephemeral import NAME_PREFIX
+from tracer.kernel.cgroups.containers import EPHEMERAL_PREFIX
 
 _END_WITHIN_S: Final = 30.0
 _JUDGE_WITHIN_S: Final = 600.0
@@ -151,10 +151,10 @@ def leftovers(mark: str) -> list[str]:
                 found.append(f"pid {directory.name} ({(directory / 'comm').read_text().strip()})")
                 pids.add(int(directory.name))
     mount = memory_hierarchy().mount
-    found += [path.name for path in mount.glob(f"{NAME_PREFIX}*-soak*") if _is_ours(path.name, pids)]
+    found += [path.name for path in mount.glob(f"{EPHEMERAL_PREFIX}*-soak*") if _is_ours(path.name, pids)]
     return found
 
 
 def _is_ours(name: str, pids: set[int]) -> bool:
-    maker = int(name.removeprefix(NAME_PREFIX).split("-")[0])
+    maker = int(name.removeprefix(EPHEMERAL_PREFIX).split("-")[0])
     return maker in pids or not Path(f"/proc/{maker}").exists()

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
-from tracer.kernel.cgroups.ephemeral import NAME_PREFIX, ephemeral_cgroup, remove, remove_leftovers
+from tracer.kernel.cgroups.containers import EPHEMERAL_PREFIX
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove, remove_leftovers
 
 pytestmark = [pytest.mark.kernel, pytest.mark.alone]  # any recorder that starts removes leftovers
 
@@ -75,13 +76,13 @@ def test_leftovers_of_locked_maker_with_unknown_pid_stay(
     monkeypatch.setattr("os.getpid", lambda: 1 << 23)  # above PID_MAX_LIMIT
     with ephemeral_cgroup("far", None) as directory:
         monkeypatch.undo()
-        assert directory.name == f"{NAME_PREFIX}{1 << 23}-far"
+        assert directory.name == f"{EPHEMERAL_PREFIX}{1 << 23}-far"
         assert directory not in remove_leftovers(memory_hierarchy())
         assert directory.is_dir()
 
 
 def test_leftovers_with_similar_name_stay() -> None:
-    directory = memory_hierarchy().mount / f"{NAME_PREFIX}of-somebody"
+    directory = memory_hierarchy().mount / f"{EPHEMERAL_PREFIX}of-somebody"
     directory.mkdir()
     try:
         assert directory not in remove_leftovers(memory_hierarchy())

@@ -19,7 +19,7 @@ from tracer.analysis.core.columns import Int64s, integers, times_ns
 from tracer.analysis.core.lives import Life, Lives, containers, made_ns
 from tracer.analysis.core.tables import TraceTables
 from tracer.errors import TracerError, UsageError
-from tracer.kernel.cgroups.ephemeral import as_named
+from tracer.kernel.cgroups.containers import as_named
 from tracer.stored_names import stored_text
 
 

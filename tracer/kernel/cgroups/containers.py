@@ -58,6 +58,10 @@ class Standing:
 Lookup = Callable[[Collection[ContainerRef]], Mapping[ContainerRef, ContainerNames]]
 """A function that returns the names of containers and pods."""
 
+EPHEMERAL_PREFIX: Final = "memcg-tracer-"
+"""The begin of the names of the cgroups that we make: our process id and the user's name follow."""
+
+_MADE_FOR: Final = re.compile(rf"(?<=/){re.escape(EPHEMERAL_PREFIX)}[0-9]+-")
 _ID: Final = r"(?P<id>[0-9a-f]{64})"
 _FULL_ID: Final = re.compile(r"[0-9a-f]{64}")
 _LONG_ID: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -194,3 +198,9 @@ def shown_name(path: str, container: str | None, pod: str | None = None) -> str:
     if container is not None:
         return container if pod is None else f"{pod}/{container}"
     return path.rstrip("/").rpartition("/")[2] or "/"
+
+
+def as_named(path: str) -> str:
+    """Return the path of a cgroup with the name that its user gave in place of that of an ephemeral cgroup:
+    `/web` for `/memcg-tracer-4711-web`. Other paths stay as they are."""
+    return _MADE_FOR.sub("", path)

@@ -19,11 +19,9 @@ from pathlib import Path
 from tracer.directory import Directory, remove_left_behind
 from tracer.errors import TracerError, UsageError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, descendants, memory_hierarchy, own_path
+from tracer.kernel.cgroups.containers import EPHEMERAL_PREFIX
 from tracer.units import size
 
-NAME_PREFIX = "memcg-tracer-"
-
-_MADE_FOR = re.compile(rf"(?<=/){re.escape(NAME_PREFIX)}[0-9]+-")
 _EMPTY_WITHIN_S = 5.0
 _RETRY_S = 0.01
 _LOG = logging.getLogger(__name__)
@@ -41,7 +39,7 @@ def ephemeral_cgroup(
     TracerError if it cannot be created; if it cannot be removed, a warning is logged.
     """
     hierarchy = memory_hierarchy() if hierarchy is None else hierarchy
-    directory = _make(hierarchy, f"{NAME_PREFIX}{os.getpid()}-{_component(name)}")
+    directory = _make(hierarchy, f"{EPHEMERAL_PREFIX}{os.getpid()}-{_component(name)}")
     with Directory.open(directory) as locked:
         try:
             fcntl.flock(locked.fileno(), fcntl.LOCK_EX)
@@ -51,17 +49,11 @@ def ephemeral_cgroup(
             remove(directory)
 
 
-def as_named(path: str) -> str:
-    """Return the path of a cgroup with the name that its user gave in place of that of an ephemeral cgroup:
-    `/web` for `/memcg-tracer-4711-web`. Other paths stay as they are."""
-    return _MADE_FOR.sub("", path)
-
-
 def remove_leftovers(hierarchy: Hierarchy) -> list[Path]:
     """Remove the cgroups of tracers that were killed, with the processes in them, and return their
     directories."""
     parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
-    return [gone for parent in parents for gone in remove_left_behind(parent, NAME_PREFIX, remove)]
+    return [gone for parent in parents for gone in remove_left_behind(parent, EPHEMERAL_PREFIX, remove)]
 
 
 def remove(directory: Path) -> None:

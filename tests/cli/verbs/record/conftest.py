@@ -15,7 +15,8 @@ from support.recorder import Recorder
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy, own_path
-from tracer.kernel.cgroups.ephemeral import NAME_PREFIX, remove
+from tracer.kernel.cgroups.containers import EPHEMERAL_PREFIX
+from tracer.kernel.cgroups.ephemeral import remove
 
 _MARK = "MEMCG_TRACER_TEST_RECORDING"
 
@@ -58,7 +59,7 @@ class Recording(Recorder):
         """Return the cgroups that the recorder made."""
         hierarchy = memory_hierarchy()
         parents = {hierarchy.mount, hierarchy.directory(own_path(hierarchy))}
-        return [made for parent in parents for made in parent.glob(f"{NAME_PREFIX}{self.process.pid}-*")]
+        return [made for parent in parents for made in parent.glob(f"{EPHEMERAL_PREFIX}{self.process.pid}-*")]
 
     def processes(self) -> list[int]:
         """Return the processes that still run."""
