@@ -280,18 +280,18 @@ class AnalysedTrace(Trace):
 
     def kill_window(self, kill_id: int) -> pd.DataFrame:
         """Return the memory of the limit owner when the window before a kill begins, and at the kill, with
-        the flows of page cache between: two rows. `tracer.analysis.explain.postmortem.kill_window`.
+        the flows of page cache between: two rows. `tracer.analysis.explain.kill_window.kill_window`.
 
             t.kill_window(1)[["usage_bytes", "anon_bytes", "cache_bytes"]].diff()
 
         Raises UsageError if there is no such kill.
         """
-        from tracer.analysis.explain import postmortem
+        from tracer.analysis.explain import kill_window, postmortem
 
         reports = {report.kill_id: report for report in postmortem.PostMortems(self).measured()}
         if kill_id not in reports:
             raise postmortem.no_such_kill(kill_id, sorted(reports))
-        return postmortem.kill_window(self, reports[kill_id])
+        return kill_window.kill_window(self, reports[kill_id])
 
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """Return how near each cgroup came to its limit, and what reclaim gave back.

@@ -10,7 +10,8 @@ import pytest
 from synthetic.memcg_kill import LIMIT, record_kill
 
 import tracer
-from tracer.analysis.explain.postmortem import FLOWS, explain, kill_window
+from tracer.analysis.explain.kill_window import FLOWS, kill_window
+from tracer.analysis.explain.postmortem import explain
 from tracer.errors import TracerError, UsageError
 
 TRACES = Path(__file__).parents[3] / "traces"

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from support.recorded import NAMES, TRACES
 
 import tracer
-from tracer.analysis.explain.postmortem import COLUMNS
+from tracer.analysis.explain.kill_window import COLUMNS
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.render.picture import stacked_layers
 from tracer.render.plot import waterfall

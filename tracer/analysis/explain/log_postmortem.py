@@ -17,8 +17,9 @@ from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import composition, window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
+from tracer.analysis.explain.outline import NOT_ASKED, NOT_EXPLAINED, unexplained
 from tracer.analysis.explain.words import log_words
-from tracer.analysis.kernel_log import decisions, logged_kill
+from tracer.analysis.kernel_log import logged_kill
 from tracer.analysis.kernel_log.decisions import LogKill
 from tracer.analysis.kernel_log.logged_kill import Named
 from tracer.analysis.results.kill import LimitOwner, OomReport, Verdict, Victim
@@ -37,9 +38,7 @@ _NOT_IN_LOG: Final = (
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
 _NOBODY: Final = Invoker()
-_NOT_ASKED: Final = Quality(
-    0, "only", {}, dict.fromkeys((*_NOT_IN_LOG, *verdict.NOT_EXPLAINED), verdict.NOT_ASKED)
-)
+_NOT_ASKED: Final = Quality(0, "only", {}, dict.fromkeys((*_NOT_IN_LOG, *NOT_EXPLAINED), NOT_ASKED))
 
 
 def _unnamed(_path: str) -> ContainerNames:
@@ -169,12 +168,9 @@ def _previous(logs: Sequence[LogReport], place: int) -> PreviousKill | None:
     return None
 
 
-def missed(trace: TraceTables) -> Iterator[OomReport]:
-    """Yield a report for each kill that only the kernel log of a trace has (`kernel_log.decisions.missed`),
-    with the clock and the names of the trace."""
-    kills: list[LogKill] = trace.defects.attempt(
-        "the kernel log of the trace", lambda: decisions.missed(trace), lambda _: []
-    )
+def missed(trace: TraceTables, kills: Iterable[LogKill]) -> Iterator[OomReport]:
+    """Yield a report for each of the kills that only the kernel log of a trace has
+    (`kernel_log.decisions.missed`), with the clock and the names of the trace."""
     for kill in kills:
         named, size = _named_in(trace, kill), page_size(trace)
         found = report(kill.kill_id, kill.report, named=named, defects=trace.defects, page_size=size)
@@ -245,7 +241,7 @@ def report(
     return defects.attempt(
         f"kill {number}",
         lambda: explained(outline, log, named, known_size, previous),
-        lambda why: verdict.unexplained(outline, why),
+        lambda why: unexplained(outline, why),
     )
 
 

@@ -2,10 +2,9 @@
 
 Each cause is weighed, the heaviest is picked, and doubts lower the confidence.
 
-A source (`postmortem`, `log_postmortem`) first gives the outline of a kill: a report with its parties and its
-quality, without conclusions. `unexplained` is the report of a kill that a bug of ours keeps from being
-explained. To explain a kill, the source measures. A value that it does not show is None, and
-`Quality.unknown` has the reason. From there on all kills are treated alike: the verdict, then the advice.
+A source (`recorded_report`, `log_postmortem`) first gives the outline of a kill (`outline`). To explain the
+kill, it measures. A value that it does not show is None, and `Quality.unknown` has the reason. From there on
+all kills are treated alike: the verdict, then the advice.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.evidence.gathering import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.outline import known
 from tracer.analysis.explain.victim_selection import Selection
-from tracer.analysis.explain.words import advice, log_words, sentence_parts
+from tracer.analysis.explain.words import advice, log_words
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.results.kill import (
     NO_VERDICT,
@@ -114,14 +114,8 @@ def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
             yield on_suspect("other_cause", other)
 
 
-NOT_ASKED: Final = "it was not asked for"
 NO_OWNER: Final = "the cgroup whose limit was hit is not known"
 _NOT_SAMPLED: Final = Grown((), None, "a kernel log has no samples of code")
-NOT_EXPLAINED: Final = (
-    *("verdict", "composition", "working_set_bytes", "reclaim", "cushion", "allocators"),
-    *("further_allocators", "candidates", "sizing.min_limit_bytes", "code_sampled_share"),
-)
-"""The fields of a report that are null without an explanation."""
 
 
 def assemble(
@@ -169,25 +163,4 @@ def assemble(
         code=code,
         code_sampled_share=sampled_share,
         quality=quality,
-    )
-
-
-def known(sizes: Mapping[str, int | None]) -> dict[str, int]:
-    """Return the sizes that are known, by name."""
-    return {name: size for name, size in sizes.items() if size is not None}
-
-
-def unexplained(report: OomReport, why: str) -> OomReport:
-    """Return the outline of a report as that of a kill which `why` keeps from being explained."""
-    quality, summary = report.quality, sentence_parts.unexplained(report, why)
-    return OomReport(
-        kill_id=report.kill_id,
-        time=report.time,
-        ktime_ns=report.ktime_ns,
-        constraint=report.constraint,
-        limit_owner=report.limit_owner,
-        victims=report.victims,
-        verdict=replace(NO_VERDICT, summary=summary),
-        quality=replace(quality, unknown={**quality.unknown, **dict.fromkeys(NOT_EXPLAINED, why)}),
-        kernel_log=report.kernel_log,
     )

@@ -340,7 +340,7 @@ def _print_json(
     as_list: bool,
 ) -> None:
     """Print the document. `held` is left out if it would be empty beside kills."""
-    from tracer.analysis.explain.verdict import unexplained
+    from tracer.analysis.explain.outline import unexplained
     from tracer.analysis.explain.words import evidence
     from tracer.render.terminal import explain_text
     from tracer.render.words import kill_list

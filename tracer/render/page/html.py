@@ -12,7 +12,7 @@ from markupsafe import Markup
 from tracer import units
 from tracer.analysis.explain import slowed
 from tracer.analysis.explain.kill_filter import newest
-from tracer.analysis.explain.verdict import unexplained
+from tracer.analysis.explain.outline import unexplained
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held

@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tracer.analysis.explain.postmortem import kill_window
+from tracer.analysis.explain.kill_window import kill_window
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import focus

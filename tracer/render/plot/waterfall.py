@@ -45,8 +45,8 @@ def totals(window: pd.DataFrame) -> tuple[int, int]:
 
 
 def steps(window: pd.DataFrame) -> list[Step]:
-    """Return the changes between the two rows of `postmortem.kill_window`: first increases, then decreases,
-    then all small changes.
+    """Return the changes between the two rows of `analysis.explain.kill_window`: first increases, then
+    decreases, then all small changes.
 
     The changes add up to the difference of `totals`. Page cache has a step each for added, evicted and
     dropped cache. If one of these flows exceeds the larger total more than 8 times, there is only one step,
@@ -82,7 +82,7 @@ def _of_cache(at_kill: pd.Series, clean: int, dirty: int, most: int) -> Iterator
 
 
 def draw(axes: Axes, subject: Subject, window: pd.DataFrame) -> None:
-    """Draw the two rows of `postmortem.kill_window` as stacks, and the `steps` between them."""
+    """Draw the two rows of `analysis.explain.kill_window` as stacks, and the `steps` between them."""
     changes, (begin, kill) = steps(window), totals(window)
     reached = list(accumulate((step.change_bytes for step in changes), initial=begin))
     layers = stacked_layers(window)

@@ -1,0 +1,190 @@
+"""The whole report of a recorded kill: from what is measured in the trace to the conclusions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pandas as pd
+
+from tracer.analysis.core.columns import utc_time
+from tracer.analysis.core.tables import TraceTables, page_size
+from tracer.analysis.explain import outline as outlines
+from tracer.analysis.explain import shortage, verdict, victim_selection
+from tracer.analysis.explain.measure import (
+    allocators,
+    circumstances,
+    composition,
+    recorded_kill,
+    shared_memory,
+    window,
+)
+from tracer.analysis.explain.measure.findings import Circumstances, Findings
+from tracer.analysis.explain.measure.recorded_kill import RecordedKill
+from tracer.analysis.explain.sizing.bounds import Range
+from tracer.analysis.explain.sizing.kill_range import kill_range
+from tracer.analysis.explain.victim_selection import Selection
+from tracer.analysis.explain.words import advice, log_words
+from tracer.analysis.kernel_log.comparison import Told
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import Allocator, Composition, FurtherAllocators, Grown
+from tracer.analysis.results.quality import Quality, Unknown, resolution_s
+from tracer.analysis.views import reclaim
+from tracer.analysis.views.grown_code import grown_within
+from tracer.kernel.kmsg.report.log_report import LogReport
+
+
+def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
+    unknown: Unknown = {}
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told)
+    weighed = _to_weigh(trace, kill, told, outline, unknown)
+    tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
+    if tried.swap_writes is None:
+        unknown |= reclaim.SWAP_NOT_KNOWN
+    thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
+    most, further = _allocators(kill)
+    selection = victim_selection.from_trace(
+        kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed(), log=told.report, unknown=unknown
+    )
+    sizes, made_of = weighed.sizes, weighed.findings.composition
+    around = _circumstances(kill, weighed, selection)
+    if (why_not := allocators.why_unknown(around.grown_bytes, most, further, made_of.total)) is not None:
+        unknown["allocators"] = why_not
+    killed = frozenset(int(row["tgid"]) for row in kill.rows)
+    unknown |= weighed.unknown_parties
+    findings = replace(
+        weighed.findings,
+        victim_tgids=killed | shared_memory.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
+        reclaim=tried,
+        allocators=most,
+        circumstances=around,
+        steal=None if kill.owner_id is None else window.compare_with_kernel(kill.subtree, kill.window),
+        origins=weighed.origins,
+        further_allocators=further,
+        candidates=selection.candidates,
+        shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
+        thinned=thinned,
+    )
+    sized, why_unsized = (
+        kill_range(kill.subtree, kill.rows, findings) if is_sized else (Range(), outlines.NOT_ASKED)
+    )
+    if why_unsized is not None:
+        unknown["sizing.min_limit_bytes"] = why_unsized
+    quality = Quality(
+        lost_records=findings.lost_records,
+        kmsg=told.state,
+        probes=outline.quality.probes,
+        unknown=unknown,
+        disagreements=tuple(map(log_words.difference, told.disagreements)),
+        kmsg_missing=told.missing,
+        kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
+        summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),
+        resolution_ms=round(resolution_s(thinned, utc_time(kill.time_ns)) * 1000),
+        thinned=thinned,
+    )
+    return verdict.assemble(
+        replace(
+            outline, working_set_bytes=weighed.working_set_bytes, sizing=advice.sized(sized), quality=quality
+        ),
+        findings,
+        selection,
+        sizes,
+        grown=partial(_grown, kill),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighable:
+    """The findings by which causes are weighed, with what else the memory of the limit owner gave.
+
+    `findings` lack what only evidence, advice and sizing read. `unknown_parties`: the reasons for unknown
+    values of the trigger, the victims and the limit owner.
+    """
+
+    findings: Findings
+    sizes: dict[str, int | None]
+    working_set_bytes: int | None
+    origins: Mapping[str, tuple[str, ...]]
+    unknown_parties: Unknown
+
+
+def _to_weigh(
+    trace: TraceTables, kill: RecordedKill, told: Told, outline: OomReport, unknown: Unknown
+) -> _Weighable:
+    sizes, made_of, working_set, used, origins = outlines.memory(kill, unknown, told)
+    unknown_parties: Unknown = {}
+    asked = recorded_kill.trigger(trace, kill, told, unknown_parties)
+    unknown_parties |= recorded_kill.why_unknown(outline.victims)
+    is_told = kill.first["is_told"]
+    findings = Findings(
+        time=outline.time,
+        constraint=outline.constraint,
+        owner=recorded_kill.limit_owner(trace, kill, outline.limit_owner, asked.stack, unknown_parties),
+        trigger=asked,
+        victims=outline.victims,
+        victim_tgids=frozenset(),
+        composition=made_of,
+        cushion=used,
+        page_size=page_size(trace),
+        window=kill.window,
+        circumstances=_weighed_circumstances(kill, sizes, made_of, told.report),
+        lost_records=trace.losses.affecting_numbers(kill.window.begin, kill.time_ns),
+        sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
+        is_told=bool(is_told) if pd.notna(is_told) else False,
+        kmsg=told.state,
+        previous=kill.previous,
+    )
+    return _Weighable(findings, sizes, working_set, origins, unknown_parties)
+
+
+def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told)
+    findings = _to_weigh(trace, kill, told, outline, {}).findings
+    listed = outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED)
+    return replace(listed, verdict=verdict.pick(findings))
+
+
+def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
+    if kill.owner_id is None:
+        return (), FurtherAllocators(0, 0)
+    return allocators.between(kill.subtree, kill.window.begin, kill.time_ns)
+
+
+def _grown(kill: RecordedKill, kinds: Sequence[str]) -> Grown:
+    if kill.owner_id is None:
+        return Grown((), None, verdict.NO_OWNER)
+    return grown_within(kill.subtree, kinds, kill.window.begin, kill.time_ns)
+
+
+def _weighed_circumstances(
+    kill: RecordedKill, sizes: dict[str, int | None], made_of: Composition, log: LogReport | None
+) -> Circumstances:
+    if kill.owner_id is None:
+        return Circumstances(
+            shortage=None if log is None else shortage.from_log(log, page_size(kill.subtree.whole)),
+            machine=None if log is None else log.mem_info,
+        )
+    return circumstances.weighed(
+        kill.subtree,
+        kill.window,
+        sample=kill.sample,
+        sizes=sizes,
+        locked_cache_bytes=composition.locked_cache(sizes, made_of),
+        locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
+    )
+
+
+def _circumstances(kill: RecordedKill, weighed: _Weighable, selection: Selection) -> Circumstances:
+    if kill.owner_id is None:
+        holders = shortage.machine_holders(kill.subtree.whole, kill.time_ns)
+        return replace(weighed.findings.circumstances, machine_holders=holders)
+    return circumstances.around(
+        weighed.findings.circumstances,
+        kill.subtree,
+        kill.window,
+        trigger_id=int(kill.first["trigger_cgroup_id"]),
+        has_shmem=bool(weighed.sizes.get("shmem")),
+        candidates=selection.candidates,
+        weighed_tgids=selection.tgids,
+    )
