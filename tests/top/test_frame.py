@@ -202,12 +202,28 @@ def test_no_number_and_no_name_of_a_table_is_cut_off(columns: int) -> None:
 
 
 def test_feed_shows_the_begin_of_what_it_has_no_room_for() -> None:
-    size = Size(60, 16)  # three lines of decisions
+    size = Size(60, 16)  # three lines of decisions below a full list
+    rows = tuple(row(number, None, f"/{number:05}", usage_bytes=number) for number in range(30))
     said = f"java (pid 7) was killed: {'many words ' * 30}"
-    state = replace(state_of(size), feed=(FEED[0], Decision(NOON_NS, KILL, "shop/web", said)))
+    feed = (FEED[0], Decision(NOON_NS, KILL, "shop/web", said))
+    state = fit(arranged(ViewState(rows=rows, feed=feed)), size)
     shown = [line.rstrip() for line in text_of(render(state, size)).splitlines()]
     assert shown[-4].startswith(" 12:00:00 shop/web: java (pid 7) was killed:")
     assert shown[-2].endswith("…")
+
+
+def test_feed_cuts_no_sentence_while_the_list_has_empty_lines() -> None:
+    size = Size(60, 24)  # six lines of decisions
+    said = " ".join(f"word{number}" for number in range(60))
+    decisions = (Decision(NOON_NS, KILL, "a", said), Decision(NOON_NS, LIMIT, "b", "the last one"))
+    for cgroups in range(1, 30):
+        rows = tuple(row(number, None, f"/{number:05}", usage_bytes=number) for number in range(cgroups))
+        state = fit(arranged(ViewState(rows=rows, feed=decisions)), size)
+        lines = text_of(render(state, size)).splitlines()
+        feed = next(at for at, line in enumerate(lines) if "decisions ───" in line)
+        assert lines[-2].endswith(" b: the last one")
+        assert said in " ".join(" ".join(lines).split()) or all(lines[2:feed]), cgroups
+        assert sum(line.lstrip("> ").startswith("000") for line in lines) == min(cgroups, state.page)
 
 
 @pytest.mark.parametrize("columns", range(60, 120))

@@ -128,12 +128,14 @@ def _list(state: ViewState, size: Size) -> Iterator[Line]:
         yield _row(one, plan, state, is_selected=one.row.cgroup_id == state.selected)
     if not shown:
         yield (Span("  no cgroup has this name" if state.words else "  no cgroup yet", "dim"),)
-    for _ in range(state.page - max(len(shown), 1)):
-        yield ()
+    empty = state.page - max(len(shown), 1)
     feed = _feed_lines(size)
+    decisions = _feed(state.feed, feed - 1 + empty, size.columns) if feed else []
+    for _ in range(empty - max(len(decisions) - (feed - 1), 0)):
+        yield ()
     if feed:
         yield (Span(f" {f'{_cut_rows(state)}decisions ':─<{size.columns - 2}}", "dim"),)
-        yield from _feed(state.feed, feed - 1, size.columns)
+        yield from decisions
 
 
 def _cut_rows(state: ViewState) -> str:
@@ -169,7 +171,9 @@ def _feed(decisions: Sequence[Decision], lines: int, columns: int) -> list[Line]
 
 
 def _feed_lines(size: Size) -> int:
-    """Return the number of lines below the list: a title, and the newest decisions."""
+    """Return the number of lines below the list: a title, and the newest decisions. Lines of the list that
+    are empty come on top.
+    """
     if size.lines < _LEAST_LINES:
         return 0
     return min(max(size.lines // 4, 2), _MOST_FEED)
