@@ -1,7 +1,7 @@
 """The child of the live view that explains a cgroup: `python -m tracer.top.explaining TRACE CGROUP`.
 
-It executes `memcg-tracer explain TRACE -c CGROUP --last`, whose libraries would take too much memory in the
-view.
+It executes `memcg-tracer explain TRACE -c CGROUP --last --in-view`, whose libraries would take too much
+memory in the view.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     stand_back(is_awaited=True)
     os.dup2(1, 2)
     trace, cgroup = arguments
-    become_module("tracer", "explain", trace, "-c", cgroup, "--last")
+    become_module("tracer", "explain", trace, "-c", cgroup, "--last", "--in-view")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,9 @@ Examples:
 @click.option("--list", "as_list", is_flag=True, help="Print only a line for each kill.")
 @click.option("-v", "--verbose", is_flag=True, help="Show everything: evidence, reclaim, stacks, all tables.")
 @click.option(
+    "--in-view", "is_in_view", is_flag=True, hidden=True, help="Name no options: for the view of top."
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document of all kills, or of the selected ones."
 )
 def command(
@@ -82,6 +85,7 @@ def command(
     last: bool,
     as_list: bool,
     verbose: bool,
+    is_in_view: bool,
     as_json: bool,
 ) -> None:
     """Explain an OOM kill: its cause, and why it came at that moment.
@@ -128,7 +132,7 @@ def command(
         above: list[Written] = []
         if chosen and not as_json:
             explained = None if as_list else chosen[0] if is_picked else explain(kill_filter.newest(chosen))
-            above = _above(_Counted(reports, now), explained, is_picked=is_picked)
+            above = _above(_Counted(reports, now), explained, is_picked=is_picked, is_in_view=is_in_view)
         is_brief = bool(reports) and (as_list or is_picked)
         held = [] if trace is None or is_brief else _held(trace, reports, cgroup, as_json=as_json)
         others = 0 if trace is None or chosen or cgroup is None or as_json else len(trace.explain())
@@ -136,11 +140,18 @@ def command(
         _print_json(trace, source.log_name, chosen, elsewhere, held, defects=defects, as_list=as_list)
     else:
         if not chosen:
-            _write_survivors(trace, held, elsewhere, others=others, verbose=verbose)
+            _write_survivors(trace, held, elsewhere, others=others, verbose=verbose, is_in_view=is_in_view)
         _write(above)
         if explained is not None:
             is_below_a_list = bool(above) and not is_picked
-            _explain(trace, explained, verbose=verbose, is_below_a_list=is_below_a_list, below=2 * bool(held))
+            _explain(
+                trace,
+                explained,
+                verbose=verbose,
+                is_in_view=is_in_view,
+                is_below_a_list=is_below_a_list,
+                below=2 * bool(held),
+            )
             _write_spared(held)
         _write_elsewhere(elsewhere)
     defects.raise_if_any()
@@ -255,7 +266,9 @@ class _Counted(Sequence["OomReport"]):
         return self._reports[at]
 
 
-def _above(reports: Sequence[OomReport], explained: OomReport | None, *, is_picked: bool) -> list[Written]:
+def _above(
+    reports: Sequence[OomReport], explained: OomReport | None, *, is_picked: bool, is_in_view: bool
+) -> list[Written]:
     """Return what is written above the explanation of one of many kills; the list, if none is explained."""
     from tracer.render.terminal import explain_text
 
@@ -263,8 +276,9 @@ def _above(reports: Sequence[OomReport], explained: OomReport | None, *, is_pick
         return list(explain_text.listed_kills(reports))
     if len(reports) == 1:
         return []
-    words = explain_text.one_of_many if is_picked else explain_text.above_the_explanation
-    return list(words(reports, explained))
+    if is_picked:
+        return list(explain_text.one_of_many(reports, explained, is_in_view=is_in_view))
+    return list(explain_text.above_the_explanation(reports, explained))
 
 
 def _explain(
@@ -272,6 +286,7 @@ def _explain(
     explained: OomReport,
     *,
     verbose: bool,
+    is_in_view: bool,
     is_below_a_list: bool,
     below: int,
 ) -> None:
@@ -280,7 +295,11 @@ def _explain(
 
     lines = explain_text.LINES_BELOW_A_LIST if is_below_a_list else first_screen.SCREEN_LINES
     page_size = _page_size(trace, explained)
-    _write(explain_text.post_mortem(explained, page_size=page_size, verbose=verbose, lines=lines - below))
+    lines -= below
+    text = explain_text.post_mortem(
+        explained, page_size=page_size, verbose=verbose, lines=lines, is_in_view=is_in_view
+    )
+    _write(text)
 
 
 def _write_survivors(
@@ -290,6 +309,7 @@ def _write_survivors(
     *,
     others: int,
     verbose: bool,
+    is_in_view: bool,
 ) -> None:
     """Write what held in a trace without a kill; `others`: the kills of cgroups that were not asked for."""
     from tracer.analysis.explain.survivors import nearest_lives
@@ -305,7 +325,10 @@ def _write_survivors(
 
     lives = nearest_lives(trace, held)
     if lives or not trace.defects:
-        _write(survivor_text.held(lives, interrupted=trace.interrupted, verbose=verbose))
+        text = survivor_text.held(
+            lives, interrupted=trace.interrupted, verbose=verbose, is_in_view=is_in_view
+        )
+        _write(text)
     if others:
         kills = "1 kill" if others == 1 else f"{others} kills"
         _write([console.title(f"{kills} of other cgroups in this trace: memcg-tracer explain --list")])

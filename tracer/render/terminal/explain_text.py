@@ -52,9 +52,12 @@ def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) ->
     yield Text()
 
 
-def one_of_many(reports: Sequence[OomReport], explained: OomReport) -> Iterator[RenderableType]:
+def one_of_many(
+    reports: Sequence[OomReport], explained: OomReport, *, is_in_view: bool = False
+) -> Iterator[RenderableType]:
     """Yield the line above the explanation of a kill that was chosen by an option."""
-    yield prose(f"Kill {explained.kill_id}; {kill_list.others(len(reports) - 1)}: --list", "dim")
+    listed = "" if is_in_view else ": --list"
+    yield prose(f"Kill {explained.kill_id}; {kill_list.others(len(reports) - 1)}{listed}", "dim")
     yield Text()
 
 
@@ -120,13 +123,18 @@ LINES_BELOW_A_LIST: Final = 20
 
 
 def post_mortem(
-    report: OomReport, *, page_size: int, verbose: bool, lines: int = first_screen.SCREEN_LINES
+    report: OomReport,
+    *,
+    page_size: int,
+    verbose: bool,
+    lines: int = first_screen.SCREEN_LINES,
+    is_in_view: bool = False,
 ) -> Iterator[RenderableType]:
     """Yield the explanation of a kill in `lines` lines, or everything about the kill if `verbose`."""
     if verbose:
         yield from _everything(report, page_size)
     else:
-        yield first_screen.kill_screen(report, lines=lines)
+        yield first_screen.kill_screen(report, lines=lines, is_in_view=is_in_view)
 
 
 def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:

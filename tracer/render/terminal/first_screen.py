@@ -33,16 +33,23 @@ _MOST_NAMED: Final = 4
 _MOST_EVIDENCE: Final = 4
 
 
-def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES) -> RenderableType:
-    """Return the answer in at most `lines` lines, or in more to keep at least one piece of advice."""
+def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES, is_in_view: bool = False) -> RenderableType:
+    """Return the answer in at most `lines` lines, or in more to keep at least one piece of advice.
+
+    `is_in_view`: no options of the command line are named, for a reader inside of another verb.
+    """
     factors = min(len(report.verdict.contributing), _MOST_FACTORS)
     advice = len(report.advice)
     with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]
     amounts = with_factors + [(most, 0) for most in range(advice, 0, -1)] or [(0, factors)]
-    return console.Fitted(lines, [partial(_kill_screen, report, *most) for most in amounts])
+    return console.Fitted(
+        lines, [partial(_kill_screen, report, *most, is_in_view=is_in_view) for most in amounts]
+    )
 
 
-def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iterator[RenderableType]:
+def _kill_screen(
+    report: OomReport, most_advice: int, most_factors: int, *, is_in_view: bool
+) -> Iterator[RenderableType]:
     """Yield the answer with the given amounts of advice and contributing factors."""
     yield prose(visible(report.verdict.summary), "bold")
     yield prose(kill_facts.cause(report))
@@ -59,7 +66,8 @@ def _kill_screen(report: OomReport, most_advice: int, most_factors: int) -> Iter
         for number, factor in enumerate(factors)
     )
     yield console.facts(_how_sure(report))
-    yield prose(_more(report), "dim")
+    if not is_in_view:
+        yield prose(_more(report), "dim")
 
 
 def _setting(report: OomReport) -> Iterator[Fact]:

@@ -23,12 +23,12 @@ _MOST_HELD: Final = 50
 
 
 def held(
-    cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False
+    cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False, is_in_view: bool = False
 ) -> Iterator[RenderableType]:
     """Yield the answer for a trace without a kill on one screen, or everything about each cgroup if
-    `verbose`."""
+    `verbose`. `is_in_view`: no options of the command line are named."""
     if not verbose:
-        yield _screen(cgroups, interrupted=interrupted)
+        yield _screen(cgroups, interrupted=interrupted, is_in_view=is_in_view)
         return
     yield prose(survivor_facts.summary(cgroups, interrupted=interrupted), "bold")
     for one in cgroups[:_MOST_HELD]:
@@ -40,18 +40,19 @@ def held(
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
 
 
-def _screen(cgroups: Sequence[Held], *, interrupted: bool) -> RenderableType:
+def _screen(cgroups: Sequence[Held], *, interrupted: bool, is_in_view: bool) -> RenderableType:
     """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
     other cgroup."""
     by_weight = slowed.foremost_first(cgroups)
     first, others = next(iter(by_weight), None), by_weight[1:]
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
     summary = survivor_facts.summary(cgroups, interrupted=interrupted)
-    return console.Fitted(SCREEN_LINES, [partial(_in_short, summary, first, others, most) for most in rows])
+    shown = partial(_in_short, summary, first, others, is_in_view=is_in_view)
+    return console.Fitted(SCREEN_LINES, [partial(shown, most) for most in rows])
 
 
 def _in_short(
-    summary: str, first: Held | None, others: Sequence[Held], most: int
+    summary: str, first: Held | None, others: Sequence[Held], most: int, *, is_in_view: bool
 ) -> Iterator[RenderableType]:
     yield prose(summary, "bold")
     if first is None:
@@ -70,6 +71,8 @@ def _in_short(
             )
             table.add_row(*sizes, place_of_life(one))
         yield console.indented(table)
+    if is_in_view:
+        return
     left_out = len(others) - len(others[:most])
     more = f"{units.count(left_out)} more in -v and --json. " if left_out else ""
     yield prose(f"{more}-v shows reclaim, waits and swap of each cgroup.", "dim")

@@ -1,0 +1,42 @@
+"""The explanation in the view: it names no option, because nobody can type one there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support.recorded import TRACES
+from synthetic.restarts import Restarts
+
+from tracer.cli.verbs import explain
+from tracer.top import explaining
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    restarts = Restarts(3, cgroups=1, charges=12, folios=8)
+    return restarts.write(tmp_path_factory.mktemp("loop") / "trace")
+
+
+def options_in(arguments: list[str]) -> list[str]:
+    shown = CliRunner().invoke(explain.command, arguments, catch_exceptions=False).output
+    assert len(shown.splitlines()) > 3
+    return re.findall(r"(?<!\S)(?:-v|--[a-z]+)\b", shown)
+
+
+@pytest.mark.parametrize("name", ["page-cache", "throttle", None])
+def test_explanation_in_the_view_names_no_option(
+    name: str | None, loop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("end_with_parent", "stand_back"):
+        monkeypatch.setattr(explaining, part, lambda **_: None)
+    monkeypatch.setattr(explaining.os, "dup2", lambda _from, _to: None)
+    asked = list[tuple[str, ...]]()
+    monkeypatch.setattr(explaining, "become_module", lambda *arguments: asked.append(arguments))
+    explaining.main([str(loop if name is None else TRACES / name), "*"])
+    ((package, verb, *arguments),) = asked
+    assert (package, verb) == ("tracer", "explain")
+    assert options_in(arguments) == []
+    assert options_in([word for word in arguments if word != "--in-view"])
