@@ -157,3 +157,24 @@ def test_name_of_a_file_that_is_no_trace_is_an_error_of_that_file(run: CliRunner
     Path("notes").mkdir()
     raised = run.invoke(explain.command, ["notes"]).exception
     assert isinstance(raised, TracerError) and "notes" in str(raised) and "meta.json" in str(raised)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_path_of_nothing_is_an_error_before_any_search(
+    run: CliRunner, here: Path, verb: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def searched(_folder: Path, _name: str | None) -> None:
+        raise AssertionError("traces were searched for a kill")
+
+    (here / "traces").mkdir()
+    monkeypatch.setattr(trace_argument, "_with_newest_kill", searched)
+    for path in ("traces/none", "traces/../traces/none", str(here / "none")):
+        error = run.invoke(verb.command, [path]).exception
+        assert isinstance(error, TracerError)
+        assert "no such file or directory" in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", ["/web", "shop/web", "/docker/web", "/sys/fs/cgroup/docker/web"])
+def test_path_of_a_cgroup_or_a_pod_is_searched_for(run: CliRunner, name: str) -> None:
+    error = run.invoke(info.command, [name]).exception
+    assert "nor one with a kill of that name" in str(error)

@@ -62,6 +62,8 @@ def find(path: Path | None) -> Found | None:
         _require_readable(path)
     if path is not None and (is_trace(path) or (_exists(path) and not _is_a_cgroup(path))):
         return Found(_opened(path), None)
+    if path is not None and _is_a_place(path):
+        raise TracerError(f"there is no trace '{_shown(path)}': no such file or directory")
     name = None if path is None else str(path)
     for folder in FOLDERS:
         if (trace := _with_newest_kill(folder, name)) is not None:
@@ -91,15 +93,18 @@ def _opened(path: Path) -> AnalysedTrace:
 
 def nothing_found(path: Path | None) -> str:
     """Return the sentence that says what was looked for, and where."""
-    from tracer.render.words.escape import fitted
-
     folders = " and ".join(f"{folder}/" for folder in FOLDERS)
     unreadable = [folder for folder in FOLDERS if folder.is_dir() and not os.access(folder, os.R_OK)]
     why = f" (only root can read {unreadable[0]})" if unreadable else ""
     if path is None:
         return f"no trace with a kill in {folders}{why}"
-    name = fitted(str(path), _MOST_CELLS)
-    return f"there is no trace '{name}', nor one with a kill of that name in {folders}{why}"
+    return f"there is no trace '{_shown(path)}', nor one with a kill of that name in {folders}{why}"
+
+
+def _shown(path: Path) -> str:
+    from tracer.render.words.escape import fitted
+
+    return fitted(str(path), _MOST_CELLS)
 
 
 def note(text: str) -> None:
@@ -122,6 +127,15 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def _is_a_place(path: Path) -> bool:
+    """Return whether a path can only be that of a file: its folder exists, and it is no cgroup.
+
+    `/web` may be a cgroup, and `shop/web` a pod in its namespace.
+    """
+    folder = path.parent
+    return folder not in (Path(), Path("/")) and _exists(folder) and not _is_a_cgroup(path)
 
 
 def _is_a_cgroup(path: Path) -> bool:
