@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import tracer
+from tracer import UsageError, analysis
 from tracer.analysis.explain.postmortem import explain
 from tracer.render.plot.plotted_trace import PUBLIC
 from tracer.schema import TABLES
@@ -105,3 +107,35 @@ def test_names_of_ids_say_whose_they_are(path: Path) -> None:
     assert set(named["target_cgroup"]) == {"/docker/4f2a"} and set(named["target_container"]) == {"web"}
     assert "cgroup" not in named and "container" not in named
     assert "task_cgroup" in opened.with_names(opened.pagecache)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"every": "often"},
+        {"every": "0s"},
+        {"every": "1ns"},
+        {"begin": 9, "end": 1},
+        {"begin": "noon"},
+        {"run": 3},
+        {"cgroup": "/docker/4f2a", "run": 3},
+    ],
+    ids=str,
+)
+def test_errors_of_a_call_name_its_arguments_and_no_option(path: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        tracer.open(path).timeline(**arguments)
+    assert not re.search(r"(?<!\w)--?[a-z]", str(refusal.value)), refusal.value
+
+
+def test_no_error_of_the_analysis_names_an_option() -> None:
+    """What was typed to record a trace may be named: `recorded without --stacks`."""
+    found = []
+    for module in Path(analysis.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+                said = " ".join(
+                    str(one.value) for one in ast.walk(node) if isinstance(one, ast.Constant) and one.value
+                )
+                found += [said] if re.search(r"(?<![\w-])(?<!recorded without )--?[a-z]", said) else []
+    assert found == []

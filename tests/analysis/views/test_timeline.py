@@ -249,14 +249,12 @@ def test_rows_of_all_cgroups_together_are_bounded(trace: Any) -> None:
     with pytest.raises(UsageError) as refusal:
         timeline(trace, every="1ms")
     too_many = "4000 rows of 1ms for each of 501 cgroups are too many"
-    assert str(refusal.value) == f"{too_many}: use --every 2ms, or one of them (-c CGROUP)"
+    assert str(refusal.value) == f"{too_many}: use every 2ms, or one of them"
     bins = Bins.cover(trace, "2ms", None, None)
     assert bins.count == 2000
     require_bounded(bins, "2ms", 501)  # raises no error; the rows themselves would take seconds
     assert len(timeline(trace, "/a1", every="1ms")) == 4000
-    with pytest.raises(
-        UsageError, match=r"are too many: use --every 2us, or a shorter range \(--begin, --end"
-    ):
+    with pytest.raises(UsageError, match=r"are too many: use every 2us, or a shorter range \(begin, end"):
         timeline(trace, "/a1", every="1us")
 
 

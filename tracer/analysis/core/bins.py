@@ -59,16 +59,16 @@ class Bins:
 
         Raises UsageError for a length or a range that makes no sense.
         """
-        width = _nanoseconds(every, "--every")
+        width = _nanoseconds(every, "every")
         if width <= 0:
-            raise UsageError(f"--every: {every!r} is not a positive duration; give one such as 100ms")
+            raise UsageError(f"every: {every!r} is not a positive duration; give one such as 100ms")
         first, last = interval_ns(trace, begin, end)
         if first == 0 or last < first:
             if begin is None and end is None:
                 return cls(first, width, 0)
             lasts = units.duration((end_ns(trace) - start_ns(trace)) / 1e9)
             raise UsageError(
-                "the time range is empty; --begin must lie before --end, both within the trace, which "
+                "the time range is empty; begin must lie before end, both within the trace, which "
                 f"lasts {lasts}"
             )
         return cls(first, width, (last - first) // width + 1)
@@ -112,8 +112,8 @@ def require_bounded(bins: Bins, every: str, cgroups: int) -> None:
     enough = f"{-(-width_us // 1000)}ms" if width_us >= 1000 else f"{width_us}us"
     each = f" for each of {cgroups} cgroups" if cgroups > 1 else ""
     one_would_do = cgroups > 1 and bins.count <= _MOST_ROWS
-    other = "one of them (-c CGROUP)" if one_would_do else "a shorter range (--begin, --end)"
-    raise UsageError(f"{bins.count} rows of {every}{each} are too many: use --every {enough}, or {other}")
+    other = "one of them" if one_would_do else "a shorter range (begin, end)"
+    raise UsageError(f"{bins.count} rows of {every}{each} are too many: use every {enough}, or {other}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class Readings:
         )
 
 
-def _nanoseconds(duration: str | float, option: str) -> int:
+def _nanoseconds(duration: str | float, argument: str) -> int:
     """Return a duration in ns, given with a unit or in seconds."""
     try:
         nanoseconds = float(duration) * 1e9
@@ -279,14 +279,14 @@ def _nanoseconds(duration: str | float, option: str) -> int:
         except ValueError:
             nanoseconds = math.nan
     if not abs(nanoseconds) < _LONGEST_SECONDS * 1e9:
-        raise UsageError(f"{option}: {duration!r} is not a duration; give one such as 100ms or 1.5s")
+        raise UsageError(f"{argument}: {duration!r} is not a duration; give one such as 100ms or 1.5s")
     return round(nanoseconds)
 
 
 def _moment_ns(moment: str | float, start: int) -> int:
     """Return a moment in ns since the epoch, given as seconds from the start of the trace or in ISO 8601."""
     with contextlib.suppress(UsageError):
-        return start + _nanoseconds(moment, "--begin/--end")
+        return start + _nanoseconds(moment, "begin, end")
     try:
         time = pd.Timestamp(moment)
         utc = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")

@@ -162,14 +162,12 @@ def select_run(trace: TraceTables, run: int) -> int:
     restarted = [lives for lives in names if lives[0].runs > 1]
     if not restarted:
         raise UsageError(
-            "--run chooses one of several lives of a name; "
-            "every name in this trace has one life: leave it out"
+            "run chooses one of several lives of a name; every name in this trace has one life: leave it out"
         )
     if len(restarted) > 1:
         listed = ", ".join(repr(lives[0].name) for lives in restarted[:_MOST_LISTED])
         raise UsageError(
-            "--run counts the lives of one name, and several names have more than one: "
-            f"name it with -c: {listed}"
+            f"run counts the lives of one name, and several names have more than one; choose one of {listed}"
         )
     return _life_of_run(restarted, run)
 
@@ -178,7 +176,7 @@ def _life_of_run(names: Sequence[Sequence[Life]], run: int) -> int:
     if len(names) > 1:
         listed = ", ".join(repr(lives[0].name) for lives in names[:_MOST_LISTED])
         more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-        raise UsageError(f"--run counts the lives of one name, and {len(names)} fit: {listed}{more}")
+        raise UsageError(f"run counts the lives of one name, and {len(names)} fit: {listed}{more}")
     (lives,) = names
     for life in lives:
         if life.run == run:
