@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_explanation_in_the_view_names_no_option(
 ) -> None:
     for part in ("end_with_parent", "stand_back"):
         monkeypatch.setattr(explaining, part, lambda **_: None)
-    monkeypatch.setattr(explaining.os, "dup2", lambda _from, _to: None)
+    monkeypatch.setattr(os, "dup2", lambda _from, _to: None)
     asked = list[tuple[str, ...]]()
     monkeypatch.setattr(explaining, "become_module", lambda *arguments: asked.append(arguments))
     explaining.main([str(loop if name is None else TRACES / name), "*"])
