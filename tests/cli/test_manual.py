@@ -25,7 +25,7 @@ def options_of(verb: str) -> list[list[str]]:
     return [
         [*parameter.opts, *parameter.secondary_opts]
         for parameter in command.params
-        if isinstance(parameter, click.Option) and "--help" not in parameter.opts
+        if isinstance(parameter, click.Option) and "--help" not in parameter.opts and not parameter.hidden
     ]
 
 

@@ -14,13 +14,14 @@ WIDTH = 118
 
 
 def options() -> Iterator[tuple[str, str, click.Context, click.Option]]:
-    """Yield (verb, long name without dashes, context, option) of each option but --help, in help's order."""
+    """Yield (verb, long name without dashes, context, option) of each option that help shows, in its order,
+    but of --help itself."""
     for verb in VERBS:
         command = group.get_command(click.Context(group), verb)
         assert command is not None
         context = click.Context(command)
         for one in command.params:
-            if isinstance(one, click.Option):
+            if isinstance(one, click.Option) and not one.hidden:
                 yield verb, name_of(one), context, one
 
 
