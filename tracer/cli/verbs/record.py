@@ -117,7 +117,7 @@ def command(
 
     CMD runs in a fresh cgroup, which is removed afterwards. It starts when all probes are attached. The exit
     status is CMD's, or 128+N if signal N ended it. At the end, the path of the trace is printed on
-    stdout.
+    stdout, and on a terminal the next command on stderr.
     """
     if not argv and (limit_bytes is not None or swap_bytes is not None):
         raise click.UsageError("--limit and --swap apply to the cgroup of CMD: add -- CMD")
@@ -155,6 +155,7 @@ def command(
     if url is not None:
         _move(recording, url, progress, force=force)
     click.echo(os.fsencode(recording.path))
+    progress.name_next_step(recording.path)
     sys.exit(recording.status)
 
 
@@ -244,6 +245,14 @@ class _Progress:
             self.warn(
                 f"records were lost ({listed}): totals of the ledger are {totals}, see memcg-tracer info"
             )
+
+    def name_next_step(self, trace: Path) -> None:
+        """Name the command that reads the trace, on a terminal, where it can be pasted."""
+        command = (
+            f"{'sudo ' if 'SUDO_USER' in os.environ else ''}memcg-tracer explain {shlex.quote(str(trace))}"
+        )
+        if self._terminal and visible(command) == command:
+            self._line(f"next: {command}")
 
     def _summary(self, progress: Progress) -> str:
         rows, lost = progress.rows, sum(progress.lost.values())
