@@ -16,7 +16,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator
 from tracer.analysis.results.survivor import Held
 from tracer.render import picture
-from tracer.render.page import chart, html
+from tracer.render.page import chart, html, page_frame
 from tracer.render.page.chart import Chart, Stretch
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\n&\"'$x_1$"
@@ -73,7 +73,7 @@ class WellFormed(HTMLParser):
         elif inside == "script":
             self.ran += [data] if "type" not in self.tags[-1][1] else []
         else:
-            self.text += data
+            self.text += data.replace("\u00a0", " ")
 
     def values_of(self, *names: str) -> list[str]:
         return [value for _, found in self.tags for name, value in found.items() if name in names]
@@ -229,6 +229,19 @@ def test_page_has_the_facts_of_a_kill(report: OomReport, drawn: Chart) -> None:
     assert shown.count("try_charge_memcg") == 1
     assert "unevictable: this kernel counts it inside anon" in shown
     assert "None" not in shown
+
+
+def test_page_breaks_no_number_from_its_unit(report: OomReport, held: Held, drawn: Chart) -> None:
+    for text in (page([report], [], drawn), page([], [held], drawn)):
+        visible_text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
+        assert "\u00a0MiB" in visible_text
+        assert re.findall(r".{20}\d (?:[KMGT]iB|B|ms|s|min|%)(?!\w).*", visible_text) == []
+
+
+def test_command_that_is_copied_from_the_page_keeps_its_spaces() -> None:
+    template = page_frame.environment().from_string("{{ words }}")
+    shown = template.render(words="kill 3 at 5 MiB: memcg-tracer explain TRACE --kill 3 --json")
+    assert shown == "kill\u00a03 at 5\u00a0MiB: memcg-tracer explain TRACE --kill 3 --json"
 
 
 def test_hostile_names_are_escaped_in_the_page(

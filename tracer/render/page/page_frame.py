@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from tracer.categories import LAYERS
 from tracer.render.page import chart
+from tracer.render.words.prose import for_a_page
 
 _RIGHT_TO_LEFT: Final = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]+"
@@ -46,15 +47,16 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(source),
-        finalize=_isolated,
+        finalize=_laid_out,
     )
 
 
-def _isolated(value: Any) -> Any:
-    """Return a text with isolated right-to-left names, which do not change the order of the text around them.
+def _laid_out(value: Any) -> Any:
+    """Return a text that breaks no number from its unit, with isolated right-to-left names, which do not
+    change the order of the text around them.
 
     U+2068 and U+2069 enclose each such name. No name contains these characters: `visible` escapes them.
     """
-    if isinstance(value, str) and not isinstance(value, Markup) and _RIGHT_TO_LEFT.search(value):
-        return _RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", value)
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _RIGHT_TO_LEFT.sub("\u2068\\g<0>\u2069", for_a_page(value))
     return value

@@ -1,7 +1,8 @@
-"""Sentences that a terminal may wrap between any two words, but not inside `99.7 MiB` or `(pid 41)`.
+"""Sentences that wrap between any two words, but not inside `99.7 MiB` or `(pid 41)`.
 
-rich wraps at every space, even at Unicode's no-break space. So a space that must not break is replaced by a
-private-use character until the text is laid out. Then `render.terminal.console.to_text` restores the space.
+A browser does not break a line at Unicode's no-break space. rich does, so for a terminal, a space that must
+not break is replaced by a private-use character until the text is laid out. Then
+`render.terminal.console.to_text` restores the space.
 No name can contain this character, because `visible` escapes it.
 """
 
@@ -18,11 +19,14 @@ Fact: TypeAlias = tuple[str, str]
 
 _HELD: Final = "\ue000"
 _UNITS: Final = "B|[KMGTPE]iB|%|[um]?s|min|h|pages?|columns|times|CPUs"
-_INSIDE: Final = re.compile(
+_QUANTITY: Final = (
     rf"(?<=\d) (?=(?:{_UNITS})(?!\w))"
     r"|(?<=\d min) (?=\d\d s)|(?<=\d h) (?=\d\d min)"
-    r"|(?<=\bpid) (?=\d)|(?<=\bkill) (?=\d)|(?<=\bnumber) (?=\d)|(?<=--\w{4}) (?=\d)"
+    r"|(?<=\bpid) (?=\d)|(?<=\bkill)(?<!-kill) (?=\d)|(?<=\bnumber) (?=\d)"
 )
+_ON_A_PAGE: Final = re.compile(_QUANTITY)
+"""Without the space after an option: a command that is copied from a page must keep its spaces."""
+_INSIDE: Final = re.compile(rf"{_QUANTITY}|(?<=--\w{{4}}) (?=\d)")
 
 
 def prose(words: str, style: str = "") -> Text:
@@ -33,6 +37,11 @@ def prose(words: str, style: str = "") -> Text:
 def held_together(words: str) -> str:
     """Return the words with a private-use character in place of each space that must not wrap."""
     return _INSIDE.sub(_HELD, words)
+
+
+def for_a_page(words: str) -> str:
+    """Return the words with a no-break space inside each number and its unit, for a browser."""
+    return _ON_A_PAGE.sub("\u00a0", words)
 
 
 def unbroken(words: str) -> str:
