@@ -5,10 +5,11 @@ It holds one file of any name, which can be written but not read (`tracer.lab.di
 
 A slow disk would not suffice. Reclaim in a cgroup of v1 waits for writeback, so reclaim is as slow as the
 disk, and nothing is killed. Reclaim does not wait for FUSE, because the server may need memory itself (since
-v6.16, "mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"). On v2, a writer does not
-wait for the dirty pages of its cgroup if the file system does not support cgroup writeback (SB_I_CGROUPWB).
-Before v6.16, FUSE wrote from copies that are charged to no cgroup. So only a few writes are started, and
-pages written later stay dirty.
+0c4f8ed498ce ("mm: skip folio reclaim in legacy memcg contexts for deadlockable mappings"), v6.16). On v2, a
+writer does not wait for the dirty pages of its cgroup if the file system does not support cgroup writeback
+(SB_I_CGROUPWB). Before 0c58a97f919c ("fuse: remove tmp folio for writebacks and internal rb tree"), v6.16,
+FUSE wrote from copies that are charged to no cgroup. So only a few writes are started, and pages written
+later stay dirty.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ def _let_all_be_dirty(directory: str) -> int:
 
     By default, a FUSE mount may have a hundredth of the machine's dirty pages (fs/fuse/inode.c,
     fuse_bdi_init). The setting affects this mount only. If the mount's own limit cannot be switched off
-    (strict_limit, since v6.2, "mm: add bdi_set_strict_limit() function"), a minimum share of the machine's
-    dirty pages is reserved for it; pages under writeback count towards that share.
+    (strict_limit, since 8e9d5ead865a ("mm: add bdi_set_strict_limit() function"), v6.2), a minimum share of
+    the machine's dirty pages is reserved for it; pages under writeback count towards that share.
     """
     device = next(
         mount.device for mount in parse_mountinfo(MOUNTINFO.read_bytes()) if mount.mount_point == directory

@@ -56,7 +56,7 @@ _READ: Final = np.array([_COLUMNS.index(name) for name in ("usage_bytes", "limit
 _NOT_MOVED: Final = np.array([_PLACE[name] for name in ("anon", "file", "sock", "swap")])
 """Categories that may stay charged to a removed cgroup. At the removal, the parent takes over kernel memory
 (memcg_reparent_objcgs in mm/memcontrol.c), and its counters in the removed cgroup do not change any more. If
-the kernel also passes on anon and file (lru_reparent_memcg, v7.1), `charge` has moved them, and their sum is
+the kernel also passes on anon and file (lru_reparent_memcg), `charge` has moved them, and their sum is
 0."""
 
 

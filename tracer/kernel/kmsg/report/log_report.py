@@ -46,10 +46,11 @@ class Invoker:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The task that was chosen, before it is killed: from the `oom-kill:` line, or on kernels before v5.0
-    from `Kill process … or sacrifice child`.
+    """The task that was chosen, before it is killed: from the `oom-kill:` line, or without one from
+    `Kill process … or sacrifice child` (`summary_line`).
 
-    Kernels before v5.0 may kill a child of this task instead.
+    Before bbbe48029720 ("mm, oom: remove 'prefer children over parent' heuristic"), v5.2, the kernel may kill
+    a child of this task instead.
     """
 
     comm: str
