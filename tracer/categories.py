@@ -107,6 +107,11 @@ stacks, page tables, percpu, vmalloc, zswap, and the remainder that has no count
 file + kernel + sock + hugetlb (mm/memcontrol.c, memory_stat_format). `zswapped` is the size before
 compression, which is not in usage; `zswap_incomp` is a part of `zswap`."""
 
+V1_STAT: Final = {counter.v1: counter.column for counter in COUNTERS if counter.v1 is not None} | {
+    name: name for name in ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
+}
+"""Name in v1's memory.stat -> column."""
+
 CATEGORIES: Final = tuple(sorted((c for c in COUNTERS if c.number is not None), key=lambda c: c.number or 0))
 """The counters whose every change is in the ledger; the position is the number on the wire."""
 

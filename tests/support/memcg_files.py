@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tracer.categories import COUNTERS
-from tracer.kernel.cgroups.memory_files import V1_STAT, parse_flat_keyed, parse_pressure, parse_size
+from tracer.categories import COUNTERS, V1_STAT
+from tracer.kernel.cgroups.memory_files import parse_flat_keyed, parse_pressure, parse_size
 from tracer.schema import MEMORY_STAT_COUNTS, TABLES, UNLIMITED_BYTES
 
 Columns = dict[str, int | None]

@@ -4,7 +4,6 @@ Modules at the bottom serve both rooms:
 
     recording_ends — the reasons why a recording ended
     layout — the files of a trace by table; only regular ones are opened
-    value_ranges — the range of numbers of each column
     meta — meta.json: its values, checked
     arrow_columns — Arrow columns, without pandas, and rows cast to the schema of their table
     row_sink — what a recording writes its rows to

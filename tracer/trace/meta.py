@@ -18,9 +18,8 @@ from typing import Any, Final, TypedDict, cast
 from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.kernel.meminfo import meminfo_bytes
-from tracer.schema import SCHEMA_VERSION
+from tracer.schema import LATEST_NS, MOST_RECORDS, SCHEMA_VERSION
 from tracer.trace.layout import META, META_TEMPORARY, open_file
-from tracer.trace.value_ranges import LATEST_NS, MOST_RECORDS
 from tracer.version import VERSION
 
 MOST_BYTES: Final = 16 << 20

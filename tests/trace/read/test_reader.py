@@ -14,12 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer.errors import TraceError
-from tracer.schema import TABLES
+from tracer.schema import TABLES, value_range
 from tracer.trace import layout
 from tracer.trace.identity_tables import IDENTITY_KEYS, MERGED
 from tracer.trace.meta import begin
 from tracer.trace.read.reader import Trace
-from tracer.trace.value_ranges import value_range
 from tracer.trace.write.writer import TraceWriter
 
 RowsOf = Callable[[str, range], pa.RecordBatch]

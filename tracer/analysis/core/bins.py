@@ -28,7 +28,7 @@ from tracer.analysis.core.ledger import made_in_trace, usage
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.core.tables import TraceTables, end_ns, start_ns
 from tracer.errors import UsageError
-from tracer.trace.value_ranges import LATEST_NS
+from tracer.schema import LATEST_NS
 
 _MOST_ROWS: Final = 2_000_000  # of all cgroups together; more would take gigabytes
 _LONGEST_SECONDS: Final = 1e9

@@ -32,7 +32,7 @@ from tracer.analysis.core.columns import (
     utc_time,
 )
 from tracer.analysis.results.quality import SummedInterval, ThinnedInterval
-from tracer.trace.value_ranges import LATEST_NS
+from tracer.schema import LATEST_NS
 
 _IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "code_sample")
 """Streams that contribute to no number of a report."""

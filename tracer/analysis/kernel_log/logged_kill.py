@@ -26,9 +26,8 @@ import pandas as pd
 
 from tracer.analysis.results.kill import LimitOwner, Lowered, Trigger, Victim
 from tracer.analysis.results.quality import Unknown
-from tracer.categories import COUNTERS
+from tracer.categories import COUNTERS, V1_STAT
 from tracer.kernel.cgroups.containers import ContainerNames, identify
-from tracer.kernel.cgroups.memory_files import V1_STAT
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport, TaskRow
 from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES

@@ -31,7 +31,7 @@ import pandas as pd
 from tracer.analysis.core.columns import NO_ID, Bools, Int64s, Integers, ascending, integers, is_one_of
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.page_cache import CacheEvents, Events
-from tracer.trace.value_ranges import LATEST_NS
+from tracer.schema import LATEST_NS
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,8 @@ from tracer.analysis.views import reclaim, stalls
 from tracer.analysis.views.lost_time import reread_ms
 from tracer.analysis.views.reclaim import is_waited_for
 from tracer.enumerations import CATEGORY
+from tracer.schema import LATEST_NS
 from tracer.trace.read.to_pandas import with_flag
-from tracer.trace.value_ranges import LATEST_NS
 
 _EVERY_NS: Final = "every_ns"  # in `attrs` of the frame: one row alone does not show its length
 

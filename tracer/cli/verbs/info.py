@@ -40,8 +40,7 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
     from tracer.analysis.core.lookups import Functions
     from tracer.analysis.kernel_log import decisions
     from tracer.render.terminal import info_text
-    from tracer.schema import TABLES
-    from tracer.trace.value_ranges import LATEST_NS
+    from tracer.schema import LATEST_NS, TABLES
 
     return info_text.Summary(
         path=str(trace.path),

@@ -178,7 +178,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from tracer.analysis.views import focus, thrash
     from tracer.render import picture
     from tracer.render.terminal import console, timeline_text
-    from tracer.trace.value_ranges import LATEST_NS
+    from tracer.schema import LATEST_NS
 
     with progress.shown(f"reading {trace.path}"):
         reports = PostMortems(trace).measured()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tracer.categories import COUNTERS, RECLAIM_KINDS
+from tracer.categories import COUNTERS, RECLAIM_KINDS, V1_STAT
 from tracer.schema import MEMORY_STAT_COUNTS, UNLIMITED_BYTES
 
 Reading = dict[str, int]
@@ -24,11 +24,6 @@ _STAT: Final = "memory.stat"
 _ABSENT: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP})
 """The cgroup or the file is gone, or this user may not read it; memory.pressure with psi=0 is not
 supported."""
-
-V1_STAT: Final = {counter.v1: counter.column for counter in COUNTERS if counter.v1 is not None} | {
-    name: name for name in ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
-}
-"""Name in v1's memory.stat -> column."""
 
 RECLAIM_PARTS: Final = {
     count: tuple(f"{count}_{kind.lower()}" for kind in RECLAIM_KINDS) for count in ("pgscan", "pgsteal")

@@ -1,7 +1,7 @@
 """Reading of one file of a table, within the bounds of memory.
 
 The file may come from anyone. The rows that leave this module have the types of `schema.TABLES`, NULL only
-where the schema allows it, valid UTF-8, and numbers within `value_ranges.value_range`. No later code checks
+where the schema allows it, valid UTF-8, and numbers within `schema.value_range`. No later code checks
 them again.
 
 A few KiB of Parquet can stand for more rows than fit into memory, so the memory that a trace may take is
@@ -24,11 +24,10 @@ import pyarrow.parquet as pq
 
 from tracer.errors import TraceError
 from tracer.kernel.meminfo import meminfo_bytes
-from tracer.schema import ADDED_COLUMNS, SCHEMA_VERSION
+from tracer.schema import ADDED_COLUMNS, SCHEMA_VERSION, value_range
 from tracer.trace.arrow_columns import encoded
 from tracer.trace.journal_stream import read_journal
 from tracer.trace.layout import open_file
-from tracer.trace.value_ranges import value_range
 
 MOST_ROWS: Final = {
     "oom": 100_000,

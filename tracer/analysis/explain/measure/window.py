@@ -35,8 +35,7 @@ from tracer.analysis.core.tables import page_size
 from tracer.analysis.results.memory import Cushion
 from tracer.analysis.results.quality import Unknown
 from tracer.analysis.views.reclaim import reclaimed_anon_pages
-from tracer.schema import UNLIMITED_BYTES
-from tracer.trace.value_ranges import LATEST_NS
+from tracer.schema import LATEST_NS, UNLIMITED_BYTES
 
 _NEAR_PERCENT: Final = 1
 _NEAR_PAGES: Final = 64  # a CPU's stock of charges: MEMCG_CHARGE_BATCH in mm/memcontrol.c
