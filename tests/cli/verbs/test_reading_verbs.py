@@ -15,8 +15,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from support.recorded import TRACES
 
 import tracer
+from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.words import evidence
 from tracer.cli.verbs import evictions, explain, info, report, timeline
 from tracer.errors import TraceError, TracerError, UsageError
@@ -325,3 +327,9 @@ def test_command_of_the_inset_is_safe_to_paste(run: CliRunner, write_trace: Writ
     shown = output(run.invoke(timeline.command, [str(path)]))
     assert "\x1b" not in shown
     assert "-c 7 " in shown.split("Commands that show more")[1]
+
+
+def test_single_kill_is_explained_once(run: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list weighs the causes of its kills first, and one kill needs no list."""
+    monkeypatch.setattr(postmortem, "_judged", lambda *_: pytest.fail("the cause was weighed before"))
+    assert "Cause: process memory grew" in output(run.invoke(explain.command, [str(TRACES / "page-cache")]))

@@ -121,7 +121,7 @@ def command(
             elsewhere = log.other_kills
         else:
             assert trace is not None
-            of: _Of = "outlines" if is_picked else "causes" if as_list or not as_json else "all"
+            of = _measure(trace, is_picked=is_picked, as_list=as_list, as_json=as_json)
             reports, explain = _reports_from_trace(trace, cgroup, of)
         chosen = reports
         if kill_id is not None:
@@ -169,6 +169,13 @@ def _held(
 
 def _explained_already(report: OomReport) -> OomReport:
     return report
+
+
+def _measure(trace: AnalysedTrace, *, is_picked: bool, as_list: bool, as_json: bool) -> _Of:
+    """Return the measure for all kills. A single one is explained at once, without a cause before."""
+    if is_picked:
+        return "outlines"
+    return "all" if not as_list and (as_json or trace.rows("oom") <= 1) else "causes"
 
 
 def _reports_from_trace(
