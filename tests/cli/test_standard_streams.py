@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.command_lines import ROOTLESS
 
 from tracer.cli.group import VERBS
 
@@ -19,21 +20,16 @@ WriteTrace = Callable[..., Path]
 PROGRAM = f"{shlex.quote(sys.executable)} -m tracer"
 READING = ("explain", "timeline", "evictions", "info", "report", "export")
 ARGUMENTS = {
-    "record": "-h",
-    "top": "-h",
-    "watch": "-h",
-    "serve": "-h",
-    "dashboard": "",
-    "alerts": "",
+    **dict.fromkeys(VERBS, "-h"),
+    **ROOTLESS,
     "lab": "--list",
-    "fit": "-h",
     "doctor": "-h",
     "unit": "-- --keep 10m",
-    "completion": "bash",
-    "push": "{trace} {trace}.pushed -n",
-    "report": "{trace} -f -o {trace}.html",
+    "fleet": "{trace}",
+    "push": "{trace} {out}.copy -n",
     "export": "{trace} --to folded -o -",
 }
+"""A quick command line of each verb, which prints something."""
 IN_TURN = """
 import pathlib, shlex, sys
 from tracer.cli import main
@@ -62,7 +58,7 @@ def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def arguments_of(verb: str, trace: Path | str) -> str:
-    return f"{verb} {ARGUMENTS.get(verb, '{trace}').format(trace=trace)}"
+    return f"{verb} {ARGUMENTS[verb].format(trace=trace, out=f'{trace}.out')}"
 
 
 def command_of(verb: str, trace: Path) -> str:

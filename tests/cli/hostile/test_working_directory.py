@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command_lines import ROOTLESS
 from support.waiting import wait_for
 from synthetic.begun_search import NEXT_RUN, begin_search
 
@@ -31,21 +32,6 @@ NAMES = {
     *(name for name in sys.stdlib_module_names if name not in sys.builtin_module_names),
     *packages_distributions(),
     *("bcc", "sitecustomize", "usercustomize"),
-}
-ROOTLESS = {
-    "explain": "{trace}",
-    "timeline": "{trace}",
-    "evictions": "{trace}",
-    "report": "{trace} -o {out}",
-    "export": "{trace} {other} --to dataset -o {out}",
-    "info": "{trace}",
-    "push": "{spool} {out}",
-    "fleet": "{trace} {other} --workers 2 --report {out}",
-    "doctor": "",
-    "unit": "",
-    "dashboard": "",
-    "alerts": "",
-    "completion": "bash",
 }
 TRACING = {
     "record": "-o {out} --limit 64M -- true",
