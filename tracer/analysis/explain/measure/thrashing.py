@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
-from tracer.analysis.views.lost_time import BIN_NS, Floats, Spending
 
 LEAST_SHARE: Final = 1 / 3
 LEAST_REREAD: Final = 0.25
-_LEAST_NS = 2 * BIN_NS
-"""Lost time is known by the second."""
+_LEAST_NS: Final = 2_000_000_000
+"""Lost time is known by the second: two of them are the least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     third of the interval, or not known."""
     if end_ns - begin_ns < _LEAST_NS or not _is_evicting(subtree, begin_ns, end_ns):
         return 0
-    origin_ns, share = _lost_shares(subtree)
-    edges = origin_ns + np.arange(len(share) + 1, dtype=np.int64) * BIN_NS
+    origin_ns, bin_ns, share = _lost_shares(subtree)
+    edges = origin_ns + np.arange(len(share) + 1, dtype=np.int64) * bin_ns
     overlap = np.diff(np.clip(edges, begin_ns, end_ns))
     lost = int((overlap * share).sum())
     return lost if lost >= LEAST_SHARE * (end_ns - begin_ns) else 0
@@ -52,11 +52,11 @@ def before_a_kill(subtree: Subtree, at_limit_ns: int, kill_ns: int) -> Thrashing
     """
     if kill_ns - at_limit_ns < _LEAST_NS or not _is_evicting(subtree, at_limit_ns, kill_ns):
         return None
-    origin_ns, share = _lost_shares(subtree)
-    first = max(-(-(at_limit_ns - origin_ns) // BIN_NS), 0)
-    last = (kill_ns - origin_ns) // BIN_NS  # the second of the kill counts in part
+    origin_ns, bin_ns, share = _lost_shares(subtree)
+    first = max(-(-(at_limit_ns - origin_ns) // bin_ns), 0)
+    last = (kill_ns - origin_ns) // bin_ns  # the second of the kill counts in part
     calm = np.flatnonzero(share[first:last] < LEAST_SHARE)
-    begin_ns = origin_ns + (first + (int(calm[-1]) + 1 if len(calm) else 0)) * BIN_NS
+    begin_ns = origin_ns + (first + (int(calm[-1]) + 1 if len(calm) else 0)) * bin_ns
     if kill_ns - begin_ns < _LEAST_NS:
         return None
     page = page_size(subtree.whole)
@@ -79,13 +79,16 @@ def _is_evicting(subtree: Subtree, begin_ns: int, end_ns: int) -> bool:
     return subtree.evicted.pages_between(begin_ns, end_ns) > 0
 
 
-def _lost_shares(subtree: Subtree) -> tuple[int, Floats]:
-    """Return the begin of the first second, and the share of each second that tasks lost; 0 if not known."""
+def _lost_shares(subtree: Subtree) -> tuple[int, int, npt.NDArray[np.float64]]:
+    """Return the begin of the first bin, the width of all, and the share of each that tasks lost; 0 if not
+    known."""
 
-    def find() -> tuple[int, Floats]:
+    def find() -> tuple[int, int, npt.NDArray[np.float64]]:
+        from tracer.analysis.views.lost_time import BIN_NS, Spending  # noqa: PLC0415  few kills follow a crawl
+
         times = Spending(subtree.whole).of(subtree)
         whole = np.nan_to_num(times.all_ms)
         share = np.where(whole > 0, times.lost_ms / np.maximum(whole, 1e-9), 0)
-        return times.begin_ns, share
+        return times.begin_ns, BIN_NS, share
 
     return subtree.once("thrashing.lost_shares", find)
