@@ -279,6 +279,20 @@ TABLES: Final[dict[str, pa.Schema]] = {
         held_bytes=pa.int64(),
         is_mapped=pa.bool_(),
     ),
+    "mappings": _table(
+        time=TIME,
+        cgroup_id=_ID,  # whose limit was near
+        tgid=_PID,
+        kind=_NAME,
+        name=pa.string(),
+        count=pa.int64(),
+        size_bytes=pa.int64(),
+        rss_bytes=pa.int64(),
+        pss_bytes=_MAYBE_INT,  # null: a part of private mappings of files
+        anon_bytes=pa.int64(),
+        swap_bytes=pa.int64(),
+    ),
+    "runtimes": _table(time=TIME, cgroup_id=_ID, tgid=_PID, kind=_NAME, name=_NAME, value=pa.int64()),
     "loss": _table(time=TIME, begin=TIME, stream=_NAME, lost=pa.int64()),
     "summed": _table(time=TIME, begin=TIME, stream=_NAME, reason=_NAME),
     "armed": _table(time=TIME, begin=TIME, kind=_NAME),

@@ -52,6 +52,17 @@ def test_examine_without_loading_leaves_signals_unknown() -> None:
     assert {one["name"] for one in documents} >= of_both
 
 
+@pytest.mark.parametrize(("has_smaps", "state"), [(True, State.OK), (False, State.MISSING)])
+def test_mappings_of_processes_are_there_if_the_kernel_has_smaps(
+    tmp_path: Path, has_smaps: bool, state: State
+) -> None:
+    if has_smaps:
+        (tmp_path / "smaps").touch()
+    check = trial.process_memory(tmp_path)
+    assert check.state is state
+    assert bool(check.cost) is not has_smaps
+
+
 def test_kernel_log_that_cannot_be_read_is_missing(tmp_path: Path) -> None:
     device, dump_tasks = tmp_path / "kmsg", tmp_path / "oom_dump_tasks"
     absent = trial.kernel_log(device, dump_tasks)

@@ -25,6 +25,7 @@ from tracer.capture.rows.cgroup_rows import CgroupRows
 from tracer.capture.rows.decode import Decoder
 from tracer.capture.rows.inode_rows import InodeRows
 from tracer.capture.rows.kmsg_stream import READ, LogFilter, open_kernel_log
+from tracer.capture.rows.mapping_rows import MappingRows
 from tracer.capture.rows.page_sums import PageSums
 from tracer.capture.rows.sampler import Sampler
 from tracer.capture.rows.shmem_rows import SharedFiles, ShmemRows
@@ -171,6 +172,9 @@ class Pipeline:
         self._kills = KillAssembly(programs, self._decoder, self._sink, self._names.tasks, self._stacks)
         self._records = BulkRecords(self._decoder, self._sink, self._stacks)
         self._shmem = ShmemRows(SharedFiles())
+        self._mappings = self._owned.enter_context(
+            closing(MappingRows(self._sampler.directory_of, events.warn))
+        )
         self._log_filter = LogFilter(selection.concerns)
         self._skipped: Counter[str] = Counter()
         self._losses = LossRows(
@@ -379,6 +383,7 @@ class Pipeline:
         """Make everything that was read survive the recorder, and count what was lost until now."""
         self._write_records()
         self._write_samples()
+        self._write_tables(self._mappings.take(self._clock_offset_ns))
         if not self.is_resting:  # at rest nothing is lost
             self._sink.append_rows("loss", self._losses.take(self._clock_offset_ns))
         self._sink.flush()
@@ -416,6 +421,7 @@ class Pipeline:
         return {"cost": spent, "kernel_log_left_out": self._log_filter.left_out}
 
     def _take_last(self) -> None:
+        self._write_tables(self._mappings.finish(self._clock_offset_ns, within_s=1.0))
         self._take_waiting()
         self._sampler.sample("end")
         self._write_log(self._log_filter.take(self._kernel_log.read_until_killed(self._kills.marked_ns)))
@@ -469,7 +475,13 @@ class Pipeline:
         if self._arming:
             self._arming.take_samples(taken)
         if len(samples := self._selection.sift("samples", taken)):
-            self._sink.append("samples", self._sampler.rows(samples, self._clock_offset_ns))
+            rows = self._sampler.rows(samples, self._clock_offset_ns)
+            self._mappings.look(rows)
+            self._sink.append("samples", rows)
+
+    def _write_tables(self, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+        for table, rows in tables.items():
+            self._sink.append_rows(table, rows)
 
     def _write_sums(self, sums: Mapping[tuple[int, int], int]) -> None:
         """Write sums of the ledger, (cgroup id, category) -> bytes, of no known process."""

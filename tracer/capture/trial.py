@@ -21,12 +21,16 @@ from tracer.capture.learn import event_cost
 from tracer.capture.learn.calibration import calibrate
 from tracer.capture.learn.event_cost import EventCost
 from tracer.capture.rows.kmsg_stream import KMSG, READ, open_kernel_log
+from tracer.capture.rows.mapping_rows import MOST_PROCESSES, MOST_SHARE
 from tracer.errors import TracerError
+from tracer.kernel.anatomy.process_anatomy import MOST_RSS_BYTES, MOST_S, PROC
+from tracer.kernel.anatomy.smaps import MOST_BYTES
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
 from tracer.kernel.config import options_set
 from tracer.kernel.features import Check, State
 from tracer.kernel.probes import Kind, Signal, needed
+from tracer.units import size
 
 _check: Final = partial(Check, area="tracer")
 _DUMP_TASKS: Final = Path("/proc/sys/vm/oom_dump_tasks")
@@ -81,17 +85,19 @@ def examine(*, may_load: bool, measure: bool) -> Examination:
     `may_load`: the checks of the kernel permit a trial; otherwise the programs are not tried. `measure`: also
     measure the cost of events with a short workload, in a cgroup made for it. This takes half a second.
     """
-    compiler, log = bcc(), kernel_log(KMSG, _DUMP_TASKS)
+    compiler, beside = bcc(), [kernel_log(KMSG, _DUMP_TASKS), process_memory(PROC / "self")]
     if not may_load:
-        return Examination([compiler, log, _untried()], [Finding(signal) for signal in needed(_version())])
+        return Examination(
+            [compiler, *beside, _untried()], [Finding(signal) for signal in needed(_version())]
+        )
     types, hierarchy = Btf.load(), memory_hierarchy()
     offer = Offer.look(types)
     functions = function_hooks(offer.closed, options_set())
     if compiler.state is not State.OK:
         found = [Finding(choice.signal, choice) for choice in choose(offer, hierarchy.version)]
-        return Examination([compiler, log, functions, _untried()], found)
+        return Examination([compiler, *beside, functions, _untried()], found)
     tried = try_programs(types, hierarchy, measure=measure)
-    return Examination([compiler, log, functions, *tried.checks], tried.signals)
+    return Examination([compiler, *beside, functions, *tried.checks], tried.signals)
 
 
 def bcc() -> Check:
@@ -133,6 +139,28 @@ def kernel_log(device: Path, dump_tasks: Path) -> Check:
             "sysctl vm.oom_dump_tasks=1",
         )
     return _check("kernel log", State.OK, f"{device} can be read")
+
+
+def process_memory(process: Path) -> Check:
+    """Check that the kernel shows the mappings of processes, and state what looking at them may cost.
+
+    `process` is a directory of /proc.
+    """
+    if not (process / "smaps").exists():
+        return _check(
+            "process memory",
+            State.MISSING,
+            "the kernel has no /proc/PID/smaps (CONFIG_PROC_PAGE_MONITOR)",
+            "a kill is explained without the heap, stacks and mappings of the process",
+            "boot a kernel of the distribution: all current ones have it",
+        )
+    return _check(
+        "process memory",
+        State.OK,
+        f"smaps of the {MOST_PROCESSES} largest processes of a cgroup near its limit, each at most once a "
+        f"second: at most {MOST_SHARE * 100:g} % of a CPU, and {size(MOST_BYTES)} and {MOST_S:g} s for a "
+        f"process; none of a process above {size(MOST_RSS_BYTES)}",
+    )
 
 
 def function_hooks(closed: Mapping[str, str], options: Collection[str] | None) -> Check:

@@ -2,6 +2,7 @@
 
 cgroups — the memory controller's hierarchy, memory files, mounts, containers, and a cgroup of our own
 process — commands held at a gate, priorities, limits of open files, and titles
+anatomy — the memory of a process by mapping, and what its runtime shows
 naming — names of containers and pods, from files and sockets of this host
 kmsg — OOM reports from a kernel log
 

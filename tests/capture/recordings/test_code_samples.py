@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.compiled import compiled
 from support.offered import skip_unless_offered
 
 import tracer
@@ -34,19 +34,6 @@ CHARGED = ["anon", "file", "kernel", "sock"]
 def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the compiled tests/workloads/growing.c."""
     return compiled("growing", tmp_path_factory.mktemp("growing"))
-
-
-def compiled(name: str, folder: Path) -> Path:
-    """Compile a program of tests/workloads without optimisation, so that each function keeps its frame
-    pointer.
-    """
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler (cc) to make a program with frame pointers")
-    flags = ["-O0", "-Wall", "-Werror", "-fno-omit-frame-pointer"]
-    source = Path(__file__).parents[2] / "workloads" / f"{name}.c"
-    subprocess.run([compiler, *flags, "-o", folder / name, source], check=True)
-    return folder / name
 
 
 @contextmanager

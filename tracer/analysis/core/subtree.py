@@ -98,6 +98,16 @@ class Subtree:
         return self._rows("shmem_files")
 
     @cached_property
+    def mappings(self) -> pd.DataFrame:
+        """Return the rows of `mappings` for looks at a member, whose limit or a limit above it was near."""
+        return self._rows("mappings")
+
+    @cached_property
+    def runtimes(self) -> pd.DataFrame:
+        """Return the rows of `runtimes` for looks at a member."""
+        return self._rows("runtimes")
+
+    @cached_property
     def code_samples(self) -> pd.DataFrame:
         """Return the rows of `code_samples` for memory that was charged to a member."""
         return self._rows("code_samples")

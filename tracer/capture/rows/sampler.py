@@ -203,6 +203,11 @@ class Sampler:
         if self._without_place and self._free:
             self.add(self._cgroups[self._without_place.pop()])
 
+    def directory_of(self, cgroup_id: int) -> Path | None:
+        """Return the directory of a cgroup; None if it is not sampled."""
+        cgroup = self._cgroups.get(cgroup_id)
+        return None if cgroup is None else self._hierarchy.directory(cgroup.path)
+
     def sample(self, source: str) -> None:
         """Take samples of the cgroups that changed; of all, if `source` is not "periodic"."""
         if source != "periodic":

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tracer.capture.symbols.address_names import SymbolTable, UserSymbols
+from tracer.kernel.anatomy.own_files import identity, open_file
 from tracer.kernel.process.children import end_with_parent
 
 _MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: about 500,000 functions
@@ -42,7 +43,7 @@ class PerfMap:
 
     def __init__(self, tgid: int, proc: Path = _PROC) -> None:
         self._folder = proc / str(tgid)
-        self._user, number = _identity(self._folder, tgid)
+        self._user, number = identity(self._folder, tgid)
         self._name = f"perf-{number}.map"
         self._left_bytes = _MOST_BYTES
         self._read_from = 0
@@ -66,13 +67,11 @@ class PerfMap:
 
     def _read_on(self) -> None:
         try:
-            fd = self._open()
+            fd = open_file(self._folder, self._user, self._name)
         except OSError:
             return
         try:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, self._user):
-                return
             if status.st_size < self._read_from:  # truncated and written again
                 self._read_from = 0
                 self._functions.clear()
@@ -82,20 +81,6 @@ class PerfMap:
                 self._take(_pread(fd, new_bytes, self._read_from))
         finally:
             os.close(fd)
-
-    def _open(self) -> int:
-        """Open the file without following links, which would lead out of the process's root."""
-        folder = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        root = os.open(self._folder / "root", folder)
-        try:
-            place = os.open("tmp", folder | os.O_NOFOLLOW, dir_fd=root)
-        finally:
-            os.close(root)
-        try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            return os.open(self._name, flags, dir_fd=place)
-        finally:
-            os.close(place)
 
     def _take(self, content: bytes) -> None:
         """Take whole lines; a line of another form is skipped."""
@@ -170,20 +155,6 @@ def _code_in_files(folder: Path) -> Sequence[tuple[int, int]]:
             start, _, end = fields[0].partition(b"-")
             ranges.append((int(start, 16), int(end, 16)))
     return ranges
-
-
-def _identity(folder: Path, tgid: int) -> tuple[int, int]:
-    """Return the effective user of a process, and its pid in its own namespace (proc_pid_status(5))."""
-    user, number = 0, tgid
-    try:
-        for line in (folder / "status").read_bytes().splitlines():
-            if line.startswith(b"Uid:"):
-                user = int(line.split()[2])
-            elif line.startswith(b"NSpid:"):
-                number = int(line.split()[-1])
-    except (OSError, ValueError, IndexError):
-        pass
-    return user, number
 
 
 def _pread(fd: int, count: int, offset: int) -> bytes:

@@ -67,6 +67,8 @@ class Trace:
     summed = TableFrame()
     armed = TableFrame()
     shmem_files = TableFrame()
+    mappings = TableFrame()
+    runtimes = TableFrame()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -1,0 +1,184 @@
+"""The memory of real processes, compared with what they touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.compiled import compiled
+
+from tracer.kernel.anatomy import process_anatomy, smaps
+from tracer.kernel.anatomy.mapping_kinds import Group
+from tracer.kernel.anatomy.process_anatomy import ProcessAnatomy, read_process
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@pytest.fixture(scope="module")
+def mapper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """Start tests/workloads/mappings.c, and yield it with all of its memory touched."""
+    folder = tmp_path_factory.mktemp("mappings")
+    program = compiled("mappings", folder, "-pthread")
+    files = (f"/dev/shm/memcg-tracer-mappings-{os.getpid()}", str(folder / "private"))
+    with subprocess.Popen([program, *files], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+        try:
+            assert one.stdout is not None
+            assert one.stdout.readline() == "ready\n"
+            yield one
+        finally:
+            one.kill()
+            Path(files[0]).unlink(missing_ok=True)
+
+
+def anatomy_of(pid: int) -> ProcessAnatomy:
+    found = read_process(pid)
+    assert found is not None
+    return found
+
+
+def only(found: ProcessAnatomy, kind: str, name: str) -> Group:
+    (one,) = [group for group in found.groups if group.kind == kind and name.encode() in group.name]
+    return one
+
+
+def test_each_kind_holds_what_the_program_touched(mapper: subprocess.Popen[str]) -> None:
+    found = anatomy_of(mapper.pid)
+    held = {
+        "heap": only(found, "heap", "").anon_bytes,
+        "shared": only(found, "shared", "/dev/shm/memcg-tracer-mappings").rss_bytes,
+        "private": only(found, "file copy", "/private").anon_bytes,
+        "anonymous": sum(one.anon_bytes for one in found.groups if one.kind == "anonymous"),
+        "bss": only(found, "bss", "/mappings").anon_bytes,
+    }
+    assert {kind: round(bytes_ / MIB) for kind, bytes_ in held.items()} == {
+        **{"heap": 23, "shared": 9, "private": 7, "anonymous": 15, "bss": 5}
+    }
+    assert all(abs(bytes_ - round(bytes_ / MIB) * MIB) < MIB // 4 for bytes_ in held.values()), held
+
+
+def test_stacks_and_arenas_are_counted(mapper: subprocess.Popen[str]) -> None:
+    found = anatomy_of(mapper.pid)
+    (threads,) = [one for one in found.groups if one.kind == "stack" and one.name != b"main"]
+    (arenas,) = [one for one in found.groups if one.kind == "arena"]
+    assert threads.count == 37
+    assert 37 * 300 * KIB <= threads.anon_bytes <= 37 * 340 * KIB
+    assert arenas.count == 5
+    assert 5 * 200 * KIB <= arenas.anon_bytes <= 5 * 260 * KIB
+
+
+def test_sums_are_those_of_the_kernel(mapper: subprocess.Popen[str]) -> None:
+    found = anatomy_of(mapper.pid)
+    rollup = Path(f"/proc/{mapper.pid}/smaps_rollup").read_text()
+    of_kernel = {line.split()[0]: int(line.split()[1]) * KIB for line in rollup.splitlines()[1:]}
+    assert sum(one.rss_bytes for one in found.groups) == of_kernel["Rss:"]
+    assert sum(one.anon_bytes for one in found.groups) == of_kernel["Anonymous:"]
+
+
+def test_forked_child_shares_what_it_has_not_written() -> None:
+    program = (
+        "import os, sys\n"
+        "held = bytearray(b'x') * (20 << 20)\n"
+        "ours, theirs = os.pipe()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os.close(theirs)\n"
+        "    os.read(ours, 1)\n"
+        "    os._exit(0)\n"
+        "print(child, flush=True)\n"
+        "sys.stdin.read()\n"
+        "os.close(theirs)\n"
+        "os.wait()\n"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", program]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = anatomy_of(int(parent.stdout.readline()))
+        (largest,) = [one for one in child.groups if one.anon_bytes > 16 * MIB]
+        assert largest.pss_bytes is not None
+        assert abs(2 * largest.pss_bytes - largest.rss_bytes) < MIB
+        parent.communicate()
+
+
+def test_process_that_has_ended_has_no_anatomy() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert read_process(ended.pid) is None
+
+
+def test_zombie_has_no_anatomy() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert read_process(child.pid) is None
+
+
+def test_text_behind_the_bound_is_said_to_be_unread(
+    mapper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = anatomy_of(mapper.pid)
+    monkeypatch.setattr(smaps.read_smaps, "__defaults__", (9000,))
+    part = anatomy_of(mapper.pid)
+    (unread,) = [one for one in part.groups if one.kind == "unread"]
+    assert b"text" in unread.name
+    assert len(part.groups) < len(whole.groups)
+    missing = sum(one.rss_bytes for one in whole.groups) - sum(one.rss_bytes for one in part.groups)
+    assert abs(missing) < 4 * MIB, "the unread group has the rest of RSS"
+
+
+def test_no_time_is_said(mapper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_anatomy, "MOST_S", -1.0)
+    assert [(one.kind, one.name) for one in anatomy_of(mapper.pid).groups] == [
+        ("unread", b"no time was left")
+    ]
+
+
+def test_huge_process_is_not_read(mapper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_anatomy, "MOST_RSS_BYTES", 20 * MIB)
+    (unread,) = anatomy_of(mapper.pid).groups
+    assert unread.kind == "unread"
+    assert unread.rss_bytes > 60 * MIB
+
+
+JAVA = """
+import java.nio.ByteBuffer;
+public class Held {
+    public static void main(String[] arguments) throws Exception {
+        byte[][] heap = new byte[17][];
+        for (int number = 0; number < heap.length; number++) heap[number] = new byte[1 << 20];
+        ByteBuffer outside = ByteBuffer.allocateDirect(43 << 20);
+        for (int at = 0; at < outside.capacity(); at += 4096) outside.put(at, (byte) 1);
+        System.gc();
+        System.out.println("ready");
+        System.in.read();
+        System.out.println(heap.length + outside.capacity());
+    }
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="no java")
+@pytest.mark.parametrize("collector", ["Serial", "G1"])
+def test_java_heap_is_told_from_direct_buffers(tmp_path: Path, collector: str) -> None:
+    source = tmp_path / "Held.java"
+    source.write_text(JAVA)
+    options = ["-Xmx96m", f"-XX:+Use{collector}GC", "-XX:TieredStopAtLevel=1"]
+    argv = ["java", *options, str(source)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as java:
+        assert java.stdout is not None
+        if java.stdout.readline() != "ready\n":
+            pytest.skip("this java does not run a source file")
+        found = anatomy_of(java.pid)
+        java.communicate("\n")
+    numbers = found.runtimes["jvm"]
+    assert numbers["heap_max_bytes"] == 96 * MIB
+    assert 17 * MIB <= numbers["heap_used_bytes"] <= numbers["heap_committed_bytes"] <= 96 * MIB
+    assert numbers["collections"] >= 1
+    heap = sum(one.rss_bytes for one in found.groups if one.kind == "java heap")
+    anonymous = sum(one.rss_bytes for one in found.groups if one.kind == "anonymous")
+    assert 17 * MIB <= heap <= 97 * MIB
+    assert 43 * MIB <= anonymous <= 43 * MIB + 40 * MIB

@@ -1,0 +1,234 @@
+"""The mappings of a process in groups that a reader knows: heap, arenas, thread stacks, files.
+
+A mapping has no name for most of these, so its place says what it is:
+
+* glibc aligns the heaps of its arenas to 64 MiB and reserves as much for each (HEAP_MAX_SIZE in
+  malloc/arena.c). The unused end cannot be touched.
+* The stack of a thread contains the thread's stack pointer. A thread that runs shows none, but pthread_create
+  also maps a guard below each stack, and maps both with MAP_NORESERVE (nptl/allocatestack.c).
+* Go's heap begins at 0xc000000000 on 64-bit machines (mallocinit in runtime/malloc.go). The stacks of
+  goroutines are in it, and so are the stack pointers of the threads that run them.
+* HotSpot places the heap below 32 GiB while object pointers can be compressed
+  (CompressedOops::mode in share/oops/compressedOops.hpp). ZGC maps a memfd of the name java_heap.
+* Memory that begins where the writable data of a file ends is its zero-initialised data (bss).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+from tracer.kernel.anatomy.smaps import Mapping
+
+KINDS: Final = {
+    "heap": "the memory that brk(2) extends, where malloc begins",
+    "arena": "heaps of glibc's arenas, which malloc makes for threads: 64 MiB of addresses each",
+    "stack": "stacks of threads; `main`: the stack that the process began with",
+    "go heap": "the heap of the Go runtime, with the stacks of goroutines",
+    "java heap": "the heap of a Java virtual machine",
+    "code": "executable memory of no file, such as code that a just-in-time compiler made",
+    "bss": "zero-initialised data of a program or library",
+    "anonymous": "other private memory of no file; the name is the one that the process gave (prctl)",
+    "file copy": "private copies of pages of a file, which were written",
+    "file": "pages of a file, as in the page cache; the process has them mapped",
+    "shared": "pages of a mapping that other processes may share: a file, memfd, System V or /dev/zero",
+    "other": "memory of the kernel, such as [vdso]",
+    "unread": "memory in mappings that were not read; the name is the reason",
+}
+"""Kind of a group -> its meaning."""
+
+MAIN: Final = b"main"
+_ARENA_BYTES: Final = 64 << 20
+_MOST_GUARD_BYTES: Final = 1 << 20
+_GO_START: Final = 0xC000000000
+_GO_END: Final = _GO_START + (1 << 40)
+_JAVA_END: Final = 32 << 30
+_OF_KERNEL: Final = (b"[vdso]", b"[vvar]", b"[vvar_vclock]", b"[vsyscall]", b"[uprobes]")
+_NAMED: Final = {name: ("other", name) for name in _OF_KERNEL} | {
+    b"[heap]": ("heap", b""),
+    b"[stack]": ("stack", MAIN),
+    b"/memfd:java_heap": ("java heap", b""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Mappings of one kind and name. `count` is the number of them; of stacks and arenas, the number of
+    these. `pss_bytes` is None for the parts of private mappings of files, which have it in common."""
+
+    kind: str
+    name: bytes
+    count: int
+    size_bytes: int
+    rss_bytes: int
+    pss_bytes: int | None
+    anon_bytes: int
+    swap_bytes: int
+
+
+def groups(mappings: Sequence[Mapping], stack_pointers: Collection[int] = ()) -> list[Group]:
+    """Return the groups with memory in them, the one with most memory first, present and swapped out.
+
+    `mappings` are those of one process, by address, and `stack_pointers` those of its threads.
+    """
+    found: dict[tuple[str, bytes], Group] = {}
+    for part in _parts(mappings, stack_pointers):
+        key = part.kind, part.name
+        found[key] = _sum(found[key], part) if key in found else part
+    held = (group for group in found.values() if group.rss_bytes or group.swap_bytes)
+    return sorted(held, key=lambda group: -(group.rss_bytes + group.swap_bytes))
+
+
+def folded(listed: Sequence[Group], most: int) -> list[Group]:
+    """Return at most `most` groups and one for each kind: smaller ones of a kind are one without a name."""
+    rest: dict[str, Group] = {}
+    for group in listed[most:]:
+        nameless = replace(group, name=b"")
+        rest[group.kind] = _sum(rest[group.kind], nameless) if group.kind in rest else nameless
+    return [*listed[:most], *rest.values()]
+
+
+def _sum(one: Group, other: Group) -> Group:
+    pss = None if one.pss_bytes is None or other.pss_bytes is None else one.pss_bytes + other.pss_bytes
+    return Group(
+        one.kind,
+        one.name,
+        one.count + other.count,
+        one.size_bytes + other.size_bytes,
+        one.rss_bytes + other.rss_bytes,
+        pss,
+        one.anon_bytes + other.anon_bytes,
+        one.swap_bytes + other.swap_bytes,
+    )
+
+
+def _parts(mappings: Sequence[Mapping], stack_pointers: Collection[int]) -> Iterator[Group]:
+    """Yield a group for each mapping, or two: a private mapping of a file may have pages of its own."""
+    program = _Program(mappings, stack_pointers)
+    for number, mapping in enumerate(mappings):
+        if not mapping.rss_bytes and not mapping.swap_bytes:
+            continue
+        kind, name, count = program.kind(number)
+        whole = Group(
+            kind,
+            name,
+            count,
+            mapping.end - mapping.start,
+            mapping.rss_bytes,
+            mapping.pss_bytes,
+            mapping.anon_bytes,
+            mapping.swap_bytes,
+        )
+        own = mapping.anon_bytes + mapping.swap_bytes
+        if kind != "file" or not own:
+            yield whole
+            continue
+        yield replace(whole, kind="file copy", rss_bytes=mapping.anon_bytes, pss_bytes=None)
+        of_file = mapping.rss_bytes - mapping.anon_bytes
+        yield replace(whole, rss_bytes=of_file, pss_bytes=None, anon_bytes=0, swap_bytes=0)
+
+
+class _Program:
+    """What the mappings of a process together show of each of them."""
+
+    def __init__(self, mappings: Sequence[Mapping], stack_pointers: Collection[int]) -> None:
+        self._mappings = mappings
+        self._is_go = any(one.start == _GO_START and one.is_private_anonymous for one in mappings)
+        self._is_java = any(one.name.endswith(b"/libjvm.so") for one in mappings)
+        self._threads = _threads_in(mappings, stack_pointers)
+        self._has_arenas = any(_is_arena_with_end(*pair) for pair in pairwise(mappings))
+
+    def kind(self, number: int) -> tuple[str, bytes, int]:
+        """Return the kind and name of a mapping, and how many of the things that its kind counts it is."""
+        mapping = self._mappings[number]
+        if mapping.name in _NAMED:
+            return *_NAMED[mapping.name], 1
+        if not mapping.permissions.endswith("p"):
+            return "shared", mapping.name, 1
+        if mapping.inode:
+            return "file", mapping.name, 1
+        return self._of_a_runtime(mapping) or self._of_libc(number) or self._of_the_program(number)
+
+    def _of_a_runtime(self, mapping: Mapping) -> tuple[str, bytes, int] | None:
+        is_at_go = _GO_START <= mapping.start < _GO_END or _given_name(mapping) == b"Go: heap"
+        if self._is_go and is_at_go:
+            return "go heap", b"", 1
+        return ("java heap", b"", 1) if self._is_java and mapping.start < _JAVA_END else None
+
+    def _of_libc(self, number: int) -> tuple[str, bytes, int] | None:
+        mapping = self._mappings[number]
+        if threads := self._threads.get(number, 0):
+            return "stack", b"", threads
+        if self._is_arena(number):
+            return "arena", b"", -(-(mapping.end - mapping.start) // _ARENA_BYTES)
+        return ("stack", b"", 1) if self._has_guard(number) and mapping.is_unreserved else None
+
+    def _of_the_program(self, number: int) -> tuple[str, bytes, int]:
+        name = _given_name(self._mappings[number])
+        if "x" in self._mappings[number].permissions:
+            return "code", name, 1
+        file = None if name else self._file_before(number)
+        return ("anonymous", name, 1) if file is None else ("bss", file, 1)
+
+    def _before(self, number: int) -> Mapping | None:
+        """Return the mapping that ends where another one begins."""
+        before = self._mappings[number - 1] if number else None
+        return before if before is not None and before.end == self._mappings[number].start else None
+
+    def _is_arena(self, number: int) -> bool:
+        """Return whether a mapping holds heaps of arenas; a full one has no untouchable end, and may have
+        grown together with its neighbour."""
+        mapping = self._mappings[number]
+        if mapping.start % _ARENA_BYTES or not mapping.permissions.startswith("rw"):
+            return False
+        following = self._mappings[number + 1 : number + 2]
+        return any(_is_arena_with_end(mapping, one) for one in following) or (
+            self._has_arenas and mapping.end % _ARENA_BYTES == 0
+        )
+
+    def _has_guard(self, number: int) -> bool:
+        before = self._before(number)
+        return before is not None and before.is_guard and before.end - before.start <= _MOST_GUARD_BYTES
+
+    def _file_before(self, number: int) -> bytes | None:
+        before = self._before(number)
+        is_data = before is not None and before.inode and before.permissions.startswith("rw-p")
+        return before.name if before is not None and is_data else None
+
+
+def _given_name(mapping: Mapping) -> bytes:
+    """Return the name that the process gave to memory of no file (PR_SET_VMA_ANON_NAME), or b""."""
+    name = mapping.name
+    return name[len(b"[anon:") : -1].strip() if name.startswith(b"[anon:") and name.endswith(b"]") else b""
+
+
+def _is_arena_with_end(mapping: Mapping, following: Mapping) -> bool:
+    """Return whether a mapping is the used part of the heap of an arena, and `following` its unused end."""
+    return (
+        mapping.start % _ARENA_BYTES == 0
+        and mapping.is_private_anonymous
+        and not mapping.is_guard
+        and following.is_guard
+        and following.start == mapping.end
+        and following.end % _ARENA_BYTES == 0
+        and following.end - following.start < _ARENA_BYTES
+        and not _GO_START <= mapping.start < _GO_END
+    )
+
+
+def _threads_in(mappings: Sequence[Mapping], stack_pointers: Collection[int]) -> dict[int, int]:
+    """Return the number of a mapping -> how many threads have their stack pointer in it.
+
+    One mapping holds several stacks if their guards are pages of it (MADV_GUARD_INSTALL, glibc 2.42).
+    """
+    found: dict[int, int] = {}
+    waiting = sorted(stack_pointers, reverse=True)
+    for number, mapping in enumerate(mappings):
+        while waiting and waiting[-1] < mapping.start:
+            waiting.pop()
+        while waiting and waiting[-1] < mapping.end:
+            waiting.pop()
+            found[number] = found.get(number, 0) + 1
+    return found

@@ -1,0 +1,97 @@
+"""The memory of one process: its mappings in groups, and the numbers of its runtime."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from tracer.kernel.anatomy import hsperfdata
+from tracer.kernel.anatomy.mapping_kinds import Group, folded, groups
+from tracer.kernel.anatomy.own_files import identity
+from tracer.kernel.anatomy.smaps import read_smaps
+
+MOST_RSS_BYTES: Final = 16 << 30
+"""The mappings of a larger process are not read: it could not map memory for a quarter of a second."""
+
+MOST_S: Final = 0.25
+"""The most time that reading one process takes, apart from its largest mapping."""
+
+_MOST_GROUPS: Final = 24
+_INEXACT_BYTES: Final = 4 << 20
+"""RSS is summed over CPUs since f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2, and
+statm(5) does not ask for the exact sum."""
+
+_MOST_THREADS: Final = 1024
+PROC: Final = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessAnatomy:
+    """The memory of a process at a moment of CLOCK_MONOTONIC.
+
+    `groups` are its mappings; those that were not read are a group of the kind `unread`. `runtimes`: kind of
+    runtime ("jvm") -> its numbers, by name, with the unit in the name.
+    """
+
+    tgid: int
+    time_ns: int
+    groups: list[Group]
+    runtimes: Mapping[str, Mapping[str, int]]
+
+
+def rss_bytes(tgid: int, proc: Path = PROC) -> int:
+    """Return the resident set size of a process, in bytes; 0 if it has ended."""
+    try:
+        with open(proc / str(tgid) / "statm", "rb", buffering=0) as stream:  # noqa: PTH123  hot
+            return int(stream.read(256).split()[1]) * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def read_process(tgid: int, proc: Path = PROC) -> ProcessAnatomy | None:
+    """Return the memory of a process as it is now; None if it has ended, or if nothing of it can be read."""
+    process, now_ns = proc / str(tgid), time.monotonic_ns()
+    until_s = now_ns / 1e9 + MOST_S
+    rss = rss_bytes(tgid, proc)
+    if rss > MOST_RSS_BYTES:
+        return ProcessAnatomy(tgid, now_ns, [_unread("the process is larger than 16 GiB", rss)], {})
+    try:
+        pointers = set(_stack_pointers(process, until_s))
+        read = read_smaps(process, until_s)
+    except OSError:
+        return None
+    found = groups(read.mappings, pointers)
+    read_bytes = sum(one.rss_bytes for one in read.mappings)
+    is_whole = read.why_partial is None
+    if is_whole and (not found or read_bytes < rss - rss // 4 - _INEXACT_BYTES):  # it ends, and frees it
+        return None
+    if read.why_partial is not None:
+        found.append(_unread(read.why_partial, max(rss - read_bytes, 0)))
+    is_java = any(one.name.endswith(b"/libjvm.so") for one in read.mappings)
+    counters = hsperfdata.read_counters(process, identity(process, tgid)) if is_java else {}
+    jvm = hsperfdata.memory_numbers(counters)
+    return ProcessAnatomy(tgid, now_ns, folded(found, _MOST_GROUPS), {"jvm": jvm} if jvm else {})
+
+
+def _unread(why: str, bytes_: int) -> Group:
+    return Group("unread", why.encode(), 0, 0, bytes_, None, 0, 0)
+
+
+def _stack_pointers(process: Path, until_s: float) -> Iterator[int]:
+    """Yield the stack pointers of the threads that wait in the kernel (proc_pid_syscall(5))."""
+    with os.scandir(process / "task") as threads:
+        for thread in islice(threads, _MOST_THREADS):
+            if time.monotonic() > until_s:
+                return
+            with (
+                suppress(OSError, ValueError, IndexError),
+                open(f"{thread.path}/syscall", "rb", buffering=0) as stream,  # noqa: PTH123  hot
+            ):
+                yield int(stream.read(256).split()[-2], 16)
