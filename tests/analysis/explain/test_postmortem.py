@@ -35,7 +35,7 @@ def test_to_dict_has_the_fields_of_the_json_document(page_cache_experiment: Any)
         *("kill_id", "time", "ktime_ns", "constraint", "limit_owner", "trigger", "victims", "candidates"),
         *("composition", "working_set_bytes", "reclaim", "cushion", "allocators", "verdict", "advice"),
         *("sizing", "quality", "memory_stat_bytes", "badness_total_pages", "what_if", "kernel_log"),
-        *("further_allocators", "shared_files", "code", "code_sampled_share"),
+        *("further_allocators", "shared_files", "mappings", "runtime", "code", "code_sampled_share"),
     ]
     assert document["quality"]["kmsg"] == "missing"
     assert document["quality"]["probes"] == {"oom": "tp_btf/mark_victim"}

@@ -16,6 +16,7 @@ from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
     composition,
+    process_memory,
     recorded_kill,
     shared_memory,
     window,
@@ -52,6 +53,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
     if (why_not := allocators.why_unknown(around.grown_bytes, most, further, made_of.total)) is not None:
         unknown["allocators"] = why_not
     killed = frozenset(int(row["tgid"]) for row in kill.rows)
+    mappings = process_memory.before_kill(kill.subtree, _since(kill), kill.time_ns, killed)
     unknown |= weighed.unknown_parties
     findings = replace(
         weighed.findings,
@@ -64,6 +66,8 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         further_allocators=further,
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
+        mappings=mappings,
+        runtimes=process_memory.runtimes(kill.subtree, mappings),
         thinned=thinned,
     )
     sized, why_unsized = (
@@ -92,6 +96,11 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         sizes,
         grown=partial(_grown, kill),
     )
+
+
+def _since(kill: RecordedKill) -> int:
+    """Return the moment of the kill before, for the same limit; else the begin of the trace or the cgroup."""
+    return kill.subtree.start_ns if kill.previous is None else kill.time_ns - kill.previous.age_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain import slowed
-from tracer.analysis.explain.measure import allocators, window
+from tracer.analysis.explain.measure import allocators, process_memory, window
 from tracer.analysis.explain.sizing.bounds import Range, cut_off, why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import (
     growth_within,
@@ -133,6 +133,7 @@ def _held(
     pressure = psi_some_share(subtree, begin, end)
     grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
     sizes = _sizes(subtree, peak, peak_ns, end)
+    mappings = process_memory.fullest(subtree, begin, end)
     code, sampled_share, why_not_sampled = _grown(subtree, sizes, going.state, (begin, peak_ns, end))
     one = Held(
         cgroup=trace.places.label_of(subtree.cgroup_id),
@@ -155,6 +156,8 @@ def _held(
         cut_off=cut_off(trace.meta),
         allocators=grew,
         further_allocators=further,
+        mappings=mappings,
+        runtime=process_memory.runtimes(subtree, mappings),
         code=code,
         code_sampled_share=sampled_share,
         progress=going,

@@ -160,6 +160,8 @@ def assemble(
         what_if=selection.what_if,
         further_allocators=findings.further_allocators,
         shared_files=tuple(findings.shared_files),
+        mappings=tuple(findings.mappings),
+        runtime=tuple(findings.runtimes),
         code=code,
         code_sampled_share=sampled_share,
         quality=quality,

@@ -22,7 +22,9 @@ from tracer.analysis.results.memory import (
     Cushion,
     FurtherAllocators,
     GrownCode,
+    ProcessMemory,
     Reclaim,
+    Runtime,
     SharedFile,
 )
 from tracer.analysis.results.quality import KernelLogPlace, Quality
@@ -268,8 +270,10 @@ class OomReport:
     total, in pages; an oom_score_adj of 1 adds a thousandth of it. `what_if`: changes of oom_score_adj with
     which the kernel would have killed another task. `kernel_log`: None for a report from a trace.
     `further_allocators`: None if allocators are not known. `shared_files`: the files of the shared memory
-    that were seen. `code`: the code that made memory of the verdict's kind grow in the window, the largest
-    share first; empty if it was not sampled. `code_sampled_share`: the part of that growth that was sampled.
+    that were seen. `mappings`: the processes that were looked at before the kill, the killed ones first, then
+    the largest; empty if there was no look. `runtime`: what their runtimes showed. `code`: the code that made
+    memory of the verdict's kind grow in the window, the largest share first; empty if it was not sampled.
+    `code_sampled_share`: the part of that growth that was sampled.
     """
 
     kill_id: int
@@ -295,6 +299,8 @@ class OomReport:
     kernel_log: KernelLogPlace | None = None
     further_allocators: FurtherAllocators | None = None
     shared_files: tuple[SharedFile, ...] = ()
+    mappings: tuple[ProcessMemory, ...] = ()
+    runtime: tuple[Runtime, ...] = ()
     code: tuple[GrownCode, ...] = ()
     code_sampled_share: float | None = None
 

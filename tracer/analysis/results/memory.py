@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +77,58 @@ class SharedFile:
     held_bytes: int
     size_bytes: int
     is_mapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MappedPart:
+    """The mappings of a process of one kind and name (docs/trace-format.md, `mappings`)."""
+
+    kind: str
+    name: str
+    count: int
+    rss_bytes: int
+    pss_bytes: int | None
+    anon_bytes: int
+    swap_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """The memory of a process when it was looked at, by mapping; the largest part comes first.
+
+    `comm`: None if it is not known. `shared_bytes`: the part of its private memory that it shared with other
+    processes, since a fork.
+    """
+
+    pid: int
+    comm: str | None
+    time: pd.Timestamp
+    rss_bytes: int
+    shared_bytes: int
+    parts: tuple[MappedPart, ...]
+
+    def anon_bytes(self, kind: str | None = None) -> int:
+        """Return its anonymous memory in bytes, of one kind of mapping or of all."""
+        return sum(part.anon_bytes for part in self.parts if kind in (None, part.kind))
+
+    def count(self, kind: str) -> int:
+        """Return the number of mappings of a kind, or of the things that it counts."""
+        return sum(part.count for part in self.parts if part.kind == kind)
+
+    @property
+    def threads(self) -> int:
+        """Return the number of stacks of threads, without the first one."""
+        return sum(part.count for part in self.parts if part.kind == "stack" and not part.name)
+
+
+Runtime: TypeAlias = Mapping[str, "int | str | None"]
+"""What the runtime of a process shows of its memory: `pid`, `kind`, and numbers with units in the names.
+
+`jvm`: `heap_used_bytes`, `heap_committed_bytes`, `heap_max_bytes`, `metaspace_used_bytes`,
+`metaspace_committed_bytes`, `collections`; `option`, which set the largest heap (null: none is known);
+`outside_bytes`, the anonymous memory outside of the heap. `glibc`: `arenas`, the heaps of malloc's arenas for
+threads; `arena_bytes`, what is present of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.kill import Sizing
-from tracer.analysis.results.memory import Allocator, FurtherAllocators, GrownCode, MissPoint, Reclaim
+from tracer.analysis.results.memory import (
+    Allocator,
+    FurtherAllocators,
+    GrownCode,
+    MissPoint,
+    ProcessMemory,
+    Reclaim,
+    Runtime,
+)
 from tracer.analysis.results.quality import Quality
 
 if TYPE_CHECKING:
@@ -144,6 +152,8 @@ class Held:
     the others, and `code` and `code_sampled_share` those of the largest kind of memory then (of page cache
     over the whole trace if its tasks were thrashing), as in `OomReport`. `miss_curve`:
     `analysis.views.miss_curve`, empty if nothing was read again.
+    `mappings`: the processes at the look that found most memory, the largest first; empty if the cgroup was
+    never so near its limit. `runtime`: what their runtimes showed then.
 
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), including the time before the trace.
     `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
@@ -189,6 +199,8 @@ class Held:
     psi_some_share: float | None = None
     kernel_peak_bytes: int | None = None
     kernel_parts_at_peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
+    mappings: tuple[ProcessMemory, ...] = ()
+    runtime: tuple[Runtime, ...] = ()
     code: tuple[GrownCode, ...] = ()
     code_sampled_share: float | None = None
 

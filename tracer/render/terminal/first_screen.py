@@ -17,7 +17,7 @@ from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import console
-from tracer.render.words import code_facts, kill_facts, places, quality_facts
+from tracer.render.words import code_facts, kill_facts, mapping_facts, places, quality_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact, prose
@@ -57,6 +57,8 @@ def _kill_screen(
     yield console.facts(_setting(report))
     yield from _advice(report, most_advice)
     yield from _composition(report)
+    yield console.facts(mapping_facts.by_mapping(report.mappings, report.time))
+    yield console.facts(mapping_facts.of_runtimes(report.runtime, report.mappings))
     yield Text()
     yield console.facts(code_facts.grown(report.code, report.code_sampled_share))
     yield console.facts(_cushion(report))

@@ -13,6 +13,7 @@ from tracer import units
 from tracer.analysis.explain.slowed import room_left, slowest
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
 from tracer.categories import PART_BY_NAME
+from tracer.render.words import mapping_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
@@ -91,6 +92,8 @@ def in_brief(one: Held) -> Iterator[Fact]:
     made_of = [f"{units.size(bytes_)} {kind}" for kind, bytes_ in kinds if bytes_ and bytes_ >= least]
     if made_of:
         yield "made of", ", ".join(made_of)
+    yield from mapping_facts.by_mapping(one.mappings, None)
+    yield from mapping_facts.of_runtimes(one.runtime, one.mappings)
     yield from islice(_allocated(one, 1, by_command=True), 1)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)

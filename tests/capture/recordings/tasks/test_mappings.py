@@ -61,6 +61,14 @@ def test_process_is_read_before_its_kill(
     (stacks,) = set(rows["count"][(rows["kind"] == "stack") & (rows["name"] == "")])
     assert stacks == 37
     assert rows.index.max() <= trace.oom.index.max()
+    (report,) = trace.explain()
+    (one,) = report.mappings
+    parts = {part.kind: part for part in reversed(one.parts) if part.kind != "file"}
+    assert {kind: round(parts[kind].rss_bytes / MIB) for kind in TOUCHED} == TOUCHED
+    assert one.threads == 37
+    assert report.runtime == (
+        {"pid": child.pid, "kind": "glibc", "arenas": 5, "arena_bytes": parts["arena"].anon_bytes},
+    )
 
 
 def looks(path: Path) -> pd.DataFrame:

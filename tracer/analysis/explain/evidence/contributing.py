@@ -10,7 +10,7 @@ from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.evidence.kinds import found, resolution_ns
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.sizing.bounds import heap_bound
+from tracer.analysis.explain.measure.heap_bounds import heap_bound
 from tracer.analysis.results.kill import Evidence
 from tracer.analysis.results.memory import Allocator
 
@@ -220,7 +220,10 @@ def _many_threads(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 def _outside_heap(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Find killed processes with more anonymous memory than the bound of their heap allows there."""
+    measured = {runtime["pid"] for runtime in findings.runtimes if runtime["kind"] == "jvm"}
     for one in findings.victims:
+        if one.pid in measured:
+            continue
         bound = heap_bound(one.comm, one.cmdline)
         if bound is None or bound.bytes_ is None or one.anon_rss_bytes is None:
             continue

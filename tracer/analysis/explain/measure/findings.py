@@ -16,7 +16,9 @@ from tracer.analysis.results.memory import (
     Composition,
     Cushion,
     FurtherAllocators,
+    ProcessMemory,
     Reclaim,
+    Runtime,
     SharedFile,
 )
 from tracer.analysis.results.quality import KernelLog, ThinnedInterval
@@ -257,5 +259,7 @@ class Findings:
     candidates: Sequence[Candidate] = ()
     further_allocators: FurtherAllocators | None = None
     shared_files: Sequence[SharedFile] = ()
+    mappings: Sequence[ProcessMemory] = ()
+    runtimes: Sequence[Runtime] = ()
     thinned: Sequence[ThinnedInterval] = ()
     previous: PreviousKill | None = None

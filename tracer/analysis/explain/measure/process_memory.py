@@ -1,0 +1,105 @@
+"""The memory of processes by mapping, and what their runtimes showed, from the looks of the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core.columns import integers, optional, records, times_ns, utc_time
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.explain.measure.heap_bounds import heap_bound
+from tracer.analysis.results.memory import MappedPart, ProcessMemory, Runtime
+
+_OF_FILES: Final = ("file", "shared")
+_ONE_LOOK_NS: Final = 2_000_000_000  # in which the processes of a cgroup are read, one after the other
+
+
+def before_kill(
+    subtree: Subtree, begin_ns: int, kill_ns: int, killed: Collection[int]
+) -> tuple[ProcessMemory, ...]:
+    """Return the last look at each process that was there at a kill: the killed ones first, then the largest.
+
+    `begin_ns`: what was looked at before does not count.
+    """
+    exited_at = subtree.whole.processes.exited_at
+    listed = [
+        one
+        for one in _last_looks(subtree, _rows(subtree, begin_ns, kill_ns))
+        if one.pid in killed or exited_at(one.pid, one.time.as_unit("ns").value, kill_ns) is None
+    ]
+    return tuple(sorted(listed, key=lambda one: (one.pid not in killed, -one.rss_bytes)))
+
+
+def fullest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[ProcessMemory, ...]:
+    """Return the look within an interval that found most memory, with the largest process first."""
+    rows = _rows(subtree, begin_ns, end_ns)
+    if rows.empty:
+        return ()
+    times = times_ns(rows)
+    look = np.cumsum(np.diff(times, prepend=times[0]) > _ONE_LOOK_NS // 4)
+    held = np.bincount(look, rows["anon_bytes"].to_numpy(dtype=np.int64))
+    found = _last_looks(subtree, rows[look == int(held.argmax())])
+    return tuple(sorted(found, key=lambda one: -one.rss_bytes))
+
+
+def runtimes(subtree: Subtree, looked_at: Sequence[ProcessMemory]) -> tuple[Runtime, ...]:
+    """Return what the runtimes of processes showed at these looks at them."""
+    return tuple(runtime for one in looked_at for runtime in _runtimes_of(subtree, one))
+
+
+def _rows(subtree: Subtree, begin_ns: int, end_ns: int) -> pd.DataFrame:
+    """Return the rows of `mappings` within an interval, in the order of time."""
+    rows = subtree.mappings
+    times = times_ns(rows)
+    rows = rows[(times >= begin_ns) & (times <= end_ns)]
+    return rows.iloc[np.argsort(times_ns(rows), kind="stable")]
+
+
+def _last_looks(subtree: Subtree, rows: pd.DataFrame) -> list[ProcessMemory]:
+    """Return the last look at each process."""
+    tgids, times = integers(rows["tgid"]), times_ns(rows)
+    found = []
+    for tgid in np.unique(tgids).tolist():
+        time_ns = int(times[tgids == tgid].max())
+        found.append(_process(subtree, tgid, time_ns, rows[(tgids == tgid) & (times == time_ns)]))
+    return found
+
+
+def _process(subtree: Subtree, tgid: int, time_ns: int, rows: pd.DataFrame) -> ProcessMemory:
+    parts = [_part(row) for row in records(rows)]
+    return ProcessMemory(
+        pid=tgid,
+        comm=subtree.whole.processes.comm_at(tgid, time_ns, time_ns),
+        time=utc_time(time_ns),
+        rss_bytes=sum(part.rss_bytes for part in parts),
+        shared_bytes=sum(
+            part.rss_bytes - part.pss_bytes
+            for part in parts
+            if part.pss_bytes is not None and part.kind not in _OF_FILES
+        ),
+        parts=tuple(sorted(parts, key=lambda part: -(part.rss_bytes + part.swap_bytes))),
+    )
+
+
+def _part(row: Any) -> MappedPart:
+    sizes = {name: int(row[name]) for name in ("count", "rss_bytes", "anon_bytes", "swap_bytes")}
+    return MappedPart(
+        kind=str(row["kind"]), name=str(row["name"]), pss_bytes=optional(row["pss_bytes"]), **sizes
+    )
+
+
+def _runtimes_of(subtree: Subtree, one: ProcessMemory) -> Iterator[Runtime]:
+    rows, time_ns = subtree.runtimes, one.time.as_unit("ns").value
+    shown = rows[(integers(rows["tgid"]) == one.pid) & (times_ns(rows) == time_ns)]
+    jvm = {str(row["name"]): int(row["value"]) for row in records(shown) if row["kind"] == "jvm"}
+    if jvm:
+        title = subtree.whole.processes.cmdline_at(one.pid, time_ns, time_ns)
+        bound = heap_bound("java", title)
+        outside = one.anon_bytes() - one.anon_bytes("java heap")
+        option = None if bound is None else bound.option
+        yield {"pid": one.pid, "kind": "jvm", **jvm, "outside_bytes": outside, "option": option}
+    if arenas := one.count("arena"):
+        yield {"pid": one.pid, "kind": "glibc", "arenas": arenas, "arena_bytes": one.anon_bytes("arena")}

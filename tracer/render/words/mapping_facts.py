@@ -1,0 +1,114 @@
+"""The memory of processes by mapping, and what their runtimes showed, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import pandas as pd
+
+from tracer import units
+from tracer.analysis.explain.words.sentence_parts import process
+from tracer.analysis.results.memory import MappedPart, ProcessMemory, Runtime
+from tracer.render.words.escape import visible
+from tracer.render.words.prose import Fact
+
+_LEAST_SHARE: Final = 0.03
+_MOST_PARTS: Final = 6
+
+
+def by_mapping(listed: Sequence[ProcessMemory], until: pd.Timestamp | None) -> Iterator[Fact]:
+    """Yield the largest parts of the first process of a look, and when that was.
+
+    `until`: the moment of the kill; None: the process lived.
+    """
+    for one in listed[:1]:
+        least = _LEAST_SHARE * one.rss_bytes
+        large = [part for part in one.parts if part.rss_bytes + part.swap_bytes >= least][:_MOST_PARTS]
+        rest = one.rss_bytes - sum(part.rss_bytes for part in large)
+        more = [f"{units.size(rest)} of other mappings"] if rest >= least else []
+        yield "by mapping", ", ".join([*map(part_words, large), *more]) + _shared(one)
+        yield "", f"{visible(process(one.comm, one.pid))}, {units.size(one.rss_bytes)}, {_when(one, until)}"
+
+
+def part_words(part: MappedPart) -> str:
+    """Return `35 MiB in 174 thread stacks`."""
+    swapped = f" (and {units.size(part.swap_bytes)} in swap)" if part.swap_bytes else ""
+    return f"{units.size(part.rss_bytes)} {_PARTS[part.kind](part)}{swapped}"
+
+
+def _shared(one: ProcessMemory) -> str:
+    if one.shared_bytes < _LEAST_SHARE * one.rss_bytes:
+        return ""
+    return f"; {units.size(one.shared_bytes)} of it is shared with other processes since a fork"
+
+
+def _when(one: ProcessMemory, until: pd.Timestamp | None) -> str:
+    if until is None:
+        return "near the limit"
+    return f"{units.duration((until - one.time).total_seconds())} before the kill"
+
+
+def _in(noun: str, nouns: str) -> Callable[[MappedPart], str]:
+    return lambda part: f"in {units.count(part.count)} {noun if part.count == 1 else nouns}"
+
+
+def _of(words: str) -> Callable[[MappedPart], str]:
+    """Return words for the pages of a file, which is known by the last part of its path."""
+
+    def words_of(part: MappedPart) -> str:
+        file = part.name.rpartition("/")[2]
+        return f"{words} of {visible(file)}" if file else f"{words} of several files"
+
+    return words_of
+
+
+def _stack(part: MappedPart) -> str:
+    return "of the first stack" if part.name else _in("thread stack", "thread stacks")(part)
+
+
+def _anonymous(part: MappedPart) -> str:
+    named = f" named {visible(part.name)}" if part.name else ""
+    return f"anonymous{named} in {units.count(part.count)} mapping{'' if part.count == 1 else 's'}"
+
+
+_PARTS: Final[dict[str, Callable[[MappedPart], str]]] = {
+    "heap": lambda _: "heap",
+    "arena": _in("malloc arena", "malloc arenas"),
+    "stack": _stack,
+    "go heap": lambda _: "Go heap",
+    "java heap": lambda _: "Java heap",
+    "code": lambda _: "code without a file (JIT)",
+    "bss": _of("zeroed data"),
+    "anonymous": _anonymous,
+    "file copy": _of("private copies"),
+    "file": _of("page cache"),
+    "shared": lambda part: f"shared: {visible(part.name)}" if part.name else "in shared mappings",
+    "other": lambda _: "of the kernel",
+    "unread": lambda part: f"not read ({visible(part.name)})",
+}
+
+
+def of_runtimes(listed: Sequence[Runtime], looked_at: Sequence[ProcessMemory]) -> Iterator[Fact]:
+    """Yield a line on the Java virtual machine of the first process of a look."""
+    for one in looked_at[:1]:
+        yield from (("java", _jvm(runtime, one)) for runtime in listed if _is_jvm_of(runtime, one))
+
+
+def _is_jvm_of(runtime: Runtime, one: ProcessMemory) -> bool:
+    return runtime["kind"] == "jvm" and runtime["pid"] == one.pid
+
+
+def _jvm(it: Runtime, one: ProcessMemory) -> str:
+    option = f" ({visible(str(it['option']))})" if it.get("option") else ""
+    most, used, outside, metaspace = (
+        units.size(int(value)) if (value := it.get(name)) is not None else None
+        for name in ("heap_max_bytes", "heap_used_bytes", "outside_bytes", "metaspace_used_bytes")
+    )
+    collected = it.get("collections")
+    since = "" if collected is None else f" after {units.count(int(collected))} collections"
+    others = ["direct buffers", f"metaspace ({metaspace})" if metaspace else "metaspace", "code", "stacks"]
+    return (
+        f"{units.size(one.rss_bytes)}: heap at most {most}{option}, {used} of it in use{since}; "
+        f"{outside} outside of it: {', '.join(others)}"
+    )
