@@ -13,8 +13,9 @@ import pytest
 from support.contrast import contrast
 
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import Allocator
+from tracer.analysis.results.memory import Allocator, MappedPart, ProcessMemory
 from tracer.analysis.results.survivor import Held
+from tracer.kernel.anatomy.mapping_kinds import KINDS
 from tracer.render import picture
 from tracer.render.page import chart, html, page_frame
 from tracer.render.page.chart import Chart, Stretch
@@ -244,13 +245,19 @@ def test_command_that_is_copied_from_the_page_keeps_its_spaces() -> None:
     assert shown == "kill\u00a03 at 5\u00a0MiB: memcg-tracer explain TRACE --kill 3 --json"
 
 
+def mapped(name: str) -> ProcessMemory:
+    """Return the memory of a process of this name, all of whose mappings have it as well."""
+    parts = tuple(MappedPart(kind, name, 1, 1 << 20, None, 1 << 20, 0) for kind in KINDS)
+    return ProcessMemory(7, name, pd.Timestamp("2025-11-24T23:40:01+00:00"), len(parts) << 20, 0, parts)
+
+
 def test_hostile_names_are_escaped_in_the_page(
     new_report: Callable[..., OomReport], new_held: Callable[..., Held], drawn: Chart
 ) -> None:
     hostile = new_report(HOSTILE, HOSTILE)
     hostile = replace(hostile, trigger=replace(hostile.trigger, stack=(HOSTILE,), user_stack=(HOSTILE,)))
     owner = replace(hostile.limit_owner, pod=HOSTILE, namespace=HOSTILE, image=HOSTILE)
-    hostile = replace(hostile, limit_owner=owner)
+    hostile = replace(hostile, limit_owner=owner, mappings=(mapped(HOSTILE),))
     for text in (page([hostile], [], drawn), page([], [new_held(HOSTILE, HOSTILE)], drawn)):
         found = parsed(text)
         assert len(found.ran) == 1 and "alert" not in found.ran[0]

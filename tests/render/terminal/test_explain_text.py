@@ -10,11 +10,12 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.results.kill import Evidence, LimitOwner, OomReport
-from tracer.analysis.results.memory import Cushion, Reclaim, SwapIo, Waiter
+from tracer.analysis.results.memory import Cushion, MappedPart, ProcessMemory, Reclaim, SwapIo, Waiter
 from tracer.analysis.results.quality import LOG_ALONE, KernelLogPlace
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views import stalls
 from tracer.categories import PART_BY_NAME, RECLAIM_COUNTS
+from tracer.kernel.anatomy.mapping_kinds import KINDS
 from tracer.render.terminal import console, explain_text, survivor_text
 from tracer.render.words import kill_facts, reclaim_facts, survivor_facts
 
@@ -156,6 +157,12 @@ def test_report_from_a_log_has_its_limits_once(report: OomReport) -> None:
     assert "a kernel log alone" in first and "Reclaim" not in first
 
 
+def mapped(name: str) -> ProcessMemory:
+    """Return the memory of a process of this name, all of whose mappings have it as well."""
+    parts = tuple(MappedPart(kind, name, 1, 1 << 20, None, 1 << 20, 0) for kind in KINDS)
+    return ProcessMemory(7, name, pd.Timestamp("2025-11-24T23:40:01+00:00"), len(parts) << 20, 0, parts)
+
+
 @pytest.mark.parametrize("columns", [70, 80, 100, 140])
 @pytest.mark.parametrize("verbose", [False, True])
 def test_hostile_names_are_escaped_within_the_width(
@@ -170,6 +177,7 @@ def test_hostile_names_are_escaped_within_the_width(
         ),
         quality=replace(hostile.quality, probes={HOSTILE: HOSTILE}, unknown={HOSTILE: HOSTILE}),
         advice=(HOSTILE,),
+        mappings=(mapped(HOSTILE + "z" * 300),),
         verdict=replace(hostile.verdict, evidence=(factor(1, HOSTILE),), contributing=(factor(2, HOSTILE),)),
     )
     text = shown(hostile, columns=columns, verbose=verbose)

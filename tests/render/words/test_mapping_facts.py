@@ -9,7 +9,7 @@ import pytest
 
 from tracer.analysis.results.memory import MappedPart, ProcessMemory
 from tracer.kernel.anatomy.mapping_kinds import KINDS
-from tracer.render.words.mapping_facts import by_mapping, of_runtimes, part_words
+from tracer.render.words.mapping_facts import by_mapping, every_part, of_runtimes, part_words
 
 MIB = 1 << 20
 LOOK = pd.Timestamp("2026-01-31T12:00:00+00:00")
@@ -69,8 +69,19 @@ def test_process_that_lived_and_shares_since_a_fork() -> None:
     ]
 
 
+def test_every_part_of_every_process_is_listed() -> None:
+    one, other = looked_at(part("heap", 60), part("code", 1)), looked_at(part("heap", 5))
+    assert list(every_part([one, other], KILL)) == [
+        ("by mapping", "web (pid 7), 61 MiB, 1.50 s before the kill:"),
+        ("", "  60 MiB heap"),
+        ("", "  1 MiB code without a file (JIT)"),
+        ("", "web (pid 7), 5 MiB, 1.50 s before the kill:"),
+        ("", "  5 MiB heap"),
+    ]
+
+
 def test_no_look_has_no_words() -> None:
-    assert list(by_mapping([], KILL)) == list(of_runtimes([], [])) == []
+    assert list(by_mapping([], KILL)) == list(every_part([], KILL)) == list(of_runtimes([], [])) == []
 
 
 def test_java_says_what_is_outside_of_its_heap() -> None:

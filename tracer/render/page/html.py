@@ -24,6 +24,7 @@ from tracer.render.words import (
     candidate_facts,
     kill_facts,
     kill_list,
+    mapping_facts,
     places,
     quality_facts,
     reclaim_facts,
@@ -173,7 +174,7 @@ def _kill(report: OomReport, page_size: int, drawn: Chart | None) -> dict[str, A
         "contributing": [visible(evidence.sentence(item)) for item in report.verdict.contributing],
         "composition": list(_composition(report)),
         "usage": units.size(total),
-        "composition_rest": list(kill_facts.composition_rest(report)),
+        "composition_rest": [*kill_facts.composition_rest(report), *_by_mapping(report)],
         "often_confused": list(kill_facts.often_confused(report)),
         "cushion": list(kill_facts.cushion(report)),
         "reclaim": list(reclaim_facts.tried(report, page_size)),
@@ -209,6 +210,15 @@ def _kill(report: OomReport, page_size: int, drawn: Chart | None) -> dict[str, A
 def _when_and_where(report: OomReport) -> str:
     when = units.UNKNOWN if report.time is None else f"{report.time:%Y-%m-%d %H:%M:%S} UTC"
     return f"{when}, {places.place_in_short(report.limit_owner)}"
+
+
+def _by_mapping(report: OomReport) -> Iterator[str]:
+    """Yield the memory of the killed process by mapping, and what its runtime showed."""
+    sentences = [sentence for _, sentence in mapping_facts.by_mapping(report.mappings, report.time)]
+    if sentences:
+        yield f"by mapping: {'; '.join(sentences)}"
+    for label, sentence in mapping_facts.of_runtimes(report.runtime, report.mappings):
+        yield f"{label}: {sentence}"
 
 
 def _composition(report: OomReport) -> Iterator[dict[str, Any]]:

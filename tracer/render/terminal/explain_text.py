@@ -19,6 +19,7 @@ from tracer.render.words import (
     code_facts,
     kill_facts,
     kill_list,
+    mapping_facts,
     quality_facts,
     reclaim_facts,
 )
@@ -181,6 +182,8 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
     table.add_row(Text("= usage", "bold"), Text(units.size(total), "bold"))
     yield console.indented(table)
     yield from (console.note(rest) for rest in kill_facts.composition_rest(report))
+    yield console.facts(mapping_facts.every_part(report.mappings, report.time))
+    yield console.facts(mapping_facts.of_runtimes(report.runtime, report.mappings))
 
 
 def _cushion(report: OomReport) -> Iterator[RenderableType]:

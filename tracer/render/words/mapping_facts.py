@@ -28,7 +28,18 @@ def by_mapping(listed: Sequence[ProcessMemory], until: pd.Timestamp | None) -> I
         rest = one.rss_bytes - sum(part.rss_bytes for part in large)
         more = [f"{units.size(rest)} of other mappings"] if rest >= least else []
         yield "by mapping", ", ".join([*map(part_words, large), *more]) + _shared(one)
-        yield "", f"{visible(process(one.comm, one.pid))}, {units.size(one.rss_bytes)}, {_when(one, until)}"
+        yield "", _process(one, until)
+
+
+def every_part(listed: Sequence[ProcessMemory], until: pd.Timestamp | None) -> Iterator[Fact]:
+    """Yield every process of a look, and below it each of its parts."""
+    for number, one in enumerate(listed):
+        yield "" if number else "by mapping", f"{_process(one, until)}{_shared(one)}:"
+        yield from (("", f"  {part_words(part)}") for part in one.parts)
+
+
+def _process(one: ProcessMemory, until: pd.Timestamp | None) -> str:
+    return f"{visible(process(one.comm, one.pid))}, {units.size(one.rss_bytes)}, {_when(one, until)}"
 
 
 def part_words(part: MappedPart) -> str:

@@ -51,6 +51,8 @@ def held(one: Held) -> Iterator[Fact]:
         yield "its peak ever", f"{units.size(one.kernel_peak_bytes)} by the kernel's own count (memory.peak)"
     yield from _progress(one)
     yield "made of", _made_of(one)
+    yield from mapping_facts.every_part(one.mappings, None)
+    yield from mapping_facts.of_runtimes(one.runtime, one.mappings)
     yield from _allocated(one, len(one.allocators))
     yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:

@@ -121,6 +121,16 @@ def test_fewer_arenas_are_advised_where_many_hold_much(
     assert glibc == {"pid": 50, "kind": "glibc", "arenas": arenas, "arena_bytes": mib * MIB}
 
 
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_what_was_seen_replaces_what_follows_from_names_and_counts(filled: Any, is_seen: bool) -> None:
+    look(filled, 5, 50 if is_seen else 60, ("java heap", 25), ("anonymous", 41))
+    jvm(filled, 5, 50 if is_seen else 60, heap_used=19, heap_max=32)
+    record_kill(filled, 10, anon_rss_bytes=80 * MIB, threads=300)
+    kinds = {item.kind for item in only_report(filled).verdict.contributing}
+    assert ({"many_threads", "outside_heap"} <= kinds) is not is_seen
+    assert is_seen is kinds.isdisjoint({"many_threads", "outside_heap"})
+
+
 def test_threads_are_named_whose_stacks_hold_much(filled: Any) -> None:
     look(filled, 5, 50, ("heap", 40))
     look(filled, 5, 50, ("stack", 35), count=174)

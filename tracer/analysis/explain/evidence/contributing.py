@@ -205,9 +205,13 @@ def _same_command(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 
 def _many_threads(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
-    """Yield the killed process with most threads, if these are many: their stacks are anonymous memory."""
+    """Yield the killed process with most threads, if these are many: their stacks are anonymous memory.
+
+    Mappings that were read before the kill show how much of it.
+    """
+    looked_at = {one.pid for one in findings.mappings}
     most = max(findings.victims, key=lambda one: one.threads or 0, default=None)
-    if most is not None and (most.threads or 0) >= _MANY_THREADS:
+    if most is not None and (most.threads or 0) >= _MANY_THREADS and most.pid not in looked_at:
         yield found(
             findings,
             "many_threads",
