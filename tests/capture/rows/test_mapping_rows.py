@@ -170,6 +170,23 @@ def test_reader_that_dies_is_replaced(tmp_path: Path, rows: MappingRows, monkeyp
     assert taken(rows)["mappings"]
 
 
+def test_reader_ends_when_there_is_nothing_to_read(
+    tmp_path: Path, rows: MappingRows, monkeypatch: Any
+) -> None:
+    put(tmp_path, os.getpid())
+    rows.look(NEAR)
+    taken(rows)
+    assert rows._reader is not None
+    child = rows._reader._child
+    rows.take(OFFSET_NS)
+    assert rows._reader is not None, "there may be another look soon"
+    monkeypatch.setattr(mapping_rows, "_IDLE_S", -1e9)
+    rows.take(OFFSET_NS)
+    assert rows._reader is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
 def test_names_are_bounded_and_kept_as_text(tmp_path: Path, rows: MappingRows) -> None:
     folder = tmp_path / ("d" * 200) / ("e" * 200)
     folder.mkdir(parents=True)

@@ -37,6 +37,7 @@ MOST_SHARE: Final = 0.02
 
 _AGAIN_S: Final = 1.0
 _LEAST_RSS_BYTES: Final = 1 << 20
+_IDLE_S: Final = 60.0  # then the child ends, which has memory of its own
 _ANSWERS_WITHIN_S: Final = 10.0
 _MOST_FAILURES: Final = 3
 _MOST_CGROUPS: Final = 256
@@ -83,6 +84,8 @@ class MappingRows:
                 self._rests_until_s = time.monotonic() + self._reader.cpu_s / MOST_SHARE
             elif self._reader.has_failed:
                 self._give_up()
+        elif not self._waiting and time.monotonic() - self._rests_until_s > _IDLE_S:
+            self.close()
         self._begin()
         return tables
 
