@@ -65,11 +65,24 @@ def test_two_stacks_in_one_mapping_are_two() -> None:
 
 
 def test_thread_that_runs_is_known_by_the_guard_below_its_stack() -> None:
-    guard = anon(AT, 4 * KIB, "---p", is_unreserved=True)
-    stack = anon(AT + 4 * KIB, MIB, is_unreserved=True)
+    guard = anon(AT, 4 * KIB, "---p", is_small_paged=True)
+    stack = anon(AT + 4 * KIB, MIB, is_small_paged=True)
     assert found(guard, stack) == [("stack", b"", 1, MIB)]
-    assert found(guard, stack._replace(is_unreserved=False)) == [("anonymous", b"", 1, MIB)]
+    assert found(guard, stack._replace(is_small_paged=False)) == [("anonymous", b"", 1, MIB)]
+    assert found(guard._replace(is_small_paged=False), stack) == [("anonymous", b"", 1, MIB)]
     assert found(stack) == [("anonymous", b"", 1, MIB)]
+
+
+def test_thread_that_runs_is_known_by_the_size_of_other_stacks() -> None:
+    def pair(start: int, size: int) -> list[Mapping]:
+        return [anon(start, 4 * KIB, "---p"), anon(start + 4 * KIB, size - 4 * KIB)]
+
+    waits, runs, other = pair(AT, MIB), pair(AT + 4 * MIB, MIB), pair(AT + 8 * MIB, 2 * MIB)
+    kinds = found(*waits, *runs, *other, sps=[AT + 9000])
+    assert sorted(kinds) == [
+        ("anonymous", b"", 1, 2 * MIB - 4 * KIB),
+        ("stack", b"", 2, 2 * MIB - 8 * KIB),
+    ]
 
 
 def test_arena_has_64_mib_of_addresses() -> None:

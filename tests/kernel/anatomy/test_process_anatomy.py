@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +71,31 @@ def test_stacks_and_arenas_are_counted(mapper: subprocess.Popen[str]) -> None:
     assert 37 * 300 * KIB <= threads.anon_bytes <= 37 * 340 * KIB
     assert arenas.count == 5
     assert 5 * 200 * KIB <= arenas.anon_bytes <= 5 * 260 * KIB
+
+
+def has_marked_stacks() -> bool:
+    """Return whether the kernel marks memory that was mapped for stacks (since v6.7)."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_STACK
+    with mmap.mmap(-1, 12345 * KIB, flags=flags):
+        listed = smaps.read_smaps(Path("/proc/self"), time.monotonic() + 60, 1 << 30).mappings
+    return any(one.is_small_paged and one.end - one.start >= 12345 * KIB for one in listed)
+
+
+@pytest.mark.skipif(not has_marked_stacks(), reason="the kernel does not mark stacks (before v6.7)")
+def test_stacks_of_threads_that_run_are_counted(tmp_path: Path) -> None:
+    program = compiled("spinning", tmp_path, "-pthread")
+    argv = ["nice", "-n", "19", program]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+        try:
+            assert one.stdout is not None
+            assert one.stdout.readline() == "ready\n"
+            (threads,) = [
+                each for each in anatomy_of(one.pid).groups if each.kind == "stack" and not each.name
+            ]
+        finally:
+            one.kill()
+    assert threads.count == 7
+    assert 7 * 200 * KIB <= threads.anon_bytes <= 7 * 240 * KIB
 
 
 def test_sums_are_those_of_the_kernel(mapper: subprocess.Popen[str]) -> None:

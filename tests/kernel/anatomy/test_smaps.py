@@ -34,7 +34,7 @@ def text_of(mapping: Mapping) -> bytes:
         "SwapPss": 4096,
     }
     lines = [f"{name + ':':<16}{size // 1024:8} kB".encode() for name, size in sizes.items()]
-    flags = b"VmFlags: rd wr mr " + (b"nr " if mapping.is_unreserved else b"")
+    flags = b"VmFlags: rd wr mr " + (b"nh " if mapping.is_small_paged else b"")
     named = header.ljust(73) + mapping.name if mapping.name else header
     return b"\n".join([named, *lines, b"THPeligible:    1", flags, b""])
 
@@ -50,8 +50,8 @@ def mappings(draw: st.DrawFn) -> list[Mapping]:
             st.sampled_from("ps")
         )
         name = draw(NAMES)
-        inode, is_unreserved = draw(st.integers(0, 1 << 40)), draw(st.booleans())
-        found.append(Mapping(start, at, permissions, inode, name, rss, pss, anon, swap, is_unreserved))
+        inode, is_small_paged = draw(st.integers(0, 1 << 40)), draw(st.booleans())
+        found.append(Mapping(start, at, permissions, inode, name, rss, pss, anon, swap, is_small_paged))
     return found
 
 

@@ -5,7 +5,9 @@ A mapping has no name for most of these, so its place says what it is:
 * glibc aligns the heaps of its arenas to 64 MiB and reserves as much for each (HEAP_MAX_SIZE in
   malloc/arena.c). The unused end cannot be touched.
 * The stack of a thread contains the thread's stack pointer. A thread that runs shows none, but pthread_create
-  also maps a guard below each stack, and maps both with MAP_NORESERVE (nptl/allocatestack.c).
+  also maps a guard below each stack, and both with MAP_STACK (nptl/allocatestack.c). Such memory gets no huge
+  pages since c4608d1bf7c6 ("mm: mmap: map MAP_STACK to VM_NOHUGEPAGE"), v6.7; on older kernels, it counts as
+  a stack if it is as large as one whose thread waits.
 * Go's heap begins at 0xc000000000 on 64-bit machines (mallocinit in runtime/malloc.go). The stacks of
   goroutines are in it, and so are the stack pointers of the threads that run them.
 * HotSpot places the heap below 32 GiB while object pointers can be compressed
@@ -138,6 +140,7 @@ class _Program:
         self._is_go = any(one.start == _GO_START and one.is_private_anonymous for one in mappings)
         self._is_java = any(one.name.endswith(b"/libjvm.so") for one in mappings)
         self._threads = _threads_in(mappings, stack_pointers)
+        self._stack_sizes = set(self._sizes_of_stacks())
         self._has_arenas = any(_is_arena_with_end(*pair) for pair in pairwise(mappings))
 
     def kind(self, number: int) -> tuple[str, bytes, int]:
@@ -163,7 +166,7 @@ class _Program:
             return "stack", b"", threads
         if self._is_arena(number):
             return "arena", b"", -(-(mapping.end - mapping.start) // _ARENA_BYTES)
-        return ("stack", b"", 1) if self._has_guard(number) and mapping.is_unreserved else None
+        return ("stack", b"", 1) if self._is_like_a_stack(number) else None
 
     def _of_the_program(self, number: int) -> tuple[str, bytes, int]:
         name = _given_name(self._mappings[number])
@@ -188,9 +191,19 @@ class _Program:
             self._has_arenas and mapping.end % _ARENA_BYTES == 0
         )
 
-    def _has_guard(self, number: int) -> bool:
-        before = self._before(number)
-        return before is not None and before.is_guard and before.end - before.start <= _MOST_GUARD_BYTES
+    def _is_like_a_stack(self, number: int) -> bool:
+        guard, mapping = self._before(number), self._mappings[number]
+        if guard is None or not guard.is_guard or guard.end - guard.start > _MOST_GUARD_BYTES:
+            return False
+        is_map_stack = guard.is_small_paged and mapping.is_small_paged
+        return is_map_stack or mapping.end - guard.start in self._stack_sizes
+
+    def _sizes_of_stacks(self) -> Iterator[int]:
+        """Yield the size of each stack whose thread waits, with the guard below it."""
+        for number in self._threads:
+            guard = self._before(number)
+            if guard is not None and guard.is_guard:
+                yield self._mappings[number].end - guard.start
 
     def _file_before(self, number: int) -> bytes | None:
         before = self._before(number)

@@ -29,7 +29,7 @@ class Mapping(NamedTuple):
     `permissions`: "rw-p". `inode`: 0 for memory without a file. `name`: the path of its file, or a name of
     the kernel or the process in brackets. `rss_bytes`: present pages, also those that other processes share.
     `pss_bytes`: each page divided by the number of its users. `anon_bytes`: the present pages that belong to
-    no file. `swap_bytes`: swapped out. `is_unreserved`: it was made with MAP_NORESERVE (`nr` in VmFlags).
+    no file. `swap_bytes`: swapped out. `is_small_paged`: it gets no huge pages (`nh` in VmFlags).
     """
 
     start: int
@@ -41,7 +41,7 @@ class Mapping(NamedTuple):
     pss_bytes: int = 0
     anon_bytes: int = 0
     swap_bytes: int = 0
-    is_unreserved: bool = False
+    is_small_paged: bool = False
 
     @property
     def is_private_anonymous(self) -> bool:
@@ -90,22 +90,22 @@ def parse_smaps(text: bytes, *, is_whole: bool = True) -> Iterator[Mapping]:
     """
     header: Mapping | None = None
     sizes: dict[bytes, int] = {}
-    is_unreserved = False
+    is_small_paged = False
     for line in text.split(b"\n"):
         name, colon, value = line.partition(b":")
         if not colon or not name[:1].isupper():
             if (following := _header(line)) is not None:
                 if header is not None:
-                    yield _filled(header, sizes, is_unreserved=is_unreserved)
-                header, sizes, is_unreserved = following, {}, False
+                    yield _filled(header, sizes, is_small_paged=is_small_paged)
+                header, sizes, is_small_paged = following, {}, False
         elif name == b"VmFlags":
-            is_unreserved = b"nr" in value.split()
+            is_small_paged = b"nh" in value.split()
         elif name in _FIELDS:
             number, _, unit = value.strip().partition(b" ")
             if unit == b"kB" and number.isdigit():
                 sizes[name] = int(number) * _KIB
     if header is not None and is_whole:
-        yield _filled(header, sizes, is_unreserved=is_unreserved)
+        yield _filled(header, sizes, is_small_paged=is_small_paged)
 
 
 _FIELDS: Final = (b"Rss", b"Pss", b"Anonymous", b"Swap")
@@ -129,8 +129,8 @@ def _header(line: bytes) -> Mapping | None:
     return Mapping(*bounds, fields[1].decode("latin-1"), inode, name[:_MOST_NAME_BYTES])
 
 
-def _filled(header: Mapping, sizes: dict[bytes, int], *, is_unreserved: bool) -> Mapping:
+def _filled(header: Mapping, sizes: dict[bytes, int], *, is_small_paged: bool) -> Mapping:
     rss, pss, anon, swap = (sizes.get(name, 0) for name in _FIELDS)
     return header._replace(
-        rss_bytes=rss, pss_bytes=pss, anon_bytes=anon, swap_bytes=swap, is_unreserved=is_unreserved
+        rss_bytes=rss, pss_bytes=pss, anon_bytes=anon, swap_bytes=swap, is_small_paged=is_small_paged
     )
