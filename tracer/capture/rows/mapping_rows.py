@@ -37,6 +37,7 @@ MOST_SHARE: Final = 0.02
 
 _AGAIN_S: Final = 1.0
 _LEAST_RSS_BYTES: Final = 1 << 20
+_SWAP_AGAIN_S: Final = 1.0
 _IDLE_S: Final = 60.0  # then the child ends, which has memory of its own
 _ANSWERS_WITHIN_S: Final = 10.0
 _MOST_FAILURES: Final = 3
@@ -65,10 +66,13 @@ class MappingRows:
         self._failures = 0
         self._waiting: dict[int, None] = {}  # cgroups to look at, the most urgent first
         self._rests_until_s = 0.0
+        self._swap_bytes, self._swap_read_s = 0, -_SWAP_AGAIN_S
 
     def look(self, samples: pa.RecordBatch) -> None:
         """Take samples, and begin the looks that are due."""
-        due = self._approach.take(samples, meminfo_bytes().get("SwapFree", 0))
+        if time.monotonic() - self._swap_read_s > _SWAP_AGAIN_S:
+            self._swap_bytes, self._swap_read_s = meminfo_bytes().get("SwapFree", 0), time.monotonic()
+        due = self._approach.take(samples, self._swap_bytes)
         self._waiting = dict.fromkeys([*due, *self._waiting])
         if len(self._approach.states) > _STATES_KEPT:
             known = self._approach.states.copy_places()
