@@ -64,7 +64,9 @@ def test_process_is_read_before_its_kill(
     (report,) = trace.explain()
     (one,) = report.mappings
     parts = {part.kind: part for part in reversed(one.parts) if part.kind != "file"}
-    assert {kind: round(parts[kind].rss_bytes / MIB) for kind in TOUCHED} == TOUCHED
+    held = {kind: round(parts[kind].rss_bytes / MIB) for kind in TOUCHED}
+    assert 23 <= held["heap"] < 90, "it grew until the kill, and another look may have come meanwhile"
+    assert held | {"heap": 23} == TOUCHED
     assert one.threads == 37
     assert report.runtime == (
         {"pid": child.pid, "kind": "glibc", "arenas": 5, "arena_bytes": parts["arena"].anon_bytes},
