@@ -69,8 +69,8 @@ def test_stacks_and_arenas_are_counted(mapper: subprocess.Popen[str]) -> None:
     (arenas,) = [one for one in found.groups if one.kind == "arena"]
     assert threads.count == 37
     assert 37 * 300 * KIB <= threads.anon_bytes <= 37 * 340 * KIB
-    assert arenas.count == 5
-    assert 5 * 200 * KIB <= arenas.anon_bytes <= 5 * 260 * KIB
+    assert 1 <= arenas.count <= 5, "some may have been merged with other memory below them"
+    assert arenas.count * 200 * KIB <= arenas.anon_bytes <= arenas.count * 260 * KIB
 
 
 def has_marked_stacks() -> bool:

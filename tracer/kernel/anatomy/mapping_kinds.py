@@ -3,7 +3,8 @@
 A mapping has no name for most of these, so its place says what it is:
 
 * glibc aligns the heaps of its arenas to 64 MiB and reserves as much for each (HEAP_MAX_SIZE in
-  malloc/arena.c). The unused end cannot be touched.
+  malloc/arena.c). The unused end cannot be touched. The kernel may merge a heap with other memory that ends
+  where it begins: both are one mapping then, and `anonymous`.
 * The stack of a thread contains the thread's stack pointer. A thread that runs shows none, but pthread_create
   also maps a guard below each stack, and both with MAP_STACK (nptl/allocatestack.c). Such memory gets no huge
   pages since c4608d1bf7c6 ("mm: mmap: map MAP_STACK to VM_NOHUGEPAGE"), v6.7; on older kernels, it counts as
