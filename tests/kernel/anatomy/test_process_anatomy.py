@@ -84,7 +84,7 @@ def has_marked_stacks() -> bool:
 @pytest.mark.skipif(not has_marked_stacks(), reason="the kernel does not mark stacks (before v6.7)")
 def test_stacks_of_threads_that_run_are_counted(tmp_path: Path) -> None:
     program = compiled("spinning", tmp_path, "-pthread")
-    argv = ["nice", "-n", "19", program]
+    argv = ["nice", "-n", "19", str(program)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
         try:
             assert one.stdout is not None
