@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from typing import Any
 
@@ -140,3 +141,16 @@ def test_closed_account_is_remembered_until_the_next_look() -> None:
     assert not totals.pass_on([])
     assert totals.pass_on([passed(5, 4)])
     assert not totals.pass_on([passed(5, 4)])
+
+
+def test_removals_leave_no_cyclic_garbage() -> None:
+    """While cgroups come and go, this runs a hundred times a second."""
+    totals = LedgerTotals()
+    removed = [
+        Passed(one, one - 1, np.ones(len(CATEGORIES), np.bool_), np.zeros(len(CATEGORIES), np.int64))
+        for one in (3, 1, 2)
+    ]
+    gc.collect()
+    for _ in range(10):
+        totals.pass_on(removed)
+    assert gc.collect() == 0

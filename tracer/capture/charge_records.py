@@ -12,7 +12,7 @@ change, and the cgroup's counters stay. So the ledger moves the memory to the pa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -211,8 +211,12 @@ def _record(cgroup_id: int, time_ns: int, delta: Bytes, tgid: int = 0) -> Record
 def _children_first(removed: Sequence[Passed]) -> list[Passed]:
     """Return removed cgroups, each before its parent."""
     parents = {one.cgroup_id: one.parent_id for one in removed}
+    return sorted(removed, key=lambda one: -_depth(one.cgroup_id, parents))
 
-    def depth(cgroup_id: int | None) -> int:
-        return 0 if cgroup_id not in parents else 1 + depth(parents[cgroup_id])
 
-    return sorted(removed, key=lambda one: -depth(one.cgroup_id))
+def _depth(cgroup_id: int | None, parents: Mapping[int, int | None]) -> int:
+    """Return the number of cgroups in `parents` from this one upwards."""
+    depth = 0
+    while cgroup_id is not None and cgroup_id in parents:
+        depth, cgroup_id = depth + 1, parents[cgroup_id]
+    return depth
