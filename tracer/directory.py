@@ -21,7 +21,7 @@ from typing import IO, Final, Self
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not block
-_BUFFER_BYTES: Final = 1 << 18
+_BUFFER_BYTES: Final = 1 << 16
 
 
 def require_own_links(path: Path) -> None:

@@ -20,7 +20,7 @@ _MISLEADING_BACKSLASH: Final = re.compile(r"\\(?=x(?:5c|[89a-f][0-9a-f]))")
 def stored_name(name: bytes) -> str:
     """Return the text that stands for a name in a trace."""
     text = name.decode("utf-8", "surrogateescape")
-    if text.isascii() and "\\" not in text:
+    if _is_plain(text):
         return text
     plain = _MISLEADING_BACKSLASH.sub(r"\\x5c", text)
     return plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -33,7 +33,11 @@ def stored_text(name: str) -> str:
 
 def stored_path(path: str) -> str:
     """Return the text for a name or path from `os`, `pathlib` or the command line."""
-    return stored_name(os.fsencode(path))
+    return path if _is_plain(path) else stored_name(os.fsencode(path))
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and "\\" not in text
 
 
 def device_numbers(dev: int) -> tuple[int, int]:

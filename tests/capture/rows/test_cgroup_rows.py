@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,20 @@ def test_long_gone_cgroups_are_forgotten(tmp_path: Path) -> None:
     cgroups.remove(100, 19)
     cgroups.remove(23, 19)
     assert [(row["path"], row["removed"]) for row in cgroups.rows] == [("/again", 19)]
+
+
+def test_many_cgroups_take_little_memory(tmp_path: Path) -> None:
+    """10,000 at once are no more than 5 MB; paths and numbers are part of it."""
+    number = 1000
+    cgroups = CgroupRows(Hierarchy(2, tmp_path, "/"))
+    cgroups.add(Cgroup(1, None, "/made-once", 0), None)
+    tracemalloc.start()
+    try:
+        for one in range(2**40, 2**40 + number):
+            cgroups.add(Cgroup(one, 2**39, f"/kubepods/pod{one}", 2**60 + one), 2**60 + one)
+            cgroups.rows.clear()
+        taken_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+        cgroups.close()
+    assert taken_bytes / number < 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,19 @@ def test_function_of_this_kernel_is_found() -> None:
     lines = Path("/proc/kallsyms").read_text().splitlines()
     address = next(int(line.split()[0], 16) for line in lines if line.split()[1:] == ["T", "out_of_memory"])
     assert KernelSymbols().at(address + 4) == "out_of_memory+0x4"
+
+
+def test_many_symbols_have_their_names_and_take_little_memory(tmp_path: Path) -> None:
+    lines = [f"{0xFFFFFFFF81000000 + 64 * n:x} t mem_cgroup_function_{n * 7919}" for n in range(20_000)]
+    file = tmp_path / "kallsyms"
+    file.write_text("".join(f"{line}\n" for line in reversed(lines)))
+    KernelSymbols(file)
+    tracemalloc.start()
+    try:
+        table = KernelSymbols(file)
+        taken_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken_bytes < 20_000 * 20, "8 bytes of each are its address"
+    for n in (*range(0, 20_000, 97), 255, 256, 19_999):
+        assert table.at(0xFFFFFFFF81000000 + 64 * n + 9) == f"mem_cgroup_function_{n * 7919}+0x9"

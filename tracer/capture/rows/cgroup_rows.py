@@ -110,7 +110,7 @@ class KnownPaths:
 GONE_KEPT: Final = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cgroup:
     """A traced cgroup. `memcg` is the kernel address of its struct mem_cgroup; 0 if not known."""
 
@@ -120,7 +120,29 @@ class Cgroup:
     memcg: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
+class _Row:
+    """A row of `cgroups`; a dict of each would take three times as much memory."""
+
+    cgroup_id: int
+    parent_id: int | None
+    path: str
+    version: int
+    created: int | None
+    removed: int | None
+    runtime: str | None
+    container_id: str | None
+    container: str | None
+    pod: str | None
+    namespace: str | None
+    image: str | None
+    unit: str | None
+
+    def columns(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupEvent:
     """The making, removal or renaming of a cgroup.
 
@@ -144,7 +166,7 @@ class CgroupRows:
     hierarchy: Hierarchy
     host: HostNames = field(default_factory=HostNames)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    _known: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _known: dict[int, _Row] = field(default_factory=dict)
     _gone: deque[int] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -179,30 +201,30 @@ class CgroupRows:
         """
         known = self._known.get(cgroup.id)
         if known:
-            created_ns = created_ns or known["created"]
+            created_ns = created_ns or known.created
         self._add_row(cgroup.id, cgroup.parent_id, cgroup.path, created_ns, names)
 
     def remove(self, cgroup_id: int, removed_ns: int) -> None:
         """Set the end (CLOCK_REALTIME) of a cgroup."""
         self.paths.note_removed(cgroup_id, removed_ns)
         if known := self._known.get(cgroup_id):
-            known["removed"] = removed_ns
-            self.rows.append(known)
+            known.removed = removed_ns
+            self.rows.append(known.columns())
             self._note_gone(cgroup_id)
 
     def require(self, ids: Iterable[int]) -> None:
         """Add rows of cgroups that are not traced; a cgroup whose path is not known gets no row."""
         for cgroup_id, path in self.paths.find(number for number in ids if number not in self._known).items():
-            row = self._add_row(cgroup_id, None, path, None)
-            if (removed_ns := self.paths.removed_ns(cgroup_id)) is not None:
-                row["removed"] = removed_ns
+            removed_ns = self.paths.removed_ns(cgroup_id)
+            self._add_row(cgroup_id, None, path, None, removed_ns=removed_ns)
+            if removed_ns is not None:
                 self._note_gone(cgroup_id)
 
     def shown_name(self, cgroup_id: int) -> str | None:
         """Return the container of a cgroup, else the last name of its path; None: the cgroup is not known."""
         if (row := self._known.get(cgroup_id)) is None:
             return None
-        return containers.shown_name(row["path"], row["container"], row["pod"])
+        return containers.shown_name(row.path, row.container, row.pod)
 
     def ask_for_names(self) -> None:
         """Request the names of containers that no file contains."""
@@ -213,26 +235,26 @@ class CgroupRows:
         for cgroup_id, names in self._late.take(within_s):
             if not (row := self._known.get(cgroup_id)):
                 continue
-            row["namespace"] = names.namespace or row["namespace"]
+            row.namespace = names.namespace or row.namespace
             for name in ("container", "pod", "image"):
-                row[name] = row[name] or getattr(names, name)
-            self.rows.append(row)
+                setattr(row, name, getattr(row, name) or getattr(names, name))
+            self.rows.append(row.columns())
 
     def _note_gone(self, cgroup_id: int) -> None:
         self._gone.append(cgroup_id)
         if len(self._gone) > GONE_KEPT:
             oldest = self._gone.popleft()
             row = self._known.get(oldest)
-            if row is not None and row["removed"] is not None:  # else the id was used again
+            if row is not None and row.removed is not None:  # else the id was used again
                 del self._known[oldest]
 
     def _rename_rows(self, cgroup_ids: Iterable[int]) -> None:
         """Add changed rows of cgroups that have new paths."""
         renamed = [row for number in cgroup_ids if (row := self._known.get(number)) is not None]
-        paths = self.paths.find(row["cgroup_id"] for row in renamed)
+        paths = self.paths.find(row.cgroup_id for row in renamed)
         for row in renamed:
-            if (path := paths.get(row["cgroup_id"])) is not None:
-                self._add_row(row["cgroup_id"], row["parent_id"], path, row["created"])
+            if (path := paths.get(row.cgroup_id)) is not None:
+                self._add_row(row.cgroup_id, row.parent_id, path, row.created)
 
     def _add_row(
         self,
@@ -241,28 +263,29 @@ class CgroupRows:
         path: str,
         created_ns: int | None,
         names: containers.ContainerNames | None = None,
-    ) -> dict[str, Any]:
+        *,
+        removed_ns: int | None = None,
+    ) -> None:
         reference = containers.identify(path) or containers.ContainerRef()
         if names is None:
             names = self.host.at_once(reference)
         if is_lacking(reference, names):
             self._late.want(reference, cgroup_id)
         names = names or containers.ContainerNames()
-        row = {
-            "cgroup_id": cgroup_id,
-            "parent_id": parent_id,
-            "path": stored_path(path),
-            "version": self.hierarchy.version,
-            "created": created_ns,
-            "removed": None,
-            "runtime": reference.runtime,
-            "container_id": reference.container_id and stored_text(reference.container_id),
-            "container": names.container,
-            "pod": names.pod,
-            "namespace": names.namespace or reference.namespace,
-            "image": names.image,
-            "unit": reference.unit and stored_text(reference.unit),
-        }
+        row = _Row(
+            cgroup_id=cgroup_id,
+            parent_id=parent_id,
+            path=stored_path(path),
+            version=self.hierarchy.version,
+            created=created_ns,
+            removed=removed_ns,
+            runtime=reference.runtime,
+            container_id=reference.container_id and stored_text(reference.container_id),
+            container=names.container,
+            pod=names.pod,
+            namespace=names.namespace or reference.namespace,
+            image=names.image,
+            unit=reference.unit and stored_text(reference.unit),
+        )
         self._known[cgroup_id] = row
-        self.rows.append(row)
-        return row
+        self.rows.append(row.columns())

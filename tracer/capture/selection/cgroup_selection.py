@@ -75,7 +75,7 @@ _ASK_AGAIN_S: Final = 0.2
 _MOST_WAIT_S: Final = 10.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Taken:
     """A cgroup that is traced from now on.
 

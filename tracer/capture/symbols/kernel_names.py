@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import Final
 import numpy as np
 
 _CODE: Final = (b"t", b"T", b"w", b"W")  # types of symbols of code, local and global (nm(1))
+_BLOCK: Final = 256  # names that are compressed together
+_OPENED: Final = 128  # the most blocks that are kept decompressed, of about 5 KB each
 _TRAMPOLINE: Final = "bpf_trampoline_"
 _PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", _TRAMPOLINE)
 """Functions between a hook and its program (kernel/trace/bpf_trace.c, include/trace/bpf_probe.h,
@@ -23,6 +26,7 @@ class KernelSymbols:
     """The kernel's functions and those of BPF programs, as of when the table was read.
 
     They come from /proc/kallsyms (kernel/kallsyms.c), whose addresses are 0 for a reader without CAP_SYSLOG.
+    The names are compressed: those of 100,000 functions take 3 MB.
     """
 
     def __init__(self, file: Path = Path("/proc/kallsyms")) -> None:
@@ -34,19 +38,28 @@ class KernelSymbols:
                     addresses.append(int(address, 16))
                     names += name
                     ends.append(len(names))
-        self._names = bytes(names)
         starts = np.frombuffer(addresses, np.uint64)
-        self._order = np.argsort(starts, kind="stable")
-        self._starts = starts[self._order]
-        self._ends = ends
+        order = np.argsort(starts, kind="stable")
+        self._starts = starts[order]
+        self._opened: dict[int, bytes] = {}
+        self._blocks = [
+            zlib.compress(
+                b"\n".join(names[ends[n - 1] if n else 0 : ends[n]] for n in order[at : at + _BLOCK]), 1
+            )
+            for at in range(0, len(order), _BLOCK)
+        ]
 
     def at(self, address: int) -> str | None:
         """Return symbol+offset of an address; None if it lies before all symbols."""
         place = int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1
         if place < 0:
             return None
-        number = int(self._order[place])
-        name = self._names[self._ends[number - 1] if number else 0 : self._ends[number]]
+        block, number = divmod(place, _BLOCK)
+        if block not in self._opened:
+            if len(self._opened) == _OPENED:
+                del self._opened[next(iter(self._opened))]
+            self._opened[block] = zlib.decompress(self._blocks[block])
+        name = self._opened[block].split(b"\n")[number]
         return f"{name.decode(errors='backslashreplace')}+{address - int(self._starts[place]):#x}"
 
 
@@ -70,8 +83,8 @@ class KernelNames:
         with self._lock:
             if self._symbols is None:
                 self._symbols = self._read()
-        symbols = self._symbols
-        return without_probes([symbols.at(address) or f"{address:#x}" for address in addresses])
+            names = [self._symbols.at(address) or f"{address:#x}" for address in addresses]
+        return without_probes(names)
 
 
 def without_probes(frames: Sequence[str]) -> list[str]:
