@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.symbols.address_names import ExecImage, UserSymbols, read_image
+from tracer.capture.symbols.address_names import ENDED_KEPT_S, ExecImage, UserSymbols, read_image
 
 ONE, OTHER = ExecImage(0x1000, 0x7FFF_0000), ExecImage(0x1000, 0x7FFE_0000)
 MAPS = "1000-9000 r-xp 00000000 08:01 77  /bin/work\n"
@@ -44,7 +44,8 @@ class World:
         self.generation = 0
         self.made: list[Table] = []
         self.open: list[Table] = []
-        self.symbols = UserSymbols(self.table, proc)
+        self.now_s = 100.0
+        self.symbols = UserSymbols(self.table, proc, lambda: self.now_s)
 
     def table(self, tgid: int) -> Table:
         self.made.append(Table(tgid, self))
@@ -171,6 +172,19 @@ def test_open_tables_stay_few_for_many_processes(world: World) -> None:
         assert len(world.open) <= 8
     world.symbols.close()
     assert not world.open
+
+
+def test_tables_of_ended_processes_are_freed_before_another_is_made(world: World) -> None:
+    """Each is a process. A crash loop would leave as many as may be open; its stacks come at once."""
+    world.runs(1, ONE)
+    world.symbols.frames(1, [0x1000], ONE)
+    for victim in range(2, 6):
+        world.runs(victim, ONE)
+        world.symbols.frames(victim, [0x1000], ONE)
+        world.ends(victim)
+        assert world.symbols.frames(victim, [0x1100], ONE) == ["f1.0 [work]"], "a stack that waited"
+        world.now_s += ENDED_KEPT_S + 1
+        assert [table.tgid for table in world.open] == [1, victim], "the first process lives"
 
 
 def test_long_symbol_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

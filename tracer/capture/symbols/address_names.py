@@ -8,12 +8,16 @@ was taken.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 _MOST_PROCESSES: Final = 8  # a table has an open file for each module
+ENDED_KEPT_S: Final = 3.0
+"""The time without a look-up after which the table of an ended process is freed: some of its stacks may still
+wait. While processes are killed in a loop, each would leave one."""
 _MOST_NAMES: Final = 1 << 16  # of one process
 _LONGEST_NAME: Final = 512  # of a symbol; C++ templates and hostile files make them long
 
@@ -46,6 +50,7 @@ class _Process:
     image: ExecImage
     modules: bytes
     table: SymbolTable
+    used_s: float = 0.0
     names: dict[tuple[int, bool], str] = field(default_factory=dict)
 
 
@@ -53,12 +58,19 @@ class UserSymbols:
     """Names addresses of processes.
 
     `table_of` makes the symbol table of a process (tgid). The tables of the most recently named processes are
-    kept.
+    kept: each takes a child process, which holds what memory the recorder has changed since it was forked.
+    `now_s` is a clock.
     """
 
-    def __init__(self, table_of: Callable[[int], SymbolTable], proc: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        table_of: Callable[[int], SymbolTable],
+        proc: Path = Path("/proc"),
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._table_of = table_of
         self._proc = proc
+        self._now_s = now_s
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
 
     def frames(self, tgid: int, addresses: Iterable[int], image: ExecImage) -> list[str]:
@@ -79,16 +91,25 @@ class UserSymbols:
             if known is None or known.image != image or known.modules != modules:
                 if known:
                     known.table.close()
+                self._free_ended()
                 known = _Process(image, modules, self._table_of(tgid))
                 if read_image(self._proc, tgid) != image:  # the table may be of the next program
                     known.table.close()
                     known = None
         if known is None:
             return None
+        known.used_s = self._now_s()
         self._known[tgid] = known
         while len(self._known) > _MOST_PROCESSES:
             self._known.pop(next(iter(self._known))).table.close()
         return known if known.image == image else None
+
+    def _free_ended(self) -> None:
+        """Free the tables of processes that ended and have had no stack for a while."""
+        since_s = self._now_s() - ENDED_KEPT_S
+        for tgid in [tgid for tgid, known in self._known.items() if known.used_s < since_s]:
+            if read_image(self._proc, tgid) != self._known[tgid].image:
+                self._known.pop(tgid).table.close()
 
     def close(self) -> None:
         while self._known:
