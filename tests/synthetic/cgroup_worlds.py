@@ -50,7 +50,7 @@ def sample(time_s: float, number: int, source: str = "periodic", **columns: int 
     return {"time": int(time_s * S), "cgroup_id": number, "source": source, **columns}
 
 
-def list_of(batches: list[pa.RecordBatch]) -> Rows:
+def list_of(batches: Iterable[pa.RecordBatch]) -> Rows:
     return [row for batch in batches for row in batch.to_pylist()]
 
 

@@ -32,6 +32,8 @@ from tracer.trace.arrow_columns import (
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Data: TypeAlias = pa.RecordBatch | pa.Table
+_Sample: TypeAlias = tuple[int, Int64s, Bools]
+"""Time in ns, values of `_COLUMNS`, a mask of the known values."""
 
 SETTLED_NS: Final = 10_000_000_000
 """After this time, the kernel memory of a removed cgroup is freed, or belongs to the parent."""
@@ -42,10 +44,13 @@ MOST_HELD: Final = 1000
 MOST_LINKS: Final = 65_536
 """The most cgroups for which only the parent is kept: about 7 MB."""
 
+_ROWS_AT_ONCE: Final = 1000
+"""The most `start` samples of a batch: a thousand take 2 MB while they are made."""
+
 _BYTES_OF_CGROUP: Final = 340
 _BYTES_OF_SUMS: Final = 230
 _BYTES_OF_LINK: Final = 110
-_BYTES_OF_SAMPLE: Final = 910
+_BYTES_OF_PACKED: Final = 40  # beside its content
 
 _COLUMNS: Final = [
     name for name in TABLES["samples"].names if name not in ("time", "cgroup_id", "source", "kill_id")
@@ -62,11 +67,11 @@ the kernel also passes on anon and file (lru_reparent_memcg), `charge` has moved
 
 @dataclass(slots=True)
 class _Cgroup:
-    """The state of a cgroup. Arrays are made only when they get values.
+    """The state of a cgroup. `start`, `sums` and `sample` are None until they get values.
 
-    `start` and `start_known` are its categories at the beginning, and `sums` the changes by rows that left
-    the history. `values` and `known` are the columns of samples that left the history. `read_ns` is the time
-    of the last reading of its page counter, in these samples or in rows of `charge`.
+    `start` has its categories at the beginning, `_packed`, and `sums` the changes by rows that left the
+    history. `sample` has the columns of samples that left the history, `_packed`. `read_ns` is the time of
+    the last reading of its page counter, in these samples or in rows of `charge`.
     """
 
     parent_id: int | None = None
@@ -74,41 +79,39 @@ class _Cgroup:
     removed_ns: int | None = None
     children: int = 0
     start_ns: int = 0
-    start: Int64s | None = None
-    start_known: Bools | None = None
+    start: bytes | None = None
     sums: Int64s | None = None
-    values: Int64s | None = None
-    known: Bools | None = None
+    sample: bytes | None = None
     read_ns: int = 0
 
-    def copy(self) -> _Cgroup:
-        """Return a copy that does not change with this one."""
-        copied = replace(self)
-        if self.values is not None and self.known is not None:  # only these arrays are changed in place
-            copied.values, copied.known = self.values.copy(), self.known.copy()
-        return copied
+    @property
+    def packed_bytes(self) -> int:
+        """Return approximately the memory that `start` and `sample` take."""
+        return sum(_BYTES_OF_PACKED + len(one) for one in (self.start, self.sample) if one is not None)
 
     def add(self, sums: Int64s) -> None:
         """Add changes of the categories (bytes)."""
         self.sums = sums.copy() if self.sums is None else self.sums + sums
 
-    def take_sample(self, time_ns: int, values: Int64s, known: Bools) -> None:
-        """Keep the known columns of a sample, which is later than all earlier samples."""
-        if self.values is None or self.known is None:
-            self.values, self.known = np.zeros(len(_COLUMNS), np.int64), np.zeros(len(_COLUMNS), np.bool_)
-        if time_ns < self.read_ns:
-            known = known.copy()
-            known[_READ] = False
-        elif known[_READ].any():
-            self.read_ns = time_ns
-        self.values[known] = values[known]
-        self.known |= known
+    def take_samples(self, samples: Iterable[_Sample]) -> None:
+        """Keep the known columns of samples, each of which is later than all earlier ones."""
+        kept, is_kept = _unpacked(self.sample, len(_COLUMNS))
+        for time_ns, values, known in samples:
+            is_taken = known.copy()
+            if time_ns < self.read_ns:
+                is_taken[_READ] = False
+            elif known[_READ].any():
+                self.read_ns = time_ns
+            kept[is_taken] = values[is_taken]
+            is_kept |= is_taken
+        self.sample = _packed(kept, is_kept)
 
     def level(self) -> tuple[Int64s, Bools]:
         """Return (bytes of each category without the rows of the history, a mask of the known categories)."""
         sums = np.zeros(len(CATEGORIES), np.int64) if self.sums is None else self.sums
-        if self.start is not None and self.start_known is not None:
-            return self.start + sums, self.start_known
+        if self.start is not None:
+            start, known = _unpacked(self.start, len(CATEGORIES))
+            return start + sums, known
         return sums, np.full(len(CATEGORIES), self.created_ns is not None)
 
     def lives_at(self, time_ns: int) -> bool:
@@ -164,7 +167,7 @@ class Bases:
     def __init__(self, unrecorded: Collection[str] = ()) -> None:
         self._is_recorded = np.array([category.name not in unrecorded for category in CATEGORIES])
         self._cgroups: dict[int, _Cgroup] = {}
-        self._sampled = 0  # cgroups with columns of samples
+        self._packed_bytes = 0
         self._summed = 0  # cgroups with `sums`
         self._nameless: set[int] = set()
         self._removed: deque[int] = deque()
@@ -175,7 +178,7 @@ class Bases:
     def size_bytes(self) -> int:
         """Return approximately the memory that all cgroups take."""
         states = _BYTES_OF_CGROUP * len(self._cgroups) + _BYTES_OF_LINK * len(self._links)
-        return states + _BYTES_OF_SUMS * self._summed + _BYTES_OF_SAMPLE * self._sampled
+        return states + _BYTES_OF_SUMS * self._summed + self._packed_bytes
 
     def note_cgroups(self, rows: Data) -> None:
         """Note parents, creation and removal from rows of `cgroups`, as they arrive."""
@@ -200,12 +203,14 @@ class Bases:
         if not is_start.any():
             return
         data = take(samples, np.flatnonzero(is_start))
-        for cgroup_id, time_ns, values, known in _samples(data):
+        for cgroup_id, (first, *_) in _samples(data):
             one = self._cgroup(cgroup_id)
             if one.start is None:
-                one.start, one.start_known, one.start_ns = values[_SIZES], known[_SIZES], time_ns
-                if one.values is None:
-                    self._take_sample(one, time_ns, values, known)
+                time_ns, values, known = first
+                one.start, one.start_ns = _packed(values[_SIZES], known[_SIZES]), time_ns
+                self._packed_bytes += _BYTES_OF_PACKED + len(one.start)
+                if one.sample is None:
+                    self._take_samples(one, [first])
 
     def drop(self, table: str, data: Data) -> None:
         """Take rows of any table that leave the history, the oldest first.
@@ -221,9 +226,9 @@ class Bases:
                 self._add(cgroup_id, sums)
             self._read_counters(data, end_ns)
         else:
-            for cgroup_id, time_ns, values, known in _samples(data):
+            for cgroup_id, samples in _samples(data):
                 if (one := self._sampled_after(cgroup_id, end_ns)) is not None:
-                    self._take_sample(one, time_ns, values, known)
+                    self._take_samples(one, samples)
 
     def ids(self, time_ns: int) -> set[int]:
         """Return the ids of the cgroups that belong in a trace that begins at `time_ns` (since the epoch).
@@ -236,8 +241,8 @@ class Bases:
             if cgroup_id not in self._nameless and (one.lives_at(time_ns) or one.holds_memory(time_ns))
         }
 
-    def rows(self, time_ns: int, moved: Data) -> list[pa.RecordBatch]:
-        """Return the rows of `samples` with source `start` for a trace that begins at `time_ns`.
+    def rows(self, time_ns: int, moved: Data) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of `samples` with source `start` for a trace that begins at `time_ns`.
 
         `moved` are rows of `charge` that are in the history and will not be in the trace. The returned rows
         come before all other samples of the trace. They have no row for a cgroup whose own `start` sample is
@@ -247,8 +252,8 @@ class Bases:
 
     def levels(
         self, time_ns: int, cgroup_ids: Iterable[int], moved: Iterable[tuple[int, Int64s]]
-    ) -> list[pa.RecordBatch]:
-        """Return rows like those of `rows` for some cgroups, with the sizes of categories alone: other
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield rows like those of `rows` for some cgroups, with the sizes of categories alone: other
         columns are of samples that left the history, which may have been long before `time_ns`.
 
         `moved` are (id, sums of the cgroup's own rows).
@@ -263,29 +268,33 @@ class Bases:
         moved: Iterable[tuple[int, Int64s]],
         *,
         has_samples: bool = True,
-    ) -> list[pa.RecordBatch]:
+    ) -> Iterator[pa.RecordBatch]:
         added: dict[int, Int64s] = {}
         for cgroup_id, sums in moved:
             for above in self._line(cgroup_id):
                 added[above] = added[above] + sums if above in added else sums
-        found = []
+        found: list[tuple[int, Int64s, Bools]] = []
         for cgroup_id in cgroup_ids:
             one = self._cgroups[cgroup_id]
             if one.created_ns is not None and one.created_ns >= time_ns:
                 continue
-            if one.start is None and one.created_ns is None and one.values is None:
+            if one.start is None and one.created_ns is None and one.sample is None:
                 continue
             is_ahead = one.start is not None and one.start_ns >= time_ns
             if is_ahead and one.sums is None and cgroup_id not in added:
                 continue
             found.append((cgroup_id, *self._row(one, added.get(cgroup_id), has_samples=has_samples)))
-        return [_batch(time_ns, *zip(*found, strict=True))] if found else []
+            if len(found) == _ROWS_AT_ONCE:
+                yield _batch(time_ns, *zip(*found, strict=True))
+                found.clear()
+        if found:
+            yield _batch(time_ns, *zip(*found, strict=True))
 
     def copy(self) -> Bases:
         """Return a copy that takes and returns rows, but cannot forget cgroups."""
         copied = Bases()
         copied._is_recorded, copied._links = self._is_recorded, self._links
-        copied._cgroups = {cgroup_id: one.copy() for cgroup_id, one in self._cgroups.items()}
+        copied._cgroups = {cgroup_id: replace(one) for cgroup_id, one in self._cgroups.items()}
         copied._nameless = self._nameless.copy()
         return copied
 
@@ -322,9 +331,10 @@ class Bases:
         one = self._cgroup(cgroup_id)
         return one if one.lives_at(end_ns) else None
 
-    def _take_sample(self, one: _Cgroup, time_ns: int, values: Int64s, known: Bools) -> None:
-        self._sampled += one.values is None
-        one.take_sample(time_ns, values, known)
+    def _take_samples(self, one: _Cgroup, samples: Iterable[_Sample]) -> None:
+        self._packed_bytes -= one.packed_bytes
+        one.take_samples(samples)
+        self._packed_bytes += one.packed_bytes
 
     def _line(self, cgroup_id: int | None) -> Iterator[int]:
         """Yield the ids of a cgroup and of all cgroups above it."""
@@ -366,12 +376,10 @@ class Bases:
         ):
             if (one := self._sampled_after(cgroup_id, end_ns)) is not None:
                 values[_READ] = read
-                self._take_sample(one, time_ns, values, known)
+                self._take_samples(one, [(time_ns, values, known)])
 
     def _row(self, one: _Cgroup, added: Int64s | None, *, has_samples: bool) -> tuple[Int64s, Bools]:
-        values, known = np.zeros(len(_COLUMNS), np.int64), np.zeros(len(_COLUMNS), np.bool_)
-        if has_samples and one.values is not None and one.known is not None:
-            values, known = one.values.copy(), one.known.copy()
+        values, known = _unpacked(one.sample if has_samples else None, len(_COLUMNS))
         level, is_level_known = one.level()
         values[_SIZES] = level if added is None else level + added
         known[_SIZES] = is_level_known & self._is_recorded
@@ -379,7 +387,7 @@ class Bases:
 
     def _forget(self, cgroup_id: int, *, is_linked: bool) -> None:
         one = self._cgroups.pop(cgroup_id)
-        self._sampled -= one.values is not None
+        self._packed_bytes -= one.packed_bytes
         self._summed -= one.sums is not None
         self._held.pop(cgroup_id, None)
         self._nameless.discard(cgroup_id)
@@ -420,15 +428,37 @@ def _sums(charges: Data) -> Iterator[tuple[int, Int64s]]:
     yield from zip(ids.tolist(), sums, strict=True)
 
 
-def _samples(samples: Data) -> Iterator[tuple[int, int, Int64s, Bools]]:
-    """Yield (id, time in ns, values of `_COLUMNS`, a mask of the known values) in order of time."""
+def _packed(values: Int64s, known: Bools) -> bytes:
+    """Return values and the mask of the known ones in few bytes: most columns of most cgroups are 0."""
+    is_set = values != 0
+    return bytes(np.packbits([known, is_set])) + bytes(values[is_set])
+
+
+def _unpacked(content: bytes | None, length: int) -> tuple[Int64s, Bools]:
+    """Return the `length` values and the mask that `_packed` got; for None, no value is known."""
+    values = np.zeros(length, np.int64)
+    if content is None:
+        return values, np.zeros(length, np.bool_)
+    octets = np.frombuffer(content, np.uint8)
+    masks_bytes = -(-2 * length // 8)
+    known, is_set = np.unpackbits(octets[:masks_bytes], count=2 * length).view(np.bool_).reshape(2, length)
+    values[is_set] = octets[masks_bytes:].view(np.int64)
+    return values, known.copy()
+
+
+def _samples(samples: Data) -> Iterator[tuple[int, list[_Sample]]]:
+    """Yield (id, its samples in order of time) for each cgroup."""
     data = samples.combine_chunks() if isinstance(samples, pa.Table) else samples
     times = nullable_integers(data.column("time"), 0)
-    order = np.argsort(times, kind="stable")
+    cgroup_ids = nullable_integers(data.column("cgroup_id"), 0)
+    order = np.lexsort((times, cgroup_ids))
     values = np.stack([nullable_integers(data.column(name), 0) for name in _COLUMNS], axis=1)[order]
     known = np.stack([is_known(data.column(name)) for name in _COLUMNS], axis=1)[order]
-    ids = nullable_integers(data.column("cgroup_id"), 0)[order]
-    yield from zip(ids.tolist(), times[order].tolist(), values, known, strict=True)
+    ids = cgroup_ids[order]
+    rows = list(zip(times[order].tolist(), values, known, strict=True))
+    starts = np.flatnonzero(np.diff(ids, prepend=-1)).tolist()
+    for begin, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        yield int(ids[begin]), rows[begin:end]
 
 
 def _batch(

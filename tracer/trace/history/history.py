@@ -169,8 +169,8 @@ _YOUNGEST_NS: Final = 10 * _S
 
 _WITH_FILES: Final = ("pagecache", "file_waits")
 _DROPPED_AT_ONCE_NS: Final = 4 * _S
-"""The time span of rows that is dropped at once for cgroups that come and go: more rows than arrive until the
-next drop."""
+"""The least time span of rows that is dropped at once for cgroups that come and go: more rows than arrive
+until the next drop."""
 _NAMES_EVERY_NS: Final = 20 * _S
 _LEAST_FILES: Final = 20_000  # the number of files above which files without references are forgotten
 Follower = Callable[[str, pa.RecordBatch], object]
@@ -362,7 +362,9 @@ class History(RowSink):
         if is_for_rows:
             self._drop()
             return True
-        until_ns = min(self._segments[0].end_ns + _DROPPED_AT_ONCE_NS, now_ns - _YOUNGEST_NS)
+        first = self._segments[0]
+        excess_ns = round((now_ns - first.begin_ns) * (1 - self.most_bytes / self.size_bytes))
+        until_ns = min(first.end_ns + max(_DROPPED_AT_ONCE_NS, excess_ns), now_ns - _YOUNGEST_NS)
         while len(self._segments) > 1 and self._segments[0].end_ns < until_ns:
             self._drop()
         return False  # removed cgroups are forgotten some seconds later
@@ -468,6 +470,12 @@ class History(RowSink):
             if segment.number >= since and (not stages or stages[-1]["every_ms"] != every_ms):
                 stages.append({"begin_ns": segment.begin_ns, "every_ms": every_ms})
         return stages
+
+    def shortened_to_s(self, now_ns: int) -> float | None:
+        """Return the seconds that the history covers, if rows of the last `keep_ns` were dropped because they
+        took too much memory; None: no such row is missing. `now_ns` as for `age`."""
+        is_short = self._complete_ns > max(now_ns - self.keep_ns, self.meta["clock"]["realtime_ns"])
+        return (now_ns - self._complete_ns) / 1e9 if is_short else None
 
     def sentence(self, now_ns: int) -> str:
         """Return a line with the time that the history covers, and its memory; `now_ns` as for `age`."""
