@@ -142,3 +142,21 @@ def test_resident_memory_is_that_of_the_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert abs(int(done.stdout) - (64 << 20)) < 4 << 20
+
+
+def test_cyclic_garbage_of_a_long_run_is_collected() -> None:
+    """The command line collects nearly none (`tracer.cli`)."""
+    program = (
+        "import gc, weakref\n"
+        "from tracer.watch.cost import collect_cycles\n"
+        "class Node: pass\n"
+        "gc.set_threshold(300_000)\n"
+        "collect_cycles()\n"
+        "first = Node()\n"
+        "first.itself, dead = first, weakref.ref(first)\n"
+        "del first\n"
+        "kept = [[] for _ in range(200_000)]\n"
+        "print(dead() is None, gc.get_freeze_count() > 1000)\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert printed.stdout == "True True\n"

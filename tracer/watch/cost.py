@@ -7,6 +7,7 @@ measured for half a second of each half minute in which the recorder is not at r
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from tracer.capture.bpf.syscall import enable_statistics
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 _MALLOC_SETTINGS: Final = {-1: 64 << 10, -3: 64 << 10, -8: 1}
 """Values of M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX (glibc's malloc.h)."""
+_GARBAGE: Final = (700, 10, 10)  # Python's own thresholds
 _MADV_DONTNEED: Final = 4  # include/uapi/asm-generic/mman-common.h
 _libc: Final = ctypes.CDLL(None)
 
@@ -52,6 +54,17 @@ def drop_code() -> None:
         if line in unchanged:
             begin, end = (int(address, 16) for address in line.split()[0].split("-"))
             _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+def collect_cycles() -> None:
+    """Collect cyclic garbage as Python does by default, but not among the objects that exist now.
+
+    A verb collects nearly none (`tracer.cli`), because most verbs end within seconds. Here, garbage of days
+    would stay, and would keep the memory around it in use.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
 
 
 @cache

@@ -30,9 +30,10 @@ from tracer.kernel.process.priority import Urgency
 from tracer.render.words.alarm_words import alarm_sentence
 from tracer.trace.history.history import Follower, History
 from tracer.trace.row_sink import RowSink
+from tracer.units import duration
 from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.copying import Copying
-from tracer.watch.cost import EVERY_S, Cost, drop_code, resident_bytes, return_early, trim
+from tracer.watch.cost import EVERY_S, Cost, collect_cycles, drop_code, resident_bytes, return_early, trim
 from tracer.watch.finishing import Finished, Finishing, Told
 from tracer.watch.first_verdicts import (
     GOOD_HISTORY_BYTES,
@@ -132,7 +133,8 @@ _VERDICT_INTERVAL_S: Final = 0.05
 _LEAST_HISTORY_BYTES: Final = 2 << 20
 _MUCH: Final = 0.75
 """The share of `--max-memory` above which code is unmapped. Minor faults map the needed pages again."""
-_SPARE_BYTES: Final = 16 << 20  # the memory that thinning or a new trace needs for a moment
+_MOMENT_BYTES: Final = 8 << 20  # the memory that thinning or a new trace needs for a moment
+_SPARE_BYTES: Final = _MOMENT_BYTES + (8 << 20)  # at the start: also for code that is mapped again
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
 
@@ -185,6 +187,38 @@ class Reporter(Events, Protocol):
 
     def finished(self, story: Finished) -> None:
         """Report a trace that is complete."""
+
+
+class HistoryLength:
+    """Says when the history is shorter than asked, because more would take more than `most_bytes`, and when
+    it is whole again. The first is said again each time that the history has half of what was said."""
+
+    def __init__(
+        self,
+        history: History,
+        most_bytes: int,
+        notice: Callable[[str], object],
+        warn: Callable[[str], object],
+    ) -> None:
+        self._history = history
+        self._most_bytes = most_bytes
+        self._notice = notice
+        self._warn = warn
+        self._said_s: float | None = None
+
+    def look(self, now_ns: int) -> None:
+        """Look at the length of the history; `now_ns` as for `History.age`."""
+        seconds, asked = self._history.shortened_to_s(now_ns), duration(self._history.keep_ns / 1e9)
+        if seconds is None:
+            if self._said_s is not None:
+                self._notice(f"the history has the last {asked} again")
+            self._said_s = None
+        elif self._said_s is None or seconds < self._said_s / 2:
+            self._said_s = seconds
+            self._warn(
+                f"the history has the last {duration(seconds)} instead of {asked}: more does not fit into "
+                f"--max-memory ({self._most_bytes >> 20} MiB)"
+            )
 
 
 def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None) -> None:
@@ -286,6 +320,9 @@ class _Watcher:
         self._history = History(
             meta, keep_ns=round(options.keep_s * 1e9), most_bytes=options.most_memory_bytes // 4
         )
+        self._length = HistoryLength(
+            self._history, options.most_memory_bytes, self._reporter.notice, self._reporter.warn
+        )
         self._guest.join(self._history, self._flush)
         self._history.followers += [self._look, self._guest.follow]
         return self._history
@@ -309,6 +346,7 @@ class _Watcher:
         for trace in left:
             if (name := parse_name(trace.name)) is not None:
                 self._finishing.add(Told(trace, name.reason, name.time_ns, None, None))
+        collect_cycles()
         drop_code()
         if self._options.is_memory_asked and self._room_bytes() < _LEAST_HISTORY_BYTES:
             own_bytes = resident_bytes()
@@ -431,12 +469,14 @@ class _Watcher:
         if self._stories.is_active:
             self._retain()  # an open trace grows
         self._history.age(self._now_ns())
-        trim()  # before the memory is measured
+        if self._options.is_memory_asked:  # else nobody chose how long the history is
+            self._length.look(self._now_ns())
+        trim()
+        room_bytes = self._room_bytes(_MOMENT_BYTES)  # before code is unmapped, most of which comes back
         if resident_bytes() > self._options.most_memory_bytes * _MUCH:
             drop_code()
-        room_bytes = self._room_bytes()
         self._history.most_bytes = max(room_bytes, _LEAST_HISTORY_BYTES)
-        if room_bytes < -_SPARE_BYTES and not self._is_too_large:
+        if room_bytes < -_MOMENT_BYTES and not self._is_too_large:
             self._is_too_large = True
             most_mib = self._options.most_memory_bytes >> 20
             bound = "--max-memory" if self._options.is_memory_asked else f"{most_mib} MiB"
@@ -450,11 +490,11 @@ class _Watcher:
         clock = self._history.meta["clock"]
         return time.monotonic_ns() + clock["realtime_ns"] - clock["monotonic_ns"]
 
-    def _room_bytes(self) -> int:
-        """Return the memory that is left for the history beside the rest of this process, and beside a child
-        that always stays."""
+    def _room_bytes(self, spare_bytes: int = _SPARE_BYTES) -> int:
+        """Return the memory that the rest of this process, a child that always stays, and `spare_bytes` leave
+        for the history."""
         rest_bytes = resident_bytes() - self._history.size_bytes + self._children_bytes
-        return self._options.most_memory_bytes - rest_bytes - _SPARE_BYTES
+        return self._options.most_memory_bytes - rest_bytes - spare_bytes
 
     def _retain(self) -> None:
         completing = self._finishing.in_use

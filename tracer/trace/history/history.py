@@ -452,7 +452,7 @@ class History(RowSink):
             late = nullable_integers(rows.column("time"), 0) >= time_ns
             late &= np.isin(integers(rows.column("cgroup_id")), cgroup_ids)
             moved.add(take(rows, np.flatnonzero(late)), -1)
-        return self._bases.levels(time_ns, cgroup_ids, moved.items())
+        return list(self._bases.levels(time_ns, cgroup_ids, moved.items()))
 
     def _sums(self, segments: list[Segment]) -> list[dict[str, Any]]:
         """Return the rows of `summed` for the rows that were thinned here."""
