@@ -1,7 +1,8 @@
 """A soak of `watch` on this machine, as root: `make soak` (MINUTES=30, MODE=soak, kills or loop).
 
-soak    cgroups come and go, the lab's experiments are killed at random moments, the disk for the traces fills
-        and empties; in the last third, `watch` is ended and killed at random moments
+soak    cgroups come and go, 10,000 more every five minutes, the lab's experiments are killed at random
+        moments, the disk for the traces fills and empties; in the last third, `watch` is ended and killed
+        at random moments
 kills   SIGKILL of `watch` at random moments (`--number`), most of them soon after an OOM kill
 loop    a crash loop, a kill every two seconds, with the default settings: what does an hour take on the disk?
 
@@ -24,7 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from soak.companions import Churn, Judge, Lane, leftovers
+from soak.companions import Burst, Churn, Judge, Lane, leftovers
 from soak.filling import Disk
 from soak.kernel_log import KernelLog, Logged
 from soak.lane import MARK, name_of
@@ -38,6 +39,8 @@ _STEP_S: Final = 0.2
 _QUIET_S: Final = 8.0
 _DISK_BYTES: Final = 768 << 20
 _CHURN: Final = (50, 100, 200, 350, 500)
+_BURST: Final = 10_000
+_BURST_EVERY_S: Final = 300.0
 _SHARES: Final = {"soak": 2 / 3, "kills": 0.0, "loop": 1.0}
 """The part of the time before `watch` is ended and started."""
 
@@ -75,6 +78,7 @@ class Soak:
         self.stack = stack
         self.churns: list[Churn] = []
         self.churned_s = 0.0
+        self.burst: Burst | None = None
         self.lanes: list[Lane] = []
         self.kills_done = 0
 
@@ -84,7 +88,9 @@ class Soak:
         self.watch.start()
         self._until(lambda: self.watch.life.ready_s is not None, 60)
         if mode == "soak":
-            for number in range(2):  # one process does not make 500 a second
+            cgroup = self.stack.enter_context(ephemeral_cgroup("soak-burst", None))
+            self.burst = self.stack.enter_context(Burst(cgroup, _BURST))
+            for number in range(4):  # one process does not make 500 a second beside other work
                 cgroup = self.stack.enter_context(ephemeral_cgroup(f"soak-churn-{number}", None))
                 self.churns.append(self.stack.enter_context(Churn(cgroup)))
         pauses = {"soak": ["12", "20"], "kills": ["1", "3"], "loop": ["loop"]}[mode]
@@ -101,8 +107,8 @@ class Soak:
         for lane in self.lanes:
             lane.end()
         self.churned_s = time.monotonic() - begin_s
-        for churn in self.churns:
-            churn.end()
+        for companion in (*self.churns, *([self.burst] if self.burst else [])):
+            companion.end()
         self.disk.empty()
         if self.watch.life.ended_s is not None:
             self.watch.start()
@@ -119,6 +125,7 @@ class Soak:
         fill_s = begin_s + self.chance.uniform(30, 60)
         empty_s = rate_s = said_s = 0.0
         restart_s = restarts_s + self.chance.uniform(5, 20)
+        burst_s = begin_s + self.chance.uniform(60, 120)
         while (now_s := time.monotonic()) < end_s:
             self._step()
             if now_s > rate_s:
@@ -126,6 +133,9 @@ class Soak:
                 for churn in self.churns:
                     churn.set_rate(rate // len(self.churns))
                 rate_s = now_s + 10
+            if self.burst and now_s > burst_s:
+                self.burst.burst()
+                burst_s = now_s + _BURST_EVERY_S
             if self.options.mode == "soak":
                 if self.disk.is_full:
                     if now_s > empty_s:
@@ -192,7 +202,8 @@ class Soak:
         if self.watch.life.ended_s is not None and self.watch.life.signal is None:
             self.watch.start()
         while not self.watch.lines.empty():
-            self.judge.ask(self.watch.lines.get()["trace"])
+            if (trace := self.watch.lines.get().get("trace")) is not None:  # not a first verdict
+                self.judge.ask(trace)
 
     def _say(self, when: str) -> None:
         rss = self.watch.life.rss[-1][1] / (1 << 20) if self.watch.life.rss else 0
@@ -240,6 +251,8 @@ class Soak:
             found.append(
                 Check("cgroups came and went", made > 0, f"{made}, {made / self.churned_s:.0f} a second")
             )
+        if self.burst:
+            found.append(Check("bursts of cgroups came", self.burst.made > 0, f"{self.burst.made} cgroups"))
         if self.options.save:
             self._save(judged)
         return found

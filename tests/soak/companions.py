@@ -104,6 +104,22 @@ class Churn(_Companion):
         self.made = int(line)
 
 
+class Burst(_Companion):
+    """Makes `number` cgroups below one at once, and removes them half a minute later; `made` is their sum."""
+
+    def __init__(self, cgroup: Path, number: int) -> None:
+        self.made = 0
+        super().__init__("soak.bursting", str(cgroup), str(number))
+
+    def burst(self) -> None:
+        """Make them, once."""
+        self._tell("")
+
+    def take(self, line: str) -> None:
+        """Add the number."""
+        self.made += int(line)
+
+
 class Judge(_Companion):
     """Reads and explains traces, one after the other."""
 
