@@ -11,8 +11,7 @@ from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
-from tracer.analysis.views.code_samples import samples_within
-from tracer.analysis.views.grown_code import frame_of, grown_code, grown_within, of_program
+from tracer.analysis.views.grown_code import Samples, frame_of, grown_code, grown_within, of_program
 
 MIB = 1 << 20
 KERNEL, SLAB = 90_001, 90_002
@@ -41,7 +40,7 @@ def sampled(trace: Any, weight: int, *frames: str, seconds: float = 1, **row: An
 
 def shown(trace: Any, *kinds: str) -> list[tuple[str, float]]:
     """Return the innermost function of each code, and its share."""
-    rows = samples_within(trace.code_samples, None)
+    rows = Samples.from_rows(trace.code_samples)
     found = grown_code(trace, rows, kinds or ("anon", "shmem", "file", "kernel"))
     return [(one.frames[0].function if one.frames else "", round(one.share, 3)) for one in found]
 
@@ -53,7 +52,7 @@ def test_code_is_the_innermost_function_of_the_program(named: Any) -> None:
     sampled(
         named, 3 * MIB, "_PyObject_Malloc [libpython3.13.so.1.0]", "parse [app.py:17]", "main [app.py:89]"
     )
-    rows = samples_within(named.code_samples, None)
+    rows = Samples.from_rows(named.code_samples)
     main = CodeFrame("main", "app.py", 88, None)
     assert grown_code(named, rows, ("anon",)) == (
         GrownCode(
@@ -86,7 +85,7 @@ def test_code_below_a_tenth_is_left_out(named: Any) -> None:
 def test_frames_end_where_callers_differ(named: Any) -> None:
     for caller in "abc":
         sampled(named, MIB, "alloc [work]", f"read_{caller} [work]", "main [work]")
-    rows = samples_within(named.code_samples, None)
+    rows = Samples.from_rows(named.code_samples)
     (one,) = grown_code(named, rows, ("anon",))
     assert [frame.function for frame in one.frames] == ["alloc"]
 
@@ -94,7 +93,7 @@ def test_frames_end_where_callers_differ(named: Any) -> None:
 def test_stacks_of_processes_of_one_name_are_merged(named: Any) -> None:
     for tgid, weight in ((41, 3), (44, 5), (43, 9)):
         sampled(named, weight, "grow [work]", tgid=tgid)
-    rows = samples_within(named.code_samples, None)
+    rows = Samples.from_rows(named.code_samples)
     found = grown_code(named, rows, ("anon",))
     assert [(one.process, one.bytes) for one in found] == [
         (GrownProcess(43, "other", 1), 9),
@@ -112,7 +111,7 @@ def test_only_samples_of_the_wanted_kinds_count(named: Any) -> None:
     assert shown(named, "file") == [("read", 1)]
     assert shown(named, "shmem") == [("share", 1)]
     assert shown(named, "kernel") == [("find", 0.714), ("charge", 0.286)]
-    rows = samples_within(named.code_samples, None)
+    rows = Samples.from_rows(named.code_samples)
     assert [(one.of, one.language) for one in grown_code(named, rows, ("kernel",))] == [
         ("slab", "native"),
         ("kernel", "kernel"),
@@ -130,7 +129,7 @@ def test_only_samples_of_the_wanted_kinds_count(named: Any) -> None:
 )
 def test_language_is_known_by_the_frames(named: Any, frames: list[str], language: str) -> None:
     sampled(named, 1, *frames)
-    (one,) = grown_code(named, samples_within(named.code_samples, None), ("anon",))
+    (one,) = grown_code(named, Samples.from_rows(named.code_samples), ("anon",))
     assert one.language == language
 
 

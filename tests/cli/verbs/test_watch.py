@@ -66,6 +66,7 @@ def test_defaults_keep_five_minutes_of_every_cgroup(asked: list[WatchOptions]) -
             most_memory_bytes=100 * MIB,
             keep_traces=100,
             most_disk_bytes=1024 * MIB,
+            stacks_bytes=MIB,
         )
     ]
 
@@ -75,7 +76,7 @@ def test_options_are_passed_on(asked: list[WatchOptions], monkeypatch: pytest.Mo
     ended = run(
         *("-c", "/a", "-c", "web", "--out", "here", "--keep", "90s", "--max-memory", "64M", "--on", "kill"),
         *("--on", "soon", "--keep-traces", "3", "--max-disk", "2G", "--ready-file", "ready"),
-        *("--exec", "page-me 'a b' --now"),
+        *("--exec", "page-me 'a b' --now", "--stacks", "2M"),
     )
     assert ended.exit_code == 0, ended.output
     assert asked == [
@@ -90,6 +91,7 @@ def test_options_are_passed_on(asked: list[WatchOptions], monkeypatch: pytest.Mo
             command=("page-me", "a b", "--now"),
             ready_file=Path("ready"),
             ring_pages={"charge": 8},
+            stacks_bytes=2 * MIB,
         )
     ]
 

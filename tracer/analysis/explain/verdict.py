@@ -35,6 +35,7 @@ from tracer.analysis.results.kill import (
     Verdict,
 )
 from tracer.analysis.results.memory import Grown
+from tracer.analysis.results.quality import LOG_ALONE
 
 _LEAST_WEIGHT: Final = 0.4
 """The least weight of a cause that is picked."""
@@ -115,7 +116,7 @@ def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
 
 
 NO_OWNER: Final = "the cgroup whose limit was hit is not known"
-_NOT_SAMPLED: Final = Grown((), None, "a kernel log has no samples of code")
+_NOT_SAMPLED: Final = Grown((), None, LOG_ALONE)
 
 
 def assemble(

@@ -21,7 +21,6 @@ from tracer.analysis.core.columns import Int64s, column_times_ns, integers, time
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess
-from tracer.analysis.views.code_samples import samples_within
 
 LEAST_SHARE: Final = 0.1
 """Code with a smaller share of the sampled growth is left out."""
@@ -60,6 +59,36 @@ _WEIGHTS: Final[Mapping[str, ledger.Weights]] = {
 }
 
 
+class Samples(NamedTuple):
+    """Rows of `code_samples` as arrays, in the order of time. `kind`: sockets count as kernel memory."""
+
+    time: Int64s
+    tgid: Int64s
+    stack_id: Int64s
+    kernel_stack_id: Int64s
+    bytes: Int64s
+    kind: npt.NDArray[np.object_]
+
+    @classmethod
+    def from_rows(cls, rows: pd.DataFrame) -> Samples:
+        kinds = np.array(rows["category"], dtype=object)
+        kinds[kinds == "sock"] = "kernel"
+        tgid, user, kernel, nr_bytes = (
+            integers(rows[name]) for name in ("tgid", "stack_id", "kernel_stack_id", "bytes")
+        )
+        return cls(times_ns(rows), tgid, user, kernel, nr_bytes, kinds)
+
+    def picked(self, which: slice | npt.NDArray[np.bool_]) -> Samples:
+        numbers = (self.time, self.tgid, self.stack_id, self.kernel_stack_id, self.bytes)
+        time, tgid, user, kernel, nr_bytes = (column[which] for column in numbers)
+        return Samples(time, tgid, user, kernel, nr_bytes, self.kind[which])
+
+    def within(self, begin_ns: int, end_ns: int) -> Samples:
+        """Return the samples of an interval, both ends included."""
+        first = int(np.searchsorted(self.time, begin_ns))
+        return self.picked(slice(first, int(np.searchsorted(self.time, end_ns, "right"))))
+
+
 def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: int) -> Grown:
     """Return the code that made memory of some kinds grow in a cgroup and below it.
 
@@ -69,8 +98,9 @@ def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: 
     trace = subtree.whole
     if (trace.meta.get("filters") or {}).get("stacks_bytes") is None:
         return Grown((), None, "no samples of code were asked for (--stacks)")
-    rows = samples_within(subtree.code_samples, None, begin_ns, end_ns)
-    code = grown_code(trace, rows, kinds)
+    samples = subtree.once("grown_code", lambda: Samples.from_rows(subtree.code_samples))
+    samples = samples.within(begin_ns, end_ns)
+    code = grown_code(trace, samples, kinds)
     grown = [_grown(subtree, kind, begin_ns, end_ns) for kind in kinds]
     whole = sum(grown)
     if not whole:
@@ -79,8 +109,8 @@ def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: 
         min(_grown_while_armed(subtree, kind, begin_ns, end_ns), most)
         for kind, most in zip(kinds, grown, strict=True)
     )
-    is_wanted = np.isin(_kinds_of(rows), list(kinds))
-    return Grown(code, min(int(integers(rows["bytes"])[is_wanted].sum()), armed) / whole)
+    sampled = int(samples.bytes[np.isin(samples.kind, list(kinds))].sum())
+    return Grown(code, min(sampled, armed) / whole)
 
 
 def _grown(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
@@ -89,36 +119,34 @@ def _grown(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
 
 
 def _grown_while_armed(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
-    """Return the growth within the intervals of `armed`; rows that touch are one interval."""
-    armed = subtree.whole.armed
-    armed = armed[np.array(armed["kind"], dtype=object) == kind]
-    begins, ends = column_times_ns(armed["begin"]), times_ns(armed)
-    firsts = np.flatnonzero(np.append(True, begins[1:] > ends[:-1])[: len(begins)])
-    lasts = np.append(firsts[1:], len(begins))[: len(firsts)] - 1
-    spans = np.column_stack([np.maximum(begins[firsts], begin_ns), np.minimum(ends[lasts], end_ns)])
+    """Return the growth within the intervals of `armed`."""
+    begins, ends = subtree.once(("grown_code.armed", kind), lambda: _armed(subtree.whole, kind))
+    near = slice(np.searchsorted(ends, begin_ns), np.searchsorted(begins, end_ns, "right"))
+    spans = np.column_stack([np.maximum(begins[near], begin_ns), np.minimum(ends[near], end_ns)])
     return sum(_grown(subtree, kind, begin, end) for begin, end in spans.tolist() if begin < end)
 
 
-def grown_code(trace: TraceTables, samples: pd.DataFrame, kinds: Sequence[str]) -> tuple[GrownCode, ...]:
+def _armed(trace: TraceTables, kind: str) -> tuple[Int64s, Int64s]:
+    """Return the begins and ends of the intervals of `armed`; rows that touch are one interval."""
+    armed = trace.armed[np.array(trace.armed["kind"], dtype=object) == kind]
+    begins, ends = column_times_ns(armed["begin"]), times_ns(armed)
+    firsts = np.flatnonzero(np.append(True, begins[1:] > ends[:-1])[: len(begins)])
+    lasts = np.append(firsts[1:], len(begins))[: len(firsts)] - 1
+    return begins[firsts], ends[lasts]
+
+
+def grown_code(trace: TraceTables, samples: Samples, kinds: Sequence[str]) -> tuple[GrownCode, ...]:
     """Return the code that made memory of some kinds grow, the largest share first.
 
-    `samples` are rows of `code_samples`; `kinds`: anon, shmem, file, kernel (with sockets). Shares are of the
-    growth of these kinds that was sampled.
+    `kinds`: anon, shmem, file, kernel (with sockets). Shares are of the growth of these kinds that was
+    sampled.
     """
     found: list[GrownCode] = []
-    kind_of = _kinds_of(samples)
-    picked = np.isin(kind_of, list(kinds))
-    whole = int(integers(samples["bytes"])[picked].sum())
+    whole = int(samples.bytes[np.isin(samples.kind, list(kinds))].sum())
     for kind in kinds:
-        for group in _groups(_sampled(trace, samples[kind_of == kind])):
+        for group in _groups(_sampled(trace, samples.picked(samples.kind == kind))):
             found += _of_one_code(kind, group, whole)
     return tuple(sorted(found, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
-
-
-def _kinds_of(samples: pd.DataFrame) -> npt.NDArray[np.object_]:
-    kinds = np.array(samples["category"], dtype=object)
-    kinds[kinds == "sock"] = "kernel"
-    return kinds
 
 
 def frame_of(name: str) -> CodeFrame:
@@ -154,16 +182,15 @@ def _is_of_program(name: str) -> bool:
     )
 
 
-def _sampled(trace: TraceTables, samples: pd.DataFrame) -> list[_Sample]:
+def _sampled(trace: TraceTables, samples: Samples) -> list[_Sample]:
     """Return the samples by process and stack."""
-    if samples.empty:
+    if not len(samples.time):
         return []
-    tgids = integers(samples["tgid"])
-    comms = trace.processes.comms(trace.processes.positions_at(tgids, times_ns(samples))).tolist()
-    names = [None if pd.isna(comm) else str(comm) for comm in comms]
-    keys = np.column_stack([tgids, integers(samples["stack_id"]), integers(samples["kernel_stack_id"])])
+    positions = trace.processes.positions_at(samples.tgid, samples.time)
+    names = [None if pd.isna(comm) else str(comm) for comm in trace.processes.comms(positions).tolist()]
+    keys = np.column_stack([samples.tgid, samples.stack_id, samples.kernel_stack_id])
     unique, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    weights = _sums(which.ravel(), integers(samples["bytes"]), len(unique))
+    weights = _sums(which.ravel(), samples.bytes, len(unique))
     return [
         _Sample(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight)
         for (tgid, user, kernel), at, weight in zip(

@@ -143,6 +143,7 @@ FIELDS_IN_WORDS: Final = {
     "cushion.refaulted_bytes": "the evicted page cache that was read again",
     "cushion.kernel_refaulted_bytes": "the kernel's count of what was read again",
     "sizing.min_limit_bytes": "the minimum limit",
+    "code_sampled_share": "the share of the growth that was sampled",
 }
 """Field of the report that can be unknown -> a noun phrase for it. `PART_BY_NAME` has the classes of the
 composition."""
@@ -153,6 +154,7 @@ _NOT_IN_BRIEF: Final = (
     "candidates.anon_rss_bytes",
     "candidates.shmem_rss_bytes",
     "composition.hugetlb",
+    "code_sampled_share",
 )
 """Fields that only confirm others, or whose memory is charged to a cgroup only with a rare mount option."""
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis.core.columns import integers, optional, records, times_ns, utc_time
+from tracer.analysis.core.columns import Int64s, integers, optional, records, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure.heap_bounds import heap_bound
 from tracer.analysis.results.memory import MappedPart, ProcessMemory, Runtime
@@ -24,10 +25,12 @@ def before_kill(
 
     `begin_ns`: what was looked at before does not count.
     """
-    exited_at = subtree.whole.processes.exited_at
+    rows, exited_at = _rows(subtree, begin_ns, kill_ns), subtree.whole.processes.exited_at
+    if rows is None:
+        return ()
     listed = [
         one
-        for one in _last_looks(subtree, _rows(subtree, begin_ns, kill_ns))
+        for one in _last_looks(subtree, rows)
         if one.pid in killed or exited_at(one.pid, one.time.as_unit("ns").value, kill_ns) is None
     ]
     return tuple(sorted(listed, key=lambda one: (one.pid not in killed, -one.rss_bytes)))
@@ -36,7 +39,7 @@ def before_kill(
 def fullest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[ProcessMemory, ...]:
     """Return the look within an interval that found most memory, with the largest process first."""
     rows = _rows(subtree, begin_ns, end_ns)
-    if rows.empty:
+    if rows is None:
         return ()
     times = times_ns(rows)
     look = np.cumsum(np.diff(times, prepend=times[0]) > _ONE_LOOK_NS // 4)
@@ -50,12 +53,17 @@ def runtimes(subtree: Subtree, looked_at: Sequence[ProcessMemory]) -> tuple[Runt
     return tuple(runtime for one in looked_at for runtime in _runtimes_of(subtree, one))
 
 
-def _rows(subtree: Subtree, begin_ns: int, end_ns: int) -> pd.DataFrame:
-    """Return the rows of `mappings` within an interval, in the order of time."""
-    rows = subtree.mappings
+def _rows(subtree: Subtree, begin_ns: int, end_ns: int) -> pd.DataFrame | None:
+    """Return the rows of `mappings` within an interval, in the order of time; None if there are none."""
+    times, order = subtree.once("process_memory", lambda: _in_order(subtree.mappings))
+    first, last = np.searchsorted(times, begin_ns), np.searchsorted(times, end_ns, "right")
+    return subtree.mappings.iloc[order[first:last]] if first < last else None
+
+
+def _in_order(rows: pd.DataFrame) -> tuple[Int64s, npt.NDArray[np.intp]]:
     times = times_ns(rows)
-    rows = rows[(times >= begin_ns) & (times <= end_ns)]
-    return rows.iloc[np.argsort(times_ns(rows), kind="stable")]
+    order = np.argsort(times, kind="stable")
+    return times[order], order
 
 
 def _last_looks(subtree: Subtree, rows: pd.DataFrame) -> list[ProcessMemory]:
