@@ -278,6 +278,18 @@ class AnalysedTrace(Trace):
 
         return report_frames.kills(self.explain(cgroup))
 
+    def code(self, cgroup: str | int | None = None) -> pd.DataFrame:
+        """Return the code that made memory grow, a row for each function.
+
+            t.code()[["kill_id", "share", "function", "file", "line"]]
+
+        `tracer.analysis.results.report_frames.code` has the columns.
+        """
+        from tracer.analysis.results import report_frames
+
+        reports = self.explain(cgroup)
+        return report_frames.code(reports, self.spared_cgroups(reports, cgroup))
+
     def kill_window(self, kill_id: int) -> pd.DataFrame:
         """Return the memory of the limit owner when the window before a kill begins, and at the kill, with
         the flows of page cache between: two rows. `tracer.analysis.explain.kill_window.kill_window`.

@@ -10,6 +10,7 @@ import pytest
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.results import report_frames
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.views.grown_code import Samples, frame_of, grown_code, grown_within, of_program
 
@@ -156,6 +157,21 @@ def test_frame_is_read_in_its_parts(name: str, frame: CodeFrame) -> None:
 def test_stack_without_a_function_of_the_program_stays_whole() -> None:
     frames = ["malloc [libc.so.6]", "0x7f00"]
     assert of_program(frames) == tuple(frames)
+
+
+def test_frame_has_a_row_for_each_function(named: Any) -> None:
+    named.meta["filters"] = {"stacks_bytes": MIB}
+    named.add("cgroups", cgroup_id=7, path="/a", created=named.ns(0))
+    named.charged(1, 7, "anon", 9 * MIB, tgid=41, usage_bytes=9 * MIB)
+    sampled(named, 6 * MIB, "load [app.py:41]", "main [app.py:88]")
+    sampled(named, 3 * MIB, kernel_stack_id=None)
+    code = report_frames.code([], held_cgroups(named))
+    assert code["function"].tolist() == ["load", "[unknown]"]
+    assert (code["callers"].tolist(), code["file"].isna().tolist()) == (["main", ""], [False, True])
+    assert code["line"].tolist()[0] == 41
+    assert code["share"].round(3).tolist() == [0.667, 0.333]
+    assert code["kill_id"].isna().all()
+    assert report_frames.code([], []).dtypes.equals(code.dtypes)
 
 
 def test_share_is_that_of_the_growth_while_armed(named: Any) -> None:

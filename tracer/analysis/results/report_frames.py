@@ -10,6 +10,7 @@ import pandas as pd
 
 from tracer.analysis.results.forms import limit_columns
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import CodeFrame, GrownCode
 from tracer.analysis.results.survivor import Held, Progress
 
 _KILL_DTYPES: Final = {
@@ -70,6 +71,22 @@ _HELD_DTYPES: Final = {
     "lost_share": "Float64",
     "stuck_since": "datetime64[ns, UTC]",
 }
+_CODE_DTYPES: Final = {
+    "kill_id": "Int64",
+    "cgroup": "str",
+    "share": "float64",
+    "bytes": "int64",
+    "of": "str",
+    "pid": "Int64",
+    "comm": "str",
+    "language": "str",
+    "function": "str",
+    "file": "str",
+    "line": "Int64",
+    "module": "str",
+    "callers": "str",
+}
+_NO_STACK: Final = CodeFrame("[unknown]", None, None, None)
 _OF_PROGRESS: Final = {item.name for item in fields(Progress)}
 
 
@@ -114,6 +131,36 @@ def kills(reports: Sequence[OomReport]) -> pd.DataFrame:
     ]
     times = pd.DatetimeIndex(_column([row["time"] for row in rows], "datetime64[ns, UTC]"), name="time")
     return _frame(rows, _KILL_DTYPES).set_index(times)
+
+
+def code(reports: Sequence[OomReport], cgroups: Sequence[Held]) -> pd.DataFrame:
+    """Return a row for each function that made memory grow: before each kill, and in each cgroup that lived,
+    for which `kill_id` is NA.
+
+    `share` is the part of the growth that was sampled, `of` the kind of memory. `function`, `file`, `line`
+    and `module` are those of the innermost frame of the program, `callers` the functions above it, nearest
+    first. `pid` is NA for several processes of one name.
+    """
+    found: list[tuple[int | None, str | None, tuple[GrownCode, ...]]] = [
+        *((report.kill_id, report.limit_owner.cgroup, report.code) for report in reports),
+        *((None, one.cgroup, one.code) for one in cgroups),
+    ]
+    rows: list[dict[str, Any]] = []
+    for kill_id, cgroup, grown in found:
+        for one in grown:
+            inner, *callers = one.frames or (_NO_STACK,)
+            rows.append(
+                {
+                    "kill_id": kill_id,
+                    "cgroup": cgroup,
+                    **{name: getattr(one, name) for name in ("share", "bytes", "of", "language")},
+                    "pid": one.process.pid,
+                    "comm": one.process.comm,
+                    **{name: getattr(inner, name) for name in ("function", "file", "line", "module")},
+                    "callers": " < ".join(frame.function for frame in callers),
+                }
+            )
+    return _frame(rows, _CODE_DTYPES)
 
 
 def held(cgroups: Sequence[Held]) -> pd.DataFrame:

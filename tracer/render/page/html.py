@@ -22,6 +22,7 @@ from tracer.render.page import page_frame, tiles
 from tracer.render.page.chart import Chart
 from tracer.render.words import (
     candidate_facts,
+    code_facts,
     kill_facts,
     kill_list,
     mapping_facts,
@@ -213,12 +214,15 @@ def _when_and_where(report: OomReport) -> str:
 
 
 def _by_mapping(report: OomReport) -> Iterator[str]:
-    """Yield the memory of the killed process by mapping, and what its runtime showed."""
+    """Yield the memory of the killed process by mapping, what its runtime showed, and the code that grew."""
     sentences = [sentence for _, sentence in mapping_facts.by_mapping(report.mappings, report.time)]
     if sentences:
         yield f"by mapping: {'; '.join(sentences)}"
     for label, sentence in mapping_facts.of_runtimes(report.runtime, report.mappings):
         yield f"{label}: {sentence}"
+    grown = [sentence for _, sentence in code_facts.grown(report.code, report.code_sampled_share)]
+    if grown:
+        yield f"{code_facts.LABEL}: {'; '.join(grown)}"
 
 
 def _composition(report: OomReport) -> Iterator[dict[str, Any]]:
