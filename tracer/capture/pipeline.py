@@ -156,7 +156,7 @@ class Pipeline:
             mounts = owned.enter_context(closing(Mounts()))
             self._kernel_log = owned.enter_context(closing(open_kernel_log()))
             self._kernel_names = KernelNames()
-            python = PythonFrames(programs) if options.stacks_bytes else None
+            python = PythonFrames(programs, events.warn) if options.stacks_bytes else None
             self._stacks = Stacks(self._kernel_names.frames, user_symbols(BccSymbols), python)
             owned.callback(self._stacks.close)
             self._sink = open_sink()

@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tracer
-from tracer.capture.symbols.address_names import ExecImage
+from tracer.capture.symbols import cpython_names
+from tracer.capture.symbols.address_names import ExecImage, read_image
 from tracer.capture.symbols.cpython_names import NAMELESS, PythonFrames, line_of
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.kernel.process.cpython import Memory, find_interpreter
+from tracer.kernel.process.cpython import Memory, NotReadError, find_interpreter
 
 MIB = 1 << 20
 ROWS, PARSED = 700, 300
@@ -110,13 +111,30 @@ class Programs:
 
 
 def test_process_that_is_gone_has_frames_without_names() -> None:
-    frames = PythonFrames(Programs())  # type: ignore[arg-type]
+    frames = PythonFrames(Programs(), print)  # type: ignore[arg-type]
     image = ExecImage(1, 2)
     frames.consider((1 << 22) + 1, image)
     assert frames.names((1 << 22) + 1, image, [(64, 72)], ["malloc [libc.so.6]"]) == [
         "malloc [libc.so.6]",
         NAMELESS,
     ]
+    frames.close()
+
+
+def test_python_that_is_not_read_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise NotReadError("frames of CPython 3.14 are not read")
+
+    lines: list[str] = []
+    monkeypatch.setattr(cpython_names, "find_interpreter", refuse)
+    frames = PythonFrames(Programs(), lines.append)  # type: ignore[arg-type]
+    own = read_image(Path("/proc"), os.getpid())
+    with subprocess.Popen(["sleep", "60"]) as other:
+        for tgid in (os.getpid(), other.pid):
+            frames.consider(tgid, read_image(Path("/proc"), tgid))
+        other.kill()
+    assert lines == ["frames of CPython 3.14 are not read"]
+    assert frames.names(os.getpid(), own, [(64, 72)], []) == [NAMELESS]
     frames.close()
 
 

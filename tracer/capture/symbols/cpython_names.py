@@ -7,7 +7,7 @@ hostile: what is read is bounded, and a frame whose code object is not there any
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -39,14 +39,15 @@ class _Process:
 class PythonFrames:
     """Finds CPython processes, lets the programs read their frames, and names the frames.
 
-    `refused` are the reasons for which frames of some processes were not read.
+    `warn` gets a line for each reason for which frames of some process are not read.
     """
 
-    def __init__(self, programs: Programs, proc: Path = _PROC) -> None:
+    def __init__(self, programs: Programs, warn: Callable[[str], None], proc: Path = _PROC) -> None:
         self._map = programs.map("pythons")
         self._proc = proc
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
-        self.refused: set[str] = set()
+        self._warn = warn
+        self._refused: set[str] = set()
 
     def consider(self, tgid: int, image: ExecImage) -> None:
         """Look at a process that was not looked at before; frames of its next samples are read."""
@@ -85,8 +86,10 @@ class PythonFrames:
         try:
             interpreter = find_interpreter(tgid, memory, self._proc)
         except NotReadError as error:
-            self.refused.add(str(error))
             interpreter = None
+            if (why := str(error)) not in self._refused:
+                self._refused.add(why)
+                self._warn(why)
         except BaseException:
             memory.close()
             raise
