@@ -17,6 +17,8 @@
 #define TRACER_COUNTERS 96
 #define TRACER_KERNEL_FRAMES 64
 #define TRACER_PYTHON_FRAMES 32
+#define TRACER_REGISTERS 21
+#define TRACER_STACK_COPY_BYTES 16384
 #define TRACER_USER_FRAMES 127
 
 /* The kind of memory that a page is charged as. */
@@ -141,6 +143,7 @@ enum stream {
 	STREAM_TASK,
 	STREAM_INODE,
 	STREAM_CODE_SAMPLE,
+	STREAM_STACK_COPY, /* copies of stacks: frames without a frame pointer are missing */
 	/* sums of charges that found no room anywhere: from then on totals are not exact */
 	STREAM_RESIDUE,
 	/* stays of a traced task on a CPU whose begin the kernel did not report */
@@ -410,6 +413,16 @@ struct code_sample_event {
 	u64 instructions[TRACER_PYTHON_FRAMES]; /* of CPython, in each code object */
 };
 _Static_assert(sizeof(struct code_sample_event) == 2096, "size");
+
+/* The registers and the stack of a task in user mode, at the sample with the same time and task. */
+struct stack_copy_event {
+	u64 time_ns;
+	u32 tid;
+	u32 nr_bytes; /* of the stack that could be read */
+	u64 registers[TRACER_REGISTERS]; /* as in struct pt_regs */
+	u8 stack[TRACER_STACK_COPY_BYTES]; /* from the stack pointer on */
+};
+_Static_assert(sizeof(struct stack_copy_event) == 16568, "size");
 
 /* The state of one memcg, with its descendants; -1 = not in this version of cgroups. */
 struct sample_event {

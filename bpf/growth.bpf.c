@@ -16,6 +16,7 @@
 
 #include "categories.h"
 #include "shared/cpython.h"
+#include "shared/stack_copies.h"
 #include "shared/tasks.h"
 
 #ifdef STACKS_BYTES
@@ -125,12 +126,14 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 {
 	struct mm_struct *mm = READ(current_task(), mm);
 	struct code_sample_event *record;
+	u64 now_ns = bpf_ktime_get_ns();
 
 	record = or_count_lost(code_sample_ring.ringbuf_reserve(sizeof(*record)),
 			       STREAM_CODE_SAMPLE);
 	if (!record)
 		return;
-	record->time_ns = bpf_ktime_get_ns();
+	send_stack_copy(now_ns); /* before its sample is submitted */
+	record->time_ns = now_ns;
 	record->cgroup_id = memcg_id(memcg);
 	record->bytes = weight_bytes;
 	record->start_code = READ(mm, start_code);
@@ -142,7 +145,7 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 	TAKE_STACK(ctx, record->user, BPF_F_USER_STACK);
 	TAKE_PYTHON(record);
 
-	bool wakes = is_news(record->tgid, record->time_ns) ||
+	bool wakes = is_news(record->tgid, record->time_ns) || are_copies_waiting() ||
 		     code_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA) > STACKS_WAKE_BYTES;
 
 	code_sample_ring.ringbuf_submit(record, wake_flag(wakes));

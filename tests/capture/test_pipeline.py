@@ -39,7 +39,7 @@ class FakePrograms:
         self.no_ring: str | None = None
         self.cpus, self.accounts = 1, 64
         self.closed = 0
-        self.streams = list(WIRE)
+        self.rings = list(WIRE)
         self.types = KnownTypes({}, {}, {})
 
     def wait(self, _warn: object) -> None:

@@ -14,6 +14,7 @@ from tracer.capture.bpf.load import Programs
 from tracer.capture.learn import event_cost
 from tracer.capture.learn.event_cost import EventCost
 from tracer.capture.rows.kmsg_stream import READ, KernelLog
+from tracer.capture.symbols import unwinding
 from tracer.errors import TracerError
 from tracer.kernel.btf import VMLINUX, Btf, KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
@@ -156,6 +157,16 @@ def test_failed_measurement_leaves_the_signals_known(monkeypatch: pytest.MonkeyP
     assert not costs.prevents_recording
     assert {finding.document()["meaning"] for finding in found.signals} == {"exact"}
     assert Attached.closed
+
+
+def test_stack_unwinding_without_its_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trial.stack_unwinding(None).state is State.OK
+    check = trial.stack_unwinding("libdw.so.1 (elfutils) is not installed")
+    assert (check.state, check.prevents_recording) == (State.MISSING, False)
+    monkeypatch.setattr(unwinding, "is_known_here", lambda: True)
+    assert "libdw1" in trial.stack_unwinding("not installed").remedy
+    monkeypatch.setattr(unwinding, "is_known_here", lambda: False)
+    assert trial.stack_unwinding("only x86_64 is known").remedy == ""
 
 
 def test_function_hooks_by_one_family_are_ok() -> None:

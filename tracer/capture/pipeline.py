@@ -45,6 +45,7 @@ from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time
 from tracer.trace.row_sink import RowSink
 from tracer.wire.dtypes import WIRE
+from tracer.wire.records import STACK_COPY
 from tracer.wire.streams import STREAM_AT, STREAMS
 
 
@@ -110,6 +111,7 @@ class LossRows:
         return [interval | {"stream": stream, "lost": count} for stream, count in lost.items() if count > 0]
 
 
+_NO_COPIES: Final = np.empty(0, WIRE[STACK_COPY.name])
 _DRAIN_TRIES: Final = 100
 _REST_AFTER_S: Final = 0.1
 
@@ -182,6 +184,7 @@ class Pipeline:
             lambda: self._skipped,
             lambda: selection.hold.lost,
             lambda: {"samples": self._sampler.lost, "stack_names": self._stacks.failed},
+            lambda: {STACK_COPY.name: self._stacks.dropped_copies},
             lambda: {"kernel_log": self._kernel_log.lost},
         )
         self._active_s = time.monotonic()
@@ -333,6 +336,7 @@ class Pipeline:
         kills = self._kills.save(decided)
         rings = (item for item in self._rings.items() if item[0] not in ("cgroup", "oom", "wake"))
         waiting = {name: ring.read() for name, ring in rings}
+        self._stacks.take_copies(waiting.pop(STACK_COPY.name, _NO_COPIES))
         waiting["charge"] = self._ledger.take(waiting["charge"], self._rings["charge"], decided)
         if self._arming:
             self._arming.take(waiting["charge"])

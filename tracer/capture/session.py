@@ -18,6 +18,7 @@ from tracer.capture.bpf.load import Programs, accounts_for
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Events, Observer
 from tracer.capture.options import Options
+from tracer.capture.symbols import unwinding
 from tracer.directory import require_own_links
 from tracer.errors import TracerError
 from tracer.kernel.capabilities import Credentials
@@ -226,6 +227,7 @@ def make_pipeline(
         ring_pages=options.ring_pages,
         forced=options.hooks,
         stacks_bytes=options.stacks_bytes,
+        copies_stacks=unwinding.why_not() is None,
     )
     save_memory()  # now: the command was started with the environment as it was
     # NumPy and Arrow take a fifth of a second to import: do it while clang compiles.

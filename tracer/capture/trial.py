@@ -22,6 +22,7 @@ from tracer.capture.learn.calibration import calibrate
 from tracer.capture.learn.event_cost import EventCost
 from tracer.capture.rows.kmsg_stream import KMSG, READ, open_kernel_log
 from tracer.capture.rows.mapping_rows import MOST_PROCESSES, MOST_SHARE
+from tracer.capture.symbols import unwinding
 from tracer.errors import TracerError
 from tracer.kernel.anatomy.process_anatomy import MOST_RSS_BYTES, MOST_S, PROC
 from tracer.kernel.anatomy.smaps import MOST_BYTES
@@ -85,7 +86,9 @@ def examine(*, may_load: bool, measure: bool) -> Examination:
     `may_load`: the checks of the kernel permit a trial; otherwise the programs are not tried. `measure`: also
     measure the cost of events with a short workload, in a cgroup made for it. This takes half a second.
     """
-    compiler, beside = bcc(), [kernel_log(KMSG, _DUMP_TASKS), process_memory(PROC / "self")]
+    compiler = bcc()
+    beside = [kernel_log(KMSG, _DUMP_TASKS), process_memory(PROC / "self")]
+    beside.append(stack_unwinding(unwinding.why_not()))
     if not may_load:
         return Examination(
             [compiler, *beside, _untried()], [Finding(signal) for signal in needed(_version())]
@@ -160,6 +163,19 @@ def process_memory(process: Path) -> Check:
         f"smaps of the {MOST_PROCESSES} largest processes of a cgroup near its limit, each at most once a "
         f"second: at most {MOST_SHARE * 100:g} % of a CPU, and {size(MOST_BYTES)} and {MOST_S:g} s for a "
         f"process; none of a process above {size(MOST_RSS_BYTES)}",
+    )
+
+
+def stack_unwinding(why_not: str | None) -> Check:
+    """Return the check whether stacks of native code can be unwound, given the reason why not."""
+    if why_not is None:
+        return _check("unwinding", State.OK, "by libdw, also without frame pointers")
+    return _check(
+        "unwinding",
+        State.MISSING,
+        why_not,
+        "the callers in native code that keeps no frame pointers are not known",
+        f"install libdw ({', '.join(unwinding.PACKAGES)})" if unwinding.is_known_here() else "",
     )
 
 

@@ -117,6 +117,7 @@ _RING_BYTES: Final = {
     "swap_io": 256 << 10,
     "inode": 512 << 10,
     "code_sample": 512 << 10,
+    "stack_copy": 1 << 20,
     "cgroup": 512 << 10,  # larger than in `record`: a recorder that waits for a CPU must not lose a name
 }
 """Rings mostly smaller than those of `record`: a whole ring is resident, and `--max-memory` includes it.

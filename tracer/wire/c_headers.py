@@ -90,7 +90,12 @@ def event_header() -> str:
     parts = [_BEGIN, defines, *map(_enum, (*ENUMERATIONS, LOSSES))]
     parts += [
         _struct(record)
-        for record in (*(stream.record for stream in STREAMS), records.SAMPLE, records.WATCHED)
+        for record in (
+            *(stream.record for stream in STREAMS),
+            records.STACK_COPY,
+            records.SAMPLE,
+            records.WATCHED,
+        )
     ]
     return "\n".join([*(f"{part.rstrip()}\n" for part in parts), "#endif\n"])
 

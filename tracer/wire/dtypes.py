@@ -27,8 +27,10 @@ def dtype_from_record(record: Record) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-WIRE: Final = {stream.name: dtype_from_record(stream.record) for stream in STREAMS}
-"""Name of a stream -> its records."""
+WIRE: Final = {stream.name: dtype_from_record(stream.record) for stream in STREAMS} | {
+    records.STACK_COPY.name: dtype_from_record(records.STACK_COPY)
+}
+"""Name of a stream, or of the ring of copies of stacks -> its records."""
 
 WATCHED: Final = dtype_from_record(records.WATCHED)
 SAMPLE: Final = dtype_from_record(records.SAMPLE)

@@ -23,6 +23,8 @@ LENGTHS: Final = {
     "TRACER_COUNTERS": 96,
     "TRACER_KERNEL_FRAMES": 64,
     "TRACER_PYTHON_FRAMES": 32,
+    "TRACER_REGISTERS": 21,  # of x86-64, in the order of struct pt_regs
+    "TRACER_STACK_COPY_BYTES": 16384,
     "TRACER_USER_FRAMES": 127,  # the default of kernel.perf_event_max_stack
 }
 """#define of bpf/events.h -> elements of the arrays that have this length."""

@@ -300,6 +300,18 @@ CODE_SAMPLE: Final = Record(
     ),
 )
 
+STACK_COPY: Final = Record(
+    "stack_copy",
+    "The registers and the stack of a task in user mode, at the sample with the same time and task.",
+    (
+        Field("time_ns", "u64"),
+        Field("tid", "u32"),
+        Field("nr_bytes", "u32", "of the stack that could be read"),
+        Field("registers", "u64", "as in struct pt_regs", length="TRACER_REGISTERS"),
+        Field("stack", "u8", "from the stack pointer on", length="TRACER_STACK_COPY_BYTES"),
+    ),
+)
+
 SAMPLE: Final = Record(
     "sample",
     "The state of one memcg, with its descendants; -1 = not in this version of cgroups.",

@@ -69,9 +69,10 @@ STREAM_AT: Final = {stream.name: stream for stream in STREAMS}
 LOSSES: Final = Enumeration(
     "stream",
     "STREAM_",
-    (*STREAM_AT, "residue", "task_time"),
+    (*STREAM_AT, records.STACK_COPY.name, "residue", "task_time"),
     "The things that can be lost: the records of each ring, sums of charges, and CPU time.",
     {
+        records.STACK_COPY.name: "copies of stacks: frames without a frame pointer are missing",
         "residue": "sums of charges that found no room anywhere: from then on totals are not exact",
         "task_time": "stays of a traced task on a CPU whose begin the kernel did not report",
     },
@@ -79,13 +80,16 @@ LOSSES: Final = Enumeration(
 )
 
 TABLE_THAT_LOSES: Final = {name: stream.table for name, stream in STREAM_AT.items()} | {
+    records.STACK_COPY.name: "code_samples",
     "residue": "charge",
     "task_time": "task_time",
 }
 """Name in `LOSSES` -> the table that such a loss makes incomplete."""
 
 RING_BYTES: Final = {stream.name: stream.ring_bytes for stream in STREAMS} | {
+    records.STACK_COPY.name: 8 << 20,
     records.WATCHED.name: 4 << 20,
     "wake": 64 << 10,
 }
-"""Name of a ring -> its size: the streams' rings, the ring of calibration, and the ring that only wakes."""
+"""Name of a ring -> its size: the streams' rings, the ring
+of copies of stacks, that of calibration, and the ring that only wakes."""

@@ -12,7 +12,7 @@ from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results import report_frames
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
-from tracer.analysis.views.grown_code import Samples, frame_of, grown_code, grown_within, of_program
+from tracer.analysis.views.grown_code import Samples, grown_code, grown_within
 
 MIB = 1 << 20
 KERNEL, SLAB = 90_001, 90_002
@@ -132,31 +132,6 @@ def test_language_is_known_by_the_frames(named: Any, frames: list[str], language
     sampled(named, 1, *frames)
     (one,) = grown_code(named, Samples.from_rows(named.code_samples), ("anon",))
     assert one.language == language
-
-
-@pytest.mark.parametrize(
-    ("name", "frame"),
-    [
-        ("grow [work]", CodeFrame("grow", None, None, "work")),
-        ("grow+0x4f", CodeFrame("grow", None, None, None)),
-        ("[libx.so]+0x12", CodeFrame("[libx.so]+0x12", None, None, "libx.so")),
-        ("0x7f00", CodeFrame("0x7f00", None, None, None)),
-        ("f.<locals>.<listcomp> [a b.py:5]", CodeFrame("f.<locals>.<listcomp>", "a b.py", 5, None)),
-        (
-            "operator new[](unsigned long) [work]",
-            CodeFrame("operator new[](unsigned long)", None, None, "work"),
-        ),
-        ("JS:*grow app.js:3:9", CodeFrame("grow", "app.js", 3, None)),
-        ("[python]", CodeFrame("[python]", None, None, None)),
-    ],
-)
-def test_frame_is_read_in_its_parts(name: str, frame: CodeFrame) -> None:
-    assert frame_of(name) == frame
-
-
-def test_stack_without_a_function_of_the_program_stays_whole() -> None:
-    frames = ["malloc [libc.so.6]", "0x7f00"]
-    assert of_program(frames) == tuple(frames)
 
 
 def test_frame_has_a_row_for_each_function(named: Any) -> None:

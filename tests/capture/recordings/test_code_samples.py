@@ -17,7 +17,9 @@ from support.compiled import compiled
 from support.offered import skip_unless_offered
 
 import tracer
+from tracer.analysis.views.grown_code import Samples, grown_code
 from tracer.capture.bpf.hooks import FAMILIES
+from tracer.capture.symbols import unwinding
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.wire.streams import STREAMS
@@ -190,6 +192,40 @@ def test_full_ring_loses_samples_and_counts_them(
     assert sampled >= 63 * MIB - CPUS * 128 * KIB
 
 
+def are_all_named(trace: Any, tgid: int) -> bool:
+    """Return whether the samples of a process have come, and all of their stacks have names."""
+    samples = trace.code_samples[trace.code_samples["tgid"] == tgid]
+    return len(samples) > 300 and set(samples["stack_id"].dropna()) <= set(trace.stacks["stack_id"])
+
+
+@pytest.mark.skipif(unwinding.why_not() is not None, reason=f"{unwinding.why_not()}")
+@pytest.mark.parametrize("options", [("-O2", "-fomit-frame-pointer"), ("-O2",)], ids=["without", "with"])
+def test_callers_of_functions_without_frames_are_known(
+    options: tuple[str, ...], memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """Memory grows in memset(), which keeps no frame: by frame pointers, its caller is missing even in a
+    program that has them. The copy of the stack reaches beyond the 9 kB of `load`."""
+    with started(compiled("leaves", tmp_path, *options), memcg, str(100 * MIB)) as process:
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        go_on(process)
+        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path), process.pid))
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
+    samples = trace.code_samples
+    samples = samples[(samples["tgid"] == tgid) & (samples["category"] == "anon")]
+    assert not {"stack_copy", "stack_names"} & set(trace.loss["stream"]), "there is room for all"
+    found = grown_code(trace, Samples.from_rows(samples), ["anon"])
+    callers = {one.frames[0].function: one for one in found}
+    assert abs(callers["parse_rows"].share - 0.7) < 0.05
+    assert abs(callers["build_index"].share - 0.3) < 0.05
+    stacks = [[name.partition(" ")[0] for name in frames[one]] for one in samples["stack_id"].dropna()]
+    whole = next(stack for stack in stacks if "parse_rows" in stack)
+    at = whole.index("parse_rows")
+    assert whole[at : at + 3] == ["parse_rows", "load", "main"]
+    assert whole[-1] == "_start"
+
+
 def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: Callable[..., Any]) -> None:
     """The trigger is gone before its symbols can be read; they are known from its earlier samples.
 
@@ -256,7 +292,8 @@ def test_without_stacks_there_is_no_ring_and_no_sample(
     streams = {one["map_id"] for one in maps if one.get("map_type") == LRU_PERCPU_HASH}
     samples = asked != "off"
     wakes_the_recorder = 1
-    assert (len(rings), len(streams)) == (len(STREAMS) - 1 + wakes_the_recorder + samples, samples)
+    copies = samples and unwinding.why_not() is None
+    assert (len(rings), len(streams)) == (len(STREAMS) - 1 + wakes_the_recorder + samples + copies, samples)
     trace = tracer.open(recorder.stop())
     assert trace.meta["filters"]["stacks_bytes"] == (1 << 20 if samples else None)
     assert trace.code_samples.empty

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.symbols.address_names import ENDED_KEPT_S, ExecImage, UserSymbols, read_image
+from tracer.capture.symbols.address_names import (
+    ENDED_KEPT_S,
+    ExecImage,
+    StackCopy,
+    UserSymbols,
+    joined,
+    read_image,
+)
 
 ONE, OTHER = ExecImage(0x1000, 0x7FFF_0000), ExecImage(0x1000, 0x7FFE_0000)
 MAPS = "1000-9000 r-xp 00000000 08:01 77  /bin/work\n"
@@ -31,6 +38,9 @@ class Table:
         if 0x2000 <= address < 0x3000:
             return None, address - 0x2000, "/lib/no symbols.so"
         return None, address, "[vdso]" if address < 0x4000 else None
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        return [*copy.stack]
 
     def close(self) -> None:
         self.world.open.remove(self)
@@ -152,6 +162,34 @@ def test_exec_while_the_table_is_made_gives_addresses(world: World, monkeypatch:
     world.symbols = UserSymbols(table, world.proc)
     assert world.symbols.frames(7, [0x1234], ONE) == ["0x1234"]
     assert not world.open
+
+
+def test_copy_of_a_stack_gives_the_callers(world: World) -> None:
+    world.runs(7, ONE)
+    copy = StackCopy(b"", bytes([0x11, 0x12, 0x22]))
+    by_frame_pointers = [0x11, 0x22, 0x33]
+    assert world.symbols.frames(7, by_frame_pointers, ONE, copy) == ["0x11", "0x12", "0x22", "0x33"]
+    assert world.symbols.frames(7, by_frame_pointers, OTHER, copy) == ["0x11", "0x22", "0x33"], (
+        "not its table"
+    )
+
+
+@pytest.mark.parametrize(
+    ("unwound", "by_frame_pointers", "whole"),
+    [
+        ([1, 2, 3], [1, 3], [1, 2, 3]),
+        ([1, 2, 3], [1, 3, 4, 5], [1, 2, 3, 4, 5]),
+        ([1, 2, 3], [1, 9], [1, 2, 3]),
+        ([1, 2, 3], [], [1, 2, 3]),
+        ([1], [1, 3, 4], [1, 3, 4]),
+        ([], [1, 3, 4], [1, 3, 4]),
+        ([1, 2, 2], [1, 2, 4], [1, 2, 2, 4]),
+    ],
+)
+def test_frame_pointers_show_what_lies_beyond_the_copy(
+    unwound: list[int], by_frame_pointers: list[int], whole: list[int]
+) -> None:
+    assert joined(unwound, by_frame_pointers) == whole
 
 
 def test_module_mapped_later_gets_a_new_table(world: World) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from tracer.capture.symbols import stack_names
-from tracer.capture.symbols.address_names import ExecImage
+from tracer.capture.symbols.address_names import ExecImage, StackCopy
 from tracer.capture.symbols.stack_names import NO_STACK, Stacks
 from tracer.wire.dtypes import WIRE
 
 
-def records(*rows: dict[str, Any]) -> Any:
-    made = np.zeros(len(rows), WIRE["code_sample"])
+def records(*rows: dict[str, Any], stream: str = "code_sample") -> Any:
+    made = np.zeros(len(rows), WIRE[stream])
     for record, row in zip(made, rows, strict=True):
         for name, value in row.items():
-            if name in ("kernel", "user"):
+            if name in ("kernel", "user", "registers", "stack"):
                 record[name][: len(value)] = value
             else:
                 record[name] = value
@@ -34,10 +34,14 @@ class Users:
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[tuple[int, tuple[int, ...], ExecImage]] = []
+        self.copies: list[StackCopy] = []
         self.closed = 0
 
-    def frames(self, tgid: int, addresses: Any, image: ExecImage) -> list[str]:
+    def frames(self, tgid: int, addresses: Any, image: ExecImage, copy: StackCopy | None = None) -> list[str]:
         self.gate.wait()
+        if copy is not None:
+            self.copies.append(copy)
+            addresses = [*addresses, len(copy.stack)]
         self.asked.append((tgid, tuple(addresses), image))
         return [f"{tgid}:{address}" for address in addresses]
 
@@ -116,6 +120,62 @@ def test_missing_stack_has_no_number(sampled: Stacks) -> None:
     assert len(named(sampled)) == 2
 
 
+def copies(*rows: dict[str, Any]) -> Any:
+    return records(*rows, stream="stack_copy")
+
+
+def test_sample_with_a_copy_of_its_stack_is_unwound(sampled: Stacks, users: Users) -> None:
+    """The copy belongs to the sample of the same time and task."""
+    sampled.take_copies(copies({"time_ns": 70, "tid": 4, "nr_bytes": 3, "stack": [9, 8, 7, 6]}))
+    same = {"tgid": 1, "time_ns": 70, "user": [5]}
+    _, (other, plain, unwound) = sampled.number(
+        records(same | {"tid": 3}, same | {"tid": 4, "time_ns": 71}, same | {"tid": 4})
+    )
+    names = named(sampled)
+    assert other == plain
+    assert (names[plain], names[unwound]) == (["1:5"], ["1:5", "1:3"])
+    assert [copied.stack for copied in users.copies] == [bytes([9, 8, 7])]
+
+
+def test_same_copy_is_unwound_once(sampled: Stacks, users: Users) -> None:
+    """Registers that say nothing about the place in the stack do not count."""
+    place = {4: 40, 16: 160, 19: 190}  # bp, ip, sp in struct pt_regs
+    numbers = []
+    for time_ns, differs in enumerate([{}, {0: 9}, {4: 9}, {16: 9}, {19: 9}]):
+        registers = [(place | differs).get(position, 0) for position in range(21)]
+        row = {"time_ns": time_ns, "tid": 4}
+        sampled.take_copies(copies(row | {"nr_bytes": 2, "stack": [1, 2], "registers": registers}))
+        numbers.append(int(sampled.number(records(row | {"tgid": 1, "user": [5]}))[1][0]))
+    sampled.finish()
+    assert len(set(numbers)) == len(users.copies) == 4
+    assert numbers[0] == numbers[1]
+
+
+def test_copy_without_frame_pointers_has_the_address_of_the_instruction(
+    sampled: Stacks, users: Users
+) -> None:
+    row = {"time_ns": 7, "tid": 4}
+    sampled.take_copies(copies(row | {"nr_bytes": 1, "stack": [1], "registers": [0] * 16 + [0x77]}))
+    (number,) = sampled.number(records(row | {"tgid": 1}))[1]
+    assert named(sampled) == {number: [f"1:{0x77}", "1:1"]}
+
+
+def test_copies_are_bounded_and_the_dropped_ones_counted(
+    sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their samples have the frames by frame pointers."""
+    monkeypatch.setattr(stack_names, "_MOST_COPIES", 2)
+    rows: list[dict[str, Any]] = [{"time_ns": time_ns, "tid": 4} for time_ns in range(5)]
+    sampled.take_copies(copies(*[row | {"nr_bytes": 1, "stack": [row["time_ns"]]} for row in rows]))
+    assert sampled.dropped_copies == 3
+    users.gate.clear()
+    sampled.number(records(*[row | {"tgid": 1, "user": [5, row["time_ns"]]} for row in rows]))
+    users.gate.set()
+    sampled.finish()
+    assert len(users.copies) + sampled.dropped_copies == len(rows)
+    assert sampled.dropped_copies >= 3
+
+
 def test_number_does_not_wait_for_names(sampled: Stacks, users: Users) -> None:
     users.gate.clear()
     sampled.number(records({"tgid": 1, "user": [5]}))
@@ -165,7 +225,7 @@ def test_stack_that_cannot_be_named_is_counted_and_skipped(
 ) -> None:
     frames = users.frames
 
-    def refuse(tgid: int, addresses: Any, image: ExecImage) -> list[str]:
+    def refuse(tgid: int, addresses: Any, image: ExecImage, _: object) -> list[str]:
         if addresses == (5,):
             raise OverflowError
         return frames(tgid, addresses, image)

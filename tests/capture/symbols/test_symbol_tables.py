@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tracer.capture.symbols import symbol_tables
+from tracer.capture.symbols.address_names import StackCopy
 from tracer.capture.symbols.symbol_tables import SymbolProcess
 
 
@@ -26,6 +27,11 @@ class Table:
         if address == 0x10:
             return "f" * 10_000, 1, "/lib/\udcff"
         return (f"f{address:x}", 2, "/bin/work") if address < 0x1000 else (None, address, None)
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        if copy.stack == b"bad":
+            raise ValueError
+        return [len(copy.registers), len(copy.stack), (1 << 64) - 1]
 
     def close(self) -> None:
         raise AssertionError("the child is killed instead")
@@ -49,6 +55,18 @@ def test_resolve_returns_the_answers_of_the_table() -> None:
     assert (len(symbol or ""), offset, module) == (4096, 1, "/lib/\udcff")
     table.close()
     assert (descriptors(), children()) == before
+
+
+def test_copy_of_a_stack_is_unwound_in_the_child() -> None:
+    table = SymbolProcess(Table)
+    registers = bytes(8 * 21)
+    for size in (0, 1, 16 << 10):
+        assert table.unwind(StackCopy(registers, bytes(size))) == [len(registers), size, (1 << 64) - 1]
+    assert table.unwind(StackCopy(registers, b"bad")) == []
+    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    table.resolve(0xDEAD)
+    assert table.unwind(StackCopy(registers, b"")) == [], "the child has ended"
+    table.close()
 
 
 def test_descriptors_closed_in_the_child_stay_open_in_the_parent() -> None:

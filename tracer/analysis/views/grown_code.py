@@ -21,23 +21,13 @@ from tracer.analysis.core.columns import Int64s, column_times_ns, integers, time
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess
+from tracer.analysis.views.program_frames import SCRIPT_OF_NODE, frame_of, of_program
 
 LEAST_SHARE: Final = 0.1
 """Code with a smaller share of the sampled growth is left out."""
 MOST_FRAMES: Final = 24
 _NEARLY_ALL: Final = 0.8
 
-_FRAME: Final = re.compile(r"(?P<function>.*?)(?:\+0x[0-9a-f]+)?(?: \[(?P<place>[^\]]*)\])?", re.DOTALL)
-_UNNAMED: Final = re.compile(r"\[(?P<module>[^\]]+)\]\+0x")
-_PYTHON_PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+)")
-_NOT_THE_PROGRAM: Final = re.compile(
-    r"ld-linux[-\w]*|ld-musl[-\w]*|libc|libm|libstdc\+\+|libgcc_s|libjemalloc|libtcmalloc\w*|libmimalloc"
-    r"|(lib)?python(3(\.\d+)?t?)?|libpthread"
-)
-_RUNTIME_OF_GO: Final = ("runtime.", "internal/runtime/")
-_SCRIPT_OF_NODE: Final = re.compile(
-    r"(?:JS|LazyCompile|Function):[*~^+]?(?P<function>\S*) (?P<file>[^:]+):(?P<line>\d+)(?::\d+)?", re.DOTALL
-)
 _SLAB: Final = re.compile(r"(__)?(kmem_cache_alloc|kmalloc|slab_|memcg_slab|allocate_slab)")
 
 
@@ -149,39 +139,6 @@ def grown_code(trace: TraceTables, samples: Samples, kinds: Sequence[str]) -> tu
     return tuple(sorted(found, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
 
 
-def frame_of(name: str) -> CodeFrame:
-    """Return a recorded frame in its parts: `function [module]`, `function [file.py:line]`, a function of
-    Node by its perf map, or an address."""
-    if unnamed := _UNNAMED.match(name):
-        return CodeFrame(name, None, None, unnamed["module"])
-    match = _FRAME.fullmatch(name)
-    assert match is not None
-    function, place = match["function"], match["place"]
-    if script := _SCRIPT_OF_NODE.fullmatch(name):
-        return CodeFrame(script["function"], script["file"], int(script["line"]), None)
-    python = _PYTHON_PLACE.fullmatch(place) if place is not None else None
-    if python:
-        return CodeFrame(function, python["file"], int(python["line"]), None)
-    return CodeFrame(function or name, None, None, place)
-
-
-def of_program(frames: Sequence[str]) -> tuple[str, ...]:
-    """Return the frames from the innermost one of the program itself; all, if none is known to be."""
-    for at, name in enumerate(frames):
-        if _is_of_program(name):
-            return tuple(frames[at:])
-    return tuple(frames)
-
-
-def _is_of_program(name: str) -> bool:
-    if name.startswith(("0x", "[vdso]", *_RUNTIME_OF_GO)):
-        return False
-    frame = frame_of(name)
-    return frame.line is not None or not (
-        frame.module and _NOT_THE_PROGRAM.fullmatch(frame.module.partition(".so")[0])
-    )
-
-
 def _sampled(trace: TraceTables, samples: Samples) -> list[_Sample]:
     """Return the samples by process and stack."""
     if not len(samples.time):
@@ -269,7 +226,7 @@ def _language(samples: Sequence[_Sample]) -> str:
     names = [name for sample in samples for name in sample.user]
     if not names:
         return "kernel"
-    if any(_SCRIPT_OF_NODE.match(name) for name in names):
+    if any(SCRIPT_OF_NODE.match(name) for name in names):
         return "node"
     if any(frame_of(name).line is not None for name in names):
         return "python"

@@ -25,7 +25,7 @@ from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.probes import Hook, Way
 from tracer.kernel.process.priority import Urgency
-from tracer.wire.records import CODE_SAMPLE
+from tracer.wire.records import CODE_SAMPLE, STACK_COPY
 from tracer.wire.streams import RING_BYTES, STREAMS
 
 WANTED_PATHS: Final = 2048
@@ -98,8 +98,8 @@ class Programs:
     cgroup, not only the selected ones (capture/bpf/roots.py). `accounts`: the room of the ledger
     (`accounts_for`). `ring_pages`: name -> pages of rings that differ from `RING_BYTES`. `forced`: the family
     of hooks to prefer (`Kind.family`). `stacks_bytes`: the bytes by which a process grows for each sample
-    of its code; None: no samples. `btf` is the file with the kernel's types. Raises TracerError if the kernel
-    has no types.
+    of its code; None: no samples. `copies_stacks`: a sample has a copy of the user stack. `btf` is the file
+    with the kernel's types. Raises TracerError if the kernel has no types.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class Programs:
         ring_pages: Mapping[str, int] | None = None,
         forced: str | None = None,
         stacks_bytes: int | None = None,
+        copies_stacks: bool = False,
         btf: Path = VMLINUX,
     ) -> None:
         self.cpus = _possible_cpus()
@@ -122,9 +123,12 @@ class Programs:
         self._trace_all = trace_all
         self._forced = forced
         self._stacks_bytes = stacks_bytes
+        self._copies_stacks = bool(stacks_bytes) and copies_stacks
         self._refused: dict[Way, str] = {}
         self._is_detached = False
-        self._asked = (self.cpus, _tick_ns(), version, trace_all, self._ring_pages, forced, stacks_bytes)
+        rings = self._ring_pages
+        samples = (stacks_bytes, self._copies_stacks)
+        self._asked = (self.cpus, _tick_ns(), version, trace_all, rings, forced, samples)
         self.choices: list[Choice] = []
         self._begin_compiling()
 
@@ -226,6 +230,7 @@ class Programs:
         flags += ["-DTRACE_ALL"] if self._trace_all else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
         flags += [f"-DSTACKS_BYTES={self._stacks_bytes}ULL"] if self._stacks_bytes else []
+        flags += ["-DCOPIES_STACKS"] if self._copies_stacks else []
         return [*flags, "-g0", "-Wno-unused-function"]
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
@@ -239,9 +244,14 @@ class Programs:
         return self._loaded.map(name)
 
     @property
-    def streams(self) -> list[str]:
-        """Return the names of the streams that have a ring."""
-        return [stream.name for stream in STREAMS if self._stacks_bytes or not stream.needs_stacks]
+    def rings(self) -> list[str]:
+        """Return the names of the streams that have a ring, and of the ring of copies of stacks.
+
+        A copy is in its ring before its sample is. So whoever reads the rings in this order has, with each
+        sample, its copy.
+        """
+        streams = [stream.name for stream in STREAMS if self._stacks_bytes or not stream.needs_stacks]
+        return streams + [STACK_COPY.name] * self._copies_stacks
 
     def ring_fd(self, name: str) -> int:
         """Return the file descriptor of a ring."""

@@ -112,7 +112,7 @@ def rings_of(programs: Programs) -> Iterator[Mapping[str, Ring]]:
     """Map the rings of the streams, by name, and the ring that only wakes ("wake")."""
     with ExitStack() as mapped:
         rings = {}
-        for name in (*programs.streams, "wake"):
+        for name in (*programs.rings, "wake"):
             rings[name] = Ring(
                 programs.ring_fd(name), programs.ring_bytes(name), _WAKE if name == "wake" else WIRE[name]
             )

@@ -45,11 +45,25 @@ class SymbolTable(Protocol):
         """Free the table."""
 
 
+class StackCopy(NamedTuple):
+    """The registers of a task in user mode, as struct pt_regs, and its stack from the stack pointer on."""
+
+    registers: bytes
+    stack: bytes
+
+
+class CodeTable(SymbolTable, Protocol):
+    """The symbols of a process, and what it takes to unwind its stacks."""
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        """Return the addresses of a stack, innermost first; nothing if it cannot be unwound."""
+
+
 @dataclass
 class _Process:
     image: ExecImage
     modules: bytes
-    table: SymbolTable
+    table: CodeTable
     used_s: float = 0.0
     names: dict[tuple[int, bool], str] = field(default_factory=dict)
 
@@ -64,7 +78,7 @@ class UserSymbols:
 
     def __init__(
         self,
-        table_of: Callable[[int], SymbolTable],
+        table_of: Callable[[int], CodeTable],
         proc: Path = Path("/proc"),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,11 +87,19 @@ class UserSymbols:
         self._now_s = now_s
         self._known: dict[int, _Process] = {}  # by tgid, the last one needed last
 
-    def frames(self, tgid: int, addresses: Iterable[int], image: ExecImage) -> list[str]:
-        """Return a name for each address, innermost first, of the process `tgid` while it ran `image`."""
+    def frames(
+        self, tgid: int, addresses: Iterable[int], image: ExecImage, copy: StackCopy | None = None
+    ) -> list[str]:
+        """Return a name for each address, innermost first, of the process `tgid` while it ran `image`.
+
+        `addresses` are found by frame pointers. With a copy of the stack, the names are of the addresses that
+        unwinding finds, if it can.
+        """
         now = read_image(self._proc, tgid)
         known = self._current(tgid, image, now)
         may_look = now in (_NO_IMAGE, known.image) if known else False
+        if known is not None and copy is not None:
+            addresses = joined(known.table.unwind(copy), list(addresses))
         return [
             f"{address:#x}" if known is None else _name(known, address, bool(number), may_look)
             for number, address in enumerate(addresses)
@@ -114,6 +136,18 @@ class UserSymbols:
     def close(self) -> None:
         while self._known:
             self._known.popitem()[1].table.close()
+
+
+def joined(unwound: list[int], by_frame_pointers: list[int]) -> list[int]:
+    """Return the frames that were unwound, and those beyond them that frame pointers show.
+
+    Frame pointers miss functions, and lead nowhere in code without them, but reach beyond the copied stack.
+    """
+    if len(unwound) < 2:
+        return by_frame_pointers
+    last = unwound[-1]
+    beyond = by_frame_pointers.index(last) + 1 if last in by_frame_pointers else len(by_frame_pointers)
+    return unwound + by_frame_pointers[beyond:]
 
 
 def read_image(proc: Path, tgid: int) -> ExecImage:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracer.capture.bpf.ring import Records
-from tracer.capture.symbols.address_names import ExecImage, UserSymbols
+from tracer.capture.symbols.address_names import ExecImage, StackCopy, UserSymbols
 from tracer.capture.symbols.cpython_names import PythonFrames
 from tracer.kernel.process.priority import prefer_this_thread
 
@@ -28,21 +28,26 @@ NO_STACK: Final = -1
 TABLES_KEPT_S: Final = 20.0
 """The time without a stack after which symbol tables are freed: each takes a process."""
 _MOST_WAITING: Final = 4096
+_MOST_COPIES: Final = 512  # that wait for their sample, or for being unwound: 8 MiB
 _MOST_NUMBERED: Final = 1 << 16
 _LAST_WAIT_S: Final = 3.0
 
+_BP, _IP, _SP = 4, 16, 19  # positions in struct pt_regs of x86-64
+_PLACE: Final = (_BP, _IP, _SP)
 _USER_KEY: Final = ("tgid", "start_code", "start_stack", "codes", "instructions", "user")
 
 
 @dataclass(frozen=True)
 class _Stack:
-    """`image` is None for a kernel stack. `python` are the frames of Python: code object, instruction."""
+    """`image` is None for a kernel stack. `python` are the frames of Python: code object, instruction.
+    `copy` is what the stack can be unwound from; else `addresses` are all that is known."""
 
     number: int
     addresses: tuple[int, ...]
     tgid: int
     image: ExecImage | None
     python: tuple[tuple[int, int], ...] = ()
+    copy: StackCopy | None = None
 
 
 @dataclass
@@ -52,13 +57,16 @@ class Stacks:
     `name_kernel` names the addresses of a kernel stack; `users` names addresses of processes, and `python`
     the frames of CPython. Both are closed together with this object. A sampled stack that occurs again keeps
     its number, and is named once. `failed` counts the stacks whose frames stay bare addresses, because there
-    was no time to name them or naming failed.
+    was no time to name them or naming failed. `dropped_copies` counts the samples whose stacks are not
+    unwound, because too many copies of stacks wait.
     """
 
     name_kernel: Callable[[list[int]], list[str]]
     users: UserSymbols
     python: PythonFrames | None = None
     failed: int = 0
+    dropped_copies: int = 0
+    _copies: OrderedDict[tuple[int, int], StackCopy] = field(default_factory=OrderedDict)
     _numbers: dict[bytes, int] = field(default_factory=dict)
     _last_number: int = 0
     _waiting: queue.SimpleQueue[_Stack | None] = field(default_factory=queue.SimpleQueue)
@@ -69,9 +77,27 @@ class Stacks:
         self._thread = threading.Thread(target=self._name_all, name="symbols", daemon=True)
         self._thread.start()
 
+    def take_copies(self, records: Records) -> None:
+        """Keep copies of user stacks until the samples come to which they belong."""
+        for record in records:
+            copied = StackCopy(record["registers"].tobytes(), record["stack"][: record["nr_bytes"]].tobytes())
+            self._copies[int(record["time_ns"]), int(record["tid"])] = copied
+        while len(self._copies) > _MOST_COPIES:
+            self._copies.popitem(last=False)
+            self.dropped_copies += 1
+
     def number(self, records: Records) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the numbers of the samples' kernel stacks and user stacks; `NO_STACK` for a missing one."""
-        return self._number(records, ("kernel",)), self._number(records, _USER_KEY)
+        keys = zip(records["time_ns"].tolist(), records["tid"].tolist(), strict=True)
+        copies = [self._copies.pop(key, None) for key in keys]
+        is_plain = np.array([copied is None for copied in copies], bool)
+        users = np.empty(len(records), np.int64)
+        users[is_plain] = self._number(records[is_plain], _USER_KEY)
+        for position in np.flatnonzero(~is_plain).tolist():
+            copied = copies[position]
+            assert copied is not None
+            users[position] = self._number_of_copy(records[position], copied)
+        return self._number(records, ("kernel",)), users
 
     def _number(self, records: Records, fields: tuple[str, ...]) -> npt.NDArray[np.int64]:
         """Return the numbers of the stacks in `fields`; the work is done once for each distinct stack."""
@@ -89,7 +115,25 @@ class Stacks:
             numbers[position] = self._number_of(key, frames, records[first], is_user) if frames else NO_STACK
         return numbers[stack_of]
 
-    def _number_of(self, key: bytes, frames: tuple[int, ...], record: np.void, is_user: bool) -> int:
+    def _number_of_copy(self, record: np.void, copied: StackCopy) -> int:
+        """Return the number of a stack that has a copy. The same copy is unwound once: of the registers, only
+        those count that say where in the stack the task is."""
+        digest = blake2b(copied.stack, digest_size=16)
+        for name in _USER_KEY:
+            digest.update(record[name].tobytes())
+        words = np.frombuffer(copied.registers, np.uint64)
+        digest.update(words[[*_PLACE]].tobytes())
+        frames = tuple(np.trim_zeros(record["user"], "b").tolist()) or (int(words[_IP]),)
+        return self._number_of(digest.digest(), frames, record, True, copied)
+
+    def _number_of(
+        self,
+        key: bytes,
+        frames: tuple[int, ...],
+        record: np.void,
+        is_user: bool,
+        copied: StackCopy | None = None,
+    ) -> int:
         if (number := self._numbers.get(key)) is not None:
             return number
         if (
@@ -102,7 +146,10 @@ class Stacks:
         if is_user:
             codes = np.trim_zeros(record["codes"], "b").tolist()
             python = tuple(zip(codes, record["instructions"].tolist(), strict=False))
-        self._queue(_Stack(number, frames, int(record["tgid"]), image, python))
+        if copied is not None and self._waiting.qsize() >= _MOST_COPIES:
+            copied = None
+            self.dropped_copies += 1
+        self._queue(_Stack(number, frames, int(record["tgid"]), image, python, copied))
         return number
 
     def next_number(self) -> int:
@@ -178,7 +225,7 @@ class Stacks:
             return self.name_kernel(list(stack.addresses))
         if self.python is not None:  # first: the sooner, the more samples have frames of Python
             self.python.consider(stack.tgid, stack.image)
-        names = self.users.frames(stack.tgid, stack.addresses, stack.image)
+        names = self.users.frames(stack.tgid, stack.addresses, stack.image, stack.copy)
         if self.python is None or not stack.python:
             return names
         return self.python.names(stack.tgid, stack.image, stack.python, names)

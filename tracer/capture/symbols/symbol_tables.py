@@ -26,11 +26,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
-from tracer.capture.symbols.address_names import SymbolTable, UserSymbols
+from tracer.capture.symbols.address_names import CodeTable, StackCopy, SymbolTable, UserSymbols
+from tracer.capture.symbols.unwinding import Unwinder, why_not
+from tracer.errors import TracerError
 from tracer.kernel.anatomy.own_files import identity, open_file
 from tracer.kernel.process.children import end_with_parent
+from tracer.wire.fields import LENGTHS
 
 _MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: about 500,000 functions
 _MOST_ADDRESS: Final = 1 << 64
@@ -103,7 +106,7 @@ class PerfMap:
 
 
 class CodeSymbols:
-    """A `SymbolTable` of all code of a process, as of now.
+    """A `CodeTable` of a process, as of now.
 
     The table that `make` makes names code in files, the perf map names the rest. BCC also reads perf maps, of
     any owner and any kind. Its names from them are not used, and it gets no request while one of them is a
@@ -117,6 +120,10 @@ class CodeSymbols:
         self._read_by_bcc = (self._map.path, shared / f"perf-{tgid}.map")
         self._table = make() if self._is_bcc_safe() else None
         self._in_files = _code_in_files(proc / str(tgid))
+        self._unwinder: Unwinder | None = None
+        if why_not() is None:
+            with suppress(OSError, TracerError):
+                self._unwinder = Unwinder(tgid, proc)
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         """See `SymbolTable.resolve`; a name from the perf map has no module."""
@@ -127,6 +134,10 @@ class CodeSymbols:
                 return symbol, offset, module
         found = self._map.name(address)
         return (None, address, None) if found is None else (*found, None)
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        """See `CodeTable.unwind`."""
+        return [] if self._unwinder is None else self._unwinder.unwind(copy)
 
     def close(self) -> None:
         if self._table is not None:
@@ -170,16 +181,19 @@ _LONGEST_NAME: Final = 4096
 _ANSWERS_WITHIN_S: Final = 30.0  # the symbols of a browser, on a busy machine
 _MOST_MEMORY_BYTES: Final = 4 << 30  # more than the parent's: a hostile symbol file may need any amount
 _ADDRESS_MASK: Final = (1 << 64) - 1
+_ADDRESS_BYTES: Final = 8
+_REGISTERS_BYTES: Final = 8 * LENGTHS["TRACER_REGISTERS"]
 _MADE: Final = b"+"
+_NICE: Final = 5  # once the table is made: until then the process may end
 
 
 class SymbolProcess:
-    """A `SymbolTable` that `make` makes in a child process, which runs until `close`.
+    """A `CodeTable` that `make` makes in a child process, which runs until `close`.
 
-    It resolves nothing once the child has ended or did not answer in time.
+    It resolves and unwinds nothing once the child has ended or did not answer in time.
     """
 
-    def __init__(self, make: Callable[[], SymbolTable]) -> None:
+    def __init__(self, make: Callable[[], CodeTable]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._child = os.fork()
         if self._child == 0:
@@ -192,14 +206,23 @@ class SymbolProcess:
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         """See `SymbolTable.resolve`; any address is allowed."""
+        answer = self._ask((address & _ADDRESS_MASK).to_bytes(_ADDRESS_BYTES, "little"))
+        return (None, address, None) if answer is None else (answer[0], answer[1], answer[2])
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        """See `CodeTable.unwind`."""
+        return self._ask(copy.registers + copy.stack) or []
+
+    def _ask(self, request: bytes) -> list[Any] | None:
+        """Return the answer of the child; None: there is none."""
         if self._is_ready:
             self._is_ready = False  # a late answer must not be taken for the answer to the next request
             with suppress(OSError, ValueError):
-                self._socket.send((address & _ADDRESS_MASK).to_bytes(8, "little"))
-                symbol, offset, module = json.loads(self._socket.recv(_MESSAGE_BYTES))
+                self._socket.send(request)
+                answer: list[Any] = json.loads(self._socket.recv(_MESSAGE_BYTES))
                 self._is_ready = True
-                return symbol, offset, module
-        return None, address, None
+                return answer
+        return None
 
     def close(self) -> None:
         self._socket.close()
@@ -215,7 +238,7 @@ def user_symbols(table_of: Callable[[int], SymbolTable]) -> UserSymbols:
     return UserSymbols(lambda tgid: SymbolProcess(lambda: CodeSymbols(lambda: table_of(tgid), tgid)))
 
 
-def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
+def _serve(make: Callable[[], CodeTable], fd: int) -> NoReturn:
     """Serve requests in the child, which keeps no descriptor of its parent and ends with it."""
     try:
         end_with_parent()
@@ -231,11 +254,22 @@ def _serve(make: Callable[[], SymbolTable], fd: int) -> NoReturn:
         with socket.socket(fileno=_OUT_OF_THE_WAY) as ours:
             table = make()
             ours.send(_MADE)
-            while request := ours.recv(8):
-                symbol, offset, module = _resolve(table, int.from_bytes(request, "little"))
-                ours.send(json.dumps([_cut(symbol), offset, _cut(module)]).encode())
+            os.nice(_NICE)
+            while request := ours.recv(_MESSAGE_BYTES):
+                ours.send(json.dumps(_answer(table, request)).encode())
     finally:
         os._exit(0)
+
+
+def _answer(table: CodeTable, request: bytes) -> list[Any]:
+    """Return (symbol, offset, module) of an address, or the addresses of a copied stack."""
+    if len(request) > _ADDRESS_BYTES:
+        with suppress(Exception):
+            copy = StackCopy(request[:_REGISTERS_BYTES], request[_REGISTERS_BYTES:])
+            return [*table.unwind(copy)]
+        return []
+    symbol, offset, module = _resolve(table, int.from_bytes(request, "little"))
+    return [_cut(symbol), offset, _cut(module)]
 
 
 def _resolve(table: SymbolTable, address: int) -> tuple[str | None, int, str | None]:

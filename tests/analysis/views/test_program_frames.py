@@ -1,0 +1,106 @@
+"""Frames of stacks: their parts, and the innermost one of the program itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracer.analysis.results.memory import CodeFrame
+from tracer.analysis.views.program_frames import frame_of, of_program
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        ("grow [work]", CodeFrame("grow", None, None, "work")),
+        ("grow+0x4f", CodeFrame("grow", None, None, None)),
+        ("[libx.so]+0x12", CodeFrame("[libx.so]+0x12", None, None, "libx.so")),
+        ("0x7f00", CodeFrame("0x7f00", None, None, None)),
+        ("f.<locals>.<listcomp> [a b.py:5]", CodeFrame("f.<locals>.<listcomp>", "a b.py", 5, None)),
+        (
+            "operator new[](unsigned long) [work]",
+            CodeFrame("operator new[](unsigned long)", None, None, "work"),
+        ),
+        ("JS:*grow app.js:3:9", CodeFrame("grow", "app.js", 3, None)),
+        ("[python]", CodeFrame("[python]", None, None, None)),
+    ],
+)
+def test_frame_is_read_in_its_parts(name: str, frame: CodeFrame) -> None:
+    assert frame_of(name) == frame
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("parse_row.constprop.0 [work]", "parse_row"),
+        ("load.isra.0.cold [work]", "load"),
+        ("rs::load::hcc834971959b628d [rs]", "rs::load"),
+        (
+            "_$LT$rs..Store$u20$as$u20$core..ops..drop..Drop$GT$::drop::h0123456789abcdef [rs]",
+            "<rs::Store as core::ops::drop::Drop>::drop",
+        ),
+        ("rs::main::_$u7b$$u7b$closure$u7d$$u7d$::h0123456789abcdef [rs]", "rs::main::_{{closure}}"),
+        ("Store::add(int) [work]", "Store::add(int)"),
+    ],
+)
+def test_marks_of_compilers_are_left_out(name: str, function: str) -> None:
+    assert frame_of(name).function == function
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        "__memset_avx512_unaligned_erms [libc.so.6]",
+        "__memset_avx2_unaligned [static]",
+        "_int_malloc [static]",
+        "je_malloc [redis]",
+        "ztrymalloc_usable_internal [redis]",
+        "xrealloc [git]",
+        "operator new(unsigned long) [static]",
+        "operator new(unsigned long) [libc++abi.so.1]",
+        "void std::vector<Row, std::allocator<Row> >::_M_realloc_append<Row>(Row&&) [work]",
+        "std::vector<std::vector<double> >::reserve(unsigned long) [work]",
+        "void std::vector<std::__cxx11::basic_string<char, std::char_traits<c… [work]",
+        "__gnu_cxx::new_allocator<Row>::allocate(unsigned long, void const*) [work]",
+        "__rust_alloc [rs]",
+        "__rdl_alloc [rs]",
+        "alloc::raw_vec::RawVecInner$LT$A$GT$::finish_grow::h1da5c3929bbd3b48 [rs]",
+        "core::ptr::write::h1da5c3929bbd3b48 [rs]",
+        "hashbrown::raw::RawTable$LT$T$GT$::reserve_rehash::h1da5c3929bbd3b48 [rs]",
+        "_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$core..clone..Clone$GT$::clone::h1da5c3929bbd3b48 [rs]",
+        "_RNvNtCsjrHSEGnQ3l9_5alloc7raw_vec11finish_grow [rs]",
+    ],
+)
+def test_library_in_any_module_is_not_the_program(library: str) -> None:
+    stack = (library, "load [work]", "main [work]")
+    assert of_program(stack) == stack[1:]
+    assert of_program((library,)) == (library,), "if there is no better one"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "std::vector<Row> rows_of<Row>(Reader&) [work]",
+        "void fill<std::string>(std::vector<std::string>&) [work]",
+        "(anonymous namespace)::fill(std::vector<int>&) [work]",
+        "Store::operator()(std::string const&) [work]",
+        "standard::fill() [work]",
+        "_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$rs..Load$GT$::load::h1da5c3929bbd3b48 [rs]",
+        "_$LT$rs..Store$u20$as$u20$core..clone..Clone$GT$::clone::h1da5c3929bbd3b48 [rs]",
+        "_RNvCsjrHSEGnQ3l9_2rs9load_rows [rs]",
+        "mallocator_fill [work]",
+        "memory_pool_grow [work]",
+    ],
+)
+def test_code_that_uses_a_library_is_the_program(own: str) -> None:
+    assert of_program(("__memset [libc.so.6]", own, "main [work]")) == (own, "main [work]")
+
+
+def test_script_is_the_program_whatever_extension_it_calls() -> None:
+    extension = "PyArray_NewFromDescr_int [_multiarray_umath.cpython-313-x86_64-linux-gnu.so]"
+    stack = ("__memset [libc.so.6]", extension, "load [app.py:41]", "main [app.py:88]")
+    assert of_program(stack) == stack[2:]
+
+
+def test_stack_without_a_function_of_the_program_stays_whole() -> None:
+    frames = ["malloc [libc.so.6]", "0x7f00"]
+    assert of_program(frames) == tuple(frames)

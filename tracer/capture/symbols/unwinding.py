@@ -1,0 +1,221 @@
+"""Unwinding of user stacks without frame pointers.
+
+libdw (elfutils) reads where each function keeps its return address from the call frame information of its
+file (.eh_frame, .debug_frame).
+
+It needs the registers and a copy of the stack, which the programs take at the sample, and the files that the
+process has mapped. They are opened at once, so that stacks can be unwound after the process has ended. They
+are opened as the kernel has them mapped (/proc/PID/map_files): a path may lead to another file in the mount
+namespace of the process, and may be deleted. Nobody looks for files of debug information, on no network.
+
+The files are hostile. `Unwinder` runs in a child process only (`SymbolProcess`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tracer.capture.symbols.address_names import StackCopy
+from tracer.errors import TracerError
+from tracer.wire.fields import LENGTHS
+
+_LIBRARY: Final = "libdw.so.1"
+_MACHINE: Final = "x86_64"
+PACKAGES: Final = ("Debian: libdw1", "Fedora: elfutils-libs")
+"""The packages of libdw."""
+_PROC: Final = Path("/proc")
+_MOST_FILES: Final = 1024
+_MOST_FRAMES: Final = LENGTHS["TRACER_USER_FRAMES"]
+_ELF_64_X86_64: Final = (b"\x7fELF\x02\x01", (62).to_bytes(2, "little"))  # e_ident, e_machine (elf(5))
+
+_PT_REGS: Final = (
+    *("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8"),
+    *("ax", "cx", "dx", "si", "di", "orig_ax", "ip", "cs", "flags", "sp", "ss"),
+)
+"""The registers in the order of struct pt_regs (arch/x86/include/uapi/asm/ptrace.h)."""
+
+_DWARF: Final = [
+    _PT_REGS.index(name)
+    for name in (
+        *("ax", "dx", "cx", "bx", "si", "di", "bp", "sp"),
+        *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "ip"),
+    )
+]
+"""The positions of the registers in the order of DWARF's numbers (System V ABI, AMD64 supplement, 3.6.2)."""
+_SP: Final = _PT_REGS.index("sp")
+
+_Pointer = ctypes.c_void_p
+_Word = ctypes.c_uint64
+_NextThread = ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Pointer, ctypes.POINTER(_Pointer))
+_ReadMemory = ctypes.CFUNCTYPE(ctypes.c_bool, _Pointer, _Word, ctypes.POINTER(_Word), _Pointer)
+_SetRegisters = ctypes.CFUNCTYPE(ctypes.c_bool, _Pointer, _Pointer)
+_OnFrame = ctypes.CFUNCTYPE(ctypes.c_int, _Pointer, _Pointer)
+
+
+class _Callbacks(ctypes.Structure):
+    """Dwfl_Callbacks (libdwfl.h)."""
+
+    _fields_ = tuple(
+        (name, _Pointer) for name in ("find_elf", "find_debuginfo", "section_address", "debuginfo_path")
+    )
+
+
+class _ThreadCallbacks(ctypes.Structure):
+    """Dwfl_Thread_Callbacks (libdwfl.h)."""
+
+    _fields_ = (
+        ("next_thread", _NextThread),
+        ("get_thread", _Pointer),
+        ("memory_read", _ReadMemory),
+        ("set_initial_registers", _SetRegisters),
+        ("detach", _Pointer),
+        ("thread_detach", _Pointer),
+    )
+
+
+_ABSENT: Final = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: -1)
+"""find_elf and find_debuginfo: there is no such file. libdw's own functions ask debuginfod."""
+
+
+def is_known_here() -> bool:
+    """Return whether stacks of this kind of machine can be unwound, with libdw."""
+    return os.uname().machine == _MACHINE
+
+
+@cache
+def why_not() -> str | None:
+    """Return the reason for which stacks cannot be unwound here; None: they can."""
+    if not is_known_here():
+        return f"only {_MACHINE} is known"
+    try:
+        _library()
+    except OSError:
+        return f"{_LIBRARY} (elfutils) is not installed"
+    return None
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(_LIBRARY)
+    for name in ("dwfl_begin", "dwfl_report_elf"):
+        getattr(library, name).restype = _Pointer
+    return library
+
+
+class _File(NamedTuple):
+    """A mapped file with code, by the mapping of its beginning. `link`: its name in /proc/PID/map_files."""
+
+    path: bytes
+    link: str
+    begin: int
+
+
+class Unwinder:
+    """Unwinds stacks of a process with the files that it has mapped now.
+
+    Raises OSError if they cannot be read, and TracerError if libdw can do nothing with them.
+    """
+
+    def __init__(self, tgid: int, proc: Path = _PROC) -> None:
+        self._dw = _library()
+        self._tgid = tgid
+        self._addresses: list[int] = []
+        self._copy = StackCopy(b"", b"")
+        self._registers: list[int] = []
+        absent = ctypes.cast(_ABSENT, _Pointer)
+        self._callbacks = _Callbacks(absent, absent, None, None)
+        self._dwfl = _Pointer(self._dw.dwfl_begin(ctypes.byref(self._callbacks)))
+        self._report(proc / str(tgid))
+        self._thread = _ThreadCallbacks(
+            _NextThread(self._next_thread),
+            None,
+            _ReadMemory(self._read_memory),
+            _SetRegisters(self._set_registers),
+            None,
+            None,
+        )
+        self._on_frame = _OnFrame(self._take_frame)
+        if not self._dw.dwfl_attach_state(self._dwfl, None, tgid, ctypes.byref(self._thread), None):
+            raise TracerError("libdw cannot unwind stacks of this program")
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        """Return the addresses of a stack, innermost first, as far as the files and the copy allow."""
+        self._copy = copy
+        words = memoryview(copy.registers).cast("Q").tolist()
+        self._registers = [words[position] for position in _DWARF]
+        self._begin = words[_SP]
+        self._addresses = []
+        self._dw.dwfl_getthread_frames(self._dwfl, self._tgid, self._on_frame, None)
+        return self._addresses
+
+    def _report(self, folder: Path) -> None:
+        for file in _files(folder)[:_MOST_FILES]:
+            with suppress(OSError):
+                fd = _open(folder / "map_files" / file.link)
+                name = ctypes.c_char_p(file.path)
+                if not self._dw.dwfl_report_elf(self._dwfl, name, name, fd, _Word(file.begin), False):
+                    os.close(fd)
+        self._dw.dwfl_report_end(self._dwfl, None, None)
+
+    def _next_thread(self, dwfl: int, argument: int, state: Any) -> int:
+        """Return the one thread that there is, and then none."""
+        if state[0]:
+            return 0
+        state[0] = 1
+        return self._tgid
+
+    def _read_memory(self, dwfl: int, address: int, value: Any, argument: int) -> bool:
+        at = address - self._begin
+        if not 0 <= at <= len(self._copy.stack) - 8:
+            return False
+        value[0] = int.from_bytes(self._copy.stack[at : at + 8], "little")
+        return True
+
+    def _set_registers(self, thread: int, argument: int) -> bool:
+        values = (_Word * len(_DWARF))(*self._registers)
+        return bool(self._dw.dwfl_thread_state_registers(_Pointer(thread), 0, len(_DWARF), values))
+
+    def _take_frame(self, frame: int, argument: int) -> int:
+        address = _Word()
+        if not self._dw.dwfl_frame_pc(_Pointer(frame), ctypes.byref(address), None) or not address.value:
+            return 1
+        self._addresses.append(address.value)
+        return int(len(self._addresses) >= _MOST_FRAMES)
+
+
+def _files(folder: Path) -> list[_File]:
+    """Return the files that are mapped with code, each with the mapping of its beginning (proc_pid_maps(5)).
+
+    That is the last one before the code: a program may also read the file as data, mapped elsewhere.
+    """
+    begins: dict[tuple[bytes, ...], _File] = {}
+    found: dict[_File, None] = {}
+    for line in (folder / "maps").read_bytes().splitlines():
+        fields = line.split(None, 5)
+        if len(fields) < 6 or fields[4] == b"0":
+            continue
+        begin, end = (int(address, 16) for address in fields[0].split(b"-"))
+        file = tuple(fields[3:6])
+        if int(fields[2], 16) == 0:
+            begins[file] = _File(fields[5], f"{begin:x}-{end:x}", begin)
+        if b"x" in fields[1] and file in begins:
+            found[begins[file]] = None
+    return [*found]
+
+
+def _open(path: Path) -> int:
+    """Open a mapped file. Raises OSError unless it is a regular file with code of this machine."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("not a regular file")
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    head = os.pread(fd, 20, 0)
+    if (head[:6], head[18:20]) != _ELF_64_X86_64:
+        os.close(fd)
+        raise OSError("no code of this machine")
+    return fd
