@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from tracer.analysis.core.gaps import Fineness, Losses
 
 LOST = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
+STREAM = st.sampled_from(["charge", "kernel_log", "stack_copy", "residue"])
 
 
 @given(
     lost=st.lists(
-        st.tuples(LOST, st.sampled_from(["charge", "kernel_log", "residue"]), st.integers(1, 9)),
+        st.tuples(
+            LOST, st.sampled_from(["charge", "kernel_log", "stack_copy", "residue"]), st.integers(1, 9)
+        ),
         max_size=9,
     ),
     asked=LOST,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tracer.capture.symbols import address_names
 from tracer.capture.symbols.address_names import (
     ENDED_KEPT_S,
     ExecImage,
@@ -162,6 +163,27 @@ def test_exec_while_the_table_is_made_gives_addresses(world: World, monkeypatch:
     world.symbols = UserSymbols(table, world.proc)
     assert world.symbols.frames(7, [0x1234], ONE) == ["0x1234"]
     assert not world.open
+
+
+def test_mappings_are_read_in_a_twentieth_of_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a large program take milliseconds, and each stack may need them."""
+    read, looks = address_names._modules, []
+
+    def slow(proc: Path, tgid: int) -> bytes:
+        looks.append(tgid)
+        world.now_s += 0.01
+        return read(proc, tgid)
+
+    monkeypatch.setattr(address_names, "_modules", slow)
+    world.runs(7, ONE)
+    begin_s = world.now_s
+    while world.now_s < begin_s + 2:
+        world.symbols.frames(7, [0x1234], ONE)
+        world.now_s += 0.001
+    assert 8 <= len(looks) <= 10
+    world.runs(7, OTHER)
+    world.symbols.frames(7, [0x1234], OTHER)
+    assert len(world.made) == 2, "another program is seen at once"
 
 
 def test_copy_of_a_stack_gives_the_callers(world: World) -> None:

@@ -34,7 +34,7 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.results.quality import SummedInterval, ThinnedInterval
 from tracer.schema import LATEST_NS
 
-_IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "code_sample")
+_IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_copy", "code_sample")
 """Streams that contribute to no number of a report."""
 
 _FOR_GOOD: Final = "residue"

@@ -19,6 +19,7 @@ ENDED_KEPT_S: Final = 3.0
 """The time without a look-up after which the table of an ended process is freed: some of its stacks may still
 wait. While processes are killed in a loop, each would leave one."""
 _MOST_NAMES: Final = 1 << 16  # of one process
+_MOST_LOOKING: Final = 0.05  # the share of time in which mappings are read
 _LONGEST_NAME: Final = 512  # of a symbol; C++ templates and hostile files make them long
 
 
@@ -65,6 +66,7 @@ class _Process:
     modules: bytes
     table: CodeTable
     used_s: float = 0.0
+    look_s: float = 0.0  # when to look at its mappings again
     names: dict[tuple[int, bool], str] = field(default_factory=dict)
 
 
@@ -109,15 +111,7 @@ class UserSymbols:
         """Return the process with a symbol table that is valid for `image`; None if there is none."""
         known = self._known.pop(tgid, None)
         if image == now != _NO_IMAGE:
-            modules = _modules(self._proc, tgid)
-            if known is None or known.image != image or known.modules != modules:
-                if known:
-                    known.table.close()
-                self._free_ended()
-                known = _Process(image, modules, self._table_of(tgid))
-                if read_image(self._proc, tgid) != image:  # the table may be of the next program
-                    known.table.close()
-                    known = None
+            known = self._as_of_now(known, tgid, image)
         if known is None:
             return None
         known.used_s = self._now_s()
@@ -125,6 +119,27 @@ class UserSymbols:
         while len(self._known) > _MOST_PROCESSES:
             self._known.pop(next(iter(self._known))).table.close()
         return known if known.image == image else None
+
+    def _as_of_now(self, known: _Process | None, tgid: int, image: ExecImage) -> _Process | None:
+        """Return a process that runs `image`, with a new table if what it has mapped has changed.
+
+        Each stack may need this, and to read the mappings of a large program takes milliseconds.
+        """
+        begin_s = self._now_s()
+        if known is not None and known.image == image and begin_s < known.look_s:
+            return known
+        modules = _modules(self._proc, tgid)
+        look_s = begin_s + (self._now_s() - begin_s) / _MOST_LOOKING
+        if known is None or known.image != image or known.modules != modules:
+            if known:
+                known.table.close()
+            self._free_ended()
+            known = _Process(image, modules, self._table_of(tgid))
+            if read_image(self._proc, tgid) != image:  # the table may be of the next program
+                known.table.close()
+                return None
+        known.look_s = look_s
+        return known
 
     def _free_ended(self) -> None:
         """Free the tables of processes that ended and have had no stack for a while."""
