@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #define PIECE (1L << 20)
 #define KEEP(pointer) __asm__ volatile("" : : "r"(pointer) : "memory")
@@ -47,6 +48,7 @@ FRAME void load(long bytes)
 int main(int argc, char **argv)
 {
 	(void)argc;
+	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); /* a huge page would belong to two pieces */
 	puts("ready");
 	fflush(stdout);
 	getchar();

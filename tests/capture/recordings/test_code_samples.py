@@ -195,7 +195,9 @@ def test_full_ring_loses_samples_and_counts_them(
 def are_all_named(trace: Any, tgid: int) -> bool:
     """Return whether the samples of a process have come, and all of their stacks have names."""
     samples = trace.code_samples[trace.code_samples["tgid"] == tgid]
-    return len(samples) > 300 and set(samples["stack_id"].dropna()) <= set(trace.stacks["stack_id"])
+    return samples["bytes"].sum() > 90 * MIB and set(samples["stack_id"].dropna()) <= set(
+        trace.stacks["stack_id"]
+    )
 
 
 @pytest.mark.skipif(unwinding.why_not() is not None, reason=f"{unwinding.why_not()}")
