@@ -108,9 +108,10 @@ class PerfMap:
 class CodeSymbols:
     """A `CodeTable` of a process, as of now.
 
-    The table that `make` makes names code in files, the perf map names the rest. BCC also reads perf maps, of
-    any owner and any kind. Its names from them are not used, and it gets no request while one of them is a
-    link, a pipe or larger than the bound: it would read a link to /dev/zero until there is no memory.
+    libdw names code in files, and the perf map names the rest. Without libdw, the table that `make` makes
+    names code in files: BCC's, whose library takes some 25 MiB. BCC also reads perf maps, of any owner and
+    any kind. Its names from them are not used, and it gets no request while one of them is a link, a pipe or
+    larger than the bound: it would read a link to /dev/zero until there is no memory.
     """
 
     def __init__(
@@ -118,16 +119,22 @@ class CodeSymbols:
     ) -> None:
         self._map = PerfMap(tgid, proc)
         self._read_by_bcc = (self._map.path, shared / f"perf-{tgid}.map")
-        self._table = make() if self._is_bcc_safe() else None
+        self._table: SymbolTable | None = None
         self._in_files = _code_in_files(proc / str(tgid))
         self._unwinder: Unwinder | None = None
         if why_not() is None:
             with suppress(OSError, TracerError):
                 self._unwinder = Unwinder(tgid, proc)
+        if self._unwinder is None and self._is_bcc_safe():
+            self._table = make()
 
     def resolve(self, address: int) -> tuple[str | None, int, str | None]:
         """See `SymbolTable.resolve`; a name from the perf map has no module."""
         is_in_file = any(start <= address < end for start, end in self._in_files)
+        if is_in_file and self._unwinder is not None:
+            named = self._unwinder.resolve(address)
+            if named[-1] is not None:
+                return named
         if is_in_file and self._table is not None and self._is_bcc_safe():
             symbol, offset, module = self._table.resolve(address)
             if module is None or not module.endswith(".map"):

@@ -31,6 +31,8 @@ PACKAGES: Final = ("Debian: libdw1", "Fedora: elfutils-libs")
 """The packages of libdw."""
 _PROC: Final = Path("/proc")
 _MOST_FILES: Final = 1024
+_ADDRESS_MASK: Final = (1 << 64) - 1
+_SYMBOL_BYTES: Final = 24  # struct Elf64_Sym (elf(5))
 _MOST_FRAMES: Final = LENGTHS["TRACER_USER_FRAMES"]
 _ELF_64_X86_64: Final = (b"\x7fELF\x02\x01", (62).to_bytes(2, "little"))  # e_ident, e_machine (elf(5))
 
@@ -103,9 +105,34 @@ def why_not() -> str | None:
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(_LIBRARY)
-    for name in ("dwfl_begin", "dwfl_report_elf"):
+    for name in ("dwfl_begin", "dwfl_report_elf", "dwfl_addrmodule"):
         getattr(library, name).restype = _Pointer
+    for name in ("dwfl_module_addrinfo", "dwfl_module_info"):
+        getattr(library, name).restype = ctypes.c_char_p
     return library
+
+
+class _Demangler:
+    """C++ names as they are written in a program (__cxa_demangle of the C++ ABI); Rust's older names, too."""
+
+    def __init__(self) -> None:
+        self._demangle: Any = None
+        with suppress(OSError, AttributeError):
+            self._demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle
+            self._demangle.restype = _Pointer
+            self._free = ctypes.CDLL(None).free
+
+    def name(self, symbol: str) -> str:
+        """Return the name, or the symbol itself if it is not mangled."""
+        if self._demangle is None or not symbol.startswith("_Z"):
+            return symbol
+        status = ctypes.c_int()
+        found = _Pointer(self._demangle(symbol.encode(errors="replace"), None, None, ctypes.byref(status)))
+        if status.value or not found.value:
+            return symbol
+        text = ctypes.string_at(found.value).decode(errors="backslashreplace")
+        self._free(found)
+        return text
 
 
 class _File(NamedTuple):
@@ -117,13 +144,14 @@ class _File(NamedTuple):
 
 
 class Unwinder:
-    """Unwinds stacks of a process with the files that it has mapped now.
+    """Unwinds stacks of a process with the files that it has mapped now, and names their functions.
 
     Raises OSError if they cannot be read, and TracerError if libdw can do nothing with them.
     """
 
     def __init__(self, tgid: int, proc: Path = _PROC) -> None:
         self._dw = _library()
+        self._demangler = _Demangler()
         self._tgid = tgid
         self._addresses: list[int] = []
         self._copy = StackCopy(b"", b"")
@@ -153,6 +181,23 @@ class Unwinder:
         self._addresses = []
         self._dw.dwfl_getthread_frames(self._dwfl, self._tgid, self._on_frame, None)
         return self._addresses
+
+    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+        """See `SymbolTable.resolve`. The symbols are those in the file itself; without one, the offset is
+        the address in the file, as addr2line takes it."""
+        module = _Pointer(self._dw.dwfl_addrmodule(self._dwfl, _Word(address)))
+        if not module.value:
+            return None, address, None
+        bias, offset, symbol = _Word(), _Word(), ctypes.create_string_buffer(_SYMBOL_BYTES)
+        path = self._dw.dwfl_module_info(module, None, None, None, None, None, None, None)
+        name = self._dw.dwfl_module_addrinfo(
+            module, _Word(address), ctypes.byref(offset), symbol, None, None, None
+        )
+        where = None if path is None else path.decode(errors="backslashreplace")
+        if name is None:
+            self._dw.dwfl_module_getelf(module, ctypes.byref(bias))
+            return None, address - bias.value & _ADDRESS_MASK, where
+        return self._demangler.name(name.decode(errors="backslashreplace")), offset.value, where
 
     def _report(self, folder: Path) -> None:
         for file in _files(folder)[:_MOST_FILES]:
