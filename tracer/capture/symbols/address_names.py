@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-_MOST_PROCESSES: Final = 8  # a table has an open file for each module
+_MOST_PROCESSES: Final = 4  # a table has a child process of 8 MiB, and an open file for each module
 ENDED_KEPT_S: Final = 3.0
 """The time without a look-up after which the table of an ended process is freed: some of its stacks may still
 wait. While processes are killed in a loop, each would leave one."""
