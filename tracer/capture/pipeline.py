@@ -431,8 +431,9 @@ class Pipeline:
         self._write_log(self._log_filter.take(self._kernel_log.read_until_killed(self._kills.marked_ns)))
         self.programs.drain()
         self._ended = {"ended": utc_time(self._sink.meta["clock"], time.monotonic_ns())}
-        self.programs.detach_all()
         self._write_armed(is_last=True)
+        self._arming = None
+        self.programs.detach_all()
         self._page_sums.wait_for_programs()  # those that still run have records to submit
         self._ledger.look(is_last=True)
         self._take_waiting()

@@ -34,7 +34,7 @@ def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.M
     monkeypatch.setattr(Attacher, "load", refuse)
     version = memory_hierarchy().version
     before = {choice.signal.name: choice.way for choice in choose(Offer.look(Btf.load()), version)}
-    with closing(Programs(version=version)) as programs:
+    with closing(Programs(version=version, stacks_bytes=1 << 20)) as programs:
         programs.wait(warnings.append)
         programs.attach(warnings.append)
         after = {choice.signal.name: choice.way for choice in programs.choices}

@@ -265,6 +265,9 @@ def test_page_cache_of_a_removed_cgroup_is_where_the_kernel_has_it(
     holder, other = (gone, owner) if is_kept else (owner, gone)
     added = trace.pagecache[(trace.pagecache["op"] == "add") & (trace.pagecache["ino"] != file_number)]
     others = added.loc[added["cgroup_id"] == gone, "nr_pages"].sum()  # such as of the interpreter's files
-    assert LEFT_PAGES <= ledger[holder]["file"] <= LEFT_PAGES + others
+    # A machine whose memory is full of page cache takes some of it meanwhile.
+    is_taken = (trace.pagecache["op"] == "delete") & (trace.pagecache["cause"] == "reclaim_kswapd")
+    taken = trace.pagecache.loc[is_taken & (trace.pagecache["cgroup_id"] == gone), "nr_pages"].sum()
+    assert LEFT_PAGES - taken <= ledger[holder]["file"] <= LEFT_PAGES + others
     assert ledger[other]["file"] == 0
     assert ledger[gone]["kernel"] == 0
