@@ -129,6 +129,18 @@ enum task_event_kind {
 	TASK_EXIT,
 };
 
+/* The way in which SIGKILL came to a process. */
+enum kill_way {
+	KILL_WAY_OTHER, /* from the kernel, for another reason */
+	KILL_WAY_KILL, /* kill(2), tgkill(2), rt_sigqueueinfo(2) and their like */
+	KILL_WAY_GROUP, /* kill(2) of a process group, or of all processes */
+	KILL_WAY_PIDFD, /* pidfd_send_signal(2) */
+	KILL_WAY_PARENT_DEATH, /* its parent ended: PR_SET_PDEATHSIG */
+	KILL_WAY_PID_NAMESPACE, /* the init of its pid namespace ended */
+	KILL_WAY_CGROUP_KILL, /* a write to cgroup.kill */
+	KILL_WAY_SECCOMP, /* a forbidden system call in strict mode; no signal is sent */
+};
+
 /* The things that can be lost: the records of each ring, sums of charges, and CPU time. */
 enum stream {
 	STREAM_CHARGE,
@@ -139,6 +151,7 @@ enum stream {
 	STREAM_SWAP_IO,
 	STREAM_OOM,
 	STREAM_CANDIDATE,
+	STREAM_SIGKILL,
 	STREAM_CGROUP,
 	STREAM_TASK,
 	STREAM_INODE,
@@ -341,6 +354,31 @@ struct candidate_event {
 	u8 pad[2];
 };
 _Static_assert(sizeof(struct candidate_event) == 112, "size");
+
+/* One SIGKILL that ends a process; the OOM killer's are included. */
+struct sigkill_event {
+	u64 time_ns;
+	u64 cgroup_id; /* of the process */
+	u64 usage_pages; /* page_counter `memory` of that cgroup */
+	u64 limit_pages;
+	u64 since_sigterm_ns; /* since the last SIGTERM to the process; 0 = none */
+	u64 sender_cgroup_id; /* 0 = the sender is not known */
+	u32 tgid;
+	u32 sender_tgid; /* 0 = not known */
+	u32 sender_tid; /* the current thread */
+	u32 parent1_tgid; /* 0 = none */
+	u32 parent2_tgid; /* 0 = none */
+	u32 parent3_tgid; /* 0 = none */
+	u8 way; /* enum kill_way */
+	u8 is_privileged; /* by the kernel (SEND_SIG_PRIV), as the OOM killer does */
+	char comm[TRACER_COMM_LEN];
+	char sender_comm[TRACER_COMM_LEN];
+	char parent1_comm[TRACER_COMM_LEN];
+	char parent2_comm[TRACER_COMM_LEN];
+	char parent3_comm[TRACER_COMM_LEN];
+	u8 pad[6];
+};
+_Static_assert(sizeof(struct sigkill_event) == 160, "size");
 
 /* One cgroup that was found, made, removed or renamed. */
 struct cgroup_event {

@@ -111,8 +111,25 @@ FOLLOW: Final = Enumeration(
 )
 TASK_EVENT: Final = Enumeration("task_event_kind", "TASK_", ("seen", "exec", "exit"))
 
+KILL_WAY: Final = Enumeration(
+    "kill_way",
+    "KILL_WAY_",
+    ("other", "kill", "group", "pidfd", "parent_death", "pid_namespace", "cgroup_kill", "seccomp"),
+    "The way in which SIGKILL came to a process.",
+    {
+        "other": "from the kernel, for another reason",
+        "kill": "kill(2), tgkill(2), rt_sigqueueinfo(2) and their like",
+        "group": "kill(2) of a process group, or of all processes",
+        "pidfd": "pidfd_send_signal(2)",
+        "parent_death": "its parent ended: PR_SET_PDEATHSIG",
+        "pid_namespace": "the init of its pid namespace ended",
+        "cgroup_kill": "a write to cgroup.kill",
+        "seccomp": "a forbidden system call in strict mode; no signal is sent",
+    },
+)
+
 ENUMERATIONS: Final = (
     *(CATEGORY, OP, CAUSE, RECLAIM_KIND, TARGET_SOURCE, STALL_KIND, SUMMED_REASON, SWAP_OP),
-    *(CONSTRAINT, CGROUP_EVENT, FOLLOW, TASK_EVENT),
+    *(CONSTRAINT, CGROUP_EVENT, FOLLOW, TASK_EVENT, KILL_WAY),
 )
 """The enumerations of fields, and of the switch that turns the summing of runs on."""

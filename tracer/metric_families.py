@@ -76,6 +76,13 @@ FAMILIES: Final = (
         "Kills of the OOM killer, by cause; without the id of the cgroup, so that they outlive it.",
     ),
     Family(
+        "sigkills",
+        "counter",
+        "",
+        (*KILL_LABELS, "sender"),
+        "Processes that SIGKILL ended, but not for the OOM killer, by the sender's name; empty: the kernel.",
+    ),
+    Family(
         "cgroups_left_out",
         "gauge",
         "",

@@ -204,6 +204,25 @@ TABLES: Final[dict[str, pa.Schema]] = {
         swap_bytes=_MAYBE_INT,
         chosen=pa.bool_(),
     ),
+    "sigkills": _table(
+        time=TIME,
+        tgid=_PID,
+        comm=pa.string(),
+        cgroup_id=_ID,
+        way=_NAME,
+        sender_tgid=_nullable(_PID),  # null: the kernel sent it, for no task
+        sender_comm=_nullable(pa.string()),
+        sender_cgroup_id=_MAYBE_INT,
+        parent1_tgid=_nullable(_PID),  # of the sender
+        parent1_comm=_nullable(pa.string()),
+        parent2_tgid=_nullable(_PID),
+        parent2_comm=_nullable(pa.string()),
+        parent3_tgid=_nullable(_PID),
+        parent3_comm=_nullable(pa.string()),
+        since_sigterm_ns=_MAYBE_INT,  # null: it got none
+        usage_bytes=_MAYBE_INT,
+        limit_bytes=_MAYBE_INT,
+    ),
     "kernel_log": _table(
         time=TIME,
         ktime_ns=pa.int64(),  # printk's clock, which is not CLOCK_MONOTONIC

@@ -102,6 +102,14 @@ def test_kill_outlives_its_cgroup_and_its_exemplar_names_the_trace() -> None:
     assert (kill.value, kill.exemplar and kill.exemplar.labels) == (1, {"trace": TRACE.name})
 
 
+def test_sigkills_have_the_name_of_the_sender_escaped() -> None:
+    parts = Scraped(cgroup(1), cgroup(3, 1, container="web", container_id="4f"))
+    parts.kills.sigkill({"cgroup_id": 3, "sender_comm": "ru\nc"})
+    (kill,) = [one for one in parts.samples() if one.name == "sigkills_total"]
+    labels = {"name": "web", "namespace": "", "pod": "", "container": "", "sender": "ru\\nc"}
+    assert (kill.labels, kill.value) == (labels, 1)
+
+
 def filled(most_series: int) -> Scraped:
     """Return a container, a cgroup with a limit, and four others."""
     parts = Scraped(

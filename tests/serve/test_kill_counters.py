@@ -96,3 +96,11 @@ def test_labels_beyond_the_most_are_empty_and_the_sum_stays() -> None:
     for number in (1, 2, 3, 4, 1, 99):
         counters.kill(row(len(counters.explained()) + sum(counters.seen().values()) + 1, owner=number))
     assert counters.seen() == {("/1", "", "", ""): 2, ("/2", "", "", ""): 1, ("", "", "", ""): 3}
+
+
+def test_sigkills_are_counted_by_sender_within_a_bound() -> None:
+    counters = KillCounters(NAMES.get, 2)
+    for cgroup_id, sender in ((3, "runc"), (3, "runc"), (3, None), (4, "earlyoom"), (99, "x")):
+        counters.sigkill({"cgroup_id": cgroup_id, "sender_comm": sender})
+    assert counters.sigkills() == {(WEB, "runc"): 2, (WEB, ""): 1, (("", "", "", ""), ""): 2}
+    assert counters.seen() == {}

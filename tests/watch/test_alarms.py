@@ -42,6 +42,15 @@ def test_alarms_are_only_of_the_kinds_that_were_asked_for(kinds: set[str], reaso
     assert [alarm.reason for alarm in found] == reasons
 
 
+def test_sigkills_are_alarms_only_if_that_was_asked_for_and_within_the_bound() -> None:
+    assert not Alarms(frozenset({"soon"})).takes_sigkill(START_NS)
+    alarms = Alarms(frozenset({"sigkill"}))
+    assert [alarms.takes_sigkill(START_NS + turn) for turn in range(MOST + 2)] == [True] * MOST + [False] * 2
+    assert alarms.suppressed == {"sigkill": 2}
+    assert alarms.takes_sigkill(START_NS + WITHIN_NS + MOST)
+    assert alarms.take(leak(), START_NS) == []
+
+
 def test_batch_without_rows_gives_no_alarm() -> None:
     assert Alarms(frozenset({"soon", "limit"})).take(leak().slice(0, 0), START_NS) == []
 

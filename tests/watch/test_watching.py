@@ -286,6 +286,23 @@ def test_limit_that_is_hit_leaves_a_trace_if_that_is_asked_for(
     watcher.stop()
 
 
+def test_sigkill_that_is_not_the_oom_killers_leaves_a_trace_if_that_is_asked_for(
+    limited: Path, start_watcher: StartWatcher
+) -> None:
+    watcher = start_watcher("-c", str(limited), "--on", "sigkill", "--json", is_soon_quiet=True)
+    command = f"echo 0 > {limited}/cgroup.procs; kill -KILL $$"
+    killed = subprocess.Popen(["bash", "-c", command])
+    assert killed.wait() == -signal.SIGKILL
+    (line,) = watcher.wait_for_lines()
+    told = json.loads(line)
+    assert (told["reason"], told["kills"], told["cgroup"]) == ("sigkill", 0, path_of(limited))
+    assert told["summary"].startswith(f"Not an OOM kill: bash (pid {killed.pid}) sent SIGKILL to itself.")
+    assert f"memcg-tracer: SIGKILL to bash (pid {killed.pid}) in " in watcher.stderr
+    trace = tracer.open(told["trace"])
+    assert trace.sigkills["tgid"].tolist() == [killed.pid]
+    watcher.stop()
+
+
 @pytest.mark.beside
 def test_too_little_memory_is_refused_with_the_least(tmp_path: Path, memcg: Path) -> None:
     refused = subprocess.run(

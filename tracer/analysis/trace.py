@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tracer.analysis.explain.postmortem import PostMortems
     from tracer.analysis.results import forms
     from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.sigkill import Sigkill
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.views.code_samples import Charged
 
@@ -313,6 +314,16 @@ class AnalysedTrace(Trace):
         from tracer.analysis.explain.survivors import held_cgroups
 
         return held_cgroups(self, cgroup)
+
+    def sigkilled(self, cgroup: str | int | None = None) -> list[Sigkill]:
+        """Return the SIGKILLs that ended processes and were not the OOM killer's, by time: a list.
+        `tracer.analysis.views.sigkills.sigkills`.
+
+            [(kill.target.comm, kill.sender and kill.sender.comm, kill.way) for kill in t.sigkilled()]
+        """
+        from tracer.analysis.views.sigkills import sigkills
+
+        return sigkills(self, cgroup)
 
     def spared_cgroups(self, reports: Sequence[OomReport], cgroup: str | int | None = None) -> list[Held]:
         """Return the `held_cgroups` without the cgroups that have a kill in `reports`."""

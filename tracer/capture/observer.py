@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+Sigkilled = tuple[dict[str, Any], str]
 
 
 class Progress(Protocol):
@@ -32,6 +34,10 @@ class Events(Protocol):
     def killed(self, kill: dict[str, Any], place: str) -> None:
         """Report an OOM kill, given as a row of `oom`. `place` is the name of the cgroup whose limit was hit,
         else of the victim's: the container's if it is known by now."""
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        """Report SIGKILLs that ended processes and were not the OOM killer's: a row of `sigkills` and the
+        name of the process's cgroup for each. It is the container's if it is known by now."""
 
     def notice(self, message: str) -> None:
         """Report something that the user asked for or waits for, such as a cgroup that has appeared."""

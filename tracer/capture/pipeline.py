@@ -33,6 +33,7 @@ from tracer.capture.rows.task_rows import TaskRows
 from tracer.capture.rows.task_times import TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.selection.traced_cgroups import TracedCgroups, find_recorder_cgroup
+from tracer.capture.sigkill_rows import SigkillRows
 from tracer.capture.symbols.cpython_names import PythonFrames
 from tracer.capture.symbols.kernel_names import KernelNames
 from tracer.capture.symbols.stack_names import Stacks
@@ -172,6 +173,7 @@ class Pipeline:
         )
         self._names = Names(cgroups, mounts, self._stacks, self._sink, self._clock_offset_ns)
         self._kills = KillAssembly(programs, self._decoder, self._sink, self._names.tasks, self._stacks)
+        self._sigkills = SigkillRows(self._decoder)
         self._records = BulkRecords(self._decoder, self._sink, self._stacks)
         self._shmem = ShmemRows(SharedFiles())
         self._mappings = self._owned.enter_context(
@@ -313,6 +315,7 @@ class Pipeline:
     def _has_reason_to_stay(self) -> bool:
         """Return whether something happened a moment ago, or something waits that no event announces."""
         has_names = self._names.tasks.has_young or bool(self._selection.undecided())
+        has_names |= self._sigkills.is_waiting
         is_soon = time.monotonic() - self._active_s < _REST_AFTER_S
         return is_soon or has_names or self._page_sums.is_waiting()
 
@@ -349,6 +352,7 @@ class Pipeline:
             self._take_records(waiting, decided, kills)
         else:
             self._names.tasks.reread_titles()
+        self._write_sigkills()
         self._kills.drop_candidates(self._selection.hold.held("oom"))
         self._selection.purge()
         self._write_sums(self._ledger.take_sums())
@@ -366,6 +370,7 @@ class Pipeline:
         self._records.add(waiting)
         if self._records.is_full:
             self._write_records()
+        self._sigkills.add(waiting["sigkill"], decided)
         self._kills.hold_candidates(waiting["candidate"])
         if kills:
             self._kills.write_candidates(decided)
@@ -378,6 +383,14 @@ class Pipeline:
             for kill in kills:
                 owner = kill["limit_owner_cgroup_id"] or kill["cgroup_id"]
                 self._events.killed(kill, self._names.shown_name(owner))
+
+    def _write_sigkills(self, *, is_last: bool = False) -> None:
+        """Write and report the SIGKILLs that the OOM killer did not send."""
+        if rows := self._sigkills.take(None if is_last else time.monotonic_ns()):
+            self._sink.append_rows("sigkills", rows)
+            self._names.write()
+            self._sink.flush()
+            self._events.sigkilled([(row, self._names.shown_name(row["cgroup_id"])) for row in rows])
 
     def sample(self) -> None:
         """Take a sample of each traced cgroup that changed."""
@@ -437,6 +450,7 @@ class Pipeline:
         self._page_sums.wait_for_programs()  # those that still run have records to submit
         self._ledger.look(is_last=True)
         self._take_waiting()
+        self._write_sigkills(is_last=True)
         self._write_log(self._log_filter.end())
         self._write_sums(readings.residue(self.programs))
         self._append_left("swap_io", readings.unfinished_swap_io(self.programs))

@@ -359,6 +359,20 @@ SIGNALS: Final = (
         "the processes that the kernel weighed are not known",
     ),
     Signal(
+        "SIGKILL",
+        "sigkill",
+        (Way((Hook(Kind.TYPED_TRACEPOINT, "signal_generate", "sigkill"),)),),
+        "a process gets SIGKILL: the sender, its parents, and the way",
+        "a process that was killed, but not by the OOM killer, ends for no known reason",
+    ),
+    Signal(
+        "strict seccomp",
+        "sigkill",
+        (Way((Hook(Kind.TYPED_TRACEPOINT, "sched_process_exit", "seccomp_exit"),)),),
+        "a process ends as by SIGKILL, because seccomp forbids its system call",
+        "the ends by strict seccomp, for which the kernel sends no signal, are not known",
+    ),
+    Signal(
         "cgroup made",
         "cgroup",
         _tracepoint("cgroup_mkdir"),

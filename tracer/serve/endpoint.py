@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.capture.observer import Progress
+from tracer.capture.observer import Progress, Sigkilled
 from tracer.live.tally import Tally
 from tracer.serve.exposition import Exposition
 from tracer.serve.http_server import MetricsServer, Tls
@@ -64,6 +65,10 @@ class Endpoint:
         """Count a kill whose cause is not known yet, given as a row of `oom`."""
         self._kills.kill(kill)
 
+    def count_sigkill(self, row: dict[str, Any]) -> None:
+        """Count a SIGKILL that was not the OOM killer's, given as a row of `sigkills`."""
+        self._kills.sigkill(row)
+
     def count_cause(self, verdict: FirstVerdict) -> None:
         """Count a kill by the cause of its first verdict, whatever the explanation of its trace says later:
         counters do not fall."""
@@ -98,6 +103,11 @@ class _Counting:
     def killed(self, kill: dict[str, Any], place: str) -> None:
         self._endpoint.count_kill(kill)
         self._reporter.killed(kill, place)
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        for row, _ in kills:
+            self._endpoint.count_sigkill(row)
+        self._reporter.sigkilled(kills)
 
     def judged(self, verdict: FirstVerdict) -> None:
         self._endpoint.count_cause(verdict)

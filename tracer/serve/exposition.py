@@ -57,6 +57,10 @@ class _Others:
 
     def collect(self) -> Iterator[Metric]:
         yield from self._kills_seen_and_explained()
+        sigkills = empty_metric(FAMILY_BY_NAME["sigkills"])
+        for (labels, sender), processes in sorted(self._kills.sigkills().items()):
+            sigkills.add_metric([*map(visible, (*labels, sender))], processes)
+        yield sigkills
         left_out, lost, cpu_s = (
             empty_metric(FAMILY_BY_NAME[name])
             for name in ("cgroups_left_out", "lost_records", "tracer_cpu_seconds")

@@ -38,15 +38,17 @@ class Explained:
 class KillCounters:
     """Counters of kills. `names_of` returns the names of a cgroup by its id.
 
-    At most `most` sets of labels are distinguished: further kills have empty labels.
+    At most `most` sets of labels are distinguished: further kills have empty labels. SIGKILLs that were not
+    the OOM killer's have sets of their own, with the name of the sender.
 
-    Only one thread may count; other threads may call `seen` and `explained`.
+    Only one thread may count; other threads may call `seen`, `explained` and `sigkills`.
     """
 
     def __init__(self, names_of: Callable[[int], Names | None], most: int) -> None:
         self._names_of = names_of
         self._most = most
         self._seen: Counter[Labels] = Counter()
+        self._sigkills: Counter[tuple[Labels, str]] = Counter()
         self._explained: dict[tuple[Labels, str], Explained] = {}
         self._waiting: dict[int, Labels] = {}
         self._last_id = 0
@@ -62,6 +64,12 @@ class KillCounters:
         self._waiting[kill_id] = labels
         if len(self._waiting) > _MOST_WAITING:
             self._explain(next(iter(self._waiting)), UNKNOWN, None)
+
+    def sigkill(self, row: Mapping[str, Any]) -> None:
+        """Count a SIGKILL that was not the OOM killer's, given as a row of `sigkills`."""
+        key = self._labels_in(row["cgroup_id"]), row["sender_comm"] or ""
+        is_new = key not in self._sigkills and len(self._sigkills) >= self._most
+        self._sigkills[(_NOBODY, "") if is_new else key] += 1
 
     def explain(self, causes: Iterable[tuple[int, str]], trace: Path | None) -> None:
         """Count the kills of an explained trace by (kill_id, cause). Kills that an earlier trace has counted
@@ -83,18 +91,25 @@ class KillCounters:
         """Return (values of `KILL_LABELS`, cause) -> kills, from any thread."""
         return dict(self._explained)
 
+    def sigkills(self) -> dict[tuple[Labels, str], int]:
+        """Return (values of `KILL_LABELS`, name of the sender) -> processes, from any thread."""
+        return dict(self._sigkills)
+
     def _labels_of(self, cgroup_id: int) -> Labels:
+        labels = self._labels_in(cgroup_id)
+        return labels if labels in self._seen or len(self._seen) < self._most else _NOBODY
+
+    def _labels_in(self, cgroup_id: int) -> Labels:
         names = self._names_of(cgroup_id)
         if names is None:
             return _NOBODY
-        labels = kill_labels(
+        return kill_labels(
             path=names.path,
             container=names.container,
             pod=names.pod,
             namespace=names.namespace,
             unit=names.unit,
         )
-        return labels if labels in self._seen or len(self._seen) < self._most else _NOBODY
 
     def _explain(self, kill_id: int, cause: str, trace: Path | None) -> None:
         key = self._waiting.pop(kill_id), cause

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracer.capture.loop import Timer
-from tracer.capture.observer import Progress
+from tracer.capture.observer import Progress, Sigkilled
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.process.children import argv_of_module, environment_of_modules
 from tracer.render.terminal.console import columns_for, is_coloured
@@ -149,6 +149,9 @@ class _Lines:
     def killed(self, kill: dict[str, Any], place: str) -> None:
         self._data.killed(kill, place)
 
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        self._data.sigkilled(kills)
+
     def judged(self, verdict: FirstVerdict) -> None:
         self._data.judged(verdict)
 
@@ -239,6 +242,10 @@ class _Screen:
         paths = {self._data.path_of(kill[name]) for name in ("limit_owner_cgroup_id", "cgroup_id")}
         self._kill_traces.killed(filter(None, paths), self._trace if self._is_growing else None)
         self._state = replace(self._state, kills=len(self._kill_ids))
+        self._draw()
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        self._data.sigkilled(kills)
         self._draw()
 
     def judged(self, verdict: FirstVerdict) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from tracer.analysis.results.sigkill import from_row
+from tracer.capture.observer import Sigkilled
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import shown_name
 from tracer.kernel.meminfo import meminfo_bytes
@@ -18,8 +20,10 @@ from tracer.live.alarm import Alarm
 from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.render.words.alarm_words import alarm_sentence
+from tracer.render.words.sigkill_words import process, sent_by
+from tracer.schema import UNLIMITED_BYTES
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
-from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, SOON, Decision
+from tracer.top.feed import KILL, LIMIT, MOST, NOTE, NOTHING, SOON, Decision
 from tracer.top.live_row import LiveRow
 from tracer.top.now_rows import NowRows
 from tracer.top.view_state import Machine
@@ -91,6 +95,13 @@ class RecordingView:
         where = "" if kill["limit_bytes"] is None else f" at a limit of {size(kill['limit_bytes'])}"
         sentence = f"OOM kill of {kill['comm']} (pid {kill['pid']}){where}"
         self._decided(Decision(kill["time"], KILL, place, sentence))
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        """Take SIGKILLs that were not the OOM killer's."""
+        for row, place in kills[-MOST:]:
+            kill = from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
+            sentence = f"SIGKILL to {process(kill.target)}: {sent_by(kill)}"
+            self._decided(Decision(row["time"], KILL, place, sentence))
 
     def judged(self, verdict: FirstVerdict) -> None:
         """Take the cause of a kill."""

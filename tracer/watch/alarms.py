@@ -228,7 +228,8 @@ _KILLS_KEPT: Final = 256
 
 
 class Alarms:
-    """Decides from samples whether an alarm of `kinds` is due. Only "limit" and "soon" have meanings here.
+    """Decides from samples whether an alarm of `kinds` is due. "limit" and "soon" are decided here,
+    "sigkill" only bounded; others have no meaning.
 
     `psi_percent`: an alarm is also due if all tasks of a cgroup waited for this share of the last 10 s.
 
@@ -244,8 +245,9 @@ class Alarms:
             self._deciders["soon"] = Countdown()
         if "limit" in kinds:
             self._deciders["limit"] = LimitHits()
-        self._given: dict[str, deque[int]] = {kind: deque(maxlen=MOST) for kind in self._deciders}
-        self.suppressed = dict.fromkeys(self._deciders, 0)
+        bounded = [*self._deciders, *({"sigkill"} & kinds)]
+        self._given: dict[str, deque[int]] = {kind: deque(maxlen=MOST) for kind in bounded}
+        self.suppressed = dict.fromkeys(bounded, 0)
         self._killed_ns: OrderedDict[int, int] = OrderedDict()  # cgroup -> time of its last known kill
 
     def killed(self, cgroup_ids: Iterable[int], time_ns: int) -> None:
@@ -270,6 +272,10 @@ class Alarms:
             for alarm in decider.take(samples)
             if not self._is_too_late(alarm) and self._is_within_bound(alarm.reason, now_ns)
         ]
+
+    def takes_sigkill(self, now_ns: int) -> bool:
+        """Return whether a SIGKILL that the OOM killer did not send is an alarm, within the bound `MOST`."""
+        return "sigkill" in self._given and self._is_within_bound("sigkill", now_ns)
 
     def forget(self, cgroup_ids: Iterable[int]) -> None:
         """Drop the state of removed cgroups."""

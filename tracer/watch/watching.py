@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pyarrow as pa
 
+from tracer.analysis.results import sigkill
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
-from tracer.capture.observer import Events, Progress
+from tracer.capture.observer import Events, Progress, Sigkilled
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
 from tracer.capture.session import create_ready_file, make_pipeline, require_absent, require_root
@@ -27,7 +28,9 @@ from tracer.kernel.cgroups.cpu_quota import quota_cpus
 from tracer.kernel.cgroups.selectors import parse_selectors
 from tracer.kernel.naming.host_names import HostNames
 from tracer.kernel.process.priority import Urgency
+from tracer.render.words import sigkill_words
 from tracer.render.words.alarm_words import alarm_sentence
+from tracer.schema import UNLIMITED_BYTES
 from tracer.trace.history.history import Follower, History
 from tracer.trace.row_sink import RowSink
 from tracer.units import duration
@@ -284,7 +287,7 @@ class _Watcher:
         self._reporter = reporter
         self._place = place
         self._alarms = Alarms(options.on, options.psi_percent)
-        self._has_alarms = bool(options.on) or options.psi_percent is not None
+        self._has_alarms = bool(options.on - {"sigkill"}) or options.psi_percent is not None
         self._is_to_read, self._read_s = False, 0.0
         self._is_too_large = False  # true once it was reported
         self.manager = ServiceManager()
@@ -313,6 +316,18 @@ class _Watcher:
         self._reporter.killed(kill, place)
         self._verdicts.add(kill, place)
         self._has_unsettled = True
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        """Report SIGKILLs of other senders, and trigger a story with `--on sigkill`."""
+        self._reporter.sigkilled(kills)
+        if not self._has_begun:
+            return
+        for row, _ in kills:
+            if self._alarms.takes_sigkill(time.monotonic_ns()):
+                kill = sigkill.from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
+                sentence = sigkill_words.sentence(kill)
+                trigger = Trigger("sigkill", row["time"], row["cgroup_id"], sentence=sentence)
+                self._stories.trigger([trigger])
 
     # The parts
 

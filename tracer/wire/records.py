@@ -222,6 +222,30 @@ CANDIDATE: Final = Record(
     ),
 )
 
+_PARENTS: Final = ("parent1", "parent2", "parent3")
+
+SIGKILL: Final = Record(
+    "sigkill",
+    "One SIGKILL that ends a process; the OOM killer's are included.",
+    (
+        Field("time_ns", "u64"),
+        Field("cgroup_id", "u64", "of the process"),
+        Field("usage_pages", "u64", "page_counter `memory` of that cgroup"),
+        Field("limit_pages", "u64"),
+        Field("since_sigterm_ns", "u64", "since the last SIGTERM to the process; 0 = none", null="zero"),
+        Field("sender_cgroup_id", "u64", "0 = the sender is not known", null="zero"),
+        Field("tgid", "u32"),
+        Field("sender_tgid", "u32", "0 = not known", null="zero"),
+        Field("sender_tid", "u32", "the current thread", null="zero"),
+        *(Field(f"{parent}_tgid", "u32", "0 = none", null="zero") for parent in _PARENTS),
+        Field("way", "u8", enumeration=enumerations.KILL_WAY),
+        Field("is_privileged", "u8", "by the kernel (SEND_SIG_PRIV), as the OOM killer does"),
+        Field("comm", "char", length="TRACER_COMM_LEN"),
+        Field("sender_comm", "char", length="TRACER_COMM_LEN"),
+        *(Field(f"{parent}_comm", "char", length="TRACER_COMM_LEN") for parent in _PARENTS),
+    ),
+)
+
 CGROUP: Final = Record(
     "cgroup",
     "One cgroup that was found, made, removed or renamed.",

@@ -57,6 +57,7 @@ STREAMS: Final = (
         actors=("trigger_cgroup_id", "owner_cgroup_id", "victim_cgroup_id"),
     ),
     Stream(records.CANDIDATE, "oom_candidates", 1 << 20, owners=()),
+    Stream(records.SIGKILL, "sigkills", 64 << 10, actors=("sender_cgroup_id", "cgroup_id")),
     Stream(records.CGROUP, "cgroups", 1 << 20, owners=()),
     Stream(records.TASK, "tasks", 256 << 10, actors=("cgroup_id",)),
     Stream(records.INODE, "inodes", 2 << 20),

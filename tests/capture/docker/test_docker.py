@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from support.waiting import wait_for
 
 import tracer
 from tracer.analysis.results.kill import OomReport
@@ -18,6 +20,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs import explain
 from tracer.lab import checks
 from tracer.lab.scratch import write_uncached
+from tracer.render.words.sigkill_words import sentence
 
 pytestmark = pytest.mark.kernel
 
@@ -179,3 +182,31 @@ def test_files_of_a_container_have_host_and_container_path(
     assert Path(made["path"]).stat().st_ino == made["ino"]
     added = trace.pagecache[trace.pagecache["op"] == "add"].groupby("inode_id")["nr_pages"].sum()
     assert [added[row["inode_id"]] for row in (read, made)] == [53, 53]
+
+
+def _is_deaf(engine: Any, name: str) -> bool:
+    return bool(engine.docker("logs", name) == "ready")
+
+
+def test_ends_of_containers_by_docker_are_by_runc_and_a_late_stop_is_told(
+    engine: Any, start_recorder: Callable[..., Any]
+) -> None:
+    deaf = 'trap "" TERM; echo ready; exec sleep 1000'
+    ends = {"stopped": ("stop", "-t", "1"), "killed": ("kill",), "removed": ("rm", "-f")}
+    recorder = start_recorder("-c", "/docker", env=engine.env)
+    for name, (verb, *options) in ends.items():
+        engine.run(name, deaf, "-d")
+        wait_for(partial(_is_deaf, engine, name))
+        engine.docker(verb, *options, name)
+    trace = tracer.open(recorder.stop())
+    found = {kill.target.container: kill for kill in trace.sigkilled()}
+    assert {name: kill.target.comm for name, kill in found.items()} == dict.fromkeys(ends, "sleep")
+    assert len(trace.sigkills) == len(ends)
+    for kill in found.values():
+        assert kill.sender is not None
+        assert kill.sender.comm == "runc"
+        assert kill.parents[0].comm == "containerd-shim"
+    assert {name for name, kill in found.items() if kill.since_sigterm_s is not None} == {"stopped"}
+    assert (found["stopped"].since_sigterm_s or 0) >= 1
+    assert "after SIGTERM: a stop that took too long" in sentence(found["stopped"])
+    assert sentence(found["killed"]).count("its container runtime killed it") == 1

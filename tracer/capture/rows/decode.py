@@ -193,6 +193,18 @@ class Decoder:
             **mm_sizes(record),
         }
 
+    def sigkill(self, record: np.void) -> dict[str, Any]:
+        """Return a row of `sigkills`. They are few: they are decoded one by one."""
+        row = _columns_named_alike(STREAM_AT["sigkill"], record) | {
+            "time": int(record["time_ns"]) + self.clock_offset_ns,
+            "usage_bytes": int(record["usage_pages"]) * PAGE_BYTES,
+            "limit_bytes": int(limit_bytes(record["limit_pages"])),
+        }
+        for party in ("sender", "parent1", "parent2", "parent3"):
+            if row[f"{party}_tgid"] is None:
+                row[f"{party}_comm"] = None
+        return row
+
     def candidates(self, records: Records, kill_id: int, chosen_tgid: int) -> list[dict[str, Any]]:
         """Return rows of `oom_candidates`: the tasks that a decision weighed, with the chosen process."""
         return [

@@ -16,10 +16,11 @@ from tracer.cli import progress, trace_argument, value_completion
 from tracer.errors import Defects, TracerError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from tracer.analysis.explain.log_postmortem import Depth
     from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.sigkill import Sigkill
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
     from tracer.cli.progress import Progress
@@ -135,12 +136,24 @@ def command(
             above = _above(_Counted(reports, now), explained, is_picked=is_picked, is_in_view=is_in_view)
         is_brief = bool(reports) and (as_list or is_picked)
         held = [] if trace is None or is_brief else _held(trace, reports, cgroup, as_json=as_json)
+        sigkills = [] if trace is None or is_brief else trace.sigkilled(cgroup)
         others = 0 if trace is None or chosen or cgroup is None or as_json else len(trace.explain())
     if as_json:
-        _print_json(trace, source.log_name, chosen, elsewhere, held, defects=defects, as_list=as_list)
+        _print_json(
+            trace,
+            source.log_name,
+            chosen,
+            elsewhere,
+            held,
+            sigkills=sigkills,
+            defects=defects,
+            as_list=as_list,
+        )
     else:
         if not chosen:
-            _write_survivors(trace, held, elsewhere, others=others, verbose=verbose, is_in_view=is_in_view)
+            _write_survivors(
+                trace, held, sigkills, elsewhere, others=others, verbose=verbose, is_in_view=is_in_view
+            )
         _write(above)
         if explained is not None:
             is_below_a_list = bool(above) and not is_picked
@@ -150,9 +163,9 @@ def command(
                 verbose=verbose,
                 is_in_view=is_in_view,
                 is_below_a_list=is_below_a_list,
-                below=2 * bool(held),
+                below=2 * (bool(held) + bool(sigkills)),
             )
-            _write_spared(held)
+            _write_spared(held, sigkills)
         _write_elsewhere(elsewhere)
     defects.raise_if_any()
 
@@ -312,6 +325,7 @@ def _explain(
 def _write_survivors(
     trace: AnalysedTrace | None,
     held: list[Held],
+    sigkills: list[Sigkill],
     elsewhere: list[OtherKill],
     *,
     others: int,
@@ -333,7 +347,7 @@ def _write_survivors(
     lives = nearest_lives(trace, held)
     if lives or not trace.defects:
         text = survivor_text.held(
-            lives, interrupted=trace.interrupted, verbose=verbose, is_in_view=is_in_view
+            lives, sigkills, interrupted=trace.interrupted, verbose=verbose, is_in_view=is_in_view
         )
         _write(text)
     if others:
@@ -348,15 +362,14 @@ def _write_elsewhere(kills: list[OtherKill]) -> None:
         _write(explain_text.other_kills(kills))
 
 
-def _write_spared(held: list[Held]) -> None:
-    if not held:
+def _write_spared(held: list[Held], sigkills: list[Sigkill]) -> None:
+    if not held and not sigkills:
         return
-    from tracer.render.words import survivor_facts
+    from tracer.render.words import sigkill_words, survivor_facts
     from tracer.render.words.prose import prose
 
-    sentence = survivor_facts.beside_kills(held)
-    if sentence is not None:
-        _write([prose(sentence)])
+    sentences = [survivor_facts.beside_kills(held), sigkill_words.beside_kills(sigkills)]
+    _write(map(prose, filter(None, sentences)))
 
 
 def _print_json(
@@ -366,10 +379,11 @@ def _print_json(
     other_kills: list[OtherKill],
     survivors: list[Held],
     *,
+    sigkills: list[Sigkill],
     defects: Defects,
     as_list: bool,
 ) -> None:
-    """Print the document. `held` is left out if it would be empty beside kills."""
+    """Print the document. `held` and `sigkills` are left out if they would be empty beside kills."""
     from tracer.analysis.explain.outline import unexplained
     from tracer.analysis.explain.words import evidence
     from tracer.render.terminal import explain_text
@@ -394,15 +408,20 @@ def _print_json(
         }
         _print_document({"schema": 1, "trace": None, "kmsg": kmsg}, made, reports, others)
     else:
-        held = {"held": [one.to_dict() for one in survivors]} if survivors or not reports else {}
-        _print_document({"schema": 1, "trace": str(trace.path)}, made, reports, held)
+        is_known = trace.has_table("sigkills")
+        after: dict[str, list[Any] | None] = {
+            "held": [one.to_dict() for one in survivors],
+            "sigkills": [one.to_dict() for one in sigkills] if is_known else None,
+        }
+        shown = {name: found for name, found in after.items() if found or not reports}
+        _print_document({"schema": 1, "trace": str(trace.path)}, made, reports, shown)
 
 
 def _print_document(
     before: dict[str, Any],
     made: Callable[[OomReport], dict[str, Any]],
     reports: Sequence[OomReport],
-    after: dict[str, list[Any]],
+    after: Mapping[str, list[Any] | None],
 ) -> None:
     """Print a JSON object with the objects of kills, one after the other: a log may have too many to hold."""
     click.echo(json.dumps(before, indent=2).removesuffix("\n}") + ',\n  "kills": [', nl=False)

@@ -327,16 +327,25 @@ def _events(trace: AnalysedTrace, cgroup: str | None) -> list[Event]:
 
     places = {row["cgroup_id"]: row for row in trace.table("cgroups").to_pylist()}
     columns = ("path", "container", "pod", "namespace", "unit")
+
+    def labels_of(*numbers: int | None) -> tuple[str, ...]:
+        """Return the labels of the first of these cgroups that is known."""
+        place = next((places[one] for one in numbers if one in places), dict.fromkeys(columns))
+        return kill_labels(**{name: place[name] for name in columns} | {"path": place["path"] or ""})
+
     events = []
     for report in trace.explain(cgroup, is_sized=False):
-        numbers = [report.limit_owner.cgroup_id, *(victim.cgroup_id for victim in report.victims)]
-        place = next((places[one] for one in numbers if one in places), dict.fromkeys(columns))
-        labels = kill_labels(**{name: place[name] for name in columns} | {"path": place["path"] or ""})
+        labels = labels_of(report.limit_owner.cgroup_id, *(victim.cgroup_id for victim in report.victims))
         if report.time is not None:
             time_ns = report.time.as_unit("ns").value
             events.append(Event(time_ns, "oom_kills_seen", labels))
             cause = (*labels, report.verdict.cause)
             events.append(Event(time_ns, "oom_kills", cause, exemplar=trace.path.resolve().name))
+    for kill in trace.sigkilled(cgroup):
+        if kill.time is not None:
+            sender = "" if kill.sender is None else kill.sender.comm
+            labels = (*labels_of(kill.cgroup_id), sender)
+            events.append(Event(kill.time.as_unit("ns").value, "sigkills", labels))
     losses = zip(times_ns(trace.loss).tolist(), records(trace.loss), strict=True)
     events += [Event(time_ns, "lost_records", (str(row["stream"]),), row["lost"]) for time_ns, row in losses]
     return events

@@ -22,7 +22,9 @@ from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
-    from tracer.capture.observer import Progress
+    from collections.abc import Sequence
+
+    from tracer.capture.observer import Progress, Sigkilled
     from tracer.capture.session import Recording
     from tracer.kernel.process.priority import HeadStart
 
@@ -225,6 +227,12 @@ class _Progress:
         from tracer.render.words.kill_notice import kill_notice  # imports Arrow: only once clang is running
 
         self._line(kill_notice(kill, place))
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        from tracer.render.words.kill_notice import sigkill_notices
+
+        for line in sigkill_notices(kills):
+            self._line(line)
 
     def notice(self, message: str) -> None:
         self._line(visible(message))

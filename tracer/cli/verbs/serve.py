@@ -16,7 +16,9 @@ from tracer.cli.tuning import hooks, ring_pages
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
-    from tracer.capture.observer import Progress
+    from collections.abc import Sequence
+
+    from tracer.capture.observer import Progress, Sigkilled
     from tracer.watch.finishing import Finished
     from tracer.watch.first_verdicts import FirstVerdict
 
@@ -95,6 +97,12 @@ class _Lines:
         from tracer.render.words.kill_notice import kill_notice
 
         self.notice(kill_notice(kill, place))
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        from tracer.render.words.kill_notice import sigkill_notices
+
+        for line in sigkill_notices(kills):
+            self.notice(line)
 
     def judged(self, verdict: FirstVerdict) -> None:
         from tracer.render.words.kill_notice import judged_notice

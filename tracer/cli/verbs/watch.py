@@ -30,7 +30,9 @@ from tracer.render.words.escape import visible
 from tracer.watch.service import STATE_FOLDER
 
 if TYPE_CHECKING:
-    from tracer.capture.observer import Progress
+    from collections.abc import Sequence
+
+    from tracer.capture.observer import Progress, Sigkilled
     from tracer.kernel.cgroups.cgroupfs import Hierarchy
     from tracer.watch.finishing import Finished
     from tracer.watch.first_verdicts import FirstVerdict
@@ -75,9 +77,10 @@ Examples:
     "detail earlier, and then the oldest are dropped.",
 )  # fmt: skip
 @click.option(
-    "--on", "on", type=click.Choice(["kill", "limit", "soon"]), multiple=True,
+    "--on", "on", type=click.Choice(["kill", "limit", "soon", "sigkill"]), multiple=True,
     help="Also write a trace earlier. limit: when a cgroup hits its limit. soon: when the room below a "
-    "limit would be used up within 10 s at the present rate. Kills always give a trace. May be repeated.",
+    "limit would be used up within 10 s at the present rate. sigkill: when another sender than the OOM "
+    "killer ends a process by SIGKILL. Kills always give a trace. May be repeated.",
 )  # fmt: skip
 @click.option(
     "--psi", "psi_percent", metavar="PERCENT", type=Number(min=0, max=100, min_open=True),
@@ -275,6 +278,12 @@ class _Lines:
         from tracer.render.words.kill_notice import kill_notice
 
         self.notice(kill_notice(kill, place))
+
+    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
+        from tracer.render.words.kill_notice import sigkill_notices
+
+        for line in sigkill_notices(kills):
+            self.notice(line)
 
     def judged(self, verdict: FirstVerdict) -> None:
         from tracer.render.words.kill_notice import judged_notice

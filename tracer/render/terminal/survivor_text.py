@@ -11,25 +11,34 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.explain import slowed
+from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.results.survivor import Held
 from tracer.render.terminal import console
 from tracer.render.terminal.first_screen import SCREEN_LINES
-from tracer.render.words import code_facts, survivor_facts
+from tracer.render.words import code_facts, sigkill_words, survivor_facts
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import prose
 
 _MOST_LIVES: Final = 6
 _MOST_HELD: Final = 50
+_MOST_SIGKILLS: Final = 3
 
 
 def held(
-    cgroups: Sequence[Held], *, interrupted: bool = False, verbose: bool = False, is_in_view: bool = False
+    cgroups: Sequence[Held],
+    sigkills: Sequence[Sigkill] = (),
+    *,
+    interrupted: bool = False,
+    verbose: bool = False,
+    is_in_view: bool = False,
 ) -> Iterator[RenderableType]:
     """Yield the answer for a trace without a kill on one screen, or everything about each cgroup if
-    `verbose`. `is_in_view`: no options of the command line are named."""
+    `verbose`. SIGKILLs that were not the OOM killer's come first. `is_in_view`: no options of the command
+    line are named."""
     if not verbose:
-        yield _screen(cgroups, interrupted=interrupted, is_in_view=is_in_view)
+        yield _screen(cgroups, sigkills, interrupted=interrupted, is_in_view=is_in_view)
         return
+    yield from (prose(line, "bold") for line in sigkill_words.sentences(sigkills, _MOST_HELD))
     yield prose(survivor_facts.summary(cgroups, interrupted=interrupted), "bold")
     for one in cgroups[:_MOST_HELD]:
         yield console.title(place_of_life(one))
@@ -40,21 +49,26 @@ def held(
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
 
 
-def _screen(cgroups: Sequence[Held], *, interrupted: bool, is_in_view: bool) -> RenderableType:
-    """Return the answer for a trace without a kill: the cgroup nearest to its limit, then a row for each
-    other cgroup."""
+def _screen(
+    cgroups: Sequence[Held], sigkills: Sequence[Sigkill], *, interrupted: bool, is_in_view: bool
+) -> RenderableType:
+    """Return the answer for a trace without a kill: the newest of other SIGKILLs, the cgroup nearest to its
+    limit, then a row for each other cgroup."""
     by_weight = slowed.foremost_first(cgroups)
     first, others = next(iter(by_weight), None), by_weight[1:]
     rows = range(min(len(others), _MOST_LIVES), -1, -1)
-    summary = survivor_facts.summary(cgroups, interrupted=interrupted)
+    summary = [
+        *sigkill_words.sentences(sigkills, _MOST_SIGKILLS),
+        survivor_facts.summary(cgroups, interrupted=interrupted),
+    ]
     shown = partial(_in_short, summary, first, others, is_in_view=is_in_view)
     return console.Fitted(SCREEN_LINES, [partial(shown, most) for most in rows])
 
 
 def _in_short(
-    summary: str, first: Held | None, others: Sequence[Held], most: int, *, is_in_view: bool
+    summary: Sequence[str], first: Held | None, others: Sequence[Held], most: int, *, is_in_view: bool
 ) -> Iterator[RenderableType]:
-    yield prose(summary, "bold")
+    yield from (prose(line, "bold") for line in summary)
     if first is None:
         return
     yield console.title(place_of_life(first))

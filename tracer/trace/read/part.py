@@ -32,6 +32,7 @@ from tracer.trace.layout import open_file
 MOST_ROWS: Final = {
     "oom": 100_000,
     "oom_candidates": 5_000_000,
+    "sigkills": 1_000_000,
     "kernel_log": 5_000_000,
     "loss": 1_000_000,
     "summed": 1_000_000,

@@ -57,6 +57,7 @@ class Trace:
     swap_io = TableFrame()
     oom = TableFrame()
     oom_candidates = TableFrame()
+    sigkills = TableFrame()
     kernel_log = TableFrame()
     samples = TableFrame()
     cgroups = TableFrame()

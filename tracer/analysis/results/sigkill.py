@@ -1,0 +1,94 @@
+"""A SIGKILL that ended a process and was not the OOM killer's, as the event line and `explain` show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARENTS: Final = ("parent1", "parent2", "parent3")
+"""The parties of a row of `sigkills` that are parents of the sender, the nearest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A process, with its cgroup and container where they are known."""
+
+    pid: int
+    comm: str
+    cgroup: str | None = None
+    container: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the process as an object of the JSON."""
+        return {"pid": self.pid, "comm": self.comm, "cgroup": self.cgroup, "container": self.container}
+
+
+@dataclass(frozen=True, slots=True)
+class Sigkill:
+    """One process that SIGKILL ended, by the sender. `sender` is None if no process sent it, but the kernel.
+
+    `way`: `tracer.enumerations.KILL_WAY`. `since_sigterm_s` is None if the process got no SIGTERM before.
+    `cgroup_id` is its cgroup, `usage_bytes` and `limit_bytes` are the cgroup's at that moment. A limit of
+    None: it has none of its own.
+    """
+
+    time: pd.Timestamp | None
+    target: Party
+    sender: Party | None
+    parents: tuple[Party, ...]
+    way: str
+    since_sigterm_s: float | None
+    cgroup_id: int
+    usage_bytes: int | None
+    limit_bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object of `sigkills` in the JSON."""
+        parents = [{"pid": one.pid, "comm": one.comm} for one in self.parents]
+        return {
+            "time": None if self.time is None else self.time.isoformat(),
+            "target": self.target.to_dict(),
+            "sender": None if self.sender is None else self.sender.to_dict() | {"parents": parents},
+            "way": self.way,
+            "since_sigterm_s": self.since_sigterm_s,
+            "usage_bytes": self.usage_bytes,
+            "limit_bytes": self.limit_bytes,
+        }
+
+
+def from_row(
+    row: Mapping[str, Any],
+    names: Mapping[int, tuple[str | None, str | None]],
+    *,
+    unlimited_bytes: int,
+    time: pd.Timestamp | None = None,
+) -> Sigkill:
+    """Return the SIGKILL of a row of `sigkills`, in which None stands for null.
+
+    `names`: cgroup id -> path and container. From `unlimited_bytes` on, a limit is none.
+    """
+
+    def party(name: str, cgroup_id: int | None = None) -> Party | None:
+        prefix = name and f"{name}_"
+        pid = row[f"{prefix}tgid"]
+        known = names.get(cgroup_id or 0, (None, None))
+        return None if pid is None else Party(int(pid), row[f"{prefix}comm"] or "", *known)
+
+    target, since_ns = party("", row["cgroup_id"]), row["since_sigterm_ns"]
+    usage, limit = row["usage_bytes"], row["limit_bytes"]
+    assert target is not None
+    return Sigkill(
+        time,
+        target,
+        party("sender", row["sender_cgroup_id"]),
+        tuple(one for name in PARENTS if (one := party(name)) is not None),
+        row["way"],
+        None if since_ns is None else round(since_ns / 1e9, 3),
+        int(row["cgroup_id"]),
+        None if usage is None else int(usage),
+        None if limit is None or limit >= unlimited_bytes else int(limit),
+    )

@@ -1,0 +1,61 @@
+"""SIGKILLs that ended processes, without those of the OOM killer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from tracer.capture.bpf.ring import Records
+from tracer.capture.rows.decode import Decoder
+from tracer.enumerations import KILL_WAY
+from tracer.wire.dtypes import WIRE
+
+_MARK_NS: Final = 1_000_000_000
+"""The longest time from the OOM killer's SIGKILL to its mark of the victim, which follows at once unless
+the thread loses its CPU (__oom_kill_process in mm/oom_kill.c)."""
+_MOST_TRIGGERS: Final = 1024
+
+
+class SigkillRows:
+    """Turns records of `sigkill` into rows of `sigkills`.
+
+    The OOM killer sends SIGKILL as the kernel does for a few other reasons, and marks the victim after that;
+    processes that share the victim's memory are killed without a mark, by the same thread. So such records
+    are held until the thread may no longer turn out to be the trigger of a kill.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._held = np.empty(0, WIRE["sigkill"])
+        self._killed_ns: dict[int, int] = {}  # thread that triggered an OOM kill -> time of its last
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether records are held."""
+        return len(self._held) > 0
+
+    def add(self, records: Records, kills: Records) -> None:
+        """Add new records of `sigkill`, and of `oom` by the same time."""
+        for kill in kills:
+            self._killed_ns[int(kill["trigger_pid"])] = int(kill["time_ns"])
+        while len(self._killed_ns) > _MOST_TRIGGERS:
+            del self._killed_ns[next(iter(self._killed_ns))]
+        self._held = np.concatenate([self._held, records])
+
+    def take(self, now_ns: int | None) -> list[dict[str, Any]]:
+        """Return the rows that are sure at `now_ns` (CLOCK_MONOTONIC); None: at the end, all of them."""
+        if not self.is_waiting:
+            return []
+        records = self._held
+        is_open = (records["is_privileged"] != 0) & (records["way"] == KILL_WAY.number("other"))
+        is_oom = is_open & np.array([self._is_oom_kill(record) for record in records], bool)
+        is_held = is_open & ~is_oom & (now_ns is not None)
+        if now_ns is not None:
+            is_held &= records["time_ns"].astype(np.int64) > now_ns - _MARK_NS
+        self._held = records[is_held]
+        return [self._decoder.sigkill(record) for record in records[~is_oom & ~is_held]]
+
+    def _is_oom_kill(self, record: np.void) -> bool:
+        killed_ns = self._killed_ns.get(int(record["sender_tid"]))
+        return killed_ns is not None and abs(int(record["time_ns"]) - killed_ns) < _MARK_NS

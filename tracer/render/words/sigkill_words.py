@@ -1,0 +1,130 @@
+"""Sentences about a SIGKILL that was not the OOM killer's: who sent it, in which way, and why it may be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from tracer.analysis.results.sigkill import Party, Sigkill
+from tracer.render.words.escape import visible
+from tracer.units import count, duration, percent, size
+
+_WAYS: Final = {
+    "group": "to its process group",
+    "parent_death": "because its parent ended (PR_SET_PDEATHSIG)",
+    "pid_namespace": "because the init of its pid namespace ended",
+    "cgroup_kill": "to all of its cgroup (cgroup.kill)",
+}
+"""Way -> the words after the sender. The others need none."""
+_WITH_ITSELF: Final = {"group": ", with its process group", "cgroup_kill": ", with its cgroup"}
+
+_RUNTIMES: Final = ("containerd-shim", "dockerd", "runc", "crun", "conmon", "podman")
+"""Beginnings of the names of programs that end containers."""
+_OOM_KILLERS: Final = {
+    "systemd-oomd": "systemd's OOM killer in user space, which acts on pressure before the kernel does",
+    "earlyoom": "an OOM killer in user space, which acts when the machine has little memory left",
+    "oomd": "an OOM killer in user space, which acts on pressure before the kernel does",
+    "nohang": "an OOM killer in user space, which acts when the machine has little memory left",
+}
+_BY_AN_END: Final = ("parent_death", "pid_namespace")
+_LONG_STOP_S: Final = 0.5
+_LONGEST_STOP_S: Final = 3600.0
+"""The time from SIGTERM to SIGKILL within which the two are one stop."""
+_NEAR_LIMIT: Final = 0.9
+_MOST_SENDERS: Final = 3
+
+
+def process(one: Party) -> str:
+    """Return `web (pid 7)`, not escaped."""
+    return f"{one.comm or 'a process'} (pid {one.pid})"
+
+
+def sent_by(kill: Sigkill) -> str:
+    """Return `sent by timeout (pid 3), child of bash (2)`, not escaped."""
+    way = _WAYS.get(kill.way)
+    if kill.sender is None:
+        is_seccomp = kill.way == "seccomp"
+        return "by seccomp, which forbids its system call" if is_seccomp else "sent by the kernel"
+    if kill.sender.pid == kill.target.pid:
+        return "sent by itself" + _WITH_ITSELF.get(kill.way, "")
+    parents = _line(kill.parents)
+    return f"sent by {process(kill.sender)}{parents}" + (f", {way}" if way else "")
+
+
+def _line(parents: Sequence[Party]) -> str:
+    """Return `, child of runc (pid 3)`; empty for a child of the machine's init."""
+    return "".join(f", child of {process(one)}" for one in parents[:1] if one.pid > 1)
+
+
+def sentence(kill: Sigkill) -> str:
+    """Return `Not an OOM kill: runc (pid 9) sent SIGKILL to web (pid 7), 10 s after SIGTERM: a stop that took
+    too long.`, not escaped."""
+    target = process(kill.target)
+    after = "" if kill.since_sigterm_s is None else f", {duration(kill.since_sigterm_s)} after SIGTERM"
+    why = _reason(kill)
+    reason = f": {why}" if why else ""
+    return f"Not an OOM kill: {_event(kill, target)}{after}{reason}.{_memory(kill)}"
+
+
+def _event(kill: Sigkill, target: str) -> str:
+    if kill.sender is None:
+        if kill.way == "seccomp":
+            return f"seccomp ended {target}, whose system call it forbids"
+        return f"the kernel sent SIGKILL to {target}"
+    if kill.sender.pid == kill.target.pid:
+        return f"{target} sent SIGKILL to itself" + _WITH_ITSELF.get(kill.way, "")
+    sender = f"{process(kill.sender)}{_line(kill.parents)}"
+    if kill.way == "parent_death":
+        return f"{target} got SIGKILL because its parent {sender} ended (PR_SET_PDEATHSIG)"
+    if kill.way == "pid_namespace":
+        return f"{target} got SIGKILL because {sender}, the init of its pid namespace, ended"
+    way = _WAYS.get(kill.way)
+    comma = "," if _line(kill.parents) else ""
+    return f"{sender}{comma} sent SIGKILL to {target}" + (f", {way}" if way else "")
+
+
+def _reason(kill: Sigkill) -> str | None:
+    """Return what the sender does, if it is known by name, and whether it had asked for an end before."""
+    if kill.sender is None or kill.sender.pid == kill.target.pid or kill.way in _BY_AN_END:
+        return None
+    name, since_s = kill.sender.comm, kill.since_sigterm_s
+    if name in _OOM_KILLERS:
+        return _OOM_KILLERS[name]
+    if name == "timeout" and since_s is None:
+        return "its time was over"
+    if since_s is not None and _LONG_STOP_S <= since_s <= _LONGEST_STOP_S:
+        return "a stop that took too long"
+    return "its container runtime killed it" if name.startswith(_RUNTIMES) else None
+
+
+def _memory(kill: Sigkill) -> str:
+    """Return how full the cgroup was, which may be why a probe failed or a stop took long."""
+    if not kill.limit_bytes or kill.usage_bytes is None:
+        return ""
+    share = kill.usage_bytes / kill.limit_bytes
+    near = ", near its limit" if share >= _NEAR_LIMIT else ""
+    return (
+        f" Its cgroup used {size(kill.usage_bytes)} of {size(kill.limit_bytes)}"
+        f" ({percent(kill.usage_bytes, kill.limit_bytes)}){near}."
+    )
+
+
+def sentences(kills: Sequence[Sigkill], most: int) -> list[str]:
+    """Return the sentences about the newest kills, and how many more there are, escaped."""
+    shown = [visible(sentence(kill)) for kill in kills[: -most - 1 : -1]]
+    more = len(kills) - len(shown)
+    processes = "1 more process was" if more == 1 else f"{count(more)} more processes were"
+    return [*shown, *([f"{processes} ended by SIGKILL before that: --json lists all."] * (more > 0))]
+
+
+def beside_kills(kills: Sequence[Sigkill]) -> str | None:
+    """Return `SIGKILL of others ended 3 more processes (timeout 2, runc 1): --json lists them.`, escaped, for
+    a trace with OOM kills; None without such a process."""
+    if not kills:
+        return None
+    senders = Counter(kill.sender.comm if kill.sender is not None else "the kernel" for kill in kills)
+    named = [f"{visible(sender)} {count(number)}" for sender, number in senders.most_common(_MOST_SENDERS)]
+    named += ["others"] * (len(senders) > _MOST_SENDERS)
+    processes = "1 more process" if len(kills) == 1 else f"{count(len(kills))} more processes"
+    return f"SIGKILL of others ended {processes} ({', '.join(named)}): --json lists them."
