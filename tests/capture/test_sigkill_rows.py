@@ -58,8 +58,9 @@ def test_signal_of_the_kernel_without_an_oom_kill_of_its_thread_is_a_row_in_the_
     rows.add(records(), kill(tid=4))
     rows.add(records(tgid=9, tid=5), kill(tid=5, time_ns=SECOND))
     assert rows.take(5 * SECOND) == []
-    assert pids(rows.take(6 * SECOND)) == [7, 9]
-    rows.add(records(tgid=10, time_ns=7 * SECOND), NONE)
+    assert rows.take(6 * SECOND) == []
+    assert pids(rows.take(7 * SECOND)) == [7, 9]
+    rows.add(records(tgid=10, time_ns=8 * SECOND), NONE)
     assert pids(rows.take(None)) == [10], "at the end of the recording nothing is held"
 
 

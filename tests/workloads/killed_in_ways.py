@@ -146,9 +146,10 @@ def _has_no_cpu_time_left(write: int) -> None:
         pass
 
 
-def _fills_the_limit(write: int) -> None:
+def _fills_the_limit(write: int, gate: int) -> None:
     Path("/proc/self/oom_score_adj").write_text("1000")
     os.write(write, b"0")
+    os.read(gate, 1)
     bytearray(OOM_BYTES)
 
 
@@ -200,12 +201,17 @@ def main(cgroup: str, v2: str | None = None) -> None:
         "strict_seccomp": _after(_calls_in_strict_mode, lambda _: None),
         "seccomp_filter": _after(_calls_behind_filter, lambda _: None),
         "cpu_time": _after(_has_no_cpu_time_left, lambda _: None),
-        "oom": _after(_fills_the_limit, lambda _: None),
         "threads": _after(_ends_with_threads, lambda _: None),
     }
     if v2 is not None:
         found["cgroup_kill"] = _by_cgroup(Path(v2))
-    print(json.dumps({"self": (os.getpid(), os.getppid(), None)} | found))
+    # At last: the memory of an OOM victim may be held for a moment after its end, by who reads its /proc.
+    gate, opens = os.pipe()
+    victim, _ = _forked(lambda write: _fills_the_limit(write, gate))
+    found |= {"oom": (victim, None, signal.SIGKILL), "self": (os.getpid(), os.getppid(), None)}
+    print(json.dumps(found), flush=True)
+    os.write(opens, b"1")
+    assert _ended(victim) == signal.SIGKILL
 
 
 if __name__ == "__main__":

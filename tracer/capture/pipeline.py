@@ -331,6 +331,7 @@ class Pipeline:
         if self.is_resting:
             self._end_rest()
         log = self._kernel_log.read()  # early: the delay shows the difference of the clocks
+        oom_read_ns = time.monotonic_ns()
         decided = self._rings["oom"].read()
         if len(decided):
             self.programs.drain()  # all that led to the kill comes before its report
@@ -352,7 +353,7 @@ class Pipeline:
             self._take_records(waiting, decided, kills)
         else:
             self._names.tasks.reread_titles()
-        self._write_sigkills()
+        self._write_sigkills(oom_read_ns)
         self._kills.drop_candidates(self._selection.hold.held("oom"))
         self._selection.purge()
         self._write_sums(self._ledger.take_sums())
@@ -384,9 +385,9 @@ class Pipeline:
                 owner = kill["limit_owner_cgroup_id"] or kill["cgroup_id"]
                 self._events.killed(kill, self._names.shown_name(owner))
 
-    def _write_sigkills(self, *, is_last: bool = False) -> None:
-        """Write and report the SIGKILLs that the OOM killer did not send."""
-        if rows := self._sigkills.take(None if is_last else time.monotonic_ns()):
+    def _write_sigkills(self, oom_read_ns: int | None = None) -> None:
+        """Write and report the SIGKILLs that the OOM killer did not send, as `SigkillRows.take` has them."""
+        if rows := self._sigkills.take(oom_read_ns):
             self._sink.append_rows("sigkills", rows)
             self._names.write()
             self._sink.flush()
@@ -450,7 +451,7 @@ class Pipeline:
         self._page_sums.wait_for_programs()  # those that still run have records to submit
         self._ledger.look(is_last=True)
         self._take_waiting()
-        self._write_sigkills(is_last=True)
+        self._write_sigkills()
         self._write_log(self._log_filter.end())
         self._write_sums(readings.residue(self.programs))
         self._append_left("swap_io", readings.unfinished_swap_io(self.programs))

@@ -11,7 +11,7 @@ from tracer.capture.rows.decode import Decoder
 from tracer.enumerations import KILL_WAY
 from tracer.wire.dtypes import WIRE
 
-_MARK_NS: Final = 1_000_000_000
+_MARK_NS: Final = 2_000_000_000
 """The longest time from the OOM killer's SIGKILL to its mark of the victim, which follows at once unless
 the thread loses its CPU (__oom_kill_process in mm/oom_kill.c)."""
 _MOST_TRIGGERS: Final = 1024
@@ -43,16 +43,17 @@ class SigkillRows:
             del self._killed_ns[next(iter(self._killed_ns))]
         self._held = np.concatenate([self._held, records])
 
-    def take(self, now_ns: int | None) -> list[dict[str, Any]]:
-        """Return the rows that are sure at `now_ns` (CLOCK_MONOTONIC); None: at the end, all of them."""
+    def take(self, oom_read_ns: int | None) -> list[dict[str, Any]]:
+        """Return the rows that are sure. `oom_read_ns` is a time (CLOCK_MONOTONIC) before the last read of
+        `oom`: what a slow pass read later may have its kill unread. None: at the end, all of them."""
         if not self.is_waiting:
             return []
         records = self._held
         is_open = (records["is_privileged"] != 0) & (records["way"] == KILL_WAY.number("other"))
         is_oom = is_open & np.array([self._is_oom_kill(record) for record in records], bool)
-        is_held = is_open & ~is_oom & (now_ns is not None)
-        if now_ns is not None:
-            is_held &= records["time_ns"].astype(np.int64) > now_ns - _MARK_NS
+        is_held = is_open & ~is_oom & (oom_read_ns is not None)
+        if oom_read_ns is not None:
+            is_held &= records["time_ns"].astype(np.int64) > oom_read_ns - _MARK_NS
         self._held = records[is_held]
         return [self._decoder.sigkill(record) for record in records[~is_oom & ~is_held]]
 

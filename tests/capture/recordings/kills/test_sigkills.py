@@ -79,7 +79,7 @@ def test_each_sigkill_has_its_sender_and_its_way_and_an_oom_kill_is_none(
 
     ends = {name: end for name, (_, _, end) in found.items()}
     assert ends["seccomp_filter"] == signal.SIGSYS, "RET_KILL_PROCESS is no SIGKILL"
-    assert {ends[name] for name in ("kill", "strict_seccomp", "cpu_time", "oom")} == {signal.SIGKILL}
+    assert {ends[name] for name in ("kill", "strict_seccomp", "cpu_time")} == {signal.SIGKILL}
 
     rows: list[Any] = [*trace.sigkills.itertuples()]
     ways = {name: way for name, way in WAYS.items() if name in found}
@@ -109,4 +109,6 @@ def _name_of(row: Any, targets: dict[int, str], found: dict[str, Any]) -> str:
     """Return the process of the workload that a row is about: by its pid, else by the sender's."""
     if row.tgid in targets:
         return targets[row.tgid]
-    return next((name for name in ("timeout", "pid_namespace") if found[name][1] == row.sender_tgid), "?")
+    by_sender = {found[name][1]: name for name in ("timeout", "pid_namespace")}
+    others = (name for name, (pid, _, _) in found.items() if pid == row.tgid)
+    return next(others, "?") if pd.isna(row.sender_tgid) else by_sender.get(row.sender_tgid, "?")
