@@ -126,6 +126,7 @@ class Attached(Programs):
     """Programs that load and attach, and note that they were closed."""
 
     closed = False
+    refused = ""
 
     def __init__(self, *_: object, **__: object) -> None:
         self.choices = [Choice(signal, signal.ways[0]) for signal in needed(1)]
@@ -137,8 +138,23 @@ class Attached(Programs):
     def attach(self, warn: Callable[[str], None]) -> None:
         warn("the kernel refuses the BPF program a: going on without fentry a")
 
+    def arm(self, kind: str) -> None:
+        if kind == self.refused:
+            raise TracerError("the kernel refuses the BPF program rss_stat")
+
+    def disarm(self, kind: str) -> None:
+        pass
+
     def close(self) -> None:
         Attached.closed = True
+
+
+def test_signal_whose_samples_the_kernel_refuses_has_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Attached, "refused", "anon")
+    programs = Attached()
+    found = {one.signal.name: trial._armed(programs, one) for one in programs.choices}
+    assert [name for name, one in found.items() if one.way is None] == ["anonymous growth"]
+    assert "rss_stat" in found["anonymous growth"].why_not
 
 
 @needs_btf

@@ -35,6 +35,7 @@ from tracer.units import size
 
 _check: Final = partial(Check, area="tracer")
 _DUMP_TASKS: Final = Path("/proc/sys/vm/oom_dump_tasks")
+_SAMPLE_BYTES: Final = 1 << 20  # as by default
 
 _BUILT_BY: Final = {
     Kind.FENTRY.value: (
@@ -213,13 +214,13 @@ def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examinat
     choices: list[Choice] = []
     try:
         choices = choose(Offer.look(types), hierarchy.version)
-        programs = Programs(version=hierarchy.version)
+        programs = Programs(version=hierarchy.version, stacks_bytes=_SAMPLE_BYTES)
         programs.wait(warnings.append)
         try:
             if measure:
                 calibrate(programs, programs.types, hierarchy)
             programs.attach(warnings.append)
-            choices = programs.choices
+            choices = [_armed(programs, choice) for choice in programs.choices]
             checks.append(_attached(choices, warnings, time.monotonic() - begin))
             if measure:
                 costs = event_cost.measure(programs, hierarchy)
@@ -231,6 +232,17 @@ def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examinat
     known = {choice.signal: choice for choice in choices}
     signals = needed(hierarchy.version)
     return Examination(checks, [Finding(one, known.get(one), costs.get(one.name)) for one in signals])
+
+
+def _armed(programs: Programs, choice: Choice) -> Choice:
+    """Attach and detach the programs that sample code; a signal that the kernel refuses loses its way."""
+    try:
+        for kind in choice.signal.samples:
+            programs.arm(kind)
+            programs.disarm(kind)
+    except TracerError as error:
+        return Choice(choice.signal, None, str(error))
+    return choice
 
 
 def _attached(choices: list[Choice], warnings: list[str], seconds: float) -> Check:

@@ -64,7 +64,7 @@ def measure(programs: Programs, hierarchy: Hierarchy) -> Mapping[str, EventCost]
             return {
                 choice.signal.name: _cost(programs, choice)
                 for choice in programs.choices
-                if choice.way is not None and not choice.signal.is_calibration
+                if choice.way is not None and not (choice.signal.is_calibration or choice.signal.samples)
             }
         finally:
             os.close(statistics)
