@@ -199,6 +199,10 @@ PROGRAM(sigkill)
 	/* The verifier takes this argument for a pointer that is not NULL, and drops code for NULL.
 	 */
 	bpf_probe_read_kernel(&siginfo, sizeof(siginfo), &ctx->args[1]);
+	way = way_of_syscall();
+	/* kill(2) passes no structure on 7.3. */
+	if (siginfo == SIGINFO_NONE && way != KILL_WAY_OTHER)
+		return emit_sigkill(task, way, false, true);
 	if (siginfo <= SIGINFO_PRIVILEGED) {
 		way = way_of_kernel(current_task(), siginfo);
 		return emit_sigkill(task, way, siginfo != SIGINFO_NONE,
@@ -206,7 +210,6 @@ PROGRAM(sigkill)
 					    READ(current_task(), flags) & PF_EXITING);
 	}
 	code = READ((struct kernel_siginfo *)siginfo, si_code);
-	way = way_of_syscall();
 	return emit_sigkill(task, way, false,
 			    way != KILL_WAY_OTHER || code == FROM_USER || code == FROM_TKILL);
 }
