@@ -125,12 +125,19 @@ def test_java_heap_is_below_32_gib_of_a_virtual_machine() -> None:
     assert found(heap) == [("anonymous", b"", 1, 40 * MIB)]
 
 
-def test_memory_behind_the_data_of_a_file_is_its_bss() -> None:
+def test_memory_behind_the_data_of_the_program_is_its_bss() -> None:
     data = of_file(AT, MIB, b"/bin/a", "rw-p", own=MIB)
     assert ("bss", b"/bin/a", 1, 5 * MIB) in found(data, anon(data.end, 5 * MIB))
     assert ("anonymous", b"", 1, 5 * MIB) in found(data, anon(data.end + MIB, 5 * MIB))
     code = of_file(AT, MIB, b"/bin/a")
     assert ("anonymous", b"", 1, 5 * MIB) in found(code, anon(code.end, 5 * MIB))
+
+
+def test_memory_behind_the_data_of_a_library_may_be_anything() -> None:
+    """A Python program had 3.4 MiB "of zeroed data" behind a small extension module."""
+    program = of_file(AT, MIB, b"/bin/a")._replace(inode=1)
+    data = of_file(AT + 9 * MIB, MIB, b"/lib/b.so", "rw-p", own=MIB)._replace(inode=2)
+    assert ("anonymous", b"", 1, 5 * MIB) in found(program, data, anon(data.end, 5 * MIB))
 
 
 def test_small_groups_are_folded_by_kind() -> None:

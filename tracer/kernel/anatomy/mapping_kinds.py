@@ -13,13 +13,16 @@ A mapping has no name for most of these, so its place says what it is:
   goroutines are in it, and so are the stack pointers of the threads that run them.
 * HotSpot places the heap below 32 GiB while object pointers can be compressed
   (CompressedOops::mode in share/oops/compressedOops.hpp). ZGC maps a memfd of the name java_heap.
-* Memory that begins where the writable data of a file ends is its zero-initialised data (bss).
+* Memory that begins where the writable data of the program ends is its zero-initialised data (bss). Behind a
+  library it may be anything: mmap(2) places new memory beside what is mapped there. The program has the
+  lowest mapping of a file (ELF_ET_DYN_BASE in arch/x86/include/asm/elf.h lies below mmap_base).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
@@ -32,7 +35,7 @@ KINDS: Final = {
     "go heap": "the heap of the Go runtime, with the stacks of goroutines",
     "java heap": "the heap of a Java virtual machine",
     "code": "executable memory of no file, such as code that a just-in-time compiler made",
-    "bss": "zero-initialised data of a program or library",
+    "bss": "zero-initialised data of the program",
     "anonymous": "other private memory of no file; the name is the one that the process gave (prctl)",
     "file copy": "private copies of pages of a file, which were written",
     "file": "pages of a file, as in the page cache; the process has them mapped",
@@ -209,7 +212,12 @@ class _Program:
     def _file_before(self, number: int) -> bytes | None:
         before = self._before(number)
         is_data = before is not None and before.inode and before.permissions.startswith("rw-p")
-        return before.name if before is not None and is_data else None
+        return before.name if before is not None and is_data and before.inode == self._program else None
+
+    @cached_property
+    def _program(self) -> int | None:
+        """Return the inode of the program's file; None if no file is mapped."""
+        return next((mapping.inode for mapping in self._mappings if mapping.inode), None)
 
 
 def _given_name(mapping: Mapping) -> bytes:
