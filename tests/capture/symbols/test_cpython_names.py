@@ -97,6 +97,15 @@ def test_memory_that_is_not_mapped_is_refused(address: int) -> None:
     memory.close()
 
 
+def test_object_that_is_no_code_has_no_name() -> None:
+    """An address may hold another object by the time that it is named."""
+    memory = Memory(os.getpid())
+    code, other = test_object_that_is_no_code_has_no_name.__code__, [1, 2]
+    assert cpython_names._is_code(memory, id(code))
+    assert not cpython_names._is_code(memory, id(other))
+    memory.close()
+
+
 class NoMap:
     """The map `pythons`, which takes no process."""
 

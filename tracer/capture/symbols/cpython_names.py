@@ -23,6 +23,7 @@ _MOST_PROCESSES: Final = 8
 _MOST_NAMES: Final = 1 << 16
 _LONGEST_TEXT: Final = 200
 _MOST_TABLE_BYTES: Final = 1 << 16
+_CODE: Final = b"code\0"
 NAMELESS: Final = "[python]"
 """A frame of Python whose code object could not be read."""
 
@@ -128,6 +129,8 @@ def _code_object(process: _Process, code: int) -> tuple[str, str, int, bytes] | 
     assert process.interpreter is not None
     offsets, memory = process.interpreter.offsets, process.memory
     try:
+        if not _is_code(memory, code):
+            return None
         file = _text(process, memory.number(code + offsets.filename))
         function = _text(process, memory.number(code + offsets.qualname))
         first_line = int.from_bytes(memory.read(code + offsets.first_line, 4), "little", signed=True)
@@ -137,6 +140,17 @@ def _code_object(process: _Process, code: int) -> tuple[str, str, int, bytes] | 
         return file.rpartition("/")[2], function, first_line, lines
     except OSError:
         return None
+
+
+_TYPE: Final = 8  # of ob_type in PyObject
+_TYPE_NAME: Final = 24  # of tp_name in PyTypeObject
+
+
+def _is_code(memory: Memory, address: int) -> bool:
+    """Return whether an object is a code object: memory of one that was freed may be used again. Raises
+    OSError."""
+    name = memory.number(memory.number(address + _TYPE) + _TYPE_NAME)
+    return memory.read(name, len(_CODE)) == _CODE
 
 
 def _text(process: _Process, address: int) -> str:
