@@ -65,6 +65,10 @@ packages:
 		$(PYTHON) -c 'import ensurepip' 2>/dev/null || venv=python3-venv
 	fi
 	$(call install_missing,python3-bpfcc $$venv)
+	libdw=
+	$(PYTHON) -c 'import ctypes; ctypes.CDLL("libdw.so.1")' 2>/dev/null || libdw=libdw1
+	{ $(call install_missing,$$libdw)
+	} || echo 'make: going on without libdw: callers in native code need frame pointers' >&2
 
 # The wire records are compiled and compared (cc), and the experiment is repeated in a real container (docker),
 # which only root on a kernel with BTF can trace; Prometheus scrapes what is traced; kustomize builds the manifests of

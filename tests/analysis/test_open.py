@@ -129,7 +129,7 @@ def test_errors_of_a_call_name_its_arguments_and_no_option(path: Path, arguments
 
 
 def test_no_error_of_the_analysis_names_an_option() -> None:
-    """What was typed to record a trace may be named: `recorded without --stacks`."""
+    """Words that were typed to record a trace may be named: `recorded without --stacks`."""
     found = []
     for module in Path(analysis.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):

@@ -327,7 +327,7 @@ KINDS: Final[dict[str, tuple[Callable[[_Draw], Steps], int]]] = {
     "recycled-in-time": (_recycled_in_time, 2),
     "queries-at-limit": (_queries_at_limit, 2),
 }
-"""What a process does, and how many plans of each kind there are."""
+"""The behaviours of a process, and the number of plans of each kind."""
 
 _SLOWED: Final = ("leak", "start-up")
 """The last plan of these kinds is slowed."""

@@ -1,4 +1,4 @@
-"""What the rule of `watch --on soon` makes of recorded approaches: kills with an alarm, and false alarms."""
+"""Scores of the rule of `watch --on soon` on recorded approaches: kills with an alarm, and false alarms."""
 
 from __future__ import annotations
 

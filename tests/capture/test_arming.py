@@ -69,9 +69,6 @@ def grown(**mib: float) -> Any:
     return records
 
 
-NOTHING: Any = np.zeros(0, WIRE["charge"])
-
-
 def test_growth_arms_its_kind_and_rest_disarms_it(clock: Clock, programs: Programs) -> None:
     sampling = made(programs)
     sampling.take(grown(anon=3))
@@ -79,10 +76,10 @@ def test_growth_arms_its_kind_and_rest_disarms_it(clock: Clock, programs: Progra
     sampling.take(grown(anon=1))
     assert programs.armed == {"anon"}
     clock.now_s += 9.9
-    sampling.take(NOTHING)
+    sampling.expire()
     assert programs.armed == {"anon"}
     clock.now_s += 0.2
-    sampling.take(NOTHING)
+    sampling.expire()
     assert programs.armed == set()
 
 
@@ -90,15 +87,34 @@ def test_memory_that_is_filled_again_does_not_arm(clock: Clock, programs: Progra
     sampling = made(programs)
     sampling.take(grown(anon=40))
     clock.now_s += 60
-    sampling.take(NOTHING)
+    sampling.expire()
     for _ in range(20):
         sampling.take(grown(anon=-30))
         sampling.take(grown(anon=30))
         clock.now_s += 60
-        sampling.take(NOTHING)
+        sampling.expire()
     assert programs.armed == set()
     sampling.take(grown(anon=4))
     assert programs.armed == {"anon"}
+
+
+def test_program_that_starts_again_after_a_kill_is_sampled(clock: Clock, programs: Programs) -> None:
+    """Its memory is freed in parts, which may come before and after others have begun to grow."""
+    sampling = made(programs)
+    sampling.take(grown(anon=60))
+    clock.now_s += 60
+    sampling.expire()
+    sampling.killed([7, 99])
+    for freed in (-20, 1, -39):
+        sampling.take(grown(anon=freed))
+        assert programs.armed == set()
+    sampling.take(grown(anon=4))
+    assert programs.armed == {"anon"}
+    clock.now_s += 60
+    sampling.expire()
+    sampling.take(grown(anon=-30))
+    sampling.take(grown(anon=30))
+    assert programs.armed == set(), "memory that is filled again, as before"
 
 
 def test_slow_growth_stays_armed(clock: Clock, programs: Programs) -> None:
@@ -107,6 +123,7 @@ def test_slow_growth_stays_armed(clock: Clock, programs: Programs) -> None:
     for step in range(30):
         clock.now_s += 10
         sampling.take(grown(anon=1))
+        sampling.expire()
         assert step < 4 or programs.armed == {"anon"}
 
 
@@ -137,7 +154,7 @@ def test_first_moments_of_a_program_are_sampled(clock: Clock, programs: Programs
     sampling.expect()
     assert programs.armed == {"anon"}
     clock.now_s += 2.1
-    sampling.take(NOTHING)
+    sampling.expire()
     assert programs.armed == set()
 
 
@@ -147,7 +164,7 @@ def test_rows_cover_the_time_without_a_gap(clock: Clock, programs: Programs) -> 
     rows = sampling.take_rows(17)
     for _ in range(30):
         clock.now_s += 0.5
-        sampling.take(NOTHING)
+        sampling.expire()
         rows += sampling.take_rows(17)
     assert {row["kind"] for row in rows} == {"anon"}
     assert [row["begin"] for row in rows[1:]] == [row["time"] for row in rows[:-1]]

@@ -9,7 +9,7 @@ last grew by a few samples.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,10 +38,12 @@ _ROW_INTERVAL_S: Final = 1.0
 @dataclass
 class _Growth:
     """Growth of one cgroup, by kind. `above` is its level relative to the level at which it last armed, or to
-    its first one: bytes. `since_s`: when that was."""
+    its first one: bytes. `since_s`: when that was. `is_falling`: since a kill, that level follows the least
+    one, until memory grows again."""
 
     above: npt.NDArray[np.int64]
     since_s: npt.NDArray[np.float64]
+    is_falling: bool = False
 
 
 class Arming:
@@ -85,7 +87,7 @@ class Arming:
         self._limited.discard(cgroup_id)
 
     def take(self, charges: Records) -> None:
-        """Arm for the growth in records of `charge`, and disarm what has not grown for long enough."""
+        """Arm for the growth in records of `charge`."""
         now_s = time.monotonic()
         if len(charges):
             ids, which = np.unique(charges["cgroup_id"], return_inverse=True)
@@ -94,6 +96,17 @@ class Arming:
             for cgroup_id, delta in zip(ids.tolist(), grown, strict=True):
                 if not self._needs_limit or cgroup_id in self._limited:
                     self._add(cgroup_id, delta, now_s)
+
+    def killed(self, cgroup_ids: Iterable[int]) -> None:
+        """Note that an OOM kill freed memory of these cgroups: what they had is no measure any more."""
+        for cgroup_id in cgroup_ids:
+            if growth := self._growth.get(cgroup_id):
+                growth.is_falling = True
+                growth.since_s[:] = time.monotonic()
+
+    def expire(self) -> None:
+        """Disarm what has not grown for long enough."""
+        now_s = time.monotonic()
         for number, kind in enumerate(KINDS):
             if kind in self._begun_s and now_s >= self._until_s[number]:
                 self._end_row(kind, now_s)
@@ -118,10 +131,13 @@ class Arming:
             nothing = np.zeros(len(KINDS), np.int64)
             growth = self._growth[cgroup_id] = _Growth(nothing, np.full(len(KINDS), now_s))
         growth.above += delta
+        if growth.is_falling:
+            growth.above = np.maximum(growth.above, 0)
         for number in np.flatnonzero(growth.above >= self._least).tolist():
             took_s = now_s - growth.since_s[number]
             self._hold(number, min(max(2 * took_s, _LEAST_HOLD_S), _MOST_HOLD_S), now_s)
             growth.above[number], growth.since_s[number] = 0, now_s
+            growth.is_falling = False
 
     def _hold(self, number: int, hold_s: float, now_s: float) -> None:
         """Arm for a kind until `hold_s` from now, at least."""

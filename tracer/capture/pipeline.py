@@ -274,6 +274,8 @@ class Pipeline:
         tasks that do not leave their CPUs, and that send all sums and runs. A rest ends if there are any, and
         begins if nothing has happened for a while. If `has_removed` is then true, look again in 10 ms."""
         self.has_removed = self._ledger.look(is_at_rest=self.is_resting)
+        if self._arming:
+            self._arming.expire()
         if self.programs.drain() or self.has_removed:
             self._active_s = time.monotonic()
             if self.is_resting:
@@ -343,6 +345,7 @@ class Pipeline:
         self._stacks.take_copies(waiting.pop(STACK_COPY.name, _NO_COPIES))
         waiting["charge"] = self._ledger.take(waiting["charge"], self._rings["charge"], decided)
         if self._arming:
+            self._arming.killed({*decided["victim_cgroup_id"].tolist(), *decided["owner_cgroup_id"].tolist()})
             self._arming.take(waiting["charge"])
         waiting["pagecache"] = self._page_sums.add_to(waiting["pagecache"], is_last=bool(self._ended))
         if has_come := any(map(len, (decided, *waiting.values()))):

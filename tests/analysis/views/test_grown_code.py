@@ -150,7 +150,7 @@ def test_frame_has_a_row_for_each_function(named: Any) -> None:
 
 
 def test_share_is_that_of_the_growth_while_armed(named: Any) -> None:
-    """Of 10 MiB, 6 grew while sampling was armed. Samples have 8: some memory was freed and came again."""
+    """6 of 10 MiB grew while sampling was armed. Samples have 8: some memory was freed and came again."""
     named.meta["filters"] = {"stacks_bytes": MIB}
     named.add("cgroups", cgroup_id=7, path="/a", created=named.ns(0))
     named.charged(1, 7, "anon", 4 * MIB, tgid=41)

@@ -21,6 +21,7 @@ from tracer.capture.symbols.address_names import ExecImage, read_image
 from tracer.capture.symbols.cpython_names import NAMELESS, PythonFrames, line_of
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.process.cpython import Memory, NotReadError, find_interpreter
+from tracer.stored_names import stored_text
 
 MIB = 1 << 20
 ROWS, PARSED = 700, 300
@@ -104,6 +105,27 @@ def test_object_that_is_no_code_has_no_name() -> None:
     assert cpython_names._is_code(memory, id(code))
     assert not cpython_names._is_code(memory, id(other))
     memory.close()
+
+
+TEXTS = ("load_rows", "größe", "Ωmega", "snake_\N{SNAKE}", "x" * 300)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("python", interpreters(), ids=lambda path: f"{path.parts[-3]}-{path.name}")
+def test_names_of_any_alphabet_are_read(python: Path) -> None:
+    script = f"import ctypes, sys\ntexts = {TEXTS!r}\nprint(*map(id, texts), flush=True)\nsys.stdin.read()\n"
+    command = [str(python), "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            addresses = [int(word) for word in process.stdout.readline().split()]
+            memory = Memory(process.pid)
+            found = cpython_names._Process(ExecImage(0, 0), find_interpreter(process.pid, memory), memory)
+            read = [cpython_names._text(found, address) for address in addresses]
+            memory.close()
+        finally:
+            process.kill()
+    assert read == [stored_text(text[:200]) for text in TEXTS]
 
 
 class NoMap:

@@ -36,6 +36,7 @@ def test_functions_of_a_process_are_one_line() -> None:
         )
     ]
     assert list(grown([], None)) == []
+    assert list(grown([], 0.0)) == [("what grew", "not known: none of the growth was sampled")]
 
 
 def test_processes_have_a_line_each() -> None:

@@ -21,6 +21,7 @@ from tracer.analysis.core.columns import Int64s, column_times_ns, integers, time
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess
+from tracer.analysis.views.code_samples import were_asked_for
 from tracer.analysis.views.program_frames import SCRIPT_OF_NODE, frame_of, of_program
 
 LEAST_SHARE: Final = 0.1
@@ -86,7 +87,7 @@ def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: 
     again is sampled twice.
     """
     trace = subtree.whole
-    if (trace.meta.get("filters") or {}).get("stacks_bytes") is None:
+    if not were_asked_for(trace):
         return Grown((), None, "no samples of code were asked for (--stacks)")
     samples = subtree.once("grown_code", lambda: Samples.from_rows(subtree.code_samples))
     samples = samples.within(begin_ns, end_ns)

@@ -17,9 +17,10 @@ from typing import Final
 from tracer.capture.bpf.load import Programs
 from tracer.capture.symbols.address_names import ExecImage, read_image
 from tracer.kernel.process.cpython import Interpreter, Memory, NotReadError, find_interpreter
+from tracer.stored_names import stored_text
 
 _PROC: Final = Path("/proc")
-_MOST_PROCESSES: Final = 8
+_MOST_PROCESSES: Final = 64  # to look at one again takes some 50 ms
 _MOST_NAMES: Final = 1 << 16
 _LONGEST_TEXT: Final = 200
 _MOST_TABLE_BYTES: Final = 1 << 16
@@ -52,11 +53,12 @@ class PythonFrames:
 
     def consider(self, tgid: int, image: ExecImage) -> None:
         """Look at a process that was not looked at before; frames of its next samples are read."""
-        known = self._known.get(tgid)
+        known = self._known.pop(tgid, None)
         if known is not None and known.image == image:
+            self._known[tgid] = known
             return
         if known is not None:
-            self._known.pop(tgid).memory.close()
+            known.memory.close()
         if read_image(self._proc, tgid) != image:
             return
         with suppress(OSError):
@@ -142,6 +144,8 @@ def _code_object(process: _Process, code: int) -> tuple[str, str, int, bytes] | 
         return None
 
 
+_STATE: Final = 32  # of PyASCIIObject, in 3.11 to 3.13
+_ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 _TYPE: Final = 8  # of ob_type in PyObject
 _TYPE_NAME: Final = 24  # of tp_name in PyTypeObject
 
@@ -154,15 +158,21 @@ def _is_code(memory: Memory, address: int) -> bool:
 
 
 def _text(process: _Process, address: int) -> str:
-    """Return a string of one byte a character, cut; `?` if it is of another kind."""
+    """Return a string, cut (PyASCIIObject, PyCompactUnicodeObject in Include/cpython/unicodeobject.h). Raises
+    OSError if it is none."""
     assert process.interpreter is not None
-    offsets = process.interpreter.offsets
-    length = process.memory.number(address + offsets.text_length)
-    if not 0 < length < 1 << 20:
+    offsets, memory = process.interpreter.offsets, process.memory
+    length = memory.number(address + offsets.text_length)
+    state = memory.read(address + _STATE, 1)[0]
+    kind, is_compact, is_ascii = state >> 2 & 7, state >> 5 & 1, state >> 6 & 1
+    if not 0 < length < 1 << 20 or kind not in _ENCODINGS or not is_compact:
         raise OSError("not a text")
-    return process.memory.read(address + offsets.text, min(length, _LONGEST_TEXT)).decode(
-        "ascii", "backslashreplace"
+    # Other texts have their UTF-8 form before the characters, and in 3.11 another length.
+    begin = (
+        offsets.text if is_ascii else offsets.text + (24 if process.interpreter.version == (3, 11) else 16)
     )
+    characters = memory.read(address + begin, kind * min(length, _LONGEST_TEXT))
+    return stored_text(characters.decode(_ENCODINGS[kind], "replace"))
 
 
 _NO_LOCATION, _LONG, _NO_COLUMN, _ONE_LINE = 15, 14, 13, 10

@@ -19,6 +19,8 @@ _MOST_LISTED: Final = 3
 
 def grown(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[Fact]:
     """Yield one line for each process name: the functions whose memory grew, with their shares."""
+    if not code and sampled_share is not None:
+        yield LABEL, "not known: none of the growth was sampled"
     in_order = sorted(code, key=lambda one: next(at for at, o in enumerate(code) if o.process == one.process))
     for number, (process, of_process) in enumerate(groupby(in_order, key=lambda one: one.process)):
         shares = "; ".join(_share(one) for one in [*of_process][:_MOST_LISTED])
