@@ -63,6 +63,8 @@ STARTERS: Final[Mapping[str, set[str]]] = {
     # A copy of the interpreter, with -P; and a path to print.
     "tracer/lab/workload/steps.py": {"os.execv"},
     "tracer/cli/verbs/printed/unit.py": {"sys.executable"},
+    # kubectl and the installed memcg-tracer, from the user's own PATH, which kubectl searches for this file.
+    "tracer/cli/kubectl_oom.py": {"subprocess.run"},
 }
 """Modules that start processes, or have the interpreter's path."""
 

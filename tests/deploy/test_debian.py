@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_package_can_bring_what_a_url_needs() -> None:
         r"pip .*'\.\[cri,fleet,perfetto\]' \$\(PACKAGES\)$", (FOLDER / "rules").read_text(), re.MULTILINE
     )
     assert "PACKAGES='$(PACKAGES)' dpkg-buildpackage" in (TOP / "Makefile").read_text()
+
+
+def test_package_brings_every_program_of_the_project() -> None:
+    rules = (FOLDER / "rules").read_text()
+    programs = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["scripts"]
+    assert len(programs) == 2
+    for name in programs:
+        assert f"! -name {name} " in rules, "not deleted from the venv"
+        assert rules.count(f"$(VENV)/bin/{name}") == 1, "its first line names the installed interpreter"
+        assert f" ../lib/memcg-tracer/bin/{name} " in rules, "linked in /usr/bin"
 
 
 def test_purge_keeps_traces() -> None:

@@ -1,0 +1,578 @@
+#!/usr/bin/env python3
+"""`kubectl oom`: explain the OOM kill of a pod from a workstation.
+
+kubectl runs any program in the PATH that is called `kubectl-oom`. This file needs Python's standard library
+and kubectl, so it can be copied alone. It asks the recorder on the pod's node (the DaemonSet of docs/deploy)
+for the newest kill. If no recorder runs there, it reads the node's kernel log by `kubectl debug`.
+
+kubectl gets all arguments without a shell, and everything printed from the cluster is escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+NAME: Final = "memcg-tracer"
+LABEL: Final = f"app.kubernetes.io/name={NAME}"
+CONTAINER: Final = "recorder"
+TRACES: Final = "/var/lib/memcg-tracer"
+
+_OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+"""A DNS subdomain (RFC 1123), as names of pods and nodes are. It cannot be an option of kubectl."""
+_CREATED: Final = re.compile(r"^Creating debugging pod (\S+) with container", re.MULTILINE)
+_NO_SUCH_PROFILE: Final = ("unknown flag: --profile", "unknown profile")
+"""`--profile` came with kubectl 1.25, and the profile sysadmin with 1.27."""
+_READ_LOG: Final = (
+    "journalctl -k -q --no-pager -n 1 2>/dev/null | grep -q . "
+    "&& exec journalctl -k -q --no-pager -o short-iso-precise || exec dmesg"
+)
+_GET_S: Final = 60
+_EXEC_S: Final = 600
+_POD_WAIT_S: Final = 120
+_POLL_S: Final = 0.5
+_AT_ONCE: Final = 8
+_KILLED: Final = 128 + 9
+
+
+class OomError(Exception):
+    """A line for the user. `status` is the exit status."""
+
+    def __init__(self, line: str, status: int = 1) -> None:
+        super().__init__(line)
+        self.status = status
+
+
+class KubectlError(OomError):
+    """kubectl failed. `code` is its exit status, `said` its last line."""
+
+    def __init__(self, line: str, code: int, said: str) -> None:
+        super().__init__(line)
+        self.code, self.said = code, said
+
+    @property
+    def is_forbidden(self) -> bool:
+        return "(Forbidden)" in self.said or "forbidden:" in self.said
+
+    @property
+    def is_not_found(self) -> bool:
+        return "(NotFound)" in self.said
+
+
+def visible(text: str) -> str:
+    """Return text with every character that a terminal does not print as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def note(text: str) -> None:
+    """Write a line about the choice to standard error."""
+    print(f"kubectl-oom: {visible(text)}", file=sys.stderr)
+
+
+def show(text: str) -> None:
+    """Write lines from the cluster to standard output."""
+    print("\n".join(visible(line) for line in text.rstrip("\n").split("\n")))
+
+
+class Kubectl:
+    """Runs kubectl with the user's choice of a cluster."""
+
+    def __init__(self, options: Sequence[str]) -> None:
+        self._options = list(options)
+
+    def run(self, *arguments: str, within_s: float = _GET_S) -> subprocess.CompletedProcess[str]:
+        """Return a run, whatever its status. Raises OomError without kubectl, or after the time."""
+        command = ["kubectl", *self._options, *arguments]
+        try:
+            return subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+                errors="backslashreplace", timeout=within_s, check=False,
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise OomError("kubectl is not in PATH: install it, or run this where it is") from None
+        except subprocess.TimeoutExpired:
+            raise OomError(f"kubectl {arguments[0]} gave no answer within {within_s:g} s") from None
+
+    def output(self, *arguments: str, within_s: float = _GET_S) -> str:
+        """Return what a run printed. Raises KubectlError if it failed."""
+        done = self.run(*arguments, within_s=within_s)
+        if done.returncode:
+            raise failed(arguments[0], done)
+        return done.stdout
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """Return an object or a list of the API. Raises KubectlError."""
+        text = self.output("get", *arguments, "-o", "json")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise OomError(f"kubectl get {arguments[0]} printed no JSON") from None
+        if not isinstance(found, dict):
+            raise OomError(f"kubectl get {arguments[0]} printed no object")
+        return found
+
+
+def failed(verb: str, done: subprocess.CompletedProcess[str]) -> KubectlError:
+    """Return the error of a run: what kubectl said, and for missing rights what they are for."""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    said = lines[-1] if lines else f"exit status {done.returncode}"
+    hint = ""
+    if "forbidden" in said.lower():
+        what = {"get": "get and list on pods", "exec": "create on pods/exec", "debug": "create on pods"}
+        rights = what.get(verb, f"the right that `kubectl {verb}` needs")
+        hint = f"; this needs {rights} there"
+    return KubectlError(f"kubectl {verb}: {said}{hint}", done.returncode, said)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod as the API describes it."""
+
+    namespace: str
+    name: str
+    node: str
+    uid: str
+    ends: tuple[tuple[str, dict[str, Any]], ...]
+    """(container, its `terminated` state) of the present and the last run of each container."""
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Pod:
+        """Return the pod in an answer of the API."""
+        meta, status = found.get("metadata") or {}, found.get("status") or {}
+        # The cgroup of a static pod has the hash of its manifest, which the mirror pod has as an annotation.
+        uid = (meta.get("annotations") or {}).get("kubernetes.io/config.hash") or meta.get("uid")
+        ends = tuple(
+            (str(one.get("name")), state["terminated"])
+            for kind in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+            for one in status.get(kind) or []
+            for state in (one.get("state") or {}, one.get("lastState") or {})
+            if state.get("terminated")
+        )
+        node = str((found.get("spec") or {}).get("nodeName") or "")
+        return cls(str(meta.get("namespace")), str(meta.get("name")), node, str(uid or ""), ends)
+
+    @property
+    def killed(self) -> list[tuple[str, str]]:
+        """Return (end, container) of the runs that the kubelet calls OOMKilled, the newest last."""
+        return sorted(
+            (str(end.get("finishedAt")), name) for name, end in self.ends if end.get("reason") == "OOMKilled"
+        )
+
+    @property
+    def history(self) -> str:
+        """Return what the API says about kills of this pod."""
+        if self.killed:
+            when, container = self.killed[-1]
+            return f"the API says OOMKilled for container {container}, which ended at {when}"
+        for name, end in self.ends:
+            if end.get("exitCode") == _KILLED:
+                return (
+                    f"the API has exit code 137 for container {name}, but not OOMKilled: SIGKILL, "
+                    "or an OOM kill of a child"
+                )
+        return "nor does the API say OOMKilled"
+
+
+def pod_of(kubectl: Kubectl, namespace: str | None, name: str | None) -> Pod:
+    """Return the pod that the user named, or the one of the namespace with the newest OOMKilled status."""
+    where = [] if namespace is None else ["-n", namespace]
+    if name is not None:
+        try:
+            return Pod.of(kubectl.get("pod", name, *where))
+        except KubectlError as error:
+            if not error.is_not_found:
+                raise
+            place = "this namespace" if namespace is None else f"namespace {namespace}"
+            raise OomError(
+                f"there is no pod {name} in {place}; it may have been replaced: kubectl oom -A lists what "
+                "the nodes recorded"
+            ) from None
+    pods = [Pod.of(one) for one in kubectl.get("pods", *where).get("items") or []]
+    killed = [(pod.killed[-1], pod) for pod in pods if pod.killed]
+    if not killed:
+        raise OomError(
+            f"none of {len(pods)} pods here has the status OOMKilled; kubectl oom POD asks for one, and "
+            "kubectl oom -A lists what the nodes recorded"
+        )
+    (_, container), newest = max(killed, key=lambda one: one[0])
+    note(f"the newest OOMKilled is container {container} of pod {newest.namespace}/{newest.name}")
+    return newest
+
+
+def checked(name: str, what: str) -> str:
+    """Return a name that can only be a name. Raises OomError."""
+    if not _OBJECT_NAME.fullmatch(name):
+        raise OomError(f"{name!r} is no name of a {what}", 2)
+    return name
+
+
+def require_node(kubectl: Kubectl, pod: Pod) -> None:
+    """Raise OomError if the pod's node is gone or not ready. Who may not read nodes is not stopped."""
+    if not pod.node:
+        raise OomError(f"pod {pod.namespace}/{pod.name} was never scheduled: it has no node, and no kill")
+    try:
+        node = kubectl.get("node", checked(pod.node, "node"))
+    except KubectlError as error:
+        if error.is_not_found:
+            raise OomError(
+                f"node {pod.node} is gone, and its traces with it: see copies in docs/deploy"
+            ) from None
+        if error.is_forbidden:
+            return
+        raise
+    if not is_ready(node):
+        raise OomError(
+            f"node {pod.node} is NotReady: its kubelet cannot run anything; try again when it is back"
+        )
+
+
+def is_ready(found: dict[str, Any]) -> bool:
+    """Return the condition Ready of a node or a pod."""
+    conditions = (found.get("status") or {}).get("conditions") or []
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
+
+
+def recorders(kubectl: Kubectl, place: str, *selector: str) -> list[dict[str, Any]]:
+    """Return the pods of the DaemonSet, none if there is no such namespace. Raises KubectlError."""
+    return list(kubectl.get("pods", "-n", place, "-l", LABEL, *selector).get("items") or [])
+
+
+def ask(
+    kubectl: Kubectl, place: str, recorder: dict[str, Any], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Return a run of memcg-tracer in a pod of the DaemonSet."""
+    name = checked(str(recorder["metadata"]["name"]), "pod")
+    command = ("exec", "-n", place, name, "-c", CONTAINER, "--", NAME, *arguments)
+    return kubectl.run(*command, within_s=_EXEC_S)
+
+
+def no_recorder(kubectl: Kubectl, place: str, node: str, found: list[dict[str, Any]]) -> str:
+    """Return why no recorder on a node can be asked."""
+    if found:
+        return f"the pod of DaemonSet {NAME} on node {node} is not ready"
+    try:
+        kubectl.get("daemonset", NAME, "-n", place)
+    except KubectlError as error:
+        if error.is_not_found:
+            return f"there is no DaemonSet {NAME} in namespace {place} (docs/deploy has it)"
+    return f"DaemonSet {NAME} has no pod on node {node}"
+
+
+def explain(kubectl: Kubectl, pod: Pod, arguments: argparse.Namespace) -> None:
+    """Print the newest kill of a pod, from the recorder on its node or from the node's kernel log."""
+    require_node(kubectl, pod)
+    place = arguments.tracer_namespace
+    try:
+        there = recorders(kubectl, place, "--field-selector", f"spec.nodeName={pod.node}")
+    except KubectlError as error:
+        if not error.is_forbidden:
+            raise
+        why: str | None = f"the recorders in namespace {place} cannot be listed: {error.said}"
+    else:
+        ready = [one for one in there if is_ready(one)]
+        if ready:
+            why = explain_by_recorder(kubectl, pod, ready[0], arguments)
+        else:
+            why = no_recorder(kubectl, place, pod.node, there)
+    if why is not None:
+        how = f"reading the kernel log of node {pod.node} by a debug pod, which is removed afterwards"
+        note(f"{why}; {how}")
+        explain_log(node_log(kubectl, pod.node, arguments), pod, as_json=arguments.json)
+
+
+def explain_by_recorder(
+    kubectl: Kubectl, pod: Pod, recorder: dict[str, Any], arguments: argparse.Namespace
+) -> str | None:
+    """Print the newest kill that the recorder of the pod's node knows, and return None.
+
+    Returns why not if it knows none, but the API does. Raises OomError if nobody knows a kill.
+    """
+    command = ["explain", f"{pod.namespace}/{pod.name}", *(["--json"] * arguments.json)]
+    done = ask(kubectl, arguments.tracer_namespace, recorder, *command)
+    if not done.returncode:
+        for line in done.stderr.splitlines():
+            note(f"{pod.node}: {line.removeprefix(f'{NAME}: ')}")
+        print_answer(done.stdout, as_json=arguments.json)
+        return None
+    if f"terminated with exit code {done.returncode}" not in done.stderr:
+        raise failed("exec", done)
+    lines = [line for line in done.stderr.splitlines() if "error: " in line]
+    said = lines[0].partition("error: ")[2] if lines else f"exit status {done.returncode}"
+    if "there is no trace" not in said:
+        raise OomError(f"{NAME} on node {pod.node}: {said}")
+    why = f"the recorder on node {pod.node} knows no OOM kill of pod {pod.namespace}/{pod.name}"
+    if not pod.killed:
+        raise OomError(f"{why}; {pod.history}")
+    return f"{why}, but {pod.history}"
+
+
+def print_answer(text: str, *, as_json: bool) -> None:
+    """Print what explain printed. JSON is parsed first, so that nothing else passes."""
+    if not as_json:
+        show(text)
+        return
+    try:
+        print(json.dumps(json.loads(text), indent=2))
+    except ValueError:
+        raise OomError(f"{NAME} printed no JSON: {text[:80]!r}") from None
+
+
+@contextmanager
+def debug_pod(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> Iterator[str]:
+    """Run the reader of the kernel log in a pod on a node, and remove the pod in the end."""
+    where = ("-n", arguments.debug_namespace)
+    command = ("--", "chroot", "/host", "sh", "-c", _READ_LOG)
+    start = ("debug", f"node/{checked(node, 'node')}", *where, f"--image={arguments.debug_image}")
+    done = kubectl.run(*start, "--profile=sysadmin", *command)
+    if done.returncode and any(text in done.stderr for text in _NO_SUCH_PROFILE):
+        done = kubectl.run(*start, *command)
+    created = _CREATED.search(done.stdout)
+    if done.returncode or created is None:
+        raise failed("debug", done)
+    name = checked(created[1], "pod")
+    try:
+        yield name
+    finally:
+        removed = kubectl.run("delete", "pod", name, *where, "--wait=false")
+        if removed.returncode:
+            why = failed("delete", removed).said
+            note(f"the debug pod stays ({why}): kubectl delete pod {name} {' '.join(where)}")
+
+
+def node_log(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> str:
+    """Return the kernel log of a node since its boot. Raises OomError."""
+    where = ("-n", arguments.debug_namespace)
+    deadline_s = time.monotonic() + _POD_WAIT_S
+    with debug_pod(kubectl, node, arguments) as name:
+        while (phase := (found := kubectl.get("pod", name, *where)).get("status", {}).get("phase")) not in (
+            "Succeeded",
+            "Failed",
+        ):
+            statuses = found["status"].get("containerStatuses") or []
+            waits = [(one.get("state") or {}).get("waiting") or {} for one in statuses]
+            reasons = [str(one["reason"]) for one in waits if one.get("reason")]
+            stuck = [
+                reason
+                for reason in reasons
+                if reason.startswith(("Err", "ImagePull", "Invalid", "CreateContainer"))
+            ]
+            if stuck or time.monotonic() > deadline_s:
+                why = ", ".join(stuck or reasons) or str(phase)
+                raise OomError(
+                    f"the debug pod on node {node} does not run ({why}); --debug-image names an image"
+                )
+            time.sleep(_POLL_S)
+        log = kubectl.output("logs", name, *where, within_s=_EXEC_S)
+        if phase == "Failed":
+            said = log.strip().splitlines()[-1:] or ["no output"]
+            raise OomError(f"the kernel log of node {node} cannot be read: {said[0]}")
+    return log
+
+
+def explain_log(log: str, pod: Pod, *, as_json: bool) -> None:
+    """Print the newest kill of a pod in a kernel log, by memcg-tracer if it is installed here."""
+    if not kill_lines(log, pod.uid):
+        raise OomError(
+            f"the kernel log of node {pod.node} has no OOM kill of pod {pod.namespace}/{pod.name} since its "
+            f"boot; {pod.history}"
+        )
+    program = shutil.which(NAME) or shutil.which(NAME, path=str(Path(sys.argv[0]).resolve().parent))
+    if program is None:
+        if as_json:
+            raise OomError(f"--json of a kernel log needs {NAME} here: pipx install {NAME}")
+        note(
+            f"{NAME} is not installed here, so these are the kernel's own lines; with it, they are explained"
+        )
+        show("\n".join(kill_lines(log, pod.uid)))
+        return
+    # systemd's slices have `_` in the uid in place of `-`.
+    pattern = f"*pod{re.sub('[^0-9a-f]', '?', pod.uid)}*"
+    command = [program, "explain", "--kmsg", "-", "-c", pattern, *(["--json"] * as_json)]
+    done = subprocess.run(
+        command, input=log, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False
+    )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise OomError(said.removeprefix(f"{NAME}: error: "))
+    print_answer(done.stdout, as_json=as_json)
+
+
+def kill_lines(log: str, uid: str) -> list[str]:
+    """Return the kernel's summary lines of the kills in a pod's cgroups.
+
+    mm/oom_kill.c: dump_oom_victim prints the cgroups of a kill, and __oom_kill_process its victim after it.
+    """
+    own, lines = re.compile(re.sub("[^0-9a-f]", "[-_]", uid)), log.splitlines()
+    found: list[str] = []
+    is_of_pod = False
+    for line in lines:
+        if "oom-kill:" in line:
+            is_of_pod = bool(uid) and own.search(line) is not None
+            found += [line] * is_of_pod
+        elif "Killed process" in line and is_of_pod:
+            found.append(line)
+    return found
+
+
+def list_kills(kubectl: Kubectl, arguments: argparse.Namespace) -> None:
+    """Print the kills that the recorders of all nodes hold, and the nodes without an answer."""
+    place = arguments.tracer_namespace
+    pods = recorders(kubectl, place)
+    if not pods:
+        raise OomError(f"{no_recorder(kubectl, place, 'any', [])}: kubectl oom POD reads a node's kernel log")
+    try:
+        nodes = {str(one["metadata"]["name"]): is_ready(one) for one in kubectl.get("nodes")["items"]}
+    except KubectlError as error:
+        if not error.is_forbidden:
+            raise
+        nodes = {}
+    by_node = {str(pod["spec"].get("nodeName") or "?"): pod for pod in pods}
+
+    def answer(node: str) -> dict[str, Any]:
+        why = None
+        if node not in by_node:
+            why = "no pod of the DaemonSet"
+        elif not nodes.get(node, True):
+            why = "NotReady"
+        elif not is_ready(by_node[node]):
+            why = "its recorder is not ready"
+        kills = None
+        if why is None:
+            try:
+                kills = kills_of(kubectl, place, by_node[node])
+            except OomError as error:
+                why = str(error)
+        return {"node": node, "kills": kills, "why": why}
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        answers = list(threads.map(answer, sorted({*nodes, *by_node})))
+    if arguments.json:
+        print(json.dumps({"schema": 1, "nodes": answers}, indent=2))
+    else:
+        print_kills(answers)
+    for one in answers:
+        if one["why"] is not None:
+            note(f"node {one['node']} gave no answer: {one['why']}")
+    if all(one["kills"] is None for one in answers):
+        raise OomError("no node gave an answer")
+
+
+def kills_of(kubectl: Kubectl, place: str, recorder: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the kills that a recorder holds, by cause and workload. Raises OomError."""
+    done = ask(kubectl, place, recorder, "fleet", TRACES, "--json")
+    try:
+        return list(json.loads(done.stdout)["kills"])
+    except (ValueError, KeyError, TypeError):
+        if "there is no trace in it" in done.stderr:
+            return []
+        raise failed("exec", done) from None
+
+
+def print_kills(answers: list[dict[str, Any]]) -> None:
+    """Print a table with a row for each node, workload and cause."""
+    rows = [
+        (
+            str(kill["last"] or "")[:19],
+            str(kill["count"]),
+            one["node"],
+            str(kill["workload"]),
+            str(kill["cause"]),
+        )
+        for one in answers
+        for kill in one["kills"] or []
+    ]
+    asked = [one for one in answers if one["kills"] is not None]
+    if not rows:
+        print(f"{len(asked)} nodes hold no OOM kill")
+        return
+    table = [("LAST (UTC)", "KILLS", "NODE", "WORKLOAD", "CAUSE"), *sorted(rows, reverse=True)]
+    cells = [[visible(cell) for cell in row] for row in table]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = argparse.ArgumentParser(
+        prog="kubectl oom",
+        description="Explain the newest OOM kill of a pod: by the memcg-tracer on its node, or else from the "
+        "node's kernel log, which a debug pod reads. Without POD: the pod with the newest status OOMKilled.",
+    )
+    add = found.add_argument
+    add("pod", nargs="?", metavar="POD", help="name of the pod")
+    add("-n", "--namespace", metavar="NS", help="namespace of the pod; default: the context's")
+    add(
+        "-A",
+        "--all-namespaces",
+        action="store_true",
+        help="list the kills that the recorders of all nodes hold",
+    )
+    add("--json", action="store_true", help="print one JSON document: that of `memcg-tracer explain --json`")
+    add("--context", metavar="NAME", help="context of the kubeconfig")
+    add("--kubeconfig", metavar="FILE", help="the kubeconfig")
+    add(
+        "--tracer-namespace",
+        metavar="NS",
+        default=NAME,
+        help="namespace of the DaemonSet; default: %(default)s",
+    )
+    add(
+        "--debug-namespace",
+        metavar="NS",
+        default="default",
+        help="namespace of a debug pod; default: %(default)s",
+    )
+    add(
+        "--debug-image", metavar="IMAGE", default="busybox", help="image of a debug pod; default: %(default)s"
+    )
+    return found
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command. Raises OomError."""
+    arguments = parser().parse_args(argv)
+    name = None if arguments.pod is None else checked(arguments.pod.removeprefix("pod/"), "pod")
+    for namespace in (arguments.namespace, arguments.tracer_namespace, arguments.debug_namespace):
+        if namespace is not None:
+            checked(namespace, "namespace")
+    chosen = {"--context": arguments.context, "--kubeconfig": arguments.kubeconfig}
+    kubectl = Kubectl([f"{option}={value}" for option, value in chosen.items() if value is not None])
+    if not arguments.all_namespaces:
+        explain(kubectl, pod_of(kubectl, arguments.namespace, name), arguments)
+    elif name is not None or arguments.namespace is not None:
+        raise OomError("-A lists the kills of all nodes: leave POD and -n out", 2)
+    else:
+        list_kills(kubectl, arguments)
+
+
+def main() -> None:
+    """Run the command, and end the process with its status."""
+    try:
+        run(sys.argv[1:])
+        sys.stdout.flush()
+    except OomError as error:
+        print(f"kubectl-oom: error: {visible(str(error))}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(128 + 2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
