@@ -44,6 +44,7 @@ Examples:
   memcg-tracer explain traces/page-cache --kill 1 -v
   memcg-tracer explain traces/restarts --list -c web
   memcg-tracer explain traces/page-cache --json | jq '.kills[].verdict'
+  memcg-tracer explain traces/page-cache --markdown | gh issue comment 41 --body-file -
   journalctl -k | memcg-tracer explain --kmsg - --last"""
 )
 @trace_argument.argument
@@ -77,6 +78,7 @@ Examples:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document of all kills, or of the selected ones."
 )
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the answer as Markdown, for a ticket.")
 def command(
     path: Path | None,
     *,
@@ -88,6 +90,7 @@ def command(
     verbose: bool,
     is_in_view: bool,
     as_json: bool,
+    as_markdown: bool,
 ) -> None:
     """Explain an OOM kill: its cause, and why it came at that moment.
 
@@ -104,6 +107,8 @@ def command(
         raise UsageError("give either a TRACE or --kmsg FILE; see memcg-tracer explain -h")
     if as_list + last + (kill_id is not None) > 1:
         raise UsageError("--list, --last and --kill N exclude each other: give one of them")
+    if as_markdown and (as_json or as_list or verbose):
+        raise UsageError("--markdown has the first screen: leave --json, --list and -v out")
     from tracer.analysis.explain import kill_filter
 
     is_picked = last or kill_id is not None
@@ -133,11 +138,13 @@ def command(
         above: list[Written] = []
         if chosen and not as_json:
             explained = None if as_list else chosen[0] if is_picked else explain(kill_filter.newest(chosen))
-            above = _above(_Counted(reports, now), explained, is_picked=is_picked, is_in_view=is_in_view)
+            if not as_markdown:
+                above = _above(_Counted(reports, now), explained, is_picked=is_picked, is_in_view=is_in_view)
         is_brief = bool(reports) and (as_list or is_picked)
         held = [] if trace is None or is_brief else _held(trace, reports, cgroup, as_json=as_json)
         sigkills = [] if trace is None or is_brief else trace.sigkilled(cgroup)
         others = 0 if trace is None or chosen or cgroup is None or as_json else len(trace.explain())
+    answer = _Answer(trace, reports, explained, held, sigkills, elsewhere, is_picked, verbose, is_in_view)
     if as_json:
         _print_json(
             trace,
@@ -149,25 +156,53 @@ def command(
             defects=defects,
             as_list=as_list,
         )
+    elif as_markdown:
+        _print_markdown(answer)
     else:
-        if not chosen:
-            _write_survivors(
-                trace, held, sigkills, elsewhere, others=others, verbose=verbose, is_in_view=is_in_view
-            )
-        _write(above)
-        if explained is not None:
-            is_below_a_list = bool(above) and not is_picked
-            _explain(
-                trace,
-                explained,
-                verbose=verbose,
-                is_in_view=is_in_view,
-                is_below_a_list=is_below_a_list,
-                below=2 * (bool(held) + bool(sigkills)),
-            )
-            _write_spared(held, sigkills)
-        _write_elsewhere(elsewhere)
+        _write_screen(answer, above, others=others, is_without_kills=not chosen)
     defects.raise_if_any()
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The answer to show: `explained` is the kill that is shown in full, of all `reports`."""
+
+    trace: AnalysedTrace | None
+    reports: Sequence[OomReport]
+    explained: OomReport | None
+    held: list[Held]
+    sigkills: list[Sigkill]
+    elsewhere: list[OtherKill]
+    is_picked: bool
+    verbose: bool
+    is_in_view: bool
+
+
+def _write_screen(answer: _Answer, above: list[Written], *, others: int, is_without_kills: bool) -> None:
+    """Write the answer for a terminal; `others`: the kills of cgroups that were not asked for."""
+    trace, held, sigkills = answer.trace, answer.held, answer.sigkills
+    if is_without_kills:
+        _write_survivors(
+            trace,
+            held,
+            sigkills,
+            answer.elsewhere,
+            others=others,
+            verbose=answer.verbose,
+            is_in_view=answer.is_in_view,
+        )
+    _write(above)
+    if answer.explained is not None:
+        _explain(
+            trace,
+            answer.explained,
+            verbose=answer.verbose,
+            is_in_view=answer.is_in_view,
+            is_below_a_list=bool(above) and not answer.is_picked,
+            below=2 * (bool(held) + bool(sigkills)),
+        )
+        _write_spared(held, sigkills)
+    _write_elsewhere(answer.elsewhere)
 
 
 def _held(
@@ -370,6 +405,24 @@ def _write_spared(held: list[Held], sigkills: list[Sigkill]) -> None:
 
     sentences = [survivor_facts.beside_kills(held), sigkill_words.beside_kills(sigkills)]
     _write(map(prose, filter(None, sentences)))
+
+
+def _print_markdown(answer: _Answer) -> None:
+    from tracer.analysis.explain.survivors import nearest_lives
+    from tracer.render.markdown import explanation, marks
+
+    trace = answer.trace
+    if answer.explained is not None:
+        lines = explanation.kills(answer.reports, answer.explained, is_picked=answer.is_picked)
+    elif trace is not None:
+        lives = nearest_lives(trace, answer.held)
+        lines = explanation.survivors(lives, answer.sigkills, interrupted=trace.interrupted)
+    else:
+        from tracer.render.terminal import explain_text
+
+        lines = iter([marks.escaped(explain_text.instead_of_a_report(answer.elsewhere))])
+    for line in lines:
+        click.echo(line)
 
 
 def _print_json(
