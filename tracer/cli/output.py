@@ -5,6 +5,7 @@ Only their owner can read them.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -66,6 +67,38 @@ def write_output(output: Path, pieces: Iterable[str | bytes]) -> None:
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
     click.echo(output)
+
+
+def check_appended(output: Path) -> None:
+    """Raise those errors of `append_output` that are known before the work: UsageError or TracerError."""
+    try:
+        require_own_links(output.parent)
+        mode = output.lstat().st_mode
+    except FileNotFoundError:
+        _check_folder(output.parent)
+        return
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{output} is not a regular file: name one, or a new one")
+    if not os.access(output, os.W_OK):
+        raise TracerError(f"cannot write {output}: {os.strerror(errno.EACCES)}")
+
+
+def append_output(output: Path, text: str) -> None:
+    """Append a text to a file, as the page of a CI job wants it. A new file is readable by its owner only.
+
+    No link is followed at the end of the path. Raises TracerError.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        require_own_links(output.parent)
+        with open(os.open(output, flags, 0o600), "wb") as file:  # noqa: PTH123  it takes a descriptor
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise TracerError(f"{output} is not a regular file")
+            file.write(text.encode())
+    except OSError as error:
+        raise TracerError(f"cannot write {output}: {error.strerror}") from error
 
 
 Write = Callable[[IO[bytes]], None]

@@ -75,7 +75,6 @@ def _files_of_process(pid: int) -> Iterator[str]:
                 yield str(Path(entry).readlink())
 
 
-_PEAK: Final = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
 _READY_WITHIN_S: Final = 60.0
 _ERROR: Final = "memcg-tracer: error: "
 _POLL_S: Final = 0.02
@@ -106,8 +105,8 @@ def run(argv: Sequence[str], limit_bytes: int | None, trace: Path, most_s: float
         try:
             with _recorded(hierarchy, cgroup, trace):
                 status, wall_s = _wait(command, cgroup, most_s, look)
-                kills = _kills(hierarchy, cgroup)
-                peak_bytes = memory_files.read_size(cgroup, _PEAK[hierarchy.version])
+                kills = memory_files.oom_kills_below(hierarchy, cgroup)
+                peak_bytes = memory_files.read_peak(cgroup, hierarchy.version)
             if limit_bytes is None and status == 0:
                 _require_the_end(cgroup)
         finally:
@@ -199,16 +198,6 @@ def _becomes_ready(recorder: subprocess.Popen[bytes], ready: Path) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
-
-
-def _kills(hierarchy: Hierarchy, cgroup: Path) -> int:
-    """Return the kernel's count of tasks that were killed in a cgroup and below it.
-
-    On v2, the count of a cgroup includes the cgroups below it (memcg_memory_event,
-    include/linux/memcontrol.h).
-    """
-    counted = descendants(cgroup) if hierarchy.version == 1 else [cgroup]
-    return sum(memory_files.read_oom_kills(directory, hierarchy.version) for directory in counted)
 
 
 def _require_the_end(cgroup: Path) -> None:

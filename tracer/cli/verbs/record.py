@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -16,20 +16,25 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from tracer.cli import value_completion
+from tracer.cli.output import append_output, check_appended
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, percent, size_bytes, stacks_option
-from tracer.errors import TracerError
+from tracer.errors import TraceError, TracerError, UsageError
+from tracer.kernel.process.spawn import CommandError
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tracer.capture.observer import Progress, Sigkilled
+    from tracer.capture.options import Options
     from tracer.capture.session import Recording
     from tracer.kernel.process.priority import HeadStart
 
 
 _LONGEST_S: Final = 1e9
+_OF_THE_USER: Final = (UsageError, TraceError, CommandError)
+"""Errors about what was asked for, which counting would not avoid."""
 
 
 class _Command(click.Command):
@@ -47,7 +52,8 @@ Examples:
   sudo memcg-tracer record --limit 100M -- ./my-program --its-options
   sudo memcg-tracer record -c my-container -d 60
   sudo memcg-tracer record -c /docker -o traces/all-of-docker
-  sudo memcg-tracer record -o s3://oom/runs/42 -- ./my-program""",
+  sudo memcg-tracer record -o s3://oom/runs/42 -- ./my-program
+  sudo memcg-tracer record --summary "$GITHUB_STEP_SUMMARY" -- make test""",
 )
 @click.option(
     "-o", "--output", "output", metavar="DIR", type=PathOrUrl(),
@@ -98,6 +104,11 @@ Examples:
     "--ready-file", metavar="PATH", type=click.Path(path_type=Path),
     help="Create this file when all probes are attached and the cgroups of -c are traced or awaited.",
 )  # fmt: skip
+@click.option(
+    "--summary", "summary", metavar="FILE", type=click.Path(path_type=Path),
+    help="Append a summary of CMD's memory to this file, as Markdown for the page of a CI job. Where no BPF "
+    "program can be loaded, CMD runs all the same, and is counted by the files of its cgroup.",
+)  # fmt: skip
 @click.argument("argv", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def command(
@@ -113,6 +124,7 @@ def command(
     most_overhead_percent: float | None,
     force: bool,
     ready_file: Path | None,
+    summary: Path | None,
     argv: tuple[str, ...],
 ) -> None:
     """Trace memory cgroups until Ctrl-C, for the time of -d, or until CMD ends.
@@ -123,6 +135,10 @@ def command(
     """
     if not argv and (limit_bytes is not None or swap_bytes is not None):
         raise click.UsageError("--limit and --swap apply to the cgroup of CMD: add -- CMD")
+    if summary is not None:
+        if not argv:
+            raise click.UsageError("--summary is about CMD: add -- CMD")
+        check_appended(summary)
     if duration_s is not None and not duration_s <= _LONGEST_S:
         raise click.UsageError(
             f"-d {duration_s:g} is not a time: give a number of seconds up to {_LONGEST_S:g}"
@@ -152,13 +168,35 @@ def command(
         hooks=hooks(),
     )
     progress = _Progress(until=_until(argv, duration_s))
-    recording = record(options, progress, head_start)
+    try:
+        recording = record(options, progress, head_start)
+    except TracerError as error:
+        if summary is None or progress.is_ready or isinstance(error, _OF_THE_USER):
+            raise
+        _count(options, summary, str(error), progress)
     progress.done(recording.status)
+    if summary is not None:
+        from tracer.cli.run_summary import of_trace
+
+        with progress.warns_of("the summary is missing"):
+            append_output(summary, of_trace(options, recording, str(url or recording.path)))
     if url is not None:
         _move(recording, url, progress, force=force)
     click.echo(os.fsencode(recording.path))
     progress.name_next_step(recording.path)
     sys.exit(recording.status)
+
+
+def _count(options: Options, summary: Path, why: str, progress: _Progress) -> NoReturn:
+    """Run the command without recording it, append what was counted, and exit with the command's status."""
+    from tracer.capture.counted_run import count
+    from tracer.cli.run_summary import of_counts
+
+    progress.warn(f"not recorded, only counted: {why}")
+    run = count(options)
+    with progress.warns_of("the summary is missing"):
+        append_output(summary, of_counts(options, run, why))
+    sys.exit(run.status)
 
 
 def _spool(url: str, force: bool) -> Path:
@@ -214,6 +252,19 @@ class _Progress:
         self._until = until
         self._progress: Progress | None = None
         self._began = time.monotonic()
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether the command was started."""
+        return self._progress is not None
+
+    @contextmanager
+    def warns_of(self, loss: str) -> Iterator[None]:
+        """Turn an error into a warning: the command's status must not depend on what follows it."""
+        try:
+            yield
+        except (TracerError, OSError) as error:
+            self.warn(f"{loss}: {error}")
 
     def ready(self, progress: Progress) -> None:
         self._progress = progress

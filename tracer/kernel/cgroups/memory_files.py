@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tracer.categories import COUNTERS, RECLAIM_KINDS, V1_STAT
+from tracer.kernel.cgroups.cgroupfs import Hierarchy, descendants
 from tracer.schema import MEMORY_STAT_COUNTS, UNLIMITED_BYTES
 
 Reading = dict[str, int]
@@ -100,10 +101,42 @@ def read_limit(cgroup: Path, version: int) -> int | None:
     return read_size(cgroup, "memory.limit_in_bytes" if version == 1 else "memory.max")
 
 
+def read_usage(cgroup: Path, version: int) -> int | None:
+    """Return the usage of a cgroup in bytes; None if it has none. Raises OSError as `read_stat`."""
+    return read_size(cgroup, "memory.usage_in_bytes" if version == 1 else "memory.current")
+
+
+def read_peak(cgroup: Path, version: int) -> int | None:
+    """Return the highest usage of a cgroup so far in bytes, by the kernel's own count.
+
+    None if it has none: v2 has memory.peak since 8e20d4b33266 ("mm/memcontrol: export memcg->watermark
+    via sysfs for v2 memcg"), v5.19. Raises OSError as `read_stat`.
+    """
+    return read_size(cgroup, "memory.max_usage_in_bytes" if version == 1 else "memory.peak")
+
+
+def read_limit_hits(cgroup: Path, version: int) -> int | None:
+    """Return how often a charge found the limit full; None if it is not counted. Raises OSError as
+    `read_stat`."""
+    if version == 1:
+        return read_size(cgroup, "memory.failcnt")
+    return parse_flat_keyed(read(cgroup, "memory.events"), {b"max": "max"}).get("max")
+
+
 def read_oom_kills(cgroup: Path, version: int) -> int:
     """Return how many tasks of a cgroup were killed; 0 if it is gone. Raises OSError as `read_stat`."""
     content = read(cgroup, "memory.oom_control" if version == 1 else "memory.events")
     return parse_flat_keyed(content, {b"oom_kill": "oom_kill"}).get("oom_kill", 0)
+
+
+def oom_kills_below(hierarchy: Hierarchy, cgroup: Path) -> int:
+    """Return the kernel's count of tasks that were killed in a cgroup and below it.
+
+    On v2, the count of a cgroup includes the cgroups below it (memcg_memory_event,
+    include/linux/memcontrol.h).
+    """
+    counted = descendants(cgroup) if hierarchy.version == 1 else [cgroup]
+    return sum(read_oom_kills(directory, hierarchy.version) for directory in counted)
 
 
 def read(cgroup: Path, name: str, most_bytes: int = 16384) -> bytes:

@@ -65,8 +65,8 @@ class GatedCommand:
         self.status.close()
 
 
-def spawn(cgroup: Path, argv: Sequence[str], output_fd: int | None = None) -> GatedCommand:
-    """Start a process in `cgroup` that becomes `argv` when it is released.
+def spawn(cgroup: Path | None, argv: Sequence[str], output_fd: int | None = None) -> GatedCommand:
+    """Start a process in `cgroup` (None: in ours) that becomes `argv` when it is released.
 
     It has our standard streams (with `output_fd`: nothing to read, and that file to print to), our working
     directory and our environment. Raises TracerError if the process cannot be moved into the cgroup.
@@ -93,7 +93,8 @@ def spawn(cgroup: Path, argv: Sequence[str], output_fd: int | None = None) -> Ga
     try:
         with HeadStart(process.pid):
             _await_ready(command)
-        Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+        if cgroup is not None:
+            Path(cgroup, "cgroup.procs").write_text(str(process.pid), encoding="ascii")
     except BaseException as error:
         process.kill()
         command.abandon()
