@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -290,7 +291,16 @@ def test_command_gets_the_path_without_a_shell(
     watched.run(queue)
     output = capfd.readouterr()
     assert output.out == ""
-    assert output.err == f"{['--page', str(story.trace)]}  True False\n"
+    shown, _, rest = output.err.partition(" {")
+    line, _, of_child = rest.partition("}\n")
+    assert (shown, of_child) == (str(["--page", str(story.trace)]), " True False\n")
+    given = json.loads(f"{{{line}}}")
+    assert given == watched.told[0].document()
+    assert (given["trace"], given["time"], given["kills"]) == (
+        str(story.trace),
+        "2026-11-26T12:00:00.000000+00:00",
+        1,
+    )
     assert watched.warnings == []
     assert not list(Path.cwd().glob("hit"))
 

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from tracer.kernel.process.children import cpu_s
@@ -20,9 +20,9 @@ _LEAST_WAIT_S: Final = 60.0  # between two deadlines
 
 
 class Child:
-    """A child in a session of its own, without input. Its process group is killed at `deadline_s`: after
-    `within_s`, or, if the limit `is_of_cpu`, when it has taken so much CPU time, or none for so long. On a
-    busy machine, or under a CPU quota, a child that does its work takes any time.
+    """A child in a session of its own, with `text` as its standard input. Its process group is killed at
+    `deadline_s`: after `within_s`, or, if the limit `is_of_cpu`, when it has taken so much CPU time, or none
+    for so long. On a busy machine, or under a CPU quota, a child that does its work takes any time.
 
     The argument `output` is its stdout: a descriptor, or `subprocess.PIPE`. With a pipe, the attribute
     `output` gets the first MiB. Raises OSError if the child cannot be started.
@@ -36,6 +36,7 @@ class Child:
         output: int,
         *,
         is_of_cpu: bool = False,
+        text: str = "",
     ):
         self.within_s = within_s
         self._is_of_cpu = is_of_cpu
@@ -43,9 +44,10 @@ class Child:
         self.was_late = False
         self.hurries_s = math.inf
         self.output = bytearray()
-        self._process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True, env=environment
-        )
+        with _file_with(text) as given:
+            self._process = subprocess.Popen(
+                argv, stdin=given, stdout=output, start_new_session=True, env=environment
+            )
         self._pipe = -1
         if self._process.stdout is not None:
             self._pipe = os.dup(self._process.stdout.fileno())
@@ -130,3 +132,16 @@ class Child:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+
+@contextmanager
+def _file_with(text: str) -> Iterator[int]:
+    """Yield a descriptor to read the text from: a file in memory, because a pipe could be full."""
+    fd = os.memfd_create("memcg-tracer-input", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "w", encoding="utf-8", closefd=False) as file:
+            file.write(text)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)

@@ -68,12 +68,30 @@ class Finished(Told):
     error: str | None = None
     causes: Sequence[tuple[int, str]] = ()
 
+    def document(self) -> dict[str, Any]:
+        """Return the object of this trace in `watch --json`, which `--exec` gets as well."""
+        from tracer.trace.meta import utc_time  # noqa: PLC0415  it imports Arrow
+
+        return {
+            "trace": str(self.trace),
+            "reason": self.reason,
+            "time": utc_time({"monotonic_ns": 0, "realtime_ns": 0}, self.time_ns),
+            "cgroup": self.cgroup,
+            "kills": self.kills,
+            "container": self.container,
+            "cause": self.cause,
+            "summary": self.sentence,
+            "error": self.error,
+            "pod": self.pod,
+        }
+
 
 class Finishing:
     """A queue of traces to complete. For each completed trace, `told` is called, then `command` is run. If it
     could not be explained, but can at a later attempt, `told` is called again.
 
-    The command gets the trace's path as its last argument, without a shell. Its output goes to the recorder's
+    The command gets the trace's path as its last argument, without a shell, and on its standard input a line
+    of JSON (`Finished.document`). Its output goes to the recorder's
     stderr. It may run for `COMMAND_WITHIN_S`, and `warn` is called with a line if it fails. A child that
     completes a trace may take `COMPLETING_WITHIN_S` of CPU time.
 
@@ -227,8 +245,11 @@ class Finishing:
         explanation that was not there before."""
         assert self._story is not None
         trace, is_explained = self._story.trace, answer.get("kills") is not None
+        finished = _finished(
+            self._story, **{name: value for name, value in answer.items() if value is not None}
+        )
         if not self._attempt or (is_explained and trace in self._unexplained):
-            self._tell(self._story, **{name: value for name, value in answer.items() if value is not None})
+            self._told(finished)
         self._unexplained.discard(trace)
         if not is_explained and any(story.trace == trace for *_, story in self._again):
             self._unexplained.add(trace)
@@ -237,28 +258,21 @@ class Finishing:
             return
         self._is_told = True
         if self._command:
-            self._begin_command()
+            self._begin_command(finished)
         else:
             self._story = None
 
-    def _tell(self, story: Told, **known: Any) -> None:
-        fields = asdict(story)
-        if story.kills is not None:
-            known.pop("kills", None)
-        if story.sentence is not None:  # the newest kill in the trace belongs to another story
-            known = {name: known[name] for name in ("error", "causes") if name in known}
-        fields |= {name: value for name, value in known.items() if name in _FIELDS}
-        self._told(Finished(**fields))
+    def _tell(self, story: Told, *, error: str) -> None:
+        self._told(_finished(story, error=error))
 
     # The command
 
-    def _begin_command(self) -> None:
-        assert self._story is not None
+    def _begin_command(self, finished: Finished) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _OF_THE_SERVICE}
-        argv = (*self._command, str(self._story.trace))
+        argv, line = (*self._command, str(finished.trace)), json.dumps(finished.document()) + "\n"
         try:
             with huge_pages_for_children():
-                self._child = Child(argv, environment, self._command_within_s, _STDERR)
+                self._child = Child(argv, environment, self._command_within_s, _STDERR, text=line)
         except OSError as error:
             self._warn(f"cannot run {self._command[0]!a}: {error.strerror}")
             self._story = None
@@ -268,6 +282,17 @@ class Finishing:
         if status:
             self._warn(f"{self._command[0]!a} {child.how_it_ended(status)}, for {self._story.trace}")
         self._story = None
+
+
+def _finished(story: Told, **known: Any) -> Finished:
+    """Return a story with what is known about its trace."""
+    fields = asdict(story)
+    if story.kills is not None:
+        known.pop("kills", None)
+    if story.sentence is not None:  # the newest kill in the trace belongs to another story
+        known = {name: known[name] for name in ("error", "causes") if name in known}
+    fields |= {name: value for name, value in known.items() if name in _FIELDS}
+    return Finished(**fields)
 
 
 _FIELDS: Final = frozenset(Finished.__dataclass_fields__) - {"trace", "reason", "time_ns"}

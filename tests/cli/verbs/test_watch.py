@@ -188,6 +188,7 @@ def test_json_line_has_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> 
         "cause": "anon_growth",
         "summary": "It grew.",
         "error": None,
+        "pod": STORY.pod,
     }
 
 

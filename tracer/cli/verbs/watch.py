@@ -98,8 +98,8 @@ Examples:
 @stacks_option
 @click.option(
     "--exec", "command_line", metavar="CMD",
-    help="Run this command (no shell) with the path of each explained trace as its last argument, one at a "
-    "time, for at most 60 s.",
+    help="Run this command (no shell) with the path of each explained trace as its last argument and the "
+    "line of --json on its standard input, one at a time, for at most 60 s.",
 )  # fmt: skip
 @click.option(
     "--serve", "host_and_port", metavar="ADDRESS", type=address,
@@ -306,22 +306,8 @@ class _Lines:
         self._print(json.dumps({"kill": told}), "kills are in traces")
 
     def finished(self, story: Finished) -> None:
-        from tracer.trace.meta import utc_time
-
         if self._as_json:
-            line = json.dumps(
-                {
-                    "trace": str(story.trace),
-                    "reason": story.reason,
-                    "time": utc_time({"monotonic_ns": 0, "realtime_ns": 0}, story.time_ns),
-                    "cgroup": story.cgroup,
-                    "kills": story.kills,
-                    "container": story.container,
-                    "cause": story.cause,
-                    "summary": story.sentence,
-                    "error": story.error,
-                }
-            )
+            line = json.dumps(story.document())
         else:
             told = story.sentence or (story.error and f"not explained: {story.error}") or story.reason
             whose = story.container or story.cgroup
