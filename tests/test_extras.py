@@ -52,3 +52,14 @@ def test_export_without_perfetto_names_the_extra(tmp_path: Path) -> None:
         "memcg-tracer: error: export --to perfetto needs perfetto: pip install 'memcg-tracer[perfetto]'\n"
     )
     assert not (tmp_path / "p").exists()
+
+
+def test_profile_without_protobuf_names_the_package_and_the_extra() -> None:
+    code = (
+        "from tracer.extras import from_extra\n"
+        "with from_extra('pprof', 'a profile'):\n"
+        "    from google.protobuf import descriptor_pb2\n"
+    )
+    assert without("google", code).stderr.endswith(
+        "TracerError: a profile needs protobuf: pip install 'memcg-tracer[pprof]'\n"
+    )

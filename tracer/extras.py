@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from tracer.errors import TracerError
+
+_PACKAGE_OF_MODULE: Final = {"google": "protobuf"}
 
 
 @contextmanager
@@ -19,6 +22,7 @@ def from_extra(extra: str, what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
+        package = _PACKAGE_OF_MODULE.get(package, package)
         if not package or package == __package__:
             raise
         raise TracerError(f"{what} needs {package}: pip install 'memcg-tracer[{extra}]'") from error

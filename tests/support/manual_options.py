@@ -33,7 +33,9 @@ def name_of(option: click.Option) -> str:
 def item(context: click.Context, option: click.Option) -> Iterator[str]:
     """Yield the lines of an option: its spellings with its value, then its help, a sentence a line."""
     spellings = [*option.opts, *option.secondary_opts]
-    metavar = "" if option.is_flag else f" Ar {option.make_metavar(context)}"
+    # roff may break a line at `\:`: a list of all formats is longer than a line.
+    words = option.make_metavar(context).replace("|", r"|\:")
+    metavar = "" if option.is_flag else f" Ar {words}"
     yield f".It {' , '.join(f'Fl {one[1:]}' for one in sorted(spellings, key=len))}{metavar}"
     record = option.get_help_record(context)
     assert record is not None

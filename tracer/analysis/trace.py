@@ -382,6 +382,13 @@ class AnalysedTrace(Trace):
         `cgroup`: only what was charged to it or to a cgroup below it. `kill_id`: only what counts for the
         allocators of that kill. Raises TracerError for a trace recorded without `--stacks`.
         """
+        from tracer.analysis.views import code_samples
+
+        return code_samples.charged(self, self.samples_of_code(cgroup, kill_id))
+
+    def samples_of_code(self, cgroup: str | int | None = None, kill_id: int | None = None) -> pd.DataFrame:
+        """Return the rows of `t.code_samples` that `charged_stacks` sums up; it has the arguments and the
+        errors."""
         from tracer.analysis.core import naming
         from tracer.analysis.explain import postmortem
         from tracer.analysis.views import code_samples
@@ -396,7 +403,7 @@ class AnalysedTrace(Trace):
         if cgroup is not None:
             below = naming.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
-        return code_samples.charged(self, code_samples.samples_within(self.code_samples, members, begin, end))
+        return code_samples.samples_within(self.code_samples, members, begin, end)
 
     def with_names(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return a table with the names of its ids as further columns: `cgroup` and `container` (in

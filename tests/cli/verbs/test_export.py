@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
@@ -16,6 +17,8 @@ from tracer.analysis.explain.postmortem import allocated_before
 from tracer.analysis.views.code_samples import samples_within
 from tracer.cli.verbs import explain, export
 from tracer.errors import TraceError, TracerError, UsageError
+from tracer.protobuf_messages import message_classes
+from tracer.render.export import pprof_profile
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m;<script>\nx"
@@ -125,7 +128,28 @@ def test_hostile_names_are_escaped_by_export_and_explain(
 def test_kill_restricts_folded_stacks_only(run: CliRunner, path: Path) -> None:
     result = run.invoke(export.command, [str(path), "--to", "perfetto", "-o", "-", "--kill", "1"])
     assert isinstance(result.exception, UsageError)
-    assert "--kill is for --to folded" in str(result.exception)
+    assert "--kill is for --to folded and --to pprof" in str(result.exception)
+
+
+def test_profile_has_the_bytes_of_the_folded_stacks(run: CliRunner, exported: Exported, path: Path) -> None:
+    for options, whole in (([], 216 * MIB), (["--kill", "1"], None), (["-c", "/quiet"], 0)):
+        written = run.invoke(export.command, [str(path), "--to", "pprof", "-o", "-", *options]).stdout_bytes
+        message = message_classes("test", pprof_profile.MESSAGES)["Profile"].FromString(
+            gzip.decompress(written)
+        )
+        folded = exported(path, "-o", "-", *options).stdout.splitlines()
+        nr_bytes = sum(one.value[0] for one in message.sample)
+        assert nr_bytes == sum(int(line.rpartition(" ")[2]) for line in folded)
+        assert whole is None or nr_bytes == whole
+        assert message.period == MIB
+
+
+def test_profile_of_a_trace_without_samples_is_refused(
+    run: CliRunner, write_trace: WriteTrace, tmp_path: Path
+) -> None:
+    result = run.invoke(export.command, [str(write_trace()), "--to", "pprof", "-o", str(tmp_path / "p")])
+    assert "recorded without --stacks" in refusal(result)
+    assert not (tmp_path / "p").exists()
 
 
 def test_binary_format_is_refused_on_a_terminal_and_written_to_a_pipe(

@@ -6,8 +6,8 @@ kernel stack to which it led. Frames with the same symbol are one function, at a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,23 @@ class Charged(NamedTuple):
     """Bytes that were sampled in a process; `user` and `kernel` are the functions, outermost first."""
 
     comm: str
+    user: Frames
+    kernel: Frames
+    weight_bytes: int
+
+
+class SampledStack(NamedTuple):
+    """Bytes that were sampled in one process with one stack: frames as they were recorded, innermost first.
+
+    `cgroup` is the path of the cgroup that was charged, `category` anon, shmem, file, kernel or sock. None:
+    not known.
+    """
+
+    cgroup: str | None
+    container: str | None
+    comm: str | None
+    tgid: int
+    category: str
     user: Frames
     kernel: Frames
     weight_bytes: int
@@ -53,22 +70,48 @@ def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
     """Return rows of `code_samples` summed up by process name and functions, the heaviest first."""
     functions = trace.functions
     sums: dict[tuple[str, Frames, Frames], int] = {}
-    named = naming.with_names(trace, samples)
-    for comm, rows in named.groupby("comm", dropna=False, observed=True):
-        name = _NO_NAME if pd.isna(comm) else str(comm)
-        columns = (integers(rows[name]) for name in ("stack_id", "kernel_stack_id", "bytes"))
-        for user, kernel, weight in _by_stacks(*columns):
-            key = (name, functions.functions_for(user)[::-1], functions.functions_for(kernel)[::-1])
-            sums[key] = sums.get(key, 0) + weight
+    for (comm,), user, kernel, weight in _by_stacks(trace, samples, ("comm",)):
+        name = _NO_NAME if comm is None else str(comm)
+        key = (name, functions.functions_for(user)[::-1], functions.functions_for(kernel)[::-1])
+        sums[key] = sums.get(key, 0) + weight
     rows_of_all = [Charged(*key, weight) for key, weight in sums.items()]
     return sorted(rows_of_all, key=lambda row: (-row.weight_bytes, row))
 
 
-def _by_stacks(users: Int64s, kernels: Int64s, sampled: Int64s) -> Iterator[tuple[int, int, int]]:
-    """Yield (user stack, kernel stack, weight) of each pair that occurs; `NO_ID`: no stack."""
-    ids = np.column_stack([users, kernels])
-    pairs, pair_of = np.unique(ids, axis=0, return_inverse=True)
-    weights = np.zeros(len(pairs), np.int64)
-    np.add.at(weights, pair_of.ravel(), sampled)
-    for (user, kernel), weight in zip(pairs.tolist(), weights.tolist(), strict=True):
-        yield user, kernel, weight
+def by_origin(trace: TraceTables, samples: pd.DataFrame) -> list[SampledStack]:
+    """Return rows of `code_samples` summed up by cgroup, process, kind of memory and stack, the heaviest
+    first."""
+    functions = trace.functions
+    found = [
+        SampledStack(
+            cgroup=cgroup,
+            container=container,
+            comm=comm,
+            tgid=tgid,
+            category=category,
+            user=functions.frames_for(user) or (),
+            kernel=functions.frames_for(kernel) or (),
+            weight_bytes=weight,
+        )
+        for (cgroup, container, comm, tgid, category), user, kernel, weight in _by_stacks(
+            trace, samples, ("cgroup", "container", "comm", "tgid", "category")
+        )
+    ]
+    return sorted(found, key=lambda row: (-row.weight_bytes, *map(str, row)))
+
+
+def _by_stacks(
+    trace: TraceTables, samples: pd.DataFrame, names: Sequence[str]
+) -> Iterator[tuple[tuple[Any, ...], int, int, int]]:
+    """Yield (values of the named columns, None for null, user stack, kernel stack, bytes) of each combination
+    that occurs; `NO_ID`: no stack."""
+    named = naming.with_names(trace, samples)[list(names)]
+    stacks = {name: integers(samples[name]) for name in ("stack_id", "kernel_stack_id")}
+    keys = [*names, *stacks]
+    grouped = named.assign(**stacks, bytes=integers(samples["bytes"])).groupby(
+        keys, dropna=False, observed=True, sort=False
+    )
+    for key, weight in grouped["bytes"].sum().items():
+        assert isinstance(key, tuple)
+        *values, user, kernel = key
+        yield tuple(None if pd.isna(one) else one for one in values), user, kernel, int(weight)

@@ -36,6 +36,24 @@ def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> It
     return folded.lines(trace.charged_stacks(cgroup, kill_id))
 
 
+def _pprof(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[bytes]:
+    from tracer.analysis.core.columns import times_ns
+    from tracer.analysis.views import code_samples
+
+    with from_extra("pprof", "export --to pprof"):
+        from tracer.render.export import pprof_profile
+
+        samples = trace.samples_of_code(cgroup, kill_id)
+        moments = times_ns(samples).tolist() or [0]
+        yield pprof_profile.profile(
+            code_samples.by_origin(trace, samples),
+            period_bytes=trace.meta["filters"]["stacks_bytes"],
+            begin_ns=moments[0],
+            end_ns=moments[-1],
+            trace=trace.path.resolve().name,
+        )
+
+
 def _perfetto(trace: AnalysedTrace, cgroup: str | None, _kill_id: int | None) -> Iterator[bytes]:
     with from_extra("perfetto", "export --to perfetto"):
         from tracer.render.export import perfetto_trace
@@ -116,9 +134,10 @@ FORMATS: Final[dict[str, FileFormat | FolderFormat | DatasetFormat]] = {
     "openmetrics": FileFormat(_openmetrics, "the samples that Prometheus would have scraped from serve"),
     "folded": FileFormat(
         _folded,
-        "what each stack allocated (record --stacks), for flame graphs",
+        "the code that made memory grow, for flame graphs",
         takes_kill=True,
     ),
+    "pprof": FileFormat(_pprof, "the same for pprof, Pyroscope and Parca", takes_kill=True, is_binary=True),
     "dataset": DatasetFormat("many traces as one dataset, for fleet, Dask and DuckDB"),
 }
 
@@ -136,6 +155,7 @@ Examples:
   memcg-tracer export traces/page-cache --to perfetto -o page-cache.pftrace
   memcg-tracer export traces/page-cache --to parquet -o page-cache-tables
   memcg-tracer export traces/mine --to folded -o mine.folded    # for flamegraph.pl, speedscope
+  memcg-tracer export traces/mine --to pprof -o mine.pb.gz      # for go tool pprof, Pyroscope, Parca
   memcg-tracer export traces/mine --to folded --kill 1 -o - | sort -t' ' -k2 -n
   memcg-tracer export /var/lib/memcg-tracer --to dataset -o s3://oom/dataset"""
 )
@@ -169,7 +189,7 @@ Examples:
     metavar="N",
     type=int,
     shell_complete=value_completion.kills_in_trace,
-    help="With --to folded: only the allocations that led to kill number N of explain.",
+    help="With --to folded or pprof: only the allocations that led to kill number N of explain.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace PATH if it exists.")
 @click.option(
@@ -204,7 +224,7 @@ def command(
     chosen = FORMATS[form]
     if kill_id is not None and not chosen.takes_kill:
         instead = "" if isinstance(chosen, DatasetFormat) else f", or restrict --to {form} with -c"
-        raise UsageError(f"--kill is for --to folded: leave it out{instead}")
+        raise UsageError(f"--kill is for --to folded and --to pprof: leave it out{instead}")
     if isinstance(chosen, DatasetFormat):
         if cgroup is not None or force:
             what = "-c" if cgroup is not None else "-f"

@@ -19,13 +19,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from tracer.kernel.process.children import end_with_parent, stand_back
+from tracer.protobuf_messages import Messages, message_classes
 
 CRI: Final = "runtime.v1.RuntimeService"
 CONTAINERS: Final = "containerd.services.containers.v1.Containers"
 NAMESPACES: Final = "containerd.services.namespaces.v1.Namespaces"
 _PACKAGE: Final = "memcg_tracer.cri"  # on the wire, a message has no name
 
-_FIELDS: Final[dict[str, dict[str, tuple[int, str]]]] = {
+_FIELDS: Final[Messages] = {
     "ListContainersRequest": {},
     "ListContainersResponse": {"containers": (1, "*Container")},
     "Container": {
@@ -49,32 +50,7 @@ _FIELDS: Final[dict[str, dict[str, tuple[int, str]]]] = {
     "OfContainerd": {"labels": (2, "*Label"), "image": (3, "string")},
     "Label": {"key": (1, "string"), "value": (2, "string")},
 }
-"""Message -> field -> (number, type); `*`: repeated. A map is a repeated message on the wire."""
-
-
-def message_classes() -> dict[str, Any]:
-    """Return message -> its class, as protoc would make it."""
-    # Imported after `stand_back`, which lowers the priority of this process.
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415
-
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="cri_names.proto", package=_PACKAGE, syntax="proto3")
-    for message, fields in _FIELDS.items():
-        described = file.message_type.add(name=message)
-        for name, (number, kind) in fields.items():
-            field = described.field.add(name=name, number=number)
-            field.label = kinds.LABEL_REPEATED if kind.startswith("*") else kinds.LABEL_OPTIONAL
-            if kind == "string":
-                field.type = kinds.TYPE_STRING
-            else:
-                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{_PACKAGE}.{kind.lstrip('*')}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        message: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{message}"))
-        for message in _FIELDS
-    }
-
+"""A map is a repeated message on the wire."""
 
 _TIMEOUT_S: Final = 2.0
 _MOST_ANSWER_BYTES: Final = 16 << 20  # the kubelet's limit (kubernetes, `cri-client/pkg`: maxMsgSize)
@@ -131,7 +107,8 @@ class _Runtime:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self._classes = message_classes()
+        # Imported after `stand_back`, which lowers the priority of this process.
+        self._classes = message_classes(_PACKAGE, _FIELDS)
 
     def call(self, service: str, method: str, message: str, namespace: str = "", **fields: str) -> Any:
         """Call a method with the fields of `message`Request; raises grpc.RpcError."""
