@@ -12,6 +12,9 @@ import os
 import re
 from typing import Final
 
+NAMELESS_PYTHON: Final = "[python]"
+"""A frame of Python in `stacks` whose code object could not be read."""
+
 MINOR_BITS: Final = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
 _MISLEADING_BACKSLASH: Final = re.compile(r"\\(?=x(?:5c|[89a-f][0-9a-f]))")

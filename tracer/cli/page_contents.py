@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tracer.render.page import html
     from tracer.render.page.chart import Chart, Stretch
     from tracer.render.page.crop import Span
+    from tracer.render.page.flame_graph import FlameGraph
 
 _ROWS: Final = 300
 _ROWS_OF_FURTHER_KILLS: Final = 120
@@ -42,9 +43,38 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         reports=reports,
         held=held,
         charts_of_kills=dict(_charts_of_kills(trace, reports, html.explained(reports))),
+        flames_of_kills=dict(_flames(trace, html.explained(reports)[:1])),
         charts_of_held={one.cgroup_id: drawn for one in first if (drawn := _chart_of_held(trace, one))},
         defects=trace.defects,
     )
+
+
+def _flames(trace: AnalysedTrace, explained: Sequence[OomReport]) -> Iterator[tuple[int, FlameGraph]]:
+    """Yield the number and the flame graph of each of these kills that has samples of code."""
+    for report in explained:
+        drawn = trace.defects.attempt(
+            f"the flame graph of kill {report.kill_id}", partial(_flame, trace, report), lambda _: None
+        )
+        if drawn is not None:
+            yield report.kill_id, drawn
+
+
+def _flame(trace: AnalysedTrace, report: OomReport) -> FlameGraph | None:
+    from tracer.analysis.explain.causes.registry import CAUSES
+    from tracer.analysis.views import code_samples, growth_tree
+    from tracer.render.page import flame_graph
+
+    if not report.code:
+        return None
+    kinds = CAUSES[report.verdict.cause].grows
+    stacks = [
+        one
+        for one in code_samples.by_origin(trace, trace.samples_of_code(kill_id=report.kill_id))
+        if ("kernel" if one.category == "sock" else one.category) in kinds
+    ]
+    sample_bytes = trace.meta["filters"]["stacks_bytes"]
+    tree = growth_tree.growth_tree(stacks)
+    return flame_graph.flame_graph(tree, kinds, sample_bytes)
 
 
 def _charts_of_kills(

@@ -101,6 +101,13 @@ def test_script_is_the_program_whatever_extension_it_calls() -> None:
     assert of_program(stack) == stack[2:]
 
 
+def test_caller_of_a_python_function_without_a_name_is_not_blamed() -> None:
+    stack = ("__memset [libc.so.6]", "[python]", "main [app.py:88]")
+    assert of_program(stack) == stack[1:]
+    extension = ("__memset [libc.so.6]", "fill [rows.so]", "[python]", "[python]")
+    assert of_program(extension) == extension[1:], "no function of the script has a name"
+
+
 def test_stack_without_a_function_of_the_program_stays_whole() -> None:
     frames = ["malloc [libc.so.6]", "0x7f00"]
     assert of_program(frames) == tuple(frames)

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 import tracer
 from tracer.capture.symbols import cpython_names
 from tracer.capture.symbols.address_names import ExecImage, read_image
-from tracer.capture.symbols.cpython_names import NAMELESS, PythonFrames, line_of
+from tracer.capture.symbols.cpython_names import PythonFrames, line_of
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.process.cpython import Memory, NotReadError, find_interpreter
-from tracer.stored_names import stored_text
+from tracer.stored_names import NAMELESS_PYTHON, stored_text
 
 MIB = 1 << 20
 ROWS, PARSED = 700, 300
@@ -147,7 +147,7 @@ def test_process_that_is_gone_has_frames_without_names() -> None:
     frames.consider((1 << 22) + 1, image)
     assert frames.names((1 << 22) + 1, image, [(64, 72)], ["malloc [libc.so.6]"]) == [
         "malloc [libc.so.6]",
-        NAMELESS,
+        NAMELESS_PYTHON,
     ]
     frames.close()
 
@@ -165,7 +165,7 @@ def test_python_that_is_not_read_is_said_once(monkeypatch: pytest.MonkeyPatch) -
             frames.consider(tgid, read_image(Path("/proc"), tgid))
         other.kill()
     assert lines == ["frames of CPython 3.14 are not read"]
-    assert frames.names(os.getpid(), own, [(64, 72)], []) == [NAMELESS]
+    assert frames.names(os.getpid(), own, [(64, 72)], []) == [NAMELESS_PYTHON]
     frames.close()
 
 

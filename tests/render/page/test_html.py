@@ -13,12 +13,22 @@ import pytest
 from support.contrast import contrast
 
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import Allocator, MappedPart, ProcessMemory
+from tracer.analysis.results.memory import (
+    Allocator,
+    CodeFrame,
+    GrownCode,
+    GrownProcess,
+    MappedPart,
+    ProcessMemory,
+)
 from tracer.analysis.results.survivor import Held
+from tracer.analysis.views.code_samples import SampledStack
+from tracer.analysis.views.growth_tree import growth_tree
 from tracer.kernel.anatomy.mapping_kinds import KINDS
 from tracer.render import picture
-from tracer.render.page import chart, html, page_frame
+from tracer.render.page import chart, flame_graph, html, page_frame
 from tracer.render.page.chart import Chart, Stretch
+from tracer.render.page.flame_graph import FlameGraph
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\n&\"'$x_1$"
 RIGHT_TO_LEFT = "שלום-\u202eevil"
@@ -263,6 +273,46 @@ def test_hostile_names_are_escaped_in_the_page(
         assert len(found.ran) == 1 and "alert" not in found.ran[0]
         assert "\x1b" not in text
         assert r"\x1b[31m<script>alert(1)</script>\n&" in found.text
+
+
+CODE = GrownCode(
+    share=0.7,
+    bytes=7 << 20,
+    of="anon",
+    process=GrownProcess(41, HOSTILE, 1),
+    language="python",
+    mapping=None,
+    frames=(CodeFrame("load", HOSTILE, 41, None), CodeFrame("main", None, None, "work")),
+)
+
+
+@pytest.fixture
+def flame() -> FlameGraph:
+    frames = (f"{HOSTILE} [work]", "main [work]")
+    stacks = [SampledStack("/a", None, HOSTILE, 41, "anon", frames, (), 7 << 20)]
+    graph = flame_graph.flame_graph(growth_tree(stacks), ("anon",), 1 << 20)
+    assert graph is not None
+    return graph
+
+
+def test_code_that_grew_is_on_the_first_screen_and_in_a_graph(
+    report: OomReport, held: Held, drawn: Chart, flame: FlameGraph
+) -> None:
+    """It stands before the first heading and outside all that is folded. Hostile names are escaped."""
+    sampled = replace(report, code=(CODE,), code_sampled_share=1.0)
+    shown = page([sampled], [], drawn, flames_of_kills={1: flame})
+    found = parsed(shown)
+    first_screen = shown[: shown.index("<h2>")]
+    assert "70 % in load" in first_screen.replace("\u00a0", " ") and "<details" not in first_screen
+    assert shown.count("70\u00a0% in load") == 1
+    assert "The code that grew" in found.text
+    blocks = [names for tag, names in found.tags if tag == "svg" and "y" in names]
+    assert len(blocks) == len(flame.blocks) == 4
+    assert "\x1b" not in shown and "<script>alert" not in shown
+    assert r"\x1b[31m<script>alert(1)</script>" in found.text
+    survived = page([], [replace(held, code=(CODE,), code_sampled_share=1.0)], drawn)
+    assert "70\u00a0% in load" in survived[: survived.index("<h2>")]
+    assert "The code that grew" not in parsed(page([report], [], drawn)).text
 
 
 def test_names_from_right_to_left_change_the_order_of_nothing_else(

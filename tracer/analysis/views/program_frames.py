@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from tracer.analysis.results.memory import CodeFrame
+from tracer.stored_names import NAMELESS_PYTHON
 
 _FRAME: Final = re.compile(r"(?P<function>.*?)(?:\+0x[0-9a-f]+)?(?: \[(?P<place>[^\]]*)\])?", re.DOTALL)
 _UNNAMED: Final = re.compile(r"\[(?P<module>[^\]]+)\]\+0x")
@@ -73,11 +74,13 @@ def _rust_character(escape: re.Match[str]) -> str:
 def of_program(frames: Sequence[str]) -> tuple[str, ...]:
     """Return the frames from the innermost one of the program itself; all, if none is known to be.
 
-    The program of an interpreter is the script, whatever extension it calls.
+    The program of an interpreter is the script, whatever extension it calls. A function of a
+    script that could not be named counts as well: its caller did not make the memory grow.
     """
-    for at, name in enumerate(frames):
-        if frame_of(name).line is not None:
-            return tuple(frames[at:])
+    is_script = [frame_of(name).line is not None for name in frames]
+    if any(is_script):
+        at = next(at for at, name in enumerate(frames) if is_script[at] or name == NAMELESS_PYTHON)
+        return tuple(frames[at:])
     for at, name in enumerate(frames):
         if _is_of_program(name):
             return tuple(frames[at:])

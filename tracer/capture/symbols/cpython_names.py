@@ -17,7 +17,7 @@ from typing import Final
 from tracer.capture.bpf.load import Programs
 from tracer.capture.symbols.address_names import ExecImage, read_image
 from tracer.kernel.process.cpython import Interpreter, Memory, NotReadError, find_interpreter
-from tracer.stored_names import stored_text
+from tracer.stored_names import NAMELESS_PYTHON, stored_text
 
 _PROC: Final = Path("/proc")
 _MOST_PROCESSES: Final = 64  # to look at one again takes some 50 ms
@@ -25,8 +25,6 @@ _MOST_NAMES: Final = 1 << 16
 _LONGEST_TEXT: Final = 200
 _MOST_TABLE_BYTES: Final = 1 << 16
 _CODE: Final = b"code\0"
-NAMELESS: Final = "[python]"
-"""A frame of Python whose code object could not be read."""
 
 
 @dataclass
@@ -74,7 +72,7 @@ class PythonFrames:
         """
         known = self._known.get(tgid)
         if known is None or known.image != image or known.interpreter is None:
-            return below + [NAMELESS] * len(frames)
+            return below + [NAMELESS_PYTHON] * len(frames)
         own = f"[{known.interpreter.file}]"
         called = list(takewhile(lambda name: own not in name, below))
         is_there = read_image(self._proc, tgid) in (image, ExecImage(0, 0))
@@ -113,7 +111,7 @@ class PythonFrames:
                 process.codes[code] = _code_object(process, code)
             found = process.codes.get(code)
             if found is None:
-                return NAMELESS
+                return NAMELESS_PYTHON
             assert process.interpreter is not None
             file, function, first_line, table = found
             offset = instruction - code - process.interpreter.offsets.first_instruction

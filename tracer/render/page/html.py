@@ -18,8 +18,9 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
 from tracer.errors import Defects
-from tracer.render.page import page_frame, tiles
+from tracer.render.page import flame_graph, page_frame, tiles
 from tracer.render.page.chart import Chart
+from tracer.render.page.flame_graph import FlameGraph
 from tracer.render.words import (
     candidate_facts,
     code_facts,
@@ -49,8 +50,8 @@ class Subject:
     """The contents of the page. `lost` is the number of records lost in all streams, `held` has the cgroups
     without a kill.
 
-    `charts_of_kills` has charts by the number of the kill, `charts_of_held` by the id of the cgroup. If a bug
-    keeps a part from being shown, the bug is added to `defects`.
+    `charts_of_kills` and `flames_of_kills` have pictures by the number of the kill, `charts_of_held` by the
+    id of the cgroup. If a bug keeps a part from being shown, the bug is added to `defects`.
     """
 
     trace: str
@@ -61,6 +62,7 @@ class Subject:
     held: Sequence[Held]
     charts_of_kills: Mapping[int, Chart]
     charts_of_held: Mapping[int | None, Chart]
+    flames_of_kills: Mapping[int, FlameGraph] = field(default_factory=dict)
     defects: Defects = field(default_factory=Defects)
 
 
@@ -90,6 +92,7 @@ def page(subject: Subject) -> str:
             interrupted=subject.interrupted,
             lost=units.count(subject.lost) if subject.lost else None,
             no_chart=_NO_CHART,
+            flame_titles=flame_graph.TITLES,
             kills=[_shown_kill(subject, report, page_size) for report in told],
             explained={str(report.kill_id) for report in told},
             how_often=[] if is_one else list(kill_list.summary(reports)),
@@ -125,10 +128,11 @@ def explained(reports: Sequence[OomReport]) -> list[OomReport]:
 
 def _shown_kill(subject: Subject, report: OomReport, page_size: int) -> dict[str, Any]:
     drawn = subject.charts_of_kills.get(report.kill_id)
+    flame = subject.flames_of_kills.get(report.kill_id)
     return subject.defects.attempt(
         f"kill {report.kill_id}",
-        lambda: _kill(report, page_size, drawn),
-        lambda why: _kill(unexplained(report, why), page_size, drawn),
+        lambda: _kill(report, page_size, drawn, flame),
+        lambda why: _kill(unexplained(report, why), page_size, drawn, flame),
     )
 
 
@@ -145,6 +149,7 @@ def _held(one: Held, drawn: Chart | None) -> dict[str, Any]:
         "place": places.place_of_life(one),
         "place_in_short": places.place_in_short(one),
         "chart": drawn,
+        "grown": list(code_facts.grown(one.code, one.code_sampled_share)),
         "advice": [survivor_facts.advice(one)],
         "facts": list(survivor_facts.held(one)),
         "more_memory": reclaim_facts.more_memory_rows(one.miss_curve),
@@ -162,12 +167,14 @@ def _left_out(kills: int) -> str:
     return f"{earlier}{explained}Times are in UTC."
 
 
-def _kill(report: OomReport, page_size: int, drawn: Chart | None) -> dict[str, Any]:
+def _kill(report: OomReport, page_size: int, drawn: Chart | None, flame: FlameGraph | None) -> dict[str, Any]:
     total, attempts = report.composition.total, report.reclaim.transcript
     return {
         "number": report.kill_id,
         "heading": f"Kill {report.kill_id}: {_when_and_where(report)}",
         "chart": drawn,
+        "grown": list(code_facts.grown(report.code, report.code_sampled_share)),
+        "flame": flame,
         "summary": visible(report.verdict.summary),
         "cause": kill_facts.cause(report),
         "setting": list(kill_facts.setting(report)),
@@ -214,15 +221,12 @@ def _when_and_where(report: OomReport) -> str:
 
 
 def _by_mapping(report: OomReport) -> Iterator[str]:
-    """Yield the memory of the killed process by mapping, what its runtime showed, and the code that grew."""
+    """Yield the memory of the killed process by mapping, and what its runtime showed."""
     sentences = [sentence for _, sentence in mapping_facts.by_mapping(report.mappings, report.time)]
     if sentences:
         yield f"by mapping: {'; '.join(sentences)}"
     for label, sentence in mapping_facts.of_runtimes(report.runtime, report.mappings):
         yield f"{label}: {sentence}"
-    grown = [sentence for _, sentence in code_facts.grown(report.code, report.code_sampled_share)]
-    if grown:
-        yield f"{code_facts.LABEL}: {'; '.join(grown)}"
 
 
 def _composition(report: OomReport) -> Iterator[dict[str, Any]]:

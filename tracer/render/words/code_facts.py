@@ -10,6 +10,7 @@ from tracer import units
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
+from tracer.stored_names import NAMELESS_PYTHON
 
 LABEL: Final = "what grew"
 _ENOUGH: Final = 0.9
@@ -32,25 +33,27 @@ def in_full(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[
     """Yield all frames of each code, innermost function first."""
     for number, one in enumerate(code):
         note = "" if number else _sampled(sampled_share)
-        heading = f"{_percent(one.share)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
+        heading = f"{percent(one.share)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
         yield "" if number else LABEL, heading
-        yield from (("", f"  {_frame(frame)}") for frame in one.frames)
+        yield from (("", f"  {frame(it)}") for it in one.frames)
 
 
 def _share(one: GrownCode) -> str:
     inner, *callers = one.frames or (CodeFrame("no stack could be taken", None, None, None),)
-    called_by = f", called by {_frame(callers[0])}" if callers else ""
-    return f"{_percent(one.share)} in {_frame(inner)}{called_by}"
+    called_by = f", called by {frame(callers[0])}" if callers else ""
+    return f"{percent(one.share)} in {frame(inner)}{called_by}"
 
 
-def _frame(frame: CodeFrame) -> str:
+def frame(it: CodeFrame) -> str:
     """Return a function with its place: a line of a file, or else the module."""
-    place = frame.module
-    if frame.file is not None:
-        place = f"{frame.file}:{frame.line}"
-    if place is None or frame.function.startswith("["):
-        return visible(frame.function)
-    return f"{visible(frame.function)} ({visible(place)})"
+    if it.function == NAMELESS_PYTHON:
+        return "a Python function whose name could not be read"
+    place = it.module
+    if it.file is not None:
+        place = it.file if it.line is None else f"{it.file}:{it.line}"
+    if place is None or it.function.startswith("["):
+        return visible(it.function)
+    return f"{visible(it.function)} ({visible(place)})"
 
 
 _OF: Final = {
@@ -62,9 +65,15 @@ _OF: Final = {
 }
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Return whole percents: samples tell no more."""
     return f"{100 * share:.0f} %"
+
+
+def kinds_in_words(kinds: Sequence[str]) -> str:
+    """Return kinds of memory (anon, shmem, file, kernel) as "anonymous memory and page cache"."""
+    *first, last = (_OF[kind] for kind in kinds)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _of(one: GrownCode) -> str:
@@ -82,4 +91,4 @@ def _sampled(share: float | None) -> str:
     """Return what to add if not all of the growth was sampled."""
     if share is None or share >= _ENOUGH:
         return ""
-    return f" (of the {_percent(share)} of the growth that was sampled)"
+    return f" (of the {percent(share)} of the growth that was sampled)"
