@@ -18,6 +18,7 @@ from synthetic.restarts import Restarts
 
 import tracer
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
@@ -207,6 +208,21 @@ def test_kill_without_a_limit_is_of_the_workload_of_its_victim() -> None:
     assert row["workload"] == row["victim_workload"] == "/memcg-tracer-*-lab-parent-limit/big"
     assert row_of(REPORT)["workload"] == "/memcg-tracer-*-lab-parent-limit"
     assert (row["cgroup"], row["cgroup_id"], row["limit_bytes"], row["is_limited"]) == (None,) * 4
+
+
+def test_kill_has_the_function_with_the_largest_share_unless_it_has_no_name() -> None:
+    def grown(*frames: CodeFrame) -> list[Any]:
+        code = GrownCode(0.7, 7 << 20, "anon", GrownProcess(41, "work", 1), "python", None, frames)
+        row = row_of(replace(REPORT, code=(code, replace(code, share=0.3, frames=(main,)))))
+        return [row.get(f"grown_{name}") for name in ("function", "file", "line", "module", "share")]
+
+    main = CodeFrame("main", "app.py", 88, None)
+    assert grown(CodeFrame("load", "app.py", 41, None), main) == ["load", "app.py", 41, None, 0.7]
+    assert grown(CodeFrame("grow", None, None, "work")) == ["grow", None, None, "work", 0.7]
+    for nameless in ("[python]", "0x7f00"):
+        assert grown(CodeFrame(nameless, None, None, None), main) == [None] * 5
+    assert grown() == [None] * 5
+    assert row_of(replace(REPORT, code=())).get("grown_function") is None
 
 
 def test_limit_that_is_not_set_is_null_and_said() -> None:

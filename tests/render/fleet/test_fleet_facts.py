@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, KillCount, Workload
+from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, GrownFunction, KillCount, Workload
 from tracer.render.fleet import fleet_facts, fleet_page, fleet_tables
 
 
@@ -26,6 +26,19 @@ def test_facts_answer_why_which_limits_and_who(fleet: Fleet) -> None:
         ),
         ("recorded", "from 2026-11-20 06:00 to 2026-11-27 06:00 UTC"),
     ]
+
+
+def test_functions_that_grew_are_a_fact_and_a_table(fleet: Fleet) -> None:
+    begin = pd.Timestamp("2026-11-20 06:00", tz="UTC")
+    load = GrownFunction("load_rows", "app.py", 41, None, 31, 12, 2, begin, begin)
+    hostile = GrownFunction("\x1b[31mgrow\n", None, None, "wo;rk", 1, 1, 1, begin, begin)
+    known = replace(fleet, code=[load, hostile])
+    said = dict(fleet_facts.facts(known))["what grew"]
+    assert said == r"load_rows (app.py:41): 31 kills on 12 hosts; \x1b[31mgrow\n (wo;rk): 1 kill on 1 host"
+    (table,) = (one for one in fleet_tables.sections(known, 15) if one.heading.startswith("The code"))
+    assert table.rows[0] == ("31", "12", "2", "2026-11-20 06:00", "load_rows (app.py:41)")
+    assert "\x1b" not in str(table.rows)
+    assert "what grew" not in dict(fleet_facts.facts(fleet))
 
 
 def test_sentence_names_no_workload_as_most_often_killed_if_each_was_once(fleet: Fleet) -> None:

@@ -58,6 +58,24 @@ class KillCount:
 
 
 @dataclass(frozen=True, slots=True)
+class GrownFunction:
+    """The kills before which one function made the memory grow most; `line` is that of the newest kill.
+
+    Functions of one name in one file (Python, Node) or module are one function.
+    """
+
+    function: str
+    file: str | None
+    line: int | None
+    module: str | None
+    count: int
+    hosts: int
+    workloads: int
+    first: pd.Timestamp
+    last: pd.Timestamp
+
+
+@dataclass(frozen=True, slots=True)
 class KillsOverTime:
     """Kills in intervals of `width` from `begin` (UTC): cause -> the count of each interval."""
 
@@ -133,6 +151,8 @@ class Fleet:
     kills: Sequence[KillCount]
     workloads: Sequence[Workload]
     evictors: Sequence[Evictor]
+    code: Sequence[GrownFunction] = ()
+    """Of the kills whose trace has samples of code."""
     since: pd.Timestamp | None = None
     until: pd.Timestamp | None = None
     """The window of the answer is from `since` to `until`; None: no bound."""
@@ -153,6 +173,7 @@ class Fleet:
             ],
             "hosts": [as_json(one) for one in self.hosts],
             "kills": [as_json(one) for one in self.kills],
+            "code": [as_json(one) for one in self.code],
             "workloads": [one.to_dict() for one in self.workloads],
             "evictors": [as_json(one) for one in self.evictors],
         }
@@ -180,6 +201,7 @@ def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
             _evictors(evictors),
             key=lambda one: (-(one.evicted_bytes or 0), one.owner_workload, one.evictor_workload, one.cause),
         ),
+        code=sorted(_grown(kills), key=lambda one: (-one.count, -one.hosts, one.function, str(one))),
         kills_over_time=kills_over_time(kills),
         since=_timestamp(window.since_ns),
         until=_timestamp(window.until_ns),
@@ -226,6 +248,28 @@ def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
     grouped = kills.assign(cause=kills["cause"].fillna(UNKNOWN)).groupby(["cause", "workload", "host"])
     for (cause, workload, host), times in grouped["time"]:
         yield KillCount(str(cause), str(workload), str(host), len(times), times.min(), times.max())
+
+
+def _grown(kills: pd.DataFrame) -> Iterator[GrownFunction]:
+    names = ["grown_function", "grown_file", "grown_module"]
+    sampled = kills[kills["grown_function"].notna()].sort_values("time", kind="stable")
+    for (function, file, module), rows in sampled.groupby(names, dropna=False, sort=False):
+        line = rows["grown_line"].iloc[-1]
+        yield GrownFunction(
+            function=str(function),
+            file=_text(file),
+            line=None if pd.isna(line) else int(line),
+            module=_text(module),
+            count=len(rows),
+            hosts=int(rows["host"].nunique()),
+            workloads=int(rows["workload"].nunique()),
+            first=rows["time"].iloc[0],
+            last=rows["time"].iloc[-1],
+        )
+
+
+def _text(value: Any) -> str | None:
+    return None if pd.isna(value) else str(value)
 
 
 def kills_over_time(kills: pd.DataFrame) -> KillsOverTime | None:

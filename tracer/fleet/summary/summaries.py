@@ -16,7 +16,7 @@ import pyarrow as pa
 from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.schema import TIME
 
-SUMMARY_VERSION: Final = 2
+SUMMARY_VERSION: Final = 3
 """The version of the columns and their meaning; each row has it in `summary_version`."""
 
 BIN_NS: Final = 60_000_000_000
@@ -90,6 +90,11 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         **dict.fromkeys(COMPOSITION_COLUMNS, _NUMBER),
         "lost_records": _NUMBER,
         "kmsg": _TEXT,
+        # since version 3
+        **dict.fromkeys(("grown_function", "grown_file"), _TEXT),
+        "grown_line": _NUMBER,
+        "grown_module": _TEXT,
+        "grown_share": pa.float64(),
     },
     "lives": {
         **_ORIGIN,

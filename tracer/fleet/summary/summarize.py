@@ -24,6 +24,7 @@ from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS, SUMMARIES
 from tracer.fleet.summary.time_window import time_ns
+from tracer.stored_names import NAMELESS_PYTHON
 
 
 def kill_rows(reports: Sequence[OomReport], origin: Origin, names: NamedCgroups) -> list[dict[str, Any]]:
@@ -79,7 +80,20 @@ def _row(report: OomReport, origin: Origin, names: NamedCgroups) -> dict[str, An
         **{f"{part}_bytes": amount for part, amount in report.composition.parts()},
         "lost_records": report.quality.lost_records,
         "kmsg": report.quality.kmsg,
+        **_grown(report),
     }
+
+
+def _grown(report: OomReport) -> dict[str, Any]:
+    """Return the function of the program with the largest share of the growth before the kill; nothing if
+    there is none, or it has no name: the same address is another function on another machine."""
+    if not report.code or not report.code[0].frames:
+        return {}
+    frame = report.code[0].frames[0]
+    if frame.function == NAMELESS_PYTHON or frame.function.startswith("0x"):
+        return {}
+    place = {f"grown_{name}": getattr(frame, name) for name in ("function", "file", "line", "module")}
+    return {**place, "grown_share": report.code[0].share}
 
 
 def evictor_rows(trace: AnalysedTrace, origin: Origin, names: NamedCgroups) -> list[dict[str, Any]]:

@@ -10,9 +10,11 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.explain.words.cause_words import WORDS
-from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, Workload
+from tracer.analysis.results.memory import CodeFrame
+from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, GrownFunction, Workload
 from tracer.render.fleet import limit_states
 from tracer.render.fleet.kill_groups import by_cause_and_workload
+from tracer.render.words import code_facts
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.prose import Fact
 
@@ -55,6 +57,8 @@ def facts(fleet: Fleet) -> Iterator[Fact]:
     if causes:
         most_first = sorted(causes, key=lambda name: (-causes[name], name))
         yield "causes", _listed([_cause(name, causes[name]) for name in most_first], _MOST_CAUSES, "; ")
+    if fleet.code:
+        yield "what grew", _listed([_grown(one) for one in fleet.code], between="; ")
     yield from _limits(fleet.workloads)
     yield from _evictions(fleet)
     if window := _window(fleet):
@@ -109,6 +113,15 @@ def minute(time: pd.Timestamp) -> str:
 def counted(count: int, noun: str) -> str:
     """Return `1 host` or `1,203 hosts`."""
     return f"1 {noun}" if count == 1 else f"{units.count(count)} {noun}s"
+
+
+def function(one: GrownFunction) -> str:
+    """Return a function with its file and line, or its module."""
+    return code_facts.frame(CodeFrame(one.function, one.file, one.line, one.module))
+
+
+def _grown(one: GrownFunction) -> str:
+    return f"{function(one)}: {counted(one.count, 'kill')} on {counted(one.hosts, 'host')}"
 
 
 def _cause(name: str, count: int) -> str:

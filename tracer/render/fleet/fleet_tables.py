@@ -9,7 +9,7 @@ from typing import Final
 from tracer import units
 from tracer.fleet.reduction.fleet_answer import Fleet, Peaks, Workload
 from tracer.render.fleet import limit_states
-from tracer.render.fleet.fleet_facts import is_its_own, least_in_words, minute
+from tracer.render.fleet.fleet_facts import function, is_its_own, least_in_words, minute
 from tracer.render.fleet.kill_groups import by_cause_and_workload
 from tracer.render.words.escape import visible
 
@@ -19,7 +19,7 @@ MOST_ROWS_OF_PAGE: Final = 500
 KILLS: Final = "Kills by cause and workload"
 LIMITS: Final = "Limits"
 
-NAMES: Final = ("workload", "host", "by tasks of", "cache of")
+NAMES: Final = ("workload", "host", "function", "by tasks of", "cache of")
 """The titles of the columns of names, which may be long."""
 
 _LIMITS_NOTES: Final = {
@@ -86,6 +86,7 @@ def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[S
     wrong, others = limit_states.worst_first(listed)
     for one in (
         _kills(fleet),
+        _code(fleet),
         _limits(*_shown(wrong, others, brief=brief)),
         _rules([one for one in (*wrong, *others) if one.suggestion.suggested_limit_bytes is not None]),
         _evictors(fleet),
@@ -118,6 +119,21 @@ def _kills(fleet: Fleet) -> Section:
         for one in by_cause_and_workload(fleet.kills)
     ]
     return Section(KILLS, columns, rows)
+
+
+def _code(fleet: Fleet) -> Section:
+    columns = (("kills", ">"), ("hosts", ">"), ("workloads", ">"), ("last, UTC", "<"), ("function", "<"))
+    rows = [
+        (
+            units.count(one.count),
+            units.count(one.hosts),
+            units.count(one.workloads),
+            minute(one.last),
+            function(one),
+        )
+        for one in fleet.code
+    ]
+    return Section("The code that grew most before the kills", columns, rows, wide="workloads")
 
 
 def _limits(workloads: Sequence[Workload], left_out: int) -> Section:
