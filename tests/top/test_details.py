@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,26 @@ from synthetic.live_rows import MIB, cgroup, rows
 from synthetic.live_view_rows import HOSTILE
 from synthetic.sample_series import START_NS
 
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.live.now import CgroupNow, Snapshots
 from tracer.live.tally import Tally
-from tracer.top.details import MOST_ROWS, Details, RecentRows, Sheet, failures_in
+from tracer.render.words.escape import visible
+from tracer.top.details import CODE, MOST_ROWS, Details, RecentRows, Sheet, failures_in
 
 S = 1_000_000_000
 ADD = {"op": "add", "cause": "read", "folios": 1, "duration_ns": 0, "dev": 1}
 EVICT = ADD | {"op": "delete", "cause": "reclaim_memcg"}
+
+
+GROWN = GrownCode(
+    share=0.7,
+    bytes=7 * MIB,
+    of="anon",
+    process=GrownProcess(41, HOSTILE, 1),
+    language="python",
+    mapping=None,
+    frames=(CodeFrame("load", "app.py", 41, None), CodeFrame("main", "app.py", 88, None)),
+)
 
 
 def now_of(*numbers: int) -> list[CgroupNow]:
@@ -42,7 +56,7 @@ def details(recent: RecentRows, tmp_path: Path) -> Details:
 
 def sheet(details: Details, title: str, *numbers: int) -> Sheet:
     found = now_of(*numbers)
-    (one,) = (one for one in details.sheets(found[0], found, 8 * S) if one.title == title)
+    (one,) = (one for one in details.sheets(found[0], found, (GROWN,), 8 * S) if one.title == title)
     return one
 
 
@@ -133,15 +147,27 @@ def test_parts_of_memory_are_those_of_usage(details: Details) -> None:
     assert memory.rows[1][:3] == ("clean page cache", "?", "")
 
 
+def test_code_has_the_function_its_caller_and_the_process(details: Details) -> None:
+    found = now_of(2)
+    sheets = details.sheets(found[0], found, (GROWN, replace(GROWN, share=0.3, frames=())), 8 * S)
+    assert sheets[CODE].title == "code"
+    process = f"{visible(HOSTILE)} (41)"
+    assert sheets[CODE].rows == (
+        ("load (app.py:41)", "70%", "7.0Mi", "anon", f"main (app.py:88): {process}"),
+        ("?", "30%", "7.0Mi", "anon", f"-: {process}"),
+    )
+
+
 def test_tables_without_rows_say_so(details: Details) -> None:
     found = now_of(2)
-    sheets = details.sheets(found[0], found, 8 * S)
+    sheets = details.sheets(found[0], found, (), 8 * S)
     assert [(one.title, bool(one.rows)) for one in sheets] == [
         ("memory", True),
         ("processes", False),
         ("files", False),
         ("reclaim", False),
         ("evictors", False),
+        ("code", False),
     ]
     assert all(one.empty for one in sheets[1:])
 

@@ -13,6 +13,7 @@ from synthetic.unset import unset_row
 
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.schema import UNLIMITED_BYTES
+from tracer.top.details import CODE
 from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, SOON, Decision
 from tracer.top.recording_view import RecordingView
 from tracer.trace.history.history import History
@@ -67,6 +68,22 @@ def test_kill_that_is_near_is_told(recorded: Recorded) -> None:
     for step in range(80):
         recorded.sample(20 + step, time=recorded.view.now_ns + step * S // 10)
     assert [kind for kind, _ in recorded.told()] == [SOON]
+
+
+def test_code_that_grows_is_told_with_a_kill_that_is_near_and_has_a_table(recorded: Recorded) -> None:
+    frames = ["[libc.so.6]+0x1", "load [app.py:41]", "main [app.py:88]"]
+    recorded.history.append("stacks", rows("stacks", {"stack_id": 70, "frames": frames}))
+    sampled = {"time": recorded.view.now_ns, "tgid": 0, "tid": 0, "category": "anon", "bytes": 7 * MIB}
+    places = ({"cgroup_id": 2, "stack_id": 70}, {"cgroup_id": 3, "stack_id": None})
+    recorded.history.append("code_samples", rows("code_samples", *(sampled | place for place in places)))
+    for step in range(80):
+        recorded.sample(20 + step, time=recorded.view.now_ns + step * S // 10)
+    ((kind, words),) = recorded.told()
+    assert kind == SOON
+    assert " What grows: 100 % in load (app.py:41), called by main (app.py:88): " in words
+    recorded.view.take()
+    code = recorded.view.sheets(2)[CODE]
+    assert (code.title, code.rows[0][:4]) == ("code", ("load (app.py:41)", "100%", "7.0Mi", "anon"))
 
 
 def test_reclaim_that_freed_nothing_is_told_at_the_next_frame_also_of_a_cgroup_that_is_gone(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic.live_view_rows import machine_rows
 
-from tracer.top.details import Sheet
+from tracer.top.details import CODE, Sheet
 from tracer.top.view_state import (
     EXPLAIN,
     INTERVALS_S,
@@ -80,6 +80,16 @@ def test_filter_is_used_as_it_is_typed() -> None:
     assert (state.is_typing, state.asks) == (False, ())
     assert after(state, "esc").words == ""
     assert after(begun(), "/", "x", "esc").words == ""
+
+
+def test_key_of_code_shows_its_table_from_the_list_and_from_another_table() -> None:
+    shown = after(begun(), "c")
+    assert (shown.screen, shown.sheet, shown.sheets) == ("cgroup", CODE, ())
+    tables = tuple(Sheet(str(number), "", ("NAME",), ()) for number in range(CODE + 1))
+    other = replace(shown, sheets=tables, sheet=1)
+    assert (after(other, "c").sheet, after(other, "c").sheets) == (CODE, tables)
+    assert after(begun(), "h", "c").screen == "help"
+    assert after(ViewState(), "c").screen == "list", "nothing is selected"
 
 
 @pytest.mark.parametrize(("key", "asked"), [("q", QUIT), ("w", WRITE), ("x", EXPLAIN), ("redraw", REDRAW)])

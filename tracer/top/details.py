@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracer.analysis.results.memory import GrownCode
 from tracer.categories import PARTS
 from tracer.enumerations import EVICTION_CAUSES
 from tracer.live.now import CgroupNow
+from tracer.render.words import code_facts
 from tracer.top.short_numbers import NONE, UNKNOWN, short_percent, short_size
 from tracer.trace.arrow_columns import nullable_integers, weight_bytes, words
 from tracer.units import count, duration
@@ -27,6 +29,8 @@ _TABLES: Final = ("charge", "pagecache", "reclaim")
 _MOST_BYTES: Final = 3 << 20
 _MOST_AGE_NS: Final = 60_000_000_000
 MOST_ROWS: Final = 100
+CODE: Final = 5
+"""The position of the table of code among the tables of a cgroup."""
 _MOST_PROCESSES: Final = 1000
 _NULL: Final = -1
 _SIZES: Final = {
@@ -89,8 +93,11 @@ class Details:
     proc: Path = Path("/proc")
     _comms: dict[int, str] = field(default_factory=dict)
 
-    def sheets(self, now: CgroupNow, below: Sequence[CgroupNow], now_ns: int) -> tuple[Sheet, ...]:
-        """Return the tables of a cgroup. `below` are the cgroup and all cgroups below it."""
+    def sheets(
+        self, now: CgroupNow, below: Sequence[CgroupNow], code: Sequence[GrownCode], now_ns: int
+    ) -> tuple[Sheet, ...]:
+        """Return the tables of a cgroup. `below` are the cgroup and all cgroups below it, `code` is what made
+        their memory grow."""
         ids = np.array([one.cgroup_id for one in below], np.int64)
         self._now_ns = now_ns
         return (
@@ -99,6 +106,7 @@ class Details:
             self._files(ids),
             self._reclaim(ids),
             _evictors(now),
+            _code(code),
         )
 
     def _window(self, table: str) -> str:
@@ -239,6 +247,27 @@ def _memory(now: CgroupNow) -> Sheet:
     texts = tuple((part.label, short_size(size), share(size), part.meaning) for part, size in sizes.items())
     note = "the parts of usage, which add up to it"
     return Sheet("memory", note, ("PART", "BYTES", "SHARE", "MEANING"), texts, ends_in_words=True)
+
+
+def _code(code: Sequence[GrownCode]) -> Sheet:
+    texts = tuple(
+        (
+            code_facts.frame(one.frames[0]) if one.frames else UNKNOWN,
+            short_percent(100 * one.share),
+            short_size(one.bytes),
+            one.of,
+            code_facts.callers_and_process(one),
+        )
+        for one in code[:MOST_ROWS]
+    )
+    return Sheet(
+        "code",
+        "functions that made memory grow that reclaim cannot free, sampled in the last 30 s",
+        ("FUNCTION", "SHARE", "GREW", "KIND", "CALLED BY: PROCESS"),
+        texts,
+        "nothing was sampled: a cgroup is sampled while it has a limit, here or above, and grows",
+        ends_in_words=True,
+    )
 
 
 def _evictors(now: CgroupNow) -> Sheet:

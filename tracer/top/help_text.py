@@ -18,6 +18,7 @@ KEYS: Final = (
     ("up down PgUp PgDn Home End", "select a cgroup, or scroll"),
     ("left right", "fold the cgroups below; turn to other tables"),
     ("Enter", "look into it: memory, processes, files, reclaim"),
+    ("c", "the code that makes its memory grow"),
     ("x", "explain it: its kill, or how near it came"),
     ("w", "write a trace of the last minutes"),
     ("/", "show only names with what you type; Esc: all"),
@@ -42,6 +43,7 @@ _TABLES: Final = (
         "attempts of a process to free memory here: pages EXAMINED and FREED, attempts that FREED NONE",
     ),
     ("evictors", "whose tasks EVICTED page cache of this cgroup"),
+    ("code", "functions whose memory grew, as a SHARE of what was sampled, and who called them"),
 )
 _LONGEST: Final = 26
 _MARGIN: Final = 3

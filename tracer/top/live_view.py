@@ -39,6 +39,7 @@ from tracer.watch.watching import Guest, Reporter, WatchOptions, watch
 _MOST_MEMORY_BYTES: Final = 110 << 20
 _KEEP_S: Final = 300.0
 _KEEP_TRACES: Final = 100
+_STACKS_BYTES: Final = 1 << 20
 _MOST_DISK_BYTES: Final = 1 << 30
 _EXPLAIN_WITHIN_S: Final = 60.0
 _ENDING_S: Final = 60.0
@@ -105,6 +106,7 @@ def _watch(options: TopOptions, reporter: Reporter, guest: Guest) -> None:
         keep_traces=_KEEP_TRACES,
         most_disk_bytes=_MOST_DISK_BYTES,
         ring_pages=options.ring_pages or {},
+        stacks_bytes=_STACKS_BYTES,
         hooks=options.hooks,
         ignores_hangup=False,
         ending_s=_ENDING_S,

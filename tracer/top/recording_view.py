@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from tracer.analysis.results.memory import GrownCode
 from tracer.analysis.results.sigkill import from_row
 from tracer.capture.observer import Sigkilled
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
@@ -29,10 +30,11 @@ from tracer.top.now_rows import NowRows
 from tracer.top.view_state import Machine
 from tracer.trace.history.history import History
 from tracer.units import size
-from tracer.watch import cost
+from tracer.watch import cost, growing_code
 from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.finishing import Finished
 from tracer.watch.first_verdicts import FirstVerdict
+from tracer.watch.growing_code import GrowingCode
 
 _MOST_FILE_NAMES: Final = 2000
 _SUMMED: Final = ("charge", "pagecache", "reclaim", "stalls", "oom")
@@ -55,6 +57,7 @@ class RecordingView:
         self._recent = RecentRows()
         self._alarms = Alarms(frozenset({"limit"}))  # the tally gives the alarms of near kills
         self._details = Details(self._recent, hierarchy.mount, self._file_names)
+        self._growing = GrowingCode()
         self._history: History | None = None
         self._flush: Callable[[], None] = lambda: None
         self._files: dict[int, str] = {}
@@ -83,12 +86,21 @@ class RecordingView:
                 self._alarmed(alarm)
         elif table == "reclaim" and rows.num_rows:
             self._failures.append((self.now_ns, failures_in(rows)))
+        elif table == "code_samples":
+            self._growing.take(rows, time.monotonic_ns())
         elif table == "cgroups":
             self._alarms.forget(ids_of_removed(rows))
 
     def _alarmed(self, alarm: Alarm) -> None:
-        kind = SOON if alarm.reason == "soon" else LIMIT
-        self._decided(Decision(alarm.time_ns, kind, self._name_of(alarm.cgroup_id), alarm_sentence(alarm)))
+        kind, sentence = LIMIT, alarm_sentence(alarm)
+        if alarm.reason == "soon":
+            kind, sentence = SOON, sentence + growing_code.sentence(self._grown(alarm.cgroup_id))
+        self._decided(Decision(alarm.time_ns, kind, self._name_of(alarm.cgroup_id), sentence))
+
+    def _grown(self, cgroup_id: int) -> tuple[GrownCode, ...]:
+        if self._history is None:
+            return ()
+        return self._growing.grown(cgroup_id, self._history.names, time.monotonic_ns())
 
     def killed(self, kill: dict[str, Any], place: str) -> None:
         """Take an OOM kill, given as a row of `oom`, in the cgroup of that name."""
@@ -151,7 +163,7 @@ class RecordingView:
         top = now.path.rstrip("/") + "/"
         ids = (one for one in moment.ids if moment.names(one).path.startswith(top) and one != cgroup_id)
         below = [now, *map(moment.cgroup, ids)]
-        return self._details.sheets(now, below, time.monotonic_ns())
+        return self._details.sheets(now, below, self._grown(cgroup_id), time.monotonic_ns())
 
     def machine(self) -> Machine:
         """Return the memory of the machine, and the CPU use of this process since the last call."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from tracer.quantities import SORT_KEYS
-from tracer.top.details import Sheet
+from tracer.top.details import CODE, Sheet
 from tracer.top.feed import Decision
 from tracer.top.help_text import help_lines
 from tracer.top.list_columns import USAGE
@@ -171,6 +171,13 @@ def _drill(state: ViewState) -> ViewState:
     return replace(state, screen="cgroup", sheets=(), sheet=0, text_first=0)
 
 
+def _code(state: ViewState) -> ViewState:
+    """Show the code that grows in the selected cgroup."""
+    if state.selected is None or state.screen not in ("list", "cgroup"):
+        return state
+    return replace(_drill(state), sheets=state.sheets, sheet=CODE)
+
+
 def _turn(state: ViewState, step: int) -> ViewState:
     """Show the next table of a cgroup."""
     if not state.sheets:
@@ -239,6 +246,7 @@ _ANYWHERE: Final[dict[str, _Act]] = {
     "-": _faster,
     "w": lambda state: _asking(state, WRITE),
     "x": _explain,
+    "c": _code,
     "up": lambda state: _move(state, -1),
     "k": lambda state: _move(state, -1),
     "down": lambda state: _move(state, 1),

@@ -6,6 +6,7 @@ cost — the CPU time and memory of `watch` itself
 judging — the child that judges each kill at once
 first_verdicts — the last seconds of a cgroup, for that child
 child — a process of ours or of the user, that works while the recorder goes on
+growing_code — the code that makes memory grow now
 copying — the same traces at a URL, by a child
 finishing — the queue of traces to complete, and the command that gets their paths
 """

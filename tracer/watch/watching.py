@@ -34,6 +34,7 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.trace.history.history import Follower, History
 from tracer.trace.row_sink import RowSink
 from tracer.units import duration
+from tracer.watch import growing_code
 from tracer.watch.alarms import Alarms, ids_of_removed
 from tracer.watch.copying import Copying
 from tracer.watch.cost import EVERY_S, Cost, collect_cycles, drop_code, resident_bytes, return_early, trim
@@ -45,6 +46,7 @@ from tracer.watch.first_verdicts import (
     FirstVerdict,
     FirstVerdicts,
 )
+from tracer.watch.growing_code import GrowingCode
 from tracer.watch.place import Place, parse_name
 from tracer.watch.service import ServiceManager, watchdog_interval_s
 from tracer.watch.stories import REQUEST, Stories, Trigger, kills_of
@@ -288,6 +290,7 @@ class _Watcher:
         self._place = place
         self._alarms = Alarms(options.on, options.psi_percent)
         self._has_alarms = bool(options.on - {"sigkill"}) or options.psi_percent is not None
+        self._growing = GrowingCode()
         self._is_to_read, self._read_s = False, 0.0
         self._is_too_large = False  # true once it was reported
         self.manager = ServiceManager()
@@ -454,12 +457,17 @@ class _Watcher:
             self._verdicts.look(batch)
             if self._has_alarms:
                 self._alarm(batch)
+        elif table == "code_samples" and "soon" in self._options.on:
+            self._growing.take(batch, time.monotonic_ns())
         elif table == "cgroups" and self._has_alarms:
             self._alarms.forget(ids_of_removed(batch))
 
     def _alarm(self, samples: pa.RecordBatch) -> None:
         for alarm in self._alarms.take(samples, time.monotonic_ns()):
             sentence = alarm_sentence(alarm)
+            if alarm.reason == "soon":
+                code = self._growing.grown(alarm.cgroup_id, self._history.names, time.monotonic_ns())
+                sentence += growing_code.sentence(code)
             trigger = Trigger(alarm.reason, alarm.time_ns, alarm.cgroup_id, sentence=sentence)
             self._stories.trigger([trigger])
             self._reporter.alarmed(sentence, self._stories.name_of(alarm.cgroup_id))

@@ -1,14 +1,7 @@
-"""The code of a program that made memory grow, from samples of the growth (`code_samples`).
-
-The innermost functions of a stack are those of libraries that hand out memory, or of an interpreter. They are
-the same for every program, and nobody can change them. So growth is told by the innermost function of the
-program itself, with its callers.
-"""
+"""The code of a program that made memory grow, from the samples of the growth in a trace (`code_samples`)."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -20,27 +13,9 @@ from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess
+from tracer.analysis.results.memory import Grown, GrownCode
 from tracer.analysis.views.code_samples import were_asked_for
-from tracer.analysis.views.program_frames import SCRIPT_OF_NODE, frame_of, of_program
-
-LEAST_SHARE: Final = 0.1
-"""Code with a smaller share of the sampled growth is left out."""
-MOST_FRAMES: Final = 24
-_NEARLY_ALL: Final = 0.8
-
-_SLAB: Final = re.compile(r"(__)?(kmem_cache_alloc|kmalloc|slab_|memcg_slab|allocate_slab)")
-
-
-class _Sample(NamedTuple):
-    """Samples with one stack: `comm` and `tgid` of the process, frames innermost first, and the bytes."""
-
-    comm: str | None
-    tgid: int
-    user: tuple[str, ...]
-    kernel: tuple[str, ...]
-    nr_bytes: int
-
+from tracer.analysis.views.grown_functions import StackGrowth, grown_functions, largest_first
 
 _WEIGHTS: Final[Mapping[str, ledger.Weights]] = {
     "anon": ledger.ANON,
@@ -132,15 +107,16 @@ def grown_code(trace: TraceTables, samples: Samples, kinds: Sequence[str]) -> tu
     `kinds`: anon, shmem, file, kernel (with sockets). Shares are of the growth of these kinds that was
     sampled.
     """
-    found: list[GrownCode] = []
     whole = int(samples.bytes[np.isin(samples.kind, list(kinds))].sum())
-    for kind in kinds:
-        for group in _groups(_sampled(trace, samples.picked(samples.kind == kind))):
-            found += _of_one_code(kind, group, whole)
-    return tuple(sorted(found, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
+    found = [
+        one
+        for kind in kinds
+        for one in grown_functions(kind, _sampled(trace, samples.picked(samples.kind == kind)), whole)
+    ]
+    return largest_first(found)
 
 
-def _sampled(trace: TraceTables, samples: Samples) -> list[_Sample]:
+def _sampled(trace: TraceTables, samples: Samples) -> list[StackGrowth]:
     """Return the samples by process and stack."""
     if not len(samples.time):
         return []
@@ -150,7 +126,7 @@ def _sampled(trace: TraceTables, samples: Samples) -> list[_Sample]:
     unique, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     weights = _sums(which.ravel(), samples.bytes, len(unique))
     return [
-        _Sample(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight)
+        StackGrowth(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight)
         for (tgid, user, kernel), at, weight in zip(
             unique.tolist(), first.tolist(), weights.tolist(), strict=True
         )
@@ -165,72 +141,3 @@ def _sums(which: npt.NDArray[np.intp], values: Int64s, groups: int) -> Int64s:
 
 def _frames(trace: TraceTables, stack_id: int) -> tuple[str, ...]:
     return trace.functions.frames_for(stack_id) or ()
-
-
-def _groups(samples: Sequence[_Sample]) -> list[list[_Sample]]:
-    """Return the samples of processes of one name and one function of the program together."""
-    groups: dict[tuple[str | None, str, str | None], list[_Sample]] = {}
-    for sample in samples:
-        frame = frame_of((of_program(sample.user) or of_program(sample.kernel) or ("",))[0])
-        groups.setdefault((sample.comm, frame.function, frame.file or frame.module), []).append(sample)
-    return [*groups.values()]
-
-
-def _of_one_code(kind: str, samples: Sequence[_Sample], whole: int) -> list[GrownCode]:
-    """Return what grew by one function of a program; nothing if it has too small a share."""
-    nr_bytes = sum(sample.nr_bytes for sample in samples)
-    if nr_bytes < LEAST_SHARE * whole:
-        return []
-    tgids = {sample.tgid for sample in samples}
-    stacks: Counter[tuple[str, ...]] = Counter()
-    for sample in samples:
-        stacks[of_program(sample.user) or of_program(sample.kernel)] += sample.nr_bytes
-    is_slab = any(_SLAB.match(name) for sample in samples for name in sample.kernel)
-    return [
-        GrownCode(
-            share=nr_bytes / whole,
-            bytes=nr_bytes,
-            of="slab" if kind == "kernel" and is_slab else kind,
-            process=GrownProcess(next(iter(tgids)) if len(tgids) == 1 else None, samples[0].comm, len(tgids)),
-            language=_language(samples),
-            mapping=None,
-            frames=_in_common(stacks, nr_bytes),
-        )
-    ]
-
-
-def _in_common(stacks: Counter[tuple[str, ...]], nr_bytes: int) -> tuple[CodeFrame, ...]:
-    """Return the frames that nearly all of the bytes share, innermost first; each with its heaviest line."""
-    frames: list[CodeFrame] = []
-    for depth in range(MOST_FRAMES):
-        weights: Counter[CodeFrame] = Counter()
-        for names, weight in stacks.items():
-            if depth < len(names):
-                weights[frame_of(names[depth])] += weight
-        if not weights:
-            break
-        functions: Counter[tuple[str, str | None, str | None]] = Counter()
-        for frame, weight in weights.items():
-            functions[frame.function, frame.file, frame.module] += weight
-        most, weight = functions.most_common(1)[0]
-        if frames and weight < _NEARLY_ALL * nr_bytes:
-            break
-        lines = {
-            frame: w for frame, w in weights.items() if (frame.function, frame.file, frame.module) == most
-        }
-        frames.append(max(lines, key=lambda frame: (lines[frame], frame.line or 0)))
-        stacks = Counter({n: w for n, w in stacks.items() if depth < len(n) and frame_of(n[depth]) in lines})
-    return tuple(frames)
-
-
-def _language(samples: Sequence[_Sample]) -> str:
-    names = [name for sample in samples for name in sample.user]
-    if not names:
-        return "kernel"
-    if any(SCRIPT_OF_NODE.match(name) for name in names):
-        return "node"
-    if any(frame_of(name).line is not None for name in names):
-        return "python"
-    if any(name.startswith("runtime.goexit") for name in names):
-        return "go"
-    return "java" if any(name.endswith("[libjvm.so]") for name in names) else "native"

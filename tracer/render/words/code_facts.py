@@ -44,6 +44,12 @@ def _share(one: GrownCode) -> str:
     return f"{percent(one.share)} in {frame(inner)}{called_by}"
 
 
+def callers_and_process(one: GrownCode) -> str:
+    """Return `main (app.py:88): python3 (41)`, the nearest caller and the process."""
+    called_by = frame(one.frames[1]) if len(one.frames) > 1 else "-"
+    return f"{called_by}: {_who(one.process)}"
+
+
 def frame(it: CodeFrame) -> str:
     """Return a function with its place: a line of a file, or else the module."""
     if it.function == NAMELESS_PYTHON:

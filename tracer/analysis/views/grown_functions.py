@@ -1,0 +1,115 @@
+"""The functions of a program that made memory grow, from stacks with their bytes.
+
+The innermost functions of a stack are those of libraries that hand out memory, or of an interpreter. They are
+the same for every program, and nobody can change them. So growth is told by the innermost function of the
+program itself, with its callers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.views.program_frames import SCRIPT_OF_NODE, frame_of, of_program
+
+LEAST_SHARE: Final = 0.1
+"""Code with a smaller share of the sampled growth is left out."""
+MOST_FRAMES: Final = 24
+_NEARLY_ALL: Final = 0.8
+
+_SLAB: Final = re.compile(r"(__)?(kmem_cache_alloc|kmalloc|slab_|memcg_slab|allocate_slab)")
+
+
+class StackGrowth(NamedTuple):
+    """Samples with one stack: `comm` and `tgid` of the process, frames innermost first, and the bytes."""
+
+    comm: str | None
+    tgid: int
+    user: tuple[str, ...]
+    kernel: tuple[str, ...]
+    nr_bytes: int
+
+
+def grown_functions(kind: str, samples: Sequence[StackGrowth], whole: int) -> list[GrownCode]:
+    """Return the functions that made memory of a kind (anon, shmem, file, kernel) grow.
+
+    `whole`: the bytes of all kinds of which shares are told. Functions below `LEAST_SHARE` are left out.
+    """
+    return [one for group in _groups(samples) for one in _of_one_code(kind, group, whole)]
+
+
+def largest_first(code: Iterable[GrownCode]) -> tuple[GrownCode, ...]:
+    """Return functions in the order of reports."""
+    return tuple(sorted(code, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
+
+
+def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
+    """Return the samples of processes of one name and one function of the program together."""
+    groups: dict[tuple[str | None, str, str | None], list[StackGrowth]] = {}
+    for sample in samples:
+        frame = frame_of((of_program(sample.user) or of_program(sample.kernel) or ("",))[0])
+        groups.setdefault((sample.comm, frame.function, frame.file or frame.module), []).append(sample)
+    return [*groups.values()]
+
+
+def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int) -> list[GrownCode]:
+    """Return what grew by one function of a program; nothing if it has too small a share."""
+    nr_bytes = sum(sample.nr_bytes for sample in samples)
+    if nr_bytes < LEAST_SHARE * whole:
+        return []
+    tgids = {sample.tgid for sample in samples}
+    stacks: Counter[tuple[str, ...]] = Counter()
+    for sample in samples:
+        stacks[of_program(sample.user) or of_program(sample.kernel)] += sample.nr_bytes
+    is_slab = any(_SLAB.match(name) for sample in samples for name in sample.kernel)
+    return [
+        GrownCode(
+            share=nr_bytes / whole,
+            bytes=nr_bytes,
+            of="slab" if kind == "kernel" and is_slab else kind,
+            process=GrownProcess(next(iter(tgids)) if len(tgids) == 1 else None, samples[0].comm, len(tgids)),
+            language=_language(samples),
+            mapping=None,
+            frames=_in_common(stacks, nr_bytes),
+        )
+    ]
+
+
+def _in_common(stacks: Counter[tuple[str, ...]], nr_bytes: int) -> tuple[CodeFrame, ...]:
+    """Return the frames that nearly all of the bytes share, innermost first; each with its heaviest line."""
+    frames: list[CodeFrame] = []
+    for depth in range(MOST_FRAMES):
+        weights: Counter[CodeFrame] = Counter()
+        for names, weight in stacks.items():
+            if depth < len(names):
+                weights[frame_of(names[depth])] += weight
+        if not weights:
+            break
+        functions: Counter[tuple[str, str | None, str | None]] = Counter()
+        for frame, weight in weights.items():
+            functions[frame.function, frame.file, frame.module] += weight
+        most, weight = functions.most_common(1)[0]
+        if frames and weight < _NEARLY_ALL * nr_bytes:
+            break
+        lines = {
+            frame: w for frame, w in weights.items() if (frame.function, frame.file, frame.module) == most
+        }
+        frames.append(max(lines, key=lambda frame: (lines[frame], frame.line or 0)))
+        stacks = Counter({n: w for n, w in stacks.items() if depth < len(n) and frame_of(n[depth]) in lines})
+    return tuple(frames)
+
+
+def _language(samples: Sequence[StackGrowth]) -> str:
+    names = [name for sample in samples for name in sample.user]
+    if not names:
+        return "kernel"
+    if any(SCRIPT_OF_NODE.match(name) for name in names):
+        return "node"
+    if any(frame_of(name).line is not None for name in names):
+        return "python"
+    if any(name.startswith("runtime.goexit") for name in names):
+        return "go"
+    return "java" if any(name.endswith("[libjvm.so]") for name in names) else "native"
