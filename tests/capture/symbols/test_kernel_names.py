@@ -80,6 +80,6 @@ def test_many_symbols_have_their_names_and_take_little_memory(tmp_path: Path) ->
         taken_bytes = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert taken_bytes < 20_000 * 20, "8 bytes of each are its address"
+    assert taken_bytes < 20_000 * 25, "8 bytes of each are its address, 4 its place in the file"
     for n in (*range(0, 20_000, 97), 255, 256, 19_999):
         assert table.at(0xFFFFFFFF81000000 + 64 * n + 9) == f"mem_cgroup_function_{n * 7919}+0x9"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import zlib
 from array import array
@@ -13,7 +14,9 @@ from typing import Final
 
 import numpy as np
 
-_CODE: Final = (b"t", b"T", b"w", b"W")  # types of symbols of code, local and global (nm(1))
+_CODE: Final = re.compile(rb"^(?!0+ )([0-9a-f]+) [tTwW] (\S+)", re.MULTILINE)
+"""A line about code, local or global (nm(1)), with its address and its name."""
+_CHUNK_BYTES: Final = 1 << 16
 _BLOCK: Final = 256  # names that are compressed together
 _OPENED: Final = 128  # the most blocks that are kept decompressed, of about 5 KB each
 _TRAMPOLINE: Final = "bpf_trampoline_"
@@ -30,31 +33,32 @@ class KernelSymbols:
     """
 
     def __init__(self, file: Path = Path("/proc/kallsyms")) -> None:
-        addresses, ends, names = array("Q"), array("I"), bytearray()
-        with suppress(OSError), file.open("rb") as lines:
-            for line in lines:
-                address, kind, name, *_ = line.split()
-                if kind in _CODE and int(address, 16):
-                    addresses.append(int(address, 16))
-                    names += name
-                    ends.append(len(names))
-        starts = np.frombuffer(addresses, np.uint64)
-        order = np.argsort(starts, kind="stable")
-        self._starts = starts[order]
+        starts, names = array("Q"), list[bytes]()
+        self._blocks: list[bytes] = []
         self._opened: dict[int, bytes] = {}
-        self._blocks = [
-            zlib.compress(
-                b"\n".join(names[ends[n - 1] if n else 0 : ends[n]] for n in order[at : at + _BLOCK]), 1
-            )
-            for at in range(0, len(order), _BLOCK)
-        ]
+        with suppress(OSError), file.open("rb", buffering=_CHUNK_BYTES) as lines:
+            while text := lines.read(_CHUNK_BYTES):
+                found = _CODE.findall(text + lines.readline())
+                starts.extend([int(address, 16) for address, _ in found])
+                names += [name for _, name in found]
+                whole = len(names) - len(names) % _BLOCK
+                self._compress(names[:whole])
+                del names[:whole]
+        self._compress(names)
+        addresses = np.frombuffer(starts, np.uint64)
+        self._order = np.argsort(addresses, kind="stable").astype(np.uint32)  # modules: in any order, last
+        self._starts = addresses[self._order]
+
+    def _compress(self, names: Sequence[bytes]) -> None:
+        for at in range(0, len(names), _BLOCK):
+            self._blocks.append(zlib.compress(b"\n".join(names[at : at + _BLOCK]), 1))
 
     def at(self, address: int) -> str | None:
         """Return symbol+offset of an address; None if it lies before all symbols."""
         place = int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1
         if place < 0:
             return None
-        block, number = divmod(place, _BLOCK)
+        block, number = divmod(int(self._order[place]), _BLOCK)
         if block not in self._opened:
             if len(self._opened) == _OPENED:
                 del self._opened[next(iter(self._opened))]
