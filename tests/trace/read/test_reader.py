@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,30 @@ def values_of(table: str, field: pa.Field) -> st.SearchStrategy[Any]:
     return st.sampled_from([low, 0, high]) | st.integers(low, high)
 
 
-@st.composite
-def batches(draw: st.DrawFn, table: str) -> pa.RecordBatch:
-    count = draw(st.integers(0, 5))
-    columns = []
-    for field in TABLES[table]:
-        values = values_of(table, field)
-        values = st.none() | values if field.nullable else values
-        column = draw(st.lists(values, min_size=count, max_size=count))
-        if pa.types.is_dictionary(field.type):
-            columns.append(pa.array(column, pa.string()).dictionary_encode())
-        elif pa.types.is_timestamp(field.type):
-            columns.append(pa.array(column, pa.int64()).cast(field.type))
-        else:
-            columns.append(pa.array(column, field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=TABLES[table])
+@cache
+def batches(table: str) -> st.SearchStrategy[pa.RecordBatch]:
+    """Return batches of up to five rows. A strategy is made once: that takes as long as to write a trace."""
+    schema = TABLES[table]
+    values = [values_of(table, field) for field in schema]
+    row = st.tuples(
+        *(st.none() | its if field.nullable else its for field, its in zip(schema, values, strict=True))
+    )
+
+    def batch(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
+        return pa.RecordBatch.from_arrays(
+            [array_of(field.type, [row[at] for row in rows]) for at, field in enumerate(schema)],
+            schema=schema,
+        )
+
+    return st.lists(row, max_size=5).map(batch)
+
+
+def array_of(kind: pa.DataType, values: list[Any]) -> pa.Array:
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.string()).dictionary_encode()
+    if pa.types.is_timestamp(kind):
+        return pa.array(values, pa.int64()).cast(kind)
+    return pa.array(values, kind)
 
 
 def last_of_each_key(data: pa.Table, keys: tuple[str, ...], *, merged: bool) -> pa.Table:
