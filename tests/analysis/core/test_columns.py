@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.analysis.core.columns import ascending, joined, reorder
+from tracer.analysis.core.columns import ascending, is_one_of, joined, reorder
 
 BITS = (3, 16, 17, 32, 40, 62)
 
@@ -38,3 +39,11 @@ def test_reordered_values_are_in_the_place_of_those_before() -> None:
     values = np.array([5, 6, 7])
     reorder(values, np.array([2, 0, 1]))
     assert values.tolist() == [7, 5, 6]
+
+
+@pytest.mark.parametrize("kind", ["category", "string", "object"])
+def test_is_one_of_is_false_where_the_value_is_not_known(kind: str) -> None:
+    column = pd.Series(["add", None, "delete", "dirty", "add"], dtype=kind)
+    assert is_one_of(column, iter(["add", "dirty", "never"])).tolist() == [True, False, False, True, True]
+    assert not is_one_of(column, []).any()
+    assert is_one_of(column[:0], ["add"]).tolist() == []

@@ -31,3 +31,14 @@ def test_columns_of_several_chunks_keep_their_values_and_nulls() -> None:
     assert frame["number"].tolist() == [1, pd.NA, pd.NA, 4]
     assert frame["is_set"].tolist() == [pd.NA, True, False, pd.NA]
     assert frame.dtypes.astype(str).to_dict() == {"number": "Int64", "is_set": "boolean"}
+
+
+def test_tables_without_rows_have_frames_of_their_own() -> None:
+    one, other = (to_frame(TABLES["samples"].empty_table()) for _ in range(2))
+    one["added"] = 1
+    assert "added" not in other.columns
+    assert "added" not in to_frame(TABLES["samples"].empty_table()).columns
+    full = to_frame(pa.Table.from_pylist([unset_row("samples") | {"time": 0}], schema=TABLES["samples"]))
+    assert list(other.columns) == list(full.columns)
+    assert (other.dtypes == full.dtypes)[~other.dtypes.astype(str).eq("category")].all()
+    assert str(other.index.dtype) == str(full.index.dtype)

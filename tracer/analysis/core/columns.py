@@ -79,7 +79,11 @@ def known(column: pd.Series) -> Bools:
 
 def is_one_of(column: pd.Series, values: Iterable[str | int]) -> Bools:
     """Return a mask of the rows of a column that have one of these values."""
-    return np.asarray(column.isin(list(values)).to_numpy(), dtype=np.bool_)
+    wanted, array = list(values), column.array
+    if isinstance(array, pd.Categorical):  # pandas makes an index of its categories each time
+        is_wanted = np.array([word in wanted for word in array.categories.tolist()] + [False])
+        return np.asarray(is_wanted[array.codes], dtype=np.bool_)  # the code of a null is -1
+    return np.asarray(column.isin(wanted).to_numpy(), dtype=np.bool_)
 
 
 def positions(ids: Int64s, wanted: Int64s) -> Int64s:

@@ -49,6 +49,9 @@ EXPANSION: Final = 32
 """A table takes at most `FREE_BYTES` of memory, or `EXPANSION` times the length of its files. A factor of ten
 is usual."""
 
+_FEW_BYTES: Final = 1 << 20
+"""A table that takes less is read without a look at the memory of the machine: most tables are that small."""
+
 MOST_TEXT_BYTES: Final = 1 << 30
 """The most text in one column of a file; text that rows repeat counts each time."""
 
@@ -95,8 +98,10 @@ class Budget:
                 f"{path}: {self.rows:,} rows of {self.table} in {self.stored_bytes:,} bytes, and no "
                 "recording is so dense: restore it from a copy"
             )
-        available_bytes = meminfo_bytes().get("MemAvailable")
         needed_bytes = max(taken_bytes, self.stored_bytes) if self.is_kept else stored_bytes
+        if needed_bytes < _FEW_BYTES:
+            return
+        available_bytes = meminfo_bytes().get("MemAvailable")
         if available_bytes is not None and needed_bytes > available_bytes:
             raise TraceError(
                 f"{path}: {self.rows:,} rows of {self.table} take {needed_bytes / (1 << 30):,.1f} GiB of "
@@ -295,7 +300,7 @@ def _rows(path: Path, file: IO[bytes], schema: pa.Schema, budget: Budget) -> Ite
     file.seek(0)
     found = 0
     options = {"read_dictionary": texts, "pre_buffer": False}  # otherwise the whole file would be in memory
-    with pq.ParquetFile(file, **options, **_METADATA_LIMITS) as parquet:
+    with pq.ParquetFile(file, metadata=metadata, **options, **_METADATA_LIMITS) as parquet:
         rows = _KEPT_ROWS if budget.is_kept else _PASSING_ROWS
         for batch in parquet.iter_batches(
             rows, columns=[column.path for column in columns], use_threads=False
