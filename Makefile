@@ -202,11 +202,11 @@ install: setup
 test: setup-test
 	@env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/python -m pytest -n auto $(ARGS)
 
-# As on another machine: another phase of the clocks, zone, locale, home, and order. Kernel programs stamp the clock
-# of the machine, so kernel tests are off.
+# As on another machine: another phase of the clocks, zone, locale, home, and order; with more examples of each
+# property. Kernel programs stamp the clock of the machine, so kernel tests are off.
 test-varied: setup-test
 	@env -u PYTHONDONTWRITEBYTECODE MEMCG_TRACER_KERNEL_TESTS=0 TZ=Asia/Kathmandu LC_ALL=C HOME=/nonexistent PYTHONPATH=tests \
-		$(VENV)/bin/python -m support.other_clock 0.37 $(VENV)/bin/python -m pytest -n auto --random-order $(ARGS)
+		$(VENV)/bin/python -m support.other_clock 0.37 $(VENV)/bin/python -m pytest -n auto --random-order --hypothesis-profile thorough $(ARGS)
 
 # The lower bounds of pyproject.toml are promises: each package is installed at its own. Warnings of old pandas are
 # errors, since a reader sees them beside a report; what old packages deprecate in each other is not ours. Arrow before

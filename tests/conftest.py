@@ -27,8 +27,9 @@ SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
 # Loaded with this file, since pytest-xdist asks for the number of workers before `pytest_configure`.
 pytest_plugins = ["support.parallel.lanes", "support.parallel.time_table"]
 
-settings.register_profile("untimed", deadline=None)  # a busy machine may take long for one example
-settings.load_profile("untimed")
+settings.register_profile("thorough", deadline=None)  # a busy machine may take long for one example
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=40)
+settings.load_profile("quick")  # `make test-varied` loads the other one, which has the 100 of hypothesis
 
 
 def pytest_configure(config: pytest.Config) -> None:
