@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.recorded import copy_examples
+from support.storing.summarized import summaries_kept
 
 from tracer.fleet.reduction.fleet_answer import answer
 from tracer.fleet.reduction.inputs import find
@@ -27,6 +28,12 @@ def work_of(folder: Path, *more: Any) -> WorkTree:
 
 def document(state: Partial) -> dict[str, Any]:
     return answer(state).to_dict()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept() -> Iterator[None]:
+    with summaries_kept():
+        yield
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 from support.recorded import TRACES, copy_examples
 from support.slowdown import SLOWDOWN
+from support.storing.summarized import summaries_kept
 
 from tracer.cli import progress
 from tracer.cli.group import group
@@ -38,6 +40,12 @@ CONTRACT = {
         *("suggested_limit_bytes", "from_runs"),
     },
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept() -> Iterator[None]:
+    with summaries_kept():
+        yield
 
 
 @pytest.fixture
