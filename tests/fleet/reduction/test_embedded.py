@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +68,11 @@ def test_process_that_is_killed_in_the_middle_changes_nothing(
     assert document(found) == answer_of_one
 
 
-@pytest.mark.parametrize("end", [cut_short.die_in_next_result, cut_short.die_in_next_call])
 def test_process_that_is_killed_in_the_middle_of_a_message_changes_nothing(
-    traces: Path, answer_of_one: dict[str, Any], tmp_path: Path, end: Callable[[Path], None]
+    traces: Path, answer_of_one: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Of a result; test_worker_processes.py has the other moments."""
+    end = cut_short.die_in_next_result
     places = find([str(traces)]).traces
     pieces: list[Any] = [CutShortPiece(TracePiece(place), end, tmp_path / "once") for place in places]
     found = embedded.compute(tree([[piece] for piece in pieces]), 2, lambda *_: None)
