@@ -29,7 +29,7 @@ class KernelSymbols:
     """The kernel's functions and those of BPF programs, as of when the table was read.
 
     They come from /proc/kallsyms (kernel/kallsyms.c), whose addresses are 0 for a reader without CAP_SYSLOG.
-    The names are compressed: those of 100,000 functions take 3 MB.
+    The names are compressed: 100,000 functions take 2 MB.
     """
 
     def __init__(self, file: Path = Path("/proc/kallsyms")) -> None:
