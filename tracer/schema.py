@@ -311,7 +311,15 @@ TABLES: Final[dict[str, pa.Schema]] = {
         anon_bytes=pa.int64(),
         swap_bytes=pa.int64(),
     ),
-    "runtimes": _table(time=TIME, cgroup_id=_ID, tgid=_PID, kind=_NAME, name=_NAME, value=pa.int64()),
+    "runtimes": _table(
+        time=TIME,
+        cgroup_id=_ID,  # whose limit was near
+        tgid=_PID,
+        kind=_NAME,
+        name=_NAME,
+        value=_MAYBE_INT,  # null: the text is all
+        text=_nullable(pa.string()),  # null: the number is all
+    ),
     "loss": _table(time=TIME, begin=TIME, stream=_NAME, lost=pa.int64()),
     "summed": _table(time=TIME, begin=TIME, stream=_NAME, reason=_NAME),
     "armed": _table(time=TIME, begin=TIME, kind=_NAME),

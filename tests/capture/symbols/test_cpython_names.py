@@ -20,7 +20,8 @@ from tracer.capture.symbols import cpython_names
 from tracer.capture.symbols.address_names import ExecImage, read_image
 from tracer.capture.symbols.cpython_names import PythonFrames, line_of
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.kernel.process.cpython import Memory, NotReadError, find_interpreter
+from tracer.kernel.process.cpython import NotReadError, find_interpreter
+from tracer.kernel.process.live_memory import Memory
 from tracer.stored_names import NAMELESS_PYTHON, stored_text
 
 MIB = 1 << 20

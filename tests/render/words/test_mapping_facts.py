@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import pytest
 
 from tracer.analysis.results.memory import MappedPart, ProcessMemory
 from tracer.kernel.anatomy.mapping_kinds import KINDS
-from tracer.render.words.mapping_facts import by_mapping, every_part, of_runtimes, part_words
+from tracer.render.words.mapping_facts import by_mapping, every_part, part_words
 
 MIB = 1 << 20
 LOOK = pd.Timestamp("2026-01-31T12:00:00+00:00")
@@ -81,20 +79,4 @@ def test_every_part_of_every_process_is_listed() -> None:
 
 
 def test_no_look_has_no_words() -> None:
-    assert list(by_mapping([], KILL)) == list(every_part([], KILL)) == list(of_runtimes([], [])) == []
-
-
-def test_java_says_what_is_outside_of_its_heap() -> None:
-    jvm: dict[str, Any] = {
-        **{"pid": 7, "kind": "jvm", "heap_max_bytes": 64 * MIB, "heap_used_bytes": 40 * MIB},
-        **{"outside_bytes": 135 * MIB, "metaspace_used_bytes": 5 * MIB, "collections": 12},
-        "option": "-Xmx64m",
-    }
-    one = looked_at(part("anonymous", 199))
-    assert list(of_runtimes([{"pid": 7, "kind": "glibc"}, {**jvm, "pid": 8}, jvm], [one])) == [
-        (
-            "java",
-            "199 MiB: heap at most 64 MiB (-Xmx64m), 40 MiB of it in use after 12 collections; 135 MiB "
-            "outside of it: direct buffers, metaspace (5 MiB), code, stacks",
-        )
-    ]
+    assert list(by_mapping([], KILL)) == list(every_part([], KILL)) == []

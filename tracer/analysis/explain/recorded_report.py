@@ -18,6 +18,7 @@ from tracer.analysis.explain.measure import (
     composition,
     process_memory,
     recorded_kill,
+    runtimes,
     shared_memory,
     window,
 )
@@ -67,7 +68,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
         mappings=mappings,
-        runtimes=process_memory.runtimes(kill.subtree, mappings),
+        runtimes=runtimes.of_processes(kill.subtree, mappings),
         thinned=thinned,
     )
     sized, why_unsized = (

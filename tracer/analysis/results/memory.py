@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,13 +121,37 @@ class ProcessMemory:
         return sum(part.count for part in self.parts if part.kind == "stack" and not part.name)
 
 
-Runtime: TypeAlias = Mapping[str, "int | str | None"]
-"""What the runtime of a process shows of its memory: `pid`, `kind`, and numbers with units in the names.
+@dataclass(frozen=True, slots=True)
+class CodeFrame:
+    """A function of a stack. `file` and `line` are known for Python and Node; `module` is the file that has
+    the code."""
+
+    function: str
+    file: str | None
+    line: int | None
+    module: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeapSite:
+    """Live memory of a heap that one stack allocated, by the runtime's own profile: `bytes`, which are the
+    `share` of all that the profile estimates. `frames`: innermost first."""
+
+    share: float
+    bytes: int
+    frames: tuple[CodeFrame, ...]
+
+
+Runtime: TypeAlias = Mapping[str, Any]
+"""What the runtime of a process shows of its memory: `pid`, `kind`, and numbers with units in the names
+(docs/trace-format.md, `runtimes`).
 
 `jvm`: `heap_used_bytes`, `heap_committed_bytes`, `heap_max_bytes`, `metaspace_used_bytes`,
 `metaspace_committed_bytes`, `collections`; `option`, which set the largest heap (null: none is known);
-`outside_bytes`, the anonymous memory outside of the heap. `glibc`: `arenas`, the heaps of malloc's arenas for
-threads; `arena_bytes`, what is present of them.
+`outside_bytes`, the anonymous memory outside of the heap. `go`: the numbers of its runtime, `outside_bytes`,
+and `profile`, a tuple of HeapSite; `memory_limit_bytes` is None if none is set; `unread`: the reason if it
+has no numbers. `glibc`: `arenas`, the heaps of malloc's arenas for threads; `arena_bytes`, what is present of
+them.
 """
 
 
@@ -142,17 +166,6 @@ class MissPoint:
     extra_bytes: int
     spared_bytes: int
     spared_share: float
-
-
-@dataclass(frozen=True, slots=True)
-class CodeFrame:
-    """A function of a stack. `file` and `line` are known for Python and Node; `module` is the file that has
-    the code."""
-
-    function: str
-    file: str | None
-    line: int | None
-    module: str | None
 
 
 @dataclass(frozen=True, slots=True)

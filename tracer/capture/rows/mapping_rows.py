@@ -45,6 +45,7 @@ _MOST_CGROUPS: Final = 256
 _MOST_TGIDS: Final = 2048
 _MOST_PROCS_BYTES: Final = 1 << 16
 _MOST_NAME: Final = 256
+_MOST_TEXT: Final = 1024
 _MESSAGE_BYTES: Final = 1 << 17
 _STATES_KEPT: Final = 4096
 
@@ -140,11 +141,7 @@ def _add_rows(tables: Tables, answer: dict[str, Any], clock_offset_ns: int) -> N
         "tgid": answer["tgid"],
     }
     tables["mappings"] += [common | group for group in answer["groups"]]
-    tables["runtimes"] += [
-        common | {"kind": kind, "name": name, "value": value}
-        for kind, numbers in answer["runtimes"].items()
-        for name, value in numbers.items()
-    ]
+    tables["runtimes"] += [common | shown for shown in answer["runtimes"]]
 
 
 class _Reader:
@@ -272,6 +269,10 @@ def _message(cgroup_id: int, anatomy: ProcessAnatomy) -> bytes:
         "time_ns": anatomy.time_ns,
         "tgid": anatomy.tgid,
         "groups": groups,
-        "runtimes": anatomy.runtimes,
+        "runtimes": [shown._asdict() | {"text": _text(shown.text)} for shown in anatomy.runtimes],
     }
     return json.dumps(answer).encode()
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else stored_name(text.encode(errors="backslashreplace"))[:_MOST_TEXT]

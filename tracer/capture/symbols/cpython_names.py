@@ -16,7 +16,8 @@ from typing import Final
 
 from tracer.capture.bpf.load import Programs
 from tracer.capture.symbols.address_names import ExecImage, read_image
-from tracer.kernel.process.cpython import Interpreter, Memory, NotReadError, find_interpreter
+from tracer.kernel.process.cpython import Interpreter, NotReadError, find_interpreter
+from tracer.kernel.process.live_memory import Memory
 from tracer.stored_names import NAMELESS_PYTHON, stored_text
 
 _PROC: Final = Path("/proc")

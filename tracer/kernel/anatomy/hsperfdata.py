@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from tracer.kernel.anatomy.own_files import Identity, names_in_tmp, open_file
+from tracer.kernel.anatomy.shown import Shown
 
+KIND: Final = "jvm"
 Counters = Mapping[str, int | str]
 
 _MOST_BYTES: Final = 1 << 20  # -XX:PerfDataMemorySize is 32 KiB by default
@@ -70,6 +72,11 @@ def _entries(content: bytes, at: int, count: int) -> Iterator[tuple[str, int | s
 
 def _text(content: bytes, at: int, most: int) -> str:
     return content[at : at + most].partition(b"\0")[0].decode("latin-1")
+
+
+def shown(counters: Counters) -> Iterator[Shown]:
+    """Yield what the counters say of memory."""
+    yield from (Shown(KIND, name, value) for name, value in memory_numbers(counters).items())
 
 
 def memory_numbers(counters: Counters) -> dict[str, int]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from tracer.kernel.anatomy import hsperfdata
+from tracer.kernel.anatomy import go_runtime, hsperfdata
 from tracer.kernel.anatomy.mapping_kinds import Group, folded, groups
 from tracer.kernel.anatomy.own_files import identity
-from tracer.kernel.anatomy.smaps import read_smaps
+from tracer.kernel.anatomy.shown import Shown
+from tracer.kernel.anatomy.smaps import Mapping, read_smaps
+from tracer.kernel.process.live_memory import Memory
 
 MOST_RSS_BYTES: Final = 16 << 30
 """The mappings of a larger process are not read: it could not map memory for a quarter of a second."""
@@ -36,14 +38,14 @@ PROC: Final = Path("/proc")
 class ProcessAnatomy:
     """The memory of a process at a moment of CLOCK_MONOTONIC.
 
-    `groups` are its mappings; those that were not read are a group of the kind `unread`. `runtimes`: kind of
-    runtime ("jvm") -> its numbers, by name, with the unit in the name.
+    `groups` are its mappings; those that were not read are a group of the kind `unread`. `runtimes` is what
+    its runtimes showed.
     """
 
     tgid: int
     time_ns: int
     groups: list[Group]
-    runtimes: Mapping[str, Mapping[str, int]]
+    runtimes: Sequence[Shown]
 
 
 def rss_bytes(tgid: int, proc: Path = PROC) -> int:
@@ -61,7 +63,7 @@ def read_process(tgid: int, proc: Path = PROC) -> ProcessAnatomy | None:
     until_s = now_ns / 1e9 + MOST_S
     rss = rss_bytes(tgid, proc)
     if rss > MOST_RSS_BYTES:
-        return ProcessAnatomy(tgid, now_ns, [_unread("the process is larger than 16 GiB", rss)], {})
+        return ProcessAnatomy(tgid, now_ns, [_unread("the process is larger than 16 GiB", rss)], ())
     try:
         pointers = set(_stack_pointers(process, until_s))
         read = read_smaps(process, until_s)
@@ -74,10 +76,20 @@ def read_process(tgid: int, proc: Path = PROC) -> ProcessAnatomy | None:
         return None
     if read.why_partial is not None:
         found.append(_unread(read.why_partial, max(rss - read_bytes, 0)))
-    is_java = any(one.name.endswith(b"/libjvm.so") for one in read.mappings)
-    counters = hsperfdata.read_counters(process, identity(process, tgid)) if is_java else {}
-    jvm = hsperfdata.memory_numbers(counters)
-    return ProcessAnatomy(tgid, now_ns, folded(found, _MOST_GROUPS), {"jvm": jvm} if jvm else {})
+    shown = tuple(_runtimes(process, tgid, read.mappings, {one.kind for one in found}, until_s))
+    return ProcessAnatomy(tgid, now_ns, folded(found, _MOST_GROUPS), shown)
+
+
+def _runtimes(
+    process: Path, tgid: int, mappings: Sequence[Mapping], kinds: Collection[str], until_s: float
+) -> Iterator[Shown]:
+    """Yield what the runtimes of a process show, which its mappings tell."""
+    if any(one.name.endswith(b"/libjvm.so") for one in mappings):
+        yield from hsperfdata.shown(hsperfdata.read_counters(process, identity(process, tgid)))
+    with suppress(OSError), closing(Memory(tgid, process.parent)) as memory:
+        if "go heap" in kinds:
+            program = next((one.start for one in mappings if one.inode), 0)
+            yield from go_runtime.read_runtime(process, memory, program, until_s)
 
 
 def _unread(why: str, bytes_: int) -> Group:

@@ -8,8 +8,6 @@ hostile: it is bounded, and no file is opened by a name that the process chose.
 
 from __future__ import annotations
 
-import mmap
-import os
 import re
 import struct
 from collections.abc import Iterator
@@ -17,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tracer.kernel.process.elf_file import elf_file
+from tracer.kernel.process.live_memory import Memory
+
 _PROC: Final = Path("/proc")
 _NAME: Final = re.compile(rb"(?:libpython|python)(\d)\.(\d{1,2})")
 _MAYBE: Final = re.compile(rb"/(?:libpython3|python)[^/]*$")
 _RUNTIME: Final = b"_PyRuntime"
 _MOST_MAPS_BYTES: Final = 1 << 20
-_MOST_FILE_BYTES: Final = 1 << 30
-_MOST_SYMBOLS: Final = 1 << 17
 
 
 class Offsets(NamedTuple):
@@ -86,29 +85,6 @@ class Interpreter:
     offsets: Offsets
 
 
-class Memory:
-    """The memory of a process, read through a descriptor that stays with that process."""
-
-    def __init__(self, tgid: int, proc: Path = _PROC) -> None:
-        self._fd = os.open(proc / str(tgid) / "mem", os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(self, address: int, size: int) -> bytes:
-        """Return bytes. Raises OSError if they cannot be read."""
-        if not 0 < address < 1 << 63:
-            raise OSError(f"{address:#x} is no address of a program")
-        found = os.pread(self._fd, size, address)
-        if len(found) < size:
-            raise OSError(f"{address:#x} is not mapped as a whole")
-        return found
-
-    def number(self, address: int) -> int:
-        """Return the 8 bytes at an address as a number. Raises OSError."""
-        return int.from_bytes(self.read(address, 8), "little")
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 def find_interpreter(tgid: int, memory: Memory, proc: Path = _PROC) -> Interpreter | None:
     """Return the interpreter of a process; None: it is no CPython.
 
@@ -117,11 +93,12 @@ def find_interpreter(tgid: int, memory: Memory, proc: Path = _PROC) -> Interpret
     for name, start, end in _files_of(proc / str(tgid) / "maps"):
         # The very file, in any mount namespace, also if its name leads elsewhere now.
         path = proc / str(tgid) / "map_files" / f"{start:x}-{end:x}"
-        symbol = _dynamic_symbol(path, _RUNTIME)
-        if symbol is None:
-            continue
+        with elf_file(path) as elf:
+            symbol = None if elf is None else elf.symbol(_RUNTIME)
+            if elf is None or symbol is None:
+                continue
+            runtime = symbol + elf.shift(start)
         file = name.rpartition(b"/")[2].decode(errors="backslashreplace")
-        runtime = symbol.address + (start - symbol.lowest if symbol.is_relocated else 0)
         head = memory.read(runtime, _DEBUG_OFFSETS.size)
         if head.startswith(_COOKIE):
             return _of_debug_offsets(file, runtime, _DEBUG_OFFSETS.unpack(head)[1:])
@@ -168,60 +145,3 @@ def _files_of(maps: Path) -> Iterator[tuple[bytes, int, int]]:
             seen.add(path)
             start, _, end = fields[0].partition(b"-")
             yield path, int(start, 16), int(end, 16)
-
-
-class _Symbol(NamedTuple):
-    """A symbol: its address, the lowest address of the file's segments, and whether it is loaded anywhere."""
-
-    address: int
-    lowest: int
-    is_relocated: bool
-
-
-_HEADER: Final = struct.Struct("<4sBB10xHHIQQQIHHHHHH")
-_SEGMENT: Final = struct.Struct("<IIQQQQQQ")
-_SECTION: Final = struct.Struct("<IIQQQQIIQQ")
-_ENTRY: Final = struct.Struct("<IBBHQQ")
-_ELF64_LITTLE: Final = (b"\x7fELF", 2, 1)
-_PT_LOAD: Final = 1
-_SHT_DYNSYM: Final = 11
-_ET_DYN: Final = 3
-
-
-def _dynamic_symbol(path: Path, name: bytes) -> _Symbol | None:
-    """Return a symbol of the dynamic table of an ELF file (elf(5)); None if it has none of this name."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        size = os.fstat(fd).st_size
-        if not _HEADER.size <= size <= _MOST_FILE_BYTES:
-            return None
-        with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
-            return _symbol_in(data, name)
-    except (struct.error, ValueError):  # it is cut off, or no regular file
-        return None
-    finally:
-        os.close(fd)
-
-
-def _symbol_in(data: mmap.mmap, name: bytes) -> _Symbol | None:
-    head = _HEADER.unpack_from(data)
-    if head[:3] != _ELF64_LITTLE:
-        return None
-    kind, segments_at, sections_at = head[3], head[7], head[8]
-    segment_bytes, segments, section_bytes, sections = head[11:15]
-    loaded = [_SEGMENT.unpack_from(data, segments_at + at * segment_bytes) for at in range(segments)]
-    lowest = min((one[3] for one in loaded if one[0] == _PT_LOAD), default=0)
-    tables = [_SECTION.unpack_from(data, sections_at + at * section_bytes) for at in range(sections)]
-    for table in tables:
-        if table[1] != _SHT_DYNSYM or table[6] >= len(tables):
-            continue
-        texts_at, texts_bytes = tables[table[6]][4:6]
-        found = data.find(b"\0" + name + b"\0", texts_at, texts_at + texts_bytes)
-        if found < 0:
-            continue
-        wanted = found + 1 - texts_at
-        symbols = data[table[4] : table[4] + min(table[5], _MOST_SYMBOLS * _ENTRY.size)]
-        for at, _, _, section, address, _ in _ENTRY.iter_unpack(symbols[: len(symbols) // 24 * 24]):
-            if at == wanted and section:
-                return _Symbol(address, lowest, kind == _ET_DYN)
-    return None

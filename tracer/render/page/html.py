@@ -30,6 +30,7 @@ from tracer.render.words import (
     places,
     quality_facts,
     reclaim_facts,
+    runtime_facts,
     survivor_facts,
 )
 from tracer.render.words.escape import visible
@@ -225,7 +226,7 @@ def _by_mapping(report: OomReport) -> Iterator[str]:
     sentences = [sentence for _, sentence in mapping_facts.by_mapping(report.mappings, report.time)]
     if sentences:
         yield f"by mapping: {'; '.join(sentences)}"
-    for label, sentence in mapping_facts.of_runtimes(report.runtime, report.mappings):
+    for label, sentence in runtime_facts.of_runtimes(report.runtime, report.mappings):
         yield f"{label}: {sentence}"
 
 

@@ -22,6 +22,7 @@ from tracer.render.words import (
     mapping_facts,
     quality_facts,
     reclaim_facts,
+    runtime_facts,
 )
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact, prose
@@ -183,7 +184,7 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
     yield console.indented(table)
     yield from (console.note(rest) for rest in kill_facts.composition_rest(report))
     yield console.facts(mapping_facts.every_part(report.mappings, report.time))
-    yield console.facts(mapping_facts.of_runtimes(report.runtime, report.mappings))
+    yield console.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
 
 
 def _cushion(report: OomReport) -> Iterator[RenderableType]:

@@ -17,7 +17,14 @@ from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import console
-from tracer.render.words import code_facts, kill_facts, mapping_facts, quality_facts, screen_facts
+from tracer.render.words import (
+    code_facts,
+    kill_facts,
+    mapping_facts,
+    quality_facts,
+    runtime_facts,
+    screen_facts,
+)
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import prose
 
@@ -53,7 +60,7 @@ def _kill_screen(
     yield from _advice(report, most_advice)
     yield from _composition(report)
     yield console.facts(mapping_facts.by_mapping(report.mappings, report.time))
-    yield console.facts(mapping_facts.of_runtimes(report.runtime, report.mappings))
+    yield console.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
     yield Text()
     yield console.facts(code_facts.grown(report.code, report.code_sampled_share))
     yield console.facts(screen_facts.cushion(report))

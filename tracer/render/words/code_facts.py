@@ -39,9 +39,14 @@ def in_full(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[
 
 
 def _share(one: GrownCode) -> str:
-    inner, *callers = one.frames or (CodeFrame("no stack could be taken", None, None, None),)
+    return f"{percent(one.share)} in {in_function(one.frames)}"
+
+
+def in_function(frames: Sequence[CodeFrame]) -> str:
+    """Return the innermost function and its caller."""
+    inner, *callers = frames or (CodeFrame("no stack could be taken", None, None, None),)
     called_by = f", called by {frame(callers[0])}" if callers else ""
-    return f"{percent(one.share)} in {frame(inner)}{called_by}"
+    return f"{frame(inner)}{called_by}"
 
 
 def callers_and_process(one: GrownCode) -> str:

@@ -1,4 +1,4 @@
-"""The memory of processes by mapping, and what their runtimes showed, in words."""
+"""The memory of processes by mapping, in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from tracer import units
 from tracer.analysis.explain.words.sentence_parts import process
-from tracer.analysis.results.memory import MappedPart, ProcessMemory, Runtime
+from tracer.analysis.results.memory import MappedPart, ProcessMemory
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
@@ -98,28 +98,3 @@ _PARTS: Final[dict[str, Callable[[MappedPart], str]]] = {
     "other": lambda _: "of the kernel",
     "unread": lambda part: f"not read ({visible(part.name)})",
 }
-
-
-def of_runtimes(listed: Sequence[Runtime], looked_at: Sequence[ProcessMemory]) -> Iterator[Fact]:
-    """Yield a line on the Java virtual machine of the first process of a look."""
-    for one in looked_at[:1]:
-        yield from (("java", _jvm(runtime, one)) for runtime in listed if _is_jvm_of(runtime, one))
-
-
-def _is_jvm_of(runtime: Runtime, one: ProcessMemory) -> bool:
-    return runtime["kind"] == "jvm" and runtime["pid"] == one.pid
-
-
-def _jvm(it: Runtime, one: ProcessMemory) -> str:
-    option = f" ({visible(str(it['option']))})" if it.get("option") else ""
-    most, used, outside, metaspace = (
-        units.size(int(value)) if (value := it.get(name)) is not None else None
-        for name in ("heap_max_bytes", "heap_used_bytes", "outside_bytes", "metaspace_used_bytes")
-    )
-    collected = it.get("collections")
-    since = "" if collected is None else f" after {units.count(int(collected))} collections"
-    others = ["direct buffers", f"metaspace ({metaspace})" if metaspace else "metaspace", "code", "stacks"]
-    return (
-        f"{units.size(one.rss_bytes)}: heap at most {most}{option}, {used} of it in use{since}; "
-        f"{outside} outside of it: {', '.join(others)}"
-    )

@@ -13,7 +13,7 @@ from tracer import units
 from tracer.analysis.explain.slowed import room_left, slowest
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import mapping_facts
+from tracer.render.words import mapping_facts, runtime_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
@@ -52,7 +52,7 @@ def held(one: Held) -> Iterator[Fact]:
     yield from _progress(one)
     yield "made of", _made_of(one)
     yield from mapping_facts.every_part(one.mappings, None)
-    yield from mapping_facts.of_runtimes(one.runtime, one.mappings)
+    yield from runtime_facts.of_runtimes(one.runtime, one.mappings)
     yield from _allocated(one, len(one.allocators))
     yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:
@@ -95,7 +95,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
     if made_of:
         yield "made of", ", ".join(made_of)
     yield from mapping_facts.by_mapping(one.mappings, None)
-    yield from mapping_facts.of_runtimes(one.runtime, one.mappings)
+    yield from runtime_facts.of_runtimes(one.runtime, one.mappings)
     yield from islice(_allocated(one, 1, by_command=True), 1)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)

@@ -1,8 +1,8 @@
-"""The memory of processes by mapping, and what their runtimes showed, from the looks of the recorder."""
+"""The memory of processes by mapping, from the looks of the recorder."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -11,8 +11,7 @@ import pandas as pd
 
 from tracer.analysis.core.columns import Int64s, integers, optional, records, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain.measure.heap_bounds import heap_bound
-from tracer.analysis.results.memory import MappedPart, ProcessMemory, Runtime
+from tracer.analysis.results.memory import MappedPart, ProcessMemory
 
 _OF_FILES: Final = ("file", "shared")
 _ONE_LOOK_NS: Final = 2_000_000_000  # in which the processes of a cgroup are read, one after the other
@@ -46,11 +45,6 @@ def fullest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[ProcessMemory
     held = np.bincount(look, rows["anon_bytes"].to_numpy(dtype=np.int64))
     found = _last_looks(subtree, rows[look == int(held.argmax())])
     return tuple(sorted(found, key=lambda one: -one.rss_bytes))
-
-
-def runtimes(subtree: Subtree, looked_at: Sequence[ProcessMemory]) -> tuple[Runtime, ...]:
-    """Return what the runtimes of processes showed at these looks at them."""
-    return tuple(runtime for one in looked_at for runtime in _runtimes_of(subtree, one))
 
 
 def _rows(subtree: Subtree, begin_ns: int, end_ns: int) -> pd.DataFrame | None:
@@ -97,17 +91,3 @@ def _part(row: Any) -> MappedPart:
     return MappedPart(
         kind=str(row["kind"]), name=str(row["name"]), pss_bytes=optional(row["pss_bytes"]), **sizes
     )
-
-
-def _runtimes_of(subtree: Subtree, one: ProcessMemory) -> Iterator[Runtime]:
-    rows, time_ns = subtree.runtimes, one.time.as_unit("ns").value
-    shown = rows[(integers(rows["tgid"]) == one.pid) & (times_ns(rows) == time_ns)]
-    jvm = {str(row["name"]): int(row["value"]) for row in records(shown) if row["kind"] == "jvm"}
-    if jvm:
-        title = subtree.whole.processes.cmdline_at(one.pid, time_ns, time_ns)
-        bound = heap_bound("java", title)
-        outside = one.anon_bytes() - one.anon_bytes("java heap")
-        option = None if bound is None else bound.option
-        yield {"pid": one.pid, "kind": "jvm", **jvm, "outside_bytes": outside, "option": option}
-    if arenas := one.count("arena"):
-        yield {"pid": one.pid, "kind": "glibc", "arenas": arenas, "arena_bytes": one.anon_bytes("arena")}

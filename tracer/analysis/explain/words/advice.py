@@ -14,17 +14,15 @@ from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.sizing.bounds import Ground, Range
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
-from tracer.analysis.explain.words import sentence_parts
+from tracer.analysis.explain.words import runtime_advice, sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before
 from tracer.analysis.results.kill import Cause, Sizing
-from tracer.analysis.results.memory import Runtime
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration, count, duration, size, the
 
 _STEP_BYTES: Final = 100 << 20
 _MUCH_SHARE: Final = 0.2
-_MANY_ARENAS: Final = 4
 
 _GROUNDS: Final[Mapping[str, str]] = {
     "mapped": (
@@ -121,7 +119,7 @@ _ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process
 
 
 def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
-    """Return sentences to act on: on the cause, then on processes, then on cgroups.
+    """Return sentences to act on: on runtimes, on the cause, then on processes, then on cgroups.
 
     A writer that left shared memory behind comes before all of these. Empty where the cause has no cure. If
     the limit was lowered below usage, or if the victim of the kill before was still freeing its memory, the
@@ -143,7 +141,7 @@ def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
     left_behind = _left_behind(findings) if "ended_writer" in of_cause.concerns else None
     first = () if left_behind is None else (left_behind,)
     of_mappings = _within_processes(findings) if "anon" in of_cause.grows else ()
-    return (*first, *cures, *of_mappings, *_who(findings, of_cause), *_where(findings))
+    return (*first, *of_mappings, *cures, *_who(findings, of_cause), *_where(findings))
 
 
 def settings(findings: Findings, cause: Cause) -> Iterator[str]:
@@ -243,39 +241,15 @@ def _copied(findings: Findings) -> str | None:
 
 def _within_processes(findings: Findings) -> Iterator[str]:
     """Yield advice on killed processes by what their memory was used for, as seen before the kill."""
-    limit, total = findings.owner.limit_bytes, findings.composition.total or 0
+    total = findings.composition.total or 0
     for one in findings.mappings:
         if one.pid not in findings.victim_tgids:
             continue
-        name = process(one.comm, one.pid)
-        runtimes = {it["kind"]: it for it in findings.runtimes if it["pid"] == one.pid}
-        if "jvm" in runtimes and limit is not None and findings.owner.has_limit:
-            yield from _java(name, runtimes["jvm"], limit)
-        stack_bytes, arena_bytes = (one.anon_bytes(kind) for kind in ("stack", "arena"))
+        yield from runtime_advice.of_process(findings, one)
+        stack_bytes = one.anon_bytes("stack")
         if stack_bytes > _MUCH_SHARE * total and one.threads:
+            name = process(one.comm, one.pid)
             yield f"Run fewer threads in {name}: the stacks of {count(one.threads)} held {size(stack_bytes)}."
-        arenas = one.count("arena")
-        if arena_bytes > _MUCH_SHARE * total and arenas >= _MANY_ARENAS:
-            yield (
-                f"Set MALLOC_ARENA_MAX=2 in the environment of {name}, and compare: {size(arena_bytes)} was "
-                f"in {count(arenas)} heaps of malloc's arenas, which threads have of their own. How much of "
-                "that was free within the heaps is not known."
-            )
-
-
-def _java(name: str, jvm: Runtime, limit_bytes: int) -> Iterator[str]:
-    """Yield advice if the heap of a Java process may grow beyond what its other memory leaves of a limit."""
-    heap, outside = (int(jvm[field] or 0) for field in ("heap_max_bytes", "outside_bytes"))
-    if heap + outside <= limit_bytes:
-        return
-    option = jvm["option"] or "by default a part of the limit or of the machine's memory"
-    room = (limit_bytes - outside) >> 20
-    smaller = f", or a heap of at most {room} MiB (-Xmx{room}m)" if room > 0 else ""
-    yield (
-        f"Give {name} a limit of at least {size(heap + outside)}{smaller}: the heap may grow to "
-        f"{size(heap)} ({option}), and {size(outside)} was outside of it, such as direct buffers, metaspace, "
-        "code and stacks."
-    )
 
 
 def _where(findings: Findings) -> Iterator[str]:

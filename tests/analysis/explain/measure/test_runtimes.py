@@ -1,0 +1,112 @@
+"""What the runtimes of killed processes showed, and the advice that follows from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from synthetic.memcg_kill import LIMIT, only_report, record_kill
+
+from tracer.analysis.results.memory import CodeFrame, HeapSite
+
+MIB = 1 << 20
+assert LIMIT == 100 * MIB
+GO = {
+    **{"version": "1.24", "gc_percent": 100, "memory_limit_bytes": (1 << 63) - 1, "collections": 6},
+    **{"heap_goal_bytes": 110 * MIB, "heap_live_bytes": 55 * MIB, "heap_in_use_bytes": 80 * MIB},
+    **{"heap_free_bytes": MIB, "heap_released_bytes": 0, "runtime_bytes": 84 * MIB},
+}
+
+
+def look(trace: Any, tgid: int, **parts: int) -> None:
+    for kind, mib in parts.items():
+        sizes = dict.fromkeys(("size_bytes", "rss_bytes", "pss_bytes", "anon_bytes"), mib * MIB)
+        row = {"kind": kind.replace("_", " "), "name": "", "count": 1, "swap_bytes": 0, **sizes}
+        trace.add("mappings", 5, cgroup_id=1, tgid=tgid, **row)
+
+
+def show(trace: Any, kind: str, numbers: dict[str, Any], *sites: tuple[int, str]) -> None:
+    rows = [
+        {"name": name, "value": None if isinstance(value, str) else value, "text": value}
+        | ({} if isinstance(value, str) else {"text": None})
+        for name, value in numbers.items()
+    ]
+    rows += [{"name": "site_bytes", "value": bytes_, "text": text} for bytes_, text in sites]
+    for row in rows:
+        trace.add("runtimes", 5, cgroup_id=1, tgid=50, kind=kind, **row)
+
+
+@pytest.fixture
+def filled(trace: Any) -> Any:
+    """Return a trace in which `web` (50) fills 88 MiB of a limit of 100 MiB, and `sh` (60) the rest."""
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.add("tasks", tgid=50, comm="web", first_seen=trace.ns(0), cmdline="/web")
+    trace.add("tasks", tgid=60, comm="sh", first_seen=trace.ns(0))
+    trace.charged(1, 1, "anon", 12 * MIB, tgid=60, usage_bytes=12 * MIB)
+    trace.charged(5, 1, "anon", 88 * MIB, tgid=50, usage_bytes=LIMIT)
+    return trace
+
+
+def advice(trace: Any) -> str:
+    record_kill(trace, 10, anon_rss_bytes=88 * MIB)
+    return "\n".join(only_report(trace).advice)
+
+
+def test_go_has_its_numbers_and_its_profile(filled: Any) -> None:
+    look(filled, 50, go_heap=81, anonymous=5)
+    profile = (30 * MIB, "main.a (/src/a.go:7);main.main (/src/a.go:9)"), (10 * MIB, "main.b")
+    show(filled, "go", GO | {"profiled_bytes": 60 * MIB}, *profile)
+    record_kill(filled, 10, anon_rss_bytes=88 * MIB)
+    (found,) = only_report(filled).runtime
+    assert found == {
+        **GO,
+        **{"pid": 50, "kind": "go", "memory_limit_bytes": None, "outside_bytes": 5 * MIB},
+        "profiled_bytes": 60 * MIB,
+        "profile": (
+            HeapSite(
+                0.5,
+                30 * MIB,
+                (CodeFrame("main.a", "/src/a.go", 7, None), CodeFrame("main.main", "/src/a.go", 9, None)),
+            ),
+            HeapSite(1 / 6, 10 * MIB, (CodeFrame("main.b", None, None, None),)),
+        ),
+    }
+
+
+def test_go_whose_next_collection_is_beyond_the_limit_gets_a_memory_limit(filled: Any) -> None:
+    look(filled, 50, go_heap=81, anonymous=5)
+    show(filled, "go", GO)
+    # 100 of the limit, 12 of the other process, 2 that the runtime does not manage, a tenth to spare
+    text = advice(filled)
+    assert "Set GOMEMLIMIT=76MiB in the environment of web (pid 50): the next collection was due at" in text
+    assert "110 MiB (GOGC=100), beyond the limit, and 55 MiB of the heap was live at the last one." in text
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param({"heap_goal_bytes": 70 * MIB}, id="a collection was due before the limit"),
+        pytest.param({"heap_live_bytes": 75 * MIB}, id="what lives does not fit"),
+        pytest.param({"memory_limit_bytes": 70 * MIB}, id="there was one, and it is low enough"),
+    ],
+)
+def test_go_gets_no_memory_limit_that_would_not_help(filled: Any, numbers: dict[str, int]) -> None:
+    look(filled, 50, go_heap=81, anonymous=5)
+    show(filled, "go", GO | numbers)
+    assert "GOMEMLIMIT" not in advice(filled)
+
+
+def test_go_without_a_collector_gets_a_memory_limit(filled: Any) -> None:
+    look(filled, 50, go_heap=81, anonymous=5)
+    show(filled, "go", GO | {"gc_percent": -1, "heap_goal_bytes": (1 << 63) - 1})
+    text = advice(filled)
+    assert "Set GOMEMLIMIT=76MiB in" in text
+    assert ": no collection was due (GOGC=off). With it, the runtime frees garbage" in text
+
+
+def test_go_that_was_not_read_gets_no_advice(filled: Any) -> None:
+    look(filled, 50, go_heap=81)
+    show(filled, "go", {"version": "1.24", "unread": "the program has no symbol table"})
+    assert "GOMEMLIMIT" not in advice(filled)
+    (found,) = only_report(filled).runtime
+    assert found["unread"] == "the program has no symbol table"

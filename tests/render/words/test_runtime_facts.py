@@ -1,0 +1,76 @@
+"""Sentences on what runtimes showed of their memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from tracer.analysis.results.memory import CodeFrame, HeapSite, MappedPart, ProcessMemory
+from tracer.render.words.runtime_facts import of_runtimes
+
+MIB = 1 << 20
+LOOK = pd.Timestamp("2026-01-31T12:00:00+00:00")
+GO: dict[str, Any] = {
+    **{"pid": 7, "kind": "go", "version": "1.24", "gc_percent": 100, "memory_limit_bytes": None},
+    **{"heap_goal_bytes": 105 * MIB, "heap_live_bytes": 52 * MIB, "heap_in_use_bytes": 98 * MIB},
+    **{"collections": 6, "outside_bytes": 4 * MIB, "profile": ()},
+}
+
+
+def looked_at(mib: int) -> ProcessMemory:
+    part = MappedPart("anonymous", "", 1, mib * MIB, None, mib * MIB, 0)
+    return ProcessMemory(7, "web", LOOK, mib * MIB, 0, (part,))
+
+
+def test_no_look_has_no_words() -> None:
+    assert list(of_runtimes([], [])) == []
+
+
+def test_java_says_what_is_outside_of_its_heap() -> None:
+    jvm: dict[str, Any] = {
+        **{"pid": 7, "kind": "jvm", "heap_max_bytes": 64 * MIB, "heap_used_bytes": 40 * MIB},
+        **{"outside_bytes": 135 * MIB, "metaspace_used_bytes": 5 * MIB, "collections": 12},
+        "option": "-Xmx64m",
+    }
+    listed = [{"pid": 7, "kind": "other"}, {**jvm, "pid": 8}, jvm]
+    assert list(of_runtimes(listed, [looked_at(199)])) == [
+        (
+            "java",
+            "199 MiB: heap at most 64 MiB (-Xmx64m), 40 MiB of it in use after 12 collections; 135 MiB "
+            "outside of it: direct buffers, metaspace (5 MiB), code, stacks",
+        )
+    ]
+
+
+def test_go_says_what_was_live_and_when_the_next_collection_was_due() -> None:
+    site = (
+        CodeFrame("main.load\x1b", "/src/load.go", 13, None),
+        CodeFrame("main.main", "/src/load.go", 21, None),
+    )
+    profile = HeapSite(0.7, 40 * MIB, site), HeapSite(0.05, 3 * MIB, site)
+    assert list(of_runtimes([GO | {"profile": profile}], [looked_at(102)])) == [
+        (
+            "go",
+            "heap: 98 MiB in use, 52 MiB live at the last of 6 collections (GOGC=100, the next one at "
+            "105 MiB); GOMEMLIMIT not set; 4 MiB outside of the heap",
+        ),
+        (
+            "live heap",
+            r"70 % in main.load\x1b (load.go:13), called by main.main (load.go:21), by the profile of "
+            "the Go runtime",
+        ),
+    ]
+
+
+def test_go_without_a_goal_and_with_a_limit() -> None:
+    it = GO | {"gc_percent": -1, "memory_limit_bytes": 90 * MIB}
+    ((_, words),) = of_runtimes([it], [looked_at(102)])
+    assert "6 collections (GOGC=off); GOMEMLIMIT is 90 MiB;" in words
+
+
+def test_go_that_was_not_read_says_why() -> None:
+    it = {"pid": 7, "kind": "go", "unread": "the program has no symbol table (it was built with -s)"}
+    assert list(of_runtimes([it], [looked_at(9)])) == [
+        ("go", "not known: the program has no symbol table (it was built with -s)")
+    ]
