@@ -74,3 +74,11 @@ def test_go_that_was_not_read_says_why() -> None:
     assert list(of_runtimes([it], [looked_at(9)])) == [
         ("go", "not known: the program has no symbol table (it was built with -s)")
     ]
+
+
+def test_malloc_says_what_is_free_inside_where_that_is_much() -> None:
+    it = {"pid": 7, "kind": "glibc", "arena_count": 8, "free_bytes": 30 * MIB, "free_present_bytes": 29 * MIB}
+    assert list(of_runtimes([it], [looked_at(60)])) == [
+        ("malloc", "29 MiB was free inside of its heaps (8 arenas)")
+    ]
+    assert list(of_runtimes([it], [looked_at(600)])) == []

@@ -151,7 +151,7 @@ Runtime: TypeAlias = Mapping[str, Any]
 `outside_bytes`, the anonymous memory outside of the heap. `go`: the numbers of its runtime, `outside_bytes`,
 and `profile`, a tuple of HeapSite; `memory_limit_bytes` is None if none is set; `unread`: the reason if it
 has no numbers. `glibc`: `arenas`, the heaps of malloc's arenas for threads; `arena_bytes`, what is present of
-them.
+them; the numbers of malloc, and `free_present_bytes`: whole free pages in its heaps that are present.
 """
 
 

@@ -7,5 +7,6 @@ shown — what a runtime shows, as a number or a text
 hsperfdata — the counters that a Java virtual machine keeps in a file
 go_functions — the functions of a Go program by address
 go_runtime — the numbers and the heap profile of the Go runtime
+glibc_arenas — what is free inside of the heaps of malloc
 process_anatomy — all of this about one process
 """

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from tracer.kernel.anatomy import go_runtime, hsperfdata
+from tracer.kernel.anatomy import glibc_arenas, go_runtime, hsperfdata
 from tracer.kernel.anatomy.mapping_kinds import Group, folded, groups
 from tracer.kernel.anatomy.own_files import identity
 from tracer.kernel.anatomy.shown import Shown
@@ -90,6 +90,7 @@ def _runtimes(
         if "go heap" in kinds:
             program = next((one.start for one in mappings if one.inode), 0)
             yield from go_runtime.read_runtime(process, memory, program, until_s)
+        yield from glibc_arenas.read_arenas(memory, mappings, until_s)
 
 
 def _unread(why: str, bytes_: int) -> Group:

@@ -68,4 +68,18 @@ def _place(site: HeapSite) -> str:
     return in_function([replace(one, file=one.file and one.file.rpartition("/")[2]) for one in site.frames])
 
 
-_KINDS: Final[Mapping[str, Callable[[Runtime, ProcessMemory], Iterator[Fact]]]] = {"jvm": _jvm, "go": _go}
+def _glibc(it: Runtime, one: ProcessMemory) -> Iterator[Fact]:
+    free = it.get("free_present_bytes") or 0
+    if free < _LEAST_SHARE * one.rss_bytes:
+        return
+    least = "" if "free_bytes" in it else "at least "
+    arenas = units.count(it["arena_count"])
+    ending = "" if it["arena_count"] == 1 else "s"
+    yield "malloc", f"{least}{units.size(free)} was free inside of its heaps ({arenas} arena{ending})"
+
+
+_KINDS: Final[Mapping[str, Callable[[Runtime, ProcessMemory], Iterator[Fact]]]] = {
+    "jvm": _jvm,
+    "go": _go,
+    "glibc": _glibc,
+}

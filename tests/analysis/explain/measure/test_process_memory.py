@@ -110,17 +110,6 @@ def test_java_that_fits_gets_no_advice_on_its_heap(filled: Any) -> None:
     assert "heap" not in advice(filled)
 
 
-@pytest.mark.parametrize(("arenas", "mib", "is_advised"), [(16, 35, True), (3, 35, False), (16, 15, False)])
-def test_fewer_arenas_are_advised_where_many_hold_much(
-    filled: Any, arenas: int, mib: int, is_advised: bool
-) -> None:
-    look(filled, 5, 50, ("heap", 40))
-    look(filled, 5, 50, ("arena", mib), count=arenas)
-    assert ("MALLOC_ARENA_MAX" in advice(filled)) is is_advised
-    (glibc,) = only_report(filled).runtime
-    assert glibc == {"pid": 50, "kind": "glibc", "arenas": arenas, "arena_bytes": mib * MIB}
-
-
 @pytest.mark.parametrize("is_seen", [True, False])
 def test_what_was_seen_replaces_what_follows_from_names_and_counts(filled: Any, is_seen: bool) -> None:
     look(filled, 5, 50 if is_seen else 60, ("java heap", 25), ("anonymous", 41))

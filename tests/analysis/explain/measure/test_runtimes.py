@@ -110,3 +110,50 @@ def test_go_that_was_not_read_gets_no_advice(filled: Any) -> None:
     assert "GOMEMLIMIT" not in advice(filled)
     (found,) = only_report(filled).runtime
     assert found["unread"] == "the program has no symbol table"
+
+
+GLIBC = {"arena_count": 9, "system_bytes": 70 * MIB, "top_bytes": MIB}
+
+
+def malloc(trace: Any, arenas: int, **numbers: int) -> None:
+    look(trace, 50, heap=30)
+    sizes = dict.fromkeys(("size_bytes", "rss_bytes", "pss_bytes", "anon_bytes"), 40 * MIB)
+    row = {"kind": "arena", "name": "", "count": arenas, "swap_bytes": 0, **sizes}
+    trace.add("mappings", 5, cgroup_id=1, tgid=50, **row)
+    show(trace, "glibc", GLIBC | numbers)
+
+
+@pytest.mark.parametrize(
+    ("arenas", "free", "advised"),
+    [
+        pytest.param(8, 34, "Set MALLOC_ARENA_MAX=2 in the environment of web (pid 50): 33", id="threads"),
+        pytest.param(2, 34, "Call malloc_trim(0) in web (pid 50)", id="few arenas"),
+        pytest.param(8, 12, None, id="little is free"),
+    ],
+)
+def test_malloc_gets_advice_where_much_is_free_inside(
+    filled: Any, arenas: int, free: int, advised: str | None
+) -> None:
+    malloc(filled, arenas, free_bytes=free * MIB, free_pages_bytes=(free - 1) * MIB)
+    text = advice(filled)
+    assert ("MALLOC_ARENA_MAX" in text or "malloc_trim" in text) is (advised is not None)
+    assert (advised or "") in text
+    (found,) = only_report(filled).runtime
+    assert (found["arenas"], found["arena_bytes"]) == (arenas, 40 * MIB)
+    assert found["free_present_bytes"] == (free - 1) * MIB
+
+
+def test_free_pages_that_were_given_back_do_not_count(filled: Any) -> None:
+    malloc(filled, 8, free_bytes=50 * MIB, free_pages_bytes=49 * MIB, system_bytes=118 * MIB)
+    assert "MALLOC_ARENA_MAX" not in advice(filled)
+    (found,) = only_report(filled).runtime
+    assert found["free_present_bytes"] == 3 * MIB  # 70 are present, and 118 - 50 - 1 are used
+
+
+def test_arenas_that_were_not_read_get_no_advice(filled: Any) -> None:
+    sizes = dict.fromkeys(("size_bytes", "rss_bytes", "pss_bytes", "anon_bytes"), 40 * MIB)
+    row = {"kind": "arena", "name": "", "count": 8, "swap_bytes": 0, **sizes}
+    filled.add("mappings", 5, cgroup_id=1, tgid=50, **row)
+    assert "MALLOC_ARENA_MAX" not in advice(filled)
+    (found,) = only_report(filled).runtime
+    assert found == {"pid": 50, "kind": "glibc", "arenas": 8, "arena_bytes": 40 * MIB}

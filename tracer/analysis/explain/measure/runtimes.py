@@ -12,6 +12,7 @@ from tracer.analysis.explain.measure.heap_bounds import heap_bound
 from tracer.analysis.results.memory import CodeFrame, HeapSite, ProcessMemory, Runtime
 
 _FRAME: Final = re.compile(r"(?P<function>.*) \((?P<file>.*):(?P<line>\d{1,9})\)", re.DOTALL)
+_FREE: Final = ("", "pages_")
 _GO_NO_LIMIT: Final = (1 << 63) - 1  # math.MaxInt64
 
 Rows = Sequence[Mapping[str, Any]]
@@ -79,10 +80,20 @@ def _frames(text: str) -> tuple[CodeFrame, ...]:
 
 
 def _glibc(rows: Rows, one: ProcessMemory, _title: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Return the arenas, and how much of malloc's heaps is free and present.
+
+    A free page need not be present: malloc_trim(3) gives it back and keeps the chunk. What is present and not
+    used is.
+    """
+    found: dict[str, Any] = _numbers(rows)
     if arenas := one.count("arena"):
-        found = {"arenas": arenas, "arena_bytes": one.anon_bytes("arena")}
-    return found | _numbers(rows)
+        found |= {"arenas": arenas, "arena_bytes": one.anon_bytes("arena")}
+    free, pages = (found.get(f"free_{name}bytes", found.get(f"free_{name}at_least_bytes")) for name in _FREE)
+    if free is not None and pages is not None:
+        used = found["system_bytes"] - free - found["top_bytes"]
+        present = one.anon_bytes("heap") + one.anon_bytes("arena")
+        found["free_present_bytes"] = max(min(pages, present - used), 0)
+    return found
 
 
 _KINDS: Final[Mapping[str, Callable[[Rows, ProcessMemory, str | None], dict[str, Any]]]] = {

@@ -69,13 +69,22 @@ def _go(findings: Findings, one: ProcessMemory, go: Runtime) -> Iterator[str]:
 
 
 def _glibc(findings: Findings, one: ProcessMemory, glibc: Runtime) -> Iterator[str]:
-    arenas, held = glibc.get("arenas") or 0, glibc.get("arena_bytes") or 0
-    if held > _MUCH_SHARE * (findings.composition.total or 0) and arenas >= _MANY_ARENAS:
+    """Yield advice if much memory was free inside of malloc's heaps."""
+    free, much = glibc.get("free_present_bytes") or 0, _MUCH_SHARE * (findings.composition.total or 0)
+    if free <= much:
+        return
+    name, held, arenas = process(one.comm, one.pid), glibc.get("arena_bytes") or 0, glibc.get("arenas") or 0
+    if held > much and arenas >= _MANY_ARENAS:
         yield (
-            f"Set MALLOC_ARENA_MAX=2 in the environment of {process(one.comm, one.pid)}, and compare: "
-            f"{size(held)} was in {count(arenas)} heaps of malloc's arenas, which threads have of their own. "
-            "How much of that was free within the heaps is not known."
+            f"Set MALLOC_ARENA_MAX=2 in the environment of {name}: {size(free)} was free inside of malloc's "
+            f"heaps, of which {count(arenas)} ({size(held)}) are those of threads. What one arena has freed, "
+            "another one does not use."
         )
+        return
+    yield (
+        f"Call malloc_trim(0) in {name} after it has freed much: {size(free)} was free inside of malloc's "
+        "heap, between pieces in use, and was not given back."
+    )
 
 
 _KINDS: Final[Mapping[str, Callable[[Findings, ProcessMemory, Runtime], Iterator[str]]]] = {
