@@ -187,6 +187,29 @@ def test_kill_has_the_code_of_the_kind_of_its_verdict(page_cache_experiment: Any
     assert report.code_sampled_share == 0, "sampling was not armed"
 
 
+@pytest.mark.parametrize(
+    ("frame", "tgid", "said"),
+    [
+        (
+            "grow [work]",
+            41,
+            "Look for growth in grow (work), 100 % of the sampled growth, in python3 (pid 41): ",
+        ),
+        ("[work]+0x40", 41, "Look for growth in python3 (pid 41): it charged"),
+        ("grow [work]", 43, "Look for growth in python3 (pid 41): it charged"),
+    ],
+)
+def test_advice_names_the_code_of_the_process_that_grew(
+    page_cache_experiment: Any, frame: str, tgid: int, said: str
+) -> None:
+    trace = page_cache_experiment
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    sampled(trace, 40 * MIB, frame, "main [work]", seconds=2.5, tgid=tgid)
+    (report,) = postmortem.explain(trace)
+    (line,) = [line for line in report.advice if line.startswith("Look for growth")]
+    assert line.startswith(said)
+
+
 @pytest.mark.parametrize(("anon", "file", "kind"), [(9, 5, "anon"), (5, 9, "file")])
 def test_held_has_the_code_of_its_largest_kind(named: Any, anon: int, file: int, kind: str) -> None:
     named.meta["filters"] = {"stacks_bytes": MIB}

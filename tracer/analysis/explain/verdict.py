@@ -144,6 +144,7 @@ def assemble(
     code, sampled_share, why_not = grown(CAUSES[judged.cause].grows)
     if why_not is not None:
         quality = replace(quality, unknown={**quality.unknown, "code_sampled_share": why_not})
+    grown_by = replace(findings, code=code)
     return replace(
         outline,
         limit_owner=findings.owner,
@@ -155,7 +156,7 @@ def assemble(
         cushion=findings.cushion,
         allocators=tuple(findings.allocators),
         verdict=judged,
-        advice=(*advice.advise(findings, judged.cause), *advice.settings(findings, judged.cause)),
+        advice=(*advice.advise(grown_by, judged.cause), *advice.settings(findings, judged.cause)),
         memory_stat_bytes=known(sizes),
         badness_total_pages=selection.total_pages,
         what_if=selection.what_if,

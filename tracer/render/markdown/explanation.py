@@ -54,7 +54,7 @@ def kill(report: OomReport) -> Iterator[str]:
     yield from _composition(report)
     yield ""
     yield from marks.facts(mapping_facts.by_mapping(report.mappings, report.time))
-    yield from marks.facts(mapping_facts.of_runtimes(report.runtime, report.mappings))
+    yield from marks.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
     yield from marks.facts(code_facts.grown(report.code, report.code_sampled_share))
     yield from marks.facts(screen_facts.cushion(report))
     yield from marks.facts(("also", evidence.sentence(factor)) for factor in report.verdict.contributing)

@@ -7,10 +7,10 @@ from itertools import groupby
 from typing import Final
 
 from tracer import units
+from tracer.analysis.explain.words.sentence_parts import function
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
-from tracer.stored_names import NAMELESS_PYTHON
 
 LABEL: Final = "what grew"
 _ENOUGH: Final = 0.9
@@ -56,15 +56,8 @@ def callers_and_process(one: GrownCode) -> str:
 
 
 def frame(it: CodeFrame) -> str:
-    """Return a function with its place: a line of a file, or else the module."""
-    if it.function == NAMELESS_PYTHON:
-        return "a Python function whose name could not be read"
-    place = it.module
-    if it.file is not None:
-        place = it.file if it.line is None else f"{it.file}:{it.line}"
-    if place is None or it.function.startswith("["):
-        return visible(it.function)
-    return f"{visible(it.function)} ({visible(place)})"
+    """Return a function with its place, as it is shown."""
+    return visible(function(it))
 
 
 _OF: Final = {

@@ -16,6 +16,7 @@ from tracer.analysis.results.memory import (
     Composition,
     Cushion,
     FurtherAllocators,
+    GrownCode,
     ProcessMemory,
     Reclaim,
     Runtime,
@@ -261,5 +262,6 @@ class Findings:
     shared_files: Sequence[SharedFile] = ()
     mappings: Sequence[ProcessMemory] = ()
     runtimes: Sequence[Runtime] = ()
+    code: Sequence[GrownCode] = ()
     thinned: Sequence[ThinnedInterval] = ()
     previous: PreviousKill | None = None

@@ -18,6 +18,7 @@ from tracer.analysis.explain.words import runtime_advice, sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before
 from tracer.analysis.results.kill import Cause, Sizing
+from tracer.analysis.results.memory import GrownCode
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration, count, duration, size, the
 
@@ -115,6 +116,7 @@ _GROWN: Final[Mapping[Grown, str]] = {
     "file": "page cache",
     "kernel": "kernel memory",
 }
+_NAMELESS: Final = ("[", "0x")
 _ON_PANIC: Final = "Set vm.panic_on_oom to 0, so that the kernel kills a process instead of panicking."
 
 
@@ -205,10 +207,30 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
     if one.exited is not None:
         yield f"Look at {name}, although it had ended: {charged}, which outlived it."
         return
-    yield f"Look for growth in {name}: {charged}."
+    code = _code_of(findings, grew)
+    sampled = f"{sentence_parts.function(code.frames[0])}, {_share(code)}, in " if code else ""
+    yield f"Look for growth in {sampled}{name}: {charged}."
     if one.tgid not in findings.victim_tgids:
         killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims)
         yield f"Do not look only at the killed process, {killed}: it charged less of that."
+
+
+def _code_of(findings: Findings, grew: contributing.Grew) -> GrownCode | None:
+    """Return the code of a process that made most of a kind of memory grow; None if none is known.
+
+    The threads of the garbage collector move objects, so samples of Java do not show the code that made them.
+    """
+    it = grew.process
+    for one in findings.code:
+        is_its = one.process.pid == it.tgid or (one.process.pid is None and one.process.comm == it.comm)
+        is_named = bool(one.frames) and not one.frames[0].function.startswith(_NAMELESS)
+        if is_its and is_named and one.of == grew.kind and one.language != "java":
+            return one
+    return None
+
+
+def _share(code: GrownCode) -> str:
+    return f"{100 * code.share:.0f} % of the sampled growth"
 
 
 def _left_behind(findings: Findings) -> str | None:
