@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -51,3 +52,46 @@ def test_heap_above_the_limit_is_the_growth_of_java(tmp_path: Path) -> None:
     )
     assert report.sizing.min_limit_bytes is None
     assert "sizing.min_limit_bytes" in report.quality.unknown
+
+
+CHURN = """
+import java.nio.ByteBuffer;
+import java.util.ArrayDeque;
+import java.util.Arrays;
+
+public class Churn {
+    public static void main(String[] arguments) throws InterruptedException {
+        ByteBuffer outside = ByteBuffer.allocateDirect(24 << 20);
+        for (int at = 0; at < outside.capacity(); at += 4096) outside.put(at, (byte) 1);
+        ArrayDeque<byte[]> held = new ArrayDeque<>();
+        for (int count = 0; count < 300; count++) {
+            byte[] piece = new byte[1 << 19];
+            Arrays.fill(piece, (byte) 1);
+            held.add(piece);
+            if (held.size() > 40) held.remove();
+            Thread.sleep(10);
+        }
+        System.out.println("held " + held.size());
+    }
+}
+"""
+
+
+def churned(folder: Path, trace: str, heap: str) -> str:
+    """Record the program with 20 MiB in its heap and 24 MiB outside of it, and return what it printed."""
+    record = [sys.executable, "-m", "tracer", "record", "-o", trace, "--limit", "110M", "--swap", "0"]
+    java = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Xms{heap}", f"-Xmx{heap}", "Churn"]
+    ended = subprocess.run([*record, "--", *java], cwd=folder, check=False, capture_output=True, text=True)
+    return ended.stdout
+
+
+def test_smaller_heap_that_is_advised_keeps_the_program_alive(tmp_path: Path) -> None:
+    (tmp_path / "Churn.java").write_text(CHURN, encoding="ascii")
+    subprocess.run(["javac", "Churn.java"], cwd=tmp_path, check=True)
+    assert "held" not in churned(tmp_path, "killed", "120m")
+    (report,) = tracer.open(tmp_path / "killed").explain()
+    first, *_ = report.advice
+    advised = re.search(r"or a heap of at most \d+ MiB \(-Xmx(\d+m)\)", first)
+    assert advised is not None, report.advice
+    assert churned(tmp_path, "lived", advised[1]).startswith("held 40\n")
+    assert tracer.open(tmp_path / "lived").explain() == []
