@@ -21,6 +21,16 @@
 #define TRACER_STACK_COPY_BYTES 16384
 #define TRACER_USER_FRAMES 127
 
+/* What a page holds. */
+enum contents {
+	CONTENTS_ANON,
+	CONTENTS_FILE, /* page cache, without shmem */
+	CONTENTS_SHMEM,
+	CONTENTS_HUGETLB,
+	CONTENTS_SLAB,
+	CONTENTS_KERNEL, /* page tables, stacks and other pages of the kernel, without slab */
+};
+
 /* The kind of memory that a page is charged as. */
 enum category {
 	CATEGORY_ANON,

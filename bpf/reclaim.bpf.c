@@ -74,13 +74,6 @@ static __always_inline bool is_proactive(struct mem_cgroup *target, struct memcg
 #define CGROUP_SUPER_MAGIC 0x27e0eb /* include/uapi/linux/magic.h */
 #define CGROUP2_SUPER_MAGIC 0x63677270
 
-/* `parent` until 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent."), v6.15. */
-#ifdef HAS_kernfs_node___parent
-#define KERNFS_PARENT __parent
-#else
-#define KERNFS_PARENT parent
-#endif
-
 /*
  * Return the memcg whose control file the current task is writing; NULL: it writes none. Reclaim
  * inside such a write has that memcg as its target: memory.reclaim, memory.max and memory.high, and

@@ -102,6 +102,16 @@ CONSTRAINT: Final = Enumeration(
     "The scope of the shortage of memory (enum oom_constraint in include/linux/oom.h).",
 )
 CGROUP_EVENT: Final = Enumeration("cgroup_event_kind", "CGROUP_", ("seen", "mkdir", "rmdir", "rename"))
+CONTENTS: Final = Enumeration(
+    "contents",
+    "CONTENTS_",
+    ("anon", "file", "shmem", "hugetlb", "slab", "kernel"),
+    "What a page holds.",
+    {
+        "file": "page cache, without shmem",
+        "kernel": "page tables, stacks and other pages of the kernel, without slab",
+    },
+)
 FOLLOW: Final = Enumeration(
     "follow",
     "FOLLOW_",
@@ -129,7 +139,7 @@ KILL_WAY: Final = Enumeration(
 )
 
 ENUMERATIONS: Final = (
-    *(CATEGORY, OP, CAUSE, RECLAIM_KIND, TARGET_SOURCE, STALL_KIND, SUMMED_REASON, SWAP_OP),
+    *(CONTENTS, CATEGORY, OP, CAUSE, RECLAIM_KIND, TARGET_SOURCE, STALL_KIND, SUMMED_REASON, SWAP_OP),
     *(CONSTRAINT, CGROUP_EVENT, FOLLOW, TASK_EVENT, KILL_WAY),
 )
 """The enumerations of fields, and of the switch that turns the summing of runs on."""

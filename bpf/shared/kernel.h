@@ -250,6 +250,13 @@ static __always_inline struct file *file_of(u32 fd)
 	return file;
 }
 
+/* `parent` until 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent."), v6.15. */
+#ifdef HAS_kernfs_node___parent
+#define KERNFS_PARENT __parent
+#else
+#define KERNFS_PARENT parent
+#endif
+
 /* Return the id of a cgroup: the inode number of its directory. */
 static __always_inline u64 cgroup_id(struct cgroup *cgroup)
 {
@@ -352,19 +359,22 @@ static __always_inline struct mem_cgroup *folio_memcg(u64 data)
 }
 
 /*
- * Return the number of pages of a folio. A large folio has PG_head set, and its order in the first
- * tail page: in the low byte of the flags since ebc1baf5c9b4 ("mm: free up a word in the first tail
- * page"), v6.7, and in a byte of its own before.
+ * The order of a large folio, which is in the first tail page: in the low byte of the flags since
+ * ebc1baf5c9b4 ("mm: free up a word in the first tail page"), v6.7, and in a byte of its own
+ * before. `read` is LOAD or READ.
  */
+#ifdef HAS_folio__folio_order
+#define FOLIO_ORDER(read, folio) read(folio, _folio_order)
+#else
+#define FOLIO_ORDER(read, folio) (read(folio, _flags_1) & 0xff)
+#endif
+
+/* Return the number of pages of a folio. A large folio has PG_head set. */
 static __always_inline u32 folio_nr_pages(struct folio *folio)
 {
 	if (!(LOAD(folio, flags) & (1UL << KERNEL_ENUM_PG_head)))
 		return 1;
-#ifdef HAS_folio__folio_order
-	return 1U << LOAD(folio, _folio_order);
-#else
-	return 1U << (LOAD(folio, _flags_1) & 0xff);
-#endif
+	return 1U << FOLIO_ORDER(LOAD, folio);
 }
 
 struct counter {

@@ -21,12 +21,12 @@ from tracer.capture.options import Options
 from tracer.capture.symbols import unwinding
 from tracer.directory import require_own_links
 from tracer.errors import TracerError
-from tracer.kernel.capabilities import Credentials
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove_leftovers
 from tracer.kernel.cgroups.selectors import Selector, parse_selectors
 from tracer.kernel.naming.host_names import HostNames
+from tracer.kernel.privileges import require_root
 from tracer.kernel.process.priority import HeadStart, Urgency
 from tracer.kernel.process.spawn import CommandError, GatedCommand, spawn
 from tracer.stored_names import stored_path
@@ -155,7 +155,7 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
     shell's exit status, if the command cannot run.
     """
     began_s = time.monotonic()
-    require_root()
+    require_root("recording")
     if options.command:
         require_command(options.command[0])
     require_absent(options.ready_file)
@@ -324,15 +324,3 @@ def create_ready_file(ready_file: Path | None) -> None:
         os.close(os.open(ready_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise TracerError(f"cannot create the ready file {ready_file}: {error.strerror}") from error
-
-
-def require_root() -> None:
-    """Raise TracerError unless this process is root and may load BPF programs."""
-    if os.geteuid() != 0:
-        raise TracerError("recording needs root: run it with sudo (reading a trace does not)")
-    own = Credentials.own()
-    if own.missing_to_load():
-        from tracer.kernel.features import permissions  # noqa: PLC0415  imports what only `doctor` needs
-
-        check = permissions(own)
-        raise TracerError(f"{check.detail}: {check.remedy}")

@@ -14,7 +14,7 @@ from tracer.categories import CATEGORIES, RECLAIM_COUNTS
 from tracer.kernel.btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, BtfError, KnownTypes, Member
 
 STRUCTS: Final[dict[str, tuple[str, ...]]] = {
-    "kernfs_node": ("id", "priv", "parent", "__parent"),
+    "kernfs_node": ("id", "priv", "name", "parent", "__parent"),
     "list_head": ("next",),
     "hlist_node": ("next",),
     "hlist_head": ("first",),
@@ -45,7 +45,12 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
         *("i_private", "i_ino", "i_sb", "i_generation", "i_mode", "i_size"),
         *("i_nlink", "i_rdev", "i_dentry"),
     ),
-    "address_space": ("host", "flags", "i_mmap.rb_root.rb_node"),
+    "address_space": ("host", "flags", "i_mmap.rb_root.rb_node", "i_pages.xa_head"),
+    "xa_node": ("slots",),
+    "page": ("page_type", "private"),
+    "slab": ("slab_cache", "objects", "stride"),
+    "slabobj_ext": ("objcg", "_objcg"),
+    "kmem_cache": ("size", "name"),
     "folio": ("flags", "mapping", "index", "memcg_data", "_flags_1", "_folio_order"),
     "percpu_counter": ("count",),
     "mm_struct": (
@@ -111,6 +116,7 @@ ENUMERATORS: Final = (
     *("MEMCG_SWAP_HIGH", "MEMCG_SWAP_MAX", "MEMCG_SWAP_FAIL", "MEMCG_SOCK_THROTTLED"),
     *("PSI_MEM_SOME", "PSI_MEM_FULL"),
     *("PG_head", "PG_swapbacked", "PG_uptodate", "AS_EXITING"),
+    *("PG_dirty", "PG_writeback", "PG_active", "PGTY_buddy", "PGTY_hugetlb", "PGTY_large_kmalloc"),
     *("REQ_OP_READ", "REQ_OP_WRITE", "__REQ_SWAP", "BIO_CLONED"),
     *(item for category in CATEGORIES for item in category.items),
     *("MM_FILEPAGES", "MM_ANONPAGES", "MM_SHMEMPAGES", "MM_SWAPENTS"),

@@ -20,13 +20,14 @@ from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Events, Progress, Sigkilled
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
-from tracer.capture.session import create_ready_file, make_pipeline, require_absent, require_root
+from tracer.capture.session import create_ready_file, make_pipeline, require_absent
 from tracer.errors import UsageError
 from tracer.kernel.capabilities import OOM_SCORE_ADJ
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cpu_quota import quota_cpus
 from tracer.kernel.cgroups.selectors import parse_selectors
 from tracer.kernel.naming.host_names import HostNames
+from tracer.kernel.privileges import require_root
 from tracer.kernel.process.priority import Urgency
 from tracer.render.words import sigkill_words
 from tracer.render.words.alarm_words import alarm_sentence
@@ -234,7 +235,7 @@ def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None)
     Raises TracerError if watching cannot begin, or cannot go on.
     """
     began_s = time.monotonic()
-    require_root()
+    require_root("recording")
     require_absent(options.ready_file)
     return_early()
     hierarchy = cgroupfs.memory_hierarchy()

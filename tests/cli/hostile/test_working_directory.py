@@ -36,6 +36,7 @@ NAMES = {
 TRACING = {
     "record": "-o {out} --limit 64M -- true",
     "top": "-n 2 -i 0.2 --json",
+    "contents": "--by cgroup",
     "lab": "livelock -o {out}",
     "fit": f"-o {{out}} --runs {NEXT_RUN} -- true",
 }

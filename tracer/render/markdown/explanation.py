@@ -19,6 +19,7 @@ from tracer.render.words import (
     kill_list,
     mapping_facts,
     quality_facts,
+    runtime_facts,
     screen_facts,
     sigkill_words,
     survivor_facts,

@@ -73,7 +73,7 @@ def test_recording_without_root_is_refused(start_recording: StartRecording) -> N
     start_recording(launch=("-c", AS_NOBODY)).assert_refused(1, "recording needs root", "sudo")
 
 
-@pytest.mark.parametrize("verb", ["record", "top", "watch", "serve"])
+@pytest.mark.parametrize("verb", ["record", "top", "watch", "serve", "contents"])
 def test_root_without_capabilities_is_refused_in_the_words_of_doctor(verb: str, tmp_path: Path) -> None:
     without = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--ambient-caps", "-all"]
     if os.geteuid() != 0 or shutil.which("setpriv") is None:

@@ -46,12 +46,13 @@ def bpf_folder() -> Path:
     return next(p for p in (package / "bpf", package.parent / "bpf") if (p / "events.h").is_file())
 
 
-def source_text(btf: Btf, hooks: Sequence[Hook]) -> str:
-    """Return the one compilation unit of all programs, which share maps.
+def source_text(btf: Btf, hooks: Sequence[Hook], programs: str = "*.bpf.c") -> str:
+    """Return the one compilation unit of all programs of a pattern, which share maps.
 
     The unit has a line for each function that is hooked (bpf/shared/kernel.h).
     """
-    parts = [f'#line 1 "{name}"\n{text}' for name, text in ordered_sources(bpf_folder()).items()]
+    sources = ordered_sources(bpf_folder(), programs)
+    parts = [f'#line 1 "{name}"\n{text}' for name, text in sources.items()]
     lines = [
         f"{hook.kind.upper()}({hook.function}, {len(btf.function_arguments(hook.target) or ())})"
         for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.TYPED_TRACEPOINT}.values()

@@ -1,0 +1,60 @@
+"""What a look names: the largest of each cgroup, or of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tracer.capture.contents.look import Wanted, has_generations
+
+ROWS = np.array(
+    [(7, 10), (7, 40), (8, 30), (9, 35), (7, 20), (8, 5)], np.dtype([("cgroup_id", "<u8"), ("bytes", "<u8")])
+)
+
+
+@pytest.mark.parametrize(
+    ("by", "most", "expected"),
+    [
+        (None, 2, [(7, 40), (7, 20), (8, 30), (8, 5)]),  # cgroup 9 is the third
+        (None, 1, [(7, 40)]),
+        ("file", 3, [(7, 40), (9, 35), (8, 30)]),
+        ("file", 100, [(7, 40), (9, 35), (8, 30), (7, 20), (7, 10), (8, 5)]),
+    ],
+)
+def test_largest_are_of_each_cgroup_or_of_all(
+    by: str | None, most: int, expected: list[tuple[int, int]]
+) -> None:
+    assert Wanted(by, most).largest(ROWS, [7, 8, 9]).tolist() == expected
+
+
+@pytest.mark.parametrize("by", [None, "process"])
+def test_largest_of_nothing_is_nothing(by: str | None) -> None:
+    assert len(Wanted(by, 3).largest(ROWS[:0], [])) == 0
+
+
+@pytest.mark.parametrize(
+    ("by", "parts", "has_slab"),
+    [
+        (None, ["file", "process", "slab"], True),
+        ("file", ["file"], False),
+        ("process", ["process"], False),
+        ("slab", ["slab"], True),
+        ("cgroup", [], True),
+    ],
+)
+def test_only_what_is_wanted_is_looked_at(by: str | None, parts: list[str], has_slab: bool) -> None:
+    wanted = Wanted(by, 3)
+    assert [part for part in ("file", "process", "slab") if wanted.includes(part)] == parts
+    assert wanted.has_slab is has_slab
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0x0007\n", True), ("0x0000\n", False), ("0x0006\n", False)])
+def test_generations_are_on_by_the_first_bit(text: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / "enabled").write_text(text)
+    assert has_generations(tmp_path / "enabled") is expected
+
+
+def test_kernel_without_the_switch_has_no_generations(tmp_path: Path) -> None:
+    assert not has_generations(tmp_path / "enabled")

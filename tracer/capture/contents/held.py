@@ -1,0 +1,123 @@
+"""What cgroups hold: page cache by file, anonymous memory by process and mapping, slab by kmem_cache."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+PARTS: Final = ("file", "process", "slab")
+"""What the memory of a cgroup can be told apart by."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """The page cache of one file that is charged to one cgroup.
+
+    `path` is None if it is not known; `path_kind` is as in the table `inodes`. `device`, `inode` and
+    `deleted` are None if the file was gone before it could be named. `shmem`: the file is in memory only,
+    and its pages can go nowhere but to swap. `active_bytes` are on the active list; None: the kernel has
+    generations in place of this list.
+    """
+
+    path: str | None
+    path_kind: str | None
+    device: str | None
+    inode: int | None
+    deleted: bool | None
+    shmem: bool
+    bytes: int
+    dirty_bytes: int
+    writeback_bytes: int
+    active_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldMapping:
+    """Anonymous memory that a process has in mappings of one kind (`anatomy.mapping_kinds`) and name."""
+
+    mapping: str
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldProcess:
+    """The anonymous memory that a process has mapped.
+
+    Pages that it shares with others since a fork count in each of them. They may be charged to another
+    cgroup, as may be pages from before it came to this one.
+    """
+
+    pid: int
+    comm: str
+    bytes: int
+    mappings: list[HeldMapping]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCache:
+    """The objects of a kmem_cache that are charged to one cgroup; `cache` is None if it is gone."""
+
+    cache: str | None
+    objects: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupContents:
+    """What is charged to one cgroup itself, without the cgroups below it.
+
+    `cgroup` is its path, None if it is not known. `removed`: it has no directory any more. `file_bytes`
+    contains `shmem_bytes`, as in memory.stat. `kernel_bytes` has page tables, stacks and other pages of the
+    kernel, without slab; `slab_bytes` is None if slab was not looked at. A list has the largest ones, and is
+    None if it was not asked for.
+    """
+
+    cgroup: str | None
+    container: str | None
+    pod: str | None
+    removed: bool
+    anon_bytes: int
+    shmem_bytes: int
+    file_bytes: int
+    dirty_bytes: int
+    writeback_bytes: int
+    active_bytes: int | None
+    hugetlb_bytes: int
+    kernel_bytes: int
+    slab_bytes: int | None
+    files: list[HeldFile] | None
+    processes: list[HeldProcess] | None
+    slab: list[HeldCache] | None
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of all that was found."""
+        parts = (self.anon_bytes, self.file_bytes, self.hugetlb_bytes, self.kernel_bytes)
+        return sum(parts) + (self.slab_bytes or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the cgroups hold, the largest first.
+
+    `time_ns` is CLOCK_REALTIME at the begin, and `took_ms` the duration of the pass over the pages.
+    `unnamed_bytes` are of files and kmem_caches for which there was no room: they are in the sums alone.
+    """
+
+    time_ns: int
+    took_ms: float
+    unnamed_bytes: int
+    cgroups: list[CgroupContents]
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `contents --json`."""
+        moment = datetime.fromtimestamp(self.time_ns / 1e9, UTC)
+        return {
+            "schema": 1,
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "took_ms": round(self.took_ms, 1),
+            "unnamed_bytes": self.unnamed_bytes,
+            "cgroups": [asdict(one) for one in self.cgroups],
+        }
