@@ -93,12 +93,12 @@ def look(
         objects = wanted.includes("file") or wanted.includes("slab")
         found = passing.scan(selected, objects=objects, slab=wanted.has_slab, counts=counts)
         took_ms = (time.monotonic() - begin_s) * 1e3
-        unknown = {"active_bytes": None} if has_generations() else {}
-        sizes = _sizes(found, has_slab=wanted.has_slab)
+        has_active = not has_generations()
+        sizes = _sizes(found, has_slab=wanted.has_slab, has_active=has_active)
         order = sorted(sizes, key=lambda number: (-_whole(sizes[number]), number))
         places = _places(passing, found, hierarchy)
         chosen = wanted.largest(_of_kinds(found.amounts, "file", "shmem"), order)
-        files = _files(passing, chosen, unknown)
+        files = _files(passing, chosen, has_active=has_active)
         slab = _slab(passing, wanted.largest(_of_kinds(found.amounts, "slab"), order))
     processes: Mapping[int, list[HeldProcess]] = {}
     if wanted.includes("process"):
@@ -113,7 +113,7 @@ def look(
                 container=names[number].container,
                 pod=names[number].pod,
                 removed=is_removed,
-                **sizes[number] | unknown,
+                **sizes[number],
                 files=files.get(number, []) if wanted.includes("file") else None,
                 processes=processes.get(number, []) if wanted.includes("process") else None,
                 slab=slab.get(number, []) if wanted.includes("slab") else None,
@@ -135,7 +135,7 @@ def _of_kinds(amounts: Amounts, *kinds: str) -> Amounts:
     return amounts[np.isin(amounts["kind"], [CONTENTS.number(kind) for kind in kinds])]
 
 
-def _sizes(found: Found, *, has_slab: bool) -> dict[int, dict[str, Any]]:
+def _sizes(found: Found, *, has_slab: bool, has_active: bool) -> dict[int, dict[str, Any]]:
     """Return cgroup id -> the sizes of `CgroupContents`, by field."""
     sums: defaultdict[int, defaultdict[str, dict[str, int]]] = defaultdict(
         lambda: defaultdict(lambda: dict.fromkeys(_SIZES, 0))
@@ -150,7 +150,7 @@ def _sizes(found: Found, *, has_slab: bool) -> dict[int, dict[str, Any]]:
             "file_bytes": of["file"]["bytes"] + of["shmem"]["bytes"],
             "dirty_bytes": of["file"]["dirty_bytes"],
             "writeback_bytes": of["file"]["writeback_bytes"],
-            "active_bytes": of["file"]["active_bytes"] + of["shmem"]["active_bytes"],
+            "active_bytes": of["file"]["active_bytes"] + of["shmem"]["active_bytes"] if has_active else None,
             "hugetlb_bytes": of["hugetlb"]["bytes"],
             "kernel_bytes": of["kernel"]["bytes"],
             "slab_bytes": of["slab"]["bytes"] if has_slab else None,
@@ -198,10 +198,8 @@ def has_generations(switch: Path = _LRU_GEN) -> bool:
         return False
 
 
-def _files(
-    passing: PassOverPages, chosen: Amounts, unknown: Mapping[str, None]
-) -> Mapping[int, list[HeldFile]]:
-    """Return cgroup id -> its files, in the order of `chosen`. `unknown` are sizes that are not known."""
+def _files(passing: PassOverPages, chosen: Amounts, *, has_active: bool) -> Mapping[int, list[HeldFile]]:
+    """Return cgroup id -> its files, in the order of `chosen`."""
     files: defaultdict[int, list[HeldFile]] = defaultdict(list)
     with closing(Mounts()) as mounts:
         rows = InodeRows(mounts)
@@ -216,7 +214,10 @@ def _files(
                     inode=row.get("ino"),
                     deleted=row.get("deleted"),
                     shmem=int(amount["kind"]) == CONTENTS.number("shmem"),
-                    **{**{field: int(amount[field]) for field in _SIZES}, **unknown},
+                    bytes=int(amount["bytes"]),
+                    dirty_bytes=int(amount["dirty_bytes"]),
+                    writeback_bytes=int(amount["writeback_bytes"]),
+                    active_bytes=int(amount["active_bytes"]) if has_active else None,
                 )
             )
     return files
