@@ -25,6 +25,7 @@ struct amount {
 	u64 dirty_bytes;
 	u64 writeback_bytes;
 	u64 active_bytes;
+	u64 unevictable_bytes;
 	u64 objects;
 	u64 address;
 };
@@ -88,6 +89,7 @@ static __always_inline void add(struct amount *to, struct amount *more)
 	to->dirty_bytes += more->dirty_bytes;
 	to->writeback_bytes += more->writeback_bytes;
 	to->active_bytes += more->active_bytes;
+	to->unevictable_bytes += more->unevictable_bytes;
 	to->objects += more->objects;
 }
 
@@ -206,6 +208,7 @@ static __always_inline void take(struct scan *scan, u64 memcg, u64 kind, u64 add
 	scan->amount.dirty_bytes += flagged(flags, KERNEL_ENUM_PG_dirty, bytes);
 	scan->amount.writeback_bytes += flagged(flags, KERNEL_ENUM_PG_writeback, bytes);
 	scan->amount.active_bytes += flagged(flags, KERNEL_ENUM_PG_active, bytes);
+	scan->amount.unevictable_bytes += flagged(flags, KERNEL_ENUM_PG_unevictable, bytes);
 }
 
 struct pointer_word {

@@ -26,6 +26,7 @@ READ_BYTES = 1531 * PAGE
 WRITTEN_BYTES = 277 * PAGE
 ANON_BYTES = 2113 * PAGE
 SHMEM_BYTES = 613 * PAGE
+LOCKED_BYTES = 331 * PAGE
 FILES = 3_457
 HUGE_BYTES = 14 << 20
 
@@ -77,12 +78,12 @@ def test_totals_of_an_idle_cgroup_equal_memory_stat_to_the_page(
     uncached(disk_dir / "read", os.urandom(READ_BYTES))
     steps = [
         *("read", disk_dir / "read", "then", "anon", ANON_BYTES, "then", "shmem", SHMEM_BYTES),
-        *("then", "write", disk_dir / "written", WRITTEN_BYTES),
+        *("then", "mlock", LOCKED_BYTES, "then", "write", disk_dir / "written", WRITTEN_BYTES),
     ]
     with small_pages():
         work = start_workload(memcg, *map(str, steps))
-        lines = [work.advance() for _ in range(5)]
-    assert lines == ["start", "done read", "done anon", "done shmem", "done write"]
+        lines = [work.advance() for _ in range(6)]
+    assert lines == ["start", "done read", "done anon", "done shmem", "done mlock", "done write"]
     settle(memcg)
     number, before = cgroup_id(memcg), columns_of(memcg)
     found = passing.scan([number])
@@ -91,6 +92,7 @@ def test_totals_of_an_idle_cgroup_equal_memory_stat_to_the_page(
     assert total(found, number, "anon") == before["anon_bytes"] == after["anon_bytes"]
     assert total(found, number, "shmem") == before["shmem_bytes"] == SHMEM_BYTES
     assert total(found, number, "file") + SHMEM_BYTES == before["file_bytes"]
+    assert 0 < found.totals["unevictable_bytes"].sum() == before["unevictable_bytes"] <= LOCKED_BYTES
     dirty = total(found, number, "file", "dirty_bytes")
     assert after["file_dirty_bytes"] <= dirty <= before["file_dirty_bytes"] <= WRITTEN_BYTES
     files = {}

@@ -20,11 +20,18 @@ from tracer.render.terminal import console, contents_text
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]\nx"
-LOG = HeldFile("/var/log/app.log", "host", "8:1", 71, False, False, 310 * MIB, 12 * MIB, MIB, 40 * MIB)
-SHARED = HeldFile("/dev/shm/queue", "host", "0:25", 9, False, True, 17 * MIB, 0, 0, 0)
-DELETED = HeldFile("/tmp/spool", "host", "8:1", 72, True, False, 5 * MIB, 0, 0, 0)
-GONE = HeldFile(None, None, None, None, None, False, 3 * MIB, 0, 0, 0)
-UNNAMED = HeldFile(None, None, "0:44", 12, False, False, 2 * MIB, 0, 0, 0)
+LOG = HeldFile(
+    *("/var/log/app.log", "host", "8:1", 71, False, False),
+    bytes=310 * MIB,
+    dirty_bytes=12 * MIB,
+    writeback_bytes=MIB,
+    active_bytes=40 * MIB,
+    unevictable_bytes=0,
+)
+SHARED = HeldFile("/dev/shm/queue", "host", "0:25", 9, False, True, 17 * MIB, 0, 0, 0, 0)
+DELETED = HeldFile("/tmp/spool", "host", "8:1", 72, True, False, 5 * MIB, 0, 0, 0, 0)
+GONE = HeldFile(None, None, None, None, None, False, 3 * MIB, 0, 0, 0, 0)
+UNNAMED = HeldFile(None, None, "0:44", 12, False, False, 2 * MIB, 0, 0, 0, 0)
 MAPPINGS = [
     HeldMapping("heap", "", 100 * MIB),
     HeldMapping("file copy", "/usr/lib/libc.so.6", 9 * MIB),
@@ -42,6 +49,7 @@ WEB = CgroupContents(
     dirty_bytes=12 * MIB,
     writeback_bytes=MIB,
     active_bytes=40 * MIB,
+    unevictable_bytes=0,
     hugetlb_bytes=2 * MIB,
     kernel_bytes=3 * MIB,
     slab_bytes=22 * MIB,
@@ -117,6 +125,46 @@ def test_hostile_names_are_escaped_and_fit_the_line(by: str | None, columns: int
     text = shown(replace(FOUND, cgroups=[hostile]), by, columns=columns)
     assert "\x1b" not in text
     assert all(cell_len(line) <= columns for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (
+            replace(LOG, dirty_bytes=0, writeback_bytes=0, active_bytes=0),
+            ["310 MiB is clean page cache of /var/log/app.log, which is not active: it gives way at once."],
+        ),
+        (
+            replace(LOG, dirty_bytes=0, writeback_bytes=0, active_bytes=None),
+            ["310 MiB is clean page cache of /var/log/app.log: it gives way at once."],
+        ),
+        (replace(LOG, dirty_bytes=0, writeback_bytes=0), []),  # in use
+        (replace(LOG, active_bytes=0, unevictable_bytes=290 * MIB), []),  # mlock(2)
+        (replace(LOG, bytes=20 * MIB, dirty_bytes=0, writeback_bytes=0, active_bytes=0), []),  # small
+        (
+            replace(LOG, dirty_bytes=290 * MIB),
+            ["291 MiB of /var/log/app.log must be written before reclaim can free it."],
+        ),
+        (
+            replace(SHARED, bytes=310 * MIB),
+            [
+                "310 MiB is /dev/shm/queue (shmem): memory that its programs must free (remove the file), or "
+                "that goes to swap."
+            ],
+        ),
+    ],
+)
+def test_advice_on_the_cache_of_one_file(file: HeldFile, expected: list[str]) -> None:
+    assert list(contents_text.advice_on(replace(WEB, files=[file]))) == expected
+
+
+def test_advice_on_the_slab_of_files() -> None:
+    slab = [HeldCache("ext4_inode_cache", 71_003, 90 * MIB), HeldCache("dentry", 93_201, 18 * MIB)]
+    assert list(contents_text.advice_on(replace(WEB, files=[], slab=slab))) == [
+        "108 MiB of slab is for 93,201 names and inodes of files that were looked at: reclaim can free what "
+        "is not in use."
+    ]
+    assert list(contents_text.advice_on(replace(WEB, files=[], slab=slab[1:]))) == []
 
 
 def test_document_has_the_fields_that_users_rely_on() -> None:

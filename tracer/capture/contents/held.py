@@ -17,7 +17,7 @@ class HeldFile:
     `path` is None if it is not known; `path_kind` is as in the table `inodes`. `device`, `inode` and
     `deleted` are None if the file was gone before it could be named. `shmem`: the file is in memory only,
     and its pages can go nowhere but to swap. `active_bytes` are on the active list; None: the kernel has
-    generations in place of this list.
+    generations in place of this list. `unevictable_bytes` are locked in memory (mlock(2)).
     """
 
     path: str | None
@@ -30,6 +30,7 @@ class HeldFile:
     dirty_bytes: int
     writeback_bytes: int
     active_bytes: int | None
+    unevictable_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class CgroupContents:
     dirty_bytes: int
     writeback_bytes: int
     active_bytes: int | None
+    unevictable_bytes: int
     hugetlb_bytes: int
     kernel_bytes: int
     slab_bytes: int | None

@@ -36,7 +36,7 @@ from tracer.stored_names import stored_name, stored_path
 
 _LRU_GEN: Final = Path("/sys/kernel/mm/lru_gen/enabled")
 _MOST_PROCS_BYTES: Final = 1 << 20
-_SIZES: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes")
+_SIZES: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,7 @@ def _sizes(found: Found, *, has_slab: bool, has_active: bool) -> dict[int, dict[
             "dirty_bytes": of["file"]["dirty_bytes"],
             "writeback_bytes": of["file"]["writeback_bytes"],
             "active_bytes": of["file"]["active_bytes"] + of["shmem"]["active_bytes"] if has_active else None,
+            "unevictable_bytes": sum(of[kind]["unevictable_bytes"] for kind in ("anon", "file", "shmem")),
             "hugetlb_bytes": of["hugetlb"]["bytes"],
             "kernel_bytes": of["kernel"]["bytes"],
             "slab_bytes": of["slab"]["bytes"] if has_slab else None,
@@ -218,6 +219,7 @@ def _files(passing: PassOverPages, chosen: Amounts, *, has_active: bool) -> Mapp
                     dirty_bytes=int(amount["dirty_bytes"]),
                     writeback_bytes=int(amount["writeback_bytes"]),
                     active_bytes=int(amount["active_bytes"]) if has_active else None,
+                    unevictable_bytes=int(amount["unevictable_bytes"]),
                 )
             )
     return files

@@ -40,7 +40,10 @@ _OWNER: Final = np.dtype([(name, "<u8") for name in ("cgroup_id", "object", "kin
 _AMOUNT: Final = np.dtype(
     [
         (name, "<u8")
-        for name in ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "objects", "address")
+        for name in (
+            *("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes"),
+            *("objects", "address"),
+        )
     ]
 )
 AMOUNT: Final = np.dtype([*_OWNER.descr, *_AMOUNT.descr])

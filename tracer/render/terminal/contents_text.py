@@ -26,6 +26,8 @@ _LEAST_NAME_CELLS: Final = 24
 _INDENT: Final = 2
 _GAP: Final = 2
 _MAPPINGS: Final = 2  # of a process that are shown
+_LARGE_SHARE: Final = 0.2
+_SLAB_OF_FILES: Final = ("dentry", "inode_cache")
 _ACTIVE: Final = " active: on the active list, from which reclaim takes last."
 _NOTES: Final = {
     "file": "dirty: to be written before reclaim can free it. shmem is freed only with its file, or goes to "
@@ -119,6 +121,39 @@ def _cgroup(one: CgroupContents, columns: int) -> Iterator[RenderableType]:
         yield from _rows(_SLAB_HEADS, map(_slab_cells, one.slab or ()), columns)
     if one.kernel_bytes:
         yield prose(f"other memory of the kernel: {units.size(one.kernel_bytes)} (page tables, stacks)")
+    if advice := list(advice_on(one)):
+        yield console.bullets(advice)
+
+
+def advice_on(one: CgroupContents) -> Iterator[str]:
+    """Yield a sentence for each large part of a cgroup that reclaim can free, or cannot, with its names."""
+    least = _LARGE_SHARE * one.bytes
+    for file in one.files or ():
+        unwritten = file.dirty_bytes + file.writeback_bytes
+        clean = file.bytes - unwritten - file.unevictable_bytes
+        if file.shmem and file.bytes >= least:
+            yield (
+                f"{units.size(file.bytes)} is {visible(_file_name(file))}: memory that its programs must "
+                "free (remove the file), or that goes to swap."
+            )
+        elif clean >= least and not file.active_bytes:
+            yield (
+                f"{units.size(clean)} is clean page cache of {visible(_file_name(file))}"
+                f"{', which is not active' if file.active_bytes is not None else ''}: it gives way at once."
+            )
+        elif unwritten >= least:
+            yield (
+                f"{units.size(unwritten)} of {visible(_file_name(file))} must be written before reclaim can "
+                "free it."
+            )
+    of_files = [cache for cache in one.slab or () if (cache.cache or "").endswith(_SLAB_OF_FILES)]
+    size = sum(cache.bytes for cache in of_files)
+    if size >= least:
+        count = max(cache.objects for cache in of_files)
+        yield (
+            f"{units.size(size)} of slab is for {units.count(count)} names and inodes of files that were "
+            "looked at: reclaim can free what is not in use."
+        )
 
 
 def _page_cache(one: CgroupContents) -> str:
