@@ -18,7 +18,7 @@ from tracer.cli.group import VERBS
 
 WriteTrace = Callable[..., Path]
 PROGRAM = f"{shlex.quote(sys.executable)} -m tracer"
-READING = ("explain", "timeline", "evictions", "info", "report", "export")
+READING = ("explain", "timeline", "evictions", "whatif", "info", "report", "export")
 ARGUMENTS = {
     **dict.fromkeys(VERBS, "-h"),
     **ROOTLESS,
@@ -168,7 +168,7 @@ def test_closed_stream_keeps_its_descriptor_number(write_trace: WriteTrace) -> N
 @pytest.mark.parametrize(
     ("encoding", "verbs"),
     [
-        ("ascii", ["explain", "timeline", "evictions", "info", "report"]),
+        ("ascii", ["explain", "timeline", "evictions", "whatif", "info", "report"]),
         ("latin-1", ["explain", "timeline"]),
         ("utf-8", ["explain", "info"]),
     ],

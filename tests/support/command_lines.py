@@ -11,6 +11,7 @@ ROOTLESS: Final = {
     "explain": "{trace}",
     "timeline": "{trace}",
     "evictions": "{trace}",
+    "whatif": "{trace}",
     "report": "{trace} -f -o {out}",
     "export": "{trace} {other} --to dataset -o {out}",
     "info": "{trace}",

@@ -48,6 +48,7 @@ VERBS: Final = (
         ("evictions", "{trace}", "--by", "cgroup"),
         ("evictions", "{trace}", "--by", "process", "--json"),
     ),
+    (("whatif", "{trace}"), ("whatif", "{trace}", "--limit", "30M", "300M", "--swap", "10M", "--json")),
     (
         ("export", "{trace}", "--to", "folded", "-o", "-"),
         ("export", "{trace}", "--to", "perfetto", "-o", "-"),

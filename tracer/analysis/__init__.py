@@ -8,6 +8,7 @@ only from rooms above it in this list:
     kernel_log — the kernel log of a trace: its additions to recorded kills, and the kills that only it has
     views — the views that verbs draw: timeline, evictions, waits, reclaim
     explain — the cause of each kill, its prevention, and the distance of other cgroups to their limits
+    whatif — the same run at other limits: its outcome, and what it would read again
 
 `views` is below `kernel_log`, because a kill that only the log has counts in every view.
 """

@@ -306,6 +306,24 @@ class AnalysedTrace(Trace):
             raise postmortem.no_such_kill(kill_id, sorted(reports))
         return kill_window.kill_window(self, reports[kill_id])
 
+    def whatif(
+        self, limits: Sequence[int] = (), cgroup: str | int | None = None, swap_bytes: int | None = None
+    ) -> pd.DataFrame:
+        """Return the outcome of the recorded run at other limits: a row for each limit, by limit.
+
+            t.whatif([300 << 20, 512 << 20])[["outcome", "why", "read_again_high_bytes"]]
+
+        The index is `limit_bytes`. `outcome` is "survives", "killed", "thrashes" or "unknown", and `why` its
+        reason. `read_again_low_bytes` and `read_again_high_bytes`: the page cache that would be read again;
+        `lost_share_low` and `lost_share_high`: the share of its tasks' time that would be lost; NA: not
+        known. Without `limits`, some are chosen. `cgroup` and `swap_bytes`:
+        `tracer.analysis.whatif.outcomes.what_if`.
+        """
+        from tracer.analysis.results import report_frames
+        from tracer.analysis.whatif.outcomes import what_if
+
+        return report_frames.outcomes(what_if(self, limits, cgroup, swap_bytes))
+
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """Return how near each cgroup came to its limit, and what reclaim gave back.
 

@@ -31,19 +31,8 @@ _FOLDERS: Final = {
     **dict.fromkeys(_PRINTED, "printed."),
 }
 VERBS: Final = (
-    *(
-        "record",
-        "top",
-        "watch",
-        "serve",
-        "contents",
-        "explain",
-        "timeline",
-        "evictions",
-        "report",
-        "export",
-        "info",
-    ),
+    *("record", "top", "watch", "serve", "contents"),
+    *("explain", "timeline", "evictions", "whatif", "report", "export", "info"),
     *(*_MANY_HOSTS, "lab", "fit", "doctor", *_PRINTED),
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's help."""

@@ -34,6 +34,11 @@ def size_bytes(text: str) -> int:
     return size
 
 
+def is_size(text: str) -> bool:
+    """Return whether `size_bytes` can read a text."""
+    return _SIZE.fullmatch(text.strip()) is not None
+
+
 def some_bytes(text: str) -> int:
     """Return the bytes as `size_bytes` does. Raises click.BadParameter, also for 0."""
     size = size_bytes(text)

@@ -12,6 +12,7 @@ count, because they are not known after the children have ended.
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import subprocess
@@ -28,7 +29,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.kernel.cgroups.memory_files import read_oom_kills
+from tracer.kernel.cgroups.memory_files import read_oom_kills, read_stat
 from tracer.kernel.process.priority import put_first
 from tracer.kernel.process.spawn import spawn
 from tracer.lab.checks import Check
@@ -48,11 +49,13 @@ _UNBOUNDED_BYTES: Final = 1 << 62
 @dataclass(frozen=True)
 class Rerun:
     """The end of the work at a limit: its exit status (negative: a signal; None: ended because it took too
-    long), the number of kills in its cgroup, and its time without waits for a CPU."""
+    long), the number of kills in its cgroup, its time without waits for a CPU, and the page cache that it
+    read again by the kernel's count (None: not counted)."""
 
     status: int | None
     kills: int
     took_s: float
+    refaulted_bytes: int | None = None
 
     def is_done_within(self, seconds: float) -> bool:
         """Return whether the work ended with status 0, without a kill, and within this time."""
@@ -158,7 +161,9 @@ def rerun(
             command.process.kill()
             command.process.wait()
         kills = sum(read_oom_kills(directory, hierarchy.version) for directory in descendants(cgroup))
-    return Rerun(status, kills, took_s)
+        refaults = read_stat(cgroup, hierarchy.version).get("workingset_refault_file")
+    again = None if refaults is None else refaults * mmap.PAGESIZE
+    return Rerun(status, kills, took_s, again)
 
 
 def limited(experiment: Experiment, limit_bytes: int | None) -> tuple[Experiment, int | None]:

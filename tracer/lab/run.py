@@ -82,7 +82,7 @@ def examine(experiment: Experiment, trace: AnalysedTrace) -> tuple[Check, ...]:
 
 def own_kills(trace: AnalysedTrace) -> list[OomReport]:
     """Return the kills in the experiment's cgroup; the trace can also have global kills."""
-    own = f"{_own_cgroup(trace)}/"
+    own = f"{own_cgroup(trace)}/"
     return [
         report
         for report in trace.explain()
@@ -92,12 +92,13 @@ def own_kills(trace: AnalysedTrace) -> list[OomReport]:
 
 def own_life(trace: AnalysedTrace) -> Held:
     """Return the report about the experiment's cgroup as a survivor."""
-    own = _own_cgroup(trace)
+    own = own_cgroup(trace)
     (held,) = (one for one in trace.held_cgroups() if one.cgroup == own)
     return held
 
 
-def _own_cgroup(trace: AnalysedTrace) -> str:
+def own_cgroup(trace: AnalysedTrace) -> str:
+    """Return the path of the experiment's cgroup."""
     (cgroup,) = trace.meta["filters"]["cgroups"]
     return str(cgroup)
 

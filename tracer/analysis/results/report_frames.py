@@ -11,6 +11,7 @@ import pandas as pd
 from tracer.analysis.results.forms import limit_columns
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import CodeFrame, GrownCode
+from tracer.analysis.results.outcome import WhatIf
 from tracer.analysis.results.survivor import Held, Progress
 
 _KILL_DTYPES: Final = {
@@ -197,3 +198,25 @@ def _column(values: list[Any], dtype: str) -> pd.Series:
     if dtype.startswith("datetime64"):
         return pd.Series(pd.DatetimeIndex([pd.Timestamp(value) for value in values], tz="UTC").as_unit("ns"))
     return pd.Series(values, dtype="object" if dtype == "str" else dtype)
+
+
+_OUTCOME_DTYPES: Final = {
+    "limit_bytes": "int64",
+    "swap_bytes": "Int64",
+    "outcome": "str",
+    "why": "str",
+    "read_again_low_bytes": "Int64",
+    "read_again_high_bytes": "Int64",
+    "lost_share_low": "Float64",
+    "lost_share_high": "Float64",
+}
+
+
+def outcomes(found: WhatIf) -> pd.DataFrame:
+    """Return a row for each limit, indexed by `limit_bytes`; NA: not known."""
+    rows = [
+        (one.limit_bytes, one.swap_bytes, one.outcome, one.why, *one.read_again_bytes, *one.lost_share)
+        for one in found.limits
+    ]
+    frame = pd.DataFrame.from_records(rows, columns=list(_OUTCOME_DTYPES))
+    return frame.astype(_OUTCOME_DTYPES).set_index("limit_bytes")

@@ -26,6 +26,7 @@ Examples:
   memcg-tracer lab --list
   memcg-tracer lab page-cache -o traces/mine
   memcg-tracer lab anon --resize --json
+  memcg-tracer lab thrash --whatif
   memcg-tracer lab --all"""
 )
 @click.argument("name", metavar="[NAME]", required=False, type=click.Choice(list(EXPERIMENTS)))
@@ -54,6 +55,12 @@ Examples:
     type=click.IntRange(min=1),
     help="Number of runs at each end, with --resize.  [default: 5]",
 )
+@click.option(
+    "--whatif",
+    is_flag=True,
+    help="Then record the work of NAME with room for it as well, and run it at six limits, to check what "
+    "whatif says about them from both traces.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(
@@ -66,6 +73,7 @@ def command(
     force: bool,
     resize: bool,
     repeat: int | None,
+    whatif: bool,
     as_json: bool,
 ) -> None:
     """Provoke one situation in a cgroup, trace it, and check the explanation.
@@ -79,10 +87,13 @@ def command(
         raise UsageError("--repeat is the number of runs of --resize: add --resize")
     if resize and name is None:
         raise UsageError("--resize checks one experiment: give its NAME")
+    if whatif and name is None:
+        raise UsageError("--whatif checks one experiment: give its NAME")
     if list_ or (name is None and not all_):
         _show_experiments(as_json)
         return
-    from tracer.lab.resize import verified
+    from tracer.lab import other_limits
+    from tracer.lab import resize as other_runs
     from tracer.lab.run import run
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up after SIGTERM as after Ctrl-C
@@ -90,7 +101,9 @@ def command(
         context.exit(_run_all(output, force, as_json))
     outcome = run(EXPERIMENTS[name], output, force)
     if resize:
-        outcome = verified(EXPERIMENTS[name], outcome, repeat or _REPEAT)
+        outcome = other_runs.verified(EXPERIMENTS[name], outcome, repeat or _REPEAT)
+    if whatif:
+        outcome = other_limits.verified(EXPERIMENTS[name], outcome)
     if as_json:
         click.echo(json.dumps(_document(outcome), indent=2))
     else:

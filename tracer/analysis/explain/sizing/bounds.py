@@ -255,8 +255,13 @@ class Spared:
 def with_margin(trace: TraceTables, low: int, high: int) -> tuple[int, int]:
     """Return the range in whole pages, `high` with room for what the ledger does not see."""
     page = page_size(trace)
-    high += int(trace.meta["cpus"]) * (_BATCH_PAGES * page + _HELD_BACK_BYTES)
+    high += unseen_bytes(trace)
     return low // page * page, -(-high // page) * page
+
+
+def unseen_bytes(trace: TraceTables) -> int:
+    """Return the most memory that the CPUs hold and that the ledger does not see, in bytes."""
+    return int(trace.meta["cpus"]) * (_BATCH_PAGES * page_size(trace) + _HELD_BACK_BYTES)
 
 
 def why_no_curve(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:

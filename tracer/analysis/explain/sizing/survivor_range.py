@@ -178,18 +178,16 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
     kept = unreclaimable(subtree)
     if kept is None or peak_usage_bytes is None:
         return Range(), "the memory that the cgroup held when the trace began, or its usage, is not known"
-    swap_bytes = _swap_bytes(subtree)
+    swap_bytes = swap_room_bytes(subtree)
     if swap_bytes is None:
-        return Range(), "how much swap the cgroup could use is not known"
-    swapped = ledger.level(subtree, {"swap": 1})
-    held = kept if swapped is None else ledger.total([kept, swapped])
+        return Range(), SWAP_ROOM_NOT_KNOWN
+    held = with_swapped(subtree, kept)
     is_empty = not (held.peak() or peak_usage_bytes)
     if (no_demand := "it held nothing" if is_empty else why_elastic(subtree)) is not None:
         return Range(), no_demand
     low = kept.peak() or 0
     if swap_bytes:
-        fixed = ledger.level(subtree, _NEVER_SWAPPED)
-        low = max((held.peak() or 0) - swap_bytes, (fixed and ledger.total([fixed]).peak()) or 0)
+        low = max((held.peak() or 0) - swap_bytes, never_swapped_bytes(subtree))
     low, _ = with_margin(subtree.whole, low, low)
     why_not = why_unfinished(subtree, held, going.state) or why_no_curve(
         subtree, subtree.start_ns, end_ns(subtree.whole)
@@ -197,6 +195,7 @@ def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progre
     if why_not is not None:
         return Range((low, None), (_least(low, swap_bytes),)), why_not
     spared = cache_to_spare(subtree, miss_curve.reuse_of(subtree))
+    swapped = ledger.level(subtree, {"swap": 1})
     out = (swapped and swapped.peak()) or 0
     apart = apart_bytes(subtree)
     high = max(peak_usage_bytes + spared.room_bytes() + out, held.peak() or 0) + apart
@@ -263,8 +262,24 @@ def _least(low_bytes: int, swap_bytes: int) -> Ground:
     return ground("low", low_bytes=low_bytes)
 
 
-def _swap_bytes(subtree: Subtree) -> int | None:
-    """Return the swap that the cgroup could use beside a limit: the lesser of the machine's and its own."""
+SWAP_ROOM_NOT_KNOWN: Final = "how much swap the cgroup could use is not known"
+
+
+def with_swapped(subtree: Subtree, kept: Steps) -> Steps:
+    """Return `unreclaimable` memory with the memory that was in swap, in bytes."""
+    swapped = ledger.level(subtree, {"swap": 1})
+    return kept if swapped is None else ledger.total([kept, swapped])
+
+
+def never_swapped_bytes(subtree: Subtree) -> int:
+    """Return the peak of the kernel memory and sockets that no swap takes, in bytes; 0 if it is not known."""
+    fixed = ledger.level(subtree, _NEVER_SWAPPED)
+    return (fixed and ledger.total([fixed]).peak()) or 0
+
+
+def swap_room_bytes(subtree: Subtree) -> int | None:
+    """Return the swap that the cgroup could use beside a limit, in bytes: the lesser of the machine's and its
+    own. None: not known."""
     meta = subtree.whole.meta
     machine = (meta.get("memory") or {}).get("swap_total_bytes")
     samples = own_samples(subtree, ("is_swap_limited", "is_limited"))

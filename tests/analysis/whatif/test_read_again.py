@@ -1,0 +1,151 @@
+"""What a run would read again at another limit, against LRU lists of every size and runs of known times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from analysis.views.test_miss_curve import misses_of_lru
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from synthetic.crawling import livelock
+
+from tracer.analysis.results.outcome import AtLimit
+from tracer.analysis.whatif.outcomes import what_if
+
+PAGE = 4096
+MIB = 1 << 20
+UNSEEN = 2 * (64 * PAGE + (256 << 10))
+OF_COMMAND: dict[str, Any] = {
+    "filters": {"asked": [], "command": ["work"]},
+    "end_reason": "command_ended",
+    "command_status": 0,
+}
+PAGES = 256
+"""The pages of what the list takes in and gives up at once: 1 MiB."""
+
+
+def accessed(trace: Any, accesses: Sequence[int], size: int, *, kind: str = "memcg", **meta: Any) -> Any:
+    """Record accesses to parts of 1 MiB, below a limit at which the LRU list has room for `size` of them."""
+    trace.meta |= OF_COMMAND | meta
+    now = {"usage_bytes": size * MIB, "limit_bytes": size * MIB}
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.add("samples", 0, cgroup_id=7, source="periodic", **now)
+    row = {"cgroup_id": 7, "inode_id": 1, "nr_pages": PAGES, "tgid": 41}
+    for seconds, op, part in misses_of_lru(accesses, size)[0]:
+        cause = "read" if op == "add" else "reclaim_memcg"
+        trace.add("pagecache", seconds, op=op, cause=cause, index=part * PAGES, **row)
+        if op == "delete":
+            trace.add("reclaim", seconds, kind=kind, cgroup_id=7, task_cgroup_id=7, reclaimed=PAGES, **now)
+    trace.charged(0, 7, "anon", PAGE, tgid=41, **now)
+    return trace
+
+
+def at(trace: Any, *mib: int) -> list[AtLimit]:
+    return list(what_if(trace, [one * MIB for one in mib], 7).limits)
+
+
+@given(accesses=st.lists(st.integers(0, 40), min_size=60, max_size=160), size=st.integers(8, 20))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_more_memory_reads_again_what_a_longer_list_does(
+    new_trace: Any, accesses: list[int], size: int
+) -> None:
+    trace = accessed(new_trace(), accesses, size)
+    sizes = [size, size + 3, size + 9, size + 20, 60]
+    for one, length in zip(at(trace, *sizes), sizes, strict=True):
+        low, high = one.read_again_bytes
+        assert low is not None and high is not None
+        assert low <= misses_of_lru(accesses, length)[1] * MIB <= high
+
+
+@given(accesses=st.lists(st.integers(0, 30), min_size=60, max_size=120), size=st.integers(10, 20))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+def test_less_memory_reads_again_at_least_as_much(new_trace: Any, accesses: list[int], size: int) -> None:
+    (one,) = at(accessed(new_trace(), accesses, size), size - 4)
+    low, high = one.read_again_bytes
+    again = misses_of_lru(accesses, size - 4)[1] * MIB
+    assert low is not None and low <= again
+    assert high is None or again <= high
+    assert (high is None) == (len(set(accesses)) > size - 5)
+
+
+def test_limit_above_usage_changes_nothing(trace: Any) -> None:
+    trace = accessed(trace, [*range(9)] * 3, 50)
+    for row in trace.recorded()["samples"] + trace.recorded()["charge"]:
+        row["usage_bytes"] = 9 * MIB
+    less, above, recorded, more = at(trace, 9, 11, 50, 90)
+    assert [one.read_again_bytes for one in (above, recorded, more)] == [(0, 0)] * 3
+    assert less.read_again_bytes == (0, None)
+    assert "not all of its page cache" in less.why
+
+
+def test_pages_evicted_before_their_use_are_no_lower_end(trace: Any) -> None:
+    """Of 90 MiB that come back, 30 were read ahead too early: evicted and read again at once."""
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    row = {"cgroup_id": 7, "inode_id": 2, "nr_pages": 64, "index": 0}
+    for step in range(120):
+        trace.add("pagecache", 1 + step / 100, op="delete", cause="reclaim_memcg", **row)
+        trace.add("pagecache", 1.005 + step / 100, op="add", cause="readahead", **row)
+        trace.add("reclaim", 1 + step / 100, kind="memcg", cgroup_id=7, task_cgroup_id=7, reclaimed=64)
+    less, same = at(trace, 16, 20)
+    assert less.read_again_bytes == (60 * MIB - 60 * MIB // 32 - MIB // 4, None)
+    assert same.read_again_bytes[0] == less.read_again_bytes[0]
+    most = (60 + 30 + 15) * MIB
+    assert same.read_again_bytes[1] == most + most // 32 + MIB // 4
+
+
+@pytest.mark.parametrize("kind", ["kswapd", "proactive"])
+def test_evictions_for_another_reason_may_go_on_with_more_room(trace: Any, kind: str) -> None:
+    same, more = at(accessed(trace, [*range(30)] * 3, 20, kind=kind), 20, 100)
+    few = 60 * MIB // 32 + MIB // 4
+    assert same.read_again_bytes == (60 * MIB - few, 60 * MIB + few)
+    assert more.read_again_bytes == (None, same.read_again_bytes[1])
+
+
+def test_limit_that_changed_in_the_trace_leaves_reads_open_unless_all_fits(trace: Any) -> None:
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    trace.add("samples", 0.01, cgroup_id=7, source="periodic", usage_bytes=MIB, limit_bytes=25 * MIB)
+    assert [one.read_again_bytes for one in at(trace, 10, 25, 30)] == [(None, None)] * 3
+    assert at(trace, 32)[0].read_again_bytes == (0, MIB // 4)
+
+
+def test_lost_events_leave_reads_open(trace: Any) -> None:
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    trace.add("loss", 0.05, begin=trace.ns(0.01), stream="pagecache", lost=1)
+    assert [one.read_again_bytes for one in at(trace, 10, 90)] == [(None, None)] * 2
+
+
+def test_other_swap_than_recorded_leaves_reads_open(trace: Any) -> None:
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    (one,) = what_if(trace, [30 * MIB], 7, swap_bytes=MIB).limits
+    assert (one.outcome, one.read_again_bytes) == ("survives", (None, None))
+
+
+def crawling(trace: Any, cause: str) -> Any:
+    """Record a program that reads 4 MiB of itself again in each of 18 s, for its limit of 40 MiB."""
+    livelock(trace)
+    trace.meta |= OF_COMMAND
+    for row in trace.recorded()["pagecache"]:
+        row["cause"] = cause if row["op"] == "add" else row["cause"]
+    for second in range(2, 20):
+        trace.add("reclaim", second, kind="memcg", cgroup_id=7, task_cgroup_id=7, reclaimed=4 * PAGES)
+    return trace
+
+
+def test_lost_time_follows_what_is_read_again(trace: Any) -> None:
+    """72 MiB of a program come back in 18 s, and each 4 MiB cost 3.6 s of 4: 64.8 s lost, beside 11.2 s."""
+    less, same, near, more = at(crawling(trace, "fault"), 20, 40, 41, 60)
+    assert near.outcome == "unknown" and "may still be" in near.why  # the room is known to a run of 4 MiB
+    assert less.outcome == same.outcome == "thrashes"
+    share = 64.8 / (64.8 + 11.2)
+    assert same.lost_share == pytest.approx((share, share), abs=0.01)
+    assert less.lost_share[0] == pytest.approx(share, abs=0.01) and less.lost_share[1] is None
+    assert more.read_again_bytes == (0, MIB // 4)  # 8 MiB more would have spared all
+
+
+def test_work_that_thrashed_survives_with_room_for_what_it_reads(trace: Any) -> None:
+    (more,) = at(crawling(trace, "read"), 60)
+    assert more.outcome == "survives"
+    assert more.lost_share[0] == 0
+    assert more.lost_share[1] == pytest.approx(0.225 / (0.225 + 11.2), abs=0.005)

@@ -1,0 +1,79 @@
+"""The same run at other limits: `whatif` returns one `WhatIf` for a cgroup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from tracer.schema import UNLIMITED_BYTES
+
+Outcome: TypeAlias = Literal["survives", "killed", "thrashes", "unknown"]
+
+BytesRange: TypeAlias = tuple[int | None, int | None]
+ShareRange: TypeAlias = tuple[float | None, float | None]
+
+NOT_KNOWN: Final[tuple[None, None]] = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class AtLimit:
+    """The outcome at one limit, and its reason, a clause.
+
+    "survives": no OOM kill; "thrashes": no OOM kill, and for a while, a third of the tasks' time or more is
+    lost to memory that was evicted and is needed again (`explain.slowed`). `read_again_bytes`: the page cache
+    that is evicted and read again over the whole run. `lost_share`: the share of the tasks' time that is lost
+    over the whole run (`views.lost_time`), from 0 to 1. Both are (low, high); a bound that is not known is
+    None.
+    """
+
+    limit_bytes: int
+    swap_bytes: int | None
+    outcome: Outcome
+    why: str
+    read_again_bytes: BytesRange = NOT_KNOWN
+    lost_share: ShareRange = NOT_KNOWN
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object of this limit in the `limits` list of `whatif --json`."""
+        return {
+            "limit_bytes": self.limit_bytes,
+            "swap_bytes": self.swap_bytes,
+            "outcome": self.outcome,
+            "why": self.why,
+            "read_again_bytes": list(self.read_again_bytes),
+            "lost_share": list(self.lost_share),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """The recorded run of a cgroup at other limits.
+
+    `recorded_limit_bytes`: the last limit in the trace, `UNLIMITED_BYTES` if none was set, None if it was not
+    read. Any limit below `killed_below_bytes` is known to lead to a kill, and any limit from
+    `survives_from_bytes` to none; None: no such limit is known. `run` of `runs` is the life of the name.
+    """
+
+    cgroup: str
+    container: str | None
+    run: int
+    runs: int
+    recorded_limit_bytes: int | None
+    killed_below_bytes: int | None
+    survives_from_bytes: int | None
+    limits: tuple[AtLimit, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document of `whatif --json` without the name of the trace; a limit that is not set is
+        null."""
+        recorded = self.recorded_limit_bytes
+        return {
+            "cgroup": self.cgroup,
+            "container": self.container,
+            "run": self.run,
+            "runs": self.runs,
+            "recorded_limit_bytes": None if recorded is None or recorded >= UNLIMITED_BYTES else recorded,
+            "killed_below_bytes": self.killed_below_bytes,
+            "survives_from_bytes": self.survives_from_bytes,
+            "limits": [one.to_dict() for one in self.limits],
+        }

@@ -1,0 +1,295 @@
+"""The limits below which a recorded run is killed, and from which it is not.
+
+A limit holds as long as the memory that reclaim cannot free fits (`explain.sizing.survivor_range`). The run
+is killed below the peak of this memory, and not above it. Between both ends lies what the trace cannot
+decide:
+
+* The ledger sums charges over up to 10 ms for each CPU, and a charge and an uncharge may reach it in another
+  order. So only a level that lasted for 20 ms is a demand, and what must fit is the highest level at any
+  moment (`_lasting_peak`). Each CPU may hold memory that the ledger does not see (`bounds.unseen_bytes`).
+* Memory that a program gave back by MADV_FREE still counts as anonymous, but reclaim frees it. The kernel
+  keeps it in the inactive list of files (lru_lazyfree in mm/swap.c), which is then larger than the page
+  cache.
+* Huge pages (or large folios) are refused or split below a tight limit, and then only their touched parts
+  count. Each small page takes a page fault, so anonymous memory beyond the page faults came in huge pages.
+* Dirty pages must be written before they can be freed, and a charge does not wait for that without end.
+* Mapped files may be the text of the program: without room for them it is not killed, but may crawl. As for
+  dirty pages, a limit at which the run was recorded is proof.
+* Processes that ran at the same time may overlap in another way.
+* Anonymous memory may have to be swapped out. The trace does not show how idle it was.
+
+A killed run needed more than it had. How much is known if what grew has an end (`sizing.kill_range`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import Int64s, integers, known, times_ns
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import end_ns, page_size
+from tracer.analysis.explain.measure import allocators
+from tracer.analysis.explain.sizing import bounds, survivor_range
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.outcome import Outcome
+from tracer.schema import UNLIMITED_BYTES
+from tracer.units import duration, size
+
+_LASTING_NS: Final = 20_000_000
+_ROOM_DIVISOR: Final = 64
+_ROOM_BYTES: Final = 1 << 20
+"""Room beside the peak for the few pages of files that any work needs: a 64th of the peak, and this."""
+
+MOST_KILLS: Final = 8
+"""Of so many kills or more in one life of a cgroup, no end of the growth is assumed."""
+
+_START_NOT_KNOWN: Final = "the memory that the cgroup held when the trace began is not known"
+_SUMS_LOST: Final = "sums of charges were lost, so the level of memory is not known"
+_CHARGES_LOST: Final = "records of charges were lost, so the peak may have been higher"
+_THINNED: Final = "older rows of the trace are sums over time, so the peak may have been higher"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The limits, in bytes, below which a run is killed, and from which it survives; None: not known.
+
+    `killed`, `survives` and `between` are the reasons, as clauses: for a limit below `killed_below_bytes`,
+    for one from `survives_from_bytes` on, and for any other one.
+    """
+
+    killed_below_bytes: int | None
+    survives_from_bytes: int | None
+    killed: str
+    survives: str
+    between: str
+
+    def at(self, limit_bytes: int) -> tuple[Outcome, str]:
+        """Return the outcome at a limit, and its reason."""
+        if self.killed_below_bytes is not None and limit_bytes < self.killed_below_bytes:
+            return "killed", self.killed
+        if self.survives_from_bytes is not None and limit_bytes >= self.survives_from_bytes:
+            return "survives", self.survives
+        return "unknown", self.between
+
+
+def unknown(reason: str) -> Demand:
+    """Return the demand of a run of which no limit is known to be too small or enough."""
+    return Demand(None, None, "", "", reason)
+
+
+def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Demand:
+    """Return the demand of a run in which nothing was killed.
+
+    `swap_bytes`: the swap beside the limit; None: not known. `state`: whether its work went on
+    (`explain.slowed`).
+    """
+    kept, usage = survivor_range.unreclaimable(subtree), ledger.peak_usage(subtree)
+    if kept is None or usage is None:
+        return unknown(_START_NOT_KNOWN)
+    if swap_bytes is None:
+        return unknown(survivor_range.SWAP_ROOM_NOT_KNOWN)
+    if (why_not := _why_no_demand(subtree, usage)) is not None:
+        return unknown(why_not)
+    held = survivor_range.with_swapped(subtree, kept)
+    peak = _Peak.of(subtree, kept, usage)
+    needs = _Needs.of(subtree, held, peak)
+    apart = survivor_range.apart_bytes(subtree)
+    lasting = min(_lasting_peak(held), usage) if not swap_bytes else _lasting_peak(held) - swap_bytes
+    if swap_bytes:
+        lasting = max(lasting, survivor_range.never_swapped_bytes(subtree))
+    huge = _in_huge_pages(subtree)
+    below = lasting - bounds.unseen_bytes(subtree.whole) - _lazily_freed(subtree) - huge - apart
+    enough = needs.total_bytes + apart + _room(subtree, needs.total_bytes)
+    enough = min(enough, _recorded_enough(subtree, (held.peak() or 0) + apart))
+    enough = min(enough, max(usage, held.peak() or 0) + apart + bounds.unseen_bytes(subtree.whole))
+    why_not = _why_not_whole(subtree) or bounds.why_unfinished(subtree, held, state)
+    swapped = f" with {size(swap_bytes)} of swap" if swap_bytes else ""
+    return Demand(
+        killed_below_bytes=max(below, 0),
+        survives_from_bytes=enough if why_not is None else None,
+        killed=f"{peak.phrase()} does not fit{swapped}",
+        survives=f"{peak.phrase()} fits",
+        between=f"{peak.phrase()}: " + (why_not or needs.why_between(huge, apart, swap_bytes)),
+    )
+
+
+def of_kills(subtree: Subtree, kills: Sequence[OomReport]) -> Demand:
+    """Return the demand of a run in which something was killed: `kills` concern the cgroup, by time.
+
+    Less memory than at a kill for the cgroup's own limit leads to a kill as well, if the kill shows that the
+    limit was too small and memory does not grow by the limit (`kill_range`).
+    """
+    foreign = next((kill for kill in kills if kill.limit_owner.cgroup_id != subtree.cgroup_id), None)
+    if foreign is not None:
+        whose = foreign.limit_owner.cgroup or "the whole machine"
+        return unknown(f"a kill for the limit of {whose} cut the work off")
+    ranges = [kill.sizing.min_limit_bytes for kill in kills]
+    lows = [found[0] for found in ranges if found is not None]
+    highs = [None if found is None else found[1] for found in ranges]
+    reasons = [kill.quality.unknown.get("sizing.min_limit_bytes") for kill in kills]
+    reason = next((one for one in reasons if one is not None), "its growth has no known end")
+    if not lows:
+        return unknown(reason)
+    low, owner = max(lows), kills[0].limit_owner
+    is_known = all(high is not None for high in highs) and len(kills) < MOST_KILLS
+    high = max(high or 0 for high in highs) if is_known else None
+    at = "" if kills[0].time is None else _at(subtree, kills[0].time.as_unit("ns").value)
+    return Demand(
+        killed_below_bytes=low,
+        survives_from_bytes=high,
+        killed=f"the run was killed at {size(owner.limit_bytes)}{at}",
+        survives="all that grew before the kill has an end, and fits",
+        between=f"nothing shows how much more it needs than {size(owner.limit_bytes)}: {reason}"
+        if high is None
+        else f"what grew has an end, and fits from {size(high)} on, but may need less",
+    )
+
+
+def _why_no_demand(subtree: Subtree, usage_bytes: int) -> str | None:
+    """Return the reason why the peak of the run says nothing about another limit; None if there is none."""
+    if subtree.whole.losses.near("residue", 0, end_ns(subtree.whole)):
+        return _SUMS_LOST
+    return bounds.why_elastic(subtree) if usage_bytes else "it held nothing"
+
+
+def _why_not_whole(subtree: Subtree) -> str | None:
+    """Return the reason why the peak may be too low; None if the trace has all of it."""
+    if subtree.whole.losses.near("charge", subtree.start_ns, end_ns(subtree.whole)):
+        return _CHARGES_LOST
+    return _THINNED if subtree.whole.fineness.is_thinned else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Peak:
+    """The peak of what reclaim cannot free: its size, its moment in ns, and the process that held most."""
+
+    bytes_: int
+    time_ns: int
+    since_start: str
+    comm: str | None
+
+    @classmethod
+    def of(cls, subtree: Subtree, kept: Steps, usage_bytes: int) -> _Peak:
+        is_later = len(kept.values) > 0 and int(kept.values.max()) >= (kept.before or 0)
+        moment = int(kept.times[kept.values.argmax()]) if is_later else subtree.start_ns
+        most, _ = allocators.between(subtree, subtree.start_ns, moment)
+        holder = max(most, key=lambda one: one.charged_bytes - one.file_bytes, default=None)
+        comm = None if holder is None or holder.charged_bytes <= holder.file_bytes else holder.comm
+        return cls(min(kept.peak() or 0, usage_bytes), moment, _at(subtree, moment), comm)
+
+    def phrase(self) -> str:
+        """Return `the peak of what reclaim cannot free (163.4 MiB at 12.3 s, by sort)`."""
+        whose = "" if self.comm is None else f", by {self.comm}"
+        return f"the peak of what reclaim cannot free ({size(self.bytes_)}{self.since_start}{whose})"
+
+
+def _at(subtree: Subtree, moment_ns: int) -> str:
+    """Return " at 12.3 s" for a moment, since the start of the cgroup or the trace."""
+    seconds = (moment_ns - subtree.start_ns) / 1e9
+    return f" at {duration(seconds)}" if seconds > 0 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """The peak of what must fit, in bytes, and what it has at that moment beside the memory that reclaim
+    cannot free."""
+
+    total_bytes: int
+    unwritten_bytes: int
+    mapped_bytes: int
+    swapped_bytes: int
+
+    @classmethod
+    def of(cls, subtree: Subtree, held: Steps, peak: _Peak) -> _Needs:
+        unwritten = _sampled(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
+        mapped = _sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
+        all_ = ledger.total([held, unwritten, mapped])
+        moment = int(all_.times[all_.values.argmax()]) if len(all_.values) else peak.time_ns
+        return cls(
+            total_bytes=max(all_.peak() or 0, peak.bytes_),
+            unwritten_bytes=unwritten.at(moment) or 0,
+            mapped_bytes=mapped.at(moment) or 0,
+            swapped_bytes=max((held.peak() or 0) - peak.bytes_, 0),
+        )
+
+    def why_between(self, huge_bytes: int, apart_bytes: int, swap_bytes: int) -> str:
+        """Return the greatest reason why a limit near the peak is neither known to be enough nor too low."""
+        reasons = (
+            (self.unwritten_bytes, "of page cache was not yet written, and cannot be freed at once"),
+            (self.mapped_bytes, "of page cache was mapped, and work that has to read it again crawls"),
+            (huge_bytes, "may be untouched parts of huge pages, which a tight limit does without"),
+            (apart_bytes, "more is needed if peaks of processes fall together"),
+            (max(swap_bytes, self.swapped_bytes), "may have to be swapped out, and may be in use"),
+        )
+        amount, reason = max(reasons)
+        return f"{size(amount)} {reason}" if amount >= _ROOM_BYTES else "the limit is too close to it"
+
+
+def _sampled(subtree: Subtree, added: tuple[str, ...], taken: tuple[str, ...] = ()) -> Steps:
+    """Return the sum of columns of the cgroup's samples less others, at least 0, over time, in bytes.
+
+    It is 0 before the first sample.
+    """
+    samples = subtree.samples
+    own = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
+    whole = own[np.logical_and.reduce([known(own[name]) for name in (*added, *taken)])]
+    total: Int64s = np.zeros(len(whole), dtype=np.int64)
+    for name in added:
+        total = total + integers(whole[name])
+    for name in taken:
+        total = total - integers(whole[name])
+    return Steps(times_ns(whole), np.maximum(total, 0), 0)
+
+
+def _lazily_freed(subtree: Subtree) -> int:
+    """Return the most memory that a program had given back and the kernel still counted, in bytes."""
+    lists = ("inactive_file_bytes", "active_file_bytes", "shmem_bytes")
+    return _sampled(subtree, lists, ("file_bytes",)).peak() or 0
+
+
+def _in_huge_pages(subtree: Subtree) -> int:
+    """Return the anonymous memory that no page fault of its own brought, in bytes.
+
+    It is all of it if the page faults were not counted (pgfault of memory.stat).
+    """
+    faults = ledger.count(subtree, "pgfault")
+    last = faults.at(end_ns(subtree.whole))
+    peak = (steps.peak() or 0) if (steps := ledger.level(subtree, ledger.ANON)) is not None else 0
+    if last is None or not len(faults.values):
+        return peak
+    picked, bytes_ = subtree.charges.weighted(ledger.ANON)
+    charged = int(np.maximum(bytes_[picked], 0).sum(dtype=np.int64))
+    faulted = (last - (int(faults.values[0]) if faults.before is None else faults.before)) * page_size(
+        subtree.whole
+    )
+    return min(max(charged - faulted, 0), peak)
+
+
+def _lasting_peak(level: Steps) -> int:
+    """Return the highest level that lasted for a whole cell of 20 ms."""
+    if not len(level.times):
+        return level.before or 0
+    cell = level.times // _LASTING_NS
+    firsts = np.flatnonzero(np.diff(cell, prepend=cell[0] - 1))
+    lasts = np.append(firsts[1:], len(cell)) - 1
+    carried = np.append(level.before or 0, level.values)[firsts]
+    lowest = np.minimum(np.minimum.reduceat(level.values, firsts), carried)
+    is_apart = np.diff(cell[firsts], append=cell[-1] + 2) > 1
+    return int(max(lowest.max(), level.values[lasts[is_apart]].max(initial=0), level.before or 0))
+
+
+def _recorded_enough(subtree: Subtree, peak_bytes: int) -> int:
+    """Return the limit from which the run survives because it survived with its least limit in the trace, in
+    bytes: no more than that limit, if what reclaim cannot free had some room below it."""
+    least = ledger.counter(subtree, "limit_bytes").least()
+    return max(UNLIMITED_BYTES if least is None else least, peak_bytes + _room(subtree, peak_bytes))
+
+
+def _room(subtree: Subtree, peak_bytes: int) -> int:
+    return bounds.unseen_bytes(subtree.whole) + peak_bytes // _ROOM_DIVISOR + _ROOM_BYTES

@@ -1,0 +1,213 @@
+"""The page cache that a run would read again at another limit, and the time that it would lose.
+
+The miss curve (`views.miss_curve`) says which refaults more memory would have spared. Hits are not traced, so
+nothing says what less memory would have cost: below the recorded limit, only the lower end is known. A limit
+above the peak of usage changes nothing.
+
+The kernel's lists of files differ from the LRU list of the curve by up to an eighth of the additional memory,
+and for pages that are read by page faults, by up to a quarter of what was read again (docs/sizing.md). A row
+of evictions sums up to 10 ms, so a distance is known to the size of such a row. Runs of the same work differ
+a little. The range has room for all of these. With room for all that the run ever held, nothing is evicted.
+
+A page that was evicted and came back before another MiB was evicted was usually read ahead and evicted before
+its use. How often that happens in a tight cache varies by half, and it may be less with less memory.
+
+Where not only the cgroup's own limit evicted its page cache, but also that of a cgroup above or below it,
+memory.high, or a shortage of the machine, more room below the cgroup's own limit may spare nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import integers, is_one_of
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import end_ns, page_size
+from tracer.analysis.explain.measure.thrashing import LEAST_SHARE
+from tracer.analysis.explain.sizing.bounds import unseen_bytes, why_no_curve
+from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
+from tracer.analysis.results.survivor import LostTime, Progress
+from tracer.analysis.views import miss_curve
+from tracer.analysis.views.miss_curve import Reuse
+
+_LISTS_DIVISOR: Final = 8
+_FAULTS_DIVISOR: Final = 4
+_RUNS_DIVISOR: Final = 32
+_FEW_BYTES: Final = 256 << 10
+_OTHERS_DIVISOR: Final = 32
+_AT_ONCE_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rereads:
+    """What a run read again, and how that depends on the limit.
+
+    `limit_bytes`: the limit in the whole trace (`UNLIMITED_BYTES`: none); None: it changed, or was not read.
+    `peak_usage_bytes`: None if it was not read. `why_unknown`: the reason if the refaults are not known.
+    `is_own`: only the cgroup's own limit evicted its page cache. `all_bytes`: the memory with which all that
+    the run ever held fits; None: not known. `faulted_bytes`: the part of what was read again that was read by
+    page faults. `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one run evicted.
+    """
+
+    limit_bytes: int | None
+    peak_usage_bytes: int | None
+    why_unknown: str | None
+    reuse: Reuse
+    page_size: int
+    is_own: bool
+    all_bytes: int | None
+    faulted_bytes: int
+    unseen_bytes: int
+    run_bytes: int
+    going: Progress
+
+    @classmethod
+    def of(cls, subtree: Subtree, going: Progress) -> Self:
+        """Return the rereads of a cgroup; `going` is whether its work went on."""
+        limits = ledger.counter(subtree, "limit_bytes")
+        most, least = limits.peak(), limits.least()
+        return cls(
+            limit_bytes=most if most == least else None,
+            peak_usage_bytes=ledger.peak_usage(subtree),
+            why_unknown=why_no_curve(subtree, subtree.start_ns, end_ns(subtree.whole)),
+            reuse=miss_curve.reuse_of(subtree),
+            page_size=page_size(subtree.whole),
+            is_own=_is_evicted_for_own_limit(subtree),
+            all_bytes=_all_bytes(subtree),
+            faulted_bytes=_refaulted_pages(subtree, "fault") * page_size(subtree.whole),
+            unseen_bytes=unseen_bytes(subtree.whole),
+            run_bytes=int(subtree.evicted.pages.max(initial=0)) * page_size(subtree.whole),
+            going=going,
+        )
+
+    @property
+    def seen_bytes(self) -> int:
+        """Return what was read again in the trace."""
+        return self.reuse.total_pages() * self.page_size
+
+    def at(self, limit_bytes: int) -> BytesRange:
+        """Return (low, high) of what is read again at a limit; None: not known."""
+        if self.why_unknown is not None or self.peak_usage_bytes is None:
+            return NOT_KNOWN
+        seen = self.seen_bytes
+        if self._has_room_for_all(limit_bytes):
+            return 0, _FEW_BYTES if seen else 0
+        if self.limit_bytes is None:
+            return NOT_KNOWN
+        steady = self._left(_AT_ONCE_BYTES)
+        if limit_bytes < self.limit_bytes and not self.is_as_recorded(limit_bytes):
+            return _range_of(steady, steady)[0], None
+        most_seen = seen + (seen - steady) // 2
+        more = max(limit_bytes - self.limit_bytes, 0)
+        if not more or not self.is_own:
+            low, high = _range_of(steady, most_seen)
+            return (None if more else low), high
+        differs = more // _LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
+        least, most = self._left(more + differs), self._left(more - differs)
+        most += self.faulted_bytes // _FAULTS_DIVISOR if most else 0
+        return _range_of(least, most_seen if more - differs < _AT_ONCE_BYTES else min(most, seen))
+
+    def _has_room_for_all(self, limit_bytes: int) -> bool:
+        """Return whether nothing has to be evicted at a limit."""
+        if not self.seen_bytes and self.is_as_recorded(limit_bytes):
+            return True
+        return (
+            self.is_own and self.all_bytes is not None and limit_bytes >= self.all_bytes + self.unseen_bytes
+        )
+
+    def _left(self, more_bytes: int) -> int:
+        """Return what is read again with so much more memory, by the miss curve."""
+        missing = self.reuse.extra_pages * self.page_size > more_bytes
+        return round(int(self.reuse.pages[missing].sum()) * self.reuse.scale) * self.page_size
+
+    def lost_share_at(self, limit_bytes: int, again: BytesRange) -> ShareRange:
+        """Return (low, high) of the lost share at a limit at which so much is read again; None: not known.
+
+        What is read again takes as long as in the trace. What reclaim takes is at most as in the trace above
+        the recorded limit, and at least as in the trace below it.
+        """
+        lost = self.going.lost
+        if lost is None or self.going.lost_share is None or None in (lost.reclaim_ms, lost.work_ms):
+            return NOT_KNOWN
+        reclaim_ms = lost.reclaim_ms or 0.0
+        is_more = self.limit_bytes is None or limit_bytes > self.limit_bytes
+        low, high = again
+        return (
+            None if low is None else self._lost_share(lost, low, 0.0 if is_more else reclaim_ms),
+            None if high is None else self._lost_share(lost, high, reclaim_ms),
+        )
+
+    def _lost_share(self, lost: LostTime, again_bytes: int, reclaim_ms: float) -> float:
+        lost_ms = (lost.reread_ms or 0.0) * min(again_bytes / (self.seen_bytes or 1), 1.0) + reclaim_ms
+        lost_ms += (lost.swap_in_ms or 0.0) + (lost.throttled_ms or 0.0)
+        whole_ms = lost_ms + (lost.work_ms or 0.0) + (lost.first_read_ms or 0.0)
+        return lost_ms / whole_ms if whole_ms else 0.0
+
+    def is_thrashing_at(self, limit_bytes: int, again: BytesRange) -> bool | None:
+        """Return whether the tasks thrash at a limit at which so much is read again; None: not known.
+
+        In the worst stretch of a trace that thrashes, time is lost in proportion to what is read again. A
+        trace that does not thrash shows nothing about less memory.
+        """
+        crawl = self.going.crawl
+        if self.going.state != "thrashing" or crawl is None:
+            return False
+        if self.limit_bytes is not None and limit_bytes <= self.limit_bytes:
+            return True
+        low, high = (None if end is None else self._share(crawl.lost_share, end) for end in again)
+        if low is not None and low >= LEAST_SHARE:
+            return True
+        return False if high is not None and high < LEAST_SHARE else None
+
+    def _share(self, lost_share: float, again_bytes: int) -> float:
+        lost = lost_share * min(again_bytes / (self.seen_bytes or 1), 1.0)
+        return lost / (lost + 1 - lost_share) if lost < 1 else 1.0
+
+    def is_as_recorded(self, limit_bytes: int) -> bool:
+        """Return whether a limit changes nothing, since usage stayed below it and below the recorded one."""
+        peak = self.peak_usage_bytes
+        return peak is not None and limit_bytes >= peak + self.unseen_bytes
+
+
+def _range_of(least_bytes: int, most_bytes: int) -> tuple[int, int]:
+    """Return a range with room for the difference between runs of the same work."""
+    few = (least_bytes // _RUNS_DIVISOR + _FEW_BYTES, most_bytes // _RUNS_DIVISOR + _FEW_BYTES)
+    return max(least_bytes - few[0], 0), most_bytes + few[1]
+
+
+def _is_evicted_for_own_limit(subtree: Subtree) -> bool:
+    """Return whether nearly all evictions can be those of reclaim for the cgroup's own limit."""
+    evicted = subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole))
+    attempts = subtree.reclaim
+    is_own = (integers(attempts["cgroup_id"]) == subtree.cgroup_id) & is_one_of(attempts["kind"], ["memcg"])
+    reclaimed = int(integers(attempts["reclaimed"])[is_own].sum())
+    has_high = (ledger.count(subtree, "high_events").at(end_ns(subtree.whole)) or 0) > 0
+    return not has_high and evicted - reclaimed <= evicted // _OTHERS_DIVISOR
+
+
+def _all_bytes(subtree: Subtree) -> int | None:
+    """Return the memory with which all that the cgroup ever held fits, each page of a file once, in bytes.
+
+    None: what it held when the trace began is not known, or events of its page cache are missing.
+    """
+    others, cache = ledger.level(subtree, ledger.NOT_CACHE), ledger.level(subtree, ledger.CACHE)
+    if others is None or cache is None:
+        return None
+    kinds, totals = subtree.whole.cache_events.kinds, subtree.whole.page_moves.totals
+    is_added = is_one_of(kinds["op"], ["add"]) & np.isin(integers(kinds["cgroup_id"]), subtree.members)
+    added = int(totals["pages"][is_added[totals["kind"]]].sum()) - _refaulted_pages(subtree)
+    files = (cache.before or 0) + added * page_size(subtree.whole)
+    return None if files < (cache.peak() or 0) else (others.peak() or 0) + files
+
+
+def _refaulted_pages(subtree: Subtree, cause: str | None = None) -> int:
+    """Return the pages that the cgroup read again, or only those with a cause of their addition."""
+    kinds, totals = subtree.whole.cache_events.kinds, subtree.whole.page_moves.totals
+    picked = np.isin(integers(kinds["cgroup_id"]), subtree.members)
+    if cause is not None:
+        picked &= is_one_of(kinds["cause"], [cause])
+    return int(totals["refaulted"][picked[totals["kind"]]].sum())
