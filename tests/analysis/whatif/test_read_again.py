@@ -138,9 +138,11 @@ def test_lost_time_follows_what_is_read_again(trace: Any) -> None:
     less, same, near, more = at(crawling(trace, "fault"), 20, 40, 41, 60)
     assert near.outcome == "unknown" and "may still be" in near.why  # the room is known to a run of 4 MiB
     assert less.outcome == same.outcome == "thrashes"
-    share = 64.8 / (64.8 + 11.2)
-    assert same.lost_share == pytest.approx((share, share), abs=0.01)
-    assert less.lost_share[0] == pytest.approx(share, abs=0.01) and less.lost_share[1] is None
+    few = 54 / 32 + 0.25, 90 / 32 + 0.25  # of a quarter less and a quarter more than 72 MiB, by page faults
+    low, high = (0.9 * mib / (0.9 * mib + 11.2) for mib in (54 - few[0], 90 + few[1]))
+    assert same.read_again_bytes == ((54 - few[0]) * MIB, (90 + few[1]) * MIB)
+    assert same.lost_share == pytest.approx((low, high), abs=0.005)
+    assert less.lost_share[0] == pytest.approx(low, abs=0.005) and less.lost_share[1] is None
     assert more.read_again_bytes == (0, MIB // 4)  # 8 MiB more would have spared all
 
 

@@ -98,18 +98,19 @@ class Rereads:
             return 0, _FEW_BYTES if seen else 0
         if self.limit_bytes is None:
             return NOT_KNOWN
+        by_faults = self.faulted_bytes // _FAULTS_DIVISOR
         steady = self._left(_AT_ONCE_BYTES)
         if limit_bytes < self.limit_bytes and not self.is_as_recorded(limit_bytes):
-            return _range_of(steady, steady)[0], None
-        most_seen = seen + (seen - steady) // 2
+            return _range_of(steady - by_faults, steady)[0], None
+        most_seen = seen + (seen - steady) // 2 + by_faults
         more = max(limit_bytes - self.limit_bytes, 0)
         if not more or not self.is_own:
-            low, high = _range_of(steady, most_seen)
+            low, high = _range_of(steady - by_faults, most_seen)
             return (None if more else low), high
         differs = more // _LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
-        least, most = self._left(more + differs), self._left(more - differs)
-        most += self.faulted_bytes // _FAULTS_DIVISOR if most else 0
-        return _range_of(least, most_seen if more - differs < _AT_ONCE_BYTES else min(most, seen))
+        least, most = self._left(more + differs) - by_faults, self._left(more - differs)
+        most += by_faults if most else 0
+        return _range_of(max(least, 0), most_seen if more - differs < _AT_ONCE_BYTES else most)
 
     def _has_room_for_all(self, limit_bytes: int) -> bool:
         """Return whether nothing has to be evicted at a limit."""
@@ -142,7 +143,7 @@ class Rereads:
         )
 
     def _lost_share(self, lost: LostTime, again_bytes: int, reclaim_ms: float) -> float:
-        lost_ms = (lost.reread_ms or 0.0) * min(again_bytes / (self.seen_bytes or 1), 1.0) + reclaim_ms
+        lost_ms = (lost.reread_ms or 0.0) * again_bytes / (self.seen_bytes or 1) + reclaim_ms
         lost_ms += (lost.swap_in_ms or 0.0) + (lost.throttled_ms or 0.0)
         whole_ms = lost_ms + (lost.work_ms or 0.0) + (lost.first_read_ms or 0.0)
         return lost_ms / whole_ms if whole_ms else 0.0
@@ -164,7 +165,7 @@ class Rereads:
         return False if high is not None and high < LEAST_SHARE else None
 
     def _share(self, lost_share: float, again_bytes: int) -> float:
-        lost = lost_share * min(again_bytes / (self.seen_bytes or 1), 1.0)
+        lost = lost_share * again_bytes / (self.seen_bytes or 1)
         return lost / (lost + 1 - lost_share) if lost < 1 else 1.0
 
     def is_as_recorded(self, limit_bytes: int) -> bool:
