@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 UNKNOWN: Final = "not known"
@@ -50,6 +51,12 @@ def percent(part: float | None, whole: float | None) -> str:
     if part is None or not whole:
         return ""
     return f"{100 * part / whole:.1f} %"
+
+
+def in_percent(share: float) -> str:
+    """Return `97 %`, rounded down: 100 % means all of the time."""
+    percents = math.floor(100 * share) if share < 1 else 100
+    return f"{percents} %"
 
 
 def duration(seconds: float | None) -> str:

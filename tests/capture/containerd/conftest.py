@@ -107,6 +107,10 @@ class Runtime:
         self.call("StartContainer", field(1, identity))
         return identity
 
+    def stop(self, identity: str, grace_s: int) -> None:
+        """Stop a container as the kubelet does for a failed liveness probe: SIGTERM, and SIGKILL later."""
+        self.call("StopContainer", field(1, identity) + field(2, grace_s))
+
     @contextlib.contextmanager
     def without_kubernetes(self, identity: str, name: str) -> Iterator[str]:
         """Run a container with the label and the annotation of nerdctl, and yield its cgroup; remove it at
@@ -127,6 +131,10 @@ class Runtime:
         command = ["ctr", "--address", str(self.socket), "--namespace", "default", *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=WITHIN_S)
         assert done.returncode == 0, (arguments, done.stderr.decode())
+
+    def pid_of(self, identity: str) -> int:
+        """Return the pid of the first process of a container."""
+        return int((self.bundle(identity) / "init.pid").read_text())
 
     def bundle(self, identity: str) -> Path:
         """Return the folder of a container, which is removed when it has died."""

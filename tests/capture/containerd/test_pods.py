@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from support.slowdown import SLOWDOWN
+from support.waiting import wait_for
 
 import tracer
 from tracer.analysis.trace import AnalysedTrace
+from tracer.render.words.sigkill_words import sentence
 
 pytestmark = pytest.mark.kernel
 
@@ -73,6 +75,27 @@ def test_container_is_followed_by_its_name(runtime: Any, start_recorder: Callabl
     rows = trace.cgroups[trace.cgroups["path"].str.startswith(above)]
     assert set(rows["path"]) == {f"{above}/{first}", f"{above}/{second}"}
     assert len(trace.oom) == 2
+
+
+def test_failed_probe_of_a_container_deaf_to_sigterm_is_a_stop_that_took_too_long(
+    runtime: Any, start_recorder: Callable[..., Any]
+) -> None:
+    recorder = start_recorder("-c", runtime.parent, env=environment(runtime.host))
+    with runtime.pod("deaf-1f2e", "prod", "4c2f3e4d-5b6a-7980-9abc-def012345678") as pod:
+        identity = runtime.run(pod, "app", 0, 'trap "" TERM; exec sleep 1000', LIMIT_BYTES)
+        pid = runtime.pid_of(identity)
+        wait_for(lambda: "sleep" in Path(f"/proc/{pid}/comm").read_text())
+        runtime.stop(identity, 1)
+    trace = tracer.open(recorder.stop())
+    (kill,) = (one for one in trace.sigkilled() if one.target.pid == pid)
+    assert (kill.target.comm, kill.target.container) == ("sleep", "app")
+    assert kill.sender is not None
+    assert (kill.sender.comm, kill.parents[0].comm) == ("runc", "containerd-shim")
+    assert kill.since_sigterm_s is not None
+    assert 1 <= kill.since_sigterm_s < WITHIN_S
+    said = sentence(kill)
+    assert " after SIGTERM: a stop that took too long. Its cgroup used " in said
+    assert "a failed liveness probe" in said
 
 
 def test_container_without_files_has_the_names_of_the_cri_socket(

@@ -8,11 +8,12 @@ import pytest
 
 from tracer.analysis.results.sigkill import Party, Sigkill
 from tracer.enumerations import KILL_WAY
+from tracer.render.words.known_senders import KNOWN_SENDERS, KnownSender
 from tracer.render.words.sigkill_words import beside_kills, sent_by, sentence, sentences
 
 WEB = Party(7, "web", "/docker/1", "shop")
 RUNC, SHIM = Party(9, "runc"), Party(4, "containerd-shim")
-STOP = Sigkill(None, WEB, RUNC, (SHIM, Party(1, "systemd")), "pidfd", 10.0, 5, 30 << 20, 100 << 20)
+STOP = Sigkill(None, WEB, RUNC, (SHIM, Party(1, "systemd")), "pidfd", 10.0, 30 << 20, 100 << 20)
 
 
 def by(comm: str, **changes: object) -> str:
@@ -24,27 +25,42 @@ def by(comm: str, **changes: object) -> str:
 def test_stop_that_took_too_long_is_named_with_the_runtime_and_the_memory() -> None:
     assert sentence(STOP) == (
         "Not an OOM kill: runc (pid 9), child of containerd-shim (pid 4), sent SIGKILL to web (pid 7), 10 s "
-        "after SIGTERM: a stop that took too long. Its cgroup used 30 MiB of 100 MiB (30.0 %)."
+        "after SIGTERM: a stop that took too long. Its cgroup used 30 MiB of 100 MiB (30.0 %). The runtime "
+        "was asked to: a stop, a failed liveness probe or an eviction; `kubectl describe pod` or `docker "
+        "events` has it."
     )
-    assert sentence(replace(STOP, usage_bytes=95 << 20)).endswith("(95.0 %), near its limit.")
+    assert "(95.0 %), near its limit. " in sentence(replace(STOP, usage_bytes=95 << 20))
 
 
-@pytest.mark.parametrize(
-    ("comm", "said"),
-    [
-        ("runc", ": its container runtime killed it."),
-        ("containerd-shim", ": its container runtime killed it."),
-        ("timeout", ": its time was over."),
-        (
-            "systemd-oomd",
-            " in user space, which acts on pressure before the kernel does.",
-        ),
-        ("earlyoom", ": an OOM killer in user space, which acts when the machine has little memory left."),
-        ("bash", " sent SIGKILL to web (pid 7)."),
-    ],
-)
-def test_known_sender_is_explained_by_what_it_does(comm: str, said: str) -> None:
-    assert by(comm).endswith(said)
+@pytest.mark.parametrize("known", KNOWN_SENDERS, ids=lambda known: known.name)
+def test_known_sender_is_explained_by_what_it_does_and_where_its_reason_is(known: KnownSender) -> None:
+    comm = known.name.encode()[:15].decode()  # as the kernel has it
+    said = f"{comm} (pid 9) sent SIGKILL to web (pid 7): {known.does}."
+    assert by(comm) == f"Not an OOM kill: {said}{f' {known.advice}' * bool(known.advice)}"
+    assert known.does[0] != known.does[0].upper() or known.does.startswith("systemd")
+    assert not known.does.endswith(".") and known.advice[-1:] in ("", ".")
+
+
+@pytest.mark.parametrize("comm", ["bash", "runcat", "timeouts", "systemd-oom", "containerd", ""])
+def test_other_names_are_not_explained(comm: str) -> None:
+    assert by(comm).endswith(" sent SIGKILL to web (pid 7).")
+
+
+def test_stage_of_runc_is_runc() -> None:
+    assert ": its container runtime killed it. The runtime was asked to: " in by("runc:[1:CHILD]")
+
+
+def test_oom_killer_in_user_space_that_sent_sigterm_first_is_no_late_stop() -> None:
+    assert "after SIGTERM: an OOM killer in user space" in by("earlyoom", since_sigterm_s=2.0)
+
+
+def test_memory_pressure_just_before_is_said_beside_the_usage() -> None:
+    kill = replace(STOP, pressure_share=0.814)
+    assert " (30.0 %); just before, a task of it waited for memory 81 % of the time. " in sentence(kill)
+    assert ". Just before, a task of its cgroup waited for memory 81 % of the time." in sentence(
+        replace(kill, limit_bytes=None)
+    )
+    assert "waited" not in sentence(replace(STOP, pressure_share=0.0))
 
 
 def test_sigterm_just_before_or_long_before_is_no_stop_that_took_too_long() -> None:

@@ -12,15 +12,19 @@ if TYPE_CHECKING:
 PARENTS: Final = ("parent1", "parent2", "parent3")
 """The parties of a row of `sigkills` that are parents of the sender, the nearest first."""
 
+PRESSURE_WINDOW_S: Final = 10
+"""The time before a SIGKILL whose memory pressure is shown, in s: the shortest average of memory.pressure."""
+
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """A process, with its cgroup and container where they are known."""
+    """A process, with its cgroup and container where they are known. `cgroup` is the path of `cgroup_id`."""
 
     pid: int
     comm: str
     cgroup: str | None = None
     container: str | None = None
+    cgroup_id: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the process as an object of the JSON."""
@@ -32,8 +36,9 @@ class Sigkill:
     """One process that SIGKILL ended, by the sender. `sender` is None if no process sent it, but the kernel.
 
     `way`: `tracer.enumerations.KILL_WAY`. `since_sigterm_s` is None if the process got no SIGTERM before.
-    `cgroup_id` is its cgroup, `usage_bytes` and `limit_bytes` are the cgroup's at that moment. A limit of
-    None: it has none of its own.
+    `usage_bytes` and `limit_bytes` are those of the target's cgroup at that moment. A limit of None: it has
+    none of its own. `pressure_share` is the part of the `PRESSURE_WINDOW_S` before, from 0 to 1,
+    in which a task of the cgroup waited for memory (PSI some); None: not known.
     """
 
     time: pd.Timestamp | None
@@ -42,9 +47,9 @@ class Sigkill:
     parents: tuple[Party, ...]
     way: str
     since_sigterm_s: float | None
-    cgroup_id: int
     usage_bytes: int | None
     limit_bytes: int | None
+    pressure_share: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of `sigkills` in the JSON."""
@@ -57,6 +62,7 @@ class Sigkill:
             "since_sigterm_s": self.since_sigterm_s,
             "usage_bytes": self.usage_bytes,
             "limit_bytes": self.limit_bytes,
+            "psi_some_share": self.pressure_share,
         }
 
 
@@ -66,17 +72,18 @@ def from_row(
     *,
     unlimited_bytes: int,
     time: pd.Timestamp | None = None,
+    pressure_share: float | None = None,
 ) -> Sigkill:
     """Return the SIGKILL of a row of `sigkills`, in which None stands for null.
 
     `names`: cgroup id -> path and container. From `unlimited_bytes` on, a limit is none.
     """
 
-    def party(name: str, cgroup_id: int | None = None) -> Party | None:
+    def party(name: str, cgroup: float | None = None) -> Party | None:
         prefix = name and f"{name}_"
-        pid = row[f"{prefix}tgid"]
+        pid, cgroup_id = row[f"{prefix}tgid"], None if cgroup is None else int(cgroup)
         known = names.get(cgroup_id or 0, (None, None))
-        return None if pid is None else Party(int(pid), row[f"{prefix}comm"] or "", *known)
+        return None if pid is None else Party(int(pid), row[f"{prefix}comm"] or "", *known, cgroup_id)
 
     target, since_ns = party("", row["cgroup_id"]), row["since_sigterm_ns"]
     usage, limit = row["usage_bytes"], row["limit_bytes"]
@@ -88,7 +95,7 @@ def from_row(
         tuple(one for name in PARENTS if (one := party(name)) is not None),
         row["way"],
         None if since_ns is None else round(since_ns / 1e9, 3),
-        int(row["cgroup_id"]),
         None if usage is None else int(usage),
         None if limit is None or limit >= unlimited_bytes else int(limit),
+        pressure_share,
     )

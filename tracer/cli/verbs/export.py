@@ -364,7 +364,7 @@ def _events(trace: AnalysedTrace, cgroup: str | None) -> list[Event]:
     for kill in trace.sigkilled(cgroup):
         if kill.time is not None:
             sender = "" if kill.sender is None else kill.sender.comm
-            labels = (*labels_of(kill.cgroup_id), sender)
+            labels = (*labels_of(kill.target.cgroup_id), sender)
             events.append(Event(kill.time.as_unit("ns").value, "sigkills", labels))
     losses = zip(times_ns(trace.loss).tolist(), records(trace.loss), strict=True)
     events += [Event(time_ns, "lost_records", (str(row["stream"]),), row["lost"]) for time_ns, row in losses]

@@ -10,7 +10,7 @@ from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import kill_facts, quality_facts, reclaim_facts, survivor_facts
+from tracer.render.words import kill_facts, quality_facts, reclaim_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.places import place_in_short
 from tracer.schema import UNLIMITED_BYTES
@@ -42,7 +42,7 @@ def of_survivor(one: Held) -> tuple[Tile, Tile, Tile]:
         state = visible(one.progress.state or "")
         used = Tile(
             "time lost",
-            survivor_facts.in_percent(crawl.lost_share),
+            units.in_percent(crawl.lost_share),
             f"of the tasks' time, for {lasted}: {state}",
         )
     return _bound(one), used, Tile("cushion", f"{units.size(one.evicted_bytes)} evicted", _again(one))

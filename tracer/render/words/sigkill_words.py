@@ -8,7 +8,8 @@ from typing import Final
 
 from tracer.analysis.results.sigkill import Party, Sigkill
 from tracer.render.words.escape import visible
-from tracer.units import count, duration, percent, size
+from tracer.render.words.known_senders import known_sender
+from tracer.units import count, duration, in_percent, percent, size
 
 _WAYS: Final = {
     "group": "to its process group",
@@ -19,14 +20,6 @@ _WAYS: Final = {
 """Way -> the words after the sender. The others need none."""
 _WITH_ITSELF: Final = {"group": ", with its process group", "cgroup_kill": ", with its cgroup"}
 
-_RUNTIMES: Final = ("containerd-shim", "dockerd", "runc", "crun", "conmon", "podman")
-"""Beginnings of the names of programs that end containers."""
-_OOM_KILLERS: Final = {
-    "systemd-oomd": "systemd's OOM killer in user space, which acts on pressure before the kernel does",
-    "earlyoom": "an OOM killer in user space, which acts when the machine has little memory left",
-    "oomd": "an OOM killer in user space, which acts on pressure before the kernel does",
-    "nohang": "an OOM killer in user space, which acts when the machine has little memory left",
-}
 _BY_AN_END: Final = ("parent_death", "pid_namespace")
 _LONG_STOP_S: Final = 0.5
 _LONGEST_STOP_S: Final = 3600.0
@@ -64,7 +57,7 @@ def sentence(kill: Sigkill) -> str:
     after = "" if kill.since_sigterm_s is None else f", {duration(kill.since_sigterm_s)} after SIGTERM"
     why = _reason(kill)
     reason = f": {why}" if why else ""
-    return f"Not an OOM kill: {_event(kill, target)}{after}{reason}.{_memory(kill)}"
+    return f"Not an OOM kill: {_event(kill, target)}{after}{reason}.{_memory(kill)}{_advice(kill)}"
 
 
 def _event(kill: Sigkill, target: str) -> str:
@@ -86,28 +79,45 @@ def _event(kill: Sigkill, target: str) -> str:
 
 def _reason(kill: Sigkill) -> str | None:
     """Return what the sender does, if it is known by name, and whether it had asked for an end before."""
-    if kill.sender is None or kill.sender.pid == kill.target.pid or kill.way in _BY_AN_END:
+    if kill.sender is None or not _is_by_another(kill):
         return None
-    name, since_s = kill.sender.comm, kill.since_sigterm_s
-    if name in _OOM_KILLERS:
-        return _OOM_KILLERS[name]
-    if name == "timeout" and since_s is None:
-        return "its time was over"
-    if since_s is not None and _LONG_STOP_S <= since_s <= _LONGEST_STOP_S:
+    known = known_sender(kill.sender.comm)
+    if known is not None and not known.has_grace:
+        return known.does
+    if kill.since_sigterm_s is not None and _LONG_STOP_S <= kill.since_sigterm_s <= _LONGEST_STOP_S:
         return "a stop that took too long"
-    return "its container runtime killed it" if name.startswith(_RUNTIMES) else None
+    if known is None or (known.name == "timeout" and kill.since_sigterm_s is not None):
+        return None
+    return known.does
+
+
+def _is_by_another(kill: Sigkill) -> bool:
+    """Return whether another process sent the signal on purpose."""
+    return kill.sender is not None and kill.sender.pid != kill.target.pid and kill.way not in _BY_AN_END
 
 
 def _memory(kill: Sigkill) -> str:
-    """Return how full the cgroup was, which may be why a probe failed or a stop took long."""
-    if not kill.limit_bytes or kill.usage_bytes is None:
-        return ""
-    share = kill.usage_bytes / kill.limit_bytes
-    near = ", near its limit" if share >= _NEAR_LIMIT else ""
-    return (
-        f" Its cgroup used {size(kill.usage_bytes)} of {size(kill.limit_bytes)}"
-        f" ({percent(kill.usage_bytes, kill.limit_bytes)}){near}."
-    )
+    """Return how full the cgroup was, and how long its tasks waited for memory, which may be why a probe
+    failed or a stop took long."""
+    said = list[str]()
+    if kill.limit_bytes and kill.usage_bytes is not None:
+        is_near = kill.usage_bytes / kill.limit_bytes >= _NEAR_LIMIT
+        said.append(
+            f"its cgroup used {size(kill.usage_bytes)} of {size(kill.limit_bytes)}"
+            f" ({percent(kill.usage_bytes, kill.limit_bytes)}){', near its limit' * is_near}"
+        )
+    if kill.pressure_share:
+        whose = "it" if said else "its cgroup"
+        said.append(
+            f"just before, a task of {whose} waited for memory {in_percent(kill.pressure_share)} of the time"
+        )
+    text = "; ".join(said)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
+
+
+def _advice(kill: Sigkill) -> str:
+    known = None if kill.sender is None or not _is_by_another(kill) else known_sender(kill.sender.comm)
+    return f" {known.advice}" if known is not None and known.advice else ""
 
 
 def sentences(kills: Sequence[Sigkill], most: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
@@ -212,7 +211,7 @@ def _progress(one: Held) -> Iterator[Fact]:
         seconds = (it.crawl.end - it.crawl.begin).total_seconds()
         yield (
             "state",
-            f"{it.state}: {in_percent(it.crawl.lost_share)} of the tasks' time was lost in the "
+            f"{it.state}: {units.in_percent(it.crawl.lost_share)} of the tasks' time was lost in the "
             f"{units.duration(seconds)} from {shown_time(it.crawl.begin)}",
         )
     parts = [
@@ -222,14 +221,17 @@ def _progress(one: Held) -> Iterator[Fact]:
     ]
     if it.lost_share is not None:
         time = "all the time of the tasks" if it.crawl else "the tasks' time"
-        yield "lost time", f"{in_percent(it.lost_share)} of {time}: {', '.join(parts) or 'none'}"
+        yield "lost time", f"{units.in_percent(it.lost_share)} of {time}: {', '.join(parts) or 'none'}"
     first = (
         f", and {units.duration(it.lost.first_read_ms / 1000)} of reading" if it.lost.first_read_ms else ""
     )
     if it.lost.work_ms is not None:
         yield "work", f"{units.duration(it.lost.work_ms / 1000)} of CPU time outside of reclaim{first}"
     if one.psi_some_share:
-        yield "pressure", f"some task waited for memory {in_percent(one.psi_some_share)} of the time (PSI)"
+        yield (
+            "pressure",
+            f"some task waited for memory {units.in_percent(one.psi_some_share)} of the time (PSI)",
+        )
 
 
 def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
@@ -237,12 +239,6 @@ def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
         path = "a file whose name is not known" if file.path is None else visible(file.path)
         program = ", which it executes" if file.executable else ""
         yield "" if number else "of these", f"{units.size(file.refaulted_bytes)} of {path}{program}"
-
-
-def in_percent(share: float) -> str:
-    """Return `97 %`, rounded down: 100 % means all of the time."""
-    percents = math.floor(100 * share) if share < 1 else 100
-    return f"{percents} %"
 
 
 def _by_what(one: Held) -> str:
@@ -278,7 +274,7 @@ def _crawl(one: Held) -> str:
     assert crawl is not None
     last = "the last " if crawl.lasts else ""
     span = f"{last}{units.duration((crawl.end - crawl.begin).total_seconds())}"
-    spent = f"For {span}, {_who(one.progress.delayed)} spent {in_percent(crawl.lost_share)} of the time"
+    spent = f"For {span}, {_who(one.progress.delayed)} spent {units.in_percent(crawl.lost_share)} of the time"
     if one.progress.state == "throttled":
         return f"{spent} throttled: {above_high(one)}, which slows tasks and never kills."
     outlook = f"; {_outlook(crawl)}" if crawl.lasts else ""
