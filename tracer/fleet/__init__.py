@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def open(url: str) -> Dataset:
     """Return the summary tables of the dataset at an fsspec URL or a path, as lazy Dask DataFrames.
 
-    They are `sources`, `kills`, `lives`, `evictors` and `timeline`: `open(url).kills.compute()` gives all
-    kills as a pandas DataFrame. docs/dataset.md lists the columns.
+    They are `sources`, `kills`, `sigkills`, `lives`, `evictors` and `timeline`: `open(url).kills.compute()`
+    gives all kills as a pandas DataFrame. docs/dataset.md lists the columns.
 
     Raises TracerError if there is no dataset, or if Dask or fsspec is not installed.
     """

@@ -23,6 +23,7 @@ from tracer.fleet.reduction.fleet_run import fleet
 from tracer.fleet.reduction.partial_state import Partial
 from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_limit_bytes
 from tracer.fleet.summary.summarize import summarize
+from tracer.fleet.summary.time_window import TimeWindow
 
 EXAMPLES = Path(__file__).parents[3] / "traces"
 DAYS = 20
@@ -195,3 +196,32 @@ def test_workload_without_a_recent_sample_has_no_limits_of_others(days: float) -
     (one,) = answer(partial_state.closed(partial_state.once(whole))).workloads
     assert one.vpa_limit_bytes is None or days < 9
     assert (one.krr_limit_bytes is None) == (days > 14)
+
+
+def test_other_sigkills_count_once_by_sender_workload_and_host_in_the_window() -> None:
+    def sent(minute: float, pid: int, **more: Any) -> dict[str, Any]:
+        return {"time": at(minute), "ktime_ns": round(minute * 60e9), "pid": pid, **more}
+
+    first = [sent(1, 7), sent(1, 8), sent(2, 9, sender_comm=None), sent(50, 9)]
+    copies = [{**one, "trace_id": "0000000000000002"} for one in [first[0], sent(3, 7)]]
+    older = {"trace_id": "0000000000000003", "boot_id": "boot-2", "sigkills": None}
+    boot = state(sources=[{}, {"trace_id": "0000000000000002"}], sigkills=[*first, *copies])
+    other = state(sources=[older], sigkills=[sent(4, 7, boot_id="boot-2", host="node-2")])
+    window = TimeWindow(until_ns=pd.Timestamp(at(49)).value)
+    closed = [partial_state.closed(partial_state.once(one), window) for one in (boot, other)]
+    found = answer(partial_state.union(closed, window), window)
+    assert found.sigkills is not None
+    assert [(one.sender, one.workload, one.host, one.count) for one in found.sigkills] == [
+        ("runc", "web", "node-1", 3),
+        (None, "web", "node-1", 1),
+        ("runc", "web", "node-2", 1),
+    ]
+    assert (found.sigkills[0].first, found.sigkills[0].last) == (at(1), at(3))
+    assert found.traces_without_sigkills == 1
+    assert found.to_dict()["sigkills"][1]["sender"] is None
+
+
+def test_fleet_of_older_traces_does_not_know_its_other_sigkills() -> None:
+    found = answer(partial_state.closed(state(sources=[{"sigkills": None}])))
+    assert found.sigkills is None
+    assert found.to_dict()["sigkills"] is None

@@ -19,11 +19,12 @@ from synthetic.restarts import Restarts
 import tracer
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.results.sigkill import Party, Sigkill
 from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS, COMPOSITION_COLUMNS, SUMMARIES, SUMMARY_VERSION
-from tracer.fleet.summary.summarize import kill_rows, summarize, unreclaimable_bytes
+from tracer.fleet.summary.summarize import kill_rows, sigkill_rows, summarize, unreclaimable_bytes
 from tracer.schema import UNLIMITED_BYTES
 
 MADE = {
@@ -248,3 +249,31 @@ def test_unreclaimable_memory_is_null_unless_each_part_of_it_is_known() -> None:
     for part in ("total", "file_clean", "slab_reclaimable"):
         unknown: dict[str, Any] = {part: None}
         assert unreclaimable_bytes(replace(made_of, **unknown)) is None
+
+
+def test_other_sigkill_has_the_workloads_of_both_ends() -> None:
+    cgroup_id = REPORT.limit_owner.cgroup_id
+    target, sender = Party(7, "web", cgroup_id=cgroup_id), Party(9, "runc", cgroup_id=1 << 40)
+    parents = (Party(4, "containerd-shim"), Party(1, "systemd"))
+    stop = Sigkill(REPORT.time, target, sender, parents, "pidfd", 10.0, 30, 40, 0.5)
+    by_kernel = replace(stop, sender=None, parents=(), since_sigterm_s=None, limit_bytes=None)
+    row, other = sigkill_rows([stop, by_kernel], Origin.from_trace(TRACE), NamedCgroups(TRACE))
+    assert row["ktime_ns"] == REPORT.ktime_ns
+    assert row["workload"] == "/memcg-tracer-*-lab-parent-limit"
+    assert (row["sender_workload"], row["sender_cgroup"]) == ("?", f"id:{1 << 40}")
+    assert (row["comm"], row["pid"], row["way"]) == ("web", 7, "pidfd")
+    assert (row["sender_comm"], row["sender_pid"], row["parent_comm"]) == ("runc", 9, "containerd-shim")
+    assert (row["since_sigterm_s"], row["usage_bytes"], row["psi_some_share"]) == (10, 30, 0.5)
+    assert (row["limit_bytes"], row["is_limited"]) == (40, True)
+    unknown = ("sender_comm", "sender_pid", "sender_workload", "sender_cgroup_id", "parent_comm")
+    assert [other[name] for name in unknown] == [None] * len(unknown)
+    assert (other["limit_bytes"], other["is_limited"]) == (None, False)
+    assert {*row} == {*other} == {*SUMMARIES["sigkills"].names}
+
+
+def test_trace_that_does_not_know_sigkills_has_no_count_of_them() -> None:
+    (source,) = rows("fork", "sources")
+    assert not opened("fork").has_table("sigkills")
+    assert source["sigkills"] is None
+    (made,) = rows("lives without kills", "sources")
+    assert made["sigkills"] == (0 if opened("lives without kills").has_table("sigkills") else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, Host, KillCount, Peaks, Workload
+from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, Host, KillCount, Peaks, SigkillCount, Workload
 from tracer.fleet.reduction.partial_state import Broken
 from tracer.fleet.sizing.suggestion import Suggestion
 
@@ -85,6 +85,13 @@ def fleet() -> Fleet:
             Evictor("batch", "batch", "reclaim_memcg", 2, 900 * MIB, 0),
             Evictor("shop/web/app", "?", "reclaim_kswapd", 1, 40 * MIB, None),
         ],
+        sigkills=[
+            SigkillCount("runc", "shop/web/app", "node-1", 9, BEGIN, BEGIN + 6 * DAY),
+            SigkillCount("systemd-oomd", "batch", "node-2", 4, BEGIN, BEGIN + DAY),
+            SigkillCount("runc", "shop/web/app", "node-2", 2, BEGIN, BEGIN + DAY),
+            SigkillCount(None, "batch", "node-1", 1, BEGIN, BEGIN),
+        ],
+        traces_without_sigkills=3,
     )  # fmt: skip
 
 

@@ -13,6 +13,11 @@ from tracer.render.fleet import fleet_facts, fleet_page, fleet_tables
 def test_facts_answer_why_which_limits_and_who(fleet: Fleet) -> None:
     assert list(fleet_facts.facts(fleet)) == [
         ("causes", "20 anon_growth (process memory grew); 3 shmem (tmpfs or shared memory filled the limit)"),
+        (
+            "SIGKILL",
+            "16 processes ended by others than the OOM killer: runc 11, systemd-oomd 4, the kernel 1; not "
+            "known of 3 older traces",
+        ),
         ("limits", "2 too low, 1 too high by more than 10 %, 1 not judged, of 4 workloads"),
         (
             "too low",

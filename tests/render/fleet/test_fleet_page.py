@@ -37,27 +37,28 @@ def test_page_has_all_tables_with_names_first(fleet: Fleet) -> None:
     page = fleet_page.page(fleet)
     headings = re.findall("<h2>(.*?)</h2>", page)
     assert headings == [
-        *("Kills by cause and workload", "Limits", "Suggested limits, beside those of other rules"),
+        *("Kills by cause and workload", "SIGKILL by others than the OOM killer"),
+        *("Limits", "Suggested limits, beside those of other rules"),
         *("Who evicts whom", "Hosts"),
         "Left out, because they cannot be read",
     ]
     titles = [re.findall("<th scope.*?>(.*?)</th>", row) for row in re.findall("<thead>.*</thead>", page)]
-    assert [row[0] for row in titles] == ["workload", "workload", "workload", "by tasks of", "host"]
+    assert [row[0] for row in titles] == ["workload", "sender", "workload", "workload", "by tasks of", "host"]
     assert page == fleet_page.page(fleet)
 
 
 def test_answer_comes_before_what_a_narrow_screen_cuts(fleet: Fleet) -> None:
     page = fleet_page.page(fleet)
-    kills, limits, *_ = re.findall("<thead>.*</thead>", page)
+    kills, _, limits, *_ = re.findall("<thead>.*</thead>", page)
     assert re.findall("<th scope.*?>(.*?)</th>", kills)[:3] == ["workload", "kills", "cause"]
     assert re.findall("<th scope.*?>(.*?)</th>", limits)[:4] == ["workload", "kills", "limit", "suggested"]
 
 
 def test_structure_serves_readers_who_do_not_see_the_page(fleet: Fleet) -> None:
     page = fleet_page.page(fleet)
-    assert re.findall(r"<h([1-6])>", page) == ["1"] + ["2"] * 6
+    assert re.findall(r"<h([1-6])>", page) == ["1"] + ["2"] * 7
     tables = re.findall('<div class="wide"(.*?)>', page)
-    assert len(tables) == page.count("<table") == 5
+    assert len(tables) == page.count("<table") == 6
     assert all('tabindex="0" role="group" aria-label="' in attributes for attributes in tables)
 
 

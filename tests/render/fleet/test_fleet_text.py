@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from support import golden
 
-from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, Host, KillCount
+from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, Host, KillCount, SigkillCount
 from tracer.fleet.reduction.partial_state import Broken
 from tracer.render.fleet import fleet_text
 from tracer.render.terminal import console
@@ -40,6 +40,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_name_gets_through(fleet: Flee
         hosts=[replace(fleet.hosts[2], host=HOSTILE)],
         kills=[replace(fleet.kills[0], workload=HOSTILE, host=HOSTILE), fleet.kills[1]],
         workloads=[replace(one, workload=HOSTILE) for one in fleet.workloads],
+        sigkills=[SigkillCount(HOSTILE, HOSTILE, HOSTILE, 3, fleet.kills[0].first, fleet.kills[0].last)],
         evictors=[replace(fleet.evictors[0], owner_workload=HOSTILE, evictor_workload=HOSTILE[::-1])],
     )
     shown = text(hostile, columns)

@@ -22,8 +22,9 @@ _ORIGIN: Final = {
     "summary_version": 1,
 }
 _OF_A_TABLE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "sources": {"lost_records": 0, "kills": 0},
+    "sources": {"lost_records": 0, "kills": 0, "sigkills": 0},
     "kills": {"cause": "anon_growth", "workload": "web", "cgroup": "/web", "victim_pid": 7},
+    "sigkills": {"workload": "web", "cgroup": "/web", "pid": 7, "way": "kill", "sender_comm": "runc"},
     "lives": {"workload": "web", "cgroup": "/web", "cgroup_id": 5, "is_begin_seen": True, "kills": 0},
     "evictors": {
         **{"owner_workload": "web", "owner_cgroup": "/web", "owner_cgroup_id": 5},

@@ -28,8 +28,8 @@ _DTYPES: Final[dict[pa.DataType, Any]] = {
 
 
 class Dataset:
-    """The summary tables of a dataset, each a lazy Dask DataFrame: `sources`, `kills`, `lives`, `evictors`
-    and `timeline`. docs/dataset.md lists their columns.
+    """The summary tables of a dataset, each a lazy Dask DataFrame: `sources`, `kills`, `sigkills`, `lives`,
+    `evictors` and `timeline`. docs/dataset.md lists their columns.
 
     Rows that several traces share occur once. NA means "not known". The files are listed once, when the
     dataset is opened.
@@ -48,6 +48,11 @@ class Dataset:
     def kills(self) -> dd.DataFrame:
         """Return a row for each kill."""
         return self._frame("kills")
+
+    @cached_property
+    def sigkills(self) -> dd.DataFrame:
+        """Return a row for each process that SIGKILL ended and the OOM killer did not."""
+        return self._frame("sigkills")
 
     @cached_property
     def lives(self) -> dd.DataFrame:

@@ -76,6 +76,19 @@ class GrownFunction:
 
 
 @dataclass(frozen=True, slots=True)
+class SigkillCount:
+    """The processes of one workload on one host that SIGKILL of one sender ended, and the OOM killer did not.
+    A `sender` of None is the kernel."""
+
+    sender: str | None
+    workload: str
+    host: str
+    count: int
+    first: pd.Timestamp
+    last: pd.Timestamp
+
+
+@dataclass(frozen=True, slots=True)
 class KillsOverTime:
     """Kills in intervals of `width` from `begin` (UTC): cause -> the count of each interval."""
 
@@ -141,7 +154,10 @@ class Evictor:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The answer. `begin` and `end` cover all traces; None without a trace. Lists are ordered by weight."""
+    """The answer. `begin` and `end` cover all traces; None without a trace. Lists are ordered by weight.
+
+    `sigkills` is None if no trace has this table. Older traces do not: `traces_without_sigkills` of them.
+    """
 
     traces: int
     begin: pd.Timestamp | None
@@ -153,6 +169,8 @@ class Fleet:
     evictors: Sequence[Evictor]
     code: Sequence[GrownFunction] = ()
     """Of the kills whose trace has samples of code."""
+    sigkills: Sequence[SigkillCount] | None = None
+    traces_without_sigkills: int = 0
     since: pd.Timestamp | None = None
     until: pd.Timestamp | None = None
     """The window of the answer is from `since` to `until`; None: no bound."""
@@ -174,6 +192,8 @@ class Fleet:
             "hosts": [as_json(one) for one in self.hosts],
             "kills": [as_json(one) for one in self.kills],
             "code": [as_json(one) for one in self.code],
+            "sigkills": None if self.sigkills is None else [as_json(one) for one in self.sigkills],
+            "traces_without_sigkills": self.traces_without_sigkills,
             "workloads": [one.to_dict() for one in self.workloads],
             "evictors": [as_json(one) for one in self.evictors],
         }
@@ -186,6 +206,7 @@ def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
     Kills in the window count, and runs that overlap the window. For limits, each of these runs counts whole.
     """
     sources, evictors, kills_of_runs = (frame(rows) for rows in (state.sources, state.evictors, state.kills))
+    unknown = int(sources["sigkills"].isna().sum())
     kills, lives = frame(window.moments(state.kills)), frame(window.overlapping(state.lives))
     return Fleet(
         traces=len(sources),
@@ -202,6 +223,8 @@ def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
             key=lambda one: (-(one.evicted_bytes or 0), one.owner_workload, one.evictor_workload, one.cause),
         ),
         code=sorted(_grown(kills), key=lambda one: (-one.count, -one.hosts, one.function, str(one))),
+        sigkills=None if unknown == len(sources) else _sigkill_counts(frame(state.sigkills)),
+        traces_without_sigkills=unknown,
         kills_over_time=kills_over_time(kills),
         since=_timestamp(window.since_ns),
         until=_timestamp(window.until_ns),
@@ -270,6 +293,18 @@ def _grown(kills: pd.DataFrame) -> Iterator[GrownFunction]:
 
 def _text(value: Any) -> str | None:
     return None if pd.isna(value) else str(value)
+
+
+def _sigkill_counts(senders: pd.DataFrame) -> list[SigkillCount]:
+    groups = senders.groupby(["sender_comm", "workload", "host"], dropna=False)
+    found = [
+        SigkillCount(
+            sender if isinstance(sender, str) else None, str(workload), str(host),
+            int(rows["count"].sum()), rows["first"].min(), rows["last"].max(),
+        )
+        for (sender, workload, host), rows in groups
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: (-one.count, one.sender or "", one.workload, one.host))
 
 
 def kills_over_time(kills: pd.DataFrame) -> KillsOverTime | None:

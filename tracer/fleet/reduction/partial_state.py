@@ -2,8 +2,9 @@
 
 The columns are those that the answer needs. Several traces of one boot may have rows of the same kill or
 life. `once` keeps one of them, and needs all rows of the boot for that. `closed` then sums up the rows of
-evictors, and takes from `timeline` what rules for limits need (working sets). After that, states of
-different boots are united by concatenating their rows, so neither split nor order changes the answer.
+evictors, counts those of `sigkills`, and takes from `timeline` what rules for limits need (working sets).
+After that, states of different boots are united by concatenating their rows, so neither split nor order
+changes the answer.
 
 Working sets of pods are kept as far as the rules of the VPA and of KRR depend on them. The VPA's rule needs
 the peak of each interval of a pod. KRR's rule needs the largest value since the moment 14 days before the end
@@ -113,12 +114,18 @@ def _scalar(moment: pd.Timestamp) -> Any:
     return pa.scalar(moment.as_unit("ns").value, pa.int64()).cast(TIME)
 
 
-READ: Final = ("sources", "kills", "lives", "evictors", "timeline")
+READ: Final = ("sources", "kills", "sigkills", "lives", "evictors", "timeline")
 """The summary tables that the answer needs."""
 
+_OF_A_SENDER: Final = ("host", "workload", "sender_comm")
+_OF_A_SIGKILL: Final = (
+    *("boot_id", "trace", "trace_id", "time", "ktime_ns", "pid", "psi_some_share"),
+    *_OF_A_SENDER,
+)
 _LEFT_OUT: Final[Mapping[str, frozenset[str]]] = {
     "lives": frozenset({"date", "namespace", "pod", "container", "container_id", "image"}),
     "kills": frozenset({"date", "container_id", "image", "kmsg", "trigger_comm"}),
+    "sigkills": frozenset(SUMMARIES["sigkills"].names) - set(_OF_A_SIGKILL),
     "timeline": frozenset(SUMMARIES["timeline"].names) - set(COLUMNS),
 }
 _OF_A_PAIR: Final = ("host", "owner_workload", "evictor_workload", "cause")
@@ -142,6 +149,14 @@ _TABLES: Final = (*READ, "intervals", "last_peaks")
 
 _PAIRS: Final = pa.schema([SCHEMAS["evictors"].field(name) for name in (*_OF_A_PAIR, *_EVICTED)])
 
+_SENDERS: Final = pa.schema(
+    [
+        *(SCHEMAS["sigkills"].field(name) for name in _OF_A_SENDER),
+        *(("count", pa.int64()), ("first", TIME), ("last", TIME)),
+    ]
+)
+_COUNTED: Final = [*_OF_A_SENDER, "ktime_ns_count", "time_min", "time_max"]
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -160,12 +175,14 @@ class Broken:
 class Partial:
     """Rows of the tables of `READ`.
 
-    After `closed`, `evictors` has a row for each host, pair and cause. `timeline` is then empty; `intervals`
+    After `closed`, `evictors` has a row for each host, pair and cause, and `sigkills` one for each host,
+    workload and sender. `timeline` is then empty; `intervals`
     and `last_peaks` replace it.
     """
 
     sources: pa.Table
     kills: pa.Table
+    sigkills: pa.Table
     lives: pa.Table
     evictors: pa.Table
     timeline: pa.Table
@@ -214,14 +231,18 @@ def once(state: Partial) -> Partial:
 
 
 def closed(state: Partial, window: TimeWindow = ALWAYS) -> Partial:
-    """Return the closed form of a state that has each row once: with sums of its evictors, and what rules for
-    limits need, both for the window. Kills and lives outside of the window stay."""
+    """Return the closed form of a state that has each row once: with sums of its evictors, counts of
+    senders of SIGKILL, and what rules for limits need, all for the window. Kills and lives outside of the
+    window stay."""
     evictors, minutes = window.whole_minutes(state.evictors), window.whole_minutes(state.timeline)
     pairs = evictors.group_by(list(_OF_A_PAIR)).aggregate([(name, "sum") for name in _EVICTED])
     pairs = pairs.rename_columns([name.removesuffix("_sum") for name in pairs.column_names])
+    senders = window.moments(state.sigkills).group_by(list(_OF_A_SENDER))
+    counts = senders.aggregate([("ktime_ns", "count"), ("time", "min"), ("time", "max")])
     return _recent(
         replace(
             state,
+            sigkills=counts.select(_COUNTED).rename_columns(_SENDERS.names).cast(_SENDERS),
             evictors=pairs.select(_PAIRS.names).cast(_PAIRS),
             timeline=SCHEMAS["timeline"].empty_table(),
             intervals=intervals(minutes, window.moments(state.kills)),

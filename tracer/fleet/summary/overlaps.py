@@ -7,6 +7,7 @@ clock is set:
 * a trace is identified by its `trace_id`, of which there may be copies;
 * a kill is identified by the boot, its `ktime_ns` and the pid of its (first) victim. A kill that only a
   kernel log has (`kmsg` is `only`) has no `ktime_ns`: it is the kill of this boot and pid within two seconds;
+* another SIGKILL is identified by the boot, its `ktime_ns` and the pid of the process that it ended;
 * a life is identified by the boot, the cgroup and the creation time of the cgroup. A trace that did not see
   the creation shows the last life of that cgroup that was created before;
 * a minute is identified by the boot, the cgroup and its `ktime_ns`.
@@ -162,6 +163,10 @@ def _kills(rows: list[Row]) -> Iterable[Row]:
             yield row
 
 
+def _sigkills(rows: list[Row]) -> Iterable[Row]:
+    yield _best(rows, lambda row: row["workload"] == NOWHERE, lambda row: row["psi_some_share"] is None)
+
+
 def _doubt(row: Row) -> int:
     confidence = row["confidence"]
     return _CONFIDENCE.index(confidence) if confidence in _CONFIDENCE else len(_CONFIDENCE)
@@ -308,6 +313,7 @@ def _first(values: Iterable[Any]) -> Any:
 _GROUPS: Final[Mapping[str, tuple[Sequence[str], Callable[[list[Row]], Iterable[Row]]]]] = {
     "sources": (("trace_id",), _sources),
     "kills": ((_BOOT, "victim_pid"), _kills),
+    "sigkills": ((_BOOT, "ktime_ns", "pid"), _sigkills),
     "lives": ((_BOOT, "cgroup_id"), _lives),
     "timeline": ((_BOOT, "cgroup_id", "ktime_ns"), _minutes),
 }

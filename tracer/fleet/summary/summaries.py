@@ -62,6 +62,8 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         "lost_records": _NUMBER,
         "kills": _NUMBER,
         "bytes_on_disk": _NUMBER,
+        # since version 3
+        "sigkills": _NUMBER,
     },
     "kills": {
         **_ORIGIN,
@@ -95,6 +97,24 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         "grown_line": _NUMBER,
         "grown_module": _TEXT,
         "grown_share": pa.float64(),
+    },
+    "sigkills": {
+        **_ORIGIN,
+        "ktime_ns": _NUMBER,
+        **_NAMES,
+        "comm": _TEXT,
+        "pid": _NUMBER,
+        "way": _TEXT,
+        "sender_comm": _TEXT,
+        "sender_pid": _NUMBER,
+        "sender_workload": _TEXT,
+        "sender_cgroup": _TEXT,
+        "sender_cgroup_id": _NUMBER,
+        "parent_comm": _TEXT,
+        "since_sigterm_s": pa.float64(),
+        **_LIMIT,
+        "usage_bytes": _NUMBER,
+        "psi_some_share": pa.float64(),
     },
     "lives": {
         **_ORIGIN,

@@ -17,6 +17,7 @@ from tracer.analysis.core.tables import ShmemFiles, page_size
 from tracer.analysis.results.forms import limit_columns
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Composition
+from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import Defects
 from tracer.fleet.summary.life_rows import life_rows
@@ -30,6 +31,33 @@ from tracer.stored_names import NAMELESS_PYTHON
 def kill_rows(reports: Sequence[OomReport], origin: Origin, names: NamedCgroups) -> list[dict[str, Any]]:
     """Return a row of `kills` for each report that has a time."""
     return [_row(report, origin, names) for report in reports if report.time is not None]
+
+
+def sigkill_rows(
+    sigkills: Sequence[Sigkill], origin: Origin, names: NamedCgroups
+) -> Iterator[dict[str, Any]]:
+    """Yield a row of `sigkills` for each SIGKILL that was not the OOM killer's."""
+    for kill in sigkills:
+        assert kill.time is not None
+        time, sender = kill.time.as_unit("ns").value, kill.sender
+        yield {
+            **origin.row(time),
+            "ktime_ns": origin.ktime_ns(time),
+            **names.row(kill.target.cgroup_id),
+            "comm": kill.target.comm,
+            "pid": kill.target.pid,
+            "way": kill.way,
+            "sender_comm": sender and sender.comm,
+            "sender_pid": sender and sender.pid,
+            **{"sender_workload": None, "sender_cgroup": None, "sender_cgroup_id": None},
+            **(_who("sender", names, sender.cgroup_id) if sender is not None else {}),
+            "parent_comm": kill.parents[0].comm if kill.parents else None,
+            "since_sigterm_s": kill.since_sigterm_s,
+            "limit_bytes": kill.limit_bytes,
+            "is_limited": None if kill.usage_bytes is None else kill.limit_bytes is not None,
+            "usage_bytes": kill.usage_bytes,
+            "psi_some_share": kill.pressure_share,
+        }
 
 
 def unreclaimable_bytes(made_of: Composition) -> int | None:
@@ -184,9 +212,11 @@ def summarize(trace: AnalysedTrace) -> Summary:
     origin, names = Origin.from_trace(trace), NamedCgroups(trace)
     kills = kill_rows(trace.explain(), origin, names)
     lives = life_rows(trace, origin, names, kills)
+    sigkills = [*sigkill_rows(trace.sigkilled(), origin, names)]
     rows = {
-        "sources": [_source_row(trace, origin, len(kills))],
+        "sources": [_source_row(trace, origin, len(kills), len(sigkills))],
         "kills": kills,
+        "sigkills": sigkills,
         "lives": lives.lives,
         "evictors": trace.defects.attempt(
             "the evicted page cache", lambda: evictor_rows(trace, origin, names), lambda _: []
@@ -197,7 +227,7 @@ def summarize(trace: AnalysedTrace) -> Summary:
     return Summary(origin, tables, trace.defects)
 
 
-def _source_row(trace: AnalysedTrace, origin: Origin, kills: int) -> dict[str, Any]:
+def _source_row(trace: AnalysedTrace, origin: Origin, kills: int, sigkills: int) -> dict[str, Any]:
     meta, last_ns = trace.meta, trace.span_ns[1]
     ended, lost = meta["ended"], meta["lost"]
     return {
@@ -210,4 +240,5 @@ def _source_row(trace: AnalysedTrace, origin: Origin, kills: int) -> dict[str, A
         "lost_records": None if lost is None else sum(lost.values()),
         "kills": kills,
         "bytes_on_disk": trace.size_bytes,
+        "sigkills": sigkills if trace.has_table("sigkills") else None,
     }

@@ -59,6 +59,7 @@ def facts(fleet: Fleet) -> Iterator[Fact]:
         yield "causes", _listed([_cause(name, causes[name]) for name in most_first], _MOST_CAUSES, "; ")
     if fleet.code:
         yield "what grew", _listed([_grown(one) for one in fleet.code], between="; ")
+    yield from _sigkills(fleet)
     yield from _limits(fleet.workloads)
     yield from _evictions(fleet)
     if window := _window(fleet):
@@ -110,9 +111,9 @@ def minute(time: pd.Timestamp) -> str:
     return f"{time:%Y-%m-%d %H:%M}"
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
     """Return `1 host` or `1,203 hosts`."""
-    return f"1 {noun}" if count == 1 else f"{units.count(count)} {noun}s"
+    return f"1 {noun}" if count == 1 else f"{units.count(count)} {nouns or f'{noun}s'}"
 
 
 def function(one: GrownFunction) -> str:
@@ -127,6 +128,25 @@ def _grown(one: GrownFunction) -> str:
 def _cause(name: str, count: int) -> str:
     label = f" ({_LABELS[name]})" if name in _LABELS else ""
     return f"{units.count(count)} {visible(name)}{label}"
+
+
+def _sigkills(fleet: Fleet) -> Iterator[Fact]:
+    senders: Counter[str | None] = Counter()
+    for one in fleet.sigkills or ():
+        senders[one.sender] += one.count
+    if not senders:
+        return
+    most_first = sorted(senders, key=lambda name: (-senders[name], name or ""))
+    named = _listed([f"{sender_name(one)} {units.count(senders[one])}" for one in most_first])
+    unknown = fleet.traces_without_sigkills
+    older = f"; not known of {counted(unknown, 'older trace')}" if unknown else ""
+    number = counted(sum(senders.values()), "process", "processes")
+    yield "SIGKILL", f"{number} ended by others than the OOM killer: {named}{older}"
+
+
+def sender_name(sender: str | None) -> str:
+    """Return the name of a sender of SIGKILL, escaped."""
+    return "the kernel" if sender is None else visible(sender)
 
 
 def _limits(workloads: Sequence[Workload]) -> Iterator[Fact]:

@@ -9,17 +9,19 @@ from typing import Final
 from tracer import units
 from tracer.fleet.reduction.fleet_answer import Fleet, Peaks, Workload
 from tracer.render.fleet import limit_states
-from tracer.render.fleet.fleet_facts import function, is_its_own, least_in_words, minute
-from tracer.render.fleet.kill_groups import by_cause_and_workload
+from tracer.render.fleet.fleet_facts import function, is_its_own, least_in_words, minute, sender_name
+from tracer.render.fleet.kill_groups import by_cause_and_workload, by_sender_and_workload
 from tracer.render.words.escape import visible
+from tracer.render.words.known_senders import known_sender
 
 MOST_ROWS_OF_PAGE: Final = 500
 """More rows in one table would make a browser slow."""
 
 KILLS: Final = "Kills by cause and workload"
+SIGKILLS: Final = "SIGKILL by others than the OOM killer"
 LIMITS: Final = "Limits"
 
-NAMES: Final = ("workload", "host", "function", "by tasks of", "cache of")
+NAMES: Final = ("workload", "host", "sender", "function", "by tasks of", "cache of")
 """The titles of the columns of names, which may be long."""
 
 _LIMITS_NOTES: Final = {
@@ -87,6 +89,7 @@ def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[S
     for one in (
         _kills(fleet),
         _code(fleet),
+        _sigkills(fleet),
         _limits(*_shown(wrong, others, brief=brief)),
         _rules([one for one in (*wrong, *others) if one.suggestion.suggested_limit_bytes is not None]),
         _evictors(fleet),
@@ -134,6 +137,25 @@ def _code(fleet: Fleet) -> Section:
         for one in fleet.code
     ]
     return Section("The code that grew most before the kills", columns, rows, wide="workloads")
+
+
+def _sigkills(fleet: Fleet) -> Section:
+    columns = (("processes", ">"), ("sender", "<"), ("hosts", ">"), ("last, UTC", "<"), ("workload", "<"))
+    groups = by_sender_and_workload(fleet.sigkills or ())
+    rows = [
+        (
+            units.count(one.count),
+            sender_name(one.sender),
+            units.count(one.hosts),
+            minute(one.last),
+            visible(one.workload),
+        )
+        for one in groups
+    ]
+    senders = dict.fromkeys(one.sender for one in groups if one.sender is not None)
+    known = {one.name: one.does for name in senders if (one := known_sender(name)) is not None}
+    remark = "" if not rows else " ".join(f"{name}: {does}." for name, does in known.items())
+    return Section(SIGKILLS, columns, rows, remark=remark)
 
 
 def _limits(workloads: Sequence[Workload], left_out: int) -> Section:
