@@ -184,7 +184,8 @@ class GrownCode:
     `of` is the kind of memory: anon, shmem, file, slab, or kernel for other kernel memory and sockets.
     `language`: native, go, python, java, node, or kernel where no stack of a program could be taken. `frames`
     begin with the innermost function that belongs to the program, and are those that nearly all samples have
-    in common. `mapping`: what was mapped where the memory grew; None: not known.
+    in common. `mapping`: what was mapped where the memory grew; None: not known, for the hooks of counters
+    (bpf/growth.bpf.c) have no address.
     """
 
     share: float
