@@ -111,3 +111,31 @@ def test_caller_of_a_python_function_without_a_name_is_not_blamed() -> None:
 def test_stack_without_a_function_of_the_program_stays_whole() -> None:
     frames = ["malloc [libc.so.6]", "0x7f00"]
     assert of_program(frames) == tuple(frames)
+
+
+NUMPY = (
+    "__memset_avx2 [libc.so.6]",
+    "ones [numpy/_core/numeric.py:191]",
+    "decode [python3.13/json/decoder.py:9]",
+)
+FROZEN = ("<module> [<frozen runpy>:88]", "[python]")
+
+
+@pytest.mark.parametrize(
+    ("outer", "innermost"),
+    [
+        (("load_rows [app.py:5]", "main [app.py:10]"), "load_rows [app.py:5]"),
+        (("<module> [notebook.py:1]", *FROZEN), "<module> [notebook.py:1]"),
+        (("<module> [<string>:1]",), "<module> [<string>:1]"),
+        (("load_rows [nightly:5]", "<module> [nightly:9]"), "load_rows [nightly:5]"),
+        # Programs that are installed as packages: a launcher or the interpreter has called them.
+        (("<module> [gunicorn:8]",), "ones [numpy/_core/numeric.py:191]"),
+        (FROZEN, "ones [numpy/_core/numeric.py:191]"),
+    ],
+)
+def test_library_of_python_is_not_the_program_that_calls_it(outer: tuple[str, ...], innermost: str) -> None:
+    assert of_program((*NUMPY, *outer))[0] == innermost
+
+
+def test_function_of_node_is_of_the_program_in_any_file() -> None:
+    assert of_program(("malloc [node]", "JS:*grow node_modules/a/index.js:3:9"))[0].startswith("JS:*grow")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import tracer
 from tracer.capture.symbols import cpython_names
 from tracer.capture.symbols.address_names import ExecImage, read_image
-from tracer.capture.symbols.cpython_names import PythonFrames, line_of
+from tracer.capture.symbols.cpython_names import PythonFrames, line_of, shown_file
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.process.cpython import NotReadError, find_interpreter
 from tracer.kernel.process.live_memory import Memory
@@ -106,6 +106,24 @@ def test_object_that_is_no_code_has_no_name() -> None:
     assert cpython_names._is_code(memory, id(code))
     assert not cpython_names._is_code(memory, id(other))
     memory.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/srv/app/app.py", "app.py"),
+        ("app.py", "app.py"),
+        ("/usr/lib/python3/dist-packages/numpy/core/numeric.py", "numpy/core/numeric.py"),
+        ("/opt/venv/lib/python3.12/site-packages/pandas/io/parsers.py", "pandas/io/parsers.py"),
+        ("/opt/venv/lib/python3.12/site-packages/six.py", "site-packages/six.py"),
+        ("/usr/lib/python3.13/json/decoder.py", "python3.13/json/decoder.py"),
+        ("/root/.pyenv/versions/3.13.1t/lib/python3.13t/csv.py", "python3.13t/csv.py"),
+        ("/home/a/site-packages-of-mine/x.py", "x.py"),
+        ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap>"),
+    ],
+)
+def test_file_of_a_library_is_shown_with_its_folder(path: str, shown: str) -> None:
+    assert shown_file(path) == shown
 
 
 TEXTS = ("load_rows", "größe", "Ωmega", "snake_\N{SNAKE}", "x" * 300)

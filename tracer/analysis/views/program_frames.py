@@ -74,17 +74,35 @@ def _rust_character(escape: re.Match[str]) -> str:
 def of_program(frames: Sequence[str]) -> tuple[str, ...]:
     """Return the frames from the innermost one of the program itself; all, if none is known to be.
 
-    The program of an interpreter is the script, whatever extension it calls. A function of a
-    script that could not be named counts as well: its caller did not make the memory grow.
+    The program of an interpreter is the script, whatever extension or library it calls; a library, if only a
+    launcher of it is outside of libraries. A function of Python that could not be named counts as well: its
+    caller did not make the memory grow.
     """
-    is_script = [frame_of(name).line is not None for name in frames]
-    if any(is_script):
-        at = next(at for at, name in enumerate(frames) if is_script[at] or name == NAMELESS_PYTHON)
-        return tuple(frames[at:])
+    for is_right in (_is_of_script, _is_scripted):
+        if any(map(is_right, frames)):
+            at = next(at for at, name in enumerate(frames) if is_right(name) or name == NAMELESS_PYTHON)
+            return tuple(frames[at:])
     for at, name in enumerate(frames):
         if _is_of_program(name):
             return tuple(frames[at:])
     return tuple(frames)
+
+
+def _is_scripted(name: str) -> bool:
+    return frame_of(name).line is not None
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_of_script(name: str) -> bool:
+    """Return whether a frame is of a script, and not of a library of Python, whose file is in a folder
+    (capture/symbols/cpython_names.py), of the interpreter (`<frozen runpy>`) or of a launcher in `bin`, which
+    is a module without functions and its file has no suffix."""
+    frame = frame_of(name)
+    if frame.line is None or SCRIPT_OF_NODE.fullmatch(name):
+        return frame.line is not None
+    assert frame.file is not None
+    is_launcher = frame.function == "<module>" and not frame.file.endswith((".py", ">"))
+    return "/" not in frame.file and not frame.file.startswith("<frozen ") and not is_launcher
 
 
 @lru_cache(maxsize=1 << 14)

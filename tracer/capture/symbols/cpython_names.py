@@ -7,6 +7,7 @@ hostile: what is read is bounded, and a frame whose code object is not there any
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -138,9 +139,22 @@ def _code_object(process: _Process, code: int) -> tuple[str, str, int, bytes] | 
         table = memory.number(code + offsets.line_table)
         size = min(memory.number(table + offsets.bytes_length), _MOST_TABLE_BYTES)
         lines = memory.read(table + offsets.bytes, size)
-        return file.rpartition("/")[2], function, first_line, lines
+        return shown_file(file), function, first_line, lines
     except OSError:
         return None
+
+
+_LIBRARIES: Final = re.compile(
+    r".*/(?:(?:site|dist)-packages/(?=.*/)|(?=(?:site|dist)-packages/|python3\.\d+t?/))"
+)
+
+
+def shown_file(path: str) -> str:
+    """Return what is shown of the path of a source file: `app.py` of the program, but of a library the path
+    in it, which has a slash: `numpy/_core/numeric.py`, `site-packages/six.py`, `python3.13/json/decoder.py`.
+    """
+    in_library = _LIBRARIES.match(path)
+    return path[in_library.end() :] if in_library else path.rpartition("/")[2]
 
 
 _STATE: Final = 32  # of PyASCIIObject, in 3.11 to 3.13
