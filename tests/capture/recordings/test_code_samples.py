@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.compiled import compiled
+from support.grown_parts import assert_parts
 from support.offered import skip_unless_offered
 
 import tracer
@@ -192,15 +193,37 @@ def test_full_ring_loses_samples_and_counts_them(
     assert sampled >= 63 * MIB - CPUS * 128 * KIB
 
 
-def are_all_named(trace: Any, tgid: int) -> bool:
-    """Return whether the samples of a process have come, and all of their stacks have names."""
-    samples = trace.code_samples[trace.code_samples["tgid"] == tgid]
+def are_all_named(trace: Any) -> bool:
+    """Return whether the samples of 90 MiB have come, and all of their stacks have names."""
+    samples = trace.code_samples
     return samples["bytes"].sum() > 90 * MIB and set(samples["stack_id"].dropna()) <= set(
         trace.stacks["stack_id"]
     )
 
 
-@pytest.mark.skipif(unwinding.why_not() is not None, reason=f"{unwinding.why_not()}")
+NATIVE = pytest.mark.skipif(unwinding.why_not() is not None, reason=f"{unwinding.why_not()}")
+
+
+@NATIVE
+@pytest.mark.parametrize("many", [pytest.param("threads", marks=pytest.mark.vm), "forks"])
+def test_code_of_many_threads_or_children_of_one_parent_is_one_answer(
+    many: str, memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """Stacks of a child have the files of its parent, and those of a thread no main()."""
+    leaves = compiled("leaves", tmp_path, "-O2", "-fomit-frame-pointer")
+    with started(leaves, memcg, str(120 * MIB), many, "6") as process:
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        go_on(process)
+        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path)))
+        trace = tracer.open(recorder.stop())
+    samples = trace.code_samples[trace.code_samples["category"] == "anon"]
+    assert samples["tgid"].nunique() == (1 if many == "threads" else 6)
+    assert samples["tid"].nunique() == 6
+    found = grown_code(trace, Samples.from_rows(samples), ["anon"])
+    assert_parts(found, "parse_rows [leaves]", "build_index [leaves]")
+
+
+@NATIVE
 @pytest.mark.parametrize("options", [("-O2", "-fomit-frame-pointer"), ("-O2",)], ids=["without", "with"])
 def test_callers_of_functions_without_frames_are_known(
     options: tuple[str, ...], memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
@@ -210,7 +233,7 @@ def test_callers_of_functions_without_frames_are_known(
     with started(compiled("leaves", tmp_path, *options), memcg, str(100 * MIB)) as process:
         recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
         go_on(process)
-        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path), process.pid))
+        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path)))
         trace = tracer.open(recorder.stop())
         tgid = process.pid
     frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))

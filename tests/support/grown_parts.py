@@ -1,0 +1,23 @@
+"""Comparison of what grew with a program that grows in two functions of known parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tracer.analysis.results.memory import CodeFrame, GrownCode
+
+
+def assert_parts(found: Sequence[GrownCode], of_seven_tenths: str, of_three_tenths: str) -> None:
+    """Assert that 70 % of the growth is in one function and 30 % in another, by three points at most; each is
+    `function [module]` or `function [file:line]`."""
+    weights: Counter[str] = Counter()
+    for one in found:
+        weights[_shown(one.frames[0])] += one.bytes
+    whole = sum(one.bytes / one.share for one in found) / max(len(found), 1)
+    assert abs(weights[of_seven_tenths] / whole - 0.7) < 0.03, weights
+    assert abs(weights[of_three_tenths] / whole - 0.3) < 0.03, weights
+
+
+def _shown(frame: CodeFrame) -> str:
+    return f"{frame.function} [{frame.module or f'{frame.file}:{frame.line}'}]"
