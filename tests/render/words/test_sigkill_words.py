@@ -103,6 +103,13 @@ def test_newest_sentences_come_first_escaped_and_the_rest_is_counted() -> None:
     assert sentences([STOP], 1) == [sentence(STOP)]
 
 
+def test_advice_for_several_kills_of_one_sender_comes_once() -> None:
+    oomd = replace(STOP, sender=Party(3, "systemd-oomd"))
+    shown = sentences([oomd, STOP, STOP], 3)
+    assert [line.count("The runtime was asked to") for line in shown] == [1, 0, 0]
+    assert [line.count("`oomctl`") for line in shown] == [0, 0, 1]
+
+
 def test_sentence_beside_kills_counts_the_senders_escaped() -> None:
     assert beside_kills([]) is None
     one = beside_kills([replace(STOP, sender=None)])

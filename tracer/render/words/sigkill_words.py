@@ -52,12 +52,16 @@ def _line(parents: Sequence[Party]) -> str:
 
 def sentence(kill: Sigkill) -> str:
     """Return `Not an OOM kill: runc (pid 9) sent SIGKILL to web (pid 7), 10 s after SIGTERM: a stop that took
-    too long.`, not escaped."""
+    too long.`, with the advice for a known sender, not escaped."""
+    return " ".join([_what_happened(kill), *_advice(kill)])
+
+
+def _what_happened(kill: Sigkill) -> str:
     target = process(kill.target)
     after = "" if kill.since_sigterm_s is None else f", {duration(kill.since_sigterm_s)} after SIGTERM"
     why = _reason(kill)
     reason = f": {why}" if why else ""
-    return f"Not an OOM kill: {_event(kill, target)}{after}{reason}.{_memory(kill)}{_advice(kill)}"
+    return f"Not an OOM kill: {_event(kill, target)}{after}{reason}.{_memory(kill)}"
 
 
 def _event(kill: Sigkill, target: str) -> str:
@@ -115,14 +119,20 @@ def _memory(kill: Sigkill) -> str:
     return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
-def _advice(kill: Sigkill) -> str:
+def _advice(kill: Sigkill) -> list[str]:
+    """Return the advice for a known sender; nothing for others."""
     known = None if kill.sender is None or not _is_by_another(kill) else known_sender(kill.sender.comm)
-    return f" {known.advice}" if known is not None and known.advice else ""
+    return [known.advice] if known is not None and known.advice else []
 
 
 def sentences(kills: Sequence[Sigkill], most: int) -> list[str]:
-    """Return the sentences about the newest kills, and how many more there are, escaped."""
-    shown = [visible(sentence(kill)) for kill in kills[: -most - 1 : -1]]
+    """Return the sentences about the newest kills, and how many more there are, escaped.
+    Advice comes once."""
+    shown, given = list[str](), set[str]()
+    for kill in kills[: -most - 1 : -1]:
+        advice = [words for words in _advice(kill) if words not in given]
+        given.update(advice)
+        shown.append(visible(" ".join([_what_happened(kill), *advice])))
     more = len(kills) - len(shown)
     processes = "1 more process was" if more == 1 else f"{count(more)} more processes were"
     return [*shown, *([f"{processes} ended by SIGKILL before that: --json lists all."] * (more > 0))]
