@@ -265,9 +265,12 @@ PROGRAM(rss_stat)
 
 	if ((u32)ctx->args[1] != KERNEL_ENUM_MM_ANONPAGES || mm != LOAD(task, mm))
 		return 0;
-	/* Until f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2. */
+	/*
+	 * Until f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2. The verifier
+	 * of these kernels refuses to load an element of the array, whose type is a typedef.
+	 */
 #ifdef HAS_mm_struct_count
-	pages = LOAD(mm, count[KERNEL_ENUM_MM_ANONPAGES]);
+	pages = READ(mm, count[KERNEL_ENUM_MM_ANONPAGES]);
 #else
 	pages = LOAD(mm, rss_stat[KERNEL_ENUM_MM_ANONPAGES].count);
 #endif
