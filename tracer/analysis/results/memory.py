@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from tracer.stored_names import NAMELESS_PYTHON
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -130,6 +132,16 @@ class CodeFrame:
     file: str | None
     line: int | None
     module: str | None
+
+    def __str__(self) -> str:
+        """Return the function with its place: a line of a file, or else the module."""
+        if self.function == NAMELESS_PYTHON:
+            return "a Python function whose name could not be read"
+        place = self.module
+        if self.file is not None:
+            place = self.file if self.line is None else f"{self.file}:{self.line}"
+        has_place = place is not None and not self.function.startswith("[")
+        return f"{self.function} ({place})" if has_place else self.function
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import Final
 
 from tracer import units
-from tracer.analysis.explain.words.sentence_parts import function
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
@@ -57,7 +56,7 @@ def callers_and_process(one: GrownCode) -> str:
 
 def frame(it: CodeFrame) -> str:
     """Return a function with its place, as it is shown."""
-    return visible(function(it))
+    return visible(str(it))
 
 
 _OF: Final = {

@@ -208,7 +208,7 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
         yield f"Look at {name}, although it had ended: {charged}, which outlived it."
         return
     code = _code_of(findings, grew)
-    sampled = f"{sentence_parts.function(code.frames[0])}, {_share(code)}, in " if code else ""
+    sampled = f"{code.frames[0]}, {_share(code)}, in " if code else ""
     yield f"Look for growth in {sampled}{name}: {charged}."
     if one.tgid not in findings.victim_tgids:
         killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims)

@@ -10,11 +10,9 @@ import pandas as pd
 from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings, FreeMemory, NoVictim, Shortage, ShortageKind
 from tracer.analysis.results.kill import LimitOwner, Lowered, OomReport, Trigger
-from tracer.analysis.results.memory import CodeFrame
 from tracer.analysis.results.quality import ThinnedInterval, resolution_s
 from tracer.kernel.cgroups.containers import identify, short_id, standing
 from tracer.schema import UNLIMITED_BYTES
-from tracer.stored_names import NAMELESS_PYTHON
 from tracer.units import coarse_duration, duration, percent, size
 
 
@@ -29,17 +27,6 @@ def owner_name(owner: LimitOwner) -> str:
     name = f"pod {owner.pod}" if owner.container is None else f"container {owner.container}"
     inside = f"the cgroup {place.below} in {name}" if place.below else name
     return inside if place.around is None else f"{inside} in container {short_id(place.around)}"
-
-
-def function(frame: CodeFrame) -> str:
-    """Return a function with its place: a line of a file, or else the module."""
-    if frame.function == NAMELESS_PYTHON:
-        return "a Python function whose name could not be read"
-    place = frame.module
-    if frame.file is not None:
-        place = frame.file if frame.line is None else f"{frame.file}:{frame.line}"
-    has_place = place is not None and not frame.function.startswith("[")
-    return f"{frame.function} ({place})" if has_place else frame.function
 
 
 def cgroup_name(path: str | None) -> str:
