@@ -51,7 +51,9 @@ def test_advice_on_memory_that_malloc_holds_keeps_the_program_alive(
     first, *_ = report.advice
     assert first.startswith(advised), report.advice
     (glibc,) = report.runtime
-    assert abs(glibc["free_present_bytes"] - 34.5 * MIB) < MIB
+    # 34.5 MiB are free in the end; a starved recorder may have looked while the program still freed memory.
+    # tests/kernel/anatomy holds the number to the byte.
+    assert 48 * MIB / 5 <= glibc["free_present_bytes"] < 35.5 * MIB
     lived = recorded(tmp_path / "lived", program, mode, *more, **environment)
     assert lived.stdout.splitlines()[:2] == ["ready", "grown"], lived.stderr
     assert tracer.open(tmp_path / "lived").explain() == []
