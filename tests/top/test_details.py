@@ -24,6 +24,7 @@ EVICT = ADD | {"op": "delete", "cause": "reclaim_memcg"}
 
 GROWN = GrownCode(
     share=0.7,
+    share_error=0.06,
     bytes=7 * MIB,
     of="anon",
     process=GrownProcess(41, HOSTILE, 1),

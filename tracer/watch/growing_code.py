@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.analysis.results.memory import GrownCode
-from tracer.analysis.views.grown_functions import StackGrowth, grown_functions, largest_first
+from tracer.analysis.views.grown_functions import StackGrowth, grown_functions
 from tracer.render.words import code_facts
 from tracer.trace.arrow_columns import integers, nullable_integers, weight_bytes, words
 from tracer.trace.history.history import KeptNames
@@ -58,25 +58,26 @@ class GrowingCode:
         Shares are of the samples whose stack has its names by now; those of the last moments have none yet.
         """
         self._drop(now_ns)
-        sums = self._sums(self._below(cgroup_id, names))
+        sums, counts = self._sums(self._below(cgroup_id, names))
         stacks = _stacks(names, {one for key in sums for one in (key.user, key.kernel)} - {_NO_STACK})
         known = {key: size for key, size in sums.items() if {key.user, key.kernel} - {_NO_STACK} <= {*stacks}}
         comms = {key.tgid: self._comm(key.tgid) for key in known}
-        whole = sum(known.values())
-        return largest_first(
-            one
-            for kind in KINDS
-            for one in grown_functions(
-                kind,
-                [
+        return grown_functions(
+            {
+                kind: [
                     StackGrowth(
-                        comms[key.tgid], key.tgid, stacks.get(key.user, ()), stacks.get(key.kernel, ()), size
+                        comms[key.tgid],
+                        key.tgid,
+                        stacks.get(key.user, ()),
+                        stacks.get(key.kernel, ()),
+                        size,
+                        counts[key],
                     )
                     for key, size in known.items()
                     if key.kind == kind
-                ],
-                whole,
-            )
+                ]
+                for kind in KINDS
+            }
         )
 
     def _below(self, cgroup_id: int, names: KeptNames) -> set[int]:
@@ -87,8 +88,10 @@ class GrowingCode:
         top = paths.get(cgroup_id)
         return {cgroup_id} | {one for one, path in paths.items() if top is not None and path.startswith(top)}
 
-    def _sums(self, members: Collection[int]) -> Counter[_Key]:
+    def _sums(self, members: Collection[int]) -> tuple[Counter[_Key], Counter[_Key]]:
+        """Return the bytes and the number of the samples with each stack."""
         sums: Counter[_Key] = Counter()
+        counts: Counter[_Key] = Counter()
         wanted = np.array([*members], np.int64)
         for _, _, rows in self._kept:
             codes, vocabulary = words(rows.column("category"))
@@ -100,8 +103,10 @@ class GrowingCode:
                 category = vocabulary[codes[at]]
                 kind = "kernel" if category == "sock" else category or ""
                 if kind in KINDS:
-                    sums[_Key(kind, int(tgid[at]), int(user[at]), int(kernel[at]))] += int(nr_bytes[at])
-        return sums
+                    key = _Key(kind, int(tgid[at]), int(user[at]), int(kernel[at]))
+                    sums[key] += int(nr_bytes[at])
+                    counts[key] += 1
+        return sums, counts
 
     def _comm(self, tgid: int) -> str | None:
         with suppress(OSError), (self._proc / str(tgid) / "comm").open("rb") as file:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain import postmortem
@@ -13,6 +16,7 @@ from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results import report_frames
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.views.grown_code import Samples, grown_code, grown_within
+from tracer.analysis.views.grown_functions import share_error
 
 MIB = 1 << 20
 KERNEL, SLAB = 90_001, 90_002
@@ -58,6 +62,7 @@ def test_code_is_the_innermost_function_of_the_program(named: Any) -> None:
     assert grown_code(named, rows, ("anon",)) == (
         GrownCode(
             share=0.7,
+            share_error=share_error(0.7, 3),
             bytes=7 * MIB,
             of="anon",
             process=GrownProcess(41, "work", 1),
@@ -67,6 +72,7 @@ def test_code_is_the_innermost_function_of_the_program(named: Any) -> None:
         ),
         GrownCode(
             share=0.3,
+            share_error=share_error(0.3, 3),
             bytes=3 * MIB,
             of="anon",
             process=GrownProcess(41, "work", 1),
@@ -220,3 +226,13 @@ def test_held_has_the_code_of_its_largest_kind(named: Any, anon: int, file: int,
     sampled(named, anon * MIB, "grow [work]", seconds=2)
     (one,) = held_cgroups(named)
     assert [(code.of, code.bytes) for code in one.code] == [(kind, 9 * MIB)]
+
+
+@given(share=st.floats(0.1, 0.9), count=st.integers(20, 400))
+def test_true_share_lies_within_the_error_in_95_of_100_cases(share: float, count: int) -> None:
+    """By all results of so many draws, each with its probability."""
+    drawn = range(count + 1)
+    chances = [math.comb(count, n) * share**n * (1 - share) ** (count - n) for n in drawn]
+    held = [abs(n / count - share) <= share_error(n / count, count) for n in drawn]
+    within = sum(chance for chance, is_held in zip(chances, held, strict=True) if is_held)
+    assert 0.93 < within <= 1.001

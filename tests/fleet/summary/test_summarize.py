@@ -213,7 +213,7 @@ def test_kill_without_a_limit_is_of_the_workload_of_its_victim() -> None:
 
 def test_kill_has_the_function_with_the_largest_share_unless_it_has_no_name() -> None:
     def grown(*frames: CodeFrame) -> list[Any]:
-        code = GrownCode(0.7, 7 << 20, "anon", GrownProcess(41, "work", 1), "python", None, frames)
+        code = GrownCode(0.7, 0.06, 7 << 20, "anon", GrownProcess(41, "work", 1), "python", None, frames)
         row = row_of(replace(REPORT, code=(code, replace(code, share=0.3, frames=(main,)))))
         return [row.get(f"grown_{name}") for name in ("function", "file", "line", "module", "share")]
 

@@ -277,6 +277,7 @@ def test_hostile_names_are_escaped_in_the_page(
 
 CODE = GrownCode(
     share=0.7,
+    share_error=0.06,
     bytes=7 << 20,
     of="anon",
     process=GrownProcess(41, HOSTILE, 1),
@@ -303,15 +304,15 @@ def test_code_that_grew_is_on_the_first_screen_and_in_a_graph(
     shown = page([sampled], [], drawn, flames_of_kills={1: flame})
     found = parsed(shown)
     first_screen = shown[: shown.index("<h2>")]
-    assert "70 % in load" in first_screen.replace("\u00a0", " ") and "<details" not in first_screen
-    assert shown.count("70\u00a0% in load") == 1
+    assert "70 ± 6 % in load" in first_screen.replace("\u00a0", " ") and "<details" not in first_screen
+    assert shown.count("70\u00a0±\u00a06\u00a0% in load") == 1
     assert "The code that grew" in found.text
     blocks = [names for tag, names in found.tags if tag == "svg" and "y" in names]
     assert len(blocks) == len(flame.blocks) == 4
     assert "\x1b" not in shown and "<script>alert" not in shown
     assert r"\x1b[31m<script>alert(1)</script>" in found.text
     survived = page([], [replace(held, code=(CODE,), code_sampled_share=1.0)], drawn)
-    assert "70\u00a0% in load" in survived[: survived.index("<h2>")]
+    assert "70\u00a0±\u00a06\u00a0% in load" in survived[: survived.index("<h2>")]
     assert "The code that grew" not in parsed(page([report], [], drawn)).text
 
 

@@ -11,6 +11,7 @@ MIB = 1 << 20
 MAIN = CodeFrame("main", "app.py", 88, None)
 LOAD = GrownCode(
     share=0.714,
+    share_error=0.06,
     bytes=58 * MIB,
     of="anon",
     process=GrownProcess(41, "python3", 1),
@@ -31,8 +32,8 @@ def test_functions_of_a_process_are_one_line() -> None:
     assert list(grown([LOAD, PARSE], 0.97)) == [
         (
             "what grew",
-            "71 % in load_rows (app.py:41), called by main (app.py:88); "
-            "24 % in parse (app.py:17): python3 (41)",
+            "71 ± 6 % in load_rows (app.py:41), called by main (app.py:88); "
+            "24 ± 6 % in parse (app.py:17): python3 (41)",
         )
     ]
     assert list(grown([], None)) == []
@@ -43,22 +44,22 @@ def test_processes_have_a_line_each() -> None:
     lines = list(grown([LOAD, NATIVE, PARSE], 0.5))
     assert [label for label, _ in lines] == ["what grew", ""]
     assert lines[0][1].endswith("python3 (41) (of the 50 % of the growth that was sampled)")
-    assert lines[1][1] == "20 % in grow (libwork.so): 4 work processes"
+    assert lines[1][1] == "20 ± 6 % in grow (libwork.so): 4 work processes"
 
 
 def test_all_frames_are_shown_in_full() -> None:
     assert list(in_full([LOAD, NATIVE], 1)) == [
-        ("what grew", "71 %, 58 MiB of anonymous memory: python3 (41)"),
+        ("what grew", "71 ± 6 %, 58 MiB of anonymous memory: python3 (41)"),
         ("", "  load_rows (app.py:41)"),
         ("", "  main (app.py:88)"),
-        ("", "20 %, 58 MiB of anonymous memory: 4 work processes"),
+        ("", "20 ± 6 %, 58 MiB of anonymous memory: 4 work processes"),
         ("", "  grow (libwork.so)"),
     ]
 
 
 def test_code_without_a_stack_is_said() -> None:
     ((_, line),) = grown([replace(LOAD, frames=())], None)
-    assert line == "71 % in no stack could be taken: python3 (41)"
+    assert line == "71 ± 6 % in no stack could be taken: python3 (41)"
 
 
 def test_hostile_names_are_escaped() -> None:

@@ -193,6 +193,8 @@ class GrownProcess:
 class GrownCode:
     """Code that made memory grow, by `bytes`, which are the `share` of all growth that was sampled.
 
+    `share_error`: the true share lies within this of `share` in 95 of 100 cases, since samples are few.
+
     `of` is the kind of memory: anon, shmem, file, slab, or kernel for other kernel memory and sockets.
     `language`: native, go, python, java, node, or kernel where no stack of a program could be taken. `frames`
     begin with the innermost function that belongs to the program, and are those that nearly all samples have
@@ -201,6 +203,7 @@ class GrownCode:
     """
 
     share: float
+    share_error: float
     bytes: int
     of: str
     process: GrownProcess

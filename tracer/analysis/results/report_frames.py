@@ -76,6 +76,7 @@ _CODE_DTYPES: Final = {
     "kill_id": "Int64",
     "cgroup": "str",
     "share": "float64",
+    "share_error": "float64",
     "bytes": "int64",
     "of": "str",
     "pid": "Int64",
@@ -154,7 +155,10 @@ def code(reports: Sequence[OomReport], cgroups: Sequence[Held]) -> pd.DataFrame:
                 {
                     "kill_id": kill_id,
                     "cgroup": cgroup,
-                    **{name: getattr(one, name) for name in ("share", "bytes", "of", "language")},
+                    **{
+                        name: getattr(one, name)
+                        for name in ("share", "share_error", "bytes", "of", "language")
+                    },
                     "pid": one.process.pid,
                     "comm": one.process.comm,
                     **{name: getattr(inner, name) for name in ("function", "file", "line", "module")},

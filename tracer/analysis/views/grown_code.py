@@ -15,7 +15,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.memory import Grown, GrownCode
 from tracer.analysis.views.code_samples import were_asked_for
-from tracer.analysis.views.grown_functions import StackGrowth, grown_functions, largest_first
+from tracer.analysis.views.grown_functions import StackGrowth, grown_functions
 
 _WEIGHTS: Final[Mapping[str, ledger.Weights]] = {
     "anon": ledger.ANON,
@@ -107,13 +107,7 @@ def grown_code(trace: TraceTables, samples: Samples, kinds: Sequence[str]) -> tu
     `kinds`: anon, shmem, file, kernel (with sockets). Shares are of the growth of these kinds that was
     sampled.
     """
-    whole = int(samples.bytes[np.isin(samples.kind, list(kinds))].sum())
-    found = [
-        one
-        for kind in kinds
-        for one in grown_functions(kind, _sampled(trace, samples.picked(samples.kind == kind)), whole)
-    ]
-    return largest_first(found)
+    return grown_functions({kind: _sampled(trace, samples.picked(samples.kind == kind)) for kind in kinds})
 
 
 def _sampled(trace: TraceTables, samples: Samples) -> list[StackGrowth]:
@@ -125,10 +119,11 @@ def _sampled(trace: TraceTables, samples: Samples) -> list[StackGrowth]:
     keys = np.column_stack([samples.tgid, samples.stack_id, samples.kernel_stack_id])
     unique, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     weights = _sums(which.ravel(), samples.bytes, len(unique))
+    counts = np.bincount(which.ravel(), minlength=len(unique))
     return [
-        StackGrowth(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight)
-        for (tgid, user, kernel), at, weight in zip(
-            unique.tolist(), first.tolist(), weights.tolist(), strict=True
+        StackGrowth(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight, count)
+        for (tgid, user, kernel), at, weight, count in zip(
+            unique.tolist(), first.tolist(), weights.tolist(), counts.tolist(), strict=True
         )
     ]
 

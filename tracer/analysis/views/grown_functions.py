@@ -7,9 +7,10 @@ program itself, with its callers.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
@@ -24,26 +25,40 @@ _SLAB: Final = re.compile(r"(__)?(kmem_cache_alloc|kmalloc|slab_|memcg_slab|allo
 
 
 class StackGrowth(NamedTuple):
-    """Samples with one stack: `comm` and `tgid` of the process, frames innermost first, and the bytes."""
+    """Samples with one stack: `comm` and `tgid` of the process, frames innermost first, the bytes, and the
+    number of samples."""
 
     comm: str | None
     tgid: int
     user: tuple[str, ...]
     kernel: tuple[str, ...]
     nr_bytes: int
+    nr_samples: int
 
 
-def grown_functions(kind: str, samples: Sequence[StackGrowth], whole: int) -> list[GrownCode]:
-    """Return the functions that made memory of a kind (anon, shmem, file, kernel) grow.
+def grown_functions(samples: Mapping[str, Sequence[StackGrowth]]) -> tuple[GrownCode, ...]:
+    """Return the functions that made memory grow, the largest share first.
 
-    `whole`: the bytes of all kinds of which shares are told. Functions below `LEAST_SHARE` are left out.
+    `samples`: those of each kind (anon, shmem, file, kernel). Shares are of all of them. Functions below
+    `LEAST_SHARE` are left out.
     """
-    return [one for group in _groups(samples) for one in _of_one_code(kind, group, whole)]
+    whole = sum(one.nr_bytes for of_kind in samples.values() for one in of_kind)
+    count = sum(one.nr_samples for of_kind in samples.values() for one in of_kind)
+    found = [
+        one
+        for kind, of_kind in samples.items()
+        for group in _groups(of_kind)
+        for one in _of_one_code(kind, group, whole, count)
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
 
 
-def largest_first(code: Iterable[GrownCode]) -> tuple[GrownCode, ...]:
-    """Return functions in the order of reports."""
-    return tuple(sorted(code, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
+def share_error(share: float, count: int) -> float:
+    """Return the distance from `share`, of so many samples, within which the true share lies in 95 of 100
+    cases. It reaches the farther end of the interval of Agresti and Coull, "Approximate is better than
+    'exact'", 1998."""
+    near = (share * count + 2) / (count + 4)
+    return abs(near - share) + 2 * math.sqrt(near * (1 - near) / (count + 4))
 
 
 def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
@@ -55,7 +70,7 @@ def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
     return [*groups.values()]
 
 
-def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int) -> list[GrownCode]:
+def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: int) -> list[GrownCode]:
     """Return what grew by one function of a program; nothing if it has too small a share."""
     nr_bytes = sum(sample.nr_bytes for sample in samples)
     if nr_bytes < LEAST_SHARE * whole:
@@ -68,6 +83,7 @@ def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int) -> list[
     return [
         GrownCode(
             share=nr_bytes / whole,
+            share_error=share_error(nr_bytes / whole, count),
             bytes=nr_bytes,
             of="slab" if kind == "kernel" and is_slab else kind,
             process=GrownProcess(next(iter(tgids)) if len(tgids) == 1 else None, samples[0].comm, len(tgids)),

@@ -23,7 +23,9 @@ def grown(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[Fa
         yield LABEL, "not known: none of the growth was sampled"
     in_order = sorted(code, key=lambda one: next(at for at, o in enumerate(code) if o.process == one.process))
     for number, (process, of_process) in enumerate(groupby(in_order, key=lambda one: one.process)):
-        shares = "; ".join(_share(one) for one in [*of_process][:_MOST_LISTED])
+        shares = "; ".join(
+            f"{_share(one)} in {in_function(one.frames)}" for one in [*of_process][:_MOST_LISTED]
+        )
         note = "" if number else _sampled(sampled_share)
         yield "" if number else LABEL, f"{shares}: {_who(process)}{note}"
 
@@ -32,13 +34,14 @@ def in_full(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[
     """Yield all frames of each code, innermost function first."""
     for number, one in enumerate(code):
         note = "" if number else _sampled(sampled_share)
-        heading = f"{percent(one.share)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
+        heading = f"{_share(one)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
         yield "" if number else LABEL, heading
         yield from (("", f"  {frame(it)}") for it in one.frames)
 
 
 def _share(one: GrownCode) -> str:
-    return f"{percent(one.share)} in {in_function(one.frames)}"
+    """Return `71 ± 6 %`: samples are few."""
+    return f"{100 * one.share:.0f} ± {percent(one.share_error)}"
 
 
 def in_function(frames: Sequence[CodeFrame]) -> str:

@@ -21,7 +21,7 @@ _HELD: Final = "\ue000"
 _UNITS: Final = "B|[KMGTPE]iB|%|[um]?s|min|h|pages?|columns|times|CPUs"
 _QUANTITY: Final = (
     rf"(?<=\d) (?=(?:{_UNITS})(?!\w))"
-    r"|(?<=\d min) (?=\d\d s)|(?<=\d h) (?=\d\d min)"
+    r"|(?<=\d) (?=± \d)|(?<=±) (?=\d)|(?<=\d min) (?=\d\d s)|(?<=\d h) (?=\d\d min)"
     r"|(?<=\bpid) (?=\d)|(?<=\bkill)(?<!-kill) (?=\d)|(?<=\bnumber) (?=\d)"
 )
 _ON_A_PAGE: Final = re.compile(_QUANTITY)
