@@ -15,7 +15,8 @@ PAGES = ("", *VERBS)
 
 
 def help_of(verb: str, columns: int) -> str:
-    arguments = [verb, "-h"] if verb else ["-h"]
+    # Not -h: click keeps a verb's help option, and another test may have called the verb without the group.
+    arguments = [verb, "--help"] if verb else ["--help"]
     result = CliRunner().invoke(group, arguments, terminal_width=columns - 2, prog_name="memcg-tracer")
     assert result.exit_code == 0, result.output
     return result.output

@@ -47,7 +47,7 @@ def test_terminal_gets_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatch)
 def test_no_color_and_dumb_terminals_get_no_colour(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda _: os.terminal_size((140, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((140, 24)))
     assert console.columns_for(Terminal()) == 140
     monkeypatch.setenv(name, value)
     assert console.columns_for(Terminal()) == 100
