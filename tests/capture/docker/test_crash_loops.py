@@ -169,11 +169,21 @@ def test_container_made_again_with_the_same_name_is_recorded(
 def test_glob_over_container_names_records_all_matches(
     engine: Any, start_recorder: Callable[..., Any]
 ) -> None:
+    def recorded() -> list[str]:
+        return list(tracer.open(recorder.path).cgroups["container"].dropna())
+
     recorder = start_recorder("-c", "shop-*", env=engine.env)
-    for name in ("shop-db", "stop-db", "shop-web"):
-        engine.run(name, "exit 0", "--rm")
-    rows = tracer.open(recorder.stop()).cgroups
-    assert list(rows["container"].dropna()) == ["shop-db", "shop-web"]
+    names = ("shop-db", "stop-db", "shop-web")
+    try:
+        for name in names:
+            engine.run(
+                name, "exit 0"
+            )  # without --rm: the files with its name stay, for a recorder that is late
+        recorder.wait_for(lambda: len(recorded()) == 2)
+    finally:
+        engine.docker("rm", "-f", *names)
+    recorder.stop()
+    assert recorded() == ["shop-db", "shop-web"]
     assert Path(recorder.path).is_dir()
 
 
