@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from synthetic.crawling import throttled
+from synthetic.resized import resized
 
 from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.whatif.outcomes import what_if
@@ -117,6 +118,14 @@ def test_recorded_limit_is_proof_in_spite_of_mapped_cache(trace: Any) -> None:
     assert at(trace, 79).outcome == "unknown"
 
 
+def test_limit_before_the_dirty_pages_is_no_proof(trace: Any) -> None:
+    """A limit of 66 MiB was raised before pages were dirty."""
+    work(trace, file_dirty_bytes=30 * MIB, file_writeback_bytes=0)
+    trace.recorded()["samples"][0]["limit_bytes"] = 66 * MIB
+    assert at(trace, 70).outcome == "unknown"
+    assert at(trace, 97).outcome == "survives"
+
+
 def test_swap_makes_room_and_leaves_open_how_idle_memory_is(trace: Any) -> None:
     work(trace)
     assert at(trace, 50, 0).outcome == "killed"
@@ -194,6 +203,16 @@ def test_killed_run_is_killed_with_less_and_open_with_more(page_cache_experiment
     assert "than 100 MiB" in more.why and "to no known end" in more.why
     with_swap = at(page_cache_experiment, 30, MIB)
     assert with_swap.outcome == "unknown" and "swap" in with_swap.why
+
+
+def test_kill_for_a_lowered_limit_cuts_the_work_off(trace: Any) -> None:
+    """It lived with 64 MiB until the limit was 24 MiB, and might have needed more afterwards."""
+    resized(trace)
+    less, more = (what_if(trace, [mib * MIB], 1).limits[0] for mib in (40, 64))
+    assert less.outcome == "killed"
+    assert less.why == "the run was killed at 24 MiB at 8 s, with 41 MiB that reclaim could not free"
+    assert more.outcome == "unknown"
+    assert more.why.endswith("its limit was lowered below usage, and the kill cut the work off")
 
 
 def test_kill_for_another_limit_leaves_all_open(page_cache_experiment: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.recorded import NAMES, TRACES
 
 import tracer
+from tracer.analysis.whatif import outcomes
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.errors import TracerError
 
@@ -33,6 +34,26 @@ def test_answer_agrees_with_the_range_of_the_report(name: str) -> None:
     if highs:
         assert (found.survives_from_bytes or 0) <= max(highs)
         assert found.limits[-1].outcome in ("survives", "unknown")
+
+
+def test_end_of_growth_beside_swap_is_no_proof_without_swap(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tracer.open(TRACES / "cow")
+    assert what_if(trace, [400 * MIB], swap_bytes=0).limits[0].outcome == "survives"
+    monkeypatch.setattr(outcomes, "swap_room_bytes", lambda _: 64 * MIB)
+    assert what_if(trace, [400 * MIB]).limits[0].outcome == "survives"
+    less, more = what_if(trace, [50 * MIB, 400 * MIB], swap_bytes=0).limits
+    assert (less.outcome, more.outcome) == ("killed", "unknown")
+    assert more.why.endswith("what was in swap needs room as well, with less swap")
+
+
+def test_reason_names_the_kill_at_the_highest_limit(page_cache_experiment: Any) -> None:
+    """A limit of 100 MiB led to a kill, and then one of 200 MiB."""
+    trace = page_cache_experiment
+    again = {**trace.recorded()["oom"][0], "kill_id": 2, "time": trace.ns(3.9), "limit_bytes": 200 * MIB}
+    again["usage_bytes"] = 200 * MIB
+    trace.recorded()["oom"].append(again)
+    (found,) = what_if(trace, [150 * MIB], 7).limits
+    assert (found.outcome, found.why) == ("killed", "the run was killed at 200 MiB at 3.80 s")
 
 
 def test_curve_is_of_limits_where_something_changes() -> None:

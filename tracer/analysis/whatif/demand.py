@@ -98,54 +98,56 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
         return unknown(why_not)
     held = survivor_range.with_swapped(subtree, kept)
     peak = _Peak.of(subtree, kept, usage)
-    needs = _Needs.of(subtree, held, peak)
     apart = survivor_range.apart_bytes(subtree)
+    needs = _Needs.of(subtree, held, peak, apart)
     lasting = min(_lasting_peak(held), usage) if not swap_bytes else _lasting_peak(held) - swap_bytes
     if swap_bytes:
         lasting = max(lasting, survivor_range.never_swapped_bytes(subtree))
     huge = _in_huge_pages(subtree)
     below = lasting - bounds.unseen_bytes(subtree.whole) - _lazily_freed(subtree) - huge - apart
-    enough = needs.total_bytes + apart + _room(subtree, needs.total_bytes)
-    enough = min(enough, _recorded_enough(subtree, (held.peak() or 0) + apart))
-    enough = min(enough, max(usage, held.peak() or 0) + apart + bounds.unseen_bytes(subtree.whole))
+    all_held = max(usage, held.peak() or 0) + apart + bounds.unseen_bytes(subtree.whole)
     why_not = _why_not_whole(subtree) or bounds.why_unfinished(subtree, held, state)
     swapped = f" with {size(swap_bytes)} of swap" if swap_bytes else ""
     return Demand(
         killed_below_bytes=max(below, 0),
-        survives_from_bytes=enough if why_not is None else None,
+        survives_from_bytes=min(needs.proven_bytes, all_held) if why_not is None else None,
         killed=f"{peak.phrase()} does not fit{swapped}",
         survives=f"{peak.phrase()} fits",
         between=f"{peak.phrase()}: " + (why_not or needs.why_between(huge, apart, swap_bytes)),
     )
 
 
-def of_kills(subtree: Subtree, kills: Sequence[OomReport]) -> Demand:
+def of_kills(subtree: Subtree, kills: Sequence[OomReport], why_open: str | None = None) -> Demand:
     """Return the demand of a run in which something was killed: `kills` concern the cgroup, by time.
 
     Less memory than at a kill for the cgroup's own limit leads to a kill as well, if the kill shows that the
-    limit was too small and memory does not grow by the limit (`kill_range`).
+    limit was too small and memory does not grow by the limit (`kill_range`). `why_open`: the reason if no
+    limit can be known to be enough.
     """
     foreign = next((kill for kill in kills if kill.limit_owner.cgroup_id != subtree.cgroup_id), None)
     if foreign is not None:
         whose = foreign.limit_owner.cgroup or "the whole machine"
         return unknown(f"a kill for the limit of {whose} cut the work off")
-    ranges = [kill.sizing.min_limit_bytes for kill in kills]
-    lows = [found[0] for found in ranges if found is not None]
-    highs = [None if found is None else found[1] for found in ranges]
-    reasons = [kill.quality.unknown.get("sizing.min_limit_bytes") for kill in kills]
+    if any(kill.limit_owner.lowered is not None for kill in kills):
+        why_open = "its limit was lowered below usage, and the kill cut the work off"
+    ranges = [(kill, found) for kill in kills if (found := kill.sizing.min_limit_bytes) is not None]
+    reasons = [why_open, *(kill.quality.unknown.get("sizing.min_limit_bytes") for kill in kills)]
     reason = next((one for one in reasons if one is not None), "its growth has no known end")
-    if not lows:
+    if not ranges:
         return unknown(reason)
-    low, owner = max(lows), kills[0].limit_owner
-    is_known = all(high is not None for high in highs) and len(kills) < MOST_KILLS
-    high = max(high or 0 for high in highs) if is_known else None
-    at = "" if kills[0].time is None else _at(subtree, kills[0].time.as_unit("ns").value)
+    worst, (low, _) = max(ranges, key=lambda one: one[1][0])
+    highs = [high for _, (_, high) in ranges if high is not None]
+    is_known = why_open is None and len(highs) == len(kills) < MOST_KILLS
+    high = max(highs) if is_known else None
+    limit = size(worst.limit_owner.limit_bytes)
+    at = "" if worst.time is None else _at(subtree, worst.time.as_unit("ns").value)
+    kept = "" if worst.limit_owner.lowered is None else f", with {size(low)} that reclaim could not free"
     return Demand(
         killed_below_bytes=low,
         survives_from_bytes=high,
-        killed=f"the run was killed at {size(owner.limit_bytes)}{at}",
+        killed=f"the run was killed at {limit}{at}{kept}",
         survives="all that grew before the kill has an end, and fits",
-        between=f"nothing shows how much more it needs than {size(owner.limit_bytes)}: {reason}"
+        between=f"nothing shows how much more it needs than {limit}: {reason}"
         if high is None
         else f"what grew has an end, and fits from {size(high)} on, but may need less",
     )
@@ -197,22 +199,22 @@ def _at(subtree: Subtree, moment_ns: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Needs:
-    """The peak of what must fit, in bytes, and what it has at that moment beside the memory that reclaim
-    cannot free."""
+    """The limit from which all that must fit is known to fit, in bytes, and what it has at its peak beside
+    the memory that reclaim cannot free."""
 
-    total_bytes: int
+    proven_bytes: int
     unwritten_bytes: int
     mapped_bytes: int
     swapped_bytes: int
 
     @classmethod
-    def of(cls, subtree: Subtree, held: Steps, peak: _Peak) -> _Needs:
+    def of(cls, subtree: Subtree, held: Steps, peak: _Peak, apart_bytes: int) -> _Needs:
         unwritten = _sampled(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
         mapped = _sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
         all_ = ledger.total([held, unwritten, mapped])
         moment = int(all_.times[all_.values.argmax()]) if len(all_.values) else peak.time_ns
         return cls(
-            total_bytes=max(all_.peak() or 0, peak.bytes_),
+            proven_bytes=_proven(subtree, held, all_, apart_bytes),
             unwritten_bytes=unwritten.at(moment) or 0,
             mapped_bytes=mapped.at(moment) or 0,
             swapped_bytes=max((held.peak() or 0) - peak.bytes_, 0),
@@ -284,11 +286,13 @@ def _lasting_peak(level: Steps) -> int:
     return int(max(lowest.max(), level.values[lasts[is_apart]].max(initial=0), level.before or 0))
 
 
-def _recorded_enough(subtree: Subtree, peak_bytes: int) -> int:
-    """Return the limit from which the run survives because it survived with its least limit in the trace, in
-    bytes: no more than that limit, if what reclaim cannot free had some room below it."""
-    least = ledger.counter(subtree, "limit_bytes").least()
-    return max(UNLIMITED_BYTES if least is None else least, peak_bytes + _room(subtree, peak_bytes))
+def _proven(subtree: Subtree, held: Steps, all_: Steps, apart_bytes: int) -> int:
+    """Return the limit, in bytes, from which the run survives: with room for `held`, and for `all_` at each
+    moment at which it did not survive with less."""
+    limits = ledger.counter(subtree, "limit_bytes").at_each(all_.times, UNLIMITED_BYTES)
+    room = apart_bytes + _room(subtree, all_.peak() or 0)
+    most = (held.peak() or 0) + apart_bytes
+    return max(int(np.minimum(all_.values + room, limits).max(initial=0)), most + _room(subtree, most))
 
 
 def _room(subtree: Subtree, peak_bytes: int) -> int:

@@ -24,6 +24,7 @@ from tracer.errors import TracerError
 from tracer.schema import UNLIMITED_BYTES
 
 _ROUND_BYTES: Final = 1 << 20
+_WITH_LESS_SWAP: Final = "what was in swap needs room as well, with less swap"
 
 
 def what_if(
@@ -50,7 +51,8 @@ def what_if(
     elif swap_bytes is not None and swap_bytes > (recorded_bytes or 0):
         needs = demand.unknown("how much of its memory would go to more swap than it had is not known")
     else:
-        needs = demand.of_kills(subtree, kills)
+        is_less = swap_bytes is not None and swap_bytes != recorded_bytes
+        needs = demand.of_kills(subtree, kills, _WITH_LESS_SWAP if is_less else None)
     rereads = Rereads.of(subtree, going)
     is_followed = not kills and room_bytes == recorded_bytes
     life = trace.places.lives.life_for(number)

@@ -53,11 +53,7 @@ def _table(found: WhatIf) -> RenderableType:
         table.add_row(
             size(one.limit_bytes),
             Text(f"{one.outcome}{recorded}", _STYLES[one.outcome]),
-            _range(
-                one.read_again_bytes,
-                lambda bytes_: size(bytes_) if bytes_ else "nothing",
-                is_shown=one.outcome != "killed",
-            ),
+            _range(one.read_again_bytes, _amount, is_shown=one.outcome != "killed"),
             _range(one.lost_share, lambda share: percent(share, 1.0), is_shown=one.outcome != "killed"),
             "█" * round(_BAR_CELLS * _drawn(one) / most) if most else "",
         )
