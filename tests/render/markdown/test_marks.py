@@ -47,6 +47,8 @@ def test_name_in_a_paragraph_is_shown_as_it_is(name: str) -> None:
 
 
 @given(NAMES, NAMES)
+@example("x@\\|y", "x@\\\\|")
+@example("@|", "|@`|`")
 def test_name_in_a_cell_ends_no_cell(one: str, other: str) -> None:
     lines = marks.table((("a", "<"), ("b", ">")), [(one, other)])
     tokens = PARSER.parse("\n".join(lines))
@@ -63,7 +65,17 @@ def test_name_in_a_fact_stays_in_its_item(label: str, sentence: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["@everyone", "a@example.org", "https://a.example", "www.a.example", "#41", "org/repo#7", "!3", ":tada:"],
+    [
+        "@everyone",
+        "a@example.org",
+        "https://a.example",
+        "www.a.example",
+        "WWW.A.EXAMPLE",
+        "#41",
+        "org/repo#7",
+        "!3",
+        ":tada:",
+    ],
 )
 def test_word_that_would_be_linked_or_sends_a_message_is_code(name: str) -> None:
     assert marks.escaped(f"see {name} now") == f"see `{name}` now"

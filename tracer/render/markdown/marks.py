@@ -15,20 +15,24 @@ from tracer.render.words.prose import Fact
 
 _MARK: Final = re.compile(r"[\\`*_{}\[\]<>|~&$^]")
 _AT_BEGIN: Final = re.compile(r"^(#{1,6}(?= |$)|[-+=]|\d{1,9}(?=[.)](?: |$)))")
-_LINKED: Final = re.compile(r"@|://|www\.|[#!%&~]\w|:[a-zA-Z+-][\w+-]*:|\bGH-\d|^[0-9a-fA-F]{7,40}$")
+_LINKED: Final = re.compile(r"@|://|www\.|[#!%&~]\w|:[a-z+-][\w+-]*:|\bGH-\d|^[0-9a-f]{7,40}$", re.IGNORECASE)
 """Words that GitHub or GitLab would link after Markdown: mentions, addresses, issues, emoji, commits."""
 
-_BARE_PIPE: Final = re.compile(r"(?<!\\)\|")
 
+def escaped(text: str, *, in_cell: bool = False) -> str:
+    """Return text of one line in which nothing is a mark; a word that would be linked becomes code.
 
-def escaped(text: str) -> str:
-    """Return text of one line in which nothing is a mark; a word that would be linked becomes code."""
-    words = [_word(word) for word in visible(text).strip().split(" ")]
+    `in_cell`: a pipe ends a cell of a table even inside of code, so code is left for it.
+    """
+    words = [_word(word, in_cell=in_cell) for word in visible(text).strip().split(" ")]
     return _AT_BEGIN.sub(_harmless_begin, " ".join(words))
 
 
-def _word(word: str) -> str:
-    return code(word) if _LINKED.search(word) else _MARK.sub(r"\\\g<0>", word)
+def _word(word: str, *, in_cell: bool) -> str:
+    if not _LINKED.search(word):
+        return _MARK.sub(r"\\\g<0>", word)
+    parts = word.split("|") if in_cell else [word]
+    return r"\|".join(code(part) if part else "" for part in parts)
 
 
 def _harmless_begin(begin: re.Match[str]) -> str:
@@ -73,6 +77,4 @@ def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> 
 
 
 def _row(cells: Iterable[str]) -> str:
-    """Return a row. A pipe ends a cell even inside of code, unless a backslash is before it."""
-    safe = [_BARE_PIPE.sub(r"\\|", escaped(cell)) for cell in cells]
-    return "".join(f"| {cell} " for cell in safe) + "|"
+    return "".join(f"| {escaped(cell, in_cell=True)} " for cell in cells) + "|"
