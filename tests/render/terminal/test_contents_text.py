@@ -96,7 +96,9 @@ def test_summary_says_what_removed_cgroups_hold() -> None:
 
 
 def test_text_counts_the_cgroups_that_have_no_room() -> None:
-    assert "1 more cgroup: 479 MiB (-n 2 shows more)" in shown(FOUND, most=1)
+    assert "1 more cgroup: 479 MiB (-n 2 shows all)" in shown(FOUND, most=1)
+    twice = replace(FOUND, cgroups=FOUND.cgroups * 2)
+    assert "1 more cgroup: 479 MiB (-n 4 shows all)" in shown(twice, most=3)
     assert "more cgroup" not in shown(FOUND, most=2)
 
 

@@ -50,7 +50,7 @@ def lines(found: Contents, by: str | None, most: int, *, columns: int) -> Iterat
     if by is None:
         for one in found.cgroups[:most]:
             yield from _cgroup(one, columns)
-        yield from _more(len(found.cgroups) - most, found.cgroups[most:])
+        yield from _more(found.cgroups, most)
         return
     heads, rows = _of_all(found, by, most)
     if rows:
@@ -87,13 +87,12 @@ def _parts(cgroups: Sequence[CgroupContents]) -> Iterator[tuple[str, int]]:
     yield "other memory of the kernel", sum(one.kernel_bytes for one in cgroups)
 
 
-def _more(count: int, rest: Sequence[CgroupContents]) -> Iterator[RenderableType]:
-    if count > 0:
-        words = "1 more cgroup" if count == 1 else f"{units.count(count)} more cgroups"
+def _more(cgroups: Sequence[CgroupContents], most: int) -> Iterator[RenderableType]:
+    if rest := cgroups[most:]:
+        words = "1 more cgroup" if len(rest) == 1 else f"{units.count(len(rest))} more cgroups"
+        size = units.size(sum(one.bytes for one in rest))
         yield Text()
-        yield prose(
-            f"{words}: {units.size(sum(one.bytes for one in rest))} (-n {count + 1} shows more)", "dim"
-        )
+        yield prose(f"{words}: {size} (-n {len(cgroups)} shows all)", "dim")
 
 
 def name_of(one: CgroupContents) -> str:
