@@ -134,6 +134,17 @@ def test_pod_is_the_one_with_the_newest_status_without_a_name(cluster: Cluster, 
     assert command[command.index("--") :] == ["--", "memcg-tracer", "explain", "shop/web"]
 
 
+def test_signs_that_the_locale_lacks_are_escaped(cluster: Cluster) -> None:
+    cluster.state["runs"]["worker-2"] = {"out": "anonymous memory ████\n"}
+    cluster.install()
+    environment = {"PATH": str(cluster.path), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, PROGRAM, "web", "-n", "shop"]
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="ascii", check=False)
+    assert (done.returncode, done.stdout) == (0, r"anonymous memory \u2588\u2588\u2588\u2588" + "\n"), (
+        done.stderr
+    )
+
+
 def test_no_status_is_one_line_without_a_name(cluster: Cluster, ask: Ask) -> None:
     assert "none of 2 pods here has the status OOMKilled" in error_of(ask())
 

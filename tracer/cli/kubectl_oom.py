@@ -11,6 +11,7 @@ kubectl gets all arguments without a shell, and everything printed from the clus
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import shutil
@@ -561,6 +562,8 @@ def run(argv: Sequence[str]) -> None:
 
 def main() -> None:
     """Run the command, and end the process with its status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a locale may lack the signs of bars
     try:
         run(sys.argv[1:])
         sys.stdout.flush()
