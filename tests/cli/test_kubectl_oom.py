@@ -138,7 +138,7 @@ def test_signs_that_the_locale_lacks_are_escaped(cluster: Cluster) -> None:
     cluster.state["runs"]["worker-2"] = {"out": "anonymous memory ████\n"}
     cluster.install()
     environment = {"PATH": str(cluster.path), "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, PROGRAM, "web", "-n", "shop"]
+    command = [sys.executable, str(PROGRAM), "web", "-n", "shop"]
     done = subprocess.run(command, env=environment, capture_output=True, encoding="ascii", check=False)
     assert (done.returncode, done.stdout) == (0, r"anonymous memory \u2588\u2588\u2588\u2588" + "\n"), (
         done.stderr

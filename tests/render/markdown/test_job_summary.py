@@ -56,7 +56,7 @@ def test_counts_are_shown_with_their_origin() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"kills": 2, "status": 137}, "No: a task was killed with this limit."),
+        ({"kills": 2, "status": 137}, "No: the OOM killer ended a task in this run."),
         ({"limit_hits": 7}, "Not known: it was at its limit 7 times."),
         ({"peak_bytes": None}, "Not known: the kernel's own count of the peak is missing."),
         ({"scope": "none"}, "**Its memory is not known: this machine shows no memory cgroup.**"),

@@ -28,7 +28,6 @@ from tracer.render.words.places import place_of_life
 
 _MOST_LISTED: Final = 8
 _MOST_SIGKILLS: Final = 3
-_MOST_EVIDENCE: Final = 4
 
 
 def kills(reports: Sequence[OomReport], explained: OomReport, *, is_picked: bool) -> Iterator[str]:
@@ -64,17 +63,16 @@ def kill(report: OomReport) -> Iterator[str]:
 
 def _composition(report: OomReport) -> Iterator[str]:
     """Yield what filled the limit, or why that is not known; without a limit, the evidence."""
-    total = report.composition.total
-    if total and "composition" not in report.quality.unknown:
+    if screen_facts.is_composition_known(report):
         yield from marks.heading(screen_facts.filled(report))
         parts = kill_facts.composition(report, least_bytes=screen_facts.least_bytes(report))
-        yield from parts_table(parts, total)
+        yield from parts_table(parts, report.composition.total or 0)
     elif report.constraint in ("memcg", "unknown"):
         yield from marks.heading("What filled the limit")
         yield marks.escaped(quality_facts.not_known(report, "composition"))
-    elif found := [item for item in report.verdict.evidence if not item.is_doubt]:
+    elif found := screen_facts.leading_evidence(report):
         yield from marks.heading("Evidence")
-        yield from marks.bullets(map(evidence.with_source, found[:_MOST_EVIDENCE]))
+        yield from marks.bullets(found)
 
 
 def parts_table(parts: Sequence[tuple[str, int]], total: int) -> Iterator[str]:

@@ -170,7 +170,7 @@ def _counts(run: CountedRun, machine_bytes: int | None, why: str) -> Iterator[Fa
 def _smaller_by_counts(run: CountedRun) -> str:
     """Return what the counts prove: usage never exceeded its peak, and reclaim cannot free all of it."""
     if run.kills:
-        return "No: a task was killed with this limit."
+        return "No: the OOM killer ended a task in this run."
     if run.scope == "none" or run.peak_bytes is None or run.unreclaimable_bytes is None:
         return "Not known: the kernel's own count of the peak is missing."
     job = " with all else in the job" if run.scope == "job" else ""

@@ -32,7 +32,6 @@ SCREEN_LINES: Final = 30
 _BAR_CELLS: Final = 20
 _COLUMNS_FOR_BARS: Final = 100
 _MOST_FACTORS: Final = 2
-_MOST_EVIDENCE: Final = 4
 
 
 def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES, is_in_view: bool = False) -> RenderableType:
@@ -107,14 +106,13 @@ class _Composition:
 
 
 def _composition(report: OomReport) -> Iterator[RenderableType]:
-    total = report.composition.total
-    if "composition" in report.quality.unknown or not total:
+    if not screen_facts.is_composition_known(report):
         if report.constraint in ("memcg", "unknown"):
             yield console.title("What filled the limit")
             yield console.note(quality_facts.not_known(report, "composition"))
-        elif found := [item for item in report.verdict.evidence if not item.is_doubt]:
+        elif found := screen_facts.leading_evidence(report):
             yield console.title("Evidence")
-            yield console.bullets(visible(evidence.with_source(item)) for item in found[:_MOST_EVIDENCE])
+            yield console.bullets(map(visible, found))
         return
     yield console.title(screen_facts.filled(report))
     yield console.indented(_Composition(report))

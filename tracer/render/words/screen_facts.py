@@ -16,6 +16,7 @@ from tracer.render.words.prose import Fact
 LEAST_SHARE: Final = 0.01
 """Parts of usage below this share of the limit are left out."""
 _MOST_NAMED: Final = 4
+_MOST_EVIDENCE: Final = 4
 
 
 def setting(report: OomReport) -> Iterator[Fact]:
@@ -53,6 +54,18 @@ def filled(report: OomReport) -> str:
     of_size = f" of {units.size(owner.limit_bytes)}" if owner.has_limit else ""
     usage = "" if of_size and total == owner.limit_bytes else f": usage was {units.size(total)}"
     return f"What filled the limit{of_size}{usage}"
+
+
+def is_composition_known(report: OomReport) -> bool:
+    """Return whether there is something to show of what filled the limit."""
+    return bool(report.composition.total) and "composition" not in report.quality.unknown
+
+
+def leading_evidence(report: OomReport) -> list[str]:
+    """Return the first pieces of evidence that are no doubts, not escaped. They replace the composition of a
+    kill without a limit."""
+    found = [item for item in report.verdict.evidence if not item.is_doubt]
+    return [evidence.with_source(item) for item in found[:_MOST_EVIDENCE]]
 
 
 def cushion(report: OomReport) -> Iterator[Fact]:
