@@ -106,6 +106,7 @@ def test_the_last_third_is_that_of_the_life_of_the_cgroup(trace: Any) -> None:
         ("main", "java -jar a.jar", "(a part of the limit)"),
         ("node", "node --max-old-space-size=300 a.js", "(--max-old-space-size=300)"),
         ("java", None, "(a part of the limit)"),
+        ("dotnet", "/usr/bin/dotnet shop.dll", "dotnet lets its heap grow up to its bound (a part of the"),
         ("javac-like", "python3 java", None),
     ],
 )
