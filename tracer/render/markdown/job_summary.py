@@ -67,7 +67,7 @@ def smaller(held: Held, machine_bytes: int | None) -> str:
     elif high < whole:
         answer = f"Yes: {units.size(high)} instead of the {units.size(whole)} of this {what} would do"
     elif low < whole:
-        answer = f"Only at a price: with less than {units.size(high)}, files are read again"
+        answer = f"Only at a price: with less than {units.size(high)}, files may be read again"
     else:
         answer = f"No: the same work needs {units.size(low)}"
     return f"{answer}, for the command alone. {least}. {basis}".rstrip()
