@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.elf_files import elf_of, truncate_once_opened
 from support.go_program import built
 
 from tracer.kernel.anatomy import go_runtime
@@ -92,11 +93,17 @@ class Pretender:
 
     def __init__(self, version: bytes, table: bytes) -> None:
         info = b"\xff Go buildinf:\x08\x02".ljust(32, b"\0") + bytes([len(version)]) + version
-        self.data = info + table
+        self._data = info + table
         self._sections = {
             b".go.buildinfo": Section(0, 0, len(info)),
             b".gopclntab": Section(0, len(info), len(table)),
         }
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size] if offset >= 0 else b""
+
+    def unpack(self, form: struct.Struct, offset: int) -> tuple[int, ...]:
+        return form.unpack(self.read(offset, form.size))
 
     def section(self, name: bytes) -> Section | None:
         return self._sections.get(name)
@@ -176,20 +183,12 @@ def test_program_of_another_language_has_no_version() -> None:
         assert go_runtime.go_version(elf) is None
 
 
-def test_file_that_is_no_elf_has_no_symbols(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    for content in (b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(58), b"#!/bin/sh\n" * 99):
-        file.write_bytes(content)
-        with elf_file(file) as elf:
-            assert elf is None or (elf.symbol(b"main"), elf.section(b".text")) == (None, None)
-
-
-@given(content=st.binary(max_size=300))
-def test_hostile_elf_files_are_bounded(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    file = tmp_path_factory.getbasetemp() / "hostile-elf"
-    file.write_bytes(b"\x7fELF\x02\x01" + bytes(10) + content)
-    with elf_file(file) as elf:
-        assert elf is None or elf.symbol(b"main") is None
+def test_program_that_is_truncated_meanwhile_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "exe").write_bytes(elf_of({b"runtime.gcController": 1}))
+    truncate_once_opened(tmp_path / "exe", monkeypatch)
+    assert list(go_runtime.read_runtime(tmp_path, cast(Memory, Words([1])), 0, time.monotonic() + 60)) == [
+        Shown("go", "unread", None, "its file was truncated while it was read")
+    ]
 
 
 def test_memory_that_is_not_mapped_is_an_error() -> None:

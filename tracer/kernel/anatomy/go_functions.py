@@ -15,6 +15,7 @@ from tracer.kernel.process.elf_file import ElfFile
 _MAGIC: Final = 0xFFFFFFF1
 _HEADER: Final = struct.Struct("<IHBB8Q")
 _ENTRY: Final = struct.Struct("<II")
+_PLACE: Final = struct.Struct("<I")
 _FUNCTION: Final = struct.Struct("<IiiIIIIIIiBBBB")
 _INLINED: Final = struct.Struct("<B3xiii")
 _OF_FUNCTIONS: Final = (b"go:func.*", b"go.func.*")
@@ -24,6 +25,7 @@ _INLINE_INDEX: Final = 2  # PCDATA_InlTreeIndex
 _INLINE_TREE: Final = 3  # FUNCDATA_InlTree
 _NO_FUNCDATA: Final = 0xFFFFFFFF
 _MOST_TEXT: Final = 256
+_MOST_VARINT: Final = 10
 _MOST_STEPS: Final = 1 << 13  # of one table of a function
 
 
@@ -45,7 +47,7 @@ class GoFunctions:
         self._elf, self._at, self._text = elf, section.offset, text
         self._end = section.offset + section.size
         try:
-            magic, _, self._least, word, count, _, _, *places = _HEADER.unpack_from(elf.data, self._at)
+            magic, _, self._least, word, count, _, _, *places = elf.unpack(_HEADER, self._at)
         except struct.error as error:
             raise ValueError("the table of functions is cut off") from error
         if magic != _MAGIC or word != 8:
@@ -67,18 +69,18 @@ class GoFunctions:
         place = self._place(at)
         if place is None:
             return None
-        entry, name, *_ = fields = _FUNCTION.unpack_from(self._elf.data, place)
+        entry, name, *_ = fields = self._elf.unpack(_FUNCTION, place)
         file_table, line_table, data_count, unit = fields[5:9]
         tables_at = place + _FUNCTION.size
         if data_count > _INLINE_INDEX:
-            (table,) = struct.unpack_from("<I", self._elf.data, tables_at + 4 * _INLINE_INDEX)
+            (table,) = self._elf.unpack(_PLACE, tables_at + 4 * _INLINE_INDEX)
             index = self._value(table, entry, at)
             inlined = self._inlined(tables_at + 4 * data_count, fields[13], index)
             name = name if inlined is None else inlined
         number = self._value(file_table, entry, at)
         if number is None:
             return None
-        (file,) = struct.unpack_from("<I", self._elf.data, self._units + 4 * (unit + number))
+        (file,) = self._elf.unpack(_PLACE, self._units + 4 * (unit + number))
         line = self._value(line_table, entry, at)
         return GoFrame(self._string(self._names + name), self._string(self._files + file), max(line or 0, 0))
 
@@ -87,24 +89,24 @@ class GoFunctions:
         low, high = 0, self._count
         while low < high:
             middle = (low + high) // 2
-            if _ENTRY.unpack_from(self._elf.data, self._functions + middle * _ENTRY.size)[0] <= at:
+            if self._elf.unpack(_ENTRY, self._functions + middle * _ENTRY.size)[0] <= at:
                 low = middle + 1
             else:
                 high = middle
         if not low:
             return None
-        _, place = _ENTRY.unpack_from(self._elf.data, self._functions + (low - 1) * _ENTRY.size)
+        _, place = self._elf.unpack(_ENTRY, self._functions + (low - 1) * _ENTRY.size)
         return int(self._functions + place)
 
     def _inlined(self, data_at: int, count: int, index: int | None) -> int | None:
         """Return the place of the name of an inlined function; None if the function is not inlined."""
         if index is None or index < 0 or count <= _INLINE_TREE or self._of_functions is None:
             return None
-        (tree,) = struct.unpack_from("<I", self._elf.data, data_at + 4 * _INLINE_TREE)
+        (tree,) = self._elf.unpack(_PLACE, data_at + 4 * _INLINE_TREE)
         offset = self._elf.offset(self._of_functions + tree + index * _INLINED.size)
         if tree == _NO_FUNCDATA or offset is None:
             return None
-        return int(_INLINED.unpack_from(self._elf.data, offset)[1])
+        return int(self._elf.unpack(_INLINED, offset)[1])
 
     def _value(self, table: int, entry: int, at: int) -> int | None:
         """Return the value of a table of a function at an address (pcvalue in runtime/symtab.go)."""
@@ -123,18 +125,15 @@ class GoFunctions:
         return None
 
     def _varint(self, place: int) -> tuple[int, int]:
-        value = shift = 0
-        while shift < 64:
-            byte = self._elf.data[place]
-            place += 1
-            value |= (byte & 0x7F) << shift
+        value = 0
+        for length, byte in enumerate(self._elf.read(place, _MOST_VARINT), 1):
+            value |= (byte & 0x7F) << 7 * (length - 1)
             if byte < 0x80:
-                break
-            shift += 7
-        return value, place
+                return value, place + length
+        raise IndexError(place)
 
     def _string(self, place: int) -> str:
         if not self._at <= place < self._end:
             raise IndexError(place)
-        found = self._elf.data[place : place + _MOST_TEXT].partition(b"\0")[0]
+        found = self._elf.read(place, _MOST_TEXT).partition(b"\0")[0]
         return found.decode(errors="backslashreplace")

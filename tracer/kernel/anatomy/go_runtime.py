@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from tracer.kernel.anatomy.go_functions import GoFunctions
 from tracer.kernel.anatomy.shown import Shown
-from tracer.kernel.process.elf_file import ElfFile, elf_file
+from tracer.kernel.process.elf_file import CutOffError, ElfFile, elf_file
 from tracer.kernel.process.live_memory import Memory
 
 KIND: Final = "go"
@@ -85,6 +85,8 @@ def read_runtime(process: Path, memory: Memory, start: int, until_s: float) -> I
                 yield from _numbers(elf, memory, elf.shift(start), until_s)
     except (OSError, struct.error, ValueError, OverflowError):
         yield Shown(KIND, "unread", None, "its memory could not be read")
+    except CutOffError as error:
+        yield Shown(KIND, "unread", None, str(error))
 
 
 def _numbers(elf: ElfFile, memory: Memory, shift: int, until_s: float) -> Iterator[Shown]:
@@ -127,7 +129,7 @@ def go_version(elf: ElfFile) -> tuple[int, int] | None:
     section = elf.section(b".go.buildinfo")
     if section is None:
         return None
-    head = elf.data[section.offset : section.offset + 128]
+    head = elf.read(section.offset, 128)
     if not head.startswith(_INFO_MAGIC) or not head[15:16] or not head[15] & _TEXT_INLINE:
         return None
     found = _VERSION.match(head, 33)  # behind its length, one byte

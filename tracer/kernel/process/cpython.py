@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tracer.kernel.process.elf_file import elf_file
+from tracer.kernel.process.elf_file import CutOffError, elf_file
 from tracer.kernel.process.live_memory import Memory
 
 _PROC: Final = Path("/proc")
@@ -93,11 +93,14 @@ def find_interpreter(tgid: int, memory: Memory, proc: Path = _PROC) -> Interpret
     for name, start, end in _files_of(proc / str(tgid) / "maps"):
         # The very file, in any mount namespace, also if its name leads elsewhere now.
         path = proc / str(tgid) / "map_files" / f"{start:x}-{end:x}"
-        with elf_file(path) as elf:
-            symbol = None if elf is None else elf.symbol(_RUNTIME)
-            if elf is None or symbol is None:
-                continue
-            runtime = symbol + elf.shift(start)
+        try:
+            with elf_file(path) as elf:
+                symbol = None if elf is None else elf.symbol(_RUNTIME)
+                if elf is None or symbol is None:
+                    continue
+                runtime = symbol + elf.shift(start)
+        except CutOffError as error:
+            raise NotReadError(f"frames of a CPython are not read: {error}") from error
         file = name.rpartition(b"/")[2].decode(errors="backslashreplace")
         head = memory.read(runtime, _DEBUG_OFFSETS.size)
         if head.startswith(_COOKIE):
