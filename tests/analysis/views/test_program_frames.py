@@ -32,6 +32,7 @@ def test_frame_is_read_in_its_parts(name: str, frame: CodeFrame) -> None:
     ("name", "function"),
     [
         ("parse_row.constprop.0 [work]", "parse_row"),
+        ("Rows::add(int) [clone .constprop.0] [clone .isra.0] [work]", "Rows::add(int)"),
         ("load.isra.0.cold [work]", "load"),
         ("rs::load::hcc834971959b628d [rs]", "rs::load"),
         (

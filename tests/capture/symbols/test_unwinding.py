@@ -13,7 +13,7 @@ import pytest
 
 from tracer.capture.symbols import unwinding
 from tracer.capture.symbols.address_names import StackCopy
-from tracer.capture.symbols.unwinding import Unwinder
+from tracer.capture.symbols.unwinding import Unwinder, _Demangler
 from tracer.errors import TracerError
 
 REGISTERS = 21  # struct pt_regs of x86-64
@@ -70,6 +70,30 @@ def test_each_return_address_is_where_the_file_says(unwinder: Unwinder) -> None:
     returns = [address + 1 for address in callers]
     assert unwinder.unwind(copied(first, *returns, 0)) == [first, *returns]
     assert unwinder.unwind(copied(callers[0], first + 1, 0)) == [callers[0], first + 1], "the next one"
+
+
+@needs_libdw
+def test_functions_of_cpp_are_named_as_they_are_written(tmp_path: Path) -> None:
+    """A program of C++ is told apart from its standard library by these names (views/program_frames.py)."""
+    grown = ctypes.CDLL("libstdc++.so.6")["_ZNSs7reserveEm"]
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    library = [line for line in lines if "/libstdc++.so" in line]
+    folder = tmp_path / "7"
+    (folder / "map_files").mkdir(parents=True)
+    (folder / "maps").write_text("\n".join(library))
+    addresses, *_, path = library[0].split()
+    (folder / "map_files" / addresses).symlink_to(path)
+    address = ctypes.cast(grown, ctypes.c_void_p).value
+    assert address is not None
+    name, offset, module = Unwinder(7, tmp_path).resolve(address)
+    assert (offset, module) == (0, path)
+    assert name == "std::string::reserve(unsigned long)"
+
+
+def test_name_that_is_not_mangled_stays() -> None:
+    for name in ("main", "_Z", "_Zonk", "_ZN10Generation7promote", "_RNvC6mycrate3foo"):
+        assert _Demangler().name(name) == name
+    assert _Demangler().name("_ZN4Rows3addEi.constprop.0") == "Rows::add(int) [clone .constprop.0]"
 
 
 @needs_libdw

@@ -33,7 +33,8 @@ _RUST_CHARACTERS: Final = {
     **{"SP": "@", "BP": "*", "RF": "&", "LT": "<"},
     **{"GT": ">", "LP": "(", "RP": ")", "C": ","},
 }
-_CLONE: Final = re.compile(r"(\.(constprop|isra|part|cold|lto_priv|llvm)(\.\d+)?)+$")
+_COPY: Final = r"(\.(constprop|isra|part|cold|lto_priv|llvm)(\.\d+)?)+"
+_CLONE: Final = re.compile(rf"({_COPY}| \[clone {_COPY}\])+$")  # the second form: of a name of C++
 _RUNTIME_OF_GO: Final = ("runtime.", "internal/runtime/")
 SCRIPT_OF_NODE: Final = re.compile(
     r"(?:JS|LazyCompile|Function):[*~^+]?(?P<function>\S*) (?P<file>[^:]+):(?P<line>\d+)(?::\d+)?", re.DOTALL

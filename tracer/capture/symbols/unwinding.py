@@ -117,8 +117,9 @@ class _Demangler:
 
     def __init__(self) -> None:
         self._demangle: Any = None
-        with suppress(OSError, AttributeError):
-            self._demangle = ctypes.CDLL("libstdc++.so.6").__cxa_demangle
+        with suppress(OSError):
+            library = ctypes.CDLL("libstdc++.so.6")
+            self._demangle = library["__cxa_demangle"]  # as an attribute, Python would change its name
             self._demangle.restype = _Pointer
             self._free = ctypes.CDLL(None).free
 
