@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 _MOST_FILE_BYTES: Final = 1 << 30
 _MOST_SYMBOLS_BYTES: Final = 1 << 25
@@ -83,7 +83,7 @@ class ElfFile:
             return self._block(first)[offset - begin : end - begin]
         return b"".join(map(self._block, range(first, last + 1)))[offset - begin : end - begin]
 
-    def unpack(self, form: struct.Struct, offset: int) -> tuple[int, ...]:
+    def unpack(self, form: struct.Struct, offset: int) -> tuple[Any, ...]:
         """Return the numbers at a place in the file. Raises struct.error if it is not within the file."""
         return form.unpack(self.read(offset, form.size))
 
