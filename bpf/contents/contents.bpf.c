@@ -231,9 +231,10 @@ static __always_inline void scan_object(struct scan *scan)
 #define SLAB_OBJECTS_SHIFT __builtin_ctzll(KERNEL_BITS_slab_objects)
 
 /*
- * Begin with the objects of a slab. The vector of their owners has pointers, since 21c690a349ba
+ * Begin with the objects of a slab. The vector of their owners has pointers; since 21c690a349ba
  * ("mm: introduce slabobj_ext to support slab object extensions"), v6.10, structures that begin
- * with a pointer, and on later kernels (seen on 7.3, not on 6.18) any distance between them.
+ * with a pointer; and since 7a8e71bc619d ("mm/slab: use stride to access slabobj_ext"), v7.0, with
+ * a distance between them that the slab has.
  */
 static __always_inline void begin_slab(struct scan *scan, u64 address, u64 data)
 {
