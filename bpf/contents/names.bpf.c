@@ -2,8 +2,8 @@
 /*
  * What the pass over pages begins with, and what it is followed by: the address of the array of
  * pages, and the names of the files, kmem_caches and cgroups at the addresses that were found. User
- * space runs these programs. An object may be gone by now: reading its memory is safe, and its
- * identity is compared before and after.
+ * space runs these programs. An object may be gone by now: reading its memory is safe, and the
+ * identity of a file or cgroup is compared before and after. A kmem_cache has none.
  */
 
 #include "../shared/paths.h"
@@ -70,16 +70,17 @@ PROGRAM(name_cache)
 					 READ((struct kmem_cache *)ctx->args[0], name)) <= 1;
 }
 
+#define CGROUP_NAME_ROOM 256 /* NAME_MAX in include/uapi/linux/limits.h, and a NUL: none is cut */
+#define CGROUP_PATH_LEN 2048
+
 struct cgroup_name {
 	u32 length;
 	u16 is_whole; /* the root was reached */
 	u16 is_online; /* it was not removed */
-	char path[TRACER_PATH_LEN]; /* names from the leaf to the root, '/' after each */
+	char path[CGROUP_PATH_LEN]; /* names from the leaf to the root, '/' after each */
 };
 
 BPF_ARRAY(named_cgroup, struct cgroup_name, 1);
-
-#define CGROUP_NAME_ROOM 128
 
 struct cgroup_walk {
 	struct cgroup_name *name;
@@ -97,12 +98,12 @@ SUBPROGRAM(write_cgroup_name)
 	s64 got;
 
 	walk->is_whole = !parent;
-	if (!parent || length > TRACER_PATH_LEN - CGROUP_NAME_ROOM)
+	if (!parent || length > CGROUP_PATH_LEN - CGROUP_NAME_ROOM)
 		return 1;
 	got = bpf_probe_read_kernel_str(walk->name->path + length, CGROUP_NAME_ROOM,
 					READ(walk->at, name));
 	end = length + got;
-	if (got <= 0 || end - 1 >= TRACER_PATH_LEN)
+	if (got <= 0 || end - 1 >= CGROUP_PATH_LEN)
 		return 1;
 	walk->name->path[end - 1] = '/';
 	walk->length = end;

@@ -1,14 +1,15 @@
-"""Where RAM is: the forms of /proc/iomem, and a page of our own."""
+"""Where RAM is: the forms of /proc/iomem, and pages of this process."""
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 
 import pytest
 
 from tracer.errors import TracerError
-from tracer.kernel.physical_memory import landmark, ram
+from tracer.kernel.physical_memory import Landmark, landmarks, ram
 
 X86 = """\
 00000000-00000fff : Reserved
@@ -51,9 +52,20 @@ def test_ram_without_addresses_asks_for_a_capability() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.beside
-def test_landmark_is_a_page_of_ram() -> None:
-    with landmark() as (fd, frame):
-        assert os.fstat(fd).st_size == mmap.PAGESIZE
-        assert any(frame in frames for frames in ram())
-    with pytest.raises(OSError):
-        os.fstat(fd)
+def test_landmarks_are_pages_of_ram_in_several_places() -> None:
+    with landmarks() as marks:
+        frames = [frame for mark in marks if (frame := mark.frame()) is not None]
+        assert os.fstat(marks[0].fd).st_size == mmap.PAGESIZE
+        assert all(any(frame in frames for frames in ram()) for frame in frames)
+        assert len(set(frames)) == len(frames) > 8, "one for each library"
+    for mark in marks:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(mark.fd)
+
+
+def test_landmark_without_a_page_of_a_file_has_no_frame() -> None:
+    with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory[0] = 1
+        byte = ctypes.c_char.from_buffer(memory)
+        assert Landmark(0, ctypes.addressof(byte)).frame() is None
+        del byte

@@ -1,4 +1,4 @@
-"""The machine's memory by page frame number: where it is, and the frame of a page of our own."""
+"""The machine's memory by page frame number: where it is, and the frames of pages that this process has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,13 @@ from tracer.errors import TracerError
 
 _IOMEM: Final = Path("/proc/iomem")
 _PAGEMAP: Final = Path("/proc/self/pagemap")
+_MAPS: Final = Path("/proc/self/maps")
+_MAP_FILES: Final = Path("/proc/self/map_files")
 _RAM: Final = re.compile(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM", re.MULTILINE)
 _ENTRY: Final = struct.Struct("<Q")
 _FRAME: Final = (1 << 55) - 1
-_PRESENT: Final = 1 << 63
+_OF_FILE: Final = 1 << 63 | 1 << 61  # the page is present, and of a file
+_MOST_LANDMARKS: Final = 64
 
 
 def ram(iomem: str | None = None) -> list[range]:
@@ -44,29 +48,57 @@ def ram(iomem: str | None = None) -> list[range]:
     return found
 
 
+@dataclass(frozen=True)
+class Landmark:
+    """The first page of a file, which this process has mapped at `address`. `fd` is the file, opened."""
+
+    fd: int
+    address: int
+
+    def frame(self) -> int | None:
+        """Return the page frame number; None if the file's page is not there, or if the kernel hides it
+        (Documentation/admin-guide/mm/pagemap.rst). The kernel may move the page at any time."""
+        with _PAGEMAP.open("rb", buffering=0) as pagemap:
+            pagemap.seek(self.address // mmap.PAGESIZE * _ENTRY.size)
+            (entry,) = _ENTRY.unpack(pagemap.read(_ENTRY.size))
+        return entry & _FRAME or None if entry & _OF_FILE == _OF_FILE else None
+
+
 @contextmanager
-def landmark() -> Iterator[tuple[int, int]]:
-    """Make a file in memory, and yield its descriptor and the page frame number of its first page.
+def landmarks() -> Iterator[list[Landmark]]:
+    """Yield pages all over memory: of a file in memory, and of files that this process has mapped, as
+    libraries, which got their pages at different times.
 
     Raises TracerError if the kernel shows no frame numbers to this process (CAP_SYS_ADMIN; pagemap.rst).
     """
-    fd = os.memfd_create("memcg-tracer")
-    try:
-        os.ftruncate(fd, mmap.PAGESIZE)
-        with mmap.mmap(fd, mmap.PAGESIZE) as mapping:
-            mapping[0] = 1
-            byte = ctypes.c_char.from_buffer(mapping)
-            address = ctypes.addressof(byte)
-            with _PAGEMAP.open("rb", buffering=0) as pagemap:
-                pagemap.seek(address // mmap.PAGESIZE * _ENTRY.size)
-                (entry,) = _ENTRY.unpack(pagemap.read(_ENTRY.size))
-            try:
-                if not entry & _PRESENT or not entry & _FRAME:
-                    raise TracerError(
-                        "the kernel does not show where a page is (pagemap): it asks for CAP_SYS_ADMIN"
-                    )
-                yield fd, entry & _FRAME
-            finally:
-                del byte
-    finally:
-        os.close(fd)
+    with ExitStack() as stack:
+        own = os.memfd_create("memcg-tracer")
+        stack.callback(os.close, own)
+        os.ftruncate(own, mmap.PAGESIZE)
+        mapping = stack.enter_context(mmap.mmap(own, mmap.PAGESIZE))
+        mapping[0] = 1
+        byte = ctypes.c_char.from_buffer(mapping)
+        found = [Landmark(own, ctypes.addressof(byte))]
+        try:
+            if found[0].frame() is None:
+                raise TracerError(
+                    "the kernel does not show where a page is (pagemap): it asks for CAP_SYS_ADMIN"
+                )
+            for start, name in _mapped_beginnings()[:_MOST_LANDMARKS]:
+                with suppress(OSError):
+                    fd = os.open(_MAP_FILES / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                    stack.callback(os.close, fd)
+                    found.append(Landmark(fd, start))
+            yield found
+        finally:
+            del byte
+
+
+def _mapped_beginnings() -> list[tuple[int, str]]:
+    """Return where this process has the beginnings of files mapped, with their names in map_files."""
+    found: dict[bytes, tuple[int, str]] = {}
+    for line in _MAPS.read_bytes().splitlines():
+        addresses, _, offset, _, inode, *_ = fields = line.split(None, 5)
+        if inode != b"0" and int(offset, 16) == 0 and fields[5].startswith(b"/"):
+            found.setdefault(fields[5], (int(addresses.partition(b"-")[0], 16), addresses.decode()))
+    return list(found.values())

@@ -107,10 +107,26 @@ class PassOverPages:
         self._attacher.close()
 
     def _find_pages(self) -> int:
-        with physical_memory.landmark() as (fd, frame):
-            if self._programs["find_pages"]([fd, frame]):
-                raise TracerError("the kernel's array of pages was not found: see memcg-tracer doctor")
-        return int(self._attacher.map("found_pages")[0].value)
+        """Return the address of the array of struct page.
+
+        SPARSEMEM without SPARSEMEM_VMEMMAP has an array for each section of memory (__pfn_to_page() in
+        include/asm-generic/memory_model.h).
+        """
+        found = set()
+        with physical_memory.landmarks() as marks:
+            for mark in marks:
+                frame = mark.frame()
+                is_missing = frame is None or self._programs["find_pages"]([mark.fd, frame])
+                if not is_missing and mark.frame() == frame:  # the page was not moved meanwhile
+                    found.add(int(self._attacher.map("found_pages")[0].value))
+        if len(found) > 1:
+            raise TracerError(
+                "this kernel's pages are not one array (it is built without CONFIG_SPARSEMEM_VMEMMAP): "
+                "what is in memory cannot be read"
+            )
+        if not found:
+            raise TracerError("the kernel's array of pages was not found: see memcg-tracer doctor")
+        return found.pop()
 
     def scan(
         self,
