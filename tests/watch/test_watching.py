@@ -38,7 +38,7 @@ LIMIT_BYTES: Final = 48 << 20
 FILE_BYTES: Final = 57 << 20
 ON_DISK_WITHIN_S: Final = 2.0 * SLOWDOWN
 KEEP_S: Final = 10.0
-_KEYS: Final = ["trace", "reason", "time", "cgroup", "kills", "container", "cause", "summary", "error"]
+_KEYS: Final = ["trace", "reason", "time", "cgroup", "kills", "container", "cause", "summary", "error", "pod"]
 
 
 @pytest.fixture
