@@ -108,6 +108,23 @@ def test_cache_that_may_not_go_makes_the_outcome_unknown(
     assert at(trace, 84).outcome == "survives"
 
 
+@pytest.mark.parametrize(
+    ("cause", "in_reading_mib"), [("readahead", 16), ("read", 16), ("fault", 16), ("write", 0)]
+)
+def test_cache_that_is_being_read_does_not_make_room(trace: Any, cause: str, in_reading_mib: int) -> None:
+    """A disk may read two of the largest runs at a time."""
+    work(trace)
+    row = {"cgroup_id": 7, "inode_id": 1, "op": "add", "cause": cause, "tgid": 41}
+    for seconds, mib in ((0.11, 3), (0.12, 8), (0.13, 8), (0.14, 11 if cause == "write" else 2)):
+        trace.add("pagecache", seconds, nr_pages=mib * MIB // PAGE, **row)
+    enough = what_if(trace, [MIB], 7).survives_from_bytes
+    assert enough == (63 + in_reading_mib) * MIB + UNSEEN + 63 * MIB // 64 + MIB
+    assert at(trace, 61).outcome == "killed"
+    if in_reading_mib:
+        assert at(trace, 75).outcome == "unknown"
+        assert "16 MiB of page cache may be in reading" in at(trace, 75).why
+
+
 def test_recorded_limit_is_proof_in_spite_of_mapped_cache(trace: Any) -> None:
     work(trace, file_mapped_bytes=30 * MIB, shmem_bytes=0)
     assert at(trace, 97).outcome == "survives"

@@ -13,6 +13,8 @@ decide:
 * Huge pages (or large folios) are refused or split below a tight limit, and then only their touched parts
   count. Each small page takes a page fault, so anonymous memory beyond the page faults came in huge pages.
 * Dirty pages must be written before they can be freed, and a charge does not wait for that without end.
+* Page cache that is being read cannot be freed either: its folios are locked until the disk answers
+  (shrink_folio_list in mm/vmscan.c), and a charge does not wait for that. Some disks read ahead many MiB.
 * Mapped files may be the text of the program: without room for them it is not killed, but may crawl. As for
   dirty pages, a limit at which the run was recorded is proof.
 * Processes that ran at the same time may overlap in another way.
@@ -30,7 +32,7 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Int64s, integers, known, times_ns
+from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
@@ -200,12 +202,13 @@ def _at(subtree: Subtree, moment_ns: int) -> str:
 @dataclass(frozen=True, slots=True)
 class _Needs:
     """The limit from which all that must fit is known to fit, in bytes, and what it has at its peak beside
-    the memory that reclaim cannot free."""
+    the memory that reclaim cannot free; `in_reading_bytes` may come at any moment."""
 
     proven_bytes: int
     unwritten_bytes: int
     mapped_bytes: int
     swapped_bytes: int
+    in_reading_bytes: int
 
     @classmethod
     def of(cls, subtree: Subtree, held: Steps, peak: _Peak, apart_bytes: int) -> _Needs:
@@ -213,11 +216,13 @@ class _Needs:
         mapped = _sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
         all_ = ledger.total([held, unwritten, mapped])
         moment = int(all_.times[all_.values.argmax()]) if len(all_.values) else peak.time_ns
+        in_reading = _in_reading(subtree)
         return cls(
-            proven_bytes=_proven(subtree, held, all_, apart_bytes),
+            proven_bytes=_proven(subtree, held, all_, apart_bytes, in_reading),
             unwritten_bytes=unwritten.at(moment) or 0,
             mapped_bytes=mapped.at(moment) or 0,
             swapped_bytes=max((held.peak() or 0) - peak.bytes_, 0),
+            in_reading_bytes=in_reading,
         )
 
     def why_between(self, huge_bytes: int, apart_bytes: int, swap_bytes: int) -> str:
@@ -225,6 +230,7 @@ class _Needs:
         reasons = (
             (self.unwritten_bytes, "of page cache was not yet written, and cannot be freed at once"),
             (self.mapped_bytes, "of page cache was mapped, and work that has to read it again crawls"),
+            (self.in_reading_bytes, "of page cache may be in reading, and cannot be freed meanwhile"),
             (huge_bytes, "may be untouched parts of huge pages, which a tight limit does without"),
             (apart_bytes, "more is needed if peaks of processes fall together"),
             (max(swap_bytes, self.swapped_bytes), "may have to be swapped out, and may be in use"),
@@ -247,6 +253,23 @@ def _sampled(subtree: Subtree, added: tuple[str, ...], taken: tuple[str, ...] = 
     for name in taken:
         total = total - integers(whole[name])
     return Steps(times_ns(whole), np.maximum(total, 0), 0)
+
+
+def _in_reading(subtree: Subtree) -> int:
+    """Return the most page cache that a disk may have been reading at a time, in bytes: twice the largest run
+    that was read, because the next readahead begins while the previous one is read.
+
+    A run is at least a whole readahead, unless it has holes, and at most all that was read within 10 ms.
+    """
+    events = subtree.whole.cache_events
+    kinds = events.kinds
+    is_read = is_one_of(kinds["op"], ["add"]) & is_one_of(kinds["cause"], ["read", "readahead", "fault"])
+    is_read &= np.isin(integers(kinds["cgroup_id"]), subtree.members)
+    largest = whole = 0
+    for some in events.recorded(is_read):
+        largest = max(largest, int(some.pages.max(initial=0)))
+        whole += int(some.pages.sum(dtype=np.int64))
+    return min(2 * largest, whole) * page_size(subtree.whole)
 
 
 def _lazily_freed(subtree: Subtree) -> int:
@@ -286,11 +309,11 @@ def _lasting_peak(level: Steps) -> int:
     return int(max(lowest.max(), level.values[lasts[is_apart]].max(initial=0), level.before or 0))
 
 
-def _proven(subtree: Subtree, held: Steps, all_: Steps, apart_bytes: int) -> int:
-    """Return the limit, in bytes, from which the run survives: with room for `held`, and for `all_` at each
-    moment at which it did not survive with less."""
+def _proven(subtree: Subtree, held: Steps, all_: Steps, apart_bytes: int, in_reading: int) -> int:
+    """Return the limit, in bytes, from which the run survives: with room for `held`, and for `all_` and
+    what is in reading (bytes) at each moment at which it did not survive with less."""
     limits = ledger.counter(subtree, "limit_bytes").at_each(all_.times, UNLIMITED_BYTES)
-    room = apart_bytes + _room(subtree, all_.peak() or 0)
+    room = apart_bytes + _room(subtree, all_.peak() or 0) + in_reading
     most = (held.peak() or 0) + apart_bytes
     return max(int(np.minimum(all_.values + room, limits).max(initial=0)), most + _room(subtree, most))
 
