@@ -115,4 +115,4 @@ def test_works_report_wall_and_processor_time_of_each_phase(phases: str, tmp_pat
 def test_formats_that_are_measured_are_all_that_need_no_stacks() -> None:
     (to,) = (one for one in export.command.params if one.name == "form")
     assert isinstance(to.type, click.Choice)
-    assert {*FORMATS} == {*to.type.choices} - {"folded", "dataset"}
+    assert {*FORMATS} == {*to.type.choices} - {"folded", "pprof", "dataset"}

@@ -40,7 +40,9 @@ def test_unit_starts_the_installed_program() -> None:
 
 def test_package_can_bring_what_a_url_needs() -> None:
     assert re.search(
-        r"pip .*'\.\[cri,fleet,perfetto\]' \$\(PACKAGES\)$", (FOLDER / "rules").read_text(), re.MULTILINE
+        r"pip .*'\.\[cri,fleet,perfetto,pprof\]' \$\(PACKAGES\)$",
+        (FOLDER / "rules").read_text(),
+        re.MULTILINE,
     )
     assert "PACKAGES='$(PACKAGES)' dpkg-buildpackage" in (TOP / "Makefile").read_text()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[3] / "bpf" / "shared" / "inodes.h"
+SOURCE = Path(__file__).parents[3] / "bpf" / "shared" / "paths.h"
 FUNCTION = re.compile(r"static __always_inline (u64 inode_identity\(.*?\n}\n)", re.DOTALL)
 FILES = 200_000
 

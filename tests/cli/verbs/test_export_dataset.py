@@ -128,7 +128,10 @@ def test_compaction_of_a_place_without_a_dataset_is_an_error(exported: Exported,
         (["traces/page-cache", "-o", "-"], "writes a folder"),
         (["traces/page-cache", "-o", "fleet", "-c", "web"], "leave out -c"),
         (["traces/page-cache", "-o", "fleet", "-f"], "leave out -f"),
-        (["traces/page-cache", "-o", "fleet", "--kill", "1"], "--kill is for --to folded: leave it out"),
+        (
+            ["traces/page-cache", "-o", "fleet", "--kill", "1"],
+            "--kill is for --to folded and --to pprof: leave it out",
+        ),
     ],
 )
 def test_options_of_other_formats_are_refused(exported: Exported, arguments: list[str], words: str) -> None:

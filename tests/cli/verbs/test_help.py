@@ -42,7 +42,7 @@ def test_options_of_several_verbs_have_the_same_spelling_order_and_words(verb: s
             "Path, container name or id, or glob",
             *(f"{does} this cgroup and its descendants: a path, a " for does in ACTS),
         ),
-        "--kill": ("Explain kill number N.", "With --to folded: only the allocations "),
+        "--kill": ("Explain kill number N.", "With --to folded or pprof: only the allocations "),
     }
     for name, option in options.items():
         words = option.help or ""
