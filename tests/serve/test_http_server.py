@@ -126,7 +126,10 @@ def test_hundred_silent_connections_do_not_keep_a_scrape_from_its_answer(stack: 
     _, text = scrape(server)
     assert "memcg_tracer_usage_bytes" in text
     assert time.monotonic() - began_s < http_server.WITHIN_S * SLOWDOWN
-    assert threads_of_connections() <= MOST_CONNECTIONS + 2
+    deadline_s = time.monotonic() + WITHIN_S
+    while threads_of_connections() > MOST_CONNECTIONS:  # that of a closed connection ends a moment later
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_client_that_does_not_read_holds_up_nobody_and_is_dropped(
