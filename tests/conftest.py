@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.recorded import refuse_to_list
 from support.slowdown import SLOWDOWN
 
@@ -27,7 +27,8 @@ SWITCH = "MEMCG_TRACER_KERNEL_TESTS"
 # Loaded with this file, since pytest-xdist asks for the number of workers before `pytest_configure`.
 pytest_plugins = ["support.parallel.lanes", "support.parallel.time_table"]
 
-settings.register_profile("thorough", deadline=None)  # a busy machine may take long for one example
+# A busy machine may take long for one example, and to make it.
+settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("thorough"), max_examples=40)
 settings.load_profile("quick")  # `make test-varied` loads the other one, which has the 100 of hypothesis
 
