@@ -73,7 +73,9 @@ def test_each_sigkill_has_its_sender_and_its_way_and_an_oom_kill_is_none(
     with subprocess.Popen(program, stdout=subprocess.PIPE) as workload:
         assert workload.stdout is not None
         found = json.loads(workload.stdout.read())
-    assert workload.returncode == 0
+    # It is the next victim if the memory of the first is held for a moment by who reads its /proc.
+    assert workload.returncode in (0, -signal.SIGKILL)
+    victims = [found["oom"][0], *([workload.pid] if workload.returncode else [])]
     counted = read_columns(memcg, memory_hierarchy().version)["oom_kill_events"]
     trace = tracer.open(recorder.stop())
 
@@ -98,8 +100,8 @@ def test_each_sigkill_has_its_sender_and_its_way_and_an_oom_kill_is_none(
             assert row.parent1_tgid == found["self"][1], name
     assert [name for name, row in seen.items() if pd.notna(row.since_sigterm_ns)] == ["kill_after_sigterm"]
 
-    assert counted == len(trace.explain()) == 1
-    assert trace.oom["tgid"].tolist() == [found["oom"][0]]
+    assert counted == len(trace.explain()) == len(victims)
+    assert trace.oom["tgid"].tolist() == victims
     assert not {found[name][0] for name in NOT_BY_SIGKILL} & {row.tgid for row in rows}
     assert [kill.way for kill in trace.sigkilled()] == [row.way for row in rows]
     assert "SIGKILL to " in recorder.stderr
