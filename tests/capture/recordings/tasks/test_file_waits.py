@@ -105,7 +105,7 @@ WRITE = """
 import os, sys
 file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 for turn in range(20):
-    os.pwrite(file, bytes(1 << 20), 0)
+    os.pwrite(file, bytes(4 << 20), 0)
     os.fsync(file)
 """
 
@@ -296,5 +296,7 @@ def test_waits_of_a_writer_are_for_no_file(
     assert writer.wait() == 0
     trace = tracer.open(recorder.stop())
     waited = waits_of(trace, writer.pid)
-    assert waited[waited["inode_id"].isna()]["waits"].sum() >= 10
+    # As for a reader: the kernel may not report when the writer comes back, and such a wait may be lost.
+    recorded = waited[waited["inode_id"].isna()]["waits"].sum()
+    assert recorded + lost_records(trace).get("file_wait", 0) >= 10
     assert not (waited["inode_id"] == id_of(trace, disk_dir / "written")).any()
