@@ -360,5 +360,6 @@ def test_child_of_first_verdicts_is_there_from_the_start_if_memory_allows(
         commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in listed]
         return any(b"tracer.watch.judging" in command for command in commands)
 
-    assert judges(start_watcher("-c", str(memcg), "--max-memory", "256M"))
+    roomy = start_watcher("-c", str(memcg), "--max-memory", "256M")
+    roomy.wait_for(lambda: judges(roomy))  # early in exec, /proc/PID/cmdline is empty for a moment
     assert not judges(start_watcher("-c", str(memcg)))

@@ -1,4 +1,5 @@
-/* Leave free memory inside of malloc's heaps, print "ready", wait for a line, and grow by 24 MiB.
+/* Leave free memory inside of malloc's heaps, print "ready", wait for a line, and grow by 24 MiB in
+ * 4.8 s: the first fill may be looked at, and the recorder looks again a second later at the earliest.
  *
  * threads: 7 threads that all live have and free 5 MiB each, one after the other.
  * pieces: the first thread has 35 MiB, and frees 63 of 64 pieces of 16 KiB. `trim`: then malloc_trim(0).
@@ -63,7 +64,7 @@ int main(int argc, char **argv)
 	char *more = mmap(NULL, 24 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	for (int at = 0; at < 24 << 20; at += 1 << 18) {
 		memset(more + at, 1, 1 << 18);
-		nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
 	}
 	puts("grown");
 	return 0;
