@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from synthetic.lab_kill import (
 )
 
 from tracer.errors import TracerError
+from tracer.lab import run as lab_run
 from tracer.lab.experiments import EXPERIMENTS
-from tracer.lab.run import examine, run
+from tracer.lab.run import examine, record, run
 
 
 @pytest.mark.parametrize("kills", [0, 2])
@@ -49,3 +51,13 @@ def test_output_that_exists_is_refused_before_the_experiment_is_prepared(tmp_pat
     with pytest.raises(TracerError, match="exists and is not empty: choose another place"):
         run(replace(EXPERIMENTS["anon"], prepare=refuse), tmp_path, force=False)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_output_of_the_work_without_a_newline_is_no_part_of_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def printing(*_arguments: str, **how: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["printf", rf"\375zXZ{tmp_path}/trace\n"], **how)
+
+    monkeypatch.setattr(lab_run, "start_module", printing)
+    assert record(EXPERIMENTS["anon"], tmp_path, tmp_path / "trace", force=False) == tmp_path / "trace"

@@ -118,7 +118,8 @@ def record(experiment: Experiment, place: Path, output: Path | None, force: bool
         raise
     if not printed:
         raise TracerError(f"the experiment was not recorded: record ended with status {recording.returncode}")
-    return Path(printed[-1])
+    # What the work itself prints need not end in a newline.
+    return Path(printed[-1]) if output is None else output
 
 
 def nearest(path: Path) -> Path:
