@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from vm.compile_service import CompileService, can_compile
+from vm.host_clock import tsc_khz
 from vm.initrd import initrd
 from vm.kernels import Kernel
 from vm.programs import call, find
@@ -157,7 +158,8 @@ def _command(kernel: Kernel, scratch: Path, results: Path, options: str) -> list
     command += ["-m", f"{_MEMORY_MIB}M", "-accel", "tcg,thread=multi,tb-size=512", "-no-reboot"]
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]
     command += ["-kernel", str(kernel.vmlinux), "-initrd", str(scratch / "initrd")]
-    command += ["-append", f"{_KERNEL_OPTIONS} {options}", "-serial", f"file:{_escaped(results)}/console"]
+    options = f"{_KERNEL_OPTIONS} tsc_early_khz={tsc_khz()} {options}"
+    command += ["-append", options, "-serial", f"file:{_escaped(results)}/console"]
     command += ["-drive", f"file={_escaped(scratch)}/disk,format=raw,if=none,id=disk,cache=unsafe"]
     command += ["-device", "virtio-blk-pci,drive=disk"]
     for tag, folder, access in (
