@@ -35,6 +35,7 @@ def test_names_of_samples_are_those_that_users_know() -> None:
         "oom_kills_seen_total",
         "oom_kills_total",
         "sigkills_total",
+        "pod_events_total",
         "cgroups_left_out",
         "lost_records_total",
         "tracer_cpu_seconds_total",

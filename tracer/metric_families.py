@@ -83,6 +83,13 @@ FAMILIES: Final = (
         "Processes that SIGKILL ended, but not for the OOM killer, by the sender's name; empty: the kernel.",
     ),
     Family(
+        "pod_events",
+        "counter",
+        "",
+        ("result",),
+        "Events of Kubernetes on pods with a kill (watch --events), by what became of them: sent, dropped.",
+    ),
+    Family(
         "cgroups_left_out",
         "gauge",
         "",

@@ -110,6 +110,13 @@ def test_sigkills_have_the_name_of_the_sender_escaped() -> None:
     assert (kill.labels, kill.value) == (labels, 1)
 
 
+def test_events_of_pods_have_their_result() -> None:
+    parts = Scraped(cgroup(1))
+    parts.kills.pod_event("sent", 2)
+    (events,) = [one for one in parts.samples() if one.name == "pod_events_total"]
+    assert (events.labels, events.value) == ({"result": "sent"}, 2)
+
+
 def filled(most_series: int) -> Scraped:
     """Return a container, a cgroup with a limit, and four others."""
     parts = Scraped(

@@ -104,3 +104,10 @@ def test_sigkills_are_counted_by_sender_within_a_bound() -> None:
         counters.sigkill({"cgroup_id": cgroup_id, "sender_comm": sender})
     assert counters.sigkills() == {(WEB, "runc"): 2, (WEB, ""): 1, (("", "", "", ""), ""): 2}
     assert counters.seen() == {}
+
+
+def test_events_of_pods_are_counted_by_their_result() -> None:
+    counters = KillCounters(NAMES.get, 10)
+    for result, count in (("sent", 1), ("dropped", 3), ("sent", 2)):
+        counters.pod_event(result, count)
+    assert counters.events_of_pods() == {"sent": 3, "dropped": 3}

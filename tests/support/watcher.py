@@ -18,19 +18,16 @@ from tracer.errors import TracerError
 
 _POLL_S: Final = 0.002
 _KILL: Final = '{"kill": '
-_SOON_QUIET: Final = """
-from tracer import cli
-from tracer.watch import stories
-stories.QUIET_S = 1.0
-cli.main()
-"""
+_SOON_QUIET: Final = "from tracer.watch import stories\nstories.QUIET_S = 1.0\n"
+_MAIN: Final = "from tracer import cli\ncli.main()\n"
 
 
 class Watcher:
     """A flight recorder that runs in `folder` and writes its traces to folder/traces.
 
     Its outputs are files, so that it never waits for a reader. Leaving the context kills it if it still runs.
-    `is_soon_quiet`: its traces end a second after the last event, and not after five.
+    `is_soon_quiet`: its traces end a second after the last event, and not after five. `setup` is code that
+    runs before it.
     """
 
     def __init__(
@@ -39,13 +36,15 @@ class Watcher:
         *options: str,
         env: dict[str, str] | None = None,
         is_soon_quiet: bool = False,
+        setup: str = "",
     ) -> None:
         self.folder = folder
         self.directory = folder / "traces"
         self._ready = folder / "ready"
         self._ready.unlink(missing_ok=True)
         places = ["--out", str(self.directory), "--ready-file", str(self._ready)]
-        program = ["-c", _SOON_QUIET] if is_soon_quiet else ["-m", "tracer"]
+        setup += _SOON_QUIET if is_soon_quiet else ""
+        program = ["-c", setup + _MAIN] if setup else ["-m", "tracer"]
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, *program, "watch", *places, *options],

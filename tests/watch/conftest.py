@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from support.clusters.fake_api_server import FakeApiServer
 from support.watcher import Watcher
 from synthetic.unset import unset_row
 
@@ -118,3 +119,13 @@ def start_watcher(tmp_path: Path) -> Iterator[Callable[..., Watcher]]:
             return started.enter_context(Watcher(folder, *options, **how)).wait_until_ready()
 
         yield start
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FakeApiServer]:
+    """Return an API server of Kubernetes that runs, with an account for it."""
+    try:
+        with FakeApiServer(tmp_path) as started:
+            yield started
+    except FileNotFoundError:
+        pytest.skip("there is no openssl here")

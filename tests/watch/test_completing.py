@@ -257,7 +257,7 @@ def test_trace_that_is_not_explained_yet_has_its_journals(
     """The next `watch` tells only of traces with journals: one of a killed child must have them."""
     seen = []
 
-    def explained(trace: Path) -> dict[str, Any]:
+    def explained(trace: Path, **_: object) -> dict[str, Any]:
         seen.append((trace / layout.JOURNAL).is_dir())
         return {}
 

@@ -109,6 +109,16 @@ def pids(trace: Path) -> list[int]:
         return []
 
 
+def test_child_is_asked_for_the_pods_of_the_story_if_they_are_wanted(watched: Watched) -> None:
+    printing = 'import json, sys; print(json.dumps({"kills": 1, "pods": [{"argv": sys.argv[1:]}]}))'
+    for finds_pods in (False, True):
+        queue = watched.open(completing=python(printing), finds_pods=finds_pods)
+        queue.add(watched.story())
+        watched.run(queue)
+    trace, since = str(watched.folder / "trace"), "--pods-since=1795694400000000000"
+    assert [one.pods for one in watched.told] == [[{"argv": [trace]}], [{"argv": [since, trace]}]]
+
+
 def test_trace_is_completed_and_told_with_its_verdict(watched: Watched, begin_trace: BeginTrace) -> None:
     story = watched.story()
     begin_trace(story.trace).leave("quiet")

@@ -41,7 +41,12 @@ class Endpoint:
 
     def guest(self) -> Guest:
         """Return the part of the endpoint that `watch` calls in its loop."""
-        return Guest(self._tally.take, begun=self._begun, settled=self._kills.give_up)
+        return Guest(
+            self._tally.take,
+            begun=self._begun,
+            settled=self._kills.give_up,
+            pod_event=self._kills.pod_event,
+        )
 
     def reporter(self, reporter: Reporter) -> Reporter:
         """Return a reporter that also counts, and passes everything on to `reporter`."""

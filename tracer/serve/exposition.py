@@ -61,6 +61,10 @@ class _Others:
         for (labels, sender), processes in sorted(self._kills.sigkills().items()):
             sigkills.add_metric([*map(visible, (*labels, sender))], processes)
         yield sigkills
+        pod_events = empty_metric(FAMILY_BY_NAME["pod_events"])
+        for result, events in sorted(self._kills.events_of_pods().items()):
+            pod_events.add_metric([result], events)
+        yield pod_events
         left_out, lost, cpu_s = (
             empty_metric(FAMILY_BY_NAME[name])
             for name in ("cgroups_left_out", "lost_records", "tracer_cpu_seconds")

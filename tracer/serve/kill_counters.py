@@ -41,7 +41,7 @@ class KillCounters:
     At most `most` sets of labels are distinguished: further kills have empty labels. SIGKILLs that were not
     the OOM killer's have sets of their own, with the name of the sender.
 
-    Only one thread may count; other threads may call `seen`, `explained` and `sigkills`.
+    Only one thread may count; other threads may call `seen`, `explained`, `sigkills` and `events_of_pods`.
     """
 
     def __init__(self, names_of: Callable[[int], Names | None], most: int) -> None:
@@ -49,6 +49,7 @@ class KillCounters:
         self._most = most
         self._seen: Counter[Labels] = Counter()
         self._sigkills: Counter[tuple[Labels, str]] = Counter()
+        self._pod_events: Counter[str] = Counter()
         self._explained: dict[tuple[Labels, str], Explained] = {}
         self._waiting: dict[int, Labels] = {}
         self._last_id = 0
@@ -70,6 +71,10 @@ class KillCounters:
         key = self._labels_in(row["cgroup_id"]), row["sender_comm"] or ""
         is_new = key not in self._sigkills and len(self._sigkills) >= self._most
         self._sigkills[(_NOBODY, "") if is_new else key] += 1
+
+    def pod_event(self, result: str, count: int) -> None:
+        """Count events of pods that were sent or dropped."""
+        self._pod_events[result] += count
 
     def explain(self, causes: Iterable[tuple[int, str]], trace: Path | None) -> None:
         """Count the kills of an explained trace by (kill_id, cause). Kills that an earlier trace has counted
@@ -94,6 +99,10 @@ class KillCounters:
     def sigkills(self) -> dict[tuple[Labels, str], int]:
         """Return (values of `KILL_LABELS`, name of the sender) -> processes, from any thread."""
         return dict(self._sigkills)
+
+    def events_of_pods(self) -> dict[str, int]:
+        """Return result -> events, from any thread."""
+        return dict(self._pod_events)
 
     def _labels_of(self, cgroup_id: int) -> Labels:
         labels = self._labels_in(cgroup_id)

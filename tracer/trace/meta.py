@@ -245,8 +245,7 @@ def begin(
         "page_size": os.sysconf("SC_PAGESIZE"),
         "cpus": os.sysconf("SC_NPROCESSORS_ONLN"),
         "boot_id": _text("/proc/sys/kernel/random/boot_id").strip() or None,
-        # In a pod, the name of this process's UTS namespace is the pod's.
-        "host_name": os.environ.get("MEMCG_TRACER_HOST") or host.nodename,
+        "host_name": host_name(),
         "cgroup_version": cgroup_version,
         "cgroup_mount_options": sorted(cgroup_mount_options),
         "memory": read_memory(),
@@ -284,6 +283,11 @@ def read_memory() -> Memory:
         "swap_total_bytes": sizes.get("SwapTotal"),
         "swappiness": int(swappiness) if swappiness.isdigit() else None,
     }
+
+
+def host_name() -> str:
+    """Return the name of this host. In a pod, the name of its UTS namespace is the pod's."""
+    return os.environ.get("MEMCG_TRACER_HOST") or os.uname().nodename
 
 
 def utc_time(clock: ClockPair, monotonic_ns: int) -> str:

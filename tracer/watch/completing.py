@@ -1,6 +1,7 @@
 """The child of `watch` that completes a trace and explains it: `python -m tracer.watch.completing TRACE`.
 
-With `--complete-only` before TRACE, the trace is not explained, and the child has a normal priority.
+With `--complete-only` before TRACE, the trace is not explained, and the child has a normal priority. With
+`--pods-since=NS` (CLOCK_REALTIME), the answer has the pods that had a kill since then.
 
 It turns journals into Parquet, for which the recorder has no memory to spare. Then it prints one line, a JSON
 object:
@@ -9,6 +10,8 @@ object:
     sentence    the verdict on the newest kill, else how near a cgroup came to its limit
     causes      [kill_id, cause] of each kill in the trace
     cause, container, pod, cgroup    the facts of the newest kill, else null; `cgroup` is a path
+    pods        the containers of pods that had a kill (`tracer.watch.killed_pods`), or null
+    pods_left_out    how many containers are not there, or null
     error       null, or what could not be done
     is_complete    false if journals are left: the disk may be full, and another attempt may succeed
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +32,7 @@ from tracer.errors import Defects, TracerError
 from tracer.kernel.process.children import end_with_parent, stand_back
 
 COMPLETE_ONLY: Final = "--complete-only"
+PODS_SINCE: Final = "--pods-since="
 
 
 def main(arguments: list[str]) -> int:
@@ -37,13 +42,14 @@ def main(arguments: list[str]) -> int:
     stand_back(is_awaited=not explains)
     trace = Path(arguments[-1])
     answer: dict[str, Any] = dict.fromkeys(
-        ("kills", "sentence", "causes", "cause", "container", "pod", "cgroup")
+        ("kills", "sentence", "causes", "cause", "container", "pod", "cgroup", "pods", "pods_left_out")
     )
     errors: list[str] = []
     answer["is_complete"] = False
     try:  # first: if this process is killed, the next `watch` reports each trace that still has journals
         if explains:
-            told, defects = explained(trace)
+            since = [one.removeprefix(PODS_SINCE) for one in arguments[:-1] if one.startswith(PODS_SINCE)]
+            told, defects = explained(trace, pods_since_ns=int(since[0]) if since else None)
             answer |= told
             errors += defects.sentences()
     except Exception as error:  # any error: the parent waits for an answer, and the trace is readable
@@ -86,8 +92,9 @@ def complete(path: Path) -> None:
         trace.sync()
 
 
-def explained(path: Path) -> tuple[dict[str, Any], Defects]:
+def explained(path: Path, *, pods_since_ns: int | None = None) -> tuple[dict[str, Any], Defects]:
     """Return the part of the answer about the kills in a trace, and the defects that left out a part of it.
+    Unless `pods_since_ns` is None, it has the pods with a kill since then.
 
     Raises TraceError if the trace cannot be read.
     """
@@ -96,6 +103,7 @@ def explained(path: Path) -> tuple[dict[str, Any], Defects]:
     from tracer.analysis.trace import AnalysedTrace
     from tracer.render.words import survivor_facts
     from tracer.render.words.escape import visible
+    from tracer.watch.killed_pods import killed_pods
 
     trace = AnalysedTrace(path)
     reports, post_mortems = trace.judged()
@@ -103,7 +111,8 @@ def explained(path: Path) -> tuple[dict[str, Any], Defects]:
         lives = nearest_lives(trace, trace.held_cgroups())
         summary = visible(survivor_facts.summary(lives, interrupted=trace.interrupted))
         return {"kills": 0, "sentence": summary}, trace.defects
-    newest = post_mortems.one(kill_filter.newest(reports).kill_id)
+    explain = cache(post_mortems.one)
+    newest = explain(kill_filter.newest(reports).kill_id)
     owner = newest.limit_owner
     found = {
         "kills": len(reports),
@@ -114,6 +123,8 @@ def explained(path: Path) -> tuple[dict[str, Any], Defects]:
         "pod": owner.pod,
         "cgroup": owner.cgroup,
     }
+    if pods_since_ns is not None:
+        found["pods"], found["pods_left_out"] = killed_pods(trace, reports, explain, pods_since_ns)
     return found, trace.defects
 
 

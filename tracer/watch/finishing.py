@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from tracer.kernel.process.children import (
     huge_pages_for_children,
 )
 from tracer.watch.child import Child
-from tracer.watch.completing import COMPLETE_ONLY
+from tracer.watch.completing import COMPLETE_ONLY, PODS_SINCE
 
 COMPLETING_WITHIN_S: Final = 300.0
 """The CPU time of a completing child. A limit in time would throw its work away on a busy machine."""
@@ -60,13 +60,17 @@ class Finished(Told):
     """A trace that is completed and explained, or the `error`. Even with an error, the trace is readable.
 
     If there is a `cause`, then cause, pod, sentence and names describe the newest kill. `causes` are
-    (kill_id, cause) of all kills in the trace, including kills that earlier traces also contain.
+    (kill_id, cause) of all kills in the trace, including kills that earlier traces also contain. `pods` are
+    the objects of `tracer.watch.killed_pods`, without kills that earlier traces also contain, and
+    `pods_left_out` more are not there.
     """
 
     cause: str | None = None
     pod: str | None = None
     error: str | None = None
     causes: Sequence[tuple[int, str]] = ()
+    pods: Sequence[Mapping[str, Any]] = ()
+    pods_left_out: int = 0
 
     def document(self) -> dict[str, Any]:
         """Return the object of this trace in `watch --json`, which `--exec` gets as well."""
@@ -93,7 +97,8 @@ class Finishing:
     The command gets the trace's path as its last argument, without a shell, and on its standard input a line
     of JSON (`Finished.document`). Its output goes to the recorder's
     stderr. It may run for `COMMAND_WITHIN_S`, and `warn` is called with a line if it fails. A child that
-    completes a trace may take `COMPLETING_WITHIN_S` of CPU time.
+    completes a trace may take `COMPLETING_WITHIN_S` of CPU time. With `finds_pods`, `told` also gets the pods
+    that had a kill.
 
     For an event loop: call `step`, which never blocks, now and then, unless `due_s` is infinite.
     """
@@ -104,6 +109,7 @@ class Finishing:
         told: Callable[[Finished], None],
         warn: Callable[[str], None],
         *,
+        finds_pods: bool = False,
         completing: tuple[str, ...] = _COMPLETING,
         completing_within_s: float = COMPLETING_WITHIN_S,
         hurries_after_s: float = HURRIES_AFTER_S,
@@ -113,6 +119,7 @@ class Finishing:
         self._command = command
         self._told = told
         self._warn = warn
+        self._finds_pods = finds_pods
         self._completing = completing
         self._completing_within_s = completing_within_s
         self._hurries_after_s = hurries_after_s
@@ -215,7 +222,8 @@ class Finishing:
             self._again.remove(due)
             _, self._attempt, self._story = due
         self._is_told = False
-        argv = (*self._completing, str(self._story.trace))
+        since = (f"{PODS_SINCE}{self._story.time_ns}",) if self._finds_pods else ()
+        argv = (*self._completing, *since, str(self._story.trace))
         try:
             within_s, environment = self._completing_within_s, environment_of_modules()
             self._child = Child(argv, environment, within_s, subprocess.PIPE, is_of_cpu=True)

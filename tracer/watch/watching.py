@@ -49,6 +49,8 @@ from tracer.watch.first_verdicts import (
 )
 from tracer.watch.growing_code import GrowingCode
 from tracer.watch.place import Place, parse_name
+from tracer.watch.pod_account import PodAccount
+from tracer.watch.pod_events import PodEvents
 from tracer.watch.service import ServiceManager, watchdog_interval_s
 from tracer.watch.stories import REQUEST, Stories, Trigger, kills_of
 
@@ -63,7 +65,7 @@ class Guest:
     to functions that are called while the descriptor is readable. `begun` gets the path of each trace that
     begins, and its new path if a kill renames it; `ended` gets the path of each trace that grows no more. A
     trace can be read while it grows. `settled` is called after kills when nothing is left that could explain
-    any of them.
+    any of them. `pod_event` gets `sent` or `dropped`, and the number of events of pods.
     """
 
     follow: Follower
@@ -72,6 +74,7 @@ class Guest:
     begun: Callable[[Path], object] = lambda _: None
     ended: Callable[[Path], object] = lambda _: None
     settled: Callable[[], object] = lambda: None
+    pod_event: Callable[[str, int], object] = lambda _result, _count: None
     join: Callable[[History, Callable[[], None]], object] = lambda _history, _flush: None
 
 
@@ -144,6 +147,7 @@ _MOMENT_BYTES: Final = 8 << 20  # the memory that thinning or a new trace needs 
 _SPARE_BYTES: Final = _MOMENT_BYTES + (8 << 20)  # at the start: also for code that is mapped again
 _ASKED: Final = "a trace of the last minutes was asked for (SIGUSR1)."
 _HELD_BYTES: Final = 8 << 20
+_EVENTS_WITHIN_S: Final = 5.0  # at the end of `watch`
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,8 @@ class WatchOptions:
     run with the path of each trace. `ring_pages`, `hooks` and `stacks_bytes` are passed to `Options`. With
     `ignores_hangup`, SIGHUP does not end `watch`, so that it outlives a terminal. At the end of `watch`,
     traces are completed for at most `ending_s`; without `has_successor`, they are not explained then, since
-    no later `watch` would complete what is left. Traces are copied to `url`.
+    no later `watch` would complete what is left. Traces are copied to `url`. With `pod_account`, pods with a
+    kill get an event.
     """
 
     directory: Path
@@ -178,6 +183,7 @@ class WatchOptions:
     has_successor: bool = True
     url: str | None = None
     stacks_bytes: int | None = None
+    pod_account: PodAccount | None = None
 
 
 class Reporter(Events, Protocol):
@@ -295,7 +301,15 @@ class _Watcher:
         self._is_to_read, self._read_s = False, 0.0
         self._is_too_large = False  # true once it was reported
         self.manager = ServiceManager()
-        self._finishing = Finishing(options.command, self._finished, reporter.warn)
+        has_events = options.pod_account is not None
+        self._finishing = Finishing(options.command, self._finished, reporter.warn, finds_pods=has_events)
+        self._pod_events = PodEvents(
+            options.directory,
+            options.pod_account,
+            reporter.notice,
+            reporter.warn,
+            counted=self._guest.pod_event,
+        )
         self._copying = Copying(options.directory, options.url, reporter.notice, reporter.warn)
         self.warn = reporter.warn
         self._has_begun = False
@@ -400,12 +414,14 @@ class _Watcher:
             self._stories.close(reason)
             deadline_s = time.monotonic() + self._options.ending_s
             self._finishing.finish(deadline_s, explains=self._options.has_successor)
+            self._pod_events.finish(min(deadline_s, time.monotonic() + _EVENTS_WITHIN_S))
             self._copying.finish(deadline_s)
 
     def _timers(self) -> list[Timer]:
         """Return the periodic work. At rest, only the watchdog of a service manager is due."""
         pipeline, stories, cost = self._pipeline, self._stories, self._cost
         finishing, copying, verdicts = self._finishing, self._copying, self._verdicts
+        pod_events = self._pod_events
 
         def awake() -> bool:
             return not pipeline.is_resting
@@ -431,6 +447,7 @@ class _Watcher:
             Timer(_STEP_INTERVAL_S, self._finish, lambda: finishing.due_s < math.inf),
             Timer(_SECOND_S, self._settle, self._can_settle),
             Timer(_SECOND_S, lambda: copying.step(time.monotonic()), lambda: copying.due_s < math.inf),
+            Timer(_SECOND_S, lambda: pod_events.step(time.monotonic()), lambda: pod_events.due_s < math.inf),
         ]
         if (watchdog_s := watchdog_interval_s()) is not None:
             timers.append(Timer(watchdog_s, self.manager.alive))
@@ -530,6 +547,7 @@ class _Watcher:
     def _finished(self, story: Finished) -> None:
         self._reporter.finished(story)
         self._copying.add(story.trace)
+        self._pod_events.add(story)
         self._retain()
 
     def _closing_facts(self) -> dict[str, Any]:

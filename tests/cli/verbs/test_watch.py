@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 from tracer.cli.verbs import watch as verb
+from tracer.errors import UsageError
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.watch import watching
 from tracer.watch.finishing import Finished
+from tracer.watch.pod_account import PodAccount, pod_account
 from tracer.watch.watching import WatchOptions
 
 MIB = 1 << 20
@@ -69,6 +72,22 @@ def test_defaults_keep_five_minutes_of_every_cgroup(asked: list[WatchOptions]) -
             stacks_bytes=MIB,
         )
     ]
+
+
+def test_events_need_a_pod_and_take_its_account(
+    asked: list[WatchOptions], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    outside = run("--events")
+    assert isinstance(outside.exception, UsageError)
+    assert str(outside.exception).startswith("--events is for a pod of Kubernetes")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    for name in ("token", "ca.crt"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(verb, "pod_account", partial(pod_account, folder=tmp_path))
+    assert run("--events").exit_code == 0
+    assert [one.pod_account for one in asked] == [PodAccount("10.96.0.1", 443, tmp_path)]
 
 
 def test_options_are_passed_on(asked: list[WatchOptions], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from tracer.cli.typed_values import (
 )
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
+from tracer.watch.pod_account import pod_account
 from tracer.watch.service import STATE_FOLDER
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ Examples:
     "line of --json on its standard input, one at a time, for at most 60 s.",
 )  # fmt: skip
 @click.option(
+    "--events", is_flag=True,
+    help="In a pod of Kubernetes: give each pod that has a kill an event with the verdict and the path of "
+    "the trace. Needs a service account that may create and patch events.",
+)  # fmt: skip
+@click.option(
     "--serve", "host_and_port", metavar="ADDRESS", type=address,
     help="Also serve metrics to Prometheus at this HOST:PORT, as `memcg-tracer serve` does.",
 )  # fmt: skip
@@ -123,6 +129,7 @@ def command(
     most_disk_bytes: int,
     stacks_bytes: int | None,
     command_line: str | None,
+    events: bool,
     host_and_port: tuple[str, int] | None,
     ready_file: Path | None,
     as_json: bool,
@@ -140,6 +147,7 @@ def command(
     words = check(
         keep_s=keep_s,
         command_line=command_line,
+        events=events,
         host_and_port=host_and_port,
         psi_percent=psi_percent,
         directory=directory,
@@ -170,6 +178,7 @@ def command(
         hooks=hooks(),
         url=url,
         stacks_bytes=stacks_bytes,
+        pod_account=pod_account() if events else None,
     )
     lines = _Lines(options, as_json=as_json)
     try:
@@ -186,6 +195,7 @@ def check(
     *,
     keep_s: float,
     command_line: str | None,
+    events: bool,
     host_and_port: tuple[str, int] | None,
     psi_percent: float | None,
     directory: Path | str,
@@ -207,6 +217,8 @@ def check(
             "--tls-cert, --tls-key and --tls-client-ca are for --serve: give an address to serve at"
         )
     check_tls(certificate, key, client_authorities)
+    if events:
+        pod_account()
     if psi_percent is not None:
         from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
@@ -269,6 +281,7 @@ class _Lines:
         self.notice(
             f"watching (ready in {progress.startup_s:.2f} s); traces go to {self._options.directory}"
             + (f", and copies to {shown_url(url)}" if url else "")
+            + ("; pods with a kill get an event" if self._options.pod_account else "")
         )
 
     def alarmed(self, sentence: str, cgroup: str | None) -> None:

@@ -40,6 +40,12 @@ def test_unit_starts_the_program_that_prints_it(program: Path) -> None:
     assert command_in(run("--", "--on", "soon").stdout) == [f'"{program}" watch --on soon']
 
 
+def test_unit_has_no_events(program: Path) -> None:
+    refused = run("--", "--events")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--events is for a pod of Kubernetes" in refused.stderr
+
+
 def test_unit_of_a_relative_path_starts_the_absolute_one(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

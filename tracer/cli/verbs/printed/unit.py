@@ -76,6 +76,8 @@ def _check(options: Mapping[str, Any]) -> None:
     from tracer.kernel.cgroups.selectors import parse_selectors
     from tracer.kernel.naming.host_names import HostNames
 
+    if options["events"]:
+        raise click.UsageError("--events is for a pod of Kubernetes: a service has no account of the cluster")
     words = watch.check(**options)
     if words and "/" in words[0]:
         _require_absolute("--exec", words[0])

@@ -1,0 +1,74 @@
+"""The pods in which a trace has kills, as the child that explains a trace reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from tracer.kernel.cgroups.containers import identify
+from tracer.render.words.escape import visible
+
+if TYPE_CHECKING:
+    from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.trace import AnalysedTrace
+
+MOST_CONTAINERS: Final = 200
+_MOST_TIMES: Final = 1000
+
+
+def killed_pods(
+    trace: AnalysedTrace, reports: Sequence[OomReport], explain: Callable[[int], OomReport], since_ns: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Return an object for each container of a pod that had a kill since `since_ns`, and how many of them are
+    left out: the newest `MOST_CONTAINERS` are there.
+
+    `since_ns` is CLOCK_REALTIME by the clock pair of the trace. Earlier kills are in earlier traces.
+    `explain` returns the whole report of a kill by its number.
+
+        uid, pod, namespace    of the pod of the victim; names are not escaped, null: not known
+        container              its name, else its id
+        kills                  their number
+        times_ns               the times of the first and of the newest kills, ascending
+        sentence               the verdict on the newest kill, safe to print
+    """
+    found: dict[tuple[str, str | None], list[OomReport]] = {}
+    for report in reports:
+        victim = report.victims[0] if report.victims else None
+        ref = identify(victim.cgroup) if victim is not None and victim.cgroup is not None else None
+        if ref is None or ref.pod_uid is None or ref.user is not None:  # a user can name cgroups like pods
+            continue
+        if report.time is None or report.time.value < since_ns:
+            continue
+        container, _ = trace.places.container_of(victim.cgroup_id if victim is not None else None)
+        found.setdefault((ref.pod_uid, container or ref.container_id), []).append(report)
+    newest = sorted(found.items(), key=lambda one: one[1][-1].kill_id)[-MOST_CONTAINERS:]
+    names = _names_of_pods(trace) if newest else {}
+    pods = []
+    for (uid, container), kills in newest:
+        pod, namespace = names.get(uid, (None, None))
+        times_ns = [int(kill.time.value) for kill in kills if kill.time is not None]
+        del times_ns[1:-_MOST_TIMES]
+        pods.append(
+            {
+                "uid": uid,
+                "pod": pod,
+                "namespace": namespace,
+                "container": container,
+                "kills": len(kills),
+                "times_ns": times_ns,
+                "sentence": visible(explain(kills[-1].kill_id).verdict.summary),
+            }
+        )
+    return pods, len(found) - len(newest)
+
+
+def _names_of_pods(trace: AnalysedTrace) -> dict[str, tuple[str, str | None]]:
+    """Return uid -> (name, namespace) of the pods that have a name in the trace: the name of one container's
+    pod holds for all."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for cgroup_id in trace.cgroups["cgroup_id"].tolist():
+        path, (_, pod) = trace.places.path_of(cgroup_id), trace.places.container_of(cgroup_id)
+        ref = identify(path) if path is not None else None
+        if pod is not None and ref is not None and ref.pod_uid is not None:
+            found[ref.pod_uid] = pod, trace.places.origin_of(cgroup_id)[0]
+    return found
