@@ -27,6 +27,7 @@ help:
 	echo 'make lint      ruff, mypy, clang-format'
 	echo 'make bench     measure what tracing and reading cost here, in 20 minutes (ARGS=--quick: in three)'
 	echo 'make headers   write bpf/events.h and bpf/categories.h again, after a change in tracer/'
+	echo 'make schemas   write docs/schema again, after a change of what --json prints'
 	echo 'make pictures  draw the pictures of the documents again, from the recorded example and from the code'
 	echo 'make frames    draw the frames of docs/examples/top.md again, with root, from live kills in a terminal'
 	echo 'make image     build the container image (BASE=...: on another Debian); make image-check: here, and run it as a pod'
@@ -251,6 +252,9 @@ lint: setup $(VENV)/.installed-lint
 
 headers: setup
 	@$(VENV)/bin/python -m tracer.wire bpf
+
+schemas: setup
+	@$(VENV)/bin/python docs/schemas.py
 
 pictures: packages-pictures setup
 	@for verb in timeline explain; do

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from support.clusters.fake_kubectl import Cluster, node, pod, recorder
+from support.schemas import require_form
 from synthetic.oom_log import Dump
 
 from tracer.cli import kubectl_oom
@@ -315,7 +316,7 @@ def test_kills_of_all_nodes_are_listed_newest_first(cluster: Cluster, ask: Ask) 
             "workload": workload,
             "host": "x",
             "count": count,
-            "first": None,
+            "first": last,
             "last": last,
         }
         return {"out": json.dumps({"kills": [one]})}
@@ -337,6 +338,7 @@ def test_kills_of_all_nodes_are_listed_newest_first(cluster: Cluster, ask: Ask) 
         "kubectl-oom: node worker-4 gave no answer: NotReady",
     ]
     document = json.loads(ask("-A", "--json")[1])
+    require_form("kubectl-oom", document)
     assert [(one["node"], one["kills"] and one["kills"][0]["count"]) for one in document["nodes"]] == [
         ("worker-1", 3),
         ("worker-2", 11),

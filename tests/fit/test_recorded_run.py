@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.schemas import require_form
 
 from tracer.errors import TracerError
 from tracer.fit import recorded_run
@@ -58,6 +59,7 @@ def test_search_between_two_limits_makes_the_runs_that_it_needs(needing: str, tm
         check=True,
     )
     document = json.loads(finished.stdout)
+    require_form("fit", document)
     limits = [run["limit_bytes"] for run in document["runs"]]
     assert limits[:6] == [None] * 4 + [27 * MIB, 26 * MIB]
     assert document["least_limit_bytes"] == 26 * MIB

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from support.schemas import require_form
 from support.terminals.on_pty import TOP, WITHIN_S, OnPty, on_pty
 from workloads import killed_work
 
@@ -177,6 +178,7 @@ def test_json_has_a_line_for_each_cgroup_and_interval(
     finally:
         below.rmdir()
     rows = [json.loads(line) for line in lines]
+    require_form("top", rows[1])
     top = f"/{limited.relative_to(memory_hierarchy().mount)}"
     assert [row["cgroup"] for row in rows] == [top, f"{top}/below"] * 3
     for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.schemas import require_form
 from synthetic.live_rows import MIB, cgroup, rows
 from synthetic.sample_series import SECOND_NS, START_NS
 
@@ -171,6 +172,7 @@ def test_document_has_a_unit_in_each_number() -> None:
     recording = Recording()
     recording.sample_all()
     document = recording.take(1.0)[2].document()
+    require_form("top", {"time": "2026-11-30T06:10:07.000Z", **document})
     assert (document["cgroup"], document["name"], document["usage_bytes"]) == ("/2", "shop/web", 30 * MIB)
     numbers = [name for name, value in document.items() if isinstance(value, int | float)]
     units = ("_bytes", "_per_s", "_percent", "_to_kill", "_id")

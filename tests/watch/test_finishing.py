@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.schemas import require_form
 from support.slowdown import SLOWDOWN
 
 from tracer.trace import layout
@@ -305,6 +306,7 @@ def test_command_gets_the_path_without_a_shell(
     line, _, of_child = rest.partition("}\n")
     assert (shown, of_child) == (str(["--page", str(story.trace)]), " True False\n")
     given = json.loads(f"{{{line}}}")
+    require_form("watch", given)
     assert given == watched.told[0].document()
     assert (given["trace"], given["time"], given["kills"]) == (
         str(story.trace),

@@ -17,6 +17,7 @@ import pytest
 from support.ledger_check import differences, ledger_bytes
 from support.losses import lost_records
 from support.recorder import Recorder
+from support.schemas import require_form
 from support.settled import settle
 from support.slowdown import SLOWDOWN
 from support.watcher import Watcher
@@ -88,6 +89,7 @@ def test_kill_leaves_a_trace_at_once_and_a_line_when_it_is_explained(
     assert appeared_ns - kill["ktime_ns"] < ON_DISK_WITHIN_S * 1e9
     (line,) = watcher.wait_for_lines()
     told = json.loads(line)
+    require_form("watch", told)
     assert [*told] == _KEYS
     assert told["trace"] == str(path)
     assert (told["reason"], told["cgroup"], told["kills"]) == ("kill", path_of(limited), 1)

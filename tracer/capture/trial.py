@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from tracer.capture.bpf.compiled.bcc_module import find_bcc
 from tracer.capture.bpf.hooks import Choice, Offer, choose
@@ -48,6 +48,20 @@ _BUILT_BY: Final = {
 """Kernel options that hooks at functions need, each after those that it depends on."""
 
 
+class SignalEntry(TypedDict):
+    """The entry of a signal in `doctor --json`. `event_ns` is the mean cost of one of `events` events."""
+
+    name: str
+    stream: str
+    hook: str | None
+    meaning: str | None
+    detail: str | None
+    without: str
+    required: bool
+    event_ns: float | None
+    events: int | None
+
+
 @dataclass(frozen=True)
 class Finding:
     """A signal, the choice for it (None: nothing could be tried), and its cost (None: not measured)."""
@@ -56,20 +70,20 @@ class Finding:
     choice: Choice | None = None
     cost: EventCost | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> SignalEntry:
         """Return the entry for `doctor --json`; null stands for unknown."""
         choice, cost = self.choice, self.cost
-        way = choice and choice.way
+        way = None if choice is None else choice.way
         return {
             "name": self.signal.name,
             "stream": self.signal.stream,
             "hook": str(way) if way else None,
-            "meaning": choice and choice.meaning,
-            "detail": choice and (choice.why_not or None),
+            "meaning": None if choice is None else choice.meaning,
+            "detail": None if choice is None else choice.why_not or None,
             "without": self.signal.without,
             "required": self.signal.required,
             "event_ns": None if cost is None or cost.event_ns is None else round(cost.event_ns, 1),
-            "events": cost and cost.events,
+            "events": None if cost is None else cost.events,
         }
 
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from tracer.kernel.process.children import (
     argv_of_module,
@@ -55,6 +55,22 @@ class Told:
     sentence: str | None = None
 
 
+class FinishedTrace(TypedDict):
+    """The object of a trace in `watch --json`, with the meanings of `Finished`; `time` is ISO 8601, and
+    `summary` is the sentence."""
+
+    trace: str
+    reason: str
+    time: str
+    cgroup: str | None
+    kills: int | None
+    container: str | None
+    cause: str | None
+    summary: str | None
+    error: str | None
+    pod: str | None
+
+
 @dataclass(frozen=True)
 class Finished(Told):
     """A trace that is completed and explained, or the `error`. Even with an error, the trace is readable.
@@ -72,7 +88,7 @@ class Finished(Told):
     pods: Sequence[Mapping[str, Any]] = ()
     pods_left_out: int = 0
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> FinishedTrace:
         """Return the object of this trace in `watch --json`, which `--exec` gets as well."""
         from tracer.trace.meta import utc_time  # noqa: PLC0415  it imports Arrow
 

@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,7 @@ from tracer.live.countdown import Countdown
 from tracer.trace.arrow_columns import integers, nullable_integers, take
 from tracer.trace.history.bases import begun_at
 from tracer.trace.history.history import History
+from tracer.trace.meta import utc_time
 from tracer.trace.write.writer import TraceWriter
 
 _WINDOW_NS: Final = 2_000_000_000
@@ -64,6 +65,26 @@ _OF_A_KILL: Final = ("oom", "oom_candidates")
 _ACTORS: Final = ("tgid", "trigger_tgid")
 
 
+class Victim(TypedDict):
+    """The process that a kill chose."""
+
+    pid: int
+    comm: str
+
+
+class JudgedKill(TypedDict):
+    """The object of a kill in `watch --json`, with the meanings of `FirstVerdict`; `time` is ISO 8601."""
+
+    time: str
+    cgroup: str | None
+    container: str | None
+    pod: str | None
+    limit_bytes: int | None
+    victim: Victim
+    cause: str
+    summary: str
+
+
 @dataclass(frozen=True, slots=True)
 class FirstVerdict:
     """The cause of a kill, as far as the last seconds show it. `kill` is a row of `oom`, `place` the name of
@@ -76,6 +97,19 @@ class FirstVerdict:
     cgroup: str | None = None
     container: str | None = None
     pod: str | None = None
+
+    def document(self) -> JudgedKill:
+        """Return the object of this kill in `watch --json`."""
+        return {
+            "time": utc_time({"monotonic_ns": 0, "realtime_ns": 0}, self.kill["time"]),
+            "cgroup": self.cgroup,
+            "container": self.container,
+            "pod": self.pod,
+            "limit_bytes": self.kill["limit_bytes"],
+            "victim": {"pid": self.kill["pid"], "comm": self.kill["comm"]},
+            "cause": self.cause,
+            "summary": self.summary,
+        }
 
 
 class FirstVerdicts:

@@ -51,7 +51,8 @@ def test_sigkills_have_places_parents_and_null_for_what_is_not_there(trace: Any)
             "psi_some_share": None,
         },
     ]
-    assert found[0]["time"] < found[1]["time"]
+    first, second = (one["time"] for one in found)
+    assert first is not None and second is not None and first < second
 
 
 def test_sigkills_of_a_cgroup_are_those_of_its_processes(trace: Any) -> None:

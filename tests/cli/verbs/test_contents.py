@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.schemas import require_form
 
 PAGE = mmap.PAGESIZE
 FILES_PAGES = (701, 389, 97, 53)
@@ -45,7 +46,9 @@ def test_files_processes_and_sums_are_those_of_the_workload(
 
     ended = run("-c", memcg.name, "-n", "20", "--json")
     assert ended.returncode == 0, ended.stderr
-    (cgroup,) = json.loads(ended.stdout)["cgroups"]
+    document = json.loads(ended.stdout)
+    require_form("contents", document)
+    (cgroup,) = document["cgroups"]
     assert (cgroup["cgroup"], cgroup["removed"]) == (f"/{memcg.name}", False)
     found = {Path(file["path"]): file["bytes"] for file in cgroup["files"] if file["path"]}
     assert {file: found[file] for file in files} == {file: pages * PAGE for file, pages in files.items()}

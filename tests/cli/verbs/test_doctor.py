@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner, Result
+from support.schemas import require_form
 
 from tracer.capture.bpf.hooks import Choice
 from tracer.capture.learn.event_cost import EventCost
@@ -59,6 +60,7 @@ def test_doctor_quiet_prints_one_line_or_nothing(monkeypatch: pytest.MonkeyPatch
 
 def test_doctor_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads(run(monkeypatch, [FINE, HOSTILE, FATAL], "--json").stdout)
+    require_form("doctor", document)
     assert document["can_record"] is False
     assert [check["state"] for check in document["checks"]] == ["ok", "unknown", "missing"]
     assert document["checks"][1]["detail"] == HOSTILE.detail
@@ -153,7 +155,9 @@ def test_narrow_terminal_has_the_hooks_below_the_signal(
 
 def test_doctor_json_has_every_signal_and_null_for_unknown_values(monkeypatch: pytest.MonkeyPatch) -> None:
     signals = [TAKEN[0], ABSENT[1], UNTRIED[2]]
-    taken, absent, untried = json.loads(run(monkeypatch, [FINE], "--json", signals=signals).stdout)["signals"]
+    document = json.loads(run(monkeypatch, [FINE], "--json", signals=signals).stdout)
+    require_form("doctor", document)
+    taken, absent, untried = document["signals"]
     keys = "name stream hook meaning detail without required event_ns events"
     assert [" ".join(row) for row in (taken, absent, untried)] == [keys] * 3
     assert (taken["meaning"], taken["event_ns"], taken["events"]) == ("exact", 1234.6, 7)

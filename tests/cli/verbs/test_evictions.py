@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from support.schemas import require_form
 
 import tracer
 from tracer.cli.verbs import evictions, report, timeline
@@ -52,6 +53,7 @@ def test_evictions_json_equals_the_analysis(run: CliRunner, write_trace: WriteTr
     path = write_trace()
     for by in ("file", "cgroup", "cause", "process"):
         document = json.loads(shown(run, path, "--by", by, "--json"))
+        require_form("evictions", document)
         assert list(document)[:3] == ["schema", "trace", "by"]
         assert (document["schema"], document["trace"], document["by"]) == (1, str(path), by)
         assert document["evicted_bytes"] == 116 * MIB

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from support.schemas import require_form
 
 from tracer.cli.verbs import fit
 from tracer.errors import TracerError, UsageError
@@ -53,6 +54,7 @@ def test_answers_and_runs_are_printed(limits: list[int | None], tmp_path: Path) 
 def test_json_has_the_contract(limits: list[int | None], tmp_path: Path) -> None:
     result = CliRunner().invoke(fit.command, ["-o", str(tmp_path / "fit"), "--json", "--", "true"])
     document = json.loads(result.stdout)
+    require_form("fit", document)
     assert document["comfortable_by"] == "wall_s"
     assert NEED <= document["least_limit_bytes"] == document["comfortable_limit_bytes"] <= NEED + 2 * MIB
     assert [run["limit_bytes"] for run in document["runs"]] == limits

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
+from support.schemas import require_form
 
 import tracer
 from tracer.cli.verbs import lab
@@ -45,6 +46,7 @@ def test_lab_list_wraps_between_words_on_a_narrow_terminal(monkeypatch: pytest.M
 
 def test_lab_list_as_json_has_every_experiment() -> None:
     result = CliRunner().invoke(lab.command, ["--list", "--json"])
+    require_form("lab", json.loads(result.stdout))
     assert [entry["name"] for entry in json.loads(result.stdout)] == list(EXPERIMENTS)
 
 
@@ -65,6 +67,7 @@ def test_lab_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(lab.command, ["anon", "--json"])
     assert result.exit_code == 1
     document = json.loads(result.stdout)
+    require_form("lab", document)
     assert document["passed"] is False
     assert [check["passed"] for check in document["checks"]] == [True, False]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
+from support.schemas import require_form
 
 from tracer.capture.contents.held import (
     CgroupContents,
@@ -171,6 +172,7 @@ def test_advice_on_the_slab_of_files() -> None:
 
 def test_document_has_the_fields_that_users_rely_on() -> None:
     document = FOUND.document()
+    require_form("contents", document)
     assert document | {"cgroups": []} == {
         "schema": 1,
         "time": "1970-01-01T00:00:00.000Z",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from tracer.schema import UNLIMITED_BYTES
@@ -33,17 +33,6 @@ class AtLimit:
     read_again_bytes: BytesRange = NOT_KNOWN
     lost_share: ShareRange = NOT_KNOWN
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the object of this limit in the `limits` list of `whatif --json`."""
-        return {
-            "limit_bytes": self.limit_bytes,
-            "swap_bytes": self.swap_bytes,
-            "outcome": self.outcome,
-            "why": self.why,
-            "read_again_bytes": list(self.read_again_bytes),
-            "lost_share": list(self.lost_share),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
@@ -67,13 +56,5 @@ class WhatIf:
         """Return the document of `whatif --json` without the name of the trace; a limit that is not set is
         null."""
         recorded = self.recorded_limit_bytes
-        return {
-            "cgroup": self.cgroup,
-            "container": self.container,
-            "run": self.run,
-            "runs": self.runs,
-            "recorded_limit_bytes": None if recorded is None or recorded >= UNLIMITED_BYTES else recorded,
-            "killed_below_bytes": self.killed_below_bytes,
-            "survives_from_bytes": self.survives_from_bytes,
-            "limits": [one.to_dict() for one in self.limits],
-        }
+        is_limited = recorded is not None and recorded < UNLIMITED_BYTES
+        return asdict(self) | {"recorded_limit_bytes": recorded if is_limited else None}

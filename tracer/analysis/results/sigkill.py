@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +14,39 @@ PARENTS: Final = ("parent1", "parent2", "parent3")
 
 PRESSURE_WINDOW_S: Final = 10
 """The time before a SIGKILL whose memory pressure is shown, in s: the shortest average of memory.pressure."""
+
+
+class ParentObject(TypedDict):
+    """A process above the sender, in the JSON."""
+
+    pid: int
+    comm: str
+
+
+class PartyObject(ParentObject):
+    """A `Party` in the JSON."""
+
+    cgroup: str | None
+    container: str | None
+
+
+class SenderObject(PartyObject):
+    """The sender in the JSON, with the processes above it, its parent first."""
+
+    parents: list[ParentObject]
+
+
+class SigkillObject(TypedDict):
+    """A `Sigkill` in the JSON, with its meanings."""
+
+    time: str | None
+    target: PartyObject
+    sender: SenderObject | None
+    way: str
+    since_sigterm_s: float | None
+    usage_bytes: int | None
+    limit_bytes: int | None
+    psi_some_share: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +59,7 @@ class Party:
     container: str | None = None
     cgroup_id: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PartyObject:
         """Return the process as an object of the JSON."""
         return {"pid": self.pid, "comm": self.comm, "cgroup": self.cgroup, "container": self.container}
 
@@ -51,13 +84,13 @@ class Sigkill:
     limit_bytes: int | None
     pressure_share: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SigkillObject:
         """Return the object of `sigkills` in the JSON."""
-        parents = [{"pid": one.pid, "comm": one.comm} for one in self.parents]
+        parents: list[ParentObject] = [{"pid": one.pid, "comm": one.comm} for one in self.parents]
         return {
             "time": None if self.time is None else self.time.isoformat(),
             "target": self.target.to_dict(),
-            "sender": None if self.sender is None else self.sender.to_dict() | {"parents": parents},
+            "sender": None if self.sender is None else {**self.sender.to_dict(), "parents": parents},
             "way": self.way,
             "since_sigterm_s": self.since_sigterm_s,
             "usage_bytes": self.usage_bytes,

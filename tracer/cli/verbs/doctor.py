@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from tracer.capture.trial import SignalEntry
+    from tracer.kernel.features import Check
 
 
 @click.command(
@@ -38,13 +43,9 @@ def command(context: click.Context, as_json: bool, quiet: bool) -> None:
     checks += examined.checks
     obstacles = [check for check in checks if check.prevents_recording]
     if as_json:
-        document = {
-            "schema": 1,
-            "can_record": not obstacles,
-            "checks": [asdict(check) for check in checks],
-            "signals": [finding.document() for finding in examined.signals],
-        }
-        click.echo(json.dumps(document, indent=2))
+        signals = [finding.document() for finding in examined.signals]
+        document = Document(schema=1, can_record=not obstacles, checks=checks, signals=signals)
+        click.echo(json.dumps(asdict(document), indent=2))
     elif quiet:
         for check in obstacles[:1]:
             click.echo(doctor_text.sentence(check))
@@ -53,3 +54,13 @@ def command(context: click.Context, as_json: bool, quiet: bool) -> None:
         console.write(sys.stdout, doctor_text.report(checks, examined.signals, columns=columns))
     if obstacles:
         context.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The document of `doctor --json`."""
+
+    schema: Literal[1]
+    can_record: bool
+    checks: list[Check]
+    signals: list[SignalEntry]

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
@@ -439,7 +439,6 @@ def _print_json(
     """Print the document. `held` and `sigkills` are left out if they would be empty beside kills."""
     from tracer.analysis.explain.outline import unexplained
     from tracer.analysis.explain.words import evidence
-    from tracer.render.terminal import explain_text
     from tracer.render.words import kill_list
 
     def document(report: OomReport) -> dict[str, Any]:
@@ -449,14 +448,10 @@ def _print_json(
             lambda why: evidence.document(unexplained(report, why)),
         )
 
-    made = kill_list.to_dict if as_list else document
+    made: Callable[[OomReport], Mapping[str, Any]] = kill_list.to_dict if as_list else document
     if trace is None:
         others = {
-            name: [
-                explain_text.other_kill_document(kill)
-                for kill in other_kills
-                if kill.is_in_kernel is in_kernel
-            ]
+            name: [asdict(kill) for kill in other_kills if kill.is_in_kernel is in_kernel]
             for name, in_kernel in (("userspace_kills", False), ("other_kernel_kills", True))
         }
         _print_document({"schema": 1, "trace": None, "kmsg": kmsg}, made, reports, others)
@@ -472,7 +467,7 @@ def _print_json(
 
 def _print_document(
     before: dict[str, Any],
-    made: Callable[[OomReport], dict[str, Any]],
+    made: Callable[[OomReport], Mapping[str, Any]],
     reports: Sequence[OomReport],
     after: Mapping[str, list[Any] | None],
 ) -> None:

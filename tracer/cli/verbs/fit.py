@@ -8,10 +8,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -24,7 +24,7 @@ from tracer.render.words.escape import visible
 if TYPE_CHECKING:
     from tracer.fit.driver import Found
     from tracer.fit.folder import Folder
-    from tracer.fit.search import Bounds, Run
+    from tracer.fit.search import Bounds, Interval, Run
 
 _RUNS: Final = 30
 _LEAST_RUNS: Final = UNLIMITED_RUNS + 1
@@ -101,7 +101,7 @@ def command(
         progress.end_line()
     picture = _curve(found, folder, bounds)
     if as_json:
-        click.echo(json.dumps(_document(found, folder.runs, folder.path, picture), indent=2))
+        click.echo(json.dumps(asdict(_document(found, folder.runs, folder.path, picture)), indent=2))
     else:
         write(sys.stdout, fit_text(found, folder.runs, bounds, folder.path, picture))
     sys.exit(0 if found.is_complete else 1)
@@ -130,21 +130,39 @@ def _nowhere() -> Iterator[None]:
         os.close(before)
 
 
-def _document(found: Found, runs: list[Run], path: Path, picture: Path | None) -> dict[str, object]:
-    return {
-        "schema": 1,
-        "least_limit_bytes": found.least_limit_bytes,
-        "comfortable_limit_bytes": found.comfortable_limit_bytes,
-        "comfortable_by": None if found.by is None else found.by.name,
-        "least_between": asdict(found.least),
-        "comfortable_between": asdict(found.comfortable),
-        "unlimited_wall_s": found.unlimited_wall_s,
-        "unlimited_spread": found.unlimited_spread,
-        "complete": found.is_complete,
-        "folder": str(path),
-        "curve": None if picture is None else str(picture),
-        "runs": [asdict(run) for run in runs],
-    }
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The document of `fit --json`. `complete`: the search has ended."""
+
+    schema: Literal[1]
+    least_limit_bytes: int | None
+    comfortable_limit_bytes: int | None
+    comfortable_by: Literal["wall_s", "lost_share"] | None
+    least_between: Interval
+    comfortable_between: Interval
+    unlimited_wall_s: float
+    unlimited_spread: float
+    complete: bool
+    folder: str
+    curve: str | None
+    runs: list[Run]
+
+
+def _document(found: Found, runs: list[Run], path: Path, picture: Path | None) -> Document:
+    return Document(
+        schema=1,
+        least_limit_bytes=found.least_limit_bytes,
+        comfortable_limit_bytes=found.comfortable_limit_bytes,
+        comfortable_by=None if found.by is None else found.by.name,
+        least_between=found.least,
+        comfortable_between=found.comfortable,
+        unlimited_wall_s=found.unlimited_wall_s,
+        unlimited_spread=found.unlimited_spread,
+        complete=found.is_complete,
+        folder=str(path),
+        curve=None if picture is None else str(picture),
+        runs=runs,
+    )
 
 
 class _Progress:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,8 @@ from tracer.errors import TracerError, UsageError
 from tracer.lab.experiments import EXPERIMENTS, Experiment
 
 if TYPE_CHECKING:
+    from tracer.analysis.results.kill import Cause
+    from tracer.lab.checks import Check
     from tracer.lab.run import Outcome
 
 _REPEAT: Final = 5
@@ -181,23 +183,36 @@ def _show_outcome(outcome: Outcome) -> None:
     write(sys.stdout, [table, summary])
 
 
-def _description(experiment: Experiment) -> dict[str, object]:
-    return {
-        "name": experiment.name,
-        "cause": experiment.cause,
-        "state": experiment.state,
-        "limit_bytes": experiment.limit_bytes,
-        "needs_v2": experiment.needs_v2,
-        "summary": experiment.summary,
-    }
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An experiment in the list of `lab --list --json`."""
+
+    name: str
+    cause: Cause | None
+    state: str | None
+    limit_bytes: int
+    needs_v2: str | None
+    summary: str
 
 
-def _document(outcome: Outcome) -> dict[str, object]:
-    return {
-        "experiment": outcome.experiment,
-        "cause": outcome.cause,
-        "state": outcome.state,
-        "trace": str(outcome.trace),
-        "passed": outcome.passed,
-        "checks": [asdict(check) for check in outcome.checks],
-    }
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The document of `lab NAME --json`, and a line of `lab --all --json`."""
+
+    experiment: str
+    cause: Cause | None
+    state: str | None
+    trace: str
+    passed: bool
+    checks: tuple[Check, ...]
+
+
+def _description(experiment: Experiment) -> dict[str, Any]:
+    return {item.name: getattr(experiment, item.name) for item in fields(Description)}
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    found = Document(
+        outcome.experiment, outcome.cause, outcome.state, str(outcome.trace), outcome.passed, outcome.checks
+    )
+    return asdict(found)

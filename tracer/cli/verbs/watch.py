@@ -300,23 +300,11 @@ class _Lines:
 
     def judged(self, verdict: FirstVerdict) -> None:
         from tracer.render.words.kill_notice import judged_notice
-        from tracer.trace.meta import utc_time
 
         if not self._as_json:
             self.notice(judged_notice(verdict.kill, verdict.place, verdict.cause, verdict.summary))
             return
-        kill = verdict.kill
-        told = {
-            "time": utc_time({"monotonic_ns": 0, "realtime_ns": 0}, kill["time"]),
-            "cgroup": verdict.cgroup,
-            "container": verdict.container,
-            "pod": verdict.pod,
-            "limit_bytes": kill["limit_bytes"],
-            "victim": {"pid": kill["pid"], "comm": kill["comm"]},
-            "cause": verdict.cause,
-            "summary": verdict.summary,
-        }
-        self._print(json.dumps({"kill": told}), "kills are in traces")
+        self._print(json.dumps({"kill": verdict.document()}), "kills are in traces")
 
     def finished(self, story: Finished) -> None:
         if self._as_json:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tracer.directory import Directory
 from tracer.errors import TracerError, UsageError
@@ -34,6 +34,10 @@ class Outcome:
     sent_files: int = 0
     is_removed: bool = False
     why: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the line of `push --json`."""
+        return asdict(self) | {"trace": str(self.trace)}
 
 
 class Passes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -106,17 +106,6 @@ def _killer(kill: OtherKill) -> str:
     if kill.is_by_oom_killer:
         return "the kernel's OOM killer"
     return f"the kernel's driver {kill.killer}" if kill.is_in_kernel else kill.killer
-
-
-def other_kill_document(kill: OtherKill) -> dict[str, Any]:
-    """Return the object of a kill in `userspace_kills` or `other_kernel_kills` of the JSON."""
-    return {
-        "line": kill.line,
-        "killer": kill.killer,
-        "victim": kill.victim,
-        "pid": kill.pid,
-        "reason": kill.reason,
-    }
 
 
 _BAR_CELLS: Final = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer import units
-from tracer.analysis.results.forms import as_json, limit_columns
+from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.quality import SummedInterval
 from tracer.render.terminal import console
 from tracer.render.words import places, quality_facts
@@ -71,8 +71,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of `info --json`."""
-        cgroups = [asdict(one) | limit_columns(one.limit_bytes) for one in self.cgroups]
-        return {"schema": 1, **asdict(self), "cgroups": cgroups, "summed": as_json(self.summed)}
+        return {"schema": 1, **as_object(self)}
 
 
 def lines(summary: Summary) -> Iterator[RenderableType]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypedDict, TypeVar
 
 from tracer import units
 from tracer.analysis.explain.kill_filter import History, histories
 from tracer.analysis.results.forms import as_json
-from tracer.analysis.results.kill import LimitOwner, OomReport
+from tracer.analysis.results.kill import Cause, Confidence, LimitOwner, OomReport
 from tracer.kernel.cgroups.containers import short_id, standing
 from tracer.packed import Packed
 from tracer.render.words import places
@@ -85,7 +85,24 @@ def summary(reports: Iterable[OomReport]) -> Iterator[str]:
         yield f"and {units.count(len(rest))} more, {happened} {_times(kills)} in all."
 
 
-def to_dict(report: OomReport) -> dict[str, Any]:
+class ListedKill(TypedDict):
+    """A kill in `explain --list --json`: `pid` and `comm` are of the first of its `victims`."""
+
+    kill_id: int
+    time: str | None
+    cgroup: str | None
+    container: str | None
+    pod: str | None
+    run: int | None
+    limit_bytes: int | None
+    pid: int | None
+    comm: str | None
+    victims: int
+    cause: Cause
+    confidence: Confidence
+
+
+def to_dict(report: OomReport) -> ListedKill:
     """Return the object of a kill in `explain --list --json`."""
     owner, first = report.limit_owner, next(iter(report.victims), None)
     return {

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.recorded import TRACES, copy_examples
+from support.schemas import require_form
 from support.slowdown import SLOWDOWN
 from support.storing.summarized import summaries_kept
 
@@ -63,6 +64,7 @@ def printed(*arguments: str | Path) -> str:
 
 def document(*arguments: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(printed(*arguments, "--json"))
+    require_form("fleet", found)
     return found
 
 

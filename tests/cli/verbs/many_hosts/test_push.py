@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.schemas import require_form
 from support.storing.object_store import object_store
 from support.storing.spooled_trace import contents, write_spooled
 
@@ -57,6 +58,8 @@ def test_json_has_a_line_for_each_trace(run: CliRunner, spool: Path, tmp_path: P
     invoke(run, spool / "a", url)
     result = invoke(run, spool, url, "--json", "--remove")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
+    require_form("push", lines[0])
+    require_form("push", lines[1])
     assert [line["state"] for line in lines] == ["there", "pushed"]
     assert lines[1] == {
         "trace": str(spool / "b"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypedDict
 
 from tracer.analysis.explain.evidence.kinds import KINDS
 from tracer.analysis.explain.words.sentence_parts import process
 from tracer.analysis.results.forms import as_json
-from tracer.analysis.results.kill import Evidence, OomReport
+from tracer.analysis.results.kill import Cause, Evidence, OomReport, Suspect
 from tracer.units import coarse_duration, count, duration, percent, size, the
 
 _Numbers: TypeAlias = Mapping[str, Any]
@@ -71,6 +71,24 @@ def with_source(item: Evidence) -> str:
     return f"{sentence(item)} {_source(item)}"
 
 
+class EvidenceObject(TypedDict):
+    """An `Evidence` in the JSON, with its sentence."""
+
+    kind: str
+    sentence: str
+    numbers: dict[str, Any]
+    source: list[str]
+
+
+class SuspectObject(TypedDict):
+    """A `Suspect` in the JSON; `reason` is the sentence of its evidence."""
+
+    cause: Cause
+    weight: float
+    reason: str
+    evidence: EvidenceObject
+
+
 def document(report: OomReport) -> dict[str, Any]:
     """Return the object of a kill in `explain --json`: `OomReport.to_dict`, with sentences for all evidence.
 
@@ -80,15 +98,7 @@ def document(report: OomReport) -> dict[str, Any]:
     found["verdict"] |= {
         "evidence": [_as_object(item) for item in verdict.evidence],
         "contributing": [_as_object(item) for item in verdict.contributing],
-        "suspects": [
-            {
-                "cause": suspect.cause,
-                "weight": suspect.weight,
-                "reason": sentence(suspect.evidence),
-                "evidence": _as_object(suspect.evidence),
-            }
-            for suspect in verdict.suspects
-        ],
+        "suspects": [_suspect(suspect) for suspect in verdict.suspects],
     }
     return found
 
@@ -101,7 +111,16 @@ def check(kinds: Collection[str], worded: Collection[str]) -> None:
         raise ImportError(f"words for unknown kinds of evidence: {', '.join(unknown)}")
 
 
-def _as_object(item: Evidence) -> dict[str, Any]:
+def _suspect(suspect: Suspect) -> SuspectObject:
+    return {
+        "cause": suspect.cause,
+        "weight": suspect.weight,
+        "reason": sentence(suspect.evidence),
+        "evidence": _as_object(suspect.evidence),
+    }
+
+
+def _as_object(item: Evidence) -> EvidenceObject:
     numbers, source = as_json(item.numbers), as_json(item.source)
     return {"kind": item.kind, "sentence": sentence(item), "numbers": numbers, "source": source}
 

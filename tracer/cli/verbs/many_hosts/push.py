@@ -171,16 +171,7 @@ class _Lines:
         self.states[outcome.state] += 1
         self.states["removed"] += outcome.is_removed
         if self._as_json:
-            line = {
-                "trace": str(outcome.trace),
-                "state": outcome.state,
-                "url": outcome.url,
-                "sent_bytes": outcome.sent_bytes,
-                "sent_files": outcome.sent_files,
-                "is_removed": outcome.is_removed,
-                "why": outcome.why,
-            }
-            print(json.dumps(line), flush=True)
+            print(json.dumps(outcome.document()), flush=True)
         elif outcome.state in ("pushed", "missing"):
             print(visible(str(outcome.url)), flush=True)
         if outcome.state == "failed" or (outcome.why and outcome.state != "later"):
