@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.kernel.cgroups.containers import ContainerRef, Standing, identify, standing
+from tracer.kernel.cgroups.containers import ContainerRef, Standing, identify, qos_class, standing
 
 ID = "4f2c9d1be0a73586" * 4
 ID2 = "0123456789abcdef" * 4
@@ -134,3 +134,26 @@ def test_standing_names_path_inside_and_container_around(path: str, below: str, 
 def test_identify_any_string_never_raises(path: str) -> None:
     ref = identify(path)
     assert ref is None or ref != ContainerRef()
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (f"/kubepods/burstable/pod{UID}/{ID}", "Burstable"),
+        (f"/kubepods/besteffort/pod{UID}", "BestEffort"),
+        (f"/kubepods/pod{UID}/{ID}", "Guaranteed"),
+        (f"/kubepods.slice/kubepods-pod{UID_}.slice/crio-{ID}.scope", "Guaranteed"),
+        (f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID_}.slice", "BestEffort"),
+        (f"/docker/{ID}/kubelet/kubepods/burstable/pod{UID}/{ID2}", "Burstable"),
+        (
+            f"/x/kubelet.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{UID_}.slice",
+            "Burstable",
+        ),
+        (f"/kubepods/pod{UID}/{ID}/kubepods/besteffort/pod{UID}", "BestEffort"),
+        (f"/docker/{ID}", None),
+        ("/kubepods.slice/kubepods-burstable.slice", None),
+        (f"/machine.slice/libpod_pod_{ID}.slice", None),
+    ],
+)
+def test_qos_class_is_that_of_the_innermost_pod(path: str, found: str | None) -> None:
+    assert qos_class(path) == found

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import replace
 
-from tracer.analysis.results.outcome import AtLimit, WhatIf
+import pytest
+
+from tracer.analysis.results.outcome import AtLimit, PodLimit, WhatIf
+from tracer.analysis.whatif.pod_resize import command
 from tracer.render.terminal import console
 from tracer.render.terminal.whatif_text import lines
 from tracer.schema import UNLIMITED_BYTES
@@ -28,8 +33,8 @@ FOUND = WhatIf(
 )
 
 
-def text_of(found: WhatIf, columns: int = 100) -> str:
-    return console.to_text(lines(found), columns=columns, colour=False)
+def text_of(found: WhatIf, columns: int = 100, *, is_asked: bool = True) -> str:
+    return console.to_text(lines(found, is_asked=is_asked), columns=columns, colour=False)
 
 
 def test_ranges_are_as_wide_as_what_is_known() -> None:
@@ -60,3 +65,61 @@ def test_hostile_names_are_escaped() -> None:
     assert "\x1b" not in text and "\udc80" not in text
     assert "[red]<script>" in text
     assert all(len(line) <= 60 for line in text_of(FOUND, 60).splitlines())
+
+
+POD = PodLimit("shop", "web-0", "app", "Burstable")
+COMMAND = ("kubectl", "patch", "pod", "web-0", "-n", "shop", "--subresource", "resize", "--patch")
+
+
+def resizable(pod: PodLimit, *limits: AtLimit, recorded_bytes: int = 64 * MIB) -> WhatIf:
+    """Return the answer for a pod; each limit has its command."""
+    with_command = tuple(replace(one, resize=command(pod, one.limit_bytes)) for one in limits)
+    peak_bytes = 41 * MIB
+    found = replace(FOUND, pod_limit=pod, limits=with_command, peak_usage_bytes=peak_bytes)
+    return replace(found, recorded_limit_bytes=recorded_bytes)
+
+
+def pasted(text: str) -> list[str]:
+    """Return the words of the command in the text, as a shell reads them."""
+    first, last = text[text.index("  kubectl patch") :].splitlines()[:2]
+    assert first.endswith(" \\")
+    return shlex.split(f"{first[:-1]} {last}")
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_least_limit_that_survives_is_a_command_to_paste_with_its_outcome(columns: int) -> None:
+    survives = [AtLimit(size * MIB, 0, "survives", "it fits", (0, 0)) for size in (48, 96)]
+    text = text_of(resizable(POD, AtLimit(8 * MIB, 0, "killed", "too much"), *survives), columns)
+    words = " ".join(text.split())
+    assert "Resize of container app of pod web-0, namespace shop" in words
+    assert "Shrinking to 48 MiB: survives; the highest usage in the trace was 41 MiB." in words
+    assert "To shrink without a restart takes 1.34" in words
+    *arguments, patch = pasted(text)
+    assert tuple(arguments) == COMMAND
+    resources = {"limits": {"memory": "48Mi"}}
+    assert json.loads(patch) == {"spec": {"containers": [{"name": "app", "resources": resources}]}}
+
+
+def test_recorded_limit_is_no_resize_and_more_has_the_cost() -> None:
+    same = AtLimit(64 * MIB, 0, "survives", "it fits")
+    text = text_of(resizable(POD, same, AtLimit(96 * MIB, 0, "survives", "it fits", (12 * MIB, None))))
+    words = " ".join(text.split())
+    assert "Growing to 96 MiB: survives, and reads at least 12 MiB again; the highest usage" in words
+    assert "To shrink" not in words
+    assert "No other limit of these is known to be enough" in text_of(resizable(POD, same))
+
+
+def test_limit_that_may_be_enough_is_a_command_only_if_it_was_asked_for() -> None:
+    found = resizable(POD, *(AtLimit(size * MIB, 0, "unknown", "it grew") for size in (32, 96, 128)))
+    assert "Growing to 128 MiB: unknown; the highest usage" in " ".join(text_of(found).split())
+    assert "kubectl" not in text_of(found, is_asked=False)
+
+
+def test_pod_as_a_whole_and_best_effort_are_said_to_be_so() -> None:
+    survives = AtLimit(96 * MIB, 0, "survives", "it fits")
+    text = text_of(resizable(replace(POD, container=None), survives))
+    words = " ".join(text.split())
+    assert "Resize of pod web-0, namespace shop This limit is the pod's, not a container's" in words
+    assert json.loads(pasted(text)[-1]) == {"spec": {"resources": {"limits": {"memory": "96Mi"}}}}
+    best_effort = text_of(resizable(replace(POD, qos_class="BestEffort"), survives))
+    assert "QoS class is BestEffort" in best_effort and "kubectl" not in best_effort

@@ -198,6 +198,11 @@ class Places:
         container = self._containers[row]
         return container.name or container.container_id, container.pod
 
+    def named_container_of(self, cgroup_id: int) -> Container | None:
+        """Return all names of the container of a cgroup; None if the trace does not have the cgroup."""
+        row = self._row.get(cgroup_id)
+        return None if row is None else self._containers[row]
+
     def origin_of(self, cgroup_id: int | None) -> tuple[str | None, str | None]:
         """Return (the pod's namespace, the container's image); None: not known."""
         row = None if cgroup_id is None else self._row.get(cgroup_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from tracer.kernel.cgroups.containers import QosClass
 from tracer.schema import UNLIMITED_BYTES
 
 Outcome: TypeAlias = Literal["survives", "killed", "thrashes", "unknown"]
@@ -32,6 +33,20 @@ class AtLimit:
     why: str
     read_again_bytes: BytesRange = NOT_KNOWN
     lost_share: ShareRange = NOT_KNOWN
+    resize: tuple[str, ...] | None = None
+    """The words of the kubectl command that sets this limit on the running pod (`WhatIf.pod_limit`); None:
+    there is no such command, or the outcome is "killed"."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodLimit:
+    """The pod of Kubernetes that has a limit. `container`: the container with the limit; None: the pod as a
+    whole has it. `qos_class`: None if the path of the cgroup does not show it."""
+
+    namespace: str
+    pod: str
+    container: str | None
+    qos_class: QosClass | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,10 @@ class WhatIf:
     killed_below_bytes: int | None
     survives_from_bytes: int | None
     limits: tuple[AtLimit, ...]
+    peak_usage_bytes: int | None = None
+    """The highest usage in the trace; None if it was never read."""
+    pod_limit: PodLimit | None = None
+    """None: the limit is of no pod, or the trace does not have the names."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document of `whatif --json` without the name of the trace; a limit that is not set is

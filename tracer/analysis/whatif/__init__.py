@@ -4,4 +4,5 @@
 
     demand — the limits below which the run is killed, and from which it is not, with the reasons
     read_again — the page cache that the run would read again at a limit, and the time that this takes
+    pod_resize — the pod whose limit it is, and the kubectl command that sets another one
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,11 +15,12 @@ from tracer.analysis.explain import kill_filter, slowed
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.explain.sizing.survivor_range import swap_room_bytes
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.outcome import AtLimit, BytesRange, Outcome, WhatIf
+from tracer.analysis.results.outcome import AtLimit, BytesRange, Outcome, PodLimit, WhatIf
 from tracer.analysis.views import focus
 from tracer.analysis.views.lost_time import Spending
 from tracer.analysis.whatif import demand
 from tracer.analysis.whatif.demand import MOST_KILLS, Demand
+from tracer.analysis.whatif.pod_resize import command, pod_limit
 from tracer.analysis.whatif.read_again import Rereads
 from tracer.errors import TracerError
 from tracer.schema import UNLIMITED_BYTES
@@ -57,6 +59,8 @@ def what_if(
     is_followed = not kills and room_bytes == recorded_bytes
     life = trace.places.lives.life_for(number)
     asked = sorted(set(limits)) or _curve(subtree, needs, rereads)
+    answers = [_at(limit, room_bytes, needs, rereads, is_followed=is_followed) for limit in asked]
+    pod = pod_limit(trace, number)
     return WhatIf(
         cgroup=trace.places.label_of(number),
         container=trace.places.container_of(number)[0],
@@ -65,8 +69,16 @@ def what_if(
         recorded_limit_bytes=ledger.counter(subtree, "limit_bytes").at(end_ns(trace)),
         killed_below_bytes=needs.killed_below_bytes,
         survives_from_bytes=needs.survives_from_bytes,
-        limits=tuple(_at(limit, room_bytes, needs, rereads, is_followed=is_followed) for limit in asked),
+        limits=tuple(_with_resize(one, pod) for one in answers),
+        peak_usage_bytes=rereads.peak_usage_bytes,
+        pod_limit=pod,
     )
+
+
+def _with_resize(one: AtLimit, pod: PodLimit | None) -> AtLimit:
+    if pod is None or one.outcome == "killed":
+        return one
+    return replace(one, resize=command(pod, one.limit_bytes))
 
 
 def _chosen(trace: TraceTables, cgroup: str | int | None) -> int:

@@ -70,7 +70,7 @@ def command(
     if as_json:
         click.echo(json.dumps({"schema": 1, "trace": str(trace_path)} | found.to_dict(), indent=2))
     else:
-        console.write(sys.stdout, whatif_text.lines(found))
+        console.write(sys.stdout, whatif_text.lines(found, is_asked=bool(limits)))
 
 
 def _asked(

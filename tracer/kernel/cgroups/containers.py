@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class Standing:
     below: str = ""
     around: str | None = None
 
+
+QosClass = Literal["Guaranteed", "Burstable", "BestEffort"]
+"""The class that Kubernetes gives a pod by its requests and limits."""
 
 Lookup = Callable[[Collection[ContainerRef]], Mapping[ContainerRef, ContainerNames]]
 """A function that returns the names of containers and pods."""
@@ -111,6 +114,16 @@ _OF_RUNTIMES: Final = frozenset({"", "ns", "container", "payload"})
 _MOST_PATHS: Final = 1024
 """The paths whose container is remembered: many kills are for one limit."""
 
+# The kubelet's cgroups by QoS class (pkg/kubelet/cm/pod_container_manager_linux.go): directories, or slices.
+_QOS: Final = re.compile(
+    r"kubepods/(?:(?P<directory>besteffort|burstable)/)?pod|kubepods(?:-(?P<slice>besteffort|burstable))?-pod"
+)
+_QOS_NAMES: Final[Mapping[str | None, QosClass]] = {
+    "besteffort": "BestEffort",
+    "burstable": "Burstable",
+    None: "Guaranteed",
+}
+
 _UNIT: Final = re.compile(r".+\.(?:service|scope|socket|mount|swap)")
 _MANAGER: Final = re.compile(r"user@(?P<user>[0-9]{1,10})\.service")
 _UNIT_ESCAPE: Final = re.compile(r"(?:\\x[0-9a-fA-F]{2})+")
@@ -144,6 +157,12 @@ def standing(path: str) -> Standing:
             below.append(component)
         ref, parent = inner, component
     return Standing("".join(f"/{component}" for component in below), around)
+
+
+def qos_class(path: str) -> QosClass | None:
+    """Return the QoS class of the innermost pod of a cgroup path; None if no kubelet made the path."""
+    *_, found = [None, *_QOS.finditer(path)]
+    return None if found is None else _QOS_NAMES[found["directory"] or found["slice"]]
 
 
 def is_container_id(name: str) -> bool:

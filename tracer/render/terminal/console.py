@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TextIO, TypeAlias
 
@@ -197,7 +199,21 @@ def _sentence(columns: Sequence[tuple[str, str]], rest: Iterable[str | Text]) ->
     return ", ".join(f"{heading} {cell}".strip() for heading, cell in named if str(cell))
 
 
-Written: TypeAlias = RenderableType | LongRows
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command to paste, its last word on a line of its own. No line is broken: a terminal wraps one that is
+    too wide, and copies it as one."""
+
+    words: Sequence[str]
+
+    def lines(self, _columns: int) -> Iterator[str]:
+        """Yield the lines, which a shell joins again."""
+        *first, last = self.words
+        yield f"{' ' * _INDENT}{shlex.join(first)} \\"
+        yield f"{' ' * 2 * _INDENT}{shlex.quote(last)}"
+
+
+Written: TypeAlias = RenderableType | LongRows | Command
 """What can be written to a terminal."""
 
 
@@ -288,7 +304,7 @@ def _texts(renderables: Iterable[Written], *, columns: int, colour: bool) -> Ite
         legacy_windows=False,
     )
     for renderable in renderables:
-        if not isinstance(renderable, LongRows):
+        if not isinstance(renderable, LongRows | Command):
             console.print(renderable)
             continue
         yield _taken_from(out)

@@ -103,6 +103,40 @@ def test_advice_on_full_swap_names_what_bounds_it(
     assert report.advice[0].startswith(advice)
 
 
+UID = "1d65f9b6-7e8d-4a6c-9a0c-7a6c2f1b9e11"
+POD = f"/kubepods/burstable/pod{UID}"
+ID = "4f" * 32
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        (f"{POD}/{ID}", f"Give pod {UID}, above the cgroup {POD}/{ID}, more swap: its"),
+        (f"/kubepods/burstable/{ID}", "Give the cgroup /kubepods/burstable, above the cgroup"),
+        (f"{POD}/{ID}/init.scope", f"Give container {ID[:12]}, above the cgroup {POD}"),
+    ],
+)
+def test_advice_on_full_swap_in_a_pod_names_who_sets_it(trace: Any, path: str, advice: str) -> None:
+    allowed = {"effective_swap_limit_bytes": 9 * MIB, "swap_room_bytes": 0, "swap_bound_levels": 1}
+    limited(trace, **allowed, file_bytes=0, shmem_bytes=0)
+    trace.recorded()["cgroups"][0]["path"] = path
+    trace.charged(3, 1, "swap", 9 * MIB, tgid=50)
+    for seconds, counted in ((1.5, 0), (3.5, 7)):
+        row = {"usage_bytes": LIMIT, "swap_max_events": counted, "swap_limit_bytes": UNLIMITED_BYTES}
+        trace.add("samples", seconds, cgroup_id=1, source="periodic", limit_bytes=LIMIT, **row)
+    (said, *_) = only_report(trace).advice
+    assert said.startswith(advice)
+    assert ("LimitedSwap" in said) == path.endswith(f"pod{UID}/{ID}")
+
+
+@pytest.mark.parametrize("path", [POD, f"{POD}/{ID}", "/pod"])
+def test_limit_of_a_pod_is_told_from_one_of_a_container(trace: Any, path: str) -> None:
+    limited(trace, file_bytes=0, shmem_bytes=0)
+    trace.recorded()["cgroups"][0]["path"] = path
+    advice = " ".join(only_report(trace).advice)
+    assert ("The limit is the pod's, not a container's" in advice) == (path == POD)
+
+
 def test_protection_at_the_kill_is_the_kernels_sum_and_not_a_late_sample(trace: Any) -> None:
     late = {"cgroup_id": 2, "source": "periodic", "usage_bytes": 60 * MIB, "min_bytes": 50 * MIB}
     limited(trace, protected_bytes=41 * MIB, file_bytes=8 * MIB, shmem_bytes=0)

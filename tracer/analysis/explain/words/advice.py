@@ -19,6 +19,7 @@ from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before
 from tracer.analysis.results.kill import Cause, Sizing
 from tracer.analysis.results.memory import GrownCode
+from tracer.kernel.cgroups.containers import identify, qos_class
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration, count, duration, size, the
 
@@ -276,5 +277,12 @@ def _within_processes(findings: Findings) -> Iterator[str]:
 
 def _where(findings: Findings) -> Iterator[str]:
     """Yield the cgroups to look at."""
-    if findings.owner.is_ancestor:
+    path = findings.owner.cgroup or ""
+    ref = identify(path)
+    if ref is not None and ref.container_id is None and qos_class(path) is not None:
+        yield (
+            "The limit is the pod's, not a container's: spec.resources of the pod (Kubernetes 1.34), or else "
+            "the sum of the limits of its containers. All of them share it: look at each."
+        )
+    elif findings.owner.is_ancestor:
         yield "The limit belongs to an ancestor, and all cgroups below share it: look at its other children."

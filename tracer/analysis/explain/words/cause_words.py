@@ -19,12 +19,14 @@ from tracer.analysis.explain.words.sentence_parts import (
     asked,
     at_limit,
     beside,
+    cgroup_name,
     killed,
     owner_name,
     process,
 )
 from tracer.analysis.results.kill import Cause
 from tracer.categories import PARTS
+from tracer.kernel.cgroups.containers import qos_class, standing
 from tracer.units import count, size
 
 
@@ -168,14 +170,23 @@ def _swap_exhausted(findings: Findings) -> str:
     return at_limit(findings, f"{anonymous(findings)}, and its swap was full{used}")
 
 
+_SWAP_OF_A_POD: Final = (
+    "(the kubelet sets memory.swap.max: with swapBehavior LimitedSwap, a container of a Burstable pod gets "
+    "the share of the node's swap that its memory request has of the node's memory; any other gets none)"
+)
+
+
 def _cure_swap_exhausted(findings: Findings) -> Iterator[str]:
     """Yield advice on what bounds the swap, which need not be the cgroup's own limit."""
     owner, swap = owner_name(findings.owner), findings.circumstances.swap
     how = "(memory.swap.max, memory.memsw.limit_in_bytes)"
+    limited = findings.owner.cgroup or ""
+    if qos_class(limited) is not None and not standing(limited).below:
+        how = _SWAP_OF_A_POD
     more = f"Give {owner} more swap {how} or a higher limit"
     if swap is not None and swap.bound == "above":
         path = swap.bound_cgroup
-        above = "a cgroup above" if path is None else f"the cgroup {path}, above {owner},"
+        above = "a cgroup above" if path is None else f"{cgroup_name(path)}, above {owner},"
         more = f"Give {above} more swap: its limit is the bound {how}; or give {owner} a higher limit"
     elif swap is not None and swap.bound == "machine":
         more = (
