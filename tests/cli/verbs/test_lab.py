@@ -182,14 +182,16 @@ class FakeRecord:
 
 def test_recorded_command_is_that_of_the_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(FakeRecord, "commands", [])
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: FakeRecord(command, b"/a/trace\n", 137))
+    trace = tmp_path / "new" / "trace"
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **_: FakeRecord(command, os.fsencode(trace) + b"\n", 137)
+    )
     monkeypatch.setattr(lab_run, "examine", lambda *_: ())
     monkeypatch.setattr(tracer, "open", lambda path: path)
-    found = lab_run.run(EXPERIMENTS["page-cache"], tmp_path / "new" / "trace", True)
-    assert found.trace == Path("/a/trace")
+    assert lab_run.run(EXPERIMENTS["page-cache"], trace, True).trace == trace
     (recorded,) = FakeRecord.commands
     options, command = recorded[: recorded.index("--")], recorded[recorded.index("--") + 1 :]
-    assert options[options.index("-o") + 1] == str(tmp_path / "new" / "trace")
+    assert options[options.index("-o") + 1] == str(trace)
     assert options[options.index("--limit") + 1] == str(100 << 20)
     assert "-f" in options
     file = Path(command[command.index("read") + 1])
