@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import Metric, parser
 from prometheus_client.exposition import choose_encoder
@@ -238,7 +238,6 @@ def samples(draw: st.DrawFn, number: int) -> dict[str, Any]:
     return of_kind | sizes | levels | pressure
 
 
-@settings(max_examples=40, deadline=None)
 @given(data=st.data(), named=cgroups(), most=st.sampled_from([1, 4, 9, 40, 90, 1000]))
 def test_text_after_any_changes_is_that_of_a_first_scrape_and_of_the_library(
     data: st.DataObject, named: list[dict[str, Any]], most: int

@@ -56,7 +56,7 @@ def spared(subtree: Subtree, extra_pages: int) -> int:
 
 
 @given(accesses=st.lists(st.integers(0, 11), max_size=120), size=st.integers(1, 6))
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_spared_refaults_equal_those_of_a_larger_lru_list(
     new_trace: Any, accesses: list[int], size: int
 ) -> None:

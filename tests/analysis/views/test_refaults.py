@@ -67,7 +67,7 @@ BOUNDS: dict[str, dict[str, int]] = {
 
 @pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
 @given(events=EVENTS)
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_refaults_of_folios_equal_those_of_single_pages(
     new_trace: Any, bounds: dict[str, int], events: list[Any]
 ) -> None:
@@ -156,7 +156,7 @@ SUM = st.tuples(
 
 
 @given(events=EVENTS.map(lambda events: events[:30]), sums=st.lists(SUM, max_size=4))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_page_is_followed_through_a_sum_of_its_file(
     new_trace: Any, events: list[Any], sums: list[Any]
 ) -> None:

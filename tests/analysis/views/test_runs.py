@@ -117,7 +117,7 @@ def links(trace: Any, run_of: list[int]) -> Counter[tuple[int, int]]:
 
 
 @given(steps=STEPS)
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_runs_have_the_evictions_and_refaults_of_their_folios(new_trace: Any, steps: list[Any]) -> None:
     folios = list(happened(steps))
     runs = joined(folios)

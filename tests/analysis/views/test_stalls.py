@@ -97,7 +97,7 @@ def test_waits_of_an_empty_trace_are_none(trace: Any) -> None:
         max_size=20,
     )
 )
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_waits_count_each_moment_of_a_thread_once(new_trace: Any, waits: list[Any]) -> None:
     """A moment counts if and only if the thread waited then, even if records contradict each other."""
     trace = new_trace()

@@ -297,7 +297,7 @@ ROWS = st.lists(
 
 
 @given(rows=ROWS, base=st.none() | st.integers(0, 2**40), every_ms=st.integers(1, 700))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_levels_of_any_charges_equal_running_sums(
     new_trace: Any, rows: list[Any], base: int | None, every_ms: int
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.capture.bpf.ring import Ring
@@ -84,7 +84,6 @@ class Pair:
         os.close(self.kernel.fd)
 
 
-@settings(max_examples=60)
 @given(data=st.data())
 def test_read_returns_every_record_once_and_in_order(record: np.dtype[np.void], data: st.DataObject) -> None:
     with Pair(record) as pair:

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.analysis.explain import log_postmortem
@@ -115,7 +115,6 @@ def test_no_sentence_about_a_log_is_broken_or_contradicts_itself(run: CliRunner,
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=100)
 def test_no_sentence_about_a_piece_of_a_log_is_broken(data: st.DataObject) -> None:
     """Drop the lines before, after and within, and cut the last one."""
     log = data.draw(st.sampled_from([path for path in LOGS if path.parent in (CORPUS, PASTED)]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.compiled import compiled
 
@@ -73,7 +73,6 @@ class Memory:
 PLACES = st.sampled_from([DATA, DATA + 8, DATA + 96, DATA + 112, HEAP, HEAP + 16, 0, 33, 4096])
 
 
-@settings(max_examples=80, deadline=None)
 @given(words=st.lists(PLACES | st.integers(0, (1 << 64) - 1), min_size=1, max_size=300))
 def test_hostile_lists_end(words: list[int]) -> None:
     memory: Any = Memory(words)

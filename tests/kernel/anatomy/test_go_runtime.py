@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.elf_files import elf_of, truncate_once_opened
 from support.go_program import built
@@ -140,7 +140,6 @@ WORD = st.one_of(st.integers(0, 9), st.integers(0, (1 << 64) - 1))
 TABLE = st.binary(max_size=400).map(lambda rest: struct.pack("<IHBB", 0xFFFFFFF1, 0, 1, 8) + rest)
 
 
-@settings(max_examples=60, deadline=None)
 @given(words=st.lists(WORD, min_size=1, max_size=40), table=TABLE, version=st.binary(max_size=20))
 def test_hostile_memory_and_tables_end(words: list[int], table: bytes, version: bytes) -> None:
     memory: Any = Words(words)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kernel.kmsg.test_pasted import LOGS, facts_of, gist, lines_of
 
@@ -27,7 +27,6 @@ def test_elision_is_no_part_of_a_name(elision: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("name", ["written-4.18-el8-v1-dmesg-T.log", "captured-6.1-debian12-v1-dmesg.log"])
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
 def test_size_broken_within_its_number_is_joined(name: str, data: st.DataObject) -> None:
     lines = lines_of(name)
     of_kills = [at for at, line in enumerate(lines) if "Killed process" in line or ": cache:" in line]

@@ -238,7 +238,7 @@ def levels(trace: AnalysedTrace, ids: Sequence[int], begin_s: int) -> dict[tuple
     phase_ns=st.one_of(st.sampled_from(PHASES_NS), st.integers(0, S - 1)),
     mark_at=st.one_of(st.none(), st.integers(0, 4)),
 )
-@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_levels_of_a_trace_of_the_history_are_those_of_a_trace_of_all_rows(
     *, world: World, steps: list[int], keep_s: int, most_bytes: int, phase_ns: int, mark_at: int | None
 ) -> None:
