@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
@@ -47,6 +46,20 @@ except ChildProcessError:
 """
 """A small process, because a fork of the tests' own takes 6 ms."""
 
+WRITERS: Final = """
+import os, sys
+for line in sys.stdin:
+    directory, file, pages = line.rsplit(" ", 2)
+    child = os.fork()
+    if child == 0:
+        with open(directory + "/cgroup.procs", "w") as procs:
+            procs.write("0")
+        with open(file, "wb") as stream:
+            stream.write(bytes(int(pages) * 4096))
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
 
 @pytest.fixture
 def shm() -> Iterator[Path]:
@@ -58,16 +71,24 @@ def shm() -> Iterator[Path]:
     folder.rmdir()
 
 
-def within(memcg: Path, work: Callable[[], object]) -> None:
-    """Call a function in a child process in this cgroup, and wait for its end."""
-    child = os.fork()
-    if child == 0:
-        try:
-            (memcg / "cgroup.procs").write_text("0", "ascii")
-            work()
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+Write = Callable[[Path, Path, int], None]
+
+
+@contextmanager
+def writing_in_cgroups() -> Iterator[Write]:
+    """Yield `write(memcg, file, pages)`, which lets a new process write so many pages in this cgroup."""
+    command = [sys.executable, "-S", "-c", WRITERS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        given, told = parent.stdin, parent.stdout
+        assert given is not None and told is not None
+
+        def write(memcg: Path, file: Path, pages: int) -> None:
+            given.write(f"{memcg} {file} {pages}\n")
+            given.flush()
+            assert told.readline() == "0\n"
+
+        yield write
+        given.close()
 
 
 def record_within(memcg: Path, folder: Path) -> Recorder:
@@ -89,9 +110,9 @@ def test_more_cgroups_than_descriptors_have_exact_totals(memcg: Path, shm: Path,
         recorder.wait_until_ready()
         for child in children[MANY // 2 :]:
             child.mkdir()
-        for number, child in enumerate(children):
-            content = bytes(pages_of(number) * 4096)
-            within(child, functools.partial((shm / str(number)).write_bytes, content))
+        with writing_in_cgroups() as write:
+            for number, child in enumerate(children):
+                write(child, shm / str(number), pages_of(number))
         settle(memcg)
         trace = tracer.open(recorder.stop())
     expected = {cgroup_id(child): pages_of(number) for number, child in enumerate(children)}
@@ -170,14 +191,14 @@ def test_more_cgroups_than_the_least_room_of_the_ledger_have_exact_totals(
 def test_short_lived_cgroups_have_rows_and_lose_no_samples(memcg: Path, tmp_path: Path) -> None:
     """They are made and removed as fast as possible; each tenth has a short-lived process."""
     made: list[int] = []
-    with record_within(memcg, tmp_path) as recorder:
+    with record_within(memcg, tmp_path) as recorder, writing_in_cgroups() as write:
         recorder.wait_until_ready()
         for number in range(2 * MANY):
             child = memcg / f"child-{number}"
             child.mkdir()
             made.append(cgroup_id(child))
             if number % 10 == 9:
-                within(child, lambda: bytearray(1 << 20))
+                write(child, tmp_path / "written", 256)
             child.rmdir()
         trace = tracer.open(recorder.stop())
     known = trace.cgroups.set_index("cgroup_id")
