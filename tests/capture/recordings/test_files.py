@@ -163,6 +163,7 @@ def named(trace: Any, folder: Path) -> dict[str, pd.Series]:
     return {str(row["path"]).removeprefix(f"{folder}/"): row for _, row in inodes.iterrows()}
 
 
+@pytest.mark.beside
 def test_shared_file_is_charged_by_page_to_its_first_reader(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -184,6 +185,7 @@ def test_shared_file_is_charged_by_page_to_its_first_reader(
     }
 
 
+@pytest.mark.beside
 def test_untraced_cgroups_that_end_at_once_are_named(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -204,6 +206,7 @@ def test_untraced_cgroups_that_end_at_once_are_named(
     assert set(found["path"]) == {memory_hierarchy().path(short) for short in ended}
 
 
+@pytest.mark.beside
 @pytest.mark.vm_once
 def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
@@ -229,6 +232,7 @@ def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     assert pd.notna(removals[removed_id])
 
 
+@pytest.mark.beside
 def test_removed_file_keeps_its_path(memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, REMOVE, cwd=disk_dir)
@@ -246,6 +250,7 @@ def test_removed_file_keeps_its_path(memcg: Path, disk_dir: Path, start_recorder
     assert {name for name, row in rows.items() if not row["deleted"]} == {"linked"}
 
 
+@pytest.mark.beside
 def test_file_in_memory_is_named_when_truncated(memcg: Path, start_recorder: Callable[..., Any]) -> None:
     recorder = start_recorder("-c", str(memcg))
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
@@ -297,6 +302,7 @@ def test_huge_pages_belong_to_named_files(
         assert found == [[name, pages * huge_bytes]]
 
 
+@pytest.mark.beside
 def test_file_in_overlay_or_volume_has_host_and_container_path(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -361,6 +367,7 @@ def resident_bytes(pid: int) -> int:
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
+@pytest.mark.beside
 def test_many_small_files_are_all_named(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

@@ -156,6 +156,7 @@ def pages_at(rows: pd.DataFrame) -> list[int]:
     return sorted(page for index, pages in runs for page in range(index, index + pages))
 
 
+@pytest.mark.beside
 @pytest.mark.vm
 def test_sequential_work_is_recorded_in_few_runs_of_ten_milliseconds(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
@@ -177,6 +178,7 @@ def test_sequential_work_is_recorded_in_few_runs_of_ten_milliseconds(
     assert (rows[rows["folios"] == 1]["duration_ns"] == 0).all()
 
 
+@pytest.mark.beside
 def test_processes_that_read_a_file_in_turn_have_runs_of_their_own(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -194,6 +196,7 @@ def test_processes_that_read_a_file_in_turn_have_runs_of_their_own(
     assert rows[~even]["tgid"].nunique() == 1
 
 
+@pytest.mark.beside
 def test_pages_read_under_a_replaced_descriptor_are_not_readahead(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -208,6 +211,7 @@ def test_pages_read_under_a_replaced_descriptor_are_not_readahead(
     assert pages_at(rows) == list(range(pages))
 
 
+@pytest.mark.beside
 def test_file_that_a_write_reads_by_faults_has_no_written_page(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -223,6 +227,7 @@ def test_file_that_a_write_reads_by_faults_has_no_written_page(
     assert pages_at(target[target["op"] == "add"]) == list(range(COPIED_PAGES))
 
 
+@pytest.mark.beside
 def test_rows_of_a_page_alternate_between_added_and_deleted(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -242,6 +247,7 @@ def test_rows_of_a_page_alternate_between_added_and_deleted(
         assert all(before != after for before, after in pairwise(of_page)), page
 
 
+@pytest.mark.beside
 def test_no_folio_is_lost_when_the_ring_is_full(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

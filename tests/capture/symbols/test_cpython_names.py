@@ -129,6 +129,7 @@ def test_file_of_a_library_is_shown_with_its_folder(path: str, shown: str) -> No
 TEXTS = ("load_rows", "größe", "Ωmega", "snake_\N{SNAKE}", "x" * 300)
 
 
+@pytest.mark.beside
 @pytest.mark.kernel
 @pytest.mark.parametrize("python", interpreters(), ids=lambda path: f"{path.parts[-3]}-{path.name}")
 def test_names_of_any_alphabet_are_read(python: Path) -> None:
@@ -188,6 +189,7 @@ def test_python_that_is_not_read_is_said_once(monkeypatch: pytest.MonkeyPatch) -
     frames.close()
 
 
+@pytest.mark.beside
 @pytest.mark.kernel
 @pytest.mark.parametrize("python", interpreters(), ids=lambda path: f"{path.parts[-3]}-{path.name}")
 def test_functions_that_grow_are_named_with_their_lines(
