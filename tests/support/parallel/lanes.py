@@ -99,9 +99,9 @@ def lane_of(item: pytest.Item) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers of `-n auto`: one for each CPU, and one for the kernel tests, which also
-    wait."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Return the number of workers of `-n auto`: one for each CPU, one for the kernel tests, and one that
+    begins with those beside them. Kernel tests wait for most of their time."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -115,7 +115,7 @@ def test_parallel_run_keeps_to_the_lanes(tmp_path: Path, workers: int) -> None:
 
 def test_parallel_run_without_tests_has_its_workers_and_the_status_of_pytest(tmp_path: Path) -> None:
     outcome = run(tmp_path, "-n", "auto", "-k", "nothing", a=TESTS)
-    count = len(os.sched_getaffinity(0)) + 1
+    count = len(os.sched_getaffinity(0)) + 2
     assert f"created: {count}/{count} workers" in outcome.output
     assert outcome.status == pytest.ExitCode.NO_TESTS_COLLECTED
 
