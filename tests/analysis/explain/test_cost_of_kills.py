@@ -73,3 +73,21 @@ def test_each_kill_takes_as_much_work_among_many_as_among_few(
     for what in ("calls", "rows"):
         assert 0 < many[what] - more[what] <= 2.2 * (more[what] - few[what]), what
     assert few["of tables"] == more["of tables"] == many["of tables"]
+
+
+def test_listed_kill_takes_no_rows_out_of_tables_for_its_own_cgroup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a cgroup for each kill, nothing is shared between kills but the columns of the whole tables."""
+
+    def work(kills: int) -> Counter[str]:
+        folder = tmp_path / str(kills)
+        if not folder.exists():
+            Restarts(kills, kills, charges=12, folios=8).write(folder)
+        return work_of(folder, "judged", monkeypatch)
+
+    work(KILLS)  # modules are imported, and methods of dataclasses are made
+    few, more, many = work(KILLS), work(2 * KILLS), work(4 * KILLS)
+    for what in ("calls", "rows"):
+        assert 0 < many[what] - more[what] <= 2.2 * (more[what] - few[what]), what
+    assert few["of tables"] == more["of tables"] == many["of tables"]

@@ -20,15 +20,14 @@ from tracer.analysis.core.columns import (
     Int64s,
     integers,
     is_one_of,
-    kernel_numbers,
     known,
-    optional,
-    times_ns,
 )
 from tracer.analysis.core.gaps import LOOKED_NS
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import unrecorded_categories
 from tracer.categories import CATEGORIES
+from tracer.enumerations import CATEGORY
 from tracer.schema import UNLIMITED_BYTES
 
 Weights = Mapping[str, int]
@@ -37,6 +36,7 @@ ANON: Final[Weights] = {"anon": 1}
 CACHE: Final[Weights] = {"file": 1, "shmem": -1}
 """Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot simply drop."""
 NOT_CACHE: Final[Weights] = {"anon": 1, "shmem": 1, "kernel": 1, "sock": 1}
+_NO_STEPS: Final = np.zeros(0, np.int64)
 CHARGED: Final[Weights] = {category.name: 1 for category in CATEGORIES if category.is_in_usage}
 """Everything that the page counter counts."""
 
@@ -113,8 +113,12 @@ def level(subtree: Subtree, weights: Weights) -> Steps | None:
 
     Where rows are thinned, it changes at the end of their intervals only.
     """
-    base = base_bytes(subtree, weights)
-    return None if base is None else change(subtree, weights, base)
+
+    def find() -> Steps | None:
+        base = base_bytes(subtree, weights)
+        return None if base is None else change(subtree, weights, base)
+
+    return subtree.once(("ledger.level", *weights.items()), find)
 
 
 def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
@@ -122,6 +126,8 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
     known."""
 
     def find() -> Steps:
+        if subtree.kinds_charged.isdisjoint(map(CATEGORY.number, weights)):
+            return Steps(_NO_STEPS, _NO_STEPS, base)
         picked, bytes_ = subtree.charges.weighted(weights)
         steps = Steps(subtree.charges.time[picked], base + np.cumsum(bytes_[picked]), base)
         if not subtree.whole.fineness.is_thinned:
@@ -135,31 +141,29 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
 def base_bytes(subtree: Subtree, weights: Weights) -> int | None:
     """Return the weighted sum at the start of the trace, in bytes: from the cgroup's `start` sample, or 0 for
     a cgroup that was made during the trace. None: not known, or a category was not recorded."""
-    samples = subtree.samples
-    row = subtree.once("ledger.start", lambda: _start(samples, subtree.cgroup_id))
+    start = subtree.once("ledger.start", lambda: _start(subtree))
     if not unrecorded_categories(subtree.whole).isdisjoint(weights):
         return None
-    if row is None:
+    if start is None:
         return 0 if _is_made(subtree) else None
     sizes = subtree.once("ledger.sizes_at_start", dict[str, int | None])
     for category in weights.keys() - sizes.keys():
-        sizes[category] = optional(samples[f"{category}_bytes"].iloc[row])
+        of_start = start.known(f"{category}_bytes").numbers(f"{category}_bytes")
+        sizes[category] = int(of_start[0]) if len(of_start) else None
     if any(sizes[category] is None for category in weights):
         return None
     return sum((sizes[category] or 0) * weight for category, weight in weights.items())
 
 
-def _start(samples: pd.DataFrame, cgroup_id: int) -> int | None:
-    """Return the position of the cgroup's `start` sample; None if it has no such sample."""
-    rows = np.flatnonzero(
-        is_one_of(samples["source"], ["start"]) & (integers(samples["cgroup_id"]) == cgroup_id)
-    )
-    return int(rows[0]) if len(rows) else None
+def _start(subtree: Subtree) -> TableRows | None:
+    """Return the cgroup's first `start` sample; None if it has no such sample."""
+    samples = subtree.own_rows("samples")
+    rows = samples.where(samples.are("source", ["start"]))
+    return TableRows(rows.table, rows.positions[:1]) if len(rows.positions) else None
 
 
 def _is_made(subtree: Subtree) -> bool:
-    ids = np.array([subtree.cgroup_id])
-    return subtree.once("ledger.is_made", lambda: bool(made_in_trace(subtree.cgroups, ids)[0]))
+    return subtree.once("ledger.is_made", lambda: subtree.whole.places.is_made(subtree.cgroup_id))
 
 
 def base_levels(
@@ -202,7 +206,7 @@ def counter(subtree: Subtree, column: str) -> Steps:
     def find() -> Steps:
         charges = subtree.charges
         rows = (charges.cgroup_id == subtree.cgroup_id) & charges.is_read(column)
-        sampled, values = _read(subtree.samples, subtree.cgroup_id, column)
+        sampled, values = _read(subtree, "samples", column)
         times = np.append(charges.time[rows], sampled)
         order = np.argsort(times, kind="stable")
         return Steps(times[order], np.append(charges.values_of(column)[rows], values)[order], None)
@@ -224,9 +228,8 @@ def usage(subtree: Subtree) -> Steps:
         read = counter(subtree, "usage_bytes")
         if (subtree.charges.cgroup_id == subtree.cgroup_id).all():
             return read
-        attempts = subtree.reclaim
-        times, values = _read(attempts, subtree.cgroup_id, "usage_bytes")
-        took = integers(attempts["duration_ns"])[_reads(attempts, subtree.cgroup_id, "usage_bytes")]
+        attempts = subtree.own_rows("reclaim").known("usage_bytes")
+        times, values, took = attempts.times, attempts.numbers("usage_bytes"), attempts.numbers("duration_ns")
         times, values = np.append(read.times, times + took), np.append(read.values, values)
         order = np.argsort(times, kind="stable")
         times, values = times[order], values[order]
@@ -272,7 +275,7 @@ def _limit_changes(subtree: Subtree) -> Steps:
     Reclaim for a lowered limit is often the first to read it. It reads the limit at its end, but the limit
     was there at its begin.
     """
-    read, attempts = counter(subtree, "limit_bytes"), _read(subtree.reclaim, subtree.cgroup_id, "limit_bytes")
+    read, attempts = counter(subtree, "limit_bytes"), _read(subtree, "reclaim", "limit_bytes")
     times, values = np.append(read.times, attempts[0]), np.append(read.values, attempts[1])
     order = np.argsort(times, kind="stable")
     times, values = times[order], values[order]
@@ -305,21 +308,15 @@ def reading(subtree: Subtree, column: str) -> Steps:
     reading."""
 
     def find() -> Steps:
-        return Steps(*_read(subtree.samples, subtree.cgroup_id, column), None)
+        return Steps(*_read(subtree, "samples", column), None)
 
     return subtree.once(("ledger.reading", column), find)
 
 
-def _read(table: pd.DataFrame, cgroup_id: int, column: str) -> tuple[Int64s, Int64s]:
+def _read(subtree: Subtree, table: str, column: str) -> tuple[Int64s, Int64s]:
     """Return (times in ns, values) of the cgroup's rows in which the column is not null."""
-    numbers = kernel_numbers(table, column)
-    rows = (integers(table["cgroup_id"]) == cgroup_id) & known(numbers)
-    return times_ns(table)[rows], integers(numbers)[rows]
-
-
-def _reads(table: pd.DataFrame, cgroup_id: int, column: str) -> Bools:
-    rows: Bools = (integers(table["cgroup_id"]) == cgroup_id) & known(kernel_numbers(table, column))
-    return rows
+    rows = subtree.own_rows(table).known(column)
+    return rows.times, rows.numbers(column)
 
 
 def held(subtree: Subtree, read: Steps, time_ns: int) -> bool:

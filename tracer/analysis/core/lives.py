@@ -161,7 +161,7 @@ class Places:
         self._order = np.array(sorted(range(len(self._paths)), key=self._paths.__getitem__), dtype=np.int64)
         self._sorted = sorted(self._paths)
         removed = cgroups["removed"]
-        self._made_ns = made_ns(cgroups)
+        self._made_ns, self._is_made = made_ns(cgroups), known(cgroups["created"])
         self._left_ns = np.where(known(removed), column_times_ns(removed), _FOREVER)
 
     @cached_property
@@ -189,6 +189,11 @@ class Places:
         """
         row = self._row.get(cgroup_id)
         return (0, _FOREVER) if row is None else (int(self._made_ns[row]), int(self._left_ns[row]))
+
+    def is_made(self, cgroup_id: int) -> bool:
+        """Return whether the cgroup was made during the trace."""
+        row = self._row.get(cgroup_id)
+        return row is not None and bool(self._is_made[row])
 
     def container_of(self, cgroup_id: int | None) -> tuple[str | None, str | None]:
         """Return (the container's name, or else its id; the pod's name); None: not known."""

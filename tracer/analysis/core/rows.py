@@ -258,7 +258,8 @@ class OwnedRows:
 
     def of_cgroups(self, cgroup_ids: Int64s | Sequence[int]) -> Self:
         """Return the rows of these (distinct) cgroups."""
-        if np.isin(self.cgroups, cgroup_ids).all():
+        # A few ids cannot be all of many: with as many subtrees as cgroups, a comparison would be quadratic.
+        if len(self.cgroups) <= len(cgroup_ids) and np.isin(self.cgroups, cgroup_ids).all():
             return self
         return self.chosen(self._by_cgroup.rows_for_any(cgroup_ids))
 

@@ -15,9 +15,10 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import NO_ID, Int64s, integers
+from tracer.analysis.core.columns import NO_ID, Int64s
 from tracer.analysis.core.evicted import Evicted, Refaulted
-from tracer.analysis.core.rows import Charges, RowIndex
+from tracer.analysis.core.rows import Charges
+from tracer.analysis.core.table_rows import Table, TableRows
 from tracer.analysis.core.tables import TraceTables, start_ns
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ class Subtree:
         cgroup_id: int,
         members: Int64s,
         start_ns: int,
-        rows: Callable[[str], pd.DataFrame],
+        rows: Callable[[str], TableRows],
     ) -> None:
         self.whole = whole
         self.cgroup_id = cgroup_id
@@ -46,6 +47,19 @@ class Subtree:
         self.start_ns = start_ns
         self._rows = rows
         self._found: dict[Hashable, Any] = {}
+
+    def rows(self, name: str) -> TableRows:
+        """Return the rows of a table for the members, of which single columns are read as arrays."""
+        return self.once(("subtree.rows", name), lambda: self._rows(name))
+
+    def own_rows(self, name: str) -> TableRows:
+        """Return the rows of a table for the cgroup itself."""
+
+        def find() -> TableRows:
+            rows = self.rows(name)
+            return rows.where(rows.cgroup_ids == self.cgroup_id)
+
+        return self.once(("subtree.own_rows", name), find)
 
     def has(self, cgroup_id: int) -> bool:
         """Return whether a cgroup is a member."""
@@ -55,7 +69,7 @@ class Subtree:
     @cached_property
     def cgroups(self) -> pd.DataFrame:
         """Return the rows of `cgroups` for the members."""
-        return self._rows("cgroups")
+        return self.rows("cgroups").frame
 
     @cached_property
     def charges(self) -> Charges:
@@ -63,14 +77,19 @@ class Subtree:
         return self.whole.charges if self.cgroup_id == NO_ID else self.whole.charges.of_cgroups(self.members)
 
     @cached_property
+    def kinds_charged(self) -> frozenset[int]:
+        """Return the categories in `charges`, as numbers."""
+        return frozenset(np.unique(self.charges.category).tolist())
+
+    @cached_property
     def file_waits(self) -> pd.DataFrame:
         """Return the rows of `file_waits` for tasks in a member."""
-        return self._rows("file_waits")
+        return self.rows("file_waits").frame
 
     @cached_property
     def task_time(self) -> pd.DataFrame:
         """Return the rows of `task_time` of a member."""
-        return self._rows("task_time")
+        return self.rows("task_time").frame
 
     @cached_property
     def evicted(self) -> Evicted:
@@ -85,42 +104,42 @@ class Subtree:
     @cached_property
     def reclaim(self) -> pd.DataFrame:
         """Return the rows of `reclaim` whose target is a member."""
-        return self._rows("reclaim")
+        return self.rows("reclaim").frame
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """Return the rows of `samples` of a member."""
-        return self._rows("samples")
+        return self.rows("samples").frame
 
     @cached_property
     def shmem_files(self) -> pd.DataFrame:
         """Return the rows of `shmem_files` for processes of a member."""
-        return self._rows("shmem_files")
+        return self.rows("shmem_files").frame
 
     @cached_property
     def mappings(self) -> pd.DataFrame:
         """Return the rows of `mappings` for looks at a member, whose limit or a limit above it was near."""
-        return self._rows("mappings")
+        return self.rows("mappings").frame
 
     @cached_property
     def runtimes(self) -> pd.DataFrame:
         """Return the rows of `runtimes` for looks at a member."""
-        return self._rows("runtimes")
+        return self.rows("runtimes").frame
 
     @cached_property
     def code_samples(self) -> pd.DataFrame:
         """Return the rows of `code_samples` for memory that was charged to a member."""
-        return self._rows("code_samples")
+        return self.rows("code_samples").frame
 
     @cached_property
     def swap_io(self) -> pd.DataFrame:
         """Return the rows of `swap_io` for pages of a member."""
-        return self._rows("swap_io")
+        return self.rows("swap_io").frame
 
     @cached_property
     def waits(self) -> pd.DataFrame:
         """Return the rows of `waits` for tasks in a member."""
-        return self._rows("waits")
+        return self.rows("waits").frame
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
         """Return the result of `find`, which is called only for the first caller with `key`.
@@ -139,9 +158,9 @@ class Subtrees:
         """Take the tables of `trace`, with `samples`, if given, in place of its table of that name."""
         self._trace = trace
         self._start_ns = start_ns(trace)
-        self._tables: dict[str, _ByCgroup] = {}
+        self._tables: dict[str, Table] = {}
         if samples is not None:
-            self._tables["samples"] = _ByCgroup(samples)
+            self._tables["samples"] = Table(samples)
 
     def subtree_at(self, cgroup_id: int, members: Int64s | None = None) -> Subtree:
         """Return the cgroup with all below it; `members` are their ids, if already known."""
@@ -157,30 +176,19 @@ class Subtrees:
         """
         nobody = _MACHINE[:0]
 
-        def rows(name: str) -> pd.DataFrame:
+        def rows(name: str) -> TableRows:
             if name in ("waits", "swap_io"):
-                return cast(pd.DataFrame, getattr(self._trace, name))
+                table = self._table(name)
+                return TableRows(table, np.arange(len(table.frame)))
             return self._table(name).rows_for(_MACHINE if name == "reclaim" else nobody)
 
         return self._subtree(NO_ID, nobody, rows)
 
-    def _subtree(self, cgroup_id: int, members: Int64s, rows: Callable[[str], pd.DataFrame]) -> Subtree:
+    def _subtree(self, cgroup_id: int, members: Int64s, rows: Callable[[str], TableRows]) -> Subtree:
         made_ns, _ = self._trace.places.lifetime_ns(cgroup_id)
         return Subtree(self._trace, cgroup_id, members, max(self._start_ns, made_ns), rows)
 
-    def _table(self, name: str) -> _ByCgroup:
+    def _table(self, name: str) -> Table:
         if name not in self._tables:
-            self._tables[name] = _ByCgroup(getattr(self._trace, name))
+            self._tables[name] = Table(getattr(self._trace, name))
         return self._tables[name]
-
-
-class _ByCgroup:
-    """A table, and the positions of the rows of each cgroup."""
-
-    def __init__(self, table: pd.DataFrame) -> None:
-        self._table = table
-        self._rows = RowIndex.from_keys(integers(table["cgroup_id"]))
-
-    def rows_for(self, members: Int64s) -> pd.DataFrame:
-        """Return the rows of these cgroups, in the table's order."""
-        return self._table.iloc[self._rows.rows_for_any(members)]

@@ -6,10 +6,10 @@ explained. `with_memory` adds the memory of the limit owner, which a picture sho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tracer.analysis.core.columns import limit_of, optional, utc_time
 from tracer.analysis.core.tables import TraceTables
@@ -28,6 +28,10 @@ NOT_EXPLAINED: Final = (
     *("further_allocators", "candidates", "sizing.min_limit_bytes", "code_sampled_share"),
 )
 """The fields of a report that are null without an explanation."""
+
+Origins: TypeAlias = Callable[[], Mapping[str, tuple[str, ...]]]
+"""A function that returns the tables of each part (`composition.origins_of_parts`): a list does not show
+them."""
 
 _OF_MEMORY: Final = ("composition", "cushion", "working_set_bytes")
 
@@ -79,13 +83,13 @@ def with_memory(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport
 
 def memory(
     kill: RecordedKill, unknown: Unknown, told: Told
-) -> tuple[dict[str, int | None], Composition, int | None, Cushion, Mapping[str, tuple[str, ...]]]:
-    """Return sizes, composition, working set and cushion of the limit owner, and the tables that these are
-    from; all null without an owner."""
+) -> tuple[dict[str, int | None], Composition, int | None, Cushion, Origins]:
+    """Return sizes, composition, working set and cushion of the limit owner, and what finds the tables that
+    these are from; all null without an owner."""
     if kill.owner_id is None:
         no_owner = recorded_kill.NO_OWNER
         unknown |= dict.fromkeys(_OF_MEMORY, no_owner)
-        return {}, Composition(), None, Cushion(), {}
+        return {}, Composition(), None, Cushion(), dict
     total, usage_table = _usage_at_kill(kill, told)
     is_logged = "composition" in told.fields  # the sample of the kill is from the kernel log
     sizes, tables = composition.at_kill(
@@ -105,7 +109,8 @@ def memory(
         locked_bytes=locked or 0,
         unknown=unknown,
     )
-    return sizes, made_of, working_set, used, composition.origins_of_parts(sizes, tables, usage_table)
+    origins = partial(composition.origins_of_parts, sizes, tables, usage_table)
+    return sizes, made_of, working_set, used, origins
 
 
 def _usage_at_kill(kill: RecordedKill, told: Told) -> tuple[int | None, str]:

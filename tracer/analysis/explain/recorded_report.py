@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -63,7 +63,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         allocators=most,
         circumstances=around,
         steal=None if kill.owner_id is None else window.compare_with_kernel(kill.subtree, kill.window),
-        origins=weighed.origins,
+        origins=weighed.origins(),
         further_allocators=further,
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
@@ -115,7 +115,7 @@ class _Weighable:
     findings: Findings
     sizes: dict[str, int | None]
     working_set_bytes: int | None
-    origins: Mapping[str, tuple[str, ...]]
+    origins: outlines.Origins
     unknown_parties: Unknown
 
 

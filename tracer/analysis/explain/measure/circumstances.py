@@ -13,12 +13,10 @@ from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Bools,
-    ColumnArrays,
     Int64s,
     column_times_ns,
     integers,
     is_one_of,
-    kernel_numbers,
     known,
     limit_of,
     optional,
@@ -28,6 +26,7 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.rows import RowsByThing, RunningSums
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import unrecorded_categories
 from tracer.analysis.explain.measure import shared_memory, thrashing
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
@@ -46,7 +45,7 @@ class SampledLimits:
     its top.
 
     `children` are the cgroups right below the owner. `read` has the times of the samples, which are readings
-    of files, and `swap_limits` their limits of memory and swap. `kept_bytes` is the usage in each sample that
+    of files. `kept_bytes` is the usage in each sample that
     memory.min protects. Memory under memory.low is not in it: the kernel reclaims that before a kill
     (shrink_node_memcgs and memcg_low_skipped in mm/vmscan.c).
     """
@@ -54,7 +53,7 @@ class SampledLimits:
     labels: list[str]
     owner: int
     children: Int64s
-    swap_limits: ColumnArrays
+    samples: TableRows
     kept_bytes: Int64s
     read: RowsByThing
 
@@ -63,22 +62,25 @@ class SampledLimits:
         """Index the samples of a subtree by cgroup."""
         members = subtree.members
         ids = members.tolist()
-        labels = naming.labels_of(subtree.cgroups, ids)
+        labels = [subtree.whole.places.label_of(number) for number in ids]
         owner = ids.index(subtree.cgroup_id)
         depth = len(labels[owner].rstrip("/").split("/")) + 1 if labels[owner].startswith("/") else None
-        samples = subtree.samples[~is_one_of(subtree.samples["source"], ["oom"])]
+        samples = subtree.rows("samples")
+        samples = samples.where(~samples.are("source", ["oom"]))
         return cls(
             labels=labels,
             owner=owner,
             children=np.array([i for i, one in enumerate(labels) if len(one.split("/")) == depth], np.int64),
-            swap_limits=ColumnArrays.from_frame(samples, _SWAP_LIMITS),
-            kept_bytes=np.minimum(
-                *(integers(kernel_numbers(samples, name), missing=0) for name in ("min_bytes", "usage_bytes"))
+            samples=samples,
+            kept_bytes=np.maximum(
+                np.minimum(samples.numbers("min_bytes"), samples.numbers("usage_bytes")), 0
             ),
-            read=RowsByThing.from_rows(
-                times_ns(samples), np.searchsorted(members, integers(samples["cgroup_id"])), len(ids)
-            ),
+            read=RowsByThing.from_rows(samples.times, np.searchsorted(members, samples.cgroup_ids), len(ids)),
         )
+
+    def swap_limits_at(self, position: int) -> dict[str, Any]:
+        """Return the limits of memory and swap of one of `samples`, by the names of their columns."""
+        return self.samples.table.columns(_SWAP_LIMITS).row(int(self.samples.positions[position]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,7 @@ def _swap(
     """Return the owner's memory in swap and its bound: by the sample at the kill, else by the last before."""
     level = ledger.level(subtree, {"swap": 1})
     last = int(below.read.last_rows_at(window.end)[below.owner])
-    before = below.swap_limits.row(last) if last >= 0 else None
+    before = below.swap_limits_at(last) if last >= 0 else None
     is_at_kill = sample is not None and limit_of(sample, "effective_swap_limit_bytes") is not None
     row = sample if is_at_kill else before
     if level is None or row is None:

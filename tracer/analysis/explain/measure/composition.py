@@ -5,12 +5,12 @@ For a limit owner with children, `zswap` and `hugetlb` are those of its last sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
 from tracer.analysis.core.columns import optional
-from tracer.analysis.core.ledger import level, reading
+from tracer.analysis.core.ledger import Steps, level, reading
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import Findings
@@ -55,8 +55,8 @@ def at_kill(
     """
     read = {name: None if sample is None else optional(sample[f"{name}_bytes"]) for name in MEMORY_STAT_BYTES}
     wanted = [name for name in CATEGORY.names if is_logged or read[name] is None]
-    levels = {name: level(subtree, {name: 1}) for name in wanted}
-    counted = {name: steps.at(kill_ns) for name, steps in levels.items() if steps is not None}
+    levels = subtree.once(("composition.levels", *wanted), lambda: _levels(subtree, wanted))
+    counted = {name: steps.at(kill_ns) for name, steps in levels.items()}
     added = {name: size for name, size in counted.items() if read[name] is None}
     if is_logged and _unexplained(read | counted, total) < _unexplained(read | added, total):
         added = counted
@@ -72,6 +72,12 @@ def at_kill(
     if sizes["hugetlb"] is None and not _has_room_for_huge_page(subtree, sizes, total):
         sizes["hugetlb"], tables["hugetlb"] = 0, ()
     return sizes, tables
+
+
+def _levels(subtree: Subtree, names: Sequence[str]) -> dict[str, Steps]:
+    """Return the level of each of these categories that is known."""
+    levels = {name: level(subtree, {name: 1}) for name in names}
+    return {name: steps for name, steps in levels.items() if steps is not None}
 
 
 def origins_of_parts(

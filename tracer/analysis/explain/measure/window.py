@@ -82,7 +82,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     is_above = lowered is not None and (usage.at(after_lull) or 0) >= near
     usage = usage.within(after_lull, kill_ns)
     reached = usage.times[usage.values >= near]
-    reclaim = times_ns(subtree.reclaim)
+    reclaim = subtree.rows("reclaim").times
     first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
     firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
     firsts += [after_lull] if is_above else []
