@@ -19,10 +19,11 @@ from tracer.analysis.core.columns import (
     Bools,
     Int64s,
     integers,
-    is_one_of,
     known,
+    positions,
 )
 from tracer.analysis.core.gaps import LOOKED_NS
+from tracer.analysis.core.lives import Places
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import unrecorded_categories
@@ -167,8 +168,8 @@ def _is_made(subtree: Subtree) -> bool:
 
 
 def base_levels(
-    samples: pd.DataFrame,
-    cgroups: pd.DataFrame,
+    samples: TableRows,
+    places: Places,
     cgroup_ids: Sequence[int],
     weights: Weights,
     unrecorded: frozenset[str],
@@ -178,19 +179,18 @@ def base_levels(
     ids = np.array(cgroup_ids, dtype=np.int64)
     if not unrecorded.isdisjoint(weights):
         return np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_)
-    starts = np.flatnonzero(
-        is_one_of(samples["source"], ["start"]) & is_one_of(samples["cgroup_id"], cgroup_ids)
-    )
-    sampled_ids, firsts = np.unique(integers(samples["cgroup_id"].iloc[starts]), return_index=True)
-    row = pd.Index(sampled_ids).get_indexer(pd.Index(ids))
+    starts = samples.where(samples.are("source", ["start"]))
+    sampled_ids, firsts = np.unique(starts.cgroup_ids, return_index=True)
+    row = positions(sampled_ids, ids)
     base = np.zeros(len(ids), dtype=np.int64)
     sampled = row >= 0
     is_known = sampled.copy()
+    read = starts.positions[firsts[row[sampled]]]
     for category, weight in weights.items():
-        value = samples[f"{category}_bytes"].iloc[starts[firsts]]
-        base[sampled] += weight * integers(value, missing=0)[row[sampled]]
-        is_known[sampled] &= known(value)[row[sampled]]
-    is_known |= ~sampled & made_in_trace(cgroups, ids)
+        values, are_read = samples.table.numbers(f"{category}_bytes")
+        base[sampled] += weight * np.where(are_read, values, 0)[read]
+        is_known[sampled] &= are_read[read]
+    is_known |= ~sampled & np.array([places.is_made(number) for number in ids.tolist()], np.bool_)
     return np.where(is_known, base, 0), is_known
 
 

@@ -178,8 +178,7 @@ class Subtrees:
 
         def rows(name: str) -> TableRows:
             if name in ("waits", "swap_io"):
-                table = self._table(name)
-                return TableRows(table, np.arange(len(table.frame)))
+                return TableRows.whole(getattr(self._trace, name))
             return self._table(name).rows_for(_MACHINE if name == "reclaim" else nobody)
 
         return self._subtree(NO_ID, nobody, rows)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tracer.analysis.core.columns import (
+    NO_ID,
     Bools,
     ColumnArrays,
     Int64s,
@@ -32,6 +34,7 @@ class Table:
     def __init__(self, frame: pd.DataFrame) -> None:
         self.frame = frame
         self._numbers: dict[str, tuple[Int64s, Bools]] = {}
+        self._codes: dict[str, Int64s] = {}
         self._masks: dict[tuple[str, tuple[str, ...]], Bools] = {}
         self._columns: dict[tuple[str, ...], ColumnArrays] = {}
 
@@ -52,6 +55,12 @@ class Table:
             column = kernel_numbers(self.frame, name)
             self._numbers[name] = integers(column), known(column)
         return self._numbers[name]
+
+    def codes(self, name: str) -> Int64s:
+        """Return the position of each word of a column among its categories; -1 for a null."""
+        if name not in self._codes:
+            self._codes[name] = integers(self.frame[name].cat.codes)
+        return self._codes[name]
 
     def are(self, name: str, words: Sequence[str]) -> Bools:
         """Return a mask of the rows with one of these words in a column."""
@@ -82,6 +91,11 @@ class TableRows:
     table: Table
     positions: Int64s
 
+    @classmethod
+    def whole(cls, frame: pd.DataFrame) -> TableRows:
+        """Return all rows of a table."""
+        return cls(Table(frame), np.arange(len(frame)))
+
     @property
     def times(self) -> Int64s:
         """Return the time of each row in ns since the epoch."""
@@ -98,13 +112,23 @@ class TableRows:
         whole = self.table.frame
         return whole if len(self.positions) == len(whole) else whole.iloc[self.positions]
 
-    def numbers(self, name: str) -> Int64s:
-        """Return the integers of a column, with `NO_ID` in place of nulls (`Table.numbers`)."""
-        return self.table.numbers(name)[0][self.positions]
+    def numbers(self, name: str, missing: int = NO_ID) -> Int64s:
+        """Return the integers of a column, with `missing` in place of nulls (`Table.numbers`)."""
+        values, is_known = self.table.numbers(name)
+        values = values[self.positions]
+        return values if missing == NO_ID else np.where(is_known[self.positions], values, missing)
+
+    def codes(self, name: str) -> Int64s:
+        """Return the positions of a column's words among its categories; -1 for a null."""
+        return self.table.codes(name)[self.positions]
 
     def where(self, chosen: Bools) -> TableRows:
         """Return the rows of a mask with an element for each row."""
         return TableRows(self.table, np.asarray(self.positions[chosen], np.int64))
+
+    def records(self, names: tuple[str, ...], some: slice | Int64s) -> list[dict[str, Any]]:
+        """Return some of the rows as dictionaries of these columns, with objects of Python or NA."""
+        return self.table.columns(names).records(self.positions[some])
 
     def known(self, name: str) -> TableRows:
         """Return the rows in which a column is not null."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s
+from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import (
     LATELY_NS,
@@ -240,7 +241,7 @@ def machine_holders(trace: TraceTables, kill_ns: int) -> tuple[MachineHolder, ..
         return ()
     above = naming.positions_above(trace.cgroups, ids)
     base, is_known = ledger.base_levels(
-        trace.samples, trace.cgroups, ids, ledger.CHARGED, unrecorded_categories(trace)
+        TableRows.whole(trace.samples), trace.places, ids, ledger.CHARGED, unrecorded_categories(trace)
     )
     held = _own(base, above, ids) + _charged(trace, ids, 0, kill_ns)
     lately = _charged(trace, ids, kill_ns - LATELY_NS, kill_ns)

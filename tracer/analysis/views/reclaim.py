@@ -15,18 +15,16 @@ import pandas as pd
 
 from tracer.analysis.core.columns import (
     Bools,
-    ColumnArrays,
     Int64s,
-    integers,
     is_one_of,
     limit_of,
     optional,
-    times_ns,
     utc_time,
 )
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.rows import Charges
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.memory import Reclaim, ReclaimAttempt, SwapIo
 from tracer.analysis.views import stalls
@@ -51,10 +49,10 @@ class _Requests:
     duration_ns: Int64s
 
     @classmethod
-    def from_table(cls, swap_io: pd.DataFrame, op: str) -> _Requests:
-        rows = is_one_of(swap_io["op"], [op])
-        durations = integers(swap_io["duration_ns"], missing=_NOT_SEEN_TO_END)
-        return cls(times_ns(swap_io)[rows], integers(swap_io["nr_pages"])[rows], durations[rows])
+    def from_rows(cls, swap_io: TableRows, op: str) -> _Requests:
+        rows = swap_io.where(swap_io.are("op", (op,)))
+        durations = rows.numbers("duration_ns", missing=_NOT_SEEN_TO_END)
+        return cls(rows.times, rows.numbers("nr_pages"), durations)
 
 
 def is_swap_known(trace: TraceTables, charges: Charges) -> bool:
@@ -75,7 +73,9 @@ def swapped(subtree: Subtree, op: str, begin_ns: int, end_ns: int) -> SwapIo | N
     """
     if not subtree.once("swapping.is_known", lambda: is_swap_known(subtree.whole, subtree.charges)):
         return None
-    requests = subtree.once(("swapping.swapped", op), lambda: _Requests.from_table(subtree.swap_io, op))
+    requests = subtree.once(
+        ("swapping.swapped", op), lambda: _Requests.from_rows(subtree.rows("swap_io"), op)
+    )
     first, last = np.searchsorted(requests.times, [begin_ns, end_ns + 1])
     duration_ns = requests.duration_ns[first:last]
     took_ms = duration_ns[duration_ns != _NOT_SEEN_TO_END] / 1e6
@@ -97,10 +97,13 @@ _OF_AN_ATTEMPT: Final = (
 )
 
 
+_NOT_WAITED_FOR: Final = ("kswapd",)
+
+
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
     """Return a mask of the attempts for which a task waited: all but those of the kswapd threads
     (mm/vmscan.c)."""
-    return ~is_one_of(reclaim["kind"], ["kswapd"])
+    return ~is_one_of(reclaim["kind"], _NOT_WAITED_FOR)
 
 
 def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
@@ -110,7 +113,7 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
     With `Subtrees.machine`, these are the attempts for the whole machine; any process may have waited for
     them.
     """
-    known = subtree.once("reclaim.attempts", lambda: _Attempts.from_rows(subtree.reclaim))
+    known = subtree.once("reclaim.attempts", lambda: _Attempts.from_rows(subtree.rows("reclaim")))
     first, last = np.searchsorted(known.time, [begin_ns, end_ns + 1]).tolist()
     scanned, reclaimed, waited_ns = (known.sums[last] - known.sums[first]).tolist()
     shown = slice(max(first, last - _TRANSCRIPT), last)
@@ -119,7 +122,9 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
         scanned_pages=scanned,
         reclaimed_pages=reclaimed,
         stall_ms=waited_ns / 1e6,
-        transcript=_transcript(subtree.whole, known.time[shown].tolist(), known.columns.records(shown)),
+        transcript=_transcript(
+            subtree.whole, known.time[shown].tolist(), known.rows.records(_OF_AN_ATTEMPT, shown)
+        ),
         waiters=stalls.longest(subtree, begin_ns, end_ns),
         swap_writes=swapped(subtree, "write", begin_ns, end_ns),
         swap_reads=swapped(subtree, "read", begin_ns, end_ns),
@@ -136,24 +141,23 @@ class _Attempts:
 
     time: Int64s
     sums: Int64s
-    columns: ColumnArrays
+    rows: TableRows
 
     @classmethod
-    def from_rows(cls, reclaim: pd.DataFrame) -> _Attempts:
-        scanned, reclaimed, took = (
-            integers(reclaim[name]) for name in ("scanned", "reclaimed", "duration_ns")
-        )
-        each = np.stack([scanned, reclaimed, np.where(is_waited_for(reclaim), took, 0)], axis=1)
+    def from_rows(cls, reclaim: TableRows) -> _Attempts:
+        scanned, reclaimed, took = map(reclaim.numbers, ("scanned", "reclaimed", "duration_ns"))
+        waited = np.where(reclaim.are("kind", _NOT_WAITED_FOR), 0, took)
+        each = np.stack([scanned, reclaimed, waited], axis=1)
         sums = np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(each, axis=0)])
-        return cls(times_ns(reclaim), sums, ColumnArrays.from_frame(reclaim, _OF_AN_ATTEMPT))
+        return cls(reclaim.times, sums, reclaim)
 
 
 def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the number of pages that these attempts took from anonymous lists, which went to swap."""
 
     def find() -> Steps:
-        reclaim = subtree.reclaim
-        return Steps(times_ns(reclaim), np.cumsum(integers(reclaim["reclaimed_anon"])), 0)
+        reclaim = subtree.rows("reclaim")
+        return Steps(reclaim.times, np.cumsum(reclaim.numbers("reclaimed_anon")), 0)
 
     taken = subtree.once("reclaim.reclaimed_anon_pages", find)
     return (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)

@@ -25,6 +25,7 @@ from tracer.analysis.core.columns import (
     utc_times,
 )
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.memory import Waiter
 from tracer.enumerations import STALL_KIND
@@ -263,7 +264,7 @@ def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
 
     With `Subtrees.machine`, these are the processes of the whole machine.
     """
-    waits = subtree.once("stalls.longest", lambda: _Waits.from_table(subtree.waits))
+    waits = subtree.once("stalls.longest", lambda: _Waits.from_rows(subtree.rows("waits")))
     first, last = np.searchsorted(waits.ended, begin_ns, "right"), np.searchsorted(waits.begins, end_ns)
     begins, ends = (np.clip(times[first:last], begin_ns, end_ns) for times in (waits.begins, waits.ends))
     rows = np.flatnonzero(ends > begins)
@@ -291,10 +292,9 @@ class _Waits:
     kind: Int64s
 
     @classmethod
-    def from_table(cls, waits: pd.DataFrame) -> _Waits:
-        begins, ends = times_ns(waits), _ends_ns(waits)
-        kind = integers(waits["kind"].cat.codes)
-        return cls(begins, ends, np.maximum.accumulate(ends), integers(waits["tgid"]), kind)
+    def from_rows(cls, waits: TableRows) -> _Waits:
+        begins, ends = waits.times, waits.times + waits.numbers("duration_ns")
+        return cls(begins, ends, np.maximum.accumulate(ends), waits.numbers("tgid"), waits.codes("kind"))
 
 
 def _sums_ms(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels
+from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size, unrecorded_categories
 from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views import reclaim, stalls
@@ -267,11 +268,11 @@ def _ledger_levels(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     running = dict(zip(CATEGORY.names, changed.cumsum(axis=2, out=changed), strict=True))
     exists = _exists(trace, grid)
     columns: dict[str, Any] = {}
-    unrecorded = unrecorded_categories(trace)
+    samples, unrecorded = TableRows.whole(trace.samples), unrecorded_categories(trace)
     for name, parts in LEVELS.items():
         left_in = unrecorded if name == _REST_OF_KERNEL else ()
         weights = {one: sign for one, sign in parts.items() if sign > 0 or one not in left_in}
-        bases, is_known = base_levels(trace.samples, trace.cgroups, grid.ids, weights, unrecorded)
+        bases, is_known = base_levels(samples, trace.places, grid.ids, weights, unrecorded)
         level = sum(weight * running[category] for category, weight in weights.items())
         columns[name] = grid.shown_or_na(level + bases.reshape(-1, 1), exists & is_known.reshape(-1, 1))
     return columns

@@ -7,21 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import (
     NO_ID,
     Bools,
     Int64s,
-    column_times_ns,
-    integers,
-    is_one_of,
-    known,
     limit_of,
     optional,
     swap_room_of,
-    times_ns,
 )
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.rows import RowsByThing, RunningSums
@@ -34,7 +28,6 @@ from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
 from tracer.schema import LIMITS, UNLIMITED_BYTES
 
-_NEVER: Final = np.iinfo(np.int64).max
 _BOUNDS: Final = ("limit_bytes", "swap_limit_bytes", "effective_swap_limit_bytes", "swap_room_bytes")
 _SWAP_LIMITS: Final = (*_BOUNDS, *(LIMITS[name] for name in _BOUNDS), "swap_bound_levels")
 
@@ -109,13 +102,15 @@ class SubtreeLevels:
         numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
         charged, bytes_ = charges.weighted(ledger.CHARGED)
         unrecorded = unrecorded_categories(subtree.whole)
-        base, is_known = ledger.base_levels(subtree.samples, subtree.cgroups, ids, ledger.CHARGED, unrecorded)
+        base, is_known = ledger.base_levels(
+            subtree.rows("samples"), subtree.whole.places, ids, ledger.CHARGED, unrecorded
+        )
         return cls(
             members=members,
             paths=np.array([numbers[label] for label in labels]),
             parents=np.array([numbers.get(label.rpartition("/")[0], -1) for label in labels]),
-            removed_ns=_removed_ns(subtree.cgroups, members),
-            counts_for=_counts_for(subtree.cgroups, ids),
+            removed_ns=np.array([subtree.whole.places.lifetime_ns(number)[1] for number in ids], np.int64),
+            counts_for=_counts_for(subtree, ids),
             charged=RunningSums.from_rows(
                 charges.time[charged],
                 np.searchsorted(members, charges.cgroup_id[charged]),
@@ -148,16 +143,10 @@ class SubtreeLevels:
         return set(counts_for[self.members[of] == cgroup_id].tolist())
 
 
-def _removed_ns(cgroups: pd.DataFrame, members: Int64s) -> Int64s:
-    removed = np.full(len(members), _NEVER)
-    was_seen = known(cgroups["removed"])
-    position = np.searchsorted(members, integers(cgroups["cgroup_id"])[was_seen])
-    np.minimum.at(removed, position, column_times_ns(cgroups["removed"])[was_seen])
-    return removed
-
-
-def _counts_for(cgroups: pd.DataFrame, ids: list[int]) -> Int64s:
-    above = naming.positions_above(cgroups, ids)
+def _counts_for(subtree: Subtree, ids: list[int]) -> Int64s:
+    if len(ids) == 1:  # most limit owners: there is nothing below them
+        return np.zeros((2, 1), np.int64)
+    above = naming.positions_above(subtree.cgroups, ids)
     pairs = [(of, one) for of, number in enumerate(ids) for one in above[number]]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2).T
 
@@ -373,9 +362,9 @@ def _protected_bytes(below: SampledLimits, end_ns: int, sample: Mapping[str, Any
 
 def _dirty_wait_ms(subtree: Subtree, window: Window) -> float:
     def find() -> Steps:
-        waits = subtree.waits
-        dirty = waits[is_one_of(waits["kind"], ["dirty"])]
-        return Steps(times_ns(dirty), np.cumsum(integers(dirty["duration_ns"])), 0)
+        waits = subtree.rows("waits")
+        dirty = waits.where(waits.are("kind", ("dirty",)))
+        return Steps(dirty.times, np.cumsum(dirty.numbers("duration_ns")), 0)
 
     waited = subtree.once("circumstances.dirty_wait", find)
     return ((waited.at(window.end) or 0) - (waited.at(window.begin - 1) or 0)) / 1e6

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tracer.analysis.core.columns import Int64s, integers, optional, records, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.results.memory import MappedPart, ProcessMemory
 
 _OF_FILES: Final = ("file", "shared")
@@ -49,13 +50,13 @@ def fullest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[ProcessMemory
 
 def _rows(subtree: Subtree, begin_ns: int, end_ns: int) -> pd.DataFrame | None:
     """Return the rows of `mappings` within an interval, in the order of time; None if there are none."""
-    times, order = subtree.once("process_memory", lambda: _in_order(subtree.mappings))
+    times, order = subtree.once("process_memory", lambda: _in_order(subtree.rows("mappings")))
     first, last = np.searchsorted(times, begin_ns), np.searchsorted(times, end_ns, "right")
     return subtree.mappings.iloc[order[first:last]] if first < last else None
 
 
-def _in_order(rows: pd.DataFrame) -> tuple[Int64s, npt.NDArray[np.intp]]:
-    times = times_ns(rows)
+def _in_order(rows: TableRows) -> tuple[Int64s, npt.NDArray[np.intp]]:
+    times = rows.times
     order = np.argsort(times, kind="stable")
     return times[order], order
 

@@ -37,6 +37,8 @@ def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[S
     it may be gone. Together they hold at most `shmem_bytes`, the shared memory at that moment. A file that
     holds nothing is listed if a process that is still there has it mapped.
     """
+    if not len(subtree.rows("shmem_files").positions):
+        return ()
     looks = subtree.once("shared_memory.looks", lambda: _Looks.from_table(subtree.shmem_files))
     left = shmem_bytes or 0
     found = []
