@@ -13,7 +13,9 @@ from synthetic.restarts import Restarts
 
 import tracer
 from tracer.analysis.core.rows import RowIndex
+from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.explain.postmortem import PostMortems
+from tracer.analysis.views import lost_time
 
 KILLS: Final = 6
 _OF_TABLES: Final = tuple(
@@ -91,3 +93,18 @@ def test_listed_kill_takes_no_rows_out_of_tables_for_its_own_cgroup(
     for what in ("calls", "rows"):
         assert 0 < many[what] - more[what] <= 2.2 * (more[what] - few[what]), what
     assert few["of tables"] == more["of tables"] == many["of tables"]
+
+
+def test_time_of_all_tasks_is_read_once_for_all_limit_owners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, from_trace = [], lost_time.Spending.__init__
+    trace = tracer.open(Restarts(KILLS, KILLS, charges=12, folios=8).write(tmp_path / "trace"))
+
+    def counted(spending: lost_time.Spending, of: TraceTables) -> None:
+        read.append(of)
+        from_trace(spending, of)
+
+    monkeypatch.setattr(lost_time.Spending, "__init__", counted)
+    assert len(PostMortems(trace).all()) == KILLS
+    assert read == [trace]

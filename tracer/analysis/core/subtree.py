@@ -40,6 +40,8 @@ class Subtree:
         members: Int64s,
         start_ns: int,
         rows: Callable[[str], TableRows],
+        *,
+        shared: dict[Hashable, Any],
     ) -> None:
         self.whole = whole
         self.cgroup_id = cgroup_id
@@ -47,6 +49,7 @@ class Subtree:
         self.start_ns = start_ns
         self._rows = rows
         self._found: dict[Hashable, Any] = {}
+        self._shared = shared
 
     def rows(self, name: str) -> TableRows:
         """Return the rows of a table for the members, of which single columns are read as arrays."""
@@ -150,6 +153,13 @@ class Subtree:
             self._found[key] = find()
         return cast(T, self._found[key])
 
+    def once_for_all(self, key: Hashable, find: Callable[[], T]) -> T:
+        """Return the result of `find`, as `once` does, for all subtrees of one `Subtrees`: it depends only on
+        the trace."""
+        if key not in self._shared:
+            self._shared[key] = find()
+        return cast(T, self._shared[key])
+
 
 class Subtrees:
     """The subtrees of a trace. A caller keeps each `Subtree`, since that keeps the values derived from it."""
@@ -159,6 +169,7 @@ class Subtrees:
         self._trace = trace
         self._start_ns = start_ns(trace)
         self._tables: dict[str, Table] = {}
+        self._shared: dict[Hashable, Any] = {}
         if samples is not None:
             self._tables["samples"] = Table(samples)
 
@@ -185,7 +196,9 @@ class Subtrees:
 
     def _subtree(self, cgroup_id: int, members: Int64s, rows: Callable[[str], TableRows]) -> Subtree:
         made_ns, _ = self._trace.places.lifetime_ns(cgroup_id)
-        return Subtree(self._trace, cgroup_id, members, max(self._start_ns, made_ns), rows)
+        return Subtree(
+            self._trace, cgroup_id, members, max(self._start_ns, made_ns), rows, shared=self._shared
+        )
 
     def _table(self, name: str) -> Table:
         if name not in self._tables:

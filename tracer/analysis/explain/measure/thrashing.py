@@ -86,7 +86,8 @@ def _lost_shares(subtree: Subtree) -> tuple[int, int, npt.NDArray[np.float64]]:
     def find() -> tuple[int, int, npt.NDArray[np.float64]]:
         from tracer.analysis.views.lost_time import BIN_NS, Spending  # noqa: PLC0415  few kills follow a crawl
 
-        times = Spending(subtree.whole).of(subtree)
+        spending = subtree.once_for_all("thrashing.spending", lambda: Spending(subtree.whole))
+        times = spending.of(subtree)
         whole = np.nan_to_num(times.all_ms)
         share = np.where(whole > 0, times.lost_ms / np.maximum(whole, 1e-9), 0)
         return times.begin_ns, BIN_NS, share
