@@ -6,7 +6,8 @@
  * cgroups and of slab, which are on no list.
  *
  * A page may change while it is read. What is freed and charged again during the pass may be met
- * twice or not at all.
+ * twice or not at all. An address that was read from such a page may point to other memory by now:
+ * what is not a memcg, as the subsystem of its css shows, is left out.
  */
 
 #include "../shared/paths.h"
@@ -55,6 +56,7 @@ struct scan {
 	u64 end;
 	u64 until_ns;
 	u64 wants;
+	u64 subsystem; /* &memory_cgrp_subsys */
 	u64 unchecked; /* turns since the clock was read */
 
 	/* The slab whose objects are looked at. */
@@ -184,8 +186,9 @@ SUBPROGRAM(change_owner)
 	if (scan->memcg != memcg) {
 		scan->memcg = memcg;
 		scan->owner.cgroup_id = memcg_id((struct mem_cgroup *)memcg);
-		scan->is_wanted = !(scan->wants & SCAN_SOME) ||
-				  decide((struct mem_cgroup *)memcg, scan->owner.cgroup_id);
+		scan->is_wanted = (u64)READ((struct mem_cgroup *)memcg, css.ss) == scan->subsystem;
+		if (scan->is_wanted && scan->wants & SCAN_SOME)
+			scan->is_wanted = decide((struct mem_cgroup *)memcg, scan->owner.cgroup_id);
 	}
 	scan->owner.kind = scan->kind;
 	scan->address = address;
@@ -240,6 +243,8 @@ static __always_inline void begin_slab(struct scan *scan, u64 address, u64 data)
 {
 	struct slab *slab = (struct slab *)address;
 	struct kmem_cache *cache = READ(slab, slab_cache);
+	u64 objects =
+		(READ(slab, bits_of_objects) & KERNEL_BITS_slab_objects) >> SLAB_OBJECTS_SHIFT;
 
 	scan->vector = data & ~(u64)MEMCG_DATA_FLAGS_MASK;
 #if defined(HAS_slab_stride)
@@ -249,11 +254,12 @@ static __always_inline void begin_slab(struct scan *scan, u64 address, u64 data)
 #else
 	scan->stride = sizeof(struct obj_cgroup *);
 #endif
-	scan->objects =
-		(READ(slab, bits_of_objects) & KERNEL_BITS_slab_objects) >> SLAB_OBJECTS_SHIFT;
 	scan->cache = (u64)cache;
 	/* obj_full_size() in mm/memcontrol.c: the owner's pointer is charged as well. */
 	scan->object_bytes = READ(cache, size) + sizeof(struct obj_cgroup *);
+	/* A slab loses its vector before its pages are freed, and used otherwise. */
+	if (READ((struct folio *)address, memcg_data) == data)
+		scan->objects = objects;
 }
 #endif
 
@@ -389,6 +395,7 @@ PROGRAM(scan_pages)
 	scan->pfn = ctx->args[1];
 	scan->end = ctx->args[2];
 	scan->wants = ctx->args[3];
+	scan->subsystem = (u64)READ(task_memcg(current_task()), css.ss);
 	scan->until_ns = bpf_ktime_get_ns() + ctx->args[4];
 	LOOP(scan_next, MOST_TURNS, &zero);
 	CALL(flush, 0, 0);

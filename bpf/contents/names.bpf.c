@@ -76,7 +76,7 @@ PROGRAM(name_cache)
 struct cgroup_name {
 	u32 length;
 	u16 is_whole; /* the root was reached */
-	u16 is_online; /* it was not removed */
+	u16 has_directory;
 	char path[CGROUP_PATH_LEN]; /* names from the leaf to the root, '/' after each */
 };
 
@@ -131,6 +131,8 @@ PROGRAM(name_cgroup)
 	LOOP(write_cgroup_name, MAX_DEPTH, &walk);
 	name->length = walk.length;
 	name->is_whole = walk.is_whole;
-	name->is_online = !!(READ(memcg, css.flags) & KERNEL_ENUM_CSS_ONLINE);
+	/* cgroup_is_dead(). The memcg's own css goes offline later, in a worker. */
+	name->has_directory =
+		!!(READ(READ(memcg, css.cgroup), self.flags) & KERNEL_ENUM_CSS_ONLINE);
 	return memcg_id(memcg) != ctx->args[1];
 }

@@ -19,7 +19,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "hlist_node": ("next",),
     "hlist_head": ("first",),
     "cgroup_subsys_state": (
-        *("cgroup", "parent", "children", "sibling", "flags", "serial_nr", "refcnt.data"),
+        *("cgroup", "ss", "parent", "children", "sibling", "flags", "serial_nr", "refcnt.data"),
     ),
     "psi_group_cpu": ("state_mask", "times", "times_prev"),
     "psi_group": ("enabled", "pcpu", "total"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import mmap
-import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ import pytest
 from support.huge_pages import small_pages
 from support.memcg_files import read_columns
 from support.settled import settle
+from support.slowdown import SLOWDOWN
+from support.waiting import wait_for
 
-from tracer.capture.contents.pass_over_pages import Amounts, Found, PassOverPages
+from tracer.capture.contents.pass_over_pages import Amounts, Found, NamedCgroup, PassOverPages
 from tracer.enumerations import CONTENTS
 from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.physical_memory import Landmark, landmarks
+from tracer.lab.scratch import cached_pages, write_uncached
 
 PAGE = mmap.PAGESIZE
 READ_BYTES = 1531 * PAGE
@@ -66,19 +70,37 @@ def made_below(memcg: Path, name: str) -> Path:
     return memcg / name
 
 
-def uncached(file: Path, content: bytes) -> None:
-    """Write a file whose pages are on disk alone."""
-    file.write_bytes(content)
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
-        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def cached_bytes(file: Path) -> int:
+    """Return the bytes of a file that are in the page cache (mincore(2))."""
+    with file.open("r+b") as stream:
+        return cached_pages(stream.fileno(), file.stat().st_size) * PAGE
+
+
+@contextmanager
+def passed_at_rest(memcg: Path, *files: Path) -> Iterator[tuple[PassOverPages, Found, dict[str, int]]]:
+    """Yield a pass over a cgroup during which nothing changed, and what memory.stat has.
+
+    The kernel may free page cache at any time, as DAMON does that is told to page out what is cold
+    (Documentation/admin-guide/mm/damon): then the pass is repeated.
+    """
+    deadline_s = time.monotonic() + 60 * SLOWDOWN
+    while True:
+        settle(memcg)
+        with PassOverPages() as passing:
+            before = columns_of(memcg), [*map(cached_bytes, files)]
+            found = passing.scan([cgroup_id(memcg)])
+            after = columns_of(memcg), [*map(cached_bytes, files)]
+            if before == after:
+                yield passing, found, before[0]
+                return
+        assert time.monotonic() < deadline_s, (before, after)
 
 
 def test_totals_of_an_idle_cgroup_equal_memory_stat_to_the_page(
-    memcg: Path, disk_dir: Path, start_workload: StartWorkload, passing: PassOverPages
+    memcg: Path, disk_dir: Path, start_workload: StartWorkload
 ) -> None:
     """Page cache that was read and written, anonymous memory and shmem, in uneven amounts."""
-    uncached(disk_dir / "read", os.urandom(READ_BYTES))
+    write_uncached(disk_dir / "read", READ_BYTES)
     steps = [
         *("read", disk_dir / "read", "then", "anon", ANON_BYTES, "then", "shmem", SHMEM_BYTES),
         *("then", "mlock", LOCKED_BYTES, "then", "write", disk_dir / "written", WRITTEN_BYTES),
@@ -87,26 +109,25 @@ def test_totals_of_an_idle_cgroup_equal_memory_stat_to_the_page(
         work = start_workload(memcg, *map(str, steps))
         lines = [work.advance() for _ in range(6)]
     assert lines == ["start", "done read", "done anon", "done shmem", "done mlock", "done write"]
-    settle(memcg)
-    number, before = cgroup_id(memcg), columns_of(memcg)
-    found = passing.scan([number])
-    after = columns_of(memcg)
-    assert set(found.totals["cgroup_id"].tolist()) == {number}
-    assert total(found, number, "anon") == before["anon_bytes"] == after["anon_bytes"]
-    assert total(found, number, "shmem") == before["shmem_bytes"] == SHMEM_BYTES
-    assert total(found, number, "file") + SHMEM_BYTES == before["file_bytes"]
-    assert 0 < found.totals["unevictable_bytes"].sum() == before["unevictable_bytes"] <= LOCKED_BYTES
-    dirty = total(found, number, "file", "dirty_bytes")
-    assert after["file_dirty_bytes"] <= dirty <= before["file_dirty_bytes"] <= WRITTEN_BYTES
-    files = {}
-    for row in objects(found, "file"):
-        name = passing.file(row)
-        assert name is not None
-        files[int(name["ino"][0])] = int(row["bytes"])
-    assert files[(disk_dir / "read").stat().st_ino] == READ_BYTES
-    assert files[(disk_dir / "written").stat().st_ino] == WRITTEN_BYTES
-    assert sum(files.values()) == total(found, number, "file")
-    assert found.unnamed_bytes == 0
+    number, made = cgroup_id(memcg), [disk_dir / "read", disk_dir / "written"]
+    with passed_at_rest(memcg, *made) as (passing, found, columns):
+        assert set(found.totals["cgroup_id"].tolist()) == {number}
+        assert total(found, number, "anon") == columns["anon_bytes"]
+        assert total(found, number, "shmem") == columns["shmem_bytes"] == SHMEM_BYTES
+        assert total(found, number, "file") + SHMEM_BYTES == columns["file_bytes"]
+        assert 0 < found.totals["unevictable_bytes"].sum() == columns["unevictable_bytes"] <= LOCKED_BYTES
+        dirty = total(found, number, "file", "dirty_bytes")
+        assert dirty == columns["file_dirty_bytes"] <= WRITTEN_BYTES
+        files = {}
+        for row in objects(found, "file"):
+            name = passing.file(row)
+            assert name is not None
+            files[int(name["ino"][0])] = int(row["bytes"])
+        sizes = [files[file.stat().st_ino] for file in made]
+        assert sizes == [*map(cached_bytes, made)]
+        assert all(0 < size <= file.stat().st_size for size, file in zip(sizes, made, strict=True))
+        assert sum(files.values()) == total(found, number, "file")
+        assert found.unnamed_bytes == 0
 
 
 def test_huge_pages_count_with_all_their_pages(
@@ -147,32 +168,54 @@ def test_slab_is_told_apart_by_cache(
         assert total(found, number, "slab") == pytest.approx(counted, rel=0.01)
 
 
+def holder_of(memcg: Path, file: Path) -> tuple[int, NamedCgroup | None]:
+    """Return which cgroup has the page cache of a file, the largest at or below a cgroup, and its name."""
+    with PassOverPages() as passing:
+        found = passing.scan([cgroup_id(memcg)], slab=False)
+        files = objects(found, "file")
+        largest = files[files["bytes"].argmax()]
+        owner = int(largest["cgroup_id"])
+        assert 0 < cached_bytes(file) <= largest["bytes"] <= READ_BYTES
+        total = next(row for row in found.totals if row["cgroup_id"] == owner)
+        return owner, passing.cgroup(total)
+
+
 def test_removed_cgroup_that_holds_cache_is_named(
     memcg: Path, disk_dir: Path, start_workload: StartWorkload, passing: PassOverPages
 ) -> None:
-    """Since "mm: memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1, the parent
-    gets the page cache of a cgroup that is removed."""
-    uncached(disk_dir / "read", os.urandom(READ_BYTES))
+    """It is known to be removed at once, before a worker of the kernel takes its memcg offline. Since "mm:
+    memcontrol: eliminate the problem of dying memory cgroup for LRU folios", v7.1, the parent then gets its
+    page cache."""
+    write_uncached(disk_dir / "read", READ_BYTES)
     below = made_below(memcg, LONGEST_NAME)
-    number = cgroup_id(below)
+    removed = (cgroup_id(below), NamedCgroup(f"/{memcg.name}/{LONGEST_NAME}", False))
+    parent = (cgroup_id(memcg), NamedCgroup(f"/{memcg.name}", True))
     work = start_workload(below, "read", str(disk_dir / "read"))
     assert [work.advance(), work.advance()] == ["start", "done read"]
+    found = passing.scan([removed[0]], slab=False)
     work.release()
     work.process.wait()
     below.rmdir()
-    settle(memcg)
-    found = passing.scan([cgroup_id(memcg)])
-    rows = objects(found, "file")
-    assert rows["bytes"].max(initial=0) == READ_BYTES, rows
-    owner = int(rows[rows["bytes"].argmax()]["cgroup_id"])
+    assert passing.cgroup(found.totals[0]) == removed[1]
     types = Btf.load()
     objcg = types.struct("obj_cgroup")
     assert objcg is not None
-    is_inherited = types.member(objcg, "is_root") is not None
-    assert owner == (cgroup_id(memcg) if is_inherited else number)
-    name = passing.cgroup(next(row for row in found.totals if row["cgroup_id"] == owner))
-    path = f"/{memcg.name}" if is_inherited else f"/{memcg.name}/{LONGEST_NAME}"
-    assert name == (path, is_inherited)
+    if types.member(objcg, "is_root") is None:
+        assert holder_of(memcg, disk_dir / "read") == removed
+    else:
+        wait_for(lambda: holder_of(memcg, disk_dir / "read") == parent)
+
+
+def test_owner_that_is_not_a_memcg_is_left_out(passing: PassOverPages) -> None:
+    """The mapping of a page is taken for its owner, as the memory of a slab is that was freed meanwhile."""
+    types = Btf.load()
+    folio = types.struct("folio")
+    assert folio is not None
+    owner, mapping = types.member(folio, "memcg_data"), types.member(folio, "mapping")
+    assert owner is not None and mapping is not None
+    passing._pages -= owner.offset_bytes - mapping.offset_bytes
+    found = passing.scan(None, slab=False)
+    assert (len(found.totals), len(found.amounts)) == (0, 0)
 
 
 def test_cgroups_that_are_not_selected_are_left_out(

@@ -176,7 +176,7 @@ def _places(passing: PassOverPages, found: Found, hierarchy: Hierarchy) -> dict[
         elif number not in places:
             named = passing.cgroup(total)
             path = None if named is None else hierarchy.visible_path(named.path) or named.path
-            places[number] = _Place(path, is_removed=named is None or not named.is_online)
+            places[number] = _Place(path, is_removed=named is None or not named.has_directory)
     return places
 
 

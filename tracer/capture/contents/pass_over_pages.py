@@ -54,10 +54,10 @@ Amounts = npt.NDArray[Any]
 
 class NamedCgroup(NamedTuple):
     """The path of a cgroup from the root of the hierarchy ("…" stands for names without room), and whether
-    it has not been removed."""
+    it has a directory there: it has not been removed."""
 
     path: str
-    is_online: bool
+    has_directory: bool
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class PassOverPages:
         name = self._attacher.map("named_cgroup")[0]
         names = bytes(name.path)[: name.length].split(b"/")[-2::-1]
         path = "/" + "/".join(one.decode("utf-8", "surrogateescape") for one in names)
-        return NamedCgroup(path if name.is_whole else f"…{path}", bool(name.is_online))
+        return NamedCgroup(path if name.is_whole else f"…{path}", bool(name.has_directory))
 
 
 def _compose(btf: Btf, _closed: Mapping[str, str]) -> Source:
