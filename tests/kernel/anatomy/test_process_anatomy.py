@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.compiled import compiled
@@ -142,6 +143,17 @@ def test_zombie_has_no_anatomy() -> None:
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert read_process(child.pid) is None
+
+
+def test_files_of_a_process_are_not_read_without_its_runtimes(
+    mapper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("a file system of the process may not answer")
+
+    monkeypatch.setattr(process_anatomy, "_runtimes", refuse)
+    found = read_process(mapper.pid, runtimes=False)
+    assert found is not None and found.groups and not found.runtimes
 
 
 def test_text_behind_the_bound_is_said_to_be_unread(

@@ -21,13 +21,13 @@ from tracer.capture.contents.held import (
     Contents,
     HeldCache,
     HeldFile,
-    HeldMapping,
     HeldProcess,
 )
 from tracer.capture.contents.pass_over_pages import Amounts, Found, PassOverPages
+from tracer.capture.contents.processes import read_processes
 from tracer.capture.rows.inode_rows import InodeRows
 from tracer.enumerations import CONTENTS
-from tracer.kernel.anatomy.process_anatomy import PROC, read_process, rss_bytes
+from tracer.kernel.anatomy.process_anatomy import rss_bytes
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.containers import ContainerNames, Lookup, identify
@@ -252,10 +252,10 @@ def _processes(
         for tgid in _tgids(hierarchy.directory(place.path))
     ]
     processes: defaultdict[int, list[HeldProcess]] = defaultdict(list)
-    for row in wanted.largest(np.array(resident, _RESIDENT), order):
-        held = _process(int(row["tgid"]))
+    chosen = wanted.largest(np.array(resident, _RESIDENT), order)
+    for number, held in zip(chosen["cgroup_id"], read_processes(chosen["tgid"].tolist()), strict=True):
         if held is not None:
-            processes[int(row["cgroup_id"])].append(held)
+            processes[int(number)].append(held)
     for listed in processes.values():
         listed.sort(key=lambda one: -one.bytes)
     return processes
@@ -268,20 +268,3 @@ def _tgids(directory: Path) -> list[int]:
             return [tgid for tgid in map(int, stream.read(_MOST_PROCS_BYTES).split()) if tgid]
     except OSError:  # also a threaded cgroup, whose processes are those of the domain above it
         return []
-
-
-def _process(tgid: int) -> HeldProcess | None:
-    """Return the anonymous memory of a process; None if it has ended, or has none."""
-    anatomy = read_process(tgid)
-    try:
-        comm = (PROC / str(tgid) / "comm").read_bytes().removesuffix(b"\n")
-    except OSError:
-        return None
-    mappings = [
-        HeldMapping(group.kind, stored_name(group.name), size)
-        for group in (anatomy.groups if anatomy is not None else [])
-        if (size := group.rss_bytes if group.kind == "unread" else group.anon_bytes)
-    ]
-    size = sum(one.bytes for one in mappings)
-    mappings.sort(key=lambda one: -one.bytes)
-    return HeldProcess(tgid, stored_name(comm), size, mappings) if size else None

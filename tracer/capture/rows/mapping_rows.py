@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ import pyarrow as pa
 from tracer.kernel.anatomy.process_anatomy import ProcessAnatomy, read_process, rss_bytes
 from tracer.kernel.cgroups.cgroupfs import descendants
 from tracer.kernel.meminfo import meminfo_bytes
-from tracer.kernel.process.children import end_with_parent
+from tracer.kernel.process.children import end_with_parent, kill_child
 from tracer.kernel.process.priority import prefer_this_thread
 from tracer.live.approach import Approach
 from tracer.stored_names import stored_name
@@ -204,12 +203,9 @@ class _Reader:
         self._socket.setblocking(False)
 
     def close(self) -> None:
-        """Kill the child. If a file system of its process keeps it, it ends later, without us."""
+        """Kill the child."""
         self._socket.close()
-        os.kill(self._child, signal.SIGKILL)
-        until_s = time.monotonic() + 0.2
-        while os.waitpid(self._child, os.WNOHANG) == (0, 0) and time.monotonic() < until_s:
-            time.sleep(0.001)
+        kill_child(self._child)
 
 
 def _serve(fd: int) -> NoReturn:

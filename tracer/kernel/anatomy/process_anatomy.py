@@ -57,8 +57,11 @@ def rss_bytes(tgid: int, proc: Path = PROC) -> int:
         return 0
 
 
-def read_process(tgid: int, proc: Path = PROC) -> ProcessAnatomy | None:
-    """Return the memory of a process as it is now; None if it has ended, or if nothing of it can be read."""
+def read_process(tgid: int, proc: Path = PROC, *, runtimes: bool = True) -> ProcessAnatomy | None:
+    """Return the memory of a process as it is now; None if it has ended, or if nothing of it can be read.
+
+    `runtimes`: also read its runtimes, and for that its files, which may be on a file system of its own.
+    """
     process, now_ns = proc / str(tgid), time.monotonic_ns()
     until_s = now_ns / 1e9 + MOST_S
     rss = rss_bytes(tgid, proc)
@@ -76,7 +79,8 @@ def read_process(tgid: int, proc: Path = PROC) -> ProcessAnatomy | None:
         return None
     if read.why_partial is not None:
         found.append(_unread(read.why_partial, max(rss - read_bytes, 0)))
-    shown = tuple(_runtimes(process, tgid, read.mappings, {one.kind for one in found}, until_s))
+    kinds = {one.kind for one in found}
+    shown = tuple(_runtimes(process, tgid, read.mappings, kinds, until_s)) if runtimes else ()
     return ProcessAnatomy(tgid, now_ns, folded(found, _MOST_GROUPS), shown)
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +72,14 @@ def forked(work: Callable[[], object]) -> int:
         finally:
             os._exit(status)
     return child
+
+
+def kill_child(child: int) -> None:
+    """Kill a child and wait for its end. If a file system keeps it, it ends later, without us."""
+    os.kill(child, signal.SIGKILL)
+    until_s = time.monotonic() + 0.2
+    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until_s:
+        time.sleep(0.001)
 
 
 def call_in_child(function: Callable[[], Any]) -> Any:
