@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.containers.busybox import root_of_busybox
 from support.containers.leftovers import mounts_removed
+from support.slowdown import SLOWDOWN
 
 from tracer.kernel.cgroups.mounts import read_mounts
 from tracer.lab.scratch import scratch_directory, write_uncached
@@ -23,8 +24,9 @@ from tracer.lab.scratch import scratch_directory, write_uncached
 NEEDED = ("dockerd", "docker", "busybox")
 IMAGE = "memcg-tracer-test"
 BIG_FILE_BYTES = 117 << 20
-_READY_WITHIN_S = 30.0
-_STOP_WITHIN_S = 20.0
+_READY_WITHIN_S = 30.0 * SLOWDOWN
+_STOP_WITHIN_S = 20.0 * SLOWDOWN
+_ANSWERS_WITHIN_S = 60.0 * SLOWDOWN
 _POLL_S = 0.05
 
 
@@ -46,7 +48,12 @@ class Engine:
     def docker(self, *arguments: str, stdin: bytes | None = None, ok: bool = True) -> str:
         """Run `docker ARGUMENTS` and return its output; it must succeed if `ok`."""
         done = subprocess.run(
-            ["docker", *arguments], env=self.env, input=stdin, capture_output=True, check=False, timeout=60
+            ["docker", *arguments],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=_ANSWERS_WITHIN_S,
         )
         assert not ok or done.returncode == 0, (arguments, done.stderr.decode())
         return done.stdout.decode().strip()

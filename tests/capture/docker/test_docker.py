@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from support.waiting import wait_for
+from workloads import killed_in_ways
+from workloads.killed_in_ways import SENT_BY_NONE, WAYS
 
 import tracer
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs import explain
+from tracer.kernel.cgroups.mounts import read_mounts
 from tracer.lab import checks
 from tracer.lab.scratch import write_uncached
 from tracer.render.words.sigkill_words import sentence
@@ -184,7 +190,7 @@ def test_files_of_a_container_have_host_and_container_path(
     assert [added[row["inode_id"]] for row in (read, made)] == [53, 53]
 
 
-def _is_deaf(engine: Any, name: str) -> bool:
+def _is_ready(engine: Any, name: str) -> bool:
     return bool(engine.docker("logs", name) == "ready")
 
 
@@ -196,7 +202,7 @@ def test_ends_of_containers_by_docker_are_by_runc_and_a_late_stop_is_told(
     recorder = start_recorder("-c", "/docker", env=engine.env)
     for name, (verb, *options) in ends.items():
         engine.run(name, deaf, "-d")
-        wait_for(partial(_is_deaf, engine, name))
+        wait_for(partial(_is_ready, engine, name))
         engine.docker(verb, *options, name)
     trace = tracer.open(recorder.stop())
     found = {kill.target.container: kill for kill in trace.sigkilled()}
@@ -210,3 +216,100 @@ def test_ends_of_containers_by_docker_are_by_runc_and_a_late_stop_is_told(
     assert (found["stopped"].since_sigterm_s or 0) >= 1
     assert "after SIGTERM: a stop that took too long" in sentence(found["stopped"])
     assert sentence(found["killed"]).count("its container runtime killed it") == 1
+
+
+PYTHON = os.path.realpath(sys.executable)
+SEEN = tuple(
+    word
+    for folder in (*dict.fromkeys((sys.base_prefix, "/usr")), "/lib", "/lib64")
+    if Path(folder).exists()
+    for word in ("-v", f"{os.path.realpath(folder)}:{folder}:ro")
+)
+"""Options that show a container this Python and its libraries."""
+WORDS = {
+    "group": "to its process group",
+    "parent_death": "because its parent",
+    "pid_namespace": "the init of its pid namespace, ended",
+    "cgroup_kill": "to all of its cgroup (cgroup.kill)",
+    "seccomp": "seccomp ended strict_seccomp",
+    "other": "the kernel sent SIGKILL to cpu_time",
+}
+"""Way -> words about it; "kill" and "pidfd" need none."""
+
+
+@contextmanager
+def v2_cgroup(engine: Any, name: str) -> Iterator[Path | None]:
+    """Yield a cgroup of version 2 that has the processes of a container; None: there is no such hierarchy."""
+    container = engine.inspect(name)
+    mount = next((Path(one.mount_point) for one in read_mounts() if one.fs_type == "cgroup2"), None)
+    if mount is None:
+        yield None
+        return
+    if (own := mount / "docker" / container["Id"]).exists():
+        yield own
+        return
+    made = mount / f"memcg-tracer-{os.getpid()}-killed"  # Docker uses version 1
+    made.mkdir()
+    try:
+        (made / "cgroup.procs").write_text(str(container["State"]["Pid"]), encoding="ascii")
+        yield made
+    finally:
+        engine.docker("rm", "-f", name)
+        made.rmdir()
+
+
+def test_kills_inside_of_a_container_have_their_sender_and_way(
+    engine: Any, start_recorder: Callable[..., Any]
+) -> None:
+    """Its first process ends others in each way, and leaves one behind. In another container, `docker exec`
+    ends a process as a probe may, and cgroup.kill the rest."""
+    program = Path(killed_in_ways.__file__)
+    options = ("--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined")
+    recorder = start_recorder("-c", "/docker", env=engine.env)
+    output = engine.run(
+        "ways", f"exec {PYTHON} -I -S /ways/{program.name} -",
+        *("-m", "64m", "--memory-swap", "64m", "--rm", "-v", f"{program.parent}:/ways:ro"), *SEEN, *options,
+        ok=False,
+    )  # fmt: skip
+    names = set(json.loads(output))
+    engine.run("probed", "sleep 1000 & echo $! >/pid; echo ready; exec sleep 2000", "-d")
+    wait_for(partial(_is_ready, engine, "probed"))
+    engine.docker("exec", "probed", "/bin/sh", "-c", "read -r pid </pid; kill -9 $pid")
+    with v2_cgroup(engine, "probed") as directory:
+        if directory is not None:
+            (directory / "cgroup.kill").write_text("1", encoding="ascii")
+            assert engine.docker("wait", "probed") == "137"
+    trace = tracer.open(recorder.stop())
+    kills = {
+        container: [kill for kill in trace.sigkilled() if kill.target.container == container]
+        for container in ("ways", "probed")
+    }
+    assert sum(map(len, kills.values())) == len(trace.sigkills), "one row a process, and no other"
+
+    ended = {_name_in(kill): kill for kill in kills["ways"]}
+    ways = {name[:15]: way for name, way in WAYS.items() if name in names}
+    assert {name: kill.way for name, kill in ended.items()} == ways
+    assert len(kills["ways"]) == len(ways)
+    for name, kill in ended.items():
+        assert WORDS.get(kill.way, "sent SIGKILL to ") in sentence(kill)
+        if name in {one[:15] for one in SENT_BY_NONE}:
+            assert kill.sender is None
+            continue
+        assert kill.sender is not None and kill.sender.container == "ways"
+        has_own_name = name in ("itself", "timeout", "parent_death", "pid_namespace")
+        assert kill.sender.comm == (name if has_own_name else Path(PYTHON).name[:15])
+        if not has_own_name:
+            assert kill.parents[0].comm == "containerd-shim"
+
+    by_exec, *by_cgroup = kills["probed"]
+    assert (by_exec.target.comm, by_exec.way) == ("sleep", "kill")
+    assert by_exec.sender is not None
+    assert (by_exec.sender.comm, by_exec.sender.container) == ("sh", "probed")
+    expected = [] if directory is None else [("sleep", "cgroup_kill", os.getpid())]
+    assert [(kill.target.comm, kill.way, kill.sender and kill.sender.pid) for kill in by_cgroup] == expected
+    assert all(WORDS["cgroup_kill"] in sentence(kill) for kill in by_cgroup)
+
+
+def _name_in(kill: Sigkill) -> str:
+    """Return the name of a process of the workload; a program that `timeout` starts has its own."""
+    return "timeout" if kill.sender is not None and kill.sender.comm == "timeout" else kill.target.comm

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from support.memcg_files import read_columns
 from workloads import killed_in_ways
+from workloads.killed_in_ways import SENT_BY_NONE, WAYS
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
@@ -24,22 +25,6 @@ from tracer.kernel.cgroups.mounts import read_mounts
 pytestmark = [pytest.mark.kernel, pytest.mark.vm]
 
 LIMIT_BYTES: Final = 64 << 20
-WAYS: Final = {
-    "kill": "kill",
-    "kill_after_sigterm": "kill",
-    "tgkill": "kill",
-    "itself": "kill",
-    "group": "group",
-    "pidfd": "pidfd",
-    "timeout": "kill",
-    "parent_death": "parent_death",
-    "pid_namespace": "pid_namespace",
-    "strict_seccomp": "seccomp",
-    "cpu_time": "other",
-    "cgroup_kill": "cgroup_kill",
-}
-"""Process of the workload that SIGKILL ends -> its way."""
-SENT_BY_NONE: Final = {"strict_seccomp", "cpu_time"}
 NOT_BY_SIGKILL: Final = ("zombie", "seccomp_filter", "oom", "threads")
 
 
