@@ -1,0 +1,1 @@
+"""`contents` beside memory.stat, at sizes for which the suite has no time."""
