@@ -72,7 +72,7 @@ def examine() -> list[Check]:
     try:
         credentials = Credentials.own()
     except OSError:
-        raise TracerError("no /proc here: tracing takes Linux; traces can be read anywhere") from None
+        raise TracerError("no /proc here: tracing needs Linux; traces can be read anywhere") from None
     mounts = read_mounts()
     hierarchy = _found(memory_hierarchy)
     shows_root = isinstance(hierarchy, Hierarchy) and cgroup_id(hierarchy.mount) == ROOT_ID

@@ -1,11 +1,18 @@
-"""The privileges without which no BPF program can be loaded."""
+"""The system and the privileges without which nothing can be traced."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from tracer.errors import TracerError
 from tracer.kernel.capabilities import Credentials
+
+
+def require_linux(doing: str) -> None:
+    """Raise TracerError on a system that only reads traces and logs. `doing` begins a message."""
+    if sys.platform != "linux":
+        raise TracerError(f"{doing} needs Linux: here, traces and kernel logs can be read")
 
 
 def require_root(doing: str) -> None:

@@ -53,9 +53,10 @@ def command(*, cgroups: tuple[str, ...], by: str | None, most: int, as_json: boo
     from tracer.capture.contents.look import Wanted, look
     from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
     from tracer.kernel.naming.host_names import HostNames
-    from tracer.kernel.privileges import require_root
+    from tracer.kernel.privileges import require_linux, require_root
     from tracer.render.terminal import console, contents_text
 
+    require_linux("looking at memory")
     require_root("looking at memory")
     hierarchy, lookup = memory_hierarchy(), HostNames().find
     wanted = Wanted(by, most, _paths(hierarchy, cgroups) if cgroups else None)

@@ -270,7 +270,8 @@ def _source(path: Path | None, kmsg: str | None, now: Progress) -> _Source:
 
     nothing, here = trace_argument.nothing_found(path), this_machine.read()
     if here is None:
-        raise TracerError(f"{nothing}; and no kernel log can be read here: root can, by journalctl or dmesg")
+        how = "root can, by journalctl or dmesg" if sys.platform == "linux" else "give one of Linux to --kmsg"
+        raise TracerError(f"{nothing}; and no kernel log can be read here: {how}")
     command, log = here
     if not (log.reports or log.other_kills):
         raise TracerError(f"{nothing}; the kernel log ({command}) shows no kill either")

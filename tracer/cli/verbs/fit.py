@@ -80,6 +80,9 @@ def command(
     """
     if from_bytes is not None and to_bytes is not None and from_bytes >= to_bytes:
         raise UsageError("--from must be less than --to")
+    from tracer.kernel.privileges import require_linux
+
+    require_linux("running a command at limits")
     from tracer.fit.driver import fit
     from tracer.fit.folder import Folder
     from tracer.fit.search import Bounds

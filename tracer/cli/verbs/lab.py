@@ -94,6 +94,9 @@ def command(
     if list_ or (name is None and not all_):
         _show_experiments(as_json)
         return
+    from tracer.kernel.privileges import require_linux
+
+    require_linux("an experiment")
     from tracer.lab import other_limits
     from tracer.lab import resize as other_runs
     from tracer.lab.run import run

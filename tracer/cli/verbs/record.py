@@ -133,6 +133,9 @@ def command(
     status is CMD's, or 128+N if signal N ended it. At the end, the path of the trace is printed on
     stdout, and on a terminal the next command on stderr.
     """
+    from tracer.kernel.privileges import require_linux
+
+    require_linux("recording")
     if not argv and (limit_bytes is not None or swap_bytes is not None):
         raise click.UsageError("--limit and --swap apply to the cgroup of CMD: add -- CMD")
     if summary is not None:

@@ -61,8 +61,10 @@ def command(
     which is removed when the kill is explained. Ctrl-C or SIGTERM ends it.
     """
     from tracer.capture.session import save_memory
+    from tracer.kernel.privileges import require_linux
     from tracer.kernel.process.children import keep_pages_small
 
+    require_linux("recording")
     save_memory()
     keep_pages_small()
     from tracer.watch.watching import WatchOptions, watch

@@ -55,8 +55,10 @@ def command(
     Without a terminal, a table is printed each interval.
     """
     from tracer.capture.session import save_memory
+    from tracer.kernel.privileges import require_linux
     from tracer.kernel.process.children import keep_pages_small
 
+    require_linux("recording")
     save_memory()
     keep_pages_small()
     from tracer.top.live_view import TopOptions, top

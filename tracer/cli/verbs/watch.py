@@ -144,6 +144,9 @@ def command(
     SIGUSR1 writes a trace now, SIGUSR2 reports the cost, and Ctrl-C or SIGTERM ends the recorder.
     `memcg-tracer unit` prints a systemd unit that runs it on every boot.
     """
+    from tracer.kernel.privileges import require_linux
+
+    require_linux("recording")
     words = check(
         keep_s=keep_s,
         command_line=command_line,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
@@ -25,8 +26,10 @@ _COMMANDS: Final = (
 def read() -> tuple[str, Log] | None:
     """Return the command whose output has kills, and these; without kills, a command whose output was read.
 
-    None: no log can be read. A reader without root may get nothing.
+    None: no log can be read. A reader without root may get nothing, and dmesg of macOS has no log of Linux.
     """
+    if sys.platform != "linux":
+        return None
     readable: tuple[str, Log] | None = None
     for command in _COMMANDS:
         shown = "journalctl -k" if command[0] == "journalctl" else "dmesg"
