@@ -13,7 +13,7 @@ TRACER := $(VENV)/bin/memcg-tracer
 PREFIX ?= /usr/local
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check release clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check release release-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -32,7 +32,7 @@ help:
 	echo 'make frames    draw the frames of docs/examples/top.md again, with root, from live kills in a terminal'
 	echo 'make image     build the container image (BASE=...: on another Debian); make image-check: here, and run it as a pod'
 	echo 'make deb       build the Debian package in build/deb; make deb-check: install and purge it in a clean root'
-	echo 'make release   put the files of a release into build/release: Debian package, image, wheel'
+	echo 'make release   put the files of a release into build/release, with what is in each; make release-check: make them twice'
 	echo 'make clean     remove what make made, but no trace that you recorded'
 	echo
 	echo 'PYTHON=...     the interpreter that .venv is made with (3.11 or newer; now: $(PYTHON))'
@@ -271,13 +271,25 @@ frames: packages-pictures setup
 # What pip is to install into the package or the image besides, such as s3fs for `watch --out s3://...`.
 PACKAGES ?=
 
+# The date of the package's newest entry. No file of a release has a later time, so the same sources make the same bytes.
+RELEASED = $(shell date -d "$$(sed -n 's/^ -- .*>  //p' docs/deploy/debian/changelog | head -n 1)" +%s)
+
+# $(call copy_sources,TREE): what is installed, whatever was run here before, and whatever the umask of the checkout was.
+define copy_sources
+rm -rf $(1) && mkdir -p $(1)
+cp -r bpf tracer pyproject.toml README.md LICENSE $(1)
+find $(1) -name __pycache__ -prune -exec rm -rf {} +
+chmod -R u=rwX,go=rX $(1)
+umask 022
+endef
+
 # A tree below build/, since debian/ belongs to the distribution, and dpkg wants it at the top.
 deb: packages-deb
 	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
 	tree=build/deb/memcg-tracer-$$version
 	rm -rf build/deb/memcg-tracer-* build/deb/memcg-tracer_*
-	mkdir -p $$tree/docs
-	cp -r bpf tracer pyproject.toml README.md LICENSE $$tree
+	$(call copy_sources,$$tree)
+	mkdir $$tree/docs
 	cp docs/memcg-tracer.1 $$tree/docs
 	cp -r docs/deploy/debian $$tree
 	(cd $$tree && PACKAGES='$(PACKAGES)' dpkg-buildpackage -b -us -uc >../build.log 2>&1) || { tail -30 build/deb/build.log >&2; exit 1; }
@@ -288,6 +300,9 @@ deb-check: deb setup
 
 BASE ?= debian:trixie-slim
 
+# What else the builder is to be given, such as --network=host.
+IMAGE_OPTIONS ?=
+
 BUILDER = $(firstword $(foreach one,podman buildah docker,$(shell command -v $(one))))
 
 image:
@@ -296,20 +311,40 @@ image:
 		exit 1
 	fi
 	version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
-	$(BUILDER) build --build-arg BASE=$(BASE) --build-arg PACKAGES="$(PACKAGES)" -f docs/deploy/Containerfile -t memcg-tracer:$$version .
+	dated=--timestamp=$(RELEASED) # of all that it adds to BASE
+	[ $(notdir $(firstword $(BUILDER))) != docker ] || dated=
+	$(BUILDER) build $$dated $(IMAGE_OPTIONS) --build-arg BASE=$(BASE) --build-arg PACKAGES="$(PACKAGES)" -f docs/deploy/Containerfile -t memcg-tracer:$$version .
 
-# The files that the README installs. The image is an archive, so that no registry is needed.
-release: deb image setup
+# What writes the bills of materials.
+TOOLS := build/tools
+
+$(TOOLS)/.installed: pyproject.toml | packages
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-python-lib[json-validation]>=11'
+	touch $@
+
+# The files that the README installs, what is in each, and their checksums. The image is an archive, so that no registry
+# is needed.
+release: deb image setup $(TOOLS)/.installed
 	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
 	files=build/release image=memcg-tracer_$$version.image.tar
 	rm -rf $$files && mkdir -p $$files
 	cp build/deb/memcg-tracer_$${version}_*.deb $$files
-	$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $$files .
-	case $(BUILDER) in
-		*/buildah) $(BUILDER) push memcg-tracer:$$version docker-archive:$$files/$$image:memcg-tracer:$$version ;;
+	$(call copy_sources,build/wheel)
+	export SOURCE_DATE_EPOCH=$(RELEASED)
+	$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $$files ./build/wheel
+	case $(notdir $(firstword $(BUILDER))) in
+		buildah) $(BUILDER) push memcg-tracer:$$version docker-archive:$$files/$$image:memcg-tracer:$$version ;;
 		*) $(BUILDER) save -o $$files/$$image memcg-tracer:$$version ;;
 	esac
+	$(TOOLS)/bin/python docs/deploy/sbom.py $$files/*
+	(cd $$files && sha256sum * >../SHA256SUMS && mv ../SHA256SUMS .)
 	ls -l $$files
+
+release-check: release
+	@rm -rf build/release-before && mv build/release build/release-before
+	$(MAKE) release IMAGE_OPTIONS='$(IMAGE_OPTIONS) --no-cache'
+	PYTHONPATH=tests $(VENV)/bin/python -m release
 
 image-check: packages-image setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m image

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +43,30 @@ def test_image_has_neither_pip_nor_sources() -> None:
     ]
     assert not any("pip" in rest for name, rest in last if name == "RUN")
     assert ["ENTRYPOINT", '["/usr/local/bin/memcg-tracer"]'] in last
+
+
+def test_image_has_the_time_of_the_release() -> None:
+    """dpkg takes the same time for the files of the package."""
+    changelog = (TOP / "docs/deploy/debian/changelog").read_text()
+    [newest, *_] = re.findall(r"^ -- .*>  (.*)$", changelog, re.MULTILINE)
+    released = int(parsedate_to_datetime(newest).timestamp())
+    recipe = subprocess.run(
+        ["make", "-n", "image", "BUILDER=/usr/bin/buildah"],
+        cwd=TOP,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert f"dated=--timestamp={released} " in recipe.stdout
+    assert "/usr/bin/buildah build $dated " in recipe.stdout
+
+
+def test_compiled_python_is_not_compared_with_the_times_of_sources() -> None:
+    """All files of the image get one time, which would make every compiled file an old one."""
+    assert "pip install --no-cache-dir --no-compile" in TEXT
+    assert (
+        "-m compileall -q --invalidation-mode unchecked-hash /opt/memcg-tracer/lib /usr/lib/python3*" in TEXT
+    )
 
 
 def test_no_registry_is_named() -> None:

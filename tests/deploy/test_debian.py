@@ -82,3 +82,19 @@ def test_changelog_is_read_by_dpkg() -> None:
     command = ["dpkg-parsechangelog", "-l", str(FOLDER / "changelog"), "-S", "Version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == (VERSION, "")
+
+
+def test_lists_of_files_do_not_depend_on_the_folder_of_the_build() -> None:
+    """pip writes checksums of commands and of direct_url.json there, which name that folder."""
+    [expressions] = re.findall(
+        r"sed -i (-e .*) \$\(SITE\)/\*\.dist-info/RECORD", (FOLDER / "rules").read_text()
+    )
+    lines = (
+        "../../../bin/dask,sha256=8gNd,295",
+        "a-1.dist-info/direct_url.json,sha256=x,9",
+        "a/bin/b.py,sha256=y,3",
+    )
+    kept = subprocess.run(
+        ["sh", "-c", f"sed {expressions}"], input="\n".join(lines), check=True, capture_output=True, text=True
+    )
+    assert kept.stdout.split() == [lines[2]]

@@ -24,7 +24,7 @@ def enter_own_mounts(module: str) -> None:
     """Start the module again in a mount namespace of its own, so that no mount appears on the host."""
     if os.environ.get(_OWN_MOUNTS) is None:
         os.environ[_OWN_MOUNTS] = "1"
-        os.execvp("unshare", ["unshare", "-m", sys.executable, "-m", module])
+        os.execvp("unshare", ["unshare", "-m", sys.executable, "-m", module, *sys.argv[1:]])
 
 
 def make_root(root: Path, release: str) -> Path:

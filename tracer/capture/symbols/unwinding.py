@@ -27,7 +27,7 @@ from tracer.wire.fields import LENGTHS
 
 _LIBRARY: Final = "libdw.so.1"
 _MACHINE: Final = "x86_64"
-PACKAGES: Final = ("Debian: libdw1", "Fedora: elfutils-libs")
+PACKAGES: Final = ("Debian: libdw1", "Fedora: elfutils-libs", "Arch: libelf")
 """The packages of libdw."""
 _PROC: Final = Path("/proc")
 _MOST_FILES: Final = 1024
