@@ -55,6 +55,7 @@ def main() -> None:
     enabled = [path for path in installed - before if path.startswith("/etc/systemd")]
     assert not enabled, f"the service must not be enabled: {enabled}"
     run(root, "memcg-tracer", "--help", quiet=True)
+    run(root, "kubectl-oom", "--help", quiet=True)
     run(root, "python3", "-c", "import sys; sys.exit(any('memcg' in path for path in sys.path))")
     run(root, "sh", "-c", ". /usr/share/bash-completion/completions/memcg-tracer", shell="bash")
     assert "ExecStart=/usr/bin/memcg-tracer watch" in unit(root)
