@@ -47,7 +47,7 @@ def find_bcc() -> ModuleType:
         found_wrong = True
     for init in _distributions():
         return _import_from(init)
-    hint = "install the distribution's: apt-get install python3-bpfcc (Fedora, RHEL: python3-bcc; Arch: python-bcc)"
+    hint = "install the distribution's: python3-bpfcc (Debian), python3-bcc (Fedora, RHEL), python-bcc (Arch)"
     if found_wrong:
         raise TracerError(
             f"the `bcc` that Python finds is PyPI's package, not the BPF Compiler Collection; {hint}"
