@@ -17,6 +17,7 @@ def main(arguments: list[str]) -> None:
     end_with_parent()
     stand_back(is_awaited=True)
     os.dup2(1, 2)
+    os.environ["MEMCG_TRACER_PROGRESS"] = "off"  # its lines would be a part of the explanation
     trace, cgroup = arguments
     become_module("tracer", "explain", trace, "-c", cgroup, "--last", "--in-view")
 
