@@ -88,6 +88,11 @@ def test_files_processes_and_sums_are_those_of_the_workload(
     assert process["bytes"] <= cgroup["anon_bytes"]
     assert sum(one["bytes"] for one in process["mappings"] if one["mapping"] == "anonymous") >= ANON_BYTES
 
+    largest = next(file for file in cgroup["files"] if file["path"] == str(disk_dir / "file 0"))
+    kinds = ("anon_bytes", "file_bytes", "hugetlb_bytes", "kernel_bytes", "slab_bytes")
+    is_large = largest["bytes"] - (largest["active_bytes"] or 0) >= 0.2 * sum(cgroup[kind] for kind in kinds)
+    assert any(f"{disk_dir / 'file 0'}, clean" in said for said in cgroup["advice"]) == is_large
+
     text = run("-c", memcg.name, "--by", "file", "-n", "1").stdout
     assert "file 1" in text and "file 2" not in text
 

@@ -91,7 +91,11 @@ def test_text_matches_the_golden_file(by: str | None, matches_golden: Callable[[
 
 
 def test_summary_says_what_removed_cgroups_hold() -> None:
-    assert contents_text.summary(FOUND).endswith("700 MiB of it belongs to a removed cgroup.")
+    of_removed = "700 MiB of it belongs to a removed cgroup"
+    clean = "700 MiB is clean page cache, which gives way when memory is short."
+    assert contents_text.summary(FOUND).endswith(f"{of_removed}: {clean}")
+    dirty = replace(GONE_CGROUP, dirty_bytes=380 * MIB)
+    assert contents_text.summary(replace(FOUND, cgroups=[dirty])).endswith(f"{of_removed}.")
     assert "removed" not in contents_text.summary(replace(FOUND, cgroups=[WEB]))
     assert contents_text.summary(replace(FOUND, cgroups=[])) == "No memory is charged to these cgroups."
 
@@ -128,46 +132,6 @@ def test_hostile_names_are_escaped_and_fit_the_line(by: str | None, columns: int
     text = shown(replace(FOUND, cgroups=[hostile]), by, columns=columns)
     assert "\x1b" not in text
     assert all(cell_len(line) <= columns for line in text.splitlines())
-
-
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        (
-            replace(LOG, dirty_bytes=0, writeback_bytes=0, active_bytes=0),
-            ["310 MiB is clean page cache of /var/log/app.log, which is not active: it gives way at once."],
-        ),
-        (
-            replace(LOG, dirty_bytes=0, writeback_bytes=0, active_bytes=None),
-            ["310 MiB is clean page cache of /var/log/app.log: it gives way at once."],
-        ),
-        (replace(LOG, dirty_bytes=0, writeback_bytes=0), []),  # in use
-        (replace(LOG, active_bytes=0, unevictable_bytes=290 * MIB), []),  # mlock(2)
-        (replace(LOG, bytes=20 * MIB, dirty_bytes=0, writeback_bytes=0, active_bytes=0), []),  # small
-        (
-            replace(LOG, dirty_bytes=290 * MIB),
-            ["291 MiB of /var/log/app.log must be written before reclaim can free it."],
-        ),
-        (
-            replace(SHARED, bytes=310 * MIB),
-            [
-                "310 MiB is /dev/shm/queue (shmem): memory that its programs must free (remove the file), or "
-                "that goes to swap."
-            ],
-        ),
-    ],
-)
-def test_advice_on_the_cache_of_one_file(file: HeldFile, expected: list[str]) -> None:
-    assert list(contents_text.advice_on(replace(WEB, files=[file]))) == expected
-
-
-def test_advice_on_the_slab_of_files() -> None:
-    slab = [HeldCache("ext4_inode_cache", 71_003, 90 * MIB), HeldCache("dentry", 93_201, 18 * MIB)]
-    assert list(contents_text.advice_on(replace(WEB, files=[], slab=slab))) == [
-        "108 MiB of slab is for 93,201 names and inodes of files that were looked at: reclaim can free what "
-        "is not in use."
-    ]
-    assert list(contents_text.advice_on(replace(WEB, files=[], slab=slab[1:]))) == []
 
 
 def test_document_has_the_fields_that_users_rely_on() -> None:

@@ -55,6 +55,7 @@ def command(*, cgroups: tuple[str, ...], by: str | None, most: int, as_json: boo
     from tracer.kernel.naming.host_names import HostNames
     from tracer.kernel.privileges import require_linux, require_root
     from tracer.render.terminal import console, contents_text
+    from tracer.render.words import contents_words
 
     require_linux("looking at memory")
     require_root("looking at memory")
@@ -68,7 +69,10 @@ def command(*, cgroups: tuple[str, ...], by: str | None, most: int, as_json: boo
             lambda done, whole: shown.says(f"{100 * done // whole} % of memory read"),
         )
     if as_json:
-        click.echo(json.dumps(found.document(), indent=2))
+        document = found.document()
+        for shown_one, one in zip(document["cgroups"], found.cgroups, strict=True):
+            shown_one["advice"] = list(contents_words.advice_on(one))
+        click.echo(json.dumps(document, indent=2))
         return
     columns = console.columns_for(sys.stdout)
     console.write(sys.stdout, contents_text.lines(found, by, most, columns=columns))

@@ -19,6 +19,7 @@ from tracer.capture.contents.held import (
     HeldProcess,
 )
 from tracer.render.terminal import console
+from tracer.render.words import contents_words
 from tracer.render.words.escape import fitted, visible
 from tracer.render.words.prose import prose
 
@@ -26,8 +27,6 @@ _LEAST_NAME_CELLS: Final = 24
 _INDENT: Final = 2
 _GAP: Final = 2
 _MAPPINGS: Final = 2  # of a process that are shown
-_LARGE_SHARE: Final = 0.2
-_SLAB_OF_FILES: Final = ("dentry", "inode_cache")
 _ACTIVE: Final = " active: on the active list, from which reclaim takes last."
 _NOTES: Final = {
     "file": "dirty: to be written before reclaim can free it. shmem is freed only with its file, or goes to "
@@ -68,14 +67,7 @@ def summary(found: Contents) -> str:
     count = len(found.cgroups)
     cgroups = "1 cgroup holds" if count == 1 else f"{units.count(count)} cgroups hold"
     parts = ", ".join(f"{units.size(size)} {words}" for words, size in _parts(found.cgroups) if size)
-    removed = [one for one in found.cgroups if one.removed]
-    gone = units.size(sum(one.bytes for one in removed))
-    of_removed = f" {gone} of it belongs to {_removed(len(removed))}." if removed else ""
-    return f"{cgroups} {units.size(whole)}: {parts}.{of_removed}"
-
-
-def _removed(count: int) -> str:
-    return "a removed cgroup" if count == 1 else f"{units.count(count)} removed cgroups"
+    return f"{cgroups} {units.size(whole)}: {parts}. {contents_words.removed_words(found.cgroups)}".rstrip()
 
 
 def _parts(cgroups: Sequence[CgroupContents]) -> Iterator[tuple[str, int]]:
@@ -120,39 +112,8 @@ def _cgroup(one: CgroupContents, columns: int) -> Iterator[RenderableType]:
         yield from _rows(_SLAB_HEADS, map(_slab_cells, one.slab or ()), columns)
     if one.kernel_bytes:
         yield prose(f"other memory of the kernel: {units.size(one.kernel_bytes)} (page tables, stacks)")
-    if advice := list(advice_on(one)):
+    if advice := list(contents_words.advice_on(one)):
         yield console.bullets(advice)
-
-
-def advice_on(one: CgroupContents) -> Iterator[str]:
-    """Yield a sentence for each large part of a cgroup that reclaim can free, or cannot, with its names."""
-    least = _LARGE_SHARE * one.bytes
-    for file in one.files or ():
-        unwritten = file.dirty_bytes + file.writeback_bytes
-        clean = file.bytes - unwritten - file.unevictable_bytes
-        if file.shmem and file.bytes >= least:
-            yield (
-                f"{units.size(file.bytes)} is {visible(_file_name(file))}: memory that its programs must "
-                "free (remove the file), or that goes to swap."
-            )
-        elif clean >= least and not file.active_bytes:
-            yield (
-                f"{units.size(clean)} is clean page cache of {visible(_file_name(file))}"
-                f"{', which is not active' if file.active_bytes is not None else ''}: it gives way at once."
-            )
-        elif unwritten >= least:
-            yield (
-                f"{units.size(unwritten)} of {visible(_file_name(file))} must be written before reclaim can "
-                "free it."
-            )
-    of_files = [cache for cache in one.slab or () if (cache.cache or "").endswith(_SLAB_OF_FILES)]
-    size = sum(cache.bytes for cache in of_files)
-    if size >= least:
-        count = max(cache.objects for cache in of_files)
-        yield (
-            f"{units.size(size)} of slab is for {units.count(count)} names and inodes of files that were "
-            "looked at: reclaim can free what is not in use."
-        )
 
 
 def _page_cache(one: CgroupContents) -> str:
@@ -179,19 +140,7 @@ def _size(value_bytes: int | None) -> str:
 
 def _file_cells(one: HeldFile) -> tuple[str, ...]:
     unwritten = _size(one.dirty_bytes + one.writeback_bytes)
-    return units.size(one.bytes), unwritten, _size(one.active_bytes), _file_name(one)
-
-
-def _file_name(one: HeldFile) -> str:
-    """Return the path of a file; without one, what is known of it."""
-    if one.path is not None:
-        known = one.path
-    elif one.inode is not None:
-        known = f"inode {one.inode} on device {one.device}"
-    else:
-        known = "a file that is gone"
-    marks = [mark for mark, holds in (("shmem", one.shmem), ("deleted", one.deleted)) if holds]
-    return f"{known} ({', '.join(marks)})" if marks else known
+    return units.size(one.bytes), unwritten, _size(one.active_bytes), contents_words.file_name(one)
 
 
 def _process_cells(one: HeldProcess) -> tuple[str, ...]:
