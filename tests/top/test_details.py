@@ -12,10 +12,12 @@ from synthetic.live_view_rows import HOSTILE
 from synthetic.sample_series import START_NS
 
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.capture.contents.held import HeldFile
 from tracer.live.now import CgroupNow, Snapshots
 from tracer.live.tally import Tally
 from tracer.render.words.escape import visible
-from tracer.top.details import CODE, MOST_ROWS, Details, RecentRows, Sheet, failures_in
+from tracer.top.details import CODE, FILES, MOST_ROWS, Details, RecentRows, Sheet, failures_in
+from tracer.top.files_now import FilesNow
 
 S = 1_000_000_000
 ADD = {"op": "add", "cause": "read", "folios": 1, "duration_ns": 0, "dev": 1}
@@ -50,14 +52,17 @@ def recent() -> RecentRows:
 @pytest.fixture
 def details(recent: RecentRows, tmp_path: Path) -> Details:
     def names(inode_ids: Collection[int]) -> dict[int, str]:
-        return {one: f"/data/{one}" for one in inode_ids if one != 13}
+        return {one: f"/data/{one}" for one in inode_ids if one < 20 and one != 13}
 
     return Details(recent, tmp_path / "cgroup", names, tmp_path / "proc")
 
 
-def sheet(details: Details, title: str, *numbers: int) -> Sheet:
+NOTHING = FilesNow()
+
+
+def sheet(details: Details, title: str, *numbers: int, files: FilesNow = NOTHING) -> Sheet:
     found = now_of(*numbers)
-    (one,) = (one for one in details.sheets(found[0], found, (GROWN,), 8 * S) if one.title == title)
+    (one,) = (one for one in details.sheets(found[0], found, (GROWN,), files, 8 * S) if one.title == title)
     return one
 
 
@@ -77,13 +82,67 @@ def test_files_of_the_cgroup_and_those_below_are_summed(details: Details, recent
         1 * S,
     )
     files = sheet(details, "files", 2, 3)
-    assert files.note == "page cache charged to it, in the last 7 s"
+    assert files.note == "page cache charged to it: NOW was not read yet; moved in the last 7 s"
+    assert files.titles == ("FILE", "NOW", "DIRTY", "ADDED", "EVICTED", "DROPPED")
     assert files.rows == (
-        ("/data/11", "1.0Mi", "2.0Mi", "-"),
-        ("?", "1.0Mi", "-", "-"),
-        ("(sums of many files)", "4.0Ki", "-", "-"),
-        ("/data/12", "-", "-", "1.0Mi"),
+        ("/data/11", "?", "?", "1.0Mi", "2.0Mi", "-"),
+        ("?", "?", "?", "1.0Mi", "-", "-"),
+        ("(sums of many files)", "?", "?", "4.0Ki", "-", "-"),
+        ("/data/12", "?", "?", "-", "-", "1.0Mi"),
     )
+
+
+LOG = HeldFile("/var/log/app.log", "host", "8:1", 71, False, False, 5 * MIB, 0, 0, 0, 0)
+READ = FilesNow(
+    read_ns=3 * S,
+    files=3,
+    is_whole=True,
+    usage_bytes=9 * MIB,
+    sizes={21: (5 * MIB, 0), 11: (3 * MIB, 2 * MIB), 22: (MIB, 0)},
+    named={21: LOG, 11: replace(LOG, path="/host/11", deleted=True), 22: replace(LOG, path=None)},
+)
+
+
+def test_files_in_memory_come_first_and_have_the_path_of_the_recording(
+    details: Details, recent: RecentRows
+) -> None:
+    of_two = {"cgroup_id": 2, "task_cgroup_id": 2, "nr_pages": 256}
+    batch = rows("pagecache", *({"inode_id": one, **of_two, **ADD} for one in (11, 12, None)))
+    recent.take("pagecache", batch, 1 * S)
+    files = sheet(details, "files", 2, files=READ)
+    assert files.note == (
+        "page cache charged to it: NOW is 5 s old (r reads it again); moved in the last 7 s. 5 MiB of 9 MiB "
+        "is page cache of one file, /var/log/app.log, clean and not active: it gives way at once."
+    )
+    assert files.rows == (
+        ("/var/log/app.log", "5.0Mi", "-", "-", "-", "-"),
+        ("/data/11 (deleted)", "3.0Mi", "2.0Mi", "1.0Mi", "-", "-"),
+        ("inode 71 on device 8:1", "1.0Mi", "-", "-", "-", "-"),
+        ("(sums of many files)", "?", "?", "1.0Mi", "-", "-"),
+        ("/data/12", "-", "-", "1.0Mi", "-", "-"),
+    )
+
+
+@pytest.mark.parametrize("usage_bytes", [None, 0, 4 * MIB])
+def test_no_share_of_a_usage_that_does_not_fit_is_shown(details: Details, usage_bytes: int | None) -> None:
+    note = sheet(details, "files", 2, files=replace(READ, usage_bytes=usage_bytes)).note
+    assert "app.log" not in note
+
+
+def test_no_sentence_is_on_a_file_that_is_evicted_and_read_again(
+    details: Details, recent: RecentRows
+) -> None:
+    moved = {"cgroup_id": 2, "task_cgroup_id": 2, "nr_pages": 256, "inode_id": 21}
+    recent.take("pagecache", rows("pagecache", {**moved, **EVICT}, {**moved, **ADD}), 1 * S)
+    assert "app.log" not in sheet(details, "files", 2, files=READ).note
+
+
+def test_file_that_may_be_among_those_left_out_is_not_known(details: Details, recent: RecentRows) -> None:
+    of_two = {"cgroup_id": 2, "task_cgroup_id": 2, "nr_pages": 256, "inode_id": 12}
+    recent.take("pagecache", rows("pagecache", {**of_two, **ADD}), 1 * S)
+    files = sheet(details, "files", 2, files=replace(READ, is_whole=False, files=70_000))
+    assert files.rows[-1] == ("/data/12", "?", "?", "1.0Mi", "-", "-")
+    assert "; 100 of 70,001 files. 5 MiB of" in files.note
 
 
 def test_many_files_are_cut_and_counted(details: Details, recent: RecentRows) -> None:
@@ -150,7 +209,7 @@ def test_parts_of_memory_are_those_of_usage(details: Details) -> None:
 
 def test_code_has_the_function_its_caller_and_the_process(details: Details) -> None:
     found = now_of(2)
-    sheets = details.sheets(found[0], found, (GROWN, replace(GROWN, share=0.3, frames=())), 8 * S)
+    sheets = details.sheets(found[0], found, (GROWN, replace(GROWN, share=0.3, frames=())), NOTHING, 8 * S)
     assert sheets[CODE].title == "code"
     process = f"{visible(HOSTILE)} (41)"
     assert sheets[CODE].rows == (
@@ -161,7 +220,8 @@ def test_code_has_the_function_its_caller_and_the_process(details: Details) -> N
 
 def test_tables_without_rows_say_so(details: Details) -> None:
     found = now_of(2)
-    sheets = details.sheets(found[0], found, (), 8 * S)
+    sheets = details.sheets(found[0], found, (), NOTHING, 8 * S)
+    assert sheets[FILES].title == "files"
     assert [(one.title, bool(one.rows)) for one in sheets] == [
         ("memory", True),
         ("processes", False),

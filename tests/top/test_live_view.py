@@ -95,6 +95,8 @@ def test_live_kill_is_shown_with_its_sentence_and_explained(
     screen.wait_for(b"anonymous memory")
     screen.send(b"\t")
     screen.wait_for(b"resident memory now")
+    screen.send(b"\t")
+    screen.wait_for(b"old (r reads it again)")
     assert resident_bytes(screen.child.pid) < MOST_RESIDENT_BYTES
     screen.send(b"qq")
     status, stderr = screen.end()

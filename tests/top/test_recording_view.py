@@ -15,6 +15,7 @@ from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.schema import UNLIMITED_BYTES
 from tracer.top.details import CODE
 from tracer.top.feed import KILL, LIMIT, NOTE, NOTHING, SOON, Decision
+from tracer.top.files_now import FilesNow
 from tracer.top.recording_view import RecordingView
 from tracer.trace.history.history import History
 from tracer.trace.meta import begin
@@ -82,7 +83,7 @@ def test_code_that_grows_is_told_with_a_kill_that_is_near_and_has_a_table(record
     assert kind == SOON
     assert " What grows: 100 ± 84 % in load (app.py:41), called by main (app.py:88): " in words
     recorded.view.take()
-    code = recorded.view.sheets(2)[CODE]
+    code = recorded.view.sheets(2, FilesNow())[CODE]
     assert (code.title, code.rows[0][:4]) == ("code", ("load (app.py:41)", "100%", "7.0Mi", "anon"))
 
 
@@ -127,9 +128,9 @@ def test_files_have_the_names_of_the_history(recorded: Recorded) -> None:
     recorded.history.append("pagecache", rows("pagecache", moved))
     (row,) = recorded.view.take()
     assert row.name == "shop/web"
-    files = next(sheet for sheet in recorded.view.sheets(2) if sheet.title == "files")
-    assert files.rows == (("/data/a", "1.0Mi", "-", "-"),)
-    assert recorded.view.sheets(99) == ()
+    files = next(sheet for sheet in recorded.view.sheets(2, FilesNow()) if sheet.title == "files")
+    assert files.rows == (("/data/a", "?", "?", "1.0Mi", "-", "-"),)
+    assert recorded.view.sheets(99, FilesNow()) == ()
 
 
 def test_machine_has_its_memory_and_the_cost_since_the_last_frame(recorded: Recorded) -> None:
@@ -151,6 +152,8 @@ from pathlib import Path
 from synthetic.live_rows import cgroup, rows
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 import tracer.top.live_view
+from tracer.top.files_now import FilesNow
+from tracer.top.files_now import FilesNow
 from tracer.top.recording_view import RecordingView
 
 view = RecordingView(Hierarchy(2, Path("/nowhere"), "/"), Path("traces"), print)
@@ -159,7 +162,7 @@ view.follow("samples", rows("samples", {{"cgroup_id": 2, "source": "periodic", "
 for category in ("anon", "file"):
     view.follow("charge", rows("charge", {{"cgroup_id": 2, "category": category, "bytes": 4096}}))
 (row,) = view.take()
-assert view.sheets(2)
+assert view.sheets(2, FilesNow())
 sys.exit("pandas" in sys.modules)
 """
     ended = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)

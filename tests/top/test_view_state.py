@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic.live_view_rows import machine_rows
 
-from tracer.top.details import CODE, Sheet
+from tracer.top.details import CODE, FILES, Sheet
 from tracer.top.view_state import (
     EXPLAIN,
     INTERVALS_S,
     QUIT,
+    READ,
     REDRAW,
     WRITE,
     ViewState,
@@ -95,6 +96,15 @@ def test_key_of_code_shows_its_table_from_the_list_and_from_another_table() -> N
 @pytest.mark.parametrize(("key", "asked"), [("q", QUIT), ("w", WRITE), ("x", EXPLAIN), ("redraw", REDRAW)])
 def test_keys_ask_for_what_the_recorder_does(key: str, asked: str) -> None:
     assert reduce(begun(), key).asks == (asked,)
+
+
+def test_r_reads_again_in_the_table_of_files_alone() -> None:
+    tables = tuple(Sheet(str(number), "", ("NAME",), ()) for number in range(CODE + 1))
+    shown = replace(after(begun(), "enter"), sheets=tables, sheet=FILES)
+    assert after(shown, "r").asks == (READ,)
+    assert after(replace(shown, sheet=FILES + 1), "r").asks == ()
+    assert (after(begun(), "r").asks, after(begun(), "r").is_reversed) == ((), True)
+    assert after(begun(), "h", "r").asks == ()
 
 
 def test_nothing_is_explained_without_a_cgroup() -> None:

@@ -5,6 +5,7 @@ live_row — what is shown of a cgroup
 short_numbers — numbers in six cells
 list_columns — the columns of the list, and which of them fit
 feed — decisions: limits that were hit, reclaim that freed nothing, kills
+files_now — what the page cache of a cgroup has now, read by a child
 details — what is shown of one cgroup: its memory, processes, files and reclaim
 help_text — what keys do and columns mean
 tree_order — the order of the rows: a tree, or a list

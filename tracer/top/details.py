@@ -6,7 +6,8 @@ import mmap
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from tracer.categories import PARTS
 from tracer.enumerations import EVICTION_CAUSES
 from tracer.live.now import CgroupNow
 from tracer.render.words import code_facts
+from tracer.render.words.contents_words import file_advice, file_name
+from tracer.top.files_now import FilesNow
 from tracer.top.short_numbers import NONE, UNKNOWN, short_percent, short_size
 from tracer.trace.arrow_columns import nullable_integers, weight_bytes, words
 from tracer.units import count, duration
@@ -29,8 +32,9 @@ _TABLES: Final = ("charge", "pagecache", "reclaim")
 _MOST_BYTES: Final = 3 << 20
 _MOST_AGE_NS: Final = 60_000_000_000
 MOST_ROWS: Final = 100
+FILES: Final = 2
 CODE: Final = 5
-"""The position of the table of code among the tables of a cgroup."""
+"""The positions of the tables of files and of code among the tables of a cgroup."""
 _MOST_PROCESSES: Final = 1000
 _NULL: Final = -1
 _SIZES: Final = {
@@ -94,16 +98,21 @@ class Details:
     _comms: dict[int, str] = field(default_factory=dict)
 
     def sheets(
-        self, now: CgroupNow, below: Sequence[CgroupNow], code: Sequence[GrownCode], now_ns: int
+        self,
+        now: CgroupNow,
+        below: Sequence[CgroupNow],
+        code: Sequence[GrownCode],
+        files: FilesNow,
+        now_ns: int,
     ) -> tuple[Sheet, ...]:
         """Return the tables of a cgroup. `below` are the cgroup and all cgroups below it, `code` is what made
-        their memory grow."""
+        their memory grow, `files` is what their page cache has now."""
         ids = np.array([one.cgroup_id for one in below], np.int64)
         self._now_ns = now_ns
         return (
             _memory(now),
             self._processes(below, ids),
-            self._files(ids),
+            self._files(ids, files),
             self._reclaim(ids),
             _evictors(now),
             _code(code),
@@ -163,7 +172,7 @@ class Details:
             sizes[name] = int(number[0]) << 10 if number and number[0].isdigit() else None
         return {"Name": fields.get("Name", UNKNOWN), **sizes}
 
-    def _files(self, ids: Numbers) -> Sheet:
+    def _files(self, ids: Numbers, held: FilesNow) -> Sheet:
         rows = self.recent.of("pagecache", "cgroup_id", "inode_id", "op", "cause", "nr_pages")
         is_ours = np.isin(rows["cgroup_id"], ids)
         inodes, sizes = rows["inode_id"][is_ours], rows["nr_pages"][is_ours] * mmap.PAGESIZE
@@ -172,21 +181,36 @@ class Details:
         added, evicted, dropped = (
             _sums(inodes[which], sizes[which]) for which in (is_added, is_evicted, ~is_added & ~is_evicted)
         )
-        files = sorted(
-            {*added, *evicted, *dropped}, key=lambda one: (-evicted.get(one, 0), -added.get(one, 0), one)
+        moved = {*added, *evicted, *dropped}
+        files = sorted(  # `sizes` has the largest first
+            {*islice(held.sizes, MOST_ROWS), *moved},
+            key=lambda one: (-(held.of(one)[0] or 0), -evicted.get(one, 0), -added.get(one, 0), one),
         )
         shown = files[:MOST_ROWS]
-        names = self.file_name([one for one in shown if one != _NULL])
+        names = self._names_of_files([one for one in shown if one != _NULL], held)
         texts = tuple(
             (
                 "(sums of many files)" if one == _NULL else names.get(one, UNKNOWN),
+                *map(short_size, (None, None) if one == _NULL else held.of(one)),
                 *(short_size(of.get(one, 0)) for of in (added, evicted, dropped)),
             )
             for one in shown
         )
-        note = f"page cache charged to it, {self._window('pagecache')}"
-        note += f"; {MOST_ROWS} of {count(len(files))} files" if len(files) > MOST_ROWS else ""
-        return Sheet("files", note, ("FILE", "ADDED", "EVICTED", "DROPPED"), texts, "no page cache moved")
+        number = held.files + sum(one not in held.sizes for one in moved)
+        note = f"page cache charged to it: {held.words(self._now_ns)}; moved {self._window('pagecache')}"
+        note += f"; {MOST_ROWS} of {count(number)} files" if number > MOST_ROWS else ""
+        note += f". {advice}" if (advice := _advice_on_idle_files(held, moved)) else ""
+        titles = ("FILE", "NOW", "DIRTY", "ADDED", "EVICTED", "DROPPED")
+        return Sheet("files", note, titles, texts, "no page cache is known")
+
+    def _names_of_files(self, inode_ids: Collection[int], held: FilesNow) -> dict[int, str]:
+        """Return inode_id -> name of the known files. The recording knows a path as the acting process has
+        it, so its path comes first."""
+        names = self.file_name(inode_ids)
+        for one in inode_ids:
+            if (file := held.named.get(one)) is not None:
+                names[one] = file_name(replace(file, path=names.get(one, file.path)))
+        return names
 
     def _reclaim(self, ids: Numbers) -> Sheet:
         columns = ("cgroup_id", "task_cgroup_id", "tgid", "duration_ns", "scanned", "reclaimed", "kind")
@@ -229,6 +253,14 @@ class Details:
         if len(self._comms) > _MOST_PROCESSES:
             self._comms = {pid: self._comms.get(pid, UNKNOWN)}
         return self._comms.get(pid, "(ended)")
+
+
+def _advice_on_idle_files(held: FilesNow, moved: Collection[int]) -> str | None:
+    """Return the sentence on the largest file that has one, among those of which nothing moved: cache that is
+    evicted and read again is not active either, and is needed."""
+    whole_bytes = held.usage_bytes or 0
+    idle = (file for one, file in held.named.items() if one not in moved and file.bytes <= whole_bytes)
+    return next((said for file in idle if (said := file_advice(file, whole_bytes))), None)
 
 
 def failures_in(rows: pa.RecordBatch) -> Counter[int]:

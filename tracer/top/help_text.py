@@ -23,7 +23,7 @@ KEYS: Final = (
     ("w", "write a trace of the last minutes"),
     ("/", "show only names with what you type; Esc: all"),
     ("< >", "sort by another column"),
-    ("r", "reverse the order"),
+    ("r", "reverse the order; of files: read memory again"),
     ("t", "tree, or one list"),
     ("space", "halt the screen; recording goes on"),
     ("+ -", "longer or shorter interval"),
@@ -37,7 +37,11 @@ _COLOURS: Final = (
 _TABLES: Final = (
     ("memory", "what USAGE is made of"),
     ("processes", "ANON to SWAP: memory of the process, whoever is charged for it; CHARGED: to this cgroup"),
-    ("files", "page cache that was ADDED, EVICTED by reclaim, or DROPPED: deleted, truncated, drop_caches"),
+    (
+        "files",
+        "page cache: NOW in memory, DIRTY: of that, to be written before reclaim can free it; ADDED, EVICTED "
+        "by reclaim, or DROPPED: deleted, truncated, drop_caches",
+    ),
     (
         "reclaim",
         "attempts of a process to free memory here: pages EXAMINED and FREED, attempts that FREED NONE",
@@ -67,7 +71,7 @@ def help_lines(columns: int) -> tuple[Line, ...]:
         *_titled("colours of a cgroup", columns),
         *_entries(zip(*zip(*_COLOURS, strict=True), ("kill", "warn"), strict=True), columns),
         (),
-        *_titled("tables of a cgroup, of about the last minute", columns),
+        *_titled("tables of a cgroup: now, and of about the last minute", columns),
         *_entries(((*one, "head") for one in _TABLES), columns),
     )
 

@@ -22,12 +22,14 @@ from tracer.kernel.process.children import argv_of_module, environment_of_module
 from tracer.render.terminal.console import columns_for, is_coloured
 from tracer.render.words.escape import visible
 from tracer.top import frame
+from tracer.top.details import FILES
 from tracer.top.feed import NOTE, Decision, with_decision
+from tracer.top.files_now import FilesReader
 from tracer.top.recording_view import RecordingView
 from tracer.top.screen.coloured_output import lines_of_output
 from tracer.top.screen.paint import Painter
 from tracer.top.screen.terminal import Terminal
-from tracer.top.view_state import EXPLAIN, QUIT, REDRAW, WRITE, ViewState, arranged, reduce
+from tracer.top.view_state import EXPLAIN, QUIT, READ, REDRAW, WRITE, ViewState, arranged, reduce
 from tracer.trace import layout
 from tracer.units import size
 from tracer.watch.child import Child
@@ -202,6 +204,7 @@ class _Screen:
         self._kill_traces = _KillTraces()
         self._wanted: str | None = None  # a cgroup to explain when a trace has begun
         self._child: Child | None = None
+        self._reader = FilesReader()
 
     def run(self) -> None:
         with Terminal(self._pressed, self._resized, _end) as terminal:
@@ -209,7 +212,11 @@ class _Screen:
             self._resized()
             guest = Guest(
                 self._data.follow,
-                timers=[self._timer, Timer(_POLL_S, self._poll, lambda: self._child is not None)],
+                timers=[
+                    self._timer,
+                    Timer(_POLL_S, self._poll, lambda: self._child is not None),
+                    Timer(_POLL_S, self._poll_reader, lambda: self._reader.is_reading),
+                ],
                 inputs=terminal.inputs,
                 begun=self._begun,
                 ended=self._ended,
@@ -218,6 +225,7 @@ class _Screen:
             try:
                 _watch(self._options, self, guest)
             finally:
+                self._reader.end()
                 if self._child is not None:
                     self._child.end()
 
@@ -294,7 +302,9 @@ class _Screen:
     def _draw(self) -> None:
         state = self._state
         if state.screen == "cgroup" and state.selected is not None and not (state.is_paused and state.sheets):
-            sheets = self._data.sheets(state.selected)
+            if state.sheet == FILES and (row := state.selected_row) is not None:
+                self._reader.want(row.cgroup_id, row.usage_bytes)
+            sheets = self._data.sheets(state.selected, self._reader.of(state.selected))
             sheet = min(state.sheet, max(len(sheets) - 1, 0))
             state = frame.fit(replace(state, sheets=sheets, sheet=sheet), self._terminal.size)
             self._state = state
@@ -334,6 +344,12 @@ class _Screen:
             signal.raise_signal(signal.SIGUSR1)
         elif ask == EXPLAIN:
             self._explain()
+        elif ask == READ and (row := self._state.selected_row) is not None:
+            self._reader.want(row.cgroup_id, row.usage_bytes, at_once=True)
+
+    def _poll_reader(self) -> None:
+        self._reader.poll()
+        self._draw()
 
     # Explanations
 

@@ -25,6 +25,7 @@ from tracer.render.words.sigkill_words import process, sent_by
 from tracer.schema import UNLIMITED_BYTES
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, MOST, NOTE, NOTHING, SOON, Decision
+from tracer.top.files_now import FilesNow
 from tracer.top.live_row import LiveRow
 from tracer.top.now_rows import NowRows
 from tracer.top.view_state import Machine
@@ -153,8 +154,8 @@ class RecordingView:
         self._taken_s = now_s
         return rows
 
-    def sheets(self, cgroup_id: int) -> tuple[Sheet, ...]:
-        """Return the tables of a cgroup; an empty tuple if it is gone."""
+    def sheets(self, cgroup_id: int, files: FilesNow) -> tuple[Sheet, ...]:
+        """Return the tables of a cgroup, whose page cache has these files; an empty tuple if it is gone."""
         moment = self._now
         now = None if moment is None else moment.get(cgroup_id)
         if moment is None or now is None:
@@ -163,7 +164,7 @@ class RecordingView:
         top = now.path.rstrip("/") + "/"
         ids = (one for one in moment.ids if moment.names(one).path.startswith(top) and one != cgroup_id)
         below = [now, *map(moment.cgroup, ids)]
-        return self._details.sheets(now, below, self._grown(cgroup_id), time.monotonic_ns())
+        return self._details.sheets(now, below, self._grown(cgroup_id), files, time.monotonic_ns())
 
     def machine(self) -> Machine:
         """Return the memory of the machine, and the CPU use of this process since the last call."""
@@ -232,4 +233,4 @@ class RecordingView:
             for row in found.select(["inode_id", "path", "container_path"]).to_pylist():
                 if name := row["container_path"] or row["path"]:
                     self._files[row["inode_id"]] = name
-        return self._files
+        return {one: self._files[one] for one in inode_ids if one in self._files}

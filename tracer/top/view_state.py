@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from tracer.quantities import SORT_KEYS
-from tracer.top.details import CODE, Sheet
+from tracer.top.details import CODE, FILES, Sheet
 from tracer.top.feed import Decision
 from tracer.top.help_text import help_lines
 from tracer.top.list_columns import USAGE
@@ -22,6 +22,7 @@ QUIT: Final = "quit"
 WRITE: Final = "write"
 EXPLAIN: Final = "explain"
 REDRAW: Final = "redraw"
+READ: Final = "read"
 """The requests that a key can make, in `ViewState.asks`."""
 
 _MOST_WORDS: Final = 60
@@ -171,6 +172,11 @@ def _drill(state: ViewState) -> ViewState:
     return replace(state, screen="cgroup", sheets=(), sheet=0, text_first=0)
 
 
+def _read(state: ViewState) -> ViewState:
+    """Read again what is in memory, in the table of files."""
+    return _asking(state, READ) if state.screen == "cgroup" and state.sheet == FILES else state
+
+
 def _code(state: ViewState) -> ViewState:
     """Show the code that grows in the selected cgroup."""
     if state.selected is None or state.screen not in ("list", "cgroup"):
@@ -267,6 +273,7 @@ _IN_LIST: Final[dict[str, _Act]] = {
     "enter": _drill,
 }
 _IN_TEXT: Final[dict[str, _Act]] = {
+    "r": _read,
     "left": lambda state: _turn(state, -1),
     **dict.fromkeys(("right", "tab", "enter"), lambda state: _turn(state, 1)),
 }

@@ -205,24 +205,28 @@ def _files(passing: PassOverPages, chosen: Amounts, *, has_active: bool) -> Mapp
     with closing(Mounts()) as mounts:
         rows = InodeRows(mounts)
         for amount in chosen:
-            record = passing.file(amount)
-            row = {} if record is None else rows.rows_for(record)[0]
-            files[int(amount["cgroup_id"])].append(
-                HeldFile(
-                    path=row.get("path"),
-                    path_kind=row.get("path_kind"),
-                    device=row.get("dev"),
-                    inode=row.get("ino"),
-                    deleted=row.get("deleted"),
-                    shmem=int(amount["kind"]) == CONTENTS.number("shmem"),
-                    bytes=int(amount["bytes"]),
-                    dirty_bytes=int(amount["dirty_bytes"]),
-                    writeback_bytes=int(amount["writeback_bytes"]),
-                    active_bytes=int(amount["active_bytes"]) if has_active else None,
-                    unevictable_bytes=int(amount["unevictable_bytes"]),
-                )
-            )
+            file = held_file(passing, rows, amount, has_active=has_active)
+            files[int(amount["cgroup_id"])].append(file)
     return files
+
+
+def held_file(passing: PassOverPages, rows: InodeRows, amount: np.void, *, has_active: bool) -> HeldFile:
+    """Return the file of a row of `Found.amounts`, with its name as far as it is known now."""
+    record = passing.file(amount)
+    row = {} if record is None else rows.rows_for(record)[0]
+    return HeldFile(
+        path=row.get("path"),
+        path_kind=row.get("path_kind"),
+        device=row.get("dev"),
+        inode=row.get("ino"),
+        deleted=row.get("deleted"),
+        shmem=int(amount["kind"]) == CONTENTS.number("shmem"),
+        bytes=int(amount["bytes"]),
+        dirty_bytes=int(amount["dirty_bytes"]),
+        writeback_bytes=int(amount["writeback_bytes"]),
+        active_bytes=int(amount["active_bytes"]) if has_active else None,
+        unevictable_bytes=int(amount["unevictable_bytes"]),
+    )
 
 
 def _slab(passing: PassOverPages, chosen: Amounts) -> Mapping[int, list[HeldCache]]:
