@@ -182,6 +182,17 @@ def test_faq_lists_its_questions() -> None:
         assert anchor == re.sub(r"[^\w -]", "", question.lower()).replace(" ", "-")
 
 
+def test_faq_has_each_way_to_limit_page_cache_of_a_measured_cgroup_version() -> None:
+    ways = runpy.run_path(str(TOP / "docs/cache_limits.py"))["WAYS"]
+    places = re.findall(r"<!-- cache limits: v(\d) -->\n(.*?)<!-- end -->", FAQ.read_text(), re.DOTALL)
+    assert [version for version, _ in places] == ["1", "2"]
+    measured = {version: table for version, table in places if table}
+    assert measured
+    for version, table in measured.items():
+        rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")][1:]
+        assert rows == [f"| {way.words}" for way in ways if way.least_version <= int(version)]
+
+
 def test_checks_of_documents_compare_commands_and_can_fail() -> None:
     compared = [
         command
