@@ -94,7 +94,7 @@ def frames(folder: Path) -> dict[str, str]:
         tmux.press("Enter")
         tmux.wait_for(lambda shown: "parts of usage" in shown)
         tmux.press("Right", "Right")
-        found["files"] = tmux.wait_for(lambda shown: re.search(r"/db +\d", shown))
+        found["files"] = tmux.wait_for(lambda shown: re.search(r"r reads it again(.|\n)*/db +\d", shown))
         tmux.press("q")
         select(tmux, web.name)
         tmux.press("x")
