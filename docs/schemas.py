@@ -186,6 +186,8 @@ def _fleet() -> Schema:
 def _contents() -> Schema:
     definitions = Definitions(has_flags=False)
     members = definitions.members(held.Contents, without=("time_ns",))
+    one = definitions.members(held.CgroupContents)
+    definitions.found["CgroupContents"] = closed({**one, "advice": array(_STRING)})  # added by the verb
     return _document(definitions, {"time": _TIME, **members})
 
 
