@@ -7,24 +7,21 @@ and gives up a child that does not answer.
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import pyarrow as pa
 
 from tracer.kernel.anatomy.process_anatomy import ProcessAnatomy, read_process, rss_bytes
 from tracer.kernel.cgroups.cgroupfs import descendants
 from tracer.kernel.meminfo import meminfo_bytes
-from tracer.kernel.process.children import end_with_parent, kill_child
-from tracer.kernel.process.priority import prefer_this_thread
+from tracer.kernel.process.asked_child import AskedChild
 from tracer.live.approach import Approach
 from tracer.stored_names import stored_name
 
@@ -45,7 +42,6 @@ _MOST_TGIDS: Final = 2048
 _MOST_PROCS_BYTES: Final = 1 << 16
 _MOST_NAME: Final = 256
 _MOST_TEXT: Final = 1024
-_MESSAGE_BYTES: Final = 1 << 17
 _STATES_KEPT: Final = 4096
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -62,7 +58,7 @@ class MappingRows:
         self._directory_of = directory_of
         self._warn = warn
         self._approach = Approach()
-        self._reader: _Reader | None = None
+        self._reader: AskedChild | None = None
         self._failures = 0
         self._waiting: dict[int, None] = {}  # cgroups to look at, the most urgent first
         self._rests_until_s = 0.0
@@ -122,8 +118,10 @@ class MappingRows:
             del self._waiting[cgroup_id]
             directory = self._directory_of(cgroup_id)
             if directory is not None:
-                self._reader = self._reader or _Reader()
-                self._reader.ask(cgroup_id, directory)
+                self._reader = self._reader or AskedChild(
+                    partial(_read, read_s={}), within_s=_ANSWERS_WITHIN_S, is_urgent=True
+                )  # urgent: a process that grows fast is killed within a moment
+                self._reader.ask([cgroup_id, str(directory)])
                 return
 
     def _give_up(self) -> None:
@@ -143,92 +141,11 @@ def _add_rows(tables: Tables, answer: dict[str, Any], clock_offset_ns: int) -> N
     tables["runtimes"] += [common | shown for shown in answer["runtimes"]]
 
 
-class _Reader:
-    """A child that reads the processes of one cgroup at a time, until `close`.
-
-    `cpu_s`: the CPU time of the last look.
-    """
-
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._child = os.fork()
-        if self._child == 0:
-            _serve(theirs.fileno())
-        theirs.close()
-        self._socket.setblocking(False)
-        self._asked_s: float | None = None
-        self._has_ended = False
-        self.cpu_s = 0.0
-
-    @property
-    def is_busy(self) -> bool:
-        """Return whether a look goes on."""
-        return self._asked_s is not None
-
-    @property
-    def has_failed(self) -> bool:
-        """Return whether a look takes too long, or the child has ended."""
-        is_late = self._asked_s is not None and time.monotonic() - self._asked_s > _ANSWERS_WITHIN_S
-        return is_late or self._has_ended
-
-    def ask(self, cgroup_id: int, directory: Path) -> None:
-        """Begin to look at the processes of a cgroup and those below it."""
-        self._asked_s = time.monotonic()
-        with suppress(OSError):  # the child has ended, as reading from it shows
-            self._socket.send(json.dumps([cgroup_id, str(directory)]).encode())
-
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """Yield an answer for each process that was read since the last call."""
-        with suppress(BlockingIOError):
-            while message := self._receive():
-                answer = json.loads(message)
-                if "cpu_s" in answer:
-                    self._asked_s, self.cpu_s = None, answer["cpu_s"]
-                    return
-                yield answer
-            self._has_ended = True
-
-    def _receive(self) -> bytes:
-        """Return the next message; b"" if the child has ended. Raises BlockingIOError if there is none."""
-        try:
-            return self._socket.recv(_MESSAGE_BYTES)
-        except ConnectionError:
-            return b""
-
-    def wait(self, within_s: float) -> None:
-        """Wait until the child has answered, at most so long."""
-        self._socket.settimeout(max(within_s, 0.001))
-        with suppress(OSError):
-            self._socket.recv(1, socket.MSG_PEEK)
-        self._socket.setblocking(False)
-
-    def close(self) -> None:
-        """Kill the child."""
-        self._socket.close()
-        kill_child(self._child)
-
-
-def _serve(fd: int) -> NoReturn:
-    """Serve requests in the child, which keeps no descriptor of its parent and ends with it."""
-    try:
-        end_with_parent()
-        prefer_this_thread()  # a process that grows fast is killed within a moment
-        last = max(int(entry.name) for entry in os.scandir("/proc/self/fd"))
-        os.dup2(fd, 3)
-        os.closerange(0, 3)
-        os.closerange(4, last + 1)
-        for _ in range(3):
-            os.open(os.devnull, os.O_RDWR)
-        with socket.socket(fileno=3) as ours:
-            read_s: dict[int, float] = {}
-            while request := ours.recv(_MESSAGE_BYTES):
-                begin_s = time.thread_time()
-                cgroup_id, directory = json.loads(request)
-                for anatomy in _largest(Path(directory), read_s):
-                    ours.send(_message(cgroup_id, anatomy))
-                ours.send(json.dumps({"cpu_s": time.thread_time() - begin_s}).encode())
-    finally:
-        os._exit(0)
+def _read(request: list[Any], read_s: dict[int, float]) -> Iterator[dict[str, Any]]:
+    """Yield an answer for each process that is read, in the child. `read_s`: process -> when it was read."""
+    cgroup_id, directory = request
+    for anatomy in _largest(Path(directory), read_s):
+        yield _answer(cgroup_id, anatomy)
 
 
 def _largest(directory: Path, read_s: dict[int, float]) -> Iterator[ProcessAnatomy]:
@@ -258,16 +175,15 @@ def _tgids(directory: Path) -> set[int]:
     return set(islice(found, _MOST_TGIDS))
 
 
-def _message(cgroup_id: int, anatomy: ProcessAnatomy) -> bytes:
+def _answer(cgroup_id: int, anatomy: ProcessAnatomy) -> dict[str, Any]:
     groups = [asdict(group) | {"name": stored_name(group.name)[:_MOST_NAME]} for group in anatomy.groups]
-    answer = {
+    return {
         "cgroup_id": cgroup_id,
         "time_ns": anatomy.time_ns,
         "tgid": anatomy.tgid,
         "groups": groups,
         "runtimes": [shown._asdict() | {"text": _text(shown.text)} for shown in anatomy.runtimes],
     }
-    return json.dumps(answer).encode()
 
 
 def _text(text: str | None) -> str | None:
