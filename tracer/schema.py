@@ -298,6 +298,19 @@ TABLES: Final[dict[str, pa.Schema]] = {
         held_bytes=pa.int64(),
         is_mapped=pa.bool_(),
     ),
+    "contents": _table(
+        time=TIME,
+        duration_ns=pa.int64(),  # of the pass over the pages
+        cgroup_id=_ID,
+        kind=_NAME,
+        inode_id=_MAYBE_INT,  # null: files that are not named, together
+        files=pa.int64(),
+        bytes=pa.int64(),
+        dirty_bytes=pa.int64(),
+        writeback_bytes=pa.int64(),
+        active_bytes=_MAYBE_INT,  # null: the kernel has generations in place of lists
+        unevictable_bytes=pa.int64(),
+    ),
     "mappings": _table(
         time=TIME,
         cgroup_id=_ID,  # whose limit was near

@@ -64,6 +64,23 @@ def test_mappings_of_processes_are_there_if_the_kernel_has_smaps(
     assert bool(check.cost) is not has_smaps
 
 
+def raise_hidden() -> float:
+    raise TracerError("the kernel does not show where memory is")
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "state"),
+    [(lambda: 0.4, State.OK), (lambda: 5.3, State.DEGRADED), (raise_hidden, State.MISSING)],
+)
+def test_looks_at_the_page_cache_fit_their_budget_or_it_is_said(
+    expected_s: Callable[[], float], state: State
+) -> None:
+    check = trial.page_cache(expected_s)
+    assert check.state is state
+    assert bool(check.cost) is (state is not State.OK)
+    assert not check.prevents_recording
+
+
 def test_kernel_log_that_cannot_be_read_is_missing(tmp_path: Path) -> None:
     device, dump_tasks = tmp_path / "kmsg", tmp_path / "oom_dump_tasks"
     absent = trial.kernel_log(device, dump_tasks)

@@ -7,5 +7,5 @@ Modules here put a recording together from these rooms. A room imports only from
     symbols — names of the addresses in stacks
     rows — rows of the trace's tables, from records and from the kernel's files
     selection — the cgroups to trace, as they are made, renamed and removed
-    contents — what is in memory now, without a trace
+    contents — what is in memory now
 """

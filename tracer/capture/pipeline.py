@@ -16,6 +16,7 @@ from tracer.capture.bpf.load import Programs
 from tracer.capture.bpf.ring import Records, Ring, rings_of
 from tracer.capture.bulk_records import BulkRecords
 from tracer.capture.charge_records import Ledger
+from tracer.capture.contents.content_rows import ContentRows
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
 from tracer.capture.observer import Events
@@ -179,6 +180,7 @@ class Pipeline:
         self._mappings = self._owned.enter_context(
             closing(MappingRows(self._sampler.directory_of, events.warn))
         )
+        self._contents = self._owned.enter_context(closing(ContentRows()))
         self._log_filter = LogFilter(selection.concerns)
         self._skipped: Counter[str] = Counter()
         self._losses = LossRows(
@@ -317,7 +319,7 @@ class Pipeline:
     def _has_reason_to_stay(self) -> bool:
         """Return whether something happened a moment ago, or something waits that no event announces."""
         has_names = self._names.tasks.has_young or bool(self._selection.undecided())
-        has_names |= self._sigkills.is_waiting
+        has_names |= self._sigkills.is_waiting or self._contents.is_busy
         is_soon = time.monotonic() - self._active_s < _REST_AFTER_S
         return is_soon or has_names or self._page_sums.is_waiting()
 
@@ -405,6 +407,7 @@ class Pipeline:
         self._write_records()
         self._write_samples()
         self._write_tables(self._mappings.take(self._clock_offset_ns))
+        self._write_tables(self._contents.take(self._clock_offset_ns))
         if not self.is_resting:  # at rest nothing is lost
             self._sink.append_rows("loss", self._losses.take(self._clock_offset_ns))
         self._sink.flush()
@@ -439,10 +442,15 @@ class Pipeline:
     def closing_facts(self) -> dict[str, Any]:
         """Return the facts about the recording until now that meta.json gets when a trace of it ends."""
         spent = cost(self._began_s, self.startup_s, self._overhead)
-        return {"cost": spent, "kernel_log_left_out": self._log_filter.left_out}
+        return {
+            "cost": spent,
+            "kernel_log_left_out": self._log_filter.left_out,
+            "contents_left_out": self._contents.why_left_out,
+        }
 
     def _take_last(self) -> None:
         self._write_tables(self._mappings.finish(self._clock_offset_ns, within_s=1.0))
+        self._write_tables(self._contents.finish(self._clock_offset_ns, within_s=1.0))
         self._take_waiting()
         self._sampler.sample("end")
         self._write_log(self._log_filter.take(self._kernel_log.read_until_killed(self._kills.marked_ns)))
@@ -500,6 +508,7 @@ class Pipeline:
         if len(samples := self._selection.sift("samples", taken)):
             rows = self._sampler.rows(samples, self._clock_offset_ns)
             self._mappings.look(rows)
+            self._contents.look(rows)
             self._sink.append("samples", rows)
 
     def _write_tables(self, tables: Mapping[str, list[dict[str, Any]]]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Final, TypedDict
 from tracer.capture.bpf.compiled.bcc_module import find_bcc
 from tracer.capture.bpf.hooks import Choice, Offer, choose
 from tracer.capture.bpf.load import Programs
+from tracer.capture.contents import content_rows
 from tracer.capture.learn import event_cost
 from tracer.capture.learn.calibration import calibrate
 from tracer.capture.learn.event_cost import EventCost
@@ -102,7 +103,11 @@ def examine(*, may_load: bool, measure: bool) -> Examination:
     measure the cost of events with a short workload, in a cgroup made for it. This takes half a second.
     """
     compiler = bcc()
-    beside = [kernel_log(KMSG, _DUMP_TASKS), process_memory(PROC / "self")]
+    beside = [
+        kernel_log(KMSG, _DUMP_TASKS),
+        process_memory(PROC / "self"),
+        page_cache(content_rows.expected_s),
+    ]
     beside.append(stack_unwinding(unwinding.why_not()))
     if not may_load:
         return Examination(
@@ -179,6 +184,25 @@ def process_memory(process: Path) -> Check:
         f"second: at most {MOST_SHARE * 100:g} % of a CPU, and {size(MOST_BYTES)} and {MOST_S:g} s for a "
         f"process; none of a process above {size(MOST_RSS_BYTES)}",
     )
+
+
+def page_cache(expected_s: Callable[[], float]) -> Check:
+    """Check whether looks at the page cache of cgroups fit their budget (`capture.contents.content_rows`).
+
+    `expected_s` returns the CPU time of a look in seconds, or raises TracerError.
+    """
+    budget = f"at most {content_rows.MOST_SHARE * 100:g} % of a CPU and {content_rows.AT_ONCE_S:g} s"
+    cost = "the files of page cache from before a recording are not known"
+    try:
+        look_s = expected_s()
+    except TracerError as error:
+        return _check("page cache", State.MISSING, str(error), cost, "run it as root of the host")
+    detail = (
+        f"its files, of cgroups with a limit at the start and near the limit: {look_s:.1f} s of CPU a look"
+    )
+    if look_s > content_rows.AT_ONCE_S:
+        return _check("page cache", State.DEGRADED, f"{detail}, which is more than {budget}", cost)
+    return _check("page cache", State.OK, f"{detail}, {budget}")
 
 
 def stack_unwinding(why_not: str | None) -> Check:

@@ -74,6 +74,12 @@ def test_part_of_the_ledger_without_a_process_is_stated(summary: info_text.Summa
     assert "no known process" not in shown(replace(summary, of_no_process=0.0))
 
 
+def test_look_at_the_page_cache_that_was_left_out_is_stated(summary: info_text.Summary) -> None:
+    looked = replace(summary, rows={"contents": 7}, meta={**summary.meta, "contents_left_out": HOSTILE})
+    assert "7, a look was left out: \\x1b[31m[red]\\nx" in shown(looked)
+    assert "left out" not in shown(replace(summary, rows={"contents": 7}))
+
+
 def test_loss_is_reported_for_each_stream(summary: info_text.Summary) -> None:
     text = shown(replace(summary, lost={"charge": 0, "pagecache": 1234}))
     assert "pagecache     1,234" in text

@@ -120,6 +120,11 @@ class Subtree:
         return self.rows("shmem_files").frame
 
     @cached_property
+    def contents(self) -> pd.DataFrame:
+        """Return the rows of `contents` of a member."""
+        return self._rows("contents")
+
+    @cached_property
     def mappings(self) -> pd.DataFrame:
         """Return the rows of `mappings` for looks at a member, whose limit or a limit above it was near."""
         return self.rows("mappings").frame

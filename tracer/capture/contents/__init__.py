@@ -1,1 +1,1 @@
-"""What is in memory now, without a trace: by cgroup, file, process and kmem_cache."""
+"""What is in memory now: by cgroup, file, process and kmem_cache."""

@@ -167,7 +167,7 @@ large ones."""
 _YOUNGEST_NS: Final = 10 * _S
 """Younger rows are not thinned to save memory, and not dropped for cgroups that come and go."""
 
-_WITH_FILES: Final = ("pagecache", "file_waits")
+_WITH_FILES: Final = ("pagecache", "file_waits", "contents")
 _DROPPED_AT_ONCE_NS: Final = 4 * _S
 """The least time span of rows that is dropped at once for cgroups that come and go: more rows than arrive
 until the next drop."""

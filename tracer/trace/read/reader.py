@@ -68,6 +68,7 @@ class Trace:
     summed = TableFrame()
     armed = TableFrame()
     shmem_files = TableFrame()
+    contents = TableFrame()
     mappings = TableFrame()
     runtimes = TableFrame()
 
