@@ -231,11 +231,53 @@ def test_cache_flow_sums_up_additions_evictions_and_refaults(shared: Any) -> Non
     assert counted.end - counted.begin == pd.Timedelta("2s")
     (document,) = flow.to_dict()["refaults"]["kernel"]
     assert document["end"] == counted.end.isoformat(timespec="microseconds")
-    assert (flow.quality.lost_records, dict(flow.quality.unknown)) == (5, {})
+    assert (flow.quality.lost_records, set(flow.quality.unknown)) == (5, {"first_look"})
     web = cache_flow(shared, moves(shared, WEB), WEB)
     assert (web.cgroup, web.evicted_bytes, web.returned_bytes) == ("/web", 19 * PAGE, 4 * PAGE)
     assert web.refaults.bytes == 0 and web.refaults.median_away_ms is None
-    assert web.quality.unknown == {"refaults.kernel": "the kernel's count was not sampled twice"}
+    assert web.quality.unknown["refaults.kernel"] == "the kernel's count was not sampled twice"
+
+
+def looked_at(trace: Any, seconds: float, pages: int, **row: Any) -> None:
+    row = {"cgroup_id": WEB, "kind": "file", "files": 1, "bytes": pages * PAGE} | row
+    trace.add("contents", seconds, **row)
+
+
+def test_first_look_at_each_cgroup_is_the_cache_from_before(shared: Any) -> None:
+    """Later looks, shmem, and cgroups that were not asked for do not count."""
+    looked_at(shared, 0.1, 700, inode_id=LIB)
+    looked_at(shared, 0.1, 30, inode_id=None, files=4)
+    looked_at(shared, 0.1, 5000, inode_id=LIB, kind="shmem")
+    looked_at(shared, 0.3, 8, inode_id=LIB, cgroup_id=DB)
+    looked_at(shared, 2.5, 10, inode_id=LIB)
+    flow = cache_flow(shared, moves(shared))
+    assert flow.first_look is not None
+    assert (flow.first_look.bytes, flow.first_look.time.value) == (738 * PAGE, shared.ns(0.3))
+    assert "first_look" not in flow.quality.unknown
+    web = cache_flow(shared, moves(shared, WEB), WEB)
+    assert web.first_look is not None
+    assert web.first_look.bytes == 730 * PAGE
+    files = evictions(shared).set_index("inode_id")["first_look_bytes"]
+    assert files[LIB] == 708 * PAGE
+    assert files.drop(LIB).isna().all()
+
+
+@pytest.mark.parametrize(
+    ("meta", "reason"),
+    [
+        ({}, "an older version recorded the trace, or it has no end"),
+        (
+            {"contents_left_out": None},
+            "no cgroup was looked at: none with a limit held page cache at the begin or near it",
+        ),
+        ({"contents_left_out": "too much memory"}, "too much memory"),
+    ],
+)
+def test_cache_without_a_look_has_a_reason(trace: Any, meta: dict[str, Any], reason: str) -> None:
+    trace.meta |= meta
+    flow = cache_flow(trace, moves(trace))
+    assert flow.first_look is None
+    assert flow.quality.unknown["first_look"] == reason
 
 
 def test_kernel_count_of_nested_cgroups_is_that_of_the_parent(trace: Any) -> None:

@@ -36,7 +36,7 @@ def test_evictions_begin_with_the_answer(run: CliRunner, write_trace: WriteTrace
         "116 MiB of page cache was evicted to keep a cgroup within its limit; none of it was read again. "
         "python3 (pid 41) evicted all of it."
     )
-    assert "left 1 MiB of the added cache; cache from before the trace is not known" in words
+    assert "left 1 MiB of the added cache before not known: " in words
     assert "count is not known: the kernel's count was not sampled twice" in words
     row = {
         "file": "116 MiB 117 MiB 1 MiB python3 41 read once /srv/read-me",

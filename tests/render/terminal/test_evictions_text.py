@@ -9,7 +9,15 @@ import pytest
 from rich.cells import cell_len
 
 from tracer.analysis.results.quality import SummedInterval
-from tracer.analysis.views.cache_flow import CacheFlow, Evictor, KernelCount, Quality, Refaults, Thrash
+from tracer.analysis.views.cache_flow import (
+    CacheFlow,
+    Evictor,
+    FirstLook,
+    KernelCount,
+    Quality,
+    Refaults,
+    Thrash,
+)
 from tracer.analysis.views.evictions import AMOUNTS
 from tracer.render.terminal import console
 from tracer.render.terminal.evictions_text import Context, lines, summary
@@ -31,6 +39,7 @@ def flow() -> CacheFlow:
         dropped_bytes=7 * MIB,
         returned_bytes=41 * MIB,
         left_bytes=78 * MIB,
+        first_look=FirstLook(BEGIN, 55 * MIB),
         added_by_cause={"read": 160 * MIB, "readahead": 43 * MIB},
         evicted_by_cause={"reclaim_memcg": 100 * MIB, "reclaim_kswapd": 18 * MIB},
         dropped_by_cause={"truncate": 7 * MIB},

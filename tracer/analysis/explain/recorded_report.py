@@ -14,6 +14,7 @@ from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain import shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import (
     allocators,
+    cached_files,
     circumstances,
     composition,
     process_memory,
@@ -69,6 +70,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
         mappings=mappings,
         runtimes=runtimes.of_processes(kill.subtree, mappings),
+        cached=cached_files.last_look(kill.subtree, _since(kill), kill.time_ns),
         thinned=thinned,
     )
     sized, why_unsized = (

@@ -164,6 +164,7 @@ def assemble(
         shared_files=tuple(findings.shared_files),
         mappings=tuple(findings.mappings),
         runtime=tuple(findings.runtimes),
+        cached=findings.cached,
         code=code,
         code_sampled_share=sampled_share,
         quality=quality,

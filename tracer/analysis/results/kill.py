@@ -18,6 +18,7 @@ from tracer.analysis.results import forms
 from tracer.analysis.results.forms import as_json, as_object
 from tracer.analysis.results.memory import (
     Allocator,
+    CacheContents,
     Composition,
     Cushion,
     FurtherAllocators,
@@ -271,7 +272,8 @@ class OomReport:
     which the kernel would have killed another task. `kernel_log`: None for a report from a trace.
     `further_allocators`: None if allocators are not known. `shared_files`: the files of the shared memory
     that were seen. `mappings`: the processes that were looked at before the kill, the killed ones first, then
-    the largest; empty if there was no look. `runtime`: what their runtimes showed. `code`: the code that made
+    the largest; empty if there was no look. `runtime`: what their runtimes showed. `cached`: the page cache
+    by file at the last look before the kill; None: there was no look. `code`: the code that made
     memory of the verdict's kind grow in the window, the largest share first; empty if it was not sampled.
     `code_sampled_share`: the part of that growth that was sampled.
     """
@@ -301,6 +303,7 @@ class OomReport:
     shared_files: tuple[SharedFile, ...] = ()
     mappings: tuple[ProcessMemory, ...] = ()
     runtime: tuple[Runtime, ...] = ()
+    cached: CacheContents | None = None
     code: tuple[GrownCode, ...] = ()
     code_sampled_share: float | None = None
 

@@ -82,6 +82,33 @@ class SharedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class CachedFile:
+    """The page cache of a file (docs/trace-format.md, `contents`).
+
+    `path`: None if it is not known. `kind`: file or shmem. `active_bytes`: the part on the active list; None
+    if the kernel has generations in place of lists.
+    """
+
+    path: str | None
+    kind: str
+    bytes: int
+    dirty_bytes: int
+    active_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheContents:
+    """The page cache of a cgroup and those below it, shmem included, at one look; the largest file comes
+    first. `further_files` have `further_bytes` together."""
+
+    time: pd.Timestamp
+    bytes: int
+    files: tuple[CachedFile, ...]
+    further_files: int
+    further_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class MappedPart:
     """The mappings of a process of one kind and name (docs/trace-format.md, `mappings`)."""
 

@@ -10,6 +10,7 @@ from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.kill import Sizing
 from tracer.analysis.results.memory import (
     Allocator,
+    CacheContents,
     FurtherAllocators,
     GrownCode,
     MissPoint,
@@ -153,7 +154,8 @@ class Held:
     over the whole trace if its tasks were thrashing), as in `OomReport`. `miss_curve`:
     `analysis.views.miss_curve`, empty if nothing was read again.
     `mappings`: the processes at the look that found most memory, the largest first; empty if the cgroup was
-    never so near its limit. `runtime`: what their runtimes showed then.
+    never so near its limit. `runtime`: what their runtimes showed then. `cached`: the page cache by file at
+    the last look at it; None: there was no look.
 
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), including the time before the trace.
     `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
@@ -201,6 +203,7 @@ class Held:
     kernel_parts_at_peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
     mappings: tuple[ProcessMemory, ...] = ()
     runtime: tuple[Runtime, ...] = ()
+    cached: CacheContents | None = None
     code: tuple[GrownCode, ...] = ()
     code_sampled_share: float | None = None
 

@@ -74,6 +74,15 @@ class Refaults:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstLook:
+    """The page cache that the first look at each cgroup found, without shmem; `time`: of the latest of these
+    looks."""
+
+    time: pd.Timestamp
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Thrash:
     """One row of `analysis.views.thrash`."""
 
@@ -111,6 +120,7 @@ class CacheFlow:
     dropped_bytes: int
     returned_bytes: int  # evicted, and read again by any cgroup
     left_bytes: int  # added, and still there at the end
+    first_look: FirstLook | None
     added_by_cause: Mapping[str, int]
     evicted_by_cause: Mapping[str, int]
     dropped_by_cause: Mapping[str, int]
@@ -146,6 +156,7 @@ def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None)
         dropped_bytes=total["dropped_bytes"],
         returned_bytes=total["returned_bytes"],
         left_bytes=total["left_bytes"],
+        first_look=_first_look(sums),
         added_by_cause=_causes(by_cause, "added_bytes"),
         evicted_by_cause=_causes(by_cause, "evicted_bytes"),
         dropped_by_cause=_causes(by_cause, "dropped_bytes"),
@@ -158,10 +169,26 @@ def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None)
         thrash=_thrash(trace, members),
         quality=Quality(
             lost_records=int(lost[is_one_of(trace.loss["stream"], ["pagecache"])].sum()),
-            unknown={} if kernel else {"refaults.kernel": _NOT_COUNTED},
+            unknown=({} if kernel else {"refaults.kernel": _NOT_COUNTED})
+            | ({} if sums.first_looks.last_ns is not None else {"first_look": _why_no_look(trace)}),
             summed=trace.summed_intervals.near(start_ns(trace), end_ns(trace)),
         ),
     )
+
+
+def _why_no_look(trace: TraceTables) -> str:
+    """Return the reason why the trace has no look at cache from before it began."""
+    if "contents_left_out" not in trace.meta:
+        return "an older version recorded the trace, or it has no end"
+    return (
+        trace.meta["contents_left_out"]
+        or "no cgroup was looked at: none with a limit held page cache at the begin or near it"
+    )
+
+
+def _first_look(sums: Moves) -> FirstLook | None:
+    found = sums.first_looks
+    return None if found.last_ns is None else FirstLook(utc_time(found.last_ns), found.bytes)
 
 
 def _name_of(trace: TraceTables, pattern: str, shown: Sequence[int]) -> str:

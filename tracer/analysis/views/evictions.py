@@ -25,6 +25,7 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size
+from tracer.analysis.views.first_looks import FirstLooks, first_looks
 from tracer.analysis.views.refaults import COUNTS as OF_PAGES
 from tracer.errors import UsageError
 from tracer.quantities import EVICTIONS_COLUMNS, EVICTIONS_GROUPINGS
@@ -61,10 +62,13 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
     there and in docs/examples/evictions.md. `refaulted_bytes`, `left_bytes` and `written_bytes` are parts of
     `added_bytes`; `returned_bytes` and `evicted_from_others_bytes` are parts of `evicted_bytes`.
 
-    Cache from before the trace began is not known. Events that were summed (`summed`) are in `added_bytes`,
-    `evicted_bytes` and `dropped_bytes`, and their pages cannot be followed: `refaulted_bytes`,
-    `returned_bytes` and `left_bytes` are then lower bounds. The file and the process of a sum may be null.
-    The row with the most evicted bytes comes first.
+    `file` also has `first_look_bytes`: the file's cache at the first look at each cgroup (`contents`), such
+    as from before the trace began; null: no such look named the file. A file that no event of the trace is
+    about has no row.
+
+    Events that were summed (`summed`) are in `added_bytes`, `evicted_bytes` and `dropped_bytes`, and their
+    pages cannot be followed: `refaulted_bytes`, `returned_bytes` and `left_bytes` are then lower bounds. The
+    file and the process of a sum may be null. The row with the most evicted bytes comes first.
 
     `cgroup` is any pattern of `naming.resolve`: only cache of cgroups that fit it, with all lives of their
     names, and of cgroups below them is counted.
@@ -83,12 +87,13 @@ class Moves:
     `kinds` has a row for each of `CacheEvents.kinds` that occurs, with its columns. `files` has one for each
     file and owner: `file` (a position in `CacheEvents.files`) and `cgroup_id` (`NO_ID`: none). `evictors` has
     one for each file and process that evicted from it: `file`, `kind` (of its last eviction, a position in
-    `CacheEvents.kinds`) and only `evicted_bytes` of the amounts.
+    `CacheEvents.kinds`) and only `evicted_bytes` of the amounts. `first_looks` are those at the same cgroups.
     """
 
     kinds: pd.DataFrame
     files: pd.DataFrame
     evictors: pd.DataFrame
+    first_looks: FirstLooks
 
 
 def summed(trace: TraceTables, sums: Moves, by: str) -> pd.DataFrame:
@@ -103,7 +108,7 @@ def summed(trace: TraceTables, sums: Moves, by: str) -> pd.DataFrame:
 def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
     """Return the moves of page cache of the cgroups that fit `cgroup`, and of those below them."""
     kinds = trace.cache_events.kinds
-    counts = np.ones(len(kinds), dtype=np.bool_)
+    counts, members = np.ones(len(kinds), dtype=np.bool_), None
     if cgroup is not None:
         members = naming.members_of(trace, naming.select(trace, cgroup))
         counts = np.isin(integers(kinds["cgroup_id"]), members)
@@ -128,6 +133,7 @@ def moves(trace: TraceTables, cgroup: str | int | None = None) -> Moves:
         kinds.join(by_kind.drop(columns="kind"))[np.bincount(kind, minlength=len(kinds)) > 0],
         files.groupby(["file", "cgroup_id"], as_index=False)[list(AMOUNTS)].sum(),
         _sums(of_taken, (of_taken["file"], process[of_taken["kind"]]), evicted),
+        first_looks(trace, members),
     )
 
 
@@ -183,6 +189,7 @@ def _by_file(trace: TraceTables, sums: Moves) -> pd.DataFrame:
             "use": _uses(found),
             "owners": owners.reindex(found.index, fill_value=0).to_numpy(),
             **{name: found[name].to_numpy() for name in AMOUNTS},
+            "first_look_bytes": sums.first_looks.of_files.reindex(found.index).astype("Int64").array,
             **_most_of_it(trace, sums, found.index),
         }
     )

@@ -14,6 +14,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
 from tracer.render.markdown import marks
 from tracer.render.words import (
+    cache_facts,
     code_facts,
     kill_facts,
     kill_list,
@@ -55,6 +56,7 @@ def kill(report: OomReport) -> Iterator[str]:
     yield ""
     yield from marks.facts(mapping_facts.by_mapping(report.mappings, report.time))
     yield from marks.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
+    yield from marks.facts(cache_facts.of_kill(report))
     yield from marks.facts(code_facts.grown(report.code, report.code_sampled_share))
     yield from marks.facts(screen_facts.cushion(report))
     yield from marks.facts(("also", evidence.sentence(factor)) for factor in report.verdict.contributing)

@@ -22,6 +22,7 @@ from tracer.render.page import flame_graph, page_frame, tiles
 from tracer.render.page.chart import Chart
 from tracer.render.page.flame_graph import FlameGraph
 from tracer.render.words import (
+    cache_facts,
     candidate_facts,
     code_facts,
     kill_facts,
@@ -228,6 +229,9 @@ def _by_mapping(report: OomReport) -> Iterator[str]:
         yield f"by mapping: {'; '.join(sentences)}"
     for label, sentence in runtime_facts.of_runtimes(report.runtime, report.mappings):
         yield f"{label}: {sentence}"
+    cached = [sentence for _, sentence in cache_facts.of_kill(report)]
+    if cached:
+        yield f"in cache: {'; '.join(cached)}"
 
 
 def _composition(report: OomReport) -> Iterator[dict[str, Any]]:

@@ -108,7 +108,8 @@ def _facts(flow: CacheFlow, context: Context) -> Iterator[tuple[str, str]]:
     elif "refaults.kernel" in flow.quality.unknown:
         yield "", f"the kernel's count is not known: {flow.quality.unknown['refaults.kernel']}"
     left = units.size(flow.left_bytes) if flow.left_bytes else "nothing"
-    yield "left", f"{left} of the added cache; cache from before the trace is not known"
+    yield "left", f"{left} of the added cache"
+    yield "before", _before(flow, context)
     if flow.shared_files:
         files = "1 file has" if flow.shared_files == 1 else f"{units.count(flow.shared_files)} files have"
         yield "shared", f"{files} cache charged to several cgroups: the first to read a page is charged"
@@ -119,6 +120,15 @@ def _facts(flow: CacheFlow, context: Context) -> Iterator[tuple[str, str]]:
         yield "summed", summed(flow.quality.summed, _WHEN_SUMMED)
     if context.interrupted:
         yield "interrupted", "the recording has no end: this is what had been written by then"
+
+
+def _before(flow: CacheFlow, context: Context) -> str:
+    """Return what is known of cache from before the trace."""
+    found = flow.first_look
+    if found is None:
+        return f"not known: {visible(flow.quality.unknown['first_look'])}"
+    after = units.duration(max((found.time - context.origin).total_seconds(), 0))
+    return f"{units.size(found.bytes)} was there at the first look, {after} after the trace began"
 
 
 def _with_causes(total: int, by_cause: Mapping[str, int]) -> str:

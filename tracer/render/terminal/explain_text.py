@@ -15,6 +15,7 @@ from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import console, first_screen
 from tracer.render.terminal.console import Written
 from tracer.render.words import (
+    cache_facts,
     candidate_facts,
     code_facts,
     kill_facts,
@@ -174,6 +175,7 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
     yield from (console.note(rest) for rest in kill_facts.composition_rest(report))
     yield console.facts(mapping_facts.every_part(report.mappings, report.time))
     yield console.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
+    yield console.facts(cache_facts.of_kill(report))
 
 
 def _cushion(report: OomReport) -> Iterator[RenderableType]:

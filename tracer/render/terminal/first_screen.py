@@ -18,6 +18,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
 from tracer.render.terminal import console
 from tracer.render.words import (
+    cache_facts,
     code_facts,
     kill_facts,
     mapping_facts,
@@ -60,6 +61,7 @@ def _kill_screen(
     yield from _composition(report)
     yield console.facts(mapping_facts.by_mapping(report.mappings, report.time))
     yield console.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
+    yield console.facts(cache_facts.of_kill(report))
     yield Text()
     yield console.facts(code_facts.grown(report.code, report.code_sampled_share))
     yield console.facts(screen_facts.cushion(report))

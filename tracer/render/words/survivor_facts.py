@@ -12,7 +12,7 @@ from tracer import units
 from tracer.analysis.explain.slowed import room_left, slowest
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import mapping_facts, runtime_facts
+from tracer.render.words import cache_facts, mapping_facts, runtime_facts
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import (
     allocated,
@@ -52,6 +52,7 @@ def held(one: Held) -> Iterator[Fact]:
     yield "made of", _made_of(one)
     yield from mapping_facts.every_part(one.mappings, None)
     yield from runtime_facts.of_runtimes(one.runtime, one.mappings)
+    yield from cache_facts.by_file(one.cached, one.peak_usage_bytes, None)
     yield from _allocated(one, len(one.allocators))
     yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:
@@ -95,6 +96,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
         yield "made of", ", ".join(made_of)
     yield from mapping_facts.by_mapping(one.mappings, None)
     yield from runtime_facts.of_runtimes(one.runtime, one.mappings)
+    yield from cache_facts.by_file(one.cached, one.peak_usage_bytes, None)
     yield from islice(_allocated(one, 1, by_command=True), 1)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)

@@ -13,6 +13,7 @@ from tracer.analysis.explain.measure.window import Steal, Window
 from tracer.analysis.results.kill import Candidate, LimitOwner, Trigger, Victim
 from tracer.analysis.results.memory import (
     Allocator,
+    CacheContents,
     Composition,
     Cushion,
     FurtherAllocators,
@@ -262,6 +263,7 @@ class Findings:
     shared_files: Sequence[SharedFile] = ()
     mappings: Sequence[ProcessMemory] = ()
     runtimes: Sequence[Runtime] = ()
+    cached: CacheContents | None = None
     code: Sequence[GrownCode] = ()
     thinned: Sequence[ThinnedInterval] = ()
     previous: PreviousKill | None = None

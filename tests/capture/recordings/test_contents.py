@@ -1,0 +1,92 @@
+"""Page cache that is older than the trace: known at the first look, to the page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.memcg_files import read_columns
+from support.settled import settle
+from support.uncached import write_uncached_pages
+
+import tracer
+from tracer.analysis.views.cache_flow import cache_flow
+from tracer.analysis.views.evictions import moves
+from tracer.capture.contents.pass_over_pages import PassOverPages
+from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
+from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+
+pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+
+PAGE = os.sysconf("SC_PAGESIZE")
+BEFORE = {"first": 1531, "second": 613}
+LATER_PAGES = 277
+SHMEM_BYTES = 331 * PAGE
+
+
+@pytest.fixture
+def limited() -> Iterator[Path]:
+    with ephemeral_cgroup("test", 1 << 30) as directory:
+        yield directory
+
+
+def reclaim(memcg: Path) -> None:
+    """Make the kernel evict all page cache of a cgroup."""
+    if memory_hierarchy().version == 1:
+        (memcg / "memory.force_empty").write_text("0", encoding="ascii")
+        return
+    if not (memcg / "memory.reclaim").exists():
+        pytest.skip("needs memory.reclaim (5.19)")
+    with suppress(OSError):  # it asks for more than there is, so that all is reclaimed (EAGAIN)
+        (memcg / "memory.reclaim").write_text(str(1 << 30), encoding="ascii")
+
+
+def test_cache_from_before_the_trace_is_known_by_file(
+    limited: Path,
+    disk_dir: Path,
+    start_workload: Callable[..., Any],
+    start_recorder: Callable[..., Any],
+) -> None:
+    with PassOverPages():
+        pass  # its programs are compiled now
+    for name, pages in (BEFORE | {"later": LATER_PAGES}).items():
+        write_uncached_pages(disk_dir / name, pages)
+    steps = [*("read", disk_dir / "first", "then", "read", disk_dir / "second", "then")]
+    steps += ["shmem", SHMEM_BYTES, "then", "read", disk_dir / "later"]
+    work = start_workload(limited, *map(str, steps))
+    assert [work.advance() for _ in range(4)] == ["start", "done read", "done read", "done shmem"]
+    settle(limited)
+    stat = read_columns(limited, memory_hierarchy().version)
+    recorder = start_recorder("-c", str(limited))
+    recorder.wait_for(lambda: len(tracer.open(recorder.path).contents))
+    assert work.advance() == "done read"
+    reclaim(limited)
+    trace = tracer.open(recorder.stop())
+    assert trace.meta["contents_left_out"] is None
+
+    rows = trace.contents
+    assert set(rows["cgroup_id"]) == {cgroup_id(limited)}
+    assert rows.index.nunique() == 1
+    sums = rows.groupby("kind", observed=True)["bytes"].sum()
+    assert sums["shmem"] == stat["shmem_bytes"] == SHMEM_BYTES
+    assert sums["file"] == (stat["file_bytes"] or 0) - SHMEM_BYTES
+    files = trace.evictions("file").set_index("path")
+    for name, pages in BEFORE.items():
+        one = files.loc[str(disk_dir / name)]
+        assert (one["first_look_bytes"], one["added_bytes"]) == (pages * PAGE, 0)
+        assert one["evicted_bytes"] == pages * PAGE
+    later = files.loc[str(disk_dir / "later")]
+    assert later[["first_look_bytes"]].isna().all()
+    assert later["added_bytes"] == LATER_PAGES * PAGE
+    flow = cache_flow(trace, moves(trace))
+    assert flow.first_look is not None
+    assert flow.first_look.bytes == sums["file"]
+    (held,) = trace.held_cgroups()
+    assert held.cached is not None
+    assert [(one.path, one.bytes) for one in held.cached.files if one.kind == "file"][:2] == [
+        (str(disk_dir / name), pages * PAGE) for name, pages in BEFORE.items()
+    ]
