@@ -80,6 +80,7 @@ _FLEET: Final = (
 )
 """The order of `fleet_answer.Fleet.to_dict`."""
 _EVICTOR: Final[Mapping[str, Schema]] = {
+    "first_look_bytes": or_null("integer"),
     "evictor_tgid": or_null("integer"),
     "evictor_comm": or_null("string"),
     "evictor_cgroup_id": or_null("integer"),
