@@ -122,7 +122,7 @@ class Subtree:
     @cached_property
     def contents(self) -> pd.DataFrame:
         """Return the rows of `contents` of a member."""
-        return self._rows("contents")
+        return self.rows("contents").frame
 
     @cached_property
     def mappings(self) -> pd.DataFrame:
