@@ -170,6 +170,20 @@ def test_kill_that_two_traces_have_counts_once(sent: Sent) -> None:
     assert [[one["body"]["count"] for one in events] for events in sent.asked] == [[2], [3]]
 
 
+def test_trace_that_is_explained_late_counts_and_leaves_the_newest_sentence(sent: Sent) -> None:
+    """A trace that could not be explained is tried again, maybe after the next trace of a crash loop."""
+    work = sent.open(every_s=0.0)
+    work.add(story(killed("web-1", 60.0, sentence="The last one."), name="second"))
+    work.add(story(killed("web-1", 20.0, 30.0), name="first"))
+    sent.run(work)
+    work.add(story(killed("web-1", 5.0), name="earliest"))
+    sent.run(work)
+    bodies = [one["body"] for [one] in sent.asked]
+    assert [one["count"] for one in bodies] == [3, 4]
+    assert {one["message"] for one in bodies} == {"The last one. Trace on node-1: /traces/second"}
+    assert {one["lastTimestamp"] for one in bodies} == {"2026-11-26T12:01:00Z"}
+
+
 def test_kill_after_an_hour_is_another_event(sent: Sent) -> None:
     work = sent.open(every_s=0.0)
     for second in (0.0, 3600.0, 7201.0):

@@ -240,9 +240,10 @@ class PodEvents:
             before = self._series.get(event.key)
             if before is None or event.first_ns - before.last_ns > SERIES_S * 1e9:
                 return event
-        fresh = sum(one > before.last_ns for one in times_ns)  # another trace may have had some
+        # Another trace may have had some. One that could not be explained at first comes after later ones.
+        fresh = sum(not before.first_ns <= one <= before.last_ns for one in times_ns)
         return replace(
-            event,
+            event if event.last_ns >= before.last_ns else before,
             count=before.count + (event.count if fresh == len(times_ns) else fresh),
             first_ns=before.first_ns,
             last_ns=max(event.last_ns, before.last_ns),
