@@ -248,9 +248,11 @@ def test_pod_without_a_valid_name_is_counted_and_said(sent: Sent, pod: dict[str,
     work.add(story(pod))
     sent.run(work)
     assert sent.asked == []
-    assert sent.warnings == [
-        f"1 event of pods dropped: the name of the pod {pod['uid']} is not known (1 dropped so far)"
-    ]
+    warning = f"1 event of pods dropped: the name of the pod {pod['uid']} is not known (1 dropped so far)"
+    assert sent.warnings == [warning]
+    work.add(story(killed("web-2", uid=UID.replace("0f9c", "1111"))))
+    sent.run(work)
+    assert (len(sent.asked), sent.warnings, sent.notices) == (1, [warning], []), "they never failed"
 
 
 def test_long_name_and_sentence_are_bounded_and_the_path_is_whole(sent: Sent) -> None:
@@ -290,6 +292,20 @@ def test_failure_is_a_line_a_minute_and_is_tried_again_later_and_later(sent: Sen
     assert work.due_s == math.inf
 
 
+def test_failure_that_ends_before_its_line_is_not_said(sent: Sent) -> None:
+    work = sent.open()
+    work.add(story(killed(None)))
+    now_s = time.monotonic()
+    sent.run_at(work, now_s)
+    sent.answer(None, error="Connection refused")
+    work.add(story(killed()))
+    sent.run_at(work, now_s)
+    sent.answer()
+    sent.run_at(work, work._next_s)
+    assert (len(sent.asked), work.due_s) == (2, math.inf)
+    assert ([line[:24] for line in sent.warnings], sent.notices) == (["1 event of pods dropped:"], [])
+
+
 @pytest.mark.parametrize(("asked_s", "waited_s"), [(7.0, 10.0), (45.0, 45.0), (86400.0, 600.0)])
 def test_pause_that_the_server_asks_for_is_kept_within_bounds(
     sent: Sent, asked_s: float, waited_s: float
@@ -309,7 +325,8 @@ def test_child_that_hangs_loses_nothing(sent: Sent) -> None:
     work.step(now_s)
     assert work._child is not None
     sent.run_at(work, work._child.deadline_s)
-    assert "took longer than 5 s and was killed; 1 event waits" in sent.warnings[0]
+    line = "events of pods are not sent: their process took longer than 5 s and was killed; 1 event waits"
+    assert sent.warnings == [f"{line}, and it is tried again"]
     work._within_s, work._sending = 1e6, (sys.executable, "-c", ANSWERING)
     sent.run_at(work, now_s + 60)
     assert len(sent.asked) == 1
@@ -393,6 +410,8 @@ def test_end_of_watch_sends_what_waits(sent: Sent) -> None:
                                    "message"), "x")]),
         json.dumps([{"namespace": "../x", "pod": "x", "uid": UID, "container": "", "count": 1, "first_ns": 1,
                      "last_ns": 1, "message": ""}]),
+        json.dumps([{"namespace": "x", "pod": "x", "uid": UID, "container": "", "count": 1, "first_ns": 1,
+                     "last_ns": 1 << 70, "message": ""}]),
     ],
 )  # fmt: skip
 def test_damaged_file_is_said_and_left_behind(sent: Sent, text: str) -> None:

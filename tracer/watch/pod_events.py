@@ -150,7 +150,8 @@ class PodEvents:
         self._pauses: dict[str, tuple[int, float]] = {}  # namespace -> failed attempts, time of the next one
         self._line = ""  # the newest warning that waits until a line may be printed
         self._said_s = -math.inf
-        self._has_complained = False  # since the last success
+        self._is_of_failure = False  # the line; false: of events that were dropped
+        self._has_complained = False  # of a failure, since the last success
         self._is_kept = False  # the file is there
         self._dropped = 0
         if account is not None:
@@ -253,7 +254,7 @@ class PodEvents:
     def _drop(self, count: int, why: str) -> None:
         self._dropped += count
         self._counted("dropped", count)
-        self._line = f"{_events(count)} of pods dropped: {why}"
+        self._line, self._is_of_failure = f"{_events(count)} of pods dropped: {why}", False
 
     # The child
 
@@ -287,16 +288,15 @@ class PodEvents:
                     name, state, why = told
                     self._take(self._given[name], state, why, now_s)
         self._given = {}
-        error = f"its process {child.how_it_ended(status)}" if end is None else end.get("error")
+        error = f"their process {child.how_it_ended(status)}" if end is None else end.get("error")
         if error:
             self._fail(str(error), None if end is None else end.get("retry_after_s"), now_s)
         else:
             self._failed = 0
             namespaces = {event.namespace for event in self._waiting.values()}
             self._pauses = {name: pause for name, pause in self._pauses.items() if name in namespaces}
-            if self._has_complained and not self._pauses:
-                self._has_complained, self._line = False, ""
-                self._notice(f"events of pods are sent again{self._dropped_words()}")
+            if not self._pauses:
+                self._end_failure()
         self._keep()
 
     def _take(self, event: PodEvent, state: Any, why: Any, now_s: float) -> None:
@@ -340,15 +340,23 @@ class PodEvents:
     # Lines
 
     def _complain(self, why: str) -> None:
-        waiting = len(self._waiting)
+        waiting, self._is_of_failure = len(self._waiting), True
         self._line = (
             f"events of pods are not sent: {why}; {_events(waiting)} wait{'s' * (waiting == 1)}, and it is "
             "tried again"
         )
 
+    def _end_failure(self) -> None:
+        if self._is_of_failure or self._has_complained:
+            self._line = ""
+        if self._has_complained:
+            self._has_complained = False
+            self._notice(f"events of pods are sent again{self._dropped_words()}")
+
     def _say(self, now_s: float) -> None:
         self._warn(self._line + self._dropped_words())
-        self._line, self._said_s, self._has_complained = "", now_s, True
+        self._has_complained |= self._is_of_failure
+        self._line, self._said_s = "", now_s
 
     def _dropped_words(self) -> str:
         return f" ({self._dropped} dropped so far)" if self._dropped else ""
@@ -388,7 +396,9 @@ def _read(document: Iterable[Mapping[str, Any]]) -> Iterable[PodEvent]:
         event = PodEvent(**one)
         texts = (event.namespace, event.pod, event.uid, event.container, event.message)
         numbers = (event.count, event.first_ns, event.last_ns)
-        if not all(isinstance(text, str) for text in texts) or not all(type(one) is int for one in numbers):
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(one)
+        if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
             raise ValueError(one)
         if not (_NAME.fullmatch(event.pod) and _LABEL.fullmatch(event.namespace)):
             raise ValueError(one)
