@@ -102,8 +102,9 @@ def test_invalid_token_is_not_sent(server: FakeApiServer, text: str) -> None:
         (ending("shop"), "refused", "because it is being terminated"),
         (status(404, "NotFound", 'namespaces "shop" not found'), "refused", "404 namespaces"),
         (status(422, "Invalid", "Event is invalid"), "refused", "422 Event is invalid"),
+        (FAILED, "later", "500 Internal error occurred"),
     ],
-    ids=["400", "403", "403-ending", "404", "422"],
+    ids=["400", "403", "403-ending", "404", "422", "500"],
 )
 def test_answer_decides_about_the_event(server: FakeApiServer, answer: Any, state: str, words: str) -> None:
     server.faults = [answer]
@@ -116,14 +117,13 @@ def test_answer_decides_about_the_event(server: FakeApiServer, answer: Any, stat
     ("fault", "words", "pause_s"),
     [
         (TOO_MANY, "429", 7.0),
-        (FAILED, "500 Internal error occurred", None),
         ((503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b"<html>"), "503", None),
         ((404, {}, b"404 page not found"), "404 without a message", None),  # another server
         ((302, {"Location": "https://elsewhere/"}, b""), "302", None),
         ((200 + 99, {}, b"{}"), "299", None),
         ("close", "closed the connection without an answer", None),
     ],
-    ids=["429", "500", "503", "404-of-a-proxy", "302", "299", "close"],
+    ids=["429", "503", "404-of-a-proxy", "302", "299", "close"],
 )
 def test_server_that_cannot_be_used_now(
     server: FakeApiServer, fault: Any, words: str, pause_s: float | None
@@ -181,6 +181,15 @@ def test_namespace_without_rights_does_not_hold_up_the_others(
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one[:2] for one in told] == [["a", "later"], ["c", "sent"]]
     assert [name for _, name in server.events] == ["c"]
+
+
+def test_namespace_whose_webhook_fails_does_not_hold_up_the_others(
+    server: FakeApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.faults = [FAILED]
+    send_all(api(server), [event("a"), event("b"), event("c", namespace="bank")])
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one[:2] for one in told] == [["a", "later"], ["c", "sent"]]
 
 
 def test_child_prints_a_line_for_each_event_and_the_end(server: FakeApiServer) -> None:

@@ -40,6 +40,9 @@ _MOST_WORDS: Final = 300
 _CHANGED: Final = ("count", "lastTimestamp", "message")
 _REFUSED: Final = frozenset({400, 404, 413, 422})
 _DENIED: Final = 403
+_FAILED: Final = 500
+"""The status if an admission webhook fails (k8s.io/apiserver, `pkg/admission/plugin/webhook`). A webhook can
+be set for some namespaces only."""
 _EXISTS: Final = 409
 _NOT_FOUND: Final = 404
 
@@ -116,7 +119,7 @@ class ApiServer:
         if answer.is_of_kubernetes:
             if answer.status == _DENIED:
                 return "refused" if answer.is_of_ending_namespace else "later", answer.words()
-            if answer.status == _EXISTS or (answer.status == _NOT_FOUND and is_there):
+            if answer.status in (_EXISTS, _FAILED) or (answer.status == _NOT_FOUND and is_there):
                 return "later", answer.words()
             if answer.status in _REFUSED:
                 return "refused", answer.words()
@@ -202,15 +205,15 @@ def _in_one_line(words: str) -> str:
 def send_all(api: ApiServer, events: list[dict[str, Any]]) -> None:
     """Send events in their order, and print what became of each. Raises UnavailableError.
 
-    Once the account may not write to a namespace, its other events are left for later.
+    Once the server does not take an event in a namespace, its other events are left for later.
     """
-    denied: set[str] = set()
+    closed: set[str] = set()
     for event in events:
-        if event["namespace"] in denied:
+        if event["namespace"] in closed:
             continue
         state, why = api.send(event)
         if state == "later":
-            denied.add(event["namespace"])
+            closed.add(event["namespace"])
         print(json.dumps([event["name"], state, why]), flush=True)
 
 

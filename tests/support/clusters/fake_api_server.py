@@ -73,7 +73,9 @@ VERBS: Final = {"POST": "create", "PATCH": "patch"}
 
 TOO_MANY: Final = (429, {"Retry-After": "7", "Content-Type": "text/plain"}, b"Too many requests, please try")
 """The answer of the filter for the requests in flight, which is no JSON."""
-FAILED: Final = status(500, "InternalError", "Internal error occurred: etcdserver: request timed out")
+FAILED: Final = status(
+    500, "InternalError", 'Internal error occurred: failed calling webhook "events.example.com": no endpoints'
+)
 
 
 @dataclass
