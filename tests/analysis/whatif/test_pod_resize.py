@@ -50,6 +50,7 @@ def in_pod(folder: Path, path: str, names: Mapping[str, str | None]) -> Analysed
             PodLimit("shop", "web-0", None, "Burstable"),
         ),
         (f"{POD}/{ID}/init.scope", NAMES, None),
+        (f"/kubepods/burstable/pod{'1d65f9b6' * 4}/{ID}", NAMES, None),  # a static pod
         (f"{POD}/{ID}", NAMES | {"container": None}, None),
         (f"{POD}/{ID}", NAMES | {"namespace": None}, None),
         (f"/docker/{ID}", NAMES, None),

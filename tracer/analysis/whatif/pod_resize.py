@@ -17,18 +17,23 @@ from tracer.kernel.cgroups.containers import identify, qos_class, standing
 
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?")
+_UID_OF_STATIC: Final = re.compile(r"[0-9a-f]{32}")
+"""The kubelet gives a static pod a hash as its uid (pkg/kubelet/config/common.go, `applyDefaults`). The API
+server refuses to resize its mirror pod."""
 _UNITS: Final = ((1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki"), (1, ""))
 
 
 def pod_limit(trace: TraceTables, cgroup_id: int) -> PodLimit | None:
     """Return the pod or container of Kubernetes whose own limit a cgroup has.
 
-    None for any other cgroup, for one that a container made inside itself, and where a name is not known or
-    is one that Kubernetes does not accept (RFC 1123): a trace may have any names.
+    None for any other cgroup, for one that a container made inside itself, and for a static pod. None also if
+    a name is not known or is one that Kubernetes does not accept (RFC 1123): a trace may have any names.
     """
     path, names = trace.places.label_of(cgroup_id), trace.places.named_container_of(cgroup_id)
     ref = identify(path)
     if ref is None or ref.pod_uid is None or names is None or standing(path).below:
+        return None
+    if _UID_OF_STATIC.fullmatch(ref.pod_uid):
         return None
     container = None if ref.container_id is None else names.name or ""
     is_valid = (
