@@ -126,6 +126,16 @@ def test_containers_and_times_are_bounded(
 ) -> None:
     monkeypatch.setattr(killed_pods, "MOST_CONTAINERS", 1)
     monkeypatch.setattr(killed_pods, "_MOST_TIMES", 2)
+    monkeypatch.setattr(killed_pods, "_MOST_SENTENCE", 7)
     [pod] = pods_since(0, kill(1, 13, 0, 13), *(kill(number, 12, number, 12) for number in range(2, 7)))
     assert (pod["container"], pod["kills"], left_out) == ("app", 5, [1])
     assert [(one - AT_NS) / SECOND_NS for one in pod["times_ns"]] == [2, 5, 6]
+    assert pod["sentence"] == "hungry-"
+
+
+def test_containers_share_the_bound_of_times(pods_since: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of the child is bounded: 200 containers with 1,000 kills each would exceed it."""
+    monkeypatch.setattr(killed_pods, "_MOST_TIMES", 4)
+    pods = pods_since(0, *(kill(number, 12 + number % 2, number, 12 + number % 2) for number in range(2, 12)))
+    assert [len(pod["times_ns"]) for pod in pods] == [3, 3], "the first, and the newest two"
+    assert [pod["kills"] for pod in pods] == [5, 5]

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from tracer.analysis.trace import AnalysedTrace
 
 MOST_CONTAINERS: Final = 200
-_MOST_TIMES: Final = 1000
+_MOST_TIMES: Final = 10_000
+"""The times of all containers. `watch` reads no more than a MiB of the child that prints them."""
+_MOST_SENTENCE: Final = 1024
+"""The characters of a sentence: no event has more (`tracer.watch.pod_events`)."""
 
 
 def killed_pods(
@@ -47,7 +50,7 @@ def killed_pods(
     for (uid, container), kills in newest:
         pod, namespace = names.get(uid, (None, None))
         times_ns = [int(kill.time.value) for kill in kills if kill.time is not None]
-        del times_ns[1:-_MOST_TIMES]
+        del times_ns[1 : -(_MOST_TIMES // len(newest))]
         pods.append(
             {
                 "uid": uid,
@@ -56,7 +59,7 @@ def killed_pods(
                 "container": container,
                 "kills": len(kills),
                 "times_ns": times_ns,
-                "sentence": visible(explain(kills[-1].kill_id).verdict.summary),
+                "sentence": visible(explain(kills[-1].kill_id).verdict.summary)[:_MOST_SENTENCE],
             }
         )
     return pods, len(found) - len(newest)
