@@ -395,6 +395,18 @@ def test_unsent_events_outlive_the_recorder(sent: Sent) -> None:
     assert not (sent.spool / KEPT).exists()
 
 
+def test_kill_after_a_restart_is_another_event(sent: Sent) -> None:
+    for second in (0.0, 30.0):
+        work = sent.open()
+        work.add(story(killed("web-1", second)))
+        sent.run(work)
+    asked = [(one["name"], one["is_there"], one["body"]["count"]) for [one] in sent.asked]
+    assert asked == [
+        (f"web-1.{NOON_NS:x}", False, 1),
+        (f"web-1.{NOON_NS + 30 * SECOND_NS:x}", False, 1),
+    ]
+
+
 def test_end_of_watch_sends_what_waits(sent: Sent) -> None:
     work = sent.open()
     work.add(story(killed()))
