@@ -188,7 +188,7 @@ def _contents() -> Schema:
     definitions = Definitions(has_flags=False)
     members = definitions.members(held.Contents, without=("time_ns",))
     one = definitions.members(held.CgroupContents)
-    definitions.found["CgroupContents"] = closed({**one, "advice": array(_STRING)})  # added by the verb
+    definitions.found["CgroupContents"] = closed({**one, "advice": array(_STRING)})  # by render.words
     return _document(definitions, {"time": _TIME, **members})
 
 

@@ -65,6 +65,7 @@ def check(parts: Parts, running: Prometheus) -> None:
     assert alert["annotations"]["summary"].startswith("1 OOM kill(s) in web on 127.0.0.1:")
     run_until(parts, lambda: running.values("memcg_tracer_seconds_to_kill < 60"))
     parts.kills.kill({"kill_id": 2, "limit_owner_cgroup_id": 3, "cgroup_id": 3})
+    parts.kills.pod_event("sent", 1)
     parts.kills.explain([(2, "anon_growth")], TRACE)
     run_until(parts, lambda: running.values("memcg_tracer_oom_kills_total > 1"))
     for query in dashboard_queries():

@@ -55,11 +55,12 @@ def _is_covered(null: str, unknown: set[str]) -> bool:
 
 
 def _known_to_be_none(report: OomReport) -> set[str]:
-    """Return the fields that are null without a reason: no container or pod, no badness of its own."""
+    """Return the fields that are null without a reason: no container or pod, no badness of its own, no look
+    at the page cache."""
     is_known = report.limit_owner.cgroup is not None
     # No log has titles and numbers of threads, and not each has the process of a thread.
     names = {"trigger.cmdline", "victims.cmdline", "candidates.cmdline", "trigger.tgid", "victims.threads"}
-    names.add("limit_owner.lowered")
+    names |= {"limit_owner.lowered", "cached"}
     names |= (
         {f"limit_owner.{name}" for name in ("container", "pod", "namespace", "image")} if is_known else set()
     )

@@ -35,7 +35,15 @@ def test_to_dict_has_the_fields_of_the_json_document(page_cache_experiment: Any)
         *("kill_id", "time", "ktime_ns", "constraint", "limit_owner", "trigger", "victims", "candidates"),
         *("composition", "working_set_bytes", "reclaim", "cushion", "allocators", "verdict", "advice"),
         *("sizing", "quality", "memory_stat_bytes", "badness_total_pages", "what_if", "kernel_log"),
-        *("further_allocators", "shared_files", "mappings", "runtime", "code", "code_sampled_share"),
+        *(
+            "further_allocators",
+            "shared_files",
+            "mappings",
+            "runtime",
+            "cached",
+            "code",
+            "code_sampled_share",
+        ),
     ]
     assert document["quality"]["kmsg"] == "missing"
     assert document["quality"]["probes"] == {"oom": "tp_btf/mark_victim"}
@@ -50,9 +58,10 @@ def test_to_dict_with_null_fields_has_their_reasons(page_cache_experiment: Any) 
             return [found for key, item in value.items() for found in nulls(item, f"{name}.{key}".strip("."))]
         return [name] if value is None else []
 
-    # The container is in no pod, the report is not from a log, and the title says no more than the name.
+    # The container is in no pod, the report is not from a log, the title says no more than the name, and
+    # nothing was cached before the trace.
     known_to_be_none = {"limit_owner.pod", "limit_owner.namespace", "kernel_log", "trigger.cmdline"}
-    known_to_be_none.add("limit_owner.lowered")
+    known_to_be_none |= {"limit_owner.lowered", "cached"}
     assert set(nulls(document, "")) - known_to_be_none <= set(unknown)
     assert not known_to_be_none & set(unknown)
 

@@ -18,6 +18,7 @@ from tracer.capture.contents.held import (
     HeldProcess,
 )
 from tracer.render.terminal import console, contents_text
+from tracer.render.words.contents_words import document
 
 MIB = 1 << 20
 HOSTILE = "\x1b[31m[red]\nx"
@@ -135,16 +136,16 @@ def test_hostile_names_are_escaped_and_fit_the_line(by: str | None, columns: int
 
 
 def test_document_has_the_fields_that_users_rely_on() -> None:
-    document = FOUND.document()
-    require_form("contents", document)
-    assert document | {"cgroups": []} == {
+    found = document(FOUND)
+    require_form("contents", found)
+    assert found | {"cgroups": []} == {
         "schema": 1,
         "time": "1970-01-01T00:00:00.000Z",
         "took_ms": 116.0,
         "unnamed_bytes": 0,
         "cgroups": [],
     }
-    web = document["cgroups"][1]
+    web = found["cgroups"][1]
     assert {name: web[name] for name in ("cgroup", "container", "pod", "removed", "slab_bytes")} == {
         "cgroup": "/docker/4f",
         "container": "web",

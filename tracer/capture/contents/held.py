@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 PARTS: Final = ("file", "process", "slab")
 """What the memory of a cgroup can be told apart by."""
@@ -112,14 +111,3 @@ class Contents:
     took_ms: float
     unnamed_bytes: int
     cgroups: list[CgroupContents]
-
-    def document(self) -> dict[str, Any]:
-        """Return the document of `contents --json`."""
-        moment = datetime.fromtimestamp(self.time_ns / 1e9, UTC)
-        return {
-            "schema": 1,
-            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "took_ms": round(self.took_ms, 1),
-            "unnamed_bytes": self.unnamed_bytes,
-            "cgroups": [asdict(one) for one in self.cgroups],
-        }

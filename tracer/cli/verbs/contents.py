@@ -69,10 +69,7 @@ def command(*, cgroups: tuple[str, ...], by: str | None, most: int, as_json: boo
             lambda done, whole: shown.says(f"{100 * done // whole} % of memory read"),
         )
     if as_json:
-        document = found.document()
-        for shown_one, one in zip(document["cgroups"], found.cgroups, strict=True):
-            shown_one["advice"] = list(contents_words.advice_on(one))
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(contents_words.document(found), indent=2))
         return
     columns = console.columns_for(sys.stdout)
     console.write(sys.stdout, contents_text.lines(found, by, most, columns=columns))

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from tracer import units
-from tracer.capture.contents.held import CgroupContents, HeldFile
+from tracer.capture.contents.held import CgroupContents, Contents, HeldFile
 from tracer.render.words.escape import visible
 
 _LARGE_SHARE: Final = 0.2
 """The least part of the memory of a cgroup that gets a sentence."""
 
 _SLAB_OF_FILES: Final = ("dentry", "inode_cache")
+
+
+def document(found: Contents) -> dict[str, Any]:
+    """Return the document of `contents --json`: what the cgroups hold, each with its sentences."""
+    moment = datetime.fromtimestamp(found.time_ns / 1e9, UTC)
+    return {
+        "schema": 1,
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "took_ms": round(found.took_ms, 1),
+        "unnamed_bytes": found.unnamed_bytes,
+        "cgroups": [asdict(one) | {"advice": list(advice_on(one))} for one in found.cgroups],
+    }
 
 
 def file_name(one: HeldFile) -> str:
