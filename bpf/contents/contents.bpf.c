@@ -46,7 +46,6 @@ BPF_F_TABLE("hash", u64, u8, selected, MOST_CGROUPS, BPF_F_NO_PREALLOC);
 
 #define LOST_AMOUNTS 0
 #define LOST_TOTALS 1
-
 BPF_ARRAY(unmapped, u64, 2); /* bytes for which a map had no room */
 
 /* A pass, as far as one run takes it. */
@@ -100,10 +99,7 @@ static __always_inline u64 flagged(u64 flags, u32 flag, u64 bytes)
 	return flags & (1UL << flag) ? bytes : 0;
 }
 
-/*
- * The pass. It is in a map and not on the stack, where the verifier would follow the values of its
- * members from turn to turn. Only one program runs at a time.
- */
+/* The pass; one program runs at a time. On the stack, the verifier would follow its members. */
 BPF_ARRAY(scans, struct scan, 1);
 
 static __always_inline struct scan *the_scan(void)

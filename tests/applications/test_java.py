@@ -69,7 +69,7 @@ public class Churn {
             Arrays.fill(piece, (byte) 1);
             held.add(piece);
             if (held.size() > 40) held.remove();
-            Thread.sleep(10);
+            Thread.sleep(20);
         }
         System.out.println("held " + held.size());
     }

@@ -22,7 +22,7 @@ from tracer.capture.learn import event_cost
 from tracer.capture.learn.calibration import calibrate
 from tracer.capture.learn.event_cost import EventCost
 from tracer.capture.rows.kmsg_stream import KMSG, READ, open_kernel_log
-from tracer.capture.rows.mapping_rows import MOST_PROCESSES, MOST_SHARE
+from tracer.capture.rows.mapping_rows import AGAIN_S, AT_ONCE_S, MOST_PROCESSES, MOST_SHARE
 from tracer.capture.symbols import unwinding
 from tracer.errors import TracerError
 from tracer.kernel.anatomy.process_anatomy import MOST_RSS_BYTES, MOST_S, PROC
@@ -180,9 +180,9 @@ def process_memory(process: Path) -> Check:
     return _check(
         "process memory",
         State.OK,
-        f"smaps of the {MOST_PROCESSES} largest processes of a cgroup near its limit, each at most once a "
-        f"second: at most {MOST_SHARE * 100:g} % of a CPU, and {size(MOST_BYTES)} and {MOST_S:g} s for a "
-        f"process; none of a process above {size(MOST_RSS_BYTES)}",
+        f"smaps of the {MOST_PROCESSES} largest processes of a cgroup near its limit, each at most every "
+        f"{AGAIN_S:g} s: at most {MOST_SHARE * 100:g} % of a CPU and {AT_ONCE_S:g} s; {size(MOST_BYTES)} and "
+        f"{MOST_S:g} s for a process; none of a process above {size(MOST_RSS_BYTES)}",
     )
 
 

@@ -7,7 +7,8 @@ kill should be late, and no look should be paid for while nothing happens:
   second, the look waits until half a second is left, or a sixteenth of the limit. Growth so fast counts
   whatever is left.
 * There is another look, a second later at the earliest, when the cushion has fallen by a further 32nd of the
-  limit. A cgroup that lives near its limit, and falls no further, is looked at every 30 s at most.
+  limit, or a quarter of a second later when half of it is left and would be used up within half a second. A
+  cgroup that lives near its limit, and falls no further, is looked at every 30 s at most.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tracer.live.sample_arrays import UNKNOWN, Numbers, turns, values
 
 _SECOND_NS: Final = 1_000_000_000
 _AGAIN_NS: Final = _SECOND_NS
+AGAIN_IF_HALF_NS: Final = _SECOND_NS // 4
 _AGAIN_IF_NO_LOWER_NS: Final = 30 * _SECOND_NS
 _LATE_NS: Final = _SECOND_NS // 2
 _EARLY_DIVISOR: Final = 4
@@ -80,7 +82,8 @@ class Approach:
             | ((left * _EARLY_DIVISOR < limit) & (lasts_ns > _AGAIN_NS + _LATE_NS))
         )
         is_lower = (least == UNKNOWN) | (left <= least - limit // _STEP_DIVISOR)
-        pause_ns = np.where(is_lower, _AGAIN_NS, _AGAIN_IF_NO_LOWER_NS)
+        is_half = is_lower & (left * 2 <= least) & (lasts_ns <= _LATE_NS)
+        pause_ns = np.select([is_half, is_lower], [AGAIN_IF_HALF_NS, _AGAIN_NS], _AGAIN_IF_NO_LOWER_NS)
         due = np.flatnonzero(is_near & (time - before["looked_ns"] >= pause_ns))
         least[due] = np.where(least[due] == UNKNOWN, left[due], np.minimum(least[due], left[due]))
         states["time"][places], states["left"][places], states["least"][places] = time, left, least

@@ -100,7 +100,7 @@ def test_processes_of_cgroups_below_are_read(
 def test_process_that_was_just_read_is_not_read_again(
     tmp_path: Path, rows: MappingRows, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(mapping_rows, "_AGAIN_S", 3600.0)
+    monkeypatch.setattr(mapping_rows, "AGAIN_S", 3600.0)
     put(tmp_path, os.getpid())
     rows.look(NEAR)
     assert taken(rows)["mappings"]

@@ -22,16 +22,21 @@ from tracer.kernel.anatomy.process_anatomy import ProcessAnatomy, read_process, 
 from tracer.kernel.cgroups.cgroupfs import descendants
 from tracer.kernel.meminfo import meminfo_bytes
 from tracer.kernel.process.asked_child import AskedChild
-from tracer.live.approach import Approach
+from tracer.live.approach import AGAIN_IF_HALF_NS, Approach
 from tracer.stored_names import stored_name
 
 MOST_PROCESSES: Final = 3
 """The processes of a cgroup that one look reads, the largest first."""
 
 MOST_SHARE: Final = 0.02
-"""The share of one CPU that all looks together may take."""
+"""The share of one CPU that all looks together may take, beside `AT_ONCE_S`."""
 
-_AGAIN_S: Final = 1.0
+AT_ONCE_S: Final = 0.2
+"""The CPU time that looks may take at once: a process that fills its limit fast needs a second look soon."""
+
+AGAIN_S: Final = AGAIN_IF_HALF_NS / 1e9
+"""The least time between two looks at a process."""
+
 _LEAST_RSS_BYTES: Final = 1 << 20
 _SWAP_AGAIN_S: Final = 1.0
 _IDLE_S: Final = 60.0  # then the child ends, which has memory of its own
@@ -81,7 +86,8 @@ class MappingRows:
             for answer in self._reader.answers():
                 _add_rows(tables, answer, clock_offset_ns)
             if not self._reader.is_busy:
-                self._rests_until_s = time.monotonic() + self._reader.cpu_s / MOST_SHARE
+                paid_s = max(self._rests_until_s, time.monotonic() - AT_ONCE_S / MOST_SHARE)
+                self._rests_until_s = paid_s + self._reader.cpu_s / MOST_SHARE
             elif self._reader.has_failed:
                 self._give_up()
         elif not self._waiting and time.monotonic() - self._rests_until_s > _IDLE_S:
@@ -151,7 +157,7 @@ def _read(request: list[Any], read_s: dict[int, float]) -> Iterator[dict[str, An
 def _largest(directory: Path, read_s: dict[int, float]) -> Iterator[ProcessAnatomy]:
     """Yield the largest processes of a cgroup, without those that were read a moment ago."""
     now_s = time.monotonic()
-    for tgid in [tgid for tgid, at_s in read_s.items() if now_s - at_s >= _AGAIN_S]:
+    for tgid in [tgid for tgid, at_s in read_s.items() if now_s - at_s >= AGAIN_S]:
         del read_s[tgid]
     sizes = {tgid: rss_bytes(tgid) for tgid in _tgids(directory)}
     largest = sorted(sizes, key=lambda tgid: -sizes[tgid])[:MOST_PROCESSES]

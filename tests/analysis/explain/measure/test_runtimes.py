@@ -112,6 +112,25 @@ def test_go_that_was_not_read_gets_no_advice(filled: Any) -> None:
     assert found["unread"] == "the program has no symbol table"
 
 
+JVM = {"heap_used_bytes": 30 * MIB, "heap_committed_bytes": 90 * MIB, "heap_max_bytes": 90 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("heap", "advised"),
+    [
+        pytest.param(53, "or a heap of at most 65 MiB (-Xmx65m)", id="all was seen"),
+        pytest.param(33, "or a heap of at most 45 MiB (-Xmx45m)", id="what came later may be outside"),
+        pytest.param(30, None, id="the look is too old"),
+    ],
+)
+def test_java_gets_a_heap_that_leaves_room_for_the_rest(filled: Any, heap: int, advised: str | None) -> None:
+    look(filled, 50, java_heap=heap, anonymous=35)
+    show(filled, "jvm", JVM)
+    text = advice(filled)
+    assert ("-Xmx" in text) is (advised is not None), text
+    assert (advised or "") in text
+
+
 GLIBC = {"arena_count": 9, "system_bytes": 70 * MIB, "top_bytes": MIB}
 
 

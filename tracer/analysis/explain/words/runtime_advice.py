@@ -15,14 +15,28 @@ _MUCH_SHARE: Final = 0.2
 _MANY_ARENAS: Final = 4
 _SPARE_DIVISOR: Final = 10
 """The part of a limit that stays free of a heap: page cache of the program, and overshoot of a collector."""
+_MOST_UNSEEN_DIVISOR: Final = 4
+"""A process that grew by more than this part of its memory after the look is not what it was then."""
 _MOST_LIVE_SHARE: Final = 0.8  # of a bound; above it, the collector runs nearly all the time
 
 
 def of_process(findings: Findings, one: ProcessMemory) -> Iterator[str]:
-    """Yield advice on a killed process, from a look at it."""
+    """Yield advice on a killed process, from a look at it that found most of what it had at the kill."""
+    if _unseen_bytes(findings, one) * _MOST_UNSEEN_DIVISOR > _held_bytes(findings, one):
+        return
     for runtime in findings.runtimes:
         if runtime["pid"] == one.pid and runtime["kind"] in _KINDS:
             yield from _KINDS[runtime["kind"]](findings, one, runtime)
+
+
+def _held_bytes(findings: Findings, one: ProcessMemory) -> int:
+    """Return the anonymous memory of a process at its kill."""
+    return sum(victim.anon_rss_bytes or 0 for victim in findings.victims if victim.pid == one.pid)
+
+
+def _unseen_bytes(findings: Findings, one: ProcessMemory) -> int:
+    """Return the anonymous memory that a process got between the look and its kill."""
+    return max(_held_bytes(findings, one) - one.anon_bytes(), 0)
 
 
 def _java(findings: Findings, one: ProcessMemory, jvm: Runtime) -> Iterator[str]:
@@ -32,7 +46,7 @@ def _java(findings: Findings, one: ProcessMemory, jvm: Runtime) -> Iterator[str]
     if limit is None or not findings.owner.has_limit or heap + outside <= limit:
         return
     option = jvm["option"] or "by default a part of the limit or of the machine's memory"
-    room = (limit - outside) >> 20
+    room = (limit - outside - _unseen_bytes(findings, one)) >> 20
     smaller = f", or a heap of at most {room} MiB (-Xmx{room}m)" if room > 0 else ""
     yield (
         f"Give {process(one.comm, one.pid)} a limit of at least {size(heap + outside)}{smaller}: the heap "
@@ -49,8 +63,9 @@ def _go(findings: Findings, one: ProcessMemory, go: Runtime) -> Iterator[str]:
     kill = LimitAtKill.from_findings(findings)
     if kill is None or "heap_live_bytes" not in go:
         return
-    held = sum(victim.anon_rss_bytes or 0 for victim in findings.victims if victim.pid == one.pid)
-    others = max(kill.kept_bytes - held, 0) + max(one.anon_bytes() - go["runtime_bytes"], 0)
+    others = max(kill.kept_bytes - _held_bytes(findings, one), 0) + max(
+        one.anon_bytes() - go["runtime_bytes"], 0
+    )
     room = kill.limit_bytes - others - kill.limit_bytes // _SPARE_DIVISOR
     beside_heap = max(go["runtime_bytes"] - go["heap_in_use_bytes"] - go["heap_free_bytes"], 0)
     bound, is_off = go["memory_limit_bytes"], go["gc_percent"] < 0
