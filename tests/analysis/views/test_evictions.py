@@ -262,6 +262,24 @@ def test_first_look_at_each_cgroup_is_the_cache_from_before(shared: Any) -> None
     assert files.drop(LIB).isna().all()
 
 
+def test_look_at_a_cgroup_that_began_empty_is_not_of_before(shared: Any) -> None:
+    shared.add("cgroups", cgroup_id=77, path="/late", created=shared.ns(0.2))
+    shared.add("cgroups", cgroup_id=78, path="/own")
+    for number, levels in ((78, (0, 5)), (WEB, (9, 0))):
+        for at, pages in zip((0.05, 0.3), levels, strict=True):
+            shared.add("samples", at, cgroup_id=number, file_bytes=pages * PAGE)
+    looked_at(shared, 0.1, 30, inode_id=LIB)
+    looked_at(shared, 0.4, 700, inode_id=LIB, cgroup_id=77)
+    looked_at(shared, 0.4, 700, inode_id=LIB, cgroup_id=78)
+    flow = cache_flow(shared, moves(shared))
+    assert flow.first_look is not None
+    assert flow.first_look.bytes == 30 * PAGE
+    late = cache_flow(shared, moves(shared, 77), 77).first_look
+    assert late is not None
+    assert late.bytes == 0
+    assert evictions(shared).set_index("inode_id")["first_look_bytes"][LIB] == 30 * PAGE
+
+
 @pytest.mark.parametrize(
     ("meta", "reason"),
     [

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, times_ns
+from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, known, times_ns
+from tracer.analysis.core.ledger import made_in_trace
 from tracer.analysis.core.tables import TraceTables
 
 
@@ -25,7 +26,10 @@ class FirstLooks:
 
 
 def first_looks(trace: TraceTables, members: Int64s | None) -> FirstLooks:
-    """Return the first looks at these cgroups; None: at all."""
+    """Return the first looks at these cgroups; None: at all.
+
+    What a look finds in a cgroup that had no page cache when the trace began came later, and counts as 0.
+    """
     rows = trace.contents
     rows = rows[is_one_of(rows["kind"], ["file"])]
     if members is not None:
@@ -34,9 +38,19 @@ def first_looks(trace: TraceTables, members: Int64s | None) -> FirstLooks:
     first = times.groupby(integers(rows["cgroup_id"])).transform("min")
     is_first = (times == first).to_numpy()
     rows, times = rows[is_first], times[is_first]
-    named = rows[known(rows["inode_id"])]
+    is_before = ~_began_empty(trace, integers(rows["cgroup_id"]))
+    named = rows[is_before & known(rows["inode_id"])]
     return FirstLooks(
         last_ns=int(times.max()) if len(times) else None,
-        bytes=int(rows["bytes"].sum()),
+        bytes=int(rows["bytes"][is_before].sum()),
         of_files=named["bytes"].groupby(integers(named["inode_id"])).sum(),
     )
+
+
+def _began_empty(trace: TraceTables, cgroup_ids: Int64s) -> Bools:
+    """Return a mask of the cgroups that were made during the trace, or had no page cache at their first
+    sample."""
+    samples = trace.samples[np.isin(integers(trace.samples["cgroup_id"]), cgroup_ids)]
+    first = samples[known(samples["file_bytes"])].drop_duplicates("cgroup_id")
+    empty = integers(first["cgroup_id"])[(first["file_bytes"] == 0).to_numpy(np.bool_)]
+    return made_in_trace(trace.cgroups, cgroup_ids) | np.isin(cgroup_ids, empty)

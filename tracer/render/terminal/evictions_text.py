@@ -127,6 +127,8 @@ def _before(flow: CacheFlow, context: Context) -> str:
     found = flow.first_look
     if found is None:
         return f"not known: {visible(flow.quality.unknown['first_look'])}"
+    if not found.bytes:
+        return "nothing"
     after = units.duration(max((found.time - context.origin).total_seconds(), 0))
     return f"{units.size(found.bytes)} was there at the first look, {after} after the trace began"
 
