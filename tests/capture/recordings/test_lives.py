@@ -126,6 +126,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
     """Assert that each life has a row, and that the trace has nothing of other cgroups.
 
     An exception is the path of a cgroup whose task acted on a life's memory, as on pages of a shared library.
+    Of such an act, the record may be lost.
     """
     rows = trace.cgroups.set_index("cgroup_id")
     assert set(ids) <= set(rows.index)
@@ -133,7 +134,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
         assert not getattr(trace, name)["cgroup_id"].isin(strangers).any(), name
     acted = {*trace.pagecache["tgid"].dropna(), *trace.charge["tgid"].dropna()}
     tasks = trace.tasks[trace.tasks["cgroup_id"].isin(strangers)]
-    assert set(tasks["tgid"]) <= acted
+    assert len(set(tasks["tgid"]) - acted) <= sum(lost_records(trace).values())
     assert set(strangers) & set(rows.index) <= {*tasks["cgroup_id"], *trace.pagecache["task_cgroup_id"]}
 
 
