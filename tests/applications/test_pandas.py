@@ -67,7 +67,7 @@ def test_pandas_reads_its_libraries_again_and_not_at_the_suggested_limit(
         work, tmp_path / "trace", LIMIT_BYTES, tmp_path, disk_dir
     )
     assert wide.progress.state == "held"
-    # The disk decides which share of the time this takes, and so whether it is told as thrashing.
+    # The disk decides which share of the time this takes, and so whether it counts as thrashing.
     assert tight.progress.lost is not None
     assert (tight.progress.lost.reread_ms or 0) > 0
     most = tight.progress.files[0]

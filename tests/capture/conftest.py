@@ -1,4 +1,4 @@
-"""Recordings by the real command, and swap, for the tests of the recorder."""
+"""Recordings by the real command, swap, and processes that hold memory, for the tests of the recorder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,3 +51,22 @@ def swap(disk_dir: Path) -> Iterator[None]:
         pytest.skip(f"needs swap on a file: {os.strerror(ctypes.get_errno())}")
     yield
     assert _libc.swapoff(str(file).encode()) == 0
+
+
+@pytest.fixture
+def holder() -> Iterator[Callable[[int], int]]:
+    """Return a function that starts a process which holds so many MiB, and returns its pid."""
+    started = []
+
+    def start(mib: int) -> int:
+        program = f"held = bytearray(b'x') * ({mib} << 20); print(flush=True); input()"
+        argv = [sys.executable, "-I", "-S", "-c", program]
+        child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        started.append(child)
+        assert child.stdout is not None
+        child.stdout.readline()
+        return child.pid
+
+    yield start
+    for child in started:
+        child.communicate()

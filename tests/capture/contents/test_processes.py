@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tracer.capture.contents import processes
 from tracer.capture.contents.held import HeldProcess
@@ -18,25 +15,6 @@ from tracer.capture.contents.processes import read_processes
 from tracer.kernel.anatomy.process_anatomy import read_process
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def holder() -> Iterator[Callable[[int], int]]:
-    """Return a function that starts a process which holds so many MiB, and returns its pid."""
-    started = []
-
-    def start(mib: int) -> int:
-        program = f"held = bytearray(b'x') * ({mib} << 20); print(flush=True); input()"
-        argv = [sys.executable, "-I", "-S", "-c", program]
-        child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        started.append(child)
-        assert child.stdout is not None
-        child.stdout.readline()
-        return child.pid
-
-    yield start
-    for child in started:
-        child.communicate()
 
 
 def kinds(held: HeldProcess | None) -> set[str]:

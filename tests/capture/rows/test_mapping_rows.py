@@ -27,25 +27,6 @@ NEAR = series(lambda _: {"anon": 95}, 0)  # a sample of cgroup 7
 
 
 @pytest.fixture
-def holder() -> Iterator[Callable[[int], int]]:
-    """Return a function that starts a process which holds so many MiB, and returns its pid."""
-    started = []
-
-    def start(mib: int) -> int:
-        program = f"held = bytearray(b'x') * ({mib} << 20); print(flush=True); input()"
-        argv = [sys.executable, "-I", "-S", "-c", program]
-        child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        started.append(child)
-        assert child.stdout is not None
-        child.stdout.readline()
-        return child.pid
-
-    yield start
-    for child in started:
-        child.communicate()
-
-
-@pytest.fixture
 def warnings() -> list[str]:
     return []
 
