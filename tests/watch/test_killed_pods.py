@@ -29,6 +29,7 @@ CGROUPS = {
     14: {"path": f"/kubepods/pod{BANK.replace('d3', 'e4')}/{IDS['cold']}"},
     15: {"path": "/system.slice/cron.service"},
     16: {"path": f"/user.slice/user-7.slice/user@7.service/kubepods/pod{BANK}/{IDS['bank']}"},
+    17: {"path": f"{SLICE}/cri-containerd-{IDS['app']}.scope/kubepods/pod{BANK}/{IDS['bank']}"},
 }
 
 
@@ -115,6 +116,12 @@ def test_pod_without_a_name_is_reported_and_a_unit_is_not(pods_since: Any) -> No
 
 def test_cgroup_that_a_user_named_like_a_pod_is_no_pod(pods_since: Any) -> None:
     assert pods_since(0, kill(1, 16, 0, 16)) == []
+
+
+def test_cgroup_that_a_container_named_like_a_pod_counts_for_its_own_pod(pods_since: Any) -> None:
+    """Else a container could give an Event to any pod of the node."""
+    [pod] = pods_since(0, kill(1, 12, 0, 12), kill(2, 17, 1, 17))
+    assert (pod["uid"], pod["pod"], pod["container"], pod["kills"]) == (WEB, "web-1", "app", 2)
 
 
 def test_pods_are_not_looked_for_unless_asked(pods_since: Any) -> None:

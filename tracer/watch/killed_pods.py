@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from tracer.kernel.cgroups.containers import identify
+from tracer.kernel.cgroups.containers import identify, outermost_pod
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
@@ -35,20 +35,20 @@ def killed_pods(
         sentence               the verdict on the newest kill, safe to print
     """
     found: dict[tuple[str, str | None], list[OomReport]] = {}
+    pod_names, container_names = _names(trace) if reports else ({}, {})
     for report in reports:
         victim = report.victims[0] if report.victims else None
-        ref = identify(victim.cgroup) if victim is not None and victim.cgroup is not None else None
+        ref = outermost_pod(victim.cgroup) if victim is not None and victim.cgroup is not None else None
         if ref is None or ref.pod_uid is None or ref.user is not None:  # a user can name cgroups like pods
             continue
         if report.time is None or report.time.value < since_ns:
             continue
-        container, _ = trace.places.container_of(victim.cgroup_id if victim is not None else None)
-        found.setdefault((ref.pod_uid, container or ref.container_id), []).append(report)
+        container = container_names.get(ref.container_id or "", ref.container_id)
+        found.setdefault((ref.pod_uid, container), []).append(report)
     newest = sorted(found.items(), key=lambda one: one[1][-1].kill_id)[-MOST_CONTAINERS:]
-    names = _names_of_pods(trace) if newest else {}
     pods = []
     for (uid, container), kills in newest:
-        pod, namespace = names.get(uid, (None, None))
+        pod, namespace = pod_names.get(uid, (None, None))
         times_ns = [int(kill.time.value) for kill in kills if kill.time is not None]
         del times_ns[1 : -(_MOST_TIMES // len(newest))]
         pods.append(
@@ -65,13 +65,18 @@ def killed_pods(
     return pods, len(found) - len(newest)
 
 
-def _names_of_pods(trace: AnalysedTrace) -> dict[str, tuple[str, str | None]]:
-    """Return uid -> (name, namespace) of the pods that have a name in the trace: the name of one container's
-    pod holds for all."""
-    found: dict[str, tuple[str, str | None]] = {}
+def _names(trace: AnalysedTrace) -> tuple[dict[str, tuple[str, str | None]], dict[str, str]]:
+    """Return uid -> (name, namespace) of the pods, and id -> name of the containers, that have a name in the
+    trace: the name of one container's pod holds for all."""
+    pods: dict[str, tuple[str, str | None]] = {}
+    containers: dict[str, str] = {}
     for cgroup_id in trace.cgroups["cgroup_id"].tolist():
-        path, (_, pod) = trace.places.path_of(cgroup_id), trace.places.container_of(cgroup_id)
+        path, container = trace.places.path_of(cgroup_id), trace.places.named_container_of(cgroup_id)
         ref = identify(path) if path is not None else None
-        if pod is not None and ref is not None and ref.pod_uid is not None:
-            found[ref.pod_uid] = pod, trace.places.origin_of(cgroup_id)[0]
-    return found
+        if ref is None or container is None:
+            continue
+        if container.pod is not None and ref.pod_uid is not None:
+            pods[ref.pod_uid] = container.pod, container.namespace
+        if container.name is not None and ref.container_id is not None:
+            containers[ref.container_id] = container.name
+    return pods, containers

@@ -4,12 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.kernel.cgroups.containers import ContainerRef, Standing, identify, qos_class, standing
+from tracer.kernel.cgroups.containers import (
+    ContainerRef,
+    Standing,
+    identify,
+    outermost_pod,
+    qos_class,
+    standing,
+)
 
 ID = "4f2c9d1be0a73586" * 4
 ID2 = "0123456789abcdef" * 4
 UID = "1c2f3e4d-5b6a-7980-9abc-def012345678"
 UID_ = UID.replace("-", "_")
+UID2 = "9a8b7c6d-5b6a-7980-9abc-def012345678"
 STATIC_UID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 
 
@@ -126,6 +134,28 @@ def test_identify_known_path_returns_container(path: str, expected: ContainerRef
 )
 def test_standing_names_path_inside_and_container_around(path: str, below: str, around: str | None) -> None:
     assert standing(path) == Standing(below, around)
+
+
+@pytest.mark.parametrize(
+    ("path", "container_id"),
+    [
+        (f"/kubepods/pod{UID}", None),
+        (f"/kubepods/pod{UID}/{ID}/a.service", ID),
+        (f"/kubepods/pod{UID}/{ID}/docker/{ID2}", ID),
+        (f"/kubepods/pod{UID}/{ID}/kubepods/pod{UID2}/{ID2}", ID),
+        (f"/kubepods/pod{UID}/kubepods/pod{UID2}/{ID2}", None),
+        (f"/docker/{ID}/kubelet/kubepods/burstable/pod{UID}/{ID2}", ID2),
+    ],
+)
+def test_outermost_pod_ignores_names_that_a_container_gave(path: str, container_id: str | None) -> None:
+    pod = outermost_pod(path)
+    assert pod is not None
+    assert (pod.pod_uid, pod.container_id) == (UID, container_id)
+
+
+@pytest.mark.parametrize("path", ["", "/", f"/docker/{ID}", "/system.slice/a.service"])
+def test_outermost_pod_without_a_pod_is_none(path: str) -> None:
+    assert outermost_pod(path) is None
 
 
 @given(

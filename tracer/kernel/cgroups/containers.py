@@ -144,6 +144,21 @@ def identify(path: str) -> ContainerRef | None:
     return None if ref == ContainerRef() else ref
 
 
+def outermost_pod(path: str) -> ContainerRef | None:
+    """Return the outermost pod of a cgroup path, with the pod's own container; None if there is no pod.
+
+    A container that may make cgroups can give one the name of any pod. Only the outer name is the kubelet's.
+    """
+    ref, parent = ContainerRef(), ""
+    for component in path.split("/"):
+        inner = _descend(ref, parent, component)
+        is_nested = inner.pod_uid != ref.pod_uid or ref.container_id not in (None, inner.container_id)
+        if ref.pod_uid is not None and is_nested:
+            break
+        ref, parent = inner, component
+    return ref if ref.pod_uid is not None else None
+
+
 @lru_cache(maxsize=_MOST_PATHS)
 def standing(path: str) -> Standing:
     """Return the place of a cgroup relative to the innermost container or pod of its path."""
