@@ -79,12 +79,12 @@ def test_recorded_examples_wrap_between_words(example: str) -> None:
             assert_unbroken(partial(everything, report), known, columns)
 
 
-@pytest.mark.parametrize("columns", SOME_WIDTHS)
-def test_recorded_survivors_wrap_between_words(columns: int) -> None:
+@pytest.mark.parametrize("verbose", [False, True])
+def test_recorded_survivors_wrap_between_words(verbose: bool) -> None:
     held = tracer.open(TRACES / "thrash").held_cgroups()
-    for verbose in (False, True):
-        whole = console.to_text(survivor_text.held(held, verbose=verbose), columns=1000, colour=False)
-        assert_unbroken(partial(survivor_text.held, held, verbose=verbose), words(whole), columns)
+    known = words(console.to_text(survivor_text.held(held, verbose=verbose), columns=1000, colour=False))
+    for columns in SOME_WIDTHS:
+        assert_unbroken(partial(survivor_text.held, held, verbose=verbose), known, columns)
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)

@@ -17,6 +17,7 @@ from typing import Final, TextIO, TypeAlias
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -39,12 +40,13 @@ def title(words: str) -> RenderableType:
 
 def facts(lines: Iterable[tuple[str, str]], label_cells: int = _LABEL_CELLS) -> RenderableType:
     """Return labels in one column, and their sentences in another, in which they wrap."""
-    grid = Table.grid(padding=(0, 1), pad_edge=False)
-    grid.add_column(min_width=label_cells, no_wrap=True, style="dim")
+    indent = " " * _INDENT
+    grid = Table.grid()
+    grid.add_column(min_width=_INDENT + label_cells + 1, no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     for label, sentence in lines:
-        grid.add_row(Text(label), prose(sentence))
-    return indented(grid)
+        grid.add_row(Text(f"{indent}{label} "), prose(sentence))
+    return grid
 
 
 def bullets(sentences: Iterable[str]) -> RenderableType:
@@ -228,11 +230,14 @@ class Fitted:
         self._forms = forms
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines: list[list[Segment]] = []
         for form in self._forms:
-            group = Group(*form())
-            if len(console.render_lines(group, options, pad=False)) <= self._lines:
+            lines = console.render_lines(Group(*form()), options, pad=False)
+            if len(lines) <= self._lines:
                 break
-        yield group
+        for line in lines:
+            yield from line
+            yield Segment.line()
 
 
 def indented(renderable: RenderableType) -> RenderableType:
