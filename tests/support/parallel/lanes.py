@@ -9,6 +9,9 @@ it, the first worker runs the tests marked `alone`.
 Files are taken from the last to the first: those of tests/analysis, which come first, are the shortest, so no
 worker is left with a long file when the others have ended.
 
+Each worker collects all tests. It begins with a share of their files of its own, so that in a new checkout
+pytest compiles a file (to rewrite its assertions) in one worker, and not in all at the same time.
+
 Tests without the kernel have a low priority in these workers. A recorder has the priority of its caller, and
 loses records where it gets no CPU, so kernel tests have the normal one everywhere.
 """
@@ -19,7 +22,8 @@ import json
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -79,6 +83,24 @@ def pytest_configure_node(node: WorkerController) -> None:
         node.config.add_cleanup(folder.cleanup)
         stash[_FOLDER] = Path(folder.name)
     node.workerinput["lanes"] = str(stash[_FOLDER] / node.gateway.id)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Import the share of a worker before it collects all files."""
+    given = _input_of(session.config)
+    if "workerid" not in given:
+        return
+    number = int(given["workerid"].removeprefix("gw"))
+    for file in sorted(_files_of(session.config))[number % given["workercount"] :: given["workercount"]]:
+        with suppress(Exception, pytest.skip.Exception):  # to be seen when it is collected
+            _ = pytest.Module.from_parent(session, path=file).obj
+
+
+def _files_of(config: pytest.Config) -> Iterator[Path]:
+    """Yield the test files that are collected."""
+    for argument in config.args:
+        place = config.invocation_params.dir / argument.partition("::")[0]
+        yield from place.rglob("test_*.py") if place.is_dir() else [place]
 
 
 @pytest.hookimpl(tryfirst=True)

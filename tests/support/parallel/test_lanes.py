@@ -121,11 +121,19 @@ def test_parallel_run_without_tests_has_its_workers_and_the_status_of_pytest(tmp
 
 
 def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path: Path) -> None:
-    files = {f"z{n}": "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)}
+    imported = "import os\nwith open('imported', 'a') as file: file.write(f'{os.getpid()} {__name__}\\n')\n"
+    files = {f"z{n}": imported + "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)}
     marked = "import pytest\n@pytest.mark.kernel\n@pytest.mark.beside\n"
     outcome = run(tmp_path, "-n", "2", a=TESTS, b=f"{marked}def test_beside(): pass\n", **files)
     assert outcome.status == 0, outcome.output
     lane = outcome.of("test_kernel")[0].process
+    shares: dict[str, list[str]] = {}
+    for line in (tmp_path / "imported").read_text().splitlines():
+        process, name = line.split()
+        shares.setdefault(process, []).append(name)
+    one, other = shares.values()
+    assert (len(one), len(other)) == (20, 20)
+    assert {*one[:10]} == {*other[10:]}, "each begins with the files that the other ends with"
     assert [one.name for one in outcome.ran if one.process == lane][:3] == ["test_kernel"] * 3
     beside = outcome.of("test_beside")[0]
     assert beside.process != lane
