@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,30 @@ def run() -> CliRunner:
     return CliRunner()
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return `written(**options)`, which writes the trace of these options once in a process."""
+    folder = tmp_path_factory.mktemp("written")
+    known: dict[tuple[tuple[str, Any], ...], Path] = {}
+
+    def write(**options: Any) -> Path:
+        key = tuple(sorted(options.items()))
+        if key not in known:
+            known[key] = _write(folder / str(len(known)), **options)
+        return known[key]
+
+    return write
+
+
 @pytest.fixture
-def write_trace(tmp_path: Path) -> WriteTrace:
+def write_trace(tmp_path: Path, written: Callable[..., Path]) -> WriteTrace:
+    """Return `write_trace(name, **options)`, which makes a trace of the test's own: to copy one takes a
+    twentieth of the time."""
+
     def write(name: str = "trace", **options: Any) -> Path:
-        return _write(tmp_path / name, **options)
+        path = shutil.copytree(written(**options), tmp_path / name, copy_function=shutil.copy)
+        os.utime(path)  # the copy is new
+        return path
 
     return write
 
