@@ -19,12 +19,12 @@ from tracer.analysis.explain.measure import (
     composition,
     process_memory,
     recorded_kill,
-    runtimes,
     shared_memory,
     window,
 )
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
+from tracer.analysis.explain.runtimes import known_runtimes
 from tracer.analysis.explain.sizing.bounds import Range
 from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.victim_selection import Selection
@@ -69,7 +69,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         candidates=selection.candidates,
         shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
         mappings=mappings,
-        runtimes=runtimes.of_processes(kill.subtree, mappings),
+        runtimes=known_runtimes.of_processes(kill.subtree, mappings),
         cached=cached_files.last_look(kill.subtree, _since(kill), kill.time_ns),
         thinned=thinned,
     )

@@ -14,7 +14,8 @@ from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain import slowed
-from tracer.analysis.explain.measure import allocators, cached_files, process_memory, runtimes, window
+from tracer.analysis.explain.measure import allocators, cached_files, process_memory, window
+from tracer.analysis.explain.runtimes import known_runtimes
 from tracer.analysis.explain.sizing.bounds import Range, cut_off, why_no_curve
 from tracer.analysis.explain.sizing.survivor_range import (
     growth_within,
@@ -157,7 +158,7 @@ def _held(
         allocators=grew,
         further_allocators=further,
         mappings=mappings,
-        runtime=runtimes.of_processes(subtree, mappings),
+        runtime=known_runtimes.of_processes(subtree, mappings),
         cached=cached_files.last_look(subtree, begin, end),
         code=code,
         code_sampled_share=sampled_share,

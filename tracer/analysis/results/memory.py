@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -169,6 +169,12 @@ class CodeFrame:
             place = self.file if self.line is None else f"{self.file}:{self.line}"
         has_place = place is not None and not self.function.startswith("[")
         return f"{self.function} ({place})" if has_place else self.function
+
+
+def in_function(frames: Sequence[CodeFrame]) -> str:
+    """Return the innermost function of a stack and its caller."""
+    inner, *callers = frames or (CodeFrame("no stack could be taken", None, None, None),)
+    return f"{inner}, called by {callers[0]}" if callers else str(inner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Final
 
 from tracer import units
+from tracer.analysis.results import memory
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
@@ -45,10 +46,8 @@ def _share(one: GrownCode) -> str:
 
 
 def in_function(frames: Sequence[CodeFrame]) -> str:
-    """Return the innermost function and its caller."""
-    inner, *callers = frames or (CodeFrame("no stack could be taken", None, None, None),)
-    called_by = f", called by {frame(callers[0])}" if callers else ""
-    return f"{frame(inner)}{called_by}"
+    """Return the innermost function and its caller, as they are shown."""
+    return visible(memory.in_function(frames))
 
 
 def callers_and_process(one: GrownCode) -> str:

@@ -224,7 +224,7 @@ def _many_threads(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 def _outside_heap(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     """Find killed processes with more anonymous memory than the bound of their heap allows there."""
-    measured = {runtime["pid"] for runtime in findings.runtimes if runtime["kind"] == "jvm"}
+    measured = {runtime["pid"] for runtime in findings.runtimes if "outside_bytes" in runtime}
     for one in findings.victims:
         if one.pid in measured:
             continue

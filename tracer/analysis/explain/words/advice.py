@@ -12,9 +12,10 @@ from tracer.analysis.explain.evidence import contributing
 from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.runtimes import known_runtimes
 from tracer.analysis.explain.sizing.bounds import Ground, Range
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
-from tracer.analysis.explain.words import runtime_advice, sentence_parts
+from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before
 from tracer.analysis.results.kill import Cause, Sizing
@@ -268,10 +269,10 @@ def _within_processes(findings: Findings) -> Iterator[str]:
     for one in findings.mappings:
         if one.pid not in findings.victim_tgids:
             continue
-        yield from runtime_advice.of_process(findings, one)
+        name = process(one.comm, one.pid)
+        yield from known_runtimes.advice(findings, one, name)
         stack_bytes = one.anon_bytes("stack")
         if stack_bytes > _MUCH_SHARE * total and one.threads:
-            name = process(one.comm, one.pid)
             yield f"Run fewer threads in {name}: the stacks of {count(one.threads)} held {size(stack_bytes)}."
 
 
