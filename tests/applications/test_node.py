@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,3 +126,50 @@ def test_heap_that_v8_itself_ends_gives_no_size(tmp_path: Path) -> None:
     assert held.allocators[0].anon_bytes > found.heap_bytes
     assert held.sizing.min_limit_bytes is None
     assert "sizing.min_limit_bytes" in held.quality.unknown
+
+
+CHURN = """
+const outside = Buffer.alloc(24 << 20, 1);
+const held = [];
+let count = 0;
+function step() {
+    const piece = [];
+    for (let number = 0; number < 8192; number++) piece.push({number, text: [count, number]});
+    held.push(piece);
+    if (held.length > 30) held.shift();
+    if (++count < 130) setTimeout(step, 20);
+    else console.log(`held ${held.length}`, outside.length);
+}
+step();
+"""
+
+
+def churned(folder: Path, trace: str, option: str) -> str:
+    """Record a program that makes garbage beside 30 MiB in V8's heap and 24 MiB outside of it, and return
+    what it printed."""
+    node = Path(shutil.which("node") or "").resolve()
+    node.read_bytes()  # its pages belong to this cgroup, so that the limit is on the program's memory alone
+    record = [sys.executable, "-m", "tracer", "record", "-o", trace, "--limit", "110M", "--swap", "0"]
+    ended = subprocess.run(
+        [*record, "--", "node", "--initial-old-space-size=400", "churn.js"],
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NODE_OPTIONS": option},
+    )
+    return ended.stdout
+
+
+def test_smaller_heap_that_is_advised_keeps_the_program_alive(tmp_path: Path) -> None:
+    (tmp_path / "churn.js").write_text(CHURN, encoding="ascii")
+    assert "held" not in churned(tmp_path, "killed", "--max-old-space-size=400")
+    (report,) = tracer.open(tmp_path / "killed").explain()
+    node = next(one for one in report.runtime if one["kind"] == "node")
+    assert node["option"] == "--max-old-space-size=400"
+    assert node["outside_bytes"] > 24 * MIB
+    first, *_ = report.advice
+    advised = re.match(r"Set (--max-old-space-size=\d+) for \S+ \(pid \d+\), as an argument", first)
+    assert advised is not None, report.advice
+    assert churned(tmp_path, "lived", advised[1]).startswith("held 30 ")
+    assert tracer.open(tmp_path / "lived").explain() == []

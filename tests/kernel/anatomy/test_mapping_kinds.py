@@ -125,6 +125,27 @@ def test_java_heap_is_below_32_gib_of_a_virtual_machine() -> None:
     assert found(heap) == [("anonymous", b"", 1, 40 * MIB)]
 
 
+@pytest.mark.parametrize("file", [b"/usr/bin/node", b"/usr/lib/x86_64-linux-gnu/libnode.so.115"])
+def test_v8_heap_has_its_pages_at_random_addresses_of_node(file: bytes) -> None:
+    pages = [anon(0x13FE6100000, 256 << 10), anon(0x3FF2BA6C0000, 3 * MIB)]
+    code = anon(0x2D33CF40000, MIB, "r-xp")
+    elsewhere = [anon(0x3FF2BA6C1000, MIB), anon(0x7FC7C0000000, 2 * MIB)]
+    program = of_file(AT, MIB, file)
+    assert set(found(*pages, code, *elsewhere, program)) == {
+        ("v8 heap", b"", 2, 3 * MIB + (256 << 10)),
+        ("code", b"", 1, MIB),
+        ("anonymous", b"", 2, 3 * MIB),
+        ("file", file, 1, MIB),
+    }
+    assert "v8 heap" not in {kind for kind, *_ in found(*pages, of_file(AT, MIB, b"/usr/bin/nodes"))}
+
+
+def test_zeroed_data_of_node_is_no_page_of_v8() -> None:
+    data = of_file(AT, MIB, b"/usr/bin/node", "rw-p", own=MIB)
+    assert data.end % (256 << 10) == 0
+    assert ("bss", b"/usr/bin/node", 1, 5 * MIB) in found(data, anon(data.end, 5 * MIB))
+
+
 def test_memory_behind_the_data_of_the_program_is_its_bss() -> None:
     data = of_file(AT, MIB, b"/bin/a", "rw-p", own=MIB)
     assert ("bss", b"/bin/a", 1, 5 * MIB) in found(data, anon(data.end, 5 * MIB))

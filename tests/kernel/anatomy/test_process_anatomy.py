@@ -18,6 +18,7 @@ from support.compiled import compiled
 from tracer.kernel.anatomy import process_anatomy, smaps
 from tracer.kernel.anatomy.mapping_kinds import Group
 from tracer.kernel.anatomy.process_anatomy import ProcessAnatomy, read_process
+from tracer.kernel.anatomy.shown import Shown
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -221,3 +222,44 @@ def test_java_heap_is_told_from_direct_buffers(tmp_path: Path, collector: str) -
     anonymous = sum(one.rss_bytes for one in found.groups if one.kind == "anonymous")
     assert 17 * MIB <= heap <= 97 * MIB
     assert 43 * MIB <= anonymous <= 43 * MIB + 40 * MIB
+
+
+NODE = """
+const held = [];
+for (let count = 0; count < 70; count++) {
+    const piece = [];
+    for (let number = 0; number < 9000; number++) piece.push({number, text: [count, number]});
+    held.push(piece);
+}
+const outside = [];
+for (let count = 0; count < 30; count++) outside.push(Buffer.alloc(1 << 20, 1));
+globalThis.gc();
+const spaces = require('v8').getHeapSpaceStatistics();
+const present = spaces.filter(space => !space.space_name.includes('code'))
+    .reduce((sum, space) => sum + space.physical_space_size, 0);
+console.log(present, process.memoryUsage().arrayBuffers);
+process.stdin.on('data', () => { console.log(held.length + outside.length); process.exit(); });
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node")
+def test_v8_heap_is_told_from_buffers(tmp_path: Path) -> None:
+    (tmp_path / "held.js").write_text(NODE)
+    environment = os.environ | {"NODE_OPTIONS": "--max-old-space-size=301 --no-warnings"}
+    argv = ["node", "--expose-gc", str(tmp_path / "held.js")]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as node:
+        assert node.stdout is not None
+        heap_bytes, buffers_bytes = map(int, node.stdout.readline().split())
+        found = anatomy_of(node.pid)
+        node.communicate("\n")
+    heap = sum(one.rss_bytes for one in found.groups if one.kind == "v8 heap")
+    outside = sum(one.rss_bytes for one in found.groups if one.kind in ("anonymous", "heap", "arena"))
+    print(heap_bytes, heap, buffers_bytes, outside)
+    assert heap == pytest.approx(heap_bytes, rel=0.03)
+    assert heap > 60 * MIB
+    assert 30 * MIB <= buffers_bytes <= outside <= buffers_bytes + 24 * MIB
+    assert [one for one in found.runtimes if one.kind == "node"] == [
+        Shown("node", "options", None, "--max-old-space-size=301")
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from tracer.analysis.results.memory import CodeFrame, HeapSite, MappedPart, ProcessMemory
 from tracer.render.words.runtime_facts import of_runtimes
@@ -74,6 +75,28 @@ def test_go_that_was_not_read_says_why() -> None:
     assert list(of_runtimes([it], [looked_at(9)])) == [
         ("go", "not known: the program has no symbol table (it was built with -s)")
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "names_functions", "words"),
+    [
+        (
+            "--max-old-space-size=300",
+            True,
+            "107 MiB in V8's heap (--max-old-space-size=300); 36 MiB outside of it: Buffers, code, stacks",
+        ),
+        (
+            None,
+            False,
+            "107 MiB in V8's heap (no --max-old-space-size); 36 MiB outside of it: Buffers, code, stacks; "
+            "--perf-basic-prof would name its functions in `what grew`",
+        ),
+    ],
+)
+def test_node_says_what_is_outside_of_v8(option: str | None, names_functions: bool, words: str) -> None:
+    it: dict[str, Any] = {"pid": 7, "kind": "node", "heap_bytes": 107 * MIB, "outside_bytes": 36 * MIB}
+    it |= {"option": option, "names_functions": names_functions}
+    assert list(of_runtimes([it], [looked_at(180)])) == [("node", words)]
 
 
 def test_malloc_says_what_is_free_inside_where_that_is_much() -> None:

@@ -195,8 +195,11 @@ Runtime: TypeAlias = Mapping[str, Any]
 `metaspace_committed_bytes`, `collections`; `option`, which set the largest heap (null: none is known);
 `outside_bytes`, the anonymous memory outside of the heap. `go`: the numbers of its runtime, `outside_bytes`,
 and `profile`, a tuple of HeapSite; `memory_limit_bytes` is None if none is set; `unread`: the reason if it
-has no numbers. `glibc`: `arenas`, the heaps of malloc's arenas for threads; `arena_bytes`, what is present of
-them; the numbers of malloc, and `free_present_bytes`: whole free pages in its heaps that are present.
+has no numbers. `node`: `heap_bytes`, V8's heap, and `outside_bytes`; `option` and `old_space_max_bytes`,
+which it sets (null: it is not set); `young_max_bytes`, if an option sets the young generation;
+`names_functions`: whether it writes a perf map. `glibc`: `arenas`, the heaps of malloc's arenas for threads;
+`arena_bytes`, what is present of them; the numbers of malloc, and `free_present_bytes`: whole free pages in
+its heaps that are present.
 """
 
 

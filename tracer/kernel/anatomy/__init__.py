@@ -5,6 +5,7 @@ mapping_kinds — mappings in groups that a reader knows: heap, arenas, stacks, 
 own_files — files that a process keeps in its /tmp
 shown — what a runtime shows, as a number or a text
 hsperfdata — the counters that a Java virtual machine keeps in a file
+node_options — options of Node.js in the environment
 go_functions — the functions of a Go program by address
 go_runtime — the numbers and the heap profile of the Go runtime
 glibc_arenas — what is free inside of the heaps of malloc

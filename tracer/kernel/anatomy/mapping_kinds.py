@@ -13,6 +13,9 @@ A mapping has no name for most of these, so its place says what it is:
   goroutines are in it, and so are the stack pointers of the threads that run them.
 * HotSpot places the heap below 32 GiB while object pointers can be compressed
   (CompressedOops::mode in share/oops/compressedOops.hpp). ZGC maps a memfd of the name java_heap.
+* V8 places each page of its heap at a random multiple of its size, 256 KiB, below 64 TiB (GetRandomMmapAddr
+  in src/base/platform/platform-posix.cc, kPageSizeBits in src/common/globals.h), where the kernel of a 64-bit
+  machine places nothing unasked. Its code is executable. Node has V8 in its program or in libnode.
 * Memory that begins where the writable data of the program ends is its zero-initialised data (bss). Behind a
   library it may be anything: mmap(2) places new memory beside what is mapped there. The program has the
   lowest mapping of a file (ELF_ET_DYN_BASE in arch/x86/include/asm/elf.h lies below mmap_base).
@@ -34,6 +37,7 @@ KINDS: Final = {
     "stack": "stacks of threads; `main`: the stack that the process began with",
     "go heap": "the heap of the Go runtime, with the stacks of goroutines",
     "java heap": "the heap of a Java virtual machine",
+    "v8 heap": "the heap of V8 in Node.js, without the code that it made",
     "code": "executable memory of no file, such as code that a just-in-time compiler made",
     "bss": "zero-initialised data of the program",
     "anonymous": "other private memory of no file; the name is the one that the process gave (prctl)",
@@ -51,6 +55,9 @@ _MOST_GUARD_BYTES: Final = 1 << 20
 _GO_START: Final = 0xC000000000
 _GO_END: Final = _GO_START + (1 << 40)
 _JAVA_END: Final = 32 << 30
+_V8_PAGE_BYTES: Final = 256 << 10
+_V8_END: Final = 64 << 40
+_NODE: Final = (b"/node", b"/nodejs")
 _OF_KERNEL: Final = (b"[vdso]", b"[vvar]", b"[vvar_vclock]", b"[vsyscall]", b"[uprobes]")
 _NAMED: Final = {name: ("other", name) for name in _OF_KERNEL} | {
     b"[heap]": ("heap", b""),
@@ -143,6 +150,7 @@ class _Program:
         self._mappings = mappings
         self._is_go = any(one.start == _GO_START and one.is_private_anonymous for one in mappings)
         self._is_java = any(one.name.endswith(b"/libjvm.so") for one in mappings)
+        self._is_v8 = any(_is_node(one.name) for one in mappings)
         self._threads = _threads_in(mappings, stack_pointers)
         self._stack_sizes = set(self._sizes_of_stacks())
         self._has_arenas = any(_is_arena_with_end(*pair) for pair in pairwise(mappings))
@@ -156,12 +164,15 @@ class _Program:
             return "shared", mapping.name, 1
         if mapping.inode:
             return "file", mapping.name, 1
-        return self._of_a_runtime(mapping) or self._of_libc(number) or self._of_the_program(number)
+        return self._of_a_runtime(number) or self._of_libc(number) or self._of_the_program(number)
 
-    def _of_a_runtime(self, mapping: Mapping) -> tuple[str, bytes, int] | None:
+    def _of_a_runtime(self, number: int) -> tuple[str, bytes, int] | None:
+        mapping = self._mappings[number]
         is_at_go = _GO_START <= mapping.start < _GO_END or _given_name(mapping) == b"Go: heap"
         if self._is_go and is_at_go:
             return "go heap", b"", 1
+        if self._is_v8 and _is_v8_page(mapping) and self._file_before(number) is None:
+            return "v8 heap", b"", 1
         return ("java heap", b"", 1) if self._is_java and mapping.start < _JAVA_END else None
 
     def _of_libc(self, number: int) -> tuple[str, bytes, int] | None:
@@ -218,6 +229,16 @@ class _Program:
     def _program(self) -> int | None:
         """Return the inode of the program's file; None if no file is mapped."""
         return next((mapping.inode for mapping in self._mappings if mapping.inode), None)
+
+
+def _is_node(name: bytes) -> bool:
+    return name.endswith(_NODE) or b"/libnode.so" in name
+
+
+def _is_v8_page(mapping: Mapping) -> bool:
+    """Return whether a mapping may begin with a page of V8's heap."""
+    is_placed = mapping.start % _V8_PAGE_BYTES == 0 and mapping.start < _V8_END
+    return is_placed and "x" not in mapping.permissions and not _given_name(mapping)
 
 
 def _given_name(mapping: Mapping) -> bytes:

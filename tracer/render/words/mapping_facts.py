@@ -89,6 +89,7 @@ _PARTS: Final[dict[str, Callable[[MappedPart], str]]] = {
     "stack": _stack,
     "go heap": lambda _: "Go heap",
     "java heap": lambda _: "Java heap",
+    "v8 heap": lambda _: "V8 heap",
     "code": lambda _: "code without a file (JIT)",
     "bss": _of("zeroed data"),
     "anonymous": _anonymous,

@@ -131,6 +131,55 @@ def test_java_gets_a_heap_that_leaves_room_for_the_rest(filled: Any, heap: int, 
     assert (advised or "") in text
 
 
+def run_node(trace: Any, command: str, **parts: int) -> None:
+    """Make process 50 Node.js with this command line, 79 MiB of which is seen."""
+    trace.forget("tasks")
+    trace.add("tasks", tgid=50, comm="node", first_seen=trace.ns(0), cmdline=command)
+    trace.add("tasks", tgid=60, comm="sh", first_seen=trace.ns(0))
+    look(trace, 50, **parts)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "advised"),
+    [
+        # 100 of the limit, without 12 of the other process, 20 outside, 9 unseen, 10 to spare, 4.7 young
+        pytest.param("node a.js", None, 44, id="by default"),
+        pytest.param("node --max-old-space-size=400 a.js", None, 44, id="too large"),
+        pytest.param("node --max-old-space-size=45 a.js", None, 44, id="nearly small enough"),
+        pytest.param("node --max-old-space-size=44 a.js", None, None, id="small enough"),
+        pytest.param("node a.js", "--max-old-space-size=44", None, id="small enough by the environment"),
+        pytest.param(
+            "node --max-old-space-size=45 a.js", "--max-old-space-size=44", 44, id="argument counts more"
+        ),
+        pytest.param("node --max-semi-space-size=3 a.js", None, 37, id="young generation of 3 x 4 MiB"),
+        pytest.param("node --max-semi-space-size=16 a.js", None, None, id="young generation too large"),
+    ],
+)
+def test_node_gets_a_heap_that_leaves_room_for_the_rest(
+    filled: Any, command: str, options: str | None, advised: int | None
+) -> None:
+    run_node(filled, command, v8_heap=59, anonymous=20)
+    if options is not None:
+        show(filled, "node", {"options": options})
+    text = advice(filled)
+    assert ("Set --max-old-space-size" in text) is (advised is not None), text
+    assert f"Set --max-old-space-size={advised or ''}" in text or advised is None
+    assert "Buffers" not in text
+
+
+def test_node_with_most_outside_of_v8_is_told_to_look_for_buffers(filled: Any) -> None:
+    run_node(filled, "node a.js", v8_heap=15, anonymous=73)
+    text = advice(filled)
+    assert "Look for Buffers in node (pid 50): 73 MiB was outside of V8's heap, which held 15 MiB." in text
+    assert "Set --max-old-space-size" not in text
+
+
+def test_other_program_than_node_has_no_heap_of_v8(filled: Any) -> None:
+    run_node(filled, "node a.js", anonymous=88)
+    record_kill(filled, 10, anon_rss_bytes=88 * MIB)
+    assert only_report(filled).runtime == ()
+
+
 GLIBC = {"arena_count": 9, "system_bytes": 70 * MIB, "top_bytes": MIB}
 
 

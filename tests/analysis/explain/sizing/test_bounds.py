@@ -126,7 +126,8 @@ def test_a_heap_that_grows_to_its_bound_is_no_demand(
         ("java -Xmx9m -XX:MaxHeapSize=67m", None),
         ("java -Xmx1g", None),
         ("java", None),
-        ("node --max-old-space-size=9", "at least 13 MiB of 70 MiB"),  # and 48 MiB of young objects
+        ("node --max-old-space-size=9", None),  # and 192 MiB of young objects
+        ("node --max-old-space-size=9 --max-semi-space-size=15", "at least 13 MiB of 70 MiB"),  # 3 x 16
         ("node --max-old-space-size=9 --max-semi-space-size=64", None),
     ],
 )

@@ -14,9 +14,12 @@ _WITHOUT_OPTION: Final = ("dotnet",)
 """Programs whose command line has no such option: .NET reads its configuration (System.GC.HeapHardLimit), and
 takes 75 % of the cgroup's limit by default."""
 _PLAIN_UNIT: Final = {"java": 1, "node": 1 << 20}
-_BESIDE_BYTES: Final = {"java": 0, "node": 48 << 20}
-"""The part of the heap that the option does not bound: three semi-spaces of 16 MiB, V8's default."""
-_SEMI_SPACES: Final = re.compile(r"--max[-_]semi[-_]space[-_]size")
+SEMI_SPACES: Final = 3
+"""The largest young generation of V8, in semi-spaces (YoungGenerationSizeFromSemiSpaceSize in
+src/heap/heap.cc). No option for the old space bounds it."""
+_MOST_YOUNG_BYTES: Final = {"java": 0, "node": SEMI_SPACES * 64 << 20}
+"""The default is at most 16 MiB for a semi-space up to Node.js 22, and 64 MiB in 24 (measured)."""
+_SEMI_SPACE: Final = re.compile(r"(?:^| )--max[-_]semi[-_]space[-_]size[= ](\d{1,9})(?= |$)")
 _UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -25,12 +28,15 @@ class HeapBound:
     """The bound of the heap of a process of `program`.
 
     `option` is the option that sets the bound; None without one: the program then takes a part of
-    the cgroup's limit. `bytes_` is the largest size of the heap; None: not known.
+    the cgroup's limit. `bytes_` is the largest size of the heap; None: not known. `set_bytes` is the part of
+    it that `option` sets. `young_bytes` is the largest young generation, if another option sets that.
     """
 
     program: str
     option: str | None = None
     bytes_: int | None = None
+    set_bytes: int | None = None
+    young_bytes: int | None = None
 
 
 def heap_bound(comm: str | None, cmdline: str | None) -> HeapBound | None:
@@ -42,10 +48,20 @@ def heap_bound(comm: str | None, cmdline: str | None) -> HeapBound | None:
         return HeapBound(program)
     if program not in _OPTIONS:
         return None
-    found = list(_OPTIONS[program].finditer(" ".join(words)))
+    line = " ".join(words)
+    found, young = list(_OPTIONS[program].finditer(line)), _young_bytes(line) if program == "node" else None
     if not found:
-        return HeapBound(program)
+        return HeapBound(program, young_bytes=young)
     _, number, unit = found[-1].groups()
     size = int(number) * _UNITS.get(unit.lower(), _PLAIN_UNIT[program])
-    most = None if _SEMI_SPACES.search(" ".join(words)) else size + _BESIDE_BYTES[program]
-    return HeapBound(program, found[-1].group().strip(), most)
+    most = size + (_MOST_YOUNG_BYTES[program] if young is None else young)
+    return HeapBound(program, found[-1].group().strip(), most, size, young)
+
+
+def _young_bytes(line: str) -> int | None:
+    """Return the young generation of V8 that an option allows; None without one.
+
+    V8 rounds a semi-space up to a power of two (Heap::ConfigureHeap in src/heap/heap.cc).
+    """
+    sizes = [int(number) for number in _SEMI_SPACE.findall(line)]
+    return SEMI_SPACES * (1 << (sizes[-1] - 1).bit_length() << 20) if sizes and sizes[-1] else None
