@@ -1,4 +1,4 @@
-"""PostgreSQL fills a segment of shared memory that has a size, and that every backend maps."""
+"""PostgreSQL fills a segment of shared memory that every backend maps, and the own memory of one backend."""
 
 from __future__ import annotations
 
@@ -82,3 +82,36 @@ def test_segment_of_every_backend_is_named_with_its_size(postgres_dir: Path, tmp
         assert numbers_of(report.verdict.contributing, kind) == []
     assert any(line.startswith("Make the shared mapping smaller") for line in report.advice)
     assert not any("tmpfs" in line for line in report.advice)
+
+
+HASH = """
+postgres -D data -k "$PWD" -c listen_addresses= -c shared_buffers=8MB -c autovacuum=off -c jit=off \
+    -c work_mem=$1 > log 2>&1 &
+until psql -q -h "$PWD" -d postgres -c "" 2> waiting; do sleep 0.1; done
+psql -q -A -t -h "$PWD" -d postgres -c "select count(*) from (
+    select md5(i::text), count(*) from generate_series(1, 400000) i group by 1) as groups"
+pg_ctl -D data stop -m immediate > stopped
+wait
+"""
+
+
+def test_work_mem_that_is_advised_to_be_lower_was_the_memory_of_the_backend(
+    postgres_dir: Path, tmp_path: Path
+) -> None:
+    def counted(trace: str, work_mem: str) -> str:
+        record = [sys.executable, "-m", "tracer", "record", "-o", str(tmp_path / trace)]
+        record += ["--limit", "70M", "--swap", "0", "--", *command("sh", "-c", HASH, "sh", work_mem)]
+        ended = subprocess.run(
+            record, cwd=postgres_dir, check=False, capture_output=True, text=True, errors="replace"
+        )
+        return ended.stdout
+
+    assert "400000\n" not in counted("killed", "300MB")
+    report, *_ = tracer.open(tmp_path / "killed").explain()
+    of_victim = [one for one in report.runtime if one["pid"] == report.victims[0].pid]
+    (backend,) = [one for one in of_victim if one["kind"] == "postgresql"]
+    assert backend["title"].startswith("postgres: postgres postgres [local] ")
+    assert backend["own_bytes"] > 25 * MIB
+    assert report.advice[0].startswith("Lower work_mem, which each sort and hash"), report.advice
+    assert "400000\n" in counted("lived", "4MB")
+    assert tracer.open(tmp_path / "lived").explain() == []

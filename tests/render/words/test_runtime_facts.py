@@ -99,6 +99,18 @@ def test_node_says_what_is_outside_of_v8(option: str | None, names_functions: bo
     assert list(of_runtimes([it], [looked_at(180)])) == [("node", words)]
 
 
+def test_postgresql_says_what_a_backend_has_of_its_own() -> None:
+    it: dict[str, Any] = {"pid": 7, "kind": "postgresql", "title": "postgres: app\x1b shop [local] SELECT"}
+    it |= {"own_bytes": 90 * MIB, "touched_shared_bytes": 3 * MIB}
+    assert list(of_runtimes([it], [looked_at(100)])) == [
+        (
+            "postgresql",
+            r"`postgres: app\x1b shop [local] SELECT`: 90 MiB of its own (work_mem, caches); it touched "
+            "3 MiB of the shared memory (shared_buffers)",
+        )
+    ]
+
+
 def test_malloc_says_what_is_free_inside_where_that_is_much() -> None:
     it = {"pid": 7, "kind": "glibc", "arena_count": 8, "free_bytes": 30 * MIB, "free_present_bytes": 29 * MIB}
     assert list(of_runtimes([it], [looked_at(60)])) == [

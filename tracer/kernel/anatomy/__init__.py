@@ -8,6 +8,7 @@ hsperfdata — the counters that a Java virtual machine keeps in a file
 node_options — options of Node.js in the environment
 go_functions — the functions of a Go program by address
 go_runtime — the numbers and the heap profile of the Go runtime
+server_titles — what processes of servers write over their command line
 glibc_arenas — what is free inside of the heaps of malloc
 process_anatomy — all of this about one process
 """

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from tracer.kernel.anatomy import glibc_arenas, go_runtime, hsperfdata, node_options
+from tracer.kernel.anatomy import glibc_arenas, go_runtime, hsperfdata, node_options, server_titles
 from tracer.kernel.anatomy.mapping_kinds import Group, folded, groups
 from tracer.kernel.anatomy.own_files import identity
 from tracer.kernel.anatomy.shown import Shown
@@ -92,6 +92,7 @@ def _runtimes(
         yield from hsperfdata.shown(hsperfdata.read_counters(process, identity(process, tgid)))
     if "v8 heap" in kinds:
         yield from node_options.shown(process)
+    yield from server_titles.shown(process)
     with suppress(OSError), closing(Memory(tgid, process.parent)) as memory:
         if "go heap" in kinds:
             program = next((one.start for one in mappings if one.inode), 0)

@@ -180,6 +180,26 @@ def test_other_program_than_node_has_no_heap_of_v8(filled: Any) -> None:
     assert only_report(filled).runtime == ()
 
 
+@pytest.mark.parametrize(
+    ("command", "own", "setting"),
+    [
+        ("app shop [local] SELECT", 80, "Lower work_mem, which each sort and hash of each query may use, if"),
+        ("app shop [local] CREATE INDEX", 80, "Lower maintenance_work_mem, if it is large: web (pid 50), "),
+        ("autovacuum worker shop", 80, "Lower maintenance_work_mem, if it is large: web (pid 50), "),
+        ("app shop [local] SELECT", 19, None),
+    ],
+)
+def test_backend_with_much_of_its_own_gets_the_setting_that_bounds_it(
+    filled: Any, command: str, own: int, setting: str | None
+) -> None:
+    look(filled, 50, anonymous=own)
+    show(filled, "postgresql", {"title": f"postgres: {command}"})
+    record_kill(filled, 10, anon_rss_bytes=own * MIB)
+    text = "\n".join(only_report(filled).advice)
+    assert ("work_mem" in text) is (setting is not None), text
+    assert (setting or "") in text
+
+
 GLIBC = {"arena_count": 9, "system_bytes": 70 * MIB, "top_bytes": MIB}
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tracer.analysis.core.columns import integers, records, times_ns
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.runtimes import glibc, go, jvm, node
+from tracer.analysis.explain.runtimes import glibc, go, jvm, node, postgresql
 from tracer.analysis.explain.runtimes.runtime_record import Killed, LookedAt, RuntimeRecord
 from tracer.analysis.results.memory import ProcessMemory, Runtime
 
@@ -16,6 +16,7 @@ RUNTIMES: Final[Mapping[str, RuntimeRecord]] = {
     "jvm": jvm.RUNTIME,
     "go": go.RUNTIME,
     "node": node.RUNTIME,
+    "postgresql": postgresql.RUNTIME,
     "glibc": glibc.RUNTIME,
 }
 """Kind, as in the rows of `runtimes` -> its record."""
