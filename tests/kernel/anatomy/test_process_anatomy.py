@@ -243,7 +243,7 @@ process.stdin.on('data', () => { console.log(held.length + outside.length); proc
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node")
-def test_v8_heap_is_told_from_buffers(tmp_path: Path) -> None:
+def test_v8_heap_is_what_v8_says_and_buffers_are_outside(tmp_path: Path) -> None:
     (tmp_path / "held.js").write_text(NODE)
     environment = os.environ | {"NODE_OPTIONS": "--max-old-space-size=301 --no-warnings"}
     argv = ["node", "--expose-gc", str(tmp_path / "held.js")]

@@ -167,7 +167,7 @@ def test_node_gets_a_heap_that_leaves_room_for_the_rest(
     assert "Buffers" not in text
 
 
-def test_node_with_most_outside_of_v8_is_told_to_look_for_buffers(filled: Any) -> None:
+def test_node_with_most_outside_of_v8_gets_no_bound_of_the_heap(filled: Any) -> None:
     run_node(filled, "node a.js", v8_heap=15, anonymous=73)
     text = advice(filled)
     assert "Look for Buffers in node (pid 50): 73 MiB was outside of V8's heap, which held 15 MiB." in text
