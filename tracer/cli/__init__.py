@@ -52,6 +52,8 @@ def main() -> None:
     if not {"record", "lab", "fit"} & set(ours):  # they run commands, whose environment must not change
         # More threads do not help here, and OpenBLAS ends the process if it cannot start them.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        # Arrow's own pool takes up to 54 MiB more for ten million events, and 12 to 19 % more page faults.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     gc.set_threshold(_GARBAGE)
     atexit.register(gc.freeze)  # else the interpreter collects cycles among all objects at its end: 0.1 s
     try:

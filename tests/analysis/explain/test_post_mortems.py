@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,10 +49,18 @@ def test_measured_kills_have_the_parties_and_the_memory_of_the_reports(loop: Pat
     trace = tracer.open(loop)
     for measured, report in zip(PostMortems(trace).measured(), trace.explain(), strict=True):
         assert parties(measured) == parties(report)
-        assert (measured.composition, measured.cushion) == (report.composition, report.cushion)
+        assert measured.composition == report.composition
+        assert measured.cushion == replace(report.cushion, refaulted_bytes=None)
         assert measured.memory_stat_bytes == report.memory_stat_bytes
         assert "composition" not in measured.quality.unknown
-        assert measured.quality.unknown["verdict"] == "it was not asked for"
+        for name in ("verdict", "cushion.refaulted_bytes"):
+            assert measured.quality.unknown[name] == "it was not asked for"
+
+
+def test_measured_kills_sort_no_refaults(loop: Path) -> None:
+    trace = tracer.open(loop)
+    assert PostMortems(trace).measured()
+    assert "refaulted" not in vars(trace)
 
 
 def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

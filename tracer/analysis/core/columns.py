@@ -208,13 +208,13 @@ def taken(values: npt.NDArray[Any], chosen: slice | Int64s) -> npt.NDArray[Any]:
     """Return some of the values; those of a repeated value take the memory of one again."""
     if is_repeated(values) and not isinstance(chosen, slice):
         return np.broadcast_to(values[:1].squeeze(), chosen.shape) if len(values) else values[chosen]
-    return values[chosen]
+    return values[chosen] if isinstance(chosen, slice) else values.take(chosen)  # faster than [chosen]
 
 
 def reorder(values: npt.NDArray[Any], order: Int64s) -> None:
     """Put values into another order, in place. If they are one value in memory, nothing is written."""
     if not is_repeated(values):
-        values[:] = values[order]
+        values[:] = values.take(order)
 
 
 def sums_of(code: Integers, amounts: Integers | None, count: int) -> Int64s:
@@ -266,7 +266,7 @@ def distinct(*columns: npt.NDArray[np.integer[Any] | np.bool_]) -> tuple[Integer
         occurring = occurring[np.argsort(firsts[occurring])]
         number = np.zeros(most, dtype=np.min_scalar_type(len(occurring)))
         number[occurring] = np.arange(len(occurring))
-        return number[code], firsts[occurring]
+        return number.take(code), firsts[occurring]
     found, values = pd.factorize(code)
     number = np.asarray(found, dtype=np.int64)
     return number, firsts_of(number, len(values))

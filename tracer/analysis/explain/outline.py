@@ -67,10 +67,11 @@ def from_trace(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any
 
 
 def with_memory(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    """Return the outline with composition, cushion and working set of the limit owner."""
+    """Return the outline with composition, cushion (without refaults) and working set of the limit owner."""
     outline = unexplained(from_trace(trace, kill.time_ns, kill.rows, told), NOT_ASKED)
     unknown = {name: why for name, why in outline.quality.unknown.items() if name not in _OF_MEMORY}
-    sizes, made_of, working_set, used, _ = memory(kill, unknown, told)
+    unknown["cushion.refaulted_bytes"] = NOT_ASKED
+    sizes, made_of, working_set, used, _ = memory(kill, unknown, told, has_refaults=False)
     return replace(
         outline,
         composition=made_of,
@@ -82,10 +83,10 @@ def with_memory(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport
 
 
 def memory(
-    kill: RecordedKill, unknown: Unknown, told: Told
+    kill: RecordedKill, unknown: Unknown, told: Told, *, has_refaults: bool = True
 ) -> tuple[dict[str, int | None], Composition, int | None, Cushion, Origins]:
     """Return sizes, composition, working set and cushion of the limit owner, and what finds the tables that
-    these are from; all null without an owner."""
+    these are from; all null without an owner. `has_refaults`: as `window.measure_cushion` has it."""
     if kill.owner_id is None:
         no_owner = recorded_kill.NO_OWNER
         unknown |= dict.fromkeys(_OF_MEMORY, no_owner)
@@ -107,6 +108,7 @@ def memory(
         window=kill.window,
         cache_end_bytes=window.cache_bytes(sizes),
         locked_bytes=locked or 0,
+        has_refaults=has_refaults,
         unknown=unknown,
     )
     origins = partial(composition.origins_of_parts, sizes, tables, usage_table)

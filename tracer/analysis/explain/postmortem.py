@@ -60,7 +60,8 @@ class PostMortems:
         return self._each(partial(_report, is_sized=is_sized))
 
     def measured(self) -> list[OomReport]:
-        """Return the reports of `outlines` with the memory of the limit owner: what a picture shows."""
+        """Return the reports of `outlines` with the memory of the limit owner, without refaults: what a
+        picture shows."""
         return self._each(outline.with_memory)
 
     def judged(self) -> list[OomReport]:
