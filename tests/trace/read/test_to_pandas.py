@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
 from synthetic.unset import unset_row
 
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
+from tracer.trace.read import to_pandas
 from tracer.trace.read.to_pandas import to_frame
 
 
@@ -42,3 +45,21 @@ def test_tables_without_rows_have_frames_of_their_own() -> None:
     assert list(other.columns) == list(full.columns)
     assert (other.dtypes == full.dtypes)[~other.dtypes.astype(str).eq("category")].all()
     assert str(other.index.dtype) == str(full.index.dtype)
+
+
+def test_each_column_is_freed_before_the_next_one_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, held, convert = ("first", "second", "third"), list[int](), to_pandas._nullable
+
+    def watched(column: pa.ChunkedArray) -> object:
+        held.append(watched_pool.bytes_allocated())
+        return convert(column)
+
+    def table() -> pa.Table:
+        columns = [pa.array(np.arange(1 << 16), memory_pool=watched_pool).cast("int64") for _ in names]
+        copies = [pa.concat_arrays([column, column], memory_pool=watched_pool) for column in columns]
+        return pa.table(copies, schema=pa.schema([(name, pa.int64()) for name in names]))
+
+    watched_pool = pa.proxy_memory_pool(pa.system_memory_pool())
+    monkeypatch.setattr(to_pandas, "_nullable", watched)
+    to_frame(table())
+    assert [round(size / held[0], 1) for size in held] == [1.0, 0.7, 0.3]

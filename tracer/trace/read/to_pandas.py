@@ -23,20 +23,24 @@ def to_frame(data: pa.Table) -> pd.DataFrame:
     known"); other numbers are NumPy's. Dictionaries are categoricals, and lists are lists. A limit that is
     not set is also NA; the column beside it (`schema.LIMITS`) distinguishes the two.
     """
-    return _converted(data) if data.num_rows else _empty(data.schema).copy(deep=False)
+    if not data.num_rows:
+        return _empty(data.schema).copy(deep=False)
+    schema, columns = data.schema, data.columns
+    del data  # else no column is freed before the end
+    return _converted(schema, columns)
 
 
 @cache
 def _empty(schema: pa.Schema) -> pd.DataFrame:
     """Return a frame without rows. Half of a trace's tables are empty, and each column takes its time."""
-    return _converted(schema.empty_table())
+    return _converted(schema, schema.empty_table().columns)
 
 
-def _converted(data: pa.Table) -> pd.DataFrame:
+def _converted(schema: pa.Schema, stored: list[pa.ChunkedArray]) -> pd.DataFrame:
+    """Convert the columns of a table; empties the list."""
     columns: dict[str, Any] = {}
-    for field in data.schema:
-        place = data.schema.get_field_index(field.name)
-        column, data = data.column(place), data.remove_column(place)  # each is freed once it is converted
+    for field in schema:
+        column = stored.pop(0)  # each is freed once it is converted
         if field.name in LIMITS:
             columns |= with_flag(field.name, _nullable(column))
         else:
