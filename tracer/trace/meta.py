@@ -220,7 +220,7 @@ class Meta(_FirstMeta, total=False):
     kernel_log: str  # "read", or the reason why it was not read
     recorder_cgroup: str  # the recorder's own, if it is traced and has a limit
     kernel_log_left_out: dict[str, int]  # lines and reports about kills in cgroups that are not traced
-    contents_left_out: str | None  # why a look at the page cache did not take place; null: all did
+    contents_left_out: str | None  # why a look at the page cache came late or never; null: none did
     memory: Memory
     command_status: int  # of the recorded command; -N: signal N ended it
     cgroup_mount_options: list[str]  # of the filesystem of the hierarchy, as in mountinfo

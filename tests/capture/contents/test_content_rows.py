@@ -147,14 +147,23 @@ def test_cgroup_that_lives_at_its_limit_is_looked_at_again_after_a_while(rows: C
     assert is_looking(rows)
 
 
-def test_look_that_the_budget_does_not_allow_is_left_out_and_said(
+def test_look_that_the_budget_does_not_allow_waits_until_it_does_and_that_is_said(
     rows: ContentRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content_rows, "expected_s", lambda: content_rows.AT_ONCE_S + 60)
     rows.look(AT_START)
     assert not is_looking(rows)
-    assert rows.why_left_out == "a look takes 62.0 s of CPU time, and 2.0 s were left for it"
-    assert not rows.is_busy
+    said = "a look takes 62.0 s of CPU time, and 2.0 s were left for it"
+    assert rows.why_left_out == said
+    assert not rows.is_busy, "it keeps no recorder awake"
+    assert rows._rests_until_s - rows._began_s == pytest.approx(60 / content_rows.MOST_SHARE, abs=60)
+    waited_s = rows._rests_until_s - time.monotonic() + 1
+    rows._began_s, rows._rests_until_s = rows._began_s - waited_s, rows._rests_until_s - waited_s
+    assert rows.is_busy
+    assert is_looking(rows), "without a further sample"
+    assert rows.why_left_out == said
+    rows.look(AT_START)
+    assert not rows.is_busy, "the next one is not due for a while"
 
 
 def test_looks_spend_the_budget(rows: ContentRows, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_part_of_the_ledger_without_a_process_is_stated(summary: info_text.Summa
 
 def test_look_at_the_page_cache_that_was_left_out_is_stated(summary: info_text.Summary) -> None:
     looked = replace(summary, rows={"contents": 7}, meta={**summary.meta, "contents_left_out": HOSTILE})
-    assert "7, a look was left out: \\x1b[31m[red]\\nx" in shown(looked)
+    assert "7, a look was late or left out: \\x1b[31m[red]\\nx" in shown(looked)
     assert "left out" not in shown(replace(summary, rows={"contents": 7}))
 
 

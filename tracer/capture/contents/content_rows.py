@@ -2,7 +2,8 @@
 limit was near.
 
 A child passes over the pages (`pass_over_pages`), so the recorder goes on meanwhile. A look costs CPU time
-that grows with the machine's memory, so looks have a budget, and what it does not allow is left out and said.
+that grows with the machine's memory, so looks have a budget. A look that it does not allow waits until it
+does, and that is said.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ Tables = dict[str, list[dict[str, Any]]]
 class ContentRows:
     """Looks at cgroups with a limit that hold page cache when their recording begins, or near the limit.
 
-    `why_left_out` is the reason why a look did not take place; None: all did.
+    `why_left_out` is the reason why a look did not take place, or not when it was due; None: all did.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,8 @@ class ContentRows:
         self._spent_s = 0.0
         self._last_s: float | None = None
         self._waiting: dict[int, None] = {}
-        self._looked_s: dict[int, float] = {}  # cgroup -> when its last look was due
+        self._rests_until_s = 0.0
+        self._looked_s: dict[int, float] = {}  # cgroup -> when its last look began, or was given up
         self._child: AskedChild | None = None
         self._has_failed = False
 
@@ -90,8 +92,10 @@ class ContentRows:
         now_s = time.monotonic()
         for number in set(values(samples, "cgroup_id")[is_wanted].tolist()):
             if now_s - self._looked_s.get(number, -AGAIN_S) >= AGAIN_S:
-                self._looked_s[number] = now_s
                 self._waiting[number] = None
+        if len(self._waiting) > _MOST_WANTED:
+            self.why_left_out = f"{len(self._waiting):,} cgroups with a limit were to be looked at together"
+            self._take_waiting()
         if len(self._looked_s) > _MOST_WANTED:
             kept = {number: at_s for number, at_s in self._looked_s.items() if now_s - at_s < AGAIN_S}
             self._looked_s = kept
@@ -99,7 +103,11 @@ class ContentRows:
     @property
     def is_busy(self) -> bool:
         """Return whether a look goes on, or is about to begin."""
-        return self._child is not None or bool(self._waiting)
+        return self._child is not None or self._is_due
+
+    @property
+    def _is_due(self) -> bool:
+        return bool(self._waiting) and time.monotonic() >= self._rests_until_s
 
     def take(self, clock_offset_ns: int) -> Tables:
         """Return the rows of looks that have come since the last call, and begin the next look."""
@@ -116,7 +124,7 @@ class ContentRows:
                 self._last_s = self._child.cpu_s
                 self._spent_s += self._last_s
                 self.close()
-        if self._child is None and self._waiting:
+        if self._child is None and self._is_due:
             self._begin(clock_offset_ns)
         return tables
 
@@ -139,23 +147,27 @@ class ContentRows:
             self._child = None
 
     def _begin(self, clock_offset_ns: int) -> None:
-        numbers, self._waiting = list(self._waiting), {}
-        if len(numbers) > _MOST_WANTED:
-            self.why_left_out = f"{len(numbers):,} cgroups with a limit were to be looked at together"
-            return
         try:
             cost_s = self._last_s or expected_s()
         except TracerError as error:
             self._fail(str(error))
             return
-        allowed_s = AT_ONCE_S + MOST_SHARE * (time.monotonic() - self._began_s) - self._spent_s
+        now_s = time.monotonic()
+        allowed_s = AT_ONCE_S + MOST_SHARE * (now_s - self._began_s) - self._spent_s
         if cost_s > allowed_s:
+            self._rests_until_s = now_s + (cost_s - allowed_s) / MOST_SHARE
             self.why_left_out = (
                 f"a look takes {cost_s:.1f} s of CPU time, and {max(allowed_s, 0):.1f} s were left for it"
             )
             return
         self._child = AskedChild(_look, within_s=_ANSWERS_WITHIN_S, is_urgent=False)
-        self._child.ask([numbers, clock_offset_ns])
+        self._child.ask([self._take_waiting(), clock_offset_ns])
+
+    def _take_waiting(self) -> list[int]:
+        """Return the cgroups that wait for a look, which do not wait any more."""
+        numbers, self._waiting = list(self._waiting), {}
+        self._looked_s |= dict.fromkeys(numbers, time.monotonic())
+        return numbers
 
     def _fail(self, reason: str) -> None:
         """Look no more: what failed once would fail again."""

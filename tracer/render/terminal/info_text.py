@@ -166,7 +166,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
                 f", {unnamed} of them with addresses only (the process was gone, or its code has no symbols)"
             )
         if table == "contents" and (why := summary.meta.get("contents_left_out")) is not None:
-            count += f", a look was left out: {visible(why)}"
+            count += f", a look was late or left out: {visible(why)}"
         yield table, count
 
 
