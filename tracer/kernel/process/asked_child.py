@@ -1,7 +1,7 @@
-"""A child that does one piece of work at a time, of a function of ours, and is never waited for.
+"""A child that does one piece of work at a time, of a function of ours, and is given up if it takes too long.
 
-The work decides how long it takes, and the parent has other things to do. So it asks, goes on, and takes the
-answers when they are there. A child that takes too long is killed.
+A parent with other things to do asks, goes on, and takes the answers when they are there. One without waits
+for the answers (`answered`). A child that blocks in the kernel keeps neither.
 """
 
 from __future__ import annotations
@@ -83,6 +83,16 @@ class AskedChild:
         with suppress(OSError):
             self._socket.recv(1, socket.MSG_PEEK)
         self._socket.setblocking(False)
+
+    def answered(self, request: Any) -> list[dict[str, Any]] | None:
+        """Begin a piece of work, wait for its end, and return its answers; None if it has failed."""
+        self.ask(request)
+        until_s = time.monotonic() + self._within_s
+        answers: list[dict[str, Any]] = []
+        while self.is_busy and not self.has_failed:
+            self.wait(until_s - time.monotonic())
+            answers += self.answers()
+        return None if self.is_busy else answers
 
     def close(self) -> None:
         """Kill the child."""
