@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracer.capture.contents.look import Wanted, has_generations
+from tracer.capture.contents.held import CountedBetween
+from tracer.capture.contents.look import Wanted, _of_those_alone, _Place, has_generations
 
 ROWS = np.array(
     [(7, 10), (7, 40), (8, 30), (9, 35), (7, 20), (8, 5)], np.dtype([("cgroup_id", "<u8"), ("bytes", "<u8")])
@@ -58,3 +59,10 @@ def test_generations_are_on_by_the_first_bit(text: str, expected: bool, tmp_path
 
 def test_kernel_without_the_switch_has_no_generations(tmp_path: Path) -> None:
     assert not has_generations(tmp_path / "enabled")
+
+
+def test_counters_that_contain_a_removed_cgroup_are_no_range() -> None:
+    one = CountedBetween((0, 0), (0, 0), (5, 7))
+    places = {1: _Place("/web", False), 2: _Place("/web/old/worker", True), 3: _Place("/db", False)}
+    assert _of_those_alone({1: one, 3: one, 4: one}, places) == {3: one}
+    assert _of_those_alone({3: one}, places | {4: _Place(None, True)}) == {}, "it may be below any cgroup"

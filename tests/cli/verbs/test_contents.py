@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.schemas import require_form
+from support.settled import settle
 
 from tracer.lab.scratch import write_uncached
 
@@ -68,6 +69,7 @@ def test_files_processes_and_sums_are_those_of_the_workload(
             os.posix_fadvise(stream.fileno(), pages // 2 * PAGE, 0, os.POSIX_FADV_DONTNEED)
 
     every = {**files, **written}
+    settle(memcg)
     cached, dirty = cached_pages(every), dirty_pages(written)
     ended = run("-c", memcg.name, "-n", "100", "--json")
     cached_after, dirty_after = cached_pages(every), dirty_pages(written)
@@ -76,6 +78,8 @@ def test_files_processes_and_sums_are_those_of_the_workload(
     require_form("contents", document)
     (cgroup,) = document["cgroups"]
     assert (cgroup["cgroup"], cgroup["removed"]) == (f"/{memcg.name}", False)
+    for kind, (least, most) in cgroup["counted"].items():
+        assert least <= cgroup[kind] <= most, kind
     found = {Path(file["path"]): file for file in cgroup["files"] if file["path"]}
     assert cached != [*every.values()], "a part of some is cached"
     # The kernel may write and free page cache at any time.

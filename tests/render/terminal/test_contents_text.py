@@ -55,6 +55,7 @@ WEB = CgroupContents(
     hugetlb_bytes=2 * MIB,
     kernel_bytes=3 * MIB,
     slab_bytes=22 * MIB,
+    counted=None,
     files=[LOG, SHARED, DELETED, GONE, UNNAMED],
     processes=[HeldProcess(41, "python3", 110 * MIB, MAPPINGS)],
     slab=[HeldCache("dentry", 93_201, 18 * MIB), HeldCache(None, 3, 1024)],

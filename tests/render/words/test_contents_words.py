@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tracer.capture.contents.held import CgroupContents, HeldCache, HeldFile
+from tracer.capture.contents.held import CgroupContents, CountedBetween, HeldCache, HeldFile
 from tracer.render.words.contents_words import advice_on, file_advice
 
 MIB = 1 << 20
@@ -24,6 +24,7 @@ WEB = CgroupContents(
     hugetlb_bytes=2 * MIB,
     kernel_bytes=3 * MIB,
     slab_bytes=22 * MIB,
+    counted=None,
     files=[],
     processes=None,
     slab=None,
@@ -102,3 +103,23 @@ def test_advice_on_the_slab_of_files() -> None:
         "is not in use."
     ]
     assert list(advice_on(replace(busy, slab=slab[1:]))) == []
+
+
+@pytest.mark.parametrize(
+    ("counted_mib", "expected"),
+    [
+        ((341, 341), None),
+        ((335, 347), None),
+        ((330, 335), None),  # 2 %
+        ((300, 304), "the kernel counted 300 MiB to 304 MiB"),
+        ((400, 400), "the kernel counted 400 MiB"),
+    ],
+)
+def test_page_cache_that_came_and_went_during_the_pass_is_said(
+    counted_mib: tuple[int, int], expected: str | None
+) -> None:
+    least, most = (size * MIB for size in counted_mib)
+    one = replace(WEB, counted=CountedBetween((0, 0), (0, 0), (least, most)))
+    said = [sentence for sentence in advice_on(one) if "came and went" in sentence]
+    head = "Page cache came and went during the pass: 341 MiB of it was met, and"
+    assert said == ([] if expected is None else [f"{head} {expected}, so the sizes of files are uncertain."])

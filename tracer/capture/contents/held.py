@@ -65,12 +65,26 @@ class HeldCache:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedBetween:
+    """The least and the most that the kernel counted in a cgroup (memory.stat), just before the pass and just
+    after it. `file_bytes` contains `shmem_bytes`.
+
+    `anon_bytes` leaves out pages that no process maps (swap cache, parts of huge pages that were unmapped).
+    """
+
+    anon_bytes: tuple[int, int]
+    shmem_bytes: tuple[int, int]
+    file_bytes: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupContents:
     """What is charged to one cgroup itself, without the cgroups below it.
 
     `cgroup` is its path, None if it is not known. `removed`: it has no directory any more. `file_bytes`
     contains `shmem_bytes`, as in memory.stat. `kernel_bytes` has page tables, stacks and other pages of the
-    kernel, without slab; `slab_bytes` is None if slab was not looked at. A list has the largest ones, and is
+    kernel, without slab; `slab_bytes` is None if slab was not looked at. `counted` is None if the cgroup was
+    removed or has cgroups below it, or if there are too many cgroups. A list has the largest ones, and is
     None if it was not asked for.
     """
 
@@ -88,6 +102,7 @@ class CgroupContents:
     hugetlb_bytes: int
     kernel_bytes: int
     slab_bytes: int | None
+    counted: CountedBetween | None
     files: list[HeldFile] | None
     processes: list[HeldProcess] | None
     slab: list[HeldCache] | None

@@ -11,14 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from tracer.capture.contents import counted
 from tracer.capture.contents.held import (
     CgroupContents,
     Contents,
+    CountedBetween,
     HeldCache,
     HeldFile,
     HeldProcess,
@@ -88,15 +90,18 @@ def look(
     Raises TracerError if the kernel or BCC is unfit, or without root.
     """
     with PassOverPages() as passing:
+        before = counted.count(hierarchy, wanted.below)
         time_ns, begin_s = time.time_ns(), time.monotonic()
         selected = None if wanted.below is None else _ids(hierarchy, wanted.below)
         objects = wanted.includes("file") or wanted.includes("slab")
         found = passing.scan(selected, objects=objects, slab=wanted.has_slab, counts=counts)
         took_ms = (time.monotonic() - begin_s) * 1e3
+        ranges = counted.between(hierarchy, before)
         has_active = not has_generations()
         sizes = _sizes(found, has_slab=wanted.has_slab, has_active=has_active)
         order = sorted(sizes, key=lambda number: (-_whole(sizes[number]), number))
         places = _places(passing, found, hierarchy)
+        ranges = _of_those_alone(ranges, places)
         chosen = wanted.largest(_of_kinds(found.amounts, "file", "shmem"), order)
         files = _files(passing, chosen, has_active=has_active)
         slab = _slab(passing, wanted.largest(_of_kinds(found.amounts, "slab"), order))
@@ -114,6 +119,7 @@ def look(
                 pod=names[number].pod,
                 removed=is_removed,
                 **sizes[number],
+                counted=ranges.get(number),
                 files=files.get(number, []) if wanted.includes("file") else None,
                 processes=processes.get(number, []) if wanted.includes("process") else None,
                 slab=slab.get(number, []) if wanted.includes("slab") else None,
@@ -178,6 +184,21 @@ def _places(passing: PassOverPages, found: Found, hierarchy: Hierarchy) -> dict[
             path = None if named is None else hierarchy.visible_path(named.path) or named.path
             places[number] = _Place(path, is_removed=named is None or not named.has_directory)
     return places
+
+
+def _of_those_alone(
+    found: Mapping[int, CountedBetween], places: Mapping[int, _Place]
+) -> dict[int, CountedBetween]:
+    """Return what was counted in cgroups with no removed ones below them, whose memory counts in it."""
+    removed = [place.path for place in places.values() if place.is_removed]
+    if None in removed:  # it may be below any cgroup
+        return {}
+    above = {str(parent) for path in removed for parent in PurePosixPath(path or "/").parents}
+    return {
+        number: one
+        for number, one in found.items()
+        if (place := places.get(number)) is not None and place.path not in above
+    }
 
 
 def _names(places: Mapping[int, _Place], lookup: Lookup) -> dict[int, ContainerNames]:

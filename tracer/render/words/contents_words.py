@@ -14,6 +14,11 @@ from tracer.render.words.escape import visible
 _LARGE_SHARE: Final = 0.2
 """The least part of the memory of a cgroup that gets a sentence."""
 
+_NOTABLE_SHARE: Final = 0.02
+_NOTABLE_BYTES: Final = 1 << 20
+"""How far the page cache may be from what the kernel counted, by this share and by these bytes, without a
+sentence."""
+
 _SLAB_OF_FILES: Final = ("dentry", "inode_cache")
 
 
@@ -42,7 +47,10 @@ def file_name(one: HeldFile) -> str:
 
 
 def advice_on(one: CgroupContents) -> Iterator[str]:
-    """Yield a sentence for each large part of a cgroup that reclaim can free, or cannot, with its names."""
+    """Yield a sentence for each large part of a cgroup that reclaim can free, or cannot, with its names;
+    first one on page cache that came and went during the pass."""
+    if one.counted is not None and (said := _came_and_went(one.file_bytes, *one.counted.file_bytes)):
+        yield said
     on_files = [said for file in one.files or () if (said := file_advice(file, one.bytes)) is not None]
     yield from on_files
     idle = max(_clean_bytes(one) - (one.active_bytes or 0), 0)
@@ -57,6 +65,18 @@ def advice_on(one: CgroupContents) -> Iterator[str]:
             f"{units.size(size)} of slab is for {units.count(count)} names and inodes of files that were "
             "looked at: reclaim can free what is not in use."
         )
+
+
+def _came_and_went(file_bytes: int, least_bytes: int, most_bytes: int) -> str | None:
+    difference = max(least_bytes - file_bytes, file_bytes - most_bytes)
+    if difference <= max(_NOTABLE_SHARE * most_bytes, _NOTABLE_BYTES):
+        return None
+    least, most = units.size(least_bytes), units.size(most_bytes)
+    counted = most if least == most else f"{least} to {most}"
+    return (
+        f"Page cache came and went during the pass: {units.size(file_bytes)} of it was met, and the kernel "
+        f"counted {counted}, so the sizes of files are uncertain."
+    )
 
 
 def file_advice(file: HeldFile, whole_bytes: int) -> str | None:
