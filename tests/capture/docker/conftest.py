@@ -21,7 +21,7 @@ from support.slowdown import SLOWDOWN
 from tracer.kernel.cgroups.mounts import read_mounts
 from tracer.lab.scratch import scratch_directory, write_uncached
 
-NEEDED = ("dockerd", "docker", "busybox")
+NEEDED = ("dockerd", "docker", "containerd", "ctr", "busybox")
 IMAGE = "memcg-tracer-test"
 BIG_FILE_BYTES = 117 << 20
 _READY_WITHIN_S = 30.0 * SLOWDOWN
@@ -29,12 +29,23 @@ _STOP_WITHIN_S = 20.0 * SLOWDOWN
 _ANSWERS_WITHIN_S = 60.0 * SLOWDOWN
 _POLL_S = 0.05
 
+_CONTAINERD = """
+version = 2
+root = "{directory}/containerd"
+state = "{directory}/run"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "{socket}"
+[ttrpc]
+  address = "{socket}.ttrpc"
+"""
+
 
 @dataclass(frozen=True)
 class Engine:
     """A dockerd that listens on its own socket and has one image, of busybox.
 
-    `files` is the folder that containers see as /data; the file `big` in it has 117 MiB on a disk.
+    `files` is the folder that containers see as /data.
     """
 
     socket: Path
@@ -85,11 +96,11 @@ def engine() -> Iterator[Engine]:
         scratch_directory(Path("/var/tmp")) as directory,
         _docker_cgroups_removed(),
         mounts_removed(directory),
-        _dockerd(directory) as socket,
+        _containerd(directory) as containerd,
+        _dockerd(directory, containerd) as socket,
     ):
         files = directory / "files"
         files.mkdir()
-        write_uncached(files / "big", BIG_FILE_BYTES)
         started = Engine(socket, files)
         started.docker("import", "-", IMAGE, stdin=root_of_busybox())
         started.run("memcg-tracer-first", "exit 0", "--rm")
@@ -98,9 +109,29 @@ def engine() -> Iterator[Engine]:
             started.docker("rm", "-f", container)
 
 
+@pytest.fixture(scope="session")
+def big_file(engine: Engine) -> Path:
+    """A file of 117 MiB on a disk, which containers see as /data/big."""
+    file = engine.files / "big"
+    write_uncached(file, BIG_FILE_BYTES)
+    return file
+
+
 @contextlib.contextmanager
-def _dockerd(directory: Path) -> Iterator[Path]:
-    """Run the daemon, and yield its socket once it is ready."""
+def _containerd(directory: Path) -> Iterator[Path]:
+    """Run the daemon of containers, and yield its socket once it is ready. dockerd gives one of its own 15 s
+    to start, which is too little on a slow machine (startupTimeout in libcontainerd/supervisor of moby).
+    """
+    socket, config = directory / "containerd.sock", directory / "containerd.toml"
+    config.write_text(_CONTAINERD.format(directory=directory, socket=socket), encoding="utf-8")
+    ask = ["ctr", "--address", str(socket), "version"]
+    with _daemon(["containerd", "--config", str(config)], ask, directory / "containerd.log"):
+        yield socket
+
+
+@contextlib.contextmanager
+def _dockerd(directory: Path, containerd: Path) -> Iterator[Path]:
+    """Run Docker's daemon, and yield its socket once it is ready."""
     socket = directory / "docker.sock"
     options = {
         "--host": f"unix://{socket}",
@@ -111,26 +142,30 @@ def _dockerd(directory: Path) -> Iterator[Path]:
         "--bridge": "none",
         "--iptables": "false",
         "--ip6tables": "false",
-        # Cgroups are /docker/ID on every machine, and containers are separate from those of another
-        # containerd.
-        "--exec-opt": "native.cgroupdriver=cgroupfs",
-        "--containerd-namespace": "memcg-tracer-test",
-        "--containerd-plugins-namespace": "memcg-tracer-test-plugins",
+        "--exec-opt": "native.cgroupdriver=cgroupfs",  # cgroups are /docker/ID on every machine
+        "--containerd": containerd,
     }
-    log = directory / "log"
     (directory / "none.json").write_text("{}", encoding="ascii")
+    command = ["dockerd", *(f"{option}={value}" for option, value in options.items())]
+    with _daemon(command, ["docker", "-H", f"unix://{socket}", "version"], directory / "log"):
+        yield socket
+
+
+@contextlib.contextmanager
+def _daemon(command: list[str], ask: list[str], log: Path) -> Iterator[None]:
+    """Run a daemon while the caller works, which begins once the command `ask` succeeds."""
     with log.open("wb") as output:
         # In its own session, so that Ctrl-C reaches pytest alone, which then stops the daemon.
         daemon = subprocess.Popen(
-            ["dockerd", *(f"{option}={value}" for option, value in options.items())],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
     try:
-        _wait_until_ready(daemon, socket, log)
-        yield socket
+        _wait_until_ready(daemon, ask, log)
+        yield
     finally:
         daemon.terminate()
         try:
@@ -140,13 +175,12 @@ def _dockerd(directory: Path) -> Iterator[Path]:
             daemon.wait()
 
 
-def _wait_until_ready(daemon: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
+def _wait_until_ready(daemon: subprocess.Popen[bytes], ask: list[str], log: Path) -> None:
     deadline = time.monotonic() + _READY_WITHIN_S
-    ask = ["docker", "-H", f"unix://{socket}", "version"]
     while subprocess.run(ask, capture_output=True, check=False).returncode != 0:
         if daemon.poll() is not None or time.monotonic() > deadline:
             lines = "\n".join(log.read_text("utf-8", "replace").splitlines()[-8:])
-            pytest.fail(f"dockerd does not serve:\n{lines}", pytrace=False)
+            pytest.fail(f"{ask[0]} gets no answer:\n{lines}", pytrace=False)
         time.sleep(_POLL_S)
 
 
@@ -155,7 +189,9 @@ def _docker_cgroups_removed() -> Iterator[None]:
     """Remove the cgroup /docker of each hierarchy, which a daemon leaves behind, unless it existed before."""
     mounts = [Path(mount.mount_point) for mount in read_mounts() if mount.fs_type in ("cgroup", "cgroup2")]
     ours = [directory for mount in mounts if not (directory := mount / "docker").exists()]
-    yield
-    for directory in ours:
-        with contextlib.suppress(OSError):  # it was not made, or another engine uses it now
-            directory.rmdir()
+    try:
+        yield
+    finally:
+        for directory in ours:
+            with contextlib.suppress(OSError):  # it was not made, or another engine uses it now
+                directory.rmdir()

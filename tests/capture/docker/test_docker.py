@@ -108,6 +108,7 @@ def assert_allocators_named(trace: AnalysedTrace, report: OomReport) -> None:
     assert abs(exited - report.time) < pd.Timedelta("2s")
 
 
+@pytest.mark.usefixtures("big_file")
 @pytest.mark.parametrize(
     ("name", "options"), [("Uneven_23.all", ()), ("Uneven_23.parent", ("-c", "/docker"))]
 )
@@ -127,6 +128,7 @@ def test_container_that_lives_during_a_full_recording_is_explained(
     assert row["created"] < row["removed"]
 
 
+@pytest.mark.usefixtures("big_file")
 def test_running_container_is_recorded_by_its_name(engine: Any, start_recorder: Callable[..., Any]) -> None:
     name = "uneven-37_MiB.x"
     os.mkfifo(engine.files / "go")
@@ -194,6 +196,7 @@ def _is_ready(engine: Any, name: str) -> bool:
     return bool(engine.docker("logs", name) == "ready")
 
 
+@pytest.mark.vm_once
 def test_ends_of_containers_by_docker_are_by_runc_and_a_late_stop_is_told(
     engine: Any, start_recorder: Callable[..., Any]
 ) -> None:
@@ -258,6 +261,7 @@ def v2_cgroup(engine: Any, name: str) -> Iterator[Path | None]:
         made.rmdir()
 
 
+@pytest.mark.vm_once
 def test_kills_inside_of_a_container_have_their_sender_and_way(
     engine: Any, start_recorder: Callable[..., Any]
 ) -> None:

@@ -13,7 +13,9 @@ from tracer.kernel.cgroups.mounts import read_mounts
 @contextmanager
 def mounts_removed(directory: Path) -> Iterator[None]:
     """Unmount everything that a dead daemon left mounted below a directory."""
-    yield
-    for mount in reversed(read_mounts()):
-        if Path(mount.mount_point).is_relative_to(directory):
-            subprocess.run(["umount", "-l", mount.mount_point], check=False)
+    try:
+        yield
+    finally:
+        for mount in reversed(read_mounts()):
+            if Path(mount.mount_point).is_relative_to(directory):
+                subprocess.run(["umount", "-l", mount.mount_point], check=False)
