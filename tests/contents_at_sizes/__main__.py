@@ -2,7 +2,8 @@
 
 The output has a row of the table of docs/kernels.md for each size, with small and with huge pages. A cgroup
 holds page cache, anonymous memory, shmem and slab of that size, first idle, and then while a process frees
-and fills one part after the other. The exit status is 1 if a difference is too large.
+and fills one part after the other: memory.stat is then a range, of readings during the pass. The exit status
+is 1 if a difference is too large.
 """
 
 from __future__ import annotations
@@ -86,6 +87,16 @@ def shares(found: Sizes, by_stat: Sizes) -> dict[str, float]:
     return {kind: found[kind] / size - 1 for kind, size in by_stat.items()}
 
 
+def beyond(found: Sizes, samples: Sequence[Sizes]) -> dict[str, float]:
+    """Return by which share each kind is outside of the range that memory.stat went through."""
+    differences = {}
+    for kind in samples[0]:
+        counted_bytes = [one[kind] for one in samples]
+        nearest = min(max(found[kind], min(counted_bytes)), max(counted_bytes))
+        differences[kind] = found[kind] / nearest - 1
+    return differences
+
+
 def idle(memcg: Path) -> tuple[dict[str, float], float]:
     """Return the differences of an idle cgroup, and the seconds that the pass took."""
     while True:
@@ -98,21 +109,21 @@ def idle(memcg: Path) -> tuple[dict[str, float], float]:
             return shares(found, before), took_s
 
 
-def churning(memcg: Path, count: mmap.mmap) -> tuple[dict[str, float], float]:
-    """Return the largest differences of several passes, and the least share of the cgroup that was freed and
-    filled during one of them."""
+def churning(memcg: Path, count: mmap.mmap) -> tuple[dict[str, float], float, float]:
+    """Return the largest differences of several passes, the least share of the cgroup that was freed and
+    filled during one of them, and the seconds of the longest one."""
     worst: dict[str, float] = {}
-    moved = []
+    moved, took_s = [], 0.0
     for _ in range(PASSES):
         with PassOverPages() as passing, sampled(memcg) as samples:
-            begin = int.from_bytes(count[:8], sys.byteorder)
+            begin, begin_s = int.from_bytes(count[:8], sys.byteorder), time.monotonic()
             found = met(passing.scan([cgroup_id(memcg)], objects=False))
             end = int.from_bytes(count[:8], sys.byteorder)
-        mean = {kind: sum(one[kind] for one in samples) / len(samples) for kind in samples[0]}
-        for kind, share in shares(found, mean).items():
+            took_s = max(took_s, time.monotonic() - begin_s)
+        for kind, share in beyond(found, samples).items():
             worst[kind] = max(worst.get(kind, 0.0), share, key=abs)
-        moved.append((end - begin) / sum(mean.values()))
-    return worst, min(moved)
+        moved.append((end - begin) / sum(samples[0].values()))
+    return worst, min(moved), took_s
 
 
 def row(head: Sequence[str], state: str, differences: Sizes) -> str:
@@ -149,8 +160,8 @@ def compared(size_bytes: int, pages: str) -> bool:
             holder.stdin.flush()
             while not any(count[:8]):
                 time.sleep(_SAMPLE_S)
-            moving, moved = churning(memcg, count)
-            print(row(head, f"{100 * moved:.0f} % churned", moving), flush=True)
+            moving, moved, took_s = churning(memcg, count)
+            print(row(head, f"{100 * moved:.0f} % churned, {took_s:.2f} s", moving), flush=True)
             holder.stdin.close()
     return all(abs(share) <= TOLERANCE[kind] for kind, share in at_rest.items()) and all(
         abs(share) <= CHURNING_TOLERANCE for share in moving.values()
