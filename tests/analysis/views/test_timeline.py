@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tracer.analysis.core.bins import Bins, require_bounded
+from tracer.analysis.core.bins import Bins, Grid, require_bounded
 from tracer.analysis.views.timeline import COLUMNS, LEVELS, timeline
 from tracer.enumerations import CATEGORY
 from tracer.errors import TracerError, UsageError
@@ -256,6 +256,24 @@ def test_rows_of_all_cgroups_together_are_bounded(trace: Any) -> None:
     assert len(timeline(trace, "/a1", every="1ms")) == 4000
     with pytest.raises(UsageError, match=r"are too many: use every 2us, or a shorter range \(begin, end"):
         timeline(trace, "/a1", every="1us")
+
+
+def test_kills_outside_of_the_rows_are_not_looked_at(trace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of many kills has a chart for some of them, with the rows of one kill each."""
+    trace.add("cgroups", cgroup_id=1, path="/a")
+    for number in range(9):
+        trace.add("samples", number, cgroup_id=1, source="periodic")
+        trace.add("oom", number, kill_id=number, cgroup_id=1, limit_owner_cgroup_id=1)
+    looked, shown_for = list[int](), Grid.shown_for
+
+    def counted(grid: Grid, number: int) -> list[int]:
+        looked.append(number)
+        return shown_for(grid, number)
+
+    monkeypatch.setattr(Grid, "shown_for", counted)
+    part = timeline(trace, "/a", every="100ms", begin=4.9, end=5.1)
+    assert part["oom_kills"].sum() == 1
+    assert len(looked) == 2
 
 
 def test_nested_and_reused_paths_count_once_for_each_cgroup_above(trace: Any) -> None:

@@ -193,7 +193,7 @@ class Grid:
 
     def shown_for(self, cgroup_id: int) -> list[int]:
         """Return the positions in `ids` of the cgroups for which a charge to this cgroup counts."""
-        (local,) = positions(self.local_ids, np.array([cgroup_id], dtype=np.int64))
+        (local,) = self._local(np.array([cgroup_id], dtype=np.int64))
         return [] if local < 0 else [shown for shown in self.counts_for[:, local].tolist() if shown >= 0]
 
     def shown(self, slots: Int64s) -> Int64s:

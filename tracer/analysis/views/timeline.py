@@ -378,7 +378,7 @@ def _oom_kills(trace: TraceTables, grid: Grid) -> Int64s:
     kills = np.zeros((len(grid.ids), grid.bins.slots), dtype=np.int64)
     slot = grid.bins.slot(times_ns(oom))
     owners, victims = integers(oom["limit_owner_cgroup_id"]), integers(oom["cgroup_id"])
-    for owner, victim, at in zip(owners.tolist(), victims.tolist(), slot.tolist(), strict=True):
-        if at < grid.bins.slots:
-            kills[list({*grid.shown_for(owner), *grid.shown_for(victim)}), at] += 1
+    for row in np.flatnonzero((slot > 0) & (slot < grid.bins.slots)).tolist():
+        shown = {*grid.shown_for(owners[row]), *grid.shown_for(victims[row])}
+        kills[list(shown), slot[row]] += 1
     return grid.shown(kills)
