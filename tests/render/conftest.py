@@ -21,6 +21,7 @@ from tracer.analysis.results.kill import (
     WhatIf,
 )
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, Reclaim, ReclaimAttempt
+from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held
 
@@ -266,7 +267,14 @@ def experiment_held(cgroup: str = "/memcg-tracer-78-anon", container: str | None
         kernel_refaulted_bytes=None,
         max_events=212,
         reclaim=Reclaim(212, 13_000, 7_680, 40.0, ()),
-        sizing=Sizing((47 * MIB, 63 * MIB), ("Below 47 MiB it does not fit.",)),
+        sizing=Sizing(
+            (47 * MIB, 63 * MIB),
+            ("Below 47 MiB it does not fit.",),
+            outcomes=(
+                AtLimit(50 * MIB, 0, "survives", "it fits", (12 * MIB, 14 * MIB)),
+                AtLimit(63 * MIB, 0, "survives", "it fits", (0, 0)),
+            ),
+        ),
         quality=Quality(lost_records=0, kmsg="missing", probes={}),
     )
 

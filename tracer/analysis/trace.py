@@ -348,7 +348,8 @@ class AnalysedTrace(Trace):
         from tracer.analysis.explain import kill_filter
         from tracer.analysis.explain.survivors import held_cgroups
 
-        return held_cgroups(self, cgroup, without=kill_filter.with_kills(self, reports))
+        killed = kill_filter.with_kills(self, reports)
+        return held_cgroups(self, cgroup, without=killed, reports=reports)
 
     def held(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return the cgroups that lived: a row for each, with how near it came to its limit, and what reclaim

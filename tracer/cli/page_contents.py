@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.results.outcome import WhatIf
     from tracer.analysis.results.quality import ThinnedInterval
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
@@ -45,7 +46,23 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         charts_of_kills=dict(_charts_of_kills(trace, reports, html.explained(reports))),
         flames_of_kills=dict(_flames(trace, html.explained(reports)[:1])),
         charts_of_held={one.cgroup_id: drawn for one in first if (drawn := _chart_of_held(trace, one))},
+        other_limits=_other_limits(trace, reports, first),
         defects=trace.defects,
+    )
+
+
+def _other_limits(trace: AnalysedTrace, reports: Sequence[OomReport], first: Sequence[Held]) -> WhatIf | None:
+    """Return the run of the page's cgroup at other limits; None: a bug keeps it from being replayed, or the
+    page is about no cgroup with a limit."""
+    from tracer.analysis.explain import kill_filter
+    from tracer.analysis.whatif.outcomes import what_if
+
+    owner = kill_filter.newest(reports).limit_owner.cgroup_id if reports else None
+    number = owner if reports else next((one.cgroup_id for one in first), None)
+    if number is None:
+        return None
+    return trace.defects.attempt(
+        "the run at other limits", lambda: what_if(trace, (), number), lambda _: None
     )
 
 

@@ -9,7 +9,9 @@ import pytest
 from support.recorded import NAMES, TRACES
 
 import tracer
-from tracer.analysis.whatif import outcomes
+from tracer.analysis.explain.sizing import replay
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.errors import TracerError
 
@@ -17,29 +19,43 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_answer_agrees_with_the_range_of_the_report(name: str) -> None:
-    """Below the lower end it is killed, and from the upper end on it is not."""
+def test_report_says_what_the_replay_says(name: str) -> None:
+    """Both ends of each range, and the outcomes beside it, are those of `whatif` at the same limits."""
     trace = tracer.open(TRACES / name)
-    reports = trace.explain()
-    kills = [one.sizing.min_limit_bytes for one in reports]
-    ranges = kills or [one.sizing.min_limit_bytes for one in trace.spared_cgroups(reports)[:1]]
-    known = [one for one in ranges if one is not None]
-    highs = [high for _, high in known if high is not None]
-    found = what_if(trace, [max(low for low, _ in known) * 4 // 5, *highs] if known else [])
-    assert (found.killed_below_bytes is None) == (not known)
-    assert (found.survives_from_bytes is None) == (not highs)
-    if known:
-        assert found.limits[0].outcome == "killed"
-        assert (found.killed_below_bytes or 0) <= max(low for low, _ in known)
-    if highs:
-        assert (found.survives_from_bytes or 0) <= max(highs)
-        assert found.limits[-1].outcome in ("survives", "unknown")
+    for held in trace.held_cgroups():
+        limits = [one.limit_bytes for one in held.sizing.outcomes]
+        found = what_if(trace, limits or [MIB], held.cgroup_id)
+        if held.sizing.min_limit_bytes is None:
+            assert "a kill cut" in held.quality.unknown["sizing.min_limit_bytes"] or not held.sizing.outcomes
+            continue
+        low, high = held.sizing.min_limit_bytes
+        assert low == found.killed_below_bytes
+        assert limits[:1] == [one for one in [found.survives_from_bytes] if one is not None]
+        assert held.sizing.outcomes == (found.limits if limits else ())
+        if high is not None:
+            (at_high,) = what_if(trace, [high], held.cgroup_id).limits
+            assert at_high.outcome == "survives"
+            most = 2 * max((held.refaulted_bytes or 0) // 64, MIB // 4)
+            assert at_high.read_again_bytes[1] is not None and at_high.read_again_bytes[1] <= most
+    for kill in trace.explain():
+        _require_agreement(trace, kill)
+
+
+def _require_agreement(trace: AnalysedTrace, kill: OomReport) -> None:
+    low, high = kill.sizing.min_limit_bytes or (None, None)
+    found = what_if(trace, [MIB], kill.limit_owner.cgroup_id)
+    if low is not None:
+        assert found.killed_below_bytes is not None and found.killed_below_bytes >= low
+    if high is None:
+        assert found.survives_from_bytes is None
+    else:
+        assert found.survives_from_bytes is not None and found.survives_from_bytes >= high
 
 
 def test_end_of_growth_beside_swap_is_no_proof_without_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = tracer.open(TRACES / "cow")
     assert what_if(trace, [400 * MIB], swap_bytes=0).limits[0].outcome == "survives"
-    monkeypatch.setattr(outcomes, "swap_room_bytes", lambda _: 64 * MIB)
+    monkeypatch.setattr(replay, "swap_room_bytes", lambda _: 64 * MIB)
     assert what_if(trace, [400 * MIB]).limits[0].outcome == "survives"
     less, more = what_if(trace, [50 * MIB, 400 * MIB], swap_bytes=0).limits
     assert (less.outcome, more.outcome) == ("killed", "unknown")

@@ -21,6 +21,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.results.sigkill import Party, Sigkill
 from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.whatif.outcomes import what_if
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS, COMPOSITION_COLUMNS, SUMMARIES, SUMMARY_VERSION
@@ -122,10 +123,13 @@ def test_lives_are_those_of_held_cgroups(name: str) -> None:
             report.limit_owner.cgroup_id == one.cgroup_id for report in trace.explain(is_sized=False)
         )
         assert row["observed_s"] == pytest.approx((row["end"] - row["time"]).total_seconds())
-        if not row["kills"] and one.sizing.min_limit_bytes is not None:
-            low = one.sizing.min_limit_bytes[0]  # in pages, and less what CPUs have in stock
-            most = low + trace.meta["page_size"]
-            assert low - (1 << 20) <= row["peak_unreclaimable_bytes"] < most
+        replayed = what_if(trace, (), row["cgroup_id"])
+        assert row["killed_below_bytes"] == replayed.killed_below_bytes
+        assert row["survives_from_bytes"] == replayed.survives_from_bytes
+        if one.sizing.min_limit_bytes is not None:
+            ends = row["killed_below_bytes"], row["reads_nothing_from_bytes"]
+            assert ends == one.sizing.min_limit_bytes
+            assert ends[0] <= row["peak_unreclaimable_bytes"]
 
 
 @pytest.mark.parametrize("name", NAMES)

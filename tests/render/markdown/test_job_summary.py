@@ -79,7 +79,7 @@ def test_kill_is_explained() -> None:
 def test_smaller_runner_is_judged_by_the_range_of_the_trace() -> None:
     (one,) = AnalysedTrace(TRACES / "thrash").held_cgroups()
     assert one.sizing.min_limit_bytes is not None
-    less = "Only at a price: with less than 108.2 MiB, files may be read again"
+    less = "Only at a price: with less than 91.4 MiB, files may be read again"
     assert less in job_summary.smaller(one, None)
     roomy = replace(one, sizing=Sizing((20 * MIB, 33 * MIB)))
     yes = "Yes: 33 MiB instead of the 40 MiB of this limit would do, for the command alone. At least 20 MiB"

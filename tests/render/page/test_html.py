@@ -344,8 +344,8 @@ def test_page_without_a_kill_has_the_survivors(held: Held, drawn: Chart) -> None
     shown = parsed(text).text
     assert "came within 1 MiB of its limit of 100 MiB" in shown
     assert (
-        "The minimum limit is 47 MiB to survive; with 63 MiB, the same work reads (nearly) nothing again."
-        in shown
+        "Minimum limit: killed below 47 MiB; from 50 MiB, it survives, and reads 12 MiB to 14 MiB again; "
+        "with 63 MiB, the same work reads (nearly) nothing again." in shown
     )
     assert text.count("<figure") == 1 and text.count("<details open") == 1
     grown = Allocator(41, "writer", 9 << 20, file_bytes=9 << 20)

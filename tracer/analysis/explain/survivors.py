@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,18 +13,21 @@ from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
-from tracer.analysis.explain import slowed
+from tracer.analysis.explain import kill_filter, slowed
 from tracer.analysis.explain.measure import allocators, cached_files, process_memory, window
+from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.explain.runtimes import known_runtimes
-from tracer.analysis.explain.sizing.bounds import Range, cut_off, why_no_curve
-from tracer.analysis.explain.sizing.survivor_range import (
+from tracer.analysis.explain.sizing.bounds import Range, Sized, cut_off, why_no_curve
+from tracer.analysis.explain.sizing.replay import Replay
+from tracer.analysis.explain.sizing.survivor_range import survivor_range
+from tracer.analysis.explain.sizing.unreclaimable import (
     growth_within,
-    survivor_range,
     unreclaimable,
     unreclaimable_growth,
 )
 from tracer.analysis.explain.slowed import HighLimits, why_not_known
 from tracer.analysis.explain.words import advice
+from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Grown
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held, Progress
@@ -73,14 +76,22 @@ _KERNEL_PARTS: Final = tuple(
 _AT_MOST: Final[Mapping[str, ledger.Weights]] = {"anon": ledger.ANON, "swap": {"swap": 1}}
 
 
+_CUT_BY_A_KILL: Final[Sized] = Range(), "a kill cut its work off: the report of the kill has the range"
+
+
 def held_cgroups(
-    trace: TraceTables, cgroup: str | int | None = None, *, without: Collection[int] = ()
+    trace: TraceTables,
+    cgroup: str | int | None = None,
+    *,
+    without: Collection[int] = (),
+    reports: Sequence[OomReport] | None = None,
 ) -> list[Held]:
     """Return a `Held` for each cgroup that the trace has data of; the figures include all cgroups below it.
 
     The nearest to its limit comes first; those without a limit come last, by peak usage. One that a bug keeps
     from being measured is left out (`trace.defects`). With `cgroup` only
     the cgroups that it names are returned (`core.naming.select`); the ids of `without` are left out.
+    `reports`: the kills that concern these cgroups; None: look for them.
     """
     begin, end = start_ns(trace), end_ns(trace)
     quality = Quality(
@@ -96,12 +107,20 @@ def held_cgroups(
         there = [number for number in naming.select(trace, cgroup) if number in set(there)]
     there = [number for number in there if number not in without]
     members = naming.descendants_of(trace.cgroups, there)
+    kills = PostMortems(trace).outlines() if reports is None else reports
+    killed = kill_filter.with_kills(trace, kills)
 
     def held(number: int, below: Int64s) -> Held | None:
         return trace.defects.attempt(
             f"the cgroup {trace.places.label_of(number)}",
             lambda: _held(
-                subtrees.subtree_at(number, below), spending, highs, begin=begin, end=end, quality=quality
+                subtrees.subtree_at(number, below),
+                spending,
+                highs,
+                begin=begin,
+                end=end,
+                quality=quality,
+                is_killed=not killed.isdisjoint(below.tolist()),
             ),
             lambda _: None,
         )
@@ -120,15 +139,25 @@ def nearest_lives(trace: TraceTables, cgroups: Iterable[Held]) -> list[Held]:
 
 
 def _held(
-    subtree: Subtree, spending: Spending, highs: HighLimits, *, begin: int, end: int, quality: Quality
+    subtree: Subtree,
+    spending: Spending,
+    highs: HighLimits,
+    *,
+    begin: int,
+    end: int,
+    quality: Quality,
+    is_killed: bool,
 ) -> Held:
     trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
     going = _with_growth(slowed.progress(subtree, spending), subtree)
     peak, peak_ns = ledger.peak_usage(subtree), _peak_ns(subtree)
     stuck_ns = _stuck_since(subtree)
-    sized, why_unsized = survivor_range(subtree, peak, going)
-    if stuck_ns is not None:
+    if is_killed:
+        sized, why_unsized = _CUT_BY_A_KILL
+    elif stuck_ns is not None:
         sized, why_unsized = Range(), "its tasks wait at the limit: the work did not go on"
+    else:
+        sized, why_unsized = survivor_range(subtree, Replay.of(subtree, (), going))
     refaulted, why_not_followed = window.refaulted_bytes(subtree, begin, end)
     why_not_curved = why_no_curve(subtree, begin, end)
     pressure = psi_some_share(subtree, begin, end)

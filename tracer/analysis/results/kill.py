@@ -28,6 +28,7 @@ from tracer.analysis.results.memory import (
     Runtime,
     SharedFile,
 )
+from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.results.quality import KernelLogPlace, Quality
 from tracer.schema import UNLIMITED_BYTES
 
@@ -123,12 +124,14 @@ class Sizing:
     `high` is None if no limit is known to be enough: after most kills, more than `low` is needed, and nothing
     shows how much. `min_limit_bytes` is None if the size of the limit was not the problem, or if `low` is not
     known either. `basis`: sentences on the bounds of the range and on other known facts. `pace`: a sentence
-    on the time that a greater limit would have lasted; empty if nothing grew.
+    on the time that a greater limit would have lasted; empty if nothing grew. `outcomes`: by limit, what
+    `whatif` says about the limit from which the work survives, and about `high`.
     """
 
     min_limit_bytes: tuple[int, int | None] | None = None
     basis: tuple[str, ...] = ()
     pace: str = ""
+    outcomes: tuple[AtLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

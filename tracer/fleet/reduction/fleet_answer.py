@@ -18,6 +18,7 @@ from tracer.analysis.results.forms import as_json
 from tracer.analysis.results.kill import UNKNOWN
 from tracer.fleet.reduction.partial_state import Broken, Partial
 from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_target_bytes
+from tracer.fleet.sizing.replays import Replayed, replayed
 from tracer.fleet.sizing.suggestion import Suggestion, suggest
 from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
@@ -127,6 +128,13 @@ class Workload:
     suggestion: Suggestion
     vpa_limit_bytes: int | None
     krr_limit_bytes: int | None
+    replays: tuple[Replayed, ...] = ()
+    """The runs, replayed at the present limit, at the suggested, the trial or the least one, and at those
+    that were asked for, by limit."""
+
+    def replay_at(self, limit_bytes: int | None) -> Replayed | None:
+        """Return the runs replayed at one of these limits; None: the limit is none of them."""
+        return next((one for one in self.replays if one.limit_bytes == limit_bytes), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -137,7 +145,8 @@ class Workload:
         found["peak_unreclaimable_bytes"] = as_json(self.peak_unreclaimable_bytes)
         found |= as_json(self.suggestion)
         found["no_suggestion_because"] = found.pop("reason")
-        return found | {"vpa_limit_bytes": self.vpa_limit_bytes, "krr_limit_bytes": self.krr_limit_bytes}
+        found |= {"vpa_limit_bytes": self.vpa_limit_bytes, "krr_limit_bytes": self.krr_limit_bytes}
+        return found | {"replays": [as_json(one) for one in self.replays]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +208,12 @@ class Fleet:
         }
 
 
-def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
+def answer(state: Partial, window: TimeWindow = ALWAYS, limits: Sequence[int] = ()) -> Fleet:
     """Return the answer from the state of all traces, which has each kill and life once
     (`partial_state.once`) and is closed (`partial_state.closed`).
 
     Kills in the window count, and runs that overlap the window. For limits, each of these runs counts whole.
+    `limits`, in bytes, are those at which the runs of each workload are replayed as well.
     """
     sources, evictors, kills_of_runs = (frame(rows) for rows in (state.sources, state.evictors, state.kills))
     unknown = int(sources["sigkills"].isna().sum())
@@ -216,7 +226,7 @@ def answer(state: Partial, window: TimeWindow = ALWAYS) -> Fleet:
         hosts=sorted(_hosts(sources, kills), key=lambda one: (-one.kills, -one.traces, one.host)),
         kills=sorted(_kill_counts(kills), key=lambda one: (-one.count, one.cause, one.workload, one.host)),
         workloads=sorted(
-            _workloads(lives, kills, kills_of_runs, _Rules.of_state(state, window)), key=_weight
+            _workloads(lives, kills, kills_of_runs, _Rules.of_state(state, window), limits), key=_weight
         ),
         evictors=sorted(
             _evictors(evictors),
@@ -347,13 +357,20 @@ class _Rules:
 
 
 def _workloads(
-    lives: pd.DataFrame, kills: pd.DataFrame, kills_of_lives: pd.DataFrame, rules: _Rules
+    lives: pd.DataFrame,
+    kills: pd.DataFrame,
+    kills_of_lives: pd.DataFrame,
+    rules: _Rules,
+    asked_bytes: Sequence[int],
 ) -> Iterator[Workload]:
     """Yield each workload with a life or a kill in the window; `kills_of_lives` may have further kills."""
     lives_of, kills_of, all_kills_of = map(_OfWorkloads.of, (lives, kills, kills_of_lives))
     for name in sorted(lives_of.names | kills_of.names):
         its_lives, its_kills = lives_of.rows(name), kills_of.rows(name)
         limit_bytes, is_limited = _newest_limit(its_lives)
+        found = suggest(its_lives, all_kills_of.rows(name))
+        limits = {limit_bytes, found.suggested_limit_bytes, found.least_limit_bytes, found.trial_limit_bytes}
+        limits.update(asked_bytes)
         yield Workload(
             workload=name,
             hosts=len({*its_lives["host"], *its_kills["host"]}),
@@ -362,9 +379,10 @@ def _workloads(
             limit_bytes=limit_bytes,
             is_limited=is_limited,
             peak_unreclaimable_bytes=_peaks(its_lives["peak_unreclaimable_bytes"]),
-            suggestion=suggest(its_lives, all_kills_of.rows(name)),
+            suggestion=found,
             vpa_limit_bytes=rules.vpa.get(name),
             krr_limit_bytes=rules.krr.get(name),
+            replays=tuple(replayed(its_lives, one) for one in sorted(filter(None, limits))),
         )
 
 

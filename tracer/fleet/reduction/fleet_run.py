@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -33,13 +33,15 @@ def fleet(
     scheduler: str | None = None,
     workers: int | None = None,
     window: TimeWindow = ALWAYS,
+    limits: Sequence[int] = (),
     progress: Progress = lambda _read, _all: None,
 ) -> Fleet:
     """Return the answer for all traces and datasets at or below the paths and URLs.
 
     `scheduler` is the address of a scheduler of Dask; without one, `workers` processes of this machine do the
     work, by default one for each CPU. Inputs that cannot be read are in `broken`. Traces recorded entirely
-    outside of the window are left out, and are not opened if meta.json shows that. Raises TraceError if
+    outside of the window are left out, and are not opened if meta.json shows that. The runs of each workload
+    are replayed at `limits`, in bytes, as well. Raises TraceError if
     nothing can be read, and TracerError if Dask is not installed or its cluster fails.
     """
     _require_dask(scheduler)
@@ -62,7 +64,7 @@ def fleet(
         first = min(state.broken, key=lambda one: one.path)
         more = f" (and {len(state.broken) - 1:,} more)" if len(state.broken) > 1 else ""
         raise TraceError(f"no trace can be read: {first.path}: {first.why}{more}")
-    return answer(state, window)
+    return answer(state, window, limits)
 
 
 def _require_dask(scheduler: str | None) -> None:

@@ -32,14 +32,20 @@ from tracer.analysis.core.columns import Int64s, integers, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import breaks_off, end_ns, page_size
+from tracer.analysis.explain import kill_filter
 from tracer.analysis.explain.measure import window
 from tracer.analysis.explain.sizing import bounds
-from tracer.analysis.explain.sizing.bounds import cache_to_spare, why_no_curve, with_margin
-from tracer.analysis.explain.sizing.survivor_range import unreclaimable
+from tracer.analysis.explain.sizing.bounds import Range, with_margin
+from tracer.analysis.explain.sizing.demand import MOST_KILLS
+from tracer.analysis.explain.sizing.read_again import Rereads
+from tracer.analysis.explain.sizing.replay import Replay
+from tracer.analysis.explain.sizing.survivor_range import comfortable_bytes, survivor_range
+from tracer.analysis.explain.sizing.unreclaimable import unreclaimable
 from tracer.analysis.explain.slowed import progress
 from tracer.analysis.results.forms import limit_columns
+from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.survivor import Progress
 from tracer.analysis.trace import AnalysedTrace
-from tracer.analysis.views import miss_curve
 from tracer.analysis.views.lost_time import Spending
 from tracer.errors import TraceError
 from tracer.fleet.summary.named_cgroups import NamedCgroups
@@ -88,10 +94,9 @@ _IN_USE: Final = ("usage_bytes", "inactive_file_bytes", "file_mapped_bytes", "sh
 
 
 def slowdowns(
-    subtree: Subtree, spending: Spending, unreclaimable: Steps | None, *, is_end_seen: bool
+    subtree: Subtree, going: Progress, unreclaimable: Steps | None, *, is_end_seen: bool
 ) -> dict[str, Any]:
     """Return the columns of `lives` that show whether its peaks are all of its need; sizes in bytes."""
-    going = progress(subtree, spending)
     swapped = None if unreclaimable is None else ledger.level(subtree, {"swap": 1})
     held = None if unreclaimable is None or swapped is None else ledger.total([unreclaimable, swapped])
     return {
@@ -99,22 +104,30 @@ def slowdowns(
         "lost_share": going.lost_share,
         "work": _work(subtree, unreclaimable if held is None else held, is_end_seen=is_end_seen),
         "peak_with_swap_bytes": None if held is None else held.peak(),
-        "comfortable_bytes": _comfortable(subtree, is_thrashing=going.state == "thrashing"),
+        "comfortable_bytes": _comfortable(subtree, going),
     }
 
 
-def _comfortable(subtree: Subtree, *, is_thrashing: bool) -> int | None:
+def replayed(subtree: Subtree, reports: Sequence[OomReport], going: Progress) -> dict[str, Any]:
+    """Return the columns of `lives` on the life at other limits, in bytes, as `whatif` and `explain` have
+    them. `reports`: the kills that concern it."""
+    replay = Replay.of(subtree, reports[:MOST_KILLS], going)
+    found = Range() if reports else survivor_range(subtree, replay)[0]
+    return {
+        "killed_below_bytes": replay.needs.killed_below_bytes,
+        "survives_from_bytes": replay.needs.survives_from_bytes,
+        "reads_nothing_from_bytes": None if found.limits_bytes is None else found.limits_bytes[1],
+    }
+
+
+def _comfortable(subtree: Subtree, going: Progress) -> int | None:
     """Return a limit that holds the page cache in use, in bytes; None: not known.
 
-    If its tasks were thrashing, that is usage plus the memory with which nearly all that they read again
-    would have stayed, as for the upper end of `explain.sizing.survivor_range`.
+    If its tasks were thrashing, that is the limit from which (nearly) nothing is read again.
     """
+    if going.state == "thrashing":
+        return comfortable_bytes(subtree, Rereads.of(subtree, going))[0]
     found = _in_use(subtree).peak()
-    if is_thrashing:
-        usage, end = ledger.usage(subtree).peak(), end_ns(subtree.whole)
-        if usage is None or why_no_curve(subtree, subtree.start_ns, end) is not None:
-            return None
-        found = usage + cache_to_spare(subtree, miss_curve.reuse_of(subtree)).room_bytes()
     return None if found is None else with_margin(subtree.whole, 0, found)[1]
 
 
@@ -162,10 +175,14 @@ class LifeRows:
 
 
 def life_rows(
-    trace: AnalysedTrace, origin: Origin, names: NamedCgroups, kills: Sequence[Mapping[str, Any]]
+    trace: AnalysedTrace,
+    origin: Origin,
+    names: NamedCgroups,
+    kills: Sequence[Mapping[str, Any]],
+    reports: Sequence[OomReport],
 ) -> LifeRows:
-    """Return the rows of a trace that has these rows of `kills`. A life that a bug keeps from being measured
-    has no row (`trace.defects`).
+    """Return the rows of a trace that has these rows of `kills`, from these reports. A life that a bug keeps
+    from being measured has no row (`trace.defects`).
 
     Raises TraceError for a trace whose times are so far apart that the timeline would not fit in memory.
     """
@@ -181,7 +198,9 @@ def life_rows(
         life = _Life(trace, origin, names, subtree, limits=limits, kills=own)
         if (life.last_ns - life.first_ns) // BIN_NS + len(found.timeline) > _MOST_MINUTES:
             raise TraceError(f"{trace.path} has times years apart: its timeline would not fit in memory")
-        row, minutes = life.row(spending), list(life.minutes())
+        going = progress(subtree, spending)
+        row = life.row(going) | replayed(subtree, kill_filter.concerning(trace, reports, [number]), going)
+        minutes = list(life.minutes())
         found.lives.append(row)
         found.timeline.extend(minutes)
 
@@ -223,8 +242,8 @@ class _Life:
             "working_set_bytes": _working_set(subtree),
         }
 
-    def row(self, spending: Spending) -> dict[str, Any]:
-        """Return the row of `lives`."""
+    def row(self, going: Progress) -> dict[str, Any]:
+        """Return the row of `lives` without the columns of `replayed`; `going`: whether its work went on."""
         origin, end = self._origin, end_ns(self._trace)
         peaks = {name: None if steps is None else steps.peak() for name, steps in self._sizes.items()} | {
             "usage_bytes": ledger.peak_usage(self._subtree)
@@ -249,7 +268,7 @@ class _Life:
             "refaulted_bytes": refaulted,
             **slowdowns(
                 self._subtree,
-                spending,
+                going,
                 self._sizes["unreclaimable_bytes"],
                 is_end_seen=self._removed_ns < _FOREVER,
             ),

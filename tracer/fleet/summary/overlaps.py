@@ -47,7 +47,9 @@ _NAMES: Final = ("workload", "namespace", "pod", "container", "container_id", "i
 _SIZES: Final = ("usage_bytes", "unreclaimable_bytes", "working_set_bytes")
 _SUMS: Final = ("evicted_bytes", "refaulted_bytes")
 _WORST_FIRST: Final = ("throttled", "thrashing", "held")
-_WORST: Final = ("lost_share", "peak_with_swap_bytes", "comfortable_bytes")
+_WORST: Final = ("lost_share", "peak_with_swap_bytes", "comfortable_bytes", "killed_below_bytes")
+_ENOUGH: Final = ("survives_from_bytes", "reads_nothing_from_bytes")
+"""A limit is enough for a life if it is known to be enough for each part of it."""
 
 
 def conform(table: pa.Table, name: str, only: Sequence[str] | None = None) -> pa.Table:
@@ -227,7 +229,12 @@ def _slowdowns(rows: list[Row]) -> Row:
         # rows of an older version do not have it, even of the same trace
         "work": _best(rows, lambda row: -row["last_ktime_ns"], lambda row: row["work"] is None)["work"],
         **{name: _greatest(row[name] for row in rows) for name in _WORST},
+        **{name: _enough([row[name] for row in rows]) for name in _ENOUGH},
     }
+
+
+def _enough(limits: Sequence[int | None]) -> int | None:
+    return None if None in limits else _greatest(limits)
 
 
 def _minutes(rows: list[Row]) -> Iterable[Row]:

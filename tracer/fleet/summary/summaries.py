@@ -16,7 +16,7 @@ import pyarrow as pa
 from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.schema import TIME
 
-SUMMARY_VERSION: Final = 3
+SUMMARY_VERSION: Final = 4
 """The version of the columns and their meaning; each row has it in `summary_version`."""
 
 BIN_NS: Final = 60_000_000_000
@@ -135,6 +135,10 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         "work": _TEXT,
         "peak_with_swap_bytes": _NUMBER,
         "comfortable_bytes": _NUMBER,
+        # since version 4
+        "killed_below_bytes": _NUMBER,
+        "survives_from_bytes": _NUMBER,
+        "reads_nothing_from_bytes": _NUMBER,
     },
     "evictors": {
         **_ORIGIN,

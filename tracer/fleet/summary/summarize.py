@@ -210,8 +210,9 @@ class Summary:
 def summarize(trace: AnalysedTrace) -> Summary:
     """Return the summary of a trace. Raises TraceError for a damaged one."""
     origin, names = Origin.from_trace(trace), NamedCgroups(trace)
-    kills = kill_rows(trace.explain(), origin, names)
-    lives = life_rows(trace, origin, names, kills)
+    reports = trace.explain()
+    kills = kill_rows(reports, origin, names)
+    lives = life_rows(trace, origin, names, kills, reports)
     sigkills = [*sigkill_rows(trace.sigkilled(), origin, names)]
     rows = {
         "sources": [_source_row(trace, origin, len(kills), len(sigkills))],

@@ -12,6 +12,7 @@ from tracer import units
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.results.memory import CodeFrame
 from tracer.fleet.reduction.fleet_answer import Evictor, Fleet, GrownFunction, Workload
+from tracer.fleet.sizing.replays import Replayed
 from tracer.render.fleet import limit_states
 from tracer.render.fleet.kill_groups import by_cause_and_workload
 from tracer.render.words import code_facts
@@ -180,10 +181,26 @@ def _held_back(one: Workload) -> str:
 
 
 def _change(one: Workload) -> str:
-    better = f"suggested {units.size(limit_states.better_limit_bytes(one))}"
+    suggested = limit_states.better_limit_bytes(one)
+    better = f"suggested {units.size(suggested)}{_outcome(one, suggested)}"
     if limit_states.is_only_least(one):
         better = f"needs {least_in_words(one)}"
     return f"{_short(one.workload)} has {units.size(one.limit_bytes)} ({better})"
+
+
+def _outcome(one: Workload, limit_bytes: int | None) -> str:
+    """Return `: 2 of 311 runs would have died`; empty if the traces decide less than half of them."""
+    found = one.replay_at(limit_bytes)
+    if found is None or 2 * found.unknown > found.lives:
+        return ""
+    return f": {replay_in_words(found)}"
+
+
+def replay_in_words(found: Replayed) -> str:
+    """Return `2 of 311 runs would have died, 9 are not known`."""
+    died = "none" if not found.killed else units.count(found.killed)
+    unknown = f", {units.count(found.unknown)} not known" if found.unknown else ""
+    return f"{died} of {counted(found.lives, 'run')} would have died{unknown}"
 
 
 def least_in_words(one: Workload) -> str:

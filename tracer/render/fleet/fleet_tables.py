@@ -39,6 +39,11 @@ _RULES_NOTES: Final = {
     "each minute",
     "KRR": "that of KRR's rule, from the same",
 }
+_REPLAYS_NOTES: Final = {
+    "undisturbed": "runs of those that lived which would have read (nearly) nothing again",
+    "not known": "a trace shows a limit that is too low for its run, or one that is enough, but not always "
+    "what is between them",
+}
 _ENOUGH_DIGITS: Final = 8
 _LEAST_SHARE: Final = 0.0001
 """A smaller rate would be extrapolated far beyond the data: its digits would mean nothing."""
@@ -92,6 +97,7 @@ def sections(fleet: Fleet, most_rows: int, *, brief: bool = False) -> Iterator[S
         _sigkills(fleet),
         _limits(*_shown(wrong, others, brief=brief)),
         _rules([one for one in (*wrong, *others) if one.suggestion.suggested_limit_bytes is not None]),
+        _replays([*wrong, *others]),
         _evictors(fleet),
         _hosts(fleet),
         _broken("Left out, because they cannot be read", fleet, is_partial=False),
@@ -196,6 +202,33 @@ def _rules(workloads: Sequence[Workload]) -> Section:
     ]
     heading = "Suggested limits, beside those of other rules"
     return Section(heading, columns, rows, _RULES_NOTES, wide="expected")
+
+
+def _replays(workloads: Sequence[Workload]) -> Section:
+    columns = (
+        *(("at a limit of", ">"), ("died", ">"), ("lived", ">"), ("undisturbed", ">")),
+        *(("not known", ">"), ("workload", "<")),
+    )
+    rows = [
+        (
+            f"{units.size(at.limit_bytes)}{_which(one, at.limit_bytes)}",
+            units.count(at.killed),
+            units.count(at.survived),
+            units.count(at.undisturbed),
+            units.count(at.unknown),
+            visible(one.workload),
+        )
+        for one in workloads
+        for at in one.replays
+        if at.unknown < at.lives and (at.lives > 1 or at.limit_bytes != one.limit_bytes)
+    ]
+    return Section("The runs, replayed at other limits", columns, rows, _REPLAYS_NOTES, wide="undisturbed")
+
+
+def _which(one: Workload, limit_bytes: int) -> str:
+    if limit_bytes == one.suggestion.suggested_limit_bytes:
+        return " (suggested)"
+    return " (present)" if limit_bytes == one.limit_bytes else ""
 
 
 def _evictors(fleet: Fleet) -> Section:

@@ -15,6 +15,7 @@ from tracer.analysis.explain.kill_filter import newest
 from tracer.analysis.explain.outline import unexplained
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.outcome import WhatIf
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
 from tracer.errors import Defects
@@ -27,6 +28,7 @@ from tracer.render.words import (
     code_facts,
     kill_facts,
     kill_list,
+    limit_outcomes,
     mapping_facts,
     places,
     quality_facts,
@@ -65,6 +67,7 @@ class Subject:
     charts_of_kills: Mapping[int, Chart]
     charts_of_held: Mapping[int | None, Chart]
     flames_of_kills: Mapping[int, FlameGraph] = field(default_factory=dict)
+    other_limits: WhatIf | None = None
     defects: Defects = field(default_factory=Defects)
 
 
@@ -104,6 +107,7 @@ def page(subject: Subject) -> str:
             held=[shown for one in held[:_MOST_HELD] if (shown := _shown_life(subject, one)) is not None],
             more_memory_titles=reclaim_facts.MORE_MEMORY_TITLES,
             more_memory_note=reclaim_facts.MORE_MEMORY_NOTE,
+            other_limits=None if subject.other_limits is None else _other_limits(subject.other_limits),
             more_held=max(len(held) - _MOST_HELD, 0),
             recording=list(_recording(subject)),
             style=Markup(style),
@@ -155,6 +159,16 @@ def _held(one: Held, drawn: Chart | None) -> dict[str, Any]:
         "advice": [survivor_facts.advice(one)],
         "facts": list(survivor_facts.held(one)),
         "more_memory": reclaim_facts.more_memory_rows(one.miss_curve),
+    }
+
+
+def _other_limits(found: WhatIf) -> dict[str, Any]:
+    reasons = {f"{one.outcome}: {visible(one.why)}." for one in found.limits}
+    return {
+        "answer": limit_outcomes.answer(found),
+        "titles": limit_outcomes.TITLES,
+        "rows": limit_outcomes.rows(found),
+        "note": " ".join(sorted(reasons)),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Final
 
@@ -13,13 +14,15 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import focus
 from tracer.analysis.views.timeline import row_length
+from tracer.analysis.whatif.outcomes import what_if
 from tracer.errors import TracerError
 from tracer.render.picture import kill_markers
-from tracer.render.plot import cushion_area, eviction_bars, over_time, waterfall
+from tracer.render.plot import cushion_area, eviction_bars, limit_curve, over_time, waterfall
 from tracer.render.plot.axes_style import pictured
 from tracer.render.plot.subject import Subject, chosen
 
 _ROWS: Final = 240
+_LIMITS: Final = 120
 _BAR_HEIGHT: Final = 0.42
 
 
@@ -107,6 +110,23 @@ class Pictures:
         drawn = eviction_bars.bars(self._trace.evictions(by, cgroup), by)
         with pictured(ax, 9.0, 1.5 + _BAR_HEIGHT * max(len(drawn), 1) * (1 + (by == "cgroup"))) as axes:
             eviction_bars.draw(axes, drawn, by, is_exact=self._trace.summed.empty)
+        return axes
+
+    def whatif(
+        self,
+        cgroup: str | int | None = None,
+        *,
+        limits: Sequence[int] = (),
+        swap_bytes: int | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw the recorded run at other limits: where it is killed, and what it reads again: `t.whatif`.
+
+        `limits`, in bytes, and `swap_bytes` are as in `t.whatif`; limits between them are drawn as well.
+        """
+        found = what_if(self._trace, limits, cgroup, swap_bytes, evenly=_LIMITS)
+        with pictured(ax, 9.0, 4.4) as axes:
+            limit_curve.draw(axes, found)
         return axes
 
     def _of_limit(self, cgroup: str | int | None, kill: int | None) -> tuple[Subject, OomReport]:

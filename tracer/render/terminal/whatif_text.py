@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
 
@@ -11,11 +11,11 @@ from rich.text import Text
 
 from tracer.analysis.results.outcome import AtLimit, PodLimit, WhatIf
 from tracer.render.terminal import console
+from tracer.render.words import limit_outcomes
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import prose
-from tracer.units import UNKNOWN, count, limit, percent, size
+from tracer.units import size
 
-_BAR_CELLS: Final = 16
 _OF_A_POD: Final = (
     "This limit is the pod's, not a container's: spec.resources of the pod (Kubernetes 1.34), or else the "
     "sum of the limits of its containers, which no command for the pod changes."
@@ -34,7 +34,7 @@ _STYLES: Final = {"killed": "bold red", "thrashes": "yellow", "survives": "green
 
 def lines(found: WhatIf, *, is_asked: bool) -> Iterator[console.Written]:
     """Yield the text. `is_asked`: the user chose the limits."""
-    yield prose(_answer(found), "bold")
+    yield prose(limit_outcomes.answer(found), "bold")
     yield Text()
     yield _table(found)
     yield console.title("Why")
@@ -43,58 +43,11 @@ def lines(found: WhatIf, *, is_asked: bool) -> Iterator[console.Written]:
         yield from _resize(found, found.pod_limit, is_asked=is_asked)
 
 
-def _answer(found: WhatIf) -> str:
-    name = found.container or found.cgroup
-    run = f" (run {count(found.run)} of {count(found.runs)})" if found.runs > 1 else ""
-    ends = [
-        f"{words} {size(end)}"
-        for words, end in (
-            ("killed below", found.killed_below_bytes),
-            ("not killed from", found.survives_from_bytes),
-        )
-        if end is not None
-    ]
-    outcome = ", ".join(ends) or "no limit is known to be enough or too low"
-    recorded = found.recorded_limit_bytes
-    at = "" if recorded is None else f", recorded at {limit(recorded)}"
-    return f"{visible(name)}{run}{at}: {outcome}."
-
-
 def _table(found: WhatIf) -> RenderableType:
-    table = console.Rows(("limit", ">"), ("outcome", "<"), ("read again", "<"), ("time lost", "<"), ("", "<"))
-    most = max((_drawn(one) for one in found.limits), default=0)
-    for one in found.limits:
-        recorded = " (recorded)" if one.limit_bytes == found.recorded_limit_bytes else ""
-        table.add_row(
-            size(one.limit_bytes),
-            Text(f"{one.outcome}{recorded}", _STYLES[one.outcome]),
-            _range(one.read_again_bytes, _amount, is_shown=one.outcome != "killed"),
-            _range(one.lost_share, lambda share: percent(share, 1.0), is_shown=one.outcome != "killed"),
-            "█" * round(_BAR_CELLS * _drawn(one) / most) if most else "",
-        )
+    table = console.Rows(*zip(limit_outcomes.TITLES, "><<<<", strict=True))
+    for one, (limit, outcome, *others) in zip(found.limits, limit_outcomes.rows(found), strict=True):
+        table.add_row(limit, Text(outcome, _STYLES[one.outcome]), *others)
     return console.indented(table)
-
-
-def _amount(bytes_: float) -> str:
-    return size(bytes_) if bytes_ else "nothing"
-
-
-def _drawn(one: AtLimit) -> int:
-    """Return the bytes that the bar of a limit stands for: the upper end, or the lower one if that is not
-    known."""
-    low, high = one.read_again_bytes
-    return high if high is not None else low or 0
-
-
-def _range(ends: tuple[float | None, float | None], word: Callable[[float], str], *, is_shown: bool) -> str:
-    low, high = ends
-    if not is_shown:
-        return ""
-    if high is None:
-        return f"at least {word(low)}" if low else UNKNOWN
-    if low is None:
-        return f"at most {word(high)}"
-    return word(high) if word(low) == word(high) else f"{word(low)} to {word(high)}"
 
 
 def _reasons(found: WhatIf) -> Iterator[tuple[str, str]]:
@@ -138,7 +91,5 @@ def _to_set(found: WhatIf, *, is_asked: bool) -> AtLimit | None:
 
 def _outcome(found: WhatIf, chosen: AtLimit, *, is_smaller: bool) -> str:
     change = "Shrinking" if is_smaller else "Growing"
-    again = _range(chosen.read_again_bytes, size, is_shown=True)
-    reads = f", and reads {again} again" if any(chosen.read_again_bytes) else ""
-    outcome = f"{change} to {size(chosen.limit_bytes)}: {chosen.outcome}{reads}"
+    outcome = f"{change} to {size(chosen.limit_bytes)}: {limit_outcomes.in_words(chosen)}"
     return f"{outcome}; the highest usage in the trace was {size(found.peak_usage_bytes)}."

@@ -21,6 +21,7 @@ from tracer.render.words.kill_facts import (
     sizing_basis,
     why_no_range,
 )
+from tracer.render.words.limit_outcomes import in_words
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import TOTALS_EXACT, losses, summed
@@ -170,20 +171,26 @@ def _waits(one: Held) -> Iterator[Fact]:
 
 def advice(one: Held) -> str:
     """Return the sentences on the limit that the same work needs."""
-    return f"The minimum limit is {_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
+    return f"Minimum limit: {_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
 
 
 def _minimum_limit(one: Held) -> str:
     if one.sizing.min_limit_bytes is None:
         return f"not known: {why_no_range(one.quality)}"
     low, high = one.sizing.min_limit_bytes
-    if high is None:
+    if not one.sizing.outcomes:
         return f"at least {units.size(low)}; how much is enough is not known: {why_no_range(one.quality)}"
+    below = f"killed below {units.size(low)}; " if low else ""
+    enough, last = one.sizing.outcomes[0], one.sizing.outcomes[-1]
+    lives = "is not killed" if enough.outcome == "unknown" else in_words(enough)
+    survives = f"{below}from {units.size(enough.limit_bytes)}, it {lives}"
+    if high is None:
+        return f"{survives}; where that is (nearly) nothing is not known: {why_no_range(one.quality)}"
     slowed = ", if memory.high is no lower" if one.progress.state == "throttled" else ""
-    return (
-        f"{units.size(low)} to survive; with {units.size(high)}, the same work reads (nearly) nothing "
-        f"again{slowed}"
-    )
+    most = f"with {units.size(high)}, the same work"
+    if enough.limit_bytes == last.limit_bytes:
+        return f"{below}{most} survives and reads (nearly) nothing again{slowed}"
+    return f"{survives}; {most} reads (nearly) nothing again{slowed}"
 
 
 def _peak_usage(one: Held) -> str:

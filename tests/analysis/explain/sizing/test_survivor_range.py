@@ -17,6 +17,8 @@ UNSEEN = 2 * (64 * PAGE + (256 << 10))
 """Room for memory that the ledger lacks on two CPUs: stocks of charges, and sums that are not yet sent."""
 LISTS_SHARE = 8
 """The share of the extra memory that `high` adds for the kernel's choice of pages."""
+LOW = 62 * MIB - UNSEEN
+"""The limit below which `work` is killed."""
 
 
 def work(trace: Any, *, usage: int = 99 * MIB, **sample: int) -> None:
@@ -29,6 +31,8 @@ def work(trace: Any, *, usage: int = 99 * MIB, **sample: int) -> None:
     held_then = {"usage_bytes": usage, "limit_bytes": LIMIT}
     for category, amount in (("anon", 61), ("file", 37), ("kernel", 2), ("slab_reclaimable", 1)):
         trace.charged(0.1, 7, category, amount * MIB, **held_then)
+    sample = {"pgfault": 61 * MIB // PAGE} | sample
+    trace.add("samples", 0, cgroup_id=7, source="periodic", usage_bytes=0, limit_bytes=LIMIT)
     trace.add("samples", 0.2, cgroup_id=7, source="periodic", **held_then, **sample)
     trace.charged(0.3, 7, "anon", -60 * MIB, usage_bytes=usage - 60 * MIB, limit_bytes=LIMIT)
 
@@ -50,12 +54,14 @@ def evicted_and_read(trace: Any, *steps: tuple[float, str, int, int]) -> None:
         cause = "read" if op == "add" else "reclaim_memcg"
         row = {"cgroup_id": 7, "inode_id": 1, "tgid": 41, "index": index, "nr_pages": nr_pages}
         trace.add("pagecache", seconds, op=op, cause=cause, **row)
+        if op == "delete":
+            trace.add("reclaim", seconds, kind="memcg", cgroup_id=7, task_cgroup_id=7, reclaimed=nr_pages)
 
 
 def test_range_without_evictions_ends_at_the_peak_of_usage(trace: Any) -> None:
     work(trace)
     one = only(trace)
-    assert one.sizing.min_limit_bytes == (62 * MIB, 99 * MIB + UNSEEN)
+    assert one.sizing.min_limit_bytes == (LOW, 99 * MIB + UNSEEN)
     assert one.sizing.basis[1] == "Usage was at most 99 MiB, and no page cache had to be evicted."
     assert one.miss_curve == ()
 
@@ -64,7 +70,7 @@ def test_range_with_evictions_but_no_refault_ends_at_the_peak_of_usage(trace: An
     work(trace, usage=LIMIT)
     evicted_and_read(trace, (0.05, "delete", 0, 4096), (0.15, "add", 5000, 64))
     one = only(trace)
-    assert one.sizing.min_limit_bytes == (62 * MIB, LIMIT + UNSEEN)
+    assert one.sizing.min_limit_bytes == (LOW, LIMIT + UNSEEN)
     assert "no page cache that was evicted had to be read again" in one.sizing.basis[1]
 
 
@@ -79,8 +85,8 @@ def test_range_with_refaults_has_room_for_what_would_have_spared_them(trace: Any
         (0.15, "add", 0, 2048),  # 16 MiB are out then
     )
     one = only(trace)
-    extra = 16 * MIB
-    assert one.sizing.min_limit_bytes == (62 * MIB, LIMIT + extra + extra // LISTS_SHARE + UNSEEN)
+    extra, run = 16 * MIB, 8 * MIB
+    assert one.sizing.min_limit_bytes == (LOW, LIMIT + extra + extra // LISTS_SHARE + run + UNSEEN)
     assert "Of the 8.2 MiB of page cache that was read again, 16 MiB more memory" in one.sizing.basis[1]
     assert [(point.extra_bytes, point.spared_share) for point in one.miss_curve or ()] == [
         (extra, pytest.approx(2048 / 2088)),
@@ -105,14 +111,14 @@ def test_range_where_reclaim_would_slow_the_work_down_has_no_upper_end(trace: An
     """A writer of a log has little in use, and pays for reclaim at any limit."""
     read_once(trace, reclaim_ms=250)
     one = only(trace)
-    assert one.sizing.min_limit_bytes == (62 * MIB, None)
+    assert one.sizing.min_limit_bytes == (LOW, None)
     assert "took 20 % of the tasks' time" in one.quality.unknown["sizing.min_limit_bytes"]
 
 
 def test_range_says_what_reclaim_costs_at_its_upper_end(trace: Any) -> None:
     read_once(trace, reclaim_ms=100)
     sizing = only(trace).sizing
-    assert sizing.min_limit_bytes == (62 * MIB, LIMIT + UNSEEN)
+    assert sizing.min_limit_bytes == (LOW, LIMIT + UNSEEN)
     assert sizing.basis[-1] == "At the upper end, reclaim still costs about 9 % of the tasks' time."
 
 
@@ -144,23 +150,23 @@ def test_range_with_locked_files_counts_them_as_unreclaimable(trace: Any) -> Non
     lists = {"anon_bytes": 61 * MIB, "shmem_bytes": 0, "inactive_anon_bytes": 50 * MIB}
     work(trace, **lists, active_anon_bytes=9 * MIB, unevictable_bytes=12 * MIB)  # 2 MiB of it are anon
     low, high = only(trace).sizing.min_limit_bytes or (0, None)
-    assert (low, high) == (72 * MIB, 99 * MIB + UNSEEN)
+    assert (low, high) == (LOW + 10 * MIB, 99 * MIB + UNSEEN)
 
 
 @pytest.mark.parametrize(
     ("version", "machine", "sample", "expected"),
     [
-        (2, 30 * MIB, {}, (32 * MIB, 99 * MIB + UNSEEN)),
-        (2, 30 * MIB, {"swap_limit_bytes": 10 * MIB}, (52 * MIB, 99 * MIB + UNSEEN)),
+        (2, 30 * MIB, {}, (LOW - 30 * MIB, 99 * MIB + UNSEEN)),
+        (2, 30 * MIB, {"swap_limit_bytes": 10 * MIB}, (LOW - 10 * MIB, 99 * MIB + UNSEEN)),
         (
             1,
             30 * MIB,
             {"swap_limit_bytes": LIMIT},
-            (62 * MIB, 99 * MIB + UNSEEN),
+            (LOW, 99 * MIB + UNSEEN),
         ),  # memsw: both together
-        (1, 30 * MIB, {"swap_limit_bytes": 110 * MIB}, (52 * MIB, 99 * MIB + UNSEEN)),
-        (2, 900 * MIB, {}, (MIB, 99 * MIB + UNSEEN)),  # kernel memory stays
-        (2, None, {"swap_limit_bytes": 0}, (62 * MIB, 99 * MIB + UNSEEN)),
+        (1, 30 * MIB, {"swap_limit_bytes": 110 * MIB}, (LOW - 10 * MIB, 99 * MIB + UNSEEN)),
+        (2, 900 * MIB, {}, (0, 99 * MIB + UNSEEN)),  # kernel memory stays
+        (2, None, {"swap_limit_bytes": 0}, (LOW, 99 * MIB + UNSEEN)),
         (2, None, {}, None),
     ],
 )
@@ -190,16 +196,16 @@ def test_range_has_no_upper_end_if_evicted_cache_cannot_be_followed(
     assert only(trace).sizing.min_limit_bytes is not None
     evicted_and_read(trace, (0.22, "delete", 0, 9))
     one = only(trace)
-    assert what in why_not(one, 62 * MIB)
+    assert what in why_not(one, LOW)
     assert one.miss_curve is None
-    assert one.quality.unknown["miss_curve"] == why_not(one, 62 * MIB)
+    assert one.quality.unknown["miss_curve"] == why_not(one, LOW)
 
 
 def test_range_with_memory_in_swap_has_room_for_it(trace: Any) -> None:
     trace.meta |= {"cgroup_version": 2, "memory": {"swap_total_bytes": 30 * MIB}}
     work(trace)
     trace.charged(0.15, 7, "swap", 11 * MIB)
-    assert only(trace).sizing.min_limit_bytes == (43 * MIB, 110 * MIB + UNSEEN)
+    assert only(trace).sizing.min_limit_bytes == (LOW + 11 * MIB - 30 * MIB, 110 * MIB + UNSEEN)
 
 
 @pytest.mark.parametrize(

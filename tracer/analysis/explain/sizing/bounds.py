@@ -30,6 +30,7 @@ from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.measure.heap_bounds import heap_bound
 from tracer.analysis.explain.measure.window import why_not_followed
+from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.views.miss_curve import Reuse
 from tracer.trace.recording_ends import COMMAND_ENDED
 from tracer.units import size
@@ -205,7 +206,7 @@ _FEW_DIVISOR: Final = 64
 _FEW_BYTES: Final = 256 << 10
 """What may be read again at the upper end: a 64th of what was read again, and not less than these bytes."""
 
-_LISTS_DIVISOR: Final = 8
+LISTS_DIVISOR: Final = 8
 """The kernel keeps two lists of files, and evicts from the inactive one. It needs up to an eighth more extra
 memory than an LRU list (measured: docs/sizing.md)."""
 
@@ -220,11 +221,13 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The limits of `results.kill.Sizing`, with the grounds that its sentences state."""
+    """The limits of `results.kill.Sizing`, with the grounds that its sentences state, and the outcomes at
+    some limits."""
 
     limits_bytes: tuple[int, int | None] | None = None
     basis: tuple[Ground, ...] = ()
     pace: Ground | None = None
+    outcomes: tuple[AtLimit, ...] = ()
 
 
 Sized = tuple[Range, str | None]
@@ -240,7 +243,8 @@ def ground(kind: str, **numbers: Any) -> Ground:
 class Spared:
     """Page cache that was read again (`again_bytes`), and the extra memory that would have kept nearly all.
 
-    `extra_bytes` by the miss curve, and `lists_bytes` because the kernel's lists differ from it.
+    `extra_bytes` by the miss curve, and `lists_bytes` because the kernel's lists differ from it, and because
+    the curve knows a distance to the size of a run of evictions.
     """
 
     again_bytes: int
@@ -276,7 +280,12 @@ def why_no_curve(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
 def cache_to_spare(subtree: Subtree, reuse: Reuse) -> Spared:
     """Return the extra memory with which nearly all of these refaults would not have happened."""
     page = page_size(subtree.whole)
-    again = reuse.total_pages()
-    few = max(again // _FEW_DIVISOR, _FEW_BYTES // page)
-    extra = reuse.extra_to_spare(few)
-    return Spared(again * page, extra * page, extra * page // _LISTS_DIVISOR)
+    again = reuse.total_pages() * page
+    extra = reuse.extra_to_spare(few_bytes(again) // page) * page
+    run = int(subtree.evicted.pages.max(initial=0)) * page if extra else 0
+    return Spared(again, extra, extra // LISTS_DIVISOR + run)
+
+
+def few_bytes(again_bytes: int) -> int:
+    """Return how much of what is read again counts as (nearly) nothing, in bytes."""
+    return max(again_bytes // _FEW_DIVISOR, _FEW_BYTES)

@@ -1,23 +1,14 @@
-"""The range of limits for a cgroup that lived, from the memory that reclaim could not free.
+"""The range of limits for a cgroup that lived, by the replay of its run.
 
-Reclaim cannot free anonymous memory and shmem (except for what swap takes), locked page cache, kernel memory
-without reclaimable slab, and sockets.
+`low` is the limit below which the run is killed (`sizing.demand`). `high` is a limit at which the same work
+survives and reads (nearly) nothing again (`sizing.read_again`), with room for the memory that was in swap,
+and for peaks of concurrent processes that fall together. Which part of the page cache a smaller limit could
+do without is not known, since hits are not traced: there is no way to replace pages that uses the least
+memory. So `high` is no smaller than usage was. `Range.outcomes` has the outcome at the limit from which the
+run survives, and at `high`.
 
-In one run, each process was at its largest at some moment of its own. Another run of the same work overlaps
-in other ways, so the peak of their sum in one run is no upper end.
-
-A limit holds as long as the memory that reclaim cannot free fits (`unreclaimable`). `low` is the peak
-of that memory, by the charge ledger.
-
-`high` is a limit at which the same work reads (nearly) nothing again: the peak of usage, the extra memory
-that would have spared the refaults (`views.miss_curve`), and the memory that was in swap. Which part of the
-page cache a smaller limit could do without is not known, since hits are not traced: there is no way to
-replace pages that uses the least memory. So `high` is no smaller than usage was. It has room for peaks of
-concurrent processes that fall together, and is None if reclaim would still take so much time there that the
-work would be slow.
-
-`high` is also None if the same work could need more another time (`sizing.bounds`), and the range is null
-if the peak of one run shows no demand at all.
+`high` is None if the same work could need more another time (`sizing.bounds`), or if reclaim would still take
+so much time there that the work would be slow. The range is null if the peak of one run shows no demand.
 """
 
 from __future__ import annotations
@@ -26,193 +17,62 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, known, swap_room_of, times_ns
-from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
-from tracer.analysis.explain.sizing.bounds import (
-    Ground,
-    Range,
-    Sized,
-    Spared,
-    cache_to_spare,
-    ground,
-    why_elastic,
-    why_no_curve,
-    why_unfinished,
-    with_margin,
-)
+from tracer.analysis.explain.sizing.bounds import Ground, Range, Sized, ground
+from tracer.analysis.explain.sizing.read_again import Rereads
+from tracer.analysis.explain.sizing.replay import Replay
+from tracer.analysis.explain.sizing.unreclaimable import apart_bytes
 from tracer.analysis.results.survivor import Progress
-from tracer.analysis.views import miss_curve
-
-_UNRECLAIMABLE: Final[ledger.Weights] = {
-    "anon": 1,
-    "shmem": 1,
-    "kernel": 1,
-    "slab_reclaimable": -1,
-    "sock": 1,
-}
-"""Memory that reclaim cannot free without swap, except for locked page cache."""
-_LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
-_READ: Final = (
-    *("unevictable_bytes", *_LISTS),
-    *("swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
-    *("effective_swap_limit_bytes", "is_effective_swap_limited"),
-)
-
-
-def unreclaimable(subtree: Subtree) -> Steps | None:
-    """Return the memory that reclaim cannot free, in bytes; None if the trace has no value for the start."""
-    kept = ledger.level(subtree, _UNRECLAIMABLE)
-    return None if kept is None else ledger.total([kept, _locked_files(subtree)])
-
-
-def unreclaimable_growth(subtree: Subtree, moments: Int64s) -> Int64s:
-    """Return how much more memory is unreclaimable or in swap than at the start of the trace, in bytes, at
-    each of the moments.
-
-    Swapping out does not change it. It is known even if the memory at the start is not.
-    """
-    change = ledger.change(subtree, {**_UNRECLAIMABLE, "swap": 1})
-    return change.at_each(moments) + _locked_files(subtree).at_each(moments)
-
-
-def growth_within(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
-    """Return by how much memory that is unreclaimable or in swap grew in an interval, in bytes: its peak in
-    the last third less that in the first; 0 if it shrank.
-
-    Peaks are compared because memory of short-lived processes comes and goes.
-    """
-    third = (end_ns - begin_ns) // 3
-    change = ledger.change(subtree, {**_UNRECLAIMABLE, "swap": 1})
-    peaks = []
-    for first, last in ((begin_ns, begin_ns + third), (end_ns - third, end_ns)):
-        inside = change.times[(change.times >= first) & (change.times < last)]
-        peaks.append(int(unreclaimable_growth(subtree, np.append(inside, [first, last])).max()))
-    return max(peaks[1] - peaks[0], 0)
-
-
-def own_samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Return the cgroup's own samples in which all these columns are known."""
-
-    def find() -> pd.DataFrame:
-        samples = subtree.samples
-        own: pd.DataFrame = samples.loc[integers(samples["cgroup_id"]) == subtree.cgroup_id, list(_READ)]
-        return own
-
-    samples = subtree.once("sizing.samples", find)
-    is_known: Bools = np.logical_and.reduce([known(samples[name]) for name in columns])
-    found: pd.DataFrame = samples[is_known]
-    return found
-
-
-def _locked_files(subtree: Subtree) -> Steps:
-    """Return the unevictable page cache as sampled: `unevictable` without anon and shmem that are on no
-    list."""
-    rows = own_samples(subtree, ("unevictable_bytes", *_LISTS))
-    unevictable = integers(rows["unevictable_bytes"])
-    anon, shmem, inactive, active = (integers(rows[name]) for name in _LISTS)
-    of_processes = np.clip(anon + shmem - inactive - active, 0, unevictable)
-    return Steps(times_ns(rows), unevictable - of_processes, 0)
-
-
-_LEAST_BYTES: Final = 1 << 20
-"""A process that holds less does not count as one of several."""
-
-
-def apart_bytes(subtree: Subtree) -> int:
-    """Return by how much the anonymous memory of processes would have been more if their peaks had fallen
-    together, in bytes: as many of the largest as there were at once, each at its own peak.
-
-    0 if there was one at a time. Memory that was there when the trace began does not count.
-    """
-    charges = subtree.charges
-    rows = np.flatnonzero(charges.is_of("anon") & (charges.tgid != NO_ID))
-    order = rows[np.argsort(charges.tgid[rows], kind="stable")]
-    if not len(order):
-        return 0
-    tgids, firsts = np.unique(charges.tgid[order], return_index=True)
-    peaks: list[int] = []
-    moments: list[Int64s] = []
-    steps: list[Int64s] = []
-    starts: list[Int64s] = []
-    changes = (np.split(values[order], firsts[1:]) for values in (charges.time, charges.bytes))
-    for tgid, changed, amounts in zip(tgids.tolist(), *changes, strict=True):
-        level = np.maximum(np.cumsum(amounts), 0)
-        peak = int(level.max())
-        if peak < _LEAST_BYTES:
-            continue
-        ended_ns = subtree.whole.processes.exited_at(tgid, subtree.start_ns, end_ns(subtree.whole))
-        if ended_ns is None:
-            ended_ns = end_ns(subtree.whole)
-        level[changed >= ended_ns] = 0
-        level = np.append(level, 0)
-        peaks.append(peak)
-        moments.append(np.append(changed, max(ended_ns, int(changed[-1]))))
-        steps.append(np.diff(level, prepend=0).astype(np.int64))
-        starts.append(np.diff((level >= _LEAST_BYTES).astype(np.int64), prepend=0).astype(np.int64))
-    at_once = _most(moments, starts)
-    return max(sum(sorted(peaks)[-at_once:]) - _most(moments, steps), 0) if at_once > 1 else 0
-
-
-def _most(moments: list[Int64s], steps: list[Int64s]) -> int:
-    """Return the greatest sum of levels that change by `steps` at `moments`."""
-    if not moments:
-        return 0
-    time, step = np.concatenate(moments), np.concatenate(steps)
-    return int(np.cumsum(step[np.argsort(time, kind="stable")]).max())
-
 
 _LEAST_COST: Final = 0.01
 _MOST_COST: Final = 1 / 6
 """Work that spends this share of its time in reclaim takes 1.2 times as long as without a limit."""
 
-_NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "sock": 1}
 
-
-def survivor_range(subtree: Subtree, peak_usage_bytes: int | None, going: Progress) -> Sized:
-    """Return the range for a cgroup in which nothing was killed; `going` is whether its work went on."""
-    kept = unreclaimable(subtree)
-    if kept is None or peak_usage_bytes is None:
-        return Range(), "the memory that the cgroup held when the trace began, or its usage, is not known"
-    swap_bytes = swap_room_bytes(subtree)
-    if swap_bytes is None:
-        return Range(), SWAP_ROOM_NOT_KNOWN
-    held = with_swapped(subtree, kept)
-    is_empty = not (held.peak() or peak_usage_bytes)
-    if (no_demand := "it held nothing" if is_empty else why_elastic(subtree)) is not None:
-        return Range(), no_demand
-    low = kept.peak() or 0
-    if swap_bytes:
-        low = max((held.peak() or 0) - swap_bytes, never_swapped_bytes(subtree))
-    low, _ = with_margin(subtree.whole, low, low)
-    why_not = why_unfinished(subtree, held, going.state) or why_no_curve(
-        subtree, subtree.start_ns, end_ns(subtree.whole)
-    )
-    if why_not is not None:
-        return Range((low, None), (_least(low, swap_bytes),)), why_not
-    spared = cache_to_spare(subtree, miss_curve.reuse_of(subtree))
-    swapped = ledger.level(subtree, {"swap": 1})
-    out = (swapped and swapped.peak()) or 0
-    apart = apart_bytes(subtree)
-    high = max(peak_usage_bytes + spared.room_bytes() + out, held.peak() or 0) + apart
-    limits = with_margin(subtree.whole, low, high)
-    basis = list(_basis(subtree, limits[0], peak_usage_bytes, spared, swap_bytes))
+def survivor_range(subtree: Subtree, replay: Replay) -> Sized:
+    """Return the range for a cgroup in which nothing was killed."""
+    needs, rereads = replay.needs, replay.rereads
+    if needs.killed_below_bytes is None:
+        return Range(), needs.between
+    low = needs.killed_below_bytes
+    least = _least(low, replay.swap_bytes or 0)
+    if needs.survives_from_bytes is None:
+        return Range((low, None), (least,)), needs.why_open
+    enough = replay.at(needs.survives_from_bytes)
+    none_from, why_not = comfortable_bytes(subtree, rereads)
+    if none_from is None:
+        return Range((low, None), (least,), outcomes=(enough,)), why_not
+    high, apart = max(none_from, needs.survives_from_bytes), apart_bytes(subtree)
+    basis = [least, *_basis(subtree, rereads)]
     if apart:
         basis.append(ground("room_for_peaks", apart_bytes=apart))
-    cost = _reclaim_share(subtree, going, spared.room_bytes())
+    cost = _reclaim_share(subtree, rereads.going, rereads.spared.room_bytes())
     if cost >= _MOST_COST:
         why_not = (
             f"reclaim of page cache that was not read again took {100 * cost:.0f} % of the tasks' time, as "
             "it would at any limit that such cache fills"
         )
-        return Range((limits[0], None), tuple(basis)), why_not
+        return Range((low, None), tuple(basis), outcomes=(enough,)), why_not
     if cost >= _LEAST_COST:
         basis.append(ground("reclaim_cost", cost_share=cost))
-    return Range(limits, tuple(basis)), None
+    outcomes = (enough, replay.at(high)) if high > enough.limit_bytes else (enough,)
+    return Range((low, high), tuple(basis), outcomes=outcomes), None
+
+
+def comfortable_bytes(subtree: Subtree, rereads: Rereads) -> tuple[int | None, str | None]:
+    """Return the limit from which (nearly) nothing is read again, in whole pages, or None and the reason.
+
+    It has room for the memory that was in swap, and for peaks of processes that fall together.
+    """
+    none_from, why_not = rereads.none_from()
+    if none_from is None:
+        return None, why_not
+    swapped = ledger.level(subtree, {"swap": 1})
+    found = none_from + ((swapped and swapped.peak()) or 0) + apart_bytes(subtree)
+    return -(-found // rereads.page_size) * rereads.page_size, None
 
 
 def _reclaim_share(subtree: Subtree, going: Progress, room_bytes: int) -> float:
@@ -234,18 +94,18 @@ def _reclaim_share(subtree: Subtree, going: Progress, room_bytes: int) -> float:
     return cost / whole if whole else 0.0
 
 
-def _basis(
-    subtree: Subtree, low_bytes: int, peak_usage_bytes: int, spared: Spared, swap_bytes: int
-) -> Iterator[Ground]:
-    yield _least(low_bytes, swap_bytes)
+def _basis(subtree: Subtree, rereads: Rereads) -> Iterator[Ground]:
+    usage_bytes, spared, all_bytes = rereads.peak_usage_bytes, rereads.spared, rereads.all_bytes
     if not subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole)):
-        yield ground("nothing_evicted", usage_bytes=peak_usage_bytes)
+        yield ground("nothing_evicted", usage_bytes=usage_bytes)
     elif not spared.extra_bytes:
-        yield ground("nothing_read_again", usage_bytes=peak_usage_bytes)
+        yield ground("nothing_read_again", usage_bytes=usage_bytes)
+    elif all_bytes is not None and rereads.none_from()[0] == all_bytes + rereads.unseen_bytes:
+        yield ground("all_fits", all_bytes=all_bytes, again_bytes=spared.again_bytes)
     else:
         yield ground(
             "read_again",
-            usage_bytes=peak_usage_bytes,
+            usage_bytes=usage_bytes,
             again_bytes=spared.again_bytes,
             extra_bytes=spared.extra_bytes,
             lists_bytes=spared.lists_bytes,
@@ -260,29 +120,3 @@ def _least(low_bytes: int, swap_bytes: int) -> Ground:
     if swap_bytes:
         return ground("low_with_swap", low_bytes=low_bytes, swap_bytes=swap_bytes)
     return ground("low", low_bytes=low_bytes)
-
-
-SWAP_ROOM_NOT_KNOWN: Final = "how much swap the cgroup could use is not known"
-
-
-def with_swapped(subtree: Subtree, kept: Steps) -> Steps:
-    """Return `unreclaimable` memory with the memory that was in swap, in bytes."""
-    swapped = ledger.level(subtree, {"swap": 1})
-    return kept if swapped is None else ledger.total([kept, swapped])
-
-
-def never_swapped_bytes(subtree: Subtree) -> int:
-    """Return the peak of the kernel memory and sockets that no swap takes, in bytes; 0 if it is not known."""
-    fixed = ledger.level(subtree, _NEVER_SWAPPED)
-    return (fixed and ledger.total([fixed]).peak()) or 0
-
-
-def swap_room_bytes(subtree: Subtree) -> int | None:
-    """Return the swap that the cgroup could use beside a limit, in bytes: the lesser of the machine's and its
-    own. None: not known."""
-    meta = subtree.whole.meta
-    machine = (meta.get("memory") or {}).get("swap_total_bytes")
-    samples = own_samples(subtree, ("is_swap_limited", "is_limited"))
-    allowed = swap_room_of(samples.iloc[-1], meta.get("cgroup_version")) if len(samples) else None
-    bounds = [bound for bound in (machine, allowed) if bound is not None]
-    return min(bounds) if 0 in bounds or len(bounds) == 2 else machine

@@ -60,6 +60,10 @@ _GROUNDS: Final[Mapping[str, str]] = {
         "{extra_bytes} more memory would have kept nearly all, and {lists_bytes} is room for the kernel's "
         "choice of pages."
     ),
+    "all_fits": (
+        "All that it ever held at once or read is {all_bytes}, of which {again_bytes} of page cache was read "
+        "again."
+    ),
     "slowed_down": "memory.high slowed it down: set that no lower than the upper end either.",
     "hits_not_traced": (
         "Whether less than this upper end would do is not known: only evictions are traced, not hits."
@@ -76,7 +80,7 @@ _GROUNDS: Final[Mapping[str, str]] = {
 def sized(found: Range) -> Sizing:
     """Return a range with its sentences."""
     pace = "" if found.pace is None else _PACES[found.pace.kind](found.pace.numbers)
-    return Sizing(found.limits_bytes, tuple(map(_sentence, found.basis)), pace)
+    return Sizing(found.limits_bytes, tuple(map(_sentence, found.basis)), pace, found.outcomes)
 
 
 def _sentence(ground: Ground) -> str:

@@ -12,7 +12,7 @@ import click
 
 from tracer.cli import GARBAGE_OF_MANY_TRACES, progress
 from tracer.cli.output import check_output, write_output
-from tracer.cli.typed_values import moment_ns
+from tracer.cli.typed_values import moment_ns, some_bytes
 from tracer.errors import DefectError, UsageError
 from tracer.render.words.escape import visible
 
@@ -25,6 +25,7 @@ Examples:
   memcg-tracer fleet /srv/traces
   memcg-tracer fleet s3://traces/2026-11 --scheduler tcp://10.0.0.7:8786 --json > fleet.json
   memcg-tracer fleet dataset --since 7d --report fleet.html
+  memcg-tracer fleet dataset --limit 400M --limit 512M
   memcg-tracer fleet dataset --since 2026-11-16 --until 2026-11-23"""
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
@@ -37,6 +38,14 @@ Examples:
 )
 @click.option(
     "--until", "until_ns", metavar="WHEN", callback=moment_ns, help="Only what happened before that moment."
+)
+@click.option(
+    "--limit",
+    "limits",
+    metavar="SIZE",
+    type=some_bytes,
+    multiple=True,
+    help="Also show how many runs of each workload would have died at this limit. May be repeated.",
 )
 @click.option(
     "--scheduler",
@@ -57,6 +66,7 @@ def command(
     *,
     since_ns: int | None,
     until_ns: int | None,
+    limits: tuple[int, ...],
     scheduler: str | None,
     workers: int | None,
     report: Path | None,
@@ -83,7 +93,9 @@ def command(
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
     with progress.shown("looking for traces" if scheduler is None else f"waiting for {scheduler}") as now:
         window = TimeWindow(since_ns, until_ns)
-        found = fleet(paths, scheduler=scheduler, workers=workers, window=window, progress=now.counts)
+        found = fleet(
+            paths, scheduler=scheduler, workers=workers, window=window, limits=limits, progress=now.counts
+        )
     if report is not None:
         from tracer.render.fleet import fleet_page
 

@@ -14,6 +14,9 @@ its use. How often that happens in a tight cache varies by half, and it may be l
 
 Where not only the cgroup's own limit evicted its page cache, but also that of a cgroup above or below it,
 memory.high, or a shortage of the machine, more room below the cgroup's own limit may spare nothing.
+
+The least limit at which (nearly) nothing is read again (`none_from`) is where this range ends: a 64th of what
+was read again, or 256 KiB, may still be.
 """
 
 from __future__ import annotations
@@ -28,13 +31,19 @@ from tracer.analysis.core.columns import integers, is_one_of
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.measure.thrashing import LEAST_SHARE
-from tracer.analysis.explain.sizing.bounds import unseen_bytes, why_no_curve
+from tracer.analysis.explain.sizing.bounds import (
+    LISTS_DIVISOR,
+    Spared,
+    cache_to_spare,
+    few_bytes,
+    unseen_bytes,
+    why_no_curve,
+)
 from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
 from tracer.analysis.views.miss_curve import Reuse
 
-_LISTS_DIVISOR: Final = 8
 _FAULTS_DIVISOR: Final = 4
 _RUNS_DIVISOR: Final = 32
 _FEW_BYTES: Final = 256 << 10
@@ -48,9 +57,11 @@ class Rereads:
 
     `limit_bytes`: the limit in the whole trace (`UNLIMITED_BYTES`: none); None: it changed, or was not read.
     `peak_usage_bytes`: None if it was not read. `why_unknown`: the reason if the refaults are not known.
-    `is_own`: only the cgroup's own limit evicted its page cache. `all_bytes`: the memory with which all that
-    the run ever held fits; None: not known. `faulted_bytes`: the part of what was read again that was read by
-    page faults. `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one run evicted.
+    `is_own`: only the cgroup's own limit, or its memory.high, evicted its page cache. `all_bytes`: the memory
+    with which all that the run ever held fits; None: not known. `faulted_bytes`: the part of what was read
+    again that was read by page faults. `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one
+    run evicted. `is_high`: tasks were above memory.high. `spared`: the extra memory with
+    which nearly all would have stayed.
     """
 
     limit_bytes: int | None
@@ -63,6 +74,8 @@ class Rereads:
     faulted_bytes: int
     unseen_bytes: int
     run_bytes: int
+    is_high: bool
+    spared: Spared
     going: Progress
 
     @classmethod
@@ -81,6 +94,8 @@ class Rereads:
             faulted_bytes=_refaulted_pages(subtree, "fault") * page_size(subtree.whole),
             unseen_bytes=unseen_bytes(subtree.whole),
             run_bytes=int(subtree.evicted.pages.max(initial=0)) * page_size(subtree.whole),
+            is_high=(ledger.count(subtree, "high_events").at(end_ns(subtree.whole)) or 0) > 0,
+            spared=cache_to_spare(subtree, miss_curve.reuse_of(subtree)),
             going=going,
         )
 
@@ -104,21 +119,47 @@ class Rereads:
             return _range_of(steady - by_faults, steady)[0], None
         most_seen = seen + (seen - steady) // 2 + by_faults
         more = max(limit_bytes - self.limit_bytes, 0)
-        if not more or not self.is_own:
+        if not more or not self.is_own or self.is_high:
             low, high = _range_of(steady - by_faults, most_seen)
             return (None if more else low), high
-        differs = more // _LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
-        least, most = self._left(more + differs) - by_faults, self._left(more - differs)
-        most += by_faults if most else 0
-        return _range_of(max(least, 0), most_seen if more - differs < _AT_ONCE_BYTES else most)
+        differs = more // LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
+        sure = self._sure_bytes(more)
+        least, most = self._left(more + differs) - by_faults, self._left(sure)
+        most += by_faults if most > few_bytes(seen) else 0
+        return _range_of(max(least, 0), most_seen if sure < _AT_ONCE_BYTES else most)
+
+    def _sure_bytes(self, more_bytes: int) -> int:
+        """Return how much longer an LRU list is, in bytes, all of whose pages stay with so much more memory.
+
+        This is the inverse of `none_from`.
+        """
+        return -(-(more_bytes - self.unseen_bytes - self.run_bytes) * LISTS_DIVISOR // (LISTS_DIVISOR + 1))
+
+    def none_from(self) -> tuple[int | None, str | None]:
+        """Return the limit in bytes from which (nearly) nothing is read again, or None and the reason.
+
+        Where memory.high evicted page cache, it must be no lower than this limit.
+        """
+        if self.why_unknown is not None or self.peak_usage_bytes is None:
+            return None, self.why_unknown or "its usage is not known"
+        if not self.spared.extra_bytes:
+            return self.peak_usage_bytes + self.unseen_bytes, None
+        if not self.is_own:
+            return None, "its page cache was not evicted for its own limit alone: more room may spare nothing"
+        if self.is_high:
+            return self.peak_usage_bytes + self.spared.room_bytes() + self.unseen_bytes, None
+        all_fits = None if self.all_bytes is None else self.all_bytes + self.unseen_bytes
+        if self.limit_bytes is None:
+            return all_fits, None if all_fits is not None else "its limit changed in the trace"
+        least = self.limit_bytes + self.spared.room_bytes() + self.unseen_bytes
+        return least if all_fits is None else min(least, all_fits), None
 
     def _has_room_for_all(self, limit_bytes: int) -> bool:
         """Return whether nothing has to be evicted at a limit."""
-        if not self.seen_bytes and self.is_as_recorded(limit_bytes):
+        if not self.spared.extra_bytes and self.is_as_recorded(limit_bytes):
             return True
-        return (
-            self.is_own and self.all_bytes is not None and limit_bytes >= self.all_bytes + self.unseen_bytes
-        )
+        is_known = self.is_own and not self.is_high and self.all_bytes is not None
+        return is_known and limit_bytes >= (self.all_bytes or 0) + self.unseen_bytes
 
     def _left(self, more_bytes: int) -> int:
         """Return what is read again with so much more memory, by the miss curve."""
@@ -181,13 +222,13 @@ def _range_of(least_bytes: int, most_bytes: int) -> tuple[int, int]:
 
 
 def _is_evicted_for_own_limit(subtree: Subtree) -> bool:
-    """Return whether nearly all evictions can be those of reclaim for the cgroup's own limit."""
+    """Return whether nearly all evictions can be those of reclaim for the cgroup's own limit or
+    memory.high."""
     evicted = subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole))
     attempts = subtree.reclaim
     is_own = (integers(attempts["cgroup_id"]) == subtree.cgroup_id) & is_one_of(attempts["kind"], ["memcg"])
     reclaimed = int(integers(attempts["reclaimed"])[is_own].sum())
-    has_high = (ledger.count(subtree, "high_events").at(end_ns(subtree.whole)) or 0) > 0
-    return not has_high and evicted - reclaimed <= evicted // _OTHERS_DIVISOR
+    return evicted - reclaimed <= evicted // _OTHERS_DIVISOR
 
 
 def _all_bytes(subtree: Subtree) -> int | None:

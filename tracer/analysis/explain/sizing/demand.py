@@ -1,6 +1,6 @@
 """The limits below which a recorded run is killed, and from which it is not.
 
-A limit holds as long as the memory that reclaim cannot free fits (`explain.sizing.survivor_range`). The run
+A limit holds as long as the memory that reclaim cannot free fits (`sizing.unreclaimable`). The run
 is killed below the peak of this memory, and not above it. Between both ends lies what the trace cannot
 decide:
 
@@ -30,14 +30,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import end_ns, page_size
+from tracer.analysis.core.tables import TraceTables, end_ns, page_size
 from tracer.analysis.explain.measure import allocators
-from tracer.analysis.explain.sizing import bounds, survivor_range
+from tracer.analysis.explain.sizing import bounds, unreclaimable
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.outcome import Outcome
 from tracer.schema import UNLIMITED_BYTES
@@ -61,8 +62,11 @@ _THINNED: Final = "older rows of the trace are sums over time, so the peak may h
 class Demand:
     """The limits, in bytes, below which a run is killed, and from which it survives; None: not known.
 
+    Both are whole pages.
+
     `killed`, `survives` and `between` are the reasons, as clauses: for a limit below `killed_below_bytes`,
-    for one from `survives_from_bytes` on, and for any other one.
+    for one from `survives_from_bytes` on, and for any other one. `why_open` is the reason why no limit is
+    known to be enough; None if one is.
     """
 
     killed_below_bytes: int | None
@@ -70,6 +74,7 @@ class Demand:
     killed: str
     survives: str
     between: str
+    why_open: str | None = None
 
     def at(self, limit_bytes: int) -> tuple[Outcome, str]:
         """Return the outcome at a limit, and its reason."""
@@ -82,7 +87,7 @@ class Demand:
 
 def unknown(reason: str) -> Demand:
     """Return the demand of a run of which no limit is known to be too small or enough."""
-    return Demand(None, None, "", "", reason)
+    return Demand(None, None, "", "", reason, reason)
 
 
 def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Demand:
@@ -91,31 +96,33 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
     `swap_bytes`: the swap beside the limit; None: not known. `state`: whether its work went on
     (`explain.slowed`).
     """
-    kept, usage = survivor_range.unreclaimable(subtree), ledger.peak_usage(subtree)
+    kept, usage = unreclaimable.unreclaimable(subtree), ledger.peak_usage(subtree)
     if kept is None or usage is None:
         return unknown(_START_NOT_KNOWN)
     if swap_bytes is None:
-        return unknown(survivor_range.SWAP_ROOM_NOT_KNOWN)
+        return unknown(unreclaimable.SWAP_ROOM_NOT_KNOWN)
     if (why_not := _why_no_demand(subtree, usage)) is not None:
         return unknown(why_not)
-    held = survivor_range.with_swapped(subtree, kept)
+    held = unreclaimable.with_swapped(subtree, kept)
     peak = _Peak.of(subtree, kept, usage)
-    apart = survivor_range.apart_bytes(subtree)
+    apart = unreclaimable.apart_bytes(subtree)
     needs = _Needs.of(subtree, held, peak, apart)
     lasting = min(_lasting_peak(held), usage) if not swap_bytes else _lasting_peak(held) - swap_bytes
     if swap_bytes:
-        lasting = max(lasting, survivor_range.never_swapped_bytes(subtree))
+        lasting = max(lasting, unreclaimable.never_swapped_bytes(subtree))
     huge = _in_huge_pages(subtree)
     below = lasting - bounds.unseen_bytes(subtree.whole) - _lazily_freed(subtree) - huge - apart
     all_held = max(usage, held.peak() or 0) + apart + bounds.unseen_bytes(subtree.whole)
     why_not = _why_not_whole(subtree) or bounds.why_unfinished(subtree, held, state)
     swapped = f" with {size(swap_bytes)} of swap" if swap_bytes else ""
+    page = page_size(subtree.whole)
     return Demand(
-        killed_below_bytes=max(below, 0),
-        survives_from_bytes=min(needs.proven_bytes, all_held) if why_not is None else None,
+        killed_below_bytes=max(below, 0) // page * page,
+        survives_from_bytes=-(-min(needs.proven_bytes, all_held) // page) * page if why_not is None else None,
         killed=f"{peak.phrase()} does not fit{swapped}",
         survives=f"{peak.phrase()} fits",
         between=f"{peak.phrase()}: " + (why_not or needs.why_between(huge, apart, swap_bytes)),
+        why_open=why_not,
     )
 
 
@@ -152,6 +159,7 @@ def of_kills(subtree: Subtree, kills: Sequence[OomReport], why_open: str | None 
         between=f"nothing shows how much more it needs than {limit}: {reason}"
         if high is None
         else f"what grew has an end, and fits from {size(high)} on, but may need less",
+        why_open=reason if high is None else None,
     )
 
 
@@ -261,15 +269,24 @@ def _in_reading(subtree: Subtree) -> int:
 
     A run is at least a whole readahead, unless it has holes, and at most all that was read within 10 ms.
     """
-    events = subtree.whole.cache_events
+    read = subtree.once_for_all("demand.read", lambda: _read_by_cgroup(subtree.whole))
+    own = read[np.isin(integers(read["cgroup_id"]), subtree.members)]
+    largest, whole = int(own["largest"].max() if len(own) else 0), int(own["pages"].sum())
+    return min(2 * largest, whole) * page_size(subtree.whole)
+
+
+def _read_by_cgroup(trace: TraceTables) -> pd.DataFrame:
+    """Return for each kind of event that is a read its `cgroup_id`, and of its events the sum of `pages` and
+    the `largest`."""
+    events = trace.cache_events
     kinds = events.kinds
     is_read = is_one_of(kinds["op"], ["add"]) & is_one_of(kinds["cause"], ["read", "readahead", "fault"])
-    is_read &= np.isin(integers(kinds["cgroup_id"]), subtree.members)
-    largest = whole = 0
+    largest, pages = (np.zeros(len(kinds), dtype=np.int64) for _ in range(2))
     for some in events.recorded(is_read):
-        largest = max(largest, int(some.pages.max(initial=0)))
-        whole += int(some.pages.sum(dtype=np.int64))
-    return min(2 * largest, whole) * page_size(subtree.whole)
+        np.maximum.at(largest, some.kind, some.pages.astype(np.int64))
+        np.add.at(pages, some.kind, some.pages.astype(np.int64))
+    found = pd.DataFrame({"cgroup_id": integers(kinds["cgroup_id"]), "largest": largest, "pages": pages})
+    return found[is_read]
 
 
 def _lazily_freed(subtree: Subtree) -> int:

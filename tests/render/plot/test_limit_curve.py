@@ -1,0 +1,46 @@
+"""The picture of a run at other limits: the ends and the ranges of `what_if`."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from tracer.analysis.whatif.outcomes import what_if
+from tracer.render.plot.plotted_trace import PlottedTrace
+
+MIB = 1 << 20
+
+
+def grounds(axes: Axes) -> dict[str, tuple[float, float]]:
+    """Return the first stretch of each outcome that has a name."""
+    spans = [one for one in axes.patches if isinstance(one, Rectangle)]
+    return {
+        str(one.get_label()): (one.get_x(), one.get_x() + one.get_width())
+        for one in spans
+        if not str(one.get_label()).startswith("_")
+    }
+
+
+def test_grounds_have_the_ends_of_the_answer(thrash: PlottedTrace) -> None:
+    found, axes = what_if(thrash), thrash.plot.whatif()
+    ends = grounds(axes)
+    assert ends["killed"] == (0, found.killed_below_bytes)
+    assert ends["unknown"] == (found.killed_below_bytes, found.survives_from_bytes)
+    assert ends["survives"][0] == found.survives_from_bytes
+    assert axes.get_title(loc="left").endswith("-lab-thrash at other limits")
+
+
+def test_line_is_the_lower_end_at_each_limit_and_falls_where_the_cache_fits(thrash: PlottedTrace) -> None:
+    (line,) = (one for one in thrash.plot.whatif().lines if one.get_label() == "read again, at least")
+    limits, least = (np.asarray(one, dtype=np.int64) for one in (line.get_xdata(), line.get_ydata()))
+    asked = what_if(thrash, limits.tolist()).limits
+    assert [one.read_again_bytes[0] for one in asked] == least.tolist()
+    assert least[limits <= 60 * MIB].min() > 150 * MIB  # a file that is read in turn needs room for all of it
+    assert least[-1] == 0
+
+
+def test_run_whose_reads_are_not_known_has_grounds_alone(trace: PlottedTrace) -> None:
+    axes = trace.plot.whatif()
+    assert [one.get_label() for one in axes.lines] == ["recorded at 100 MiB"]
+    assert set(grounds(axes)) == {"killed", "unknown"}

@@ -1,0 +1,165 @@
+"""The memory of a cgroup that reclaim cannot free, and the swap that could take some of it.
+
+Reclaim cannot free anonymous memory and shmem (except for what swap takes), locked page cache, kernel memory
+without reclaimable slab, and sockets.
+
+In one run, each process was at its largest at some moment of its own. Another run of the same work overlaps
+in other ways, so the peak of their sum in one run is no upper end (`apart_bytes`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from tracer.analysis.core import ledger
+from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, known, swap_room_of, times_ns
+from tracer.analysis.core.ledger import Steps
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.core.tables import end_ns
+
+_UNRECLAIMABLE: Final[ledger.Weights] = {
+    "anon": 1,
+    "shmem": 1,
+    "kernel": 1,
+    "slab_reclaimable": -1,
+    "sock": 1,
+}
+"""Memory that reclaim cannot free without swap, except for locked page cache."""
+_LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
+_READ: Final = (
+    *("unevictable_bytes", *_LISTS),
+    *("swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
+    *("effective_swap_limit_bytes", "is_effective_swap_limited"),
+)
+
+
+def unreclaimable(subtree: Subtree) -> Steps | None:
+    """Return the memory that reclaim cannot free, in bytes; None if the trace has no value for the start."""
+    kept = ledger.level(subtree, _UNRECLAIMABLE)
+    return None if kept is None else ledger.total([kept, _locked_files(subtree)])
+
+
+def unreclaimable_growth(subtree: Subtree, moments: Int64s) -> Int64s:
+    """Return how much more memory is unreclaimable or in swap than at the start of the trace, in bytes, at
+    each of the moments.
+
+    Swapping out does not change it. It is known even if the memory at the start is not.
+    """
+    change = ledger.change(subtree, {**_UNRECLAIMABLE, "swap": 1})
+    return change.at_each(moments) + _locked_files(subtree).at_each(moments)
+
+
+def growth_within(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Return by how much memory that is unreclaimable or in swap grew in an interval, in bytes: its peak in
+    the last third less that in the first; 0 if it shrank.
+
+    Peaks are compared because memory of short-lived processes comes and goes.
+    """
+    third = (end_ns - begin_ns) // 3
+    change = ledger.change(subtree, {**_UNRECLAIMABLE, "swap": 1})
+    peaks = []
+    for first, last in ((begin_ns, begin_ns + third), (end_ns - third, end_ns)):
+        inside = change.times[(change.times >= first) & (change.times < last)]
+        peaks.append(int(unreclaimable_growth(subtree, np.append(inside, [first, last])).max()))
+    return max(peaks[1] - peaks[0], 0)
+
+
+def own_samples(subtree: Subtree, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return the cgroup's own samples in which all these columns are known."""
+
+    def find() -> pd.DataFrame:
+        samples = subtree.samples
+        own: pd.DataFrame = samples.loc[integers(samples["cgroup_id"]) == subtree.cgroup_id, list(_READ)]
+        return own
+
+    samples = subtree.once("sizing.samples", find)
+    is_known: Bools = np.logical_and.reduce([known(samples[name]) for name in columns])
+    found: pd.DataFrame = samples[is_known]
+    return found
+
+
+def _locked_files(subtree: Subtree) -> Steps:
+    """Return the unevictable page cache as sampled: `unevictable` without anon and shmem that are on no
+    list."""
+    rows = own_samples(subtree, ("unevictable_bytes", *_LISTS))
+    unevictable = integers(rows["unevictable_bytes"])
+    anon, shmem, inactive, active = (integers(rows[name]) for name in _LISTS)
+    of_processes = np.clip(anon + shmem - inactive - active, 0, unevictable)
+    return Steps(times_ns(rows), unevictable - of_processes, 0)
+
+
+_LEAST_BYTES: Final = 1 << 20
+"""A process that holds less does not count as one of several."""
+
+
+def apart_bytes(subtree: Subtree) -> int:
+    """Return by how much the anonymous memory of processes would have been more if their peaks had fallen
+    together, in bytes: as many of the largest as there were at once, each at its own peak.
+
+    0 if there was one at a time. Memory that was there when the trace began does not count.
+    """
+    charges = subtree.charges
+    rows = np.flatnonzero(charges.is_of("anon") & (charges.tgid != NO_ID))
+    order = rows[np.argsort(charges.tgid[rows], kind="stable")]
+    if not len(order):
+        return 0
+    tgids, firsts = np.unique(charges.tgid[order], return_index=True)
+    peaks: list[int] = []
+    moments: list[Int64s] = []
+    steps: list[Int64s] = []
+    starts: list[Int64s] = []
+    changes = (np.split(values[order], firsts[1:]) for values in (charges.time, charges.bytes))
+    for tgid, changed, amounts in zip(tgids.tolist(), *changes, strict=True):
+        level = np.maximum(np.cumsum(amounts), 0)
+        peak = int(level.max())
+        if peak < _LEAST_BYTES:
+            continue
+        ended_ns = subtree.whole.processes.exited_at(tgid, subtree.start_ns, end_ns(subtree.whole))
+        if ended_ns is None:
+            ended_ns = end_ns(subtree.whole)
+        level[changed >= ended_ns] = 0
+        level = np.append(level, 0)
+        peaks.append(peak)
+        moments.append(np.append(changed, max(ended_ns, int(changed[-1]))))
+        steps.append(np.diff(level, prepend=0).astype(np.int64))
+        starts.append(np.diff((level >= _LEAST_BYTES).astype(np.int64), prepend=0).astype(np.int64))
+    at_once = _most(moments, starts)
+    return max(sum(sorted(peaks)[-at_once:]) - _most(moments, steps), 0) if at_once > 1 else 0
+
+
+def _most(moments: list[Int64s], steps: list[Int64s]) -> int:
+    """Return the greatest sum of levels that change by `steps` at `moments`."""
+    if not moments:
+        return 0
+    time, step = np.concatenate(moments), np.concatenate(steps)
+    return int(np.cumsum(step[np.argsort(time, kind="stable")]).max())
+
+
+_NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "sock": 1}
+SWAP_ROOM_NOT_KNOWN: Final = "how much swap the cgroup could use is not known"
+
+
+def with_swapped(subtree: Subtree, kept: Steps) -> Steps:
+    """Return `unreclaimable` memory with the memory that was in swap, in bytes."""
+    swapped = ledger.level(subtree, {"swap": 1})
+    return kept if swapped is None else ledger.total([kept, swapped])
+
+
+def never_swapped_bytes(subtree: Subtree) -> int:
+    """Return the peak of the kernel memory and sockets that no swap takes, in bytes; 0 if it is not known."""
+    fixed = ledger.level(subtree, _NEVER_SWAPPED)
+    return (fixed and ledger.total([fixed]).peak()) or 0
+
+
+def swap_room_bytes(subtree: Subtree) -> int | None:
+    """Return the swap that the cgroup could use beside a limit, in bytes: the lesser of the machine's and its
+    own. None: not known."""
+    meta = subtree.whole.meta
+    machine = (meta.get("memory") or {}).get("swap_total_bytes")
+    samples = own_samples(subtree, ("is_swap_limited", "is_limited"))
+    allowed = swap_room_of(samples.iloc[-1], meta.get("cgroup_version")) if len(samples) else None
+    bounds = [bound for bound in (machine, allowed) if bound is not None]
+    return min(bounds) if 0 in bounds or len(bounds) == 2 else machine
