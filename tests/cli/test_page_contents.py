@@ -10,8 +10,10 @@ from support.thinned import thinned_copy
 from synthetic.restarts import Restarts
 
 import tracer
+from tracer.analysis.whatif.outcomes import what_if
 from tracer.cli import page_contents
 from tracer.render.page import html
+from tracer.render.words import limit_outcomes
 from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 
@@ -100,3 +102,14 @@ def test_trace_without_any_cgroup_has_no_chart(tmp_path: Path) -> None:
     subject = subject_of(tmp_path / "trace")
     assert subject.charts_of_kills == subject.charts_of_held == {}
     assert "No OOM kill" in html.page(subject)
+
+
+@pytest.mark.parametrize("name", ["thrash", "page-cache"])
+def test_page_has_the_run_at_other_limits(name: str) -> None:
+    subject = subject_of(TRACES / name)
+    assert subject.other_limits == what_if(tracer.open(TRACES / name))
+    assert subject.other_limits is not None
+    text = html.page(subject).replace("\N{NO-BREAK SPACE}", " ")
+    assert limit_outcomes.answer(subject.other_limits) in text
+    for row in limit_outcomes.rows(subject.other_limits):
+        assert all(f"<td>{cell}</td>" in text for cell in row)

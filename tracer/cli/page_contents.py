@@ -53,13 +53,14 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
 
 def _other_limits(trace: AnalysedTrace, reports: Sequence[OomReport], first: Sequence[Held]) -> WhatIf | None:
     """Return the run of the page's cgroup at other limits; None: a bug keeps it from being replayed, or the
-    page is about no cgroup with a limit."""
+    trace has no data of it."""
     from tracer.analysis.explain import kill_filter
+    from tracer.analysis.views import focus
     from tracer.analysis.whatif.outcomes import what_if
 
     owner = kill_filter.newest(reports).limit_owner.cgroup_id if reports else None
     number = owner if reports else next((one.cgroup_id for one in first), None)
-    if number is None:
+    if number is None or number not in focus.ranked(trace).index:
         return None
     return trace.defects.attempt(
         "the run at other limits", lambda: what_if(trace, (), number), lambda _: None

@@ -8,6 +8,7 @@ from typing import Final
 
 from tracer import units
 from tracer.fleet.reduction.fleet_answer import Fleet, Peaks, Workload
+from tracer.fleet.sizing.replays import Replayed
 from tracer.render.fleet import limit_states
 from tracer.render.fleet.fleet_facts import function, is_its_own, least_in_words, minute, sender_name
 from tracer.render.fleet.kill_groups import by_cause_and_workload, by_sender_and_workload
@@ -220,9 +221,16 @@ def _replays(workloads: Sequence[Workload]) -> Section:
         )
         for one in workloads
         for at in one.replays
-        if at.unknown < at.lives and (at.lives > 1 or at.limit_bytes != one.limit_bytes)
+        if at.unknown < at.lives and not _is_known_otherwise(one, at)
     ]
     return Section("The runs, replayed at other limits", columns, rows, _REPLAYS_NOTES, wide="undisturbed")
+
+
+def _is_known_otherwise(one: Workload, at: Replayed) -> bool:
+    """Return whether it is the present limit of a single run, or one that only shows more of the need."""
+    if at.limit_bytes == one.limit_bytes:
+        return at.lives == 1
+    return at.limit_bytes == one.suggestion.trial_limit_bytes
 
 
 def _which(one: Workload, limit_bytes: int) -> str:
