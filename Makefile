@@ -264,7 +264,7 @@ pictures: packages-pictures setup
 	@for verb in timeline explain; do
 		$(VENV)/bin/python docs/picture.py $$verb traces/page-cache
 	done
-	$(VENV)/bin/python docs/plots.py traces/page-cache
+	$(VENV)/bin/python docs/plots.py traces/page-cache traces/thrash
 	$(VENV)/bin/python docs/notebook.py
 	$(VENV)/bin/python docs/screenshots.py traces/page-cache
 	$(VENV)/bin/python docs/rooms.py

@@ -1,4 +1,6 @@
-"""The pictures of `t.plot` in the documents: `python docs/plots.py TRACE` writes docs/plot-NAME.svg for each.
+"""The pictures of `t.plot` in the documents.
+
+`python docs/plots.py KILLED LIVED` writes docs/plot-NAME.svg for each.
 
 `make pictures` draws all pictures.
 """
@@ -13,7 +15,9 @@ import matplotlib
 
 import tracer
 
-PICTURES: Final = ("timeline", "cushion", "waterfall", "evictions")
+PICTURES: Final = ("timeline", "cushion", "waterfall", "evictions", "whatif")
+LIVED: Final = frozenset({"whatif"})
+"""Pictures of a run without a kill."""
 FOLDER: Final = Path(__file__).parent
 
 
@@ -22,13 +26,16 @@ def path_of(name: str) -> Path:
     return FOLDER / f"plot-{name}.svg"
 
 
-def main(trace: str) -> None:
-    """Draw the pictures of a trace. The same trace and the same matplotlib give the same files."""
+def main(killed: str, lived: str) -> None:
+    """Draw the pictures of a trace with a kill, and of one without.
+
+    The same traces and the same matplotlib give the same files.
+    """
     matplotlib.use("svg")
-    plot = tracer.open(trace).plot
+    plots = {False: tracer.open(killed).plot, True: tracer.open(lived).plot}
     with matplotlib.rc_context({"svg.hashsalt": "memcg-tracer"}):
         for name in PICTURES:
-            axes = getattr(plot, name)()
+            axes = getattr(plots[name in LIVED], name)()
             axes.figure.savefig(path_of(name), metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
 
 

@@ -249,6 +249,7 @@ def test_only_these_modules_import_bcc_and_matplotlib() -> None:
             "tracer/render/plot/axes_style.py",
             "tracer/render/plot/cushion_area.py",
             "tracer/render/plot/eviction_bars.py",
+            "tracer/render/plot/limit_curve.py",
             "tracer/render/plot/over_time.py",
             "tracer/render/plot/pictures.py",
             "tracer/render/plot/waterfall.py",
