@@ -9,7 +9,7 @@ import pytest
 from support.recorded import NAMES, TRACES
 
 import tracer
-from tracer.analysis.explain.sizing import recorded_run
+from tracer.analysis.explain.sizing import replayed_run
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
@@ -55,7 +55,7 @@ def _require_agreement(trace: AnalysedTrace, kill: OomReport) -> None:
 def test_end_of_growth_beside_swap_is_no_proof_without_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     trace = tracer.open(TRACES / "cow")
     assert what_if(trace, [400 * MIB], swap_bytes=0).limits[0].outcome == "survives"
-    monkeypatch.setattr(recorded_run, "swap_room_bytes", lambda _: 64 * MIB)
+    monkeypatch.setattr(replayed_run, "swap_room_bytes", lambda _: 64 * MIB)
     assert what_if(trace, [400 * MIB]).limits[0].outcome == "survives"
     less, more = what_if(trace, [50 * MIB, 400 * MIB], swap_bytes=0).limits
     assert (less.outcome, more.outcome) == ("killed", "unknown")

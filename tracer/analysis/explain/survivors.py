@@ -18,7 +18,7 @@ from tracer.analysis.explain.measure import allocators, cached_files, process_me
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.explain.runtimes import known_runtimes
 from tracer.analysis.explain.sizing.bounds import Range, Sized, cut_off, why_no_curve
-from tracer.analysis.explain.sizing.recorded_run import Replay
+from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
 from tracer.analysis.explain.sizing.unreclaimable import (
     growth_within,

@@ -15,7 +15,7 @@ from tracer.analysis.explain import kill_filter, slowed
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.explain.sizing.demand import MOST_KILLS, Demand
 from tracer.analysis.explain.sizing.read_again import Rereads
-from tracer.analysis.explain.sizing.recorded_run import Replay
+from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.outcome import AtLimit, PodLimit, WhatIf
 from tracer.analysis.views import focus

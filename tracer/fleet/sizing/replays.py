@@ -28,7 +28,7 @@ class Replayed:
 
 
 def replayed(lives: pd.DataFrame, limit_bytes: int) -> Replayed:
-    """Return what the traces of these rows of `lives` say about a limit (`explain.sizing.recorded_run`).
+    """Return what the traces of these rows of `lives` say about a limit (`explain.sizing.replayed_run`).
 
     A life of an older summary, which has no such columns, is unknown.
     """

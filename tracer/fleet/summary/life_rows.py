@@ -38,7 +38,7 @@ from tracer.analysis.explain.sizing import bounds
 from tracer.analysis.explain.sizing.bounds import Range, with_margin
 from tracer.analysis.explain.sizing.demand import MOST_KILLS
 from tracer.analysis.explain.sizing.read_again import Rereads
-from tracer.analysis.explain.sizing.recorded_run import Replay
+from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.survivor_range import comfortable_bytes, survivor_range
 from tracer.analysis.explain.sizing.unreclaimable import unreclaimable
 from tracer.analysis.explain.slowed import progress

@@ -23,7 +23,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.sizing.bounds import Ground, Range, Sized, ground
 from tracer.analysis.explain.sizing.read_again import Rereads
-from tracer.analysis.explain.sizing.recorded_run import Replay
+from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.unreclaimable import apart_bytes
 from tracer.analysis.results.survivor import Progress
 
