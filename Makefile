@@ -73,8 +73,8 @@ packages:
 
 # The wire records are compiled and compared (cc), and the experiment is repeated in a real container (docker),
 # which only root on a kernel with BTF can trace; Prometheus scrapes what is traced; kustomize builds the manifests of
-# docs/deploy; Node.js shows what is seen of its heap. What is there from another origin is left as it is. What cannot be had here is no reason to run no test:
-# the one that needs it says so.
+# docs/deploy; kubectl runs the requests of `kubectl oom`; Node.js shows what is seen of its heap. What is there from
+# another origin is left as it is. What cannot be had here is no reason to run no test: the one that needs it says so.
 packages-test: packages
 	@cc=
 	command -v cc >/dev/null || cc='gcc libc6-dev'
@@ -87,6 +87,10 @@ packages-test: packages
 	command -v kustomize >/dev/null || kustomize=kustomize # in Debian since 13
 	{ $(call install_missing,$$kustomize)
 	} || echo 'make: going on without kustomize' >&2
+	kubectl=
+	command -v kubectl >/dev/null || kubectl=kubectl # likewise
+	{ $(call install_missing,$$kubectl)
+	} || echo 'make: going on without kubectl' >&2
 	if [ "$$(id -u)" = 0 ] && [ -e /sys/kernel/btf/vmlinux ] && [ "$${MEMCG_TRACER_KERNEL_TESTS:-}" != 0 ]; then
 		docker=busybox-static
 		command -v dockerd >/dev/null || docker+=' docker.io'

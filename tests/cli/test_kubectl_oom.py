@@ -147,7 +147,8 @@ def test_signs_that_the_locale_lacks_are_escaped(cluster: Cluster) -> None:
 
 
 def test_no_status_is_one_line_without_a_name(cluster: Cluster, ask: Ask) -> None:
-    assert "none of 2 pods here has the status OOMKilled" in error_of(ask())
+    assert error_of(ask()).startswith("none of the 2 pods in this namespace has the status OOMKilled; ")
+    assert error_of(ask("-n", "empty")).startswith("there is no pod in namespace empty")
 
 
 def log_of(*dumps: Dump) -> str:
@@ -231,6 +232,11 @@ def test_missing_daemonset_is_named(cluster: Cluster, ask: Ask) -> None:
     assert "no DaemonSet memcg-tracer" in error_of(ask("-A"))
 
 
+def test_no_answer_at_all_is_no_count_of_kills(cluster: Cluster, ask: Ask) -> None:
+    cluster.state["forbidden"] = ["pods/exec in memcg-tracer"]
+    assert error_of(ask("-A")) == "no node gave an answer"
+
+
 def test_recorder_that_is_not_ready_is_not_asked(cluster: Cluster, ask: Ask) -> None:
     cluster.state["pods"][3] = recorder("worker-2", ready=False)
     assert "the pod of DaemonSet memcg-tracer on node worker-2 is not ready" in ask("web")[2]
@@ -260,22 +266,44 @@ def test_node_that_the_api_cannot_reach_is_one_line(cluster: Cluster, ask: Ask) 
     assert "kubectl exec: Error from server: error dialing backend" in error_of(ask("web"))
 
 
+LOG_RIGHTS: Final = (
+    "get on nodes, and create, get and delete on pods and get on pods/log in namespace default "
+    "(--debug-namespace)"
+)
+
+
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "rights"),
     [
-        ("pods in shop", "this needs get and list on pods there"),
-        ("pods/exec in memcg-tracer", "this needs create on pods/exec there"),
-        ("pods in default", "this needs create on pods there"),
+        ("pods in shop", "get and list on pods in namespace shop"),
+        (
+            "pods/exec in memcg-tracer",
+            "get and list on pods and create on pods/exec in namespace memcg-tracer",
+        ),
+        ("nodes", LOG_RIGHTS),
+        ("create pods in default", LOG_RIGHTS),
+        ("get pods in default", LOG_RIGHTS),
+        ("pods/log in default", LOG_RIGHTS),
     ],
 )
-def test_missing_right_is_named(cluster: Cluster, ask: Ask, what: str, said: str) -> None:
+def test_error_for_a_missing_right_names_all_rights_of_the_step(
+    cluster: Cluster, ask: Ask, what: str, rights: str
+) -> None:
     cluster.state["forbidden"] = [what]
     cluster.state["runs"]["worker-2"] = {"out": "the screen\n"}
-    if "default" in what:
+    if rights == LOG_RIGHTS:
         del cluster.state["pods"][3]
+    line = error_of(ask("web", "-n", "shop"))
+    assert 'is forbidden: User "jane" cannot' in line
+    assert line.endswith(f"; this needs {rights}")
+
+
+def test_debug_pod_that_a_policy_refuses_is_no_missing_right(cluster: Cluster, ask: Ask) -> None:
+    del cluster.state["pods"][3]
+    cluster.state["admission"] = 'violates PodSecurity "baseline:latest": hostPath volumes'
     line = error_of(ask("web"))
-    assert 'forbidden: User "jane" cannot' in line
-    assert line.endswith(said)
+    assert "this needs" not in line
+    assert line.endswith("hostPath volumes; --debug-namespace names a namespace that admits privileged pods")
 
 
 def test_right_to_read_nodes_is_not_needed(cluster: Cluster, ask: Ask) -> None:

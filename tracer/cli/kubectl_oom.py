@@ -36,9 +36,23 @@ _CREATED: Final = re.compile(r"^Creating debugging pod (\S+) with container", re
 _NO_SUCH_PROFILE: Final = ("unknown flag: --profile", "unknown profile")
 """`--profile` came with kubectl 1.25, and the profile sysadmin with 1.27."""
 _READ_LOG: Final = (
-    "journalctl -k -q --no-pager -n 1 2>/dev/null | grep -q . "
-    "&& exec journalctl -k -q --no-pager -o short-iso-precise || exec dmesg"
+    'journal="chroot /host journalctl -k -q --no-pager"; '
+    "if $journal -n 1 2>/dev/null | grep -q .; then exec $journal -o short-iso-precise; else exec dmesg; fi"
 )
+"""The journal of the node has times of the day. A node may have neither a journal nor a shell: `dmesg` is the
+image's."""
+_ABOUT: Final = """\
+Explain the newest OOM kill of a pod: by the memcg-tracer on its node, or else
+from the node's kernel log, which a debug pod reads and memcg-tracer explains if
+it is installed here. Without POD: the pod with the newest status OOMKilled."""
+_EXAMPLES: Final = """\
+examples:
+  kubectl oom web-5d9c-x2x4z -n shop    the newest kill of this pod
+  kubectl oom -n shop                   the newest kill in this namespace
+  kubectl oom -A                        the kills on all nodes
+"""
+_STUCK: Final = ("Err", "ImagePull", "Invalid", "CreateContainer")
+"""How the reasons begin for which a container waits in vain."""
 _GET_S: Final = 60
 _EXEC_S: Final = 600
 _POD_WAIT_S: Final = 120
@@ -64,7 +78,14 @@ class KubectlError(OomError):
 
     @property
     def is_forbidden(self) -> bool:
-        return "(Forbidden)" in self.said or "forbidden:" in self.said
+        """Return whether the user lacks a right (k8s.io/apiserver, handlers/responsewriters/errors.go)."""
+        return "is forbidden: User " in self.said
+
+    @property
+    def is_refused_by_admission(self) -> bool:
+        """Return whether a policy refused the object, such as Pod Security or a webhook."""
+        refused = "(Forbidden)" in self.said and not self.is_forbidden
+        return refused or "admission webhook" in self.said
 
     @property
     def is_not_found(self) -> bool:
@@ -127,15 +148,21 @@ class Kubectl:
 
 
 def failed(verb: str, done: subprocess.CompletedProcess[str]) -> KubectlError:
-    """Return the error of a run: what kubectl said, and for missing rights what they are for."""
+    """Return the error of a run, with what kubectl said."""
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     said = lines[-1] if lines else f"exit status {done.returncode}"
-    hint = ""
-    if "forbidden" in said.lower():
-        what = {"get": "get and list on pods", "exec": "create on pods/exec", "debug": "create on pods"}
-        rights = what.get(verb, f"the right that `kubectl {verb}` needs")
-        hint = f"; this needs {rights} there"
-    return KubectlError(f"kubectl {verb}: {said}{hint}", done.returncode, said)
+    return KubectlError(f"kubectl {verb}: {said}", done.returncode, said)
+
+
+@contextmanager
+def needing(rights: str) -> Iterator[None]:
+    """Name all rights of a step in the error for one that the user lacks."""
+    try:
+        yield
+    except KubectlError as error:
+        if error.is_forbidden:
+            raise KubectlError(f"{error}; this needs {rights}", error.code, error.said) from None
+        raise
 
 
 @dataclass(frozen=True)
@@ -190,24 +217,24 @@ class Pod:
 def pod_of(kubectl: Kubectl, namespace: str | None, name: str | None) -> Pod:
     """Return the pod that the user named, or the one of the namespace with the newest OOMKilled status."""
     where = [] if namespace is None else ["-n", namespace]
+    place = "this namespace" if namespace is None else f"namespace {namespace}"
+    rights, lists = f"get and list on pods in {place}", "kubectl oom -A lists what the nodes recorded"
     if name is not None:
         try:
-            return Pod.of(kubectl.get("pod", name, *where))
+            with needing(rights):
+                return Pod.of(kubectl.get("pod", name, *where))
         except KubectlError as error:
             if not error.is_not_found:
                 raise
-            place = "this namespace" if namespace is None else f"namespace {namespace}"
-            raise OomError(
-                f"there is no pod {name} in {place}; it may have been replaced: kubectl oom -A lists what "
-                "the nodes recorded"
-            ) from None
-    pods = [Pod.of(one) for one in kubectl.get("pods", *where).get("items") or []]
+            raise OomError(f"there is no pod {name} in {place}; it may have been replaced: {lists}") from None
+    with needing(rights):
+        pods = [Pod.of(one) for one in kubectl.get("pods", *where).get("items") or []]
     killed = [(pod.killed[-1], pod) for pod in pods if pod.killed]
     if not killed:
-        raise OomError(
-            f"none of {len(pods)} pods here has the status OOMKilled; kubectl oom POD asks for one, and "
-            "kubectl oom -A lists what the nodes recorded"
-        )
+        why = f"there is no pod in {place}"
+        if pods:
+            why = f"none of the {len(pods)} pods in {place} has the status OOMKilled"
+        raise OomError(f"{why}; {lists}")
     (_, container), newest = max(killed, key=lambda one: one[0])
     note(f"the newest OOMKilled is container {container} of pod {newest.namespace}/{newest.name}")
     return newest
@@ -272,6 +299,11 @@ def no_recorder(kubectl: Kubectl, place: str, node: str, found: list[dict[str, A
     return f"DaemonSet {NAME} has no pod on node {node}"
 
 
+def exec_rights(place: str) -> str:
+    """Return the rights for a question to a recorder."""
+    return f"get and list on pods and create on pods/exec in namespace {place}"
+
+
 def explain(kubectl: Kubectl, pod: Pod, arguments: argparse.Namespace) -> None:
     """Print the newest kill of a pod, from the recorder on its node or from the node's kernel log."""
     require_node(kubectl, pod)
@@ -309,7 +341,8 @@ def explain_by_recorder(
         print_answer(done.stdout, as_json=arguments.json)
         return None
     if f"terminated with exit code {done.returncode}" not in done.stderr:
-        raise failed("exec", done)
+        with needing(exec_rights(arguments.tracer_namespace)):
+            raise failed("exec", done)
     lines = [line for line in done.stderr.splitlines() if "error: " in line]
     said = lines[0].partition("error: ")[2] if lines else f"exit status {done.returncode}"
     if "there is no trace" not in said:
@@ -335,14 +368,17 @@ def print_answer(text: str, *, as_json: bool) -> None:
 def debug_pod(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> Iterator[str]:
     """Run the reader of the kernel log in a pod on a node, and remove the pod in the end."""
     where = ("-n", arguments.debug_namespace)
-    command = ("--", "chroot", "/host", "sh", "-c", _READ_LOG)
+    command = ("--", "sh", "-c", _READ_LOG)
     start = ("debug", f"node/{checked(node, 'node')}", *where, f"--image={arguments.debug_image}")
     done = kubectl.run(*start, "--profile=sysadmin", *command)
     if done.returncode and any(text in done.stderr for text in _NO_SUCH_PROFILE):
         done = kubectl.run(*start, *command)
     created = _CREATED.search(done.stdout)
     if done.returncode or created is None:
-        raise failed("debug", done)
+        error = failed("debug", done)
+        if error.is_refused_by_admission:
+            raise OomError(f"{error}; --debug-namespace names a namespace that admits privileged pods")
+        raise error
     name = checked(created[1], "pod")
     try:
         yield name
@@ -357,7 +393,11 @@ def node_log(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> str:
     """Return the kernel log of a node since its boot. Raises OomError."""
     where = ("-n", arguments.debug_namespace)
     deadline_s = time.monotonic() + _POD_WAIT_S
-    with debug_pod(kubectl, node, arguments) as name:
+    rights = (
+        "get on nodes, and create, get and delete on pods and get on pods/log in namespace "
+        f"{arguments.debug_namespace} (--debug-namespace)"
+    )
+    with needing(rights), debug_pod(kubectl, node, arguments) as name:
         while (phase := (found := kubectl.get("pod", name, *where)).get("status", {}).get("phase")) not in (
             "Succeeded",
             "Failed",
@@ -365,11 +405,7 @@ def node_log(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> str:
             statuses = found["status"].get("containerStatuses") or []
             waits = [(one.get("state") or {}).get("waiting") or {} for one in statuses]
             reasons = [str(one["reason"]) for one in waits if one.get("reason")]
-            stuck = [
-                reason
-                for reason in reasons
-                if reason.startswith(("Err", "ImagePull", "Invalid", "CreateContainer"))
-            ]
+            stuck = [reason for reason in reasons if reason.startswith(_STUCK)]
             if stuck or time.monotonic() > deadline_s:
                 why = ", ".join(stuck or reasons) or str(phase)
                 raise OomError(
@@ -399,6 +435,7 @@ def explain_log(log: str, pod: Pod, *, as_json: bool) -> None:
         )
         show("\n".join(kill_lines(log, pod.uid)))
         return
+    note(f"the kernel log has no names: pod {pod.namespace}/{pod.name} is pod {pod.uid} in it")
     # systemd's slices have `_` in the uid in place of `-`.
     pattern = f"*pod{re.sub('[^0-9a-f]', '?', pod.uid)}*"
     command = [program, "explain", "--kmsg", "-", "-c", pattern, *(["--json"] * as_json)]
@@ -431,7 +468,8 @@ def kill_lines(log: str, uid: str) -> list[str]:
 def list_kills(kubectl: Kubectl, arguments: argparse.Namespace) -> None:
     """Print the kills that the recorders of all nodes hold, and the nodes without an answer."""
     place = arguments.tracer_namespace
-    pods = recorders(kubectl, place)
+    with needing(exec_rights(place)):
+        pods = recorders(kubectl, place)
     if not pods:
         raise OomError(f"{no_recorder(kubectl, place, 'any', [])}: kubectl oom POD reads a node's kernel log")
     try:
@@ -462,7 +500,7 @@ def list_kills(kubectl: Kubectl, arguments: argparse.Namespace) -> None:
         answers = list(threads.map(answer, sorted({*nodes, *by_node})))
     if arguments.json:
         print(json.dumps({"schema": 1, "nodes": answers}, indent=2))
-    else:
+    elif any(one["kills"] is not None for one in answers):
         print_kills(answers)
     for one in answers:
         if one["why"] is not None:
@@ -479,19 +517,14 @@ def kills_of(kubectl: Kubectl, place: str, recorder: dict[str, Any]) -> list[dic
     except (ValueError, KeyError, TypeError):
         if "there is no trace in it" in done.stderr:
             return []
-        raise failed("exec", done) from None
+        with needing(exec_rights(place)):
+            raise failed("exec", done) from None
 
 
 def print_kills(answers: list[dict[str, Any]]) -> None:
     """Print a table with a row for each node, workload and cause."""
     rows = [
-        (
-            str(kill["last"] or "")[:19],
-            str(kill["count"]),
-            one["node"],
-            str(kill["workload"]),
-            str(kill["cause"]),
-        )
+        [str((kill | one)[name] or "") for name in ("last", "count", "node", "workload", "cause")]
         for one in answers
         for kill in one["kills"] or []
     ]
@@ -499,7 +532,8 @@ def print_kills(answers: list[dict[str, Any]]) -> None:
     if not rows:
         print(f"{len(asked)} nodes hold no OOM kill")
         return
-    table = [("LAST (UTC)", "KILLS", "NODE", "WORKLOAD", "CAUSE"), *sorted(rows, reverse=True)]
+    newest_first = [[last[:19], *rest] for last, *rest in sorted(rows, reverse=True)]
+    table = [["LAST (UTC)", "KILLS", "NODE", "WORKLOAD", "CAUSE"], *newest_first]
     cells = [[visible(cell) for cell in row] for row in table]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     for row in cells:
@@ -510,36 +544,21 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     found = argparse.ArgumentParser(
         prog="kubectl oom",
-        description="Explain the newest OOM kill of a pod: by the memcg-tracer on its node, or else from the "
-        "node's kernel log, which a debug pod reads. Without POD: the pod with the newest status OOMKilled.",
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = found.add_argument
     add("pod", nargs="?", metavar="POD", help="name of the pod")
     add("-n", "--namespace", metavar="NS", help="namespace of the pod; default: the context's")
-    add(
-        "-A",
-        "--all-namespaces",
-        action="store_true",
-        help="list the kills that the recorders of all nodes hold",
-    )
-    add("--json", action="store_true", help="print one JSON document: that of `memcg-tracer explain --json`")
+    add("-A", "--all-namespaces", action="store_true", help="list the kills on all nodes")
+    add("--json", action="store_true", help=f"print one JSON document; of a pod: as `{NAME} explain --json`")
     add("--context", metavar="NAME", help="context of the kubeconfig")
     add("--kubeconfig", metavar="FILE", help="the kubeconfig")
-    add(
-        "--tracer-namespace",
-        metavar="NS",
-        default=NAME,
-        help="namespace of the DaemonSet; default: %(default)s",
-    )
-    add(
-        "--debug-namespace",
-        metavar="NS",
-        default="default",
-        help="namespace of a debug pod; default: %(default)s",
-    )
-    add(
-        "--debug-image", metavar="IMAGE", default="busybox", help="image of a debug pod; default: %(default)s"
-    )
+    shown = "default: %(default)s"
+    add("--tracer-namespace", metavar="NS", default=NAME, help=f"namespace of the DaemonSet; {shown}")
+    add("--debug-namespace", metavar="NS", default="default", help=f"namespace of a debug pod; {shown}")
+    add("--debug-image", metavar="IMAGE", default="busybox", help=f"image of a debug pod; {shown}")
     return found
 
 

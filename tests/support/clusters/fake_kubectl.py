@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 TRACER_NAMESPACE: Final = "memcg-tracer"
-_REFUSED: Final = (
-    "Error from server: error dialing backend: dial tcp 10.0.0.7:10250: connect: no route to host"
-)
+REFUSED: Final = "error dialing backend: dial tcp 10.0.0.7:10250: connect: no route to host"
+"""What the API server says about a node that it cannot reach."""
 
 
 def pod(name: str, namespace: str, node: str | None, uid: str, **options: Any) -> dict[str, Any]:
@@ -103,6 +102,21 @@ class Cluster:
         self._file.write_text(json.dumps(self.state))
         _calls_of(self._file).write_text("")
 
+    def install_real(self, kubectl: Path, url: str) -> None:
+        """Write a program that calls the real kubectl with a server, and forget the calls so far."""
+        program = self.path / "kubectl"
+        command = [str(kubectl), f"--server={url}", "-n", "shop"]
+        log = str(_calls_of(self._file))
+        # kubectl keeps a cache at home. It asks for websockets by default since 1.31.
+        environment = {"HOME": str(self.path.parent), "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "true"}
+        program.write_text(
+            f"#!{sys.executable} -IS\nimport json, os, sys\n"
+            f"print(json.dumps(sys.argv[1:]), file=open({log!r}, 'a'))\n"
+            f"os.execve({command[0]!r}, [*{command!r}, *sys.argv[1:]], {environment!r})\n"
+        )
+        program.chmod(0o700)
+        _calls_of(self._file).write_text("")
+
     def calls(self) -> list[list[str]]:
         """Return the arguments of each call."""
         return [json.loads(line) for line in _calls_of(self._file).read_text().splitlines()]
@@ -137,18 +151,29 @@ def _fail(line: str, code: int = 1) -> NoReturn:
 
 
 def _allow(state: dict[str, Any], verb: str, resource: str, namespace: str | None, name: str = "") -> None:
-    """Fail as the API does for a user without the right, or without a connection."""
+    """Fail as kubectl does for a user without the right, or without a connection."""
     if state["down"]:
         _fail(state["down"])
+    if why := denial(state, verb, resource, namespace, name):
+        _fail(f"Error from server (Forbidden): {why}")
+
+
+def denial(
+    state: dict[str, Any], verb: str, resource: str, namespace: str | None, name: str = ""
+) -> str | None:
+    """Return what RBAC says to a user without the right, or None.
+
+    `forbidden` has resources (`pods in shop`), or these with a verb (`get pods in shop`).
+    """
     what = resource if namespace is None else f"{resource} in {namespace}"
-    if what in state["forbidden"]:
-        group = "apps" if resource == "daemonsets" else ""
-        where = "at the cluster scope" if namespace is None else f'in the namespace "{namespace}"'
-        one = f' "{name}"' if name else ""
-        _fail(
-            f'Error from server (Forbidden): {resource}{one} is forbidden: User "jane" cannot {verb} '
-            f'resource "{resource}" in API group "{group}" {where}'
-        )
+    if not {what, f"{verb} {what}"} & set(state["forbidden"]):
+        return None
+    group = "apps" if resource == "daemonsets" else ""
+    where = "at the cluster scope" if namespace is None else f'in the namespace "{namespace}"'
+    kind = resource.partition("/")[0] + f".{group}" * bool(group)
+    one = f' "{name}"' if name else ""
+    why = f'User "jane" cannot {verb} resource "{resource}" in API group "{group}" {where}'
+    return f"{kind}{one} is forbidden: {why}"
 
 
 def _options(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -218,21 +243,38 @@ def _exec(state: dict[str, Any], arguments: list[str]) -> str:
     _allow(state, "create", "pods/exec", options["-n"], words[0])
     (found,) = [one for one in _pods(state, options["-n"]) if one["metadata"]["name"] == words[0]]
     where = found["spec"]["nodeName"]
-    run = state["runs"].get(where)
+    run = ran(state, where, arguments[at + 1 :])
     if run is None:
-        _fail(_REFUSED)
-    if "folder" in run:
-        program = str(Path(sys.executable).with_name("memcg-tracer"))
-        assert arguments[at + 1] == "memcg-tracer"
-        done = subprocess.run(
-            [program, *arguments[at + 2 :]], cwd=run["folder"], capture_output=True, text=True, check=False
-        )
-        run = {"out": done.stdout, "error": done.stderr, "code": done.returncode}
+        _fail(f"Error from server: {REFUSED}")
     print(run.get("error", ""), end="", file=sys.stderr)
     if code := run.get("code", 0):
         print(run.get("out", ""), end="")
         _fail(f"command terminated with exit code {code}", code)
     return str(run["out"])
+
+
+def ran(state: dict[str, Any], where: str, command: list[str]) -> dict[str, Any] | None:
+    """Return what a command in the recorder of a node printed; None if the node cannot be reached."""
+    run: dict[str, Any] | None = state["runs"].get(where)
+    if run is None or "folder" not in run:
+        return run
+    program = str(Path(sys.executable).with_name("memcg-tracer"))
+    assert command[0] == "memcg-tracer"
+    done = subprocess.run(
+        [program, *command[1:]], cwd=run["folder"], capture_output=True, text=True, check=False
+    )
+    return {"out": done.stdout, "error": done.stderr, "code": done.returncode}
+
+
+def debugger(state: dict[str, Any], name: str, namespace: str, on: str) -> dict[str, Any]:
+    """Return the pod of `kubectl debug node/...`, in the phase that `debug` names."""
+    made = pod(name, namespace, on, "11111111-0000-4000-8000-000000000000", container="debugger")
+    if state["debug"] in ("Succeeded", "Failed"):
+        made["status"]["phase"] = state["debug"]
+    else:
+        made["status"]["phase"] = "Pending"
+        made["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": state["debug"]}}
+    return made
 
 
 def _debug(state: dict[str, Any], arguments: list[str]) -> str:
@@ -244,21 +286,20 @@ def _debug(state: dict[str, Any], arguments: list[str]) -> str:
         _fail("error: unknown flag: --profile\nSee 'kubectl debug --help' for usage.")
     if profile == "sysadmin" and state["minor"] < 27:
         _fail("error: unknown profile: sysadmin")
-    _allow(state, "create", "pods", options["-n"])
     on = words[0].removeprefix("node/")
     name = f"node-debugger-{on}-x7k2p"
-    made = pod(name, options["-n"], on, "11111111-0000-4000-8000-000000000000", container="debugger")
-    if state["debug"] in ("Succeeded", "Failed"):
-        made["status"]["phase"] = state["debug"]
-    else:
-        made["status"]["phase"] = "Pending"
-        made["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": state["debug"]}}
+    _allow(state, "get", "nodes", None, on)
+    _allow(state, "create", "pods", options["-n"])
+    if why := state.get("admission"):
+        _fail(f'Error from server (Forbidden): pods "{name}" is forbidden: {why}')
+    made = debugger(state, name, options["-n"], on)
     state["pods"].append(made)
     return f"Creating debugging pod {name} with container debugger on node {on}.\n"
 
 
 def _logs(state: dict[str, Any], arguments: list[str]) -> str:
-    _allow(state, "get", "pods/log", arguments[2])
+    words, options = _options(arguments)
+    _allow(state, "get", "pods/log", options["-n"], words[0])
     return str(state["log"])
 
 
