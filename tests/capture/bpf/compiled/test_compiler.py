@@ -99,6 +99,10 @@ def raises() -> None:
             "a.c:1: error: no struct x",
         ),
         (says("out of luck", then=raises), "Failed to compile BPF module"),
+        (
+            says("a.h:1:2: error: no member named 'ringbuf_query' in 'struct a_table_t'", then=raises),
+            "this BCC is too old: 0.26, as in Debian 12, lacks ringbuf_query, and 0.31 has it",
+        ),
         (says("first", "out of luck", then=lambda: sys.exit(1)), "out of luck"),
         (says("first", "LLVM ERROR: out of luck", "", then=lambda: os._exit(1)), "LLVM ERROR: out of luck"),
         (
