@@ -19,7 +19,6 @@ import json
 import mmap
 import os
 import resource
-import signal
 import socket
 import stat
 from bisect import bisect_right
@@ -32,7 +31,7 @@ from tracer.capture.symbols.address_names import CodeTable, StackCopy, SymbolTab
 from tracer.capture.symbols.unwinding import Unwinder, why_not
 from tracer.errors import TracerError
 from tracer.kernel.anatomy.own_files import identity, open_file
-from tracer.kernel.process.children import end_with_parent
+from tracer.kernel.process.children import end_child, end_with_parent
 from tracer.wire.fields import LENGTHS
 
 _MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: about 500,000 functions
@@ -232,9 +231,7 @@ class SymbolProcess:
         return None
 
     def close(self) -> None:
-        self._socket.close()
-        os.kill(self._child, signal.SIGKILL)
-        os.waitpid(self._child, 0)
+        end_child(self._child, self._socket, is_idle=self._is_ready)
 
 
 def user_symbols(table_of: Callable[[int], SymbolTable]) -> UserSymbols:

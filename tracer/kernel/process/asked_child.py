@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from tracer.kernel.process.children import end_with_parent, kill_child
+from tracer.kernel.process.children import end_child, end_with_parent
 from tracer.kernel.process.priority import prefer_this_thread
 
 MESSAGE_BYTES: Final = 1 << 17
@@ -95,9 +95,8 @@ class AskedChild:
         return None if self.is_busy else answers
 
     def close(self) -> None:
-        """Kill the child."""
-        self._socket.close()
-        kill_child(self._child)
+        """End the child."""
+        end_child(self._child, self._socket, is_idle=not self.is_busy)
 
 
 def _serve(fd: int, work: Work, *, is_urgent: bool) -> NoReturn:

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ _PR_GET_THP_DISABLE: Final = 42
 _TOP: Final = Path(tracer.__file__).parents[1]
 _NICE: Final = 10
 _OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect its children
+_END_WITHIN_S: Final = 0.2  # of a child whose end the recorder waits for
 _libc = ctypes.CDLL(None)
 
 
@@ -74,12 +76,28 @@ def forked(work: Callable[[], object]) -> int:
     return child
 
 
-def kill_child(child: int) -> None:
-    """Kill a child and wait for its end. If a file system keeps it, it ends later, without us."""
+def end_child(child: int, connection: socket.socket, *, is_idle: bool) -> None:
+    """Close the SOCK_SEQPACKET connection to a child that serves requests, and wait for the child's end.
+
+    An idle child ends at an empty request, another one is killed: a recorder reports every SIGKILL, also its
+    own. If a file system keeps the child, it ends later, without us.
+    """
+    if is_idle:
+        with suppress(OSError):  # it has ended
+            connection.send(b"")
+    connection.close()
+    if is_idle and _has_ended(child):
+        return
     os.kill(child, signal.SIGKILL)
-    until_s = time.monotonic() + 0.2
-    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until_s:
+    _has_ended(child)
+
+
+def _has_ended(child: int) -> bool:
+    """Wait a moment for the end of a child, and return whether it has ended."""
+    until_s = time.monotonic() + _END_WITHIN_S
+    while not (ended := os.waitpid(child, os.WNOHANG) != (0, 0)) and time.monotonic() < until_s:
         time.sleep(0.001)
+    return ended
 
 
 def call_in_child(function: Callable[[], Any]) -> Any:
