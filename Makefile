@@ -173,7 +173,7 @@ demo: setup
 		trace=traces/demo
 		$(TRACER) lab page-cache -f -o $$trace || failed=$$?
 	else
-		trace=traces/page-cache
+		trace=traces/example
 		echo "Not recorded on this machine: $$reason" >&2
 		echo "So this is the recorded example, $$trace:" >&2
 	fi
@@ -265,12 +265,11 @@ schemas: setup
 	@$(VENV)/bin/python docs/schemas.py
 
 pictures: packages-pictures setup
-	@for verb in timeline explain; do
-		$(VENV)/bin/python docs/picture.py $$verb traces/page-cache
-	done
+	@$(VENV)/bin/python docs/picture.py timeline traces/page-cache
+	$(VENV)/bin/python docs/picture.py explain traces/example
 	$(VENV)/bin/python docs/plots.py traces/page-cache traces/thrash
 	$(VENV)/bin/python docs/notebook.py
-	$(VENV)/bin/python docs/screenshots.py traces/page-cache
+	$(VENV)/bin/python docs/screenshots.py traces/example
 	$(VENV)/bin/python docs/rooms.py
 
 frames: packages-pictures setup

@@ -18,8 +18,8 @@ BROWSER: Final = (
 )
 DARK: Final = "--blink-settings=preferredColorScheme=0"
 SHOTS: Final = (
-    ("report.png", "--window-size=1100,1130", "--blink-settings=preferredColorScheme=1"),
-    ("report-narrow.png", "--window-size=400,1450", DARK),
+    ("report.png", "--window-size=1100,1290", "--blink-settings=preferredColorScheme=1"),
+    ("report-narrow.png", "--window-size=400,1620", DARK),
 )
 """Name of the picture, and how the page is shown on it."""
 

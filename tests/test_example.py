@@ -1,4 +1,8 @@
-"""The recorded example: a real trace, read on any machine, and the expected output of the verbs."""
+"""The recorded examples: real traces, read on any machine, and the expected output of the verbs.
+
+`traces/example` was recorded later, with samples of the code that grew. It is the picture of the README, and
+what `make demo` shows where nothing can be recorded.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,12 @@ from click.testing import CliRunner
 
 import tracer
 from tracer.cli.group import group
+from tracer.lab.experiments import EXPERIMENTS
+from tracer.lab.run import examine
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = "traces/page-cache"
+WITH_CODE = "traces/example"
 VIEWS = {
     "timeline.txt": ["timeline", EXAMPLE],
     "timeline.csv": ["timeline", EXAMPLE, "--csv", "--every", "200ms"],
@@ -57,3 +64,16 @@ def test_recorded_example_has_the_three_acts() -> None:
     assert evicted == pgsteal
     composition = report.composition
     assert composition.total == limit
+
+
+def test_example_with_code_names_the_functions_of_the_demo(
+    matches_golden: Callable[[str, str], None],
+) -> None:
+    checks = examine(EXPERIMENTS["page-cache"], tracer.open(WITH_CODE))
+    assert [check for check in checks if not check.passed] == []
+    assert checks[-1].detail.startswith(
+        "72% in load_rows (app.py:25), 28% in build_index (app.py:30); set up"
+    )
+    shown = CliRunner().invoke(group, ["explain", WITH_CODE], catch_exceptions=False)
+    matches_golden(str(ROOT / f"{WITH_CODE}.explain.txt"), shown.output)
+    assert sum(file.stat().st_size for file in Path(WITH_CODE).iterdir()) < 250_000

@@ -14,6 +14,7 @@ from synthetic.lab_kill import (
     LIMIT,
     MIB,
     PAGE,
+    code,
     evicted,
     evidence,
     report,
@@ -81,6 +82,23 @@ def owner(**changes: Any) -> OomReport:
 def test_check_of_a_wrong_answer_fails(check: Any, changed: OomReport) -> None:
     found = check(evidence(changed))
     assert not found.passed, found
+
+
+@pytest.mark.parametrize(
+    ("grown", "passed", "detail"),
+    [
+        (code(("load_rows", 0.6), ("build_index", 0.4)), True, "60% in load_rows (app.py:26), 40% in "),
+        (code(("load_rows", 0.5), ("build_index", 0.5)), False, "set up: 70%, 30%"),
+        (code(("load_rows", 0.7)), False, "100% in load_rows"),
+        (code(("<module>", 0.9)), True, "no function of the program was named"),
+        ((), True, "no function of the program was named"),
+    ],
+)
+def test_named_code_has_the_shares_of_its_set_up(grown: Any, passed: bool, detail: str) -> None:
+    shares = {"load_rows": 0.7, "build_index": 0.3}
+    found = checks.code_is_named(evidence(replace(report(), code=grown)), shares)
+    assert found.passed is passed
+    assert detail in found.detail
 
 
 @pytest.mark.parametrize(

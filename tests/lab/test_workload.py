@@ -120,6 +120,7 @@ def test_crowd_ends_with_its_parent_after_one_is_killed() -> None:
     ("step", "field", "least"),
     [
         ("anon 5000000", "RssAnon", 5_000_000),
+        ("rows 5000000", "RssAnon", 5_000_000),
         ("shmem 5000000", "RssShmem", 5_000_000),
         ("mlock 5000000", "VmLck", 5_000_000),
         ("mlock_file {file}", "VmLck", 5_000_000),

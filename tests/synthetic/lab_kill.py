@@ -11,7 +11,14 @@ import pandas as pd
 from tracer.analysis.core.evicted import Evicted
 from tracer.analysis.core.lookups import Processes
 from tracer.analysis.results.kill import LimitOwner, OomReport, Sizing, Trigger, Verdict, Victim
-from tracer.analysis.results.memory import Composition, Cushion, Reclaim
+from tracer.analysis.results.memory import (
+    CodeFrame,
+    Composition,
+    Cushion,
+    GrownCode,
+    GrownProcess,
+    Reclaim,
+)
 from tracer.analysis.results.quality import Quality
 from tracer.lab.checks import Evidence
 
@@ -24,6 +31,18 @@ KILL = BEGIN + pd.Timedelta(seconds=2)
 
 
 VICTIM = Victim(8, "python3", "/memcg-tracer-1-lab", 61 * MIB, 0, 0, 0, 0, 0, False)
+
+
+def code(*shares: tuple[str, float]) -> tuple[GrownCode, ...]:
+    """Return functions of app.py with their shares of the growth, each with an error of 5 points."""
+    process = GrownProcess(8, "python3", 1)
+    return tuple(
+        GrownCode(
+            *(share, 0.05, round(share * 92 * MIB), "anon", process, "python", None),
+            frames=(CodeFrame(function, "app.py", 26, None), CodeFrame("rows", "app.py", 19, None)),
+        )
+        for function, share in shares
+    )
 
 
 def report() -> OomReport:
@@ -60,6 +79,7 @@ def report() -> OomReport:
         advice=(),
         sizing=Sizing(None),
         quality=Quality(0, "missing", {}),
+        code=code(("load_rows", 0.66), ("build_index", 0.26)),
     )
 
 

@@ -5,7 +5,7 @@ Each check is a function from `Evidence` to a `Check`, which carries the numbers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -235,6 +235,28 @@ def _used_up(exhausted_at: pd.Timestamp | None, killed_at: pd.Timestamp | None) 
     if exhausted_at is None or killed_at is None:
         return "never used up"
     return f"used up {duration((killed_at - exhausted_at).total_seconds())} before"
+
+
+def code_is_named(evidence: Evidence, shares: Mapping[str, float]) -> Check:
+    """Check that these functions made memory grow, each by its share, within three times the error of
+    samples.
+
+    A kernel or an interpreter may not let frames be read, and on a slow machine the process may be killed
+    first. So a report that names no function passes, and says so.
+    """
+    name = "the code that grew is named"
+    found = {one.frames[0].function: one for one in evidence.report.code if one.frames}
+    named = [found[function] for function in shares if function in found]
+    if not named:
+        return Check(name, True, "no function of the program was named here")
+    whole = sum(one.share for one in named)
+    passed = len(named) == len(shares) and all(
+        abs(found[function].share / whole - share) <= 3 * found[function].share_error / whole
+        for function, share in shares.items()
+    )
+    detail = ", ".join(f"{one.share / whole:.0%} in {one.frames[0]}" for one in named)
+    set_up = ", ".join(f"{share:.0%}" for share in shares.values())
+    return Check(name, passed, f"{detail}; set up: {set_up}")
 
 
 def little_was_evicted(evidence: Evidence) -> Check:

@@ -16,6 +16,7 @@ from tracer.lab.disks.slow_reads import READ_S, slow_reads
 from tracer.lab.disks.slow_writes import slow_writes
 from tracer.lab.scratch import write_uncached
 from tracer.lab.survival import Survival
+from tracer.lab.workload.app import SHARE_OF_ROWS
 
 if TYPE_CHECKING:
     from tracer.analysis.results.kill import Cause, OomReport
@@ -113,6 +114,7 @@ _COPIED_BYTES: Final = 47 * _MIB
 _READERS_ADJ: Final = 300  # so that the child is killed, not its parent
 _SEGMENT_BYTES: Final = 117 * _MIB
 _MEMBERS: Final = 3
+_GROWN: Final = {"load_rows": SHARE_OF_ROWS, "build_index": 1 - SHARE_OF_ROWS}
 _FORK_LIMIT_BYTES: Final = 83 * _MIB
 _CROWD: Final = (
     *((17 * _MIB, 500), (5 * _MIB, 570), (3 * _MIB, 550), (1 * _MIB, 490), (23 * _MIB, 150)),
@@ -132,13 +134,14 @@ EXPERIMENTS: Final = {
             summary="read a 117-MiB file at a limit of 100 MiB, then allocate to the kill",
             cause="anon_growth",
             prepare=_with_file(_FILE_BYTES),
-            steps=lambda place: _in_turn(["read", str(place / "read-me")], ["anon", str(_CEILING_BYTES)]),
+            steps=lambda place: _in_turn(["read", str(place / "read-me")], ["rows", str(_CEILING_BYTES)]),
             checks=(
                 *_ALWAYS,
                 checks.evictions_equal_pgsteal,
                 checks.cache_fills_to_the_limit,
                 checks.cache_gives_way,
                 checks.cache_is_used_up,
+                partial(checks.code_is_named, shares=_GROWN),
             ),
         ),
         Experiment(

@@ -7,6 +7,7 @@
     execute FILE TIMES  become the program FILE, a copy of the interpreter, and read its text, page by page
     leave DIR BYTES     mount a tmpfs at DIR for this process alone; a child fills a file in it and ends
     anon BYTES          touch this much private anonymous memory, page by page, and keep it
+    rows BYTES          the same as anon, 70 % of it in one function and the rest in another, in turns
     shmem BYTES         the same with shared memory
     memfd BYTES         write this much into a file in memory (shmem that no process has mapped)
     mlock BYTES         the same as anon, with locked memory
@@ -27,11 +28,11 @@
 
 Forked processes end with their parent, but the processes of `leave`, `cow` and `segment` end when their work
 is done. "This cgroup" is the cgroup in which the process was started. Nothing is freed before the end, so
-`anon` with more bytes than the limit allocates until it is killed. The number of bytes is a ceiling that
-protects the machine if no kill comes. A pause follows each MiB (each thread, each file). With `--barrier`,
-the process prints `start`, then `done STEP` after each step, and waits for a newline after each of these
-lines: meanwhile the cgroup is quiet, and memory.stat can be read. Imports are few, because the start-up is
-part of the measured work.
+`anon` with more bytes than the limit allocates until it is killed, and so does `rows`. The number of bytes is
+a ceiling that protects the machine if no kill comes. A pause follows each MiB (each thread, each file). With
+`--barrier`, the process prints `start`, then `done STEP` after each step, and waits for a newline after each
+of these lines: meanwhile the cgroup is quiet, and memory.stat can be read. Imports are few, because the
+start-up is part of the measured work.
 
 The steps import from this room:
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from tracer.lab.workload import steps
+from tracer.lab.workload import app, steps
 
 _USAGE: Final = "usage: python3 -m tracer.lab.workload [--barrier] [--pause-ms N] STEP [then STEP]..."
 
@@ -19,7 +19,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
         *(steps.mlock_file, steps.threads, steps.pipes, steps.page_tables),
         *(steps.sockets, steps.oom_group, steps.high, steps.cgroups),
         *(steps.child, steps.crowd, steps.press, steps.cow),
-        steps.segment,
+        *(steps.segment, app.rows),
     )
 }
 
