@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from support.recorded import NAMES, TRACES
 from support.thinned import thinned_copy
@@ -113,3 +115,20 @@ def test_page_has_the_run_at_other_limits(name: str) -> None:
     assert limit_outcomes.answer(subject.other_limits) in text
     for row in limit_outcomes.rows(subject.other_limits):
         assert all(f"<td>{cell}</td>" in text for cell in row)
+
+
+def test_code_that_grew_is_drawn_for_kills_and_for_a_cgroup_that_lived(tmp_path: Path) -> None:
+    """The second trace is the same recording without its kill."""
+    subject = subject_of(TRACES / "example")
+    ((kill, drawn),) = subject.flames_of_kills.items()
+    assert (kill, subject.flames_of_held) == (1, {})
+    shares = {function: share for function, share, _ in drawn.functions}
+    assert (shares["load_rows (app.py)"], shares["build_index (app.py)"]) == ("72 %", "28 %")
+    lived = Path(shutil.copytree(TRACES / "example", tmp_path / "lived"))
+    for table in ("oom", "oom_candidates", "kernel_log", "sigkills"):
+        rows = pq.read_table(lived / f"{table}.parquet")
+        pq.write_table(rows.slice(0, 0), lived / f"{table}.parquet")
+    subject = subject_of(lived)
+    (graph,) = subject.flames_of_held.values()
+    assert subject.flames_of_kills == {}
+    assert {"load_rows (app.py)", "build_index (app.py)"} <= {function for function, *_ in graph.functions}

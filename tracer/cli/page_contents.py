@@ -23,6 +23,9 @@ _ROWS: Final = 300
 _ROWS_OF_FURTHER_KILLS: Final = 120
 """The rows of a chart of a kill after the first: a page of many kills must stay small."""
 
+_BLOCKS_OF_FURTHER_KILLS: Final = 200
+"""The frames of a flame graph of a kill after the first."""
+
 _WHOLE: Final = "all"
 _WHOLE_IS_MORE: Final = 1.25
 """The whole life of a cgroup has its own view if it is longer by this factor than the first view."""
@@ -44,9 +47,10 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         reports=reports,
         held=held,
         charts_of_kills=dict(_charts_of_kills(trace, reports, html.explained(reports))),
-        flames_of_kills=dict(_flames(trace, html.explained(reports)[:1])),
+        flames_of_kills=dict(_flames_of_kills(trace, html.explained(reports))),
         charts_of_held={one.cgroup_id: drawn for one in first if (drawn := _chart_of_held(trace, one))},
         other_limits=_other_limits(trace, reports, first),
+        flames_of_held={one.cgroup_id: flame for one in first if (flame := _flame_of_held(trace, one))},
         defects=trace.defects,
     )
 
@@ -67,32 +71,61 @@ def _other_limits(trace: AnalysedTrace, reports: Sequence[OomReport], first: Seq
     )
 
 
-def _flames(trace: AnalysedTrace, explained: Sequence[OomReport]) -> Iterator[tuple[int, FlameGraph]]:
-    """Yield the number and the flame graph of each of these kills that has samples of code."""
+def _flames_of_kills(
+    trace: AnalysedTrace, explained: Sequence[OomReport]
+) -> Iterator[tuple[int, FlameGraph]]:
+    """Yield the number and the flame graph of each of these kills that has samples of code; the first one has
+    more frames."""
     for report in explained:
         drawn = trace.defects.attempt(
-            f"the flame graph of kill {report.kill_id}", partial(_flame, trace, report), lambda _: None
+            f"the flame graph of kill {report.kill_id}",
+            partial(_flame_of_kill, trace, report, is_first=report is explained[0]),
+            lambda _: None,
         )
         if drawn is not None:
             yield report.kill_id, drawn
 
 
-def _flame(trace: AnalysedTrace, report: OomReport) -> FlameGraph | None:
+def _flame_of_kill(trace: AnalysedTrace, report: OomReport, *, is_first: bool) -> FlameGraph | None:
     from tracer.analysis.explain.causes.registry import CAUSES
-    from tracer.analysis.views import code_samples, growth_tree
     from tracer.render.page import flame_graph
 
     if not report.code:
         return None
-    kinds = CAUSES[report.verdict.cause].grows
+    samples = trace.samples_of_code(kill_id=report.kill_id)
+    most = flame_graph.MOST_BLOCKS if is_first else _BLOCKS_OF_FURTHER_KILLS
+    return _flame(trace, samples, CAUSES[report.verdict.cause].grows, most)
+
+
+def _flame_of_held(trace: AnalysedTrace, one: Held) -> FlameGraph | None:
+    """Return the flame graph of a surviving cgroup, of all samples of the kind of memory that grew most."""
+    from tracer.render.page import flame_graph
+
+    number = one.cgroup_id
+    if not one.code or number is None:
+        return None
+    kind = "kernel" if one.code[0].of == "slab" else one.code[0].of
+    return trace.defects.attempt(
+        f"the flame graph of {one.cgroup}",
+        lambda: _flame(trace, trace.samples_of_code(number), (kind,), flame_graph.MOST_BLOCKS),
+        lambda _: None,
+    )
+
+
+def _flame(
+    trace: AnalysedTrace, samples: pd.DataFrame, kinds: Sequence[str], most_blocks: int
+) -> FlameGraph | None:
+    """Return the flame graph of these rows of `code_samples` whose memory is of these kinds."""
+    from tracer.analysis.views import code_samples, growth_tree
+    from tracer.render.page import flame_graph
+
     stacks = [
         one
-        for one in code_samples.by_origin(trace, trace.samples_of_code(kill_id=report.kill_id))
+        for one in code_samples.by_origin(trace, samples)
         if ("kernel" if one.category == "sock" else one.category) in kinds
     ]
-    sample_bytes = trace.meta["filters"]["stacks_bytes"]
     tree = growth_tree.growth_tree(stacks)
-    return flame_graph.flame_graph(tree, kinds, sample_bytes)
+    return flame_graph.flame_graph(tree, kinds, trace.meta["filters"]["stacks_bytes"], most_blocks)
 
 
 def _charts_of_kills(

@@ -60,6 +60,8 @@ def test_smallest_of_many_frames_are_left_out() -> None:
     assert graph is not None
     assert 1990 < len(graph.blocks) <= 2001
     assert "f5000" in graph.blocks[2].label
+    small = flame_graph.flame_graph([process], ("anon",), MIB, most_blocks=200)
+    assert small is not None and 190 < len(small.blocks) <= 201
     assert "anonymous memory and page cache" in graph.heading
 
 

@@ -316,6 +316,24 @@ def test_code_that_grew_is_on_the_first_screen_and_in_a_graph(
     assert "The code that grew" not in parsed(page([report], [], drawn)).text
 
 
+def test_each_kill_and_the_foremost_survivor_have_a_graph(
+    report: OomReport, held: Held, drawn: Chart, flame: FlameGraph
+) -> None:
+    """The graph of a kill after the first one is folded, at the end of what its section says first."""
+    kills = [replace(report, kill_id=number) for number in (1, 2, 3)]
+    shown = page(kills, [], drawn, flames_of_kills={3: flame, 1: flame})
+    first, second, third = (shown.index(f'<section id="kill-{number}">') for number in (3, 2, 1))
+    graphs = [found.start() for found in re.finditer('<figure class="flame">', shown)]
+    assert len(graphs) == 2 and first < graphs[0] < second < third < graphs[1]
+    assert "<details" not in shown[shown.rindex("<h2>", 0, graphs[0]) : graphs[0]]
+    assert "<details><summary><h3>The code that grew</h3></summary>" in shown[third : graphs[1]]
+    survivors = [replace(held, cgroup_id=number) for number in (7, 8)]
+    lived = page([], survivors, drawn, flames_of_held={7: flame})
+    assert lived.count('<figure class="flame">') == 1
+    assert "<details" not in lived[: lived.index('<figure class="flame">')]
+    parsed(shown), parsed(lived)
+
+
 def test_names_from_right_to_left_change_the_order_of_nothing_else(
     new_report: Callable[..., OomReport], drawn: Chart
 ) -> None:

@@ -15,7 +15,7 @@ from tracer.render.words import code_facts
 from tracer.render.words.escape import visible
 
 ROW_PX: Final = 18
-_MOST_BLOCKS: Final = 2000
+MOST_BLOCKS: Final = 2000
 """A browser has to lay out all of them; the smallest frames are left out."""
 _MOST_FUNCTIONS: Final = 10
 
@@ -57,17 +57,19 @@ class FlameGraph:
         return max(block.top for block in self.blocks) + ROW_PX
 
 
-def flame_graph(tree: Sequence[Growth], kinds: Sequence[str], sample_bytes: int) -> FlameGraph | None:
+def flame_graph(
+    tree: Sequence[Growth], kinds: Sequence[str], sample_bytes: int, most_blocks: int = MOST_BLOCKS
+) -> FlameGraph | None:
     """Return the graph of a tree; None if the tree is empty.
 
     `kinds`: the kinds of memory in the tree (anon, shmem, file, kernel). `sample_bytes`: the growth for which
-    a sample stands.
+    a sample stands. `most_blocks`: how many of the largest frames are drawn.
     """
     whole = sum(one.bytes for one in tree)
     if not whole:
         return None
     memory = code_facts.kinds_in_words(kinds)
-    least = _least_bytes(tree)
+    least = _least_bytes(tree, most_blocks)
     blocks = [Block("whole", "0%", "100%", 0, f"all, {units.size(whole)}", f"all: {units.size(whole)}")]
     blocks += _blocks(tree, whole, least, 0, ROW_PX)
     return FlameGraph(
@@ -95,7 +97,7 @@ def _blocks(tree: Sequence[Growth], whole: int, least: int, begin: int, top: int
         begin += one.bytes
 
 
-def _least_bytes(tree: Sequence[Growth]) -> int:
+def _least_bytes(tree: Sequence[Growth], most_blocks: int) -> int:
     """Return the bytes from which a frame is drawn. A frame is never larger than the one above it."""
     sizes, ahead = list[int](), list(tree)
     while ahead:
@@ -103,7 +105,7 @@ def _least_bytes(tree: Sequence[Growth]) -> int:
         sizes.append(node.bytes)
         ahead += node.below
     sizes.sort(reverse=True)
-    return sizes[_MOST_BLOCKS] + 1 if len(sizes) > _MOST_BLOCKS else 0
+    return sizes[most_blocks] + 1 if len(sizes) > most_blocks else 0
 
 
 def _functions(tree: Sequence[Growth], whole: int) -> Iterator[tuple[str, ...]]:

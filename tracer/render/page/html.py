@@ -54,8 +54,9 @@ class Subject:
     """The contents of the page. `lost` is the number of records lost in all streams, `held` has the cgroups
     without a kill.
 
-    `charts_of_kills` and `flames_of_kills` have pictures by the number of the kill, `charts_of_held` by the
-    id of the cgroup. If a bug keeps a part from being shown, the bug is added to `defects`.
+    `charts_of_kills` and `flames_of_kills` have pictures by the number of the kill, `charts_of_held` and
+    `flames_of_held` by the id of the cgroup. If a bug keeps a part from being shown, the bug is added to
+    `defects`.
     """
 
     trace: str
@@ -68,6 +69,7 @@ class Subject:
     charts_of_held: Mapping[int | None, Chart]
     flames_of_kills: Mapping[int, FlameGraph] = field(default_factory=dict)
     other_limits: WhatIf | None = None
+    flames_of_held: Mapping[int | None, FlameGraph] = field(default_factory=dict)
     defects: Defects = field(default_factory=Defects)
 
 
@@ -145,17 +147,20 @@ def _shown_kill(subject: Subject, report: OomReport, page_size: int) -> dict[str
 def _shown_life(subject: Subject, one: Held) -> dict[str, Any] | None:
     return subject.defects.attempt(
         f"the cgroup {one.cgroup}",
-        lambda: _held(one, subject.charts_of_held.get(one.cgroup_id)),
+        lambda: _held(
+            one, subject.charts_of_held.get(one.cgroup_id), subject.flames_of_held.get(one.cgroup_id)
+        ),
         lambda _: None,
     )
 
 
-def _held(one: Held, drawn: Chart | None) -> dict[str, Any]:
+def _held(one: Held, drawn: Chart | None, flame: FlameGraph | None) -> dict[str, Any]:
     return {
         "place": places.place_of_life(one),
         "place_in_short": places.place_in_short(one),
         "chart": drawn,
         "grown": list(code_facts.grown(one.code, one.code_sampled_share)),
+        "flame": flame,
         "advice": [survivor_facts.advice(one)],
         "facts": list(survivor_facts.held(one)),
         "more_memory": reclaim_facts.more_memory_rows(one.miss_curve),
