@@ -80,7 +80,11 @@ SUBPROGRAM(next_python_thread)
 	return 0;
 }
 
-#define FRAME_OWNED_BY_CSTACK 3 /* enum _frameowner of CPython 3.12 and 3.13: an entry from C */
+/*
+ * enum _frameowner of CPython: from 3 on, an entry from C. That is FRAME_OWNED_BY_CSTACK in 3.12
+ * and 3.13, which is 4 in 3.14, and FRAME_OWNED_BY_INTERPRETER since 3.14.
+ */
+#define FRAME_OWNED_BY_ENTRY 3
 
 SUBPROGRAM(next_python_frame)
 {
@@ -90,11 +94,11 @@ SUBPROGRAM(next_python_frame)
 	if (!walk || !walk->frame || walk->depth >= TRACER_PYTHON_FRAMES)
 		return 1;
 	bpf_probe_read_user(&owner, sizeof(owner), (void *)(walk->frame + walk->of.owner));
-	if (owner != FRAME_OWNED_BY_CSTACK) {
+	if (owner < FRAME_OWNED_BY_ENTRY) {
 		u64 at = walk->depth++ & (TRACER_PYTHON_FRAMES - 1);
 
 		walk->codes[at] =
-			load_user(walk->frame + walk->of.code) & ~1UL; /* a tag since 3.13 */
+			load_user(walk->frame + walk->of.code) & ~3UL; /* a tag since 3.13 */
 		walk->instructions[at] = load_user(walk->frame + walk->of.instruction);
 	}
 	walk->frame = load_user(walk->frame + walk->of.previous);

@@ -51,7 +51,7 @@ def interpreters() -> list[Path]:
     found = {
         path.resolve(): None
         for folder in places
-        for version in (11, 12, 13)
+        for version in (11, 12, 13, 14, 15)
         if (path := folder / f"python3.{version}").exists()
     }
     return [*found]

@@ -157,7 +157,7 @@ def shown_file(path: str) -> str:
     return path[in_library.end() :] if in_library else path.rpartition("/")[2]
 
 
-_STATE: Final = 32  # of PyASCIIObject, in 3.11 to 3.13
+_STATE: Final = 32  # of PyASCIIObject, in 3.11 to 3.15
 _ENCODINGS: Final = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 _TYPE: Final = 8  # of ob_type in PyObject
 _TYPE_NAME: Final = 24  # of tp_name in PyTypeObject

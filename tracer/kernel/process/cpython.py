@@ -1,9 +1,10 @@
 """Where a CPython process has its frames, found in its memory and its files.
 
-CPython 3.13 has a table of its own offsets at `_PyRuntime` (Include/internal/pycore_runtime.h,
-_Py_DebugOffsets). For 3.11 and 3.12 the offsets are known by version, from the headers of CPython; the
-version is in the name of the interpreter's file. Everything that is read belongs to the process and may be
-hostile: it is bounded, and no file is opened by a name that the process chose.
+CPython has a table of its own offsets at `_PyRuntime` since 3.13 (_Py_DebugOffsets in
+Include/internal/pycore_debug_offsets.h; in 3.13: pycore_runtime.h). For 3.11 and 3.12 the offsets are known
+by version, from the headers of CPython; the version is in the name of the interpreter's file. Everything that
+is read belongs to the process and may be hostile: it is bounded, and no file is opened by a name that the
+process chose.
 """
 
 from __future__ import annotations
@@ -70,6 +71,32 @@ _DEBUG_OFFSETS: Final = struct.Struct("<8s56Q")
 _FREE_THREADED: Final = 1
 
 
+class _Places(NamedTuple):
+    """Where the table of a version has the offsets of `Offsets`, counted in numbers from `version`."""
+
+    head: int
+    threads: int
+    next: int
+    thread_id: int
+    frame: int
+    previous: int
+    code: int
+    instruction: int
+    owner: int
+    filename: int
+    qualname: int
+    first_line: int
+    line_table: int
+    first_instruction: int
+
+
+_PLACES: Final = {
+    (3, 13): _Places(*(4, 8, 20, 23, 22), *(28, 29, 30, 32), *(34, 36, 38, 37, 42)),
+    (3, 14): _Places(*(4, 8, 23, 26, 25), *(31, 32, 33, 35), *(39, 41, 43, 42, 47)),
+    (3, 15): _Places(*(4, 8, 23, 29, 25), *(39, 40, 41, 43), *(47, 49, 51, 50, 55)),
+}
+
+
 class NotReadError(Exception):
     """A Python process whose frames cannot be read; the text says why."""
 
@@ -117,20 +144,19 @@ def find_interpreter(tgid: int, memory: Memory, proc: Path = _PROC) -> Interpret
 
 
 def _of_debug_offsets(file: str, runtime: int, table: tuple[int, ...]) -> Interpreter:
-    """Read the table of CPython 3.13; the layout of the table belongs to the version."""
+    """Read the table of offsets, whose layout belongs to the version.
+
+    A free-threaded interpreter (PEP 703) has other objects, and bytecode of its own in each thread.
+    """
     version = (table[0] >> 24 & 0xFF, table[0] >> 16 & 0xFF)
-    if version != (3, 13):
-        raise NotReadError(f"frames of CPython {version[0]}.{version[1]} are not read")
     if table[_FREE_THREADED]:
-        raise NotReadError("frames of a free-threaded CPython are not read")
-    if any(offset >= 1 << 24 for offset in table[2:]):
+        raise NotReadError(f"frames of a free-threaded CPython ({version[0]}.{version[1]}) are not read")
+    if version not in _PLACES:
+        raise NotReadError(f"frames of CPython {version[0]}.{version[1]} are not read")
+    found = {name: table[place] for name, place in _PLACES[version]._asdict().items()}
+    if any(offset >= 1 << 24 for offset in found.values()):
         raise NotReadError("the table of offsets is damaged")
-    offsets = Offsets(
-        *(table[4], table[8], table[20], table[23], 0, table[22]),
-        *(table[28], table[29], table[30], table[32]),
-        *(table[34], table[36], table[38], table[37], table[42]),
-        *(16, 40, 16, 32),
-    )
+    offsets = Offsets(cframe=0, text_length=16, text=40, bytes_length=16, bytes=32, **found)
     return Interpreter(version, file, runtime, offsets)
 
 
