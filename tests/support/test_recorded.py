@@ -13,8 +13,8 @@ TOP = TRACES.parent
 
 def test_examples_are_the_traces_that_git_does_not_ignore() -> None:
     kept = {line.strip("!/*\n") for line in (TOP / ".gitignore").open() if line.startswith("!traces/")}
-    assert {f"traces/{name}" for name in NAMES} == kept
-    assert all((TRACES / name / "meta.json").exists() for name in NAMES)
+    assert {f"traces/{name}" for name in (*NAMES, "example")} == kept
+    assert all((TOP / name / "meta.json").exists() for name in kept)
 
 
 def test_test_that_lists_the_traces_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,15 +291,18 @@ def test_child_gets_normal_priority_after_a_time(watched: Watched) -> None:
 
 
 def test_command_gets_the_path_without_a_shell(
-    watched: Watched, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    watched: Watched, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
-    story = watched.story("a b;$(touch hit)")
-    queue = watched.open((*python(SHOWING), "--page"))
+    story, go_on = watched.story("a b;$(touch hit)"), tmp_path / "go-on"
+    os.mkfifo(go_on)
+    queue = watched.open((*python(f"open({str(go_on)!r}).close()\n{SHOWING}"), "--page"))
     queue.add(story)
     watched.run(queue, until=lambda: bool(watched.told))
     assert queue.in_use == story.trace, "the trace is not removed while the command runs"
+    writer = os.open(go_on, os.O_RDWR)  # O_WRONLY would wait for the command
     watched.run(queue)
+    os.close(writer)
     output = capfd.readouterr()
     assert output.out == ""
     shown, _, rest = output.err.partition(" {")

@@ -135,8 +135,11 @@ def test_lost_terminal_ends_the_view(terminal: OnPty) -> None:
 IN_A_SHELL = f"""
 import os, signal, subprocess, sys
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], process_group=0)
-os.tcsetpgrp(0, child.pid)
+def lead():  # before its first key: one that comes earlier would be the shell's
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], preexec_fn=lead)
 _, status = os.waitpid(child.pid, os.WUNTRACED)
 assert os.WIFSTOPPED(status), status
 os.tcsetpgrp(0, os.getpgrp())

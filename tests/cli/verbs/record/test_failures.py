@@ -126,7 +126,8 @@ def test_renamed_directory_is_printed_where_it_is(start_recording: StartRecordin
 
 
 def test_removed_directory_does_not_disturb_the_command(start_recording: StartRecording) -> None:
-    script = f"sleep 0.5; rm -r trace; {CHURN}; sleep 0.5; touch ended; exit {STATUS}"
+    remove = "until rm -r trace; do :; done"  # rm fails if the recorder makes a file meanwhile
+    script = f"sleep 0.5; {remove}; {CHURN}; sleep 0.5; touch ended; exit {STATUS}"
     recording = start_recording("--", "sh", "-c", script).end()
     assert_command_ran_to_its_end(recording)
     assert (recording.status, recording.stdout) == (1, "")
