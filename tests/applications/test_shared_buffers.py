@@ -15,6 +15,7 @@ import pytest
 from support.evidence import numbers_of
 
 import tracer
+from tracer.units import size
 
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
@@ -111,7 +112,7 @@ def test_work_mem_that_is_advised_to_be_lower_was_the_memory_of_the_backend(
     of_victim = [one for one in report.runtime if one["pid"] == report.victims[0].pid]
     (backend,) = [one for one in of_victim if one["kind"] == "postgresql"]
     assert backend["title"].startswith("postgres: postgres postgres [local] ")
-    assert backend["own_bytes"] > 25 * MIB
     assert report.advice[0].startswith("Lower work_mem, which each sort and hash"), report.advice
+    assert f"had {size(report.victims[0].anon_rss_bytes)} of its own" in report.advice[0]
     assert "400000\n" in counted("lived", "4MB")
     assert tracer.open(tmp_path / "lived").explain() == []

@@ -181,18 +181,29 @@ def test_other_program_than_node_has_no_heap_of_v8(filled: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "own", "setting"),
+    ("command", "seen", "own", "setting"),
     [
-        ("app shop [local] SELECT", 80, "Lower work_mem, which each sort and hash of each query may use, if"),
-        ("app shop [local] CREATE INDEX", 80, "Lower maintenance_work_mem, if it is large: web (pid 50), "),
-        ("autovacuum worker shop", 80, "Lower maintenance_work_mem, if it is large: web (pid 50), "),
-        ("app shop [local] SELECT", 19, None),
+        (
+            "app shop [local] SELECT",
+            80,
+            80,
+            "Lower work_mem, which each sort and hash of each query may use, if",
+        ),
+        (
+            "app shop [local] CREATE INDEX",
+            80,
+            80,
+            "Lower maintenance_work_mem, if it is large: web (pid 50), ",
+        ),
+        ("autovacuum worker shop", 80, 80, "Lower maintenance_work_mem, if it is large: web (pid 50), "),
+        ("app shop [local] SELECT", 19, 19, None),
+        ("app shop [local] SELECT", 30, 80, "`postgres: app shop [local] SELECT`, had 80 MiB of its own"),
     ],
 )
 def test_backend_with_much_of_its_own_gets_the_setting_that_bounds_it(
-    filled: Any, command: str, own: int, setting: str | None
+    filled: Any, command: str, seen: int, own: int, setting: str | None
 ) -> None:
-    look(filled, 50, anonymous=own)
+    look(filled, 50, anonymous=seen)
     show(filled, "postgresql", {"title": f"postgres: {command}"})
     record_kill(filled, 10, anon_rss_bytes=own * MIB)
     text = "\n".join(only_report(filled).advice)

@@ -48,10 +48,9 @@ def lines(listed: Sequence[Runtime], looked_at: Sequence[ProcessMemory]) -> Iter
 
 
 def advice(findings: Findings, one: ProcessMemory, name: str) -> Iterator[str]:
-    """Yield advice on a killed process, from a look at it that found most of what it had at the kill."""
+    """Yield advice on a killed process, from the last look at it."""
     killed = Killed(findings, one, name)
-    if not killed.was_seen:
-        return
     for runtime in findings.runtimes:
-        if runtime["pid"] == one.pid and runtime["kind"] in RUNTIMES:
-            yield from RUNTIMES[runtime["kind"]].advice(killed, runtime)
+        record = RUNTIMES.get(runtime["kind"]) if runtime["pid"] == one.pid else None
+        if record is not None and (killed.was_seen or not record.is_from_look):
+            yield from record.advice(killed, runtime)

@@ -36,15 +36,15 @@ def _setting(it: Runtime) -> str:
 
 def _advice(killed: Killed, it: Runtime) -> Iterator[str]:
     """Yield advice if a killed backend had much memory of its own."""
-    if it["own_bytes"] <= killed.much_bytes:
+    if killed.held_bytes <= killed.much_bytes:
         return
     setting = _setting(it)
     of_each = "" if setting != "work_mem" else ", which each sort and hash of each query may use"
     yield (
         f"Lower {setting}{of_each}, if it is large: {killed.name}, `{it['title']}`, had "
-        f"{size(it['own_bytes'])} of its own. SELECT pg_log_backend_memory_contexts(PID) logs what a backend "
-        "uses it for."
+        f"{size(killed.held_bytes)} of its own. SELECT pg_log_backend_memory_contexts(PID) logs what a "
+        "backend uses it for."
     )
 
 
-RUNTIME = RuntimeRecord(_numbers, _lines, _advice)
+RUNTIME = RuntimeRecord(_numbers, _lines, _advice, is_from_look=False)

@@ -78,8 +78,10 @@ class RuntimeRecord:
 
     `numbers`: what a look shows of it, with units in the names; empty if the process has no such runtime.
     `lines`: pairs of a label and words, from these numbers. `advice`: sentences on a killed process.
+    `is_from_look`: the advice has numbers of the look, which must have found most of the process.
     """
 
     numbers: Callable[[LookedAt], dict[str, Any]]
     lines: Callable[[Runtime, ProcessMemory], Iterator[tuple[str, str]]]
     advice: Callable[[Killed, Runtime], Iterator[str]]
+    is_from_look: bool = True
