@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
-REREADS = 1000  # major faults, with the heap at the limit
+REREADS = 200  # major faults, with the heap at the limit
 LEAK = """
 const fs = require('fs');
 const held = [];
