@@ -40,6 +40,13 @@ def test_line_is_the_lower_end_at_each_limit_and_falls_where_the_cache_fits(thra
     assert least[-1] == 0
 
 
+def test_limits_that_are_not_enough_have_grounds_as_far_as_they_go(thrash: PlottedTrace) -> None:
+    low = what_if(thrash).killed_below_bytes
+    ends = grounds(thrash.plot.whatif(limits=[20 * MIB]))
+    assert ends == {"killed": (0, low), "unknown": (low, 20 * MIB * 9 // 8)}
+    assert grounds(thrash.plot.whatif(limits=[4 * MIB])) == {"killed": (0, 4 * MIB * 9 // 8)}
+
+
 def test_run_whose_reads_are_not_known_has_grounds_alone(trace: PlottedTrace) -> None:
     axes = trace.plot.whatif()
     assert [one.get_label() for one in axes.lines] == ["recorded at 100 MiB"]

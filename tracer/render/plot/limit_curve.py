@@ -68,17 +68,18 @@ def _right(found: WhatIf) -> int:
 def _stretches(found: WhatIf) -> Iterator[tuple[Outcome, tuple[int, int]]]:
     """Yield each outcome from one limit to the next: that of the lower one, or killed before the first.
 
-    Both ends of what is known are exact, and stand between the limits of `found`.
+    Both ends of what is known are exact, and stand between the limits of `found`. If all of these are too
+    small to be enough, no outcome is known beyond them.
     """
-    low, enough = found.killed_below_bytes or 0, found.survives_from_bytes
-    right = _right(found)
+    low, enough, right = found.killed_below_bytes or 0, found.survives_from_bytes, _right(found)
     if low:
-        yield "killed", (0, low)
-    unknown_to = right if enough is None else enough
+        yield "killed", (0, min(low, right))
+    unknown_to = right if enough is None else min(enough, right)
     if unknown_to > low:
-        yield "unknown", (low, min(unknown_to, right))
-    if enough is not None:
-        above: list[AtLimit] = [one for one in found.limits if one.limit_bytes >= enough]
+        yield "unknown", (low, unknown_to)
+    if enough is None:
+        return
+    if above := [one for one in found.limits if one.limit_bytes >= enough]:
         edges = [enough, *(one.limit_bytes for one in above[1:]), right]
         for one, (begin, end) in zip(above, pairwise(edges), strict=True):
             yield one.outcome, (begin, end)
