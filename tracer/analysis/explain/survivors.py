@@ -7,17 +7,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-import numpy as np
-
 from tracer.analysis.core import ledger, naming
-from tracer.analysis.core.columns import Int64s, integers, times_ns, utc_time
+from tracer.analysis.core.columns import Int64s, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
 from tracer.analysis.explain import kill_filter, slowed
 from tracer.analysis.explain.measure import allocators, cached_files, process_memory, window
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.explain.runtimes import known_runtimes
-from tracer.analysis.explain.sizing.bounds import Range, Sized, cut_off, why_no_curve
+from tracer.analysis.explain.sizing.bounds import Range, Sized, cut_off, stuck_since, why_no_curve
 from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
 from tracer.analysis.explain.sizing.unreclaimable import (
@@ -151,11 +149,9 @@ def _held(
     trace, life = subtree.whole, subtree.whole.places.lives.life_for(subtree.cgroup_id)
     going = _with_growth(slowed.progress(subtree, spending), subtree)
     peak, peak_ns = ledger.peak_usage(subtree), _peak_ns(subtree)
-    stuck_ns = _stuck_since(subtree)
+    stuck_ns = stuck_since(subtree)
     if is_killed:
         sized, why_unsized = _CUT_BY_A_KILL
-    elif stuck_ns is not None:
-        sized, why_unsized = Range(), "its tasks wait at the limit: the work did not go on"
     else:
         sized, why_unsized = survivor_range(subtree, Replay.of(subtree, (), going))
     refaulted, why_not_followed = window.refaulted_bytes(subtree, begin, end)
@@ -322,19 +318,6 @@ def _why_unknown(one: Held) -> dict[str, str]:
     if one.high_owner is not None:
         why |= why_not_known(one.high_owner)
     return why | (reclaim.SWAP_NOT_KNOWN if one.reclaim.swap_writes is None else {})
-
-
-def _stuck_since(subtree: Subtree) -> int | None:
-    """Return the moment from which every reading found tasks waiting for memory with the OOM killer disabled.
-
-    None: the last reading did not.
-    """
-    samples = subtree.samples
-    samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
-    flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
-    free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))
-    first = int(free[-1]) + 1 if len(free) else 0
-    return None if first == len(samples) else int(times_ns(samples)[first])
 
 
 def _nearness(one: Held) -> tuple[bool, float, int, str]:

@@ -204,6 +204,14 @@ def test_lost_charges_leave_a_kill_certain_and_lost_sums_nothing(trace: Any) -> 
     assert (at(trace, 40).outcome, at(trace, 90).outcome) == ("unknown", "unknown")
 
 
+def test_tasks_that_are_stuck_at_the_limit_leave_all_open(trace: Any) -> None:
+    """Killing is switched off (v1 memory.oom_control): usage stays at the limit, and the work stops."""
+    work(trace, oom_kill_disable=1, under_oom=1)
+    for mib in (5, 100, 200):
+        assert at(trace, mib).outcome == "unknown"
+        assert at(trace, mib).why == "its tasks wait at the limit: the work did not go on"
+
+
 def test_cgroup_from_before_the_trace_needs_its_start_values(trace: Any) -> None:
     work(trace)
     trace.forget("cgroups")

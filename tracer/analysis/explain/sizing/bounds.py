@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import column_times_ns, integers, known
+from tracer.analysis.core.columns import column_times_ns, integers, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size
@@ -164,6 +164,18 @@ def why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | No
     if state in ("thrashing", "throttled"):
         return f"its tasks were {state}, and nothing shows that the work was complete"
     return why_growing(subtree, held)
+
+
+def stuck_since(subtree: Subtree) -> int | None:
+    """Return the moment, in ns, from which every reading found tasks waiting for memory with the OOM killer
+    disabled. None: the last reading did not.
+    """
+    samples = subtree.samples
+    samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
+    flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
+    free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))
+    first = int(free[-1]) + 1 if len(free) else 0
+    return None if first == len(samples) else int(times_ns(samples)[first])
 
 
 def _is_of_command(meta: Mapping[str, Any]) -> bool:

@@ -52,6 +52,7 @@ _ROOM_BYTES: Final = 1 << 20
 MOST_KILLS: Final = 8
 """Of so many kills or more in one life of a cgroup, no end of the growth is assumed."""
 
+_STUCK: Final = "its tasks wait at the limit: the work did not go on"
 _START_NOT_KNOWN: Final = "the memory that the cgroup held when the trace began is not known"
 _SUMS_LOST: Final = "sums of charges were lost, so the level of memory is not known"
 _CHARGES_LOST: Final = "records of charges were lost, so the peak may have been higher"
@@ -86,7 +87,7 @@ class Demand:
 
 
 def unknown(reason: str) -> Demand:
-    """Return the demand of a run of which no limit is known to be too small or enough."""
+    """Return the demand of a run for which no limit is known to be too small or enough."""
     return Demand(None, None, "", "", reason, reason)
 
 
@@ -96,6 +97,8 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
     `swap_bytes`: the swap beside the limit; None: not known. `state`: whether its work went on
     (`explain.slowed`).
     """
+    if bounds.stuck_since(subtree) is not None:
+        return unknown(_STUCK)
     kept, usage = unreclaimable.unreclaimable(subtree), ledger.peak_usage(subtree)
     if kept is None or usage is None:
         return unknown(_START_NOT_KNOWN)
@@ -276,8 +279,8 @@ def _in_reading(subtree: Subtree) -> int:
 
 
 def _read_by_cgroup(trace: TraceTables) -> pd.DataFrame:
-    """Return for each kind of event that is a read its `cgroup_id`, and of its events the sum of `pages` and
-    the `largest`."""
+    """Return a row for each kind of event that is a read: its `cgroup_id`, the sum of the `pages` of its
+    events, and the `largest` of them."""
     events = trace.cache_events
     kinds = events.kinds
     is_read = is_one_of(kinds["op"], ["add"]) & is_one_of(kinds["cause"], ["read", "readahead", "fault"])
