@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tracer.analysis.results.memory import Allocator, MissPoint, Waiter
+from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange
 from tracer.analysis.results.survivor import (
     Crawl,
     Delayed,
@@ -169,6 +170,26 @@ def test_answer_for_throttled_tasks_names_memory_high(held: Held) -> None:
     assert "memory.high" not in dict(survivor_facts.held(held))["evicted"]
     assert facts["pressure"] == "some task waited for memory 50 % of the time (PSI)"
     assert "memory.high" not in dict(survivor_facts.held(replace(one, high_owner=None)))
+
+
+@pytest.mark.parametrize(
+    ("again", "words"),
+    [
+        ((12 * MIB, 14 * MIB), "it survives, and reads 12 MiB to 14 MiB again"),
+        (NOT_KNOWN, "it survives"),
+    ],
+)
+def test_limit_that_is_enough_without_one_for_its_cache_has_the_reason(
+    held: Held, again: BytesRange, words: str
+) -> None:
+    enough = replace(held.sizing.outcomes[0], read_again_bytes=again)
+    sizing = replace(held.sizing, min_limit_bytes=(47 * MIB, None), basis=(), outcomes=(enough,))
+    quality = replace(held.quality, unknown={"sizing.min_limit_bytes": "others evicted it"})
+    facts = dict(survivor_facts.held(replace(held, sizing=sizing, quality=quality)))
+    assert facts["minimum limit"] == (
+        f"killed below 47 MiB; from 50 MiB, {words}; a limit that is large enough for its page cache is not "
+        "known: others evicted it."
+    )
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,8 @@ def _minimum_limit(one: Held) -> str:
     lives = "is not killed" if enough.outcome == "unknown" else in_words(enough)
     survives = f"{below}from {units.size(enough.limit_bytes)}, it {lives}"
     if high is None:
-        return f"{survives}; where that is (nearly) nothing is not known: {why_no_range(one.quality)}"
+        why = why_no_range(one.quality)
+        return f"{survives}; a limit that is large enough for its page cache is not known: {why}"
     slowed = ", if memory.high is no lower" if one.progress.state == "throttled" else ""
     most = f"with {units.size(high)}, the same work"
     if enough.limit_bytes == last.limit_bytes:
