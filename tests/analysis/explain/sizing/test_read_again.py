@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic.crawling import livelock
 
+from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.whatif.outcomes import what_if
+from tracer.schema import UNLIMITED_BYTES
 
 PAGE = 4096
 MIB = 1 << 20
@@ -108,6 +110,22 @@ def test_limit_that_changed_in_the_trace_leaves_reads_open_unless_all_fits(trace
     trace.add("samples", 0.01, cgroup_id=7, source="periodic", usage_bytes=MIB, limit_bytes=25 * MIB)
     assert [one.read_again_bytes for one in at(trace, 10, 25, 30)] == [(None, None)] * 3
     assert at(trace, 32)[0].read_again_bytes == (0, MIB // 4)
+
+
+def test_run_without_a_limit_has_no_greater_one_that_is_enough(trace: Any) -> None:
+    """Its page cache was evicted when its memory.high was lowered for a moment, and not all of it is in the
+    events."""
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    trace.charged(0, 7, "file", 50 * MIB, usage_bytes=20 * MIB, limit_bytes=UNLIMITED_BYTES)
+    for table in ("samples", "charge", "reclaim"):
+        for row in trace.recorded()[table]:
+            row["limit_bytes"] = UNLIMITED_BYTES
+    (one,) = held_cgroups(trace)
+    _, high = one.sizing.min_limit_bytes or (0, 0)
+    assert high is None
+    assert one.quality.unknown["sizing.min_limit_bytes"] == (
+        "it had no limit, or not the same one in the whole trace"
+    )
 
 
 def test_lost_events_leave_reads_open(trace: Any) -> None:

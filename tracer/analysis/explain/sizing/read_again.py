@@ -43,6 +43,7 @@ from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
 from tracer.analysis.views.miss_curve import Reuse
+from tracer.schema import UNLIMITED_BYTES
 
 _FAULTS_DIVISOR: Final = 4
 _RUNS_DIVISOR: Final = 32
@@ -60,8 +61,8 @@ class Rereads:
     `is_own`: only the cgroup's own limit, or its memory.high, evicted its page cache. `all_bytes`: the memory
     with which all that the run ever held fits; None: not known. `faulted_bytes`: the part of what was read
     again that was read by page faults. `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one
-    run evicted. `is_high`: tasks were above memory.high. `spared`: the extra memory with
-    which nearly all would have stayed.
+    run evicted. `is_high`: tasks were above memory.high. `spared`: the extra memory with which nearly all
+    would have stayed.
     """
 
     limit_bytes: int | None
@@ -149,8 +150,9 @@ class Rereads:
         if self.is_high:
             return self.peak_usage_bytes + self.spared.room_bytes() + self.unseen_bytes, None
         all_fits = None if self.all_bytes is None else self.all_bytes + self.unseen_bytes
-        if self.limit_bytes is None:
-            return all_fits, None if all_fits is not None else "its limit changed in the trace"
+        if self.limit_bytes is None or self.limit_bytes >= UNLIMITED_BYTES:
+            why = "it had no limit, or not the same one in the whole trace"
+            return all_fits, None if all_fits is not None else why
         least = self.limit_bytes + self.spared.room_bytes() + self.unseen_bytes
         return least if all_fits is None else min(least, all_fits), None
 
