@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,6 +20,10 @@ _NOTABLE_SHARE: Final = 0.02
 _NOTABLE_BYTES: Final = 1 << 20
 """How far the page cache may be from what the kernel counted, by this share and by these bytes, without a
 sentence."""
+
+_BEHIND_PAGES: Final = 64
+"""By so many pages for each CPU, memory.stat may be behind for seconds (MEMCG_CHARGE_BATCH in
+memcg_vmstats_needs_flush(), mm/memcontrol.c)."""
 
 _SLAB_OF_FILES: Final = ("dentry", "inode_cache")
 
@@ -69,7 +75,8 @@ def advice_on(one: CgroupContents) -> Iterator[str]:
 
 def _came_and_went(file_bytes: int, least_bytes: int, most_bytes: int) -> str | None:
     difference = max(least_bytes - file_bytes, file_bytes - most_bytes)
-    if difference <= max(_NOTABLE_SHARE * most_bytes, _NOTABLE_BYTES):
+    behind = _BEHIND_PAGES * mmap.PAGESIZE * (os.cpu_count() or 1)
+    if difference <= max(_NOTABLE_SHARE * most_bytes, _NOTABLE_BYTES, behind):
         return None
     least, most = units.size(least_bytes), units.size(most_bytes)
     counted = most if least == most else f"{least} to {most}"
