@@ -17,8 +17,10 @@ _PLAIN_UNIT: Final = {"java": 1, "node": 1 << 20}
 SEMI_SPACES: Final = 3
 """The largest young generation of V8, in semi-spaces (YoungGenerationSizeFromSemiSpaceSize in
 src/heap/heap.cc). No option for the old space bounds it."""
-_MOST_YOUNG_BYTES: Final = {"java": 0, "node": SEMI_SPACES * 64 << 20}
-"""The default is at most 16 MiB for a semi-space up to Node.js 22, and 64 MiB in 24 (measured)."""
+MOST_YOUNG_BYTES: Final = SEMI_SPACES * 64 << 20
+"""The largest young generation without an option. A semi-space is at most 16 MiB up to Node.js 22, and 64 MiB
+in 24 (measured)."""
+_BESIDE_BYTES: Final = {"java": 0, "node": MOST_YOUNG_BYTES}
 _SEMI_SPACE: Final = re.compile(r"(?:^| )--max[-_]semi[-_]space[-_]size[= ](\d{1,9})(?= |$)")
 _UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -54,7 +56,7 @@ def heap_bound(comm: str | None, cmdline: str | None) -> HeapBound | None:
         return HeapBound(program, young_bytes=young)
     _, number, unit = found[-1].groups()
     size = int(number) * _UNITS.get(unit.lower(), _PLAIN_UNIT[program])
-    most = size + (_MOST_YOUNG_BYTES[program] if young is None else young)
+    most = size + (_BESIDE_BYTES[program] if young is None else young)
     return HeapBound(program, found[-1].group().strip(), most, size, young)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from tracer.analysis.explain.runtimes.runtime_record import Killed, LookedAt, RuntimeRecord
+from tracer.analysis.explain.runtimes.runtime_record import SPARE_DIVISOR, Killed, LookedAt, RuntimeRecord
 from tracer.analysis.results.memory import CodeFrame, HeapSite, ProcessMemory, Runtime, in_function
 from tracer.units import count, size
 
@@ -15,8 +15,6 @@ _FRAME: Final = re.compile(r"(?P<function>.*) \((?P<file>.*):(?P<line>\d{1,9})\)
 _NO_LIMIT: Final = (1 << 63) - 1  # math.MaxInt64
 _MOST_SITES: Final = 3
 _LEAST_SHARE: Final = 0.1
-_SPARE_DIVISOR: Final = 10
-"""The part of a limit that stays free of a heap: page cache of the program, and overshoot of a collector."""
 _MOST_LIVE_SHARE: Final = 0.8  # of a bound; above it, the collector runs nearly all the time
 
 
@@ -84,7 +82,7 @@ def _advice(killed: Killed, go: Runtime) -> Iterator[str]:
     unmanaged = max(killed.memory.anon_bytes() - go["runtime_bytes"], 0)
     beside_heap = max(go["runtime_bytes"] - go["heap_in_use_bytes"] - go["heap_free_bytes"], 0)
     is_beyond = go["heap_goal_bytes"] + beside_heap + unmanaged > room
-    room -= unmanaged + limit // _SPARE_DIVISOR
+    room -= unmanaged + limit // SPARE_DIVISOR
     bound, is_off = go["memory_limit_bytes"], go["gc_percent"] < 0
     least = go["heap_live_bytes"] + beside_heap
     if (bound is not None and bound <= room) or least > _MOST_LIVE_SHARE * room:

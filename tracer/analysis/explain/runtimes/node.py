@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tracer.analysis.explain.measure.heap_bounds import SEMI_SPACES, heap_bound
-from tracer.analysis.explain.runtimes.runtime_record import Killed, LookedAt, RuntimeRecord
+from tracer.analysis.explain.measure.heap_bounds import MOST_YOUNG_BYTES, SEMI_SPACES, heap_bound
+from tracer.analysis.explain.runtimes.runtime_record import SPARE_DIVISOR, Killed, LookedAt, RuntimeRecord
 from tracer.analysis.results.memory import ProcessMemory, Runtime
 from tracer.units import size
 
@@ -15,14 +15,10 @@ _NAMES_FUNCTIONS: Final = "--perf-basic-prof"
 _NAMES: Final = re.compile(r"(?:^| )--perf[-_]basic[-_]prof(?= |$)")
 _LEAST_OLD_BYTES: Final = 256 << 20
 _LEAST_YOUNG_BYTES: Final = SEMI_SPACES << 20
-_MOST_YOUNG_BYTES: Final = SEMI_SPACES * 64 << 20
 _YOUNG_DIVISOR: Final = 64
 """V8 sizes its heap by the limit of the cgroup that Node.js is in: the old space may have half of the limit,
 at least 256 MiB, and a semi-space a 64th (Node.js 24) or a 256th (20 and 22) of it, within bounds (measured).
 """
-
-_SPARE_DIVISOR: Final = 10
-"""The part of a limit that stays free: page cache of the program, and overshoot of a collector."""
 
 _LEAST_HEAP_BYTES: Final = 16 << 20  # with less, Node.js hardly starts
 
@@ -68,9 +64,9 @@ def _advice(killed: Killed, node: Runtime) -> Iterator[str]:
         return
     owner = killed.findings.owner
     limit, bound = owner.limit_bytes or 0, node["old_space_max_bytes"]
-    by_default = _MOST_YOUNG_BYTES if owner.is_ancestor else limit // _YOUNG_DIVISOR * SEMI_SPACES
-    young = node["young_max_bytes"] or min(max(by_default, _LEAST_YOUNG_BYTES), _MOST_YOUNG_BYTES)
-    room -= outside + killed.unseen_bytes + young + limit // _SPARE_DIVISOR
+    by_default = MOST_YOUNG_BYTES if owner.is_ancestor else limit // _YOUNG_DIVISOR * SEMI_SPACES
+    young = node["young_max_bytes"] or min(max(by_default, _LEAST_YOUNG_BYTES), MOST_YOUNG_BYTES)
+    room -= outside + killed.unseen_bytes + young + limit // SPARE_DIVISOR
     if room < _LEAST_HEAP_BYTES or (bound is not None and bound <= room):
         return
     if bound is None:

@@ -16,6 +16,9 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 MUCH_SHARE: Final = 0.2
 """The part of usage from which memory is worth advice."""
 
+SPARE_DIVISOR: Final = 10
+"""The part of a limit that stays free of a heap: page cache of the program, and overshoot of a collector."""
+
 _MOST_UNSEEN_DIVISOR: Final = 4
 """A process that grew by more than this part of its memory after the look is not what it was then."""
 

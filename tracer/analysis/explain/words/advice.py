@@ -13,6 +13,7 @@ from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.runtimes import known_runtimes
+from tracer.analysis.explain.runtimes.runtime_record import MUCH_SHARE
 from tracer.analysis.explain.sizing.bounds import Ground, Range
 from tracer.analysis.explain.sizing.kill_range import LimitAtKill
 from tracer.analysis.explain.words import sentence_parts
@@ -25,7 +26,6 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration, count, duration, size, the
 
 _STEP_BYTES: Final = 100 << 20
-_MUCH_SHARE: Final = 0.2
 
 _GROUNDS: Final[Mapping[str, str]] = {
     "mapped": (
@@ -276,7 +276,7 @@ def _within_processes(findings: Findings) -> Iterator[str]:
         name = process(one.comm, one.pid)
         yield from known_runtimes.advice(findings, one, name)
         stack_bytes = one.anon_bytes("stack")
-        if stack_bytes > _MUCH_SHARE * total and one.threads:
+        if stack_bytes > MUCH_SHARE * total and one.threads:
             yield f"Run fewer threads in {name}: the stacks of {count(one.threads)} held {size(stack_bytes)}."
 
 
