@@ -30,7 +30,10 @@ LIMIT_MIB = 90
 FILL = f"""
 postgres -D data -k "$PWD" -c listen_addresses= -c shared_buffers={BUFFERS_MIB}MB -c huge_pages=off \
     -c autovacuum=off > log 2>&1 &
-until psql -q -h "$PWD" -d postgres -c "create table t (x text)" 2> waiting; do sleep 0.1; done
+until psql -q -h "$PWD" -d postgres -c "create table t (x text)" 2> waiting; do
+    kill -0 $! || exit
+    sleep 0.1
+done
 psql -q -h "$PWD" -d postgres -c "insert into t select repeat('x', 900) from generate_series(1, 130000)"
 pg_ctl -D data stop -m immediate > stopped
 wait
@@ -88,7 +91,10 @@ def test_segment_of_every_backend_is_named_with_its_size(postgres_dir: Path, tmp
 HASH = """
 postgres -D data -k "$PWD" -c listen_addresses= -c shared_buffers=8MB -c autovacuum=off -c jit=off \
     -c work_mem=$1 > log 2>&1 &
-until psql -q -h "$PWD" -d postgres -c "" 2> waiting; do sleep 0.1; done
+until psql -q -h "$PWD" -d postgres -c "" 2> waiting; do
+    kill -0 $! || exit
+    sleep 0.1
+done
 psql -q -A -t -h "$PWD" -d postgres -c "select count(*) from (
     select md5(i::text), count(*) from generate_series(1, 400000) i group by 1) as groups"
 pg_ctl -D data stop -m immediate > stopped
