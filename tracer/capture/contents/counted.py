@@ -20,7 +20,7 @@ _MOST_CGROUPS: Final = 1000
 
 
 class CountedCgroup(NamedTuple):
-    """The counters of a cgroup that has none below it, since those of others contain the cgroups below."""
+    """The counters of a cgroup without cgroups below it: those of others contain the cgroups below."""
 
     path: str
     reading: Reading

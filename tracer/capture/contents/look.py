@@ -189,7 +189,7 @@ def _places(passing: PassOverPages, found: Found, hierarchy: Hierarchy) -> dict[
 def _of_those_alone(
     found: Mapping[int, CountedBetween], places: Mapping[int, _Place]
 ) -> dict[int, CountedBetween]:
-    """Return what was counted in cgroups with no removed ones below them, whose memory counts in it."""
+    """Return the counts of cgroups with no removed cgroups below them, whose memory would be in the count."""
     removed = [place.path for place in places.values() if place.is_removed]
     if None in removed:  # it may be below any cgroup
         return {}

@@ -35,7 +35,7 @@ _OBJECTS: Final = 1
 _SLAB: Final = 2
 _SOME: Final = 4
 _PART_FRAMES: Final = 1 << 14
-"""The pages between which a pass goes elsewhere: 64 MiB of 4-KiB pages take a millisecond."""
+"""The pages in one part of memory: 64 MiB, if they have 4 KiB, take a millisecond."""
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
@@ -197,11 +197,12 @@ class PassOverPages:
 
 
 def spread(ranges: Iterable[range]) -> Iterator[range]:
-    """Yield the frames of all ranges in parts, in an order that no movement of pages goes along with.
+    """Yield the frames of all ranges in parts, in an order that follows no movement of pages.
 
     Memory that is freed and filled again moves through the frames. In their order, a pass meets what moves
-    along with it again and again, and little of what comes towards it. Here, part k comes at the fraction of
-    k times the golden ratio. So over any distance, as many pages are met twice as are not met.
+    along with it again and again, and little of what comes towards it. Here, the fraction of k times the
+    golden ratio gives part k its place in the order. So as many pages are met twice as are not met, however
+    far they move.
     """
     parts = [
         range(max(begin, frames.start), min(begin + _PART_FRAMES, frames.stop))

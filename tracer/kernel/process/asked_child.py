@@ -1,7 +1,7 @@
 """A child that does one piece of work at a time, of a function of ours, and is given up if it takes too long.
 
-A parent with other things to do asks, goes on, and takes the answers when they are there. One without waits
-for the answers (`answered`). A child that blocks in the kernel keeps neither.
+A parent with other work asks, goes on, and takes the answers when they are there. A parent without other work
+waits for them (`answered`). A child that blocks in the kernel blocks neither for long.
 """
 
 from __future__ import annotations

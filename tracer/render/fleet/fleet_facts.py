@@ -197,7 +197,7 @@ def _outcome(one: Workload, limit_bytes: int | None) -> str:
 
 
 def replay_in_words(found: Replayed) -> str:
-    """Return `2 of 311 runs would have died, 9 are not known`."""
+    """Return `2 of 311 runs would have died, 9 not known`."""
     died = "none" if not found.killed else units.count(found.killed)
     unknown = f", {units.count(found.unknown)} not known" if found.unknown else ""
     return f"{died} of {counted(found.lives, 'run')} would have died{unknown}"
