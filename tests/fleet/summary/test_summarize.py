@@ -17,9 +17,12 @@ from support.recorded import TRACES
 from synthetic.restarts import Restarts
 
 import tracer
+from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.explain.sizing.read_again import Rereads
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.results.sigkill import Party, Sigkill
+from tracer.analysis.results.survivor import Progress
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.fleet.summary.named_cgroups import NamedCgroups
@@ -130,6 +133,22 @@ def test_lives_are_those_of_held_cgroups(name: str) -> None:
             ends = row["killed_below_bytes"], row["reads_nothing_from_bytes"]
             assert ends == one.sizing.min_limit_bytes
             assert ends[0] <= row["peak_unreclaimable_bytes"]
+
+
+def test_what_killed_lives_read_again_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That would take a third of the time of a crash loop."""
+    looked, of = list[int](), Rereads.of
+
+    def counted(subtree: Subtree, going: Progress) -> Rereads:
+        looked.append(subtree.cgroup_id)
+        return of(subtree, going)
+
+    monkeypatch.setattr(Rereads, "of", counted)
+    for name in ("restarts of a container", "lives without kills"):
+        found = summarize(opened(name)).tables["lives"].to_pylist()
+        assert found
+        assert {row["cgroup_id"] for row in found if row["kills"]}.isdisjoint(looked)
+    assert looked
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -153,7 +153,7 @@ def _held(
     if is_killed:
         sized, why_unsized = _CUT_BY_A_KILL
     else:
-        sized, why_unsized = survivor_range(subtree, Replay.of(subtree, (), going))
+        sized, why_unsized = survivor_range(Replay.of(subtree, (), going))
     refaulted, why_not_followed = window.refaulted_bytes(subtree, begin, end)
     why_not_curved = why_no_curve(subtree, begin, end)
     pressure = psi_some_share(subtree, begin, end)

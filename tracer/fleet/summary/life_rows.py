@@ -112,7 +112,7 @@ def replayed(subtree: Subtree, reports: Sequence[OomReport], going: Progress) ->
     """Return the columns of `lives` on the life at other limits, in bytes, as `whatif` and `explain` have
     them. `reports`: the kills that concern it."""
     replay = Replay.of(subtree, reports[:MOST_KILLS], going)
-    found = Range() if reports else survivor_range(subtree, replay)[0]
+    found = Range() if reports else survivor_range(replay)[0]
     return {
         "killed_below_bytes": replay.needs.killed_below_bytes,
         "survives_from_bytes": replay.needs.survives_from_bytes,

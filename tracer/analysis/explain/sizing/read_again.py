@@ -84,11 +84,12 @@ class Rereads:
         """Return the rereads of a cgroup; `going` is whether its work went on."""
         limits = ledger.counter(subtree, "limit_bytes")
         most, least = limits.peak(), limits.least()
+        reuse = miss_curve.reuse_of(subtree)
         return cls(
             limit_bytes=most if most == least else None,
             peak_usage_bytes=ledger.peak_usage(subtree),
             why_unknown=why_no_curve(subtree, subtree.start_ns, end_ns(subtree.whole)),
-            reuse=miss_curve.reuse_of(subtree),
+            reuse=reuse,
             page_size=page_size(subtree.whole),
             is_own=_is_evicted_for_own_limit(subtree),
             all_bytes=_all_bytes(subtree),
@@ -96,7 +97,7 @@ class Rereads:
             unseen_bytes=unseen_bytes(subtree.whole),
             run_bytes=int(subtree.evicted.pages.max(initial=0)) * page_size(subtree.whole),
             is_high=(ledger.count(subtree, "high_events").at(end_ns(subtree.whole)) or 0) > 0,
-            spared=cache_to_spare(subtree, miss_curve.reuse_of(subtree)),
+            spared=cache_to_spare(subtree, reuse),
             going=going,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 from tracer.analysis.core.subtree import Subtree
@@ -24,13 +25,14 @@ _WITH_LESS_SWAP: Final = "what was in swap needs room as well, with less swap"
 _WITH_MORE_SWAP: Final = "how much of its memory would go to more swap than it had is not known"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Replay:
-    """A recorded run. `swap_bytes`: the swap beside each limit; None: not known. `is_followed`: the whole run
-    is in the trace, with the same swap."""
+    """A recorded run. `going`: whether its work went on. `swap_bytes`: the swap beside each limit; None: not
+    known. `is_followed`: the whole run is in the trace, with the same swap."""
 
+    subtree: Subtree
     needs: Demand
-    rereads: Rereads
+    going: Progress
     swap_bytes: int | None
     is_followed: bool
 
@@ -49,7 +51,12 @@ class Replay:
         else:
             needs = demand.of_kills(subtree, kills, _WITH_LESS_SWAP if room_bytes != recorded_bytes else None)
         is_followed = not kills and room_bytes == recorded_bytes
-        return cls(needs, Rereads.of(subtree, going), room_bytes, is_followed)
+        return cls(subtree, needs, going, room_bytes, is_followed)
+
+    @cached_property
+    def rereads(self) -> Rereads:
+        """Return what the run read again. Finding it takes a while, and after a kill, few ask for it."""
+        return Rereads.of(self.subtree, self.going)
 
     def at(self, limit_bytes: int) -> AtLimit:
         """Return the outcome at a limit."""
@@ -64,7 +71,7 @@ class Replay:
 
     def _speed(self, limit_bytes: int, again: BytesRange, fits: str) -> tuple[Outcome, str]:
         """Return the outcome at a limit at which nothing is killed, and its reason."""
-        if self.rereads.going.state == "throttled":
+        if self.going.state == "throttled":
             if self.rereads.is_as_recorded(limit_bytes):
                 return "survives", f"{fits}, and memory.high slows it as in the trace"
             return (

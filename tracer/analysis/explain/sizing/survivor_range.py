@@ -32,16 +32,16 @@ _MOST_COST: Final = 1 / 6
 """Work that spends this share of its time in reclaim takes 1.2 times as long as without a limit."""
 
 
-def survivor_range(subtree: Subtree, replay: Replay) -> Sized:
+def survivor_range(replay: Replay) -> Sized:
     """Return the range for a cgroup in which nothing was killed."""
-    needs, rereads = replay.needs, replay.rereads
+    subtree, needs = replay.subtree, replay.needs
     if needs.killed_below_bytes is None:
         return Range(), needs.between
     low = needs.killed_below_bytes
     least = _least(low, replay.swap_bytes or 0)
     if needs.survives_from_bytes is None:
         return Range((low, None), (least,)), needs.why_open
-    enough = replay.at(needs.survives_from_bytes)
+    enough, rereads = replay.at(needs.survives_from_bytes), replay.rereads
     none_from, why_not = comfortable_bytes(subtree, rereads)
     if none_from is None:
         return Range((low, None), (least,), outcomes=(enough,)), why_not
@@ -49,7 +49,7 @@ def survivor_range(subtree: Subtree, replay: Replay) -> Sized:
     basis = [least, *_basis(subtree, rereads)]
     if apart:
         basis.append(ground("room_for_peaks", apart_bytes=apart))
-    cost = _reclaim_share(subtree, rereads.going, rereads.spared.room_bytes())
+    cost = _reclaim_share(subtree, replay.going, rereads.spared.room_bytes())
     if cost >= _MOST_COST:
         why_not = (
             f"reclaim of page cache that was not read again took {100 * cost:.0f} % of the tasks' time, as "
