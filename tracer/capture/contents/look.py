@@ -190,10 +190,10 @@ def _of_those_alone(
     found: Mapping[int, CountedBetween], places: Mapping[int, _Place]
 ) -> dict[int, CountedBetween]:
     """Return the counts of cgroups with no removed cgroups below them, whose memory would be in the count."""
-    removed = [place.path for place in places.values() if place.is_removed]
-    if None in removed:  # it may be below any cgroup
+    removed = [place.path or "" for place in places.values() if place.is_removed]
+    if not all(path.startswith("/") for path in removed):  # the upper part is not known: it may be any cgroup
         return {}
-    above = {str(parent) for path in removed for parent in PurePosixPath(path or "/").parents}
+    above = {str(parent) for path in removed for parent in PurePosixPath(path).parents}
     return {
         number: one
         for number, one in found.items()
