@@ -1,4 +1,4 @@
-"""The outcome of a recorded run at another limit, in words: `whatif`, `explain`, the report and `fleet`."""
+"""The outcome of a recorded run at another limit, in words: for `whatif`, `explain` and the report."""
 
 from __future__ import annotations
 
