@@ -96,7 +96,8 @@ until psql -q -h "$PWD" -d postgres -c "" 2> waiting; do
     sleep 0.1
 done
 psql -q -A -t -h "$PWD" -d postgres -c "select count(*) from (
-    select md5(i::text), count(*) from generate_series(1, 400000) i group by 1) as groups"
+    select md5(i::text), count(*) from generate_series(1, 400000) i
+    where case when i % 4000 = 0 then pg_sleep($2)::text else '' end is not null group by 1) as groups"
 pg_ctl -D data stop -m immediate > stopped
 wait
 """
@@ -105,20 +106,22 @@ wait
 def test_work_mem_that_is_advised_to_be_lower_was_the_memory_of_the_backend(
     postgres_dir: Path, tmp_path: Path
 ) -> None:
-    def counted(trace: str, work_mem: str) -> str:
+    def counted(trace: str, work_mem: str, pause_s: str) -> str:
         record = [sys.executable, "-m", "tracer", "record", "-o", str(tmp_path / trace)]
-        record += ["--limit", "70M", "--swap", "0", "--", *command("sh", "-c", HASH, "sh", work_mem)]
+        run = command("sh", "-c", HASH, "sh", work_mem, pause_s)
+        record += ["--limit", "70M", "--swap", "0", "--", *run]
         ended = subprocess.run(
             record, cwd=postgres_dir, check=False, capture_output=True, text=True, errors="replace"
         )
         return ended.stdout
 
-    assert "400000\n" not in counted("killed", "300MB")
+    # It grows for seconds, so that a look finds it on any machine.
+    assert "400000\n" not in counted("killed", "300MB", "0.05")
     report, *_ = tracer.open(tmp_path / "killed").explain()
     of_victim = [one for one in report.runtime if one["pid"] == report.victims[0].pid]
     (backend,) = [one for one in of_victim if one["kind"] == "postgresql"]
     assert backend["title"].startswith("postgres: postgres postgres [local] ")
     assert report.advice[0].startswith("Lower work_mem, which each sort and hash"), report.advice
     assert f"had {size(report.victims[0].anon_rss_bytes)} of its own" in report.advice[0]
-    assert "400000\n" in counted("lived", "4MB")
+    assert "400000\n" in counted("lived", "4MB", "0")
     assert tracer.open(tmp_path / "lived").explain() == []
