@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.render.plot.plotted_trace import PlottedTrace
@@ -14,12 +13,9 @@ MIB = 1 << 20
 
 def grounds(axes: Axes) -> dict[str, tuple[float, float]]:
     """Return the first stretch of each outcome that has a name."""
-    spans = [one for one in axes.patches if isinstance(one, Rectangle)]
-    return {
-        str(one.get_label()): (one.get_x(), one.get_x() + one.get_width())
-        for one in spans
-        if not str(one.get_label()).startswith("_")
-    }
+    named = [one for one in axes.patches if not str(one.get_label()).startswith("_")]
+    boxes = [one.get_path().transformed(one.get_patch_transform()).get_extents() for one in named]
+    return {str(one.get_label()): (box.x0, box.x1) for one, box in zip(named, boxes, strict=True)}
 
 
 def test_grounds_have_the_ends_of_the_answer(thrash: PlottedTrace) -> None:
