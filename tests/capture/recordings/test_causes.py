@@ -224,7 +224,7 @@ def test_shortage_of_the_machine_evicts_by_kswapd_and_direct_reclaim(
         if all(counted.values()):
             break
     trace = tracer.open(recorder.stop())
-    assert lost_records(trace) == {}
+    assert "pagecache" not in lost_records(trace), "a starved guest may lose others"
     deleted = trace.pagecache[trace.pagecache["op"] == "delete"]
     all_pages = deleted.groupby("cause", observed=True)["nr_pages"].sum().to_dict()
     rows = trace.pagecache[trace.pagecache["cause"].isin(BY_THE_MACHINE)]
