@@ -29,7 +29,7 @@ _PR_GET_THP_DISABLE: Final = 42
 _TOP: Final = Path(tracer.__file__).parents[1]
 _NICE: Final = 10
 _OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect its children
-_END_WITHIN_S: Final = 0.2  # of a child whose end the recorder waits for
+_END_WITHIN_S: Final = 0.05  # before its kill, and after: a recorder that waits reads no records
 _libc = ctypes.CDLL(None)
 
 
