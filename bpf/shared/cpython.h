@@ -97,8 +97,8 @@ SUBPROGRAM(next_python_frame)
 	if (owner < FRAME_OWNED_BY_ENTRY) {
 		u64 at = walk->depth++ & (TRACER_PYTHON_FRAMES - 1);
 
-		walk->codes[at] =
-			load_user(walk->frame + walk->of.code) & ~3UL; /* a tag since 3.13 */
+		walk->codes[at] = load_user(walk->frame + walk->of.code) &
+				  ~3UL; /* tags: a bit in 3.13, two since */
 		walk->instructions[at] = load_user(walk->frame + walk->of.instruction);
 	}
 	walk->frame = load_user(walk->frame + walk->of.previous);

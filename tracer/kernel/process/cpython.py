@@ -71,30 +71,14 @@ _DEBUG_OFFSETS: Final = struct.Struct("<8s56Q")
 _FREE_THREADED: Final = 1
 
 
-class _Places(NamedTuple):
-    """Where the table of a version has the offsets of `Offsets`, counted in numbers from `version`."""
-
-    head: int
-    threads: int
-    next: int
-    thread_id: int
-    frame: int
-    previous: int
-    code: int
-    instruction: int
-    owner: int
-    filename: int
-    qualname: int
-    first_line: int
-    line_table: int
-    first_instruction: int
-
-
+_OF_OBJECTS: Final = {"text_length": 16, "text": 40, "bytes_length": 16, "bytes": 32}
+_LISTED: Final = [name for name in Offsets._fields if name not in ("cframe", *_OF_OBJECTS)]
 _PLACES: Final = {
-    (3, 13): _Places(*(4, 8, 20, 23, 22), *(28, 29, 30, 32), *(34, 36, 38, 37, 42)),
-    (3, 14): _Places(*(4, 8, 23, 26, 25), *(31, 32, 33, 35), *(39, 41, 43, 42, 47)),
-    (3, 15): _Places(*(4, 8, 23, 29, 25), *(39, 40, 41, 43), *(47, 49, 51, 50, 55)),
+    (3, 13): (4, 8, 20, 23, 22, *(28, 29, 30, 32), *(34, 36, 38, 37, 42)),
+    (3, 14): (4, 8, 23, 26, 25, *(31, 32, 33, 35), *(39, 41, 43, 42, 47)),
+    (3, 15): (4, 8, 23, 29, 25, *(39, 40, 41, 43), *(47, 49, 51, 50, 55)),
 }
+"""Where the table of a version has the offsets of `_LISTED`, counted in numbers from `version`."""
 
 
 class NotReadError(Exception):
@@ -153,11 +137,10 @@ def _of_debug_offsets(file: str, runtime: int, table: tuple[int, ...]) -> Interp
         raise NotReadError(f"frames of a free-threaded CPython ({version[0]}.{version[1]}) are not read")
     if version not in _PLACES:
         raise NotReadError(f"frames of CPython {version[0]}.{version[1]} are not read")
-    found = {name: table[place] for name, place in _PLACES[version]._asdict().items()}
+    found = {name: table[place] for name, place in zip(_LISTED, _PLACES[version], strict=True)}
     if any(offset >= 1 << 24 for offset in found.values()):
         raise NotReadError("the table of offsets is damaged")
-    offsets = Offsets(cframe=0, text_length=16, text=40, bytes_length=16, bytes=32, **found)
-    return Interpreter(version, file, runtime, offsets)
+    return Interpreter(version, file, runtime, Offsets(cframe=0, **_OF_OBJECTS, **found))
 
 
 def _files_of(maps: Path) -> Iterator[tuple[bytes, int, int]]:
