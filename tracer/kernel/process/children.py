@@ -29,7 +29,10 @@ _PR_GET_THP_DISABLE: Final = 42
 _TOP: Final = Path(tracer.__file__).parents[1]
 _NICE: Final = 10
 _OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect its children
-_END_WITHIN_S: Final = 0.05  # before its kill, and after: a recorder that waits reads no records
+_KILLED_WITHIN_S: Final = 0.2  # usually: it may have BPF programs attached
+_ending: Final[list[int]] = []
+"""Children whose exit status is not collected yet."""
+
 _libc = ctypes.CDLL(None)
 
 
@@ -77,27 +80,34 @@ def forked(work: Callable[[], object]) -> int:
 
 
 def end_child(child: int, connection: socket.socket, *, is_idle: bool) -> None:
-    """Close the SOCK_SEQPACKET connection to a child that serves requests, and wait for the child's end.
+    """Close the SOCK_SEQPACKET connection to a child that serves requests, and let the child end.
 
-    An idle child ends at an empty request, another one is killed: a recorder reports every SIGKILL, also its
-    own. If a file system keeps the child, it ends later, without us.
+    An idle child ends at an empty request, and nobody waits for that. Another one is killed: a recorder
+    reports every SIGKILL, also its own. A file system or a busy machine may delay the end; then the next call
+    collects the exit status.
     """
+    _ending[:] = [one for one in _ending if _is_there(one)]
     if is_idle:
         with suppress(OSError):  # it has ended
             connection.send(b"")
+    else:
+        os.kill(child, signal.SIGKILL)
     connection.close()
-    if is_idle and _has_ended(child):
-        return
-    os.kill(child, signal.SIGKILL)
-    _has_ended(child)
-
-
-def _has_ended(child: int) -> bool:
-    """Wait a moment for the end of a child, and return whether it has ended."""
-    until_s = time.monotonic() + _END_WITHIN_S
-    while not (ended := os.waitpid(child, os.WNOHANG) != (0, 0)) and time.monotonic() < until_s:
+    until_s = time.monotonic() + (0 if is_idle else _KILLED_WITHIN_S)
+    while is_there := _is_there(child):
+        if time.monotonic() >= until_s:
+            break
         time.sleep(0.001)
-    return ended
+    if is_there:
+        _ending.append(child)
+
+
+def _is_there(child: int) -> bool:
+    """Return whether a child has not ended; if it has, collect its exit status."""
+    try:
+        return os.waitpid(child, os.WNOHANG) == (0, 0)
+    except ChildProcessError:  # a child of the process that forked this one
+        return False
 
 
 def call_in_child(function: Callable[[], Any]) -> Any:
