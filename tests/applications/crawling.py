@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,11 +64,19 @@ def crawl(
         ]
         time.sleep(seconds)
         before = spent_in(memcg, comm)
-        trace = tracer.open(recorder.stop())
+        recorder.process.send_signal(signal.SIGINT)
+        pids = [int(pid) for pid in (memcg / "cgroup.procs").read_text(encoding="ascii").split()]
+        _send(signal.SIGSTOP, pids)  # one that ends while the recorder writes would be missing in `after`
+        trace = tracer.open(recorder.ended())
         after = spent_in(memcg, comm)
-        for pid in (memcg / "cgroup.procs").read_text(encoding="ascii").split():
-            os.kill(int(pid), 9)
+        _send(signal.SIGKILL, pids)
         for process in started:
             process.wait()
         (held,) = (one for one in trace.held_cgroups() if one.cgroup.endswith(memcg.name))
     return Crawl(held, before, after)
+
+
+def _send(number: signal.Signals, pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -87,8 +87,12 @@ class Recorder:
         return self
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> Path:
-        """End the recording by a signal, assert that it succeeded, and return the trace's path."""
+        """End the recording by a signal, and return the trace's path as `ended` does."""
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> Path:
+        """Wait for the end of the recorder, assert that it succeeded, and return the trace's path."""
         self.end()
         assert self.process.returncode == 0, self.stderr
         assert self.stdout.splitlines()[-1] == str(self.path), self.stdout
