@@ -231,7 +231,7 @@ $(LOWEST)/.installed: pyproject.toml tests/support/lowest.py | packages
 
 test-lowest: $(LOWEST)/.installed
 	@MEMCG_TRACER_KERNEL_TESTS=0 $(LOWEST)/bin/python -m pytest -n auto -k 'not pandas_is_not_imported' \
-		-W ignore::DeprecationWarning -W error::UserWarning $(LOWEST_TESTS) $(ARGS)
+		-W ignore::DeprecationWarning -W error::UserWarning -W error::FutureWarning $(LOWEST_TESTS) $(ARGS)
 
 test-vm: packages-vm setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m vm $(KERNELS)

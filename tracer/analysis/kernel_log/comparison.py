@@ -247,6 +247,8 @@ def _with_rows(table: pd.DataFrame, name: str, rows: list[dict[str, Any]]) -> pd
     if not rows:
         return table
     added = to_frame(pa.Table.from_pylist(rows, schema=TABLES[name]))
+    if table.empty:  # pandas 2 warns that its columns will decide on types
+        return added.sort_index(kind="stable")
     return pd.concat([table, added]).sort_index(kind="stable")
 
 

@@ -172,7 +172,7 @@ def _limit_words(timeline: pd.DataFrame) -> str:
     is_known = timeline["is_limited"].notna()
     if not is_known.any():
         return "limit not known"
-    limits = timeline["limit_bytes"].fillna(UNLIMITED_BYTES)[is_known].to_numpy(np.int64)
+    limits = pd.to_numeric(timeline["limit_bytes"][is_known]).fillna(UNLIMITED_BYTES).to_numpy(np.int64)
     in_turn = limits[np.diff(limits, prepend=-1) != 0].tolist()
     first, *later = ("no limit" if one >= UNLIMITED_BYTES else f"limit {units.limit(one)}" for one in in_turn)
     if len(later) > 2:
