@@ -62,6 +62,14 @@ def test_duration_has_its_unit(seconds: float | None, shown: str) -> None:
     assert units.duration(seconds) == shown
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.02, "20 ms"), (60, "1 min"), (90, "1 min 30 s"), (10800, "3 h"), (10860, "3 h 01 min")],
+)
+def test_round_duration_has_no_zero_behind_its_unit(seconds: float, shown: str) -> None:
+    assert units.round_duration(seconds) == shown
+
+
 def test_percent_of_zero_or_of_unknown_is_empty() -> None:
     assert units.percent(1, 0) == ""
     assert units.percent(None, 4) == ""

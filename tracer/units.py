@@ -73,6 +73,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def round_duration(seconds: float) -> str:
+    """Return `2 min` for what `duration` returns as `2 min 00 s`."""
+    return duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
+
+
 def coarse_duration(seconds: float, resolution_s: float) -> str:
     """Return `less than 100 ms` or `about 2.3 s`: a duration of up to `seconds`, which may be less by up to
     `resolution_s`. If that is 0, the duration is exact."""

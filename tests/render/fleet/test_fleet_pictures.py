@@ -78,7 +78,7 @@ def test_columns_add_up_to_the_kills_of_their_time(fleet: Fleet) -> None:
     assert heights == {1, 2, 0, 4}
     assert [tick.label for tick in found.panel.ticks] == ["0", "1", "2", "3", "4"]
     assert found.ticks[0].label == "11-20"
-    assert found.note == "One column is 24 h 00 min; times in UTC, from 2026-11-20 06:00."
+    assert found.note == "One column is 24 h; times in UTC, from 2026-11-20 06:00."
 
 
 def test_fleet_without_kills_and_limits_has_no_pictures(quiet: Fleet) -> None:

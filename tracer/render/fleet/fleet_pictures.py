@@ -102,7 +102,7 @@ def over_time(fleet: Fleet) -> OverTime | None:
         Tick(drawing.percent(number / bins), f"{seen.begin + number * seen.width:{words}}")
         for number in range(0, max(int(bins * _ROOM_FOR_LABELS), 1), -(-bins // _MOST_LABELS))
     ]
-    width = units.duration(seen.width.total_seconds())
+    width = units.round_duration(seen.width.total_seconds())
     note = f"One column is {width}; times in UTC, from {minute(seen.begin)}."
     return OverTime(Panel("kills", "kills", tuple(heights), tuple(areas), ()), tuple(times), note)
 

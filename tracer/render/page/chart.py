@@ -179,7 +179,7 @@ def _view(stretch: Stretch, origin: pd.Timestamp, counted: Callable[[float], str
 
 
 def _point(step_s: float) -> str:
-    return f"One point is {units.duration(step_s)}."
+    return f"One point is {units.round_duration(step_s)}."
 
 
 def _memory(timeline: pd.DataFrame, x: Floats) -> Panel:
@@ -310,16 +310,11 @@ def _moments(begin: float, end: float, counted: Callable[[float], str]) -> Itera
 def _since_kill(second: float) -> str:
     if abs(second) < 1e-9:
         return "kill"
-    return f"{'−' if second < 0 else '+'}{_round_duration(abs(second))}"
+    return f"{'−' if second < 0 else '+'}{units.round_duration(abs(second))}"
 
 
 def _since_begin(second: float) -> str:
-    return _round_duration(max(second, 0.0))
-
-
-def _round_duration(seconds: float) -> str:
-    """Return `2 min` for what `units.duration` returns as `2 min 00 s`."""
-    return units.duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
+    return units.round_duration(max(second, 0.0))
 
 
 def _marks(markers: Iterable[Marker], timeline: pd.DataFrame, origin: pd.Timestamp) -> Iterable[Mark]:
