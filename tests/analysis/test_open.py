@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -64,6 +65,40 @@ def test_public_names_exist_and_show_their_shape_and_an_example(path: Path) -> N
     for name in PUBLIC[PUBLIC.index("with_names") : PUBLIC.index("plot")]:
         text = inspect.getdoc(inspect.getattr_static(type(opened), name))
         assert text and "\n\n    " in text, f"{name} shows no example"
+
+
+def test_names_that_the_documents_use_are_public(path: Path) -> None:
+    root = Path(tracer.__file__).parents[1]
+    used = set()
+    for document in (root / "README.md", *(root / "docs").rglob("*.md")):
+        for code in re.findall(
+            r"^```python\n(.*?)^```|`(t\.[^`]*)`", document.read_text(), flags=re.M | re.S
+        ):
+            used |= set(re.findall(r"(?<![\w.])t\.(\w+)", "".join(code)))
+    assert {"code", "whatif", "sigkilled", "kills", "plot"} <= used
+    assert used - set(dir(tracer.open(path))) == set()
+
+
+def test_help_of_a_trace_names_what_follows_from_it_before_the_tables(path: Path) -> None:
+    text = inspect.getdoc(tracer.open(path)) or ""
+    answers = text[: text.index("The tables:")]
+    assert "t.kills()\n  the kills as a row for each victim" in answers
+    assert "t.waits\n" in answers
+    for name in PUBLIC[PUBLIC.index("with_names") : PUBLIC.index("plot")]:
+        assert re.search(rf"^t\.{name}(\(\))?$", answers, flags=re.M), name
+
+
+def test_help_that_a_docstring_names_exists(path: Path) -> None:
+    named = [
+        name
+        for public in PUBLIC
+        for name in re.findall(
+            r'`help\("([\w.]+)"\)`',
+            inspect.getdoc(inspect.getattr_static(type(tracer.open(path)), public, None)) or "",
+        )
+    ]
+    assert "tracer.analysis.results.report_frames.kills" in named
+    assert [name for name in named if not (inspect.getdoc(pydoc.locate(name)) or "")] == []
 
 
 def test_examples_of_the_public_names_run(path: Path) -> None:

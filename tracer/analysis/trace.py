@@ -53,7 +53,7 @@ class AnalysedTrace(Trace):
             t.timeline("web", every="1s")[["usage_bytes", "anon_bytes", "cache_bytes"]].plot()
 
         `read_again_bytes` is the page cache that had been evicted and was read again. The columns, `begin`,
-        `end` and `run`: `tracer.analysis.views.timeline.timeline`.
+        `end` and `run`: `help("tracer.analysis.views.timeline.timeline")`.
         """
         from tracer.analysis.views.timeline import timeline
 
@@ -102,9 +102,11 @@ class AnalysedTrace(Trace):
     @cached_property
     def refaults(self) -> pd.DataFrame:
         """Return the page cache that was evicted and read again: a row for each piece, with its evictor and
-        the process that read it again. `tracer.analysis.views.refaults.refaults`.
+        the process that read it again.
 
             t.with_names(t.refaults).groupby("file", observed=True)["bytes"].sum()
+
+        `help("tracer.analysis.views.refaults.refaults")` has the columns.
         """
         from tracer.analysis.views import refaults
 
@@ -119,9 +121,11 @@ class AnalysedTrace(Trace):
 
     def miss_curve(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return how much of the page cache that was read again more memory would have kept: a row for each
-        cgroup and step of memory. `tracer.analysis.views.miss_curve.miss_curve`.
+        cgroup and step of memory.
 
             t.miss_curve("web").set_index("extra_bytes")["spared_share"]
+
+        `help("tracer.analysis.views.miss_curve.miss_curve")` has the columns.
         """
         from tracer.analysis.views import miss_curve
 
@@ -130,9 +134,10 @@ class AnalysedTrace(Trace):
     @cached_property
     def waits(self) -> pd.DataFrame:
         """Return the times in which threads waited for memory: a row for each wait.
-        `tracer.analysis.views.stalls.waits`.
 
             t.waits.groupby("kind", observed=True)["duration_ns"].sum()
+
+        `help("tracer.analysis.views.stalls.waits")` has the columns.
         """
         from tracer.analysis.views import stalls
 
@@ -198,9 +203,11 @@ class AnalysedTrace(Trace):
 
     def waits_by_process(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return how long each process waited for memory: a row for each process, a column in ms for each
-        kind of wait (NaN: not recorded). `tracer.analysis.views.stalls.by_process`.
+        kind of wait (NaN: not recorded).
 
             t.waits_by_process().nlargest(5, "stalled_ms")
+
+        `help("tracer.analysis.views.stalls.by_process")` has the columns.
         """
         from tracer.analysis.views import stalls
 
@@ -212,7 +219,7 @@ class AnalysedTrace(Trace):
 
             t.evictions(by="file").nlargest(3, "read_again_bytes")[["path", "read_again_bytes"]]
 
-        `tracer.analysis.views.evictions.evictions` has the columns.
+        `help("tracer.analysis.views.evictions.evictions")` has the columns.
         """
         from tracer.analysis.views.evictions import evictions
 
@@ -220,9 +227,11 @@ class AnalysedTrace(Trace):
 
     def lost_time(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return the time that tasks lost to reclaim, reading again, swap and memory.high, and their work: a
-        row for each cgroup and second. `tracer.analysis.views.lost_time.lost_time`.
+        row for each cgroup and second.
 
             t.lost_time("web")["reread_ms"].resample("10s").sum()
+
+        `help("tracer.analysis.views.lost_time.lost_time")` has the columns.
         """
         from tracer.analysis.views import lost_time
 
@@ -230,9 +239,11 @@ class AnalysedTrace(Trace):
 
     def thrash(self) -> pd.DataFrame:
         """Return the intervals in which page cache was evicted and soon read again: a row for each cgroup and
-        interval. `tracer.analysis.views.thrash.thrash`.
+        interval.
 
             t.with_names(t.thrash())[["cgroup", "begin", "end", "evicted_bytes"]]
+
+        `help("tracer.analysis.views.thrash.thrash")` has the columns.
         """
         from tracer.analysis.views import thrash
 
@@ -273,7 +284,7 @@ class AnalysedTrace(Trace):
 
             t.kills()[["container", "victim", "cause", "limit_reached_at", "limit_to_kill_ms"]]
 
-        `tracer.analysis.results.report_frames.kills` has the columns.
+        `help("tracer.analysis.results.report_frames.kills")` has the columns.
         """
         from tracer.analysis.results import report_frames
 
@@ -284,7 +295,7 @@ class AnalysedTrace(Trace):
 
             t.code()[["kill_id", "share", "function", "file", "line"]]
 
-        `tracer.analysis.results.report_frames.code` has the columns.
+        `help("tracer.analysis.results.report_frames.code")` has the columns.
         """
         from tracer.analysis.results import report_frames
 
@@ -293,11 +304,12 @@ class AnalysedTrace(Trace):
 
     def kill_window(self, kill_id: int) -> pd.DataFrame:
         """Return the memory of the limit owner when the window before a kill begins, and at the kill, with
-        the flows of page cache between: two rows. `tracer.analysis.explain.kill_window.kill_window`.
+        the flows of page cache between: two rows.
 
             t.kill_window(1)[["usage_bytes", "anon_bytes", "cache_bytes"]].diff()
 
-        Raises UsageError if there is no such kill.
+        `help("tracer.analysis.explain.kill_window.kill_window")` has the columns. Raises UsageError if there
+        is no such kill.
         """
         from tracer.analysis.explain import kill_window, postmortem
 
@@ -317,7 +329,7 @@ class AnalysedTrace(Trace):
         reason. `read_again_low_bytes` and `read_again_high_bytes`: the page cache that would be read again;
         `lost_share_low` and `lost_share_high`: the share of its tasks' time that would be lost; NA: not
         known. Without `limits`, some are chosen. `cgroup` and `swap_bytes`:
-        `tracer.analysis.whatif.outcomes.what_if`.
+        `help("tracer.analysis.whatif.outcomes.what_if")`.
         """
         from tracer.analysis.results import report_frames
         from tracer.analysis.whatif.outcomes import what_if
@@ -335,9 +347,10 @@ class AnalysedTrace(Trace):
 
     def sigkilled(self, cgroup: str | int | None = None) -> list[Sigkill]:
         """Return the SIGKILLs that ended processes and were not the OOM killer's, by time: a list.
-        `tracer.analysis.views.sigkills.sigkills`.
 
             [(kill.target.comm, kill.sender and kill.sender.comm, kill.way) for kill in t.sigkilled()]
+
+        `help("tracer.analysis.results.sigkill.Sigkill")` has the fields.
         """
         from tracer.analysis.views.sigkills import sigkills
 
@@ -357,7 +370,7 @@ class AnalysedTrace(Trace):
 
             t.held().sort_values("headroom_bytes")[["cgroup", "limit_bytes", "peak_usage_bytes"]]
 
-        `tracer.analysis.results.report_frames.held` has the columns.
+        `help("tracer.analysis.results.report_frames.held")` has the columns.
         """
         from tracer.analysis.results import report_frames
 
@@ -394,12 +407,13 @@ class AnalysedTrace(Trace):
 
     def charged_stacks(self, cgroup: str | int | None = None, kill_id: int | None = None) -> list[Charged]:
         """Return the samples of `record --stacks`, summed up by process name and functions: a list, the most
-        memory first. `tracer.analysis.views.code_samples`.
+        memory first.
 
             [(row.comm, row.user[-1:], row.weight_bytes) for row in t.charged_stacks(kill_id=1)]
 
-        `cgroup`: only what was charged to it or to a cgroup below it. `kill_id`: only what counts for the
-        allocators of that kill. Raises TracerError for a trace recorded without `--stacks`.
+        `help("tracer.analysis.views.code_samples.Charged")` has the fields. `cgroup`: only what was charged
+        to it or to a cgroup below it. `kill_id`: only what counts for the allocators of that kill. Raises
+        TracerError for a trace recorded without `--stacks`.
         """
         from tracer.analysis.views import code_samples
 

@@ -7,6 +7,8 @@ the analyses' own, and change without notice.
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -25,10 +27,22 @@ READ_AGAIN: Final = "read_again_bytes"
 PUBLIC: Final = (
     *TABLES,
     *("path", "meta", "interrupted", "size_bytes", "rows", "table", "batches", "with_names"),
-    *("explain", "kills", "kill_window", "held", "timeline", "evictions", "refaults", "thrash", "miss_curve"),
-    *("lost_time", "waits", "waits_by_process", "charged_stacks", "plot"),
+    *("explain", "kills", "kill_window", "held", "sigkilled", "timeline", "evictions", "refaults", "thrash"),
+    *("miss_curve", "whatif", "lost_time", "waits", "waits_by_process", "code", "charged_stacks", "plot"),
 )
 """The names that users may rely on."""
+
+
+def _answers() -> str:
+    """Return a paragraph for each public name that is no table: how it is called, and what it returns."""
+    return "\n\n".join(_answer(name) for name in PUBLIC[PUBLIC.index("with_names") : PUBLIC.index("plot")])
+
+
+def _answer(name: str) -> str:
+    attribute = inspect.getattr_static(AnalysedTrace, name)
+    called = "()" if inspect.isfunction(attribute) else ""
+    returned = (inspect.getdoc(attribute) or "").split("\n\n")[0].removeprefix("Return ")
+    return f"t.{name}{called}\n{textwrap.indent(returned, '  ')}"
 
 
 class PlottedTrace(AnalysedTrace):
@@ -37,6 +51,12 @@ class PlottedTrace(AnalysedTrace):
 A table is read at first use and kept. A column `time` is its index, sorted, in UTC. Names contain the units:
 `_bytes`, `_pages`, `_ns`, `_us`; a page has `t.meta["page_size"]` bytes. NA is "not known", 0 is zero. A
 limit that is not set is NA as well, and the flag beside it is then false.
+
+What follows from the tables, each with an example in its own help, such as `help(t.kills)`:
+
+{_answers()}
+
+The tables:
 
 {meanings.documentation()}
 """
