@@ -13,7 +13,7 @@ TRACER := $(VENV)/bin/memcg-tracer
 PREFIX ?= /usr/local
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check image image-check release release-check clean
+.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check builder image image-check release release-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -154,6 +154,8 @@ $(VENV)/.installed: pyproject.toml | packages
 		$(PYTHON) -m venv --clear $(VENV)
 	}
 	echo "make: installing the tracer and the libraries of pyproject.toml into $(VENV): once, about a minute" >&2
+	( while sleep 10 >/dev/null 2>&1; do echo "make: still installing, $$SECONDS s" >&2; done ) & saying=$$!
+	trap 'kill $$saying' EXIT
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
@@ -312,12 +314,15 @@ IMAGE_OPTIONS ?=
 
 BUILDER = $(firstword $(foreach one,podman buildah docker,$(shell command -v $(one))))
 
-image:
+builder:
 	@if [ -z "$(BUILDER)" ]; then
 		echo 'make: an image is built by podman, buildah or docker: none of them is here' >&2
 		exit 1
 	fi
-	version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
+	$(BUILDER) info >/dev/null 2>&1 || { echo 'make: no image can be built: see what $(BUILDER) info says' >&2; exit 1; }
+
+image: builder
+	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
 	dated=--timestamp=$(RELEASED) # of all that it adds to BASE
 	[ $(notdir $(firstword $(BUILDER))) != docker ] || dated=
 	$(BUILDER) build $$dated $(IMAGE_OPTIONS) --build-arg BASE=$(BASE) --build-arg PACKAGES="$(PACKAGES)" -f docs/deploy/Containerfile -t memcg-tracer:$$version .
@@ -332,7 +337,7 @@ $(TOOLS)/.installed: pyproject.toml | packages
 
 # The files that the README installs, what is in each, and their checksums. The image is an archive, so that no registry
 # is needed.
-release: deb image setup $(TOOLS)/.installed
+release: builder deb image setup $(TOOLS)/.installed
 	@version=$$($(PYTHON) -c 'exec(open("tracer/version.py").read()); print(VERSION)')
 	files=build/release image=memcg-tracer_$$version.image.tar
 	rm -rf $$files && mkdir -p $$files
