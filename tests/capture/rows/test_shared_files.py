@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,27 @@ def test_each_kind_has_its_name_size_and_pages(segment_key: int, monkeypatch: py
 
 def about(one: SharedFile) -> tuple[str, int, bool]:
     return one.name, one.held_bytes // MIB, one.is_mapped
+
+
+@needs_root
+def test_file_of_another_file_system_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server might never answer. A file on a disk stands for it, mapped and open."""
+    asked, stat = [], Path.stat
+
+    def noted(path: Path, **how: bool) -> os.stat_result:
+        asked.append(str(path.readlink()))
+        return stat(path, **how)
+
+    with ExitStack() as held:
+        disk = held.enter_context(tempfile.NamedTemporaryFile(dir="/var/tmp"))
+        os.truncate(disk.fileno(), MIB)
+        held.enter_context(closing(mmap.mmap(disk.fileno(), MIB)))
+        file = held.enter_context(tempfile.NamedTemporaryFile(dir=SHM))
+        monkeypatch.setattr(Path, "stat", noted)
+        SharedFiles().of_process(os.getpid())
+        monkeypatch.undo()
+    assert file.name in asked
+    assert disk.name not in asked
 
 
 def test_process_that_has_ended_shows_nothing() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
+from tracer.kernel.cgroups.bounded_call import bounded
 from tracer.kernel.cgroups.mounts import Mounts, MountTable
 from tracer.stored_names import device_numbers, stored_device, stored_text
 
@@ -82,8 +83,8 @@ class InodeRows:
             self._mapped[tgid] = _mapped_files(tgid)
         path = self._mapped[tgid].get(number)
         try:
-            status = None if path is None else os.lstat(path)
-        except OSError:  # the name was removed
+            status = None if path is None else bounded(os.lstat, path)
+        except OSError:  # the name was removed, or its file system does not answer
             return None
         if path is None or status is None or status.st_ino != number:
             return None
@@ -104,9 +105,10 @@ class InodeRows:
 
 
 def _mapped_files(tgid: int) -> dict[int, bytes]:
-    """Return inode number -> path of the files that a process has mapped; empty if it is gone."""
+    """Return inode number -> path of the files that a process has mapped; empty if it is gone, or if it
+    blocks who reads its mappings."""
     try:
-        lines = Path(f"/proc/{tgid}/maps").read_bytes().splitlines()
+        lines = bounded(Path(f"/proc/{tgid}/maps").read_bytes).splitlines()
     except OSError:
         return {}
     fields = (line.split(None, 5) for line in lines)

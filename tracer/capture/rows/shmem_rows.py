@@ -2,7 +2,8 @@
 
 They are files of tmpfs, memfd, System V and shared anonymous memory that a process has mapped or open.
 /proc/PID/map_files and /proc/PID/fd lead to the files themselves, whether they have a name or not: stat(2)
-gives the size of a file, and its allocated blocks, in memory or in swap (shmem_getattr in mm/shmem.c).
+gives the size of a file, and its allocated blocks, in memory or in swap (shmem_getattr in mm/shmem.c). It is
+not called for a file of another file system, whose server might never answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -21,7 +22,8 @@ import numpy as np
 
 from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CATEGORY
-from tracer.kernel.cgroups.mounts import parse_mountinfo
+from tracer.kernel.cgroups.bounded_call import bounded
+from tracer.kernel.cgroups.mounts import Mount, parse_mountinfo
 from tracer.stored_names import stored_path
 
 Kind = Literal["anonymous", "sysv", "memfd", "tmpfs"]
@@ -59,20 +61,22 @@ class SharedFiles:
 
     def __init__(self, proc: Path = _PROC) -> None:
         self._proc = proc
-        self._of_kernel = _device_of_memfd()
-        self._is_tmpfs: dict[int, bool] = {self._of_kernel: True}
+        self._of_kernel, self._mount_of_kernel = _of_memfd()
 
     def of_process(self, tgid: int) -> list[SharedFile]:
         """Return each file once, mapped ones first; empty if the process has ended, or has none."""
         found: dict[tuple[int, int], SharedFile] = {}
         process = self._proc / str(tgid)
         with suppress(OSError):
-            links = chain(_mapped(process), _opened(process))
+            on_tmpfs = [one for one in _mounts(process) if one.fs_type == "tmpfs"]
+            devices = {one.device for one in on_tmpfs} | {_numbers(self._of_kernel)}
+            mounts = {one.mount_id for one in on_tmpfs} | {self._mount_of_kernel}
+            links = chain(_mapped(process, devices), _opened(process, mounts))
             for link, is_mapped in islice(links, _MOST_FILES):
                 with suppress(OSError):
                     status = link.stat()
                     key = (status.st_dev, status.st_ino)
-                    if key not in found and self._is_of_tmpfs(status.st_dev, process):
+                    if key not in found:
                         found[key] = self._file(link, status, is_mapped=is_mapped)
         return list(found.values())
 
@@ -80,7 +84,7 @@ class SharedFiles:
         """Return a file on tmpfs as it is now; None if its name now leads to another file, or to none."""
         with suppress(OSError):
             path = Path(known.name)
-            status = path.stat()
+            status = bounded(path.stat)  # the name is the process's, and may lead anywhere here
             if (_numbers(status.st_dev), status.st_ino) == (known.device, known.inode):
                 return replace(
                     known,
@@ -103,42 +107,48 @@ class SharedFiles:
             is_mapped=is_mapped,
         )
 
-    def _is_of_tmpfs(self, device: int, process: Path) -> bool:
-        """Return whether a device is a tmpfs, by the mounts that the process sees."""
-        if device not in self._is_tmpfs:
-            mounts = parse_mountinfo((process / "mountinfo").read_bytes())
-            self._is_tmpfs[device] = any(
-                mount.device == _numbers(device) and mount.fs_type == "tmpfs" for mount in mounts
-            )
-        return self._is_tmpfs[device]
+
+def _mounts(process: Path) -> list[Mount]:
+    """Return the mounts that a process sees."""
+    return parse_mountinfo((process / "mountinfo").read_bytes())
 
 
-def _mapped(process: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield the links to the files behind shared mappings."""
-    for line in (process / "maps").read_bytes().splitlines():
-        fields = line.split(maxsplit=2)
-        if fields[1].endswith(b"s"):
-            begin, _, end = fields[0].partition(b"-")
-            yield process / "map_files" / f"{int(begin, 16):x}-{int(end, 16):x}", True
+def _mapped(process: Path, devices: Collection[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
+    """Yield the links to the files of these devices that are behind shared mappings (proc_pid_maps(5))."""
+    for line in bounded((process / "maps").read_bytes).splitlines():
+        addresses, permissions, _, device, _ = line.split(maxsplit=5)[:5]
+        if permissions.endswith(b"s") and _hexadecimal(device, b":") in devices:
+            begin, end = _hexadecimal(addresses, b"-")
+            yield process / "map_files" / f"{begin:x}-{end:x}", True
 
 
-def _opened(process: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield the links to open regular files."""
+def _opened(process: Path, mounts: Collection[int]) -> Iterator[tuple[Path, bool]]:
+    """Yield the links to the open files of these mounts (proc_pid_fdinfo(5))."""
     for link in (process / "fd").iterdir():
         with suppress(OSError):
-            if str(link.readlink()).startswith("/"):
+            if _mount_id(process / "fdinfo" / link.name) in mounts:
                 yield link, False
+
+
+def _mount_id(information: Path) -> int:
+    """Return the mount of an open file, given its file in fdinfo."""
+    return int(information.read_bytes().partition(b"mnt_id:")[2].split(maxsplit=1)[0])
+
+
+def _hexadecimal(field: bytes, separator: bytes) -> tuple[int, int]:
+    first, _, second = field.partition(separator)
+    return int(first, 16), int(second, 16)
 
 
 def _numbers(device: int) -> tuple[int, int]:
     return os.major(device), os.minor(device)
 
 
-def _device_of_memfd() -> int:
-    """Return the device of the kernel's own mount of tmpfs."""
+def _of_memfd() -> tuple[int, int]:
+    """Return the device and the id of the kernel's own mount of tmpfs."""
     file = os.memfd_create("memcg-tracer")
     try:
-        return os.fstat(file).st_dev
+        return os.fstat(file).st_dev, _mount_id(_PROC / "self" / "fdinfo" / str(file))
     finally:
         os.close(file)
 

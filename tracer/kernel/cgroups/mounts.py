@@ -12,9 +12,11 @@ import re
 import select
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tracer.kernel.cgroups.bounded_call import bounded
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -40,7 +42,7 @@ class Mount:
     super_options: frozenset[str]
 
     def layers(self) -> Iterator[str]:
-        """Yield the directories that an overlay shows as one, absolute and without symbolic links.
+        """Yield the directories that an overlay shows as one, as it was given them.
 
         Relative paths are left out, because the working directory of the overlay's maker is not known. Lower
         directories are separated by ":", and data-only directories by "::". Since 24e16e385f22 ("ovl: add
@@ -52,7 +54,7 @@ class Mount:
             name, _, value = option.partition("=")
             if name in _LAYER_OPTIONS:
                 parts = [value] if name in ("upperdir", "lowerdir+", "datadir+") else _LAYER_END.split(value)
-                yield from (os.path.realpath(part.replace("\\:", ":")) for part in parts if part[:1] == "/")
+                yield from (part.replace("\\:", ":") for part in parts if part[:1] == "/")
 
 
 def parse_mountinfo(text: bytes) -> list[Mount]:
@@ -71,12 +73,13 @@ class MountTable:
     def __init__(self, mounts: Iterable[Mount]) -> None:
         self._by_device: defaultdict[tuple[int, int], list[Mount]] = defaultdict(list)
         self._by_parent: defaultdict[int, list[Mount]] = defaultdict(list)
-        self._by_layer: dict[str, Mount] = {}
         known = {mount.mount_id: mount for mount in mounts}
+        overlays: dict[str, Mount] = {}
         for mount in known.values():
             self._by_device[mount.device].append(mount)
             self._by_parent[mount.parent_id].append(mount)
-            self._by_layer.update(dict.fromkeys(mount.layers(), mount))
+            overlays.update(dict.fromkeys(mount.layers(), mount))
+        self._by_layer = {layer: overlays[given] for given, layer in _without_links([*overlays]).items()}
         # The parent of the namespace's root is a mount that is not in the table, or the root itself.
         self._roots = [
             mount
@@ -129,6 +132,24 @@ class MountTable:
                 return current
             current = min(crossed, key=lambda mount: len(mount.mount_point))
         return current
+
+
+def _without_links(paths: Sequence[str]) -> dict[str, str]:
+    """Return path -> the path without symbolic links. A path whose file system does not answer stays as it
+    is."""
+    found: dict[str, str] = {}
+
+    def resolve(left: Sequence[str]) -> None:
+        for path in left:
+            found[path] = os.path.realpath(path)
+
+    while left := [path for path in paths if path not in found]:
+        try:
+            bounded(resolve, left)
+        except TimeoutError:
+            silent = next((path for path in left if path not in found), left[0])
+            found.setdefault(silent, silent)
+    return {path: found[path] for path in paths}
 
 
 class Mounts:
