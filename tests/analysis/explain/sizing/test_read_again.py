@@ -97,12 +97,48 @@ def test_pages_evicted_before_their_use_are_no_lower_end(trace: Any) -> None:
     assert same.read_again_bytes[1] == most + most // 32 + MIB // 4
 
 
+@pytest.mark.parametrize("read_ahead_mib", [1, 8])
+def test_pages_read_ahead_too_early_come_back_within_what_is_in_reading(
+    trace: Any, read_ahead_mib: int
+) -> None:
+    """20 MiB of 140 come back after 8 MiB were evicted. With readahead of 8 MiB, they may have had no use."""
+    trace = accessed(trace, [*range(60)] * 3, 20)
+    trace.add("pagecache", 0.5, op="add", cause="readahead", cgroup_id=7, inode_id=3, index=0, tgid=41)
+    trace.recorded()["pagecache"][-1]["nr_pages"] = read_ahead_mib * PAGES
+    row = {"cgroup_id": 7, "inode_id": 2, "nr_pages": PAGES, "tgid": 41}
+    for step in range(28):
+        now, later = 1 + step / 10, 1.05 + step / 10
+        if step >= 8:
+            trace.add("pagecache", now, op="add", cause="readahead", index=(step - 8) * PAGES, **row)
+        trace.add("pagecache", later, op="delete", cause="reclaim_memcg", index=step * PAGES, **row)
+        trace.add("reclaim", later, kind="memcg", cgroup_id=7, task_cgroup_id=7, reclaimed=PAGES)
+    (less,) = at(trace, 16)
+    sure = 120 if read_ahead_mib == 8 else 140
+    assert less.read_again_bytes == (sure * MIB - sure * MIB // 32 - MIB // 4, None)
+
+
 @pytest.mark.parametrize("kind", ["kswapd", "proactive"])
 def test_evictions_for_another_reason_may_go_on_with_more_room(trace: Any, kind: str) -> None:
-    same, more = at(accessed(trace, [*range(30)] * 3, 20, kind=kind), 20, 100)
-    few = 60 * MIB // 32 + MIB // 4
-    assert same.read_again_bytes == (60 * MIB - few, 60 * MIB + few)
-    assert more.read_again_bytes == (None, same.read_again_bytes[1])
+    """They may also not happen another time, so that nothing is sure to be read again."""
+    less, same, more = at(accessed(trace, [*range(30)] * 3, 20, kind=kind), 16, 20, 100)
+    assert less.read_again_bytes == (0, None)
+    most = 60 * MIB + 60 * MIB // 32 + MIB // 4
+    assert same.read_again_bytes == more.read_again_bytes == (0, most)
+
+
+def test_what_others_evicted_is_left_out_of_the_lower_end(trace: Any) -> None:
+    """A shortage of the machine evicted 10 of 90 MiB, and nothing says which of 60 MiB came back for it."""
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    attempts = trace.recorded()["reclaim"]
+    others = len(attempts) // 7
+    for row in attempts[:others]:
+        row["kind"] = "kswapd"
+    (less, same, more) = at(trace, 16, 20, 24)
+    sure = (60 - others) * MIB
+    for one in (less, same, more):
+        assert one.read_again_bytes[0] == sure - sure // 32 - MIB // 4
+    most = 60 * MIB + 60 * MIB // 32 + MIB // 4
+    assert same.read_again_bytes[1] == more.read_again_bytes[1] == most
 
 
 def test_limit_that_changed_in_the_trace_leaves_reads_open_unless_all_fits(trace: Any) -> None:

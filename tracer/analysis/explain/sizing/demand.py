@@ -30,13 +30,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Int64s, integers, is_one_of, known, times_ns
+from tracer.analysis.core.columns import Int64s, integers, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import TraceTables, end_ns, page_size
+from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.measure import allocators
 from tracer.analysis.explain.sizing import bounds, unreclaimable
 from tracer.analysis.results.kill import OomReport
@@ -227,7 +226,7 @@ class _Needs:
         mapped = _sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
         all_ = ledger.total([held, unwritten, mapped])
         moment = int(all_.times[all_.values.argmax()]) if len(all_.values) else peak.time_ns
-        in_reading = _in_reading(subtree)
+        in_reading = unreclaimable.in_reading_bytes(subtree)
         return cls(
             proven_bytes=_proven(subtree, held, all_, apart_bytes, in_reading),
             unwritten_bytes=unwritten.at(moment) or 0,
@@ -264,32 +263,6 @@ def _sampled(subtree: Subtree, added: tuple[str, ...], taken: tuple[str, ...] = 
     for name in taken:
         total = total - integers(whole[name])
     return Steps(times_ns(whole), np.maximum(total, 0), 0)
-
-
-def _in_reading(subtree: Subtree) -> int:
-    """Return the most page cache that a disk may have been reading at a time, in bytes: twice the largest run
-    that was read, because the next readahead begins while the previous one is read.
-
-    A run is at least a whole readahead, unless it has holes, and at most all that was read within 10 ms.
-    """
-    read = subtree.once_for_all("demand.read", lambda: _read_by_cgroup(subtree.whole))
-    own = read[np.isin(integers(read["cgroup_id"]), subtree.members)]
-    largest, whole = int(own["largest"].max() if len(own) else 0), int(own["pages"].sum())
-    return min(2 * largest, whole) * page_size(subtree.whole)
-
-
-def _read_by_cgroup(trace: TraceTables) -> pd.DataFrame:
-    """Return a row for each kind of event that is a read: its `cgroup_id`, the sum of the `pages` of its
-    events, and the `largest` of them."""
-    events = trace.cache_events
-    kinds = events.kinds
-    is_read = is_one_of(kinds["op"], ["add"]) & is_one_of(kinds["cause"], ["read", "readahead", "fault"])
-    largest, pages = (np.zeros(len(kinds), dtype=np.int64) for _ in range(2))
-    for some in events.recorded(is_read):
-        np.maximum.at(largest, some.kind, some.pages.astype(np.int64))
-        np.add.at(pages, some.kind, some.pages.astype(np.int64))
-    found = pd.DataFrame({"cgroup_id": integers(kinds["cgroup_id"]), "largest": largest, "pages": pages})
-    return found[is_read]
 
 
 def _lazily_freed(subtree: Subtree) -> int:

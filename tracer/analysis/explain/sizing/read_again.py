@@ -10,10 +10,13 @@ of evictions sums up to 10 ms, so a distance is known to the size of such a row.
 a little. The range has room for all of these. With room for all that the run ever held, nothing is evicted.
 
 A page that was evicted and came back before another MiB was evicted was usually read ahead and evicted before
-its use. How often that happens in a tight cache varies by half, and it may be less with less memory.
+its use. A disk that reads ahead more at a time does so over that distance (`unreclaimable.in_reading_bytes`);
+page faults read ahead less, and the program that they read may be as small.
+How often it happens in a tight cache varies by half, and it may be less with less memory.
 
 Where not only the cgroup's own limit evicted its page cache, but also that of a cgroup above or below it,
-memory.high, or a shortage of the machine, more room below the cgroup's own limit may spare nothing.
+memory.high, or a shortage of the machine, more room below the cgroup's own limit may spare nothing. Without
+what the others evicted, less may be read again, at any limit.
 
 The least limit at which (nearly) nothing is read again (`none_from`) is where this range ends: a 64th of what
 was read again, or 256 KiB, may still be.
@@ -39,6 +42,7 @@ from tracer.analysis.explain.sizing.bounds import (
     unseen_bytes,
     why_no_curve,
 )
+from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes
 from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
@@ -58,11 +62,12 @@ class Rereads:
 
     `limit_bytes`: the limit in the whole trace (`UNLIMITED_BYTES`: none); None: it changed, or was not read.
     `peak_usage_bytes`: None if it was not read. `why_unknown`: the reason if the refaults are not known.
-    `is_own`: only the cgroup's own limit, or its memory.high, evicted its page cache. `all_bytes`: the memory
-    with which all that the run ever held fits; None: not known. `faulted_bytes`: the part of what was read
-    again that was read by page faults. `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one
-    run evicted. `is_high`: tasks were above memory.high. `spared`: the extra memory with which nearly all
-    would have stayed.
+    `is_own`: only the cgroup's own limit, or its memory.high, evicted its page cache. `by_others_bytes`: what
+    was evicted for any other reason. `all_bytes`: the memory with which all that the run ever held fits;
+    None: not known. `faulted_bytes`: the part of what was read again that was read by page faults.
+    `at_once_bytes`: what was read ahead and evicted before its use came back before so much else was evicted.
+    `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks were
+    above memory.high. `spared`: the extra memory with which nearly all would have stayed.
     """
 
     limit_bytes: int | None
@@ -71,8 +76,10 @@ class Rereads:
     reuse: Reuse
     page_size: int
     is_own: bool
+    by_others_bytes: int
     all_bytes: int | None
     faulted_bytes: int
+    at_once_bytes: int
     unseen_bytes: int
     run_bytes: int
     is_high: bool
@@ -84,18 +91,21 @@ class Rereads:
         """Return the rereads of a cgroup; `going` is whether its work went on."""
         limits = ledger.counter(subtree, "limit_bytes")
         most, least = limits.peak(), limits.least()
-        reuse = miss_curve.reuse_of(subtree)
+        reuse, page = miss_curve.reuse_of(subtree), page_size(subtree.whole)
+        evicted, by_others = _evicted_pages(subtree)
         return cls(
             limit_bytes=most if most == least else None,
             peak_usage_bytes=ledger.peak_usage(subtree),
             why_unknown=why_no_curve(subtree, subtree.start_ns, end_ns(subtree.whole)),
             reuse=reuse,
-            page_size=page_size(subtree.whole),
-            is_own=_is_evicted_for_own_limit(subtree),
+            page_size=page,
+            is_own=by_others <= evicted // _OTHERS_DIVISOR,
+            by_others_bytes=by_others * page,
             all_bytes=_all_bytes(subtree),
-            faulted_bytes=_refaulted_pages(subtree, "fault") * page_size(subtree.whole),
+            faulted_bytes=_refaulted_pages(subtree, "fault") * page,
+            at_once_bytes=max(in_reading_bytes(subtree, by_faults=False), _AT_ONCE_BYTES),
             unseen_bytes=unseen_bytes(subtree.whole),
-            run_bytes=int(subtree.evicted.pages.max(initial=0)) * page_size(subtree.whole),
+            run_bytes=int(subtree.evicted.pages.max(initial=0)) * page,
             is_high=(ledger.count(subtree, "high_events").at(end_ns(subtree.whole)) or 0) > 0,
             spared=cache_to_spare(subtree, reuse),
             going=going,
@@ -116,19 +126,20 @@ class Rereads:
         if self.limit_bytes is None:
             return NOT_KNOWN
         by_faults = self.faulted_bytes // _FAULTS_DIVISOR
-        steady = self._left(_AT_ONCE_BYTES)
+        unsure = by_faults + self.by_others_bytes
+        steady = self._left(self.at_once_bytes)
         if limit_bytes < self.limit_bytes and not self.is_as_recorded(limit_bytes):
-            return _range_of(steady - by_faults, steady)[0], None
+            return _range_of(steady - unsure, steady)[0], None
         most_seen = seen + (seen - steady) // 2 + by_faults
         more = max(limit_bytes - self.limit_bytes, 0)
-        if not more or not self.is_own or self.is_high:
-            low, high = _range_of(steady - by_faults, most_seen)
+        if not more or self.is_high:
+            low, high = _range_of(steady - unsure, most_seen)
             return (None if more else low), high
         differs = more // LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
         sure = self._sure_bytes(more)
-        least, most = self._left(more + differs) - by_faults, self._left(sure)
+        least, most = self._left(more + differs) - unsure, self._left(sure)
         most += by_faults if most > few_bytes(seen) else 0
-        return _range_of(max(least, 0), most_seen if sure < _AT_ONCE_BYTES else most)
+        return _range_of(least, most_seen if sure < self.at_once_bytes or not self.is_own else most)
 
     def _sure_bytes(self, more_bytes: int) -> int:
         """Return how much longer an LRU list is, in bytes, all of whose pages stay with so much more memory.
@@ -220,18 +231,19 @@ class Rereads:
 
 def _range_of(least_bytes: int, most_bytes: int) -> tuple[int, int]:
     """Return a range with room for the difference between runs of the same work."""
+    least_bytes = max(least_bytes, 0)
     few = (least_bytes // _RUNS_DIVISOR + _FEW_BYTES, most_bytes // _RUNS_DIVISOR + _FEW_BYTES)
     return max(least_bytes - few[0], 0), most_bytes + few[1]
 
 
-def _is_evicted_for_own_limit(subtree: Subtree) -> bool:
-    """Return whether nearly all evictions can be those of reclaim for the cgroup's own limit or
-    memory.high."""
+def _evicted_pages(subtree: Subtree) -> tuple[int, int]:
+    """Return (all page cache that was evicted, the part that reclaim for the cgroup's own limit or
+    memory.high cannot have evicted), in pages."""
     evicted = subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole))
     attempts = subtree.reclaim
     is_own = (integers(attempts["cgroup_id"]) == subtree.cgroup_id) & is_one_of(attempts["kind"], ["memcg"])
     reclaimed = int(integers(attempts["reclaimed"])[is_own].sum())
-    return evicted - reclaimed <= evicted // _OTHERS_DIVISOR
+    return evicted, max(evicted - reclaimed, 0)
 
 
 def _all_bytes(subtree: Subtree) -> int | None:

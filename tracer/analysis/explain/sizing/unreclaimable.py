@@ -15,10 +15,19 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import NO_ID, Bools, Int64s, integers, known, swap_room_of, times_ns
+from tracer.analysis.core.columns import (
+    NO_ID,
+    Bools,
+    Int64s,
+    integers,
+    is_one_of,
+    known,
+    swap_room_of,
+    times_ns,
+)
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import end_ns
+from tracer.analysis.core.tables import TraceTables, end_ns, page_size
 
 _UNRECLAIMABLE: Final[ledger.Weights] = {
     "anon": 1,
@@ -136,6 +145,40 @@ def _most(moments: list[Int64s], steps: list[Int64s]) -> int:
         return 0
     time, step = np.concatenate(moments), np.concatenate(steps)
     return int(np.cumsum(step[np.argsort(time, kind="stable")]).max())
+
+
+def in_reading_bytes(subtree: Subtree, *, by_faults: bool = True) -> int:
+    """Return the most page cache that a disk may have been reading at a time, in bytes: twice the largest run
+    that was read, because the next readahead begins while the previous one is read.
+
+    A run is at least a whole readahead, unless it has holes, and at most all that was read within 10 ms.
+    `by_faults`: runs that page faults read count as well.
+    """
+    read = subtree.once_for_all("sizing.read", lambda: _read_by_cgroup(subtree.whole))
+    own = read[np.isin(integers(read["cgroup_id"]), subtree.members)]
+    if not by_faults:
+        own = own[~own["is_by_faults"]]
+    largest, whole = int(own["largest"].max() if len(own) else 0), int(own["pages"].sum())
+    return min(2 * largest, whole) * page_size(subtree.whole)
+
+
+def _read_by_cgroup(trace: TraceTables) -> pd.DataFrame:
+    """Return a row for each kind of event that is a read: its `cgroup_id`, whether it `is_by_faults`, the sum
+    of the `pages` of its events, and the `largest` of them."""
+    events = trace.cache_events
+    kinds = events.kinds
+    is_read = is_one_of(kinds["op"], ["add"]) & is_one_of(kinds["cause"], ["read", "readahead", "fault"])
+    largest, pages = (np.zeros(len(kinds), dtype=np.int64) for _ in range(2))
+    for some in events.recorded(is_read):
+        np.maximum.at(largest, some.kind, some.pages.astype(np.int64))
+        np.add.at(pages, some.kind, some.pages.astype(np.int64))
+    columns = {
+        "cgroup_id": integers(kinds["cgroup_id"]),
+        "is_by_faults": is_one_of(kinds["cause"], ["fault"]),
+        "largest": largest,
+        "pages": pages,
+    }
+    return pd.DataFrame(columns)[is_read]
 
 
 _NEVER_SWAPPED: Final[ledger.Weights] = {"kernel": 1, "slab_reclaimable": -1, "sock": 1}
