@@ -24,7 +24,7 @@ LIVED, KILLED, CRAWLED = Rerun(0, 0, 1.0, 40 * MIB), Rerun(-9, 1, 1.0, 0), Rerun
 
 def answered(outcome: Any, run: Rerun, *again: int | None) -> Answered:
     ends: Any = tuple(end if end is None else end * MIB for end in again) or (None, None)
-    return Answered(AtLimit(64 * MIB, 0, outcome, "it fits", ends), run)
+    return Answered(AtLimit(64 * MIB, 0, outcome, "it fits", ends), run, 40 * MIB)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,23 @@ def test_what_was_read_again_is_compared_with_both_ends(
     assert one.is_counted == (again != (None, None))
     assert not answered("survives", replace(LIVED, refaulted_bytes=None), *again).is_counted
     assert not answered("unknown", KILLED, *again).is_outside
+
+
+@pytest.mark.parametrize(
+    ("again", "is_wide"),
+    [
+        ((0, 1), False),
+        ((0, 2), True),
+        ((40, 60), False),
+        ((40, 61), True),
+        ((None, 9), True),
+        ((9, None), True),
+    ],
+)
+def test_range_is_wide_from_half_as_much_more(again: tuple[int | None, int | None], is_wide: bool) -> None:
+    one = answered("survives", LIVED, *again)
+    assert one.is_wide is is_wide
+    assert one.is_above and not replace(one, recorded_bytes=64 * MIB).is_above
 
 
 def test_check_says_what_was_expected_and_what_happened() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tracer.analysis.results.kill import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment
-from tracer.lab.resize import Clock, Rerun, limited, rerun, time_of, verify
+from tracer.lab.resize import Clock, Rerun, limited, read_again_bytes, rerun, time_of, verify
 
 MIB = 1 << 20
 DEMAND_BYTES = 67 * MIB
@@ -145,6 +146,18 @@ class AsksForItsPolicy(Experiment):
 
     def command(self, place: Path) -> list[str]:
         return [sys.executable, "-c", POLICY_OF_A_CHILD]
+
+
+@pytest.mark.parametrize(
+    ("limit_mib", "again"), [(40, 300 * mmap.PAGESIZE), (41, 300 * mmap.PAGESIZE), (43, 0)]
+)
+def test_work_below_its_limit_read_nothing_again_for_it(tmp_path: Path, limit_mib: int, again: int) -> None:
+    (tmp_path / "memory.peak").write_text(f"{40 << 20}\n")
+    (tmp_path / "memory.stat").write_text("anon 0\n")
+    assert read_again_bytes(tmp_path, 2, limit_mib << 20) is None
+    (tmp_path / "memory.stat").write_text("workingset_refault_file 300\n")
+    assert read_again_bytes(tmp_path, 2, limit_mib << 20) == again
+    assert read_again_bytes(tmp_path, 2, None) == 300 * mmap.PAGESIZE
 
 
 @pytest.mark.kernel

@@ -33,7 +33,8 @@ class Experiment:
     is checked, and `state` is the label: the state of the cgroup that `explain` must find, or None if it
     depends on the speed of the disk. `prepare` makes the files of the work in a scratch directory, outside of
     the cgroup. `steps` gets the place of these files, and returns the steps of `tracer.lab.workload`.
-    `needs_v2` names the feature of cgroup v2 that the experiment needs. `high_bytes` is memory.high; if it is
+    `needs_v2` names the feature of cgroup v2 that the experiment needs. `swap_bytes`: the swap beside the
+    limit, of which the machine must have as much. `high_bytes` is memory.high; if it is
     set, it is the limit that `explain` must find too small.
     """
 
@@ -49,6 +50,7 @@ class Experiment:
     needs_v2: str | None = None
     state: str | None = None
     high_bytes: int | None = None
+    swap_bytes: int = 0
 
     def command(self, place: Path) -> list[str]:
         """Return the command to record; `place` is the result of `prepare`."""

@@ -28,16 +28,21 @@ _BELOW_PERCENT: Final = (50, 80, 95)
 _ABOVE: Final = (0.0, 0.5, 1.1)
 """Where between the limit that is enough and the peak of usage the upper limits lie."""
 _PATIENCE_S: Final = 60.0
+_MOST_WIDTH: Final = 1.5
 _FLUSH_BYTES: Final = 1 << 20
 """memory.stat may lack so much: a CPU adds its counts up when they are many (mm/memcontrol.c)."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What a trace says about a limit, and what the work did; a run that took too long decides nothing."""
+    """What a trace says about a limit, and what the work did; a run that took too long decides nothing.
+
+    `recorded_bytes`: the limit in the trace.
+    """
 
     at: AtLimit
     run: Rerun
+    recorded_bytes: int
 
     @property
     def is_decided(self) -> bool:
@@ -62,6 +67,18 @@ class Answered:
         again = self.run.refaulted_bytes or 0
         too_few = low is not None and again + _FLUSH_BYTES < low
         return self.is_counted and (too_few or (high is not None and again > high + _FLUSH_BYTES))
+
+    @property
+    def is_above(self) -> bool:
+        """Return whether the limit is above the recorded one."""
+        return self.at.limit_bytes > self.recorded_bytes
+
+    @property
+    def is_wide(self) -> bool:
+        """Return whether the upper end of what is read again is more than 1.5 times the lower one, both of
+        which count as no less than what memory.stat may lack."""
+        low, high = self.at.read_again_bytes
+        return high is None or high > _MOST_WIDTH * max(low or 0, _FLUSH_BYTES)
 
     def line(self) -> str:
         """Return what was said and what happened, in a line."""
@@ -95,7 +112,11 @@ def _compared(experiment: Experiment, own: AnalysedTrace, near: Path) -> list[An
         limits = limits_around(what_if(roomy, (), own_cgroup(roomy)))
         asked = [what_if(trace, limits, own_cgroup(trace)).limits for trace in (own, roomy)]
     runs = [rerun(experiment, limit, near, _PATIENCE_S) for limit in limits]
-    return [Answered(at, run) for answers in asked for at, run in zip(answers, runs, strict=True)]
+    return [
+        Answered(at, run, recorded)
+        for answers, recorded in zip(asked, (experiment.limit_bytes, _ROOM_BYTES), strict=True)
+        for at, run in zip(answers, runs, strict=True)
+    ]
 
 
 def limits_around(found: WhatIf) -> list[int]:

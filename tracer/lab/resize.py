@@ -29,7 +29,7 @@ from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.kernel.cgroups.memory_files import read_oom_kills, read_stat
+from tracer.kernel.cgroups.memory_files import read_oom_kills, read_peak, read_stat
 from tracer.kernel.process.priority import put_first
 from tracer.kernel.process.spawn import spawn
 from tracer.lab.checks import Check
@@ -44,13 +44,15 @@ _PATIENCE: Final = 2 * _SLOWER
 """A run that takes more than this multiple of the time without a limit is ended."""
 _POLL_S: Final = 0.1
 _UNBOUNDED_BYTES: Final = 1 << 62
+_LARGEST_CHARGE_BYTES: Final = 2 << 20
+"""Usage that stayed so far below its limit was never reclaimed for it: no charge exceeds a huge page."""
 
 
 @dataclass(frozen=True)
 class Rerun:
     """The end of the work at a limit: its exit status (negative: a signal; None: ended because it took too
-    long), the number of kills in its cgroup, its time without waits for a CPU, and the page cache that it
-    read again by the kernel's count (None: not counted)."""
+    long), the number of kills in its cgroup, its time without waits for a CPU, and the page cache that its
+    limit made it read again by the kernel's count (None: not counted)."""
 
     status: int | None
     kills: int
@@ -138,13 +140,14 @@ def _times(runs: Sequence[Rerun]) -> str:
 def rerun(
     experiment: Experiment, limit_bytes: int | None, near: Path, patience_s: float | None = None
 ) -> Rerun:
-    """Run the work of the experiment, untraced, in a fresh cgroup with this limit (None: none) and no swap.
+    """Run the work of the experiment, untraced, in a fresh cgroup with this limit (None: none) and its swap.
 
     The limit is memory.high for an experiment that sets it. After `patience_s`, the work is ended.
     """
     experiment, limit_bytes = limited(experiment, limit_bytes)
     hierarchy = memory_hierarchy()
-    swap_bytes = None if hierarchy.version == 1 and limit_bytes is None else 0  # v1 bounds only the sum
+    # v1 bounds only the sum of both
+    swap_bytes = None if hierarchy.version == 1 and limit_bytes is None else experiment.swap_bytes
     with (
         scratch_directory(near) as scratch,
         experiment.prepare(scratch) as place,
@@ -161,9 +164,20 @@ def rerun(
             command.process.kill()
             command.process.wait()
         kills = sum(read_oom_kills(directory, hierarchy.version) for directory in descendants(cgroup))
-        refaults = read_stat(cgroup, hierarchy.version).get("workingset_refault_file")
-    again = None if refaults is None else refaults * mmap.PAGESIZE
+        again = read_again_bytes(cgroup, hierarchy.version, limit_bytes)
     return Rerun(status, kills, took_s, again)
+
+
+def read_again_bytes(cgroup: Path, version: int, limit_bytes: int | None) -> int | None:
+    """Return the page cache that a cgroup read again for its limit; None if the kernel does not count it.
+
+    The kernel also counts pages that a shortage of the machine evicted, and those that another cgroup had.
+    """
+    refaults, peak = read_stat(cgroup, version).get("workingset_refault_file"), read_peak(cgroup, version)
+    if refaults is None:
+        return None
+    has_room = peak is not None and limit_bytes is not None and peak + _LARGEST_CHARGE_BYTES <= limit_bytes
+    return 0 if has_room else refaults * mmap.PAGESIZE
 
 
 def limited(experiment: Experiment, limit_bytes: int | None) -> tuple[Experiment, int | None]:

@@ -105,7 +105,8 @@ def own_cgroup(trace: AnalysedTrace) -> str:
 
 def record(experiment: Experiment, place: Path, output: Path | None, force: bool) -> Path:
     """Record an experiment whose files are at `place`, and return the path of its trace."""
-    options = ["--name", f"lab-{experiment.name}", "--limit", str(experiment.limit_bytes), "--swap", "0"]
+    options = ["--name", f"lab-{experiment.name}"]
+    options += ["--limit", str(experiment.limit_bytes), "--swap", str(experiment.swap_bytes)]
     options += ["-o", str(output)] if output is not None else []
     options += ["-f"] if force else []
     arguments = ["record", *options, "--", *experiment.command(place)]
