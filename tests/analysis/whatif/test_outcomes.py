@@ -9,6 +9,7 @@ import pytest
 from support.recorded import NAMES, TRACES
 
 import tracer
+from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.explain.sizing import replayed_run
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
@@ -70,6 +71,16 @@ def test_reason_names_the_kill_at_the_highest_limit(page_cache_experiment: Any) 
     trace.recorded()["oom"].append(again)
     (found,) = what_if(trace, [150 * MIB], 7).limits
     assert (found.outcome, found.why) == ("killed", "the run was killed at 200 MiB at 3.80 s")
+
+
+def test_kills_for_one_limit_have_the_range_of_their_run() -> None:
+    """The third kill alone would have needed 132.9 MiB, since two victims had freed memory before."""
+    trace = tracer.open(TRACES / "sharedbuffers")
+    found, kills = what_if(trace, [MIB]), trace.explain()
+    ends = (found.killed_below_bytes, found.survives_from_bytes)
+    assert [kill.sizing.min_limit_bytes for kill in kills] == [ends] * 3
+    assert all(kill.sizing.basis[0].startswith("The range is for all 3 kills") for kill in kills)
+    assert PostMortems(trace).one(3).sizing == kills[2].sizing
 
 
 def test_curve_is_of_limits_where_something_changes() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.kernel_log.decisions import LogKill
 from tracer.analysis.results.kill import OomReport
 from tracer.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracer.analysis.explain.sizing.demand import Demand
 
 _Explain: TypeAlias = Callable[[TraceTables, RecordedKill, Told], OomReport]
 
@@ -54,10 +57,14 @@ class PostMortems:
             partial(comparison.without, trace),
         )
         self._told, self._kills = completed.told, RecordedKills(trace, completed)
+        self._whole: dict[int, OomReport] = {}
+        self._needs: dict[int, Demand] = {}
 
     def all(self, *, is_sized: bool = True) -> list[OomReport]:
         """Return what `explain` returns."""
-        return self._each(partial(_report, is_sized=is_sized))
+        reports = self._each(partial(_report, is_sized=is_sized))
+        self._whole |= {report.kill_id: report for report in reports if is_sized}
+        return [self._with_range_of_run(report) for report in reports]
 
     def measured(self) -> list[OomReport]:
         """Return the reports of `outlines` with the memory of the limit owner, without refaults: what a
@@ -80,7 +87,31 @@ class PostMortems:
         """Return the whole report of a kill, by its number."""
         if kill_id not in self._told:
             return next(report for report in self._only_logged if report.kill_id == kill_id)
-        return self._explained(kill_id, partial(self._kills.kill_at, kill_id), _report)
+        return self._with_range_of_run(self._alone(kill_id))
+
+    def _alone(self, kill_id: int) -> OomReport:
+        """Return the whole report of a kill, with its own range of limits."""
+        if kill_id not in self._whole:
+            self._whole[kill_id] = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _report)
+        return self._whole[kill_id]
+
+    def _with_range_of_run(self, report: OomReport) -> OomReport:
+        """Return a report with the range for all kills for the same limit, which is the answer of `whatif`.
+
+        The range of a later kill alone is too low for the run: the kills before it freed memory.
+        """
+        owner_id = report.limit_owner.cgroup_id
+        kills = () if owner_id is None else self._kills.by_owner.get(owner_id, ())
+        is_sized = report.sizing.min_limit_bytes is not None and report.limit_owner.lowered is None
+        if owner_id is None or len(kills) < 2 or not is_sized:
+            return report
+        from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+
+        if owner_id not in self._needs:
+            self._needs[owner_id] = recorded_report.demand_of(
+                self._kills.subtree_of(owner_id), kills, self._alone
+            )
+        return recorded_report.with_range_of_run(report, self._needs[owner_id], len(kills))
 
     def _by_time(self, recorded: Iterable[OomReport]) -> list[OomReport]:
         return sorted([*recorded, *self._only_logged], key=attrgetter("time"))

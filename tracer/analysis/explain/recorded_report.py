@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import pandas as pd
 
 from tracer.analysis.core.columns import utc_time
+from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain import shortage, verdict, victim_selection
@@ -25,7 +27,9 @@ from tracer.analysis.explain.measure import (
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
 from tracer.analysis.explain.runtimes import known_runtimes
+from tracer.analysis.explain.sizing import demand
 from tracer.analysis.explain.sizing.bounds import Range
+from tracer.analysis.explain.sizing.demand import Demand
 from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, log_words
@@ -36,6 +40,8 @@ from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim
 from tracer.analysis.views.grown_code import grown_within
 from tracer.kernel.kmsg.report.log_report import LogReport
+
+_RANGE: Final = "sizing.min_limit_bytes"
 
 
 def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
@@ -77,7 +83,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         kill_range(kill.subtree, kill.rows, findings) if is_sized else (Range(), outlines.NOT_ASKED)
     )
     if why_unsized is not None:
-        unknown["sizing.min_limit_bytes"] = why_unsized
+        unknown[_RANGE] = why_unsized
     quality = Quality(
         lost_records=findings.lost_records,
         kmsg=told.state,
@@ -98,6 +104,28 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         selection,
         sizes,
         grown=partial(_grown, kill),
+    )
+
+
+def demand_of(subtree: Subtree, kill_ids: Sequence[int], alone: Callable[[int], OomReport]) -> Demand:
+    """Return the demand of a run with these kills, by time; `alone` returns the report of each with its own
+    range."""
+    return demand.of_kills(subtree, [alone(kill_id) for kill_id in kill_ids[: demand.MOST_KILLS]])
+
+
+def with_range_of_run(report: OomReport, needs: Demand, kills: int) -> OomReport:
+    """Return a report with the range of limits of its run, in which there were so many kills."""
+    if needs.killed_below_bytes is None:
+        return report
+    low = max(needs.killed_below_bytes, *(report.sizing.min_limit_bytes or ())[:1])
+    unknown = {name: why for name, why in report.quality.unknown.items() if name != _RANGE}
+    if needs.why_open is not None:
+        unknown[_RANGE] = needs.why_open
+    basis = (advice.for_all_kills(kills), *report.sizing.basis)
+    return replace(
+        report,
+        sizing=replace(report.sizing, min_limit_bytes=(low, needs.survives_from_bytes), basis=basis),
+        quality=replace(report.quality, unknown=unknown),
     )
 
 

@@ -93,8 +93,8 @@ class RecordedKills:
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], RecordedKill]]]:
         """Yield the number of each kill, and what finds it; those for one limit come one after the other."""
-        for owner_id, kill_ids in self._by_owner().items():
-            subtree = cache(partial(self._subtree_of, owner_id))
+        for owner_id, kill_ids in self.by_owner.items():
+            subtree = cache(partial(self.subtree_of, owner_id))
             victims = self._rows_of_owner.rows_for(owner_id)
             of_owner = _Victims(victims, self._times[victims])
             yield from (
@@ -129,7 +129,8 @@ class RecordedKills:
     def _samples(self) -> Cells:
         return Cells.from_frame(self._at_kills)
 
-    def _by_owner(self) -> dict[int, list[int]]:
+    @cached_property
+    def by_owner(self) -> dict[int, list[int]]:
         """Return the kills in order, by the limit owner in the first row of each; `NO_ID`: no owner."""
         oom, found = self._oom, dict[int, list[int]]()
         kill_ids, firsts = np.unique(self._kill_ids, return_index=True)
@@ -139,7 +140,8 @@ class RecordedKills:
             found.setdefault(owner_id, []).append(kill_id)
         return found
 
-    def _subtree_of(self, owner_id: int) -> Subtree:
+    def subtree_of(self, owner_id: int) -> Subtree:
+        """Return the cgroups below a limit owner; the whole machine for `NO_ID`."""
         return self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
 
     def _kill(

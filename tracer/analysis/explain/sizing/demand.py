@@ -146,7 +146,7 @@ def of_kills(subtree: Subtree, kills: Sequence[OomReport], why_open: str | None 
     reason = next((one for one in reasons if one is not None), "its growth has no known end")
     if not ranges:
         return unknown(reason)
-    worst, (low, _) = max(ranges, key=lambda one: one[1][0])
+    worst, (low, _) = max(ranges, key=lambda one: (one[1][0], one[0].limit_owner.limit_bytes or 0))
     highs = [high for _, (_, high) in ranges if high is not None]
     is_known = why_open is None and len(highs) == len(kills) < MOST_KILLS
     high = max(highs) if is_known else None

@@ -83,6 +83,11 @@ def sized(found: Range) -> Sizing:
     return Sizing(found.limits_bytes, tuple(map(_sentence, found.basis)), pace, found.outcomes)
 
 
+def for_all_kills(count: int) -> str:
+    """Return the sentence on a range that is for several kills."""
+    return f"The range is for all {count} kills for this limit: each one freed memory for the work after it."
+
+
 def _sentence(ground: Ground) -> str:
     words = {
         name: size(value) if name.endswith("_bytes") else f"{100 * value:.0f} %"
