@@ -68,6 +68,16 @@ def test_ambiguous_sample_is_reported_until_its_memory_stat_is_compared() -> Non
     assert shown(positions, grown) == expected(grown, at)
 
 
+def test_line_that_changed_during_the_first_comparison_is_compared_again() -> None:
+    at = {line: number for number, line in enumerate(LINES)}
+    positions, counters = StatPositions({}), np.arange(1, WIDTH + 1)
+    stat = print_stat(counters, at)
+    positions.compare({**stat, "pgfault": 1}, counters, stat)
+    assert positions.ambiguous(np.atleast_2d(counters)).tolist() == [True]
+    positions.compare(stat, counters, stat)
+    assert shown(positions, counters) == expected(counters, at)
+
+
 def test_line_that_changes_during_a_comparison_excludes_nothing() -> None:
     at = {line: number for number, line in enumerate(LINES)}
     positions, counters = StatPositions({}), np.arange(1, WIDTH + 1)

@@ -61,15 +61,15 @@ class StatPositions:
     def compare(self, before: Reading, counters: Numbers, after: Reading) -> None:
         """Exclude positions, by the counters of one memcg between two readings of its memory.stat.
 
-        A line that changed meanwhile is left out. A line without a possible position begins anew: a change
-        and its reversal went unseen in an earlier comparison.
+        A line that changed meanwhile is left out, and stays ambiguous. A line without a possible position
+        begins anew: a change and its reversal went unseen in an earlier comparison.
         """
         printed = np.array([_steady(before, after, line) for line in _LINES])
         is_equal = np.maximum(counters, 0) * _UNIT[:, None] == printed[:, None]
         is_equal[~is_equal.any(axis=1)] = True
         left = self._possible & is_equal
         self._possible = np.where(left.any(axis=1)[:, None], left, is_equal)
-        self._exists |= printed >= 0
+        self._exists |= np.array([line in before for line in _LINES])
         self._is_doubtful &= ~np.array([before.get(line, 0) > 0 for line in _LINES])
         self._exclude_taken()
 
