@@ -98,6 +98,7 @@ def test_least_limit_that_survives_is_a_command_to_paste_with_its_outcome(column
     assert tuple(arguments) == COMMAND
     resources = {"limits": {"memory": "48Mi"}}
     assert json.loads(patch) == {"spec": {"containers": [{"name": "app", "resources": resources}]}}
+    assert json.loads(text.splitlines()[-1].removeprefix("    resources: ")) == resources
 
 
 def test_recorded_limit_is_no_resize_and_more_has_the_cost() -> None:

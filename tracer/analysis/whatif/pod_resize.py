@@ -54,14 +54,18 @@ def command(pod: PodLimit, limit_bytes: int) -> tuple[str, ...] | None:
     """
     if pod.qos_class == "BestEffort":
         return None
-    kinds = ("requests", "limits") if pod.qos_class == "Guaranteed" else ("limits",)
-    resources = {kind: {"memory": quantity(limit_bytes)} for kind in kinds}
-    spec: dict[str, Any] = {"resources": resources}
+    spec: dict[str, Any] = {"resources": resources(pod, limit_bytes)}
     if pod.container is not None:
         spec = {"containers": [{"name": pod.container, **spec}]}
     patch = json.dumps({"spec": spec}, separators=(",", ":"))
     where = ("kubectl", "patch", "pod", pod.pod, "-n", pod.namespace)
     return *where, "--subresource", "resize", "--patch", patch
+
+
+def resources(pod: PodLimit, limit_bytes: int) -> dict[str, dict[str, str]]:
+    """Return the `resources` of a container or pod with this limit, which keep its QoS class."""
+    kinds = ("requests", "limits") if pod.qos_class == "Guaranteed" else ("limits",)
+    return {kind: {"memory": quantity(limit_bytes)} for kind in kinds}
 
 
 def quantity(size_bytes: int) -> str:

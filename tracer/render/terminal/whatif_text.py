@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Final
@@ -10,6 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer.analysis.results.outcome import AtLimit, PodLimit, WhatIf
+from tracer.analysis.whatif import pod_resize
 from tracer.render.terminal import console
 from tracer.render.words import limit_outcomes
 from tracer.render.words.escape import visible
@@ -28,7 +30,9 @@ _POD_NEEDS: Final = "It takes Kubernetes 1.36 (1.35 with a feature gate)."
 _SHRINKING: Final = (
     "To shrink without a restart takes 1.34, whose kubelet waits while usage is above the new limit. "
 )
-_TEMPLATE: Final = "It holds for this pod alone: its Deployment or other owner keeps the old limit."
+_TEMPLATE: Final = (
+    "It holds for this pod alone: its Deployment or other owner keeps the old limit, until its template has"
+)
 _STYLES: Final = {"killed": "bold red", "thrashes": "yellow", "survives": "green", "unknown": ""}
 
 
@@ -78,6 +82,8 @@ def _resize(found: WhatIf, pod: PodLimit, *, is_asked: bool) -> Iterator[console
     yield console.indented(prose(_outcome(found, chosen, is_smaller=is_smaller)))
     yield console.Command(chosen.resize)
     yield console.note(f"{_POD_NEEDS if whole else _NEEDS} {_SHRINKING if is_smaller else ''}{_TEMPLATE}")
+    resources = json.dumps(pod_resize.resources(pod, chosen.limit_bytes))  # JSON is YAML
+    yield console.indented(console.indented(Text(f"resources: {resources}")))
 
 
 def _to_set(found: WhatIf, *, is_asked: bool) -> AtLimit | None:
