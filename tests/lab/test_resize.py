@@ -153,11 +153,14 @@ class AsksForItsPolicy(Experiment):
 )
 def test_work_below_its_limit_read_nothing_again_for_it(tmp_path: Path, limit_mib: int, again: int) -> None:
     (tmp_path / "memory.peak").write_text(f"{40 << 20}\n")
+    (tmp_path / "memory.high").write_text("max\n")
     (tmp_path / "memory.stat").write_text("anon 0\n")
     assert read_again_bytes(tmp_path, 2, limit_mib << 20) is None
     (tmp_path / "memory.stat").write_text("workingset_refault_file 300\n")
     assert read_again_bytes(tmp_path, 2, limit_mib << 20) == again
-    assert read_again_bytes(tmp_path, 2, None) == 300 * mmap.PAGESIZE
+    assert read_again_bytes(tmp_path, 2, None) == 0
+    (tmp_path / "memory.high").write_text(f"{40 << 20}\n")
+    assert read_again_bytes(tmp_path, 2, limit_mib << 20) == 300 * mmap.PAGESIZE
 
 
 @pytest.mark.kernel

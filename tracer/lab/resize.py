@@ -29,13 +29,14 @@ from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
-from tracer.kernel.cgroups.memory_files import read_oom_kills, read_peak, read_stat
+from tracer.kernel.cgroups.memory_files import read_oom_kills, read_peak, read_size, read_stat
 from tracer.kernel.process.priority import put_first
 from tracer.kernel.process.spawn import spawn
 from tracer.lab.checks import Check
 from tracer.lab.experiments import Experiment
 from tracer.lab.run import Outcome, nearest, own_kills, own_life, record
 from tracer.lab.scratch import scratch_directory
+from tracer.schema import UNLIMITED_BYTES
 from tracer.units import UNKNOWN, duration, size
 
 _BELOW_PERCENT: Final = 80
@@ -152,8 +153,9 @@ def rerun(
         scratch_directory(near) as scratch,
         experiment.prepare(scratch) as place,
         ephemeral_cgroup(f"resize-{experiment.name}", limit_bytes, swap_bytes, hierarchy) as cgroup,
+        Path(os.devnull).open("wb") as nowhere,  # what the work prints is none of our results
     ):
-        command = spawn(cgroup, experiment.command(place))
+        command = spawn(cgroup, experiment.command(place), nowhere.fileno())
         put_first(command.process.pid)
         clock = Clock(command.process.pid)
         try:
@@ -169,14 +171,17 @@ def rerun(
 
 
 def read_again_bytes(cgroup: Path, version: int, limit_bytes: int | None) -> int | None:
-    """Return the page cache that a cgroup read again for its limit; None if the kernel does not count it.
+    """Return the page cache that a cgroup read again for its limit or its memory.high; None if the kernel
+    does not count it.
 
     The kernel also counts pages that a shortage of the machine evicted, and those that another cgroup had.
     """
     refaults, peak = read_stat(cgroup, version).get("workingset_refault_file"), read_peak(cgroup, version)
     if refaults is None:
         return None
-    has_room = peak is not None and limit_bytes is not None and peak + _LARGEST_CHARGE_BYTES <= limit_bytes
+    high = read_size(cgroup, "memory.high") if version == 2 else None
+    bound = min(one for one in (limit_bytes, high, UNLIMITED_BYTES) if one is not None)
+    has_room = peak is not None and peak + _LARGEST_CHARGE_BYTES <= bound
     return 0 if has_room else refaults * mmap.PAGESIZE
 
 
