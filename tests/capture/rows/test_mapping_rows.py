@@ -18,6 +18,8 @@ from synthetic.sample_series import series
 from tracer.capture.rows import mapping_rows
 from tracer.capture.rows.mapping_rows import MappingRows, Tables
 from tracer.kernel.anatomy.mapping_kinds import KINDS
+from tracer.kernel.anatomy.process_anatomy import ProcessAnatomy
+from tracer.kernel.anatomy.shown import Shown
 from tracer.schema import TABLES
 from tracer.trace.arrow_columns import rows_of
 
@@ -186,3 +188,23 @@ def test_names_are_bounded_and_kept_as_text(tmp_path: Path, rows: MappingRows) -
         child.communicate(b"\n")
     assert shared["kind"] == "shared"
     assert shared["name"] == os.fsdecode(folder)[:256]
+
+
+@pytest.mark.parametrize("value", [-1, 0, (1 << 63) - 1, None])
+def test_numbers_that_a_trace_may_have_are_kept(value: int | None) -> None:
+    """-1: Go without garbage collection (GOGC=off)."""
+    shown = Shown("go", "gc_percent", value)
+    assert [one["value"] for one in answered(shown)] == [value]
+
+
+@pytest.mark.parametrize("value", [-2, -1 << 31, 1 << 63, 1 << 70])
+def test_number_that_makes_a_trace_unreadable_is_left_out(value: int) -> None:
+    """A process may claim to be of any size."""
+    kept = Shown("jvm", "collections", 3)
+    assert [one["value"] for one in answered(Shown("jvm", "heap_max_bytes", value), kept)] == [3]
+
+
+def answered(*shown: Shown) -> list[dict[str, Any]]:
+    anatomy = ProcessAnatomy(41, 0, [], shown)
+    runtimes: list[dict[str, Any]] = mapping_rows._answer(7, anatomy)["runtimes"]
+    return runtimes

@@ -23,6 +23,7 @@ from tracer.kernel.cgroups.cgroupfs import descendants
 from tracer.kernel.meminfo import meminfo_bytes
 from tracer.kernel.process.asked_child import AskedChild
 from tracer.live.approach import AGAIN_IF_HALF_NS, Approach
+from tracer.schema import TABLES, value_range
 from tracer.stored_names import stored_name
 
 MOST_PROCESSES: Final = 3
@@ -36,6 +37,9 @@ AT_ONCE_S: Final = 0.2
 
 AGAIN_S: Final = AGAIN_IF_HALF_NS / 1e9
 """The least time between two looks at a process."""
+
+_LEAST_VALUE, _MOST_VALUE = value_range("runtimes", TABLES["runtimes"].field("value")) or (0, 0)
+"""A number beyond them is left out: the process may claim anything, and the trace would not be read."""
 
 _LEAST_RSS_BYTES: Final = 1 << 20
 _SWAP_AGAIN_S: Final = 1.0
@@ -188,7 +192,11 @@ def _answer(cgroup_id: int, anatomy: ProcessAnatomy) -> dict[str, Any]:
         "time_ns": anatomy.time_ns,
         "tgid": anatomy.tgid,
         "groups": groups,
-        "runtimes": [shown._asdict() | {"text": _text(shown.text)} for shown in anatomy.runtimes],
+        "runtimes": [
+            shown._asdict() | {"text": _text(shown.text)}
+            for shown in anatomy.runtimes
+            if shown.value is None or _LEAST_VALUE <= shown.value <= _MOST_VALUE
+        ],
     }
 
 

@@ -35,6 +35,7 @@ _MOST_BUCKETS: Final = 1 << 14
 _MOST_DEPTH: Final = 512
 _MOST_FRAMES: Final = 12
 _MOST_TEXT: Final = 800
+_OFF: Final = -1  # of gc_percent
 _MOST_BYTES: Final = 1 << 48
 _VERSION: Final = re.compile(rb"go(\d{1,3})\.(\d{1,3})(?:\.\d{1,3})?(?:rc\d+)?")
 _INFO_MAGIC: Final = b"\xff Go buildinf:"
@@ -106,7 +107,7 @@ def _numbers(elf: ElfFile, memory: Memory, shift: int, until_s: float) -> Iterat
     words = memory.numbers(shift + collector, _WORDS)
     collections = int.from_bytes(memory.read(shift + stats + layout.collections, 4), "little")
     found = {
-        "gc_percent": struct.unpack("<i", struct.pack("<Q", words[0])[:4])[0],
+        "gc_percent": max(struct.unpack("<i", struct.pack("<Q", words[0])[:4])[0], _OFF),
         "memory_limit_bytes": words[1],
         "heap_goal_bytes": min(words[layout.goal], NO_LIMIT),
         "heap_live_bytes": words[layout.marked],
