@@ -15,6 +15,9 @@ from typing import Final
 NAMELESS_PYTHON: Final = "[python]"
 """A frame of Python in `stacks` whose code object could not be read."""
 
+IN_SOURCE: Final = re.compile(r"(?P<native>.* \[[^\]]*\]) \((?P<file>.+):(?P<line>\d+)\)", re.DOTALL)
+"""A frame of native code in `stacks` whose line is known: `function [module] (file:line)`."""
+
 MINOR_BITS: Final = 20  # include/linux/kdev_t.h, the kernel's own dev_t
 
 _MISLEADING_BACKSLASH: Final = re.compile(r"\\(?=x(?:5c|[89a-f][0-9a-f]))")

@@ -22,7 +22,7 @@ FRAME void parse_rows(long bytes)
 {
 	char *memory = malloc(bytes);
 
-	memset(memory, 1, bytes);
+	memset(memory, 1, bytes); /* 70% here */
 	KEEP(memory);
 }
 
@@ -30,7 +30,7 @@ FRAME void build_index(long bytes)
 {
 	char *memory = malloc(bytes);
 
-	memset(memory, 2, bytes);
+	memset(memory, 2, bytes); /* 30% here */
 	KEEP(memory);
 }
 
@@ -42,9 +42,9 @@ FRAME void load(long bytes)
 	KEEP(line);
 	for (; bytes >= 10 * PIECE; bytes -= 10 * PIECE) {
 		for (int piece = 0; piece < 7; piece++)
-			parse_rows(PIECE);
+			parse_rows(PIECE); /* calls for 70% */
 		for (int piece = 0; piece < 3; piece++)
-			build_index(PIECE);
+			build_index(PIECE); /* calls for 30% */
 	}
 	KEEP(line);
 }

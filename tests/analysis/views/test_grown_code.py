@@ -236,3 +236,13 @@ def test_true_share_lies_within_the_error_in_95_of_100_cases(share: float, count
     held = [abs(n / count - share) <= share_error(n / count, count) for n in drawn]
     within = sum(chance for chance, is_held in zip(chances, held, strict=True) if is_held)
     assert 0.93 < within <= 1.001
+
+
+def test_lines_of_a_native_function_are_one_code_with_its_heaviest_line(named: Any) -> None:
+    """Some of its instructions have no line: they are the compiler's own."""
+    sampled(named, 4 * MIB, "load [work]", "main [work] (rows.c:88)")
+    sampled(named, 2 * MIB, "load [work] (rows.c:40)", "main [work] (rows.c:88)")
+    sampled(named, 3 * MIB, "load [work] (rows.c:41)", "main [work] (rows.c:88)")
+    (one,) = grown_code(named, Samples.from_rows(named.code_samples), ("anon",))
+    assert (one.share, one.language) == (1, "native")
+    assert one.frames == (CodeFrame("load", "rows.c", 41, "work"), CodeFrame("main", "rows.c", 88, "work"))

@@ -22,6 +22,9 @@ from tracer.analysis.views.program_frames import frame_of, of_program
         ),
         ("JS:*grow app.js:3:9", CodeFrame("grow", "app.js", 3, None)),
         ("[python]", CodeFrame("[python]", None, None, None)),
+        ("load.isra.0 [work] (rows.c:41)", CodeFrame("load", "rows.c", 41, "work")),
+        ("Rows::add(int) [my work] (a b.h:7)", CodeFrame("Rows::add(int)", "a b.h", 7, "my work")),
+        ("rs::load::hcc834971959b628d [rs] (rows.rs:9)", CodeFrame("rs::load", "rows.rs", 9, "rs")),
     ],
 )
 def test_frame_is_read_in_its_parts(name: str, frame: CodeFrame) -> None:
@@ -94,6 +97,24 @@ def test_library_in_any_module_is_not_the_program(library: str) -> None:
 )
 def test_code_that_uses_a_library_is_the_program(own: str) -> None:
     assert of_program(("__memset [libc.so.6]", own, "main [work]")) == (own, "main [work]")
+
+
+def test_inlined_code_of_a_standard_library_is_not_the_program() -> None:
+    """Its functions may have any name; their file tells."""
+    stack = (
+        "emplace_back<int, int> [work] (bits/vector.tcc:117)",
+        "_RNvXs_5allocNtB4_6Global8allocate [work] (alloc/src/alloc.rs:429)",
+        "build [work] (rows.cpp:26)",
+        "main [work] (rows.cpp:40)",
+    )
+    assert of_program(stack) == stack[2:]
+
+
+def test_native_code_with_lines_is_no_script() -> None:
+    stack = ("fill [rows.so] (rows.c:9)", "load [app.py:41]")
+    assert of_program(stack) == stack[1:]
+    assert not frame_of(stack[0]).is_scripted
+    assert frame_of(stack[1]).is_scripted
 
 
 def test_script_is_the_program_whatever_extension_it_calls() -> None:

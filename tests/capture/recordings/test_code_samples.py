@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from support.compiled import compiled
 from support.grown_parts import assert_parts
+from support.native_parts import LANGUAGES, built_parts
 from support.offered import skip_unless_offered
 
 import tracer
@@ -256,6 +257,34 @@ def test_callers_of_functions_without_frames_are_known(
     at = whole.index("parse_rows")
     assert whole[at : at + 3] == ["parse_rows", "load", "main"]
     assert whole[-1] == "_start"
+
+
+@pytest.mark.beside
+@NATIVE
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_native_code_is_named_with_its_lines(
+    language: str,
+    memcg: Path,
+    tmp_path: Path,
+    start_recorder: Callable[..., Any],
+    pytestconfig: pytest.Config,
+) -> None:
+    """Functions that the compiler put into their callers are named as well, and none of the standard
+    libraries, whose code is compiled into the program."""
+    program, parts = built_parts(language, tmp_path, Path(pytestconfig.cache.mkdir("go")))
+    with started(program, memcg, str(100 * MIB)) as process:
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        go_on(process)
+        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path)))
+        trace = tracer.open(recorder.stop())
+        tgid = process.pid
+    samples = trace.code_samples
+    samples = samples[(samples["tgid"] == tgid) & (samples["category"] == "anon")]
+    found = grown_code(trace, Samples.from_rows(samples), ["anon"])
+    assert [" <- ".join(map(str, one.frames[:2])) for one in found] == [
+        f"{part.function} {part.place} <- {part.called_by}" for part in parts
+    ]
+    assert [one.share for one in found] == pytest.approx([part.share for part in parts], abs=0.03)
 
 
 def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: Callable[..., Any]) -> None:

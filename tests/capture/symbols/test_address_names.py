@@ -12,6 +12,7 @@ from tracer.capture.symbols import address_names
 from tracer.capture.symbols.address_names import (
     ENDED_KEPT_S,
     ExecImage,
+    Resolved,
     StackCopy,
     UserSymbols,
     joined,
@@ -31,14 +32,14 @@ class Table:
         self.generation = world.generation
         self.asked: list[int] = []
 
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+    def resolve(self, address: int) -> Resolved:
         self.asked.append(address)
         if 0x1000 <= address < 0x2000:
             number, offset = divmod(address - 0x1000, 0x100)
-            return f"f{number}.{self.generation}", offset, "/bin/work"
+            return Resolved(f"f{number}.{self.generation}", offset, "/bin/work")
         if 0x2000 <= address < 0x3000:
-            return None, address - 0x2000, "/lib/no symbols.so"
-        return None, address, "[vdso]" if address < 0x4000 else None
+            return Resolved(None, address - 0x2000, "/lib/no symbols.so")
+        return Resolved(None, address, "[vdso]" if address < 0x4000 else None)
 
     def unwind(self, copy: StackCopy) -> list[int]:
         return [*copy.stack]
@@ -248,7 +249,7 @@ def test_tables_of_ended_processes_are_freed_before_another_is_made(world: World
 
 
 def test_long_symbol_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Table, "resolve", lambda *_: ("x" * 10_000_000, 0, "/bin/work"))
+    monkeypatch.setattr(Table, "resolve", lambda *_: Resolved("x" * 10_000_000, 0, "/bin/work"))
     world.runs(7, ONE)
     assert len(world.symbols.frames(7, [0x1234], ONE)[0]) < 600
 

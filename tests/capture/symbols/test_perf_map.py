@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.capture.symbols import symbol_tables
+from tracer.capture.symbols.address_names import Resolved
 from tracer.capture.symbols.symbol_tables import CodeSymbols, PerfMap
 
 TGID, INNER = 700, 7
@@ -129,10 +130,10 @@ def test_any_content_gives_valid_functions(content: bytes) -> None:
 class Table:
     """A table like BCC's: it has functions in files, and names from perf maps of any user."""
 
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+    def resolve(self, address: int) -> Resolved:
         if address < 0x2000:
-            return "work", address - 0x1000, "/bin/work"
-        return "planted", 0, "/tmp/perf-700.map"
+            return Resolved("work", address - 0x1000, "/bin/work")
+        return Resolved("planted", 0, "/tmp/perf-700.map")
 
     def close(self) -> None: ...
 
@@ -140,9 +141,9 @@ class Table:
 def test_code_in_files_is_named_by_the_table_and_the_rest_by_the_map(process: Process) -> None:
     process.map.write_text("1000 4000 everything\n5000 10 add\n")
     symbols = CodeSymbols(Table, TGID, process.proc)
-    assert symbols.resolve(0x1010) == ("work", 0x10, "/bin/work")
-    assert symbols.resolve(0x5004) == ("add", 4, None)
-    assert symbols.resolve(0x5010) == (None, 0x5010, None)
+    assert symbols.resolve(0x1010) == Resolved("work", 0x10, "/bin/work")
+    assert symbols.resolve(0x5004) == Resolved("add", 4, None)
+    assert symbols.resolve(0x5010) == Resolved(None, 0x5010, None)
     assert symbols.resolve(0xC010)[0] is None
 
 
@@ -171,5 +172,5 @@ def test_hostile_map_is_kept_from_bcc(
     symbols = CodeSymbols(lambda: made.append(Table()) or made[0], TGID, process.proc, shared)  # type: ignore
     plant() if not is_early else None
     assert len(made) == (not is_early)
-    assert symbols.resolve(0x1010) == (None, 0x1010, None)
+    assert symbols.resolve(0x1010) == Resolved(None, 0x1010, None)
     symbols.close()

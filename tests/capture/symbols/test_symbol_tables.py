@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tracer.capture.symbols import symbol_tables
-from tracer.capture.symbols.address_names import StackCopy
+from tracer.capture.symbols.address_names import Resolved, SourceFrame, StackCopy
 from tracer.capture.symbols.symbol_tables import SymbolProcess
 
 
 class Table:
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+    def resolve(self, address: int) -> Resolved:
         if address == 0x666:
             os.closerange(0, 150)  # as BCC may do
         if address == 0xBAD:
@@ -25,8 +25,14 @@ class Table:
         if address == 0xDEAD:
             os._exit(1)
         if address == 0x10:
-            return "f" * 10_000, 1, "/lib/\udcff"
-        return (f"f{address:x}", 2, "/bin/work") if address < 0x1000 else (None, address, None)
+            return Resolved("f" * 10_000, 1, "/lib/\udcff")
+        if address == 0x20:
+            return Resolved("main", 1, "/bin/work", (SourceFrame("\U0001f40d" * 9, "\x01", 7),) * 3)
+        if address == 0x30:
+            return Resolved("main", 1, "/bin/work", (SourceFrame("f" * 10_000, "a.c", 7),) * 9)
+        return (
+            Resolved(f"f{address:x}", 2, "/bin/work") if address < 0x1000 else Resolved(None, address, None)
+        )
 
     def unwind(self, copy: StackCopy) -> list[int]:
         if copy.stack == b"bad":
@@ -48,11 +54,13 @@ def children() -> set[str]:
 def test_resolve_returns_the_answers_of_the_table() -> None:
     before = descriptors()
     table = SymbolProcess(Table)
-    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
     for address in (0, 1 << 63, (1 << 64) - 1):
         assert table.resolve(address) == Table().resolve(address)
-    symbol, offset, module = table.resolve(0x10)
-    assert (len(symbol or ""), offset, module) == (4096, 1, "/lib/\udcff")
+    symbol, offset, module, source = table.resolve(0x10)
+    assert (len(symbol or ""), offset, module, source) == (4096, 1, "/lib/\udcff", ())
+    assert table.resolve(0x20) == Table().resolve(0x20)
+    assert table.resolve(0x30) == Resolved("main", 1, "/bin/work"), "too long for a message"
     table.close()
     assert descriptors() == before
 
@@ -63,7 +71,7 @@ def test_copy_of_a_stack_is_unwound_in_the_child() -> None:
     for size in (0, 1, 16 << 10):
         assert table.unwind(StackCopy(registers, bytes(size))) == [len(registers), size, (1 << 64) - 1]
     assert table.unwind(StackCopy(registers, b"bad")) == []
-    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
     table.resolve(0xDEAD)
     assert table.unwind(StackCopy(registers, b"")) == [], "the child has ended"
     table.close()
@@ -72,8 +80,8 @@ def test_copy_of_a_stack_is_unwound_in_the_child() -> None:
 def test_descriptors_closed_in_the_child_stay_open_in_the_parent() -> None:
     table = SymbolProcess(Table)
     before = descriptors()
-    assert table.resolve(0x666) == ("f666", 2, "/bin/work")
-    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    assert table.resolve(0x666) == Resolved("f666", 2, "/bin/work")
+    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
     assert descriptors() == before
     table.close()
 
@@ -83,24 +91,24 @@ def test_resolve_of_an_impossible_address_finds_nothing(address: int) -> None:
     table = SymbolProcess(Table)
     symbol, *_ = table.resolve(address)
     assert symbol in (None, "f0")
-    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
     table.close()
 
 
 def test_failed_look_up_leaves_the_child_alive() -> None:
     table = SymbolProcess(Table)
-    assert table.resolve(0xBAD) == (None, 0xBAD, None)
-    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    assert table.resolve(0xBAD) == Resolved(None, 0xBAD, None)
+    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
     table.close()
 
 
 def test_child_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbol_tables, "_ANSWERS_WITHIN_S", 0.3)
     table = SymbolProcess(Table)
-    assert table.resolve(0xA51EE9) == (None, 0xA51EE9, None)
+    assert table.resolve(0xA51EE9) == Resolved(None, 0xA51EE9, None)
     monkeypatch.setattr(symbol_tables, "_ANSWERS_WITHIN_S", 60)
     begin = time.monotonic()
-    assert table.resolve(0xAB) == (None, 0xAB, None)
+    assert table.resolve(0xAB) == Resolved(None, 0xAB, None)
     assert time.monotonic() - begin < 30, "it did not wait for the child"
     table.close()
 
@@ -113,8 +121,8 @@ def test_child_that_ended_resolves_nothing(when: str) -> None:
         return Table()
 
     table = SymbolProcess(make)
-    assert table.resolve(0xDEAD) == (None, 0xDEAD, None)
-    assert table.resolve(0xAB) == (None, 0xAB, None)
+    assert table.resolve(0xDEAD) == Resolved(None, 0xDEAD, None)
+    assert table.resolve(0xAB) == Resolved(None, 0xAB, None)
     table.close()
 
 
@@ -127,6 +135,6 @@ def test_child_closes_inherited_descriptors_and_ignores_signals() -> None:
     (child,) = map(int, children() - before)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child, number)
-    assert table.resolve(0xAB) == ("fab", 2, "/bin/work")
+    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
     table.close()
     os.close(read)

@@ -21,7 +21,7 @@ from tracer.analysis.core.columns import (
     times_ns,
 )
 from tracer.analysis.core.rows import RowIndex
-from tracer.stored_names import stored_text
+from tracer.stored_names import IN_SOURCE, stored_text
 
 if TYPE_CHECKING:
     from tracer.kernel.kmsg.report.log_report import LogReport
@@ -236,9 +236,12 @@ class Functions:
 
 
 def function_of(frame: str) -> str:
-    """Return `symbol` of `symbol+0xoffset` and of `symbol [module]`; a frame without a symbol unchanged."""
+    """Return `symbol` of `symbol+0xoffset`, `symbol [module]` and `symbol [module] (file:line)`; a frame
+    without a symbol unchanged."""
     if frame.startswith("["):
         return frame
+    if in_source := IN_SOURCE.fullmatch(frame):
+        frame = in_source["native"]
     return frame.rpartition(" [")[0] if frame.endswith("]") else _OFFSET.sub("", frame)
 
 

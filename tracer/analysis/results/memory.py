@@ -152,13 +152,23 @@ class ProcessMemory:
 
 @dataclass(frozen=True, slots=True)
 class CodeFrame:
-    """A function of a stack. `file` and `line` are known for Python and Node; `module` is the file that has
-    the code."""
+    """A function of a stack. `file` and `line` are known for Python and Node, and for native code where the
+    file that has it says so (DWARF): `module`."""
 
     function: str
     file: str | None
     line: int | None
     module: str | None
+
+    @property
+    def identity(self) -> tuple[str, str | None]:
+        """Return what the frames of one function have in common, whatever line runs."""
+        return self.function, self.module or self.file
+
+    @property
+    def is_scripted(self) -> bool:
+        """Return whether it is a function of Python or Node."""
+        return self.line is not None and self.module is None
 
     def __str__(self) -> str:
         """Return the function with its place: a line of a file, or else the module."""

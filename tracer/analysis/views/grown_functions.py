@@ -63,10 +63,10 @@ def share_error(share: float, count: int) -> float:
 
 def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
     """Return the samples of processes of one name and one function of the program together."""
-    groups: dict[tuple[str | None, str, str | None], list[StackGrowth]] = {}
+    groups: dict[tuple[str | None, tuple[str, str | None]], list[StackGrowth]] = {}
     for sample in samples:
         frame = frame_of((of_program(sample.user) or of_program(sample.kernel) or ("",))[0])
-        groups.setdefault((sample.comm, frame.function, frame.file or frame.module), []).append(sample)
+        groups.setdefault((sample.comm, frame.identity), []).append(sample)
     return [*groups.values()]
 
 
@@ -104,18 +104,22 @@ def _in_common(stacks: Counter[tuple[str, ...]], nr_bytes: int) -> tuple[CodeFra
                 weights[frame_of(names[depth])] += weight
         if not weights:
             break
-        functions: Counter[tuple[str, str | None, str | None]] = Counter()
+        functions: Counter[tuple[str, str | None]] = Counter()
         for frame, weight in weights.items():
-            functions[frame.function, frame.file, frame.module] += weight
+            functions[frame.identity] += weight
         most, weight = functions.most_common(1)[0]
         if frames and weight < _NEARLY_ALL * nr_bytes:
             break
-        lines = {
-            frame: w for frame, w in weights.items() if (frame.function, frame.file, frame.module) == most
-        }
-        frames.append(max(lines, key=lambda frame: (lines[frame], frame.line or 0)))
+        lines = {frame: w for frame, w in weights.items() if frame.identity == most}
+        frames.append(heaviest(lines))
         stacks = Counter({n: w for n, w in stacks.items() if depth < len(n) and frame_of(n[depth]) in lines})
     return tuple(frames)
+
+
+def heaviest(lines: Mapping[CodeFrame, int]) -> CodeFrame:
+    """Return the frame of a function with the most bytes, of those that have a line if there are any: some
+    instructions are the compiler's own."""
+    return max(lines, key=lambda frame: (frame.line is not None, lines[frame], frame.line or 0))
 
 
 def _language(samples: Sequence[StackGrowth]) -> str:
@@ -124,7 +128,7 @@ def _language(samples: Sequence[StackGrowth]) -> str:
         return "kernel"
     if any(SCRIPT_OF_NODE.match(name) for name in names):
         return "node"
-    if any(frame_of(name).line is not None for name in names):
+    if any(frame_of(name).is_scripted for name in names):
         return "python"
     if any(name.startswith("runtime.goexit") for name in names):
         return "go"

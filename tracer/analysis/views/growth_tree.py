@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from tracer.analysis.results.memory import CodeFrame
 from tracer.analysis.views.code_samples import SampledStack
+from tracer.analysis.views.grown_functions import heaviest
 from tracer.analysis.views.program_frames import frame_of, of_program
 
 MOST_DEPTH: Final = 60
@@ -43,9 +44,10 @@ class _Step(NamedTuple):
 class _Node:
     """`lines` has the bytes of each frame that counts as this one: those of one function at several lines."""
 
+    what: str
     bytes: int = 0
-    lines: Counter[_Step] = field(default_factory=Counter)
-    below: dict[tuple[str, str, str | None, str | None], _Node] = field(default_factory=dict)
+    lines: Counter[CodeFrame] = field(default_factory=Counter)
+    below: dict[tuple[str, str, str | None], _Node] = field(default_factory=dict)
 
 
 def growth_tree(stacks: Iterable[SampledStack]) -> tuple[Growth, ...]:
@@ -55,15 +57,15 @@ def growth_tree(stacks: Iterable[SampledStack]) -> tuple[Growth, ...]:
     kept for kernel memory, and where no stack of a program could be taken. A stack is cut after `MOST_DEPTH`
     frames, and frames with less than 1/500 of all bytes are left out.
     """
-    root = _Node()
+    root = _Node(PROCESS)
     for stack in stacks:
         root.bytes += stack.weight_bytes
         node = root
         for step in _steps(stack):
-            key = (step.what, step.frame.function, step.frame.file, step.frame.module)
-            node = node.below.setdefault(key, _Node())
+            key = (step.what, *step.frame.identity)
+            node = node.below.setdefault(key, _Node(step.what))
             node.bytes += stack.weight_bytes
-            node.lines[step] += stack.weight_bytes
+            node.lines[step.frame] += stack.weight_bytes
     return _frozen(root, max(int(_LEAST_SHARE * root.bytes), 1))
 
 
@@ -84,11 +86,8 @@ def _merged(frame: CodeFrame) -> CodeFrame:
 
 
 def _frozen(node: _Node, least_bytes: int) -> tuple[Growth, ...]:
-    found: list[Growth] = []
-    for one in sorted(_large(node.below.values(), least_bytes), key=lambda one: -one.bytes):
-        what, frame = max(one.lines, key=lambda step: (one.lines[step], step.frame.line or 0))
-        found.append(Growth(frame, what, one.bytes, _frozen(one, least_bytes)))
-    return tuple(found)
+    below = sorted(_large(node.below.values(), least_bytes), key=lambda one: -one.bytes)
+    return tuple(Growth(heaviest(one.lines), one.what, one.bytes, _frozen(one, least_bytes)) for one in below)
 
 
 def _large(nodes: Iterable[_Node], least_bytes: int) -> Sequence[_Node]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from tracer.analysis.results.memory import CodeFrame
-from tracer.stored_names import NAMELESS_PYTHON
+from tracer.program_modules import may_be_of_program
+from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
 
 _FRAME: Final = re.compile(r"(?P<function>.*?)(?:\+0x[0-9a-f]+)?(?: \[(?P<place>[^\]]*)\])?", re.DOTALL)
 _UNNAMED: Final = re.compile(r"\[(?P<module>[^\]]+)\]\+0x")
 _PYTHON_PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+)")
-_NOT_THE_PROGRAM: Final = re.compile(
-    r"ld-linux[-\w]*|ld-musl[-\w]*|libc|libm|libstdc\+\+|libc\+\+(abi)?|libgcc_s"
-    r"|libjemalloc|libtcmalloc\w*|libmimalloc|(lib)?python(3(\.\d+)?t?)?|libpthread"
-)
 _ALLOCATOR: Final = re.compile(
     r"(operator (new|delete)|(__)?(rust|rdl|rg)_\w*alloc|_int_(malloc|realloc|memalign)|sysmalloc|s?brk|mmap"
     r"|(__libc_|__GI_|_rjem_|je_|tc_|mi_|g_|ztry|try|do_|[xz])*(malloc|calloc|realloc|memalign|strn?dup)"
@@ -43,10 +41,14 @@ SCRIPT_OF_NODE: Final = re.compile(
 
 @lru_cache(maxsize=1 << 14)
 def frame_of(name: str) -> CodeFrame:
-    """Return a recorded frame in its parts: `function [module]`, `function [file.py:line]`, a function of
-    Node by its perf map, or an address. Compilers' marks on a symbol are left out."""
+    """Return a recorded frame in its parts: `function [module]`, perhaps with ` (file:line)`, `function
+    [file.py:line]`, a function of Node by its perf map, or an address. Compilers' marks on a symbol are left
+    out."""
     if unnamed := _UNNAMED.match(name):
         return CodeFrame(name, None, None, unnamed["module"])
+    if in_source := IN_SOURCE.fullmatch(name):
+        native = frame_of(in_source["native"])
+        return replace(native, file=in_source["file"], line=int(in_source["line"]))
     match = _FRAME.fullmatch(name)
     assert match is not None
     function, place = match["function"], match["place"]
@@ -90,7 +92,7 @@ def of_program(frames: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_scripted(name: str) -> bool:
-    return frame_of(name).line is not None
+    return frame_of(name).is_scripted
 
 
 @lru_cache(maxsize=1 << 14)
@@ -99,8 +101,8 @@ def _is_of_script(name: str) -> bool:
     (capture/symbols/cpython_names.py), of the interpreter (`<frozen runpy>`) or of a launcher in `bin`, which
     is a module without functions and its file has no suffix."""
     frame = frame_of(name)
-    if frame.line is None or SCRIPT_OF_NODE.fullmatch(name):
-        return frame.line is not None
+    if not frame.is_scripted or SCRIPT_OF_NODE.fullmatch(name):
+        return frame.is_scripted
     assert frame.file is not None
     is_launcher = frame.function == "<module>" and not frame.file.endswith((".py", ">"))
     return "/" not in frame.file and not frame.file.startswith("<frozen ") and not is_launcher
@@ -111,7 +113,9 @@ def _is_of_program(name: str) -> bool:
     if name.startswith(("0x", "[vdso]", *_RUNTIME_OF_GO)):
         return False
     frame = frame_of(name)
-    if frame.module and _NOT_THE_PROGRAM.fullmatch(frame.module.partition(".so")[0]):
+    if frame.module and not may_be_of_program(frame.module):
+        return False
+    if frame.file and "/" in frame.file:  # a library's (capture/symbols/source_lines.py)
         return False
     return not (
         _ALLOCATOR.match(frame.function) or _RUST_V0.match(frame.function) or _is_library(frame.function)

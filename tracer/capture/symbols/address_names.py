@@ -1,8 +1,9 @@
 """Names of user-space addresses, found while the process exists, and never guessed.
 
-A frame is `symbol [module]`, or `[module]+0xoffset` if the module has no symbol there, or else the bare
-address. It is also the bare address if the process is gone, or has executed another program since its stack
-was taken.
+A frame is `symbol [module]`, with ` (file:line)` where the file of the module says it; `[module]+0xoffset` if
+the module has no symbol there, or else the bare address. It is also the bare address if the process is gone,
+or has executed another program since its stack was taken. An address at which functions are inlined has a
+frame for each.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -20,6 +22,7 @@ ENDED_KEPT_S: Final = 3.0
 wait. While processes are killed in a loop, each would leave one."""
 _MOST_NAMES: Final = 1 << 16  # of one process
 _MOST_LOOKING: Final = 0.05  # the share of time in which mappings are read
+_MOST_FRAMES: Final = 512  # of a stack
 _LONGEST_NAME: Final = 512  # of a symbol; C++ templates and hostile files make them long
 
 
@@ -33,14 +36,33 @@ class ExecImage(NamedTuple):
 _NO_IMAGE: Final = ExecImage(0, 0)  # of a process that exits or is gone
 
 
+class SourceFrame(NamedTuple):
+    """A function and the line that runs in it, as far as they are known."""
+
+    function: str | None
+    file: str | None
+    line: int | None
+
+
+class Resolved(NamedTuple):
+    """What is at an address: a symbol, the offset in it, and the path of the module.
+
+    Without a symbol, the offset is relative to the module; without a module, it is the address. `source`: the
+    functions that are inlined there, the innermost one first, and last the function of the symbol, whose
+    `function` is None.
+    """
+
+    symbol: str | None
+    offset: int
+    module: str | None
+    source: tuple[SourceFrame, ...] = ()
+
+
 class SymbolTable(Protocol):
     """The symbols of a process, as of when the table was made."""
 
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
-        """Return (symbol, offset in it, path of the module).
-
-        Without a symbol, the offset is relative to the module; without a module, it is the address.
-        """
+    def resolve(self, address: int) -> Resolved:
+        """Return what is at an address."""
 
     def close(self) -> None:
         """Free the table."""
@@ -67,7 +89,7 @@ class _Process:
     table: CodeTable
     used_s: float = 0.0
     look_s: float = 0.0  # when to look at its mappings again
-    names: dict[tuple[int, bool], str] = field(default_factory=dict)
+    names: dict[tuple[int, bool], list[str]] = field(default_factory=dict)
 
 
 class UserSymbols:
@@ -92,7 +114,7 @@ class UserSymbols:
     def frames(
         self, tgid: int, addresses: Iterable[int], image: ExecImage, copy: StackCopy | None = None
     ) -> list[str]:
-        """Return a name for each address, innermost first, of the process `tgid` while it ran `image`.
+        """Return the names of addresses, innermost first, of the process `tgid` while it ran `image`.
 
         `addresses` are found by frame pointers. With a copy of the stack, the names are of the addresses that
         unwinding finds, if it can.
@@ -102,10 +124,11 @@ class UserSymbols:
         may_look = now in (_NO_IMAGE, known.image) if known else False
         if known is not None and copy is not None:
             addresses = joined(known.table.unwind(copy), list(addresses))
-        return [
-            f"{address:#x}" if known is None else _name(known, address, bool(number), may_look)
+        names = (
+            [f"{address:#x}"] if known is None else _names(known, address, bool(number), may_look)
             for number, address in enumerate(addresses)
-        ]
+        )
+        return [*islice(chain.from_iterable(names), _MOST_FRAMES)]
 
     def _current(self, tgid: int, image: ExecImage, now: ExecImage) -> _Process | None:
         """Return the process with a symbol table that is valid for `image`; None if there is none."""
@@ -183,35 +206,46 @@ def _modules(proc: Path, tgid: int) -> bytes:
     return b"\n".join(line for line in lines if b"x" in line.split()[1] and line.split()[4] != b"0")
 
 
-def _name(process: _Process, address: int, is_return: bool, may_look: bool) -> str:
-    """Return the name of an address.
+def _names(process: _Process, address: int, is_return: bool, may_look: bool) -> list[str]:
+    """Return the names at an address, innermost first.
 
     `is_return`: it is a return address, which lies behind the call, and behind the function if that call
     never returns. `may_look`: the process still runs the program of the table.
     """
-    name = process.names.get((address, is_return))
-    if name is None:
+    names = process.names.get((address, is_return))
+    if names is None:
         if not may_look:
-            return f"{address:#x}"
-        name, is_lasting = _look_up(process.table, address, is_return and address > 0)
+            return [f"{address:#x}"]
+        names, is_lasting = _look_up(process.table, address, is_return and address > 0)
         if is_lasting:
             if len(process.names) >= _MOST_NAMES:
                 process.names.clear()
-            process.names[address, is_return] = name
-    return name
+            process.names[address, is_return] = names
+    return names
 
 
-def _look_up(table: SymbolTable, address: int, is_return: bool) -> tuple[str, bool]:
-    """Return the name, and whether it lasts as long as the module is mapped.
+def _look_up(table: SymbolTable, address: int, is_return: bool) -> tuple[list[str], bool]:
+    """Return the names, and whether they last as long as the module is mapped.
 
     A name in memory without a file does not last: a just-in-time compiler may put other code there.
     """
-    symbol, offset, path = table.resolve(address - is_return)
+    symbol, offset, path, source = table.resolve(address - is_return)
     is_file = path is not None and path.startswith(
         "/"
     )  # neither [vdso] nor memory of a just-in-time compiler
     module = f"[{os.path.basename(path)}]" if path and is_file else None  # noqa: PTH119  it may be any text
     if symbol is None:
-        return f"{module}+{offset + is_return:#x}" if module else f"{address:#x}", path is not None
-    symbol = symbol if len(symbol) <= _LONGEST_NAME else symbol[:_LONGEST_NAME] + "…"
-    return f"{symbol} {module}" if module else symbol, path is not None
+        name = f"{module}+{offset + is_return:#x}" if module else f"{address:#x}"
+        return [name], path is not None
+    if module is None:
+        return [_cut(symbol)], path is not None
+    functions = source or (SourceFrame(None, None, None),)
+    return [_in_source(f"{_cut(one.function or symbol)} {module}", one) for one in functions], True
+
+
+def _cut(symbol: str) -> str:
+    return symbol if len(symbol) <= _LONGEST_NAME else symbol[:_LONGEST_NAME] + "…"
+
+
+def _in_source(name: str, source: SourceFrame) -> str:
+    return name if source.line is None else f"{name} ({source.file}:{source.line})"

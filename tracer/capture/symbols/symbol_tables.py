@@ -27,7 +27,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from tracer.capture.symbols.address_names import CodeTable, StackCopy, SymbolTable, UserSymbols
+from tracer.capture.symbols.address_names import (
+    CodeTable,
+    Resolved,
+    SourceFrame,
+    StackCopy,
+    SymbolTable,
+    UserSymbols,
+)
 from tracer.capture.symbols.unwinding import Unwinder, why_not
 from tracer.errors import TracerError
 from tracer.kernel.anatomy.own_files import identity, open_file
@@ -127,19 +134,19 @@ class CodeSymbols:
         if self._unwinder is None and self._is_bcc_safe():
             self._table = make()
 
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+    def resolve(self, address: int) -> Resolved:
         """See `SymbolTable.resolve`; a name from the perf map has no module."""
         is_in_file = any(start <= address < end for start, end in self._in_files)
         if is_in_file and self._unwinder is not None:
             named = self._unwinder.resolve(address)
-            if named[-1] is not None:
+            if named.module is not None:
                 return named
         if is_in_file and self._table is not None and self._is_bcc_safe():
-            symbol, offset, module = self._table.resolve(address)
-            if module is None or not module.endswith(".map"):
-                return symbol, offset, module
+            named = self._table.resolve(address)
+            if named.module is None or not named.module.endswith(".map"):
+                return named
         found = self._map.name(address)
-        return (None, address, None) if found is None else (*found, None)
+        return Resolved(None, address, None) if found is None else Resolved(*found, None)
 
     def unwind(self, copy: StackCopy) -> list[int]:
         """See `CodeTable.unwind`."""
@@ -210,10 +217,13 @@ class SymbolProcess:
         with suppress(OSError):
             self._is_ready = self._socket.recv(1) == _MADE  # wait: the table is as of now
 
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+    def resolve(self, address: int) -> Resolved:
         """See `SymbolTable.resolve`; any address is allowed."""
         answer = self._ask((address & _ADDRESS_MASK).to_bytes(_ADDRESS_BYTES, "little"))
-        return (None, address, None) if answer is None else (answer[0], answer[1], answer[2])
+        if answer is None:
+            return Resolved(None, address, None)
+        symbol, offset, module, source = answer
+        return Resolved(symbol, offset, module, tuple(SourceFrame(*one) for one in source))
 
     def unwind(self, copy: StackCopy) -> list[int]:
         """See `CodeTable.unwind`."""
@@ -260,28 +270,34 @@ def _serve(make: Callable[[], CodeTable], fd: int) -> NoReturn:
             ours.send(_MADE)
             os.nice(_NICE)
             while request := ours.recv(_MESSAGE_BYTES):
-                ours.send(json.dumps(_answer(table, request)).encode())
+                ours.send(_answer(table, request))
     finally:
         os._exit(0)
 
 
-def _answer(table: CodeTable, request: bytes) -> list[Any]:
-    """Return (symbol, offset, module) of an address, or the addresses of a copied stack."""
+def _answer(table: CodeTable, request: bytes) -> bytes:
+    """Return what is at an address (see `Resolved`), or the addresses of a copied stack."""
     if len(request) > _ADDRESS_BYTES:
         with suppress(Exception):
             copy = StackCopy(request[:_REGISTERS_BYTES], request[_REGISTERS_BYTES:])
-            return [*table.unwind(copy)]
-        return []
-    symbol, offset, module = _resolve(table, int.from_bytes(request, "little"))
-    return [_cut(symbol), offset, _cut(module)]
+            return _message([*table.unwind(copy)])
+        return _message([])
+    symbol, offset, module, source = _resolve(table, int.from_bytes(request, "little"))
+    named = [_cut(symbol), offset, _cut(module)]
+    whole = _message([*named, source])
+    return whole if len(whole) <= _MESSAGE_BYTES else _message([*named, []])
 
 
-def _resolve(table: SymbolTable, address: int) -> tuple[str | None, int, str | None]:
+def _message(answer: list[Any]) -> bytes:
+    return json.dumps(answer, ensure_ascii=False).encode(errors="surrogatepass")
+
+
+def _resolve(table: SymbolTable, address: int) -> Resolved:
     """Resolve an address; a failure for one address does not end the child."""
     try:
         return table.resolve(address)
     except Exception:
-        return None, address, None
+        return Resolved(None, address, None)
 
 
 def _address_space_bytes() -> int:
@@ -318,21 +334,18 @@ class BccSymbols:
         self._cache = ctypes.c_void_p(self._library.bcc_symcache_new(tgid, None))
         self._tgid = tgid
 
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
-        """Return (symbol, offset in it, path of the module).
-
-        Without a symbol, the offset is relative to the module; without a module, it is the address.
-        """
+    def resolve(self, address: int) -> Resolved:
+        """See `SymbolTable.resolve`."""
         found = _Symbol()
         failed = self._library.bcc_symcache_resolve(
             self._cache, ctypes.c_uint64(address), ctypes.byref(found)
         )
         module = _text(found.module)
         if failed:
-            return None, found.offset if module else address, module
+            return Resolved(None, found.offset if module else address, module)
         symbol = _text(ctypes.cast(found.demangled, ctypes.c_char_p).value)
         self._library.bcc_symbol_free_demangle_name(ctypes.byref(found))
-        return symbol, found.offset, module
+        return Resolved(symbol, found.offset, module)
 
     def close(self) -> None:
         """Free the table, which has a file open for each module."""

@@ -16,13 +16,17 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import struct
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tracer.capture.symbols.address_names import StackCopy
+from tracer.capture.symbols.address_names import Resolved, StackCopy
+from tracer.capture.symbols.source_lines import SourceLines
 from tracer.errors import TracerError
+from tracer.kernel.process.elf_file import CutOffError, ElfFile
+from tracer.program_modules import may_be_of_program
 from tracer.wire.fields import LENGTHS
 
 _LIBRARY: Final = "libdw.so.1"
@@ -31,6 +35,8 @@ PACKAGES: Final = ("Debian: libdw1", "Fedora: elfutils-libs", "Arch: libelf")
 """The packages of libdw."""
 _PROC: Final = Path("/proc")
 _MOST_FILES: Final = 1024
+_MOST_LINES_BYTES: Final = 256 << 20  # of a file
+_MOST_UNPACKED_BYTES: Final = 32 << 20  # of its compressed sections; libdw takes twice as much
 _ADDRESS_MASK: Final = (1 << 64) - 1
 _SYMBOL_BYTES: Final = 24  # struct Elf64_Sym (elf(5))
 _MOST_FRAMES: Final = LENGTHS["TRACER_USER_FRAMES"]
@@ -153,6 +159,8 @@ class Unwinder:
     def __init__(self, tgid: int, proc: Path = _PROC) -> None:
         self._dw = _library()
         self._demangler = _Demangler()
+        self._lines = SourceLines(self._dw, self._demangler.name)
+        self._without_lines: set[bytes] = set()
         self._tgid = tgid
         self._addresses: list[int] = []
         self._copy = StackCopy(b"", b"")
@@ -183,12 +191,12 @@ class Unwinder:
         self._dw.dwfl_getthread_frames(self._dwfl, self._tgid, self._on_frame, None)
         return self._addresses
 
-    def resolve(self, address: int) -> tuple[str | None, int, str | None]:
+    def resolve(self, address: int) -> Resolved:
         """See `SymbolTable.resolve`. The symbols are those in the file itself; without one, the offset is
         the address in the file, as addr2line takes it."""
         module = _Pointer(self._dw.dwfl_addrmodule(self._dwfl, _Word(address)))
         if not module.value:
-            return None, address, None
+            return Resolved(None, address, None)
         bias, offset, symbol = _Word(), _Word(), ctypes.create_string_buffer(_SYMBOL_BYTES)
         path = self._dw.dwfl_module_info(module, None, None, None, None, None, None, None)
         name = self._dw.dwfl_module_addrinfo(
@@ -197,13 +205,17 @@ class Unwinder:
         where = None if path is None else path.decode(errors="backslashreplace")
         if name is None:
             self._dw.dwfl_module_getelf(module, ctypes.byref(bias))
-            return None, address - bias.value & _ADDRESS_MASK, where
-        return self._demangler.name(name.decode(errors="backslashreplace")), offset.value, where
+            return Resolved(None, address - bias.value & _ADDRESS_MASK, where)
+        shown = self._demangler.name(name.decode(errors="backslashreplace"))
+        source = () if path in self._without_lines else tuple(self._lines.frames(module, address))
+        return Resolved(shown, offset.value, where, source)
 
     def _report(self, folder: Path) -> None:
         for file in _files(folder)[:_MOST_FILES]:
             with suppress(OSError):
                 fd = _open(folder / "map_files" / file.link)
+                if not _has_lines(file.path, fd):
+                    self._without_lines.add(file.path)
                 name = ctypes.c_char_p(file.path)
                 if not self._dw.dwfl_report_elf(self._dwfl, name, name, fd, _Word(file.begin), False):
                     os.close(fd)
@@ -253,6 +265,18 @@ def _files(folder: Path) -> list[_File]:
         if b"x" in fields[1] and file in begins:
             found[begins[file]] = None
     return [*found]
+
+
+def _has_lines(path: bytes, fd: int) -> bool:
+    """Return whether lines of a file are looked for: it may be of a program, and libdw reads it in a second,
+    into little memory. Sections that are not compressed are mapped."""
+    name = path.rpartition(b"/")[2].decode(errors="backslashreplace")
+    size = os.fstat(fd).st_size
+    if not may_be_of_program(name) or size > _MOST_LINES_BYTES:
+        return False
+    with suppress(ValueError, CutOffError, struct.error):
+        return ElfFile(fd, size).unpacked_bytes() <= _MOST_UNPACKED_BYTES
+    return False
 
 
 def _open(path: Path) -> int:

@@ -30,6 +30,8 @@ _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _ELF64_LITTLE: Final = (b"\x7fELF", 2, 1)
 _PT_LOAD: Final = 1
 _SHT_SYMTAB: Final = 2
+_SHF_COMPRESSED: Final = 1 << 11
+_COMPRESSED: Final = struct.Struct("<I4xQ")  # Elf64_Chdr
 _SHT_DYNSYM: Final = 11
 _ET_DYN: Final = 3
 
@@ -123,6 +125,11 @@ class ElfFile:
             if self.read(texts + one[0], len(wanted)) == wanted:
                 return Section(*one[3:6])
         return None
+
+    def unpacked_bytes(self) -> int:
+        """Return how many bytes the compressed sections say they have once they are unpacked (gABI)."""
+        compressed = [one for one in self._sections if one[2] & _SHF_COMPRESSED]
+        return sum(self.unpack(_COMPRESSED, one[4])[1] for one in compressed)
 
     def symbol(self, name: bytes) -> int | None:
         """Return the address of a symbol of either table; None if neither has it."""

@@ -1,0 +1,129 @@
+"""Lines of native code: a library that is compiled here, whose functions are inlined."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tracer.capture.symbols import source_lines, unwinding
+from tracer.capture.symbols.address_names import SourceFrame
+from tracer.capture.symbols.source_lines import shown_source
+from tracer.capture.symbols.unwinding import Unwinder
+
+pytestmark = [
+    pytest.mark.skipif(unwinding.why_not() is not None, reason=f"{unwinding.why_not()}"),
+    pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
+]
+
+SOURCE = """\
+extern "C" volatile int sink;
+volatile int sink;
+namespace store {
+static inline __attribute__((always_inline)) void inner(int value)
+{
+    sink = value;
+}
+inline __attribute__((always_inline)) void middle(int value)
+{
+    inner(value + 1);
+}
+}
+extern "C" void outer(int value)
+{
+    store::middle(value);
+}
+"""
+DEEP = "\n".join(
+    [
+        "extern volatile int sink; volatile int sink;",
+        "static inline __attribute__((always_inline)) void f0(void) { sink = 1; }",
+        *(
+            f"static inline __attribute__((always_inline)) void f{one}(void) {{ f{one - 1}(); }}"
+            for one in range(1, 50)
+        ),
+        'extern "C" void outer(int value) { f49(); }',
+    ]
+)
+
+
+def sources(folder: Path, source: str, *flags: str) -> Iterator[tuple[SourceFrame, ...]]:
+    """Compile a library, map it here, and yield what is at each byte of the function `outer`."""
+    (folder / "rows.cpp").write_text(source)
+    library = folder / "librows.so"
+    subprocess.run(["c++", "-O2", *flags, "-shared", "-fPIC", "-o", library, folder / "rows.cpp"], check=True)
+    address = ctypes.cast(ctypes.CDLL(str(library)).outer, ctypes.c_void_p).value or 0
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(library) in line]
+    process = folder / "7"
+    (process / "map_files").mkdir(parents=True)
+    (process / "maps").write_text("\n".join(lines))
+    (process / "map_files" / lines[0].split()[0]).symlink_to(library)
+    unwinder = Unwinder(7, folder)
+    for at in range(address, address + 64):
+        found = unwinder.resolve(at)
+        if found.symbol != "outer":
+            return
+        yield found.source
+
+
+def test_inlined_functions_are_frames_with_the_lines_of_their_calls(tmp_path: Path) -> None:
+    """A function of one unit only (`static`) has no mangled name, so it is named without its arguments."""
+    found = {*sources(tmp_path, SOURCE, "-g")}
+    assert (
+        SourceFrame("store::inner", "rows.cpp", 6),
+        SourceFrame("store::middle(int)", "rows.cpp", 10),
+        SourceFrame(None, "rows.cpp", 15),
+    ) in found
+    assert {one[-1] for one in found} <= {SourceFrame(None, "rows.cpp", line) for line in (14, 15, 16)}, (
+        "the symbol's own function is the last one"
+    )
+
+
+def test_file_without_debug_information_has_no_lines(tmp_path: Path) -> None:
+    assert {*sources(tmp_path, SOURCE, "-g0")} == {()}
+
+
+def test_too_many_inlined_functions_are_cut_and_the_last_one_is_right(tmp_path: Path) -> None:
+    deepest = max(sources(tmp_path, DEEP, "-g"), key=len)
+    names = [one.function for one in deepest]
+    assert names == [*(f"f{one}" for one in range(32)), None]
+    assert deepest[-1].line == len(DEEP.splitlines())
+
+
+@pytest.mark.parametrize(("flag", "bound"), [("-gz", "_MOST_UNPACKED_BYTES"), ("-g", "_MOST_LINES_BYTES")])
+def test_large_file_is_not_searched_for_lines(
+    flag: str, bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "usual").mkdir()
+    assert any(sources(tmp_path / "usual", SOURCE, "-g", flag))
+    (tmp_path / "large").mkdir()
+    monkeypatch.setattr(unwinding, bound, 100)
+    assert {*sources(tmp_path / "large", SOURCE, "-g", flag)} == {()}
+
+
+def test_lines_are_looked_for_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_lines, "_MOST_CPU_S", 1e-9)
+    first, *others = sources(tmp_path, SOURCE, "-g")
+    assert first
+    assert {*others} == {()}
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/home/a/app/rows.cpp", "rows.cpp"),
+        ("rows.cpp", "rows.cpp"),
+        ("/usr/include/c++/14/bits/stl_vector.h", "bits/stl_vector.h"),
+        ("/usr/include/x86_64-linux-gnu/c++/14/bits/gthr-default.h", "bits/gthr-default.h"),
+        ("/usr/lib/llvm-19/include/c++/v1/vector", "vector"),
+        (f"/rustc/{'0a' * 20}/library/alloc/src/raw_vec.rs", "alloc/src/raw_vec.rs"),
+        ("/work/c++/rows.cpp", "rows.cpp"),
+        ("/work/library/alloc.rs", "alloc.rs"),
+    ],
+)
+def test_file_of_a_standard_library_is_shown_with_its_folder(path: str, shown: str) -> None:
+    assert shown_source(path) == shown

@@ -1,0 +1,194 @@
+"""Lines of native code, and the functions that a compiler has inlined there, by the DWARF of a mapped file.
+
+In optimised code, one address belongs to several functions: `push_back` inlined into `load_rows`, inlined
+into `main`. The symbol is that of `main`, and the line would be in a header of the standard library. So each
+of these functions is a frame of its own, with the line at which it runs or calls the next one.
+
+Only what the file itself contains is read (`-g`; Go by default): nobody looks for files of debug information.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from tracer.capture.symbols.address_names import SourceFrame
+
+_MOST_CPU_S: Final = 2.0  # of a process; some 2,000 addresses
+_MOST_INLINED: Final = 32  # at one address
+_MOST_SCOPES: Final = 1024
+_MOST_FILES: Final = 1 << 20  # of a unit
+_LONGEST_FILE: Final = 200
+
+_INLINED_SUBROUTINE, _SUBPROGRAM = 0x1D, 0x2E  # DW_TAG_* (dwarf.h)
+_ENCLOSING_NAMES: Final = (0x02, 0x13, 0x17, 0x39)  # DW_TAG_class_type, structure_type, union_type, namespace
+_LINKAGE_NAME, _CALL_FILE, _CALL_LINE = 0x6E, 0x58, 0x59  # DW_AT_*
+_ABSTRACT_ORIGIN, _SPECIFICATION = 0x31, 0x47
+
+_STANDARD_LIBRARY: Final = re.compile(r".*/(?:include/(?:[\w.-]+/)?c\+\+/[^/]+/|rustc/[0-9a-f]{40}/library/)")
+
+_Pointer = ctypes.c_void_p
+_Word = ctypes.c_uint64
+
+
+class _Die(ctypes.Structure):
+    """Dwarf_Die (libdw.h)."""
+
+    _fields_ = (("addr", _Pointer), ("cu", _Pointer), ("abbrev", _Pointer), ("padding", ctypes.c_long))
+
+
+class _Attribute(ctypes.Structure):
+    """Dwarf_Attribute (libdw.h)."""
+
+    _fields_ = (("code", ctypes.c_uint), ("form", ctypes.c_uint), ("valp", _Pointer), ("cu", _Pointer))
+
+
+_Dies = ctypes.POINTER(_Die)
+
+
+class SourceLines:
+    """Finds lines by libdw. `demangled` returns the name of a symbol as a program has it."""
+
+    def __init__(self, dw: ctypes.CDLL, demangled: Callable[[str], str]) -> None:
+        self._dw = dw
+        self._demangled = demangled
+        self._free = ctypes.CDLL(None).free
+        self._names: dict[int | None, str] = {}  # by the address of the entry in memory
+        self._left_s = _MOST_CPU_S
+        dw.dwfl_module_addrdie.restype = _Dies
+        for name in ("dwfl_module_getsrc", "dwarf_attr", "dwarf_attr_integrate", "dwarf_formref_die"):
+            getattr(dw, name).restype = _Pointer
+        for name in ("dwfl_lineinfo", "dwarf_filesrc", "dwarf_diename", "dwarf_formstring"):
+            getattr(dw, name).restype = ctypes.c_char_p
+
+    def frames(self, module: ctypes.c_void_p, address: int) -> list[SourceFrame]:
+        """Return the functions at an address of a module (Dwfl_Module *), the innermost one first.
+
+        The last one contains the others and has a symbol, which is better than its name here: the name is
+        None. Nothing, if the file does not say, or if too much time was spent.
+        """
+        if self._left_s <= 0:
+            return []
+        begin_s = time.thread_time()
+        found = self._frames(module, address)
+        self._left_s -= time.thread_time() - begin_s
+        return found
+
+    def _frames(self, module: ctypes.c_void_p, address: int) -> list[SourceFrame]:
+        bias = _Word()
+        unit = self._dw.dwfl_module_addrdie(module, _Word(address), ctypes.byref(bias))
+        if not unit:
+            return []
+        place = self._place(module, address)
+        found: list[SourceFrame] = []
+        for die in self._scopes(unit, address - bias.value):
+            tag = self._dw.dwarf_tag(ctypes.byref(die))
+            if tag == _SUBPROGRAM:
+                break
+            if tag == _INLINED_SUBROUTINE:
+                if len(found) < _MOST_INLINED:
+                    found.append(SourceFrame(self._name(die), *place))
+                place = self._call(unit, die)
+        return [*found, SourceFrame(None, *place)]
+
+    def _scopes(self, unit: Any, address: int) -> list[_Die]:
+        """Return the entries that enclose an address, the innermost one first, each with its real parent.
+
+        `dwarf_getscopes` itself goes from an inlined function to where that was written.
+        """
+        scopes = _Dies()
+        if self._dw.dwarf_getscopes(unit, _Word(address), ctypes.byref(scopes)) <= 0:
+            return []
+        innermost = _Die.from_buffer_copy(scopes[0])
+        self._free(scopes)
+        return self._enclosing(innermost)
+
+    def _enclosing(self, die: _Die) -> list[_Die]:
+        """Return an entry and those around it, up to that of the unit."""
+        scopes = _Dies()
+        count = self._dw.dwarf_getscopes_die(ctypes.byref(die), ctypes.byref(scopes))
+        if count <= 0:
+            return []
+        found = [_Die.from_buffer_copy(scopes[at]) for at in range(min(count, _MOST_SCOPES))]
+        self._free(scopes)
+        return found
+
+    def _place(self, module: ctypes.c_void_p, address: int) -> tuple[str | None, int | None]:
+        """Return the file and the line of an instruction."""
+        line = ctypes.c_int()
+        row = _Pointer(self._dw.dwfl_module_getsrc(module, _Word(address)))
+        if not row.value:
+            return None, None
+        file = self._dw.dwfl_lineinfo(row, None, ctypes.byref(line), None, None, None)
+        return _place(file, line.value)
+
+    def _call(self, unit: Any, die: _Die) -> tuple[str | None, int | None]:
+        """Return the file and the line at which an inlined function is called."""
+        files, count = _Pointer(), ctypes.c_size_t()
+        number, line = self._number(die, _CALL_FILE), self._number(die, _CALL_LINE)
+        if number is None or self._dw.dwarf_getsrcfiles(unit, ctypes.byref(files), ctypes.byref(count)):
+            return None, None
+        if not number < min(count.value, _MOST_FILES):
+            return None, None
+        file = self._dw.dwarf_filesrc(files, ctypes.c_size_t(number), None, None)
+        return _place(file, line or 0)
+
+    def _name(self, die: _Die) -> str:
+        """Return the name of an inlined function, like that of its symbol if it had one."""
+        declared = self._declared(die)
+        name = self._names.get(declared.addr)
+        if name is None:
+            name = self._names[declared.addr] = self._linkage_name(declared) or self._qualified(declared)
+        return name
+
+    def _linkage_name(self, die: _Die) -> str | None:
+        attribute = _Attribute()
+        if not self._dw.dwarf_attr_integrate(ctypes.byref(die), _LINKAGE_NAME, ctypes.byref(attribute)):
+            return None
+        mangled = self._dw.dwarf_formstring(ctypes.byref(attribute))
+        return self._demangled(mangled.decode(errors="backslashreplace")) if mangled else None
+
+    def _qualified(self, die: _Die) -> str:
+        """Return the name of a function with those of the classes and namespaces around it."""
+        around = self._enclosing(die)[1:]
+        outer = [one for one in around if self._dw.dwarf_tag(ctypes.byref(one)) in _ENCLOSING_NAMES]
+        return "::".join(self._own_name(one) for one in (*reversed(outer), die))
+
+    def _declared(self, die: _Die) -> _Die:
+        """Return the entry of a function where it is declared, among those of its class or namespace."""
+        for kind in (_ABSTRACT_ORIGIN, _SPECIFICATION):
+            attribute, found = _Attribute(), _Die()
+            if self._dw.dwarf_attr(
+                ctypes.byref(die), kind, ctypes.byref(attribute)
+            ) and self._dw.dwarf_formref_die(ctypes.byref(attribute), ctypes.byref(found)):
+                die = found
+        return die
+
+    def _own_name(self, die: _Die) -> str:
+        name = self._dw.dwarf_diename(ctypes.byref(die))
+        return name.decode(errors="backslashreplace") if name else "(anonymous)"
+
+    def _number(self, die: _Die, kind: int) -> int | None:
+        attribute, value = _Attribute(), _Word()
+        if not self._dw.dwarf_attr_integrate(ctypes.byref(die), kind, ctypes.byref(attribute)):
+            return None
+        failed = self._dw.dwarf_formudata(ctypes.byref(attribute), ctypes.byref(value))
+        return None if failed else value.value
+
+
+def _place(path: bytes | None, line: int) -> tuple[str | None, int | None]:
+    """Return what is shown of a place; (None, None): a compiler made the code, and there is no line."""
+    if not path or not 0 < line < 1 << 31:
+        return None, None
+    return shown_source(path.decode(errors="backslashreplace")), line
+
+
+def shown_source(path: str) -> str:
+    """Return what is shown of the path of a source file: its name, but of the standard library of C++ or Rust
+    the path in it, which has a slash: `bits/stl_vector.h`, `alloc/src/raw_vec.rs`."""
+    in_library = _STANDARD_LIBRARY.match(path)
+    shown = path[in_library.end() :] if in_library else path.rpartition("/")[2]
+    return shown[-_LONGEST_FILE:]
