@@ -206,6 +206,16 @@ def test_timer_delays_the_next_run_by_the_cpu_time_of_a_run(
     assert timer.due == pytest.approx(next_s)
 
 
+def test_restarted_timer_is_due_after_whole_intervals(clock: Clock) -> None:
+    timer = Timer(10.0, lambda: clock.run(0.0, 0.0))
+    clock.now_s = 109.5
+    timer.restart()
+    assert timer.due == 119.5
+    clock.now_s = 119.6
+    timer.run_if_due()
+    assert timer.due == 129.5
+
+
 def test_timers_of_one_interval_are_due_together(clock: Clock) -> None:
     clock.now_s = 100.3
     first = Timer(0.5, lambda: clock.run(0.0, 0.1))

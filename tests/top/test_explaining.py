@@ -32,8 +32,8 @@ def options_in(arguments: list[str]) -> list[str]:
 def test_explanation_in_the_view_names_no_option(
     name: str | None, loop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part in ("end_with_parent", "stand_back"):
-        monkeypatch.setattr(explaining, part, lambda **_: None)
+    for part in ("end_with_parent", "be_first_victim"):
+        monkeypatch.setattr(explaining, part, lambda: None)
     monkeypatch.setattr(os, "dup2", lambda _from, _to: None)
     asked = list[tuple[str, ...]]()
     monkeypatch.setattr(explaining, "become_module", lambda *arguments: asked.append(arguments))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,15 @@ ROWS = (
     row(1, None, "/a", usage_bytes=30 * MIB),
     row(2, None, f"/{HOSTILE}", name=HOSTILE, usage_bytes=20 * MIB, limit_owner=f"/{HOSTILE}", kills=2),
 )
+
+
+class Started:
+    """The progress of a recording that has begun."""
+
+    startup_s = 0.5
+    rows: Mapping[str, int] = {}
+    lost: Mapping[str, int] = {}
+    kills = 0
 
 
 class Recorded:
@@ -71,6 +82,18 @@ def test_table_has_one_printable_line_for_a_hostile_name(
     lines = [line for line in written.splitlines() if line]
     assert len(lines) == 2 + len(ROWS)  # the time and the titles
     assert lines[-1].lstrip().startswith(r"\x1b[2J")
+
+
+def test_first_table_comes_a_whole_interval_after_the_start(
+    options: TopOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `-n 1 -i 60`, the only table covered what was left of a minute of the machine's clock."""
+    now_s = 119.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    lines = live_view._Lines(replace(options, interval_s=60.0))
+    assert lines._timer.due == 120.0
+    lines.ready(Started())
+    assert lines._timer.due == 179.0
 
 
 def test_decisions_and_messages_with_hostile_names_are_one_printable_line_each(

@@ -112,10 +112,11 @@ def test_kill_and_its_verdict_are_told(recorded: Recorded) -> None:
     trace = Path("/far/away/traces/top/20261126T120000Z-kill-web")
     recorded.view.finished(Finished(trace, "kill", 0, "/1/web", 1, "web", "java was killed."))
     recorded.view.finished(Finished(trace, "request", 0, None, 0))
+    recorded.view.finished(Finished(trace, "kill", 0, "/1/web", 1, "web"))  # at the end, nothing is explained
     assert recorded.told() == [
         (KILL, r"web: OOM kill of ja\x1bva (pid 7) at a limit of 100 MiB"),
         (KILL, "web: java was killed. (traces/top/20261126T120000Z-kill-web)"),
-        (NOTE, "the trace is complete: traces/top/20261126T120000Z-kill-web"),
+        *[(NOTE, "the trace is complete: traces/top/20261126T120000Z-kill-web")] * 2,
     ]
 
 

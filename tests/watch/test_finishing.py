@@ -17,6 +17,7 @@ import pytest
 from support.schemas import require_form
 from support.slowdown import SLOWDOWN
 
+from tracer.kernel.process.priority import HeadStart
 from tracer.trace import layout
 from tracer.trace.write.writer import TraceWriter
 from tracer.watch.completing import COMPLETE_ONLY
@@ -47,6 +48,18 @@ SHOWING = """
 import os, sys
 print(sys.argv[1:], sys.stdin.read(), os.getsid(0) == os.getpid(), "NOTIFY_SOCKET" in os.environ)
 """
+TELLING_ITS_NICE = f"""
+import os, sys, time
+end_s = time.monotonic() + 60
+while {COMPLETE_ONLY!r} in sys.argv and not os.getpriority(os.PRIO_PROCESS, 0) and time.monotonic() < end_s:
+    time.sleep(0.01)
+print('{{"error": "nice %d"}}' % os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+def may_hurry() -> bool:
+    with HeadStart():
+        return os.getpriority(os.PRIO_PROCESS, 0) < 0
 
 
 def python(script: str) -> tuple[str, ...]:
@@ -396,6 +409,18 @@ def test_finish_without_a_successor_completes_first_and_explains_nothing(watched
         (story.trace, None) for story in stories
     ]
     assert all(gone(pid) for pid in pids(stories[0].trace))
+
+
+@pytest.mark.skipif(not may_hurry(), reason="needs the right to a better nice")
+def test_finish_without_a_successor_gives_a_head_start(watched: Watched) -> None:
+    """A user waits then: on a busy machine, the end of `top` took as many seconds as the load is high."""
+    queue = watched.open(completing=python(TELLING_ITS_NICE))
+    first, last = watched.story("first"), watched.story("last")
+    queue.add(first)
+    watched.run(queue)
+    queue.add(last)
+    queue.finish(time.monotonic() + 100 * SLOWDOWN, explains=False)
+    assert [finished.error for finished in watched.told] == ["nice 0", "nice -10"]
 
 
 def test_finish_during_the_command_tells_each_trace_once(watched: Watched) -> None:

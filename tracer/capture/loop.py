@@ -21,9 +21,10 @@ class Timer:
 
     The delay is the CPU time of the run, at most a second. It is not the wall-clock time: on a busy machine a
     run mostly waits for a CPU, and the recorder would only fall further behind. Runs are due at
-    multiples of the interval, so that timers of one interval wake the process once. The timer exists only
-    while `when` returns true. A run that was due while it did not exist is made up for once it does; with
-    `skips`, it is left out. A change of `interval_s` takes effect with the next run.
+    multiples of the interval, so that timers of one interval wake the process once, unless `restart` is
+    called. The timer exists only while `when` returns true. A run that was due while it did not exist is made
+    up for once it does; with `skips`, it is left out. A change of `interval_s` takes effect with the next
+    run.
     """
 
     def __init__(
@@ -38,10 +39,18 @@ class Timer:
         self._function = function
         self.when = when
         self._skips = skips
+        self._origin = 0.0
         self.due = self._next(time.monotonic())
 
+    def restart(self) -> None:
+        """Count intervals from now on: the next run is due in a whole interval."""
+        self._origin = time.monotonic()
+        self.due = self._next(self._origin)
+
     def _next(self, now_s: float) -> float:
-        return (now_s // self.interval_s + 1) * self.interval_s if self.interval_s else now_s
+        if not self.interval_s:
+            return now_s
+        return self._origin + ((now_s - self._origin) // self.interval_s + 1) * self.interval_s
 
     def skip(self, now_s: float) -> None:
         """Leave out a run that was due by now, if the timer does not exist and `skips` is set."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
-from tracer.kernel.process.children import become_module, end_with_parent, stand_back
+from tracer.kernel.process.children import be_first_victim, become_module, end_with_parent
 
 
 def main(arguments: list[str]) -> None:
-    """Execute the verb, with its errors on stdout as well."""
+    """Execute the verb, with its errors on stdout as well. The parent decides the priority."""
     end_with_parent()
-    stand_back(is_awaited=True)
+    be_first_victim()
     os.dup2(1, 2)
     os.environ["MEMCG_TRACER_PROGRESS"] = "off"  # its lines would be a part of the explanation
     trace, cgroup = arguments

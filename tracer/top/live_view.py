@@ -146,6 +146,7 @@ class _Lines:
     def ready(self, progress: Progress) -> None:
         self.notice(f"watching (ready in {progress.startup_s:.2f} s)")
         self._data.take()  # the first rates cover the time from here
+        self._timer.restart()
 
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Do nothing: the data has alarms of its own."""
@@ -242,6 +243,7 @@ class _Screen:
         )
         self._state = replace(self._state, message="")
         self._tick()
+        self._timer.restart()
 
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Do nothing: the data has alarms of its own."""
@@ -377,7 +379,7 @@ class _Screen:
         environment = environment_of_modules() | {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"}
         environment |= {"FORCE_COLOR": "1"} if self._painter.is_coloured else {"NO_COLOR": "1"}
         try:
-            self._child = Child(argv, environment, _EXPLAIN_WITHIN_S, subprocess.PIPE)
+            self._child = Child(argv, environment, _EXPLAIN_WITHIN_S, subprocess.PIPE, is_awaited=True)
         except OSError as error:
             self._say(f"no process can be started: {error.strerror}")
             return

@@ -123,8 +123,8 @@ class RecordingView:
     def finished(self, story: Finished) -> None:
         """Take a trace that is written and explained."""
         name = shown_name(story.cgroup or "", story.container) if story.cgroup or story.container else ""
-        if story.kills:
-            told = story.sentence or story.error or "not explained"
+        told = story.sentence or story.error
+        if story.kills and told:
             self._decided(Decision(self.now_ns, KILL, name, f"{told} ({self._directory / story.trace.name})"))
         else:
             self._decided(

@@ -1,6 +1,6 @@
 """The child of `watch` that completes a trace and explains it: `python -m tracer.watch.completing TRACE`.
 
-With `--complete-only` before TRACE, the trace is not explained, and the child has a normal priority. With
+With `--complete-only` before TRACE, the trace is not explained, and the parent decides the priority. With
 `--pods-since=NS` (CLOCK_REALTIME), the answer has the pods that had a kill since then.
 
 It turns journals into Parquet, for which the recorder has no memory to spare. Then it prints one line, a JSON
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracer.errors import Defects, TracerError
-from tracer.kernel.process.children import end_with_parent, stand_back
+from tracer.kernel.process.children import be_first_victim, end_with_parent, stand_back
 
 COMPLETE_ONLY: Final = "--complete-only"
 PODS_SINCE: Final = "--pods-since="
@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> int:
     """Complete and explain the trace in the last argument; return the exit status."""
     end_with_parent()
     explains = COMPLETE_ONLY not in arguments[:-1]
-    stand_back(is_awaited=not explains)
+    if explains:
+        stand_back()
+    else:
+        be_first_victim()
     trace = Path(arguments[-1])
     answer: dict[str, Any] = dict.fromkeys(
         ("kills", "sentence", "causes", "cause", "container", "pod", "cgroup", "pods", "pods_left_out")

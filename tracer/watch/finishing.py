@@ -201,7 +201,7 @@ class Finishing:
         """Complete the traces of the queue until `deadline_s` (CLOCK_MONOTONIC), for the end of `watch`.
 
         Traces that are left over are for the next start: `told` gets them with an error, and the command is
-        not run. Unless it `explains`, a completing child begins anew, at normal priority.
+        not run. Unless it `explains`, a completing child begins anew, with a head start.
         """
         if not explains:
             self._completing = (*self._completing, COMPLETE_ONLY)
@@ -242,7 +242,10 @@ class Finishing:
         argv = (*self._completing, *since, str(self._story.trace))
         try:
             within_s, environment = self._completing_within_s, environment_of_modules()
-            self._child = Child(argv, environment, within_s, subprocess.PIPE, is_of_cpu=True)
+            is_awaited = COMPLETE_ONLY in argv
+            self._child = Child(
+                argv, environment, within_s, subprocess.PIPE, is_of_cpu=True, is_awaited=is_awaited
+            )
             self._child.hurries_s = time.monotonic() + self._hurries_after_s
         except OSError as error:
             self._end_story({"error": f"not completed: no process can be started ({error.strerror})"})
