@@ -10,6 +10,7 @@ from tracer.kernel.cgroups.containers import (
     identify,
     outermost_pod,
     qos_class,
+    shown_name,
     standing,
 )
 
@@ -113,6 +114,21 @@ STATIC_UID = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 )
 def test_identify_known_path_returns_container(path: str, expected: ContainerRef | None) -> None:
     assert identify(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "container", "pod", "shown"),
+    [
+        (f"/docker/{ID}", "web", None, "web"),
+        (f"/kubepods/pod{UID}/{ID}", "web", "shop", "shop/web"),
+        (f"/docker/{ID}", None, None, ID[:12]),
+        (f"/system.slice/docker-{ID}.scope", None, None, f"docker-{ID[:12]}.scope"),
+        ("/batch/nightly/", None, None, "nightly"),
+        ("/", None, None, "/"),
+    ],
+)
+def test_shown_name_has_no_long_id(path: str, container: str | None, pod: str | None, shown: str) -> None:
+    assert shown_name(path, container, pod) == shown
 
 
 @pytest.mark.parametrize(

@@ -228,10 +228,10 @@ def _unescape_unit(name: str) -> str:
 
 
 def shown_name(path: str, container: str | None, pod: str | None = None) -> str:
-    """Return the container with its pod, else the last name of the path, not escaped."""
+    """Return the container with its pod, else the last name of the path, with short ids, not escaped."""
     if container is not None:
         return container if pod is None else f"{pod}/{container}"
-    return path.rstrip("/").rpartition("/")[2] or "/"
+    return with_short_ids(path.rstrip("/").rpartition("/")[2]) or "/"
 
 
 def as_named(path: str) -> str:

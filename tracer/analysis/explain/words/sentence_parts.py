@@ -19,23 +19,23 @@ from tracer.units import coarse_duration, duration, percent, size
 def owner_name(owner: LimitOwner) -> str:
     """Return `container web`, `pod web-1` (whose cgroup holds all its containers), or `the cgroup /a/b`.
 
-    It is `the cgroup /system.slice/a.service in container web` for a limit inside a container.
+    It is `the cgroup /system.slice/a.service in container web` for a limit inside a container. A container
+    without a name has its short id.
     """
     if owner.container is None and owner.pod is None:
         return f"the cgroup {owner.cgroup}" if owner.cgroup is not None else "the cgroup"
     place = standing(owner.cgroup or "")
-    name = f"pod {owner.pod}" if owner.container is None else f"container {owner.container}"
+    name = f"pod {owner.pod}" if owner.container is None else f"container {short_id(owner.container)}"
     inside = f"the cgroup {place.below} in {name}" if place.below else name
     return inside if place.around is None else f"{inside} in container {short_id(place.around)}"
 
 
 def cgroup_name(path: str | None) -> str:
-    """Return the name of a cgroup of which only the path is known, as `owner_name` has it, with short ids."""
+    """Return the name of a cgroup of which only the path is known, as `owner_name` has it."""
     ref = None if path is None else identify(path)
     if ref is None or (ref.container_id is None and ref.pod_uid is None):
         return f"the cgroup {path}"
-    container = None if ref.container_id is None else short_id(ref.container_id)
-    return owner_name(LimitOwner(path, container, ref.pod_uid, None, None, None))
+    return owner_name(LimitOwner(path, ref.container_id, ref.pod_uid, None, None, None))
 
 
 def process(comm: str | None, pid: int | None) -> str:
