@@ -65,6 +65,7 @@ def _write(
     *,
     comm: str = "python3",
     cgroup: str = "/memcg-tracer-77-page-cache",
+    quiet: str = "/quiet",
     container: str | None = None,
     killed: bool = True,
     lost: int = 0,
@@ -85,7 +86,7 @@ def _write(
     rows = _experiment(comm, killed, size, step_ns)
     rows["cgroups"] = [
         {"cgroup_id": 7, "path": cgroup, "container": container, "version": 1, "created": START_NS},
-        {"cgroup_id": 8, "path": "/quiet", "version": 1, "created": START_NS},
+        {"cgroup_id": 8, "path": quiet, "version": 1, "created": START_NS},
     ]
     rows["inodes"] = [{"inode_id": 1, "dev": "8:1", "ino": 12, "path": file, "fs_type": "ext4"}]
     if stacks_bytes:

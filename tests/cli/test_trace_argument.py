@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tracer.cli import trace_argument
-from tracer.cli.verbs import evictions, explain, info, report, timeline
+from tracer.cli.verbs import evictions, explain, info, report, timeline, whatif
 from tracer.errors import TracerError
 from tracer.kernel.kmsg import log_files, this_machine
 
@@ -102,6 +102,21 @@ def test_name_chooses_the_trace_and_its_cgroups(run: CliRunner, write_trace: Any
         assert stderr_of(run, verb, "web") == "memcg-tracer: the newest kill of 'web': traces/web\n"
     assert "traces/cart" in stderr_of(run, explain, "cart")
     stderr_of(run, report, "web", "-o", "page.html")
+
+
+def test_kill_that_top_recorded_is_found_in_its_folder(run: CliRunner, write_trace: Any) -> None:
+    write_trace("traces/web", container="web")
+    Path("traces/top-20251125T000000Z-7").mkdir()
+    write_trace("traces/top-20251125T000000Z-7/kill-web", container="web", step_ns=20_000_000)
+    Path("traces/fit").mkdir()
+    write_trace("traces/fit/1", container="web", step_ns=30_000_000)  # its kills were wanted
+    assert stderr_of(run, explain, "web").endswith(": traces/top-20251125T000000Z-7/kill-web\n")
+
+
+def test_whatif_of_a_name_is_about_the_limit_of_the_kill(run: CliRunner, write_trace: Any) -> None:
+    write_trace("traces/web", cgroup="/pods/web", quiet="/pods")
+    result = run.invoke(whatif.command, ["pods", "--json"])
+    assert json.loads(result.stdout)["cgroup"] == "/pods/web"
 
 
 def test_path_of_a_trace_is_the_trace(run: CliRunner, write_trace: Any) -> None:

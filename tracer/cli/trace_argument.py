@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tracer.analysis.trace import AnalysedTrace
 
 FOLDERS: Final = (Path(STATE_FOLDER), Path("traces"))
+OF_TOP: Final = "top-"
+"""The begin of the names of the folders in which `top` writes its traces, in `traces/`."""
+
 _CGROUPS: Final = "/sys/fs/cgroup/"
 _MOST_CELLS: Final = 60
 
@@ -161,16 +164,27 @@ def _with_newest_kill(folder: Path, name: str | None) -> AnalysedTrace | None:
 
 def _by_end(folder: Path) -> Iterator[tuple[datetime | None, Path]]:
     """Yield (end, path) of the traces in a folder, those without an end and then the latest first."""
-    from tracer.trace.meta import is_trace, read_meta
+    from tracer.trace.meta import read_meta
+
+    found = []
+    for path in _traces_in(folder):
+        with suppress(TracerError):
+            ended = read_meta(path)["ended"]
+            found.append((None if ended is None else datetime.fromisoformat(ended), path))
+    yield from ((end, path) for end, path in found if end is None)
+    yield from sorted(((end, path) for end, path in found if end is not None), reverse=True)
+
+
+def _traces_in(folder: Path) -> Iterator[Path]:
+    """Yield the traces in a folder, and in the folders of `top` in it."""
+    from tracer.trace.meta import is_trace
 
     with suppress(OSError):
-        found = []
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path = folder / entry.name
-            if entry.name.startswith(".") or entry.is_symlink() or not is_trace(path):
+            if entry.name.startswith(".") or entry.is_symlink():
                 continue
-            with suppress(TracerError):
-                ended = read_meta(path)["ended"]
-                found.append((None if ended is None else datetime.fromisoformat(ended), path))
-        yield from ((end, path) for end, path in found if end is None)
-        yield from sorted(((end, path) for end, path in found if end is not None), reverse=True)
+            if is_trace(path):
+                yield path
+            elif entry.name.startswith(OF_TOP):
+                yield from _traces_in(path)

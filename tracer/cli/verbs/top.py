@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tracer.cli import value_completion
+from tracer.cli.trace_argument import OF_TOP
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.cli.typed_values import Number
 from tracer.quantities import SORT_KEYS
@@ -63,7 +64,7 @@ def command(
     keep_pages_small()
     from tracer.top.live_view import TopOptions, top
 
-    name = time.strftime("top-%Y%m%dT%H%M%SZ", time.gmtime())
+    name = time.strftime(f"{OF_TOP}%Y%m%dT%H%M%SZ", time.gmtime())
     top(
         TopOptions(
             directory=Path("traces") / f"{name}-{os.getpid()}",

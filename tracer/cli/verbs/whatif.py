@@ -77,8 +77,11 @@ def _asked(
     path: Path | None, limits: tuple[int, ...], cgroup: str | None, swap_bytes: int | None
 ) -> tuple[WhatIf, Path]:
     """Return the answer for a trace, and its path. The trace, which may be large, is freed."""
+    from tracer.analysis.explain import kill_filter
     from tracer.analysis.whatif.outcomes import what_if
 
     found = trace_argument.open_trace(path)
-    cgroup = found.name if cgroup is None else cgroup
+    if cgroup is None and found.name is not None:  # that of a parent stands for the limit that was hit below
+        newest = kill_filter.newest(found.trace.outlined(found.name)[0])
+        cgroup = newest.limit_owner.cgroup or found.name
     return what_if(found.trace, limits, cgroup, swap_bytes), found.trace.path
