@@ -109,7 +109,7 @@ class _Verbs(click.Group):
         if context.resilient_parsing:  # a completion prints nothing of its own
             return super().resolve_command(context, args)
         if args[0] == "help":  # as git and kubectl have it
-            args = [*args[1:2], "--help"]
+            args = [*(word for word in args[1:2] if word != "help"), "--help"]
         if args[0] == "--help":
             click.echo(context.get_help())
             context.exit()

@@ -49,15 +49,14 @@ def test_options_of_several_verbs_have_the_same_spelling_order_and_words(verb: s
         assert shorts.get(name, "-") in " ".join(option.opts)
         assert words.startswith(begins.get(name, ("",))), (name, words)
         if name == "--force":
-            target = options.get("--output", options.get("--report"))
-            assert target is not None and words == f"Replace {target.metavar} if it exists."
+            assert words == f"Replace {options['--output'].metavar} if it exists."
         if name in ("--every", "--keep"):
             assert option.metavar == "TIME"
 
 
 def test_help_alone_is_the_help_of_the_command(run: CliRunner) -> None:
-    asked, option = (run.invoke(group, words) for words in (["help"], ["--help"]))
-    assert (asked.exit_code, asked.stdout) == (0, option.stdout)
+    asked, again, option = (run.invoke(group, words) for words in (["help"], ["help", "help"], ["--help"]))
+    assert (asked.exit_code, asked.stdout) == (again.exit_code, again.stdout) == (0, option.stdout)
 
 
 @pytest.mark.parametrize(

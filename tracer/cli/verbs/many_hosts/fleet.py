@@ -24,7 +24,7 @@ _MOST_NAMED: Final = 3
 Examples:
   memcg-tracer fleet /srv/traces
   memcg-tracer fleet s3://traces/2026-11 --scheduler tcp://10.0.0.7:8786 --json > fleet.json
-  memcg-tracer fleet dataset --since 7d --report fleet.html
+  memcg-tracer fleet dataset --since 7d -o fleet.html
   memcg-tracer fleet dataset --limit 400M --limit 512M
   memcg-tracer fleet dataset --since 2026-11-16 --until 2026-11-23"""
 )
@@ -58,7 +58,15 @@ Examples:
     type=click.IntRange(min=1),
     help="Use N processes on this machine.  [default: one per CPU]",
 )
-@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write an HTML page instead.")
+@click.option(
+    "-o",
+    "--output",
+    "--report",
+    "report",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write an HTML page instead; - is standard output.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, sizes in bytes.")
 def command(
