@@ -164,7 +164,7 @@ def test_errors_of_a_call_name_its_arguments_and_no_option(path: Path, arguments
 
 
 def test_no_error_of_the_analysis_names_an_option() -> None:
-    """Words that were typed to record a trace may be named: `recorded without --stacks`."""
+    """Words that were typed to record a trace may be named: `recorded with --stacks off`."""
     found = []
     for module in Path(analysis.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
@@ -172,5 +172,5 @@ def test_no_error_of_the_analysis_names_an_option() -> None:
                 said = " ".join(
                     str(one.value) for one in ast.walk(node) if isinstance(one, ast.Constant) and one.value
                 )
-                found += [said] if re.search(r"(?<![\w-])(?<!recorded without )--?[a-z]", said) else []
+                found += [said] if re.search(r"(?<![\w-])(?<!recorded with )--?[a-z]", said) else []
     assert found == []

@@ -413,7 +413,7 @@ class AnalysedTrace(Trace):
 
         `help("tracer.analysis.views.code_samples.Charged")` has the fields. `cgroup`: only what was charged
         to it or to a cgroup below it. `kill_id`: only what counts for the allocators of that kill. Raises
-        TracerError for a trace recorded without `--stacks`.
+        TracerError for a trace without samples (`record --stacks off`).
         """
         from tracer.analysis.views import code_samples
 
@@ -428,7 +428,8 @@ class AnalysedTrace(Trace):
 
         if not code_samples.were_asked_for(self):
             raise TracerError(
-                f"{self.path} was recorded without --stacks: it does not know where memory was charged"
+                f"{self.path} has no samples of the code that grew: it was recorded with --stacks off, or by "
+                "an older version"
             )
         members, begin, end = (
             (None, None, None) if kill_id is None else postmortem.allocated_before(self, kill_id)

@@ -94,9 +94,9 @@ def test_export_of_a_trace_without_stacks_writes_nothing(
 ) -> None:
     """So does export of an older trace, whose meta.json has no field for stacks."""
     file = tmp_path / "mine"
-    assert "recorded without --stacks" in refusal(exported(write_trace(), "-o", file))
+    assert "recorded with --stacks off" in refusal(exported(write_trace(), "-o", file))
     assert not file.exists()
-    assert "recorded without --stacks" in refusal(exported("traces/page-cache", "-o", "-"))
+    assert "recorded with --stacks off" in refusal(exported("traces/page-cache", "-o", "-"))
 
 
 def test_missing_kill_cgroup_or_trace_is_an_error(exported: Exported, path: Path, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_profile_of_a_trace_without_samples_is_refused(
     run: CliRunner, write_trace: WriteTrace, tmp_path: Path
 ) -> None:
     result = run.invoke(export.command, [str(write_trace()), "--to", "pprof", "-o", str(tmp_path / "p")])
-    assert "recorded without --stacks" in refusal(result)
+    assert "recorded with --stacks off" in refusal(result)
     assert not (tmp_path / "p").exists()
 
 
