@@ -96,6 +96,8 @@ def test_last_kills_are_above_the_explanation(report: OomReport) -> None:
     numbers = [line.split()[0] for line in text.splitlines() if line.endswith("  crasher")]
     assert numbers == [str(number) for number in range(23, 31)]
     assert "22 earlier kills are left out: --list shows all" in text
+    nine = drawn(list(explain_text.above_the_explanation(kills[:9], kills[8])))
+    assert "1 earlier kill is left out: --list shows all" in nine
     assert "Kill 30, the newest (29 others" in text
     assert len(text.splitlines()) <= 16
 

@@ -179,9 +179,7 @@ def _other_limits(found: WhatIf) -> dict[str, Any]:
 
 def _left_out(kills: int) -> str:
     unlisted = max(kills - _MOST_LISTED, 0)
-    earlier = (
-        f"{units.count(unlisted)} earlier kills: memcg-tracer explain TRACE --list. " if unlisted else ""
-    )
+    earlier = f"{kill_list.earlier(unlisted)}: memcg-tracer explain TRACE --list. " if unlisted else ""
     explained = (
         f"The newest {MOST_KILLS} are explained below, any other by --kill N. " if kills > MOST_KILLS else ""
     )

@@ -47,7 +47,8 @@ def above_the_explanation(reports: Sequence[OomReport], explained: OomReport) ->
     yield from listed_kills(reports[-MOST_LINES:])
     left_out = len(reports) - MOST_LINES
     if left_out > 0:
-        yield console.note(f"{units.count(left_out)} earlier kills are left out: --list shows all")
+        are = "is" if left_out == 1 else "are"
+        yield console.note(f"{kill_list.earlier(left_out)} {are} left out: --list shows all")
     yield Text()
     others = kill_list.others(len(reports) - 1)
     newest = "the newest" if explained.kill_id == reports[-1].kill_id else "the newest with a known victim"

@@ -148,6 +148,11 @@ def others(count: int) -> str:
     return "1 other" if count == 1 else f"{units.count(count)} others"
 
 
+def earlier(count: int) -> str:
+    """Return `1 earlier kill` or `22 earlier kills`."""
+    return f"{units.count(count)} earlier {'kill' if count == 1 else 'kills'}"
+
+
 def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{units.count(count)} times")
 
