@@ -182,6 +182,16 @@ import json
 text = json.dumps([{"id": n, "name": "x" * (n % 50), "tags": [n, n + 1]} for n in range(150000)])
 print(len(json.loads(text)))
 """
+_REDIS = """
+redis-server --port 0 --unixsocket "$0.sock" --save "" --appendonly no &
+server=$!
+until redis-cli -s "$0.sock" ping; do kill -0 $server || exit 1; sleep 0.05; done
+{
+    redis-benchmark -s "$0.sock" -q -t set -n 60000 -r 60000 -d 700 -c 4
+    redis-cli -s "$0.sock" shutdown nosave
+} &
+wait $server
+"""
 
 
 def _program(
@@ -199,6 +209,11 @@ def _tool(*words: str) -> Callable[[Path], list[str]]:
         shutil.which(words[0]) or words[0],
         *(w.replace("FILE", str(place / "read-me")) for w in words[1:]),
     ]
+
+
+def _shell(script: str) -> Callable[[Path], list[str]]:
+    """Return the command of a script; $0 is the file."""
+    return lambda place: ["sh", "-c", script, str(place / "read-me")]
 
 
 _OF_LINES: Final = with_content(_lines)
@@ -229,6 +244,7 @@ PROGRAMS: Final = {
             "sort", _tool("sort", "-S", "40M", "--parallel=1", "-o", "/dev/null", "FILE"), 60, _OF_LINES
         ),
         _program("xz", _tool("xz", "-6", "-T1", "-k", "-c", "FILE"), 130, _OF_LINES),
+        _program("redis", _shell(_REDIS), 90),
         _program("gzip", _tool("gzip", "-c", "FILE"), 20, _OF_LINES),
         _program("awk", _tool("awk", "{ seen[$1] = $2 } END { print length(seen) }", "FILE"), 160, _OF_LINES),
         _program(
