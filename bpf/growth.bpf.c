@@ -187,24 +187,33 @@ struct last_rss {
 };
 
 BPF_PERCPU_ARRAY(last_rss, struct last_rss, 1);
-BPF_TABLE("lru_hash", u64, s64, rss_pages, 8192); /* address of an mm -> its anonymous pages */
+
+/* The anonymous pages of an address space, and the process that was seen in it. */
+struct known_rss {
+	s64 pages;
+	u64 tgid;
+};
+
+BPF_TABLE("lru_hash", u64, struct known_rss, rss_pages, 8192); /* by the address of an mm */
 
 /*
- * Return by how many pages an address space has grown since the last call for it. If it was not
- * seen before, it is a new program if it has no more than a CPU adds at once; else its pages came
- * before the sampling.
+ * Return by how many pages the address space of the current process has grown since the last call
+ * for it. If it was not seen before, it is a new program if it has no more than a CPU adds at once;
+ * else its pages came before the sampling, or with a fork. The address may be that of an mm which
+ * is gone, so what another process had there does not count.
  */
 static __always_inline s64 rss_growth(u64 mm, s64 pages)
 {
-	s64 *known = rss_pages.lookup(&mm);
+	struct known_rss now = {.pages = pages, .tgid = current_tgid()};
+	struct known_rss *known = rss_pages.lookup(&mm);
 	s64 grown;
 
-	if (!known) {
-		rss_pages.update(&mm, &pages);
+	if (!known || known->tgid != now.tgid) {
+		rss_pages.update(&mm, &now);
 		return pages <= FOLDED_PAGES ? pages : 0;
 	}
-	grown = pages - *known;
-	*known = pages;
+	grown = pages - known->pages;
+	known->pages = pages;
 	return grown;
 }
 
@@ -212,10 +221,10 @@ static __always_inline s64 rss_growth(u64 mm, s64 pages)
 static __always_inline void drop_waiting(struct last_rss *last)
 {
 	u64 mm = last->mm;
-	s64 *known = rss_pages.lookup(&mm);
+	struct known_rss *known = rss_pages.lookup(&mm);
 
 	if (known)
-		*known -= last->weight_bytes / PAGE_SIZE;
+		known->pages -= last->weight_bytes / PAGE_SIZE;
 	last->lag = 0;
 }
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -285,6 +286,26 @@ def test_native_code_is_named_with_its_lines(
         f"{part.function} {part.place} <- {part.called_by}" for part in parts
     ]
     assert [one.share for one in found] == pytest.approx([part.share for part in parts], abs=0.03)
+
+
+@pytest.mark.beside
+def test_memory_that_a_fork_copies_is_no_growth_of_the_child(
+    memcg: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """The kernel gives the descriptor of an ended process to the next one, at the same address."""
+    script = Path(__file__).parents[2] / "workloads" / "inheriting.py"
+    with started(Path(sys.executable), memcg, "-S", str(script)) as process:
+        os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        children = [int(line) for line in iter(process.stdout.readline, "ready\n")]
+        trace = tracer.open(recorder.stop())
+    samples = trace.code_samples[trace.code_samples["category"] == "anon"]
+    grown = samples.groupby("tgid")["bytes"].sum()
+    assert len(children) == 12
+    assert grown.reindex(children, fill_value=0).between(MIB // 2, 4 * MIB).all(), grown
 
 
 def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: Callable[..., Any]) -> None:
