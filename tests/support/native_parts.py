@@ -26,6 +26,13 @@ class _Language(NamedTuple):
     command: tuple[str, ...] = ()
 
 
+_RUST: Final = _Language(
+    "parts.rs",
+    "parts::store::Rows::parse_rows",
+    "parts::store::Rows::build_index",
+    "parts::store::Rows::load",
+    ("rustc", "-O", "-g", "-Cforce-frame-pointers=no"),
+)
 LANGUAGES: Final[Mapping[str, _Language]] = {
     "c": _Language(
         "leaves.c",
@@ -41,13 +48,8 @@ LANGUAGES: Final[Mapping[str, _Language]] = {
         "store::Rows::load(long)",
         ("c++", "-O2", "-g", "-fomit-frame-pointer"),
     ),
-    "rust": _Language(
-        "parts.rs",
-        "parts::store::Rows::parse_rows",
-        "parts::store::Rows::build_index",
-        "parts::store::Rows::load",
-        ("rustc", "-O", "-g", "-Cforce-frame-pointers=no"),
-    ),
+    "rust": _RUST,
+    "rust v0": _RUST._replace(command=(*_RUST.command, "-Csymbol-mangling-version=v0")),
     "go": _Language("parts.go", "main.(*rows).parseRows", "main.fill", "main.(*rows).load"),
 }
 

@@ -30,6 +30,9 @@ _ABSTRACT_ORIGIN, _SPECIFICATION = 0x31, 0x47
 
 _STANDARD_LIBRARY: Final = re.compile(r".*/(?:include/(?:[\w.-]+/)?c\+\+/[^/]+/|rustc/[0-9a-f]{40}/library/)")
 
+_RUST_V0: Final = "_R"
+"""How symbols begin that are mangled as in RFC 2603 of Rust: __cxa_demangle does not know them."""
+
 _Pointer = ctypes.c_void_p
 _Word = ctypes.c_uint64
 
@@ -67,8 +70,8 @@ class SourceLines:
     def frames(self, module: ctypes.c_void_p, address: int) -> list[SourceFrame]:
         """Return the functions at an address of a module (Dwfl_Module *), the innermost one first.
 
-        The last one contains the others and has a symbol, which is better than its name here: the name is
-        None. Nothing, if the file does not say, or if too much time was spent.
+        The last one contains the others and has a symbol. That is better than its name here, which is None,
+        unless nobody demangles the symbol. Nothing, if the file does not say, or if too much time was spent.
         """
         if self._left_s <= 0:
             return []
@@ -87,7 +90,8 @@ class SourceLines:
         for die in self._scopes(unit, address - bias.value):
             tag = self._dw.dwarf_tag(ctypes.byref(die))
             if tag == _SUBPROGRAM:
-                break
+                is_readable = not (self._linkage_name(die) or "").startswith(_RUST_V0)
+                return [*found, SourceFrame(None if is_readable else self._name(die), *place)]
             if tag == _INLINED_SUBROUTINE:
                 if len(found) < _MOST_INLINED:
                     found.append(SourceFrame(self._name(die), *place))
@@ -141,15 +145,21 @@ class SourceLines:
         declared = self._declared(die)
         name = self._names.get(declared.addr)
         if name is None:
-            name = self._names[declared.addr] = self._linkage_name(declared) or self._qualified(declared)
+            mangled = self._linkage_name(declared)
+            if mangled is None or mangled.startswith(_RUST_V0):
+                name = self._qualified(declared)
+            else:
+                name = self._demangled(mangled)
+            self._names[declared.addr] = name
         return name
 
     def _linkage_name(self, die: _Die) -> str | None:
+        """Return the symbol that a function has, or would have if it were not inlined."""
         attribute = _Attribute()
         if not self._dw.dwarf_attr_integrate(ctypes.byref(die), _LINKAGE_NAME, ctypes.byref(attribute)):
             return None
         mangled = self._dw.dwarf_formstring(ctypes.byref(attribute))
-        return self._demangled(mangled.decode(errors="backslashreplace")) if mangled else None
+        return mangled.decode(errors="backslashreplace") if mangled else None
 
     def _qualified(self, die: _Die) -> str:
         """Return the name of a function with those of the classes and namespaces around it."""
