@@ -289,6 +289,7 @@ def test_native_code_is_named_with_its_lines(
 
 
 @pytest.mark.beside
+@pytest.mark.vm
 def test_memory_that_a_fork_copies_is_no_growth_of_the_child(
     memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
