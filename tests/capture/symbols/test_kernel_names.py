@@ -61,6 +61,11 @@ def test_table_with_hidden_addresses_names_nothing(tmp_path: Path) -> None:
     assert KernelSymbols(tmp_path / "absent").at(0xFFFFFFFF81000000) is None
 
 
+def test_table_of_another_form_names_nothing(tmp_path: Path) -> None:
+    for lines in (["c1000000 T kill", "c1000080 T charge"], [""], ["kill"]):
+        assert symbols(tmp_path, *lines).at(0xFFFFFFFF81000000) is None
+
+
 @pytest.mark.kernel
 @pytest.mark.vm
 def test_function_of_this_kernel_is_found() -> None:

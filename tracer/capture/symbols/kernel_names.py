@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import zlib
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import dropwhile
+from itertools import compress, dropwhile
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-_CODE: Final = re.compile(rb"^(?!0+ )([0-9a-f]+) [tTwW] (\S+)", re.MULTILINE)
-"""A line about code, local or global (nm(1)), with its address and its name."""
+_ADDRESS: Final = 16  # hexadecimal digits, then a space, the type and a space (s_show in kernel/kallsyms.c)
+_TYPE_AT: Final = _ADDRESS + 1
+_NAME_AT: Final = _TYPE_AT + 2
+_CODE: Final = np.frombuffer(b"tTwW", np.uint8)
+"""The types of code, local or global (nm(1))."""
 _CHUNK_BYTES: Final = 1 << 16
 _BLOCK: Final = 256  # names that are compressed together
 _OPENED: Final = 128  # the most blocks that are kept decompressed, of about 5 KB each
@@ -29,23 +31,24 @@ class KernelSymbols:
     """The kernel's functions and those of BPF programs, as of when the table was read.
 
     They come from /proc/kallsyms (kernel/kallsyms.c), whose addresses are 0 for a reader without CAP_SYSLOG.
+    A table that cannot be read, or is of another form, names nothing from there on.
     The names are compressed: 100,000 functions take 2 MB.
     """
 
     def __init__(self, file: Path = Path("/proc/kallsyms")) -> None:
-        starts, names = array("Q"), list[bytes]()
+        starts, names = [np.zeros(0, np.uint64)], list[bytes]()
         self._blocks: list[bytes] = []
         self._opened: dict[int, bytes] = {}
-        with suppress(OSError), file.open("rb", buffering=_CHUNK_BYTES) as lines:
+        with suppress(OSError, ValueError), file.open("rb", buffering=_CHUNK_BYTES) as lines:
             while text := lines.read(_CHUNK_BYTES):
-                found = _CODE.findall(text + lines.readline())
-                starts.extend([int(address, 16) for address, _ in found])
-                names += [name for _, name in found]
+                addresses, functions = _functions((text + lines.readline()).splitlines())
+                starts.append(addresses)
+                names += functions
                 whole = len(names) - len(names) % _BLOCK
                 self._compress(names[:whole])
                 del names[:whole]
         self._compress(names)
-        addresses = np.frombuffer(starts, np.uint64)
+        addresses = np.concatenate(starts)
         self._order = np.argsort(addresses, kind="stable").astype(np.uint32)  # modules: in any order, last
         self._starts = addresses[self._order]
 
@@ -63,8 +66,20 @@ class KernelSymbols:
             if len(self._opened) == _OPENED:
                 del self._opened[next(iter(self._opened))]
             self._opened[block] = zlib.decompress(self._blocks[block])
-        name = self._opened[block].split(b"\n")[number]
+        name = self._opened[block].split(b"\n")[number].partition(b"\t")[0]
         return f"{name.decode(errors='backslashreplace')}+{address - int(self._starts[place]):#x}"
+
+
+def _functions(lines: Sequence[bytes]) -> tuple[npt.NDArray[np.uint64], Iterable[bytes]]:
+    """Return the addresses and the names of the functions in lines of the table; a module follows its name.
+
+    A hidden address is 0. Columns take half the time of a regular expression.
+    """
+    text = np.array(lines, f"S{_NAME_AT}").view(np.uint8).reshape(len(lines), _NAME_AT)
+    digits = text[:, :_ADDRESS].tobytes().decode("ascii")
+    addresses = np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
+    is_function = np.isin(text[:, _TYPE_AT], _CODE) & (addresses != 0)
+    return addresses[is_function], compress((line[_NAME_AT:] for line in lines), is_function.tolist())
 
 
 class KernelNames:
