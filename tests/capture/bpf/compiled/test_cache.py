@@ -67,13 +67,13 @@ def test_get_through_a_link_returns_none(tmp_path: Path) -> None:
 
 def test_put_beyond_the_bound_removes_the_least_recently_used(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    keys = [cache_key(str(number)) for number in range(40)]
+    keys = [cache_key(str(number)) for number in range(72)]
     for age, key in enumerate(keys):
         cache.put(key, DOCUMENT)
         os.utime(tmp_path / key, ns=(age, age))
         assert cache.get(keys[0]) == DOCUMENT, "a document in use is never the oldest"
     kept = {path.name for path in tmp_path.iterdir()}
-    assert kept == {keys[0], *keys[-31:]}
+    assert kept == {keys[0], *keys[-63:]}
 
 
 def test_put_beyond_the_bound_leaves_foreign_files_alone(tmp_path: Path) -> None:
@@ -82,11 +82,11 @@ def test_put_beyond_the_bound_leaves_foreign_files_alone(tmp_path: Path) -> None
         (tmp_path / f"letter-{number}").touch()
         os.utime(tmp_path / f"letter-{number}", (0, 0))
     cache = Cache(tmp_path)
-    for number in range(40):
+    for number in range(72):
         cache.put(cache_key(str(number)), DOCUMENT)
     names = [path.name for path in tmp_path.iterdir()]
     assert len([name for name in names if name.startswith("letter-")]) == 40
-    assert len(names) == 40 + 32
+    assert len(names) == 40 + 64
 
 
 def test_cache_without_a_usable_folder_is_silently_empty(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -191,6 +191,36 @@ def test_cached_unit_is_made_again_after_a_change(folder: Path, monkeypatch: pyt
     assert not is_made()
 
 
+def test_equal_source_is_compiled_once_for_all_that_ask_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other options, or a change of another module, may lead to the same source."""
+    monkeypatch.setattr(compiler, "compiled_by", lambda: [folder / "a.c"])
+
+    def compilations(asked: object = ("a", 1), text: str = "text", flags: Sequence[str] = ()) -> int:
+        source = Source(text, [*flags], no_source().choices)
+        unit = compilation(folder, lambda *_: source, (asked, text, flags)).result()
+        assert unit.object_file.programs.keys() == {text}
+        assert unit.choices == no_source().choices
+        return len((folder / "made").read_text())
+
+    def compiled(text: str, _: object) -> ObjectFile:
+        with (folder / "made").open("a") as made:
+            made.write("1")
+        return ObjectFile((), {text: ProgramCode(b"", ())})
+
+    monkeypatch.setattr(compiler, "compiled", compiled)
+    assert compilations() == compilations(asked=("a", 2)) == 1
+    (folder / "a.py").write_text("other")
+    assert compilations() == 1
+    assert compilations(text="other") == 2
+    assert compilations(flags=["-Dother"]) == 3
+    (folder / "a.c").write_text("other")
+    assert compilations() == 4
+    monkeypatch.setattr(compiler, "installed_bcc", lambda: "another")
+    assert compilations() == compilations(asked=("a", 2)) == 5
+
+
 def test_program_that_compiles_elsewhere_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "object").write_bytes(ObjectFile((), {"p": ProgramCode(b"", ())}).encode())
     (tmp_path / "compiler").write_text(f'#!/bin/sh\ncat > "{tmp_path}/request"\ncat "{tmp_path}/object"\n')
@@ -209,6 +239,15 @@ def test_cached_document_of_another_form_is_made_again(folder: Path, document: b
     cache.put(key, document)
     assert compilation(folder).result().choices == no_source().choices
     assert cache.get(key) != document
+
+
+def test_damaged_object_is_compiled_again(folder: Path) -> None:
+    cache, source = Cache(folder / "cache"), compilation(folder).result().source
+    cache.put(source, b"{}")
+    damaged = compilation(folder)
+    assert damaged._child
+    assert damaged.result().object_file.programs.keys() == {"text"}
+    assert not compilation(folder)._child
 
 
 def test_unit_is_made_from_every_module_that_its_makers_import() -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from tracer.directory import Directory
 
 _FOLDER: Final = "/var/cache/memcg-tracer"
-_MOST_DOCUMENTS: Final = 32  # of about 200 KB each: one for each set of options, and for each kernel
+_MOST_DOCUMENTS: Final = 64  # two for each set of options and kernel: one of 300 KB, one of 10 KB
 _DIGEST_BYTES: Final = blake2b.MAX_DIGEST_SIZE
 _OURS: Final = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")  # a `cache_key`, or an unfinished file
 

@@ -95,7 +95,7 @@ def _add(path: Path, texts: dict[Path, str]) -> None:
     texts[path] = _INCLUDE.sub("", text)
 
 
-_FORMAT: Final = "3"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
+_FORMAT: Final = "4"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
 _NO_QUERY: Final = "no member named 'ringbuf_query'"  # BCC before iovisor/bcc pull request 4595
 _REFUSED: Final = 2  # exit status of the child: its document is an error for the user
 _KEPT_ENUMERATORS: Final = ("NR_", "MEMCG_", "PG", "WORKINGSET_")
@@ -113,15 +113,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Unit:
-    """The programs for one kernel. `closed`: the families of hooks that were closed when they were chosen."""
+    """The programs for one kernel. `closed`: the families of hooks that were closed when they were chosen.
+    `source`: the cache key of the object file, which other units of the same source have as well."""
 
     object_file: ObjectFile
     choices: list[Choice]
     types: KnownTypes
     closed: Mapping[str, str]
+    source: str
 
     def encode(self) -> bytes:
-        """Return a document that `decode` reads."""
+        """Return a document that `decode` reads: a line, and the object file."""
         choices = [
             (one.signal.name, one.way and one.signal.ways.index(one.way), one.why_not) for one in self.choices
         ]
@@ -131,6 +133,7 @@ class Unit:
             "functions": dict(self.types.functions),
             "tracepoints": dict(self.types.tracepoints),
             "closed": dict(self.closed),
+            "source": self.source,
         }
         return json.dumps(head).encode() + b"\n" + self.object_file.encode()
 
@@ -145,7 +148,7 @@ class Unit:
             for name, way, why_not in head["choices"]
         ]
         types = KnownTypes(head["enumerators"], head["functions"], head["tracepoints"])
-        return cls(ObjectFile.decode(rest), choices, types, head["closed"])
+        return cls(ObjectFile.decode(rest), choices, types, head["closed"], head["source"])
 
 
 class Compilation:
@@ -173,15 +176,16 @@ class Compilation:
             self._output, self._document = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  until `result`
             self._child = os.fork()
             if self._child == 0:
-                _compile(compose, btf, document=self._document, output=self._output)
+                _compile(compose, btf, cache, document=self._document, output=self._output)
             self._pidfd = os.pidfd_open(self._child)
 
     def _kept(self) -> Unit | None:
         """Return the unit in the cache, if the kernel closes the same hooks as when it was made."""
         with suppress(ValueError, LookupError, TypeError, AttributeError):
-            document = self._cache.get(self._key)
-            unit = None if document is None else Unit.decode(document)
-            if unit is not None and closed_families(unit.types) == unit.closed:
+            head = self._cache.get(self._key) or b""
+            object_file = self._cache.get(json.loads(head)["source"]) or b""
+            unit = Unit.decode(head + b"\n" + object_file)
+            if closed_families(unit.types) == unit.closed:
                 return unit
         return None
 
@@ -207,8 +211,10 @@ class Compilation:
             if status:
                 self._error = self._failure(os.waitstatus_to_exitcode(status), document)
                 return
-        self._cache.put(self._key, document)
         self._unit = Unit.decode(document)
+        head, _, object_file = document.partition(b"\n")
+        self._cache.put(self._unit.source, object_file)
+        self._cache.put(self._key, head)
 
     def stop(self) -> None:
         """Kill the compiler if it still runs, and wait for its end."""
@@ -242,14 +248,30 @@ def made_from() -> Iterator[Path]:
     """Yield the files that determine a unit, besides BTF: the C sources, and the modules that choose the
     hooks and write the header (all that this room may import).
     """
-    package = Path(tracer.__file__).parent
+    yield from compiled_by()
+    for pattern in ("*.py", "wire/*.py", "kernel/*.py", "capture/bpf/*.py"):
+        yield from sorted(Path(tracer.__file__).parent.glob(pattern))
+
+
+def compiled_by() -> Iterator[Path]:
+    """Yield the files that determine the object file of a `Source`: what BCC includes, and these modules."""
     yield from (path for path in sorted(bpf_folder().rglob("*")) if path.is_file())
-    for pattern in ("*.py", "wire/*.py", "kernel/*.py", "capture/bpf/*.py", "capture/bpf/compiled/*.py"):
-        yield from sorted(package.glob(pattern))
+    yield from sorted(Path(__file__).parent.glob("*.py"))
+
+
+def _source_key(source: Source) -> str:
+    files = (file.read_bytes() for file in compiled_by())
+    made_of = (os.uname().release, machine().macro, installed_bcc(), repr(source.flags), source.text)
+    return cache_key(_FORMAT, "source", *made_of, *files)
 
 
 def _compile(
-    compose: Callable[[Btf, Mapping[str, str]], Source], btf: Path, *, document: Any, output: Any
+    compose: Callable[[Btf, Mapping[str, str]], Source],
+    btf: Path,
+    cache: Cache,
+    *,
+    document: Any,
+    output: Any,
 ) -> NoReturn:
     """Compile in the child, write the unit to `document`, and exit."""
     status = 1
@@ -262,9 +284,9 @@ def _compile(
         types = Btf.load(btf)
         closed = closed_families(types)
         source = compose(types, closed)
-        unit = Unit(
-            compiled(source.text, source.flags), source.choices, _known(types, source.choices), closed
-        )
+        key = _source_key(source)
+        object_file = _kept_object(cache, key) or compiled(source.text, source.flags)
+        unit = Unit(object_file, source.choices, _known(types, source.choices), closed, key)
         document.write(unit.encode())
         status = 0
     except SystemExit:  # BCC has printed the reason
@@ -277,6 +299,12 @@ def _compile(
     finally:
         document.flush()
         os._exit(status)
+
+
+def _kept_object(cache: Cache, key: str) -> ObjectFile | None:
+    with suppress(ValueError, LookupError, TypeError):
+        return ObjectFile.decode(cache.get(key) or b"")
+    return None
 
 
 def _known(types: Btf, choices: list[Choice]) -> KnownTypes:
