@@ -18,6 +18,7 @@ from synthetic.restarts import Restarts
 
 import tracer
 from tracer.analysis.core.subtree import Subtree
+from tracer.analysis.explain import kill_filter
 from tracer.analysis.explain.sizing.read_again import Rereads
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
@@ -300,3 +301,13 @@ def test_trace_that_does_not_know_sigkills_has_no_count_of_them() -> None:
     assert source["sigkills"] is None
     (made,) = rows("lives without kills", "sources")
     assert made["sigkills"] == (0 if opened("lives without kills").has_table("sigkills") else None)
+
+
+def test_lives_look_at_each_kill_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other kills of a life are found by its cgroup: to pass over all kills for each life would take as
+    long as the square of their number."""
+    looks, places = [], kill_filter._places
+    monkeypatch.setattr(kill_filter, "_places", lambda report: looks.append(report) or places(report))
+    made = summarize(tracer.open(Restarts(5, 5, charges=12, folios=8).write(tmp_path / "trace")))
+    assert made.tables["lives"].column("kills").to_pylist() == [0, *[1] * 5]
+    assert len(looks) == 5

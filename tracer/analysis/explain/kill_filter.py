@@ -5,13 +5,15 @@ A kill concerns a cgroup if it was for its limit, for the limit of a cgroup belo
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import TYPE_CHECKING
 
 from tracer.analysis.core import naming
+from tracer.analysis.core.columns import Int64s
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.kill import Cause, LimitOwner, OomReport
 from tracer.errors import TracerError
@@ -67,22 +69,36 @@ def spares_any(trace: TraceTables, reports: Iterable[OomReport]) -> bool:
 def concerning(
     trace: TraceTables, reports: Iterable[OomReport], cgroup_ids: Sequence[int]
 ) -> list[OomReport]:
-    """Return the kills that concern one of these cgroups.
+    """Return the kills that concern one of these cgroups."""
+    return KillsByPlace(trace, reports).concerning(cgroup_ids, naming.members_of(trace, cgroup_ids))
+
+
+class KillsByPlace:
+    """Kills by the cgroups that they concern: a question about one cgroup passes over its own kills only.
 
     A kill that only the kernel log has may have no id of its cgroup: it is found by the path.
     """
-    members = set(naming.members_of(trace, cgroup_ids).tolist())
-    lives = [trace.places.lives.life_for(number) for number in cgroup_ids]
-    # If only some lives of a name are wanted, a path does not show to which life a kill belongs.
-    paths = {trace.places.label_of(life.cgroup_id) for life in lives if len(lives) == life.runs}
-    return [
-        report
-        for report in reports
-        if any(
-            place_id in members if place_id is not None else _is_below(path, paths)
-            for place_id, path in _places(report)
-        )
-    ]
+
+    def __init__(self, trace: TraceTables, reports: Iterable[OomReport]) -> None:
+        self._trace, self._reports = trace, list(reports)
+        self._by_id: dict[int, list[int]] = {}
+        self._by_path: dict[str, list[int]] = {}  # of the cgroup and of all above it
+        for position, report in enumerate(self._reports):
+            for place_id, path in _places(report):
+                if place_id is not None:
+                    self._by_id.setdefault(place_id, []).append(position)
+                elif path is not None:
+                    for above in _and_above(path):
+                        self._by_path.setdefault(above, []).append(position)
+
+    def concerning(self, cgroup_ids: Sequence[int], members: Int64s) -> list[OomReport]:
+        """Return the kills that concern one of these cgroups; `members` are these and all below them."""
+        lives = [self._trace.places.lives.life_for(number) for number in cgroup_ids]
+        # If only some lives of a name are wanted, a path does not show to which life a kill belongs.
+        paths = {self._trace.places.label_of(life.cgroup_id) for life in lives if len(lives) == life.runs}
+        found = {position for number in members.tolist() for position in self._by_id.get(number, ())}
+        found |= {position for path in paths for position in self._by_path.get(path.rstrip("/"), ())}
+        return [self._reports[position] for position in sorted(found)]
 
 
 def positions_of_logged(reports: Iterable[OomReport], pattern: str) -> list[int]:
@@ -109,7 +125,8 @@ def positions_of_logged(reports: Iterable[OomReport], pattern: str) -> list[int]
     if not found:
         known = sorted({name for place in listed for name in (place.container, place.path) if name})
         raise TracerError(f"no kill in this log is of {pattern!r}; it has {naming.nearest(known, pattern)}")
-    below = {path for path in places if _is_below(path, found)}
+    found = {path.rstrip("/") for path in found}
+    below = {path for path in places if not found.isdisjoint(_and_above(path))}
     return [at for at, paths in enumerate(paths_of) if not below.isdisjoint(paths)]
 
 
@@ -119,10 +136,10 @@ def _places(report: OomReport) -> Iterable[tuple[int | None, str | None]]:
     yield from ((victim.cgroup_id, victim.cgroup) for victim in report.victims)
 
 
-def _is_below(path: str | None, paths: Iterable[str]) -> bool:
-    return path is not None and any(
-        (path.rstrip("/") + "/").startswith(one.rstrip("/") + "/") for one in paths
-    )
+def _and_above(path: str) -> Iterator[str]:
+    """Yield the path and every path above it, without a slash at the end."""
+    path = path.rstrip("/") + "/"
+    yield from (path[: slash.start()] for slash in re.finditer("/+", path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,18 +188,20 @@ def life_rows(
     """
     subtrees, spending, found = Subtrees(trace), Spending(trace), LifeRows([], [])
     members = naming.descendants_of(trace.cgroups, naming.with_data(trace))
+    killed, rows_of = kill_filter.KillsByPlace(trace, reports), dict[int | None, list[Mapping[str, Any]]]()
+    for kill in kills:
+        rows_of.setdefault(kill["cgroup_id"], []).append(kill)
 
     def add(number: int, below: Int64s) -> None:
         subtree = subtrees.subtree_at(number, below)
         limits = ledger.counter(subtree, "limit_bytes")
         if not _has_rows(names, number, below, limits.at(end_ns(trace))):
             return
-        own = [kill for kill in kills if kill["cgroup_id"] == number]
-        life = _Life(trace, origin, names, subtree, limits=limits, kills=own)
+        life = _Life(trace, origin, names, subtree, limits=limits, kills=rows_of.get(number, ()))
         if (life.last_ns - life.first_ns) // BIN_NS + len(found.timeline) > _MOST_MINUTES:
             raise TraceError(f"{trace.path} has times years apart: its timeline would not fit in memory")
         going = progress(subtree, spending)
-        row = life.row(going) | replayed(subtree, kill_filter.concerning(trace, reports, [number]), going)
+        row = life.row(going) | replayed(subtree, killed.concerning([number], below), going)
         minutes = list(life.minutes())
         found.lives.append(row)
         found.timeline.extend(minutes)
