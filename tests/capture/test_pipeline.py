@@ -42,7 +42,7 @@ class FakePrograms:
         self.rings = list(WIRE)
         self.types = KnownTypes({}, {}, {})
 
-    def wait(self, _warn: object) -> None:
+    def wait(self, _warn: object, _notice: object) -> None:
         """Return at once: the programs are compiled."""
 
     def lost(self) -> dict[str, int]:
@@ -78,7 +78,7 @@ def make(programs: Any, output: Path, *, force: bool = False) -> Pipeline:
         hierarchy,
         CgroupSelection(programs, hierarchy, None),
         programs=programs,
-        events=cast(Events, SimpleNamespace(warn=None)),
+        events=cast(Events, SimpleNamespace(warn=None, notice=None)),
         open_sink=lambda: TraceWriter(output, first_meta(options, hierarchy), force=force),
         began_s=0.0,
     )

@@ -149,7 +149,7 @@ class Attached(Programs):
         self.choices = [Choice(signal, signal.ways[0]) for signal in needed(1)]
         self.types = KnownTypes({}, {}, {})
 
-    def wait(self, warn: Callable[[str], None]) -> None:
+    def wait(self, warn: Callable[[str], None], notice: Callable[[str], None] = lambda _: None) -> None:
         pass
 
     def attach(self, warn: Callable[[str], None]) -> None:

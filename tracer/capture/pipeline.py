@@ -143,7 +143,7 @@ class Pipeline:
         self._events = events
         self._selection = selection
         self.startup_s = 0.0
-        programs.wait(events.warn)
+        programs.wait(events.warn, events.notice)
         with ExitStack() as owned:
             owned.callback(programs.close)
             owned.callback(selection.close)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+from concurrent.futures import Future
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +84,18 @@ def test_kernel_without_folios_is_refused_before_compiling() -> None:
     uncomposed = Programs.__new__(Programs)
     with pytest.raises(TracerError, match=r"no struct folio.*; see memcg-tracer doctor"):
         uncomposed._compose(TypesBeforeFolios(), {})
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_compilation_is_announced_and_a_cached_unit_is_not(is_cached: bool) -> None:
+    """The first start of a machine may take a minute if it is busy."""
+    loaded = Future[None]()
+    loaded.set_result(None)
+    programs = Programs.__new__(Programs)
+    programs.__dict__.update(_compilation=SimpleNamespace(is_cached=is_cached), _loading=loaded)
+    lines: list[str] = []
+    programs.wait(lines.append, lines.append)
+    assert ["compiling the BPF programs" in line for line in lines] == [True] * (not is_cached)
 
 
 def test_unknown_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,14 +156,16 @@ class Programs:
         hooks += [watching(hook) for hook in self.counter_hooks()]
         return Source(source_text(btf, hooks), self._flags(), self.choices)
 
-    def wait(self, warn: Callable[[str], None]) -> None:
+    def wait(self, warn: Callable[[str], None], notice: Callable[[str], None] = lambda _: None) -> None:
         """Wait until the programs are compiled and loaded.
 
-        If the kernel refuses the program of a way, `warn` gets a line and the next way is tried. Raises
-        TracerError if a required signal has no way left, if BCC is needed and not installed, or if the kernel
-        is unfit.
+        `notice` gets a line before a compilation, which takes seconds. If the kernel refuses the program of a
+        way, `warn` gets a line and the next way is tried. Raises TracerError if a required signal has no way
+        left, if BCC is needed and not installed, or if the kernel is unfit.
         """
         try:
+            if not self._compilation.is_cached:
+                notice("compiling the BPF programs for this kernel, which takes some seconds, once")
             while (refusal := self._loading.result()) is not None:
                 way, why = refusal
                 self._refused[way] = why

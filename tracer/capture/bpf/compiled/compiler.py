@@ -155,8 +155,8 @@ class Compilation:
     """A compilation that runs, or a unit that was found in `cache`. Any thread may wait for it.
 
     `compose` returns the source for a kernel's types and closed families of hooks, in the child. `asked` is
-    everything else on which its result depends. `btf` is the file with the types. Raises TracerError if the
-    kernel has no BTF, or the machine is not supported.
+    everything else on which its result depends. `btf` is the file with the types. `is_cached`: the unit was
+    found. Raises TracerError if the kernel has no BTF, or the machine is not supported.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class Compilation:
         files = (file.read_bytes() for file in made_from())
         self._key = cache_key(_FORMAT, machine().macro, installed_bcc(), repr(asked), read_btf(btf), *files)
         self._unit = self._kept()
+        self.is_cached = self._unit is not None
         self._lock = threading.Lock()
         self._child = 0
         if self._unit is None:
