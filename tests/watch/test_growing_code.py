@@ -41,6 +41,11 @@ def sampled(mib: int, stack_id: int | None, cgroup_id: int = 3, **more: Any) -> 
     return row | {"stack_id": stack_id, "kernel_stack_id": None, "mapping": None} | more
 
 
+def task(tgid: int, comm: str) -> dict[str, Any]:
+    of_it = {"tgid": tgid, "start_ns": tgid, "ppid": 1, "uid": 0, "comm": comm, "cgroup_id": 3}
+    return of_it | {"first_seen": S, "exited": None, "exe_inode_id": None, "cmdline": None}
+
+
 def test_shares_are_of_the_cgroup_and_those_below_it(growing: GrowingCode, names: KeptNames) -> None:
     growing.take(rows("code_samples", sampled(5, LOAD), sampled(3, PARSE, 2), sampled(99, PARSE, 4)), S)
     growing.take(rows("code_samples", sampled(2, LOAD), sampled(50, PARSE, category="file")), 2 * S)
@@ -52,6 +57,14 @@ def test_shares_are_of_the_cgroup_and_those_below_it(growing: GrowingCode, names
     assert found[0].process == GrownProcess(41, "python\x1b3", 1)
     assert [one.bytes for one in growing.grown(3, names, 2 * S)] == [7 * MIB]
     assert growing.grown(9, names, 2 * S) == ()
+
+
+def test_process_that_ended_has_its_name_from_the_history(growing: GrowingCode, names: KeptNames) -> None:
+    growing.take(rows("code_samples", sampled(5, LOAD, tgid=40)), S)
+    assert [one.process for one in growing.grown(3, names, S)] == [GrownProcess(40, None, 1)]
+    names.add("tasks", rows("tasks", task(40, "sh"), task(39, "init")))
+    names.add("tasks", rows("tasks", task(40, "java")))
+    assert [one.process for one in growing.grown(3, names, S)] == [GrownProcess(40, "java", 1)]
 
 
 def test_stacks_are_left_out_until_they_have_names(growing: GrowingCode, names: KeptNames) -> None:

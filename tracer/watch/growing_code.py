@@ -14,7 +14,7 @@ import pyarrow as pa
 from tracer.analysis.results.memory import GrownCode
 from tracer.analysis.views.grown_functions import StackGrowth, grown_functions
 from tracer.render.words import code_facts
-from tracer.trace.arrow_columns import integers, nullable_integers, weight_bytes, words
+from tracer.trace.arrow_columns import integers, nullable_integers, take, weight_bytes, words
 from tracer.trace.history.history import KeptNames
 
 KINDS: Final = ("anon", "shmem", "kernel")
@@ -61,7 +61,7 @@ class GrowingCode:
         sums, counts = self._sums(self._below(cgroup_id, names))
         stacks = _stacks(names, {one for key in sums for one in (key.user, key.kernel)} - {_NO_STACK})
         known = {key: size for key, size in sums.items() if {key.user, key.kernel} - {_NO_STACK} <= {*stacks}}
-        comms = {key.tgid: self._comm(key.tgid) for key in known}
+        comms = self._comms({key.tgid for key in known}, names)
         return grown_functions(
             {
                 kind: [
@@ -107,6 +107,16 @@ class GrowingCode:
                     sums[key] += int(nr_bytes[at])
                     counts[key] += 1
         return sums, counts
+
+    def _comms(self, tgids: Collection[int], names: KeptNames) -> dict[int, str | None]:
+        """Return the name of each process. One that has ended is in the history: a container in a crash loop
+        leaves a process with each start."""
+        found = {tgid: self._comm(tgid) for tgid in tgids}
+        ended = np.array([tgid for tgid, comm in found.items() if comm is None], np.int64)
+        for data in names.tables("tasks") if len(ended) else ():
+            rows = take(data, np.flatnonzero(np.isin(integers(data.column("tgid")), ended)))
+            found |= {row["tgid"]: row["comm"] for row in rows.select(["tgid", "comm"]).to_pylist()}
+        return found
 
     def _comm(self, tgid: int) -> str | None:
         with suppress(OSError), (self._proc / str(tgid) / "comm").open("rb") as file:
