@@ -4,6 +4,7 @@ analyses say of them."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -306,8 +307,13 @@ def test_trace_that_does_not_know_sigkills_has_no_count_of_them() -> None:
 def test_lives_look_at_each_kill_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other kills of a life are found by its cgroup: to pass over all kills for each life would take as
     long as the square of their number."""
-    looks, places = [], kill_filter._places
-    monkeypatch.setattr(kill_filter, "_places", lambda report: looks.append(report) or places(report))
+    looks, places = list[int](), kill_filter._places
+
+    def counted(report: OomReport) -> Iterable[tuple[int | None, str | None]]:
+        looks.append(report.kill_id)
+        return places(report)
+
+    monkeypatch.setattr(kill_filter, "_places", counted)
     made = summarize(tracer.open(Restarts(5, 5, charges=12, folios=8).write(tmp_path / "trace")))
     assert made.tables["lives"].column("kills").to_pylist() == [0, *[1] * 5]
-    assert len(looks) == 5
+    assert looks == [1, 2, 3, 4, 5]
