@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from support.thinned import thinned_copy
 from synthetic.restarts import Restarts
 
 import tracer
+from tracer.analysis.explain import postmortem
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.cli import page_contents
 from tracer.render.page import html
@@ -50,6 +52,28 @@ def test_only_explained_kills_have_a_chart(tmp_path: Path) -> None:
     subject = subject_of(Restarts(html.MOST_KILLS + 2).write(tmp_path / "trace"))
     assert len(subject.reports) == html.MOST_KILLS + 2
     assert sorted(subject.charts_of_kills) == list(range(3, html.MOST_KILLS + 3))
+
+
+def test_page_has_whole_reports_of_the_explained_kills_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = Restarts(html.MOST_KILLS + 2).write(tmp_path / "trace")
+    every, explained, whole = tracer.open(trace).explain(), list[int](), postmortem._report
+
+    def counted(trace, kill, told):  # type: ignore[no-untyped-def]
+        explained.append(kill.kill_id)
+        return whole(trace, kill, told)
+
+    monkeypatch.setattr(postmortem, "_report", counted)
+    monkeypatch.setattr(page_contents, "_other_limits", lambda *_: None)  # explains the first kills as well
+    subject = subject_of(trace)
+    assert explained == list(range(3, html.MOST_KILLS + 3))
+    assert subject.reports[2:] == every[2:]
+    assert html.page(subject) == html.page(replace(subject, reports=every))
+    marks = [[mark for view in one.views for mark in view.marks] for one in subject.charts_of_kills.values()]
+    monkeypatch.setattr(page_contents, "_reports", lambda *_: every)
+    of_whole = subject_of(trace).charts_of_kills.values()
+    assert marks == [[mark for view in one.views for mark in view.marks] for one in of_whole]
 
 
 def test_chart_of_a_cgroup_is_left_to_that_cgroup(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
     from tracer.analysis.explain import slowed
     from tracer.render.page import html
 
-    reports = trace.explain(cgroup)
+    reports = _reports(trace, cgroup)
     held = trace.spared_cgroups(reports, cgroup)
     first = [] if reports else slowed.foremost_first(held)[:1]
     return html.Subject(
@@ -53,6 +53,17 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         flames_of_held={one.cgroup_id: flame for one in first if (flame := _flame_of_held(trace, one))},
         defects=trace.defects,
     )
+
+
+def _reports(trace: AnalysedTrace, cgroup: str | None) -> list[OomReport]:
+    """Return the kills: whole reports of those that the page explains, and of the others what its list and
+    its charts show."""
+    from tracer.render.page import html
+
+    outlined, post_mortems = trace.outlined(cgroup)
+    concerning = {report.kill_id for report in outlined}
+    whole = {report.kill_id for report in html.explained(outlined)}
+    return [report for report in post_mortems.judged(whole) if report.kill_id in concerning]
 
 
 def _other_limits(trace: AnalysedTrace, reports: Sequence[OomReport], first: Sequence[Held]) -> WhatIf | None:

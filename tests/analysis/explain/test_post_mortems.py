@@ -118,16 +118,17 @@ def listed(report: OomReport) -> tuple[object, ...]:
     verdict = report.verdict
     owner = report.limit_owner
     names = owner.container, owner.pod, owner.run, owner.runs, report.constraint
-    return *parties(report), *names, verdict.cause, verdict.confidence
+    memory = report.composition, report.cushion, report.working_set_bytes, report.memory_stat_bytes
+    return *parties(report), *names, verdict.cause, verdict.confidence, *memory
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_judged_kills_of_the_examples_have_cause_and_confidence_of_the_whole_reports(name: str) -> None:
+def test_judged_kills_of_the_examples_have_cause_and_memory_of_the_whole_reports(name: str) -> None:
     trace = tracer.open(TRACES / name)
     assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
 
 
-def test_judged_kills_of_a_loop_have_cause_and_confidence_of_the_whole_reports(loop: Path) -> None:
+def test_judged_kills_of_a_loop_have_cause_and_memory_of_the_whole_reports(loop: Path) -> None:
     trace = tracer.open(loop)
     assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
 

@@ -69,16 +69,29 @@ def from_trace(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any
 def with_memory(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     """Return the outline with composition, cushion (without refaults) and working set of the limit owner."""
     outline = unexplained(from_trace(trace, kill.time_ns, kill.rows, told), NOT_ASKED)
-    unknown = {name: why for name, why in outline.quality.unknown.items() if name not in _OF_MEMORY}
-    unknown["cushion.refaulted_bytes"] = NOT_ASKED
+    unknown: Unknown = {"cushion.refaulted_bytes": NOT_ASKED}
     sizes, made_of, working_set, used, _ = memory(kill, unknown, told, has_refaults=False)
+    return measured(outline, sizes, made_of, used, working_set_bytes=working_set, unknown=unknown)
+
+
+def measured(
+    outline: OomReport,
+    sizes: Mapping[str, int | None],
+    made_of: Composition,
+    used: Cushion,
+    *,
+    working_set_bytes: int | None,
+    unknown: Unknown,
+) -> OomReport:
+    """Return the outline with what `memory` returned; `unknown`: the reasons for its unknown values."""
+    others = {name: why for name, why in outline.quality.unknown.items() if name not in _OF_MEMORY}
     return replace(
         outline,
         composition=made_of,
         cushion=used,
-        working_set_bytes=working_set,
+        working_set_bytes=working_set_bytes,
         memory_stat_bytes=known(sizes),
-        quality=replace(outline.quality, unknown=unknown),
+        quality=replace(outline.quality, unknown={**others, **unknown}),
     )
 
 

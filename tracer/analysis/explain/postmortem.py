@@ -5,7 +5,7 @@ What explains a kill is imported for it: a picture shows only the memory of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeAlias
@@ -71,10 +71,14 @@ class PostMortems:
         picture shows."""
         return self._each(outline.with_memory)
 
-    def judged(self) -> list[OomReport]:
-        """Return the reports of `outlines` with the limit owner, the cause and its confidence: what a list
-        shows of a kill."""
-        return self._each(_judged)
+    def judged(self, whole: Collection[int] = ()) -> list[OomReport]:
+        """Return the reports of `outlines` with the limit owner and its memory, the cause and its confidence:
+        what a list and a chart show of a kill. The kills with the numbers in `whole` have whole reports."""
+
+        def explain(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+            return _report(trace, kill, told) if kill.kill_id in whole else _judged(trace, kill, told)
+
+        return self._each(explain)
 
     def outlines(self) -> list[OomReport]:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes

@@ -180,9 +180,18 @@ def _to_weigh(
 
 def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told)
-    findings = _to_weigh(trace, kill, told, outline, {}).findings
+    unknown: Unknown = {}
+    weighed = _to_weigh(trace, kill, told, outline, unknown)
+    findings = weighed.findings
     listed = outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED)
-    return replace(listed, verdict=verdict.pick(findings))
+    return outlines.measured(
+        replace(listed, verdict=verdict.pick(findings)),
+        weighed.sizes,
+        findings.composition,
+        findings.cushion,
+        working_set_bytes=weighed.working_set_bytes,
+        unknown=unknown,
+    )
 
 
 def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
