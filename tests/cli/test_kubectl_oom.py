@@ -232,6 +232,14 @@ def test_missing_daemonset_is_named(cluster: Cluster, ask: Ask) -> None:
     assert "no DaemonSet memcg-tracer" in error_of(ask("-A"))
 
 
+def test_daemonset_is_not_claimed_without_the_right_to_see_it(cluster: Cluster, ask: Ask) -> None:
+    cluster.state["pods"] = [pod("web", "shop", "worker-2", UID)]
+    assert error_of(ask("-A")).startswith("DaemonSet memcg-tracer has no pod on any node: ")
+    cluster.state["forbidden"] = ["daemonsets in memcg-tracer"]
+    assert error_of(ask("-A")).startswith("namespace memcg-tracer has no pod of memcg-tracer on any node: ")
+    assert "namespace memcg-tracer has no pod of memcg-tracer on node worker-2; reading" in ask("web")[2]
+
+
 def test_no_answer_at_all_is_no_count_of_kills(cluster: Cluster, ask: Ask) -> None:
     cluster.state["forbidden"] = ["pods/exec in memcg-tracer"]
     assert error_of(ask("-A")) == "no node gave an answer"

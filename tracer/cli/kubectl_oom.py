@@ -283,20 +283,20 @@ def ask(
 ) -> subprocess.CompletedProcess[str]:
     """Return a run of memcg-tracer in a pod of the DaemonSet."""
     name = checked(str(recorder["metadata"]["name"]), "pod")
-    command = ("exec", "-n", place, name, "-c", CONTAINER, "--", NAME, *arguments)
-    return kubectl.run(*command, within_s=_EXEC_S)
+    return kubectl.run("exec", "-n", place, name, "-c", CONTAINER, "--", NAME, *arguments, within_s=_EXEC_S)
 
 
-def no_recorder(kubectl: Kubectl, place: str, node: str, found: list[dict[str, Any]]) -> str:
-    """Return why no recorder on a node can be asked."""
+def no_recorder(kubectl: Kubectl, place: str, where: str, found: list[dict[str, Any]]) -> str:
+    """Return why no recorder can be asked; `where` is a node or `any node`."""
     if found:
-        return f"the pod of DaemonSet {NAME} on node {node} is not ready"
+        return f"the pod of DaemonSet {NAME} on {where} is not ready"
     try:
         kubectl.get("daemonset", NAME, "-n", place)
+        return f"DaemonSet {NAME} has no pod on {where}"
     except KubectlError as error:
         if error.is_not_found:
             return f"there is no DaemonSet {NAME} in namespace {place} (docs/deploy has it)"
-    return f"DaemonSet {NAME} has no pod on node {node}"
+    return f"namespace {place} has no pod of {NAME} on {where}"  # a DaemonSet may be there or not
 
 
 def exec_rights(place: str) -> str:
@@ -319,7 +319,7 @@ def explain(kubectl: Kubectl, pod: Pod, arguments: argparse.Namespace) -> None:
         if ready:
             why = explain_by_recorder(kubectl, pod, ready[0], arguments)
         else:
-            why = no_recorder(kubectl, place, pod.node, there)
+            why = no_recorder(kubectl, place, f"node {pod.node}", there)
     if why is not None:
         how = f"reading the kernel log of node {pod.node} by a debug pod, which is removed afterwards"
         note(f"{why}; {how}")
@@ -471,7 +471,7 @@ def list_kills(kubectl: Kubectl, arguments: argparse.Namespace) -> None:
     with needing(exec_rights(place)):
         pods = recorders(kubectl, place)
     if not pods:
-        raise OomError(f"{no_recorder(kubectl, place, 'any', [])}: kubectl oom POD reads a node's kernel log")
+        raise OomError(f"{no_recorder(kubectl, place, 'any node', [])}: kubectl oom POD reads a node's log")
     try:
         nodes = {str(one["metadata"]["name"]): is_ready(one) for one in kubectl.get("nodes")["items"]}
     except KubectlError as error:
