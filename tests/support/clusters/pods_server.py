@@ -7,11 +7,8 @@ real kubectl needs and the fake one forgets.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
-import struct
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,9 +16,7 @@ from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
 from support.clusters import fake_kubectl
-
-_MAGIC: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""RFC 6455, 1.3."""
+from support.clusters.exec_stream import answer_exec
 
 
 def _resources(version: str, *found: tuple[str, str, bool]) -> dict[str, Any]:
@@ -50,8 +45,6 @@ _DISCOVERY: Final[dict[str, dict[str, Any]]] = {
 }
 """What kubectl asks for before the request itself."""
 _VERBS: Final = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
-_STDOUT, _STDERR, _ERROR = 1, 2, 3
-"""Channels of the stream of an `exec` (k8s.io/apimachinery, remotecommand)."""
 
 
 class RefusedError(Exception):
@@ -211,27 +204,4 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(500, "InternalError", fake_kubectl.REFUSED)
         if self.headers.get("Upgrade", "").lower() != "websocket":
             raise RefusedError(400, "BadRequest", "only websockets here")
-        protocol = self.headers["Sec-WebSocket-Protocol"].split(",")[0].strip()
-        key = base64.b64encode(hashlib.sha1((self.headers["Sec-WebSocket-Key"] + _MAGIC).encode()).digest())
-        self.send_response(101)
-        self.send_header("Upgrade", "websocket")
-        self.send_header("Connection", "Upgrade")
-        self.send_header("Sec-WebSocket-Accept", key.decode())
-        self.send_header("Sec-WebSocket-Protocol", protocol)
-        self.end_headers()
-        self._frame(_STDOUT, run.get("out", "").encode())
-        self._frame(_STDERR, run.get("error", "").encode())
-        end: dict[str, Any] = {"metadata": {}, "status": "Success"}
-        if code := run.get("code", 0):
-            causes = [{"reason": "ExitCode", "message": str(code)}]
-            end |= {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
-            end |= {"message": f"command terminated with non-zero exit code: exit status {code}"}
-        self._frame(_ERROR, json.dumps(end).encode())
-        self.wfile.write(b"\x88\x02" + struct.pack(">H", 1000))
-        self.wfile.flush()
-        self.close_connection = True
-
-    def _frame(self, channel: int, data: bytes) -> None:
-        text = bytes([channel]) + data
-        self.wfile.write(b"\x82\x7f" + struct.pack(">Q", len(text)) + text)
-        self.wfile.flush()
+        answer_exec(self, run)
