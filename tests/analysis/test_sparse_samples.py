@@ -61,7 +61,7 @@ def _sample(state: dict[str, int], step: int) -> dict[str, int]:
     }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     growth=st.lists(st.sampled_from([0, 0, 0, 0, 1, 2]), min_size=3, max_size=LOOKS), is_killed=st.booleans()
 )
