@@ -45,6 +45,14 @@ class SampledStack(NamedTuple):
     kernel: Frames
     weight_bytes: int
 
+    @property
+    def telling_kernel(self) -> Frames:
+        """Return the functions of the kernel, unless they only show how the page came: a page fault, a read.
+
+        They are kept for kernel memory, and where no stack of a program could be taken.
+        """
+        return self.kernel if not self.user or self.category in ("kernel", "sock") else ()
+
 
 def were_asked_for(trace: TraceTables) -> bool:
     """Return whether the trace was recorded with `--stacks`."""

@@ -53,9 +53,8 @@ class _Node:
 def growth_tree(stacks: Iterable[SampledStack]) -> tuple[Growth, ...]:
     """Return the frames of process names, with those of their stacks below, the outermost function first.
 
-    The kernel's frames are left out where they only show how the page came (a page fault, a read): they are
-    kept for kernel memory, and where no stack of a program could be taken. A stack is cut after `MOST_DEPTH`
-    frames, and frames with less than 1/500 of all bytes are left out.
+    The kernel's frames are those of `SampledStack.telling_kernel`. A stack is cut after `MOST_DEPTH` frames,
+    and frames with less than 1/500 of all bytes are left out.
     """
     root = _Node(PROCESS)
     for stack in stacks:
@@ -73,9 +72,8 @@ def _steps(stack: SampledStack) -> Iterator[_Step]:
     yield _Step(PROCESS, CodeFrame(stack.comm or "name not known", None, None, None))
     own = len(of_program(stack.user))
     whose = [LIBRARY] * (len(stack.user) - own) + [PROGRAM] * own
-    steps = [_Step(what, _merged(frame_of(name))) for name, what in zip(stack.user, whose, strict=True)]
-    if not steps or stack.category in ("kernel", "sock"):
-        steps = [*(_Step(KERNEL, frame_of(name)) for name in stack.kernel), *steps]
+    steps = [_Step(KERNEL, frame_of(name)) for name in stack.telling_kernel]
+    steps += [_Step(what, _merged(frame_of(name))) for name, what in zip(stack.user, whose, strict=True)]
     yield from steps[: -MOST_DEPTH - 1 : -1]
 
 

@@ -60,8 +60,9 @@ def profile(
     """Return the file. Its only value is `alloc_space` in bytes.
 
     `period_bytes` is the growth for which one sample stands; `begin_ns` and `end_ns` (ns since the epoch) are
-    the times of the first and the last sample. Labels: cgroup, container, process, pid and category. The same
-    stacks give the same bytes.
+    the times of the first and the last sample. Labels: cgroup, container, process, pid and category. Stacks
+    have the kernel's functions of `SampledStack.telling_kernel`: with those of page faults, `pprof -top` would
+    list nothing else. The same stacks give the same bytes.
     """
     made = _Profile(trace)
     for stack in stacks:
@@ -90,7 +91,7 @@ class _Profile:
     def add(self, stack: SampledStack) -> None:
         # A reader takes the file of the first mapping for the program, so the outermost frame is the first.
         user = [self._location(frame_of(name)) for name in reversed(stack.user)][::-1]
-        kernel = [self._location(frame_of(name), _KERNEL) for name in stack.kernel]
+        kernel = [self._location(frame_of(name), _KERNEL) for name in stack.telling_kernel]
         labels = {
             "cgroup": stack.cgroup,
             "container": stack.container,
