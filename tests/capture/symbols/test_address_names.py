@@ -123,6 +123,37 @@ def test_known_process_that_ended_keeps_its_names(world: World) -> None:
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "f4.0 [work]"]
 
 
+def test_process_that_ends_while_its_mappings_are_read_keeps_its_names(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.runs(7, ONE)
+    world.symbols.frames(7, [0x1234], ONE)
+    world.now_s += 1
+    modules_of = address_names._modules
+
+    def ends_before(proc: Path, tgid: int) -> bytes:
+        world.ends(tgid)
+        return modules_of(proc, tgid)
+
+    monkeypatch.setattr(address_names, "_modules", ends_before)
+    assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "f4.0 [work]"]
+    monkeypatch.undo()
+    assert world.symbols.frames(7, [0x1510], ONE) == ["f5.0 [work]"]
+    assert world.open == world.made[:1]
+
+
+def test_process_that_executes_while_its_mappings_are_read_keeps_known_names(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more names are looked up, since the table might read the new program."""
+    world.runs(7, ONE)
+    world.symbols.frames(7, [0x1234], ONE)
+    world.now_s += 1
+    monkeypatch.setattr(address_names, "_modules", lambda *_: world.runs(7, OTHER) or b"other")
+    assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "0x1410"]
+    assert world.open == world.made[:1]
+
+
 def test_unknown_process_that_ended_gives_addresses(world: World) -> None:
     assert world.symbols.frames(7, [0x1234, 0x1310], ONE) == ["0x1234", "0x1310"]
     assert not world.made

@@ -119,9 +119,8 @@ class UserSymbols:
         `addresses` are found by frame pointers. With a copy of the stack, the names are of the addresses that
         unwinding finds, if it can.
         """
-        now = read_image(self._proc, tgid)
-        known = self._current(tgid, image, now)
-        may_look = now in (_NO_IMAGE, known.image) if known else False
+        known = self._current(tgid, image, read_image(self._proc, tgid))
+        may_look = known is not None and read_image(self._proc, tgid) in (_NO_IMAGE, known.image)
         if known is not None and copy is not None:
             addresses = joined(known.table.unwind(copy), list(addresses))
         names = (
@@ -146,7 +145,8 @@ class UserSymbols:
     def _as_of_now(self, known: _Process | None, tgid: int, image: ExecImage) -> _Process | None:
         """Return a process that runs `image`, with a new table if what it has mapped has changed.
 
-        Each stack may need this, and to read the mappings of a large program takes milliseconds.
+        Each stack may need this, and to read the mappings of a large program takes milliseconds. A process
+        that ends meanwhile, or runs its next program, has no such mappings any more: `known` stays as it is.
         """
         begin_s = self._now_s()
         if known is not None and known.image == image and begin_s < known.look_s:
@@ -154,13 +154,14 @@ class UserSymbols:
         modules = _modules(self._proc, tgid)
         look_s = begin_s + (self._now_s() - begin_s) / _MOST_LOOKING
         if known is None or known.image != image or known.modules != modules:
-            if known:
-                known.table.close()
             self._free_ended()
-            known = _Process(image, modules, self._table_of(tgid))
-            if read_image(self._proc, tgid) != image:  # the table may be of the next program
+            made = _Process(image, modules, self._table_of(tgid))
+            if read_image(self._proc, tgid) != image:
+                made.table.close()
+                return known
+            if known is not None:
                 known.table.close()
-                return None
+            known = made
         known.look_s = look_s
         return known
 
