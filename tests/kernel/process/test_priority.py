@@ -173,6 +173,23 @@ def test_head_start_counts_against_other_sessions() -> None:
         child.kill()
 
 
+@pytest.mark.skipif(not in_a_thread(is_better_nice_permitted), reason="needs the right to a better nice")
+def test_head_start_ends_for_threads_that_began_meanwhile() -> None:
+    code = "import threading as t; input(); t.Thread(target=input).start(); print(flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        before = os.getpriority(os.PRIO_PROCESS, child.pid)
+        with HeadStart(child.pid):
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            tasks = [int(task.name) for task in Path(f"/proc/{child.pid}/task").iterdir()]
+            assert [os.getpriority(os.PRIO_PROCESS, task) for task in tasks] == [-10, -10]
+        assert [os.getpriority(os.PRIO_PROCESS, task) for task in tasks] == [before, before]
+        child.kill()
+
+
 @pytest.mark.parametrize("before", [5, -15])
 def test_head_start_chosen_nice_is_kept(before: int) -> None:
     def look() -> int:

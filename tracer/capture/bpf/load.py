@@ -165,7 +165,7 @@ class Programs:
         """
         try:
             if not self._compilation.is_cached:
-                notice("compiling the BPF programs for this kernel, which takes some seconds, once")
+                notice("compiling the BPF programs for this kernel and these options: some seconds, once")
             while (refusal := self._loading.result()) is not None:
                 way, why = refusal
                 self._refused[way] = why

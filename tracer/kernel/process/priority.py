@@ -46,8 +46,8 @@ def put_first(pid: int) -> None:
 
 
 class HeadStart:
-    """A lower nice value for a process of one thread (0: this one) while it starts, until `end` or
-    `__exit__`.
+    """A lower nice value for a process of one thread (0: this thread) while it starts, until `end` or
+    `__exit__`. The threads that a process has by then started have the value from before as well.
 
     A start takes 0.1 s of CPU for imports alone, which is 2 s under a load of 30. Only the nice value is
     changed, and it is restored: a command that is started after `end` has the value of the recorder's caller.
@@ -81,8 +81,10 @@ class HeadStart:
     def end(self) -> None:
         """Restore the nice value from before."""
         if self._before is not None:
-            with suppress(ProcessLookupError):  # lowering the priority is always permitted
-                os.setpriority(os.PRIO_PROCESS, self._pid, self._before)
+            with suppress(OSError):  # it has ended: lowering the priority is always permitted
+                tasks = Path(f"/proc/{self._pid}/task").iterdir() if self._pid else [Path("0")]
+                for task in tasks:
+                    os.setpriority(os.PRIO_PROCESS, int(task.name), self._before)
             self._before = None
         if self._session is not None:
             group, before = self._session

@@ -255,9 +255,11 @@ def made_from() -> Iterator[Path]:
 
 
 def compiled_by() -> Iterator[Path]:
-    """Yield the files that determine the object file of a `Source`: what BCC includes, and these modules."""
+    """Yield the files that determine the object file of a `Source`: what BCC includes, these modules, and the
+    one that knows the sizes of maps."""
     yield from (path for path in sorted(bpf_folder().rglob("*")) if path.is_file())
     yield from sorted(Path(__file__).parent.glob("*.py"))
+    yield Path(__file__).parents[1] / "syscall.py"
 
 
 def _source_key(source: Source) -> str:
