@@ -18,6 +18,7 @@ from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.views import reclaim
+from tracer.analysis.whatif.outcomes import what_if
 
 KILLS: Final = 5
 
@@ -76,6 +77,36 @@ def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.Monke
     assert not explained
     post_mortems.one(outlines[-1].kill_id)
     assert explained == [KILLS]
+
+
+def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    every, explained, whole = tracer.open(TRACES / "sharedbuffers").explain(), list[int](), postmortem._report
+
+    def counted(trace, kill, told):  # type: ignore[no-untyped-def]
+        explained.append(kill.kill_id)
+        return whole(trace, kill, told)
+
+    monkeypatch.setattr(postmortem, "_report", counted)
+    assert PostMortems(tracer.open(TRACES / "sharedbuffers")).one(3) == every[2]
+    assert explained == [3]
+    assert what_if(tracer.open(TRACES / "sharedbuffers")).survives_from_bytes is not None
+    assert explained == [3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sized_kills_of_the_examples_have_the_own_range_of_the_whole_reports(name: str) -> None:
+    trace, name_of_range = tracer.open(TRACES / name), "sizing.min_limit_bytes"
+    sized, whole = PostMortems(trace), PostMortems(trace)
+    for kill_id, find in whole._kills:
+        one, report = sized.sized(kill_id), whole._explained(kill_id, find, postmortem._report)
+        assert (one.time, one.limit_owner, one.sizing) == (report.time, report.limit_owner, report.sizing)
+        assert one.quality.unknown.get(name_of_range) == report.quality.unknown.get(name_of_range)
+
+
+def test_kills_that_are_asked_for_one_by_one_share_a_subtree(loop: Path) -> None:
+    kills = PostMortems(tracer.open(loop))._kills
+    assert kills.kill_at(1).subtree is kills.kill_at(3).subtree
+    assert kills.kill_at(2).subtree is not kills.kill_at(3).subtree
 
 
 def test_the_kernel_log_is_merged_with_as_many_writes_for_many_kills_as_for_few(

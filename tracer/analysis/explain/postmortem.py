@@ -57,14 +57,13 @@ class PostMortems:
             partial(comparison.without, trace),
         )
         self._told, self._kills = completed.told, RecordedKills(trace, completed)
-        self._whole: dict[int, OomReport] = {}
+        self._sized: dict[int, OomReport] = {}
         self._needs: dict[int, Demand] = {}
 
     def all(self, *, is_sized: bool = True) -> list[OomReport]:
         """Return what `explain` returns."""
         reports = self._each(partial(_report, is_sized=is_sized))
-        self._whole |= {report.kill_id: report for report in reports if is_sized}
-        return [self._with_range_of_run(report) for report in reports]
+        return self._with_ranges_of_runs(reports, self._told) if is_sized else reports
 
     def measured(self) -> list[OomReport]:
         """Return the reports of `outlines` with the memory of the limit owner, without refaults: what a
@@ -91,13 +90,22 @@ class PostMortems:
         """Return the whole report of a kill, by its number."""
         if kill_id not in self._told:
             return next(report for report in self._only_logged if report.kill_id == kill_id)
-        return self._with_range_of_run(self._alone(kill_id))
+        report = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _report)
+        (found,) = self._with_ranges_of_runs([report], [kill_id])
+        return found
 
-    def _alone(self, kill_id: int) -> OomReport:
-        """Return the whole report of a kill, with its own range of limits."""
-        if kill_id not in self._whole:
-            self._whole[kill_id] = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _report)
-        return self._whole[kill_id]
+    def sized(self, kill_id: int) -> OomReport:
+        """Return the report of `outlines` with the limit owner and the kill's own range of limits."""
+        if kill_id not in self._told:
+            return self.one(kill_id)
+        if kill_id not in self._sized:
+            self._sized[kill_id] = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _sized)
+        return self._sized[kill_id]
+
+    def _with_ranges_of_runs(self, reports: Sequence[OomReport], whole: Collection[int]) -> list[OomReport]:
+        """Return the reports, those of the kills in `whole` with the ranges of limits of their runs."""
+        self._sized |= {report.kill_id: report for report in reports if report.kill_id in whole}
+        return [self._with_range_of_run(report) if report.kill_id in whole else report for report in reports]
 
     def _with_range_of_run(self, report: OomReport) -> OomReport:
         """Return a report with the range for all kills for the same limit, which is the answer of `whatif`.
@@ -109,12 +117,13 @@ class PostMortems:
         is_sized = report.sizing.min_limit_bytes is not None and report.limit_owner.lowered is None
         if owner_id is None or len(kills) < 2 or not is_sized:
             return report
-        from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+        # a picture shows no conclusions
+        from tracer.analysis.explain import recorded_report  # noqa: PLC0415
+        from tracer.analysis.explain.sizing import demand  # noqa: PLC0415
 
         if owner_id not in self._needs:
-            self._needs[owner_id] = recorded_report.demand_of(
-                self._kills.subtree_of(owner_id), kills, self._alone
-            )
+            known_by = [self.sized(kill_id) for kill_id in kills[: demand.MOST_KILLS]]
+            self._needs[owner_id] = demand.of_kills(self._kills.subtree_of(owner_id), known_by)
         return recorded_report.with_range_of_run(report, self._needs[owner_id], len(kills))
 
     def _by_time(self, recorded: Iterable[OomReport]) -> list[OomReport]:
@@ -160,6 +169,12 @@ def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: boo
     from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
 
     return recorded_report.whole(trace, kill, told, is_sized=is_sized)
+
+
+def _sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+
+    return recorded_report.sized(trace, kill, told)
 
 
 def _judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -10,7 +10,6 @@ from typing import Final
 import pandas as pd
 
 from tracer.analysis.core.columns import utc_time
-from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain import shortage, verdict, victim_selection
@@ -27,7 +26,6 @@ from tracer.analysis.explain.measure import (
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
 from tracer.analysis.explain.runtimes import known_runtimes
-from tracer.analysis.explain.sizing import demand
 from tracer.analysis.explain.sizing.bounds import Range
 from tracer.analysis.explain.sizing.demand import Demand
 from tracer.analysis.explain.sizing.kill_range import kill_range
@@ -51,35 +49,25 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
         unknown |= reclaim.SWAP_NOT_KNOWN
-    thinned = trace.fineness.thinned(kill.window.begin, kill.time_ns)
     most, further = _allocators(kill)
-    selection = victim_selection.from_trace(
-        kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed(), log=told.report, unknown=unknown
-    )
-    sizes, made_of = weighed.sizes, weighed.findings.composition
-    around = _circumstances(kill, weighed, selection)
-    if (why_not := allocators.why_unknown(around.grown_bytes, most, further, made_of.total)) is not None:
+    sizable, selection = _to_size(kill, told, weighed, unknown)
+    grown_bytes, total = sizable.circumstances.grown_bytes, sizable.composition.total
+    if (why_not := allocators.why_unknown(grown_bytes, most, further, total)) is not None:
         unknown["allocators"] = why_not
-    killed = frozenset(int(row["tgid"]) for row in kill.rows)
-    mappings = process_memory.before_kill(kill.subtree, _since(kill), kill.time_ns, killed)
+    mappings = process_memory.before_kill(kill.subtree, _since(kill), kill.time_ns, _killed(kill))
     unknown |= weighed.unknown_parties
     findings = replace(
-        weighed.findings,
-        victim_tgids=killed | shared_memory.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
+        sizable,
         reclaim=tried,
         allocators=most,
-        circumstances=around,
         steal=None if kill.owner_id is None else window.compare_with_kernel(kill.subtree, kill.window),
         origins=weighed.origins(),
         further_allocators=further,
-        candidates=selection.candidates,
-        shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
         mappings=mappings,
         runtimes=known_runtimes.of_processes(kill.subtree, mappings),
         cached=cached_files.last_look(kill.subtree, _since(kill), kill.time_ns),
-        thinned=thinned,
     )
-    sized, why_unsized = (
+    limits, why_unsized = (
         kill_range(kill.subtree, kill.rows, findings) if is_sized else (Range(), outlines.NOT_ASKED)
     )
     if why_unsized is not None:
@@ -93,24 +81,31 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         kmsg_missing=told.missing,
         kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
         summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),
-        resolution_ms=round(resolution_s(thinned, utc_time(kill.time_ns)) * 1000),
-        thinned=thinned,
+        resolution_ms=round(resolution_s(findings.thinned, utc_time(kill.time_ns)) * 1000),
+        thinned=findings.thinned,
     )
     return verdict.assemble(
         replace(
-            outline, working_set_bytes=weighed.working_set_bytes, sizing=advice.sized(sized), quality=quality
+            outline, working_set_bytes=weighed.working_set_bytes, sizing=advice.sized(limits), quality=quality
         ),
         findings,
         selection,
-        sizes,
+        weighed.sizes,
         grown=partial(_grown, kill),
     )
 
 
-def demand_of(subtree: Subtree, kill_ids: Sequence[int], alone: Callable[[int], OomReport]) -> Demand:
-    """Return the demand of a run with these kills, by time; `alone` returns the report of each with its own
-    range."""
-    return demand.of_kills(subtree, [alone(kill_id) for kill_id in kill_ids[: demand.MOST_KILLS]])
+def sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    """Return the outline with the limit owner and the kill's own range of limits."""
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told)
+    findings, _ = _to_size(kill, told, _to_weigh(trace, kill, told, outline, {}), {})
+    limits, why_unsized = kill_range(kill.subtree, kill.rows, findings)
+    unknown = {} if why_unsized is None else {_RANGE: why_unsized}
+    return replace(
+        outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED),
+        sizing=advice.sized(limits),
+        quality=replace(outline.quality, unknown=unknown),
+    )
 
 
 def with_range_of_run(report: OomReport, needs: Demand, kills: int) -> OomReport:
@@ -127,6 +122,11 @@ def with_range_of_run(report: OomReport, needs: Demand, kills: int) -> OomReport
         sizing=replace(report.sizing, min_limit_bytes=(low, needs.survives_from_bytes), basis=basis),
         quality=replace(report.quality, unknown=unknown),
     )
+
+
+def _killed(kill: RecordedKill) -> frozenset[int]:
+    """Return the tgids of the victims."""
+    return frozenset(int(row["tgid"]) for row in kill.rows)
 
 
 def _since(kill: RecordedKill) -> int:
@@ -176,6 +176,25 @@ def _to_weigh(
         previous=kill.previous,
     )
     return _Weighable(findings, sizes, working_set, origins, unknown_parties)
+
+
+def _to_size(
+    kill: RecordedKill, told: Told, weighed: _Weighable, unknown: Unknown
+) -> tuple[Findings, Selection]:
+    """Return the findings that the range of limits needs, and the victim's selection."""
+    selection = victim_selection.from_trace(
+        kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed(), log=told.report, unknown=unknown
+    )
+    killed = _killed(kill)
+    findings = replace(
+        weighed.findings,
+        victim_tgids=killed | shared_memory.sharers(kill.subtree, selection.candidates, killed, kill.time_ns),
+        circumstances=_circumstances(kill, weighed, selection),
+        candidates=selection.candidates,
+        shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, weighed.sizes.get("shmem")),
+        thinned=kill.subtree.whole.fineness.thinned(kill.window.begin, kill.time_ns),
+    )
+    return findings, selection
 
 
 def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:

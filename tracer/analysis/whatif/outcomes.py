@@ -90,7 +90,7 @@ def _kills(trace: TraceTables, cgroup_id: int) -> list[OomReport]:
     many is known by a few."""
     found = PostMortems(trace)
     outlines = kill_filter.concerning(trace, found.outlines(), [cgroup_id])
-    return [found.one(one.kill_id) for one in outlines[:MOST_KILLS]]
+    return [found.sized(one.kill_id) for one in outlines[:MOST_KILLS]]
 
 
 def _curve(subtree: Subtree, needs: Demand, rereads: Rereads) -> list[int]:

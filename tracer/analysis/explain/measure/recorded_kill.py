@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
@@ -90,16 +90,14 @@ class RecordedKills:
         self._read = RowIndex.from_keys(integers(self._at_kills["kill_id"]))
         self._read_of = integers(self._at_kills["cgroup_id"])
         self._cells = Cells.from_frame(self._oom)
+        self._last_subtree = dict[int, Subtree]()
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], RecordedKill]]]:
         """Yield the number of each kill, and what finds it; those for one limit come one after the other."""
         for owner_id, kill_ids in self.by_owner.items():
-            subtree = cache(partial(self.subtree_of, owner_id))
             victims = self._rows_of_owner.rows_for(owner_id)
             of_owner = _Victims(victims, self._times[victims])
-            yield from (
-                (kill_id, partial(self._kill, owner_id, kill_id, subtree, of_owner)) for kill_id in kill_ids
-            )
+            yield from ((kill_id, partial(self._kill, owner_id, kill_id, of_owner)) for kill_id in kill_ids)
 
     def kill_at(self, kill_id: int) -> RecordedKill:
         """Return the kill of this number; ValueError if there is none."""
@@ -141,13 +139,15 @@ class RecordedKills:
         return found
 
     def subtree_of(self, owner_id: int) -> Subtree:
-        """Return the cgroups below a limit owner; the whole machine for `NO_ID`."""
-        return self._subtrees.machine() if owner_id == NO_ID else self._subtrees.subtree_at(owner_id)
+        """Return the cgroups below a limit owner; the whole machine for `NO_ID`. The last one is kept."""
+        if owner_id not in self._last_subtree:
+            machine = owner_id == NO_ID
+            found = self._subtrees.machine() if machine else self._subtrees.subtree_at(owner_id)
+            self._last_subtree = {owner_id: found}
+        return self._last_subtree[owner_id]
 
-    def _kill(
-        self, owner_id: int, kill_id: int, subtree_of: Callable[[], Subtree], victims: _Victims
-    ) -> RecordedKill:
-        subtree, (time_ns, rows) = subtree_of(), self.rows_for(kill_id)
+    def _kill(self, owner_id: int, kill_id: int, victims: _Victims) -> RecordedKill:
+        subtree, (time_ns, rows) = self.subtree_of(owner_id), self.rows_for(kill_id)
         first = rows[0]
         limit = limit_of(first)
         earlier = victims.times[: int(victims.times.searchsorted(time_ns))]
