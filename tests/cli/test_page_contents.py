@@ -17,7 +17,7 @@ from tracer.analysis.explain import postmortem
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.cli import page_contents
 from tracer.render.page import html
-from tracer.render.words import limit_outcomes
+from tracer.render.words import kill_facts, limit_outcomes
 from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 
@@ -74,6 +74,16 @@ def test_page_has_whole_reports_of_the_explained_kills_alone(
     monkeypatch.setattr(page_contents, "_reports", lambda *_: every)
     of_whole = subject_of(trace).charts_of_kills.values()
     assert marks == [[mark for view in one.views for mark in view.marks] for one in of_whole]
+
+
+def test_page_has_the_range_of_the_run_as_explain_does() -> None:
+    subject, reports = subject_of(TRACES / "sharedbuffers"), tracer.open(TRACES / "sharedbuffers").explain()
+    assert subject.reports == reports
+    needed = kill_facts.minimum_limit(reports[2])
+    assert needed is not None and "between 83 MiB and 146 MiB" in needed
+    page = html.page(subject).replace("\N{NO-BREAK SPACE}", " ")
+    assert page.count(needed) == 3 and subject.other_limits is not None
+    assert limit_outcomes.answer(subject.other_limits) in page
 
 
 def test_chart_of_a_cgroup_is_left_to_that_cgroup(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class PostMortems:
         def explain(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
             return _report(trace, kill, told) if kill.kill_id in whole else _judged(trace, kill, told)
 
-        return self._each(explain)
+        return self._with_ranges_of_runs(self._each(explain), whole)
 
     def outlines(self) -> list[OomReport]:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
