@@ -153,7 +153,7 @@ def rerun(
         scratch_directory(near) as scratch,
         experiment.prepare(scratch) as place,
         ephemeral_cgroup(f"resize-{experiment.name}", limit_bytes, swap_bytes, hierarchy) as cgroup,
-        Path(os.devnull).open("wb") as nowhere,  # what the work prints is none of our results
+        Path(os.devnull).open("wb") as nowhere,  # the output of the work is not a result
     ):
         command = spawn(cgroup, experiment.command(place), nowhere.fileno())
         put_first(command.process.pid)

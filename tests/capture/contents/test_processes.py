@@ -1,4 +1,4 @@
-"""The anonymous memory of processes, also of one that blocks who reads it."""
+"""The anonymous memory of processes, also of one that blocks its readers."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ In optimised code, one address belongs to several functions: `push_back` inlined
 into `main`. The symbol is that of `main`, and the line would be in a header of the standard library. So each
 of these functions is a frame of its own, with the line at which it runs or calls the next one.
 
-Only what the file itself contains is read (`-g`; Go by default): nobody looks for files of debug information.
+Only what the file itself contains is read (`-g`; Go by default), no file of debug information beside it.
 """
 
 from __future__ import annotations

@@ -268,7 +268,7 @@ def _files(folder: Path) -> list[_File]:
 
 
 def _has_lines(path: bytes, fd: int) -> bool:
-    """Return whether lines of a file are looked for: it may be of a program, and libdw reads it in a second,
+    """Return whether a file is searched for lines: it may be of a program, and libdw reads it in a second,
     into little memory. Sections that are not compressed are mapped."""
     name = path.rpartition(b"/")[2].decode(errors="backslashreplace")
     size = os.fstat(fd).st_size

@@ -144,7 +144,7 @@ def _is_same(target: Target, place: str, trace: FinishedTrace, files: dict[str, 
 def _is_of_others(target: Target, place: str, claim: str) -> bool:
     """Return whether another trace is at a place or on its way to it.
 
-    Claims are looked for first, since a claim is removed only when meta.json is there.
+    It looks for claims first, since a claim is removed only when meta.json is there.
     """
     if any(_CLAIM.fullmatch(file) and file != claim for file in target.list(place)):
         return True
