@@ -113,6 +113,13 @@ def test_kill_that_top_recorded_is_found_in_its_folder(run: CliRunner, write_tra
     assert stderr_of(run, explain, "web").endswith(": traces/top-20251125T000000Z-7/kill-web\n")
 
 
+def test_folder_in_a_folder_of_top_is_not_searched(run: CliRunner, write_trace: Any) -> None:
+    Path("traces/top-1/top-2").mkdir(parents=True)
+    write_trace("traces/top-1/kill-web", container="web")
+    write_trace("traces/top-1/top-2/kill-web", container="web", step_ns=20_000_000)
+    assert stderr_of(run, explain, "web").endswith(": traces/top-1/kill-web\n")
+
+
 def test_whatif_of_a_name_is_about_the_limit_of_the_kill(run: CliRunner, write_trace: Any) -> None:
     write_trace("traces/web", cgroup="/pods/web", quiet="/pods")
     result = run.invoke(whatif.command, ["pods", "--json"])

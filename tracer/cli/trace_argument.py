@@ -175,8 +175,9 @@ def _by_end(folder: Path) -> Iterator[tuple[datetime | None, Path]]:
     yield from sorted(((end, path) for end, path in found if end is not None), reverse=True)
 
 
-def _traces_in(folder: Path) -> Iterator[Path]:
-    """Yield the traces in a folder, and in the folders of `top` in it."""
+def _traces_in(folder: Path, *, is_of_top: bool = False) -> Iterator[Path]:
+    """Yield the traces in a folder, and in the folders of `top` in it. `is_of_top`: it is one of these, which
+    have none of their own."""
     from tracer.trace.meta import is_trace
 
     with suppress(OSError):
@@ -186,5 +187,5 @@ def _traces_in(folder: Path) -> Iterator[Path]:
                 continue
             if is_trace(path):
                 yield path
-            elif entry.name.startswith(OF_TOP):
-                yield from _traces_in(path)
+            elif entry.name.startswith(OF_TOP) and not is_of_top:
+                yield from _traces_in(path, is_of_top=True)
