@@ -141,6 +141,26 @@ def test_what_others_evicted_is_left_out_of_the_lower_end(trace: Any) -> None:
     assert same.read_again_bytes[1] == more.read_again_bytes[1] == most
 
 
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"priority": 12, "reclaimed_file": PAGES, "reclaimed_anon": 80, "written_anon": 80},
+        {"priority": 12, "reclaimed_file": PAGES},  # and slab
+        {"written_anon": 80},  # the multi-gen LRU before v6.7
+    ],
+)
+def test_swap_and_slab_that_the_cgroup_reclaimed_is_no_page_cache(trace: Any, detail: dict[str, int]) -> None:
+    """A shortage of the machine evicted 10 of 70 MiB; each attempt for the own limit also freed 80 pages."""
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    attempts = trace.recorded()["reclaim"]
+    for row in attempts[:10]:
+        row["kind"] = "kswapd"
+    for row in attempts[10:]:
+        row.update(detail, reclaimed=PAGES + 80)
+    (less,) = at(trace, 16)
+    assert less.read_again_bytes[0] == 50 * MIB - 50 * MIB // 32 - MIB // 4
+
+
 def test_limit_that_changed_in_the_trace_leaves_reads_open_unless_all_fits(trace: Any) -> None:
     trace = accessed(trace, [*range(30)] * 3, 20)
     trace.add("samples", 0.01, cgroup_id=7, source="periodic", usage_bytes=MIB, limit_bytes=25 * MIB)

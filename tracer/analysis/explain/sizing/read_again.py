@@ -30,7 +30,7 @@ from typing import Final, Self
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, is_one_of
+from tracer.analysis.core.columns import integers, is_one_of, known
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.measure.thrashing import LEAST_SHARE
@@ -238,12 +238,19 @@ def _range_of(least_bytes: int, most_bytes: int) -> tuple[int, int]:
 
 def _evicted_pages(subtree: Subtree) -> tuple[int, int]:
     """Return (all page cache that was evicted, the part that reclaim for the cgroup's own limit or
-    memory.high cannot have evicted), in pages."""
+    memory.high cannot have evicted), in pages.
+
+    An attempt may also free anonymous memory and slab, so what it took from lists of files counts. The
+    multi-gen LRU reports no lists before 8c2214fc9a47 ("mm: multi-gen LRU: reuse some legacy trace events"),
+    v6.7: all that was not written to swap counts then.
+    """
     evicted = subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole))
     attempts = subtree.reclaim
     is_own = (integers(attempts["cgroup_id"]) == subtree.cgroup_id) & is_one_of(attempts["kind"], ["memcg"])
-    reclaimed = int(integers(attempts["reclaimed"])[is_own].sum())
-    return evicted, max(evicted - reclaimed, 0)
+    unswapped = integers(attempts["reclaimed"]) - integers(attempts["written_anon"], missing=0)
+    has_lists = known(attempts["priority"])
+    freed = np.where(has_lists, integers(attempts["reclaimed_file"]), np.maximum(unswapped, 0))
+    return evicted, max(evicted - int(freed[is_own].sum()), 0)
 
 
 def _all_bytes(subtree: Subtree) -> int | None:
