@@ -188,10 +188,10 @@ struct last_rss {
 
 BPF_PERCPU_ARRAY(last_rss, struct last_rss, 1);
 
-/* The anonymous pages of an address space, and the process that was seen in it. */
+/* The anonymous pages of an address space, and the process to which it belongs. */
 struct known_rss {
 	s64 pages;
-	u64 tgid;
+	u64 owner_tgid;
 };
 
 BPF_TABLE("lru_hash", u64, struct known_rss, rss_pages, 8192); /* by the address of an mm */
@@ -200,16 +200,18 @@ BPF_TABLE("lru_hash", u64, struct known_rss, rss_pages, 8192); /* by the address
  * Return by how many pages the address space of the current process has grown since the last call
  * for it. If it was not seen before, it is a new program if it has no more than a CPU adds at once;
  * else its pages came before the sampling, or with a fork. The address may be that of an mm which
- * is gone, so what another process had there does not count.
+ * is gone, so what another process had there does not count. Until it executes a program, a child
+ * of vfork() or posix_spawn() shares its parent's mm, whose owner stays the parent.
  */
-static __always_inline s64 rss_growth(u64 mm, s64 pages)
+static __always_inline s64 rss_growth(struct mm_struct *mm, s64 pages)
 {
-	struct known_rss now = {.pages = pages, .tgid = current_tgid()};
-	struct known_rss *known = rss_pages.lookup(&mm);
+	struct known_rss now = {.pages = pages, .owner_tgid = READ(READ(mm, owner), tgid)};
+	u64 address = (u64)mm;
+	struct known_rss *known = rss_pages.lookup(&address);
 	s64 grown;
 
-	if (!known || known->tgid != now.tgid) {
-		rss_pages.update(&mm, &now);
+	if (!known || known->owner_tgid != now.owner_tgid) {
+		rss_pages.update(&address, &now);
 		return pages <= FOLDED_PAGES ? pages : 0;
 	}
 	grown = pages - known->pages;
@@ -236,16 +238,16 @@ static __always_inline void drop_waiting(struct last_rss *last)
  * always be in the same function then. So the sample is taken at a random one of the pages that
  * follow, unless a huge page came.
  */
-static __always_inline u64 weigh_rss(struct last_rss *last, struct mem_cgroup *memcg, u64 mm,
-				     s64 pages)
+static __always_inline u64 weigh_rss(struct last_rss *last, struct mem_cgroup *memcg,
+				     struct mm_struct *mm, s64 pages)
 {
 	s64 grown = rss_growth(mm, pages);
 	u64 weight_bytes;
 
-	if (last->lag && last->mm != mm)
+	if (last->lag && last->mm != (u64)mm)
 		drop_waiting(last);
 	weight_bytes = last->lag ? last->weight_bytes : 0;
-	last->mm = mm;
+	last->mm = (u64)mm;
 	last->pages = pages;
 	last->lag = 0;
 	if (grown > 0 && is_traced(memcg))
@@ -292,7 +294,7 @@ PROGRAM(rss_stat)
 	if (last->mm == (u64)mm && last->pages == pages)
 		weight_bytes = last->weight_bytes;
 	else
-		weight_bytes = weigh_rss(last, memcg, (u64)mm, pages);
+		weight_bytes = weigh_rss(last, memcg, mm, pages);
 	if (weight_bytes)
 		take_sample(ctx, memcg, CATEGORY_ANON, weight_bytes);
 	return 0;

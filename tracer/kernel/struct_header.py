@@ -55,7 +55,7 @@ STRUCTS: Final[dict[str, tuple[str, ...]]] = {
     "percpu_counter": ("count",),
     "mm_struct": (
         *("rss_stat", "rss_stat.count", "pgtables_bytes", "start_code", "start_stack"),
-        *("total_vm", "data_vm", "exec_vm", "stack_vm", "exe_file"),
+        *("total_vm", "data_vm", "exec_vm", "stack_vm", "exe_file", "owner"),
     ),
     "signal_struct": ("nr_threads", "live.counter", "oom_score_adj", "core_state"),
     "kernel_siginfo": ("si_code",),
