@@ -38,6 +38,31 @@ def test_hostile_elf_files_are_bounded(content: bytes, tmp_path_factory: pytest.
             assert elf is None or elf.unpacked_bytes() >= 0
 
 
+def test_sections_compressed_in_either_way_are_unpacked_to_the_bytes_that_they_say(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    content = bytearray(elf_of({b"main": 1}))
+    (sections_at,) = struct.unpack_from("<Q", content, 40)
+    symtab, strtab = sections_at + 64, sections_at + 128
+    content += struct.pack("<I4xQQ", 1, 5_000, 1) + struct.pack(">4sQ", b"ZLIB", 1 << 40)
+    struct.pack_into("<Q", content, symtab + 8, 1 << 11)  # SHF_COMPRESSED
+    struct.pack_into("<Q", content, symtab + 24, len(content) - 36)
+    struct.pack_into("<Q", content, strtab + 24, len(content) - 12)
+    file.write_bytes(content)
+    with elf_file(file) as elf:
+        assert elf is not None
+        assert elf.unpacked_bytes() == 5_000 + (1 << 40)
+
+
+def test_file_whose_sections_are_counted_elsewhere_is_not_read(tmp_path: Path) -> None:
+    """libelf reads more than 65,279 sections, whose number is in the first one."""
+    file = tmp_path / "file"
+    content = bytearray(elf_of({b"main": 1}))
+    struct.pack_into("<H", content, 60, 0)  # e_shnum
+    file.write_bytes(content)
+    with elf_file(file) as elf:
+        assert elf is None
+
+
 def test_symbols_of_large_tables_are_found_wherever_they_are(tmp_path: Path) -> None:
     """Tables of several blocks, whose names and entries lie across their ends."""
     file = tmp_path / "file"

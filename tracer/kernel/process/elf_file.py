@@ -32,6 +32,8 @@ _PT_LOAD: Final = 1
 _SHT_SYMTAB: Final = 2
 _SHF_COMPRESSED: Final = 1 << 11
 _COMPRESSED: Final = struct.Struct("<I4xQ")  # Elf64_Chdr
+_GNU_COMPRESSED: Final = struct.Struct(">4sQ")
+_GNU_MARK: Final = b"ZLIB"
 _SHT_DYNSYM: Final = 11
 _ET_DYN: Final = 3
 
@@ -68,7 +70,8 @@ class ElfFile:
         self._is_relocated = head[3] == _ET_DYN
         segments_at, sections_at = head[7], head[8]
         segment_bytes, segments, section_bytes, sections, self._names = head[11:16]
-        if max(segments, sections) > _MOST_PARTS:
+        is_counted_elsewhere = sections_at and not sections  # in the first one, from 0xff00 on (gABI)
+        if max(segments, sections) > _MOST_PARTS or is_counted_elsewhere:
             raise ValueError("an ELF file of too many parts")
         loaded = [self.unpack(_SEGMENT, segments_at + at * segment_bytes) for at in range(segments)]
         self._loaded = [(one[3], one[2], one[5]) for one in loaded if one[0] == _PT_LOAD]
@@ -127,9 +130,17 @@ class ElfFile:
         return None
 
     def unpacked_bytes(self) -> int:
-        """Return how many bytes the compressed sections say they have once they are unpacked (gABI)."""
-        compressed = [one for one in self._sections if one[2] & _SHF_COMPRESSED]
-        return sum(self.unpack(_COMPRESSED, one[4])[1] for one in compressed)
+        """Return how many bytes the compressed sections say they have once they are unpacked.
+
+        They are compressed as the gABI says, or in GNU's older way, by which their data begin with "ZLIB"
+        (elf_compress_gnu() of libelf). The latter are named `.zdebug_*`, but no name is asked for.
+        """
+        compressed = [one[4] for one in self._sections if one[2] & _SHF_COMPRESSED]
+        sizes_bytes: list[int] = [self.unpack(_COMPRESSED, at)[1] for at in compressed]
+        heads = (self.read(one[4], _GNU_COMPRESSED.size) for one in self._sections)
+        older = (_GNU_COMPRESSED.unpack(head) for head in heads if len(head) == _GNU_COMPRESSED.size)
+        sizes_bytes += [size for mark, size in older if mark == _GNU_MARK]
+        return sum(sizes_bytes)
 
     def symbol(self, name: bytes) -> int | None:
         """Return the address of a symbol of either table; None if neither has it."""
