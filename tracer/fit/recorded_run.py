@@ -27,10 +27,10 @@ from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id, descendants, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, member_pids
 from tracer.kernel.process.children import start_module
+from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.kernel.process.spawn import GatedCommand, spawn
 from tracer.trace.write.claim import open_own
 
-_MAPS_PATH: Final = 5  # address, permissions, offset, device, inode, path (proc_pid_maps(5))
 _EMPTYING: Final = {1: "memory.force_empty", 2: "memory.high"}
 
 
@@ -65,10 +65,7 @@ def drop_charged(hierarchy: Hierarchy, cgroup: Path) -> None:
 
 def _files_of_process(pid: int) -> Iterator[str]:
     with suppress(OSError):  # the process may end at any time
-        for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "surrogateescape").splitlines():
-            fields = line.split(None, _MAPS_PATH)
-            if len(fields) > _MAPS_PATH:
-                yield fields[_MAPS_PATH]
+        yield from (os.fsdecode(one.name) for one in read_maps(Path(f"/proc/{pid}")))
     with suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with suppress(OSError):

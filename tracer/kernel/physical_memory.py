@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from tracer.errors import TracerError
+from tracer.kernel.process.mapped_ranges import read_maps
 
 _IOMEM: Final = Path("/proc/iomem")
 _PAGEMAP: Final = Path("/proc/self/pagemap")
-_MAPS: Final = Path("/proc/self/maps")
-_MAP_FILES: Final = Path("/proc/self/map_files")
+_SELF: Final = Path("/proc/self")
 _RAM: Final = re.compile(r"^ *([0-9a-f]+)-([0-9a-f]+) : System RAM", re.MULTILINE)
 _ENTRY: Final = struct.Struct("<Q")
 _FRAME: Final = (1 << 55) - 1
@@ -86,7 +86,7 @@ def landmarks() -> Iterator[list[Landmark]]:
                 )
             for start, name in _mapped_beginnings()[:_MOST_LANDMARKS]:
                 with suppress(OSError):
-                    fd = os.open(_MAP_FILES / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                    fd = os.open(_SELF / "map_files" / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
                     stack.callback(os.close, fd)
                     found.append(Landmark(fd, start))
             yield found
@@ -97,8 +97,7 @@ def landmarks() -> Iterator[list[Landmark]]:
 def _mapped_beginnings() -> list[tuple[int, str]]:
     """Return where this process has the beginnings of files mapped, with their names in map_files."""
     found: dict[bytes, tuple[int, str]] = {}
-    for line in _MAPS.read_bytes().splitlines():
-        addresses, _, offset, _, inode, *_ = fields = line.split(None, 5)
-        if inode != b"0" and int(offset, 16) == 0 and fields[5].startswith(b"/"):
-            found.setdefault(fields[5], (int(addresses.partition(b"-")[0], 16), addresses.decode()))
+    for one in read_maps(_SELF):
+        if one.inode and one.offset == 0 and one.name.startswith(b"/"):
+            found.setdefault(one.name, (one.start, one.place))
     return list(found.values())

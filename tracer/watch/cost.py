@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracer.capture.bpf.syscall import enable_statistics
+from tracer.kernel.anatomy.smaps import parse_smaps
+from tracer.kernel.process.mapped_ranges import read_maps
 
+_SELF: Final = Path("/proc/self")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 _MALLOC_SETTINGS: Final = {-1: 64 << 10, -3: 64 << 10, -8: 1}
 """Values of M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX (glibc's malloc.h)."""
@@ -50,10 +53,9 @@ def drop_code() -> None:
     call keep their pages.
     """
     unchanged = _mappings_without_own_pages()
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
-        if line in unchanged:
-            begin, end = (int(address, 16) for address in line.split()[0].split("-"))
-            _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+    for one in read_maps(_SELF):
+        if (one.start, one.end, one.permissions, one.inode) in unchanged:
+            _libc.madvise(ctypes.c_void_p(one.start), ctypes.c_size_t(one.end - one.start), _MADV_DONTNEED)
 
 
 def collect_cycles() -> None:
@@ -68,20 +70,16 @@ def collect_cycles() -> None:
 
 
 @cache
-def _mappings_without_own_pages() -> frozenset[str]:
-    """Return the lines of /proc/self/maps that are read-only mappings of files without anonymous pages.
+def _mappings_without_own_pages() -> frozenset[tuple[int, int, str, int]]:
+    """Return (start, end, permissions, inode) of read-only mappings of files without anonymous pages.
 
     In the other mappings of files, the dynamic linker has written pages, and its changes would be lost.
     """
-    found, mapping = [], ""
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
-        first, *fields = line.split(maxsplit=5)
-        if not first.endswith(":"):
-            _, _, _, inode = fields[:4]
-            mapping = line if fields[0] in ("r-xp", "r--p") and inode != "0" else ""
-        elif mapping and first == "Anonymous:" and fields[0] == "0":
-            found.append(mapping)
-    return frozenset(found)
+    return frozenset(
+        (one.start, one.end, one.permissions, one.inode)
+        for one in parse_smaps((_SELF / "smaps").read_bytes())
+        if one.permissions in ("r-xp", "r--p") and one.inode and not one.anon_bytes
+    )
 
 
 EVERY_S: Final = 30.0

@@ -18,6 +18,7 @@ from tracer.capture.symbols.address_names import (
     joined,
     read_image,
 )
+from tracer.kernel.process.mapped_ranges import MappedRange
 
 ONE, OTHER = ExecImage(0x1000, 0x7FFF_0000), ExecImage(0x1000, 0x7FFE_0000)
 MAPS = "1000-9000 r-xp 00000000 08:01 77  /bin/work\n"
@@ -131,7 +132,7 @@ def test_process_that_ends_while_its_mappings_are_read_keeps_its_names(
     world.now_s += 1
     modules_of = address_names._modules
 
-    def ends_before(proc: Path, tgid: int) -> bytes:
+    def ends_before(proc: Path, tgid: int) -> list[MappedRange]:
         world.ends(tgid)
         return modules_of(proc, tgid)
 
@@ -149,7 +150,12 @@ def test_process_that_executes_while_its_mappings_are_read_keeps_known_names(
     world.runs(7, ONE)
     world.symbols.frames(7, [0x1234], ONE)
     world.now_s += 1
-    monkeypatch.setattr(address_names, "_modules", lambda *_: world.runs(7, OTHER) or b"other")
+
+    def executes_before(proc: Path, tgid: int) -> list[MappedRange]:
+        world.runs(tgid, OTHER)
+        return []
+
+    monkeypatch.setattr(address_names, "_modules", executes_before)
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "0x1410"]
     assert world.open == world.made[:1]
 
@@ -201,7 +207,7 @@ def test_mappings_are_read_in_a_twentieth_of_the_time(world: World, monkeypatch:
     """Those of a large program take milliseconds, and each stack may need them."""
     read, looks = address_names._modules, []
 
-    def slow(proc: Path, tgid: int) -> bytes:
+    def slow(proc: Path, tgid: int) -> list[MappedRange]:
         looks.append(tgid)
         world.now_s += 0.01
         return read(proc, tgid)

@@ -14,6 +14,7 @@ from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
 from tracer.kernel.cgroups.bounded_call import bounded
 from tracer.kernel.cgroups.mounts import Mounts, MountTable
+from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.stored_names import device_numbers, stored_device, stored_text
 
 _OWN_MOUNT_NS: Final = Path("/proc/self/ns/mnt")
@@ -108,11 +109,10 @@ def _mapped_files(tgid: int) -> dict[int, bytes]:
     """Return inode number -> path of the files that a process has mapped; empty if it is gone, or if it
     blocks who reads its mappings."""
     try:
-        lines = bounded(Path(f"/proc/{tgid}/maps").read_bytes).splitlines()
+        mapped = bounded(read_maps, Path(f"/proc/{tgid}"))
     except OSError:
         return {}
-    fields = (line.split(None, 5) for line in lines)
-    return {int(of[4]): of[5] for of in fields if len(of) == 6 and of[5].startswith(b"/")}
+    return {one.inode: one.name for one in mapped if one.name.startswith(b"/")}
 
 
 def _names_from_root(record: np.void) -> list[str]:

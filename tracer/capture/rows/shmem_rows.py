@@ -24,6 +24,7 @@ from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CATEGORY
 from tracer.kernel.cgroups.bounded_call import bounded
 from tracer.kernel.cgroups.mounts import Mount, parse_mountinfo
+from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.stored_names import stored_path
 
 Kind = Literal["anonymous", "sysv", "memfd", "tmpfs"]
@@ -115,11 +116,9 @@ def _mounts(process: Path) -> list[Mount]:
 
 def _mapped(process: Path, devices: Collection[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
     """Yield the links to the files of these devices that are behind shared mappings (proc_pid_maps(5))."""
-    for line in bounded((process / "maps").read_bytes).splitlines():
-        addresses, permissions, _, device, _ = line.split(maxsplit=5)[:5]
-        if permissions.endswith(b"s") and _hexadecimal(device, b":") in devices:
-            begin, end = _hexadecimal(addresses, b"-")
-            yield process / "map_files" / f"{begin:x}-{end:x}", True
+    for one in bounded(read_maps, process):
+        if one.permissions.endswith("s") and one.device in devices:
+            yield process / "map_files" / one.place, True
 
 
 def _opened(process: Path, mounts: Collection[int]) -> Iterator[tuple[Path, bool]]:
@@ -133,11 +132,6 @@ def _opened(process: Path, mounts: Collection[int]) -> Iterator[tuple[Path, bool
 def _mount_id(information: Path) -> int:
     """Return the mount of an open file, given its file in fdinfo."""
     return int(information.read_bytes().partition(b"mnt_id:")[2].split(maxsplit=1)[0])
-
-
-def _hexadecimal(field: bytes, separator: bytes) -> tuple[int, int]:
-    first, _, second = field.partition(separator)
-    return int(first, 16), int(second, 16)
 
 
 def _numbers(device: int) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from tracer.kernel.process.mapped_ranges import MappedRange, read_maps
+
 _MOST_PROCESSES: Final = 4  # a table has a child process of 8 MiB, and an open file for each module
 ENDED_KEPT_S: Final = 3.0
 """The time without a look-up after which the table of an ended process is freed: some of its stacks may still
@@ -85,7 +87,7 @@ class CodeTable(SymbolTable, Protocol):
 @dataclass
 class _Process:
     image: ExecImage
-    modules: bytes
+    modules: list[MappedRange]
     table: CodeTable
     used_s: float = 0.0
     look_s: float = 0.0  # when to look at its mappings again
@@ -198,13 +200,13 @@ def read_image(proc: Path, tgid: int) -> ExecImage:
         return _NO_IMAGE
 
 
-def _modules(proc: Path, tgid: int) -> bytes:
-    """Return the lines of executable file mappings in /proc/PID/maps (proc_pid_maps(5))."""
+def _modules(proc: Path, tgid: int) -> list[MappedRange]:
+    """Return the mappings of files with code; none if the process has ended."""
     try:
-        lines = (proc / str(tgid) / "maps").read_bytes().splitlines()
+        mapped = read_maps(proc / str(tgid))
     except OSError:
-        return b""
-    return b"\n".join(line for line in lines if b"x" in line.split()[1] and line.split()[4] != b"0")
+        return []
+    return [one for one in mapped if one.inode and "x" in one.permissions]
 
 
 def _names(process: _Process, address: int, is_return: bool, may_look: bool) -> list[str]:

@@ -39,6 +39,7 @@ from tracer.capture.symbols.unwinding import Unwinder, why_not
 from tracer.errors import TracerError
 from tracer.kernel.anatomy.own_files import identity, open_file
 from tracer.kernel.process.children import end_child, end_with_parent
+from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.wire.fields import LENGTHS
 
 _MOST_BYTES: Final = 32 << 20  # in all, however often the file is truncated: about 500,000 functions
@@ -169,16 +170,14 @@ class CodeSymbols:
 def _code_in_files(folder: Path) -> Sequence[tuple[int, int]]:
     """Return the address ranges of code that lies in files or in [vdso] (proc_pid_maps(5))."""
     try:
-        lines = (folder / "maps").read_bytes().splitlines()
+        mapped = read_maps(folder)
     except OSError:
         return []
-    ranges = []
-    for line in lines:
-        fields = line.split(None, 5)
-        if b"x" in fields[1] and (fields[4] != b"0" or fields[-1] == b"[vdso]"):
-            start, _, end = fields[0].partition(b"-")
-            ranges.append((int(start, 16), int(end, 16)))
-    return ranges
+    return [
+        (one.start, one.end)
+        for one in mapped
+        if "x" in one.permissions and (one.inode or one.name == b"[vdso]")
+    ]
 
 
 def _pread(fd: int, count: int, offset: int) -> bytes:

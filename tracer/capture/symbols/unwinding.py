@@ -26,6 +26,7 @@ from tracer.capture.symbols.address_names import Resolved, StackCopy
 from tracer.capture.symbols.source_lines import SourceLines
 from tracer.errors import TracerError
 from tracer.kernel.process.elf_file import CutOffError, ElfFile
+from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.program_modules import may_be_of_program
 from tracer.wire.fields import LENGTHS
 
@@ -252,17 +253,15 @@ def _files(folder: Path) -> list[_File]:
 
     That is the last one before the code: a program may also read the file as data, mapped elsewhere.
     """
-    begins: dict[tuple[bytes, ...], _File] = {}
+    begins: dict[tuple[tuple[int, int], int, bytes], _File] = {}
     found: dict[_File, None] = {}
-    for line in (folder / "maps").read_bytes().splitlines():
-        fields = line.split(None, 5)
-        if len(fields) < 6 or fields[4] == b"0":
+    for one in read_maps(folder):
+        if not one.inode:
             continue
-        begin, end = (int(address, 16) for address in fields[0].split(b"-"))
-        file = tuple(fields[3:6])
-        if int(fields[2], 16) == 0:
-            begins[file] = _File(fields[5], f"{begin:x}-{end:x}", begin)
-        if b"x" in fields[1] and file in begins:
+        file = (one.device, one.inode, one.name)
+        if one.offset == 0:
+            begins[file] = _File(one.name, one.place, one.start)
+        if "x" in one.permissions and file in begins:
             found[begins[file]] = None
     return [*found]
 

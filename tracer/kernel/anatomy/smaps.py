@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tracer.kernel.process.mapped_ranges import parse_maps
+
 MOST_BYTES: Final = 8 << 20
 """The most text of one process that is read: about 12,000 mappings."""
 
@@ -113,20 +115,11 @@ _FIELDS: Final = (b"Rss", b"Pss", b"Anonymous", b"Swap")
 
 def _header(line: bytes) -> Mapping | None:
     """Return the mapping of a line `7f00-7f10 rw-p 00000000 00:00 0    NAME`, without sizes."""
-    fields = line.split(None, 5)
-    if len(fields) < 5 or len(fields[1]) != 4:
+    found = next(parse_maps(line), None)
+    if found is None:
         return None
-    start, dash, end = fields[0].partition(b"-")
-    try:
-        bounds, inode = (int(start, 16), int(end, 16)), int(fields[4])
-    except ValueError:
-        return None
-    if not dash or not 0 <= bounds[0] < bounds[1] or inode < 0:
-        return None
-    name = fields[5].rstrip(b" ") if len(fields) > 5 else b""
-    if name.endswith(_DELETED) and inode:
-        name = name[: -len(_DELETED)]
-    return Mapping(*bounds, fields[1].decode("latin-1"), inode, name[:_MOST_NAME_BYTES])
+    name = found.name.removesuffix(_DELETED) if found.inode else found.name
+    return Mapping(found.start, found.end, found.permissions, found.inode, name[:_MOST_NAME_BYTES])
 
 
 def _filled(header: Mapping, sizes: dict[bytes, int], *, is_small_paged: bool) -> Mapping:

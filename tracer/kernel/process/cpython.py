@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from tracer.kernel.process.elf_file import CutOffError, elf_file
 from tracer.kernel.process.live_memory import Memory
+from tracer.kernel.process.mapped_ranges import read_maps
 
 _PROC: Final = Path("/proc")
 _NAME: Final = re.compile(rb"(?:libpython|python)(\d)\.(\d{1,2})")
@@ -101,7 +102,7 @@ def find_interpreter(tgid: int, memory: Memory, proc: Path = _PROC) -> Interpret
 
     Raises NotReadError for a CPython of another kind, and OSError if the process is gone.
     """
-    for name, start, end in _files_of(proc / str(tgid) / "maps"):
+    for name, start, end in _files_of(proc / str(tgid)):
         # The very file, in any mount namespace, also if its name leads elsewhere now.
         path = proc / str(tgid) / "map_files" / f"{start:x}-{end:x}"
         try:
@@ -143,17 +144,11 @@ def _of_debug_offsets(file: str, runtime: int, table: tuple[int, ...]) -> Interp
     return Interpreter(version, file, runtime, Offsets(cframe=0, **_OF_OBJECTS, **found))
 
 
-def _files_of(maps: Path) -> Iterator[tuple[bytes, int, int]]:
+def _files_of(process: Path) -> Iterator[tuple[bytes, int, int]]:
     """Yield (path, start, end) of the first mapping of each file that may be an interpreter."""
-    with maps.open("rb") as stream:
-        lines = stream.read(_MOST_MAPS_BYTES).splitlines()
     seen = set()
-    for line in lines:
-        fields = line.split(None, 5)
-        if len(fields) < 6 or int(fields[2], 16):
-            continue
-        path = fields[5].removesuffix(b" (deleted)")
-        if path not in seen and _MAYBE.search(path):
+    for one in read_maps(process, _MOST_MAPS_BYTES):
+        path = one.name.removesuffix(b" (deleted)")
+        if one.offset == 0 and path not in seen and _MAYBE.search(path):
             seen.add(path)
-            start, _, end = fields[0].partition(b"-")
-            yield path, int(start, 16), int(end, 16)
+            yield path, one.start, one.end
