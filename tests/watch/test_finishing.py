@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -411,7 +411,16 @@ def test_finish_without_a_successor_completes_first_and_explains_nothing(watched
     assert all(gone(pid) for pid in pids(stories[0].trace))
 
 
+@pytest.fixture
+def normal_priority() -> Iterator[None]:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    yield
+    os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
 @pytest.mark.skipif(not may_hurry(), reason="needs the right to a better nice")
+@pytest.mark.usefixtures("normal_priority")
 def test_finish_without_a_successor_gives_a_head_start(watched: Watched) -> None:
     """A user waits then: on a busy machine, the end of `top` took as many seconds as the load is high."""
     queue = watched.open(completing=python(TELLING_ITS_NICE))

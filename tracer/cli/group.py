@@ -91,7 +91,6 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(module_of(name)).command
         command.context_class = HelpContext
         command.context_settings.setdefault("help_option_names", ["-h", "--help"])
-        command.context_settings.setdefault("token_normalize_func", _in_full)
         return command
 
     def invoke(self, context: click.Context) -> object:
@@ -126,11 +125,6 @@ class _Verbs(click.Group):
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(verb, _summary(self.get_command(context, verb))) for verb in VERBS])
-
-
-def _in_full(option: str) -> str:
-    """Return the name of an option without its dashes: `--out` is another name of `--output`, in any verb."""
-    return "output" if option == "out" else option
 
 
 def _require_separator(context: click.Context, arguments: list[str]) -> None:

@@ -196,7 +196,7 @@ def test_pod_and_container_precede_the_path(run: CliRunner, tmp_path: Path) -> N
             "the cgroup /system.slice/mail.service in container 217",
             "217/system.slice/mail.service",
         ),
-        (f"/lxc/217/ns/docker/{ID}", f"container {ID} in container 217", f"{ID[:12]} in 217"),
+        (f"/lxc/217/ns/docker/{ID}", f"container {ID[:12]} in container 217", f"{ID[:12]} in 217"),
         (f"/docker/{ID}/kubelet/kubepods/pod{UID}", f"pod {UID} in container {ID[:12]}", f"pod {UID}"),
     ],
 )

@@ -55,11 +55,8 @@ def test_options_of_several_verbs_have_the_same_spelling_order_and_words(verb: s
 
 
 @pytest.mark.parametrize("verb", [one for one in VERBS if "--output" in options_of(one)])
-def test_out_is_another_name_of_output(run: CliRunner, verb: str) -> None:
-    """The value is missing, and its option known."""
-    errors = [run.invoke(group, [verb, option]).stderr for option in ("--output", "--out")]
-    assert errors[0] == errors[1] != ""
-    assert "--output" in errors[0]
+def test_out_is_another_name_of_output(verb: str) -> None:
+    assert {"-o", "--output", "--out"} <= {*options_of(verb)["--output"].opts}
 
 
 def test_help_alone_is_the_help_of_the_command(run: CliRunner) -> None:

@@ -179,14 +179,14 @@ def test_head_start_ends_for_threads_that_began_meanwhile() -> None:
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None and child.stdout is not None
-        before = os.getpriority(os.PRIO_PROCESS, child.pid)
+        os.setpriority(os.PRIO_PROCESS, child.pid, 0)
         with HeadStart(child.pid):
             child.stdin.write(b"\n")
             child.stdin.flush()
             child.stdout.readline()
             tasks = [int(task.name) for task in Path(f"/proc/{child.pid}/task").iterdir()]
             assert [os.getpriority(os.PRIO_PROCESS, task) for task in tasks] == [-10, -10]
-        assert [os.getpriority(os.PRIO_PROCESS, task) for task in tasks] == [before, before]
+        assert [os.getpriority(os.PRIO_PROCESS, task) for task in tasks] == [0, 0]
         child.kill()
 
 

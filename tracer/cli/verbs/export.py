@@ -170,6 +170,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
+    "--out",
     metavar="PATH",
     required=True,
     type=click.Path(),

@@ -55,7 +55,7 @@ Examples:
     help="Most runs of CMD, including those of an earlier search in DIR.",
 )  # fmt: skip
 @click.option(
-    "-o", "--output", "output", metavar="DIR", type=click.Path(path_type=Path),
+    "-o", "--output", "--out", "output", metavar="DIR", type=click.Path(path_type=Path),
     help="Folder of the traces. An interrupted search continues from its folder.  "
     "[default: traces/<UTC time>-fit]",
 )  # fmt: skip

@@ -39,6 +39,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
+    "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Directory of the trace; with --all, of a folder for each experiment.  "

@@ -56,7 +56,7 @@ Examples:
   sudo memcg-tracer record --summary "$GITHUB_STEP_SUMMARY" -- make test""",
 )
 @click.option(
-    "-o", "--output", "output", metavar="DIR", type=PathOrUrl(),
+    "-o", "--output", "--out", "output", metavar="DIR", type=PathOrUrl(),
     help="Where to write the trace: a directory, or a URL (s3://bucket/traces/web) to which it is moved at "
     "the end.  [default: traces/<UTC time>-<name>]",
 )  # fmt: skip

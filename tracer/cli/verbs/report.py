@@ -22,6 +22,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
+    "--out",
     metavar="FILE",
     required=True,
     type=click.Path(path_type=Path),

@@ -58,7 +58,7 @@ Examples:
   kill -USR2 PID                                    # what it costs, on stderr""",
 )
 @click.option(
-    "-o", "--output", "directory", metavar="DIR", type=PathOrUrl(), default=SPOOL, show_default=True,
+    "-o", "--output", "--out", "directory", metavar="DIR", type=PathOrUrl(), default=SPOOL, show_default=True,
     help="Where traces are written. A URL (s3://bucket/traces): in the default directory, and copied to the "
     "URL, as `memcg-tracer push` does.",
 )  # fmt: skip

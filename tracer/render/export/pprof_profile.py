@@ -60,8 +60,8 @@ def profile(
     """Return the file. Its only value is `alloc_space` in bytes.
 
     `period_bytes` is the growth for which one sample stands; `begin_ns` and `end_ns` (ns since the epoch) are
-    the times of the first and the last sample. Labels: cgroup, container, process, pid and category. Stacks
-    have the kernel's functions of `SampledStack.telling_kernel`: with those of page faults, `pprof -top` would
+    the times of the first and the last sample. Labels: cgroup, container, process, pid and category. The
+    functions of the kernel are those of `SampledStack.telling_kernel`: with page faults, `pprof -top` would
     list nothing else. The same stacks give the same bytes.
     """
     made = _Profile(trace)

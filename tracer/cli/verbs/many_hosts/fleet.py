@@ -61,6 +61,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
+    "--out",
     "--report",
     "report",
     metavar="FILE",
