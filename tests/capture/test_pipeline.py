@@ -131,3 +131,20 @@ def test_output_that_is_a_file_raises_and_leaves_nothing_behind(
     with pytest.raises(TraceError, match="choose another place"):
         make(programs, tmp_path / "trace", force=True)
     assert (mapped_rings(), programs.closed) == (0, 1)
+
+
+def test_silence_is_warned_of_once(
+    programs: FakePrograms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    silent: list[str | None] = [None]
+    monkeypatch.setattr(pipeline, "first_silent", lambda: silent[-1])
+    with closing(make(programs, tmp_path / "trace")) as made:
+        made._events = cast(Events, SimpleNamespace(warn=warnings.append))
+        made.report_news()
+        assert warnings == []
+        silent.append("/layers/a\udcff")
+        made.report_news()
+        made.report_news()
+    (line,) = warnings
+    assert line.startswith("/layers/a\\xff did not answer")

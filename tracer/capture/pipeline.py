@@ -42,6 +42,7 @@ from tracer.capture.symbols.symbol_tables import BccSymbols, user_symbols
 from tracer.errors import TraceError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
+from tracer.kernel.process.bounded_call import first_silent
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time
@@ -192,7 +193,7 @@ class Pipeline:
             lambda: {"kernel_log": self._kernel_log.lost},
         )
         self._active_s = time.monotonic()
-        self.is_resting = self.has_removed = self._is_finished = False
+        self.is_resting = self.has_removed = self._is_finished = self._has_silent = False
         self._ended: dict[str, str] = {}  # the trace lacks what comes after this time, such as kills
         self._most_percent = options.most_overhead_percent
         self._overhead: Overhead | None = None
@@ -416,6 +417,11 @@ class Pipeline:
         """Report requested cgroups that appeared or are gone, and keep their paths in meta.json."""
         for line in self._selection.requests.news(is_last=is_last):
             self._events.notice(line)
+        if (silent := first_silent()) and not self._has_silent:
+            self._has_silent = True
+            self._events.warn(
+                f"{stored_path(silent)} did not answer in time: paths, titles or shared files are missing"
+            )
         filters, paths = self._sink.meta["filters"], self._selection.requests.matched_paths()
         if filters["cgroups"] != paths:
             filters["cgroups"] = paths

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tracer.capture.rows.inode_rows import InodeRows
+from tracer.capture.rows.inode_rows import InodeRows, _mapped_files
 from tracer.kernel.cgroups.mounts import MountTable, parse_mountinfo
 from tracer.wire.dtypes import WIRE
 
@@ -98,6 +99,19 @@ def test_mapped_file_with_several_names_has_the_one_by_which_it_is_mapped(tmp_pa
             assert file_row(device, *names, **used | other)["path"].endswith("/somewhere/elf")
         mapped.unlink()
         assert file_row(device, *names, **used, mount_ns=own_ns)["path"].endswith("/somewhere/elf")
+
+
+def test_file_mapped_under_a_hostile_name_hides_no_other(tmp_path: Path) -> None:
+    """The kernel escapes only the newline in a name."""
+    paths = [bytes(tmp_path) + name for name in (b"/a\rb", b"/a\ra b c d e /x", b"/plain")]
+    with ExitStack() as held:
+        for path in paths:
+            Path(os.fsdecode(path)).parent.mkdir(exist_ok=True)
+            file = held.enter_context(open(path, "w+b"))  # noqa: PTH123  a name of any bytes
+            file.truncate(1)
+            held.enter_context(mmap.mmap(file.fileno(), 1))
+        found = _mapped_files(os.getpid())
+        assert [found[os.lstat(path).st_ino] for path in paths] == paths
 
 
 def test_file_without_a_directory_has_the_kernels_name() -> None:

@@ -27,7 +27,7 @@ class Files:
         self.looked.append(tgid)
         return self.held.get(tgid, [])
 
-    def named(self, known: SharedFile) -> SharedFile | None:
+    def named(self, known: SharedFile, _tgid: int) -> SharedFile | None:
         return self.on_disk.get(known.name)
 
 

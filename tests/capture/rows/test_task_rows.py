@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,23 @@ def test_exec_of_a_thread_takes_over_the_leaders_row() -> None:
     tasks.take_events(task_records(("seen", 10, 7, "a"), ("exit", 30, 7, "a"), ("exec", 40, 7, "b")), 0)
     row = last_rows(tasks.rows)[7]
     assert (row["comm"], row["first_seen"], row["exited"]) == ("b", 10, None)
+
+
+def test_process_that_blocks_readers_of_its_memory_has_no_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def bounded(asked: str, call: Callable[[int, int], str], *key: int) -> str:
+        if asked == "process 7":
+            raise TimeoutError
+        return call(*key)
+
+    monkeypatch.setattr(task_rows, "bounded", bounded)
+    monkeypatch.setattr(task_rows, "read_title", lambda tgid, _start: f"title of {tgid}")
+    tasks = TaskRows()
+    records = task_records(("seen", 10, 1, "a"), ("seen", 10, 2, "b"))
+    records["tgid"] = 7, 8
+    tasks.take_events(records, 0)
+    assert [row["cmdline"] for row in tasks.rows] == [None, "title of 8"]
 
 
 def test_command_line_is_read_again_later_and_at_a_kill(

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.kernel.cgroups import bounded_call
 from tracer.kernel.cgroups import mounts as mounts_module
 from tracer.kernel.cgroups.mounts import (
     Mount,
@@ -119,17 +118,17 @@ def test_layer_on_a_file_system_without_an_answer_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other layers lead to the directories behind their links."""
-    answer, real_path = Event(), os.path.realpath
-    monkeypatch.setattr(bounded_call, "_RETURNS_WITHIN_S", 0.1)
-    monkeypatch.setattr(bounded_call, "_blocked", [])
-    monkeypatch.setattr(
-        os.path, "realpath", lambda path: answer.wait() if path == "/silent" else real_path(path)
-    )
+
+    def bounded(asked: str, call: Callable[[str], str], path: str) -> str:
+        if asked == "/silent":
+            raise TimeoutError
+        return call(path)
+
+    monkeypatch.setattr(mounts_module, "bounded", bounded)
     (tmp_path / "diff").mkdir()
     (tmp_path / "link").symlink_to("diff")
     options = f"lowerdir=/silent:{tmp_path}/link,upperdir={tmp_path}/up"
     table = MountTable(parse_mountinfo(f"22 1 0:40 / / rw - overlay overlay rw,{options}\n".encode()))
-    answer.set()
     assert table.overlaid_path("/silent/f") == "/f"
     assert table.overlaid_path(f"{tmp_path}/diff/g") == "/g"
     assert table.overlaid_path(f"{tmp_path}/link/g") is None

@@ -12,8 +12,8 @@ import numpy as np
 
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
-from tracer.kernel.cgroups.bounded_call import bounded
 from tracer.kernel.cgroups.mounts import Mounts, MountTable
+from tracer.kernel.process.bounded_call import bounded
 from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.stored_names import device_numbers, stored_device, stored_text
 
@@ -84,7 +84,7 @@ class InodeRows:
             self._mapped[tgid] = _mapped_files(tgid)
         path = self._mapped[tgid].get(number)
         try:
-            status = None if path is None else bounded(os.lstat, path)
+            status = None if path is None else bounded(f"process {tgid}", os.lstat, path)
         except OSError:  # the name was removed, or its file system does not answer
             return None
         if path is None or status is None or status.st_ino != number:
@@ -109,7 +109,7 @@ def _mapped_files(tgid: int) -> dict[int, bytes]:
     """Return inode number -> path of the files that a process has mapped; empty if it is gone, or if it
     blocks who reads its mappings."""
     try:
-        mapped = bounded(read_maps, Path(f"/proc/{tgid}"))
+        mapped = bounded(f"process {tgid}", read_maps, Path(f"/proc/{tgid}"))
     except OSError:
         return {}
     return {one.inode: one.name for one in mapped if one.name.startswith(b"/")}

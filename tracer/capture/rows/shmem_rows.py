@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,16 +23,21 @@ import numpy as np
 
 from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CATEGORY
-from tracer.kernel.cgroups.bounded_call import bounded
-from tracer.kernel.cgroups.mounts import Mount, parse_mountinfo
+from tracer.kernel.cgroups.mounts import parse_mountinfo
+from tracer.kernel.process.bounded_call import bounded
 from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.stored_names import stored_path
 
 Kind = Literal["anonymous", "sysv", "memfd", "tmpfs"]
 
+_Key = tuple[tuple[int, int], int]  # device, inode number
+_Place = int | tuple[int, int]  # the id of a mount, or a device
+
 _PROC: Final = Path("/proc")
 _BLOCK_BYTES: Final = 512  # st_blocks, stat(2)
 _MOST_FILES: Final = 256
+_MOST_DESCRIPTORS: Final = 2048  # 5 us for a socket, 20 us for a file
+_MOST_FDINFO_BYTES: Final = 4096
 _DELETED: Final = " (deleted)"
 _KERNELS_NAMES: Final[tuple[tuple[str, Kind], ...]] = (
     ("/dev/zero", "anonymous"),  # shmem_zero_setup() in mm/shmem.c
@@ -62,30 +68,25 @@ class SharedFiles:
 
     def __init__(self, proc: Path = _PROC) -> None:
         self._proc = proc
-        self._of_kernel, self._mount_of_kernel = _of_memfd()
+        self._of_kernel, mount_id = _of_memfd()
+        self._of_kernel_places: dict[_Place, bool] = {mount_id: True, _numbers(self._of_kernel): True}
 
     def of_process(self, tgid: int) -> list[SharedFile]:
         """Return each file once, mapped ones first; empty if the process has ended, or has none."""
-        found: dict[tuple[int, int], SharedFile] = {}
+        found: dict[_Key, SharedFile] = {}
         process = self._proc / str(tgid)
-        with suppress(OSError):
-            on_tmpfs = [one for one in _mounts(process) if one.fs_type == "tmpfs"]
-            devices = {one.device for one in on_tmpfs} | {_numbers(self._of_kernel)}
-            mounts = {one.mount_id for one in on_tmpfs} | {self._mount_of_kernel}
-            links = chain(_mapped(process, devices), _opened(process, mounts))
-            for link, is_mapped in islice(links, _MOST_FILES):
-                with suppress(OSError):
-                    status = link.stat()
-                    key = (status.st_dev, status.st_ino)
-                    if key not in found:
-                        found[key] = self._file(link, status, is_mapped=is_mapped)
+        for what, read in (("mappings", self._mapped), ("open files", self._opened)):
+            with suppress(OSError):
+                for file in bounded(f"the {what} of process {tgid}", read, process):
+                    found.setdefault((file.device, file.inode), file)
         return list(found.values())
 
-    def named(self, known: SharedFile) -> SharedFile | None:
-        """Return a file on tmpfs as it is now; None if its name now leads to another file, or to none."""
+    def named(self, known: SharedFile, tgid: int) -> SharedFile | None:
+        """Return a file on tmpfs that a process had, as it is now; None if its name now leads to another
+        file, or to none."""
         with suppress(OSError):
-            path = Path(known.name)
-            status = bounded(path.stat)  # the name is the process's, and may lead anywhere here
+            # The name is the process's, and may lead anywhere here.
+            status = bounded(f"a file of process {tgid}", Path(known.name).stat)
             if (_numbers(status.st_dev), status.st_ino) == (known.device, known.inode):
                 return replace(
                     known,
@@ -94,6 +95,48 @@ class SharedFiles:
                     is_mapped=False,
                 )
         return None
+
+    def _mapped(self, process: Path) -> list[SharedFile]:
+        """Return the files on tmpfs that are behind shared mappings."""
+        is_on_tmpfs = self._mounts_of(process)
+        found = (
+            process / "map_files" / one.place
+            for one in read_maps(process)
+            if one.permissions.endswith("s") and is_on_tmpfs(one.device)
+        )
+        return self._files(found, is_mapped=True)
+
+    def _opened(self, process: Path) -> list[SharedFile]:
+        """Return the open files on tmpfs (proc_pid_fdinfo(5))."""
+        is_on_tmpfs = self._mounts_of(process)
+
+        def found() -> Iterator[Path]:
+            with os.scandir(process / "fd") as entries:
+                for entry in islice(entries, _MOST_DESCRIPTORS):
+                    if _has_path(entry) and is_on_tmpfs(_mount_id(f"{process}/fdinfo/{entry.name}")):
+                        yield Path(entry)
+
+        return self._files(found(), is_mapped=False)
+
+    def _mounts_of(self, process: Path) -> Callable[[_Place], bool]:
+        """Return a function that tells whether a device or a mount is of tmpfs, as far as the process or
+        we see its mount."""
+        known = _tmpfs((process / "mountinfo").read_bytes()) | self._of_kernel_places
+
+        def is_on_tmpfs(place: _Place) -> bool:
+            if place not in known:
+                ours = _tmpfs((self._proc / "self" / "mountinfo").read_bytes())
+                known[place] = ours.get(place, False)
+            return known[place]
+
+        return is_on_tmpfs
+
+    def _files(self, links: Iterable[Path], *, is_mapped: bool) -> list[SharedFile]:
+        found = []
+        for link in islice(links, _MOST_FILES):
+            with suppress(OSError):
+                found.append(self._file(link, link.stat(), is_mapped=is_mapped))
+        return found
 
     def _file(self, link: Path, status: os.stat_result, *, is_mapped: bool) -> SharedFile:
         name = str(link.readlink()).removesuffix(_DELETED)
@@ -109,29 +152,32 @@ class SharedFiles:
         )
 
 
-def _mounts(process: Path) -> list[Mount]:
-    """Return the mounts that a process sees."""
-    return parse_mountinfo((process / "mountinfo").read_bytes())
+@lru_cache(maxsize=16)  # most processes see the same mounts at each look
+def _tmpfs(mountinfo: bytes) -> dict[_Place, bool]:
+    """Return whether each mount id and device is of tmpfs."""
+    return {
+        place: mount.fs_type == "tmpfs"
+        for mount in parse_mountinfo(mountinfo)
+        for place in (mount.mount_id, mount.device)
+    }
 
 
-def _mapped(process: Path, devices: Collection[tuple[int, int]]) -> Iterator[tuple[Path, bool]]:
-    """Yield the links to the files of these devices that are behind shared mappings (proc_pid_maps(5))."""
-    for one in bounded(read_maps, process):
-        if one.permissions.endswith("s") and one.device in devices:
-            yield process / "map_files" / one.place, True
+def _has_path(entry: os.DirEntry[str]) -> bool:
+    """Return whether an open file has a path, as no socket has: to ask for that is cheap."""
+    try:
+        return os.readlink(entry).startswith("/")  # noqa: PTH115  hot
+    except OSError:  # it was closed
+        return False
 
 
-def _opened(process: Path, mounts: Collection[int]) -> Iterator[tuple[Path, bool]]:
-    """Yield the links to the open files of these mounts (proc_pid_fdinfo(5))."""
-    for link in (process / "fd").iterdir():
-        with suppress(OSError):
-            if _mount_id(process / "fdinfo" / link.name) in mounts:
-                yield link, False
-
-
-def _mount_id(information: Path) -> int:
-    """Return the mount of an open file, given its file in fdinfo."""
-    return int(information.read_bytes().partition(b"mnt_id:")[2].split(maxsplit=1)[0])
+def _mount_id(information: str) -> int:
+    """Return the mount of an open file, given its file in fdinfo; -1 if it was closed."""
+    try:
+        with open(information, "rb", buffering=0) as stream:  # noqa: PTH123  hot
+            text = stream.read(_MOST_FDINFO_BYTES)
+        return int(text.partition(b"mnt_id:")[2].split(maxsplit=1)[0])
+    except (OSError, IndexError):
+        return -1
 
 
 def _numbers(device: int) -> tuple[int, int]:
@@ -142,7 +188,7 @@ def _of_memfd() -> tuple[int, int]:
     """Return the device and the id of the kernel's own mount of tmpfs."""
     file = os.memfd_create("memcg-tracer")
     try:
-        return os.fstat(file).st_dev, _mount_id(_PROC / "self" / "fdinfo" / str(file))
+        return os.fstat(file).st_dev, _mount_id(f"{_PROC}/self/fdinfo/{file}")
     finally:
         os.close(file)
 
@@ -153,8 +199,6 @@ _GROWTH_DIVISOR: Final = 8  # a cgroup is looked at again when its shared memory
 _PROCESSES_KEPT: Final = 8
 _CGROUPS_KEPT: Final = 4096
 _FILES_KEPT: Final = 64
-
-_Key = tuple[tuple[int, int], int]  # device, inode number
 
 
 @dataclass
@@ -211,7 +255,7 @@ class ShmemRows:
             for file in self._files.of_process(tgid):
                 seen.setdefault((file.device, file.inode), (tgid, file))
         for key, (tgid, known) in cgroup.on_tmpfs.items():
-            if key not in seen and (now := self._files.named(known)) is not None:
+            if key not in seen and (now := self._files.named(known, tgid)) is not None:
                 seen[key] = (tgid, now)
         on_tmpfs = [(key, one) for key, one in seen.items() if one[1].kind == "tmpfs"]
         cgroup.on_tmpfs = dict(on_tmpfs[:_FILES_KEPT])

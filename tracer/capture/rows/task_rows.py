@@ -13,6 +13,7 @@ from typing import Any, Final
 from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
 from tracer.enumerations import TASK_EVENT
+from tracer.kernel.process.bounded_call import bounded
 from tracer.stored_names import stored_name
 
 MOST_BYTES: Final = 256
@@ -40,7 +41,15 @@ def read_title(tgid: int, start_ns: int, proc: Path = _PROC) -> str | None:
     return stored_name(title.rstrip(b"\0 ").replace(b"\0", b" ")) or None
 
 
-_TITLES_AT_ONCE: Final = 128  # of about 20 us each
+def _title_in_time(tgid: int, start_ns: int) -> str | None:
+    """Return the title as `read_title` does; None if the process blocks who reads its memory."""
+    try:
+        return bounded(f"process {tgid}", read_title, tgid, start_ns)
+    except OSError:
+        return None
+
+
+_TITLES_AT_ONCE: Final = 128  # of about 50 us each
 _TITLE_AFTER_S: Final = 1.0
 _YOUNG_KEPT: Final = 4096
 ALIVE_UNCHECKED: Final = 20_000
@@ -77,7 +86,7 @@ class TaskRows:
             due.add(self._young.popleft()[1])
         for key in due:
             row = self._alive.get(key)
-            if row is not None and (title := read_title(*key)) not in (None, row["cmdline"]):
+            if row is not None and (title := _title_in_time(*key)) not in (None, row["cmdline"]):
                 row["cmdline"] = title
                 self.rows.append(row)
 
@@ -116,7 +125,7 @@ class TaskRows:
             elif len(self._young) < _YOUNG_KEPT:
                 self._young.append((time.monotonic() + _TITLE_AFTER_S, key))
                 if reads < _TITLES_AT_ONCE:
-                    row["cmdline"] = read_title(*key) or row["cmdline"]
+                    row["cmdline"] = _title_in_time(*key) or row["cmdline"]
                     reads += 1
             self.rows.append(row)
         if len(self._alive) > self._most_alive:

@@ -12,11 +12,11 @@ import re
 import select
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracer.kernel.cgroups.bounded_call import bounded
+from tracer.kernel.process.bounded_call import bounded
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -79,7 +79,7 @@ class MountTable:
             self._by_device[mount.device].append(mount)
             self._by_parent[mount.parent_id].append(mount)
             overlays.update(dict.fromkeys(mount.layers(), mount))
-        self._by_layer = {layer: overlays[given] for given, layer in _without_links([*overlays]).items()}
+        self._by_layer = {_without_links(layer): mount for layer, mount in overlays.items()}
         # The parent of the namespace's root is a mount that is not in the table, or the root itself.
         self._roots = [
             mount
@@ -134,22 +134,12 @@ class MountTable:
         return current
 
 
-def _without_links(paths: Sequence[str]) -> dict[str, str]:
-    """Return path -> the path without symbolic links. A path whose file system does not answer stays as it
-    is."""
-    found: dict[str, str] = {}
-
-    def resolve(left: Sequence[str]) -> None:
-        for path in left:
-            found[path] = os.path.realpath(path)
-
-    while left := [path for path in paths if path not in found]:
-        try:
-            bounded(resolve, left)
-        except TimeoutError:
-            silent = next((path for path in left if path not in found), left[0])
-            found.setdefault(silent, silent)
-    return {path: found[path] for path in paths}
+def _without_links(path: str) -> str:
+    """Return a path without symbolic links, but as it is if its file system does not answer."""
+    try:
+        return str(bounded(path, os.path.realpath, path))
+    except OSError:
+        return path
 
 
 class Mounts:

@@ -16,7 +16,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 _NICE: Final = -10  # nine times the weight of a process of normal priority (sched_prio_to_weight)
 _BEST_NICE: Final = -20  # 87 times that weight
@@ -135,6 +135,24 @@ class Favour:
         return False
 
 
+class Priority(NamedTuple):
+    """The scheduling of a thread: its policy (sched(7)), the policy's parameters, and the nice value."""
+
+    policy: int
+    parameters: os.sched_param
+    nice: int
+
+    @classmethod
+    def of_this_thread(cls) -> Priority:
+        return cls(os.sched_getscheduler(0), os.sched_getparam(0), os.getpriority(os.PRIO_PROCESS, 0))
+
+    def give(self, thread_id: int = 0) -> None:
+        """Schedule a thread (0: the calling one) like this, if permitted, but not what it starts."""
+        with suppress(OSError):
+            os.sched_setscheduler(thread_id, self.policy | os.SCHED_RESET_ON_FORK, self.parameters)
+            os.setpriority(os.PRIO_PROCESS, thread_id, self.nice)  # on Linux, for the thread only
+
+
 class Urgency:
     """Real-time scheduling of the calling thread until `close`, while it uses little CPU.
 
@@ -146,8 +164,8 @@ class Urgency:
 
     def __init__(self) -> None:
         self.is_real_time = False
-        self._before = os.sched_getscheduler(0), os.sched_getparam(0), os.getpriority(os.PRIO_PROCESS, 0)
-        self._is_wanted = self._before[0] == os.SCHED_OTHER and self._before[2] <= 0
+        self._before = Priority.of_this_thread()
+        self._is_wanted = self._before.policy == os.SCHED_OTHER and self._before.nice <= 0
         self._seen = time.monotonic(), time.thread_time()
         self._raise()
 
@@ -189,8 +207,5 @@ class Urgency:
             self.is_real_time = True
 
     def _restore(self) -> None:
-        policy, parameters, nice = self._before
-        with suppress(OSError):
-            os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, parameters)
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
+        self._before.give()
         self.is_real_time = False
