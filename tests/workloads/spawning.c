@@ -1,8 +1,7 @@
 /*
- * `spawning ROUNDS BYTES CPU OTHER`: in each round, two children made by vfork() share this address space until they
- * execute: one on the other CPU, which uses a page of it, and one on the CPU of this process, which uses a page after
- * it. This process holds little and does not grow in the first ROUNDS; in ROUNDS more it also touches BYTES of new
- * memory in each. Prints "ready" before and after, and waits for a line on its standard input.
+ * `spawning ROUNDS BYTES CPU CHILD_CPU...`: in each round, this process touches BYTES of new memory, uses and frees a
+ * page some times, and makes a child by vfork() on each CHILD_CPU, which uses and frees a page of the memory that they
+ * share, and executes a program. Prints "ready" before and after, and waits for a line on its standard input.
  */
 
 #define _GNU_SOURCE
@@ -14,7 +13,7 @@
 #include <unistd.h>
 
 #define PAGE 4096
-#define HELD_PAGES 20
+#define USES 32
 
 static char *memory, *used;
 
@@ -40,28 +39,17 @@ static void move_to(int cpu)
 		_exit(1);
 }
 
-static void run_child(int cpu, int uses_page)
+static void run_child(int cpu)
 {
 	pid_t child = vfork();
 
 	if (child == 0) {
 		move_to(cpu);
-		if (uses_page)
-			use_page();
+		use_page();
 		execl("/bin/true", "true", NULL);
 		_exit(1);
 	}
 	waitpid(child, NULL, 0);
-}
-
-static void take_rounds(long rounds, long bytes, int cpu, int other)
-{
-	for (long round = 0; round < rounds; round++) {
-		touch(bytes);
-		run_child(other, 1);
-		run_child(cpu, 0);
-		use_page();
-	}
 }
 
 static void await_line(void)
@@ -74,20 +62,23 @@ static void await_line(void)
 
 int main(int argc, char **argv)
 {
-	if (argc != 5)
+	if (argc < 5)
 		return 1;
 
-	long rounds = atol(argv[1]), bytes = atol(argv[2]), most = (HELD_PAGES + 1) * PAGE + rounds * bytes;
-	int cpu = atoi(argv[3]), other = atoi(argv[4]);
+	long rounds = atol(argv[1]), bytes = atol(argv[2]), most = PAGE + rounds * bytes;
 
-	move_to(cpu);
+	move_to(atoi(argv[3]));
 	used = mmap(NULL, most, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	madvise(used, most, MADV_NOHUGEPAGE);
 	memory = used + PAGE;
 	await_line();
-	touch(HELD_PAGES * PAGE);
-	take_rounds(rounds, 0, cpu, other);
-	take_rounds(rounds, bytes, cpu, other);
+	for (long round = 0; round < rounds; round++) {
+		touch(bytes);
+		for (int use = 0; use < USES; use++)
+			use_page();
+		for (int child = 4; child < argc; child++)
+			run_child(atoi(argv[child]));
+	}
 	await_line();
 	return 0;
 }
