@@ -22,6 +22,9 @@ class Table:
             raise ValueError
         if address == 0xA51EE9:
             time.sleep(60)
+        if address == 0xC0DE:
+            while True:
+                pass
         if address == 0xDEAD:
             os._exit(1)
         if address == 0x10:
@@ -110,6 +113,23 @@ def test_child_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.Monke
     begin = time.monotonic()
     assert table.resolve(0xAB) == Resolved(None, 0xAB, None)
     assert time.monotonic() - begin < 30, "it did not wait for the child"
+    table.close()
+
+
+def test_child_that_computes_without_end_is_ended_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbol_tables, "_MOST_CPU_S", 0.2)
+    before = children()
+    handler = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    try:
+        table = SymbolProcess(Table)
+    finally:
+        signal.signal(signal.SIGPROF, handler)
+    (child,) = map(int, children() - before)
+    assert table.resolve(0xC0DE) == Resolved(None, 0xC0DE, None)
+    ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    assert ended.si_status == signal.SIGPROF
+    assert table.unwind(StackCopy(bytes(8 * 21), b"")) == []
     table.close()
 
 

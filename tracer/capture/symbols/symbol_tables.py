@@ -19,6 +19,7 @@ import json
 import mmap
 import os
 import resource
+import signal
 import socket
 import stat
 from bisect import bisect_right
@@ -191,6 +192,7 @@ _OUT_OF_THE_WAY: Final = 200  # above BCC's own descriptors, and above the numbe
 _MESSAGE_BYTES: Final = 1 << 16
 _LONGEST_NAME: Final = 4096
 _ANSWERS_WITHIN_S: Final = 30.0  # the symbols of a browser, on a busy machine
+_MOST_CPU_S: Final = 10.0  # until the table is made, and of an answer
 _MOST_MEMORY_BYTES: Final = 4 << 30  # more than the parent's: a hostile symbol file may need any amount
 _ADDRESS_MASK: Final = (1 << 64) - 1
 _ADDRESS_BYTES: Final = 8
@@ -202,7 +204,8 @@ _NICE: Final = 5  # once the table is made: until then the process may end
 class SymbolProcess:
     """A `CodeTable` that `make` makes in a child process, which runs until `close`.
 
-    It resolves and unwinds nothing once the child has ended or did not answer in time.
+    It resolves and unwinds nothing once the child has ended or did not answer in time. The kernel ends a
+    child that computes for too long, as libdw may on a hostile file.
     """
 
     def __init__(self, make: Callable[[], CodeTable]) -> None:
@@ -265,10 +268,13 @@ def _serve(make: Callable[[], CodeTable], fd: int) -> NoReturn:
         with suppress(OSError, ValueError):  # the hard limit is lower
             resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
         with socket.socket(fileno=_OUT_OF_THE_WAY) as ours:
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # who started the tracer may have ignored it
+            signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_S)
             table = make()
             ours.send(_MADE)
             os.nice(_NICE)
             while request := ours.recv(_MESSAGE_BYTES):
+                signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_S)
                 ours.send(_answer(table, request))
     finally:
         os._exit(0)
