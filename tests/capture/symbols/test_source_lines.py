@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tracer.capture.symbols import source_lines, unwinding
 from tracer.capture.symbols.address_names import SourceFrame
 from tracer.capture.symbols.source_lines import shown_source
+from tracer.capture.symbols.symbol_tables import CodeSymbols, SymbolProcess
 from tracer.capture.symbols.unwinding import Unwinder
 
 pytestmark = [
@@ -51,17 +55,26 @@ DEEP = "\n".join(
 )
 
 
-def sources(folder: Path, source: str, *flags: str) -> Iterator[tuple[SourceFrame, ...]]:
-    """Compile a library, map it here, and yield what is at each byte of the function `outer`."""
-    (folder / "rows.cpp").write_text(source)
+def mapped(folder: Path, source: Path, *flags: str) -> int:
+    """Compile a library, map it here, and return the address of the function `outer`.
+
+    `folder` becomes a /proc, in which process 7 has this library only.
+    """
     library = folder / "librows.so"
-    subprocess.run(["c++", "-O2", *flags, "-shared", "-fPIC", "-o", library, folder / "rows.cpp"], check=True)
+    subprocess.run(["c++", "-O2", *flags, "-shared", "-fPIC", "-o", library, source], check=True)
     address = ctypes.cast(ctypes.CDLL(str(library)).outer, ctypes.c_void_p).value or 0
     lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(library) in line]
     process = folder / "7"
     (process / "map_files").mkdir(parents=True)
     (process / "maps").write_text("\n".join(lines))
     (process / "map_files" / lines[0].split()[0]).symlink_to(library)
+    return address
+
+
+def sources(folder: Path, source: str, *flags: str) -> Iterator[tuple[SourceFrame, ...]]:
+    """Yield what is at each byte of the function `outer` of a source."""
+    (folder / "rows.cpp").write_text(source)
+    address = mapped(folder, folder / "rows.cpp", *flags)
     unwinder = Unwinder(7, folder)
     for at in range(address, address + 64):
         found = unwinder.resolve(at)
@@ -94,7 +107,14 @@ def test_too_many_inlined_functions_are_cut_and_the_last_one_is_right(tmp_path: 
     assert deepest[-1].line == len(DEEP.splitlines())
 
 
-@pytest.mark.parametrize(("flag", "bound"), [("-gz", "_MOST_UNPACKED_BYTES"), ("-g", "_MOST_LINES_BYTES")])
+@pytest.mark.parametrize(
+    ("flag", "bound"),
+    [
+        ("-gz=zlib", "_MOST_UNPACKED_BYTES"),
+        ("-gz=zlib-gnu", "_MOST_UNPACKED_BYTES"),
+        ("-gz=none", "_MOST_LINES_BYTES"),
+    ],
+)
 def test_large_file_is_not_searched_for_lines(
     flag: str, bound: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +132,33 @@ def test_lines_are_looked_for_in_bounded_time(tmp_path: Path, monkeypatch: pytes
     assert {*others} == {()}
 
 
+def not_asked() -> NoReturn:
+    raise AssertionError("libdw names all code in files")
+
+
+def test_file_that_the_debug_information_names_is_not_opened(tmp_path: Path) -> None:
+    """Each name in the library would be in another file (DW_FORM_GNU_strp_alt), by an absolute path. It is a
+    pipe without a writer, whose opening would last for ever."""
+    source, assembly, pipe = tmp_path / "rows.cpp", tmp_path / "rows.s", tmp_path / "pipe"
+    source.write_text(SOURCE)
+    os.mkfifo(pipe)
+    subprocess.run(["c++", "-O2", "-g", "-dA", "-fPIC", "-S", "-o", assembly, source], check=True)
+    text, names = re.subn(
+        r"\.(?:uleb128|byte)\s+(?:0xe|14)\s.*DW_FORM_strp\b.*", ".uleb128 0x1f21", assembly.read_text()
+    )
+    assert names
+    link = f'.section .gnu_debugaltlink,"",@progbits\n.string "{pipe}"\n.quad 1, 2\n'
+    assembly.write_text(f"{text}\n{link}")
+    address = mapped(tmp_path, assembly)
+    table = SymbolProcess(lambda: CodeSymbols(not_asked, 7, tmp_path))
+    found = [table.resolve(at) for at in range(address, address + 64)]
+    table.close()
+    inlined = [one for one in found if one.symbol == "outer" and len(one.source) == 3]
+    assert inlined
+    assert inlined[0].source[-1] == SourceFrame(None, "rows.cpp", 15)
+    assert inlined[0].source[1] == SourceFrame("(anonymous)::(anonymous)", "rows.cpp", 10)
+
+
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
@@ -123,7 +170,14 @@ def test_lines_are_looked_for_in_bounded_time(tmp_path: Path, monkeypatch: pytes
         (f"/rustc/{'0a' * 20}/library/alloc/src/raw_vec.rs", "alloc/src/raw_vec.rs"),
         ("/work/c++/rows.cpp", "rows.cpp"),
         ("/work/library/alloc.rs", "alloc.rs"),
+        ("/work/", ""),
+        ("/usr/include/c++/14/", ""),
     ],
 )
 def test_file_of_a_standard_library_is_shown_with_its_folder(path: str, shown: str) -> None:
     assert shown_source(path) == shown
+
+
+def test_place_in_a_folder_is_not_known() -> None:
+    assert source_lines._place(b"/work/", 7) == (None, None)
+    assert source_lines._place(b"/work/rows.cpp", 7) == ("rows.cpp", 7)

@@ -4,15 +4,19 @@ In optimised code, one address belongs to several functions: `push_back` inlined
 into `main`. The symbol is that of `main`, and the line would be in a header of the standard library. So each
 of these functions is a frame of its own, with the line at which it runs or calls the next one.
 
-Only what the file itself contains is read (`-g`; Go by default), no file of debug information beside it.
+Only what the file itself contains is read (`-g`; Go by default), no file of debug information beside it. The
+file may name another one by any path (.gnu_debugaltlink), which libdw would open in the recorder's root: a
+pipe, or a device. So this process can open no file meanwhile.
 """
 
 from __future__ import annotations
 
 import ctypes
 import re
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from tracer.capture.symbols.address_names import SourceFrame
@@ -72,11 +76,13 @@ class SourceLines:
 
         The last one contains the others and has a symbol. That is better than its name here, which is None,
         unless nobody demangles the symbol. Nothing, if the file does not say, or if too much time was spent.
+        A call on a hostile file may take any time: `SymbolProcess` bounds each.
         """
         if self._left_s <= 0:
             return []
         begin_s = time.thread_time()
-        found = self._frames(module, address)
+        with _no_file_opened():
+            found = self._frames(module, address)
         self._left_s -= time.thread_time() - begin_s
         return found
 
@@ -189,16 +195,27 @@ class SourceLines:
         return None if failed else value.value
 
 
+@contextmanager
+def _no_file_opened() -> Iterator[None]:
+    """Let this process open no file. It has one thread. Descriptors that are open stay usable (getrlimit(2)),
+    and libdw takes a file that it cannot open for one that is absent."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def _place(path: bytes | None, line: int) -> tuple[str | None, int | None]:
     """Return what is shown of a place; (None, None): a compiler made the code, and there is no line."""
-    if not path or not 0 < line < 1 << 31:
-        return None, None
-    return shown_source(path.decode(errors="backslashreplace")), line
+    shown = shown_source(path.decode(errors="backslashreplace")) if path else ""
+    return (shown, line) if shown and 0 < line < 1 << 31 else (None, None)
 
 
 def shown_source(path: str) -> str:
     """Return what is shown of the path of a source file: its name, but of the standard library of C++ or Rust
-    the path in it, which has a slash: `bits/stl_vector.h`, `alloc/src/raw_vec.rs`."""
+    the path in it, which has a slash: `bits/stl_vector.h`, `alloc/src/raw_vec.rs`. Empty: a folder's path."""
     in_library = _STANDARD_LIBRARY.match(path)
     shown = path[in_library.end() :] if in_library else path.rpartition("/")[2]
     return shown[-_LONGEST_FILE:]
