@@ -80,7 +80,7 @@ def test_page_has_the_range_of_the_run_as_explain_does() -> None:
     subject, reports = subject_of(TRACES / "sharedbuffers"), tracer.open(TRACES / "sharedbuffers").explain()
     assert subject.reports == reports
     needed = kill_facts.minimum_limit(reports[2])
-    assert needed is not None and "between 83 MiB and 146 MiB" in needed
+    assert needed is not None and "avoided all 3 kills for this limit is between 83 MiB and 146 MiB" in needed
     page = html.page(subject).replace("\N{NO-BREAK SPACE}", " ")
     assert page.count(needed) == 3 and subject.other_limits is not None
     assert limit_outcomes.answer(subject.other_limits) in page

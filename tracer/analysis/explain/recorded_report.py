@@ -82,11 +82,14 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
         summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),
         resolution_ms=round(resolution_s(findings.thinned, utc_time(kill.time_ns)) * 1000),
-        thinned=findings.thinned,
+        thinned=tuple(findings.thinned),
     )
     return verdict.assemble(
         replace(
-            outline, working_set_bytes=weighed.working_set_bytes, sizing=advice.sized(limits), quality=quality
+            outline,
+            working_set_bytes=weighed.working_set_bytes,
+            sizing=advice.sized(limits, kills=1),
+            quality=quality,
         ),
         findings,
         selection,
@@ -103,7 +106,7 @@ def sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     unknown = {} if why_unsized is None else {_RANGE: why_unsized}
     return replace(
         outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED),
-        sizing=advice.sized(limits),
+        sizing=advice.sized(limits, kills=1),
         quality=replace(outline.quality, unknown=unknown),
     )
 
@@ -116,10 +119,10 @@ def with_range_of_run(report: OomReport, needs: Demand, kills: int) -> OomReport
     unknown = {name: why for name, why in report.quality.unknown.items() if name != _RANGE}
     if needs.why_open is not None:
         unknown[_RANGE] = needs.why_open
-    basis = (advice.for_all_kills(kills), *report.sizing.basis)
+    limits, basis = (low, needs.survives_from_bytes), (advice.for_all_kills(kills), *report.sizing.basis)
     return replace(
         report,
-        sizing=replace(report.sizing, min_limit_bytes=(low, needs.survives_from_bytes), basis=basis),
+        sizing=replace(report.sizing, min_limit_bytes=limits, basis=basis, kills=kills),
         quality=replace(report.quality, unknown=unknown),
     )
 

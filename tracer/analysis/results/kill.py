@@ -125,13 +125,15 @@ class Sizing:
     shows how much. `min_limit_bytes` is None if the size of the limit was not the problem, or if `low` is not
     known either. `basis`: sentences on the bounds of the range and on other known facts. `pace`: a sentence
     on the time that a greater limit would have lasted; empty if nothing grew. `outcomes`: by limit, what
-    `whatif` says about the limit from which the work survives, and about `high`.
+    `whatif` says about the limit from which the work survives, and about `high`. `kills`: the number of kills
+    for one limit that the range is for; 0 without a kill or a range.
     """
 
     min_limit_bytes: tuple[int, int | None] | None = None
     basis: tuple[str, ...] = ()
     pace: str = ""
     outcomes: tuple[AtLimit, ...] = ()
+    kills: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,7 +406,8 @@ def minimum_limit(report: OomReport) -> str | None:
     if sizing.min_limit_bytes is None:
         is_too_small = bool(sizing.basis or sizing.pace)
         return f"No limit is known to be enough: {why_no_range(report.quality)}." if is_too_small else None
-    needed = "The minimum limit that would have avoided this kill is"
+    kills = f"all {sizing.kills} kills for this limit" if sizing.kills > 1 else "this kill"
+    needed = f"The minimum limit that would have avoided {kills} is"
     low, high = map(units.size, sizing.min_limit_bytes)
     if sizing.min_limit_bytes[1] is not None:
         return f"{needed} between {low} and {high}."

@@ -77,10 +77,11 @@ _GROUNDS: Final[Mapping[str, str]] = {
 """Kind of ground -> its sentence. Numbers are formatted by the units in their names."""
 
 
-def sized(found: Range) -> Sizing:
-    """Return a range with its sentences."""
+def sized(found: Range, *, kills: int = 0) -> Sizing:
+    """Return a range with its sentences; if there is one, it is for so many kills."""
     pace = "" if found.pace is None else _PACES[found.pace.kind](found.pace.numbers)
-    return Sizing(found.limits_bytes, tuple(map(_sentence, found.basis)), pace, found.outcomes)
+    kills = 0 if found.limits_bytes is None else kills
+    return Sizing(found.limits_bytes, tuple(map(_sentence, found.basis)), pace, found.outcomes, kills)
 
 
 def for_all_kills(count: int) -> str:
