@@ -49,7 +49,7 @@ def _title_in_time(tgid: int, start_ns: int) -> str | None:
         return None
 
 
-_TITLES_AT_ONCE: Final = 128  # of about 50 us each
+_TITLES_AT_ONCE: Final = 128  # of about 65 us each
 _TITLE_AFTER_S: Final = 1.0
 _YOUNG_KEPT: Final = 4096
 ALIVE_UNCHECKED: Final = 20_000

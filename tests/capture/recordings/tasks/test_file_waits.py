@@ -93,6 +93,7 @@ while os.read(0, 1):
     os.pread(file, 1, begin + (1 << 20) - 1)
     begin += 1 << 20
 """
+FOLLOWED_BYTES = 160 << 20
 MANY_FILES = 400
 READ_EACH = """
 import os, sys
@@ -143,7 +144,7 @@ def assert_one_for_each_sleep(trace: Any, rows: pd.DataFrame, slept: int) -> Non
     switches to a reader, all from one task that ran on its CPU in between. Such a wait ends where the reader
     leaves its CPU again, and is lost if it was preempted before that.
     """
-    assert slept > PAGES // 8, "the disk is too fast for this test"
+    assert slept >= 16, "the disk is too fast for this test"
     lost = lost_records(trace)
     assert lost.keys() <= {"file_wait"}, lost
     assert slept <= rows["waits"].sum() + lost.get("file_wait", 0) <= slept + 8
@@ -250,7 +251,7 @@ def test_wait_for_what_another_process_reads_is_for_that_file(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     file = disk_dir / "shared"
-    make_uncached(file, 48 << 20)
+    make_uncached(file, FOLLOWED_BYTES)
     recorder = start_recorder("-c", str(memcg))
     first = in_cgroup(memcg, ANNOUNCE, str(file), stdout=subprocess.PIPE)
     second = in_cgroup(memcg, FOLLOW, str(file), stdin=first.stdout)
@@ -258,11 +259,11 @@ def test_wait_for_what_another_process_reads_is_for_that_file(
     trace = tracer.open(recorder.stop())
     inode_id = id_of(trace, file)
     added = trace.pagecache[(trace.pagecache["inode_id"] == inode_id) & (trace.pagecache["op"] == "add")]
-    assert int(added["nr_pages"].sum()) * PAGE == 48 << 20
+    assert int(added["nr_pages"].sum()) * PAGE == FOLLOWED_BYTES
     assert set(added["tgid"]) == {first.pid}
     waited = waits_of(trace, second.pid)
     waited = waited[waited["inode_id"] == inode_id]
-    assert waited["waits"].sum() >= 1  # how often depends on the disk: 3 were seen
+    assert waited["waits"].sum() >= 1  # how often depends on the disk: of 48 MiB, 3 were seen, and none
     assert waited["wait_ns"].sum() > 0
 
 
