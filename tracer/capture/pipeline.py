@@ -193,7 +193,8 @@ class Pipeline:
             lambda: {"kernel_log": self._kernel_log.lost},
         )
         self._active_s = time.monotonic()
-        self.is_resting = self.has_removed = self._is_finished = self._has_silent = False
+        self.is_resting = self.has_removed = self._is_finished = False
+        self._known_silent = first_silent()
         self._ended: dict[str, str] = {}  # the trace lacks what comes after this time, such as kills
         self._most_percent = options.most_overhead_percent
         self._overhead: Overhead | None = None
@@ -417,8 +418,8 @@ class Pipeline:
         """Report requested cgroups that appeared or are gone, and keep their paths in meta.json."""
         for line in self._selection.requests.news(is_last=is_last):
             self._events.notice(line)
-        if (silent := first_silent()) and not self._has_silent:
-            self._has_silent = True
+        if (silent := first_silent()) is not None and silent != self._known_silent:
+            self._known_silent = silent
             self._events.warn(
                 f"{stored_path(silent)} did not answer in time: paths, titles or shared files are missing"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from threading import Event
 
@@ -23,13 +24,15 @@ class Silence:
     def of(self, asked: str) -> None:
         """Make a call that is given up."""
         with self._monkeypatch.context() as patch, pytest.raises(TimeoutError):
-            patch.setattr(bounded_call, "_RETURNS_WITHIN_S", 0.01)
+            for name in ("_RETURNS_WITHIN_S", "_RETURNS_SOON_S"):
+                patch.setattr(bounded_call, name, 0.01)
             bounded(asked, self.answer.wait)
 
 
 @pytest.fixture(autouse=True)
 def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[Silence]:
-    monkeypatch.setattr(bounded_call, "_RETURNS_WITHIN_S", 60)
+    for name in ("_RETURNS_WITHIN_S", "_RETURNS_SOON_S"):
+        monkeypatch.setattr(bounded_call, name, 60)
     for name, none in (("_idle", []), ("_silent", {}), ("_first_silent", [])):
         monkeypatch.setattr(bounded_call, name, none)
     made = Silence(monkeypatch)
@@ -64,18 +67,40 @@ def test_who_does_not_answer_is_not_asked_again_but_others_are(silence: Silence)
     assert first_silent() == "one"
 
 
-def test_after_eight_blocked_calls_no_other_is_made_until_they_return(silence: Silence) -> None:
-    for number in range(8):
+def test_who_answered_too_late_is_asked_again_after_a_minute(
+    silence: Silence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence.of("one")
+    silence.answer.set()
+    ((worker, end_s),) = bounded_call._silent.values()
+    worker.join(60)
+    with pytest.raises(TimeoutError):
+        bounded("one", os.getpid)
+    monkeypatch.setattr(time, "monotonic", lambda: end_s + 0.01)
+    assert bounded("one", os.getpid) == os.getpid()
+    assert bounded_call._silent == {}
+
+
+def test_after_many_blocked_calls_no_other_is_made(silence: Silence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_call, "_MOST_SILENT", 3)
+    for number in range(3):
         silence.of(f"process {number}")
     made: list[int] = []
     with pytest.raises(TimeoutError):
         bounded("other", made.append, 1)
     assert made == []
-    silence.answer.set()
-    for worker in bounded_call._silent.values():
-        worker.join(60)
-    assert bounded("process 0", os.path.join, "a", "b") == "a/b"
-    assert bounded_call._silent == {}
+
+
+def test_call_that_computes_has_more_time_than_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_call, "_RETURNS_WITHIN_S", 0.01)
+
+    def compute() -> int:
+        end_s = time.thread_time() + 0.1
+        while time.thread_time() < end_s:
+            pass
+        return 7
+
+    assert bounded("one", compute) == 7
 
 
 def test_call_has_the_priority_of_its_caller() -> None:

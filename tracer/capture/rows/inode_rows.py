@@ -84,7 +84,8 @@ class InodeRows:
             self._mapped[tgid] = _mapped_files(tgid)
         path = self._mapped[tgid].get(number)
         try:
-            status = None if path is None else bounded(f"process {tgid}", os.lstat, path)
+            disk = f"device {device[0]}:{device[1]}"
+            status = None if path is None else bounded(disk, os.lstat, path)
         except OSError:  # the name was removed, or its file system does not answer
             return None
         if path is None or status is None or status.st_ino != number:

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ from tracer.capture.rows.decode import text
 from tracer.enumerations import TASK_EVENT
 from tracer.kernel.process.bounded_call import bounded
 from tracer.stored_names import stored_name
+
+_Key = tuple[int, int]  # tgid, start_ns: a tgid may be used again
 
 MOST_BYTES: Final = 256
 """The most bytes of a title; the rest is left out."""
@@ -41,22 +44,36 @@ def read_title(tgid: int, start_ns: int, proc: Path = _PROC) -> str | None:
     return stored_name(title.rstrip(b"\0 ").replace(b"\0", b" ")) or None
 
 
-def _title_in_time(tgid: int, start_ns: int) -> str | None:
-    """Return the title as `read_title` does; None if the process blocks who reads its memory."""
-    try:
-        return bounded(f"process {tgid}", read_title, tgid, start_ns)
-    except OSError:
-        return None
+def _titles_in_time(keys: Collection[_Key]) -> dict[_Key, str | None]:
+    """Return the titles of processes as `read_title` does, without those that block who reads their memory.
+
+    One call reads them all, unless one process did not answer: then there is a call for each.
+    """
+    found: dict[_Key, str | None] = {}
+    if not keys:
+        return found
+
+    def read() -> None:
+        for key in keys:
+            found[key] = read_title(*key)
+
+    with suppress(OSError):
+        bounded("command lines", read)
+        return found
+    titles = dict(found)
+    for key in keys:
+        if key not in titles:
+            with suppress(OSError):
+                titles[key] = bounded(f"process {key[0]}", read_title, *key)
+    return titles
 
 
-_TITLES_AT_ONCE: Final = 128  # of about 65 us each
+_TITLES_AT_ONCE: Final = 128  # of about 20 us each
 _TITLE_AFTER_S: Final = 1.0
 _YOUNG_KEPT: Final = 4096
 ALIVE_UNCHECKED: Final = 20_000
 """If more processes than this have no known exit, their existence is checked."""
 _EXITED_KEPT: Final = 1024  # a dying task acts within milliseconds of its exit
-
-_Key = tuple[int, int]  # tgid, start_ns: a tgid may be used again
 
 
 class TaskRows:
@@ -84,9 +101,9 @@ class TaskRows:
         due = set(islice(asked, _TITLES_AT_ONCE))
         while self._young and self._young[0][0] <= now_s and len(due) < _TITLES_AT_ONCE:
             due.add(self._young.popleft()[1])
-        for key in due:
-            row = self._alive.get(key)
-            if row is not None and (title := _title_in_time(*key)) not in (None, row["cmdline"]):
+        for key, title in _titles_in_time(due & self._alive.keys()).items():
+            row = self._alive[key]
+            if title not in (None, row["cmdline"]):
                 row["cmdline"] = title
                 self.rows.append(row)
 
@@ -97,7 +114,7 @@ class TaskRows:
         kernel/exit.c, since "exit: move and extend sched_process_exit() tracepoint", v6.16). A first sight
         after the exit is of the dead process and makes no new row.
         """
-        reads = 0
+        fresh: dict[_Key, dict[str, Any]] = {}
         for record in records:
             event = TASK_EVENT.names[record["event"]]
             time_ns = int(record["time_ns"]) + clock_offset_ns
@@ -124,10 +141,11 @@ class TaskRows:
                     del self._exited[next(iter(self._exited))]
             elif len(self._young) < _YOUNG_KEPT:
                 self._young.append((time.monotonic() + _TITLE_AFTER_S, key))
-                if reads < _TITLES_AT_ONCE:
-                    row["cmdline"] = _title_in_time(*key) or row["cmdline"]
-                    reads += 1
+                if len(fresh) < _TITLES_AT_ONCE:
+                    fresh[key] = row
             self.rows.append(row)
+        for key, title in _titles_in_time(fresh).items():
+            fresh[key]["cmdline"] = title or fresh[key]["cmdline"]
         if len(self._alive) > self._most_alive:
             self._forget_lost_exits()
 

@@ -268,7 +268,8 @@ def _serve(make: Callable[[], CodeTable], fd: int) -> NoReturn:
         with suppress(OSError, ValueError):  # the hard limit is lower
             resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
         with socket.socket(fileno=_OUT_OF_THE_WAY) as ours:
-            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # who started the tracer may have ignored it
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the tracer's starter may have changed both
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
             signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_S)
             table = make()
             ours.send(_MADE)

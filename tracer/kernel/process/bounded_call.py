@@ -11,9 +11,11 @@ real-time scheduling must not wait for a thread of normal priority.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -22,7 +24,13 @@ from tracer.kernel.process.priority import Priority
 T = TypeVar("T")
 
 _RETURNS_WITHIN_S: Final = 1.0
-_MOST_SILENT: Final = 8
+_RETURNS_SOON_S: Final = 0.1
+"""The bound while another process or path does not answer: many may not, and their caller has other work."""
+_RUNS_WITHIN_S: Final = 10.0
+"""The bound for a call that computes, or waits for a CPU: nobody keeps it from its answer."""
+_MOST_SILENT: Final = 64
+_SILENT_FOR_S: Final = 60.0
+"""Who has answered too late is not asked again for so long: each time would cost as much."""
 
 
 class _Worker:
@@ -40,15 +48,25 @@ class _Worker:
         self.is_alive = self._thread.is_alive
         self.join = self._thread.join
 
-    def answer(self, call: Callable[[], Any]) -> tuple[Any, Exception | None] | None:
+    def answer(self, call: Callable[[], Any], within_s: float) -> tuple[Any, Exception | None] | None:
         """Return what a call returns and raises; None if that is not known in time."""
         if (priority := Priority.of_this_thread()) != self._priority:
             priority.give(self._thread.native_id or 0)
             self._priority = priority
         self._calls.put(call)
-        with suppress(Empty):
-            return self._answers.get(timeout=_RETURNS_WITHIN_S)
-        return None
+        last_s = time.monotonic() + _RUNS_WITHIN_S
+        while True:
+            with suppress(Empty):
+                return self._answers.get(timeout=within_s)
+            if time.monotonic() >= last_s or not self._is_running():
+                return None
+
+    def _is_running(self) -> bool:
+        """Return whether the thread is on a CPU or waits for one (proc_pid_stat(5))."""
+        with suppress(OSError):
+            status = Path(f"/proc/self/task/{self._thread.native_id}/stat").read_bytes()
+            return status.rpartition(b") ")[2].startswith(b"R")
+        return False
 
     def end(self) -> None:
         """End the thread once its call has returned."""
@@ -64,7 +82,8 @@ class _Worker:
 
 
 _idle: list[_Worker] = []
-_silent: dict[str, _Worker] = {}
+_silent: dict[str, tuple[_Worker, float]] = {}
+"""Who has not answered in time, by the worker that asked, and the end of `_SILENT_FOR_S`."""
 _first_silent: list[str] = []
 
 
@@ -72,25 +91,27 @@ def bounded(asked: str, call: Callable[..., T], *arguments: Any) -> T:
     """Call a function in another thread, and return its result.
 
     `asked` is the process or the path that may not answer. Raises what the function does, and OSError if no
-    thread can be started, if the call takes longer than a second, or if an earlier call has not returned yet:
-    one to the same, or eight to others.
+    thread can be started, if the call sleeps for longer than a second, or a tenth of one while others do not
+    answer, if `asked` has not answered in time within a minute, or if 64 others have not.
     """
-    for name in [name for name, worker in _silent.items() if not worker.is_alive()]:
+    now_s = time.monotonic()
+    for name in [one for one, (worker, end_s) in _silent.items() if end_s < now_s and not worker.is_alive()]:
         del _silent[name]
     if asked in _silent or len(_silent) >= _MOST_SILENT:
-        raise TimeoutError("earlier calls have not returned")
+        raise TimeoutError("earlier calls have not returned in time")
+    within_s = _RETURNS_SOON_S if _silent else _RETURNS_WITHIN_S
     worker, answer = _take_worker(), None
     try:
-        answer = worker.answer(partial(call, *arguments))
+        answer = worker.answer(partial(call, *arguments), within_s)
     finally:
         if answer is None:
             worker.end()
         else:
             _idle.append(worker)
     if answer is None:
-        _silent[asked] = worker
+        _silent[asked] = worker, time.monotonic() + _SILENT_FOR_S
         _first_silent[:] = _first_silent or [asked]
-        raise TimeoutError(f"no answer within {_RETURNS_WITHIN_S:g} s")
+        raise TimeoutError(f"no answer within {within_s:g} s")
     result, error = answer
     if error is not None:
         raise error
