@@ -42,7 +42,7 @@ from tracer.capture.symbols.symbol_tables import BccSymbols, user_symbols
 from tracer.errors import TraceError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
-from tracer.kernel.process.bounded_call import first_silent
+from tracer.kernel.process import bounded_call
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time
@@ -144,6 +144,7 @@ class Pipeline:
         self._events = events
         self._selection = selection
         self.startup_s = 0.0
+        bounded_call.make_ready()
         programs.wait(events.warn, events.notice)
         with ExitStack() as owned:
             owned.callback(programs.close)
@@ -194,7 +195,7 @@ class Pipeline:
         )
         self._active_s = time.monotonic()
         self.is_resting = self.has_removed = self._is_finished = False
-        self._known_silent = first_silent()
+        self._known_silent = bounded_call.first_silent()
         self._ended: dict[str, str] = {}  # the trace lacks what comes after this time, such as kills
         self._most_percent = options.most_overhead_percent
         self._overhead: Overhead | None = None
@@ -418,7 +419,7 @@ class Pipeline:
         """Report requested cgroups that appeared or are gone, and keep their paths in meta.json."""
         for line in self._selection.requests.news(is_last=is_last):
             self._events.notice(line)
-        if (silent := first_silent()) is not None and silent != self._known_silent:
+        if (silent := bounded_call.first_silent()) is not None and silent != self._known_silent:
             self._known_silent = silent
             self._events.warn(
                 f"{stored_path(silent)} did not answer in time: paths, titles or shared files are missing"

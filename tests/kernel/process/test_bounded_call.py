@@ -11,7 +11,7 @@ from threading import Event
 import pytest
 
 from tracer.kernel.process import bounded_call
-from tracer.kernel.process.bounded_call import bounded, first_silent
+from tracer.kernel.process.bounded_call import bounded, first_silent, make_ready
 
 
 class Silence:
@@ -54,6 +54,13 @@ def test_calls_are_made_in_one_thread() -> None:
     threads = {bounded("one", threading.get_ident) for _ in range(5)}
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
+
+
+def test_thread_that_is_made_ready_makes_the_calls() -> None:
+    make_ready()
+    make_ready()
+    (worker,) = bounded_call._idle
+    assert bounded("one", threading.get_native_id) == worker._thread.native_id
 
 
 def test_who_does_not_answer_is_not_asked_again_but_others_are(silence: Silence) -> None:

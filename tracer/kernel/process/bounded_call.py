@@ -118,6 +118,15 @@ def bounded(asked: str, call: Callable[..., T], *arguments: Any) -> T:
     return result  # type: ignore[no-any-return]
 
 
+def make_ready() -> None:
+    """Start the thread for the calls, if there is none and one can be started.
+
+    A thread starts with normal priority, and whoever starts it waits for it: 300 ms under a load of 30.
+    """
+    with suppress(OSError):
+        _idle.append(_take_worker())
+
+
 def first_silent() -> str | None:
     """Return the process or path that was the first not to answer in time, since this process began."""
     return _first_silent[0] if _first_silent else None
