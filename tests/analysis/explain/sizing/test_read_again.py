@@ -82,6 +82,20 @@ def test_limit_above_usage_changes_nothing(trace: Any) -> None:
     assert "not all of its page cache" in less.why
 
 
+@pytest.mark.parametrize(("cause", "around"), [("read", 0), ("fault", 1)])
+def test_upper_end_has_room_for_what_page_faults_read_around(trace: Any, cause: str, around: int) -> None:
+    """At a tight limit, most faults miss, and the kernel reads nothing around them."""
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    for row in trace.recorded()["pagecache"]:
+        if row["op"] == "add":
+            row["cause"] = cause
+    (held,) = held_cgroups(trace)
+    assert held.sizing.min_limit_bytes is not None
+    room = 30 * MIB + PAGE + UNSEEN
+    assert held.sizing.min_limit_bytes[1] == room + around * MIB
+    assert [f"read {around} MiB around" in one for one in held.sizing.basis].count(True) == around
+
+
 def test_pages_evicted_before_their_use_are_no_lower_end(trace: Any) -> None:
     """Of 90 MiB that come back, 30 were read ahead too early: evicted and read again at once."""
     trace = accessed(trace, [*range(30)] * 3, 20)

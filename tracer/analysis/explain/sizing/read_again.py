@@ -42,7 +42,7 @@ from tracer.analysis.explain.sizing.bounds import (
     unseen_bytes,
     why_no_curve,
 )
-from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes
+from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes
 from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
@@ -65,6 +65,7 @@ class Rereads:
     `is_own`: only the cgroup's own limit, or its memory.high, evicted its page cache. `by_others_bytes`: what
     was evicted for any other reason. `all_bytes`: the memory with which all that the run ever held fits;
     None: not known. `faulted_bytes`: the part of what was read again that was read by page faults.
+    `around_bytes`: what such faults may read besides with more room (`unreclaimable.read_around_bytes`).
     `at_once_bytes`: what was read ahead and evicted before its use came back before so much else was evicted.
     `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks were
     above memory.high. `spared`: the extra memory with which nearly all would have stayed.
@@ -79,6 +80,7 @@ class Rereads:
     by_others_bytes: int
     all_bytes: int | None
     faulted_bytes: int
+    around_bytes: int
     at_once_bytes: int
     unseen_bytes: int
     run_bytes: int
@@ -93,6 +95,7 @@ class Rereads:
         most, least = limits.peak(), limits.least()
         reuse, page = miss_curve.reuse_of(subtree), page_size(subtree.whole)
         evicted, by_others = _evicted_pages(subtree)
+        faulted_bytes = _refaulted_pages(subtree, "fault") * page
         return cls(
             limit_bytes=most if most == least else None,
             peak_usage_bytes=ledger.peak_usage(subtree),
@@ -102,7 +105,8 @@ class Rereads:
             is_own=by_others <= evicted // _OTHERS_DIVISOR,
             by_others_bytes=by_others * page,
             all_bytes=_all_bytes(subtree),
-            faulted_bytes=_refaulted_pages(subtree, "fault") * page,
+            faulted_bytes=faulted_bytes,
+            around_bytes=read_around_bytes(subtree) if faulted_bytes else 0,
             at_once_bytes=max(in_reading_bytes(subtree, by_faults=False), _AT_ONCE_BYTES),
             unseen_bytes=unseen_bytes(subtree.whole),
             run_bytes=int(subtree.evicted.pages.max(initial=0)) * page,
@@ -148,6 +152,11 @@ class Rereads:
         """
         return -(-(more_bytes - self.unseen_bytes - self.run_bytes) * LISTS_DIVISOR // (LISTS_DIVISOR + 1))
 
+    @property
+    def all_fits_bytes(self) -> int | None:
+        """The limit at which nothing has to be evicted; None: not known."""
+        return None if self.all_bytes is None else self.all_bytes + self.unseen_bytes + self.around_bytes
+
     def none_from(self) -> tuple[int | None, str | None]:
         """Return the limit in bytes from which (nearly) nothing is read again, or None and the reason.
 
@@ -161,7 +170,7 @@ class Rereads:
             return None, "its page cache was not evicted for its own limit alone: more room may spare nothing"
         if self.is_high:
             return self.peak_usage_bytes + self.spared.room_bytes() + self.unseen_bytes, None
-        all_fits = None if self.all_bytes is None else self.all_bytes + self.unseen_bytes
+        all_fits = self.all_fits_bytes
         if self.limit_bytes is None or self.limit_bytes >= UNLIMITED_BYTES:
             why = "it had no limit, or not the same one in the whole trace"
             return all_fits, None if all_fits is not None else why
@@ -172,8 +181,8 @@ class Rereads:
         """Return whether nothing has to be evicted at a limit."""
         if not self.spared.extra_bytes and self.is_as_recorded(limit_bytes):
             return True
-        is_known = self.is_own and not self.is_high and self.all_bytes is not None
-        return is_known and limit_bytes >= (self.all_bytes or 0) + self.unseen_bytes
+        all_fits = self.all_fits_bytes
+        return self.is_own and not self.is_high and all_fits is not None and limit_bytes >= all_fits
 
     def _left(self, more_bytes: int) -> int:
         """Return what is read again with so much more memory, by the miss curve."""

@@ -95,13 +95,15 @@ def _reclaim_share(subtree: Subtree, going: Progress, room_bytes: int) -> float:
 
 
 def _basis(subtree: Subtree, rereads: Rereads) -> Iterator[Ground]:
-    usage_bytes, spared, all_bytes = rereads.peak_usage_bytes, rereads.spared, rereads.all_bytes
+    usage_bytes, spared, around_bytes = rereads.peak_usage_bytes, rereads.spared, rereads.around_bytes
     if not subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole)):
         yield ground("nothing_evicted", usage_bytes=usage_bytes)
     elif not spared.extra_bytes:
         yield ground("nothing_read_again", usage_bytes=usage_bytes)
-    elif all_bytes is not None and rereads.none_from()[0] == all_bytes + rereads.unseen_bytes:
-        yield ground("all_fits", all_bytes=all_bytes, again_bytes=spared.again_bytes)
+    elif rereads.all_bytes is not None and rereads.none_from()[0] == rereads.all_fits_bytes:
+        yield ground("all_fits", all_bytes=rereads.all_bytes, again_bytes=spared.again_bytes)
+        if around_bytes:
+            yield ground("read_around", around_bytes=around_bytes)
     else:
         yield ground(
             "read_again",

@@ -162,6 +162,17 @@ def in_reading_bytes(subtree: Subtree, *, by_faults: bool = True) -> int:
     return min(2 * largest, whole) * page_size(subtree.whole)
 
 
+def read_around_bytes(subtree: Subtree) -> int:
+    """Return the largest run that one page fault read, in bytes: 0 if faults read no file.
+
+    A page fault also reads the pages around, unless most faults in a file found no page in memory
+    (do_sync_mmap_readahead() in mm/filemap.c): then it reads one page.
+    """
+    read = subtree.once_for_all("sizing.read", lambda: _read_by_cgroup(subtree.whole))
+    own = read[np.isin(integers(read["cgroup_id"]), subtree.members) & read["is_by_faults"]]
+    return int(own["largest"].max() if len(own) else 0) * page_size(subtree.whole)
+
+
 def _read_by_cgroup(trace: TraceTables) -> pd.DataFrame:
     """Return a row for each kind of event that is a read: its `cgroup_id`, whether it `is_by_faults`, the sum
     of the `pages` of its events, and the `largest` of them."""

@@ -64,6 +64,7 @@ _GROUNDS: Final[Mapping[str, str]] = {
         "All that it ever held at once or read is {all_bytes}, of which {again_bytes} of page cache was read "
         "again."
     ),
+    "read_around": "With more room, page faults may read {around_bytes} around the pages that they need.",
     "slowed_down": "memory.high slowed it down: set that no lower than the upper end either.",
     "hits_not_traced": (
         "Whether less than this upper end would do is not known: only evictions are traced, not hits."
