@@ -22,6 +22,7 @@ from tracer.capture.session import first_meta
 from tracer.errors import TraceError, TracerError
 from tracer.kernel.btf import KnownTypes
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
+from tracer.kernel.process import bounded_call
 from tracer.trace import meta
 from tracer.trace.write.writer import TraceWriter
 from tracer.wire.dtypes import WIRE
@@ -138,7 +139,7 @@ def test_silence_is_warned_of_once(
 ) -> None:
     warnings: list[str] = []
     silent: list[str | None] = [None]
-    monkeypatch.setattr(pipeline, "first_silent", lambda: silent[-1])
+    monkeypatch.setattr(bounded_call, "first_silent", lambda: silent[-1])
     with closing(make(programs, tmp_path / "trace")) as made:
         made._events = cast(Events, SimpleNamespace(warn=warnings.append))
         made.report_news()
