@@ -22,12 +22,13 @@ from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
 @dataclass(frozen=True, slots=True)
 class Crawl:
-    """A recorded crawl: the answer, and what the kernel said of each process before the recorder stopped and
-    after."""
+    """A recorded crawl: the answer, what the kernel said of each process before the recorder stopped and
+    after, and what the commands wrote to their standard error."""
 
     held: Held
     before: list[Spent]
     after: list[Spent]
+    errors: str
 
 
 def drop_from_cache(program: Path) -> None:
@@ -50,16 +51,16 @@ def crawl(
 ) -> Crawl:
     """Run commands in a cgroup for some time; the recorder is stopped while they still run."""
     folder.mkdir()
+    errors = folder / "errors"
     with (
+        errors.open("wb") as stream,
         ephemeral_cgroup(comm, limit_bytes) as memcg,
         Recorder(folder, "--ready-file", "ready", "-c", str(memcg)) as recorder,
     ):
         recorder.wait_until_ready()
         enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$@"'
         started = [
-            subprocess.Popen(
-                ["sh", "-c", enter, "sh", *one], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
+            subprocess.Popen(["sh", "-c", enter, "sh", *one], stdout=subprocess.DEVNULL, stderr=stream)
             for one in commands
         ]
         time.sleep(seconds)
@@ -73,7 +74,7 @@ def crawl(
         for process in started:
             process.wait()
         (held,) = (one for one in trace.held_cgroups() if one.cgroup.endswith(memcg.name))
-    return Crawl(held, before, after)
+    return Crawl(held, before, after, errors.read_text(encoding="utf-8", errors="replace"))
 
 
 def _send(number: signal.Signals, pids: Sequence[int]) -> None:
