@@ -163,9 +163,9 @@ def test_file_that_the_debug_information_names_is_not_opened(tmp_path: Path) -> 
         ("/usr/include/x86_64-linux-gnu/c++/14/bits/gthr-default.h", "bits/gthr-default.h"),
         ("/usr/lib/llvm-19/include/c++/v1/vector", "vector"),
         (f"/rustc/{'0a' * 20}/library/alloc/src/raw_vec.rs", "alloc/src/raw_vec.rs"),
-        ("/work/c++/rows.cpp", "rows.cpp"),
-        ("/work/library/alloc.rs", "alloc.rs"),
-        ("/work/", ""),
+        ("/src/c++/rows.cpp", "rows.cpp"),
+        ("/src/library/alloc.rs", "alloc.rs"),
+        ("/src/", ""),
         ("/usr/include/c++/14/", ""),
     ],
 )
@@ -174,5 +174,5 @@ def test_file_of_a_standard_library_is_shown_with_its_folder(path: str, shown: s
 
 
 def test_place_in_a_folder_is_not_known() -> None:
-    assert source_lines._place(b"/work/", 7) == (None, None)
-    assert source_lines._place(b"/work/rows.cpp", 7) == ("rows.cpp", 7)
+    assert source_lines._place(b"/src/", 7) == (None, None)
+    assert source_lines._place(b"/src/rows.cpp", 7) == ("rows.cpp", 7)
