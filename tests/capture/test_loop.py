@@ -6,8 +6,10 @@ import math
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,9 @@ import pytest
 from tracer.capture import loop as loop_module
 from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.trace.recording_ends import COMMAND_ENDED, DURATION
+
+EPOLL_WAITS = {"232", "281", "22"}
+"""The numbers of epoll_wait and epoll_pwait on x86-64, and of epoll_pwait on arm64."""
 
 
 @pytest.fixture
@@ -45,6 +50,25 @@ def test_signal_ends_the_loop_once(stop: StopSignals, number: signal.Signals) ->
     ended = Loop(stop, [Timer(0.0, lambda: os.kill(os.getpid(), number))]).run(math.inf)
     assert (ended, stop.take(), stop.take()) == (number.name, number, None)
     assert Loop(stop).run(time.monotonic() + 0.05) == DURATION
+
+
+def test_signal_ends_a_wait_that_it_does_not_interrupt(stop: StopSignals) -> None:
+    """As one that comes just before the wait: here it comes during the wait, in another thread."""
+    syscall = Path(f"/proc/self/task/{threading.get_native_id()}/syscall")
+
+    def send() -> None:
+        while syscall.read_text().split()[0] not in EPOLL_WAITS:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        assert Loop(stop).run(math.inf) == "SIGTERM"
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        thread.join()
 
 
 def test_ignored_sighup_stays_ignored() -> None:
@@ -84,7 +108,7 @@ def test_input_that_stays_readable_has_its_own_function_called_again(stop: StopS
     def read_one() -> None:
         read.append(os.read(reader, 1))
         if len(read) == 3:
-            stop.receive(signal.SIGINT, None)
+            signal.raise_signal(signal.SIGINT)
 
     try:
         os.write(writer, b"xyz")
@@ -126,7 +150,7 @@ def test_timer_runs_only_while_it_is_wanted(stop: StopSignals) -> None:
     def rest() -> None:
         runs.append("rest")
         if runs.count("rest") == 4:
-            stop.receive(signal.SIGINT, None)
+            signal.raise_signal(signal.SIGINT)
 
     timers = [Timer(0.01, lambda: runs.append("tick"), lambda: "rest" not in runs), Timer(0.02, rest)]
     assert Loop(stop, timers).run(time.monotonic() + 60) == "SIGINT"
@@ -143,7 +167,7 @@ def test_run_that_was_due_before_the_timer_existed_is_made_up_for_unless_it_skip
 
     def read() -> None:
         events.append("read")
-        stop.receive(signal.SIGINT, None)
+        signal.raise_signal(signal.SIGINT)
 
     timer = Timer(3600.0, lambda: events.append("run"), lambda: bool(events), skips=skips)
     timer.due = 0.0

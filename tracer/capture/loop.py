@@ -133,7 +133,12 @@ class Loop:
 
 
 class StopSignals:
-    """SIGINT, SIGTERM and SIGHUP as a descriptor to poll; `received` is the signal that was not taken yet."""
+    """SIGINT, SIGTERM and SIGHUP; `received` is the signal that was not taken yet.
+
+    Its descriptor is readable once any signal came that has a handler in Python. The interpreter writes to it
+    as soon as the kernel delivers the signal. The handler itself may come too late: a signal just before the
+    loop waits does not interrupt the wait, and handlers run after it.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -142,17 +147,20 @@ class StopSignals:
         self._woken.setblocking(False)
 
     def fileno(self) -> int:
-        """Return the descriptor, readable once a signal was received."""
+        """Return the descriptor, readable once a signal came."""
         return self._woken.fileno()
 
     def receive(self, number: int, _frame: object) -> None:
         self.received = number
-        self.wake()
 
-    def wake(self) -> None:
-        """Make the descriptor readable; callable from the handler of another signal."""
-        with suppress(BlockingIOError):
-            self._wake.send(b"s")
+    @contextmanager
+    def woken(self) -> Iterator[None]:
+        """Let the interpreter write to the descriptor."""
+        before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
 
     def take(self) -> int | None:
         """Return the signal that was received, if any, and forget it."""
@@ -178,7 +186,8 @@ def stop_signals() -> Iterator[StopSignals]:
         numbers.add(signal.SIGHUP)
     before = {number: signal.signal(number, stop.receive) for number in numbers}
     try:
-        yield stop
+        with stop.woken():
+            yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

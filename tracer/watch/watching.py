@@ -79,7 +79,7 @@ class Guest:
 
 
 class Calls:
-    """The SIGUSR1 and SIGUSR2 that came. Each wakes the loop through the descriptor of `stop`."""
+    """The SIGUSR1 and SIGUSR2 that came. Each wakes the loop, as each signal that Python handles."""
 
     def __init__(self, stop: StopSignals) -> None:
         self.stop = stop
@@ -93,7 +93,6 @@ class Calls:
     def receive(self, number: int, _frame: object) -> None:
         if number not in self._come:
             self._come.append(number)
-        self.stop.wake()
 
     def take(self) -> list[int]:
         """Return and forget the signals that came."""

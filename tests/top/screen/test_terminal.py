@@ -38,9 +38,16 @@ with Terminal(pressed, lambda: terminal.write(f"<{terminal.size.columns}x{termin
 """
 
 
+SIGNALS_IN_A_THREAD = """
+import signal, threading, time
+threading.Thread(target=time.sleep, args=(1 << 20,), daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
+"""
+
+
 @pytest.fixture
-def terminal() -> Iterator[OnPty]:
-    with on_pty(CHILD) as one:
+def terminal(request: pytest.FixtureRequest) -> Iterator[OnPty]:
+    with on_pty(getattr(request, "param", CHILD)) as one:
         yield one
 
 
@@ -107,6 +114,13 @@ def test_terminal_that_takes_nothing_holds_the_view_up_once_and_is_drawn_anew(te
 
 
 def test_new_size_is_reported(terminal: OnPty) -> None:
+    termios.tcsetwinsize(terminal.master, (40, 132))
+    terminal.child.send_signal(signal.SIGWINCH)
+    terminal.wait_for(b"<132x40>")
+
+
+@pytest.mark.parametrize("terminal", [SIGNALS_IN_A_THREAD + CHILD], indirect=True)
+def test_signal_that_does_not_interrupt_the_wait_for_keys_ends_it(terminal: OnPty) -> None:
     termios.tcsetwinsize(terminal.master, (40, 132))
     terminal.child.send_signal(signal.SIGWINCH)
     terminal.wait_for(b"<132x40>")

@@ -53,6 +53,7 @@ class Terminal:
         self._keys = KeyInput()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._handlers: dict[int, Any] = {}
+        self._woken_before = -1
         self._modes: list[Any] | None = None
         self._is_on = self._is_stalled = False
 
@@ -66,11 +67,14 @@ class Terminal:
             (signal.SIGTTOU, signal.SIG_IGN),  # to restore the modes even in the background
         ):
             self._handlers[number] = signal.signal(number, handler)
+        # A signal just before the event loop waits does not interrupt the wait, and handlers run after it.
+        self._woken_before = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         self._enter()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.leave()
+        signal.set_wakeup_fd(self._woken_before)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         atexit.unregister(self.leave)
