@@ -193,6 +193,25 @@ def test_first_on_a_disk_skips_memory_and_missing(tmp_path: Path, monkeypatch: p
     assert first_on_a_disk([memory, missing]) is None
 
 
+def test_first_on_a_disk_in_chroot_without_mount_of_its_root_knows_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent of both mounts, 27, is the mount of the root, which the table of a chroot may lack."""
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    inside, on_memory = disk / "inside", memory / "disk"
+    for directory in (memory, disk, inside, on_memory):
+        directory.mkdir()
+    table = [
+        Mount(30, 27, (0, 2), "/", str(memory), "tmpfs", "x", frozenset()),
+        Mount(31, 30, (0, 3), "/", str(on_memory), "ext4", "x", frozenset()),
+        Mount(32, 27, (0, 4), "/", str(inside), "tmpfs", "x", frozenset()),
+    ]
+    monkeypatch.setattr(mounts_module, "read_mounts", lambda: table)
+    assert first_on_a_disk([memory, inside]) is None
+    assert first_on_a_disk([memory, disk]) == disk
+    assert first_on_a_disk([memory, on_memory]) == on_memory
+
+
 EDGES = st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from(["/", "/a", "/a/b"]))
 
 

@@ -86,6 +86,7 @@ class MountTable:
             for mount in known.values()
             if mount.mount_point == "/" and known.get(mount.parent_id, mount) is mount
         ]
+        self._outermost = [mount for mount in known.values() if mount.parent_id not in known]
 
     def host_path(self, device: tuple[int, int], path_in_fs: str) -> str | None:
         """Return the path at which a file can be reached; None if no mount shows the file, or if other mounts
@@ -115,11 +116,13 @@ class MountTable:
         return None
 
     def mount_of(self, path: str) -> Mount | None:
-        """Return the mount of `path` (absolute, without symbolic links); None only for an empty table.
+        """Return the mount of `path` (absolute, without symbolic links); None if the table does not have it.
 
-        It is the mount in which a walk along the path ends, as path_lookupat (fs/namei.c) crosses mounts.
+        It is the mount in which a walk along the path ends, as path_lookupat (fs/namei.c) crosses mounts. The
+        table lacks the mount of the root in a chroot(2) whose root is not a mount point (show_mountinfo).
         """
-        current = self._roots[-1] if self._roots else None
+        starts = self._roots[-1:] or [each for each in self._outermost if _is_below(path, each.mount_point)]
+        current = min(starts, key=lambda mount: len(mount.mount_point), default=None)
         visited: set[int] = set()
         while current is not None and current.mount_id not in visited:
             visited.add(current.mount_id)
@@ -222,11 +225,15 @@ def _mountinfo_of(mount_ns: int, tgid: int) -> bytes:
 
 
 def first_on_a_disk(directories: Iterable[Path]) -> Path | None:
-    """Return the first of these directories that is writable and on a disk; None if none is."""
+    """Return the first of these directories that is writable and not known to be in memory; None without one.
+
+    The root of a chroot may be missing in the mount table, and is assumed to be on a disk.
+    """
     table = MountTable(read_mounts())
     for directory in directories:
         mount = table.mount_of(os.path.realpath(directory))
-        if mount is not None and mount.fs_type not in _IN_MEMORY and os.access(directory, os.W_OK | os.X_OK):
+        is_in_memory = mount is not None and mount.fs_type in _IN_MEMORY
+        if not is_in_memory and os.access(directory, os.W_OK | os.X_OK):
             return directory
     return None
 
