@@ -6,6 +6,9 @@ what `make demo` shows where nothing can be recorded.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,3 +80,24 @@ def test_example_with_code_names_the_functions_of_the_demo(
     shown = CliRunner().invoke(group, ["explain", WITH_CODE], catch_exceptions=False)
     matches_golden(str(ROOT / f"{WITH_CODE}.explain.txt"), shown.output)
     assert sum(file.stat().st_size for file in Path(WITH_CODE).iterdir()) < 250_000
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(("written", "shown"), [(":", []), ("touch traces/demo/meta.json", ["timeline"])])
+def test_demo_that_fails_shows_the_trace_of_this_run_only(
+    tmp_path: Path, written: str, shown: list[str]
+) -> None:
+    """The other verbs of this tracer fail as well, and end the demo."""
+    of_earlier_run = tmp_path / "traces/demo/meta.json"
+    of_earlier_run.parent.mkdir(parents=True)
+    of_earlier_run.touch()
+    os.utime(of_earlier_run, (0, 0))
+    tracer_that_fails = tmp_path / "tracer"
+    lab = f"[ $1 != lab ] || {written}"
+    lines = ("#!/bin/sh", "echo $1 >>called", "[ $1 != doctor ] || exit 0", lab, "exit 1")
+    tracer_that_fails.write_text("\n".join(lines))
+    tracer_that_fails.chmod(0o700)
+    command = ["make", "-f", str(ROOT / "Makefile"), "-o", "setup", "demo", f"TRACER={tracer_that_fails}"]
+    status = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
+    assert status == 2, "the exit status of make for a command that fails"
+    assert (tmp_path / "called").read_text().split() == ["doctor", "lab", *shown]
