@@ -30,6 +30,7 @@ HOMES: Final = (
 LABELS: Final = "lab/experiments.py"
 """An experiment is labelled with the cause that it provokes."""
 
+LITERAL: Final = re.compile(f"""["'](?:{"|".join(sorted(NAMES))})["']""")
 INSIDE: Final = (ast.Tuple, ast.List, ast.Set, ast.Starred, ast.IfExp, ast.BoolOp)
 ABOUT_CAUSES: Final = re.compile("cause|suspect|verdict", re.IGNORECASE)
 
@@ -68,8 +69,10 @@ def question(around: ast.AST) -> str:
 def test_no_other_module_names_a_cause() -> None:
     found = {}
     for path in sorted(TOP.rglob("*.py")):
-        name = path.relative_to(TOP).as_posix()
-        if not name.startswith(HOMES) and (causes := sorted(set(named(ast.parse(path.read_text()))))):
+        name, source = path.relative_to(TOP).as_posix(), path.read_text()
+        if name.startswith(HOMES) or not LITERAL.search(source):  # to parse takes most of the time
+            continue
+        if causes := sorted(set(named(ast.parse(source)))):
             found[name] = causes
     assert {"anon_growth", "shmem"} <= set(found.pop(LABELS))
     assert found == {}
