@@ -55,7 +55,7 @@ def reports_of(name: str) -> list[OomReport]:
 def test_copy_of_a_recording_has_its_cause_and_scaled_amounts(name: str, scale: int, tmp_path: Path) -> None:
     Recording(TRACES / name).write(tmp_path / "copy", place(scale))
     copy = tracer.open(tmp_path / "copy")
-    for before, after in zip(reports_of(name), copy.explain(), strict=True):
+    for before, after in zip(reports_of(name), copy.explain(is_sized=scale == 1), strict=True):
         assert after.verdict.cause == before.verdict.cause == EXPERIMENTS[name].cause
         assert before.limit_owner.limit_bytes is not None
         assert after.limit_owner.limit_bytes == before.limit_owner.limit_bytes * scale
@@ -80,7 +80,7 @@ def test_traces_of_a_fleet_hold_what_the_truth_says(tmp_path: Path) -> None:
     for copy in truth["copies"]:
         trace = tracer.open(tmp_path / copy["directory"])
         assert (trace.meta["host_name"], trace.meta["boot_id"]) == (copy["host"], copy["boot_id"])
-        for kill in trace.explain():
+        for kill in trace.explain(is_sized=False):
             owner = kill.limit_owner
             namespace = copy["workload"].partition("/")[0]
             name = workload(owner.cgroup, namespace=namespace, pod=owner.pod, container=owner.container)

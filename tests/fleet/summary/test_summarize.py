@@ -30,7 +30,13 @@ from tracer.analysis.whatif.outcomes import what_if
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS, COMPOSITION_COLUMNS, SUMMARIES, SUMMARY_VERSION
-from tracer.fleet.summary.summarize import kill_rows, sigkill_rows, summarize, unreclaimable_bytes
+from tracer.fleet.summary.summarize import (
+    Summary,
+    kill_rows,
+    sigkill_rows,
+    summarize,
+    unreclaimable_bytes,
+)
 from tracer.schema import UNLIMITED_BYTES
 
 MADE = {
@@ -50,9 +56,19 @@ def opened(name: str) -> AnalysedTrace:
 
 
 @cache
+def summary(name: str) -> Summary:
+    return summarize(opened(name))
+
+
+@cache
 def rows(name: str, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = summarize(opened(name)).tables[table].to_pylist()
+    found: list[dict[str, Any]] = summary(name).tables[table].to_pylist()
     return found
+
+
+@cache
+def reports(name: str) -> tuple[OomReport, ...]:
+    return tuple(opened(name).explain())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,7 +82,7 @@ def test_source_has_the_trace_and_its_machine(name: str) -> None:
     )
     assert row["time"].isoformat() == trace.meta["started"]
     assert row["end"].isoformat() == trace.meta["ended"]
-    assert row["kills"] == len(trace.explain(is_sized=False))
+    assert row["kills"] == len(reports(name))
     assert row["lost_records"] == sum((trace.meta["lost"] or {}).values())
     assert row["bytes_on_disk"] == trace.size_bytes
     assert re.fullmatch("[0-9a-f]{16}", row["trace_id"])
@@ -85,9 +101,7 @@ def test_trace_id_tells_recordings_apart_and_not_their_places(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_kills_are_those_of_explain(name: str) -> None:
-    reports = opened(name).explain()
-    assert len(rows(name, "kills")) == len(reports)
-    for row, report in zip(rows(name, "kills"), reports, strict=True):
+    for row, report in zip(rows(name, "kills"), reports(name), strict=True):
         owner, made_of = report.limit_owner, report.composition
         assert row["time"] == report.time
         assert (row["ktime_ns"], row["kill_id"]) == (report.ktime_ns, report.kill_id)
@@ -124,9 +138,7 @@ def test_lives_are_those_of_held_cgroups(name: str) -> None:
         assert row["is_limited"] == (one.headroom_bytes is not None)
         assert row["limit_bytes"] == (one.limit_bytes if row["is_limited"] else None)
         assert (row["evicted_bytes"], row["refaulted_bytes"]) == (one.evicted_bytes, one.refaulted_bytes)
-        assert row["kills"] == sum(
-            report.limit_owner.cgroup_id == one.cgroup_id for report in trace.explain(is_sized=False)
-        )
+        assert row["kills"] == sum(report.limit_owner.cgroup_id == one.cgroup_id for report in reports(name))
         assert row["observed_s"] == pytest.approx((row["end"] - row["time"]).total_seconds())
         replayed = what_if(trace, (), row["cgroup_id"])
         assert row["killed_below_bytes"] == replayed.killed_below_bytes
