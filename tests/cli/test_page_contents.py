@@ -22,6 +22,13 @@ from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 
 MOST_BYTES = 1_000_000
+MOST_KILLS = 3
+
+
+@pytest.fixture
+def few_kills(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explain fewer kills on a page, which takes less time."""
+    monkeypatch.setattr(html, "MOST_KILLS", MOST_KILLS)
 
 
 def subject_of(trace: Path, cgroup: str | None = None) -> html.Subject:
@@ -48,16 +55,18 @@ def test_chart_of_the_newest_kill_has_the_last_moments_and_the_whole_time(tmp_pa
     assert keys == {"kill-1", "kill-2", "kill-3"}
 
 
+@pytest.mark.usefixtures("few_kills")
 def test_only_explained_kills_have_a_chart(tmp_path: Path) -> None:
-    subject = subject_of(Restarts(html.MOST_KILLS + 2).write(tmp_path / "trace"))
-    assert len(subject.reports) == html.MOST_KILLS + 2
-    assert sorted(subject.charts_of_kills) == list(range(3, html.MOST_KILLS + 3))
+    subject = subject_of(Restarts(MOST_KILLS + 2).write(tmp_path / "trace"))
+    assert len(subject.reports) == MOST_KILLS + 2
+    assert sorted(subject.charts_of_kills) == list(range(3, MOST_KILLS + 3))
 
 
+@pytest.mark.usefixtures("few_kills")
 def test_page_has_whole_reports_of_the_explained_kills_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace = Restarts(html.MOST_KILLS + 2).write(tmp_path / "trace")
+    trace = Restarts(MOST_KILLS + 2).write(tmp_path / "trace")
     every, explained, whole = tracer.open(trace).explain(), list[int](), postmortem._report
 
     def counted(trace, kill, told):  # type: ignore[no-untyped-def]
@@ -67,7 +76,7 @@ def test_page_has_whole_reports_of_the_explained_kills_alone(
     monkeypatch.setattr(postmortem, "_report", counted)
     monkeypatch.setattr(page_contents, "_other_limits", lambda *_: None)  # explains the first kills as well
     subject = subject_of(trace)
-    assert explained == list(range(3, html.MOST_KILLS + 3))
+    assert explained == list(range(3, MOST_KILLS + 3))
     assert subject.reports[2:] == every[2:]
     assert html.page(subject) == html.page(replace(subject, reports=every))
     marks = [[mark for view in one.views for mark in view.marks] for one in subject.charts_of_kills.values()]
