@@ -26,16 +26,8 @@ from typing import Any, Final, NoReturn
 
 TRACER: Final = str(Path(__file__).parents[2] / "tracer")
 THIRD_PARTY: Final = (
-    *(
-        "click.testing",
-        "dask.dataframe",
-        "dask.threaded",
-        "distributed",
-        "fsspec",
-        "google.protobuf",
-        "jinja2",
-    ),
-    *("markupsafe", "numpy", "pandas", "perfetto", "prometheus_client", "pyarrow.compute", "pyarrow.dataset"),
+    *("click.testing", "dask.threaded", "fsspec", "google.protobuf", "jinja2", "markupsafe", "numpy"),
+    *("pandas", "perfetto", "prometheus_client", "pyarrow.compute", "pyarrow.dataset"),
     *("pyarrow.fs", "pyarrow.parquet", "rich.console", "rich.table"),
 )
 LINUX_ONLY: Final[Mapping[str, str]] = {
@@ -67,6 +59,8 @@ LINUX_ONLY: Final[Mapping[str, str]] = {
 }
 """Module -> names that typeshed, mypy's types of the standard library, has for linux and not for darwin."""
 
+_OFTEN_USED: Final = ("tracer.cli.page_contents", "tracer.fleet.reduction.fleet_run")
+"""Modules of the tracer that most command lines use: they are imported once, as on macOS, for all of them."""
 _LINUX_FILES: Final = ("/proc", "/sys")
 _STANDARD_LIBRARY: Final = (sysconfig.get_path("stdlib"), "<frozen", __file__)
 
@@ -157,6 +151,8 @@ def main(document: Path) -> None:
     """Run the command lines of a file, and replace them by their outcomes."""
     with tempfile.TemporaryDirectory() as folder:
         sys.executable = _interpreter(Path(folder))
+        for name in _OFTEN_USED:
+            importlib.import_module(name)
         outcomes = [_outcome(argv, Path(folder)) for argv in json.loads(document.read_text())]
         document.write_text(json.dumps(outcomes))
 
