@@ -250,7 +250,7 @@ def test_lack_of_memory_is_one_line(write_trace: WriteTrace, verb: str) -> None:
     """
     command = command_of(verb, write_trace())
     lines = []
-    for limit_kib in range(220_000, 400_000, 30_000):
+    for limit_kib in range(220_000, 400_000, 45_000):
         ended = run(f"ulimit -v {limit_kib}; {command}")
         has_crashed = ended.returncode < 0 and not ended.stderr
         if ended.returncode and not has_crashed and not any(end in ended.stderr for end in IN_A_LIBRARY):
