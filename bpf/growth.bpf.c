@@ -19,12 +19,14 @@
 #include "shared/stack_copies.h"
 #include "shared/tasks.h"
 
-#ifdef STACKS_BYTES
+#ifdef SAMPLES_CODE
+
+#define STACKS_BYTES SETTING(stacks_bytes)
 
 #define NEWS_INTERVAL_NS 10000000
-#define STACKS_WAKE_BYTES (CODE_SAMPLE_RING_PAGES * PAGE_SIZE / 2)
+#define STACKS_WAKE_BYTES (SETTING(code_sample_ring_bytes) / 2)
 
-BPF_RINGBUF_OUTPUT(code_sample_ring, CODE_SAMPLE_RING_PAGES);
+BPF_RINGBUF_OUTPUT(code_sample_ring, SIZED_BY_LOADER);
 
 /* The position in the stream of a process on this CPU. */
 struct piece {

@@ -9,8 +9,8 @@
 #include "shared/tasks.h"
 #include "shared/tracked.h"
 
-BPF_RINGBUF_OUTPUT(cgroup_ring, CGROUP_RING_PAGES);
-#define CGROUP_WAKE_BYTES (CGROUP_RING_PAGES * PAGE_SIZE / 4)
+BPF_RINGBUF_OUTPUT(cgroup_ring, SIZED_BY_LOADER);
+#define CGROUP_WAKE_BYTES (SETTING(cgroup_ring_bytes) / 4)
 
 /*
  * Wake user space if it has to act, or if the ring is a quarter full. An event of an untraced

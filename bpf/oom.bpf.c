@@ -13,9 +13,9 @@
 #include "shared/limits.h"
 #include "shared/tracked.h"
 
-BPF_RINGBUF_OUTPUT(oom_ring, OOM_RING_PAGES);
-BPF_RINGBUF_OUTPUT(candidate_ring, CANDIDATE_RING_PAGES);
-#define CANDIDATE_WAKE_BYTES (CANDIDATE_RING_PAGES * PAGE_SIZE / 2)
+BPF_RINGBUF_OUTPUT(oom_ring, SIZED_BY_LOADER);
+BPF_RINGBUF_OUTPUT(candidate_ring, SIZED_BY_LOADER);
+#define CANDIDATE_WAKE_BYTES (SETTING(candidate_ring_bytes) / 2)
 
 BPF_STACK_TRACE(stacks, 1024);
 

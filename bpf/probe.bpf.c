@@ -122,7 +122,7 @@ PROGRAM(look_again)
  * memcg on one CPU, only one position changes: the second update's if the hook comes after the
  * change, and the first update's if it comes before, at the entry of a function.
  */
-BPF_RINGBUF_OUTPUT(watched_ring, WATCHED_RING_PAGES);
+BPF_RINGBUF_OUTPUT(watched_ring, SIZED_BY_LOADER);
 
 static __always_inline int watch(struct mem_cgroup *memcg, u32 item, u32 offset, u32 bytes)
 {

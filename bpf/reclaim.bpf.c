@@ -11,7 +11,7 @@
 #include "shared/tasks.h"
 #include "shared/tracked.h"
 
-BPF_RINGBUF_OUTPUT(reclaim_ring, RECLAIM_RING_PAGES);
+BPF_RINGBUF_OUTPUT(reclaim_ring, SIZED_BY_LOADER);
 
 /* A call by which the current thread reclaims from a given memcg. */
 struct memcg_request {

@@ -12,7 +12,7 @@
 #include "shared/syscalls.h"
 #include "shared/tracked.h"
 
-BPF_RINGBUF_OUTPUT(sigkill_ring, SIGKILL_RING_PAGES);
+BPF_RINGBUF_OUTPUT(sigkill_ring, SIZED_BY_LOADER);
 
 #define SIGNAL_KILL 9
 #define SIGNAL_TERM 15

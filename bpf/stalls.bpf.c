@@ -8,7 +8,7 @@
 #include "shared/tasks.h"
 #include "shared/tracked.h"
 
-BPF_RINGBUF_OUTPUT(stall_ring, STALL_RING_PAGES);
+BPF_RINGBUF_OUTPUT(stall_ring, SIZED_BY_LOADER);
 
 static __always_inline int emit_stall(u64 begin_ns, u64 duration_ns, u8 kind)
 {

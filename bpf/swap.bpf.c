@@ -9,7 +9,7 @@
 #include "shared/tasks.h"
 #include "shared/tracked.h"
 
-BPF_RINGBUF_OUTPUT(swap_io_ring, SWAP_IO_RING_PAGES);
+BPF_RINGBUF_OUTPUT(swap_io_ring, SIZED_BY_LOADER);
 
 BPF_HASH(swap_ios, struct bio *, struct swap_io_event, 16384); /* under way */
 BPF_ARRAY(swap_ios_under_way, s64, 1); /* how many */

@@ -17,7 +17,7 @@
 
 #define WAIT_SLOTS 16
 
-BPF_RINGBUF_OUTPUT(file_wait_ring, FILE_WAIT_RING_PAGES);
+BPF_RINGBUF_OUTPUT(file_wait_ring, SIZED_BY_LOADER);
 
 /* A wait under way. */
 struct file_wait {

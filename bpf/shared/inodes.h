@@ -6,9 +6,9 @@
 #include "paths.h"
 #include "tracked.h"
 
-#define INODE_WAKE_BYTES (INODE_RING_PAGES * PAGE_SIZE / 2)
+#define INODE_WAKE_BYTES (SETTING(inode_ring_bytes) / 2)
 
-BPF_RINGBUF_OUTPUT(inode_ring, INODE_RING_PAGES);
+BPF_RINGBUF_OUTPUT(inode_ring, SIZED_BY_LOADER);
 
 /*
  * The state of a file when it was last sent. The file is sent again when its last name is removed,

@@ -14,11 +14,11 @@
 #include "page_sums.h"
 #include "tracked.h"
 
-#define PAGECACHE_WAKE_BYTES (PAGECACHE_RING_PAGES * PAGE_SIZE / 2)
+#define PAGECACHE_WAKE_BYTES (SETTING(pagecache_ring_bytes) / 2)
 /* Records of a CPU between two readings of the ring's fill level: a reading is expensive. */
 #define PAGECACHE_WAKE_EVERY 16
 
-BPF_RINGBUF_OUTPUT(pagecache_ring, PAGECACHE_RING_PAGES);
+BPF_RINGBUF_OUTPUT(pagecache_ring, SIZED_BY_LOADER);
 
 struct run {
 	struct pagecache_event record; /* without a folio: no run is under way */

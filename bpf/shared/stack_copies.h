@@ -11,9 +11,9 @@
 
 #ifdef COPIES_STACKS
 
-BPF_RINGBUF_OUTPUT(stack_copy_ring, STACK_COPY_RING_PAGES);
+BPF_RINGBUF_OUTPUT(stack_copy_ring, SIZED_BY_LOADER);
 
-#define COPIES_WAKE_BYTES (STACK_COPY_RING_PAGES * PAGE_SIZE / 2)
+#define COPIES_WAKE_BYTES (SETTING(stack_copy_ring_bytes) / 2)
 #define LEAST_PART 512
 
 /*

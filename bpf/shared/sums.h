@@ -15,9 +15,9 @@
 #include "tasks.h"
 
 #define LARGE_SHIFT 18 /* 256 KiB: what is freed next is no longer set off against so much */
-#define RING_WAKE_BYTES (CHARGE_RING_PAGES * PAGE_SIZE / 2)
+#define RING_WAKE_BYTES (SETTING(charge_ring_bytes) / 2)
 
-BPF_RINGBUF_OUTPUT(charge_ring, CHARGE_RING_PAGES);
+BPF_RINGBUF_OUTPUT(charge_ring, SIZED_BY_LOADER);
 
 struct combined {
 	struct mem_cgroup *memcg;

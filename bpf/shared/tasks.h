@@ -7,7 +7,7 @@
 #include "slices.h"
 #include "tracked.h"
 
-BPF_RINGBUF_OUTPUT(task_ring, TASK_RING_PAGES);
+BPF_RINGBUF_OUTPUT(task_ring, SIZED_BY_LOADER);
 BPF_TABLE("lru_hash", u32, u64, seen_tasks, 16384); /* tgid -> start */
 
 /* Return the program that the current task executes; NULL: it executes none, or has ended. */

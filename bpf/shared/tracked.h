@@ -6,14 +6,15 @@
  * The loader defines TRACE_ALL (no filter), CGROUP_V1, TRACER_CPUS (possible CPUs),
  * TRACER_COMBINE_TICKS (how long a sum of charges may wait), TRACER_TICK_NS (length of a timer
  * tick), TRACER_ACCOUNTS (sizes of maps, which the loader makes larger where there are many
- * cgroups), TRACER_ROOTS and TRACER_WANTED_PATHS (sizes of maps), PAGE_SIZE, the sizes of the
- * rings, and STACKS_BYTES (with `--stacks`).
+ * cgroups), TRACER_ROOTS and TRACER_WANTED_PATHS (sizes of maps), PAGE_SIZE, and SAMPLES_CODE (with
+ * `--stacks`).
  */
 #ifndef MEMCG_TRACER_TRACKED_H
 #define MEMCG_TRACER_TRACKED_H
 
 #include "../events.h"
 #include "kernel.h"
+#include "settings.h"
 
 /* The place of a counter. */
 struct position {
@@ -121,7 +122,7 @@ static __always_inline u64 wake_flag(bool wakes)
  * calls `wake_recorder` once, outside of loops: a branch in a loop takes the verifier long.
  */
 BPF_ARRAY(resting, u32, 1);
-BPF_RINGBUF_OUTPUT(wake_ring, WAKE_RING_PAGES);
+BPF_RINGBUF_OUTPUT(wake_ring, SIZED_BY_LOADER);
 
 static __always_inline void wake_recorder(void)
 {

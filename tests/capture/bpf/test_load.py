@@ -20,6 +20,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.probes import Hook, Kind
+from tracer.wire.streams import RING_BYTES
 
 
 @pytest.mark.kernel
@@ -47,6 +48,18 @@ def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.M
         "the kernel refuses the BPF program mm_shrink_slab_start: today: "
         "going on without typed_tracepoint mm_shrink_slab_start + typed_tracepoint mm_shrink_slab_end"
     ]
+
+
+def test_sizes_need_no_compilation_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Programs, "_begin_compiling", lambda _: None)
+    usual = Programs(version=2, stacks_bytes=1 << 20)
+    other = Programs(version=2, stacks_bytes=5 << 33, ring_pages={"charge": 4})
+    assert (other._asked, other._flags()) == (usual._asked, usual._flags())
+    settings = other._settings()
+    assert settings.keys() == usual._settings().keys()
+    assert settings["stacks_bytes"] == 5 << 33
+    assert settings["charge_ring_bytes"] == other.ring_bytes("charge") == 4 * mmap.PAGESIZE
+    assert settings["pagecache_ring_bytes"] == usual.ring_bytes("pagecache") == RING_BYTES["pagecache"]
 
 
 @pytest.mark.parametrize(

@@ -41,17 +41,24 @@ _LOADED_AS: Final = {
 class Attacher:
     """Loads the programs of one object file, creates their maps, and attaches programs.
 
-    `cpus` is the number of possible CPUs. `entries`: name of a map -> its number of elements, if it is not
-    the one in the object file. Threads may load different programs at the same time.
+    `cpus` is the number of possible CPUs. `entries`: name of a map -> its number of elements, of a ring its
+    bytes, if it is not the one in the object file. `settings`: name -> the number that programs get
+    (bpf/shared/settings.h). Threads may load different programs at the same time.
     """
 
     def __init__(
-        self, object_file: ObjectFile, types: KnownTypes, cpus: int, entries: Mapping[str, int]
+        self,
+        object_file: ObjectFile,
+        types: KnownTypes,
+        cpus: int,
+        entries: Mapping[str, int],
+        settings: Mapping[str, int],
     ) -> None:
         self._object = object_file
         self._types = types
         self._cpus = cpus
         self._entries = entries
+        self._settings = settings
         self._programs: dict[tuple[str, str | None], int] = {}  # (program, place if it is for one) -> fd
         self._detachers: dict[Hook, Callable[[], None]] = {}
         self._maps: dict[str, Map] = {}
@@ -148,7 +155,7 @@ class Attacher:
         if (name, place) in self._programs:
             return self._programs[name, place]
         code, subprograms = self._object.linked(name)
-        instructions = code.with_maps(lambda number: self.map(self._object.maps[number].name).fd)
+        instructions = code.bound(lambda number: self.map(self._object.maps[number].name).fd, self._settings)
         load = partial(
             load_program, instructions, kind, place or name, attach_type=attach_type, target=target
         )

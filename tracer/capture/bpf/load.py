@@ -126,9 +126,8 @@ class Programs:
         self._copies_stacks = bool(stacks_bytes) and copies_stacks
         self._refused: dict[Way, str] = {}
         self._is_detached = False
-        rings = self._ring_pages
-        samples = (stacks_bytes, self._copies_stacks)
-        self._asked = (self.cpus, _tick_ns(), version, trace_all, rings, forced, samples)
+        samples = (bool(stacks_bytes), self._copies_stacks)
+        self._asked = (self.cpus, _tick_ns(), version, trace_all, forced, samples)
         self.choices: list[Choice] = []
         self._begin_compiling()
 
@@ -188,7 +187,10 @@ class Programs:
                 )
         entries = dict.fromkeys(_BY_ACCOUNT, self.accounts)
         entries |= dict.fromkeys(_BY_ACCOUNT_AND_CPU, self.accounts * self.cpus)
-        attacher = self._attacher = Attacher(unit.object_file, unit.types, self.cpus, entries)
+        entries |= {f"{name}_ring": self.ring_bytes(name) for name in self._ring_pages}
+        attacher = self._attacher = Attacher(
+            unit.object_file, unit.types, self.cpus, entries, self._settings()
+        )
         ways = {hook: one.way for one in self.choices if one.way for hook in self._hooks(one)}
         with ThreadPoolExecutor(_VERIFIERS, "verify", Urgency) as threads:
             runnable = threads.map(attacher.load_runnable, _RUN_BY_US)
@@ -228,12 +230,16 @@ class Programs:
         flags += [f"-DTRACER_WANTED_PATHS={WANTED_PATHS}"]
         flags += [f"-DTRACER_SAMPLED={SAMPLED}", f"-DTRACER_SAMPLES_A_RUN={SAMPLES_A_RUN}"]
         flags += [f"-DTEST_RUN_ARGS={TEST_RUN_ARGS}"]
-        flags += [f"-D{name.upper()}_RING_PAGES={pages}" for name, pages in self._ring_pages.items()]
         flags += ["-DTRACE_ALL"] if self._trace_all else []
         flags += ["-DCGROUP_V1"] if self._version == 1 else []
-        flags += [f"-DSTACKS_BYTES={self._stacks_bytes}ULL"] if self._stacks_bytes else []
+        flags += ["-DSAMPLES_CODE"] if self._stacks_bytes else []
         flags += ["-DCOPIES_STACKS"] if self._copies_stacks else []
         return [*flags, "-g0", "-Wno-unused-function"]
+
+    def _settings(self) -> dict[str, int]:
+        """Return the numbers that differ between recordings of one compilation (bpf/shared/settings.h)."""
+        sizes = {f"{name}_ring_bytes": self.ring_bytes(name) for name in self._ring_pages}
+        return sizes | {"stacks_bytes": self._stacks_bytes or 0}
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
         """Run a program once, on `cpu` or on any CPU, and return its result. Raises OSError."""

@@ -92,7 +92,7 @@ class PassOverPages:
         except BaseException:
             compilation.stop()
             raise
-        self._attacher = Attacher(unit.object_file, unit.types, _CPUS, {})
+        self._attacher = Attacher(unit.object_file, unit.types, _CPUS, {}, {})
         self._programs: Mapping[str, Runnable] = {}
         try:
             self._programs = {name: Runnable(self._attacher.load_runnable(name)) for name in _PROGRAMS}

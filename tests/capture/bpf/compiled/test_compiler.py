@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import signal
@@ -23,8 +24,8 @@ from tracer.capture.bpf.compiled.compiler import (
     Compilation,
     Source,
     bpf_folder,
+    numbered_names,
     ordered_sources,
-    subprogram_numbers,
 )
 from tracer.capture.bpf.compiled.object_file import ObjectFile, ProgramCode
 from tracer.capture.bpf.hooks import TRIED_ON, Choice
@@ -35,7 +36,7 @@ from tracer.kernel import struct_header
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.probes import SIGNALS
-from tracer.wire.streams import RING_BYTES, STREAMS, Stream
+from tracer.wire.streams import STREAMS, Stream
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="without root, the error is about root")
 
@@ -325,7 +326,7 @@ def test_source_files_and_lines_are_short() -> None:
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 def test_stream_has_its_ring_in_the_sources(stream: Stream) -> None:
-    ring = f"BPF_RINGBUF_OUTPUT({stream.name}_ring, {stream.name.upper()}_RING_PAGES);"
+    ring = f"BPF_RINGBUF_OUTPUT({stream.name}_ring, SIZED_BY_LOADER);"
     assert [path.name for path in files() if ring in path.read_text()] != []
 
 
@@ -334,9 +335,8 @@ def test_stream_has_its_ring_in_the_sources(stream: Stream) -> None:
 @pytest.mark.parametrize("name", [path.name for path in bpf_folder().glob("*.bpf.c")])
 def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) -> None:
     text = "\n".join(ordered_sources(bpf_folder(), name).values())
-    text = struct_header.header(Btf.load()) + subprogram_numbers(text) + text
+    text = struct_header.header(Btf.load()) + numbered_names(text) + text
     sizes = (
-        "PAGE_SIZE",
         "TRACER_CPUS",
         "TRACER_COMBINE_TICKS",
         "TRACER_TICK_NS",
@@ -345,8 +345,8 @@ def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) 
         "TRACER_SAMPLED",
         "TRACER_SAMPLES_A_RUN",
     )
-    rings = (f"{ring.upper()}_RING_PAGES" for ring in RING_BYTES)
-    flags = [f"-D{define}=64" for define in (*sizes, "TRACER_WANTED_PATHS", "STACKS_BYTES", *rings)]
-    flags += ["-DTEST_RUN_ARGS=12", f"-D{machine().macro}", "-Wno-unused-function"]
+    flags = [f"-D{define}=64" for define in (*sizes, "TRACER_WANTED_PATHS", "SAMPLES_CODE")]
+    flags += [f"-DPAGE_SIZE={mmap.PAGESIZE}", f"-D{machine().macro}"]
+    flags += ["-DTEST_RUN_ARGS=12", "-Wno-unused-function"]
     compilation = Compilation(lambda *_: Source(text, flags, []), name, Cache(tmp_path))
     assert compilation.result().object_file.programs

@@ -32,7 +32,27 @@ def test_references_to_maps_are_found_and_replaced() -> None:
     )
     assert code.references == ((0, 0), (32, 1))
     expected = load_immediate(1, 1, 20) + lookalike + load_immediate(2, 1, 30) + EXIT
-    assert code.with_maps([20, 30].__getitem__) == expected
+    assert code.bound([20, 30].__getitem__, {}) == expected
+
+
+def test_settings_become_constants_of_64_bits() -> None:
+    other = load_immediate(3, 0, 1)
+    code = ProgramCode.from_instructions(
+        load_immediate(1, 15, 1) + other + load_immediate(2, 15, 0) + EXIT, {}, (), ["small", "large"]
+    )
+    assert code.settings == ((0, "large"), (32, "small"))
+    linked = ObjectFile((), {"caller": ProgramCode(EXIT, (), ((0, "code"),)), "code": code}).linked("caller")
+    large = struct.pack("<BBhIiI", 0x18, 1, 0, 0xFFFFFFFE, 0, 5)
+    expected = large + other + load_immediate(2, 0, 7) + EXIT
+    settings = {"small": 7, "large": 5 << 32 | 0xFFFFFFFE}
+    assert code.bound([].__getitem__, settings) == expected
+    assert linked.code.bound([].__getitem__, settings)[len(EXIT) :] == expected
+
+
+def test_setting_without_a_value_raises() -> None:
+    code = ProgramCode.from_instructions(load_immediate(1, 15, 0), {}, (), ["size"])
+    with pytest.raises(KeyError):
+        code.bound([].__getitem__, {})
 
 
 def test_second_half_of_a_wide_instruction_is_no_reference() -> None:
@@ -98,7 +118,7 @@ CODES = st.builds(
     ProgramCode,
     st.binary(max_size=64),
     st.lists(st.tuples(NUMBERS, NUMBERS), max_size=3).map(tuple),
-    st.lists(st.tuples(NUMBERS, st.text()), max_size=3).map(tuple),
+    *[st.lists(st.tuples(NUMBERS, st.text()), max_size=3).map(tuple)] * 2,
 )
 DEFINITIONS = st.builds(MapDefinition, st.text(), *[NUMBERS] * 5, st.text(), st.text())
 

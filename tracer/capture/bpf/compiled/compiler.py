@@ -26,7 +26,13 @@ from typing import Any, Final, NoReturn
 import tracer
 from tracer.capture.bpf.compiled.bcc_module import find_bcc, installed_bcc
 from tracer.capture.bpf.compiled.cache import Cache, cache_key
-from tracer.capture.bpf.compiled.object_file import SUBPROGRAMS, MapDefinition, ObjectFile, ProgramCode
+from tracer.capture.bpf.compiled.object_file import (
+    PSEUDO_SETTING,
+    SUBPROGRAMS,
+    MapDefinition,
+    ObjectFile,
+    ProgramCode,
+)
 from tracer.capture.bpf.hooks import TRIED_ON, Choice, closed_families
 from tracer.capture.bpf.syscall import machine, map_sizes
 from tracer.errors import TracerError
@@ -38,6 +44,7 @@ from tracer.kernel.process.priority import prefer_this_thread
 
 _INCLUDE: Final = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 _SUBPROGRAM: Final = re.compile(r"^SUBPROGRAM\((\w+)\)$", re.MULTILINE)
+_SETTING: Final = re.compile(r"(?<!#define )\bSETTING\((\w+)\)")
 
 
 def bpf_folder() -> Path:
@@ -58,18 +65,30 @@ def source_text(btf: Btf, hooks: Sequence[Hook], programs: str = "*.bpf.c") -> s
         for hook in {hook.program: hook for hook in hooks if hook.kind is not Kind.TYPED_TRACEPOINT}.values()
     ]
     text = "\n".join([*parts, '#line 1 "hooks"', *lines, ""])
-    return struct_header.header(btf) + subprogram_numbers(text) + text
+    return struct_header.header(btf) + numbered_names(text) + text
 
 
-def subprogram_numbers(text: str) -> str:
-    """Return the C definitions by which a text refers to its subprograms (bpf/shared/subprograms.h)."""
-    numbers = (f"#define NUMBER_OF_{name} {number}" for number, name in enumerate(subprograms(text)))
-    return "\n".join([f"#define SUBPROGRAMS {SUBPROGRAMS}", *numbers, ""])
+def numbered_names(text: str) -> str:
+    """Return the C definitions by which a text refers to its subprograms and settings
+    (bpf/shared/subprograms.h, settings.h).
+    """
+    names = (
+        *enumerate(subprograms(text)),
+        *((n, f"SETTING_{name}") for n, name in enumerate(settings(text))),
+    )
+    numbers = (f"#define NUMBER_OF_{name} {number}" for number, name in names)
+    first = (f"#define SUBPROGRAMS {SUBPROGRAMS}", f"#define PSEUDO_SETTING {PSEUDO_SETTING}")
+    return "\n".join([*first, *numbers, ""])
 
 
 def subprograms(text: str) -> list[str]:
     """Return the names of the subprograms that a C text defines (bpf/shared/subprograms.h), by number."""
     return _SUBPROGRAM.findall(text)
+
+
+def settings(text: str) -> list[str]:
+    """Return the names of the settings in a C text (bpf/shared/settings.h), by number."""
+    return list(dict.fromkeys(_SETTING.findall(text)))
 
 
 def ordered_sources(folder: Path, programs: str = "*.bpf.c") -> dict[str, str]:
@@ -95,7 +114,7 @@ def _add(path: Path, texts: dict[Path, str]) -> None:
     texts[path] = _INCLUDE.sub("", text)
 
 
-_FORMAT: Final = "4"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
+_FORMAT: Final = "5"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
 _NO_QUERY: Final = "no member named 'ringbuf_query'"  # BCC before iovisor/bcc pull request 4595
 _REFUSED: Final = 2  # exit status of the child: its document is an error for the user
 _KEPT_ENUMERATORS: Final = ("NR_", "MEMCG_", "PG", "WORKINGSET_")
@@ -333,10 +352,12 @@ def compiled(text: str, flags: list[str]) -> ObjectFile:
         )
     bcc = find_bcc()
     os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
-    return read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags), subprograms(text))
+    return read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags), subprograms(text), settings(text))
 
 
-def read_object(bcc: ModuleType, compiled: Any, names_of_subprograms: Sequence[str]) -> ObjectFile:
+def read_object(
+    bcc: ModuleType, compiled: Any, names_of_subprograms: Sequence[str], names_of_settings: Sequence[str]
+) -> ObjectFile:
     """Return the maps and programs of a compiled `bcc.BPF` object."""
     library, module = bcc.lib, compiled.module
     library.bpf_num_tables.argtypes, library.bpf_num_tables.restype = [ctypes.c_void_p], ctypes.c_ulonglong
@@ -359,7 +380,7 @@ def read_object(bcc: ModuleType, compiled: Any, names_of_subprograms: Sequence[s
         maps,
         {
             name.decode(): ProgramCode.from_instructions(
-                compiled.dump_func(name), numbers, names_of_subprograms
+                compiled.dump_func(name), numbers, names_of_subprograms, names_of_settings
             )
             for name in functions
         },
