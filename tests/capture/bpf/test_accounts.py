@@ -17,7 +17,7 @@ from tracer.capture.learn.calibration import calibrate, find_memcg
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm]
 
 MANY: Final = 150
 ROOM: Final = 192

@@ -24,6 +24,7 @@ from tracer.wire.streams import RING_BYTES
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 @pytest.mark.vm_once
 def test_way_that_the_kernel_refuses_gives_way_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal is not required, and may have another way or none."""

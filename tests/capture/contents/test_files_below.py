@@ -60,6 +60,7 @@ def test_no_files_are_no_rows() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 @pytest.mark.vm
 def test_file_that_two_cgroups_below_have_read_is_whole_above_them(memcg: Path, disk_dir: Path) -> None:
     file = disk_dir / "shared"

@@ -39,7 +39,7 @@ LONGEST_NAME = "below-" + "b" * 249  # NAME_MAX
 
 StartWorkload = Callable[..., Any]
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm]
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ def test_work_beyond_its_time_is_killed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_work_when_done_leaves_the_cgroup_empty(memcg: Path) -> None:
     event_cost._work_in(memcg)
     assert (memcg / "cgroup.procs").read_text() == ""

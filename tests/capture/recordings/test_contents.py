@@ -20,7 +20,7 @@ from tracer.capture.contents.pass_over_pages import PassOverPages
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm]
 
 PAGE = os.sysconf("SC_PAGESIZE")
 BEFORE = {"first": 1531, "second": 613}

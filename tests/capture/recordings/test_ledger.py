@@ -26,7 +26,7 @@ from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup, remove
 from tracer.lab.scratch import write_uncached
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.timeout(120)]
 
 FILES_BYTES = [4096 * (3 + number * number * 7 % 613) for number in range(23)]
 ANON_BYTES = 37 << 20

@@ -65,6 +65,7 @@ def totals(rows: pd.DataFrame, column: str) -> dict[Any, int]:
     return found
 
 
+@pytest.mark.beside
 @pytest.mark.vm
 @pytest.mark.skipif(PAGE != 4096, reason="the work is for pages of 4 KiB")
 def test_totals_of_a_stopped_recorder_with_a_full_ring_are_exact(
@@ -121,6 +122,7 @@ for entry in os.scandir(sys.argv[1]):
 """
 
 
+@pytest.mark.beside
 def test_totals_without_room_for_a_sum_of_each_file_are_exact_by_cause(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

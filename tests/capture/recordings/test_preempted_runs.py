@@ -22,7 +22,7 @@ from support.settled import settle
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_preempt, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm_preempt, pytest.mark.timeout(180)]
 
 WORKLOAD = Path(__file__).parents[2] / "workloads" / "page_adder.py"
 WORKS = {"first": (20_000, 4, 0.0), "second": (20_000, 4, 0.0), "urgent": (16, 1500, 0.001)}

@@ -26,6 +26,7 @@ HOLE_BYTES = 300 << 20
 COMPETITORS = 2
 
 
+@pytest.mark.beside
 def test_reclaim_on_request_is_proactive(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

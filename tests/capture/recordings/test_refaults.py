@@ -20,7 +20,7 @@ from tracer.analysis.views.refaults import refaults
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 PAGE = os.sysconf("SC_PAGESIZE")
 LIMIT_BYTES = 32 << 20

@@ -24,7 +24,7 @@ WRITTEN_PAGES = (241, 37, 113, 59, 173, 29, 83)
 ANON_BYTES = 1217 * PAGE
 _CACHESTAT = 451  # on every architecture
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm_once]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

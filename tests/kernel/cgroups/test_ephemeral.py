@@ -22,6 +22,7 @@ def limit_file() -> str:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_cgroup_has_limit_and_is_removed() -> None:
     with ephemeral_cgroup("some test", 8 * MIB, 0) as directory:
         assert directory.name == f"memcg-tracer-{os.getpid()}-some-test"
@@ -32,6 +33,7 @@ def test_cgroup_has_limit_and_is_removed() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_cgroup_without_limit_is_unlimited() -> None:
     with ephemeral_cgroup("test", None) as directory:
         shown = (directory / limit_file()).read_text().strip()
@@ -39,6 +41,7 @@ def test_cgroup_without_limit_is_unlimited() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_cgroup_after_error_is_removed() -> None:
     with pytest.raises(ZeroDivisionError), ephemeral_cgroup("test", MIB) as directory:
         raise ZeroDivisionError
@@ -46,6 +49,7 @@ def test_cgroup_after_error_is_removed() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_cgroup_with_processes_and_children_is_removed() -> None:
     with ephemeral_cgroup("test", None) as directory:
         command = spawn(directory, ["sh", "-c", "trap '' TERM; sleep 1000 & exec sleep 1000"])
@@ -58,6 +62,7 @@ def test_cgroup_with_processes_and_children_is_removed() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_cgroup_existing_name_raises_and_stays() -> None:
     with ephemeral_cgroup("test", None) as directory:
         with pytest.raises(TracerError, match="File exists"), ephemeral_cgroup("test", None):
@@ -66,6 +71,7 @@ def test_cgroup_existing_name_raises_and_stays() -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_cgroup_limit_below_page_creates_nothing() -> None:
     with pytest.raises(UsageError, match="less than one page"), ephemeral_cgroup("tiny", 100):
         pass

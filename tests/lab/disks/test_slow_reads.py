@@ -33,6 +33,7 @@ def pages_in_cache(file: Path) -> int:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_first_reading_takes_the_time_of_its_parts(file: Path) -> None:
     assert pages_in_cache(file) == 0
     begin = time.monotonic()
@@ -42,6 +43,7 @@ def test_first_reading_takes_the_time_of_its_parts(file: Path) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_mapped_file_takes_the_time_of_its_parts(file: Path) -> None:
     begin = time.monotonic()
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapping:
@@ -50,6 +52,7 @@ def test_mapped_file_takes_the_time_of_its_parts(file: Path) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_program_on_the_slow_disk_is_executed(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     with slow_reads(Path("/bin/sh"), tmp_path / "disk") as place:
@@ -58,12 +61,14 @@ def test_program_on_the_slow_disk_is_executed(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_slow_disk_is_not_mounted_for_others(file: Path, tmp_path: Path) -> None:
     assert file.stat().st_size == len(CONTENT)
     assert list((tmp_path / "disk").iterdir()) == []
 
 
 @pytest.mark.kernel
+@pytest.mark.beside
 def test_slow_disk_has_no_other_file(file: Path) -> None:
     """An interpreter looks for files beside its program, such as pyvenv.cfg."""
     assert file.exists()

@@ -3,8 +3,8 @@
 The first worker runs the kernel tests, one after the other: they kill, and share the room of the kernel
 log, swap, and the names of cgroups. The other workers run the other tests, a file at a time, since fixtures
 are made once a process. The last worker begins with the kernel tests marked `beside`, which look at no
-cgroup but their own, kill nothing in it, and change nothing of the machine. At the end, with nothing beside
-it, the first worker runs the tests marked `alone`.
+cgroup but their own, kill nothing in it, and change nothing of the machine. The first worker takes some of
+them when it has no more of its own. At the end, with nothing beside it, it runs the tests marked `alone`.
 
 Files are taken from the last to the first: those of tests/analysis, which come first, are the shortest, so no
 worker is left with a long file when the others have ended.
@@ -254,7 +254,7 @@ class Lanes:
         begun = self._begun[node]
         if is_first and self._lanes[KERNEL]:
             return self._lanes[KERNEL].popleft()
-        for lane in (BESIDE, OTHERS) if is_last else (OTHERS, BESIDE):
+        for lane in (BESIDE, OTHERS) if is_first or is_last else (OTHERS, BESIDE):
             if not begun and self._files[lane]:
                 begun.extend(self._files[lane].popleft())
         if begun:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -164,18 +165,33 @@ class Worker:
         self.given += indices
 
 
-@pytest.mark.parametrize("order", [("gw0", "gw1"), ("gw1", "gw0")])
-def test_lanes_do_not_depend_on_which_worker_is_ready_first(order: tuple[str, str], tmp_path: Path) -> None:
-    lane_of = [KERNEL] * 4 + [BESIDE] * 4 + [OTHERS] * 4
+def scheduled(order: Sequence[str], lane_of: Sequence[str], folder: Path) -> tuple[Lanes, dict[str, Worker]]:
+    """Return the lanes of these tests, four in a file, and the workers by name, with what they are given."""
     workers = {name: Worker(name) for name in order}
-    config: Any = SimpleNamespace(option=SimpleNamespace(tx=order), stash={_FOLDER: tmp_path})
+    config: Any = SimpleNamespace(option=SimpleNamespace(tx=order), stash={_FOLDER: folder})
     lanes = Lanes(config)
     for name, worker in workers.items():
-        (tmp_path / name).write_text(json.dumps(lane_of))
+        (folder / name).write_text(json.dumps(lane_of))
         lanes.add_node(cast(Any, worker))
-        lanes.add_node_collection(cast(Any, worker), [f"test_{lane}.py::test" for lane in lane_of])
+        tests = [f"test_{number // 4}.py::test" for number in range(len(lane_of))]
+        lanes.add_node_collection(cast(Any, worker), tests)
     lanes.schedule()
+    return lanes, workers
+
+
+@pytest.mark.parametrize("order", [("gw0", "gw1"), ("gw1", "gw0")])
+def test_lanes_do_not_depend_on_which_worker_is_ready_first(order: tuple[str, str], tmp_path: Path) -> None:
+    _, workers = scheduled(order, [KERNEL] * 4 + [BESIDE] * 4 + [OTHERS] * 4, tmp_path)
     assert (workers["gw0"].given, workers["gw1"].given) == ([0, 1, 2, 3], [4, 5, 6, 7])
+
+
+def test_first_worker_joins_the_tests_beside_its_own_before_the_others(tmp_path: Path) -> None:
+    lane_of = [KERNEL] * 4 + [BESIDE] * 8 + [OTHERS] * 8
+    lanes, workers = scheduled(("gw0", "gw1", "gw2"), lane_of, tmp_path)
+    for number in range(4):
+        lanes.mark_test_complete(cast(Any, workers["gw0"]), number)
+    assert workers["gw0"].given == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert (workers["gw1"].given, workers["gw2"].given) == ([16, 17, 18, 19], [8, 9, 10, 11])
 
 
 def test_parallel_run_with_a_failure_fails_and_says_where_its_time_went(tmp_path: Path) -> None:
