@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support.mapped_library import mapped_library
 
 from tracer.capture.symbols import source_lines, unwinding
 from tracer.capture.symbols.address_names import SourceFrame
@@ -56,19 +57,8 @@ DEEP = "\n".join(
 
 
 def mapped(folder: Path, source: Path, *flags: str) -> int:
-    """Compile a library, map it here, and return the address of the function `outer`.
-
-    `folder` becomes a /proc, in which process 7 has this library only.
-    """
-    library = folder / "librows.so"
-    subprocess.run(["c++", "-O2", *flags, "-shared", "-fPIC", "-o", library, source], check=True)
-    address = ctypes.cast(ctypes.CDLL(str(library)).outer, ctypes.c_void_p).value or 0
-    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(library) in line]
-    process = folder / "7"
-    (process / "map_files").mkdir(parents=True)
-    (process / "maps").write_text("\n".join(lines))
-    (process / "map_files" / lines[0].split()[0]).symlink_to(library)
-    return address
+    """Return the address of the function `outer` of a library (`mapped_library`)."""
+    return ctypes.cast(mapped_library(folder, source, *flags).outer, ctypes.c_void_p).value or 0
 
 
 def sources(folder: Path, source: str, *flags: str) -> Iterator[tuple[SourceFrame, ...]]:

@@ -60,7 +60,7 @@ def test_resolve_returns_the_answers_of_the_table() -> None:
     assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
     for address in (0, 1 << 63, (1 << 64) - 1):
         assert table.resolve(address) == Table().resolve(address)
-    symbol, offset, module, source = table.resolve(0x10)
+    symbol, offset, module, source, _ = table.resolve(0x10)
     assert (len(symbol or ""), offset, module, source) == (4096, 1, "/lib/\udcff", ())
     assert table.resolve(0x20) == Table().resolve(0x20)
     assert table.resolve(0x30) == Resolved("main", 1, "/bin/work"), "too long for a message"

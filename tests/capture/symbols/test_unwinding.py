@@ -85,7 +85,7 @@ def test_functions_of_cpp_are_named_as_they_are_written(tmp_path: Path) -> None:
     (folder / "map_files" / addresses).symlink_to(path)
     address = ctypes.cast(grown, ctypes.c_void_p).value
     assert address is not None
-    name, offset, module, _ = Unwinder(7, tmp_path).resolve(address)
+    name, offset, module, *_ = Unwinder(7, tmp_path).resolve(address)
     assert (offset, module) == (0, path)
     assert name == "std::string::reserve(unsigned long)"
 

@@ -13,7 +13,7 @@ from tracer.program_modules import may_be_of_program
 from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
 
 _FRAME: Final = re.compile(r"(?P<function>.*?)(?:\+0x[0-9a-f]+)?(?: \[(?P<place>[^\]]*)\])?", re.DOTALL)
-_UNNAMED: Final = re.compile(r"\[(?P<module>[^\]]+)\]\+0x")
+_UNNAMED: Final = re.compile(r"(?P<function>\[(?P<module>[^\]]+)\]\+0x[0-9a-f]+)(?:\+0x[0-9a-f]+)?")
 _PYTHON_PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+)")
 _ALLOCATOR: Final = re.compile(
     r"(operator (new|delete)|(__)?(rust|rdl|rg)_\w*alloc|_int_(malloc|realloc|memalign)|sysmalloc|s?brk|mmap"
@@ -43,9 +43,9 @@ SCRIPT_OF_NODE: Final = re.compile(
 def frame_of(name: str) -> CodeFrame:
     """Return a recorded frame in its parts: `function [module]`, perhaps with ` (file:line)`, `function
     [file.py:line]`, a function of Node by its perf map, or an address. Compilers' marks on a symbol are left
-    out."""
+    out, and the place within a function that has no symbol (`[module]+0xfunction+0xoffset`)."""
     if unnamed := _UNNAMED.match(name):
-        return CodeFrame(name, None, None, unnamed["module"])
+        return CodeFrame(unnamed["function"], None, None, unnamed["module"])
     if in_source := IN_SOURCE.fullmatch(name):
         native = frame_of(in_source["native"])
         return replace(native, file=in_source["file"], line=int(in_source["line"]))

@@ -1,9 +1,9 @@
 """Names of user-space addresses, found while the process exists, and never guessed.
 
-A frame is `symbol [module]`, with ` (file:line)` where the file of the module says it; `[module]+0xoffset` if
-the module has no symbol there, or else the bare address. It is also the bare address if the process is gone,
-or has executed another program since its stack was taken. An address at which functions are inlined has a
-frame for each.
+A frame is `symbol [module]`, with ` (file:line)` where the file of the module says it;
+`[module]+0xfunction+0xoffset` or `[module]+0xoffset` if the module has no symbol there, or else the bare
+address. It is also the bare address if the process is gone, or has executed another program since its stack
+was taken. An address at which functions are inlined has a frame for each.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ class SourceFrame(NamedTuple):
 class Resolved(NamedTuple):
     """What is at an address: a symbol, the offset in it, and the path of the module.
 
-    Without a symbol, the offset is relative to the module; without a module, it is the address. `source`: the
-    functions that are inlined there, the innermost one first, and last the function of the symbol, whose
-    `function` is None.
+    Without a symbol, the offset is relative to the module, and `begin` is where the function begins, if that
+    is known; without a module, the offset is the address. `source`: the functions that are inlined there, the
+    innermost one first, and last the function of the symbol, whose `function` is None.
     """
 
     symbol: str | None
     offset: int
     module: str | None
     source: tuple[SourceFrame, ...] = ()
+    begin: int | None = None
 
 
 class SymbolTable(Protocol):
@@ -232,14 +233,15 @@ def _look_up(table: SymbolTable, address: int, is_return: bool) -> tuple[list[st
 
     A name in memory without a file does not last: a just-in-time compiler may put other code there.
     """
-    symbol, offset, path, source = table.resolve(address - is_return)
+    symbol, offset, path, source, begin = table.resolve(address - is_return)
     is_file = path is not None and path.startswith(
         "/"
     )  # neither [vdso] nor memory of a just-in-time compiler
     module = f"[{os.path.basename(path)}]" if path and is_file else None  # noqa: PTH119  it may be any text
     if symbol is None:
-        name = f"{module}+{offset + is_return:#x}" if module else f"{address:#x}"
-        return [name], path is not None
+        offset += is_return
+        place = f"{offset:#x}" if begin is None else f"{begin:#x}+{offset - begin:#x}"
+        return [f"{module}+{place}" if module else f"{address:#x}"], path is not None
     if module is None:
         return [_cut(symbol)], path is not None
     functions = source or (SourceFrame(None, None, None),)

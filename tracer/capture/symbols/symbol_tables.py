@@ -224,8 +224,8 @@ class SymbolProcess:
         answer = self._ask((address & _ADDRESS_MASK).to_bytes(_ADDRESS_BYTES, "little"))
         if answer is None:
             return Resolved(None, address, None)
-        symbol, offset, module, source = answer
-        return Resolved(symbol, offset, module, tuple(SourceFrame(*one) for one in source))
+        symbol, offset, module, source, begin = answer
+        return Resolved(symbol, offset, module, tuple(SourceFrame(*one) for one in source), begin)
 
     def unwind(self, copy: StackCopy) -> list[int]:
         """See `CodeTable.unwind`."""
@@ -288,10 +288,10 @@ def _answer(table: CodeTable, request: bytes) -> bytes:
             copy = StackCopy(request[:_REGISTERS_BYTES], request[_REGISTERS_BYTES:])
             return _message([*table.unwind(copy)])
         return _message([])
-    symbol, offset, module, source = _resolve(table, int.from_bytes(request, "little"))
+    symbol, offset, module, source, begin = _resolve(table, int.from_bytes(request, "little"))
     named = [_cut(symbol), offset, _cut(module)]
-    whole = _message([*named, source])
-    return whole if len(whole) <= _MESSAGE_BYTES else _message([*named, []])
+    whole = _message([*named, source, begin])
+    return whole if len(whole) <= _MESSAGE_BYTES else _message([*named, [], begin])
 
 
 def _message(answer: list[Any]) -> bytes:

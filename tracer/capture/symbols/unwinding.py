@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tracer.capture.symbols.address_names import Resolved, StackCopy
+from tracer.capture.symbols.function_bounds import FunctionBounds
 from tracer.capture.symbols.source_lines import SourceLines
 from tracer.errors import TracerError
 from tracer.kernel.process.elf_file import CutOffError, ElfFile
@@ -40,6 +41,7 @@ _MOST_LINES_BYTES: Final = 256 << 20  # of a file
 _MOST_UNPACKED_BYTES: Final = 32 << 20  # of its compressed sections; libdw takes twice as much
 _ADDRESS_MASK: Final = (1 << 64) - 1
 _SYMBOL_BYTES: Final = 24  # struct Elf64_Sym (elf(5))
+_SYMBOL_SIZE_AT: Final = 16
 _MOST_FRAMES: Final = LENGTHS["TRACER_USER_FRAMES"]
 _ELF_64_X86_64: Final = (b"\x7fELF\x02\x01", (62).to_bytes(2, "little"))  # e_ident, e_machine (elf(5))
 
@@ -112,7 +114,7 @@ def why_not() -> str | None:
 @cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(_LIBRARY)
-    for name in ("dwfl_begin", "dwfl_report_elf", "dwfl_addrmodule"):
+    for name in ("dwfl_begin", "dwfl_report_elf", "dwfl_addrmodule", "dwfl_module_getelf"):
         getattr(library, name).restype = _Pointer
     for name in ("dwfl_module_addrinfo", "dwfl_module_info"):
         getattr(library, name).restype = ctypes.c_char_p
@@ -162,6 +164,7 @@ class Unwinder:
         self._demangler = _Demangler()
         self._lines = SourceLines(self._dw, self._demangler.name)
         self._without_lines: set[bytes] = set()
+        self._bounds: dict[int | None, FunctionBounds] = {}  # by Dwfl_Module *
         self._tgid = tgid
         self._addresses: list[int] = []
         self._copy = StackCopy(b"", b"")
@@ -193,8 +196,11 @@ class Unwinder:
         return self._addresses
 
     def resolve(self, address: int) -> Resolved:
-        """See `SymbolTable.resolve`. The symbols are those in the file itself; without one, the offset is
-        the address in the file, as addr2line takes it."""
+        """See `SymbolTable.resolve`. The symbols are those in the file itself; without one, offsets are
+        addresses in the file, as addr2line takes them.
+
+        libdw takes a symbol without a size to reach to the next one, over functions that have no symbol.
+        """
         module = _Pointer(self._dw.dwfl_addrmodule(self._dwfl, _Word(address)))
         if not module.value:
             return Resolved(None, address, None)
@@ -204,12 +210,20 @@ class Unwinder:
             module, _Word(address), ctypes.byref(offset), symbol, None, None, None
         )
         where = None if path is None else path.decode(errors="backslashreplace")
-        if name is None:
-            self._dw.dwfl_module_getelf(module, ctypes.byref(bias))
-            return Resolved(None, address - bias.value & _ADDRESS_MASK, where)
+        if name is None or not int.from_bytes(symbol.raw[_SYMBOL_SIZE_AT:], "little"):
+            elf = _Pointer(self._dw.dwfl_module_getelf(module, ctypes.byref(bias)))
+            at = address - bias.value & _ADDRESS_MASK
+            begin, least = self._bounds_in(module, elf).around(at)
+            if name is None or at - offset.value < least:
+                return Resolved(None, at, where, begin=begin)
         shown = self._demangler.name(name.decode(errors="backslashreplace"))
         source = () if path in self._without_lines else tuple(self._lines.frames(module, address))
         return Resolved(shown, offset.value, where, source)
+
+    def _bounds_in(self, module: ctypes.c_void_p, elf: ctypes.c_void_p) -> FunctionBounds:
+        if module.value not in self._bounds:
+            self._bounds[module.value] = FunctionBounds(self._dw, elf)
+        return self._bounds[module.value]
 
     def _report(self, folder: Path) -> None:
         for file in _files(folder)[:_MOST_FILES]:

@@ -1,0 +1,140 @@
+"""Where the functions of a mapped file begin and end, by the table for its unwinder.
+
+A stripped file has few symbols, and a function in assembly has often one without a size. The nearest symbol
+before an address is no answer then: 400 KiB of assembly in libx264 have 12 symbols. The table of
+.eh_frame_hdr has the begin of each function that a stack can be unwound through, in order, and .eh_frame its
+length (Linux Standard Base Core 5.0, 10.6).
+
+The file is hostile. An entry counts only if both sections agree on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from array import array
+from bisect import bisect_right
+from typing import Final, NamedTuple
+
+_PT_GNU_EH_FRAME: Final = 0x6474E550
+_SHT_SYMTAB: Final = 2
+_MOST_PARTS: Final = 1024  # segments, and sections
+_MOST_TABLE_BYTES: Final = 16 << 20  # two million functions
+_HEAD: Final = struct.Struct("<BBBBiI")
+_FORM: Final = (1, 0x1B, 0x03, 0x3B)
+"""The version, and the encodings that linkers write: pcrel|sdata4, udata4, datarel|sdata4 (DW_EH_PE_*)."""
+_PAIR_BYTES: Final = 8  # of the table: a begin and its entry
+_ENTRY: Final = struct.Struct("<IIiI")  # an FDE: length, distance to its CIE, begin (pcrel|sdata4), length
+
+_Pointer = ctypes.c_void_p
+_Word = ctypes.c_uint64
+
+
+class _Segment(ctypes.Structure):
+    """GElf_Phdr (gelf.h)."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint32) for name in ("type", "flags")),
+        *((name, _Word) for name in ("offset", "vaddr", "paddr", "filesz", "memsz", "align")),
+    )
+
+
+class _Section(ctypes.Structure):
+    """GElf_Shdr (gelf.h)."""
+
+    _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("rest", ctypes.c_uint8 * 56))
+
+
+class _Data(ctypes.Structure):
+    """The begin of Elf_Data (libelf.h)."""
+
+    _fields_ = (
+        ("buffer", _Pointer),
+        ("type", ctypes.c_int),
+        ("version", ctypes.c_uint),
+        ("size", ctypes.c_size_t),
+    )
+
+
+class Around(NamedTuple):
+    """What is known of an address in the file: `begin`, where its function begins, if that is known, and
+    `least`, from where on the last symbol before the address is one of its function."""
+
+    begin: int | None
+    least: int
+
+
+class FunctionBounds:
+    """The functions of one file. `dw` is libdw, which has libelf's functions, and `elf` an Elf *."""
+
+    def __init__(self, dw: ctypes.CDLL, elf: ctypes.c_void_p) -> None:
+        dw.elf_getdata_rawchunk.restype = ctypes.POINTER(_Data)
+        for name in ("gelf_getphdr", "gelf_getshdr", "elf_nextscn"):
+            getattr(dw, name).restype = _Pointer
+        self._dw = dw
+        self._elf = elf
+        self._begins: array[int] = array("i")  # from the table's own address, as the entries
+        self._entries: array[int] = array("i")
+        self._address = self._offset = 0
+        self._has_all_symbols = self._has_symbol_table()
+        if (found := self._table_segment()) is not None:
+            self._address, self._offset = found.vaddr, found.offset
+            self._read_table(self._bytes(found.offset, min(found.filesz, _MOST_TABLE_BYTES)))
+
+    def around(self, address: int) -> Around:
+        """Return what is known of an address. Behind the end of one function, another can begin that no stack
+        can be unwound through; only a file that is not stripped has a symbol for it."""
+        begin, end = self._last_before(address)
+        if begin is not None and address < end:
+            return Around(begin, begin)
+        return Around(None, end if self._has_all_symbols else address)
+
+    def _last_before(self, address: int) -> tuple[int | None, int]:
+        """Return the begin and the end of the last function that begins at or before an address."""
+        at = bisect_right(self._begins, address - self._address) - 1
+        if at < 0:
+            return None, 0
+        begin, entry = self._address + self._begins[at], self._entries[at]
+        head = self._bytes(self._offset + entry, _ENTRY.size)
+        if len(head) < _ENTRY.size:
+            return None, 0
+        _, cie, relative, length = _ENTRY.unpack(head)
+        is_agreed = cie and self._address + entry + 8 + relative == begin
+        return (begin, begin + length) if is_agreed else (None, 0)
+
+    def _has_symbol_table(self) -> bool:
+        part, section = _Pointer(), _Section()
+        for _ in range(_MOST_PARTS):
+            part = _Pointer(self._dw.elf_nextscn(self._elf, part))
+            if not part or not self._dw.gelf_getshdr(part, ctypes.byref(section)):
+                return False
+            if section.type == _SHT_SYMTAB:
+                return True
+        return False
+
+    def _table_segment(self) -> _Segment | None:
+        count, segment = ctypes.c_size_t(), _Segment()
+        if self._dw.elf_getphdrnum(self._elf, ctypes.byref(count)):
+            return None
+        for number in range(min(count.value, _MOST_PARTS)):
+            if not self._dw.gelf_getphdr(self._elf, number, ctypes.byref(segment)):
+                return None
+            if segment.type == _PT_GNU_EH_FRAME:
+                return segment
+        return None
+
+    def _read_table(self, table: bytes) -> None:
+        if len(table) < _HEAD.size:
+            return
+        *form, _, count = _HEAD.unpack_from(table)
+        if tuple(form) == _FORM:
+            count = min(count, (len(table) - _HEAD.size) // _PAIR_BYTES)
+            words = array("i", table[_HEAD.size : _HEAD.size + count * _PAIR_BYTES])
+            self._begins, self._entries = words[::2], words[1::2]
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file; nothing if it does not have them all."""
+        if not 0 <= offset < 1 << 63:
+            return b""
+        found = self._dw.elf_getdata_rawchunk(self._elf, ctypes.c_int64(offset), ctypes.c_size_t(size), 0)
+        return ctypes.string_at(found[0].buffer, found[0].size) if found and found[0].buffer else b""
