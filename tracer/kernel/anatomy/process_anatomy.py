@@ -77,11 +77,12 @@ def read_process(tgid: int, proc: Path = PROC, *, runtimes: bool = True) -> Proc
     is_whole = read.why_partial is None
     if is_whole and (not found or read_bytes < rss - rss // 4 - _INEXACT_BYTES):  # it ends, and frees it
         return None
-    if read.why_partial is not None:
-        found.append(_unread(read.why_partial, max(rss - read_bytes, 0)))
     kinds = {one.kind for one in found}
     shown = tuple(_runtimes(process, tgid, read.mappings, kinds, until_s)) if runtimes else ()
-    return ProcessAnatomy(tgid, now_ns, folded(found, _MOST_GROUPS), shown)
+    listed = folded(found, _MOST_GROUPS)
+    if read.why_partial is not None:
+        listed.append(_unread(read.why_partial, max(rss - read_bytes, 0)))
+    return ProcessAnatomy(tgid, now_ns, listed, shown)
 
 
 def _runtimes(
