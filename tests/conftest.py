@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.bcc_library import loaded_library, why_too_old
 from support.recorded import refuse_to_list
 from support.slowdown import SLOWDOWN
 
@@ -94,7 +95,7 @@ def why_impossible() -> str | None:
     try:
         find_bcc()
         with ephemeral_cgroup("probe", None):
-            return None
+            return why_too_old(loaded_library())
     except TracerError as error:
         return str(error)
 

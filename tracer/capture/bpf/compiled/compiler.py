@@ -116,6 +116,7 @@ def _add(path: Path, texts: dict[Path, str]) -> None:
 
 _FORMAT: Final = "5"  # of the cached units: change it with `Unit.encode` and `ObjectFile.encode`
 _NO_QUERY: Final = "no member named 'ringbuf_query'"  # BCC before iovisor/bcc pull request 4595
+TOO_OLD: Final = "this BCC is too old: 0.26, as in Debian 12, lacks ringbuf_query, and 0.31 has it"
 _REFUSED: Final = 2  # exit status of the child: its document is an error for the user
 _KEPT_ENUMERATORS: Final = ("NR_", "MEMCG_", "PG", "WORKINGSET_")
 """The prefixes of the names of the kernel's memory counters."""
@@ -256,7 +257,7 @@ class Compilation:
             or (lines or [f"{how} without a message"])[-1]
         )
         if _NO_QUERY in first:
-            first = "this BCC is too old: 0.26, as in Debian 12, lacks ringbuf_query, and 0.31 has it"
+            first = TOO_OLD
         if os.geteuid() != 0:
             first = "tracing needs root (run it with sudo)"
         error = TracerError(f"BCC cannot compile the BPF programs: {first}; see memcg-tracer doctor")

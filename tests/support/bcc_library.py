@@ -1,0 +1,23 @@
+"""The library of the BCC that is loaded into this process."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.bpf.compiled.compiler import TOO_OLD
+
+_DECLARED: Final = b"(*ringbuf_query)"  # of a table, in the header for programs that the library contains
+
+
+def loaded_library() -> Path:
+    """Return the path of the libbcc that this process maps."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return next(Path(place) for line in lines if "/libbcc.so" in (place := line.split(maxsplit=5)[-1]))
+
+
+def why_too_old(library: Path) -> str | None:
+    """Return why a libbcc cannot compile the programs, or None if it is new enough."""
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+        return None if content.find(_DECLARED) >= 0 else TOO_OLD
