@@ -80,14 +80,15 @@ def deepest_stack(object_file: ObjectFile, name: str) -> int:
 
 @pytest.mark.parametrize(("version", "can_cast"), [(1, True), (2, False)])
 def test_stacks_of_all_chains_of_calls_are_within_the_limit(
-    monkeypatch: pytest.MonkeyPatch, version: int, can_cast: bool
+    monkeypatch: pytest.MonkeyPatch, version: int, can_cast: bool, pytestconfig: pytest.Config
 ) -> None:
     """The kernel that runs the test may allow more (private stacks, since v6.13)."""
     monkeypatch.setattr(Programs, "_begin_compiling", lambda _: None)
     if not can_cast:
         monkeypatch.setattr(struct_header, "_cast", lambda _: [])
     programs = Programs(version=version, stacks_bytes=1 << 20)
-    object_file = Compilation(programs._compose, "stacks", Cache(None)).result().object_file
+    cache, asked = Cache(Path(pytestconfig.cache.mkdir("bpf"))), ("stacks", version, can_cast)
+    object_file = Compilation(programs._compose, asked, cache).result().object_file
     stacks = map(partial(deepest_stack, object_file), object_file.programs)
     depths = dict(zip(object_file.programs, stacks, strict=True))
     assert depths["sched_switch"] > depths["see_changed_inode"] > FRAME_BYTES

@@ -330,12 +330,19 @@ def test_stream_has_its_ring_in_the_sources(stream: Stream) -> None:
     assert [path.name for path in files() if ring in path.read_text()] != []
 
 
+@pytest.fixture(scope="module")
+def header() -> str:
+    return struct_header.header(Btf.load())
+
+
 @pytest.mark.kernel
 @pytest.mark.beside
 @pytest.mark.parametrize("name", [path.name for path in bpf_folder().glob("*.bpf.c")])
-def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) -> None:
+def test_program_compiled_alone_has_all_that_it_uses(
+    name: str, header: str, pytestconfig: pytest.Config
+) -> None:
     text = "\n".join(ordered_sources(bpf_folder(), name).values())
-    text = struct_header.header(Btf.load()) + numbered_names(text) + text
+    text = header + numbered_names(text) + text
     sizes = (
         "TRACER_CPUS",
         "TRACER_COMBINE_TICKS",
@@ -348,5 +355,6 @@ def test_program_compiled_alone_has_all_that_it_uses(name: str, tmp_path: Path) 
     flags = [f"-D{define}=64" for define in (*sizes, "TRACER_WANTED_PATHS", "SAMPLES_CODE")]
     flags += [f"-DPAGE_SIZE={mmap.PAGESIZE}", f"-D{machine().macro}"]
     flags += ["-DTEST_RUN_ARGS=12", "-Wno-unused-function"]
-    compilation = Compilation(lambda *_: Source(text, flags, []), name, Cache(tmp_path))
+    cache = Cache(Path(pytestconfig.cache.mkdir("bpf")))  # each takes a second, until a source changes
+    compilation = Compilation(lambda *_: Source(text, flags, []), name, cache)
     assert compilation.result().object_file.programs
