@@ -59,7 +59,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Pa
     """Traces by the limit that is hit and the number of kills."""
     folder = tmp_path_factory.mktemp("kills")
     kinds: tuple[Literal["own"], Literal["parent"]] = ("own", "parent")
-    made = {
+    made: dict[tuple[str, int], Path] = {
         (kind, kills): Restarts(kills, 2, kind, charges=12, folios=8).write(folder / f"{kind} {kills}")
         for kind in kinds
         for kills in (KILLS, 2 * KILLS, 4 * KILLS)
