@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import pyarrow as pa
@@ -66,8 +67,14 @@ class SyntheticTrace(AnalysedTrace):
         return START_NS + round(seconds * 1e9)
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        rows = pa.Table.from_pylist(self._rows[name], schema=TABLES[name])
+        rows = self._tables.get(name)
+        if rows is None:
+            rows = self._tables[name] = pa.Table.from_pylist(self._rows[name], schema=TABLES[name])
         return rows if columns is None else rows.select(list(columns))
+
+    @cached_property
+    def _tables(self) -> dict[str, pa.Table]:
+        return {}
 
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         yield from self.table(name, columns).to_batches(max_chunksize=_BATCH_ROWS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ def unset_row(table: str) -> dict[str, Any]:
 
     A row of `pagecache` is a run of a known process and file, not a sum.
     """
+    return _unset(table).copy()
+
+
+@cache
+def _unset(table: str) -> dict[str, Any]:
+    """Return the row to copy: tests make thousands, and Arrow makes the fields of a schema each time."""
     is_set = ("index", "inode_id", "ino", "tgid") if table == "pagecache" else ()
     return {
         field.name: None if field.nullable and field.name not in is_set else _nothing(field.type)

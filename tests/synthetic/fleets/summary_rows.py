@@ -42,6 +42,8 @@ def at(minutes: float) -> datetime.datetime:
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows of a summary table; columns that are not given have a default, or else are null."""
+    if not rows:
+        return SUMMARIES[name].empty_table()
     unset = dict.fromkeys(SUMMARIES[name].names)
     defaults = {**unset, **_ORIGIN, "time": DAY, "date": DAY.date(), **_OF_A_TABLE[name]}
     return pa.Table.from_pylist([{**defaults, **row} for row in rows], SUMMARIES[name])
