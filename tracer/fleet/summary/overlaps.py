@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from typing import Any, Final
 
@@ -55,15 +55,25 @@ _ENOUGH: Final = ("survives_from_bytes", "reads_nothing_from_bytes")
 def conform(table: pa.Table, name: str, only: Sequence[str] | None = None) -> pa.Table:
     """Return a table with the columns of `SUMMARIES[name]`, or only some of these. A column that an older
     version did not have is null, and one that a newer version added is left out."""
-    fields = [field for field in SUMMARIES[name] if only is None or field.name in only]
+    schema = _loose(name, None if only is None else tuple(only))
+    there = frozenset(table.column_names)
     columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in fields
+        _as(table[field.name], field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
+        for field in schema
     ]
-    loose = pa.schema([field.with_nullable(True) for field in fields])
-    return pa.Table.from_arrays(columns, schema=loose)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+@cache
+def _loose(name: str, only: tuple[str, ...] | None) -> pa.Schema:
+    """Return the fields of `SUMMARIES[name]`, or only some of these, each of which may be null."""
+    fields = [field for field in SUMMARIES[name] if only is None or field.name in only]
+    return pa.schema([field.with_nullable(True) for field in fields])
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return the column as this type. Most have it already, and a cast takes as long as reading some rows."""
+    return column if column.type == kind else column.cast(kind)
 
 
 def merged(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
