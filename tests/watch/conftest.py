@@ -66,9 +66,11 @@ def begin_trace() -> Callable[..., TraceWriter]:
         if not killed:
             del rows["oom"]
         for table, listed in rows.items():
-            for row in listed:
-                complete = [unset_row(table) | row]
-                writer.append(table, pa.Table.from_pylist(complete, schema=TABLES[table]))
+            complete = [unset_row(table) | row for row in listed]
+            rows_each = 1 if parts else len(listed)  # a part ends where rows were appended
+            for first in range(0, len(listed), rows_each):
+                some = complete[first : first + rows_each]
+                writer.append(table, pa.Table.from_pylist(some, schema=TABLES[table]))
         writer.flush()
         return writer
 
