@@ -28,10 +28,13 @@ def require_form(name: str, document: Any) -> None:
 
 
 def _require_order(value: Any, schema: dict[str, Any], found: jsonschema.Draft202012Validator) -> None:
+    if not isinstance(value, dict | list):
+        return
     if "$ref" in schema:
         schema = found.schema["$defs"][schema["$ref"].rpartition("/")[2]]
-    for one in schema.get("anyOf", []):
-        if found.evolve(schema={**one, "$defs": found.schema["$defs"]}).is_valid(value):
+    possible = [one for one in schema.get("anyOf", []) if one.get("type") in (None, _type_of(value))]
+    for one in possible:
+        if len(possible) == 1 or found.evolve(schema={**one, "$defs": found.schema["$defs"]}).is_valid(value):
             _require_order(value, one, found)
             return
     if isinstance(value, dict) and "properties" in schema:
@@ -41,3 +44,7 @@ def _require_order(value: Any, schema: dict[str, Any], found: jsonschema.Draft20
     elif isinstance(value, list) and "items" in schema:
         for item in value:
             _require_order(item, schema["items"], found)
+
+
+def _type_of(value: dict[str, Any] | list[Any]) -> str:
+    return "object" if isinstance(value, dict) else "array"
