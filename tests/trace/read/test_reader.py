@@ -39,13 +39,13 @@ def values_of(table: str, field: pa.Field) -> st.SearchStrategy[Any]:
     low, high = value_range(table, field) or (0, 2**64 - 1)
     high = min(high, 2 ** (kind.bit_width - 1) - 1) if kind != pa.uint64() else high
     if (table, field.name) == ("loss", "lost"):
-        high //= 16  # meta.json has their sum, with the same bound; three batches have 15 rows
+        high //= 16  # meta.json has their sum, with the same bound; three batches have 9 rows
     return st.sampled_from([low, 0, high]) | st.integers(low, high)
 
 
 @cache
 def batches(table: str) -> st.SearchStrategy[pa.RecordBatch]:
-    """Return batches of up to five rows. A strategy is made once: that takes as long as to write a trace."""
+    """Return batches of up to three rows. A strategy is made once: that takes as long as to write a trace."""
     schema = TABLES[table]
     values = [values_of(table, field) for field in schema]
     row = st.tuples(
@@ -58,7 +58,7 @@ def batches(table: str) -> st.SearchStrategy[pa.RecordBatch]:
             schema=schema,
         )
 
-    return st.lists(row, max_size=5).map(batch)
+    return st.lists(row, max_size=3).map(batch)
 
 
 def array_of(kind: pa.DataType, values: list[Any]) -> pa.Array:
