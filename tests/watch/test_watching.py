@@ -38,7 +38,8 @@ StartWatcher = Callable[..., Watcher]
 LIMIT_BYTES: Final = 48 << 20
 FILE_BYTES: Final = 57 << 20
 ON_DISK_WITHIN_S: Final = 2.0 * SLOWDOWN
-KEEP_S: Final = 10.0
+KEEP_S: Final = 3.0
+KEEP_LESS: Final = "from tracer.cli.verbs import watch\nwatch._LEAST_S = 1.0\n"
 _KEYS: Final = ["trace", "reason", "time", "cgroup", "kills", "container", "cause", "summary", "error", "pod"]
 
 
@@ -134,7 +135,7 @@ def test_ledger_of_a_trace_that_begins_later_than_watch_equals_memory_stat(
     memcg: Path, start_watcher: StartWatcher, start_workload: Callable[..., Any]
 ) -> None:
     """Rows that have left the history are in the start sample."""
-    watcher = start_watcher("-c", str(memcg), "--keep", f"{KEEP_S:.0f}s")
+    watcher = start_watcher("-c", str(memcg), "--keep", f"{KEEP_S:.0f}s", setup=KEEP_LESS)
     began_ns = time.time_ns()
     first = start_workload(memcg, "anon", str(7 << 20), "then", "shmem", str(3 << 20))
     assert [first.advance() for _ in range(3)][-1] == "done shmem"
