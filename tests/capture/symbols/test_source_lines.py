@@ -16,7 +16,7 @@ from support.mapped_library import mapped_library
 
 from tracer.capture.symbols import source_lines, unwinding
 from tracer.capture.symbols.address_names import SourceFrame
-from tracer.capture.symbols.source_lines import shown_source
+from tracer.capture.symbols.source_lines import SourceLines, shown_source
 from tracer.capture.symbols.symbol_tables import CodeSymbols, SymbolProcess
 from tracer.capture.symbols.unwinding import Unwinder
 
@@ -63,6 +63,7 @@ def mapped(folder: Path, source: Path, *flags: str) -> int:
 
 def sources(folder: Path, source: str, *flags: str) -> Iterator[tuple[SourceFrame, ...]]:
     """Yield what is at each byte of the function `outer` of a source."""
+    folder.mkdir(exist_ok=True)
     (folder / "rows.cpp").write_text(source)
     address = mapped(folder, folder / "rows.cpp", *flags)
     unwinder = Unwinder(7, folder)
@@ -84,6 +85,23 @@ def test_inlined_functions_are_frames_with_the_lines_of_their_calls(tmp_path: Pa
     assert {one[-1] for one in found} <= {SourceFrame(None, "rows.cpp", line) for line in (14, 15, 16)}, (
         "the symbol's own function is the last one"
     )
+
+
+def test_functions_of_a_unit_are_listed_once_and_no_address_walks_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walks of libdw take milliseconds for each address of a large unit. They find the same."""
+    found = [*sources(tmp_path / "listed", SOURCE, "-g")]
+    with monkeypatch.context() as patched:
+        patched.setattr(source_lines._Functions, "at", lambda *_: None)
+        assert [*sources(tmp_path / "walked", SOURCE, "-g")] == found
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("the whole unit was searched")
+
+    monkeypatch.setattr(SourceLines, "_enclosing", refuse)
+    in_c = 'extern volatile int sink; volatile int sink; extern "C" void outer(int v) { sink = v; }'
+    assert SourceFrame(None, "rows.cpp", 1) in {one[-1] for one in sources(tmp_path / "refused", in_c, "-g")}
 
 
 def test_file_without_debug_information_has_no_lines(tmp_path: Path) -> None:

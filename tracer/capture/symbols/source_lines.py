@@ -15,15 +15,19 @@ import ctypes
 import re
 import resource
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from tracer.capture.symbols.address_names import SourceFrame
 
-_MOST_CPU_S: Final = 2.0  # of a process; some 2,000 addresses
+_MOST_CPU_S: Final = 2.0  # of a process; some 10,000 addresses
 _MOST_INLINED: Final = 32  # at one address
 _MOST_SCOPES: Final = 1024
+_MOST_ENTRIES: Final = 1 << 14  # beside those that enclose an address
+_MOST_FUNCTIONS: Final = 1 << 17  # of a unit
+_MOST_RANGES: Final = 64  # of a function
 _MOST_FILES: Final = 1 << 20  # of a unit
 _LONGEST_FILE: Final = 200
 
@@ -54,6 +58,46 @@ class _Attribute(ctypes.Structure):
 
 
 _Dies = ctypes.POINTER(_Die)
+_OnFunction = ctypes.CFUNCTYPE(ctypes.c_int, _Dies, _Pointer)
+
+
+class _Functions:
+    """The functions of a unit that its list has, by address: those of classes and namespaces are in it if the
+    compiler puts their code beside them, as GCC does."""
+
+    def __init__(self, dw: ctypes.CDLL, unit: Any) -> None:
+        self._dw = dw
+        self._dies: list[_Die] = []
+        ranges: list[tuple[int, int, int]] = []
+
+        def take(die: Any, _: int | None) -> int:
+            for begin, end in self._ranges(die):
+                ranges.append((begin, end, len(self._dies)))
+            self._dies.append(_Die.from_buffer_copy(die.contents))
+            return int(len(self._dies) >= _MOST_FUNCTIONS)
+
+        dw.dwarf_getfuncs(unit, _OnFunction(take), None, ctypes.c_ssize_t(0))
+        self._sorted = sorted(ranges)
+        self._begins = [begin for begin, _, _ in self._sorted]
+
+    def at(self, address: int) -> _Die | None:
+        position = bisect_right(self._begins, address) - 1
+        if position < 0:
+            return None
+        _, end, number = self._sorted[position]
+        return self._dies[number] if address < end else None
+
+    def _ranges(self, die: Any) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of the code of a function; nothing if it is inlined or declared only."""
+        base, begin, end = _Word(), _Word(), _Word()
+        offset = 0
+        for _ in range(_MOST_RANGES):
+            offset = self._dw.dwarf_ranges(
+                die, ctypes.c_ssize_t(offset), *map(ctypes.byref, (base, begin, end))
+            )
+            if offset <= 0:
+                return
+            yield begin.value, end.value
 
 
 class SourceLines:
@@ -63,9 +107,11 @@ class SourceLines:
         self._dw = dw
         self._demangled = demangled
         self._free = ctypes.CDLL(None).free
-        self._names: dict[int | None, str] = {}  # by the address of the entry in memory
+        self._names: dict[int | None, str] = {}  # by the address of the entry in memory, as the next one
+        self._functions: dict[int | None, _Functions] = {}  # of units
         self._left_s = _MOST_CPU_S
         dw.dwfl_module_addrdie.restype = _Dies
+        dw.dwarf_ranges.restype = dw.dwarf_getfuncs.restype = ctypes.c_ssize_t
         for name in ("dwfl_module_getsrc", "dwarf_attr", "dwarf_attr_integrate", "dwarf_formref_die"):
             getattr(dw, name).restype = _Pointer
         for name in ("dwfl_lineinfo", "dwarf_filesrc", "dwarf_diename", "dwarf_formstring"):
@@ -107,14 +153,42 @@ class SourceLines:
     def _scopes(self, unit: Any, address: int) -> list[_Die]:
         """Return the entries that enclose an address, the innermost one first, each with its real parent.
 
-        `dwarf_getscopes` itself goes from an inlined function to where that was written.
+        `dwarf_getscopes` itself goes from an inlined function to where that was written, and it and
+        `dwarf_getscopes_die` walk through the whole unit each time, for milliseconds. So they are asked only
+        about functions that are not listed.
         """
+        function = self._functions_of(unit).at(address)
+        if function is not None:
+            return self._within(function, address)
         scopes = _Dies()
         if self._dw.dwarf_getscopes(unit, _Word(address), ctypes.byref(scopes)) <= 0:
             return []
         innermost = _Die.from_buffer_copy(scopes[0])
         self._free(scopes)
         return self._enclosing(innermost)
+
+    def _functions_of(self, unit: Any) -> _Functions:
+        functions = self._functions.get(unit.contents.addr)
+        if functions is None:
+            functions = self._functions[unit.contents.addr] = _Functions(self._dw, unit)
+        return functions
+
+    def _within(self, function: _Die, address: int) -> list[_Die]:
+        """Return a function that contains an address, and what encloses it there, the innermost one first."""
+        found, left = [function], _MOST_ENTRIES
+        one, following = _Die(), _Die()
+        while len(found) < _MOST_SCOPES and not self._dw.dwarf_child(
+            ctypes.byref(found[-1]), ctypes.byref(one)
+        ):
+            while left and self._dw.dwarf_haspc(ctypes.byref(one), _Word(address)) != 1:
+                left -= 1
+                if self._dw.dwarf_siblingof(ctypes.byref(one), ctypes.byref(following)):
+                    return found[::-1]
+                one, following = following, one
+            if not left:
+                break
+            found.append(_Die.from_buffer_copy(one))
+        return found[::-1]
 
     def _enclosing(self, die: _Die) -> list[_Die]:
         """Return an entry and those around it, up to that of the unit."""
