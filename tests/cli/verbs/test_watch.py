@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from support.as_nobody import as_nobody
 
 from tracer.cli.verbs import watch as verb
 from tracer.errors import UsageError
@@ -26,11 +27,6 @@ from tracer.watch.watching import WatchOptions
 MIB = 1 << 20
 NOON_NS = 1_795_694_400_000_000_000  # 2026-11-26T12:00:00Z
 HOSTILE = "web\x1b[2J\n\u202eevil"
-AS_NOBODY = (
-    "import os, tracer.cli.verbs.watch, tracer.watch.watching\n"
-    "if os.geteuid() == 0: os.setgroups([]); os.setresuid(65534, 65534, 65534)\n"
-    "tracer.cli.main()"
-)
 STORY = Finished(Path("/traces/one"), "kill", NOON_NS, "/docker/4f", 2, "web", "It grew.", "anon_growth")
 
 
@@ -153,7 +149,8 @@ def test_invalid_options_are_usage_errors(arguments: list[str], word: str) -> No
 def test_watching_without_root_is_refused() -> None:
     """The directory may be that of a service, which only root can read."""
     with tempfile.TemporaryDirectory() as spool:  # not tmp_path: others do not even see what is there
-        ended = refused("--out", spool, launch=("-c", AS_NOBODY))
+        launch = as_nobody("tracer.cli.verbs.watch", "tracer.watch.watching")
+        ended = refused("--out", spool, launch=launch)
     assert ended.returncode == 1
     assert "needs root" in ended.stderr
 

@@ -11,19 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.as_nobody import as_nobody
 
 import tracer
 
 pytestmark = pytest.mark.beside  # their cgroups are the recorder's own, and hold one short command
 
 StartRecording = Callable[..., Any]  # conftest.py
-
-NOBODY = 65534
-AS_NOBODY = (
-    "import os, tracer.cli.verbs.record, tracer.capture.session\n"
-    f"if os.geteuid() == 0: os.setgroups([]); os.setresuid({NOBODY}, {NOBODY}, {NOBODY})\n"
-    "tracer.cli.main()"
-)
 
 
 def in_private_mounts(script: str) -> list[str]:
@@ -70,7 +64,8 @@ def test_unknown_verb_is_a_usage_error() -> None:
 
 
 def test_recording_without_root_is_refused(start_recording: StartRecording) -> None:
-    start_recording(launch=("-c", AS_NOBODY)).assert_refused(1, "recording needs root", "sudo")
+    launch = as_nobody("tracer.cli.verbs.record", "tracer.capture.session")
+    start_recording(launch=launch).assert_refused(1, "recording needs root", "sudo")
 
 
 def test_root_without_capabilities_is_refused_in_the_words_of_doctor(tmp_path: Path) -> None:
