@@ -81,6 +81,7 @@ class TableInMemory:
         return self.content[:size]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: links of map_files are not for other users")
 def test_interpreter_of_this_process_with_another_table_is_read_by_that_table() -> None:
     """The interpreter that runs the tests has the symbol; its memory says that it is another version."""
     found = cpython.find_interpreter(os.getpid(), TableInMemory(table((3, 14))))  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from tracer.kernel.process.priority import Favour, HeadStart, Urgency, prefer_th
 pytestmark = pytest.mark.alone
 
 WAIT_S = 0.2
+NICE = max(5, os.getpriority(os.PRIO_PROCESS, 0))  # only root may give itself a lower one
 
 
 def in_a_thread(look: Callable[[], Any]) -> Any:
@@ -83,13 +84,13 @@ def test_urgency_children_are_normal() -> None:
 
 def test_urgency_positive_nice_is_kept() -> None:
     def look() -> tuple[bool, int, int]:
-        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
         with Urgency() as urgency:
             prefer_this_thread()
             urgency.adjust()
             return urgency.is_real_time, policy(), os.getpriority(os.PRIO_PROCESS, 0)
 
-    assert in_a_thread(look) == (False, os.SCHED_OTHER, 5)
+    assert in_a_thread(look) == (False, os.SCHED_OTHER, NICE)
 
 
 def test_urgency_without_permission_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,11 +228,11 @@ def test_favour_lasts_while_little_cpu_is_used_and_new_threads_have_it(
 
 def test_favour_positive_nice_is_kept() -> None:
     def look() -> int:
-        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
         Favour().adjust(0.0)
         return os.getpriority(os.PRIO_PROCESS, 0)
 
-    assert in_a_thread(look) == 5
+    assert in_a_thread(look) == NICE
 
 
 def test_favour_without_permission_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
