@@ -24,7 +24,7 @@ from tracer.units import count
 if TYPE_CHECKING:
     from tracer.analysis.core.evicted import Evicted, Refaulted
     from tracer.analysis.core.gaps import Looks, Losses, SummedIntervals
-    from tracer.analysis.core.lookups import Functions, Logged
+    from tracer.analysis.core.lookups import Functions, Logged, LogKill
     from tracer.analysis.core.page_cache import CacheEvents, PageMoves
     from tracer.analysis.core.rows import Charges
     from tracer.analysis.explain.postmortem import PostMortems
@@ -193,6 +193,13 @@ class AnalysedTrace(Trace):
         return self.defects.attempt(
             "the kernel log of the trace", lambda: lookups.logged(self.kernel_log), lambda _: []
         )
+
+    @cached_property
+    def missed(self) -> list[LogKill]:
+        """Return the kills that only the kernel log has: `tracer.analysis.kernel_log.decisions.missed`."""
+        from tracer.analysis.kernel_log import decisions
+
+        return decisions.missed(self)
 
     @cached_property
     def functions(self) -> Functions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from synthetic.oom_log import MIB, Dump, log
@@ -11,6 +12,7 @@ from synthetic.oom_log import MIB, Dump, log
 from tracer.analysis.explain.postmortem import allocated_before, explain
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.explain.words import log_words
+from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views.focus import ranked
 from tracer.analysis.views.timeline import timeline
 from tracer.errors import UsageError
@@ -69,6 +71,18 @@ def test_explain_with_missed_kills_has_them_from_the_log(trace: Any) -> None:
     assert timeline(trace, "crasher", every="1s").groupby("run")["oom_kills"].sum().tolist() == [1] * 4
     with pytest.raises(UsageError, match="kill 3 is known from the kernel log alone"):
         allocated_before(trace, 3)
+
+
+def test_missed_kills_are_found_once_for_all_answers(trace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    record_lives(trace, 2)
+    log(trace, 1.9, *replace(DUMP, pid=51).lines())
+    find = Mock(wraps=decisions.missed)
+    monkeypatch.setattr(decisions, "missed", find)
+    (report,) = explain(trace)
+    assert report.limit_owner.cgroup_id == 2
+    assert ranked(trace)["kills"].to_dict() == {1: 0, 2: 1}
+    assert timeline(trace, "crasher", every="1s")["oom_kills"].sum() == 1
+    find.assert_called_once_with(trace)
 
 
 @pytest.mark.parametrize("late_s", [0.066, -0.066])

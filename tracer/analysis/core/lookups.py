@@ -262,6 +262,20 @@ class Logged:
     killed_ns: Mapping[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class LogKill:
+    """A decision that only the log has.
+
+    `owner_id` is the cgroup whose limit was hit, `victim_ids` the cgroup of each victim; `NO_ID`: not known.
+    """
+
+    kill_id: int
+    time_ns: int
+    report: LogReport
+    owner_id: int
+    victim_ids: tuple[int, ...]
+
+
 def logged(kernel_log: pd.DataFrame) -> list[Logged]:
     """Return the reports in the table `kernel_log`, each with the times of its kills."""
     from tracer.kernel.kmsg import parser  # noqa: PLC0415  most questions read no log

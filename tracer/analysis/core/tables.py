@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tracer.analysis.core.evicted import Evicted, Refaulted
     from tracer.analysis.core.gaps import Fineness, Looks, Losses, SummedIntervals
     from tracer.analysis.core.lives import Places
-    from tracer.analysis.core.lookups import Functions, Logged, Processes
+    from tracer.analysis.core.lookups import Functions, Logged, LogKill, Processes
     from tracer.analysis.core.page_cache import CacheEvents, PageMoves
     from tracer.analysis.core.rows import Charges
 
@@ -159,6 +159,11 @@ class TraceTables(Batched, Protocol):
     @property
     def logged(self) -> list[Logged]:
         """Return the reports in `kernel_log`."""
+        ...
+
+    @property
+    def missed(self) -> list[LogKill]:
+        """Return the kills that only `kernel_log` has: `analysis.kernel_log.decisions.missed`."""
         ...
 
     @property

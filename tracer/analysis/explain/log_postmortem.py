@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final, Literal, NamedTuple, overload
 
 from tracer.analysis.core.columns import NO_ID, utc_time
+from tracer.analysis.core.lookups import LogKill
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import composition, window
@@ -20,7 +21,6 @@ from tracer.analysis.explain.measure.findings import Circumstances, Findings, Pr
 from tracer.analysis.explain.outline import NOT_ASKED, NOT_EXPLAINED, unexplained
 from tracer.analysis.explain.words import log_words
 from tracer.analysis.kernel_log import logged_kill
-from tracer.analysis.kernel_log.decisions import LogKill
 from tracer.analysis.kernel_log.logged_kill import Named
 from tracer.analysis.results.kill import LimitOwner, OomReport, Verdict, Victim
 from tracer.analysis.results.memory import Composition, Cushion
@@ -170,7 +170,7 @@ def _previous(logs: Sequence[LogReport], place: int) -> PreviousKill | None:
 
 def missed(trace: TraceTables, kills: Iterable[LogKill]) -> Iterator[OomReport]:
     """Yield a report for each of the kills that only the kernel log of a trace has
-    (`kernel_log.decisions.missed`), with the clock and the names of the trace."""
+    (`TraceTables.missed`), with the clock and the names of the trace."""
     for kill in kills:
         named, size = _named_in(trace, kill), page_size(trace)
         found = report(kill.kill_id, kill.report, named=named, defects=trace.defects, page_size=size)

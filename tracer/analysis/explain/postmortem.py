@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from tracer.analysis.core.columns import Int64s, integers
+from tracer.analysis.core.lookups import LogKill
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.explain import outline
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill, RecordedKills
-from tracer.analysis.kernel_log import comparison, decisions
+from tracer.analysis.kernel_log import comparison
 from tracer.analysis.kernel_log.comparison import Told
-from tracer.analysis.kernel_log.decisions import LogKill
 from tracer.analysis.results.kill import OomReport
 from tracer.errors import UsageError
 
@@ -48,7 +48,7 @@ class PostMortems:
     def __init__(self, trace: TraceTables) -> None:
         self._trace = trace
         missed: list[LogKill] = trace.defects.attempt(
-            "the kernel log of the trace", partial(decisions.missed, trace), lambda _: []
+            "the kernel log of the trace", lambda: trace.missed, lambda _: []
         )
         self._only_logged = _from_the_log(trace, missed)
         completed = trace.defects.attempt(
@@ -150,7 +150,7 @@ def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, i
     The ids are None if all cgroups count. UsageError if there is no such kill, or only the kernel log has it.
     """
     numbers = np.unique(integers(trace.oom["kill_id"])).tolist()
-    if kill_id in {kill.kill_id for kill in decisions.missed(trace)}:
+    if kill_id in {kill.kill_id for kill in trace.missed}:
         raise UsageError(f"kill {kill_id} is known from the kernel log alone: see memcg-tracer explain")
     if kill_id not in numbers:
         raise no_such_kill(kill_id, numbers)

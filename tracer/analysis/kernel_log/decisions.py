@@ -21,7 +21,7 @@ import pandas as pd
 
 from tracer.analysis.core import naming
 from tracer.analysis.core.columns import NO_ID, integers, times_ns, utc_times
-from tracer.analysis.core.lookups import Logged
+from tracer.analysis.core.lookups import Logged, LogKill
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import LogReport, Section
@@ -119,23 +119,9 @@ def coverage(trace: TraceTables, time_ns: int, report: LogReport | None) -> Cove
 _COLUMNS: Final = ("kill_id", "cgroup_id", "limit_owner_cgroup_id")
 
 
-@dataclass(frozen=True, slots=True)
-class LogKill:
-    """A decision that only the log has.
-
-    `owner_id` is the cgroup whose limit was hit, `victim_ids` the cgroup of each victim; `NO_ID`: not known.
-    """
-
-    kill_id: int
-    time_ns: int
-    report: LogReport
-    owner_id: int
-    victim_ids: tuple[int, ...]
-
-
 def missed(trace: TraceTables) -> list[LogKill]:
     """Return the decisions that only the log has, in order of time; their numbers follow those of the table
-    `oom`."""
+    `oom`. `TraceTables.missed` keeps them."""
     found = unmatched(trace.oom, trace.logged)
     if not found:
         return []
@@ -154,7 +140,7 @@ def victims(trace: TraceTables) -> pd.DataFrame:
     recorded = trace.oom[list(_COLUMNS)].astype("Int64")
     rows = [
         (kill.time_ns, kill.kill_id, victim_id, kill.owner_id)
-        for kill in missed(trace)
+        for kill in trace.missed
         for victim_id in kill.victim_ids
     ]
     if not rows:

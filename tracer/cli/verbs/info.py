@@ -54,7 +54,7 @@ def summarise(trace: AnalysedTrace) -> info_text.Summary:
         summed=trace.summed_intervals.near(0, LATEST_NS),
         cgroups=_cgroups(trace),
         kills=len({int(number) for number in decisions.victims(trace)["kill_id"]}),
-        kills_of_log_alone=len(decisions.missed(trace)),
+        kills_of_log_alone=len(trace.missed),
         meta=dict(trace.meta),
     )
 
