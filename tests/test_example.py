@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.views.timeline import timeline
 from tracer.cli.group import group
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine
@@ -50,11 +51,11 @@ def test_view_of_the_recorded_example_matches_the_golden_file(
 
 def test_recorded_example_has_the_three_acts() -> None:
     """Cache fills the limit, anonymous memory replaces it, and the kill comes when no cache is left."""
-    trace = tracer.open(EXAMPLE)
+    trace = AnalysedTrace(EXAMPLE)
     (report,) = trace.explain()
     limit = report.limit_owner.limit_bytes
     assert limit == 100 << 20
-    frame = trace.timeline(cgroup=report.limit_owner.cgroup, every="20ms")
+    frame = timeline(trace, cgroup=report.limit_owner.cgroup, every="20ms")
     before = frame[frame.index <= report.time]
     assert before["cache_bytes"].max() > 0.9 * limit
     giving_way = before[before["anon_bytes"].between(0.2 * limit, 0.9 * limit)]
@@ -72,7 +73,7 @@ def test_recorded_example_has_the_three_acts() -> None:
 def test_example_with_code_names_the_functions_of_the_demo(
     matches_golden: Callable[[str, str], None],
 ) -> None:
-    checks = examine(EXPERIMENTS["page-cache"], tracer.open(WITH_CODE))
+    checks = examine(EXPERIMENTS["page-cache"], AnalysedTrace(WITH_CODE))
     assert [check for check in checks if not check.passed] == []
     assert checks[-1].detail.startswith(
         "72% in load_rows (app.py:25), 28% in build_index (app.py:30); set up"

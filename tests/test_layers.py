@@ -323,7 +323,7 @@ def test_imports_are_seen_wherever_they_stand() -> None:
         > layer_of(("tracer", "kernel", "btf"))
         > layer_of(("tracer", "errors"))
     )
-    ways_in = {"tracer.errors", "tracer.version", "tracer.fleet", "tracer.render.plot.plotted_trace"}
+    ways_in = {"tracer.errors", "tracer.version", "tracer.fleet", "tracer.render.plot.opened_trace"}
     assert graph()["tracer"] == ways_in
     assert "tracer.analysis.core.columns" in graph()["tracer.analysis.core.rows"]
     folders = {name_of(module.parent) for module in RECORDER}

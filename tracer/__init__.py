@@ -15,7 +15,7 @@ from tracer.errors import TraceError, TracerError, UsageError
 from tracer.version import VERSION
 
 if TYPE_CHECKING:
-    from tracer.render.plot.plotted_trace import PlottedTrace
+    from tracer.render.plot.opened_trace import OpenedTrace
 
 __version__ = VERSION
 
@@ -27,7 +27,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def open(path: str | Path) -> PlottedTrace:
+def open(path: str | Path) -> OpenedTrace:
     """Open the trace in a directory; its recording may have been interrupted.
 
         t = tracer.open("traces/page-cache")
@@ -35,6 +35,6 @@ def open(path: str | Path) -> PlottedTrace:
 
     `help(t)` lists the tables with their columns. Raises TraceError if there is no trace.
     """
-    from tracer.render.plot.plotted_trace import PlottedTrace  # noqa: PLC0415  the recorder must not load pandas
+    from tracer.render.plot.opened_trace import OpenedTrace  # noqa: PLC0415  the recorder must not load pandas
 
-    return PlottedTrace(path)
+    return OpenedTrace(path)

@@ -12,7 +12,6 @@ from synthetic.unset import unset_row
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import TABLES
-from tracer.trace.read.reader import TableFrame
 
 PAGE = 4096
 MIB = 1 << 20
@@ -26,7 +25,6 @@ class SyntheticTrace(AnalysedTrace):
     What was read from the rows or follows from them is kept until they change.
     """
 
-    loss = TableFrame()
     __repr__ = object.__repr__
 
     def __init__(self) -> None:
@@ -35,6 +33,7 @@ class SyntheticTrace(AnalysedTrace):
             "probes": {"oom": "tp_btf/mark_victim"},
             "clock": {"monotonic_ns": 0, "realtime_ns": START_NS},
             "ended": "2026-01-31T12:00:10+00:00",
+            "lost": {},
         }
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 import pytest
 from synthetic.restarts import Restarts
 
-import tracer
 from tracer.analysis.core import columns
 from tracer.analysis.trace import AnalysedTrace
 
@@ -51,7 +50,7 @@ def work(look: Callable[[], Any]) -> tuple[int, int]:
         (lambda lives: lives, "own", AnalysedTrace.explain),
         (lambda lives: lives // 2, "own", AnalysedTrace.explain),
         (lambda _: 4, "parent", AnalysedTrace.explain),
-        (lambda lives: lives, None, AnalysedTrace.held),
+        (lambda lives: lives, None, AnalysedTrace.held_cgroups),
     ],
 )
 def test_cost_of_four_times_the_trace_is_four_times_as_high(
@@ -64,7 +63,7 @@ def test_cost_of_four_times_the_trace_is_four_times_as_high(
 
     def done(lives: int) -> tuple[int, int]:
         restarts = Restarts(lives, cgroups(lives), killed_for, charges=60, folios=40)
-        trace = tracer.open(restarts.write(tmp_path / str(lives)))
+        trace = AnalysedTrace(restarts.write(tmp_path / str(lives)))
         return work(lambda: look(trace))
 
     few, many = done(_FEW), done(_MANY)

@@ -8,6 +8,8 @@ import pydoc
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ import pytest
 import tracer
 from tracer import UsageError, analysis
 from tracer.analysis.explain.postmortem import explain
-from tracer.render.plot.plotted_trace import PUBLIC
+from tracer.render.plot.opened_trace import OpenedTrace
 from tracer.schema import TABLES
 from tracer.trace import meta
+from tracer.trace.read.reader import Trace
 from tracer.trace.write.writer import TraceWriter
 
 
@@ -41,7 +44,7 @@ def test_open_gives_the_tables_that_were_written(page_cache_experiment: Any, pat
     (direct,) = explain(page_cache_experiment)
     assert written.to_dict() | {"quality": None} == direct.to_dict() | {"quality": None}
     assert opened.timeline(cgroup="web", every="1s")["cache_evicted_bytes"].sum() == 116 << 20
-    assert [one.cgroup for one in opened.held_cgroups()] == ["/docker/4f2a"]
+    assert opened.held()["cgroup"].tolist() == ["/docker/4f2a"]
     assert set(opened.with_names(opened.pagecache)["comm"]) == {"python3"}
 
 
@@ -57,14 +60,52 @@ def test_import_of_the_package_does_not_load_pandas() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_public_names_exist_and_show_their_shape_and_an_example(path: Path) -> None:
+PUBLIC = tuple(name for name in vars(OpenedTrace) if name[0] != "_")
+"""What `t` has besides its tables."""
+
+
+def listed_names() -> list[str]:
+    """Return the names of methods and attributes that the table of docs/examples/pandas.md lists."""
+    document = (Path(tracer.__file__).parents[1] / "docs/examples/pandas.md").read_text()
+    table = document.partition("| method or attribute |")[2].partition("\n\n")[0]
+    return re.findall(r"`t\.(\w+)", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
+
+
+def test_names_without_an_underscore_are_the_documented_ones(path: Path) -> None:
     opened = tracer.open(path)
-    shown = [name for name in dir(opened) if name[0] != "_"]
-    assert sorted(shown) == sorted(PUBLIC) and len(shown) == len(set(shown))
-    assert [name for name in shown if not hasattr(opened, name) and name != "plot"] == []
-    for name in PUBLIC[PUBLIC.index("with_names") : PUBLIC.index("plot")]:
-        text = inspect.getdoc(inspect.getattr_static(type(opened), name))
-        assert text and "\n\n    " in text, f"{name} shows no example"
+    tables = [getattr(opened, name) for name in TABLES]
+    assert len(tables) == len(TABLES) and opened.waits is not None and opened.explain()
+    documented = {*TABLES, *listed_names()}
+    assert len(listed_names()) == len(set(listed_names()))
+    for names in (dir(opened), dir(type(opened)), [*vars(opened), *documented]):
+        assert {name for name in names if name[0] != "_"} == documented
+
+
+def test_table_is_read_once_for_its_user_and_for_the_analyses(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, table = Counter[str](), Trace.table
+
+    def counted(trace: Trace, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        read[name] += columns is None
+        return table(trace, name, columns)
+
+    monkeypatch.setattr(Trace, "table", counted)
+    opened = tracer.open(path)
+    assert opened.samples is opened.samples
+    opened.explain()
+    opened.held()
+    assert opened.cgroups is not None
+    assert read["samples"] == read["cgroups"] == 1
+
+
+def test_methods_show_the_shape_of_what_they_return_and_an_example() -> None:
+    assert {"kills", "table", "with_names"} <= set(PUBLIC)
+    for name in PUBLIC:
+        text = inspect.getdoc(inspect.getattr_static(OpenedTrace, name)) or ""
+        assert text.startswith("Return "), name
+        is_plain = name in ("path", "interrupted", "size_bytes")
+        assert is_plain or "\n\n    " in text, f"{name} shows no example"
 
 
 def test_names_that_the_documents_use_are_public(path: Path) -> None:
@@ -84,7 +125,7 @@ def test_help_of_a_trace_names_what_follows_from_it_before_the_tables(path: Path
     answers = text[: text.index("The tables:")]
     assert "t.kills()\n  the kills as a row for each victim" in answers
     assert "t.waits\n" in answers
-    for name in PUBLIC[PUBLIC.index("with_names") : PUBLIC.index("plot")]:
+    for name in PUBLIC:
         assert re.search(rf"^t\.{name}(\(\))?$", answers, flags=re.M), name
 
 

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-import tracer
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.replay import knows_cushions, moments
+from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.views.evictions import evictions
 
 RECORDED = Path(__file__).parents[2] / "traces"
 MIB = 1 << 20
 
 
 def test_moments_are_evenly_spaced_and_the_last_is_the_end() -> None:
-    trace = tracer.open(RECORDED / "page-cache")
+    trace = AnalysedTrace(RECORDED / "page-cache")
     times = [moment_ns for moment_ns, _ in moments(trace, "100ms")]
     first_ns, last_ns = trace.span_ns
     assert times == [*range(first_ns + 100_000_000, last_ns, 100_000_000), last_ns]
@@ -24,9 +25,9 @@ def test_moments_are_evenly_spaced_and_the_last_is_the_end() -> None:
 
 @pytest.mark.parametrize("name", ["page-cache", "dirty", "thrash", "parent-limit"])
 def test_state_at_the_end_has_all_rows(name: str) -> None:
-    trace = tracer.open(RECORDED / name)
+    trace = AnalysedTrace(RECORDED / name)
     *_, (_, cgroups) = moments(trace, "250ms")
-    evicted = trace.evictions(by="cgroup").groupby("cgroup_id")["evicted_bytes"].sum()
+    evicted = evictions(trace, by="cgroup").groupby("cgroup_id")["evicted_bytes"].sum()
     assert cgroups
     for cgroup in cgroups:
         below = trace.places.descendants(cgroup.cgroup_id)
@@ -40,7 +41,7 @@ def test_state_at_the_end_has_all_rows(name: str) -> None:
 
 
 def test_state_at_a_moment_is_that_of_the_last_sample_before_it() -> None:
-    trace = tracer.open(RECORDED / "page-cache")
+    trace = AnalysedTrace(RECORDED / "page-cache")
     samples = trace.samples[trace.samples["source"] != "oom"]
     for moment_ns, cgroups in moments(trace, "100ms"):
         for cgroup in cgroups:

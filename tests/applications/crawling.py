@@ -15,8 +15,8 @@ from pathlib import Path
 from support.recorder import Recorder
 from support.task_delays import Spent, spent_in
 
-import tracer
 from tracer.analysis.results.survivor import Held
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
 
@@ -68,7 +68,7 @@ def crawl(
         recorder.process.send_signal(signal.SIGINT)
         pids = [int(pid) for pid in (memcg / "cgroup.procs").read_text(encoding="ascii").split()]
         _send(signal.SIGSTOP, pids)  # one that ends while the recorder writes would be missing in `after`
-        trace = tracer.open(recorder.ended())
+        trace = AnalysedTrace(recorder.ended())
         after = spent_in(memcg, comm)
         _send(signal.SIGKILL, pids)
         for process in started:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import tracer
 from tracer.analysis.results.survivor import Held
+from tracer.analysis.trace import AnalysedTrace
 
 MIB: Final = 1 << 20
 _FEW_SHARE: Final = 32
@@ -33,7 +33,7 @@ def recorded(command: Sequence[str], trace: Path, limit_bytes: int, cwd: Path, f
     record = [sys.executable, "-m", "tracer", "record", *options, "--", *command]
     ended = subprocess.run(record, cwd=cwd, check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    found = tracer.open(trace)
+    found = AnalysedTrace(trace)
     assert found.explain() == []
     (one,) = found.held_cgroups()
     return one

@@ -17,7 +17,6 @@ import pytest
 from applications.crawling import drop_from_cache
 from support.recorder import Recorder
 
-import tracer
 from tracer.analysis.trace import AnalysedTrace
 
 pytestmark = [
@@ -70,7 +69,7 @@ def leak(folder: Path, bound_mib: int) -> Leak:
         recorder.end()
     said = heap(folder)
     assert said is not None, recorder.stderr
-    return Leak(tracer.open(recorder.path), said["pid"], said["heapUsed"])
+    return Leak(AnalysedTrace(recorder.path), said["pid"], said["heapUsed"])
 
 
 def heap(folder: Path) -> dict[str, int] | None:
@@ -164,7 +163,7 @@ def churned(folder: Path, trace: str, option: str) -> str:
 def test_smaller_heap_that_is_advised_keeps_the_program_alive(tmp_path: Path) -> None:
     (tmp_path / "churn.js").write_text(CHURN, encoding="ascii")
     assert "held" not in churned(tmp_path, "killed", "--max-old-space-size=400")
-    (report,) = tracer.open(tmp_path / "killed").explain()
+    (report,) = AnalysedTrace(tmp_path / "killed").explain()
     node = next(one for one in report.runtime if one["kind"] == "node")
     assert node["option"] == "--max-old-space-size=400"
     assert node["outside_bytes"] > 24 * MIB
@@ -172,4 +171,4 @@ def test_smaller_heap_that_is_advised_keeps_the_program_alive(tmp_path: Path) ->
     advised = re.match(r"Set (--max-old-space-size=\d+) for \S+ \(pid \d+\), as an argument", first)
     assert advised is not None, report.advice
     assert churned(tmp_path, "lived", advised[1]).startswith("held 30 ")
-    assert tracer.open(tmp_path / "lived").explain() == []
+    assert AnalysedTrace(tmp_path / "lived").explain() == []

@@ -18,7 +18,6 @@ from bench.results import Figure, in_turn
 from bench.tracers import Command, Session
 from synthetic.restarts import Restarts
 
-import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 
@@ -48,7 +47,7 @@ SHAPES: Final[dict[str, tuple[Callable[[int], Restarts], Callable[[AnalysedTrace
         lambda count: Restarts(count, count),
         AnalysedTrace.explain,
     ),
-    "cgroup that lived": (lambda count: Restarts(count, count, None), AnalysedTrace.held),
+    "cgroup that lived": (lambda count: Restarts(count, count, None), AnalysedTrace.held_cgroups),
 }
 """The repeated thing -> (maker of a trace with a number of them, the analysis that is timed)."""
 
@@ -242,7 +241,7 @@ def _make_log(path: Path) -> None:
 
 
 def _each_ms(path: Path, look: Callable[[AnalysedTrace], Any]) -> float:
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     for table in ("charge", "pagecache", "reclaim", "samples", "waits", "refaulted"):
         getattr(trace, table)
     begin = time.process_time()

@@ -12,8 +12,8 @@ from support.recorded import NAMES, TRACES
 from support.thinned import thinned_copy
 from synthetic.restarts import Restarts
 
-import tracer
 from tracer.analysis.explain import postmortem
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.cli import page_contents
 from tracer.render.page import html
@@ -32,7 +32,7 @@ def few_kills(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def subject_of(trace: Path, cgroup: str | None = None) -> html.Subject:
-    return page_contents.subject(tracer.open(trace), cgroup)
+    return page_contents.subject(AnalysedTrace(trace), cgroup)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,7 +67,7 @@ def test_page_has_whole_reports_of_the_explained_kills_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = Restarts(MOST_KILLS + 2).write(tmp_path / "trace")
-    every, explained, whole = tracer.open(trace).explain(), list[int](), postmortem._report
+    every, explained, whole = AnalysedTrace(trace).explain(), list[int](), postmortem._report
 
     def counted(trace, kill, told):  # type: ignore[no-untyped-def]
         explained.append(kill.kill_id)
@@ -86,7 +86,7 @@ def test_page_has_whole_reports_of_the_explained_kills_alone(
 
 
 def test_page_has_the_range_of_the_run_as_explain_does() -> None:
-    subject, reports = subject_of(TRACES / "sharedbuffers"), tracer.open(TRACES / "sharedbuffers").explain()
+    subject, reports = subject_of(TRACES / "sharedbuffers"), AnalysedTrace(TRACES / "sharedbuffers").explain()
     assert subject.reports == reports
     needed = kill_facts.minimum_limit(reports[2])
     assert needed is not None and "avoided all 3 kills for this limit is between 83 MiB and 146 MiB" in needed
@@ -129,7 +129,7 @@ def test_rows_of_a_thinned_trace_are_no_shorter_than_its_own(tmp_path: Path) -> 
 def test_times_that_are_coarser_than_the_rows_are_reported(tmp_path: Path) -> None:
     trace = thinned_copy(TRACES / "page-cache", tmp_path / "thinned", 250)
     meta = json.loads((trace / "meta.json").read_text())
-    (kill,) = tracer.open(trace).explain()
+    (kill,) = AnalysedTrace(trace).explain()
     assert kill.time is not None
     fine = {"begin": (kill.time - pd.Timedelta("500ms")).isoformat(), "every_ms": 0}
     meta["history"]["fineness"].append(fine)
@@ -152,7 +152,7 @@ def test_trace_without_any_cgroup_has_no_chart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["thrash", "page-cache"])
 def test_page_has_the_run_at_other_limits(name: str) -> None:
     subject = subject_of(TRACES / name)
-    assert subject.other_limits == what_if(tracer.open(TRACES / name))
+    assert subject.other_limits == what_if(AnalysedTrace(TRACES / name))
     assert subject.other_limits is not None
     text = html.page(subject).replace("\N{NO-BREAK SPACE}", " ")
     assert limit_outcomes.answer(subject.other_limits) in text

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from support.recorded import NAMES, TRACES
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.group import group
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine
@@ -16,7 +16,7 @@ from tracer.lab.run import examine
 
 @pytest.mark.parametrize("name", NAMES)
 def test_checks_of_a_recorded_experiment_pass(name: str) -> None:
-    checks = examine(EXPERIMENTS[name], tracer.open(TRACES / name))
+    checks = examine(EXPERIMENTS[name], AnalysedTrace(TRACES / name))
     assert [check for check in checks if not check.passed] == []
     assert len(checks) > 1
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from soak.lane import name_of
 
-import tracer
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
@@ -65,7 +64,7 @@ def judge(path: Path) -> Judged:
     """Read and explain a trace."""
     judged = Judged(str(path))
     try:
-        trace = tracer.open(path)
+        trace = AnalysedTrace(path)
         judged.has_journals = (path / layout.JOURNAL).exists()
         judged.bytes_on_disk = layout.size_bytes(path)
         judged.started_s = _seconds(trace.meta["started"])

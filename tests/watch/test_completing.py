@@ -21,8 +21,8 @@ import pyarrow as pa
 import pytest
 from support.waiting import wait_for
 
-import tracer
 from tracer.analysis.explain.survivors import nearest_lives
+from tracer.analysis.trace import AnalysedTrace
 from tracer.render.words import survivor_facts
 from tracer.schema import TABLES
 from tracer.trace import layout
@@ -88,7 +88,7 @@ def test_trace_is_completed_and_its_kill_explained(left: Path) -> None:
     assert answer["error"] is None
     assert (answer["kills"], answer["cause"], answer["container"]) == (1, "anon_growth", "web")
     assert (answer["cgroup"], answer["pod"]) == ("/docker/4f2a", None)
-    assert answer["sentence"] == tracer.open(left).explain()[0].verdict.summary
+    assert answer["sentence"] == AnalysedTrace(left).explain()[0].verdict.summary
     assert names(left) == {f"{table}.parquet" for table in ("cgroups", "tasks", "charge", "oom")} | {
         "meta.json"
     }
@@ -123,7 +123,7 @@ def test_verdict_is_that_of_the_recorded_example(name: str, answer_of: Answer, t
     answer = answer_of(writer.path)
     assert answer["error"] is None
     assert tables(writer.path) == tables(example.path)
-    trace = tracer.open(example.path)
+    trace = AnalysedTrace(example.path)
     reports = trace.explain()
     assert answer["kills"] == len(reports)
     held = survivor_facts.summary(nearest_lives(trace, trace.held_cgroups()))

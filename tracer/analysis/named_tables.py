@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracer.analysis.core import naming
 from tracer.analysis.core.columns import Int64s
 from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
@@ -109,7 +110,7 @@ def _names(trace: AnalysedTrace, rows: pa.Table, column: str) -> Mapping[str, pa
     known_as = _CGROUP_ID if column.endswith(_CGROUP_ID) else column
     timed = ["time"] if "time" in rows.column_names else []
     frame = to_frame(rows.select([*timed, column]).rename_columns([*timed, known_as]))
-    named = trace.with_names(frame)
+    named = naming.with_names(trace, frame)
     found = {name: _dictionary(named[name]) for name in named.columns if name != known_as}
     if known_as != column:
         return {column.removesuffix("_id"): found["cgroup"]}

@@ -19,7 +19,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.lost_time import total_lost_share
 from tracer.errors import TracerError
 from tracer.fit.search import Run
@@ -215,8 +216,8 @@ def _lost_to_the_limit(trace: Path, number: int) -> tuple[int | None, float | No
 
     Both are None if events were lost or summed, so that not all pages can be followed.
     """
-    recorded = tracer.open(trace)
+    recorded = AnalysedTrace(trace)
     if recorded.meta["lost"] is None or recorded.meta["lost"].get("pagecache") or len(recorded.summed):
         return None, None
-    refaulted_bytes = int(recorded.evictions(by="cgroup")["refaulted_bytes"].sum())
+    refaulted_bytes = int(evictions(recorded, by="cgroup")["refaulted_bytes"].sum())
     return refaulted_bytes, total_lost_share(recorded, number)

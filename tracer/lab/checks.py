@@ -390,9 +390,11 @@ def _timeline(evidence: Evidence) -> pd.DataFrame:
     """Return the limit owner's timeline before the kill; a row has the levels at its interval's end."""
     import pandas as pd
 
-    timeline = evidence.trace.timeline(cgroup=evidence.report.limit_owner.cgroup, every="20ms")
+    from tracer.analysis.views.timeline import timeline
+
+    rows = timeline(evidence.trace, evidence.report.limit_owner.cgroup, "20ms")
     assert evidence.report.time is not None  # a trace has a clock
-    return timeline[timeline.index <= evidence.report.time - pd.Timedelta("20ms")]
+    return rows[rows.index <= evidence.report.time - pd.Timedelta("20ms")]
 
 
 def _pgsteal_bytes(evidence: Evidence, owners: Sequence[int]) -> int | None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import tracer
 from tracer.analysis.results.outcome import NOT_KNOWN, AtLimit, WhatIf
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
@@ -91,7 +90,7 @@ class Answered:
 
 def verified(experiment: Experiment, outcome: Outcome) -> Outcome:
     """Return the outcome with a check for each limit and trace."""
-    found = _compared(experiment, tracer.open(outcome.trace), nearest(outcome.trace))
+    found = _compared(experiment, AnalysedTrace(outcome.trace), nearest(outcome.trace))
     return replace(outcome, checks=(*outcome.checks, *map(check, found)))
 
 
@@ -101,14 +100,14 @@ def asked_and_run(experiment: Experiment, near: Path) -> list[Answered]:
     Files are made in or near `near`.
     """
     with scratch_directory(near) as scratch, experiment.prepare(scratch) as place:
-        own = tracer.open(record(experiment, place, scratch / "trace", force=False))
+        own = AnalysedTrace(record(experiment, place, scratch / "trace", force=False))
         return _compared(experiment, own, near)
 
 
 def _compared(experiment: Experiment, own: AnalysedTrace, near: Path) -> list[Answered]:
     with scratch_directory(near) as scratch, experiment.prepare(scratch) as place:
         enough = replace(experiment, limit_bytes=_ROOM_BYTES)
-        roomy = tracer.open(record(enough, place, scratch / "trace", force=False))
+        roomy = AnalysedTrace(record(enough, place, scratch / "trace", force=False))
         limits = limits_around(what_if(roomy, (), own_cgroup(roomy)))
         asked = [what_if(trace, limits, own_cgroup(trace)).limits for trace in (own, roomy)]
     runs = [rerun(experiment, limit, near, _PATIENCE_S) for limit in limits]

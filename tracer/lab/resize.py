@@ -23,7 +23,6 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-import tracer
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
@@ -67,7 +66,7 @@ class Rerun:
 
 def verified(experiment: Experiment, outcome: Outcome, repeat: int) -> Outcome:
     """Return the outcome with checks of the minimum limit in its trace; each end is tried `repeat` times."""
-    checks = verify(experiment, tracer.open(outcome.trace), nearest(outcome.trace), repeat)
+    checks = verify(experiment, AnalysedTrace(outcome.trace), nearest(outcome.trace), repeat)
     return replace(outcome, checks=(*outcome.checks, *checks))
 
 
@@ -87,7 +86,7 @@ def verify(experiment: Experiment, trace: AnalysedTrace, near: Path, repeat: int
         return
     with scratch_directory(near) as scratch, experiment.prepare(scratch) as place:
         enough = replace(experiment, limit_bytes=high)
-        lived = tracer.open(record(enough, place, scratch / "trace", force=False))
+        lived = AnalysedTrace(record(enough, place, scratch / "trace", force=False))
         yield from _verify(experiment, own_life(lived), "without a kill", near, repeat)
 
 

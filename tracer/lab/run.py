@@ -7,7 +7,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import tracer
 from tracer.analysis.results.kill import Cause, OomReport
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
@@ -53,7 +52,7 @@ def run(experiment: Experiment, output: Path | None, force: bool) -> Outcome:
         experiment.prepare(scratch) as place,
     ):
         path = record(experiment, place, output, force)
-    checks = examine(experiment, tracer.open(path))
+    checks = examine(experiment, AnalysedTrace(path))
     return Outcome(experiment.name, experiment.cause, experiment.state, path, checks)
 
 

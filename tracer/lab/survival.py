@@ -40,8 +40,10 @@ def state_is_as_defined(survival: Survival) -> Check:
     lost time is at least a tenth of the window, and at least a quarter of the evicted page cache was read
     again.
     """
+    from tracer.analysis.views.lost_time import lost_time
+
     trace, own = survival.trace, survival.cgroup_id()
-    times, rows, back = trace.lost_time(survival.held.cgroup), trace.pagecache, trace.refaults
+    times, rows, back = lost_time(trace, survival.held.cgroup), trace.pagecache, trace.refaults
     is_evicted = (rows["op"] == "delete") & rows["cause"].str.startswith("reclaim")
     gone, back = rows[is_evicted & (rows["cgroup_id"] == own)], back[back["cgroup_id"] == own]
     lost_ms = times[_LOST].fillna(0).sum(axis=1)
@@ -190,7 +192,9 @@ def refaults_equal_the_kernels(survival: Survival) -> Check:
 
 def thrash_is_seen(survival: Survival, file_bytes: int) -> Check:
     """Check that `thrash` finds at least one whole reading of the file."""
-    found = survival.trace.thrash()
+    from tracer.analysis.views.thrash import thrash
+
+    found = thrash(survival.trace)
     found = found[found["cgroup_id"] == survival.cgroup_id()]
     evicted, back = int(found["evicted_bytes"].sum()), int(found["refaulted_bytes"].sum())
     detail = f"{len(found)} intervals, {size(evicted)} evicted, {size(back)} of it read again"

@@ -11,10 +11,10 @@ from typing import Any, Final, Literal
 import pytest
 from synthetic.restarts import Restarts
 
-import tracer
 from tracer.analysis.core.rows import RowIndex
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.explain.postmortem import PostMortems
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import lost_time
 
 KILLS: Final = 4
@@ -27,7 +27,7 @@ _OF_TABLES: Final = tuple(
 
 def work_of(trace: Path, measure: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Return the calls of Python functions, those into tables of pandas, and the rows found by a key."""
-    post_mortems, work, called = PostMortems(tracer.open(trace)), Counter[str](), Counter[str]()
+    post_mortems, work, called = PostMortems(AnalysedTrace(trace)), Counter[str](), Counter[str]()
     rows_for = RowIndex.rows_for
 
     def counted(index: RowIndex, key: int) -> Any:
@@ -106,7 +106,7 @@ def test_time_of_all_tasks_is_read_once_for_all_limit_owners(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, from_trace = [], lost_time.Spending.__init__
-    trace = tracer.open(Restarts(KILLS, KILLS, charges=12, folios=8).write(tmp_path / "trace"))
+    trace = AnalysedTrace(Restarts(KILLS, KILLS, charges=12, folios=8).write(tmp_path / "trace"))
 
     def counted(spending: lost_time.Spending, of: TraceTables) -> None:
         read.append(of)

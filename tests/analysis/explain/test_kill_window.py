@@ -10,7 +10,7 @@ import pytest
 from synthetic.memcg_kill import LIMIT, record_kill
 
 import tracer
-from tracer.analysis.explain.kill_window import FLOWS, kill_window
+from tracer.analysis.explain.kill_window import FLOWS, kill_window, kill_window_of
 from tracer.analysis.explain.postmortem import explain
 from tracer.errors import TracerError, UsageError
 
@@ -70,9 +70,9 @@ def test_level_that_is_unknown_at_the_kill_is_na_in_both_rows(page_cache_experim
 
 def test_kill_of_no_limit_and_kill_that_is_not_there_are_refused(page_cache_experiment: Any) -> None:
     with pytest.raises(UsageError, match="there is no kill 7 in this trace"):
-        page_cache_experiment.kill_window(7)
+        kill_window_of(page_cache_experiment, 7)
     record_kill(
         page_cache_experiment, 9, kill_id=2, constraint="global", limit_owner_cgroup_id=None, pid=51, tgid=51
     )
     with pytest.raises(TracerError, match="kill 2 was for no cgroup's limit"):
-        page_cache_experiment.kill_window(2)
+        kill_window_of(page_cache_experiment, 2)

@@ -11,12 +11,12 @@ import pytest
 from support.recorded import NAMES, TRACES
 from synthetic.restarts import Restarts
 
-import tracer
 from tracer.analysis.explain import postmortem, victim_selection
 from tracer.analysis.explain.measure import allocators, shared_memory
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import reclaim
 from tracer.analysis.whatif.outcomes import what_if
 
@@ -35,19 +35,19 @@ def parties(report: OomReport) -> tuple[object, ...]:
 
 
 def test_one_kill_has_the_report_that_it_has_among_all(loop: Path) -> None:
-    every = tracer.open(loop).explain()
+    every = AnalysedTrace(loop).explain()
     assert [report.kill_id for report in every] == list(range(1, KILLS + 1))
     for report in every:
-        assert PostMortems(tracer.open(loop)).one(report.kill_id) == report
+        assert PostMortems(AnalysedTrace(loop)).one(report.kill_id) == report
 
 
 def test_outlines_have_the_parties_of_the_reports(loop: Path) -> None:
-    trace = tracer.open(loop)
+    trace = AnalysedTrace(loop)
     assert [*map(parties, PostMortems(trace).outlines())] == [*map(parties, trace.explain())]
 
 
 def test_measured_kills_have_the_parties_and_the_memory_of_the_reports(loop: Path) -> None:
-    trace = tracer.open(loop)
+    trace = AnalysedTrace(loop)
     for measured, report in zip(PostMortems(trace).measured(), trace.explain(), strict=True):
         assert parties(measured) == parties(report)
         assert measured.composition == report.composition
@@ -59,7 +59,7 @@ def test_measured_kills_have_the_parties_and_the_memory_of_the_reports(loop: Pat
 
 
 def test_measured_kills_sort_no_refaults(loop: Path) -> None:
-    trace = tracer.open(loop)
+    trace = AnalysedTrace(loop)
     assert PostMortems(trace).measured()
     assert "refaulted" not in vars(trace)
 
@@ -73,29 +73,30 @@ def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.Monke
         return whole(trace, kill, told)
 
     monkeypatch.setattr(postmortem, "_report", counted)
-    outlines, post_mortems = tracer.open(loop).outlined()
+    outlines, post_mortems = AnalysedTrace(loop).outlined()
     assert not explained
     post_mortems.one(outlines[-1].kill_id)
     assert explained == [KILLS]
 
 
 def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    every, explained, whole = tracer.open(TRACES / "sharedbuffers").explain(), list[int](), postmortem._report
+    every = AnalysedTrace(TRACES / "sharedbuffers").explain()
+    explained, whole = list[int](), postmortem._report
 
     def counted(trace, kill, told):  # type: ignore[no-untyped-def]
         explained.append(kill.kill_id)
         return whole(trace, kill, told)
 
     monkeypatch.setattr(postmortem, "_report", counted)
-    assert PostMortems(tracer.open(TRACES / "sharedbuffers")).one(3) == every[2]
+    assert PostMortems(AnalysedTrace(TRACES / "sharedbuffers")).one(3) == every[2]
     assert explained == [3]
-    assert what_if(tracer.open(TRACES / "sharedbuffers")).survives_from_bytes is not None
+    assert what_if(AnalysedTrace(TRACES / "sharedbuffers")).survives_from_bytes is not None
     assert explained == [3]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sized_kills_of_the_examples_have_the_own_range_of_the_whole_reports(name: str) -> None:
-    trace, name_of_range = tracer.open(TRACES / name), "sizing.min_limit_bytes"
+    trace, name_of_range = AnalysedTrace(TRACES / name), "sizing.min_limit_bytes"
     sized, whole = PostMortems(trace), PostMortems(trace)
     for kill_id, find in whole._kills:
         one, report = sized.sized(kill_id), whole._explained(kill_id, find, postmortem._report)
@@ -104,7 +105,7 @@ def test_sized_kills_of_the_examples_have_the_own_range_of_the_whole_reports(nam
 
 
 def test_kills_that_are_asked_for_one_by_one_share_a_subtree(loop: Path) -> None:
-    kills = PostMortems(tracer.open(loop))._kills
+    kills = PostMortems(AnalysedTrace(loop))._kills
     assert kills.kill_at(1).subtree is kills.kill_at(3).subtree
     assert kills.kill_at(2).subtree is not kills.kill_at(3).subtree
 
@@ -126,7 +127,7 @@ def test_the_kernel_log_is_merged_with_as_many_writes_for_many_kills_as_for_few(
     for kills in (2, 2 * KILLS):
         written.clear()
         PostMortems(
-            tracer.open(Restarts(kills, 2, charges=12, folios=8).write(tmp_path / f"{kills}"))
+            AnalysedTrace(Restarts(kills, 2, charges=12, folios=8).write(tmp_path / f"{kills}"))
         ).outlines()
         writes[kills] = list(written)
     assert writes[2]
@@ -136,7 +137,7 @@ def test_the_kernel_log_is_merged_with_as_many_writes_for_many_kills_as_for_few(
 def test_outlines_of_kills_take_no_row_out_of_a_table_of_pandas(
     loop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post_mortems = PostMortems(tracer.open(loop))
+    post_mortems = PostMortems(AnalysedTrace(loop))
     expected = [*map(parties, post_mortems.outlines())]
     monkeypatch.setattr(pd.DataFrame, "iloc", None)
     monkeypatch.setattr(pd.DataFrame, "loc", None)
@@ -155,12 +156,12 @@ def listed(report: OomReport) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_judged_kills_of_the_examples_have_cause_and_memory_of_the_whole_reports(name: str) -> None:
-    trace = tracer.open(TRACES / name)
+    trace = AnalysedTrace(TRACES / name)
     assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
 
 
 def test_judged_kills_of_a_loop_have_cause_and_memory_of_the_whole_reports(loop: Path) -> None:
-    trace = tracer.open(loop)
+    trace = AnalysedTrace(loop)
     assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
 
 
@@ -171,6 +172,6 @@ def test_judged_kills_read_no_table_that_only_evidence_reads(
     monkeypatch.setattr(allocators, "between", None)
     monkeypatch.setattr(victim_selection, "from_trace", None)
     monkeypatch.setattr(shared_memory, "files_at", None)
-    trace = tracer.open(loop)
+    trace = AnalysedTrace(loop)
     assert len(trace.judged()[0]) == KILLS
     assert not trace.defects

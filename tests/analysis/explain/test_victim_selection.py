@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import tracer
 from tracer.analysis.core.columns import optional, records, times_ns
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.explain import victim_selection
@@ -23,6 +22,7 @@ from tracer.analysis.explain.victim_selection import (
     rules_of,
 )
 from tracer.analysis.kernel_log import comparison
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.kmsg.report.log_report import Chosen, Counter, Invoker, Kill, LogReport, MemInfo, TaskRow
 from tracer.kernel.kmsg.text.log_record import Stamp
 from tracer.schema import UNLIMITED_BYTES
@@ -247,7 +247,7 @@ def test_selection_with_no_killable_task_has_no_disagreement() -> None:
 @pytest.mark.parametrize("recorded", ["fork", "parent-limit", "group-kill"])
 def test_selection_from_the_log_of_a_trace_equals_the_kernels_own(recorded: str) -> None:
     """The traces are of kernels 6.12 and 7.3, which have both sources."""
-    trace = tracer.open(RECORDED / recorded)
+    trace = AnalysedTrace(RECORDED / recorded)
     logged = comparison.complete(trace).told
     log = logged[1].report
     assert log is not None

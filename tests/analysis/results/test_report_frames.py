@@ -12,6 +12,7 @@ import pandas as pd
 
 import tracer
 from tracer.analysis.results import report_frames
+from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import UNLIMITED_BYTES
 
 TRACES = Path(__file__).parents[3] / "traces"
@@ -38,19 +39,18 @@ def test_kills_without_a_kill_have_the_same_columns() -> None:
 
 
 def test_held_has_a_row_for_each_cgroup() -> None:
-    trace = tracer.open(TRACES / "thrash")
-    cgroups, frame = trace.held_cgroups(), trace.held()
+    cgroups, frame = AnalysedTrace(TRACES / "thrash").held_cgroups(), tracer.open(TRACES / "thrash").held()
     assert frame["cgroup"].tolist() == [one.cgroup for one in cgroups]
     assert frame["peak_usage_bytes"].tolist() == [one.peak_usage_bytes for one in cgroups]
     assert str(frame["peak_time"].dtype) == "datetime64[ns, UTC]"
 
 
 def test_times_are_timestamps_in_records_and_text_in_json() -> None:
-    held = tracer.open(TRACES / "thrash").held_cgroups()[0]
+    held = AnalysedTrace(TRACES / "thrash").held_cgroups()[0]
     assert isinstance(held.peak_time, pd.Timestamp)
     assert held.peak_time.tzname() == "UTC"
     stuck = replace(held, stuck_since=held.peak_time, recorded_until=held.peak_time)
-    for document in (stuck.to_dict(), tracer.open(TRACES / "page-cache").explain()[0].to_dict()):
+    for document in (stuck.to_dict(), AnalysedTrace(TRACES / "page-cache").explain()[0].to_dict()):
         assert json.loads(json.dumps(document)) == document
     text = held.peak_time.isoformat(timespec="microseconds")
     document = stuck.to_dict()
@@ -58,7 +58,7 @@ def test_times_are_timestamps_in_records_and_text_in_json() -> None:
 
 
 def test_limit_that_is_not_set_is_na_with_a_flag() -> None:
-    (one, *_) = tracer.open(TRACES / "thrash").held_cgroups()
+    (one, *_) = AnalysedTrace(TRACES / "thrash").held_cgroups()
     limits = [one.limit_bytes, UNLIMITED_BYTES, None]
     cgroups = [replace(one, limit_bytes=limit, peak_time=None) for limit in limits]
     frame = report_frames.held(cgroups)

@@ -22,7 +22,7 @@ MIB = 1 << 20
 @pytest.mark.parametrize("name", NAMES)
 def test_report_says_what_the_replay_says(name: str) -> None:
     """Both ends of each range, and the outcomes beside it, are those of `whatif` at the same limits."""
-    trace = tracer.open(TRACES / name)
+    trace = AnalysedTrace(TRACES / name)
     for held in trace.held_cgroups():
         limits = [one.limit_bytes for one in held.sizing.outcomes]
         found = what_if(trace, limits or [MIB], held.cgroup_id)
@@ -54,7 +54,7 @@ def _require_agreement(trace: AnalysedTrace, kill: OomReport) -> None:
 
 
 def test_end_of_growth_beside_swap_is_no_proof_without_swap(monkeypatch: pytest.MonkeyPatch) -> None:
-    trace = tracer.open(TRACES / "cow")
+    trace = AnalysedTrace(TRACES / "cow")
     assert what_if(trace, [400 * MIB], swap_bytes=0).limits[0].outcome == "survives"
     monkeypatch.setattr(replayed_run, "swap_room_bytes", lambda _: 64 * MIB)
     assert what_if(trace, [400 * MIB]).limits[0].outcome == "survives"
@@ -75,7 +75,7 @@ def test_reason_names_the_kill_at_the_highest_limit(page_cache_experiment: Any) 
 
 def test_kills_for_one_limit_have_the_range_of_their_run() -> None:
     """The third kill alone would have needed 132.9 MiB, since two victims had freed memory before."""
-    trace = tracer.open(TRACES / "sharedbuffers")
+    trace = AnalysedTrace(TRACES / "sharedbuffers")
     found, kills = what_if(trace, [MIB]), trace.explain()
     ends = (found.killed_below_bytes, found.survives_from_bytes)
     assert [kill.sizing.min_limit_bytes for kill in kills] == [ends] * 3
@@ -84,7 +84,7 @@ def test_kills_for_one_limit_have_the_range_of_their_run() -> None:
 
 
 def test_curve_is_of_limits_where_something_changes() -> None:
-    found = what_if(tracer.open(TRACES / "thrash"))
+    found = what_if(AnalysedTrace(TRACES / "thrash"))
     assert found.recorded_limit_bytes == 40 * MIB
     limits = [one.limit_bytes for one in found.limits]
     assert limits == sorted(set(limits)) and 40 * MIB in limits
@@ -96,9 +96,9 @@ def test_curve_is_of_limits_where_something_changes() -> None:
 
 
 def test_the_cgroup_with_the_kill_is_chosen(trace: Any) -> None:
-    found = what_if(tracer.open(TRACES / "parent-limit"))
+    found = what_if(AnalysedTrace(TRACES / "parent-limit"))
     assert found.cgroup.endswith("-lab-parent-limit")
-    assert what_if(tracer.open(TRACES / "parent-limit"), cgroup="*/small").cgroup.endswith("/small")
+    assert what_if(AnalysedTrace(TRACES / "parent-limit"), cgroup="*/small").cgroup.endswith("/small")
     with pytest.raises(TracerError, match="no data of a cgroup"):
         what_if(trace)
 
@@ -113,7 +113,7 @@ def test_frame_has_a_row_for_each_limit() -> None:
 
 
 def test_document_has_the_fields_that_users_rely_on() -> None:
-    document = json.loads(json.dumps(what_if(tracer.open(TRACES / "thrash"), [64 * MIB]).to_dict()))
+    document = json.loads(json.dumps(what_if(AnalysedTrace(TRACES / "thrash"), [64 * MIB]).to_dict()))
     (one,) = document["limits"]
     expected = ["limit_bytes", "swap_bytes", "outcome", "why", "read_again_bytes", "lost_share", "resize"]
     assert list(one) == expected

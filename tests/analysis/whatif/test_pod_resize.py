@@ -13,7 +13,6 @@ import pytest
 from support.recorded import TRACES
 from support.schemas import require_form
 
-import tracer
 from tracer.analysis.core import naming
 from tracer.analysis.results.outcome import PodLimit
 from tracer.analysis.trace import AnalysedTrace
@@ -36,7 +35,7 @@ def in_pod(folder: Path, path: str, names: Mapping[str, str | None]) -> Analysed
         if row["path"].endswith("lab-thrash"):
             row |= {"path": path, **names}
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
-    return tracer.open(folder / "thrash")
+    return AnalysedTrace(folder / "thrash")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import pytest
 from support.slowdown import SLOWDOWN
 from support.waiting import wait_for
 
-import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.render.words.sigkill_words import sentence
 
@@ -52,7 +51,7 @@ def test_killed_container_of_a_pod_has_the_names_of_its_files(
     recorder = start_recorder("-c", runtime.parent, env=environment(runtime.host))
     with runtime.pod("web-7d9f", "prod", uid) as pod:
         identity = run_until_it_is_killed(runtime, pod, "app")
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     above = f"{runtime.parent}/pod{uid}"
     assert names_at(trace, above) == [None, "web-7d9f", "prod", None]
     assert names_at(trace, f"{above}/{pod.sandbox_id}") == [None, "web-7d9f", "prod", None]
@@ -67,7 +66,7 @@ def test_container_is_followed_by_its_name(runtime: Any, start_recorder: Callabl
     recorder = start_recorder("-c", "followed", env=environment(runtime.host))
     with runtime.pod("api-5c6b", "prod", uid) as pod:
         first, second = (run_until_it_is_killed(runtime, pod, "followed", attempt) for attempt in range(2))
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     above = f"{runtime.parent}/pod{uid}"
     for identity in (first, second):
         assert names_at(trace, f"{above}/{identity}") == ["followed", "api-5c6b", "prod", IMAGE]
@@ -86,7 +85,7 @@ def test_failed_probe_of_a_container_deaf_to_sigterm_is_a_stop_that_took_too_lon
         pid = runtime.pid_of(identity)
         wait_for(lambda: "sleep" in Path(f"/proc/{pid}/comm").read_text())
         runtime.stop(identity, 1)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     (kill,) = (one for one in trace.sigkilled() if one.target.pid == pid)
     assert (kill.target.comm, kill.target.container) == ("sleep", "app")
     assert kill.sender is not None
@@ -109,9 +108,9 @@ def test_container_without_files_has_the_names_of_the_cri_socket(
         recorder = start_recorder(
             "-c", runtime.parent, env=environment(tmp_path, CONTAINER_RUNTIME_ENDPOINT=endpoint)
         )
-        recorder.wait_for(lambda: IMAGE in set(tracer.open(recorder.path).cgroups["image"]))
+        recorder.wait_for(lambda: IMAGE in set(AnalysedTrace(recorder.path).cgroups["image"]))
         path = recorder.stop()
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     above = f"{runtime.parent}/pod{uid}"
     assert names_at(trace, above) == [None, "db-0", "prod", None]
     assert names_at(trace, f"{above}/{pod.sandbox_id}") == [None, "db-0", "prod", None]
@@ -128,6 +127,6 @@ def test_container_of_nerdctl_has_the_image_of_containerds_own_service(
             runtime.parent,
             env=environment(runtime.host, CONTAINER_RUNTIME_ENDPOINT=f"unix://{runtime.socket}"),
         )
-        recorder.wait_for(lambda: IMAGE in set(tracer.open(recorder.path).cgroups["image"]))
+        recorder.wait_for(lambda: IMAGE in set(AnalysedTrace(recorder.path).cgroups["image"]))
         path = recorder.stop()
-    assert names_at(tracer.open(path), cgroup) == ["plain", None, "default", IMAGE]
+    assert names_at(AnalysedTrace(path), cgroup) == ["plain", None, "default", IMAGE]

@@ -15,7 +15,7 @@ from support.compiled import compiled
 from support.grown_parts import assert_parts
 from support.waiting import wait_for
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.grown_code import Samples, grown_code
 from tracer.capture.symbols import unwinding
 
@@ -54,7 +54,7 @@ def anon_samples(trace: Any) -> Any:
 
 def are_named(path: Path, least_bytes: int) -> bool:
     """Return whether so much growth was sampled, and all stacks of it have names."""
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     samples = anon_samples(trace)
     return samples["bytes"].sum() >= least_bytes and set(samples["stack_id"].dropna()) <= set(
         trace.stacks["stack_id"]
@@ -70,7 +70,7 @@ def test_functions_without_frame_pointers_have_names_of_the_containers_file(
         recorder = start_recorder("-c", "native", "--stacks", "256K", env=engine.env)
         go_on(engine, "native", given, "")
         recorder.wait_for(partial(are_named, recorder.path, 75 * MIB))
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
     found = grown_code(trace, Samples.from_rows(anon_samples(trace)), ["anon"])
     assert_parts(found, "parse_rows [grows]", "build_index [grows]")
 
@@ -86,10 +86,10 @@ def test_functions_of_cpython_have_names_of_the_containers_process(
         recorder = start_recorder("-c", "cpython", "--stacks", "128K", env=engine.env)
         go_on(engine, "cpython", given, "9")
         recorder.wait_for(lambda: is_python_known(recorder.path, partial(go_on, engine, "cpython", given)))
-        before = len(anon_samples(tracer.open(recorder.path)))
+        before = len(anon_samples(AnalysedTrace(recorder.path)))
         go_on(engine, "cpython", given, "50")
         recorder.wait_for(partial(are_named, recorder.path, (before * 128 << 10) + 48 * MIB))
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
     samples = Samples.from_rows(anon_samples(trace))
     found = grown_code(trace, samples.picked(slice(before, None)), ["anon"])
     assert_parts(found, "parse_rows [parts.py:10]", "build_index [parts.py:14]")
@@ -97,7 +97,7 @@ def test_functions_of_cpython_have_names_of_the_containers_process(
 
 def is_python_known(path: Path, grow: Callable[[str], None]) -> bool:
     """Return whether frames of the program have names; let it grow a little if not."""
-    is_known = "[parts.py:" in str(tracer.open(path).stacks["frames"].tolist())
+    is_known = "[parts.py:" in str(AnalysedTrace(path).stacks["frames"].tolist())
     if not is_known:
         grow("1")
     return is_known

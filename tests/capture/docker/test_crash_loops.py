@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner
 from support.report_room import BURST, wait_for_room
 
-import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.group import group
 
@@ -129,7 +128,7 @@ def test_restarts_of_a_container_are_recorded_by_its_name(
         loop.run(restart)
     container = loop.wait()
     assert container["RestartCount"] == RESTARTS
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     lives = 1 + RESTARTS
     assert_logged_kills_are_recorded(trace, {container["Id"]})
     if is_there:
@@ -158,7 +157,7 @@ def test_container_made_again_with_the_same_name_is_recorded(
         neighbour.run()
         other = neighbour.wait()["Id"]
         engine.docker("rm", "-f", "worker-31", "other-31")
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert len(set(ids)) == 3
     assert_lives(trace, ids)
     assert set(trace.cgroups["container_id"].dropna()) == set(ids)
@@ -170,7 +169,7 @@ def test_glob_over_container_names_records_all_matches(
     engine: Any, start_recorder: Callable[..., Any]
 ) -> None:
     def recorded() -> list[str]:
-        return list(tracer.open(recorder.path).cgroups["container"].dropna())
+        return list(AnalysedTrace(recorder.path).cgroups["container"].dropna())
 
     recorder = start_recorder("-c", "shop-*", env=engine.env)
     names = ("shop-db", "stop-db", "shop-web")
@@ -227,7 +226,7 @@ def test_reading_verbs_distinguish_the_lives(
     loop.run(f"--restart=on-failure:{RESTARTS}")
     container = loop.wait()
     path, lives = recorder.stop(), 1 + RESTARTS
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     killed = kills_of_the_machine.read()
     pids = kills_by_the_kernel_log(trace, {container["Id"]})
     assert [pid for pid in killed if pid in set(trace.oom["pid"])] == list(trace.oom["pid"])
@@ -268,7 +267,7 @@ def assert_log_replaces_probe(trace: AnalysedTrace, path: Path, blind: Path) -> 
     """Assert that a copy of the trace without the table `oom` has the same kills, from the kernel log."""
     shutil.copytree(path, blind)
     (blind / "oom.parquet").unlink()
-    for seen, missed in zip(trace.explain(), tracer.open(blind).explain(), strict=True):
+    for seen, missed in zip(trace.explain(), AnalysedTrace(blind).explain(), strict=True):
         assert missed.quality.kmsg == "only"
         assert (missed.kill_id, missed.verdict.cause) == (seen.kill_id, seen.verdict.cause)
         assert [victim.pid for victim in missed.victims] == [victim.pid for victim in seen.victims]

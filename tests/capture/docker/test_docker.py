@@ -18,7 +18,6 @@ from support.waiting import wait_for
 from workloads import killed_in_ways
 from workloads.killed_in_ways import SENT_BY_NONE, WAYS
 
-import tracer
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.trace import AnalysedTrace
@@ -61,7 +60,7 @@ def explained(path: Path, *options: str) -> str:
 
 def assert_explained(path: Path, container: dict[str, Any], name: str) -> None:
     """Assert that the trace has the whole experiment in a container, given by its `docker inspect`."""
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     reports = [report for report in trace.explain() if report.limit_owner.container == name]
     assert len(reports) == 1, trace.cgroups
     report = reports[0]
@@ -122,7 +121,7 @@ def test_container_that_lives_during_a_full_recording_is_explained(
     assert container["State"]["OOMKilled"]
     path = recorder.stop()
     assert_explained(path, container, name)
-    cgroups = tracer.open(path).cgroups
+    cgroups = AnalysedTrace(path).cgroups
     row = cgroups[cgroups["container"] == name].iloc[0]
     assert (row["runtime"], row["container_id"]) == ("docker", container["Id"])
     assert row["created"] < row["removed"]
@@ -140,7 +139,7 @@ def test_running_container_is_recorded_by_its_name(engine: Any, start_recorder: 
     engine.docker("rm", "-f", name)
     path = recorder.stop()
     assert_explained(path, container, name)
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     assert trace.explain()[0].victims[0].pid == container["State"]["Pid"]
     assert set(trace.cgroups.loc[trace.cgroups["container"].notna(), "container"]) == {name}
 
@@ -150,7 +149,7 @@ def test_short_lived_containers_are_named(engine: Any, start_recorder: Callable[
     recorder = start_recorder("-c", "/docker", env=engine.env)
     for name in names:
         engine.run(name, "exit 0", "--rm")
-    cgroups = tracer.open(recorder.stop()).cgroups
+    cgroups = AnalysedTrace(recorder.stop()).cgroups
     containers = cgroups[cgroups["container_id"].notna()]
     assert set(containers["container"]) == names
     assert (containers["created"] < containers["removed"]).all()
@@ -182,7 +181,7 @@ def test_files_of_a_container_have_host_and_container_path(
     recorder.wait_for((engine.files / "done").exists)
     path = recorder.stop()
     (engine.files / "end").write_text("\n", encoding="ascii")
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     inodes = trace.inodes.set_index("container_path")
     read, made = inodes.loc["/data/read-in"], inodes.loc["/made"]
     assert (read["path"], read["path_kind"]) == (str(engine.files / "read-in"), "host")
@@ -207,7 +206,7 @@ def test_ends_of_containers_by_docker_are_by_runc_and_a_late_stop_is_told(
         engine.run(name, deaf, "-d")
         wait_for(partial(_is_ready, engine, name))
         engine.docker(verb, *options, name)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     found = {kill.target.container: kill for kill in trace.sigkilled()}
     assert {name: kill.target.comm for name, kill in found.items()} == dict.fromkeys(ends, "sleep")
     assert len(trace.sigkills) == len(ends)
@@ -283,7 +282,7 @@ def test_kills_inside_of_a_container_have_their_sender_and_way(
         if directory is not None:
             (directory / "cgroup.kill").write_text("1", encoding="ascii")
             assert engine.docker("wait", "probed") == "137"
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     kills = {
         container: [kill for kill in trace.sigkilled() if kill.target.container == container]
         for container in ("ways", "probed")

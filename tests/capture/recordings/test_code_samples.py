@@ -19,7 +19,7 @@ from support.grown_parts import assert_parts
 from support.native_parts import LANGUAGES, built_parts
 from support.offered import skip_unless_offered
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.grown_code import Samples, grown_code
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.capture.symbols import unwinding
@@ -108,7 +108,7 @@ def test_samples_match_the_ledger_and_name_the_functions(
         recorder = start_recorder("-c", str(memcg), "--stacks", "256K", env=environment)
         go_on(process)
         go_on(process)
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     samples = trace.code_samples[trace.code_samples["tgid"] == tgid]
     assert trace.meta["filters"]["stacks_bytes"] == size
@@ -149,7 +149,7 @@ def test_periodic_work_is_sampled_in_proportion(
         os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
         recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
         go_on(process)
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
         weights = weights_by_function(trace, process.pid)
     allowed = 5 * np.sqrt(pieces * 0.25 * 0.75) + 2 * CPUS
     assert abs(weights["grow_index"] / size - pieces / 4) < allowed
@@ -171,7 +171,7 @@ def test_process_is_sampled_from_its_first_byte_on_each_cpu(
         go_on(process)
         os.sched_setaffinity(process.pid, {cpus[1]})
         go_on(process)
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     samples = trace.code_samples[trace.code_samples["tgid"] == tgid]
     assert samples["bytes"].sum() >= size
@@ -186,7 +186,7 @@ def test_full_ring_loses_samples_and_counts_them(
         environment = os.environ | {"MEMCG_TRACER_RING_PAGES": "code_sample=1"}
         recorder = start_recorder("-c", str(memcg), "--stacks", "128K", env=environment)
         go_on(process)
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum().to_dict()
     assert set(lost) == {"code_sample"}
@@ -220,8 +220,8 @@ def test_code_of_many_threads_or_children_of_one_parent_is_one_answer(
     with started(leaves, memcg, str(120 * MIB), many, "6") as process:
         recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
         go_on(process)
-        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path)))
-        trace = tracer.open(recorder.stop())
+        recorder.wait_for(lambda: are_all_named(AnalysedTrace(recorder.path)))
+        trace = AnalysedTrace(recorder.stop())
         parent = process.pid
     samples = trace.code_samples[trace.code_samples["category"] == "anon"]
     samples = samples[samples["tid"] != parent]  # it makes the stacks of threads, and may be sampled there
@@ -242,8 +242,8 @@ def test_callers_of_functions_without_frames_are_known(
     with started(compiled("leaves", tmp_path, *options), memcg, str(100 * MIB)) as process:
         recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
         go_on(process)
-        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path)))
-        trace = tracer.open(recorder.stop())
+        recorder.wait_for(lambda: are_all_named(AnalysedTrace(recorder.path)))
+        trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
     samples = trace.code_samples
@@ -276,8 +276,8 @@ def test_native_code_is_named_with_its_lines(
     with started(program, memcg, str(100 * MIB)) as process:
         recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
         go_on(process)
-        recorder.wait_for(lambda: are_all_named(tracer.open(recorder.path)))
-        trace = tracer.open(recorder.stop())
+        recorder.wait_for(lambda: are_all_named(AnalysedTrace(recorder.path)))
+        trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     samples = trace.code_samples
     samples = samples[(samples["tgid"] == tgid) & (samples["category"] == "anon")]
@@ -305,7 +305,7 @@ def test_memory_that_a_fork_copies_is_no_growth_of_the_child(
         process.stdin.write("\n")
         process.stdin.flush()
         lines = [*iter(process.stdout.readline, "ready\n")]
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
     samples = trace.code_samples[trace.code_samples["category"] == "anon"]
     grown = samples.groupby("tgid")["bytes"].sum()
     added = {int(child): int(size) for child, size in map(str.split, lines)}
@@ -330,7 +330,7 @@ def test_address_space_that_children_share_until_they_execute_counts_once(
     with started(compiled("spawning", tmp_path), memcg, *map(str, arguments)) as process:
         recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
         go_on(process)
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     samples = trace.code_samples
     samples = samples[(samples["category"] == "anon") & (samples["tgid"] == tgid)]
@@ -350,12 +350,12 @@ def test_kill_lists_the_functions_that_allocated(growing: Path, start_recorder: 
     ):
         recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
         go_on(process)
-        recorder.wait_for(lambda: "[growing]" in str(tracer.open(recorder.path).stacks["frames"].tolist()))
+        recorder.wait_for(lambda: "[growing]" in str(AnalysedTrace(recorder.path).stacks["frames"].tolist()))
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.wait() == -signal.SIGKILL
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
         (report,) = trace.explain()
         tgid = process.pid
     assert report.trigger.user_stack is not None
@@ -380,8 +380,8 @@ def test_code_outside_of_files_is_named_by_the_perf_map(
         try:
             recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
             go_on(process)
-            recorder.wait_for(lambda: len(tracer.open(recorder.path).stacks))
-            trace = tracer.open(recorder.stop())
+            recorder.wait_for(lambda: len(AnalysedTrace(recorder.path).stacks))
+            trace = AnalysedTrace(recorder.stop())
         finally:
             Path(f"/tmp/perf-{process.pid}.map").unlink()
         tgid = process.pid
@@ -408,6 +408,6 @@ def test_without_stacks_there_is_no_ring_and_no_sample(
     wakes_the_recorder = 1
     copies = samples and unwinding.why_not() is None
     assert (len(rings), len(streams)) == (len(STREAMS) - 1 + wakes_the_recorder + samples + copies, samples)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert trace.meta["filters"]["stacks_bytes"] == (1 << 20 if samples else None)
     assert trace.code_samples.empty

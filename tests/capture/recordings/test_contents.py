@@ -13,9 +13,9 @@ from support.memcg_files import read_columns
 from support.settled import settle
 from support.uncached import write_uncached_pages
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.cache_flow import cache_flow
-from tracer.analysis.views.evictions import moves
+from tracer.analysis.views.evictions import evictions, moves
 from tracer.capture.contents.pass_over_pages import PassOverPages
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
@@ -62,10 +62,10 @@ def test_cache_from_before_the_trace_is_known_by_file(
     settle(limited)
     stat = read_columns(limited, memory_hierarchy().version)
     recorder = start_recorder("-c", str(limited))
-    recorder.wait_for(lambda: len(tracer.open(recorder.path).contents))
+    recorder.wait_for(lambda: len(AnalysedTrace(recorder.path).contents))
     assert work.advance() == "done read"
     reclaim(limited)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert trace.meta["contents_left_out"] is None
 
     rows = trace.contents
@@ -74,7 +74,7 @@ def test_cache_from_before_the_trace_is_known_by_file(
     sums = rows.groupby("kind", observed=True)["bytes"].sum()
     assert sums["shmem"] == stat["shmem_bytes"] == SHMEM_BYTES
     assert sums["file"] == (stat["file_bytes"] or 0) - SHMEM_BYTES
-    files = trace.evictions("file").set_index("path")
+    files = evictions(trace, "file").set_index("path")
     for name, pages in BEFORE.items():
         one = files.loc[str(disk_dir / name)]
         assert (one["first_look_bytes"], one["added_bytes"]) == (pages * PAGE, 0)

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from support.losses import lost_records
 
-import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import remove
@@ -159,7 +158,7 @@ def test_life_is_charged_for_the_pages_that_it_touches(
         strangers.append(cgroup_id(stranger))
         stranger.rmdir()
         cgroup.rmdir()
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert_only(trace, list(lives), strangers)
     rows = trace.cgroups.set_index("cgroup_id").loc[list(lives)]
     assert rows["path"].nunique() == 1
@@ -197,7 +196,7 @@ def test_process_in_many_lives_is_charged_to_each(
             process.stdin.flush()
             assert process.stdout.readline() == "left\n"
             cgroup.rmdir()
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     anon = trace.charge[trace.charge["category"] == "anon"]
     assert (anon.groupby("cgroup_id")["bytes"].sum() == 0).all()
     charged = anon[(anon["tgid"] == wanderer.pid) & (anon["pages"] > 0)].groupby("cgroup_id")["pages"].sum()
@@ -217,7 +216,7 @@ def test_kill_of_each_life_is_recorded(
         victims.append((script.die(cgroup), cgroup_id(cgroup)))
         cgroup.rmdir()
         script.die(stranger)
-    oom = tracer.open(recorder.stop()).oom
+    oom = AnalysedTrace(recorder.stop()).oom
     assert list(zip(oom["tgid"], oom["cgroup_id"], strict=True)) == victims
     assert list(oom["limit_owner_cgroup_id"]) == [cgroup for _, cgroup in victims]
     assert (oom["limit_bytes"] == LIMIT_BYTES).all()
@@ -235,7 +234,7 @@ def test_life_before_and_after_the_start_are_recorded(
     after = script.make("web-1")
     second = cgroup_id(after)
     other = script.live(after, 503)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert charged_pages(trace, first, "anon", pid) >= 701
     assert charged_pages(trace, second, "anon", other) >= 503
 
@@ -249,7 +248,7 @@ def test_child_of_a_life_is_recorded_with_it(
     pod = script.make("pod-1")
     container = Script(pod).make("container")
     pid = script.live(container, 601)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert charged_pages(trace, cgroup_id(container), "anon", pid) >= 601
     remove(container)
 
@@ -262,7 +261,7 @@ def test_name_that_is_not_utf8_differs_from_its_escape(
     byte, text = script.make(b"web-\xff"), script.make(rb"web-\xff")
     script.live(text, 307)
     pid = script.live(byte, 401)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert_only(trace, [cgroup_id(byte)], [cgroup_id(text)])
     assert charged_pages(trace, cgroup_id(byte), "anon", pid) >= 401
     row = trace.cgroups.set_index("cgroup_id").loc[cgroup_id(byte)]
@@ -294,7 +293,7 @@ def test_renamed_cgroup_stays_or_becomes_traced(
     during = script.live(cgroup, 907)
     cgroup = cgroup.rename(memcg / "web-2")
     after = script.live(cgroup, 503)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert charged_pages(trace, identity, "anon", before) == 0
     assert charged_pages(trace, identity, "anon", during) >= 907
     assert charged_pages(trace, identity, "anon", after) >= 503
@@ -322,7 +321,7 @@ def test_many_short_lived_cgroups_leave_only_the_named_ones(
             with script.start(cgroup, "true"):
                 pass
         remove(cgroup)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert_only(trace, list(wanted), strangers)
     for life, (tgid, pages) in wanted.items():
         assert charged_pages(trace, life, "anon", tgid) >= pages

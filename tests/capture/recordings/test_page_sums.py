@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 
 pytestmark = pytest.mark.kernel
@@ -81,7 +81,7 @@ def test_totals_of_a_stopped_recorder_with_a_full_ring_are_exact(
     subprocess.run(
         ["sh", "-c", enter(memcg), "cat", disk_dir / "later"], check=True, stdout=subprocess.DEVNULL
     )
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     later = trace.pagecache[trace.pagecache["ino"] == (disk_dir / "later").stat().st_ino]
     assert later["nr_pages"].sum() == LATER_PAGES
     assert later["index"].notna().all()
@@ -138,7 +138,7 @@ def test_totals_without_room_for_a_sum_of_each_file_are_exact_by_cause(
     recorder.process.send_signal(signal.SIGSTOP)
     subprocess.run(["sh", "-c", enter(memcg), sys.executable, "-c", READ_EACH, disk_dir], check=True)
     recorder.process.send_signal(signal.SIGCONT)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert "pagecache" not in set(trace.loss["stream"])
     rows = trace.pagecache
     rows = rows[(rows["op"] == "add") & (rows["cause"] == "read")]
@@ -178,7 +178,7 @@ def test_totals_are_exact_while_tracing_costs_more_than_allowed(
         text=True,
     )
     rounds, cpu_s = int(work.stdout.split()[0]), float(work.stdout.split()[1])
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert "pagecache" not in set(trace.loss["stream"])
     rows = trace.pagecache
     rows = rows.assign(file=rows["ino"].map(inodes)).dropna(subset=["file"])

@@ -15,7 +15,7 @@ import pytest
 from support.losses import lost_records
 from support.settled import settle
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.refaults import refaults
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
@@ -63,7 +63,7 @@ def test_refaulted_pages_equal_the_kernels_counts(
     arguments = [str(path), str(TIMES), str(advice)]
     subprocess.run(["sh", "-c", enter, sys.executable, "-c", READ, *arguments], check=True)
     settle(limited)
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert lost_records(trace) == {}
 
     rows, back = trace.pagecache, refaults(trace)

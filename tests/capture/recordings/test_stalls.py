@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.render.words import survivor_facts
@@ -72,7 +72,7 @@ def test_direct_reads_into_anonymous_memory_are_not_swap_io(
     (disk_dir / "file").write_bytes(bytes(3 << 20))
     recorder = start_recorder("-c", str(memcg))
     do_in(memcg, READ_DIRECTLY, str(disk_dir / "file"))
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     assert trace.swap_io.empty
     assert trace.meta["probes"]["swap IO"]["meaning"] == "exact"
 
@@ -90,7 +90,7 @@ def test_swap_io_and_waits_equal_the_kernels_counts(start_recorder: Callable[...
     with ephemeral_cgroup("swapped", LIMIT_BYTES, SWAP_BYTES) as memcg:
         recorder = start_recorder("-c", str(memcg))
         touch_twice(memcg, ANON_BYTES)
-        trace = tracer.open(recorder.stop())
+        trace = AnalysedTrace(recorder.stop())
         of_the_cgroup, owner = swapped_pages(memcg / "memory.stat"), cgroup_id(memcg)
     of_the_machine, took_ns = swapped_pages(VMSTAT), time.monotonic_ns() - begun_ns
     assert set(trace.swap_io["cgroup_id"]) == {owner}
@@ -127,7 +127,7 @@ def test_memory_high_throttling_is_a_stall(memcg: Path, start_recorder: Callable
     (memcg / "memory.high").write_text(str(LIMIT_BYTES), encoding="ascii")
     recorder = start_recorder("-c", str(memcg))
     touch_twice(memcg, LIMIT_BYTES + (3 << 20))
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     attempts = trace.reclaim[trace.reclaim["cgroup_id"] == cgroup_id(memcg)]
     assert set(attempts["kind"]) == {"memcg"}
     waits = trace.stalls[trace.stalls["kind"] == "high"]
@@ -174,7 +174,7 @@ def test_memory_high_of_a_cgroup_above_is_named_for_the_tasks_that_it_slows(
     for workload in workloads.values():
         assert workload.process.stdout is not None
         assert workload.process.stdout.readline() == "done anon\n"
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     hooked = trace.meta["probes"]["memory.high"]["meaning"] != "absent"
     for name, cgroup in work.items():
         (held,) = trace.held_cgroups(memory_hierarchy().path(cgroup))

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from support.recorder import Recorder
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.capture.selection import traced_cgroups
 from tracer.capture.selection.traced_cgroups import find_recorder_cgroup
 from tracer.cli.group import group
@@ -64,7 +64,7 @@ def test_recorder_killed_in_a_traced_cgroup_denies_no_kill(
         recorder.wait_until_ready()
         recorder.process.send_signal(signal.SIGKILL)
         recorder.end()
-    trace = tracer.open(recorder.path)
+    trace = AnalysedTrace(recorder.path)
     text = survivor_facts.summary(trace.held_cgroups())
     assert text.startswith("No OOM kill was recorded before the recording broke off")
     assert "a kill after that cannot be excluded" in text
@@ -105,7 +105,7 @@ def test_recorder_killed_by_the_oom_killer_leaves_a_readable_trace(memcg: Path, 
         for verb in ("info", "explain")
     }
     assert "interrupted" in shown["info"]
-    if len(tracer.open(recorder.path).oom):  # the recorder may be scheduled once more before it dies
+    if len(AnalysedTrace(recorder.path).oom):  # the recorder may be scheduled once more before it dies
         assert "was killed" in " ".join(shown["explain"].split())
     else:
         text = " ".join(shown["explain"].split())

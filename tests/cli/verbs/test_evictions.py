@@ -12,7 +12,7 @@ from support.schemas import require_form
 import tracer
 from tracer.cli.verbs import evictions, report, timeline
 from tracer.errors import TracerError
-from tracer.render.plot.plotted_trace import READ_AGAIN
+from tracer.render.plot.opened_trace import READ_AGAIN
 from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 

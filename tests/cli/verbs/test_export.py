@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 import tracer
 from tracer.analysis.explain.postmortem import allocated_before
+from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.code_samples import samples_within
 from tracer.cli.verbs import explain, export
 from tracer.errors import TraceError, TracerError, UsageError
@@ -55,7 +56,7 @@ def test_export_has_all_samples(exported: Exported, path: Path) -> None:
 
 def test_export_of_a_kill_or_a_cgroup_leaves_others_out(exported: Exported, path: Path) -> None:
     """The window before the kill is that of the allocators of `explain`."""
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
     members, begin, end = allocated_before(trace, 1)
     samples = samples_within(trace.code_samples, members, begin, end)
     of_kill = exported(path, "-o", "-", "--kill", "1").stdout

@@ -20,6 +20,7 @@ from support.recorded import TRACES
 import tracer
 from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.words import evidence
+from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs import evictions, explain, info, report, timeline
 from tracer.errors import TraceError, TracerError, UsageError
 
@@ -121,11 +122,11 @@ def test_explain_json_equals_the_analysis(run: CliRunner, write_trace: WriteTrac
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
     assert list(document) == ["schema", "trace", "kills", "held"]
     assert (document["schema"], document["trace"]) == (1, str(path))
-    expected = [evidence.document(one) for one in tracer.open(path).explain()]
+    expected = [evidence.document(one) for one in AnalysedTrace(path).explain()]
     assert document["kills"] == json.loads(json.dumps(expected))
     assert document["kills"][0]["cushion"]["evicted_bytes"] == 116 * MIB
-    killed = {one.limit_owner.cgroup for one in tracer.open(path).explain()}
-    others = {one.cgroup for one in tracer.open(path).held_cgroups()} - killed
+    killed = {one.limit_owner.cgroup for one in AnalysedTrace(path).explain()}
+    others = {one.cgroup for one in AnalysedTrace(path).held_cgroups()} - killed
     assert others == {one["cgroup"] for one in document.pop("held")}
     one = output(run.invoke(explain.command, [str(path), "--json", "--kill", "1"]))
     assert json.loads(one) == document
@@ -134,7 +135,7 @@ def test_explain_json_equals_the_analysis(run: CliRunner, write_trace: WriteTrac
 def test_explain_begins_with_the_summary(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     shown = output(run.invoke(explain.command, [str(path)]))
-    summary = tracer.open(path).explain()[0].verdict.summary
+    summary = AnalysedTrace(path).explain()[0].verdict.summary
     assert " ".join(shown.split()).startswith(summary)
     assert len(shown.splitlines()) <= 30
     everything = output(run.invoke(explain.command, [str(path), "-v"]))
@@ -161,7 +162,7 @@ def test_explain_without_a_kill_has_the_survivors(run: CliRunner, write_trace: W
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))
     assert document["kills"] == []
     assert document["held"] == json.loads(
-        json.dumps([one.to_dict() for one in tracer.open(path).held_cgroups()])
+        json.dumps([one.to_dict() for one in AnalysedTrace(path).held_cgroups()])
     )
 
 
@@ -172,7 +173,7 @@ def test_info_has_the_end_the_rows_and_the_cgroups(run: CliRunner, write_trace: 
     assert "pagecache      233" in shown
     assert "in all streams" in shown
     document = json.loads(output(run.invoke(info.command, [str(path), "--json"])))
-    assert document["rows"] == {table: tracer.open(path).rows(table) for table in document["rows"]}
+    assert document["rows"] == {table: AnalysedTrace(path).rows(table) for table in document["rows"]}
     assert document["duration_s"] == 4.0
     assert document["cgroups"][0] == {
         "path": "/memcg-tracer-77-page-cache",

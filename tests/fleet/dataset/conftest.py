@@ -10,7 +10,6 @@ import pytest
 from support.recorded import TRACES
 from support.storing.object_store import ObjectStore, object_store
 
-import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.dataset import appending
 from tracer.fleet.summary.summarize import Summary, summarize
@@ -42,4 +41,4 @@ def memory() -> Iterator[type[ObjectStore]]:
 @pytest.fixture
 def examples() -> list[AnalysedTrace]:
     """Return three of the recorded examples: one kill, three kills, none."""
-    return [tracer.open(TRACES / name) for name in ("fork", "sharedbuffers", "thrash")]
+    return [AnalysedTrace(TRACES / name) for name in ("fork", "sharedbuffers", "thrash")]

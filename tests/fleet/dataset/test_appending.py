@@ -20,7 +20,6 @@ from support.recorded import NAMES, TRACES
 from support.storing.dataset_rows import rows_of, rows_of_summaries
 from support.storing.object_store import ObjectStore
 
-import tracer
 from tracer.analysis import named_tables
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TraceError, TracerError
@@ -142,14 +141,14 @@ def test_append_that_stops_anywhere_is_all_or_nothing_and_can_be_repeated(
 @pytest.mark.timeout(120)
 def test_killed_appender_leaves_whole_traces_and_the_next_one_completes_them(tmp_path: Path) -> None:
     paths = [TRACES / name for name in NAMES[:3]]
-    summaries = [summarize(tracer.open(path)) for path in paths]
+    summaries = [summarize(AnalysedTrace(path)) for path in paths]
     script = (
         "import sys, tracer\n"
         "from tracer.fleet.dataset.appending import Appender\n"
         "from tracer.fleet.dataset.store import Store\n"
         "appender = Appender(Store(sys.argv[1]), is_raw=True)\n"
         "for path in sys.argv[2:]:\n"
-        "    appender.append(tracer.open(path))\n"
+        "    appender.append(AnalysedTrace(path))\n"
         "    print(path, flush=True)\n"
     )
     fleet = str(tmp_path / "fleet")
@@ -193,7 +192,7 @@ def test_hostile_host_is_one_folder_of_its_own(
 
 
 def test_folders_of_different_hosts_differ() -> None:
-    day = row_of_source(tracer.open(TOP / "traces/fork")).date()
+    day = row_of_source(AnalysedTrace(TOP / "traces/fork")).date()
     hosts = ["a", "A", "a/b", "a%2Fb", "é" * 60, "é" * 61, "x" * 151, "x" * 152, ""]
     assert len({folder_of("kills", day, host) for host in hosts}) == len(hosts)
 

@@ -11,7 +11,7 @@ from support.recorded import NAMES, TRACES
 from support.storing.dataset_rows import rows_of
 from support.storing.object_store import ObjectStore
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TracerError
 from tracer.fleet.dataset import compaction
 from tracer.fleet.dataset.appending import Appender
@@ -34,7 +34,7 @@ def make(address: str, *, is_raw: bool = False, count: int = len(NAMES)) -> Stor
     store = Store(address)
     appender = Appender(store, is_raw=is_raw)
     for name in NAMES[:count]:
-        appender.append(tracer.open(TRACES / name))
+        appender.append(AnalysedTrace(TRACES / name))
     return store
 
 
@@ -74,7 +74,7 @@ def test_what_is_appended_later_is_compacted_with_the_rest(memory: type[ObjectSt
     assert compact(store) > 0
     assert rows_of(FLEET) == before
     assert len(files_of(store, "sources").held) == 2
-    assert Appender(store, is_raw=False).append(tracer.open(TRACES / NAMES[0])).kills is None
+    assert Appender(store, is_raw=False).append(AnalysedTrace(TRACES / NAMES[0])).kills is None
     assert memory.objects()
 
 

@@ -17,7 +17,7 @@ import pytest
 from support.recorded import NAMES, TRACES
 from support.storing.documented_tables import declared_columns, documented_columns
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.dataset.appending import Appender
 from tracer.fleet.dataset.compaction import compact
 from tracer.fleet.dataset.host_ranges import host_ranges, read
@@ -82,7 +82,7 @@ def test_python_prints_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def make() -> None:
     appender = Appender(Store("fleet"), is_raw=False)
     for name in NAMES:
-        appender.append(tracer.open(TRACES / name))
+        appender.append(AnalysedTrace(TRACES / name))
 
 
 def answer(connection: duckdb.DuckDBPyConnection, text: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from support.recorded import TRACES
 from support.storing.dataset_rows import rows_of
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.dataset.appending import Appender
 from tracer.fleet.dataset.compaction import compact
 from tracer.fleet.dataset.host_ranges import host_ranges
@@ -27,7 +27,7 @@ def test_hosts_with_a_boot_in_common_are_in_one_part(tmp_path: Path, is_compacte
         shutil.copytree(TRACES / "cow", tmp_path / host)
         meta = json.loads((tmp_path / host / "meta.json").read_text())
         (tmp_path / host / "meta.json").write_text(json.dumps(meta | {"host_name": host, "boot_id": boot}))
-        appender.append(tracer.open(tmp_path / host))
+        appender.append(AnalysedTrace(tmp_path / host))
     if is_compacted:
         compact(store)
     parts = host_ranges(store.url, ["kills"], part_bytes=1)

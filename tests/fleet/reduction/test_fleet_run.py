@@ -16,7 +16,7 @@ import pytest
 from support.recorded import TRACES
 from support.storing.object_store import ObjectStore, object_store
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TraceError, TracerError, UsageError
 from tracer.fleet.dataset import host_ranges
 from tracer.fleet.dataset.appending import Appender
@@ -67,7 +67,7 @@ def dataset_of(address: str | Path, *traces: Path) -> Store:
     store = Store(str(address))
     appender = Appender(store, is_raw=False)
     for path in traces:
-        appender.append(tracer.open(path))
+        appender.append(AnalysedTrace(path))
     return store
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic.fleets.summary_rows import DAY, MIB, at, state
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.dataset.appending import Appender
 from tracer.fleet.dataset.compaction import compact
 from tracer.fleet.dataset.store import Store
@@ -170,7 +170,7 @@ def test_state_of_many_days_has_those_that_count() -> None:
 
 def test_limits_of_traces_and_of_a_dataset_are_those_of_the_rules(tmp_path: Path) -> None:
     paths = [EXAMPLES / name for name in ("sharedbuffers", "throttle", "parent-limit")]
-    summaries = [summarize(tracer.open(path)) for path in paths]
+    summaries = [summarize(AnalysedTrace(path)) for path in paths]
     timeline, kills = (
         frame(pa.concat_tables([one.tables[name] for one in summaries])) for name in ("timeline", "kills")
     )
@@ -183,7 +183,7 @@ def test_limits_of_traces_and_of_a_dataset_are_those_of_the_rules(tmp_path: Path
     store = Store(str(tmp_path / "dataset"))
     appender = Appender(store, is_raw=False)
     for path in paths:
-        appender.append(tracer.open(path))
+        appender.append(AnalysedTrace(path))
     assert limits_of(fleet([store.url], workers=1)) == limits
     assert compact(store) > 0
     assert limits_of(fleet([store.url, str(paths[0])], workers=1)) == limits

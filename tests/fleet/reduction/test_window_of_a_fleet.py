@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic.fleets.summary_rows import DAY, MIB, at, state
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TraceError
 from tracer.fleet.dataset.appending import Appender
 from tracer.fleet.dataset.compaction import compact
@@ -47,12 +47,12 @@ def dataset_of(folder: Path, traces: Path) -> Store:
     store = Store(str(folder))
     appender = Appender(store, is_raw=False)
     for path in sorted(traces.iterdir()):
-        appender.append(tracer.open(path))
+        appender.append(AnalysedTrace(path))
     return store
 
 
 def kill_times(path: Path) -> list[str]:
-    return [str(report.to_dict()["time"]) for report in tracer.open(path).explain()]
+    return [str(report.to_dict()["time"]) for report in AnalysedTrace(path).explain()]
 
 
 def test_dataset_gives_the_answer_of_its_traces(traces: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tracer
 from tracer.analysis.core.ledger import Steps
+from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.summary.life_rows import greatest_and_mean
 from tracer.fleet.summary.summarize import summarize
 
@@ -69,7 +69,7 @@ TRACES = Path(__file__).parents[3] / "traces"
 
 
 def lives(path: Path) -> dict[str, dict[str, Any]]:
-    return {row["cgroup"]: row for row in summarize(tracer.open(path)).tables["lives"].to_pylist()}
+    return {row["cgroup"]: row for row in summarize(AnalysedTrace(path)).tables["lives"].to_pylist()}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def lives(path: Path) -> dict[str, dict[str, Any]]:
 )
 def test_state_is_that_of_explain_and_the_work_was_complete(name: str, state: str) -> None:
     (row,) = lives(TRACES / name).values()
-    (one,) = tracer.open(TRACES / name).held_cgroups()
+    (one,) = AnalysedTrace(TRACES / name).held_cgroups()
     assert (row["state"], row["work"]) == (state, "complete")
     assert row["state"] == one.progress.state
     assert row["lost_share"] == one.progress.lost_share
@@ -86,7 +86,7 @@ def test_state_is_that_of_explain_and_the_work_was_complete(name: str, state: st
 
 def test_thrashing_life_is_comfortable_where_explain_says_it_reads_nothing_again() -> None:
     (row,) = lives(TRACES / "livelock").values()
-    (one,) = tracer.open(TRACES / "livelock").held_cgroups()
+    (one,) = AnalysedTrace(TRACES / "livelock").held_cgroups()
     assert one.sizing.min_limit_bytes is not None
     assert row["comfortable_bytes"] == one.sizing.min_limit_bytes[1] > row["limit_bytes"]
 
@@ -125,7 +125,7 @@ def test_work_is_how_the_recorded_command_ended(
 
 def test_work_of_a_cgroup_that_was_traced_by_name_is_growing_if_its_peak_is_late(tmp_path: Path) -> None:
     (row,) = lives(changed(tmp_path, "throttle", filters={}, end_reason="duration")).values()
-    (one,) = tracer.open(tmp_path / "throttle").held_cgroups()
+    (one,) = AnalysedTrace(tmp_path / "throttle").held_cgroups()
     assert row["work"] is None  # it grew in the first third, and then waited
     assert "throttled" in one.quality.unknown["sizing.min_limit_bytes"]
     grown = lives(TRACES / "parent-limit")

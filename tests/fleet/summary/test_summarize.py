@@ -17,7 +17,6 @@ from support.recorded import NAMES as RECORDED
 from support.recorded import TRACES
 from synthetic.restarts import Restarts
 
-import tracer
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.explain import kill_filter
 from tracer.analysis.explain.sizing.read_again import Rereads
@@ -26,6 +25,8 @@ from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.results.sigkill import Party, Sigkill
 from tracer.analysis.results.survivor import Progress
 from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.views.evictions import evictions
+from tracer.analysis.views.timeline import timeline
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
@@ -51,8 +52,8 @@ FOLDER = TemporaryDirectory()  # removed when Python ends
 @cache
 def opened(name: str) -> AnalysedTrace:
     if name in MADE:
-        return tracer.open(MADE[name].write(Path(FOLDER.name) / name))
-    return tracer.open(TRACES / name)
+        return AnalysedTrace(MADE[name].write(Path(FOLDER.name) / name))
+    return AnalysedTrace(TRACES / name)
 
 
 @cache
@@ -95,7 +96,7 @@ def test_trace_id_tells_recordings_apart_and_not_their_places(tmp_path: Path) ->
     moved.mkdir()
     for file in (TRACES / "fork").iterdir():
         (moved / file.name).write_bytes(file.read_bytes())
-    (row,) = summarize(tracer.open(moved)).tables["sources"].to_pylist()
+    (row,) = summarize(AnalysedTrace(moved)).tables["sources"].to_pylist()
     assert (row["trace"], row["trace_id"]) == ("elsewhere", ids["fork"])
 
 
@@ -177,7 +178,7 @@ def test_peaks_of_a_life_are_no_less_than_what_was_read_at_its_kills(name: str) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evictors_add_up_to_evictions_by_cgroup(name: str) -> None:
-    by_cgroup = opened(name).evictions(by="cgroup")
+    by_cgroup = evictions(opened(name), by="cgroup")
     expected = by_cgroup[by_cgroup["evicted_bytes"] > 0]
     pairs = expected.groupby(["cgroup_id", "task_cgroup_id"], dropna=False)[
         ["evicted_bytes", "returned_bytes"]
@@ -213,8 +214,8 @@ def test_minutes_of_a_life_add_up_to_the_life(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evicted_bytes_are_those_of_the_timeline(name: str) -> None:
-    timeline = opened(name).timeline(every="60s")
-    expected = timeline.groupby("cgroup_id")["cache_evicted_bytes"].sum().to_dict()
+    every_minute = timeline(opened(name), every="60s")
+    expected = every_minute.groupby("cgroup_id")["cache_evicted_bytes"].sum().to_dict()
     found: dict[int, int] = {}
     for row in rows(name, "timeline"):
         found[row["cgroup_id"]] = found.get(row["cgroup_id"], 0) + row["evicted_bytes"]
@@ -231,7 +232,7 @@ def test_rows_say_where_they_are_from(table: str) -> None:
             assert row[column] == source[column]
 
 
-TRACE = tracer.open(Path(__file__).parents[3] / "traces/parent-limit")
+TRACE = AnalysedTrace(Path(__file__).parents[3] / "traces/parent-limit")
 (REPORT,) = TRACE.explain()
 
 
@@ -326,6 +327,6 @@ def test_lives_look_at_each_kill_once(tmp_path: Path, monkeypatch: pytest.Monkey
         return places(report)
 
     monkeypatch.setattr(kill_filter, "_places", counted)
-    made = summarize(tracer.open(Restarts(5, 5, charges=12, folios=8).write(tmp_path / "trace")))
+    made = summarize(AnalysedTrace(Restarts(5, 5, charges=12, folios=8).write(tmp_path / "trace")))
     assert made.tables["lives"].column("kills").to_pylist() == [0, *[1] * 5]
     assert looks == [1, 2, 3, 4, 5]

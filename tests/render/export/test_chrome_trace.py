@@ -10,7 +10,6 @@ import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 from support.recorded import NAMES, TRACES
 
-import tracer
 from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs.export import FORMATS, FileFormat
 
@@ -36,7 +35,7 @@ def nanoseconds(microseconds: float) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_content_is_that_of_the_export_for_perfetto(name: str) -> None:
-    trace = tracer.open(TRACES / name)
+    trace = AnalysedTrace(TRACES / name)
     events, other = events_of(trace), pb.Trace()
     other.ParseFromString(b"".join(pieces(trace, "perfetto")))
     tracks = {one.track_descriptor.uuid: one.track_descriptor for one in other.packet}
@@ -63,7 +62,7 @@ def test_content_is_that_of_the_export_for_perfetto(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["group-kill", "throttle", "dirty"])
 def test_spans_nest_and_arrows_have_both_ends(name: str) -> None:
-    events = events_of(tracer.open(TRACES / name))
+    events = events_of(AnalysedTrace(TRACES / name))
     by_thread = defaultdict(list)
     for one in events:
         if one["ph"] == "X":
@@ -83,7 +82,7 @@ def test_spans_nest_and_arrows_have_both_ends(name: str) -> None:
 
 
 def test_attempts_have_their_pages_and_target() -> None:
-    trace = tracer.open(TRACES / "throttle")
+    trace = AnalysedTrace(TRACES / "throttle")
     events = events_of(trace)
     arguments = [one["args"] for one in events if one["name"] == "reclaim"]
     assert sum(one["scanned_pages"] for one in arguments) == trace.reclaim["scanned"].sum()

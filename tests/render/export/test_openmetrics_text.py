@@ -12,8 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.recorded import NAMES as RECORDED
 from support.recorded import TRACES
 
-import tracer
 from tracer.analysis.replay import moments
+from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs.export import FORMATS, FileFormat
 from tracer.live.now import CgroupNow
 from tracer.metric_families import FAMILIES, KILL_LABELS
@@ -32,12 +32,12 @@ def parsed(text: str) -> dict[str, Any]:
 def exported(name: str) -> str:
     form = FORMATS["openmetrics"]
     assert isinstance(form, FileFormat)
-    return "".join(str(piece) for piece in form.pieces(tracer.open(TRACES / name), None, None))
+    return "".join(str(piece) for piece in form.pieces(AnalysedTrace(TRACES / name), None, None))
 
 
 @pytest.fixture(scope="module")
 def cgroup() -> CgroupNow:
-    *_, (_, cgroups) = moments(tracer.open(TRACES / "page-cache"), "1s")
+    *_, (_, cgroups) = moments(AnalysedTrace(TRACES / "page-cache"), "1s")
     return cgroups[0]
 
 
@@ -65,7 +65,7 @@ def test_kinds_of_memory_add_up_to_usage_at_each_time() -> None:
 
 
 def test_kill_is_counted_from_its_time_on_with_the_trace_as_an_exemplar() -> None:
-    trace = tracer.open(TRACES / "page-cache")
+    trace = AnalysedTrace(TRACES / "page-cache")
     (report,) = trace.explain(is_sized=False)
     samples = parsed(exported("page-cache"))["memcg_tracer_oom_kills"].samples
     assert report.time is not None

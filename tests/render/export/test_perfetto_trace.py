@@ -9,9 +9,9 @@ import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 from support.recorded import NAMES, TRACES
 
-import tracer
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.trace import AnalysedTrace
+from tracer.analysis.views.timeline import timeline
 from tracer.cli.verbs.export import FORMATS, FileFormat
 
 EVENT = pb.TrackEvent
@@ -71,7 +71,7 @@ def assert_well_formed(found: pb.Trace) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_traces_are_well_formed(name: str) -> None:
-    trace = tracer.open(TRACES / name)
+    trace = AnalysedTrace(TRACES / name)
     found = exported(trace)
     assert_well_formed(found)
     begins = [one for one in found.packet if one.track_event.type == EVENT.TYPE_SLICE_BEGIN]
@@ -81,10 +81,10 @@ def test_recorded_traces_are_well_formed(name: str) -> None:
 
 
 def test_counters_have_the_values_of_the_timeline() -> None:
-    trace = tracer.open(TRACES / "page-cache")
+    trace = AnalysedTrace(TRACES / "page-cache")
     found = exported(trace)
     tracks, clock = descriptors(found), trace.meta["clock"]
-    timeline = trace.timeline(every="100ms")
+    rows = timeline(trace, every="100ms")
     counters = {
         track.name: track for track in tracks.values() if track.HasField("counter") and track.parent_uuid == 2
     }
@@ -94,11 +94,11 @@ def test_counters_have_the_values_of_the_timeline() -> None:
         assert track.counter.y_axis_share_key == "2"
         assert track.sibling_order_rank == order
     events = events_by_track(found)[counters["usage"].uuid]
-    ends_ns = times_ns(timeline) + 100_000_000
+    ends_ns = times_ns(rows) + 100_000_000
     expected = dict(
         zip(
             (ends_ns - clock["realtime_ns"] + clock["monotonic_ns"]).tolist(),
-            timeline["usage_bytes"].tolist(),
+            rows["usage_bytes"].tolist(),
             strict=True,
         )
     )
@@ -112,7 +112,7 @@ def test_counters_have_the_values_of_the_timeline() -> None:
 
 
 def test_cgroups_are_in_an_explicit_order_below_one_track() -> None:
-    found = exported(tracer.open(TRACES / "parent-limit"))
+    found = exported(AnalysedTrace(TRACES / "parent-limit"))
     tracks = descriptors(found)
     cgroups = [track for track in tracks.values() if track.parent_uuid == 1]
     assert tracks[1].child_ordering == pb.TrackDescriptor.EXPLICIT
@@ -122,7 +122,7 @@ def test_cgroups_are_in_an_explicit_order_below_one_track() -> None:
 
 
 def test_kill_is_an_instant_on_cgroup_and_thread_with_an_arrow_to_each_victim() -> None:
-    trace = tracer.open(TRACES / "group-kill")
+    trace = AnalysedTrace(TRACES / "group-kill")
     (report,) = trace.explain(is_sized=False)
     found = exported(trace)
     tracks, clock = descriptors(found), trace.meta["clock"]
@@ -153,7 +153,7 @@ def test_kill_is_an_instant_on_cgroup_and_thread_with_an_arrow_to_each_victim() 
 
 
 def test_slices_name_what_the_thread_waited_for_and_whom_it_reclaimed_from() -> None:
-    trace = tracer.open(TRACES / "throttle")
+    trace = AnalysedTrace(TRACES / "throttle")
     found = exported(trace)
     begins = [one.track_event for one in found.packet if one.track_event.type == EVENT.TYPE_SLICE_BEGIN]
     assert {event.name for event in begins} == {"reclaim", "wait: above memory.high"}
@@ -169,7 +169,7 @@ def test_slices_name_what_the_thread_waited_for_and_whom_it_reclaimed_from() -> 
 
 
 def test_export_of_a_cgroup_has_its_tracks_only() -> None:
-    trace = tracer.open(TRACES / "parent-limit")
+    trace = AnalysedTrace(TRACES / "parent-limit")
     (report,) = trace.explain(is_sized=False)
     other = next(
         path

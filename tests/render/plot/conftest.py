@@ -11,13 +11,13 @@ import pytest
 from matplotlib import pyplot
 
 import tracer
-from tracer.render.plot.plotted_trace import PlottedTrace
+from tracer.render.plot.opened_trace import OpenedTrace
 
 TRACES = Path(__file__).parents[3] / "traces"
 
 
 @cache
-def opened(name: str) -> PlottedTrace:
+def opened(name: str) -> OpenedTrace:
     return tracer.open(TRACES / name)
 
 
@@ -29,18 +29,18 @@ def without_display() -> Iterator[None]:
 
 
 @pytest.fixture
-def trace() -> PlottedTrace:
+def trace() -> OpenedTrace:
     """Return the trace of the page-cache experiment."""
     return opened("page-cache")
 
 
 @pytest.fixture
-def thrash() -> PlottedTrace:
+def thrash() -> OpenedTrace:
     """Return a trace without a kill, whose cache was read again."""
     return opened("thrash")
 
 
 @pytest.fixture
-def dirty() -> PlottedTrace:
+def dirty() -> OpenedTrace:
     """Return the trace of a kill whose limit was full of dirty cache."""
     return opened("dirty")

@@ -9,10 +9,10 @@ import pytest
 from support.exact_seconds import exact_seconds
 
 from tracer.render.plot import cushion_area
-from tracer.render.plot.plotted_trace import PlottedTrace
+from tracer.render.plot.opened_trace import OpenedTrace
 
 
-def test_areas_end_at_the_kill_with_the_levels_of_its_window(trace: PlottedTrace) -> None:
+def test_areas_end_at_the_kill_with_the_levels_of_its_window(trace: OpenedTrace) -> None:
     axes = trace.plot.cushion()
     window = trace.kill_window(1)
     other, cache = (np.asarray(area.get_paths()[0].vertices) for area in axes.collections)
@@ -24,7 +24,7 @@ def test_areas_end_at_the_kill_with_the_levels_of_its_window(trace: PlottedTrace
     assert cache[:, 0].min() == seconds and cache[:, 0].max() == 0
 
 
-def test_levels_between_are_those_of_the_timeline(trace: PlottedTrace) -> None:
+def test_levels_between_are_those_of_the_timeline(trace: OpenedTrace) -> None:
     axes = trace.plot.cushion()
     begin, kill = trace.kill_window(1).index
     rows = trace.timeline(every="10ms", begin=begin.isoformat(), end=kill.isoformat())
@@ -35,7 +35,7 @@ def test_levels_between_are_those_of_the_timeline(trace: PlottedTrace) -> None:
         assert other[position, 1] == row["usage_bytes"] - row["cache_bytes"]
 
 
-def test_facts_are_those_of_the_report(trace: PlottedTrace) -> None:
+def test_facts_are_those_of_the_report(trace: OpenedTrace) -> None:
     report = trace.explain()[0]
     assert cushion_area.facts(report) == [
         "117 MiB evicted at the limit, none of it read again",
@@ -49,7 +49,7 @@ def test_facts_are_those_of_the_report(trace: PlottedTrace) -> None:
     ]
 
 
-def test_trace_without_a_kill_has_no_cushion_to_draw(thrash: PlottedTrace) -> None:
+def test_trace_without_a_kill_has_no_cushion_to_draw(thrash: OpenedTrace) -> None:
     for draw in (thrash.plot.cushion, thrash.plot.waterfall):
         with pytest.raises(Exception, match="nothing was killed"):
             draw()

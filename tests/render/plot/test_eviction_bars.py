@@ -9,7 +9,7 @@ from matplotlib.container import BarContainer
 
 from tracer.errors import UsageError
 from tracer.render.plot import eviction_bars
-from tracer.render.plot.plotted_trace import PlottedTrace
+from tracer.render.plot.opened_trace import OpenedTrace
 
 
 def processes(count: int) -> pd.DataFrame:
@@ -25,7 +25,7 @@ def processes(count: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("by", ["file", "cgroup", "cause", "process"])
-def test_bars_are_the_evicted_and_the_returned_bytes_of_the_table(thrash: PlottedTrace, by: str) -> None:
+def test_bars_are_the_evicted_and_the_returned_bytes_of_the_table(thrash: OpenedTrace, by: str) -> None:
     axes = thrash.plot.evictions(by)
     table = thrash.evictions(by)
     table = table[table["evicted_bytes"] > 0]
@@ -56,7 +56,7 @@ def test_rows_without_evictions_have_no_bar() -> None:
     assert eviction_bars.bars(processes(0), "process").empty
 
 
-def test_summed_events_are_said_to_give_the_least(thrash: PlottedTrace) -> None:
+def test_summed_events_are_said_to_give_the_least(thrash: OpenedTrace) -> None:
     drawn = eviction_bars.bars(thrash.evictions(), "file")
     axes = thrash.plot.evictions()
     axes.clear()
@@ -69,7 +69,7 @@ def test_summed_events_are_said_to_give_the_least(thrash: PlottedTrace) -> None:
     }
 
 
-def test_other_groupings_are_refused(thrash: PlottedTrace) -> None:
+def test_other_groupings_are_refused(thrash: OpenedTrace) -> None:
     with pytest.raises(UsageError, match="by 'inode'"):
         thrash.plot.evictions("inode")
 

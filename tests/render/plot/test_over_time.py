@@ -12,8 +12,8 @@ from support.exact_seconds import exact_seconds
 
 from tracer.categories import LAYERS
 from tracer.render.picture import stacked_layers
+from tracer.render.plot.opened_trace import OpenedTrace
 from tracer.render.plot.over_time import levels
-from tracer.render.plot.plotted_trace import PlottedTrace
 
 STEP = pd.Timedelta("20ms")
 
@@ -32,7 +32,7 @@ def tops(axes: Axes) -> dict[str, dict[float, float]]:
     return found
 
 
-def test_layers_are_those_of_the_timeline_in_bytes_and_seconds_from_the_kill(trace: PlottedTrace) -> None:
+def test_layers_are_those_of_the_timeline_in_bytes_and_seconds_from_the_kill(trace: OpenedTrace) -> None:
     axes = trace.plot.timeline(every="20ms")
     rows = trace.timeline(every="20ms")
     kill = trace.explain()[0].time
@@ -45,14 +45,14 @@ def test_layers_are_those_of_the_timeline_in_bytes_and_seconds_from_the_kill(tra
     assert set(edges) == {"kernel", "anon", "other", "cache"}
 
 
-def test_layers_at_the_kill_are_those_of_its_report(trace: PlottedTrace) -> None:
+def test_layers_at_the_kill_are_those_of_its_report(trace: OpenedTrace) -> None:
     edges = tops(trace.plot.timeline())
     report = trace.explain()[0]
     assert max(edge[0.0] for edge in edges.values()) == report.composition.total
     assert edges["anon"][0.0] - edges["kernel"][0.0] == report.memory_stat_bytes["anon"]
 
 
-def test_limit_and_markers_are_drawn_where_they_are(trace: PlottedTrace) -> None:
+def test_limit_and_markers_are_drawn_where_they_are(trace: OpenedTrace) -> None:
     axes = trace.plot.timeline()
     report = trace.explain()[0]
     lines = {str(line.get_label()): line for line in axes.lines}
@@ -66,7 +66,7 @@ def test_limit_and_markers_are_drawn_where_they_are(trace: PlottedTrace) -> None
     assert [text.get_text() for text in axes.texts] == ["cache used up", "✗ OOM kill"]
 
 
-def test_trace_without_a_kill_counts_from_its_begin(thrash: PlottedTrace) -> None:
+def test_trace_without_a_kill_counts_from_its_begin(thrash: OpenedTrace) -> None:
     axes = thrash.plot.timeline()
     assert axes.get_xlabel() == "since the trace began"
     assert axes.get_xlim()[0] >= 0
@@ -74,7 +74,7 @@ def test_trace_without_a_kill_counts_from_its_begin(thrash: PlottedTrace) -> Non
 
 
 @pytest.mark.filterwarnings("error")
-def test_timeline_of_one_row_is_a_bar_with_the_levels_of_the_row(thrash: PlottedTrace) -> None:
+def test_timeline_of_one_row_is_a_bar_with_the_levels_of_the_row(thrash: OpenedTrace) -> None:
     sums = stacked_layers(thrash.timeline(every="1h")).cumsum(axis=1)
     assert len(sums) == 1
     axes = thrash.plot.timeline(every="1h")
@@ -89,7 +89,7 @@ def test_timeline_of_one_row_is_a_bar_with_the_levels_of_the_row(thrash: Plotted
     assert [label.get_text() for label in axes.get_xticklabels()] == ["3600 s"]
 
 
-def test_levels_hold_at_the_end_of_a_row_and_at_the_kill_itself(trace: PlottedTrace) -> None:
+def test_levels_hold_at_the_end_of_a_row_and_at_the_kill_itself(trace: OpenedTrace) -> None:
     rows, window = trace.timeline(every="20ms"), trace.kill_window(1)
     held = levels(rows, window.iloc[1:], STEP)
     assert len(held) == len(rows) + 1

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 import tracer
 from tracer.render.plot.axes_style import INK, LIGHT_INK
-from tracer.render.plot.plotted_trace import PlottedTrace
+from tracer.render.plot.opened_trace import OpenedTrace
 
 TOP = Path(__file__).parents[3]
 ALL = ("timeline", "cushion", "waterfall", "evictions")
@@ -26,7 +26,7 @@ SHOWN = r"\x1b[31m$\frac{$x_1$\n<b>"
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_picture_is_drawn_on_the_given_axes_and_else_on_its_own(trace: PlottedTrace, name: str) -> None:
+def test_picture_is_drawn_on_the_given_axes_and_else_on_its_own(trace: OpenedTrace, name: str) -> None:
     _, given = pyplot.subplots()
     draw = getattr(trace.plot, name)
     assert draw(ax=given) is given
@@ -43,7 +43,7 @@ def test_picture_is_drawn_on_the_given_axes_and_else_on_its_own(trace: PlottedTr
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_sizes_have_iec_units_and_times_are_seconds(trace: PlottedTrace, name: str) -> None:
+def test_sizes_have_iec_units_and_times_are_seconds(trace: OpenedTrace, name: str) -> None:
     axes = getattr(trace.plot, name)()
     axes.figure.canvas.draw()
     across, up = ([label.get_text() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis))
@@ -93,7 +93,7 @@ def title_of(axes: Axes) -> Text:
 
 @pytest.mark.parametrize("style", ["default", "dark_background", "Solarize_Light2", "ggplot"])
 @pytest.mark.parametrize("name", ALL)
-def test_texts_and_lines_can_be_read_in_every_style(trace: PlottedTrace, name: str, style: str) -> None:
+def test_texts_and_lines_can_be_read_in_every_style(trace: OpenedTrace, name: str, style: str) -> None:
     with pyplot.style.context(style):
         _, given = pyplot.subplots()
         for axes in (getattr(trace.plot, name)(ax=given), getattr(trace.plot, name)()):
@@ -110,14 +110,14 @@ def test_texts_and_lines_can_be_read_in_every_style(trace: PlottedTrace, name: s
                     assert contrast(line.get_color(), axes.get_facecolor()) >= 4.5
 
 
-def test_dark_axes_of_a_light_figure_have_light_texts_and_a_dark_title(trace: PlottedTrace) -> None:
+def test_dark_axes_of_a_light_figure_have_light_texts_and_a_dark_title(trace: OpenedTrace) -> None:
     _, given = pyplot.subplots(facecolor="white", subplot_kw={"facecolor": "#202020"})
     axes = trace.plot.timeline(ax=given)
     assert {text.get_color() for text in axes.texts} == {LIGHT_INK}
     assert title_of(axes).get_color() == INK
 
 
-def test_kill_and_cgroup_that_are_not_there_are_refused(trace: PlottedTrace) -> None:
+def test_kill_and_cgroup_that_are_not_there_are_refused(trace: OpenedTrace) -> None:
     for draw in (trace.plot.timeline, trace.plot.cushion, trace.plot.waterfall):
         with pytest.raises(tracer.UsageError, match="there is no kill 9"):
             draw(kill=9)

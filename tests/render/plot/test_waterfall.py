@@ -16,7 +16,7 @@ from tracer.analysis.explain.kill_window import COLUMNS
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.render.picture import stacked_layers
 from tracer.render.plot import waterfall
-from tracer.render.plot.plotted_trace import PlottedTrace
+from tracer.render.plot.opened_trace import OpenedTrace
 
 KILLED = [name for name in NAMES if EXPERIMENTS[name].cause is not None]
 
@@ -83,7 +83,7 @@ def test_cache_that_went_round_many_times_is_one_step() -> None:
     assert labels == [("anonymous", 800), ("page cache added less evicted", -800)]
 
 
-def test_bars_are_the_layers_of_both_rows_and_the_steps_between(trace: PlottedTrace) -> None:
+def test_bars_are_the_layers_of_both_rows_and_the_steps_between(trace: OpenedTrace) -> None:
     axes = trace.plot.waterfall()
     window = trace.kill_window(1)
     steps, (begin, kill) = waterfall.steps(window), waterfall.totals(window)
@@ -111,6 +111,6 @@ def test_bars_are_the_layers_of_both_rows_and_the_steps_between(trace: PlottedTr
     ]
 
 
-def test_cache_that_became_dirty_has_the_colour_of_dirty_cache(dirty: PlottedTrace) -> None:
+def test_cache_that_became_dirty_has_the_colour_of_dirty_cache(dirty: OpenedTrace) -> None:
     (added,) = (step for step in waterfall.steps(dirty.kill_window(1)) if "added" in step.label)
     assert added.layer == "dirty"

@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from support.recorded import NAMES, TRACES
 
-import tracer
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.kmsg import log_files
 from tracer.render.terminal import console, explain_text, first_screen, survivor_text
 from tracer.render.words.prose import prose
@@ -66,7 +66,7 @@ def screen(report: OomReport) -> list[RenderableType]:
 
 @cache
 def reports_of(example: str) -> list[OomReport]:
-    return tracer.open(TRACES / example).explain()
+    return AnalysedTrace(TRACES / example).explain()
 
 
 @pytest.mark.parametrize("example", NAMES)
@@ -81,7 +81,7 @@ def test_recorded_examples_wrap_between_words(example: str) -> None:
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_recorded_survivors_wrap_between_words(verbose: bool) -> None:
-    held = tracer.open(TRACES / "thrash").held_cgroups()
+    held = AnalysedTrace(TRACES / "thrash").held_cgroups()
     known = words(console.to_text(survivor_text.held(held, verbose=verbose), columns=1000, colour=False))
     for columns in SOME_WIDTHS:
         assert_unbroken(partial(survivor_text.held, held, verbose=verbose), known, columns)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.explain.postmortem import allocated_before
+from tracer.analysis.explain.postmortem import PostMortems, allocated_before, no_such_kill
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.views.timeline import LEVELS, timeline
 from tracer.errors import TracerError
@@ -22,6 +22,14 @@ FLOWS: Final = (
 )
 _SAMPLED: Final = {"file_dirty_bytes": "file_dirty", "file_writeback_bytes": "file_writeback"}
 COLUMNS: Final = ("cgroup", "cgroup_id", "usage_bytes", "limit_bytes", *LEVELS, *_SAMPLED, *FLOWS)
+
+
+def kill_window_of(trace: TraceTables, kill_id: int) -> pd.DataFrame:
+    """Return the `kill_window` of a kill. Raises UsageError if the trace does not have it."""
+    reports = {report.kill_id: report for report in PostMortems(trace).measured()}
+    if kill_id not in reports:
+        raise no_such_kill(kill_id, sorted(reports))
+    return kill_window(trace, reports[kill_id])
 
 
 def kill_window(trace: TraceTables, report: OomReport) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-import tracer
 from tracer.cli import value_completion
 from tracer.cli.output import STDOUT, Write, check_folder, check_output, write_folder, write_output
 from tracer.cli.typed_values import PathOrUrl
@@ -31,9 +30,10 @@ _MOST_ROWS: Final = 500_000  # of the timelines of all cgroups: some 200 MiB
 
 
 def _folded(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[str]:
+    from tracer.analysis.views import code_samples
     from tracer.render.export import folded
 
-    return folded.lines(trace.charged_stacks(cgroup, kill_id))
+    return folded.lines(code_samples.charged(trace, trace.samples_of_code(cgroup, kill_id)))
 
 
 def _pprof(trace: AnalysedTrace, cgroup: str | None, kill_id: int | None) -> Iterator[bytes]:
@@ -253,6 +253,8 @@ def _export(
     path: Path, form: str, output: Path, *, cgroup: str | None, kill_id: int | None, force: bool
 ) -> None:
     """Write a trace in a format of one file or directory."""
+    from tracer.analysis.trace import AnalysedTrace
+
     chosen = FORMATS[form]
     assert not isinstance(chosen, DatasetFormat)
     if isinstance(chosen, FolderFormat):
@@ -262,14 +264,14 @@ def _export(
                 f"--to {form} writes a folder with a file for each table: name it without {output.suffix}"
             )
         check_folder(output, force, _names(chosen).values())
-        trace = tracer.open(path)
+        trace = AnalysedTrace(path)
         write_folder(output, _table_files(trace, chosen, cgroup))
         trace.defects.raise_if_any()
         return
     if output == STDOUT and chosen.is_binary and sys.stdout.isatty():
         raise UsageError(f"--to {form} writes no text for a terminal: name a file, or redirect the output")
     check_output(output, force)
-    trace = tracer.open(path)
+    trace = AnalysedTrace(path)
 
     def pieces() -> Iterator[str | bytes]:
         yield from chosen.pieces(trace, cgroup, kill_id)
@@ -322,9 +324,10 @@ def _tracks(trace: AnalysedTrace, cgroup: str | None) -> Tracks:
 
 def _timeline(trace: AnalysedTrace, cgroup: str | None) -> pd.DataFrame:
     from tracer.analysis.core import naming
+    from tracer.analysis.views.timeline import timeline
 
     shown = naming.with_data(trace) if cgroup is None else naming.select(trace, cgroup)
-    return trace.timeline(cgroup, _every(trace, len(shown), _MOST_ROWS))
+    return timeline(trace, cgroup, _every(trace, len(shown), _MOST_ROWS))
 
 
 def _every(trace: AnalysedTrace, cgroups: int, most_rows: int) -> str:

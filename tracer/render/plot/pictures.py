@@ -13,6 +13,7 @@ from tracer.analysis.explain.kill_window import kill_window
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import focus
+from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.timeline import row_length
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.errors import TracerError
@@ -107,7 +108,7 @@ class Pictures:
         The 12 largest rows have a bar each. All other rows share one bar. `by` and `cgroup` are as in
         `t.evictions`.
         """
-        drawn = eviction_bars.bars(self._trace.evictions(by, cgroup), by)
+        drawn = eviction_bars.bars(evictions(self._trace, by, cgroup), by)
         with pictured(ax, 9.0, 1.5 + _BAR_HEIGHT * max(len(drawn), 1) * (1 + (by == "cgroup"))) as axes:
             eviction_bars.draw(axes, drawn, by, is_exact=self._trace.summed.empty)
         return axes

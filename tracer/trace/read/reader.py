@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -36,16 +37,15 @@ class TableFrame(cached_property["pd.DataFrame"]):
     def __init__(self) -> None:
         super().__init__(self._read)
 
-    def _read(self, trace: Trace) -> pd.DataFrame:
+    def _read(self, tables: Tables) -> pd.DataFrame:
         assert self.attrname is not None
-        return _to_frame()(trace.table(self.attrname))
+        return tables._frame(self.attrname)
 
 
-class Trace:
-    """A trace on disk. Raises TraceError if `path` is not a trace that this version can read.
+class Tables(ABC):
+    """The tables of a trace as DataFrames, which are read at first use and kept.
 
-    The tables are DataFrames, which are read at first use and kept. The index is the sorted column `time`, in
-    UTC, if the table has one.
+    The index is the sorted column `time`, in UTC, if the table has one.
     """
 
     charge = TableFrame()
@@ -59,6 +59,7 @@ class Trace:
     oom_candidates = TableFrame()
     sigkills = TableFrame()
     kernel_log = TableFrame()
+    loss = TableFrame()
     samples = TableFrame()
     cgroups = TableFrame()
     tasks = TableFrame()
@@ -71,6 +72,14 @@ class Trace:
     contents = TableFrame()
     mappings = TableFrame()
     runtimes = TableFrame()
+
+    @abstractmethod
+    def _frame(self, name: str) -> pd.DataFrame:
+        """Return the table, read now."""
+
+
+class Trace(Tables):
+    """A trace on disk. Raises TraceError if `path` is not a trace that this version can read."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -99,6 +108,9 @@ class Trace:
         batches = self._batches(name, schema, lambda: Budget.from_schema(name, schema))
         data = pa.Table.from_batches(batches, schema)
         return keep_last(data.unify_dictionaries(), name).select(wanted)
+
+    def _frame(self, name: str) -> pd.DataFrame:
+        return _to_frame()(self._whole_loss() if name == "loss" else self.table(name))
 
     def has_table(self, name: str) -> bool:
         """Return whether the recorder knew the table. If it did not, the content of the table is unknown."""
@@ -146,8 +158,7 @@ class Trace:
             except FileNotFoundError as error:
                 paths = self._paths_after(paths, error, name)
 
-    @cached_property
-    def loss(self) -> pd.DataFrame:
+    def _whole_loss(self) -> pa.Table:
         """Return the rows of `loss`, and a row for each stream for which meta.json counts more lost records.
 
         On a full disk the table itself may not have been written. Such a row begins at the last sample, the
@@ -156,7 +167,7 @@ class Trace:
         written = self.table("loss")
         unwritten = self._losses_of_meta(written)
         rows = pa.Table.from_batches([rows_of("loss", unwritten)]) if unwritten else written.slice(0, 0)
-        return _to_frame()(pa.concat_tables([written, rows]).unify_dictionaries())
+        return pa.concat_tables([written, rows]).unify_dictionaries()
 
     def _losses_of_meta(self, written: pa.Table) -> list[dict[str, Any]]:
         ended = self.meta["ended"]

@@ -15,7 +15,7 @@ import pytest
 from support.evidence import numbers_of
 from support.recorder import WITHIN_S
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
@@ -72,7 +72,7 @@ def test_young_cgroup_is_killed_while_an_older_one_is_spared(
             assert young.name == name
             assert started(young, GROW).wait(WITHIN_S) == -9
         age_s = time.monotonic() - made_s
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     (report,) = trace.explain()
     assert report.limit_owner.cgroup == f"/{name}"
     spans = numbers_of(report.verdict.evidence, "growth")

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from support.memcg_files import read_columns
 
-import tracer
+from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 
 pytestmark = pytest.mark.kernel
@@ -40,7 +40,7 @@ def test_peak_of_a_cgroup_above_is_the_kernels(memcg: Path, start_recorder: Call
     processes = [subprocess.Popen(command) for _ in range(PROCESSES)]
     assert [process.wait() for process in processes] == [0] * PROCESSES
     counted = read_columns(memcg, hierarchy.version)["peak_bytes"]
-    trace = tracer.open(recorder.stop())
+    trace = AnalysedTrace(recorder.stop())
     below.rmdir()
     above = next(one for one in trace.held_cgroups() if not one.cgroup.endswith("/below"))
     assert counted is not None and counted > max(BURSTS_MIB) * MIB
