@@ -37,6 +37,9 @@ VERBS: Final = (
 )
 """The verbs in the order of `--help`, which shows the first sentence of each verb's help."""
 
+PLUGIN: Final = "kubectl"
+"""The program to which `kubectl_oom` adds the verb `oom`. `help` knows it, because documents name it."""
+
 
 def module_of(verb: str) -> str:
     """Return the name of the module that defines the `command` of a verb."""
@@ -108,6 +111,15 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if context.resilient_parsing:  # a completion prints nothing of its own
             return super().resolve_command(context, args)
+        if args[:2] == ["help", PLUGIN]:
+            from tracer.cli import kubectl_oom
+
+            click.echo(kubectl_oom.parser().format_help(), nl=False)
+            context.exit()
+        if args[0] == PLUGIN:
+            raise click.UsageError(
+                "run `kubectl oom`, which is a plugin of kubectl (help: memcg-tracer help kubectl)"
+            )
         if args[0] == "help":  # as git and kubectl have it
             args = [*(word for word in args[1:2] if word != "help"), "--help"]
         if args[0] == "--help":

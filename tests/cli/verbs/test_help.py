@@ -7,6 +7,7 @@ import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
+from tracer.cli import kubectl_oom
 from tracer.cli.group import VERBS, group
 
 
@@ -135,3 +136,11 @@ def test_command_is_taken_as_it_is_typed(line: str, monkeypatch: pytest.MonkeyPa
     group.main(["record", *line.split()], prog_name="memcg-tracer", standalone_mode=False)
     words = line.split()
     assert taken == [tuple(words[words.index("--") + 1 :] if "--" in words else words)]
+
+
+def test_help_of_the_plugin_of_kubectl_is_that_of_the_plugin(run: CliRunner) -> None:
+    shown = run.invoke(group, ["help", "kubectl"])
+    assert (shown.exit_code, shown.stdout) == (0, kubectl_oom.parser().format_help())
+    assert shown.stdout.startswith("usage: kubectl oom ")
+    refused = run.invoke(group, ["kubectl", "oom"])
+    assert refused.exit_code == 2 and "run `kubectl oom`" in refused.output
