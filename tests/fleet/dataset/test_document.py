@@ -31,7 +31,7 @@ PYTHON = re.compile(r"```python\n([^`]*)```\n\n```\n(.*?)```\n", re.DOTALL)
 
 
 def test_documented_columns_are_those_of_the_summaries() -> None:
-    text = DOCUMENT.read_text().replace("## In every table", "## `every`")
+    text = DOCUMENT.read_text().replace("### In every table", "### `every`")
     found = documented_columns(text)
     every = found.pop("every")
     assert {table: every | columns for table, columns in found.items()} == {

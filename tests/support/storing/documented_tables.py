@@ -25,10 +25,11 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def documented_columns(text: str) -> dict[str, dict[str, tuple[str, bool]]]:
-    """Return the tables of a document: `## \\`charge\\`` begins one, `| \\`column\\` | type |` is a row."""
+    """Return the tables of a document: a heading `## \\`charge\\`` of any level begins one, and
+    `| \\`column\\` | type |` is a row."""
     tables: dict[str, dict[str, tuple[str, bool]]] = {}
     for line in text.splitlines():
-        if heading := re.fullmatch(r"## `(\w+)`", line):
+        if heading := re.fullmatch(r"##+ `(\w+)`", line):
             tables[heading[1]] = {}
         elif row := re.match(r"\| ((?:`\w+`(?:, )?)+) \| ([\w ]+?)(, or null)? \|", line):
             *_, columns = tables.values()
