@@ -81,7 +81,7 @@ def test_code_that_grows_is_told_with_a_kill_that_is_near_and_has_a_table(record
         recorded.sample(20 + step, time=recorded.view.now_ns + step * S // 10)
     ((kind, words),) = recorded.told()
     assert kind == SOON
-    assert " What grows: 100 ± 84 % in load (app.py:41), called by main (app.py:88): " in words
+    assert " What grows: 16 to 100 % in load (app.py:41), called by main (app.py:88): " in words
     recorded.view.take()
     code = recorded.view.sheets(2, FilesNow())[CODE]
     assert (code.title, code.rows[0][:4]) == ("code", ("load (app.py:41)", "100%", "7.0Mi", "anon"))

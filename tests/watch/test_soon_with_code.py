@@ -43,6 +43,6 @@ def test_line_before_a_kill_names_the_code_if_it_was_sampled(
         history.append("samples", rows("samples", sample(step)))
     ((sentence, place), _) = reporter.alarmed.call_args
     assert place == "/web"
-    assert ("What grows: 100 ± 84 % in load (app.py:41)" in sentence) == told
+    assert ("What grows: 16 to 100 % in load (app.py:41)" in sentence) == told
     ((triggers,), _) = stories.trigger.call_args
     assert triggers[0].sentence == sentence
