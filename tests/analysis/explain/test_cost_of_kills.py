@@ -66,7 +66,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Pa
     }
     for kind in kinds:
         for measure in MEASURES:  # modules are imported, and methods of dataclasses are made
-            getattr(PostMortems(tracer.open(made[kind, KILLS])), measure)()
+            getattr(PostMortems(AnalysedTrace(made[kind, KILLS])), measure)()
     return made
 
 
