@@ -1,9 +1,7 @@
-"""Rows with all times moved, and rows at positions."""
+"""Rows with all times moved."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -52,24 +50,3 @@ def test_nulls_stay_null_and_the_batch_is_not_changed(
 def test_batch_without_rows_has_none_afterwards() -> None:
     batch = pa.RecordBatch.from_pylist([], schema=TABLES["cgroups"])
     assert shifted(batch, 5).num_rows == 0
-
-
-TAKEN = """
-import sys
-import numpy as np
-import pyarrow as pa
-from tracer.trace.arrow_columns import numbers, strings, take
-positions = np.array([3, 0, 3])
-batch = pa.RecordBatch.from_arrays([numbers(np.arange(4)), strings(["a", None, "c", "d"])], ["n", "s"])
-table = pa.Table.from_batches([batch.slice(0, 1), batch.slice(1)])
-taken = {"n": [3, 0, 3], "s": ["d", "a", "d"]}
-assert take(table, positions).to_pydict() == taken
-assert take(batch, positions).to_pydict() == taken
-assert take(table.column("s"), positions).to_pylist() == taken["s"]
-print({"pandas", "pyarrow.compute"} & {*sys.modules})
-"""
-
-
-def test_rows_are_taken_without_the_import_of_all_kernels() -> None:
-    printed = subprocess.run([sys.executable, "-c", TAKEN], check=True, capture_output=True, text=True).stdout
-    assert printed == "set()\n"
