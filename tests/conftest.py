@@ -18,7 +18,7 @@ from support.recorded import refuse_to_list
 from support.slowdown import SLOWDOWN
 
 from tracer.capture.bpf.compiled.bcc_module import find_bcc
-from tracer.cli import progress
+from tracer.cli import standard_streams
 from tracer.errors import TracerError
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    os.environ[progress.SWITCH] = "off"
+    os.environ[standard_streams.SWITCH] = "off"
     refuse_to_list()
 
 

@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tracer.analysis.results.memory import COMPOSITION_PARTS
-from tracer.categories import CATEGORIES, COUNTERS, LAYER_BY_NAME, LAYERS, PARTS, Counter
+from tracer.categories import CATEGORIES, COUNTERS, LAYER_BY_NAME, LAYERS, PARTS, Counter, usage_parts
 from tracer.kernel.cgroups.memory_files import RECLAIM_PARTS
 from tracer.kernel.struct_header import ENUMERATORS
+from tracer.schema import MEMORY_STAT_BYTES
 from tracer.wire.c_headers import category_header
 
 ROOT = Path(__file__).parents[1]
@@ -62,3 +65,21 @@ def test_kernels_document_names_the_counters_that_v1_does_not_print() -> None:
     named = {words.replace(" ", "_") for words in row.group(1).split(", ")}
     absent = {category.name for category in CATEGORIES if category.v1 is None} - {"kernel"}
     assert named == {"slab" if name.startswith("slab_") else name for name in absent} | RECLAIM_PARTS.keys()
+
+
+SIZES = st.fixed_dictionaries({name: st.none() | st.integers(0, 2**50) for name in MEMORY_STAT_BYTES})
+
+
+@given(sizes=SIZES, total=st.integers(0, 2**50))
+def test_usage_parts_of_any_sizes_add_up_to_usage(sizes: dict[str, int | None], total: int) -> None:
+    parts, unknown = usage_parts(sizes, total, lambda name: f"no {name}")
+    assert list(parts) == [part.name for part in PARTS]
+    assert sum(size or 0 for size in parts.values()) == total
+    assert all(size is None or size >= 0 for size in parts.values())
+    assert {name for name, size in parts.items() if size is None} <= set(unknown)
+
+
+def test_usage_parts_of_unknown_usage_has_no_other() -> None:
+    parts, unknown = usage_parts(dict.fromkeys(MEMORY_STAT_BYTES, 7), None, lambda _: "")
+    assert parts["other"] is None
+    assert {"other", "total"} <= set(unknown)

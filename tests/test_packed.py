@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.kernel.kmsg.report.log_report import Counter, Kill, LogReport, MemoryStat, TaskRow
-from tracer.kernel.kmsg.text.log_record import Stamp
+from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.packed import Packed
 
 

@@ -3,7 +3,7 @@
  * The CPU time of the tasks of each account. The scheduler brings the run time of a task up to date
  * before it reports a switch, and at each timer tick. The slice of a CPU adds up the time of one
  * account. It goes into the CPU's part of an array, which user space maps
- * (tracer/capture/rows/task_times.py), when another account runs there, with the sums of the CPU
+ * (tracer/capture/rows/task_rows.py), when another account runs there, with the sums of the CPU
  * (charge.bpf.c), and before accounts are closed (`look`).
  */
 #ifndef MEMCG_TRACER_TASK_TIME_H

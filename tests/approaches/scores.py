@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from synthetic.sample_series import SECOND_NS, START_NS, batch
 
-from tracer.live.countdown import Countdown
-from tracer.live.cushion_sizes import cushions
+from tracer.live.countdown import Countdown, cushions
 
 RECORDED: Final = Path(__file__).parent / "recorded"
 WITHIN_S: Final = 30.0

@@ -17,7 +17,7 @@ from support.clusters.pods_server import PodsServer
 from synthetic.oom_log import Dump
 
 from tracer.analysis.results.outcome import PodLimit
-from tracer.analysis.whatif.pod_resize import command
+from tracer.analysis.whatif.outcomes import command
 from tracer.cli import kubectl_oom
 
 KUBECTL: Final = shutil.which("kubectl")

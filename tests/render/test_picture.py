@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.views.stalls import STALLED
+from tracer.analysis.views.reclaim import STALLED
 from tracer.categories import LAYERS
 from tracer.render.picture import (
     WAITS,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from support.recorded import TRACES
 from synthetic.restarts import Restarts
 
-from tracer.cli.progress import SWITCH
+from tracer.cli.standard_streams import SWITCH
 from tracer.cli.verbs import explain
 from tracer.top import explaining
 

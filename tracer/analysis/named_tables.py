@@ -21,7 +21,7 @@ from tracer.analysis.core import naming
 from tracer.analysis.core.columns import Int64s
 from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
-from tracer.trace.identity_tables import IDENTITY_KEYS
+from tracer.trace.arrow_columns import IDENTITY_KEYS
 from tracer.trace.read.to_pandas import to_frame
 
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())

@@ -49,7 +49,7 @@ class AnalysedTrace(Trace):
 
     @cached_property
     def evicted(self) -> Evicted:
-        """Return the page cache that reclaim took from cgroups: `tracer.analysis.core.evicted.Evicted`."""
+        """Return the page cache that reclaim took from cgroups: `tracer.analysis.core.subtree.Evicted`."""
         from tracer.analysis.core.evicted import Evicted
 
         return Evicted.from_events(self.cache_events, self.tasks)
@@ -84,17 +84,17 @@ class AnalysedTrace(Trace):
 
     @cached_property
     def refaulted(self) -> Refaulted:
-        """Return the refaults of cgroups, in order of time: `tracer.analysis.core.evicted.Refaulted`."""
+        """Return the refaults of cgroups, in order of time: `tracer.analysis.core.subtree.Refaulted`."""
         from tracer.analysis.views import refaults
 
         return refaults.refaulted(self)
 
     @cached_property
     def waits(self) -> pd.DataFrame:
-        """Return the times in which threads waited for memory: `tracer.analysis.views.stalls.waits`."""
-        from tracer.analysis.views import stalls
+        """Return the times in which threads waited for memory: `tracer.analysis.views.reclaim.waits`."""
+        from tracer.analysis.views import reclaim
 
-        return stalls.waits(self)
+        return reclaim.waits(self)
 
     @cached_property
     def places(self) -> Places:

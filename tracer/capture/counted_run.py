@@ -25,13 +25,13 @@ from tracer.capture.session import (
     require_command,
     run_until_command_ends,
 )
+from tracer.categories import usage_parts
 from tracer.errors import TracerError, UsageError
 from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy, own_path
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.process.spawn import spawn
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
-from tracer.usage_parts import usage_parts
 
 READ_INTERVAL_S: Final = 0.05
 

@@ -30,8 +30,7 @@ from tracer.capture.rows.mapping_rows import MappingRows
 from tracer.capture.rows.page_sums import PageSums
 from tracer.capture.rows.sampler import Sampler
 from tracer.capture.rows.shmem_rows import SharedFiles, ShmemRows
-from tracer.capture.rows.task_rows import TaskRows
-from tracer.capture.rows.task_times import TaskTimes, task_time_rows
+from tracer.capture.rows.task_rows import TaskRows, TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.selection.traced_cgroups import TracedCgroups, find_recorder_cgroup
 from tracer.capture.sigkill_rows import SigkillRows

@@ -3,11 +3,10 @@
 typed_values — values of options as users type them
 tuning — settings of a recorder from the environment
 endpoint_options — the address and the options of the endpoint for Prometheus
-progress — a line about work that takes long
+standard_streams — the three standard streams, whatever is behind them, and progress
 output — files and directories that a verb writes
 dataset_export — the traces that `export` adds to a dataset
 page_contents — what the page of `report` shows of a trace
-standard_streams — the three standard streams, whatever is behind them
 value_completion — shell completion of option values
 trace_argument — the trace that a path, a name or nothing stands for
 run_summary — the summary that `record --summary` appends

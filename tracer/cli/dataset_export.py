@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import GARBAGE_OF_MANY_TRACES, progress
-from tracer.cli.progress import Progress
+from tracer.cli import GARBAGE_OF_MANY_TRACES, standard_streams
+from tracer.cli.standard_streams import Progress
 from tracer.errors import TracerError
 from tracer.render.words.escape import visible
 from tracer.urls import shown_url
@@ -36,7 +36,7 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
     from tracer.fleet.dataset.store import Store
 
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    with progress.shown("looking for traces") as now:
+    with standard_streams.shown("looking for traces") as now:
         lines = _Lines(now)
         traces = list(_traces(paths, lines))
         store = Store(address)

@@ -127,7 +127,7 @@ def _flame(
     trace: AnalysedTrace, samples: pd.DataFrame, kinds: Sequence[str], most_blocks: int
 ) -> FlameGraph | None:
     """Return the flame graph of these rows of `code_samples` whose memory is of these kinds."""
-    from tracer.analysis.views import code_samples, growth_tree
+    from tracer.analysis.views import code_samples
     from tracer.render.page import flame_graph
 
     stacks = [
@@ -135,7 +135,7 @@ def _flame(
         for one in code_samples.by_origin(trace, samples)
         if ("kernel" if one.category == "sock" else one.category) in kinds
     ]
-    tree = growth_tree.growth_tree(stacks)
+    tree = code_samples.growth_tree(stacks)
     return flame_graph.flame_graph(tree, kinds, trace.meta["filters"]["stacks_bytes"], most_blocks)
 
 

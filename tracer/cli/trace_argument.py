@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tracer.cli import progress
+from tracer.cli import standard_streams
 from tracer.errors import TracerError
 from tracer.watch.service import STATE_FOLDER
 
@@ -46,7 +46,7 @@ class Found:
 
 def open_trace(path: Path | None) -> Found:
     """Return the trace that the argument means. Raises TracerError if there is none."""
-    with progress.shown("looking for the trace"):
+    with standard_streams.shown("looking for the trace"):
         found = find(path)
     if found is not None:
         return found

@@ -26,7 +26,7 @@ class LimitHit:
 class UsedUpSoon:
     """The cushion will be used up in `left_s` seconds: it shrank by `rate` bytes a second for `lasted_s`.
 
-    `left_bytes` is the cushion, `room_bytes` and `cache_bytes` are parts of it (`live/cushion_sizes.py`).
+    `left_bytes` is the cushion, `room_bytes` and `cache_bytes` are parts of it (`live/countdown.py`).
     """
 
     limit_bytes: int

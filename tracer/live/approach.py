@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.live.cgroup_states import CgroupStates
-from tracer.live.cushion_sizes import cushions
+from tracer.live.countdown import cushions
 from tracer.live.sample_arrays import UNKNOWN, Numbers, turns, values
 
 _SECOND_NS: Final = 1_000_000_000

@@ -32,8 +32,57 @@ import pyarrow as pa
 from tracer.kernel.meminfo import meminfo_bytes
 from tracer.live.alarm import Alarm, UsedUpSoon
 from tracer.live.cgroup_states import CgroupStates
-from tracer.live.cushion_sizes import Cushions, cushions
-from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, is_word, turns, values
+from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, at_least_0, is_word, limits, turns, values
+from tracer.schema import UNLIMITED_BYTES
+
+
+class Cushions(NamedTuple):
+    """A cushion for each row, in bytes, and its parts. `is_known` is false if there is no limit, or if the
+    sample has no statistics."""
+
+    left: Numbers
+    room: Numbers
+    cache: Numbers
+    limit: Numbers
+    is_known: Flags
+
+
+def cushions(samples: pa.RecordBatch, free_swap_bytes: int) -> Cushions:
+    """Return the cushions of these samples on a machine with so much free swap."""
+    usage, file = values(samples, "usage_bytes"), values(samples, "file_bytes")
+    limit = limits(samples, "effective_limit_bytes")
+    limit = np.minimum(limit, limits(samples, "limit_bytes"))
+    room = np.maximum(limit - usage, 0)
+    cache = _cache(samples, file, usage)
+    freed = cache + at_least_0(samples, "slab_reclaimable_bytes") // 2
+    left = room + freed
+    if free_swap_bytes:
+        swap_room = limits(samples, "swap_room_bytes")
+        is_v1 = values(samples, "soft_limit_bytes") != UNKNOWN
+        anon = at_least_0(samples, "inactive_anon_bytes") + at_least_0(samples, "active_anon_bytes")
+        to_swap = np.minimum(anon, free_swap_bytes)
+        left += np.where(is_v1, to_swap, np.minimum(to_swap, swap_room))
+        left = np.where(is_v1, np.minimum(left, np.minimum(swap_room, UNLIMITED_BYTES // 2) + freed), left)
+    is_known = (limit < UNLIMITED_BYTES) & (usage != UNKNOWN) & (file != UNKNOWN)
+    return Cushions(left, room, cache, limit, is_known)
+
+
+def _cache(samples: pa.RecordBatch, file: Numbers, usage: Numbers) -> Numbers:
+    """Return the page cache that reclaim can free, in bytes."""
+    listed = at_least_0(samples, "inactive_file_bytes") + at_least_0(samples, "active_file_bytes")
+    unlocked = file - at_least_0(samples, "shmem_bytes") - at_least_0(samples, "unevictable_bytes")
+    cache: Numbers = np.minimum(np.maximum(listed, unlocked), np.maximum(usage, 0))
+    return cache - _protected(samples, cache, usage)
+
+
+def _protected(samples: pa.RecordBatch, cache: Numbers, usage: Numbers) -> Numbers:
+    """Return the protected part of the cache. The kernel does not count protection by kind of memory, so the
+    cache gets its share of usage."""
+    protected = at_least_0(samples, "protected_bytes")
+    if not protected.any():
+        return protected
+    return (cache * np.minimum(protected / np.maximum(usage, 1), 1)).astype(np.int64)
+
 
 SOON_S: Final = 10.0
 """A forecast below this gives an alarm."""

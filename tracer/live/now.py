@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from tracer.categories import usage_parts
 from tracer.enumerations import CAUSE, EVICTION_CAUSES, STALL_KIND
 from tracer.live.countdown import KEPT, forecast
 from tracer.live.flows import ADD_CAUSES, BLOCKS, CATEGORY_NAMES, DROP_CAUSES
@@ -15,7 +16,6 @@ from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers
 from tracer.live.tally import SAMPLE_COLUMNS, Copy, Names, Tally
 from tracer.metric_families import OUTCOMES
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
-from tracer.usage_parts import usage_parts
 
 FORESEEN_S: Final = 60.0
 """The farthest forecast of a kill: it follows from the last four seconds."""
@@ -38,7 +38,7 @@ class CgroupNow:
     Names may be any text. `limit_bytes` is the least limit of the cgroup and all above it, null also if there
     is no limit, and `limit_owner` is the path of the cgroup that has this limit. `parts` are
     `categories.PARTS` in bytes. `cushion_bytes` is what may still be charged before the OOM killer must come
-    (`live.cushion_sizes`) at the nearest limit, which `cushion_owner` has; `cushion_room_bytes` (below the
+    (`live.countdown`) at the nearest limit, which `cushion_owner` has; `cushion_room_bytes` (below the
     limit) and `cushion_cache_bytes` (page cache) are parts of it. `seconds_to_kill` is the time until the
     cushion is used up at the present rate, null also if that is not within `FORESEEN_S`. `time_ns` is the
     time of the latest sample: the values hold since then.

@@ -38,7 +38,7 @@ _KIND: Final = np.dtype(
     [
         ("time", "i8"),  # of the latest sample; 0: there is none
         ("sample", "i8", len(SAMPLE_COLUMNS)),
-        ("cushion", "i8", 3),  # left, room and cache of `cushion_sizes`; UNKNOWN: there is no limit
+        ("cushion", "i8", 3),  # left, room and cache of `countdown.cushions`; UNKNOWN: there is no limit
         ("start", "i8", len(CATEGORY_NAMES)),  # the categories of its `start` sample
         ("flows", "i8", WIDTH),
         ("changes", "i8"),  # of this row; two states with the same number are the same

@@ -20,8 +20,7 @@ from tracer.top.list_columns import BAR_AFTER, NAME, Layout, layout, text_of
 from tracer.top.live_row import LiveRow
 from tracer.top.screen.cells import Line, Size, Span, padded
 from tracer.top.short_numbers import short_percent, short_size, sparkline
-from tracer.top.tree_order import Placed
-from tracer.top.view_state import ViewState, arranged, lines_of
+from tracer.top.view_state import Placed, ViewState, arranged, lines_of
 from tracer.units import count
 
 LEAST_COLUMNS: Final = 60

@@ -26,8 +26,7 @@ from tracer.schema import UNLIMITED_BYTES
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, MOST, NOTE, NOTHING, SOON, Decision
 from tracer.top.files_now import FilesNow
-from tracer.top.live_row import LiveRow
-from tracer.top.now_rows import NowRows
+from tracer.top.live_row import LiveRow, NowRows
 from tracer.top.view_state import Machine
 from tracer.trace.history.history import History
 from tracer.units import size

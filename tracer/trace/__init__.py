@@ -5,9 +5,8 @@ Modules at the bottom serve both rooms:
     recording_ends — the reasons why a recording ended
     layout — the files of a trace by table; only regular ones are opened
     meta — meta.json: its values, checked
-    arrow_columns — Arrow columns, without pandas, and rows cast to the schema of their table
+    arrow_columns — Arrow columns, without pandas; rows as their table has them, the last of each key
     row_sink — what a recording writes its rows to
-    identity_tables — tables in which a later row supersedes an earlier one
     journal_stream — the content of a journal
 
 The rooms:

@@ -1,8 +1,7 @@
 """The flight recorder: a trace of the minutes before each OOM kill, in a directory that stays bounded.
 
 place — the directory of traces: names, publication, removal of the oldest
-killed_pods — the pods of a trace's kills
-completing — the child that turns a trace into Parquet and explains it
+completing — the child that turns a trace into Parquet and explains it, with the pods of its kills
 cost — the CPU time and memory of `watch` itself
 judging — the child that judges each kill at once
 first_verdicts — the last seconds of a cgroup, for that child

@@ -77,7 +77,7 @@ class Finished(Told):
 
     If there is a `cause`, then cause, pod, sentence and names describe the newest kill. `causes` are
     (kill_id, cause) of all kills in the trace, including kills that earlier traces also contain. `pods` are
-    the objects of `tracer.watch.killed_pods`, without kills that earlier traces also contain, and
+    the objects of `tracer.watch.completing`, without kills that earlier traces also contain, and
     `pods_left_out` more are not there.
     """
 

@@ -220,7 +220,7 @@ class PodEvents:
     # Events
 
     def _event_of(self, pod: Mapping[str, Any], trace: Path) -> PodEvent | None:
-        """Return the event with the kills of `tracer.watch.killed_pods`; None without a valid name."""
+        """Return the event with the kills of `tracer.watch.completing`; None without a valid name."""
         name, namespace, uid = (str(pod[key] or "") for key in ("pod", "namespace", "uid"))
         is_valid = _NAME.fullmatch(name) and _LABEL.fullmatch(namespace) and _UID.fullmatch(uid)
         if not is_valid or not pod["times_ns"]:

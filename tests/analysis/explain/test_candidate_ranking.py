@@ -20,7 +20,7 @@ from tracer.analysis.explain.victim_selection import (
     rules_of,
     what_if,
 )
-from tracer.analysis.explain.words import log_words
+from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.results.kill import Candidate
 
 TOTAL = 25600  # pages: 100 MiB, of which a thousandth is 25 whole pages
@@ -146,7 +146,7 @@ def test_disagreement_with_the_ranking_names_both_tasks() -> None:
     for pid in (2, 3, 9):
         ranking = ranked_as_killed(tasks, pid)
         assert is_contradicted(ranking)
-        sentences.append(log_words.contradiction(ranking))
+        sentences.append(sentence_parts.contradiction(ranking))
     assert sentences[0] == (
         "by these numbers task1 (pid 1) with a badness of 20000 pages would have been killed, and not "
         "task2 (pid 2), with 10"

@@ -11,7 +11,7 @@ from synthetic.oom_log import MIB, Dump, log
 
 from tracer.analysis.explain.postmortem import allocated_before, explain
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.explain.words import log_words
+from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log import decisions
 from tracer.analysis.views.focus import ranked
 from tracer.analysis.views.timeline import timeline
@@ -63,8 +63,8 @@ def test_explain_with_missed_kills_has_them_from_the_log(trace: Any) -> None:
     assert missed.limit_owner.container == "crasher"
     assert missed.limit_owner.limit_bytes == 100 * MIB
     assert missed.to_dict()["time"].startswith("2025-11-24T16:00:02.9")
-    assert log_words.MISSED in missed.quality.disagreements
-    assert log_words.MISSED not in reports[0].quality.disagreements
+    assert sentence_parts.MISSED in missed.quality.disagreements
+    assert sentence_parts.MISSED not in reports[0].quality.disagreements
     assert missed.victims[0].cgroup_id == 3 and missed.verdict.cause == reports[0].verdict.cause
     # Other views count the same kills.
     assert ranked(trace)["kills"].to_dict() == {1: 1, 2: 1, 3: 1, 4: 1}

@@ -24,7 +24,7 @@ from tracer.analysis.explain.victim_selection import (
 from tracer.analysis.kernel_log import comparison
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.kmsg.report.log_report import Chosen, Counter, Invoker, Kill, LogReport, MemInfo, TaskRow
-from tracer.kernel.kmsg.text.log_record import Stamp
+from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.schema import UNLIMITED_BYTES
 
 RECORDED = Path(__file__).parents[3] / "traces"

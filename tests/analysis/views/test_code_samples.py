@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain import postmortem
+from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.results import report_frames
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.views import code_samples
-from tracer.analysis.views.code_samples import Charged
+from tracer.analysis.views.code_samples import (
+    MOST_DEPTH,
+    Charged,
+    Growth,
+    SampledStack,
+    Samples,
+    grown_code,
+    grown_within,
+    growth_tree,
+)
+from tracer.analysis.views.grown_functions import share_error
 from tracer.errors import UsageError
 
 MIB = 1 << 20
@@ -94,3 +112,313 @@ def test_lost_code_samples_do_not_count_as_lost_records(page_cache_experiment: A
     assert postmortem.explain(trace)[0].quality.lost_records == 0
     trace.add("loss", 3, begin=trace.ns(2), stream="charge", lost=3)
     assert postmortem.explain(trace)[0].quality.lost_records == 3
+
+
+KERNEL, SLAB = 90_001, 90_002
+_NUMBERS = count(70_000)
+
+
+@pytest.fixture
+def grown_code_named(trace: Any) -> Any:
+    trace.add("tasks", tgid=41, start_ns=5, comm="work", first_seen=trace.ns(0))
+    trace.add("tasks", tgid=44, start_ns=7, comm="work", first_seen=trace.ns(0))
+    trace.add("tasks", tgid=43, start_ns=6, comm="other", first_seen=trace.ns(0))
+    trace.add("stacks", stack_id=KERNEL, frames=["charge+0x4", "asm_exc_page_fault+0x22"])
+    trace.add("stacks", stack_id=SLAB, frames=["kmem_cache_alloc_lru_noprof+0x4", "d_alloc+0x22"])
+    return trace
+
+
+def grown_code_sampled(trace: Any, weight: int, *frames: str, seconds: float = 1, **row: Any) -> None:
+    """Add a sample of a stack, innermost frame first; without frames, there is no stack of the program."""
+    stack_id = None
+    if frames:
+        stack_id = next(_NUMBERS)
+        trace.add("stacks", stack_id=stack_id, frames=list(frames))
+    known = {"cgroup_id": 7, "tgid": 41, "tid": 42, "category": "anon", "bytes": weight}
+    trace.add("code_samples", seconds, **known | {"stack_id": stack_id, "kernel_stack_id": KERNEL} | row)
+
+
+def shown(trace: Any, *kinds: str) -> list[tuple[str, float]]:
+    """Return the innermost function of each code, and its share."""
+    rows = Samples.from_rows(trace.code_samples)
+    found = grown_code(trace, rows, kinds or ("anon", "shmem", "file", "kernel"))
+    return [(one.frames[0].function if one.frames else "", round(one.share, 3)) for one in found]
+
+
+def test_code_is_the_innermost_function_of_the_program(grown_code_named: Any) -> None:
+    """Frames of the C library and of the interpreter are not shown, and lines of a function are one."""
+    grown_code_sampled(
+        grown_code_named, 5 * MIB, "__memset [libc.so.6]", "load [app.py:41]", "main [app.py:88]"
+    )
+    grown_code_sampled(grown_code_named, 2 * MIB, "load [app.py:42]", "main [app.py:88]")
+    grown_code_sampled(
+        grown_code_named,
+        3 * MIB,
+        "_PyObject_Malloc [libpython3.13.so.1.0]",
+        "parse [app.py:17]",
+        "main [app.py:89]",
+    )
+    rows = Samples.from_rows(grown_code_named.code_samples)
+    main = CodeFrame("main", "app.py", 88, None)
+    assert grown_code(grown_code_named, rows, ("anon",)) == (
+        GrownCode(
+            share=0.7,
+            share_error=share_error(0.7, 3),
+            bytes=7 * MIB,
+            of="anon",
+            process=GrownProcess(41, "work", 1),
+            language="python",
+            mapping=None,
+            frames=(CodeFrame("load", "app.py", 41, None), main),
+        ),
+        GrownCode(
+            share=0.3,
+            share_error=share_error(0.3, 3),
+            bytes=3 * MIB,
+            of="anon",
+            process=GrownProcess(41, "work", 1),
+            language="python",
+            mapping=None,
+            frames=(CodeFrame("parse", "app.py", 17, None), CodeFrame("main", "app.py", 89, None)),
+        ),
+    )
+
+
+def test_code_below_a_tenth_is_left_out(grown_code_named: Any) -> None:
+    grown_code_sampled(grown_code_named, 91, "grow [work]")
+    grown_code_sampled(grown_code_named, 9, "rare [work]")
+    assert shown(grown_code_named) == [("grow", 0.91)]
+
+
+def test_frames_end_where_callers_differ(grown_code_named: Any) -> None:
+    for caller in "abc":
+        grown_code_sampled(grown_code_named, MIB, "alloc [work]", f"read_{caller} [work]", "main [work]")
+    rows = Samples.from_rows(grown_code_named.code_samples)
+    (one,) = grown_code(grown_code_named, rows, ("anon",))
+    assert [frame.function for frame in one.frames] == ["alloc"]
+
+
+def test_stacks_of_processes_of_one_name_are_merged(grown_code_named: Any) -> None:
+    for tgid, weight in ((41, 3), (44, 5), (43, 9)):
+        grown_code_sampled(grown_code_named, weight, "grow [work]", tgid=tgid)
+    rows = Samples.from_rows(grown_code_named.code_samples)
+    found = grown_code(grown_code_named, rows, ("anon",))
+    assert [(one.process, one.bytes) for one in found] == [
+        (GrownProcess(43, "other", 1), 9),
+        (GrownProcess(None, "work", 2), 8),
+    ]
+
+
+def test_only_samples_of_the_wanted_kinds_count(grown_code_named: Any) -> None:
+    grown_code_sampled(grown_code_named, 4, "grow [work]")
+    grown_code_sampled(grown_code_named, 9, "read [work]", category="file")
+    grown_code_sampled(grown_code_named, 3, "share [work]", category="shmem")
+    grown_code_sampled(grown_code_named, 2, category="sock")
+    grown_code_sampled(grown_code_named, 5, "find [work]", category="kernel", kernel_stack_id=SLAB)
+    assert shown(grown_code_named, "anon") == [("grow", 1)]
+    assert shown(grown_code_named, "file") == [("read", 1)]
+    assert shown(grown_code_named, "shmem") == [("share", 1)]
+    assert shown(grown_code_named, "kernel") == [("find", 0.714), ("charge", 0.286)]
+    rows = Samples.from_rows(grown_code_named.code_samples)
+    assert [(one.of, one.language) for one in grown_code(grown_code_named, rows, ("kernel",))] == [
+        ("slab", "native"),
+        ("kernel", "kernel"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frames", "language"),
+    [
+        (["JS:*grow app.js:3:9", "node::Start [node]"], "node"),
+        (["main.load [app]", "runtime.goexit.abi0 [app]"], "go"),
+        (["Lcom/App;::load", "JavaMain [libjvm.so]"], "java"),
+        (["grow [work]", "main [work]"], "native"),
+    ],
+)
+def test_language_is_known_by_the_frames(grown_code_named: Any, frames: list[str], language: str) -> None:
+    grown_code_sampled(grown_code_named, 1, *frames)
+    (one,) = grown_code(grown_code_named, Samples.from_rows(grown_code_named.code_samples), ("anon",))
+    assert one.language == language
+
+
+def test_frame_has_a_row_for_each_function(grown_code_named: Any) -> None:
+    grown_code_named.meta["filters"] = {"stacks_bytes": MIB}
+    grown_code_named.add("cgroups", cgroup_id=7, path="/a", created=grown_code_named.ns(0))
+    grown_code_named.charged(1, 7, "anon", 9 * MIB, tgid=41, usage_bytes=9 * MIB)
+    grown_code_sampled(grown_code_named, 6 * MIB, "load [app.py:41]", "main [app.py:88]")
+    grown_code_sampled(grown_code_named, 3 * MIB, kernel_stack_id=None)
+    code = report_frames.code([], held_cgroups(grown_code_named))
+    assert code["function"].tolist() == ["load", "[unknown]"]
+    assert (code["callers"].tolist(), code["file"].isna().tolist()) == (["main", ""], [False, True])
+    assert code["line"].tolist()[0] == 41
+    assert code["share"].round(3).tolist() == [0.667, 0.333]
+    assert code["kill_id"].isna().all()
+    assert report_frames.code([], []).dtypes.equals(code.dtypes)
+
+
+def test_share_is_that_of_the_growth_while_armed(grown_code_named: Any) -> None:
+    """6 of 10 MiB grew while sampling was armed. Samples have 8: some memory was freed and came again."""
+    grown_code_named.meta["filters"] = {"stacks_bytes": MIB}
+    grown_code_named.add("cgroups", cgroup_id=7, path="/a", created=grown_code_named.ns(0))
+    grown_code_named.charged(1, 7, "anon", 4 * MIB, tgid=41)
+    grown_code_named.charged(2, 7, "anon", 6 * MIB, tgid=41)
+    grown_code_named.add("armed", 1.7, begin=grown_code_named.ns(1.5), kind="anon")
+    grown_code_named.add("armed", 2.5, begin=grown_code_named.ns(1.7), kind="anon")
+    grown_code_named.add("armed", 2.5, begin=grown_code_named.ns(0), kind="file")
+    for _ in range(8):
+        grown_code_sampled(grown_code_named, MIB, "grow [work]", seconds=2)
+    subtree = Subtrees(grown_code_named).subtree_at(7)
+    found = grown_within(subtree, ("anon",), grown_code_named.ns(0), grown_code_named.ns(3))
+    assert found.sampled_share == pytest.approx(0.6)
+    assert [one.share for one in found.code] == [1]
+    nothing = grown_within(subtree, ("shmem",), grown_code_named.ns(0), grown_code_named.ns(3))
+    assert (nothing.code, nothing.sampled_share, nothing.why_unknown is not None) == ((), None, True)
+
+
+def test_kill_has_the_code_of_the_kind_of_its_verdict(page_cache_experiment: Any) -> None:
+    """Only samples of anonymous memory, in the limit owner, in the window before the kill count."""
+    trace = page_cache_experiment
+    (before,) = postmortem.explain(trace)
+    assert (before.code, before.code_sampled_share) == ((), None)
+    assert "--stacks" in before.quality.unknown["code_sampled_share"]
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    grown_code_sampled(trace, 40 * MIB, "grow [work]", "main [work]", seconds=2.5)
+    grown_code_sampled(trace, 90 * MIB, "elsewhere [work]", seconds=2.6, cgroup_id=8)
+    grown_code_sampled(trace, 90 * MIB, "elsewhere [work]", seconds=2.6, category="file")
+    grown_code_sampled(trace, 90 * MIB, "elsewhere [work]", seconds=3.7)
+    (report,) = postmortem.explain(trace)
+    assert report.verdict.cause == "anon_growth"
+    (one,) = report.code
+    assert (one.process.pid, one.of, one.bytes, one.share) == (41, "anon", 40 * MIB, 1)
+    assert [frame.function for frame in one.frames] == ["grow", "main"]
+    assert report.code_sampled_share == 0, "sampling was not armed"
+
+
+@pytest.mark.parametrize(
+    ("frame", "tgid", "said"),
+    [
+        (
+            "grow [work]",
+            41,
+            "Look for growth in grow (work), 100 % of the sampled growth, in python3 (pid 41): ",
+        ),
+        ("[work]+0x40", 41, "Look for growth in python3 (pid 41): it charged"),
+        ("grow [work]", 43, "Look for growth in python3 (pid 41): it charged"),
+    ],
+)
+def test_advice_names_the_code_of_the_process_that_grew(
+    page_cache_experiment: Any, frame: str, tgid: int, said: str
+) -> None:
+    trace = page_cache_experiment
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    grown_code_sampled(trace, 40 * MIB, frame, "main [work]", seconds=2.5, tgid=tgid)
+    (report,) = postmortem.explain(trace)
+    (line,) = [line for line in report.advice if line.startswith("Look for growth")]
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize(("anon", "file", "kind"), [(9, 5, "anon"), (5, 9, "file")])
+def test_held_has_the_code_of_its_largest_kind(
+    grown_code_named: Any, anon: int, file: int, kind: str
+) -> None:
+    grown_code_named.meta["filters"] = {"stacks_bytes": MIB}
+    grown_code_named.add("cgroups", cgroup_id=7, path="/a", created=grown_code_named.ns(0))
+    grown_code_named.charged(1, 7, "file", file * MIB, tgid=41, usage_bytes=file * MIB)
+    grown_code_named.charged(2, 7, "anon", anon * MIB, tgid=41, usage_bytes=(anon + file) * MIB)
+    grown_code_sampled(grown_code_named, file * MIB, "read [work]", category="file")
+    grown_code_sampled(grown_code_named, anon * MIB, "grow [work]", seconds=2)
+    (one,) = held_cgroups(grown_code_named)
+    assert [(code.of, code.bytes) for code in one.code] == [(kind, 9 * MIB)]
+
+
+@given(share=st.floats(0.1, 0.9), count=st.integers(20, 400))
+def test_true_share_lies_within_the_error_in_95_of_100_cases(share: float, count: int) -> None:
+    """By all results of so many draws, each with its probability."""
+    drawn = range(count + 1)
+    chances = [math.comb(count, n) * share**n * (1 - share) ** (count - n) for n in drawn]
+    held = [abs(n / count - share) <= share_error(n / count, count) for n in drawn]
+    within = sum(chance for chance, is_held in zip(chances, held, strict=True) if is_held)
+    assert 0.93 < within <= 1.001
+
+
+def test_lines_of_a_native_function_are_one_code_with_its_heaviest_line(grown_code_named: Any) -> None:
+    """Some of its instructions have no line: they are the compiler's own."""
+    grown_code_sampled(grown_code_named, 4 * MIB, "load [work]", "main [work] (rows.c:88)")
+    grown_code_sampled(grown_code_named, 2 * MIB, "load [work] (rows.c:40)", "main [work] (rows.c:88)")
+    grown_code_sampled(grown_code_named, 3 * MIB, "load [work] (rows.c:41)", "main [work] (rows.c:88)")
+    (one,) = grown_code(grown_code_named, Samples.from_rows(grown_code_named.code_samples), ("anon",))
+    assert (one.share, one.language) == (1, "native")
+    assert one.frames == (CodeFrame("load", "rows.c", 41, "work"), CodeFrame("main", "rows.c", 88, "work"))
+
+
+def stack(
+    weight: int, *user: str, comm: str = "work", category: str = "anon", kernel: tuple[str, ...] = ()
+) -> SampledStack:
+    return SampledStack("/a", None, comm, 41, category, user, kernel, weight)
+
+
+def growth_tree_shown(tree: tuple[Growth, ...]) -> dict[str, object]:
+    return {f"{one.frame.function} {one.what}": (one.bytes, growth_tree_shown(one.below)) for one in tree}
+
+
+def test_tree_has_each_caller_once_with_the_bytes_below_it() -> None:
+    libc = "[libc.so.6]+0x17c3"
+    tree = growth_tree(
+        [
+            stack(5, f"{libc}80", "parse [work]", "main [work]"),
+            stack(2, f"{libc}99", "parse [work]", "main [work]"),
+            stack(3, "index [work]", "main [work]"),
+            stack(4, "main [work]"),
+            stack(9, "run [other]", comm="other"),
+        ]
+    )
+    parse: tuple[int, object] = (7, {"[libc.so.6] library": (7, {})})
+    main = (14, {"parse program": parse, "index program": (3, {})})
+    assert growth_tree_shown(tree) == {
+        "work process": (14, {"main program": main}),
+        "other process": (9, {"run program": (9, {})}),
+    }
+
+
+def test_lines_of_one_function_are_one_frame_with_the_heaviest_line() -> None:
+    (process,) = growth_tree([stack(3, "load [app.py:41]"), stack(5, "load [app.py:44]")])
+    assert process.below == (Growth(CodeFrame("load", "app.py", 44, None), "program", 8, ()),)
+
+
+def test_kernel_frames_are_kept_where_they_tell_something() -> None:
+    kernel = ("kmem_cache_alloc", "alloc_inode")
+    assert growth_tree_shown(growth_tree([stack(5, "main [work]", kernel=kernel)])) == {
+        "work process": (5, {"main program": (5, {})})
+    }
+    inner: dict[str, object] = {"alloc_inode kernel": (5, {"kmem_cache_alloc kernel": (5, {})})}
+    assert growth_tree_shown(growth_tree([stack(5, kernel=kernel)])) == {"work process": (5, inner)}
+    slab = growth_tree([stack(5, "main [work]", category="kernel", kernel=kernel)])
+    assert growth_tree_shown(slab) == {"work process": (5, {"main program": (5, inner)})}
+
+
+def test_deep_stacks_are_cut_and_thin_frames_left_out() -> None:
+    deep = [f"f{number} [work]" for number in range(500)]
+    (process,) = growth_tree([stack(1000, *deep), stack(1, "rare [work]")])
+    assert process.bytes == 1001
+    depth, node = 0, process
+    while node.below:
+        (node,) = node.below
+        depth += 1
+    assert depth == MOST_DEPTH
+    assert process.below[0].frame.function == "f499"
+
+
+@given(st.lists(st.tuples(st.integers(1, 1 << 40), st.lists(st.sampled_from("abc"), max_size=5))))
+def test_bytes_below_are_never_more_than_those_above(stacks: list[tuple[int, list[str]]]) -> None:
+    tree = growth_tree(stack(weight, *names) for weight, names in stacks)
+    assert sum(one.bytes for one in tree) == sum(weight for weight, _ in stacks)
+    ahead = list(tree)
+    while ahead:
+        node = ahead.pop()
+        assert sum(one.bytes for one in node.below) <= node.bytes
+        assert list(node.below) == sorted(node.below, key=lambda one: -one.bytes)
+        ahead += node.below
+
+
+def test_no_samples_give_no_tree() -> None:
+    assert growth_tree([]) == ()

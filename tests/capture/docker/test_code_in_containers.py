@@ -16,7 +16,7 @@ from support.grown_parts import assert_parts
 from support.waiting import wait_for
 
 from tracer.analysis.trace import AnalysedTrace
-from tracer.analysis.views.grown_code import Samples, grown_code
+from tracer.analysis.views.code_samples import Samples, grown_code
 from tracer.capture.symbols import unwinding
 
 pytestmark = pytest.mark.kernel

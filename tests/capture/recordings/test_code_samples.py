@@ -20,7 +20,7 @@ from support.native_parts import LANGUAGES, built_parts
 from support.offered import skip_unless_offered
 
 from tracer.analysis.trace import AnalysedTrace
-from tracer.analysis.views.grown_code import Samples, grown_code
+from tracer.analysis.views.code_samples import Samples, grown_code
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.capture.symbols import unwinding
 from tracer.kernel.cgroups.cgroupfs import cgroup_id

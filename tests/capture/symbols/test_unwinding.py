@@ -74,7 +74,7 @@ def test_each_return_address_is_where_the_file_says(unwinder: Unwinder) -> None:
 
 @needs_libdw
 def test_functions_of_cpp_are_named_as_they_are_written(tmp_path: Path) -> None:
-    """A program of C++ is told apart from its standard library by these names (views/program_frames.py)."""
+    """A program of C++ is told apart from its standard library by these names (views/grown_functions.py)."""
     grown = ctypes.CDLL("libstdc++.so.6")["_ZNSs7reserveEm"]
     lines = Path("/proc/self/maps").read_text().splitlines()
     library = [line for line in lines if "/libstdc++.so" in line]

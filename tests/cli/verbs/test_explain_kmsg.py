@@ -264,7 +264,7 @@ def test_log_with_userspace_kills_only_lists_them(
 
 def test_progress_says_how_much_of_a_log_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     said = list[str]()
-    monkeypatch.setattr("tracer.cli.progress.Progress.says", lambda _, what: said.append(what))
+    monkeypatch.setattr("tracer.cli.standard_streams.Progress.says", lambda _, what: said.append(what))
     log = CORPUS / "captured-6.18-v1-kmsg.log"
     output(CliRunner().invoke(explain.command, ["--kmsg", str(log), "--list"]))
     assert any(what.startswith(f"reading {log}: ") for what in said)

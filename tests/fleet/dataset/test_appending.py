@@ -24,8 +24,7 @@ from tracer.analysis import named_tables
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import TraceError, TracerError
 from tracer.fleet.dataset.appending import Appender
-from tracer.fleet.dataset.listing import committed_ids
-from tracer.fleet.dataset.partitions import folder_of, partition_of
+from tracer.fleet.dataset.listing import committed_ids, folder_of, partition_of
 from tracer.fleet.dataset.store import Store
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summarize import summarize

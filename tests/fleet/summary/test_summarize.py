@@ -28,7 +28,6 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.evictions import evictions
 from tracer.analysis.views.timeline import timeline
 from tracer.analysis.whatif.outcomes import what_if
-from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS, COMPOSITION_COLUMNS, SUMMARIES, SUMMARY_VERSION
 from tracer.fleet.summary.summarize import (
@@ -38,6 +37,7 @@ from tracer.fleet.summary.summarize import (
     summarize,
     unreclaimable_bytes,
 )
+from tracer.fleet.summary.workload import NamedCgroups
 from tracer.schema import UNLIMITED_BYTES
 
 MADE = {

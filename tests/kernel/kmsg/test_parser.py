@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text.log_record import Stamp
+from tracer.kernel.kmsg.text.styles import Stamp
 
 HEADER = "{comm} invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
 HEAD = "CPU: 1 UID: 0 PID: {pid} Comm: {comm} Not tainted 6.12.1 #1"

@@ -12,7 +12,7 @@ from kernel.kmsg import fuzz
 from tracer.kernel.kmsg import parser
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines, styles
-from tracer.kernel.kmsg.text.log_record import Record
+from tracer.kernel.kmsg.text.styles import Record
 
 PREFIXES = (
     "4,17,1234567,-;",

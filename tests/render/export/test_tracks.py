@@ -13,7 +13,7 @@ import pytest
 
 from tracer.analysis.core.lookups import Processes
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.views.stalls import KINDS
+from tracer.analysis.views.reclaim import KINDS
 from tracer.render.export.tracks import BEGIN, COUNTERS, END, MARK, Tracks, event_order, from_analyses
 from tracer.trace.read.reader import Trace
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tracer.analysis.results.memory import CodeFrame
-from tracer.analysis.views.code_samples import SampledStack
-from tracer.analysis.views.growth_tree import Growth, growth_tree
+from tracer.analysis.views.code_samples import Growth, SampledStack, growth_tree
 from tracer.render.page import flame_graph
 from tracer.render.page.flame_graph import FlameGraph
 

@@ -22,8 +22,7 @@ from tracer.analysis.results.memory import (
     ProcessMemory,
 )
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.views.code_samples import SampledStack
-from tracer.analysis.views.growth_tree import growth_tree
+from tracer.analysis.views.code_samples import SampledStack, growth_tree
 from tracer.kernel.anatomy.mapping_kinds import KINDS
 from tracer.render import picture
 from tracer.render.page import chart, flame_graph, html, page_frame

@@ -13,7 +13,7 @@ from tracer.analysis.results.kill import Evidence, LimitOwner, OomReport
 from tracer.analysis.results.memory import Cushion, MappedPart, ProcessMemory, Reclaim, SwapIo, Waiter
 from tracer.analysis.results.quality import LOG_ALONE, KernelLogPlace
 from tracer.analysis.results.survivor import Held
-from tracer.analysis.views import stalls
+from tracer.analysis.views import reclaim
 from tracer.categories import PART_BY_NAME, RECLAIM_COUNTS
 from tracer.kernel.anatomy.mapping_kinds import KINDS
 from tracer.render.terminal import console, explain_text, survivor_text
@@ -105,7 +105,7 @@ def test_kept_pages_add_up_over_the_attempts(stuck: OomReport) -> None:
 
 
 def test_every_kind_of_wait_and_of_page_kept_has_words() -> None:
-    assert set(reclaim_facts.KINDS_IN_WORDS) == set(stalls.KINDS)
+    assert set(reclaim_facts.KINDS_IN_WORDS) == set(reclaim.KINDS)
     assert set(reclaim_facts.KEPT_IN_WORDS) < set(RECLAIM_COUNTS)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tracer.analysis.results.outcome import AtLimit, PodLimit, WhatIf
-from tracer.analysis.whatif.pod_resize import command
+from tracer.analysis.whatif.outcomes import command
 from tracer.render.terminal import console
 from tracer.render.terminal.whatif_text import lines
 from tracer.schema import UNLIMITED_BYTES

@@ -17,7 +17,7 @@ from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.kmsg import log_files
-from tracer.render.terminal import console, explain_text, first_screen, survivor_text
+from tracer.render.terminal import console, explain_text, survivor_text
 from tracer.render.words.prose import prose
 
 TOP = Path(__file__).parents[3]
@@ -49,7 +49,7 @@ def assert_unbroken(draw: Callable[[], Iterable[RenderableType]], known: set[str
 
 def forms(report: OomReport) -> set[str]:
     """Return the words of the explanation of a kill in any width, with bars and without."""
-    brief = [first_screen.kill_screen(report, lines=1000)]
+    brief = [explain_text.kill_screen(report, lines=1000)]
     drawn = [console.to_text(brief, columns=columns, colour=False) for columns in (99, 1000)]
     drawn.append(console.to_text(everything(report), columns=1000, colour=False))
     left_out = [f"and {amount} more (-v)" for amount in range(len(report.advice) + 1)]
@@ -61,7 +61,7 @@ def everything(report: OomReport) -> Iterator[RenderableType]:
 
 
 def screen(report: OomReport) -> list[RenderableType]:
-    return [first_screen.kill_screen(report)]
+    return [explain_text.kill_screen(report)]
 
 
 @cache
@@ -101,9 +101,9 @@ def test_kernel_logs_wrap_between_words(log: Path) -> None:
 def test_first_screen_of_an_example_fits(example: str, columns: int) -> None:
     for report in reports_of(example):
         lines = console.to_text(
-            [first_screen.kill_screen(report)], columns=columns, colour=False
+            [explain_text.kill_screen(report)], columns=columns, colour=False
         ).splitlines()
-        assert len(lines) <= first_screen.SCREEN_LINES
+        assert len(lines) <= explain_text.SCREEN_LINES
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,14 @@ import pytest
 
 from tracer.analysis.results.sigkill import Party, Sigkill
 from tracer.enumerations import KILL_WAY
-from tracer.render.words.known_senders import KNOWN_SENDERS, KnownSender
-from tracer.render.words.sigkill_words import beside_kills, sent_by, sentence, sentences
+from tracer.render.words.sigkill_words import (
+    KNOWN_SENDERS,
+    KnownSender,
+    beside_kills,
+    sent_by,
+    sentence,
+    sentences,
+)
 
 WEB = Party(7, "web", "/docker/1", "shop")
 RUNC, SHIM = Party(9, "runc"), Party(4, "containerd-shim")

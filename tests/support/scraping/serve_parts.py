@@ -9,7 +9,7 @@ from synthetic.sample_series import START_NS
 
 from tracer.live.tally import Tally
 from tracer.schema import UNLIMITED_BYTES
-from tracer.serve.exposition import Exposition
+from tracer.serve.endpoint import Exposition
 from tracer.serve.kill_counters import KillCounters
 
 

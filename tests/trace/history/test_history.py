@@ -23,8 +23,8 @@ from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.trace import AnalysedTrace
 from tracer.schema import TABLES, TIME
 from tracer.trace import row_sink
+from tracer.trace.arrow_columns import IDENTITY_KEYS, keep_last
 from tracer.trace.history.history import History, KeptNames
-from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import Meta, begin
 from tracer.trace.write.writer import TraceWriter
 

@@ -18,9 +18,8 @@ import pytest
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace.meta import Meta, begin, read_meta
-from tracer.trace.read import part
-from tracer.trace.read.part import Budget
-from tracer.trace.read.reader import Trace
+from tracer.trace.read import reader
+from tracer.trace.read.reader import Budget, Trace
 from tracer.trace.write.writer import TraceWriter
 
 RowsOf = Callable[[str, range], pa.RecordBatch]
@@ -115,7 +114,7 @@ def test_bomb_is_refused_before_it_is_in_memory(
     ended: Path, table: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bytes that any table may have are fewer here, since a bomb of more takes seconds to write."""
-    monkeypatch.setattr(part, "FREE_BYTES", part.FREE_BYTES // 8)
+    monkeypatch.setattr(reader, "FREE_BYTES", reader.FREE_BYTES // 8)
     path = ended / f"{table}.parquet"
     bomb(path, table, rows)
     before, begin_s = used_bytes(), time.process_time()
@@ -135,7 +134,7 @@ def test_budget_of_recorded_trace_is_not_exceeded() -> None:
 
 
 def test_budget_counts_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "meminfo_bytes", lambda: {"MemAvailable": 1 << 40})
+    monkeypatch.setattr(reader, "meminfo_bytes", lambda: {"MemAvailable": 1 << 40})
     budget = Budget.from_schema("pagecache", TABLES["pagecache"])
     budget.take(Path("000001.parquet"), rows=10_000_000, stored_bytes=1000)
     with pytest.raises(TraceError, match=r"000002\.parquet: 20,000,000 rows of pagecache in 2,000 bytes"):
@@ -143,7 +142,7 @@ def test_budget_counts_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_budget_beyond_available_memory_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "meminfo_bytes", lambda: {"MemAvailable": 1 << 29})
+    monkeypatch.setattr(reader, "meminfo_bytes", lambda: {"MemAvailable": 1 << 29})
     with pytest.raises(TraceError, match=r"GiB of memory, and 0\.5 GiB are available"):
         Budget.from_schema("pagecache", TABLES["pagecache"]).take(
             Path("x"), rows=10_000_000, stored_bytes=100_000_000
@@ -151,7 +150,7 @@ def test_budget_beyond_available_memory_raises(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_budget_of_batches_bounds_each_file_by_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "meminfo_bytes", lambda: {"MemAvailable": 1 << 29})
+    monkeypatch.setattr(reader, "meminfo_bytes", lambda: {"MemAvailable": 1 << 29})
     budget = Budget.from_schema("pagecache", TABLES["pagecache"], is_kept=False)
     for _ in range(10):
         budget.take(Path("x"), rows=1_000_000, stored_bytes=100_000_000)

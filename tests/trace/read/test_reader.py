@@ -17,10 +17,19 @@ from hypothesis import strategies as st
 from tracer.errors import TraceError
 from tracer.schema import TABLES, value_range
 from tracer.trace import layout
-from tracer.trace.identity_tables import IDENTITY_KEYS, MERGED
+from tracer.trace.arrow_columns import IDENTITY_KEYS, MERGED
 from tracer.trace.meta import begin
 from tracer.trace.read.reader import Trace
 from tracer.trace.write.writer import TraceWriter
+
+RECORDED = Path(__file__).parents[3] / "traces" / "page-cache"
+
+
+def test_trace_older_than_images_has_null_for_each() -> None:
+    trace = Trace(RECORDED)
+    images = trace.table("cgroups", ["image"]).column("image")
+    assert len(images) == images.null_count == trace.table("cgroups").num_rows > 0
+
 
 RowsOf = Callable[[str, range], pa.RecordBatch]
 OpenWriter = Callable[..., TraceWriter]

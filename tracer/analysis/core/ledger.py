@@ -24,8 +24,8 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.gaps import LOOKED_NS
 from tracer.analysis.core.lives import Places
+from tracer.analysis.core.rows import TableRows
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import unrecorded_categories
 from tracer.categories import CATEGORIES
 from tracer.enumerations import CATEGORY

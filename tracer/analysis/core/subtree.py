@@ -17,8 +17,7 @@ import pandas as pd
 
 from tracer.analysis.core.columns import NO_ID, Int64s
 from tracer.analysis.core.evicted import Evicted, Refaulted
-from tracer.analysis.core.rows import Charges
-from tracer.analysis.core.table_rows import Table, TableRows
+from tracer.analysis.core.rows import Charges, Table, TableRows
 from tracer.analysis.core.tables import TraceTables, start_ns
 
 T = TypeVar("T")

@@ -123,7 +123,7 @@ class TraceTables(Batched, Protocol):
 
     @property
     def waits(self) -> pd.DataFrame:
-        """Return the times that threads waited for memory: `analysis.views.stalls.waits`."""
+        """Return the times that threads waited for memory: `analysis.views.reclaim.waits`."""
         ...
 
     @property

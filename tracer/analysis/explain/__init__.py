@@ -10,6 +10,6 @@ from rooms above it in this list:
     evidence — the evidence for a verdict, as kinds and numbers without words
     weighing — the rules by which several causes are weighed
     causes — a module for each cause: its weight and its traits
-    runtimes — a module for each runtime of programs: its numbers, its line and its advice
+    runtimes — the runtimes of programs: their numbers, their lines and their advice
     words — the sentences of a report: its summary, its advice, and the names in them
 """

@@ -19,7 +19,7 @@ from tracer.analysis.explain import shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import composition, window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.outline import NOT_ASKED, NOT_EXPLAINED, unexplained
-from tracer.analysis.explain.words import log_words
+from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log import logged_kill
 from tracer.analysis.kernel_log.logged_kill import Named
 from tracer.analysis.results.kill import LimitOwner, OomReport, Verdict, Victim
@@ -28,7 +28,7 @@ from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace,
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
 from tracer.kernel.kmsg.report.log_report import Invoker, LogReport
-from tracer.kernel.kmsg.text.log_record import Stamp
+from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.stored_names import stored_text
 
 _NOT_IN_LOG: Final = (
@@ -184,7 +184,7 @@ def missed(trace: TraceTables, kills: Iterable[LogKill]) -> Iterator[OomReport]:
             lost_records=trace.losses.affecting_numbers(kill.time_ns, kill.time_ns),
             probes=dict(trace.meta["probes"]),
             unknown={field: why for field, why in found.quality.unknown.items() if field not in known},
-            disagreements=(log_words.MISSED, *found.quality.disagreements),
+            disagreements=(sentence_parts.MISSED, *found.quality.disagreements),
         )
         yield replace(
             found,
@@ -420,5 +420,5 @@ def _judge(log: LogReport, findings: Findings) -> Verdict:
         return judged
     has_owner, has_summary = log.oom_memcg is not None, "summary" not in log.missing
     nodes = shortage.nodes_of(log)
-    summary = log_words.summary_of_a_line(findings, nodes, has_owner=has_owner, has_summary=has_summary)
+    summary = sentence_parts.summary_of_a_line(findings, nodes, has_owner=has_owner, has_summary=has_summary)
     return replace(judged, summary=summary)

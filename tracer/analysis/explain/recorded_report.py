@@ -12,31 +12,28 @@ import pandas as pd
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import outline as outlines
-from tracer.analysis.explain import shortage, verdict, victim_selection
+from tracer.analysis.explain import runtimes, shortage, verdict, victim_selection
 from tracer.analysis.explain.measure import (
     allocators,
-    cached_files,
     circumstances,
     composition,
-    process_memory,
+    last_looks,
     recorded_kill,
     shared_memory,
     window,
 )
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
-from tracer.analysis.explain.runtimes import known_runtimes
-from tracer.analysis.explain.sizing.bounds import Range
 from tracer.analysis.explain.sizing.demand import Demand
-from tracer.analysis.explain.sizing.kill_range import kill_range
+from tracer.analysis.explain.sizing.kill_range import Range, kill_range
 from tracer.analysis.explain.victim_selection import Selection
-from tracer.analysis.explain.words import advice, log_words
+from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Allocator, Composition, FurtherAllocators, Grown
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim
-from tracer.analysis.views.grown_code import grown_within
+from tracer.analysis.views.code_samples import grown_within
 from tracer.kernel.kmsg.report.log_report import LogReport
 
 _RANGE: Final = "sizing.min_limit_bytes"
@@ -54,7 +51,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
     grown_bytes, total = sizable.circumstances.grown_bytes, sizable.composition.total
     if (why_not := allocators.why_unknown(grown_bytes, most, further, total)) is not None:
         unknown["allocators"] = why_not
-    mappings = process_memory.before_kill(kill.subtree, _since(kill), kill.time_ns, _killed(kill))
+    mappings = last_looks.processes_at_kill(kill.subtree, _since(kill), kill.time_ns, _killed(kill))
     unknown |= weighed.unknown_parties
     findings = replace(
         sizable,
@@ -64,8 +61,8 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         origins=weighed.origins(),
         further_allocators=further,
         mappings=mappings,
-        runtimes=known_runtimes.of_processes(kill.subtree, mappings),
-        cached=cached_files.last_look(kill.subtree, _since(kill), kill.time_ns),
+        runtimes=runtimes.of_processes(kill.subtree, mappings),
+        cached=last_looks.cached_files(kill.subtree, _since(kill), kill.time_ns),
     )
     limits, why_unsized = (
         kill_range(kill.subtree, kill.rows, findings) if is_sized else (Range(), outlines.NOT_ASKED)
@@ -77,7 +74,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
         kmsg=told.state,
         probes=outline.quality.probes,
         unknown=unknown,
-        disagreements=tuple(map(log_words.difference, told.disagreements)),
+        disagreements=tuple(map(sentence_parts.difference, told.disagreements)),
         kmsg_missing=told.missing,
         kmsg_fields=(*told.fields, *(["candidates"] if selection.is_logged else [])),
         summed=trace.summed_intervals.near(kill.window.begin, kill.time_ns),

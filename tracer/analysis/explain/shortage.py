@@ -16,7 +16,7 @@ import numpy as np
 
 from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s
-from tracer.analysis.core.table_rows import TableRows
+from tracer.analysis.core.rows import TableRows
 from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import (
     LATELY_NS,

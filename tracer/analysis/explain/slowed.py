@@ -44,9 +44,9 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.ledger import made_in_trace
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, end_ns, page_size
-from tracer.analysis.explain.measure.thrashing import LEAST_REREAD, LEAST_SHARE
+from tracer.analysis.explain.measure.findings import LEAST_REREAD, LEAST_SHARE
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, HighOwner, LostTime, Progress, RereadFile
-from tracer.analysis.views import stalls
+from tracer.analysis.views import reclaim
 from tracer.analysis.views.lost_time import BIN_NS, Spending, Times
 from tracer.schema import UNLIMITED_BYTES
 
@@ -59,7 +59,7 @@ _SMALL: Final = 0.1
 
 NOT_KNOWN: Final = "the trace has no CPU times of tasks and no waits for files: an older version recorded it"
 
-_LOST_KINDS: Final = ("reclaim", *stalls.THROTTLED, "swap_in", "high")
+_LOST_KINDS: Final = ("reclaim", *reclaim.THROTTLED, "swap_in", "high")
 
 
 def progress(subtree: Subtree, spending: Spending) -> Progress:

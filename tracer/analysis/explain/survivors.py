@@ -11,11 +11,10 @@ from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Int64s, utc_time
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size, start_ns
-from tracer.analysis.explain import kill_filter, slowed
-from tracer.analysis.explain.measure import allocators, cached_files, process_memory, window
+from tracer.analysis.explain import kill_filter, runtimes, slowed
+from tracer.analysis.explain.measure import allocators, last_looks, window
 from tracer.analysis.explain.postmortem import PostMortems
-from tracer.analysis.explain.runtimes import known_runtimes
-from tracer.analysis.explain.sizing.bounds import Range, Sized, cut_off, stuck_since, why_no_curve
+from tracer.analysis.explain.sizing.kill_range import Range, Sized, cut_off, stuck_since, why_no_curve
 from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.survivor_range import survivor_range
 from tracer.analysis.explain.sizing.unreclaimable import (
@@ -30,7 +29,7 @@ from tracer.analysis.results.memory import Grown
 from tracer.analysis.results.quality import Quality
 from tracer.analysis.results.survivor import Held, Progress
 from tracer.analysis.views import miss_curve, reclaim
-from tracer.analysis.views.grown_code import grown_within
+from tracer.analysis.views.code_samples import grown_within
 from tracer.analysis.views.lost_time import Spending
 from tracer.analysis.views.thrash import psi_some_share
 from tracer.categories import CATEGORIES, PARTS
@@ -159,7 +158,7 @@ def _held(
     pressure = psi_some_share(subtree, begin, end)
     grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
     sizes = _sizes(subtree, peak, peak_ns, end)
-    mappings = process_memory.fullest(subtree, begin, end)
+    mappings = last_looks.largest_processes(subtree, begin, end)
     code, sampled_share, why_not_sampled = _grown(subtree, sizes, going.state, (begin, peak_ns, end))
     one = Held(
         cgroup=trace.places.label_of(subtree.cgroup_id),
@@ -183,8 +182,8 @@ def _held(
         allocators=grew,
         further_allocators=further,
         mappings=mappings,
-        runtime=known_runtimes.of_processes(subtree, mappings),
-        cached=cached_files.last_look(subtree, begin, end),
+        runtime=runtimes.of_processes(subtree, mappings),
+        cached=last_looks.cached_files(subtree, begin, end),
         code=code,
         code_sampled_share=sampled_share,
         progress=going,

@@ -22,7 +22,7 @@ from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.outline import known
 from tracer.analysis.explain.victim_selection import Selection
-from tracer.analysis.explain.words import advice, log_words
+from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.results.kill import (
     NO_VERDICT,
@@ -138,7 +138,7 @@ def assemble(
     quality = outline.quality
     findings = replace(findings, candidates=selection.candidates, kmsg_fields=quality.kmsg_fields)
     if selection.is_contradicted:
-        contradiction = log_words.contradiction(selection.candidates)
+        contradiction = sentence_parts.contradiction(selection.candidates)
         quality = replace(quality, disagreements=(*quality.disagreements, contradiction))
     judged = judge(findings)
     code, sampled_share, why_not = grown(CAUSES[judged.cause].grows)

@@ -269,8 +269,8 @@ _LONGEST_NAME: Final = 400  # a longer path may be cut in its line (LOG_LINE_MAX
 class Difference:
     """A value on which the trace and its kernel log differ, or a victim that only one of them has.
 
-    `kind`: a key of `explain.words.log_words.DIFFERENCES`. `ours` is the value of the trace, `theirs` the
-    value of the log; sizes in bytes. `pid`: of the victim.
+    `kind`: a key of `explain.words.sentence_parts.DIFFERENCES`. `ours` is the value of the trace, `theirs`
+    the value of the log; sizes in bytes. `pid`: of the victim.
     """
 
     kind: str

@@ -29,7 +29,7 @@ from tracer.analysis.results.quality import Unknown
 from tracer.categories import COUNTERS, V1_STAT
 from tracer.kernel.cgroups.containers import ContainerNames, identify
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport, TaskRow
-from tracer.kernel.kmsg.text.log_record import Stamp
+from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
 
 Sizes = dict[str, int | None]

@@ -333,7 +333,7 @@ class ReclaimAttempt:
 class Waiter:
     """A process that waited for memory, and how long, summed over its threads.
 
-    `kinds_ms`: the same for each kind of wait that it met (`analysis.views.stalls.KINDS`).
+    `kinds_ms`: the same for each kind of wait that it met (`analysis.views.reclaim.KINDS`).
     """
 
     tgid: int

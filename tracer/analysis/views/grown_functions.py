@@ -11,10 +11,140 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
-from tracer.analysis.views.program_frames import SCRIPT_OF_NODE, frame_of, of_program
+from tracer.program_modules import may_be_of_program
+from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
+
+_FRAME: Final = re.compile(r"(?P<function>.*?)(?:\+0x[0-9a-f]+)?(?: \[(?P<place>[^\]]*)\])?", re.DOTALL)
+_UNNAMED: Final = re.compile(r"(?P<function>\[(?P<module>[^\]]+)\]\+0x[0-9a-f]+)(?:\+0x[0-9a-f]+)?")
+_PYTHON_PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+)")
+_ALLOCATOR: Final = re.compile(
+    r"(operator (new|delete)|(__)?(rust|rdl|rg)_\w*alloc|_int_(malloc|realloc|memalign)|sysmalloc|s?brk|mmap"
+    r"|(__libc_|__GI_|_rjem_|je_|tc_|mi_|g_|ztry|try|do_|[xz])*(malloc|calloc|realloc|memalign|strn?dup)"
+    r"|aligned_alloc|posix_memalign|p?valloc|(__)?(mem(set|cpy|move)|str[ln]?cpy))(?![a-z])"
+)
+"""Functions that hand out or fill memory, in any module: a program may contain them."""
+_NOT_THE_CODE: Final = frozenset({"std", "__gnu_cxx", "core", "alloc", "hashbrown"})
+"""Namespaces of the standard library of C++, and crates of that of Rust."""
+_TEMPLATE_ARGUMENTS: Final = re.compile(r"<[^<>]*>")
+_RUST_V0: Final = re.compile(r"_R[^C]*C(s[0-9a-zA-Z]*_)?(3std|4core|5alloc|9hashbrown)")
+_RUST_HASH: Final = re.compile(r"::h[0-9a-f]{16}$")
+_RUST_ESCAPE: Final = re.compile(r"\$(?:u(?P<code>[0-9a-f]{2})|(?P<name>SP|BP|RF|LT|GT|LP|RP|C))\$|\.\.")
+_RUST_CHARACTERS: Final = {
+    **{"SP": "@", "BP": "*", "RF": "&", "LT": "<"},
+    **{"GT": ">", "LP": "(", "RP": ")", "C": ","},
+}
+_COPY: Final = r"(\.(constprop|isra|part|cold|lto_priv|llvm)(\.\d+)?)+"
+_CLONE: Final = re.compile(rf"({_COPY}| \[clone {_COPY}\])+$")  # the second form: of a name of C++
+_RUNTIME_OF_GO: Final = ("runtime.", "internal/runtime/")
+SCRIPT_OF_NODE: Final = re.compile(
+    r"(?:JS|LazyCompile|Function):[*~^+]?(?P<function>\S*) (?P<file>[^:]+):(?P<line>\d+)(?::\d+)?", re.DOTALL
+)
+
+
+@lru_cache(maxsize=1 << 14)
+def frame_of(name: str) -> CodeFrame:
+    """Return a recorded frame in its parts: `function [module]`, perhaps with ` (file:line)`, `function
+    [file.py:line]`, a function of Node by its perf map, or an address. Compilers' marks on a symbol are left
+    out, and the place within a function that has no symbol (`[module]+0xfunction+0xoffset`)."""
+    if unnamed := _UNNAMED.match(name):
+        return CodeFrame(unnamed["function"], None, None, unnamed["module"])
+    if in_source := IN_SOURCE.fullmatch(name):
+        native = frame_of(in_source["native"])
+        return replace(native, file=in_source["file"], line=int(in_source["line"]))
+    match = _FRAME.fullmatch(name)
+    assert match is not None
+    function, place = match["function"], match["place"]
+    if script := SCRIPT_OF_NODE.fullmatch(name):
+        return CodeFrame(script["function"], script["file"], int(script["line"]), None)
+    python = _PYTHON_PLACE.fullmatch(place) if place is not None else None
+    if python:
+        return CodeFrame(function, python["file"], int(python["line"]), None)
+    return CodeFrame(_plain(function) or name, None, None, place)
+
+
+def _plain(symbol: str) -> str:
+    """Return a symbol without the hash that Rust adds, and without GCC's names of copies of a function."""
+    if _RUST_HASH.search(symbol):
+        return _RUST_ESCAPE.sub(_rust_character, _RUST_HASH.sub("", symbol)).replace("_<", "<", 1)
+    return _CLONE.sub("", symbol)
+
+
+def _rust_character(escape: re.Match[str]) -> str:
+    """Return what an escape in Rust's older symbols stands for (rustc_symbol_mangling/src/legacy.rs)."""
+    if escape["code"]:
+        return chr(int(escape["code"], 16))
+    return _RUST_CHARACTERS[escape["name"]] if escape["name"] else "::"
+
+
+def of_program(frames: Sequence[str]) -> tuple[str, ...]:
+    """Return the frames from the innermost one of the program itself; all, if none is known to be.
+
+    The program of an interpreter is the script, whatever extension or library it calls; a library, if only a
+    launcher of it is outside of libraries. A function of Python that could not be named counts as well: its
+    caller did not make the memory grow.
+    """
+    for is_right in (_is_of_script, _is_scripted):
+        if any(map(is_right, frames)):
+            at = next(at for at, name in enumerate(frames) if is_right(name) or name == NAMELESS_PYTHON)
+            return tuple(frames[at:])
+    for at, name in enumerate(frames):
+        if _is_of_program(name):
+            return tuple(frames[at:])
+    return tuple(frames)
+
+
+def _is_scripted(name: str) -> bool:
+    return frame_of(name).is_scripted
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_of_script(name: str) -> bool:
+    """Return whether a frame is of a script, and not of a library of Python, whose file is in a folder
+    (capture/symbols/cpython_names.py), of the interpreter (`<frozen runpy>`) or of a launcher in `bin`, which
+    is a module without functions and its file has no suffix."""
+    frame = frame_of(name)
+    if not frame.is_scripted or SCRIPT_OF_NODE.fullmatch(name):
+        return frame.is_scripted
+    assert frame.file is not None
+    is_launcher = frame.function == "<module>" and not frame.file.endswith((".py", ">"))
+    return "/" not in frame.file and not frame.file.startswith("<frozen ") and not is_launcher
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_of_program(name: str) -> bool:
+    if name.startswith(("0x", "[vdso]", *_RUNTIME_OF_GO)):
+        return False
+    frame = frame_of(name)
+    if frame.module and not may_be_of_program(frame.module):
+        return False
+    if frame.file and "/" in frame.file:  # a library's (capture/symbols/source_lines.py)
+        return False
+    return not (
+        _ALLOCATOR.match(frame.function) or _RUST_V0.match(frame.function) or _is_library(frame.function)
+    )
+
+
+def _is_library(function: str) -> bool:
+    """Return whether a function is of the standard library of C++ or Rust, perhaps compiled into the program.
+
+    `void std::vector<Row>::push_back(Row&&)` is, `std::string name_of<Row>(Row&)` is not: the first is the
+    type of the result. `<alloc::vec::Vec<T> as core::clone::Clone>::clone` is; with a trait of the program's
+    it is not.
+    """
+    if function.startswith("<"):
+        self_type, _, trait = function[1:].partition(" as ")
+        return all(part.lstrip("&*[(").partition("::")[0] in _NOT_THE_CODE for part in (self_type, trait))
+    plain, before = function.replace("(anonymous namespace)", ""), ""
+    while plain != before:
+        plain, before = _TEMPLATE_ARGUMENTS.sub("", plain), plain
+    qualified = re.split("[(<]", plain, maxsplit=1)[0].rpartition(" ")[2]
+    return "::" in qualified and qualified.partition("::")[0] in _NOT_THE_CODE
+
 
 LEAST_SHARE: Final = 0.1
 """Code with a smaller share of the sampled growth is left out."""

@@ -42,8 +42,7 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.rows import OwnedRows
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, end_ns, start_ns
-from tracer.analysis.views import stalls
-from tracer.analysis.views.reclaim import is_waited_for
+from tracer.analysis.views.reclaim import KINDS, THROTTLED, are_stalls_known, is_waited_for
 
 BIN_NS: Final = 1_000_000_000
 
@@ -169,7 +168,7 @@ class Spending:
         self._inode_ids = integers(inode_id)[self._files]
         self.paths = trace.inodes.drop_duplicates("inode_id", keep="last").set_index("inode_id")["path"]
         self.is_recorded = len(trace.task_time) > 0
-        self._known_waits = {kind for kind in stalls.KINDS if stalls.is_known(trace, kind)}
+        self._known_waits = {kind for kind in KINDS if are_stalls_known(trace, kind)}
         self._added = _Added.from_events(trace, self.start_ns)
         self._attempts = _Attempts.from_reclaim(trace.reclaim)
 
@@ -182,7 +181,7 @@ class Spending:
         return Times(
             begin_ns=self.start_ns,
             is_known=self.is_recorded,
-            reclaim_ms=running_ms + np.nan_to_num(self._waits_ms(subtree, stalls.THROTTLED)),
+            reclaim_ms=running_ms + np.nan_to_num(self._waits_ms(subtree, THROTTLED)),
             reread_ms=self._file_waits_ms(rows, again_ns),
             swap_in_ms=self._waits_ms(subtree, ("swap_in",)),
             throttled_ms=self._waits_ms(subtree, ("high",)),

@@ -27,12 +27,12 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.ledger import ANON, CACHE, Weights, base_levels
-from tracer.analysis.core.table_rows import TableRows
+from tracer.analysis.core.rows import TableRows
 from tracer.analysis.core.tables import ShmemFiles, TraceTables, page_size, unrecorded_categories
 from tracer.analysis.kernel_log import decisions
-from tracer.analysis.views import reclaim, stalls
+from tracer.analysis.views import reclaim
 from tracer.analysis.views.lost_time import reread_ms
-from tracer.analysis.views.reclaim import is_waited_for
+from tracer.analysis.views.reclaim import STALLED, are_stalls_known, is_waited_for
 from tracer.enumerations import CATEGORY
 from tracer.schema import LATEST_NS
 from tracer.trace.read.to_pandas import with_flag
@@ -213,7 +213,7 @@ FLOWS: Final = (
     "reclaim_stall_ms",
     "swap_written_bytes",
     "swap_read_bytes",
-    *stalls.STALLED,
+    *STALLED,
     "stalled_reread_ms",
     "oom_kills",
 )
@@ -242,7 +242,7 @@ COLUMNS: Final = (
     "swap_write_mean_ms",
     "swap_read_bytes",
     "swap_read_mean_ms",
-    *stalls.STALLED,
+    *STALLED,
     "stalled_reread_ms",
     "psi_some_us",
     "psi_full_us",
@@ -363,11 +363,11 @@ def _stalled(trace: TraceTables, grid: Grid) -> dict[str, Any]:
     begins = times_ns(waits)
     ends = begins + integers(waits["duration_ns"])
     columns: dict[str, Any] = {}
-    for name, kinds in stalls.STALLED.items():
+    for name, kinds in STALLED.items():
         waited_ns = grid.time_within(
             integers(waits["cgroup_id"]), begins, ends, is_one_of(waits["kind"], kinds)
         )
-        is_known = any(stalls.is_known(trace, kind) for kind in kinds)
+        is_known = any(are_stalls_known(trace, kind) for kind in kinds)
         columns[name] = grid.shown(waited_ns) / (1e6 if is_known else np.nan)
     return columns
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,8 +22,8 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.outcome import AtLimit, PodLimit, WhatIf
 from tracer.analysis.views import focus
 from tracer.analysis.views.lost_time import Spending
-from tracer.analysis.whatif.pod_resize import command, pod_limit
 from tracer.errors import TracerError
+from tracer.kernel.cgroups.containers import identify, qos_class, standing
 from tracer.schema import UNLIMITED_BYTES
 
 _ROUND_BYTES: Final = 1 << 20
@@ -109,3 +111,61 @@ def _curve(subtree: Subtree, needs: Demand, rereads: Rereads) -> list[int]:
             steps = np.quantile(extras, (0.25, 0.5, 0.75, 1.0)) * rereads.page_size * 9 / 8
             marks += [recorded + int(step) + rereads.unseen_bytes for step in steps]
     return sorted({-(-mark // _ROUND_BYTES) * _ROUND_BYTES for mark in marks})
+
+
+_LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?")
+_UID_OF_STATIC: Final = re.compile(r"[0-9a-f]{32}")
+"""The kubelet gives a static pod a hash as its uid (pkg/kubelet/config/common.go, `applyDefaults`). The API
+server refuses to resize its mirror pod."""
+_UNITS: Final = ((1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki"), (1, ""))
+
+
+def pod_limit(trace: TraceTables, cgroup_id: int) -> PodLimit | None:
+    """Return the pod or container of Kubernetes whose own limit a cgroup has.
+
+    None for any other cgroup, for one that a container made inside itself, and for a static pod. None also if
+    a name is not known or is one that Kubernetes does not accept (RFC 1123): a trace may have any names.
+    """
+    path, names = trace.places.label_of(cgroup_id), trace.places.named_container_of(cgroup_id)
+    ref = identify(path)
+    if ref is None or ref.pod_uid is None or names is None or standing(path).below:
+        return None
+    if _UID_OF_STATIC.fullmatch(ref.pod_uid):
+        return None
+    container = None if ref.container_id is None else names.name or ""
+    is_valid = (
+        _LABEL.fullmatch(names.namespace or "")
+        and _SUBDOMAIN.fullmatch(names.pod or "")
+        and (container is None or _LABEL.fullmatch(container))
+    )
+    if not is_valid:
+        return None
+    return PodLimit(names.namespace or "", names.pod or "", container, qos_class(path))
+
+
+def command(pod: PodLimit, limit_bytes: int) -> tuple[str, ...] | None:
+    """Return the arguments of the command that sets the limit; None if a resize cannot set one.
+
+    A resize must keep the QoS class: a request equals its limit in a Guaranteed pod, and a BestEffort pod
+    has neither (apis/core/validation: ValidatePodResize).
+    """
+    if pod.qos_class == "BestEffort":
+        return None
+    spec: dict[str, Any] = {"resources": resources(pod, limit_bytes)}
+    if pod.container is not None:
+        spec = {"containers": [{"name": pod.container, **spec}]}
+    patch = json.dumps({"spec": spec}, separators=(",", ":"))
+    where = ("kubectl", "patch", "pod", pod.pod, "-n", pod.namespace)
+    return *where, "--subresource", "resize", "--patch", patch
+
+
+def resources(pod: PodLimit, limit_bytes: int) -> dict[str, dict[str, str]]:
+    """Return the `resources` of a container or pod with this limit, which keep its QoS class."""
+    kinds = ("requests", "limits") if pod.qos_class == "Guaranteed" else ("limits",)
+    return {kind: {"memory": quantity(limit_bytes)} for kind in kinds}
+
+
+def quantity(size_bytes: int) -> str:
+    """Return a size as Kubernetes writes it, exactly: `300Mi`, or `314572801` if no unit divides it."""
+    return next(f"{size_bytes // unit}{name}" for unit, name in _UNITS if size_bytes % unit == 0)

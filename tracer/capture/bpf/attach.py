@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from functools import partial
 from typing import Final
 
-from tracer.capture.bpf import function_types
-from tracer.capture.bpf.compiled.object_file import ObjectFile
+from tracer.capture.bpf.compiled.object_file import ObjectFile, Subprogram
 from tracer.capture.bpf.maps import Map
 from tracer.capture.bpf.perf_event import attach_kprobe
 from tracer.capture.bpf.syscall import (
@@ -26,6 +27,49 @@ from tracer.capture.bpf.syscall import (
 from tracer.errors import TracerError
 from tracer.kernel.btf import KnownTypes
 from tracer.kernel.probes import Hook, Kind
+
+_HEADER: Final = struct.Struct("<HBBIIIII")  # struct btf_header (include/uapi/linux/btf.h)
+_TYPE: Final = struct.Struct("<III")  # struct btf_type
+_MAGIC: Final = 0xEB9F
+_INT: Final = 1
+_FUNC: Final = 12
+_FUNC_PROTO: Final = 13
+_STATIC: Final = 0
+_GLOBAL: Final = 1
+_NUMBER: Final = 1  # the type ids, in the order of the document
+_NO_ARGUMENTS: Final = 2
+_TWO_NUMBERS: Final = 3
+
+
+class FunctionType(IntEnum):
+    """The type ids of the kinds of functions."""
+
+    PROGRAM = 4
+    CALLBACK = 5
+    SUBPROGRAM = 6
+
+
+def document() -> bytes:
+    """Return the types of all kinds of functions in the format of BTF."""
+    names = ["number", "first", "second", *(one.name.lower() for one in FunctionType)]
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in names)
+    at = {name: strings.index(b"\0" + name.encode() + b"\0") + 1 for name in names}
+    types = _TYPE.pack(at["number"], _INT << 24, 8) + struct.pack("<I", 64)
+    types += _TYPE.pack(0, _FUNC_PROTO << 24, _NUMBER)
+    types += _TYPE.pack(0, _FUNC_PROTO << 24 | 2, _NUMBER)
+    types += struct.pack("<IIII", at["first"], _NUMBER, at["second"], _NUMBER)
+    types += _TYPE.pack(at["program"], _FUNC << 24 | _GLOBAL, _NO_ARGUMENTS)
+    types += _TYPE.pack(at["callback"], _FUNC << 24 | _STATIC, _TWO_NUMBERS)
+    types += _TYPE.pack(at["subprogram"], _FUNC << 24 | _GLOBAL, _TWO_NUMBERS)
+    header = _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, len(types), len(types), len(strings))
+    return header + types + strings
+
+
+def function_infos(subprograms: Sequence[Subprogram]) -> list[tuple[int, int]]:
+    """Return the first instruction and the type id of a program and its subprograms."""
+    kinds = {False: FunctionType.SUBPROGRAM, True: FunctionType.CALLBACK}
+    return [(0, FunctionType.PROGRAM), *((one.first, kinds[one.is_callback]) for one in subprograms)]
+
 
 _LOG_BYTES: Final = 1 << 20
 
@@ -141,7 +185,7 @@ class Attacher:
     def _types_of_functions(self) -> int:
         with self._lock:
             if self._function_types is None:
-                self._function_types = load_types(function_types.document())
+                self._function_types = load_types(document())
             return self._function_types
 
     def _load(
@@ -161,7 +205,7 @@ class Attacher:
         )
         try:
             if subprograms:
-                functions = function_types.function_infos(subprograms)
+                functions = function_infos(subprograms)
                 load = partial(load, types=self._types_of_functions(), functions=functions)
             fd = load()
         except OSError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import progress, value_completion
+from tracer.cli import standard_streams, value_completion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def command(*, cgroups: tuple[str, ...], by: str | None, most: int, as_json: boo
     require_root("looking at memory")
     hierarchy, lookup = memory_hierarchy(), HostNames().find
     wanted = Wanted(by, most, _paths(hierarchy, cgroups) if cgroups else None)
-    with progress.shown("looking at memory") as shown:
+    with standard_streams.shown("looking at memory") as shown:
         found = look(
             hierarchy,
             wanted,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import progress, trace_argument, value_completion
+from tracer.cli import standard_streams, trace_argument, value_completion
 from tracer.quantities import EVICTIONS_GROUPINGS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def command(path: Path | None, *, cgroup: str | None, by: str, as_json: bool) ->
     """
     from tracer.render.terminal import console, evictions_text
 
-    with progress.shown("summing up the page cache"):
+    with standard_streams.shown("summing up the page cache"):
         flow, table, context, trace_path = _looked_at(path, cgroup, by)
     if as_json:
         listed = json.loads(table.to_json(orient="records"))

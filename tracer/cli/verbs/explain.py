@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import click
 
-from tracer.cli import progress, trace_argument, value_completion
+from tracer.cli import standard_streams, trace_argument, value_completion
 from tracer.errors import Defects, TracerError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tracer.analysis.results.sigkill import Sigkill
     from tracer.analysis.results.survivor import Held
     from tracer.analysis.trace import AnalysedTrace
-    from tracer.cli.progress import Progress
+    from tracer.cli.standard_streams import Progress
     from tracer.kernel.kmsg.log_files import Log
     from tracer.kernel.kmsg.other_killers import OtherKill
     from tracer.render.terminal.console import Written
@@ -112,7 +112,7 @@ def command(
     from tracer.analysis.explain import kill_filter
 
     is_picked = last or kill_id is not None
-    with progress.shown("looking for the kill") as now:
+    with standard_streams.shown("looking for the kill") as now:
         source = _source(path, kmsg, now)
         trace, log = source.trace, source.log
         now.says(f"explaining {source.log_name if trace is None else trace.path}")
@@ -347,9 +347,9 @@ def _explain(
     below: int,
 ) -> None:
     """Write the explanation of one kill. It leaves room for `below` more lines."""
-    from tracer.render.terminal import explain_text, first_screen
+    from tracer.render.terminal import explain_text
 
-    lines = explain_text.LINES_BELOW_A_LIST if is_below_a_list else first_screen.SCREEN_LINES
+    lines = explain_text.LINES_BELOW_A_LIST if is_below_a_list else explain_text.SCREEN_LINES
     page_size = _page_size(trace, explained)
     lines -= below
     text = explain_text.post_mortem(
@@ -475,7 +475,7 @@ def _print_document(
     """Print a JSON object with the objects of kills, one after the other: a log may have too many to hold."""
     click.echo(json.dumps(before, indent=2).removesuffix("\n}") + ',\n  "kills": [', nl=False)
     separator, end = "\n    ", "]"
-    with nullcontext() if sys.stdout.isatty() else progress.shown("writing the kills") as now:
+    with nullcontext() if sys.stdout.isatty() else standard_streams.shown("writing the kills") as now:
         for report in reports if now is None else _Counted(reports, now):
             text = json.dumps(made(report), indent=2).replace("\n", "\n    ")
             click.echo(separator + text, nl=False)

@@ -305,10 +305,10 @@ def _tracks(trace: AnalysedTrace, cgroup: str | None) -> Tracks:
     """Return the tracks of the matching cgroups, of the tasks in them and in cgroups below, and of the kills
     that concern them."""
     from tracer.analysis.core import naming
-    from tracer.analysis.views import stalls
+    from tracer.analysis.views import reclaim
     from tracer.render.export import tracks
 
-    nested = stalls.nested(trace)
+    nested = reclaim.nested(trace)
     if cgroup is not None:
         members = naming.members_of(trace, naming.select(trace, cgroup))
         nested = nested[nested["cgroup_id"].isin(members)]

@@ -192,7 +192,7 @@ class _Progress:
             )
 
     def ended(self, run: Run) -> None:
-        from tracer.render.fit.endings import ending
+        from tracer.render.fit.answer import ending
         from tracer.units import duration
 
         print(

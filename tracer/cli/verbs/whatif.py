@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tracer.cli import progress, trace_argument, value_completion
+from tracer.cli import standard_streams, trace_argument, value_completion
 from tracer.cli.typed_values import is_size, size_bytes, some_bytes
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def command(
     """
     from tracer.render.terminal import console, whatif_text
 
-    with progress.shown("replaying the run"):
+    with standard_streams.shown("replaying the run"):
         found, trace_path = _asked(path, limits, cgroup, swap_bytes)
     if as_json:
         click.echo(json.dumps({"schema": 1, "trace": str(trace_path)} | found.to_dict(), indent=2))

@@ -2,9 +2,8 @@
 
 A module imports only from modules above it in this list:
 
-    partitions — the names of its files
     store — the place of a dataset
-    listing — the traces that it has, and the files that hold them
+    listing — the names of its files, the traces that it has, and the files that hold them
     spooled — a Parquet file that is written here first, and is then put to its place at once
     appending — a trace into a dataset: all of it, or nothing that a reader sees
     compaction — many small files of a day into one

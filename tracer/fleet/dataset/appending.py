@@ -22,7 +22,7 @@ from tracer.analysis import named_tables
 from tracer.analysis.trace import AnalysedTrace
 from tracer.directory import Directory
 from tracer.errors import TracerError
-from tracer.fleet.dataset import partitions
+from tracer.fleet.dataset import listing
 from tracer.fleet.dataset.listing import committed_ids, require_dataset
 from tracer.fleet.dataset.spooled import SpooledFile, spool
 from tracer.fleet.dataset.store import Store
@@ -94,12 +94,12 @@ class Appender:
 
     def __init__(self, store: Store, *, is_raw: bool) -> None:
         self._store, self._is_raw = store, is_raw
-        if store.read(partitions.MARKER, 1) is None:
+        if store.read(listing.MARKER, 1) is None:
             if others := [name for name in store.entries() if not name.startswith(".")]:
                 raise TracerError(
                     f"{store.url} has other files, such as {others[0]!r}, and is no dataset: name a new place"
                 )
-            _put_bytes(store, partitions.MARKER, partitions.marker_bytes())
+            _put_bytes(store, listing.MARKER, listing.marker_bytes())
         require_dataset(store)
         self._there = set(committed_ids(store))
         self._raw_there = _raw_ids(store) if is_raw else set[str]()
@@ -154,9 +154,9 @@ class Appender:
                         opened.callback(files[day].discard)
                     files[day].write(rows)
                 for day, file in files.items():
-                    written += self._put(file, f"{partitions.RAW}/{table}", day, origin, days)
+                    written += self._put(file, f"{listing.RAW}/{table}", day, origin, days)
         day = datetime.datetime.fromisoformat(trace.meta["started"]).astimezone(datetime.UTC).date()
-        folder_name = partitions.folder_of(partitions.RAW_META, day, origin.host)
+        folder_name = listing.folder_of(listing.RAW_META, day, origin.host)
         document = json.dumps(trace.meta).encode() + b"\n"
         _put_bytes(self._store, f"{folder_name}/{origin.trace_id}.json", document)
         self._raw_there.add(origin.trace_id)
@@ -172,12 +172,12 @@ class Appender:
     ) -> int:
         days.add((table, day.isoformat()))
         return file.put(
-            self._store, f"{partitions.folder_of(table, day, origin.host)}/{origin.trace_id}.parquet"
+            self._store, f"{listing.folder_of(table, day, origin.host)}/{origin.trace_id}.parquet"
         )
 
 
 def _raw_ids(store: Store) -> set[str]:
-    parts = (partitions.partition_of(path) for path in store.list(partitions.RAW_META))
+    parts = (listing.partition_of(path) for path in store.list(listing.RAW_META))
     return {part.trace_id for part in parts if part is not None and part.trace_id is not None}
 
 

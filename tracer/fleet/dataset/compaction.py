@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracer.fleet.dataset import partitions
+from tracer.fleet.dataset import listing
 from tracer.fleet.dataset.listing import TRACE_IDS, HeldFile, committed_ids, files_of
 from tracer.fleet.dataset.spooled import SUMMARY_ROWS_TOGETHER, SpooledFile, spool
 from tracer.fleet.dataset.store import Store
@@ -33,7 +33,7 @@ LARGEST_BYTES: Final = 400 << 20
 COMPACT_FROM_FILES: Final = 64
 """`export` compacts a day of a table once it has this many small files, unless compaction is asked for."""
 
-ALL_TABLES: Final = (*(f"{partitions.RAW}/{table}" for table in TABLES), *SUMMARIES)
+ALL_TABLES: Final = (*(f"{listing.RAW}/{table}" for table in TABLES), *SUMMARIES)
 
 _ORDER: Final = ("host", "boot_id", "trace_id", "time")
 _RUN_ROWS: Final = 10 * SUMMARY_ROWS_TOGETHER
@@ -95,8 +95,8 @@ def _write_together(store: Store, table: str, schema: pa.Schema, files: Sequence
         for part in parts:
             made.write(part)
         hosts = {file.path.split("/host=")[1].partition("/")[0] for file in files}
-        host = hosts.pop() if len(hosts) == 1 else partitions.MANY_HOSTS
-        made.put(store, f"{table}/date={files[0].date}/host={host}/{partitions.many_name(ids)}")
+        host = hosts.pop() if len(hosts) == 1 else listing.MANY_HOSTS
+        made.put(store, f"{table}/date={files[0].date}/host={host}/{listing.many_name(ids)}")
 
 
 def _rows(store: Store, files: Sequence[HeldFile]) -> Iterator[pa.Table]:

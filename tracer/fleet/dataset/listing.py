@@ -11,18 +11,74 @@ rows are read from the one with more traces.
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 import pyarrow.parquet as pq
 
 from tracer.errors import TracerError
-from tracer.fleet.dataset import partitions
-from tracer.fleet.dataset.partitions import Partition, partition_of
 from tracer.fleet.dataset.store import Store
+
+MARKER: Final = "dataset.json"
+FORMAT: Final = "memcg-tracer dataset"
+VERSION: Final = 1
+
+RAW: Final = "raw"
+RAW_META: Final = "raw/meta"
+MANY_HOSTS: Final = "_many"
+
+_LONGEST_HOST: Final = 150
+_SMALL: Final = re.compile(r"([0-9a-f]{16})\.(?:parquet|json)")
+_MANY: Final = re.compile(r"many-[0-9a-f]{16}\.parquet")
+_PARTITION: Final = re.compile(r"date=(\d{4}-\d\d-\d\d)/host=([^/]*)/([^/]+)")
+
+
+def marker_bytes() -> bytes:
+    """Return the content of dataset.json."""
+    return json.dumps({"format": FORMAT, "version": VERSION}).encode() + b"\n"
+
+
+def folder_of(table: str, date: datetime.date, host: str) -> str:
+    """Return the folder of a table's rows of a day and a host. A long name is cut, and ends with a digest."""
+    name = quote(host, safe="")
+    if len(name) > _LONGEST_HOST:
+        name = f"{name[:_LONGEST_HOST]}-{hashlib.sha256(host.encode()).hexdigest()[:16]}"
+    return f"{table}/date={date.isoformat()}/host={name}"
+
+
+def many_name(trace_ids: Iterable[str]) -> str:
+    """Return the name of a file with the rows of these traces: the same for the same traces."""
+    digest = hashlib.sha256(" ".join(sorted(trace_ids)).encode()).hexdigest()
+    return f"many-{digest[:16]}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A file of a table: its path in the table, its day, and its trace; None: it holds many traces."""
+
+    path: str
+    date: str
+    trace_id: str | None
+
+
+def partition_of(path: str) -> Partition | None:
+    """Return what a path below a table says about its file; None: it is not a file of a dataset."""
+    found = _PARTITION.fullmatch(path)
+    if found is None:
+        return None
+    date, _, name = found.groups()
+    small = _SMALL.fullmatch(name)
+    if small is not None:
+        return Partition(path, date, small[1])
+    return Partition(path, date, None) if _MANY.fullmatch(name) else None
+
 
 TRACE_IDS: Final = b"memcg_tracer.trace_ids"
 _MOST_MARKER_BYTES: Final = 1 << 16
@@ -58,23 +114,23 @@ class TableFiles:
 
 def require_dataset(store: Store) -> None:
     """Raise TracerError unless there is a dataset that this version can read."""
-    content = store.read(partitions.MARKER, _MOST_MARKER_BYTES)
+    content = store.read(MARKER, _MOST_MARKER_BYTES)
     if content is None:
         raise TracerError(
-            f"{store.url} is no dataset, since it has no {partitions.MARKER}: make one with memcg-tracer "
+            f"{store.url} is no dataset, since it has no {MARKER}: make one with memcg-tracer "
             "export TRACE --to dataset"
         )
     version = _version(content)
     if version is None:
-        raise TracerError(f"{store.url_of(partitions.MARKER)} is not that of a dataset: name another place")
-    if version > partitions.VERSION:
+        raise TracerError(f"{store.url_of(MARKER)} is not that of a dataset: name another place")
+    if version > VERSION:
         raise TracerError(f"{store.url} is of a newer version ({version}): use a newer memcg-tracer")
 
 
 def _version(content: bytes) -> int | None:
     with suppress(ValueError, RecursionError):
         found = json.loads(content)
-        if isinstance(found, dict) and found.get("format") == partitions.FORMAT:
+        if isinstance(found, dict) and found.get("format") == FORMAT:
             version = found.get("version")
             return version if isinstance(version, int) else None
     return None

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from tracer.errors import TraceError
-from tracer.fleet.dataset import partitions
+from tracer.fleet.dataset import listing
 from tracer.fleet.pushing.attempts import reason
 from tracer.fleet.pushing.target import Target, TargetError
 from tracer.trace.layout import META
 from tracer.urls import is_url, shown_url
 
-DATASET: Final = partitions.MARKER
+DATASET: Final = listing.MARKER
 
 
 @dataclass(frozen=True, slots=True)

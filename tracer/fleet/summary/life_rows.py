@@ -34,9 +34,9 @@ from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import breaks_off, end_ns, page_size
 from tracer.analysis.explain import kill_filter
 from tracer.analysis.explain.measure import window
-from tracer.analysis.explain.sizing import bounds
-from tracer.analysis.explain.sizing.bounds import Range, with_margin
+from tracer.analysis.explain.sizing import kill_range
 from tracer.analysis.explain.sizing.demand import MOST_KILLS
+from tracer.analysis.explain.sizing.kill_range import Range, with_margin
 from tracer.analysis.explain.sizing.read_again import Rereads
 from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.survivor_range import comfortable_bytes, survivor_range
@@ -48,9 +48,9 @@ from tracer.analysis.results.survivor import Progress
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.lost_time import Spending
 from tracer.errors import TraceError
-from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS
+from tracer.fleet.summary.workload import NamedCgroups
 from tracer.schema import UNLIMITED_BYTES
 
 
@@ -136,14 +136,14 @@ def _work(subtree: Subtree, held: Steps | None, *, is_end_seen: bool) -> str | N
     trace = subtree.whole
     if breaks_off(trace) and not is_end_seen:
         return "cut"
-    if bounds.cut_off(trace.meta) is not None:
+    if kill_range.cut_off(trace.meta) is not None:
         return "cut"
-    status = bounds.exit_status(trace.meta)
+    status = kill_range.exit_status(trace.meta)
     if status is not None:
         return "failed" if status else COMPLETE
     if is_end_seen or held is None:
         return None
-    return None if bounds.why_growing(subtree, held) is None else "growing"
+    return None if kill_range.why_growing(subtree, held) is None else "growing"
 
 
 def _in_use(subtree: Subtree) -> Steps:

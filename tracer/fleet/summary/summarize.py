@@ -21,10 +21,10 @@ from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.trace import AnalysedTrace
 from tracer.errors import Defects
 from tracer.fleet.summary.life_rows import life_rows
-from tracer.fleet.summary.named_cgroups import NamedCgroups
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS, SUMMARIES
 from tracer.fleet.summary.time_window import time_ns
+from tracer.fleet.summary.workload import NamedCgroups
 from tracer.stored_names import NAMELESS_PYTHON
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Final
 
-from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
+from tracer.kernel.kmsg.report import printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import (
     SECTIONS,
     Chosen,
@@ -23,8 +23,7 @@ from tracer.kernel.kmsg.report.log_report import (
     Section,
     TaskRow,
 )
-from tracer.kernel.kmsg.text.log_record import Record, Stamp
-from tracer.kernel.kmsg.text.styles import Row
+from tracer.kernel.kmsg.text.styles import Record, Row, Stamp
 
 # Before 5b42360c73b0 ("memcg: use seq_buf_do_printk() with mem_cgroup_print_oom_meminfo()"), v6.5, all of
 # memory.stat is one message of several lines. The kernel cuts a message at 1024 characters minus the room for
@@ -196,7 +195,7 @@ class Assembly:
     is_no_task_killable: bool = False
     is_panic_on_oom: bool = False
     is_panic: bool = False
-    machine: mem_info.MemInfoReader = field(default_factory=mem_info.MemInfoReader)
+    machine: summary_line.MemInfoReader = field(default_factory=summary_line.MemInfoReader)
 
     def is_past(self, section: Section) -> bool:
         """Return whether the report has lines of a later section, so that a line of this section begins

@@ -15,11 +15,10 @@ from itertools import pairwise
 from typing import Final
 
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
-from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
+from tracer.kernel.kmsg.report import printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import Section
-from tracer.kernel.kmsg.text import shapes
-from tracer.kernel.kmsg.text.log_record import Record, Stamp
-from tracer.kernel.kmsg.text.styles import Row, RowKind
+from tracer.kernel.kmsg.text import styles
+from tracer.kernel.kmsg.text.styles import Record, Row, RowKind, Stamp
 
 _PANIC: Final = "Kernel panic - not syncing: "
 _NO_TASK: Final = "Out of memory and no killable processes"
@@ -34,7 +33,17 @@ _PANIC_ON_OOM_LINES: Final = (
     "out of memory from ",
 )
 _TITLES: Final = (
-    *("memory", "swap", "kmem", "[", *CALL_TRACE, SLAB_TITLE, *mem_info.TITLES, *mem_info.OLD_SUMS, _NO_TASK),
+    *(
+        "memory",
+        "swap",
+        "kmem",
+        "[",
+        *CALL_TRACE,
+        SLAB_TITLE,
+        *summary_line.TITLES,
+        *summary_line.OLD_SUMS,
+        _NO_TASK,
+    ),
     *(
         "Memory cgroup min",
         _PANIC,
@@ -86,16 +95,16 @@ class MachineLog:
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
-            (shapes.INVOKED, self._take_invoked),
-            (shapes.SUMMARY, self._take_summary),
-            (shapes.KILLED, self._take_killed),
-            (shapes.CHOSEN, self._take_chosen),
-            (shapes.OLD_CHOSEN, self._take_chosen),
-            (shapes.GROUP, self._take_group),
-            (shapes.REAPER, self._take_reaped),
-            (shapes.SYSTEM_OOM, self._take_event),
-            (shapes.STATS, self._take_stats),
-            (shapes.LIMIT_OF, self._take_limit_of),
+            (styles.INVOKED, self._take_invoked),
+            (styles.SUMMARY, self._take_summary),
+            (styles.KILLED, self._take_killed),
+            (styles.CHOSEN, self._take_chosen),
+            (styles.OLD_CHOSEN, self._take_chosen),
+            (styles.GROUP, self._take_group),
+            (styles.REAPER, self._take_reaped),
+            (styles.SYSTEM_OOM, self._take_event),
+            (styles.STATS, self._take_stats),
+            (styles.LIMIT_OF, self._take_limit_of),
         )
 
     @property
@@ -190,7 +199,7 @@ class MachineLog:
     @staticmethod
     def _is_late(text: str) -> bool:
         """Return whether a task other than the one that writes the report may print this line."""
-        return shapes.INVOKED in text or text.startswith(shapes.REAPER)
+        return styles.INVOKED in text or text.startswith(styles.REAPER)
 
     @staticmethod
     def _is_of(assembly: Assembly, record: Record | Row) -> bool:
@@ -203,7 +212,7 @@ class MachineLog:
     # Lines with a name in them, which may contain line ends
 
     def _take_named(self, record: Record) -> bool:
-        of_path = shapes.path_word(record.text.lstrip())
+        of_path = styles.path_word(record.text.lstrip())
         for word, take in self._named:
             if word in record.text and of_path in (None, word):
                 return take(record)
@@ -378,9 +387,9 @@ class MachineLog:
             assembly = self._within(record, "counters")
             assembly.counters[counter[0]] = counter[1]
             assembly.mode = ""
-        elif text in mem_info.TITLES:
+        elif text in summary_line.TITLES:
             self._within(record, "mem_info").mode = "mem_info"
-        elif self._open is not None and text.startswith(mem_info.OLD_SUMS):
+        elif self._open is not None and text.startswith(summary_line.OLD_SUMS):
             assembly = self._within(record, "mem_info")
             assembly.mode, assembly.is_old = "mem_info", True
             assembly.take_row(record)

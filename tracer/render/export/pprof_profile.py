@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tracer.analysis.results.memory import CodeFrame
 from tracer.analysis.views.code_samples import SampledStack
-from tracer.analysis.views.program_frames import frame_of
+from tracer.analysis.views.grown_functions import frame_of
 from tracer.protobuf_messages import Messages, message_classes
 from tracer.render.words.escape import visible
 

@@ -90,7 +90,7 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Spans that nest within a thread (`analysis.views.stalls.nested`), ordered by thread and begin.
+    """Spans that nest within a thread (`analysis.views.reclaim.nested`), ordered by thread and begin.
 
     `thread` is a position in `Tracks.threads`, `name` in `names`, and `target` in `targets`. The target is
     the cgroup from which an attempt tried to reclaim; -1: the span is another wait. `scanned` and `reclaimed`
@@ -166,7 +166,7 @@ def from_analyses(
 ) -> Tracks:
     """Return the content of a trace.
 
-    `timeline` and `nested` are the results of `analysis.views.timeline` and `analysis.views.stalls.nested`,
+    `timeline` and `nested` are the results of `analysis.views.timeline` and `analysis.views.reclaim.nested`,
     `reclaim` is the table of that name. `paths` maps ids of cgroups to paths.
     """
     threads, flows = _Threads(processes, nested), itertools.count(1)

@@ -10,10 +10,17 @@ from tracer import units
 from tracer.fleet.reduction.fleet_answer import Fleet, Peaks, Workload
 from tracer.fleet.sizing.replays import Replayed
 from tracer.render.fleet import limit_states
-from tracer.render.fleet.fleet_facts import function, is_its_own, least_in_words, minute, sender_name
-from tracer.render.fleet.kill_groups import by_cause_and_workload, by_sender_and_workload
+from tracer.render.fleet.fleet_facts import (
+    by_cause_and_workload,
+    by_sender_and_workload,
+    function,
+    is_its_own,
+    least_in_words,
+    minute,
+    sender_name,
+)
 from tracer.render.words.escape import visible
-from tracer.render.words.known_senders import known_sender
+from tracer.render.words.sigkill_words import known_sender
 
 MOST_ROWS_OF_PAGE: Final = 500
 """More rows in one table would make a browser slow."""

@@ -14,13 +14,11 @@ from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
 from tracer.render.markdown import marks
 from tracer.render.words import (
-    cache_facts,
     code_facts,
     kill_facts,
     kill_list,
-    mapping_facts,
+    memory_facts,
     quality_facts,
-    runtime_facts,
     screen_facts,
     sigkill_words,
     survivor_facts,
@@ -54,9 +52,9 @@ def kill(report: OomReport) -> Iterator[str]:
         yield from marks.bullets(advice)
     yield from _composition(report)
     yield ""
-    yield from marks.facts(mapping_facts.by_mapping(report.mappings, report.time))
-    yield from marks.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
-    yield from marks.facts(cache_facts.of_kill(report))
+    yield from marks.facts(memory_facts.by_mapping(report.mappings, report.time))
+    yield from marks.facts(memory_facts.of_runtimes(report.runtime, report.mappings))
+    yield from marks.facts(memory_facts.cache_at_kill(report))
     yield from marks.facts(code_facts.grown(report.code, report.code_sampled_share))
     yield from marks.facts(screen_facts.cushion(report))
     yield from marks.facts(("also", evidence.sentence(factor)) for factor in report.verdict.contributing)

@@ -9,7 +9,7 @@ from typing import Final
 
 from tracer import units
 from tracer.analysis.results.memory import CodeFrame
-from tracer.analysis.views.growth_tree import KERNEL, LIBRARY, PROGRAM, Growth
+from tracer.analysis.views.code_samples import KERNEL, LIBRARY, PROGRAM, Growth
 from tracer.render.page.drawing import percent
 from tracer.render.words import code_facts
 from tracer.render.words.escape import visible

@@ -23,17 +23,14 @@ from tracer.render.page import flame_graph, page_frame, tiles
 from tracer.render.page.chart import Chart
 from tracer.render.page.flame_graph import FlameGraph
 from tracer.render.words import (
-    cache_facts,
-    candidate_facts,
     code_facts,
     kill_facts,
     kill_list,
     limit_outcomes,
-    mapping_facts,
+    memory_facts,
     places,
     quality_facts,
     reclaim_facts,
-    runtime_facts,
     survivor_facts,
 )
 from tracer.render.words.escape import visible
@@ -223,12 +220,12 @@ def _kill(report: OomReport, page_size: int, drawn: Chart | None, flame: FlameGr
         "victim_titles": kill_facts.VICTIM_TITLES,
         "victim_note": kill_facts.VICTIM_NOTE,
         "candidates": [
-            candidate_facts.cells(candidate, report, page_size) for candidate in report.candidates
+            kill_facts.candidate_cells(candidate, report, page_size) for candidate in report.candidates
         ],
-        "candidate_titles": candidate_facts.TITLES,
-        "candidate_note": candidate_facts.note(report, page_size),
-        "candidate_cmdlines": list(candidate_facts.titles(report)),
-        "what_if": list(candidate_facts.what_if(report)),
+        "candidate_titles": kill_facts.CANDIDATE_TITLES,
+        "candidate_note": kill_facts.candidate_note(report, page_size),
+        "candidate_cmdlines": list(kill_facts.candidate_titles(report)),
+        "what_if": list(kill_facts.what_if(report)),
         "advice": list(kill_facts.sizing(report)),
         "quality": list(quality_facts.quality(report)),
     }
@@ -241,12 +238,12 @@ def _when_and_where(report: OomReport) -> str:
 
 def _by_mapping(report: OomReport) -> Iterator[str]:
     """Yield the memory of the killed process by mapping, and what its runtime showed."""
-    sentences = [sentence for _, sentence in mapping_facts.by_mapping(report.mappings, report.time)]
+    sentences = [sentence for _, sentence in memory_facts.by_mapping(report.mappings, report.time)]
     if sentences:
         yield f"by mapping: {'; '.join(sentences)}"
-    for label, sentence in runtime_facts.of_runtimes(report.runtime, report.mappings):
+    for label, sentence in memory_facts.of_runtimes(report.runtime, report.mappings):
         yield f"{label}: {sentence}"
-    cached = [sentence for _, sentence in cache_facts.of_kill(report)]
+    cached = [sentence for _, sentence in memory_facts.cache_at_kill(report)]
     if cached:
         yield f"in cache: {'; '.join(cached)}"
 

@@ -230,7 +230,7 @@ class OpenedTrace(Tables):
 
             t.waits.groupby("kind", observed=True)["duration_ns"].sum()
 
-        `help("tracer.analysis.views.stalls.waits")` has the columns.
+        `help("tracer.analysis.views.reclaim.waits")` has the columns.
         """
         return self._trace.waits
 
@@ -240,11 +240,11 @@ class OpenedTrace(Tables):
 
             t.waits_by_process().nlargest(5, "stalled_ms")
 
-        `help("tracer.analysis.views.stalls.by_process")` has the columns.
+        `help("tracer.analysis.views.reclaim.by_process")` has the columns.
         """
-        from tracer.analysis.views import stalls
+        from tracer.analysis.views import reclaim
 
-        return stalls.by_process(self._trace, cgroup)
+        return reclaim.by_process(self._trace, cgroup)
 
     def lost_time(self, cgroup: str | int | None = None) -> pd.DataFrame:
         """Return the time that tasks lost to reclaim, reading again, swap and memory.high, and their work: a

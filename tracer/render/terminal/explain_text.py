@@ -3,33 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from tracer import units
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.categories import LAYER_BY_NAME, PART_BY_NAME
-from tracer.render.terminal import console, first_screen
+from tracer.render.terminal import console
 from tracer.render.terminal.console import Written
 from tracer.render.words import (
-    cache_facts,
-    candidate_facts,
     code_facts,
     kill_facts,
     kill_list,
-    mapping_facts,
+    memory_facts,
     quality_facts,
     reclaim_facts,
-    runtime_facts,
+    screen_facts,
 )
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact, prose
 
 if TYPE_CHECKING:
     from tracer.kernel.kmsg.other_killers import OtherKill
+
+
+SCREEN_LINES: Final = 30
+_BAR_CELLS: Final = 20
+_COLUMNS_FOR_BARS: Final = 100
+_MOST_FACTORS: Final = 2
+
+
+def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES, is_in_view: bool = False) -> RenderableType:
+    """Return the answer in at most `lines` lines, or in more to keep at least one piece of advice.
+
+    `is_in_view`: no options of the command line are named, for a reader inside of another verb.
+    """
+    factors = min(len(report.verdict.contributing), _MOST_FACTORS)
+    advice = len(report.advice)
+    with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]
+    amounts = with_factors + [(most, 0) for most in range(advice, 0, -1)] or [(0, factors)]
+    return console.Fitted(
+        lines, [partial(_kill_screen, report, *most, is_in_view=is_in_view) for most in amounts]
+    )
+
+
+def _kill_screen(
+    report: OomReport, most_advice: int, most_factors: int, *, is_in_view: bool
+) -> Iterator[RenderableType]:
+    """Yield the answer with the given amounts of advice and contributing factors."""
+    yield prose(visible(report.verdict.summary), "bold")
+    yield prose(kill_facts.cause(report))
+    yield Text()
+    yield console.facts(screen_facts.setting(report))
+    yield from _advice(report, most_advice)
+    yield from _composed(report)
+    yield console.facts(memory_facts.by_mapping(report.mappings, report.time))
+    yield console.facts(memory_facts.of_runtimes(report.runtime, report.mappings))
+    yield console.facts(memory_facts.cache_at_kill(report))
+    yield Text()
+    yield console.facts(code_facts.grown(report.code, report.code_sampled_share))
+    yield console.facts(screen_facts.cushion(report))
+    factors = report.verdict.contributing[:most_factors]
+    yield console.facts(
+        ("" if number else "also", visible(evidence.sentence(factor)))
+        for number, factor in enumerate(factors)
+    )
+    yield console.facts(screen_facts.how_sure(report))
+    if not is_in_view:
+        yield prose(_more(report), "dim")
+
+
+def _advice(report: OomReport, most: int) -> Iterator[RenderableType]:
+    sentences = [visible(sentence) for sentence in report.advice]
+    left_out = len(sentences) - most
+    sentences = sentences[:most] + list(screen_facts.sizing(report))
+    if not sentences:
+        return
+    yield console.title("What to do")
+    yield console.bullets(sentences)
+    if left_out > 0:
+        yield console.note(f"and {left_out} more (-v)")
+
+
+class _Composition:
+    """The kinds of memory as a table, with bars if they fit."""
+
+    def __init__(self, report: OomReport) -> None:
+        self._parts = kill_facts.composition(report, least_bytes=screen_facts.least_bytes(report))
+        self._full = report.composition.total or 0
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        with_bars = options.max_width >= _COLUMNS_FOR_BARS - 2
+        table = console.Rows(("", "<"), ("", ">"), ("", ">"), *([("", "<")] if with_bars else []), ("", "<"))
+        for part, value in self._parts:
+            kind = PART_BY_NAME[part]
+            layer = LAYER_BY_NAME[kind.layer]
+            bar = Text(layer.glyph * round(_BAR_CELLS * max(value, 0) / self._full), style=layer.terminal)
+            sizes = units.size(value), units.percent(value, self._full)
+            bars = [bar] if with_bars else []
+            table.add_row(Text(kind.label, layer.terminal), *sizes, *bars, prose(kind.meaning, "dim"))
+        yield table
+
+
+def _composed(report: OomReport) -> Iterator[RenderableType]:
+    if not screen_facts.is_composition_known(report):
+        if report.constraint in ("memcg", "unknown"):
+            yield console.title("What filled the limit")
+            yield console.note(quality_facts.not_known(report, "composition"))
+        elif found := screen_facts.leading_evidence(report):
+            yield console.title("Evidence")
+            yield console.bullets(map(visible, found))
+        return
+    yield console.title(screen_facts.filled(report))
+    yield console.indented(_Composition(report))
+
+
+def _more(report: OomReport) -> str:
+    if report.kernel_log is not None:
+        return "More: -v (evidence, stack, every process)."
+    return "More: -v (evidence, reclaim, stacks, every process), or memcg-tracer report TRACE -o page.html."
+
 
 MOST_LINES: Final = 8
 _MOST_DRAWN: Final = 500
@@ -110,7 +207,6 @@ def _killer(kill: OtherKill) -> str:
     return f"the kernel's driver {kill.killer}" if kill.is_in_kernel else kill.killer
 
 
-_BAR_CELLS: Final = 20
 LINES_BELOW_A_LIST: Final = 20
 """The height of the explanation below a list of kills. The list takes the rest of a screen."""
 
@@ -120,14 +216,14 @@ def post_mortem(
     *,
     page_size: int,
     verbose: bool,
-    lines: int = first_screen.SCREEN_LINES,
+    lines: int = SCREEN_LINES,
     is_in_view: bool = False,
 ) -> Iterator[RenderableType]:
     """Yield the explanation of a kill in `lines` lines, or everything about the kill if `verbose`."""
     if verbose:
         yield from _everything(report, page_size)
     else:
-        yield first_screen.kill_screen(report, lines=lines, is_in_view=is_in_view)
+        yield kill_screen(report, lines=lines, is_in_view=is_in_view)
 
 
 def _everything(report: OomReport, page_size: int) -> Iterator[RenderableType]:
@@ -174,9 +270,9 @@ def _composition(report: OomReport) -> Iterator[RenderableType]:
     table.add_row(Text("= usage", "bold"), Text(units.size(total), "bold"))
     yield console.indented(table)
     yield from (console.note(rest) for rest in kill_facts.composition_rest(report))
-    yield console.facts(mapping_facts.every_part(report.mappings, report.time))
-    yield console.facts(runtime_facts.of_runtimes(report.runtime, report.mappings))
-    yield console.facts(cache_facts.of_kill(report))
+    yield console.facts(memory_facts.every_part(report.mappings, report.time))
+    yield console.facts(memory_facts.of_runtimes(report.runtime, report.mappings))
+    yield console.facts(memory_facts.cache_at_kill(report))
 
 
 def _cushion(report: OomReport) -> Iterator[RenderableType]:
@@ -231,13 +327,13 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
         yield console.note(kill_facts.VICTIM_NOTE)
     if not report.candidates:
         return
-    weighed = console.Rows(*zip(candidate_facts.TITLES, candidate_facts.SIDES, strict=True))
+    weighed = console.Rows(*zip(kill_facts.CANDIDATE_TITLES, kill_facts.CANDIDATE_SIDES, strict=True))
     for candidate in report.candidates:
-        weighed.add_row(*candidate_facts.cells(candidate, report, page_size))
+        weighed.add_row(*kill_facts.candidate_cells(candidate, report, page_size))
     yield console.indented(weighed)
-    yield console.note(candidate_facts.note(report, page_size))
-    yield console.facts(candidate_facts.titles(report))
-    yield console.facts(candidate_facts.what_if(report))
+    yield console.note(kill_facts.candidate_note(report, page_size))
+    yield console.facts(kill_facts.candidate_titles(report))
+    yield console.facts(kill_facts.what_if(report))
 
 
 def _stacks(report: OomReport) -> Iterator[Fact]:

@@ -14,7 +14,7 @@ from tracer.analysis.explain import slowed
 from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.results.survivor import Held
 from tracer.render.terminal import console
-from tracer.render.terminal.first_screen import SCREEN_LINES
+from tracer.render.terminal.explain_text import SCREEN_LINES
 from tracer.render.words import code_facts, sigkill_words, survivor_facts
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import prose

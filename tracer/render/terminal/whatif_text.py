@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tracer.analysis.results.outcome import AtLimit, PodLimit, WhatIf
-from tracer.analysis.whatif import pod_resize
+from tracer.analysis.whatif import outcomes
 from tracer.render.terminal import console
 from tracer.render.words import limit_outcomes
 from tracer.render.words.escape import visible
@@ -82,7 +82,7 @@ def _resize(found: WhatIf, pod: PodLimit, *, is_asked: bool) -> Iterator[console
     yield console.indented(prose(_outcome(found, chosen, is_smaller=is_smaller)))
     yield console.Command(chosen.resize)
     yield console.note(f"{_POD_NEEDS if whole else _NEEDS} {_SHRINKING if is_smaller else ''}{_TEMPLATE}")
-    resources = json.dumps(pod_resize.resources(pod, chosen.limit_bytes))  # JSON is YAML
+    resources = json.dumps(outcomes.resources(pod, chosen.limit_bytes))  # JSON is YAML
     yield console.indented(console.indented(Text(f"resources: {resources}")))
 
 

@@ -13,10 +13,11 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
+from tracer.analysis.explain.victim_selection import ADJ_SCALE, OOM_SCORE_ADJ_MIN
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import cgroup_name, process, time_before, trigger_name
-from tracer.analysis.results.kill import OomReport, Sizing, Trigger, Victim
+from tracer.analysis.results.kill import Candidate, OomReport, Sizing, Trigger, Victim, WhatIf
 from tracer.analysis.results.memory import Allocator, FurtherAllocators
 from tracer.analysis.results.quality import Quality, ThinnedInterval
 from tracer.categories import PART_BY_NAME
@@ -422,3 +423,64 @@ def why_no_range(quality: Quality) -> str:
 def sizing_basis(sizing: Sizing) -> str:
     """Return the sentences on the basis of the minimum limit, joined by spaces."""
     return " ".join(map(visible, filter(None, (*sizing.basis, sizing.pace))))
+
+
+CANDIDATE_TITLES: Final = ("candidate", "badness", "of total", "RSS", "uses", "adj", "adj adds", "")
+CANDIDATE_SIDES: Final = "<>>>>>><"
+_NEVER: Final = "never"
+
+
+def candidate_cells(candidate: Candidate, report: OomReport, page_size: int) -> tuple[str, ...]:
+    """Return the cells of a candidate below `TITLES`."""
+    held, added = candidate.held_pages, candidate.adj_pages
+    is_never = candidate.badness is None and (
+        candidate.oom_score_adj == OOM_SCORE_ADJ_MIN or "candidates.badness" not in report.quality.unknown
+    )
+    return (
+        f"{visible(candidate.comm)} ({candidate.pid})",
+        _NEVER if is_never else units.count(candidate.badness),
+        "" if is_never else units.percent(candidate.badness, report.badness_total_pages),
+        units.size(candidate.rss_bytes),
+        "" if held is None else units.size(held * page_size),
+        str(candidate.oom_score_adj),
+        "" if is_never or added is None else units.size(added * page_size),
+        "chosen" if candidate.chosen else "",
+    )
+
+
+def candidate_note(report: OomReport, page_size: int) -> str:
+    """Return the note that explains the table."""
+    words = "badness: pages that the process uses (RSS, swap, page tables) plus the pages that adj adds"
+    total = report.badness_total_pages
+    if total is not None:
+        thousandth = units.size(total // ADJ_SCALE * page_size)
+        words += f"; an adj of 1 adds {thousandth}, a thousandth of {units.size(total * page_size)}"
+    return (
+        f"{words}. The highest badness is killed. never: the adj is -1000, or no memory is left to be freed"
+    )
+
+
+def candidate_titles(report: OomReport) -> Iterator[Fact]:
+    """Yield the process titles that contain more than the name, except the victims' titles, which
+    `kill_facts.killed` yields."""
+    killed = {victim.pid for victim in report.victims}
+    for one in report.candidates:
+        if one.cmdline is not None and one.pid not in killed:
+            yield "candidate", f"{visible(one.comm)} ({one.pid}){titled(one.cmdline)}"
+
+
+def what_if(report: OomReport) -> Iterator[Fact]:
+    """Yield the values of oom_score_adj with which the OOM killer would have chosen another victim, all else
+    being equal."""
+    for number, change in enumerate(report.what_if):
+        yield "" if number else "instead", _other_victim(change)
+
+
+def _other_victim(change: WhatIf) -> str:
+    task = f"{visible(change.comm)} ({change.pid})"
+    victim = (
+        "it" if change.victim_pid == change.pid else f"{visible(change.victim_comm)} ({change.victim_pid})"
+    )
+    only = "only " if change.instead == OOM_SCORE_ADJ_MIN else ""
+    adj = f"had oom_score_adj {change.instead}, not {change.oom_score_adj}"
+    return f"{only}if {task} {adj}, {victim} would have been killed"

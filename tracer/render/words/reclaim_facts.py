@@ -31,7 +31,7 @@ KINDS_IN_WORDS: Final = {
     "swap_in": "for swapped memory to be read back",
     "high": "above memory.high",
 }
-"""Kind of a wait (`analysis.views.stalls.KINDS`) -> the words after its duration."""
+"""Kind of a wait (`analysis.views.reclaim.KINDS`) -> the words after its duration."""
 
 MORE_MEMORY_TITLES: Final = ("more memory", "page cache that would have stayed", "share")
 _MODEL: Final = "on an LRU list; short of all, the kernel's lists keep up to a quarter less of mapped files"

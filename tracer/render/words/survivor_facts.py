@@ -12,15 +12,9 @@ from tracer import units
 from tracer.analysis.explain.slowed import room_left, slowest
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
 from tracer.categories import PART_BY_NAME
-from tracer.render.words import cache_facts, mapping_facts, runtime_facts
+from tracer.render.words import memory_facts
 from tracer.render.words.escape import visible
-from tracer.render.words.kill_facts import (
-    allocated,
-    read_again,
-    shown_time,
-    sizing_basis,
-    why_no_range,
-)
+from tracer.render.words.kill_facts import allocated, read_again, shown_time, sizing_basis, why_no_range
 from tracer.render.words.limit_outcomes import in_words
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
@@ -51,9 +45,9 @@ def held(one: Held) -> Iterator[Fact]:
         yield "its peak ever", f"{units.size(one.kernel_peak_bytes)} by the kernel's own count (memory.peak)"
     yield from _progress(one)
     yield "made of", _made_of(one)
-    yield from mapping_facts.every_part(one.mappings, None)
-    yield from runtime_facts.of_runtimes(one.runtime, one.mappings)
-    yield from cache_facts.by_file(one.cached, one.peak_usage_bytes, None)
+    yield from memory_facts.every_part(one.mappings, None)
+    yield from memory_facts.of_runtimes(one.runtime, one.mappings)
+    yield from memory_facts.by_file(one.cached, one.peak_usage_bytes, None)
     yield from _allocated(one, len(one.allocators))
     yield "evicted", f"{units.size(one.evicted_bytes)} of page cache, {_by_what(one)}"
     if one.peak_swap_bytes:
@@ -95,9 +89,9 @@ def in_brief(one: Held) -> Iterator[Fact]:
     made_of = [f"{units.size(bytes_)} {kind}" for kind, bytes_ in kinds if bytes_ and bytes_ >= least]
     if made_of:
         yield "made of", ", ".join(made_of)
-    yield from mapping_facts.by_mapping(one.mappings, None)
-    yield from runtime_facts.of_runtimes(one.runtime, one.mappings)
-    yield from cache_facts.by_file(one.cached, one.peak_usage_bytes, None)
+    yield from memory_facts.by_mapping(one.mappings, None)
+    yield from memory_facts.of_runtimes(one.runtime, one.mappings)
+    yield from memory_facts.by_file(one.cached, one.peak_usage_bytes, None)
     yield from islice(_allocated(one, 1, by_command=True), 1)
     if one.stuck_since is not None:
         yield "stuck since", _stuck(one.stuck_since)

@@ -14,11 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.schema import TABLES
-from tracer.trace.arrow_columns import conform, integers, nullable_integers, take, weight_bytes
+from tracer.trace.arrow_columns import (
+    IDENTITY_KEYS,
+    conform,
+    integers,
+    keep_last,
+    nullable_integers,
+    take,
+    weight_bytes,
+)
 from tracer.trace.history.bases import Bases, OwnSums, begun_at
 from tracer.trace.history.segment import Part, Segment
 from tracer.trace.history.thinning import SUMS_OF_RUNS_NS, summed_rows, thin
-from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
 from tracer.trace.meta import Meta
 from tracer.trace.row_sink import Rows, RowSink
 

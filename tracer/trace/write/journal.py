@@ -28,7 +28,7 @@ from tracer.directory import Directory
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
-from tracer.trace.identity_tables import IDENTITY_KEYS, keep_last
+from tracer.trace.arrow_columns import IDENTITY_KEYS, keep_last
 from tracer.trace.journal_stream import read_journal
 from tracer.trace.layout import journal_temporary, part_name, whole_name
 

@@ -16,8 +16,7 @@ import pyarrow as pa
 from tracer.errors import TraceError
 from tracer.schema import TABLES
 from tracer.trace import layout
-from tracer.trace.arrow_columns import conform
-from tracer.trace.identity_tables import IDENTITY_KEYS
+from tracer.trace.arrow_columns import IDENTITY_KEYS, conform
 from tracer.trace.meta import Meta, utc_time, write_meta
 from tracer.trace.recording_ends import WRITE_FAILED
 from tracer.trace.row_sink import RowSink

@@ -7,16 +7,197 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from synthetic.findings import findings, grew, made_of
 
 import tracer
+from tracer.analysis.core import ledger
+from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Fork
 from tracer.analysis.explain.postmortem import explain
+from tracer.analysis.explain.sizing.kill_range import (
+    why_elastic,
+    why_none_after_kill,
+    why_too_far,
+    why_unfinished,
+)
 from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.memory import SharedFile
+
+MIB = 1 << 20
+OF_COMMAND: dict[str, Any] = {"filters": {"asked": [], "command": ["work"]}}
+
+
+def why(trace: Any, state: str | None = None, **meta: Any) -> str | None:
+    trace.meta |= meta
+    subtree = Subtrees(trace).subtree_at(7)
+    held = ledger.level(subtree, ledger.ANON)
+    assert held is not None
+    return why_unfinished(subtree, held, state) or why_elastic(subtree)
+
+
+def grown(trace: Any, *steps: tuple[float, int]) -> Any:
+    """Record cgroup 7 from 0 s to 9 s, which grows by so many MiB at these seconds."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.add("samples", 9, cgroup_id=7, source="end", usage_bytes=0)
+    for seconds, mib in steps:
+        trace.charged(seconds, 7, "anon", mib * MIB)
+    return trace
+
+
+def early(trace: Any) -> Any:
+    return grown(trace, (1, 70), (5, -30), (8, 29))
+
+
+def late(trace: Any) -> Any:
+    return grown(trace, (1, 70), (8, 5))
+
+
+@pytest.mark.parametrize("grow", [early, late])
+def test_work_is_complete_if_its_command_succeeded(trace: Any, grow: Any) -> None:
+    assert why(grow(trace), **OF_COMMAND, end_reason="command_ended", command_status=0) is None
+
+
+@pytest.mark.parametrize(
+    ("meta", "reason"),
+    [
+        ({"end_reason": "command_ended", "command_status": 2}, "ended with status 2"),
+        ({"end_reason": "command_ended", "command_status": -9}, "was ended by SIGKILL"),
+        ({"end_reason": "SIGINT", "command_status": 0}, "ended before its command"),
+        ({"end_reason": "duration", "command_status": -15}, "ended before its command"),
+        ({"ended": None}, "broke off"),
+    ],
+)
+def test_work_is_not_complete_without_the_success_of_its_command(
+    trace: Any, meta: dict[str, Any], reason: str
+) -> None:
+    assert reason in (why(early(trace), **OF_COMMAND, **meta) or "")
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"end_reason": "SIGINT", "filters": {"asked": ["web"], "command": None}},
+        OF_COMMAND | {"end_reason": "command_ended"},  # a trace without the status
+    ],
+)
+def test_work_without_a_known_end_must_not_grow_in_its_last_third(trace: Any, meta: dict[str, Any]) -> None:
+    assert why(early(trace), **meta) is None
+    trace.charged(8.5, 7, "anon", 7 * MIB)
+    assert "still grew (by 6 MiB in the last third" in (why(trace) or "")
+
+
+@pytest.mark.parametrize("state", ["thrashing", "throttled"])
+def test_work_that_crawls_is_complete_only_if_its_command_succeeded(trace: Any, state: str) -> None:
+    assert why(early(trace), "held") is None
+    assert f"its tasks were {state}" in (why(trace, state) or "")
+    assert why(trace, state, **OF_COMMAND, end_reason="command_ended", command_status=0) is None
+
+
+def test_the_last_third_is_that_of_the_life_of_the_cgroup(trace: Any) -> None:
+    grown(trace, (1, 70), (2.2, 9), (2.5, -79))
+    assert why(trace) is None
+    trace.forget("cgroups")
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0), removed=trace.ns(2.6))
+    assert "still grew" in (why(trace) or "")
+
+
+@pytest.mark.parametrize(
+    ("comm", "cmdline", "bound"),
+    [
+        (
+            "java",
+            "/usr/bin/java -Xms64m -Xmx512m -jar a.jar",
+            "java lets its heap grow up to its bound (-Xmx512m)",
+        ),
+        ("main", "java -jar a.jar", "(a part of the limit)"),
+        ("node", "node --max-old-space-size=300 a.js", "(--max-old-space-size=300)"),
+        ("java", None, "(a part of the limit)"),
+        ("dotnet", "/usr/bin/dotnet shop.dll", "dotnet lets its heap grow up to its bound (a part of the"),
+        ("javac-like", "python3 java", None),
+    ],
+)
+def test_a_heap_that_grows_to_its_bound_is_no_demand(
+    trace: Any, comm: str, cmdline: str | None, bound: str | None
+) -> None:
+    early(trace).add("tasks", tgid=41, comm=comm, cmdline=cmdline, cgroup_id=7, first_seen=trace.ns(1))
+    found = why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0)
+    assert found is None if bound is None else bound in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("command", "outside"),
+    [
+        ("java -Xmx9m", "at least 61 MiB of 70 MiB of anonymous memory was outside that heap"),
+        ("java -Xmx99m -Xmx9m", "at least 61 MiB of 70 MiB"),
+        ("java -Xmx9m -XX:MaxHeapSize=67m", None),
+        ("java -Xmx1g", None),
+        ("java", None),
+        ("node --max-old-space-size=9", None),  # and 192 MiB of young objects
+        ("node --max-old-space-size=9 --max-semi-space-size=15", "at least 13 MiB of 70 MiB"),  # 3 x 16
+        ("node --max-old-space-size=9 --max-semi-space-size=64", None),
+    ],
+)
+def test_memory_that_the_heap_cannot_hold_is_outside_of_it(
+    trace: Any, command: str, outside: str | None
+) -> None:
+    program = command.partition(" ")[0]
+    early(trace).add(
+        "tasks", tgid=41, comm=program, cmdline=f"{command} Main", cgroup_id=7, first_seen=trace.ns(1)
+    )
+    found = why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0) or ""
+    assert "no demand" in found
+    assert outside in found if outside is not None else "outside" not in found
+
+
+@pytest.mark.parametrize("seconds", [0.09, 0.9, 9])
+@pytest.mark.parametrize(("mib_each", "is_growing"), [(0.05, True), (0.0005, False)])
+def test_slow_growth_in_each_part_of_a_short_trace_has_no_end(
+    trace: Any, seconds: float, mib_each: float, *, is_growing: bool
+) -> None:
+    """A leak that was seen for a moment only is as endless as one that was seen for an hour."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.add("samples", seconds, cgroup_id=7, source="end", usage_bytes=0)
+    trace.charged(0, 7, "anon", 70 * MIB)
+    for step in range(1, 18):
+        trace.charged(seconds * step / 18, 7, "anon", round(mib_each * MIB))
+    assert ("still grew" in (why(trace) or "")) == is_growing
+
+
+def test_growth_that_pauses_is_judged_by_its_last_third(trace: Any) -> None:
+    grown(trace, (0, 70), (1, 1), (3, 1), (7, 1), (8.5, -1))
+    assert why(trace) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes_mib", "held_mib", "reason"),
+    [
+        ([150], [90], None),
+        ([90, 64], [30, 60], None),
+        ([8, 150], [8, 82], None),
+        ([30, 30, 60], [30, 30, 30], "in one file after the other"),
+        ([90], [90], "in one file after the other"),
+        ([30, 150], [30, 40], "in files of no known size"),
+    ],
+)
+def test_shared_memory_has_an_end_unless_files_are_filled_in_turn(
+    sizes_mib: list[int], held_mib: list[int], reason: str | None
+) -> None:
+    files = tuple(
+        SharedFile("anonymous", "/dev/zero", held * MIB, size * MIB, True)
+        for size, held in zip(sizes_mib, held_mib, strict=True)
+    )
+    found = why_none_after_kill(findings(made_of(shmem=90, anon=8), grew(shmem=60), shared_files=files))
+    assert found is None if reason is None else reason in (found or "")
+
+
+def test_upper_end_of_four_times_the_lower_is_no_answer() -> None:
+    assert why_too_far(100 * MIB, 399 * MIB) is None
+    assert "up to 300 MiB more can be touched" in (why_too_far(100 * MIB, 400 * MIB) or "")
+
 
 RECORDED = Path(__file__).parents[4] / "traces"
 PAGE = 4096
-MIB = 1 << 20
 LIMIT = 100 * MIB
 
 

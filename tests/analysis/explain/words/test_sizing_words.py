@@ -7,7 +7,7 @@ from string import Formatter
 
 from support.recorded import TRACES
 
-from tracer.analysis.explain.sizing.bounds import Range, ground
+from tracer.analysis.explain.sizing.kill_range import Range, ground
 from tracer.analysis.explain.words import advice
 
 MIB = 1 << 20

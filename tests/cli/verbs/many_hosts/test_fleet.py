@@ -25,7 +25,7 @@ from support.schemas import require_form
 from support.slowdown import SLOWDOWN
 from support.storing.summarized import summaries_kept
 
-from tracer.cli import progress
+from tracer.cli import standard_streams
 from tracer.cli.group import group
 from tracer.errors import TracerError, UsageError
 
@@ -197,7 +197,7 @@ class OnTerminal:
         self.process = subprocess.Popen(
             [*WORDS, *arguments],
             cwd=TOP,
-            env=os.environ | {progress.SWITCH: "0", "TERM": "xterm"},
+            env=os.environ | {standard_streams.SWITCH: "0", "TERM": "xterm"},
             stdout=subprocess.PIPE,
             stderr=end,
             start_new_session=True,

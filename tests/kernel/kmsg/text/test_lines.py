@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tracer.kernel.kmsg.text.lines import Reader, split
-from tracer.kernel.kmsg.text.log_record import MOST_CHARACTERS, Record, Stamp
+from tracer.kernel.kmsg.text.styles import MOST_CHARACTERS, Record, Stamp
 
 TEXT = "oom_reaper: reaped process 7 (a), now anon-rss:0kB"
 US = 1_000

@@ -10,7 +10,7 @@ from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.evidence.kinds import found, resolution_ns
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.measure.heap_bounds import heap_bound
+from tracer.analysis.explain.measure.last_looks import heap_bound
 from tracer.analysis.results.kill import Evidence
 from tracer.analysis.results.memory import Allocator
 

@@ -18,11 +18,10 @@ from tracer.analysis.core.columns import (
     swap_room_of,
 )
 from tracer.analysis.core.ledger import Steps
-from tracer.analysis.core.rows import RowsByThing, RunningSums
+from tracer.analysis.core.rows import RowsByThing, RunningSums, TableRows
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.table_rows import TableRows
 from tracer.analysis.core.tables import unrecorded_categories
-from tracer.analysis.explain.measure import shared_memory, thrashing
+from tracer.analysis.explain.measure import findings, shared_memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
@@ -218,7 +217,7 @@ def around(
     return replace(
         found,
         rise_ns=_rise_ns(subtree, window),
-        thrashing=thrashing.before_a_kill(subtree, window.at_limit, window.end),
+        thrashing=findings.thrashing_before_a_kill(subtree, window.at_limit, window.end),
         holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
         dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
@@ -296,7 +295,7 @@ def _rise_ns(subtree: Subtree, window: Window) -> int | None:
     begin = int(steps.times[position]) if len(low) else window.begin
     if position + 1 < len(steps.times):
         begin = subtree.whole.fineness.held_until(begin, int(steps.times[position + 1]))
-    return window.end - begin - thrashing.lost_ns(subtree, begin, window.end)
+    return window.end - begin - findings.lost_ns(subtree, begin, window.end)
 
 
 def _swap(

@@ -1,4 +1,4 @@
-"""Composition: the parts of a cgroup's usage at the instant of a kill (`tracer.usage_parts`), and sums.
+"""Composition: the parts of a cgroup's usage at the instant of a kill (`tracer.categories`), and sums.
 
 For a limit owner with children, `zswap` and `hugetlb` are those of its last sample before the kill.
 """
@@ -16,10 +16,9 @@ from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.memory import Composition
 from tracer.analysis.results.quality import Unknown
-from tracer.categories import COUNTERS, PARTS
+from tracer.categories import COUNTERS, PARTS, usage_parts
 from tracer.enumerations import CATEGORY
 from tracer.schema import MEMORY_STAT_BYTES
-from tracer.usage_parts import usage_parts
 
 _LEDGER: Final = ("charge", "samples")
 _STEADY: Final = ("zswap", "hugetlb")

@@ -6,7 +6,7 @@ decide:
 
 * The ledger sums charges over up to 10 ms for each CPU, and a charge and an uncharge may reach it in another
   order. So only a level that lasted for 20 ms is a demand, and what must fit is the highest level at any
-  moment (`_lasting_peak`). Each CPU may hold memory that the ledger does not see (`bounds.unseen_bytes`).
+  moment (`_lasting_peak`). Each CPU may hold memory that the ledger does not see (`kill_range.unseen_bytes`).
 * Memory that a program gave back by MADV_FREE still counts as anonymous, but reclaim frees it. The kernel
   keeps it in the inactive list of files (lru_lazyfree in mm/swap.c), which is then larger than the page
   cache.
@@ -37,7 +37,7 @@ from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.measure import allocators
-from tracer.analysis.explain.sizing import bounds, unreclaimable
+from tracer.analysis.explain.sizing import kill_range, unreclaimable
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.outcome import Outcome
 from tracer.schema import UNLIMITED_BYTES
@@ -96,7 +96,7 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
     `swap_bytes`: the swap beside the limit; None: not known. `state`: whether its work went on
     (`explain.slowed`).
     """
-    if bounds.stuck_since(subtree) is not None:
+    if kill_range.stuck_since(subtree) is not None:
         return unknown(_STUCK)
     kept, usage = unreclaimable.unreclaimable(subtree), ledger.peak_usage(subtree)
     if kept is None or usage is None:
@@ -113,9 +113,9 @@ def of_life(subtree: Subtree, swap_bytes: int | None, state: str | None) -> Dema
     if swap_bytes:
         lasting = max(lasting, unreclaimable.never_swapped_bytes(subtree))
     huge = _in_huge_pages(subtree)
-    below = lasting - bounds.unseen_bytes(subtree.whole) - _lazily_freed(subtree) - huge - apart
-    all_held = max(usage, held.peak() or 0) + apart + bounds.unseen_bytes(subtree.whole)
-    why_not = _why_not_whole(subtree) or bounds.why_unfinished(subtree, held, state)
+    below = lasting - kill_range.unseen_bytes(subtree.whole) - _lazily_freed(subtree) - huge - apart
+    all_held = max(usage, held.peak() or 0) + apart + kill_range.unseen_bytes(subtree.whole)
+    why_not = _why_not_whole(subtree) or kill_range.why_unfinished(subtree, held, state)
     swapped = f" with {size(swap_bytes)} of swap" if swap_bytes else ""
     page = page_size(subtree.whole)
     return Demand(
@@ -169,7 +169,7 @@ def _why_no_demand(subtree: Subtree, usage_bytes: int) -> str | None:
     """Return the reason why the peak of the run says nothing about another limit; None if there is none."""
     if subtree.whole.losses.near("residue", 0, end_ns(subtree.whole)):
         return _SUMS_LOST
-    return bounds.why_elastic(subtree) if usage_bytes else "it held nothing"
+    return kill_range.why_elastic(subtree) if usage_bytes else "it held nothing"
 
 
 def _why_not_whole(subtree: Subtree) -> str | None:
@@ -312,4 +312,4 @@ def _proven(subtree: Subtree, held: Steps, all_: Steps, apart_bytes: int, in_rea
 
 
 def _room(subtree: Subtree, peak_bytes: int) -> int:
-    return bounds.unseen_bytes(subtree.whole) + peak_bytes // _ROOM_DIVISOR + _ROOM_BYTES
+    return kill_range.unseen_bytes(subtree.whole) + peak_bytes // _ROOM_DIVISOR + _ROOM_BYTES

@@ -8,35 +8,298 @@ after the other has some at any moment. `high` is then null, and `Sizing.pace` h
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import optional, utc_time
+from tracer.analysis.core.columns import column_times_ns, integers, known, optional, times_ns, utc_time
+from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.explain.measure import composition, shared_memory, thrashing
-from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.sizing.bounds import (
-    Ground,
-    Range,
-    Sized,
-    cache_to_spare,
-    copies_bytes,
-    ground,
-    why_elastic,
-    why_files_have_no_end,
-    why_no_curve,
-    why_none_after_kill,
-    why_too_far,
-    with_margin,
-)
+from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size
+from tracer.analysis.explain.measure import composition, shared_memory
+from tracer.analysis.explain.measure.findings import Findings, lost_ns
+from tracer.analysis.explain.measure.last_looks import heap_bound
+from tracer.analysis.explain.measure.window import why_not_followed
+from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
+from tracer.analysis.views.miss_curve import Reuse
 from tracer.schema import UNLIMITED_BYTES
+from tracer.trace.recording_ends import COMMAND_ENDED
 from tracer.units import size
+
+_PARTS: Final = 6
+"""Memory that has a new peak in each of so many equal parts of the time is growing, however slowly: by chance
+it has one in 720 times."""
+_LAST_PARTS: Final = 2
+_GROWN_PERCENT: Final = 2
+_GROWN_BYTES: Final = 1 << 20
+_GROWN_STEADILY_BYTES: Final = 64 << 10
+
+_LEAST_OUTSIDE_PERCENT: Final = 10
+
+_OTHERS_MOST_PERCENT: Final = 20
+_NEW_MOST_PERCENT: Final = 5
+"""What is not a copy may be a leak, which goes on when all is copied."""
+_LEAST_COPIED_DIVISOR: Final = 64
+_MOST_TIMES: Final = 4
+_TOUCH: Final = "handle_mm_fault"  # mm/memory.c: every access to a page that is not there, also by mlock
+
+
+def why_none_after_kill(findings: Findings) -> str | None:
+    """Return the reason why no limit is known to be enough after a kill; None if what grew has an end."""
+    around = findings.circumstances
+    shmem = around.grown_bytes.get("shmem", 0)
+    grown = around.grown_bytes.get("anon", 0) + shmem + around.locked_cache_bytes
+    others = around.grown_bytes.get("kernel", 0) + around.grown_bytes.get("sock", 0)
+    if not grown and not others:
+        return "nothing grew before the kill"
+    if others * 100 > grown * _OTHERS_MOST_PERCENT:
+        return "kernel memory or sockets grew, which no address space bounds"
+    stack = findings.trigger.stack
+    if stack is not None and not any(frame.partition("+")[0] == _TOUCH for frame in stack):
+        return "the request that failed was the kernel's own or a write, not an access to mapped memory"
+    if copies_bytes(findings) and _is_copying(findings):
+        return None
+    if (grown - shmem) * 100 > grown * _OTHERS_MOST_PERCENT:
+        return "memory still grew, to no known end"
+    return why_files_have_no_end(findings)
+
+
+def why_files_have_no_end(findings: Findings) -> str | None:
+    """Return the reason why shared memory can grow beyond the files that hold it; None if there is none."""
+    if shared_memory.left_to_grow_bytes(findings) is None:
+        return "shared memory grew, in files of no known size"
+    if shared_memory.full_bytes(findings) * 100 > (findings.composition.shmem or 0) * _OTHERS_MOST_PERCENT:
+        return "shared memory grew, in one file after the other"
+    return None
+
+
+def why_too_far(low_bytes: int, high_bytes: int) -> str | None:
+    """Return a sentence if a known upper end is so far from the lower one that it is no answer."""
+    if high_bytes < _MOST_TIMES * low_bytes:
+        return None
+    return f"up to {size(high_bytes - low_bytes)} more can be touched, and nothing shows how much of it is"
+
+
+def copies_bytes(findings: Findings) -> int:
+    """Return the memory that processes share since a fork, of which each write copies a page; 0 if it is less
+    than a share of the limit, or not known."""
+    shared = shared_memory.shared_by_fork_bytes(findings) or 0
+    return shared if shared * _LEAST_COPIED_DIVISOR > (findings.owner.limit_bytes or 0) else 0
+
+
+def _is_copying(findings: Findings) -> bool:
+    """Return whether nearly all anonymous memory that processes were charged since a fork is copies."""
+    fork = findings.circumstances.fork
+    if fork is None:
+        return False
+    return fork.new_bytes * 100 <= (fork.new_bytes + fork.copied_bytes) * _NEW_MOST_PERCENT
+
+
+def cut_off(meta: Mapping[str, Any]) -> str | None:
+    """Return how the work of a recorded command was cut off: by the end of the recording, or by a signal.
+
+    None if it was not, or if the trace does not show it.
+    """
+    if not _is_of_command(meta):
+        return None
+    reason, status = meta.get("end_reason"), meta.get("command_status")
+    if reason is not None and reason != COMMAND_ENDED:
+        return "the recording ended before its command"
+    return f"its command {_end_of(status)}" if status is not None and status < 0 else None
+
+
+def exit_status(meta: Mapping[str, Any]) -> int | None:
+    """Return the status with which a recorded command ended, negative if a signal ended it.
+
+    None if the trace is of no command, or does not have it.
+    """
+    status: int | None = meta.get("command_status") if _is_of_command(meta) else None
+    return status
+
+
+def why_elastic(subtree: Subtree) -> str | None:
+    """Return a sentence if a process of the cgroup sizes its heap by a bound that is no demand."""
+    return subtree.once("bounds.why_elastic", lambda: _why_elastic(subtree))
+
+
+def _why_elastic(subtree: Subtree) -> str | None:
+    titles = subtree.whole.processes.titles(subtree.members)
+    bounds = [bound for comm, cmdline in titles if (bound := heap_bound(comm, cmdline)) is not None]
+    if not bounds:
+        return None
+    first = bounds[0]
+    reason = (
+        f"{first.program} lets its heap grow up to its bound ({first.option or 'a part of the limit'}), so "
+        "its peak here is no demand"
+    )
+    held = ledger.level(subtree, ledger.ANON)
+    most = (held and held.peak()) or 0
+    outside = most - sum(bound.bytes_ or most for bound in bounds)
+    if outside * 100 < most * _LEAST_OUTSIDE_PERCENT or not most:
+        return reason
+    return f"{reason}, and at least {size(outside)} of {size(most)} of anonymous memory was outside that heap"
+
+
+def why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | None:
+    """Return the reason why work that lived was not complete, or may not have been; None if there is none.
+
+    `held` is the memory that reclaim cannot free, with what was swapped out. `state` is that of the cgroup.
+    """
+    meta = subtree.whole.meta
+    if breaks_off(subtree.whole):
+        return "the recording broke off while the work went on"
+    if (cut := cut_off(meta)) is not None:
+        return f"{cut}: the work was not complete"
+    if (status := exit_status(meta)) is not None:
+        return None if status == 0 else f"its command {_end_of(status)}: the work may not have been complete"
+    if state in ("thrashing", "throttled"):
+        return f"its tasks were {state}, and nothing shows that the work was complete"
+    return why_growing(subtree, held)
+
+
+def stuck_since(subtree: Subtree) -> int | None:
+    """Return the moment, in ns, from which every reading found tasks waiting for memory with the OOM killer
+    disabled. None: the last reading did not.
+    """
+    samples = subtree.samples
+    samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
+    flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
+    free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))
+    first = int(free[-1]) + 1 if len(free) else 0
+    return None if first == len(samples) else int(times_ns(samples)[first])
+
+
+def _is_of_command(meta: Mapping[str, Any]) -> bool:
+    """Return whether the trace is of `record -- CMD`, and of no other cgroup."""
+    filters = meta.get("filters") or {}
+    return bool(filters.get("command")) and not filters.get("asked")
+
+
+def _end_of(status: int) -> str:
+    if status > 0:
+        return f"ended with status {status}"
+    numbers = {int(one): one.name for one in signal.Signals}
+    return f"was ended by {numbers.get(-status, f'signal {-status}')}"
+
+
+def why_growing(subtree: Subtree, held: Steps) -> str | None:
+    """Return a sentence if memory that reclaim cannot free still grew: it had a notable new peak in the last
+    third of the time, or a new one in each sixth of it."""
+    rows = subtree.cgroups[integers(subtree.cgroups["cgroup_id"]) == subtree.cgroup_id]
+    begin, end = subtree.start_ns, end_ns(subtree.whole)
+    begin = max([begin, *column_times_ns(rows["created"][known(rows["created"])]).tolist()])
+    end = min([end, *column_times_ns(rows["removed"][known(rows["removed"])]).tolist()])
+    edges = np.linspace(begin, end, _PARTS + 1).astype(np.int64).tolist()
+    peaks = [held.within(*part).peak() or 0 for part in pairwise(edges)]
+    before = max(peaks[:-_LAST_PARTS])
+    grown = max(peaks) - before
+    is_steady = all(one < other for one, other in pairwise(peaks)) and grown >= _GROWN_STEADILY_BYTES
+    if not is_steady and grown <= max(before * _GROWN_PERCENT // 100, _GROWN_BYTES):
+        return None
+    return (
+        f"memory that cannot be reclaimed still grew (by {size(max(grown, 0))} in the last third of the "
+        "time), and nothing shows that the work was complete"
+    )
+
+
+_BATCH_PAGES: Final = 64
+_HELD_BACK_BYTES: Final = 256 << 10
+
+_FEW_DIVISOR: Final = 64
+_FEW_BYTES: Final = 256 << 10
+"""What may be read again at the upper end: a 64th of what was read again, and not less than these bytes."""
+
+LISTS_DIVISOR: Final = 8
+"""The kernel keeps two lists of files, and evicts from the inactive one. It needs up to an eighth more extra
+memory than an LRU list (measured: docs/sizing.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A fact behind a range, without words: `words.advice` has the sentence of each kind."""
+
+    kind: str
+    numbers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The limits of `results.kill.Sizing`, with the grounds that its sentences state, and the outcomes at
+    some limits."""
+
+    limits_bytes: tuple[int, int | None] | None = None
+    basis: tuple[Ground, ...] = ()
+    pace: Ground | None = None
+    outcomes: tuple[AtLimit, ...] = ()
+
+
+Sized = tuple[Range, str | None]
+"""A range, and the reason if it is null."""
+
+
+def ground(kind: str, **numbers: Any) -> Ground:
+    """Return a ground of a kind in `words.advice`, with the numbers of its sentence."""
+    return Ground(kind, numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Page cache that was read again (`again_bytes`), and the extra memory that would have kept nearly all.
+
+    `extra_bytes` by the miss curve, and `lists_bytes` because the kernel's lists differ from it, and because
+    the curve knows a distance to the size of a run of evictions.
+    """
+
+    again_bytes: int
+    extra_bytes: int
+    lists_bytes: int
+
+    def room_bytes(self) -> int:
+        """Return the extra memory with the room for the kernel's lists."""
+        return self.extra_bytes + self.lists_bytes
+
+
+def with_margin(trace: TraceTables, low: int, high: int) -> tuple[int, int]:
+    """Return the range in whole pages, `high` with room for what the ledger does not see."""
+    page = page_size(trace)
+    high += unseen_bytes(trace)
+    return low // page * page, -(-high // page) * page
+
+
+def unseen_bytes(trace: TraceTables) -> int:
+    """Return the most memory that the CPUs hold and that the ledger does not see, in bytes."""
+    return int(trace.meta["cpus"]) * (_BATCH_PAGES * page_size(trace) + _HELD_BACK_BYTES)
+
+
+def why_no_curve(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
+    """Return the reason why refaults may be missing in an interval, or evictions between them."""
+    if subtree.whole.losses.near("pagecache", begin_ns, end_ns) and subtree.evicted.pages_between(
+        begin_ns, end_ns
+    ):
+        return "events of the page cache were lost: which of it was read again is not known"
+    return why_not_followed(subtree, begin_ns, end_ns)
+
+
+def cache_to_spare(subtree: Subtree, reuse: Reuse) -> Spared:
+    """Return the extra memory with which nearly all of these refaults would not have happened."""
+    page = page_size(subtree.whole)
+    again = reuse.total_pages() * page
+    extra = reuse.extra_to_spare(few_bytes(again) // page) * page
+    run = int(subtree.evicted.pages.max(initial=0)) * page if extra else 0
+    return Spared(again, extra, extra // LISTS_DIVISOR + run)
+
+
+def few_bytes(again_bytes: int) -> int:
+    """Return how much of what is read again counts as (nearly) nothing, in bytes."""
+    return max(again_bytes // _FEW_DIVISOR, _FEW_BYTES)
+
 
 _FULL_PERCENT: Final = 90
 _INDEX_DIVISOR: Final = 448
@@ -215,7 +478,7 @@ def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     seconds = (findings.window.end - since_ns) / 1e9
     if seconds <= 0:
         return None
-    lost_s = thrashing.lost_ns(subtree, since_ns, findings.window.end) / 1e9
+    lost_s = lost_ns(subtree, since_ns, findings.window.end) / 1e9
     numbers = {
         "grown_bytes": last - least,
         "span_s": seconds - lost_s,

@@ -33,8 +33,8 @@ from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import integers, is_one_of, known
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
-from tracer.analysis.explain.measure.thrashing import LEAST_SHARE
-from tracer.analysis.explain.sizing.bounds import (
+from tracer.analysis.explain.measure.findings import LEAST_SHARE
+from tracer.analysis.explain.sizing.kill_range import (
     LISTS_DIVISOR,
     Spared,
     cache_to_spare,
@@ -67,8 +67,8 @@ class Rereads:
     None: not known. `faulted_bytes`: the part of what was read again that was read by page faults.
     `around_bytes`: what such faults may read besides with more room (`unreclaimable.read_around_bytes`).
     `at_once_bytes`: what was read ahead and evicted before its use came back before so much else was evicted.
-    `unseen_bytes`: `bounds.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks were
-    above memory.high. `spared`: the extra memory with which nearly all would have stayed.
+    `unseen_bytes`: `kill_range.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks
+    were above memory.high. `spared`: the extra memory with which nearly all would have stayed.
     """
 
     limit_bytes: int | None

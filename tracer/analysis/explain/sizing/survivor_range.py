@@ -7,8 +7,8 @@ do without is not known, since hits are not traced: there is no way to replace p
 memory. So `high` is no smaller than usage was. `Range.outcomes` has the outcome at the limit from which the
 run survives, and at `high`.
 
-`high` is None if the same work could need more another time (`sizing.bounds`), or if reclaim would still take
-so much time there that the work would be slow. The range is null if the peak of one run shows no demand.
+`high` is None if the same work could need more another time (`sizing.kill_range`), or if reclaim would still
+take so much time there that the work would be slow. The range is null if the peak of one run shows no demand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from tracer.analysis.core import ledger
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
-from tracer.analysis.explain.sizing.bounds import Ground, Range, Sized, ground
+from tracer.analysis.explain.sizing.kill_range import Ground, Range, Sized, ground
 from tracer.analysis.explain.sizing.read_again import Rereads
 from tracer.analysis.explain.sizing.replayed_run import Replay
 from tracer.analysis.explain.sizing.unreclaimable import apart_bytes

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from tracer.analysis.core.columns import utc_time
+from tracer.analysis.explain import runtimes
 from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence import contributing
 from tracer.analysis.explain.evidence.contributing import company, crowd
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.runtimes import known_runtimes
-from tracer.analysis.explain.runtimes.runtime_record import MUCH_SHARE
-from tracer.analysis.explain.sizing.bounds import Ground, Range
-from tracer.analysis.explain.sizing.kill_range import LimitAtKill
+from tracer.analysis.explain.runtimes import MUCH_SHARE
+from tracer.analysis.explain.sizing.kill_range import Ground, LimitAtKill, Range
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before
@@ -281,7 +280,7 @@ def _within_processes(findings: Findings) -> Iterator[str]:
         if one.pid not in findings.victim_tgids:
             continue
         name = process(one.comm, one.pid)
-        yield from known_runtimes.advice(findings, one, name)
+        yield from runtimes.advice(findings, one, name)
         stack_bytes = one.anon_bytes("stack")
         if stack_bytes > MUCH_SHARE * total and one.threads:
             yield f"Run fewer threads in {name}: the stacks of {count(one.threads)} held {size(stack_bytes)}."

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from tracer.cli import GARBAGE_OF_MANY_TRACES, progress
+from tracer.cli import GARBAGE_OF_MANY_TRACES, standard_streams
 from tracer.cli.output import check_output, write_output
 from tracer.cli.typed_values import moment_ns, some_bytes
 from tracer.errors import DefectError, UsageError
@@ -100,7 +100,9 @@ def command(
     if report is not None:
         check_output(report, force)
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    with progress.shown("looking for traces" if scheduler is None else f"waiting for {scheduler}") as now:
+    with standard_streams.shown(
+        "looking for traces" if scheduler is None else f"waiting for {scheduler}"
+    ) as now:
         window = TimeWindow(since_ns, until_ns)
         found = fleet(
             paths, scheduler=scheduler, workers=workers, window=window, limits=limits, progress=now.counts

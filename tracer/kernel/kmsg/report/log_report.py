@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
-from tracer.kernel.kmsg.text.log_record import Stamp
+from tracer.kernel.kmsg.text.styles import Stamp
 
 Constraint = Literal["unknown", "memcg", "global", "cpuset", "mempolicy"]
 CounterName = Literal["memory", "memory+swap", "swap", "kmem"]

@@ -18,9 +18,8 @@ from tracer.kernel.kmsg.report.log_report import (
     TaskRow,
 )
 from tracer.kernel.kmsg.report.summary_line import Nodemask
-from tracer.kernel.kmsg.text import shapes
-from tracer.kernel.kmsg.text.log_record import Stamp
-from tracer.kernel.kmsg.text.shapes import (
+from tracer.kernel.kmsg.text import styles
+from tracer.kernel.kmsg.text.styles import (
     CHOSEN,
     GROUP,
     INVOKED,
@@ -28,6 +27,7 @@ from tracer.kernel.kmsg.text.shapes import (
     KILLED_PID,
     OLD_CHOSEN,
     STATS,
+    Stamp,
     fits_comm,
     shape_of_task_row,
 )
@@ -59,7 +59,7 @@ def invoked(text: str) -> tuple[Invoker, Nodemask | None] | None:
     before, _, rest = text.rpartition(INVOKED)
     comm, asked, more = before.rpartition(_ASKED)
     gfp = _GFP.match(rest)
-    is_named, is_oldest = bool(asked) and not more, not before and shapes.kind(text) == "header"
+    is_named, is_oldest = bool(asked) and not more, not before and styles.kind(text) == "header"
     if gfp is None or not (is_named or is_oldest) or ("\n" in comm and not fits_comm(comm)):
         return None
     rest = rest[gfp.end() :]

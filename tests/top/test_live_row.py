@@ -12,8 +12,7 @@ from synthetic.sample_series import SECOND_NS, START_NS
 from tracer.live.now import CgroupNow, Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.schema import UNLIMITED_BYTES
-from tracer.top.live_row import LiveRow
-from tracer.top.now_rows import NowRows
+from tracer.top.live_row import LiveRow, NowRows
 
 PAGE = 4096
 

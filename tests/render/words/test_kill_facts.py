@@ -3,14 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tracer.analysis.results.kill import Candidate, OomReport, WhatIf
-from tracer.render.words import candidate_facts
+from tracer.render.words import kill_facts
 
 PAGE = 4096
 
 
 def test_candidate_row_has_its_cells(report: OomReport) -> None:
     row = Candidate(7, "a\x1b[31m", 2730, 100, 1 << 20, True, 230, 2500)
-    assert candidate_facts.cells(row, report, PAGE) == (
+    assert kill_facts.candidate_cells(row, report, PAGE) == (
         "a\\x1b[31m (7)",
         *("2,730", "10.7 %", "1 MiB", "920 KiB", "100", "9.8 MiB", "chosen"),
     )
@@ -18,17 +18,17 @@ def test_candidate_row_has_its_cells(report: OomReport) -> None:
 
 def test_badness_never_and_unknown_differ(report: OomReport) -> None:
     never, spared = Candidate(7, "a", None, -1000, 0, False), Candidate(7, "a", None, 5, 0, False, None, 125)
-    assert candidate_facts.cells(never, report, PAGE)[1:3] == ("never", "")
-    assert candidate_facts.cells(spared, report, PAGE)[1:3] == ("never", "")
+    assert kill_facts.candidate_cells(never, report, PAGE)[1:3] == ("never", "")
+    assert kill_facts.candidate_cells(spared, report, PAGE)[1:3] == ("never", "")
     unknown = replace(report.quality, unknown={"candidates.badness": "no total"})
     unsure = replace(report, quality=unknown, badness_total_pages=None)
-    assert candidate_facts.cells(never, unsure, PAGE)[1:3] == ("never", "")
-    assert candidate_facts.cells(spared, unsure, PAGE)[1:3] == ("not known", "")
-    assert "thousandth" not in candidate_facts.note(unsure, PAGE)
+    assert kill_facts.candidate_cells(never, unsure, PAGE)[1:3] == ("never", "")
+    assert kill_facts.candidate_cells(spared, unsure, PAGE)[1:3] == ("not known", "")
+    assert "thousandth" not in kill_facts.candidate_note(unsure, PAGE)
 
 
 def test_note_has_the_share_of_an_adj(report: OomReport) -> None:
-    assert "an adj of 1 adds 100 KiB, a thousandth of 100 MiB" in candidate_facts.note(report, PAGE)
+    assert "an adj of 1 adds 100 KiB, a thousandth of 100 MiB" in kill_facts.candidate_note(report, PAGE)
 
 
 def test_what_if_has_a_sentence_for_each_change(report: OomReport) -> None:
@@ -37,7 +37,7 @@ def test_what_if_has_a_sentence_for_each_change(report: OomReport) -> None:
         WhatIf(2, "b\n", 3, 41, 2, "b\n"),
         WhatIf(1, "a", 0, -1000, 2, "b"),
     )
-    assert list(candidate_facts.what_if(replace(report, what_if=changes))) == [
+    assert list(kill_facts.what_if(replace(report, what_if=changes))) == [
         ("instead", "if a (1) had oom_score_adj -40, not 0, b (2) would have been killed"),
         ("", "if b\\n (2) had oom_score_adj 41, not 3, it would have been killed"),
         ("", "only if a (1) had oom_score_adj -1000, not 0, b (2) would have been killed"),
@@ -49,5 +49,5 @@ def test_process_title_is_once_below_the_table(report: OomReport) -> None:
     worker = Candidate(98, "postgres\n", 230, 0, 1 << 20, False, 230, 0, "postgres: checkpointer\x1b[31m")
     dead = replace(worker, pid=report.victims[0].pid)
     plain = replace(worker, pid=97, cmdline=None)
-    found = list(candidate_facts.titles(replace(report, candidates=(dead, worker, plain))))
+    found = list(kill_facts.candidate_titles(replace(report, candidates=(dead, worker, plain))))
     assert found == [("candidate", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]

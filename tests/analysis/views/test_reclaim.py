@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.core.subtree import Subtrees
-from tracer.analysis.views.stalls import KINDS, THROTTLED, by_process, longest, nested
+from tracer.analysis.views.reclaim import KINDS, THROTTLED, by_process, longest, nested
 from tracer.errors import TracerError
 
 MS = 1_000_000

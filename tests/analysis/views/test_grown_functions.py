@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tracer.analysis.results.memory import CodeFrame
-from tracer.analysis.views.program_frames import frame_of, of_program
+from tracer.analysis.views.grown_functions import frame_of, of_program
 
 
 @pytest.mark.parametrize(
