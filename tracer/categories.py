@@ -4,6 +4,30 @@ layers of every picture.
 Each is defined here once, with the kernel's names, its unit, its words and its colour. All of it is plain
 data: every room reads this table, and `bpf/categories.h` is generated from it
 (tracer/wire/c_headers.py).
+
+The parts of a cgroup's usage at an instant do not overlap.
+
+The kernel's counters (mm/memcontrol.c, memory_stat_format) overlap. The parts follow from them:
+
+* `anon` includes swap cache that no process has mapped. Such pages are on the LRU lists of anon and shmem,
+  but in neither counter. They are not in file either: NR_FILE_PAGES of a cgroup does not count swap cache.
+* `file_clean` is file - shmem - file_dirty - file_writeback. If dirty and writeback are not known, dirty
+  pages are inside `file_clean`, and `quality` has a note of it. The kernel counts pages that are being
+  swapped out as under writeback: with swap cache, `writeback` is at most the rest of file. A folio that is
+  both dirty and under writeback is in both counters: if this would make `file_clean` negative, `writeback` is
+  reduced.
+* `unevictable` (mlock, SHM_LOCK) counts pages that anon, file or shmem count as well, and that are on none of
+  their LRU lists. anon and shmem share their lists: pages of anon and shmem that are on no list are the
+  unevictable part of these two, the rest is file. `unevictable` is a separate part if its shares of anon and
+  shmem are known except for at most a tenth of it, which is then taken from anon. Otherwise it is null and
+  stays inside the other parts, and `quality` has its size.
+* `zswap` and `hugetlb` are charged on v2 only, `hugetlb` if cgroup2 is mounted with
+  memory_hugetlb_accounting.
+* `other` is the rest of usage: kernel memory without a counter of its own, pages that exiting processes
+  have unmapped but not yet freed, charges that a CPU holds in stock (up to 64 pages each,
+  MEMCG_CHARGE_BATCH), and every part that is null. The counters are read one after the
+  other and can exceed usage: then `other` is 0, and the largest parts are reduced by the excess. No part is
+  negative, and they add up to usage.
 """
 
 from __future__ import annotations

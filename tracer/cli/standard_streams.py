@@ -1,7 +1,13 @@
-"""The three standard streams, even if they are closed, full, or have a poor encoding.
+"""The three standard streams, even if they are closed, full, or have a poor encoding; and progress on
+standard error.
 
 A failed write to standard output is an error. A failed write to standard error is ignored, so that a
 recording goes on when nobody reads its progress.
+
+Progress is shown of work that may take long: nothing if it is quick.
+
+On a terminal, it is one line with a spinner, which is gone at the end. Elsewhere, it is a line each 10 s, so
+that a log shows what a job did.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Countdown: the time until the memory left below a limit is used up, at the present rate.
 
-What is left is the cushion (`cushion_sizes`). It shrinks when memory grows that reclaim cannot free, whether
+What is left is the cushion (`cushions`). It shrinks when memory grows that reclaim cannot free, whether
 usage grows or cache makes room for it. So a cgroup that reads files at its limit is not near a kill.
 
 A forecast of less than 10 s is not enough for an alarm: a start-up or a large query looks like the way to a
@@ -19,6 +19,19 @@ kill until it ends. The forecast gives an alarm only if
 The next alarm of the cgroup needs a new approach: 10 s without a forecast of less than 30 s, or a cushion
 more than twice as large as at the alarm, or a kill. A kill does not change which cushions were survived
 before.
+
+The cushion is the room below the effective limit, and the memory that reclaim can free:
+
+* page cache: the pages on the LRU lists of files. Locked pages and shmem are not on these lists. Reclaim
+  isolates pages from the lists for a moment, so at least file - shmem - unevictable counts. Dirty cache and
+  cache under writeback count: they can go once they are written. A database at its limit has such cache all
+  the time, so a kill because writeback is late (v1) is not foreseen. The share of the cache that memory.min
+  of the children protects does not count;
+* half of the reclaimable slab: objects in use stay, and no counter shows them;
+* anonymous memory and shmem, as far as there is room in swap.
+
+On v1 the limit of memory + swap bounds the cushion as well. The statistics in a sample may be older than its
+usage, by at most the updates that do not yet make a reader of memory.stat flush the statistics.
 """
 
 from __future__ import annotations

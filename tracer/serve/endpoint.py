@@ -1,4 +1,6 @@
-"""The endpoint beside a recording: the tally of its rows, the counters of its kills, and their server."""
+"""The endpoint beside a recording: the tally of its rows, the counters of its kills, their server, and all
+metric families of a moment as text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of a cgroup in the list: current levels, and rates of the last interval."""
+"""The numbers of a cgroup in the list: current levels, and rates since the snapshot before."""
 
 from __future__ import annotations
 

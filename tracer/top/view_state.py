@@ -1,4 +1,4 @@
-"""The state of the view: what it shows, what is selected, and the effect of each key."""
+"""The state of the view: what it shows, in which order, what is selected, and the effect of each key."""
 
 from __future__ import annotations
 

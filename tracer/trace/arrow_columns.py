@@ -1,4 +1,5 @@
-"""Arrow columns from arrays and lists, without pandas.
+"""Arrow columns from arrays and lists, without pandas, and the tables in which a later row supersedes an
+earlier one.
 
 `pyarrow.array` imports pandas at its first call, to recognise the types of pandas. This would cost a recorder
 half a second at the start, and 100 MiB of the memory that it watches. So columns are made from buffers here.

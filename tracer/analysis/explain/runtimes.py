@@ -1,4 +1,8 @@
-"""The runtimes of processes: what looks at them showed, in the order of a report."""
+"""The runtimes of processes: what looks at them showed, their lines in a report, and advice on a killed
+process.
+
+Memory of a runtime that mappings do not show is read in `tracer.kernel.anatomy`.
+"""
 
 from __future__ import annotations
 

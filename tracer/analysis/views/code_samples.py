@@ -1,4 +1,5 @@
-"""Samples of `record --stacks`: the stacks with which processes allocated.
+"""Samples of `record --stacks`: the stacks with which processes allocated, the code that made memory grow,
+and its tree for a flame graph.
 
 Each sample represents `weight_bytes` that were charged (docs/trace-format.md). It has a user stack and the
 kernel stack to which it led. Frames with the same symbol are one function, at any offset.

@@ -1,4 +1,5 @@
-"""Additions to the page cache and evictions from it, by file, cgroup, cause or process.
+"""Additions to the page cache and evictions from it, by file, cgroup, cause or process; and the cache that
+cgroups held at the first look.
 
 The owner of a folio is the cgroup that is charged for it; the actor is the task that added or evicted it.
 """

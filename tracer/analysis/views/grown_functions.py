@@ -1,4 +1,4 @@
-"""The functions of a program that made memory grow, from stacks with their bytes.
+"""The functions of a program that made memory grow, from stacks with their bytes; and the parts of a frame.
 
 The innermost functions of a stack are those of libraries that hand out memory, or of an interpreter. They are
 the same for every program, and nobody can change them. So growth is told by the innermost function of the

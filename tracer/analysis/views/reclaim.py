@@ -1,7 +1,11 @@
-"""The attempts of reclaim for a cgroup, and its writes to swap and reads from it.
+"""Reclaim for a cgroup: its attempts, its reads and writes of swap, and the times in which threads waited.
 
 A request counts for the cgroup of its pages, at the time at which it was queued. Its duration is known if its
 end was seen (docs/trace-format.md, `swap_io`).
+
+Waits can be nested: a page fault on a swapped-out page charges a page, the charge has to reclaim, and reclaim
+waits for writeback. Each moment of a thread is counted once, for the innermost wait. So times of any kinds,
+of a process or of a cgroup, can be added up.
 """
 
 from __future__ import annotations

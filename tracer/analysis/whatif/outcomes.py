@@ -1,4 +1,6 @@
-"""The outcome of a recorded run at other limits, from its demand and from what it would read again."""
+"""The outcome of a recorded run at other limits, from its demand and from what it would read again; and the
+kubectl command that gives a running pod another limit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""BPF programs in the kernel: loaded, attached to hooks, detached; and their maps, created."""
+"""BPF programs in the kernel: loaded, attached to hooks, detached; their maps, created; and the types of
+subprograms, for which the verifier asks.
+"""
 
 from __future__ import annotations
 

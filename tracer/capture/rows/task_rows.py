@@ -1,4 +1,6 @@
-"""Rows of `tasks`: the processes that acted."""
+"""Rows of `tasks`, the processes that acted, and of `task_time`, the CPU time of the tasks of each traced
+cgroup (bpf/shared/task_time.h).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""The traces that a dataset has, and the files that hold them.
+"""The names of the files of a dataset, the traces that it has, and the files that hold them.
+
+    dataset.json                                            its format and version
+    kills/date=2026-11-27/host=web-7/<trace id>.parquet     the rows of one trace
+    kills/date=2026-11-27/host=_many/many-<digest>.parquet  the rows of many traces, from `compaction`
+    raw/charge/date=…/host=…/<trace id>.parquet             the tables of traces
+    raw/meta/date=…/host=…/<trace id>.json                  their meta.json
+
+The date is the day of the rows in UTC, and the host is percent-encoded. Both are columns in the files as
+well.
 
 A trace is in the dataset once its row is in `sources`, which is written last. A file of another table whose
 trace is not in `sources` is being written, or was left by a writer that ended too early: readers leave it

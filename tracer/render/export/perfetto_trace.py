@@ -3,6 +3,13 @@
 Times are CLOCK_MONOTONIC, as the BPF programs stamped them, so that other traces of the machine fit beside
 them. A snapshot of the clocks gives the time of day. Each track is declared before its first event. The file
 has one track after the other, and the events of each track are in the order of time.
+
+Packets of Perfetto in large numbers, without Python code for each packet.
+
+The official package makes one packet. The others differ from it only in some numbers. A number in a packet is
+a varint. Protocol buffers allow a varint to be longer than necessary, so all numbers are written with ten
+bytes, the longest varint. Then all packets of a template have the same length, and NumPy fills in the
+numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The answer of `fleet` in sentences, for the text and the page. All names in them are escaped."""
+"""The answer of `fleet` in sentences, and the kills of all hosts together, for the text and the page. All
+names in them are escaped.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer of `fleet` as one self-contained HTML page, without requests and scripts."""
+"""The answer of `fleet` as one self-contained HTML page, without requests and scripts, and its pictures."""
 
 from __future__ import annotations
 

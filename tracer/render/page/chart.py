@@ -1,4 +1,6 @@
-"""A chart of a cgroup's memory as text for the templates of the page: its views and their panels."""
+"""A chart of a cgroup's memory as text for the templates of the page: its views, their panels, and its
+numbers.
+"""
 
 from __future__ import annotations
 

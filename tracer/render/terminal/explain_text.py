@@ -1,4 +1,4 @@
-"""Many kills for a terminal, and everything about one: `explain -v`. `first_screen` has the short answer."""
+"""The answer of `explain` for a terminal: one kill on a screen, all about it (`-v`), and many kills."""
 
 from __future__ import annotations
 

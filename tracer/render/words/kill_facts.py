@@ -1,4 +1,4 @@
-"""The facts about a kill: labels, sentences and table cells.
+"""The facts about a kill, and the candidates of the OOM killer: labels, sentences and table cells.
 
 The terminal and the page show the same facts in different layouts. Every name is escaped by `visible`, and
 every technical term is explained at its first appearance.

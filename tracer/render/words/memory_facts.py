@@ -1,4 +1,4 @@
-"""The page cache of a cgroup by file, in words."""
+"""What held memory, in words: the page cache by file, processes by mapping, and their runtimes."""
 
 from __future__ import annotations
 

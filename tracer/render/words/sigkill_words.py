@@ -1,4 +1,6 @@
-"""Sentences about a SIGKILL that was not the OOM killer's: who sent it, in which way, and why it may be."""
+"""Sentences about a SIGKILL that was not the OOM killer's: who sent it, in which way, and why it may be; and
+what is known of programs that send it.
+"""
 
 from __future__ import annotations
 

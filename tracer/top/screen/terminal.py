@@ -1,4 +1,6 @@
-"""The terminal: its modes while it shows the view. They are restored, however the view ends."""
+"""The terminal: its modes while it shows the view, which are restored however the view ends, and the names of
+keys.
+"""
 
 from __future__ import annotations
 

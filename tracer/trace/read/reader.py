@@ -1,4 +1,13 @@
-"""The reader of a trace, complete or interrupted."""
+"""The reader of a trace, complete or interrupted: each file of a table within the bounds of memory.
+
+The file may come from anyone. The rows that leave this module have the types of `schema.TABLES`, NULL only
+where the schema allows it, valid UTF-8, and numbers within `schema.value_range`. No later code checks
+them again.
+
+A few KiB of Parquet can stand for more rows than fit into memory, so the memory that a trace may take is
+bounded. A recording stays far below each bound. Each of its rows takes some bytes on disk, because its time
+differs from the time of the row before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The findings on one kill, from a trace or from a kernel log alone: the input of a verdict."""
+"""The findings on one kill, from a trace or from a kernel log alone: the input of a verdict. Among them is
+the thrashing before the kill: time that tasks lost while page cache was evicted and read again.
+
+A cgroup without page cache left may crawl for minutes before it is killed, since each page that a task gets
+is taken from another. Memory hardly grows meanwhile, so this time is no part of its pace.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page cache of a cgroup by file, from the recorder's looks at all pages (`contents`)."""
+"""The last looks before a kill: the page cache by file, processes by mapping, the bounds of heaps."""
 
 from __future__ import annotations
 

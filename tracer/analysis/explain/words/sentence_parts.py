@@ -1,4 +1,6 @@
-"""The parts that sentences share: names, who asked, who was killed, the limit, the cache, the shortage."""
+"""The parts that sentences share: names, who asked, who was killed, the limit, the cache, the shortage, and
+what a kernel log beside the trace says.
+"""
 
 from __future__ import annotations
 

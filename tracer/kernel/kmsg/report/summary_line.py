@@ -1,4 +1,5 @@
-"""The line that names the limit that was hit and the chosen task, and memory nodes where it names none.
+"""The line that names the limit that was hit and the chosen task, and memory nodes where it names none; and
+the lines about the memory of the whole machine.
 
 It is `oom-kill:constraint=…` since ef8444ea01d7 ("mm, oom: reorganize the oom report in dump_header"), v5.0,
 and `Task in /a/b killed as a result of limit of /a` before. A comm or a path may contain any of the words
@@ -7,6 +8,9 @@ If two paths can be read in several ways, the reading is taken in which the vict
 the limit, or one below it.
 
 Kernels that print no constraint print the memory nodes of the allocation in other lines.
+
+The lines about the memory of the whole machine in the report of a global OOM (`Mem-Info:`,
+mm/show_mem.c).
 """
 
 from __future__ import annotations

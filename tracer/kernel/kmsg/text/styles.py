@@ -1,9 +1,15 @@
-"""The styles in which log daemons and tools write a line of the kernel log.
+"""A line of the kernel log: its message, the styles in which daemons and tools write it, and the shapes of
+the lines of an OOM report.
 
 A line can have the format of /dev/kmsg (`6,1234,5678,-;text`), any time format of dmesg, a format of
 journalctl (short, precise, ISO, monotonic), the format of a syslog daemon, or no prefix. The beginning of the
 line shows its style. A line of another program is recognised by its tag (`host sshd[7]: …`) or by its
 facility (`<30>`, `daemon:info:`).
+
+Logs are pasted with prefixes of any form, and broken into pieces by mail programs and terminals. These shapes
+alone decide whether a piece is a line of its own, or continues the line before it.
+
+The words that mark the lines come from mm/oom_kill.c and mm/memcontrol.c.
 """
 
 from __future__ import annotations
