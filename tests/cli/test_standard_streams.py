@@ -296,7 +296,7 @@ def test_progress_on_a_terminal_is_one_line_that_is_gone_at_the_end() -> None:
     code = (
         "import time\n"
         "from tracer.cli import standard_streams\n"
-        "with standard_streams.shown('reading \\x1b[31mred') as now:\n"
+        "with standard_streams.progress_of('reading \\x1b[31mred') as now:\n"
         "    time.sleep(0.6)\n"
         "    now.counts(1, 3)\n"
         "    time.sleep(0.6)\n"
@@ -325,7 +325,7 @@ def test_lines_come_at_once_and_then_at_each_interval(
     monkeypatch.setenv(standard_streams.SWITCH, "0")
     monkeypatch.setattr(standard_streams, "_EVERY_S", 0.01)
     seen = ""
-    with standard_streams.shown("reading") as now:
+    with standard_streams.progress_of("reading") as now:
         while seen.count("reading, 0 s\n") < 3 and now._line() < f"memcg-tracer: reading, {9 * SLOWDOWN:.0f}":
             seen += capsys.readouterr().err
     assert seen.startswith("memcg-tracer: reading, ")
@@ -341,10 +341,11 @@ def test_work_within_other_work_has_no_line_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(standard_streams.SWITCH, "3600")
-    with standard_streams.shown("explaining") as outer, standard_streams.shown("reading") as inner:
+    progress_of = standard_streams.progress_of
+    with progress_of("explaining") as outer, progress_of("reading") as inner:
         assert inner is outer
         assert outer._line().startswith("memcg-tracer: reading, ")
-    with standard_streams.shown("writing") as after:
+    with standard_streams.progress_of("writing") as after:
         assert after is not outer
     assert capsys.readouterr().err == ""
 

@@ -36,7 +36,7 @@ def add_to_dataset(paths: Iterable[Path | str], address: str, *, is_raw: bool, c
     from tracer.fleet.dataset.store import Store
 
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    with standard_streams.shown("looking for traces") as now:
+    with standard_streams.progress_of("looking for traces") as now:
         lines = _Lines(now)
         traces = list(_traces(paths, lines))
         store = Store(address)

@@ -57,12 +57,19 @@ def write_output(output: Path, pieces: Iterable[str | bytes]) -> None:
     encoded = (piece.encode() if isinstance(piece, str) else piece for piece in pieces)
     if output == STDOUT:
         sys.stdout.flush()
-        with nullcontext() if sys.stdout.isatty() else standard_streams.shown("writing to standard output"):
+        with (
+            nullcontext()
+            if sys.stdout.isatty()
+            else standard_streams.progress_of("writing to standard output")
+        ):
             sys.stdout.buffer.writelines(encoded)
         return
     try:
         require_own_links(output.parent)
-        with Directory.open(output.parent.resolve()) as folder, standard_streams.shown(f"writing {output}"):
+        with (
+            Directory.open(output.parent.resolve()) as folder,
+            standard_streams.progress_of(f"writing {output}"),
+        ):
             folder.write_whole(output.name, encoded)
     except OSError as error:
         raise TracerError(f"cannot write {output}: {error.strerror}") from error
@@ -137,7 +144,10 @@ def write_folder(output: Path, files: Iterable[tuple[str, Write]]) -> None:
     temporary = f".{output.name}.{secrets.token_hex(8)}.tmp"  # nobody can guess it and make it first
     try:
         require_own_links(output.parent)
-        with Directory.open(output.parent.resolve()) as parent, standard_streams.shown(f"writing {output}"):
+        with (
+            Directory.open(output.parent.resolve()) as parent,
+            standard_streams.progress_of(f"writing {output}"),
+        ):
             try:
                 with parent.subfolder(temporary, make=True) as folder:
                     for name, write in files:

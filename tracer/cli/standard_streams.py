@@ -165,7 +165,7 @@ _outer: list[Progress] = []
 
 
 @contextmanager
-def shown(what: str) -> Iterator[Progress]:
+def progress_of(what: str) -> Iterator[Progress]:
     """Show `what` with the time that it has taken, if it is long, until the end of the context.
 
     The first line comes 1.5 s after the start of the verb, and not within the first 0.5 s. Write to a

@@ -46,7 +46,7 @@ class Found:
 
 def open_trace(path: Path | None) -> Found:
     """Return the trace that the argument means. Raises TracerError if there is none."""
-    with standard_streams.shown("looking for the trace"):
+    with standard_streams.progress_of("looking for the trace"):
         found = find(path)
     if found is not None:
         return found

@@ -38,7 +38,7 @@ _FUNC: Final = 12
 _FUNC_PROTO: Final = 13
 _STATIC: Final = 0
 _GLOBAL: Final = 1
-_NUMBER: Final = 1  # the type ids, in the order of the document
+_NUMBER: Final = 1  # the type ids, in the order of `function_types`
 _NO_ARGUMENTS: Final = 2
 _TWO_NUMBERS: Final = 3
 
@@ -51,7 +51,7 @@ class FunctionType(IntEnum):
     SUBPROGRAM = 6
 
 
-def document() -> bytes:
+def function_types() -> bytes:
     """Return the types of all kinds of functions in the format of BTF."""
     names = ["number", "first", "second", *(one.name.lower() for one in FunctionType)]
     strings = b"\0" + b"".join(name.encode() + b"\0" for name in names)
@@ -187,7 +187,7 @@ class Attacher:
     def _types_of_functions(self) -> int:
         with self._lock:
             if self._function_types is None:
-                self._function_types = load_types(document())
+                self._function_types = load_types(function_types())
             return self._function_types
 
     def _load(

@@ -61,7 +61,7 @@ def command(*, cgroups: tuple[str, ...], by: str | None, most: int, as_json: boo
     require_root("looking at memory")
     hierarchy, lookup = memory_hierarchy(), HostNames().find
     wanted = Wanted(by, most, _paths(hierarchy, cgroups) if cgroups else None)
-    with standard_streams.shown("looking at memory") as shown:
+    with standard_streams.progress_of("looking at memory") as shown:
         found = look(
             hierarchy,
             wanted,

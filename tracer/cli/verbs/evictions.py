@@ -52,7 +52,7 @@ def command(path: Path | None, *, cgroup: str | None, by: str, as_json: bool) ->
     """
     from tracer.render.terminal import console, evictions_text
 
-    with standard_streams.shown("summing up the page cache"):
+    with standard_streams.progress_of("summing up the page cache"):
         flow, table, context, trace_path = _looked_at(path, cgroup, by)
     if as_json:
         listed = json.loads(table.to_json(orient="records"))

@@ -112,7 +112,7 @@ def command(
     from tracer.analysis.explain import kill_filter
 
     is_picked = last or kill_id is not None
-    with standard_streams.shown("looking for the kill") as now:
+    with standard_streams.progress_of("looking for the kill") as now:
         source = _source(path, kmsg, now)
         trace, log = source.trace, source.log
         now.says(f"explaining {source.log_name if trace is None else trace.path}")
@@ -475,7 +475,7 @@ def _print_document(
     """Print a JSON object with the objects of kills, one after the other: a log may have too many to hold."""
     click.echo(json.dumps(before, indent=2).removesuffix("\n}") + ',\n  "kills": [', nl=False)
     separator, end = "\n    ", "]"
-    with nullcontext() if sys.stdout.isatty() else standard_streams.shown("writing the kills") as now:
+    with nullcontext() if sys.stdout.isatty() else standard_streams.progress_of("writing the kills") as now:
         for report in reports if now is None else _Counted(reports, now):
             text = json.dumps(made(report), indent=2).replace("\n", "\n    ")
             click.echo(separator + text, nl=False)

@@ -103,7 +103,7 @@ def command(
     if as_json or as_csv:
         from tracer.analysis.views.timeline import timeline
 
-        with standard_streams.shown(f"adding up the rows of {trace.path}"):
+        with standard_streams.progress_of(f"adding up the rows of {trace.path}"):
             frame = timeline(trace, cgroup, every or _ROWS_EVERY, begin, end, run=run)
         for piece in _json(frame) if as_json else _csv(frame):
             click.echo(piece, nl=False)
@@ -180,13 +180,13 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from tracer.render.terminal import console, timeline_text
     from tracer.schema import LATEST_NS
 
-    with standard_streams.shown(f"reading {trace.path}"):
+    with standard_streams.progress_of(f"reading {trace.path}"):
         reports = PostMortems(trace).measured()
     columns = console.columns_for(sys.stdout)
     pictures: list[timeline_text.Picture] = []
 
     def draw(number: int) -> None:
-        with standard_streams.shown(f"adding up the rows of {trace.path}"):
+        with standard_streams.progress_of(f"adding up the rows of {trace.path}"):
             frame = focus.timeline_of_life(
                 trace, number, _ROWS_ON_SCREEN, every=options.every, begin=options.begin, end=options.end
             )

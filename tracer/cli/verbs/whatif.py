@@ -65,7 +65,7 @@ def command(
     """
     from tracer.render.terminal import console, whatif_text
 
-    with standard_streams.shown("replaying the run"):
+    with standard_streams.progress_of("replaying the run"):
         found, trace_path = _asked(path, limits, cgroup, swap_bytes)
     if as_json:
         click.echo(json.dumps({"schema": 1, "trace": str(trace_path)} | found.to_dict(), indent=2))

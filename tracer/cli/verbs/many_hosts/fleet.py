@@ -100,7 +100,7 @@ def command(
     if report is not None:
         check_output(report, force)
     gc.set_threshold(*GARBAGE_OF_MANY_TRACES)
-    with standard_streams.shown(
+    with standard_streams.progress_of(
         "looking for traces" if scheduler is None else f"waiting for {scheduler}"
     ) as now:
         window = TimeWindow(since_ns, until_ns)
