@@ -61,7 +61,12 @@ def test_search_between_two_limits_makes_the_runs_that_it_needs(needing: str, tm
     document = json.loads(finished.stdout)
     require_form("fit", document)
     limits = [run["limit_bytes"] for run in document["runs"]]
-    assert limits[:6] == [None] * 4 + [27 * MIB, 26 * MIB]
+    assert limits[:5] == [None] * 4 + [27 * MIB]
+    assert list(dict.fromkeys(limits)) == [
+        None,
+        27 * MIB,
+        26 * MIB,
+    ]  # a slow run of a busy machine is repeated
     assert document["least_limit_bytes"] == 26 * MIB
     assert all(23 * MIB <= run["peak_bytes"] <= 26 * MIB for run in document["runs"])
 

@@ -117,16 +117,16 @@ def test_unknown_pgsteal_fails_the_check() -> None:
 def test_cache_check_with_usage_below_the_limit_fails() -> None:
     low = timeline()
     low["cache_bytes"] //= 2
-    assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda **_: low)).passed
+    assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda *_: low)).passed
     low["usage_bytes"] //= 2
-    assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda **_: low)).passed
+    assert not checks.cache_fills_to_the_limit(evidence(timeline=lambda *_: low)).passed
 
 
 def test_acts_with_unknown_cache_fail_their_checks() -> None:
     unknown = timeline()
     unknown["cache_bytes"] = pd.array([pd.NA] * len(unknown), dtype="Int64")
     for check in (checks.cache_fills_to_the_limit, checks.cache_gives_way):
-        found = check(evidence(timeline=lambda **_: unknown))
+        found = check(evidence(timeline=lambda *_: unknown))
         assert not found.passed
         assert "not known" in found.detail
 
@@ -134,11 +134,11 @@ def test_acts_with_unknown_cache_fail_their_checks() -> None:
 def test_dip_of_usage_between_the_acts_fails() -> None:
     dip = timeline()
     dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB
-    assert not checks.cache_gives_way(evidence(timeline=lambda **_: dip)).passed
+    assert not checks.cache_gives_way(evidence(timeline=lambda *_: dip)).passed
     damons = evicted(damons_pages=(36 * MIB) // PAGE)
-    assert checks.cache_gives_way(evidence(timeline=lambda **_: dip, evicted=damons)).passed
+    assert checks.cache_gives_way(evidence(timeline=lambda *_: dip, evicted=damons)).passed
     damons = evicted(damons_pages=(34 * MIB) // PAGE)
-    assert not checks.cache_gives_way(evidence(timeline=lambda **_: dip, evicted=damons)).passed
+    assert not checks.cache_gives_way(evidence(timeline=lambda *_: dip, evicted=damons)).passed
 
 
 LEFT = 83 * MIB

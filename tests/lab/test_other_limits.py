@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import tracer
 from tracer.analysis.results.outcome import AtLimit, WhatIf
 from tracer.lab import other_limits
 from tracer.lab.experiments import EXPERIMENTS, Experiment
@@ -121,7 +120,7 @@ def test_both_traces_are_asked_about_the_limits_of_the_runs(monkeypatch: pytest.
     monkeypatch.setattr(other_limits, "rerun", rerun)
     monkeypatch.setattr(other_limits, "what_if", what_if)
     monkeypatch.setattr(other_limits, "own_cgroup", lambda _: "/work")
-    monkeypatch.setattr(tracer, "open", lambda path: path)
+    monkeypatch.setattr(other_limits, "AnalysedTrace", lambda path: path)
     found = asked_and_run(replace(EXPERIMENTS["anon"], limit_bytes=70 * MIB), Path("/var/tmp"))
     assert recorded == [70 * MIB, 1 << 30]
     assert [one.at.limit_bytes for one in found] == runs * 2 and len(runs) == 6

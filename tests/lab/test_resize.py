@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-import tracer
 from tracer.analysis.results.kill import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
@@ -103,7 +102,7 @@ def test_resize_of_a_kill_records_a_surviving_run(
         return output
 
     monkeypatch.setattr(resize, "record", record)
-    monkeypatch.setattr(tracer, "open", lambda _: trace_of(life=known((66 * MIB, 78 * MIB))))
+    monkeypatch.setattr(resize, "AnalysedTrace", lambda _: trace_of(life=known((66 * MIB, 78 * MIB))))
     checks = list(verify(EXPERIMENTS["anon"], trace_of(kill=known((50 * MIB, 90 * MIB))), tmp_path, 1))
     assert [check.passed for check in checks] == [True] * 6
     assert recorded == [90 * MIB]

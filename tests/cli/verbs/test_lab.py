@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 from support.schemas import require_form
 
-import tracer
 from tracer.cli.verbs import lab
 from tracer.errors import TracerError, UsageError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy
@@ -187,7 +186,7 @@ def test_recorded_command_is_that_of_the_experiment(monkeypatch: pytest.MonkeyPa
         subprocess, "Popen", lambda command, **_: FakeRecord(command, os.fsencode(trace) + b"\n", 137)
     )
     monkeypatch.setattr(lab_run, "examine", lambda *_: ())
-    monkeypatch.setattr(tracer, "open", lambda path: path)
+    monkeypatch.setattr(lab_run, "AnalysedTrace", lambda path: path)
     assert lab_run.run(EXPERIMENTS["page-cache"], trace, True).trace == trace
     (recorded,) = FakeRecord.commands
     options, command = recorded[: recorded.index("--")], recorded[recorded.index("--") + 1 :]

@@ -142,7 +142,8 @@ def test_killed_appender_leaves_whole_traces_and_the_next_one_completes_them(tmp
     paths = [TRACES / name for name in NAMES[:3]]
     summaries = [summarize(AnalysedTrace(path)) for path in paths]
     script = (
-        "import sys, tracer\n"
+        "import sys\n"
+        "from tracer.analysis.trace import AnalysedTrace\n"
         "from tracer.fleet.dataset.appending import Appender\n"
         "from tracer.fleet.dataset.store import Store\n"
         "appender = Appender(Store(sys.argv[1]), is_raw=True)\n"
