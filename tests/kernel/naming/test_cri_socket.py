@@ -157,6 +157,25 @@ def test_containers_that_kubernetes_does_not_have_are_those_of_containerd(host: 
     }
 
 
+def test_names_that_were_found_in_time_are_kept(host: HostFiles) -> None:
+    late = "e" * 64
+
+    class Slow(Containerd):
+        def service(self, details: Any) -> Any:
+            handler = super().service(details)
+
+            def answer(request: bytes, context: Any) -> Any:
+                if late in request.decode():
+                    context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no time is left")
+                return handler.unary_unary(request, context)
+
+            return handler and grpc.unary_unary_rpc_method_handler(answer)
+
+    with served(host.place("/run/containerd/containerd.sock"), ANSWERS, Slow()):
+        containers, _ = from_cri(host, {BY_NERDCTL, late}, ())
+    assert containers == {BY_NERDCTL: ContainerNames("web", image="docker.io/library/nginx:1")}
+
+
 def test_containerd_without_the_cri_is_asked(host: HostFiles) -> None:
     """Docker's package of containerd has the CRI switched off."""
     place = host.place("/run/containerd/containerd.sock")

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -53,6 +54,9 @@ _FIELDS: Final[Messages] = {
 """A map is a repeated message on the wire."""
 
 _TIMEOUT_S: Final = 2.0
+_ALL_WITHIN_S: Final = 4.0
+"""The longest time for one call, and for all calls to a socket: what was found until then is the answer."""
+
 _MOST_ANSWER_BYTES: Final = 16 << 20  # the kubelet's limit (kubernetes, `cri-client/pkg`: maxMsgSize)
 
 _MOST_OTHERS: Final = 64
@@ -98,7 +102,7 @@ def ask(socket: str, containers: Collection[str] | None, pods: Collection[str] |
                 raise
         others = sorted(set(containers or ()) - set(found["containers"]))[:_MOST_OTHERS]
         with suppress(grpc.RpcError):  # CRI-O
-            found["containers"] |= _of_containerd(runtime, others) if others else {}
+            found["containers"].update(_of_containerd(runtime, others) if others else ())
     return found
 
 
@@ -107,6 +111,7 @@ class _Runtime:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
+        self._until_s = time.monotonic() + _ALL_WITHIN_S
         # Imported after `stand_back`, which lowers the priority of this process.
         self._classes = message_classes(_PACKAGE, _FIELDS)
 
@@ -117,7 +122,8 @@ class _Runtime:
             f"/{service}/{method}", request.SerializeToString, response.FromString
         )
         metadata = (("containerd-namespace", namespace),) if namespace else None
-        return serve(request(**fields), timeout=_TIMEOUT_S, metadata=metadata)
+        left_s = max(self._until_s - time.monotonic(), 0.0)
+        return serve(request(**fields), timeout=min(_TIMEOUT_S, left_s), metadata=metadata)
 
 
 def _of_kubernetes(
@@ -144,11 +150,13 @@ def _of_kubernetes(
     return found
 
 
-def _of_containerd(runtime: _Runtime, containers: Collection[str]) -> dict[str, list[str | None]]:
-    """Return container id -> names, from containerd; nerdctl labels its containers (`pkg/labels`)."""
+def _of_containerd(
+    runtime: _Runtime, containers: Collection[str]
+) -> Iterator[tuple[str, list[str | None]]]:
+    """Yield a container id and its names, from containerd; nerdctl labels its containers (`pkg/labels`)."""
     import grpc  # noqa: PLC0415
 
-    found: dict[str, list[str | None]] = {}
+    found: set[str] = set()
     listed = runtime.call(NAMESPACES, "List", "ListNamespaces").namespaces[:_MOST_NAMESPACES]
     for namespace in (one.name for one in listed):
         for identity in (one for one in containers if one not in found):
@@ -159,8 +167,8 @@ def _of_containerd(runtime: _Runtime, containers: Collection[str]) -> dict[str, 
                     raise
                 continue
             labels = {label.key: label.value for label in answer.container.labels}
-            found[identity] = [labels.get("nerdctl/name"), None, None, answer.container.image or None]
-    return found
+            found.add(identity)
+            yield identity, [labels.get("nerdctl/name"), None, None, answer.container.image or None]
 
 
 if __name__ == "__main__":

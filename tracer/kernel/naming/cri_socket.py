@@ -30,7 +30,7 @@ _SOCKETS: Final = (
     "/run/crio/crio.sock",
     "/run/cri-dockerd.sock",
 )
-_WITHIN_S: Final = 30.0  # on a busy machine, Python takes seconds to start; the child gives a call 2 s
+_WITHIN_S: Final = 30.0  # on a busy machine, Python takes seconds to start; all calls together have 4 s
 
 
 def from_cri(
