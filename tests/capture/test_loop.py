@@ -71,6 +71,12 @@ def test_signal_ends_a_wait_that_it_does_not_interrupt(stop: StopSignals) -> Non
         thread.join()
 
 
+def test_signal_that_came_before_ends_the_loop(stop: StopSignals) -> None:
+    signal.raise_signal(signal.SIGTERM)
+    stop.drain()
+    assert Loop(stop).run(time.monotonic() + 60) == "SIGTERM"
+
+
 def test_ignored_sighup_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

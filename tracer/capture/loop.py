@@ -104,6 +104,8 @@ class Loop:
         `COMMAND_ENDED`: the process of `pidfd` ended. `DURATION`: `deadline_s` (CLOCK_MONOTONIC) has come.
         Otherwise the name of a signal, which stays in `stop` until it is taken.
         """
+        if self._stop.received is not None:  # and another loop may have drained the descriptor
+            return signal.Signals(self._stop.received).name
         with select.epoll() as poll:
             for fd in self._descriptors:
                 poll.register(fd, select.EPOLLIN | select.EPOLLET)
@@ -184,11 +186,11 @@ def stop_signals() -> Iterator[StopSignals]:
     numbers = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.add(signal.SIGHUP)
-    before = {number: signal.signal(number, stop.receive) for number in numbers}
-    try:
-        with stop.woken():
+    with stop.woken():  # before the handlers: each signal that they take wakes the loop
+        before = {number: signal.signal(number, stop.receive) for number in numbers}
+        try:
             yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        stop.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    stop.close()

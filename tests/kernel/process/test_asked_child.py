@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -62,6 +63,27 @@ def test_idle_child_ends_without_a_signal(kills: list[tuple[int, int]]) -> None:
     with suppress(ChildProcessError):  # it was collected at once
         os.waitpid(pid, 0)
     assert is_collected(pid)
+
+
+def test_signals_for_the_parent_do_nothing_in_the_child() -> None:
+    """The interpreter would write them to a descriptor of the parent, whose number the child uses anew."""
+
+    def seen(_: Any) -> Iterator[dict[str, Any]]:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        yield {"wakeup_fd": signal.set_wakeup_fd(-1)}
+
+    ours, wake = socket.socketpair()
+    wake.setblocking(False)
+    handler, descriptor = signal.signal(signal.SIGUSR1, lambda *_: None), signal.set_wakeup_fd(wake.fileno())
+    try:
+        child = AskedChild(seen, within_s=60, is_urgent=False)
+        assert child.answered("once") == [{"wakeup_fd": -1}]
+        child.close()
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        signal.signal(signal.SIGUSR1, handler)
+        ours.close()
+        wake.close()
 
 
 def test_busy_child_is_killed(kills: list[tuple[int, int]]) -> None:

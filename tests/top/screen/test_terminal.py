@@ -91,7 +91,7 @@ def test_sequence_without_an_end_takes_no_memory() -> None:
 
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 CHILD = """
-import select, sys
+import os, select, signal, sys
 from tracer.top.screen.terminal import Terminal
 
 def pressed(keys):
@@ -105,25 +105,20 @@ def pressed(keys):
         ended.append(True)
 
 ended = []
+woken, wake = os.pipe2(os.O_NONBLOCK)
+signal.set_wakeup_fd(wake)  # as in the loop of `top`
 with Terminal(pressed, lambda: terminal.write(f"<{terminal.size.columns}x{terminal.size.lines}>"),
               lambda: ended.append(True)) as terminal:
     terminal.write("<ready>")
     while not ended:
-        for fd in select.select([*terminal.inputs], [], [])[0]:
-            terminal.inputs[fd]()
-"""
-
-
-SIGNALS_IN_A_THREAD = """
-import signal, threading, time
-threading.Thread(target=time.sleep, args=(1 << 20,), daemon=True).start()
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
+        for fd in select.select([woken, *terminal.inputs], [], [])[0]:
+            terminal.inputs.get(fd, lambda: os.read(woken, 4096))()
 """
 
 
 @pytest.fixture
-def terminal(request: pytest.FixtureRequest) -> Iterator[OnPty]:
-    with on_pty(getattr(request, "param", CHILD)) as one:
+def terminal() -> Iterator[OnPty]:
+    with on_pty(CHILD) as one:
         yield one
 
 
@@ -190,13 +185,6 @@ def test_terminal_that_takes_nothing_holds_the_view_up_once_and_is_drawn_anew(te
 
 
 def test_new_size_is_reported(terminal: OnPty) -> None:
-    termios.tcsetwinsize(terminal.master, (40, 132))
-    terminal.child.send_signal(signal.SIGWINCH)
-    terminal.wait_for(b"<132x40>")
-
-
-@pytest.mark.parametrize("terminal", [SIGNALS_IN_A_THREAD + CHILD], indirect=True)
-def test_signal_that_does_not_interrupt_the_wait_for_keys_ends_it(terminal: OnPty) -> None:
     termios.tcsetwinsize(terminal.master, (40, 132))
     terminal.child.send_signal(signal.SIGWINCH)
     terminal.wait_for(b"<132x40>")

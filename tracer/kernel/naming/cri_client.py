@@ -150,9 +150,7 @@ def _of_kubernetes(
     return found
 
 
-def _of_containerd(
-    runtime: _Runtime, containers: Collection[str]
-) -> Iterator[tuple[str, list[str | None]]]:
+def _of_containerd(runtime: _Runtime, containers: Collection[str]) -> Iterator[tuple[str, list[str | None]]]:
     """Yield a container id and its names, from containerd; nerdctl labels its containers (`pkg/labels`)."""
     import grpc  # noqa: PLC0415
 

@@ -57,11 +57,13 @@ def huge_pages_for_children() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Kill the calling process when its parent ends, and ignore SIGINT, SIGTERM and SIGHUP until then.
+    """Kill the calling process when its parent ends, and ignore the signals for its parent until then.
 
-    Ctrl-C reaches a terminal's whole foreground group; only the parent decides when its child ends.
+    Ctrl-C reaches a terminal's whole foreground group; only the parent decides when its child ends. A forked
+    child has the parent's handlers, and its number of the descriptor to which the interpreter writes signals.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -126,9 +126,10 @@ _DISABLED: Final = b"\x00"
 class Terminal:
     """Standard input and output as a screen and its keys.
 
-    An event loop calls the functions of `inputs` when their descriptors are readable. `pressed` is called
-    with the keys that were read. `resized` is called when the screen has another size or must be redrawn, as
-    after Ctrl-Z and `fg`. `lost` is called when the terminal is gone.
+    An event loop calls the functions of `inputs` when their descriptors are readable; the interpreter wakes it
+    at a signal (`tracer.capture.loop.Loop`). `pressed` is called with the keys that were read. `resized` is
+    called when the screen has another size or must be redrawn, as after Ctrl-Z and `fg`. `lost` is called when
+    the terminal is gone.
 
     Ctrl-C and Ctrl-Z remain signals. Ctrl-\\ is off, because it would end the process without restoring the
     terminal. Ctrl-S is off, because it would stop the screen for no visible reason.
@@ -148,7 +149,6 @@ class Terminal:
         self._keys = KeyInput()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._handlers: dict[int, Any] = {}
-        self._woken_before = -1
         self._modes: list[Any] | None = None
         self._is_on = self._is_stalled = False
 
@@ -162,14 +162,11 @@ class Terminal:
             (signal.SIGTTOU, signal.SIG_IGN),  # to restore the modes even in the background
         ):
             self._handlers[number] = signal.signal(number, handler)
-        # A signal just before the event loop waits does not interrupt the wait, and handlers run after it.
-        self._woken_before = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         self._enter()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.leave()
-        signal.set_wakeup_fd(self._woken_before)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         atexit.unregister(self.leave)
