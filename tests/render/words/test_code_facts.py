@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
 from tracer.render.words.code_facts import grown, in_full
 
@@ -38,6 +40,21 @@ def test_functions_of_a_process_are_one_line() -> None:
     ]
     assert list(grown([], None)) == []
     assert list(grown([], 0.0)) == [("what grew", "not known: none of the growth was sampled")]
+
+
+@pytest.mark.parametrize(
+    ("share", "error", "shown"),
+    [
+        (0.95, 0.05, "95 ± 5 %"),
+        (0.95, 0.06, "89 to 100 %"),
+        (0.1, 0.12, "0 to 22 %"),
+        (1.0, 0.002, "100 %"),
+        (0.0, 0.001, "0 %"),
+    ],
+)
+def test_share_that_passes_an_edge_is_a_range(share: float, error: float, shown: str) -> None:
+    [(_, text)] = grown([replace(LOAD, share=share, share_error=error)], 1.0)
+    assert text.startswith(f"{shown} in load_rows")
 
 
 def test_processes_have_a_line_each() -> None:

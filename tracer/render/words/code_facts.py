@@ -41,11 +41,12 @@ def in_full(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[
 
 
 def _share(one: GrownCode) -> str:
-    """Return `71 ± 6 %`, or `16 to 100 %` where the error reaches 0 or 100 %: samples are few."""
+    """Return `71 ± 6 %`, or `16 to 100 %` where the error passes 0 or 100 %: samples are few."""
     low, high = one.share - one.share_error, one.share + one.share_error
-    if low < 0 or high > 1:
-        return f"{100 * max(low, 0):.0f} to {percent(min(high, 1))}"
-    return f"{100 * one.share:.0f} ± {percent(one.share_error)}"
+    if low >= 0 and high <= 1:
+        return f"{100 * one.share:.0f} ± {percent(one.share_error)}"
+    ends = f"{100 * max(low, 0):.0f}", percent(min(high, 1))
+    return ends[1] if ends[1].startswith(f"{ends[0]} ") else " to ".join(ends)
 
 
 def in_function(frames: Sequence[CodeFrame]) -> str:

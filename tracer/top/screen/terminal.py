@@ -126,10 +126,10 @@ _DISABLED: Final = b"\x00"
 class Terminal:
     """Standard input and output as a screen and its keys.
 
-    An event loop calls the functions of `inputs` when their descriptors are readable; the interpreter wakes it
-    at a signal (`tracer.capture.loop.Loop`). `pressed` is called with the keys that were read. `resized` is
-    called when the screen has another size or must be redrawn, as after Ctrl-Z and `fg`. `lost` is called when
-    the terminal is gone.
+    An event loop calls the functions of `inputs` when their descriptors are readable. The interpreter wakes
+    it at a signal (`tracer.capture.loop.Loop`). `pressed` is called with the keys that were read. `resized`
+    is called when the screen has another size or must be redrawn, as after Ctrl-Z and `fg`. `lost` is called
+    if the terminal is gone.
 
     Ctrl-C and Ctrl-Z remain signals. Ctrl-\\ is off, because it would end the process without restoring the
     terminal. Ctrl-S is off, because it would stop the screen for no visible reason.
