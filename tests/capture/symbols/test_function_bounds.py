@@ -51,8 +51,11 @@ def resolved(folder: Path, *flags: str) -> dict[str, tuple[Resolved, int]]:
     }
 
 
-def test_function_of_a_stripped_file_is_known_by_its_begin_and_by_no_other_symbol(tmp_path: Path) -> None:
-    found = resolved(tmp_path, "-s")
+@pytest.mark.parametrize("stripped", ["-s", "-Wl,-x"])
+def test_function_of_a_stripped_file_is_known_by_its_begin_and_by_no_other_symbol(
+    tmp_path: Path, stripped: str
+) -> None:
+    found = resolved(tmp_path, stripped)
     path = str(tmp_path / "librows.so")
     for name in ("other", "hidden"):
         of, begin = found[name]

@@ -20,6 +20,10 @@ _PT_GNU_EH_FRAME: Final = 0x6474E550
 _SHT_SYMTAB: Final = 2
 _MOST_PARTS: Final = 1024  # segments, and sections
 _MOST_TABLE_BYTES: Final = 16 << 20  # two million functions
+_SYMBOL_BYTES: Final = 24  # Elf64_Sym (elf(5))
+_SYMBOL_INFO_AT: Final = 4
+_STT_FUNC: Final = 2
+_STT_FILE: Final = 4
 _HEAD: Final = struct.Struct("<BBBBiI")
 _FORM: Final = (1, 0x1B, 0x03, 0x3B)
 """The version, and the encodings that linkers write: pcrel|sdata4, udata4, datarel|sdata4 (DW_EH_PE_*)."""
@@ -42,7 +46,12 @@ class _Segment(ctypes.Structure):
 class _Section(ctypes.Structure):
     """GElf_Shdr (gelf.h)."""
 
-    _fields_ = (("name", ctypes.c_uint32), ("type", ctypes.c_uint32), ("rest", ctypes.c_uint8 * 56))
+    _fields_ = (
+        *((name, ctypes.c_uint32) for name in ("name", "type")),
+        *((name, _Word) for name in ("flags", "address", "offset", "size")),
+        *((name, ctypes.c_uint32) for name in ("link", "info")),
+        *((name, _Word) for name in ("alignment", "entry_size")),
+    )
 
 
 class _Data(ctypes.Structure):
@@ -76,14 +85,14 @@ class FunctionBounds:
         self._begins: array[int] = array("i")  # from the table's own address, as the entries
         self._entries: array[int] = array("i")
         self._address = self._offset = 0
-        self._has_all_symbols = self._has_symbol_table()
+        self._has_all_symbols = self._has_local_symbols()
         if (found := self._table_segment()) is not None:
             self._address, self._offset = found.vaddr, found.offset
             self._read_table(self._bytes(found.offset, min(found.filesz, _MOST_TABLE_BYTES)))
 
     def around(self, address: int) -> Around:
-        """Return what is known of an address. Behind the end of one function, another can begin that no stack
-        can be unwound through; only a file that is not stripped has a symbol for it."""
+        """Return what is known of an address. Behind the end of one function, another can begin without
+        unwinding information; only a file that is not stripped has a symbol for it."""
         begin, end = self._last_before(address)
         if begin is not None and address < end:
             return Around(begin, begin)
@@ -98,18 +107,22 @@ class FunctionBounds:
         head = self._bytes(self._offset + entry, _ENTRY.size)
         if len(head) < _ENTRY.size:
             return None, 0
-        _, cie, relative, length = _ENTRY.unpack(head)
-        is_agreed = cie and self._address + entry + 8 + relative == begin
+        _, cie_pointer, pc_begin, length = _ENTRY.unpack(head)
+        is_agreed = cie_pointer and self._address + entry + 8 + pc_begin == begin and begin >= 0
         return (begin, begin + length) if is_agreed else (None, 0)
 
-    def _has_symbol_table(self) -> bool:
+    def _has_local_symbols(self) -> bool:
+        """Return whether the table of symbols has those that other files do not see. `strip -x` leaves no
+        function of them, and `ld -x` no source file; compilers add both to each program (crtstuff.c)."""
         part, section = _Pointer(), _Section()
         for _ in range(_MOST_PARTS):
             part = _Pointer(self._dw.elf_nextscn(self._elf, part))
             if not part or not self._dw.gelf_getshdr(part, ctypes.byref(section)):
                 return False
-            if section.type == _SHT_SYMTAB:
-                return True
+            if section.type == _SHT_SYMTAB:  # `info`: the number of local symbols, which come first
+                local_bytes = min(section.info * _SYMBOL_BYTES, _MOST_TABLE_BYTES)
+                local = self._bytes(section.offset, local_bytes)
+                return {_STT_FUNC, _STT_FILE} <= {info & 15 for info in local[_SYMBOL_INFO_AT::_SYMBOL_BYTES]}
         return False
 
     def _table_segment(self) -> _Segment | None:
