@@ -299,8 +299,6 @@ def test_many_formats_are_not_all_remembered() -> None:
     assert len(parts.exposition._templates) < 10
 
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
-
 LIMIT_BYTES: Final = 48 << 20
 FILE_BYTES: Final = (7 << 20) + 3 * 4096
 ANON_BYTES: Final = 13 << 20
@@ -361,6 +359,8 @@ def kill_in(memcg: Path, folder: Path) -> None:
     subprocess.run([sys.executable, killed_work.__file__, str(memcg), str(record)], check=True)
 
 
+@pytest.mark.kernel
+@pytest.mark.timeout(240)
 @pytest.mark.beside
 def test_numbers_are_those_of_memory_stat(
     memcg: Path, disk_dir: Path, scraped: Callable[..., ServingRecorder], start_workload: Callable[..., Any]
@@ -405,6 +405,8 @@ def test_numbers_are_those_of_memory_stat(
     endpoint.watcher.stop()
 
 
+@pytest.mark.kernel
+@pytest.mark.timeout(240)
 @pytest.mark.beside
 def test_all_of_many_cgroups_are_there_from_the_start(
     memcg: Path, scraped: Callable[..., ServingRecorder]
@@ -423,6 +425,8 @@ def test_all_of_many_cgroups_are_there_from_the_start(
             one.rmdir()
 
 
+@pytest.mark.kernel
+@pytest.mark.timeout(240)
 def test_kill_is_counted_at_once_then_by_cause_and_outlives_its_cgroup(
     tmp_path: Path, scraped: Callable[..., ServingRecorder]
 ) -> None:
@@ -444,6 +448,8 @@ def test_kill_is_counted_at_once_then_by_cause_and_outlives_its_cgroup(
     endpoint.watcher.stop()
 
 
+@pytest.mark.kernel
+@pytest.mark.timeout(240)
 def test_cause_of_each_kill_is_counted_and_printed_while_the_kills_go_on(
     tmp_path: Path, scraped: Callable[..., ServingRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +471,8 @@ def test_cause_of_each_kill_is_counted_and_printed_while_the_kills_go_on(
     endpoint.watcher.stop()
 
 
+@pytest.mark.kernel
+@pytest.mark.timeout(240)
 def test_prometheus_fires_at_a_real_kill_and_answers_the_dashboard(
     tmp_path: Path, scraped: Callable[..., ServingRecorder]
 ) -> None:
@@ -489,6 +497,8 @@ def test_prometheus_fires_at_a_real_kill_and_answers_the_dashboard(
     endpoint.watcher.stop()
 
 
+@pytest.mark.kernel
+@pytest.mark.timeout(240)
 @pytest.mark.beside
 def test_serve_keeps_its_memory_and_leaves_no_file(tmp_path: Path, memcg: Path) -> None:
     with (tmp_path / "stderr").open("wb") as stderr:

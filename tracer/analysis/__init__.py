@@ -1,7 +1,7 @@
 """The analysis of a trace: functions from DataFrames to DataFrames and frozen dataclasses.
 
-The module `trace` has these functions as methods of the object that `tracer.open` returns. A room imports
-only from rooms above it in this list:
+The module `trace` has what analyses read: the object in which `tracer.open` looks. A room imports only from
+rooms above it in this list:
 
     results — the records of a post-mortem, as JSON and as DataFrames
     core — tables, look-ups, the ledger of charges, and the names of cgroups

@@ -114,7 +114,7 @@ def test_lost_code_samples_do_not_count_as_lost_records(page_cache_experiment: A
     assert postmortem.explain(trace)[0].quality.lost_records == 3
 
 
-KERNEL, SLAB = 90_001, 90_002
+PAGE_FAULT, SLAB = 90_001, 90_002
 _NUMBERS = count(70_000)
 
 
@@ -123,7 +123,7 @@ def grown_code_named(trace: Any) -> Any:
     trace.add("tasks", tgid=41, start_ns=5, comm="work", first_seen=trace.ns(0))
     trace.add("tasks", tgid=44, start_ns=7, comm="work", first_seen=trace.ns(0))
     trace.add("tasks", tgid=43, start_ns=6, comm="other", first_seen=trace.ns(0))
-    trace.add("stacks", stack_id=KERNEL, frames=["charge+0x4", "asm_exc_page_fault+0x22"])
+    trace.add("stacks", stack_id=PAGE_FAULT, frames=["charge+0x4", "asm_exc_page_fault+0x22"])
     trace.add("stacks", stack_id=SLAB, frames=["kmem_cache_alloc_lru_noprof+0x4", "d_alloc+0x22"])
     return trace
 
@@ -135,7 +135,7 @@ def grown_code_sampled(trace: Any, weight: int, *frames: str, seconds: float = 1
         stack_id = next(_NUMBERS)
         trace.add("stacks", stack_id=stack_id, frames=list(frames))
     known = {"cgroup_id": 7, "tgid": 41, "tid": 42, "category": "anon", "bytes": weight}
-    trace.add("code_samples", seconds, **known | {"stack_id": stack_id, "kernel_stack_id": KERNEL} | row)
+    trace.add("code_samples", seconds, **known | {"stack_id": stack_id, "kernel_stack_id": PAGE_FAULT} | row)
 
 
 def shown(trace: Any, *kinds: str) -> list[tuple[str, float]]:

@@ -87,7 +87,7 @@ def test_stacks_of_all_chains_of_calls_are_within_the_limit(
     if not can_cast:
         monkeypatch.setattr(struct_header, "_cast", lambda _: [])
     programs = Programs(version=version, stacks_bytes=1 << 20)
-    cache, asked = Cache(Path(pytestconfig.cache.mkdir("bpf"))), ("stacks", version, can_cast)
+    cache, asked = Cache(Path(pytestconfig.cache.mkdir("bpf"))), (*programs._asked, can_cast)
     object_file = Compilation(programs._compose, asked, cache).result().object_file
     stacks = map(partial(deepest_stack, object_file), object_file.programs)
     depths = dict(zip(object_file.programs, stacks, strict=True))

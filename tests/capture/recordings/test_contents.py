@@ -30,7 +30,7 @@ SHMEM_BYTES = 331 * PAGE
 
 @pytest.fixture
 def limited() -> Iterator[Path]:
-    with ephemeral_cgroup("test", 1 << 30) as directory:
+    with ephemeral_cgroup("test", 1 << 30, 0) as directory:
         yield directory
 
 

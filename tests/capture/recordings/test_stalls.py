@@ -63,7 +63,6 @@ def swapped_pages(counts: Path) -> dict[str, int]:
     return {name: int(counted[name]) for name in ("pswpout", "pswpin") if name in counted}
 
 
-@pytest.mark.beside
 @pytest.mark.vm_once
 def test_direct_reads_into_anonymous_memory_are_not_swap_io(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]

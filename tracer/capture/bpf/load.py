@@ -239,7 +239,7 @@ class Programs:
     def _settings(self) -> dict[str, int]:
         """Return the numbers that differ between recordings of one compilation (bpf/shared/settings.h)."""
         sizes = {f"{name}_ring_bytes": self.ring_bytes(name) for name in self._ring_pages}
-        return sizes | {"stacks_bytes": self._stacks_bytes or 0}
+        return sizes | ({"stacks_bytes": self._stacks_bytes} if self._stacks_bytes else {})
 
     def run(self, name: str, args: Sequence[int] = (), cpu: int | None = None) -> int:
         """Run a program once, on `cpu` or on any CPU, and return its result. Raises OSError."""

@@ -356,5 +356,5 @@ def test_program_compiled_alone_has_all_that_it_uses(
     flags += [f"-DPAGE_SIZE={mmap.PAGESIZE}", f"-D{machine().macro}"]
     flags += ["-DTEST_RUN_ARGS=12", "-Wno-unused-function"]
     cache = Cache(Path(pytestconfig.cache.mkdir("bpf")))  # each takes a second, until a source changes
-    compilation = Compilation(lambda *_: Source(text, flags, []), name, cache)
+    compilation = Compilation(lambda *_: Source(text, flags, []), (name, flags), cache)
     assert compilation.result().object_file.programs

@@ -144,7 +144,7 @@ class ObjectFile:
             firsts[one] = begin // _INSTRUCTION.size
             code += part.instructions
             references += [(begin + position, number) for position, number in part.references]
-            settings += [(begin + position, name) for position, name in part.settings]
+            settings += [(begin + position, setting) for position, setting in part.settings]
             names += dict.fromkeys(called for _, called in part.calls if called not in names)
         for one in names:
             part = self.programs[one]
