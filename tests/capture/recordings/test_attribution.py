@@ -24,7 +24,7 @@ import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import remove
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
 TOUCHER = Path(__file__).parents[2] / "workloads" / "toucher.py"
 OWN_PAGES = 24

@@ -22,7 +22,7 @@ import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 from tracer.kernel.meminfo import meminfo_bytes
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside]
+pytestmark = pytest.mark.kernel
 
 EXPECTED = {
     ("read", "add", "read"): 37,

@@ -110,6 +110,17 @@ def test_call_that_computes_has_more_time_than_one_that_sleeps(monkeypatch: pyte
     assert bounded("one", compute) == 7
 
 
+def test_answer_that_comes_while_its_thread_is_looked_at_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleeps_after_its_answer(worker: bounded_call._Worker) -> bool:
+        while worker._answers.empty():
+            time.sleep(0.001)
+        return False
+
+    monkeypatch.setattr(bounded_call, "_RETURNS_WITHIN_S", 0.001)
+    monkeypatch.setattr(bounded_call._Worker, "_is_running", sleeps_after_its_answer)
+    assert bounded("one", lambda: time.sleep(0.05) or 7) == 7
+
+
 def test_call_has_the_priority_of_its_caller() -> None:
     """Also if that has changed since the last call. A higher nice value is always permitted."""
     before, seen = os.getpriority(os.PRIO_PROCESS, 0), []

@@ -124,8 +124,10 @@ def test_parallel_run_without_tests_has_its_workers_and_the_status_of_pytest(tmp
 def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path: Path) -> None:
     imported = "import os\nwith open('imported', 'a') as file: file.write(f'{os.getpid()} {__name__}\\n')\n"
     files = {f"z{n}": imported + "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)}
-    marked = "import pytest\n@pytest.mark.kernel\n@pytest.mark.beside\n"
-    outcome = run(tmp_path, "-n", "2", a=TESTS, b=f"{marked}def test_beside(): pass\n", **files)
+    beside = "@pytest.mark.beside\n@pytest.mark.kernel\ndef test_beside(): Path('begun').touch()\n"
+    until = "@pytest.mark.kernel\ndef test_until():\n    while not Path('begun').exists(): time.sleep(0.01)\n"
+    imports = "import time\nfrom pathlib import Path\nimport pytest\n"
+    outcome = run(tmp_path, "-n", "2", a=TESTS, b=imports + until + beside, **files)
     assert outcome.status == 0, outcome.output
     lane = outcome.of("test_kernel")[0].process
     shares: dict[str, list[str]] = {}
@@ -136,13 +138,13 @@ def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path
     assert (len(one), len(other)) == (20, 20)
     assert {*one[:10]} == {*other[10:]}, "each begins with the files that the other ends with"
     assert [one.name for one in outcome.ran if one.process == lane][:3] == ["test_kernel"] * 3
-    beside = outcome.of("test_beside")[0]
-    assert beside.process != lane
-    assert beside == min((one for one in outcome.ran if one.process != lane), key=lambda one: one.begin_ns)
+    first = outcome.of("test_beside")[0]
+    assert first.process != lane
+    assert first == min((one for one in outcome.ran if one.process != lane), key=lambda one: one.begin_ns)
     second = [one.name for one in outcome.ran if one.process != lane][1]
     assert second in ("test_9_0", "test_8_0"), "the last files come first"
     base = os.getpriority(os.PRIO_PROCESS, 0)
-    assert beside.nice == base
+    assert first.nice == base
     yielding = max(base, 10) if os.geteuid() == 0 else base
     assert {one.nice for one in outcome.ran if one.process != lane} == {base, yielding}
     for n in range(20):

@@ -59,6 +59,8 @@ class _Worker:
             with suppress(Empty):
                 return self._answers.get(timeout=within_s)
             if time.monotonic() >= last_s or not self._is_running():
+                with suppress(Empty):  # it sleeps again if it has answered since
+                    return self._answers.get_nowait()
                 return None
 
     def _is_running(self) -> bool:
