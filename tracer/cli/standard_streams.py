@@ -1,13 +1,10 @@
-"""The three standard streams, even if they are closed, full, or have a poor encoding; and progress on
-standard error.
+"""The standard streams, even if they are closed, full, or have a poor encoding, and progress on stderr.
 
 A failed write to standard output is an error. A failed write to standard error is ignored, so that a
 recording goes on when nobody reads its progress.
 
-Progress is shown of work that may take long: nothing if it is quick.
-
-On a terminal, it is one line with a spinner, which is gone at the end. Elsewhere, it is a line each 10 s, so
-that a log shows what a job did.
+Work that may take long shows its progress, and quick work nothing. On a terminal, it is one line with a
+spinner, which is gone at the end. Elsewhere, it is a line each 10 s, so that a log shows what a job did.
 """
 
 from __future__ import annotations

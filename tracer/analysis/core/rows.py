@@ -1,13 +1,12 @@
-"""Rows of large tables: indexes by key, passes in batches from Arrow to NumPy, and columns read as arrays.
+"""Rows of large tables: indexes by key, passes in batches from Arrow to NumPy, and columns as arrays.
 
 A trace can have more rows than fit into memory as a DataFrame. So an analysis that needs every row of
 `charge` or `pagecache` reads its columns batch by batch, and keeps sums. Rows come in recorded order, which
 is not quite the order of time: CPUs hand over their records one after the other.
 
-Rows of a table that are read as arrays: a column is converted once, for all cgroups that ask for it.
-
-To take the rows of one cgroup out of a DataFrame costs as much as to convert all of its columns. A trace can
-have ten thousand cgroups with a few rows each.
+A column becomes an array once, for all cgroups that ask for it. To take the rows of one cgroup out of a
+DataFrame costs as much as to convert all of its columns, and a trace can have ten thousand cgroups with a few
+rows each.
 """
 
 from __future__ import annotations

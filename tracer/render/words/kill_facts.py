@@ -431,7 +431,7 @@ _NEVER: Final = "never"
 
 
 def candidate_cells(candidate: Candidate, report: OomReport, page_size: int) -> tuple[str, ...]:
-    """Return the cells of a candidate below `TITLES`."""
+    """Return the cells of a candidate below `CANDIDATE_TITLES`."""
     held, added = candidate.held_pages, candidate.adj_pages
     is_never = candidate.badness is None and (
         candidate.oom_score_adj == OOM_SCORE_ADJ_MIN or "candidates.badness" not in report.quality.unknown
@@ -462,7 +462,7 @@ def candidate_note(report: OomReport, page_size: int) -> str:
 
 def candidate_titles(report: OomReport) -> Iterator[Fact]:
     """Yield the process titles that contain more than the name, except the victims' titles, which
-    `kill_facts.killed` yields."""
+    `killed` yields."""
     killed = {victim.pid for victim in report.victims}
     for one in report.candidates:
         if one.cmdline is not None and one.pid not in killed:

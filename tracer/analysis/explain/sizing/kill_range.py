@@ -1,17 +1,16 @@
 """The range of limits for a cgroup in which something was killed, and the parts that all ranges share.
 
 The trace cannot show the next requests of a killed process. `low` is the limit that was too small, and the
-request that failed at it. `high` is known only if what grew has an end. Memory that a
-process had mapped and not touched is no such end, because it may map more: a program that fills one array
-after the other has some at any moment. `high` is then null, and `Sizing.pace` has how fast memory grew.
+request that failed at it. `high` is known only if what grew has an end. Memory that a process had mapped and
+not touched is no such end, because it may map more: a program that fills one array after the other has some
+at any moment. `high` is then null, and `Sizing.pace` has how fast memory grew.
 
-The parts that the ranges of limits share: form, rounding, margins, and whether an upper end is known.
-
-An upper end is a limit at which the same work lives: another run would confirm it. If the recorded work was
-not complete, another run may need more. After a kill, an upper end is known only if what grew has an end that
-the kernel knows: shared memory in mapped files of known size, and anonymous memory that processes share since
-a fork, each page of which can be copied once. If processes decide by the memory that they find how much they
-use, not even the lower end is a demand.
+All ranges have one form, one rounding, the same margins, and the same rule for their upper end. An upper end
+is a limit at which the same work lives: another run would confirm it. If the recorded work was not complete,
+another run may need more. After a kill, an upper end is known only if what grew has an end that the kernel
+knows: shared memory in mapped files of known size, and anonymous memory that processes share since a fork,
+each page of which can be copied once. If processes decide by the memory that they find how much they use, not
+even the lower end is a demand.
 
 `high` has room for what the ledger does not see. Each CPU may hold 64 pages that are charged in advance, and
 it holds them even at a kill (mm/memcontrol.c, MEMCG_CHARGE_BATCH, drain_all_stock). Each CPU may also hold

@@ -1,16 +1,13 @@
-"""The line that names the limit that was hit and the chosen task, and memory nodes where it names none; and
-the lines about the memory of the whole machine.
+"""The line that names the limit that was hit and the chosen task, and the lines about the whole machine.
 
-It is `oom-kill:constraint=…` since ef8444ea01d7 ("mm, oom: reorganize the oom report in dump_header"), v5.0,
-and `Task in /a/b killed as a result of limit of /a` before. A comm or a path may contain any of the words
-around it. So a comm is bounded by its length (TASK_COMM_LEN), and numbers are read where no name can follow.
-If two paths can be read in several ways, the reading is taken in which the victim's cgroup is the cgroup of
-the limit, or one below it.
+The first is `oom-kill:constraint=…` since ef8444ea01d7 ("mm, oom: reorganize the oom report in dump_header"),
+v5.0, and `Task in /a/b killed as a result of limit of /a` before. A comm or a path may contain any of the
+words around it. So a comm is bounded by its length (TASK_COMM_LEN), and numbers are read where no name can
+follow. If two paths can be read in several ways, the reading is taken in which the victim's cgroup is the
+cgroup of the limit, or one below it.
 
-Kernels that print no constraint print the memory nodes of the allocation in other lines.
-
-The lines about the memory of the whole machine in the report of a global OOM (`Mem-Info:`,
-mm/show_mem.c).
+Kernels that print no constraint print the memory nodes of the allocation in other lines. The report of a
+global OOM has the memory of the whole machine below `Mem-Info:` (mm/show_mem.c).
 """
 
 from __future__ import annotations
