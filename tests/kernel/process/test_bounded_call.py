@@ -118,7 +118,9 @@ def test_answer_that_comes_while_its_thread_is_looked_at_counts(monkeypatch: pyt
 
     monkeypatch.setattr(bounded_call, "_RETURNS_WITHIN_S", 0.001)
     monkeypatch.setattr(bounded_call._Worker, "_is_running", sleeps_after_its_answer)
-    assert bounded("one", lambda: time.sleep(0.05) or 7) == 7
+    go_on = threading.Event()
+    threading.Timer(0.05, go_on.set).start()
+    assert bounded("one", go_on.wait)
 
 
 def test_call_has_the_priority_of_its_caller() -> None:
