@@ -186,11 +186,13 @@ def stop_signals() -> Iterator[StopSignals]:
     numbers = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.add(signal.SIGHUP)
-    with stop.woken():  # before the handlers: each signal that they take wakes the loop
-        before = {number: signal.signal(number, stop.receive) for number in numbers}
-        try:
-            yield stop
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    stop.close()
+    try:
+        with stop.woken():  # before the handlers: each signal that they take wakes the loop
+            before = {number: signal.signal(number, stop.receive) for number in numbers}
+            try:
+                yield stop
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+    finally:
+        stop.close()

@@ -1,5 +1,6 @@
-"""The terminal: its modes while it shows the view, which are restored however the view ends, and the names of
-keys.
+"""The terminal while it shows the view, and the names of its keys.
+
+Its modes are restored, however the view ends.
 """
 
 from __future__ import annotations
