@@ -17,7 +17,6 @@ from tracer.kernel.process.priority import Favour, HeadStart, Urgency, prefer_th
 
 pytestmark = pytest.mark.alone
 
-WAIT_S = 0.2
 NICE = max(5, os.getpriority(os.PRIO_PROCESS, 0))  # only root may give itself a lower one
 
 
@@ -44,30 +43,31 @@ permitted = pytest.mark.skipif(
 )
 
 
-def busy() -> None:
-    end = time.thread_time() + WAIT_S
-    while time.thread_time() < end:
-        pass
-
-
-def idle() -> None:
-    time.sleep(WAIT_S)
+def schedule() -> tuple[int, int]:
+    return policy(), os.getpriority(os.PRIO_PROCESS, 0)
 
 
 @permitted
-def test_urgency_lasts_while_little_cpu_is_used() -> None:
-    def look() -> list[int]:
-        with Urgency() as urgency:
-            policies = [policy()]
-            for use in (idle, busy, idle):
-                urgency.watch()
-                use()
-                urgency.adjust()
-                policies.append(policy())
-        return [*policies, policy()]
+def test_urgency_lasts_while_little_cpu_is_used_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst is no reason to leave it. What uses more has a lower nice value: it must run beside others."""
+    now_s, cpu_s = [0.0], [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(time, "thread_time", lambda: cpu_s[0])
 
-    normal, at_once = os.SCHED_OTHER, os.SCHED_RR
-    assert in_a_thread(look) == [at_once, at_once, normal, at_once, normal]
+    def look() -> list[tuple[int, int]]:
+        before = schedule()
+        with Urgency() as urgency:
+            seen = [schedule()]
+            for elapsed_s, used_s in ((0.2, 0.2), (0.9, 0.3), (1.0, 0.6), (0.2, 0.0), (0.9, 0.2)):
+                now_s[0] += elapsed_s
+                cpu_s[0] += used_s
+                urgency.adjust()
+                seen.append(schedule())
+        assert schedule() == before
+        return seen
+
+    at_once, beside_others, again = (os.SCHED_RR, 0), (os.SCHED_OTHER, -10), (os.SCHED_RR, -10)
+    assert in_a_thread(look) == [*[at_once] * 3, *[beside_others] * 2, again]
 
 
 @permitted

@@ -2,7 +2,8 @@
 
 Records of BPF programs wait in rings, and are lost if the recorder is killed before it reads them. Under a
 load of 30, a process of normal priority waits 50 ms and more for each 3 ms of CPU. The recorder needs little
-CPU, so it gets a CPU at once (SCHED_RR). While it needs much, it has normal priority.
+CPU, so it gets a CPU at once (SCHED_RR). While it needs much, it shares the CPUs with others, with a lower
+nice value: with the nice value of others it would not run for half a second and more.
 
 Only the calling thread is raised. Its children, such as the compiler, and its threads start at normal
 priority (SCHED_RESET_ON_FORK, sched(7)). A recorder that was started with a positive nice value keeps it.
@@ -20,7 +21,7 @@ from typing import Final, NamedTuple, Self
 
 _NICE: Final = -10  # nine times the weight of a process of normal priority (sched_prio_to_weight)
 _BEST_NICE: Final = -20  # 87 times that weight
-_FAVOUR_WINDOW_S: Final = 1.0
+_WINDOW_S: Final = 1.0  # the time over which a share is measured: a start and single kills are bursts
 _MOST_SHARE: Final = 0.5
 _MODEST_SHARE: Final = 0.25
 
@@ -113,7 +114,7 @@ class Favour:
         they use less. `cpu_s` is the CPU time that they have used so far."""
         now_s = time.monotonic()
         elapsed_s = now_s - self._seen[0]
-        if elapsed_s < _FAVOUR_WINDOW_S:
+        if elapsed_s < _WINDOW_S:
             return
         share = (cpu_s - self._seen[1]) / elapsed_s
         self._seen = now_s, cpu_s
@@ -156,10 +157,10 @@ class Priority(NamedTuple):
 class Urgency:
     """Real-time scheduling of the calling thread until `close`, while it uses little CPU.
 
-    The caller must call `adjust` regularly: it compares the share of a CPU used since the last call, or since
-    `watch`, with the bounds. The CPU time of a start, before `watch`, does not count. If real-time scheduling
-    is not permitted (without CAP_SYS_NICE, or in a cgroup without real-time runtime under
-    CONFIG_RT_GROUP_SCHED), the thread gets a lower nice value if possible.
+    The caller must call `adjust` regularly: it compares the share of a CPU used in a second or more with the
+    bounds. The CPU time of a start, before `watch`, does not count. While much CPU is used, and if real-time
+    scheduling is not permitted (without CAP_SYS_NICE, or in a cgroup without real-time runtime under
+    CONFIG_RT_GROUP_SCHED), the thread has a lower nice value if possible.
     """
 
     def __init__(self) -> None:
@@ -181,11 +182,16 @@ class Urgency:
 
     def adjust(self) -> None:
         """Leave real-time scheduling above half of a CPU, and return to it below a quarter."""
-        now, cpu_s = time.monotonic(), time.thread_time()
-        share = (cpu_s - self._seen[1]) / max(now - self._seen[0], 1e-3)
-        self._seen = now, cpu_s
+        now_s = time.monotonic()
+        elapsed_s = now_s - self._seen[0]
+        if elapsed_s < _WINDOW_S:
+            return
+        cpu_s = time.thread_time()
+        share = (cpu_s - self._seen[1]) / elapsed_s
+        self._seen = now_s, cpu_s
         if self.is_real_time and share > _MOST_SHARE:
             self._restore()
+            prefer_this_thread()
         elif not self.is_real_time and share < _MODEST_SHARE:
             self._raise()
 
