@@ -2,7 +2,8 @@
 
 Orders: `touch PAGES` touches new anonymous pages, in small turns between which other processes run; `hold
 SECONDS` touches one each millisecond without leaving the CPU; `free` frees them all; `write FILE PAGES`
-writes a file, `move DIRECTORY` moves this process into a cgroup, and `cpu NUMBER` keeps it on a CPU.
+writes a file in such turns, `move DIRECTORY` moves this process into a cgroup, and `cpu NUMBER` keeps it on
+a CPU.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ def touch(pages: int) -> None:
         if page % TURN_PAGES == 0:
             time.sleep(0.001)
     areas.append(area)
+
+
+def write(path: str, pages: int) -> None:
+    with Path(path).open("wb", buffering=0) as file:
+        for begin in range(0, pages, TURN_PAGES):
+            file.write(bytes(min(TURN_PAGES, pages - begin) * mmap.PAGESIZE))
+            time.sleep(0.001)
 
 
 def hold(seconds: float) -> None:
@@ -54,7 +62,7 @@ while line := sys.stdin.readline():
             while areas:
                 areas.pop().close()
         case "write":
-            Path(words[0]).write_bytes(bytes(int(words[1]) * mmap.PAGESIZE))
+            write(words[0], int(words[1]))
         case "move":
             Path(words[0], "cgroup.procs").write_text("0", encoding="ascii")
         case "cpu":

@@ -199,11 +199,16 @@ def test_process_in_many_lives_is_charged_to_each(
     trace = AnalysedTrace(recorder.stop())
     anon = trace.charge[trace.charge["category"] == "anon"]
     assert (anon.groupby("cgroup_id")["bytes"].sum() == 0).all()
-    charged = anon[(anon["tgid"] == wanderer.pid) & (anon["pages"] > 0)].groupby("cgroup_id")["pages"].sum()
+    charged = anon[anon["pages"] > 0]
+    assert set(charged["tgid"].dropna()) == {wanderer.pid}
+    of_all = charged.groupby("cgroup_id")["pages"].sum()
+    of_wanderer = charged[charged["tgid"] == wanderer.pid].groupby("cgroup_id")["pages"].sum()
     own = 16  # pages that the interpreter touches besides
-    wrong = {c: (n, charged.get(c, 0)) for c, n in expected.items() if not n <= charged.get(c, 0) <= n + own}
-    # In one run of many, on a busy machine, one life was outside of these bounds. Why is not known.
-    assert len(wrong) <= 1, f"cgroup -> pages touched, pages recorded for the process: {wrong}"
+    wrong = {c: (n, of_all.get(c, 0)) for c, n in expected.items() if not n <= of_all.get(c, 0) <= n + own}
+    assert wrong == {}, "cgroup -> pages touched, pages recorded"
+    # What changes about an unreported switch is of no known process (test_attribution.py).
+    unnamed = {c: (n, of_wanderer.get(c, 0)) for c, n in expected.items() if of_wanderer.get(c, 0) < n}
+    assert len(unnamed) <= 3, f"cgroup -> pages touched, pages recorded for the process: {unnamed}"
 
 
 @pytest.mark.vm
