@@ -10,6 +10,7 @@ page_contents — what the page of `report` shows of a trace
 value_completion — shell completion of option values
 trace_argument — the trace that a path, a name or nothing stands for
 run_summary — the summary that `record --summary` appends
+kill_lines — the lines of a recorder on stderr, with one for each kill
 verbs — one module for each verb, with its help; `group` imports it when it is needed
 
 `kubectl_oom` is a program of its own, which kubectl runs as `kubectl oom`.

@@ -11,11 +11,12 @@ import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from tracer.cli import value_completion
+from tracer.cli.kill_lines import KillLines
 from tracer.cli.output import append_output, check_appended
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, percent, size_bytes, stacks_option
@@ -24,9 +25,9 @@ from tracer.kernel.process.spawn import CommandError
 from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from tracer.capture.observer import Progress, Sigkilled
+    from tracer.capture.observer import Progress
     from tracer.capture.options import Options
     from tracer.capture.session import Recording
     from tracer.kernel.process.priority import HeadStart
@@ -247,7 +248,7 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "trace"
 
 
-class _Progress:
+class _Progress(KillLines):
     """Reports progress on stderr: on a terminal, a line that is redrawn; otherwise, important events only."""
 
     def __init__(self, until: str) -> None:
@@ -277,22 +278,8 @@ class _Progress:
         if self._terminal:
             self._write(f"\r\x1b[K{self._summary(progress)}")
 
-    def killed(self, kill: dict[str, Any], place: str) -> None:
-        from tracer.render.words.kill_notice import kill_notice  # imports Arrow: only once clang is running
-
-        self._line(kill_notice(kill, place))
-
-    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
-        from tracer.render.words.kill_notice import sigkill_notices
-
-        for line in sigkill_notices(kills):
-            self._line(line)
-
     def notice(self, message: str) -> None:
         self._line(visible(message))
-
-    def warn(self, message: str) -> None:
-        self._line(f"warning: {visible(message)}")
 
     def done(self, status: int) -> None:
         if self._progress is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -12,15 +11,12 @@ import click
 
 from tracer.cli import value_completion
 from tracer.cli.endpoint_options import DEFAULT_ADDRESS, address, endpoint_options, open_endpoint
+from tracer.cli.kill_lines import KillLines
 from tracer.cli.tuning import hooks, ring_pages
-from tracer.render.words.escape import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tracer.capture.observer import Progress, Sigkilled
+    from tracer.capture.observer import Progress
     from tracer.watch.finishing import Finished
-    from tracer.watch.first_verdicts import FirstVerdict
 
 _KEPT_S: Final = 60.0
 """Long enough to explain a kill. A history as long as that of `watch` would take more memory."""
@@ -86,7 +82,7 @@ def command(
         watch(options, endpoint.reporter(_Lines()), endpoint.guest())
 
 
-class _Lines:
+class _Lines(KillLines):
     """Prints everything on stderr."""
 
     def ready(self, progress: Progress) -> None:
@@ -95,29 +91,7 @@ class _Lines:
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         """Do nothing: no alarm was asked for."""
 
-    def killed(self, kill: dict[str, Any], place: str) -> None:
-        from tracer.render.words.kill_notice import kill_notice
-
-        self.notice(kill_notice(kill, place))
-
-    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
-        from tracer.render.words.kill_notice import sigkill_notices
-
-        for line in sigkill_notices(kills):
-            self.notice(line)
-
-    def judged(self, verdict: FirstVerdict) -> None:
-        from tracer.render.words.kill_notice import judged_notice
-
-        self.notice(judged_notice(verdict.kill, verdict.place, verdict.cause, verdict.summary))
-
     def finished(self, story: Finished) -> None:
         whose = story.container or story.cgroup
         told = story.sentence or story.error or story.reason
         self.notice(f"{whose}: {told}" if whose else told)
-
-    def notice(self, message: str) -> None:
-        print(f"memcg-tracer: {visible(message)}", file=sys.stderr, flush=True)
-
-    def warn(self, message: str) -> None:
-        self.notice(f"warning: {message}")

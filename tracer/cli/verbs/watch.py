@@ -15,6 +15,7 @@ import click
 
 from tracer.cli import value_completion
 from tracer.cli.endpoint_options import address, check_tls, endpoint_options, open_endpoint
+from tracer.cli.kill_lines import KillLines
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.cli.typed_values import (
     Number,
@@ -31,9 +32,7 @@ from tracer.watch.pod_account import pod_account
 from tracer.watch.service import STATE_FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tracer.capture.observer import Progress, Sigkilled
+    from tracer.capture.observer import Progress
     from tracer.kernel.cgroups.cgroupfs import Hierarchy
     from tracer.watch.finishing import Finished
     from tracer.watch.first_verdicts import FirstVerdict
@@ -269,7 +268,7 @@ def _let_go_of_output() -> None:
         abandon_output()
 
 
-class _Lines:
+class _Lines(KillLines):
     """Prints a line on stdout for each trace, and everything else on stderr."""
 
     def __init__(self, options: WatchOptions, *, as_json: bool) -> None:
@@ -290,22 +289,9 @@ class _Lines:
     def alarmed(self, sentence: str, cgroup: str | None) -> None:
         self.notice(f"{visible(cgroup or 'a cgroup that is gone')}: {sentence}")
 
-    def killed(self, kill: dict[str, Any], place: str) -> None:
-        from tracer.render.words.kill_notice import kill_notice
-
-        self.notice(kill_notice(kill, place))
-
-    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
-        from tracer.render.words.kill_notice import sigkill_notices
-
-        for line in sigkill_notices(kills):
-            self.notice(line)
-
     def judged(self, verdict: FirstVerdict) -> None:
-        from tracer.render.words.kill_notice import judged_notice
-
         if not self._as_json:
-            self.notice(judged_notice(verdict.kill, verdict.place, verdict.cause, verdict.summary))
+            super().judged(verdict)
             return
         self._print(json.dumps({"kill": verdict.document()}), "kills are in traces")
 
@@ -326,9 +312,3 @@ class _Lines:
             if not self._is_silenced:
                 self.warn(f"{error}: {all_the_same}, but their lines are not")
             self._is_silenced = True
-
-    def notice(self, message: str) -> None:
-        print(f"memcg-tracer: {visible(message)}", file=sys.stderr, flush=True)  # a failure is ignored
-
-    def warn(self, message: str) -> None:
-        self.notice(f"warning: {message}")
