@@ -21,6 +21,7 @@ LIMIT_BYTES: Final = 48 << 20
 FILE_BYTES: Final = 57 << 20
 INTERPRETER_BYTES: Final = 12 << 20
 """The most that is left of the limit for the process itself."""
+BATCHED_BYTES: Final = 8 << 20
 
 
 class Kind(NamedTuple):
@@ -74,7 +75,10 @@ def test_kill_has_the_cause_of_the_memory_that_filled_its_limit(
         made_of = report.composition
         assert report.verdict.cause == KINDS[name].cause, name
         assert report.verdict.confidence != "low", report.verdict
-        assert getattr(made_of, KINDS[name].part) >= LIMIT_BYTES - INTERPRETER_BYTES, (name, made_of)
+        filled = getattr(made_of, KINDS[name].part)
+        if name == "locked-file":  # locked folios wait in a batch of their CPU (mlock_folio() in mm/mlock.c)
+            filled += min(made_of.file_clean or 0, BATCHED_BYTES)
+        assert filled >= LIMIT_BYTES - INTERPRETER_BYTES, (name, made_of)
         assert sum(size or 0 for _, size in made_of.parts()) == made_of.total
         assert made_of.other is not None and abs(made_of.other) <= LIMIT_BYTES / 100, (name, made_of)
         assert LIMIT_BYTES - made_of.total <= LIMIT_BYTES / 100

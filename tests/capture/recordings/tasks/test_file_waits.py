@@ -85,15 +85,27 @@ for begin in range(0, os.fstat(file).st_size, 1 << 20):
     os.posix_fadvise(file, begin, 1 << 20, os.POSIX_FADV_WILLNEED)
     os.write(1, b"x")
 """
-FOLLOW = """
-import os, sys
-file, begin = os.open(sys.argv[1], os.O_RDONLY), 0
+FOLLOW = r"""
+import os, re, sys
+file, begin, slept = os.open(sys.argv[1], os.O_RDONLY), 0, 0
 os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+try:
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))  # it reads as soon as it is told
+except PermissionError:
+    pass
+
+def sleeps():
+    return int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", open("/proc/self/status").read())[1])
+
 while os.read(0, 1):
+    before = sleeps()
     os.pread(file, 1, begin + (1 << 20) - 1)
+    slept += sleeps() - before
     begin += 1 << 20
+print(slept)
 """
 FOLLOWED_BYTES = 160 << 20
+MOST_ROUNDS = 10
 MANY_FILES = 400
 READ_EACH = """
 import os, sys
@@ -134,7 +146,7 @@ def waits_of(trace: Any, tgid: int) -> pd.DataFrame:
     return rows[rows["tgid"] == tgid]
 
 
-def assert_one_for_each_sleep(trace: Any, rows: pd.DataFrame, slept: int) -> None:
+def assert_one_for_each_sleep(trace: Any, rows: pd.DataFrame, slept: int, *, least: int = 16) -> None:
     """Compare the waits for a file with the kernel's count of the times that its reader slept meanwhile.
 
     There may be fewer than pages that were read: a reader whose CPU is taken away by the host, or whose disk
@@ -144,7 +156,7 @@ def assert_one_for_each_sleep(trace: Any, rows: pd.DataFrame, slept: int) -> Non
     switches to a reader, all from one task that ran on its CPU in between. Such a wait ends where the reader
     leaves its CPU again, and is lost if it was preempted before that.
     """
-    assert slept >= 16, "the disk is too fast for this test"
+    assert slept >= least, "the disk is too fast for this test"
     lost = lost_records(trace)
     assert lost.keys() <= {"file_wait"}, lost
     assert slept <= rows["waits"].sum() + lost.get("file_wait", 0) <= slept + 8
@@ -250,12 +262,17 @@ def test_file_and_program_in_an_overlay_are_those_of_the_layer(
 def test_wait_for_what_another_process_reads_is_for_that_file(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    file = disk_dir / "shared"
-    make_uncached(file, FOLLOWED_BYTES)
+    """How often the second process finds a page that is still being read depends on the disk and the load."""
     recorder = start_recorder("-c", str(memcg))
-    first = in_cgroup(memcg, ANNOUNCE, str(file), stdout=subprocess.PIPE)
-    second = in_cgroup(memcg, FOLLOW, str(file), stdin=first.stdout)
-    assert (first.wait(), second.wait()) == (0, 0)
+    for number in range(MOST_ROUNDS):
+        file = disk_dir / str(number)
+        make_uncached(file, FOLLOWED_BYTES)
+        first = in_cgroup(memcg, ANNOUNCE, str(file), stdout=subprocess.PIPE)
+        second = in_cgroup(memcg, FOLLOW, str(file), stdin=first.stdout, stdout=subprocess.PIPE)
+        slept = int(second.communicate()[0])
+        assert (first.wait(), second.returncode) == (0, 0)
+        if slept:
+            break
     trace = tracer.open(recorder.stop())
     inode_id = id_of(trace, file)
     added = trace.pagecache[(trace.pagecache["inode_id"] == inode_id) & (trace.pagecache["op"] == "add")]
@@ -263,7 +280,7 @@ def test_wait_for_what_another_process_reads_is_for_that_file(
     assert set(added["tgid"]) == {first.pid}
     waited = waits_of(trace, second.pid)
     waited = waited[waited["inode_id"] == inode_id]
-    assert waited["waits"].sum() >= 1  # how often depends on the disk: of 48 MiB, 3 were seen, and none
+    assert_one_for_each_sleep(trace, waited, slept, least=1)
     assert waited["wait_ns"].sum() > 0
 
 
