@@ -51,6 +51,7 @@ def test_alone(n): time.sleep(0.02)
 @pytest.mark.alone
 def test_kernel_alone(): time.sleep(0.02)
 """
+LANES_ALONE = 'pytest_plugins = ["support.parallel.lanes", "support.parallel.time_table"]\n'
 
 
 @dataclass(frozen=True)
@@ -78,29 +79,38 @@ class Outcome:
         return [ran for ran in self.ran if ran.name in names]
 
 
-def run(folder: Path, *options: str, **files: str) -> Outcome:
-    """Return the outcome of a run of test files, NAME=TEXT each, with tests/conftest.py."""
-    conftest = (PROJECT / "tests" / "conftest.py").read_text(encoding="utf-8")
+def run(folder: Path, *options: str, is_whole: bool = False, **files: str) -> Outcome:
+    """Return the outcome of a run of test files, NAME=TEXT each.
+
+    `is_whole`: with tests/conftest.py and all plugins that are installed, as `make test` has them. Otherwise
+    with the lanes alone, since each process of a run imports what it has.
+    """
+    conftest, ini = LANES_ALONE, f"pythonpath = {PROJECT / 'tests'}\n"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    environment |= {"MEMCG_TRACER_KERNEL_TESTS": "", "COLUMNS": "80", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    if is_whole:
+        conftest = (PROJECT / "tests" / "conftest.py").read_text(encoding="utf-8")
+        conftest += "\ndef why_impossible():\n    return None\n"
+        ini += "timeout = 60\n"
+        del environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
     notes = folder / "notes"
     notes.touch()
-    possible = "def why_impossible():\n    return None\n"
-    (folder / "conftest.py").write_text(f"{conftest}\n{NOTE.format(notes=str(notes))}\n{possible}")
+    (folder / "conftest.py").write_text(f"{conftest}\n{NOTE.format(notes=str(notes))}")
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(text)
     markers = "markers =\n    kernel: x\n    alone: x\n    beside: x\n"
-    (folder / "pytest.ini").write_text(f"[pytest]\n{markers}pythonpath = {PROJECT / 'tests'}\ntimeout = 60\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", *options, str(folder)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    environment |= {"MEMCG_TRACER_KERNEL_TESTS": "", "COLUMNS": "80"}
+    (folder / "pytest.ini").write_text(f"[pytest]\n{markers}{ini}")
+    plugins = ["-p", "no:cacheprovider", *([] if is_whole else ["-p", "xdist"])]
+    command = [sys.executable, "-m", "pytest", *plugins, "-ra", *options, str(folder)]
     result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     ran = [Ran(*json.loads(line)) for line in notes.read_text().splitlines()]
     ran.sort(key=lambda one: one.begin_ns)
     return Outcome(result.returncode, result.stdout + result.stderr, ran)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_parallel_run_keeps_to_the_lanes(tmp_path: Path, workers: int) -> None:
-    outcome = run(tmp_path, "-n", str(workers), one=TESTS, two=TESTS, three=TESTS)
+@pytest.mark.parametrize(("workers", "is_whole"), [(1, False), (2, True)])
+def test_parallel_run_keeps_to_the_lanes(tmp_path: Path, workers: int, is_whole: bool) -> None:
+    outcome = run(tmp_path, "-n", str(workers), is_whole=is_whole, one=TESTS, two=TESTS, three=TESTS)
     assert outcome.status == 0, outcome.output
     assert "27 passed" in outcome.output
     kernel, alone = outcome.of("test_kernel"), outcome.of("test_alone", "test_kernel_alone")
