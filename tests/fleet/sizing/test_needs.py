@@ -90,6 +90,11 @@ def test_boots_that_are_not_known_are_not_one_boot() -> None:
     assert bounds([life(kills=1, boot_id=None)], [kill(boot_id=None)]) == [(70, True)]
 
 
+def test_bound_of_a_life_with_several_kills_is_their_largest() -> None:
+    several = [kill(limit_bytes=mib * MIB) for mib in (97, 113, 104)]
+    assert bounds([life(kills=3)], several) == [(113, True)]
+
+
 def test_killed_life_that_has_no_end_takes_later_kills() -> None:
     later = kill(time=BEGIN + pd.Timedelta(days=3))
     assert bounds([life(kills=1, end=pd.NaT)], [later]) == [(100, True)]

@@ -1,11 +1,11 @@
-"""KRR's rule, against numbers worked out by hand from its definition."""
+"""The rules of the VPA and of KRR, against numbers worked out by hand from their definitions."""
 
 from __future__ import annotations
 
 import pandas as pd
 import pytest
 
-from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_limit_bytes
+from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_intervals, vpa_limit_bytes
 
 BEGIN = pd.Timestamp("2026-03-01T00:00Z")
 MIB = 1 << 20
@@ -67,6 +67,15 @@ def test_kill_counts_as_a_peak_a_fifth_or_100_mib_higher(at: float, expected: fl
 def test_kill_below_the_days_peak_counts_from_the_peak() -> None:
     found = limit(samples(("a", 0, 300)), kills(("a", 0.5, 200)), 1)
     assert found == pytest.approx(bucket_end_mib(400))
+
+
+def test_intervals_are_the_days_since_the_first_sample_of_each_pod() -> None:
+    seen = samples(("b", 0.5, 30), ("a", 0, 10), ("b", 1.4, 70), ("b", 1.5, 20), ("a", 3.2, 40))
+    found = vpa_intervals(seen, NONE).itertuples(index=False, name=None)
+    assert [(pod, (end - BEGIN) / pd.Timedelta(days=1), peak / MIB) for pod, end, peak in found] == [
+        *(("a", 1, 10), ("a", 4, 40)),
+        *(("b", 1.5, 70), ("b", 2.5, 20)),
+    ]
 
 
 def test_limit_without_anything_is_none() -> None:

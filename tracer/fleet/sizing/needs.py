@@ -161,9 +161,10 @@ def _of_kills(lives: pd.DataFrame, kills: pd.DataFrame) -> tuple[Floats, Floats]
     is_during = (pairs["time_of_kill"] >= pairs["time"]) & (
         pairs["end"].isna() | (pairs["time_of_kill"] <= pairs["end"])
     )
-    of_life = pairs[is_during].groupby("life").agg({"bound_bytes": "max", "is_of_size": "sum"})
-    found[of_life.index.to_numpy()] = of_life["bound_bytes"].to_numpy()
-    of_size[of_life.index.to_numpy()] = of_life["is_of_size"].to_numpy()
+    life = pairs["life"].to_numpy()[is_during]
+    np.fmax.at(found, life, pairs["bound_bytes"].to_numpy()[is_during])
+    of_size[life] = 0
+    np.add.at(of_size, life, pairs["is_of_size"].to_numpy()[is_during])
     return found, of_size
 
 

@@ -37,19 +37,23 @@ def vpa_limit_bytes(samples: pd.DataFrame, kills: pd.DataFrame, now: pd.Timestam
 def vpa_intervals(samples: pd.DataFrame, kills: pd.DataFrame) -> pd.DataFrame:
     """Return `pod`, `end` and `peak_bytes` of each interval with a known peak: all that the target depends
     on. There must be at least one row, and all rows of each pod; the pods may belong to several workloads."""
-    seen = samples[["pod", "time"]].assign(bytes=column(samples, "bytes"), is_kill=False)
-    of_kills = kills[["pod", "time"]].assign(bytes=column(kills, "limit_bytes"), is_kill=True)
-    events = pd.concat([part for part in (seen, of_kills) if len(part)], ignore_index=True)
-    start = events.groupby("pod")["time"].transform("min")
-    events["interval"] = (events["time"] - start).dt.total_seconds() // INTERVAL.total_seconds()
-    events["end"] = start + (events["interval"] + 1) * INTERVAL
-    keys = ["pod", "interval"]
-    peaks = events[~events["is_kill"]].groupby(keys)["bytes"].max().rename("peak")
-    killed = events[events["is_kill"]].merge(peaks, on=keys, how="left")
-    used = np.fmax(column(killed, "bytes"), column(killed, "peak"))
-    events.loc[events["is_kill"], "bytes"] = np.maximum(used * BUMP_RATIO, used + BUMP_BYTES)
-    intervals = events.groupby(keys).agg(end=("end", "max"), peak_bytes=("bytes", "max"))
-    return intervals[intervals["peak_bytes"].notna()].reset_index()[["pod", "end", "peak_bytes"]]
+    parts = [part for part in (samples, kills) if len(part)]
+    pod, names = pd.factorize(pd.concat([part["pod"] for part in parts], ignore_index=True), sort=True)
+    time = pd.DatetimeIndex(pd.concat([part["time"] for part in parts]))
+    whole = INTERVAL // pd.Timedelta(1, time.unit)
+    start = np.full(len(names), np.iinfo(np.int64).max)
+    np.minimum.at(start, pod, time.asi8)
+    number = (time.asi8 - start[pod]) // whole
+    keys, place = np.unique(pod * (number.max() + 1) + number, return_inverse=True)
+    peaks = np.full(len(keys), np.nan)
+    np.fmax.at(peaks, place[: len(samples)], column(samples, "bytes"))
+    killed = place[len(samples) :]
+    used = np.fmax(column(kills, "limit_bytes"), peaks[killed])
+    np.fmax.at(peaks, killed, np.maximum(used * BUMP_RATIO, used + BUMP_BYTES))
+    pod, number = np.divmod(keys, number.max() + 1)
+    end = pd.DatetimeIndex((start[pod] + (number + 1) * whole).view(f"M8[{time.unit}]"), tz="UTC")
+    intervals = pd.DataFrame({"pod": names.take(pod), "end": end.tz_convert(time.tz), "peak_bytes": peaks})
+    return intervals[intervals["peak_bytes"].notna()]
 
 
 def vpa_target_bytes(intervals: pd.DataFrame, now: pd.Timestamp) -> int | None:
