@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tracer.analysis.explain import postmortem
 from tracer.cli import trace_argument
 from tracer.cli.verbs import evictions, explain, info, report, timeline, whatif
 from tracer.errors import TracerError
@@ -173,6 +174,21 @@ def test_no_kill_anywhere_is_an_error_that_names_the_places(run: CliRunner, verb
         raised = run.invoke(verb.command, arguments).exception
         assert isinstance(raised, TracerError) and raised.exit_code == 1
         assert text in str(raised) and "traces/" in str(raised) and "kernel log" in str(raised)
+
+
+def test_misspelt_name_is_answered_with_the_nearest_and_without_reading_a_kill(
+    run: CliRunner, write_trace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_trace: Any) -> None:
+        raise AssertionError("kills were read")
+
+    write_trace("traces/20251125T000000Z-kill", container="shopcart")
+    monkeypatch.setattr(postmortem.PostMortems, "__init__", read)
+    for verb in VERBS:
+        assert "; near it: shopcart; " in str(run.invoke(verb.command, ["shopcrat"]).exception)
+        assert "near it" not in str(run.invoke(verb.command, ["zzz"]).exception)
+    nearest = str(run.invoke(info.command, ["2025112T000000Z"]).exception)
+    assert "; near it: 20251125T000000Z-kill; " in nearest
 
 
 def test_name_of_a_file_that_is_no_trace_is_an_error_of_that_file(run: CliRunner) -> None:

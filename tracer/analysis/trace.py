@@ -168,7 +168,8 @@ class AnalysedTrace(Trace):
         """
         from tracer.analysis.explain import kill_filter, postmortem
 
-        return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), cgroup)
+        ids = kill_filter.chosen(self, cgroup)
+        return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), ids)
 
     def judged(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
         """Return the kills of `explain` with their parties, cause and confidence alone, which a list shows,
@@ -176,8 +177,8 @@ class AnalysedTrace(Trace):
         from tracer.analysis.explain import kill_filter
         from tracer.analysis.explain.postmortem import PostMortems
 
-        found = PostMortems(self)
-        return kill_filter.recorded_kills_of(self, found.judged(), cgroup), found
+        ids, found = kill_filter.chosen(self, cgroup), PostMortems(self)
+        return kill_filter.recorded_kills_of(self, found.judged(), ids), found
 
     def outlined(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
         """Return the kills of `explain` with their parties alone, and what explains one of them: with many
@@ -185,8 +186,8 @@ class AnalysedTrace(Trace):
         from tracer.analysis.explain import kill_filter
         from tracer.analysis.explain.postmortem import PostMortems
 
-        found = PostMortems(self)
-        return kill_filter.recorded_kills_of(self, found.outlines(), cgroup), found
+        ids, found = kill_filter.chosen(self, cgroup), PostMortems(self)
+        return kill_filter.recorded_kills_of(self, found.outlines(), ids), found
 
     def held_cgroups(self, cgroup: str | int | None = None) -> list[Held]:
         """Return how near each cgroup came to its limit, and what reclaim gave back.

@@ -101,7 +101,20 @@ def nothing_found(path: Path | None) -> str:
     why = f" (only root can read {unreadable[0]})" if unreadable else ""
     if path is None:
         return f"no trace with a kill in {folders}{why}"
-    return f"there is no trace '{_shown(path)}', nor one with a kill of that name in {folders}{why}"
+    near = "".join(f"; near it: {_shown(Path(name))}" for name in _similar(str(path))[:1])
+    return f"there is no trace '{_shown(path)}', nor one with a kill of that name in {folders}{why}{near}"
+
+
+def _similar(name: str) -> list[str]:
+    """Return the similar names, of the traces in the folders and of their cgroups."""
+    from tracer.analysis.core import naming
+
+    names: dict[str, None] = {}
+    for path in (path for folder in FOLDERS for path in _traces_in(folder)):
+        names[path.name] = None
+        with suppress(TracerError):
+            names |= dict.fromkeys(naming.typed_names(naming.places_of(_opened(path).cgroups)))
+    return naming.similar(list(names), name)
 
 
 def _shown(path: Path) -> str:

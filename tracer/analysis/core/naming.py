@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from tracer.analysis.core.columns import Int64s, integers, times_ns
 from tracer.analysis.core.lives import Life, Lives, containers, made_ns
 from tracer.analysis.core.tables import TraceTables
 from tracer.errors import TracerError, UsageError
-from tracer.kernel.cgroups.containers import as_named
+from tracer.kernel.cgroups.containers import as_named, short_id, standing
 from tracer.stored_names import stored_text
 
 
@@ -67,6 +67,7 @@ def members_of(trace: TraceTables, cgroup_ids: Sequence[int]) -> Int64s:
 
 
 _MOST_LISTED: Final = 8
+_MOST_NEAR: Final = 4
 _LEAST_ID_PREFIX: Final = 4
 _FOREVER: Final = np.iinfo(np.int64).max
 _MOUNTS: Final = ("/sys/fs/cgroup/memory", "/sys/fs/cgroup")
@@ -86,16 +87,13 @@ def resolve(cgroups: pd.DataFrame, pattern: str | int) -> list[int]:
 
     Raises TracerError with the nearest names if nothing fits.
     """
-    ids, paths = integers(cgroups["cgroup_id"]).tolist(), cgroups["path"].astype(str).tolist()
-    places = [
-        Place(number, path, container.name, container.container_id, container.pod, container.namespace)
-        for number, path, container in zip(ids, paths, containers(cgroups), strict=True)
-    ]
+    places = places_of(cgroups)
     found = fitting(places, str(pattern))
     if not found:
         text = str(pattern).strip()
-        raise TracerError(f"no cgroup in this trace fits {text!r}; {_candidates(cgroups, text)}")
-    return [ids[position] for position in found]
+        known = f"it has {nearest(typed_names(places), text)}" if places else "it has no cgroups at all"
+        raise TracerError(f"no cgroup in this trace fits {text!r}; {known}")
+    return [places[position].number for position in found]
 
 
 class Place(NamedTuple):
@@ -107,6 +105,22 @@ class Place(NamedTuple):
     container_id: str | None
     pod: str | None = None
     namespace: str | None = None
+
+    @property
+    def typed(self) -> str:
+        """The shortest of the names: the path inside a container; the container's name, or the begin of its
+        id; or else the path."""
+        below = standing(self.path).below
+        return below or self.container or short_id(self.container_id or "") or self.path
+
+
+def places_of(cgroups: pd.DataFrame) -> list[Place]:
+    """Return the place of each row."""
+    ids, paths = integers(cgroups["cgroup_id"]).tolist(), cgroups["path"].astype(str).tolist()
+    return [
+        Place(number, path, container.name, container.container_id, container.pod, container.namespace)
+        for number, path, container in zip(ids, paths, containers(cgroups), strict=True)
+    ]
 
 
 def fitting(places: Sequence[Place], pattern: str) -> list[int]:
@@ -230,24 +244,23 @@ def _as_paths(text: str) -> set[str]:
     return {trimmed} | {trimmed.removeprefix(mount) or "/" for mount in mounts}
 
 
-def _candidates(cgroups: pd.DataFrame, text: str) -> str:
-    paths = sorted(set(cgroups["path"].astype(str)))
-    names = sorted({str(name) for name in cgroups["container"].dropna()})
-    if not paths:
-        return "it has no cgroups at all"
-    return "it has " + nearest(names + paths, text)
+def typed_names(places: Iterable[Place]) -> list[str]:
+    """Return the shortest name of each place, each once and in this order."""
+    return list(dict.fromkeys(place.typed for place in places))
 
 
 def nearest(names: Sequence[str], text: str) -> str:
-    """Return as text the names most similar to the typed one, and the number of other names."""
-    near = [name for name in names if text.strip("/").casefold() in name.casefold()] or _nearest(names, text)
-    listed = near[:_MOST_LISTED]
+    """Return as text the names most similar to the typed one, or else the first, and the number of others."""
+    listed = similar(names, text) or names[:_MOST_NEAR]
     more = f" (and {len(names) - len(listed)} more)" if len(listed) < len(names) else ""
     return ", ".join(map(repr, listed)) + more
 
 
-def _nearest(names: Sequence[str], text: str) -> list[str]:
-    return difflib.get_close_matches(text, names, n=_MOST_LISTED, cutoff=0.3) or list(names[:_MOST_LISTED])
+def similar(names: Sequence[str], text: str) -> list[str]:
+    """Return the names that contain the typed one, or else those that are like it."""
+    typed = text.strip("/").casefold()
+    containing = [name for name in names if typed and typed in name.casefold()]
+    return containing[:_MOST_NEAR] or difflib.get_close_matches(text, names, n=_MOST_NEAR)
 
 
 def _file_names(inodes: pd.DataFrame) -> pd.Series:

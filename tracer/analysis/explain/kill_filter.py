@@ -36,17 +36,19 @@ def _has_end(report: OomReport) -> bool:
     return bool(report.victims) or (report.kernel_log is not None and report.kernel_log.panicked)
 
 
-def recorded_kills_of(
-    trace: TraceTables, reports: Iterable[OomReport], pattern: str | int | None = None
-) -> list[OomReport]:
-    """Return the kills that concern the cgroups that fit `pattern` (`core.naming.select`); None fits all.
+def chosen(trace: TraceTables, pattern: str | int | None) -> list[int] | None:
+    """Return the ids of the cgroups that fit `pattern` (`core.naming.select`); None, for all, if it is None.
 
-    TracerError if no cgroup fits.
+    Kills take long to read, so a caller asks this first. TracerError if no cgroup fits.
     """
-    if pattern is None:
-        return list(reports)
-    ids = naming.select(trace, pattern)
-    return concerning(trace, reports, ids)
+    return None if pattern is None else naming.select(trace, pattern)
+
+
+def recorded_kills_of(
+    trace: TraceTables, reports: Iterable[OomReport], cgroup_ids: Sequence[int] | None
+) -> list[OomReport]:
+    """Return the kills that concern one of these cgroups; None stands for all."""
+    return list(reports) if cgroup_ids is None else concerning(trace, reports, cgroup_ids)
 
 
 def with_kills(trace: TraceTables, reports: Iterable[OomReport]) -> frozenset[int]:
@@ -123,8 +125,8 @@ def positions_of_logged(reports: Iterable[OomReport], pattern: str) -> list[int]
     listed = list(places.values())
     found = {listed[position].path for position in naming.fitting(listed, pattern)}
     if not found:
-        known = sorted({name for place in listed for name in (place.container, place.path) if name})
-        raise TracerError(f"no kill in this log is of {pattern!r}; it has {naming.nearest(known, pattern)}")
+        known = naming.nearest(naming.typed_names(reversed(listed)), pattern)
+        raise TracerError(f"no kill in this log is of {pattern!r}; it has {known}")
     found = {path.rstrip("/") for path in found}
     below = {path for path in places if not found.isdisjoint(_and_above(path))}
     return [at for at, paths in enumerate(paths_of) if not below.isdisjoint(paths)]

@@ -19,7 +19,7 @@ from typing import Final
 from tracer.errors import UsageError
 from tracer.kernel.cgroups import cgroupfs
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
-from tracer.kernel.cgroups.containers import Lookup, identify
+from tracer.kernel.cgroups.containers import Lookup, identify, short_id
 from tracer.kernel.cgroups.mounts import read_mounts
 
 _MIN_ID_PREFIX: Final = 6  # a shorter prefix of a container id may be a word
@@ -106,12 +106,18 @@ class Listing:
         return sorted(found)
 
     def near(self, selector: Selector) -> str:
-        """Return the part of a message that lists cgroups with similar names."""
+        """Return the part of a message that lists cgroups with similar names.
+
+        A container is listed by its name or the begin of its id, any other cgroup by its path.
+        """
         known = {path.rsplit("/", 1)[-1]: path for path in self.paths} | {path: path for path in self.paths}
         known |= dict(self.containers())
         near = [known[name] for name in difflib.get_close_matches(selector.text, known, _NEAR_MATCHES, 0.5)]
         near += [path for path in self.paths if selector.text in path]
-        listed = ", ".join(repr(path)[1:-1] for path in list(dict.fromkeys(near))[:_NEAR_MATCHES])
+        typed = {path: short_id(container) for container, path in self._containers.items()}
+        typed |= {path: name for name, path in self.containers()}
+        shown = dict.fromkeys(typed.get(path, path) for path in near)
+        listed = ", ".join(repr(name)[1:-1] for name in list(shown)[:_NEAR_MATCHES])
         return f"near it: {listed}" if listed else f"none of the {len(self.paths)} cgroups has a name like it"
 
     def containers(self) -> list[tuple[str, str]]:

@@ -96,8 +96,8 @@ class OpenedTrace(Tables):
             [(report.time, report.verdict.cause) for report in t.explain("web")]
 
         `help("tracer.analysis.results.kill.OomReport")` has the fields. `cgroup`: only kills that concern it
-        (`help("tracer.analysis.explain.kill_filter.recorded_kills_of")`). Without `is_sized`, the sizing is
-        null, which saves time.
+        (`help("tracer.analysis.explain.kill_filter")`). Without `is_sized`, the sizing is null, which saves
+        time.
         """
         return self._trace.explain(cgroup, is_sized=is_sized)
 
