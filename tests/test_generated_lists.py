@@ -86,6 +86,6 @@ def test_column_that_the_manual_lacks_is_found() -> None:
 
 def test_help_of_an_option_that_the_manual_has_otherwise_is_found() -> None:
     manual = filled(MANUAL.read_text())
-    stop = "Stop after this time; fractions are allowed."
+    stop = "Stop after this time, such as 90s, 5m or 1.5h; a number alone is seconds."
     assert manual.count(stop) == 1
     assert filled(manual.replace(stop, "End after this time.")) == manual

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.cli.group import group
-from tracer.cli.typed_values import duration_s, moment_ns, percent, size_bytes
+from tracer.cli.typed_values import duration_s, frame_s, moment_ns, percent, size_bytes
 
 
 @pytest.mark.parametrize(
@@ -197,3 +197,14 @@ def test_options_of_a_command_have_the_same_now() -> None:
 def test_any_text_is_a_moment_or_refused(text: str) -> None:
     with suppress(click.BadParameter):
         assert moment_of(text) is not None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0.1", 0.1), ("500s", 500.0), ("1h", 3600.0)])
+def test_time_between_frames_is_a_duration(text: str, expected: float) -> None:
+    assert frame_s(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0.09", "3601", "61m"])
+def test_time_between_frames_out_of_range_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"from 0\.1s to 1h"):
+        frame_s(text)

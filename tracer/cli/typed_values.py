@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable
@@ -67,19 +66,6 @@ stacks_option: Final = click.option(
 )  # fmt: skip
 
 _PERCENT: Final = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%?", re.ASCII)
-_MOST: Final = 3_200_000_000.0
-"""About a hundred years in seconds: clocks of the kernel hold at most 292 years in ns."""
-
-
-class Number(click.FloatRange):
-    """The `type` of an option: a finite number in a range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Raises click.BadParameter, also for `nan`, which no range contains."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number) or number > _MOST:
-            self.fail(f"{value} is not a number that can be used: give a smaller one, such as 60", param, ctx)
-        return number
 
 
 def percent(text: str) -> float:
@@ -112,6 +98,17 @@ def duration_s(text: str) -> float:
         raise click.BadParameter(f"{text!r} is more than a hundred years")
     return seconds
 
+
+def frame_s(text: str) -> float:
+    """Return the seconds of a time as `duration_s` does: from 0.1 s to an hour. Raises click.BadParameter."""
+    seconds = duration_s(text)
+    if not _SHORTEST_FRAME_S <= seconds <= _LONGEST_FRAME_S:
+        raise click.BadParameter("give a time from 0.1s to 1h")
+    return seconds
+
+
+_SHORTEST_FRAME_S: Final = 0.1
+_LONGEST_FRAME_S: Final = 3600.0
 
 _AGO: Final = re.compile(r"\s*[\d.]+\s*[a-z]+\s*", re.IGNORECASE | re.ASCII)
 _LATEST_NS: Final = (1 << 63) - 1

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from tracer.cli import value_completion
+from tracer.cli import typed_values, value_completion
 from tracer.cli.kill_lines import KillLines
 from tracer.cli.output import append_output, check_appended
 from tracer.cli.tuning import hooks, ring_pages
-from tracer.cli.typed_values import Number, PathOrUrl, check_in_child, percent, size_bytes, stacks_option
+from tracer.cli.typed_values import PathOrUrl, check_in_child, percent, size_bytes, stacks_option
 from tracer.errors import TraceError, TracerError, UsageError
 from tracer.kernel.process.spawn import CommandError
 from tracer.render.words.escape import visible
@@ -71,9 +71,9 @@ Examples:
 @click.option(
     "-d",
     "duration_s",
-    metavar="SECONDS",
-    type=Number(min=0, min_open=True),
-    help="Stop after this time; fractions are allowed.",
+    metavar="TIME",
+    type=typed_values.duration_s,
+    help="Stop after this time, such as 90s, 5m or 1.5h; a number alone is seconds.",
 )
 @click.option(
     "--limit",

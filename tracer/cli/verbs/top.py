@@ -11,7 +11,7 @@ import click
 from tracer.cli import value_completion
 from tracer.cli.trace_argument import OF_TOP
 from tracer.cli.tuning import hooks, ring_pages
-from tracer.cli.typed_values import Number
+from tracer.cli.typed_values import frame_s
 from tracer.quantities import SORT_KEYS
 
 
@@ -30,8 +30,8 @@ Examples:
     "gets such a name later is shown from its first charge. May be repeated.  [default: every cgroup]",
 )  # fmt: skip
 @click.option(
-    "-i", "interval_s", metavar="SECONDS", type=Number(min=0.1, max=3600), default=1.0,
-    show_default=True, help="Time between two frames; rates cover it.",
+    "-i", "interval_s", metavar="TIME", type=frame_s, default="1s",
+    show_default=True, help="Time between two frames, from 0.1s to 1h; rates cover it.",
 )  # fmt: skip
 @click.option(
     "-n", "intervals", metavar="N", type=click.IntRange(min=1), help="End after N intervals.",

@@ -18,10 +18,10 @@ from tracer.cli.endpoint_options import address, check_tls, endpoint_options, op
 from tracer.cli.kill_lines import KillLines
 from tracer.cli.tuning import hooks, ring_pages
 from tracer.cli.typed_values import (
-    Number,
     PathOrUrl,
     check_in_child,
     duration_s,
+    percent,
     size_bytes,
     some_bytes,
     stacks_option,
@@ -83,7 +83,7 @@ Examples:
     "killer ends a process by SIGKILL. Kills always give a trace. May be repeated.",
 )  # fmt: skip
 @click.option(
-    "--psi", "psi_percent", metavar="PERCENT", type=Number(min=0, max=100, min_open=True),
+    "--psi", "psi_percent", metavar="PERCENT", type=percent,
     help="Also write a trace when all tasks of a cgroup waited for memory at the same time for this share "
     "of the last 10 s. Needs cgroup v2.",
 )  # fmt: skip
