@@ -25,10 +25,10 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options_in(arguments: list[str]) -> list[str]:
     shown = CliRunner().invoke(explain.command, arguments, catch_exceptions=False).output
     assert len(shown.splitlines()) > 3
-    return re.findall(r"(?<!\S)(?:-v|--[a-z]+)\b", shown)
+    return re.findall(r"(?<![\w-])(?:-v|--[a-z]+)\b", shown)
 
 
-@pytest.mark.parametrize("name", ["page-cache", "throttle", None])
+@pytest.mark.parametrize("name", ["page-cache", "example", "throttle", None])
 def test_explanation_in_the_view_names_no_option(
     name: str | None, loop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,12 +40,15 @@ _MOST_FACTORS: Final = 2
 def kill_screen(report: OomReport, *, lines: int = SCREEN_LINES, is_in_view: bool = False) -> RenderableType:
     """Return the answer in at most `lines` lines, or in more to keep at least one piece of advice.
 
-    `is_in_view`: no options of the command line are named, for a reader inside of another verb.
+    `is_in_view`: for a reader inside of another verb, which scrolls: all advice is there, in as many lines as
+    it takes, and no options of the command line are named.
     """
     factors = min(len(report.verdict.contributing), _MOST_FACTORS)
     advice = len(report.advice)
     with_factors = [(most, also) for most in range(advice, 1, -1) for also in range(factors, 0, -1)]
     amounts = with_factors + [(most, 0) for most in range(advice, 0, -1)] or [(0, factors)]
+    if is_in_view:
+        amounts = [(advice, factors)]
     return console.Fitted(
         lines, [partial(_kill_screen, report, *most, is_in_view=is_in_view) for most in amounts]
     )
