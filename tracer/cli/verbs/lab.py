@@ -106,6 +106,8 @@ def command(
     if name is None:
         context.exit(_run_all(output, force, as_json))
     outcome = run(EXPERIMENTS[name], output, force)
+    if resize or whatif:
+        click.echo("memcg-tracer: running the work again at other limits, which takes its time", err=True)
     if resize:
         outcome = other_runs.verified(EXPERIMENTS[name], outcome, repeat or _REPEAT)
     if whatif:
