@@ -169,7 +169,7 @@ def test_memory_freed_by_a_task_of_another_cgroup_is_of_no_known_process(
     assert freed["tgid"].isna().all()
     of_toucher = charged.loc[charged["tgid"] == toucher.process.pid, "pages"].sum()
     assert set(charged["tgid"].dropna()) == {toucher.process.pid}
-    assert of_toucher > 0.8 * pages, charged[["tgid", "pages"]]  # unreported switches: above
+    assert of_toucher > 0.5 * pages, charged[["tgid", "pages"]]  # unreported switches: above
     assert differences(trace, cgroup_id(memcg)) == {}
 
 
