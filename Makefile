@@ -153,7 +153,7 @@ $(VENV)/.installed: pyproject.toml | packages
 		echo "make: making $(VENV) with $$($(PYTHON) -V 2>&1)" >&2
 		$(PYTHON) -m venv --clear $(VENV)
 	}
-	echo "make: installing the tracer and the libraries of pyproject.toml into $(VENV): once, about a minute" >&2
+	echo "make: installing the tracer and the libraries of pyproject.toml into $(VENV): once, a minute, or several if the machine is busy" >&2
 	( while sleep 10 >/dev/null 2>&1; do echo "make: still installing, $$SECONDS s" >&2; done ) & saying=$$!
 	trap 'kill $$saying' EXIT
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
