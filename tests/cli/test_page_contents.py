@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from support.recorded import NAMES, TRACES
+from support.recorded import NAMES, TRACES, opened, reports_of
 from support.thinned import thinned_copy
 from synthetic.restarts import Restarts
 
@@ -86,7 +86,7 @@ def test_page_has_whole_reports_of_the_explained_kills_alone(
 
 
 def test_page_has_the_range_of_the_run_as_explain_does() -> None:
-    subject, reports = subject_of(TRACES / "sharedbuffers"), AnalysedTrace(TRACES / "sharedbuffers").explain()
+    subject, reports = subject_of(TRACES / "sharedbuffers"), reports_of("sharedbuffers")
     assert subject.reports == reports
     needed = kill_facts.minimum_limit(reports[2])
     assert needed is not None and "avoided all 3 kills for this limit is between 83 MiB and 146 MiB" in needed
@@ -152,7 +152,7 @@ def test_trace_without_any_cgroup_has_no_chart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["thrash", "page-cache"])
 def test_page_has_the_run_at_other_limits(name: str) -> None:
     subject = subject_of(TRACES / name)
-    assert subject.other_limits == what_if(AnalysedTrace(TRACES / name))
+    assert subject.other_limits == what_if(opened(name))
     assert subject.other_limits is not None
     text = html.page(subject).replace("\N{NO-BREAK SPACE}", " ")
     assert limit_outcomes.answer(subject.other_limits) in text

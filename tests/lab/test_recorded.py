@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner
-from support.recorded import NAMES, TRACES
+from support.recorded import NAMES, TRACES, opened
 
-from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.group import group
 from tracer.lab.experiments import EXPERIMENTS
 from tracer.lab.run import examine
@@ -16,7 +15,7 @@ from tracer.lab.run import examine
 
 @pytest.mark.parametrize("name", NAMES)
 def test_checks_of_a_recorded_experiment_pass(name: str) -> None:
-    checks = examine(EXPERIMENTS[name], AnalysedTrace(TRACES / name))
+    checks = examine(EXPERIMENTS[name], opened(name))
     assert [check for check in checks if not check.passed] == []
     assert len(checks) > 1
 

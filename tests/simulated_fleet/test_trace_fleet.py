@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import pytest
 from simulated_fleet.rewriting import Place, Recording
 from simulated_fleet.trace_fleet import BEGIN_NS, TRACES, TRUTH, write_fleet
+from support.recorded import reports_of
 
 import tracer
-from tracer.analysis.results.kill import OomReport
 from tracer.errors import TraceError
 from tracer.fleet.summary.workload import workload
 from tracer.lab.experiments import EXPERIMENTS
@@ -42,12 +41,6 @@ def digest(top: Path) -> str:
     for path in files:
         contents.update(str(path.relative_to(top)).encode() + path.read_bytes())
     return contents.hexdigest()
-
-
-@cache
-def reports_of(name: str) -> list[OomReport]:
-    """Return the kills of a recording."""
-    return tracer.open(TRACES / name).explain()
 
 
 @pytest.mark.parametrize("scale", [1, 3])

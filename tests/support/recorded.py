@@ -10,14 +10,34 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tracer.lab.experiments import EXPERIMENTS
+
+if TYPE_CHECKING:
+    from tracer.analysis.results.kill import OomReport
+    from tracer.analysis.trace import AnalysedTrace
 
 TRACES: Final = Path(__file__).parents[2] / "traces"
 NAMES: Final = tuple(sorted(EXPERIMENTS))
 """The names of the examples: there is one of each experiment (tests/lab/test_recorded.py)."""
+
+
+@cache
+def opened(name: str) -> AnalysedTrace:
+    """Return an example, which all tests of this process share: a test that changes what it reads, or how it
+    is computed, opens its own."""
+    from tracer.analysis.trace import AnalysedTrace  # here, since each inner run of pytest imports this file
+
+    return AnalysedTrace(TRACES / name)
+
+
+@cache
+def reports_of(name: str) -> list[OomReport]:
+    """Return the explained kills of an example, in the same way."""
+    return opened(name).explain()
 
 
 def copy_examples(folder: Path, names: Iterable[str] = NAMES) -> Path:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 import pytest
-from support.recorded import NAMES, TRACES
+from support.recorded import NAMES, TRACES, opened, reports_of
 from synthetic.restarts import Restarts
 
 from tracer.analysis.explain import postmortem, victim_selection
@@ -96,7 +96,7 @@ def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pyte
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sized_kills_of_the_examples_have_the_own_range_of_the_whole_reports(name: str) -> None:
-    trace, name_of_range = AnalysedTrace(TRACES / name), "sizing.min_limit_bytes"
+    trace, name_of_range = opened(name), "sizing.min_limit_bytes"
     sized, whole = PostMortems(trace), PostMortems(trace)
     for kill_id, find in whole._kills:
         one, report = sized.sized(kill_id), whole._explained(kill_id, find, postmortem._report)
@@ -156,8 +156,7 @@ def listed(report: OomReport) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_judged_kills_of_the_examples_have_cause_and_memory_of_the_whole_reports(name: str) -> None:
-    trace = AnalysedTrace(TRACES / name)
-    assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
+    assert [*map(listed, opened(name).judged()[0])] == [*map(listed, reports_of(name))]
 
 
 def test_judged_kills_of_a_loop_have_cause_and_memory_of_the_whole_reports(loop: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.recorded import NAMES, TRACES
+from support.recorded import NAMES, TRACES, opened, reports_of
 from support.schemas import require_form
 
 import tracer
@@ -30,7 +30,7 @@ MIB = 1 << 20
 @pytest.mark.parametrize("name", NAMES)
 def test_report_says_what_the_replay_says(name: str) -> None:
     """Both ends of each range, and the outcomes beside it, are those of `whatif` at the same limits."""
-    trace = AnalysedTrace(TRACES / name)
+    trace = opened(name)
     for held in trace.held_cgroups():
         limits = [one.limit_bytes for one in held.sizing.outcomes]
         found = what_if(trace, limits or [MIB], held.cgroup_id)
@@ -46,7 +46,7 @@ def test_report_says_what_the_replay_says(name: str) -> None:
             assert at_high.outcome == "survives"
             most = 2 * max((held.refaulted_bytes or 0) // 64, MIB // 4)
             assert at_high.read_again_bytes[1] is not None and at_high.read_again_bytes[1] <= most
-    for kill in trace.explain():
+    for kill in reports_of(name):
         _require_agreement(trace, kill)
 
 

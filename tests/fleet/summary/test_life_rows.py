@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.recorded import opened
 
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.trace import AnalysedTrace
@@ -77,7 +78,7 @@ def lives(path: Path) -> dict[str, dict[str, Any]]:
 )
 def test_state_is_that_of_explain_and_the_work_was_complete(name: str, state: str) -> None:
     (row,) = lives(TRACES / name).values()
-    (one,) = AnalysedTrace(TRACES / name).held_cgroups()
+    (one,) = opened(name).held_cgroups()
     assert (row["state"], row["work"]) == (state, "complete")
     assert row["state"] == one.progress.state
     assert row["lost_share"] == one.progress.lost_share
@@ -86,7 +87,7 @@ def test_state_is_that_of_explain_and_the_work_was_complete(name: str, state: st
 
 def test_thrashing_life_is_comfortable_where_explain_says_it_reads_nothing_again() -> None:
     (row,) = lives(TRACES / "livelock").values()
-    (one,) = AnalysedTrace(TRACES / "livelock").held_cgroups()
+    (one,) = opened("livelock").held_cgroups()
     assert one.sizing.min_limit_bytes is not None
     assert row["comfortable_bytes"] == one.sizing.min_limit_bytes[1] > row["limit_bytes"]
 

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.recorded import NAMES as RECORDED
-from support.recorded import TRACES
+from support.recorded import TRACES, reports_of
+from support.recorded import opened as example
 from synthetic.restarts import Restarts
 
 from tracer.analysis.core.subtree import Subtree
@@ -53,7 +54,7 @@ FOLDER = TemporaryDirectory()  # removed when Python ends
 def opened(name: str) -> AnalysedTrace:
     if name in MADE:
         return AnalysedTrace(MADE[name].write(Path(FOLDER.name) / name))
-    return AnalysedTrace(TRACES / name)
+    return example(name)
 
 
 @cache
@@ -69,7 +70,7 @@ def rows(name: str, table: str) -> list[dict[str, Any]]:
 
 @cache
 def reports(name: str) -> tuple[OomReport, ...]:
-    return tuple(opened(name).explain())
+    return tuple(opened(name).explain() if name in MADE else reports_of(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

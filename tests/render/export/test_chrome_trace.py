@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
-from support.recorded import NAMES, TRACES
+from support.recorded import NAMES, TRACES, opened
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs.export import FORMATS, FileFormat
@@ -35,7 +35,7 @@ def nanoseconds(microseconds: float) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_content_is_that_of_the_export_for_perfetto(name: str) -> None:
-    trace = AnalysedTrace(TRACES / name)
+    trace = opened(name)
     events, other = events_of(trace), pb.Trace()
     other.ParseFromString(b"".join(pieces(trace, "perfetto")))
     tracks = {one.track_descriptor.uuid: one.track_descriptor for one in other.packet}
@@ -62,7 +62,7 @@ def test_content_is_that_of_the_export_for_perfetto(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["group-kill", "throttle", "dirty"])
 def test_spans_nest_and_arrows_have_both_ends(name: str) -> None:
-    events = events_of(AnalysedTrace(TRACES / name))
+    events = events_of(opened(name))
     by_thread = defaultdict(list)
     for one in events:
         if one["ph"] == "X":

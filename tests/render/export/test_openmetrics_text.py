@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.recorded import NAMES as RECORDED
-from support.recorded import TRACES
+from support.recorded import TRACES, opened
 
 from tracer.analysis.replay import moments
 from tracer.analysis.trace import AnalysedTrace
@@ -32,12 +32,12 @@ def parsed(text: str) -> dict[str, Any]:
 def exported(name: str) -> str:
     form = FORMATS["openmetrics"]
     assert isinstance(form, FileFormat)
-    return "".join(str(piece) for piece in form.pieces(AnalysedTrace(TRACES / name), None, None))
+    return "".join(str(piece) for piece in form.pieces(opened(name), None, None))
 
 
 @pytest.fixture(scope="module")
 def cgroup() -> CgroupNow:
-    *_, (_, cgroups) = moments(AnalysedTrace(TRACES / "page-cache"), "1s")
+    *_, (_, cgroups) = moments(opened("page-cache"), "1s")
     return cgroups[0]
 
 

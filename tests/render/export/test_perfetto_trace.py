@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
-from support.recorded import NAMES, TRACES
+from support.recorded import NAMES, TRACES, opened
 
 from tracer.analysis.core.columns import times_ns
 from tracer.analysis.trace import AnalysedTrace
@@ -120,7 +120,7 @@ def assert_well_formed(found: pb.Trace) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_traces_are_well_formed(name: str) -> None:
-    trace = AnalysedTrace(TRACES / name)
+    trace = opened(name)
     found = exported(trace)
     assert_well_formed(found)
     begins = [one for one in found.packet if one.track_event.type == EVENT.TYPE_SLICE_BEGIN]
@@ -130,7 +130,7 @@ def test_recorded_traces_are_well_formed(name: str) -> None:
 
 
 def test_counters_have_the_values_of_the_timeline() -> None:
-    trace = AnalysedTrace(TRACES / "page-cache")
+    trace = opened("page-cache")
     found = exported(trace)
     tracks, clock = descriptors(found), trace.meta["clock"]
     rows = timeline(trace, every="100ms")

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 from markdown_it import MarkdownIt
-from support.recorded import TRACES
+from support.recorded import opened, reports_of
 
 from tracer.analysis.results.kill import Sizing
-from tracer.analysis.trace import AnalysedTrace
 from tracer.capture.counted_run import CountedRun
 from tracer.render.markdown import job_summary
 
@@ -35,10 +34,10 @@ def counted(run: CountedRun) -> str:
 
 
 def recorded(name: str, status: int = 0) -> str:
-    trace = AnalysedTrace(TRACES / name)
+    trace = opened(name)
     held = trace.held_cgroups()[0]
     lines = job_summary.recorded(
-        ["make", "test"], status, trace.explain(), held, machine_bytes=8192 * MIB, trace="traces/x"
+        ["make", "test"], status, reports_of(name), held, machine_bytes=8192 * MIB, trace="traces/x"
     )
     return "\n".join(lines)
 
@@ -77,7 +76,7 @@ def test_kill_is_explained() -> None:
 
 
 def test_smaller_runner_is_judged_by_the_range_of_the_trace() -> None:
-    (one,) = AnalysedTrace(TRACES / "thrash").held_cgroups()
+    (one,) = opened("thrash").held_cgroups()
     assert one.sizing.min_limit_bytes is not None
     less = "Only at a price: with less than 91.4 MiB, files may be read again"
     assert less in job_summary.smaller(one, None)

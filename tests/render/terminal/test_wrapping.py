@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import RenderableType
-from support.recorded import NAMES, TRACES
+from support.recorded import NAMES, opened, reports_of
 
 from tracer.analysis.explain import log_postmortem
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.kmsg import log_files
 from tracer.render.terminal import console, explain_text, survivor_text
 from tracer.render.words.prose import prose
@@ -64,11 +63,6 @@ def screen(report: OomReport) -> list[RenderableType]:
     return [explain_text.kill_screen(report)]
 
 
-@cache
-def reports_of(example: str) -> list[OomReport]:
-    return AnalysedTrace(TRACES / example).explain()
-
-
 @pytest.mark.parametrize("example", NAMES)
 def test_recorded_examples_wrap_between_words(example: str) -> None:
     for report in reports_of(example):
@@ -81,7 +75,7 @@ def test_recorded_examples_wrap_between_words(example: str) -> None:
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_recorded_survivors_wrap_between_words(verbose: bool) -> None:
-    held = AnalysedTrace(TRACES / "thrash").held_cgroups()
+    held = opened("thrash").held_cgroups()
     known = words(console.to_text(survivor_text.held(held, verbose=verbose), columns=1000, colour=False))
     for columns in SOME_WIDTHS:
         assert_unbroken(partial(survivor_text.held, held, verbose=verbose), known, columns)
