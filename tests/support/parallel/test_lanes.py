@@ -133,13 +133,11 @@ def test_parallel_run_without_tests_has_its_workers_and_the_status_of_pytest(tmp
 
 def test_parallel_run_has_a_file_in_one_process_beside_the_kernel_tests(tmp_path: Path) -> None:
     imported = "import os\nwith open('imported', 'a') as file: file.write(f'{os.getpid()} {__name__}\\n')\n"
-    files: dict[str, Any] = {
-        f"z{n}": imported + "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)
-    }
+    files = {f"z{n}": imported + "".join(f"def test_{n}_{m}(): pass\n" for m in range(20)) for n in range(20)}
     beside = "@pytest.mark.beside\n@pytest.mark.kernel\ndef test_beside(): Path('begun').touch()\n"
     until = "@pytest.mark.kernel\ndef test_until():\n    while not Path('begun').exists(): time.sleep(0.01)\n"
     imports = "import time\nfrom pathlib import Path\nimport pytest\n"
-    outcome = run(tmp_path, "-n", "2", a=TESTS, b=imports + until + beside, **files)
+    outcome = run(tmp_path, "-n", "2", a=TESTS, b=imports + until + beside, is_whole=False, **files)
     assert outcome.status == 0, outcome.output
     lane = outcome.of("test_kernel")[0].process
     shares: dict[str, list[str]] = {}
@@ -238,8 +236,8 @@ def test_parallel_run_goes_on_when_workers_die(tmp_path: Path) -> None:
 
 def test_parallel_run_ends_at_the_first_failure_if_asked(tmp_path: Path) -> None:
     bad = "def test_bad(): assert 0\n" + "\n".join(f"def test_{n}(): pass" for n in range(30))
-    files: dict[str, Any] = {f"z{n}": TESTS for n in range(10)}
-    outcome = run(tmp_path, "-n", "2", "-x", "-m", "not kernel", **files, zz=bad)
+    files = {f"z{n}": TESTS for n in range(10)}
+    outcome = run(tmp_path, "-n", "2", "-x", "-m", "not kernel", is_whole=False, **files, zz=bad)
     assert outcome.status == pytest.ExitCode.INTERRUPTED
     assert "1 failed" in outcome.output
     assert len(outcome.ran) < 30
