@@ -13,7 +13,7 @@ TRACER := $(VENV)/bin/memcg-tracer
 PREFIX ?= /usr/local
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check builder image image-check release release-check clean
+.PHONY: help setup-demo setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check builder image image-check release release-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -143,9 +143,21 @@ packages-deb: packages
 packages-image: packages-test
 	@$(call install_missing,buildah netavark debootstrap)
 
-# The venv. BCC comes from the distribution's folder by our own loader, whatever interpreter this is.
+# The venv. BCC comes from the distribution's folder by our own loader, whatever interpreter this is. What people type
+# takes a small part of what the tests take, so it is installed first.
 
-$(VENV)/.installed: pyproject.toml | packages
+EXTRAS := fleet,plot,perfetto,pprof
+LINTED := test,lint
+
+# $(call pip_install,EXTRAS): the tracer with these extras, with a line each 10 s.
+define pip_install
+( while sleep 10 >/dev/null 2>&1; do echo "make: still installing, $$SECONDS s" >&2; done ) & saying=$$!
+trap 'kill $$saying' EXIT
+$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(1)]'
+touch $@
+endef
+
+$(VENV)/.installed-demo: pyproject.toml | packages
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.11 or newer, or say PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
 		echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), and 3.11 is the oldest that will do; say PYTHON=..." >&2; exit 1; }
@@ -154,14 +166,16 @@ $(VENV)/.installed: pyproject.toml | packages
 		$(PYTHON) -m venv --clear $(VENV)
 	}
 	echo "make: installing the tracer and the libraries of pyproject.toml into $(VENV): once, a minute, or several if the machine is busy" >&2
-	( while sleep 10 >/dev/null 2>&1; do echo "make: still installing, $$SECONDS s" >&2; done ) & saying=$$!
-	trap 'kill $$saying' EXIT
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
+	$(call pip_install,$(EXTRAS))
+
+$(VENV)/.installed: pyproject.toml | packages $(VENV)/.installed-demo
+	@echo "make: installing what the tests need besides" >&2
+	$(call pip_install,test)
 
 $(VENV)/.installed-lint: pyproject.toml | setup
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
-	touch $@
+	@$(call pip_install,$(LINTED))
+
+setup-demo: packages $(VENV)/.installed-demo
 
 setup: packages $(VENV)/.installed
 
@@ -169,7 +183,7 @@ setup-test: packages-test setup
 
 # What people type
 
-demo: setup
+demo: setup-demo
 	@failed=0
 	if reason=$$($(TRACER) doctor --quiet); then
 		trace=traces/demo
@@ -204,7 +218,7 @@ demo: setup
 	exit $$failed
 
 # A link, so that what is edited here is what runs. Nothing else is ever replaced.
-install: setup
+install: setup-demo
 	@link=$(DESTDIR)$(PREFIX)/bin/memcg-tracer
 	if [ -e "$$link" ] && [ "$$(readlink -f "$$link")" != "$$(readlink -f $(TRACER))" ]; then
 		echo "make: $$link is another memcg-tracer: remove it first" >&2

@@ -98,7 +98,8 @@ def test_demo_that_fails_shows_the_trace_of_this_run_only(
     lines = ("#!/bin/sh", "echo $1 >>called", "[ $1 != doctor ] || exit 0", lab, "exit 1")
     tracer_that_fails.write_text("\n".join(lines))
     tracer_that_fails.chmod(0o700)
-    command = ["make", "-f", str(ROOT / "Makefile"), "-o", "setup", "demo", f"TRACER={tracer_that_fails}"]
+    makefile = str(ROOT / "Makefile")
+    command = ["make", "-f", makefile, "-o", "setup-demo", "demo", f"TRACER={tracer_that_fails}"]
     status = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
     assert status == 2, "the exit status of make for a command that fails"
     assert (tmp_path / "called").read_text().split() == ["doctor", "lab", *shown]
