@@ -181,11 +181,18 @@ def _minimum_limit(one: Held) -> str:
     if high is None:
         why = why_no_range(one.quality)
         return f"{survives}; a limit that is large enough for its page cache is not known: {why}"
-    slowed = ", if memory.high is no lower" if one.progress.state == "throttled" else ""
+    slowed = ", if memory.high is no lower" if _is_slowed(one) else ""
     most = f"with {units.size(high)}, the same work"
     if enough.limit_bytes == last.limit_bytes:
         return f"{below}{most} survives and reads (nearly) nothing again{slowed}"
     return f"{survives}; {most} reads (nearly) nothing again{slowed}"
+
+
+def _is_slowed(one: Held) -> bool:
+    """Return whether memory.high slowed its tasks or evicted its page cache, as it will at any limit."""
+    owner = one.high_owner
+    is_own_exceeded = owner is not None and not owner.is_ancestor and bool(owner.high_events)
+    return one.progress.state == "throttled" or is_own_exceeded
 
 
 def _peak_usage(one: Held) -> str:
