@@ -79,6 +79,27 @@ def test_report_after_long_gap_has_no_end() -> None:
     assert len(list(reports(later))) == 2
 
 
+def test_log_that_ends_in_a_row_of_the_table_has_the_name_in_the_row() -> None:
+    rows = [
+        f"[    1.000000] {line}"
+        for line in (TITLE, "[      9]     0     9       4        2     4096        0             0 my app")
+    ]
+    (found,) = reports(rows)
+    assert [task.comm for task in found.tasks] == ["my app"]
+
+
+def test_part_of_a_log_has_the_numbers_of_the_whole_log() -> None:
+    (found,), last = reports(report(), 41), 40 + len(report())
+    assert (found.stamp.line, found.kills[0].stamp.line, found.last_line) == (41, last, last)
+
+
+def test_late_reaper_line_after_a_part_of_the_log_is_no_kill() -> None:
+    lines = [f"[    1.000000] {line}" for line in (*report()[:-1], REAPED.format(pid=7, comm="a"))]
+    (alone,), (after_kill,) = reports(lines), reports(lines, 41, (7,))
+    assert [kill.pid for kill in alone.kills] == [7]
+    assert not after_kill.kills
+
+
 def test_late_reaper_line_is_no_kill_of_the_report_around_it() -> None:
     found = read([*report(pid=7), *report(pid=8)[:-1], REAPED.format(pid=7, comm="a")])
     assert pids(found) == [[7], []]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -56,8 +56,8 @@ _TITLES: Final = (
     ),
     "systemd-journald",
 )
-_GAP_LINES: Final = 1000
-_GAP_NS: Final = 60_000_000_000
+GAP_LINES: Final = 1000
+GAP_NS: Final = 60_000_000_000
 """A report that gets no line for this long (in lines or in time) has no end in this log."""
 
 _CHOICE_TO_KILL_LINES: Final = 50
@@ -65,33 +65,34 @@ _PANIC_LINES: Final = 5
 _SECTION_OF: Final = {"stat": "memory.stat", "frame": "stack", "task": "tasks"}
 """Kind of rows -> the section in which many rows are added at once."""
 
-_MOST_PIDS: Final = 4096
+MOST_PIDS: Final = 4096
+"""The number of killed tasks, the latest ones, whose late lines are known as such."""
 
 
 def _are_close(last: Stamp, rows: Sequence[Row]) -> bool:
     """Return whether no gap in lines or in time is between the last line of a report and any of these
     rows."""
-    if not 0 <= rows[-1].line - last.line <= _GAP_LINES:
+    if not 0 <= rows[-1].line - last.line <= GAP_LINES:
         return False
     times = [row.since_boot_ns for row in rows]
     known = [time for time in (last.since_boot_ns, *times) if time is not None]
     if None in times:
         return len(known) <= 1
-    return all(0 <= later - earlier <= _GAP_NS for earlier, later in pairwise(known))
+    return all(0 <= later - earlier <= GAP_NS for earlier, later in pairwise(known))
 
 
 class MachineLog:
     """The reports of one kernel: the report being printed, and finished reports to which late lines may
     belong.
 
-    Reports are appended to `begun` when they begin.
+    Reports are appended to `begun` when they begin. `killed` are the pids that were killed before.
     """
 
-    def __init__(self, begun: deque[Assembly]) -> None:
+    def __init__(self, begun: deque[Assembly], killed: Iterable[int] = ()) -> None:
         self._begun = begun
         self._open: Assembly | None = None
         self._killed: Assembly | None = None
-        self._pids: dict[int, None] = {}  # of the killed tasks, the latest last
+        self._pids = dict.fromkeys(killed)  # of the killed tasks, the latest last
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
@@ -193,7 +194,7 @@ class MachineLog:
         last, now = self._open.last, record.stamp
         elapsed_ns = (now.since_boot_ns or 0) - (last.since_boot_ns or 0)
         is_timed = now.since_boot_ns is not None and last.since_boot_ns is not None
-        if now.line - last.line > _GAP_LINES or (is_timed and not 0 <= elapsed_ns <= _GAP_NS):
+        if now.line - last.line > GAP_LINES or (is_timed and not 0 <= elapsed_ns <= GAP_NS):
             self._open = None
 
     @staticmethod
@@ -275,7 +276,7 @@ class MachineLog:
     def _add_pid(self, pid: int) -> None:
         self._pids.pop(pid, None)
         self._pids[pid] = None
-        if len(self._pids) > _MOST_PIDS:
+        if len(self._pids) > MOST_PIDS:
             del self._pids[next(iter(self._pids))]
 
     def _take_event(self, record: Record) -> bool:
@@ -300,7 +301,7 @@ class MachineLog:
         killed = self._killed
         if killed is None or killed.group_memcg is None:
             return False
-        return self._is_of(killed, record) and record.stamp.line - killed.last.line <= _GAP_LINES
+        return self._is_of(killed, record) and record.stamp.line - killed.last.line <= GAP_LINES
 
     def _take_chosen(self, record: Record) -> bool:
         found = printed_lines.chosen(record.text)

@@ -158,7 +158,7 @@ def _is_between_words(left: str, right: str) -> bool:
     return any(word in _SEVERAL_WORDS or _WHOLE_TOKEN.fullmatch(word) for word in (left_word, right_word))
 
 
-_WORDS: Final = re.compile(
+WORDS: Final = re.compile(
     r"oom|[Oo]ut of memory|Kill(?:ed)? process|suppressed|memory: usage|Memory cgroup stats|Tasks state"
     r"|Mem-Info:|System OOM|killed as a result|deadlocked on memory|Content-Transfer-Encoding"
 )
@@ -173,13 +173,14 @@ _MOST_ROWS: Final = 512
 _MOST_CONTINUED: Final = 1100  # characters: the kernel's own messages are shorter
 
 
-def reports(log: Iterable[str]) -> Iterator[LogReport]:
+def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> Iterator[LogReport]:
     """Yield the reports in the lines of a log, in the order in which they begin.
 
     A report is yielded after 256 later ones have begun, or at the end, because lines of the oom_reaper come
-    late.
+    late. For a part of a log, `first` is the number of its first line, and `killed` are the pids that were
+    killed before it.
     """
-    scan, number, rest = _Scan(), 1, iter(log)
+    scan, number, rest = _Scan(killed), first, iter(log)
     while block := list(islice(rest, _BLOCK_LINES)):
         at = 0
         while at < len(block):
@@ -189,8 +190,7 @@ def reports(log: Iterable[str]) -> Iterator[LogReport]:
             while len(scan.begun) > _KEPT:
                 yield scan.begun.popleft().finish()
         number += len(block)
-    scan.take("", number)
-    scan.end()
+    scan.finish(number)
     yield from (assembly.finish() for assembly in scan.begun)
 
 
@@ -199,11 +199,12 @@ class _Scan:
     await further rows of their kind, and the machines that write to this log.
 
     `_within` are the hosts of the machines whose next line may belong to a report by its shape alone. While
-    it is empty and there is no message, one search for `_WORDS` decides whether a line is skipped.
+    it is empty and there is no message, one search for `WORDS` decides whether a line is skipped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, killed: Iterable[int]) -> None:
         self.begun: deque[Assembly] = deque()
+        self._killed = killed
         self._machines: dict[str | None, MachineLog] = {}
         self._within: set[str | None] = set()
         self._reader = lines.Reader()
@@ -218,7 +219,7 @@ class _Scan:
     def take(self, line: str, number: int) -> None:
         before, self._before = self._before, line
         is_idle = self._message is None and not self._within and not self._reader.is_broken_softly
-        if is_idle and _WORDS.search(line) is None:
+        if is_idle and WORDS.search(line) is None:
             return
         usual = styles.row(line, number)
         if self._within and usual is not None and self._reader.is_row(line, usual):
@@ -235,7 +236,7 @@ class _Scan:
             if self._goes_on(record, before):
                 continue
             self.end()
-            if self._within or _WORDS.search(record.text) is not None:
+            if self._within or WORDS.search(record.text) is not None:
                 self._begin(record)
 
     def take_rows(self, block: Sequence[str], at: int, number: int) -> int:
@@ -305,6 +306,12 @@ class _Scan:
         if None in self._within:
             self._within.symmetric_difference_update({None, host})
 
+    def finish(self, number: int) -> None:
+        """End the log before line `number`. An empty line would be part of a name that ends the last line."""
+        if self._reader.is_broken_softly:
+            self.take("", number)
+        self.end()
+
     def end(self) -> None:
         """Give the completed message, or the collected rows, to their machine."""
         if self._rows:
@@ -320,7 +327,7 @@ class _Scan:
                 gone = next(iter(self._machines))
                 del self._machines[gone]
                 self._within.discard(gone)
-            self._machines[host] = MachineLog(self.begun)
+            self._machines[host] = MachineLog(self.begun, self._killed)
         machine = self._machines[host]
         if self._pieces:
             record = record.with_text(joined(record.text, self._pieces, machine.columns))
