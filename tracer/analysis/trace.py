@@ -140,11 +140,11 @@ class AnalysedTrace(Trace):
     @cached_property
     def logged(self) -> list[Logged]:
         """Return the reports of the OOM killer in the kernel log:
-        `tracer.analysis.core.lookups.logged`."""
-        from tracer.analysis.core import lookups
+        `tracer.analysis.kernel_log.logged_reports.logged`."""
+        from tracer.analysis.kernel_log import logged_reports
 
         return self.defects.attempt(
-            "the kernel log of the trace", lambda: lookups.logged(self.kernel_log), lambda _: []
+            "the kernel log of the trace", lambda: logged_reports.logged(self.kernel_log), lambda _: []
         )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,8 @@ from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import reclaim
 from tracer.analysis.whatif.outcomes import what_if
+from tracer.kernel.kmsg import parser
+from tracer.kernel.kmsg.report.log_report import LogReport
 
 KILLS: Final = 5
 
@@ -77,6 +80,26 @@ def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.Monke
     assert not explained
     post_mortems.one(outlines[-1].kill_id)
     assert explained == [KILLS]
+
+
+def test_one_kill_parses_the_reports_for_its_own_limit_and_no_other(
+    loop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed, whole = list[int](), parser.reports
+
+    def counted(lines: Iterable[str], first: int, *further: Any) -> Iterator[LogReport]:
+        parsed.append(first)
+        return whole(lines, first, *further)
+
+    monkeypatch.setattr(parser, "reports", counted)
+    outlines, post_mortems = AnalysedTrace(loop).outlined()
+    assert [report.quality.kmsg for report in outlines] == ["matched"] * KILLS
+    assert not parsed
+    post_mortems.one(KILLS)
+    rows = len(AnalysedTrace(loop).kernel_log) // KILLS
+    assert sorted(parsed) == [1, 2 * rows + 1, 4 * rows + 1]
+    post_mortems.one(2)
+    assert sorted(parsed) == [number * rows + 1 for number in range(KILLS)]
 
 
 def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:

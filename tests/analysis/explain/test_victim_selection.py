@@ -248,8 +248,7 @@ def test_selection_with_no_killable_task_has_no_disagreement() -> None:
 def test_selection_from_the_log_of_a_trace_equals_the_kernels_own(recorded: str) -> None:
     """The traces are of kernels 6.12 and 7.3, which have both sources."""
     trace = AnalysedTrace(RECORDED / recorded)
-    logged = comparison.complete(trace).told
-    log = logged[1].report
+    log = comparison.complete(trace).told(1).report
     assert log is not None
     rows = trace.oom[trace.oom["kill_id"] == 1]
     without = records(rows.assign(total_bytes=None))[0]

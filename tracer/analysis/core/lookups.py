@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from tracer.analysis.core.columns import (
     times_ns,
 )
 from tracer.analysis.core.rows import RowIndex
-from tracer.stored_names import IN_SOURCE, stored_text
+from tracer.stored_names import IN_SOURCE
 
 if TYPE_CHECKING:
     from tracer.kernel.kmsg.report.log_report import LogReport
@@ -250,16 +251,48 @@ def is_named(frames: Iterable[object] | None) -> bool:
     return frames is not None and not all(str(frame).startswith("0x") for frame in frames)
 
 
-@dataclass(frozen=True, slots=True)
+class Shown(NamedTuple):
+    """What the first and the last lines of a report show: the header, the summary, and the kill.
+
+    `has_header` is False if the first line is missing; `gfp` and `order` are those of the request.
+    """
+
+    has_header: bool
+    has_kill: bool
+    constraint: str
+    oom_memcg: str | None
+    gfp: int | None
+    order: int | None
+
+    @classmethod
+    def from_report(cls, report: LogReport) -> Shown:
+        """Return what a report shows."""
+        return cls(
+            "header" not in report.missing,
+            bool(report.kills),
+            report.constraint,
+            report.oom_memcg,
+            report.invoker.gfp,
+            report.invoker.order,
+        )
+
+
 class Logged:
     """A report of the log, and the times of its kill lines by pid, in ns since the epoch.
 
     The times may be late by the delay of the recorder's wake-up, from which the offset between the clocks is
-    estimated (capture/rows/kmsg_stream.py).
+    estimated (capture/rows/kmsg_stream.py). `shown` is known without the report.
     """
 
-    report: LogReport
-    killed_ns: Mapping[int, int]
+    def __init__(self, killed_ns: Mapping[int, int], shown: Shown, read: Callable[[], LogReport]) -> None:
+        self.killed_ns = killed_ns
+        self.shown = shown
+        self._read = read
+
+    @cached_property
+    def report(self) -> LogReport:
+        """Return the report, which is parsed at the first use."""
+        return self._read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,28 +307,3 @@ class LogKill:
     report: LogReport
     owner_id: int
     victim_ids: tuple[int, ...]
-
-
-def logged(kernel_log: pd.DataFrame) -> list[Logged]:
-    """Return the reports in the table `kernel_log`, each with the times of its kills."""
-    from tracer.kernel.kmsg import parser  # noqa: PLC0415  most questions read no log
-
-    rows = kernel_log.sort_values("sequence")
-    moments = times_ns(rows)
-    found = []
-    for report in parser.reports(_lines(rows)):
-        killed_ns = {kill.pid: int(moments[kill.stamp.line - 1]) for kill in report.kills}
-        if report.chosen is not None:
-            killed_ns.setdefault(report.chosen.pid, int(moments[report.last_line - 1]))
-        tasks = tuple(replace(task, comm=stored_text(task.comm)) for task in report.tasks)
-        found.append(Logged(replace(report, tasks=tasks), killed_ns))
-    return found
-
-
-def _lines(rows: pd.DataFrame) -> Iterator[str]:
-    """Return the rows as lines of /dev/kmsg (Documentation/ABI/testing/dev-kmsg)."""
-    columns = ("level", "sequence", "ktime_ns", "text")
-    callers = np.where(known(rows["caller"]), ",caller=" + rows["caller"].astype(object).fillna(""), "")
-    cells = zip(*(rows[name].tolist() for name in columns), callers.tolist(), strict=True)
-    for level, sequence, ktime_ns, text, by in cells:
-        yield f"{level},{sequence},{ktime_ns // 1000},-{by};{text}"

@@ -19,7 +19,7 @@ from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log.comparison import KERNEL_LOG, Told
 from tracer.analysis.results.kill import NO_VERDICT, OomReport
 from tracer.analysis.results.memory import Composition, Cushion
-from tracer.analysis.results.quality import Quality, Unknown
+from tracer.analysis.results.quality import KernelLog, Quality, Unknown
 from tracer.schema import UNLIMITED_BYTES
 
 NOT_ASKED: Final = "it was not asked for"
@@ -52,8 +52,10 @@ def unexplained(report: OomReport, why: str) -> OomReport:
     )
 
 
-def from_trace(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]], told: Told) -> OomReport:
-    """Return what the rows of a kill have themselves."""
+def from_trace(
+    trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any]], state: KernelLog
+) -> OomReport:
+    """Return what the rows of a kill have themselves; `state`: how much of its report the log has."""
     first = rows[0]
     return OomReport(
         kill_id=int(first["kill_id"]),
@@ -62,13 +64,13 @@ def from_trace(trace: TraceTables, time_ns: int, rows: Sequence[Mapping[str, Any
         constraint=str(first["constraint"]),
         limit_owner=recorded_kill.outlined_owner(trace, first),
         victims=recorded_kill.victims(trace, time_ns, rows),
-        quality=Quality(trace.losses.total, told.state, dict(trace.meta["probes"])),
+        quality=Quality(trace.losses.total, state, dict(trace.meta["probes"])),
     )
 
 
 def with_memory(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     """Return the outline with composition, cushion (without refaults) and working set of the limit owner."""
-    outline = unexplained(from_trace(trace, kill.time_ns, kill.rows, told), NOT_ASKED)
+    outline = unexplained(from_trace(trace, kill.time_ns, kill.rows, told.state), NOT_ASKED)
     unknown: Unknown = {"cushion.refaulted_bytes": NOT_ASKED}
     sizes, made_of, working_set, used, _ = memory(kill, unknown, told, has_refaults=False)
     return measured(outline, sizes, made_of, used, working_set_bytes=working_set, unknown=unknown)

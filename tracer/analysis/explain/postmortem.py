@@ -56,14 +56,14 @@ class PostMortems:
             partial(comparison.complete, trace),
             partial(comparison.without, trace),
         )
-        self._told, self._kills = completed.told, RecordedKills(trace, completed)
+        self._completed, self._kills = completed, RecordedKills(trace, completed)
         self._sized: dict[int, OomReport] = {}
         self._needs: dict[int, Demand] = {}
 
     def all(self, *, is_sized: bool = True) -> list[OomReport]:
         """Return what `explain` returns."""
         reports = self._each(partial(_report, is_sized=is_sized))
-        return self._with_ranges_of_runs(reports, self._told) if is_sized else reports
+        return self._with_ranges_of_runs(reports, self._kills.numbers) if is_sized else reports
 
     def measured(self) -> list[OomReport]:
         """Return the reports of `outlines` with the memory of the limit owner, without refaults: what a
@@ -83,12 +83,13 @@ class PostMortems:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
         most of the time."""
         return self._by_time(
-            outline.unexplained(self._outline(kill_id), outline.NOT_ASKED) for kill_id in self._told
+            outline.unexplained(self._outline(kill_id), outline.NOT_ASKED)
+            for kill_id in self._completed.kill_ids
         )
 
     def one(self, kill_id: int) -> OomReport:
         """Return the whole report of a kill, by its number."""
-        if kill_id not in self._told:
+        if kill_id not in self._kills.numbers:
             return next(report for report in self._only_logged if report.kill_id == kill_id)
         report = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _report)
         (found,) = self._with_ranges_of_runs([report], [kill_id])
@@ -96,7 +97,7 @@ class PostMortems:
 
     def sized(self, kill_id: int) -> OomReport:
         """Return the report of `outlines` with the limit owner and the kill's own range of limits."""
-        if kill_id not in self._told:
+        if kill_id not in self._kills.numbers:
             return self.one(kill_id)
         if kill_id not in self._sized:
             self._sized[kill_id] = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _sized)
@@ -131,17 +132,17 @@ class PostMortems:
 
     def _each(self, explain: _Explain) -> list[OomReport]:
         reports = {kill_id: self._explained(kill_id, find, explain) for kill_id, find in self._kills}
-        return self._by_time(reports[kill_id] for kill_id in self._told)
+        return self._by_time(reports[kill_id] for kill_id in self._completed.kill_ids)
 
     def _explained(self, kill_id: int, find: Callable[[], RecordedKill], explain: _Explain) -> OomReport:
         return self._trace.defects.attempt(
             f"kill {kill_id}",
-            lambda: explain(self._trace, find(), self._told[kill_id]),
+            lambda: explain(self._trace, find(), self._completed.told(kill_id)),
             lambda why: outline.unexplained(self._outline(kill_id), why),
         )
 
     def _outline(self, kill_id: int) -> OomReport:
-        return outline.from_trace(self._trace, *self._kills.rows_for(kill_id), self._told[kill_id])
+        return outline.from_trace(self._trace, *self._kills.rows_for(kill_id), self._completed.state(kill_id))
 
 
 def allocated_before(trace: TraceTables, kill_id: int) -> tuple[Int64s | None, int, int]:

@@ -41,7 +41,7 @@ _RANGE: Final = "sizing.min_limit_bytes"
 
 def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
     unknown: Unknown = {}
-    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told)
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
     weighed = _to_weigh(trace, kill, told, outline, unknown)
     tried = reclaim.attempts(kill.subtree, kill.window.at_limit, kill.time_ns)
     if tried.swap_writes is None:
@@ -97,7 +97,7 @@ def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool 
 
 def sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     """Return the outline with the limit owner and the kill's own range of limits."""
-    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told)
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
     findings, _ = _to_size(kill, told, _to_weigh(trace, kill, told, outline, {}), {})
     limits, why_unsized = kill_range(kill.subtree, kill.rows, findings)
     unknown = {} if why_unsized is None else {_RANGE: why_unsized}
@@ -198,7 +198,7 @@ def _to_size(
 
 
 def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told)
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
     unknown: Unknown = {}
     weighed = _to_weigh(trace, kill, told, outline, unknown)
     findings = weighed.findings

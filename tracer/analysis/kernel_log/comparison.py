@@ -17,9 +17,9 @@ try_to_free_mem_cgroup_pages).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from tracer.analysis.core.columns import (
     Bools,
+    ColumnArrays,
     Int64s,
     integers,
     is_one_of,
@@ -37,7 +38,7 @@ from tracer.analysis.core.columns import (
     records,
     times_ns,
 )
-from tracer.analysis.core.lookups import is_named
+from tracer.analysis.core.lookups import Logged, is_named
 from tracer.analysis.core.rows import RowIndex
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import decisions, logged_kill
@@ -48,14 +49,10 @@ from tracer.stored_names import stored_text
 from tracer.trace.read.to_pandas import to_frame
 
 KERNEL_LOG: Final = "kernel_log"
+_SUBJECT: Final = "the kernel log of the trace"
 
 Taken = dict[int, list[str]]
 """kill_id -> the dotted names of the fields of its report that come from the log."""
-
-Origins = dict[int, dict[str, str]]
-"""kill_id -> name of a size of its sample (`usage`, or of memory.stat) -> the table that it is from.
-
-Only sizes that no program read into `samples` are in it."""
 
 _Written = dict[str, dict[int, Any]]
 """Column of a table -> position of a row -> its new value. A column is written once, with all new values."""
@@ -66,40 +63,29 @@ _INFERRED: Final = (
 )
 
 
-def complete_tables(
-    trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken, origins: Origins
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return `oom` and `samples` with what the log adds; `matched` are the reports by kill_id.
-
-    `taken` and `origins` are filled with what was added.
-    """
-    if not matched:
-        return trace.oom, trace.samples
-    oom = _told(trace, matched, taken)
-    return oom, _sampled(trace, oom, matched, taken, origins)
-
-
-def _told(trace: TraceTables, matched: Mapping[int, LogReport], taken: Taken) -> pd.DataFrame:
-    """Return `oom` with the log's values for decisions that were inferred."""
+def _told(trace: TraceTables, matched: Mapping[int, Logged], taken: Taken) -> pd.DataFrame:
+    """Return `oom` with the log's values for decisions that were inferred; `matched` are the reports by
+    kill_id. `taken` is filled with what was added."""
     oom = trace.oom.assign(constraint=trace.oom["constraint"].astype(object))
     of_kill = RowIndex.from_keys(integers(oom["kill_id"]))
     inferred, times, written = records(oom, _INFERRED), times_ns(oom), _Written()
-    for kill_id, report in matched.items():
-        rows = of_kill.rows_for(kill_id)
+    for kill_id, logged in matched.items():
+        rows, shown = of_kill.rows_for(kill_id), logged.shown
         first = inferred[rows[0]]
-        if optional(first["is_told"]) or "header" in report.missing:
+        if optional(first["is_told"]) or not shown.has_header:
             continue
-        told: dict[str, Any] = {"gfp": report.invoker.gfp, "order": report.invoker.order}
+        told: dict[str, Any] = {"gfp": shown.gfp, "order": shown.order}
         taken[kill_id] += [f"trigger.{name}" for name, value in told.items() if value is not None]
-        if report.constraint != "unknown":
-            told |= _owner(trace, first, int(times[rows[0]]), report, taken[kill_id])
+        if shown.constraint != "unknown":
+            told |= _owner(trace, first, int(times[rows[0]]), logged, taken[kill_id])
         _put(written, rows, told)
     is_gone, tgids = ~known(oom["anon_rss_bytes"]), integers(oom["tgid"])
-    for kill_id, report in matched.items():
-        rows = of_kill.rows_for(kill_id)
-        gone = dict(zip(rows[is_gone[rows]].tolist(), tgids[rows[is_gone[rows]]].tolist(), strict=True))
-        if gone:
-            _take_sizes(written, gone, report, page_size(trace), taken[kill_id])
+    gone_of = set(integers(oom["kill_id"])[is_gone].tolist())
+    for kill_id, logged in matched.items():
+        if kill_id in gone_of:
+            rows = of_kill.rows_for(kill_id)
+            gone = dict(zip(rows[is_gone[rows]].tolist(), tgids[rows[is_gone[rows]]].tolist(), strict=True))
+            _take_sizes(written, gone, logged.report, page_size(trace), taken[kill_id])
     return _with_cells(oom, written)
 
 
@@ -137,29 +123,28 @@ def _take_sizes(
 
 
 def _owner(
-    trace: TraceTables, first: Mapping[str, Any], time_ns: int, report: LogReport, taken: list[str]
+    trace: TraceTables, first: Mapping[str, Any], time_ns: int, logged: Logged, taken: list[str]
 ) -> dict[str, Any]:
     """Return constraint and limit owner as columns of `oom`.
 
     If the trace does not have the log's owner, the inferred one stays, marked as inferred.
     """
-    if report.constraint != str(first["constraint"]):
+    shown, constraint = logged.shown, logged.shown.constraint
+    if constraint != str(first["constraint"]):
         taken.append("constraint")
-    if report.constraint != "memcg":
+    if constraint != "memcg":
         columns = dict.fromkeys(("limit_owner_cgroup_id", "usage_bytes"))
-        return {"constraint": report.constraint, "is_told": True} | columns | _limit(None)
-    owner_id = (
-        None if report.oom_memcg is None else trace.places.id_at(stored_text(report.oom_memcg), time_ns)
-    )
+        return {"constraint": constraint, "is_told": True} | columns | _limit(None)
+    owner_id = None if shown.oom_memcg is None else trace.places.id_at(stored_text(shown.oom_memcg), time_ns)
     if owner_id is None:
-        return {"constraint": report.constraint}
+        return {"constraint": constraint}
     told: dict[str, Any] = {
-        "constraint": report.constraint,
+        "constraint": constraint,
         "is_told": True,
         "limit_owner_cgroup_id": owner_id,
     }
     if owner_id != optional(first["limit_owner_cgroup_id"]):
-        memory = report.counters.get("memory")
+        memory = logged.report.counters.get("memory")
         told["usage_bytes"] = None if memory is None else memory.usage_bytes
         told |= _limit(None if memory is None else memory.limit_bytes)
         taken.append("limit_owner")
@@ -170,51 +155,6 @@ def _limit(limit_bytes: int | None) -> dict[str, Any]:
     """Return the columns of a limit in bytes; None: not known."""
     is_limited = None if limit_bytes is None else limit_bytes < UNLIMITED_BYTES
     return {"limit_bytes": limit_bytes if is_limited else None, LIMITS["limit_bytes"]: is_limited}
-
-
-def _sampled(
-    trace: TraceTables,
-    oom: pd.DataFrame,
-    matched: Mapping[int, LogReport],
-    taken: Taken,
-    origins: Origins,
-) -> pd.DataFrame:
-    """Return `samples` with memory.stat of the limit owner at kills at which no program read it."""
-    samples = trace.samples
-    at_kills = np.flatnonzero(is_one_of(samples["source"], ["oom"]))
-    read, of_kill = (
-        RowIndex.from_keys(integers(samples["kill_id"])[at_kills]),
-        RowIndex.from_keys(integers(oom["kill_id"])),
-    )
-    rows: list[dict[str, Any]] = []
-    told, times, written = records(oom, _INFERRED), times_ns(oom), _Written()
-    sampled_ids, is_read = integers(samples["cgroup_id"]), _known_in(samples)
-    for kill_id, report in matched.items():
-        position = int(of_kill.rows_for(kill_id)[0])
-        first = told[position]
-        owner_id = optional(first["limit_owner_cgroup_id"])
-        reading = _memory_stat(report)
-        if owner_id is None or not reading or not _is_of(trace, owner_id, report.stats[0]):
-            continue
-        at_kill = at_kills[read.rows_for(kill_id)]
-        at_kill = at_kill[sampled_ids[at_kill] == owner_id]
-        if not len(at_kill):
-            counter = {"usage_bytes": optional(first["usage_bytes"]), "limit_bytes": limit_of(first)}
-            row = {"time": int(times[position]), "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
-            rows.append(row | counter | reading)
-            is_owner_logged = "limit_owner" in taken[kill_id]
-            origins[kill_id] = {"usage": KERNEL_LOG if is_owner_logged else "oom"} | _origins(reading)
-            taken[kill_id].append("composition")
-            continue
-        was_read = bool(is_read("anon_bytes")[at_kill].any())
-        # All of memory.stat, or those of its counters that calibration did not find
-        # (capture/learn/calibration.py).
-        lacking = {n: value for n, value in reading.items() if not (was_read and is_read(n)[at_kill].any())}
-        if lacking:
-            _put(written, at_kill, lacking)
-            origins[kill_id] = _origins(lacking)
-            taken[kill_id].append("memory_stat_bytes" if was_read else "composition")
-    return _with_rows(_with_cells(samples, written), "samples", rows)
 
 
 def _known_in(table: pd.DataFrame) -> Callable[[str], Bools]:
@@ -242,7 +182,7 @@ def _memory_stat(report: LogReport) -> dict[str, int]:
     return {f"{name}_bytes": value for name, value in logged_kill.sizes(report).items() if value is not None}
 
 
-def _with_rows(table: pd.DataFrame, name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _with_rows(table: pd.DataFrame, name: str, rows: list[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the table with these rows added; columns that a row lacks are null."""
     if not rows:
         return table
@@ -346,7 +286,8 @@ class Told:
     """The findings of the log on one kill.
 
     `state`, `missing` and `fields` are the values that `Quality` of its report gets.
-    `origins`: `Origins`.
+    `origins` is name of a size of its sample (`usage`, or of memory.stat) -> the table that it is from, for
+    sizes that no program read into `samples`.
     """
 
     report: LogReport | None
@@ -363,51 +304,153 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
-    """Two tables of a trace with what its kernel log adds.
+class _Added:
+    """What the log adds to `samples` for one kill.
 
-    `told` is kill_id -> the findings of the log on the kill.
+    `row` is a whole row, if no program read memory.stat at the kill; else `cells` are column -> value for the
+    rows at the positions `at`. `fields` and `origins`: as `Told` has them.
     """
 
-    oom: pd.DataFrame
-    samples: pd.DataFrame
-    told: Mapping[int, Told]
+    row: Mapping[str, Any] | None = None
+    at: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
+    cells: Mapping[str, int] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+class Completed:
+    """Two tables of a trace with what its kernel log adds, and the findings of the log on each kill.
+
+    `matched` are the reports by kill_id. A report is parsed when its kill is asked for: `oom` needs few of
+    them. `without` is the reason why the log is not used.
+    """
+
+    def __init__(
+        self, trace: TraceTables, matched: Mapping[int, Logged], *, without: str | None = None
+    ) -> None:
+        self._trace, self._matched, self._without = trace, matched, without
+        kill_ids = integers(trace.oom["kill_id"])
+        self.kill_ids = list(dict.fromkeys(kill_ids.tolist()))
+        self._of_kill = RowIndex.from_keys(kill_ids)
+        self._taken: Taken = {kill_id: [] for kill_id in self.kill_ids}
+        self.oom = _told(trace, matched, self._taken) if matched else trace.oom
+        self._added: dict[int, _Added] = {}
+
+    def samples(self, kill_ids: Collection[int] | None = None) -> pd.DataFrame:
+        """Return `samples` with memory.stat of the limit owner at these kills if no program read it; None: at
+        all kills."""
+        rows, written = list[Mapping[str, Any]](), _Written()
+        for kill_id in self._matched:
+            if kill_ids is None or kill_id in kill_ids:
+                added = self._added_for(kill_id)
+                rows += [] if added.row is None else [added.row]
+                _put(written, added.at, added.cells)
+        return _with_rows(_with_cells(self._trace.samples, written), "samples", rows)
+
+    def state(self, kill_id: int) -> KernelLog:
+        """Return how much of the report on a kill the log has."""
+        logged = self._matched.get(kill_id)
+        return "matched" if logged is not None and logged.shown.has_header else self.told(kill_id).state
+
+    def told(self, kill_id: int) -> Told:
+        """Return the findings of the log on a kill. A bug that keeps them from being found is kept."""
+        return self._trace.defects.attempt(_SUBJECT, partial(self._found, kill_id), _not_told)
+
+    def _found(self, kill_id: int) -> Told:
+        if self._without is not None:
+            return _not_told(self._without)
+        logged, positions = self._matched.get(kill_id), self._of_kill.rows_for(kill_id)
+        time_ns = int(self._times[positions[0]])
+        coverage = decisions.coverage(self._trace, time_ns, None if logged is None else logged.report)
+        if logged is None:
+            return Told(None, coverage.state, coverage.missing, (), (), {})
+        report, added = logged.report, self._added_for(kill_id)
+        rows = [self._recorded.row(position) for position in positions.tolist()]
+        has_stack = report.stack and _lacks_stack(self._trace, rows[0])
+        return Told(
+            report,
+            coverage.state,
+            coverage.missing,
+            (*self._taken[kill_id], *added.fields, *(["trigger.stack"] if has_stack else [])),
+            tuple(disagreements(self._trace, rows, report)),
+            added.origins,
+        )
+
+    def _added_for(self, kill_id: int) -> _Added:
+        if kill_id not in self._added:
+            self._added[kill_id] = self._trace.defects.attempt(
+                _SUBJECT, partial(self._read, kill_id), lambda _: _Added()
+            )
+        return self._added[kill_id]
+
+    def _read(self, kill_id: int) -> _Added:
+        report, position = self._matched[kill_id].report, int(self._of_kill.rows_for(kill_id)[0])
+        first = self._inferred.row(position)
+        owner_id = optional(first["limit_owner_cgroup_id"])
+        reading = _memory_stat(report)
+        if owner_id is None or not reading or not _is_of(self._trace, owner_id, report.stats[0]):
+            return _Added()
+        at_kill = self._at_kills[self._read_at_kill.rows_for(kill_id)]
+        at_kill = at_kill[self._sampled_ids[at_kill] == owner_id]
+        if not len(at_kill):
+            counter = {"usage_bytes": optional(first["usage_bytes"]), "limit_bytes": limit_of(first)}
+            time_ns = int(self._times[position])
+            row = {"time": time_ns, "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
+            is_owner_logged = "limit_owner" in self._taken[kill_id]
+            origins = {"usage": KERNEL_LOG if is_owner_logged else "oom"} | _origins(reading)
+            return _Added(row | counter | reading, fields=("composition",), origins=origins)
+        is_read = self._is_read
+        was_read = bool(is_read("anon_bytes")[at_kill].any())
+        # All of memory.stat, or those of its counters that calibration did not find
+        # (capture/learn/calibration.py).
+        lacking = {n: value for n, value in reading.items() if not (was_read and is_read(n)[at_kill].any())}
+        if not lacking:
+            return _Added()
+        fields = ("memory_stat_bytes" if was_read else "composition",)
+        return _Added(None, at_kill, lacking, fields, _origins(lacking))
+
+    @cached_property
+    def _times(self) -> Int64s:
+        return times_ns(self._trace.oom)
+
+    @cached_property
+    def _recorded(self) -> ColumnArrays:
+        return ColumnArrays.from_frame(self._trace.oom, (*COLUMNS, "kernel_stack_id"))
+
+    @cached_property
+    def _inferred(self) -> ColumnArrays:
+        return ColumnArrays.from_frame(self.oom, _INFERRED)
+
+    @cached_property
+    def _at_kills(self) -> Int64s:
+        """Return the positions of the samples that were taken at kills."""
+        return np.flatnonzero(is_one_of(self._trace.samples["source"], ["oom"]))
+
+    @cached_property
+    def _read_at_kill(self) -> RowIndex:
+        return RowIndex.from_keys(integers(self._trace.samples["kill_id"])[self._at_kills])
+
+    @cached_property
+    def _sampled_ids(self) -> Int64s:
+        return integers(self._trace.samples["cgroup_id"])
+
+    @cached_property
+    def _is_read(self) -> Callable[[str], Bools]:
+        return _known_in(self._trace.samples)
 
 
 def complete(trace: TraceTables) -> Completed:
     """Return the tables of a trace completed by its kernel log."""
-    kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
-    of_kill = RowIndex.from_keys(integers(trace.oom["kill_id"]))
-    matched = decisions.match(trace.oom, trace.logged) if kill_ids else {}
-    taken: Taken = {kill_id: [] for kill_id in kill_ids}
-    origins: Origins = {}
-    oom, samples = complete_tables(trace, matched, taken, origins)
-    told, times = {}, times_ns(trace.oom)
-    recorded = records(trace.oom, (*COLUMNS, "kernel_stack_id"))
-    for kill_id in kill_ids:
-        positions = of_kill.rows_for(kill_id)
-        rows = [recorded[position] for position in positions.tolist()]
-        report = matched.get(kill_id)
-        if report is not None and report.stack and _lacks_stack(trace, rows[0]):
-            taken[kill_id].append("trigger.stack")
-        coverage = decisions.coverage(trace, int(times[positions[0]]), report)
-        told[kill_id] = Told(
-            report,
-            coverage.state,
-            coverage.missing,
-            tuple(taken[kill_id]),
-            () if report is None else tuple(disagreements(trace, rows, report)),
-            origins.get(kill_id, {}),
-        )
-    return Completed(oom, samples, told)
+    return Completed(trace, decisions.match(trace.oom, trace.logged) if len(trace.oom) else {})
 
 
 def without(trace: TraceTables, why: str) -> Completed:
     """Return the tables of a trace as they are. `why` is the reason why its kernel log is not used."""
-    kill_ids = dict.fromkeys(integers(trace.oom["kill_id"]).tolist())
-    return Completed(
-        trace.oom, trace.samples, dict.fromkeys(kill_ids, Told(None, "missing", why, (), (), {}))
-    )
+    return Completed(trace, {}, without=why)
+
+
+def _not_told(why: str) -> Told:
+    return Told(None, "missing", why, (), (), {})
 
 
 def _lacks_stack(trace: TraceTables, first: Mapping[str, Any]) -> bool:

@@ -55,7 +55,7 @@ class Coverage:
     missing: str
 
 
-def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, LogReport]:
+def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, Logged]:
     """Return kill_id -> its report; `oom` and `logged` are those of one trace."""
     pairs = sorted(_pairs(oom, logged))
     found: dict[int, int] = {}
@@ -64,7 +64,7 @@ def match(oom: pd.DataFrame, logged: Sequence[Logged]) -> dict[int, LogReport]:
         if kill_id not in found and number not in taken:
             found[kill_id] = number
             taken.add(number)
-    return {kill_id: logged[number].report for kill_id, number in found.items()}
+    return {kill_id: logged[number] for kill_id, number in found.items()}
 
 
 def unmatched(oom: pd.DataFrame, logged: Sequence[Logged]) -> list[Logged]:
@@ -74,7 +74,7 @@ def unmatched(oom: pd.DataFrame, logged: Sequence[Logged]) -> list[Logged]:
     have a group kill in several pieces.
     """
     seen = {number for _, _, number in _pairs(oom, logged)}
-    return [one for number, one in enumerate(logged) if one.report.kills and number not in seen]
+    return [one for number, one in enumerate(logged) if one.shown.has_kill and number not in seen]
 
 
 def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, int, int]]:

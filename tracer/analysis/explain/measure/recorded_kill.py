@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.columns import (
@@ -74,35 +75,79 @@ class _Victims:
     times: Int64s
 
 
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """Samples that the kernel log completed: the subtrees that they are in, and the rows read at kills."""
+
+    subtrees: Subtrees
+    cells: Cells
+    of_kill: RowIndex
+    cgroup_ids: Int64s
+
+    @classmethod
+    def from_samples(cls, trace: TraceTables, samples: pd.DataFrame) -> _Sampled:
+        at_kills = samples[is_one_of(samples["source"], ["oom"])]
+        of_kill = RowIndex.from_keys(integers(at_kills["kill_id"]))
+        return cls(
+            Subtrees(trace, samples), Cells.from_frame(at_kills), of_kill, integers(at_kills["cgroup_id"])
+        )
+
+    def at_kill(self, kill_id: int, owner_id: int) -> dict[str, Any] | None:
+        """Return the row of the limit owner that was read at a kill; None if there is none."""
+        rows = self.of_kill.rows_for(kill_id)
+        rows = rows[self.cgroup_ids[rows] == owner_id]
+        return self.cells.row(int(rows[0])) if owner_id != NO_ID and len(rows) else None
+
+
 class RecordedKills:
     """The kills of a trace. Kills for one limit share a subtree, and so what was computed from its rows."""
 
     def __init__(self, trace: TraceTables, completed: Completed) -> None:
         """Find the kills in the tables that the trace's kernel log completed."""
-        self._trace, self._oom, samples = trace, completed.oom, completed.samples
-        self._subtrees = Subtrees(trace, samples)
+        self._trace, self._completed, self._oom = trace, completed, completed.oom
         self._kill_ids, self._tgids = (integers(self._oom[name]) for name in ("kill_id", "tgid"))
         self._times = times_ns(self._oom)
         self._rows = RowIndex.from_keys(self._kill_ids)
         self._rows_of_owner = RowIndex.from_keys(integers(self._oom["limit_owner_cgroup_id"]))
         self._weighed = RowIndex.from_keys(integers(trace.oom_candidates["kill_id"]))
-        self._at_kills = samples[is_one_of(samples["source"], ["oom"])]
-        self._read = RowIndex.from_keys(integers(self._at_kills["kill_id"]))
-        self._read_of = integers(self._at_kills["cgroup_id"])
         self._cells = Cells.from_frame(self._oom)
+        self._sampled = dict[int | None, _Sampled]()
         self._last_subtree = dict[int, Subtree]()
 
     def __iter__(self) -> Iterator[tuple[int, Callable[[], RecordedKill]]]:
         """Yield the number of each kill, and what finds it; those for one limit come one after the other."""
+        self._sample_for(None)
         for owner_id, kill_ids in self.by_owner.items():
-            victims = self._rows_of_owner.rows_for(owner_id)
-            of_owner = _Victims(victims, self._times[victims])
+            of_owner = self._victims_of(owner_id)
             yield from ((kill_id, partial(self._kill, owner_id, kill_id, of_owner)) for kill_id in kill_ids)
 
     def kill_at(self, kill_id: int) -> RecordedKill:
-        """Return the kill of this number; ValueError if there is none."""
-        (found,) = (find for number, find in self if number == kill_id)
-        return found()
+        """Return the kill of this number; LookupError if there is none."""
+        owner_id = self.numbers[kill_id]
+        return self._kill(owner_id, kill_id, self._victims_of(owner_id))
+
+    def _victims_of(self, owner_id: int) -> _Victims:
+        victims = self._rows_of_owner.rows_for(owner_id)
+        return _Victims(victims, self._times[victims])
+
+    def _sample_for(self, owner_id: int | None) -> _Sampled:
+        """Return the samples, with what the log adds to those of a limit owner and all below it; None: to
+        all.
+
+        A report of the log adds to the samples of its own limit owner, so that one kill needs few reports.
+        Whoever asks for kills for a second limit gets the additions of all reports.
+        """
+        if None not in self._sampled and owner_id not in self._sampled:
+            owner_id = None if self._sampled or owner_id == NO_ID else owner_id
+            self._sampled = {owner_id: self._sampled_at(owner_id)}
+        return self._sampled.get(None) or self._sampled[owner_id]
+
+    def _sampled_at(self, owner_id: int | None) -> _Sampled:
+        if owner_id is None:
+            return _Sampled.from_samples(self._trace, self._completed.samples())
+        below = self._trace.places.descendants(owner_id).tolist()
+        kill_ids = {kill_id for member in below for kill_id in self.by_owner.get(member, ())}
+        return _Sampled.from_samples(self._trace, self._completed.samples(kill_ids))
 
     def rows_for(self, kill_id: int) -> tuple[int, list[dict[str, Any]]]:
         """Return (the time of a kill in ns since the epoch, its rows of `oom`)."""
@@ -124,17 +169,18 @@ class RecordedKills:
         return self._candidates.records(slice(first, last + 1) if last - first + 1 == len(rows) else rows)
 
     @cached_property
-    def _samples(self) -> Cells:
-        return Cells.from_frame(self._at_kills)
+    def numbers(self) -> dict[int, int]:
+        """Return the limit owner in the first row of each kill, by the number of the kill; `NO_ID`: no
+        owner."""
+        kill_ids, firsts = np.unique(self._kill_ids, return_index=True)
+        owner_ids = integers(self._oom["limit_owner_cgroup_id"])[firsts]
+        return dict(zip(kill_ids.tolist(), owner_ids.tolist(), strict=True))
 
     @cached_property
     def by_owner(self) -> dict[int, list[int]]:
-        """Return the kills in order, by the limit owner in the first row of each; `NO_ID`: no owner."""
-        oom, found = self._oom, dict[int, list[int]]()
-        kill_ids, firsts = np.unique(self._kill_ids, return_index=True)
-        for owner_id, kill_id in zip(
-            integers(oom["limit_owner_cgroup_id"])[firsts].tolist(), kill_ids.tolist(), strict=True
-        ):
+        """Return the kills in order, by limit owner (`numbers`)."""
+        found = dict[int, list[int]]()
+        for kill_id, owner_id in self.numbers.items():
             found.setdefault(owner_id, []).append(kill_id)
         return found
 
@@ -142,7 +188,8 @@ class RecordedKills:
         """Return the cgroups below a limit owner; the whole machine for `NO_ID`. The last one is kept."""
         if owner_id not in self._last_subtree:
             machine = owner_id == NO_ID
-            found = self._subtrees.machine() if machine else self._subtrees.subtree_at(owner_id)
+            subtrees = self._sample_for(owner_id).subtrees
+            found = subtrees.machine() if machine else subtrees.subtree_at(owner_id)
             self._last_subtree = {owner_id: found}
         return self._last_subtree[owner_id]
 
@@ -166,7 +213,7 @@ class RecordedKills:
             owner_id=None if owner_id == NO_ID else owner_id,
             subtree=subtree,
             window=window,
-            sample=self._sample_at(kill_id, owner_id),
+            sample=self._sample_for(owner_id).at_kill(kill_id, owner_id),
             previous=None if owner_id == NO_ID else self._last_of(victims, len(earlier), time_ns),
         )
 
@@ -178,11 +225,6 @@ class RecordedKills:
         row = int(self._rows.rows_for(kill_id)[0])
         comm = optional_text(self._cells.columns["comm"][row])
         return PreviousKill(kill_id, int(self._tgids[row]), comm, time_ns - int(self._times[row]))
-
-    def _sample_at(self, kill_id: int, owner_id: int) -> dict[str, Any] | None:
-        rows = self._read.rows_for(kill_id)
-        rows = rows[self._read_of[rows] == owner_id]
-        return self._samples.row(int(rows[0])) if owner_id != NO_ID and len(rows) else None
 
 
 NO_OWNER = "no cgroup's limit was hit, or the trace does not show whose"
