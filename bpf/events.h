@@ -444,23 +444,28 @@ struct inode_event {
 };
 _Static_assert(sizeof(struct inode_event) == 512, "size");
 
-/* The stacks of a task whose memory grew: a sample that stands for `bytes` of its process. */
+/*
+ * The stacks of a task whose memory grew: a sample that stands for `bytes` of its process. A sample
+ * that is freed has another record, without stacks, whose `bytes` are negative.
+ */
 struct code_sample_event {
 	u64 time_ns;
+	u64 sampled_ns; /* the time of the sample that is freed; 0 = this is a sample */
 	u64 cgroup_id;
-	u64 bytes;
+	s64 bytes;
 	u64 start_code; /* of struct mm_struct: tells the programs of one process apart */
 	u64 start_stack;
 	u32 tgid;
 	u32 tid;
 	u8 category; /* enum category */
-	u8 pad[7];
+	u8 is_followed; /* a record will say when it is freed */
+	u8 pad[6];
 	u64 kernel[TRACER_KERNEL_FRAMES]; /* addresses, innermost first, 0 after the last */
 	u64 user[TRACER_USER_FRAMES];
 	u64 codes[TRACER_PYTHON_FRAMES]; /* of CPython: code objects, innermost first */
 	u64 instructions[TRACER_PYTHON_FRAMES]; /* of CPython, in each code object */
 };
-_Static_assert(sizeof(struct code_sample_event) == 2096, "size");
+_Static_assert(sizeof(struct code_sample_event) == 2104, "size");
 
 /* The registers and the stack of a task in user mode, at the sample with the same time and task. */
 struct stack_copy_event {

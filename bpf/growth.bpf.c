@@ -9,6 +9,9 @@
  * sampled. So each byte has the same chance, whatever the rhythm of the work. The weights of a
  * process's samples add up to the bytes by which it grew, to within one piece on each CPU.
  *
+ * A sample of anonymous memory is followed until its page is freed (shared/held_samples.h): what a
+ * program takes and gives back, again and again, is not what it holds.
+ *
  * Each kind of memory has a hook that is called once for its growth: anonymous memory the counter
  * of the address space, which counts a huge page in full; page cache the addition of a folio;
  * shared memory, kernel memory and sockets the counters of the memcg.
@@ -16,17 +19,13 @@
 
 #include "categories.h"
 #include "shared/cpython.h"
+#include "shared/held_samples.h"
 #include "shared/stack_copies.h"
 #include "shared/tasks.h"
 
 #ifdef SAMPLES_CODE
 
-#define STACKS_BYTES SETTING(stacks_bytes)
-
 #define NEWS_INTERVAL_NS 10000000
-#define STACKS_WAKE_BYTES (SETTING(code_sample_ring_bytes) / 2)
-
-BPF_RINGBUF_OUTPUT(code_sample_ring, SIZED_BY_LOADER);
 
 /* The position in the stream of a process on this CPU. */
 struct piece {
@@ -136,6 +135,7 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 		return;
 	send_stack_copy(now_ns); /* before its sample is submitted */
 	record->time_ns = now_ns;
+	record->sampled_ns = 0;
 	record->cgroup_id = memcg_id(memcg);
 	record->bytes = weight_bytes;
 	record->start_code = READ(mm, start_code);
@@ -143,6 +143,7 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 	record->tgid = current_tgid();
 	record->tid = bpf_get_current_pid_tgid();
 	record->category = category;
+	record->is_followed = category == CATEGORY_ANON && follow(mm, record);
 	TAKE_STACK(ctx, record->kernel, 0);
 	TAKE_STACK(ctx, record->user, BPF_F_USER_STACK);
 	TAKE_PYTHON(record);
@@ -153,8 +154,6 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 	code_sample_ring.ringbuf_submit(record, wake_flag(wakes));
 }
 
-BPF_PERCPU_ARRAY(is_sampling, u32, 1);
-
 /*
  * Take a sample of the current process. `ctx` is the context of the program; stacks are taken from
  * it. Growth in an interrupt that hit this CPU inside here is not sampled.
@@ -162,15 +161,30 @@ BPF_PERCPU_ARRAY(is_sampling, u32, 1);
 static __always_inline void take_sample(void *ctx, struct mem_cgroup *memcg, u32 category,
 					u64 weight_bytes)
 {
-	u32 zero = 0;
-	volatile u32 *busy = is_sampling.lookup(&zero);
-
-	if (!busy || *busy)
+	if (!begin_sampling())
 		return;
-	*busy = 1;
 	see_current(current_tgid());
 	emit_sample(ctx, memcg, category, weight_bytes);
-	*busy = 0;
+	end_sampling();
+}
+
+/* The memory of the current process shrinks, or stays as it is: see which samples were freed. */
+static __always_inline void free_samples(struct mm_struct *mm)
+{
+	if (!begin_sampling())
+		return;
+	CALL(free_called_range, ADDRESS(mm), 0);
+	end_sampling();
+}
+
+/* mremap(2) has found a place to which it moves memory: the samples move with it. */
+PROGRAM(vm_unmapped_area)
+{
+	if (syscall_number(entry_registers()) != NR_MREMAP || !begin_sampling())
+		return 0;
+	move_samples(ctx->args[0], READ((struct vm_unmapped_area_info *)ctx->args[1], length));
+	end_sampling();
+	return 0;
 }
 
 /*
@@ -252,6 +266,10 @@ static __always_inline u64 weigh_rss(struct last_rss *last, struct mem_cgroup *m
 	last->mm = (u64)mm;
 	last->pages = pages;
 	last->lag = 0;
+	if (grown > 0)
+		end_range();
+	else if (is_traced(memcg))
+		free_samples(mm);
 	if (grown > 0 && is_traced(memcg))
 		weight_bytes += sample_weight(current_tgid(), (u64)grown * PAGE_SIZE);
 	if (!weight_bytes || grown > FOLDED_PAGES)

@@ -241,6 +241,8 @@ TABLES: Final[dict[str, pa.Schema]] = {
         stack_id=_MAYBE_INT,
         kernel_stack_id=_MAYBE_INT,
         mapping=_nullable(pa.string()),
+        is_followed=_nullable(pa.bool_()),  # a row will say when it is freed; null: nothing was followed
+        sampled=_nullable(TIME),  # the time of the sample that is freed here; null: this is a sample
     ),
     "samples": _table(
         time=TIME,

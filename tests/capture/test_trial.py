@@ -170,7 +170,10 @@ def test_signal_whose_samples_the_kernel_refuses_has_no_way(monkeypatch: pytest.
     monkeypatch.setattr(Attached, "refused", "anon")
     programs = Attached()
     found = {one.signal.name: trial._armed(programs, one) for one in programs.choices}
-    assert [name for name, one in found.items() if one.way is None] == ["anonymous growth"]
+    assert [name for name, one in found.items() if one.way is None] == [
+        "anonymous growth",
+        "memory moved",
+    ]
     assert "rss_stat" in found["anonymous growth"].why_not
 
 

@@ -14,6 +14,7 @@ from tracer.watch.growing_code import GrowingCode, sentence
 
 S = 1_000_000_000
 LOAD, PARSE, NOT_NAMED_YET = 70, 71, 72
+FOLLOWED = {"is_followed": True, "sampled": None}
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def growing(tmp_path: Path) -> GrowingCode:
 
 def sampled(mib: int, stack_id: int | None, cgroup_id: int = 3, **more: Any) -> dict[str, Any]:
     row = {"time": S, "cgroup_id": cgroup_id, "tgid": 41, "tid": 41, "category": "anon", "bytes": mib * MIB}
-    return row | {"stack_id": stack_id, "kernel_stack_id": None, "mapping": None} | more
+    return row | {"stack_id": stack_id, "kernel_stack_id": None, "mapping": None} | FOLLOWED | more
 
 
 def task(tgid: int, comm: str) -> dict[str, Any]:
@@ -57,6 +58,12 @@ def test_shares_are_of_the_cgroup_and_those_below_it(growing: GrowingCode, names
     assert found[0].process == GrownProcess(41, "python\x1b3", 1)
     assert [one.bytes for one in growing.grown(3, names, 2 * S)] == [7 * MIB]
     assert growing.grown(9, names, 2 * S) == ()
+
+
+def test_sample_that_was_freed_does_not_count(growing: GrowingCode, names: KeptNames) -> None:
+    growing.take(rows("code_samples", sampled(5, LOAD), sampled(3, PARSE, time=S + 1)), S)
+    growing.take(rows("code_samples", sampled(-5, None, time=2 * S, sampled=S)), 2 * S)
+    assert [(one.share, one.bytes) for one in growing.grown(3, names, 2 * S)] == [(1.0, 3 * MIB)]
 
 
 def test_process_that_ended_has_its_name_from_the_history(growing: GrowingCode, names: KeptNames) -> None:

@@ -212,11 +212,17 @@ class AnalysedTrace(Trace):
         killed = kill_filter.with_kills(self, reports)
         return held_cgroups(self, cgroup, without=killed, reports=reports)
 
-    def samples_of_code(self, cgroup: str | int | None = None, kill_id: int | None = None) -> pd.DataFrame:
-        """Return the rows of `code_samples` of a cgroup and the cgroups below it, or those that count for the
+    def samples_of_code(
+        self,
+        cgroup: str | int | None = None,
+        kill_id: int | None = None,
+        until: pd.Timestamp | None = None,
+    ) -> pd.DataFrame:
+        """Return the samples of code of a cgroup and the cgroups below it, or those that count for the
         allocators of a kill.
 
-        Raises TracerError for a trace without samples (`record --stacks off`).
+        Without a kill and `until` they are all; else those whose memory is still held then. Raises
+        TracerError for a trace without samples (`record --stacks off`).
         """
         from tracer.analysis.core import naming
         from tracer.analysis.explain import postmortem
@@ -233,4 +239,8 @@ class AnalysedTrace(Trace):
         if cgroup is not None:
             below = naming.members_of(self, naming.select(self, cgroup))
             members = below if members is None else np.intersect1d(members, below)
-        return code_samples.samples_within(self.code_samples, members, begin, end)
+        if until is not None:
+            end = until.as_unit("ns").value
+        if end is None:
+            return code_samples.samples_within(self.code_samples, members, begin, end)
+        return code_samples.held_within(self, members, begin, end)

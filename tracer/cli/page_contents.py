@@ -109,7 +109,7 @@ def _flame_of_kill(trace: AnalysedTrace, report: OomReport, *, is_first: bool) -
 
 
 def _flame_of_held(trace: AnalysedTrace, one: Held) -> FlameGraph | None:
-    """Return the flame graph of a surviving cgroup, of all samples of the kind of memory that grew most."""
+    """Return the flame graph of a surviving cgroup, of the kind of memory that grew most, at its peak."""
     from tracer.render.page import flame_graph
 
     number = one.cgroup_id
@@ -118,7 +118,12 @@ def _flame_of_held(trace: AnalysedTrace, one: Held) -> FlameGraph | None:
     kind = "kernel" if one.code[0].of == "slab" else one.code[0].of
     return trace.defects.attempt(
         f"the flame graph of {one.cgroup}",
-        lambda: _flame(trace, trace.samples_of_code(number), (kind,), flame_graph.MOST_BLOCKS),
+        lambda: _flame(
+            trace,
+            trace.samples_of_code(number, until=one.peak_time if kind == "anon" else None),
+            (kind,),
+            flame_graph.MOST_BLOCKS,
+        ),
         lambda _: None,
     )
 

@@ -181,6 +181,14 @@ SIGNALS: Final = (
         samples=("anon",),
     ),
     Signal(
+        "memory moved",
+        "code_sample",
+        _tracepoint("vm_unmapped_area"),
+        "where mremap(2) moves memory that was sampled, so that its freeing is seen",
+        "samples of memory that mremap(2) moves count as held, also after it is freed",
+        samples=("anon",),
+    ),
+    Signal(
         "cache growth",
         "code_sample",
         (Way((Hook(Kind.TYPED_TRACEPOINT, "mm_filemap_add_to_page_cache", "cache_growth"),)),),

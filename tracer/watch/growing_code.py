@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tracer.analysis.results.memory import GrownCode
+from tracer.analysis.results.memory import Grown, GrownCode
 from tracer.analysis.views.grown_functions import StackGrowth, grown_functions
 from tracer.render.words import code_facts
 from tracer.trace.arrow_columns import integers, nullable_integers, take, weight_bytes, words
@@ -89,17 +89,25 @@ class GrowingCode:
         return {cgroup_id} | {one for one, path in paths.items() if top is not None and path.startswith(top)}
 
     def _sums(self, members: Collection[int]) -> tuple[Counter[_Key], Counter[_Key]]:
-        """Return the bytes and the number of the samples with each stack."""
+        """Return the bytes and the number of the samples with each stack, without those that were freed."""
         sums: Counter[_Key] = Counter()
         counts: Counter[_Key] = Counter()
         wanted = np.array([*members], np.int64)
+        nothing = np.zeros(0, np.int64)
+        freed = np.concatenate(
+            [nothing, *(nullable_integers(rows.column("sampled"), -1) for _, _, rows in self._kept)]
+        )
         for _, _, rows in self._kept:
+            is_held = ~np.isin(nullable_integers(rows.column("time"), -1), freed) & (
+                integers(rows.column("bytes")) > 0
+            )
             codes, vocabulary = words(rows.column("category"))
             tgid, nr_bytes = (integers(rows.column(name)) for name in ("tgid", "bytes"))
             user, kernel = (
                 nullable_integers(rows.column(name), _NO_STACK) for name in ("stack_id", "kernel_stack_id")
             )
-            for at in np.flatnonzero(np.isin(integers(rows.column("cgroup_id")), wanted)).tolist():
+            is_wanted = np.isin(integers(rows.column("cgroup_id")), wanted) & is_held
+            for at in np.flatnonzero(is_wanted).tolist():
                 category = vocabulary[codes[at]]
                 kind = "kernel" if category == "sock" else category or ""
                 if kind in KINDS:
@@ -127,7 +135,7 @@ class GrowingCode:
 def sentence(code: Collection[GrownCode]) -> str:
     """Return ` What grows: 71 % in load_rows (app.py:41): python3 (41).`, to follow another sentence; empty
     if no code is known."""
-    said = "; ".join(text for _, text in code_facts.grown([*code], None))
+    said = "; ".join(text for _, text in code_facts.grown(Grown(tuple(code))))
     return f" What grows: {said}." if said else ""
 
 

@@ -307,16 +307,19 @@ INODE: Final = Record(
 
 CODE_SAMPLE: Final = Record(
     "code_sample",
-    "The stacks of a task whose memory grew: a sample that stands for `bytes` of its process.",
+    "The stacks of a task whose memory grew: a sample that stands for `bytes` of its process. A sample that "
+    "is freed has another record, without stacks, whose `bytes` are negative.",
     (
         Field("time_ns", "u64"),
+        Field("sampled_ns", "u64", "the time of the sample that is freed; 0 = this is a sample", null="zero"),
         Field("cgroup_id", "u64"),
-        Field("bytes", "u64"),
+        Field("bytes", "s64"),
         Field("start_code", "u64", "of struct mm_struct: tells the programs of one process apart"),
         Field("start_stack", "u64"),
         Field("tgid", "u32"),
         Field("tid", "u32"),
         Field("category", "u8", enumeration=enumerations.CATEGORY),
+        Field("is_followed", "u8", "a record will say when it is freed"),
         Field("kernel", "u64", "addresses, innermost first, 0 after the last", length="TRACER_KERNEL_FRAMES"),
         Field("user", "u64", length="TRACER_USER_FRAMES"),
         Field("codes", "u64", "of CPython: code objects, innermost first", length="TRACER_PYTHON_FRAMES"),

@@ -43,6 +43,7 @@ def test_to_dict_has_the_fields_of_the_json_document(page_cache_experiment: Any)
             "cached",
             "code",
             "code_sampled_share",
+            "code_memory",
         ),
     ]
     assert document["quality"]["kmsg"] == "missing"

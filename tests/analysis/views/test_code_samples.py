@@ -15,7 +15,7 @@ from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain import postmortem
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results import report_frames
-from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess, SampledMemory
 from tracer.analysis.views import code_samples
 from tracer.analysis.views.code_samples import (
     MOST_DEPTH,
@@ -273,6 +273,75 @@ def test_share_is_that_of_the_growth_while_armed(grown_code_named: Any) -> None:
     assert [one.share for one in found.code] == [1]
     nothing = grown_within(subtree, ("shmem",), grown_code_named.ns(0), grown_code_named.ns(3))
     assert (nothing.code, nothing.sampled_share, nothing.why_unknown is not None) == ((), None, True)
+
+
+def freed(trace: Any, sampled_s: float, seconds: float, weight: int) -> None:
+    """Add the row in which the sample of a moment is freed."""
+    row = {"sampled": trace.ns(sampled_s), "is_followed": False}
+    sampled(trace, seconds, -weight, **row)
+
+
+@pytest.fixture
+def churning(grown_code_named: Any) -> Any:
+    """A process that holds 6 MiB of `keep`, and gave 8 MiB of `scratch` back until second 3.5."""
+    trace = grown_code_named
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.add("armed", 5, begin=trace.ns(0), kind="anon")
+    trace.charged(1, 7, "anon", 8 * MIB, tgid=41)
+    trace.charged(2, 7, "anon", -2 * MIB, tgid=41)
+    grown_code_sampled(trace, 8 * MIB, "scratch [work]", seconds=1, is_followed=True)
+    grown_code_sampled(trace, 6 * MIB, "keep [work]", seconds=2, is_followed=True)
+    freed(trace, 1, 3.5, 8 * MIB)
+    return trace
+
+
+def test_memory_that_was_freed_is_no_share_of_what_is_held(churning: Any) -> None:
+    subtree = Subtrees(churning).subtree_at(7)
+    at_the_end = grown_within(subtree, ("anon",), churning.ns(0), churning.ns(4))
+    assert [(one.frames[0].function, one.share) for one in at_the_end.code] == [("keep", 1)]
+    assert at_the_end.memory == SampledMemory(6 * MIB, 8 * MIB, 0)
+    assert at_the_end.sampled_share == 1
+    before = grown_within(subtree, ("anon",), churning.ns(0), churning.ns(3))
+    assert [one.frames[0].function for one in before.code] == ["scratch", "keep"]
+    assert before.memory is not None
+    assert before.memory.unseen_freed_bytes == 0, "it was followed, so what was freed is older"
+
+
+def test_samples_until_a_moment_are_those_that_are_held_then(churning: Any) -> None:
+    def weights(end_ns: int) -> list[int]:
+        return code_samples.held_within(churning, np.array([7]), None, end_ns)["bytes"].tolist()
+
+    assert weights(churning.ns(3)) == [8 * MIB, 6 * MIB]
+    assert weights(churning.ns(4)) == [6 * MIB]
+    every = code_samples.samples_within(churning.code_samples, None)
+    assert every["bytes"].tolist() == [8 * MIB, 6 * MIB]
+
+
+def test_process_that_ended_holds_no_anonymous_memory(churning: Any) -> None:
+    churning.add("tasks", tgid=50, start_ns=9, comm="gone", first_seen=churning.ns(1), exited=churning.ns(3))
+    grown_code_sampled(churning, 3 * MIB, "grow [work]", seconds=2.5, tgid=50)
+    grown_code_sampled(churning, 3 * MIB, "share [work]", seconds=2.5, tgid=50, category="shmem")
+    subtree = Subtrees(churning).subtree_at(7)
+    found = grown_within(subtree, ("anon", "shmem"), churning.ns(0), churning.ns(4))
+    assert [one.frames[0].function for one in found.code] == ["keep", "share"]
+    assert found.memory is not None
+    assert found.memory.freed_bytes == 11 * MIB
+
+
+@pytest.mark.parametrize(("weight", "unseen"), [(3 * MIB, 3 * MIB), (2 * MIB, 0)])
+def test_freed_memory_that_nobody_followed_widens_the_error(churning: Any, weight: int, unseen: int) -> None:
+    """The ledger shows that it was freed, as in traces of older versions. Samples are exact to one on each
+    CPU."""
+    grown_code_sampled(churning, weight, "read [work]", seconds=2.5)
+    subtree = Subtrees(churning).subtree_at(7)
+    found = grown_within(subtree, ("anon",), churning.ns(0), churning.ns(4))
+    held = 6 * MIB + weight
+    assert found.memory == SampledMemory(held, 8 * MIB, unseen)
+    assert {one.frames[0].function: one.share_error for one in found.code} == {
+        "keep": pytest.approx(share_error(6 * MIB / held, 2) + unseen / held),
+        "read": pytest.approx(share_error(weight / held, 2) + unseen / held),
+    }
 
 
 def test_kill_has_the_code_of_the_kind_of_its_verdict(page_cache_experiment: Any) -> None:

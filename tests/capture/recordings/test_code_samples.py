@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from support.native_parts import LANGUAGES, built_parts
 from support.offered import skip_unless_offered
 
 from tracer.analysis.trace import AnalysedTrace
-from tracer.analysis.views.code_samples import Samples, grown_code
+from tracer.analysis.views.code_samples import Samples, grown_code, held_within
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.capture.symbols import unwinding
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
@@ -68,14 +69,17 @@ def go_on(process: subprocess.Popen[str]) -> None:
     await_ready(process)
 
 
-def weights_by_function(trace: Any, tgid: int) -> dict[str, int]:
+def weights_by_function(trace: Any, tgid: int) -> Counter[str]:
     """Return function -> bytes of a process's samples, by the innermost function of the program itself."""
-    samples = trace.code_samples[trace.code_samples["tgid"] == tgid]
+    samples = trace.code_samples[trace.code_samples["bytes"] > 0]
+    return weights_of(trace, samples[samples["tgid"] == tgid])
+
+
+def weights_of(trace: Any, samples: pd.DataFrame) -> Counter[str]:
     frames = dict(zip(trace.stacks["stack_id"], trace.stacks["frames"], strict=True))
-    sums: dict[str, int] = {}
+    sums: Counter[str] = Counter()
     for stack_id, weight in zip(samples["stack_id"], samples["bytes"], strict=True):
-        function = frames[stack_id][0].partition(" ")[0]
-        sums[function] = sums.get(function, 0) + weight
+        sums[frames[stack_id][0].partition(" ")[0]] += weight
     return sums
 
 
@@ -132,6 +136,42 @@ def test_samples_match_the_ledger_and_name_the_functions(
     assert frames[anon["stack_id"].iloc[-1]][0] == "grow_table [growing]"
     kernel = [name.partition("+")[0] for name in frames[anon["kernel_stack_id"].iloc[-1]]]
     assert "handle_mm_fault" in kernel
+
+
+WAYS = {"munmap": 0, "madvise": 0, "brk": 0, "fixed": 0, "shrunk": 0, "moved": 24 * MIB, "moved_away": 0}
+"""Way in which tests/workloads/freeing.c gives 24 MiB back -> what of it stays."""
+
+
+@pytest.mark.beside
+@pytest.mark.vm
+@pytest.mark.parametrize("way", [*WAYS])
+def test_memory_that_was_given_back_is_held_by_nobody(
+    way: str, memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """The samples of `borrow` are freed in the range of a system call, wherever the memory was moved before.
+
+    What is held agrees with the counter of the process.
+    """
+    size, taken, kept = 128 * KIB, 24 * MIB, 16 * MIB
+    with started(compiled("freeing", tmp_path), memcg, way, str(taken), str(kept)) as process:
+        recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
+        go_on(process)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        trace = AnalysedTrace(recorder.stop())
+        tgid = process.pid
+    assert "code_sample" not in set(trace.loss["stream"])
+    rows = trace.code_samples
+    samples = rows[(rows["bytes"] > 0) & (rows["category"] == "anon") & (rows["tgid"] == tgid)]
+    assert samples["is_followed"].mean() > 0.98
+    held = held_within(trace, None, None, trace.span_ns[1])
+    weights = weights_of(trace, held[(held["category"] == "anon") & (held["tgid"] == tgid)])
+    hidden = 2 * size * CPUS
+    assert abs(weights["borrow"] - WAYS[way]) <= hidden, weights
+    assert abs(weights["keep"] - (0 if way == "moved" else kept)) <= hidden, weights
+    (anon,) = re.findall(r"RssAnon:\s+(\d+) kB", status)
+    assert abs(weights.total() - int(anon) * KIB) <= 2 * hidden
+    gross = weights_of(trace, samples)
+    assert abs(gross["borrow"] - taken) <= hidden, "it was sampled"
 
 
 @pytest.mark.beside

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess, SampledMemory
 from tracer.render.words.code_facts import grown, in_full
 
 MIB = 1 << 20
@@ -31,15 +31,15 @@ NATIVE = replace(
 
 
 def test_functions_of_a_process_are_one_line() -> None:
-    assert list(grown([LOAD, PARSE], 0.97)) == [
+    assert list(grown(Grown((LOAD, PARSE), 0.97))) == [
         (
             "what grew",
             "71 ± 6 % in load_rows (app.py:41), called by main (app.py:88); "
             "24 ± 6 % in parse (app.py:17): python3 (41)",
         )
     ]
-    assert list(grown([], None)) == []
-    assert list(grown([], 0.0)) == [("what grew", "not known: none of the growth was sampled")]
+    assert list(grown(Grown())) == []
+    assert list(grown(Grown((), 0.0))) == [("what grew", "not known: none of the growth was sampled")]
 
 
 @pytest.mark.parametrize(
@@ -53,19 +53,46 @@ def test_functions_of_a_process_are_one_line() -> None:
     ],
 )
 def test_share_that_passes_an_edge_is_a_range(share: float, error: float, shown: str) -> None:
-    [(_, text)] = grown([replace(LOAD, share=share, share_error=error)], 1.0)
+    [(_, text)] = grown(Grown((replace(LOAD, share=share, share_error=error),), 1.0))
     assert text.startswith(f"{shown} in load_rows")
 
 
 def test_processes_have_a_line_each() -> None:
-    lines = list(grown([LOAD, NATIVE, PARSE], 0.5))
+    lines = list(grown(Grown((LOAD, NATIVE, PARSE), 0.5)))
     assert [label for label, _ in lines] == ["what grew", ""]
     assert lines[0][1].endswith("python3 (41) (of the 50 % of the growth that was sampled)")
     assert lines[1][1] == "20 ± 6 % in grow (libwork.so): 4 work processes"
 
 
+@pytest.mark.parametrize(
+    ("held", "freed", "unseen", "note"),
+    [
+        (100, 11, 0, ""),
+        (100, 12, 0, " (12 MiB more were taken and freed again)"),
+        (
+            *(100, 101, 0),
+            " (101 MiB more were taken and freed again; what the allocator used again counts for who took it "
+            "first)",
+        ),
+        (100, 0, 10, ""),
+        (100, 0, 11, " (11 MiB of the 100 MiB that were sampled were freed again, not known which)"),
+    ],
+)
+def test_memory_that_was_freed_again_is_said_from_a_tenth_on(
+    held: int, freed: int, unseen: int, note: str
+) -> None:
+    found = Grown((LOAD,), 1.0, SampledMemory(held * MIB, freed * MIB, unseen * MIB))
+    for lines in (grown(found), in_full(found)):
+        assert next(iter(lines))[1].partition(": python3 (41)")[2] == note
+
+
+def test_samples_that_were_all_freed_are_said() -> None:
+    found = Grown((), 0.0, SampledMemory(0, MIB, 0))
+    assert list(grown(found)) == [("what grew", "not known: what was sampled was freed again")]
+
+
 def test_all_frames_are_shown_in_full() -> None:
-    assert list(in_full([LOAD, NATIVE], 1)) == [
+    assert list(in_full(Grown((LOAD, NATIVE), 1))) == [
         ("what grew", "71 ± 6 %, 58 MiB of anonymous memory: python3 (41)"),
         ("", "  load_rows (app.py:41)"),
         ("", "  main (app.py:88)"),
@@ -75,7 +102,7 @@ def test_all_frames_are_shown_in_full() -> None:
 
 
 def test_code_without_a_stack_is_said() -> None:
-    ((_, line),) = grown([replace(LOAD, frames=())], None)
+    ((_, line),) = grown(Grown((replace(LOAD, frames=()),)))
     assert line == "71 ± 6 % in no stack could be taken: python3 (41)"
 
 
@@ -85,7 +112,7 @@ def test_hostile_names_are_escaped() -> None:
         process=GrownProcess(41, "\x1b\n", 1),
         frames=(CodeFrame("\x1b[31mgrow\n", "\x1b[0m", 1, None), CodeFrame("f", None, None, "\x1b")),
     )
-    for lines in (grown([hostile], 0.1), in_full([hostile], 0.1)):
+    for lines in (grown(Grown((hostile,), 0.1)), in_full(Grown((hostile,), 0.1))):
         texts = [text for _, text in lines]
         assert "\x1b" not in str(texts)
         assert all(text.isprintable() for text in texts)

@@ -25,7 +25,7 @@ from tracer.schema import UNLIMITED_BYTES
 NOT_ASKED: Final = "it was not asked for"
 NOT_EXPLAINED: Final = (
     *("verdict", "composition", "working_set_bytes", "reclaim", "cushion", "allocators"),
-    *("further_allocators", "candidates", "sizing.min_limit_bytes", "code_sampled_share"),
+    *("further_allocators", "candidates", "sizing.min_limit_bytes", "code_sampled_share", "code_memory"),
 )
 """The fields of a report that are null without an explanation."""
 

@@ -221,7 +221,7 @@ def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAlloc
 
 def _grown(kill: RecordedKill, kinds: Sequence[str]) -> Grown:
     if kill.owner_id is None:
-        return Grown((), None, verdict.NO_OWNER)
+        return Grown(why_unknown=verdict.NO_OWNER)
     return grown_within(kill.subtree, kinds, kill.window.begin, kill.time_ns)
 
 

@@ -159,7 +159,7 @@ def _held(
     grew, further = allocators.between(subtree, begin, end if peak_ns is None else peak_ns)
     sizes = _sizes(subtree, peak, peak_ns, end)
     mappings = last_looks.largest_processes(subtree, begin, end)
-    code, sampled_share, why_not_sampled = _grown(subtree, sizes, going.state, (begin, peak_ns, end))
+    grown = _grown(subtree, sizes, going.state, (begin, peak_ns, end))
     one = Held(
         cgroup=trace.places.label_of(subtree.cgroup_id),
         container=trace.places.container_of(subtree.cgroup_id)[0],
@@ -184,8 +184,7 @@ def _held(
         mappings=mappings,
         runtime=runtimes.of_processes(subtree, mappings),
         cached=last_looks.cached_files(subtree, begin, end),
-        code=code,
-        code_sampled_share=sampled_share,
+        **grown.fields(),
         progress=going,
         high_bytes=ledger.reading(subtree, "high_bytes").at(end),
         high_events=ledger.count(subtree, "high_events").at(end),
@@ -199,7 +198,7 @@ def _held(
             ("refaulted_bytes", why_not_followed),
             ("miss_curve", why_not_curved),
             ("sizing.min_limit_bytes", why_unsized),
-            ("code_sampled_share", why_not_sampled),
+            *grown.unknown().items(),
         )
         if reason is not None
     }

@@ -116,7 +116,7 @@ def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
 
 
 NO_OWNER: Final = "the cgroup whose limit was hit is not known"
-_NOT_SAMPLED: Final = Grown((), None, LOG_ALONE)
+_NOT_SAMPLED: Final = Grown(why_unknown=LOG_ALONE)
 
 
 def assemble(
@@ -132,8 +132,7 @@ def assemble(
 
     `findings`: without the candidates, which `selection` has. `sizes`: memory.stat of the limit owner at the
     kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `judge` gives the verdict on
-    the findings. `grown` returns the code that made some kinds of memory grow before the kill, and its
-    `code_sampled_share`.
+    the findings. `grown` returns the code that made some kinds of memory grow before the kill.
     """
     quality = outline.quality
     findings = replace(findings, candidates=selection.candidates, kmsg_fields=quality.kmsg_fields)
@@ -141,10 +140,9 @@ def assemble(
         contradiction = sentence_parts.contradiction(selection.candidates)
         quality = replace(quality, disagreements=(*quality.disagreements, contradiction))
     judged = judge(findings)
-    code, sampled_share, why_not = grown(CAUSES[judged.cause].grows)
-    if why_not is not None:
-        quality = replace(quality, unknown={**quality.unknown, "code_sampled_share": why_not})
-    grown_by = replace(findings, code=code)
+    grew = grown(CAUSES[judged.cause].grows)
+    quality = replace(quality, unknown={**quality.unknown, **grew.unknown()})
+    grown_by = replace(findings, code=grew.code)
     return replace(
         outline,
         limit_owner=findings.owner,
@@ -165,7 +163,6 @@ def assemble(
         mappings=tuple(findings.mappings),
         runtime=tuple(findings.runtimes),
         cached=findings.cached,
-        code=code,
-        code_sampled_share=sampled_share,
+        **grew.fields(),
         quality=quality,
     )

@@ -22,10 +22,12 @@ from tracer.analysis.results.memory import (
     Composition,
     Cushion,
     FurtherAllocators,
+    Grown,
     GrownCode,
     ProcessMemory,
     Reclaim,
     Runtime,
+    SampledMemory,
     SharedFile,
 )
 from tracer.analysis.results.outcome import AtLimit
@@ -279,8 +281,9 @@ class OomReport:
     that were seen. `mappings`: the processes that were looked at before the kill, the killed ones first, then
     the largest; empty if there was no look. `runtime`: what their runtimes showed. `cached`: the page cache
     by file at the last look before the kill; None: there was no look. `code`: the code that made
-    memory of the verdict's kind grow in the window, the largest share first; empty if it was not sampled.
-    `code_sampled_share`: the part of that growth that was sampled.
+    memory of the verdict's kind grow in the window and holds it, the largest share first; empty if it was not
+    sampled. `code_sampled_share`: the part of that growth that was sampled. `code_memory`:
+    what the samples stand for; None: not known.
     """
 
     kill_id: int
@@ -311,6 +314,12 @@ class OomReport:
     cached: CacheContents | None = None
     code: tuple[GrownCode, ...] = ()
     code_sampled_share: float | None = None
+    code_memory: SampledMemory | None = None
+
+    @property
+    def grown(self) -> Grown:
+        """Return what is known of the code that made memory grow."""
+        return Grown.of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this kill in `explain --json`, whose evidence has no sentences here.

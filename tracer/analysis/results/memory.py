@@ -238,7 +238,8 @@ class GrownProcess:
 
 @dataclass(frozen=True, slots=True)
 class GrownCode:
-    """Code that made memory grow, by `bytes`, which are the `share` of all growth that was sampled.
+    """Code that made memory grow, by `bytes`, which are the `share` of all growth that was sampled and is
+    still held.
 
     `share_error`: the true share lies within this of `share` in 95 of 100 cases, since samples are few.
 
@@ -259,13 +260,44 @@ class GrownCode:
     frames: tuple[CodeFrame, ...]
 
 
-class Grown(NamedTuple):
-    """The code that made some kinds of memory grow, the largest share first, and the part of that growth that
-    was sampled. `sampled_share` is None if that is not known, for the reason `why_unknown`."""
+@dataclass(frozen=True, slots=True)
+class SampledMemory:
+    """What samples of growth stand for: `held_bytes` of them were not seen to be freed, `freed_bytes` were,
+    and do not count as growth. `unseen_freed_bytes`: the part of `held_bytes` that was freed as well, by the
+    ledger; it is not known which."""
 
-    code: tuple[GrownCode, ...]
-    sampled_share: float | None
+    held_bytes: int
+    freed_bytes: int
+    unseen_freed_bytes: int
+
+    @property
+    def unseen_share(self) -> float:
+        """Return the part of what seems to be held that was freed."""
+        return self.unseen_freed_bytes / self.held_bytes if self.held_bytes else 0.0
+
+
+class Grown(NamedTuple):
+    """The code that made some kinds of memory grow and still holds it, the largest share first, the part of
+    the growth that was sampled, and what the samples stand for. `sampled_share` and `memory` are None if they
+    are not known, for the reason `why_unknown`."""
+
+    code: tuple[GrownCode, ...] = ()
+    sampled_share: float | None = None
+    memory: SampledMemory | None = None
     why_unknown: str | None = None
+
+    @classmethod
+    def of(cls, report: Any) -> Grown:
+        """Return what a report of a kill or of a cgroup has."""
+        return cls(report.code, report.code_sampled_share, report.code_memory)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of such a report."""
+        return {"code": self.code, "code_sampled_share": self.sampled_share, "code_memory": self.memory}
+
+    def unknown(self) -> dict[str, str]:
+        """Return the reason for each of these fields that is not known."""
+        return {name: self.why_unknown or "" for name, value in self.fields().items() if value is None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from tracer.analysis.results.memory import (
     Allocator,
     CacheContents,
     FurtherAllocators,
+    Grown,
     GrownCode,
     MissPoint,
     ProcessMemory,
     Reclaim,
     Runtime,
+    SampledMemory,
 )
 from tracer.analysis.results.quality import Quality
 
@@ -150,8 +152,8 @@ class Held:
     of the recorded command was cut off; None: it was not, or that is not known.
 
     `allocators` are the processes that were charged most until `peak_time`, `further_allocators` the sum of
-    the others, and `code` and `code_sampled_share` those of the largest kind of memory then (of page cache
-    over the whole trace if its tasks were thrashing), as in `OomReport`. `miss_curve`:
+    the others, and `code` and the fields that begin with `code_` those of the largest kind of memory then (of
+    page cache over the whole trace if its tasks were thrashing), as in `OomReport`. `miss_curve`:
     `analysis.views.miss_curve`, empty if nothing was read again.
     `mappings`: the processes at the look that found most memory, the largest first; empty if the cgroup was
     never so near its limit. `runtime`: what their runtimes showed then. `cached`: the page cache by file at
@@ -206,6 +208,12 @@ class Held:
     cached: CacheContents | None = None
     code: tuple[GrownCode, ...] = ()
     code_sampled_share: float | None = None
+    code_memory: SampledMemory | None = None
+
+    @property
+    def grown(self) -> Grown:
+        """Return what is known of the code that made memory grow."""
+        return Grown.of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object of this cgroup in the `held` list of `explain --json`.

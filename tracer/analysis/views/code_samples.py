@@ -3,13 +3,16 @@ and its tree for a flame graph.
 
 Each sample represents `weight_bytes` that were charged (docs/trace-format.md). It has a user stack and the
 kernel stack to which it led. Frames with the same symbol are one function, at any offset.
+
+A sample whose memory was freed by a moment is no part of what is held then. Who takes memory and gives it
+back, again and again, has many samples and holds little.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,11 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from tracer.analysis.core import ledger, naming
-from tracer.analysis.core.columns import Int64s, column_times_ns, integers, times_ns
+from tracer.analysis.core.columns import Bools, Int64s, column_times_ns, integers, times_ns
 from tracer.analysis.core.lookups import Frames
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables
-from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode
+from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, SampledMemory
 from tracer.analysis.views.grown_functions import StackGrowth, frame_of, grown_functions, heaviest, of_program
 
 _NO_NAME: Final = "[unknown]"
@@ -69,7 +72,7 @@ def were_asked_for(trace: TraceTables) -> bool:
 def samples_within(
     samples: pd.DataFrame, members: Int64s | None, begin_ns: int | None = None, end_ns: int | None = None
 ) -> pd.DataFrame:
-    """Return the rows of `code_samples` from `begin_ns` to `end_ns`, both included (ns since the epoch;
+    """Return the samples of `code_samples` from `begin_ns` to `end_ns`, both included (ns since the epoch;
     None: no bound).
 
     `members`: only those that were charged to these cgroups; None: to any.
@@ -78,7 +81,18 @@ def samples_within(
     first = 0 if begin_ns is None else np.searchsorted(moments, begin_ns)
     last = len(moments) if end_ns is None else np.searchsorted(moments, end_ns, "right")
     rows = samples.iloc[first:last]
-    return rows if members is None else rows[np.isin(integers(rows["cgroup_id"]), members)]
+    is_wanted = integers(rows["bytes"]) > 0
+    if members is not None:
+        is_wanted &= np.isin(integers(rows["cgroup_id"]), members)
+    return rows[is_wanted]
+
+
+def held_within(
+    trace: TraceTables, members: Int64s | None, begin_ns: int | None, end_ns: int
+) -> pd.DataFrame:
+    """Return the samples of `samples_within` without those that were freed by `end_ns`."""
+    rows, freed = samples_within(trace.code_samples, members, begin_ns, end_ns), Freed.of(trace.code_samples)
+    return rows[_are_held(trace, Samples.from_rows(rows), freed, begin_ns or 0, end_ns)]
 
 
 def charged(trace: TraceTables, samples: pd.DataFrame) -> list[Charged]:
@@ -141,7 +155,8 @@ _WEIGHTS: Final[Mapping[str, ledger.Weights]] = {
 
 
 class Samples(NamedTuple):
-    """Rows of `code_samples` as arrays, in the order of time. `kind`: sockets count as kernel memory."""
+    """Samples as arrays, in the order of time. `kind`: sockets count as kernel memory. `is_followed`: if one
+    was freed, there is a row that says so."""
 
     time: Int64s
     tgid: Int64s
@@ -149,20 +164,24 @@ class Samples(NamedTuple):
     kernel_stack_id: Int64s
     bytes: Int64s
     kind: npt.NDArray[np.object_]
+    is_followed: Bools
 
     @classmethod
     def from_rows(cls, rows: pd.DataFrame) -> Samples:
+        """Return the samples of rows of `code_samples`, without the rows in which samples are freed."""
+        rows = rows[integers(rows["bytes"]) > 0]
         kinds = np.array(rows["category"], dtype=object)
         kinds[kinds == "sock"] = "kernel"
         tgid, user, kernel, nr_bytes = (
             integers(rows[name]) for name in ("tgid", "stack_id", "kernel_stack_id", "bytes")
         )
-        return cls(times_ns(rows), tgid, user, kernel, nr_bytes, kinds)
+        is_followed = rows["is_followed"].fillna(False).to_numpy(dtype=bool)
+        return cls(times_ns(rows), tgid, user, kernel, nr_bytes, kinds, is_followed)
 
     def picked(self, which: slice | npt.NDArray[np.bool_]) -> Samples:
         numbers = (self.time, self.tgid, self.stack_id, self.kernel_stack_id, self.bytes)
         time, tgid, user, kernel, nr_bytes = (column[which] for column in numbers)
-        return Samples(time, tgid, user, kernel, nr_bytes, self.kind[which])
+        return Samples(time, tgid, user, kernel, nr_bytes, self.kind[which], self.is_followed[which])
 
     def within(self, begin_ns: int, end_ns: int) -> Samples:
         """Return the samples of an interval, both ends included."""
@@ -170,28 +189,79 @@ class Samples(NamedTuple):
         return self.picked(slice(first, int(np.searchsorted(self.time, end_ns, "right"))))
 
 
+class Freed(NamedTuple):
+    """The rows of `code_samples` in which samples are freed, in the order of time: when, and the time of the
+    sample, which no other sample of anonymous memory has."""
+
+    time: Int64s
+    sampled: Int64s
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> Freed:
+        rows = rows[integers(rows["bytes"]) < 0]
+        return cls(times_ns(rows), column_times_ns(rows["sampled"]))
+
+
 def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: int) -> Grown:
-    """Return the code that made memory of some kinds grow in a cgroup and below it.
+    """Return the code that made memory of some kinds grow in a cgroup and below it, and that is still held.
 
     The sampled share is at most the share that came while sampling was armed: memory that was freed and came
-    again is sampled twice.
+    again is sampled twice, where its freeing was not seen. By as much, shares are less certain.
     """
     trace = subtree.whole
     if not were_asked_for(trace):
-        return Grown((), None, "no samples of code were asked for (--stacks)")
+        return Grown(why_unknown="no samples of code were asked for (--stacks)")
     samples = subtree.once("grown_code", lambda: Samples.from_rows(subtree.code_samples))
+    freed = subtree.once("grown_code.freed", lambda: Freed.of(subtree.code_samples))
     samples = samples.within(begin_ns, end_ns)
-    code = grown_code(trace, samples, kinds)
+    samples = samples.picked(np.isin(samples.kind, list(kinds)))
+    held = samples.picked(_are_held(trace, samples, freed, begin_ns, end_ns))
     grown = [_grown(subtree, kind, begin_ns, end_ns) for kind in kinds]
-    whole = sum(grown)
-    if not whole:
-        return Grown(code, None, "no memory of the kind of the verdict grew")
-    armed = sum(
+    armed = [
         min(_grown_while_armed(subtree, kind, begin_ns, end_ns), most)
         for kind, most in zip(kinds, grown, strict=True)
+    ]
+    memory = SampledMemory(
+        held_bytes=int(held.bytes.sum()),
+        freed_bytes=int(samples.bytes.sum() - held.bytes.sum()),
+        unseen_freed_bytes=_unseen(trace, held, dict(zip(kinds, armed, strict=True))),
     )
-    sampled = int(samples.bytes[np.isin(samples.kind, list(kinds))].sum())
-    return Grown(code, min(sampled, armed) / whole)
+    code = tuple(
+        replace(one, share_error=min(one.share_error + memory.unseen_share, 1.0))
+        for one in grown_code(trace, held, kinds)
+    )
+    if not sum(grown):
+        return Grown(code, None, memory, "no memory of the kind of the verdict grew")
+    return Grown(code, min(memory.held_bytes, sum(armed)) / sum(grown), memory)
+
+
+def _unseen(trace: TraceTables, held: Samples, grown: Mapping[str, int]) -> int:
+    """Return by how much the samples that nobody followed exceed the growth of their kind, by more than a
+    sample on each CPU: as much was freed again.
+
+    Those that were followed may exceed it: what was freed instead of them is older. Page cache that is
+    evicted does not count: who reads it is the answer, however little of it stays.
+    """
+    inexact_bytes = trace.meta["filters"]["stacks_bytes"] * trace.meta["cpus"]
+    beyond = 0
+    for kind in grown.keys() - {"file"}:
+        is_kind = held.kind == kind
+        most = int(held.bytes[is_kind & ~held.is_followed].sum())
+        excess = int(held.bytes[is_kind].sum()) - grown[kind]
+        beyond += min(excess, most) if excess > inexact_bytes else 0
+    return beyond
+
+
+def _are_held(trace: TraceTables, samples: Samples, freed: Freed, begin_ns: int, end_ns: int) -> Bools:
+    """Return a mask of the samples whose memory is not freed by `end_ns`. Anonymous memory is freed as well
+    when its process ends."""
+    last = int(np.searchsorted(freed.time, end_ns, "right"))
+    is_freed = np.isin(samples.time, freed.sampled[:last])
+    is_anon = samples.kind == "anon"
+    for tgid in np.unique(samples.tgid[is_anon]).tolist():
+        if trace.processes.exited_at(tgid, begin_ns, end_ns) is not None:
+            is_freed |= is_anon & (samples.tgid == tgid)
+    return ~is_freed
 
 
 def _grown(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:

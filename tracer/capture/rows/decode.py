@@ -104,6 +104,8 @@ class Decoder:
             records = records[at]
             columns |= self._changes(records["cgroup_id"], categories_at, delta_bytes)
         columns = _computed(stream, records) | columns
+        if stream.name == "code_sample":
+            columns |= self._following(records)
         for name, member, kind in _columns_of(stream.name):
             if name not in columns:
                 columns[name] = self._column(name, member, kind, records)
@@ -131,6 +133,14 @@ class Decoder:
             name: pa.nulls(len(records), TABLES["charge"].field(name).type) for name in _UNKNOWN_OF_RESIDUE
         }
         return self.rows(STREAM_AT["charge"], records, **nulls)
+
+    def _following(self, records: Records) -> dict[str, pa.Array]:
+        """Return the columns of `code_samples` that connect a sample with the row in which it is freed."""
+        sampled_ns = records["sampled_ns"].astype(np.int64)
+        return {
+            "is_followed": pa.array(records["is_followed"] != 0),
+            "sampled": numbers(sampled_ns + self.clock_offset_ns, TIME, null=sampled_ns == 0),
+        }
 
     def _changes(
         self,

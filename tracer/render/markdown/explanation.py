@@ -55,7 +55,7 @@ def kill(report: OomReport) -> Iterator[str]:
     yield from marks.facts(memory_facts.by_mapping(report.mappings, report.time))
     yield from marks.facts(memory_facts.of_runtimes(report.runtime, report.mappings))
     yield from marks.facts(memory_facts.cache_at_kill(report))
-    yield from marks.facts(code_facts.grown(report.code, report.code_sampled_share))
+    yield from marks.facts(code_facts.grown(report.grown))
     yield from marks.facts(screen_facts.cushion(report))
     yield from marks.facts(("also", evidence.sentence(factor)) for factor in report.verdict.contributing)
     yield from marks.facts(screen_facts.how_sure(report))
@@ -99,4 +99,4 @@ def survivors(cgroups: Sequence[Held], sigkills: Sequence[Sigkill], *, interrupt
     for one in slowed.foremost_first(cgroups)[:1]:
         yield from marks.heading(place_of_life(one))
         yield from marks.facts(survivor_facts.in_brief(one))
-        yield from marks.facts(code_facts.grown(one.code, one.code_sampled_share))
+        yield from marks.facts(code_facts.grown(one.grown))

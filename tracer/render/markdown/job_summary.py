@@ -41,7 +41,7 @@ def recorded(
         yield ""
         yield from marks.facts([_machine(machine_bytes)])
         yield from marks.facts(survivor_facts.in_brief(held))
-        yield from marks.facts(code_facts.grown(held.code, held.code_sampled_share))
+        yield from marks.facts(code_facts.grown(held.grown))
         yield from marks.heading(SMALLER)
         yield marks.escaped(smaller(held, machine_bytes))
     else:

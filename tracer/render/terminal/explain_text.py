@@ -68,7 +68,7 @@ def _kill_screen(
     yield console.facts(memory_facts.of_runtimes(report.runtime, report.mappings))
     yield console.facts(memory_facts.cache_at_kill(report))
     yield Text()
-    yield console.facts(code_facts.grown(report.code, report.code_sampled_share))
+    yield console.facts(code_facts.grown(report.grown))
     yield console.facts(screen_facts.cushion(report))
     factors = report.verdict.contributing[:most_factors]
     yield console.facts(
@@ -320,7 +320,7 @@ def _who(report: OomReport, page_size: int) -> Iterator[RenderableType]:
             ("" if number else "allocated", line)
             for number, line in enumerate(charged or [kill_facts.no_allocator(report)])
         )
-    yield console.facts(code_facts.in_full(report.code, report.code_sampled_share))
+    yield console.facts(code_facts.in_full(report.grown))
     yield console.facts(kill_facts.killed(report, len(report.victims)))
     victims = console.Rows(*zip(kill_facts.VICTIM_TITLES, "<>>>>>>", strict=True))
     for victim in report.victims:

@@ -43,7 +43,7 @@ def held(
     for one in cgroups[:_MOST_HELD]:
         yield console.title(place_of_life(one))
         yield console.facts(survivor_facts.held(one))
-        yield console.facts(code_facts.in_full(one.code, one.code_sampled_share))
+        yield console.facts(code_facts.in_full(one.grown))
     if len(cgroups) > _MOST_HELD:
         yield Text()
         yield Text(f"{len(cgroups) - _MOST_HELD} more cgroups were traced: --json lists them all.")
@@ -73,7 +73,7 @@ def _in_short(
         return
     yield console.title(place_of_life(first))
     yield console.facts(survivor_facts.in_brief(first))
-    yield console.facts(code_facts.grown(first.code, first.code_sampled_share))
+    yield console.facts(code_facts.grown(first.grown))
     if others[:most]:
         yield console.title("Other cgroups, the nearest to its limit first")
         table = console.Rows(("peak usage", ">"), ("limit", ">"), ("evicted", ">"), ("cgroup", "<"))

@@ -8,36 +8,44 @@ from typing import Final
 
 from tracer import units
 from tracer.analysis.results import memory
-from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess, SampledMemory
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
 LABEL: Final = "what grew"
 _ENOUGH: Final = 0.9
 """From this share on, it is not said that some growth was not sampled."""
+_MUCH: Final = 0.1
+"""Up to this share, it is not said that some of what was sampled was freed again."""
 _MOST_LISTED: Final = 3
 
 
-def grown(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[Fact]:
+def grown(it: Grown) -> Iterator[Fact]:
     """Yield one line for each process name: the functions whose memory grew, with their shares."""
-    if not code and sampled_share is not None:
-        yield LABEL, "not known: none of the growth was sampled"
-    in_order = sorted(code, key=lambda one: next(at for at, o in enumerate(code) if o.process == one.process))
+    if not it.code and it.sampled_share is not None:
+        what = (
+            "what was sampled was freed again"
+            if it.memory and it.memory.freed_bytes
+            else "none of the growth was sampled"
+        )
+        yield LABEL, f"not known: {what}"
+    firsts = [one.process for one in it.code]
+    in_order = sorted(it.code, key=lambda one: firsts.index(one.process))
     for number, (process, of_process) in enumerate(groupby(in_order, key=lambda one: one.process)):
         shares = "; ".join(
             f"{_share(one)} in {in_function(one.frames)}" for one in [*of_process][:_MOST_LISTED]
         )
-        note = "" if number else _sampled(sampled_share)
+        note = "" if number else _notes(it)
         yield "" if number else LABEL, f"{shares}: {_who(process)}{note}"
 
 
-def in_full(code: Sequence[GrownCode], sampled_share: float | None) -> Iterator[Fact]:
+def in_full(it: Grown) -> Iterator[Fact]:
     """Yield all frames of each code, innermost function first."""
-    for number, one in enumerate(code):
-        note = "" if number else _sampled(sampled_share)
+    for number, one in enumerate(it.code):
+        note = "" if number else _notes(it)
         heading = f"{_share(one)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
         yield "" if number else LABEL, heading
-        yield from (("", f"  {frame(it)}") for it in one.frames)
+        yield from (("", f"  {frame(inner)}") for inner in one.frames)
 
 
 def _share(one: GrownCode) -> str:
@@ -96,8 +104,19 @@ def _who(process: GrownProcess) -> str:
     return name if process.pid is None else f"{name} ({process.pid})"
 
 
-def _sampled(share: float | None) -> str:
-    """Return what to add if not all of the growth was sampled."""
-    if share is None or share >= _ENOUGH:
-        return ""
-    return f" (of the {percent(share)} of the growth that was sampled)"
+def _notes(it: Grown) -> str:
+    """Return what to add if not all of the growth was sampled, or if much of what was sampled is held no
+    more."""
+    notes = []
+    if it.sampled_share is not None and it.sampled_share < _ENOUGH:
+        notes.append(f"of the {percent(it.sampled_share)} of the growth that was sampled")
+    memory = it.memory or SampledMemory(0, 0, 0)
+    held, freed, unseen = memory.held_bytes, memory.freed_bytes, memory.unseen_freed_bytes
+    if freed > _MUCH * (held + freed):
+        notes.append(f"{units.size(freed)} more were taken and freed again")
+    if freed > held:  # the allocator of the program is busy with it
+        notes.append("what the allocator used again counts for who took it first")
+    if unseen > _MUCH * held:
+        part = f"{units.size(unseen)} of the {units.size(held)} that were sampled"
+        notes.append(f"{part} were freed again, not known which")
+    return f" ({'; '.join(notes)})" if notes else ""

@@ -144,6 +144,7 @@ FIELDS_IN_WORDS: Final = {
     "cushion.kernel_refaulted_bytes": "the kernel's count of what was read again",
     "sizing.min_limit_bytes": "the minimum limit",
     "code_sampled_share": "the share of the growth that was sampled",
+    "code_memory": "the sampled memory that was freed again",
 }
 """Field of the report that can be unknown -> a noun phrase for it. `PART_BY_NAME` has the classes of the
 composition."""
@@ -155,6 +156,7 @@ _NOT_IN_BRIEF: Final = (
     "candidates.shmem_rss_bytes",
     "composition.hugetlb",
     "code_sampled_share",
+    "code_memory",
 )
 """Fields that only confirm others, or whose memory is charged to a cgroup only with a rare mount option."""
 

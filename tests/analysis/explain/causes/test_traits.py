@@ -208,7 +208,7 @@ def test_report_of_a_recorded_kill_has_the_words_and_the_stacks_of_the_cause(
 
     def grown_within(_tree: Any, kinds: Any, *_: Any) -> Grown:
         asked.append(kinds)
-        return Grown((), None)
+        return Grown()
 
     monkeypatch.setattr(recorded_report, "grown_within", grown_within)
     add(grows=("file", "kernel"), settings=lambda _, room_bytes: iter((f"Keep {room_bytes >= 0}.",)))

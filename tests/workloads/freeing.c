@@ -1,0 +1,91 @@
+/*
+ * Takes memory in `borrow`, gives it back in one of several ways, and takes other memory in `keep`:
+ * `freeing WAY BYTES BYTES`. Prints "ready", waits for a line on its standard input, prints "ready"
+ * again, and ends with its input. WAY is
+ *
+ *   munmap, madvise, brk, fixed   the system call, or a new mapping at the same place
+ *   shrunk      all but a page is given back by mremap(2)
+ *   moved       mremap(2) moves the memory, and nothing of it is given back; what `keep` takes at
+ * the old place is moved_away  the memory is moved, and given back at its new place
+ */
+
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define PAGE 4096L
+#define FRAME __attribute__((noinline, noclone))
+#define IS(name) (!strcmp(way, name))
+
+FRAME void borrow(volatile char *memory, long bytes)
+{
+	for (long at = 0; at < bytes; at += PAGE)
+		memory[at] = 1;
+}
+
+FRAME void keep(volatile char *memory, long bytes)
+{
+	for (long at = 0; at < bytes; at += PAGE)
+		memory[at] = 2;
+}
+
+static char *map(char *place, long bytes)
+{
+	int fixed = place ? MAP_FIXED : 0;
+
+	return mmap(place, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | fixed, -1,
+		    0);
+}
+
+/* Move memory, at whose end another mapping begins. Return its new place. */
+static char *moved(char *memory, long bytes)
+{
+	return mremap(memory, bytes, 2 * bytes, MREMAP_MAYMOVE);
+}
+
+static void work(const char *way, long bytes, long kept)
+{
+	char *memory = IS("brk") ? sbrk(bytes) : map(NULL, bytes + PAGE);
+
+	if (!IS("brk"))
+		mprotect(memory + bytes, PAGE, PROT_NONE);
+	borrow(memory, bytes);
+	if (IS("munmap"))
+		munmap(memory, bytes);
+	else if (IS("madvise"))
+		madvise(memory, bytes, MADV_DONTNEED);
+	else if (IS("brk"))
+		sbrk(-bytes);
+	else if (IS("fixed"))
+		map(memory, bytes);
+	else if (IS("shrunk"))
+		mremap(memory, bytes, PAGE, 0);
+	else if (IS("moved_away"))
+		munmap(moved(memory, bytes), 2 * bytes);
+	else if (IS("moved") && moved(memory, bytes) != memory) {
+		keep(map(memory, bytes), bytes);
+		munmap(memory, bytes);
+		return;
+	}
+	keep(map(NULL, kept), kept);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 4 || prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
+		return 1;
+	puts("ready");
+	fflush(stdout);
+	if (getchar() == EOF)
+		return 0;
+	work(argv[1], atol(argv[2]), atol(argv[3]));
+	puts("ready");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+	return 0;
+}
