@@ -208,7 +208,7 @@ def test_process_in_many_lives_is_charged_to_each(
     assert wrong == {}, "cgroup -> pages touched, pages recorded"
     # What changes about an unreported switch is of no known process (test_attribution.py).
     unnamed = {c: (n, of_wanderer.get(c, 0)) for c, n in expected.items() if of_wanderer.get(c, 0) < n}
-    assert len(unnamed) <= len(expected) / 3, f"cgroup -> pages touched, pages recorded for the process: {unnamed}"
+    assert len(unnamed) <= len(expected) / 3, f"cgroup -> pages touched, of the process: {unnamed}"
 
 
 @pytest.mark.vm
