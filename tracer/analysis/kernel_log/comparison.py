@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from tracer.analysis.core.columns import (
     Bools,
-    ColumnArrays,
+    Cells,
     Int64s,
     integers,
     is_one_of,
@@ -414,12 +414,12 @@ class Completed:
         return times_ns(self._trace.oom)
 
     @cached_property
-    def _recorded(self) -> ColumnArrays:
-        return ColumnArrays.from_frame(self._trace.oom, (*COLUMNS, "kernel_stack_id"))
+    def _recorded(self) -> Cells:
+        return Cells.from_frame(self._trace.oom[[*COLUMNS, "kernel_stack_id"]])
 
     @cached_property
-    def _inferred(self) -> ColumnArrays:
-        return ColumnArrays.from_frame(self.oom, _INFERRED)
+    def _inferred(self) -> Cells:
+        return Cells.from_frame(self.oom[[*_INFERRED]])
 
     @cached_property
     def _at_kills(self) -> Int64s:
