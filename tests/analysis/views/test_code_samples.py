@@ -380,10 +380,22 @@ def test_advice_names_the_code_of_the_process_that_grew(
 ) -> None:
     trace = page_cache_experiment
     trace.meta["filters"] = {"stacks_bytes": MIB}
+    trace.add("armed", 3, begin=trace.ns(0), kind="anon")
     grown_code_sampled(trace, 40 * MIB, frame, "main [work]", seconds=2.5, tgid=tgid)
     (report,) = postmortem.explain(trace)
     (line,) = [line for line in report.advice if line.startswith("Look for growth")]
     assert line.startswith(said)
+
+
+def test_advice_names_no_code_whose_memory_may_all_be_freed(page_cache_experiment: Any) -> None:
+    """Sampling was not armed, so that nothing grew in it: by the ledger, what was sampled is gone again."""
+    trace = page_cache_experiment
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    grown_code_sampled(trace, 40 * MIB, "grow [work]", seconds=2.5, tgid=41)
+    (report,) = postmortem.explain(trace)
+    assert report.code_memory == SampledMemory(40 * MIB, 0, 40 * MIB)
+    (line,) = [line for line in report.advice if line.startswith("Look for growth")]
+    assert line.startswith("Look for growth in python3 (pid 41): it charged")
 
 
 @pytest.mark.parametrize(("anon", "file", "kind"), [(9, 5, "anon"), (5, 9, "file")])

@@ -91,6 +91,13 @@ def test_samples_that_were_all_freed_are_said() -> None:
     assert list(grown(found)) == [("what grew", "not known: what was sampled was freed again")]
 
 
+@pytest.mark.parametrize(("unseen", "is_named"), [(50, True), (51, False)])
+def test_functions_are_not_named_if_most_of_the_samples_were_freed(unseen: int, is_named: bool) -> None:
+    ((_, said),) = grown(Grown((LOAD,), 1.0, SampledMemory(100 * MIB, 0, unseen * MIB)))
+    assert ("load_rows" in said) == is_named
+    assert f"{unseen} MiB of the 100 MiB that were sampled were freed again" in said
+
+
 def test_all_frames_are_shown_in_full() -> None:
     assert list(in_full(Grown((LOAD, NATIVE), 1))) == [
         ("what grew", "71 ± 6 %, 58 MiB of anonymous memory: python3 (41)"),

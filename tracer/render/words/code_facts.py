@@ -17,6 +17,8 @@ _ENOUGH: Final = 0.9
 """From this share on, it is not said that some growth was not sampled."""
 _MUCH: Final = 0.1
 """Up to this share, it is not said that some of what was sampled was freed again."""
+_TOO_MUCH: Final = 0.5
+"""From this share on, what was sampled does not show what grew, if it was freed again and not known which."""
 _MOST_LISTED: Final = 3
 
 
@@ -29,6 +31,9 @@ def grown(it: Grown) -> Iterator[Fact]:
             else "none of the growth was sampled"
         )
         yield LABEL, f"not known: {what}"
+    if it.memory and it.memory.unseen_share > _TOO_MUCH:
+        yield LABEL, f"not known: {_unseen(it.memory)}"
+        return
     firsts = [one.process for one in it.code]
     in_order = sorted(it.code, key=lambda one: firsts.index(one.process))
     for number, (process, of_process) in enumerate(groupby(in_order, key=lambda one: one.process)):
@@ -117,6 +122,10 @@ def _notes(it: Grown) -> str:
     if freed > held:  # the allocator of the program is busy with it
         notes.append("what the allocator used again counts for who took it first")
     if unseen > _MUCH * held:
-        part = f"{units.size(unseen)} of the {units.size(held)} that were sampled"
-        notes.append(f"{part} were freed again, not known which")
+        notes.append(_unseen(memory))
     return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _unseen(it: SampledMemory) -> str:
+    part = f"{units.size(it.unseen_freed_bytes)} of the {units.size(it.held_bytes)} that were sampled"
+    return f"{part} were freed again, not known which"

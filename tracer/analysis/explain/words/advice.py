@@ -230,13 +230,15 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
 def _code_of(findings: Findings, grew: contributing.Grew) -> GrownCode | None:
     """Return the code of a process that made most of a kind of memory grow; None if none is known.
 
-    The threads of the garbage collector move objects, so samples of Java do not show the code that made them.
+    Code whose share may be zero, since much was freed again, is not known to have made it grow. The threads
+    of the garbage collector move objects, so samples of Java do not show the code that made them.
     """
     it = grew.process
     for one in findings.code:
         is_its = one.process.pid == it.tgid or (one.process.pid is None and one.process.comm == it.comm)
         is_named = bool(one.frames) and not one.frames[0].function.startswith(_NAMELESS)
-        if is_its and is_named and one.of == grew.kind and one.language != "java":
+        is_certain = one.share > one.share_error
+        if is_its and is_named and is_certain and one.of == grew.kind and one.language != "java":
             return one
     return None
 
