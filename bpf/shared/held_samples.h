@@ -126,12 +126,25 @@ struct held_sample {
 	u64 time_ns;
 	u64 bytes;
 	u64 cgroup_id;
+	u32 tgid; /* of the sample: a child of vfork() may free what its parent has taken */
+	u32 tid;
 };
 
+/* A piece of an address space. The address of an mm that is gone may be that of another process. */
 struct held_key {
 	u64 mm;
+	u64 owner_tgid;
 	u64 piece; /* the address, in pieces of STACKS_BYTES */
 };
+
+static __always_inline struct held_key piece_key(u64 mm, u64 piece)
+{
+	struct mm_struct *of = (struct mm_struct *)mm;
+	struct held_key key = {.mm = mm, .piece = piece};
+
+	key.owner_tgid = READ(READ(of, owner), tgid);
+	return key;
+}
 
 struct held_piece {
 	struct held_sample samples[HELD_IN_PIECE];
@@ -139,6 +152,8 @@ struct held_piece {
 
 /* On average, there is one sample in a piece. Those of an entry that is evicted count as held. */
 BPF_TABLE("lru_hash", struct held_key, struct held_piece, held_pieces, 16384);
+
+BPF_ARRAY(no_samples, struct held_piece, 1); /* too large for the stack of a program */
 
 /* Send that a sample was freed, and forget it. */
 static __always_inline void send_freed(struct held_sample *sample)
@@ -152,8 +167,8 @@ static __always_inline void send_freed(struct held_sample *sample)
 		record->sampled_ns = sample->time_ns;
 		record->cgroup_id = sample->cgroup_id;
 		record->bytes = -(s64)sample->bytes;
-		record->tgid = current_tgid();
-		record->tid = bpf_get_current_pid_tgid();
+		record->tgid = sample->tgid;
+		record->tid = sample->tid;
 		record->category = CATEGORY_ANON;
 		code_sample_ring.ringbuf_submit(
 			record, wake_flag(code_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA) >
@@ -168,9 +183,10 @@ static __always_inline void send_freed(struct held_sample *sample)
  */
 static __always_inline bool hold(u64 mm, const struct held_sample *sample)
 {
-	struct held_key key = {.mm = mm, .piece = sample->address / STACKS_BYTES};
-	struct held_piece none = {};
-	struct held_piece *piece = held_pieces.lookup_or_try_init(&key, &none);
+	struct held_key key = piece_key(mm, sample->address / STACKS_BYTES);
+	u32 zero = 0;
+	struct held_piece *none = no_samples.lookup(&zero);
+	struct held_piece *piece = none ? held_pieces.lookup_or_try_init(&key, none) : NULL;
 	u32 place = HELD_IN_PIECE;
 
 	if (!piece)
@@ -198,6 +214,8 @@ static __always_inline bool follow(struct mm_struct *mm, const struct code_sampl
 	sample.time_ns = record->time_ns;
 	sample.bytes = record->bytes;
 	sample.cgroup_id = record->cgroup_id;
+	sample.tgid = record->tgid;
+	sample.tid = record->tid;
 	return hold((u64)mm, &sample);
 }
 
@@ -225,13 +243,12 @@ static __always_inline struct freed_range *freed_range(void)
 SUBPROGRAM(free_piece)
 {
 	struct freed_range *range = freed_range();
-	struct held_key key = {};
+	struct held_key key;
 	struct held_piece *piece;
 
 	if (!range || range->next * STACKS_BYTES >= range->end)
 		return 1;
-	key.mm = range->mm;
-	key.piece = range->next++;
+	key = piece_key(range->mm, range->next++);
 	piece = held_pieces.lookup(&key);
 	if (!piece)
 		return 0;
