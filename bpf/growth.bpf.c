@@ -155,39 +155,6 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 }
 
 /*
- * Take a sample of the current process. `ctx` is the context of the program; stacks are taken from
- * it. Growth in an interrupt that hit this CPU inside here is not sampled.
- */
-static __always_inline void take_sample(void *ctx, struct mem_cgroup *memcg, u32 category,
-					u64 weight_bytes)
-{
-	if (!begin_sampling())
-		return;
-	see_current(current_tgid());
-	emit_sample(ctx, memcg, category, weight_bytes);
-	end_sampling();
-}
-
-/* The memory of the current process shrinks, or stays as it is: see which samples were freed. */
-static __always_inline void free_samples(struct mm_struct *mm)
-{
-	if (!begin_sampling())
-		return;
-	CALL(free_called_range, ADDRESS(mm), 0);
-	end_sampling();
-}
-
-/* mremap(2) has found a place to which it moves memory: the samples move with it. */
-PROGRAM(vm_unmapped_area)
-{
-	if (syscall_number(entry_registers()) != NR_MREMAP || !begin_sampling())
-		return 0;
-	move_samples(ctx->args[0], READ((struct vm_unmapped_area_info *)ctx->args[1], length));
-	end_sampling();
-	return 0;
-}
-
-/*
  * The counter of an address space is the sum of what each CPU adds to it once it has this many
  * pages (percpu_counter_batch in lib/percpu_counter.c).
  */
@@ -204,13 +171,88 @@ struct last_rss {
 
 BPF_PERCPU_ARRAY(last_rss, struct last_rss, 1);
 
-/* The anonymous pages of an address space, and the process to which it belongs. */
+/*
+ * The anonymous pages of an address space, and the process to which it belongs. `owed_pages`: by
+ * how much more was freed of samples than the counter shrank. `freed_ns`: when that was last.
+ */
 struct known_rss {
 	s64 pages;
 	u64 owner_tgid;
+	s64 owed_pages;
+	u64 freed_ns;
 };
 
 BPF_TABLE("lru_hash", u64, struct known_rss, rss_pages, 8192); /* by the address of an mm */
+
+/*
+ * Note what was freed of samples on this CPU. A sample stands for many pages, and is freed with
+ * one: with a page that is used for a moment, while the counter does not shrink. Then others have
+ * grown, and their growth is to be sampled again.
+ */
+static __always_inline void settle(u64 mm)
+{
+	struct freed_range *range = freed_range();
+	struct known_rss *known = rss_pages.lookup(&mm);
+
+	if (!range || !range->freed_bytes)
+		return;
+	if (known) {
+		__sync_fetch_and_add(&known->owed_pages, range->freed_bytes / PAGE_SIZE);
+		known->freed_ns = bpf_ktime_get_ns();
+	}
+	range->freed_bytes = 0;
+}
+
+#define SETTLED_NS 1000000 /* a call that frees much has an event for each table of pages */
+
+/* Return the pages that are to be sampled again. */
+static __always_inline s64 take_owed(u64 mm)
+{
+	struct known_rss *known = rss_pages.lookup(&mm);
+	s64 pages;
+
+	if (!known || known->owed_pages <= 0 || bpf_ktime_get_ns() - known->freed_ns < SETTLED_NS)
+		return 0;
+	pages = known->owed_pages;
+	known->owed_pages = 0;
+	return pages;
+}
+
+/*
+ * Take a sample of the current process. `ctx` is the context of the program; stacks are taken from
+ * it. Growth in an interrupt that hit this CPU inside here is not sampled.
+ */
+static __always_inline void take_sample(void *ctx, struct mem_cgroup *memcg, u32 category,
+					u64 weight_bytes)
+{
+	if (!begin_sampling())
+		return;
+	see_current(current_tgid());
+	emit_sample(ctx, memcg, category, weight_bytes);
+	settle((u64)READ(current_task(), mm));
+	end_sampling();
+}
+
+/* The memory of the current process shrinks, or stays as it is: see which samples were freed. */
+static __always_inline void free_samples(struct mm_struct *mm)
+{
+	if (!begin_sampling())
+		return;
+	CALL(free_called_range, ADDRESS(mm), 0);
+	settle((u64)mm);
+	end_sampling();
+}
+
+/* mremap(2) has found a place to which it moves memory: the samples move with it. */
+PROGRAM(vm_unmapped_area)
+{
+	if (syscall_number(entry_registers()) != NR_MREMAP || !begin_sampling())
+		return 0;
+	move_samples(ctx->args[0], READ((struct vm_unmapped_area_info *)ctx->args[1], length));
+	settle((u64)READ(current_task(), mm));
+	end_sampling();
+	return 0;
+}
 
 /*
  * Return by how many pages the address space of the current process has grown since the last call
@@ -232,6 +274,8 @@ static __always_inline s64 rss_growth(struct mm_struct *mm, s64 pages)
 	}
 	grown = pages - known->pages;
 	known->pages = pages;
+	if (grown < 0)
+		__sync_fetch_and_add(&known->owed_pages, grown);
 	return grown;
 }
 
@@ -271,7 +315,8 @@ static __always_inline u64 weigh_rss(struct last_rss *last, struct mem_cgroup *m
 	else if (is_traced(memcg))
 		free_samples(mm);
 	if (grown > 0 && is_traced(memcg))
-		weight_bytes += sample_weight(current_tgid(), (u64)grown * PAGE_SIZE);
+		weight_bytes += sample_weight(current_tgid(),
+					      (u64)(grown + take_owed((u64)mm)) * PAGE_SIZE);
 	if (!weight_bytes || grown > FOLDED_PAGES)
 		return weight_bytes;
 	last->weight_bytes = weight_bytes;

@@ -155,12 +155,37 @@ BPF_TABLE("lru_hash", struct held_key, struct held_piece, held_pieces, 16384);
 
 BPF_ARRAY(no_samples, struct held_piece, 1); /* too large for the stack of a program */
 
+/* A range of addresses that a system call frees or moves, by pieces. */
+struct freed_range {
+	u64 mm;
+	u64 begin;
+	u64 end;
+	u64 next; /* the piece that is looked at next */
+	u64 moved_by; /* 0: freed */
+	u64 switches; /* of the task: it was not elsewhere meanwhile */
+	u64 freed_bytes; /* of all samples, since `settle` took them */
+	u32 tid;
+	u32 pad;
+};
+
+BPF_PERCPU_ARRAY(freed_ranges, struct freed_range, 1);
+
+static __always_inline struct freed_range *freed_range(void)
+{
+	u32 zero = 0;
+
+	return freed_ranges.lookup(&zero);
+}
+
 /* Send that a sample was freed, and forget it. */
 static __always_inline void send_freed(struct held_sample *sample)
 {
 	struct code_sample_event *record = or_count_lost(
 		code_sample_ring.ringbuf_reserve(sizeof(*record)), STREAM_CODE_SAMPLE);
+	struct freed_range *range = freed_range();
 
+	if (range)
+		range->freed_bytes += sample->bytes;
 	if (record) {
 		CLEAR(record);
 		record->time_ns = bpf_ktime_get_ns();
@@ -217,27 +242,6 @@ static __always_inline bool follow(struct mm_struct *mm, const struct code_sampl
 	sample.tgid = record->tgid;
 	sample.tid = record->tid;
 	return hold((u64)mm, &sample);
-}
-
-/* A range of addresses that a system call frees or moves, by pieces. */
-struct freed_range {
-	u64 mm;
-	u64 begin;
-	u64 end;
-	u64 next; /* the piece that is looked at next */
-	u64 moved_by; /* 0: freed */
-	u64 switches; /* of the task: it was not elsewhere meanwhile */
-	u32 tid;
-	u32 pad;
-};
-
-BPF_PERCPU_ARRAY(freed_ranges, struct freed_range, 1);
-
-static __always_inline struct freed_range *freed_range(void)
-{
-	u32 zero = 0;
-
-	return freed_ranges.lookup(&zero);
 }
 
 SUBPROGRAM(free_piece)
