@@ -284,25 +284,6 @@ def test_kill_of_the_log_alone_is_the_recorded_one_of_its_pid_and_time(late_s: f
         assert merged(joined(*order))["kills"].num_rows == kills
 
 
-@pytest.mark.parametrize(("late_ns", "times"), [(11_000, 1), (2 * SECOND, 1), (2 * SECOND + 1, 2)])
-def test_event_that_another_recorder_stamps_later_counts_once(late_ns: int, times: int) -> None:
-    """Recorders that run at the same time have programs of their own, each with its own clock reading."""
-    world = World({1: (10, 90)}, [(30, 100, 1), (60, 100, 1)])
-    parts = [recorded(world, name, 0, LENGTH) for name in "ab"]
-    for part in parts:
-        part["sigkills"] = [
-            {**origin(kill["trace"], 40), "ktime_ns": kill["ktime_ns"], "pid": 7, "workload": "w1"}
-            for kill in part["kills"]
-        ]
-    for row in (*parts[1]["kills"], *parts[1]["sigkills"]):
-        row["ktime_ns"] += late_ns
-    parts[1]["lives"][0]["made_ktime_ns"] += late_ns
-    for order in (parts, parts[::-1]):
-        found = merged(joined(*order))
-        counts = [found[table].num_rows for table in ("kills", "sigkills", "lives")]
-        assert counts == [2 * times, 2 * times, times]
-
-
 def test_cgroup_id_that_was_used_again_is_another_life() -> None:
     worlds = [World({1: span}, []) for span in ((0, 50), (60, 100))]
     parts = [

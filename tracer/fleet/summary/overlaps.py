@@ -1,14 +1,13 @@
 """The summaries of several traces as one, in which nothing counts twice.
 
 Traces of one boot can overlap: `watch` writes one for each kill, and another one on request, each with the
-minutes before; and several recorders may run at the same time. Shared rows are recognised by the boot and by
-CLOCK_MONOTONIC, which does not change when the clock is set. Each recorder stamps an event by programs of its
-own, so an event of one process or cgroup is the same event within two seconds:
+minutes before. Shared rows are recognised by the boot and by CLOCK_MONOTONIC, which does not change when the
+clock is set:
 
 * a trace is identified by its `trace_id`, of which there may be copies;
-* a kill is identified by the boot, the pid of its (first) victim and its `ktime_ns`. A kill that only a
-  kernel log has (`kmsg` is `only`) has no `ktime_ns`: it is the kill of this boot and pid at its `time`;
-* another SIGKILL is identified by the boot, the pid of the process that it ended and its `ktime_ns`;
+* a kill is identified by the boot, its `ktime_ns` and the pid of its (first) victim. A kill that only a
+  kernel log has (`kmsg` is `only`) has no `ktime_ns`: it is the kill of this boot and pid within two seconds;
+* another SIGKILL is identified by the boot, its `ktime_ns` and the pid of the process that it ended;
 * a life is identified by the boot, the cgroup and the creation time of the cgroup. A trace that did not see
   the creation shows the last life of that cgroup that was created before;
 * a minute is identified by the boot, the cgroup and its `ktime_ns`.
@@ -160,10 +159,15 @@ def _sources(rows: list[Row]) -> Iterable[Row]:
 
 def _kills(rows: list[Row]) -> Iterable[Row]:
     """Yield one row for each kill of one victim's pid and boot."""
-    logged = sorted((row for row in rows if row["ktime_ns"] is None), key=lambda row: row["time"])
-    recorded = [row for row in rows if row["ktime_ns"] is not None]
-    times = [row["time"] for row in recorded]
-    for same in _events(recorded):
+    recorded: dict[int, list[Row]] = {}
+    logged: list[Row] = []
+    for row in sorted(rows, key=lambda one: one["time"]):
+        if row["ktime_ns"] is None:
+            logged.append(row)
+        else:
+            recorded.setdefault(row["ktime_ns"], []).append(row)
+    times = [row["time"] for same in recorded.values() for row in same]
+    for same in recorded.values():
         yield _best(same, _doubt, lambda row: row["lost_records"] or 0)
     for row in logged:
         if all(abs(row["time"] - time) > APART_AT_MOST_NS for time in times):
@@ -172,28 +176,7 @@ def _kills(rows: list[Row]) -> Iterable[Row]:
 
 
 def _sigkills(rows: list[Row]) -> Iterable[Row]:
-    """Yield one row for each SIGKILL that ended a process of one pid and boot."""
-    for same in _events(rows):
-        yield _best(same, lambda row: row["workload"] == NOWHERE, lambda row: row["psi_some_share"] is None)
-
-
-def _events(rows: Sequence[Row]) -> Iterable[list[Row]]:
-    """Yield the rows of each event of one process, by their `ktime_ns`."""
-    firsts = _firsts(row["ktime_ns"] for row in rows)
-    events: dict[int, list[Row]] = {}
-    for row in rows:
-        events.setdefault(firsts[row["ktime_ns"]], []).append(row)
-    yield from events.values()
-
-
-def _firsts(times_ns: Iterable[int]) -> dict[int, int]:
-    """Return for each time the first one of its event, which lasts `APART_AT_MOST_NS`."""
-    firsts: dict[int, int] = {}
-    first = None
-    for time in sorted(times_ns):
-        first = time if first is None or time - first > APART_AT_MOST_NS else first
-        firsts[time] = first
-    return firsts
+    yield _best(rows, lambda row: row["workload"] == NOWHERE, lambda row: row["psi_some_share"] is None)
 
 
 def _doubt(row: Row) -> int:
@@ -203,13 +186,13 @@ def _doubt(row: Row) -> int:
 
 def _lives(rows: list[Row], kills: pa.Table | None = None) -> Iterable[Row]:
     """Yield one row for each life of one cgroup."""
-    made = _firsts(row["made_ktime_ns"] for row in rows if row["made_ktime_ns"] is not None)
+    made = sorted({row["made_ktime_ns"] for row in rows if row["made_ktime_ns"] is not None})
     lives: dict[int | None, list[Row]] = {}
     for row in rows:
         own = row["made_ktime_ns"]
         if own is None:
             own = next((one for one in reversed(made) if one <= (row["first_ktime_ns"] or 0)), None)
-        lives.setdefault(None if own is None else made[own], []).append(row)
+        lives.setdefault(own, []).append(row)
     for same in lives.values():
         life = _joined(same)
         if kills is not None and len(same) > 1:
@@ -347,7 +330,7 @@ def _first(values: Iterable[Any]) -> Any:
 _GROUPS: Final[Mapping[str, tuple[Sequence[str], Callable[[list[Row]], Iterable[Row]]]]] = {
     "sources": (("trace_id",), _sources),
     "kills": ((_BOOT, "victim_pid"), _kills),
-    "sigkills": ((_BOOT, "pid"), _sigkills),
+    "sigkills": ((_BOOT, "ktime_ns", "pid"), _sigkills),
     "lives": ((_BOOT, "cgroup_id"), _lives),
     "timeline": ((_BOOT, "cgroup_id", "ktime_ns"), _minutes),
 }
