@@ -7,9 +7,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tracer.analysis.results.memory import CodeFrame, HeapSite, MappedPart, ProcessMemory
+from tracer.analysis.results.memory import (
+    CacheContents,
+    CachedFile,
+    CodeFrame,
+    HeapSite,
+    MappedPart,
+    ProcessMemory,
+)
 from tracer.kernel.anatomy.mapping_kinds import KINDS
-from tracer.render.words.memory_facts import by_mapping, every_part, of_runtimes, part_words
+from tracer.render.words.memory_facts import by_file, by_mapping, every_part, of_runtimes, part_words
 
 MIB = 1 << 20
 LOOK = pd.Timestamp("2026-01-31T12:00:00+00:00")
@@ -189,3 +196,16 @@ def test_malloc_says_what_is_free_inside_where_that_is_much() -> None:
         ("malloc", "29 MiB was free inside of its heaps (8 arenas)")
     ]
     assert list(of_runtimes([it], [runtime_facts_looked_at(600)])) == []
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "said"),
+    [
+        (200, "9 MiB in all, 1.50 s before the kill"),
+        (900, "9 MiB in all, 1.50 s before the kill, in a look of 900 ms: cache may have changed meanwhile"),
+    ],
+)
+def test_look_that_took_long_is_not_of_one_moment(took_ms: int, said: str) -> None:
+    file = CachedFile("/srv/log", "file", 9 * MIB, 0, 0)
+    found = CacheContents(LOOK, 9 * MIB, (file,), 0, 0, took_ms * 1_000_000)
+    assert [text for _, text in by_file(found, 10 * MIB, KILL)] == ["9 MiB of /srv/log", said]

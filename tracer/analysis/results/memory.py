@@ -99,13 +99,15 @@ class CachedFile:
 @dataclass(frozen=True, slots=True)
 class CacheContents:
     """The page cache of a cgroup and those below it, shmem included, at one look; the largest file comes
-    first. `further_files` have `further_bytes` together."""
+    first. `further_files` have `further_bytes` together. The look began at `time` and took `duration_ns`:
+    what came or went meanwhile may have been counted or not."""
 
     time: pd.Timestamp
     bytes: int
     files: tuple[CachedFile, ...]
     further_files: int
     further_bytes: int
+    duration_ns: int
 
 
 @dataclass(frozen=True, slots=True)

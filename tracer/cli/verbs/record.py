@@ -171,7 +171,8 @@ def command(
         most_overhead_percent=most_overhead_percent,
         hooks=hooks(),
     )
-    progress = _Progress(until=_until(argv, duration_s))
+    what = "" if argv or cgroups else " all cgroups of this machine (one: -c NAME)"
+    progress = _Progress(what, until=_until(argv, duration_s))
     try:
         recording = record(options, progress, head_start)
     except TracerError as error:
@@ -251,8 +252,9 @@ def _file_name(name: str) -> str:
 class _Progress(KillLines):
     """Reports progress on stderr: on a terminal, a line that is redrawn; otherwise, important events only."""
 
-    def __init__(self, until: str) -> None:
+    def __init__(self, what: str, until: str) -> None:
         self._terminal = sys.stderr.isatty()
+        self._what = what
         self._until = until
         self._progress: Progress | None = None
         self._began = time.monotonic()
@@ -272,7 +274,7 @@ class _Progress(KillLines):
 
     def ready(self, progress: Progress) -> None:
         self._progress = progress
-        self._line(f"tracing (ready in {progress.startup_s:.2f} s); until {self._until}")
+        self._line(f"tracing (ready in {progress.startup_s:.2f} s){self._what}; until {self._until}")
 
     def tick(self, progress: Progress) -> None:
         if self._terminal:

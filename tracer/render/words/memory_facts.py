@@ -18,6 +18,8 @@ from tracer.render.words.prose import Fact
 _LEAST_OF_ALL: Final = 0.05
 _LEAST_SHARE: Final = 0.03
 _MOST_FILES: Final = 3
+_AT_ONCE_S: Final = 0.2
+"""The longest look whose duration is not said."""
 
 
 def cache_at_kill(report: OomReport) -> Iterator[Fact]:
@@ -60,9 +62,15 @@ def _file(file: CachedFile) -> str:
 
 
 def _when_looked(found: CacheContents, until: pd.Timestamp | None) -> str:
+    took_s = found.duration_ns / 1e9
+    slowly = (
+        f", in a look of {units.duration(took_s)}: cache may have changed meanwhile"
+        if took_s > _AT_ONCE_S
+        else ""
+    )
     if until is None:
-        return f"at {found.time:%H:%M:%S}"
-    return f"{units.duration((until - found.time).total_seconds())} before the kill"
+        return f"at {found.time:%H:%M:%S}{slowly}"
+    return f"{units.duration((until - found.time).total_seconds())} before the kill{slowly}"
 
 
 _MOST_PARTS: Final = 6

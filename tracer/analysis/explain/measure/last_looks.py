@@ -56,6 +56,7 @@ def cached_files(subtree: Subtree, begin_ns: int, end_ns: int) -> CacheContents 
         + int(look["files"][~known(look["inode_id"])].sum())
         - len(files),
         further_bytes=whole - sum(file.bytes for file in files),
+        duration_ns=int(look["duration_ns"].max()),
     )
 
 
