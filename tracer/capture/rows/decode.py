@@ -17,7 +17,7 @@ from tracer.capture.bpf.ring import Records
 from tracer.enumerations import CATEGORY
 from tracer.schema import LIMITS, SAMPLE_SOURCES, TABLES, TIME, UNLIMITED_BYTES
 from tracer.stored_names import stored_name
-from tracer.trace.arrow_columns import names, numbers
+from tracer.trace.arrow_columns import from_values, names, numbers
 from tracer.wire.dtypes import WIRE
 from tracer.wire.fields import Field
 from tracer.wire.records import EFFECTIVE
@@ -138,7 +138,7 @@ class Decoder:
         """Return the columns of `code_samples` that connect a sample with the row in which it is freed."""
         sampled_ns = records["sampled_ns"].astype(np.int64)
         return {
-            "is_followed": pa.array(records["is_followed"] != 0),
+            "is_followed": from_values(records["is_followed"] != 0, pa.bool_()),
             "sampled": numbers(sampled_ns + self.clock_offset_ns, TIME, null=sampled_ns == 0),
         }
 
