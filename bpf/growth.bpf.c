@@ -155,23 +155,6 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 }
 
 /*
- * The counter of an address space is the sum of what each CPU adds to it once it has this many
- * pages (percpu_counter_batch in lib/percpu_counter.c).
- */
-#define FOLDED_PAGES (TRACER_CPUS > 16 ? 2 * TRACER_CPUS : 32)
-
-/* The anonymous pages of the address space that last changed on this CPU, and a sample that waits.
- */
-struct last_rss {
-	u64 mm;
-	s64 pages;
-	u64 weight_bytes;
-	u32 lag; /* changes until the sample is taken; 0: there is none */
-};
-
-BPF_PERCPU_ARRAY(last_rss, struct last_rss, 1);
-
-/*
  * Take a sample of the current process. `ctx` is the context of the program; stacks are taken from
  * it. Growth in an interrupt that hit this CPU inside here is not sampled.
  */
@@ -208,46 +191,10 @@ PROGRAM(vm_unmapped_area)
 }
 
 /*
- * Return by how many pages the address space of the current process has grown since the last call
- * for it. If it was not seen before, it is a new program if it has no more than a CPU adds at once;
- * else its pages came before the sampling, or with a fork. The address may be that of an mm which
- * is gone, so what another process had there does not count. Until it executes a program, a child
- * of vfork() or posix_spawn() shares its parent's mm, whose owner stays the parent.
- */
-static __always_inline s64 rss_growth(struct mm_struct *mm, s64 pages)
-{
-	struct known_rss now = {.pages = pages, .owner_tgid = READ(READ(mm, owner), tgid)};
-	u64 address = (u64)mm;
-	struct known_rss *known = rss_pages.lookup(&address);
-	s64 grown;
-
-	if (!known || known->owner_tgid != now.owner_tgid) {
-		rss_pages.update(&address, &now);
-		return pages <= FOLDED_PAGES ? pages : 0;
-	}
-	grown = pages - known->pages;
-	known->pages = pages;
-	if (grown < 0)
-		__sync_fetch_and_add(&known->owed_pages, grown);
-	return grown;
-}
-
-/* Another address space changes on this CPU: let the growth of the last one count again. */
-static __always_inline void drop_waiting(struct last_rss *last)
-{
-	u64 mm = last->mm;
-	struct known_rss *known = rss_pages.lookup(&mm);
-
-	if (known)
-		known->pages -= last->weight_bytes / PAGE_SIZE;
-	last->lag = 0;
-}
-
-/*
  * Choose what stands for the growth of an address space. Return the weight of a sample to be taken
  * now.
  *
- * The counter shows growth at each FOLDED_PAGES-th page. A program that grows in a rhythm would
+ * The counter shows growth at each SHOWN_PAGES-th page. A program that grows in a rhythm would
  * always be in the same function then. So the sample is taken at a random one of the pages that
  * follow, unless a huge page came.
  */
@@ -259,21 +206,23 @@ static __always_inline u64 weigh_rss(struct last_rss *last, struct mem_cgroup *m
 
 	if (last->lag && last->mm != (u64)mm)
 		drop_waiting(last);
-	weight_bytes = last->lag ? last->weight_bytes : 0;
 	last->mm = (u64)mm;
 	last->pages = pages;
-	last->lag = 0;
 	if (grown > 0)
 		end_range();
 	else if (is_traced(memcg))
 		free_samples(mm);
+	if (IS_SYNCED && !grown)
+		return 0;
+	weight_bytes = last->lag ? last->weight_bytes : 0;
+	last->lag = 0;
 	if (grown > 0 && is_traced(memcg))
 		weight_bytes += sample_weight(current_tgid(),
 					      (u64)(grown + take_owed((u64)mm)) * PAGE_SIZE);
-	if (!weight_bytes || grown > FOLDED_PAGES)
+	if (!weight_bytes || grown >= HUGE_PAGES)
 		return weight_bytes;
 	last->weight_bytes = weight_bytes;
-	last->lag = bpf_get_prandom_u32() % FOLDED_PAGES;
+	last->lag = bpf_get_prandom_u32() % SHOWN_PAGES + IS_SYNCED;
 	return last->lag ? 0 : weight_bytes;
 }
 
@@ -295,8 +244,8 @@ PROGRAM(rss_stat)
 	if ((u32)ctx->args[1] != KERNEL_ENUM_MM_ANONPAGES || mm != LOAD(task, mm))
 		return 0;
 	/*
-	 * Until f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2. The verifier
-	 * of these kernels refuses to load an element of the array, whose type is a typedef.
+	 * The verifier of kernels before v6.2 refuses to load an element of the array, whose type
+	 * is a typedef.
 	 */
 #ifdef HAS_mm_struct_count
 	pages = READ(mm, count[KERNEL_ENUM_MM_ANONPAGES]);
@@ -306,7 +255,7 @@ PROGRAM(rss_stat)
 	last = last_rss.lookup(&zero);
 	if (!last)
 		return 0;
-	if (last->mm == (u64)mm && last->pages == pages && (!last->lag || --last->lag))
+	if (last->mm == (u64)mm && last->pages == pages && (IS_SYNCED || !last->lag || --last->lag))
 		return 0;
 	memcg = task_memcg(READ(task, group_leader));
 	if (last->mm == (u64)mm && last->pages == pages)
@@ -317,6 +266,27 @@ PROGRAM(rss_stat)
 		take_sample(ctx, memcg, CATEGORY_ANON, weight_bytes);
 	return 0;
 }
+
+#ifdef HAS_mm_struct_count
+
+/* A new anonymous page is mapped, by a page fault or for another task: a sample may wait for it. */
+static __always_inline int enter_anon_page(struct call *call)
+{
+	struct vm_area_struct *vma = (struct vm_area_struct *)call->args[1];
+	struct task_struct *task = current_task();
+	struct mm_struct *mm = READ(task, mm);
+	u32 zero = 0;
+	struct last_rss *last = last_rss.lookup(&zero);
+
+	if (!last || !last->lag || last->mm != (u64)mm || READ(vma, vm_mm) != mm || --last->lag)
+		return 0;
+	end_range();
+	take_sample(call->ctx, task_memcg(READ(task, group_leader)), CATEGORY_ANON,
+		    last->weight_bytes);
+	return 0;
+}
+
+#endif
 
 /* Sample growth of a kind that has a hook for each change. */
 static __always_inline int sample(void *ctx, struct mem_cgroup *memcg, u32 category, s32 pages)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The counter of anonymous pages of each address space, and what is to be sampled again. */
+/* The counter of anonymous pages of each address space: how much it grew, and what is to be sampled
+ * again. */
 #ifndef MEMCG_TRACER_KNOWN_RSS_H
 #define MEMCG_TRACER_KNOWN_RSS_H
 
@@ -52,6 +53,80 @@ static __always_inline s64 take_owed(u64 mm)
 	pages = known->owed_pages;
 	known->owed_pages = 0;
 	return pages;
+}
+
+/*
+ * The counter of an address space is the sum of what each CPU adds to it once it has this many
+ * pages (percpu_counter_batch in lib/percpu_counter.c).
+ */
+#define FOLDED_PAGES (TRACER_CPUS > 16 ? 2 * TRACER_CPUS : 32)
+
+/*
+ * Until f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2, the counter is the
+ * sum of what each task adds to it: at each 66th page fault, before that page is there
+ * (check_sync_rss_stat in mm/memory.c), and before it frees memory, executes or ends. Neither the
+ * page nor the code that touched the pages is known then, so a sample waits for a page.
+ */
+#ifdef HAS_mm_struct_count
+#define IS_SYNCED true
+#define SHOWN_PAGES 66
+#define HUGE_PAGES (PMD_BYTES / PAGE_SIZE)
+#else
+#define IS_SYNCED false
+#define SHOWN_PAGES FOLDED_PAGES
+#define HUGE_PAGES (FOLDED_PAGES + 1)
+#endif
+
+/* The anonymous pages of the address space that last changed on this CPU, and a sample that waits.
+ */
+struct last_rss {
+	u64 mm;
+	s64 pages;
+	u64 weight_bytes;
+	u32 lag; /* changes, or pages, until the sample is taken; 0: there is none */
+};
+
+BPF_PERCPU_ARRAY(last_rss, struct last_rss, 1);
+
+/*
+ * Return by how many pages the address space of the current process has grown since the last call
+ * for it. If it was not seen before, it is a new program if it has no more than a CPU adds at once;
+ * else its pages came before the sampling, or with a fork. The address may be that of an mm which
+ * is gone, so what another process had there does not count. Until it executes a program, a child
+ * of vfork() or posix_spawn() shares its parent's mm, whose owner stays the parent.
+ *
+ * A counter that tasks add to shows each page that is used and freed. As later kernels do, a few
+ * pages do not count.
+ */
+static __always_inline s64 rss_growth(struct mm_struct *mm, s64 pages)
+{
+	struct known_rss now = {.pages = pages, .owner_tgid = READ(READ(mm, owner), tgid)};
+	u64 address = (u64)mm;
+	struct known_rss *known = rss_pages.lookup(&address);
+	s64 grown;
+
+	if (!known || known->owner_tgid != now.owner_tgid) {
+		rss_pages.update(&address, &now);
+		return pages <= FOLDED_PAGES ? pages : 0;
+	}
+	grown = pages - known->pages;
+	if (IS_SYNCED && grown < FOLDED_PAGES && grown > -FOLDED_PAGES)
+		return 0;
+	known->pages = pages;
+	if (grown < 0)
+		__sync_fetch_and_add(&known->owed_pages, grown);
+	return grown;
+}
+
+/* Another address space changes on this CPU: let the growth of the last one count again. */
+static __always_inline void drop_waiting(struct last_rss *last)
+{
+	u64 mm = last->mm;
+	struct known_rss *known = rss_pages.lookup(&mm);
+
+	if (known)
+		known->pages -= last->weight_bytes / PAGE_SIZE;
+	last->lag = 0;
 }
 
 #endif

@@ -268,7 +268,7 @@ def try_programs(types: Btf, hierarchy: Hierarchy, *, measure: bool) -> Examinat
         unknown = _check("event costs", State.UNKNOWN, str(error), "the cost of an event is unknown here")
         checks.append(unknown if checks else _refused(error))
     known = {choice.signal: choice for choice in choices}
-    signals = needed(hierarchy.version)
+    signals = [one for one in needed(hierarchy.version) if one in known or not one.only_with]
     return Examination(checks, [Finding(one, known.get(one), costs.get(one.name)) for one in signals])
 
 

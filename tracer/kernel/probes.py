@@ -67,7 +67,7 @@ class Signal:
 
     `is_calibration`: its hooks are attached for a moment, at the start, to find the kernel's counters.
     `samples`: the kinds of memory for whose growth its hooks sample the code. They are attached only while a
-    traced cgroup grows in such memory.
+    traced cgroup grows in such memory. `only_with`: a function; a kernel without it does not need the signal.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Signal:
     only_version: int | None = None  # of cgroups; None: both
     is_calibration: bool = False
     samples: tuple[str, ...] = ()
+    only_with: str = ""
 
 
 def _tracepoint(*names: str, end: str = "", argument: str = "") -> tuple[Way, ...]:
@@ -179,6 +180,16 @@ SIGNALS: Final = (
         "the code that makes a process's anonymous memory grow, while a traced cgroup grows",
         "the code that grew is not known",
         samples=("anon",),
+    ),
+    Signal(
+        "anonymous page",
+        "code_sample",
+        _entry("enter_anon_page", "page_add_new_anon_rmap", argument="page"),
+        "the code that touches a page, where the counter that shows growth is late",
+        "the code that makes a process's anonymous memory grow by small pages is not known",
+        samples=("anon",),
+        # until f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2
+        only_with="sync_mm_rss",
     ),
     Signal(
         "memory moved",

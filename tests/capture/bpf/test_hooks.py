@@ -113,6 +113,13 @@ def test_choose_with_a_forced_family_keeps_signals_without_it(monkeypatch: pytes
     assert chosen(Kernel(), forced="kprobe").way is RAW
 
 
+def test_choose_leaves_out_a_signal_that_the_kernel_does_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    only = Signal("s", "charge", (RAW,), "tells", "loses", only_with="function")
+    monkeypatch.setattr("tracer.kernel.probes.SIGNALS", (only,))
+    assert chosen(Kernel()).signal is only
+    assert choose(Kernel(function=None), 1) == []
+
+
 @pytest.mark.usefixtures("signal")
 def test_choose_passes_over_a_refused_way() -> None:
     assert chosen(Kernel(), refused={RAW: "the verifier says no"}).way is ENTRY

@@ -87,7 +87,11 @@ def choose(
     `forced` is a family of hooks that is preferred to all others. `refused`: way -> reason.
     """
     refused = refused or {}
-    return [_choose(offer, signal, forced, refused) for signal in needed(version)]
+    return [
+        _choose(offer, signal, forced, refused)
+        for signal in needed(version)
+        if not signal.only_with or offer.btf.function_arguments(signal.only_with) is not None
+    ]
 
 
 def _choose(offer: Offer, signal: Signal, forced: str | None, refused: Mapping[Way, str]) -> Choice:
