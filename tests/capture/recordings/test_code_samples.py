@@ -153,6 +153,7 @@ def test_memory_that_was_given_back_is_held_by_nobody(
     What is held agrees with the counter of the process.
     """
     size, taken, kept = 128 * KIB, 24 * MIB, 16 * MIB
+    has_late_counter = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 2)
     with started(compiled("freeing", tmp_path), memcg, way, str(taken), str(kept)) as process:
         recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
         go_on(process)
@@ -166,6 +167,8 @@ def test_memory_that_was_given_back_is_held_by_nobody(
     held = held_within(trace, None, None, trace.span_ns[1])
     weights = weights_of(trace, held[(held["category"] == "anon") & (held["tgid"] == tgid)])
     hidden = 2 * size * CPUS
+    if has_late_counter:  # a task adds its last 66 page faults later (bpf/shared/known_rss.h)
+        hidden += 2 * 66 * 4 * KIB
     assert abs(weights["borrow"] - WAYS[way]) <= hidden, weights
     assert abs(weights["keep"] - (0 if way == "moved" else kept)) <= hidden, weights
     (anon,) = re.findall(r"RssAnon:\s+(\d+) kB", status)
