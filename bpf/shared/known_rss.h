@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The counter of anonymous pages of each address space: how much it grew, and what is to be sampled
- * again. */
+/* By how much each address space has grown, and what of that is to be sampled again. */
 #ifndef MEMCG_TRACER_KNOWN_RSS_H
 #define MEMCG_TRACER_KNOWN_RSS_H
 

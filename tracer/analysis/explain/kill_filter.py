@@ -37,7 +37,8 @@ def _has_end(report: OomReport) -> bool:
 
 
 def chosen(trace: TraceTables, pattern: str | int | None) -> list[int] | None:
-    """Return the ids of the cgroups that fit `pattern` (`core.naming.select`); None, for all, if it is None.
+    """Return the ids of the cgroups that fit `pattern` (`core.naming.select`), or None, which stands for all,
+    without a pattern.
 
     Kills take long to read, so a caller asks this first. TracerError if no cgroup fits.
     """
