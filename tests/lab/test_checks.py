@@ -131,14 +131,22 @@ def test_acts_with_unknown_cache_fail_their_checks() -> None:
         assert "not known" in found.detail
 
 
-def test_dip_of_usage_between_the_acts_fails() -> None:
+@pytest.mark.parametrize("by", ["memcg", "direct", "kswapd"])
+@pytest.mark.parametrize("evicted_mib", [34, 36])
+def test_dip_of_usage_between_the_acts_fails_unless_others_evicted_as_much(by: str, evicted_mib: int) -> None:
     dip = timeline()
     dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB
     assert not checks.cache_gives_way(evidence(timeline=lambda *_: dip)).passed
-    damons = evicted(damons_pages=(36 * MIB) // PAGE)
-    assert checks.cache_gives_way(evidence(timeline=lambda *_: dip, evicted=damons)).passed
-    damons = evicted(damons_pages=(34 * MIB) // PAGE)
-    assert not checks.cache_gives_way(evidence(timeline=lambda *_: dip, evicted=damons)).passed
+    dip.loc[BEGIN + pd.Timedelta("1.3s"), f"cache_evicted_{by}_bytes"] = evicted_mib * MIB
+    found = checks.cache_gives_way(evidence(timeline=lambda *_: dip))
+    assert found.passed == (evicted_mib == 36 and by != "memcg")
+
+
+def test_what_was_evicted_before_cache_was_full_excuses_no_dip() -> None:
+    dip = timeline()
+    dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB
+    dip.loc[BEGIN + pd.Timedelta("0.3s"), "cache_evicted_kswapd_bytes"] = 36 * MIB
+    assert not checks.cache_gives_way(evidence(timeline=lambda *_: dip)).passed
 
 
 LEFT = 83 * MIB

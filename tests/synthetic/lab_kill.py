@@ -92,6 +92,7 @@ def timeline() -> pd.DataFrame:
     usage = np.where(seconds < 0.84, cache + 2 * MIB, LIMIT)
     alive = seconds <= 2
     frame = {"usage_bytes": np.where(alive, usage, 0), "cache_bytes": np.where(alive, cache, 0)}
+    frame |= {f"cache_evicted_{by}_bytes": np.zeros(len(seconds)) for by in ("memcg", "direct", "kswapd")}
     times = BEGIN + pd.to_timedelta(np.rint(seconds * 1000), unit="ms")
     return pd.DataFrame(frame, index=times).round().astype("Int64")
 
