@@ -212,6 +212,12 @@ def test_path_of_nothing_is_an_error_before_any_search(
         assert "no such file or directory" in str(error) and "\n" not in str(error)
 
 
+def test_misspelt_path_names_the_trace_beside_it(run: CliRunner, write_trace: Any) -> None:
+    write_trace("kept/shopcart", container="web")
+    assert str(run.invoke(info.command, ["kept/shopcrat"]).exception).endswith("; near it: kept/shopcart")
+    assert str(run.invoke(info.command, ["kept/zzz"]).exception).endswith("no such file or directory")
+
+
 @pytest.mark.parametrize("name", ["/web", "shop/web", "/docker/web", "/sys/fs/cgroup/docker/web"])
 def test_path_of_a_cgroup_or_a_pod_is_searched_for(run: CliRunner, name: str) -> None:
     error = run.invoke(info.command, [name]).exception

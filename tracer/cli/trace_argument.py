@@ -8,7 +8,7 @@ them. A line on standard error says which was taken.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,7 +66,8 @@ def find(path: Path | None) -> Found | None:
     if path is not None and (is_trace(path) or (_exists(path) and not _is_a_cgroup(path))):
         return Found(_opened(path), None)
     if path is not None and _is_a_place(path):
-        raise TracerError(f"there is no trace '{_shown(path)}': no such file or directory")
+        near = _near([str(path.parent / name) for name in _similar(path.name, [path.parent])])
+        raise TracerError(f"there is no trace '{_shown(path)}': no such file or directory{near}")
     name = None if path is None else str(path)
     for folder in FOLDERS:
         if (trace := _with_newest_kill(folder, name)) is not None:
@@ -101,19 +102,24 @@ def nothing_found(path: Path | None) -> str:
     why = f" (only root can read {unreadable[0]})" if unreadable else ""
     if path is None:
         return f"no trace with a kill in {folders}{why}"
-    near = "".join(f"; near it: {_shown(Path(name))}" for name in _similar(str(path))[:1])
+    near = _near(_similar(str(path), FOLDERS, with_cgroups=True))
     return f"there is no trace '{_shown(path)}', nor one with a kill of that name in {folders}{why}{near}"
 
 
-def _similar(name: str) -> list[str]:
-    """Return the similar names, of the traces in the folders and of their cgroups."""
+def _near(names: Sequence[str]) -> str:
+    return "".join(f"; near it: {_shown(Path(name))}" for name in names[:1])
+
+
+def _similar(name: str, folders: Sequence[Path], *, with_cgroups: bool = False) -> list[str]:
+    """Return the similar names, of the traces in the folders and, if asked, of their cgroups."""
     from tracer.analysis.core import naming
 
     names: dict[str, None] = {}
-    for path in (path for folder in FOLDERS for path in _traces_in(folder)):
+    for path in (path for folder in folders for path in _traces_in(folder)):
         names[path.name] = None
         with suppress(TracerError):
-            names |= dict.fromkeys(naming.typed_names(naming.places_of(_opened(path).cgroups)))
+            if with_cgroups:
+                names |= dict.fromkeys(naming.typed_names(naming.places_of(_opened(path).cgroups)))
     return naming.similar(list(names), name)
 
 
