@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import signal
@@ -14,10 +15,13 @@ from pathlib import Path
 
 from support.recorder import Recorder
 from support.task_delays import Spent, spent_in
+from support.waiting import wait_for
 
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.trace import AnalysedTrace
+from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.kernel.cgroups.memory_files import read_stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,16 @@ def own_copy(program: Path, folder: Path) -> Path:
 
 
 def crawl(
-    commands: Sequence[Sequence[str | Path]], *, comm: str, limit_bytes: int, seconds: float, folder: Path
+    commands: Sequence[Sequence[str | Path]],
+    *,
+    comm: str,
+    limit_bytes: int,
+    seconds: float,
+    refaulted_bytes: int,
+    folder: Path,
 ) -> Crawl:
-    """Run commands in a cgroup for some time; the recorder is stopped while they still run."""
+    """Run commands in a cgroup for some time, and until the kernel counts so much as read again; the recorder
+    is stopped while they still run."""
     folder.mkdir()
     errors = folder / "errors"
     with (
@@ -64,6 +75,7 @@ def crawl(
             for one in commands
         ]
         time.sleep(seconds)
+        wait_for(lambda: _refaulted_bytes(memcg) >= refaulted_bytes)
         before = spent_in(memcg, comm)
         recorder.process.send_signal(signal.SIGINT)
         pids = [int(pid) for pid in (memcg / "cgroup.procs").read_text(encoding="ascii").split()]
@@ -75,6 +87,10 @@ def crawl(
             process.wait()
         (held,) = (one for one in trace.held_cgroups() if one.cgroup.endswith(memcg.name))
     return Crawl(held, before, after, errors.read_text(encoding="utf-8", errors="replace"))
+
+
+def _refaulted_bytes(memcg: Path) -> int:
+    return (read_stat(memcg, memory_hierarchy().version)["workingset_refault_file"] or 0) * mmap.PAGESIZE
 
 
 def _send(number: signal.Signals, pids: Sequence[int]) -> None:

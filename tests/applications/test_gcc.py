@@ -53,6 +53,7 @@ def test_compilers_that_do_not_fit_read_their_own_text_again(disk_dir: Path, tmp
         comm="cc1plus",
         limit_bytes=LIMIT_BYTES,
         seconds=SECONDS,
+        refaulted_bytes=4 * own.stat().st_size,  # in part of other files
         folder=tmp_path / "recording",
     )
     held, before, after = found.held, found.before, found.after
