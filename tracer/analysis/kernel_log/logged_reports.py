@@ -25,21 +25,21 @@ import pyarrow.compute as pc
 from tracer.analysis.core.columns import Bools, Int64s, integers, times_ns
 from tracer.analysis.core.lookups import Logged, Shown
 from tracer.kernel.kmsg import machine_log, parser
-from tracer.kernel.kmsg.report import printed_lines, summary_line
+from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import styles
+from tracer.kernel.kmsg.text import shapes
 from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.stored_names import stored_text
 
 _COUNTERS: Final = ("memory", "memory+swap", "swap", "kmem")
 _MARKS: Final = {
-    "header": re.escape(styles.INVOKED),
+    "header": re.escape(shapes.INVOKED),
     **{name: rf"^\s*{re.escape(name)}: usage " for name in _COUNTERS},
-    "memory.stat": re.escape(styles.STATS),
+    "memory.stat": re.escape(shapes.STATS),
     "tasks": "total_vm",
-    "summary": re.escape(styles.SUMMARY),
-    "kill": re.escape(styles.KILLED),
-    "reaped": re.escape(styles.REAPER),
+    "summary": re.escape(shapes.SUMMARY),
+    "kill": re.escape(shapes.KILLED),
+    "reaped": re.escape(shapes.REAPER),
 }
 """The patterns of the lines that begin a section of a report on the limit of a cgroup, in the order of
 printing; then that of a line which follows a report at any distance."""
@@ -47,9 +47,9 @@ printing; then that of a line which follows a report at any distance."""
 _HEADER, _SUMMARY, _KILL, _REAPED = map([*_MARKS].index, ("header", "summary", "kill", "reaped"))
 _UNUSUAL_WORDS: Final = "|".join(
     (
-        *map(re.escape, (styles.CHOSEN, styles.OLD_CHOSEN, styles.GROUP, styles.SYSTEM_OOM, styles.LIMIT_OF)),
+        *map(re.escape, (shapes.CHOSEN, shapes.OLD_CHOSEN, shapes.GROUP, shapes.SYSTEM_OOM, shapes.LIMIT_OF)),
         *("suppressed", "Kernel panic", "no killable", "deadlocked"),
-        rf"^\s*(?:{'|'.join(map(re.escape, (*summary_line.TITLES, *summary_line.OLD_SUMS)))})",
+        rf"^\s*(?:{'|'.join(map(re.escape, (*mem_info.TITLES, *mem_info.OLD_SUMS)))})",
     )
 )
 """The pattern of lines of which a report has any number of kills, or that say something about the next

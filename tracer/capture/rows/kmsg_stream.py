@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracer.kernel.kmsg.report import printed_lines, summary_line
-from tracer.kernel.kmsg.text import styles
+from tracer.kernel.kmsg.text import shapes
 from tracer.kernel.kmsg.text.styles import Stamp
 
 KMSG: Final = Path("/dev/kmsg")
@@ -214,7 +214,7 @@ class LogFilter:
 
     def _take(self, row: Row, kept: list[Row]) -> None:
         text = row["text"]
-        if styles.INVOKED in text:
+        if shapes.INVOKED in text:
             kept += self.end()
             self._left_to_kill, self._is_group = 0, False
             self._held.append(row)
@@ -225,7 +225,7 @@ class LogFilter:
             named = _cgroups_named(text)
             if named and not any(map(self._concerns, named)):
                 self._leave_out()
-            elif named or styles.KILLED in text:
+            elif named or shapes.KILLED in text:
                 kept += self.end()
         else:
             kept.append(row)
@@ -247,14 +247,14 @@ class LogFilter:
 
     def _is_after_one_of_others(self, text: str) -> bool:
         """Return whether a line belongs to an earlier report: a group kill, or the oom_reaper's line."""
-        if styles.REAPER in text:
+        if shapes.REAPER in text:
             reaped = printed_lines.reaped(text, Stamp(0))
             return reaped is not None and reaped.pid in self._others
         if (group := printed_lines.group(text)) is not None:
             self._is_group = not self._concerns(group)
             return self._is_group
         if self._is_group:
-            self._is_group = styles.KILLED in text
+            self._is_group = shapes.KILLED in text
         return self._is_group
 
 
@@ -266,7 +266,7 @@ def _cgroups_named(text: str) -> tuple[str, ...]:
     """
     if len(text) >= _MAY_BE_CUT or "\\" in text:
         return ()
-    if text.startswith(styles.SUMMARY) and (summary := summary_line.summary(text)) is not None:
+    if text.startswith(shapes.SUMMARY) and (summary := summary_line.summary(text)) is not None:
         named = (summary.oom_memcg, summary.task_memcg) if summary.constraint == "memcg" else ()
         return tuple(path for path in named if path)
     return tuple(path for path in summary_line.limit_of(text) or () if path is not None)

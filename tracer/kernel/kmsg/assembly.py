@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Final
 
-from tracer.kernel.kmsg.report import printed_lines, summary_line
+from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import (
     SECTIONS,
     Chosen,
@@ -178,7 +178,7 @@ class Assembly:
     invoker: Invoker = field(default_factory=Invoker)
     stack: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
-    nodemask: summary_line.Nodemask | None = None
+    nodemask: mem_info.Nodemask | None = None
     cpuset: tuple[str, str] | None = None
     limit_of: tuple[str, str | None] | None = None
     summary: summary_line.Summary | None = None
@@ -195,7 +195,7 @@ class Assembly:
     is_no_task_killable: bool = False
     is_panic_on_oom: bool = False
     is_panic: bool = False
-    machine: summary_line.MemInfoReader = field(default_factory=summary_line.MemInfoReader)
+    machine: mem_info.MemInfoReader = field(default_factory=mem_info.MemInfoReader)
 
     def is_past(self, section: Section) -> bool:
         """Return whether the report has lines of a later section, so that a line of this section begins
@@ -392,7 +392,7 @@ class Assembly:
         if summary.constraint == "global":
             return "global"
         shown = self.machine.shown()
-        confined = summary_line.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
+        confined = mem_info.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
         if confined is not None:
             return confined
         if any(reason is not None for reason in self._reasons()) or self.is_panic:

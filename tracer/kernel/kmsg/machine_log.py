@@ -15,9 +15,9 @@ from itertools import pairwise
 from typing import Final
 
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
-from tracer.kernel.kmsg.report import printed_lines, summary_line
+from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import Section
-from tracer.kernel.kmsg.text import styles
+from tracer.kernel.kmsg.text import shapes
 from tracer.kernel.kmsg.text.styles import Record, Row, RowKind, Stamp
 
 _PANIC: Final = "Kernel panic - not syncing: "
@@ -40,8 +40,8 @@ _TITLES: Final = (
         "[",
         *CALL_TRACE,
         SLAB_TITLE,
-        *summary_line.TITLES,
-        *summary_line.OLD_SUMS,
+        *mem_info.TITLES,
+        *mem_info.OLD_SUMS,
         _NO_TASK,
     ),
     *(
@@ -96,16 +96,16 @@ class MachineLog:
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
-            (styles.INVOKED, self._take_invoked),
-            (styles.SUMMARY, self._take_summary),
-            (styles.KILLED, self._take_killed),
-            (styles.CHOSEN, self._take_chosen),
-            (styles.OLD_CHOSEN, self._take_chosen),
-            (styles.GROUP, self._take_group),
-            (styles.REAPER, self._take_reaped),
-            (styles.SYSTEM_OOM, self._take_event),
-            (styles.STATS, self._take_stats),
-            (styles.LIMIT_OF, self._take_limit_of),
+            (shapes.INVOKED, self._take_invoked),
+            (shapes.SUMMARY, self._take_summary),
+            (shapes.KILLED, self._take_killed),
+            (shapes.CHOSEN, self._take_chosen),
+            (shapes.OLD_CHOSEN, self._take_chosen),
+            (shapes.GROUP, self._take_group),
+            (shapes.REAPER, self._take_reaped),
+            (shapes.SYSTEM_OOM, self._take_event),
+            (shapes.STATS, self._take_stats),
+            (shapes.LIMIT_OF, self._take_limit_of),
         )
 
     @property
@@ -200,7 +200,7 @@ class MachineLog:
     @staticmethod
     def _is_late(text: str) -> bool:
         """Return whether a task other than the one that writes the report may print this line."""
-        return styles.INVOKED in text or text.startswith(styles.REAPER)
+        return shapes.INVOKED in text or text.startswith(shapes.REAPER)
 
     @staticmethod
     def _is_of(assembly: Assembly, record: Record | Row) -> bool:
@@ -213,7 +213,7 @@ class MachineLog:
     # Lines with a name in them, which may contain line ends
 
     def _take_named(self, record: Record) -> bool:
-        of_path = styles.path_word(record.text.lstrip())
+        of_path = shapes.path_word(record.text.lstrip())
         for word, take in self._named:
             if word in record.text and of_path in (None, word):
                 return take(record)
@@ -388,9 +388,9 @@ class MachineLog:
             assembly = self._within(record, "counters")
             assembly.counters[counter[0]] = counter[1]
             assembly.mode = ""
-        elif text in summary_line.TITLES:
+        elif text in mem_info.TITLES:
             self._within(record, "mem_info").mode = "mem_info"
-        elif self._open is not None and text.startswith(summary_line.OLD_SUMS):
+        elif self._open is not None and text.startswith(mem_info.OLD_SUMS):
             assembly = self._within(record, "mem_info")
             assembly.mode, assembly.is_old = "mem_info", True
             assembly.take_row(record)

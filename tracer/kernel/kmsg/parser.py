@@ -19,7 +19,7 @@ from typing import Final
 from tracer.kernel.kmsg.assembly import Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import lines, styles
+from tracer.kernel.kmsg.text import lines, shapes, styles
 from tracer.kernel.kmsg.text.styles import Record, Row
 
 CUT: Final = "\0"
@@ -78,9 +78,9 @@ def joined(text: str, pieces: Sequence[str], columns: tuple[str, ...] = ()) -> s
         is_cut = piece.startswith(CUT)
         for number, part in enumerate(piece.removeprefix(CUT).split("\n")):
             last = lines[-1]
-            of_kind = styles.kind(last.lstrip())
+            of_kind = shapes.kind(last.lstrip())
             stripped = part.lstrip()
-            is_own = number > 0 or not stripped or styles.kind(stripped) is not None
+            is_own = number > 0 or not stripped or shapes.kind(stripped) is not None
             if of_kind is None and not last.strip():
                 lines[-1] = stripped
             elif part.strip().isdigit() and _NAME.fullmatch(last):
@@ -98,14 +98,14 @@ def may_go_on(text: str, pieces: Sequence[str], line: str) -> bool:
     """Return whether a message without a prefix, and the pieces joined to it so far, continue in this
     line."""
     stripped, first = line.strip(), text.lstrip()
-    if not stripped or styles.kind(stripped) is not None or len(pieces) >= _MOST_PIECES:
+    if not stripped or shapes.kind(stripped) is not None or len(pieces) >= _MOST_PIECES:
         return False
-    of_kind = styles.kind(first)
-    return of_kind is not None and styles.goes_on(joined(text, pieces), of_kind, line)
+    of_kind = shapes.kind(first)
+    return of_kind is not None and shapes.goes_on(joined(text, pieces), of_kind, line)
 
 
 def _continues(last: str, of_kind: str | None, part: str) -> bool:
-    return of_kind == "sums" or styles.goes_on(last, of_kind, part)
+    return of_kind == "sums" or shapes.goes_on(last, of_kind, part)
 
 
 def _is_in_name(text: str, of_kind: str | None) -> bool:
@@ -126,8 +126,8 @@ def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -
         return spaced
     if of_kind == "summary":
         return plain
-    if of_kind == "kill" and styles.has_victim(plain) != styles.has_victim(spaced):
-        return plain if styles.has_victim(plain) else spaced
+    if of_kind == "kill" and shapes.has_victim(plain) != shapes.has_victim(spaced):
+        return plain if shapes.has_victim(plain) else spaced
     if of_kind == "task" and columns:
         return plain if _fits(plain, columns) and not _fits(spaced, columns) else spaced
     return spaced if _is_between_words(left, right) else plain
@@ -136,7 +136,7 @@ def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -
 def _fits(row: str, columns: tuple[str, ...]) -> bool:
     """Return whether a row of the table of tasks has these columns, and no digit at the beginning of its
     name."""
-    found = styles.shape_of_task_row(row.lstrip(), len(columns) - 2)
+    found = shapes.shape_of_task_row(row.lstrip(), len(columns) - 2)
     return found is not None and not found.groups()[-1][:1].isdigit()
 
 
@@ -284,7 +284,7 @@ class _Scan:
     def _goes_on(self, record: Record, before: str) -> bool:
         """Keep the record as a piece of the message if it may continue the message; return whether it may."""
         message = self._message
-        if message is None or record.prefix or styles.kind(record.text.strip()) == "elision":
+        if message is None or record.prefix or shapes.kind(record.text.strip()) == "elision":
             return False
         self._characters += len(record.text.strip()) + 1
         if self._characters >= _MOST_CONTINUED:

@@ -17,9 +17,9 @@ from tracer.kernel.kmsg.report.log_report import (
     MemoryStat,
     TaskRow,
 )
-from tracer.kernel.kmsg.report.summary_line import Nodemask
-from tracer.kernel.kmsg.text import styles
-from tracer.kernel.kmsg.text.styles import (
+from tracer.kernel.kmsg.report.mem_info import Nodemask
+from tracer.kernel.kmsg.text import shapes
+from tracer.kernel.kmsg.text.shapes import (
     CHOSEN,
     GROUP,
     INVOKED,
@@ -27,10 +27,10 @@ from tracer.kernel.kmsg.text.styles import (
     KILLED_PID,
     OLD_CHOSEN,
     STATS,
-    Stamp,
     fits_comm,
     shape_of_task_row,
 )
+from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.schema import UNLIMITED_BYTES
 
 _ASKED: Final = " invoked "
@@ -59,7 +59,7 @@ def invoked(text: str) -> tuple[Invoker, Nodemask | None] | None:
     before, _, rest = text.rpartition(INVOKED)
     comm, asked, more = before.rpartition(_ASKED)
     gfp = _GFP.match(rest)
-    is_named, is_oldest = bool(asked) and not more, not before and styles.kind(text) == "header"
+    is_named, is_oldest = bool(asked) and not more, not before and shapes.kind(text) == "header"
     if gfp is None or not (is_named or is_oldest) or ("\n" in comm and not fits_comm(comm)):
         return None
     rest = rest[gfp.end() :]

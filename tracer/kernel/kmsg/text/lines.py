@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from tracer.kernel.kmsg.text import styles
+from tracer.kernel.kmsg.text import shapes, styles
 from tracer.kernel.kmsg.text.styles import MOST_CHARACTERS, Record, Stamp
 
 _ENCODING: Final = "Content-Transfer-Encoding"
@@ -136,7 +136,7 @@ class ObjectReader:
         if self._member in members:
             return members[str(self._member)]
         for name, value in members.items():
-            if styles.anchor(value) >= 0 or " invoked oom-killer: " in value:
+            if shapes.anchor(value) >= 0 or " invoked oom-killer: " in value:
                 self._member = name
                 return value
         return next((members[name] for name in _TEXT_MEMBERS if name in members), None)
@@ -224,7 +224,7 @@ class LearnedPrefixes:
 def before_message(line: str) -> str | None:
     """Return the text before the words that begin a message of the kernel; "" without such words, None if
     another program quotes them."""
-    prefix = line[: max(styles.anchor(line), 0)]
+    prefix = line[: max(shapes.anchor(line), 0)]
     if len(prefix) > MOST_PREFIX_CHARACTERS:
         return ""
     return None if _PROGRAM.search(prefix) is not None else prefix
@@ -355,7 +355,7 @@ class Reader:
 
     def _behind_prefix(self, line: str, record: Record) -> Record | None:
         """Return the message after a prefix that hides it, or `record`, the reading of the whole line."""
-        if styles.kind(record.text) not in (None, "header"):  # a header begins with a name, or with a prefix
+        if shapes.kind(record.text) not in (None, "header"):  # a header begins with a name, or with a prefix
             return record
         stamp = _STAMP.search(line, record.prefix, MOST_PREFIX_CHARACTERS)
         if stamp is not None:
@@ -379,7 +379,7 @@ def _is_many(line: str, record: Record) -> bool:
     """
     if record.prefix < _LEAST_PREFIX or line.find(line[:_PREFIX_BEGIN], record.prefix) < 0:
         return False
-    return len(record.text) > (_MOST_RECORD if styles.path_word(record.text) is not None else 0)
+    return len(record.text) > (_MOST_RECORD if shapes.path_word(record.text) is not None else 0)
 
 
 def _split(line: str, record: Record, number: int) -> Iterator[Record]:
