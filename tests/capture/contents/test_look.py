@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tracer.capture.contents import look as looking
 from tracer.capture.contents.held import CountedBetween
 from tracer.capture.contents.look import Wanted, _of_those_alone, _Place, has_generations
+from tracer.capture.contents.pass_over_pages import AMOUNT, Found
+from tracer.kernel.cgroups.cgroupfs import Hierarchy
 
 ROWS = np.array(
     [(7, 10), (7, 40), (8, 30), (9, 35), (7, 20), (8, 5)], np.dtype([("cgroup_id", "<u8"), ("bytes", "<u8")])
@@ -67,3 +72,28 @@ def test_counters_that_contain_a_removed_cgroup_are_no_range() -> None:
     assert _of_those_alone({1: one, 3: one, 4: one}, places) == {3: one}
     for path in (None, "…/old/worker"):
         assert _of_those_alone({3: one}, places | {4: _Place(path, True)}) == {}, "it may be below any cgroup"
+
+
+def test_cgroup_that_is_removed_while_the_programs_are_compiled_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page cache stays charged to it."""
+    web = tmp_path / "web"
+    web.mkdir()
+    number, asked = web.stat().st_ino, list[int]()
+
+    class Compiling:
+        def __enter__(self) -> Compiling:
+            web.rmdir()
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def scan(self, selected: Iterable[int], **_: Any) -> Found:
+            asked.extend(selected)
+            return Found(np.empty(0, AMOUNT), np.empty(0, AMOUNT), 0, 1, 1)
+
+    monkeypatch.setattr(looking, "PassOverPages", Compiling)
+    wanted = Wanted("file", 3, ["/web"])
+    found = looking.look(Hierarchy(2, tmp_path, "/"), wanted, lambda _: {}, lambda *_: None)
+    assert (asked, found.cgroups) == ([number], [])

@@ -89,10 +89,10 @@ def look(
     `lookup` names containers. `counts` is called with the number of pages that were passed, and of all.
     Raises TracerError if the kernel or BCC is unfit, or without root.
     """
-    with PassOverPages() as passing:
+    selected = None if wanted.below is None else _ids(hierarchy, wanted.below)
+    with PassOverPages() as passing:  # compiling may take seconds, in which a cgroup may be removed
         before = counted.count(hierarchy, wanted.below)
         time_ns, begin_s = time.time_ns(), time.monotonic()
-        selected = None if wanted.below is None else _ids(hierarchy, wanted.below)
         objects = wanted.includes("file") or wanted.includes("slab")
         found = passing.scan(selected, objects=objects, slab=wanted.has_slab, counts=counts)
         took_ms = (time.monotonic() - begin_s) * 1e3
