@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from tracer.analysis.results.sigkill import Party, Sigkill
@@ -30,10 +31,10 @@ def by(comm: str, **changes: object) -> str:
 
 def test_stop_that_took_too_long_is_named_with_the_runtime_and_the_memory() -> None:
     assert sentence(STOP) == (
-        "Not an OOM kill: runc (pid 9), child of containerd-shim (pid 4), sent SIGKILL to web (pid 7), 10 s "
-        "after SIGTERM: a stop that took too long. Its cgroup used 30 MiB of 100 MiB (30.0 %). The runtime "
-        "was asked to: a stop, a failed liveness probe or an eviction; `kubectl describe pod` or `docker "
-        "events` has it."
+        "Not an OOM kill: runc (pid 9), child of containerd-shim (pid 4), sent SIGKILL to web (pid 7) in "
+        "shop, 10 s after SIGTERM: a stop that took too long. Its cgroup used 30 MiB of 100 MiB (30.0 %). "
+        "The runtime was asked to: a stop, a failed liveness probe or an eviction; `kubectl describe pod` "
+        "or `docker events` has it."
     )
     assert "(95.0 %), near its limit. " in sentence(replace(STOP, usage_bytes=95 << 20))
 
@@ -41,7 +42,7 @@ def test_stop_that_took_too_long_is_named_with_the_runtime_and_the_memory() -> N
 @pytest.mark.parametrize("known", KNOWN_SENDERS, ids=lambda known: known.name)
 def test_known_sender_is_explained_by_what_it_does_and_where_its_reason_is(known: KnownSender) -> None:
     comm = known.name.encode()[:15].decode()  # as the kernel has it
-    said = f"{comm} (pid 9) sent SIGKILL to web (pid 7): {known.does}."
+    said = f"{comm} (pid 9) sent SIGKILL to web (pid 7) in shop: {known.does}."
     assert by(comm) == f"Not an OOM kill: {said}{f' {known.advice}' * bool(known.advice)}"
     assert known.does[0] != known.does[0].upper() or known.does.startswith("systemd")
     assert not known.does.endswith(".") and known.advice[-1:] in ("", ".")
@@ -49,7 +50,7 @@ def test_known_sender_is_explained_by_what_it_does_and_where_its_reason_is(known
 
 @pytest.mark.parametrize("comm", ["bash", "runcat", "timeouts", "systemd-oom", "containerd", ""])
 def test_other_names_are_not_explained(comm: str) -> None:
-    assert by(comm).endswith(" sent SIGKILL to web (pid 7).")
+    assert by(comm).endswith(" sent SIGKILL to web (pid 7) in shop.")
 
 
 def test_stage_of_runc_is_runc() -> None:
@@ -88,16 +89,35 @@ def test_end_of_the_parent_and_of_the_namespace_is_the_reason() -> None:
     bound = sent_by(replace(STOP, way="parent_death"))
     assert bound.endswith(", because its parent ended (PR_SET_PDEATHSIG)")
     assert by("sh", way="pid_namespace").endswith(
-        "web (pid 7) got SIGKILL because sh (pid 9), the init of its pid namespace, ended."
+        "web (pid 7) in shop got SIGKILL because sh (pid 9), the init of its pid namespace, ended."
     )
+
+
+def test_parent_that_is_a_child_itself_is_named_with_its_parent() -> None:
+    bound = sentence(replace(STOP, way="parent_death", since_sigterm_s=None))
+    parent = "its parent runc (pid 9), child of containerd-shim (pid 4), ended (PR_SET_PDEATHSIG). "
+    assert f"web (pid 7) in shop got SIGKILL because {parent}" in bound
+
+
+def test_time_and_the_last_name_of_the_cgroup_are_said() -> None:
+    at = pd.Timestamp("2026-11-26T20:14:03.9Z")
+    kill = replace(STOP, time=at, target=replace(WEB, container=None, cgroup="/user.slice/tests"))
+    assert " sent SIGKILL to web (pid 7) in tests at 20:14:03 UTC, 10 s after SIGTERM" in sentence(kill)
+    unknown = replace(kill, target=replace(WEB, container=None, cgroup=None))
+    assert " sent SIGKILL to web (pid 7) at 20:14:03 UTC, 10 s after SIGTERM" in sentence(unknown)
+
+
+def test_sender_in_another_container_has_its_name_and_one_in_the_same_has_none() -> None:
+    agent = Party(9, "agent", "/docker/2", "node-agent")
+    assert "agent (pid 9) in node-agent, child of " in sentence(replace(STOP, sender=agent))
+    assert "agent (pid 9), child of " in sentence(replace(STOP, sender=replace(agent, container="shop")))
 
 
 def test_process_that_kills_its_group_kills_itself_with_it() -> None:
     kill = replace(STOP, sender=WEB, way="group")
     assert sent_by(kill) == "sent by itself, with its process group"
-    assert "web (pid 7) sent SIGKILL to itself, with its process group, 10 s after SIGTERM. " in sentence(
-        kill
-    )
+    said = "web (pid 7) sent SIGKILL to itself in shop, with its process group, 10 s after SIGTERM. "
+    assert said in sentence(kill)
 
 
 def test_newest_sentences_come_first_escaped_and_the_rest_is_counted() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tracer.analysis.results import sigkill
 from tracer.render.words.escape import visible
-from tracer.render.words.sigkill_words import process, sent_by
+from tracer.render.words.sigkill_words import clock, process, sent_by
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, size
 
@@ -48,4 +48,4 @@ def judged_notice(kill: Mapping[str, Any], place: str, cause: str, summary: str)
 
 
 def _clock(kill: Mapping[str, Any]) -> str:
-    return f"{datetime.fromtimestamp(kill['time'] / 1e9, UTC):%H:%M:%S} UTC"
+    return clock(datetime.fromtimestamp(kill["time"] // 1_000_000_000, UTC))

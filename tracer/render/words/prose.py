@@ -18,7 +18,7 @@ Fact: TypeAlias = tuple[str, str]
 """(label, sentence)"""
 
 _HELD: Final = "\ue000"
-_UNITS: Final = "B|[KMGTPE]iB|%|[um]?s|min|h|pages?|columns|times|CPUs"
+_UNITS: Final = "B|[KMGTPE]iB|%|[um]?s|min|h|pages?|columns|times|CPUs|UTC"
 _QUANTITY: Final = (
     rf"(?<=\d) (?=(?:{_UNITS})(?!\w))"
     r"|(?<=\d) (?=± \d)|(?<=±) (?=\d)|(?<=\d min) (?=\d\d s)|(?<=\d h) (?=\d\d min)"

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from tracer.analysis.results.sigkill import Party, Sigkill
+from tracer.kernel.cgroups.containers import shown_name
 from tracer.render.words.escape import visible
 from tracer.units import count, duration, in_percent, percent, size
 
@@ -28,6 +30,11 @@ _LONGEST_STOP_S: Final = 3600.0
 """The time from SIGTERM to SIGKILL within which the two are one stop."""
 _NEAR_LIMIT: Final = 0.9
 _MOST_SENDERS: Final = 3
+
+
+def clock(time: datetime) -> str:
+    """Return `20:14:03 UTC`."""
+    return f"{time:%H:%M:%S} UTC"
 
 
 def process(one: Party) -> str:
@@ -53,34 +60,48 @@ def _line(parents: Sequence[Party]) -> str:
 
 
 def sentence(kill: Sigkill) -> str:
-    """Return `Not an OOM kill: runc (pid 9) sent SIGKILL to web (pid 7), 10 s after SIGTERM: a stop that took
-    too long.`, with the advice for a known sender, not escaped."""
+    """Return `Not an OOM kill: runc (pid 9) sent SIGKILL to web (pid 7) in shop at 20:14:03 UTC, 10 s after
+    SIGTERM: a stop that took too long.`, with the advice for a known sender, not escaped."""
     return " ".join([_what_happened(kill), *_advice(kill)])
 
 
 def _what_happened(kill: Sigkill) -> str:
-    target = process(kill.target)
     after = "" if kill.since_sigterm_s is None else f", {duration(kill.since_sigterm_s)} after SIGTERM"
     why = _reason(kill)
     reason = f": {why}" if why else ""
-    return f"Not an OOM kill: {_event(kill, target)}{after}{reason}.{_memory(kill)}"
+    return f"Not an OOM kill: {_event(kill)}{after}{reason}.{_memory(kill)}"
 
 
-def _event(kill: Sigkill, target: str) -> str:
+def _event(kill: Sigkill) -> str:
+    place, moment = _place(kill.target), "" if kill.time is None else f" at {clock(kill.time)}"
+    where = (f" in {place}" if place else "") + moment
+    target = f"{process(kill.target)}{where}"
     if kill.sender is None:
         if kill.way == "seccomp":
             return f"seccomp ended {target}, whose system call it forbids"
         return f"the kernel sent SIGKILL to {target}"
     if kill.sender.pid == kill.target.pid:
-        return f"{target} sent SIGKILL to itself" + _WITH_ITSELF.get(kill.way, "")
-    sender = f"{process(kill.sender)}{_line(kill.parents)}"
+        return f"{process(kill.target)} sent SIGKILL to itself{where}" + _WITH_ITSELF.get(kill.way, "")
+    line = _line(kill.parents)
+    comma = "," if line else ""
+    sender = f"{process(kill.sender)}{_elsewhere(kill.sender, kill.target)}{line}"
     if kill.way == "parent_death":
-        return f"{target} got SIGKILL because its parent {sender} ended (PR_SET_PDEATHSIG)"
+        return f"{target} got SIGKILL because its parent {sender}{comma} ended (PR_SET_PDEATHSIG)"
     if kill.way == "pid_namespace":
         return f"{target} got SIGKILL because {sender}, the init of its pid namespace, ended"
     way = _WAYS.get(kill.way)
-    comma = "," if _line(kill.parents) else ""
     return f"{sender}{comma} sent SIGKILL to {target}" + (f", {way}" if way else "")
+
+
+def _place(one: Party) -> str:
+    """Return the container of a process, else the last name of its cgroup's path; empty: not known."""
+    return "" if one.cgroup is None else shown_name(one.cgroup, one.container)
+
+
+def _elsewhere(sender: Party, target: Party) -> str:
+    """Return ` in agent` for a sender in a container that is not the target's."""
+    is_elsewhere = sender.container is not None and sender.container != target.container
+    return f" in {_place(sender)}" if is_elsewhere else ""
 
 
 def _reason(kill: Sigkill) -> str | None:
