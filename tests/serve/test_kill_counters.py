@@ -102,7 +102,8 @@ def test_sigkills_are_counted_by_sender_within_a_bound() -> None:
     counters = KillCounters(NAMES.get, 2)
     for cgroup_id, sender in ((3, "runc"), (3, "runc"), (3, None), (4, "earlyoom"), (99, "x")):
         counters.sigkill({"cgroup_id": cgroup_id, "sender_comm": sender})
-    assert counters.sigkills() == {(WEB, "runc"): 2, (WEB, ""): 1, (("", "", "", ""), ""): 2}
+    counters.sigkill({"cgroup_id": 3, "sender_comm": "runc"}, 40)
+    assert counters.sigkills() == {(WEB, "runc"): 42, (WEB, ""): 1, (("", "", "", ""), ""): 2}
     assert counters.seen() == {}
 
 

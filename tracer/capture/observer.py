@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-Sigkilled = tuple[dict[str, Any], str]
+
+class Sigkilled(NamedTuple):
+    """A SIGKILL that ended a process: a row of `sigkills`, and the name of the process's cgroup, which is the
+    container's if it is known by now. `number`: so many processes since the report before, this one is the
+    last."""
+
+    row: dict[str, Any]
+    place: str
+    number: int = 1
 
 
 class Progress(Protocol):
@@ -36,8 +44,7 @@ class Events(Protocol):
         else of the victim's: the container's if it is known by now."""
 
     def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
-        """Report SIGKILLs that ended processes and were not the OOM killer's: a row of `sigkills` and the
-        name of the process's cgroup for each. It is the container's if it is known by now."""
+        """Report SIGKILLs that ended processes and were not the OOM killer's, within seconds."""
 
     def notice(self, message: str) -> None:
         """Report something that the user asked for or waits for, such as a cgroup that has appeared."""

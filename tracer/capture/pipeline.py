@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from tracer.capture.charge_records import Ledger
 from tracer.capture.contents.content_rows import ContentRows
 from tracer.capture.kill_assembly import KillAssembly
 from tracer.capture.learn import calibration
-from tracer.capture.observer import Events
+from tracer.capture.observer import Events, Sigkilled
 from tracer.capture.options import Options
 from tracer.capture.overhead import Overhead, cost, overhead_of
 from tracer.capture.rows.cgroup_rows import CgroupRows
@@ -33,7 +34,7 @@ from tracer.capture.rows.shmem_rows import SharedFiles, ShmemRows
 from tracer.capture.rows.task_rows import TaskRows, TaskTimes, task_time_rows
 from tracer.capture.selection.cgroup_selection import CgroupSelection
 from tracer.capture.selection.traced_cgroups import TracedCgroups, find_recorder_cgroup
-from tracer.capture.sigkill_rows import SigkillRows
+from tracer.capture.sigkill_rows import SigkillReports, SigkillRows
 from tracer.capture.symbols.cpython_names import PythonFrames
 from tracer.capture.symbols.kernel_names import KernelNames
 from tracer.capture.symbols.stack_names import Stacks
@@ -176,6 +177,7 @@ class Pipeline:
         self._names = Names(cgroups, mounts, self._stacks, self._sink, self._clock_offset_ns)
         self._kills = KillAssembly(programs, self._decoder, self._sink, self._names.tasks, self._stacks)
         self._sigkills = SigkillRows(self._decoder)
+        self._sigkill_reports = SigkillReports()
         self._records = BulkRecords(self._decoder, self._sink, self._stacks)
         self._shmem = ShmemRows(SharedFiles())
         self._mappings = self._owned.enter_context(
@@ -321,7 +323,8 @@ class Pipeline:
     def _has_reason_to_stay(self) -> bool:
         """Return whether something happened a moment ago, or something waits that no event announces."""
         has_names = self._names.tasks.has_young or bool(self._selection.undecided())
-        has_names |= self._sigkills.is_waiting or self._contents.is_busy
+        has_names |= self._sigkills.is_waiting or self._sigkill_reports.is_waiting
+        has_names |= self._contents.is_busy
         is_soon = time.monotonic() - self._active_s < _REST_AFTER_S
         return is_soon or has_names or self._page_sums.is_waiting()
 
@@ -398,7 +401,10 @@ class Pipeline:
             self._sink.append_rows("sigkills", rows)
             self._names.write()
             self._sink.flush()
-            self._events.sigkilled([(row, self._names.shown_name(row["cgroup_id"])) for row in rows])
+        named = (Sigkilled(row, self._names.shown_name(row["cgroup_id"])) for row in rows)
+        now_s = math.inf if oom_read_ns is None else time.monotonic()
+        if due := self._sigkill_reports.take(named, now_s):
+            self._events.sigkilled(due)
 
     def sample(self) -> None:
         """Take a sample of each traced cgroup that changed."""

@@ -1,12 +1,15 @@
-"""SIGKILLs that ended processes, without those of the OOM killer."""
+"""SIGKILLs that ended processes, without those of the OOM killer, and when each is reported."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from tracer.capture.bpf.ring import Records
+from tracer.capture.observer import Sigkilled
 from tracer.capture.rows.decode import Decoder
 from tracer.enumerations import KILL_WAY
 from tracer.wire.dtypes import WIRE
@@ -15,6 +18,10 @@ _MARK_NS: Final = 2_000_000_000
 """The longest time from the OOM killer's SIGKILL to its mark of the victim, which follows at once unless
 the thread loses its CPU (__oom_kill_process in mm/oom_kill.c)."""
 _MOST_TRIGGERS: Final = 1024
+
+_FIRST_WAIT_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 10.0
+_MOST_REPEATED: Final = 1024
 
 
 class SigkillRows:
@@ -60,3 +67,53 @@ class SigkillRows:
     def _is_oom_kill(self, record: np.void) -> bool:
         killed_ns = self._killed_ns.get(int(record["sender_tid"]))
         return killed_ns is not None and abs(int(record["time_ns"]) - killed_ns) < _MARK_NS
+
+
+@dataclass(slots=True)
+class _Repeated:
+    """What was not reported yet of one sender and cgroup, and when it will be."""
+
+    due_s: float
+    wait_s: float = _FIRST_WAIT_S
+    last: Sigkilled | None = None
+
+
+class SigkillReports:
+    """Reports the first SIGKILL by a sender's name in a cgroup at once, and what follows it together.
+
+    A test suite or a supervisor may end processes all the time, and a cgroup may have thousands. So the next
+    reports are those of 1, 2, 4, 8 s and then 10 s, until one of these times had no SIGKILL.
+    """
+
+    def __init__(self) -> None:
+        self._repeated: dict[tuple[Any, ...], _Repeated] = {}
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether a SIGKILL was not reported yet."""
+        return any(one.last is not None for one in self._repeated.values())
+
+    def take(self, new: Iterable[Sigkilled], now_s: float) -> list[Sigkilled]:
+        """Add new SIGKILLs, and return the reports that are due at `now_s` (CLOCK_MONOTONIC); at the end,
+        with `now_s` infinite, all of them."""
+        due = []
+        for kill in new:
+            key = tuple(kill.row[name] for name in ("cgroup_id", "sender_comm", "way"))
+            if (repeated := self._repeated.get(key)) is not None:
+                before = 0 if repeated.last is None else repeated.last.number
+                repeated.last = kill._replace(number=before + kill.number)
+                continue
+            due.append(kill)
+            if len(self._repeated) < _MOST_REPEATED:
+                self._repeated[key] = _Repeated(now_s + _FIRST_WAIT_S)
+        for key, repeated in [*self._repeated.items()]:
+            if now_s < repeated.due_s:
+                continue
+            if repeated.last is None:
+                del self._repeated[key]
+                continue
+            due.append(repeated.last)
+            repeated.last = None
+            repeated.wait_s = min(2 * repeated.wait_s, _LONGEST_WAIT_S)
+            repeated.due_s = now_s + repeated.wait_s
+        return due

@@ -156,9 +156,9 @@ class Endpoint:
         """Count a kill whose cause is not known yet, given as a row of `oom`."""
         self._kills.kill(kill)
 
-    def count_sigkill(self, row: dict[str, Any]) -> None:
-        """Count a SIGKILL that was not the OOM killer's, given as a row of `sigkills`."""
-        self._kills.sigkill(row)
+    def count_sigkill(self, row: dict[str, Any], count: int) -> None:
+        """Count SIGKILLs that were not the OOM killer's, as `capture.observer.Sigkilled` has them."""
+        self._kills.sigkill(row, count)
 
     def count_cause(self, verdict: FirstVerdict) -> None:
         """Count a kill by the cause of its first verdict, whatever the explanation of its trace says later:
@@ -196,8 +196,8 @@ class _Counting:
         self._reporter.killed(kill, place)
 
     def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
-        for row, _ in kills:
-            self._endpoint.count_sigkill(row)
+        for row, _, count in kills:
+            self._endpoint.count_sigkill(row, count)
         self._reporter.sigkilled(kills)
 
     def judged(self, verdict: FirstVerdict) -> None:

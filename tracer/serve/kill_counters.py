@@ -66,11 +66,12 @@ class KillCounters:
         if len(self._waiting) > _MOST_WAITING:
             self._explain(next(iter(self._waiting)), UNKNOWN, None)
 
-    def sigkill(self, row: Mapping[str, Any]) -> None:
-        """Count a SIGKILL that was not the OOM killer's, given as a row of `sigkills`."""
+    def sigkill(self, row: Mapping[str, Any], count: int = 1) -> None:
+        """Count SIGKILLs that were not the OOM killer's, by one sender in one cgroup. The last is given as a
+        row of `sigkills`."""
         key = self._labels_in(row["cgroup_id"]), row["sender_comm"] or ""
         is_new = key not in self._sigkills and len(self._sigkills) >= self._most
-        self._sigkills[(_NOBODY, "") if is_new else key] += 1
+        self._sigkills[(_NOBODY, "") if is_new else key] += count
 
     def pod_event(self, result: str, count: int) -> None:
         """Count events of pods that were sent or dropped."""

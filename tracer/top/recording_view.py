@@ -21,7 +21,7 @@ from tracer.live.alarm import Alarm
 from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.render.words.alarm_words import alarm_sentence
-from tracer.render.words.sigkill_words import process, sent_by
+from tracer.render.words.sigkill_words import sent_by, targets
 from tracer.schema import UNLIMITED_BYTES
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, MOST, NOTE, NOTHING, SOON, Decision
@@ -110,9 +110,9 @@ class RecordingView:
 
     def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
         """Take SIGKILLs that were not the OOM killer's."""
-        for row, place in kills[-MOST:]:
+        for row, place, number in kills[-MOST:]:
             kill = from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
-            sentence = f"SIGKILL to {process(kill.target)}: {sent_by(kill)}"
+            sentence = f"SIGKILL to {targets(kill, number)}: {sent_by(kill)}"
             self._decided(Decision(row["time"], KILL, place, sentence))
 
     def judged(self, verdict: FirstVerdict) -> None:

@@ -339,7 +339,7 @@ class _Watcher:
         self._reporter.sigkilled(kills)
         if not self._has_begun:
             return
-        for row, _ in kills:
+        for row, *_ in kills:
             if self._alarms.takes_sigkill(time.monotonic_ns()):
                 kill = sigkill.from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
                 sentence = sigkill_words.sentence(kill)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from synthetic.unset import unset_row
 
+from tracer.capture.observer import Sigkilled
 from tracer.render.words.kill_notice import kill_notice, sigkill_notice, sigkill_notices
 
 KILL = {"time": 1_764_000_243_000_000_000, "comm": "tail", "pid": 25057, "limit_bytes": 48 << 20}
@@ -33,16 +34,22 @@ SIGKILL = unset_row("sigkills") | {
 
 def test_notice_of_a_sigkill_has_the_sender_and_its_parent() -> None:
     target, sender = "web (pid 7) in NAME at 16:04:03 UTC", "timeout (pid 3), child of bash (pid 2)"
-    assert sigkill_notice(SIGKILL, "NAME") == f"SIGKILL to {target}: sent by {sender}"
+    assert sigkill_notice(Sigkilled(SIGKILL, "NAME")) == f"SIGKILL to {target}: sent by {sender}"
 
 
 def test_hostile_names_in_a_notice_of_a_sigkill_are_escaped() -> None:
     hostile = dict.fromkeys(("comm", "sender_comm", "parent1_comm"), "\x1b[31m\n")
-    assert sigkill_notice(SIGKILL | hostile, "a\nb").isprintable()
+    assert sigkill_notice(Sigkilled(SIGKILL | hostile, "a\nb", 3)).isprintable()
+
+
+def test_notice_of_several_sigkills_has_their_number_and_the_last() -> None:
+    notice = sigkill_notice(Sigkilled(SIGKILL, "NAME", 1208))
+    assert notice.startswith("SIGKILL to 1,208 more processes, the last web (pid 7) in NAME at 16:04:03 ")
 
 
 def test_many_sigkills_at_once_have_eight_lines_and_a_count() -> None:
-    assert [*sigkill_notices([(SIGKILL, "a")])] == [sigkill_notice(SIGKILL, "a")]
-    lines = [*sigkill_notices([(SIGKILL, "a")] * 1208)]
+    one = Sigkilled(SIGKILL, "a")
+    assert [*sigkill_notices([one])] == [sigkill_notice(one)]
+    lines = [*sigkill_notices([one] * 1207 + [Sigkilled(SIGKILL, "b", 1)])]
     assert len(lines) == 9
     assert lines[-1] == "SIGKILL to 1,200 more processes: the table sigkills has them"

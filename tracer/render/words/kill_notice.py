@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tracer.analysis.results import sigkill
+from tracer.capture.observer import Sigkilled
 from tracer.render.words.escape import visible
-from tracer.render.words.sigkill_words import clock, process, sent_by
+from tracer.render.words.sigkill_words import clock, sent_by, targets
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, size
 
@@ -25,20 +26,18 @@ def kill_notice(kill: Mapping[str, Any], place: str) -> str:
     return f"OOM kill in {visible(place)} at {when}: {visible(kill['comm'])} (pid {kill['pid']}){limit}"
 
 
-def sigkill_notice(row: Mapping[str, Any], place: str) -> str:
+def sigkill_notice(one: Sigkilled) -> str:
     """Return `SIGKILL to web (pid 7) in NAME at 20:14:03 UTC: sent by timeout (pid 3), child of sh (pid 2)`,
-    escaped. `row` is a row of `sigkills`."""
-    kill = sigkill.from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
-    where = f"in {visible(place)} at {_clock(row)}"
-    return f"SIGKILL to {visible(process(kill.target))} {where}: {visible(sent_by(kill))}"
+    escaped."""
+    kill = sigkill.from_row(one.row, {}, unlimited_bytes=UNLIMITED_BYTES)
+    where = f"in {visible(one.place)} at {_clock(one.row)}"
+    return f"SIGKILL to {visible(targets(kill, one.number))} {where}: {visible(sent_by(kill))}"
 
 
-def sigkill_notices(kills: Sequence[tuple[Mapping[str, Any], str]]) -> Iterator[str]:
-    """Yield the notices of SIGKILLs that came together, given with their places, and how many more there
-    are."""
-    for row, place in kills[:_MOST_AT_ONCE]:
-        yield sigkill_notice(row, place)
-    if (more := len(kills) - _MOST_AT_ONCE) > 0:
+def sigkill_notices(kills: Sequence[Sigkilled]) -> Iterator[str]:
+    """Yield the notices of SIGKILLs that are reported together, and how many more there are."""
+    yield from map(sigkill_notice, kills[:_MOST_AT_ONCE])
+    if more := sum(one.number for one in kills[_MOST_AT_ONCE:]):
         yield f"SIGKILL to {count(more)} more process{'es' * (more > 1)}: the table sigkills has them"
 
 

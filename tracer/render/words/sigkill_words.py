@@ -42,6 +42,13 @@ def process(one: Party) -> str:
     return f"{one.comm or 'a process'} (pid {one.pid})"
 
 
+def targets(kill: Sigkill, number: int) -> str:
+    """Return `web (pid 7)`; for the last of several, `12 more processes, the last web (pid 7)`, not
+    escaped."""
+    last = process(kill.target)
+    return last if number == 1 else f"{count(number)} more processes, the last {last}"
+
+
 def sent_by(kill: Sigkill) -> str:
     """Return `sent by timeout (pid 3), child of bash (2)`, not escaped."""
     way = _WAYS.get(kill.way)
