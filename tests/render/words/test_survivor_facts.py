@@ -319,6 +319,30 @@ def test_memory_at_the_peak_has_the_most_anon_if_that_was_at_another_time(
 
 
 @pytest.mark.parametrize(
+    ("from_ms", "until_ms", "words"),
+    [(300, 300, "300 ms before the peak of usage"), (0, 0, "at the peak of usage")],
+)
+def test_moment_in_which_a_process_was_charged_is_no_span(
+    held: Held, from_ms: int, until_ms: int, words: str
+) -> None:
+    assert held.peak_time is not None
+    began, until = (held.peak_time - pd.Timedelta(ms, "ms") for ms in (from_ms, until_ms))
+    writer = Allocator(41, "writer", 9 * MIB, grew_from=began, grew_until=until)
+    said = dict(survivor_facts.in_brief(replace(held, allocators=(writer,))))["allocated"]
+    assert said.endswith(f"most of it {words}")
+
+
+def test_least_limit_that_is_nothing_is_not_said(held: Held) -> None:
+    quality = replace(held.quality, unknown={"sizing.min_limit_bytes": "its command was killed"})
+    sizing = replace(held.sizing, min_limit_bytes=(0, None), basis=(), outcomes=())
+    said = dict(survivor_facts.in_brief(replace(held, sizing=sizing, quality=quality)))
+    assert said["minimum limit"] == "not known: its command was killed"
+    some = replace(sizing, min_limit_bytes=(MIB, None))
+    said = dict(survivor_facts.in_brief(replace(held, sizing=some, quality=quality)))
+    assert said["minimum limit"].startswith("at least 1 MiB; how much is enough is not known: ")
+
+
+@pytest.mark.parametrize(
     ("ended_ms", "words"), [(None, ""), (443, "; the process had ended by the peak of usage")]
 )
 def test_process_that_had_ended_by_the_peak_is_said_to_have_ended(

@@ -55,7 +55,7 @@ def smaller(held: Held, machine_bytes: int | None) -> str:
     whole = held.limit_bytes if held.headroom_bytes is not None else machine_bytes
     what = "limit" if held.headroom_bytes is not None else "machine"
     basis = kill_facts.sizing_basis(held.sizing)
-    if found is None:
+    if found is None or found == (0, None):
         return f"Not known: {kill_facts.why_no_range(held.quality)}. {basis}".rstrip()
     low, high = found
     least = f"At least {units.size(low)} is needed to survive"

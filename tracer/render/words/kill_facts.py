@@ -328,9 +328,10 @@ def _when(one: Allocator, until: pd.Timestamp | None, event: str, thinned: Seque
     if until is None or one.grew_from is None or one.grew_until is None:
         return ""
     begin, end = (time_before(until, moment, thinned) for moment in (one.grew_from, one.grew_until))
-    span = begin if begin == end and thinned else f"{begin} to {end}"
+    span = begin if begin == end else f"{begin} to {end}"
+    when = f"at {event}" if span == "0 s" else f"{span} before {event}"
     ended = "" if one.exited is None else f"; the process had ended by {event}"
-    return f", most of it {span} before {event}{ended}"
+    return f", most of it {when}{ended}"
 
 
 def no_allocator(report: OomReport) -> str:

@@ -169,9 +169,9 @@ def advice(one: Held) -> str:
 
 
 def _minimum_limit(one: Held) -> str:
-    if one.sizing.min_limit_bytes is None:
+    low, high = one.sizing.min_limit_bytes or (0, None)
+    if not low and not one.sizing.outcomes:
         return f"not known: {why_no_range(one.quality)}"
-    low, high = one.sizing.min_limit_bytes
     if not one.sizing.outcomes:
         return f"at least {units.size(low)}; how much is enough is not known: {why_no_range(one.quality)}"
     below = f"killed below {units.size(low)}; " if low else ""
