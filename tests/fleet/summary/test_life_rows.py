@@ -133,3 +133,11 @@ def test_work_of_a_cgroup_that_was_traced_by_name_is_growing_if_its_peak_is_late
     assert {path for path, life in grown.items() if life["work"] == "growing"} == {
         "/memcg-tracer-409-lab-parent-limit"
     }
+
+
+def test_limit_that_takes_a_higher_memory_high_is_not_known_to_read_nothing_again() -> None:
+    (row,) = lives(TRACES / "throttle").values()
+    (one,) = opened("throttle").held_cgroups()
+    assert one.high_events and one.sizing.min_limit_bytes is not None
+    low, high = one.sizing.min_limit_bytes
+    assert (row["killed_below_bytes"], row["reads_nothing_from_bytes"]) == (low, None) and high is not None

@@ -113,10 +113,11 @@ def replayed(subtree: Subtree, reports: Sequence[OomReport], going: Progress) ->
     them. `reports`: the kills that concern it."""
     replay = Replay.of(subtree, reports[:MOST_KILLS], going)
     found = Range() if reports else survivor_range(replay)[0]
+    _, high = found.limits_bytes or (None, None)
     return {
         "killed_below_bytes": replay.needs.killed_below_bytes,
         "survives_from_bytes": replay.needs.survives_from_bytes,
-        "reads_nothing_from_bytes": None if found.limits_bytes is None else found.limits_bytes[1],
+        "reads_nothing_from_bytes": None if found.needs_high else high,
     }
 
 

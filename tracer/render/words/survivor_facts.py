@@ -175,7 +175,7 @@ def _minimum_limit(one: Held) -> str:
     if not one.sizing.outcomes:
         return f"at least {units.size(low)}; how much is enough is not known: {why_no_range(one.quality)}"
     below = f"killed below {units.size(low)}; " if low else ""
-    enough, last = one.sizing.outcomes[0], one.sizing.outcomes[-1]
+    enough = one.sizing.outcomes[0]
     lives = "is not killed" if enough.outcome == "unknown" else in_words(enough)
     survives = f"{below}from {units.size(enough.limit_bytes)}, it {lives}"
     if high is None:
@@ -183,7 +183,7 @@ def _minimum_limit(one: Held) -> str:
         return f"{survives}; a limit that is large enough for its page cache is not known: {why}"
     slowed = ", if memory.high is no lower" if _is_slowed(one) else ""
     most = f"with {units.size(high)}, the same work"
-    if enough.limit_bytes == last.limit_bytes:
+    if enough.limit_bytes == high:
         return f"{below}{most} survives and reads (nearly) nothing again{slowed}"
     return f"{survives}; {most} reads (nearly) nothing again{slowed}"
 

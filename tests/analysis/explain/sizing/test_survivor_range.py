@@ -94,6 +94,20 @@ def test_range_with_refaults_has_room_for_what_would_have_spared_them(trace: Any
     ]
 
 
+@pytest.mark.parametrize(("events", "at_the_upper_end"), [(0, 1), (3, 0)])
+def test_outcomes_have_the_upper_end_unless_it_takes_another_memory_high(
+    trace: Any, events: int, at_the_upper_end: int
+) -> None:
+    work(trace, usage=LIMIT, high_events=events)
+    evicted_and_read(trace, (0.05, "delete", 0, 2048), (0.15, "add", 0, 2048))
+    sizing = only(trace).sizing
+    _, high = sizing.min_limit_bytes or (0, None)
+    assert high is not None and high > LIMIT + 8 * MIB
+    assert [one.limit_bytes for one in sizing.outcomes[1:]] == [high] * at_the_upper_end
+    assert sizing.outcomes[0].limit_bytes <= LIMIT
+    assert ("set that no lower than the upper end" in sizing.basis[-2]) is not bool(at_the_upper_end)
+
+
 def read_once(trace: Any, reclaim_ms: int) -> None:
     """Evict 16 MiB that are not read again, by reclaim that runs so long, beside 1 s of other work."""
     work(trace, usage=LIMIT)

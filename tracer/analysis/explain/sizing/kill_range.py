@@ -243,12 +243,17 @@ class Ground:
 @dataclass(frozen=True, slots=True)
 class Range:
     """The limits of `results.kill.Sizing`, with the grounds that its sentences state, and the outcomes at
-    some limits."""
+    some limits.
+
+    `needs_high`: the upper end holds only if memory.high is no lower. An outcome is one with the memory.high
+    of the run, so there is none at such an end.
+    """
 
     limits_bytes: tuple[int, int | None] | None = None
     basis: tuple[Ground, ...] = ()
     pace: Ground | None = None
     outcomes: tuple[AtLimit, ...] = ()
+    needs_high: bool = False
 
 
 Sized = tuple[Range, str | None]

@@ -5,7 +5,7 @@ survives and reads (nearly) nothing again (`sizing.read_again`), with room for t
 and for peaks of concurrent processes that fall together. Which part of the page cache a smaller limit could
 do without is not known, since hits are not traced: there is no way to replace pages that uses the least
 memory. So `high` is no smaller than usage was. `Range.outcomes` has the outcome at the limit from which the
-run survives, and at `high`.
+run survives, and at `high`, unless `high` holds only with another memory.high.
 
 `high` is None if the same work could need more another time (`sizing.kill_range`), or if reclaim would still
 take so much time there that the work would be slow. The range is null if the peak of one run shows no demand.
@@ -58,8 +58,9 @@ def survivor_range(replay: Replay) -> Sized:
         return Range((low, None), tuple(basis), outcomes=(enough,)), why_not
     if cost >= _LEAST_COST:
         basis.append(ground("reclaim_cost", cost_share=cost))
-    outcomes = (enough, replay.at(high)) if high > enough.limit_bytes else (enough,)
-    return Range((low, high), tuple(basis), outcomes=outcomes), None
+    is_apart = high > enough.limit_bytes and not rereads.is_high
+    outcomes = (enough, replay.at(high)) if is_apart else (enough,)
+    return Range((low, high), tuple(basis), outcomes=outcomes, needs_high=rereads.is_high), None
 
 
 def comfortable_bytes(subtree: Subtree, rereads: Rereads) -> tuple[int | None, str | None]:
@@ -112,8 +113,7 @@ def _basis(subtree: Subtree, rereads: Rereads) -> Iterator[Ground]:
             extra_bytes=spared.extra_bytes,
             lists_bytes=spared.lists_bytes,
         )
-    slowed = ledger.count(subtree, "high_events").at(end_ns(subtree.whole))
-    if slowed:
+    if rereads.is_high:
         yield ground("slowed_down")
     yield ground("hits_not_traced")
 
