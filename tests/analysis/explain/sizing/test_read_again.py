@@ -96,6 +96,21 @@ def test_upper_end_has_room_for_what_page_faults_read_around(trace: Any, cause: 
     assert [f"read {around} MiB around" in one for one in held.sizing.basis].count(True) == around
 
 
+@pytest.mark.parametrize(("ahead_pages", "is_sure"), [(0, True), (PAGES, False)])
+def test_upper_end_has_room_for_what_reads_at_random_read_ahead(
+    trace: Any, ahead_pages: int, is_sure: bool
+) -> None:
+    """A read at random reads ahead as much as is cached before it, and with more memory that is more."""
+    trace = accessed(trace, [*range(30), *range(0, 30, 2), *range(30)], 20)
+    row = {"cgroup_id": 7, "inode_id": 2, "nr_pages": ahead_pages or 1, "index": 0}
+    for seconds, op, cause in ((1, "delete", "reclaim_memcg"), (1.1, "add", "readahead")):
+        trace.add("pagecache", seconds, op=op, cause=cause, **row)
+    trace.add("reclaim", 1, kind="memcg", cgroup_id=7, task_cgroup_id=7, reclaimed=ahead_pages or 1)
+    same, more = (one.read_again_bytes[1] for one in at(trace, 20, 26))
+    assert same is not None and more is not None
+    assert (more < same - 4 * MIB) is is_sure
+
+
 def test_pages_evicted_before_their_use_are_no_lower_end(trace: Any) -> None:
     """Of 90 MiB that come back, 30 were read ahead too early: evicted and read again at once."""
     trace = accessed(trace, [*range(30)] * 3, 20)

@@ -14,6 +14,9 @@ its use. A disk that reads ahead more at a time does so over that distance (`unr
 page faults read ahead less, and the program that they read may be as small.
 How often it happens in a tight cache varies by half, and it may be less with less memory.
 
+Reads at random read ahead as much as is cached before them (page_cache_sync_ra in mm/readahead.c). With more
+memory, they miss less often and read ahead more, and both together may read as much again as in the trace.
+
 Where not only the cgroup's own limit evicted its page cache, but also that of a cgroup above or below it,
 memory.high, or a shortage of the machine, more room below the cgroup's own limit may spare nothing. Without
 what the others evicted, less may be read again, at any limit.
@@ -65,7 +68,8 @@ class Rereads:
     `is_own`: only the cgroup's own limit, or its memory.high, evicted its page cache. `by_others_bytes`: what
     was evicted for any other reason. `all_bytes`: the memory with which all that the run ever held fits;
     None: not known. `faulted_bytes`: the part of what was read again that was read by page faults.
-    `around_bytes`: what such faults may read besides with more room (`unreclaimable.read_around_bytes`).
+    `at_random_bytes`: the part that was read by reads at random, if there was also readahead.
+    `around_bytes`: what page faults may read besides with more room (`unreclaimable.read_around_bytes`).
     `at_once_bytes`: what was read ahead and evicted before its use came back before so much else was evicted.
     `unseen_bytes`: `kill_range.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks
     were above memory.high. `spared`: the extra memory with which nearly all would have stayed.
@@ -80,6 +84,7 @@ class Rereads:
     by_others_bytes: int
     all_bytes: int | None
     faulted_bytes: int
+    at_random_bytes: int
     around_bytes: int
     at_once_bytes: int
     unseen_bytes: int
@@ -106,6 +111,7 @@ class Rereads:
             by_others_bytes=by_others * page,
             all_bytes=_all_bytes(subtree),
             faulted_bytes=faulted_bytes,
+            at_random_bytes=_at_random_pages(subtree) * page,
             around_bytes=read_around_bytes(subtree) if faulted_bytes else 0,
             at_once_bytes=max(in_reading_bytes(subtree, by_faults=False), _AT_ONCE_BYTES),
             unseen_bytes=unseen_bytes(subtree.whole),
@@ -142,7 +148,8 @@ class Rereads:
         differs = more // LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
         sure = self._sure_bytes(more)
         least, most = self._left(more + differs) - unsure, self._left(sure)
-        most += by_faults if most > few_bytes(seen) else 0
+        if most > few_bytes(seen):
+            most = max(most, min(most + by_faults + self.at_random_bytes, most_seen))
         return _range_of(least, most_seen if sure < self.at_once_bytes or not self.is_own else most)
 
     def _sure_bytes(self, more_bytes: int) -> int:
@@ -275,6 +282,13 @@ def _all_bytes(subtree: Subtree) -> int | None:
     added = int(totals["pages"][is_added[totals["kind"]]].sum()) - _refaulted_pages(subtree)
     files = (cache.before or 0) + added * page_size(subtree.whole)
     return None if files < (cache.peak() or 0) else (others.peak() or 0) + files
+
+
+def _at_random_pages(subtree: Subtree) -> int:
+    """Return the pages that reads at random read again, if they can have readahead: without any, the program
+    has switched it off (POSIX_FADV_RANDOM)."""
+    ahead = _refaulted_pages(subtree, "readahead") * page_size(subtree.whole)
+    return _refaulted_pages(subtree, "read") if ahead > _FEW_BYTES else 0
 
 
 def _refaulted_pages(subtree: Subtree, cause: str | None = None) -> int:
