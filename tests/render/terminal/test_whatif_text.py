@@ -93,6 +93,7 @@ def test_least_limit_that_survives_is_a_command_to_paste_with_its_outcome(column
     words = " ".join(text.split())
     assert "Resize of container app of pod web-0, namespace shop" in words
     assert "Shrinking to 48 MiB: survives; the highest usage in the trace was 41 MiB." in words
+    assert "and restarts the container if its resizePolicy for memory is RestartContainer. To shrink" in words
     assert "To shrink without a restart takes 1.34" in words
     *arguments, patch = pasted(text)
     assert tuple(arguments) == COMMAND

@@ -25,10 +25,14 @@ _OF_A_POD: Final = (
 _BEST_EFFORT: Final = (
     "The pod's QoS class is BestEffort, and a resize may not change it: give its template requests or limits."
 )
-_NEEDS: Final = "It takes Kubernetes 1.33 and kubectl 1.32."
+_NEEDS: Final = (
+    "It takes Kubernetes 1.33 and kubectl 1.32, and restarts the container if its resizePolicy for memory is "
+    "RestartContainer."
+)
 _POD_NEEDS: Final = "It takes Kubernetes 1.36 (1.35 with a feature gate)."
 _SHRINKING: Final = (
-    "To shrink without a restart takes 1.34, whose kubelet waits while usage is above the new limit. "
+    "To shrink without a restart takes 1.34, whose kubelet waits while usage is above the new limit; growth "
+    "after this check can still end in a kill. "
 )
 _TEMPLATE: Final = (
     "It holds for this pod alone: its Deployment or other owner keeps the old limit, until its template has"
