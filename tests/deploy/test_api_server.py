@@ -149,6 +149,7 @@ def test_event_is_described_with_its_pod_and_counts_kills_of_an_outage(
     described = server.kubectl("describe", "pod", "web").partition("\nEvents:")[2]
     assert "Warning  OOMKill" in described
     assert "It grew, 1. Trace on worker-1: /traces/a" in described
+    assert "spec.containers{app}" in server.kubectl("get", "events", "-o", "wide")
     server.stop()
     work.add(killed(web, 5.0, 6.0))
     work.finish(deadline_s())

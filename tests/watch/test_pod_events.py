@@ -132,6 +132,7 @@ def test_pod_gets_an_event_with_the_sentence_and_the_path(sent: Sent, server: Fa
             "metadata": {"name": f"web-1.{NOON_NS:x}", "namespace": "shop"},
             "involvedObject": {
                 "apiVersion": "v1", "kind": "Pod", "name": "web-1", "namespace": "shop", "uid": UID,
+                "fieldPath": "spec.containers{app}",
             },
             "type": "Warning",
             "reason": "OOMKill",
@@ -253,6 +254,15 @@ def test_pod_without_a_valid_name_is_counted_and_said(sent: Sent, pod: dict[str,
     work.add(story(killed("web-2", uid=UID.replace("0f9c", "1111"))))
     sent.run(work)
     assert (len(sent.asked), sent.warnings, sent.notices) == (1, [warning], []), "they never failed"
+
+
+@pytest.mark.parametrize("container", ["c0ffee00" * 8, None, "app{", "a" * 64])
+def test_container_without_a_valid_name_has_no_path(sent: Sent, container: str | None) -> None:
+    work = sent.open()
+    work.add(story(killed(container=container)))
+    sent.run(work)
+    [[event]] = sent.asked
+    assert set(event["body"]["involvedObject"]) == {"apiVersion", "kind", "name", "namespace", "uid"}
 
 
 def test_long_name_and_sentence_are_bounded_and_the_path_is_whole(sent: Sent) -> None:

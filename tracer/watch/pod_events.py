@@ -82,7 +82,13 @@ class PodEvent:
         return self.pod[: _MOST_NAME - len(end)].rstrip("-.") + end
 
     def body(self, node: str) -> dict[str, Any]:
-        """Return the object of the API."""
+        """Return the object of the API.
+
+        `fieldPath` names the container, as in events of the kubelet (pkg/kubelet/container/ref.go). No node
+        knows the kind of a container, so the path of an init container is that of the others too. A container
+        without a name has an id, which is longer than any name, and no path.
+        """
+        is_named = _LABEL.fullmatch(self.container) is not None
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -93,6 +99,7 @@ class PodEvent:
                 "name": self.pod,
                 "namespace": self.namespace,
                 "uid": self.uid,
+                **({"fieldPath": f"spec.containers{{{self.container}}}"} if is_named else {}),
             },
             "type": "Warning",
             "reason": REASON,

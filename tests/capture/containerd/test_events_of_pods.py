@@ -39,7 +39,8 @@ def test_pod_with_a_kill_gets_an_event_with_the_sentence_and_the_path(runtime: A
             [line] = watcher.stop()
     [((namespace, _), event)] = server.events.items()
     assert namespace == "prod"
-    assert (event["involvedObject"]["name"], event["involvedObject"]["uid"]) == ("web-7d9f", uid)
+    about = event["involvedObject"]
+    assert (about["name"], about["uid"], about["fieldPath"]) == ("web-7d9f", uid, "spec.containers{app}")
     assert (event["reason"], event["count"]) == ("OOMKill", 1)
     [trace] = watcher.traces
     sentence, _, place = event["message"].partition(" Trace on ")
