@@ -24,7 +24,7 @@ help:
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
 	echo 'make fuzz      read 200,000 damaged kernel logs, 3,000 damaged traces (ARGS="--count 1000 --seed 7": others)'
 	echo 'make stress    trace the memory stressors of stress-ng, with root, and compare the kills with the kernel'
-	echo 'make lint      ruff, mypy, clang-format'
+	echo 'make lint      ruff, mypy, clang-format, and the schemas of the CI services for docs/deploy/ci'
 	echo 'make bench     measure what tracing and reading cost here, in 20 minutes (ARGS=--quick: in three)'
 	echo 'make headers   write bpf/events.h and bpf/categories.h again, after a change in tracer/'
 	echo 'make schemas   write docs/schema again, after a change of what --json prints'
@@ -276,6 +276,8 @@ lint: setup $(VENV)/.installed-lint
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES)
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions docs/deploy/ci/action.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci docs/deploy/ci/gitlab.yml
 
 headers: setup
 	@$(VENV)/bin/python -m tracer.wire bpf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,31 @@ def test_counts_are_shown_with_their_origin() -> None:
 )
 def test_what_was_not_counted_is_said(changed: dict[str, object], said: str) -> None:
     assert said in counted(replace(RUN, **changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("make test", "make test"),
+        ("sudo --preserve-env -u runner bash -euo pipefail -c 'make test'", "make test"),
+        ("sudo -nu runner -- TERM=x /bin/sh -ec 'a; b'", "a; b"),
+        ("sudo --user=runner --preserve-env=PATH make -j2 -C 'a b'", "make -j2 -C 'a b'"),
+        ("bash -o pipefail build.sh -c now", "bash -o pipefail build.sh -c now"),
+        ("bash +O extglob -c 'ls a*' name", "ls a*"),
+        ("sudo -u", "sudo -u"),
+        ("sudo A=1", "sudo A=1"),
+        ("bash -c", "bash -c"),
+    ],
+)
+def test_command_that_is_meant_is_the_heading(command: str, meant: str) -> None:
+    assert job_summary.what_runs(shlex.split(command)) == meant
+
+
+def test_one_reading_and_one_hit_are_singular() -> None:
+    text = counted(replace(RUN, readings=1, limit_hits=1))
+    assert "- **limit hit**: once by the kernel's count" in text
+    assert "at the highest of one reading\n" in text
+    assert "it was at its limit once. Reclaim" in text
 
 
 def test_kill_is_explained() -> None:

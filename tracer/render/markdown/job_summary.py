@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tracer import units
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
 _MOST_COMMAND: Final = 80
 _LEAST_SHARE: Final = 0.01
 _SIGNAL: Final = 128
+
+_OPTION_WITH_VALUE: Final = {
+    "sudo": re.compile(
+        "-[^-CDRTUghprtu]*[CDRTUghprtu]|--(?:chdir|chroot|close-from|command-timeout|group|host|other-user|"
+        "prompt|role|type|user)"
+    ),
+    "bash": re.compile("[-+][^-oO]*[oO]|--(?:init-file|rcfile)"),
+    "sh": re.compile("[-+][^-o]*o"),
+}
+"""What only begins the command that is meant: the options whose value is the next word."""
+_IS_SCRIPT: Final = re.compile("-[^-]*c.*")
 
 SMALLER: Final = "Would a smaller runner do?"
 
@@ -109,10 +122,35 @@ def counted(
 
 
 def _title(command: Sequence[str], status: int) -> Iterator[str]:
-    text = shlex.join(command)
+    text = what_runs(command)
     shown = text if len(text) <= _MOST_COMMAND else f"{text[: _MOST_COMMAND - 1]}…"
     ended = f"signal {status - _SIGNAL}" if status > _SIGNAL else "success" if status == 0 else "failure"
     yield from ("", f"## Memory of {marks.code(shown)}", "", f"Exit status {status} ({ended}).", "")
+
+
+def what_runs(command: Sequence[str]) -> str:
+    """Return the command that is meant, for a shell: without sudo before it; of `bash -c`, the script."""
+    words = list(command)
+    if Path(words[0]).name == "sudo":
+        meant = _after_options(words[1:], _OPTION_WITH_VALUE["sudo"])
+        while meant and "=" in meant[0]:  # a variable of the environment
+            meant = meant[1:]
+        words = meant or words
+    program = Path(words[0]).name
+    if program in ("bash", "sh"):
+        arguments = _after_options(words[1:], _OPTION_WITH_VALUE[program])
+        if arguments and any(_IS_SCRIPT.fullmatch(one) for one in words[1 : -len(arguments)]):
+            return arguments[0]
+    return shlex.join(words)
+
+
+def _after_options(words: list[str], with_value: re.Pattern[str]) -> list[str]:
+    at = 0
+    while at < len(words) and words[at][:1] in ("-", "+"):
+        if words[at] == "--":
+            return words[at + 1 :]
+        at += 2 if with_value.fullmatch(words[at]) else 1
+    return words[at:]
 
 
 def _headline(run: CountedRun) -> str:
@@ -129,7 +167,11 @@ def _machine(machine_bytes: int | None) -> Fact:
 
 
 def _readings(run: CountedRun) -> str:
-    return f"{units.count(run.readings)} readings"
+    return "one reading" if run.readings == 1 else f"{units.count(run.readings)} readings"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{units.count(count)} times"
 
 
 def _counts(run: CountedRun, machine_bytes: int | None, why: str) -> Iterator[Fact]:
@@ -158,7 +200,7 @@ def _counts(run: CountedRun, machine_bytes: int | None, why: str) -> Iterator[Fa
         )
     yield "limit", "none" if run.limit_bytes is None else units.size(run.limit_bytes)
     if run.limit_hits is not None:
-        yield "limit hit", f"{units.count(run.limit_hits)} times by the kernel's count"
+        yield "limit hit", f"{_times(run.limit_hits)} by the kernel's count"
     if run.evicted_bytes is not None:
         yield (
             "evicted",
@@ -176,7 +218,7 @@ def _smaller_by_counts(run: CountedRun) -> str:
     job = " with all else in the job" if run.scope == "job" else ""
     if run.limit_hits:
         return (
-            f"Not known: it was at its limit {units.count(run.limit_hits)} times. Reclaim could not free "
+            f"Not known: it was at its limit {_times(run.limit_hits)}. Reclaim could not free "
             f"{units.size(run.unreclaimable_bytes)} of it without swap, in {_readings(run)}."
         )
     return (
