@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -46,3 +48,17 @@ def test_options_are_those_of_record(name: str) -> None:
     )
     assert {"--summary", "-o", "-f"} <= options <= known
     assert f"memcg-tracer_{VERSION}_amd64.deb" in (FOLDER / name).read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("sudo") is None, reason="needs root and sudo")
+def test_command_of_the_action_has_the_paths_of_earlier_steps(tmp_path: Path) -> None:
+    """The tracer's options are left out, as it gives the command its own environment."""
+    script = re.sub(r"memcg-tracer record .*? -- ", "", scripts("action.yml")[1].replace("\\\n", ""))
+    paths = {"PATH": f"/of/a/step:{os.environ['PATH']}", "LD_LIBRARY_PATH": "/of/a/step/lib"}
+    environment = os.environ | paths | {"RUNNER_TEMP": str(tmp_path), "LIMIT": ""}
+    environment["COMMAND"] = 'echo "$PATH $LD_LIBRARY_PATH"; exit 3'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, " ".join(paths.values()) + "\n"), done.stderr

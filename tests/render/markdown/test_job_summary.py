@@ -73,6 +73,7 @@ def test_what_was_not_counted_is_said(changed: dict[str, object], said: str) -> 
     [
         ("make test", "make test"),
         ("sudo --preserve-env -u runner bash -euo pipefail -c 'make test'", "make test"),
+        ("sudo -u runner PATH=/a:/b LD_LIBRARY_PATH=/c bash -c 'make test'", "make test"),
         ("sudo -nu runner -- TERM=x /bin/sh -ec 'a; b'", "a; b"),
         ("sudo --user=runner --preserve-env=PATH make -j2 -C 'a b'", "make -j2 -C 'a b'"),
         ("bash -o pipefail build.sh -c now", "bash -o pipefail build.sh -c now"),
