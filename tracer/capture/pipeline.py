@@ -252,8 +252,6 @@ class Pipeline:
         if self._most_percent is not None:
             self._overhead = overhead_of(self.programs, self._most_percent, self._task_times.work_ns)
             self._owned.callback(self._overhead.close)
-        if "code_sample" in self._rings:  # now: a sampled process may be gone before they are read
-            self._kernel_names.load()
         for line in self._selection.waiting():
             self._events.notice(line)
         if recorder := find_recorder_cgroup(self._hierarchy, self._selection.includes):
@@ -471,6 +469,8 @@ class Pipeline:
         self._ended = {"ended": utc_time(self._sink.meta["clock"], time.monotonic_ns())}
         self._write_armed(is_last=True)
         self._arming = None
+        if self.programs.hooks_functions:
+            self._kernel_names.load()
         self.programs.detach_all()
         self._page_sums.wait_for_programs()  # those that still run have records to submit
         self._ledger.look(is_last=True)

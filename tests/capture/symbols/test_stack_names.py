@@ -184,6 +184,23 @@ def test_number_does_not_wait_for_names(sampled: Stacks, users: Users) -> None:
     assert list(named(sampled).values()) == [["1:5"]]
 
 
+def test_user_stack_does_not_wait_for_the_table_of_the_kernel(users: Users) -> None:
+    """Its process may be gone before the table is read."""
+    gate = threading.Event()
+    stacks = Stacks(lambda addresses: [str(gate.wait(30))] * len(addresses), users)  # type: ignore[arg-type]
+    try:
+        kernel, user = stacks.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
+        rows: list[dict[str, Any]] = []
+        while not rows:
+            rows = stacks.take_rows()
+        assert rows == [{"stack_id": user[0], "frames": ["1:5"]}]
+        gate.set()
+        assert named(stacks) == {kernel[0]: ["True"]}
+    finally:
+        gate.set()
+        stacks.close()
+
+
 def test_stack_that_waits_too_long_stays_bare_addresses(
     sampled: Stacks, users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,11 +230,12 @@ def test_numbers_beyond_the_bound_are_forgotten_but_not_reused(
 
 
 def test_close_ends_the_thread_and_frees_the_tables(users: Users) -> None:
+    before = {*threading.enumerate()}
     made: Callable[..., Any] = Stacks
     one = made(lambda _: [], users)
     one.close()
     assert users.closed == 1
-    assert not one._thread.is_alive()
+    assert not {*threading.enumerate()} - before
 
 
 def test_stack_that_cannot_be_named_is_counted_and_skipped(

@@ -23,7 +23,7 @@ from tracer.categories import CATEGORIES
 from tracer.errors import TracerError
 from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf
-from tracer.kernel.probes import Hook, Way
+from tracer.kernel.probes import Hook, Kind, Way
 from tracer.kernel.process.priority import Urgency
 from tracer.wire.records import CODE_SAMPLE, STACK_COPY
 from tracer.wire.streams import RING_BYTES, STREAMS
@@ -293,6 +293,12 @@ class Programs:
             warn(f"{error} ({choice.signal.without})")
             return Choice(choice.signal, None, str(error))
         return choice
+
+    @property
+    def hooks_functions(self) -> bool:
+        """Return whether functions are hooked: by code that has symbols only while it is attached."""
+        hooks = (hook for choice in self.choices for hook in _all_hooks(choice))
+        return any(hook.kind is not Kind.TYPED_TRACEPOINT for hook in hooks)
 
     def attach_hook(self, hook: Hook) -> None:
         """Attach one program."""

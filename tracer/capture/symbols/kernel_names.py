@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import threading
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import compress, dropwhile
+from itertools import dropwhile
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 _ADDRESS: Final = 16  # hexadecimal digits, then a space, the type and a space (s_show in kernel/kallsyms.c)
 _TYPE_AT: Final = _ADDRESS + 1
 _NAME_AT: Final = _TYPE_AT + 2
-_CODE: Final = np.frombuffer(b"tTwW", np.uint8)
-"""The types of code, local or global (nm(1))."""
-_CHUNK_BYTES: Final = 1 << 16
-_BLOCK: Final = 256  # names that are compressed together
-_OPENED: Final = 128  # the most blocks that are kept decompressed, of about 5 KB each
+_CODE: Final = np.isin(np.arange(256), np.frombuffer(b"tTwW", np.uint8))
+"""Whether a type is that of code, local or global (nm(1))."""
+_CHUNK_BYTES: Final = 1 << 16  # the names in so much of the table are compressed together
+_OPENED: Final = 16  # the most blocks that are kept decompressed, of about 40 KB each
+_CODEC: Final = pa.Codec("zstd", 1)
 _TRAMPOLINE: Final = "bpf_trampoline_"
 _PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", _TRAMPOLINE)
 """Functions between a hook and its program (kernel/trace/bpf_trace.c, include/trace/bpf_probe.h,
@@ -36,50 +36,59 @@ class KernelSymbols:
     """
 
     def __init__(self, file: Path = Path("/proc/kallsyms")) -> None:
-        starts, names = [np.zeros(0, np.uint64)], list[bytes]()
-        self._blocks: list[bytes] = []
-        self._opened: dict[int, bytes] = {}
+        starts = [np.zeros(0, np.uint64)]
+        firsts = [0]
+        self._blocks: list[tuple[bytes, int]] = []  # compressed names, and their length
+        self._opened: dict[int, list[bytes]] = {}
         with suppress(OSError, ValueError), file.open("rb", buffering=_CHUNK_BYTES) as lines:
             while text := lines.read(_CHUNK_BYTES):
-                addresses, functions = _functions((text + lines.readline()).splitlines())
+                addresses, names = _functions(text + lines.readline())
                 starts.append(addresses)
-                names += functions
-                whole = len(names) - len(names) % _BLOCK
-                self._compress(names[:whole])
-                del names[:whole]
-        self._compress(names)
+                firsts.append(firsts[-1] + len(addresses))
+                self._blocks.append((_CODEC.compress(names, asbytes=True), len(names)))
         addresses = np.concatenate(starts)
         self._order = np.argsort(addresses, kind="stable").astype(np.uint32)  # modules: in any order, last
         self._starts = addresses[self._order]
-
-    def _compress(self, names: Sequence[bytes]) -> None:
-        for at in range(0, len(names), _BLOCK):
-            self._blocks.append(zlib.compress(b"\n".join(names[at : at + _BLOCK]), 1))
+        self._firsts = np.array(firsts)
 
     def at(self, address: int) -> str | None:
         """Return symbol+offset of an address; None if it lies before all symbols."""
         place = int(np.searchsorted(self._starts, np.uint64(address), "right")) - 1
         if place < 0:
             return None
-        block, number = divmod(int(self._order[place]), _BLOCK)
+        number = int(self._order[place])
+        block = int(np.searchsorted(self._firsts, number, "right")) - 1
+        name = self._names(block)[number - int(self._firsts[block])].partition(b"\t")[0]
+        return f"{name.decode(errors='backslashreplace')}+{address - int(self._starts[place]):#x}"
+
+    def _names(self, block: int) -> list[bytes]:
         if block not in self._opened:
             if len(self._opened) == _OPENED:
                 del self._opened[next(iter(self._opened))]
-            self._opened[block] = zlib.decompress(self._blocks[block])
-        name = self._opened[block].split(b"\n")[number].partition(b"\t")[0]
-        return f"{name.decode(errors='backslashreplace')}+{address - int(self._starts[place]):#x}"
+            names, length = self._blocks[block]
+            self._opened[block] = _CODEC.decompress(names, length, asbytes=True).split(b"\n")
+        return self._opened[block]
 
 
-def _functions(lines: Sequence[bytes]) -> tuple[npt.NDArray[np.uint64], Iterable[bytes]]:
-    """Return the addresses and the names of the functions in lines of the table; a module follows its name.
+def _functions(text: bytes) -> tuple[npt.NDArray[np.uint64], bytes]:
+    """Return the addresses of the functions in lines of the table, and their names, each with its module, in
+    a line each.
 
-    A hidden address is 0. Columns take half the time of a regular expression.
+    A hidden address is 0. Raises ValueError for lines of another form.
     """
-    text = np.array(lines, f"S{_NAME_AT}").view(np.uint8).reshape(len(lines), _NAME_AT)
-    digits = text[:, :_ADDRESS].tobytes().decode("ascii")
+    letters = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(letters == ord("\n")) + 1
+    begins = np.concatenate(([0], ends[:-1]))
+    if not ends.size or ends[-1] != len(text) or (ends - begins <= _NAME_AT).any():
+        raise ValueError("a line is cut, or of another form")
+    digits = letters[begins[:, np.newaxis] + np.arange(_ADDRESS)].tobytes().decode("ascii")
     addresses = np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64)
-    is_function = np.isin(text[:, _TYPE_AT], _CODE) & (addresses != 0)
-    return addresses[is_function], compress((line[_NAME_AT:] for line in lines), is_function.tolist())
+    if len(addresses) != len(begins):
+        raise ValueError("an address has other characters than digits")
+    is_function = _CODE[letters[begins + _TYPE_AT]] & (addresses != 0)
+    is_of_name = np.repeat(is_function, ends - begins)
+    is_of_name[begins[:, np.newaxis] + np.arange(_NAME_AT)] = False
+    return addresses[is_function], letters[is_of_name].tobytes()
 
 
 class KernelNames:
@@ -91,10 +100,7 @@ class KernelNames:
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Read the symbol table now, and not at the first look-up.
-
-        The table has the symbols of BPF programs that are attached by now.
-        """
+        """Read the symbol table now, unless a look-up has read it: it has the symbols of this moment."""
         self.frames([])
 
     def frames(self, addresses: Sequence[int]) -> list[str]:

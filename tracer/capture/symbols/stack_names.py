@@ -1,12 +1,14 @@
 """Stacks: each gets a number at once, and its names later, from a thread.
 
-A symbol table may take a second to read, and rings must be read meanwhile.
+A symbol table may take a second to read, and rings must be read meanwhile. Stacks of the kernel have a thread
+of their own: a process may be gone before the kernel's table is read.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -50,32 +52,122 @@ class _Stack:
     copy: StackCopy | None = None
 
 
+class _Namer:
+    """A thread that names stacks in the order in which they come, and appends their rows to `named`.
+
+    `names` returns the names of a stack. The thread calls `rest` if none comes for a while, and `close` at
+    its end. `failed` counts the stacks whose frames stay bare addresses.
+    """
+
+    def __init__(
+        self,
+        names: Callable[[_Stack], list[str]],
+        named: deque[dict[str, Any]],
+        *,
+        rest: Callable[[], None] = lambda: None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.failed = 0
+        self._names = names
+        self._rest = rest
+        self._close = close
+        self._named = named
+        self._waiting: queue.SimpleQueue[_Stack | None] = queue.SimpleQueue()
+        self._being_named: _Stack | None = None
+        self._thread = threading.Thread(target=self._name_all, name="symbols", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of stacks that wait."""
+        return self._waiting.qsize()
+
+    def put(self, stack: _Stack) -> None:
+        """Name a stack soon, unless too many wait."""
+        if self.waiting < _MOST_WAITING:
+            self._waiting.put(stack)
+        else:
+            self._fail(stack)
+
+    def end(self) -> None:
+        """Let the thread end when it has named the stacks that wait."""
+        self._waiting.put(None)
+
+    def join(self, within_s: float) -> None:
+        """Wait for the thread after `end`; stacks that still wait after so long stay bare addresses."""
+        self._thread.join(within_s)
+        if self._being_named is not None and self._thread.is_alive():
+            self._fail(self._being_named)
+        with suppress(queue.Empty):
+            while (stack := self._waiting.get_nowait()) is not None:
+                self._fail(stack)
+
+    def abandon(self) -> None:
+        """Forget the stacks that wait, and end the thread."""
+        with suppress(queue.Empty):
+            while True:
+                self._waiting.get_nowait()
+        self.end()
+        self._thread.join(_LAST_WAIT_S)
+
+    def _name_all(self) -> None:
+        prefer_this_thread()  # a thread that waits for a CPU while it holds the GIL stops the recorder
+        try:
+            while (stack := self._next()) is not None:
+                self._name_one(stack)
+        finally:
+            self._close()
+
+    def _next(self) -> _Stack | None:
+        try:
+            return self._waiting.get(timeout=TABLES_KEPT_S)
+        except queue.Empty:
+            self._rest()
+            return self._waiting.get()
+
+    def _name_one(self, stack: _Stack) -> None:
+        """Name a stack. No stack and no file of a process may end the thread."""
+        self._being_named = stack
+        try:
+            self._named.append(_row(stack, self._names(stack)))
+        except Exception:
+            self._fail(stack)
+        self._being_named = None
+
+    def _fail(self, stack: _Stack) -> None:
+        self.failed += 1
+        self._named.append(_row(stack, [f"{address:#x}" for address in stack.addresses]))
+
+
 @dataclass
 class Stacks:
     """Numbers and names stacks.
 
     `name_kernel` names the addresses of a kernel stack; `users` names addresses of processes, and `python`
     the frames of CPython. Both are closed together with this object. A sampled stack that occurs again keeps
-    its number, and is named once. `failed` counts the stacks whose frames stay bare addresses, because there
-    was no time to name them or naming failed. `dropped_copies` counts the samples whose stacks are not
-    unwound, because too many copies of stacks wait.
+    its number, and is named once. `dropped_copies` counts the samples whose stacks are not unwound, because
+    too many copies of stacks wait.
     """
 
     name_kernel: Callable[[list[int]], list[str]]
     users: UserSymbols
     python: PythonFrames | None = None
-    failed: int = 0
     dropped_copies: int = 0
     _copies: OrderedDict[tuple[int, int], StackCopy] = field(default_factory=OrderedDict)
     _numbers: dict[bytes, int] = field(default_factory=dict)
     _last_number: int = 0
-    _waiting: queue.SimpleQueue[_Stack | None] = field(default_factory=queue.SimpleQueue)
     _named: deque[dict[str, Any]] = field(default_factory=deque)
-    _being_named: _Stack | None = None
 
     def __post_init__(self) -> None:
-        self._thread = threading.Thread(target=self._name_all, name="symbols", daemon=True)
-        self._thread.start()
+        self._of_users = _Namer(
+            self._user_names, self._named, rest=self.users.close, close=self._close_tables
+        )
+        self._of_kernel = _Namer(lambda stack: self.name_kernel(list(stack.addresses)), self._named)
+
+    @property
+    def failed(self) -> int:
+        """Return how many stacks stay bare addresses: there was no time to name them, or naming failed."""
+        return self._of_users.failed + self._of_kernel.failed
 
     def take_copies(self, records: Records) -> None:
         """Keep copies of user stacks until the samples come to which they belong."""
@@ -146,7 +238,7 @@ class Stacks:
         if is_user:
             codes = np.trim_zeros(record["codes"], "b").tolist()
             python = tuple(zip(codes, record["instructions"].tolist(), strict=False))
-        if copied is not None and self._waiting.qsize() >= _MOST_COPIES:
+        if copied is not None and self._of_users.waiting >= _MOST_COPIES:
             copied = None
             self.dropped_copies += 1
         self._queue(_Stack(number, frames, int(record["tgid"]), image, python, copied))
@@ -162,10 +254,7 @@ class Stacks:
         self._queue(_Stack(number, tuple(addresses), tgid, image))
 
     def _queue(self, stack: _Stack) -> None:
-        if self._waiting.qsize() < _MOST_WAITING:
-            self._waiting.put(stack)
-        else:
-            self._fail(stack)
+        (self._of_kernel if stack.image is None else self._of_users).put(stack)
 
     def take_rows(self) -> list[dict[str, Any]]:
         """Return rows of `stacks`, for the stacks that were named since the last call."""
@@ -173,56 +262,24 @@ class Stacks:
 
     def finish(self) -> None:
         """Name the waiting stacks; those that still wait after three seconds stay bare addresses."""
-        self._waiting.put(None)
-        self._thread.join(_LAST_WAIT_S)
-        if self._being_named is not None and self._thread.is_alive():
-            self._fail(self._being_named)
-        with suppress(queue.Empty):
-            while (stack := self._waiting.get_nowait()) is not None:
-                self._fail(stack)
+        until_s = time.monotonic() + _LAST_WAIT_S
+        for namer in (self._of_kernel, self._of_users):
+            namer.end()
+        for namer in (self._of_kernel, self._of_users):
+            namer.join(max(until_s - time.monotonic(), 0.0))
 
     def close(self) -> None:
         """Stop naming at once, and free the symbol tables."""
-        with suppress(queue.Empty):
-            while True:
-                self._waiting.get_nowait()
-        self._waiting.put(None)
-        self._thread.join(_LAST_WAIT_S)
+        self._of_kernel.abandon()
+        self._of_users.abandon()
 
-    def _name_all(self) -> None:
-        prefer_this_thread()  # a thread that waits for a CPU while it holds the GIL stops the recorder
-        try:
-            while (stack := self._next()) is not None:
-                self._name_one(stack)
-        finally:
-            self.users.close()
-            if self.python is not None:
-                self.python.close()
+    def _close_tables(self) -> None:
+        self.users.close()
+        if self.python is not None:
+            self.python.close()
 
-    def _next(self) -> _Stack | None:
-        """Wait for a stack, and free the symbol tables if none comes for a while."""
-        try:
-            return self._waiting.get(timeout=TABLES_KEPT_S)
-        except queue.Empty:
-            self.users.close()
-            return self._waiting.get()
-
-    def _name_one(self, stack: _Stack) -> None:
-        """Name a stack. No stack and no file of a process may end the thread."""
-        self._being_named = stack
-        try:
-            self._named.append(_row(stack, self._names(stack)))
-        except Exception:
-            self._fail(stack)
-        self._being_named = None
-
-    def _fail(self, stack: _Stack) -> None:
-        self.failed += 1
-        self._named.append(_row(stack, [f"{address:#x}" for address in stack.addresses]))
-
-    def _names(self, stack: _Stack) -> list[str]:
-        if stack.image is None:
-            return self.name_kernel(list(stack.addresses))
+    def _user_names(self, stack: _Stack) -> list[str]:
+        assert stack.image is not None
         if self.python is not None:  # first: the sooner, the more samples have frames of Python
             self.python.consider(stack.tgid, stack.image)
         names = self.users.frames(stack.tgid, stack.addresses, stack.image, stack.copy)
