@@ -20,6 +20,7 @@ from tracer.capture.loop import Loop, StopSignals, Timer, stop_signals
 from tracer.capture.observer import Events, Progress, Sigkilled
 from tracer.capture.options import Options
 from tracer.capture.pipeline import Pipeline
+from tracer.capture.rows.kmsg_stream import load_parsers
 from tracer.capture.session import create_ready_file, make_pipeline, require_absent
 from tracer.errors import UsageError
 from tracer.kernel.capabilities import OOM_SCORE_ADJ
@@ -272,6 +273,7 @@ def watch(options: WatchOptions, reporter: Reporter, guest: Guest | None = None)
         stack.enter_context(pipeline)
         pipeline.start()
         urgency.watch()
+        load_parsers()
         watcher.begin(pipeline, left)
         create_ready_file(options.ready_file)
         watcher.manager.ready()

@@ -26,7 +26,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text.lines import split
-from tracer.kernel.kmsg.text.shapes import CHOSEN, GROUP, INVOKED, KILLED, LIMIT_OF, REAPER, STATS, SUMMARY
+from tracer.kernel.kmsg.text.markers import CHOSEN, GROUP, INVOKED, KILLED, LIMIT_OF, REAPER, STATS, SUMMARY
 from tracer.kernel.kmsg.text.styles import MOST_CHARACTERS
 from tracer.render.terminal import console, explain_text
 

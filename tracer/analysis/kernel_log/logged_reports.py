@@ -27,19 +27,19 @@ from tracer.analysis.core.lookups import Logged, Shown
 from tracer.kernel.kmsg import machine_log, parser
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import shapes
+from tracer.kernel.kmsg.text import markers
 from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.stored_names import stored_text
 
 _COUNTERS: Final = ("memory", "memory+swap", "swap", "kmem")
 _MARKS: Final = {
-    "header": re.escape(shapes.INVOKED),
+    "header": re.escape(markers.INVOKED),
     **{name: rf"^\s*{re.escape(name)}: usage " for name in _COUNTERS},
-    "memory.stat": re.escape(shapes.STATS),
+    "memory.stat": re.escape(markers.STATS),
     "tasks": "total_vm",
-    "summary": re.escape(shapes.SUMMARY),
-    "kill": re.escape(shapes.KILLED),
-    "reaped": re.escape(shapes.REAPER),
+    "summary": re.escape(markers.SUMMARY),
+    "kill": re.escape(markers.KILLED),
+    "reaped": re.escape(markers.REAPER),
 }
 """The patterns of the lines that begin a section of a report on the limit of a cgroup, in the order of
 printing; then that of a line which follows a report at any distance."""
@@ -47,7 +47,10 @@ printing; then that of a line which follows a report at any distance."""
 _HEADER, _SUMMARY, _KILL, _REAPED = map([*_MARKS].index, ("header", "summary", "kill", "reaped"))
 _UNUSUAL_WORDS: Final = "|".join(
     (
-        *map(re.escape, (shapes.CHOSEN, shapes.OLD_CHOSEN, shapes.GROUP, shapes.SYSTEM_OOM, shapes.LIMIT_OF)),
+        *map(
+            re.escape,
+            (markers.CHOSEN, markers.OLD_CHOSEN, markers.GROUP, markers.SYSTEM_OOM, markers.LIMIT_OF),
+        ),
         *("suppressed", "Kernel panic", "no killable", "deadlocked"),
         rf"^\s*(?:{'|'.join(map(re.escape, (*mem_info.TITLES, *mem_info.OLD_SUMS)))})",
     )

@@ -11,6 +11,9 @@ the recorder woke up; the smallest delay is the best estimate.
 A trace of some cgroups keeps no OOM reports on other cgroups. The kernel writes one report at a time
 (oom_lock in mm/oom_kill.c). A report names its cgroup near its end, so its lines are held until then. Lines
 outside of reports are kept, and so are reports that name no cgroup.
+
+What parses reports takes a tenth of a recorder's start to import, and most recorders see no report. So its
+functions import it when they need it; `load_parsers` does so before.
 """
 
 from __future__ import annotations
@@ -25,9 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tracer.kernel.kmsg.report import printed_lines, summary_line
-from tracer.kernel.kmsg.text import shapes
-from tracer.kernel.kmsg.text.styles import Stamp
+from tracer.kernel.kmsg.text import markers
 
 KMSG: Final = Path("/dev/kmsg")
 READ: Final = "read"
@@ -166,6 +167,11 @@ def _is_kernel_log(fd: int) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == _KMSG_DEVICE
 
 
+def load_parsers() -> None:
+    """Import what parses reports, so that the first report does not wait for it."""
+    from tracer.kernel.kmsg.report import printed_lines, summary_line  # noqa: F401, PLC0415
+
+
 Row = dict[str, Any]
 
 _MOST_HELD: Final = 20_000
@@ -214,7 +220,7 @@ class LogFilter:
 
     def _take(self, row: Row, kept: list[Row]) -> None:
         text = row["text"]
-        if shapes.INVOKED in text:
+        if markers.INVOKED in text:
             kept += self.end()
             self._left_to_kill, self._is_group = 0, False
             self._held.append(row)
@@ -225,7 +231,7 @@ class LogFilter:
             named = _cgroups_named(text)
             if named and not any(map(self._concerns, named)):
                 self._leave_out()
-            elif named or shapes.KILLED in text:
+            elif named or markers.KILLED in text:
                 kept += self.end()
         else:
             kept.append(row)
@@ -237,6 +243,9 @@ class LogFilter:
         self._left_to_kill = _KILL_WITHIN_LINES
 
     def _leave_out_rest(self, row: Row) -> None:
+        from tracer.kernel.kmsg.report import printed_lines  # noqa: PLC0415
+        from tracer.kernel.kmsg.text.styles import Stamp  # noqa: PLC0415
+
         self.left_out["lines"] += 1
         if self._left_to_kill:
             self._left_to_kill -= 1
@@ -247,14 +256,19 @@ class LogFilter:
 
     def _is_after_one_of_others(self, text: str) -> bool:
         """Return whether a line belongs to an earlier report: a group kill, or the oom_reaper's line."""
-        if shapes.REAPER in text:
+        if not (self._is_group or markers.REAPER in text or markers.GROUP in text):
+            return False
+        from tracer.kernel.kmsg.report import printed_lines  # noqa: PLC0415
+        from tracer.kernel.kmsg.text.styles import Stamp  # noqa: PLC0415
+
+        if markers.REAPER in text:
             reaped = printed_lines.reaped(text, Stamp(0))
             return reaped is not None and reaped.pid in self._others
         if (group := printed_lines.group(text)) is not None:
             self._is_group = not self._concerns(group)
             return self._is_group
         if self._is_group:
-            self._is_group = shapes.KILLED in text
+            self._is_group = markers.KILLED in text
         return self._is_group
 
 
@@ -264,9 +278,11 @@ def _cgroups_named(text: str) -> tuple[str, ...]:
     Returns () if the kernel may have cut a path, or wrote it with escapes
     (Documentation/ABI/testing/dev-kmsg).
     """
+    from tracer.kernel.kmsg.report import summary_line  # noqa: PLC0415
+
     if len(text) >= _MAY_BE_CUT or "\\" in text:
         return ()
-    if text.startswith(shapes.SUMMARY) and (summary := summary_line.summary(text)) is not None:
+    if text.startswith(markers.SUMMARY) and (summary := summary_line.summary(text)) is not None:
         named = (summary.oom_memcg, summary.task_memcg) if summary.constraint == "memcg" else ()
         return tuple(path for path in named if path)
     return tuple(path for path in summary_line.limit_of(text) or () if path is not None)

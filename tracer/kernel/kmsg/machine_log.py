@@ -17,7 +17,7 @@ from typing import Final
 from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import Section
-from tracer.kernel.kmsg.text import shapes
+from tracer.kernel.kmsg.text import markers, shapes
 from tracer.kernel.kmsg.text.styles import Record, Row, RowKind, Stamp
 
 _PANIC: Final = "Kernel panic - not syncing: "
@@ -96,16 +96,16 @@ class MachineLog:
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._named: Final = (
-            (shapes.INVOKED, self._take_invoked),
-            (shapes.SUMMARY, self._take_summary),
-            (shapes.KILLED, self._take_killed),
-            (shapes.CHOSEN, self._take_chosen),
-            (shapes.OLD_CHOSEN, self._take_chosen),
-            (shapes.GROUP, self._take_group),
-            (shapes.REAPER, self._take_reaped),
-            (shapes.SYSTEM_OOM, self._take_event),
-            (shapes.STATS, self._take_stats),
-            (shapes.LIMIT_OF, self._take_limit_of),
+            (markers.INVOKED, self._take_invoked),
+            (markers.SUMMARY, self._take_summary),
+            (markers.KILLED, self._take_killed),
+            (markers.CHOSEN, self._take_chosen),
+            (markers.OLD_CHOSEN, self._take_chosen),
+            (markers.GROUP, self._take_group),
+            (markers.REAPER, self._take_reaped),
+            (markers.SYSTEM_OOM, self._take_event),
+            (markers.STATS, self._take_stats),
+            (markers.LIMIT_OF, self._take_limit_of),
         )
 
     @property
@@ -200,7 +200,7 @@ class MachineLog:
     @staticmethod
     def _is_late(text: str) -> bool:
         """Return whether a task other than the one that writes the report may print this line."""
-        return shapes.INVOKED in text or text.startswith(shapes.REAPER)
+        return markers.INVOKED in text or text.startswith(markers.REAPER)
 
     @staticmethod
     def _is_of(assembly: Assembly, record: Record | Row) -> bool:

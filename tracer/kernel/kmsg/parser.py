@@ -19,7 +19,7 @@ from typing import Final
 from tracer.kernel.kmsg.assembly import Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import lines, shapes, styles
+from tracer.kernel.kmsg.text import lines, markers, shapes, styles
 from tracer.kernel.kmsg.text.styles import Record, Row
 
 CUT: Final = "\0"
@@ -126,8 +126,8 @@ def _join(left: str, part: str, of_kind: str | None, columns: tuple[str, ...]) -
         return spaced
     if of_kind == "summary":
         return plain
-    if of_kind == "kill" and shapes.has_victim(plain) != shapes.has_victim(spaced):
-        return plain if shapes.has_victim(plain) else spaced
+    if of_kind == "kill" and markers.has_victim(plain) != markers.has_victim(spaced):
+        return plain if markers.has_victim(plain) else spaced
     if of_kind == "task" and columns:
         return plain if _fits(plain, columns) and not _fits(spaced, columns) else spaced
     return spaced if _is_between_words(left, right) else plain

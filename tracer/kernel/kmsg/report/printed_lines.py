@@ -19,7 +19,7 @@ from tracer.kernel.kmsg.report.log_report import (
 )
 from tracer.kernel.kmsg.report.mem_info import Nodemask
 from tracer.kernel.kmsg.text import shapes
-from tracer.kernel.kmsg.text.shapes import (
+from tracer.kernel.kmsg.text.markers import (
     CHOSEN,
     GROUP,
     INVOKED,
@@ -28,8 +28,8 @@ from tracer.kernel.kmsg.text.shapes import (
     OLD_CHOSEN,
     STATS,
     fits_comm,
-    shape_of_task_row,
 )
+from tracer.kernel.kmsg.text.shapes import shape_of_task_row
 from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.schema import UNLIMITED_BYTES
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import Chosen, Constraint
-from tracer.kernel.kmsg.text.shapes import LIMIT_OF, SUMMARY, fits_comm
+from tracer.kernel.kmsg.text.markers import LIMIT_OF, SUMMARY, fits_comm
 
 _MOST_SPLITS: Final = 64
 _CONSTRAINTS: Final[Mapping[str, Constraint]] = {

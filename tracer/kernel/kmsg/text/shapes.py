@@ -3,7 +3,7 @@
 Logs are pasted with prefixes of any form, and broken into pieces by mail programs and terminals. These shapes
 alone decide whether a piece is a line of its own, or continues the line before it.
 
-The words that mark the lines come from mm/oom_kill.c and mm/memcontrol.c.
+The words that mark the lines are in `markers`.
 """
 
 from __future__ import annotations
@@ -12,33 +12,7 @@ import re
 from functools import cache, lru_cache
 from typing import Final
 
-INVOKED: Final = "oom-killer: gfp_mask="
-"""It follows the name of the task and ` invoked `; before v2.6.18, it begins the line."""
-
-SUMMARY: Final = "oom-kill:constraint="
-STATS: Final = "Memory cgroup stats for "
-SYSTEM_OOM: Final = "System OOM encountered, victim process: "
-KILLED: Final = "Killed process "
-CHOSEN: Final = "Kill process "
-OLD_CHOSEN: Final = "kill process "  # before v2.6.36
-LIMIT_OF: Final = " killed as a result of limit of "
-REAPER: Final = "oom_reaper: "
-GROUP: Final = " are going to be killed due to memory.oom.group set"
-
-KILLED_PID: Final = re.compile(r" ?(\d{1,10}),? (?:UID (\d{1,10}), )?\(")
-"""The pid, and on some kernels the uid, between `Killed process` or `Kill process` and the name."""
-
-_COMM_BYTES: Final = 15  # TASK_COMM_LEN less the NUL
-
-
-def fits_comm(name: str) -> bool:
-    """Return whether a name is short enough for a comm (TASK_COMM_LEN, include/linux/sched.h)."""
-    return len(name.encode("utf-8", "surrogateescape")) <= _COMM_BYTES
-
-
-def has_victim(text: str) -> bool:
-    """Return whether a line about a kill reaches the name of the killed task."""
-    return any(KILLED_PID.match(text.partition(word)[2]) is not None for word in (KILLED, CHOSEN, OLD_CHOSEN))
+from tracer.kernel.kmsg.text.markers import GROUP, LIMIT_OF, STATS, SUMMARY, fits_comm
 
 
 def shape_of_task_row(text: str, numbers: int) -> re.Match[str] | None:

@@ -1,0 +1,37 @@
+"""The words that mark the lines of an OOM report, from mm/oom_kill.c and mm/memcontrol.c.
+
+A line without them needs no parser: a recorder sees many lines, and seldom a report.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+INVOKED: Final = "oom-killer: gfp_mask="
+"""It follows the name of the task and ` invoked `; before v2.6.18, it begins the line."""
+
+SUMMARY: Final = "oom-kill:constraint="
+STATS: Final = "Memory cgroup stats for "
+SYSTEM_OOM: Final = "System OOM encountered, victim process: "
+KILLED: Final = "Killed process "
+CHOSEN: Final = "Kill process "
+OLD_CHOSEN: Final = "kill process "  # before v2.6.36
+LIMIT_OF: Final = " killed as a result of limit of "
+REAPER: Final = "oom_reaper: "
+GROUP: Final = " are going to be killed due to memory.oom.group set"
+
+KILLED_PID: Final = re.compile(r" ?(\d{1,10}),? (?:UID (\d{1,10}), )?\(")
+"""The pid, and on some kernels the uid, between `Killed process` or `Kill process` and the name."""
+
+_COMM_BYTES: Final = 15  # TASK_COMM_LEN less the NUL
+
+
+def fits_comm(name: str) -> bool:
+    """Return whether a name is short enough for a comm (TASK_COMM_LEN, include/linux/sched.h)."""
+    return len(name.encode("utf-8", "surrogateescape")) <= _COMM_BYTES
+
+
+def has_victim(text: str) -> bool:
+    """Return whether a line about a kill reaches the name of the killed task."""
+    return any(KILLED_PID.match(text.partition(word)[2]) is not None for word in (KILLED, CHOSEN, OLD_CHOSEN))
