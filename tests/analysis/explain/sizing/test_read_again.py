@@ -111,6 +111,20 @@ def test_upper_end_has_room_for_what_reads_at_random_read_ahead(
     assert (more < same - 4 * MIB) is is_sure
 
 
+@pytest.mark.parametrize("dirty_mib", [0, 9])
+def test_upper_end_has_room_for_pages_that_were_evicted_late_because_they_were_dirty(
+    trace: Any, dirty_mib: int
+) -> None:
+    trace = accessed(trace, [*range(30), *range(0, 30, 2), *range(30)], 20)
+    held = {"usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB, "file_writeback_bytes": MIB}
+    dirty = dirty_mib * MIB
+    trace.add("samples", 0.1, cgroup_id=7, source="periodic", file_dirty_bytes=dirty, **held)
+    same, more, all_ = (one.read_again_bytes[1] for one in at(trace, 20, 26, 40))
+    assert same is not None and more is not None
+    assert (more < same - 4 * MIB) is not bool(dirty_mib)
+    assert all_ == MIB // 4
+
+
 def test_pages_evicted_before_their_use_are_no_lower_end(trace: Any) -> None:
     """Of 90 MiB that come back, 30 were read ahead too early: evicted and read again at once."""
     trace = accessed(trace, [*range(30)] * 3, 20)

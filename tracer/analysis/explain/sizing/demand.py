@@ -32,7 +32,6 @@ from typing import Final
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import Int64s, integers, known, times_ns
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
@@ -222,8 +221,8 @@ class _Needs:
 
     @classmethod
     def of(cls, subtree: Subtree, held: Steps, peak: _Peak, apart_bytes: int) -> _Needs:
-        unwritten = _sampled(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
-        mapped = _sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
+        unwritten = unreclaimable.unwritten(subtree)
+        mapped = unreclaimable.sampled(subtree, ("file_mapped_bytes",), ("shmem_bytes",))
         all_ = ledger.total([held, unwritten, mapped])
         moment = int(all_.times[all_.values.argmax()]) if len(all_.values) else peak.time_ns
         in_reading = unreclaimable.in_reading_bytes(subtree)
@@ -249,26 +248,10 @@ class _Needs:
         return f"{size(amount)} {reason}" if amount >= _ROOM_BYTES else "the limit is too close to it"
 
 
-def _sampled(subtree: Subtree, added: tuple[str, ...], taken: tuple[str, ...] = ()) -> Steps:
-    """Return the sum of columns of the cgroup's samples less others, at least 0, over time, in bytes.
-
-    It is 0 before the first sample.
-    """
-    samples = subtree.samples
-    own = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
-    whole = own[np.logical_and.reduce([known(own[name]) for name in (*added, *taken)])]
-    total: Int64s = np.zeros(len(whole), dtype=np.int64)
-    for name in added:
-        total = total + integers(whole[name])
-    for name in taken:
-        total = total - integers(whole[name])
-    return Steps(times_ns(whole), np.maximum(total, 0), 0)
-
-
 def _lazily_freed(subtree: Subtree) -> int:
     """Return the most memory that a program had given back and the kernel still counted, in bytes."""
     lists = ("inactive_file_bytes", "active_file_bytes", "shmem_bytes")
-    return _sampled(subtree, lists, ("file_bytes",)).peak() or 0
+    return unreclaimable.sampled(subtree, lists, ("file_bytes",)).peak() or 0
 
 
 def _in_huge_pages(subtree: Subtree) -> int:

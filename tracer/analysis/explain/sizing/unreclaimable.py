@@ -217,3 +217,24 @@ def swap_room_bytes(subtree: Subtree) -> int | None:
     allowed = swap_room_of(samples.iloc[-1], meta.get("cgroup_version")) if len(samples) else None
     bounds = [bound for bound in (machine, allowed) if bound is not None]
     return min(bounds) if 0 in bounds or len(bounds) == 2 else machine
+
+
+def unwritten(subtree: Subtree) -> Steps:
+    """Return the page cache that was dirty or in writeback over time, in bytes, by the cgroup's samples."""
+    return sampled(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
+
+
+def sampled(subtree: Subtree, added: tuple[str, ...], taken: tuple[str, ...] = ()) -> Steps:
+    """Return the sum of columns of the cgroup's samples less others, at least 0, over time, in bytes.
+
+    It is 0 before the first sample.
+    """
+    samples = subtree.samples
+    own = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
+    whole = own[np.logical_and.reduce([known(own[name]) for name in (*added, *taken)])]
+    total: Int64s = np.zeros(len(whole), dtype=np.int64)
+    for name in added:
+        total = total + integers(whole[name])
+    for name in taken:
+        total = total - integers(whole[name])
+    return Steps(times_ns(whole), np.maximum(total, 0), 0)
