@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from synthetic.sample_series import joined, series
 
-from tracer.capture.contents import content_rows
+from tracer.capture.contents import content_rows, look_rows
 from tracer.capture.contents.content_rows import ContentRows, Tables
 from tracer.capture.contents.pass_over_pages import AMOUNT, Found
 from tracer.enumerations import CONTENTS
@@ -60,7 +60,7 @@ class Pages:
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[ContentRows]:
-    monkeypatch.setattr(content_rows, "PassOverPages", Pages)
+    monkeypatch.setattr(look_rows, "PassOverPages", Pages)
     monkeypatch.setattr(content_rows, "expected_s", lambda: 0.5)
     with closing(ContentRows()) as found:
         yield found
@@ -80,7 +80,7 @@ def is_looking(rows: ContentRows) -> bool:
 def test_look_has_all_cache_and_the_rows_fit_the_tables(
     rows: ContentRows, monkeypatch: pytest.MonkeyPatch, has_generations: bool
 ) -> None:
-    monkeypatch.setattr(content_rows, "has_generations", lambda: has_generations)
+    monkeypatch.setattr(look_rows, "has_generations", lambda: has_generations)
     rows.look(AT_START)
     begin_ns = time.monotonic_ns() + OFFSET_NS
     tables = taken(rows)
@@ -96,7 +96,7 @@ def test_look_has_all_cache_and_the_rows_fit_the_tables(
 
 
 def test_largest_files_are_named(rows: ContentRows, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content_rows, "MOST_NAMES", 1)
+    monkeypatch.setattr(look_rows, "MOST_NAMES", 1)
     rows.look(AT_START)
     held = {(row["kind"], row["inode_id"]): row for row in taken(rows)["contents"]}
     assert {key: (row["files"], row["bytes"] >> 10) for key, row in held.items()} == {
@@ -110,7 +110,7 @@ def test_many_rows_come_in_messages_of_a_bounded_length(
     rows: ContentRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = [(number, "file", 1) for number in range(1000, 1100)]
-    monkeypatch.setattr(content_rows, "MESSAGE_BYTES", 2000)
+    monkeypatch.setattr(look_rows, "MESSAGE_BYTES", 2000)
     monkeypatch.setattr(f"{__name__}.HELD", many)
     rows.look(AT_START)
     assert {row["inode_id"] for row in taken(rows)["contents"]} >= {number for number, *_ in many}
@@ -200,11 +200,11 @@ def raise_unfit() -> None:
 def test_look_that_fails_is_the_last_one_and_said(
     rows: ContentRows, monkeypatch: pytest.MonkeyPatch, passing: Any, reason: str
 ) -> None:
-    monkeypatch.setattr(content_rows, "PassOverPages", passing)
+    monkeypatch.setattr(look_rows, "PassOverPages", passing)
     rows.look(AT_START)
     assert not is_looking(rows)
     assert rows.why_left_out == reason
-    monkeypatch.setattr(content_rows, "PassOverPages", Pages)
+    monkeypatch.setattr(look_rows, "PassOverPages", Pages)
     rows._looked_s.clear()
     rows.look(AT_START)
     assert not is_looking(rows)
@@ -213,7 +213,7 @@ def test_look_that_fails_is_the_last_one_and_said(
 def test_recording_that_ends_first_says_so_and_leaves_no_child(
     rows: ContentRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(content_rows, "PassOverPages", lambda: time.sleep(3600))
+    monkeypatch.setattr(look_rows, "PassOverPages", lambda: time.sleep(3600))
     rows.look(AT_START)
     assert rows.finish(OFFSET_NS, within_s=0.0) == {"inodes": [], "contents": []}
     assert rows.why_left_out == "the recording ended before a look did"

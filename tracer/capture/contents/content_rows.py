@@ -8,23 +8,15 @@ does, and that is said.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 
-from tracer.capture.contents.look import Wanted, has_generations
-from tracer.capture.contents.pass_over_pages import Amounts, Found, PassOverPages
-from tracer.capture.rows.inode_rows import InodeRows
-from tracer.enumerations import CONTENTS
 from tracer.errors import TracerError
 from tracer.kernel import physical_memory
-from tracer.kernel.cgroups.mounts import Mounts
-from tracer.kernel.process.asked_child import MESSAGE_BYTES, AskedChild
+from tracer.kernel.process.asked_child import AskedChild
 from tracer.live.sample_arrays import at_least_0, is_word, limits, values
 from tracer.schema import UNLIMITED_BYTES
 
@@ -33,13 +25,6 @@ MOST_SHARE: Final = 0.001
 
 AT_ONCE_S: Final = 2.0
 """The CPU time that looks may take before their share allows it: as much as a look at 400 GiB takes."""
-
-MOST_FILES: Final = 100
-"""The files of a cgroup that a look names, the largest first, and the cgroups whose files it names; the rest
-of each cgroup is one row."""
-
-MOST_NAMES: Final = 2_000
-"""The files that a look names in all: it takes 0.1 ms for each."""
 
 LEAST_BYTES: Final = 1 << 20
 """Cgroups with less page cache, shmem included, are not looked at."""
@@ -57,8 +42,6 @@ _LOADING_S: Final = 0.1
 _PAGES_PER_S: Final = 54e6  # 5 s for 1 TiB of 4-KiB pages, on an idle machine
 _ANSWERS_WITHIN_S: Final = 120.0  # the programs may have to be compiled first
 _MOST_WANTED: Final = 4096
-_KINDS: Final = ("file", "shmem")
-_SIZES: Final = ("bytes", "dirty_bytes", "writeback_bytes", "active_bytes", "unevictable_bytes")
 
 Tables = dict[str, list[dict[str, Any]]]
 
@@ -186,79 +169,7 @@ def expected_s() -> float:
 
 
 def _look(request: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a look at these cgroups and those below them, in messages, in the child."""
-    numbers, offset_ns = request
-    try:
-        with PassOverPages() as passing:
-            ktime_ns = time.monotonic_ns()
-            found = passing.scan(numbers, slab=False)
-            common = {"time": ktime_ns + offset_ns, "duration_ns": time.monotonic_ns() - ktime_ns}
-            yield from _messages(_rows(passing, found, common))
-    except TracerError as error:
-        yield {"failed": str(error)}
+    """Yield what `look_rows.messages` does, in the child: most recorders look at nothing."""
+    from tracer.capture.contents.look_rows import messages  # noqa: PLC0415
 
-
-def _rows(passing: PassOverPages, found: Found, common: dict[str, int]) -> Iterator[Tables]:
-    """Yield the rows of the largest files, each with its name, and those of the rest."""
-    has_active = not has_generations()
-    kinds = [CONTENTS.number(kind) for kind in _KINDS]
-    totals, amounts = (rows[np.isin(rows["kind"], kinds)] for rows in (found.totals, found.amounts))
-    rest = {(int(row["cgroup_id"]), int(row["kind"])): row.copy() for row in totals}
-    files = dict.fromkeys(rest, 0)
-    for key in zip(amounts["cgroup_id"].tolist(), amounts["kind"].tolist(), strict=True):
-        files[key] += 1
-    held: dict[int, int] = {}
-    for (number, _), row in rest.items():
-        held[number] = held.get(number, 0) + int(row["bytes"])
-    order = sorted(held, key=lambda number: (-held[number], number))
-    with closing(Mounts()) as mounts:
-        inode_rows = InodeRows(mounts)
-        for amount in _named(amounts, order):
-            record = passing.file(amount)
-            if record is None:  # it is gone: it stays in the rest
-                continue
-            key = int(amount["cgroup_id"]), int(amount["kind"])
-            for name in _SIZES:
-                rest[key][name] -= amount[name]
-            files[key] -= 1
-            yield {
-                "inodes": inode_rows.rows_for(record),
-                "contents": [common | _row(amount, int(amount["object"]), 1, has_active=has_active)],
-            }
-    for key, row in rest.items():
-        if row["bytes"]:
-            yield {"contents": [common | _row(row, None, files[key], has_active=has_active)]}
-
-
-def _named(amounts: Amounts, order: Sequence[int]) -> Amounts:
-    named: Amounts = Wanted(by=None, most=MOST_FILES).largest(amounts, order)[:MOST_NAMES]
-    return named
-
-
-def _row(sizes: Any, inode_id: int | None, files: int, *, has_active: bool) -> dict[str, Any]:
-    row = {name: int(sizes[name]) for name in _SIZES}
-    if not has_active:
-        row["active_bytes"] = None  # type: ignore[assignment]
-    return {
-        "cgroup_id": int(sizes["cgroup_id"]),
-        "kind": CONTENTS.names[int(sizes["kind"])],
-        "inode_id": inode_id,
-        "files": files,
-        **row,
-    }
-
-
-def _messages(rows: Iterable[Tables]) -> Iterator[dict[str, Tables]]:
-    """Yield rows in few messages, each short enough."""
-    together: Tables = {}
-    size = 0
-    for some in rows:
-        length = len(json.dumps(some))
-        if size and size + length > MESSAGE_BYTES // 2:
-            yield {"tables": together}
-            together, size = {}, 0
-        for table, listed in some.items():
-            together.setdefault(table, []).extend(listed)
-        size += length
-    if together:
-        yield {"tables": together}
+    yield from messages(*request)
