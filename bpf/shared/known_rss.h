@@ -69,7 +69,7 @@ static __always_inline s64 take_owed(u64 mm)
 #ifdef HAS_mm_struct_count
 #define IS_SYNCED true
 #define SHOWN_PAGES 66
-#define HUGE_PAGES (PMD_BYTES / PAGE_SIZE)
+#define HUGE_PAGES ((s64)(PMD_BYTES / PAGE_SIZE)) /* signed, as growth may be negative */
 #else
 #define IS_SYNCED false
 #define SHOWN_PAGES FOLDED_PAGES
