@@ -166,8 +166,26 @@ def test_peaks_of_processes_may_fall_together_or_not(trace: Any) -> None:
     apart = 80 - 45
     assert at(trace, 45 - apart - 1.1).outcome == "killed"
     assert at(trace, 44).outcome == "unknown"
-    assert "if peaks of processes fall together" in at(trace, 60).why
+    assert "if peaks of processes or threads fall together" in at(trace, 60).why
     assert at(trace, 85).outcome == "survives"
+
+
+@pytest.mark.parametrize(("second_tid", "apart"), [(41, 0), (42, 15)])
+def test_threads_may_hold_more_or_less_of_what_they_hand_over(
+    trace: Any, second_tid: int, apart: int
+) -> None:
+    """By its samples, a quarter of the 60 MiB of a process grew in a second thread."""
+    trace.meta |= OF_COMMAND
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    now = {"usage_bytes": 60 * MIB, "limit_bytes": LIMIT}
+    trace.charged(0.1, 7, "anon", 60 * MIB, tgid=41, **now)
+    trace.add("samples", 0.9, cgroup_id=7, source="end", pgfault=60 * MIB // PAGE, **now)
+    for tid, mib in ((41, 30), (second_tid, 10)):
+        trace.add("code_samples", 0.1, cgroup_id=7, tgid=41, tid=tid, category="anon", bytes=mib * MIB)
+    trace.add("code_samples", 0.2, cgroup_id=7, tgid=41, tid=43, category="anon", bytes=-MIB, sampled=0.1)
+    assert at(trace, 60 - apart - 2).outcome == "killed"
+    assert at(trace, 60 - apart).outcome == at(trace, 60 + apart).outcome == "unknown"
+    assert at(trace, 60 + apart + 4).outcome == "survives"
 
 
 def test_heap_that_follows_the_limit_is_unknown_at_any_limit(trace: Any) -> None:

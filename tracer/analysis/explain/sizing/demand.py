@@ -241,7 +241,7 @@ class _Needs:
             (self.mapped_bytes, "of page cache was mapped, and work that has to read it again crawls"),
             (self.in_reading_bytes, "of page cache may be in reading, and cannot be freed meanwhile"),
             (huge_bytes, "may be untouched parts of huge pages, which a tight limit does without"),
-            (apart_bytes, "more is needed if peaks of processes fall together"),
+            (apart_bytes, "more is needed if peaks of processes or threads fall together"),
             (max(swap_bytes, self.swapped_bytes), "may have to be swapped out, and may be in use"),
         )
         amount, reason = max(reasons)

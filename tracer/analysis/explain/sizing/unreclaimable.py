@@ -106,7 +106,8 @@ _LEAST_BYTES: Final = 1 << 20
 
 def apart_bytes(subtree: Subtree) -> int:
     """Return by how much the anonymous memory of processes would have been more if their peaks had fallen
-    together, in bytes: as many of the largest as there were at once, each at its own peak.
+    together, in bytes: as many of the largest as there were at once, each at its own peak; and by what the
+    threads of a process may hold more or less (`_by_other_threads`).
 
     0 if there was one at a time. Memory that was there when the trace began does not count.
     """
@@ -116,6 +117,8 @@ def apart_bytes(subtree: Subtree) -> int:
     if not len(order):
         return 0
     tgids, firsts = np.unique(charges.tgid[order], return_index=True)
+    others = _by_other_threads(subtree)
+    by_threads = 0
     peaks: list[int] = []
     moments: list[Int64s] = []
     steps: list[Int64s] = []
@@ -126,6 +129,7 @@ def apart_bytes(subtree: Subtree) -> int:
         peak = int(level.max())
         if peak < _LEAST_BYTES:
             continue
+        by_threads += round(peak * others.get(tgid, 0.0))
         ended_ns = subtree.whole.processes.exited_at(tgid, subtree.start_ns, end_ns(subtree.whole))
         if ended_ns is None:
             ended_ns = end_ns(subtree.whole)
@@ -136,7 +140,23 @@ def apart_bytes(subtree: Subtree) -> int:
         steps.append(np.diff(level, prepend=0).astype(np.int64))
         starts.append(np.diff((level >= _LEAST_BYTES).astype(np.int64), prepend=0).astype(np.int64))
     at_once = _most(moments, starts)
-    return max(sum(sorted(peaks)[-at_once:]) - _most(moments, steps), 0) if at_once > 1 else 0
+    apart = max(sum(sorted(peaks)[-at_once:]) - _most(moments, steps), 0) if at_once > 1 else 0
+    return apart + by_threads
+
+
+def _by_other_threads(subtree: Subtree) -> dict[int, float]:
+    """Return for each process the share of its anonymous growth, by samples, that was not of the thread that
+    grew most.
+
+    Threads that hand work to one another hold more or less of it from run to run. A process whose growth was
+    not sampled is left out.
+    """
+    samples = subtree.code_samples
+    grown = samples[is_one_of(samples["category"], ["anon"]) & ~known(samples["sampled"])]
+    by_thread = grown.groupby(["tgid", "tid"])["bytes"].sum()
+    of_process = by_thread.groupby("tgid")
+    shares = 1 - of_process.max() / of_process.sum()
+    return dict(zip(shares.index.tolist(), shares.tolist(), strict=True))
 
 
 def _most(moments: list[Int64s], steps: list[Int64s]) -> int:

@@ -69,8 +69,8 @@ _GROUNDS: Final[Mapping[str, str]] = {
         "Whether less than this upper end would do is not known: only evictions are traced, not hits."
     ),
     "room_for_peaks": (
-        "The upper end has room for {apart_bytes}, with which the peaks of concurrent processes could fall "
-        "together."
+        "The upper end has room for {apart_bytes}, with which the peaks of concurrent processes or threads "
+        "could fall together."
     ),
     "reclaim_cost": "At the upper end, reclaim still costs about {cost_share} of the tasks' time.",
 }
