@@ -13,7 +13,7 @@ TRACER := $(VENV)/bin/memcg-tracer
 PREFIX ?= /usr/local
 C_SOURCES = $(shell find bpf -name '*.c' -o -name '*.h')
 
-.PHONY: help setup-demo setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm fuzz soak stress lint bench headers pictures frames deb deb-check builder image image-check release release-check clean
+.PHONY: help setup-demo setup setup-test packages packages-test packages-vm packages-stress packages-bench packages-pictures packages-deb packages-image demo install test test-varied test-lowest test-vm api-server fuzz soak stress lint bench headers pictures frames deb deb-check builder image image-check release release-check clean
 
 help:
 	@echo 'make demo      record the page-cache experiment on this kernel and explain its OOM kill'
@@ -22,6 +22,7 @@ help:
 	echo 'make test-lowest  run tests of traces, analysis and rendering with the oldest packages that pyproject allows'
 	echo 'make test-varied  run the rootless tests in random order, with other clocks, zone, locale and home (as root)'
 	echo 'make test-vm   run kernel tests on other kernels, in emulated machines (KERNELS="6.12 7.3": on these)'
+	echo 'make api-server  build kube-apiserver from the source of Debian 12, which the tests of the cluster then run'
 	echo 'make fuzz      read 200,000 damaged kernel logs, 3,000 damaged traces (ARGS="--count 1000 --seed 7": others)'
 	echo 'make stress    trace the memory stressors of stress-ng, with root, and compare the kills with the kernel'
 	echo 'make lint      ruff, mypy, clang-format, and the schemas of the CI services for docs/deploy/ci'
@@ -254,6 +255,13 @@ test-lowest: $(LOWEST)/.installed
 
 test-vm: packages-vm setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m vm $(KERNELS)
+
+# Takes five minutes of a processor, and 1.5 GiB on the disk meanwhile.
+api-server: packages-test setup
+	@if ! command -v kube-apiserver >/dev/null && [ ! -x build/api-server/kube-apiserver ]; then
+		$(call install_missing,golang-go etcd-server dpkg-dev)
+		PYTHONPATH=tests $(VENV)/bin/python -m support.clusters.build_api_server
+	fi
 
 fuzz: setup
 	@PYTHONPATH=tests $(VENV)/bin/python tests/kernel/kmsg/fuzz.py $(ARGS)

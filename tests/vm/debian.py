@@ -1,4 +1,4 @@
-"""Debian's kernel packages, by series, from the mirror that this machine uses.
+"""Debian's packages, of kernels by series, from the mirror that this machine uses.
 
 All files of apt are in a separate folder, so that the machine's lists, packages and settings do not change.
 Signatures are checked with Debian's keyring.
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from vm.errors import NotRunError
 from vm.programs import call
@@ -86,16 +86,23 @@ def _from_stanzas(text: str) -> Iterator[tuple[str, str]]:
 
 
 class Archive:
-    """The packages of some suites for one architecture; apt's lists are in `folder`."""
+    """The packages of some suites for one architecture, or their sources; apt's lists are in `folder`."""
 
-    def __init__(self, folder: Path, mirrors: Mirrors, suites: Sequence[str], architecture: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mirrors: Mirrors,
+        suites: Sequence[str],
+        architecture: str,
+        kind: Literal["deb", "deb-src"] = "deb",
+    ) -> None:
         keyring = next((path for path in _KEYRINGS if path.exists()), None)
         if keyring is None:
             raise NotRunError("no keyring of Debian's archive: apt-get install debian-archive-keyring")
         for part in ("lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         sources = folder / "debian.sources"
-        stanzas = [f"Types: deb\nURIs: {mirrors.uri_for(suite)}\nSuites: {suite}\n" for suite in suites]
+        stanzas = [f"Types: {kind}\nURIs: {mirrors.uri_for(suite)}\nSuites: {suite}\n" for suite in suites]
         sources.write_text(
             "\n".join(f"{stanza}Components: main\nSigned-By: {keyring}\n" for stanza in stanzas)
         )
@@ -141,6 +148,13 @@ class Archive:
             for file in target.glob("*.deb"):
                 call("dpkg-deb", "--extract", file, target)
                 file.unlink()
+
+    def unpack_source(self, package: str, target: Path) -> None:
+        """Fetch and unpack the newest source of a package; raises NotRunError if that fails."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._run("apt-get", "-qq", "--download-only", "source", package, cwd=target.parent)
+        [description] = target.parent.glob("*.dsc")
+        call("dpkg-source", "--no-check", "--extract", description, target)
 
     def _run(self, program: str, *words: str, cwd: Path | None = None) -> str:
         return call(program, *self._options, *words, cwd=cwd)

@@ -1,4 +1,4 @@
-"""The distribution's programs that the VM tests use, and their packages."""
+"""The distribution's programs that fetch packages and run VMs, and their packages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "busybox": "busybox-static",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "dpkg-source": "dpkg-dev",
     "mkfs.ext4": "e2fsprogs",
     "modprobe": "kmod",
     "qemu-system-x86_64": "qemu-system-x86",

@@ -1,7 +1,7 @@
 """A real kube-apiserver with its etcd, both at 127.0.0.1, and kubectl for each of its users.
 
 No controller and no scheduler runs, so a test makes the pods of a DaemonSet by hand. `Kubelet` is a fake one.
-docs/CONTRIBUTING.md says how to build kube-apiserver.
+`make api-server` builds kube-apiserver.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from support.clusters import fake_kubectl
 from support.clusters.exec_stream import answer_exec
 from support.waiting import wait_for
 
+BUILT: Final = Path(__file__).parents[3] / "build/api-server/kube-apiserver"
+"""Where `make api-server` puts it. One on the PATH goes first."""
 PROGRAMS: Final = ("kube-apiserver", "etcd", "kubectl", "openssl")
+_PATH: Final = f"{os.environ.get('PATH', os.defpath)}:{BUILT.parent}"
 ADMIN: Final = "admin"
 """The user with all rights. Any other name is a user without rights until a role is bound to it."""
 
 
 def missing() -> str | None:
     """Return which program is missing for `ApiServer`, or None."""
-    found = [name for name in PROGRAMS if shutil.which(name) is None]
-    return f"needs {' and '.join(found)}: docs/CONTRIBUTING.md" if found else None
+    found = [name for name in PROGRAMS if shutil.which(name, path=_PATH) is None]
+    return f"needs {' and '.join(found)}: make api-server" if found else None
 
 
 def free_port() -> int:
@@ -107,7 +110,9 @@ class ApiServer:
 
     def _run(self, *command: str) -> subprocess.Popen[bytes]:
         with (self._folder / f"{command[0]}.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=self.certificates.folder, stdout=log, stderr=log)
+            program = shutil.which(command[0], path=_PATH) or command[0]
+            words = [program, *command[1:]]
+            return subprocess.Popen(words, cwd=self.certificates.folder, stdout=log, stderr=log)
 
     def start(self) -> None:
         """Start kube-apiserver at the same port as before."""
@@ -160,7 +165,7 @@ class ApiServer:
     @property
     def environment(self) -> dict[str, str]:
         """Return the environment in which kubectl finds the server, and keeps its cache here."""
-        return {"PATH": os.environ["PATH"], "KUBECONFIG": str(self.kubeconfig), "HOME": str(self._folder)}
+        return {"PATH": _PATH, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self._folder)}
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Return a run of kubectl, whatever its status."""
