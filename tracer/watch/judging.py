@@ -55,9 +55,11 @@ _NEEDED: Final = (
 
 
 def _load() -> None:
+    gc.disable()  # what is loaded is no garbage: neither now, nor in any later collection
     for name in _NEEDED:
         import_module(name)
-    gc.freeze()  # else each full collection looks at all that was loaded
+    gc.freeze()
+    gc.enable()
 
 
 def judged(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 import traceback
@@ -16,7 +17,10 @@ def _serve(connection: Connection) -> None:
     to call first. The first answer confirms that it was called.
     """
     sys.path[:] = [entry for entry in connection.recv() if Path(entry).is_absolute()]
+    gc.disable()  # what is imported is no garbage: neither now, nor in any later collection
     connection.recv()()
+    gc.freeze()
+    gc.enable()
     connection.send(None)
     while True:
         try:
