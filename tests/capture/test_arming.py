@@ -153,7 +153,10 @@ def test_first_moments_of_a_program_are_sampled(clock: Clock, programs: Programs
     sampling = made(programs)
     sampling.expect()
     assert programs.armed == {"anon"}
-    clock.now_s += 2.1
+    clock.now_s += 9.9
+    sampling.expire()
+    assert programs.armed == {"anon"}
+    clock.now_s += 0.2
     sampling.expire()
     assert programs.armed == set()
 

@@ -31,7 +31,6 @@ _SAMPLES: Final = np.array([4, 4, 16, 4])
 
 _LEAST_HOLD_S: Final = 10.0
 _MOST_HOLD_S: Final = 600.0
-_FIRST_HOLD_S: Final = 2.0
 _ROW_INTERVAL_S: Final = 1.0
 
 
@@ -72,7 +71,7 @@ class Arming:
         growth. Among all cgroups of a machine, some always are new."""
         if self._needs_limit:
             return
-        self._hold(KINDS.index("anon"), _FIRST_HOLD_S, time.monotonic())
+        self._hold(KINDS.index("anon"), _LEAST_HOLD_S, time.monotonic())
 
     def take_samples(self, samples: Records) -> None:
         """Note which cgroups have a limit, from records of `sample`."""

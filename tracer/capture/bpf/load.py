@@ -53,6 +53,10 @@ SAMPLED: Final = 16384
 """The number of memcgs that can be sampled (bpf/samples.bpf.c)."""
 
 SAMPLES_A_RUN: Final = 32
+_KNOWN_LEVELS: Final = {"anon": "rss_pages"}
+"""Kind of memory that is sampled -> the map with the level from which its growth is counted; the hooks of
+other kinds tell growth themselves."""
+
 _VERIFIERS: Final = 2
 _COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of charges back
 _CLOCK_MONOTONIC_COARSE: Final = 6  # include/uapi/linux/time.h; Python has no name for it
@@ -311,8 +315,11 @@ class Programs:
     def arm(self, kind: str) -> None:
         """Attach the programs that sample the code for growth of a kind of memory (`Signal.samples`).
 
-        Raises TracerError.
+        What they knew of it when they were detached is forgotten: the growth since then is of code that they
+        did not see. Raises TracerError.
         """
+        if kind in _KNOWN_LEVELS:
+            self.map(_KNOWN_LEVELS[kind]).clear()
         for hook in self._samplers(kind):
             self.attach_hook(hook)
 

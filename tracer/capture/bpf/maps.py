@@ -217,6 +217,12 @@ class Map:
             entries=self._definition.max_entries,
         )
 
+    def clear(self) -> None:
+        """Remove all elements of a hash map, which no program may change meanwhile. Raises OSError."""
+        keys, _ = self.read_elements()
+        if keys:
+            delete_elements(self.fd, keys, len(keys) // self._definition.key_size)
+
     def delete(self, key: int | bytes) -> bool:
         """Remove a key. Return False if it was not in the map."""
         return syscall.delete_element(self.fd, self.key_type(key))
