@@ -341,8 +341,31 @@ def test_missing_kubectl_and_missing_server_are_one_line(cluster: Cluster, ask: 
     down = "The connection to the server 10.0.0.1:6443 was refused - did you specify the right host or port?"
     cluster.state["down"] = down
     assert error_of(ask("web")) == f"kubectl get: {down}"
+    cluster.state["down"] = f"W1201 09:00:00 a warning\n{down}\n"
+    assert error_of(ask("web")) == f"kubectl get: {down}"
     shutil.rmtree(cluster.path)
     assert error_of(kubectl_oom_alone("web")) == "kubectl is not in PATH: install it, or run this where it is"
+
+
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        (
+            'Error from server: admission webhook "p" denied the request: \n\nPod/x was blocked\n  no-root\n',
+            'Error from server: admission webhook "p" denied the request: Pod/x was blocked no-root',
+        ),
+        ("error: unable to upgrade connection: <html>\n<p>502\n</html>", None),
+        ("no words\nof kubectl", "of kubectl"),
+        ("", "exit status 1"),
+        ("error: " + "x" * 9999, "error: " + "x" * 493),
+    ],
+)
+def test_error_of_several_lines_is_one_line(printed: str, told: str | None) -> None:
+    done = subprocess.CompletedProcess(["kubectl"], 1, "", printed)
+    expected = printed.replace("\n", " ") if told is None else told
+    error = kubectl_oom.failed("debug", done)
+    assert str(error) == f"kubectl debug: {expected}"
+    assert error.is_refused_by_admission == ("webhook" in printed)
 
 
 def test_kills_of_all_nodes_are_listed_newest_first(cluster: Cluster, ask: Ask) -> None:

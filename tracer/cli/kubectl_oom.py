@@ -33,6 +33,14 @@ TRACES: Final = "/var/lib/memcg-tracer"
 _OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 """A DNS subdomain (RFC 1123), as names of pods and nodes are. It cannot be an option of kubectl."""
 _CREATED: Final = re.compile(r"^Creating debugging pod (\S+) with container", re.MULTILINE)
+_BEGINS_OF_ERRORS: Final = (
+    "error: ",
+    "Error from server",
+    "Unable to connect to the server",
+    "The connection to ",
+)
+"""The begins of kubectl's errors (k8s.io/kubectl, pkg/cmd/util/helpers.go)."""
+_MOST_SAID: Final = 500
 _NO_SUCH_PROFILE: Final = ("unknown flag: --profile", "unknown profile")
 """`--profile` came with kubectl 1.25, and the profile sysadmin with 1.27."""
 _READ_LOG: Final = (
@@ -70,7 +78,7 @@ class OomError(Exception):
 
 
 class KubectlError(OomError):
-    """kubectl failed. `code` is its exit status, `said` its last line."""
+    """kubectl failed. `code` is its exit status, `said` its error."""
 
     def __init__(self, line: str, code: int, said: str) -> None:
         super().__init__(line)
@@ -148,9 +156,11 @@ class Kubectl:
 
 
 def failed(verb: str, done: subprocess.CompletedProcess[str]) -> KubectlError:
-    """Return the error of a run, with what kubectl said."""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    said = lines[-1] if lines else f"exit status {done.returncode}"
+    """Return the error of a run, with what kubectl said: warnings may come before its error, which may have
+    several lines (a policy, or the page of a proxy)."""
+    lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
+    begins = [number for number, line in enumerate(lines) if line.startswith(_BEGINS_OF_ERRORS)]
+    said = " ".join(lines[begins[-1] if begins else -1 :])[:_MOST_SAID] or f"exit status {done.returncode}"
     return KubectlError(f"kubectl {verb}: {said}", done.returncode, said)
 
 
