@@ -197,6 +197,22 @@ def test_held_has_the_processes_that_were_charged_until_the_peak(trace: Any) -> 
     assert [each.exited is not None for each in one.allocators] == [False, True]
 
 
+def test_what_the_kernel_had_counted_before_the_trace_is_no_event_of_it(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/old")
+    trace.add("cgroups", cgroup_id=2, path="/once")
+    read = {"usage_bytes": MIB, "limit_bytes": 9 * MIB, "high_bytes": 8 * MIB, "peak_bytes": 9 * MIB}
+    for second, hits, above in ((0, 4756, 311), (3, 4773, 314)):
+        counts = {"max_events": hits, "high_events": above}
+        trace.add("samples", second, cgroup_id=1, source="periodic", **counts, **read)
+    trace.add("samples", 3, cgroup_id=2, source="end", max_events=4756, high_events=311, **read)
+    old, once = sorted(held_cgroups(trace), key=lambda one: one.cgroup)
+    assert (old.max_events, old.high_events) == (17, 3)
+    assert old.high_owner is not None and old.high_owner.high_events == 3
+    assert (once.max_events, once.high_events) == (None, None)
+    assert {"max_events", "high_events"} <= set(once.quality.unknown)
+    assert "17 times" in dict(survivor_facts.held(old))["limit hit"]
+
+
 def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:
     limit = 100 * MIB
     trace.add("cgroups", cgroup_id=1, path="/near", created=trace.ns(0))

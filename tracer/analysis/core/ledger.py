@@ -373,3 +373,18 @@ def count(subtree: Subtree, column: str) -> Steps:
         return Steps(read.times, np.maximum.accumulate(read.values), 0 if _is_made(subtree) else None)
 
     return subtree.once(("ledger.count", column), find)
+
+
+def counted(subtree: Subtree, column: str, begin_ns: int, end_ns: int) -> int | None:
+    """Return by how much a running count (`count`) grew in an interval, both ends included.
+
+    It is counted from the last reading before the interval, or else the first in it, to the last in it. With
+    a single reading, it did not grow if its value held (`held`), else that is not known.
+    """
+    whole = count(subtree, column)
+    inside = whole.within(begin_ns, end_ns)
+    values = [*([] if inside.before is None else [inside.before]), *inside.values[:1], *inside.values[-1:]]
+    is_read_twice = len(inside.values) > (inside.before is None)
+    if not is_read_twice and not held(subtree, whole, end_ns):
+        return None
+    return int(values[-1]) - int(values[0])

@@ -179,17 +179,17 @@ _COLUMNS: Final = ("high_bytes", "effective_high_bytes", "peak_bytes", "high_eve
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """The last readings of a cgroup; None: not known. `has_grown`: whether its count of events grew."""
+    """The last readings of a cgroup, and by how much its count of events grew in the trace; None: not
+    known."""
 
     high_bytes: int | None
     effective_bytes: int | None
     peak_bytes: int | None
     events: int | None
-    has_grown: bool | None
 
     @property
     def is_exceeded(self) -> bool:
-        if not self.has_grown or self.high_bytes is None or self.high_bytes >= UNLIMITED_BYTES:
+        if not self.events or self.high_bytes is None or self.high_bytes >= UNLIMITED_BYTES:
             return False
         return self.peak_bytes is None or self.peak_bytes > self.high_bytes
 
@@ -226,7 +226,7 @@ class HighLimits:
         least = min(set_bytes, default=UNLIMITED_BYTES)
         effective = self.effective_bytes(own)
         above = effective if effective is not None and effective < least else None
-        is_elsewhere = chain and all(readings[number].has_grown is False for number in (*chain, *below))
+        is_elsewhere = chain and all(readings[number].events == 0 for number in (*chain, *below))
         if above is not None or (is_throttled and is_elsewhere):
             return HighOwner(None, None, above, None, is_ancestor=True)
         if least >= UNLIMITED_BYTES:
@@ -261,10 +261,10 @@ class HighLimits:
         found = {}
         for number, is_made in zip(last.index.tolist(), made.tolist(), strict=True):
             high, effective, peak, _ = (optional(last.at[number, name]) for name in _COLUMNS)
-            events = optional(most.at[number])
+            counted = optional(most.at[number])
             before = 0 if is_made else optional(first.at[number])
-            has_grown = None if events is None or before is None else events > before
-            found[number] = _Readings(high, effective, peak, events, has_grown)
+            events = None if counted is None or before is None else counted - before
+            found[number] = _Readings(high, effective, peak, events)
         return found
 
 

@@ -50,11 +50,11 @@ _REASONS: Final[Mapping[str, str]] = {
     "peak_swap_bytes": "the memory that the cgroup had in swap when the trace began is not known",
     "kernel_refaulted_bytes": "the kernel's count was not sampled twice",
     "high_bytes": "cgroup v1 has no memory.high, or it was never read",
-    "high_events": "cgroup v1 has no memory.high, or its events were never read",
+    "high_events": "cgroup v1 has no memory.high, or its events were not read twice",
     "effective_high_bytes": "cgroup v1 has no memory.high, or an older version recorded the trace",
     "high_owner": "no memory.high is set on it or above it, or none was read",
     "psi_some_share": "memory.pressure was not read twice (cgroup v1 has none)",
-    "max_events": "it is not counted here (v1, where memory + swap have the same limit), or was never read",
+    "max_events": "it is not counted here (v1 with the same limit of memory + swap), or was not read twice",
 }
 _NEAR_PEAK_PERCENT: Final = 99
 _AT_PEAK: Final[Mapping[str, ledger.Weights]] = {
@@ -167,7 +167,7 @@ def _held(
         evicted_bytes=subtree.evicted.pages_between(begin, end) * page_size(trace),
         refaulted_bytes=refaulted,
         kernel_refaulted_bytes=window.kernel_refaulted_bytes(subtree, begin, end),
-        max_events=ledger.count(subtree, "max_events").at(end),
+        max_events=ledger.counted(subtree, "max_events", begin, end),
         reclaim=reclaim.attempts(subtree, begin, end),
         sizing=advice.sized(sized),
         miss_curve=None if why_not_curved is not None else miss_curve.points(subtree),
@@ -187,7 +187,7 @@ def _held(
         **grown.fields(),
         progress=going,
         high_bytes=ledger.reading(subtree, "high_bytes").at(end),
-        high_events=ledger.count(subtree, "high_events").at(end),
+        high_events=ledger.counted(subtree, "high_events", begin, end),
         effective_high_bytes=highs.effective_bytes(subtree.cgroup_id),
         high_owner=highs.owner(subtree, is_throttled=bool(going.lost and going.lost.throttled_ms)),
         psi_some_share=None if math.isnan(pressure) else pressure,

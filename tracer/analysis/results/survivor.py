@@ -103,7 +103,7 @@ class HighOwner:
     """A memory.high and its cgroup: the cgroup of `Held`, one above it, or one below it.
 
     `cgroup` and `container` are None for a cgroup above that was not traced; the other fields are None if not
-    known. `high_events`: how often usage exceeded it, or the memory.high of a cgroup below it.
+    known. `high_events`: how often usage exceeded it in the trace, or the memory.high of a cgroup below it.
     """
 
     cgroup: str | None
@@ -160,10 +160,11 @@ class Held:
     the last look at it; None: there was no look.
 
     `kernel_peak_bytes` is the kernel's own peak of usage (memory.peak), including the time before the trace.
-    `high_bytes` and `high_events` are memory.high and how often usage exceeded it, or that of a cgroup below;
-    None on v1. `effective_high_bytes` is the least memory.high of the cgroup and those above it, traced or
-    not; `high_owner` is the one that was exceeded, else the least one, else None. `psi_some_share` is the
-    share of the trace in which some task waited for memory (memory.pressure).
+    `max_events`: how often usage was about to exceed the limit, by the kernel's count in the trace.
+    `high_bytes` and `high_events` are memory.high and how often usage exceeded it in the trace, or that of a
+    cgroup below; None on v1. `effective_high_bytes` is the least memory.high of the cgroup and those above
+    it, traced or not; `high_owner` is the one that was exceeded, else the least one, else None.
+    `psi_some_share` is the share of the trace in which some task waited for memory (memory.pressure).
     """
 
     cgroup: str

@@ -330,20 +330,14 @@ def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[int |
 
 
 def kernel_refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
-    """Return the refaults of file pages that the kernel counted, in bytes (workingset_refault_file).
+    """Return the refaults of file pages that the kernel counted in an interval, in bytes
+    (workingset_refault_file); None: not known.
 
     The kernel also counts pages that were evicted before the interval or from another cgroup
-    (workingset_refault in mm/workingset.c). The count is from the last reading before the interval, or else
-    the first in it, to the last in it. With a single reading there were none if its value held
-    (`ledger.held`), else the number is not known.
+    (workingset_refault in mm/workingset.c).
     """
-    refaults = ledger.count(subtree, "workingset_refault_file")
-    inside = refaults.within(begin_ns, end_ns)
-    values = [*([] if inside.before is None else [inside.before]), *inside.values[:1], *inside.values[-1:]]
-    is_read_twice = len(inside.values) > (inside.before is None)
-    if not is_read_twice and not ledger.held(subtree, refaults, end_ns):
-        return None
-    return (int(values[-1]) - int(values[0])) * page_size(subtree.whole)
+    pages = ledger.counted(subtree, "workingset_refault_file", begin_ns, end_ns)
+    return None if pages is None else pages * page_size(subtree.whole)
 
 
 def _evicted_ns(subtree: Subtree, window: Window, least: int, cache_end_bytes: int | None) -> int:

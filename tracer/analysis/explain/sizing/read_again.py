@@ -122,7 +122,7 @@ class Rereads:
             at_once_bytes=max(in_reading_bytes(subtree, by_faults=False), _AT_ONCE_BYTES),
             unseen_bytes=unseen_bytes(subtree.whole),
             run_bytes=int(subtree.evicted.pages.max(initial=0)) * page,
-            is_high=(ledger.count(subtree, "high_events").at(end_ns(subtree.whole)) or 0) > 0,
+            is_high=bool(ledger.counted(subtree, "high_events", subtree.start_ns, end_ns(subtree.whole))),
             spared=cache_to_spare(subtree, reuse),
             going=going,
         )
