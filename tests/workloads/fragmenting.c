@@ -47,6 +47,7 @@ int main(int argc, char **argv)
 {
 	pthread_t thread;
 
+	setvbuf(stdin, NULL, _IONBF, 0); /* its buffer would be allocated after "ready", amid a look */
 	if (!strcmp(argv[1], "threads")) {
 		pthread_barrier_init(&all_done, NULL, THREADS + 1);
 		for (int at = 0; at < THREADS; at++)

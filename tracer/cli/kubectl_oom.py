@@ -33,13 +33,8 @@ TRACES: Final = "/var/lib/memcg-tracer"
 _OBJECT_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 """A DNS subdomain (RFC 1123), as names of pods and nodes are. It cannot be an option of kubectl."""
 _CREATED: Final = re.compile(r"^Creating debugging pod (\S+) with container", re.MULTILINE)
-_BEGINS_OF_ERRORS: Final = (
-    "error: ",
-    "Error from server",
-    "Unable to connect to the server",
-    "The connection to ",
-)
-"""The begins of kubectl's errors (k8s.io/kubectl, pkg/cmd/util/helpers.go)."""
+_ERROR: Final = re.compile("error: |Error from server|Unable to connect to the server|The connection to ")
+"""The begin of an error of kubectl (k8s.io/kubectl, pkg/cmd/util/helpers.go)."""
 _MOST_SAID: Final = 500
 _NO_SUCH_PROFILE: Final = ("unknown flag: --profile", "unknown profile")
 """`--profile` came with kubectl 1.25, and the profile sysadmin with 1.27."""
@@ -159,7 +154,7 @@ def failed(verb: str, done: subprocess.CompletedProcess[str]) -> KubectlError:
     """Return the error of a run, with what kubectl said: warnings may come before its error, which may have
     several lines (a policy, or the page of a proxy)."""
     lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
-    begins = [number for number, line in enumerate(lines) if line.startswith(_BEGINS_OF_ERRORS)]
+    begins = [number for number, line in enumerate(lines) if _ERROR.match(line)]
     said = " ".join(lines[begins[-1] if begins else -1 :])[:_MOST_SAID] or f"exit status {done.returncode}"
     return KubectlError(f"kubectl {verb}: {said}", done.returncode, said)
 
@@ -272,9 +267,7 @@ def require_node(kubectl: Kubectl, pod: Pod) -> None:
             return
         raise
     if not is_ready(node):
-        raise OomError(
-            f"node {pod.node} is NotReady: its kubelet cannot run anything; try again when it is back"
-        )
+        raise OomError(f"node {pod.node} is NotReady: its kubelet can run nothing; try again when it is back")
 
 
 def is_ready(found: dict[str, Any]) -> bool:
@@ -440,9 +433,7 @@ def explain_log(log: str, pod: Pod, *, as_json: bool) -> None:
     if program is None:
         if as_json:
             raise OomError(f"--json of a kernel log needs {NAME} here: pipx install {NAME}")
-        note(
-            f"{NAME} is not installed here, so these are the kernel's own lines; with it, they are explained"
-        )
+        note(f"{NAME} is not installed here, so these are the kernel's own lines, which it explains")
         show("\n".join(kill_lines(log, pod.uid)))
         return
     note(f"the kernel log has no names: pod {pod.namespace}/{pod.name} is pod {pod.uid} in it")
@@ -538,9 +529,8 @@ def print_kills(answers: list[dict[str, Any]]) -> None:
         for one in answers
         for kill in one["kills"] or []
     ]
-    asked = [one for one in answers if one["kills"] is not None]
     if not rows:
-        print(f"{len(asked)} nodes hold no OOM kill")
+        print(f"{sum(one['kills'] is not None for one in answers)} nodes hold no OOM kill")
         return
     newest_first = [[last[:19], *rest] for last, *rest in sorted(rows, reverse=True)]
     table = [["LAST (UTC)", "KILLS", "NODE", "WORKLOAD", "CAUSE"], *newest_first]

@@ -195,7 +195,8 @@ def test_ledger_with_a_full_ring_is_exact(
     lost = trace.loss.groupby("stream", observed=True)["lost"].sum()
     if stream == "pagecache":
         assert trace.pagecache["index"].isna().any(), "the ring was not full, so the test proves nothing"
-        assert lost.empty, lost
+        # While the recorder is stopped, kills of other tests may overwrite the kernel log.
+        assert not set(lost.index) - {"kernel_log"}, lost
     else:
         assert lost.get(stream, 0) > 0, "the ring was not full, so the test proves nothing"
         assert set(lost.index) == {stream}, lost
