@@ -46,6 +46,11 @@ def count(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value:,}"
 
 
+def times(value: int) -> str:
+    """Return `once`, `twice` or `1,203 times`."""
+    return {1: "once", 2: "twice"}.get(value, f"{count(value)} times")
+
+
 def percent(part: float | None, whole: float | None) -> str:
     """Return `97.1 %`, or an empty text if the share is not defined."""
     if part is None or not whole:

@@ -354,6 +354,10 @@ def test_missing_kubectl_and_missing_server_are_one_line(cluster: Cluster, ask: 
             'Error from server: admission webhook "p" denied the request: \n\nPod/x was blocked\n  no-root\n',
             'Error from server: admission webhook "p" denied the request: Pod/x was blocked no-root',
         ),
+        (
+            "Warning: old\nError from server (Forbidden): no\nerror: of a policy",
+            "Error from server (Forbidden): no error: of a policy",
+        ),
         ("error: unable to upgrade connection: <html>\n<p>502\n</html>", None),
         ("no words\nof kubectl", "of kubectl"),
         ("", "exit status 1"),
@@ -365,7 +369,7 @@ def test_error_of_several_lines_is_one_line(printed: str, told: str | None) -> N
     expected = printed.replace("\n", " ") if told is None else told
     error = kubectl_oom.failed("debug", done)
     assert str(error) == f"kubectl debug: {expected}"
-    assert error.is_refused_by_admission == ("webhook" in printed)
+    assert error.is_refused_by_admission == ("webhook" in printed or "(Forbidden)" in printed)
 
 
 def test_kills_of_all_nodes_are_listed_newest_first(cluster: Cluster, ask: Ask) -> None:

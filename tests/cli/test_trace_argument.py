@@ -214,6 +214,7 @@ def test_path_of_nothing_is_an_error_before_any_search(
 
 def test_misspelt_path_names_the_trace_beside_it(run: CliRunner, write_trace: Any) -> None:
     write_trace("kept/shopcart", container="web")
+    write_trace("kept/top-20251125T000000Z/zzzz", container="web")
     assert str(run.invoke(info.command, ["kept/shopcrat"]).exception).endswith("; near it: kept/shopcart")
     assert str(run.invoke(info.command, ["kept/zzz"]).exception).endswith("no such file or directory")
 

@@ -237,7 +237,7 @@ def test_node_that_is_gone_or_not_ready_or_breaks_off_is_an_error(
     server: ApiServer, state: dict[str, Any]
 ) -> None:
     assert error_of(ask(server, "far")) == (
-        "node worker-2 is NotReady: its kubelet can run nothing; try again when it is back"
+        "node worker-2 is NotReady: its kubelet runs nothing; try again when it is back"
     )
     assert error_of(ask(server, "lost")).startswith("node worker-9 is gone, and its traces with it")
     state["runs"].clear()

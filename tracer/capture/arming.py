@@ -67,7 +67,7 @@ class Arming:
         self._rows: list[dict[str, Any]] = []
 
     def expect(self) -> None:
-        """Arm for a moment, for programs that are about to start in new cgroups: their first bytes are
+        """Arm for some seconds, for programs that are about to start in new cgroups: their first bytes are
         growth. Among all cgroups of a machine, some always are new."""
         if self._needs_limit:
             return

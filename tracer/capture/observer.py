@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 class Sigkilled(NamedTuple):
     """A SIGKILL that ended a process: a row of `sigkills`, and the name of the process's cgroup, which is the
-    container's if it is known by now. `number`: so many processes since the report before, this one is the
+    container's if it is known by now. `number`: the processes since the report before, of which `row` is the
     last."""
 
     row: dict[str, Any]
@@ -44,7 +44,7 @@ class Events(Protocol):
         else of the victim's: the container's if it is known by now."""
 
     def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
-        """Report SIGKILLs that ended processes and were not the OOM killer's, within seconds."""
+        """Report SIGKILLs that ended processes and were not the OOM killer's, within ten seconds."""
 
     def notice(self, message: str) -> None:
         """Report something that the user asked for or waits for, such as a cgroup that has appeared."""

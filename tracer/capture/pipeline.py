@@ -459,6 +459,11 @@ class Pipeline:
             "contents_left_out": self._contents.why_left_out,
         }
 
+    def _has_kernel_stacks(self) -> bool:
+        """Return whether a stack of the kernel has come, or may wait in a ring."""
+        rings = (ring for name, ring in self._rings.items() if name in ("oom", "code_sample"))
+        return self._stacks.has_kernel_stacks or any(map(Ring.is_filled, rings))
+
     def _take_last(self) -> None:
         self._write_tables(self._mappings.finish(self._clock_offset_ns, within_s=1.0))
         self._write_tables(self._contents.finish(self._clock_offset_ns, within_s=1.0))
@@ -469,7 +474,7 @@ class Pipeline:
         self._ended = {"ended": utc_time(self._sink.meta["clock"], time.monotonic_ns())}
         self._write_armed(is_last=True)
         self._arming = None
-        if self.programs.hooks_functions:
+        if self.programs.hooks_functions and self._has_kernel_stacks():
             self._kernel_names.load()
         self.programs.detach_all()
         self._page_sums.wait_for_programs()  # those that still run have records to submit

@@ -155,7 +155,7 @@ def failed(verb: str, done: subprocess.CompletedProcess[str]) -> KubectlError:
     several lines (a policy, or the page of a proxy)."""
     lines = [" ".join(line.split()) for line in done.stderr.splitlines() if line.strip()]
     begins = [number for number, line in enumerate(lines) if _ERROR.match(line)]
-    said = " ".join(lines[begins[-1] if begins else -1 :])[:_MOST_SAID] or f"exit status {done.returncode}"
+    said = " ".join(lines[begins[0] if begins else -1 :])[:_MOST_SAID] or f"exit status {done.returncode}"
     return KubectlError(f"kubectl {verb}: {said}", done.returncode, said)
 
 
@@ -267,7 +267,7 @@ def require_node(kubectl: Kubectl, pod: Pod) -> None:
             return
         raise
     if not is_ready(node):
-        raise OomError(f"node {pod.node} is NotReady: its kubelet can run nothing; try again when it is back")
+        raise OomError(f"node {pod.node} is NotReady: its kubelet runs nothing; try again when it is back")
 
 
 def is_ready(found: dict[str, Any]) -> bool:
@@ -433,7 +433,7 @@ def explain_log(log: str, pod: Pod, *, as_json: bool) -> None:
     if program is None:
         if as_json:
             raise OomError(f"--json of a kernel log needs {NAME} here: pipx install {NAME}")
-        note(f"{NAME} is not installed here, so these are the kernel's own lines, which it explains")
+        note(f"{NAME} is not installed here, so these are the kernel's own lines")
         show("\n".join(kill_lines(log, pod.uid)))
         return
     note(f"the kernel log has no names: pod {pod.namespace}/{pod.name} is pod {pod.uid} in it")

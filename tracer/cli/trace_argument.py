@@ -59,6 +59,7 @@ def find(path: Path | None) -> Found | None:
 
     Raises TracerError for the path of a trace that cannot be read.
     """
+    from tracer.analysis.core import naming
     from tracer.trace.meta import is_trace
 
     if path is not None:
@@ -66,7 +67,8 @@ def find(path: Path | None) -> Found | None:
     if path is not None and (is_trace(path) or (_exists(path) and not _is_a_cgroup(path))):
         return Found(_opened(path), None)
     if path is not None and _is_a_place(path):
-        near = _near([str(path.parent / name) for name in _similar(path.name, [path.parent])])
+        beside = [one.name for one in _traces_in(path.parent, is_of_top=True)]
+        near = _near([str(path.parent / name) for name in naming.similar(beside, path.name)])
         raise TracerError(f"there is no trace '{_shown(path)}': no such file or directory{near}")
     name = None if path is None else str(path)
     for folder in FOLDERS:
@@ -102,7 +104,7 @@ def nothing_found(path: Path | None) -> str:
     why = f" (only root can read {unreadable[0]})" if unreadable else ""
     if path is None:
         return f"no trace with a kill in {folders}{why}"
-    near = _near(_similar(str(path), FOLDERS, with_cgroups=True))
+    near = _near(_similar(str(path)))
     return f"there is no trace '{_shown(path)}', nor one with a kill of that name in {folders}{why}{near}"
 
 
@@ -110,16 +112,15 @@ def _near(names: Sequence[str]) -> str:
     return "".join(f"; near it: {_shown(Path(name))}" for name in names[:1])
 
 
-def _similar(name: str, folders: Sequence[Path], *, with_cgroups: bool = False) -> list[str]:
-    """Return the similar names, of the traces in the folders and, if asked, of their cgroups."""
+def _similar(name: str) -> list[str]:
+    """Return the similar names, of the traces in the folders and of their cgroups."""
     from tracer.analysis.core import naming
 
     names: dict[str, None] = {}
-    for path in (path for folder in folders for path in _traces_in(folder)):
+    for path in (path for folder in FOLDERS for path in _traces_in(folder)):
         names[path.name] = None
         with suppress(TracerError):
-            if with_cgroups:
-                names |= dict.fromkeys(naming.typed_names(naming.places_of(_opened(path).cgroups)))
+            names |= dict.fromkeys(naming.typed_names(naming.places_of(_opened(path).cgroups)))
     return naming.similar(list(names), name)
 
 

@@ -210,12 +210,13 @@ def cache_gives_way(evidence: Evidence) -> Check:
         return Check(name, False, "the evictions are not known")
     act = timeline.loc[timeline["cache_bytes"].idxmax() :]
     lowest = int(act["usage_bytes"].min())
-    others = int(act[["cache_evicted_direct_bytes", "cache_evicted_kswapd_bytes"]].sum().sum())
+    before = act.loc[: act["usage_bytes"].idxmin()]
+    others = int(before[["cache_evicted_direct_bytes", "cache_evicted_kswapd_bytes"]].sum().sum())
     passed = absorbed + others >= 0.7 * evidence.limit_bytes and evicted >= absorbed
     passed = passed and lowest + others >= 0.95 * evidence.limit_bytes
     detail = f"{size(evicted)} evicted for {size(absorbed)} of growth, usage never below {size(lowest)}"
     if others:
-        detail += f"; {size(others)} evicted for another reason than this limit"
+        detail += f"; {size(others)} evicted before for another reason than this limit"
     return Check(name, passed, detail)
 
 

@@ -21,7 +21,7 @@ from tracer.live.alarm import Alarm
 from tracer.live.now import Moment, Snapshots
 from tracer.live.tally import Tally
 from tracer.render.words.alarm_words import alarm_sentence
-from tracer.render.words.sigkill_words import sent_by, targets
+from tracer.render.words.sigkill_words import in_a_line
 from tracer.schema import UNLIMITED_BYTES
 from tracer.top.details import Details, RecentRows, Sheet, failures_in
 from tracer.top.feed import KILL, LIMIT, MOST, NOTE, NOTHING, SOON, Decision
@@ -112,8 +112,7 @@ class RecordingView:
         """Take SIGKILLs that were not the OOM killer's."""
         for row, place, number in kills[-MOST:]:
             kill = from_row(row, {}, unlimited_bytes=UNLIMITED_BYTES)
-            sentence = f"SIGKILL to {targets(kill, number)}: {sent_by(kill)}"
-            self._decided(Decision(row["time"], KILL, place, sentence))
+            self._decided(Decision(row["time"], KILL, place, in_a_line(kill, number)))
 
     def judged(self, verdict: FirstVerdict) -> None:
         """Take the cause of a kill."""

@@ -210,7 +210,9 @@ def test_what_the_kernel_had_counted_before_the_trace_is_no_event_of_it(trace: A
     assert old.high_owner is not None and old.high_owner.high_events == 3
     assert (once.max_events, once.high_events) == (None, None)
     assert {"max_events", "high_events"} <= set(once.quality.unknown)
+    assert once.high_owner is not None and once.high_owner.high_events is None
     assert "17 times" in dict(survivor_facts.held(old))["limit hit"]
+    assert "once" in dict(survivor_facts.held(replace(old, max_events=1)))["limit hit"]
 
 
 def test_held_without_a_kill_has_peak_and_headroom(trace: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.waiting import wait_for
 
 from tracer.capture.symbols import stack_names
 from tracer.capture.symbols.address_names import ExecImage, StackCopy
@@ -191,8 +192,12 @@ def test_user_stack_does_not_wait_for_the_table_of_the_kernel(users: Users) -> N
     try:
         kernel, user = stacks.number(records({"tgid": 1, "kernel": [30], "user": [5]}))
         rows: list[dict[str, Any]] = []
-        while not rows:
-            rows = stacks.take_rows()
+
+        def has_come() -> list[dict[str, Any]]:
+            rows.extend(stacks.take_rows())
+            return rows
+
+        wait_for(has_come)
         assert rows == [{"stack_id": user[0], "frames": ["1:5"]}]
         gate.set()
         assert named(stacks) == {kernel[0]: ["True"]}

@@ -44,7 +44,9 @@ def test_hostile_names_in_a_notice_of_a_sigkill_are_escaped() -> None:
 
 def test_notice_of_several_sigkills_has_their_number_and_the_last() -> None:
     notice = sigkill_notice(Sigkilled(SIGKILL, "NAME", 1208))
-    assert notice.startswith("SIGKILL to 1,208 more processes, the last web (pid 7) in NAME at 16:04:03 ")
+    assert notice.startswith(
+        "SIGKILL to 1,208 more processes in NAME, the last at 16:04:03 UTC: web (pid 7), "
+    )
 
 
 def test_many_sigkills_at_once_have_eight_lines_and_a_count() -> None:

@@ -179,17 +179,20 @@ _COLUMNS: Final = ("high_bytes", "effective_high_bytes", "peak_bytes", "high_eve
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """The last readings of a cgroup, and by how much its count of events grew in the trace; None: not
-    known."""
+    """The last readings of a cgroup, and by how much its count of events grew in the trace; None: not known.
+
+    `has_grown`: whether that count grew; it did not if it was read once, as samples are of changes.
+    """
 
     high_bytes: int | None
     effective_bytes: int | None
     peak_bytes: int | None
     events: int | None
+    has_grown: bool | None
 
     @property
     def is_exceeded(self) -> bool:
-        if not self.events or self.high_bytes is None or self.high_bytes >= UNLIMITED_BYTES:
+        if not self.has_grown or self.high_bytes is None or self.high_bytes >= UNLIMITED_BYTES:
             return False
         return self.peak_bytes is None or self.peak_bytes > self.high_bytes
 
@@ -226,7 +229,7 @@ class HighLimits:
         least = min(set_bytes, default=UNLIMITED_BYTES)
         effective = self.effective_bytes(own)
         above = effective if effective is not None and effective < least else None
-        is_elsewhere = chain and all(readings[number].events == 0 for number in (*chain, *below))
+        is_elsewhere = chain and all(readings[number].has_grown is False for number in (*chain, *below))
         if above is not None or (is_throttled and is_elsewhere):
             return HighOwner(None, None, above, None, is_ancestor=True)
         if least >= UNLIMITED_BYTES:
@@ -256,15 +259,17 @@ class HighLimits:
         samples = self._trace.samples
         columns = {name: kernel_numbers(samples, name).reset_index(drop=True) for name in _COLUMNS}
         by_cgroup = pd.DataFrame(columns).groupby(integers(samples["cgroup_id"]))
-        last, first, most = by_cgroup.last(), by_cgroup["high_events"].first(), by_cgroup["high_events"].max()
+        last, counts = by_cgroup.last(), by_cgroup["high_events"]
+        first, most, reads = counts.first(), counts.max(), counts.count()
         made = made_in_trace(self._trace.cgroups, last.index.to_numpy())
         found = {}
         for number, is_made in zip(last.index.tolist(), made.tolist(), strict=True):
             high, effective, peak, _ = (optional(last.at[number, name]) for name in _COLUMNS)
             counted = optional(most.at[number])
             before = 0 if is_made else optional(first.at[number])
-            events = None if counted is None or before is None else counted - before
-            found[number] = _Readings(high, effective, peak, events)
+            grown = None if counted is None or before is None else counted - before
+            events = grown if is_made or (optional(reads.at[number]) or 0) > 1 else None
+            found[number] = _Readings(high, effective, peak, events, None if grown is None else grown > 0)
         return found
 
 
@@ -274,7 +279,7 @@ def why_not_known(owner: HighOwner) -> dict[str, str]:
         "cgroup": "the cgroup above was not traced",
         "container": "the cgroup is no known runtime's container" if owner.cgroup else "it was not traced",
         "high_bytes": "it is not the least one, and the cgroup was not traced",
-        "high_events": "the cgroup was not traced" if owner.cgroup is None else "they were never read",
+        "high_events": "the cgroup was not traced" if owner.cgroup is None else "they were not read twice",
     }
     return {f"high_owner.{name}": why for name, why in reasons.items() if getattr(owner, name) is None}
 

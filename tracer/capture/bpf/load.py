@@ -54,8 +54,8 @@ SAMPLED: Final = 16384
 
 SAMPLES_A_RUN: Final = 32
 _KNOWN_LEVELS: Final = {"anon": "rss_pages"}
-"""Kind of memory that is sampled -> the map with the level from which its growth is counted; the hooks of
-other kinds tell growth themselves."""
+"""Kind of memory that is sampled -> the map with the level from which its growth is counted. An event of
+another kind has the growth itself."""
 
 _VERIFIERS: Final = 2
 _COMBINE_NS: Final = 10_000_000  # how long a BPF program may hold a sum of charges back
@@ -315,11 +315,14 @@ class Programs:
     def arm(self, kind: str) -> None:
         """Attach the programs that sample the code for growth of a kind of memory (`Signal.samples`).
 
-        What they knew of it when they were detached is forgotten: the growth since then is of code that they
-        did not see. Raises TracerError.
+        They forget the levels that they knew before: growth since then is of code that they did not see.
+        Raises TracerError.
         """
         if kind in _KNOWN_LEVELS:
-            self.map(_KNOWN_LEVELS[kind]).clear()
+            try:
+                self.map(_KNOWN_LEVELS[kind]).clear()
+            except OSError as error:
+                raise TracerError(f"what was known of growth cannot be cleared: {error.strerror}") from error
         for hook in self._samplers(kind):
             self.attach_hook(hook)
 

@@ -1,9 +1,8 @@
-"""Rows of `contents` and `inodes`: the page cache of traced cgroups by file, when the trace began and when a
-limit was near.
+"""When the page cache of traced cgroups is looked at: when the trace begins, and when a limit is near.
 
-A child passes over the pages (`pass_over_pages`), so the recorder goes on meanwhile. A look costs CPU time
-that grows with the machine's memory, so looks have a budget. A look that it does not allow waits until it
-does, and that is said.
+A child passes over the pages and makes the rows (`look_rows`), so the recorder goes on meanwhile. A look
+costs CPU time that grows with the machine's memory, so looks have a budget. A look that it does not allow
+waits until it does, and that is said.
 """
 
 from __future__ import annotations

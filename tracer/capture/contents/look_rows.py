@@ -36,7 +36,7 @@ Tables = dict[str, list[dict[str, Any]]]
 def messages(numbers: Sequence[int], offset_ns: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a look at these cgroups and those below them, or why it failed, in few messages.
 
-    The offset is that of CLOCK_REALTIME from CLOCK_MONOTONIC.
+    `offset_ns`: by how much CLOCK_REALTIME is ahead of CLOCK_MONOTONIC.
     """
     try:
         with PassOverPages() as passing:

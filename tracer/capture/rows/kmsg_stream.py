@@ -12,8 +12,8 @@ A trace of some cgroups keeps no OOM reports on other cgroups. The kernel writes
 (oom_lock in mm/oom_kill.c). A report names its cgroup near its end, so its lines are held until then. Lines
 outside of reports are kept, and so are reports that name no cgroup.
 
-What parses reports takes a tenth of a recorder's start to import, and most recorders see no report. So its
-functions import it when they need it; `load_parsers` does so before.
+The import of the parsers of reports takes a tenth of a recorder's start, and most recorders see no report. So
+it waits for the first one; `load_parsers` imports them early.
 """
 
 from __future__ import annotations

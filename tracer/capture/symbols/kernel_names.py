@@ -19,7 +19,7 @@ _NAME_AT: Final = _TYPE_AT + 2
 _CODE: Final = np.isin(np.arange(256), np.frombuffer(b"tTwW", np.uint8))
 """Whether a type is that of code, local or global (nm(1))."""
 _CHUNK_BYTES: Final = 1 << 16  # the names in so much of the table are compressed together
-_OPENED: Final = 16  # the most blocks that are kept decompressed, of about 40 KB each
+_OPENED: Final = 16  # the most blocks that are kept decompressed, of about 100 KB each
 _CODEC: Final = pa.Codec("zstd", 1)
 _TRAMPOLINE: Final = "bpf_trampoline_"
 _PROBE_FRAMES: Final = ("bpf_prog_", "bpf_trace_run", "__bpf_trace_", "__traceiter_", _TRAMPOLINE)

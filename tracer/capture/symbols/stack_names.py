@@ -74,6 +74,8 @@ class _Namer:
         self._named = named
         self._waiting: queue.SimpleQueue[_Stack | None] = queue.SimpleQueue()
         self._being_named: _Stack | None = None
+        self._is_late = False
+        self.has_stacks = False
         self._thread = threading.Thread(target=self._name_all, name="symbols", daemon=True)
         self._thread.start()
 
@@ -84,6 +86,7 @@ class _Namer:
 
     def put(self, stack: _Stack) -> None:
         """Name a stack soon, unless too many wait."""
+        self.has_stacks = True
         if self.waiting < _MOST_WAITING:
             self._waiting.put(stack)
         else:
@@ -96,11 +99,14 @@ class _Namer:
     def join(self, within_s: float) -> None:
         """Wait for the thread after `end`; stacks that still wait after so long stay bare addresses."""
         self._thread.join(within_s)
-        if self._being_named is not None and self._thread.is_alive():
-            self._fail(self._being_named)
+        self._is_late = self._thread.is_alive()
+        if self._is_late and (late := self._being_named) is not None:
+            self._fail(late)
         with suppress(queue.Empty):
             while (stack := self._waiting.get_nowait()) is not None:
                 self._fail(stack)
+        if self._is_late:
+            self.end()
 
     def abandon(self) -> None:
         """Forget the stacks that wait, and end the thread."""
@@ -129,10 +135,16 @@ class _Namer:
         """Name a stack. No stack and no file of a process may end the thread."""
         self._being_named = stack
         try:
-            self._named.append(_row(stack, self._names(stack)))
+            names = self._names(stack)
         except Exception:
-            self._fail(stack)
+            names = None
         self._being_named = None
+        if self._is_late:  # it has a row
+            return
+        if names is None:
+            self._fail(stack)
+        else:
+            self._named.append(_row(stack, names))
 
     def _fail(self, stack: _Stack) -> None:
         self.failed += 1
@@ -168,6 +180,11 @@ class Stacks:
     def failed(self) -> int:
         """Return how many stacks stay bare addresses: there was no time to name them, or naming failed."""
         return self._of_users.failed + self._of_kernel.failed
+
+    @property
+    def has_kernel_stacks(self) -> bool:
+        """Return whether a stack of the kernel has come."""
+        return self._of_kernel.has_stacks
 
     def take_copies(self, records: Records) -> None:
         """Keep copies of user stacks until the samples come to which they belong."""

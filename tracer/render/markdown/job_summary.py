@@ -170,10 +170,6 @@ def _readings(run: CountedRun) -> str:
     return "one reading" if run.readings == 1 else f"{units.count(run.readings)} readings"
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{units.count(count)} times"
-
-
 def _counts(run: CountedRun, machine_bytes: int | None, why: str) -> Iterator[Fact]:
     yield (
         "not recorded",
@@ -200,7 +196,7 @@ def _counts(run: CountedRun, machine_bytes: int | None, why: str) -> Iterator[Fa
         )
     yield "limit", "none" if run.limit_bytes is None else units.size(run.limit_bytes)
     if run.limit_hits is not None:
-        yield "limit hit", f"{_times(run.limit_hits)} by the kernel's count"
+        yield "limit hit", f"{units.times(run.limit_hits)} by the kernel's count"
     if run.evicted_bytes is not None:
         yield (
             "evicted",
@@ -218,7 +214,7 @@ def _smaller_by_counts(run: CountedRun) -> str:
     job = " with all else in the job" if run.scope == "job" else ""
     if run.limit_hits:
         return (
-            f"Not known: it was at its limit {_times(run.limit_hits)}. Reclaim could not free "
+            f"Not known: it was at its limit {units.times(run.limit_hits)}. Reclaim could not free "
             f"{units.size(run.unreclaimable_bytes)} of it without swap, in {_readings(run)}."
         )
     return (

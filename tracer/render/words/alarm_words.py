@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracer.live.alarm import Alarm, AllWaited, LimitHit, UsedUpSoon
-from tracer.units import count, duration, size
+from tracer.units import count, duration, size, times
 
 
 def alarm_sentence(alarm: Alarm) -> str:
@@ -23,10 +23,10 @@ def _on_hit(hit: LimitHit) -> str:
     if hit.times is None:
         scanned = f"reclaim examined {count(hit.scanned_pages)} pages"
         return f"Usage is at the limit of {limit}: {scanned} within {within}; {usage}."
-    times = "once" if hit.times == 1 else f"{count(hit.times)} times"
+    how_often = times(hit.times)
     if hit.is_high:
-        return f"Usage exceeded memory.high ({limit}) {times} within {within}; {usage}."
-    return f"Usage hit the limit of {limit} {times} within {within}; {usage}."
+        return f"Usage exceeded memory.high ({limit}) {how_often} within {within}; {usage}."
+    return f"Usage hit the limit of {limit} {how_often} within {within}; {usage}."
 
 
 def _on_fall(fall: UsedUpSoon) -> str:

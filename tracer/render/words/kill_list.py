@@ -82,7 +82,7 @@ def summary(reports: Iterable[OomReport]) -> Iterator[str]:
     if rest:
         kills = sum(history.kills for history in rest)
         happened = _happened(all(history.have_victims for history in rest))
-        yield f"and {units.count(len(rest))} more, {happened} {_times(kills)} in all."
+        yield f"and {units.count(len(rest))} more, {happened} {units.times(kills)} in all."
 
 
 class ListedKill(TypedDict):
@@ -134,8 +134,8 @@ def _how_often(history: History) -> str:
     if len(causes) == 1:
         why = f"the same cause each time ({next(iter(causes))})"
     else:
-        why = "the causes: " + ", ".join(f"{cause} {_times(times)}" for cause, times in causes.items())
-    return f"{_name(history)}: {happened} {_times(count)}{span}, {why}."
+        why = "the causes: " + ", ".join(f"{cause} {units.times(times)}" for cause, times in causes.items())
+    return f"{_name(history)}: {happened} {units.times(count)}{span}, {why}."
 
 
 def _happened(have_victims: bool) -> str:
@@ -151,10 +151,6 @@ def others(count: int) -> str:
 def earlier(count: int) -> str:
     """Return `1 earlier kill` or `22 earlier kills`."""
     return f"{units.count(count)} earlier {'kill' if count == 1 else 'kills'}"
-
-
-def _times(count: int) -> str:
-    return {1: "once", 2: "twice"}.get(count, f"{units.count(count)} times")
 
 
 def _name(history: History) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tracer.analysis.results import sigkill
 from tracer.capture.observer import Sigkilled
 from tracer.render.words.escape import visible
-from tracer.render.words.sigkill_words import clock, sent_by, targets
+from tracer.render.words.sigkill_words import clock, in_a_line
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import count, size
 
@@ -30,8 +30,7 @@ def sigkill_notice(one: Sigkilled) -> str:
     """Return `SIGKILL to web (pid 7) in NAME at 20:14:03 UTC: sent by timeout (pid 3), child of sh (pid 2)`,
     escaped."""
     kill = sigkill.from_row(one.row, {}, unlimited_bytes=UNLIMITED_BYTES)
-    where = f"in {visible(one.place)} at {_clock(one.row)}"
-    return f"SIGKILL to {visible(targets(kill, one.number))} {where}: {visible(sent_by(kill))}"
+    return visible(in_a_line(kill, one.number, one.place, _clock(one.row)))
 
 
 def sigkill_notices(kills: Sequence[Sigkilled]) -> Iterator[str]:

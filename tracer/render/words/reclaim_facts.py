@@ -219,7 +219,7 @@ def memory_high(one: Held) -> Iterator[Fact]:
         return
     size = "a value that is not known" if owner.high_bytes is None else units.size(owner.high_bytes)
     whose = "" if owner.cgroup == one.cgroup else f" of {_owner_name(owner)}"
-    times = "" if owner.high_events is None else f", exceeded {units.count(owner.high_events)} times"
+    times = "" if owner.high_events is None else f", exceeded {units.times(owner.high_events)}"
     yield "memory.high", f"{size}{whose}{times}: above it, tasks are throttled, never killed"
 
 

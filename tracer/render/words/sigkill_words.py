@@ -42,11 +42,17 @@ def process(one: Party) -> str:
     return f"{one.comm or 'a process'} (pid {one.pid})"
 
 
-def targets(kill: Sigkill, number: int) -> str:
-    """Return `web (pid 7)`; for the last of several, `12 more processes, the last web (pid 7)`, not
-    escaped."""
-    last = process(kill.target)
-    return last if number == 1 else f"{count(number)} more processes, the last {last}"
+def in_a_line(kill: Sigkill, number: int, place: str = "", when: str = "") -> str:
+    """Return `SIGKILL to web (pid 7) in shop at 20:14:03 UTC: sent by timeout (pid 3)`, not escaped.
+
+    For the last of several: `SIGKILL to 12 more processes in shop, the last at 20:14:03 UTC: web (pid 7),
+    sent by timeout (pid 3)`.
+    """
+    inside, moment = f" in {place}" if place else "", f" at {when}" if when else ""
+    if number == 1:
+        return f"SIGKILL to {process(kill.target)}{inside}{moment}: {sent_by(kill)}"
+    many = f"SIGKILL to {count(number)} more processes{inside}, the last{moment}"
+    return f"{many}: {process(kill.target)}, {sent_by(kill)}"
 
 
 def sent_by(kill: Sigkill) -> str:
@@ -85,7 +91,7 @@ def _event(kill: Sigkill) -> str:
     target = f"{process(kill.target)}{where}"
     if kill.sender is None:
         if kill.way == "seccomp":
-            return f"seccomp ended {target}, whose system call it forbids"
+            return f"seccomp, which forbids its system call, ended {target}"
         return f"the kernel sent SIGKILL to {target}"
     if kill.sender.pid == kill.target.pid:
         return f"{process(kill.target)} sent SIGKILL to itself{where}" + _WITH_ITSELF.get(kill.way, "")

@@ -64,7 +64,7 @@ def held(one: Held) -> Iterator[Fact]:
     yield from _waits(one)
     yield "minimum limit", f"{_minimum_limit(one)}. {sizing_basis(one.sizing)}".rstrip()
     if one.max_events is not None:
-        yield "limit hit", f"{units.count(one.max_events)} times by the kernel's count"
+        yield "limit hit", f"{units.times(one.max_events)} by the kernel's count"
     else:
         yield "limit hit", f"{units.UNKNOWN}: {visible(one.quality.unknown.get('max_events', ''))}"
     yield "lost records", losses(one.quality.lost_records)
@@ -105,7 +105,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
     yield from islice(_waits(one), 1)
     yield "minimum limit", _minimum_limit(one)
     if one.max_events is not None:
-        yield "limit hit", f"{units.count(one.max_events)} times by the kernel's count"
+        yield "limit hit", f"{units.times(one.max_events)} by the kernel's count"
     yield "lost records", losses(one.quality.lost_records)
     if one.quality.summed:
         yield "summed", summed(one.quality.summed, TOTALS_EXACT)
@@ -190,9 +190,7 @@ def _minimum_limit(one: Held) -> str:
 
 def _is_slowed(one: Held) -> bool:
     """Return whether memory.high slowed its tasks or evicted its page cache, as it will at any limit."""
-    owner = one.high_owner
-    is_own_exceeded = owner is not None and not owner.is_ancestor and bool(owner.high_events)
-    return one.progress.state == "throttled" or is_own_exceeded
+    return one.progress.state == "throttled" or bool(one.high_events)
 
 
 def _peak_usage(one: Held) -> str:

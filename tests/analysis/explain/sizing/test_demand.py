@@ -170,16 +170,26 @@ def test_peaks_of_processes_may_fall_together_or_not(trace: Any) -> None:
     assert at(trace, 85).outcome == "survives"
 
 
+@pytest.mark.parametrize("earlier", [0, 3])
 @pytest.mark.parametrize(("second_tid", "apart"), [(41, 0), (42, 15)])
 def test_threads_may_hold_more_or_less_of_what_they_hand_over(
-    trace: Any, second_tid: int, apart: int
+    trace: Any, second_tid: int, apart: int, earlier: int
 ) -> None:
-    """By its samples, a quarter of the 60 MiB of a process grew in a second thread."""
+    """By its samples, a quarter of the 60 MiB of a process grew in a second thread, and so did a quarter of
+    8 MiB of `earlier` processes that ended before it: only the largest of those counts."""
+    apart = max(apart, 2 if earlier else 0)
     trace.meta |= OF_COMMAND
     trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
     now = {"usage_bytes": 60 * MIB, "limit_bytes": LIMIT}
+    for number in range(earlier):
+        tgid, begin_s = 50 + number, 0.02 * (number + 1)
+        trace.charged(begin_s, 7, "anon", 8 * MIB, tgid=tgid, usage_bytes=8 * MIB, limit_bytes=LIMIT)
+        trace.charged(begin_s + 0.01, 7, "anon", -8 * MIB, tgid=tgid, usage_bytes=0, limit_bytes=LIMIT)
+        for tid, mib in ((tgid, 6), (99, 2)):
+            row = {"cgroup_id": 7, "tgid": tgid, "tid": tid, "category": "anon", "bytes": mib * MIB}
+            trace.add("code_samples", begin_s, **row)
     trace.charged(0.1, 7, "anon", 60 * MIB, tgid=41, **now)
-    trace.add("samples", 0.9, cgroup_id=7, source="end", pgfault=60 * MIB // PAGE, **now)
+    trace.add("samples", 0.9, cgroup_id=7, source="end", pgfault=(60 + 8 * earlier) * MIB // PAGE, **now)
     for tid, mib in ((41, 30), (second_tid, 10)):
         trace.add("code_samples", 0.1, cgroup_id=7, tgid=41, tid=tid, category="anon", bytes=mib * MIB)
     trace.add("code_samples", 0.2, cgroup_id=7, tgid=41, tid=43, category="anon", bytes=-MIB, sampled=0.1)

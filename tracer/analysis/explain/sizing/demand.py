@@ -17,7 +17,7 @@ decide:
   (shrink_folio_list in mm/vmscan.c), and a charge does not wait for that. Some disks read ahead many MiB.
 * Mapped files may be the text of the program: without room for them it is not killed, but may crawl. As for
   dirty pages, a limit at which the run was recorded is proof.
-* Processes that ran at the same time may overlap in another way.
+* Processes that ran at the same time may overlap in another way, and threads may hold more or less.
 * Anonymous memory may have to be swapped out. The trace does not show how idle it was.
 
 A killed run needed more than it had. How much is known if what grew has an end (`sizing.kill_range`).

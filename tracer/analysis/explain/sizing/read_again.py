@@ -72,7 +72,7 @@ class Rereads:
     was evicted for any other reason. `all_bytes`: the memory with which all that the run ever held fits;
     None: not known. `faulted_bytes`: the part of what was read again that was read by page faults.
     `at_random_bytes`: the part that was read by reads at random, if there was also readahead.
-    `late_bytes`: so much may have been evicted before a written page that was next.
+    `late_bytes`: the most page cache that was not written at a time, by which it may have been evicted early.
     `around_bytes`: what page faults may read besides with more room (`unreclaimable.read_around_bytes`).
     `at_once_bytes`: what was read ahead and evicted before its use came back before so much else was evicted.
     `unseen_bytes`: `kill_range.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks
@@ -122,7 +122,7 @@ class Rereads:
             at_once_bytes=max(in_reading_bytes(subtree, by_faults=False), _AT_ONCE_BYTES),
             unseen_bytes=unseen_bytes(subtree.whole),
             run_bytes=int(subtree.evicted.pages.max(initial=0)) * page,
-            is_high=bool(ledger.counted(subtree, "high_events", subtree.start_ns, end_ns(subtree.whole))),
+            is_high=_is_high(subtree),
             spared=cache_to_spare(subtree, reuse),
             going=going,
         )
@@ -274,6 +274,13 @@ def _evicted_pages(subtree: Subtree) -> tuple[int, int]:
     has_lists = known(attempts["priority"])
     freed = np.where(has_lists, integers(attempts["reclaimed_file"]), np.maximum(unswapped, 0))
     return evicted, max(evicted - int(freed[is_own].sum()), 0)
+
+
+def _is_high(subtree: Subtree) -> bool:
+    """Return whether tasks were, or may have been, above memory.high in the trace."""
+    grown = ledger.counted(subtree, "high_events", subtree.start_ns, end_ns(subtree.whole))
+    known_bytes = ledger.count(subtree, "high_events").at(end_ns(subtree.whole))
+    return bool(known_bytes) if grown is None else grown > 0
 
 
 def _all_bytes(subtree: Subtree) -> int | None:

@@ -66,7 +66,7 @@ def survivor_range(replay: Replay) -> Sized:
 def comfortable_bytes(subtree: Subtree, rereads: Rereads) -> tuple[int | None, str | None]:
     """Return the limit from which (nearly) nothing is read again, in whole pages, or None and the reason.
 
-    It has room for the memory that was in swap, and for peaks of processes that fall together.
+    It has room for the memory that was in swap, and for peaks of processes or threads that fall together.
     """
     none_from, why_not = rereads.none_from()
     if none_from is None:

@@ -106,10 +106,10 @@ _LEAST_BYTES: Final = 1 << 20
 
 def apart_bytes(subtree: Subtree) -> int:
     """Return by how much the anonymous memory of processes would have been more if their peaks had fallen
-    together, in bytes: as many of the largest as there were at once, each at its own peak; and by what the
-    threads of a process may hold more or less (`_by_other_threads`).
+    together, in bytes: as many of the largest as there were at once, each at its own peak. As many also count
+    with what their threads may hold more or less (`_by_other_threads`).
 
-    0 if there was one at a time. Memory that was there when the trace began does not count.
+    0 for one thread at a time. Memory that was there when the trace began does not count.
     """
     charges = subtree.charges
     rows = np.flatnonzero(charges.is_of("anon") & (charges.tgid != NO_ID))
@@ -118,7 +118,7 @@ def apart_bytes(subtree: Subtree) -> int:
         return 0
     tgids, firsts = np.unique(charges.tgid[order], return_index=True)
     others = _by_other_threads(subtree)
-    by_threads = 0
+    by_threads: list[int] = []
     peaks: list[int] = []
     moments: list[Int64s] = []
     steps: list[Int64s] = []
@@ -129,7 +129,7 @@ def apart_bytes(subtree: Subtree) -> int:
         peak = int(level.max())
         if peak < _LEAST_BYTES:
             continue
-        by_threads += round(peak * others.get(tgid, 0.0))
+        by_threads.append(round(peak * others.get(tgid, 0.0)))
         ended_ns = subtree.whole.processes.exited_at(tgid, subtree.start_ns, end_ns(subtree.whole))
         if ended_ns is None:
             ended_ns = end_ns(subtree.whole)
@@ -141,7 +141,7 @@ def apart_bytes(subtree: Subtree) -> int:
         starts.append(np.diff((level >= _LEAST_BYTES).astype(np.int64), prepend=0).astype(np.int64))
     at_once = _most(moments, starts)
     apart = max(sum(sorted(peaks)[-at_once:]) - _most(moments, steps), 0) if at_once > 1 else 0
-    return apart + by_threads
+    return apart + sum(sorted(by_threads)[-max(at_once, 1) :])
 
 
 def _by_other_threads(subtree: Subtree) -> dict[int, float]:
