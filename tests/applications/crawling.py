@@ -27,11 +27,12 @@ from tracer.kernel.cgroups.memory_files import read_stat
 @dataclass(frozen=True, slots=True)
 class Crawl:
     """A recorded crawl: the answer, what the kernel said of each process before the recorder stopped and
-    after, and what the commands wrote to their standard error."""
+    after, how many it killed for the limit, and what the commands wrote to their standard error."""
 
     held: Held
     before: list[Spent]
     after: list[Spent]
+    killed: int
     errors: str
 
 
@@ -86,7 +87,7 @@ def crawl(
         for process in started:
             process.wait()
         (held,) = (one for one in trace.held_cgroups() if one.cgroup.endswith(memcg.name))
-    return Crawl(held, before, after, errors.read_text(encoding="utf-8", errors="replace"))
+    return Crawl(held, before, after, len(trace.oom), errors.read_text(encoding="utf-8", errors="replace"))
 
 
 def _refaulted_bytes(memcg: Path) -> int:

@@ -64,9 +64,14 @@ def test_compilers_that_do_not_fit_read_their_own_text_again(disk_dir: Path, tmp
     assert held.progress.files[0].refaulted_bytes > 2 * own.stat().st_size
     assert held.progress.crawl is not None
     assert held.progress.crawl.lasts
-    assert (held.progress.delayed[0].comm, held.progress.delayed[0].processes) == ("cc1plus", COMPILERS)
+    # What all of them need at once may be more than the limit: then one is killed.
+    print(found.errors)
+    delayed = held.progress.delayed[0]
+    assert found.killed <= 1
+    assert delayed.comm == "cc1plus"
+    assert COMPILERS - found.killed <= delayed.processes <= COMPILERS
     summary = survivor_facts.summary([held])
-    assert ", 4 cc1plus spent " in summary
+    assert f", {delayed.processes} cc1plus spent " in summary
     assert ("no OOM kill will end this" in summary) is held.progress.crawl.is_flat()
     assert held.progress.crawl.room_bytes is not None
 
@@ -78,9 +83,7 @@ def test_compilers_that_do_not_fit_read_their_own_text_again(disk_dir: Path, tmp
     least = {name: sum(getattr(one, name) for one in before) for name in ("cpu", "user", "asleep")}
     most = {name: sum(getattr(one, name) for one in after) for name in ("cpu", "queued", "asleep")}
     print(f"waited {waited_s:.2f} s; asleep {least['asleep']:.2f} s, queued {most['queued']:.2f} s")
-    # On a slow machine, one of them was seen to end early, for a reason not known: it may say why.
-    print(found.errors)
-    assert len(before) == len(after) >= COMPILERS - 1
+    assert len(before) == len(after) == COMPILERS - found.killed
     most = {name: seconds * COMPILERS / len(after) for name, seconds in most.items()}
     assert 0.9 * least["cpu"] <= cpu_s <= 1.2 * most["cpu"] + 0.5  # the drivers and shells run as well
     assert 0.8 * least["user"] <= work_s <= cpu_s

@@ -85,13 +85,25 @@ def churned(folder: Path, trace: str, heap: str) -> str:
     return ended.stdout
 
 
+def advised_heap(folder: Path) -> str:
+    """Record the program with too large a heap, and return the heap that is advised.
+
+    On a busy machine, looks at a process use up their CPU time before the last second, and an early look
+    gives no advice: then the program is recorded again.
+    """
+    for number in range(4):
+        assert "held" not in churned(folder, f"killed-{number}", "120m")
+        (report,) = tracer.open(folder / f"killed-{number}").explain()
+        advised = re.search(r"or a heap of at most \d+ MiB \(-Xmx(\d+m)\)", report.advice[0])
+        if advised is not None:
+            return advised[1]
+        seen, whole = report.mappings[0].anon_bytes(), report.composition.anon
+        assert whole is not None and seen < 0.75 * whole, report.advice
+    raise AssertionError("four looks came too early")
+
+
 def test_smaller_heap_that_is_advised_keeps_the_program_alive(tmp_path: Path) -> None:
     (tmp_path / "Churn.java").write_text(CHURN, encoding="ascii")
     subprocess.run(["javac", "Churn.java"], cwd=tmp_path, check=True)
-    assert "held" not in churned(tmp_path, "killed", "120m")
-    (report,) = tracer.open(tmp_path / "killed").explain()
-    first, *_ = report.advice
-    advised = re.search(r"or a heap of at most \d+ MiB \(-Xmx(\d+m)\)", first)
-    assert advised is not None, report.advice
-    assert churned(tmp_path, "lived", advised[1]).startswith("held 40\n")
+    assert churned(tmp_path, "lived", advised_heap(tmp_path)).startswith("held 40\n")
     assert tracer.open(tmp_path / "lived").explain() == []

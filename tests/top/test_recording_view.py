@@ -62,7 +62,7 @@ def test_limit_that_is_hit_is_told_of_its_container(recorded: Recorded) -> None:
     recorded.sample(100, max_events=5)
     ((kind, words),) = recorded.told()
     assert kind == LIMIT
-    assert words.startswith("shop/web: Usage hit the limit of 100 MiB 2 times within ")
+    assert words.startswith("shop/web: Usage hit the limit of 100 MiB twice within ")
 
 
 def test_kill_that_is_near_is_told(recorded: Recorded) -> None:

@@ -233,7 +233,7 @@ WORDS = {
     "parent_death": "because its parent",
     "pid_namespace": "the init of its pid namespace, ended",
     "cgroup_kill": "to all of its cgroup (cgroup.kill)",
-    "seccomp": "seccomp ended strict_seccomp",
+    "seccomp": "seccomp, which forbids its system call, ended strict_seccomp",
     "other": "the kernel sent SIGKILL to cpu_time",
 }
 """Way -> words about it; "kill" and "pidfd" need none."""
