@@ -155,6 +155,8 @@ NAMES = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs
 @example(") total-vm:1kB", "[    1.000000] ")
 @example("Killed process ", "[    1.000000] ")
 @example("x invoked oom-k", "[    1.000000] ")
+@example("oomkill:", "[    1.000000] ")
+@example("oom-kill:constr", "[    1.000000] ")
 @example("#012", "[    1.000000] ")
 def test_hostile_comm_is_only_a_name(comm: str, prefix: str) -> None:
     raw = prefix.endswith(";")

@@ -48,7 +48,7 @@ _KINDS: Final = {
         r"(?:[\[(<{]{0,2} ?(?:\.{2,}|…|-{2,}|(?:snip|trim|cut|skip|elid|omit|truncat)\w{0,6}\b)"
         r"[^\[\]]{0,40}[\])>}]{0,2}|`{3,}.{0,20}|~{3,}.{0,20}|</?[a-z]{1,10}>)\s*$"
     ),
-    "summary": r"oom-?(?:$|k$|ki$|kil$|kill$|kill:)",
+    "summary": r"oom-?(?:$|k$|ki$|kil$|kill$|kill:(?:c\w{0,9})?$|kill:constraint=)",
     "kill": (
         r"(?:Memory cgroup o|O)ut of(?: |$)|Killed process(?: |$)"
         r"|Memory(?:$| cg?r?o?u?p?$| cgroup ou?t?$)"
