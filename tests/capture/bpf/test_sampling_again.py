@@ -19,6 +19,7 @@ from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 SAMPLE = 128 << 10
+LATE = 2 * 66 * os.sysconf("SC_PAGE_SIZE")  # before v6.2 (bpf/shared/known_rss.h)
 UNSEEN, SEEN = 23 << 20, 5 << 20
 PHASES = (f"index={SEEN}", f"index={UNSEEN}", f"table={SEEN}")
 
@@ -58,7 +59,7 @@ def test_growth_while_nothing_was_attached_is_not_sampled_later(tmp_path: Path) 
         os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
         with rings_of(programs) as rings:
             sampled = partial(sampled_bytes, rings["code_sample"], process.pid)
-            slack = 2 * SAMPLE
+            slack = 2 * SAMPLE + LATE
             programs.arm("anon")
             go_on(process)
             assert abs(sampled() - SEEN) <= slack
