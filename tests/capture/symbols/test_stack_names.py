@@ -221,6 +221,8 @@ def test_stack_that_waits_too_long_stays_bare_addresses(
     assert late == {
         number: [f"{address:#x}"] for number, address in zip(numbers, range(10, 20), strict=True)
     }, "also the one that the thread works on"
+    sampled._of_users._thread.join()
+    assert sampled.take_rows() == [], "it has one row"
 
 
 def test_numbers_beyond_the_bound_are_forgotten_but_not_reused(

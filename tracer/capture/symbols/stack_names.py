@@ -73,8 +73,7 @@ class _Namer:
         self._close = close
         self._named = named
         self._waiting: queue.SimpleQueue[_Stack | None] = queue.SimpleQueue()
-        self._being_named: _Stack | None = None
-        self._is_late = False
+        self._being_named: deque[_Stack] = deque()  # one at most; who takes it out writes its row
         self.has_stacks = False
         self._thread = threading.Thread(target=self._name_all, name="symbols", daemon=True)
         self._thread.start()
@@ -99,14 +98,14 @@ class _Namer:
     def join(self, within_s: float) -> None:
         """Wait for the thread after `end`; stacks that still wait after so long stay bare addresses."""
         self._thread.join(within_s)
-        self._is_late = self._thread.is_alive()
-        if self._is_late and (late := self._being_named) is not None:
-            self._fail(late)
+        if not self._thread.is_alive():
+            return
         with suppress(queue.Empty):
             while (stack := self._waiting.get_nowait()) is not None:
                 self._fail(stack)
-        if self._is_late:
-            self.end()
+        with suppress(IndexError):
+            self._fail(self._being_named.pop())
+        self.end()  # again: that end was taken out
 
     def abandon(self) -> None:
         """Forget the stacks that wait, and end the thread."""
@@ -133,13 +132,14 @@ class _Namer:
 
     def _name_one(self, stack: _Stack) -> None:
         """Name a stack. No stack and no file of a process may end the thread."""
-        self._being_named = stack
+        self._being_named.append(stack)
         try:
             names = self._names(stack)
         except Exception:
             names = None
-        self._being_named = None
-        if self._is_late:  # it has a row
+        try:
+            self._being_named.pop()
+        except IndexError:  # it was late, and has a row
             return
         if names is None:
             self._fail(stack)

@@ -278,9 +278,9 @@ def _evicted_pages(subtree: Subtree) -> tuple[int, int]:
 
 def _is_high(subtree: Subtree) -> bool:
     """Return whether tasks were, or may have been, above memory.high in the trace."""
-    grown = ledger.counted(subtree, "high_events", subtree.start_ns, end_ns(subtree.whole))
-    known_bytes = ledger.count(subtree, "high_events").at(end_ns(subtree.whole))
-    return bool(known_bytes) if grown is None else grown > 0
+    in_trace = ledger.counted(subtree, "high_events", subtree.start_ns, end_ns(subtree.whole))
+    ever = ledger.count(subtree, "high_events").at(end_ns(subtree.whole))
+    return bool(ever if in_trace is None else in_trace)
 
 
 def _all_bytes(subtree: Subtree) -> int | None:
