@@ -142,6 +142,17 @@ def test_dip_of_usage_between_the_acts_fails_unless_others_evicted_as_much(by: s
     assert found.passed == (evicted_mib == 36 and by != "memcg")
 
 
+@pytest.mark.parametrize("freed_mib", [34, 36])
+def test_dip_of_usage_between_the_acts_fails_unless_other_memory_was_freed(freed_mib: int) -> None:
+    dip, moment = timeline(), BEGIN + pd.Timedelta("0.9s")
+    dip["cache_bytes"] //= 2
+    cache_bytes = int(dip.loc[moment, "cache_bytes"])
+    dip.loc[moment, ["usage_bytes", "cache_bytes"]] = [60 * MIB, cache_bytes - (40 - freed_mib) * MIB]
+    found = checks.cache_gives_way(evidence(timeline=lambda *_: dip))
+    assert found.passed == (freed_mib == 36)
+    assert f"; {freed_mib} MiB of other memory freed before" in found.detail
+
+
 def test_what_was_evicted_before_cache_was_full_excuses_no_dip() -> None:
     dip = timeline()
     dip.loc[BEGIN + pd.Timedelta("1.5s"), "usage_bytes"] = 60 * MIB
