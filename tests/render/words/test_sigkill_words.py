@@ -143,3 +143,13 @@ def test_sentence_beside_kills_counts_the_senders_escaped() -> None:
     senders = [replace(STOP, sender=Party(9, name)) for name in ("a", "b", "b", "c\n", "d")]
     many = beside_kills(senders)
     assert many == "SIGKILL of others ended 5 more processes (b 2, a 1, c\\n 1, others): --json lists them."
+    with_init = [replace(STOP, sender=Party(1, name), way="pid_namespace") for name in ("sh", "sh", "tail")]
+    ended = beside_kills(with_init)
+    assert ended == (
+        "3 more processes ended with the init of their pid namespace (sh 2, tail 1): --json lists them."
+    )
+    one = beside_kills([senders[0], replace(senders[0], way="parent_death"), with_init[0]])
+    assert one == (
+        "SIGKILL of others ended 1 more process (a 1); 1 more process ended with its parent (a 1);"
+        " 1 more process ended with the init of its pid namespace (sh 1): --json lists them."
+    )

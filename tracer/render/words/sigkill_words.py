@@ -24,7 +24,8 @@ _WAYS: Final = {
 """Way -> the words after the sender. The others need none."""
 _WITH_ITSELF: Final = {"group": ", with its process group", "cgroup_kill": ", with its cgroup"}
 
-_BY_AN_END: Final = ("parent_death", "pid_namespace")
+_BY_AN_END: Final = {"parent_death": "{its} parent", "pid_namespace": "the init of {its} pid namespace"}
+"""Way of a kill that follows the end of another process -> that process."""
 _LONG_STOP_S: Final = 0.5
 _LONGEST_STOP_S: Final = 3600.0
 """The time from SIGTERM to SIGKILL within which the two are one stop."""
@@ -175,15 +176,26 @@ def sentences(kills: Sequence[Sigkill], most: int) -> list[str]:
 
 
 def beside_kills(kills: Sequence[Sigkill]) -> str | None:
-    """Return `SIGKILL of others ended 3 more processes (timeout 2, runc 1): --json lists them.`, escaped, for
-    a trace with OOM kills; None without such a process."""
-    if not kills:
-        return None
+    """Return `SIGKILL of others ended 3 more processes (timeout 2, runc 1); 1 more process ended with the
+    init of its pid namespace (sh 1): --json lists them.`, escaped, for a trace with OOM kills; None without
+    such a process.
+    """
+    sent = [kill for kill in kills if kill.way not in _BY_AN_END]
+    parts = [f"SIGKILL of others ended {_more(sent)}"] if sent else []
+    for way, whose in _BY_AN_END.items():
+        if ended := [kill for kill in kills if kill.way == way]:
+            its = "its" if len(ended) == 1 else "their"
+            parts.append(_more(ended, f" ended with {whose.format(its=its)}"))
+    return f"{'; '.join(parts)}: --json lists them." if parts else None
+
+
+def _more(kills: Sequence[Sigkill], how: str = "") -> str:
+    """Return `3 more processes{how} (timeout 2, runc 1)`, escaped: the names are those of the senders."""
     senders = Counter(kill.sender.comm if kill.sender is not None else "the kernel" for kill in kills)
     named = [f"{visible(sender)} {count(number)}" for sender, number in senders.most_common(_MOST_SENDERS)]
     named += ["others"] * (len(senders) > _MOST_SENDERS)
     processes = "1 more process" if len(kills) == 1 else f"{count(len(kills))} more processes"
-    return f"SIGKILL of others ended {processes} ({', '.join(named)}): --json lists them."
+    return f"{processes}{how} ({', '.join(named)})"
 
 
 _NAME_BYTES: Final = 15  # TASK_COMM_LEN less its zero (include/linux/sched.h)
