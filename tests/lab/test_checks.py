@@ -146,8 +146,8 @@ def test_dip_of_usage_between_the_acts_fails_unless_others_evicted_as_much(by: s
 def test_dip_of_usage_between_the_acts_fails_unless_other_memory_was_freed(freed_mib: int) -> None:
     dip, moment = timeline(), BEGIN + pd.Timedelta("0.9s")
     dip["cache_bytes"] //= 2
-    cache_bytes = int(dip.loc[moment, "cache_bytes"])
-    dip.loc[moment, ["usage_bytes", "cache_bytes"]] = [60 * MIB, cache_bytes - (40 - freed_mib) * MIB]
+    dip.loc[dip.index == moment, "cache_bytes"] -= (40 - freed_mib) * MIB
+    dip.loc[moment, "usage_bytes"] = 60 * MIB
     found = checks.cache_gives_way(evidence(timeline=lambda *_: dip))
     assert found.passed == (freed_mib == 36)
     assert f"; {freed_mib} MiB of other memory freed before" in found.detail

@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from tracer.analysis.core.gaps import Fineness, Losses
 
 LOST = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
-STREAM = st.sampled_from(["charge", "kernel_log", "stack_copy", "residue"])
+STREAM = st.sampled_from(["charge", "kernel_log", "stack_copy", "task_time", "residue"])
 
 
 @given(
     lost=st.lists(
-        st.tuples(
-            LOST, st.sampled_from(["charge", "kernel_log", "stack_copy", "residue"]), st.integers(1, 9)
-        ),
+        st.tuples(LOST, STREAM, st.integers(1, 9)),
         max_size=9,
     ),
     asked=LOST,
@@ -38,7 +36,8 @@ def test_losses_near_an_interval_include_those_that_touch_it(
         assert losses.near(stream, *moments) == sum(count for one, count in near if one == stream)
     sums_until = sum(count for (begin, _), stream, count in lost if stream == "residue" and begin <= last)
     others = sum(count for stream, count in near if stream == "charge")
-    assert losses.affecting_numbers(*moments) == others + sums_until
+    assert losses.affecting_sizes_near(*moments) == others + sums_until
+    assert losses.affecting_sizes == sum(count for _, name, count in lost if name in {"charge", "residue"})
 
 
 SUMMED = st.tuples(st.integers(0, 30), st.integers(0, 30)).map(sorted)

@@ -34,18 +34,21 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.results.quality import SummedInterval, ThinnedInterval
 from tracer.schema import LATEST_NS
 
-_IN_NO_NUMBER: Final = ("kernel_log", "samples", "stack_names", "stack_copy", "code_sample")
-"""Streams that contribute to no number of a report."""
+_IN_NO_SIZE: Final = ("kernel_log", "samples", "stack_names", "stack_copy", "code_sample", "task_time")
+"""Streams from which no size and no count of a report is computed.
+
+A virtual machine does not report a few thousandths of its switches, so nearly every trace of a whole machine
+has lost `task_time`: the CPU time of such stays is missing, and nothing else.
+"""
 
 _FOR_GOOD: Final = "residue"
 """The stream of sums of charges. If a sum is lost, each later level is wrong."""
 
 
 class Losses:
-    """The table `loss`, by stream and interval. `total` is the number of all lost records."""
+    """The table `loss`, by stream and interval."""
 
     def __init__(self, loss: pd.DataFrame) -> None:
-        self.total = int(loss["lost"].sum())
         streams = loss["stream"].astype(str).to_numpy(dtype=object)
         self._streams = {
             str(stream): _Stream.from_rows(loss[streams == stream]) for stream in np.unique(streams)
@@ -55,13 +58,18 @@ class Losses:
         """Return the number of records of a stream that were lost in intervals that overlap this one."""
         return self._streams[stream].near(begin_ns, end_ns) if stream in self._streams else 0
 
-    def affecting_numbers(self, begin_ns: int, end_ns: int) -> int:
-        """Return the sum of `near` over all streams from which numbers of a report are computed; lost sums of
-        charges count from the start of the trace until `end_ns`."""
+    @property
+    def affecting_sizes(self) -> int:
+        """The lost records of the whole trace from which sizes and counts would be computed."""
+        return self.affecting_sizes_near(0, LATEST_NS)
+
+    def affecting_sizes_near(self, begin_ns: int, end_ns: int) -> int:
+        """Return the sum of `near` over all streams from which sizes and counts of a report are computed;
+        lost sums of charges count from the start of the trace until `end_ns`."""
         return sum(
             self.near(stream, 0 if stream == _FOR_GOOD else begin_ns, end_ns)
             for stream in self._streams
-            if stream not in _IN_NO_NUMBER
+            if stream not in _IN_NO_SIZE
         )
 
 

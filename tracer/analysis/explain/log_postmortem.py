@@ -181,7 +181,7 @@ def missed(trace: TraceTables, kills: Iterable[LogKill]) -> Iterator[OomReport]:
             known |= {*OF_LIVES}
         quality = replace(
             found.quality,
-            lost_records=trace.losses.affecting_numbers(kill.time_ns, kill.time_ns),
+            lost_records=trace.losses.affecting_sizes_near(kill.time_ns, kill.time_ns),
             probes=dict(trace.meta["probes"]),
             unknown={field: why for field, why in found.quality.unknown.items() if field not in known},
             disagreements=(sentence_parts.MISSED, *found.quality.disagreements),

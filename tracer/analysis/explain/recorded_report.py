@@ -169,7 +169,7 @@ def _to_weigh(
         page_size=page_size(trace),
         window=kill.window,
         circumstances=_weighed_circumstances(kill, sizes, made_of, told.report),
-        lost_records=trace.losses.affecting_numbers(kill.window.begin, kill.time_ns),
+        lost_records=trace.losses.affecting_sizes_near(kill.window.begin, kill.time_ns),
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(is_told) if pd.notna(is_told) else False,
         kmsg=told.state,

@@ -92,7 +92,7 @@ def held_cgroups(
     """
     begin, end = start_ns(trace), end_ns(trace)
     quality = Quality(
-        trace.losses.affecting_numbers(begin, end),
+        trace.losses.affecting_sizes_near(begin, end),
         "missing",
         dict(trace.meta["probes"]),
         summed=trace.summed_intervals.near(begin, end),

@@ -198,7 +198,7 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             runs=life.runs,
             kernel=trace.meta["kernel_release"],
             origin=pd.Timestamp(start_ns(trace), tz="UTC"),
-            lost_records=int(trace.loss["lost"].sum()),
+            lost_records=trace.losses.affecting_sizes,
             interrupted=trace.interrupted,
             summed=trace.summed_intervals.near(0, LATEST_NS),
             thinned=_thinned(trace, frame),

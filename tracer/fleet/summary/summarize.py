@@ -230,7 +230,7 @@ def summarize(trace: AnalysedTrace) -> Summary:
 
 def _source_row(trace: AnalysedTrace, origin: Origin, kills: int, sigkills: int) -> dict[str, Any]:
     meta, last_ns = trace.meta, trace.span_ns[1]
-    ended, lost = meta["ended"], meta["lost"]
+    ended = meta["ended"]
     return {
         **origin.row(time_ns(meta["started"])),
         "end": (last_ns or None) if ended is None else time_ns(ended),
@@ -238,7 +238,7 @@ def _source_row(trace: AnalysedTrace, origin: Origin, kills: int, sigkills: int)
         "cgroup_version": meta["cgroup_version"],
         "tool_version": meta["tool_version"],
         "end_reason": meta.get("end_reason"),
-        "lost_records": None if lost is None else sum(lost.values()),
+        "lost_records": None if meta["lost"] is None else trace.losses.affecting_sizes,
         "kills": kills,
         "bytes_on_disk": trace.size_bytes,
         "sigkills": sigkills if trace.has_table("sigkills") else None,
