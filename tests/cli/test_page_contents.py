@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.recorded import NAMES, TRACES, opened, reports_of
@@ -17,7 +18,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.cli import page_contents
 from tracer.render.page import html
-from tracer.render.words import kill_facts, limit_outcomes
+from tracer.render.words import kill_facts, limit_outcomes, sigkill_words
 from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 
@@ -175,3 +176,21 @@ def test_code_that_grew_is_drawn_for_kills_and_for_a_cgroup_that_lived(tmp_path:
     (graph,) = subject.flames_of_held.values()
     assert subject.flames_of_kills == {}
     assert {"load_rows (app.py)", "build_index (app.py)"} <= {function for function, *_ in graph.functions}
+
+
+def test_page_names_the_sender_of_a_sigkill_as_explain_does(tmp_path: Path) -> None:
+    trace = Path(shutil.copytree(TRACES / "example", tmp_path / "trace"))
+    (kill,) = reports_of("example")
+    row = {"time": kill.time, "tgid": 70, "comm": "web", "way": "kill"}
+    rows = [
+        row | {"cgroup_id": cgroup_id, "sender_tgid": 90, "sender_comm": sender}
+        for cgroup_id, sender in ((kill.limit_owner.cgroup_id, "guard"), (1, "other"))
+    ]
+    table = trace / "sigkills.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(table)), table)
+    subject = subject_of(trace, kill.limit_owner.cgroup)
+    assert subject.sigkills == AnalysedTrace(trace).sigkilled(kill.limit_owner.cgroup)
+    page = html.page(subject).replace("\N{NO-BREAK SPACE}", " ")
+    assert "SIGKILL of others ended 1 more process (guard 1): listed below." in page
+    assert f"<li>{sigkill_words.sentence(subject.sigkills[0])}</li>" in page
+    assert "other (pid 90)" in html.page(subject_of(trace)).replace("\N{NO-BREAK SPACE}", " ")

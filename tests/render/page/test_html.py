@@ -21,6 +21,7 @@ from tracer.analysis.results.memory import (
     MappedPart,
     ProcessMemory,
 )
+from tracer.analysis.results.sigkill import Party, Sigkill
 from tracer.analysis.results.survivor import Held
 from tracer.analysis.views.code_samples import SampledStack, growth_tree
 from tracer.kernel.anatomy.mapping_kinds import KINDS
@@ -28,6 +29,7 @@ from tracer.render import picture
 from tracer.render.page import chart, flame_graph, html, page_frame
 from tracer.render.page.chart import Chart, Stretch
 from tracer.render.page.flame_graph import FlameGraph
+from tracer.render.words import survivor_facts
 
 HOSTILE = "\x1b[31m<script>alert(1)</script>\n&\"'$x_1$"
 RIGHT_TO_LEFT = "שלום-\u202eevil"
@@ -394,3 +396,44 @@ def test_page_of_many_kills_explains_the_newest(
     assert "\x1b" not in text
     shown = parsed(page([], [new_held(f"/one-{number}") for number in range(60)], drawn)).text
     assert "/one-49" in shown and "/one-50" not in shown and "10 more cgroups were traced" in shown
+
+
+STOP = Sigkill(
+    pd.Timestamp("2025-11-24T23:40:03Z"),
+    Party(7, HOSTILE, "/docker/1", HOSTILE),
+    Party(9, "runc", "/system.slice"),
+    (Party(4, HOSTILE),),
+    *("pidfd", 10.0, 30 << 20, 100 << 20),
+)
+
+
+def test_newest_sigkill_is_the_headline_of_a_page_without_an_oom_kill(held: Held, drawn: Chart) -> None:
+    """One sentence needs no list. Hostile names are escaped."""
+    shown = page([], [held], drawn, sigkills=[STOP])
+    found = parsed(shown)
+    (headline,) = re.findall(r"<h1>(.*?)</h1>", shown)
+    assert headline.startswith("Not an OOM kill: runc (pid\u00a09), child of ")
+    assert "10\u00a0s after SIGTERM: a stop that took too long." in headline
+    assert f"<p>{survivor_facts.summary([held])}" in shown.replace("\u00a0", " ")
+    assert "\x1b" not in shown and len(found.ran) == 1
+    assert "#sigkills" not in found.values_of("href")
+    before = replace(STOP, target=Party(6, "before"))
+    found = parsed(page([], [held], drawn, sigkills=[before, STOP]))
+    assert "1 more process was ended by SIGKILL before that: listed below." in found.text
+    assert "#sigkills" in found.values_of("href") and "sigkills" in found.values_of("id")
+    assert found.text.count("sent SIGKILL to before (pid 6)") == 1
+
+
+def test_sigkills_beside_oom_kills_are_counted_below_the_headline_and_listed(
+    report: OomReport, drawn: Chart
+) -> None:
+    many = [replace(STOP, target=Party(number, "job")) for number in range(100, 153)]
+    found = parsed(page([report], [], drawn, sigkills=many))
+    header, _, rest = found.text.partition(
+        "SIGKILL of others ended 53 more processes (runc 53): listed below."
+    )
+    assert report.verdict.summary in header
+    assert "#sigkills" in found.values_of("href")
+    assert [number for number in range(100, 153) if f"to job (pid {number})" in rest] == [*range(103, 153)]
+    assert "3 more processes were ended by SIGKILL before that: memcg-tracer explain TRACE --json" in rest
+    assert "SIGKILL" not in parsed(page([report], [], drawn)).text

@@ -16,6 +16,7 @@ from tracer.analysis.explain.outline import unexplained
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.outcome import WhatIf
+from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.results.survivor import Held
 from tracer.categories import PART_BY_NAME
 from tracer.errors import Defects
@@ -31,6 +32,7 @@ from tracer.render.words import (
     places,
     quality_facts,
     reclaim_facts,
+    sigkill_words,
     survivor_facts,
 )
 from tracer.render.words.escape import visible
@@ -43,13 +45,16 @@ MOST_KILLS: Final = 20
 _MOST_ALLOCATORS: Final = 10
 _MOST_LISTED: Final = 200
 _MOST_HELD: Final = 50
+_MOST_SIGKILLS: Final = 50
+_BELOW: Final = "listed below"
+_BY_JSON: Final = "memcg-tracer explain TRACE --json lists all"
 _NO_CHART: Final = "There is no chart: the trace has too few records of this cgroup."
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The contents of the page. `lost` is the number of records lost in all streams, `held` has the cgroups
-    without a kill.
+    without a kill, `sigkills` the SIGKILLs that were not the OOM killer's, by time.
 
     `charts_of_kills` and `flames_of_kills` have pictures by the number of the kill, `charts_of_held` and
     `flames_of_held` by the id of the cgroup. If a bug keeps a part from being shown, the bug is added to
@@ -67,6 +72,7 @@ class Subject:
     flames_of_kills: Mapping[int, FlameGraph] = field(default_factory=dict)
     other_limits: WhatIf | None = None
     flames_of_held: Mapping[int | None, FlameGraph] = field(default_factory=dict)
+    sigkills: Sequence[Sigkill] = ()
     defects: Defects = field(default_factory=Defects)
 
 
@@ -74,15 +80,13 @@ def page(subject: Subject) -> str:
     """Return the page. The same subject always gives the same text.
 
     The newest kill comes first. Only the newest of many kills and the first of many surviving cgroups are
-    explained in full. Without a kill, the page is about the cgroup that `slowed.foremost_first` puts first.
+    explained in full. Without a kill, the page is about the cgroup that `slowed.foremost_first` puts first,
+    below the newest SIGKILL of another sender.
     """
     page_size = int(subject.meta["page_size"])
     reports, held = subject.reports, slowed.foremost_first(subject.held)
-    headline = (
-        newest(reports).verdict.summary
-        if reports
-        else survivor_facts.summary(subject.held, interrupted=subject.interrupted)
-    )
+    headline, *below_headline = _headline(subject)
+    sigkills = sigkill_words.sentences(subject.sigkills, _MOST_SIGKILLS, _BY_JSON)
     style, script = page_frame.style(), page_frame.source("report.js")
     told = explained(reports)
     is_one, listed = len(reports) == 1, kill_list.table(reports[-_MOST_LISTED:])
@@ -91,7 +95,9 @@ def page(subject: Subject) -> str:
         .get_template("report.html.j2")
         .render(
             title=f"memcg-tracer: {visible(subject.trace)}",
-            headline=visible(headline),
+            headline=headline,
+            below_headline=below_headline,
+            sigkills=sigkills if reports or len(sigkills) > 1 else [],
             tiles=_tiles(reports, held),
             interrupted=subject.interrupted,
             lost=units.count(subject.lost) if subject.lost else None,
@@ -115,6 +121,17 @@ def page(subject: Subject) -> str:
             script_hash=Markup(page_frame.source_hash(script)),
         )
     )
+
+
+def _headline(subject: Subject) -> list[str]:
+    """Return the sentence of the page, and those below it, escaped. The last one counts the SIGKILLs that
+    only the list has."""
+    if subject.reports:
+        beside = sigkill_words.beside_kills(subject.sigkills, _BELOW)
+        return [visible(newest(subject.reports).verdict.summary), *([beside] if beside else [])]
+    newest_sigkill = sigkill_words.sentences(subject.sigkills, 1, _BELOW)
+    survived = visible(survivor_facts.summary(subject.held, interrupted=subject.interrupted))
+    return [*newest_sigkill[:1], survived, *newest_sigkill[1:]]
 
 
 def _tiles(reports: Sequence[OomReport], held: Sequence[Held]) -> Sequence[tiles.Tile]:

@@ -162,9 +162,9 @@ def _advice(kill: Sigkill) -> list[str]:
     return [known.advice] if known is not None and known.advice else []
 
 
-def sentences(kills: Sequence[Sigkill], most: int) -> list[str]:
-    """Return the sentences about the newest kills, and how many more there are, escaped.
-    Advice comes once."""
+def sentences(kills: Sequence[Sigkill], most: int, rest: str = "--json lists all") -> list[str]:
+    """Return the sentences about the newest kills, and how many more there are, escaped. `rest` says where
+    these are listed. Advice comes once."""
     shown, given = list[str](), set[str]()
     for kill in kills[: -most - 1 : -1]:
         advice = [words for words in _advice(kill) if words not in given]
@@ -172,13 +172,13 @@ def sentences(kills: Sequence[Sigkill], most: int) -> list[str]:
         shown.append(visible(" ".join([_what_happened(kill), *advice])))
     more = len(kills) - len(shown)
     processes = "1 more process was" if more == 1 else f"{count(more)} more processes were"
-    return [*shown, *([f"{processes} ended by SIGKILL before that: --json lists all."] * (more > 0))]
+    return [*shown, *([f"{processes} ended by SIGKILL before that: {rest}."] * (more > 0))]
 
 
-def beside_kills(kills: Sequence[Sigkill]) -> str | None:
+def beside_kills(kills: Sequence[Sigkill], rest: str = "--json lists them") -> str | None:
     """Return `SIGKILL of others ended 3 more processes (timeout 2, runc 1); 1 more process ended with the
     init of its pid namespace (sh 1): --json lists them.`, escaped, for a trace with OOM kills; None without
-    such a process.
+    such a process. `rest` says where they are listed.
     """
     sent = [kill for kill in kills if kill.way not in _BY_AN_END]
     parts = [f"SIGKILL of others ended {_more(sent)}"] if sent else []
@@ -186,7 +186,7 @@ def beside_kills(kills: Sequence[Sigkill]) -> str | None:
         if ended := [kill for kill in kills if kill.way == way]:
             its = "its" if len(ended) == 1 else "their"
             parts.append(_more(ended, f" ended with {whose.format(its=its)}"))
-    return f"{'; '.join(parts)}: --json lists them." if parts else None
+    return f"{'; '.join(parts)}: {rest}." if parts else None
 
 
 def _more(kills: Sequence[Sigkill], how: str = "") -> str:
