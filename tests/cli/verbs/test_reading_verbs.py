@@ -117,6 +117,23 @@ def test_timeline_with_invalid_options_is_refused(
     assert "\n" not in str(raised)
 
 
+@pytest.mark.parametrize(
+    ("option", "time"),
+    [("--begin", "soon"), ("--end", "never"), ("--begin", "1h"), ("--every", "0s"), ("--every", "1ns")],
+)
+def test_timeline_refuses_times_before_it_measures_the_kills(
+    run: CliRunner, write_trace: WriteTrace, monkeypatch: pytest.MonkeyPatch, option: str, time: str
+) -> None:
+    """The kills of a long trace take minutes."""
+
+    def measured(_: object) -> None:
+        pytest.fail("the kills were measured first")
+
+    monkeypatch.setattr(postmortem.PostMortems, "measured", measured)
+    raised = failure(run.invoke(timeline.command, [str(write_trace()), option, time]))
+    assert isinstance(raised, UsageError)
+
+
 def test_explain_json_equals_the_analysis(run: CliRunner, write_trace: WriteTrace) -> None:
     path = write_trace()
     document = json.loads(output(run.invoke(explain.command, [str(path), "--json"])))

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -180,8 +180,11 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
     from tracer.render.terminal import console, timeline_text
     from tracer.schema import LATEST_NS
 
-    with standard_streams.progress_of(f"reading {trace.path}"):
-        reports = PostMortems(trace).measured()
+    @cache
+    def reports() -> Sequence[OomReport]:
+        with standard_streams.progress_of(f"reading {trace.path}"):
+            return PostMortems(trace).measured()
+
     columns = console.columns_for(sys.stdout)
     pictures: list[timeline_text.Picture] = []
 
@@ -205,7 +208,8 @@ def _draw(trace: AnalysedTrace, shown: Sequence[int], options: _Range) -> None:
             has_clock=options.has_clock,
         )
         read_again = picture.read_again_markers(thrash.thrash_below(trace, number), frame)
-        concerned = kill_filter.concerning(trace, reports, [number])
+        # Kills take the longest, and come after the rows: a range or length that is wrong is refused by then.
+        concerned = kill_filter.concerning(trace, reports(), [number])
         found = [*_events(trace, number, concerned, frame), *read_again]
         drawn = timeline_text.picture(frame, heading, found, columns=columns)
         pictures.append(drawn)
