@@ -122,7 +122,7 @@ def test_kill_outlives_its_cgroup_and_its_exemplar_names_the_trace() -> None:
 
 def test_sigkills_have_the_name_of_the_sender_escaped() -> None:
     parts = Scraped(cgroup(1), cgroup(3, 1, container="web", container_id="4f"))
-    parts.kills.sigkill({"cgroup_id": 3, "sender_comm": "ru\nc"})
+    parts.kills.sigkill(rows("sigkills", {"cgroup_id": 3, "sender_comm": "ru\nc"}))
     (kill,) = [one for one in parts.samples() if one.name == "sigkills_total"]
     labels = {"name": "web", "namespace": "", "pod": "", "container": "", "sender": "ru\\nc"}
     assert (kill.labels, kill.value) == (labels, 1)

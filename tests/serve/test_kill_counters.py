@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from synthetic.live_rows import cgroup, rows
+
+from tracer.capture.observer import Sigkilled
 from tracer.live.tally import Names
 from tracer.serve.endpoint import Endpoint
 from tracer.serve.kill_counters import KillCounters
@@ -100,11 +104,28 @@ def test_labels_beyond_the_most_are_empty_and_the_sum_stays() -> None:
 
 def test_sigkills_are_counted_by_sender_within_a_bound() -> None:
     counters = KillCounters(NAMES.get, 2)
-    for cgroup_id, sender in ((3, "runc"), (3, "runc"), (3, None), (4, "earlyoom"), (99, "x")):
-        counters.sigkill({"cgroup_id": cgroup_id, "sender_comm": sender})
-    counters.sigkill({"cgroup_id": 3, "sender_comm": "runc"}, 40)
+    senders = ((3, "runc"), (3, "runc"), (3, None), (4, "earlyoom"), (99, "x"))
+    for new in (senders, 40 * [(3, "runc")]):
+        counters.sigkill(rows("sigkills", *({"cgroup_id": at, "sender_comm": comm} for at, comm in new)))
     assert counters.sigkills() == {(WEB, "runc"): 42, (WEB, ""): 1, (("", "", "", ""), ""): 2}
     assert counters.seen() == {}
+
+
+def test_sigkills_are_counted_when_their_rows_come_and_not_by_the_lines_on_them() -> None:
+    """A line on further SIGKILLs of a sender comes up to ten seconds later."""
+    endpoint = Endpoint("127.0.0.1", 0, most_series=100, keeps_traces=True)
+    try:
+        lines = list[object]()
+        reporter = cast(Any, SimpleNamespace(alarmed=None, notice=None, warn=None, sigkilled=lines.append))
+        one = {"cgroup_id": 3, "sender_comm": "timeout"}
+        endpoint.guest().follow("cgroups", rows("cgroups", cgroup(3, 1, container="web", container_id="4f")))
+        for count in (1, 4):
+            endpoint.guest().follow("sigkills", rows("sigkills", *[one] * count))
+        endpoint.reporter(reporter).sigkilled([Sigkilled(one, "web", 4)])
+        assert endpoint._kills.sigkills() == {(WEB, "timeout"): 5}
+        assert len(lines) == 1
+    finally:
+        endpoint.close()
 
 
 def test_events_of_pods_are_counted_by_their_result() -> None:

@@ -57,7 +57,7 @@ def check(parts: Parts, running: Prometheus) -> None:
     assert running.kill_alerts() == []
     parts.kills.kill({"kill_id": 1, "limit_owner_cgroup_id": 3, "cgroup_id": 3})
     parts.kills.explain([(1, "anon_growth")], TRACE)
-    parts.kills.sigkill({"cgroup_id": 3, "sender_comm": "earlyoom"})
+    parts.kills.sigkill(rows("sigkills", {"cgroup_id": 3, "sender_comm": "earlyoom"}))
 
     run_until(parts, running.kill_alerts)
     (alert,) = running.kill_alerts()

@@ -396,8 +396,8 @@ class Pipeline:
     def _write_sigkills(self, oom_read_ns: int | None = None) -> None:
         """Write and report the SIGKILLs that the OOM killer did not send, as `SigkillRows.take` has them."""
         if rows := self._sigkills.take(oom_read_ns):
+            self._names.write()  # first, as `_write_records` does
             self._sink.append_rows("sigkills", rows)
-            self._names.write()
             self._sink.flush()
         named = (Sigkilled(row, self._names.shown_name(row["cgroup_id"])) for row in rows)
         now_s = math.inf if oom_read_ns is None else time.monotonic()

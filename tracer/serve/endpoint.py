@@ -7,15 +7,16 @@ from __future__ import annotations
 import ipaddress
 import resource
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.samples import Exemplar
 
-from tracer.capture.observer import Progress, Sigkilled
+from tracer.capture.observer import Progress
 from tracer.live.now import Snapshots
 from tracer.live.tally import Tally
 from tracer.metric_families import FAMILY_BY_NAME
@@ -128,11 +129,17 @@ class Endpoint:
     def guest(self) -> Guest:
         """Return the part of the endpoint that `watch` calls in its loop."""
         return Guest(
-            self._tally.take,
+            self._follow,
             begun=self._begun,
             settled=self._kills.give_up,
             pod_event=self._kills.pod_event,
         )
+
+    def _follow(self, table: str, rows: pa.RecordBatch) -> None:
+        """Take rows as they come. The lines on SIGKILLs come later, many in one, so they count none."""
+        self._tally.take(table, rows)
+        if table == "sigkills":
+            self._kills.sigkill(rows)
 
     def reporter(self, reporter: Reporter) -> Reporter:
         """Return a reporter that also counts, and passes everything on to `reporter`."""
@@ -155,10 +162,6 @@ class Endpoint:
     def count_kill(self, kill: dict[str, Any]) -> None:
         """Count a kill whose cause is not known yet, given as a row of `oom`."""
         self._kills.kill(kill)
-
-    def count_sigkill(self, row: dict[str, Any], count: int) -> None:
-        """Count SIGKILLs that were not the OOM killer's, as `capture.observer.Sigkilled` has them."""
-        self._kills.sigkill(row, count)
 
     def count_cause(self, verdict: FirstVerdict) -> None:
         """Count a kill by the cause of its first verdict, whatever the explanation of its trace says later:
@@ -184,6 +187,7 @@ class _Counting:
         self._endpoint = endpoint
         self._reporter = reporter
         self.alarmed = reporter.alarmed
+        self.sigkilled = reporter.sigkilled
         self.notice = reporter.notice
         self.warn = reporter.warn
 
@@ -194,11 +198,6 @@ class _Counting:
     def killed(self, kill: dict[str, Any], place: str) -> None:
         self._endpoint.count_kill(kill)
         self._reporter.killed(kill, place)
-
-    def sigkilled(self, kills: Sequence[Sigkilled]) -> None:
-        for row, _, count in kills:
-            self._endpoint.count_sigkill(row, count)
-        self._reporter.sigkilled(kills)
 
     def judged(self, verdict: FirstVerdict) -> None:
         self._endpoint.count_cause(verdict)

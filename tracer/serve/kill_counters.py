@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+
 from tracer.analysis.results.kill import UNKNOWN
 from tracer.live.tally import Names
 from tracer.metric_families import KILL_LABELS, kill_labels
@@ -66,12 +68,13 @@ class KillCounters:
         if len(self._waiting) > _MOST_WAITING:
             self._explain(next(iter(self._waiting)), UNKNOWN, None)
 
-    def sigkill(self, row: Mapping[str, Any], count: int = 1) -> None:
-        """Count SIGKILLs that were not the OOM killer's, by one sender in one cgroup. The last is given as a
-        row of `sigkills`."""
-        key = self._labels_in(row["cgroup_id"]), row["sender_comm"] or ""
-        is_new = key not in self._sigkills and len(self._sigkills) >= self._most
-        self._sigkills[(_NOBODY, "") if is_new else key] += count
+    def sigkill(self, rows: pa.RecordBatch) -> None:
+        """Count SIGKILLs that were not the OOM killer's, given as rows of `sigkills`."""
+        cgroup_ids, senders = (rows.column(name).to_pylist() for name in ("cgroup_id", "sender_comm"))
+        for (cgroup_id, sender), count in Counter(zip(cgroup_ids, senders, strict=True)).items():
+            key = self._labels_in(cgroup_id), sender or ""
+            is_new = key not in self._sigkills and len(self._sigkills) >= self._most
+            self._sigkills[(_NOBODY, "") if is_new else key] += count
 
     def pod_event(self, result: str, count: int) -> None:
         """Count events of pods that were sent or dropped."""
