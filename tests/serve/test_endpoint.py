@@ -321,12 +321,15 @@ class ServingRecorder:
         with urllib.request.urlopen(request, timeout=WITHIN_S) as answer:
             return [*text_string_to_metric_families(answer.read().decode())]  # type: ignore[no-untyped-call]
 
+    def all_samples(self) -> list[Sample]:
+        """Return the samples of one scrape."""
+        return [sample for family in self.families() for sample in family.samples]
+
     def samples(self, metric: str, /, **labels: str) -> list[Sample]:
         """Return the samples of this name, without its prefix, with these labels."""
         return [
             sample
-            for family in self.families()
-            for sample in family.samples
+            for sample in self.all_samples()
             if sample.name == f"memcg_tracer_{metric}" and labels.items() <= sample.labels.items()
         ]
 
@@ -380,13 +383,19 @@ def test_numbers_are_those_of_memory_stat(
     work = start_workload(memcg, *steps)
     assert [work.advance() for _ in range(4)][-1] == "done read"
     settle(memcg)
-    now = read_columns(memcg, memory_hierarchy().version)
+    now: dict[str, int | None] = {}
+    scraped_now: list[Sample] = []
 
-    def served() -> dict[str, float]:
-        return {one.labels["kind"]: one.value for one in endpoint.samples("memory_bytes", id=path)}
+    def is_known() -> bool:
+        """Return whether a scrape has the usage of the kernel, whose numbers were the same before and after
+        it: kswapd may evict cache from every cgroup."""
+        now.update(kernels := read_columns(memcg, memory_hierarchy().version))
+        scraped_now[:] = [one for one in endpoint.all_samples() if one.labels.get("id") == path]
+        usage = {one.value for one in scraped_now if one.name == "memcg_tracer_usage_bytes"}
+        return usage == {now["usage_bytes"]} and kernels == read_columns(memcg, memory_hierarchy().version)
 
-    endpoint.watcher.wait_for(lambda: endpoint.value("usage_bytes", id=path) == now["usage_bytes"])
-    parts = served()
+    endpoint.watcher.wait_for(is_known)
+    parts = {one.labels["kind"]: one.value for one in scraped_now if one.name == "memcg_tracer_memory_bytes"}
     assert parts["anon"] == now["anon_bytes"]
     assert parts["shmem"] == now["shmem_bytes"] == SHMEM_BYTES
     assert sum(parts.values()) == now["usage_bytes"]

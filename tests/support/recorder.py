@@ -63,15 +63,18 @@ class Recorder:
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Wait for a condition.
 
-        Raises TracerError with the recorder's output if the recorder ends before that, or after `WITHIN_S`.
+        Raises TracerError with the recorder's output if it ends before that, or after `WITHIN_S`, when it is
+        killed. The condition, which may ask the recorder, is asked no more after that.
         """
         deadline = time.monotonic() + WITHIN_S
         while not condition():
-            if time.monotonic() > deadline:
+            if is_late := time.monotonic() > deadline:
                 self.process.kill()
+                self.process.wait()
             if self.process.poll() is not None:
+                what = f"did not get there within {WITHIN_S:g} s" if is_late else "ended before that"
                 output = self.end().stderr.strip() or "no output"
-                raise TracerError(f"the recorder ended before the awaited condition: {output}")
+                raise TracerError(f"waited for a condition, but the recorder {what}: {output}")
             time.sleep(_POLL_S)
 
     def wait_until_ready(self) -> Self:

@@ -90,14 +90,16 @@ class Watcher:
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Wait for a condition.
 
-        Raises TracerError with its output if it ends before that, or after `WITHIN_S`.
+        Raises TracerError with its output if it ends before that, or after `WITHIN_S`, when it is killed. The
+        condition, which may ask the recorder, is asked no more after that.
         """
         deadline_s = time.monotonic() + WITHIN_S
         while not condition():
-            if time.monotonic() > deadline_s:
-                self.process.kill()
+            if is_late := time.monotonic() > deadline_s:
+                self.kill()
             if self.process.poll() is not None:
-                raise TracerError(f"watch ended before the awaited condition: {self.stderr or 'no output'}")
+                what = f"did not get there within {WITHIN_S:g} s" if is_late else "ended before that"
+                raise TracerError(f"waited for a condition, but watch {what}: {self.stderr or 'no output'}")
             time.sleep(_POLL_S)
 
     def wait_until_ready(self) -> Self:
