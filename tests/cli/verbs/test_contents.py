@@ -106,3 +106,26 @@ def test_cgroup_that_does_not_exist_is_refused_in_one_line() -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("memcg-tracer: error: no cgroup or container is 'memcg-tracer-no-such-")
     assert ended.stderr.count("\n") == 1
+
+
+def test_removed_cgroup_is_shown_by_the_cgroup_above_it_as_its_refusal_says(
+    memcg: Path, disk_dir: Path, start_workload: Callable[..., Any]
+) -> None:
+    """Since Linux 7.1, the cgroup above it gets its page cache, a moment after the removal."""
+    write_uncached(disk_dir / "read", ANON_BYTES)
+    below = memcg / f"{memcg.name}-below"
+    below.mkdir()
+    work = start_workload(below, "read", str(disk_dir / "read"))
+    assert [work.advance(), work.advance()] == ["start", "done read"]
+    work.release()
+    work.process.wait()
+    below.rmdir()
+    for gone in (below.name, str(below), f"/{memcg.name}/{below.name}"):
+        ended = run("-c", gone)
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+        assert "still holds memory is shown with -c of a cgroup above it, or by --by cgroup" in ended.stderr
+    document = json.loads(run("-c", memcg.name, "--json").stdout)
+    (cached,) = cached_pages([disk_dir / "read"])
+    held = {one["cgroup"]: one for one in document["cgroups"]}
+    assert {name for name, one in held.items() if one["removed"]} <= {f"/{memcg.name}/{below.name}"}
+    assert sum(one["file_bytes"] for one in held.values()) >= cached * PAGE > 0

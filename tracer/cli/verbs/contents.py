@@ -29,7 +29,8 @@ Examples:
 @click.option(
     "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
     shell_complete=value_completion.cgroups_here,
-    help="Show this cgroup and its descendants: a path, a container name or id, or a glob. May be repeated.  "
+    help="Show this cgroup and its descendants, also removed ones: a path, a container name or id, or a "
+    "glob. May be repeated.  "
     "[default: every cgroup]",
 )  # fmt: skip
 @click.option(
@@ -87,6 +88,9 @@ def _paths(hierarchy: Hierarchy, arguments: Sequence[str]) -> list[str]:
         selector = parse_selector(hierarchy, argument)
         found = listing.find(selector)
         if not found:
-            raise UsageError(f"no cgroup or container is {argument!r} ({listing.near(selector)})")
+            raise UsageError(
+                f"no cgroup or container is {argument!r} ({listing.near(selector)}); one that was removed "
+                "and still holds memory is shown with -c of a cgroup above it, or by --by cgroup"
+            )
         paths.update(dict.fromkeys(found))
     return list(paths)
