@@ -18,7 +18,7 @@ from support.losses import lost_records
 from support.memcg_files import counts_page_tables, read_columns
 from support.offered import skip_unless_offered
 from support.recorder import Recorder
-from support.settled import settle
+from support.settled import count_on_each_cpu, settle
 
 import tracer
 from tracer.capture.bpf.hooks import FAMILIES
@@ -64,6 +64,7 @@ def run_uneven_workload(memcg: Path, disk_dir: Path, start_workload: Callable[..
     workload = start_workload(memcg, *uneven_steps(disk_dir))
     for _ in range(6):
         assert workload.advance()
+    count_on_each_cpu(memcg)
     settle(memcg)
 
 
