@@ -43,7 +43,7 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         trace=str(trace.path),
         meta=dict(trace.meta),
         interrupted=trace.interrupted,
-        lost=int(trace.loss["lost"].sum()),
+        lost=trace.losses.affecting_sizes,
         reports=reports,
         held=held,
         charts_of_kills=dict(_charts_of_kills(trace, reports, html.explained(reports))),

@@ -53,8 +53,8 @@ _NO_CHART: Final = "There is no chart: the trace has too few records of this cgr
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The contents of the page. `lost` is the number of records lost in all streams, `held` has the cgroups
-    without a kill, `sigkills` the SIGKILLs that were not the OOM killer's, by time.
+    """The contents of the page. `lost` is the number of lost records from which sizes would be computed,
+    `held` has the cgroups without a kill, `sigkills` the SIGKILLs that were not the OOM killer's, by time.
 
     `charts_of_kills` and `flames_of_kills` have pictures by the number of the kill, `charts_of_held` and
     `flames_of_held` by the id of the cgroup. If a bug keeps a part from being shown, the bug is added to
