@@ -318,6 +318,7 @@ struct oom_event {
 	s64 effective_low_pages;
 	s64 protected_pages; /* usage of the children that memory.min protects */
 	s64 peak_pages;
+	u64 start_ns; /* of the victim's process, CLOCK_BOOTTIME */
 	u64 start_code; /* of the trigger's program, as in code_sample_event */
 	u64 start_stack;
 	u32 trigger_tgid;
@@ -342,7 +343,7 @@ struct oom_event {
 	/* the owner's own counters (memcg_vmstats_percpu), summed over the CPUs */
 	s64 state[TRACER_STATE_ITEMS];
 };
-_Static_assert(sizeof(struct oom_event) == 832, "size");
+_Static_assert(sizeof(struct oom_event) == 840, "size");
 
 /* One task that an OOM decision weighed. */
 struct candidate_event {
@@ -368,6 +369,7 @@ _Static_assert(sizeof(struct candidate_event) == 112, "size");
 /* One SIGKILL that ends a process; the OOM killer's are included. */
 struct sigkill_event {
 	u64 time_ns;
+	u64 start_ns; /* of the process, CLOCK_BOOTTIME */
 	u64 cgroup_id; /* of the process */
 	u64 usage_pages; /* page_counter `memory` of that cgroup */
 	u64 limit_pages;
@@ -388,7 +390,7 @@ struct sigkill_event {
 	char parent3_comm[TRACER_COMM_LEN];
 	u8 pad[6];
 };
-_Static_assert(sizeof(struct sigkill_event) == 160, "size");
+_Static_assert(sizeof(struct sigkill_event) == 168, "size");
 
 /* One cgroup that was found, made, removed or renamed. */
 struct cgroup_event {

@@ -143,7 +143,7 @@ PROGRAM(sched_process_exec)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	struct memcg_info info = memcg_info(task_memcg(task));
-	u64 start = READ(READ(task, group_leader), start_boottime);
+	u64 start = process_start(task);
 	u32 tgid = READ(task, tgid);
 
 	if (!info.follow)

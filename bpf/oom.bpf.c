@@ -214,6 +214,7 @@ static __always_inline void describe_victim(struct oom_event *record, struct tas
 
 	record->victim_tgid = READ(victim, tgid);
 	record->victim_pid = READ(victim, pid);
+	record->start_ns = process_start(victim);
 	record->victim_uid = READ(READ(victim, cred), uid);
 	record->victim_threads = READ(READ(victim, signal), nr_threads);
 	record->oom_score_adj = READ(READ(victim, signal), oom_score_adj);

@@ -40,15 +40,10 @@ struct sigterm {
 
 BPF_TABLE("lru_hash", u32, struct sigterm, sigterms, 1024); /* by tgid */
 
-static __always_inline u64 start_of(struct task_struct *task)
-{
-	return READ(READ(task, group_leader), start_boottime);
-}
-
 static __always_inline int note_sigterm(struct task_struct *task)
 {
 	u32 tgid = READ(task, tgid);
-	struct sigterm sigterm = {.time_ns = bpf_ktime_get_ns(), .start = start_of(task)};
+	struct sigterm sigterm = {.time_ns = bpf_ktime_get_ns(), .start = process_start(task)};
 
 	if (is_traced(task_memcg(task)))
 		sigterms.update(&tgid, &sigterm);
@@ -60,7 +55,7 @@ static __always_inline u64 since_sigterm_ns(struct task_struct *task, u64 now_ns
 	u32 tgid = READ(task, tgid);
 	struct sigterm *last = sigterms.lookup(&tgid);
 
-	return last && last->start == start_of(task) && last->time_ns < now_ns
+	return last && last->start == process_start(task) && last->time_ns < now_ns
 		       ? now_ns - last->time_ns
 		       : 0;
 }
@@ -165,6 +160,7 @@ static __always_inline int emit_sigkill(struct task_struct *task, u8 way, bool i
 	record->limit_pages = counter.limit_pages;
 	record->since_sigterm_ns = since_sigterm_ns(task, record->time_ns);
 	record->tgid = READ(task, tgid);
+	record->start_ns = process_start(task);
 	record->sender_tid = bpf_get_current_pid_tgid();
 	record->way = way;
 	record->is_privileged = is_privileged;

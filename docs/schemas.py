@@ -76,7 +76,8 @@ _KEYS: Final[Mapping[str, Mapping[str, Schema]]] = {
 }
 """Grouping of `evictions` -> the columns before the amounts (`evictions.evictions`)."""
 _FLEET: Final = (
-    "since until traces begin end broken hosts kills code sigkills traces_without_sigkills workloads evictors"
+    "since until traces begin end broken hosts kills code sigkills traces_without_sigkills"
+    " perhaps_repeated_kills workloads evictors"
 )
 """The order of `fleet_answer.Fleet.to_dict`."""
 _EVICTOR: Final[Mapping[str, Schema]] = {

@@ -172,6 +172,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         user_stack_id=_MAYBE_INT,
         pid=_PID,
         tgid=_PID,
+        start_ns=_MAYBE_INT,  # with tgid, the key of `tasks`
         comm=pa.string(),
         cgroup_id=_ID,
         uid=pa.int64(),
@@ -207,6 +208,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     "sigkills": _table(
         time=TIME,
         tgid=_PID,
+        start_ns=_MAYBE_INT,  # with tgid, the key of `tasks`
         comm=pa.string(),
         cgroup_id=_ID,
         way=_NAME,

@@ -240,6 +240,15 @@ static __always_inline u32 current_tgid(void)
 	return bpf_get_current_pid_tgid() >> 32;
 }
 
+/*
+ * Return when a task's process started, by CLOCK_BOOTTIME. A thread that calls execve() becomes the
+ * leader and takes over the leader's time (de_thread in fs/exec.c).
+ */
+static __always_inline u64 process_start(struct task_struct *task)
+{
+	return READ(READ(task, group_leader), start_boottime);
+}
+
 /* Return an open file of the current task; NULL if the descriptor is not open. */
 static __always_inline struct file *file_of(u32 fd)
 {

@@ -28,7 +28,7 @@ SUBPROGRAM(emit_task)
 		return 0;
 	CLEAR(record);
 	record->time_ns = bpf_ktime_get_ns();
-	record->start_ns = READ(leader, start_boottime);
+	record->start_ns = process_start(task);
 	record->cgroup_id = memcg_id(task_memcg(task));
 	record->exe_inode_id = inode_id(current_program());
 	record->tgid = READ(leader, tgid);
@@ -46,7 +46,7 @@ SUBPROGRAM(see_task)
 {
 	struct slice *slice = this_slice();
 	u32 tgid = FIRST_ARGUMENT;
-	u64 start = READ(READ(current_task(), group_leader), start_boottime);
+	u64 start = process_start(current_task());
 	u64 *seen = seen_tasks.lookup(&tgid);
 
 	if (seen && *seen == start)

@@ -175,6 +175,7 @@ OOM: Final = Record(
             "the memory that badness is measured against (oom_control.totalpages); 0 = not known",
         ),
         *EFFECTIVE,
+        Field("start_ns", "u64", "of the victim's process, CLOCK_BOOTTIME"),
         Field("start_code", "u64", "of the trigger's program, as in code_sample_event"),
         Field("start_stack", "u64"),
         *_plain("u32", "trigger_tgid", "trigger_pid"),
@@ -229,6 +230,7 @@ SIGKILL: Final = Record(
     "One SIGKILL that ends a process; the OOM killer's are included.",
     (
         Field("time_ns", "u64"),
+        Field("start_ns", "u64", "of the process, CLOCK_BOOTTIME"),
         Field("cgroup_id", "u64", "of the process"),
         Field("usage_pages", "u64", "page_counter `memory` of that cgroup"),
         Field("limit_pages", "u64"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,23 @@ def test_other_sigkills_count_once_by_sender_workload_and_host_in_the_window() -
     assert (found.sigkills[0].first, found.sigkills[0].last) == (at(1), at(3))
     assert found.traces_without_sigkills == 1
     assert found.to_dict()["sigkills"][1]["sender"] is None
+
+
+def test_kills_without_a_start_may_be_those_of_another_recorder() -> None:
+    def seen(late_ns: int, number: int, start_ns: int | None) -> dict[str, Any]:
+        when = {"time": at(1) + timedelta(microseconds=late_ns / 1000), "ktime_ns": late_ns}
+        return {**when, "trace_id": f"{number:016x}", "victim_start_ns": start_ns}
+
+    for starts, kills, repeated in (
+        ((41, 41), 1, 0),
+        ((41, None), 2, 1),
+        ((None, None), 2, 1),
+        ((41, 43), 2, 0),
+    ):
+        rows = [seen(11_000 * number, number, start) for number, start in enumerate(starts)]
+        rows.append({**seen(0, 3, None), "victim_pid": 8})
+        found = answer(partial_state.closed(partial_state.once(state(sources=[{}], kills=rows))))
+        assert (found.kills[0].count, found.perhaps_repeated_kills) == (kills + 1, repeated)
 
 
 def test_fleet_of_older_traces_does_not_know_its_other_sigkills() -> None:

@@ -1,4 +1,5 @@
-"""Overlapping traces: any way to cut one recording into traces gives the same kills and lives."""
+"""Overlapping traces: any way to cut one recording into traces gives the same kills and lives, and so do
+several recorders at the same time."""
 
 from __future__ import annotations
 
@@ -55,18 +56,26 @@ def origin(name: str, second: int, boot: str | None = "boot") -> Row:
 
 
 def recorded(
-    world: World, name: str, begin: int, end: int, boot: str | None = "boot"
+    world: World, name: str, begin: int, end: int, boot: str | None = "boot", *, late_ns: int = 0
 ) -> dict[str, list[Row]]:
-    """Return the rows that a trace from one second to another, both included, would have."""
+    """Return the rows that a trace from one second to another, both included, would have. Each second in
+    which a process was killed, SIGKILL ended another one.
+
+    `late_ns`: how late the programs of its recorder read the clock at an event.
+    """
     rows: dict[str, list[Row]] = {table: [] for table in SUMMARIES}
     rows["sources"].append({**origin(name, begin, boot), "end": OFFSET + end * SECOND})
     for second, pid, cgroup in world.kills:
         if begin <= second <= end:
+            when = {"time": OFFSET + second * SECOND + late_ns, "ktime_ns": second * SECOND + late_ns}
+            ended = {"pid": pid + 1, "start_ns": second * SECOND - 2, "workload": f"w{cgroup}"}
+            rows["sigkills"].append({**origin(name, second, boot), **when, **ended})
             rows["kills"].append(
                 {
                     **origin(name, second, boot),
-                    "ktime_ns": second * SECOND,
+                    **when,
                     "victim_pid": pid,
+                    "victim_start_ns": second * SECOND - 1,
                     "cgroup_id": cgroup,
                     "workload": f"w{cgroup}",
                     "confidence": "high",
@@ -85,7 +94,7 @@ def recorded(
                 "end": OFFSET + last * SECOND,
                 "is_begin_seen": made >= begin,
                 "is_end_seen": removed <= end,
-                "made_ktime_ns": made * SECOND if made >= begin else None,
+                "made_ktime_ns": made * SECOND + late_ns if made >= begin else None,
                 "first_ktime_ns": first * SECOND,
                 "last_ktime_ns": last * SECOND,
                 "observed_s": float(last - first),
@@ -132,6 +141,7 @@ def facts(tables: Mapping[str, pa.Table]) -> dict[str, list[Row]]:
     """Return what does not depend on the traces that a recording was cut into, in order."""
     dropped = {
         "kills": ("trace", "trace_id"),
+        "sigkills": ("trace", "trace_id"),
         "lives": ("trace", "trace_id", "evicted_bytes", "refaulted_bytes"),
     }
     return {
@@ -155,7 +165,8 @@ def worlds(draw: st.DrawFn) -> World:
     kills = []
     for cgroup, (made, removed) in lives.items():
         moments = draw(st.lists(st.integers(made, removed), max_size=3, unique=True))
-        kills += [(second, 100 * cgroup + number, cgroup) for number, second in enumerate(moments)]
+        # a pid may be used again
+        kills += [(second, 100 * cgroup + 2 * (number % 2), cgroup) for number, second in enumerate(moments)]
     return World(lives, kills)
 
 
@@ -179,6 +190,26 @@ def test_any_cut_into_overlapping_traces_gives_the_same_kills_and_lives(
     parts = [recorded(world, f"t{number}", *one) for number, one in enumerate(intervals)]
     found, whole = merged(joined(*parts)), joined(recorded(world, "whole", 0, LENGTH))
     assert facts(found) == facts(whole)
+
+
+@MACHINES
+@given(worlds(), cuts(), st.lists(st.integers(0, 3 * SECOND), min_size=5, max_size=5), st.data())
+def test_recorders_at_the_same_time_give_the_same_kills_and_lives(
+    world: World, intervals: list[tuple[int, int]], late_ns: list[int], data: st.DataObject
+) -> None:
+    """However late each of them reads the clock, and in whichever order their traces are merged."""
+    recorders = zip(intervals, late_ns, strict=False)
+    parts = [
+        recorded(world, f"t{number}", *one, late_ns=late)
+        for number, (one, late) in enumerate([*recorders, ((0, LENGTH), late_ns[0])])
+    ]
+    whole = joined(recorded(world, "whole", 0, LENGTH))
+    cut = data.draw(st.integers(0, len(parts)))
+    halves = [merged(joined(*some)) for some in (parts[:cut], parts[cut:])]
+    tables = {name: pa.concat_tables([half[name] for half in halves]) for name in SUMMARIES}
+    for found in (merged(joined(*parts)), merged(tables)):
+        for table, key in (("kills", "victim_start_ns"), ("sigkills", "start_ns"), ("lives", "cgroup_id")):
+            assert sorted(found[table][key].to_pylist()) == sorted(whole[table][key].to_pylist())
 
 
 @MACHINES
@@ -268,11 +299,12 @@ def test_machines_and_traces_without_boot_id_do_not_overlap() -> None:
 
 
 def test_kill_has_the_row_of_the_best_quality() -> None:
-    parts = [recorded(WORLD, name, 0, LENGTH) for name in "abc"]
+    parts = [recorded(WORLD, name, 0, LENGTH) for name in "abcd"]
     parts[0]["kills"][0] |= {"confidence": "medium"}
     parts[1]["kills"][0] |= {"lost_records": 4}
+    parts[3]["kills"][0] |= {"grown_function": "load"}
     (kill,) = merged(joined(*parts))["kills"].to_pylist()
-    assert kill["trace_id"] == "c"
+    assert kill["trace_id"] == "d"
 
 
 @pytest.mark.parametrize(("late_s", "kills"), [(1.9, 1), (2.1, 2)])
@@ -284,18 +316,14 @@ def test_kill_of_the_log_alone_is_the_recorded_one_of_its_pid_and_time(late_s: f
         assert merged(joined(*order))["kills"].num_rows == kills
 
 
-def test_cgroup_id_that_was_used_again_is_another_life() -> None:
-    worlds = [World({1: span}, []) for span in ((0, 50), (60, 100))]
-    parts = [
-        recorded(worlds[0], "a", 0, 40),
-        recorded(worlds[0], "b", 20, 55),
-        recorded(worlds[1], "c", 57, 80),
-        recorded(worlds[1], "d", 70, LENGTH),
-    ]
+@pytest.mark.parametrize(("late_ns", "times"), [(0, 1), (11_000, 2)])
+def test_row_without_a_start_is_the_recorded_one_of_its_pid_and_clock(late_ns: int, times: int) -> None:
+    """Rows of older versions: only traces of one recorder have the same time of an event."""
+    parts = [recorded(WORLD, name, 0, LENGTH, late_ns=late) for name, late in (("a", 0), ("b", late_ns))]
+    parts[1]["kills"][0]["victim_start_ns"] = parts[1]["sigkills"][0]["start_ns"] = None
     for order in (parts, parts[::-1]):
-        lives = merged(joined(*order))["lives"].to_pylist()
-        spans = sorted((row["first_ktime_ns"] // SECOND, row["last_ktime_ns"] // SECOND) for row in lives)
-        assert spans == [(0, 50), (60, 100)]
+        found = merged(joined(*order))
+        assert [found[table].num_rows for table in ("kills", "sigkills", "lives")] == [times, times, 1]
 
 
 def test_names_of_a_life_are_the_latest_known_ones() -> None:

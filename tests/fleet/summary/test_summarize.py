@@ -236,10 +236,11 @@ def test_rows_say_where_they_are_from(table: str) -> None:
 
 TRACE = AnalysedTrace(Path(__file__).parents[3] / "traces/parent-limit")
 (REPORT,) = TRACE.explain()
+STARTS = {(REPORT.kill_id, REPORT.victims[0].pid): 41}
 
 
 def row_of(report: OomReport) -> dict[str, Any]:
-    (row,) = kill_rows([report], Origin.from_trace(TRACE), NamedCgroups(TRACE))
+    (row,) = kill_rows([report], Origin.from_trace(TRACE), NamedCgroups(TRACE), STARTS)
     return row
 
 
@@ -249,6 +250,7 @@ def test_kill_without_a_limit_is_of_the_workload_of_its_victim() -> None:
     assert row["workload"] == row["victim_workload"] == "/memcg-tracer-*-lab-parent-limit/big"
     assert row_of(REPORT)["workload"] == "/memcg-tracer-*-lab-parent-limit"
     assert (row["cgroup"], row["cgroup_id"], row["limit_bytes"], row["is_limited"]) == (None,) * 4
+    assert row["victim_start_ns"] == 41
 
 
 def test_kill_has_the_function_with_the_largest_share_unless_it_has_no_name() -> None:
@@ -279,7 +281,7 @@ def test_kill_without_victims_and_time_known_from_the_log() -> None:
         "?",
         None,
     )
-    assert kill_rows([replace(REPORT, time=None)], Origin.from_trace(TRACE), NamedCgroups(TRACE)) == []
+    assert kill_rows([replace(REPORT, time=None)], Origin.from_trace(TRACE), NamedCgroups(TRACE), {}) == []
 
 
 def test_unreclaimable_memory_is_null_unless_each_part_of_it_is_known() -> None:
@@ -295,13 +297,13 @@ def test_other_sigkill_has_the_workloads_of_both_ends() -> None:
     cgroup_id = REPORT.limit_owner.cgroup_id
     target, sender = Party(7, "web", cgroup_id=cgroup_id), Party(9, "runc", cgroup_id=1 << 40)
     parents = (Party(4, "containerd-shim"), Party(1, "systemd"))
-    stop = Sigkill(REPORT.time, target, sender, parents, "pidfd", 10.0, 30, 40, 0.5)
+    stop = Sigkill(REPORT.time, target, sender, parents, "pidfd", 10.0, 30, 40, 0.5, 41)
     by_kernel = replace(stop, sender=None, parents=(), since_sigterm_s=None, limit_bytes=None)
     row, other = sigkill_rows([stop, by_kernel], Origin.from_trace(TRACE), NamedCgroups(TRACE))
     assert row["ktime_ns"] == REPORT.ktime_ns
     assert row["workload"] == "/memcg-tracer-*-lab-parent-limit"
     assert (row["sender_workload"], row["sender_cgroup"]) == ("?", f"id:{1 << 40}")
-    assert (row["comm"], row["pid"], row["way"]) == ("web", 7, "pidfd")
+    assert (row["comm"], row["pid"], row["start_ns"], row["way"]) == ("web", 7, 41, "pidfd")
     assert (row["sender_comm"], row["sender_pid"], row["parent_comm"]) == ("runc", 9, "containerd-shim")
     assert (row["since_sigterm_s"], row["usage_bytes"], row["psi_some_share"]) == (10, 30, 0.5)
     assert (row["limit_bytes"], row["is_limited"]) == (40, True)

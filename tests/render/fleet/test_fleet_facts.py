@@ -98,6 +98,11 @@ def test_quiet_fleet_has_no_facts_but_its_time(quiet: Fleet) -> None:
     assert list(fleet_facts.warnings(quiet)) == []
 
 
+def test_kills_that_may_be_of_two_recorders_are_a_warning(quiet: Fleet) -> None:
+    (words,) = dict(fleet_facts.warnings(replace(quiet, perhaps_repeated_kills=3))).values()
+    assert words.startswith("3 kills may be counted twice")
+
+
 def held_back(fleet: Fleet, name: str, limit_mib: int) -> Workload:
     """Return a workload that was throttled and thrashing, and needs at least 95.5 MiB."""
     first = fleet.workloads[0]

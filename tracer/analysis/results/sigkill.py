@@ -71,7 +71,8 @@ class Sigkill:
     `way`: `tracer.enumerations.KILL_WAY`. `since_sigterm_s` is None if the process got no SIGTERM before.
     `usage_bytes` and `limit_bytes` are those of the target's cgroup at that moment. A limit of None: it has
     none of its own. `pressure_share` is the part of the `PRESSURE_WINDOW_S` before, from 0 to 1,
-    in which a task of the cgroup waited for memory (PSI some); None: not known.
+    in which a task of the cgroup waited for memory (PSI some); None: not known. `start_ns` is when the target
+    started, by CLOCK_BOOTTIME; None: the trace is older than the column.
     """
 
     time: pd.Timestamp | None
@@ -83,6 +84,7 @@ class Sigkill:
     usage_bytes: int | None
     limit_bytes: int | None
     pressure_share: float | None = None
+    start_ns: int | None = None
 
     def to_dict(self) -> SigkillObject:
         """Return the object of `sigkills` in the JSON."""
@@ -118,7 +120,7 @@ def from_row(
         known = names.get(cgroup_id or 0, (None, None))
         return None if pid is None else Party(int(pid), row[f"{prefix}comm"] or "", *known, cgroup_id)
 
-    target, since_ns = party("", row["cgroup_id"]), row["since_sigterm_ns"]
+    target, since_ns, start_ns = party("", row["cgroup_id"]), row["since_sigterm_ns"], row["start_ns"]
     usage, limit = row["usage_bytes"], row["limit_bytes"]
     assert target is not None
     return Sigkill(
@@ -131,4 +133,5 @@ def from_row(
         None if usage is None else int(usage),
         None if limit is None or limit >= unlimited_bytes else int(limit),
         pressure_share,
+        None if start_ns is None else int(start_ns),
     )

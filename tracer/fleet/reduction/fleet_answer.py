@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tracer.analysis.kernel_log.decisions import APART_AT_MOST_NS
 from tracer.analysis.results.forms import as_json
 from tracer.analysis.results.kill import UNKNOWN
 from tracer.fleet.reduction.partial_state import Broken, Partial
@@ -180,6 +181,9 @@ class Fleet:
     """Of the kills whose trace has samples of code."""
     sigkills: Sequence[SigkillCount] | None = None
     traces_without_sigkills: int = 0
+    perhaps_repeated_kills: int = 0
+    """Kills that may be another one that is counted: older traces lack the start of the victim, by which
+    kills of several recorders are recognised."""
     since: pd.Timestamp | None = None
     until: pd.Timestamp | None = None
     """The window of the answer is from `since` to `until`; None: no bound."""
@@ -203,6 +207,7 @@ class Fleet:
             "code": [as_json(one) for one in self.code],
             "sigkills": None if self.sigkills is None else [as_json(one) for one in self.sigkills],
             "traces_without_sigkills": self.traces_without_sigkills,
+            "perhaps_repeated_kills": self.perhaps_repeated_kills,
             "workloads": [one.to_dict() for one in self.workloads],
             "evictors": [as_json(one) for one in self.evictors],
         }
@@ -235,6 +240,7 @@ def answer(state: Partial, window: TimeWindow = ALWAYS, limits: Sequence[int] = 
         code=sorted(_grown(kills), key=lambda one: (-one.count, -one.hosts, one.function, str(one))),
         sigkills=None if unknown == len(sources) else _sigkill_counts(frame(state.sigkills)),
         traces_without_sigkills=unknown,
+        perhaps_repeated_kills=_perhaps_repeated(kills),
         kills_over_time=kills_over_time(kills),
         since=_timestamp(window.since_ns),
         until=_timestamp(window.until_ns),
@@ -281,6 +287,17 @@ def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
     grouped = kills.assign(cause=kills["cause"].fillna(UNKNOWN)).groupby(["cause", "workload", "host"])
     for (cause, workload, host), times in grouped["time"]:
         yield KillCount(str(cause), str(workload), str(host), len(times), times.min(), times.max())
+
+
+def _perhaps_repeated(kills: pd.DataFrame) -> int:
+    """Return the kills of a pid and boot that come so soon after another one that they may be the same, and
+    nothing tells which of them are."""
+    order = kills.sort_values(["boot_id", "victim_pid", "time"])
+    before = order.shift()
+    is_near = (order["time"] - before["time"]).abs() <= pd.Timedelta(APART_AT_MOST_NS, "ns")
+    is_of_one = (order["boot_id"] == before["boot_id"]) & (order["victim_pid"] == before["victim_pid"])
+    is_told = order["victim_start_ns"].notna() & before["victim_start_ns"].notna()
+    return int((is_near & is_of_one.fillna(value=False) & ~is_told).sum())
 
 
 def _grown(kills: pd.DataFrame) -> Iterator[GrownFunction]:

@@ -119,7 +119,7 @@ READ: Final = ("sources", "kills", "sigkills", "lives", "evictors", "timeline")
 
 _OF_A_SENDER: Final = ("host", "workload", "sender_comm")
 _OF_A_SIGKILL: Final = (
-    *("boot_id", "trace", "trace_id", "time", "ktime_ns", "pid", "psi_some_share"),
+    *("boot_id", "trace", "trace_id", "time", "ktime_ns", "pid", "start_ns", "psi_some_share"),
     *_OF_A_SENDER,
 )
 _LEFT_OUT: Final[Mapping[str, frozenset[str]]] = {

@@ -1,16 +1,17 @@
 """The summaries of several traces as one, in which nothing counts twice.
 
 Traces of one boot can overlap: `watch` writes one for each kill, and another one on request, each with the
-minutes before. Shared rows are recognised by the boot and by CLOCK_MONOTONIC, which does not change when the
-clock is set:
+minutes before, and several recorders may run at the same time. Each recorder reads the clock for itself. So
+shared rows are recognised by the boot and by what the kernel keeps, which is the same in all traces:
 
 * a trace is identified by its `trace_id`, of which there may be copies;
-* a kill is identified by the boot, its `ktime_ns` and the pid of its (first) victim. A kill that only a
-  kernel log has (`kmsg` is `only`) has no `ktime_ns`: it is the kill of this boot and pid within two seconds;
-* another SIGKILL is identified by the boot, its `ktime_ns` and the pid of the process that it ended;
-* a life is identified by the boot, the cgroup and the creation time of the cgroup. A trace that did not see
-  the creation shows the last life of that cgroup that was created before;
-* a minute is identified by the boot, the cgroup and its `ktime_ns`.
+* a kill is identified by the pid and the start of its (first) victim, since a process is killed once. Rows of
+  older versions have no start: they are recognised by the pid and `ktime_ns`, in traces of one recorder. A
+  kill that only a kernel log has (`kmsg` is `only`) has no `ktime_ns`: it is the kill of this boot and pid
+  within two seconds;
+* another SIGKILL is identified by the pid and the start of the process that it ended, in the same way;
+* a life is identified by the id of the cgroup, which no other cgroup of the boot ever has (`kernfs_node.id`);
+* a minute is identified by the cgroup and its `ktime_ns`, a multiple of its length.
 
 Of the rows of a kill, the one with the best quality is kept. The rows of a life, or of a minute, become one:
 from the earliest begin to the latest end, with the greatest of the peaks. Sums (`evicted_bytes`,
@@ -159,24 +160,36 @@ def _sources(rows: list[Row]) -> Iterable[Row]:
 
 def _kills(rows: list[Row]) -> Iterable[Row]:
     """Yield one row for each kill of one victim's pid and boot."""
-    recorded: dict[int, list[Row]] = {}
-    logged: list[Row] = []
-    for row in sorted(rows, key=lambda one: one["time"]):
-        if row["ktime_ns"] is None:
-            logged.append(row)
-        else:
-            recorded.setdefault(row["ktime_ns"], []).append(row)
-    times = [row["time"] for same in recorded.values() for row in same]
-    for same in recorded.values():
-        yield _best(same, _doubt, lambda row: row["lost_records"] or 0)
-    for row in logged:
+    recorded = [row for row in rows if row["ktime_ns"] is not None]
+    times = [row["time"] for row in recorded]
+    for same in _ends(recorded, "victim_start_ns"):
+        yield _best(
+            same, _doubt, lambda row: row["lost_records"] or 0, lambda row: row["grown_function"] is None
+        )
+    logged = [row for row in rows if row["ktime_ns"] is None]
+    for row in sorted(logged, key=lambda one: one["time"]):
         if all(abs(row["time"] - time) > APART_AT_MOST_NS for time in times):
             times.append(row["time"])
             yield row
 
 
 def _sigkills(rows: list[Row]) -> Iterable[Row]:
-    yield _best(rows, lambda row: row["workload"] == NOWHERE, lambda row: row["psi_some_share"] is None)
+    """Yield one row for each SIGKILL of one pid and boot."""
+    for same in _ends(rows, "start_ns"):
+        yield _best(same, lambda row: row["workload"] == NOWHERE, lambda row: row["psi_some_share"] is None)
+
+
+def _ends(rows: Sequence[Row], start: str) -> Iterable[list[Row]]:
+    """Yield the rows on the end of each process of one pid and boot; `start` is the column of its start.
+
+    A row of an older version, without a start, is on the process of the row with its `ktime_ns`.
+    """
+    starts = {row["ktime_ns"]: row[start] for row in rows if row[start] is not None}
+    ends: dict[tuple[int | None, int | None], list[Row]] = {}
+    for row in rows:
+        known = starts.get(row["ktime_ns"])
+        ends.setdefault((known, row["ktime_ns"] if known is None else None), []).append(row)
+    yield from ends.values()
 
 
 def _doubt(row: Row) -> int:
@@ -185,19 +198,11 @@ def _doubt(row: Row) -> int:
 
 
 def _lives(rows: list[Row], kills: pa.Table | None = None) -> Iterable[Row]:
-    """Yield one row for each life of one cgroup."""
-    made = sorted({row["made_ktime_ns"] for row in rows if row["made_ktime_ns"] is not None})
-    lives: dict[int | None, list[Row]] = {}
-    for row in rows:
-        own = row["made_ktime_ns"]
-        if own is None:
-            own = next((one for one in reversed(made) if one <= (row["first_ktime_ns"] or 0)), None)
-        lives.setdefault(own, []).append(row)
-    for same in lives.values():
-        life = _joined(same)
-        if kills is not None and len(same) > 1:
-            life["kills"] = _kills_of(life, kills)
-        yield life
+    """Yield the row of the life of one cgroup."""
+    life = _joined(rows)
+    if kills is not None:
+        life["kills"] = _kills_of(life, kills)
+    yield life
 
 
 def _kills_of(life: Row, kills: pa.Table) -> int:
@@ -210,8 +215,6 @@ def _kills_of(life: Row, kills: pa.Table) -> int:
 
 def _joined(rows: list[Row]) -> Row:
     """Return the rows of one life, merged into one."""
-    if len(rows) == 1:
-        return rows[0]
     first = _best(rows, lambda row: row["time"])
     found = {**first, **_named(rows)}
     chosen, stretches = _stretches(rows)
@@ -330,7 +333,7 @@ def _first(values: Iterable[Any]) -> Any:
 _GROUPS: Final[Mapping[str, tuple[Sequence[str], Callable[[list[Row]], Iterable[Row]]]]] = {
     "sources": (("trace_id",), _sources),
     "kills": ((_BOOT, "victim_pid"), _kills),
-    "sigkills": ((_BOOT, "ktime_ns", "pid"), _sigkills),
+    "sigkills": ((_BOOT, "pid"), _sigkills),
     "lives": ((_BOOT, "cgroup_id"), _lives),
     "timeline": ((_BOOT, "cgroup_id", "ktime_ns"), _minutes),
 }

@@ -2,8 +2,8 @@
 
 Units are in the names. Null means "not known", 0 is zero. A limit that is not set is null, and the flag
 `is_limited` beside it is then false. Times are UTC. Columns with `ktime_ns` in their names are
-CLOCK_MONOTONIC of the machine in ns. This clock is the same in all traces of one boot, so it identifies the
-rows that several of them recorded.
+CLOCK_MONOTONIC of the machine in ns. This clock is the same in all traces of one boot, but each recorder
+reads it for itself. Processes are identified by their start (CLOCK_BOOTTIME in ns), which the kernel keeps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 from tracer.analysis.results.memory import COMPOSITION_PARTS
 from tracer.schema import TIME
 
-SUMMARY_VERSION: Final = 4
+SUMMARY_VERSION: Final = 5
 """The version of the columns and their meaning; each row has it in `summary_version`."""
 
 BIN_NS: Final = 60_000_000_000
@@ -97,6 +97,8 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         "grown_line": _NUMBER,
         "grown_module": _TEXT,
         "grown_share": pa.float64(),
+        # since version 5
+        "victim_start_ns": _NUMBER,
     },
     "sigkills": {
         **_ORIGIN,
@@ -115,6 +117,8 @@ _COLUMNS: Final[Mapping[str, _Columns]] = {
         **_LIMIT,
         "usage_bytes": _NUMBER,
         "psi_some_share": pa.float64(),
+        # since version 5
+        "start_ns": _NUMBER,
     },
     "lives": {
         **_ORIGIN,

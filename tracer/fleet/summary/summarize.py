@@ -27,10 +27,22 @@ from tracer.fleet.summary.time_window import time_ns
 from tracer.fleet.summary.workload import NamedCgroups
 from tracer.stored_names import NAMELESS_PYTHON
 
+Starts = Mapping[tuple[int, int], int]
+"""(kill_id, pid) -> when the process of this victim started, in ns by CLOCK_BOOTTIME."""
 
-def kill_rows(reports: Sequence[OomReport], origin: Origin, names: NamedCgroups) -> list[dict[str, Any]]:
+
+def victim_starts(trace: AnalysedTrace) -> Starts:
+    """Return the starts that the trace has: none if it is older than the column."""
+    known = trace.oom[trace.oom["start_ns"].notna()]
+    kill_ids, pids, starts = (integers(known[name]).tolist() for name in ("kill_id", "pid", "start_ns"))
+    return dict(zip(zip(kill_ids, pids, strict=True), starts, strict=True))
+
+
+def kill_rows(
+    reports: Sequence[OomReport], origin: Origin, names: NamedCgroups, starts: Starts
+) -> list[dict[str, Any]]:
     """Return a row of `kills` for each report that has a time."""
-    return [_row(report, origin, names) for report in reports if report.time is not None]
+    return [_row(report, origin, names, starts) for report in reports if report.time is not None]
 
 
 def sigkill_rows(
@@ -46,6 +58,7 @@ def sigkill_rows(
             **names.row(kill.target.cgroup_id),
             "comm": kill.target.comm,
             "pid": kill.target.pid,
+            "start_ns": kill.start_ns,
             "way": kill.way,
             "sender_comm": sender and sender.comm,
             "sender_pid": sender and sender.pid,
@@ -69,7 +82,7 @@ def unreclaimable_bytes(made_of: Composition) -> int | None:
     return max((made_of.total or 0) - sum(part or 0 for part in reclaimable), 0)
 
 
-def _row(report: OomReport, origin: Origin, names: NamedCgroups) -> dict[str, Any]:
+def _row(report: OomReport, origin: Origin, names: NamedCgroups, starts: Starts) -> dict[str, Any]:
     assert report.time is not None
     owner, verdict, cushion = report.limit_owner, report.verdict, report.cushion
     victim = report.victims[0] if report.victims else None
@@ -94,6 +107,7 @@ def _row(report: OomReport, origin: Origin, names: NamedCgroups) -> dict[str, An
         "victims": len(report.victims),
         "victim_comm": victim and victim.comm,
         "victim_pid": victim and victim.pid,
+        "victim_start_ns": victim and starts.get((report.kill_id, victim.pid)),
         "victim_anon_rss_bytes": victim and victim.anon_rss_bytes,
         "victim_cgroup": victim and victim.cgroup,
         "victim_workload": of_victim["workload"],
@@ -211,7 +225,7 @@ def summarize(trace: AnalysedTrace) -> Summary:
     """Return the summary of a trace. Raises TraceError for a damaged one."""
     origin, names = Origin.from_trace(trace), NamedCgroups(trace)
     reports = trace.explain()
-    kills = kill_rows(reports, origin, names)
+    kills = kill_rows(reports, origin, names, victim_starts(trace))
     lives = life_rows(trace, origin, names, kills, reports)
     sigkills = [*sigkill_rows(trace.sigkilled(), origin, names)]
     rows = {

@@ -138,6 +138,12 @@ def warnings(fleet: Fleet) -> Iterator[Fact]:
         )
     if uncounted := sum(host.uncounted_traces for host in fleet.hosts):
         yield "interrupted", f"{counted(uncounted, 'trace')}, of which it is not known what was lost"
+    if repeated := fleet.perhaps_repeated_kills:
+        yield (
+            "recorders",
+            f"{counted(repeated, 'kill')} may be counted twice, once for each of two recorders: older traces "
+            "do not have the start of the victim",
+        )
     if shared := [host for host in fleet.hosts if host.machines > 1]:
         names = [f"{_short(host.host)} (at least {host.machines})" for host in shared]
         yield "names", f"more than one machine is called {_listed(names)}"

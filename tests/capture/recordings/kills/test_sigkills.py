@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from support.memcg_files import read_columns
 from workloads import killed_in_ways
 from workloads.killed_in_ways import SENT_BY_NONE, WAYS
 
 import tracer
+from tracer.analysis.trace import AnalysedTrace
+from tracer.fleet.summary.overlaps import merged
+from tracer.fleet.summary.summarize import summarize
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.cgroups.mounts import read_mounts
@@ -53,7 +57,7 @@ def v2_cgroup(memcg: Path) -> Iterator[Path | None]:
 def test_each_sigkill_has_its_sender_and_its_way_and_an_oom_kill_is_none(
     memcg: Path, v2_cgroup: Path | None, start_recorder: Callable[..., Any]
 ) -> None:
-    recorder = start_recorder("-c", str(memcg))
+    recorder, beside = (start_recorder("-c", str(memcg)) for _ in range(2))
     program = [sys.executable, killed_in_ways.__file__, str(memcg), *map(str, filter(None, [v2_cgroup]))]
     with subprocess.Popen(program, stdout=subprocess.PIPE) as workload:
         assert workload.stdout is not None
@@ -62,7 +66,7 @@ def test_each_sigkill_has_its_sender_and_its_way_and_an_oom_kill_is_none(
     assert workload.returncode in (0, -signal.SIGKILL)
     victims = [found["oom"][0], *([workload.pid] if workload.returncode else [])]
     counted = read_columns(memcg, memory_hierarchy().version)["oom_kill_events"]
-    trace = tracer.open(recorder.stop())
+    trace, other = (tracer.open(one.stop()) for one in (recorder, beside))
 
     ends = {name: end for name, (_, _, end) in found.items()}
     assert ends["seccomp_filter"] == signal.SIGSYS, "RET_KILL_PROCESS is no SIGKILL"
@@ -90,6 +94,18 @@ def test_each_sigkill_has_its_sender_and_its_way_and_an_oom_kill_is_none(
     assert not {found[name][0] for name in NOT_BY_SIGKILL} & {row.tgid for row in rows}
     assert [kill.way for kill in trace.sigkilled()] == [row.way for row in rows]
     assert "SIGKILL to " in recorder.stderr
+    _assert_counted_once(trace, other)
+
+
+def _assert_counted_once(*traces: Any) -> None:
+    """Assert that traces of recorders at the same time have the same starts, by which `fleet` merges them."""
+    for table in ("oom", "sigkills"):
+        starts, *others = (getattr(one, table)[["tgid", "start_ns"]].to_numpy().tolist() for one in traces)
+        assert [starts] * len(others) == others
+    summaries = [summarize(AnalysedTrace(one.path)).tables for one in traces]
+    for table in ("kills", "sigkills", "lives"):
+        (rows, *_), together = summaries, pa.concat_tables(summary[table] for summary in summaries)
+        assert merged({table: together})[table].num_rows == rows[table].num_rows > 0
 
 
 def _name_of(row: Any, targets: dict[int, str], found: dict[str, Any]) -> str:
