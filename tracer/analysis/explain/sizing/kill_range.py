@@ -36,6 +36,7 @@ from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings, lost_ns
 from tracer.analysis.explain.measure.last_looks import heap_bound
 from tracer.analysis.explain.measure.window import why_not_followed
+from tracer.analysis.explain.sizing.unreclaimable import unwritten
 from tracer.analysis.results.outcome import AtLimit
 from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
@@ -270,12 +271,14 @@ class Spared:
     """Page cache that was read again (`again_bytes`), and the extra memory that would have kept nearly all.
 
     `extra_bytes` by the miss curve, and `lists_bytes` because the kernel's lists differ from it, and because
-    the curve knows a distance to the size of a run of evictions.
+    the curve knows a distance to the size of a run of evictions. `late_bytes` of it: the most page cache that
+    was not written at a time. Its pages may have been evicted late, and so much more memory may be needed.
     """
 
     again_bytes: int
     extra_bytes: int
     lists_bytes: int
+    late_bytes: int
 
     def room_bytes(self) -> int:
         """Return the extra memory with the room for the kernel's lists."""
@@ -309,7 +312,8 @@ def cache_to_spare(subtree: Subtree, reuse: Reuse) -> Spared:
     again = reuse.total_pages() * page
     extra = reuse.extra_to_spare(few_bytes(again) // page) * page
     run = int(subtree.evicted.pages.max(initial=0)) * page if extra else 0
-    return Spared(again, extra, extra // LISTS_DIVISOR + run)
+    late = (unwritten(subtree).peak() or 0) if extra else 0
+    return Spared(again, extra, (extra + late) // LISTS_DIVISOR + late + run, late)
 
 
 def few_bytes(again_bytes: int) -> int:

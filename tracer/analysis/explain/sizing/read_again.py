@@ -18,7 +18,8 @@ Reads at random read ahead as much as is cached before them (page_cache_sync_ra 
 memory, they miss less often and read ahead more, and both together may read as much again as in the trace.
 
 Pages that were written are evicted later than in their place in the lists, when the disk has them
-(shrink_folio_list in mm/vmscan.c). So fewer evictions may have followed theirs than will with more memory.
+(shrink_folio_list in mm/vmscan.c). So fewer evictions may have followed theirs than will with more memory,
+and as much more memory as was not written at a time may be needed to keep them.
 
 Where not only the cgroup's own limit evicted its page cache, but also that of a cgroup above or below it,
 memory.high, or a shortage of the machine, more room below the cgroup's own limit may spare nothing. Without
@@ -48,7 +49,7 @@ from tracer.analysis.explain.sizing.kill_range import (
     unseen_bytes,
     why_no_curve,
 )
-from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes, unwritten
+from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes
 from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
@@ -72,7 +73,6 @@ class Rereads:
     was evicted for any other reason. `all_bytes`: the memory with which all that the run ever held fits;
     None: not known. `faulted_bytes`: the part of what was read again that was read by page faults.
     `at_random_bytes`: the part that was read by reads at random, if there was also readahead.
-    `late_bytes`: the most page cache that was not written at a time, by which it may have been evicted early.
     `around_bytes`: what page faults may read besides with more room (`unreclaimable.read_around_bytes`).
     `at_once_bytes`: what was read ahead and evicted before its use came back before so much else was evicted.
     `unseen_bytes`: `kill_range.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks
@@ -89,7 +89,6 @@ class Rereads:
     all_bytes: int | None
     faulted_bytes: int
     at_random_bytes: int
-    late_bytes: int
     around_bytes: int
     at_once_bytes: int
     unseen_bytes: int
@@ -117,7 +116,6 @@ class Rereads:
             all_bytes=_all_bytes(subtree),
             faulted_bytes=faulted_bytes,
             at_random_bytes=_at_random_pages(subtree) * page,
-            late_bytes=unwritten(subtree).peak() or 0,
             around_bytes=read_around_bytes(subtree) if faulted_bytes else 0,
             at_once_bytes=max(in_reading_bytes(subtree, by_faults=False), _AT_ONCE_BYTES),
             unseen_bytes=unseen_bytes(subtree.whole),
@@ -153,10 +151,9 @@ class Rereads:
             return (None if more else low), high
         differs = more // LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
         sure = self._sure_bytes(more)
-        least, most = self._left(more + differs) - unsure, self._left(sure)
+        least, most = self._left(more + differs) - unsure, self._left(sure - self.spared.late_bytes)
         if most > few_bytes(seen):
-            most = self._left(sure - self.late_bytes) + by_faults + self.at_random_bytes
-            most = min(most, most_seen)
+            most = min(most + by_faults + self.at_random_bytes, most_seen)
         return _range_of(least, most_seen if sure < self.at_once_bytes or not self.is_own else most)
 
     def _sure_bytes(self, more_bytes: int) -> int:
