@@ -370,7 +370,7 @@ from tracer.trace.write.writer import TraceWriter
 S = 10**9
 meta = begin(command_line=[], cgroup_version=2, filters={}, probes={})
 history = History(meta, keep_ns=200 * S, most_bytes=1 << 30)
-for second in range(300):
+for second in range(0, 300, 2):
     for table, schema in TABLES.items():
         kinds = {field.name: str(field.type) for field in schema}
         texts = {name: "x" for name, kind in kinds.items() if "string" in kind}
@@ -382,7 +382,7 @@ for second in range(300):
         values |= {"cgroup_id": 1 + second % 3} if table == "cgroups" else {}
         values |= {"parent_id": None, "removed": None} if table == "cgroups" else {}
         history.append_rows(table, [values] * 2)
-    if second % 2:
+    if second % 4:
         history.age(second * S)
 history.most_bytes = history.size_bytes // 2
 history.age(300 * S)
