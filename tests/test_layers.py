@@ -100,9 +100,15 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 @cache
+def seen_in(module: Path) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return what a module imports anywhere, and the ways in which it starts processes; parse it once."""
+    tree = ast.parse(module.read_text())
+    return tuple(imports(tree)), frozenset(starts(tree))
+
+
 def imported_by(module: Path) -> tuple[str, ...]:
     """Return what a module imports anywhere."""
-    return tuple(imports(ast.parse(module.read_text())))
+    return seen_in(module)[0]
 
 
 def imported_at_once(tree: ast.Module) -> Iterator[str]:
@@ -271,7 +277,7 @@ def starts(tree: ast.AST) -> set[str]:
 
 def test_only_one_module_starts_python() -> None:
     """Root may stand in a directory of anybody, where `sys.executable` without `-P` looks for modules."""
-    found = {name_of(module): starts(ast.parse(module.read_text())) for module in MODULES}
+    found = {name_of(module): seen_in(module)[1] for module in MODULES}
     assert {name: ways for name, ways in found.items() if ways} == STARTERS
     unsafe = "import multiprocessing, sys, os\nos.execv(sys.executable, [])\nfrom subprocess import run\n"
     assert starts(ast.parse(unsafe)) == {"multiprocessing", "os.execv", "sys.executable", "subprocess.run"}
