@@ -19,6 +19,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.refaults import refaults
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.lab.checks import damons_bytes, equal_pgsteal
 
 pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
@@ -80,10 +81,12 @@ def test_refaulted_pages_equal_the_kernels_counts(
     assert added == FILE_PAGES + back_pages
 
     # The kernel counts by cgroup, so pages of the reader's own program are in it as well.
-    evicted = rows[(rows["op"] == "delete") & rows["cause"].isin(["reclaim_memcg", "reclaim_direct"])]
-    evicted = evicted[evicted["cgroup_id"] == cgroup_id(limited)]
+    by_reclaim = rows["cause"].isin(["reclaim_memcg", "reclaim_direct", "reclaim_kswapd"])
+    evicted = rows[(rows["op"] == "delete") & by_reclaim & (rows["cgroup_id"] == cgroup_id(limited))]
     before = 0 if memory_hierarchy().version == 1 else first["pgsteal"]
-    assert evicted["nr_pages"].sum() == last["pgsteal"] - before
+    evicted_bytes, stolen = int(evicted["nr_pages"].sum()) * PAGE, int(last["pgsteal"] - before)
+    check = equal_pgsteal(evicted_bytes, stolen * PAGE, damons_bytes(trace, [cgroup_id(limited)]))
+    assert check.passed, check.detail
     # It may count refaults after evictions before the trace; they are few.
     came_back = int(back[back["cgroup_id"] == cgroup_id(limited)]["bytes"].sum()) // PAGE
     others = rows[(rows["op"] == "add") & (rows["ino"] != path.stat().st_ino)]["nr_pages"].sum()
