@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import re
@@ -20,6 +21,7 @@ from support.command_lines import ROOTLESS
 from support.recorded import TRACES
 from support.slowdown import SLOWDOWN
 
+from tracer import cli
 from tracer.cli import standard_streams
 from tracer.cli.group import VERBS, group
 
@@ -267,6 +269,11 @@ def test_lack_of_memory_is_one_line(write_trace: WriteTrace, verb: str) -> None:
     assert [line for line in lines if "not enough memory" not in line and "no thread" not in line] == []
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "", "library"), MemoryError()])
+def test_lack_of_memory_in_the_kernel_has_the_same_line(error: Exception) -> None:
+    assert cli._line(error) == ("not enough memory: free some, or raise the limit (ulimit -v)", 1)
+
+
 EXAMPLE = str(TRACES / "page-cache")
 LONG = [
     ["explain", EXAMPLE],
@@ -294,28 +301,33 @@ def test_progress_on_a_terminal_is_one_line_that_is_gone_at_the_end() -> None:
     ours, theirs = pty.openpty()
     environment = os.environ | {standard_streams.SWITCH: "0", "TERM": "xterm"}
     code = (
-        "import time\n"
         "from tracer.cli import standard_streams\n"
         "with standard_streams.progress_of('reading \\x1b[31mred') as now:\n"
-        "    time.sleep(0.6)\n"
+        "    input()\n"
         "    now.counts(1, 3)\n"
-        "    time.sleep(0.6)\n"
+        "    input()\n"
         "print('answer')\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=theirs, env=environment, check=True
-    )
-    os.close(theirs)
     seen = b""
-    try:
-        while piece := os.read(ours, 4096):
-            seen += piece
-    except OSError:  # the other end is closed
-        pass
-    finally:
-        os.close(ours)
-    assert run.stdout == b"answer\n"
-    assert rb"reading \x1b[31mred, " in seen and b"1 of 3 read, " in seen
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs, env=environment,
+    ) as run:  # fmt: skip
+        os.close(theirs)
+        assert run.stdin is not None and run.stdout is not None
+        for words in (rb"reading \x1b[31mred, ", b"1 of 3 read, "):
+            while words not in seen:
+                seen += os.read(ours, 4096)
+            run.stdin.write(b"\n")
+            run.stdin.flush()
+        try:
+            while piece := os.read(ours, 4096):
+                seen += piece
+        except OSError:  # the other end is closed
+            pass
+        finally:
+            os.close(ours)
+        assert run.stdout.read() == b"answer\n"
     assert b"\x1b[2K" in seen.rpartition(b"read, ")[2]
 
 

@@ -19,6 +19,7 @@ verbs — one module for each verb, with its help; `group` imports it when it is
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -131,6 +132,8 @@ def _lacks_memory(error: BaseException | None) -> bool:
     """Return whether a lack of memory caused an error, directly or through another error."""
     # If an extension module fails to allocate without setting an exception, Python raises SystemError.
     if isinstance(error, MemoryError | SystemError) or "failed to map segment" in str(error):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # the kernel's answer to an import, say
         return True
     return error is not None and _lacks_memory(error.__cause__ or error.__context__)
 
