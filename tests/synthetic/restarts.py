@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -252,8 +253,7 @@ class Life:
             trigger_cgroup_id=self.cgroup_id,
             is_told=False,
             gfp=0xCC0,
-            kernel_stack_id=1,
-            user_stack_id=2,
+            **_stacks_of_a_trigger(),
             anon_rss_bytes=LIMIT_BYTES // 2,
             total_vm_bytes=2 * LIMIT_BYTES,
             threads=1,
@@ -290,6 +290,14 @@ class Life:
             level=4,
             text=texts,
         )
+
+
+@cache
+def _stacks_of_a_trigger() -> dict[str, int]:
+    """Return the stacks of the trigger in the recorded example, whose `stacks` the trace has."""
+    names = ["kernel_stack_id", "user_stack_id"]
+    (first,) = pq.read_table(LIKE / "oom.parquet", columns=names).slice(0, 1).to_pylist()
+    return dict(first)
 
 
 def _moments(begin: int, count: int) -> Any:

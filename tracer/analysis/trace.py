@@ -171,14 +171,14 @@ class AnalysedTrace(Trace):
         ids = kill_filter.chosen(self, cgroup)
         return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), ids)
 
-    def judged(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
+    def listed(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
         """Return the kills of `explain` with their parties, cause and confidence alone, which a list shows,
         and what explains one of them."""
         from tracer.analysis.explain import kill_filter
         from tracer.analysis.explain.postmortem import PostMortems
 
         ids, found = kill_filter.chosen(self, cgroup), PostMortems(self)
-        return kill_filter.recorded_kills_of(self, found.judged(), ids), found
+        return kill_filter.recorded_kills_of(self, found.listed(), ids), found
 
     def outlined(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
         """Return the kills of `explain` with their parties alone, and what explains one of them: with many

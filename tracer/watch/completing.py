@@ -116,7 +116,7 @@ def explained(path: Path, *, pods_since_ns: int | None = None) -> tuple[dict[str
     from tracer.render.words.escape import visible
 
     trace = AnalysedTrace(path)
-    reports, post_mortems = trace.judged()
+    reports, post_mortems = trace.listed()
     if not reports:
         lives = nearest_lives(trace, trace.held_cgroups())
         summary = visible(survivor_facts.summary(lives, interrupted=trace.interrupted))

@@ -18,7 +18,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import lost_time
 
 KILLS: Final = 4
-MEASURES: Final = ("outlines", "judged", "all")
+MEASURES: Final = ("outlines", "listed", "judged", "all")
 _OF_TABLES: Final = tuple(
     f"/pandas/core/{name}" for name in ("frame.py", "series.py", "generic.py", "indexing.py", "internals/")
 )
@@ -94,7 +94,7 @@ def test_listed_kill_takes_no_rows_out_of_tables_for_its_own_cgroup(
         folder = tmp_path / str(kills)
         if not folder.exists():
             Restarts(kills, kills, charges=12, folios=8).write(folder)
-        return work_of(folder, "judged", monkeypatch)
+        return work_of(folder, "listed", monkeypatch)
 
     few, more, many = work(KILLS), work(2 * KILLS), work(4 * KILLS)
     for what in ("calls", "rows"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from synthetic.restarts import Restarts
 from tracer.analysis.explain import postmortem, victim_selection
 from tracer.analysis.explain.measure import allocators, shared_memory
 from tracer.analysis.explain.postmortem import PostMortems
-from tracer.analysis.kernel_log import comparison
+from tracer.analysis.kernel_log import comparison, logged_reports
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import reclaim
@@ -86,20 +86,36 @@ def test_one_kill_parses_the_reports_for_its_own_limit_and_no_other(
     loop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed, whole = list[int](), parser.reports
+    found, memory = list[int](), logged_reports._memory
 
     def counted(lines: Iterable[str], first: int, *further: Any) -> Iterator[LogReport]:
         parsed.append(first)
         return whole(lines, first, *further)
 
+    def read(rows: Any, *of_memory: int) -> Any:
+        found.append(of_memory[0] // (rows.count // KILLS) + 1)
+        return memory(rows, *of_memory)
+
     monkeypatch.setattr(parser, "reports", counted)
+    monkeypatch.setattr(logged_reports, "_memory", read)
     outlines, post_mortems = AnalysedTrace(loop).outlined()
     assert [report.quality.kmsg for report in outlines] == ["matched"] * KILLS
     assert not parsed
+    assert not found
     post_mortems.one(KILLS)
     rows = len(AnalysedTrace(loop).kernel_log) // KILLS
-    assert sorted(parsed) == [1, 2 * rows + 1, 4 * rows + 1]
+    assert parsed == [4 * rows + 1]
+    assert sorted(found) == [1, 3, 5]
     post_mortems.one(2)
-    assert sorted(parsed) == [number * rows + 1 for number in range(KILLS)]
+    assert parsed == [4 * rows + 1, rows + 1, 3 * rows + 1]  # kill 4 has the limit of kill 2
+    assert sorted(found) == [1, 2, 3, 4, 5]
+
+
+def test_list_of_kills_parses_no_usual_report(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [*map(judged, PostMortems(AnalysedTrace(loop)).judged())]
+    monkeypatch.setattr(parser, "reports", None)
+    assert [*map(judged, PostMortems(AnalysedTrace(loop)).judged())] == expected
+    assert len(AnalysedTrace(loop).listed()[0]) == KILLS
 
 
 def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +138,8 @@ def test_sized_kills_of_the_examples_have_the_own_range_of_the_whole_reports(nam
     trace, name_of_range = opened(name), "sizing.min_limit_bytes"
     sized, whole = PostMortems(trace), PostMortems(trace)
     for kill_id, find in whole._kills:
-        one, report = sized.sized(kill_id), whole._explained(kill_id, find, postmortem._report)
+        report = whole._explained(kill_id, find, postmortem._report, whole._completed.told)
+        one = sized.sized(kill_id)
         assert (one.time, one.limit_owner, one.sizing) == (report.time, report.limit_owner, report.sizing)
         assert one.quality.unknown.get(name_of_range) == report.quality.unknown.get(name_of_range)
 
@@ -173,18 +190,32 @@ def listed(report: OomReport) -> tuple[object, ...]:
     verdict = report.verdict
     owner = report.limit_owner
     names = owner.container, owner.pod, owner.run, owner.runs, report.constraint
+    return *parties(report), owner, *names, verdict.cause, verdict.confidence
+
+
+def judged(report: OomReport) -> tuple[object, ...]:
+    """Return what a list and a chart show of a kill."""
     memory = report.composition, report.cushion, report.working_set_bytes, report.memory_stat_bytes
-    return *parties(report), *names, verdict.cause, verdict.confidence, *memory
+    return *listed(report), *memory
+
+
+def require_causes_and_memory_of_the_whole_reports(
+    trace: AnalysedTrace, reports: Sequence[OomReport]
+) -> None:
+    assert [*map(listed, trace.listed()[0])] == [*map(listed, reports)]
+    assert [*map(judged, PostMortems(trace).judged())] == [*map(judged, reports)]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_judged_kills_of_the_examples_have_cause_and_memory_of_the_whole_reports(name: str) -> None:
-    assert [*map(listed, opened(name).judged()[0])] == [*map(listed, reports_of(name))]
+def test_listed_and_judged_kills_of_the_examples_have_cause_and_memory_of_the_whole_reports(
+    name: str,
+) -> None:
+    require_causes_and_memory_of_the_whole_reports(opened(name), reports_of(name))
 
 
-def test_judged_kills_of_a_loop_have_cause_and_memory_of_the_whole_reports(loop: Path) -> None:
+def test_listed_and_judged_kills_of_a_loop_have_cause_and_memory_of_the_whole_reports(loop: Path) -> None:
     trace = AnalysedTrace(loop)
-    assert [*map(listed, trace.judged()[0])] == [*map(listed, trace.explain())]
+    require_causes_and_memory_of_the_whole_reports(trace, trace.explain())
 
 
 def test_judged_kills_read_no_table_that_only_evidence_reads(
@@ -195,5 +226,5 @@ def test_judged_kills_read_no_table_that_only_evidence_reads(
     monkeypatch.setattr(victim_selection, "from_trace", None)
     monkeypatch.setattr(shared_memory, "files_at", None)
     trace = AnalysedTrace(loop)
-    assert len(trace.judged()[0]) == KILLS
+    assert len(trace.listed()[0]) == len(PostMortems(trace).judged()) == KILLS
     assert not trace.defects

@@ -76,7 +76,8 @@ def in_one_pass(kernel_log: pd.DataFrame) -> list[tuple[dict[int, int], LogRepor
 def require_same(kernel_log: pd.DataFrame) -> list[Logged]:
     found, expected = logged(kernel_log), in_one_pass(kernel_log)
     assert [one.killed_ns for one in found] == [killed_ns for killed_ns, _ in expected]
-    shown = [one.shown for one in found]
+    shown, memory = [one.shown for one in found], [one.memory() for one in found]
+    assert memory == [report.memory for _, report in expected]
     assert [one.report for one in found] == [report for _, report in expected]
     assert shown == [Shown.from_report(report) for _, report in expected]
     return found

@@ -113,7 +113,7 @@ class ColumnArrays:
 
     def row(self, position: int) -> dict[str, Any]:
         """Return the row at a position."""
-        return self.records(slice(position, position + 1))[0]
+        return {name: _cell(column, position) for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,13 @@ class _Nullable:
         for row in np.flatnonzero(self.is_null).tolist():
             cells[row] = pd.NA
         return cells
+
+
+def _cell(column: Any, position: int) -> Any:
+    """Return what `tolist` has at a position, of a column that `_array_of` returned."""
+    if isinstance(column, _Nullable):
+        return pd.NA if column.is_null[position] else column.values[position].item()
+    return column[position : position + 1].tolist()[0]
 
 
 def _array_of(column: pd.Series) -> Any:

@@ -25,7 +25,7 @@ from tracer.analysis.core.rows import RowIndex
 from tracer.stored_names import IN_SOURCE
 
 if TYPE_CHECKING:
-    from tracer.kernel.kmsg.report.log_report import LogReport
+    from tracer.kernel.kmsg.report.log_report import LogReport, OwnerMemory
 
 _SIGNAL_TO_REPORT_NS: Final = 100_000_000
 
@@ -254,7 +254,8 @@ def is_named(frames: Iterable[object] | None) -> bool:
 class Shown(NamedTuple):
     """What the first and the last lines of a report show: the header, the summary, and the kill.
 
-    `has_header` is False if the first line is missing; `gfp` and `order` are those of the request.
+    `has_header` is False if the first line is missing; `gfp`, `gfp_names` and `order` are those of the
+    request.
     """
 
     has_header: bool
@@ -262,6 +263,7 @@ class Shown(NamedTuple):
     constraint: str
     oom_memcg: str | None
     gfp: int | None
+    gfp_names: str | None
     order: int | None
 
     @classmethod
@@ -273,6 +275,7 @@ class Shown(NamedTuple):
             report.constraint,
             report.oom_memcg,
             report.invoker.gfp,
+            report.invoker.gfp_names,
             report.invoker.order,
         )
 
@@ -281,18 +284,31 @@ class Logged:
     """A report of the log, and the times of its kill lines by pid, in ns since the epoch.
 
     The times may be late by the delay of the recorder's wake-up, from which the offset between the clocks is
-    estimated (capture/rows/kmsg_stream.py). `shown` is known without the report.
+    estimated (capture/rows/kmsg_stream.py). `shown` is known without the report. `read_memory` returns the
+    memory of the limit owner for less than `read`; None if only `read` shows it.
     """
 
-    def __init__(self, killed_ns: Mapping[int, int], shown: Shown, read: Callable[[], LogReport]) -> None:
+    def __init__(
+        self,
+        killed_ns: Mapping[int, int],
+        shown: Shown,
+        read: Callable[[], LogReport],
+        read_memory: Callable[[], OwnerMemory | None] = lambda: None,
+    ) -> None:
         self.killed_ns = killed_ns
         self.shown = shown
         self._read = read
+        self._read_memory = read_memory
 
     @cached_property
     def report(self) -> LogReport:
         """Return the report, which is parsed at the first use."""
         return self._read()
+
+    def memory(self) -> OwnerMemory:
+        """Return the memory of the limit owner in the report, which is read at each use."""
+        found = self._read_memory()
+        return self.report.memory if found is None else found
 
 
 @dataclass(frozen=True, slots=True)

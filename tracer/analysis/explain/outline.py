@@ -72,7 +72,8 @@ def with_memory(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport
     """Return the outline with composition, cushion (without refaults) and working set of the limit owner."""
     outline = unexplained(from_trace(trace, kill.time_ns, kill.rows, told.state), NOT_ASKED)
     unknown: Unknown = {"cushion.refaulted_bytes": NOT_ASKED}
-    sizes, made_of, working_set, used, _ = memory(kill, unknown, told, has_refaults=False)
+    without_refaults = partial(window.measure_cushion, has_refaults=False)
+    sizes, made_of, working_set, used, _ = memory(kill, unknown, told, without_refaults)
     return measured(outline, sizes, made_of, used, working_set_bytes=working_set, unknown=unknown)
 
 
@@ -98,10 +99,14 @@ def measured(
 
 
 def memory(
-    kill: RecordedKill, unknown: Unknown, told: Told, *, has_refaults: bool = True
+    kill: RecordedKill,
+    unknown: Unknown,
+    told: Told,
+    measure: Callable[..., Cushion] = window.measure_cushion,
 ) -> tuple[dict[str, int | None], Composition, int | None, Cushion, Origins]:
     """Return sizes, composition, working set and cushion of the limit owner, and what finds the tables that
-    these are from; all null without an owner. `has_refaults`: as `window.measure_cushion` has it."""
+    these are from; all null without an owner. `measure` returns the cushion as `window.measure_cushion`
+    does."""
     if kill.owner_id is None:
         no_owner = recorded_kill.NO_OWNER
         unknown |= dict.fromkeys(_OF_MEMORY, no_owner)
@@ -117,13 +122,12 @@ def memory(
     working_set = composition.working_set(sizes, total, unknown)
     limit = limit_of(kill.first)
     locked = composition.locked_cache(sizes, made_of)
-    used = window.measure_cushion(
+    used = measure(
         kill.subtree,
         limit_bytes=UNLIMITED_BYTES if limit is None else limit,
         window=kill.window,
         cache_end_bytes=window.cache_bytes(sizes),
         locked_bytes=locked or 0,
-        has_refaults=has_refaults,
         unknown=unknown,
     )
     origins = partial(composition.origins_of_parts, sizes, tables, usage_table)

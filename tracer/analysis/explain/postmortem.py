@@ -62,22 +62,30 @@ class PostMortems:
 
     def all(self, *, is_sized: bool = True) -> list[OomReport]:
         """Return what `explain` returns."""
-        reports = self._each(partial(_report, is_sized=is_sized))
+        reports = self._each(partial(_report, is_sized=is_sized), self._completed.told)
         return self._with_ranges_of_runs(reports, self._kills.numbers) if is_sized else reports
 
     def measured(self) -> list[OomReport]:
         """Return the reports of `outlines` with the memory of the limit owner, without refaults: what a
         picture shows."""
-        return self._each(outline.with_memory)
+        return self._each(outline.with_memory, self._completed.added)
+
+    def listed(self) -> list[OomReport]:
+        """Return the reports of `outlines` with the limit owner, the cause and its confidence: what a list
+        shows of a kill."""
+        return self._each(_listed, self._completed.added)
 
     def judged(self, whole: Collection[int] = ()) -> list[OomReport]:
-        """Return the reports of `outlines` with the limit owner and its memory, the cause and its confidence:
-        what a list and a chart show of a kill. The kills with the numbers in `whole` have whole reports."""
+        """Return the reports of `listed` with the memory of the limit owner: what a list and a chart show of
+        a kill. The kills with the numbers in `whole` have whole reports."""
 
         def explain(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
             return _report(trace, kill, told) if kill.kill_id in whole else _judged(trace, kill, told)
 
-        return self._with_ranges_of_runs(self._each(explain), whole)
+        def tell(kill_id: int) -> Told:
+            return self._completed.told(kill_id) if kill_id in whole else self._completed.added(kill_id)
+
+        return self._with_ranges_of_runs(self._each(explain, tell), whole)
 
     def outlines(self) -> list[OomReport]:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
@@ -91,7 +99,9 @@ class PostMortems:
         """Return the whole report of a kill, by its number."""
         if kill_id not in self._kills.numbers:
             return next(report for report in self._only_logged if report.kill_id == kill_id)
-        report = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _report)
+        report = self._explained(
+            kill_id, partial(self._kills.kill_at, kill_id), _report, self._completed.told
+        )
         (found,) = self._with_ranges_of_runs([report], [kill_id])
         return found
 
@@ -100,7 +110,8 @@ class PostMortems:
         if kill_id not in self._kills.numbers:
             return self.one(kill_id)
         if kill_id not in self._sized:
-            self._sized[kill_id] = self._explained(kill_id, partial(self._kills.kill_at, kill_id), _sized)
+            find = partial(self._kills.kill_at, kill_id)
+            self._sized[kill_id] = self._explained(kill_id, find, _sized, self._completed.told)
         return self._sized[kill_id]
 
     def _with_ranges_of_runs(self, reports: Sequence[OomReport], whole: Collection[int]) -> list[OomReport]:
@@ -130,14 +141,20 @@ class PostMortems:
     def _by_time(self, recorded: Iterable[OomReport]) -> list[OomReport]:
         return sorted([*recorded, *self._only_logged], key=attrgetter("time"))
 
-    def _each(self, explain: _Explain) -> list[OomReport]:
-        reports = {kill_id: self._explained(kill_id, find, explain) for kill_id, find in self._kills}
+    def _each(self, explain: _Explain, tell: Callable[[int], Told]) -> list[OomReport]:
+        reports = {kill_id: self._explained(kill_id, find, explain, tell) for kill_id, find in self._kills}
         return self._by_time(reports[kill_id] for kill_id in self._completed.kill_ids)
 
-    def _explained(self, kill_id: int, find: Callable[[], RecordedKill], explain: _Explain) -> OomReport:
+    def _explained(
+        self,
+        kill_id: int,
+        find: Callable[[], RecordedKill],
+        explain: _Explain,
+        tell: Callable[[int], Told],
+    ) -> OomReport:
         return self._trace.defects.attempt(
             f"kill {kill_id}",
-            lambda: explain(self._trace, find(), self._completed.told(kill_id)),
+            lambda: explain(self._trace, find(), tell(kill_id)),
             lambda why: outline.unexplained(self._outline(kill_id), why),
         )
 
@@ -176,6 +193,12 @@ def _sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
 
     return recorded_report.sized(trace, kill, told)
+
+
+def _listed(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+
+    return recorded_report.listed(trace, kill, told)
 
 
 def _judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -30,11 +30,10 @@ from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.results.kill import OomReport
-from tracer.analysis.results.memory import Allocator, Composition, FurtherAllocators, Grown
+from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators, Grown
 from tracer.analysis.results.quality import Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim
 from tracer.analysis.views.code_samples import grown_within
-from tracer.kernel.kmsg.report.log_report import LogReport
 
 _RANGE: Final = "sizing.min_limit_bytes"
 
@@ -150,9 +149,15 @@ class _Weighable:
 
 
 def _to_weigh(
-    trace: TraceTables, kill: RecordedKill, told: Told, outline: OomReport, unknown: Unknown
+    trace: TraceTables,
+    kill: RecordedKill,
+    told: Told,
+    outline: OomReport,
+    unknown: Unknown,
+    *,
+    measure: Callable[..., Cushion] = window.measure_cushion,
 ) -> _Weighable:
-    sizes, made_of, working_set, used, origins = outlines.memory(kill, unknown, told)
+    sizes, made_of, working_set, used, origins = outlines.memory(kill, unknown, told, measure)
     unknown_parties: Unknown = {}
     asked = recorded_kill.trigger(trace, kill, told, unknown_parties)
     unknown_parties |= recorded_kill.why_unknown(outline.victims)
@@ -168,7 +173,7 @@ def _to_weigh(
         cushion=used,
         page_size=page_size(trace),
         window=kill.window,
-        circumstances=_weighed_circumstances(kill, sizes, made_of, told.report),
+        circumstances=_weighed_circumstances(kill, sizes, made_of, told),
         lost_records=trace.losses.affecting_sizes_near(kill.window.begin, kill.time_ns),
         sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
         is_told=bool(is_told) if pd.notna(is_told) else False,
@@ -197,7 +202,15 @@ def _to_size(
     return findings, selection
 
 
+def listed(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    """Return the outline with the limit owner, the cause and its confidence."""
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
+    findings = _to_weigh(trace, kill, told, outline, {}, measure=window.measure_start).findings
+    return replace(outline, limit_owner=findings.owner, verdict=verdict.pick(findings))
+
+
 def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    """Return the report of `listed` with the memory of the limit owner."""
     outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
     unknown: Unknown = {}
     weighed = _to_weigh(trace, kill, told, outline, unknown)
@@ -226,9 +239,10 @@ def _grown(kill: RecordedKill, kinds: Sequence[str]) -> Grown:
 
 
 def _weighed_circumstances(
-    kill: RecordedKill, sizes: dict[str, int | None], made_of: Composition, log: LogReport | None
+    kill: RecordedKill, sizes: dict[str, int | None], made_of: Composition, told: Told
 ) -> Circumstances:
     if kill.owner_id is None:
+        log = told.report
         return Circumstances(
             shortage=None if log is None else shortage.from_log(log, page_size(kill.subtree.whole)),
             machine=None if log is None else log.mem_info,

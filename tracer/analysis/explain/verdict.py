@@ -73,10 +73,10 @@ def judge(findings: Findings) -> Verdict:
 def pick(findings: Findings) -> Verdict:
     """Return the verdict of `judge` without its words and evidence.
 
-    It reads only the findings that a list of kills measures (`postmortem.PostMortems.judged`).
+    It reads only the findings that a list of kills measures (`postmortem.PostMortems.listed`).
     """
     cause, confidence, _ = _picked(findings, _suspects(findings))
-    return replace(NO_VERDICT, cause=cause, confidence=confidence)
+    return Verdict(cause, confidence, NO_VERDICT.summary, NO_VERDICT.evidence, NO_VERDICT.contributing)
 
 
 def _picked(

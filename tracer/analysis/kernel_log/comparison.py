@@ -18,7 +18,7 @@ try_to_free_mem_cgroup_pages).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ from tracer.analysis.core.rows import RowIndex
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import decisions, logged_kill
 from tracer.analysis.results.quality import KernelLog
-from tracer.kernel.kmsg.report.log_report import Kill, LogReport, MemoryStat
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport, MemoryStat, OwnerMemory
 from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
 from tracer.stored_names import stored_text
 from tracer.trace.read.to_pandas import to_frame
@@ -175,11 +175,11 @@ def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
     return trace.places.path_of(owner_id) == stored_text(stat.cgroup)
 
 
-def _memory_stat(report: LogReport) -> dict[str, int]:
+def _memory_stat(memory: OwnerMemory) -> dict[str, int]:
     """Return columns of `samples` for the limit owner with all below it."""
-    if not report.stats:
+    if not memory.stats:
         return {}
-    return {f"{name}_bytes": value for name, value in logged_kill.sizes(report).items() if value is not None}
+    return {f"{name}_bytes": value for name, value in logged_kill.sizes(memory).items() if value is not None}
 
 
 def _with_rows(table: pd.DataFrame, name: str, rows: list[Mapping[str, Any]]) -> pd.DataFrame:
@@ -287,20 +287,25 @@ class Told:
 
     `state`, `missing` and `fields` are the values that `Quality` of its report gets.
     `origins` is name of a size of its sample (`usage`, or of memory.stat) -> the table that it is from, for
-    sizes that no program read into `samples`.
+    sizes that no program read into `samples`. `logged`: None without a report.
     """
 
-    report: LogReport | None
+    logged: Logged | None
     state: KernelLog
     missing: str
     fields: tuple[str, ...]
     disagreements: tuple[Difference, ...]
     origins: Mapping[str, str]
 
+    @property
+    def report(self) -> LogReport | None:
+        """Return the report, which is parsed if nothing asked for it before."""
+        return None if self.logged is None else self.logged.report
+
     def gfp_names(self, gfp: int | None) -> str:
         """Return the names that the log has for these flags; "" if the log has other flags, or none."""
-        asked = None if self.report is None else self.report.invoker
-        return (asked.gfp_names or "") if asked is not None and asked.gfp == gfp else ""
+        shown = None if self.logged is None else self.logged.shown
+        return (shown.gfp_names or "") if shown is not None and shown.gfp == gfp else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,12 +354,23 @@ class Completed:
 
     def state(self, kill_id: int) -> KernelLog:
         """Return how much of the report on a kill the log has."""
+        return "matched" if self._is_matched(kill_id) else self.told(kill_id).state
+
+    def _is_matched(self, kill_id: int) -> bool:
+        """Return whether the log has a report on a kill from its first line on: its state is known then."""
         logged = self._matched.get(kill_id)
-        return "matched" if logged is not None and logged.shown.has_header else self.told(kill_id).state
+        return logged is not None and logged.shown.has_header
 
     def told(self, kill_id: int) -> Told:
         """Return the findings of the log on a kill. A bug that keeps them from being found is kept."""
         return self._trace.defects.attempt(_SUBJECT, partial(self._found, kill_id), _not_told)
+
+    def added(self, kill_id: int) -> Told:
+        """Return the findings of `told` without what the report lacks, and without disagreements: most
+        reports need not be parsed for what they add."""
+        if not self._is_matched(kill_id):
+            return self.told(kill_id)
+        return self._trace.defects.attempt(_SUBJECT, partial(self._found_added, kill_id), _not_told)
 
     def _found(self, kill_id: int) -> Told:
         if self._without is not None:
@@ -364,17 +380,20 @@ class Completed:
         coverage = decisions.coverage(self._trace, time_ns, None if logged is None else logged.report)
         if logged is None:
             return Told(None, coverage.state, coverage.missing, (), (), {})
-        report, added = logged.report, self._added_for(kill_id)
         rows = [self._recorded.row(position) for position in positions.tolist()]
-        has_stack = report.stack and _lacks_stack(self._trace, rows[0])
-        return Told(
-            report,
-            coverage.state,
-            coverage.missing,
-            (*self._taken[kill_id], *added.fields, *(["trigger.stack"] if has_stack else [])),
-            tuple(disagreements(self._trace, rows, report)),
-            added.origins,
+        return replace(
+            self._found_added(kill_id),
+            state=coverage.state,
+            missing=coverage.missing,
+            disagreements=tuple(disagreements(self._trace, rows, logged.report)),
         )
+
+    def _found_added(self, kill_id: int) -> Told:
+        logged, added = self._matched[kill_id], self._added_for(kill_id)
+        stack_id = self._recorded.columns["kernel_stack_id"][self._of_kill.rows_for(kill_id)[0]]
+        has_stack = _lacks_stack(self._trace, stack_id) and logged.report.stack
+        fields = (*self._taken[kill_id], *added.fields, *(["trigger.stack"] if has_stack else []))
+        return Told(logged, "matched", "", fields, (), added.origins)
 
     def _added_for(self, kill_id: int) -> _Added:
         if kill_id not in self._added:
@@ -384,11 +403,11 @@ class Completed:
         return self._added[kill_id]
 
     def _read(self, kill_id: int) -> _Added:
-        report, position = self._matched[kill_id].report, int(self._of_kill.rows_for(kill_id)[0])
+        memory, position = self._matched[kill_id].memory(), int(self._of_kill.rows_for(kill_id)[0])
         first = self._inferred.row(position)
         owner_id = optional(first["limit_owner_cgroup_id"])
-        reading = _memory_stat(report)
-        if owner_id is None or not reading or not _is_of(self._trace, owner_id, report.stats[0]):
+        reading = _memory_stat(memory)
+        if owner_id is None or not reading or not _is_of(self._trace, owner_id, memory.stats[0]):
             return _Added()
         at_kill = self._at_kills[self._read_at_kill.rows_for(kill_id)]
         at_kill = at_kill[self._sampled_ids[at_kill] == owner_id]
@@ -453,7 +472,7 @@ def _not_told(why: str) -> Told:
     return Told(None, "missing", why, (), (), {})
 
 
-def _lacks_stack(trace: TraceTables, first: Mapping[str, Any]) -> bool:
+def _lacks_stack(trace: TraceTables, stack_id: Any) -> bool:
     """Return whether the trace does not have the names of the trigger's kernel stack."""
-    number = optional(first["kernel_stack_id"])
+    number = optional(stack_id)
     return number is None or not is_named(trace.functions.frames_for(number))

@@ -28,7 +28,7 @@ from tracer.analysis.results.kill import LimitOwner, Lowered, Trigger, Victim
 from tracer.analysis.results.quality import Unknown
 from tracer.categories import COUNTERS, V1_STAT
 from tracer.kernel.cgroups.containers import ContainerNames, identify
-from tracer.kernel.kmsg.report.log_report import Kill, LogReport, TaskRow
+from tracer.kernel.kmsg.report.log_report import Kill, LogReport, OwnerMemory, TaskRow
 from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
 
@@ -49,7 +49,7 @@ _V1: Final = {column.removesuffix("_bytes"): name for name, column in V1_STAT.it
 _V1_HIERARCHICAL: Final = {column: f"total_{name}" for column, name in _V1.items()}
 
 
-def sizes(log: LogReport) -> Sizes:
+def sizes(log: LogReport | OwnerMemory) -> Sizes:
     """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) of the limit owner, in bytes."""
     values, names = ({}, {}) if is_in_part(log) else _values(log)
     found: Sizes = {name: values.get(names.get(name, "")) for name in MEMORY_STAT_BYTES}
@@ -70,7 +70,7 @@ def sizes(log: LogReport) -> Sizes:
     return found
 
 
-def is_in_part(log: LogReport) -> bool:
+def is_in_part(log: LogReport | OwnerMemory) -> bool:
     """Return whether memory.stat of cgroups below the limit owner is missing.
 
     Where each cgroup has a line of its own, usage of the limit owner is the anonymous memory, the cache and
@@ -139,7 +139,7 @@ def page_size(log: LogReport) -> int | None:
     return None
 
 
-def _without_line(log: LogReport, names: Mapping[str, str]) -> tuple[str, ...]:
+def _without_line(log: LogReport | OwnerMemory, names: Mapping[str, str]) -> tuple[str, ...]:
     """Return the sizes that are 0 if memory.stat has no line for them.
 
     On v2 a missing line proves nothing for huge pages, which were charged before they had a line
@@ -150,7 +150,7 @@ def _without_line(log: LogReport, names: Mapping[str, str]) -> tuple[str, ...]:
     return ("zswap",) if names is _V2 else ("zswap", "hugetlb")
 
 
-def _values(log: LogReport) -> tuple[Mapping[str, int], Mapping[str, str]]:
+def _values(log: LogReport | OwnerMemory) -> tuple[Mapping[str, int], Mapping[str, str]]:
     """Return (name -> bytes as printed, name of a size -> its name in the report)."""
     if not log.stats:
         return {}, {}

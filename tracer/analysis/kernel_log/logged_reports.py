@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from sys import intern
 from typing import Final
 
 import numpy as np
@@ -25,10 +26,11 @@ import pyarrow.compute as pc
 from tracer.analysis.core.columns import Bools, Int64s, integers, times_ns
 from tracer.analysis.core.lookups import Logged, Shown
 from tracer.kernel.kmsg import machine_log, parser
+from tracer.kernel.kmsg.assembly import StatRows
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
-from tracer.kernel.kmsg.report.log_report import LogReport
+from tracer.kernel.kmsg.report.log_report import LogReport, OwnerMemory
 from tracer.kernel.kmsg.text import markers
-from tracer.kernel.kmsg.text.styles import Stamp
+from tracer.kernel.kmsg.text.styles import STAT_NAME, Stamp
 from tracer.stored_names import stored_text
 
 _COUNTERS: Final = ("memory", "memory+swap", "swap", "kmem")
@@ -44,7 +46,12 @@ _MARKS: Final = {
 """The patterns of the lines that begin a section of a report on the limit of a cgroup, in the order of
 printing; then that of a line which follows a report at any distance."""
 
-_HEADER, _SUMMARY, _KILL, _REAPED = map([*_MARKS].index, ("header", "summary", "kill", "reaped"))
+_HEADER, _STATS, _SUMMARY, _KILL, _REAPED = map(
+    [*_MARKS].index, ("header", "memory.stat", "summary", "kill", "reaped")
+)
+_TITLE: Final = re.compile(rf"{re.escape(markers.STATS)}/[ -\[\]-~]{{0,900}}:")
+_STATS_ROW: Final = re.compile(rf"({STAT_NAME}) (\d{{1,20}})", re.ASCII)
+_AFTER_STATS: Final = re.compile(r"Tasks state \(memory values in pages\):")
 _UNUSUAL_WORDS: Final = "|".join(
     (
         *map(
@@ -129,6 +136,10 @@ class _Rows:
         """Return the time of a row, in ns since the epoch."""
         return int(self.columns["time_ns"][row])
 
+    def stamp(self, row: int) -> Stamp:
+        """Return the time and the place of a row, as the parser does for lines of /dev/kmsg."""
+        return Stamp(row + 1, int(self.columns["ktime_ns"][row]) // 1000 * 1000)
+
     def text(self, row: int) -> str:
         return str(self.texts[row])
 
@@ -153,15 +164,25 @@ def _has(texts: pa.Array, pattern: str) -> Bools:
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """The rows of a usual report, and what they show without a parser's pass over them."""
+    """The rows of a usual report, and what they show without a parser's pass over them.
+
+    `memory` are the rows of the page counters and of the title of memory.stat, and the row of the section
+    after it; empty if there is no memory.stat.
+    """
 
     begin: int
     end: int
     pid: int
     shown: Shown
+    memory: tuple[int, ...]
 
     def logged(self, rows: _Rows) -> Logged:
-        return Logged({self.pid: rows.time_ns(self.end - 1)}, self.shown, lambda: self._report(rows))
+        return Logged(
+            {self.pid: rows.time_ns(self.end - 1)},
+            self.shown,
+            lambda: self._report(rows),
+            lambda: _memory(rows, *self.memory) if self.memory else None,
+        )
 
     def _report(self, rows: _Rows) -> LogReport:
         found = parser.reports(rows.lines(self.begin, self.end), self.begin + 1)
@@ -181,9 +202,10 @@ def _usual_reports(rows: _Rows, marks: list[int]) -> Iterator[_Usual]:
         if kill is not None and not is_after_unusual:
             first, last = words[begin], words[begin + kill]
             summary = words[begin + of_report.index(_SUMMARY)]
+            memory = _rows_of_memory(words, of_report, begin)
             is_unbroken = breaks[first] == breaks[last] and printed_ns[last] - printed_ns[first] <= _MOST_NS
             if last - first < _MOST_ROWS and is_unbroken:
-                found = _usual(rows, first, summary, last)
+                found = _usual(rows, first, summary, last, memory)
                 if found is not None:
                     yield found
         is_after_unusual = _UNUSUAL in of_report
@@ -221,8 +243,46 @@ def _kill_in(marks: list[int]) -> int | None:
     return kill if is_in_order and all(mark == _REAPED for mark in marks[kill + 1 :]) else None
 
 
-def _usual(rows: _Rows, first: int, summary: int, last: int) -> _Usual | None:
-    """Return the report with these rows as header, summary and kill; None if it is not a usual one."""
+def _rows_of_memory(words: list[int], marks: list[int], begin: int) -> tuple[int, ...]:
+    """Return `_Usual.memory` of the report whose marks are those of the rows from place `begin` on."""
+    if _STATS not in marks:
+        return ()
+    places = [at for at, mark in enumerate(marks) if _HEADER < mark < _SUMMARY]
+    after = next(at for at, mark in enumerate(marks) if _STATS < mark <= _SUMMARY)
+    of_memory = [at for at in places if marks[at] <= _STATS]
+    return tuple(words[begin + at] for at in [*of_memory, after])
+
+
+def _memory(rows: _Rows, *of_memory: int) -> OwnerMemory | None:
+    """Return what the rows of `_Usual.memory` and those of memory.stat show.
+
+    None if any of these rows is not as all kernels since v5.3 print it: the parser knows all others.
+    """
+    *of_counters, begin, end = of_memory
+    counters = [printed_lines.counter(rows.text(row)) for row in of_counters]
+    title = printed_lines.memory_stats(rows.text(begin)) if _TITLE.fullmatch(rows.text(begin)) else None
+    texts = rows.texts[begin + 1 : end].to_pylist()
+    if _AFTER_STATS.fullmatch(texts[-1] if texts else ""):
+        del texts[-1]
+    found = [row.groups() for row in map(_STATS_ROW.fullmatch, texts) if row is not None]
+    if title is None or None in counters or not texts or len(found) != len(texts):
+        return None
+    stats = StatRows(
+        printed=title,
+        values={intern(name): int(number) for name, number in found},
+        first=rows.stamp(begin + 1),
+        last=rows.stamp(begin + len(texts)),
+        last_name=found[-1][0],
+        rows=len(texts),
+        characters=sum(map(len, texts)) + len(texts),
+        has_prefix=True,
+    )
+    return OwnerMemory(dict(counter for counter in counters if counter is not None), (stats.result(),))
+
+
+def _usual(rows: _Rows, first: int, summary: int, last: int, memory: tuple[int, ...]) -> _Usual | None:
+    """Return the report with these rows as header, summary and kill, and those of its memory; None if it is
+    not a usual one."""
     header, decision, killed = texts = [rows.text(row) for row in (first, summary, last)]
     if any("\\" in text for text in texts):
         return None  # a name with escapes, which may be a line end
@@ -237,5 +297,5 @@ def _usual(rows: _Rows, first: int, summary: int, last: int) -> _Usual | None:
     if not is_of_one_task or not is_complete:
         return None
     asked = invoked[0]
-    shown = Shown(True, True, told.constraint, told.oom_memcg, asked.gfp, asked.order)
-    return _Usual(first, last + 1, kill.pid, shown)
+    shown = Shown(True, True, told.constraint, told.oom_memcg, asked.gfp, asked.gfp_names, asked.order)
+    return _Usual(first, last + 1, kill.pid, shown, memory)

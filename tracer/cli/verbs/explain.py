@@ -235,7 +235,7 @@ def _reports_from_trace(
     """
     if of == "all":
         return trace.explain(cgroup), _explained_already
-    reports, post_mortems = trace.outlined(cgroup) if of == "outlines" else trace.judged(cgroup)
+    reports, post_mortems = trace.outlined(cgroup) if of == "outlines" else trace.listed(cgroup)
     return reports, lambda report: post_mortems.one(report.kill_id)
 
 

@@ -330,7 +330,7 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
         gfp=gfp,
         order=order,
         stack=told.report.stack
-        if told.report is not None and "trigger.stack" in told.fields
+        if "trigger.stack" in told.fields and told.report is not None
         else _frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
         user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
         gfp_names=told.gfp_names(gfp),

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -299,6 +299,13 @@ def measure_cushion(
         kernel_refaulted_bytes=counted,
         evicted_after_bytes=after_bytes,
     )
+
+
+def measure_start(subtree: Subtree, *, window: Window, locked_bytes: int, **_: Any) -> Cushion:
+    """Return only `cache_start_bytes` of the cushion (`measure_cushion`), by which causes are weighed."""
+    cache = ledger.level(subtree, ledger.CACHE)
+    most = None if cache is None else cache.within(window.at_limit, window.end).peak()
+    return Cushion(cache_start_bytes=None if most is None else max(most - locked_bytes, 0))
 
 
 def cache_bytes(sizes: Mapping[str, int | None]) -> int | None:

@@ -86,6 +86,14 @@ class MemoryStat:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerMemory:
+    """The memory of the cgroup whose limit was hit: `counters` and `stats` as `LogReport` has them."""
+
+    counters: Mapping[CounterName, Counter]
+    stats: tuple[MemoryStat, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRow:
     """A row of the table of tasks that could have been chosen; sizes are in pages, as the kernel prints them.
 
@@ -227,3 +235,8 @@ class LogReport:
     suppressed: int = 0
     dropped: int = 0
     missing: tuple[Section, ...] = ()
+
+    @property
+    def memory(self) -> OwnerMemory:
+        """Return the memory of the limit owner."""
+        return OwnerMemory(self.counters, self.stats)

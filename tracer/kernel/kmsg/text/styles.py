@@ -102,8 +102,11 @@ _USUAL: Final = (
     r" (?P<host>[a-zA-Z0-9.-]{1,255}) kernel: )?"
     r"(?:\[ *(?P<s>\d{1,10})\.(?P<fraction>\d{6})\] ?)?(?:\[ *(?P<caller>[TC]\d{1,10})\] ?)?)"
 )
+STAT_NAME: Final = r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63}"
+"""The pattern of the name in a row of memory.stat, which is no word before a number in other lines."""
+
 _ROWS: Final = {
-    "stat": r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63} \d{1,20}",
+    "stat": rf"{STAT_NAME} \d{{1,20}}",
     "frame": r" {0,8}(?:\? )?[a-zA-Z_][\w.]{0,100}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,64}\])?",
     "task": r"\[ *\d{1,10}\](?: +-?\d{1,20}){6,14} [a-zA-Z][\w./:-]{0,14}",
     "registers": r"(?:RSP|RAX|RDX|RBP|R10|R13): [0-9a-fRSPEFLAXDIBC_: ]{1,80}",
