@@ -455,6 +455,7 @@ struct code_sample_event {
 	u64 sampled_ns; /* the time of the sample that is freed; 0 = this is a sample */
 	u64 cgroup_id;
 	s64 bytes;
+	u64 again_bytes; /* growth since the last sample that a sample before stood for, and lost */
 	u64 start_code; /* of struct mm_struct: tells the programs of one process apart */
 	u64 start_stack;
 	u32 tgid;
@@ -467,7 +468,7 @@ struct code_sample_event {
 	u64 codes[TRACER_PYTHON_FRAMES]; /* of CPython: code objects, innermost first */
 	u64 instructions[TRACER_PYTHON_FRAMES]; /* of CPython, in each code object */
 };
-_Static_assert(sizeof(struct code_sample_event) == 2104, "size");
+_Static_assert(sizeof(struct code_sample_event) == 2112, "size");
 
 /* The registers and the stack of a task in user mode, at the sample with the same time and task. */
 struct stack_copy_event {

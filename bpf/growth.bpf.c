@@ -138,6 +138,7 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 	record->sampled_ns = 0;
 	record->cgroup_id = memcg_id(memcg);
 	record->bytes = weight_bytes;
+	record->again_bytes = category == CATEGORY_ANON ? take_again_bytes((u64)mm) : 0;
 	record->start_code = READ(mm, start_code);
 	record->start_stack = READ(mm, start_stack);
 	record->tgid = current_tgid();

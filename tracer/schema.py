@@ -240,6 +240,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         tid=_PID,
         category=_NAME,
         bytes=pa.int64(),
+        again_bytes=_MAYBE_INT,
         stack_id=_MAYBE_INT,
         kernel_stack_id=_MAYBE_INT,
         mapping=_nullable(pa.string()),

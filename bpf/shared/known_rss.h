@@ -10,12 +10,14 @@
 /*
  * The anonymous pages of an address space, and the process to which it belongs. `owed_pages`: by
  * how much more was freed of samples than the counter shrank. `freed_ns`: when that was last.
+ * `again_pages`: what was owed, and counted as growth since the last sample.
  */
 struct known_rss {
 	s64 pages;
 	u64 owner_tgid;
 	s64 owed_pages;
 	u64 freed_ns;
+	s64 again_pages;
 };
 
 BPF_TABLE("lru_hash", u64, struct known_rss, rss_pages, 8192); /* by the address of an mm */
@@ -51,7 +53,19 @@ static __always_inline s64 take_owed(u64 mm)
 		return 0;
 	pages = known->owed_pages;
 	known->owed_pages = 0;
+	__sync_fetch_and_add(&known->again_pages, pages);
 	return pages;
+}
+
+/* Return the growth that was sampled before, up to a sample that is taken now. */
+static __always_inline u64 take_again_bytes(u64 mm)
+{
+	struct known_rss *known = rss_pages.lookup(&mm);
+	s64 pages = known ? known->again_pages : 0;
+
+	if (pages)
+		__sync_fetch_and_add(&known->again_pages, -pages);
+	return pages * PAGE_SIZE;
 }
 
 /*

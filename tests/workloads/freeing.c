@@ -6,7 +6,9 @@
  *   munmap, madvise, brk, fixed   the system call, or a new mapping at the same place
  *   shrunk      all but a page is given back by mremap(2)
  *   moved       mremap(2) moves the memory, and nothing of it is given back; what `keep` takes at
- * the old place is moved_away  the memory is moved, and given back at its new place
+ *               the old place is
+ *   moved_away  the memory is moved, and given back at its new place
+ *   rounds      both sizes are taken, and the first one is given back by munmap(2), 200 times
  */
 
 #define _GNU_SOURCE
@@ -47,6 +49,18 @@ static char *moved(char *memory, long bytes)
 	return mremap(memory, bytes, 2 * bytes, MREMAP_MAYMOVE);
 }
 
+static void rounds(long bytes, long kept)
+{
+	for (int round = 0; round < 200; round++) {
+		char *memory = map(NULL, bytes + kept);
+
+		borrow(memory, bytes);
+		keep(memory + bytes, kept);
+		munmap(memory, bytes);
+		usleep(2000);
+	}
+}
+
 static void work(const char *way, long bytes, long kept)
 {
 	char *memory = IS("brk") ? sbrk(bytes) : map(NULL, bytes + PAGE);
@@ -82,7 +96,10 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	if (getchar() == EOF)
 		return 0;
-	work(argv[1], atol(argv[2]), atol(argv[3]));
+	if (!strcmp(argv[1], "rounds"))
+		rounds(atol(argv[2]), atol(argv[3]));
+	else
+		work(argv[1], atol(argv[2]), atol(argv[3]));
 	puts("ready");
 	fflush(stdout);
 	while (getchar() != EOF)

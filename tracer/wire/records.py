@@ -316,6 +316,7 @@ CODE_SAMPLE: Final = Record(
         Field("sampled_ns", "u64", "the time of the sample that is freed; 0 = this is a sample", null="zero"),
         Field("cgroup_id", "u64"),
         Field("bytes", "s64"),
+        Field("again_bytes", "u64", "growth since the last sample that a sample before stood for, and lost"),
         Field("start_code", "u64", "of struct mm_struct: tells the programs of one process apart"),
         Field("start_stack", "u64"),
         Field("tgid", "u32"),

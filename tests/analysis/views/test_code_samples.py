@@ -308,6 +308,14 @@ def test_memory_that_was_freed_is_no_share_of_what_is_held(churning: Any) -> Non
     assert before.memory.unseen_freed_bytes == 0, "it was followed, so what was freed is older"
 
 
+def test_growth_that_is_sampled_again_was_not_freed_twice(churning: Any) -> None:
+    """5 of the 8 MiB that a sample stood for when its page was freed were held, and are sampled again."""
+    grown_code_sampled(churning, 7 * MIB, "keep [work]", seconds=3.6, is_followed=True, again_bytes=5 * MIB)
+    found = grown_within(Subtrees(churning).subtree_at(7), ("anon",), churning.ns(0), churning.ns(4))
+    assert found.memory is not None
+    assert (found.memory.held_bytes, found.memory.freed_bytes) == (13 * MIB, 3 * MIB)
+
+
 def test_samples_until_a_moment_are_those_that_are_held_then(churning: Any) -> None:
     def weights(end_ns: int) -> list[int]:
         return code_samples.held_within(churning, np.array([7]), None, end_ns)["bytes"].tolist()

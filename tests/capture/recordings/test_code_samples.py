@@ -179,6 +179,30 @@ def test_memory_that_was_given_back_is_held_by_nobody(
 
 
 @pytest.mark.beside
+def test_growth_that_is_sampled_again_is_not_counted_twice(
+    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """A part of a sample is kept and its page is freed, in each of 200 rounds: what is kept is sampled again.
+
+    All growth is what the rounds take, to the pages that a CPU has not added to the counter when the range is
+    freed, 32 at most. What was freed is shown without what was only sampled again.
+    """
+    freed, kept, rounds = 1536 * KIB, 512 * KIB, 200
+    with started(compiled("freeing", tmp_path), memcg, "rounds", str(freed), str(kept)) as process:
+        recorder = start_recorder("-c", str(memcg))
+        go_on(process)
+        trace = AnalysedTrace(recorder.stop())
+        tgid = process.pid
+    rows = trace.code_samples
+    samples = rows[(rows["bytes"] > 0) & (rows["category"] == "anon") & (rows["tgid"] == tgid)]
+    again = int(samples["again_bytes"].sum())
+    assert again > 0, "nothing was sampled again"
+    taken = rounds * (freed + kept)
+    unseen = rounds * 32 * 4 * KIB * CPUS
+    assert taken - unseen <= int(samples["bytes"].sum()) - again <= taken + 2 * MIB * CPUS
+
+
+@pytest.mark.beside
 def test_periodic_work_is_sampled_in_proportion(
     growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:

@@ -156,13 +156,15 @@ _WEIGHTS: Final[Mapping[str, ledger.Weights]] = {
 
 class Samples(NamedTuple):
     """Samples as arrays, in the order of time. `kind`: sockets count as kernel memory. `is_followed`: if one
-    was freed, there is a row that says so."""
+    was freed, there is a row that says so. `again_bytes`: growth in them that earlier samples had stood for,
+    which were freed with a page while that growth was held; 0 in older traces."""
 
     time: Int64s
     tgid: Int64s
     stack_id: Int64s
     kernel_stack_id: Int64s
     bytes: Int64s
+    again_bytes: Int64s
     kind: npt.NDArray[np.object_]
     is_followed: Bools
 
@@ -175,13 +177,15 @@ class Samples(NamedTuple):
         tgid, user, kernel, nr_bytes = (
             integers(rows[name]) for name in ("tgid", "stack_id", "kernel_stack_id", "bytes")
         )
+        again_bytes = integers(rows["again_bytes"].fillna(0))
         is_followed = rows["is_followed"].fillna(False).to_numpy(dtype=bool)
-        return cls(times_ns(rows), tgid, user, kernel, nr_bytes, kinds, is_followed)
+        return cls(times_ns(rows), tgid, user, kernel, nr_bytes, again_bytes, kinds, is_followed)
 
     def picked(self, which: slice | npt.NDArray[np.bool_]) -> Samples:
-        numbers = (self.time, self.tgid, self.stack_id, self.kernel_stack_id, self.bytes)
-        time, tgid, user, kernel, nr_bytes = (column[which] for column in numbers)
-        return Samples(time, tgid, user, kernel, nr_bytes, self.kind[which], self.is_followed[which])
+        numbers = (self.time, self.tgid, self.stack_id, self.kernel_stack_id, self.bytes, self.again_bytes)
+        time, tgid, user, kernel, nr_bytes, again_bytes = (column[which] for column in numbers)
+        kind, is_followed = self.kind[which], self.is_followed[which]
+        return Samples(time, tgid, user, kernel, nr_bytes, again_bytes, kind, is_followed)
 
     def within(self, begin_ns: int, end_ns: int) -> Samples:
         """Return the samples of an interval, both ends included."""
@@ -223,7 +227,7 @@ def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: 
     ]
     memory = SampledMemory(
         held_bytes=int(held.bytes.sum()),
-        freed_bytes=int(samples.bytes.sum() - held.bytes.sum()),
+        freed_bytes=max(int((samples.bytes - samples.again_bytes).sum() - held.bytes.sum()), 0),
         unseen_freed_bytes=_unseen(trace, held, dict(zip(kinds, armed, strict=True))),
     )
     code = tuple(
