@@ -51,7 +51,9 @@ def subject(trace: AnalysedTrace, cgroup: str | None) -> html.Subject:
         charts_of_held={one.cgroup_id: drawn for one in first if (drawn := _chart_of_held(trace, one))},
         other_limits=_other_limits(trace, reports, first),
         flames_of_held={one.cgroup_id: flame for one in first if (flame := _flame_of_held(trace, one))},
-        sigkills=trace.sigkilled(cgroup),
+        sigkills=trace.defects.attempt(
+            "the SIGKILLs that were no OOM kills", lambda: trace.sigkilled(cgroup), lambda _: []
+        ),
         defects=trace.defects,
     )
 

@@ -214,7 +214,7 @@ def cache_gives_way(evidence: Evidence) -> Check:
     before = act.loc[: act["usage_bytes"].idxmin()]
     others = int(before[["cache_evicted_direct_bytes", "cache_evicted_kswapd_bytes"]].sum().sum())
     not_cache = before["usage_bytes"] - before["cache_bytes"]
-    freed = int(not_cache.iloc[0] - not_cache.min())
+    freed = max(int(not_cache.iloc[0] - not_cache.iloc[-1]), 0)
     passed = absorbed + others >= 0.7 * evidence.limit_bytes and evicted >= absorbed
     passed = passed and lowest + others + freed >= 0.95 * evidence.limit_bytes
     detail = f"{size(evicted)} evicted for {size(absorbed)} of growth, usage never below {size(lowest)}"

@@ -80,6 +80,10 @@ LOSSES: Final = Enumeration(
     count="STREAM_COUNT",
 )
 
+UNREPORTED: Final = "task_time"
+"""What the kernel does not report, and no recorder can keep. A virtual machine does not report a few
+thousandths of its switches, so nearly every recording of a whole machine lacks some CPU time."""
+
 TABLE_THAT_LOSES: Final = {name: stream.table for name, stream in STREAM_AT.items()} | {
     records.STACK_COPY.name: "code_samples",
     "residue": "charge",

@@ -118,7 +118,7 @@ def test_container_that_lives_during_a_full_recording_is_explained(
     engine.run(name, EXPERIMENT, ok=False)
     container = engine.inspect(name)
     engine.docker("rm", "-f", name)
-    assert container["State"]["ExitCode"] == 137  # OOMKilled lacks if its event comes after the end
+    assert container["State"]["ExitCode"] == 137  # OOMKilled is false if its event comes after the end
     path = recorder.stop()
     assert_explained(path, container, name)
     cgroups = AnalysedTrace(path).cgroups

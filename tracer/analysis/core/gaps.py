@@ -33,13 +33,10 @@ from tracer.analysis.core.columns import (
 )
 from tracer.analysis.results.quality import SummedInterval, ThinnedInterval
 from tracer.schema import LATEST_NS
+from tracer.wire.streams import UNREPORTED
 
-_IN_NO_SIZE: Final = ("kernel_log", "samples", "stack_names", "stack_copy", "code_sample", "task_time")
-"""Streams from which no size and no count of a report is computed.
-
-A virtual machine does not report a few thousandths of its switches, so nearly every trace of a whole machine
-has lost `task_time`: the CPU time of such stays is missing, and nothing else.
-"""
+_IN_NO_SIZE: Final = ("kernel_log", "samples", "stack_names", "stack_copy", "code_sample", UNREPORTED)
+"""Streams from which no size and no count of a report is computed."""
 
 _FOR_GOOD: Final = "residue"
 """The stream of sums of charges. If a sum is lost, each later level is wrong."""

@@ -90,7 +90,7 @@ def _paths(hierarchy: Hierarchy, arguments: Sequence[str]) -> list[str]:
         if not found:
             raise UsageError(
                 f"no cgroup or container is {argument!r} ({listing.near(selector)}); one that was removed "
-                "and still holds memory is shown with -c of a cgroup above it, or by --by cgroup"
+                "and still holds memory needs -c of a cgroup above it, or --by cgroup"
             )
         paths.update(dict.fromkeys(found))
     return list(paths)

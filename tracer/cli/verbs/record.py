@@ -249,6 +249,13 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:60] or "trace"
 
 
+def _lost(progress: Progress) -> dict[str, int]:
+    """Return stream -> records lost, without what no recorder can have."""
+    from tracer.wire.streams import UNREPORTED
+
+    return {stream: count for stream, count in progress.lost.items() if count and stream != UNREPORTED}
+
+
 class _Progress(KillLines):
     """Reports progress on stderr: on a terminal, a line that is redrawn; otherwise, important events only."""
 
@@ -289,8 +296,7 @@ class _Progress(KillLines):
         self._line(self._summary(self._progress))
         if status == 128 + signal.SIGKILL and not self._progress.kills:
             self._line("the command was ended by SIGKILL, but not by the OOM killer")
-        lost = {stream: count for stream, count in self._progress.lost.items() if count}
-        if lost:
+        if lost := _lost(self._progress):
             listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
             totals = "no longer exact" if "residue" in lost else "still exact"
             self.warn(
@@ -306,7 +312,7 @@ class _Progress(KillLines):
             self._line(f"next: {command}")
 
     def _summary(self, progress: Progress) -> str:
-        rows, lost = progress.rows, sum(progress.lost.values())
+        rows, lost = progress.rows, sum(_lost(progress).values())
         return (
             f"{time.monotonic() - self._began:.1f} s, {rows['charge']:,} charges, "
             f"{rows['pagecache']:,} page-cache runs, {rows['reclaim']:,} reclaims, {lost:,} lost, "

@@ -82,7 +82,7 @@ class OpenedTrace(Tables):
             ("recorded", f"{meta['started']} to {meta['ended'] or 'an interruption'}, {machine}"),
             ("command", " ".join(meta["command_line"])[:200]),
             ("rows", ", ".join(f"{name} {number:,}" for name, number in rows.items() if number)),
-            ("lost records", count(None if meta["lost"] is None else sum(meta["lost"].values()))),
+            ("lost records", count(None if meta["lost"] is None else self._trace.losses.affecting_sizes)),
             (
                 "next",
                 "t.explain(), t.kills(), t.held(), t.timeline(), t.evictions(), t.plot; help(t) says more",
