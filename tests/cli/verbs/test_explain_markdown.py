@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 from support.golden import compare
 from support.recorded import TRACES
 
+from tracer.analysis.results.sigkill import Party, Sigkill
+from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs import explain
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -31,12 +33,18 @@ def test_recorded_example_is_as_expected(name: str, request: pytest.FixtureReque
 
 
 def test_sentences_are_those_of_the_screen() -> None:
-    from tracer.analysis.trace import AnalysedTrace
-
     (report,) = AnalysedTrace(TRACES / "page-cache").explain()
     text = printed(str(TRACES / "page-cache"))
     assert text.startswith(f"**{report.verdict.summary}**\n")
     assert all(f"- {sentence}\n" in text for sentence in report.advice)
+
+
+def test_sentences_beside_a_kill_are_those_of_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Sigkill(None, Party(9, "sh"), Party(8, "a*b"), (), "pid_namespace", None, None, None)
+    monkeypatch.setattr(AnalysedTrace, "sigkilled", lambda *_: [ended])
+    beside = printed(str(TRACES / "page-cache")).splitlines()[-2:]
+    words = "1 more process ended with the init of its pid namespace"
+    assert beside == ["", rf"{words} (a\*b 1): --json lists them."]
 
 
 def test_many_kills_have_a_table_above_the_newest(tmp_path: Path) -> None:

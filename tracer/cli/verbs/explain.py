@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
@@ -413,15 +414,19 @@ def _print_markdown(answer: _Answer) -> None:
     from tracer.render.markdown import explanation, marks
 
     trace = answer.trace
+    lines: Iterable[str]
     if answer.explained is not None:
-        lines = explanation.kills(answer.reports, answer.explained, is_picked=answer.is_picked)
+        lines = chain(
+            explanation.kills(answer.reports, answer.explained, is_picked=answer.is_picked),
+            explanation.beside_kills(answer.held, answer.sigkills),
+        )
     elif trace is not None:
         lives = nearest_lives(trace, answer.held)
         lines = explanation.survivors(lives, answer.sigkills, interrupted=trace.interrupted)
     else:
         from tracer.render.terminal import explain_text
 
-        lines = iter([marks.escaped(explain_text.instead_of_a_report(answer.elsewhere))])
+        lines = [marks.escaped(explain_text.instead_of_a_report(answer.elsewhere))]
     for line in lines:
         click.echo(line)
 

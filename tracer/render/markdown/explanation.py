@@ -43,6 +43,14 @@ def kills(reports: Sequence[OomReport], explained: OomReport, *, is_picked: bool
     yield from kill(explained)
 
 
+def beside_kills(cgroups: Sequence[Held], sigkills: Sequence[Sigkill]) -> Iterator[str]:
+    """Yield a sentence on the cgroups without a kill, and one on the SIGKILLs that were no OOM kills."""
+    for sentence in filter(
+        None, (survivor_facts.beside_kills(cgroups), sigkill_words.beside_kills(sigkills))
+    ):
+        yield from ("", marks.escaped(sentence))
+
+
 def kill(report: OomReport) -> Iterator[str]:
     """Yield the lines of one kill."""
     yield from (marks.bold(report.verdict.summary), "", marks.escaped(kill_facts.cause(report)), "")
