@@ -10,6 +10,8 @@
 #include "inodes.h"
 #include "syscalls.h"
 
+#define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
+
 /*
  * The last page fault of a thread on a file. The fault has no end event. But the registers saved at
  * kernel entry differ between the fault and what the thread does next, so a folio added under the

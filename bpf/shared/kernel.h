@@ -226,8 +226,6 @@ static __always_inline u64 result_of(struct pt_regs *regs)
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
-#define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
-
 #define MAX_DEPTH 16 /* nested cgroups that are examined */
 
 static __always_inline struct task_struct *current_task(void)
@@ -240,10 +238,7 @@ static __always_inline u32 current_tgid(void)
 	return bpf_get_current_pid_tgid() >> 32;
 }
 
-/*
- * Return when a task's process started, by CLOCK_BOOTTIME. A thread that calls execve() becomes the
- * leader and takes over the leader's time (de_thread in fs/exec.c).
- */
+/* Return the start of a task's process, by CLOCK_BOOTTIME; execve() keeps it (de_thread). */
 static __always_inline u64 process_start(struct task_struct *task)
 {
 	return READ(READ(task, group_leader), start_boottime);

@@ -399,7 +399,11 @@ def test_address_space_that_children_share_until_they_execute_counts_once(
     each: int, on_cpus: tuple[int, ...], memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
 ) -> None:
     """Between two changes by the parent, a child changes the same counter. Few pages of the parent are not
-    counted again after each child, and the growth of more is not lost."""
+    counted again after each child, and the growth of more is not lost.
+
+    A sample may be of the page that is used and freed after each growth: then it is freed, and what it stood
+    for is sampled once more.
+    """
     rounds = 40
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
@@ -411,9 +415,10 @@ def test_address_space_that_children_share_until_they_execute_counts_once(
         trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     samples = trace.code_samples
-    samples = samples[(samples["category"] == "anon") & (samples["tgid"] == tgid)]
-    hidden = 8 * KIB * CPUS  # at most (percpu_counter_batch in lib/percpu_counter.c)
-    assert abs(samples["bytes"].sum() - rounds * each) < MIB + hidden
+    samples = samples[(samples["category"] == "anon") & (samples["tgid"] == tgid) & (samples["bytes"] > 0)]
+    grown = int(samples["bytes"].sum() - samples["again_bytes"].sum())
+    hidden, piece = 32 * 4 * KIB, 128 * KIB  # on each CPU; percpu_counter_batch in lib/percpu_counter.c
+    assert abs(grown - rounds * each) <= (hidden + piece) * CPUS
 
 
 def is_armed(trace: Any, time: pd.Timestamp) -> bool:

@@ -29,8 +29,8 @@ Examples:
 @click.option(
     "-c", "--cgroup", "cgroups", metavar="CGROUP", multiple=True,
     shell_complete=value_completion.cgroups_here,
-    help="Show this cgroup and its descendants, also removed ones: a path, a container name or id, or a "
-    "glob. May be repeated.  "
+    help="Show this cgroup and its descendants: a path, a container name or id, or a glob; also what was "
+    "removed below it. May be repeated.  "
     "[default: every cgroup]",
 )  # fmt: skip
 @click.option(
