@@ -9,6 +9,7 @@ import pytest
 from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results.survivor import Held
+from tracer.units import size
 
 PAGE = 4096
 MIB = 1 << 20
@@ -74,8 +75,9 @@ def test_range_with_evictions_but_no_refault_ends_at_the_peak_of_usage(trace: An
     assert "no page cache that was evicted had to be read again" in one.sizing.basis[1]
 
 
-def test_range_with_refaults_has_room_for_what_would_have_spared_them(trace: Any) -> None:
-    work(trace, usage=LIMIT)
+@pytest.mark.parametrize("late", [0, 4 * MIB])
+def test_range_with_refaults_has_room_for_what_would_have_spared_them(trace: Any, late: int) -> None:
+    work(trace, usage=LIMIT, file_dirty_bytes=late, file_writeback_bytes=0)
     evicted_and_read(
         trace,
         (0.04, "delete", 8192, 40),
@@ -86,8 +88,12 @@ def test_range_with_refaults_has_room_for_what_would_have_spared_them(trace: Any
     )
     one = only(trace)
     extra, run = 16 * MIB, 8 * MIB
-    assert one.sizing.min_limit_bytes == (LOW, LIMIT + extra + extra // LISTS_SHARE + run + UNSEEN)
+    lists = (extra + late) // LISTS_SHARE + run
+    assert one.sizing.min_limit_bytes == (LOW, LIMIT + extra + lists + late + UNSEEN)
     assert "Of the 8.2 MiB of page cache that was read again, 16 MiB more memory" in one.sizing.basis[1]
+    assert f"and {size(lists)} is room for the kernel's choice of pages." in one.sizing.basis[1]
+    room = ["Another 4 MiB is room for files that were written shortly before."] if late else []
+    assert [sentence for sentence in one.sizing.basis if "written" in sentence] == room
     assert [(point.extra_bytes, point.spared_share) for point in one.miss_curve or ()] == [
         (extra, pytest.approx(2048 / 2088)),
         (extra + 40 * PAGE, 1.0),

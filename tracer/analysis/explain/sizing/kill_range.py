@@ -270,9 +270,9 @@ def ground(kind: str, **numbers: Any) -> Ground:
 class Spared:
     """Page cache that was read again (`again_bytes`), and the extra memory that would have kept nearly all.
 
-    `extra_bytes` by the miss curve, and `lists_bytes` because the kernel's lists differ from it, and because
-    the curve knows a distance to the size of a run of evictions. `late_bytes` of it: the most page cache that
-    was not written at a time. Its pages may have been evicted late, and so much more memory may be needed.
+    `extra_bytes` by the miss curve, and `late_bytes`: the greatest amount of dirty and writeback cache, whose
+    pages may have been evicted late. `lists_bytes` because the kernel's lists differ from the curve over all
+    of this memory, and because the curve knows a distance to the size of a run of evictions.
     """
 
     again_bytes: int
@@ -281,8 +281,8 @@ class Spared:
     late_bytes: int
 
     def room_bytes(self) -> int:
-        """Return the extra memory with the room for the kernel's lists."""
-        return self.extra_bytes + self.lists_bytes
+        """Return the extra memory with the room for the kernel's lists and for late evictions."""
+        return self.extra_bytes + self.lists_bytes + self.late_bytes
 
 
 def with_margin(trace: TraceTables, low: int, high: int) -> tuple[int, int]:
@@ -313,7 +313,7 @@ def cache_to_spare(subtree: Subtree, reuse: Reuse) -> Spared:
     extra = reuse.extra_to_spare(few_bytes(again) // page) * page
     run = int(subtree.evicted.pages.max(initial=0)) * page if extra else 0
     late = (unwritten(subtree).peak() or 0) if extra else 0
-    return Spared(again, extra, (extra + late) // LISTS_DIVISOR + late + run, late)
+    return Spared(again, extra, (extra + late) // LISTS_DIVISOR + run, late)
 
 
 def few_bytes(again_bytes: int) -> int:

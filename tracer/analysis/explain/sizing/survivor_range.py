@@ -113,6 +113,8 @@ def _basis(subtree: Subtree, rereads: Rereads) -> Iterator[Ground]:
             extra_bytes=spared.extra_bytes,
             lists_bytes=spared.lists_bytes,
         )
+        if spared.late_bytes:
+            yield ground("evicted_late", late_bytes=spared.late_bytes)
     if rereads.is_high:
         yield ground("slowed_down")
     yield ground("hits_not_traced")

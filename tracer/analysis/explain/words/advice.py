@@ -59,6 +59,7 @@ _GROUNDS: Final[Mapping[str, str]] = {
         "{extra_bytes} more memory would have kept nearly all, and {lists_bytes} is room for the kernel's "
         "choice of pages."
     ),
+    "evicted_late": "Another {late_bytes} is room for files that were written shortly before.",
     "all_fits": (
         "All that it ever held at once or read is {all_bytes}, of which {again_bytes} of page cache was read "
         "again."
