@@ -125,27 +125,23 @@ def test_upper_end_has_room_for_pages_that_were_evicted_late_because_they_were_d
     assert all_ == MIB // 4
 
 
-def test_written_pages_may_come_back_where_nearly_nothing_else_does(new_trace: Any) -> None:
+def test_written_pages_may_come_back_where_nearly_nothing_else_does(trace: Any) -> None:
     """Ten parts are written, and 28 others read, before the ten are read again. While they are dirty, reclaim
     passes over them. At a greater limit, they are clean when their turn comes."""
     written, others = [*range(10)], [*range(10, 38)]
-    kept_at = len({*written, *others})
-
-    def run(dirty_mib: int) -> Any:
-        first = [*others[:dirty_mib], *written, *others[dirty_mib:]]  # in the order in which they are evicted
-        trace = accessed(new_trace(), [*first, *written], 20)
-        held = {"usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB, "file_writeback_bytes": 0}
-        trace.add("samples", 0.1, cgroup_id=7, source="periodic", file_dirty_bytes=dirty_mib * MIB, **held)
-        return trace
-
+    kept_at, late_mib = len({*written, *others}), 9
+    first = [*others[:late_mib], *written, *others[late_mib:]]  # in the order in which they are evicted
+    trace = accessed(trace, [*first, *written], 20)
+    held = {"usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB, "file_writeback_bytes": 0}
+    trace.add("samples", 0.1, cgroup_id=7, source="periodic", file_dirty_bytes=late_mib * MIB, **held)
     misses = {size: misses_of_lru([*written, *others, *written], size)[1] for size in range(21, kept_at + 1)}
     assert misses[kept_at - 1] == 10 and misses[kept_at] == 0
-    for size, again in misses.items():
-        (one,) = at(run(9), size)
-        assert one.read_again_bytes[1] is None or again * MIB <= one.read_again_bytes[1], size
-    (held,) = held_cgroups(run(9))
-    assert held.sizing.min_limit_bytes is not None
-    assert held.sizing.min_limit_bytes[1] is not None and held.sizing.min_limit_bytes[1] >= kept_at * MIB
+    for one, (size, again) in zip(at(trace, *misses), misses.items(), strict=True):
+        assert one.read_again_bytes[1] is not None
+        assert again * MIB <= one.read_again_bytes[1], size
+    (lived,) = held_cgroups(trace)
+    assert lived.sizing.min_limit_bytes is not None and lived.sizing.min_limit_bytes[1] is not None
+    assert lived.sizing.min_limit_bytes[1] >= kept_at * MIB
 
 
 def test_pages_evicted_before_their_use_are_no_lower_end(trace: Any) -> None:
