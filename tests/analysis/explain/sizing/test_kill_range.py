@@ -15,6 +15,7 @@ from tracer.analysis.core.subtree import Subtrees
 from tracer.analysis.explain.measure import shared_memory
 from tracer.analysis.explain.measure.findings import Fork
 from tracer.analysis.explain.postmortem import explain
+from tracer.analysis.explain.sizing import kill_range
 from tracer.analysis.explain.sizing.kill_range import (
     why_elastic,
     why_none_after_kill,
@@ -286,6 +287,26 @@ def test_range_of_a_kill_with_reclaimable_memory_is_null(page_cache_experiment: 
     (sample,) = page_cache_experiment.recorded()["samples"]
     sample |= {"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB}
     assert "with more time, 40 MiB could have been" in why_not(report_with(page_cache_experiment, **MAPPED))
+
+
+@pytest.mark.parametrize(("seconds", "late_bytes"), [(0.2, 0), (2.5, 8 * MIB)])
+def test_range_has_room_for_late_evictions_of_its_window_alone(
+    page_cache_experiment: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, late_bytes: int
+) -> None:
+    """Usage passes half of the limit at 0.6 s, and the kill is at 3.6 s. What grew has an end here."""
+    monkeypatch.setattr(kill_range, "why_none_after_kill", lambda _: None)
+    read = {"cgroup_id": 7, "tgid": 41, "op": "add", "cause": "read", "inode_id": 1}
+    page_cache_experiment.add("pagecache", 2.9, index=17 * 256, nr_pages=512, **read)
+    sample = {"cgroup_id": 7, "source": "periodic", "file_writeback_bytes": 0}
+    highs = []
+    for dirty_bytes in (0, 8 * MIB):
+        page_cache_experiment.add("samples", seconds, file_dirty_bytes=dirty_bytes, **sample)
+        page_cache_experiment.add("samples", seconds + 0.1, file_dirty_bytes=0, **sample)
+        report = report_with(page_cache_experiment, **MAPPED | {"data_vm_bytes": 110 * MIB})
+        assert "page cache, since some was read again" in report.sizing.basis[0]
+        assert report.sizing.min_limit_bytes is not None and report.sizing.min_limit_bytes[1] is not None
+        highs.append(report.sizing.min_limit_bytes[1])
+    assert highs[1] - highs[0] == late_bytes + late_bytes // kill_range.LISTS_DIVISOR
 
 
 @pytest.mark.parametrize(

@@ -306,13 +306,16 @@ def why_no_curve(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
     return why_not_followed(subtree, begin_ns, end_ns)
 
 
-def cache_to_spare(subtree: Subtree, reuse: Reuse) -> Spared:
-    """Return the extra memory with which nearly all of these refaults would not have happened."""
+def cache_to_spare(subtree: Subtree, reuse: Reuse, dirty: Steps) -> Spared:
+    """Return the extra memory with which nearly all of these refaults would not have happened.
+
+    `dirty`: the dirty and writeback cache over the same time, in bytes.
+    """
     page = page_size(subtree.whole)
     again = reuse.total_pages() * page
     extra = reuse.extra_to_spare(few_bytes(again) // page) * page
     run = int(subtree.evicted.pages.max(initial=0)) * page if extra else 0
-    late = (unwritten(subtree).peak() or 0) if extra else 0
+    late = (dirty.peak() or 0) if extra else 0
     return Spared(again, extra, (extra + late) // LISTS_DIVISOR + run, late)
 
 
@@ -438,7 +441,7 @@ def _cache_needed(subtree: Subtree, findings: Findings) -> int:
     if window is None:
         return 0
     again = miss_curve.reuse_of(subtree).within(window.begin, window.end)
-    spared = cache_to_spare(subtree, again)
+    spared = cache_to_spare(subtree, again, unwritten(subtree).within(window.begin, window.end))
     if not spared.extra_bytes:
         return 0
     there = ledger.level(subtree, ledger.CACHE)

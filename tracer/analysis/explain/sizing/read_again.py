@@ -49,7 +49,7 @@ from tracer.analysis.explain.sizing.kill_range import (
     unseen_bytes,
     why_no_curve,
 )
-from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes
+from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes, unwritten
 from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
@@ -121,7 +121,7 @@ class Rereads:
             unseen_bytes=unseen_bytes(subtree.whole),
             run_bytes=int(subtree.evicted.pages.max(initial=0)) * page,
             is_high=_is_high(subtree),
-            spared=cache_to_spare(subtree, reuse),
+            spared=cache_to_spare(subtree, reuse, unwritten(subtree)),
             going=going,
         )
 
