@@ -112,10 +112,11 @@ def test_one_kill_parses_the_reports_for_its_own_limit_and_no_other(
 
 
 def test_list_of_kills_parses_no_usual_report(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [*map(judged, PostMortems(AnalysedTrace(loop)).judged())]
+    expected = AnalysedTrace(loop).explain()
     monkeypatch.setattr(parser, "reports", None)
-    assert [*map(judged, PostMortems(AnalysedTrace(loop)).judged())] == expected
-    assert len(AnalysedTrace(loop).listed()[0]) == KILLS
+    trace = AnalysedTrace(loop)
+    require_causes_and_memory_of_the_whole_reports(trace, expected)
+    assert not trace.defects
 
 
 def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
