@@ -366,8 +366,8 @@ class Completed:
         return self._trace.defects.attempt(_SUBJECT, partial(self._found, kill_id), _not_told)
 
     def added(self, kill_id: int) -> Told:
-        """Return the findings of `told` without what the report lacks, and without disagreements: most
-        reports need not be parsed for what they add."""
+        """Return the findings of `told` without `missing`, and without disagreements: most reports need
+        not be parsed for what they add."""
         if not self._is_matched(kill_id):
             return self.told(kill_id)
         return self._trace.defects.attempt(_SUBJECT, partial(self._found_added, kill_id), _not_told)

@@ -302,7 +302,8 @@ def measure_cushion(
 
 
 def measure_start(subtree: Subtree, *, window: Window, locked_bytes: int, **_: Any) -> Cushion:
-    """Return only `cache_start_bytes` of the cushion (`measure_cushion`), by which causes are weighed."""
+    """Return only `cache_start_bytes` of the cushion (`measure_cushion`). The verdict depends only on whether
+    it is known (`gathering.doubts`)."""
     cache = ledger.level(subtree, ledger.CACHE)
     most = None if cache is None else cache.within(window.at_limit, window.end).peak()
     return Cushion(cache_start_bytes=None if most is None else max(most - locked_bytes, 0))
