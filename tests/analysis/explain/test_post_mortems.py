@@ -12,7 +12,7 @@ import pytest
 from support.recorded import NAMES, TRACES, opened, reports_of
 from synthetic.restarts import Restarts
 
-from tracer.analysis.explain import postmortem, victim_selection
+from tracer.analysis.explain import outline, postmortem, victim_selection
 from tracer.analysis.explain.measure import allocators, shared_memory
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.kernel_log import comparison, logged_reports
@@ -59,6 +59,14 @@ def test_measured_kills_have_the_parties_and_the_memory_of_the_reports(loop: Pat
         assert "composition" not in measured.quality.unknown
         for name in ("verdict", "cushion.refaulted_bytes"):
             assert measured.quality.unknown[name] == "it was not asked for"
+
+
+def test_listed_and_sized_kills_have_reasons_for_what_is_not_explained(loop: Path) -> None:
+    post_mortems, name = PostMortems(AnalysedTrace(loop)), "sizing.min_limit_bytes"
+    reasons = dict.fromkeys(outline.NOT_EXPLAINED, "it was not asked for")
+    assert [report.quality.unknown for report in post_mortems.listed()] == [reasons] * KILLS
+    sized, whole = post_mortems.sized(1), post_mortems.one(1)
+    assert sized.quality.unknown == reasons | {name: whole.quality.unknown[name]}
 
 
 def test_measured_kills_sort_no_refaults(loop: Path) -> None:

@@ -99,11 +99,9 @@ def sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
     findings, _ = _to_size(kill, told, _to_weigh(trace, kill, told, outline, {}), {})
     limits, why_unsized = kill_range(kill.subtree, kill.rows, findings)
-    unknown = {} if why_unsized is None else {_RANGE: why_unsized}
+    owned = outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED)
     return replace(
-        outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED),
-        sizing=advice.sized(limits, kills=1),
-        quality=replace(outline.quality, unknown=unknown),
+        owned, sizing=advice.sized(limits, kills=1), quality=_with_reason(owned.quality, why_unsized)
     )
 
 
@@ -112,15 +110,18 @@ def with_range_of_run(report: OomReport, needs: Demand, kills: int) -> OomReport
     if needs.killed_below_bytes is None:
         return report
     low = max(needs.killed_below_bytes, *(report.sizing.min_limit_bytes or ())[:1])
-    unknown = {name: why for name, why in report.quality.unknown.items() if name != _RANGE}
-    if needs.why_open is not None:
-        unknown[_RANGE] = needs.why_open
     limits, basis = (low, needs.survives_from_bytes), (advice.for_all_kills(kills), *report.sizing.basis)
     return replace(
         report,
         sizing=replace(report.sizing, min_limit_bytes=limits, basis=basis, kills=kills),
-        quality=replace(report.quality, unknown=unknown),
+        quality=_with_reason(report.quality, needs.why_open),
     )
+
+
+def _with_reason(quality: Quality, why: str | None) -> Quality:
+    """Return the quality with the reason for a range that has no upper end; None: it has one."""
+    others = {name: reason for name, reason in quality.unknown.items() if name != _RANGE}
+    return replace(quality, unknown=others if why is None else others | {_RANGE: why})
 
 
 def _killed(kill: RecordedKill) -> frozenset[int]:
@@ -206,7 +207,7 @@ def listed(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     """Return the outline with the limit owner, the cause and its confidence."""
     outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
     findings = _to_weigh(trace, kill, told, outline, {}, measure=window.measure_start).findings
-    return replace(outline, limit_owner=findings.owner, verdict=verdict.pick(findings))
+    return _with_verdict(outline, findings)
 
 
 def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
@@ -214,16 +215,20 @@ def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
     unknown: Unknown = {}
     weighed = _to_weigh(trace, kill, told, outline, unknown)
-    findings = weighed.findings
-    listed = outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED)
     return outlines.measured(
-        replace(listed, verdict=verdict.pick(findings)),
+        _with_verdict(outline, weighed.findings),
         weighed.sizes,
-        findings.composition,
-        findings.cushion,
+        weighed.findings.composition,
+        weighed.findings.cushion,
         working_set_bytes=weighed.working_set_bytes,
         unknown=unknown,
     )
+
+
+def _with_verdict(outline: OomReport, findings: Findings) -> OomReport:
+    """Return the outline with the limit owner, the cause and its confidence."""
+    owned = outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED)
+    return replace(owned, verdict=verdict.pick(findings))
 
 
 def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:

@@ -76,7 +76,7 @@ def pick(findings: Findings) -> Verdict:
     It reads only the findings that a list of kills measures (`postmortem.PostMortems.listed`).
     """
     cause, confidence, _ = _picked(findings, _suspects(findings))
-    return Verdict(cause, confidence, NO_VERDICT.summary, NO_VERDICT.evidence, NO_VERDICT.contributing)
+    return replace(NO_VERDICT, cause=cause, confidence=confidence)
 
 
 def _picked(
