@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracer.fleet.summary.overlaps import chosen_stretches, conform, merged
+from tracer.fleet.summary.overlaps import CLOCKS_APART_AT_MOST_NS, chosen_stretches, conform, merged
 from tracer.fleet.summary.summaries import SUMMARIES
 
 SECOND: Final = 1_000_000_000
@@ -91,7 +91,8 @@ def recorded(
         rows["lives"].append(
             {
                 **origin(name, first, boot),
-                "end": OFFSET + last * SECOND,
+                "time": OFFSET + first * SECOND + late_ns,
+                "end": OFFSET + last * SECOND + late_ns,
                 "is_begin_seen": made >= begin,
                 "is_end_seen": removed <= end,
                 "made_ktime_ns": made * SECOND + late_ns if made >= begin else None,
@@ -192,24 +193,80 @@ def test_any_cut_into_overlapping_traces_gives_the_same_kills_and_lives(
     assert facts(found) == facts(whole)
 
 
+def shifted(part: dict[str, list[Row]], later_ns: int) -> dict[str, list[Row]]:
+    """Return the rows of a trace that a clone of the machine made, which did the same so much later.
+
+    It was resumed from the same snapshot: boot id, pids, starts and ids of cgroups are the same.
+    """
+    times = ("time", "end", "ktime_ns", "made_ktime_ns", "first_ktime_ns", "last_ktime_ns")
+    return {
+        table: [
+            {**row, **{name: row[name] + later_ns for name in times if row.get(name) is not None}}
+            | {"trace_id": f"{row['trace_id']}+{later_ns}"}
+            for row in rows
+        ]
+        for table, rows in part.items()
+    }
+
+
+def without_starts(part: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Return the rows of kills and SIGKILLs as an older version wrote them."""
+    starts = {"kills": "victim_start_ns", "sigkills": "start_ns"}
+    return {
+        table: [{**row, starts[table]: None} for row in rows] if table in starts else []
+        for table, rows in part.items()
+    }
+
+
+def both(part: dict[str, list[Row]], other: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    return {table: [*rows, *other[table]] for table, rows in part.items()}
+
+
 @MACHINES
-@given(worlds(), cuts(), st.lists(st.integers(0, 3 * SECOND), min_size=5, max_size=5), st.data())
+@given(
+    worlds(),
+    cuts(),
+    st.lists(
+        st.integers(0, CLOCKS_APART_AT_MOST_NS // 1000).map(lambda late_us: late_us * 1000),
+        min_size=5, max_size=5,
+    ),
+    st.none() | st.integers(5, LENGTH).map(lambda later_s: later_s * SECOND + 1),
+    st.data(),
+)  # fmt: skip
 def test_recorders_at_the_same_time_give_the_same_kills_and_lives(
-    world: World, intervals: list[tuple[int, int]], late_ns: list[int], data: st.DataObject
+    world: World,
+    intervals: list[tuple[int, int]],
+    late_ns: list[int],
+    clone_ns: int | None,
+    data: st.DataObject,
 ) -> None:
-    """However late each of them reads the clock, and in whichever order their traces are merged."""
+    """However late each of them reads the clock, and in whichever order their traces are merged. Some of the
+    rows are there a second time, from an older version, and the machine may have a clone."""
     recorders = zip(intervals, late_ns, strict=False)
     parts = [
         recorded(world, f"t{number}", *one, late_ns=late)
         for number, (one, late) in enumerate([*recorders, ((0, LENGTH), late_ns[0])])
     ]
+    if clone_ns is not None:
+        parts += [shifted(part, clone_ns) for part in parts]
+    for number in data.draw(st.sets(st.integers(0, len(parts) - 1))):
+        parts[number] = both(without_starts(parts[number]), parts[number])
+    machines = 1 if clone_ns is None else 2
     whole = joined(recorded(world, "whole", 0, LENGTH))
     cut = data.draw(st.integers(0, len(parts)))
     halves = [merged(joined(*some)) for some in (parts[:cut], parts[cut:])]
     tables = {name: pa.concat_tables([half[name] for half in halves]) for name in SUMMARIES}
     for found in (merged(joined(*parts)), merged(tables)):
         for table, key in (("kills", "victim_start_ns"), ("sigkills", "start_ns"), ("lives", "cgroup_id")):
-            assert sorted(found[table][key].to_pylist()) == sorted(whole[table][key].to_pylist())
+            assert sorted(found[table][key].to_pylist(), key=str) == sorted(
+                whole[table][key].to_pylist() * machines, key=str
+            )
+        if machines == 1:
+            assert kills_of_lives(found) == kills_of_lives(whole)
+
+
+def kills_of_lives(tables: Mapping[str, pa.Table]) -> dict[int, int]:
+    return {row["cgroup_id"]: row["kills"] for row in tables["lives"].to_pylist()}
 
 
 @MACHINES
@@ -324,6 +381,57 @@ def test_row_without_a_start_is_the_recorded_one_of_its_pid_and_clock(late_ns: i
     for order in (parts, parts[::-1]):
         found = merged(joined(*order))
         assert [found[table].num_rows for table in ("kills", "sigkills", "lives")] == [times, times, 1]
+
+
+def test_kill_whose_best_row_lacks_the_start_has_the_start_of_another_row() -> None:
+    """So it is recognised in the trace of a further recorder that is merged later."""
+    newer, other = (recorded(WORLD, name, 0, LENGTH, late_ns=late) for name, late in (("a", 0), ("b", 9000)))
+    older = without_starts(newer)
+    newer["kills"][0] |= {"lost_records": 4}
+    newer["sigkills"][0] |= {"workload": "?"}
+    for order in ((newer, older), (older, newer)):
+        first = merged(joined(*order))
+        (kill,), (sigkill,) = (first[table].to_pylist() for table in ("kills", "sigkills"))
+        assert (kill["lost_records"], kill["victim_start_ns"]) == (0, 10 * SECOND - 1)
+        assert (sigkill["workload"], sigkill["start_ns"]) == ("w1", 10 * SECOND - 2)
+        second = joined(other)
+        found = merged({table: pa.concat_tables([first[table], second[table]]) for table in SUMMARIES})
+        assert [found[table].num_rows for table in ("kills", "sigkills")] == [1, 1]
+
+
+@pytest.mark.parametrize(("apart_s", "machines"), [(1.9, 1), (2.1, 2)])
+def test_clones_of_a_machine_are_recognised_by_the_time(apart_s: float, machines: int) -> None:
+    """Each recorder of a machine reads the clock at one event within two seconds."""
+    part = recorded(WORLD, "a", 0, LENGTH)
+    parts = [part, shifted(part, int(apart_s * SECOND))]
+    for order in (parts, parts[::-1]):
+        found = merged(joined(*order))
+        assert [found[table].num_rows for table in ("kills", "sigkills", "lives")] == [machines] * 3
+
+
+def test_cgroup_id_that_was_used_again_is_another_life() -> None:
+    """A hierarchy of cgroup v1 that is mounted again begins again with its ids."""
+    worlds = [World({1: span}, []) for span in ((0, 50), (60, 100))]
+    parts = [
+        recorded(worlds[0], "a", 0, 40),
+        recorded(worlds[0], "b", 20, 55),
+        recorded(worlds[1], "c", 57, 80),
+        recorded(worlds[1], "d", 70, LENGTH),
+    ]
+    for some, expected in ((parts, [(0, 50), (60, 100)]), (parts[1:], [(20, 50), (60, 100)])):
+        for order in (some, some[::-1]):
+            lives = merged(joined(*order))["lives"].to_pylist()
+            spans = [(row["first_ktime_ns"] // SECOND, row["last_ktime_ns"] // SECOND) for row in lives]
+            assert sorted(spans) == expected
+
+
+def test_life_that_a_trace_did_not_see_begin_is_the_one_that_began_in_it() -> None:
+    """A trace of other cgroups does not know when a cgroup above them was made."""
+    world = World({1: (20, 100)}, [])
+    of_all, of_others = (recorded(world, name, 0, LENGTH) for name in "ab")
+    of_others["lives"][0] |= {"made_ktime_ns": None, "first_ktime_ns": 0, "is_begin_seen": False}
+    for order in ((of_all, of_others), (of_others, of_all)):
+        assert merged(joined(*order))["lives"].num_rows == 1
 
 
 def test_names_of_a_life_are_the_latest_known_ones() -> None:

@@ -10,8 +10,17 @@ shared rows are recognised by the boot and by what the kernel keeps, which is th
   kill that only a kernel log has (`kmsg` is `only`) has no `ktime_ns`: it is the kill of this boot and pid
   within two seconds;
 * another SIGKILL is identified by the pid and the start of the process that it ended, in the same way;
-* a life is identified by the id of the cgroup, which no other cgroup of the boot ever has (`kernfs_node.id`);
+* a life is identified by the id of the cgroup, which no other cgroup of the hierarchy ever has
+  (`kernfs_node.id`);
 * a minute is identified by the cgroup and its `ktime_ns`, a multiple of its length.
+
+Machines that were resumed from one snapshot share the boot id, the processes from before the snapshot, and
+the ids of the cgroups that each of them makes next. A hierarchy of cgroup v1 that is unmounted and mounted
+again begins again with its ids. So the rows of one process or cgroup are divided where their times
+(`ktime_ns`, `made_ktime_ns`) are more than `CLOCKS_APART_AT_MOST_NS` apart. A trace may not have seen how the
+cgroup was made: it began later, or did not trace this cgroup. It then shows the last life that was made
+before the trace, or else the first one that was made until its end. What machines with one boot id did at the
+same `ktime_ns` still counts once, and so do their minutes, and lives whose begin no trace saw.
 
 Of the rows of a kill, the one with the best quality is kept. The rows of a life, or of a minute, become one:
 from the earliest begin to the latest end, with the greatest of the peaks. Sums (`evicted_bytes`,
@@ -24,7 +33,7 @@ A trace without boot id overlaps with no other.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import groupby
@@ -40,6 +49,13 @@ from tracer.fleet.summary.summaries import SUMMARIES
 from tracer.fleet.summary.workload import NOWHERE
 
 Row = dict[str, Any]
+
+CLOCKS_APART_AT_MOST_NS: Final = 2_000_000_000
+"""The greatest distance between the clocks that recorders read at one event.
+
+Their programs run one after the other in the task that causes the event, microseconds apart. Only interrupts,
+preemption, or a hypervisor that takes the CPU away delay a program by more, and seconds are beyond all three.
+"""
 
 _BOOT: Final = "boot"
 _CONFIDENCE: Final = ("high", "medium", "low")
@@ -182,14 +198,32 @@ def _sigkills(rows: list[Row]) -> Iterable[Row]:
 def _ends(rows: Sequence[Row], start: str) -> Iterable[list[Row]]:
     """Yield the rows on the end of each process of one pid and boot; `start` is the column of its start.
 
-    A row of an older version, without a start, is on the process of the row with its `ktime_ns`.
+    A row of an older version lacks the start. It gets the start from a row with the same `ktime_ns`.
     """
     starts = {row["ktime_ns"]: row[start] for row in rows if row[start] is not None}
-    ends: dict[tuple[int | None, int | None], list[Row]] = {}
+    processes: dict[int | None, list[Row]] = {}
     for row in rows:
-        known = starts.get(row["ktime_ns"])
-        ends.setdefault((known, row["ktime_ns"] if known is None else None), []).append(row)
-    yield from ends.values()
+        known = starts.get(row["ktime_ns"]) if row[start] is None else row[start]
+        processes.setdefault(known, []).append({**row, start: known})
+    for known, same in processes.items():
+        yield from _at_once(same, "ktime_ns", 0 if known is None else CLOCKS_APART_AT_MOST_NS)
+
+
+def _at_once(
+    rows: Iterable[Row], clock: str, apart_at_most_ns: int = CLOCKS_APART_AT_MOST_NS
+) -> list[list[Row]]:
+    """Return the rows in order of the column `clock`, divided where the gap to the next one is longer.
+
+    The rows of one machine are microseconds apart, so any of them give the same groups. A chain of three
+    machines, of which only neighbours are near enough, is one group, unless two of them were merged before:
+    the row that was kept may then be too far from the third.
+    """
+    found: list[list[Row]] = []
+    for row in sorted(rows, key=lambda one: one[clock] or 0):
+        if not found or (row[clock] or 0) - (found[-1][-1][clock] or 0) > apart_at_most_ns:
+            found.append([])
+        found[-1].append(row)
+    return found
 
 
 def _doubt(row: Row) -> int:
@@ -198,11 +232,19 @@ def _doubt(row: Row) -> int:
 
 
 def _lives(rows: list[Row], kills: pa.Table | None = None) -> Iterable[Row]:
-    """Yield the row of the life of one cgroup."""
-    life = _joined(rows)
-    if kills is not None:
-        life["kills"] = _kills_of(life, kills)
-    yield life
+    """Yield one row for each life of one boot and id of a cgroup."""
+    made = _at_once((row for row in rows if row["made_ktime_ns"] is not None), "made_ktime_ns")
+    begins = [same[0]["made_ktime_ns"] for same in made]
+    lives: list[list[Row]] = [[], *made]
+    for row in rows:
+        if row["made_ktime_ns"] is None:
+            earlier = bisect_right(begins, row["first_ktime_ns"] + CLOCKS_APART_AT_MOST_NS)
+            lives[earlier or bisect_right(begins[:1], row["last_ktime_ns"])].append(row)
+    for same in filter(None, lives):
+        life = _joined(same)
+        if kills is not None and len(same) > 1:
+            life["kills"] = _kills_of(life, kills)
+        yield life
 
 
 def _kills_of(life: Row, kills: pa.Table) -> int:
@@ -215,6 +257,8 @@ def _kills_of(life: Row, kills: pa.Table) -> int:
 
 def _joined(rows: list[Row]) -> Row:
     """Return the rows of one life, merged into one."""
+    if len(rows) == 1:
+        return rows[0]
     first = _best(rows, lambda row: row["time"])
     found = {**first, **_named(rows)}
     chosen, stretches = _stretches(rows)
