@@ -239,6 +239,19 @@ def test_kills_without_a_start_may_be_those_of_another_recorder() -> None:
         assert (found.kills[0].count, found.perhaps_repeated_kills) == (kills + 1, repeated)
 
 
+@pytest.mark.parametrize(("minute", "apart_ns", "repeated"), [(61, 11_000, 1), (1, 60 * 10**9, 0)])
+def test_kills_may_be_one_by_the_clock_that_nobody_sets(minute: int, apart_ns: int, repeated: int) -> None:
+    """Someone set the clock of the day by an hour, or back by a minute, between the two traces."""
+    kills: list[dict[str, Any]] = [
+        {"time": at(1), "ktime_ns": 10**9},
+        {"time": at(minute), "ktime_ns": 10**9 + apart_ns, "trace_id": "0000000000000002"},
+        {"time": at(30), "ktime_ns": 10**12, "trace_id": "0000000000000003"},
+        {"time": at(40), "victim_start_ns": None, "kmsg": "only"},
+    ]
+    found = answer(partial_state.closed(partial_state.once(state(sources=[{}], kills=kills))))
+    assert (found.kills[0].count, found.perhaps_repeated_kills) == (4, repeated)
+
+
 def test_fleet_of_older_traces_does_not_know_its_other_sigkills() -> None:
     found = answer(partial_state.closed(state(sources=[{"sigkills": None}])))
     assert found.sigkills is None

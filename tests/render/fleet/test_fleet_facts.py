@@ -100,7 +100,7 @@ def test_quiet_fleet_has_no_facts_but_its_time(quiet: Fleet) -> None:
 
 def test_kills_that_may_be_of_two_recorders_are_a_warning(quiet: Fleet) -> None:
     (words,) = dict(fleet_facts.warnings(replace(quiet, perhaps_repeated_kills=3))).values()
-    assert words.startswith("3 kills may be counted twice")
+    assert words.startswith("3 of the kills may be repetitions, seen by another recorder")
 
 
 def held_back(fleet: Fleet, name: str, limit_mib: int) -> Workload:

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tracer.analysis.kernel_log.decisions import APART_AT_MOST_NS
 from tracer.analysis.results.forms import as_json
 from tracer.analysis.results.kill import UNKNOWN
 from tracer.fleet.reduction.partial_state import Broken, Partial
 from tracer.fleet.sizing.other_recommenders import krr_limit_bytes, vpa_target_bytes
 from tracer.fleet.sizing.replays import Replayed, replayed
 from tracer.fleet.sizing.suggestion import Suggestion, suggest
+from tracer.fleet.summary.overlaps import CLOCKS_APART_AT_MOST_NS
 from tracer.fleet.summary.time_window import ALWAYS, TimeWindow
 
 _NULLABLE: Final = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
@@ -182,8 +182,8 @@ class Fleet:
     sigkills: Sequence[SigkillCount] | None = None
     traces_without_sigkills: int = 0
     perhaps_repeated_kills: int = 0
-    """Kills that may be another one that is counted: older traces lack the start of the victim, by which
-    kills of several recorders are recognised."""
+    """The number of kills that may repeat another kill in the count. Older traces lack the start of the
+    victim, by which a kill that several recorders saw is recognised."""
     since: pd.Timestamp | None = None
     until: pd.Timestamp | None = None
     """The window of the answer is from `since` to `until`; None: no bound."""
@@ -290,14 +290,17 @@ def _kill_counts(kills: pd.DataFrame) -> Iterator[KillCount]:
 
 
 def _perhaps_repeated(kills: pd.DataFrame) -> int:
-    """Return the kills of a pid and boot that come so soon after another one that they may be the same, and
-    nothing tells which of them are."""
-    order = kills.sort_values(["boot_id", "victim_pid", "time"])
-    before = order.shift()
-    is_near = (order["time"] - before["time"]).abs() <= pd.Timedelta(APART_AT_MOST_NS, "ns")
-    is_of_one = (order["boot_id"] == before["boot_id"]) & (order["victim_pid"] == before["victim_pid"])
-    is_told = order["victim_start_ns"].notna() & before["victim_start_ns"].notna()
-    return int((is_near & is_of_one.fillna(value=False) & ~is_told).sum())
+    """Return the number of kills that may repeat the one before, of the same pid and boot: one of the two has
+    no start of the victim, by which they could be compared.
+
+    Kills that only the kernel log has are left out: none is that close to another one (`summary.overlaps`).
+    """
+    recorded = kills[kills["ktime_ns"].notna()].sort_values(["boot_id", "victim_pid", "ktime_ns"])
+    before = recorded.shift()
+    is_near = recorded["ktime_ns"] - before["ktime_ns"] <= CLOCKS_APART_AT_MOST_NS
+    is_of_one = (recorded["boot_id"] == before["boot_id"]) & (recorded["victim_pid"] == before["victim_pid"])
+    is_unknown = recorded["victim_start_ns"].isna() | before["victim_start_ns"].isna()
+    return int((is_near & is_of_one & is_unknown).fillna(value=False).sum())
 
 
 def _grown(kills: pd.DataFrame) -> Iterator[GrownFunction]:

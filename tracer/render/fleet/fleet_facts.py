@@ -141,8 +141,8 @@ def warnings(fleet: Fleet) -> Iterator[Fact]:
     if repeated := fleet.perhaps_repeated_kills:
         yield (
             "recorders",
-            f"{counted(repeated, 'kill')} may be counted twice, once for each of two recorders: older traces "
-            "do not have the start of the victim",
+            f"{repeated:,} of the kills may be {'a repetition' if repeated == 1 else 'repetitions'}, seen by "
+            "another recorder; older traces lack the start of the victim",
         )
     if shared := [host for host in fleet.hosts if host.machines > 1]:
         names = [f"{_short(host.host)} (at least {host.machines})" for host in shared]
