@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from support.recorded import NAMES, TRACES
 from support.storing.documented_tables import declared_columns, documented_columns
+from synthetic.fleets.summary_rows import at, table
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.fleet.dataset.appending import Appender
@@ -66,6 +68,30 @@ def test_query_of_kills_counts_each_once(tmp_path: Path, monkeypatch: pytest.Mon
     counted = connection.sql("select count(*) from kills").fetchall()
     merged = sum(read(part)["kills"].num_rows for part in host_ranges("fleet", ["kills"]))
     assert counted == [(merged,)]
+
+
+def test_query_of_kills_works_without_starts_and_boots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills of older versions, of machines without a boot id, and of the kernel log alone."""
+    monkeypatch.chdir(tmp_path)
+    rows: list[dict[str, Any]] = [
+        *({"ktime_ns": ktime_ns, "trace_id": f"{ktime_ns}"} for ktime_ns in (1, 1, 2)),
+        *({"time": at(minute), "kmsg": "only"} for minute in (1, 2)),
+        *({"ktime_ns": 1, "boot_id": None, "trace_id": trace_id} for trace_id in "45"),
+    ]
+    kills = table("kills", rows)
+    folder = tmp_path / "fleet/kills/date=2026-11-20/host=node-1"
+    folder.mkdir(parents=True)
+    (query, _), *_ = QUERY.findall(DOCUMENT.read_text())
+    for written, asked in (
+        (kills, query),
+        (kills.drop_columns(["victim_start_ns"]), query.replace("victim_start_ns, ", "")),
+    ):
+        pq.write_table(written, folder / "many.parquet")
+        connection = duckdb.connect()
+        answer(connection, asked)
+        assert connection.sql("select count(*) from kills").fetchall() == [(6,)]
 
 
 @pytest.mark.usefixtures("once")
