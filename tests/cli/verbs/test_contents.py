@@ -123,7 +123,7 @@ def test_removed_cgroup_is_shown_by_the_cgroup_above_it_as_its_refusal_says(
     for gone in (below.name, str(below), f"/{memcg.name}/{below.name}"):
         ended = run("-c", gone)
         assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-        assert "still holds memory is shown with -c of a cgroup above it, or by --by cgroup" in ended.stderr
+        assert "still holds memory needs -c of a cgroup above it, or --by cgroup" in ended.stderr
     document = json.loads(run("-c", memcg.name, "--json").stdout)
     (cached,) = cached_pages([disk_dir / "read"])
     held = {one["cgroup"]: one for one in document["cgroups"]}
