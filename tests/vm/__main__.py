@@ -6,7 +6,6 @@ import argparse
 import compileall
 import platform
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter, deque
@@ -20,8 +19,10 @@ from vm import report
 from vm.debian import SUITES
 from vm.errors import NotRunError
 from vm.kernels import Kernel, arm64_btf, cache, prepare
-from vm.machine import CHECKOUT, INIT, Machine
+from vm.machine import INIT, Machine
+from vm.marked_tests import files_with_tests
 from vm.programs import PACKAGES, find
+from vm.python_disk import CHECKOUT, PythonDisk, python_folders
 
 AT_ONCE: Final = 3  # on two CPUs: a guest's tests often wait
 FACTOR: Final = 8  # by which a guest may be slower than a real machine
@@ -63,7 +64,7 @@ class Boot:
         variant = _VARIANTS[self.markers].replace(", ", "-")
         return cache() / "results" / f"{self.kernel.series}-v{self.version}{variant}"
 
-    def start(self, tests: list[str], arm64: bytes | None) -> Machine:
+    def start(self, tests: list[str], python: PythonDisk, arm64: bytes | None) -> Machine:
         """Boot the guest; with `arm64`, the BTF of such a kernel, it also compiles the programs for that."""
         files = {"arm64.btf": arm64} if arm64 is not None else {}
         return Machine(
@@ -74,6 +75,7 @@ class Boot:
             markers=self.markers,
             factor=FACTOR,
             timeout_s=TIMEOUT_S,
+            python=python,
             files=files,
             options="preempt=full" if self.markers == PREEMPT else "",
             init="systemd" if self.markers == SYSTEMD else "",
@@ -95,7 +97,7 @@ def main() -> int:
     try:
         require_machine()
         compileall.compile_dir(CHECKOUT / "tracer", quiet=2)  # guests cannot: the files are read-only there
-        tests = {markers: files_with_tests(markers) for markers in _VARIANTS}
+        tests = files_with_tests(list(_VARIANTS))
     except NotRunError as error:
         print(f"make test-vm: not run: {error}", file=sys.stderr)
         return 1
@@ -108,7 +110,12 @@ def main() -> int:
     except NotRunError as error:
         arm64 = None
         not_run.append(f"arm64: {error}")
-    passed = run(boots, tests, arm64) and not not_run
+    passed = False
+    try:
+        with PythonDisk(cache(), python_folders()) as python:
+            passed = run(boots, tests, python, arm64) and not not_run
+    except NotRunError as error:
+        not_run.append(f"all guests: {error}")
     for why in not_run:
         print(f"NOT RUN  {why}")
     took_min = (time.monotonic() - begin) / 60
@@ -122,16 +129,6 @@ def require_machine() -> None:
         raise NotRunError(f"guests run this machine's x86-64 programs, and this is {platform.machine()}")
     for program in PACKAGES:
         find(program)
-
-
-def files_with_tests(markers: str) -> list[str]:
-    """Return the files with tests of these markers; the import of all files would take a guest minutes."""
-    collect = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-m", markers]
-    collect += ["-p", "no:cacheprovider"]
-    collected = subprocess.run(collect, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    if collected.returncode:
-        raise NotRunError(f"pytest cannot collect the tests: {collected.stdout.strip().splitlines()[-1:]}")
-    return [line.partition(": ")[0] for line in collected.stdout.splitlines() if ".py: " in line]
 
 
 def last_words(results: Path) -> str:
@@ -173,7 +170,9 @@ def make_systemd_ready(series: str) -> tuple[list[Boot], list[str]]:
         return [], [f"{series}, systemd: {error}"]
 
 
-def run(boots: Sequence[Boot], tests: Mapping[str, list[str]], arm64: bytes | None) -> bool:
+def run(
+    boots: Sequence[Boot], tests: Mapping[str, list[str]], python: PythonDisk, arm64: bytes | None
+) -> bool:
     """Boot the guests, AT_ONCE at a time, and print the report of each; the last one compiles for arm64.
 
     A guest at a standstill is booted again, up to BOOTS times. Return whether there was a guest, and all
@@ -191,7 +190,7 @@ def run(boots: Sequence[Boot], tests: Mapping[str, list[str]], arm64: bytes | No
                 selected = tests[boot.markers]
                 if boot.version == 1:
                     selected = [file for file in selected if file.startswith(V1_TESTS)]
-                machine = boot.start(selected, arm64 if boot is boots[-1] else None)
+                machine = boot.start(selected, python, arm64 if boot is boots[-1] else None)
                 running[boot] = machines.enter_context(machine), time.monotonic()
             time.sleep(_POLL_S)
             for boot, (machine, begin) in list(running.items()):

@@ -25,6 +25,17 @@ $b mkdir -p "/root$VM_CHECKOUT" "/root$VM_RESULTS" 2>/dev/null
 $b mount -t 9p -o ro,cache=loose,$options checkout "/root$VM_CHECKOUT" || exit
 $b mount -t 9p -o rw,cache=mmap,$options results "/root$VM_RESULTS" || exit
 
+# The folders of vm/python_disk.py, over those of the host.
+$b mkdir /root/run/python
+$b mount -t ext4 -o ro /dev/vdb /root/run/python || exit
+number=0
+while IFS= read -r folder; do
+	$b mount -o bind "/root/run/python/$number" "/root$folder" || exit
+	number=$((number + 1))
+done <<END
+$VM_FOLDERS
+END
+
 $b umount /proc
 $b mount -o move /dev /root/dev
 $b cp /guest.sh /systemd.sh /root/run/ # a shell reads its script as it goes, and the checkout's may be edited meanwhile

@@ -20,8 +20,8 @@ from vm.host_clock import tsc_khz
 from vm.initrd import initrd
 from vm.kernels import Kernel
 from vm.programs import call, find
+from vm.python_disk import CHECKOUT, PythonDisk
 
-CHECKOUT: Final = Path(__file__).parents[2]
 INIT: Final = Path("/lib/systemd/systemd")
 """The first process of a guest with systemd: this machine's, as all programs of a guest."""
 
@@ -69,8 +69,9 @@ class Machine:
 
     Its output goes to the folder `results`, which is emptied before, and in which it finds `files`. `tests`
     are files for pytest, `markers` is an expression for -m, and `factor` is the factor by which the guest is
-    slower than a real machine. `options` are further options of the kernel's command line. `init` is
-    "systemd" if that is to be the guest's first process, and run guest.sh as a service.
+    slower than a real machine. The folders of `python` lie over those of the host. `options` are further
+    options of the kernel's command line. `init` is "systemd" if that is to be the guest's first process, and
+    run guest.sh as a service.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Machine:
         markers: str,
         factor: int,
         timeout_s: int,
+        python: PythonDisk,
         files: Mapping[str, bytes],
         options: str = "",
         init: str = "",
@@ -104,6 +106,7 @@ class Machine:
             "VM_CHECKOUT": str(CHECKOUT),
             "VM_RESULTS": str(results),
             "VM_INIT": init,
+            "VM_FOLDERS": "\n".join(map(str, python.folders)),
             "VM_CGROUP": str(cgroup_version),
             "VM_TIMEOUT_S": str(timeout_s),
             "MEMCG_TRACER_SLOWDOWN": str(factor),
@@ -113,7 +116,10 @@ class Machine:
         _make_disk(scratch / "disk")
         with (results / "qemu.log").open("wb") as log:
             self._process = subprocess.Popen(
-                _command(kernel, scratch, results, options), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                _command(kernel, scratch, results, python, options),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
         self._standstill = Standstill(time.monotonic())
@@ -153,7 +159,7 @@ def _make_disk(file: Path) -> None:
     call("mkfs.ext4", "-qF", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", file)
 
 
-def _command(kernel: Kernel, scratch: Path, results: Path, options: str) -> list[str]:
+def _command(kernel: Kernel, scratch: Path, results: Path, python: PythonDisk, options: str) -> list[str]:
     command = [find("qemu-system-x86_64"), "-machine", "q35,usb=off", "-smp", "2", "-cpu", _CPU]
     command += ["-m", f"{_MEMORY_MIB}M", "-accel", "tcg,thread=multi,tb-size=512", "-no-reboot"]
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"]
@@ -162,6 +168,8 @@ def _command(kernel: Kernel, scratch: Path, results: Path, options: str) -> list
     command += ["-append", options, "-serial", f"file:{_escaped(results)}/console"]
     command += ["-drive", f"file={_escaped(scratch)}/disk,format=raw,if=none,id=disk,cache=unsafe"]
     command += ["-device", "virtio-blk-pci,drive=disk"]
+    command += ["-drive", f"file={_escaped(python.image)},format=raw,if=none,id=python,readonly=on"]
+    command += ["-device", "virtio-blk-pci,drive=python"]
     for tag, folder, access in (
         ("root", Path("/"), ",readonly=on"),
         ("checkout", CHECKOUT, ",readonly=on"),
