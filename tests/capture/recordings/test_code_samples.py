@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -145,37 +145,43 @@ WAYS = {"munmap": 0, "madvise": 0, "brk": 0, "fixed": 0, "shrunk": 0, "moved": 2
 
 @pytest.mark.beside
 @pytest.mark.vm
-@pytest.mark.parametrize("way", [*WAYS])
 def test_memory_that_was_given_back_is_held_by_nobody(
-    way: str, memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
 ) -> None:
     """The samples of `borrow` are freed in the range of a system call, wherever the memory was moved before.
 
-    What is held agrees with the counter of the process.
+    What is held agrees with the counter of the process. A process for each way.
     """
     size, taken, kept = 128 * KIB, 24 * MIB, 16 * MIB
     has_late_counter = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 2)
-    with started(compiled("freeing", tmp_path), memcg, way, str(taken), str(kept)) as process:
+    program = compiled("freeing", tmp_path)
+    with ExitStack() as stack:
+        processes = {
+            way: stack.enter_context(started(program, memcg, way, str(taken), str(kept))) for way in WAYS
+        }
         recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
-        go_on(process)
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        for process in processes.values():
+            go_on(process)
+        statuses = {way: Path(f"/proc/{one.pid}/status").read_text() for way, one in processes.items()}
         trace = AnalysedTrace(recorder.stop())
-        tgid = process.pid
     assert "code_sample" not in set(trace.loss["stream"])
     rows = trace.code_samples
-    samples = rows[(rows["bytes"] > 0) & (rows["category"] == "anon") & (rows["tgid"] == tgid)]
-    assert samples["is_followed"].mean() > 0.98
+    rows = rows[(rows["bytes"] > 0) & (rows["category"] == "anon")]
     held = held_within(trace, None, None, trace.span_ns[1])
-    weights = weights_of(trace, held[(held["category"] == "anon") & (held["tgid"] == tgid)])
+    held = held[held["category"] == "anon"]
     hidden = 2 * size * CPUS
     if has_late_counter:  # a task adds its last 66 page faults later (bpf/shared/known_rss.h)
         hidden += 2 * 66 * 4 * KIB
-    assert abs(weights["borrow"] - WAYS[way]) <= hidden, weights
-    assert abs(weights["keep"] - (0 if way == "moved" else kept)) <= hidden, weights
-    (anon,) = re.findall(r"RssAnon:\s+(\d+) kB", status)
-    assert abs(weights.total() - int(anon) * KIB) <= 2 * hidden
-    gross = weights_of(trace, samples)
-    assert abs(gross["borrow"] - taken) <= hidden, "it was sampled"
+    for way, process in processes.items():
+        samples = rows[rows["tgid"] == process.pid]
+        assert samples["is_followed"].mean() > 0.98, way
+        weights = weights_of(trace, held[held["tgid"] == process.pid])
+        assert abs(weights["borrow"] - WAYS[way]) <= hidden, (way, weights)
+        assert abs(weights["keep"] - (0 if way == "moved" else kept)) <= hidden, (way, weights)
+        (anon,) = re.findall(r"RssAnon:\s+(\d+) kB", statuses[way])
+        assert abs(weights.total() - int(anon) * KIB) <= 2 * hidden, way
+        gross = weights_of(trace, samples)
+        assert abs(gross["borrow"] - taken) <= hidden, f"{way}: it was sampled"
 
 
 @pytest.mark.beside
@@ -393,8 +399,13 @@ def test_memory_that_a_fork_copies_is_no_growth_of_the_child(
 
 
 @pytest.mark.beside
-@pytest.mark.vm
-@pytest.mark.parametrize(("each", "on_cpus"), [(4 * KIB, (1, 0)), (128 * KIB, (1,))], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("each", "on_cpus"),
+    [
+        pytest.param(4 * KIB, (1, 0), id="small", marks=pytest.mark.vm),
+        pytest.param(128 * KIB, (1,), id="large", marks=pytest.mark.vm_once),
+    ],
+)
 def test_address_space_that_children_share_until_they_execute_counts_once(
     each: int, on_cpus: tuple[int, ...], memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
 ) -> None:
