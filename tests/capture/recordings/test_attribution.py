@@ -97,8 +97,7 @@ def is_about(pages: int, expected: int) -> bool:
     return abs(pages - expected) <= OWN_PAGES
 
 
-@pytest.mark.vm
-@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("cpus", [1, pytest.param(2, marks=pytest.mark.vm)])
 def test_two_processes_in_one_cgroup_are_charged_for_what_each_touched(
     cpus: int, memcg: Path, start_toucher: Callable[[Path], Toucher], start_recorder: Callable[..., Any]
 ) -> None:
@@ -149,7 +148,6 @@ def test_task_that_keeps_its_cpu_is_charged_every_ten_milliseconds(
     assert differences(trace, cgroup_id(memcg)) == {}
 
 
-@pytest.mark.vm
 def test_memory_freed_by_a_task_of_another_cgroup_is_of_no_known_process(
     memcg: Path, start_toucher: Callable[[Path], Toucher], start_recorder: Callable[..., Any]
 ) -> None:

@@ -131,7 +131,6 @@ while left:
 """
 
 
-@pytest.mark.vm
 def test_copy_reads_one_file_and_writes_another(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

@@ -94,14 +94,7 @@ def ledger_bytes(trace: Any, tgid: int) -> tuple[int, int]:
     )
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param(None, id="best"),
-        # In an emulated machine each takes a minute: run the most different one only.
-        *(pytest.param(one, marks=pytest.mark.vm_once) if one == "kprobe" else one for one in FAMILIES),
-    ],
-)
+@pytest.mark.parametrize("family", [pytest.param(None, id="best"), *FAMILIES])
 def test_samples_match_the_ledger_and_name_the_functions(
     family: str | None, growing: Path, memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -295,7 +288,7 @@ NATIVE = pytest.mark.skipif(unwinding.why_not() is not None, reason=f"{unwinding
 
 @pytest.mark.beside
 @NATIVE
-@pytest.mark.parametrize("many", [pytest.param("threads", marks=pytest.mark.vm), "forks"])
+@pytest.mark.parametrize("many", ["threads", "forks"])
 def test_code_of_many_threads_or_children_of_one_parent_is_one_answer(
     many: str, memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
 ) -> None:

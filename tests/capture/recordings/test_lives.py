@@ -140,7 +140,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
 @pytest.mark.parametrize(
     "way",
     [
-        pytest.param(0, id="path", marks=pytest.mark.vm_once),
+        pytest.param(0, id="path"),
         pytest.param(1, id="name", marks=pytest.mark.vm_once),
         pytest.param(2, id="glob"),
     ],

@@ -17,7 +17,7 @@ import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = [pytest.mark.kernel]
 
 FILE_BYTES = 13 << 20
 ASKED_BYTES = 5 << 20
@@ -27,6 +27,7 @@ COMPETITORS = 2
 
 
 @pytest.mark.beside
+@pytest.mark.vm
 def test_reclaim_on_request_is_proactive(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
@@ -62,6 +63,7 @@ def test_reclaim_on_request_is_proactive(
     assert attempts["reclaimed"].sum() >= freed["nr_pages"].sum()
 
 
+@pytest.mark.vm_once
 def test_cpu_time_of_reclaim_has_no_waits_for_a_cpu(
     disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

@@ -157,7 +157,7 @@ def pages_at(rows: pd.DataFrame) -> list[int]:
 
 
 @pytest.mark.beside
-@pytest.mark.vm
+@pytest.mark.vm_once
 def test_sequential_work_is_recorded_in_few_runs_of_ten_milliseconds(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

@@ -24,7 +24,7 @@ WRITTEN_PAGES = (241, 37, 113, 59, 173, 29, 83)
 ANON_BYTES = 1217 * PAGE
 _CACHESTAT = 451  # on every architecture
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm_once]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +50,7 @@ def dirty_pages(files: Iterable[Path]) -> list[int]:
     return counted
 
 
+@pytest.mark.vm_once
 def test_files_processes_and_sums_are_those_of_the_workload(
     memcg: Path, disk_dir: Path, start_workload: Callable[..., Any]
 ) -> None:
@@ -108,6 +109,7 @@ def test_cgroup_that_does_not_exist_is_refused_in_one_line() -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.vm_once
 def test_removed_cgroup_is_shown_by_the_cgroup_above_it_as_its_refusal_says(
     memcg: Path, disk_dir: Path, start_workload: Callable[..., Any]
 ) -> None:

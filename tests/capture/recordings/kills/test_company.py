@@ -58,7 +58,6 @@ def started(memcg: Path, program: str, *arguments: str, **popen: Any) -> subproc
     return subprocess.Popen(["sh", "-c", enter, sys.executable, "-S", "-c", program, *arguments], **popen)
 
 
-@pytest.mark.vm
 def test_young_cgroup_is_killed_while_an_older_one_is_spared(
     memcg: Path, start_recorder: Callable[..., Any]
 ) -> None:

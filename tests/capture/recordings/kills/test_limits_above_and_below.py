@@ -21,7 +21,7 @@ from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.lab.scratch import write_uncached
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm]
+pytestmark = pytest.mark.kernel
 
 MIB: Final = 1 << 20
 LIMIT_BYTES: Final = 64 * MIB
@@ -58,6 +58,7 @@ def found(report: OomReport, kind: str) -> list[dict[str, Any]]:
     return [dict(one.numbers) for one in (*verdict.evidence, *verdict.contributing) if one.kind == kind]
 
 
+@pytest.mark.vm
 @pytest.mark.skipif(not IS_V2, reason="needs cgroup v2: v1 has no protection, and limits of both together")
 def test_protection_and_limits_of_other_cgroups_are_known_at_the_kill(
     above: Path,
@@ -94,6 +95,7 @@ def test_protection_and_limits_of_other_cgroups_are_known_at_the_kill(
     assert of_cache["effective_min_bytes"].max() > 30 * MIB
 
 
+@pytest.mark.vm
 @pytest.mark.skipif(not IS_V2, reason="needs cgroup v2: v1 bounds memory and swap together")
 def test_full_swap_of_a_cgroup_above_is_named(
     above: Path, swap: None, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
@@ -122,7 +124,15 @@ main()
 
 
 @pytest.mark.skipif(not IS_V2, reason="needs cgroup v2: v1 refuses a limit below usage")
-@pytest.mark.parametrize("without", [(), ("OOM decision", "OOM candidates", "reclaim target")])
+@pytest.mark.parametrize(
+    "without",
+    [
+        pytest.param((), marks=pytest.mark.vm, id="all"),
+        pytest.param(
+            ("OOM decision", "OOM candidates", "reclaim target"), marks=pytest.mark.vm_once, id="hidden"
+        ),
+    ],
+)
 def test_limit_lowered_below_usage_is_told_as_that(
     above: Path,
     without: tuple[str, ...],
@@ -155,6 +165,7 @@ def test_limit_lowered_below_usage_is_told_as_that(
     assert high == LIMIT_BYTES
 
 
+@pytest.mark.vm_once
 def test_memory_of_processes_that_moved_away_is_named(
     above: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:
@@ -173,6 +184,7 @@ def test_memory_of_processes_that_moved_away_is_named(
     assert 29 * MIB <= left["held_bytes"] <= 45 * MIB
 
 
+@pytest.mark.vm
 @pytest.mark.skipif(not IS_V2, reason="needs cgroup v2: v1 charges neither zswap nor huge pages")
 def test_zswap_and_huge_pages_are_parts_of_usage(
     above: Path, swap: None, start_recorder: Callable[..., Any]

@@ -14,7 +14,7 @@ import pytest
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
 
-pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm_once]
+pytestmark = [pytest.mark.kernel, pytest.mark.beside]
 
 MIB = 1 << 20
 HELD_BYTES = 32 * MIB
@@ -61,6 +61,7 @@ def holder(memcg: Path) -> Any:
         child.communicate()
 
 
+@pytest.mark.vm_once
 def test_each_kind_is_seen_with_its_name_size_and_holder(
     memcg: Path, holder: Callable[[], Any], start_recorder: Callable[..., Any]
 ) -> None:

@@ -88,9 +88,9 @@ def test_duration_ends_the_command(start_recording: StartRecording) -> None:
 @pytest.mark.parametrize(
     ("script", "status"),
     [
-        pytest.param("exit 0", 0, marks=pytest.mark.vm_once),
-        pytest.param("exit 41", 41, marks=pytest.mark.vm_once),
-        pytest.param("kill -KILL $$", 137, marks=pytest.mark.vm),
+        ("exit 0", 0),
+        ("exit 41", 41),
+        ("kill -KILL $$", 137),
         ("kill -SEGV $$", 139),
         ("kill -INT $$", 130),
         ("echo said; sleep 1000 & setsid sleep 1000 & exit 5", 5),  # children that would outlive it

@@ -19,7 +19,7 @@ import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.alone, pytest.mark.vm]
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]
 
 StartRecording = Callable[..., Any]  # conftest.py
 
@@ -65,6 +65,7 @@ def waiting_process(cgroup: Path, act: str, file: Path) -> Iterator[subprocess.P
             process.kill()
 
 
+@pytest.mark.vm
 def test_first_event_after_a_rest_is_in_the_trace_of_a_killed_recorder(
     start_recording: StartRecording, disk_dir: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_first_event_after_a_rest_is_in_the_trace_of_a_killed_recorder(
     assert pagecache.loc[is_of_file, "nr_pages"].sum() == 64
 
 
+@pytest.mark.vm_once
 def test_cgroups_that_are_not_traced_do_not_wake_the_recorder(
     memcg: Path, start_recording: StartRecording, tmp_path: Path
 ) -> None:
