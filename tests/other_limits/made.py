@@ -98,6 +98,17 @@ for mib in (31, 17, 23, 7):
 failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
 raise SystemExit(1 if failed else 0)
 """
+_SPIKE = """
+import mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+parts = range(0, os.fstat(file).st_size, 1 << 16)
+for part in parts: os.pread(file, 1 << 16, part)
+memory = mmap.mmap(-1, 31 << 20)
+for page in range(0, len(memory), 4096): memory[page] = 1
+memory.close()
+for part in reversed(parts): os.pread(file, 1 << 16, part)
+"""
 _DIRTY = """
 import os, sys
 with open(sys.argv[1] + ".out", "wb", buffering=0) as file:
@@ -128,5 +139,6 @@ MADE: Final = (
     program("python-list", python(_LIST), 100),
     program("json", python(_JSON), 200),
     program("four-workers", python(_WORKERS), 120),
+    program("spike-and-reads-back", python(_SPIKE), 50, random_file(37)),
     program("writes-a-file", python(_DIRTY), 60, random_file(1)),
 )

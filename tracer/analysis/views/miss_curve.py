@@ -13,6 +13,12 @@ less. It is a model: the kernel keeps two lists of files, or generations (lru_ge
 changes with the memory. docs/sizing.md has measured differences: with both, they are greatest for a hot set
 that is mapped, whose accesses the kernel knows by the bits of page tables.
 
+Mattson's list has one size. Page cache has what its limit leaves beside other memory, and reclaim may free
+many pages at a time (32 folios of up to 2 MiB each, SWAP_CLUSTER_MAX), so that it is not full for a while. So
+where the trace has the use of one limit, a distance counts from the least room that the page cache had since
+the eviction, and not from what it held when the page came back. The least need of a page is counted from all
+the room that there was when it came back: with less, it is sure to be missing.
+
 Memory that was swapped out after the eviction counts as evicted for good, so that a distance may be too long
 in a cgroup that swaps.
 """
@@ -27,11 +33,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tracer.analysis.core import naming
-from tracer.analysis.core.columns import Int64s, integers, is_one_of, times_ns
+from tracer.analysis.core import ledger, naming
+from tracer.analysis.core.columns import Bools, Int64s, integers, is_one_of, times_ns
+from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree, Subtrees
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.memory import MissPoint
+from tracer.schema import UNLIMITED_BYTES
 
 _MOST_FOLLOWED: Final = 1 << 17
 """Of more refaults, one in so many is taken that no more than these are left."""
@@ -40,6 +48,10 @@ _MOST_CELLS: Final = 1 << 19
 _LEAST_CELL_NS: Final = 1_000
 _EVICTIONS_EACH: Final = 1 << 18
 
+_CHARGE_NS: Final = 10_000_000
+"""A row of charges sums up to so much time."""
+_MOST_SPANS: Final = 1 << 16
+
 _PERCENT: Final = (*range(5, 100, 5), 98, 99, 100)
 
 
@@ -47,18 +59,31 @@ _PERCENT: Final = (*range(5, 100, 5), 98, 99, 100)
 class Reuse:
     """The refaults of a cgroup's page cache: `extra_pages` (ascending) that would have spared each one.
 
-    `pages` are those that came back, and `back_ns` is when. `scale` of them stand behind each element.
+    `least_pages`: with fewer, the page is sure to be missing (below 0: it may be there with less memory than
+    in the trace). `pages` are those that came back, `gone_ns` and `back_ns` are when they were evicted and
+    back. `scale` of them stand behind each element.
     """
 
     extra_pages: Int64s
+    least_pages: Int64s
     pages: Int64s
+    gone_ns: Int64s
     back_ns: Int64s
     scale: float
 
     def within(self, begin_ns: int, end_ns: int) -> Reuse:
         """Return the refaults within an interval, both ends included."""
-        inside = (self.back_ns >= begin_ns) & (self.back_ns <= end_ns)
-        return Reuse(self.extra_pages[inside], self.pages[inside], self.back_ns[inside], self.scale)
+        return self._chosen((self.back_ns >= begin_ns) & (self.back_ns <= end_ns))
+
+    def _chosen(self, some: Bools | Int64s) -> Reuse:
+        return Reuse(
+            self.extra_pages[some],
+            self.least_pages[some],
+            self.pages[some],
+            self.gone_ns[some],
+            self.back_ns[some],
+            self.scale,
+        )
 
     def total_pages(self) -> int:
         """Return the number of pages that came back."""
@@ -124,35 +149,148 @@ def _reuse(subtree: Subtree) -> Reuse:
         one[order] for one in (some.evicted_ns, some.time, some.pages.astype(np.int64))
     )
     if not len(pages):
-        return Reuse(pages, pages, back_ns, 1.0)
+        return Reuse(pages, pages, pages, gone_ns, back_ns, 1.0)
     scale = float(refaulted.pages.sum(dtype=np.int64) / pages.sum())
-    between = _evicted_between(subtree, gone_ns, back_ns) - _nested(back_ns, pages) * scale
-    extra = np.maximum(np.rint(between), 1).astype(np.int64)
-    order = np.argsort(extra, kind="stable")
-    return Reuse(extra[order], pages[order], back_ns[order], scale)
+    cells = _Cells.over(int(gone_ns.min()), int(back_ns.max()))
+    evicted = cells.sums(_evictions(subtree, cells.first_ns, cells.last_ns))
+    out = cells.at(evicted, back_ns) - cells.at(evicted, gone_ns) - _nested(back_ns, pages) * scale
+    known_needs = _needs(subtree, cells, out, (gone_ns, back_ns))
+    if known_needs is None:
+        extra, least = out, out - int(subtree.evicted.pages.max(initial=0))
+    else:
+        extra, least = known_needs[0], known_needs[1] - _together(subtree, gone_ns, pages)
+    extra = np.maximum(np.rint(extra), 1).astype(np.int64)
+    found = Reuse(extra, np.rint(least).astype(np.int64), pages, gone_ns, back_ns, scale)
+    return found._chosen(np.argsort(extra, kind="stable"))
 
 
-def _evicted_between(subtree: Subtree, begin_ns: Int64s, end_ns: Int64s) -> npt.NDArray[np.float64]:
-    """Return the pages of a cgroup that were evicted, or swapped out, from each moment to another.
+_Moved = tuple[Int64s, Int64s, Int64s]
+"""Times, durations in ns, and pages that were added or taken."""
+_Pages = npt.NDArray[np.float64]
 
-    They are counted in cells of time. A run lasts up to 10 ms, in which thousands of pages go, so its pages
-    count evenly over the cells that it lasts for.
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """Cells of time in which pages are counted. A run lasts up to 10 ms, in which thousands of pages go, so
+    its pages count evenly over the cells that it lasts for."""
+
+    first_ns: int
+    last_ns: int
+    cell_ns: int
+
+    @classmethod
+    def over(cls, first_ns: int, last_ns: int) -> _Cells:
+        """Return the cells of an interval."""
+        return cls(first_ns, last_ns, max((last_ns - first_ns) // _MOST_CELLS, _LEAST_CELL_NS))
+
+    def sums(self, moved: Iterator[_Moved]) -> _Pages:
+        """Return how many pages moved before each cell, and before the end of the last one."""
+        cells, before = (self.last_ns - self.first_ns) // self.cell_ns + 1, 0
+        pace = np.zeros(cells + 1)
+        for time, took, pages in moved:
+            before += int(pages[time < self.first_ns].sum())
+            inside = np.flatnonzero((time >= self.first_ns) & (time <= self.last_ns))
+            begin = (time[inside] - self.first_ns) // self.cell_ns
+            end = np.maximum((time[inside] + took[inside] - self.first_ns) // self.cell_ns, begin + 1)
+            share = pages[inside] / (end - begin)
+            pace += np.bincount(begin, share, cells + 1)
+            pace -= np.bincount(np.minimum(end, cells), share, cells + 1)
+        return np.append(0.0, np.cumsum(np.cumsum(pace))) + before
+
+    def at(self, sums: _Pages, moments_ns: Int64s) -> _Pages:
+        """Return how many pages had moved before the cell of each moment."""
+        return np.asarray(sums[(moments_ns - self.first_ns) // self.cell_ns])
+
+
+def _together(subtree: Subtree, gone_ns: Int64s, pages: Int64s) -> Int64s:
+    """Return the pages that were evicted in rows that may overlap with the eviction of each refault, without
+    its own: which of them were evicted before it is not known."""
+    evicted = subtree.evicted
+    ends = evicted.time + evicted.duration_ns
+    order = np.argsort(ends, kind="stable")
+    ends = ends[order]
+    begun = np.append(0, np.cumsum(evicted.pages, dtype=np.int64))
+    ended = np.append(0, np.cumsum(evicted.pages[order], dtype=np.int64))
+    there = begun[np.searchsorted(evicted.time, gone_ns, side="right")]
+    over = ended[np.searchsorted(ends, gone_ns, side="left")]
+    return np.asarray(np.maximum(there - over - pages, 0))
+
+
+def _needs(
+    subtree: Subtree, cells: _Cells, out: _Pages, moments_ns: tuple[Int64s, Int64s]
+) -> tuple[_Pages, _Pages] | None:
+    """Return how many more pages of memory are enough for each refault, and with how many the page is sure
+    to be missing. `out`: the pages that were evicted after it and still out. `moments_ns`: when it was
+    evicted and back.
+
+    None: the size of the page cache is not known, or something else than one limit without swap decided what
+    was evicted.
     """
-    first, last = int(begin_ns.min()), int(end_ns.max())
-    cell_ns = max((last - first) // _MOST_CELLS, _LEAST_CELL_NS)
-    cells = (last - first) // cell_ns + 1
-    pace = np.zeros(cells + 1)
-    for time, took, pages in _evictions(subtree, first, last):
-        begin = (time - first) // cell_ns
-        end = np.maximum((time + took - first) // cell_ns, begin + 1)
-        share = pages / (end - begin)
-        pace += np.bincount(begin, share, cells + 1)
-        pace -= np.bincount(np.minimum(end, cells), share, cells + 1)
-    gone = np.append(0.0, np.cumsum(np.cumsum(pace)))
-    return np.asarray(gone[(end_ns - first) // cell_ns] - gone[(begin_ns - first) // cell_ns])
+    limits, cache = ledger.counter(subtree, "limit_bytes"), ledger.level(subtree, ledger.CACHE)
+    others, limit = ledger.level(subtree, ledger.NOT_CACHE), limits.peak()
+    is_bound = limit is not None and limit == limits.least() and limit < UNLIMITED_BYTES
+    is_alone = not ledger.count(subtree, "high_events").peak() and not len(subtree.swap_io)
+    if cache is None or cache.before or others is None or limit is None or not (is_bound and is_alone):
+        return None
+    page = page_size(subtree.whole)
+    held = _held(subtree, cells)
+    if held.min() < -1:
+        return None
+    at_gone, at_back = (cells.at(held, moments) for moments in moments_ns)
+    most, most_inside = (_most_between(others, *moments_ns, inside=inside) for inside in (False, True))
+    near = [others.at_each(moments_ns[1] + near_ns) for near_ns in (-_CHARGE_NS, 0, _CHARGE_NS)]
+    room = min(limit // page, int((at_gone + others.at_each(moments_ns[0]) / page).max()))
+    least = np.maximum(out + at_back + np.minimum.reduce(near) / page, at_gone + most_inside / page)
+    return out + np.maximum(at_back + most / page - room, 0), least - room
 
 
-def _evictions(subtree: Subtree, first_ns: int, last_ns: int) -> Iterator[tuple[Int64s, Int64s, Int64s]]:
+def _held(subtree: Subtree, cells: _Cells) -> _Pages:
+    """Return the pages in the page cache before each cell, of a cgroup that was made in the trace.
+
+    Shared memory is deleted, but never added (docs/trace-format.md), so only files with additions count.
+    """
+    kinds = subtree.whole.cache_events.kinds
+    is_own = np.isin(integers(kinds["cgroup_id"]), subtree.members)
+    added, deleted = (is_own & is_one_of(kinds["op"], [op]) for op in ("add", "delete"))
+    is_file = np.zeros(len(subtree.whole.cache_events.files), dtype=np.bool_)
+    for some in subtree.whole.cache_events.recorded(added):
+        is_file[some.file] = True
+
+    def moved(is_picked: Bools) -> Iterator[_Moved]:
+        for some in subtree.whole.cache_events.recorded(is_picked):
+            pages = np.where(is_file[some.file], some.pages, 0).astype(np.int64)
+            yield some.time, some.duration.astype(np.int64), pages
+
+    return np.asarray(cells.sums(moved(added)) - cells.sums(moved(deleted)))
+
+
+def _most_between(level: Steps, begin_ns: Int64s, end_ns: Int64s, *, inside: bool) -> Int64s:
+    """Return the greatest value of a level from each moment to another, with the time of a row around both;
+    `inside`: without it, and 0 if no time is left.
+
+    Values are kept for spans of time, and for 2, 4, 8, … of them from each on.
+    """
+    first, last = int(begin_ns.min()) - _CHARGE_NS, int(end_ns.max()) + _CHARGE_NS
+    span_ns = max((last - first) // _MOST_SPANS, _CHARGE_NS)
+    spans = (last - first) // span_ns + 1
+    most = [level.at_each(first + np.arange(spans) * span_ns)]
+    are_within = (level.times > first) & (level.times <= last)
+    np.maximum.at(most[0], (level.times[are_within] - first) // span_ns, level.values[are_within])
+    while 2 << len(most) <= 2 * spans:
+        half = 1 << len(most) - 1
+        most.append(np.maximum(most[-1][:-half], most[-1][half:]))
+    around_ns = -_CHARGE_NS if inside else _CHARGE_NS
+    begin = (begin_ns - around_ns - first) // span_ns + inside
+    end = (end_ns + around_ns - first) // span_ns + 1 - inside
+    bits = np.frexp(np.maximum(end - begin, 0).astype(np.float64))[1] - 1
+    found = np.zeros(len(begin), dtype=np.int64)
+    for bit, values in enumerate(most):
+        some = np.flatnonzero(bits == bit)
+        found[some] = np.maximum(values[begin[some]], values[end[some] - (1 << bit)])
+    return found
+
+
+def _evictions(subtree: Subtree, first_ns: int, last_ns: int) -> Iterator[_Moved]:
     """Yield (times, durations in ns, pages) of what was evicted, and swapped out, in an interval."""
     evicted, swap_io = subtree.evicted, subtree.swap_io
     begin, end = np.searchsorted(evicted.time, [first_ns, last_ns + 1]).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -142,6 +143,92 @@ def test_written_pages_may_come_back_where_nearly_nothing_else_does(trace: Any) 
     (lived,) = held_cgroups(trace)
     assert lived.sizing.min_limit_bytes is not None and lived.sizing.min_limit_bytes[1] is not None
     assert lived.sizing.min_limit_bytes[1] >= kept_at * MIB
+
+
+def beside_other_memory(accesses: Sequence[int], others: Sequence[int], size: int) -> tuple[list[Any], int]:
+    """Return (the moves of an LRU list: step, operation, part; how many of them brought a part back). It has
+    room for `size` parts less `others` at each step."""
+    cache: dict[int, None] = {}
+    seen, back = set[int](), 0
+    moves: list[Any] = []
+    for step, (part, taken) in enumerate(zip(accesses, others, strict=True)):
+        if part not in cache:
+            back += part in seen
+            moves.append((step, "add", part))
+        cache[part] = cache.pop(part, None)
+        seen.add(part)
+        for count in range(len(cache) - (size - taken)):
+            moves.append((step + 0.4 + count / 99, "delete", gone := next(iter(cache))))
+            del cache[gone]
+    return moves, back
+
+
+@given(data=st.data(), back=st.sampled_from([1, -1]))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+def test_range_holds_where_other_memory_comes_and_goes(new_trace: Any, data: Any, back: int) -> None:
+    """It takes the room of page cache that is read again later, in any order."""
+    size, parts, peak = 24, data.draw(st.integers(16, 22)), data.draw(st.integers(1, 15))
+    again = data.draw(st.permutations(range(parts))) if back > 0 else [*range(parts)][::-1]
+    accesses = [*range(parts), *[parts - 1] * 9, *again]
+    others = [1] * parts + [1, 1, 1, peak, peak, peak, 1, 1, 1] + [1] * parts
+    trace = new_trace()
+    trace.meta |= OF_COMMAND
+    now = {"usage_bytes": size * MIB, "limit_bytes": size * MIB}
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.add("samples", 0, cgroup_id=7, source="periodic", **now)
+    row = {"cgroup_id": 7, "inode_id": 1, "nr_pages": PAGES, "tgid": 41}
+    for step, op, part in beside_other_memory(accesses, others, size)[0]:
+        cause = "read" if op == "add" else "reclaim_memcg"
+        trace.add("pagecache", step / 10, op=op, cause=cause, index=part * PAGES, **row)
+        if op == "delete":
+            trace.add(
+                "reclaim", step / 10, kind="memcg", cgroup_id=7, task_cgroup_id=7, reclaimed=PAGES, **now
+            )
+    for step, (before, after) in enumerate(pairwise([0, *others])):
+        if before != after:
+            trace.charged(step / 10 + 0.02, 7, "anon", (after - before) * MIB, tgid=41, **now)
+    sizes = range(size, size + peak + 3)
+    for one, length in zip(at(trace, *sizes), sizes, strict=True):
+        low, high = one.read_again_bytes
+        assert low is not None and high is not None
+        assert low <= beside_other_memory(accesses, others, length)[1] * MIB <= high
+
+
+def test_reclaim_of_many_pages_at_a_time_leaves_the_lower_end(trace: Any) -> None:
+    """Once, 9 parts go at a time, and the list is not full for a while. With 24, all 30 parts are still
+    missing in their turn."""
+    trace.meta |= OF_COMMAND
+    now = {"usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB}
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    trace.add("samples", 0, cgroup_id=7, source="periodic", **now)
+    row = {"cgroup_id": 7, "inode_id": 1, "tgid": 41}
+    held: list[int] = []
+    for step, part in enumerate([*range(30)] * 3):
+        seconds, many = step / 10, 9 if step == 20 else 1
+        if len(held) == 20:
+            gone = {"index": held[0] * PAGES, "nr_pages": many * PAGES, "cause": "reclaim_memcg"}
+            trace.add("pagecache", seconds - 0.02, op="delete", **row, **gone)
+            attempt = {"kind": "memcg", "task_cgroup_id": 7, "reclaimed": many * PAGES}
+            trace.add("reclaim", seconds, cgroup_id=7, **attempt, **now)
+            del held[:many]
+        held.append(part)
+        trace.add("pagecache", seconds, op="add", cause="read", index=part * PAGES, nr_pages=PAGES, **row)
+    trace.charged(0, 7, "anon", PAGE, tgid=41, **now)
+    (one,) = at(trace, 24)
+    assert one.read_again_bytes[0] is not None and one.read_again_bytes[0] >= 50 * MIB
+
+
+@pytest.mark.parametrize("dirty_mib", [0, 9])
+def test_lower_end_counts_no_pages_that_others_may_not_have_evicted(trace: Any, dirty_mib: int) -> None:
+    """While pages are not written, others go in their place; another time, the disk may have them in time."""
+    trace = accessed(trace, [*range(27), *range(27)], 20)
+    held = {"usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB, "file_writeback_bytes": 0}
+    trace.add("samples", 0.025, cgroup_id=7, source="periodic", file_dirty_bytes=dirty_mib * MIB, **held)
+    less, same, more = (one.read_again_bytes for one in at(trace, 16, 20, 22))
+    for low, _ in (less, same, more):
+        assert low is not None and (low == 0) is bool(dirty_mib)
+    assert same[1] is not None and more[1] is not None
+    assert min(same[1], more[1]) >= (27 + dirty_mib) * MIB
 
 
 def test_pages_evicted_before_their_use_are_no_lower_end(trace: Any) -> None:

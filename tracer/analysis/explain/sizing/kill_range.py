@@ -272,13 +272,15 @@ class Spared:
 
     `extra_bytes` by the miss curve, and `late_bytes`: the greatest amount of dirty and writeback cache, whose
     pages may have been evicted late. `lists_bytes` because the kernel's lists differ from the curve over all
-    of this memory, and because the curve knows a distance to the size of a run of evictions.
+    of this memory, and because the curve knows a distance to the size of a run of evictions (`run_bytes`: the
+    largest one).
     """
 
     again_bytes: int
     extra_bytes: int
     lists_bytes: int
     late_bytes: int
+    run_bytes: int
 
     def room_bytes(self) -> int:
         """Return the extra memory with the room for the kernel's lists and for late evictions."""
@@ -306,17 +308,20 @@ def why_no_curve(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
     return why_not_followed(subtree, begin_ns, end_ns)
 
 
-def cache_to_spare(subtree: Subtree, reuse: Reuse, dirty: Steps) -> Spared:
+def cache_to_spare(subtree: Subtree, reuse: Reuse, begin_ns: int, end_ns: int) -> Spared:
     """Return the extra memory with which nearly all of these refaults would not have happened.
 
-    `dirty`: the dirty and writeback cache over the same time, in bytes.
+    What was evicted at a time, or was not written, counts from `begin_ns` to `end_ns`.
     """
     page = page_size(subtree.whole)
     again = reuse.total_pages() * page
     extra = reuse.extra_to_spare(few_bytes(again) // page) * page
-    run = int(subtree.evicted.pages.max(initial=0)) * page if extra else 0
-    late = (dirty.peak() or 0) if extra else 0
-    return Spared(again, extra, (extra + late) // LISTS_DIVISOR + run, late)
+    if not extra:
+        return Spared(again, 0, 0, 0, 0)
+    first, last = np.searchsorted(subtree.evicted.time, [begin_ns, end_ns + 1])
+    run = int(subtree.evicted.pages[first:last].max(initial=0)) * page
+    late = unwritten(subtree).within(begin_ns, end_ns).peak() or 0
+    return Spared(again, extra, (extra + late) // LISTS_DIVISOR + run, late, run)
 
 
 def few_bytes(again_bytes: int) -> int:
@@ -441,7 +446,7 @@ def _cache_needed(subtree: Subtree, findings: Findings) -> int:
     if window is None:
         return 0
     again = miss_curve.reuse_of(subtree).within(window.begin, window.end)
-    spared = cache_to_spare(subtree, again, unwritten(subtree).within(window.begin, window.end))
+    spared = cache_to_spare(subtree, again, window.begin, window.end)
     if not spared.extra_bytes:
         return 0
     there = ledger.level(subtree, ledger.CACHE)

@@ -7,7 +7,9 @@ above the peak of usage changes nothing.
 The kernel's lists of files differ from the LRU list of the curve by up to an eighth of the additional memory,
 and for pages that are read by page faults, by up to a quarter of what was read again (docs/sizing.md). A row
 of evictions sums up to 10 ms, so a distance is known to the size of such a row. Runs of the same work differ
-a little. The range has room for all of these. With room for all that the run ever held, nothing is evicted.
+a little. The range has room for all of these. Its lower end counts pages that are sure to be missing, however
+many reclaim takes at a time (`Reuse.least_pages`). With room for all that the run ever held, nothing is
+evicted.
 
 A page that was evicted and came back before another MiB was evicted was usually read ahead and evicted before
 its use. A disk that reads ahead more at a time does so over that distance (`unreclaimable.in_reading_bytes`);
@@ -19,7 +21,8 @@ memory, they miss less often and read ahead more, and both together may read as 
 
 Pages that were written are evicted later than in their place in the lists, when the disk has them
 (shrink_folio_list in mm/vmscan.c). So fewer evictions may have followed theirs than will with more memory,
-and as much more memory as was not written at a time may be needed to keep them.
+and as much more memory as was not written at a time may be needed to keep them. Others are evicted in their
+place. How many is another matter each time, since it depends on the disk.
 
 Where not only the cgroup's own limit evicted its page cache, but also that of a cgroup above or below it,
 memory.high, or a shortage of the machine, more room below the cgroup's own limit may spare nothing. Without
@@ -37,7 +40,7 @@ from typing import Final, Self
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import integers, is_one_of, known
+from tracer.analysis.core.columns import Int64s, integers, is_one_of, known
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import end_ns, page_size
 from tracer.analysis.explain.measure.findings import LEAST_SHARE
@@ -49,7 +52,7 @@ from tracer.analysis.explain.sizing.kill_range import (
     unseen_bytes,
     why_no_curve,
 )
-from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes, unwritten
+from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes
 from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
@@ -61,6 +64,9 @@ _RUNS_DIVISOR: Final = 32
 _FEW_BYTES: Final = 256 << 10
 _OTHERS_DIVISOR: Final = 32
 _AT_ONCE_BYTES: Final = 1 << 20
+_RUN_BYTES: Final = 1 << 20
+"""The pages of a refault lie so far apart in time: nginx with files of 1 MiB read 111 MiB again at a limit at
+which the curve without this room has at least 116."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,8 @@ class Rereads:
     `at_random_bytes`: the part that was read by reads at random, if there was also readahead.
     `around_bytes`: what page faults may read besides with more room (`unreclaimable.read_around_bytes`).
     `at_once_bytes`: what was read ahead and evicted before its use came back before so much else was evicted.
-    `unseen_bytes`: `kill_range.unseen_bytes`. `run_bytes`: the most that one run evicted. `is_high`: tasks
-    were above memory.high. `spared`: the extra memory with which nearly all would have stayed.
+    `unseen_bytes`: `kill_range.unseen_bytes`. `is_high`: tasks were above memory.high. `spared`: the extra
+    memory with which nearly all would have stayed.
     """
 
     limit_bytes: int | None
@@ -92,7 +98,6 @@ class Rereads:
     around_bytes: int
     at_once_bytes: int
     unseen_bytes: int
-    run_bytes: int
     is_high: bool
     spared: Spared
     going: Progress
@@ -119,9 +124,8 @@ class Rereads:
             around_bytes=read_around_bytes(subtree) if faulted_bytes else 0,
             at_once_bytes=max(in_reading_bytes(subtree, by_faults=False), _AT_ONCE_BYTES),
             unseen_bytes=unseen_bytes(subtree.whole),
-            run_bytes=int(subtree.evicted.pages.max(initial=0)) * page,
             is_high=_is_high(subtree),
-            spared=cache_to_spare(subtree, reuse, unwritten(subtree)),
+            spared=cache_to_spare(subtree, reuse, subtree.start_ns, end_ns(subtree.whole)),
             going=going,
         )
 
@@ -141,27 +145,31 @@ class Rereads:
             return NOT_KNOWN
         by_faults = self.faulted_bytes // _FAULTS_DIVISOR
         unsure = by_faults + self.by_others_bytes
+        late, least = self.spared.late_bytes, self.reuse.least_pages
         steady = self._left(self.at_once_bytes)
+        sure_seen = (min(steady, self._left(late, least)) if late else steady) - unsure
         if limit_bytes < self.limit_bytes and not self.is_as_recorded(limit_bytes):
-            return _range_of(steady - unsure, steady)[0], None
-        most_seen = seen + (seen - steady) // 2 + by_faults
+            return _range_of(sure_seen, steady)[0], None
+        most_seen = seen + (seen - steady) // 2 + by_faults + late
         more = max(limit_bytes - self.limit_bytes, 0)
         if not more or self.is_high:
-            low, high = _range_of(steady - unsure, most_seen)
+            low, high = _range_of(sure_seen, most_seen)
             return (None if more else low), high
-        differs = more // LISTS_DIVISOR + self.unseen_bytes + self.run_bytes
+        differs = more // LISTS_DIVISOR + self.unseen_bytes + late
+        differs += min(self.spared.run_bytes, _RUN_BYTES)
         sure = self._sure_bytes(more)
-        least, most = self._left(more + differs) - unsure, self._left(sure - self.spared.late_bytes)
+        low, most = self._left(more + differs, least) - unsure, self._left(sure - late)
         if most > few_bytes(seen):
-            most = min(most + by_faults + self.at_random_bytes, most_seen)
-        return _range_of(least, most_seen if sure < self.at_once_bytes or not self.is_own else most)
+            most = min(most + by_faults + self.at_random_bytes + late, most_seen)
+        return _range_of(low, most_seen if sure < self.at_once_bytes or not self.is_own else most)
 
     def _sure_bytes(self, more_bytes: int) -> int:
         """Return how much longer an LRU list is, in bytes, all of whose pages stay with so much more memory.
 
         This is the inverse of `none_from`.
         """
-        return -(-(more_bytes - self.unseen_bytes - self.run_bytes) * LISTS_DIVISOR // (LISTS_DIVISOR + 1))
+        lists_bytes = more_bytes - self.unseen_bytes - self.spared.run_bytes
+        return -(-lists_bytes * LISTS_DIVISOR // (LISTS_DIVISOR + 1))
 
     @property
     def all_fits_bytes(self) -> int | None:
@@ -195,9 +203,11 @@ class Rereads:
         all_fits = self.all_fits_bytes
         return self.is_own and not self.is_high and all_fits is not None and limit_bytes >= all_fits
 
-    def _left(self, more_bytes: int) -> int:
-        """Return what is read again with so much more memory, by the miss curve."""
-        missing = self.reuse.extra_pages * self.page_size > more_bytes
+    def _left(self, more_bytes: int, extra_pages: Int64s | None = None) -> int:
+        """Return what is read again with so much more memory, by the miss curve, or by other distances of its
+        refaults."""
+        extra_pages = self.reuse.extra_pages if extra_pages is None else extra_pages
+        missing = extra_pages * self.page_size > more_bytes
         return round(int(self.reuse.pages[missing].sum()) * self.reuse.scale) * self.page_size
 
     def lost_share_at(self, limit_bytes: int, again: BytesRange) -> ShareRange:
