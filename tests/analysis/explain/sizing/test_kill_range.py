@@ -24,6 +24,7 @@ from tracer.analysis.explain.sizing.kill_range import (
 )
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import SharedFile
+from tracer.analysis.views import miss_curve
 
 MIB = 1 << 20
 OF_COMMAND: dict[str, Any] = {"filters": {"asked": [], "command": ["work"]}}
@@ -307,6 +308,31 @@ def test_range_has_room_for_late_evictions_of_its_window_alone(
         assert report.sizing.min_limit_bytes is not None and report.sizing.min_limit_bytes[1] is not None
         highs.append(report.sizing.min_limit_bytes[1])
     assert highs[1] - highs[0] == late_bytes + late_bytes // kill_range.LISTS_DIVISOR
+
+
+@pytest.mark.parametrize(("seconds", "late_mib", "run_mib"), [(0.12, 0, 1), (0.25, 5, 3)])
+def test_refaults_of_a_window_have_room_for_what_reclaim_passed_over_in_their_turn(
+    trace: Any, seconds: float, late_mib: int, run_mib: int
+) -> None:
+    """A page is evicted at 0.3 s. Reclaim began its round of 10 MiB at 0.2 s, before the window of 0.45 s."""
+    trace = grown(trace)
+    trace.charged(0, 7, "file", 10 * MIB)
+    row = {"cgroup_id": 7, "op": "delete", "cause": "reclaim_memcg"}
+    for step in range(31):
+        trace.add("pagecache", 0.1 + step / 100, inode_id=1, index=step * 256, nr_pages=256, **row)
+    for at_seconds, mib in ((0.05, 9), (seconds, run_mib)):
+        trace.add("pagecache", at_seconds, inode_id=2, index=int(at_seconds * 1e6), nr_pages=mib * 256, **row)
+    trace.add(
+        "pagecache", 0.5, **row | {"op": "add", "cause": "read"}, inode_id=1, index=20 * 256, nr_pages=256
+    )
+    sample = {"cgroup_id": 7, "source": "periodic", "file_writeback_bytes": 0}
+    trace.add("samples", seconds, file_dirty_bytes=5 * MIB, **sample)
+    trace.add("samples", seconds + 0.01, file_dirty_bytes=0, **sample)
+    subtree = Subtrees(trace).subtree_at(7)
+    again = miss_curve.reuse_of(subtree).within(trace.ns(0.45), trace.ns(0.6))
+    begin_ns = kill_range.turn_ns(subtree, again)
+    spared = kill_range.cache_to_spare(subtree, again, begin_ns, trace.ns(0.6))
+    assert (spared.late_bytes, spared.run_bytes) == (late_mib * MIB, run_mib * MIB)
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,22 @@ def cache_to_spare(subtree: Subtree, reuse: Reuse, begin_ns: int, end_ns: int) -
     return Spared(again, extra, (extra + late) // LISTS_DIVISOR + run, late, run)
 
 
+def turn_ns(subtree: Subtree, reuse: Reuse) -> int:
+    """Return the earliest moment at which reclaim can have come to the pages of these refaults for the last
+    time before their eviction: it comes to a page again before it has evicted as much as there was.
+
+    There must be refaults.
+    """
+    gone_ns = int(reuse.gone_ns.min())
+    time, pages = subtree.evicted.time, subtree.evicted.pages
+    cache = ledger.level(subtree, ledger.CACHE)
+    most = UNLIMITED_BYTES if cache is None else cache.peak() or 0
+    gone = np.append(0, np.cumsum(pages, dtype=np.int64))
+    before = gone[np.searchsorted(time, gone_ns)] - most // page_size(subtree.whole)
+    first = int(np.searchsorted(gone[1:], before, side="right"))
+    return min(int(time[first]), gone_ns) if first < len(time) else gone_ns
+
+
 def few_bytes(again_bytes: int) -> int:
     """Return how much of what is read again counts as (nearly) nothing, in bytes."""
     return max(again_bytes // _FEW_DIVISOR, _FEW_BYTES)
@@ -446,7 +462,9 @@ def _cache_needed(subtree: Subtree, findings: Findings) -> int:
     if window is None:
         return 0
     again = miss_curve.reuse_of(subtree).within(window.begin, window.end)
-    spared = cache_to_spare(subtree, again, window.begin, window.end)
+    if not len(again.pages):
+        return 0
+    spared = cache_to_spare(subtree, again, turn_ns(subtree, again), window.end)
     if not spared.extra_bytes:
         return 0
     there = ledger.level(subtree, ledger.CACHE)
