@@ -157,7 +157,8 @@ def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
         if not kernel.has_v1:
             print(f"{kernel.release} is built without the memory controller of cgroup v1", file=sys.stderr)
     # the longest first, the shortest last
-    return sorted(boots, key=lambda boot: (boot.markers != ONCE, boot.version == 1)), not_run
+    is_short = {boot: boot.markers == PREEMPT or boot.version == 1 for boot in boots}
+    return sorted(boots, key=lambda boot: (boot.markers != ONCE, is_short[boot])), not_run
 
 
 def make_systemd_ready(series: str) -> tuple[list[Boot], list[str]]:
