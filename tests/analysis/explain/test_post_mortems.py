@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from support.recorded import NAMES, TRACES, opened, reports_of
 from synthetic.restarts import Restarts
@@ -119,7 +121,13 @@ def test_one_kill_parses_the_reports_for_its_own_limit_and_no_other(
     assert sorted(found) == [1, 2, 3, 4, 5]
 
 
-def test_list_of_kills_parses_no_usual_report(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_stacks", [True, False])
+def test_list_of_kills_parses_no_usual_report(
+    loop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_stacks: bool
+) -> None:
+    if not has_stacks:
+        loop = Path(shutil.copytree(loop, tmp_path / "without"))
+        pq.write_table(pq.read_table(loop / "stacks.parquet")[:0], loop / "stacks.parquet")
     expected = AnalysedTrace(loop).explain()
     monkeypatch.setattr(parser, "reports", None)
     trace = AnalysedTrace(loop)

@@ -28,6 +28,13 @@ from tracer.trace.read.to_pandas import to_frame
 START_NS: Final = 1_764_000_000_000_000_000
 SECOND_NS: Final = 1_000_000_000
 REAPED: Final = "oom_reaper: reaped process {} (hog), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB"
+STACKS: Final = (
+    Dump(0).stack,
+    ("memory_max_write+0x9a/0x1c0", "? ___pte_offset_map+0x17/0x100", "ext4_write+0x1/0x20 [ext4]"),
+    ("handle_mm_fault+0xd0/0x310", "RIP: 0033:0x7fec497d0b57", "Code: 89 ef", "late_frame+0x1/0x2"),
+    ("show_stack from dump_stack+0x10/0x14", "a line of another program"),
+    ("[<ffffffff81234567>] try_charge+0x1/0x2", "Call Trace:", "again+0x1/0x2"),
+)
 PANIC: Final = [
     "Out of memory and no killable processes...",
     "Kernel panic - not syncing: System is deadlocked on memory",
@@ -77,6 +84,7 @@ def require_same(kernel_log: pd.DataFrame) -> list[Logged]:
     found, expected = logged(kernel_log), in_one_pass(kernel_log)
     assert [one.killed_ns for one in found] == [killed_ns for killed_ns, _ in expected]
     shown, memory = [one.shown for one in found], [one.memory() for one in found]
+    assert [one.stack for one in found] == [report.stack for _, report in expected]
     assert memory == [report.memory for _, report in expected]
     assert [one.report for one in found] == [report for _, report in expected]
     assert shown == [Shown.from_report(report) for _, report in expected]
@@ -94,6 +102,7 @@ def pieces(chance: random.Random) -> Iterator[list[str]]:
             oom_memcg=chance.choice(("/box",) * 9 + ("/box/in", "/oom-kill:constraint=", "/suppressed")),
             has_tasks=chance.random() < 0.9,
             constraint=chance.choice(("CONSTRAINT_MEMCG",) * 9 + ("CONSTRAINT_NONE",)),
+            stack=chance.choice(STACKS),
         )
         lines = list(dump.lines())
         yield lines
@@ -157,6 +166,18 @@ def test_reports_of_any_log_are_those_of_one_pass(seed: int, monkeypatch: pytest
     every = sum(len(require_same(table(rows_of(random.Random(f"{seed} {n}"))))) for n in range(12))
     usual = sum(found is not None for found in alone)
     assert 0 < usual < every
+
+
+@pytest.mark.parametrize(("stack", "is_parsed"), [(stack, at > 1) for at, stack in enumerate(STACKS)])
+def test_call_trace_is_read_without_a_parser_if_its_rows_are_frames(
+    stack: tuple[str, ...], *, is_parsed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel_log = dumps(2, lambda _, dump: replace(dump, stack=stack))
+    require_same(kernel_log)
+    parse = Mock(wraps=parser.reports)
+    monkeypatch.setattr(parser, "reports", parse)
+    assert all(one.stack for one in logged(kernel_log))
+    assert parse.called == is_parsed
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -217,11 +217,18 @@ class Functions:
     def __init__(self, stacks: pd.DataFrame) -> None:
         self._frames = dict(zip(integers(stacks["stack_id"]).tolist(), stacks["frames"], strict=True))
         self._known: dict[int, Frames] = {NO_ID: ()}
+        self._is_named: dict[int, bool] = {}
 
     def frames_for(self, stack_id: int) -> Frames | None:
         """Return the frames as they were recorded, innermost first; None if there is no such stack."""
         frames = self._frames.get(stack_id)
         return None if frames is None else tuple(map(str, frames))
+
+    def is_named(self, stack_id: int) -> bool:
+        """Return whether a stack is known and has names (`is_named`); many kills have the same one."""
+        if stack_id not in self._is_named:
+            self._is_named[stack_id] = is_named(self._frames.get(stack_id))
+        return self._is_named[stack_id]
 
     def functions_for(self, stack_id: int) -> Frames:
         """Return the functions, innermost first; () for `NO_ID`: no stack was taken."""
@@ -294,11 +301,13 @@ class Logged:
         shown: Shown,
         read: Callable[[], LogReport],
         read_memory: Callable[[], OwnerMemory | None] = lambda: None,
+        read_stack: Callable[[], Frames | None] = lambda: None,
     ) -> None:
         self.killed_ns = killed_ns
         self.shown = shown
         self._read = read
         self._read_memory = read_memory
+        self._read_stack = read_stack
 
     @cached_property
     def report(self) -> LogReport:
@@ -309,6 +318,12 @@ class Logged:
         """Return the memory of the limit owner in the report, which is read at each use."""
         found = self._read_memory()
         return self.report.memory if found is None else found
+
+    @cached_property
+    def stack(self) -> Frames:
+        """Return the frames of the trigger's call trace in the report, innermost first."""
+        found = self._read_stack()
+        return self.report.stack if found is None else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from tracer.analysis.core.columns import (
     records,
     times_ns,
 )
-from tracer.analysis.core.lookups import Logged, is_named
+from tracer.analysis.core.lookups import Logged
 from tracer.analysis.core.rows import RowIndex
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import decisions, logged_kill
@@ -366,7 +366,7 @@ class Completed:
         return self._trace.defects.attempt(_SUBJECT, partial(self._found, kill_id), _not_told)
 
     def added(self, kill_id: int) -> Told:
-        """Return the findings of `told` without `missing`, and without disagreements: most reports need
+        """Return the findings of `told` without `missing`, and without disagreements: a usual report need
         not be parsed for what they add."""
         if not self._is_matched(kill_id):
             return self.told(kill_id)
@@ -391,7 +391,7 @@ class Completed:
     def _found_added(self, kill_id: int) -> Told:
         logged, added = self._matched[kill_id], self._added_for(kill_id)
         stack_id = self._recorded.columns["kernel_stack_id"][self._of_kill.rows_for(kill_id)[0]]
-        has_stack = _lacks_stack(self._trace, stack_id) and logged.report.stack
+        has_stack = _lacks_stack(self._trace, stack_id) and logged.stack
         fields = (*self._taken[kill_id], *added.fields, *(["trigger.stack"] if has_stack else []))
         return Told(logged, "matched", "", fields, (), added.origins)
 
@@ -475,4 +475,4 @@ def _not_told(why: str) -> Told:
 def _lacks_stack(trace: TraceTables, stack_id: Any) -> bool:
     """Return whether the trace does not have the names of the trigger's kernel stack."""
     number = optional(stack_id)
-    return number is None or not is_named(trace.functions.frames_for(number))
+    return number is None or not trace.functions.is_named(number)

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from tracer.analysis.core.columns import Bools, Int64s, integers, times_ns
 from tracer.analysis.core.lookups import Logged, Shown
 from tracer.kernel.kmsg import machine_log, parser
-from tracer.kernel.kmsg.assembly import StatRows
+from tracer.kernel.kmsg.assembly import CALL_TRACE, TRACE_ENDS, StatRows
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import LogReport, OwnerMemory
 from tracer.kernel.kmsg.text import markers
@@ -52,6 +52,11 @@ _HEADER, _STATS, _SUMMARY, _KILL, _REAPED = map(
 _TITLE: Final = re.compile(rf"{re.escape(markers.STATS)}/[ -\[\]-~]{{0,900}}:")
 _STATS_ROW: Final = re.compile(rf"({STAT_NAME}) (\d{{1,20}})", re.ASCII)
 _AFTER_STATS: Final = re.compile(r"Tasks state \(memory values in pages\):")
+_HEAD_OF_TRACE: Final = ("CPU: ", "Hardware name: ")
+_TASK_BEGINS: Final = " <TASK>"
+_FRAME: Final = re.compile(
+    r" {0,8}(\? )?([a-zA-Z_][\w.]{0,100}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8})(?: \[\w{1,64}\])?", re.ASCII
+)
 _UNUSUAL_WORDS: Final = "|".join(
     (
         *map(
@@ -166,14 +171,16 @@ def _has(texts: pa.Array, pattern: str) -> Bools:
 class _Usual:
     """The rows of a usual report, and what they show without a parser's pass over them.
 
-    `memory` are the rows of the page counters and of the title of memory.stat, and the row of the section
-    after it; empty if there is no memory.stat.
+    `head_end` is the row of the first section after the call trace. `memory` are the rows of the page
+    counters and of the title of memory.stat, and the row of the section after it; empty if there is no
+    memory.stat.
     """
 
     begin: int
     end: int
     pid: int
     shown: Shown
+    head_end: int
     memory: tuple[int, ...]
 
     def logged(self, rows: _Rows) -> Logged:
@@ -182,6 +189,7 @@ class _Usual:
             self.shown,
             lambda: self._report(rows),
             lambda: _memory(rows, *self.memory) if self.memory else None,
+            lambda: _stack(rows, self.begin + 1, self.head_end),
         )
 
     def _report(self, rows: _Rows) -> LogReport:
@@ -203,9 +211,10 @@ def _usual_reports(rows: _Rows, marks: list[int]) -> Iterator[_Usual]:
             first, last = words[begin], words[begin + kill]
             summary = words[begin + of_report.index(_SUMMARY)]
             memory = _rows_of_memory(words, of_report, begin)
+            head_end = next(words[begin + at] for at, mark in enumerate(of_report) if mark > _HEADER)
             is_unbroken = breaks[first] == breaks[last] and printed_ns[last] - printed_ns[first] <= _MOST_NS
             if last - first < _MOST_ROWS and is_unbroken:
-                found = _usual(rows, first, summary, last, memory)
+                found = _usual(rows, (first, head_end, summary, last), memory)
                 if found is not None:
                     yield found
         is_after_unusual = _UNUSUAL in of_report
@@ -280,9 +289,29 @@ def _memory(rows: _Rows, *of_memory: int) -> OwnerMemory | None:
     return OwnerMemory(dict(counter for counter in counters if counter is not None), (stats.result(),))
 
 
-def _usual(rows: _Rows, first: int, summary: int, last: int, memory: tuple[int, ...]) -> _Usual | None:
-    """Return the report with these rows as header, summary and kill, and those of its memory; None if it is
-    not a usual one."""
+def _stack(rows: _Rows, begin: int, end: int) -> tuple[str, ...] | None:
+    """Return the frames of the call trace that rows between a header and the next section show.
+
+    None if any of these rows may be another line than x86-64 and arm64 print there: the parser knows those.
+    """
+    texts = rows.texts[begin:end].to_pylist()
+    title = next((at for at, text in enumerate(texts) if text in CALL_TRACE), None)
+    if title is None or not all(text.startswith(_HEAD_OF_TRACE) for text in texts[:title]):
+        return None
+    of_trace = texts[title + 1 :]
+    ended = next(
+        (at for at, text in enumerate(of_trace) if text.strip().startswith(TRACE_ENDS)), len(of_trace)
+    )
+    frames = [_FRAME.fullmatch(text) for text in of_trace[:ended] if text != _TASK_BEGINS]
+    if None in frames or any("+0x" in text for text in (*texts[:title], *of_trace[ended:])):
+        return None
+    return tuple(intern(frame[2]) for frame in frames if frame is not None and frame[1] is None)
+
+
+def _usual(rows: _Rows, of_lines: tuple[int, int, int, int], memory: tuple[int, ...]) -> _Usual | None:
+    """Return the report with these rows as header, first section after the call trace, summary and kill, and
+    those of its memory; None if it is not a usual one."""
+    first, head_end, summary, last = of_lines
     header, decision, killed = texts = [rows.text(row) for row in (first, summary, last)]
     if any("\\" in text for text in texts):
         return None  # a name with escapes, which may be a line end
@@ -298,4 +327,4 @@ def _usual(rows: _Rows, first: int, summary: int, last: int, memory: tuple[int, 
         return None
     asked = invoked[0]
     shown = Shown(True, True, told.constraint, told.oom_memcg, asked.gfp, asked.gfp_names, asked.order)
-    return _Usual(first, last + 1, kill.pid, shown, memory)
+    return _Usual(first, last + 1, kill.pid, shown, head_end, memory)

@@ -137,7 +137,7 @@ def _bounded_rows(tasks: Iterable[TaskRow], machine_pages: int | None) -> tuple[
 CALL_TRACE: Final = ("Call Trace:", "Call trace:")
 SLAB_TITLE: Final = "Unreclaimable slab info:"
 
-_TRACE_ENDS: Final = ("</TASK>", "RIP:", "Code:")
+TRACE_ENDS: Final = ("</TASK>", "RIP:", "Code:")
 _OF_MEMCG: Final = frozenset({"mem_cgroup_out_of_memory", "mem_cgroup_oom_synchronize"})
 _OF_MACHINE: Final = frozenset(
     {
@@ -286,7 +286,7 @@ class Assembly:
         return False
 
     def _take_frame(self, text: str) -> bool:
-        if text.strip().startswith(_TRACE_ENDS):
+        if text.strip().startswith(TRACE_ENDS):
             self.mode = ""
             return True
         frame = printed_lines.frame(text)

@@ -329,8 +329,8 @@ def trigger(trace: TraceTables, kill: RecordedKill, told: Told, unknown: Unknown
         cgroup=cgroup,
         gfp=gfp,
         order=order,
-        stack=told.report.stack
-        if "trigger.stack" in told.fields and told.report is not None
+        stack=told.logged.stack
+        if "trigger.stack" in told.fields and told.logged is not None
         else _frames(trace, first["kernel_stack_id"], "trigger.stack", unknown),
         user_stack=_frames(trace, first["user_stack_id"], "trigger.user_stack", unknown),
         gfp_names=told.gfp_names(gfp),
