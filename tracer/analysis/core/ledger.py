@@ -259,7 +259,7 @@ def last_lowering(subtree: Subtree, limit_bytes: int, time_ns: int) -> Lowering 
     """Return the last change of the cgroup's limit up to a moment, if it lowered the limit to `limit_bytes`,
     the limit at that moment; None if it did not, or if the limit before was not seen."""
     changes = subtree.once("ledger.limit_changes", lambda: _limit_changes(subtree))
-    last = int(np.searchsorted(changes.times, time_ns, side="right")) - 1
+    last = int(changes.times.searchsorted(time_ns, side="right")) - 1
     if last < 0:
         return None
     if changes.values[last] > limit_bytes:

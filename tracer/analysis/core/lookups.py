@@ -217,12 +217,14 @@ class Functions:
     def __init__(self, stacks: pd.DataFrame) -> None:
         self._frames = dict(zip(integers(stacks["stack_id"]).tolist(), stacks["frames"], strict=True))
         self._known: dict[int, Frames] = {NO_ID: ()}
+        self._texts: dict[int, Frames] = {}
         self._is_named: dict[int, bool] = {}
 
     def frames_for(self, stack_id: int) -> Frames | None:
         """Return the frames as they were recorded, innermost first; None if there is no such stack."""
-        frames = self._frames.get(stack_id)
-        return None if frames is None else tuple(map(str, frames))
+        if stack_id not in self._texts and (frames := self._frames.get(stack_id)) is not None:
+            self._texts[stack_id] = tuple(map(str, frames))
+        return self._texts.get(stack_id)
 
     def is_named(self, stack_id: int) -> bool:
         """Return whether a stack is known and has names (`is_named`); many kills have the same one."""

@@ -122,6 +122,12 @@ class RowsByThing:
         begins = np.arange(len(self.firsts)) * len(self.times)
         return np.asarray(self.places.searchsorted(begins + rows) - self.firsts, dtype=np.int64)
 
+    def last_row_at(self, thing: int, time_ns: int) -> int:
+        """Return what `last_rows_at` has for one thing."""
+        rows = int(self.times.searchsorted(time_ns, side="right"))
+        end = int(self.places.searchsorted(thing * len(self.times) + rows))
+        return int(self.order[end - 1]) if end > self.firsts[thing] else -1
+
     def last_rows_at(self, time_ns: int) -> Int64s:
         """Return for each thing the position of its last row up to a moment, included; -1 without one."""
         counts = self.counts_at(time_ns)

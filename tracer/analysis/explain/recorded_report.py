@@ -227,8 +227,7 @@ def judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
 
 def _with_verdict(outline: OomReport, findings: Findings) -> OomReport:
     """Return the outline with the limit owner, the cause and its confidence."""
-    owned = outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED)
-    return replace(owned, verdict=verdict.pick(findings))
+    return outlines.judged(outline, findings.owner, verdict.pick(findings))
 
 
 def _allocators(kill: RecordedKill) -> tuple[tuple[Allocator, ...], FurtherAllocators]:

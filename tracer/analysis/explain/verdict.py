@@ -25,7 +25,6 @@ from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.results.kill import (
-    NO_VERDICT,
     UNKNOWN,
     Cause,
     Confidence,
@@ -76,7 +75,7 @@ def pick(findings: Findings) -> Verdict:
     It reads only the findings that a list of kills measures (`postmortem.PostMortems.listed`).
     """
     cause, confidence, _ = _picked(findings, _suspects(findings))
-    return replace(NO_VERDICT, cause=cause, confidence=confidence)
+    return Verdict(cause, confidence, summary="", evidence=(), contributing=())
 
 
 def _picked(

@@ -50,7 +50,7 @@ _HEADER, _STATS, _SUMMARY, _KILL, _REAPED = map(
     [*_MARKS].index, ("header", "memory.stat", "summary", "kill", "reaped")
 )
 _TITLE: Final = re.compile(rf"{re.escape(markers.STATS)}/[ -\[\]-~]{{0,900}}:")
-_STATS_ROW: Final = re.compile(rf"({STAT_NAME}) (\d{{1,20}})", re.ASCII)
+_STATS_ROWS: Final = re.compile(rf"^({STAT_NAME}) (\d{{1,20}})$", re.ASCII | re.MULTILINE)
 _AFTER_STATS: Final = re.compile(r"Tasks state \(memory values in pages\):")
 _HEAD_OF_TRACE: Final = ("CPU: ", "Hardware name: ")
 _TASK_BEGINS: Final = " <TASK>"
@@ -273,17 +273,18 @@ def _memory(rows: _Rows, *of_memory: int) -> OwnerMemory | None:
     texts = rows.texts[begin + 1 : end].to_pylist()
     if _AFTER_STATS.fullmatch(texts[-1] if texts else ""):
         del texts[-1]
-    found = [row.groups() for row in map(_STATS_ROW.fullmatch, texts) if row is not None]
-    if title is None or None in counters or not texts or len(found) != len(texts):
+    printed = "\n".join(texts)
+    found = _STATS_ROWS.findall(printed)
+    if title is None or None in counters or not len(texts) == len(found) == printed.count("\n") + 1:
         return None
     stats = StatRows(
         printed=title,
-        values={intern(name): int(number) for name, number in found},
+        values={name: int(number) for name, number in found},
         first=rows.stamp(begin + 1),
         last=rows.stamp(begin + len(texts)),
         last_name=found[-1][0],
         rows=len(texts),
-        characters=sum(map(len, texts)) + len(texts),
+        characters=len(printed) + 1,
         has_prefix=True,
     )
     return OwnerMemory(dict(counter for counter in counters if counter is not None), (stats.result(),))

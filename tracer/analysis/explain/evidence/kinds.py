@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ COMPOSITION: Final = "composition"
 (`Findings.origins`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kind:
     """The names of the numbers of one kind of evidence, and the tables that they are read from.
 
@@ -35,6 +36,11 @@ class Kind:
     source: tuple[str, ...]
     fields: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Return the names of the numbers."""
+        return frozenset(self.numbers)
 
 
 _SHARE: Final = ("held_bytes", "usage_bytes")
@@ -177,7 +183,7 @@ def found(findings: Findings, kind: str, of: Sequence[str] = (), /, **numbers: A
     `of`: the parts of the composition in its numbers, beside `Kind.parts`. TypeError where the names of
     `numbers` are not those of the kind.
     """
-    if numbers.keys() != set(KINDS[kind].numbers):
+    if numbers.keys() != KINDS[kind].names:
         raise TypeError(f"evidence of kind {kind} has {KINDS[kind].numbers}, not {tuple(numbers)}")
     known = {name: value for name, value in numbers.items() if value is not None}
     named = [numbers["part"]] if "part" in numbers else []

@@ -303,7 +303,7 @@ def _swap(
 ) -> Swap | None:
     """Return the owner's memory in swap and its bound: by the sample at the kill, else by the last before."""
     level = ledger.level(subtree, {"swap": 1})
-    last = int(below.read.last_rows_at(window.end)[below.owner])
+    last = below.read.last_row_at(below.owner, window.end)
     before = below.swap_limits_at(last) if last >= 0 else None
     is_at_kill = sample is not None and limit_of(sample, "effective_swap_limit_bytes") is not None
     row = sample if is_at_kill else before
@@ -353,8 +353,8 @@ def _protected_bytes(below: SampledLimits, end_ns: int, sample: Mapping[str, Any
     """Return the usage of the children that memory.min protects: the kernel's own sum at the kill, or else by
     the last sample of each child before it."""
     at_kill = None if sample is None else optional(sample["protected_bytes"])
-    if at_kill is not None:
-        return at_kill
+    if at_kill is not None or not len(below.children):
+        return at_kill or 0
     last = below.read.last_rows_at(end_ns)[below.children]
     return int(below.kept_bytes[last[last >= 0]].sum())
 

@@ -70,7 +70,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     usage = ledger.usage(subtree)
     start = _begin_of_shortage(subtree, usage, earlier, limit_bytes * _LULL_PERCENT // 100, kill_ns)
     usage = usage.within(start, kill_ns)
-    near = int(_near_bytes(limit_bytes, subtree))
+    near = limit_bytes - max(limit_bytes * _NEAR_PERCENT // 100, _least_near_bytes(subtree))
     fineness = subtree.whole.fineness
     half = limit_bytes * _APPROACH_PERCENT // 100
     begin = _last_below(usage, half, start, fineness)
@@ -83,7 +83,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     usage = usage.within(after_lull, kill_ns)
     reached = usage.times[usage.values >= near]
     reclaim = subtree.rows("reclaim").times
-    first, last = np.searchsorted(reclaim, [after_lull, kill_ns + 1])
+    first, last = (int(reclaim.searchsorted(moment)) for moment in (after_lull, kill_ns + 1))
     firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
     firsts += [after_lull] if is_above else []
     at_limit = min(firsts, default=kill_ns)
@@ -101,7 +101,7 @@ def limit_reached_ns(subtree: Subtree) -> Int64s:
     """
     usage = ledger.usage(subtree)
     limits = ledger.counter(subtree, "limit_bytes").at_each(usage.times, missing=UNLIMITED_BYTES)
-    is_near = usage.values >= _near_bytes(limits, subtree)
+    is_near = usage.values >= limits - np.maximum(limits * _NEAR_PERCENT // 100, _least_near_bytes(subtree))
     row = np.arange(len(usage.times))
     below = np.maximum.accumulate(np.where(usage.values < limits // 100 * _LULL_PERCENT, row, -1))
     before = np.append(-1, np.maximum.accumulate(np.where(is_near, row, -1)))[:-1]
@@ -118,10 +118,9 @@ def limit_reached_ns(subtree: Subtree) -> Int64s:
     return np.array([subtree.whole.fineness.since(moment) for moment in moments.tolist()], np.int64)
 
 
-def _near_bytes(limit_bytes: int | Int64s, subtree: Subtree) -> Int64s:
-    """Return the usage at which a limit counts as reached."""
-    limits = np.asarray(limit_bytes, np.int64)
-    return limits - np.maximum(limits * _NEAR_PERCENT // 100, _NEAR_PAGES * page_size(subtree.whole))
+def _least_near_bytes(subtree: Subtree) -> int:
+    """Return the least distance from a limit at which it counts as reached."""
+    return _NEAR_PAGES * page_size(subtree.whole)
 
 
 def start_after(subtree: Subtree, earlier: Int64s) -> int:
