@@ -269,7 +269,8 @@ def is_writing_limit(constraint: str, stack: Sequence[str] | None) -> bool:
     memory.max of cgroup v2 takes any value. If reclaim does not bring usage below it, the writer invokes the
     OOM killer. v1 refuses a limit below usage (mem_cgroup_resize_max in mm/memcontrol-v1.c).
     """
-    return constraint == "memcg" and any(frame.partition("+")[0] == _LIMIT_WRITER for frame in stack or ())
+    named = [frame for frame in stack or () if frame.startswith(_LIMIT_WRITER)]
+    return constraint == "memcg" and any(frame.partition("+")[0] == _LIMIT_WRITER for frame in named)
 
 
 def _lowered(log: LogReport, usage_bytes: int | None, unknown: Unknown) -> Lowered | None:

@@ -207,12 +207,16 @@ def _source(findings: Findings, kind: Kind, parts: Sequence[str]) -> tuple[str, 
     read: list[str] = []
     for table in kind.source:
         if table == COMPOSITION:
-            read += chain(*(findings.origins.get(part, ()) for part in parts))
+            read += chain(*(findings.origins.get(part, ()) for part in parts)) if findings.origins else ()
+            continue
+        if not kind.fields:
+            read.append(table)
             continue
         is_logged = [_is_logged(findings, field) for field in kind.fields if _table_of(field) == table]
         read += [] if is_logged and all(is_logged) else [table]
         read += [KERNEL_LOG] if any(is_logged) else []
-    return tuple(sorted(dict.fromkeys(read), key=lambda table: table == KERNEL_LOG))
+    once = dict.fromkeys(read)
+    return (*(table for table in once if table != KERNEL_LOG), *([KERNEL_LOG] if KERNEL_LOG in once else []))
 
 
 def _table_of(field: str) -> str:

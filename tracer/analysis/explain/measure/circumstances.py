@@ -256,18 +256,22 @@ def _grown(
     limit that can be all of the growth, so the level in `sizes` is preferred.
     """
     grown = {}
-    for name in _GROWING:
-        steps = ledger.change(subtree, {name: 1}).within(window.begin, window.end)
-        last, at_kill = steps.at(window.end) or 0, sizes.get(name)
-        base = ledger.base_bytes(subtree, {name: 1})
-        if base is not None and at_kill is not None:
-            last = at_kill - base
+    for name, (change, base) in subtree.once("circumstances.growing", lambda: _growing(subtree)).items():
+        steps, at_kill = change.within(window.begin, window.end), sizes.get(name)
+        last = steps.at(window.end) or 0 if base is None or at_kill is None else at_kill - base
         grown[name] = max(last - _least(steps, window), 0)
     if locked_cache_bytes:
         locked = ledger.reading(subtree, "unevictable_bytes").within(window.begin, window.end)
         last = sizes.get("unevictable") or 0
         grown["locked_cache"] = min(max(last - (locked.least() or 0), 0), locked_cache_bytes)
     return grown
+
+
+def _growing(subtree: Subtree) -> dict[str, tuple[Steps, int | None]]:
+    """Return the change of each class that can grow, and its level at the start of the trace."""
+    return {
+        name: (ledger.change(subtree, {name: 1}), ledger.base_bytes(subtree, {name: 1})) for name in _GROWING
+    }
 
 
 def _least(steps: Steps, window: Window) -> int:
