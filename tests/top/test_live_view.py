@@ -77,7 +77,6 @@ def screen(limited: Path, tmp_path: Path) -> Iterator[OnPty]:
         yield one
 
 
-@pytest.mark.vm_once
 def test_live_kill_is_shown_with_its_sentence_and_explained(
     limited: Path, tmp_path: Path, screen: OnPty
 ) -> None:

@@ -396,7 +396,7 @@ def test_memory_that_a_fork_copies_is_no_growth_of_the_child(
     ("each", "on_cpus"),
     [
         pytest.param(4 * KIB, (1, 0), id="small", marks=pytest.mark.vm),
-        pytest.param(128 * KIB, (1,), id="large", marks=pytest.mark.vm_once),
+        pytest.param(128 * KIB, (1,), id="large"),
     ],
 )
 def test_address_space_that_children_share_until_they_execute_counts_once(

@@ -143,7 +143,7 @@ def test_ledger_of_a_cgroup_with_history_is_exact(
     assert differences(trace, cgroup_id(memcg)) == {}
 
 
-@pytest.mark.parametrize("by_name", [False, pytest.param(True, marks=pytest.mark.vm_once)])
+@pytest.mark.parametrize("by_name", [False, True])
 def test_ledger_of_a_cgroup_made_again_is_exact(
     by_name: bool,
     memcg: Path,

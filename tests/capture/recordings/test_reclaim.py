@@ -63,7 +63,6 @@ def test_reclaim_on_request_is_proactive(
     assert attempts["reclaimed"].sum() >= freed["nr_pages"].sum()
 
 
-@pytest.mark.vm_once
 def test_cpu_time_of_reclaim_has_no_waits_for_a_cpu(
     disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:

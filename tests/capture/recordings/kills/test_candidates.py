@@ -28,13 +28,7 @@ def limited() -> Iterator[Path]:
         yield directory
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param("fentry", marks=pytest.mark.vm_once),
-        pytest.param("kprobe", marks=pytest.mark.vm_once),
-    ],
-)
+@pytest.mark.parametrize("family", ["fentry", pytest.param("kprobe", marks=pytest.mark.vm_once)])
 def test_candidates_equal_those_of_the_kernel_log(
     family: str, limited: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:

@@ -25,7 +25,7 @@ from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 CROWDS = int(os.environ.get("MEMCG_TRACER_CROWDS", "6"))
 SEED = int(os.environ.get("MEMCG_TRACER_SEED", "1"))
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_once, pytest.mark.timeout(120 + 10 * CROWDS)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120 + 10 * CROWDS)]
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def reports() -> Iterator[Reports]:
         yield kernels
 
 
+@pytest.mark.vm_once
 def test_worst_by_badness_is_killed(
     memcg: Path, reports: Reports, start_recorder: Callable[..., Any]
 ) -> None:

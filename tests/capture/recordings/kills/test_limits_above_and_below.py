@@ -184,7 +184,7 @@ def test_memory_of_processes_that_moved_away_is_named(
     assert 29 * MIB <= left["held_bytes"] <= 45 * MIB
 
 
-@pytest.mark.vm
+@pytest.mark.vm_once
 @pytest.mark.skipif(not IS_V2, reason="needs cgroup v2: v1 charges neither zswap nor huge pages")
 def test_zswap_and_huge_pages_are_parts_of_usage(
     above: Path, swap: None, start_recorder: Callable[..., Any]

@@ -16,7 +16,7 @@ import tracer
 from tracer.kernel.cgroups.cgroupfs import memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.vm_once]
+pytestmark = pytest.mark.kernel
 
 LIMIT_BYTES: Final = 48 << 20
 THREADS: Final = 131

@@ -103,7 +103,6 @@ def test_first_event_after_a_rest_is_in_the_trace_of_a_killed_recorder(
     assert pagecache.loc[is_of_file, "nr_pages"].sum() == 64
 
 
-@pytest.mark.vm_once
 def test_cgroups_that_are_not_traced_do_not_wake_the_recorder(
     memcg: Path, start_recording: StartRecording, tmp_path: Path
 ) -> None:
