@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from vm.errors import NotRunError
 from vm.programs import call
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -55,8 +56,10 @@ class PythonDisk:
                 shutil.copytree(folder, target, symlinks=True, ignore=ignored, copy_function=_link_or_copy)
             _make_image(self.image, tree)
             shutil.rmtree(tree)
-        except BaseException:
+        except BaseException as error:
             self._scratch.cleanup()
+            if isinstance(error, OSError):
+                raise NotRunError(f"no disk with the Python files: {error}") from error
             raise
 
     def __enter__(self) -> Self:

@@ -48,7 +48,7 @@ def test_each_folder_is_on_the_disk_under_its_number(tmp_path: Path) -> None:
 
 @needs_e2fsprogs
 def test_folder_that_cannot_be_copied_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NotRunError):
         PythonDisk(tmp_path, [tmp_path / "missing"])
     assert not list(tmp_path.iterdir())
 
