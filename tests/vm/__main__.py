@@ -36,12 +36,13 @@ SYSTEMD: Final = "vm_systemd"
 """The markers of tests on each kernel; of those on the newest only, in a guest of their own because they take
 longest; of those on the oldest only, in a guest with full preemption; and of those on the newest only, in a
 guest whose first process is systemd."""
-UNDER_SYSTEMD: Final = "systemd"
-"""Asked for like a kernel: that guest takes five minutes."""
+GUESTS: Final = {"once": ONCE, "preempt": PREEMPT, "systemd": SYSTEMD}
+"""The guests beside one for each kernel. They are asked for like kernels."""
 V1_TESTS: Final = ("tests/kernel/", "tests/capture/recordings/test_ledger.py")
 """The tests of files and counters, which differ on v1."""
 
-_VARIANTS: Final = {EACH: "", ONCE: ", once", PREEMPT: ", preempt", SYSTEMD: ", systemd"}
+_VARIANTS: Final = {ONCE: ", once", EACH: "", SYSTEMD: ", systemd", PREEMPT: ", preempt"}
+"""Markers -> the title of their guest; those whose tests take longest come first."""
 _POLL_S: Final = 0.2
 
 
@@ -85,12 +86,11 @@ class Boot:
 def main() -> int:
     """Return the exit status: 0 if all requested tests were run and passed."""
     parser = argparse.ArgumentParser(prog="make test-vm", description=__doc__)
-    every = (*SUITES, UNDER_SYSTEMD)
+    every = (*SUITES, *GUESTS)
     parser.add_argument("series", nargs="*", metavar="KERNEL", help=f"of {', '.join(every)}; default: all")
     given = list(dict.fromkeys(parser.parse_args().series or every))
     if unknown := sorted(set(given) - set(every)):
         parser.error(f"no kernel {', '.join(unknown)}: choose from {', '.join(every)}")
-    asked = [series for series in given if series != UNDER_SYSTEMD]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # the exit kills the guests
     begin = time.monotonic()
@@ -101,10 +101,9 @@ def main() -> int:
     except NotRunError as error:
         print(f"make test-vm: not run: {error}", file=sys.stderr)
         return 1
-    boots, not_run = make_ready(asked)
-    if UNDER_SYSTEMD in given:
-        service, failed = make_systemd_ready(max(asked or SUITES, key=list(SUITES).index))
-        boots, not_run = [*boots, *service], [*not_run, *failed]
+    boots, not_run = make_ready(
+        [one for one in SUITES if one in given], [one for one in GUESTS if one in given]
+    )
     try:
         arm64 = arm64_btf(ARM64_SERIES).read_bytes()
     except NotRunError as error:
@@ -138,37 +137,26 @@ def last_words(results: Path) -> str:
     return f"{'amid its tests' if log.exists() else 'before its tests'}, last line {(lines or [''])[-1]!r}"
 
 
-def make_ready(asked: Sequence[str]) -> tuple[list[Boot], list[str]]:
-    """Return the guests to boot, and for each kernel that cannot be booted the reason."""
+def make_ready(asked: Sequence[str], guests: Sequence[str]) -> tuple[list[Boot], list[str]]:
+    """Return the guests to boot, and for each that cannot be booted the reason. The series are ascending."""
+    oldest, newest = (asked or list(SUITES))[0], (asked or list(SUITES))[-1]
+    wanted = [(series, EACH) for series in asked]
+    wanted += [(oldest if guest == "preempt" else newest, GUESTS[guest]) for guest in guests]
     boots, not_run = [], []
-    for series in asked:
+    for series, markers in wanted:
         try:
+            if markers == SYSTEMD and not INIT.exists():
+                raise NotRunError(f"no {INIT} here: install systemd")
             kernel = prepare(series)
         except NotRunError as error:
-            not_run.append(f"{series}: {error}")
+            not_run.append(f"{series}{_VARIANTS[markers]}: {error}")
             continue
-        boots.append(Boot(kernel, 2, EACH))
-        if series == max(asked, key=list(SUITES).index):
-            boots.append(Boot(kernel, 2, ONCE))
-        if series == min(asked, key=list(SUITES).index):
-            boots.append(Boot(kernel, 2, PREEMPT))
-        if kernel.has_v1:
-            boots.append(Boot(kernel, 1, EACH))
-        if not kernel.has_v1:
+        boots.append(Boot(kernel, 2, markers))
+        if markers == EACH and kernel.has_v1:
+            boots.append(Boot(kernel, 1, markers))
+        if markers == EACH and not kernel.has_v1:
             print(f"{kernel.release} is built without the memory controller of cgroup v1", file=sys.stderr)
-    # the longest first, the shortest last
-    is_short = {boot: boot.markers == PREEMPT or boot.version == 1 for boot in boots}
-    return sorted(boots, key=lambda boot: (boot.markers != ONCE, is_short[boot])), not_run
-
-
-def make_systemd_ready(series: str) -> tuple[list[Boot], list[str]]:
-    """Return the guest to boot with systemd, or the reason why it cannot be booted."""
-    if not INIT.exists():
-        return [], [f"{series}, systemd: no {INIT} here: install systemd"]
-    try:
-        return [Boot(prepare(series), 2, SYSTEMD)], []
-    except NotRunError as error:
-        return [], [f"{series}, systemd: {error}"]
+    return sorted(boots, key=lambda boot: (-boot.version, [*_VARIANTS].index(boot.markers))), not_run
 
 
 def run(
