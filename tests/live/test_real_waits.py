@@ -34,7 +34,7 @@ ROUNDED: Final = 0.2
 
 pytestmark = [
     pytest.mark.kernel,
-    pytest.mark.vm,
+    pytest.mark.vm_once,
     pytest.mark.timeout(300),
     pytest.mark.skipif(
         memory_hierarchy().version == 1, reason="needs cgroup v2: v1 has no pressure of a cgroup"

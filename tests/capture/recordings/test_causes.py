@@ -86,7 +86,7 @@ def by_cause(rows: pd.DataFrame, column: str) -> dict[tuple[str, str, str], int]
     return {(file, op, cause): total for file, op, cause, total in found.to_numpy().tolist()}
 
 
-@pytest.mark.vm
+@pytest.mark.vm_once
 def test_cause_of_single_page_folios_matches_the_step(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
