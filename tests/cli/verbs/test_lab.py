@@ -206,7 +206,7 @@ def test_failed_recording_of_an_experiment_is_one_line(
         lab_run.run(EXPERIMENTS["anon"], tmp_path / "trace", False)
 
 
-ELSEWHERE = {"page-cache": pytest.mark.vm, "dirty": pytest.mark.vm_once}
+ELSEWHERE = {"page-cache": pytest.mark.vm, "dirty": pytest.mark.vm_once, "group-kill": pytest.mark.vm_once}
 """On Linux 6.1, `dirty` can end without a kill."""
 
 

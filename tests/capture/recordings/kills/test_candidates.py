@@ -28,7 +28,8 @@ def limited() -> Iterator[Path]:
         yield directory
 
 
-@pytest.mark.parametrize("family", ["fentry", pytest.param("kprobe", marks=pytest.mark.vm_once)])
+@pytest.mark.vm_once
+@pytest.mark.parametrize("family", ["fentry", "kprobe"])
 def test_candidates_equal_those_of_the_kernel_log(
     family: str, limited: Path, start_workload: Callable[..., Any], start_recorder: Callable[..., Any]
 ) -> None:

@@ -16,7 +16,7 @@ from workloads import crash_loop
 import tracer
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.kernel, pytest.mark.vm_once, pytest.mark.timeout(600)]
 
 LIMIT_BYTES: Final = 48 << 20
 PROCESSES: Final = 40
