@@ -135,7 +135,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
         assert not getattr(trace, name)["cgroup_id"].isin(strangers).any(), name
     acted = {*trace.pagecache["tgid"].dropna(), *trace.charge["tgid"].dropna()}
     tasks = trace.tasks[trace.tasks["cgroup_id"].isin(strangers)]
-    assert len(set(tasks["tgid"]) - acted) <= sum(lost_records(trace).values())
+    assert len(set(tasks["tgid"]) - acted) <= trace.loss["lost"][trace.loss["stream"] != "task_time"].sum()
     assert set(strangers) & set(rows.index) <= {*tasks["cgroup_id"], *trace.pagecache["task_cgroup_id"]}
 
 
