@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,40 @@ def test_kernel_log_is_explained_where_memcg_tracer_is_installed(cluster: Cluste
     document = json.loads(ask("web", "--json")[1])
     assert document["kmsg"] == "-"
     assert [kill["victims"][0]["pid"] for kill in document["kills"]] == [4242]
+
+
+def in_container(number: int) -> Dump:
+    """Return a kill at the limit of the container whose last run ended."""
+    scope = f"{SLICE}/cri-containerd-{'ab12' * 16}.scope"
+    return Dump(pid=4242 + number, oom_memcg=scope, task_memcg=scope)
+
+
+def test_container_of_the_kernel_log_is_named_by_its_id(cluster: Cluster, ask: Ask) -> None:
+    web = pod("web", "shop", "worker-2", UID, last=LAST | {"containerID": f"containerd://{'ab12' * 16}"})
+    web["status"]["containerStatuses"][0]["containerID"] = f"containerd://{'cd34' * 16}"
+    web["status"]["containerStatuses"].append({"name": "starting", "state": {}, "containerID": ""})
+    cluster.state["pods"] = [web]
+    cluster.state["log"] = log_of(in_container(0))
+    names = f"pod shop/web is pod {UID} in it, container app is ab12ab12ab12"
+    assert f"kubectl-oom: the kernel log has no names: {names}" in ask("web")[2].splitlines()
+
+
+def test_options_that_the_screen_names_reach_explain(cluster: Cluster, ask: Ask) -> None:
+    """The one in the recorder's pod, and for the kernel log the one that is installed here."""
+    cluster.state["log"] = log_of(*map(in_container, range(9)))
+    cluster.state["runs"]["worker-2"] = {"out": "the screen\n"}
+    for options in (["-v", "--kill=2"], ["--json", "--list"]):
+        ask("web", *options)
+        [asked] = [call for call in cluster.calls() if call[0] == "exec"]
+        assert asked[-len(options) - 2 :] == ["explain", "shop/web", *options]
+    cluster.state["pods"] = [pod("web", "shop", "worker-2", UID)]
+    install_tracer(cluster)
+    screen = ask("web")[1]
+    assert "container ab12ab12ab12 was" in screen
+    assert set(re.findall(r"(?<![\w-])--?[a-z]+", screen)) == {"-v", "--kill", "--list"}
+    picked = ask("web", "--kill=2", "-v")[1]
+    assert picked.startswith("Kill 2; 8 others: --list\n\nhog (pid 4243)")
+    assert "\nEvidence\n" in picked
 
 
 def test_static_pod_is_found_by_the_hash_of_its_manifest(cluster: Cluster, ask: Ask) -> None:
@@ -433,8 +468,9 @@ def test_name_that_is_none_never_reaches_kubectl(cluster: Cluster, ask: Ask, nam
 
 
 def test_wrong_options_are_refused(cluster: Cluster, ask: Ask) -> None:
-    done = ask("web", "-A")
-    assert (done[0], "leave POD and -n out" in done[2]) == (2, True)
+    for more in (["web"], ["-n", "shop"], ["-v"], ["--list", "--json"], ["--kill", "1"]):
+        done = ask("-A", *more)
+        assert (done[0], "leave POD, -n, --kill, --list and -v out" in done[2]) == (2, True)
 
 
 def test_context_and_kubeconfig_reach_every_call(cluster: Cluster, ask: Ask) -> None:

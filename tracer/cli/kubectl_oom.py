@@ -97,8 +97,6 @@ class KubectlError(OomError):
 
 def visible(text: str) -> str:
     """Return text with every character that a terminal does not print as its escape."""
-    if text.isprintable():
-        return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -144,9 +142,9 @@ class Kubectl:
         try:
             found = json.loads(text)
         except ValueError:
-            raise OomError(f"kubectl get {arguments[0]} printed no JSON") from None
+            found = None
         if not isinstance(found, dict):
-            raise OomError(f"kubectl get {arguments[0]} printed no object")
+            raise OomError(f"kubectl get {arguments[0]} printed no JSON object")
         return found
 
 
@@ -180,6 +178,8 @@ class Pod:
     uid: str
     ends: tuple[tuple[str, dict[str, Any]], ...]
     """(container, its `terminated` state) of the present and the last run of each container."""
+    ids: dict[str, str]
+    """The container of each id of these runs."""
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Pod:
@@ -187,15 +187,21 @@ class Pod:
         meta, status = found.get("metadata") or {}, found.get("status") or {}
         # The cgroup of a static pod has the hash of its manifest, which the mirror pod has as an annotation.
         uid = (meta.get("annotations") or {}).get("kubernetes.io/config.hash") or meta.get("uid")
-        ends = tuple(
-            (str(one.get("name")), state["terminated"])
+        statuses = [
+            (str(one.get("name")), one)
             for kind in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
             for one in status.get(kind) or []
+        ]
+        ends = tuple(
+            (name, state["terminated"])
+            for name, one in statuses
             for state in (one.get("state") or {}, one.get("lastState") or {})
             if state.get("terminated")
         )
+        urls = {str(one.get("containerID") or ""): name for name, one in (*statuses, *ends)}
+        ids = {url.rpartition("/")[2]: name for url, name in urls.items()}  # containerd://4f3a...
         node = str((found.get("spec") or {}).get("nodeName") or "")
-        return cls(str(meta.get("namespace")), str(meta.get("name")), node, str(uid or ""), ends)
+        return cls(str(meta.get("namespace")), str(meta.get("name")), node, str(uid or ""), ends, ids)
 
     @property
     def killed(self) -> list[tuple[str, str]]:
@@ -260,9 +266,7 @@ def require_node(kubectl: Kubectl, pod: Pod) -> None:
         node = kubectl.get("node", checked(pod.node, "node"))
     except KubectlError as error:
         if error.is_not_found:
-            raise OomError(
-                f"node {pod.node} is gone, and its traces with it: see copies in docs/deploy"
-            ) from None
+            raise OomError(f"node {pod.node} is gone, and its traces with it (copies: docs/deploy)") from None
         if error.is_forbidden:
             return
         raise
@@ -324,9 +328,14 @@ def explain(kubectl: Kubectl, pod: Pod, arguments: argparse.Namespace) -> None:
         else:
             why = no_recorder(kubectl, place, f"node {pod.node}", there)
     if why is not None:
-        how = f"reading the kernel log of node {pod.node} by a debug pod, which is removed afterwards"
-        note(f"{why}; {how}")
-        explain_log(node_log(kubectl, pod.node, arguments), pod, as_json=arguments.json)
+        note(f"{why}; reading the kernel log of node {pod.node} by a debug pod, which is removed afterwards")
+        explain_log(node_log(kubectl, pod.node, arguments), pod, arguments)
+
+
+def options_of_explain(arguments: argparse.Namespace) -> list[str]:
+    """Return the options for `memcg-tracer explain`, whose screen names them."""
+    options = ["--json"] * arguments.json + ["--list"] * arguments.list + ["-v"] * arguments.verbose
+    return options if arguments.kill is None else [*options, f"--kill={arguments.kill}"]
 
 
 def explain_by_recorder(
@@ -336,12 +345,12 @@ def explain_by_recorder(
 
     Returns why not if it knows none, but the API does. Raises OomError if nobody knows a kill.
     """
-    command = ["explain", f"{pod.namespace}/{pod.name}", *(["--json"] * arguments.json)]
+    command = ["explain", f"{pod.namespace}/{pod.name}", *options_of_explain(arguments)]
     done = ask(kubectl, arguments.tracer_namespace, recorder, *command)
     if not done.returncode:
         for line in done.stderr.splitlines():
             note(f"{pod.node}: {line.removeprefix(f'{NAME}: ')}")
-        print_answer(done.stdout, as_json=arguments.json)
+        print_answer(done.stdout, arguments)
         return None
     if f"terminated with exit code {done.returncode}" not in done.stderr:
         with needing(exec_rights(arguments.tracer_namespace)):
@@ -356,9 +365,9 @@ def explain_by_recorder(
     return f"{why}, but {pod.history}"
 
 
-def print_answer(text: str, *, as_json: bool) -> None:
+def print_answer(text: str, arguments: argparse.Namespace) -> None:
     """Print what explain printed. JSON is parsed first, so that nothing else passes."""
-    if not as_json:
+    if not arguments.json:
         show(text)
         return
     try:
@@ -401,19 +410,15 @@ def node_log(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> str:
         f"{arguments.debug_namespace} (--debug-namespace)"
     )
     with needing(rights), debug_pod(kubectl, node, arguments) as name:
-        while (phase := (found := kubectl.get("pod", name, *where)).get("status", {}).get("phase")) not in (
-            "Succeeded",
-            "Failed",
-        ):
-            statuses = found["status"].get("containerStatuses") or []
+        ended = ("Succeeded", "Failed")
+        while (phase := (status := kubectl.get("pod", name, *where)["status"]).get("phase")) not in ended:
+            statuses = status.get("containerStatuses") or []
             waits = [(one.get("state") or {}).get("waiting") or {} for one in statuses]
             reasons = [str(one["reason"]) for one in waits if one.get("reason")]
             stuck = [reason for reason in reasons if reason.startswith(_STUCK)]
             if stuck or time.monotonic() > deadline_s:
                 why = ", ".join(stuck or reasons) or str(phase)
-                raise OomError(
-                    f"the debug pod on node {node} does not run ({why}); --debug-image names an image"
-                )
+                raise OomError(f"the debug pod on {node} does not run ({why}); --debug-image names an image")
             time.sleep(_POLL_S)
         log = kubectl.output("logs", name, *where, within_s=_EXEC_S)
         if phase == "Failed":
@@ -422,31 +427,34 @@ def node_log(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> str:
     return log
 
 
-def explain_log(log: str, pod: Pod, *, as_json: bool) -> None:
+def explain_log(log: str, pod: Pod, arguments: argparse.Namespace) -> None:
     """Print the newest kill of a pod in a kernel log, by memcg-tracer if it is installed here."""
-    if not kill_lines(log, pod.uid):
+    lines, who = kill_lines(log, pod.uid), f"pod {pod.namespace}/{pod.name}"
+    if not lines:
         raise OomError(
-            f"the kernel log of node {pod.node} has no OOM kill of pod {pod.namespace}/{pod.name} since its "
-            f"boot; {pod.history}"
+            f"the kernel log of node {pod.node} has no OOM kill of {who} since its boot; {pod.history}"
         )
     program = shutil.which(NAME) or shutil.which(NAME, path=str(Path(sys.argv[0]).resolve().parent))
+    if program is None and arguments.json:
+        raise OomError(f"--json of a kernel log needs {NAME} here: its wheel, by pipx")
+    printed = "\n".join(lines)
+    names = [f"{who} is pod {pod.uid} in it"]
+    names += [f"container {name} is {one[:12]}" for one, name in pod.ids.items() if one and one in printed]
+    note(f"the kernel log has no names: {', '.join(names)}")
     if program is None:
-        if as_json:
-            raise OomError(f"--json of a kernel log needs {NAME} here: pipx install {NAME}")
         note(f"{NAME} is not installed here, so these are the kernel's own lines")
-        show("\n".join(kill_lines(log, pod.uid)))
+        show(printed)
         return
-    note(f"the kernel log has no names: pod {pod.namespace}/{pod.name} is pod {pod.uid} in it")
     # systemd's slices have `_` in the uid in place of `-`.
     pattern = f"*pod{re.sub('[^0-9a-f]', '?', pod.uid)}*"
-    command = [program, "explain", "--kmsg", "-", "-c", pattern, *(["--json"] * as_json)]
+    command = [program, "explain", "--kmsg", "-", "-c", pattern, *options_of_explain(arguments)]
     done = subprocess.run(
         command, input=log, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False
     )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise OomError(said.removeprefix(f"{NAME}: error: "))
-    print_answer(done.stdout, as_json=as_json)
+    print_answer(done.stdout, arguments)
 
 
 def kill_lines(log: str, uid: str) -> list[str]:
@@ -482,20 +490,16 @@ def list_kills(kubectl: Kubectl, arguments: argparse.Namespace) -> None:
     by_node = {str(pod["spec"].get("nodeName") or "?"): pod for pod in pods}
 
     def answer(node: str) -> dict[str, Any]:
-        why = None
-        if node not in by_node:
-            why = "no pod of the DaemonSet"
-        elif not nodes.get(node, True):
-            why = "NotReady"
-        elif not is_ready(by_node[node]):
-            why = "its recorder is not ready"
-        kills = None
-        if why is None:
-            try:
-                kills = kills_of(kubectl, place, by_node[node])
-            except OomError as error:
-                why = str(error)
-        return {"node": node, "kills": kills, "why": why}
+        try:
+            if node not in by_node:
+                raise OomError("no pod of the DaemonSet")
+            if not nodes.get(node, True):
+                raise OomError("NotReady")
+            if not is_ready(by_node[node]):
+                raise OomError("its recorder is not ready")
+            return {"node": node, "kills": kills_of(kubectl, place, by_node[node]), "why": None}
+        except OomError as error:
+            return {"node": node, "kills": None, "why": str(error)}
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         answers = list(threads.map(answer, sorted({*nodes, *by_node})))
@@ -524,34 +528,30 @@ def kills_of(kubectl: Kubectl, place: str, recorder: dict[str, Any]) -> list[dic
 
 def print_kills(answers: list[dict[str, Any]]) -> None:
     """Print a table with a row for each node, workload and cause."""
-    rows = [
-        [str((kill | one)[name] or "") for name in ("last", "count", "node", "workload", "cause")]
-        for one in answers
-        for kill in one["kills"] or []
-    ]
-    if not rows:
+    names = ("last", "count", "node", "workload", "cause")
+    kills = [kill | one for one in answers for kill in one["kills"] or []]
+    if not kills:
         print(f"{sum(one['kills'] is not None for one in answers)} nodes hold no OOM kill")
         return
-    newest_first = [[last[:19], *rest] for last, *rest in sorted(rows, reverse=True)]
-    table = [["LAST (UTC)", "KILLS", "NODE", "WORKLOAD", "CAUSE"], *newest_first]
-    cells = [[visible(cell) for cell in row] for row in table]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    for row in cells:
+    rows = sorted(([visible(str(kill[name] or "")) for name in names] for kill in kills), reverse=True)
+    header = ["LAST (UTC)", "KILLS", "NODE", "WORKLOAD", "CAUSE"]
+    table = [header, *([last[:19], *rest] for last, *rest in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = argparse.ArgumentParser(
-        prog="kubectl oom",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    shape = argparse.RawDescriptionHelpFormatter
+    found = argparse.ArgumentParser("kubectl oom", None, _ABOUT, _EXAMPLES, formatter_class=shape)
     add = found.add_argument
     add("pod", nargs="?", metavar="POD", help="name of the pod")
     add("-n", "--namespace", metavar="NS", help="namespace of the pod; default: the context's")
     add("-A", "--all-namespaces", action="store_true", help="list the kills on all nodes")
+    add("--kill", metavar="N", type=int, help="explain kill number N of the pod, not the newest")
+    add("--list", action="store_true", help="print only a line for each kill of the pod")
+    add("-v", "--verbose", action="store_true", help="show everything about the kill")
     add("--json", action="store_true", help=f"print one JSON document; of a pod: as `{NAME} explain --json`")
     add("--context", metavar="NAME", help="context of the kubeconfig")
     add("--kubeconfig", metavar="FILE", help="the kubeconfig")
@@ -573,8 +573,8 @@ def run(argv: Sequence[str]) -> None:
     kubectl = Kubectl([f"{option}={value}" for option, value in chosen.items() if value is not None])
     if not arguments.all_namespaces:
         explain(kubectl, pod_of(kubectl, arguments.namespace, name), arguments)
-    elif name is not None or arguments.namespace is not None:
-        raise OomError("-A lists the kills of all nodes: leave POD and -n out", 2)
+    elif arguments.pod or arguments.namespace or set(options_of_explain(arguments)) - {"--json"}:
+        raise OomError("-A lists the kills of all nodes: leave POD, -n, --kill, --list and -v out", 2)
     else:
         list_kills(kubectl, arguments)
 
