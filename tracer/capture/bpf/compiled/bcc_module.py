@@ -10,12 +10,13 @@ from typing import Final
 
 from tracer.errors import TracerError
 
+USR: Final = Path("/usr")
 _LIBRARIES: Final = ("lib/*-linux-gnu", "lib64", "lib", "local/lib", "local/lib64")
 
 
 def installed_bcc() -> str:
     """Return a text that changes with the installed BCC, without importing it; "" if none is installed."""
-    libraries = [file for folder in _LIBRARIES for file in sorted(Path("/usr").glob(f"{folder}/libbcc.so.0"))]
+    libraries = [file for folder in _LIBRARIES for file in sorted(USR.glob(f"{folder}/libbcc.so.0"))]
     statuses = ((file, file.stat()) for file in (*_distributions(), *libraries))
     return "\n".join(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in statuses)
 
@@ -23,8 +24,8 @@ def installed_bcc() -> str:
 def _distributions() -> list[Path]:
     """Return the `__init__.py` of each BCC package of the distribution."""
     places = [
-        *Path("/usr/lib").glob("python3*/dist-packages"),
-        *Path("/usr/lib").glob("python3*/site-packages"),
+        *USR.glob("lib/python3*/dist-packages"),  # Debian, Ubuntu
+        *USR.glob("lib/python3*/site-packages"),  # Fedora, RHEL, Arch
     ]
     return [init for place in places if (init := place / "bcc" / "__init__.py").is_file()]
 
