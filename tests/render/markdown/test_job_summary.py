@@ -112,6 +112,8 @@ def test_smaller_runner_is_judged_by_the_range_of_the_trace() -> None:
     assert job_summary.smaller(roomy, None).startswith(yes)
     unlimited = replace(roomy, headroom_bytes=None)
     assert "33 MiB instead of the 64 MiB of this machine" in job_summary.smaller(unlimited, 64 * MIB)
+    tiny = job_summary.smaller(replace(one, sizing=Sizing((0, 33 * MIB))), None)
+    assert tiny.endswith("would do, for the command alone. How little would do is not known.")
     full = replace(one, sizing=Sizing((40 * MIB, 41 * MIB)))
     assert job_summary.smaller(full, None).startswith("No: the same work needs 40 MiB")
     unknown = replace(one, sizing=Sizing((20 * MIB, None)))

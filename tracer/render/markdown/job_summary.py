@@ -71,7 +71,7 @@ def smaller(held: Held, machine_bytes: int | None) -> str:
     if found is None or found == (0, None):
         return f"Not known: {kill_facts.why_no_range(held.quality)}. {basis}".rstrip()
     low, high = found
-    least = f"At least {units.size(low)} is needed to survive"
+    least = f"At least {units.size(low)} is needed to survive" if low else "How little would do is not known"
     if high is None:
         why = kill_facts.why_no_range(held.quality)
         return f"Not known. {least}; how much is enough is not known: {why}. {basis}".rstrip()

@@ -67,6 +67,20 @@ def test_range_without_evictions_ends_at_the_peak_of_usage(trace: Any) -> None:
     assert one.miss_curve == ()
 
 
+def test_range_from_nothing_names_no_limit_below_which_it_is_killed(trace: Any) -> None:
+    """Less than what a CPU may have charged ahead is no demand."""
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    small = {"usage_bytes": 20 * PAGE, "limit_bytes": LIMIT}
+    trace.charged(0.1, 7, "anon", 4 * PAGE, **small)
+    trace.charged(0.1, 7, "file", 16 * PAGE, **small)
+    for seconds, usage in ((0, 0), (0.2, 20 * PAGE)):
+        trace.add("samples", seconds, cgroup_id=7, source="periodic", usage_bytes=usage, limit_bytes=LIMIT)
+    one = only(trace)
+    assert one.sizing.min_limit_bytes is not None
+    assert one.sizing.min_limit_bytes[0] == 0
+    assert one.sizing.basis[0].startswith("Usage was at most 80 KiB")
+
+
 def test_range_with_evictions_but_no_refault_ends_at_the_peak_of_usage(trace: Any) -> None:
     work(trace, usage=LIMIT)
     evicted_and_read(trace, (0.05, "delete", 0, 4096), (0.15, "add", 5000, 64))

@@ -40,13 +40,13 @@ def survivor_range(replay: Replay) -> Sized:
     low = needs.killed_below_bytes
     least = _least(low, replay.swap_bytes or 0)
     if needs.survives_from_bytes is None:
-        return Range((low, None), (least,)), needs.why_open
+        return Range((low, None), least), needs.why_open
     enough, rereads = replay.at(needs.survives_from_bytes), replay.rereads
     none_from, why_not = comfortable_bytes(subtree, rereads)
     if none_from is None:
-        return Range((low, None), (least,), outcomes=(enough,)), why_not
+        return Range((low, None), least, outcomes=(enough,)), why_not
     high, apart = max(none_from, needs.survives_from_bytes), apart_bytes(subtree)
-    basis = [least, *_basis(subtree, rereads)]
+    basis = [*least, *_basis(subtree, rereads)]
     if apart:
         basis.append(ground("room_for_peaks", apart_bytes=apart))
     cost = _reclaim_share(subtree, replay.going, rereads.spared.room_bytes())
@@ -120,7 +120,9 @@ def _basis(subtree: Subtree, rereads: Rereads) -> Iterator[Ground]:
     yield ground("hits_not_traced")
 
 
-def _least(low_bytes: int, swap_bytes: int) -> Ground:
+def _least(low_bytes: int, swap_bytes: int) -> tuple[Ground, ...]:
+    if not low_bytes:
+        return ()
     if swap_bytes:
-        return ground("low_with_swap", low_bytes=low_bytes, swap_bytes=swap_bytes)
-    return ground("low", low_bytes=low_bytes)
+        return (ground("low_with_swap", low_bytes=low_bytes, swap_bytes=swap_bytes),)
+    return (ground("low", low_bytes=low_bytes),)
