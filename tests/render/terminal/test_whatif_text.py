@@ -123,5 +123,10 @@ def test_pod_as_a_whole_and_best_effort_are_said_to_be_so() -> None:
     words = " ".join(text.split())
     assert "Resize of pod web-0, namespace shop This limit is the pod's, not a container's" in words
     assert json.loads(pasted(text)[-1]) == {"spec": {"resources": {"limits": {"memory": "96Mi"}}}}
+    less = " ".join(
+        text_of(resizable(replace(POD, container=None), replace(survives, limit_bytes=MIB))).split()
+    )
+    assert "(1.35 with a feature gate). The kubelet waits while usage is above the new limit; growth" in less
+    assert "restart" not in less  # a pod as a whole has no resizePolicy
     best_effort = text_of(resizable(replace(POD, qos_class="BestEffort"), survives))
     assert "QoS class is BestEffort" in best_effort and "kubectl" not in best_effort

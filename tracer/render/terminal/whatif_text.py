@@ -30,10 +30,9 @@ _NEEDS: Final = (
     "RestartContainer."
 )
 _POD_NEEDS: Final = "It takes Kubernetes 1.36 (1.35 with a feature gate)."
-_SHRINKING: Final = (
-    "To shrink without a restart takes 1.34, whose kubelet waits while usage is above the new limit; growth "
-    "after this check can still end in a kill. "
-)
+_SHRINKS: Final = "To shrink without a restart takes 1.34, whose kubelet"
+_POD_SHRINKS: Final = "The kubelet"
+_WAITS: Final = "waits while usage is above the new limit; growth after this check can still end in a kill."
 _TEMPLATE: Final = (
     "It holds for this pod alone: its Deployment or other owner keeps the old limit, until its template has"
 )
@@ -85,7 +84,8 @@ def _resize(found: WhatIf, pod: PodLimit, *, is_asked: bool) -> Iterator[console
     is_smaller = recorded is not None and chosen.limit_bytes < recorded
     yield console.indented(prose(_outcome(found, chosen, is_smaller=is_smaller)))
     yield console.Command(chosen.resize)
-    yield console.note(f"{_POD_NEEDS if whole else _NEEDS} {_SHRINKING if is_smaller else ''}{_TEMPLATE}")
+    shrinks = f" {_POD_SHRINKS if whole else _SHRINKS} {_WAITS}" if is_smaller else ""
+    yield console.note(f"{_POD_NEEDS if whole else _NEEDS}{shrinks} {_TEMPLATE}")
     resources = json.dumps(outcomes.resources(pod, chosen.limit_bytes))  # JSON is YAML
     yield console.indented(console.indented(Text(f"resources: {resources}")))
 
