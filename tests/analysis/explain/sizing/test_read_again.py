@@ -97,6 +97,38 @@ def test_upper_end_has_room_for_what_page_faults_read_around(trace: Any, cause: 
     assert [f"read {around} MiB around" in one for one in held.sizing.basis].count(True) == around
 
 
+@pytest.mark.parametrize(
+    ("file_pages", "written", "around_pages"),
+    [(30 * PAGES, 0, 0), (30 * PAGES + 7, 0, 7), (90 * PAGES, 0, PAGES), (30 * PAGES, 1, PAGES)],
+)
+def test_page_faults_read_no_more_around_than_the_files_have(
+    trace: Any, file_pages: int, written: int, around_pages: int
+) -> None:
+    """A file that was held whole has no more pages; one that was written may have got some twice."""
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    for row in trace.recorded()["pagecache"]:
+        if row["op"] == "add":
+            row["cause"] = "fault"
+    trace.add("inodes", inode_id=1, size_bytes=file_pages * PAGE)
+    if written:
+        row = {"cgroup_id": 7, "inode_id": 1, "nr_pages": PAGES, "tgid": 41, "index": 31 * PAGES}
+        trace.add("pagecache", 0.5, op="add", cause="write", **row)
+    (held,) = held_cgroups(trace)
+    assert held.sizing.min_limit_bytes is not None
+    room = (30 + written) * MIB + PAGE + UNSEEN
+    assert held.sizing.min_limit_bytes[1] == room + around_pages * PAGE
+
+
+def test_room_for_all_is_known_if_shmem_comes_in_one_row_before_the_other(trace: Any) -> None:
+    """Rows of a moment are in no order: between `file` and `shmem`, new shared memory looks like cache."""
+    trace = accessed(trace, [*range(30)] * 3, 20)
+    now = {"tgid": 41, "usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB}
+    for seconds, category, mib in ((0.5, "file", 29), (0.7, "file", 2), (0.7, "shmem", 2)):
+        trace.charged(seconds, 7, category, mib * MIB, **now)
+    (one,) = what_if(trace, [(30 + 2) * MIB + PAGE + UNSEEN], 7).limits
+    assert one.read_again_bytes == (0, 256 << 10)
+
+
 @pytest.mark.parametrize(("ahead_pages", "is_sure"), [(0, True), (PAGES, False)])
 def test_upper_end_has_room_for_what_reads_at_random_read_ahead(
     trace: Any, ahead_pages: int, is_sure: bool

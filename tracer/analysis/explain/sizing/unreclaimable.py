@@ -25,6 +25,7 @@ from tracer.analysis.core.columns import (
     swap_room_of,
     times_ns,
 )
+from tracer.analysis.core.evicted import is_evicted
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, end_ns, page_size
@@ -183,14 +184,42 @@ def in_reading_bytes(subtree: Subtree, *, by_faults: bool = True) -> int:
 
 
 def read_around_bytes(subtree: Subtree) -> int:
-    """Return the largest run that one page fault read, in bytes: 0 if faults read no file.
+    """Return the most that a page fault may read around its page with more room, in bytes: the largest run
+    that one read, or what the cgroup never held of the files in which they read, if that is less.
 
     A page fault also reads the pages around, unless most faults in a file found no page in memory
     (do_sync_mmap_readahead() in mm/filemap.c): then it reads one page.
     """
     read = subtree.once_for_all("sizing.read", lambda: _read_by_cgroup(subtree.whole))
     own = read[np.isin(integers(read["cgroup_id"]), subtree.members) & read["is_by_faults"]]
-    return int(own["largest"].max() if len(own) else 0) * page_size(subtree.whole)
+    page, largest = page_size(subtree.whole), int(own["largest"].max() if len(own) else 0)
+    never_held = _never_held_pages(subtree, page) if largest else None
+    return min(largest, largest if never_held is None else never_held) * page
+
+
+def _never_held_pages(subtree: Subtree, page: int) -> int | None:
+    """Return the pages that a cgroup never held of the files in which its page faults read.
+
+    None: the size of a file is not known, or it was written, so that a page may have been added twice.
+    """
+    kinds, totals = subtree.whole.cache_events.kinds, subtree.whole.page_moves.totals
+    is_own = np.isin(integers(kinds["cgroup_id"]), subtree.members)
+    is_added = is_own & is_one_of(kinds["op"], ["add"])
+    by_fault, by_write = (is_added & is_one_of(kinds["cause"], [cause]) for cause in ("fault", "write"))
+    files = np.unique(totals["file"][by_fault[totals["kind"]]])
+    if np.isin(files, totals["file"][by_write[totals["kind"]]]).any():
+        return None
+    # A page that it held was there at the end, was evicted for good, or was dropped otherwise: those not.
+    stayed = totals["left"] + np.where(is_evicted(kinds)[totals["kind"]], totals["pages"], 0)
+    held = np.where(is_own[totals["kind"]], stayed - totals["returned"], 0)
+    held_of_files = np.bincount(totals["file"], held, len(subtree.whole.cache_events.files))[files]
+    inodes = subtree.whole.inodes
+    sizes = dict(
+        zip(integers(inodes["inode_id"]).tolist(), integers(inodes["size_bytes"]).tolist(), strict=True)
+    )
+    ids = integers(subtree.whole.cache_events.files["inode_id"])[files].tolist()
+    pages = np.array([-(-sizes.get(number, -page) // page) for number in ids], dtype=np.int64)
+    return None if (pages < held_of_files).any() else int((pages - held_of_files).sum())
 
 
 def _read_by_cgroup(trace: TraceTables) -> pd.DataFrame:
