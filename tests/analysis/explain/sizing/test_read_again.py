@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic.crawling import livelock
 
 from tracer.analysis.explain.survivors import held_cgroups
-from tracer.analysis.results.outcome import AtLimit
+from tracer.analysis.results.outcome import AtLimit, is_wide
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.schema import UNLIMITED_BYTES
 
@@ -406,3 +406,49 @@ def test_work_that_thrashed_survives_with_room_for_what_it_reads(trace: Any) -> 
     assert more.outcome == "survives"
     assert more.lost_share[0] == 0
     assert more.lost_share[1] == pytest.approx(0.225 / (0.225 + 11.2), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("limit_mib", "why"),
+    [
+        (20, None),
+        (26, None),
+        (29, "it reads nothing again from 31 MiB on; with less, files read in turn come back whole"),
+        (34, None),
+    ],
+)
+def test_wide_range_near_the_limit_for_all_says_that_all_or_nothing_comes_back(
+    trace: Any, limit_mib: int, why: str | None
+) -> None:
+    assert why_wide(at(accessed(trace, [*range(30)] * 3, 20), limit_mib)[0]) == why
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "dirty_mib", "why"),
+    [
+        ("memcg", "read", 9, "up to 9 MiB of its page cache was not yet on the disk at a time"),
+        ("memcg", "fault", 0, "page faults (98 MiB of it) read around more with more room"),
+        ("kswapd", "read", 0, "108 MiB was evicted for another reason than its limit"),
+    ],
+)
+def test_wide_range_says_what_makes_it_wide(
+    trace: Any, kind: str, cause: str, dirty_mib: int, why: str
+) -> None:
+    trace = accessed(trace, [*range(30), *range(0, 30, 2), *range(30)] * 2, 20, kind=kind)
+    for row in trace.recorded()["pagecache"]:
+        row["cause"] = cause if row["op"] == "add" else row["cause"]
+    held = {"usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB, "file_writeback_bytes": 0}
+    trace.add("samples", 0.4, cgroup_id=7, source="periodic", file_dirty_bytes=dirty_mib * MIB, **held)
+    assert why_wide(at(trace, 27)[0]) == why
+
+
+def test_wide_range_of_many_distances_says_how_far_they_are_known(trace: Any) -> None:
+    trace = accessed(trace, [part for parts in range(21, 40) for part in range(parts)], 20)
+    found = [why_wide(one) for one in at(trace, 30, 33)]
+    assert found == [f"which pages stay is known to within {mib} MiB of memory" for mib in (6.1, 6.8)]
+
+
+def why_wide(one: AtLimit) -> str | None:
+    """Return the part of the reason that is about a wide range."""
+    assert ("more closely: " in one.why) == is_wide(one.read_again_bytes)
+    return one.why.rpartition("more closely: ")[2] if "more closely: " in one.why else None

@@ -53,16 +53,19 @@ from tracer.analysis.explain.sizing.kill_range import (
     why_no_curve,
 )
 from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes
-from tracer.analysis.results.outcome import NOT_KNOWN, BytesRange, ShareRange
+from tracer.analysis.results.outcome import LEAST_BYTES, NOT_KNOWN, BytesRange, ShareRange, is_wide
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
 from tracer.analysis.views.miss_curve import Reuse
 from tracer.schema import UNLIMITED_BYTES
+from tracer.units import size
 
 _FAULTS_DIVISOR: Final = 4
 _RUNS_DIVISOR: Final = 32
 _FEW_BYTES: Final = 256 << 10
 _OTHERS_DIVISOR: Final = 32
+_MAIN_DIVISOR: Final = 3
+"""What makes up so great a part of the width of a range is its main reason."""
 _AT_ONCE_BYTES: Final = 1 << 20
 _RUN_BYTES: Final = 1 << 20
 """The pages of a refault lie so far apart in time: nginx with files of 1 MiB read 111 MiB again at a limit at
@@ -155,13 +158,43 @@ class Rereads:
         if not more or self.is_high:
             low, high = _range_of(sure_seen, most_seen)
             return (None if more else low), high
-        differs = more // LISTS_DIVISOR + self.unseen_bytes + late
-        differs += min(self.spared.run_bytes, _RUN_BYTES)
         sure = self._sure_bytes(more)
-        low, most = self._left(more + differs, least) - unsure, self._left(sure - late)
+        low = self._left(more + self._differs_bytes(more), least) - unsure
+        most = self._left(sure - late)
         if most > few_bytes(seen):
             most = min(most + by_faults + self.at_random_bytes + late, most_seen)
         return _range_of(low, most_seen if sure < self.at_once_bytes or not self.is_own else most)
+
+    def why_wide(self, limit_bytes: int, again: BytesRange) -> str | None:
+        """Return the main reason, a clause, why the range of `at` is wide at a limit above the recorded one;
+        None if it is not, or if an end is not known."""
+        low, high = again
+        more = limit_bytes - (self.limit_bytes or UNLIMITED_BYTES)
+        if low is None or high is None or more <= 0 or not is_wide(again):
+            return None
+        if self.spared.late_bytes > more // LISTS_DIVISOR + self.unseen_bytes:
+            return f"up to {size(self.spared.late_bytes)} of its page cache was not yet on the disk at a time"
+        others, random, faults = self.by_others_bytes, self.at_random_bytes, self.faulted_bytes
+        by_faults = 2 * faults // _FAULTS_DIVISOR  # at both ends
+        parts = (
+            (others, f"{size(others)} was evicted for another reason than its limit"),
+            (random, f"reads at random ({size(random)} of it) read ahead more with more room"),
+            (by_faults, f"page faults ({size(faults)} of it) read around more with more room"),
+        )
+        for part, why in parts:
+            if part * _MAIN_DIVISOR >= high - low:
+                return why
+        none_from, _ = self.none_from()
+        if none_from is not None and low <= LEAST_BYTES and high > self.seen_bytes // 2:
+            from_there = f"it reads nothing again from {size(none_from)} on"
+            return f"{from_there}; with less, files read in turn come back whole"
+        known_to = more + self._differs_bytes(more) - max(self._sure_bytes(more), 0)
+        return f"which pages stay is known to within {size(known_to)} of memory"
+
+    def _differs_bytes(self, more_bytes: int) -> int:
+        """Return by how much the kernel's lists may keep more than an LRU list with so much more memory."""
+        run = min(self.spared.run_bytes, _RUN_BYTES)
+        return more_bytes // LISTS_DIVISOR + self.unseen_bytes + self.spared.late_bytes + run
 
     def _sure_bytes(self, more_bytes: int) -> int:
         """Return how much longer an LRU list is, in bytes, all of whose pages stay with so much more memory.

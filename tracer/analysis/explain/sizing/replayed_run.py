@@ -66,6 +66,8 @@ class Replay:
         again = self.rereads.at(limit_bytes)
         if outcome == "survives":
             outcome, why = self._speed(limit_bytes, again, why)
+        if (wide := self.rereads.why_wide(limit_bytes, again)) is not None:
+            why = f"{why}; how much it reads again is not known more closely: {wide}"
         lost = self.rereads.lost_share_at(limit_bytes, again)
         return AtLimit(limit_bytes, self.swap_bytes, outcome, why, again, lost)
 
