@@ -249,19 +249,19 @@ def _held(subtree: Subtree, cells: _Cells) -> _Pages:
 
     Shared memory is deleted, but never added (docs/trace-format.md), so only files with additions count.
     """
-    kinds = subtree.whole.cache_events.kinds
+    kinds, totals = subtree.whole.cache_events.kinds, subtree.whole.page_moves.totals
     is_own = np.isin(integers(kinds["cgroup_id"]), subtree.members)
     added, deleted = (is_own & is_one_of(kinds["op"], [op]) for op in ("add", "delete"))
+    sign = added.astype(np.int64) - deleted
     is_file = np.zeros(len(subtree.whole.cache_events.files), dtype=np.bool_)
-    for some in subtree.whole.cache_events.recorded(added):
-        is_file[some.file] = True
+    is_file[totals["file"][added[totals["kind"]]]] = True
 
-    def moved(is_picked: Bools) -> Iterator[_Moved]:
-        for some in subtree.whole.cache_events.recorded(is_picked):
-            pages = np.where(is_file[some.file], some.pages, 0).astype(np.int64)
+    def moved() -> Iterator[_Moved]:
+        for some in subtree.whole.cache_events.recorded(added | deleted):
+            pages = np.where(is_file[some.file], sign[some.kind] * some.pages, 0)
             yield some.time, some.duration.astype(np.int64), pages
 
-    return np.asarray(cells.sums(moved(added)) - cells.sums(moved(deleted)))
+    return cells.sums(moved())
 
 
 def _most_between(level: Steps, begin_ns: Int64s, end_ns: Int64s, *, inside: bool) -> Int64s:
