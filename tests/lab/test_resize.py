@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +20,17 @@ from tracer.analysis.results.kill import Sizing
 from tracer.analysis.results.quality import Quality
 from tracer.lab import resize
 from tracer.lab.experiments import EXPERIMENTS, Experiment
-from tracer.lab.resize import Clock, Rerun, limited, read_again_bytes, rerun, time_of, verify
+from tracer.lab.resize import (
+    Clock,
+    Rerun,
+    limited,
+    read_again_bytes,
+    refaulted_bytes,
+    rerun,
+    time_of,
+    verify,
+)
+from tracer.lab.scratch import write_uncached
 
 MIB = 1 << 20
 DEMAND_BYTES = 67 * MIB
@@ -154,12 +167,12 @@ def test_work_below_its_limit_read_nothing_again_for_it(tmp_path: Path, limit_mi
     (tmp_path / "memory.peak").write_text(f"{40 << 20}\n")
     (tmp_path / "memory.high").write_text("max\n")
     (tmp_path / "memory.stat").write_text("anon 0\n")
-    assert read_again_bytes(tmp_path, 2, limit_mib << 20) is None
+    assert refaulted_bytes(tmp_path, 2, limit_mib << 20) is None
     (tmp_path / "memory.stat").write_text("workingset_refault_file 300\n")
-    assert read_again_bytes(tmp_path, 2, limit_mib << 20) == again
-    assert read_again_bytes(tmp_path, 2, None) == 0
+    assert refaulted_bytes(tmp_path, 2, limit_mib << 20) == again
+    assert refaulted_bytes(tmp_path, 2, None) == 0
     (tmp_path / "memory.high").write_text(f"{40 << 20}\n")
-    assert read_again_bytes(tmp_path, 2, limit_mib << 20) == 300 * mmap.PAGESIZE
+    assert refaulted_bytes(tmp_path, 2, limit_mib << 20) == 300 * mmap.PAGESIZE
 
 
 @pytest.mark.kernel
@@ -167,6 +180,60 @@ def test_work_below_its_limit_read_nothing_again_for_it(tmp_path: Path, limit_mi
 def test_children_of_the_work_have_real_time_scheduling(disk_dir: Path) -> None:
     work = AsksForItsPolicy("policy", "", None, lambda _: [])
     assert rerun(work, None, disk_dir).status == os.SCHED_RR
+
+
+@pytest.mark.parametrize(
+    ("refaulted", "read", "first", "again"),
+    [
+        (3 * MIB, 90 * MIB, 40 * MIB, 50 * MIB),
+        (60 * MIB, 90 * MIB, 40 * MIB, 60 * MIB),
+        (3 * MIB, 30 * MIB, 40 * MIB, 3 * MIB),
+        (3 * MIB, None, 40 * MIB, 3 * MIB),
+        (3 * MIB, 90 * MIB, None, 3 * MIB),
+        (None, 90 * MIB, 40 * MIB, 50 * MIB),
+        (None, None, None, None),
+    ],
+)
+def test_what_was_read_again_is_the_greater_count(
+    refaulted: int | None, read: int | None, first: int | None, again: int | None
+) -> None:
+    run, with_room = Rerun(0, 0, 1.0, refaulted, read), Rerun(0, 0, 1.0, 0, first)
+    assert read_again_bytes(run, with_room) == again
+    assert read_again_bytes(run, replace(with_room, status=None)) == refaulted
+    assert read_again_bytes(run, replace(with_room, kills=1)) == refaulted
+
+
+READS_A_FILE = """
+import os, subprocess, sys
+path, times = sys.argv[1], int(sys.argv[2])
+if times:
+    with open(path, "rb", buffering=0) as file:
+        while file.read(1 << 20): pass
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    raise SystemExit(subprocess.call([sys.executable, "-c", sys.argv[3], path, str(times - 1), sys.argv[3]]))
+"""
+
+
+class ReadsAFile(Experiment):
+    """Work that reads a file twice, the second time in a child. Nothing is left of the first time, as if the
+    kernel had forgotten the file."""
+
+    def command(self, place: Path) -> list[str]:
+        return [sys.executable, "-c", READS_A_FILE, str(place / "read-me"), "2", READS_A_FILE]
+
+
+@contextmanager
+def file_of_7_mib(scratch: Path) -> Iterator[Path]:
+    write_uncached(scratch / "read-me", 7 * MIB)
+    yield scratch
+
+
+@pytest.mark.kernel
+def test_reading_again_is_counted_where_the_kernel_forgot_the_pages(disk_dir: Path) -> None:
+    run = rerun(ReadsAFile("reads", "", None, lambda _: [], prepare=file_of_7_mib), 64 * MIB, disk_dir)
+    assert (run.status, run.refaulted_bytes) == (0, 0)
+    assert run.read_bytes is not None and 14 * MIB <= run.read_bytes < 15 * MIB
+    assert read_again_bytes(run, replace(run, read_bytes=7 * MIB)) == run.read_bytes - 7 * MIB
 
 
 SPIN = """
@@ -196,7 +263,9 @@ def test_time_of_work_has_no_waits_for_a_cpu() -> None:
 
 
 def test_time_of_work_ends_with_patience() -> None:
+    looks: list[None] = []
     with spin(min(os.sched_getaffinity(0)), 3600) as process:
-        assert time_of(process, Clock(process.pid), 0.2) >= 0.2
+        assert time_of(process, Clock(process.pid), 0.2, lambda: looks.append(None)) >= 0.2
+        assert looks
         assert process.poll() is None
         process.kill()

@@ -3,7 +3,7 @@
 One trace is that of the experiment at its own limit. The other one is recorded with room for all the work.
 Both are asked about the same limits, around the demand of the work. The work then runs at each of them,
 untraced, and the kernel's counts decide: kills in the cgroup, and page cache that was read again
-(workingset_refault_file of memory.stat).
+(workingset_refault_file of memory.stat, or what the disk gave more than to a run with room, if that is more).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tracer.analysis.results.outcome import NOT_KNOWN, AtLimit, WhatIf
+from tracer.analysis.results.outcome import NOT_KNOWN, AtLimit, WhatIf, is_wide
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.lab.checks import Check
 from tracer.lab.experiments import Experiment
-from tracer.lab.resize import Rerun, rerun
+from tracer.lab.resize import Rerun, read_again_bytes, rerun
 from tracer.lab.run import Outcome, nearest, own_cgroup, record
 from tracer.lab.scratch import scratch_directory
 from tracer.units import UNKNOWN, size
@@ -27,7 +27,6 @@ _BELOW_PERCENT: Final = (50, 80, 95)
 _ABOVE: Final = (0.0, 0.5, 1.1)
 """Where between the limit that is enough and the peak of usage the upper limits lie."""
 _PATIENCE_S: Final = 60.0
-_MOST_WIDTH: Final = 1.5
 _FLUSH_BYTES: Final = 1 << 20
 """memory.stat may lack so much: a CPU adds its counts up when they are many (mm/memcontrol.c)."""
 
@@ -76,8 +75,7 @@ class Answered:
     def is_wide(self) -> bool:
         """Return whether the upper end of what is read again is more than 1.5 times the lower one, both of
         which count as no less than what memory.stat may lack."""
-        low, high = self.at.read_again_bytes
-        return high is None or high > _MOST_WIDTH * max(low or 0, _FLUSH_BYTES)
+        return is_wide(self.at.read_again_bytes)
 
     def line(self) -> str:
         """Return what was said and what happened, in a line."""
@@ -110,7 +108,8 @@ def _compared(experiment: Experiment, own: AnalysedTrace, near: Path) -> list[An
         roomy = AnalysedTrace(record(enough, place, scratch / "trace", force=False))
         limits = limits_around(what_if(roomy, (), own_cgroup(roomy)))
         asked = [what_if(trace, limits, own_cgroup(trace)).limits for trace in (own, roomy)]
-    runs = [rerun(experiment, limit, near, _PATIENCE_S) for limit in limits]
+    with_room, *runs = (rerun(experiment, limit, near, _PATIENCE_S) for limit in (_ROOM_BYTES, *limits))
+    runs = [replace(run, refaulted_bytes=read_again_bytes(run, with_room)) for run in runs]
     return [
         Answered(at, run, recorded)
         for answers, recorded in zip(asked, (experiment.limit_bytes, _ROOM_BYTES), strict=True)

@@ -5,6 +5,11 @@ decides if the work survived. Its time is compared with the time of the same wor
 of runs alternate, so that they have the same machine, and both begin with files that are not in the page
 cache.
 
+The kernel keeps a page that comes back by counts that may be two seconds old unless somebody reads them
+(workingset_test_recent, FLUSH_TIME in mm/memcontrol.c), as a recorder, a kubelet and cAdvisor do. So
+memory.stat is read during a run: otherwise, a run of a second may read only half as much again as a longer
+one.
+
 Other work of the machine would change the times by more than the limit does. So the work has real-time
 scheduling. If that is not permitted, the command's waits for a CPU do not count. The waits of its children do
 count, because they are not known after the children have ended.
@@ -14,11 +19,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import select
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -43,6 +50,7 @@ _SLOWER: Final = 1.2  # a run that takes more than this multiple of the time wit
 _PATIENCE: Final = 2 * _SLOWER
 """A run that takes more than this multiple of the time without a limit is ended."""
 _POLL_S: Final = 0.1
+_BLOCK_BYTES: Final = 512  # of ru_inblock, on any disk (task_io_get_inblock)
 _UNBOUNDED_BYTES: Final = 1 << 62
 _LARGEST_CHARGE_BYTES: Final = 2 << 20
 """Usage that stayed so far below its limit was never reclaimed for it: no charge exceeds a huge page."""
@@ -52,12 +60,17 @@ _LARGEST_CHARGE_BYTES: Final = 2 << 20
 class Rerun:
     """The end of the work at a limit: its exit status (negative: a signal; None: ended because it took too
     long), the number of kills in its cgroup, its time without waits for a CPU, and the page cache that its
-    limit made it read again by the kernel's count (None: not counted)."""
+    limit made it read again by the kernel's count (None: not counted).
+
+    `read_bytes`: what was read from disks for it and those of its children that it waited for, by the
+    kernel's count (None: not counted).
+    """
 
     status: int | None
     kills: int
     took_s: float
     refaulted_bytes: int | None = None
+    read_bytes: int | None = None
 
     def is_done_within(self, seconds: float) -> bool:
         """Return whether the work ended with status 0, without a kill, and within this time."""
@@ -154,24 +167,58 @@ def rerun(
         ephemeral_cgroup(f"resize-{experiment.name}", limit_bytes, swap_bytes, hierarchy) as cgroup,
         Path(os.devnull).open("wb") as nowhere,  # the output of the work is not a result
     ):
+        before = _read_by_children_bytes()
         command = spawn(cgroup, experiment.command(place), nowhere.fileno())
+        own = _read_bytes(command.process.pid)
         put_first(command.process.pid)
         clock = Clock(command.process.pid)
         try:
             command.release()
-            took_s = time_of(command.process, clock, patience_s)
+            took_s = time_of(
+                command.process, clock, patience_s, partial(read_stat, cgroup, hierarchy.version)
+            )
             status = command.process.poll()
         finally:
             command.process.kill()
             command.process.wait()
         kills = sum(read_oom_kills(directory, hierarchy.version) for directory in descendants(cgroup))
-        again = read_again_bytes(cgroup, hierarchy.version, limit_bytes)
-    return Rerun(status, kills, took_s, again)
+        again = refaulted_bytes(cgroup, hierarchy.version, limit_bytes)
+        read_bytes = None if own is None else _read_by_children_bytes() - before - own
+    return Rerun(status, kills, took_s, again, read_bytes)
 
 
-def read_again_bytes(cgroup: Path, version: int, limit_bytes: int | None) -> int | None:
-    """Return the page cache that a cgroup read again for its limit or its memory.high; None if the kernel
-    does not count it.
+def read_again_bytes(run: Rerun, with_room: Rerun) -> int | None:
+    """Return the page cache that a run read again, given another one `with_room` for all of it; None: not
+    counted.
+
+    The kernel's count of refaults lacks the pages of files that left the cache whole, since it forgets a file
+    without pages together with what they left in it (inode_lru_isolate in fs/inode.c). What the disk gave
+    beyond the run with room lacks processes that nobody waited for, and files of FUSE, whose server reads
+    them. Each is a lower bound, so the greater one counts.
+    """
+    found = [run.refaulted_bytes]
+    if None not in (run.read_bytes, with_room.read_bytes) and with_room.status == 0 and not with_room.kills:
+        found.append(max((run.read_bytes or 0) - (with_room.read_bytes or 0), 0))
+    return max((count for count in found if count is not None), default=None)
+
+
+def _read_by_children_bytes() -> int:
+    """Return what was read from disks for the children that were waited for, and theirs, in bytes."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock * _BLOCK_BYTES
+
+
+def _read_bytes(pid: int) -> int | None:
+    """Return what was read from disks for a process, in bytes; None without CONFIG_TASK_IO_ACCOUNTING."""
+    try:
+        counts = Path(f"/proc/{pid}/io").read_text("ascii")
+    except FileNotFoundError:
+        return None
+    return next(int(line.split()[1]) for line in counts.splitlines() if line.startswith("read_bytes:"))
+
+
+def refaulted_bytes(cgroup: Path, version: int, limit_bytes: int | None) -> int | None:
+    """Return the page cache that a cgroup read again for its limit or its memory.high, by the kernel's count
+    of refaults; None if it does not count them.
 
     The kernel also counts pages that a shortage of the machine evicted, and those that another cgroup had.
     """
@@ -213,11 +260,18 @@ class Clock:
             return 0.0
 
 
-def time_of(process: subprocess.Popen[bytes], clock: Clock, patience_s: float | None) -> float:
-    """Return the clock's time at the end of a process, or after `patience_s`."""
+def time_of(
+    process: subprocess.Popen[bytes],
+    clock: Clock,
+    patience_s: float | None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> float:
+    """Return the clock's time at the end of a process, or after `patience_s`; until then, `meanwhile` is
+    called ten times a second."""
     descriptor = os.pidfd_open(process.pid)
     try:
         while not select.select([descriptor], [], [], _POLL_S)[0]:
+            meanwhile()
             if patience_s is not None and clock.seconds() > patience_s:
                 break
         return clock.seconds()
