@@ -112,7 +112,8 @@ def test_both_traces_are_asked_about_the_limits_of_the_runs(monkeypatch: pytest.
         at = [AtLimit(limit, 0, "killed", f"asked {trace}") for limit in limits or [90 * MIB]]
         return WhatIf("/work", None, 1, 1, None, 40 * MIB, 50 * MIB, tuple(at))
 
-    def rerun(_: Experiment, limit: int, *__: Any) -> Rerun:
+    def rerun(_: Experiment, limit: int, *__: Any, is_timed: bool) -> Rerun:
+        assert not is_timed
         runs.append(limit)
         return KILLED
 

@@ -177,9 +177,10 @@ def test_work_below_its_limit_read_nothing_again_for_it(tmp_path: Path, limit_mi
 
 @pytest.mark.kernel
 @pytest.mark.skipif(os.getpriority(os.PRIO_PROCESS, 0) > 0, reason="a positive nice value is kept")
-def test_children_of_the_work_have_real_time_scheduling(disk_dir: Path) -> None:
+def test_children_of_timed_work_have_real_time_scheduling(disk_dir: Path) -> None:
     work = AsksForItsPolicy("policy", "", None, lambda _: [])
     assert rerun(work, None, disk_dir).status == os.SCHED_RR
+    assert rerun(work, None, disk_dir, is_timed=False).status == os.SCHED_OTHER
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ def _compared(experiment: Experiment, own: AnalysedTrace, near: Path) -> list[An
         roomy = AnalysedTrace(record(enough, place, scratch / "trace", force=False))
         limits = limits_around(what_if(roomy, (), own_cgroup(roomy)))
         asked = [what_if(trace, limits, own_cgroup(trace)).limits for trace in (own, roomy)]
-    with_room, *runs = (rerun(experiment, limit, near, _PATIENCE_S) for limit in (_ROOM_BYTES, *limits))
+    with_room, *runs = (
+        rerun(experiment, limit, near, _PATIENCE_S, is_timed=False) for limit in (_ROOM_BYTES, *limits)
+    )
     runs = [replace(run, refaulted_bytes=read_again_bytes(run, with_room)) for run in runs]
     return [
         Answered(at, run, recorded)
