@@ -114,6 +114,8 @@ class _Readings:
         )
 
 
+_ROOM: Final = 1.5
+"""This process may still grow, such as to write the summary."""
 _RECLAIMABLE: Final = ("file_clean", "file_dirty", "writeback", "slab_reclaimable")
 
 
@@ -135,6 +137,9 @@ def count(options: Options) -> CountedRun:
         counted = made if made is not None else _cgroup_of_job(hierarchy)
         readings = None if hierarchy is None or counted is None else _Readings(hierarchy, counted)
         before = None if readings is None else readings.counts()
+        if made is None:
+            limit_bytes = None if hierarchy is None or counted is None else _limit(counted, hierarchy.version)
+            put_before_this(command.process.pid, limit_bytes)
         create_ready_file(options.ready_file)
         command.release()
         began_s = time.monotonic()
@@ -163,6 +168,22 @@ def count(options: Options) -> CountedRun:
             limit_hits=_less(after.limit_hits, before.limit_hits),
             kills=after.kills - before.kills,
         )
+
+
+def put_before_this(pid: int, limit_bytes: int | None) -> None:
+    """Make the OOM killer choose a process, however small, before this one in the cgroup that both share.
+
+    The badness of a process is its memory, plus oom_score_adj thousandths of the limit, or of the machine
+    without one (mm/oom_kill.c: oom_badness). To raise it for a process of ours takes no right, and those that
+    it starts inherit it, so the choice among them stays.
+    """
+    page_size = os.sysconf("SC_PAGE_SIZE")
+    score = Path(f"/proc/{pid}/oom_score_adj")
+    with suppress(OSError, ValueError):
+        own_bytes = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * page_size
+        whole_bytes = limit_bytes or os.sysconf("SC_PHYS_PAGES") * page_size
+        more = math.ceil(1000 * _ROOM * own_bytes / whole_bytes)
+        score.write_text(str(min(int(score.read_text("ascii")) + more, 1000)), "ascii")
 
 
 def _hierarchy() -> Hierarchy | None:
