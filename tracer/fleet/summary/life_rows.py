@@ -251,7 +251,7 @@ class _Life:
         peaks = {name: None if steps is None else steps.peak() for name, steps in self._sizes.items()} | {
             "usage_bytes": ledger.peak_usage(self._subtree)
         }
-        peaks = {name: self._greatest(name, peak, 0, _FOREVER) for name, peak in peaks.items()}
+        peaks = {name: _greatest(name, peak, self._kills) for name, peak in peaks.items()}
         refaulted, _ = window.refaulted_bytes(self._subtree, self._trace.span_ns[0], end)
         evicted = self._subtree.evicted.pages_between(self._trace.span_ns[0], end)
         return {
@@ -285,33 +285,34 @@ class _Life:
             is_last = position == len(edges) - 2
             until = end_ns(self._trace) if is_last else last - 1  # evictions after its removal count
             since = self._trace.span_ns[0] if position == 0 else first
-            refaulted, _ = self._refaulted(since, until)
+            kills = [kill for kill in self._kills if since <= kill["time"] <= until]
             row = {
                 **self._origin.bin_row(first, last),
                 **self._names,
                 **limit_columns(self._limits.at(last)),
                 "evicted_bytes": self._subtree.evicted.pages_between(since, until) * page_size(self._trace),
-                "refaulted_bytes": refaulted,
+                "refaulted_bytes": self._refaulted_bytes(since, until),
             }
             for name, found in sizes.items():
                 greatest, row[f"mean_{name}"] = found[position]
-                row[f"max_{name}"] = self._greatest(name, greatest, since, until)
+                row[f"max_{name}"] = _greatest(name, greatest, kills)
             yield row
 
-    def _greatest(self, size: str, found: int | None, since_ns: int, until_ns: int) -> int | None:
-        """Return the greatest of a size and its readings at kills in an interval."""
-        read = [kill[size] for kill in self._kills if since_ns <= kill["time"] <= until_ns]
-        return max((value for value in [found, *read] if value is not None), default=None)
-
-    def _refaulted(self, since_ns: int, until_ns: int) -> tuple[int | None, str | None]:
-        """Return (bytes that were read again in an interval, None; or None and the reason). They may have
-        been evicted at any time in the trace."""
-        _, why_not = window.refaulted_bytes(self._subtree, since_ns, until_ns)
-        if why_not is not None:
-            return None, why_not
+    def _refaulted_bytes(self, since_ns: int, until_ns: int) -> int | None:
+        """Return the bytes that were read again in an interval; None: not known. They may have been evicted
+        at any time in the trace."""
+        if window.why_not_followed(self._subtree, since_ns, until_ns) is not None:
+            return None
         again = self._subtree.refaulted
         first, end = np.searchsorted(again.time, [since_ns, until_ns + 1])
-        return int(again.pages[first:end].sum(dtype=np.int64)) * page_size(self._trace), None
+        return int(again.pages[first:end].sum(dtype=np.int64)) * page_size(self._trace)
+
+
+def _greatest(size: str, found: int | None, kills: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the greatest of a size and its readings at these kills."""
+    return max(
+        (value for value in [found, *(kill[size] for kill in kills)] if value is not None), default=None
+    )
 
 
 def _working_set(subtree: Subtree) -> Steps:
