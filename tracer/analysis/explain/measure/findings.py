@@ -57,7 +57,9 @@ def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     if end_ns - begin_ns < _LEAST_NS or not _is_evicting(subtree, begin_ns, end_ns):
         return 0
     origin_ns, bin_ns, share = _lost_shares(subtree)
-    edges = origin_ns + np.arange(len(share) + 1, dtype=np.int64) * bin_ns
+    first, end = max((begin_ns - origin_ns) // bin_ns, 0), max(-(-(end_ns - origin_ns) // bin_ns), 0)
+    share = share[first:end]
+    edges = origin_ns + (first + np.arange(len(share) + 1, dtype=np.int64)) * bin_ns
     overlap = np.diff(np.clip(edges, begin_ns, end_ns))
     lost = int((overlap * share).sum())
     return lost if lost >= LEAST_SHARE * (end_ns - begin_ns) else 0
