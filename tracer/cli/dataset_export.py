@@ -77,7 +77,8 @@ def _append_all(appender: Appender, traces: Sequence[Place], lines: _Lines) -> s
             lines.added(outcome.kills, outcome.written_bytes)
             days.update(outcome.days)
 
-    add_all(appender, traces, cpus(), report=report, progress=lines.adding)
+    workers = cpus() if len(traces) > 1 else 1  # dask, which counts them, takes 0.1 s to import
+    add_all(appender, traces, workers, report=report, progress=lines.adding)
     lines.summary()
     return days
 
