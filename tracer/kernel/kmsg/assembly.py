@@ -5,7 +5,7 @@ Impossible sizes, which come from lines that were broken or joined wrongly, are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from sys import intern
 from typing import Final
@@ -23,7 +23,7 @@ from tracer.kernel.kmsg.report.log_report import (
     Section,
     TaskRow,
 )
-from tracer.kernel.kmsg.text.styles import Record, Row, Stamp
+from tracer.kernel.kmsg.text.styles import Record, Run, Stamp
 
 # Before 5b42360c73b0 ("memcg: use seq_buf_do_printk() with mem_cgroup_print_oom_meminfo()"), v6.5, all of
 # memory.stat is one message of several lines. The kernel cuts a message at 1024 characters minus the room for
@@ -60,16 +60,15 @@ class StatRows:
         self.characters += len(record.text) + 1
         return True
 
-    def take_rows(self, rows: Sequence[Row]) -> None:
+    def take_rows(self, run: Run) -> None:
         """Add rows, as `take` does."""
-        for row in rows:
-            name, _, number = row.text.partition(" ")
+        for text in run.texts:
+            name, _, number = text.partition(" ")
             self.values[intern(name)] = int(number)
-            self.last_name = name
-        self.first = rows[0].stamp if self.first is None else self.first
-        self.last, self.has_prefix = rows[-1].stamp, True
-        self.rows += len(rows)
-        self.characters += sum(len(row.text) for row in rows) + len(rows)
+        self.first = run.first.stamp if self.first is None else self.first
+        self.last, self.has_prefix, self.last_name = run.row(len(run.texts) - 1).stamp, True, name
+        self.rows += len(run.texts)
+        self.characters += sum(map(len, run.texts)) + len(run.texts)
 
     def result(self) -> MemoryStat:
         """Return the values, without the last one if the kernel may have cut the message within its
@@ -232,21 +231,21 @@ class Assembly:
             self.touch(record)
         return taken
 
-    def take_rows(self, rows: Sequence[Row]) -> None:
+    def take_rows(self, run: Run) -> None:
         """Add rows of the section that is being printed: of memory.stat or the table of tasks, or frames of
         the call trace."""
-        kind = rows[0].kind
+        kind, last = run.first.kind, len(run.texts) - 1
         if kind == "stat":
-            self.stats[-1].take_rows(rows)
+            self.stats[-1].take_rows(run)
         elif kind == "frame":
-            for row in rows:
-                self._take_frame(row.text)
+            for text in run.texts:
+                self._take_frame(text)
         else:
-            read = [(row, printed_lines.task_row(row.text, self.columns)) for row in rows]
-            rows = [row for row, task in read if task is not None]
-            self.tasks += [task for _, task in read if task is not None]
-        if rows:
-            self.last = rows[-1].stamp
+            tasks = [printed_lines.task_row(text, self.columns) for text in run.texts]
+            self.tasks += [task for task in tasks if task is not None]
+            last = max((at for at, task in enumerate(tasks) if task is not None), default=-1)
+        if last >= 0:
+            self.last = run.row(last).stamp
 
     def take_named_row(self, record: Record) -> bool:
         """Add a message of several lines as `take_row` does, if it may be one row: the rows being printed

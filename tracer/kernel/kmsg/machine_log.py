@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final
 
@@ -18,7 +18,7 @@ from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import Section
 from tracer.kernel.kmsg.text import markers, shapes
-from tracer.kernel.kmsg.text.styles import Record, Row, RowKind, Stamp
+from tracer.kernel.kmsg.text.styles import Record, RowKind, Run, Stamp
 
 _PANIC: Final = "Kernel panic - not syncing: "
 _NO_TASK: Final = "Out of memory and no killable processes"
@@ -69,14 +69,13 @@ MOST_PIDS: Final = 4096
 """The number of killed tasks, the latest ones, whose late lines are known as such."""
 
 
-def _are_close(last: Stamp, rows: Sequence[Row]) -> bool:
+def _are_close(last: Stamp, run: Run) -> bool:
     """Return whether no gap in lines or in time is between the last line of a report and any of these
     rows."""
-    if not 0 <= rows[-1].line - last.line <= GAP_LINES:
+    if not 0 <= run.first.line + len(run.texts) - 1 - last.line <= GAP_LINES:
         return False
-    times = [row.since_boot_ns for row in rows]
-    known = [time for time in (last.since_boot_ns, *times) if time is not None]
-    if None in times:
+    known = [time for time in (last.since_boot_ns, *run.times_ns) if time is not None]
+    if None in run.times_ns:
         return len(known) <= 1
     return all(0 <= later - earlier <= GAP_NS for earlier, later in pairwise(known))
 
@@ -142,19 +141,19 @@ class MachineLog:
             self._open is not None and self._unfinished is None and self._open.mode == _SECTION_OF.get(kind)
         )
 
-    def take_rows(self, rows: Sequence[Row]) -> None:
+    def take_rows(self, run: Run) -> None:
         """Add rows of one kind, of one task, as `take` does with one after the other."""
         assembly = self._open
         if (
             assembly is None
-            or not self.reads(rows[0].kind)
-            or not self._is_of(assembly, rows[0])
-            or not _are_close(assembly.last, rows)
+            or not self.reads(run.first.kind)
+            or not self._is_of(assembly, run.first.caller)
+            or not _are_close(assembly.last, run)
         ):
-            for row in rows:
-                self.take(row.record(is_row=True))
+            for at in range(len(run.texts)):
+                self.take(run.row(at).record(is_row=True))
             return
-        assembly.take_rows(rows)
+        assembly.take_rows(run)
 
     def _take_plain_row(self, record: Record) -> bool:
         """Add a row of memory.stat or of the table of tasks, as most lines are, before any search for
@@ -163,7 +162,7 @@ class MachineLog:
         if (
             assembly is None
             or assembly.mode not in ("memory.stat", "tasks")
-            or not self._is_of(assembly, record)
+            or not self._is_of(assembly, record.caller)
         ):
             return False
         return assembly.take_row(record)
@@ -173,7 +172,8 @@ class MachineLog:
 
     def _take_line(self, record: Record) -> None:
         unfinished, self._unfinished = self._unfinished, None
-        if self._open is not None and not self._is_of(self._open, record) and not self._is_late(record.text):
+        is_of_another = self._open is not None and not self._is_of(self._open, record.caller)
+        if is_of_another and not self._is_late(record.text):
             return
         if self._take_plain_row(record) or (not record.is_row and self._take_named(record)):
             return
@@ -203,12 +203,12 @@ class MachineLog:
         return markers.INVOKED in text or text.startswith(markers.REAPER)
 
     @staticmethod
-    def _is_of(assembly: Assembly, record: Record | Row) -> bool:
-        """Return whether the task that writes the report printed the line, as far as the log names tasks.
+    def _is_of(assembly: Assembly, caller: str | None) -> bool:
+        """Return whether the task that writes the report is `caller`, as far as the log names tasks.
 
         One task writes a whole report.
         """
-        return None in (assembly.caller, record.caller) or assembly.caller == record.caller
+        return assembly.caller == caller or None in (assembly.caller, caller)
 
     # Lines with a name in them, which may contain line ends
 
@@ -301,7 +301,7 @@ class MachineLog:
         killed = self._killed
         if killed is None or killed.group_memcg is None:
             return False
-        return self._is_of(killed, record) and record.stamp.line - killed.last.line <= GAP_LINES
+        return self._is_of(killed, record.caller) and record.stamp.line - killed.last.line <= GAP_LINES
 
     def _take_chosen(self, record: Record) -> bool:
         found = printed_lines.chosen(record.text)

@@ -20,7 +20,7 @@ from tracer.kernel.kmsg.assembly import Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines, markers, shapes, styles
-from tracer.kernel.kmsg.text.styles import Record, Row
+from tracer.kernel.kmsg.text.styles import Record, Row, Run
 
 CUT: Final = "\0"
 """The mark of a piece that a terminal cut off: no character is missing at the break."""
@@ -186,7 +186,7 @@ def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> I
         while at < len(block):
             scan.take(block[at], number + at)
             at += 1
-            at += scan.take_rows(block, at, number + at)
+            at += scan.take_rows(block, at)
             while len(scan.begun) > _KEPT:
                 yield scan.begun.popleft().finish()
         number += len(block)
@@ -210,7 +210,7 @@ class _Scan:
         self._reader = lines.Reader()
         self._message: Record | None = None
         self._pieces: list[str] = []
-        self._rows: list[Row] = []
+        self._run: Run | None = None
         self._width = Width()
         self._characters = 0
         self._before = ""
@@ -225,8 +225,8 @@ class _Scan:
         if self._within and usual is not None and self._reader.is_row(line, usual):
             self._take_row(usual)
             return
-        if self._rows:
-            self._end_rows()
+        if self._run is not None:
+            self._end_run(self._run)
         reader = self._reader
         records = reader.read(line, number) if usual is None else reader.read_usual(line, usual)
         if is_idle and records and not records[0].prefix:
@@ -239,43 +239,36 @@ class _Scan:
             if self._within or WORDS.search(record.text) is not None:
                 self._begin(record)
 
-    def take_rows(self, block: Sequence[str], at: int, number: int) -> int:
+    def take_rows(self, block: Sequence[str], at: int) -> int:
         """Add the rows from a place in a block on that follow the collected rows, as `take` would; return
         their number."""
-        rows = self._rows
-        if not rows or not self._reader.is_usual:
+        run = self._run
+        if run is None or not self._reader.is_usual:
             return 0
-        first, before = rows[0], len(rows)
-        for row in styles.run(block[at : at + _MOST_ROWS - before], number, first.kind):
-            if not first.is_beside(row):
-                break
-            rows.append(row)
-        added = len(rows) - before
+        added = run.extend(block[at : at + _MOST_ROWS - len(run.texts)])
         if added:
             self._before = block[at + added - 1]
         return added
 
     def _take_row(self, row: Row) -> None:
         """Add a row of a report. It has a prefix, so it continues no message."""
-        rows = self._rows
-        if rows and rows[0].is_beside(row) and len(rows) < _MOST_ROWS:
-            rows.append(row)
-            return
-        if rows:
-            self._end_rows()
+        run = self._run
+        if run is not None:
+            if len(run.texts) < _MOST_ROWS and run.add(row):
+                return
+            self._end_run(run)
         self.end()
         machine = self._machines.get(row.host or self._host)
         if machine is not None and (row.host is None or row.host == self._host) and machine.reads(row.kind):
-            self._rows = [row]
+            self._run = Run(row)
         else:
             self._begin(row.record(is_row=True))
 
-    def _end_rows(self) -> None:
+    def _end_run(self, run: Run) -> None:
         """Give the collected rows to their machine. The last of them may continue in the next line."""
-        *rows, last = self._rows
-        self._rows = []
-        if rows:
-            self._machines[self._host].take_rows(rows)
+        self._run, last = None, run.pop()
+        if run.texts:
+            self._machines[self._host].take_rows(run)
         self._begin(last.record(is_row=True))
 
     def _begin(self, record: Record) -> None:
@@ -314,8 +307,8 @@ class _Scan:
 
     def end(self) -> None:
         """Give the completed message, or the collected rows, to their machine."""
-        if self._rows:
-            self._end_rows()
+        if self._run is not None:
+            self._end_run(self._run)
         record, self._message = self._message, None
         if record is None:
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -134,10 +134,6 @@ class Row(NamedTuple):
     prefix: int
     is_raw: bool
 
-    def is_beside(self, other: Row) -> bool:
-        """Return whether another row is of the same kind, machine and task."""
-        return self.kind == other.kind and self.host == other.host and self.caller == other.caller
-
     @property
     def stamp(self) -> Stamp:
         """Return the time and the place of the row."""
@@ -162,13 +158,6 @@ def read(line: str, number: int) -> Record | None:
     return _text(line, number)
 
 
-_RUN: Final = {
-    kind: re.compile(f"{_USUAL}(?P<{kind}>{shape})", re.ASCII).fullmatch
-    for kind, shape in _ROWS.items()
-    if kind != "other"
-}
-
-
 def row(line: str, number: int) -> Row | None:
     """Return a line that is in one of the usual styles; None for any other line.
 
@@ -176,15 +165,6 @@ def row(line: str, number: int) -> Row | None:
     """
     found = _ROW.fullmatch(line)
     return None if found is None else _row(found, number, found.lastgroup)  # type: ignore[arg-type]
-
-
-def run(lines: Iterable[str], number: int, kind: RowKind) -> Iterator[Row]:
-    """Yield the rows of one kind at the beginning of these lines, the first of which is line `number`."""
-    for at, found in enumerate(map(_RUN[kind], lines), start=number):
-        of_line = None if found is None else _row(found, at, kind)
-        if of_line is None:
-            return
-        yield of_line
 
 
 def _row(found: re.Match[str], number: int, kind: RowKind) -> Row | None:
@@ -199,6 +179,76 @@ def _row(found: re.Match[str], number: int, kind: RowKind) -> Row | None:
     else:
         return None  # without a prefix, it may continue another line
     return Row(number, kind, found[at], since_boot_ns, wall, host, caller, found.start(at), False)
+
+
+_RUN: Final = {
+    kind: re.compile(f"{_USUAL}(?P<{kind}>{shape})", re.ASCII).fullmatch
+    for kind, shape in _ROWS.items()
+    if kind != "other"
+}
+
+
+class Run:
+    """Rows of one kind, machine and task, in lines one after the other.
+
+    A report has a hundred rows, so they are kept as columns: `texts`, and `times_ns` since boot (None: not
+    known). A `Row` is made of one only if it is needed.
+    """
+
+    __slots__ = ("_further", "first", "texts", "times_ns")
+
+    def __init__(self, first: Row) -> None:
+        self.first = first
+        self.texts = [first.text]
+        self.times_ns = [first.since_boot_ns]
+        self._further: list[re.Match[str] | Row] = []
+
+    def add(self, row: Row) -> bool:
+        """Add the row after the last one; return whether it is of the same kind, machine and task."""
+        first = self.first
+        is_beside = first.kind == row.kind and first.host == row.host and first.caller == row.caller
+        if is_beside:
+            self.texts.append(row.text)
+            self.times_ns.append(row.since_boot_ns)
+            self._further.append(row)
+        return is_beside
+
+    def extend(self, lines: Iterable[str]) -> int:
+        """Add the rows at the beginning of these lines, which follow the last row; return their number."""
+        host, task = self.first.host, self.first.caller
+        further, before = self._further, len(self._further)
+        for found in map(_RUN[self.first.kind], lines):
+            if found is None:
+                break
+            us, by, wall, of_host, seconds, fraction, caller, text = found.groups()
+            if us is not None:
+                time_ns, caller = int(us) * 1000, by
+            elif seconds is not None:
+                time_ns = int(seconds + fraction) * 1000
+            elif wall is not None:
+                time_ns = None
+            else:
+                break
+            if of_host != host or caller != task:
+                break
+            self.texts.append(text)
+            self.times_ns.append(time_ns)
+            further.append(found)
+        return len(further) - before
+
+    def row(self, at: int) -> Row:
+        """Return the row at a position."""
+        made: re.Match[str] | Row | None = self._further[at - 1] if at else self.first
+        if isinstance(made, re.Match):
+            made = _row(made, self.first.line + at, self.first.kind)
+        assert made is not None
+        return made
+
+    def pop(self) -> Row:
+        """Remove the last row, and return it."""
+        last = self.row(len(self.texts) - 1)
+        del self.texts[-1], self.times_ns[-1], self._further[-1:]
+        return last
 
 
 def is_dmesg_object(line: str) -> bool:
