@@ -54,6 +54,7 @@ examples:
   kubectl oom -n shop                   the newest kill in this namespace
   kubectl oom -A                        the kills on all nodes
 """
+_ENDED: Final = ("Succeeded", "Failed")
 _STUCK: Final = ("Err", "ImagePull", "Invalid", "CreateContainer")
 """How the reasons begin for which a container waits in vain."""
 _GET_S: Final = 60
@@ -410,18 +411,17 @@ def node_log(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> str:
         f"{arguments.debug_namespace} (--debug-namespace)"
     )
     with needing(rights), debug_pod(kubectl, node, arguments) as name:
-        ended = ("Succeeded", "Failed")
-        while (phase := (status := kubectl.get("pod", name, *where)["status"]).get("phase")) not in ended:
+        while (status := kubectl.get("pod", name, *where).get("status", {})).get("phase") not in _ENDED:
             statuses = status.get("containerStatuses") or []
             waits = [(one.get("state") or {}).get("waiting") or {} for one in statuses]
             reasons = [str(one["reason"]) for one in waits if one.get("reason")]
             stuck = [reason for reason in reasons if reason.startswith(_STUCK)]
             if stuck or time.monotonic() > deadline_s:
-                why = ", ".join(stuck or reasons) or str(phase)
+                why = ", ".join(stuck or reasons) or str(status.get("phase"))
                 raise OomError(f"the debug pod on {node} does not run ({why}); --debug-image names an image")
             time.sleep(_POLL_S)
         log = kubectl.output("logs", name, *where, within_s=_EXEC_S)
-        if phase == "Failed":
+        if status["phase"] == "Failed":
             said = log.strip().splitlines()[-1:] or ["no output"]
             raise OomError(f"the kernel log of node {node} cannot be read: {said[0]}")
     return log

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tracer.analysis.results.outcome import NOT_KNOWN, AtLimit, WhatIf, is_wide
+from tracer.analysis.results.outcome import NOT_KNOWN, UNFLUSHED_BYTES, AtLimit, WhatIf, is_wide
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.lab.checks import Check
@@ -27,8 +27,6 @@ _BELOW_PERCENT: Final = (50, 80, 95)
 _ABOVE: Final = (0.0, 0.5, 1.1)
 """Where between the limit that is enough and the peak of usage the upper limits lie."""
 _PATIENCE_S: Final = 60.0
-_FLUSH_BYTES: Final = 1 << 20
-"""memory.stat may lack so much: a CPU adds its counts up when they are many (mm/memcontrol.c)."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class Answered:
         """Return whether what was read again is outside of its range."""
         low, high = self.at.read_again_bytes
         again = self.run.refaulted_bytes or 0
-        too_few = low is not None and again + _FLUSH_BYTES < low
-        return self.is_counted and (too_few or (high is not None and again > high + _FLUSH_BYTES))
+        too_few = low is not None and again + UNFLUSHED_BYTES < low
+        return self.is_counted and (too_few or (high is not None and again > high + UNFLUSHED_BYTES))
 
     @property
     def is_above(self) -> bool:
@@ -73,8 +71,7 @@ class Answered:
 
     @property
     def is_wide(self) -> bool:
-        """Return whether the upper end of what is read again is more than 1.5 times the lower one, both of
-        which count as no less than what memory.stat may lack."""
+        """Return whether the range of what is read again is wide."""
         return is_wide(self.at.read_again_bytes)
 
     def line(self) -> str:
@@ -126,7 +123,7 @@ def limits_around(found: WhatIf) -> list[int]:
     enough = found.survives_from_bytes or low * 5 // 4
     most = max([enough * 5 // 4, *(one.limit_bytes for one in found.limits if one.limit_bytes < _ROOM_BYTES)])
     below = [low * percent // 100 for percent in _BELOW_PERCENT]
-    return below + [enough + round((most - enough) * share) + _FLUSH_BYTES for share in _ABOVE]
+    return below + [enough + round((most - enough) * share) + UNFLUSHED_BYTES for share in _ABOVE]
 
 
 def check(answered: Answered) -> Check:

@@ -16,14 +16,15 @@ ShareRange: TypeAlias = tuple[float | None, float | None]
 NOT_KNOWN: Final[tuple[None, None]] = (None, None)
 
 _MOST_WIDTH: Final = 1.5
-LEAST_BYTES: Final = 1 << 20
-"""An end of a range counts as no less: memory.stat may lack so much."""
+UNFLUSHED_BYTES: Final = 1 << 20
+"""memory.stat may lack so much: a CPU adds its counts up when they are many (mm/memcontrol.c)."""
 
 
 def is_wide(again: BytesRange) -> bool:
-    """Return whether the upper end of a range is more than 1.5 times the lower one, or not known."""
+    """Return whether the upper end of a range is more than 1.5 times the lower one, or not known. The lower
+    one counts as no less than `UNFLUSHED_BYTES`."""
     low, high = again
-    return high is None or high > _MOST_WIDTH * max(low or 0, LEAST_BYTES)
+    return high is None or high > _MOST_WIDTH * max(low or 0, UNFLUSHED_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

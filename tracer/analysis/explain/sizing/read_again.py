@@ -53,7 +53,7 @@ from tracer.analysis.explain.sizing.kill_range import (
     why_no_curve,
 )
 from tracer.analysis.explain.sizing.unreclaimable import in_reading_bytes, read_around_bytes
-from tracer.analysis.results.outcome import LEAST_BYTES, NOT_KNOWN, BytesRange, ShareRange, is_wide
+from tracer.analysis.results.outcome import NOT_KNOWN, UNFLUSHED_BYTES, BytesRange, ShareRange, is_wide
 from tracer.analysis.results.survivor import LostTime, Progress
 from tracer.analysis.views import miss_curve
 from tracer.analysis.views.miss_curve import Reuse
@@ -185,7 +185,7 @@ class Rereads:
             if part * _MAIN_DIVISOR >= high - low:
                 return why
         none_from, _ = self.none_from()
-        if none_from is not None and low <= LEAST_BYTES and high > self.seen_bytes // 2:
+        if none_from is not None and low <= UNFLUSHED_BYTES and high > self.seen_bytes // 2:
             from_there = f"it reads nothing again from {size(none_from)} on"
             return f"{from_there}; with less, files read in turn come back whole"
         known_to = more + self._differs_bytes(more) - max(self._sure_bytes(more), 0)
