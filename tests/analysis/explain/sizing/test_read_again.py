@@ -408,12 +408,17 @@ def test_work_that_thrashed_survives_with_room_for_what_it_reads(trace: Any) -> 
     assert more.lost_share[1] == pytest.approx(0.225 / (0.225 + 11.2), abs=0.005)
 
 
+ALL_OR_NOTHING = (
+    "it reads (nearly) nothing again from 31 MiB on; with less, files read in turn may come back whole"
+)
+
+
 @pytest.mark.parametrize(
     ("limit_mib", "why"),
     [
         (20, None),
         (26, None),
-        (29, "it reads nothing again from 31 MiB on; with less, files read in turn come back whole"),
+        (29, ALL_OR_NOTHING),
         (34, None),
     ],
 )
@@ -440,6 +445,14 @@ def test_wide_range_says_what_makes_it_wide(
     held = {"usage_bytes": 20 * MIB, "limit_bytes": 20 * MIB, "file_writeback_bytes": 0}
     trace.add("samples", 0.4, cgroup_id=7, source="periodic", file_dirty_bytes=dirty_mib * MIB, **held)
     assert why_wide(at(trace, 27)[0]) == why
+
+
+def test_wide_range_with_a_little_reclaim_of_others_names_it(trace: Any) -> None:
+    """Then no distance bounds the upper end, though the others evicted only a twentieth of it."""
+    trace = accessed(trace, [*range(30)] * 6, 20)
+    for row in trace.recorded()["reclaim"]:
+        row["reclaimed"] = row["reclaimed"] * 19 // 20
+    assert why_wide(at(trace, 29)[0]) == "8.1 MiB was evicted for another reason than its limit"
 
 
 def test_wide_range_of_many_distances_says_how_far_they_are_known(trace: Any) -> None:

@@ -65,7 +65,7 @@ _RUNS_DIVISOR: Final = 32
 _FEW_BYTES: Final = 256 << 10
 _OTHERS_DIVISOR: Final = 32
 _MAIN_DIVISOR: Final = 3
-"""What makes up so great a part of the width of a range is its main reason."""
+"""A reason that makes up so great a part of the width of a range is the one that is said."""
 _AT_ONCE_BYTES: Final = 1 << 20
 _RUN_BYTES: Final = 1 << 20
 """The pages of a refault lie so far apart in time: nginx with files of 1 MiB read 111 MiB again at a limit at
@@ -166,29 +166,33 @@ class Rereads:
         return _range_of(low, most_seen if sure < self.at_once_bytes or not self.is_own else most)
 
     def why_wide(self, limit_bytes: int, again: BytesRange) -> str | None:
-        """Return the main reason, a clause, why the range of `at` is wide at a limit above the recorded one;
-        None if it is not, or if an end is not known."""
+        """Return a reason, a clause, why the range of `at` is wide at a limit above the recorded one; None if
+        it is not, or if an end is not known."""
         low, high = again
         more = limit_bytes - (self.limit_bytes or UNLIMITED_BYTES)
         if low is None or high is None or more <= 0 or not is_wide(again):
             return None
-        if self.spared.late_bytes > more // LISTS_DIVISOR + self.unseen_bytes:
-            return f"up to {size(self.spared.late_bytes)} of its page cache was not yet on the disk at a time"
         others, random, faults = self.by_others_bytes, self.at_random_bytes, self.faulted_bytes
         by_faults = 2 * faults // _FAULTS_DIVISOR  # at both ends
+        late, sure = self.spared.late_bytes, self._sure_bytes(more)
         parts = (
-            (others, f"{size(others)} was evicted for another reason than its limit"),
+            (0 if self.is_own else high, f"{size(others)} was evicted for another reason than its limit"),
             (random, f"reads at random ({size(random)} of it) read ahead more with more room"),
             (by_faults, f"page faults ({size(faults)} of it) read around more with more room"),
         )
         for part, why in parts:
             if part * _MAIN_DIVISOR >= high - low:
                 return why
+        if late > more // LISTS_DIVISOR + self.unseen_bytes:
+            return f"up to {size(late)} of its page cache was not yet on the disk at a time"
+        if sure < self.at_once_bytes:
+            return f"of {size(self.at_once_bytes)} that is read ahead, pages may go before their use"
         none_from, _ = self.none_from()
-        if none_from is not None and low <= UNFLUSHED_BYTES and high > self.seen_bytes // 2:
-            from_there = f"it reads nothing again from {size(none_from)} on"
-            return f"{from_there}; with less, files read in turn come back whole"
-        known_to = more + self._differs_bytes(more) - max(self._sure_bytes(more), 0)
+        is_below = none_from is not None and limit_bytes < none_from
+        if is_below and low <= UNFLUSHED_BYTES and high > self.seen_bytes // 2:
+            from_there = f"it reads (nearly) nothing again from {size(none_from)} on"
+            return f"{from_there}; with less, files read in turn may come back whole"
+        known_to = more + self._differs_bytes(more) - max(sure - late, 0)
         return f"which pages stay is known to within {size(known_to)} of memory"
 
     def _differs_bytes(self, more_bytes: int) -> int:

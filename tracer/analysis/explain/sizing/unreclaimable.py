@@ -200,16 +200,18 @@ def read_around_bytes(subtree: Subtree) -> int:
 def _never_held_pages(subtree: Subtree, page: int) -> int | None:
     """Return the pages that a cgroup never held of the files in which its page faults read.
 
-    None: the size of a file is not known, or it was written, so that a page may have been added twice.
+    None: the size of a file is not known, or the file was written in the trace, by any cgroup: its last known
+    size may be too small, and a page may have been added twice.
     """
     kinds, totals = subtree.whole.cache_events.kinds, subtree.whole.page_moves.totals
     is_own = np.isin(integers(kinds["cgroup_id"]), subtree.members)
-    is_added = is_own & is_one_of(kinds["op"], ["add"])
-    by_fault, by_write = (is_added & is_one_of(kinds["cause"], [cause]) for cause in ("fault", "write"))
-    files = np.unique(totals["file"][by_fault[totals["kind"]]])
+    by_fault, by_write = (
+        is_one_of(kinds["op"], ["add"]) & is_one_of(kinds["cause"], [cause]) for cause in ("fault", "write")
+    )
+    files = np.unique(totals["file"][(is_own & by_fault)[totals["kind"]]])
     if np.isin(files, totals["file"][by_write[totals["kind"]]]).any():
         return None
-    # A page that it held was there at the end, was evicted for good, or was dropped otherwise: those not.
+    # A page that it held was there at the end or was evicted for good. Pages dropped otherwise do not count.
     stayed = totals["left"] + np.where(is_evicted(kinds)[totals["kind"]], totals["pages"], 0)
     held = np.where(is_own[totals["kind"]], stayed - totals["returned"], 0)
     held_of_files = np.bincount(totals["file"], held, len(subtree.whole.cache_events.files))[files]
@@ -218,8 +220,9 @@ def _never_held_pages(subtree: Subtree, page: int) -> int | None:
         zip(integers(inodes["inode_id"]).tolist(), integers(inodes["size_bytes"]).tolist(), strict=True)
     )
     ids = integers(subtree.whole.cache_events.files["inode_id"])[files].tolist()
-    pages = np.array([-(-sizes.get(number, -page) // page) for number in ids], dtype=np.int64)
-    return None if (pages < held_of_files).any() else int((pages - held_of_files).sum())
+    pages = np.array([-(-sizes.get(number, 0) // page) for number in ids], dtype=np.int64)
+    is_known = (pages > 0) & (pages >= held_of_files)
+    return int((pages - held_of_files).sum()) if is_known.all() else None
 
 
 def _read_by_cgroup(trace: TraceTables) -> pd.DataFrame:
