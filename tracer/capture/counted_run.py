@@ -116,6 +116,7 @@ class _Readings:
 
 _ROOM: Final = 1.5
 """This process may still grow, such as to write the summary."""
+_EXEMPT: Final = -1000  # OOM_SCORE_ADJ_MIN, include/uapi/linux/oom.h
 _RECLAIMABLE: Final = ("file_clean", "file_dirty", "writeback", "slab_reclaimable")
 
 
@@ -138,8 +139,7 @@ def count(options: Options) -> CountedRun:
         readings = None if hierarchy is None or counted is None else _Readings(hierarchy, counted)
         before = None if readings is None else readings.counts()
         if made is None:
-            limit_bytes = None if hierarchy is None or counted is None else _limit(counted, hierarchy.version)
-            put_before_this(command.process.pid, limit_bytes)
+            put_before_this(command.process.pid, _least_limit(counted, hierarchy))
         create_ready_file(options.ready_file)
         command.release()
         began_s = time.monotonic()
@@ -175,15 +175,16 @@ def put_before_this(pid: int, limit_bytes: int | None) -> None:
 
     The badness of a process is its memory, plus oom_score_adj thousandths of the limit, or of the machine
     without one (mm/oom_kill.c: oom_badness). To raise it for a process of ours takes no right, and those that
-    it starts inherit it, so the choice among them stays.
+    it starts inherit it, so the choice among them stays. -1000 exempts both from the choice, and stays.
     """
     page_size = os.sysconf("SC_PAGE_SIZE")
     score = Path(f"/proc/{pid}/oom_score_adj")
     with suppress(OSError, ValueError):
         own_bytes = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * page_size
         whole_bytes = limit_bytes or os.sysconf("SC_PHYS_PAGES") * page_size
-        more = math.ceil(1000 * _ROOM * own_bytes / whole_bytes)
-        score.write_text(str(min(int(score.read_text("ascii")) + more, 1000)), "ascii")
+        before, more = int(score.read_text("ascii")), math.ceil(1000 * _ROOM * own_bytes / whole_bytes)
+        if before > _EXEMPT:
+            score.write_text(str(min(before + more, 1000)), "ascii")
 
 
 def _hierarchy() -> Hierarchy | None:
@@ -214,6 +215,15 @@ def _cgroup_of_job(hierarchy: Hierarchy | None) -> Path | None:
         if memory_files.read_usage(directory, hierarchy.version) is not None:
             return directory
     return None
+
+
+def _least_limit(cgroup: Path | None, hierarchy: Hierarchy | None) -> int | None:
+    """Return the least limit of a cgroup and those above it that can be seen, in bytes; None: no limit."""
+    if cgroup is None or hierarchy is None:
+        return None
+    chain = [one for one in (cgroup, *cgroup.parents) if one.is_relative_to(hierarchy.mount)]
+    limits = [_limit(one, hierarchy.version) for one in chain]
+    return min((one for one in limits if one is not None), default=None)
 
 
 def _limit(cgroup: Path, version: int) -> int | None:
