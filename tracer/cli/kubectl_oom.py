@@ -313,7 +313,7 @@ def exec_rights(place: str) -> str:
 
 
 def explain(kubectl: Kubectl, pod: Pod, arguments: argparse.Namespace) -> None:
-    """Print the newest kill of a pod, from the recorder on its node or from the node's kernel log."""
+    """Print a kill of a pod, by default the newest, from its node's recorder or the node's kernel log."""
     require_node(kubectl, pod)
     place = arguments.tracer_namespace
     try:
@@ -342,7 +342,7 @@ def options_of_explain(arguments: argparse.Namespace) -> list[str]:
 def explain_by_recorder(
     kubectl: Kubectl, pod: Pod, recorder: dict[str, Any], arguments: argparse.Namespace
 ) -> str | None:
-    """Print the newest kill that the recorder of the pod's node knows, and return None.
+    """Print a kill of a pod that the recorder of its node knows, and return None.
 
     Returns why not if it knows none, but the API does. Raises OomError if nobody knows a kill.
     """
@@ -428,15 +428,15 @@ def node_log(kubectl: Kubectl, node: str, arguments: argparse.Namespace) -> str:
 
 
 def explain_log(log: str, pod: Pod, arguments: argparse.Namespace) -> None:
-    """Print the newest kill of a pod in a kernel log, by memcg-tracer if it is installed here."""
+    """Print a kill of a pod in a kernel log, by memcg-tracer if it is installed here."""
     lines, who = kill_lines(log, pod.uid), f"pod {pod.namespace}/{pod.name}"
     if not lines:
         raise OomError(
             f"the kernel log of node {pod.node} has no OOM kill of {who} since its boot; {pod.history}"
         )
     program = shutil.which(NAME) or shutil.which(NAME, path=str(Path(sys.argv[0]).resolve().parent))
-    if program is None and arguments.json:
-        raise OomError(f"--json of a kernel log needs {NAME} here: its wheel, by pipx")
+    if program is None and (options := options_of_explain(arguments)):
+        raise OomError(f"{options[0]} of a kernel log needs {NAME} here: its wheel, by pipx")
     printed = "\n".join(lines)
     names = [f"{who} is pod {pod.uid} in it"]
     names += [f"container {name} is {one[:12]}" for one, name in pod.ids.items() if one and one in printed]
