@@ -233,7 +233,7 @@ def file_of_7_mib(scratch: Path) -> Iterator[Path]:
 def test_reading_again_is_counted_where_the_kernel_forgot_the_pages(disk_dir: Path) -> None:
     run = rerun(ReadsAFile("reads", "", None, lambda _: [], prepare=file_of_7_mib), 64 * MIB, disk_dir)
     assert (run.status, run.refaulted_bytes) == (0, 0)
-    assert run.read_bytes is not None and 14 * MIB <= run.read_bytes < 15 * MIB
+    assert run.read_bytes is not None and run.read_bytes >= 14 * MIB  # and Python, if it was not in memory
     assert read_again_bytes(run, replace(run, read_bytes=7 * MIB)) == run.read_bytes - 7 * MIB
 
 

@@ -7,8 +7,8 @@ cache.
 
 The kernel keeps a page that comes back by counts that may be two seconds old unless somebody reads them
 (workingset_test_recent, FLUSH_TIME in mm/memcontrol.c), as a recorder, a kubelet and cAdvisor do. So
-memory.stat is read during a run: otherwise, a run of a second may read only half as much again as a longer
-one.
+memory.stat is read during a run. Otherwise, a run of a second may read again only half of what it reads with
+a reader.
 
 Other work of the machine would change the times by more than the limit does. So the work has real-time
 scheduling. If that is not permitted, the command's waits for a CPU do not count. The waits of its children do
@@ -63,7 +63,7 @@ class Rerun:
     limit made it read again by the kernel's count (None: not counted).
 
     `read_bytes`: what was read from disks for it and those of its children that it waited for, by the
-    kernel's count (None: not counted).
+    kernel's count (None: not counted, or memory from swap may be in it).
     """
 
     status: int | None
@@ -191,7 +191,7 @@ def rerun(
             command.process.wait()
         kills = sum(read_oom_kills(directory, hierarchy.version) for directory in descendants(cgroup))
         again = refaulted_bytes(cgroup, hierarchy.version, limit_bytes)
-        read_bytes = None if own is None else _read_by_children_bytes() - before - own
+        read_bytes = None if own is None or swap_bytes else _read_by_children_bytes() - before - own
     return Rerun(status, kills, took_s, again, read_bytes)
 
 
@@ -202,7 +202,8 @@ def read_again_bytes(run: Rerun, with_room: Rerun) -> int | None:
     The kernel's count of refaults lacks the pages of files that left the cache whole, since it forgets a file
     without pages together with what they left in it (inode_lru_isolate in fs/inode.c). What the disk gave
     beyond the run with room lacks processes that nobody waited for, and files of FUSE, whose server reads
-    them. Each is a lower bound, so the greater one counts.
+    them. So the greater one counts. The second has a little too much if programs or libraries have left the
+    page cache of the machine since the run with room.
     """
     found = [run.refaulted_bytes]
     if None not in (run.read_bytes, with_room.read_bytes) and with_room.status == 0 and not with_room.kills:
