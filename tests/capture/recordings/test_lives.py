@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.losses import lost_records
+from support.losses import all_lost, lost_records
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
@@ -135,7 +135,7 @@ def assert_only(trace: AnalysedTrace, ids: list[int], strangers: list[int]) -> N
         assert not getattr(trace, name)["cgroup_id"].isin(strangers).any(), name
     acted = {*trace.pagecache["tgid"].dropna(), *trace.charge["tgid"].dropna()}
     tasks = trace.tasks[trace.tasks["cgroup_id"].isin(strangers)]
-    assert len(set(tasks["tgid"]) - acted) <= trace.loss["lost"][trace.loss["stream"] != "task_time"].sum()
+    assert len(set(tasks["tgid"]) - acted) <= sum(all_lost(trace).values())
     assert set(strangers) & set(rows.index) <= {*tasks["cgroup_id"], *trace.pagecache["task_cgroup_id"]}
 
 

@@ -61,7 +61,7 @@ def suppress_key_error(path: str) -> Iterator[None]:
 
 @contextmanager
 def object_store() -> Iterator[type[ObjectStore]]:
-    """Have memory:// be an empty object store, which nobody has seen fail."""
+    """Make memory:// an empty object store, without failures of earlier tests."""
     original = fsspec.get_filesystem_class("memory")
     attempts._silent.clear()  # this process would try a place only once that was silent in an earlier test
     ObjectStore.store.clear()

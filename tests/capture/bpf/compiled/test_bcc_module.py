@@ -18,6 +18,8 @@ FEDORA_AND_ARCH = "lib/python3.99/site-packages"
 def usr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the /usr of a distribution, whose packages this Python does not see."""
     monkeypatch.setattr(bcc_module, "USR", tmp_path)
+    for name in [one for one in sys.modules if one.partition(".")[0] == "bcc"]:
+        monkeypatch.delitem(sys.modules, name)  # so that it is there again afterwards
     monkeypatch.setitem(sys.modules, "bcc", None)
     return tmp_path
 

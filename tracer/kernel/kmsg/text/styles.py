@@ -192,7 +192,7 @@ class Run:
     """Rows of one kind, machine and task, in lines one after the other.
 
     A report has a hundred rows, so they are kept as columns: `texts`, and `times_ns` since boot (None: not
-    known). A `Row` is made of one only if it is needed.
+    known). A `Row` is made only if it is needed.
     """
 
     __slots__ = ("_further", "first", "texts", "times_ns")
