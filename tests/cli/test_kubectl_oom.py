@@ -182,7 +182,8 @@ def test_kernel_log_is_explained_where_memcg_tracer_is_installed(cluster: Cluste
     cluster.state["pods"] = [pod("web", "shop", "worker-2", UID)]
     other = Dump(pid=77, oom_memcg="/kubepods/podx", task_memcg="/kubepods/podx/bb")
     cluster.state["log"] = log_of(Dump(pid=4242, oom_memcg=SLICE, task_memcg=SLICE), other)
-    assert "--json of a kernel log needs memcg-tracer here" in error_of(ask("web", "--json"))
+    for option in ("--json", "--list", "-v", "--kill=2"):
+        assert f"{option} of a kernel log needs memcg-tracer here" in error_of(ask("web", option))
     install_tracer(cluster)
     document = json.loads(ask("web", "--json")[1])
     assert document["kmsg"] == "-"
