@@ -23,6 +23,8 @@ from tracer.analysis.results.sigkill import Sigkill
 from tracer.analysis.trace import AnalysedTrace
 from tracer.cli.verbs import explain
 from tracer.kernel.cgroups.mounts import read_mounts
+from tracer.kernel.naming.docker_socket import from_docker_socket
+from tracer.kernel.naming.host_files import HostFiles
 from tracer.lab import checks
 from tracer.lab.scratch import write_uncached
 from tracer.render.words.sigkill_words import sentence
@@ -144,7 +146,9 @@ def test_running_container_is_recorded_by_its_name(engine: Any, start_recorder: 
     assert set(trace.cgroups.loc[trace.cgroups["container"].notna(), "container"]) == {name}
 
 
-def test_short_lived_containers_are_named(engine: Any, start_recorder: Callable[..., Any]) -> None:
+def test_short_lived_containers_are_named(
+    engine: Any, start_recorder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = {f"gone-{number}" for number in range(3)}
     recorder = start_recorder("-c", "/docker", env=engine.env)
     for name in names:
@@ -152,6 +156,9 @@ def test_short_lived_containers_are_named(engine: Any, start_recorder: Callable[
     cgroups = AnalysedTrace(recorder.stop()).cgroups
     containers = cgroups[cgroups["container_id"].notna()]
     assert set(containers["container"]) == names
+    monkeypatch.setenv("DOCKER_HOST", engine.env["DOCKER_HOST"])
+    of_removed = from_docker_socket(HostFiles(), set(containers["container_id"]))
+    assert {one.container for one in of_removed.values()} == names
     assert (containers["created"] < containers["removed"]).all()
 
 

@@ -28,15 +28,16 @@ def listen(path: Path) -> socket.socket:
 
 
 @contextmanager
-def served(path: Path, answer: bytes) -> Iterator[list[bytes]]:
-    """Answer one request, which is in the list afterwards."""
+def served(path: Path, *answers: bytes) -> Iterator[list[bytes]]:
+    """Answer requests, which are in the list afterwards, in turn."""
     requests: list[bytes] = []
 
     def serve() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            requests.append(connection.recv(65536))
-            connection.sendall(answer)
+        for answer in answers:
+            connection, _ = listener.accept()
+            with connection:
+                requests.append(connection.recv(65536))
+                connection.sendall(answer)
 
     with listen(path) as listener:
         server = threading.Thread(target=serve)
@@ -71,6 +72,26 @@ def test_all_containers_are_listed_by_the_hosts_socket(files: HostFiles) -> None
     assert b"filters=" not in requests[0]
 
 
+NO_CONTAINER = b"HTTP/1.1 200 OK\r\n\r\n[]"
+
+
+def test_removed_container_is_named_by_its_events(files: HostFiles) -> None:
+    (files.root / "var").mkdir()
+    (files.root / "var" / "run").symlink_to("/run")
+    attributes = {"image": "redis:7", "name": "gone", "io.kubernetes.container.name": "app"}
+    events = [
+        {"Type": "container", "Action": "create", "Actor": {"ID": ID, "Attributes": attributes}},
+        {"Type": "container", "Action": "die", "Actor": {"ID": ID2, "Attributes": {"name": "another"}}},
+        {"Type": "container", "Action": "die", "Actor": {"ID": ID, "Attributes": None}},
+        3,
+    ]
+    body = b"".join(json.dumps(event).encode() + b"\n" for event in events) + b"{"
+    answer = b"HTTP/1.1 200 OK\r\n\r\n" + body
+    with served(files.root / "run" / "docker.sock", NO_CONTAINER, answer) as requests:
+        assert from_docker_socket(files, {ID}) == {ID: ContainerNames("app", image="redis:7")}
+    assert requests[1].startswith(b"GET /events?since=0&until=")
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -78,12 +99,23 @@ def test_all_containers_are_listed_by_the_hosts_socket(files: HostFiles) -> None
         b"HTTP/1.1 404 No\r\n\r\n",
         b"\xff\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\n\r\n[3, {}]",
-        b'HTTP/1.1 200 OK\r\n\r\n[{"Id": "%s", "Names": [null, 3, {"/": 1}]}]' % ID.encode(),
+        b"HTTP/1.1 200 OK\r\n\r\n3",
     ],
 )
 def test_broken_docker_names_nothing(files: HostFiles, answer: bytes) -> None:
     with served(files.root / "var" / "run" / "docker.sock", answer):
+        assert from_docker_socket(files, {ID}) == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n[3, {}]",
+        b'HTTP/1.1 200 OK\r\n\r\n[{"Id": "%s", "Names": [null, 3, {"/": 1}]}]' % ID.encode(),
+    ],
+)
+def test_list_of_nonsense_names_nothing(files: HostFiles, answer: bytes) -> None:
+    with served(files.root / "var" / "run" / "docker.sock", answer, b"HTTP/1.1 400 No\r\n\r\n"):
         assert from_docker_socket(files, {ID}) == {}
 
 

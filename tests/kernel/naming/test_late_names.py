@@ -97,6 +97,16 @@ def test_unknown_names_are_looked_up_again_and_then_given_up(host: Host) -> None
     assert host.late._wanted == {}
 
 
+def test_missing_names_are_looked_up_at_once_in_a_hurry(host: Host) -> None:
+    host.late.want(REF2, 7)
+    assert host.late.take(WITHIN_S) == []
+    assert host.late.take() == []
+    host.names[REF2] = WEB
+    host.late.hurry()
+    assert host.late.take(WITHIN_S) == [(7, WEB)]
+    assert host.asked == [[REF2]] * 2
+
+
 def test_names_that_lack_an_image_are_given_and_asked_for_again(host: Host) -> None:
     partial, whole = ContainerNames("app", "web", "prod"), ContainerNames("app", "web", "prod", "redis:7")
     host.names[REF] = partial

@@ -231,7 +231,10 @@ class CgroupRows:
         self._late.ask()
 
     def add_late_names(self, within_s: float = 0.0) -> None:
-        """Add the rows of cgroups whose names were found late; wait at most `within_s` for an answer."""
+        """Add the rows of cgroups whose names were found late. The last time, `within_s` is how long to wait
+        for an answer: all names that are missing are then requested again."""
+        if within_s:
+            self._late.hurry()
         for cgroup_id, names in self._late.take(within_s):
             if not (row := self._known.get(cgroup_id)):
                 continue

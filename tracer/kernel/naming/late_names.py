@@ -112,6 +112,12 @@ class LateNames:
         self._lookup.ask(due)
         self._due_s = min((wanted.due_s for wanted in self._wanted.values()), default=math.inf)
 
+    def hurry(self) -> None:
+        """Let the next `ask` request all names that are missing, however soon after the last time."""
+        for wanted in self._wanted.values():
+            if wanted.due_s < math.inf:  # not requested now
+                wanted.due_s = self._due_s = 0.0
+
     def take(self, within_s: float = 0.0) -> list[tuple[int, ContainerNames]]:
         """Return (cgroup id, names) for names found since the last call; wait at most `within_s` for an
         answer. Call this now and then, because it also asks again."""
