@@ -34,9 +34,10 @@ file = os.open("written", os.O_CREAT | os.O_WRONLY)
 page = bytes(os.sysconf("SC_PAGESIZE"))
 for _ in range(PAGES):
     os.write(file, page)
-os.unlink("written")
-os.close(file)
+os.ftruncate(file, 0)
 """
+"""To unlink the file instead is too little: while the kernel writes a file to the disk, it keeps the pages,
+and frees them itself later."""
 
 IN_TURN_PAGES = 300
 IN_TURN = """
