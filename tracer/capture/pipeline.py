@@ -356,8 +356,13 @@ class Pipeline:
         if has_come := any(map(len, (decided, *waiting.values()))):
             self._active_s = time.monotonic()
         self._take_cgroups()  # after the other rings: now every cgroup with a record is known
+        if is_to_take := has_come or self._selection.hold.is_in_use:
+            waiting = {name: self._selection.sift(name, records) for name, records in waiting.items()}
+            # The processes that have the files may be killed next: look at them before all that takes time.
+            shmem = self._shmem.take(waiting["charge"], self._clock_offset_ns, is_at_kill=bool(kills))
+            self._sink.append_rows("shmem_files", [*shmem])
         self._write_log(self._log_filter.take(log))
-        if has_come or self._selection.hold.is_in_use:
+        if is_to_take:
             self._take_records(waiting, decided, kills)
         else:
             self._names.tasks.reread_titles()
@@ -369,13 +374,10 @@ class Pipeline:
         self._write_armed()
 
     def _take_records(self, waiting: dict[str, Records], decided: Records, kills: list[Any]) -> None:
-        """Take what was read from the rings; `kills` are the rows of `decided`."""
-        waiting = {name: self._selection.sift(name, records) for name, records in waiting.items()}
+        """Take the records of the traced cgroups; `kills` are the rows of `decided`."""
         waiting["oom"] = decided
         self._sampler.wake(set(waiting["charge"]["cgroup_id"].tolist()))
         self._names.take(waiting)
-        shmem = self._shmem.take(waiting["charge"], self._clock_offset_ns, is_at_kill=bool(kills))
-        self._sink.append_rows("shmem_files", [*shmem])
         self._records.add(waiting)
         if self._records.is_full:
             self._write_records()

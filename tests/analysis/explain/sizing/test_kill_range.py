@@ -22,7 +22,7 @@ from tracer.analysis.explain.sizing.kill_range import (
     why_too_far,
     why_unfinished,
 )
-from tracer.analysis.results.kill import OomReport
+from tracer.analysis.results.kill import Candidate, OomReport
 from tracer.analysis.results.memory import SharedFile
 from tracer.analysis.views import miss_curve
 
@@ -190,6 +190,23 @@ def test_shared_memory_has_an_end_unless_files_are_filled_in_turn(
         for size, held in zip(sizes_mib, held_mib, strict=True)
     )
     found = why_none_after_kill(findings(made_of(shmem=90, anon=8), grew(shmem=60), shared_files=files))
+    assert found is None if reason is None else reason in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("anon_mib", "size_mib", "reason"), [(0, 90, "file after the other"), (0, 150, None), (300, 90, None)]
+)
+def test_copies_of_a_fork_are_no_end_of_shared_memory_that_grew(
+    anon_mib: int, size_mib: int, reason: str | None
+) -> None:
+    """Each of two processes has all anonymous memory in its RSS, so they share it since the fork."""
+    members = tuple(
+        Candidate(pid, "python", 0, 0, 0, chosen=pid == 41, anon_rss_bytes=8 * MIB) for pid in (41, 42)
+    )
+    around = replace(grew(shmem=60, anon=anon_mib), fork=Fork(41, "python", 42, "python", 8 * MIB, MIB, 0, 1))
+    files = (SharedFile("anonymous", "/dev/zero", 90 * MIB, size_mib * MIB, True),)
+    made = made_of(shmem=90, anon=8)
+    found = why_none_after_kill(findings(made, around, candidates=members, shared_files=files))
     assert found is None if reason is None else reason in (found or "")
 
 

@@ -77,7 +77,8 @@ def why_none_after_kill(findings: Findings) -> str | None:
     if stack is not None and not any(frame.partition("+")[0] == _TOUCH for frame in stack):
         return "the request that failed was the kernel's own or a write, not an access to mapped memory"
     if copies_bytes(findings) and _is_copying(findings):
-        return None
+        is_in_files = shmem * 100 > grown * _OTHERS_MOST_PERCENT
+        return why_files_have_no_end(findings) if is_in_files else None
     if (grown - shmem) * 100 > grown * _OTHERS_MOST_PERCENT:
         return "memory still grew, to no known end"
     return why_files_have_no_end(findings)
