@@ -61,7 +61,7 @@ _GROUNDS: Final[Mapping[str, str]] = {
     ),
     "evicted_late": "Another {late_bytes} is room for files that were written shortly before.",
     "all_fits": (
-        "All that it ever held at once or read is {all_bytes}, of which {again_bytes} of page cache was read "
+        "All that it ever held at once or read is {all_bytes}. In all, {again_bytes} of page cache was read "
         "again."
     ),
     "read_around": "With more room, page faults may read {around_bytes} around the pages that they need.",
