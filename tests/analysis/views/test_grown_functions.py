@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tracer.analysis.results.memory import CodeFrame
-from tracer.analysis.views.grown_functions import frame_of, of_program
+from tracer.analysis.views.grown_functions import StackGrowth, frame_of, grown_functions, of_program
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,10 @@ def test_marks_of_compilers_are_left_out(name: str, function: str) -> None:
         "je_malloc [redis]",
         "ztrymalloc_usable_internal [redis]",
         "xrealloc [git]",
+        "palloc0 [postgres]",
+        "MemoryContextAllocZeroAligned [postgres]",
+        "ngx_pnalloc [nginx]",
+        "av_mallocz [libavutil.so.59]",
         "operator new(unsigned long) [static]",
         "operator new(unsigned long) [libc++abi.so.1]",
         "void std::vector<Row, std::allocator<Row> >::_M_realloc_append<Row>(Row&&) [work]",
@@ -97,6 +101,14 @@ def test_library_in_any_module_is_not_the_program(library: str) -> None:
 )
 def test_code_that_uses_a_library_is_the_program(own: str) -> None:
     assert of_program(("__memset [libc.so.6]", own, "main [work]")) == (own, "main [work]")
+
+
+def test_nameless_functions_of_an_allocator_are_not_the_code() -> None:
+    """A stripped program names what it exports, and not the functions that these call."""
+    inner = ("[postgres]+0x5f1580+0x31", "[postgres]+0x5f2a00+0x8")
+    stack = (*inner, "palloc [postgres]", "[postgres]+0x33efa0+0x4", "ExecScan [postgres]")
+    assert of_program(stack) == stack[3:]
+    assert of_program((*inner, "ExecScan [postgres]")) == (*inner, "ExecScan [postgres]")
 
 
 def test_inlined_code_of_a_standard_library_is_not_the_program() -> None:
@@ -161,3 +173,28 @@ def test_library_of_python_is_not_the_program_that_calls_it(outer: tuple[str, ..
 
 def test_function_of_node_is_of_the_program_in_any_file() -> None:
     assert of_program(("malloc [node]", "JS:*grow node_modules/a/index.js:3:9"))[0].startswith("JS:*grow")
+
+
+def test_callers_of_one_function_have_shares_of_all_growth() -> None:
+    """Two lines of a caller are one caller. One with less than a tenth is left out, as code is."""
+
+    def grown(nr_bytes: int, *callers: str) -> StackGrowth:
+        return StackGrowth("work", 41, ("new_text [work]", *callers, "main [work]"), (), nr_bytes, nr_bytes)
+
+    several = [
+        grown(40, "insert [work] (work.c:7)"),
+        grown(10, "insert [work] (work.c:9)"),
+        grown(25, "update [work]"),
+        grown(5, "rename [work]"),
+        StackGrowth("work", 41, ("main [work]",), (), 20, 20),
+    ]
+    code, other = grown_functions({"anon": several})
+    assert (code.share, [frame.function for frame in code.frames]) == (0.8, ["new_text"])
+    assert [(one.share, one.frame.function, one.frame.line) for one in code.callers] == [
+        (0.5, "insert", 7),
+        (0.25, "update", None),
+    ]
+    assert (other.share, other.callers) == (0.2, ())
+
+    (code,) = grown_functions({"anon": [grown(80, "insert [work]"), grown(20, "update [work]")]})
+    assert ([frame.function for frame in code.frames], code.callers) == (["new_text", "insert", "main"], ())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess, SampledMemory
+from tracer.analysis.results.memory import Caller, CodeFrame, Grown, GrownCode, GrownProcess, SampledMemory
 from tracer.render.words.code_facts import grown, in_full
 
 MIB = 1 << 20
@@ -55,6 +55,21 @@ def test_functions_of_a_process_are_one_line() -> None:
 def test_share_that_passes_an_edge_is_a_range(share: float, error: float, shown: str) -> None:
     [(_, text)] = grown(Grown((replace(LOAD, share=share, share_error=error),), 1.0))
     assert text.startswith(f"{shown} in load_rows")
+
+
+def test_callers_of_one_function_are_named_with_their_shares() -> None:
+    called = tuple(
+        Caller(share, CodeFrame(name, None, None, module))
+        for share, name, module in ((0.12, "set", "libwork.so"), (0.05, "add", "main"))
+    )
+    one = replace(NATIVE, callers=called)
+    [(_, text)] = grown(Grown((one,), 1.0))
+    assert text == "20 ± 6 % in grow (libwork.so), called by set 12 %, add (main) 5 %: 4 work processes"
+    assert [text for _, text in in_full(Grown((one,), 1.0))][1:] == [
+        "  grow (libwork.so)",
+        "    12 % by set (libwork.so)",
+        "    5 % by add (main)",
+    ]
 
 
 def test_processes_have_a_line_each() -> None:

@@ -239,6 +239,14 @@ class GrownProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """A function that called code which made memory grow: by the `share` of all growth, as in `GrownCode`."""
+
+    share: float
+    frame: CodeFrame
+
+
+@dataclass(frozen=True, slots=True)
 class GrownCode:
     """Code that made memory grow, by `bytes`, which are the `share` of all growth that was sampled and is
     still held.
@@ -248,7 +256,8 @@ class GrownCode:
     `of` is the kind of memory: anon, shmem, file, slab, or kernel for other kernel memory and sockets.
     `language`: native, go, python, java, node, or kernel where no stack of a program could be taken. `frames`
     begin with the innermost function that belongs to the program, and are those that nearly all samples have
-    in common. `mapping`: what was mapped where the memory grew; None: not known, for the hooks of counters
+    in common. If those are one function with several callers, `callers` has them, the largest share first.
+    `mapping`: what was mapped where the memory grew; None: not known, for the hooks of counters
     (bpf/growth.bpf.c) have no address.
     """
 
@@ -260,6 +269,7 @@ class GrownCode:
     language: str
     mapping: str | None
     frames: tuple[CodeFrame, ...]
+    callers: tuple[Caller, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

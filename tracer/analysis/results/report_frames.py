@@ -141,7 +141,8 @@ def code(reports: Sequence[OomReport], cgroups: Sequence[Held]) -> pd.DataFrame:
 
     `share` is the part of the growth that was sampled, `of` the kind of memory. `function`, `file`, `line`
     and `module` are those of the innermost frame of the program, `callers` the functions above it, nearest
-    first. `pid` is NA for several processes of one name.
+    first, with " < " between; a function with several callers has them, with ", " between. `pid` is NA for
+    several processes of one name.
     """
     found: list[tuple[int | None, str | None, tuple[GrownCode, ...]]] = [
         *((report.kill_id, report.limit_owner.cgroup, report.code) for report in reports),
@@ -162,7 +163,8 @@ def code(reports: Sequence[OomReport], cgroups: Sequence[Held]) -> pd.DataFrame:
                     "pid": one.process.pid,
                     "comm": one.process.comm,
                     **{name: getattr(inner, name) for name in ("function", "file", "line", "module")},
-                    "callers": " < ".join(frame.function for frame in callers),
+                    "callers": " < ".join(frame.function for frame in callers)
+                    or ", ".join(caller.frame.function for caller in one.callers),
                 }
             )
     return _frame(rows, _CODE_DTYPES)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from tracer.analysis.results.memory import CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.results.memory import Caller, CodeFrame, GrownCode, GrownProcess
 from tracer.program_modules import may_be_of_program
 from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
 
@@ -25,9 +25,12 @@ _PYTHON_PLACE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+)")
 _ALLOCATOR: Final = re.compile(
     r"(operator (new|delete)|(__)?(rust|rdl|rg)_\w*alloc|_int_(malloc|realloc|memalign)|sysmalloc|s?brk|mmap"
     r"|(__libc_|__GI_|_rjem_|je_|tc_|mi_|g_|ztry|try|do_|[xz])*(malloc|calloc|realloc|memalign|strn?dup)"
-    r"|aligned_alloc|posix_memalign|p?valloc|(__)?(mem(set|cpy|move)|str[ln]?cpy))(?![a-z])"
+    r"|aligned_alloc|posix_memalign|p?valloc|(__)?(mem(set|cpy|move)|str[ln]?cpy)"
+    r"|(re)?palloc|pn?strdup|MemoryContextAlloc|AllocSet(Alloc|Realloc)"
+    r"|(apr|ngx)_(p[nc]?alloc|alloc|calloc|memalign)|av_(malloc|mallocz|calloc|realloc|reallocp))(?![a-z])"
 )
-"""Functions that hand out or fill memory, in any module: a program may contain them."""
+"""Functions that hand out or fill memory, in any module: a program may contain them. The last ones are those
+of PostgreSQL, of Apache and nginx, and of FFmpeg."""
 _NOT_THE_CODE: Final = frozenset({"std", "__gnu_cxx", "core", "alloc", "hashbrown"})
 """Namespaces of the standard library of C++, and crates of that of Rust."""
 _TEMPLATE_ARGUMENTS: Final = re.compile(r"<[^<>]*>")
@@ -93,9 +96,18 @@ def of_program(frames: Sequence[str]) -> tuple[str, ...]:
             at = next(at for at, name in enumerate(frames) if is_right(name) or name == NAMELESS_PYTHON)
             return tuple(frames[at:])
     for at, name in enumerate(frames):
-        if _is_of_program(name):
+        if _is_of_program(name) and not _is_inside_allocator(frames, at):
             return tuple(frames[at:])
     return tuple(frames)
+
+
+def _is_inside_allocator(frames: Sequence[str], at: int) -> bool:
+    """Return whether a function without a name was called by one that hands out memory, perhaps by others
+    without a name. An allocator has functions of its own, which a stripped program does not name."""
+    if not _UNNAMED.match(frames[at]):
+        return False
+    named = next((name for name in frames[at:] if not _UNNAMED.match(name)), "")
+    return bool(_ALLOCATOR.match(frame_of(named).function))
 
 
 def _is_scripted(name: str) -> bool:
@@ -147,7 +159,7 @@ def _is_library(function: str) -> bool:
 
 
 LEAST_SHARE: Final = 0.1
-"""Code with a smaller share of the sampled growth is left out."""
+"""Code, or a caller of it, with a smaller share of the sampled growth is left out."""
 MOST_FRAMES: Final = 24
 _NEARLY_ALL: Final = 0.8
 
@@ -209,6 +221,7 @@ def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: i
     stacks: Counter[tuple[str, ...]] = Counter()
     for sample in samples:
         stacks[of_program(sample.user) or of_program(sample.kernel)] += sample.nr_bytes
+    frames = _in_common(stacks, nr_bytes)
     is_slab = any(_SLAB.match(name) for sample in samples for name in sample.kernel)
     return [
         GrownCode(
@@ -219,9 +232,22 @@ def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: i
             process=GrownProcess(next(iter(tgids)) if len(tgids) == 1 else None, samples[0].comm, len(tgids)),
             language=_language(samples),
             mapping=None,
-            frames=_in_common(stacks, nr_bytes),
+            frames=frames,
+            callers=() if frames[1:] else _callers(stacks, whole),
         )
     ]
+
+
+def _callers(stacks: Mapping[tuple[str, ...], int], whole: int) -> tuple[Caller, ...]:
+    """Return the callers of the innermost function; each with its heaviest line."""
+    lines: dict[tuple[str, str | None], Counter[CodeFrame]] = {}
+    for names, weight in stacks.items():
+        if len(names) > 1:
+            frame = frame_of(names[1])
+            lines.setdefault(frame.identity, Counter())[frame] += weight
+    found = [Caller(of_one.total() / whole, heaviest(of_one)) for of_one in lines.values()]
+    large = [one for one in found if one.share >= LEAST_SHARE]
+    return tuple(sorted(large, key=lambda one: (-one.share, str(one.frame))))
 
 
 def _in_common(stacks: Counter[tuple[str, ...]], nr_bytes: int) -> tuple[CodeFrame, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
@@ -38,7 +39,8 @@ def grown(it: Grown) -> Iterator[Fact]:
     in_order = sorted(it.code, key=lambda one: firsts.index(one.process))
     for number, (process, of_process) in enumerate(groupby(in_order, key=lambda one: one.process)):
         shares = "; ".join(
-            f"{_share(one)} in {in_function(one.frames)}" for one in [*of_process][:_MOST_LISTED]
+            f"{_share(one)} in {in_function(one.frames)}{_called_by(one)}"
+            for one in [*of_process][:_MOST_LISTED]
         )
         note = "" if number else _notes(it)
         yield "" if number else LABEL, f"{shares}: {_who(process)}{note}"
@@ -51,6 +53,7 @@ def in_full(it: Grown) -> Iterator[Fact]:
         heading = f"{_share(one)}, {units.size(one.bytes)} of {_of(one)}: {_who(one.process)}{note}"
         yield "" if number else LABEL, heading
         yield from (("", f"  {frame(inner)}") for inner in one.frames)
+        yield from (("", f"    {percent(caller.share)} by {frame(caller.frame)}") for caller in one.callers)
 
 
 def _share(one: GrownCode) -> str:
@@ -67,9 +70,24 @@ def in_function(frames: Sequence[CodeFrame]) -> str:
     return visible(memory.in_function(frames))
 
 
+def _called_by(one: GrownCode) -> str:
+    """Return `, called by insert 61 %, update 14 %` if the function has several callers."""
+    return f", called by {_callers(one)}" if one.callers else ""
+
+
+def _callers(one: GrownCode) -> str:
+    """Return `insert 61 %, update 14 %`; a module or file stands once, with the function that was called."""
+    module = one.frames[0].module
+    short = (
+        (it, replace(it.frame, module=None if it.frame.module == module else it.frame.module))
+        for it in one.callers
+    )
+    return ", ".join(f"{frame(caller)} {percent(it.share)}" for it, caller in [*short][:_MOST_LISTED])
+
+
 def callers_and_process(one: GrownCode) -> str:
-    """Return `main (app.py:88): python3 (41)`, the nearest caller and the process."""
-    called_by = frame(one.frames[1]) if len(one.frames) > 1 else "-"
+    """Return `main (app.py:88): python3 (41)`, the nearest caller, or several, and the process."""
+    called_by = frame(one.frames[1]) if len(one.frames) > 1 else _callers(one) if one.callers else "-"
     return f"{called_by}: {_who(one.process)}"
 
 
