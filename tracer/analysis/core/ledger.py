@@ -112,7 +112,7 @@ def level(subtree: Subtree, weights: Weights) -> Steps | None:
     """Return the weighted sum of categories of the cgroup and its descendants, in bytes; None if the trace
     has no value for the start.
 
-    Where rows are thinned, it changes at the end of their intervals only.
+    It changes once at a moment; where rows are thinned, at the end of their intervals only.
     """
 
     def find() -> Steps | None:
@@ -130,11 +130,12 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
         if subtree.kinds_charged.isdisjoint(map(CATEGORY.number, weights)):
             return Steps(_NO_STEPS, _NO_STEPS, base)
         picked, bytes_ = subtree.charges.weighted(weights)
-        steps = Steps(subtree.charges.time[picked], base + np.cumsum(bytes_[picked]), base)
-        if not subtree.whole.fineness.is_thinned:
-            return steps
-        are_last = subtree.whole.fineness.are_last(steps.times)
-        return Steps(steps.times[are_last], steps.values[are_last], base)
+        times, values = subtree.charges.time[picked], base + np.cumsum(bytes_[picked])
+        # The rows of a moment are in no order: shmem, which is in `file` as well, can come before it.
+        are_last = np.diff(times, append=-1) != 0
+        if subtree.whole.fineness.is_thinned:
+            are_last &= subtree.whole.fineness.are_last(times)
+        return Steps(times[are_last], values[are_last], base)
 
     return subtree.once(("ledger.change", *weights.items(), base), find)
 

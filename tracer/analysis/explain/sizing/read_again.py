@@ -330,13 +330,11 @@ def _is_high(subtree: Subtree) -> bool:
 def _all_bytes(subtree: Subtree) -> int | None:
     """Return the memory with which all that the cgroup ever held fits, each page of a file once, in bytes.
 
-    None: what it held when the trace began is not known, or events of its page cache are missing. The rows of
-    a moment are in no order, so no level between them counts: shmem is in `file` as well.
+    None: what it held when the trace began is not known, or events of its page cache are missing.
     """
     others, cache = ledger.level(subtree, ledger.NOT_CACHE), ledger.level(subtree, ledger.CACHE)
     if others is None or cache is None:
         return None
-    others, cache = ledger.total([others]), ledger.total([cache])
     kinds, totals = subtree.whole.cache_events.kinds, subtree.whole.page_moves.totals
     is_added = is_one_of(kinds["op"], ["add"]) & np.isin(integers(kinds["cgroup_id"]), subtree.members)
     added = int(totals["pages"][is_added[totals["kind"]]].sum()) - _refaulted_pages(subtree)
