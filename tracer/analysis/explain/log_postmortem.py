@@ -22,7 +22,7 @@ from tracer.analysis.explain.outline import NOT_ASKED, NOT_EXPLAINED, unexplaine
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log import logged_kill
 from tracer.analysis.kernel_log.logged_kill import Named
-from tracer.analysis.results.kill import LimitOwner, OomReport, Verdict, Victim
+from tracer.analysis.results.kill import NO_VERDICT, OomReport, Verdict, Victim
 from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace, Quality, Unknown
 from tracer.errors import Defects
@@ -236,66 +236,77 @@ def report(
     `previous`: the last kill for the same limit.
     """
     known_size = page_size or logged_kill.page_size(log)
-    outline = _outline(number, log, known_size)
     explained = {"parties": _parties, "causes": _judged, "all": _explained}[depth]
     return defects.attempt(
         f"kill {number}",
-        lambda: explained(outline, log, named, known_size, previous),
-        lambda why: unexplained(outline, why),
+        lambda: explained(number, log, named, known_size, previous),
+        lambda why: unexplained(_outline(number, log, known_size), why),
     )
 
 
 def _outline(number: int, log: LogReport, page_size: int | None) -> OomReport:
     """Return what the lines of a report say themselves."""
-    memory = log.counters.get("memory")
-    limit, usage = (None, None) if memory is None else (memory.limit_bytes, memory.usage_bytes)
     return OomReport(
         kill_id=number,
         time=None,
         constraint=log.constraint,
-        limit_owner=LimitOwner(log.oom_memcg, limit_bytes=limit, usage_bytes=usage),
+        limit_owner=logged_kill.outlined_owner(log),
         victims=tuple(Victim(kill.pid, kill.comm, group_kill=len(log.kills) > 1) for kill in log.kills),
         quality=Quality(log.dropped, "only", {}, dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)),
-        kernel_log=KernelLogPlace(
-            first_line=log.stamp.line,
-            last_line=log.last_line,
-            since_boot_ns=log.stamp.since_boot_ns,
-            wall=log.stamp.wall,
-            page_size=page_size,
-            missing=log.missing,
-            suppressed=log.suppressed,
-            panicked=log.is_panic,
-        ),
+        kernel_log=_place(log, page_size),
+    )
+
+
+def _place(log: LogReport, page_size: int | None) -> KernelLogPlace:
+    return KernelLogPlace(
+        first_line=log.stamp.line,
+        last_line=log.last_line,
+        since_boot_ns=log.stamp.since_boot_ns,
+        wall=log.stamp.wall,
+        page_size=page_size,
+        missing=log.missing,
+        suppressed=log.suppressed,
+        panicked=log.is_panic,
     )
 
 
 def _parties(
-    outline: OomReport, log: LogReport, named: Named, known_size: int | None, _: PreviousKill | None
+    number: int, log: LogReport, named: Named, known_size: int | None, _: PreviousKill | None
+) -> OomReport:
+    return _with_parties(number, log, named, known_size, NO_VERDICT)
+
+
+def _with_parties(
+    number: int, log: LogReport, named: Named, known_size: int | None, judged: Verdict
 ) -> OomReport:
     unknown: Unknown = {}
-    return replace(
-        outline,
+    return OomReport(
+        kill_id=number,
         time=logged_kill.kill_time(log.stamp, unknown),
-        limit_owner=logged_kill.limit_owner(log, outline.limit_owner, unknown, named),
+        constraint=log.constraint,
+        limit_owner=logged_kill.limit_owner(log, unknown, named),
         victims=tuple(logged_kill.victims(log, known_size or logged_kill.DEFAULT_PAGE_SIZE, unknown)),
+        verdict=judged,
         quality=_NOT_ASKED,
+        kernel_log=_place(log, known_size),
     )
 
 
 def _judged(
-    outline: OomReport, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
+    number: int, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
 ) -> OomReport:
     if _is_line_alone(log):
-        found = _parties(outline, log, named, known_size, previous)
-        return replace(found, verdict=_verdict_on_a_line(log.constraint))
-    findings, _ = _findings(outline, log, named=named, known_size=known_size, previous=previous, unknown={})
-    return replace(
-        outline,
+        return _with_parties(number, log, named, known_size, _verdict_on_a_line(log.constraint))
+    findings, _ = _findings(log, named=named, known_size=known_size, previous=previous, unknown={})
+    return OomReport(
+        kill_id=number,
         time=findings.time,
+        constraint=log.constraint,
         limit_owner=findings.owner,
         victims=tuple(findings.victims),
         verdict=verdict.pick(findings),
         quality=_NOT_ASKED,
+        kernel_log=_place(log, known_size),
     )
 
 
@@ -313,19 +324,16 @@ def _verdict_on_a_line(constraint: str) -> Verdict:
     """Return the verdict on a kill of which the log has one line: no cause rests on the name and the size of
     a victim, so it is the same for all of them."""
     log = LogReport(Stamp(0), 0, constraint=constraint)
-    findings, _ = _findings(
-        _outline(0, log, None), log, named=_unnamed, known_size=None, previous=None, unknown={}
-    )
+    findings, _ = _findings(log, named=_unnamed, known_size=None, previous=None, unknown={})
     return verdict.pick(findings)
 
 
 def _explained(
-    outline: OomReport, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
+    number: int, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
 ) -> OomReport:
+    outline = _outline(number, log, known_size)
     unknown: Unknown = dict(outline.quality.unknown)
-    findings, sizes = _findings(
-        outline, log, named=named, known_size=known_size, previous=previous, unknown=unknown
-    )
+    findings, sizes = _findings(log, named=named, known_size=known_size, previous=previous, unknown=unknown)
     total = victim_selection.logged_total_pages(log, findings.page_size)
     selection = victim_selection.from_log(log, total, findings.page_size, unknown)
     working_set = composition.working_set(sizes, findings.composition.total, unknown)
@@ -344,7 +352,6 @@ def _explained(
 
 
 def _findings(
-    outline: OomReport,
     log: LogReport,
     *,
     named: Named,
@@ -365,7 +372,7 @@ def _findings(
     return Findings(
         time=logged_kill.kill_time(log.stamp, unknown),
         constraint=log.constraint,
-        owner=logged_kill.limit_owner(log, outline.limit_owner, unknown, named),
+        owner=logged_kill.limit_owner(log, unknown, named),
         trigger=logged_kill.trigger(log, unknown),
         victims=victims,
         victim_tgids=frozenset(victim.pid for victim in victims),

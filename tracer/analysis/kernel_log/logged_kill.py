@@ -225,13 +225,20 @@ def _utc(wall: str) -> datetime | None:
         return None
 
 
-def limit_owner(log: LogReport, outline: LimitOwner, unknown: Unknown, named: Named) -> LimitOwner:
-    """Return the cgroup whose limit was hit; `outline` has its path, limit and usage.
+def outlined_owner(log: LogReport) -> LimitOwner:
+    """Return the path, limit and usage of the cgroup whose limit was hit."""
+    memory = log.counters.get("memory")
+    limit, usage = (None, None) if memory is None else (memory.limit_bytes, memory.usage_bytes)
+    return LimitOwner(log.oom_memcg, limit_bytes=limit, usage_bytes=usage)
+
+
+def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
+    """Return the cgroup whose limit was hit.
 
     `named` has the names of its container and its pod. If it does not know these, the container's id and the
     pod's uid, which are in the path, are used.
     """
-    has_counters = "memory" in log.counters
+    outline, has_counters = outlined_owner(log), "memory" in log.counters
     cgroup = _trigger_cgroup(log)
     if log.constraint not in ("memcg", "unknown"):
         unknown["limit_owner"] = NO_LIMIT
@@ -249,12 +256,13 @@ def limit_owner(log: LogReport, outline: LimitOwner, unknown: Unknown, named: Na
             )
     if (outline.limit_bytes or 0) >= UNLIMITED_BYTES:
         unknown["limit_owner.limit_bytes"] = _UNLIMITED
-    owner = replace(outline, lowered=_lowered(log, outline.usage_bytes, unknown))
+    lowered = _lowered(log, outline.usage_bytes, unknown)
     if log.oom_memcg is None:
-        return owner
+        return outline if lowered is None else replace(outline, lowered=lowered)
     reference, names = identify(log.oom_memcg), named(log.oom_memcg)
     return replace(
-        owner,
+        outline,
+        lowered=lowered,
         container=names.container or (None if reference is None else reference.container_id),
         pod=names.pod or (None if reference is None else reference.pod_uid),
         is_ancestor=None if cgroup is None else cgroup != log.oom_memcg,
