@@ -35,6 +35,9 @@ TEXTS = (
         "RAX: 000000000000002a RBX: ffff888100000000",
         "RSP: 002b:00007f",
     ),
+    *(" <TASK>", " </TASK>", "RIP: 0033:0x7f4c879cfef8", "RIP: 0010:clear_page_erms+0x7/0x10"),
+    *("Code: 8d 4c <17> bf", "Code: Unable to access opcode bytes at 0x7f4c879cfece."),
+    *("[    735]     0   735     1234      567        0    53248        0 my app (x)",),
 )
 
 

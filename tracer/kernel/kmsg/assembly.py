@@ -5,8 +5,9 @@ Impossible sizes, which come from lines that were broken or joined wrongly, are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from sys import intern
 from typing import Final
 
@@ -147,6 +148,7 @@ _OF_MACHINE: Final = frozenset(
 """Functions that are in a call trace only if the limit of a cgroup was hit (`_OF_MEMCG`), or only if no limit
 was hit (`_OF_MACHINE`)."""
 
+_NO_SUMMARY: Final = summary_line.Summary("unknown")
 _ALLOCATING: Final = "(oom_kill_allocating_task)"
 _MEMCG_REASON: Final = "Memory cgroup out of memory"
 
@@ -232,14 +234,17 @@ class Assembly:
         return taken
 
     def take_rows(self, run: Run) -> None:
-        """Add rows of the section that is being printed: of memory.stat or the table of tasks, or frames of
+        """Add rows of the section that is being printed: of memory.stat or the table of tasks, or lines of
         the call trace."""
         kind, last = run.first.kind, len(run.texts) - 1
         if kind == "stat":
             self.stats[-1].take_rows(run)
-        elif kind == "frame":
-            for text in run.texts:
-                self._take_frame(text)
+        elif kind == "trace":
+            last = -1
+            for at, text in enumerate(run.texts):
+                if self.mode != "stack":
+                    break
+                last = at if self._take_frame(text) else last
         else:
             tasks = [printed_lines.task_row(text, self.columns) for text in run.texts]
             self.tasks += [task for task in tasks if task is not None]
@@ -285,15 +290,15 @@ class Assembly:
         return False
 
     def _take_frame(self, text: str) -> bool:
-        if text.strip().startswith(TRACE_ENDS):
+        if text.lstrip().startswith(TRACE_ENDS):
             self.mode = ""
             return True
         frame = printed_lines.frame(text)
         if frame is None:
             return False
-        self.functions.add(frame[0].partition("+")[0])
-        if frame[1]:
-            self.stack.append(intern(frame[0]))
+        self.functions.add(frame[1])
+        if frame[2]:
+            self.stack.append(frame[0])
         return True
 
     def add_stats(self, stats: MemoryStat, record: Record) -> None:
@@ -310,9 +315,10 @@ class Assembly:
     def finish(self) -> LogReport:
         """Return the report."""
         summary = self._summary_of_kill()
+        is_memcg = self._is_memcg(summary)
         tasks = _bounded_rows(self.tasks, self.machine.ram_pages)
         row_of = {row.pid: row for row in tasks}
-        constraint, policy = self._constraint(summary), self.nodemask
+        constraint, policy = self._constraint(summary, is_memcg=is_memcg), self.nodemask
         owner, victim = self.limit_of[::-1] if self.limit_of is not None else (None, None)
         return LogReport(
             stamp=self.stamp,
@@ -337,7 +343,7 @@ class Assembly:
             mem_info=self.machine.result() if "mem_info" in self.seen else None,
             suppressed=self.suppressed,
             dropped=self.dropped,
-            missing=tuple(self._missing(summary)),
+            missing=self._missing(summary, is_memcg=is_memcg),
         )
 
     def _completed(self, kill: Kill, row: TaskRow | None, summary: summary_line.Summary) -> Kill:
@@ -351,8 +357,9 @@ class Assembly:
     def _invoker(self) -> Invoker:
         """Return the task that invoked the OOM killer: under vm.oom_kill_allocating_task, the chosen task."""
         chosen, invoker = self.chosen, self.invoker
-        is_chosen = chosen is not None and any(reason and _ALLOCATING in reason for reason in self._reasons())
-        if invoker.pid is not None or chosen is None or not is_chosen:
+        if invoker.pid is not None or chosen is None:
+            return invoker
+        if not any(_ALLOCATING in reason for reason in self._reasons()):
             return invoker
         return replace(invoker, pid=chosen.pid, comm=invoker.comm or chosen.comm)
 
@@ -371,14 +378,14 @@ class Assembly:
         """Return the summary, read again with the comm of the kill if that differs."""
         summary = self.summary
         if summary is None:
-            return summary_line.Summary("unknown")
+            return _NO_SUMMARY
         for kill in self.kills:
             chosen = summary.chosen
             if chosen is not None and chosen.pid == kill.pid and chosen.comm != kill.comm:
                 return summary_line.summary(self.summary_text, kill.comm) or summary
         return summary
 
-    def _constraint(self, summary: summary_line.Summary) -> str:
+    def _constraint(self, summary: summary_line.Summary, *, is_memcg: bool) -> str:
         """Return the constraint that the kernel printed, or else the constraint that the lines imply.
 
         Older kernels than v5.0 print no constraint. Before 432b1de0de02 ("mm/oom_kill.c: fix uninitialized
@@ -386,7 +393,7 @@ class Assembly:
         """
         if summary.constraint not in ("unknown", "global"):
             return summary.constraint
-        if self._is_memcg(summary):
+        if is_memcg:
             return "memcg"
         if summary.constraint == "global":
             return "global"
@@ -394,15 +401,15 @@ class Assembly:
         confined = mem_info.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
         if confined is not None:
             return confined
-        if any(reason is not None for reason in self._reasons()) or self.is_panic:
+        if self._reasons() or self.is_panic:
             return "global"
         is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)
         may_be_confined = self.cpuset is not None and self.cpuset[0] != "/" and not shown.is_all
         return "global" if "header" in self.seen and is_of_machine and not may_be_confined else "unknown"
 
-    def _reasons(self) -> Iterator[str | None]:
-        yield self.reason
-        yield from (kill.reason for kill in self.kills)
+    def _reasons(self) -> list[str]:
+        reasons = [kill.reason for kill in self.kills if kill.reason is not None]
+        return reasons if self.reason is None else [self.reason, *reasons]
 
     def _is_memcg(self, summary: summary_line.Summary) -> bool:
         return (
@@ -411,24 +418,35 @@ class Assembly:
             or not self.seen.isdisjoint({"counters", "memory.stat"})
             or self.limit_of is not None
             or ("mem_info" not in self.seen and not self.functions.isdisjoint(_OF_MEMCG))
-            or any(reason is not None and reason.startswith(_MEMCG_REASON) for reason in self._reasons())
+            or any(reason.startswith(_MEMCG_REASON) for reason in self._reasons())
         )
 
-    def _missing(self, summary: summary_line.Summary) -> Iterator[Section]:
-        """Yield the missing sections in the order of printing."""
-        is_memcg = self._is_memcg(summary)
+    def _missing(self, summary: summary_line.Summary, *, is_memcg: bool) -> tuple[Section, ...]:
+        """Return the missing sections in the order of printing."""
         is_other = summary.constraint in ("global", "cpuset", "mempolicy") or any(
             kill.reason is not None and not kill.reason.startswith(_MEMCG_REASON) for kill in self.kills
         )
-        not_of_this_kind: set[Section] = set()
-        if not is_memcg:
-            not_of_this_kind |= {"counters", "memory.stat"}
-        if is_memcg or not is_other:
-            not_of_this_kind |= {"mem_info"}
-        if self.is_no_task_killable or self.is_panic_on_oom:
-            not_of_this_kind |= {"summary", "kill"}
-        if self.is_old:
-            not_of_this_kind |= {"summary"}
-        yield from (
-            section for section in SECTIONS if section not in self.seen and section not in not_of_this_kind
+        has_no_kill = self.is_no_task_killable or self.is_panic_on_oom
+        return _missing(
+            frozenset(self.seen),
+            is_memcg=is_memcg,
+            is_other=is_other,
+            has_no_kill=has_no_kill,
+            is_old=self.is_old,
         )
+
+
+@cache  # few combinations exist, and a log may have many reports
+def _missing(
+    seen: frozenset[Section], *, is_memcg: bool, is_other: bool, has_no_kill: bool, is_old: bool
+) -> tuple[Section, ...]:
+    not_of_this_kind: set[Section] = set()
+    if not is_memcg:
+        not_of_this_kind |= {"counters", "memory.stat"}
+    if is_memcg or not is_other:
+        not_of_this_kind |= {"mem_info"}
+    if has_no_kill:
+        not_of_this_kind |= {"summary", "kill"}
+    if is_old:
+        not_of_this_kind |= {"summary"}
+    return tuple(section for section in SECTIONS if section not in seen | not_of_this_kind)

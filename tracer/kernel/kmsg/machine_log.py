@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Final
 
@@ -62,8 +62,13 @@ GAP_NS: Final = 60_000_000_000
 
 _CHOICE_TO_KILL_LINES: Final = 50
 _PANIC_LINES: Final = 5
-_SECTION_OF: Final = {"stat": "memory.stat", "frame": "stack", "task": "tasks"}
-"""Kind of rows -> the section in which many rows are added at once."""
+_MODES_OF: Final[Mapping[RowKind, tuple[str, ...]]] = {
+    "stat": ("memory.stat",),
+    "trace": ("stack", ""),
+    "task": ("tasks",),
+    "other": (),
+}
+"""Kind of rows -> the modes of a report in which many rows are added at once. Registers follow the frames."""
 
 MOST_PIDS: Final = 4096
 """The number of killed tasks, the latest ones, whose late lines are known as such."""
@@ -75,6 +80,8 @@ def _are_close(last: Stamp, run: Run) -> bool:
     if not 0 <= run.first.line + len(run.texts) - 1 - last.line <= GAP_LINES:
         return False
     known = [time for time in (last.since_boot_ns, *run.times_ns) if time is not None]
+    if known == sorted(known) and len(known) > len(run.times_ns) and known[-1] - known[0] <= GAP_NS:
+        return True
     if None in run.times_ns:
         return len(known) <= 1
     return all(0 <= later - earlier <= GAP_NS for earlier, later in pairwise(known))
@@ -136,10 +143,8 @@ class MachineLog:
                 self._take_line(record.with_text(text))
 
     def reads(self, kind: RowKind) -> bool:
-        """Return whether rows of this kind belong to the section that is being printed."""
-        return (
-            self._open is not None and self._unfinished is None and self._open.mode == _SECTION_OF.get(kind)
-        )
+        """Return whether rows of this kind are added at once to the report that is being printed."""
+        return self._open is not None and self._unfinished is None and self._open.mode in _MODES_OF[kind]
 
     def take_rows(self, run: Run) -> None:
         """Add rows of one kind, of one task, as `take` does with one after the other."""
@@ -213,9 +218,9 @@ class MachineLog:
     # Lines with a name in them, which may contain line ends
 
     def _take_named(self, record: Record) -> bool:
-        of_path = shapes.path_word(record.text.lstrip())
+        text = record.text
         for word, take in self._named:
-            if word in record.text and of_path in (None, word):
+            if word in text and shapes.path_word(text.lstrip()) in (None, word):
                 return take(record)
         return False
 

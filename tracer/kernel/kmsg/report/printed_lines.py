@@ -6,6 +6,8 @@ They are printed by mm/oom_kill.c and mm/memcontrol.c, in this order; printk sta
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from sys import intern
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import (
@@ -103,14 +105,18 @@ def cpuset(text: str) -> tuple[str, str] | None:
     return None if mems is None else (rest[:end], mems[1])
 
 
-def frame(text: str) -> tuple[str, bool] | None:
-    """Return a frame of the call trace, and whether it is reliable (the kernel marks others with `?`); None
-    for any other line.
+@lru_cache(maxsize=1024)  # most reports of a log have the same frames
+def frame(text: str) -> tuple[str, str, bool] | None:
+    """Return a frame of the call trace, its function, and whether it is reliable (the kernel marks others
+    with `?`); None for any other line.
 
     The frame of 32-bit ARM's `a from b+0x1/0x2` is a.
     """
     found = _FRAME.match(text)
-    return None if found is None else (found[2] or found[3], found[1] is None)
+    if found is None:
+        return None
+    named = intern(found[2] or found[3])
+    return named, named.partition("+")[0], found[1] is None
 
 
 _COUNTER: Final = re.compile(

@@ -41,7 +41,7 @@ class Record(NamedTuple):
     before it. `caller` is `T123` for a task and `C1` for a CPU in an interrupt (CONFIG_PRINTK_CALLER). `host`
     and `caller` are None if the log does not name them. `is_raw` marks a record of /dev/kmsg: its
     continuation lines are also escaped. `is_row`: the whole text is a row of memory.stat or of the table of
-    tasks, or a frame of a call trace (`styles.row`), so it has no words of another line of a report.
+    tasks, or a line of a call trace (`styles.row`), so it has no words of another line of a report.
     """
 
     stamp: Stamp
@@ -107,9 +107,12 @@ STAT_NAME: Final = r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,
 
 _ROWS: Final = {
     "stat": rf"{STAT_NAME} \d{{1,20}}",
-    "frame": r" {0,8}(?:\? )?[a-zA-Z_][\w.]{0,100}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,64}\])?",
-    "task": r"\[ *\d{1,10}\](?: +-?\d{1,20}){6,14} [a-zA-Z][\w./:-]{0,14}",
-    "registers": r"(?:RSP|RAX|RDX|RBP|R10|R13): [0-9a-fRSPEFLAXDIBC_: ]{1,80}",
+    "trace": (
+        r" {0,8}(?:\? )?[a-zA-Z_][\w.]{0,100}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,64}\])?| </?TASK>"
+        r"|(?:RSP|RAX|RDX|RBP|R10|R13): [0-9a-fRSPEFLAXDIBC_: ]{1,80}|RIP: [0-9a-f]{4}:[\w.+/]{1,160}"
+        r"|Code: (?:[0-9a-f <>]{1,200}|Unable to access opcode bytes at 0x[0-9a-f]{1,16}\.)"
+    ),
+    "task": r"\[ *\d{1,10}\](?: +-?\d{1,20}){6,14} (?!.*(?:ill|oom))[a-zA-Z(][\w./:() -]{0,14}",
     "other": (r"(?!(?:\S{1,255} )?kernel(?:\[\d{1,10}\])?:|\[[ <+-]{0,9}\d{1,10}\.)[ -\[\]-~]*"),
 }
 _ROW: Final = re.compile(
@@ -118,7 +121,7 @@ _ROW: Final = re.compile(
 """A line in the styles in which most logs have it. A row of a report has no words of another line of a
 report, and no name that may contain such words. `other`: any other text, which may have such words."""
 
-RowKind = Literal["stat", "frame", "task", "registers", "other"]
+RowKind = Literal["stat", "trace", "task", "other"]
 
 
 class Row(NamedTuple):
