@@ -70,7 +70,7 @@ _UNUSUAL_WORDS: Final = "|".join(
 """The pattern of lines of which a report has any number of kills, or that say something about the next
 report, or that begin a section of another kind of report."""
 
-_ALL_WORDS: Final = "|".join((parser.WORDS.pattern, *_MARKS.values(), _UNUSUAL_WORDS))
+_ALL_WORDS: Final = "|".join((*parser.WORDS, *_MARKS.values(), _UNUSUAL_WORDS))
 _PLAIN: Final = -1
 _UNUSUAL: Final = len(_MARKS)
 

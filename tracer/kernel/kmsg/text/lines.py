@@ -357,7 +357,8 @@ class Reader:
         """Return the message after a prefix that hides it, or `record`, the reading of the whole line."""
         if shapes.kind(record.text) not in (None, "header"):  # a header begins with a name, or with a prefix
             return record
-        stamp = _STAMP.search(line, record.prefix, MOST_PREFIX_CHARACTERS)
+        has_bracket = line.find("[", record.prefix, MOST_PREFIX_CHARACTERS) >= 0  # the search takes longer
+        stamp = _STAMP.search(line, record.prefix, MOST_PREFIX_CHARACTERS) if has_bracket else None
         if stamp is not None:
             self._before_stamps.learn(line[: stamp.start()])
             return _behind(line, stamp.start(), record, is_whole=True)

@@ -122,6 +122,12 @@ _ANCHOR: Final = re.compile(
 )
 """Words that begin a line of a report, and that no comm is long enough to hold."""
 
+_PARTS_OF_ANCHORS: Final = (
+    *("oom", "ut of memory", "Killed process ", "emory cgroup ", "Mem-Info:", "race:", "Tasks state"),
+    *(" tgid ", "PID: ", "Pid: ", ": usage ", " killed as ", "active_anon:"),
+)
+"""Parts of `_ANCHOR`, at least one of which is in each text with one of them."""
+
 
 @lru_cache(maxsize=64)  # each step of the parser asks this about the same line
 def kind(text: str) -> str | None:
@@ -132,6 +138,8 @@ def kind(text: str) -> str | None:
 
 def anchor(line: str) -> int:
     """Return the place in a line at which a message of a report certainly begins; -1 if there is none."""
+    if not any(map(line.__contains__, _PARTS_OF_ANCHORS)):
+        return -1
     found = _ANCHOR.search(line)
     return -1 if found is None else found.start()
 
