@@ -6,7 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from typing import Any
+from types import NoneType
+from typing import Any, Final
 
 from tracer.schema import LIMITS, UNLIMITED_BYTES
 
@@ -30,8 +31,13 @@ def limit_columns(limit_bytes: int | None, name: str = "limit_bytes") -> dict[st
     return {name: limit_bytes if is_limited else None, LIMITS[name]: is_limited}
 
 
+_PLAIN: Final = frozenset({str, int, float, bool, NoneType})
+
+
 def as_json(value: Any) -> Any:
     """Return the value of a field in JSON; times have microseconds, as in meta.json."""
+    if type(value) in _PLAIN:
+        return value
     if is_dataclass(value):
         return as_object(value)
     if isinstance(value, tuple | list):
