@@ -33,7 +33,7 @@ TEXTS = (
     *(
         "[ 7] 0 7 1 1 0 0 0 -1000 kworker/0:1",
         "RAX: 000000000000002a RBX: ffff888100000000",
-        "RSP: 002b:00007f",
+        "RSP: 002b:00007ffc2f315950 EFLAGS: 00000202 ORIG_RAX: 0000000000000001",
     ),
     *(" <TASK>", " </TASK>", "RIP: 0033:0x7f4c879cfef8", "RIP: 0010:clear_page_erms+0x7/0x10"),
     *("Code: 8d 4c <17> bf", "Code: Unable to access opcode bytes at 0x7f4c879cfece."),

@@ -149,6 +149,7 @@ _OF_MACHINE: Final = frozenset(
 was hit (`_OF_MACHINE`)."""
 
 _NO_SUMMARY: Final = summary_line.Summary("unknown")
+_NOBODY: Final = Invoker()
 _ALLOCATING: Final = "(oom_kill_allocating_task)"
 _MEMCG_REASON: Final = "Memory cgroup out of memory"
 
@@ -176,7 +177,7 @@ class Assembly:
     seen: set[Section] = field(default_factory=set)
     mode: str = ""
     is_old: bool = False
-    invoker: Invoker = field(default_factory=Invoker)
+    invoker: Invoker = _NOBODY
     stack: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
     nodemask: mem_info.Nodemask | None = None
@@ -247,8 +248,9 @@ class Assembly:
                 last = at if self._take_frame(text) else last
         else:
             tasks = [printed_lines.task_row(text, self.columns) for text in run.texts]
-            self.tasks += [task for task in tasks if task is not None]
-            last = max((at for at, task in enumerate(tasks) if task is not None), default=-1)
+            self.tasks += filter(None, tasks)
+            while last >= 0 and tasks[last] is None:
+                last -= 1
         if last >= 0:
             self.last = run.row(last).stamp
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from io import BufferedReader
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
@@ -37,6 +38,7 @@ Progress = Callable[[int], None]
 _NEAR_NS: Final = 2_000_000_000
 _MOST_COPIES: Final = 64
 _SIZES: Final = ("total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes")
+_sizes: Final = attrgetter(*_SIZES)
 
 
 class _Traits(NamedTuple):
@@ -136,14 +138,13 @@ def _is_piece(report: LogReport) -> bool:
 
 
 def _traits(report: LogReport) -> _Traits:
-    sizes = sum(getattr(kill, name) is not None for kill in report.kills for name in _SIZES)
+    sizes = sum(len(_SIZES) - _sizes(kill).count(None) for kill in report.kills)
     fullness = -len(report.missing), len(report.tasks), sizes
     if not report.kills:
         invoker = report.invoker
         return _Traits((invoker.pid, None), report.stamp.since_boot_ns, None, astuple(invoker), fullness)
     kill = report.kills[0]
-    of_kill = tuple(getattr(kill, name) for name in _SIZES)
-    return _Traits((kill.pid, kill.comm), kill.stamp.since_boot_ns, of_kill, None, fullness)
+    return _Traits((kill.pid, kill.comm), kill.stamp.since_boot_ns, _sizes(kill), None, fullness)
 
 
 def _is_copy(one: _Traits, other: _Traits) -> bool:

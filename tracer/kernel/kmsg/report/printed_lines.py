@@ -6,9 +6,11 @@ They are printed by mm/oom_kill.c and mm/memcontrol.c, in this order; printk sta
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
+from operator import itemgetter
 from sys import intern
-from typing import Final
+from typing import Any, Final
 
 from tracer.kernel.kmsg.report.log_report import (
     Chosen,
@@ -198,21 +200,24 @@ def task_row(text: str, names: tuple[str, ...]) -> TaskRow | None:
     if found is None:
         return None
     *numbers, comm = found.groups()
-    cells = dict(zip(names, map(int, numbers), strict=False))
-    return TaskRow(
-        pid=cells["pid"],
-        uid=cells["uid"],
-        tgid=cells["tgid"],
-        total_vm_pages=cells["total_vm"],
-        rss_pages=cells["rss"],
-        rss_anon_pages=cells.get("rss_anon"),
-        rss_file_pages=cells.get("rss_file"),
-        rss_shmem_pages=cells.get("rss_shmem"),
-        pgtables_bytes=cells.get("pgtables_bytes"),
-        swapents_pages=cells.get("swapents", 0),
-        oom_score_adj=cells[_ADJ] if _ADJ in cells else _scaled(cells[_OLD_ADJ]),
-        comm=comm,
-    )
+    cells = _fields_in(names)((*map(int, numbers), None, 0, comm))
+    if _ADJ not in names:
+        cells = (*cells[:-2], _scaled(cells[-2]), comm)
+    return TaskRow(*cells)
+
+
+@lru_cache(maxsize=64)
+def _fields_in(names: tuple[str, ...]) -> Callable[[tuple[object, ...]], tuple[Any, ...]]:
+    """Return what takes the fields of a `TaskRow` from the cells of a row before its name, followed by None
+    and 0, the values of a column that this table may lack, and by the name."""
+    *numbers, _ = names
+    place_of = {name: place for place, name in enumerate(numbers)}
+    absent, zero, comm = range(len(numbers), len(numbers) + 3)
+    maybe = ("rss_anon", "rss_file", "rss_shmem", "pgtables_bytes")
+    places = [place_of[name] for name in ("pid", "uid", "tgid", "total_vm", "rss")]
+    places += [place_of.get(name, absent) for name in maybe]
+    places += [place_of.get("swapents", zero), place_of[_ADJ if _ADJ in place_of else _OLD_ADJ], comm]
+    return itemgetter(*places)
 
 
 def _scaled(oom_adj: int) -> int:

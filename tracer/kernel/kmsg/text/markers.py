@@ -29,6 +29,8 @@ _COMM_BYTES: Final = 15  # TASK_COMM_LEN less the NUL
 
 def fits_comm(name: str) -> bool:
     """Return whether a name is short enough for a comm (TASK_COMM_LEN, include/linux/sched.h)."""
+    if name.isascii():
+        return len(name) <= _COMM_BYTES
     return len(name.encode("utf-8", "surrogateescape")) <= _COMM_BYTES
 
 

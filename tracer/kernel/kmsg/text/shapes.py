@@ -21,7 +21,7 @@ def shape_of_task_row(text: str, numbers: int) -> re.Match[str] | None:
     The last group is the comm, which follows one space after the last number. None for any other line.
     """
     found = _listed_row(numbers).fullmatch(text)
-    return found if found is not None and fits_comm(found.groups()[-1]) else None
+    return found if found is not None and fits_comm(found[found.re.groups]) else None
 
 
 @cache
@@ -123,8 +123,8 @@ _ANCHOR: Final = re.compile(
 """Words that begin a line of a report, and that no comm is long enough to hold."""
 
 _PARTS_OF_ANCHORS: Final = (
-    *("oom", "ut of memory", "Killed process ", "emory cgroup ", "Mem-Info:", "race:", "Tasks state"),
-    *(" tgid ", "PID: ", "Pid: ", ": usage ", " killed as ", "active_anon:"),
+    *("oom-kill:", "oom_reaper: ", "ut of memory", "Killed process ", "emory cgroup ", "Mem-Info:", "race:"),
+    *("Tasks state", " tgid ", "PID: ", "Pid: ", ": usage ", " killed as ", "active_anon:"),
 )
 """Parts of `_ANCHOR`, at least one of which is in each text with one of them."""
 

@@ -109,7 +109,7 @@ _ROWS: Final = {
     "stat": rf"{STAT_NAME} \d{{1,20}}",
     "trace": (
         r" {0,8}(?:\? )?[a-zA-Z_][\w.]{0,100}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,64}\])?| </?TASK>"
-        r"|(?:RSP|RAX|RDX|RBP|R10|R13): [0-9a-fRSPEFLAXDIBC_: ]{1,80}|RIP: [0-9a-f]{4}:[\w.+/]{1,160}"
+        r"|(?:RSP|RAX|RDX|RBP|R10|R13): [0-9a-fRSPEFLAGXDIBCO_: ]{1,80}|RIP: [0-9a-f]{4}:[\w.+/]{1,160}"
         r"|Code: (?:[0-9a-f <>]{1,200}|Unable to access opcode bytes at 0x[0-9a-f]{1,16}\.)"
     ),
     "task": r"\[ *\d{1,10}\](?: +-?\d{1,20}){6,14} (?!.*(?:ill|oom))[a-zA-Z(][\w./:() -]{0,14}",
