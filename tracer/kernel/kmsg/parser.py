@@ -228,6 +228,10 @@ class _Scan:
         if is_idle and not _has_words(line):
             return
         usual = styles.row(line, number)
+        if not self._within and usual is not None and self._reader.is_usual and not _has_words(line):
+            self.end()  # the line has a prefix, so it continues no message
+            if not self._within:
+                return
         if self._within and usual is not None and self._reader.is_row(line, usual):
             self._take_row(usual)
             return
