@@ -84,10 +84,13 @@ class Packed(Sequence[T]):
 
 
 class _Reducers(dict[type, Callable[[Any], tuple[Any, ...]]]):
-    """Functions that pickle a frozen dataclass, by class. The methods that `dataclass` makes for it look for
-    its fields at each object, which takes five times as long."""
+    """Functions that pickle a named tuple or a frozen dataclass, by class. The methods that `dataclass` makes
+    for it look for its fields at each object, which takes five times as long."""
 
     def __missing__(self, made: type) -> Callable[[Any], tuple[Any, ...]]:
+        if issubclass(made, tuple):
+            self[made] = lambda item: (made, tuple(item))
+            return self[made]
         if not is_dataclass(made):
             raise KeyError(made)
         names = [field.name for field in fields(made)]

@@ -166,7 +166,7 @@ ROW = TaskRow(
     oom_score_adj=0,
     comm="big",
 )
-OTHER = replace(ROW, pid=43, tgid=43, rss_pages=1400, oom_score_adj=100, comm="small")
+OTHER = ROW._replace(pid=43, tgid=43, rss_pages=1400, oom_score_adj=100, comm="small")
 LOG = LogReport(
     stamp=Stamp(1),
     last_line=9,
@@ -231,13 +231,13 @@ def test_selection_on_an_old_kernel_that_killed_a_child_has_the_parent_chosen() 
 
 
 def test_selection_with_a_thread_in_the_table_finds_it_by_its_process() -> None:
-    log = replace(LOG, tasks=(replace(ROW, pid=42), OTHER))
+    log = replace(LOG, tasks=(ROW._replace(pid=42), OTHER))
     assert not victim_selection.from_log(log, 25600, PAGE, {}).is_contradicted
 
 
 def test_selection_with_no_killable_task_has_no_disagreement() -> None:
     log = replace(
-        LOG, chosen=None, kills=(), is_no_task_killable=True, tasks=(replace(ROW, oom_score_adj=-1000),)
+        LOG, chosen=None, kills=(), is_no_task_killable=True, tasks=(ROW._replace(oom_score_adj=-1000),)
     )
     found = victim_selection.from_log(log, 25600, PAGE, {})
     assert [one.badness for one in found.candidates] == [None]

@@ -75,7 +75,7 @@ def in_one_pass(kernel_log: pd.DataFrame) -> list[tuple[dict[int, int], LogRepor
         killed_ns = {kill.pid: int(times[kill.stamp.line - 1]) for kill in report.kills}
         if report.chosen is not None:
             killed_ns.setdefault(report.chosen.pid, int(times[report.last_line - 1]))
-        tasks = tuple(replace(task, comm=stored_text(task.comm)) for task in report.tasks)
+        tasks = tuple(task._replace(comm=stored_text(task.comm)) for task in report.tasks)
         found.append((killed_ns, replace(report, tasks=tasks)))
     return found
 

@@ -106,7 +106,7 @@ def _parsed(rows: _Rows, report: LogReport) -> Logged:
 
 
 def _with_stored_names(report: LogReport) -> LogReport:
-    tasks = tuple(replace(task, comm=stored_text(task.comm)) for task in report.tasks)
+    tasks = tuple(task._replace(comm=stored_text(task.comm)) for task in report.tasks)
     return replace(report, tasks=tasks)
 
 
