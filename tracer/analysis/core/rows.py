@@ -432,7 +432,7 @@ class TableRows:
         """Return all rows of a table."""
         return cls(Table(frame), np.arange(len(frame)))
 
-    @property
+    @cached_property
     def times(self) -> Int64s:
         """Return the time of each row in ns since the epoch."""
         return self.table.times[self.positions]
