@@ -171,6 +171,13 @@ class AnalysedTrace(Trace):
         ids = kill_filter.chosen(self, cgroup)
         return kill_filter.recorded_kills_of(self, postmortem.explain(self, is_sized=is_sized), ids)
 
+    def summarized(self) -> list[OomReport]:
+        """Return the kills of `explain` with what a row of each has: no evidence and no advice, and nothing
+        on single processes, files or attempts."""
+        from tracer.analysis.explain.postmortem import PostMortems
+
+        return PostMortems(self).summarized()
+
     def listed(self, cgroup: str | int | None = None) -> tuple[list[OomReport], PostMortems]:
         """Return the kills of `explain` with their parties, cause and confidence alone, which a list shows,
         and what explains one of them."""

@@ -18,7 +18,7 @@ from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import lost_time
 
 KILLS: Final = 4
-MEASURES: Final = ("outlines", "listed", "judged", "all")
+MEASURES: Final = ("outlines", "listed", "judged", "summarized", "all")
 _OF_TABLES: Final = tuple(
     f"/pandas/core/{name}" for name in ("frame.py", "series.py", "generic.py", "indexing.py", "internals/")
 )

@@ -117,7 +117,7 @@ def test_one_kill_parses_the_reports_for_its_own_limit_and_no_other(
     assert parsed == [4 * rows + 1]
     assert sorted(found) == [1, 3, 5]
     post_mortems.one(2)
-    assert parsed == [4 * rows + 1, rows + 1, 3 * rows + 1]  # kill 4 has the limit of kill 2
+    assert parsed == [4 * rows + 1, rows + 1]  # kill 4 has the limit of kill 2, and needs only a range
     assert sorted(found) == [1, 2, 3, 4, 5]
 
 
@@ -132,7 +132,34 @@ def test_list_of_kills_parses_no_usual_report(
     monkeypatch.setattr(parser, "reports", None)
     trace = AnalysedTrace(loop)
     require_causes_and_memory_of_the_whole_reports(trace, expected)
+    require_rows_of_the_whole_reports(AnalysedTrace(loop), expected)
     assert not trace.defects
+
+
+def require_rows_of_the_whole_reports(trace: AnalysedTrace, expected: Sequence[OomReport]) -> None:
+    for made, report in zip(trace.summarized(), expected, strict=True):
+        assert parties(made) == parties(report)
+        for name in ("trigger", "composition", "working_set_bytes", "cushion", "sizing", "grown"):
+            assert getattr(made, name) == getattr(report, name), name
+        assert [getattr(made.verdict, name) for name in ("cause", "confidence", "summary")] == [
+            getattr(report.verdict, name) for name in ("cause", "confidence", "summary")
+        ]
+        assert (made.reclaim.attempts, made.reclaim.stall_ms) == (
+            report.reclaim.attempts,
+            report.reclaim.stall_ms,
+        )
+        for name in ("lost_records", "kmsg"):
+            assert getattr(made.quality, name) == getattr(report.quality, name), name
+        assert made.quality.unknown.get("sizing.min_limit_bytes") == report.quality.unknown.get(
+            "sizing.min_limit_bytes"
+        )
+        assert not made.verdict.evidence
+        assert not made.advice
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_summarized_kills_of_the_examples_have_what_rows_show_of_the_whole_reports(name: str) -> None:
+    require_rows_of_the_whole_reports(opened(name), reports_of(name))
 
 
 def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,7 +274,7 @@ def selected(trace: Any, rows: Any, log: LogReport | None, unknown: dict[str, st
     candidates = trace.oom_candidates
     weighed = records(candidates.assign(time_ns=times_ns(candidates)))
     return victim_selection.from_trace(
-        subtree, time_ns, rows=records(rows), weighed=weighed, log=log, unknown=unknown
+        subtree, time_ns, rows=records(rows), weighed=weighed, read_log=lambda: log, unknown=unknown
     )
 
 

@@ -87,6 +87,13 @@ class PostMortems:
 
         return self._with_ranges_of_runs(self._each(explain, tell), whole)
 
+    def summarized(self) -> list[OomReport]:
+        """Return the reports of `outlines` with the limit owner and its memory, the trigger, the number of
+        attempts, the verdict without evidence, the code that grew and the range of limits: what a row of each
+        kill has."""
+        reports = self._each(_summarized, self._completed.added)
+        return self._with_ranges_of_runs(reports, self._kills.numbers)
+
     def outlines(self) -> list[OomReport]:
         """Return the reports of `explain` with number, time, limit owner and victims alone: the rest takes
         most of the time."""
@@ -111,7 +118,7 @@ class PostMortems:
             return self.one(kill_id)
         if kill_id not in self._sized:
             find = partial(self._kills.kill_at, kill_id)
-            self._sized[kill_id] = self._explained(kill_id, find, _sized, self._completed.told)
+            self._sized[kill_id] = self._explained(kill_id, find, _sized, self._completed.added)
         return self._sized[kill_id]
 
     def _with_ranges_of_runs(self, reports: Sequence[OomReport], whole: Collection[int]) -> list[OomReport]:
@@ -193,6 +200,12 @@ def _sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
 
     return recorded_report.sized(trace, kill, told)
+
+
+def _summarized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+
+    return recorded_report.summarized(trace, kill, told)
 
 
 def _listed(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:

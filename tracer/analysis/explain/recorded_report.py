@@ -13,6 +13,7 @@ from tracer.analysis.core.columns import utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain import runtimes, shortage, verdict, victim_selection
+from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
@@ -36,6 +37,7 @@ from tracer.analysis.views import reclaim
 from tracer.analysis.views.code_samples import grown_within
 
 _RANGE: Final = "sizing.min_limit_bytes"
+_NOT_SUMMARIZED: Final = dict.fromkeys(("candidates", "allocators", "further_allocators"), outlines.NOT_ASKED)
 
 
 def whole(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
@@ -102,6 +104,34 @@ def sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
     owned = outlines.unexplained(replace(outline, limit_owner=findings.owner), outlines.NOT_ASKED)
     return replace(
         owned, sizing=advice.sized(limits, kills=1), quality=_with_reason(owned.quality, why_unsized)
+    )
+
+
+def summarized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
+    """Return the outline with what a row of a kill shows: the parties, the memory, the number of attempts,
+    the verdict without evidence, the code that grew, and the kill's own range of limits."""
+    unknown: Unknown = {}
+    outline = outlines.from_trace(trace, kill.time_ns, kill.rows, told.state)
+    weighed = _to_weigh(trace, kill, told, outline, unknown)
+    findings, _ = _to_size(kill, told, weighed, {})
+    limits, why_unsized = kill_range(kill.subtree, kill.rows, findings)
+    judged = verdict.worded(verdict.pick(findings), findings)
+    grew = _grown(kill, CAUSES[judged.cause].grows)
+    unknown |= {**weighed.unknown_parties, **grew.unknown(), **_NOT_SUMMARIZED}
+    if why_unsized is not None:
+        unknown[_RANGE] = why_unsized
+    return replace(
+        outline,
+        limit_owner=findings.owner,
+        trigger=findings.trigger,
+        composition=findings.composition,
+        working_set_bytes=weighed.working_set_bytes,
+        reclaim=reclaim.counted(kill.subtree, kill.window.at_limit, kill.time_ns),
+        cushion=findings.cushion,
+        verdict=judged,
+        sizing=advice.sized(limits, kills=1),
+        **grew.fields(),
+        quality=replace(outline.quality, lost_records=findings.lost_records, unknown=unknown),
     )
 
 
@@ -189,7 +219,12 @@ def _to_size(
 ) -> tuple[Findings, Selection]:
     """Return the findings that the range of limits needs, and the victim's selection."""
     selection = victim_selection.from_trace(
-        kill.subtree, kill.time_ns, rows=kill.rows, weighed=kill.weighed(), log=told.report, unknown=unknown
+        kill.subtree,
+        kill.time_ns,
+        rows=kill.rows,
+        weighed=kill.weighed(),
+        read_log=lambda: told.report,
+        unknown=unknown,
     )
     killed = _killed(kill)
     findings = replace(

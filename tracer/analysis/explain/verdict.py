@@ -78,6 +78,11 @@ def pick(findings: Findings) -> Verdict:
     return Verdict(cause, confidence, summary="", evidence=(), contributing=())
 
 
+def worded(picked: Verdict, findings: Findings) -> Verdict:
+    """Return the verdict of `pick` with the sentence of `judge`."""
+    return replace(picked, summary=WORDS[picked.cause].sentence(findings))
+
+
 def _picked(
     findings: Findings, suspects: Sequence[Suspect]
 ) -> tuple[Cause, Confidence, tuple[Evidence, ...]]:

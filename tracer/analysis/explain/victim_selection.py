@@ -18,7 +18,7 @@ handed over is left out. Both the choice and the table that the kernel prints us
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -284,18 +284,19 @@ def from_trace(
     *,
     rows: Sequence[Mapping[str, Any]],
     weighed: Sequence[Mapping[str, Any]],
-    log: LogReport | None,
+    read_log: Callable[[], LogReport | None],
     unknown: Unknown,
 ) -> Selection:
     """Return the selection of a kill recorded at `time_ns`: from a hook's records, else from the kill's
-    report in the log.
+    report in the log, which is read only then.
 
     `rows` of `oom` are the victims, `weighed` those of `oom_candidates` with `time_ns`; `subtree` is that of
     the limit owner. Reasons for unknown values go to `unknown`.
     """
     trace, total = subtree.whole, recorded_total_pages(subtree, time_ns, rows[0])
     is_whole = bool(weighed) and not trace.losses.near("candidate", weighed[0]["time_ns"], time_ns)
-    if not is_whole and log is not None and log.tasks:
+    log = None if is_whole else read_log()
+    if log is not None and log.tasks:
         size = page_size(trace)
         total = logged_total_pages(log, size) if total is None else total
         logged = from_log(log, total, size, unknown)

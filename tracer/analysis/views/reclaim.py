@@ -11,7 +11,7 @@ of a process or of a cgroup, can be added up.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -122,15 +122,11 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
     With `Subtrees.machine`, these are the attempts for the whole machine; any process may have waited for
     them.
     """
-    known = subtree.once("reclaim.attempts", lambda: _Attempts.from_rows(subtree.rows("reclaim")))
-    first, last = np.searchsorted(known.time, [begin_ns, end_ns + 1]).tolist()
-    scanned, reclaimed, waited_ns = (known.sums[last] - known.sums[first]).tolist()
+    known = _attempts(subtree)
+    first, last = known.places(begin_ns, end_ns)
     shown = slice(max(first, last - _TRANSCRIPT), last)
-    return Reclaim(
-        attempts=last - first,
-        scanned_pages=scanned,
-        reclaimed_pages=reclaimed,
-        stall_ms=waited_ns / 1e6,
+    return replace(
+        counted(subtree, begin_ns, end_ns),
         transcript=_transcript(
             subtree.whole, known.time[shown].tolist(), known.rows.records(_OF_AN_ATTEMPT, shown)
         ),
@@ -138,6 +134,23 @@ def attempts(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
         swap_writes=swapped(subtree, "write", begin_ns, end_ns),
         swap_reads=swapped(subtree, "read", begin_ns, end_ns),
     )
+
+
+def counted(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
+    """Return the numbers and sums of `attempts`, without anything on a single attempt, task or page."""
+    known = _attempts(subtree)
+    first, last = known.places(begin_ns, end_ns)
+    scanned, reclaimed, waited_ns = (known.sums[last] - known.sums[first]).tolist()
+    return Reclaim(
+        attempts=last - first,
+        scanned_pages=scanned,
+        reclaimed_pages=reclaimed,
+        stall_ms=waited_ns / 1e6,
+    )
+
+
+def _attempts(subtree: Subtree) -> _Attempts:
+    return subtree.once("reclaim.attempts", lambda: _Attempts.from_rows(subtree.rows("reclaim")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +172,11 @@ class _Attempts:
         each = np.stack([scanned, reclaimed, waited], axis=1)
         sums = np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(each, axis=0)])
         return cls(reclaim.times, sums, reclaim)
+
+    def places(self, begin_ns: int, end_ns: int) -> tuple[int, int]:
+        """Return the first of the attempts that began within an interval, and the one after the last."""
+        first, last = np.searchsorted(self.time, [begin_ns, end_ns + 1]).tolist()
+        return first, last
 
 
 def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:

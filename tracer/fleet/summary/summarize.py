@@ -224,7 +224,7 @@ class Summary:
 def summarize(trace: AnalysedTrace) -> Summary:
     """Return the summary of a trace. Raises TraceError for a damaged one."""
     origin, names = Origin.from_trace(trace), NamedCgroups(trace)
-    reports = trace.explain()
+    reports = trace.summarized()
     kills = kill_rows(reports, origin, names, victim_starts(trace))
     lives = life_rows(trace, origin, names, kills, reports)
     sigkills = [*sigkill_rows(trace.sigkilled(), origin, names)]
