@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tracer.analysis.core.lookups import function_of
+from tracer.schema import LATEST_NS
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,17 @@ def test_victim_has_not_ended_before_its_kill(trace: Any, exited: float, is_ther
     trace.add("oom", 2, kill_id=1, tgid=41, pid=41)
     found = trace.processes.exited_at(41, trace.ns(0), trace.ns(2))
     assert found == (None if is_there else trace.ns(exited))
+
+
+def test_span_of_a_tgid_is_from_its_first_process_to_the_end_of_its_last(trace: Any) -> None:
+    assert [times.tolist() for times in trace.processes.spans_of(np.array([41]))] == [[LATEST_NS], [0]]
+    trace = type(trace)()
+    for tgid, seen_s, exited_s in ((41, 3, 4), (40, 1, 2), (41, 1, 2), (42, 1, None), (42, 0, 1)):
+        exited = None if exited_s is None else trace.ns(exited_s)
+        trace.add("tasks", tgid=tgid, first_seen=trace.ns(seen_s), exited=exited)
+    seen_ns, ended_ns = trace.processes.spans_of(np.array([42, 43, 41]))
+    assert seen_ns.tolist() == [trace.ns(0), LATEST_NS, trace.ns(1)]
+    assert ended_ns.tolist() == [LATEST_NS, 0, trace.ns(4)]
 
 
 SUSPENDED_S = 3600

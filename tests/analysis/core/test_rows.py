@@ -92,8 +92,10 @@ def test_histories_and_sums_at_any_moment_equal_a_scan_of_the_rows(
     of_things = [[number for one, number in earlier if one == thing] for thing in range(_THINGS)]
     last = RowsByThing.from_rows(times, things, _THINGS).last_rows_at(moment)
     assert last.tolist() == [max(numbers, default=-1) for numbers in of_things]
-    sums = RunningSums.from_rows(times, things, amounts, _THINGS).sums_at(moment)
-    assert sums.tolist() == [sum(rows[number][2] for number in numbers) for numbers in of_things]
+    sums = RunningSums.from_rows(times, things, amounts, _THINGS)
+    expected = [sum(rows[number][2] for number in numbers) for numbers in of_things]
+    assert sums.sums_at(moment).tolist() == expected
+    assert sums.sums_at(moment, array([2, 0])).tolist() == [expected[2], expected[0]]
 
 
 CHARGES = st.lists(

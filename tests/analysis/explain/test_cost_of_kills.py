@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import pytest
 from synthetic.restarts import Restarts
 
-from tracer.analysis.core.rows import RowIndex
+from tracer.analysis.core.rows import RowIndex, RowsByThing
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.trace import AnalysedTrace
@@ -26,14 +26,20 @@ _OF_TABLES: Final = tuple(
 
 
 def work_of(trace: Path, measure: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Return the calls of Python functions, those into tables of pandas, and the rows found by a key."""
+    """Return the calls of Python functions, those into tables of pandas, the rows found by a key, and the
+    things (processes, cgroups) whose rows up to a moment are counted."""
     post_mortems, work, called = PostMortems(AnalysedTrace(trace)), Counter[str](), Counter[str]()
-    rows_for = RowIndex.rows_for
+    rows_for, counts_at = RowIndex.rows_for, RowsByThing.counts_at
 
     def counted(index: RowIndex, key: int) -> Any:
         rows = rows_for(index, key)
         work["rows"] += len(rows)
         return rows
+
+    def counted_things(rows: RowsByThing, *arguments: Any) -> Any:
+        counts = counts_at(rows, *arguments)
+        work["things"] += len(counts)
+        return counts
 
     def count(frame: FrameType, event: str, _: object) -> None:
         if event == "call":
@@ -41,6 +47,7 @@ def work_of(trace: Path, measure: str, monkeypatch: pytest.MonkeyPatch) -> Count
 
     with monkeypatch.context() as patch:
         patch.setattr(RowIndex, "rows_for", counted)
+        patch.setattr(RowsByThing, "counts_at", counted_things)
         profile = sys.getprofile()
         sys.setprofile(count)
         try:
@@ -81,6 +88,7 @@ def test_each_kill_takes_as_much_work_among_many_as_among_few(
     few, more, many = work(KILLS), work(2 * KILLS), work(4 * KILLS)
     for what in ("calls", "rows"):
         assert 0 < many[what] - more[what] <= 2.1 * (more[what] - few[what]), what
+    assert many["things"] - more["things"] <= 2.1 * (more["things"] - few["things"])
     assert few["of tables"] == more["of tables"] == many["of tables"]
 
 

@@ -19,9 +19,11 @@ from tracer.analysis.core.columns import (
     integers,
     known,
     optional_text,
+    positions,
     times_ns,
 )
 from tracer.analysis.core.rows import RowIndex
+from tracer.schema import LATEST_NS
 from tracer.stored_names import IN_SOURCE
 
 if TYPE_CHECKING:
@@ -177,6 +179,21 @@ class Processes:
             return None
         rows = (self._rows.rows_for_any(tgids), self._rows_of_cgroups.rows_for_any(cgroup_ids))
         return set(self._programs[np.concatenate(rows)].tolist()) - {NO_ID}
+
+    def spans_of(self, tgids: Int64s) -> tuple[Int64s, Int64s]:
+        """Return for each tgid when a process with it was first seen, and when the last one ended, in ns
+        since the epoch.
+
+        An end at `LATEST_NS`: it was still there at the end of the trace. If no process had the tgid, they
+        are `LATEST_NS` and 0.
+        """
+        if not len(self._rows.keys):
+            return np.full(len(tgids), LATEST_NS), np.zeros(len(tgids), np.int64)
+        order, firsts = self._rows.order, self._rows.firsts[:-1]
+        ended_ns = np.where(self._is_left, LATEST_NS, self._exited_ns)[order]
+        row = positions(self._rows.keys, tgids)
+        seen = np.where(row < 0, LATEST_NS, np.minimum.reduceat(self._seen_ns[order], firsts)[row])
+        return seen, np.where(row < 0, 0, np.maximum.reduceat(ended_ns, firsts)[row])
 
     def cgroup_at(self, tgid: int, time_ns: int, apart_ns: int = 0) -> int | None:
         """Return the cgroup of the process that had this tgid at that time, or else of the one that had it

@@ -116,11 +116,13 @@ class RowsByThing:
         firsts = np.searchsorted(things, np.arange(count))
         return cls(times, order, firsts, things * len(times) + order)
 
-    def counts_at(self, time_ns: int) -> Int64s:
-        """Return for each thing the number of its rows up to a moment (ns since the epoch), included."""
+    def counts_at(self, time_ns: int, things: Int64s | None = None) -> Int64s:
+        """Return for each of these things the number of its rows up to a moment (ns since the epoch),
+        included; None: for all things."""
         rows = int(self.times.searchsorted(time_ns, side="right"))
-        begins = np.arange(len(self.firsts)) * len(self.times)
-        return np.asarray(self.places.searchsorted(begins + rows) - self.firsts, dtype=np.int64)
+        things = np.arange(len(self.firsts)) if things is None else things
+        ends = self.places.searchsorted(things * len(self.times) + rows)
+        return np.asarray(ends - self.firsts[things], dtype=np.int64)
 
     def last_row_at(self, thing: int, time_ns: int) -> int:
         """Return what `last_rows_at` has for one thing."""
@@ -149,10 +151,11 @@ class RunningSums:
         rows = RowsByThing.from_rows(times, things, count)
         return cls(rows, np.append(0, np.cumsum(amounts[rows.order])))
 
-    def sums_at(self, time_ns: int) -> Int64s:
-        """Return for each thing the sum of its rows up to a moment, included."""
-        firsts = self.rows.firsts
-        return np.asarray(self.sums[firsts + self.rows.counts_at(time_ns)] - self.sums[firsts])
+    def sums_at(self, time_ns: int, things: Int64s | None = None) -> Int64s:
+        """Return for each of these things the sum of its rows up to a moment, included; None: for all
+        things."""
+        firsts = self.rows.firsts if things is None else self.rows.firsts[things]
+        return np.asarray(self.sums[firsts + self.rows.counts_at(time_ns, things)] - self.sums[firsts])
 
 
 T = TypeVar("T")

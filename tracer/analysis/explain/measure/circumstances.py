@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -381,11 +381,10 @@ def _moved(subtree: Subtree, kill_ns: int, weighed_tgids: frozenset[int]) -> tup
     mm/memcontrol.c). Processes that an earlier kill ended are left out, since they are no candidates either.
     """
     processes = subtree.whole.processes
-    tgids, charged = subtree.once("circumstances.anon_of_processes", lambda: _anon_of_processes(subtree))
-    held = charged.sums_at(kill_ns)
+    charged = subtree.once("circumstances.anon_of_processes", lambda: _AnonOfProcesses.from_subtree(subtree))
     movers = [
         Mover(tgid, processes.comm_at(tgid, kill_ns, kill_ns), held_bytes)
-        for tgid, held_bytes in zip(tgids[held > 0].tolist(), held[held > 0].tolist(), strict=True)
+        for tgid, held_bytes in charged.held_at(kill_ns)
         if tgid != NO_ID and tgid not in weighed_tgids and not processes.was_killed(tgid, kill_ns)
         if processes.cgroup_at(tgid, kill_ns) is not None
         if processes.cgroup_at(tgid, kill_ns + _EXIT_NS) is not None
@@ -393,9 +392,27 @@ def _moved(subtree: Subtree, kill_ns: int, weighed_tgids: frozenset[int]) -> tup
     return tuple(sorted(movers, key=lambda mover: -mover.held_bytes)[:_MOST_MOVERS])
 
 
-def _anon_of_processes(subtree: Subtree) -> tuple[Int64s, RunningSums]:
-    """Return the processes that anonymous memory was charged to, and how much, as sums over time."""
-    charges = subtree.charges
-    picked, bytes_ = charges.weighted({"anon": 1})
-    tgids, process = np.unique(charges.tgid[picked].astype(np.int64), return_inverse=True)
-    return tgids, RunningSums.from_rows(charges.time[picked], process, bytes_[picked], len(tgids))
+@dataclass(frozen=True, slots=True)
+class _AnonOfProcesses:
+    """The processes that anonymous memory was charged to, and how much, as sums over time. `seen_ns` and
+    `ended_ns` are those of `Processes.spans_of`."""
+
+    tgids: Int64s
+    seen_ns: Int64s
+    ended_ns: Int64s
+    charged: RunningSums
+
+    @classmethod
+    def from_subtree(cls, subtree: Subtree) -> _AnonOfProcesses:
+        charges = subtree.charges
+        picked, bytes_ = charges.weighted({"anon": 1})
+        tgids, process = np.unique(charges.tgid[picked].astype(np.int64), return_inverse=True)
+        charged = RunningSums.from_rows(charges.time[picked], process, bytes_[picked], len(tgids))
+        return cls(tgids, *subtree.whole.processes.spans_of(tgids), charged)
+
+    def held_at(self, kill_ns: int) -> Iterator[tuple[int, int]]:
+        """Yield (tgid, bytes) of the processes that were charged more than was freed by a kill and were not
+        ending. Most processes of a loop of kills have ended or not begun, and are left out before any sum."""
+        there = np.flatnonzero((self.seen_ns <= kill_ns) & (self.ended_ns >= kill_ns + _EXIT_NS))
+        held = self.charged.sums_at(kill_ns, there)
+        yield from zip(self.tgids[there[held > 0]].tolist(), held[held > 0].tolist(), strict=True)
