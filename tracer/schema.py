@@ -63,7 +63,10 @@ _PID = pa.int32()
 _MAYBE_INT = _nullable(pa.int64())
 
 MEMORY_STAT_BYTES: Final = tuple(counter.name for counter in categories.COUNTERS)
-"""The sizes of memory.stat, by their v2 names. The column of `samples` has `_bytes` appended."""
+"""The sizes of memory.stat, by their v2 names."""
+
+MEMORY_STAT_COLUMNS: Final = {name: f"{name}_bytes" for name in MEMORY_STAT_BYTES}
+"""Size of memory.stat -> its column in `samples`."""
 
 MEMORY_STAT_COUNTS: Final = (*categories.WORKINGSET_ITEMS, "pgscan", "pgsteal", "pgfault", "pgmajfault")
 """The running counts of memory.stat (pages, or faults), since the cgroup was made."""
@@ -275,7 +278,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         oom_group=_MAYBE_INT,  # v2 memory.oom.group
         oom_kill_disable=_MAYBE_INT,  # v1 memory.oom_control
         use_hierarchy=_MAYBE_INT,  # v1 only
-        **{f"{name}_bytes": _MAYBE_INT for name in MEMORY_STAT_BYTES},
+        **dict.fromkeys(MEMORY_STAT_COLUMNS.values(), _MAYBE_INT),
         **dict.fromkeys(MEMORY_STAT_COUNTS, _MAYBE_INT),
         max_events=_MAYBE_INT,  # v2 memory.events max; v1 memory.failcnt
         high_events=_MAYBE_INT,

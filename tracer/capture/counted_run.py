@@ -31,7 +31,7 @@ from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, memory_hierarchy, own_path
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
 from tracer.kernel.process.spawn import spawn
-from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
+from tracer.schema import MEMORY_STAT_COLUMNS, UNLIMITED_BYTES
 
 READ_INTERVAL_S: Final = 0.05
 
@@ -94,7 +94,7 @@ class _Readings:
             if usage is None or not stat:
                 return
             self.readings += 1
-            sizes = {name: stat.get(f"{name}_bytes") for name in MEMORY_STAT_BYTES}
+            sizes = {name: stat.get(column) for name, column in MEMORY_STAT_COLUMNS.items()}
             parts, _ = usage_parts(sizes, usage, lambda _: "")
             cache = sum(parts[name] or 0 for name in _RECLAIMABLE)
             self.unreclaimable_bytes = max(self.unreclaimable_bytes or 0, usage - cache)

@@ -15,14 +15,14 @@ from tracer.live.flows import ADD_CAUSES, BLOCKS, CATEGORY_NAMES, DROP_CAUSES
 from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers
 from tracer.live.tally import SAMPLE_COLUMNS, Copy, Names, Tally
 from tracer.metric_families import OUTCOMES
-from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
+from tracer.schema import MEMORY_STAT_COLUMNS, UNLIMITED_BYTES
 
 FORESEEN_S: Final = 60.0
 """The farthest forecast of a kill: it follows from the last four seconds."""
 
 _AT: Final = {name: place for place, name in enumerate(SAMPLE_COLUMNS)}
 _LIMITS: Final = [_AT["limit_bytes"], _AT["effective_limit_bytes"]]
-_SIZES: Final = tuple((name, _AT[f"{name}_bytes"]) for name in MEMORY_STAT_BYTES)
+_SIZES: Final = tuple((name, _AT[column]) for name, column in MEMORY_STAT_COLUMNS.items())
 _ADDED, _EVICTED, _DROPPED = (
     tuple((name, BLOCKS[block].start + CAUSE.number(name)) for name in names)
     for block, names in (("added", ADD_CAUSES), ("deleted", EVICTION_CAUSES), ("deleted", DROP_CAUSES))

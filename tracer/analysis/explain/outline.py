@@ -74,7 +74,7 @@ def from_trace(
         constraint=str(first["constraint"]),
         limit_owner=recorded_kill.outlined_owner(trace, first),
         victims=recorded_kill.victims(trace, time_ns, rows),
-        quality=Quality(trace.losses.affecting_sizes, state, dict(trace.meta["probes"])),
+        quality=Quality(trace.losses.affecting_sizes, state, trace.meta["probes"]),
     )
 
 

@@ -44,7 +44,7 @@ from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.kernel_log import decisions, logged_kill
 from tracer.analysis.results.quality import KernelLog
 from tracer.kernel.kmsg.report.log_report import Kill, LogReport, MemoryStat, OwnerMemory
-from tracer.schema import LIMITS, TABLES, UNLIMITED_BYTES
+from tracer.schema import LIMITS, MEMORY_STAT_COLUMNS, TABLES, UNLIMITED_BYTES
 from tracer.stored_names import stored_text
 from tracer.trace.read.to_pandas import to_frame
 
@@ -167,8 +167,15 @@ def _known_in(table: pd.DataFrame) -> Callable[[str], Bools]:
     return is_known
 
 
-def _origins(reading: Mapping[str, int]) -> dict[str, str]:
-    return {column.removesuffix("_bytes"): KERNEL_LOG for column in reading}
+@cache
+def _origins(columns: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the origins of these columns of `samples`; the reports of one kernel have the same ones."""
+    return {column.removesuffix("_bytes"): KERNEL_LOG for column in columns}
+
+
+@cache
+def _origins_of_row(columns: tuple[str, ...], usage_table: str) -> Mapping[str, str]:
+    return {"usage": usage_table, **_origins(columns)}
 
 
 def _is_of(trace: TraceTables, owner_id: int, stat: MemoryStat) -> bool:
@@ -179,7 +186,8 @@ def _memory_stat(memory: OwnerMemory) -> dict[str, int]:
     """Return columns of `samples` for the limit owner with all below it."""
     if not memory.stats:
         return {}
-    return {f"{name}_bytes": value for name, value in logged_kill.sizes(memory).items() if value is not None}
+    found = logged_kill.sizes(memory)
+    return {column: size for name, column in MEMORY_STAT_COLUMNS.items() if (size := found[name]) is not None}
 
 
 def _with_rows(table: pd.DataFrame, name: str, rows: list[Mapping[str, Any]]) -> pd.DataFrame:
@@ -416,7 +424,7 @@ class Completed:
             time_ns = int(self._times[position])
             row = {"time": time_ns, "cgroup_id": owner_id, "source": "oom", "kill_id": kill_id}
             is_owner_logged = "limit_owner" in self._taken[kill_id]
-            origins = {"usage": KERNEL_LOG if is_owner_logged else "oom"} | _origins(reading)
+            origins = _origins_of_row(tuple(reading), KERNEL_LOG if is_owner_logged else "oom")
             return _Added(row | counter | reading, fields=("composition",), origins=origins)
         is_read = self._is_read
         was_read = bool(is_read("anon_bytes")[at_kill].any())
@@ -426,7 +434,7 @@ class Completed:
         if not lacking:
             return _Added()
         fields = ("memory_stat_bytes" if was_read else "composition",)
-        return _Added(None, at_kill, lacking, fields, _origins(lacking))
+        return _Added(None, at_kill, lacking, fields, _origins(tuple(lacking)))
 
     @cached_property
     def _times(self) -> Int64s:

@@ -18,7 +18,7 @@ from tracer.analysis.results.memory import Composition
 from tracer.analysis.results.quality import Unknown
 from tracer.categories import COUNTERS, PARTS, usage_parts
 from tracer.enumerations import CATEGORY
-from tracer.schema import MEMORY_STAT_BYTES
+from tracer.schema import MEMORY_STAT_COLUMNS
 
 _LEDGER: Final = ("charge", "samples")
 _STEADY: Final = ("zswap", "hugetlb")
@@ -52,7 +52,9 @@ def at_kill(
 
     A 0 of a category that was not recorded is not known: the kernel may print 0 for what it does not count.
     """
-    read = {name: None if sample is None else optional(sample[f"{name}_bytes"]) for name in MEMORY_STAT_BYTES}
+    read: dict[str, int | None] = dict.fromkeys(MEMORY_STAT_COLUMNS)
+    if sample is not None:
+        read = {name: optional(sample[column]) for name, column in MEMORY_STAT_COLUMNS.items()}
     wanted = [name for name in CATEGORY.names if is_logged or read[name] is None]
     levels = subtree.once(("composition.levels", *wanted), lambda: _levels(subtree, wanted))
     counted = {name: steps.at(kill_ns) for name, steps in levels.items()}
