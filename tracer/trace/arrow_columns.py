@@ -157,6 +157,20 @@ def take(data: Any, positions: npt.NDArray[np.int64]) -> Any:
     return data.take(numbers(positions))
 
 
+_FEW_RUNS: Final = 100
+
+
+def _cut_out(data: pa.Table, positions: npt.NDArray[np.int64]) -> pa.Table:
+    """Return the rows of a table at these positions. Few runs of rows are not copied, and take no
+    pyarrow.compute: its import is a tenth of the CPU time of a short recording."""
+    begins = np.flatnonzero(np.diff(positions, prepend=-2) != 1)
+    if len(begins) > _FEW_RUNS:
+        return take(data, positions)
+    lengths = np.diff(begins, append=len(positions))
+    runs = zip(positions[begins].tolist(), lengths.tolist(), strict=True)
+    return pa.concat_tables([data.slice(begin, length) for begin, length in runs])
+
+
 def _validity(null: npt.NDArray[np.bool_] | None) -> pa.Buffer | None:
     if null is None or not null.any():
         return None
@@ -256,13 +270,14 @@ def keep_last(data: pa.Table, table: str) -> pa.Table:
     if len(last) == data.num_rows:
         return data
     if table not in MERGED:
-        return take(data, last[order])
+        return _cut_out(data, last[order])
     ends = np.flatnonzero(is_last)
     begins = np.concatenate(([0], ends[:-1] + 1))
     columns_of_last = []
-    for column in data.columns:
-        known = is_known(column)[by_key]
+    for name in data.column_names:
+        column = data.select([name])
+        known = is_known(column[0])[by_key]
         latest = np.maximum.accumulate(np.where(known, np.arange(len(known)), -1))[ends]
         source = by_key[np.where(latest >= begins, latest, ends)]
-        columns_of_last.append(take(column, source[order]))
+        columns_of_last.append(_cut_out(column, source[order])[0])
     return pa.Table.from_arrays(columns_of_last, schema=data.schema)
