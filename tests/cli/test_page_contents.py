@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -36,9 +37,15 @@ def subject_of(trace: Path, cgroup: str | None = None) -> html.Subject:
     return page_contents.subject(AnalysedTrace(trace), cgroup)
 
 
+@cache
+def recorded(name: str) -> html.Subject:
+    """Return the contents of the page of an example, which the tests of this file share."""
+    return page_contents.subject(opened(name), None)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_page_of_each_recorded_trace_has_a_chart_and_is_small(name: str) -> None:
-    subject = subject_of(TRACES / name)
+    subject = recorded(name)
     charts = [*subject.charts_of_kills.values(), *subject.charts_of_held.values()]
     assert len(charts) == max(1, len(subject.reports))
     assert subject.charts_of_kills.keys() == {report.kill_id for report in subject.reports}
@@ -57,14 +64,7 @@ def test_chart_of_the_newest_kill_has_the_last_moments_and_the_whole_time(tmp_pa
 
 
 @pytest.mark.usefixtures("few_kills")
-def test_only_explained_kills_have_a_chart(tmp_path: Path) -> None:
-    subject = subject_of(Restarts(MOST_KILLS + 2).write(tmp_path / "trace"))
-    assert len(subject.reports) == MOST_KILLS + 2
-    assert sorted(subject.charts_of_kills) == list(range(3, MOST_KILLS + 3))
-
-
-@pytest.mark.usefixtures("few_kills")
-def test_page_has_whole_reports_of_the_explained_kills_alone(
+def test_page_has_charts_and_whole_reports_of_the_explained_kills_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = Restarts(MOST_KILLS + 2).write(tmp_path / "trace")
@@ -77,7 +77,8 @@ def test_page_has_whole_reports_of_the_explained_kills_alone(
     monkeypatch.setattr(postmortem, "_report", counted)
     monkeypatch.setattr(page_contents, "_other_limits", lambda *_: None)  # explains the first kills as well
     subject = subject_of(trace)
-    assert explained == list(range(3, MOST_KILLS + 3))
+    assert explained == sorted(subject.charts_of_kills) == list(range(3, MOST_KILLS + 3))
+    assert len(subject.reports) == MOST_KILLS + 2
     assert subject.reports[2:] == every[2:]
     assert html.page(subject) == html.page(replace(subject, reports=every))
     marks = [[mark for view in one.views for mark in view.marks] for one in subject.charts_of_kills.values()]
@@ -87,7 +88,7 @@ def test_page_has_whole_reports_of_the_explained_kills_alone(
 
 
 def test_page_has_the_range_of_the_run_as_explain_does() -> None:
-    subject, reports = subject_of(TRACES / "sharedbuffers"), reports_of("sharedbuffers")
+    subject, reports = recorded("sharedbuffers"), reports_of("sharedbuffers")
     assert subject.reports == reports
     needed = kill_facts.minimum_limit(reports[2])
     assert needed is not None and "avoided all 3 kills for this limit is between 83 MiB and 146 MiB" in needed
@@ -109,13 +110,13 @@ def test_kill_for_the_limit_of_a_parent_shows_the_parent(tmp_path: Path) -> None
 
 
 def test_chart_of_slow_work_begins_with_the_slow_time() -> None:
-    (chart,) = subject_of(TRACES / "livelock").charts_of_held.values()
+    (chart,) = recorded("livelock").charts_of_held.values()
     assert [view.words for view in chart.views] == ["the slow time", "all"]
     assert chart.strip is not None
 
 
 def test_chart_of_a_cgroup_that_lived_shows_its_whole_life() -> None:
-    (chart,) = subject_of(TRACES / "thrash").charts_of_held.values()
+    (chart,) = recorded("thrash").charts_of_held.values()
     assert [view.words for view in chart.views] == ["all"]
     assert chart.strip is None
 
@@ -152,7 +153,7 @@ def test_trace_without_any_cgroup_has_no_chart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["thrash", "page-cache"])
 def test_page_has_the_run_at_other_limits(name: str) -> None:
-    subject = subject_of(TRACES / name)
+    subject = recorded(name)
     assert subject.other_limits == what_if(opened(name))
     assert subject.other_limits is not None
     text = html.page(subject).replace("\N{NO-BREAK SPACE}", " ")
@@ -163,7 +164,7 @@ def test_page_has_the_run_at_other_limits(name: str) -> None:
 
 def test_code_that_grew_is_drawn_for_kills_and_for_a_cgroup_that_lived(tmp_path: Path) -> None:
     """The second trace is the same recording without its kill."""
-    subject = subject_of(TRACES / "example")
+    subject = recorded("example")
     ((kill, drawn),) = subject.flames_of_kills.items()
     assert (kill, subject.flames_of_held) == (1, {})
     shares = {function: share for function, share, _ in drawn.functions}
