@@ -370,7 +370,7 @@ from tracer.trace.write.writer import TraceWriter
 S = 10**9
 meta = begin(command_line=[], cgroup_version=2, filters={}, probes={})
 history = History(meta, keep_ns=200 * S, most_bytes=1 << 30)
-for second in range(0, 300, 2):
+for second in range(0, 300, 10):
     for table, schema in TABLES.items():
         kinds = {field.name: str(field.type) for field in schema}
         texts = {name: "x" for name, kind in kinds.items() if "string" in kind}
