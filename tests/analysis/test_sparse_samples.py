@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.costly import COSTLY
 
 from tracer.analysis.core import ledger
 from tracer.analysis.core.subtree import Subtrees
@@ -61,7 +62,7 @@ def _sample(state: dict[str, int], step: int) -> dict[str, int]:
     }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(COSTLY, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     growth=st.lists(st.sampled_from([0, 0, 0, 0, 1, 2]), min_size=3, max_size=LOOKS), is_killed=st.booleans()
 )

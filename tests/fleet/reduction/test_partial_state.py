@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.costly import COSTLY
 from synthetic.fleets.summary_rows import DAY, MIB, at, state
 
 from tracer.analysis.trace import AnalysedTrace
@@ -108,7 +109,7 @@ def with_lives(whole: Partial) -> Partial:
     return partial_state.union([whole, partial_state.closed(state(lives=lives))])
 
 
-@settings(deadline=None, max_examples=25)
+@COSTLY
 @given(of_boots=boots(), data=st.data())
 def test_limits_of_any_split_are_those_of_the_rules_on_all_rows(
     of_boots: list[Partial], data: st.DataObject

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.costly import COSTLY
 
 from tracer.fleet.summary.overlaps import CLOCKS_APART_AT_MOST_NS, chosen_stretches, conform, merged
 from tracer.fleet.summary.summaries import SUMMARIES
@@ -21,7 +22,6 @@ SECOND: Final = 1_000_000_000
 OFFSET: Final = 1_700_000_000 * SECOND
 MINUTE: Final = 60
 LENGTH: Final = 150
-MACHINES: Final = settings(max_examples=30)
 
 Row = dict[str, Any]
 
@@ -183,7 +183,7 @@ def cuts(draw: st.DrawFn) -> list[tuple[int, int]]:
     return draw(st.permutations(wider))
 
 
-@MACHINES
+@COSTLY
 @given(worlds(), cuts())
 def test_any_cut_into_overlapping_traces_gives_the_same_kills_and_lives(
     world: World, intervals: list[tuple[int, int]]
@@ -222,7 +222,7 @@ def both(part: dict[str, list[Row]], other: dict[str, list[Row]]) -> dict[str, l
     return {table: [*rows, *other[table]] for table, rows in part.items()}
 
 
-@MACHINES
+@COSTLY
 @given(
     worlds(),
     cuts(),
@@ -269,7 +269,7 @@ def kills_of_lives(tables: Mapping[str, pa.Table]) -> dict[int, int]:
     return {row["cgroup_id"]: row["kills"] for row in tables["lives"].to_pylist()}
 
 
-@MACHINES
+@COSTLY
 @given(worlds(), cuts())
 def test_sums_of_overlapping_traces_count_nothing_twice(
     world: World, intervals: list[tuple[int, int]]
@@ -294,7 +294,7 @@ def test_sums_of_overlapping_traces_count_nothing_twice(
         assert row["evicted_bytes"] <= world.evicted(row["cgroup_id"], 0, LENGTH)
 
 
-@MACHINES
+@COSTLY
 @given(worlds(), cuts())
 def test_merging_again_and_copies_of_traces_change_nothing(
     world: World, intervals: list[tuple[int, int]]
