@@ -1,4 +1,4 @@
-"""The facts of an OOM report as frozen dataclasses: one `LogReport` for each decision of the OOM killer.
+"""The facts of an OOM report as immutable records: one `LogReport` for each decision of the OOM killer.
 
 Names are the kernel's (mm/oom_kill.c, mm/memcontrol.c, mm/show_mem.c). Sizes are in bytes, even if the kernel
 prints KB, or in pages if the name says so. None means that the log does not have the fact. So does an empty
