@@ -404,7 +404,7 @@ def test_journal_compacted_meanwhile_is_read_again(
         Trace(writer.path).table("loss")
 
 
-def test_writer_and_tables_do_not_import_pandas(tmp_path: Path) -> None:
+def test_pandas_is_not_imported_by_writer_and_tables(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
