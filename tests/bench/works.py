@@ -161,7 +161,7 @@ MICRO: Final = (
         "stacks",
         {"fault": Phase("4-KiB page faults, with stacks")},
         partial(_program, "fault", 64 * MIB, repeats=16),
-        options=(("--stacks", "1M"), ("--stacks", "64K")),
+        options=(("--stacks", "1M"), ("--stacks", "128K")),
     ),
 )
 
