@@ -86,6 +86,8 @@ def _rows(results: Results, tracers: Sequence[str], *, is_of_wall: bool) -> Iter
 
 def _stacks(results: Results) -> str:
     slowdowns = [one for one in results.slowdowns if one.work == "stacks"]
+    if not slowdowns:
+        return "This run did not measure it."
     return _table(
         ("4-KiB page faults", "processor time"),
         ([_tracer(one.by), spread(one.processor_percent, "%")] for one in slowdowns),
