@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 /*
- * The stream `code_sample`: stacks of tasks whose memory grows, one sample for each STACKS_BYTES by
- * which a process grows on a CPU. User space attaches these programs only while a traced cgroup
- * grows (tracer/capture/arming.py). With `--stacks off` they are not compiled.
- *
- * The growth of a process on a CPU is treated as a stream of bytes, cut into pieces of
- * STACKS_BYTES. One byte of each piece is chosen at random, and the growth that contains it is
- * sampled. So each byte has the same chance, whatever the rhythm of the work. The weights of a
- * process's samples add up to the bytes by which it grew, to within one piece on each CPU.
+ * The stream `code_sample`: stacks of tasks whose memory grows, one sample for each piece of the
+ * growth of a process on a CPU (shared/pieces.h). User space attaches these programs only while a
+ * traced cgroup grows (tracer/capture/arming.py). With `--stacks off` they are not compiled.
  *
  * A sample of anonymous memory is followed until its page is freed (shared/held_samples.h): what a
  * program takes and gives back, again and again, is not what it holds.
@@ -20,63 +15,13 @@
 #include "categories.h"
 #include "shared/cpython.h"
 #include "shared/known_rss.h"
+#include "shared/pieces.h"
 #include "shared/stack_copies.h"
 #include "shared/tasks.h"
 
 #ifdef SAMPLES_CODE
 
 #define NEWS_INTERVAL_NS 10000000
-
-/* The position in the stream of a process on this CPU. */
-struct piece {
-	u64 filled_bytes;
-	u64 chosen_byte; /* from 1 */
-	u64 is_known; /* user space was woken for the process, or need not be */
-};
-
-/* By process. An entry that is evicted loses less than a piece. */
-BPF_TABLE("lru_percpu_hash", u32, struct piece, pieces, 8192);
-
-static __always_inline u64 any_byte(void)
-{
-	return ((u64)bpf_get_prandom_u32() * STACKS_BYTES >> 32) + 1;
-}
-
-/* Return the piece of a process. The map holds zeros for a process that is new on this CPU. */
-static __always_inline struct piece *piece_of(u32 tgid)
-{
-	struct piece none = {};
-	struct piece *piece = pieces.lookup_or_try_init(&tgid, &none);
-
-	if (piece && !piece->chosen_byte)
-		piece->chosen_byte = any_byte();
-	return piece;
-}
-
-/* Return the weight of the sample of this growth; 0 = it is not sampled. */
-static __always_inline u64 sample_weight(u32 tgid, u64 grown_bytes)
-{
-	struct piece *piece = piece_of(tgid);
-
-	if (!piece)
-		return 0;
-
-	u64 end = piece->filled_bytes + grown_bytes;
-	u64 weight_bytes = piece->filled_bytes < piece->chosen_byte && end >= piece->chosen_byte
-				   ? STACKS_BYTES
-				   : 0;
-
-	if (end >= STACKS_BYTES) {
-		/* The growth also fills later pieces, and begins another. */
-		weight_bytes += (end / STACKS_BYTES - 1) * STACKS_BYTES;
-		end %= STACKS_BYTES;
-		piece->chosen_byte = any_byte();
-		if (end >= piece->chosen_byte)
-			weight_bytes += STACKS_BYTES;
-	}
-	piece->filled_bytes = end;
-	return weight_bytes;
-}
 
 BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
 
@@ -85,10 +30,10 @@ BPF_ARRAY(last_news, u64, 1); /* when user space was last woken for a process */
  * be read while the process exists. It is woken at most once in an interval, so that it can keep
  * up.
  */
-static __always_inline bool is_news(u32 tgid, u64 now_ns)
+static __always_inline bool is_news(u32 category, u64 now_ns)
 {
 	u32 zero = 0;
-	struct piece *piece = pieces.lookup(&tgid);
+	struct piece *piece = piece_of(category);
 	u64 *last = last_news.lookup(&zero);
 
 	if (!piece || piece->is_known || !last)
@@ -149,7 +94,7 @@ static __always_inline void emit_sample(void *ctx, struct mem_cgroup *memcg, u32
 	TAKE_STACK(ctx, record->user, BPF_F_USER_STACK);
 	TAKE_PYTHON(record);
 
-	bool wakes = is_news(record->tgid, record->time_ns) || are_copies_waiting() ||
+	bool wakes = is_news(category, record->time_ns) || are_copies_waiting() ||
 		     code_sample_ring.ringbuf_query(BPF_RB_AVAIL_DATA) > STACKS_WAKE_BYTES;
 
 	code_sample_ring.ringbuf_submit(record, wake_flag(wakes));
@@ -218,7 +163,7 @@ static __always_inline u64 weigh_rss(struct last_rss *last, struct mem_cgroup *m
 	weight_bytes = last->lag ? last->weight_bytes : 0;
 	last->lag = 0;
 	if (grown > 0 && is_traced(memcg))
-		weight_bytes += sample_weight(current_tgid(),
+		weight_bytes += sample_weight(memcg, CATEGORY_ANON,
 					      (u64)(grown + take_owed((u64)mm)) * PAGE_SIZE);
 	if (!weight_bytes || grown >= HUGE_PAGES)
 		return weight_bytes;
@@ -296,7 +241,7 @@ static __always_inline int sample(void *ctx, struct mem_cgroup *memcg, u32 categ
 
 	if (pages <= 0 || !is_traced(memcg))
 		return 0;
-	weight_bytes = sample_weight(current_tgid(), (u64)pages * PAGE_SIZE);
+	weight_bytes = sample_weight(memcg, category, (u64)pages * PAGE_SIZE);
 	if (weight_bytes)
 		take_sample(ctx, memcg, category, weight_bytes);
 	return 0;

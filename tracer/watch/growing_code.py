@@ -58,7 +58,7 @@ class GrowingCode:
         Shares are of the samples whose stack has its names by now; those of the last moments have none yet.
         """
         self._drop(now_ns)
-        sums, counts = self._sums(self._below(cgroup_id, names))
+        sums, squares = self._sums(self._below(cgroup_id, names))
         stacks = _stacks(names, {one for key in sums for one in (key.user, key.kernel)} - {_NO_STACK})
         known = {key: size for key, size in sums.items() if {key.user, key.kernel} - {_NO_STACK} <= {*stacks}}
         comms = self._comms({key.tgid for key in known}, names)
@@ -71,7 +71,7 @@ class GrowingCode:
                         stacks.get(key.user, ()),
                         stacks.get(key.kernel, ()),
                         size,
-                        counts[key],
+                        squares[key],
                     )
                     for key, size in known.items()
                     if key.kind == kind
@@ -89,9 +89,10 @@ class GrowingCode:
         return {cgroup_id} | {one for one, path in paths.items() if top is not None and path.startswith(top)}
 
     def _sums(self, members: Collection[int]) -> tuple[Counter[_Key], Counter[_Key]]:
-        """Return the bytes and the number of the samples with each stack, without those that were freed."""
+        """Return the bytes of the samples with each stack, and the sum of their squares, without those that
+        were freed."""
         sums: Counter[_Key] = Counter()
-        counts: Counter[_Key] = Counter()
+        squares: Counter[_Key] = Counter()
         wanted = np.array([*members], np.int64)
         nothing = np.zeros(0, np.int64)
         freed = np.concatenate(
@@ -113,8 +114,8 @@ class GrowingCode:
                 if kind in KINDS:
                     key = _Key(kind, int(tgid[at]), int(user[at]), int(kernel[at]))
                     sums[key] += int(nr_bytes[at])
-                    counts[key] += 1
-        return sums, counts
+                    squares[key] += int(nr_bytes[at]) ** 2
+        return sums, squares
 
     def _comms(self, tgids: Collection[int], names: KeptNames) -> dict[int, str | None]:
         """Return the name of each process. One that has ended is in the history: a container in a crash loop

@@ -163,7 +163,7 @@ def test_code_is_the_innermost_function_of_the_program(grown_code_named: Any) ->
     assert grown_code(grown_code_named, rows, ("anon",)) == (
         GrownCode(
             share=0.7,
-            share_error=share_error(0.7, 3),
+            share_error=share_error(0.7, 100 / 38),
             bytes=7 * MIB,
             of="anon",
             process=GrownProcess(41, "work", 1),
@@ -173,7 +173,7 @@ def test_code_is_the_innermost_function_of_the_program(grown_code_named: Any) ->
         ),
         GrownCode(
             share=0.3,
-            share_error=share_error(0.3, 3),
+            share_error=share_error(0.3, 100 / 38),
             bytes=3 * MIB,
             of="anon",
             process=GrownProcess(41, "work", 1),
@@ -345,10 +345,11 @@ def test_freed_memory_that_nobody_followed_widens_the_error(churning: Any, weigh
     subtree = Subtrees(churning).subtree_at(7)
     found = grown_within(subtree, ("anon",), churning.ns(0), churning.ns(4))
     held = 6 * MIB + weight
+    count = held**2 / ((6 * MIB) ** 2 + weight**2)
     assert found.memory == SampledMemory(held, 8 * MIB, unseen)
     assert {one.frames[0].function: one.share_error for one in found.code} == {
-        "keep": pytest.approx(share_error(6 * MIB / held, 2) + unseen / held),
-        "read": pytest.approx(share_error(weight / held, 2) + unseen / held),
+        "keep": pytest.approx(share_error(6 * MIB / held, count) + unseen / held),
+        "read": pytest.approx(share_error(weight / held, count) + unseen / held),
     }
 
 

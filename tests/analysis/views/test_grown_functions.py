@@ -179,14 +179,16 @@ def test_callers_of_one_function_have_shares_of_all_growth() -> None:
     """Two lines of a caller are one caller. One with less than a tenth is left out, as code is."""
 
     def grown(nr_bytes: int, *callers: str) -> StackGrowth:
-        return StackGrowth("work", 41, ("new_text [work]", *callers, "main [work]"), (), nr_bytes, nr_bytes)
+        return StackGrowth(
+            "work", 41, ("new_text [work]", *callers, "main [work]"), (), nr_bytes, nr_bytes**2
+        )
 
     several = [
         grown(40, "insert [work] (work.c:7)"),
         grown(10, "insert [work] (work.c:9)"),
         grown(25, "update [work]"),
         grown(5, "rename [work]"),
-        StackGrowth("work", 41, ("main [work]",), (), 20, 20),
+        StackGrowth("work", 41, ("main [work]",), (), 20, 20**2),
     ]
     code, other = grown_functions({"anon": several})
     assert (code.share, [frame.function for frame in code.frames]) == (0.8, ["new_text"])

@@ -23,7 +23,7 @@ from support.native_parts import LANGUAGES, built_parts
 from support.offered import skip_unless_offered
 
 from tracer.analysis.trace import AnalysedTrace
-from tracer.analysis.views.code_samples import Samples, grown_code, held_within
+from tracer.analysis.views.code_samples import Samples, grown_code, held_within, samples_within
 from tracer.capture.bpf.hooks import FAMILIES
 from tracer.capture.symbols import unwinding
 from tracer.kernel.cgroups.cgroupfs import cgroup_id
@@ -33,6 +33,7 @@ from tracer.wire.streams import STREAMS
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
 CPUS = os.cpu_count() or 1
+WORKLOADS = Path(__file__).parents[2] / "workloads"
 KIB, MIB = 1 << 10, 1 << 20
 RINGBUF, LRU_PERCPU_HASH = "27", "10"  # BPF_MAP_TYPE_* in include/uapi/linux/bpf.h
 CHARGED = ["anon", "file", "kernel", "sock"]
@@ -238,6 +239,40 @@ def test_periodic_work_is_sampled_in_proportion(
     assert pieces / 4 > 5 * np.sqrt(pieces * 0.25 * 0.75), "so few samples prove nothing"
     assert abs(weights["grow_index"] / size - pieces / 4) < allowed
     assert abs(weights["grow_table"] / size - pieces * 3 / 4) < allowed
+
+
+@pytest.mark.beside
+def test_page_cache_that_comes_fast_has_fewer_and_heavier_samples(
+    memcg: Path, tmp_path: Path, start_recorder: Callable[..., Any]
+) -> None:
+    """Weights add up to what came, to a piece on each CPU, and are in proportion.
+
+    Sampling ends ten seconds after page cache last grew beyond its peak: the work is shorter, unless the
+    machine is slow.
+    """
+    turns = 60
+    came = turns * 40 * MIB
+    reader = [sys.executable, str(WORKLOADS / "cache_reader.py"), str(tmp_path / "file"), str(turns)]
+    with started(Path(reader[0]), memcg, *reader[1:]) as process:
+        recorder = start_recorder("-c", str(memcg))
+        go_on(process)
+        recorder.wait_for(lambda: "file" in set(AnalysedTrace(recorder.path).armed["kind"]))
+        begun_ns = time.time_ns()
+        go_on(process)
+        ended_ns = time.time_ns()
+        trace = AnalysedTrace(recorder.stop())
+        tgid = process.pid
+    assert "code_sample" not in set(trace.loss["stream"])
+    samples = samples_within(trace.code_samples, None, begun_ns)
+    samples = samples[(samples["category"] == "file") & (samples["tgid"] == tgid)]
+    assert len(samples) < came // MIB / 4
+    most = came + samples["bytes"].max() * CPUS
+    armed = trace.armed[trace.armed["kind"] == "file"]
+    least = 2 * came - most if armed.index.max().value >= ended_ns else 0
+    assert least <= samples["bytes"].sum() <= most
+    found = grown_code(trace, Samples.from_rows(samples), ["file"])
+    assert [one.frames[0].function for one in found] == ["read_table", "read_index"]
+    assert abs(found[0].share - 0.7) < 2.5 * found[0].share_error
 
 
 @pytest.mark.beside
@@ -514,7 +549,10 @@ def test_without_stacks_there_is_no_ring_and_no_sample(
     samples = asked != "off"
     wakes_the_recorder = 1
     copies = samples and unwinding.why_not() is None
-    assert (len(rings), len(streams)) == (len(STREAMS) - 1 + wakes_the_recorder + samples + copies, samples)
+    assert (len(rings), len(streams)) == (
+        len(STREAMS) - 1 + wakes_the_recorder + samples + copies,
+        2 * samples,  # of processes, and of memcgs
+    )
     trace = AnalysedTrace(recorder.stop())
     assert trace.meta["filters"]["stacks_bytes"] == (1 << 20 if samples else None)
     assert trace.code_samples.empty

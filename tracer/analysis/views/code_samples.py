@@ -308,11 +308,11 @@ def _sampled(trace: TraceTables, samples: Samples) -> list[StackGrowth]:
     keys = np.column_stack([samples.tgid, samples.stack_id, samples.kernel_stack_id])
     unique, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     weights = _sums(which.ravel(), samples.bytes, len(unique))
-    counts = np.bincount(which.ravel(), minlength=len(unique))
+    squares = np.bincount(which.ravel(), samples.bytes.astype(float) ** 2, len(unique))
     return [
-        StackGrowth(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight, count)
-        for (tgid, user, kernel), at, weight, count in zip(
-            unique.tolist(), first.tolist(), weights.tolist(), counts.tolist(), strict=True
+        StackGrowth(names[at], tgid, _frames(trace, user), _frames(trace, kernel), weight, square)
+        for (tgid, user, kernel), at, weight, square in zip(
+            unique.tolist(), first.tolist(), weights.tolist(), squares.tolist(), strict=True
         )
     ]
 

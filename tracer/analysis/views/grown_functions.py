@@ -168,14 +168,14 @@ _SLAB: Final = re.compile(r"(__)?(kmem_cache_alloc|kmalloc|slab_|memcg_slab|allo
 
 class StackGrowth(NamedTuple):
     """Samples with one stack: `comm` and `tgid` of the process, frames innermost first, the bytes, and the
-    number of samples."""
+    sum of the squares of the bytes of each sample."""
 
     comm: str | None
     tgid: int
     user: tuple[str, ...]
     kernel: tuple[str, ...]
     nr_bytes: int
-    nr_samples: int
+    squares: float
 
 
 def grown_functions(samples: Mapping[str, Sequence[StackGrowth]]) -> tuple[GrownCode, ...]:
@@ -185,20 +185,24 @@ def grown_functions(samples: Mapping[str, Sequence[StackGrowth]]) -> tuple[Grown
     `LEAST_SHARE` are left out.
     """
     whole = sum(one.nr_bytes for of_kind in samples.values() for one in of_kind)
-    count = sum(one.nr_samples for of_kind in samples.values() for one in of_kind)
+    squares = sum(one.squares for of_kind in samples.values() for one in of_kind)
     found = [
         one
         for kind, of_kind in samples.items()
         for group in _groups(of_kind)
-        for one in _of_one_code(kind, group, whole, count)
+        for one in _of_one_code(kind, group, whole, whole**2 / squares)
     ]
     return tuple(sorted(found, key=lambda one: (-one.bytes, one.process.comm or "", str(one.frames))))
 
 
-def share_error(share: float, count: int) -> float:
+def share_error(share: float, count: float) -> float:
     """Return the distance from `share`, of so many samples, within which the true share lies in 95 of 100
     cases. It reaches the farther end of the interval of Agresti and Coull, "Approximate is better than
-    'exact'", 1998."""
+    'exact'", 1998.
+
+    Samples of several weights tell as much as fewer ones of equal weight: the square of the sum of their
+    weights, by the sum of their squares (Kish, "Survey Sampling", 1965).
+    """
     near = (share * count + 2) / (count + 4)
     return abs(near - share) + 2 * math.sqrt(near * (1 - near) / (count + 4))
 
@@ -212,7 +216,7 @@ def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
     return [*groups.values()]
 
 
-def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: int) -> list[GrownCode]:
+def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: float) -> list[GrownCode]:
     """Return what grew by one function of a program; nothing if it has too small a share."""
     nr_bytes = sum(sample.nr_bytes for sample in samples)
     if nr_bytes < LEAST_SHARE * whole:

@@ -49,8 +49,8 @@ MESSAGES: Final[Messages] = {
 _KERNEL: Final = "[kernel.kallsyms]"
 """The mapping of kernel functions, as perf_to_profile names it."""
 _COMMENT: Final = (
-    "memcg-tracer: memory that grew while sampling was armed, in samples of one period. Freed memory is not "
-    "subtracted: memory that grew again is sampled again."
+    "memcg-tracer: memory that grew while sampling was armed, in samples of one period, or of more for page "
+    "cache that came fast. Freed memory is not subtracted: memory that grew again is sampled again."
 )
 
 

@@ -69,11 +69,12 @@ def flame_graph(
     if not whole:
         return None
     memory = code_facts.kinds_in_words(kinds)
+    or_more = " or more" if "file" in kinds else ""  # bpf/shared/pieces.h
     least = _least_bytes(tree, most_blocks)
     blocks = [Block("whole", "0%", "100%", 0, f"all, {units.size(whole)}", f"all: {units.size(whole)}")]
     blocks += _blocks(tree, whole, least, 0, ROW_PX)
     return FlameGraph(
-        f"{units.size(whole)} of {memory} in samples of {units.size(sample_bytes)}",
+        f"{units.size(whole)} of {memory} in samples of {units.size(sample_bytes)}{or_more}",
         "A frame is as wide as the part of this growth that came below it; callers are above. Memory that "
         "was freed and grew again counts twice.",
         tuple(blocks),
