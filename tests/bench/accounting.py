@@ -58,8 +58,9 @@ def processor_s(pid: int) -> float:
 class Memory:
     """Memory of a process tree in KiB: the peak of what its processes mapped, and its BPF maps.
 
-    A ring that is mapped is in both: its pages count as resident once for each mapping of them, and a ring is
-    mapped twice in a row. `mapped_kib` is that part of `peak_kib`.
+    A child of the recorder is a fork: what it shares is not counted a second time. A ring that is mapped is
+    in both: its pages count as resident once for each mapping of them, and a ring is mapped twice in a row.
+    `mapped_kib` is that part of `peak_kib`.
     """
 
     peak_kib: int
@@ -74,12 +75,15 @@ class Memory:
 
 def memory(pid: int) -> Memory:
     """Return the memory of a process and of its descendants that are alive."""
-    peak = mapped = 0
+    peak, mapped = peak_kib(pid), 0
     sizes: dict[str, int] = {}
     for one in tree(pid):
         with suppress(OSError):
-            peak += peak_kib(one)
-            mapped += mapped_kib(Path(f"/proc/{one}/smaps").read_text("utf-8", "replace"))
+            if one == pid:
+                mapped = mapped_kib(Path(f"/proc/{one}/smaps").read_text("utf-8", "replace"))
+            else:
+                rollup = Path(f"/proc/{one}/smaps_rollup").read_text("utf-8", "replace")
+                peak += peak_kib(one) - shared_kib(rollup)
             for described in _descriptors(one):
                 if "map_id" in described and "memlock" in described:
                     sizes[described["map_id"]] = int(described["memlock"])
@@ -92,6 +96,12 @@ def peak_kib(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
         return sum(map(int, re.findall(r"^VmHWM:\s+(\d+)", status, flags=re.MULTILINE)))
     return 0
+
+
+def shared_kib(rollup: str) -> int:
+    """Return the resident size that other processes have mapped as well, by a smaps_rollup file
+    (proc_pid_smaps(5))."""
+    return sum(map(int, re.findall(r"^Shared_(?:Clean|Dirty):\s+(\d+)", rollup, flags=re.MULTILINE)))
 
 
 def mapped_kib(smaps: str) -> int:

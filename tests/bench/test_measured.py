@@ -44,6 +44,35 @@ def test_tree_has_children_of_children() -> None:
         process.communicate(b"")
 
 
+FORKED = """
+import mmap, os, sys
+
+def taken(mib):
+    memory = mmap.mmap(-1, mib << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for at in range(0, len(memory), mmap.PAGESIZE):
+        memory[at] = 1
+    return memory
+
+shared = taken(60)
+if not os.fork():
+    own = taken(30)
+    print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_memory_of_a_fork_is_what_it_does_not_share() -> None:
+    """Beside 60 MiB and 30 MiB, each of both takes some MiB for Python."""
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", FORKED], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = accounting.memory(process.pid).total_mib
+        process.communicate(b"")
+    assert 95 < found < 125
+
+
 def test_memory_counts_a_ring_once() -> None:
     memory = accounting.Memory(peak_kib=300 * 1024, mapped_kib=80 * 1024, maps_kib=50 * 1024)
     assert memory.total_mib == 270
