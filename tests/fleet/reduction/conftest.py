@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.parallel.forked_workers import ForkedWorker
 from support.recorded import copy_examples
 from support.storing.summarized import summaries_kept
 
+from tracer.fleet.reduction import worker_processes
 from tracer.fleet.reduction.fleet_answer import answer
 from tracer.fleet.reduction.inputs import find
 from tracer.fleet.reduction.partial_state import Partial
@@ -44,3 +46,9 @@ def copy_traces(tmp_path: Path) -> CopyTraces:
         return copy_examples(tmp_path / folder, names)
 
     return copy
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let worker processes be forks of this process."""
+    monkeypatch.setattr(worker_processes, "start_module", ForkedWorker)

@@ -67,6 +67,7 @@ def test_dataset_is_the_same_byte_for_byte_with_two_processes(
     assert files_of(tmp_path / "by-1") == files_of(tmp_path / "by-2")
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_trace_that_is_there_is_not_read_again(copy_traces: CopyTraces, tmp_path: Path, workers: int) -> None:
     """An export of each hour takes what is new: else it would fetch a whole store each time."""
@@ -94,6 +95,7 @@ def test_damaged_trace_at_a_url_is_named_by_the_url(copy_traces: CopyTraces, tmp
     assert str(outcome).startswith(f"{url}/meta.json is damaged")
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_process_that_is_killed_in_the_middle_changes_nothing(
     copy_traces: CopyTraces, tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_process_that_is_killed_in_the_middle_changes_nothing(
     assert files_of(tmp_path / "whole") == files_of(tmp_path / "fleet")
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_trace_that_kills_each_process_is_left_out(copy_traces: CopyTraces, tmp_path: Path) -> None:
     folder = copy_traces("anon", "fork", "shmem")
     target = DyingTarget(f"file://{folder}", None)
@@ -117,6 +120,7 @@ def test_trace_that_kills_each_process_is_left_out(copy_traces: CopyTraces, tmp_
     assert [name for name, outcome in outcomes.items() if isinstance(outcome, Appended)] == ["anon", "shmem"]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_dataset_that_cannot_be_used_ends_the_work(copy_traces: CopyTraces, tmp_path: Path) -> None:
     children = OwnChildren()
     folder = copy_traces("anon", "fork")

@@ -52,6 +52,7 @@ def test_quota_of_a_container_bounds_the_processes(monkeypatch: pytest.MonkeyPat
     assert embedded.cpus() == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_process_that_is_killed_in_the_middle_changes_nothing(
     traces: Path, answer_of_one: dict[str, Any]
 ) -> None:
@@ -68,6 +69,7 @@ def test_process_that_is_killed_in_the_middle_changes_nothing(
     assert document(found) == answer_of_one
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_process_that_is_killed_in_the_middle_of_a_message_changes_nothing(
     traces: Path, answer_of_one: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -80,6 +82,7 @@ def test_process_that_is_killed_in_the_middle_of_a_message_changes_nothing(
     assert document(found) == answer_of_one
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_piece_that_kills_its_process_each_time_is_left_out(traces: Path) -> None:
     trace = traces / NAMES[0]
     found = embedded.compute(work_of(trace, DeadlyPiece("/deadly", os.getpid())), 2, lambda *_: None)
@@ -89,6 +92,7 @@ def test_piece_that_kills_its_process_each_time_is_left_out(traces: Path) -> Non
     assert document(found) | {"broken": []} == document(expected)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_processes_end_when_the_work_is_interrupted(traces: Path) -> None:
     children = OwnChildren()
 
