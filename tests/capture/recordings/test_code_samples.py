@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ import pandas as pd
 import pytest
 from support.compiled import compiled
 from support.grown_parts import assert_parts
-from support.native_parts import LANGUAGES, built_parts
+from support.native_parts import LANGUAGES, Part, built_parts
 from support.offered import skip_unless_offered
+from support.recorder import Recorder
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.code_samples import Samples, grown_code, held_within, samples_within
@@ -317,10 +320,10 @@ def test_full_ring_loses_samples_and_counts_them(
     assert sampled >= 63 * MIB - CPUS * 128 * KIB
 
 
-def are_all_named(trace: Any) -> bool:
-    """Return whether the samples of 90 MiB have come, and all of their stacks have names."""
+def are_all_named(trace: Any, grown_bytes: int = 100 * MIB) -> bool:
+    """Return whether the samples of a growth, except for 10 MiB, have come, and their stacks have names."""
     samples = trace.code_samples
-    return samples["bytes"].sum() > 90 * MIB and set(samples["stack_id"].dropna()) <= set(
+    return samples["bytes"].sum() > grown_bytes - 10 * MIB and set(samples["stack_id"].dropna()) <= set(
         trace.stacks["stack_id"]
     )
 
@@ -379,28 +382,55 @@ def test_callers_of_functions_without_frames_are_known(
     assert whole[-1] == "_start"
 
 
+@dataclass(frozen=True)
+class Natives:
+    """The trace of programs that grew one after the other: language -> pid, parts, or why there is none."""
+
+    trace: AnalysedTrace
+    programs: dict[str, tuple[int, list[Part]]]
+    missing: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def natives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Natives:
+    folder = tmp_path_factory.mktemp("natives")
+    processes, parts, missing = {}, {}, {}
+    with ephemeral_cgroup("natives", None) as memcg, ExitStack() as stack:
+        for language in LANGUAGES:
+            own = folder / language
+            own.mkdir()
+            try:
+                program, parts[language] = built_parts(language, own, Path(pytestconfig.cache.mkdir("go")))
+            except pytest.skip.Exception as reason:
+                missing[language] = str(reason)
+            else:
+                processes[language] = stack.enter_context(started(program, memcg, str(100 * MIB)))
+        options = ("--ready-file", "ready", "-c", str(memcg), "--stacks", "256K")
+        recorder = stack.enter_context(Recorder(folder, *options)).wait_until_ready()
+
+        def has_named(grown_bytes: int) -> bool:
+            return are_all_named(AnalysedTrace(recorder.path), grown_bytes)
+
+        for number, process in enumerate(processes.values(), 1):
+            go_on(process)
+            recorder.wait_for(partial(has_named, number * 100 * MIB))
+        trace = AnalysedTrace(recorder.stop())
+    programs = {language: (process.pid, parts[language]) for language, process in processes.items()}
+    return Natives(trace, programs, missing)
+
+
 @pytest.mark.beside
 @NATIVE
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_native_code_is_named_with_its_lines(
-    language: str,
-    memcg: Path,
-    tmp_path: Path,
-    start_recorder: Callable[..., Any],
-    pytestconfig: pytest.Config,
-) -> None:
+def test_native_code_is_named_with_its_lines(language: str, natives: Natives) -> None:
     """Functions that the compiler put into their callers are named as well, and none of the standard
     libraries, whose code is compiled into the program."""
-    program, parts = built_parts(language, tmp_path, Path(pytestconfig.cache.mkdir("go")))
-    with started(program, memcg, str(100 * MIB)) as process:
-        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
-        go_on(process)
-        recorder.wait_for(lambda: are_all_named(AnalysedTrace(recorder.path)))
-        trace = AnalysedTrace(recorder.stop())
-        tgid = process.pid
-    samples = trace.code_samples
+    if language in natives.missing:
+        pytest.skip(natives.missing[language])
+    tgid, parts = natives.programs[language]
+    samples = natives.trace.code_samples
     samples = samples[(samples["tgid"] == tgid) & (samples["category"] == "anon")]
-    found = grown_code(trace, Samples.from_rows(samples), ["anon"])
+    found = grown_code(natives.trace, Samples.from_rows(samples), ["anon"])
     assert [" <- ".join(map(str, one.frames[:2])) for one in found] == [
         f"{part.function} {part.place} <- {part.called_by}" for part in parts
     ]
