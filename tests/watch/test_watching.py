@@ -38,7 +38,7 @@ StartWatcher = Callable[..., Watcher]
 LIMIT_BYTES: Final = 48 << 20
 FILE_BYTES: Final = 57 << 20
 ON_DISK_WITHIN_S: Final = 2.0 * SLOWDOWN
-KEEP_S: Final = 5.0
+KEEP_S: Final = 2.0
 KEEP_LESS: Final = "from tracer.cli.verbs import watch\nwatch._LEAST_S = 1.0\n"
 _KEYS: Final = ["trace", "reason", "time", "cgroup", "kills", "container", "cause", "summary", "error", "pod"]
 
