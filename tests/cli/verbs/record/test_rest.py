@@ -25,10 +25,10 @@ StartRecording = Callable[..., Any]  # conftest.py
 
 MAY_BE_LOST_S = 0.25
 TO_COME_TO_REST_S = 2.5  # a process that was just seen has its command line read again after a second
-WATCHED_S = 2.0
-MOST_WAKES_A_SECOND = 25.0  # samples and looks are 10 a second; awake it drains 100 times
+WATCHED_S = 1.0
+MOST_WAKES_A_SECOND = 25.0  # samples and looks are 10 a second
 
-MADE = 100
+MADE = 50
 
 # Each act happens after a line on stdin, and is reported with a line.
 ACTS = """
