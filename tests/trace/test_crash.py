@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from workloads.busy_writer import CHARGES, write
 
 from tracer.errors import TraceError
+from tracer.kernel.process.children import forked
 from tracer.schema import TABLES
 from tracer.trace.layout import parts
 from tracer.trace.read.reader import Trace
 from tracer.trace.write.writer import TraceWriter
-
-BUSY_WRITER = Path(__file__).parents[1] / "workloads/busy_writer.py"
-CHARGES = 50
 
 RowsOf = Callable[[str, range], pa.RecordBatch]
 
@@ -29,11 +27,14 @@ RowsOf = Callable[[str, range], pa.RecordBatch]
 def test_killed_recorder_leaves_flushed_rows(moment: int, tmp_path: Path) -> None:
     path = tmp_path / "trace"
     lines = random.randrange(1, 40 + 5 * moment)
-    with subprocess.Popen([sys.executable, BUSY_WRITER, path], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout
-        printed = [child.stdout.readline() for _ in range(lines)]
-        child.kill()
-        printed += child.stdout.read().splitlines()
+    reader, writer = os.pipe()
+    child = forked(lambda: write(path, os.fdopen(writer, "w")))
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        printed = [told.readline() for _ in range(lines)]
+        os.kill(child, signal.SIGKILL)
+        printed += told.read().splitlines()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     flushed = int(printed[-1])
     trace = Trace(path)
     assert trace.interrupted

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 from pathlib import Path
+from typing import NoReturn, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -29,16 +30,18 @@ def numbered(table: str, numbers: np.ndarray[tuple[int], np.dtype[np.int64]], **
     return pa.RecordBatch.from_arrays(columns, names=TABLES[table].names)
 
 
-def main() -> None:
+def write(path: Path, told: TextIO) -> NoReturn:
+    """Write a trace until the process is killed; `told` gets the numbers."""
     meta = begin(command_line=sys.argv, cgroup_version=1, filters={}, probes={})
-    writer = TraceWriter(Path(sys.argv[1]), meta, force=False, part_rows=7 * CHARGES)
+    writer = TraceWriter(path, meta, force=False, part_rows=7 * CHARGES)
     for number in itertools.count():
         writer.append("charge", numbered("charge", np.arange(number * CHARGES, (number + 1) * CHARGES)))
         writer.append("loss", numbered("loss", np.array([number])))
         writer.append("tasks", numbered("tasks", np.array([number]), tgid=number % 5, start_ns=0))
         writer.flush()
-        print(number, flush=True)
+        print(number, file=told, flush=True)
+    raise AssertionError("unreachable")
 
 
 if __name__ == "__main__":
-    main()
+    write(Path(sys.argv[1]), sys.stdout)
