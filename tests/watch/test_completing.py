@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -19,11 +18,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from support.full_disk import files_limited_to
 from support.waiting import wait_for
 from synthetic.unset import unset_row
 
 from tracer.analysis.explain.survivors import nearest_lives
 from tracer.analysis.trace import AnalysedTrace
+from tracer.kernel.process.children import forked
 from tracer.render.words import survivor_facts
 from tracer.schema import TABLES
 from tracer.trace import layout
@@ -39,9 +40,9 @@ COMMAND = (sys.executable, "-m", "tracer.watch.completing")
 RECORDED = TOP / "traces"
 
 
-def run(trace: Path, **options: Any) -> dict[str, Any]:
+def run(trace: Path) -> dict[str, Any]:
     """Return the answer of a child; it prints one line and nothing else, and its exit status is 0."""
-    child = subprocess.run([*COMMAND, trace], cwd=TOP, capture_output=True, text=True, check=True, **options)
+    child = subprocess.run([*COMMAND, trace], cwd=TOP, capture_output=True, text=True, check=True)
     assert child.stderr == ""
     (line,) = child.stdout.splitlines()
     answer: dict[str, Any] = json.loads(line)
@@ -202,11 +203,8 @@ def test_hostile_names_are_escaped_in_the_sentence_only(
 
 def test_disk_without_space_leaves_the_trace_as_readable_as_it_was(left: Path, answer_of: Answer) -> None:
     before = tables(left)
-
-    def no_space() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
-    answer = run(left, preexec_fn=no_space)
+    with files_limited_to(100):
+        answer = answer_of(left)
     assert answer["error"].startswith("not completed: File too large")
     assert answer["kills"] == 1
     assert tables(left) == before
@@ -217,12 +215,12 @@ def test_disk_without_space_leaves_the_trace_as_readable_as_it_was(left: Path, a
 @pytest.mark.parametrize("part", range(6))
 def test_killed_child_leaves_each_row_once(left: Path, answer_of: Answer, part: int) -> None:
     before = tables(left)
-    with subprocess.Popen([*COMMAND, left], cwd=TOP, stdout=subprocess.PIPE) as child:
-        if part:
-            # Until it is at work, its time is spent on imports: wait for a sign of each stage.
-            wait_for(lambda: child.poll() is not None or len(list(left.glob("*.parquet"))) >= part - 1)
-        time.sleep(random.uniform(0, 0.02))
-        child.kill()
+    child = forked(lambda: completing.main([str(left)]))  # which has imported what it needs
+    if part:
+        wait_for(lambda: state_of(child) == "Z" or len(list(left.glob("*.parquet"))) >= part - 1)
+    time.sleep(random.uniform(0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     assert tables(left) == before
     assert answer_of(left)["error"] is None
     assert tables(left) == before
