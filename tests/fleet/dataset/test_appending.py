@@ -7,10 +7,9 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tracer.fleet.dataset.listing import committed_ids, folder_of, partition_of
 from tracer.fleet.dataset.store import Store
 from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summarize import summarize
+from tracer.kernel.process.children import forked
 from tracer.schema import TABLES
 
 TOP = Path(__file__).parents[3]
@@ -141,27 +141,25 @@ def test_append_that_stops_anywhere_is_all_or_nothing_and_can_be_repeated(
 def test_killed_appender_leaves_whole_traces_and_the_next_one_completes_them(tmp_path: Path) -> None:
     paths = [TRACES / name for name in NAMES[:3]]
     summaries = [summarize(AnalysedTrace(path)) for path in paths]
-    script = (
-        "import sys\n"
-        "from tracer.analysis.trace import AnalysedTrace\n"
-        "from tracer.fleet.dataset.appending import Appender\n"
-        "from tracer.fleet.dataset.store import Store\n"
-        "appender = Appender(Store(sys.argv[1]), is_raw=True)\n"
-        "for path in sys.argv[2:]:\n"
-        "    appender.append(AnalysedTrace(path))\n"
-        "    print(path, flush=True)\n"
-    )
     fleet = str(tmp_path / "fleet")
+
+    def append_all(told: int) -> None:
+        appender = Appender(Store(fleet), is_raw=True)
+        for path in paths:
+            appender.append(AnalysedTrace(path))
+            os.write(told, b"x")
+
     for killed_after in (1, len(paths)):
-        command = [sys.executable, "-c", script, fleet, *map(str, paths)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=TOP)
-        assert process.stdout is not None
+        reader, writer = os.pipe()
+        child = forked(partial(append_all, writer))
+        os.close(writer)
         for _ in range(killed_after):
-            process.stdout.readline()
+            assert os.read(reader, 1)
         if killed_after < len(paths):
             time.sleep(0.05 * killed_after)  # anywhere in the next trace
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
         there = committed_ids(Store(fleet))
         assert len(there) >= killed_after
         assert rows_of(fleet) == rows_of_summaries(one for one in summaries if one.origin.trace_id in there)
