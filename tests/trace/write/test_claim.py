@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pyarrow as pa
 import pytest
 
 from tracer.errors import TraceError
+from tracer.kernel.process.children import forked
+from tracer.trace.meta import begin
 from tracer.trace.write.writer import TraceWriter
 
 RowsOf = Callable[[str, range], pa.RecordBatch]
@@ -169,37 +172,38 @@ def test_claim_trace_being_written_raises(open_writer: OpenWriter, rows_of: Rows
 @pytest.mark.parametrize("is_there", [False, True])
 def test_claim_by_two_recorders_at_once_succeeds_for_one(tmp_path: Path, old: Path, is_there: bool) -> None:
     path = old if is_there else tmp_path / "new"
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from tracer.trace.meta import begin; from tracer.trace.write.writer import TraceWriter\n"
-        "meta = begin(command_line=[], cgroup_version=1, filters={}, probes={})\n"
-        "print('here', flush=True); sys.stdin.readline()\n"
-        "try: writer = TraceWriter(Path(sys.argv[1]), meta, force=True)\n"
-        "except Exception as error: print(error, flush=True)\n"
-        "else: print('won', flush=True)\n"
-        "sys.stdin.readline()"
-    )
-    recorders = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
+    meta = begin(command_line=[], cgroup_version=1, filters={}, probes={})
 
-    def answer_of(recorder: subprocess.Popen[str]) -> str:
-        assert recorder.stdin
-        assert recorder.stdout
-        recorder.stdin.write("\n")
-        recorder.stdin.flush()
-        return recorder.stdout.readline().strip()
+    def claim(side: socket.socket) -> None:
+        side.send(b"here")
+        side.recv(1)
+        try:
+            writer = TraceWriter(path, meta, force=True)
+        except TraceError as error:
+            side.send(str(error).encode())
+        else:
+            side.send(b"won")
+            side.recv(1)
+            assert writer.path == path
 
-    for recorder in recorders:
-        assert recorder.stdout
-        assert recorder.stdout.readline() == "here\n"
+    def answer_of(side: socket.socket) -> str:
+        side.send(b"x")
+        return side.recv(1000).decode()
+
+    sides, recorders = [], []
+    for _ in range(4):
+        ours, theirs = socket.socketpair()
+        recorders.append(forked(partial(claim, theirs)))
+        theirs.close()
+        sides.append(ours)
+    assert [side.recv(4) for side in sides] == [b"here"] * 4
     with ThreadPoolExecutor() as threads:
-        answers = list(threads.map(answer_of, recorders))
-    for recorder in recorders:
-        recorder.communicate("\n")
+        answers = list(threads.map(answer_of, sides))
+    for side, recorder in zip(sides, recorders, strict=True):
+        with suppress(OSError):  # one that lost has ended
+            side.send(b"x")
+        side.close()
+        assert os.waitpid(recorder, 0)[1] == 0
     assert answers.count("won") == 1, answers
     assert sum("is being written by" in answer for answer in answers) == 3, answers
 
