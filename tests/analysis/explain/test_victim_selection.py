@@ -212,7 +212,7 @@ def test_selection_from_a_log_without_a_table_is_empty() -> None:
 
 def test_selection_with_oom_kill_allocating_task_has_no_what_if() -> None:
     unknown: dict[str, str] = {}
-    kill = replace(LOG.kills[0], pid=43, reason="Out of memory (oom_kill_allocating_task)")
+    kill = LOG.kills[0]._replace(pid=43, reason="Out of memory (oom_kill_allocating_task)")
     found = victim_selection.from_log(
         replace(LOG, chosen=Chosen("small", 43, 0), kills=(kill,)), 25600, PAGE, unknown
     )
@@ -222,7 +222,7 @@ def test_selection_with_oom_kill_allocating_task_has_no_what_if() -> None:
 
 
 def test_selection_on_an_old_kernel_that_killed_a_child_has_the_parent_chosen() -> None:
-    kill = replace(LOG.kills[0], pid=43, comm="small")
+    kill = LOG.kills[0]._replace(pid=43, comm="small")
     chosen = Chosen("big", 41)
     log = replace(LOG, invoker=Invoker(kernel_release="4.19.0"), chosen=chosen, kills=(kill,))
     found = victim_selection.from_log(log, 25600, PAGE, {})

@@ -27,7 +27,7 @@ from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace, Quality, Unknown
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
-from tracer.kernel.kmsg.report.log_report import Invoker, LogReport
+from tracer.kernel.kmsg.report.log_report import NOBODY, LogReport
 from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.stored_names import stored_text
 
@@ -37,7 +37,6 @@ _NOT_IN_LOG: Final = (
     *("cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
-_NOBODY: Final = Invoker()
 _NOT_ASKED: Final = Quality(0, "only", {}, dict.fromkeys((*_NOT_IN_LOG, *NOT_EXPLAINED), NOT_ASKED))
 
 
@@ -316,7 +315,7 @@ def _is_line_alone(log: LogReport) -> bool:
     has_memory = log.counters or log.stats or log.tasks or log.mem_info or log.min_protection_bytes
     has_names = log.oom_memcg or log.task_memcg or log.chosen or log.nodemask or log.mems_allowed
     has_no_kill = log.is_no_task_killable or log.is_panic_on_oom or log.is_panic or not log.kills
-    return not (has_memory or has_names or has_no_kill or log.stack) and log.invoker == _NOBODY
+    return not (has_memory or has_names or has_no_kill or log.stack) and log.invoker == NOBODY
 
 
 @cache

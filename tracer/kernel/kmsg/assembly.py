@@ -6,13 +6,14 @@ Impossible sizes, which come from lines that were broken or joined wrongly, are 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from sys import intern
 from typing import Final
 
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import (
+    NOBODY,
     SECTIONS,
     Chosen,
     Counter,
@@ -79,13 +80,13 @@ class StatRows:
         values = self.values
         is_one_line_each = self.first.line != self.last.line and self.has_prefix
         if is_one_line_each:
-            is_one_message = replace(self.last, line=self.first.line) == self.first
+            is_one_message = self.last[1:] == self.first[1:]
             is_cut = is_one_message and self.characters + self.rows * _PREFIX in _CUT_LINES
         else:
             is_cut = self.characters in _CUT_MESSAGE
             if is_cut:
                 values = {name: value for name, value in values.items() if name != self.last_name}
-        return replace(self.printed, values=values, is_cut=is_cut)
+        return self.printed._replace(values=values, is_cut=is_cut)
 
 
 _MARGIN_BYTES: Final = 16 << 20
@@ -103,17 +104,16 @@ def _bounded_kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) ->
     whole = told.total_vm_bytes
     resident = sum(filter(None, (told.anon_rss_bytes, told.file_rss_bytes, told.shmem_rss_bytes)))
     if whole is not None and resident > whole + _MARGIN_BYTES:
-        return replace(
-            told, total_vm_bytes=None, anon_rss_bytes=None, file_rss_bytes=None, shmem_rss_bytes=None
+        return told._replace(
+            total_vm_bytes=None, anon_rss_bytes=None, file_rss_bytes=None, shmem_rss_bytes=None
         )
     tables = told.pgtables_bytes
     is_of_bytes = row is not None and tables is not None and tables == (row.pgtables_bytes or 0) * 1024 > 0
     if is_of_bytes or (tables is not None and whole is not None and tables > whole + _MARGIN_BYTES):
-        told = replace(told, pgtables_bytes=None)
+        told = told._replace(pgtables_bytes=None)
     if machine_bytes is None:
         return told
-    return replace(
-        told,
+    return told._replace(
         anon_rss_bytes=_within(told.anon_rss_bytes, machine_bytes),
         file_rss_bytes=_within(told.file_rss_bytes, machine_bytes),
         shmem_rss_bytes=_within(told.shmem_rss_bytes, machine_bytes),
@@ -149,7 +149,6 @@ _OF_MACHINE: Final = frozenset(
 was hit (`_OF_MACHINE`)."""
 
 _NO_SUMMARY: Final = summary_line.Summary("unknown")
-_NOBODY: Final = Invoker()
 _ALLOCATING: Final = "(oom_kill_allocating_task)"
 _MEMCG_REASON: Final = "Memory cgroup out of memory"
 
@@ -177,7 +176,7 @@ class Assembly:
     seen: set[Section] = field(default_factory=set)
     mode: str = ""
     is_old: bool = False
-    invoker: Invoker = _NOBODY
+    invoker: Invoker = NOBODY
     stack: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
     nodemask: mem_info.Nodemask | None = None
@@ -274,8 +273,7 @@ class Assembly:
         """Add a line between `invoked oom-killer` and the call trace."""
         head = printed_lines.head_of_trace(text)
         if head is not None and _are_one(self.invoker.comm, head.comm):
-            self.invoker = replace(
-                self.invoker,
+            self.invoker = self.invoker._replace(
                 comm=head.comm or self.invoker.comm,
                 pid=head.pid,
                 kernel_release=head.kernel_release,
@@ -312,7 +310,7 @@ class Assembly:
         """Add a kill; the kernel reports the chosen task of a group kill twice."""
         if kill.pid not in {one.pid for one in self.kills}:
             is_complete = kill.reason is not None or self.reason is None
-            self.kills.append(kill if is_complete else replace(kill, reason=self.reason))
+            self.kills.append(kill if is_complete else kill._replace(reason=self.reason))
 
     def finish(self) -> LogReport:
         """Return the report."""
@@ -353,7 +351,7 @@ class Assembly:
         chosen = summary.chosen or self.chosen
         other = row if row is not None else chosen
         if kill.total_vm_bytes is None and other is not None and other.pid == kill.pid:
-            kill = replace(kill, comm=other.comm if other.comm.startswith(kill.comm) else kill.comm)
+            kill = kill._replace(comm=other.comm if other.comm.startswith(kill.comm) else kill.comm)
         return _bounded_kill(kill, row, self.machine.most_bytes)
 
     def _invoker(self) -> Invoker:
@@ -363,7 +361,7 @@ class Assembly:
             return invoker
         if not any(_ALLOCATING in reason for reason in self._reasons()):
             return invoker
-        return replace(invoker, pid=chosen.pid, comm=invoker.comm or chosen.comm)
+        return invoker._replace(pid=chosen.pid, comm=invoker.comm or chosen.comm)
 
     def _memcg_of_stats(self) -> str | None:
         """Return the cgroup whose limit was hit from the title of its memory.stat.

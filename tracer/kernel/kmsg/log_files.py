@@ -11,6 +11,7 @@ import bz2
 import gzip
 import lzma
 import marshal
+import math
 import os
 import re
 import stat
@@ -18,7 +19,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from io import BufferedReader
 from itertools import chain
 from operator import attrgetter
@@ -29,13 +30,14 @@ from tracer.errors import TracerError
 from tracer.kernel.kmsg import other_killers, parser
 from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.kernel.kmsg.report import printed_lines
-from tracer.kernel.kmsg.report.log_report import Invoker, LogReport
+from tracer.kernel.kmsg.report.log_report import NOBODY, LogReport
 from tracer.kernel.kmsg.text import lines
 from tracer.packed import Packed
 
 Progress = Callable[[int], None]
 
 _NEAR_NS: Final = 2_000_000_000
+_FAR_NS: Final = 2 * _NEAR_NS  # by times as floats, which are no copies at any rounding
 _MOST_COPIES: Final = 64
 _SIZES: Final = ("total_vm_bytes", "anon_rss_bytes", "file_rss_bytes", "shmem_rss_bytes")
 _sizes: Final = attrgetter(*_SIZES)
@@ -94,6 +96,7 @@ class _Known:
 
     def __init__(self) -> None:
         self._traits: list[bytes] = []
+        self._times_ns = array("d")  # since boot; nan: not known
         self._last: dict[int, int] = {}  # hash of a key -> the last place of a report with it
         self._before = array("q")  # place -> the place before it with the same hash; -1: there is none
 
@@ -102,23 +105,30 @@ class _Known:
         self._before.append(self._last.get(of_key, -1))
         self._last[of_key] = len(self._traits)
         self._traits.append(marshal.dumps(tuple(traits)))
+        self._times_ns.append(_number(traits.since_boot_ns))
 
     def replace(self, at: int, traits: _Traits) -> None:
         self._traits[at] = marshal.dumps(tuple(traits))
+        self._times_ns[at] = _number(traits.since_boot_ns)
 
     def copy_of(self, traits: _Traits) -> tuple[int | None, _Traits | None]:
         """Return the place and the traits of the first copy of a report among the last ones with its key;
         (None, None) if there is none."""
         found: tuple[int | None, _Traits | None] = None, None
-        seen, at = 0, self._last.get(hash(traits.key), -1)
-        while at >= 0 and seen < _MOST_COPIES:
-            other = _Traits(*marshal.loads(self._traits[at]))
-            if other.key == traits.key:
-                seen += 1
-                if _is_copy(other, traits):
+        time_ns, at = _number(traits.since_boot_ns), self._last.get(hash(traits.key), -1)
+        for _ in range(_MOST_COPIES):
+            if at < 0:
+                break
+            if not abs(self._times_ns[at] - time_ns) > _FAR_NS:
+                other = _Traits(*marshal.loads(self._traits[at]))
+                if other.key == traits.key and _is_copy(other, traits):
                     found = at, other
             at = self._before[at]
         return found
+
+
+def _number(time_ns: int | None) -> float:
+    return math.nan if time_ns is None else float(time_ns)
 
 
 def _without_copied_events(kept: Sequence[LogReport], events: set[int]) -> Iterator[int]:
@@ -134,7 +144,7 @@ def _is_piece(report: LogReport) -> bool:
     has_names = report.kills or report.chosen or report.oom_memcg or report.task_memcg or report.group_memcg
     has_memory = report.counters or report.stats or report.tasks or report.mem_info
     is_of_panic = report.is_panic or report.is_no_task_killable
-    return not (has_names or has_memory or is_of_panic or report.stack or report.invoker != Invoker())
+    return not (has_names or has_memory or is_of_panic or report.stack or report.invoker != NOBODY)
 
 
 def _traits(report: LogReport) -> _Traits:
@@ -142,7 +152,7 @@ def _traits(report: LogReport) -> _Traits:
     fullness = -len(report.missing), len(report.tasks), sizes
     if not report.kills:
         invoker = report.invoker
-        return _Traits((invoker.pid, None), report.stamp.since_boot_ns, None, astuple(invoker), fullness)
+        return _Traits((invoker.pid, None), report.stamp.since_boot_ns, None, tuple(invoker), fullness)
     kill = report.kills[0]
     return _Traits((kill.pid, kill.comm), kill.stamp.since_boot_ns, _sizes(kill), None, fullness)
 

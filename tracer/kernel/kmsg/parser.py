@@ -235,10 +235,12 @@ class _Scan:
         if self._within and usual is not None and self._reader.is_row(line, usual):
             self._take_row(usual)
             return
-        if self._run is not None:
-            self._end_run(self._run)
         reader = self._reader
         records = reader.read(line, number) if usual is None else reader.read_usual(line, usual)
+        if self._run is not None and not (records and records[0].prefix):
+            last = self._run.pop()  # it may continue in this line, or in a later one
+            self._give_rows()
+            self._begin(last.record(is_row=True))
         if is_idle and records and not records[0].prefix:
             for earlier in self._reader.read(before, number - 1)[-1:]:
                 self._begin(earlier)
@@ -263,23 +265,14 @@ class _Scan:
     def _take_row(self, row: Row) -> None:
         """Add a row of a report. It has a prefix, so it continues no message."""
         run = self._run
-        if run is not None:
-            if len(run.texts) < _MOST_ROWS and run.add(row):
-                return
-            self._end_run(run)
+        if run is not None and len(run.texts) < _MOST_ROWS and run.add(row):
+            return
         self.end()
         machine = self._machines.get(row.host or self._host)
         if machine is not None and (row.host is None or row.host == self._host) and machine.reads(row.kind):
             self._run = Run(row)
         else:
             self._begin(row.record(is_row=True))
-
-    def _end_run(self, run: Run) -> None:
-        """Give the collected rows to their machine. The last of them may continue in the next line."""
-        self._run, last = None, run.pop()
-        if run.texts:
-            self._machines[self._host].take_rows(run)
-        self._begin(last.record(is_row=True))
 
     def _begin(self, record: Record) -> None:
         self._message, self._pieces, self._characters = record, [], len(record.text)
@@ -316,9 +309,8 @@ class _Scan:
         self.end()
 
     def end(self) -> None:
-        """Give the completed message, or the collected rows, to their machine."""
-        if self._run is not None:
-            self._end_run(self._run)
+        """Give the collected rows and the completed message to their machine."""
+        self._give_rows()
         record, self._message = self._message, None
         if record is None:
             return
@@ -335,7 +327,17 @@ class _Scan:
         if self._pieces:
             record = record.with_text(joined(record.text, self._pieces, machine.columns))
         machine.take(record)
+        self._note_if_within(machine)
+
+    def _give_rows(self) -> None:
+        run, self._run = self._run, None
+        if run is not None and run.texts:
+            machine = self._machines[self._host]
+            machine.take_rows(run)
+            self._note_if_within(machine)
+
+    def _note_if_within(self, machine: MachineLog) -> None:
         if machine.is_within:
-            self._within.add(host)
+            self._within.add(self._host)
         else:
-            self._within.discard(host)
+            self._within.discard(self._host)

@@ -4,6 +4,9 @@ Names are the kernel's (mm/oom_kill.c, mm/memcontrol.c, mm/show_mem.c). Sizes ar
 prints KB, or in pages if the name says so. None means that the log does not have the fact. So does an empty
 tuple or mapping whose section is in `LogReport.missing`.
 
+A log has millions of rows and kills, and a tuple is made in a fifth of the time of a dataclass. So what many
+lines show is a named tuple.
+
 Text is kept as it was printed. Users of the machine choose the names in it (comm, cgroup path).
 """
 
@@ -27,8 +30,7 @@ SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
 """The sections in the order of printing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Invoker:
+class Invoker(NamedTuple):
     """The task whose allocation invoked the OOM killer, from the header and the head of the call trace.
 
     `gfp` is the number of the mask, whose bits differ by release, and `gfp_names` are the names that the
@@ -44,8 +46,10 @@ class Invoker:
     taint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+NOBODY: Final = Invoker()
+
+
+class Chosen(NamedTuple):
     """The task that was chosen, before it is killed: from the `oom-kill:` line, or without one from
     `Kill process … or sacrifice child` (`summary_line`).
 
@@ -58,8 +62,7 @@ class Chosen:
     uid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(NamedTuple):
     """A page counter of the cgroup whose limit was hit.
 
     Without a limit, `limit_bytes` is `schema.UNLIMITED_BYTES`. `failcnt` is the number of times that the
@@ -71,8 +74,7 @@ class Counter:
     failcnt: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStat:
+class MemoryStat(NamedTuple):
     """memory.stat of one cgroup, under the names that were printed.
 
     `values` are bytes, or counts of events (`pgfault`). `resolution_bytes` is 1024 if the kernel printed KB
@@ -95,7 +97,6 @@ class OwnerMemory:
 
 class TaskRow(NamedTuple):
     """A row of the table of tasks that could have been chosen; sizes are in pages, as the kernel prints them.
-    A log has millions of them, and a tuple is made in a fifth of the time of a dataclass.
 
     `rss_anon_pages`, `rss_file_pages` and `rss_shmem_pages` exist since "mm, oom:dump_tasks add rss detailed
     information printing", v6.8; `pgtables_bytes` since af5b0f6a09e4 ("mm: consolidate page table
@@ -127,8 +128,7 @@ class TaskRow(NamedTuple):
         return sizes | {"pgtables_bytes": self.pgtables_bytes}
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(NamedTuple):
     """A task that was sent SIGKILL, from a `Killed process` line.
 
     `reason` is the beginning of the line (`Memory cgroup out of memory`).
@@ -214,7 +214,7 @@ class LogReport:
 
     stamp: Stamp
     last_line: int
-    invoker: Invoker = Invoker()
+    invoker: Invoker = NOBODY
     stack: tuple[str, ...] = ()
     constraint: str = "unknown"
     nodemask: str | None = None

@@ -23,7 +23,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tracer.kernel.kmsg.text import shapes, styles
@@ -346,7 +346,7 @@ class Reader:
         inner = self.read(entry.text, number) if entry.text[:1] != "{" else []
         return [
             record._replace(
-                stamp=replace(record.stamp, wall=record.stamp.wall or entry.stamp.wall),
+                stamp=record.stamp._replace(wall=record.stamp.wall or entry.stamp.wall),
                 host=record.host or entry.host,
                 prefix=max(record.prefix, 1),
             )

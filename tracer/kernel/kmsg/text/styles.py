@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from tracer.kernel.kmsg.text import shapes
@@ -21,8 +20,7 @@ MOST_CHARACTERS: Final = 1 << 14
 characters (LOG_LINE_MAX, kernel/printk/printk.c)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """The time of a line, and its place in the log.
 
     `since_boot_ns` is the time by printk's clock (close to CLOCK_MONOTONIC, but another clock). `wall` is the
