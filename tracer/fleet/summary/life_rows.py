@@ -19,10 +19,12 @@ or that is only partly in the trace, needed at least what it had. `state` is the
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -281,11 +283,13 @@ class _Life:
         """Yield the rows of `timeline`."""
         edges = self._origin.bin_edges_ns(self.first_ns, self.last_ns)
         sizes = {name: greatest_and_mean(steps, edges) for name, steps in self._sizes.items()}
+        kills = sorted(self._kills, key=itemgetter("time"))
+        times = [kill["time"] for kill in kills]
         for position, (first, last) in enumerate(pairwise(edges)):
             is_last = position == len(edges) - 2
             until = end_ns(self._trace) if is_last else last - 1  # evictions after its removal count
             since = self._trace.span_ns[0] if position == 0 else first
-            kills = [kill for kill in self._kills if since <= kill["time"] <= until]
+            within = slice(bisect_left(times, since), bisect_right(times, until))
             row = {
                 **self._origin.bin_row(first, last),
                 **self._names,
@@ -295,7 +299,7 @@ class _Life:
             }
             for name, found in sizes.items():
                 greatest, row[f"mean_{name}"] = found[position]
-                row[f"max_{name}"] = _greatest(name, greatest, kills)
+                row[f"max_{name}"] = _greatest(name, greatest, kills[within])
             yield row
 
     def _refaulted_bytes(self, since_ns: int, until_ns: int) -> int | None:
