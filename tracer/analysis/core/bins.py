@@ -78,6 +78,11 @@ class Bins:
         """Return the number of slots up to the end of the last bin."""
         return self.count + 1
 
+    @property
+    def end_ns(self) -> int:
+        """Return the end of the last bin, the first moment that is in no slot."""
+        return self.begin_ns + self.count * self.width_ns
+
     def begins(self) -> npt.NDArray[np.datetime64]:
         """Return the beginning of each bin, UTC."""
         edges = self.begin_ns + self.width_ns * np.arange(self.count, dtype=np.int64)
@@ -148,9 +153,10 @@ class Grid:
 
         A row counts for all cgroups shown at or above its owner. A row of kind -1 counts nowhere.
         """
-        slot, local = self.bins.slot(time_ns), self._local(owner)
-        rows = np.flatnonzero((slot < self.bins.slots) & (local >= 0) & (kind >= 0))
-        kind, slot, local, amounts = kind[rows].astype(np.int64), slot[rows], local[rows], amounts[rows]
+        local = self._local(owner)
+        rows = np.flatnonzero((time_ns < self.bins.end_ns) & (local >= 0) & (kind >= 0))
+        slot = self.bins.slot(time_ns[rows])
+        kind, local, amounts = kind[rows].astype(np.int64), local[rows], amounts[rows]
         cells = totals.reshape(-1)
         for counts_for in self.counts_for:
             shown = counts_for[local]
@@ -207,15 +213,15 @@ class Grid:
 
     def latest(self, readings: Readings) -> pd.arrays.IntegerArray:
         """Return the last reading of each cgroup shown up to the end of each bin, as a column."""
-        order = np.argsort(readings.time_ns, kind="stable")
-        slot = self.bins.slot(readings.time_ns[order])
-        row = positions(np.array(self.ids, dtype=np.int64), readings.cgroup_id[order])
-        picked = (row >= 0) & (slot < self.bins.slots)
+        rows = positions(np.array(self.ids, dtype=np.int64), readings.cgroup_id)
+        picked = np.flatnonzero((rows >= 0) & (readings.time_ns < self.bins.end_ns))
+        picked = picked[np.argsort(readings.time_ns[picked], kind="stable")]
+        row, slot = rows[picked], self.bins.slot(readings.time_ns[picked])
         values = np.zeros((len(self.ids), self.bins.slots), dtype=np.int64)
         valid = np.zeros(values.shape, dtype=bool)
         # NumPy assigns repeated positions in order, so the latest reading of a slot stays.
-        values[row[picked], slot[picked]] = readings.value[order][picked]
-        valid[row[picked], slot[picked]] = True
+        values[row, slot] = readings.value[picked]
+        valid[row, slot] = True
         source = np.maximum.accumulate(np.where(valid, np.arange(self.bins.slots), 0), axis=1)
         return self.shown_or_na(
             np.take_along_axis(values, source, axis=1), np.logical_or.accumulate(valid, axis=1)
