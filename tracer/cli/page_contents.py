@@ -72,13 +72,13 @@ def _reports(trace: AnalysedTrace, cgroup: str | None) -> list[OomReport]:
 def _other_limits(trace: AnalysedTrace, reports: Sequence[OomReport], first: Sequence[Held]) -> WhatIf | None:
     """Return the run of the page's cgroup at other limits; None: a bug keeps it from being replayed, or the
     trace has no data of it."""
+    from tracer.analysis.core import naming
     from tracer.analysis.explain import kill_filter
-    from tracer.analysis.views import focus
     from tracer.analysis.whatif.outcomes import what_if
 
     owner = kill_filter.newest(reports).limit_owner.cgroup_id if reports else None
     number = owner if reports else next((one.cgroup_id for one in first), None)
-    if number is None or number not in focus.ranked(trace).index:
+    if number is None or number not in naming.with_data(trace):
         return None
     return trace.defects.attempt(
         "the run at other limits", lambda: what_if(trace, (), number), lambda _: None

@@ -79,14 +79,15 @@ def _with_resize(one: AtLimit, pod: PodLimit | None) -> AtLimit:
 
 def _chosen(trace: TraceTables, cgroup: str | int | None) -> int:
     """Return the cgroup that a pattern means; of the lives of one name, the last one with a kill."""
-    there = [int(number) for number in focus.ranked(trace).index]
+    there = set(naming.with_data(trace))
     if cgroup is not None:
-        selected = set(naming.select(trace, cgroup))
-        there = [number for number in there if number in selected]
+        there &= set(naming.select(trace, cgroup))
     if not there:
         raise TracerError("the trace has no data of a cgroup" + ("" if cgroup is None else " of that name"))
-    killed = [number for number in focus.to_show(trace)[0] if number in there]
-    return killed[0] if killed else there[0]
+    if len(there) == 1:
+        return there.pop()
+    found: list[int] = [*focus.to_show(trace)[0], *focus.ranked(trace).index.tolist()]
+    return next(number for number in found if number in there)
 
 
 def _kills(trace: TraceTables, cgroup_id: int) -> list[OomReport]:
