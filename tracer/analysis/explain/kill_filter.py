@@ -6,7 +6,6 @@ A kill concerns a cgroup if it was for its limit, for the limit of a cgroup belo
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
@@ -145,81 +144,66 @@ def _and_above(path: str) -> Iterator[str]:
     yield from (path[: slash.start()] for slash in re.finditer("/+", path))
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """The kills for the limit of one name, in order of time; or those for one kind of shortage, if no
-    cgroup's limit was hit.
-
-    The name is a container (with its pod, and the path inside it), or the path of a cgroup: `owner` is that
-    of the first kill. `kills` is their number. `seconds`: from the first kill to the last; None if their
-    times are not known. `causes`: the number of kills by cause, the most frequent first. `have_victims`:
-    every kill has a victim.
-    """
-
-    constraint: str
-    owner: LimitOwner
-    kills: int
-    seconds: float | None
-    causes: Mapping[Cause, int]
-    have_victims: bool
-
-
 _Moment = tuple["pd.Timestamp | None", int | None]
 """The time of a kill, and its time since boot in ns."""
 
 
 @dataclass(slots=True)
-class _Tally:
-    """The kills of one name so far."""
+class History:
+    """The kills for the limit of one name, in order of time; or those for one kind of shortage, if no
+    cgroup's limit was hit.
+
+    The name is a container (with its pod, and the path inside it), or the path of a cgroup: `owner` is that
+    of the first kill. `kills` is their number. `have_victims`: every kill has a victim. A log may have a
+    hundred thousand names.
+    """
 
     constraint: str
     owner: LimitOwner
-    first: _Moment
-    last: _Moment
+    _first: _Moment
+    _last: _Moment
     kills: int = 0
-    causes: Counter[Cause] = field(default_factory=Counter)
     have_victims: bool = True
+    _causes: dict[Cause, int] = field(default_factory=dict)
 
     def add(self, report: OomReport) -> None:
-        self.last = _moment(report)
+        """Count one more kill."""
+        cause = report.verdict.cause
+        self._last = _moment(report)
         self.kills += 1
-        self.causes[report.verdict.cause] += 1
+        self._causes[cause] = self._causes.get(cause, 0) + 1
         self.have_victims = self.have_victims and bool(report.victims)
 
-    def result(self) -> History:
-        return History(
-            self.constraint,
-            self.owner,
-            self.kills,
-            _seconds(self.first, self.last),
-            dict(self.causes.most_common()),
-            self.have_victims,
-        )
+    @property
+    def causes(self) -> Mapping[Cause, int]:
+        """Return the number of kills by cause, the most frequent first."""
+        return dict(sorted(self._causes.items(), key=lambda item: -item[1]))
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the time from the first kill to the last; None if their times are not known."""
+        first, last = self._first, self._last
+        if first[0] is not None and last[0] is not None:
+            return (last[0] - first[0]).total_seconds()
+        begin, end = first[1], last[1]
+        # A later time since boot that is less: the machine was rebooted in between.
+        return None if begin is None or end is None or end < begin else (end - begin) / 1e9
 
 
 def histories(reports: Iterable[OomReport]) -> list[History]:
     """Return one history for each name whose limit was hit, the one with the most kills first."""
-    tallies: dict[tuple[str | None, ...], _Tally] = {}
+    found: dict[tuple[str | None, ...], History] = {}
     for report in reports:
         owner = report.limit_owner
         path = owner.cgroup if owner.container is None else standing(owner.cgroup or "").below
         constraint = None if report.constraint in ("memcg", "unknown") else report.constraint
         key = (constraint, owner.container, owner.pod, path)
-        if key not in tallies:
+        if key not in found:
             moment = _moment(report)
-            tallies[key] = _Tally(report.constraint, owner, moment, moment)
-        tallies[key].add(report)
-    found = [tally.result() for tally in tallies.values()]
-    return sorted(found, key=lambda history: -history.kills)
+            found[key] = History(report.constraint, owner, moment, moment)
+        found[key].add(report)
+    return sorted(found.values(), key=lambda history: -history.kills)
 
 
 def _moment(report: OomReport) -> _Moment:
     return report.time, None if report.kernel_log is None else report.kernel_log.since_boot_ns
-
-
-def _seconds(first: _Moment, last: _Moment) -> float | None:
-    if first[0] is not None and last[0] is not None:
-        return (last[0] - first[0]).total_seconds()
-    begin, end = first[1], last[1]
-    # A later time since boot that is less: the machine was rebooted in between.
-    return None if begin is None or end is None or end < begin else (end - begin) / 1e9

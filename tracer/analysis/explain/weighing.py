@@ -51,7 +51,7 @@ _LEAST_GROWTH_SHARE: Final = 0.1
 def filler(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | None) -> Suspect | None:
     """Return the cause with its weight, for memory of one kind.
 
-    None where no limit was hit, or `held_bytes` is not known.
+    None where no limit was hit, `held_bytes` is not known, or the weight is 0.
 
     The weight is the mean of two shares: of usage at the kill, and of the memory that had grown since usage
     was last below half of the limit. Only the first share counts if growth is not known, or if it came before
@@ -68,6 +68,9 @@ def filler(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | N
         share = (share + grown[filler] / max(all_grown, _LEAST_GROWTH_SHARE * total)) / 2
     left = (made_of.file_clean or 0) / total
     trust = min(max(1 - _DISTRUST * (left - _LITTLE_CACHE_SHARE), 0), 1)
+    weight = round(share * trust, 3)
+    if not weight:
+        return None
     evidence = found(
         findings,
         _KIND,
@@ -77,7 +80,7 @@ def filler(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | N
         grown_bytes=grown.get(filler),
         all_grown_bytes=all_grown if grown else None,
     )
-    return Suspect(cause, round(share * trust, 3), evidence)
+    return Suspect(cause, weight, evidence)
 
 
 def fill_together(findings: Findings, first: Suspect) -> bool:
