@@ -152,3 +152,12 @@ def test_rows_apart_are_read_as_without_rows(gap: str, monkeypatch: pytest.Monke
     found = list(parser.reports(lines.split([read])))
     assert found
     assert found == without_rows(read, monkeypatch)
+
+
+def test_words_on_a_line_that_goes_on_after_a_row_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ("Memory cgroup stats for /a:", "anon 4096", "file 0", "shmem 0")
+    log = "".join(f"[    1.00000{at}] {row}\n" for at, row in enumerate(rows)).encode()
+    log += b"[    1.0Out of memory and no killable processes00004] kernel 7\n"
+    (found,) = parser.reports(lines.split([log]))
+    assert [found] == without_rows(log, monkeypatch)
+    assert found.is_no_task_killable

@@ -325,7 +325,7 @@ class _Scan:
             self._machines[host] = MachineLog(self.begun, self._killed)
         machine = self._machines[host]
         if self._pieces:
-            record = record.with_text(joined(record.text, self._pieces, machine.columns))
+            record = record.gone_on(joined(record.text, self._pieces, machine.columns))
         machine.take(record)
         self._note_if_within(machine)
 

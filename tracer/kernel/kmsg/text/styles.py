@@ -52,7 +52,11 @@ class Record(NamedTuple):
 
     def continued(self, text: str) -> Record:
         """Return the record with one more line, without the indent that dmesg and journalctl give it."""
-        return self.with_text(f"{self.text}\n{text.removeprefix(' ' * self.prefix)}")
+        return self.gone_on(f"{self.text}\n{text.removeprefix(' ' * self.prefix)}")
+
+    def gone_on(self, text: str) -> Record:
+        """Return the record with the text of further lines, which are no part of a row."""
+        return self._replace(text=text, is_row=False)
 
     def is_indented(self, text: str) -> bool:
         """Return whether a line without a prefix has the indent that dmesg and journalctl give to further
