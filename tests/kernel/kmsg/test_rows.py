@@ -25,6 +25,11 @@ PREFIXES = (
     "Mar 14 02:11:15 kernel kernel: [    1.000000] ",
     "2026-03-04T02:11:15.123456+01:00 node.example kernel: ",
     "2026-03-04T02:11:15+0100 node kernel: [  881.402500][ T9] ",
+    "[Sun Mar  1 00:00:03 2026] ",
+    "[Sun Mar 11 00:00:03 2026] [   T7] ",
+    "2026-03-04T02:11:15,123456+01:00 ",
+    "kern  :warn  : [   12.345678] ",
+    "kern  :info  : [Sun Mar  1 00:00:03 2026] ",
 )
 TEXTS = (
     *("anon 104857600", "pgfault 2026", "kernel 4096", "Mar 04", "oom 3", "swapcached 0", "limit 7"),

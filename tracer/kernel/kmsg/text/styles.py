@@ -99,9 +99,12 @@ _DMESG_OBJECT: Final = re.compile(r' *"msg": (".*")$')
 _CALLER: Final = re.compile(r"\[ *([TC]\d{1,10})\] ?")
 _USUAL: Final = (
     r"(?>[0-7],\d{1,20},(?P<us>\d{1,20}),-(?:,caller=(?P<by>[TC]\d{1,10}))?;"
-    r"|(?:(?P<wall>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
+    r"|(?:kern *: *(?:emerg|alert|crit|err|warn|notice|info|debug) *: *)?"
+    r"(?:(?P<wall>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?[+-]\d\d:?\d\d)"
-    r" (?P<host>[a-zA-Z0-9.-]{1,255}) kernel: )?"
+    r" (?P<host>[a-zA-Z0-9.-]{1,255}) kernel: "
+    r"|(?P<date>\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]"
+    r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d) )?"
     r"(?:\[ *(?P<s>\d{1,10})\.(?P<fraction>\d{6})\] ?)?(?:\[ *(?P<caller>[TC]\d{1,10})\] ?)?)"
 )
 STAT_NAME: Final = r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63}"
@@ -173,10 +176,12 @@ def row(line: str, number: int) -> Row | None:
 
 
 def _row(found: re.Match[str], number: int, kind: RowKind) -> Row | None:
-    us, by, wall, host, seconds, fraction, caller = found.groups()[:7]
+    us, by, wall, host, date, seconds, fraction, caller = found.groups()[:8]
     at = found.lastindex or 0
     if us is not None:
         return Row(number, kind, found[at], int(us) * 1000, None, None, by, found.start(at), True)
+    if date is not None:
+        wall = date.strip("[]")
     if seconds is not None:
         since_boot_ns = int(seconds + fraction) * 1000
     elif wall is not None:
@@ -225,12 +230,12 @@ class Run:
         for found in map(_RUN[self.first.kind], lines):
             if found is None:
                 break
-            us, by, wall, of_host, seconds, fraction, caller, text = found.groups()
+            us, by, wall, of_host, date, seconds, fraction, caller, text = found.groups()
             if us is not None:
                 time_ns, caller = int(us) * 1000, by
             elif seconds is not None:
                 time_ns = int(seconds + fraction) * 1000
-            elif wall is not None:
+            elif wall is not None or date is not None:
                 time_ns = None
             else:
                 break
