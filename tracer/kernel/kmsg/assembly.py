@@ -160,6 +160,10 @@ def _are_one(asked: str | None, comm: str | None) -> bool:
     return one.endswith(other) or other.endswith(one)
 
 
+_AFTER: Final = {section: frozenset(SECTIONS[at + 1 :]) for at, section in enumerate(SECTIONS)}
+"""Section -> the sections that are printed after it."""
+
+
 @dataclass(slots=True)
 class Assembly:
     """A report that is being assembled.
@@ -201,7 +205,7 @@ class Assembly:
     def is_past(self, section: Section) -> bool:
         """Return whether the report has lines of a later section, so that a line of this section begins
         another report."""
-        return any(SECTIONS.index(seen) > SECTIONS.index(section) for seen in self.seen)
+        return not self.seen.isdisjoint(_AFTER[section])
 
     def touch(self, record: Record, section: Section | None = None, mode: str | None = None) -> None:
         """Record that a line belongs to the report."""

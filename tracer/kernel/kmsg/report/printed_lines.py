@@ -183,6 +183,7 @@ _OLD_NEVER: Final = -17
 _OLD_MOST: Final = 15
 
 
+@lru_cache(maxsize=16)  # all reports of a kernel have the same title
 def task_columns(text: str) -> tuple[str, ...] | None:
     """Return the names of the columns from the title of the table, which differ by release; None for any
     other line."""
@@ -312,6 +313,7 @@ def reaped(text: str, stamp: Stamp) -> Kill | None:
     return Kill(stamp, int(head[1] or head[2]), text[head.end() : end])
 
 
+@lru_cache(maxsize=64)
 def _reason(text: str) -> str | None:
     """Return `Out of memory` or a similar reason at the end of the text, whatever is before it."""
     found = _REASON.search(text.partition(CHOSEN)[0].partition(OLD_CHOSEN)[0])
