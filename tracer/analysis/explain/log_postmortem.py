@@ -366,7 +366,7 @@ def _findings(
     made_of = _composition(log, sizes, unknown)
     cache_end = window.cache_bytes(sizes)
     if cache_end is None:
-        unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log, "file")
+        unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log)("file")
     victims = tuple(logged_kill.victims(log, page_size, unknown))
     return Findings(
         time=logged_kill.kill_time(log.stamp, unknown),
@@ -403,15 +403,12 @@ def _circumstances(
 
 
 def _composition(log: LogReport, sizes: logged_kill.Sizes, unknown: Unknown) -> Composition:
-    memory = log.counters.get("memory")
-    made_of, why = composition.compose(
-        sizes,
-        None if memory is None else memory.usage_bytes,
-        absent=lambda name: logged_kill.why_not(log, name),
-    )
+    memory, absent = log.counters.get("memory"), logged_kill.why_not(log)
+    total = None if memory is None else memory.usage_bytes
+    made_of, why = composition.compose(sizes, total, absent)
     if not any(size for part, size in made_of.parts() if part != "other") and made_of.anon is None:
         # All of usage is in `other`, which does not mean that no counter has it.
-        why = {"composition": logged_kill.why_not(log, "anon")}
+        why = {"composition": absent("anon")}
     if log.constraint not in ("memcg", "unknown"):
         unknown["composition"] = unknown["working_set_bytes"] = logged_kill.NO_LIMIT
     else:

@@ -83,16 +83,17 @@ def is_in_part(log: LogReport | OwnerMemory) -> bool:
     return charged + kmem.usage_bytes < _MOSTLY * memory.usage_bytes - _NEAR_BYTES
 
 
-def why_not(log: LogReport, name: str) -> str:
-    """Return the reason why a size is not known."""
+def why_not(log: LogReport) -> Callable[[str], str]:
+    """Return the look-up of the reason why a size is not known, by its name."""
     if not any(stat.values for stat in log.stats):
-        return "the kernel log has no memory.stat of it"
+        return lambda _: "the kernel log has no memory.stat of it"
     if log.stats[0].is_cut or is_in_part(log):
-        return "the kernel log has its memory.stat only in part"
-    kmem = log.counters.get("kmem")
-    if kmem is not None and name not in _V1:
-        return f"the kernel log gives the kernel's memory as one number, {kmem.usage_bytes} bytes"
-    return "the memory.stat in the kernel log has no line for it"
+        return lambda _: "the kernel log has its memory.stat only in part"
+    kmem, no_line = log.counters.get("kmem"), "the memory.stat in the kernel log has no line for it"
+    if kmem is None:
+        return lambda _: no_line
+    in_one = f"the kernel log gives the kernel's memory as one number, {kmem.usage_bytes} bytes"
+    return lambda name: no_line if name in _V1 else in_one
 
 
 def swap(log: LogReport) -> tuple[int, int | None] | None:

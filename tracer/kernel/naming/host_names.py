@@ -30,6 +30,7 @@ _CRI_EVERY_S: Final = 10.0
 """The least time between two children that ask the CRI socket: each takes 0.12 s of a CPU."""
 
 _MOST_PODS: Final = 4096
+_UNNAMED: Final = ContainerNames()
 _WITHOUT_CRI: Final = frozenset({"docker", "podman", "lxc", "systemd-nspawn"})
 
 
@@ -131,20 +132,21 @@ class NamesHere:
 
     def names_at(self, path: str) -> ContainerNames:
         """Return the names at a path; unknown ones are None, as for another machine. Never raises."""
+        ref = identify(path)
+        if ref is None:
+            return _UNNAMED
         if path not in self._known:
-            self._known[path] = self._find(identify(path))
+            self._known[path] = self._find(ref)
         return self._known[path]
 
-    def _find(self, ref: ContainerRef | None) -> ContainerNames:
-        if ref is None:
-            return ContainerNames()
+    def _find(self, ref: ContainerRef) -> ContainerNames:
         found = self._host.in_files([ref]).get(ref)
         if found is None and ref.user is None:
             containers, pods = self._in_sockets
             found = (
                 pods.get(ref.pod_uid or "") if ref.container_id is None else containers.get(ref.container_id)
             )
-        return found or ContainerNames()
+        return found or _UNNAMED
 
     @cached_property
     def _in_sockets(self) -> tuple[Mapping[str, ContainerNames], Mapping[str, ContainerNames]]:
