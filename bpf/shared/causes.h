@@ -9,6 +9,7 @@
 #include "attempts.h"
 #include "inodes.h"
 #include "syscalls.h"
+#include "user_memory.h"
 
 #define PROC_SUPER_MAGIC 0x9fa0 /* include/uapi/linux/magic.h */
 
@@ -67,7 +68,7 @@ static __always_inline bool is_asked_for(struct event *event, struct pt_regs *re
 	if (reading.position != NO_ARGUMENT)
 		begin = syscall_argument(regs, reading.position);
 	if (reading.position_is_pointer && begin)
-		bpf_probe_read_user(&begin, sizeof(begin), (void *)begin);
+		read_user(&begin, sizeof(begin), (void *)begin);
 	else if (reading.position == NO_ARGUMENT || reading.position_is_pointer)
 		begin = READ(file_of(syscall_argument(regs, reading.file)), f_pos);
 	return begin < (event->index + event->nr_pages) * PAGE_SIZE &&

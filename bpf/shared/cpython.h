@@ -7,6 +7,7 @@
 #define MEMCG_TRACER_CPYTHON_H
 
 #include "kernel.h"
+#include "user_memory.h"
 
 #define PYTHON_THREADS 512 /* that are looked at */
 #define PYTHON_STEPS 128 /* frames that are looked at, with the entries from C */
@@ -56,7 +57,7 @@ static __always_inline u64 load_user(u64 address)
 {
 	u64 value = 0;
 
-	bpf_probe_read_user(&value, sizeof(value), (void *)address);
+	read_user(&value, sizeof(value), (void *)address);
 	return value;
 }
 
@@ -93,7 +94,7 @@ SUBPROGRAM(next_python_frame)
 
 	if (!walk || !walk->frame || walk->depth >= TRACER_PYTHON_FRAMES)
 		return 1;
-	bpf_probe_read_user(&owner, sizeof(owner), (void *)(walk->frame + walk->of.owner));
+	read_user(&owner, sizeof(owner), (void *)(walk->frame + walk->of.owner));
 	if (owner < FRAME_OWNED_BY_ENTRY) {
 		u64 at = walk->depth++ & (TRACER_PYTHON_FRAMES - 1);
 

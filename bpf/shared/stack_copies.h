@@ -8,6 +8,7 @@
 #define MEMCG_TRACER_STACK_COPIES_H
 
 #include "syscalls.h"
+#include "user_memory.h"
 
 #ifdef COPIES_STACKS
 
@@ -24,14 +25,14 @@ static __always_inline u32 copy_stack(u8 *stack, u64 sp)
 {
 	u32 copied = 0;
 
-	if (!bpf_probe_read_user(stack, TRACER_STACK_COPY_BYTES, (void *)sp))
+	if (!read_user(stack, TRACER_STACK_COPY_BYTES, (void *)sp))
 		return TRACER_STACK_COPY_BYTES;
 #pragma unroll
 	for (u32 part = TRACER_STACK_COPY_BYTES / 2; part >= LEAST_PART; part /= 2) {
 		/* A multiple of two parts: the verifier sees that the part ends inside. */
 		u32 at = copied & (TRACER_STACK_COPY_BYTES - 2 * part);
 
-		if (!bpf_probe_read_user(stack + at, part, (void *)(sp + at)))
+		if (!read_user(stack + at, part, (void *)(sp + at)))
 			copied = at + part;
 	}
 	return copied;

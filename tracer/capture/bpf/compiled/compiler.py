@@ -353,7 +353,9 @@ def compiled(text: str, flags: list[str]) -> ObjectFile:
         )
     bcc = find_bcc()
     os.environ["BCC_KERNEL_SOURCE"] = str(bpf_folder() / "include")
-    return read_object(bcc, bcc.BPF(text=text.encode(), cflags=flags), subprograms(text), settings(text))
+    once = ["-Xclang", "-disable-llvm-passes"]  # BCC optimizes what clang gives it, so clang need not
+    found = bcc.BPF(text=text.encode(), cflags=[*flags, *once])
+    return read_object(bcc, found, subprograms(text), settings(text))
 
 
 def read_object(
