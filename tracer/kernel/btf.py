@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -163,8 +164,14 @@ class Btf:
 
     def _find(self, name: str, ids: dict[int, int]) -> int | None:
         """Return the id of the type of a name; BTF has each string once, at one offset."""
-        offset = self._strings.find(b"\0" + name.encode() + b"\0") + 1
+        offset = self._offsets.get(name.encode())
         return ids.get(offset) if offset else None
+
+    @cached_property
+    def _offsets(self) -> dict[bytes, int]:
+        """Return string -> offset. A compilation looks for 250 names, and a search takes up to 0.5 ms."""
+        strings = self._strings.split(b"\0")
+        return dict(zip(strings, accumulate((len(one) + 1 for one in strings), initial=0), strict=False))
 
     def tracepoint(self, name: str) -> int | None:
         """Return the type id of a tracepoint's typedef; None if there is no such tracepoint."""
