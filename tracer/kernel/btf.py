@@ -135,7 +135,7 @@ class Btf:
         named[STRUCT] = named[UNION] = self._structs
         named[TYPEDEF] = self._typedefs
         named[FUNC] = self._functions
-        words, position, end = self._words.tolist(), 0, len(self._words)
+        words, position, end = self._words, 0, len(self._words)
         append = self._starts.append
         while position < end:
             append(position)
