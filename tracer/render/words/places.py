@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tracer import units
 from tracer.analysis.results.kill import LimitOwner
 from tracer.analysis.results.quality import KernelLogPlace
-from tracer.analysis.results.survivor import Held
 from tracer.render.words.escape import fitted, visible
+
+if TYPE_CHECKING:
+    from tracer.analysis.results.survivor import Held
 
 _SHORT_CELLS: Final = 48
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tracer import units
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import MissPoint, Reclaim, ReclaimAttempt
-from tracer.analysis.results.survivor import Held, HighOwner
 from tracer.render.words.escape import visible
 from tracer.render.words.kill_facts import seconds_before
 from tracer.render.words.places import place, place_of_life
 from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import not_known
 from tracer.schema import UNLIMITED_BYTES
+
+if TYPE_CHECKING:
+    from tracer.analysis.results.survivor import Held, HighOwner
 
 KINDS_IN_WORDS: Final = {
     "reclaim": "in reclaim",
