@@ -246,6 +246,17 @@ def test_restarted_timer_is_due_after_whole_intervals(clock: Clock) -> None:
     assert timer.due == 129.5
 
 
+def test_timer_that_leaves_out_a_run_keeps_its_phase(clock: Clock) -> None:
+    clock.now_s = 100.3
+    timer = Timer(1.0, lambda: clock.run(0.0, 0.0))
+    clock.now_s = 100.8
+    timer.leave_out()
+    assert timer.due == 102.0
+    clock.now_s = 101.8
+    timer.leave_out()
+    assert timer.due == 103.0
+
+
 def test_timers_of_one_interval_are_due_together(clock: Clock) -> None:
     clock.now_s = 100.3
     first = Timer(0.5, lambda: clock.run(0.0, 0.1))

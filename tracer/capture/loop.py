@@ -47,6 +47,10 @@ class Timer:
         self._origin = time.monotonic()
         self.due = self._next(self._origin)
 
+    def leave_out(self) -> None:
+        """Leave out the next run: something else has just done the same."""
+        self.due = self._next(time.monotonic() + self.interval_s)
+
     def _next(self, now_s: float) -> float:
         if not self.interval_s:
             return now_s

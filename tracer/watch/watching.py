@@ -298,6 +298,12 @@ class _Watcher:
         self._place = place
         self._alarms = Alarms(options.on, options.psi_percent)
         self._has_alarms = bool(options.on - {"sigkill"}) or options.psi_percent is not None
+        self._flushing = Timer(
+            _SAMPLE_INTERVAL_S if self._has_alarms else _SECOND_S,
+            self._flush,
+            lambda: not self._pipeline.is_resting,
+            skips=True,
+        )
         self._growing = GrowingCode()
         self._is_to_read, self._read_s = False, 0.0
         self._is_too_large = False  # true once it was reported
@@ -433,7 +439,7 @@ class _Watcher:
             Timer(_READ_INTERVAL_S, self._read, awake, skips=True),
             Timer(_LEAST_PASS_S, self._read, lambda: self._is_to_read),
             Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake, skips=True),
-            Timer(_SAMPLE_INTERVAL_S if self._has_alarms else _SECOND_S, pipeline.flush, awake, skips=True),
+            self._flushing,
             Timer(_READ_INTERVAL_S, pipeline.flush, lambda: stories.is_active),
             Timer(_SECOND_S, pipeline.take_counts, awake),
             Timer(_SECOND_S, pipeline.report_news, awake),
@@ -468,7 +474,9 @@ class _Watcher:
         self._is_to_read, self._read_s = False, time.monotonic()
 
     def _flush(self) -> None:
+        """Pass pending rows on at once, and leave out the next timed pass: a view does so for each frame."""
         self._pipeline.flush()
+        self._flushing.leave_out()
 
     def _look(self, table: str, batch: pa.RecordBatch) -> None:
         """Look for alarms in new samples, and for signs of a kill."""
