@@ -67,8 +67,8 @@ static __always_inline u64 paced_bytes(struct mem_cgroup *memcg, u64 done_bytes)
 	bytes = pace->bytes / passed_ms * (PACE_INTERVAL_MS / PACED_SAMPLES);
 	if (bytes > MOST_PIECE_BYTES)
 		bytes = MOST_PIECE_BYTES;
-	*pace = (struct pace){ .since_ns = now_ns,
-			       .piece_bytes = bytes > STACKS_BYTES ? bytes : STACKS_BYTES };
+	*pace = (struct pace){.since_ns = now_ns,
+			      .piece_bytes = bytes > STACKS_BYTES ? bytes : STACKS_BYTES};
 	return pace->piece_bytes;
 }
 
@@ -78,8 +78,8 @@ static __always_inline u64 any_byte(u64 size_bytes)
 }
 
 /* Begin the next piece, after one of `done_bytes`. */
-static __always_inline void begin_piece(struct piece *piece, struct mem_cgroup *memcg,
-					u32 category, u64 done_bytes)
+static __always_inline void begin_piece(struct piece *piece, struct mem_cgroup *memcg, u32 category,
+					u64 done_bytes)
 {
 	piece->size_bytes = STACKS_BYTES;
 	if (category == CATEGORY_FILE)
@@ -89,7 +89,7 @@ static __always_inline void begin_piece(struct piece *piece, struct mem_cgroup *
 
 static __always_inline struct piece *piece_of(u32 category)
 {
-	struct growing growing = { current_tgid(), category == CATEGORY_FILE };
+	struct growing growing = {current_tgid(), category == CATEGORY_FILE};
 	struct piece none = {};
 
 	return pieces.lookup_or_try_init(&growing, &none);
