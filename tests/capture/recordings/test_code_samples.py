@@ -66,10 +66,10 @@ def await_ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "ready\n"
 
 
-def go_on(process: subprocess.Popen[str]) -> None:
+def go_on(process: subprocess.Popen[str], line: str = "") -> None:
     """Run the next phase to its end."""
     assert process.stdin is not None
-    process.stdin.write("\n")
+    process.stdin.write(f"{line}\n")
     process.stdin.flush()
     await_ready(process)
 
@@ -250,28 +250,30 @@ def test_page_cache_that_comes_fast_has_fewer_and_heavier_samples(
 ) -> None:
     """Weights add up to what came, to a piece on each CPU, and are in proportion.
 
-    Sampling ends ten seconds after page cache last grew beyond its peak: the work is shorter, unless the
-    machine is slow.
+    Sampling has begun before, and goes on while page cache grows: it ends ten seconds later. If it ended
+    meanwhile, since the machine is slow, a part has no samples.
     """
     turns = 60
     came = turns * 40 * MIB
-    reader = [sys.executable, str(WORKLOADS / "cache_reader.py"), str(tmp_path / "file"), str(turns)]
-    with started(Path(reader[0]), memcg, *reader[1:]) as process:
+    reader = str(WORKLOADS / "cache_reader.py")
+    with started(Path(sys.executable), memcg, reader, str(tmp_path / "file")) as process:
         recorder = start_recorder("-c", str(memcg))
-        go_on(process)
-        recorder.wait_for(lambda: "file" in set(AnalysedTrace(recorder.path).armed["kind"]))
+        while "file" not in set(AnalysedTrace(recorder.path).armed["kind"]):
+            go_on(process, "1")
         begun_ns = time.time_ns()
-        go_on(process)
+        go_on(process, str(turns))
         ended_ns = time.time_ns()
         trace = AnalysedTrace(recorder.stop())
         tgid = process.pid
     assert "code_sample" not in set(trace.loss["stream"])
     samples = samples_within(trace.code_samples, None, begun_ns)
     samples = samples[(samples["category"] == "file") & (samples["tgid"] == tgid)]
-    assert len(samples) < came // MIB / 4
+    assert len(samples) < CPUS * 40 * (ended_ns - begun_ns) / 1e9 + 200  # bpf/shared/pieces.h
     most = came + samples["bytes"].max() * CPUS
     armed = trace.armed[trace.armed["kind"] == "file"]
-    least = 2 * came - most if armed.index.max().value >= ended_ns else 0
+    begins, ends = armed["begin"].astype(np.int64).to_numpy(), armed.index.astype(np.int64).to_numpy()
+    is_whole = begins[0] <= begun_ns and ended_ns <= ends[-1] and (begins[1:] == ends[:-1]).all()
+    least = 2 * came - most if is_whole else 0
     assert least <= samples["bytes"].sum() <= most
     found = grown_code(trace, Samples.from_rows(samples), ["file"])
     assert [one.frames[0].function for one in found] == ["read_table", "read_index"]
