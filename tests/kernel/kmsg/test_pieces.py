@@ -62,7 +62,7 @@ def test_log_in_the_source_of_a_mail_has_same_facts(
 
 def test_line_broken_softly_at_the_end_of_a_mail_is_read() -> None:
     (found,) = reports(["Out of memory: Killed process 7 (a) total-vm:90=", "00kB, anon-rss:8000kB="])
-    assert found.kills[0].anon_rss_bytes == 8000 * 1024
+    assert (found.kills[0].anon_rss_bytes, found.last_line) == (8000 * 1024, 2)
 
 
 def test_kill_line_cut_at_its_pid_has_the_name_of_the_table() -> None:

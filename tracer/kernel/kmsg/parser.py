@@ -196,7 +196,7 @@ def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> I
             while len(scan.begun) > _KEPT:
                 yield scan.begun.popleft().finish()
         number += len(block)
-    scan.finish(number)
+    scan.finish(number - 1)
     yield from (assembly.finish() for assembly in scan.begun)
 
 
@@ -303,7 +303,7 @@ class _Scan:
             self._within.symmetric_difference_update({None, host})
 
     def finish(self, number: int) -> None:
-        """End the log before line `number`. An empty line would be part of a name that ends the last line."""
+        """End the log after line `number`. An empty line would be part of a name that ends the last line."""
         if self._reader.is_broken_softly:
             self.take("", number)
         self.end()
