@@ -16,7 +16,7 @@ from tracer.fleet.reduction import worker
 
 
 class ForkedWorker:
-    """What `WorkerProcesses` uses of `subprocess.Popen`."""
+    """The part of `subprocess.Popen` that `WorkerProcesses` uses."""
 
     def __init__(self, _module: str, descriptor: str, *, stdin: int, pass_fds: Sequence[int]) -> None:
         self._status: int | None = None
