@@ -386,7 +386,7 @@ def test_callers_of_functions_without_frames_are_known(
 
 @dataclass(frozen=True)
 class Natives:
-    """The trace of programs that grew one after the other: language -> pid and parts, or the reason why it has no part."""
+    """The trace of programs that grew one after the other: language -> pid, parts, or the reason for none."""
 
     trace: AnalysedTrace
     programs: dict[str, tuple[int, list[Part]]]
