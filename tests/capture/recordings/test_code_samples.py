@@ -276,8 +276,9 @@ def test_page_cache_that_comes_fast_has_fewer_and_heavier_samples(
     least = 2 * came - most if is_whole else 0
     assert least <= samples["bytes"].sum() <= most
     found = grown_code(trace, Samples.from_rows(samples), ["file"])
-    assert [one.frames[0].function for one in found] == ["read_table", "read_index"]
-    assert abs(found[0].share - 0.7) < 2.5 * found[0].share_error
+    functions = {one.frames[0].function: one for one in found}
+    assert set(functions) == {"read_table", "read_index"}
+    assert abs(functions["read_table"].share - 0.7) < 2.5 * functions["read_table"].share_error
 
 
 @pytest.mark.beside
