@@ -10,15 +10,15 @@ The file is hostile. An entry counts only if both sections agree on it.
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from array import array
 from bisect import bisect_right
 from typing import Final, NamedTuple
 
+from tracer.capture.symbols.libelf_file import LibelfFile
+
 _PT_GNU_EH_FRAME: Final = 0x6474E550
 _SHT_SYMTAB: Final = 2
-_MOST_PARTS: Final = 1024  # segments, and sections
 _MOST_TABLE_BYTES: Final = 16 << 20  # two million functions
 _SYMBOL_BYTES: Final = 24  # Elf64_Sym (elf(5))
 _SYMBOL_INFO_AT: Final = 4
@@ -30,40 +30,6 @@ _FORM: Final = (1, 0x1B, 0x03, 0x3B)
 _PAIR_BYTES: Final = 8  # of the table: a begin and its entry
 _ENTRY: Final = struct.Struct("<IIiI")  # an FDE: length, distance to its CIE, begin (pcrel|sdata4), length
 
-_Pointer = ctypes.c_void_p
-_Word = ctypes.c_uint64
-
-
-class _Segment(ctypes.Structure):
-    """GElf_Phdr (gelf.h)."""
-
-    _fields_ = (
-        *((name, ctypes.c_uint32) for name in ("type", "flags")),
-        *((name, _Word) for name in ("offset", "vaddr", "paddr", "filesz", "memsz", "align")),
-    )
-
-
-class _Section(ctypes.Structure):
-    """GElf_Shdr (gelf.h)."""
-
-    _fields_ = (
-        *((name, ctypes.c_uint32) for name in ("name", "type")),
-        *((name, _Word) for name in ("flags", "address", "offset", "size")),
-        *((name, ctypes.c_uint32) for name in ("link", "info")),
-        *((name, _Word) for name in ("alignment", "entry_size")),
-    )
-
-
-class _Data(ctypes.Structure):
-    """The begin of Elf_Data (libelf.h)."""
-
-    _fields_ = (
-        ("buffer", _Pointer),
-        ("type", ctypes.c_int),
-        ("version", ctypes.c_uint),
-        ("size", ctypes.c_size_t),
-    )
-
 
 class Around(NamedTuple):
     """What is known of an address in the file: `begin`, where its function begins, if that is known, and
@@ -74,21 +40,17 @@ class Around(NamedTuple):
 
 
 class FunctionBounds:
-    """The functions of one file. `dw` is libdw, which has libelf's functions, and `elf` an Elf *."""
+    """The functions of one file."""
 
-    def __init__(self, dw: ctypes.CDLL, elf: ctypes.c_void_p) -> None:
-        dw.elf_getdata_rawchunk.restype = ctypes.POINTER(_Data)
-        for name in ("gelf_getphdr", "gelf_getshdr", "elf_nextscn"):
-            getattr(dw, name).restype = _Pointer
-        self._dw = dw
-        self._elf = elf
+    def __init__(self, file: LibelfFile) -> None:
+        self._file = file
         self._begins: array[int] = array("i")  # from the table's own address, as the entries
         self._entries: array[int] = array("i")
         self._address = self._offset = 0
         self._has_all_symbols = self._has_local_symbols()
-        if (found := self._table_segment()) is not None:
+        if (found := file.segment(_PT_GNU_EH_FRAME)) is not None:
             self._address, self._offset = found.vaddr, found.offset
-            self._read_table(self._bytes(found.offset, min(found.filesz, _MOST_TABLE_BYTES)))
+            self._read_table(file.bytes(found.offset, min(found.filesz, _MOST_TABLE_BYTES)))
 
     def around(self, address: int) -> Around:
         """Return what is known of an address. Behind the end of one function, another can begin without
@@ -104,7 +66,7 @@ class FunctionBounds:
         if at < 0:
             return None, 0
         begin, entry = self._address + self._begins[at], self._entries[at]
-        head = self._bytes(self._offset + entry, _ENTRY.size)
+        head = self._file.bytes(self._offset + entry, _ENTRY.size)
         if len(head) < _ENTRY.size:
             return None, 0
         _, cie_pointer, pc_begin, length = _ENTRY.unpack(head)
@@ -114,27 +76,12 @@ class FunctionBounds:
     def _has_local_symbols(self) -> bool:
         """Return whether the table of symbols has those that other files do not see. `strip -x` leaves no
         function of them, and `ld -x` no source file; compilers add both to each program (crtstuff.c)."""
-        part, section = _Pointer(), _Section()
-        for _ in range(_MOST_PARTS):
-            part = _Pointer(self._dw.elf_nextscn(self._elf, part))
-            if not part or not self._dw.gelf_getshdr(part, ctypes.byref(section)):
-                return False
+        for section in self._file.sections():
             if section.type == _SHT_SYMTAB:  # `info`: the number of local symbols, which come first
                 local_bytes = min(section.info * _SYMBOL_BYTES, _MOST_TABLE_BYTES)
-                local = self._bytes(section.offset, local_bytes)
+                local = self._file.bytes(section.offset, local_bytes)
                 return {_STT_FUNC, _STT_FILE} <= {info & 15 for info in local[_SYMBOL_INFO_AT::_SYMBOL_BYTES]}
         return False
-
-    def _table_segment(self) -> _Segment | None:
-        count, segment = ctypes.c_size_t(), _Segment()
-        if self._dw.elf_getphdrnum(self._elf, ctypes.byref(count)):
-            return None
-        for number in range(min(count.value, _MOST_PARTS)):
-            if not self._dw.gelf_getphdr(self._elf, number, ctypes.byref(segment)):
-                return None
-            if segment.type == _PT_GNU_EH_FRAME:
-                return segment
-        return None
 
     def _read_table(self, table: bytes) -> None:
         if len(table) < _HEAD.size:
@@ -144,10 +91,3 @@ class FunctionBounds:
             count = min(count, (len(table) - _HEAD.size) // _PAIR_BYTES)
             words = array("i", table[_HEAD.size : _HEAD.size + count * _PAIR_BYTES])
             self._begins, self._entries = words[::2], words[1::2]
-
-    def _bytes(self, offset: int, size: int) -> bytes:
-        """Return bytes of the file; nothing if it does not have them all."""
-        if not 0 <= offset < 1 << 63:
-            return b""
-        found = self._dw.elf_getdata_rawchunk(self._elf, ctypes.c_int64(offset), ctypes.c_size_t(size), 0)
-        return ctypes.string_at(found[0].buffer, found[0].size) if found and found[0].buffer else b""

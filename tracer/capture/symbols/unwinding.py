@@ -20,16 +20,20 @@ import struct
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tracer.capture.symbols.address_names import Resolved, StackCopy
 from tracer.capture.symbols.function_bounds import FunctionBounds
+from tracer.capture.symbols.libelf_file import LibelfFile
 from tracer.capture.symbols.source_lines import SourceLines
 from tracer.errors import TracerError
 from tracer.kernel.process.elf_file import CutOffError, ElfFile
 from tracer.kernel.process.mapped_ranges import read_maps
 from tracer.program_modules import may_be_of_program
 from tracer.wire.fields import LENGTHS
+
+if TYPE_CHECKING:
+    from tracer.capture.symbols.symbol_index import SymbolIndex
 
 _LIBRARY: Final = "libdw.so.1"
 _MACHINE: Final = "x86_64"
@@ -164,7 +168,7 @@ class Unwinder:
         self._demangler = _Demangler()
         self._lines = SourceLines(self._dw, self._demangler.name)
         self._without_lines: set[bytes] = set()
-        self._bounds: dict[int | None, FunctionBounds] = {}  # by Dwfl_Module *
+        self._modules: dict[int, tuple[int, SymbolIndex, FunctionBounds]] = {}  # by Dwfl_Module *
         self._tgid = tgid
         self._addresses: list[int] = []
         self._copy = StackCopy(b"", b"")
@@ -204,26 +208,43 @@ class Unwinder:
         module = _Pointer(self._dw.dwfl_addrmodule(self._dwfl, _Word(address)))
         if not module.value:
             return Resolved(None, address, None)
-        bias, offset, symbol = _Word(), _Word(), ctypes.create_string_buffer(_SYMBOL_BYTES)
         path = self._dw.dwfl_module_info(module, None, None, None, None, None, None, None)
+        where = None if path is None else path.decode(errors="backslashreplace")
+        bias, symbols, bounds = self._of_module(module)
+        at = address - bias & _ADDRESS_MASK
+        found = symbols.at(at)
+        if found is None:
+            begin, least = bounds.around(at)
+            if symbols.has_label(least, at):
+                found = self._asked(module, address, at - least)
+            if found is None:
+                return Resolved(None, at, where, begin=begin)
+        shown = self._demangler.name(found[0].decode(errors="backslashreplace"))
+        source = () if path in self._without_lines else tuple(self._lines.frames(module, address))
+        return Resolved(shown, found[1], where, source)
+
+    def _of_module(self, module: ctypes.c_void_p) -> tuple[int, SymbolIndex, FunctionBounds]:
+        """Return what to take from an address to have one of the file, and what is known of the file."""
+        from tracer.capture.symbols.symbol_index import SymbolIndex  # noqa: PLC0415  it imports numpy
+
+        assert module.value is not None
+        if module.value not in self._modules:
+            bias = _Word()
+            elf = _Pointer(self._dw.dwfl_module_getelf(module, ctypes.byref(bias)))
+            file = LibelfFile(self._dw, elf)
+            symbols = SymbolIndex(file, self._dw.dwfl_module_getsymtab(module))
+            self._modules[module.value] = bias.value, symbols, FunctionBounds(file)
+        return self._modules[module.value]
+
+    def _asked(self, module: ctypes.c_void_p, address: int, most: int) -> tuple[bytes, int] | None:
+        """Return what libdw has at an address, and the offset in it: a symbol with a size, or a label that is
+        at most so far before."""
+        offset, symbol = _Word(), ctypes.create_string_buffer(_SYMBOL_BYTES)
         name = self._dw.dwfl_module_addrinfo(
             module, _Word(address), ctypes.byref(offset), symbol, None, None, None
         )
-        where = None if path is None else path.decode(errors="backslashreplace")
-        if name is None or not int.from_bytes(symbol.raw[_SYMBOL_SIZE_AT:], "little"):
-            elf = _Pointer(self._dw.dwfl_module_getelf(module, ctypes.byref(bias)))
-            at = address - bias.value & _ADDRESS_MASK
-            begin, least = self._bounds_in(module, elf).around(at)
-            if name is None or at - offset.value < least:
-                return Resolved(None, at, where, begin=begin)
-        shown = self._demangler.name(name.decode(errors="backslashreplace"))
-        source = () if path in self._without_lines else tuple(self._lines.frames(module, address))
-        return Resolved(shown, offset.value, where, source)
-
-    def _bounds_in(self, module: ctypes.c_void_p, elf: ctypes.c_void_p) -> FunctionBounds:
-        if module.value not in self._bounds:
-            self._bounds[module.value] = FunctionBounds(self._dw, elf)
-        return self._bounds[module.value]
+        has_size = any(symbol.raw[_SYMBOL_SIZE_AT:])
+        return (name, offset.value) if name is not None and (has_size or offset.value <= most) else None
 
     def _report(self, folder: Path) -> None:
         for file in _files(folder)[:_MOST_FILES]:
