@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,11 @@ class Table:
         self.generation = world.generation
         self.asked: list[int] = []
 
-    def resolve(self, address: int) -> Resolved:
-        self.asked.append(address)
+    def resolve_all(self, addresses: Sequence[int]) -> list[Resolved]:
+        self.asked += addresses
+        return [self.at(address) for address in addresses]
+
+    def at(self, address: int) -> Resolved:
         if 0x1000 <= address < 0x2000:
             number, offset = divmod(address - 0x1000, 0x100)
             return Resolved(f"f{number}.{self.generation}", offset, "/bin/work")
@@ -286,7 +290,7 @@ def test_tables_of_ended_processes_are_freed_before_another_is_made(world: World
 
 
 def test_long_symbol_is_cut(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Table, "resolve", lambda *_: Resolved("x" * 10_000_000, 0, "/bin/work"))
+    monkeypatch.setattr(Table, "at", lambda *_: Resolved("x" * 10_000_000, 0, "/bin/work"))
     world.runs(7, ONE)
     assert len(world.symbols.frames(7, [0x1234], ONE)[0]) < 600
 

@@ -154,7 +154,7 @@ def test_file_that_the_debug_information_names_is_not_opened(tmp_path: Path) -> 
     assembly.write_text(f"{text}\n{link}")
     address = mapped(tmp_path, assembly)
     table = SymbolProcess(lambda: CodeSymbols(not_asked, 7, tmp_path))
-    found = [table.resolve(at) for at in range(address, address + 64)]
+    found = table.resolve_all(range(address, address + 64))
     table.close()
     inlined = [one for one in found if one.symbol == "outer" and len(one.source) == 3]
     assert inlined

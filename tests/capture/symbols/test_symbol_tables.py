@@ -46,6 +46,11 @@ class Table:
         raise AssertionError("the child ends instead")
 
 
+def at(table: SymbolProcess, address: int) -> Resolved:
+    (found,) = table.resolve_all([address])
+    return found
+
+
 def descriptors() -> set[str]:
     return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
@@ -57,13 +62,13 @@ def children() -> set[str]:
 def test_resolve_returns_the_answers_of_the_table() -> None:
     before = descriptors()
     table = SymbolProcess(Table)
-    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
+    assert at(table, 0xAB) == Resolved("fab", 2, "/bin/work")
     for address in (0, 1 << 63, (1 << 64) - 1):
-        assert table.resolve(address) == Table().resolve(address)
-    symbol, offset, module, source, _ = table.resolve(0x10)
+        assert at(table, address) == Table().resolve(address)
+    symbol, offset, module, source, _ = at(table, 0x10)
     assert (len(symbol or ""), offset, module, source) == (4096, 1, "/lib/\udcff", ())
-    assert table.resolve(0x20) == Table().resolve(0x20)
-    assert table.resolve(0x30) == Resolved("main", 1, "/bin/work"), "too long for a message"
+    assert at(table, 0x20) == Table().resolve(0x20)
+    assert at(table, 0x30) == Resolved("main", 1, "/bin/work"), "too long for a message"
     table.close()
     assert descriptors() == before
 
@@ -74,8 +79,8 @@ def test_copy_of_a_stack_is_unwound_in_the_child() -> None:
     for size in (0, 1, 16 << 10):
         assert table.unwind(StackCopy(registers, bytes(size))) == [len(registers), size, (1 << 64) - 1]
     assert table.unwind(StackCopy(registers, b"bad")) == []
-    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
-    table.resolve(0xDEAD)
+    assert at(table, 0xAB) == Resolved("fab", 2, "/bin/work")
+    at(table, 0xDEAD)
     assert table.unwind(StackCopy(registers, b"")) == [], "the child has ended"
     table.close()
 
@@ -83,8 +88,8 @@ def test_copy_of_a_stack_is_unwound_in_the_child() -> None:
 def test_descriptors_closed_in_the_child_stay_open_in_the_parent() -> None:
     table = SymbolProcess(Table)
     before = descriptors()
-    assert table.resolve(0x666) == Resolved("f666", 2, "/bin/work")
-    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
+    assert at(table, 0x666) == Resolved("f666", 2, "/bin/work")
+    assert at(table, 0xAB) == Resolved("fab", 2, "/bin/work")
     assert descriptors() == before
     table.close()
 
@@ -92,26 +97,26 @@ def test_descriptors_closed_in_the_child_stay_open_in_the_parent() -> None:
 @pytest.mark.parametrize("address", [-1, 1 << 64, 1 << 200])
 def test_resolve_of_an_impossible_address_finds_nothing(address: int) -> None:
     table = SymbolProcess(Table)
-    symbol, *_ = table.resolve(address)
+    symbol, *_ = at(table, address)
     assert symbol in (None, "f0")
-    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
+    assert at(table, 0xAB) == Resolved("fab", 2, "/bin/work")
     table.close()
 
 
 def test_failed_look_up_leaves_the_child_alive() -> None:
     table = SymbolProcess(Table)
-    assert table.resolve(0xBAD) == Resolved(None, 0xBAD, None)
-    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
+    assert at(table, 0xBAD) == Resolved(None, 0xBAD, None)
+    assert at(table, 0xAB) == Resolved("fab", 2, "/bin/work")
     table.close()
 
 
 def test_child_that_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbol_tables, "_ANSWERS_WITHIN_S", 0.3)
     table = SymbolProcess(Table)
-    assert table.resolve(0xA51EE9) == Resolved(None, 0xA51EE9, None)
+    assert at(table, 0xA51EE9) == Resolved(None, 0xA51EE9, None)
     monkeypatch.setattr(symbol_tables, "_ANSWERS_WITHIN_S", 60)
     begin = time.monotonic()
-    assert table.resolve(0xAB) == Resolved(None, 0xAB, None)
+    assert at(table, 0xAB) == Resolved(None, 0xAB, None)
     assert time.monotonic() - begin < 30, "it did not wait for the child"
     table.close()
 
@@ -125,7 +130,7 @@ def test_child_that_computes_without_end_is_ended_by_the_kernel(monkeypatch: pyt
     finally:
         signal.signal(signal.SIGPROF, handler)
     (child,) = map(int, children() - before)
-    assert table.resolve(0xC0DE) == Resolved(None, 0xC0DE, None)
+    assert at(table, 0xC0DE) == Resolved(None, 0xC0DE, None)
     ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     assert ended.si_status == signal.SIGPROF
@@ -141,8 +146,8 @@ def test_child_that_ended_resolves_nothing(when: str) -> None:
         return Table()
 
     table = SymbolProcess(make)
-    assert table.resolve(0xDEAD) == Resolved(None, 0xDEAD, None)
-    assert table.resolve(0xAB) == Resolved(None, 0xAB, None)
+    assert at(table, 0xDEAD) == Resolved(None, 0xDEAD, None)
+    assert at(table, 0xAB) == Resolved(None, 0xAB, None)
     table.close()
 
 
@@ -155,6 +160,6 @@ def test_child_closes_inherited_descriptors_and_ignores_signals() -> None:
     (child,) = map(int, children() - before)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child, number)
-    assert table.resolve(0xAB) == Resolved("fab", 2, "/bin/work")
+    assert at(table, 0xAB) == Resolved("fab", 2, "/bin/work")
     table.close()
     os.close(read)

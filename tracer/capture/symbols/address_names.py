@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -85,14 +85,32 @@ class CodeTable(SymbolTable, Protocol):
         """Return the addresses of a stack, innermost first; nothing if it cannot be unwound."""
 
 
+class ProcessTable(Protocol):
+    """A `CodeTable` that is asked for many addresses at once."""
+
+    def resolve_all(self, addresses: Sequence[int]) -> list[Resolved]:
+        """Return what is at each address."""
+
+    def unwind(self, copy: StackCopy) -> list[int]:
+        """See `CodeTable.unwind`."""
+
+    def close(self) -> None:
+        """Free the table."""
+
+
+_Place = tuple[int, bool]
+"""An address, and whether it is a return address: that lies behind the call, and behind the function if that
+call never returns."""
+
+
 @dataclass
 class _Process:
     image: ExecImage
     modules: list[MappedRange]
-    table: CodeTable
+    table: ProcessTable
     used_s: float = 0.0
     look_s: float = 0.0  # when to look at its mappings again
-    names: dict[tuple[int, bool], list[str]] = field(default_factory=dict)
+    names: dict[_Place, list[str]] = field(default_factory=dict)
 
 
 class UserSymbols:
@@ -105,7 +123,7 @@ class UserSymbols:
 
     def __init__(
         self,
-        table_of: Callable[[int], CodeTable],
+        table_of: Callable[[int], ProcessTable],
         proc: Path = Path("/proc"),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -126,10 +144,9 @@ class UserSymbols:
         may_look = known is not None and read_image(self._proc, tgid) in (_NO_IMAGE, known.image)
         if known is not None and copy is not None:
             addresses = joined(known.table.unwind(copy), list(addresses))
-        names = (
-            [f"{address:#x}"] if known is None else _names(known, address, bool(number), may_look)
-            for number, address in enumerate(addresses)
-        )
+        places = [(address, bool(number)) for number, address in enumerate(addresses)]
+        found = {} if known is None else _names(known, places, may_look=may_look)
+        names = (found.get(place) or [f"{place[0]:#x}"] for place in places)
         return [*islice(chain.from_iterable(names), _MOST_FRAMES)]
 
     def _current(self, tgid: int, image: ExecImage, now: ExecImage) -> _Process | None:
@@ -210,38 +227,39 @@ def _modules(proc: Path, tgid: int) -> list[MappedRange]:
     return [one for one in mapped if one.inode and "x" in one.permissions]
 
 
-def _names(process: _Process, address: int, is_return: bool, may_look: bool) -> list[str]:
-    """Return the names at an address, innermost first.
+def _names(process: _Process, places: Sequence[_Place], *, may_look: bool) -> dict[_Place, list[str]]:
+    """Return the names at each place, innermost first, as far as they are known.
 
-    `is_return`: it is a return address, which lies behind the call, and behind the function if that call
-    never returns. `may_look`: the process still runs the program of the table.
+    `may_look`: the process still runs the program of the table.
     """
-    names = process.names.get((address, is_return))
-    if names is None:
-        if not may_look:
-            return [f"{address:#x}"]
-        names, is_lasting = _look_up(process.table, address, is_return and address > 0)
-        if is_lasting:
-            if len(process.names) >= _MOST_NAMES:
-                process.names.clear()
-            process.names[address, is_return] = names
-    return names
+    known = {place: process.names[place] for place in places if place in process.names}
+    if may_look:
+        new = [place for place in dict.fromkeys(places) if place not in known]
+        at = [max(address - is_return, 0) for address, is_return in new]
+        for place, resolved in zip(new, process.table.resolve_all(at), strict=True):
+            known[place], is_lasting = _named(resolved, place)
+            if is_lasting:
+                if len(process.names) >= _MOST_NAMES:
+                    process.names.clear()
+                process.names[place] = known[place]
+    return known
 
 
-def _look_up(table: SymbolTable, address: int, is_return: bool) -> tuple[list[str], bool]:
+def _named(resolved: Resolved, place: _Place) -> tuple[list[str], bool]:
     """Return the names, and whether they last as long as the module is mapped.
 
     A name in memory without a file does not last: a just-in-time compiler may put other code there.
     """
-    symbol, offset, path, source, begin = table.resolve(address - is_return)
+    symbol, offset, path, source, begin = resolved
+    address, is_return = place[0], place[1] and place[0] > 0
     is_file = path is not None and path.startswith(
         "/"
     )  # neither [vdso] nor memory of a just-in-time compiler
     module = f"[{os.path.basename(path)}]" if path and is_file else None  # noqa: PTH119  it may be any text
     if symbol is None:
         offset += is_return
-        place = f"{offset:#x}" if begin is None else f"{begin:#x}+{offset - begin:#x}"
-        return [f"{module}+{place}" if module else f"{address:#x}"], path is not None
+        inside = f"{offset:#x}" if begin is None else f"{begin:#x}+{offset - begin:#x}"
+        return [f"{module}+{inside}" if module else f"{address:#x}"], path is not None
     if module is None:
         return [_cut(symbol)], path is not None
     functions = source or (SourceFrame(None, None, None),)

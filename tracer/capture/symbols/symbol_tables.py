@@ -196,6 +196,7 @@ _MOST_CPU_S: Final = 10.0  # until the table is made, and of an answer
 _MOST_MEMORY_BYTES: Final = 4 << 30  # more than the parent's: a hostile symbol file may need any amount
 _ADDRESS_MASK: Final = (1 << 64) - 1
 _ADDRESS_BYTES: Final = 8
+_MOST_REQUESTS: Final = 64  # on their way at once: few enough for the buffer of a socket
 _REGISTERS_BYTES: Final = 8 * LENGTHS["TRACER_REGISTERS"]
 _MADE: Final = b"+"
 _NICE: Final = 5  # once the table is made: until then the process may end
@@ -219,28 +220,35 @@ class SymbolProcess:
         with suppress(OSError):
             self._is_ready = self._socket.recv(1) == _MADE  # wait: the table is as of now
 
-    def resolve(self, address: int) -> Resolved:
-        """See `SymbolTable.resolve`; any address is allowed."""
-        answer = self._ask((address & _ADDRESS_MASK).to_bytes(_ADDRESS_BYTES, "little"))
-        if answer is None:
-            return Resolved(None, address, None)
-        symbol, offset, module, source, begin = answer
-        return Resolved(symbol, offset, module, tuple(SourceFrame(*one) for one in source), begin)
+    def resolve_all(self, addresses: Sequence[int]) -> list[Resolved]:
+        """See `ProcessTable.resolve_all`; any address is allowed."""
+        found: list[Resolved] = []
+        for begin in range(0, len(addresses), _MOST_REQUESTS):
+            some = addresses[begin : begin + _MOST_REQUESTS]
+            requests = [(one & _ADDRESS_MASK).to_bytes(_ADDRESS_BYTES, "little") for one in some]
+            found += map(_resolved, some, self._ask(requests))
+        return found
 
     def unwind(self, copy: StackCopy) -> list[int]:
-        """See `CodeTable.unwind`."""
-        return self._ask(copy.registers + copy.stack) or []
+        """See `ProcessTable.unwind`."""
+        (answer,) = self._ask((copy.registers + copy.stack,))
+        return answer or []
 
-    def _ask(self, request: bytes) -> list[Any] | None:
-        """Return the answer of the child; None: there is none."""
+    def _ask(self, requests: Sequence[bytes]) -> list[list[Any] | None]:
+        """Return the answers of the child; None: there is none.
+
+        The child has all requests at once: on a busy machine, each turn of the two takes milliseconds.
+        """
+        answers: list[list[Any] | None] = []
         if self._is_ready:
             self._is_ready = False  # a late answer must not be taken for the answer to the next request
             with suppress(OSError, ValueError):
-                self._socket.send(request)
-                answer: list[Any] = json.loads(self._socket.recv(_MESSAGE_BYTES))
+                for request in requests:
+                    self._socket.send(request)
+                for _ in requests:
+                    answers.append(json.loads(self._socket.recv(_MESSAGE_BYTES)))  # noqa: PERF401  those that came
                 self._is_ready = True
-                return answer
-        return None
+        return answers + [None] * (len(requests) - len(answers))
 
     def close(self) -> None:
         end_child(self._child, self._socket, is_idle=self._is_ready)
@@ -279,6 +287,13 @@ def _serve(make: Callable[[], CodeTable], fd: int) -> NoReturn:
                 ours.send(_answer(table, request))
     finally:
         os._exit(0)
+
+
+def _resolved(address: int, answer: list[Any] | None) -> Resolved:
+    if answer is None:
+        return Resolved(None, address, None)
+    symbol, offset, module, source, begin = answer
+    return Resolved(symbol, offset, module, tuple(SourceFrame(*one) for one in source), begin)
 
 
 def _answer(table: CodeTable, request: bytes) -> bytes:
