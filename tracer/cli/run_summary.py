@@ -43,7 +43,7 @@ def _machine_bytes() -> int | None:
 def _logged_kill(run: CountedRun) -> OomReport | None:
     """Return the newest kill of the cgroup in the kernel log of this machine, if it can be read here."""
     from tracer.analysis.explain import kill_filter
-    from tracer.analysis.explain.log_postmortem import LogKills
+    from tracer.analysis.explain.logged_kills import LogKills
     from tracer.errors import TracerError
     from tracer.kernel.kmsg import this_machine
 

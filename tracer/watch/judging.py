@@ -39,7 +39,7 @@ _NEEDED: Final = (
     "tracer.analysis.trace",
     "tracer.analysis.explain.kill_filter",
     "tracer.analysis.explain.postmortem",
-    "tracer.analysis.explain.recorded_report",
+    "tracer.analysis.explain.recorded_facts",
     "tracer.analysis.kernel_log.logged_reports",
     "tracer.analysis.views.lost_time",
     "tracer.analysis.views.miss_curve",

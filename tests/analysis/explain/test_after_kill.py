@@ -9,7 +9,7 @@ from support.evidence import kinds_of, numbers_of
 from synthetic.memcg_kill import LIMIT, record_kill
 from synthetic.oom_log import Dump
 
-from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
@@ -79,6 +79,6 @@ def test_log_alone_tells_the_kill_after_the_kill() -> None:
     lines = [
         f"[   12.{at:06}] {line}" for at, dump in ((0, first), (50_000, second)) for line in dump.lines()
     ]
-    _, report = log_postmortem.explain(reports(split(["\n".join(lines).encode()])))
+    _, report = logged_kills.explain(reports(split(["\n".join(lines).encode()])))
     assert "big (pid 40), killed 50 ms before, was still freeing 8.9 MiB; " in report.verdict.summary
     assert report.advice[0].startswith("Look at kill 1 first")

@@ -10,7 +10,7 @@ from synthetic.memcg_kill import only_report
 from synthetic.oom_log import Dump, log
 from synthetic.resized import IN_USE, MIB, NEW, OLD, WRITE, resized
 
-from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.results.kill import Lowered, OomReport
 from tracer.kernel.kmsg.parser import reports
@@ -149,7 +149,7 @@ def test_trigger_without_a_stack_is_the_writer_if_it_is_in_another_cgroup(
 def test_log_alone_tells_the_lowered_limit_by_the_stack() -> None:
     dump = Dump(50, comm="sh", usage=IN_USE, limit=NEW, anon_rss=36 * MIB, stack=WRITE)
     text = "\n".join(dump.lines()).encode()
-    (report,) = log_postmortem.explain(reports(split([text])))
+    (report,) = logged_kills.explain(reports(split([text])))
     assert report.verdict.summary.startswith(
         "sh (pid 50) lowered the limit of the cgroup /box to 24 MiB while 41 MiB was in use, 36 MiB of it "
         "anonymous memory, and was killed; "

@@ -8,7 +8,7 @@ import pytest
 from support.evidence import numbers_of
 from synthetic.memcg_kill import only_report, record_kill
 
-from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
 
@@ -48,7 +48,7 @@ def machine_kill(**changed: Any) -> OomReport:
         "task_memcg=/,task=hog,pid=9,uid=0",
         KILL,
     ]
-    (report,) = log_postmortem.explain(reports(log))
+    (report,) = logged_kills.explain(reports(log))
     return report
 
 
@@ -114,13 +114,13 @@ def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
         "kmem: usage 0kB, limit 9007199254740991kB, failcnt 0",
         "Memory cgroup stats for /lxc/a: cache:18092KB rss:34988KB inactive_anon:4344KB active_anon:48720KB",
     ]
-    (report,) = log_postmortem.explain(reports(log))
+    (report,) = logged_kills.explain(reports(log))
     assert report.verdict.cause == "unknown"
     assert "the limit was not reached: usage was 51.9 MiB, and the limit 256 MiB" in report.verdict.summary
-    (full,) = log_postmortem.explain(reports([log[0].replace("53192", "261000"), *log[1:]]))
+    (full,) = logged_kills.explain(reports([log[0].replace("53192", "261000"), *log[1:]]))
     assert full.verdict.cause != "unknown" or "not reached" not in full.verdict.summary
     # The limit of memory and swap together, or of kernel memory, may be the one that was hit.
-    (swap,) = log_postmortem.explain(reports([log[0], log[1].replace("53192", "524280"), *log[2:]]))
+    (swap,) = logged_kills.explain(reports([log[0], log[1].replace("53192", "524280"), *log[2:]]))
     assert "not reached" not in swap.verdict.summary
 
 
@@ -137,7 +137,7 @@ def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
 )
 def test_panic_of_the_kernel_has_no_victim(line: str, expected: str) -> None:
     log = ["a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", "Mem-Info:", line]
-    (report,) = log_postmortem.explain(reports(log))
+    (report,) = logged_kills.explain(reports(log))
     assert report.victims == ()
     assert expected in report.verdict.summary
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.explain.words import evidence
 from tracer.cli.verbs import explain
 from tracer.kernel.kmsg.log_files import merged
@@ -125,7 +125,7 @@ def test_no_sentence_about_a_piece_of_a_log_is_broken(data: st.DataObject) -> No
     piece = [line for at, line in enumerate(lines[begin:end], begin) if at not in dropped]
     if piece:
         piece[-1] = piece[-1][: data.draw(st.integers(1, len(piece[-1]) + 1))]
-    for report in log_postmortem.explain(merged(reports(piece))):
+    for report in logged_kills.explain(merged(reports(piece))):
         assert list(faults(json.loads(json.dumps(evidence.document(report))), "")) == []
 
 

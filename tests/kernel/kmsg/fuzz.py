@@ -21,7 +21,7 @@ from typing import Final
 
 from rich.cells import cell_len
 
-from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
 from tracer.kernel.kmsg.report.log_report import LogReport
@@ -211,7 +211,7 @@ def check(log: bytes, *, as_json: bool, as_text: bool) -> int:
     for one in found:
         _check_facts(one, number_of_lines)
     assert sum(len(one.tasks) + len(one.kills) for one in found) <= number_of_lines + len(log) // 20
-    for report in log_postmortem.explain(found):
+    for report in logged_kills.explain(found):
         if as_json:
             json.dumps(report.to_dict())
         if report.composition.total is not None:

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from support.recorded import NAMES, opened, reports_of
 
-from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg import log_files
 from tracer.render.terminal import console, explain_text, survivor_text
@@ -87,7 +87,7 @@ def test_recorded_survivors_wrap_between_words(verbose: bool) -> None:
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.stem)
 def test_kernel_logs_wrap_between_words(log: Path) -> None:
-    for report in list(log_postmortem.explain(log_files.read(str(log)).reports))[:3]:
+    for report in list(logged_kills.explain(log_files.read(str(log)).reports))[:3]:
         known = forms(report)
         for columns in (60, 80, 100):
             assert_unbroken(partial(screen, report), known, columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from tracer.analysis.explain import log_postmortem
+from tracer.analysis.explain import logged_kills
 from tracer.analysis.results.quality import SummedInterval
 from tracer.enumerations import SUMMED_REASON
 from tracer.kernel.probes import SIGNALS
@@ -92,4 +92,4 @@ def test_end_reason_of_a_trace_is_in_words_and_escaped(reason: str, words: str) 
 
 
 def test_fields_that_no_kernel_log_shows_have_words() -> None:
-    assert [field for field in log_postmortem._NOT_IN_LOG if field not in quality_facts.FIELDS_IN_WORDS] == []
+    assert [field for field in logged_kills._NOT_IN_LOG if field not in quality_facts.FIELDS_IN_WORDS] == []

@@ -1,6 +1,6 @@
 """The cause of each kill, from a trace or from a kernel log, and the distance to the limit without a kill.
 
-`postmortem`, `recorded_report`, `log_postmortem` and `survivors` stand above all rooms. A room imports only
+`postmortem`, `recorded_facts`, `logged_kills` and `survivors` stand above all rooms. A room imports only
 from rooms above it in this list:
 
     measure — the findings on a kill: memory, cache, growth, thrashing, allocators, limit owner, victims

@@ -36,7 +36,7 @@ def explain(trace: TraceTables, *, is_sized: bool = True) -> list[OomReport]:
     Kills that only the trace's kernel log has are included. The definitions of the numbers are in
     `analysis.explain.measure.composition` (the classes of memory), `analysis.explain.measure.window` (the
     time before the kill, and the reclaimed cache), `analysis.explain.verdict` (the cause),
-    `analysis.kernel_log.comparison` (the additions from the log) and `analysis.explain.log_postmortem`
+    `analysis.kernel_log.comparison` (the additions from the log) and `analysis.explain.logged_kills`
     (kills that the probe missed).
     """
     return PostMortems(trace).all(is_sized=is_sized)
@@ -137,13 +137,13 @@ class PostMortems:
         if owner_id is None or len(kills) < 2 or not is_sized:
             return report
         # a picture shows no conclusions
-        from tracer.analysis.explain import recorded_report  # noqa: PLC0415
+        from tracer.analysis.explain import recorded_facts  # noqa: PLC0415
         from tracer.analysis.explain.sizing import demand  # noqa: PLC0415
 
         if owner_id not in self._needs:
             known_by = [self.sized(kill_id) for kill_id in kills[: demand.MOST_KILLS]]
             self._needs[owner_id] = demand.of_kills(self._kills.subtree_of(owner_id), known_by)
-        return recorded_report.with_range_of_run(report, self._needs[owner_id], len(kills))
+        return recorded_facts.with_range_of_run(report, self._needs[owner_id], len(kills))
 
     def _by_time(self, recorded: Iterable[OomReport]) -> list[OomReport]:
         return sorted([*recorded, *self._only_logged], key=attrgetter("time"))
@@ -191,39 +191,39 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
 
 
 def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
-    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
 
-    return recorded_report.whole(trace, kill, told, is_sized=is_sized)
+    return recorded_facts.whole(trace, kill, told, is_sized=is_sized)
 
 
 def _sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
 
-    return recorded_report.sized(trace, kill, told)
+    return recorded_facts.sized(trace, kill, told)
 
 
 def _summarized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
 
-    return recorded_report.summarized(trace, kill, told)
+    return recorded_facts.summarized(trace, kill, told)
 
 
 def _listed(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
 
-    return recorded_report.listed(trace, kill, told)
+    return recorded_facts.listed(trace, kill, told)
 
 
 def _judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_report  # noqa: PLC0415  a picture shows no conclusions
+    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
 
-    return recorded_report.judged(trace, kill, told)
+    return recorded_facts.judged(trace, kill, told)
 
 
 def _from_the_log(trace: TraceTables, missed: Sequence[LogKill]) -> list[OomReport]:
     """Return a report for each kill that only the kernel log of the trace has."""
     if not missed:
         return []
-    from tracer.analysis.explain import log_postmortem  # noqa: PLC0415  most traces have all kills
+    from tracer.analysis.explain import logged_kills  # noqa: PLC0415  most traces have all kills
 
-    return list(log_postmortem.missed(trace, missed))
+    return list(logged_kills.missed(trace, missed))

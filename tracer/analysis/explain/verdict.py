@@ -2,7 +2,7 @@
 
 Each cause is weighed, the heaviest is picked, and doubts lower the confidence.
 
-A source (`recorded_report`, `log_postmortem`) first gives the outline of a kill (`outline`). To explain the
+A source (`recorded_facts`, `logged_kills`) first gives the outline of a kill (`outline`). To explain the
 kill, it measures. A value that it does not show is None, and `Quality.unknown` has the reason. From there on
 all kills are treated alike: the verdict, then the advice.
 """

@@ -19,7 +19,7 @@ from tracer.errors import Defects, TracerError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tracer.analysis.explain.log_postmortem import Depth
+    from tracer.analysis.explain.logged_kills import Depth
     from tracer.analysis.results.kill import OomReport
     from tracer.analysis.results.sigkill import Sigkill
     from tracer.analysis.results.survivor import Held
@@ -285,7 +285,7 @@ def _reports_from_log(
     """Return the kills of a log that concern a cgroup, and what explains one of them; a line says so if the
     log was searched for."""
     from tracer.analysis.explain import kill_filter
-    from tracer.analysis.explain.log_postmortem import LogKills
+    from tracer.analysis.explain.logged_kills import LogKills
     from tracer.kernel.naming.host_names import NamesHere
 
     reports = LogKills(log.reports, NamesHere().names_at, defects, depth=depth)
@@ -507,7 +507,7 @@ def _page_size(trace: AnalysedTrace | None, report: OomReport) -> int:
 def _numbered(
     reports: Sequence[OomReport], kill_id: int, *, is_of_log: bool, cgroup: str | None
 ) -> OomReport:
-    from tracer.analysis.explain.log_postmortem import LogKills
+    from tracer.analysis.explain.logged_kills import LogKills
     from tracer.analysis.explain.postmortem import no_such_kill
 
     numbers = reports.numbers() if isinstance(reports, LogKills) else [report.kill_id for report in reports]

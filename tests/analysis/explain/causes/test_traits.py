@@ -14,7 +14,7 @@ from support.recorded import TRACES
 from synthetic.findings import GFP_NOFS, MIB, SECOND, findings, grew, made_of, trigger
 
 import tracer
-from tracer.analysis.explain import recorded_report, verdict
+from tracer.analysis.explain import recorded_facts, verdict
 from tracer.analysis.explain.cause_record import ALL_GROWN, CauseRecord
 from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.evidence.contributing import contributing
@@ -210,7 +210,7 @@ def test_report_of_a_recorded_kill_has_the_words_and_the_stacks_of_the_cause(
         asked.append(kinds)
         return Grown()
 
-    monkeypatch.setattr(recorded_report, "grown_within", grown_within)
+    monkeypatch.setattr(recorded_facts, "grown_within", grown_within)
     add(grows=("file", "kernel"), settings=lambda _, room_bytes: iter((f"Keep {room_bytes >= 0}.",)))
     (report,) = tracer.open(TRACES / "anon").explain()
     assert report.verdict.cause == RAYS

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.evidence import numbers_of
 
-from tracer.analysis.explain import log_postmortem
-from tracer.analysis.explain.log_postmortem import LogKills
+from tracer.analysis.explain import logged_kills
+from tracer.analysis.explain.logged_kills import LogKills
 from tracer.analysis.explain.words.sentence_parts import trigger_name
 from tracer.analysis.results.kill import OomReport
 from tracer.kernel.kmsg.parser import reports
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 def explained(name: str) -> list[OomReport]:
-    return list(log_postmortem.explain(reports(split([(CORPUS / name).read_bytes()]))))
+    return list(logged_kills.explain(reports(split([(CORPUS / name).read_bytes()]))))
 
 
 @pytest.mark.parametrize("log", LOGS, ids=lambda path: path.name)
@@ -166,11 +166,11 @@ def test_cause_by_the_victim_alone_needs_nearly_all_of_the_limit() -> None:
         "memory: usage 10000kB, limit 10000kB, failcnt 7",
         "Memory cgroup out of memory: Killed process 9 (hog) total-vm:90000kB, anon-rss:9200kB, file-rss:0kB",
     ]
-    (report,) = log_postmortem.explain(reports(log))
+    (report,) = logged_kills.explain(reports(log))
     assert report.verdict.cause == "anon_growth"
     (held,) = numbers_of(report.verdict.evidence, "killed_held_limit")
     assert held == {"anon_rss_bytes": 9200 << 10, "limit_bytes": 10_000 << 10}
-    (other,) = log_postmortem.explain(reports([log[0], log[1].replace("9200kB", "8000kB")]))
+    (other,) = logged_kills.explain(reports([log[0], log[1].replace("9200kB", "8000kB")]))
     assert other.verdict.cause == "unknown"
 
 
@@ -180,7 +180,7 @@ def test_summary_with_a_full_limit_of_memory_and_swap_names_it() -> None:
         "memory+swap: usage 30000kB, limit 30000kB, failcnt 9",
         "Memory cgroup out of memory: Killed process 9 (hog) total-vm:90000kB, anon-rss:9200kB, file-rss:0kB",
     ]
-    (report,) = log_postmortem.explain(reports(log))
+    (report,) = logged_kills.explain(reports(log))
     assert "its limit of memory and swap together, 29.3 MiB" in report.verdict.summary
 
 
@@ -189,7 +189,7 @@ def test_limit_of_the_largest_number_is_no_limit() -> None:
         "memory: usage 42240kB, limit 9007199254740988kB, failcnt 0",
         "swap: usage 0kB, limit 0kB, failcnt 0",
     ]
-    (report,) = log_postmortem.explain(reports(log))
+    (report,) = logged_kills.explain(reports(log))
     owner = report.to_dict()["limit_owner"]
     assert (owner["limit_bytes"], owner["is_limited"]) == (None, False)
     assert "no limit is set" in report.quality.unknown["limit_owner.limit_bytes"]
@@ -208,7 +208,7 @@ def test_numbers_that_are_impossible_are_not_known() -> None:
     (found,) = reports(log)
     assert found.mem_info is not None
     assert dict(found.mem_info.pages) == {"active_anon": 500, "isolated_anon": 0}
-    (report,) = log_postmortem.explain(
+    (report,) = logged_kills.explain(
         reports(
             [
                 "memory: usage 10000kB, limit 10000kB, failcnt 7",
@@ -249,7 +249,7 @@ def test_summary_with_a_thread_of_the_victim_as_trigger_has_one_process() -> Non
         "Memory cgroup out of memory: Killed process 123 (java) total-vm:120000kB, anon-rss:100000kB, "
         "file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:240kB oom_score_adj:0",
     )
-    (report,) = log_postmortem.explain(reports(log))
+    (report,) = logged_kills.explain(reports(log))
     assert (report.trigger.pid, report.trigger.tgid) == (124, 123)
     assert report.verdict.summary.startswith("java (pid 123) asked for more memory and was killed: ")
 
@@ -270,7 +270,7 @@ def test_cause_with_counters_of_children_cut_off_is_not_kernel_memory(
     kmem: int, rss: int, cause: str
 ) -> None:
     """The kernel printed one line for each cgroup, and this log ends before the children."""
-    (report,) = log_postmortem.explain(reports([line.format(kmem=kmem, rss=rss) for line in V1]))
+    (report,) = logged_kills.explain(reports([line.format(kmem=kmem, rss=rss) for line in V1]))
     assert report.verdict.cause == cause
 
 
