@@ -14,7 +14,9 @@ from support.recorded import NAMES, TRACES, opened, reports_of
 from support.thinned import thinned_copy
 from synthetic.restarts import Restarts
 
-from tracer.analysis.explain import postmortem
+from tracer.analysis.explain import kill_report, recorded_facts
+from tracer.analysis.explain.kill_report import Kill
+from tracer.analysis.results.kill import OomReport
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.whatif.outcomes import what_if
 from tracer.cli import page_contents
@@ -68,13 +70,13 @@ def test_page_has_charts_and_whole_reports_of_the_explained_kills_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trace = Restarts(MOST_KILLS + 2).write(tmp_path / "trace")
-    every, explained, whole = AnalysedTrace(trace).explain(), list[int](), postmortem._report
+    every, explained, whole = AnalysedTrace(trace).explain(), list[int](), kill_report.whole
 
-    def counted(trace, kill, told):  # type: ignore[no-untyped-def]
-        explained.append(kill.kill_id)
-        return whole(trace, kill, told)
+    def counted(kill: Kill) -> OomReport:
+        explained.append(kill.outline.kill_id)
+        return whole(kill)
 
-    monkeypatch.setattr(postmortem, "_report", counted)
+    monkeypatch.setitem(recorded_facts.DEPTHS, "all", counted)
     monkeypatch.setattr(page_contents, "_other_limits", lambda *_: None)  # explains the first kills as well
     subject = subject_of(trace)
     assert explained == sorted(subject.charts_of_kills) == list(range(3, MOST_KILLS + 3))

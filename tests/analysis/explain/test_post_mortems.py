@@ -14,7 +14,8 @@ import pytest
 from support.recorded import NAMES, TRACES, opened, reports_of
 from synthetic.restarts import Restarts
 
-from tracer.analysis.explain import outline, postmortem, victim_selection
+from tracer.analysis.explain import kill_report, outline, postmortem, recorded_facts, victim_selection
+from tracer.analysis.explain.kill_report import Kill
 from tracer.analysis.explain.measure import allocators, shared_memory
 from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.kernel_log import comparison, logged_reports
@@ -79,13 +80,13 @@ def test_measured_kills_sort_no_refaults(loop: Path) -> None:
 
 def test_only_the_chosen_kill_is_explained(loop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     explained = list[int]()
-    whole = postmortem._report
+    whole = kill_report.whole
 
-    def counted(trace, kill, told):  # type: ignore[no-untyped-def]
-        explained.append(kill.kill_id)
-        return whole(trace, kill, told)
+    def counted(kill: Kill) -> OomReport:
+        explained.append(kill.outline.kill_id)
+        return whole(kill)
 
-    monkeypatch.setattr(postmortem, "_report", counted)
+    monkeypatch.setitem(recorded_facts.DEPTHS, "all", counted)
     outlines, post_mortems = AnalysedTrace(loop).outlined()
     assert not explained
     post_mortems.one(outlines[-1].kill_id)
@@ -164,13 +165,13 @@ def test_summarized_kills_of_the_examples_have_what_rows_show_of_the_whole_repor
 
 def test_other_kills_for_one_limit_are_sized_and_not_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     every = AnalysedTrace(TRACES / "sharedbuffers").explain()
-    explained, whole = list[int](), postmortem._report
+    explained, whole = list[int](), kill_report.whole
 
-    def counted(trace, kill, told):  # type: ignore[no-untyped-def]
-        explained.append(kill.kill_id)
-        return whole(trace, kill, told)
+    def counted(kill: Kill) -> OomReport:
+        explained.append(kill.outline.kill_id)
+        return whole(kill)
 
-    monkeypatch.setattr(postmortem, "_report", counted)
+    monkeypatch.setitem(recorded_facts.DEPTHS, "all", counted)
     assert PostMortems(AnalysedTrace(TRACES / "sharedbuffers")).one(3) == every[2]
     assert explained == [3]
     assert what_if(AnalysedTrace(TRACES / "sharedbuffers")).survives_from_bytes is not None
@@ -182,7 +183,7 @@ def test_sized_kills_of_the_examples_have_the_own_range_of_the_whole_reports(nam
     trace, name_of_range = opened(name), "sizing.min_limit_bytes"
     sized, whole = PostMortems(trace), PostMortems(trace)
     for kill_id, find in whole._kills:
-        report = whole._explained(kill_id, find, postmortem._report, whole._completed.told)
+        report = whole._explained(kill_id, find, postmortem._to("all"), whole._completed.told)
         one = sized.sized(kill_id)
         assert (one.time, one.limit_owner, one.sizing) == (report.time, report.limit_owner, report.sizing)
         assert one.quality.unknown.get(name_of_range) == report.quality.unknown.get(name_of_range)

@@ -1,7 +1,7 @@
 """The cause of each kill, from a trace or from a kernel log, and the distance to the limit without a kill.
 
-`postmortem`, `recorded_facts`, `logged_kills` and `survivors` stand above all rooms. A room imports only
-from rooms above it in this list:
+`postmortem`, `kill_report`, its sources `recorded_facts` and `logged_kills`, and `survivors` stand above all
+rooms. A room imports only from rooms above it in this list:
 
     measure — the findings on a kill: memory, cache, growth, thrashing, allocators, limit owner, victims
     cause_record — a cause as its consumers know it: weight and traits

@@ -1,4 +1,4 @@
-"""The post-mortem from a kernel log alone: the same reports as from a trace, with the facts that a log has.
+"""The kills of a kernel log alone, and the facts that a log has of each (`kill_report.Kill`).
 
 A log has the kernel's own account of a kill, and the state at that moment. It does not show the time before:
 growth, evictions and allocators are not known.
@@ -9,21 +9,23 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Final, Literal, NamedTuple, overload
+from functools import cache, cached_property
+from typing import Final, NamedTuple, overload
 
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.lookups import LogKill
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import shortage, verdict, victim_selection
+from tracer.analysis.explain.kill_report import DEPTHS, Depth, Weighed
 from tracer.analysis.explain.measure import composition, window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
-from tracer.analysis.explain.outline import NOT_ASKED, NOT_EXPLAINED, unexplained
+from tracer.analysis.explain.outline import explained
+from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log import logged_kill
 from tracer.analysis.kernel_log.logged_kill import Named
-from tracer.analysis.results.kill import NO_VERDICT, OomReport, Verdict, Victim
-from tracer.analysis.results.memory import Composition, Cushion
+from tracer.analysis.results.kill import OomReport, Sizing, Verdict, Victim
+from tracer.analysis.results.memory import Composition, Cushion, Grown
 from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace, Quality, Unknown
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
@@ -37,15 +39,10 @@ _NOT_IN_LOG: Final = (
     *("cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
-_NOT_ASKED: Final = Quality(0, "only", {}, dict.fromkeys((*_NOT_IN_LOG, *NOT_EXPLAINED), NOT_ASKED))
 
 
 def _unnamed(_path: str) -> ContainerNames:
     return ContainerNames()
-
-
-Depth = Literal["parties", "causes", "all"]
-"""How much of a kill is explained: its time, limit owner and victims; also its cause; or all of it."""
 
 
 class LogKills(Sequence[OomReport]):
@@ -234,79 +231,123 @@ def report(
 
     `previous`: the last kill for the same limit.
     """
-    known_size = page_size or logged_kill.page_size(log)
-    explained = {"parties": _parties, "causes": _judged, "all": _explained}[depth]
-    return defects.attempt(
-        f"kill {number}",
-        lambda: explained(number, log, named, known_size, previous),
-        lambda why: unexplained(_outline(number, log, known_size), why),
-    )
+    facts = LoggedFacts(number, log, named, page_size or logged_kill.page_size(log), previous)
+    return explained(defects, number, lambda: DEPTHS[depth](facts), lambda: facts.outline)
 
 
-def _outline(number: int, log: LogReport, page_size: int | None) -> OomReport:
-    """Return what the lines of a report say themselves."""
-    return OomReport(
-        kill_id=number,
-        time=None,
-        constraint=log.constraint,
-        limit_owner=logged_kill.outlined_owner(log),
-        victims=tuple(Victim(kill.pid, kill.comm, group_kill=len(log.kills) > 1) for kill in log.kills),
-        quality=Quality(log.dropped, "only", {}, dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)),
-        kernel_log=_place(log, page_size),
-    )
+class LoggedFacts:
+    """The facts of one decision in a kernel log (`kill_report.Kill`)."""
 
+    def __init__(
+        self, number: int, log: LogReport, named: Named, page_size: int | None, previous: PreviousKill | None
+    ) -> None:
+        self._number, self._log, self._named, self._previous = number, log, named, previous
+        self._known_size, self._page_size = page_size, page_size or logged_kill.DEFAULT_PAGE_SIZE
 
-def _place(log: LogReport, page_size: int | None) -> KernelLogPlace:
-    return KernelLogPlace(
-        first_line=log.stamp.line,
-        last_line=log.last_line,
-        since_boot_ns=log.stamp.since_boot_ns,
-        wall=log.stamp.wall,
-        page_size=page_size,
-        missing=log.missing,
-        suppressed=log.suppressed,
-        panicked=log.is_panic,
-    )
+    @cached_property
+    def outline(self) -> OomReport:
+        """Return what the lines of a report say themselves."""
+        log = self._log
+        return OomReport(
+            kill_id=self._number,
+            time=None,
+            constraint=log.constraint,
+            limit_owner=logged_kill.outlined_owner(log),
+            victims=tuple(Victim(kill.pid, kill.comm, group_kill=len(log.kills) > 1) for kill in log.kills),
+            quality=Quality(log.dropped, "only", {}, dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)),
+            kernel_log=KernelLogPlace(
+                first_line=log.stamp.line,
+                last_line=log.last_line,
+                since_boot_ns=log.stamp.since_boot_ns,
+                wall=log.stamp.wall,
+                page_size=self._known_size,
+                missing=log.missing,
+                suppressed=log.suppressed,
+                panicked=log.is_panic,
+            ),
+        )
 
+    @property
+    def parties(self) -> OomReport:
+        """Return the outline with the time, the limit owner, and the sizes of the victims."""
+        return self._parties[0]
 
-def _parties(
-    number: int, log: LogReport, named: Named, known_size: int | None, _: PreviousKill | None
-) -> OomReport:
-    return _with_parties(number, log, named, known_size, NO_VERDICT)
+    @cached_property
+    def _parties(self) -> tuple[OomReport, Unknown]:
+        unknown: Unknown = {}
+        victims = tuple(logged_kill.victims(self._log, self._page_size, unknown))
+        time = logged_kill.kill_time(self._log.stamp, unknown)
+        owner = logged_kill.limit_owner(self._log, unknown, self._named)
+        return replace(self.outline, time=time, limit_owner=owner, victims=victims), unknown
 
+    def picked(self) -> Verdict:
+        """Return the cause and its confidence."""
+        if _is_line_alone(self._log):
+            return _verdict_on_a_line(self._log.constraint)
+        return verdict.pick(self.weighed({}).findings)
 
-def _with_parties(
-    number: int, log: LogReport, named: Named, known_size: int | None, judged: Verdict
-) -> OomReport:
-    unknown: Unknown = {}
-    return OomReport(
-        kill_id=number,
-        time=logged_kill.kill_time(log.stamp, unknown),
-        constraint=log.constraint,
-        limit_owner=logged_kill.limit_owner(log, unknown, named),
-        victims=tuple(logged_kill.victims(log, known_size or logged_kill.DEFAULT_PAGE_SIZE, unknown)),
-        verdict=judged,
-        quality=_NOT_ASKED,
-        kernel_log=_place(log, known_size),
-    )
+    def weighed(self, unknown: Unknown) -> Weighed:
+        """Read the memory of the limit owner, and the parties."""
+        log, page_size = self._log, self._page_size
+        if self._known_size is None:
+            unknown["kernel_log.page_size"] = (
+                f"the kernel log does not show it; assumed to be {page_size} bytes"
+            )
+        sizes = logged_kill.sizes(log)
+        made_of = _composition(log, sizes, unknown)
+        cache_end = window.cache_bytes(sizes)
+        if cache_end is None:
+            unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log)("file")
+        parties, of_parties = self._parties
+        unknown |= of_parties
+        findings = Findings(
+            time=parties.time,
+            constraint=log.constraint,
+            owner=parties.limit_owner,
+            trigger=logged_kill.trigger(log, unknown),
+            victims=parties.victims,
+            victim_tgids=frozenset(victim.pid for victim in parties.victims),
+            composition=made_of,
+            cushion=Cushion(cache_end_bytes=cache_end),
+            page_size=page_size,
+            circumstances=_circumstances(log, sizes, made_of, page_size),
+            is_told=True,
+            kmsg="only",
+            previous=self._previous,
+        )
+        of_working_set: Unknown = {}
+        working_set = composition.working_set(sizes, made_of.total, of_working_set)
+        return Weighed(findings, sizes, working_set, of_working_set)
 
+    def measured(self, weighed: Weighed, unknown: Unknown) -> tuple[Findings, Selection]:
+        """Return the findings, and the selection of the victim from the table of tasks."""
+        total = victim_selection.logged_total_pages(self._log, self._page_size)
+        return weighed.findings, victim_selection.from_log(self._log, total, self._page_size, unknown)
 
-def _judged(
-    number: int, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
-) -> OomReport:
-    if _is_line_alone(log):
-        return _with_parties(number, log, named, known_size, _verdict_on_a_line(log.constraint))
-    findings, _ = _findings(log, named=named, known_size=known_size, previous=previous, unknown={})
-    return OomReport(
-        kill_id=number,
-        time=findings.time,
-        constraint=log.constraint,
-        limit_owner=findings.owner,
-        victims=tuple(findings.victims),
-        verdict=verdict.pick(findings),
-        quality=_NOT_ASKED,
-        kernel_log=_place(log, known_size),
-    )
+    def sizing(self, _findings: Findings, _unknown: Unknown) -> Sizing:
+        """Return no range of limits: the outline has the reason."""
+        return Sizing()
+
+    def quality(self, _findings: Findings, _selection: Selection, unknown: Unknown) -> Quality:
+        """Return the quality of the log's report."""
+        return replace(self.outline.quality, unknown=unknown)
+
+    def judge(self, findings: Findings) -> Verdict:
+        """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
+        log, judged = self._log, verdict.judge(findings)
+        if "header" not in log.missing or log.counters or log.mem_info is not None:
+            return judged
+        summary = sentence_parts.summary_of_a_line(
+            findings,
+            shortage.nodes_of(log),
+            has_owner=log.oom_memcg is not None,
+            has_summary="summary" not in log.missing,
+        )
+        return replace(judged, summary=summary)
+
+    def grown(self, _kinds: Sequence[str]) -> Grown:
+        """Return that a log does not show the code."""
+        return Grown(why_unknown=LOG_ALONE)
 
 
 def _is_line_alone(log: LogReport) -> bool:
@@ -323,66 +364,7 @@ def _verdict_on_a_line(constraint: str) -> Verdict:
     """Return the verdict on a kill of which the log has one line: no cause rests on the name and the size of
     a victim, so it is the same for all of them."""
     log = LogReport(Stamp(0), 0, constraint=constraint)
-    findings, _ = _findings(log, named=_unnamed, known_size=None, previous=None, unknown={})
-    return verdict.pick(findings)
-
-
-def _explained(
-    number: int, log: LogReport, named: Named, known_size: int | None, previous: PreviousKill | None
-) -> OomReport:
-    outline = _outline(number, log, known_size)
-    unknown: Unknown = dict(outline.quality.unknown)
-    findings, sizes = _findings(log, named=named, known_size=known_size, previous=previous, unknown=unknown)
-    total = victim_selection.logged_total_pages(log, findings.page_size)
-    selection = victim_selection.from_log(log, total, findings.page_size, unknown)
-    working_set = composition.working_set(sizes, findings.composition.total, unknown)
-    return verdict.assemble(
-        replace(
-            outline,
-            time=findings.time,
-            working_set_bytes=working_set,
-            quality=replace(outline.quality, unknown=unknown),
-        ),
-        findings,
-        selection,
-        sizes,
-        judge=lambda found: _judge(log, found),
-    )
-
-
-def _findings(
-    log: LogReport,
-    *,
-    named: Named,
-    known_size: int | None,
-    previous: PreviousKill | None,
-    unknown: Unknown,
-) -> tuple[Findings, logged_kill.Sizes]:
-    """Return what the lines of a report show, and memory.stat of the limit owner in bytes."""
-    page_size = known_size or logged_kill.DEFAULT_PAGE_SIZE
-    if known_size is None:
-        unknown["kernel_log.page_size"] = f"the kernel log does not show it; assumed to be {page_size} bytes"
-    sizes = logged_kill.sizes(log)
-    made_of = _composition(log, sizes, unknown)
-    cache_end = window.cache_bytes(sizes)
-    if cache_end is None:
-        unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log)("file")
-    victims = tuple(logged_kill.victims(log, page_size, unknown))
-    return Findings(
-        time=logged_kill.kill_time(log.stamp, unknown),
-        constraint=log.constraint,
-        owner=logged_kill.limit_owner(log, unknown, named),
-        trigger=logged_kill.trigger(log, unknown),
-        victims=victims,
-        victim_tgids=frozenset(victim.pid for victim in victims),
-        composition=made_of,
-        cushion=Cushion(cache_end_bytes=cache_end),
-        page_size=page_size,
-        circumstances=_circumstances(log, sizes, made_of, page_size),
-        is_told=True,
-        kmsg="only",
-        previous=previous,
-    ), sizes
+    return verdict.pick(LoggedFacts(0, log, _unnamed, None, None).weighed({}).findings)
 
 
 def _circumstances(
@@ -414,14 +396,3 @@ def _composition(log: LogReport, sizes: logged_kill.Sizes, unknown: Unknown) -> 
     else:
         unknown |= why if log.stats or memory is not None else {"composition": logged_kill.NO_COUNTERS}
     return made_of
-
-
-def _judge(log: LogReport, findings: Findings) -> Verdict:
-    """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
-    judged = verdict.judge(findings)
-    if "header" not in log.missing or log.counters or log.mem_info is not None:
-        return judged
-    has_owner, has_summary = log.oom_memcg is not None, "summary" not in log.missing
-    nodes = shortage.nodes_of(log)
-    summary = sentence_parts.summary_of_a_line(findings, nodes, has_owner=has_owner, has_summary=has_summary)
-    return replace(judged, summary=summary)

@@ -17,9 +17,10 @@ from tracer.analysis.explain.measure import composition, recorded_kill, window
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log.comparison import KERNEL_LOG, Told
-from tracer.analysis.results.kill import NO_VERDICT, LimitOwner, OomReport, Verdict
+from tracer.analysis.results.kill import NO_VERDICT, OomReport, Verdict
 from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import KernelLog, Quality, Unknown
+from tracer.errors import Defects
 from tracer.schema import UNLIMITED_BYTES
 
 NOT_ASKED: Final = "it was not asked for"
@@ -39,22 +40,29 @@ _OF_MEMORY: Final = ("composition", "cushion", "working_set_bytes")
 def unexplained(report: OomReport, why: str) -> OomReport:
     """Return the outline of a report as that of a kill which `why` keeps from being explained."""
     summary = sentence_parts.unexplained(report, why)
-    return _outlined(report, why, report.limit_owner, replace(NO_VERDICT, summary=summary))
+    return _outlined(report, why, replace(NO_VERDICT, summary=summary))
 
 
-def judged(report: OomReport, owner: LimitOwner, verdict: Verdict) -> OomReport:
-    """Return the outline of a report with this limit owner and this verdict."""
-    return _outlined(report, NOT_ASKED, owner, verdict)
+def judged(report: OomReport, verdict: Verdict) -> OomReport:
+    """Return the outline of a report with this verdict."""
+    return _outlined(report, NOT_ASKED, verdict)
 
 
-def _outlined(report: OomReport, why: str, owner: LimitOwner, verdict: Verdict) -> OomReport:
+def explained(
+    defects: Defects, kill_id: int, explain: Callable[[], OomReport], find_outline: Callable[[], OomReport]
+) -> OomReport:
+    """Return the report that `explain` makes; if a bug keeps it from that, the outline, which says so."""
+    return defects.attempt(f"kill {kill_id}", explain, lambda why: unexplained(find_outline(), why))
+
+
+def _outlined(report: OomReport, why: str, verdict: Verdict) -> OomReport:
     quality = report.quality
     return OomReport(
         kill_id=report.kill_id,
         time=report.time,
         ktime_ns=report.ktime_ns,
         constraint=report.constraint,
-        limit_owner=owner,
+        limit_owner=report.limit_owner,
         victims=report.victims,
         verdict=verdict,
         quality=replace(quality, unknown={**quality.unknown, **dict.fromkeys(NOT_EXPLAINED, why)}),

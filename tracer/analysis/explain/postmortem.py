@@ -23,6 +23,7 @@ from tracer.analysis.results.kill import OomReport
 from tracer.errors import UsageError
 
 if TYPE_CHECKING:
+    from tracer.analysis.explain.recorded_facts import RecordedDepth
     from tracer.analysis.explain.sizing.demand import Demand
 
 _Explain: TypeAlias = Callable[[TraceTables, RecordedKill, Told], OomReport]
@@ -62,7 +63,7 @@ class PostMortems:
 
     def all(self, *, is_sized: bool = True) -> list[OomReport]:
         """Return what `explain` returns."""
-        reports = self._each(partial(_report, is_sized=is_sized), self._completed.told)
+        reports = self._each(_to("all" if is_sized else "all but the range"), self._completed.told)
         return self._with_ranges_of_runs(reports, self._kills.numbers) if is_sized else reports
 
     def measured(self) -> list[OomReport]:
@@ -73,14 +74,15 @@ class PostMortems:
     def listed(self) -> list[OomReport]:
         """Return the reports of `outlines` with the limit owner, the cause and its confidence: what a list
         shows of a kill."""
-        return self._each(_listed, self._completed.added)
+        return self._each(_to("causes"), self._completed.added)
 
     def judged(self, whole: Collection[int] = ()) -> list[OomReport]:
         """Return the reports of `listed` with the memory of the limit owner: what a list and a chart show of
         a kill. The kills with the numbers in `whole` have whole reports."""
+        everything, a_part = _to("all"), _to("causes and memory")
 
         def explain(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-            return _report(trace, kill, told) if kill.kill_id in whole else _judged(trace, kill, told)
+            return (everything if kill.kill_id in whole else a_part)(trace, kill, told)
 
         def tell(kill_id: int) -> Told:
             return self._completed.told(kill_id) if kill_id in whole else self._completed.added(kill_id)
@@ -91,7 +93,7 @@ class PostMortems:
         """Return the reports of `outlines` with the limit owner and its memory, the trigger, the number of
         attempts, the verdict without evidence, the code that grew and the range of limits: what a row of each
         kill has."""
-        reports = self._each(_summarized, self._completed.added)
+        reports = self._each(_to("row"), self._completed.added)
         return self._with_ranges_of_runs(reports, self._kills.numbers)
 
     def outlines(self) -> list[OomReport]:
@@ -107,7 +109,7 @@ class PostMortems:
         if kill_id not in self._kills.numbers:
             return next(report for report in self._only_logged if report.kill_id == kill_id)
         report = self._explained(
-            kill_id, partial(self._kills.kill_at, kill_id), _report, self._completed.told
+            kill_id, partial(self._kills.kill_at, kill_id), _to("all"), self._completed.told
         )
         (found,) = self._with_ranges_of_runs([report], [kill_id])
         return found
@@ -118,7 +120,7 @@ class PostMortems:
             return self.one(kill_id)
         if kill_id not in self._sized:
             find = partial(self._kills.kill_at, kill_id)
-            self._sized[kill_id] = self._explained(kill_id, find, _sized, self._completed.added)
+            self._sized[kill_id] = self._explained(kill_id, find, _to("range"), self._completed.added)
         return self._sized[kill_id]
 
     def _with_ranges_of_runs(self, reports: Sequence[OomReport], whole: Collection[int]) -> list[OomReport]:
@@ -137,13 +139,13 @@ class PostMortems:
         if owner_id is None or len(kills) < 2 or not is_sized:
             return report
         # a picture shows no conclusions
-        from tracer.analysis.explain import recorded_facts  # noqa: PLC0415
+        from tracer.analysis.explain import kill_report  # noqa: PLC0415
         from tracer.analysis.explain.sizing import demand  # noqa: PLC0415
 
         if owner_id not in self._needs:
             known_by = [self.sized(kill_id) for kill_id in kills[: demand.MOST_KILLS]]
             self._needs[owner_id] = demand.of_kills(self._kills.subtree_of(owner_id), known_by)
-        return recorded_facts.with_range_of_run(report, self._needs[owner_id], len(kills))
+        return kill_report.with_range_of_run(report, self._needs[owner_id], len(kills))
 
     def _by_time(self, recorded: Iterable[OomReport]) -> list[OomReport]:
         return sorted([*recorded, *self._only_logged], key=attrgetter("time"))
@@ -159,10 +161,11 @@ class PostMortems:
         explain: _Explain,
         tell: Callable[[int], Told],
     ) -> OomReport:
-        return self._trace.defects.attempt(
-            f"kill {kill_id}",
+        return outline.explained(
+            self._trace.defects,
+            kill_id,
             lambda: explain(self._trace, find(), tell(kill_id)),
-            lambda why: outline.unexplained(self._outline(kill_id), why),
+            lambda: self._outline(kill_id),
         )
 
     def _outline(self, kill_id: int) -> OomReport:
@@ -190,34 +193,12 @@ def no_such_kill(kill_id: int, numbers: Sequence[int], place: str = "this trace"
     return UsageError(f"there is no kill {kill_id} in {place}: it holds {there}")
 
 
-def _report(trace: TraceTables, kill: RecordedKill, told: Told, *, is_sized: bool = True) -> OomReport:
+def _to(depth: RecordedDepth) -> _Explain:
+    """Return what explains a kill to this depth."""
     from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
 
-    return recorded_facts.whole(trace, kill, told, is_sized=is_sized)
-
-
-def _sized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
-
-    return recorded_facts.sized(trace, kill, told)
-
-
-def _summarized(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
-
-    return recorded_facts.summarized(trace, kill, told)
-
-
-def _listed(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
-
-    return recorded_facts.listed(trace, kill, told)
-
-
-def _judged(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport:
-    from tracer.analysis.explain import recorded_facts  # noqa: PLC0415  a picture shows no conclusions
-
-    return recorded_facts.judged(trace, kill, told)
+    explain = recorded_facts.DEPTHS[depth]
+    return lambda trace, kill, told: explain(recorded_facts.RecordedFacts(trace, kill, told))
 
 
 def _from_the_log(trace: TraceTables, missed: Sequence[LogKill]) -> list[OomReport]:

@@ -1,15 +1,8 @@
-"""The verdict on a kill, and the assembly of its report.
-
-Each cause is weighed, the heaviest is picked, and doubts lower the confidence.
-
-A source (`recorded_facts`, `logged_kills`) first gives the outline of a kill (`outline`). To explain the
-kill, it measures. A value that it does not show is None, and `Quality.unknown` has the reason. From there on
-all kills are treated alike: the verdict, then the advice.
-"""
+"""The verdict on a kill: each cause is weighed, the heaviest is picked, and doubts lower the confidence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,21 +13,8 @@ from tracer.analysis.explain.evidence.contributing import contributing
 from tracer.analysis.explain.evidence.gathering import CLOSE_WEIGHT, doubts
 from tracer.analysis.explain.evidence.kinds import on_suspect
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.explain.outline import known
-from tracer.analysis.explain.victim_selection import Selection
-from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
-from tracer.analysis.results.kill import (
-    UNKNOWN,
-    Cause,
-    Confidence,
-    Evidence,
-    OomReport,
-    Suspect,
-    Verdict,
-)
-from tracer.analysis.results.memory import Grown
-from tracer.analysis.results.quality import LOG_ALONE
+from tracer.analysis.results.kill import UNKNOWN, Cause, Confidence, Evidence, Suspect, Verdict
 
 _LEAST_WEIGHT: Final = 0.4
 """The least weight of a cause that is picked."""
@@ -117,56 +97,3 @@ def _other_causes(suspects: Sequence[Suspect]) -> Iterator[Evidence]:
         is_stated = "other_cause" in CAUSES[suspects[0].cause].stated
         if is_far and other.weight >= _LEAST_WEIGHT / 2 and not is_stated:
             yield on_suspect("other_cause", other)
-
-
-NO_OWNER: Final = "the cgroup whose limit was hit is not known"
-_NOT_SAMPLED: Final = Grown(why_unknown=LOG_ALONE)
-
-
-def assemble(
-    outline: OomReport,
-    findings: Findings,
-    selection: Selection,
-    sizes: Mapping[str, int | None],
-    *,
-    judge: Callable[[Findings], Verdict] = judge,
-    grown: Callable[[Sequence[str]], Grown] = lambda _kinds: _NOT_SAMPLED,
-) -> OomReport:
-    """Return the report of a kill: its outline, with what was measured and the conclusions.
-
-    `findings`: without the candidates, which `selection` has. `sizes`: memory.stat of the limit owner at the
-    kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `judge` gives the verdict on
-    the findings. `grown` returns the code that made some kinds of memory grow before the kill.
-    """
-    quality = outline.quality
-    findings = replace(findings, candidates=selection.candidates, kmsg_fields=quality.kmsg_fields)
-    if selection.is_contradicted:
-        contradiction = sentence_parts.contradiction(selection.candidates)
-        quality = replace(quality, disagreements=(*quality.disagreements, contradiction))
-    judged = judge(findings)
-    grew = grown(CAUSES[judged.cause].grows)
-    quality = replace(quality, unknown={**quality.unknown, **grew.unknown()})
-    grown_by = replace(findings, code=grew.code)
-    return replace(
-        outline,
-        limit_owner=findings.owner,
-        trigger=findings.trigger,
-        victims=tuple(findings.victims),
-        candidates=selection.candidates,
-        composition=findings.composition,
-        reclaim=findings.reclaim,
-        cushion=findings.cushion,
-        allocators=tuple(findings.allocators),
-        verdict=judged,
-        advice=(*advice.advise(grown_by, judged.cause), *advice.settings(findings, judged.cause)),
-        memory_stat_bytes=known(sizes),
-        badness_total_pages=selection.total_pages,
-        what_if=selection.what_if,
-        further_allocators=findings.further_allocators,
-        shared_files=tuple(findings.shared_files),
-        mappings=tuple(findings.mappings),
-        runtime=tuple(findings.runtimes),
-        cached=findings.cached,
-        **grew.fields(),
-        quality=quality,
-    )

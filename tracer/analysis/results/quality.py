@@ -14,6 +14,7 @@ KernelLog = Literal["matched", "missing", "rate_limited", "only"]
 Unknown = dict[str, str]
 """Dotted field name -> why it is null."""
 
+RANGE: Final = "sizing.min_limit_bytes"
 LOG_ALONE: Final = "a kernel log alone does not show it"
 OF_LIVES: Final = ("limit_owner.cgroup_id", "limit_owner.run", "limit_owner.runs", "victims.cgroup_id")
 """The fields that are only known of a cgroup whose lives a trace has."""

@@ -19,7 +19,7 @@ from tracer.errors import Defects, TracerError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tracer.analysis.explain.logged_kills import Depth
+    from tracer.analysis.explain.kill_report import Depth
     from tracer.analysis.results.kill import OomReport
     from tracer.analysis.results.sigkill import Sigkill
     from tracer.analysis.results.survivor import Held
