@@ -16,7 +16,7 @@ from tracer.analysis.explain.causes.registry import CAUSES
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
-from tracer.analysis.results.kill import OomReport, Sizing, Verdict
+from tracer.analysis.results.kill import NO_VERDICT, OomReport, Sizing, Verdict
 from tracer.analysis.results.memory import Grown
 from tracer.analysis.results.quality import RANGE, Quality, Unknown
 
@@ -47,9 +47,8 @@ class Kill(Protocol):
     def outline(self) -> OomReport:
         """Return what the source says without any measuring."""
 
-    @property
-    def parties(self) -> OomReport:
-        """Return the outline with the limit owner, the victims and the time."""
+    def parties(self, judged: Verdict = NO_VERDICT) -> OomReport:
+        """Return the time, the limit owner and the victims, with this verdict and nothing else."""
 
     def picked(self) -> Verdict:
         """Return the cause and its confidence."""
@@ -75,12 +74,12 @@ class Kill(Protocol):
 
 def parties(kill: Kill) -> OomReport:
     """Return the time, the limit owner and the victims."""
-    return outlines.unexplained(kill.parties, outlines.NOT_ASKED)
+    return kill.parties()
 
 
 def listed(kill: Kill) -> OomReport:
     """Return the parties, the cause and its confidence."""
-    return outlines.judged(kill.parties, kill.picked())
+    return kill.parties(kill.picked())
 
 
 def whole(kill: Kill, *, is_sized: bool = True) -> OomReport:

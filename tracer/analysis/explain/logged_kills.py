@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import cache, cached_property
 from typing import Final, NamedTuple, overload
 
+import pandas as pd
+
 from tracer.analysis.core.columns import NO_ID, utc_time
 from tracer.analysis.core.lookups import LogKill
 from tracer.analysis.core.tables import TraceTables, page_size
@@ -19,12 +21,12 @@ from tracer.analysis.explain import shortage, verdict, victim_selection
 from tracer.analysis.explain.kill_report import DEPTHS, Depth, Weighed
 from tracer.analysis.explain.measure import composition, window
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
-from tracer.analysis.explain.outline import explained
+from tracer.analysis.explain.outline import NOT_ASKED, NOT_EXPLAINED, explained
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log import logged_kill
 from tracer.analysis.kernel_log.logged_kill import Named
-from tracer.analysis.results.kill import OomReport, Sizing, Verdict, Victim
+from tracer.analysis.results.kill import NO_VERDICT, LimitOwner, OomReport, Sizing, Verdict, Victim
 from tracer.analysis.results.memory import Composition, Cushion, Grown
 from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace, Quality, Unknown
 from tracer.errors import Defects
@@ -39,6 +41,7 @@ _NOT_IN_LOG: Final = (
     *("cushion.refaulted_bytes", "cushion.kernel_refaulted_bytes", "allocators"),
     *("further_allocators", "trigger.user_stack", *OF_LIVES, "sizing.min_limit_bytes", "ktime_ns"),
 )
+_NOT_ASKED: Final = Quality(0, "only", {}, dict.fromkeys((*_NOT_IN_LOG, *NOT_EXPLAINED), NOT_ASKED))
 
 
 def _unnamed(_path: str) -> ContainerNames:
@@ -255,30 +258,43 @@ class LoggedFacts:
             limit_owner=logged_kill.outlined_owner(log),
             victims=tuple(Victim(kill.pid, kill.comm, group_kill=len(log.kills) > 1) for kill in log.kills),
             quality=Quality(log.dropped, "only", {}, dict.fromkeys(_NOT_IN_LOG, LOG_ALONE)),
-            kernel_log=KernelLogPlace(
-                first_line=log.stamp.line,
-                last_line=log.last_line,
-                since_boot_ns=log.stamp.since_boot_ns,
-                wall=log.stamp.wall,
-                page_size=self._known_size,
-                missing=log.missing,
-                suppressed=log.suppressed,
-                panicked=log.is_panic,
-            ),
+            kernel_log=self._place(),
         )
 
-    @property
-    def parties(self) -> OomReport:
-        """Return the outline with the time, the limit owner, and the sizes of the victims."""
-        return self._parties[0]
+    def parties(self, judged: Verdict = NO_VERDICT) -> OomReport:
+        """Return the time, the limit owner, and the victims with their sizes."""
+        time, owner, victims, _ = self._parties
+        return OomReport(
+            kill_id=self._number,
+            time=time,
+            constraint=self._log.constraint,
+            limit_owner=owner,
+            victims=victims,
+            verdict=judged,
+            quality=_NOT_ASKED,
+            kernel_log=self._place(),
+        )
+
+    def _place(self) -> KernelLogPlace:
+        log = self._log
+        return KernelLogPlace(
+            first_line=log.stamp.line,
+            last_line=log.last_line,
+            since_boot_ns=log.stamp.since_boot_ns,
+            wall=log.stamp.wall,
+            page_size=self._known_size,
+            missing=log.missing,
+            suppressed=log.suppressed,
+            panicked=log.is_panic,
+        )
 
     @cached_property
-    def _parties(self) -> tuple[OomReport, Unknown]:
+    def _parties(self) -> tuple[pd.Timestamp | None, LimitOwner, tuple[Victim, ...], Unknown]:
+        """Return the time, the limit owner, the victims, and reasons for unknown values of these."""
         unknown: Unknown = {}
         victims = tuple(logged_kill.victims(self._log, self._page_size, unknown))
         time = logged_kill.kill_time(self._log.stamp, unknown)
-        owner = logged_kill.limit_owner(self._log, unknown, self._named)
-        return replace(self.outline, time=time, limit_owner=owner, victims=victims), unknown
+        return time, logged_kill.limit_owner(self._log, unknown, self._named), victims, unknown
 
     def picked(self) -> Verdict:
         """Return the cause and its confidence."""
@@ -298,15 +314,15 @@ class LoggedFacts:
         cache_end = window.cache_bytes(sizes)
         if cache_end is None:
             unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log)("file")
-        parties, of_parties = self._parties
+        time, owner, victims, of_parties = self._parties
         unknown |= of_parties
         findings = Findings(
-            time=parties.time,
+            time=time,
             constraint=log.constraint,
-            owner=parties.limit_owner,
+            owner=owner,
             trigger=logged_kill.trigger(log, unknown),
-            victims=parties.victims,
-            victim_tgids=frozenset(victim.pid for victim in parties.victims),
+            victims=victims,
+            victim_tgids=frozenset(victim.pid for victim in victims),
             composition=made_of,
             cushion=Cushion(cache_end_bytes=cache_end),
             page_size=page_size,

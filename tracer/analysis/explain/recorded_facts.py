@@ -30,7 +30,7 @@ from tracer.analysis.explain.sizing.kill_range import kill_range
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.kernel_log.comparison import Told
-from tracer.analysis.results.kill import OomReport, Sizing, Verdict
+from tracer.analysis.results.kill import NO_VERDICT, OomReport, Sizing, Verdict
 from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators, Grown, Reclaim
 from tracer.analysis.results.quality import RANGE, Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim
@@ -51,10 +51,9 @@ class RecordedFacts:
         """Return what the rows of the kill have themselves."""
         return outlines.from_trace(self._trace, self._kill.time_ns, self._kill.rows, self._told.state)
 
-    @cached_property
-    def parties(self) -> OomReport:
-        """Return the outline with the limit owner."""
-        return replace(self.outline, limit_owner=self._to_pick.owner)
+    def parties(self, judged: Verdict = NO_VERDICT) -> OomReport:
+        """Return the outline with the limit owner and this verdict."""
+        return outlines.judged(replace(self.outline, limit_owner=self._to_pick.owner), judged)
 
     def picked(self) -> Verdict:
         """Return the cause and its confidence."""
