@@ -161,8 +161,10 @@ SUBPROGRAM(look_for_selected)
 static __always_inline u64 decide(struct mem_cgroup *memcg, u64 id)
 {
 	struct decision decision = {.at = memcg};
-	u8 is_wanted;
+	u8 *known = selected.lookup(&id), is_wanted;
 
+	if (known)
+		return *known;
 	LOOP(look_for_selected, MAX_DEPTH, &decision);
 	is_wanted = decision.is_wanted;
 	selected.update(&id, &is_wanted);
@@ -186,6 +188,8 @@ SUBPROGRAM(change_owner)
 		if (scan->is_wanted && scan->wants & SCAN_SOME)
 			scan->is_wanted = decide((struct mem_cgroup *)memcg, scan->owner.cgroup_id);
 	}
+	if (!scan->is_wanted)
+		return 0;
 	scan->owner.kind = scan->kind;
 	scan->address = address;
 	scan->owner.object =
@@ -196,6 +200,8 @@ SUBPROGRAM(change_owner)
 static __always_inline void take(struct scan *scan, u64 memcg, u64 kind, u64 address, u64 bytes,
 				 u64 flags)
 {
+	if (scan->memcg == memcg && !scan->is_wanted)
+		return;
 	if (scan->memcg != memcg || scan->owner.kind != kind || scan->address != address) {
 		scan->kind = kind;
 		CALL(change_owner, memcg, address);
@@ -304,8 +310,11 @@ struct page_words {
 static __always_inline void take_folio(struct scan *scan, struct folio *folio, u64 data, u64 flags,
 				       u32 type, u64 bytes)
 {
-	u64 mapping = (u64)READ(folio, mapping), address = 0, kind;
+	u64 memcg = (u64)folio_memcg(data), mapping, address = 0, kind;
 
+	if (memcg == scan->memcg && !scan->is_wanted)
+		return; /* its mapping lies elsewhere in memory, and takes as long as pages */
+	mapping = (u64)READ(folio, mapping);
 	if (has_type(type, TYPE_HUGETLB)) {
 		kind = CONTENTS_HUGETLB;
 	} else if (data & MEMCG_DATA_KMEM) {
@@ -321,16 +330,21 @@ static __always_inline void take_folio(struct scan *scan, struct folio *folio, u
 	if (kind !=
 	    CONTENTS_FILE) /* the kernel counts neither for shmem, and for anon only in swap */
 		flags &= ~(1UL << KERNEL_ENUM_PG_dirty | 1UL << KERNEL_ENUM_PG_writeback);
-	take(scan, (u64)folio_memcg(data), kind, address, bytes, flags);
+	take(scan, memcg, kind, address, bytes, flags);
 }
 
-/* Take the next page, or the next object of a slab. Return 1 at the end of the run. */
+#define PAGES_A_TURN 8 /* a turn's call and return take longer than a page without an owner */
+
+/*
+ * Take the next page that has an owner, if it is among a few pages, or the next object of a slab.
+ * Return 1 at the end of the run.
+ */
 SUBPROGRAM(scan_next)
 {
 	struct scan *scan = the_scan();
-	u64 page, flags, data, order = 0;
+	u64 page, pfn, end, flags, data, order, pages;
+	bool is_owned = false;
 	struct folio *folio;
-	u32 type;
 
 	if (!scan)
 		return 1;
@@ -339,27 +353,35 @@ SUBPROGRAM(scan_next)
 		scan_object(scan);
 		return 0;
 	}
-	if (scan->pfn >= scan->end)
+	pfn = scan->pfn;
+	end = scan->end;
+	pages = scan->pages;
+	if (pfn >= end)
 		return 1;
 	if (scan->unchecked >= TURNS_UNCHECKED) {
 		scan->unchecked = 0;
 		if (bpf_ktime_get_ns() >= scan->until_ns)
 			return 1;
 	}
-	page = scan->pages + scan->pfn * sizeof(struct page);
-	folio = (struct folio *)page;
-	flags = READ((struct page_words *)page, flags);
-	data = READ(folio, memcg_data);
-	type = READ((struct page *)page, page_type);
-	if (flags & (1UL << KERNEL_ENUM_PG_head)) {
-		order = FOLIO_ORDER(READ, folio);
-		order = order <= MOST_FOLIO_ORDER ? order : 0;
-	} else if (!data && is_free_block(type)) {
-		order = READ((struct page *)page, private);
-		order = order <= MOST_FREE_ORDER ? order : 0;
+	for (u32 number = 0; number < PAGES_A_TURN && pfn < end && !is_owned; number++) {
+		page = pages + pfn * sizeof(struct page);
+		folio = (struct folio *)page;
+		flags = READ((struct page_words *)page, flags);
+		data = READ(folio, memcg_data);
+		order = 0;
+		if (flags & (1UL << KERNEL_ENUM_PG_head)) {
+			order = FOLIO_ORDER(READ, folio);
+			order = order <= MOST_FOLIO_ORDER ? order : 0;
+		} else if (!data && is_free_block(READ((struct page *)page, page_type))) {
+			order = READ((struct page *)page, private);
+			order = order <= MOST_FREE_ORDER ? order : 0;
+		}
+		pfn += 1UL << order;
+		is_owned = data & ~(u64)MEMCG_DATA_FLAGS_MASK &&
+			   !(READ((struct page_words *)page, head) & 1);
 	}
-	scan->pfn += 1UL << order;
-	if (!(data & ~(u64)MEMCG_DATA_FLAGS_MASK) || READ((struct page_words *)page, head) & 1)
+	scan->pfn = pfn;
+	if (!is_owned)
 		return 0;
 	if (data & MEMCG_DATA_OBJEXTS) {
 #ifdef HAS_slab_objects
@@ -368,7 +390,8 @@ SUBPROGRAM(scan_next)
 #endif
 		return 0;
 	}
-	take_folio(scan, folio, data, flags, type, PAGE_SIZE << order);
+	take_folio(scan, folio, data, flags, READ((struct page *)page, page_type),
+		   PAGE_SIZE << order);
 	return 0;
 }
 
