@@ -191,13 +191,13 @@ def _moved(column: pa.Array, by_ns: int) -> pa.Array:
 
 _CHECKED: Final = {
     table: [
-        number
+        (number, field)
         for number, field in enumerate(schema)
         if not field.nullable or pa.types.is_dictionary(field.type)
     ]
     for table, schema in TABLES.items()
 }
-"""Table -> numbers of the columns that must be checked even if a batch has the schema of the table."""
+"""Table -> the columns, with their numbers, that must be checked even if a batch has its schema."""
 
 
 def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
@@ -208,29 +208,34 @@ def conform(table: str, rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]
     column, for a value that the column's type cannot hold, and for NULL in a column that is never null.
     """
     schema = TABLES[table]
-    if odd := set(rows.schema.names) ^ set(schema.names):
+    is_like = rows.schema.equals(schema)
+    if not is_like and (odd := set(rows.schema.names) ^ set(schema.names)):
         raise TraceError(f"rows for table {table} have columns too many or too few: {', '.join(sorted(odd))}")
     batches = rows.to_batches() if isinstance(rows, pa.Table) else [rows]
-    return [
-        pa.RecordBatch.from_arrays(_columns(table, batch), schema=schema)
-        for batch in batches
-        if batch.num_rows
-    ]
+    fit = _checked if is_like else _fitted
+    return [fit(table, batch) for batch in batches if batch.num_rows]
 
 
-def _columns(table: str, batch: pa.RecordBatch) -> list[pa.Array]:
-    """Return the columns of the table. If the schema fits, only the `_CHECKED` ones are looked at."""
+def _fitted(table: str, batch: pa.RecordBatch) -> pa.RecordBatch:
     schema = TABLES[table]
-    if not batch.schema.equals(schema):
-        return [_column(table, batch, field) for field in schema]
-    columns: list[pa.Array] = batch.columns
-    for number in _CHECKED[table]:
-        columns[number] = _column(table, batch, schema.field(number))
-    return columns
+    columns = [_fit(table, batch.column(field.name), field) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _column(table: str, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-    column = batch.column(field.name)
+def _checked(table: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch with the schema of the table, of which only the `_CHECKED` columns are looked at."""
+    changed = {}
+    for number, field in _CHECKED[table]:
+        before = batch.column(number)
+        if (column := _fit(table, before, field)) is not before:
+            changed[number] = column
+    if not changed:
+        return batch
+    columns = [changed.get(number, column) for number, column in enumerate(batch.columns)]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _fit(table: str, column: pa.Array, field: pa.Field) -> pa.Array:
     try:
         if pa.types.is_dictionary(field.type):
             column = encoded(column, field.type)
