@@ -41,12 +41,13 @@ class Ring:
         page = mmap.PAGESIZE
         payload = record.itemsize + (-record.itemsize) % 8
         self._stride = _HEADER_BYTES + payload
+        self._record = record
         self._length = record.itemsize
         self._data_bytes = data_bytes
         self._frame = np.dtype(
             {
                 "names": ["header", "record"],
-                "formats": ["<u4", record],
+                "formats": ["<u4", (np.void, record.itemsize)],  # NumPy would copy each field on its own
                 "offsets": [0, _HEADER_BYTES],
                 "itemsize": self._stride,
             }
@@ -83,11 +84,10 @@ class Ring:
             raise TracerError("a BPF ring holds records of another size than expected: was events.h changed?")
         unfinished = np.flatnonzero(headers & _BUSY)
         count = int(unfinished[0]) if len(unfinished) else len(headers)
-        records = (
-            self._bytes(begin % self._data_bytes, count * self._stride).view(self._frame)["record"].copy()
-        )
+        frames = self._bytes(begin % self._data_bytes, count * self._stride).view(self._frame)
+        records = frames["record"].copy()
         self._consumer[0] = begin + count * self._stride
-        return records
+        return records.view(self._record)
 
     def is_filled(self) -> bool:
         """Return whether a record waits, or a program has reserved one."""
