@@ -292,7 +292,7 @@ LINES = 400
 
 
 def files() -> list[Path]:
-    patterns = ("*.h", "*.bpf.c", "shared/*.h", "contents/*.bpf.c")
+    patterns = ("*.h", "*.bpf.c", "shared/*.h", "contents/*")
     return [path for pattern in patterns for path in bpf_folder().glob(pattern)]
 
 
