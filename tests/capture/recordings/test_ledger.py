@@ -200,7 +200,8 @@ def test_ledger_with_a_full_ring_is_exact(
         assert not set(lost.index) - {"kernel_log"}, lost
     else:
         assert lost.get(stream, 0) > 0, "the ring was not full, so the test proves nothing"
-        assert set(lost.index) == {stream}, lost
+        # While the recorder is stopped, other tests may make more cgroups than their ring has room for.
+        assert set(lost.index) - {"cgroup"} == {stream}, lost
         assert trace.charge["tgid"].isna().any(), "sums whose record was lost come without a process"
     assert_exact(trace, cgroup_id(memcg))
 

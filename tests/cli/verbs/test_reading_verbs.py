@@ -349,5 +349,7 @@ def test_command_of_the_inset_is_safe_to_paste(run: CliRunner, write_trace: Writ
 
 def test_single_kill_is_explained_once(run: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list weighs the causes of its kills first, and one kill needs no list."""
-    monkeypatch.setattr(postmortem, "_judged", lambda *_: pytest.fail("the cause was weighed before"))
+    monkeypatch.setattr(
+        postmortem.PostMortems, "listed", lambda *_: pytest.fail("the cause was weighed before")
+    )
     assert "Cause: process memory grew" in output(run.invoke(explain.command, [str(TRACES / "page-cache")]))
