@@ -156,6 +156,8 @@ def test_traces_say_what_happens_at_other_limits(disk_dir: Path) -> None:
     # Below the recorded limit, page cache in reading may leave it open. Above it, the work may have thrashed.
     above = [one.at.why for one in own[3:] if one.at.limit_bytes >= WORK.limit_bytes]
     assert above and all(" fits" in why for why in above)
-    assert roomy[-1].at.read_again_bytes == (0, 0)
+    # It depends on earlier tests how many files of Python the work is the first to read.
+    low, high = roomy[-1].at.read_again_bytes
+    assert low == 0 and high is not None and high < MIB
     again = own[-1].at.read_again_bytes
     assert again[1] is not None and again[1] < 3 * MIB
