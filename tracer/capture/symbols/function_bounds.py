@@ -15,10 +15,9 @@ from array import array
 from bisect import bisect_right
 from typing import Final, NamedTuple
 
-from tracer.capture.symbols.libelf_file import LibelfFile
+from tracer.capture.symbols.libelf_file import SHT_SYMTAB, LibelfFile
 
 _PT_GNU_EH_FRAME: Final = 0x6474E550
-_SHT_SYMTAB: Final = 2
 _MOST_TABLE_BYTES: Final = 16 << 20  # two million functions
 _SYMBOL_BYTES: Final = 24  # Elf64_Sym (elf(5))
 _SYMBOL_INFO_AT: Final = 4
@@ -77,7 +76,7 @@ class FunctionBounds:
         """Return whether the table of symbols has those that other files do not see. `strip -x` leaves no
         function of them, and `ld -x` no source file; compilers add both to each program (crtstuff.c)."""
         for section in self._file.sections():
-            if section.type == _SHT_SYMTAB:  # `info`: the number of local symbols, which come first
+            if section.type == SHT_SYMTAB:  # `info`: the number of local symbols, which come first
                 local_bytes = min(section.info * _SYMBOL_BYTES, _MOST_TABLE_BYTES)
                 local = self._file.bytes(section.offset, local_bytes)
                 return {_STT_FUNC, _STT_FILE} <= {info & 15 for info in local[_SYMBOL_INFO_AT::_SYMBOL_BYTES]}

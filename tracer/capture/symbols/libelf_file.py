@@ -9,6 +9,8 @@ import ctypes
 from collections.abc import Iterator
 from typing import Final
 
+SHT_SYMTAB: Final = 2
+"""The type of the section with all symbols (elf(5)); a stripped file has none."""
 _MOST_PARTS: Final = 1024  # segments, and sections
 
 _Pointer = ctypes.c_void_p

@@ -16,9 +16,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tracer.capture.symbols.libelf_file import LibelfFile
+from tracer.capture.symbols.libelf_file import SHT_SYMTAB, LibelfFile
 
-_SHT_SYMTAB: Final = 2
 _SHT_DYNSYM: Final = 11
 _MOST_TABLE_BYTES: Final = 64 << 20  # more than two million symbols
 _MOST_NAMES_BYTES: Final = 256 << 20
@@ -119,7 +118,7 @@ def _tables(file: LibelfFile) -> tuple[npt.NDArray[np.void], bytes, int]:
     """Return the symbols of a file, the text of their names, and the place of the first global one."""
     sections = [*file.sections()]
     by_type = {one.type: one for one in reversed(sections)}
-    table = by_type.get(_SHT_SYMTAB) or by_type.get(_SHT_DYNSYM)
+    table = by_type.get(SHT_SYMTAB) or by_type.get(_SHT_DYNSYM)
     if table is None or table.size > _MOST_TABLE_BYTES or not 0 < table.link <= len(sections):
         return np.empty(0, _SYMBOL), b"", 0
     texts = sections[table.link - 1]  # the first section of a file is empty, and not listed
