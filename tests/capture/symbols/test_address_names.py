@@ -134,13 +134,13 @@ def test_process_that_ends_while_its_mappings_are_read_keeps_its_names(
     world.runs(7, ONE)
     world.symbols.frames(7, [0x1234], ONE)
     world.now_s += 1
-    modules_of = address_names._modules
+    modules_of = address_names._code
 
     def ends_before(proc: Path, tgid: int) -> list[MappedRange]:
         world.ends(tgid)
         return modules_of(proc, tgid)
 
-    monkeypatch.setattr(address_names, "_modules", ends_before)
+    monkeypatch.setattr(address_names, "_code", ends_before)
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "f4.0 [work]"]
     monkeypatch.undo()
     assert world.symbols.frames(7, [0x1510], ONE) == ["f5.0 [work]"]
@@ -159,7 +159,7 @@ def test_process_that_executes_while_its_mappings_are_read_keeps_known_names(
         world.runs(tgid, OTHER)
         return []
 
-    monkeypatch.setattr(address_names, "_modules", executes_before)
+    monkeypatch.setattr(address_names, "_code", executes_before)
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "0x1410"]
     assert world.open == world.made[:1]
 
@@ -209,14 +209,14 @@ def test_exec_while_the_table_is_made_gives_addresses(world: World, monkeypatch:
 
 def test_mappings_are_read_in_a_twentieth_of_the_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a large program take milliseconds, and each stack may need them."""
-    read, looks = address_names._modules, []
+    read, looks = address_names._code, []
 
     def slow(proc: Path, tgid: int) -> list[MappedRange]:
         looks.append(tgid)
         world.now_s += 0.01
         return read(proc, tgid)
 
-    monkeypatch.setattr(address_names, "_modules", slow)
+    monkeypatch.setattr(address_names, "_code", slow)
     world.runs(7, ONE)
     begin_s = world.now_s
     while world.now_s < begin_s + 2:
@@ -269,17 +269,68 @@ def test_module_mapped_later_gets_a_new_table(world: World) -> None:
 
 def test_open_tables_stay_few_for_many_processes(world: World) -> None:
     for tgid in range(1, 500):
-        world.runs(tgid, ONE)
-        assert world.symbols.frames(tgid, [0x1234], ONE) == ["f2.0 [work]"]
+        image = ExecImage(0x1000, tgid)
+        world.runs(tgid, image)
+        assert world.symbols.frames(tgid, [0x1234], image) == ["f2.0 [work]"]
         assert len(world.open) <= 8
     world.symbols.close()
     assert not world.open
 
 
+def test_processes_forked_without_an_exec_share_a_table_while_its_process_lives(world: World) -> None:
+    """A pool of workers would need a child of the recorder for each."""
+    for tgid in range(1, 501):
+        world.runs(tgid, ONE)
+        assert world.symbols.frames(tgid, [0x1234], ONE) == ["f2.0 [work]"]
+    (table,) = world.made
+    assert table.asked == [0x1234], "they share the names"
+    world.ends(1)
+    world.symbols.frames(499, [0x1310], ONE)
+    assert [table.tgid for table in world.made] == [1, 499]
+    world.symbols.frames(500, [0x1410], ONE)
+    assert [table.tgid for table in world.made] == [1, 499]
+    for tgid in range(437, 499):
+        world.symbols.frames(tgid, [0x1410], ONE)
+    assert [table.tgid for table in world.open] == [499]
+    world.symbols.close()
+    assert not world.open
+
+
+@pytest.mark.parametrize(
+    ("maps", "tables"),
+    [
+        (MAPS + "c000-d000 r-xp 00000000 00:00 0 [vdso]\n", 1),
+        (MAPS + "c000-d000 rwxp 00000000 00:00 0\n", 2),  # each may hold other code by now
+        (MAPS + "c000-d000 r-xp 00000000 00:00 0 [anon:v8]\n", 2),
+    ],
+)
+def test_table_is_shared_only_if_all_code_is_in_the_same_files(world: World, maps: str, tables: int) -> None:
+    for tgid in (1, 2):
+        world.runs(tgid, ONE, maps)
+        world.symbols.frames(tgid, [0x1234], ONE)
+    world.runs(3, ONE, maps + "e000-f000 r-xp 00000000 08:01 78  /lib/plugin.so\n")
+    world.symbols.frames(3, [0x1234], ONE)
+    world.runs(4, OTHER, maps)
+    world.symbols.frames(4, [0x1234], OTHER)
+    assert len(world.made) == tables + 2
+
+
+def test_worker_that_maps_more_code_gets_its_own_table(world: World) -> None:
+    for tgid in (1, 2):
+        world.runs(tgid, ONE)
+        world.symbols.frames(tgid, [0x1234], ONE)
+    world.runs(1, ONE, MAPS + "c000-d000 rwxp 00000000 00:00 0\n")
+    world.symbols.frames(1, [0x1410], ONE)
+    assert [table.tgid for table in world.open] == [1, 1], "the other one still has the first"
+    world.runs(2, OTHER)
+    world.symbols.frames(2, [0x1410], OTHER)
+    assert [table.tgid for table in world.open] == [1, 2]
+
+
 def test_tables_of_ended_processes_are_freed_before_another_is_made(world: World) -> None:
     """Each is a process. A crash loop would leave as many as may be open; its stacks come at once."""
-    world.runs(1, ONE)
-    world.symbols.frames(1, [0x1000], ONE)
+    world.runs(1, OTHER)
+    world.symbols.frames(1, [0x1000], OTHER)
     for victim in range(2, 6):
         world.runs(victim, ONE)
         world.symbols.frames(victim, [0x1000], ONE)

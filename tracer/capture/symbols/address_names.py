@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from tracer.kernel.process.mapped_ranges import MappedRange, read_maps
 
-_MOST_PROCESSES: Final = 4  # a table has a child process of 8 MiB, and an open file for each module
+_MOST_TABLES: Final = 4  # a table has a child process of 8 MiB, and an open file for each module
+_MOST_PROCESSES: Final = 64
 ENDED_KEPT_S: Final = 3.0
 """The time without a look-up after which the table of an ended process is freed: some of its stacks may still
 wait. While processes are killed in a loop, each would leave one."""
@@ -34,6 +35,9 @@ class ExecImage(NamedTuple):
     start_code: int
     start_stack: int
 
+
+_OF_KERNEL: Final = (b"[vdso]", b"[vsyscall]", b"[uprobes]")
+"""Mappings with code that the kernel makes in each process."""
 
 _NO_IMAGE: Final = ExecImage(0, 0)  # of a process that exits or is gone
 
@@ -103,11 +107,21 @@ _Place = tuple[int, bool]
 call never returns."""
 
 
+class _Code(NamedTuple):
+    """The mappings of files with code, and whether a process has other code than these and the kernel's."""
+
+    modules: list[MappedRange]
+    has_other: bool
+
+
 @dataclass
 class _Process:
+    """`of_tgid`: the process whose table it is. Processes that share a table share the names."""
+
     image: ExecImage
-    modules: list[MappedRange]
+    code: _Code
     table: ProcessTable
+    of_tgid: int
     used_s: float = 0.0
     look_s: float = 0.0  # when to look at its mappings again
     names: dict[_Place, list[str]] = field(default_factory=dict)
@@ -118,7 +132,9 @@ class UserSymbols:
 
     `table_of` makes the symbol table of a process (tgid). The tables of the most recently named processes are
     kept: each takes a child process, which holds what memory the recorder has changed since it was forked.
-    `now_s` is a clock.
+    The workers of a server, which are forked without an exec, share the table of one of them: they have the
+    same files at the same addresses. Each has its own just-in-time compiler, so a process with one shares no
+    table. `now_s` is a clock.
     """
 
     def __init__(
@@ -151,50 +167,76 @@ class UserSymbols:
 
     def _current(self, tgid: int, image: ExecImage, now: ExecImage) -> _Process | None:
         """Return the process with a symbol table that is valid for `image`; None if there is none."""
-        known = self._known.pop(tgid, None)
         if image == now != _NO_IMAGE:
-            known = self._as_of_now(known, tgid, image)
-        if known is None:
+            self._look(tgid, image)
+        if (known := self._known.pop(tgid, None)) is None:
             return None
         known.used_s = self._now_s()
         self._known[tgid] = known
-        while len(self._known) > _MOST_PROCESSES:
-            self._known.pop(next(iter(self._known))).table.close()
+        while len(self._known) > _MOST_PROCESSES or len(self._tables()) > _MOST_TABLES:
+            self._forget(next(iter(self._known)))
         return known if known.image == image else None
 
-    def _as_of_now(self, known: _Process | None, tgid: int, image: ExecImage) -> _Process | None:
-        """Return a process that runs `image`, with a new table if what it has mapped has changed.
+    def _tables(self) -> set[int]:
+        return {id(known.table) for known in self._known.values()}
+
+    def _forget(self, tgid: int) -> None:
+        self._free(self._known.pop(tgid).table)
+
+    def _free(self, table: ProcessTable) -> None:
+        """Close a table, unless another process has it."""
+        if id(table) not in self._tables():
+            table.close()
+
+    def _look(self, tgid: int, image: ExecImage) -> None:
+        """Know a process that runs `image`, with another table if what it has mapped has changed.
 
         Each stack may need this, and to read the mappings of a large program takes milliseconds. A process
-        that ends meanwhile, or runs its next program, has no such mappings any more: `known` stays as it is.
+        that ends meanwhile, or runs its next program, has no such mappings any more: it stays known as it is.
         """
         begin_s = self._now_s()
+        known = self._known.get(tgid)
         if known is not None and known.image == image and begin_s < known.look_s:
-            return known
-        modules = _modules(self._proc, tgid)
+            return
+        code = _code(self._proc, tgid)
         look_s = begin_s + (self._now_s() - begin_s) / _MOST_LOOKING
-        if known is None or known.image != image or known.modules != modules:
-            self._free_ended()
-            made = _Process(image, modules, self._table_of(tgid))
-            if read_image(self._proc, tgid) != image:
-                made.table.close()
-                return known
+        if (
+            known is None
+            or (known.image, known.code) != (image, code)
+            or not self._runs(known.of_tgid, image)
+        ):
+            self._free_ended(tgid)
+            made = self._related(image, code) or _Process(image, code, self._table_of(tgid), tgid)
+            if not self._runs(tgid, image):
+                self._free(made.table)
+                return
+            self._known[tgid] = made
             if known is not None:
-                known.table.close()
+                self._free(known.table)
             known = made
         known.look_s = look_s
-        return known
 
-    def _free_ended(self) -> None:
+    def _runs(self, tgid: int, image: ExecImage) -> bool:
+        return read_image(self._proc, tgid) == image
+
+    def _related(self, image: ExecImage, code: _Code) -> _Process | None:
+        """Return what a process knows whose table is that of a process with the same image and code."""
+        for one in self._known.values():
+            is_same = (one.image, one.code) == (image, code) and not code.has_other
+            if is_same and self._runs(one.of_tgid, image):
+                return replace(one)
+        return None
+
+    def _free_ended(self, besides: int) -> None:
         """Free the tables of processes that ended and have had no stack for a while."""
         since_s = self._now_s() - ENDED_KEPT_S
         for tgid in [tgid for tgid, known in self._known.items() if known.used_s < since_s]:
-            if read_image(self._proc, tgid) != self._known[tgid].image:
-                self._known.pop(tgid).table.close()
+            if tgid != besides and not self._runs(tgid, self._known[tgid].image):
+                self._forget(tgid)
 
     def close(self) -> None:
         while self._known:
-            self._known.popitem()[1].table.close()
+            self._forget(next(iter(self._known)))
 
 
 def joined(unwound: list[int], by_frame_pointers: list[int]) -> list[int]:
@@ -218,13 +260,14 @@ def read_image(proc: Path, tgid: int) -> ExecImage:
         return _NO_IMAGE
 
 
-def _modules(proc: Path, tgid: int) -> list[MappedRange]:
-    """Return the mappings of files with code; none if the process has ended."""
+def _code(proc: Path, tgid: int) -> _Code:
+    """Return the code of a process; none if the process has ended."""
     try:
-        mapped = read_maps(proc / str(tgid))
+        mapped = [one for one in read_maps(proc / str(tgid)) if "x" in one.permissions]
     except OSError:
-        return []
-    return [one for one in mapped if one.inode and "x" in one.permissions]
+        return _Code([], has_other=False)
+    modules = [one for one in mapped if one.inode]
+    return _Code(modules, any(not one.inode and one.name not in _OF_KERNEL for one in mapped))
 
 
 def _names(process: _Process, places: Sequence[_Place], *, may_look: bool) -> dict[_Place, list[str]]:
