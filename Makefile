@@ -271,7 +271,7 @@ soak: setup
 	@PYTHONPATH=tests $(VENV)/bin/python -m soak --minutes $(MINUTES) $(ARGS)
 
 bench: packages-bench setup
-	@PYTHONPATH=tests $(VENV)/bin/python -m bench $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE PYTHONPATH=tests $(VENV)/bin/python -m bench $(ARGS)
 
 # 77: there is no stress-ng here.
 stress: packages-stress setup
