@@ -100,11 +100,12 @@ def beyond(found: Sizes, samples: Sequence[Sizes]) -> dict[str, float]:
 def idle(memcg: Path) -> tuple[dict[str, float], float]:
     """Return the differences of an idle cgroup, and the seconds that the pass took."""
     while True:
-        settle(memcg)
         with PassOverPages() as passing:
+            settle(memcg)
             before, begin_s = counted(memcg), time.monotonic()
             found = met(passing.scan([cgroup_id(memcg)], objects=False))
             took_s = time.monotonic() - begin_s
+        settle(memcg)
         if before == counted(memcg):
             return shares(found, before), took_s
 

@@ -29,8 +29,12 @@ _MEMBARRIER: Final = {"x86_64": 324, "aarch64": 283}[os.uname().machine]
 _GLOBAL: Final = 1  # MEMBARRIER_CMD_GLOBAL: synchronize_rcu() in kernel/sched/membarrier.c
 
 
-def settle(memcg: Path) -> None:
-    """Wait until the cgroup's flushed statistics do not change any more."""
+def settle(memcg: Path) -> dict[str, int]:
+    """Wait until the cgroup's flushed statistics do not change any more, and return them (0: not printed).
+
+    The kernel may evict page cache of an idle cgroup at any time, as DAMON does that is told to page out what
+    is idle (Documentation/admin-guide/mm/damon). A later reading without a flush may not show it.
+    """
     hierarchy = memory_hierarchy()
     last: Columns | None = None
     since = time.monotonic()
@@ -43,6 +47,8 @@ def settle(memcg: Path) -> None:
         now = read_columns(memcg, hierarchy.version)
         if now != last:
             last, since = now, time.monotonic()
+    assert last is not None
+    return {name: value or 0 for name, value in last.items()}
 
 
 def count_on_each_cpu(memcg: Path) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from support.huge_pages import small_pages
-from support.memcg_files import read_columns
 from support.settled import settle
 from support.slowdown import SLOWDOWN
+from support.uncached import cached_bytes
 from support.waiting import wait_for
 
 from tracer.capture.contents.pass_over_pages import Amounts, Found, NamedCgroup, PassOverPages
@@ -25,7 +25,7 @@ from tracer.errors import TracerError
 from tracer.kernel.btf import Btf
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.physical_memory import Landmark, landmarks
-from tracer.lab.scratch import cached_pages, write_uncached
+from tracer.lab.scratch import write_uncached
 
 PAGE = mmap.PAGESIZE
 READ_BYTES = 1531 * PAGE
@@ -58,10 +58,6 @@ def objects(found: Found, kind: str) -> Amounts:
     return rows
 
 
-def columns_of(memcg: Path) -> dict[str, int]:
-    return {name: value or 0 for name, value in read_columns(memcg, memory_hierarchy().version).items()}
-
-
 def made_below(memcg: Path, name: str) -> Path:
     """Make a cgroup with a memcg of its own below another one, which has no process."""
     if memory_hierarchy().version == 2:
@@ -70,28 +66,23 @@ def made_below(memcg: Path, name: str) -> Path:
     return memcg / name
 
 
-def cached_bytes(file: Path) -> int:
-    """Return the bytes of a file that are in the page cache (mincore(2))."""
-    with file.open("r+b") as stream:
-        return cached_pages(stream.fileno(), file.stat().st_size) * PAGE
-
-
 @contextmanager
-def passed_at_rest(memcg: Path, *files: Path) -> Iterator[tuple[PassOverPages, Found, dict[str, int]]]:
-    """Yield a pass over a cgroup during which nothing changed, and what memory.stat has.
+def passed_at_rest(
+    memcg: Path, *files: Path
+) -> Iterator[tuple[PassOverPages, Found, dict[str, int], list[int]]]:
+    """Yield a pass over a cgroup during which nothing changed, what memory.stat has, and the bytes of files
+    in the page cache.
 
-    The kernel may free page cache at any time, as DAMON does that is told to page out what is cold
-    (Documentation/admin-guide/mm/damon): then the pass is repeated.
+    The kernel may evict page cache at any time (support/settled.py): then the pass is repeated.
     """
     deadline_s = time.monotonic() + 60 * SLOWDOWN
     while True:
-        settle(memcg)
         with PassOverPages() as passing:
-            before = columns_of(memcg), [*map(cached_bytes, files)]
+            before = settle(memcg), [*map(cached_bytes, files)]
             found = passing.scan([cgroup_id(memcg)])
-            after = columns_of(memcg), [*map(cached_bytes, files)]
+            after = settle(memcg), [*map(cached_bytes, files)]
             if before == after:
-                yield passing, found, before[0]
+                yield passing, found, *before
                 return
         assert time.monotonic() < deadline_s, (before, after)
 
@@ -110,7 +101,7 @@ def test_totals_of_an_idle_cgroup_equal_memory_stat_to_the_page(
         lines = [work.advance() for _ in range(6)]
     assert lines == ["start", "done read", "done anon", "done shmem", "done mlock", "done write"]
     number, made = cgroup_id(memcg), [disk_dir / "read", disk_dir / "written"]
-    with passed_at_rest(memcg, *made) as (passing, found, columns):
+    with passed_at_rest(memcg, *made) as (passing, found, columns, cached):
         assert set(found.totals["cgroup_id"].tolist()) == {number}
         assert total(found, number, "anon") == columns["anon_bytes"]
         assert total(found, number, "shmem") == columns["shmem_bytes"] == SHMEM_BYTES
@@ -124,7 +115,7 @@ def test_totals_of_an_idle_cgroup_equal_memory_stat_to_the_page(
             assert name is not None
             files[int(name["ino"][0])] = int(row["bytes"])
         sizes = [files[file.stat().st_ino] for file in made]
-        assert sizes == [*map(cached_bytes, made)]
+        assert sizes == cached
         assert all(0 < size <= file.stat().st_size for size, file in zip(sizes, made, strict=True))
         assert sum(files.values()) == total(found, number, "file")
         assert found.unnamed_bytes == 0
@@ -143,8 +134,7 @@ def test_huge_pages_count_with_all_their_pages(
     command = [sys.executable, "-S", "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        settle(memcg)
-        number, before = cgroup_id(memcg), columns_of(memcg)
+        number, before = cgroup_id(memcg), settle(memcg)
         found = passing.scan([number])
         process.communicate("\n")
     assert HUGE_BYTES <= total(found, number, "anon") == before["anon_bytes"]
@@ -157,8 +147,7 @@ def test_slab_is_told_apart_by_cache(
     """Each new file has a dentry, which is charged to the cgroup whose task made it."""
     work = start_workload(memcg, "files", str(disk_dir), str(FILES))
     assert [work.advance(), work.advance()] == ["start", "done files"]
-    settle(memcg)
-    number, hierarchy, before = cgroup_id(memcg), memory_hierarchy(), columns_of(memcg)
+    number, hierarchy, before = cgroup_id(memcg), memory_hierarchy(), settle(memcg)
     found = passing.scan([number])
     caches = {passing.cache(row): row for row in objects(found, "slab")}
     assert FILES <= caches[b"dentry"]["objects"] < FILES + FILES // 4
