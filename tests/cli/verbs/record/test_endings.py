@@ -31,10 +31,13 @@ def test_signal_ends_the_recording_normally(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_the_command_as_well(start_recording: StartRecording, number: signal.Signals) -> None:
-    command = [sys.executable, "-c", "import signal; signal.signal(2, signal.SIG_DFL); signal.pause()"]
-    recording = start_recording("--ready-file", "ready", "--", *command).wait_until_ready()
-    recording.wait_for(lambda: "tracing (ready" in _read_line(recording))
+def test_signal_ends_the_command_as_well(
+    start_recording: StartRecording, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The command says that it is ready: SIGINT before that would be an exception of its interpreter."""
+    waits = "import signal; signal.signal(2, signal.SIG_DFL); open('waits', 'x'); signal.pause()"
+    recording = start_recording("--", sys.executable, "-c", waits)
+    recording.wait_for((tmp_path / "waits").exists)
     recording.process.send_signal(number)
     recording.assert_ended(128 + number, number.name)
     assert recording.meta["command_status"] == -number
