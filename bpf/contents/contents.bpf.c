@@ -5,9 +5,10 @@
  * no lock, and a folio is met at most once, whatever list it is on; so are the pages of removed
  * cgroups and of slab, which are on no list.
  *
- * A page may change while it is read. What is freed and charged again during the pass may be met
- * twice or not at all. An address that was read from such a page may point to other memory by now:
- * what is not a memcg, as the subsystem of its css shows, is left out.
+ * A page may change while it is read. What is freed and charged again during the pass, or moved to
+ * another frame (compaction), may be met twice or not at all. An address that was read from such a
+ * page may point to other memory by now: what is not a memcg, as the subsystem of its css shows, is
+ * left out.
  */
 
 #include "../shared/paths.h"

@@ -1,7 +1,10 @@
 """What the kernel counts of cgroups (memory.stat) before and after a pass over the pages.
 
-A pass is not of one moment: a page that is freed and charged again meanwhile may be met twice or not at all.
-The kernel's counters have no such error. They have no files either.
+A pass is not of one moment: a page that is freed and charged again meanwhile, or moved to another frame, may
+be met twice or not at all. The kernel's counters have no such error, but a reader sees them late: it flushes
+those of a cgroup only if more than 64 pages for each CPU have changed (memcg_vmstats_needs_flush() in
+mm/memcontrol.c). So both readings may contain page cache that was evicted before the pass. They have no
+files either.
 """
 
 from __future__ import annotations
