@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.uncached import cached_bytes
+from support.cached import cached_bytes
 
 from tracer.capture.contents.files_below import files_below, summed_by_file
 from tracer.capture.contents.pass_over_pages import AMOUNT

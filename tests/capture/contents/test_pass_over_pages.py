@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cached import cached_bytes
 from support.huge_pages import small_pages
 from support.settled import settle
 from support.slowdown import SLOWDOWN
-from support.uncached import cached_bytes
 from support.waiting import wait_for
 
 from tracer.capture.contents.pass_over_pages import Amounts, Found, NamedCgroup, PassOverPages

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cached import cached_bytes
 from support.settled import settle
-from support.uncached import cached_bytes, write_uncached_pages
 
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views.cache_flow import cache_flow
@@ -18,6 +18,7 @@ from tracer.analysis.views.evictions import evictions, moves
 from tracer.capture.contents.pass_over_pages import PassOverPages
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.lab.scratch import write_uncached
 
 pytestmark = [pytest.mark.kernel, pytest.mark.beside, pytest.mark.vm]
 
@@ -54,7 +55,7 @@ def test_cache_from_before_the_trace_is_known_by_file(
     with PassOverPages():
         pass  # its programs are compiled now
     for name, pages in (BEFORE | {"later": LATER_PAGES}).items():
-        write_uncached_pages(disk_dir / name, pages)
+        write_uncached(disk_dir / name, pages * PAGE)
     steps = [*("read", disk_dir / "first", "then", "read", disk_dir / "second", "then")]
     steps += ["shmem", SHMEM_BYTES, "then", "read", disk_dir / "later"]
     work = start_workload(limited, *map(str, steps))

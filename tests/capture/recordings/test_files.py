@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.losses import lost_records
-from support.uncached import write_uncached_pages
 
 import tracer
 from tracer.kernel.cgroups.cgroupfs import cgroup_id, memory_hierarchy
 from tracer.kernel.cgroups.ephemeral import ephemeral_cgroup
+from tracer.lab.scratch import write_uncached
 
 PAGE = os.sysconf("SC_PAGESIZE")
 ENTER = 'echo 0 > "{}/cgroup.procs" && exec "$0" "$@"'
@@ -168,7 +168,7 @@ def test_shared_file_is_charged_by_page_to_its_first_reader(
     memcg: Path, other_memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     shared = disk_dir / "shared"
-    write_uncached_pages(shared, 37 + 29)
+    write_uncached(shared, (37 + 29) * PAGE)
     recorder = start_recorder("-c", str(memcg), "-c", str(other_memcg))
     run_in(memcg, READ, shared, 0, 37)
     run_in(other_memcg, READ, shared, 0, 37 + 29)
@@ -195,7 +195,7 @@ def test_untraced_cgroups_that_end_at_once_are_named(
     recorder = start_recorder("-c", str(memcg))
     ended = [other_memcg / f"short-{number}" for number in range(7)]
     for short in ended:
-        write_uncached_pages(disk_dir / short.name, 3)
+        write_uncached(disk_dir / short.name, 3 * PAGE)
         run_in(memcg, READ, disk_dir / short.name, 0, 3)
         short.mkdir()
         run_in(short, FORGET, disk_dir / short.name)
@@ -214,7 +214,7 @@ def test_cache_of_a_removed_cgroup_is_recorded_until_its_end(
     if memory_hierarchy().version == 2:
         (memcg / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
     left = disk_dir / "left"
-    write_uncached_pages(left, 41)
+    write_uncached(left, 41 * PAGE)
     recorder = start_recorder("-c", str(memcg))
     removed = memcg / "removed"
     removed.mkdir()
@@ -308,8 +308,8 @@ def test_file_in_overlay_or_volume_has_host_and_container_path(
 ) -> None:
     for name in ("lower", "upper", "work", "merged", "data", "volume"):
         (disk_dir / name).mkdir()
-    write_uncached_pages(disk_dir / "lower" / "low", 29)
-    write_uncached_pages(disk_dir / "data" / "bound", 19)
+    write_uncached(disk_dir / "lower" / "low", 29 * PAGE)
+    write_uncached(disk_dir / "data" / "bound", 19 * PAGE)
     recorder = start_recorder("-c", str(memcg))
     with container(memcg, CONTAINER, disk_dir, str(23 * PAGE)):
         trace = tracer.open(recorder.stop())

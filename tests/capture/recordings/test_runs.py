@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.losses import lost_records
-from support.uncached import write_uncached_pages
 
 import tracer
+from tracer.lab.scratch import write_uncached
 
 pytestmark = pytest.mark.kernel
 
@@ -183,7 +183,7 @@ def test_sequential_work_is_recorded_in_few_runs_of_ten_milliseconds(
 def test_processes_that_read_a_file_in_turn_have_runs_of_their_own(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    write_uncached_pages(disk_dir / "shared", IN_TURN_PAGES)
+    write_uncached(disk_dir / "shared", IN_TURN_PAGES * PAGE)
     recorder = start_recorder("-c", str(memcg))
     parent = run_in(memcg, disk_dir, IN_TURN, IN_TURN_PAGES)
     trace = tracer.open(recorder.stop())
@@ -203,7 +203,7 @@ def test_pages_read_under_a_replaced_descriptor_are_not_readahead(
 ) -> None:
     """The position in the file is that of the descriptor's present file, within a run as well."""
     pages = 3 * DESCRIPTORS
-    write_uncached_pages(disk_dir / "replaced", pages)
+    write_uncached(disk_dir / "replaced", pages * PAGE)
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, disk_dir, REPLACED, DESCRIPTORS)
     rows = rows_of(tracer.open(recorder.stop()), "replaced")
@@ -216,7 +216,7 @@ def test_pages_read_under_a_replaced_descriptor_are_not_readahead(
 def test_file_that_a_write_reads_by_faults_has_no_written_page(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
-    write_uncached_pages(disk_dir / "source", COPIED_PAGES)
+    write_uncached(disk_dir / "source", COPIED_PAGES * PAGE)
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, disk_dir, MAPPED_SOURCE, COPIED_PAGES)
     trace = tracer.open(recorder.stop())
@@ -233,7 +233,7 @@ def test_rows_of_a_page_alternate_between_added_and_deleted(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
     """Pages are dropped and read again within less than the length of a run, on one CPU."""
-    write_uncached_pages(disk_dir / "reread", 32)
+    write_uncached(disk_dir / "reread", 32 * PAGE)
     recorder = start_recorder("-c", str(memcg))
     run_in(memcg, disk_dir, BACK_AND_FORTH, TIMES)
     rows = rows_of(tracer.open(recorder.stop()), "reread")

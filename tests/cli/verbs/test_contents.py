@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cached import cached_bytes
 from support.schemas import require_form
 from support.settled import settle
-from support.uncached import cached_bytes
 
 from tracer.lab.scratch import write_uncached
 
