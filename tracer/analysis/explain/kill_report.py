@@ -7,13 +7,14 @@ verdict and the advice follow from the findings alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain.causes.registry import CAUSES
+from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.outline import NOT_ASKED
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.results.kill import NO_VERDICT, OomReport, Sizing, Verdict
@@ -26,18 +27,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """The findings by which causes are weighed, with what else the memory of the limit owner gave.
+    """The findings by which causes are weighed, and the memory of the limit owner that they are from.
 
-    `findings` lack what only evidence, advice and sizing read. `sizes`: memory.stat of the limit owner at the
-    kill, in bytes, by name (`schema.MEMORY_STAT_BYTES`); None is "not known". `unknown_after`: reasons for
-    unknown values, which stand after those of the other findings. `origins`: `Findings.origins`.
+    `findings` lack what only evidence, advice and sizing read. `unknown_after`: reasons for unknown values,
+    which stand after those of the other findings.
     """
 
     findings: Findings
-    sizes: Mapping[str, int | None]
-    working_set_bytes: int | None
+    memory: Memory
     unknown_after: Unknown
-    origins: outlines.Origins = dict
 
 
 class Kill(Protocol):
@@ -92,7 +90,7 @@ def whole(kill: Kill, *, is_sized: bool = True) -> OomReport:
     if is_sized:
         sizing = kill.sizing(findings, unknown)
     else:
-        sizing, unknown[RANGE] = Sizing(), outlines.NOT_ASKED
+        sizing, unknown[RANGE] = Sizing(), NOT_ASKED
     quality = kill.quality(findings, selection, unknown)
     findings = replace(findings, candidates=selection.candidates, kmsg_fields=quality.kmsg_fields)
     if selection.is_contradicted:
@@ -109,14 +107,14 @@ def whole(kill: Kill, *, is_sized: bool = True) -> OomReport:
         victims=tuple(findings.victims),
         candidates=selection.candidates,
         composition=findings.composition,
-        working_set_bytes=weighed.working_set_bytes,
+        working_set_bytes=weighed.memory.working_set_bytes,
         reclaim=findings.reclaim,
         cushion=findings.cushion,
         allocators=tuple(findings.allocators),
         verdict=judged,
         advice=(*advice.advise(grown_by, judged.cause), *advice.settings(findings, judged.cause)),
         sizing=sizing,
-        memory_stat_bytes=outlines.known(weighed.sizes),
+        memory_stat_bytes=weighed.memory.known_sizes,
         badness_total_pages=selection.total_pages,
         what_if=selection.what_if,
         further_allocators=findings.further_allocators,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Final, NamedTuple, overload
 
 import pandas as pd
@@ -19,7 +19,8 @@ from tracer.analysis.core.lookups import LogKill
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import shortage, verdict, victim_selection
 from tracer.analysis.explain.kill_report import DEPTHS, Depth, Weighed
-from tracer.analysis.explain.measure import composition, window
+from tracer.analysis.explain.measure import composition
+from tracer.analysis.explain.measure.composition import Instant, Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Findings, PreviousKill, Swap
 from tracer.analysis.explain.outline import NOT_ASKED, NOT_EXPLAINED, explained
 from tracer.analysis.explain.victim_selection import Selection
@@ -27,7 +28,7 @@ from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log import logged_kill
 from tracer.analysis.kernel_log.logged_kill import Named
 from tracer.analysis.results.kill import NO_VERDICT, LimitOwner, OomReport, Sizing, Verdict, Victim
-from tracer.analysis.results.memory import Composition, Cushion, Grown
+from tracer.analysis.results.memory import Cushion, Grown
 from tracer.analysis.results.quality import LOG_ALONE, OF_LIVES, KernelLogPlace, Quality, Unknown
 from tracer.errors import Defects
 from tracer.kernel.cgroups.containers import ContainerNames
@@ -309,11 +310,8 @@ class LoggedFacts:
             unknown["kernel_log.page_size"] = (
                 f"the kernel log does not show it; assumed to be {page_size} bytes"
             )
-        sizes = logged_kill.sizes(log)
-        made_of = _composition(log, sizes, unknown)
-        cache_end = window.cache_bytes(sizes)
-        if cache_end is None:
-            unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log)("file")
+        unknown_after: Unknown = {}
+        held = composition.memory(_at_kill(log), partial(_cushion, log), unknown, unknown_after)
         time, owner, victims, of_parties = self._parties
         unknown |= of_parties
         findings = Findings(
@@ -323,17 +321,15 @@ class LoggedFacts:
             trigger=logged_kill.trigger(log, unknown),
             victims=victims,
             victim_tgids=frozenset(victim.pid for victim in victims),
-            composition=made_of,
-            cushion=Cushion(cache_end_bytes=cache_end),
+            composition=held.made_of,
+            cushion=held.cushion,
             page_size=page_size,
-            circumstances=_circumstances(log, sizes, made_of, page_size),
+            circumstances=_circumstances(log, held, page_size),
             is_told=True,
             kmsg="only",
             previous=self._previous,
         )
-        of_working_set: Unknown = {}
-        working_set = composition.working_set(sizes, made_of.total, of_working_set)
-        return Weighed(findings, sizes, working_set, of_working_set)
+        return Weighed(findings, held, unknown_after)
 
     def measured(self, weighed: Weighed, unknown: Unknown) -> tuple[Findings, Selection]:
         """Return the findings, and the selection of the victim from the table of tasks."""
@@ -383,9 +379,7 @@ def _verdict_on_a_line(constraint: str) -> Verdict:
     return verdict.pick(LoggedFacts(0, log, _unnamed, None, None).weighed({}).findings)
 
 
-def _circumstances(
-    log: LogReport, sizes: logged_kill.Sizes, made_of: Composition, page_size: int
-) -> Circumstances:
+def _circumstances(log: LogReport, held: Memory, page_size: int) -> Circumstances:
     in_swap = logged_kill.swap(log)
     return Circumstances(
         swap=None if in_swap is None else Swap(*in_swap, refused=False),
@@ -394,21 +388,23 @@ def _circumstances(
         no_victim=shortage.no_victim(log),
         machine=log.mem_info,
         full_swap_limit_bytes=logged_kill.full_swap_limit(log),
-        kernel_bytes=sizes["kernel"],
-        incompressible_bytes=sizes["zswap_incomp"],
-        locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
+        **held.circumstances(),
     )
 
 
-def _composition(log: LogReport, sizes: logged_kill.Sizes, unknown: Unknown) -> Composition:
-    memory, absent = log.counters.get("memory"), logged_kill.why_not(log)
-    total = None if memory is None else memory.usage_bytes
-    made_of, why = composition.compose(sizes, total, absent)
-    if not any(size for part, size in made_of.parts() if part != "other") and made_of.anon is None:
-        # All of usage is in `other`, which does not mean that no counter has it.
-        why = {"composition": absent("anon")}
+def _at_kill(log: LogReport) -> Instant:
+    """Return the counters that the log has of the limit owner."""
+    memory, absent, unknown = log.counters.get("memory"), logged_kill.why_not(log), {}
     if log.constraint not in ("memcg", "unknown"):
-        unknown["composition"] = unknown["working_set_bytes"] = logged_kill.NO_LIMIT
-    else:
-        unknown |= why if log.stats or memory is not None else {"composition": logged_kill.NO_COUNTERS}
-    return made_of
+        unknown = dict.fromkeys(("composition", "working_set_bytes"), logged_kill.NO_LIMIT)
+    elif memory is None and not log.stats:
+        unknown = {"composition": logged_kill.NO_COUNTERS}
+    usage_bytes = None if memory is None else memory.usage_bytes
+    return Instant(logged_kill.sizes(log), usage_bytes, absent, unknown)
+
+
+def _cushion(log: LogReport, *, cache_end_bytes: int | None, unknown: Unknown, **_: int) -> Cushion:
+    """Return the level of the page cache: a log does not show the time before."""
+    if cache_end_bytes is None:
+        unknown["cushion.cache_end_bytes"] = logged_kill.why_not(log)("file")
+    return Cushion(cache_end_bytes=cache_end_bytes)

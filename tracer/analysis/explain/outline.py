@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from tracer.analysis.core.columns import limit_of, optional, utc_time
 from tracer.analysis.core.tables import TraceTables
 from tracer.analysis.explain.measure import composition, recorded_kill, window
+from tracer.analysis.explain.measure.composition import Instant, Memory
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
 from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.kernel_log.comparison import KERNEL_LOG, Told
 from tracer.analysis.results.kill import NO_VERDICT, OomReport, Verdict
-from tracer.analysis.results.memory import Composition, Cushion
+from tracer.analysis.results.memory import Cushion
 from tracer.analysis.results.quality import KernelLog, Quality, Unknown
 from tracer.errors import Defects
-from tracer.schema import UNLIMITED_BYTES
+from tracer.schema import MEMORY_STAT_COLUMNS, UNLIMITED_BYTES
 
 NOT_ASKED: Final = "it was not asked for"
 NOT_EXPLAINED: Final = (
@@ -29,10 +30,6 @@ NOT_EXPLAINED: Final = (
     *("further_allocators", "candidates", "sizing.min_limit_bytes", "code_sampled_share", "code_memory"),
 )
 """The fields of a report that are null without an explanation."""
-
-Origins: TypeAlias = Callable[[], Mapping[str, tuple[str, ...]]]
-"""A function that returns the tables of each part (`composition.origins_of_parts`): a list does not show
-them."""
 
 _OF_MEMORY: Final = ("composition", "cushion", "working_set_bytes")
 
@@ -91,65 +88,47 @@ def with_memory(trace: TraceTables, kill: RecordedKill, told: Told) -> OomReport
     outline = unexplained(from_trace(trace, kill.time_ns, kill.rows, told.state), NOT_ASKED)
     unknown: Unknown = {"cushion.refaulted_bytes": NOT_ASKED}
     without_refaults = partial(window.measure_cushion, has_refaults=False)
-    sizes, made_of, working_set, used, _ = memory(kill, unknown, told, without_refaults)
-    return measured(outline, sizes, made_of, used, working_set_bytes=working_set, unknown=unknown)
+    return measured(outline, memory(kill, told, unknown, without_refaults), unknown)
 
 
-def measured(
-    outline: OomReport,
-    sizes: Mapping[str, int | None],
-    made_of: Composition,
-    used: Cushion,
-    *,
-    working_set_bytes: int | None,
-    unknown: Unknown,
-) -> OomReport:
-    """Return the outline with what `memory` returned; `unknown`: the reasons for its unknown values."""
+def measured(outline: OomReport, held: Memory, unknown: Unknown) -> OomReport:
+    """Return the outline with the memory of the limit owner; `unknown`: the reasons for unknown values."""
     others = {name: why for name, why in outline.quality.unknown.items() if name not in _OF_MEMORY}
     return replace(
         outline,
-        composition=made_of,
-        cushion=used,
-        working_set_bytes=working_set_bytes,
-        memory_stat_bytes=known(sizes),
+        composition=held.made_of,
+        cushion=held.cushion,
+        working_set_bytes=held.working_set_bytes,
+        memory_stat_bytes=held.known_sizes,
         quality=replace(outline.quality, unknown={**others, **unknown}),
     )
 
 
 def memory(
     kill: RecordedKill,
-    unknown: Unknown,
     told: Told,
+    unknown: Unknown,
     measure: Callable[..., Cushion] = window.measure_cushion,
-) -> tuple[dict[str, int | None], Composition, int | None, Cushion, Origins]:
-    """Return sizes, composition, working set and cushion of the limit owner, and what finds the tables that
-    these are from; all null without an owner. `measure` returns the cushion as `window.measure_cushion`
-    does."""
+) -> Memory:
+    """Return the memory of the limit owner; `measure` returns the cushion, as `measure_cushion` does."""
     if kill.owner_id is None:
-        no_owner = recorded_kill.NO_OWNER
-        unknown |= dict.fromkeys(_OF_MEMORY, no_owner)
-        return {}, Composition(), None, Cushion(), dict
+        why = dict.fromkeys(_OF_MEMORY, recorded_kill.NO_OWNER)
+        nothing = Instant(dict.fromkeys(MEMORY_STAT_COLUMNS), None, unknown=why)
+        return composition.memory(nothing, lambda **_: Cushion(), unknown, {})
     total, usage_table = _usage_at_kill(kill, told)
-    is_logged = "composition" in told.fields  # the sample of the kill is from the kernel log
-    sizes, tables = composition.at_kill(
-        kill.subtree, kill.time_ns, kill.sample, total, is_logged=is_logged, origins=told.origins
-    )
-    absent = partial(composition.why_not, kill.subtree.whole)
-    made_of, why = composition.compose(sizes, total, absent)
-    unknown |= why
-    working_set = composition.working_set(sizes, total, unknown)
-    limit = limit_of(kill.first)
-    locked = composition.locked_cache(sizes, made_of)
-    used = measure(
+    at_kill = composition.at_kill(
         kill.subtree,
-        limit_bytes=UNLIMITED_BYTES if limit is None else limit,
-        window=kill.window,
-        cache_end_bytes=window.cache_bytes(sizes),
-        locked_bytes=locked or 0,
-        unknown=unknown,
+        kill.time_ns,
+        kill.sample,
+        total,
+        usage_table=usage_table,
+        is_logged="composition" in told.fields,  # the sample of the kill is from the kernel log
+        origins=told.origins,
     )
-    origins = partial(composition.origins_of_parts, sizes, tables, usage_table)
-    return sizes, made_of, working_set, used, origins
+    limit = limit_of(kill.first)
+    limit_bytes = UNLIMITED_BYTES if limit is None else limit
+    measure_here = partial(measure, kill.subtree, limit_bytes=limit_bytes, window=kill.window)
+    return composition.memory(at_kill, measure_here, unknown, unknown)
 
 
 def _usage_at_kill(kill: RecordedKill, told: Told) -> tuple[int | None, str]:
@@ -158,8 +137,3 @@ def _usage_at_kill(kill: RecordedKill, told: Told) -> tuple[int | None, str]:
     if sampled is not None:
         return sampled, told.origins.get("usage", "samples")
     return optional(kill.first["usage_bytes"]), KERNEL_LOG if "limit_owner" in told.fields else "oom"
-
-
-def known(sizes: Mapping[str, int | None]) -> dict[str, int]:
-    """Return the sizes that are known, by name."""
-    return {name: size for name, size in sizes.items() if size is not None}

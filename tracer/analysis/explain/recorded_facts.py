@@ -7,9 +7,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Final, Literal
 
-import pandas as pd
-
-from tracer.analysis.core.columns import utc_time
+from tracer.analysis.core.columns import optional, utc_time
 from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain import runtimes, shortage, verdict, victim_selection
@@ -18,12 +16,12 @@ from tracer.analysis.explain.kill_report import Weighed, listed, whole, with_rea
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
-    composition,
     last_looks,
     recorded_kill,
     shared_memory,
     window,
 )
+from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
 from tracer.analysis.explain.sizing.kill_range import kill_range
@@ -31,7 +29,7 @@ from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.kernel_log.comparison import Told
 from tracer.analysis.results.kill import NO_VERDICT, OomReport, Sizing, Verdict
-from tracer.analysis.results.memory import Allocator, Composition, Cushion, FurtherAllocators, Grown, Reclaim
+from tracer.analysis.results.memory import Allocator, Cushion, FurtherAllocators, Grown, Reclaim
 from tracer.analysis.results.quality import RANGE, Quality, Unknown, resolution_s
 from tracer.analysis.views import reclaim
 from tracer.analysis.views.code_samples import grown_within
@@ -66,11 +64,10 @@ class RecordedFacts:
     def weighed(self, unknown: Unknown, measure: Callable[..., Cushion] = window.measure_cushion) -> Weighed:
         """Measure what the causes are weighed by; `measure` returns the cushion."""
         trace, kill, told, outline = self._trace, self._kill, self._told, self.outline
-        sizes, made_of, working_set, used, origins = outlines.memory(kill, unknown, told, measure)
+        held = outlines.memory(kill, told, unknown, measure)
         of_parties: Unknown = {}
         asked = recorded_kill.trigger(trace, kill, told, of_parties)
         of_parties |= recorded_kill.why_unknown(outline.victims)
-        is_told = kill.first["is_told"]
         findings = Findings(
             time=outline.time,
             constraint=outline.constraint,
@@ -78,18 +75,18 @@ class RecordedFacts:
             trigger=asked,
             victims=outline.victims,
             victim_tgids=frozenset(),
-            composition=made_of,
-            cushion=used,
+            composition=held.made_of,
+            cushion=held.cushion,
             page_size=page_size(trace),
             window=kill.window,
-            circumstances=self._weighed_circumstances(sizes, made_of),
+            circumstances=self._weighed_circumstances(held),
             lost_records=trace.losses.affecting_sizes_near(kill.window.begin, kill.time_ns),
-            sampled_at_kill=kill.sample is not None and bool(pd.notna(kill.sample["anon_bytes"])),
-            is_told=bool(is_told) if pd.notna(is_told) else False,
+            sampled_at_kill=kill.sample is not None and optional(kill.sample["anon_bytes"]) is not None,
+            is_told=bool(optional(kill.first["is_told"])),
             kmsg=told.state,
             previous=kill.previous,
         )
-        return Weighed(findings, sizes, working_set, of_parties, origins)
+        return Weighed(findings, held, of_parties)
 
     def measured(self, weighed: Weighed, unknown: Unknown) -> tuple[Findings, Selection]:
         """Return all findings, and the selection of the victim."""
@@ -108,7 +105,7 @@ class RecordedFacts:
             reclaim=tried,
             allocators=most,
             steal=None if kill.owner_id is None else window.compare_with_kernel(kill.subtree, kill.window),
-            origins=weighed.origins(),
+            origins=weighed.memory.at.origins(),
             further_allocators=further,
             mappings=mappings,
             runtimes=runtimes.of_processes(kill.subtree, mappings),
@@ -118,7 +115,7 @@ class RecordedFacts:
 
     def to_size(self, weighed: Weighed, unknown: Unknown) -> tuple[Findings, Selection]:
         """Return the findings that the range of limits needs, and the victim's selection."""
-        kill, killed = self._kill, self._killed
+        kill, killed, sizes = self._kill, self._killed, weighed.memory.at.sizes
         selection = victim_selection.from_trace(
             kill.subtree,
             kill.time_ns,
@@ -133,7 +130,7 @@ class RecordedFacts:
             victim_tgids=killed | sharers,
             circumstances=self._circumstances(weighed, selection),
             candidates=selection.candidates,
-            shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, weighed.sizes.get("shmem")),
+            shared_files=shared_memory.files_at(kill.subtree, kill.time_ns, sizes.get("shmem")),
             thinned=kill.subtree.whole.fineness.thinned(kill.window.begin, kill.time_ns),
         )
         return findings, selection
@@ -190,7 +187,7 @@ class RecordedFacts:
         kill = self._kill
         return kill.subtree.start_ns if kill.previous is None else kill.time_ns - kill.previous.age_ns
 
-    def _weighed_circumstances(self, sizes: dict[str, int | None], made_of: Composition) -> Circumstances:
+    def _weighed_circumstances(self, held: Memory) -> Circumstances:
         kill = self._kill
         if kill.owner_id is None:
             log = self._told.report
@@ -198,14 +195,7 @@ class RecordedFacts:
                 shortage=None if log is None else shortage.from_log(log, page_size(self._trace)),
                 machine=None if log is None else log.mem_info,
             )
-        return circumstances.weighed(
-            kill.subtree,
-            kill.window,
-            sample=kill.sample,
-            sizes=sizes,
-            locked_cache_bytes=composition.locked_cache(sizes, made_of),
-            locked_in_unknown_bytes=composition.locked_in_unknown(sizes, made_of),
-        )
+        return circumstances.weighed(kill.subtree, kill.window, kill.sample, held)
 
     def _circumstances(self, weighed: Weighed, selection: Selection) -> Circumstances:
         kill = self._kill
@@ -217,7 +207,7 @@ class RecordedFacts:
             kill.subtree,
             kill.window,
             trigger_id=int(kill.first["trigger_cgroup_id"]),
-            has_shmem=bool(weighed.sizes.get("shmem")),
+            has_shmem=bool(weighed.memory.at.sizes.get("shmem")),
             candidates=selection.candidates,
             weighed_tgids=selection.tgids,
         )
@@ -227,16 +217,9 @@ def judged(kill: RecordedFacts) -> OomReport:
     """Return the report of `listed` with the memory of the limit owner."""
     unknown: Unknown = {}
     weighed = kill.weighed(unknown)
-    findings = weighed.findings
-    outline = replace(kill.outline, limit_owner=findings.owner)
-    return outlines.measured(
-        outlines.judged(outline, verdict.pick(findings)),
-        weighed.sizes,
-        findings.composition,
-        findings.cushion,
-        working_set_bytes=weighed.working_set_bytes,
-        unknown=unknown,
-    )
+    outline = replace(kill.outline, limit_owner=weighed.findings.owner)
+    judged = outlines.judged(outline, verdict.pick(weighed.findings))
+    return outlines.measured(judged, weighed.memory, unknown)
 
 
 def sized(kill: RecordedFacts) -> OomReport:
@@ -263,7 +246,7 @@ def summarized(kill: RecordedFacts) -> OomReport:
         limit_owner=findings.owner,
         trigger=findings.trigger,
         composition=findings.composition,
-        working_set_bytes=weighed.working_set_bytes,
+        working_set_bytes=weighed.memory.working_set_bytes,
         reclaim=kill.attempts(),
         cushion=findings.cushion,
         verdict=judged,

@@ -22,6 +22,7 @@ from tracer.analysis.core.rows import RowsByThing, RunningSums, TableRows
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import unrecorded_categories
 from tracer.analysis.explain.measure import findings, shared_memory
+from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
@@ -161,29 +162,19 @@ _SWAP_REFUSALS: Final = (("swap_max_events", "swap_fail_events"), ("swap_max_eve
 
 
 def weighed(
-    subtree: Subtree,
-    window: Window,
-    *,
-    sample: Mapping[str, Any] | None,
-    sizes: Mapping[str, int | None],
-    locked_cache_bytes: int | None,
-    locked_in_unknown_bytes: int,
+    subtree: Subtree, window: Window, sample: Mapping[str, Any] | None, held: Memory
 ) -> Circumstances:
     """Return the circumstances of a kill at `window.end` for the limit of a subtree, by which causes are
     weighed.
 
-    `sample`: the row of `samples` of the limit owner at the kill. `sizes`: those of memory.stat at the kill
-    (`composition.at_kill`), in bytes. `locked_cache_bytes`, `locked_in_unknown_bytes`: as in `Circumstances`.
+    `sample`: the row of `samples` of the limit owner at the kill. `held`: its memory then.
     """
     below = _sampled(subtree)
     return Circumstances(
-        grown_bytes=_grown(subtree, window, sizes, locked_cache_bytes),
+        grown_bytes=_grown(subtree, window, held.at.sizes, held.locked_cache_bytes),
         swap=_swap(subtree, below, window, sample),
         protected_bytes=_protected_bytes(below, window.end, sample),
-        kernel_bytes=sizes.get("kernel"),
-        locked_cache_bytes=locked_cache_bytes or 0,
-        incompressible_bytes=sizes.get("zswap_incomp"),
-        locked_in_unknown_bytes=locked_in_unknown_bytes,
+        **held.circumstances(),
     )
 
 
@@ -246,7 +237,7 @@ def _holders(
 
 
 def _grown(
-    subtree: Subtree, window: Window, sizes: Mapping[str, int | None], locked_cache_bytes: int | None
+    subtree: Subtree, window: Window, sizes: Mapping[str, int | None], locked_cache_bytes: int
 ) -> dict[str, int]:
     """Return the growth of each class above its least level in the window, in bytes.
 

@@ -1,11 +1,15 @@
 """Composition: the parts of a cgroup's usage at the instant of a kill (`tracer.categories`), and sums.
 
+A trace and a kernel log each give an `Instant`; all else about the memory at the kill follows from it.
+
 For a limit owner with children, `zswap` and `hugetlb` are those of its last sample before the kill.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -14,7 +18,7 @@ from tracer.analysis.core.ledger import Steps, level, reading
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import Findings
-from tracer.analysis.results.memory import Composition
+from tracer.analysis.results.memory import Composition, Cushion
 from tracer.analysis.results.quality import Unknown
 from tracer.categories import COUNTERS, PARTS, usage_parts
 from tracer.enumerations import CATEGORY
@@ -32,19 +36,83 @@ Origins = dict[str, tuple[str, ...]]
 """Name of a size of memory.stat -> the tables that it is from; empty for a 0 that follows from the kernel."""
 
 
+def _not_sampled(_: str) -> str:
+    return _NO_SAMPLE
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """The counters of the limit owner at the kill.
+
+    `sizes`: memory.stat (`schema.MEMORY_STAT_BYTES`), in bytes, by name. `usage_bytes`: the page counter.
+    None: not known; `absent` returns the reason for a size. `unknown`: reasons that stand in place of those
+    for the parts of usage. `origins` finds the tables of each part (`origins_of_parts`).
+    """
+
+    sizes: Mapping[str, int | None]
+    usage_bytes: int | None
+    absent: Callable[[str], str] = _not_sampled
+    unknown: Unknown = field(default_factory=dict)
+    origins: Callable[[], Mapping[str, tuple[str, ...]]] = dict
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The memory of the limit owner at the kill: an instant, and what follows from it.
+
+    `locked_cache_bytes`: as in `Circumstances`.
+    """
+
+    at: Instant
+    made_of: Composition
+    working_set_bytes: int | None
+    cushion: Cushion
+    locked_cache_bytes: int
+
+    @property
+    def known_sizes(self) -> dict[str, int]:
+        """Return the sizes of memory.stat that are known, by name."""
+        return {name: size for name, size in self.at.sizes.items() if size is not None}
+
+    def circumstances(self) -> dict[str, Any]:
+        """Return the fields of `Circumstances` that follow from it."""
+        return {
+            "kernel_bytes": self.at.sizes.get("kernel"),
+            "locked_cache_bytes": self.locked_cache_bytes,
+            "incompressible_bytes": self.at.sizes.get("zswap_incomp"),
+            "locked_in_unknown_bytes": locked_in_unknown(self.at.sizes, self.made_of),
+        }
+
+
+def memory(at: Instant, measure: Callable[..., Cushion], unknown: Unknown, unknown_after: Unknown) -> Memory:
+    """Return the memory at the kill. `measure` returns the cushion, from `cache_end_bytes` and `locked_bytes`
+    (`window.measure_cushion`). The reason for an unknown working set goes to `unknown_after`."""
+    made_of, why = compose(at.sizes, at.usage_bytes, at.absent)
+    if made_of.anon is None and not any(size for name, size in made_of.parts() if name != "other"):
+        # All of usage is in `other`, which does not mean that no counter has it.
+        why = {"composition": at.absent("anon")}
+    unknown |= at.unknown or why
+    working_set_bytes = working_set(at.sizes, at.usage_bytes, unknown_after)
+    locked = _locked_cache(at.sizes, made_of)
+    used = measure(cache_end_bytes=cache_bytes(at.sizes), locked_bytes=locked, unknown=unknown)
+    return Memory(at, made_of, working_set_bytes, used, locked)
+
+
 def at_kill(
     subtree: Subtree,
     kill_ns: int,
     sample: Mapping[str, Any] | None,
     total: int | None,
     *,
+    usage_table: str,
     is_logged: bool,
     origins: Mapping[str, str],
-) -> tuple[dict[str, int | None], Origins]:
-    """Return the sizes of memory.stat (`schema.MEMORY_STAT_BYTES`) at the kill, in bytes, and their tables:
-    the kernel's own `oom` sample, else the start sample plus the ledger. None: not known.
+) -> Instant:
+    """Return the counters of a recorded kill: the kernel's own `oom` sample, else the start sample plus the
+    ledger.
 
-    `origins` are the tables of what is not the sample's own (`kernel_log.comparison.Origins`).
+    `usage_table` is the table of the page counter `total`, and `origins` are those of what is not the
+    sample's own (`kernel_log.comparison.Origins`).
 
     `is_logged`: the sample is from the kernel log. Its memory.stat lags where the limit owner has children
     (seen on 6.18: 19 of 31 MiB), and the ledger may lack the last 10 ms. The page counter `total` does not
@@ -72,7 +140,8 @@ def at_kill(
             tables[name] = ("samples",) if sizes[name] else ()
     if sizes["hugetlb"] is None and not _has_room_for_huge_page(subtree, sizes, total):
         sizes["hugetlb"], tables["hugetlb"] = 0, ()
-    return sizes, tables
+    absent = partial(_why_not, subtree.whole)
+    return Instant(sizes, total, absent, origins=partial(origins_of_parts, sizes, tables, usage_table))
 
 
 def _levels(subtree: Subtree, names: Sequence[str]) -> dict[str, Steps]:
@@ -131,13 +200,13 @@ def _last_read(subtree: Subtree, name: str, kill_ns: int) -> int | None:
     return reading(subtree, f"{name}_bytes").at(kill_ns)
 
 
-def why_not(trace: TraceTables, name: str) -> str:
+def _why_not(trace: TraceTables, name: str) -> str:
     """Return why the size of a name is not known at a kill."""
     return _NOT_FOUND if name in unrecorded_categories(trace) else _NO_SAMPLE
 
 
 def compose(
-    sizes: Mapping[str, int | None], total: int | None, absent: Callable[[str], str] = lambda _: _NO_SAMPLE
+    sizes: Mapping[str, int | None], total: int | None, absent: Callable[[str], str] = _not_sampled
 ) -> tuple[Composition, Unknown]:
     """Return the parts, which add up to `total`, the usage in bytes, and why any of them is null. `absent`
     gives the reason for a size that is not known."""
@@ -145,13 +214,19 @@ def compose(
     return Composition(**parts, total=total), {f"composition.{name}": why for name, why in unknown.items()}
 
 
-def locked_cache(sizes: Mapping[str, int | None], made_of: Composition) -> int | None:
-    """Return the page cache with a file behind it that is unevictable, in bytes; None if it is not known."""
-    cache = (made_of.file_clean, made_of.file_dirty, made_of.writeback)
-    file, shmem = sizes.get("file"), sizes.get("shmem")
-    if file is None or shmem is None or made_of.unevictable is None or None in cache:
-        return None
-    return max(file - shmem - sum(part or 0 for part in cache), 0)
+def cache_bytes(sizes: Mapping[str, int | None]) -> int | None:
+    """Return the page cache without shmem in bytes, from the sizes of memory.stat; None if either is not
+    known."""
+    file, shmem = sizes["file"], sizes["shmem"]
+    return None if file is None or shmem is None else file - shmem
+
+
+def _locked_cache(sizes: Mapping[str, int | None], made_of: Composition) -> int:
+    """Return the page cache with a file behind it that is unevictable, in bytes; 0 if it is not known."""
+    cache, parts = cache_bytes(sizes), (made_of.file_clean, made_of.file_dirty, made_of.writeback)
+    if cache is None or made_of.unevictable is None or None in parts:
+        return 0
+    return max(cache - sum(part or 0 for part in parts), 0)
 
 
 def locked_in_unknown(sizes: Mapping[str, int | None], made_of: Composition) -> int:

@@ -18,7 +18,6 @@ A cgroup at its limit lives as long as reclaim finds memory to free, and that is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -306,13 +305,6 @@ def measure_start(subtree: Subtree, *, window: Window, locked_bytes: int, **_: A
     cache = ledger.level(subtree, ledger.CACHE)
     most = None if cache is None else cache.within(window.at_limit, window.end).peak()
     return Cushion(cache_start_bytes=None if most is None else max(most - locked_bytes, 0))
-
-
-def cache_bytes(sizes: Mapping[str, int | None]) -> int | None:
-    """Return the page cache without shmem in bytes, from the sizes of memory.stat; None if either is not
-    known."""
-    file, shmem = sizes["file"], sizes["shmem"]
-    return None if file is None or shmem is None else file - shmem
 
 
 def why_not_followed(subtree: Subtree, begin_ns: int, end_ns: int) -> str | None:
