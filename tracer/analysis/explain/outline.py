@@ -114,7 +114,7 @@ def memory(
     if kill.owner_id is None:
         why = dict.fromkeys(_OF_MEMORY, recorded_kill.NO_OWNER)
         nothing = Instant(dict.fromkeys(MEMORY_STAT_COLUMNS), None, unknown=why)
-        return composition.memory(nothing, lambda **_: Cushion(), unknown, {})
+        return composition.memory(nothing, lambda **_: Cushion(), unknown, unknown)
     total, usage_table = _usage_at_kill(kill, told)
     at_kill = composition.at_kill(
         kill.subtree,

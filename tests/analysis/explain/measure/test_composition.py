@@ -5,9 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.analysis.explain.measure.composition import compose, origins_of_parts, working_set
-from tracer.analysis.results.memory import COMPOSITION_PARTS
-from tracer.schema import MEMORY_STAT_BYTES
+from tracer.analysis.explain.measure.composition import (
+    Instant,
+    compose,
+    memory,
+    origins_of_parts,
+    working_set,
+)
+from tracer.analysis.results.memory import COMPOSITION_PARTS, Cushion
+from tracer.schema import MEMORY_STAT_BYTES, MEMORY_STAT_COLUMNS
 
 SIZES = st.fixed_dictionaries({name: st.none() | st.integers(0, 2**50) for name in MEMORY_STAT_BYTES})
 
@@ -121,7 +127,17 @@ def test_working_set_is_usage_without_inactive_file() -> None:
     assert working_set(_sizes(inactive_file=130), 100, unknown) == 0
     assert not unknown
     assert working_set(_sizes() | {"inactive_file": None}, 100, unknown) is None
-    assert "working_set_bytes" in unknown
+    assert unknown.pop("working_set_bytes").startswith("inactive_file was")
+    assert working_set(_sizes(), None, unknown) is None
+    assert unknown["working_set_bytes"].startswith("usage was")
+
+
+def test_reason_that_a_source_gives_for_an_unknown_value_stays() -> None:
+    why = dict.fromkeys(("composition", "working_set_bytes"), "no limit was hit")
+    unknown: dict[str, str] = {}
+    at = Instant(dict.fromkeys(MEMORY_STAT_COLUMNS), None, unknown=why)
+    held = memory(at, lambda **_: Cushion(), unknown, unknown)
+    assert (held.working_set_bytes, unknown) == (None, why)
 
 
 def _origins(sizes: dict[str, int | None], *logged: str) -> dict[str, tuple[str, ...]]:

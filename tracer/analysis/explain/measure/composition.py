@@ -92,7 +92,9 @@ def memory(at: Instant, measure: Callable[..., Cushion], unknown: Unknown, unkno
         # All of usage is in `other`, which does not mean that no counter has it.
         why = {"composition": at.absent("anon")}
     unknown |= at.unknown or why
-    working_set_bytes = working_set(at.sizes, at.usage_bytes, unknown_after)
+    lacking: Unknown = {}
+    working_set_bytes = working_set(at.sizes, at.usage_bytes, lacking)
+    unknown_after |= {name: at.unknown.get(name, why) for name, why in lacking.items()}
     locked = _locked_cache(at.sizes, made_of)
     used = measure(cache_end_bytes=cache_bytes(at.sizes), locked_bytes=locked, unknown=unknown)
     return Memory(at, made_of, working_set_bytes, used, locked)
@@ -239,7 +241,8 @@ def working_set(sizes: Mapping[str, int | None], total: int | None, unknown: Unk
     cAdvisor."""
     inactive_file = sizes["inactive_file"]
     if total is None or inactive_file is None:
-        unknown["working_set_bytes"] = "inactive_file was not known at the instant of the kill"
+        lacking = "inactive_file" if inactive_file is None else "usage"
+        unknown["working_set_bytes"] = f"{lacking} was not known at the instant of the kill"
         return None
     return max(total - inactive_file, 0)
 
