@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
     """Return `start_recorder(*options, **how)`, which returns once all probes are attached.
 
-    `how`: further arguments of `Recorder`.
+    `how`: further arguments of `Recorder`. Without a `launch` or a `wrapper`, the recorder is a fork.
 
     Recorders that still run at the end of the test are killed.
     """
@@ -34,7 +34,9 @@ def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
         def start(*options: str, **how: Any) -> Recorder:
             folder = next(folders)
             folder.mkdir()
-            recorder = started.enter_context(Recorder(folder, "--ready-file", "ready", *options, **how))
+            is_forked = not how.keys() & {"launch", "wrapper"}
+            recorder = Recorder(folder, "--ready-file", "ready", *options, is_forked=is_forked, **how)
+            started.enter_context(recorder)
             return recorder.wait_until_ready()
 
         yield start

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+from support.forked_tracer import start_forked
 from support.slowdown import SLOWDOWN
 
 from tracer.errors import TracerError
@@ -23,8 +24,8 @@ class Recorder:
     """A recorder that runs in `folder`. Its trace is folder/trace, unless `output` is false.
 
     `wrapper` is a command line before the interpreter, `launch` the interpreter's arguments before the verb.
-    `popen` are further arguments of `Popen`; both outputs are pipes by default. Leaving the context kills the
-    recorder if it still runs.
+    With `is_forked`, there is no new interpreter: the recorder is a fork of this process. `popen` are further
+    arguments of `Popen`; both outputs are pipes by default. Leaving the context kills a recorder that runs.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Recorder:
         wrapper: Sequence[str] = (),
         launch: Sequence[str] = ("-m", "tracer"),
         output: bool = True,
+        is_forked: bool = False,
         **popen: Any,
     ) -> None:
         self.folder = folder
@@ -41,8 +43,12 @@ class Recorder:
         self.stdout = self.stderr = ""
         places = ["-o", str(self.path)] if output else []
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [*wrapper, sys.executable, *launch, "record", *places, *options], cwd=folder, **{**pipes, **popen}
+        how = {"cwd": folder, **pipes, **popen}
+        words = ["record", *places, *map(str, options)]
+        self.process: subprocess.Popen[bytes] = (
+            start_forked(words, **how)
+            if is_forked
+            else subprocess.Popen([*wrapper, sys.executable, *launch, *words], **how)
         )
 
     def __enter__(self) -> Self:
