@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
     """Return `start_recorder(*options, **how)`, which returns once all probes are attached.
 
-    `how`: further arguments of `Recorder`. Without a `launch` or a `wrapper`, the recorder is a fork.
+    `how`: further arguments of `Recorder`. The recorder is a fork unless `launch` or `wrapper` is given.
 
     Recorders that still run at the end of the test are killed.
     """
