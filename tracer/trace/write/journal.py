@@ -114,7 +114,9 @@ def _compact(
 
     try:
         with scratch.create(temporary) as file:
-            parquet.write_table(data, file, compression="zstd")
+            with parquet.ParquetWriter(file, data.schema, compression="zstd") as writer:
+                if data.num_rows:  # most tables of a short recording have no row, and need no group of rows
+                    writer.write_table(data)
             if is_durable:
                 file.flush()
                 os.fsync(file.fileno())
