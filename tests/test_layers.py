@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -85,9 +85,9 @@ def layer_of(parts: tuple[str, ...]) -> int:
     return LAYERS.index(parts[1]) if len(parts) > 1 and parts[1] in LAYERS else -1
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
-    """Yield the dotted names imported anywhere below, by `import_module("name")` and the like as well."""
-    for node in ast.walk(tree):
+def imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the dotted names that nodes import, by `import_module("name")` and the like as well."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -102,8 +102,8 @@ def imports(tree: ast.AST) -> Iterator[str]:
 @cache
 def seen_in(module: Path) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return what a module imports anywhere, and the ways in which it starts processes; parse it once."""
-    tree = ast.parse(module.read_text())
-    return tuple(imports(tree)), frozenset(starts(tree))
+    nodes = [*ast.walk(ast.parse(module.read_text()))]
+    return tuple(imports(nodes)), frozenset(starts(nodes))
 
 
 def imported_by(module: Path) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def imported_at_once(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         if not is_for_types and not isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield from imports(node)
+            yield from imports(ast.walk(node))
 
 
 def packages(names: Iterable[str]) -> set[str]:
@@ -263,16 +263,16 @@ def test_only_these_modules_import_bcc_and_matplotlib() -> None:
     }
 
 
-def starts(tree: ast.AST) -> set[str]:
-    """Return the ways in which code starts processes, and "sys.executable" for the interpreter's path."""
+def starts(nodes: Sequence[ast.AST]) -> set[str]:
+    """Return the ways in which nodes start processes, and "sys.executable" for the interpreter's path."""
     found = set[str]()
-    for node in ast.walk(tree):
+    for node in nodes:
         called = node.func if isinstance(node, ast.Call) else node
         if isinstance(called, ast.Attribute):
             name = f"{getattr(called.value, 'id', '')}.{called.attr}"
             if name == "sys.executable" or (called is not node and re.match(STARTING_CALLS, name)):
                 found.add(name)
-    return found | {name for name in imports(tree) if re.match(STARTING_IMPORTS, name)}
+    return found | {name for name in imports(nodes) if re.match(STARTING_IMPORTS, name)}
 
 
 def test_only_one_module_starts_python() -> None:
@@ -280,7 +280,12 @@ def test_only_one_module_starts_python() -> None:
     found = {name_of(module): seen_in(module)[1] for module in MODULES}
     assert {name: ways for name, ways in found.items() if ways} == STARTERS
     unsafe = "import multiprocessing, sys, os\nos.execv(sys.executable, [])\nfrom subprocess import run\n"
-    assert starts(ast.parse(unsafe)) == {"multiprocessing", "os.execv", "sys.executable", "subprocess.run"}
+    assert starts([*ast.walk(ast.parse(unsafe))]) == {
+        "multiprocessing",
+        "os.execv",
+        "sys.executable",
+        "subprocess.run",
+    }
 
 
 @pytest.mark.parametrize("module", RECORDER, ids=name_of)
@@ -322,7 +327,7 @@ def test_imports_are_seen_wherever_they_stand() -> None:
     """This makes sure that the checks above look at all imports."""
     for_types = "if TYPE_CHECKING:\n    import pandas\n"
     tree = ast.parse(f"from tracer.cli import main\n{for_types}def f():\n    import_module('bcc')\n")
-    assert set(imports(tree)) == {"tracer.cli.main", "pandas", "bcc"}
+    assert set(imports(ast.walk(tree))) == {"tracer.cli.main", "pandas", "bcc"}
     assert set(imported_at_once(tree)) == {"tracer.cli.main"}
     assert (
         layer_of(("tracer", "cli", "main"))
