@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
     """Return `start_recorder(*options, **how)`, which returns once all probes are attached.
 
-    `how`: further arguments of `Recorder`. The recorder is a fork unless `launch` or `wrapper` is given.
+    `how`: further arguments of `Recorder`.
 
     Recorders that still run at the end of the test are killed.
     """
@@ -34,9 +34,7 @@ def start_recorder(tmp_path: Path) -> Iterator[Callable[..., Recorder]]:
         def start(*options: str, **how: Any) -> Recorder:
             folder = next(folders)
             folder.mkdir()
-            is_forked = not how.keys() & {"launch", "wrapper"}
-            recorder = Recorder(folder, "--ready-file", "ready", *options, is_forked=is_forked, **how)
-            started.enter_context(recorder)
+            recorder = started.enter_context(Recorder(folder, "--ready-file", "ready", *options, **how))
             return recorder.wait_until_ready()
 
         yield start

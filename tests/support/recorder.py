@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from support.forked_tracer import start_forked
 from support.slowdown import SLOWDOWN
 
 from tracer.errors import TracerError
@@ -24,8 +23,8 @@ class Recorder:
     """A recorder that runs in `folder`. Its trace is folder/trace, unless `output` is false.
 
     `wrapper` is a command line before the interpreter, `launch` the interpreter's arguments before the verb.
-    With `is_forked`, there is no new interpreter: the recorder is a fork of this process. `popen` are further
-    arguments of `Popen`; both outputs are pipes by default. Leaving the context kills a recorder that runs.
+    `popen` are further arguments of `Popen`; both outputs are pipes by default. Leaving the context kills the
+    recorder if it still runs.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class Recorder:
         wrapper: Sequence[str] = (),
         launch: Sequence[str] = ("-m", "tracer"),
         output: bool = True,
-        is_forked: bool = False,
         **popen: Any,
     ) -> None:
         self.folder = folder
@@ -43,12 +41,8 @@ class Recorder:
         self.stdout = self.stderr = ""
         places = ["-o", str(self.path)] if output else []
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        how = {"cwd": folder, **pipes, **popen}
-        words = ["record", *places, *map(str, options)]
-        self.process: subprocess.Popen[bytes] = (
-            start_forked(words, **how)
-            if is_forked
-            else subprocess.Popen([*wrapper, sys.executable, *launch, *words], **how)
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*wrapper, sys.executable, *launch, "record", *places, *options], cwd=folder, **{**pipes, **popen}
         )
 
     def __enter__(self) -> Self:

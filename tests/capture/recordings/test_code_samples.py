@@ -409,7 +409,7 @@ def natives(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
             else:
                 processes[language] = stack.enter_context(started(program, memcg, str(100 * MIB)))
         options = ("--ready-file", "ready", "-c", str(memcg), "--stacks", "256K")
-        recorder = stack.enter_context(Recorder(folder, *options, is_forked=True)).wait_until_ready()
+        recorder = stack.enter_context(Recorder(folder, *options)).wait_until_ready()
 
         def has_named(grown_bytes: int) -> bool:
             return are_all_named(AnalysedTrace(recorder.path), grown_bytes)

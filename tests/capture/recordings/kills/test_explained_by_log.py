@@ -107,7 +107,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         (parent / "child").mkdir()
         folder = tmp_path_factory.mktemp("logged")
         options = [option for cgroup in (small, middle, large, parent) for option in ("-c", str(cgroup))]
-        recorder = stack.enter_context(Recorder(folder, "--ready-file", "ready", *options, is_forked=True))
+        recorder = stack.enter_context(Recorder(folder, "--ready-file", "ready", *options))
         recorder.wait_until_ready()
         pids: list[int] = []
         for _ in range(TRIES):  # kills elsewhere may use up the kernel's reports of 5 s
