@@ -19,7 +19,6 @@ from tracer.capture.symbols.address_names import (
     joined,
     read_image,
 )
-from tracer.kernel.process.mapped_ranges import MappedRange
 
 ONE, OTHER = ExecImage(0x1000, 0x7FFF_0000), ExecImage(0x1000, 0x7FFE_0000)
 MAPS = "1000-9000 r-xp 00000000 08:01 77  /bin/work\n"
@@ -134,11 +133,11 @@ def test_process_that_ends_while_its_mappings_are_read_keeps_its_names(
     world.runs(7, ONE)
     world.symbols.frames(7, [0x1234], ONE)
     world.now_s += 1
-    modules_of = address_names._code
+    code_of = address_names._code
 
-    def ends_before(proc: Path, tgid: int) -> list[MappedRange]:
+    def ends_before(proc: Path, tgid: int) -> address_names._Code:
         world.ends(tgid)
-        return modules_of(proc, tgid)
+        return code_of(proc, tgid)
 
     monkeypatch.setattr(address_names, "_code", ends_before)
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "f4.0 [work]"]
@@ -155,9 +154,9 @@ def test_process_that_executes_while_its_mappings_are_read_keeps_known_names(
     world.symbols.frames(7, [0x1234], ONE)
     world.now_s += 1
 
-    def executes_before(proc: Path, tgid: int) -> list[MappedRange]:
+    def executes_before(proc: Path, tgid: int) -> address_names._Code:
         world.runs(tgid, OTHER)
-        return []
+        return address_names._Code([], has_other=False)
 
     monkeypatch.setattr(address_names, "_code", executes_before)
     assert world.symbols.frames(7, [0x1234, 0x1410], ONE) == ["f2.0 [work]", "0x1410"]
@@ -211,7 +210,7 @@ def test_mappings_are_read_in_a_twentieth_of_the_time(world: World, monkeypatch:
     """Those of a large program take milliseconds, and each stack may need them."""
     read, looks = address_names._code, []
 
-    def slow(proc: Path, tgid: int) -> list[MappedRange]:
+    def slow(proc: Path, tgid: int) -> address_names._Code:
         looks.append(tgid)
         world.now_s += 0.01
         return read(proc, tgid)
