@@ -32,8 +32,8 @@ _GLOBAL: Final = 1  # MEMBARRIER_CMD_GLOBAL: synchronize_rcu() in kernel/sched/m
 def settle(memcg: Path) -> dict[str, int]:
     """Wait until the cgroup's flushed statistics do not change any more, and return them (0: not printed).
 
-    The kernel may evict page cache of an idle cgroup at any time, as DAMON does that is told to page out what
-    is idle (Documentation/admin-guide/mm/damon). A later reading without a flush may not show it.
+    The kernel may evict page cache of an idle cgroup at any time. DAMON does so on some hosts: it pages out
+    what is idle (Documentation/admin-guide/mm/damon). A later reading without a flush may not show it.
     """
     hierarchy = memory_hierarchy()
     last: Columns | None = None
