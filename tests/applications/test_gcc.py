@@ -64,10 +64,10 @@ def test_compilers_that_do_not_fit_read_their_own_text_again(disk_dir: Path, tmp
     assert held.progress.files[0].refaulted_bytes > 2 * own.stat().st_size
     assert held.progress.crawl is not None
     assert held.progress.crawl.lasts
-    # What all of them need at once may be more than the limit: then one is killed.
+    # What they need at once grows as they get on, and may become more than the limit: then some are killed.
     print(found.errors)
     delayed = held.progress.delayed[0]
-    assert found.killed <= 1
+    assert found.killed < COMPILERS - 1
     assert delayed.comm == "cc1plus"
     assert COMPILERS - found.killed <= delayed.processes <= COMPILERS
     summary = survivor_facts.summary([held])
