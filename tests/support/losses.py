@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-_FEW: Final = 3
+_FEW: Final = 50
+_OF_ADDITIONS: Final = ("pagecache", "code_sample")
 
 
 def all_lost(trace: Any) -> dict[str, int]:
@@ -19,11 +20,11 @@ def all_lost(trace: Any) -> dict[str, int]:
 def lost_records(trace: Any) -> dict[str, int]:
     """Return the same without what no test on this kernel can prevent either.
 
-    Since v7.0, the kernel skips the program of an addition to the page cache while another task is preempted
-    inside it on that CPU (`loss` in docs/trace-format.md). A few additions of any task of the machine may be
-    lost so.
+    Since v7.0, the kernel skips the programs of an addition to the page cache while another task is preempted
+    inside them on that CPU (`loss` in docs/trace-format.md). A few additions of any task of the machine may be
+    lost so. Mostly they are the recorder's own: what it is woken for preempts the program that wakes it.
     """
     found = all_lost(trace)
-    if int(trace.meta["kernel_release"].partition(".")[0]) >= 7 and found.get("pagecache", 0) <= _FEW:
-        found.pop("pagecache", None)
+    if int(trace.meta["kernel_release"].partition(".")[0]) >= 7:
+        found = {stream: lost for stream, lost in found.items() if stream not in _OF_ADDITIONS or lost > _FEW}
     return found
