@@ -139,8 +139,13 @@ def test_kills_that_come_together_are_told_once_each_by_a_child_that_stays(
     work_off(verdicts)
     assert len(told) == len(kills) + 1
     verdicts._since_s -= first_verdicts._IDLE_S + 1
+    child = verdicts._child
     verdicts.rest()
     assert verdicts._child is None
+    assert child is not None
+    assert child.wait(10 * SLOWDOWN) == 0, "a recorder reports every SIGKILL, also its own"
+    verdicts.rest()
+    assert not verdicts.may_rest
 
 
 def near(left: float) -> pa.RecordBatch:

@@ -131,6 +131,7 @@ class FirstVerdicts:
         self._pending: list[tuple[dict[str, Any], str]] = []
         self._asked: dict[int, tuple[dict[str, Any], str]] = {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._ending: list[subprocess.Popen[bytes]] = []  # their exit status is not collected yet
         self._hurries_s = 0.0  # since then, the child may have a higher priority
         self._head_start: HeadStart | None = None
         self._folder: Path | None = None
@@ -148,8 +149,8 @@ class FirstVerdicts:
 
     @property
     def may_rest(self) -> bool:
-        """Return whether there is a child that ends after a while."""
-        return self._child is not None and not self._is_kept
+        """Return whether there is a child that ends after a while, or has just ended."""
+        return (self._child is not None and not self._is_kept) or bool(self._ending)
 
     def look(self, samples: pa.RecordBatch) -> None:
         """Make the child ready if a sample shows that little is left below a limit."""
@@ -194,8 +195,8 @@ class FirstVerdicts:
 
     def close(self) -> None:
         """End the child, and forget the kills that it judges."""
-        self._asked.clear()
         self._end_child()
+        self._asked.clear()
         self._remove()
 
     def _remove(self) -> None:
@@ -253,16 +254,21 @@ class FirstVerdicts:
         return self._child
 
     def _end_child(self) -> None:
+        """Let an idle child end, which nobody waits for: a recorder reports every SIGKILL, also its own. Kill
+        one that judges."""
         self._read.clear()
         self._head_start = None  # without `end`: its pid may be another's soon
         if self._child is not None:
-            self._child.kill()
-            self._child.wait()
+            if self._asked:
+                self._child.kill()
+                self._child.wait()
             for pipe in (self._child.stdin, self._child.stdout):
                 assert pipe is not None
                 with suppress(OSError):
                     pipe.close()
+            self._ending.append(self._child)
             self._child = None
+        self._ending = [child for child in self._ending if child.poll() is None]
 
     def _take_answer(self) -> None:
         assert self._child is not None
