@@ -43,6 +43,7 @@ from tracer.errors import TraceError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
 from tracer.kernel.process import bounded_call
+from tracer.kernel.process.children import collect_ended
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time
@@ -372,6 +373,7 @@ class Pipeline:
         self._write_sums(self._ledger.take_sums())
         self._sink.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
         self._write_armed()
+        collect_ended()
 
     def _take_records(self, waiting: dict[str, Records], decided: Records, kills: list[Any]) -> None:
         """Take the records of the traced cgroups; `kills` are the rows of `decided`."""

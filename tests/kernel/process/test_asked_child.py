@@ -97,7 +97,7 @@ def test_busy_child_is_killed(kills: list[tuple[int, int]]) -> None:
     assert is_collected(pid)
 
 
-def test_child_that_ends_late_is_collected_when_another_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_that_ends_late_is_collected_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else each process whose functions a recorder has named would leave a zombie."""
     child, pid = idle_child()
     with monkeypatch.context() as late:
@@ -105,5 +105,5 @@ def test_child_that_ends_late_is_collected_when_another_one_ends(monkeypatch: py
         child.close()
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert not is_collected(pid)
-    idle_child()[0].close()
+    children.collect_ended()
     assert is_collected(pid)

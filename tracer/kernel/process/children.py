@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ _OOM_SCORE_ADJ: Final = 500  # the protection of `watch` must not protect its ch
 _KILLED_WITHIN_S: Final = 0.2  # usually: it may have BPF programs attached
 _ending: Final[list[int]] = []
 """Children whose exit status is not collected yet."""
+_ending_lock: Final = threading.Lock()
 
 _libc = ctypes.CDLL(None)
 
@@ -85,10 +87,9 @@ def end_child(child: int, connection: socket.socket, *, is_idle: bool) -> None:
     """Close the SOCK_SEQPACKET connection to a child that serves requests, and let the child end.
 
     An idle child ends at an empty request, and nobody waits for that. Another one is killed: a recorder
-    reports every SIGKILL, also its own. A file system or a busy machine may delay the end; then the next call
-    collects the exit status.
+    reports every SIGKILL, also its own. A file system or a busy machine may delay the end; then
+    `collect_ended` collects the exit status.
     """
-    _ending[:] = [one for one in _ending if _is_there(one)]
     if is_idle:
         with suppress(OSError):  # it has ended
             connection.send(b"")
@@ -101,7 +102,14 @@ def end_child(child: int, connection: socket.socket, *, is_idle: bool) -> None:
             break
         time.sleep(0.001)
     if is_there:
-        _ending.append(child)
+        with _ending_lock:
+            _ending.append(child)
+
+
+def collect_ended() -> None:
+    """Collect the exit status of children that have ended by now: until then, each is a zombie."""
+    with _ending_lock:
+        _ending[:] = [one for one in _ending if _is_there(one)]
 
 
 def _is_there(child: int) -> bool:
