@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -197,3 +198,32 @@ def test_any_text_never_raises(lines: list[str]) -> None:
 def test_stamp_is_of_first_line() -> None:
     (found,) = read(["noise", *report()])
     assert (found.stamp, found.last_line) == (Stamp(2, 1_000_000_000), 12)
+
+
+MACHINE = ["Mem-Info:", "active_anon:5 inactive_anon:6 isolated_anon:0", " free:7 free_pcp:0 free_cma:0"]
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        [
+            "kworker/0:1: page allocation failure: order:5, mode:0xcc0(GFP_KERNEL), nodemask=(null)",
+            "Call Trace:",
+        ],
+        ["Call Trace:", " dump_stack+0x11/0x22", " warn_alloc.cold+0x33/0x44"],  # the first line is cut off
+        ["insmod: page allocation failure. order:3, mode:0xd0", "Pid: 9, comm: insmod Not tainted 2.6.32 #1"],
+        ["sysrq: Show Memory"],
+    ],
+)
+def test_state_of_the_machine_without_an_oom_is_no_report(failed: list[str]) -> None:
+    assert read([*failed, *MACHINE]) == []
+    (found,) = read([*failed, *MACHINE, HEADER.format(comm="a"), "Call Trace:", *MACHINE])
+    assert found.mem_info is not None and found.mem_info.pages["free"] == 7
+
+
+def test_failed_allocation_within_a_report_leaves_its_table_whole() -> None:
+    header, *rest = [HEADER.format(comm="a"), *MACHINE, TITLE, ROW.format(pid=7, comm="a")]
+    other = ["b: page allocation failure: order:5, mode:0xcc0(GFP_KERNEL)", MACHINE[0], " free:9 free_pcp:0"]
+    (found,) = read([header, *rest, *other, ROW.format(pid=8, comm="b")])
+    assert [row.pid for row in found.tasks] == [7, 8]
+    assert found.mem_info is not None and found.mem_info.pages["free"] == 7

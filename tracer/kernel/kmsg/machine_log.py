@@ -61,6 +61,8 @@ GAP_NS: Final = 60_000_000_000
 """A report that gets no line for this long (in lines or in time) has no end in this log."""
 
 _CHOICE_TO_KILL_LINES: Final = 50
+_FAILURE_LINES: Final = 200
+"""The most lines between the first line about a failed allocation and its `Mem-Info:`."""
 _PANIC_LINES: Final = 5
 _MODES_OF: Final[Mapping[RowKind, tuple[str, ...]]] = {
     "stat": ("memory.stat",),
@@ -101,6 +103,7 @@ class MachineLog:
         self._pids = dict.fromkeys(killed)  # of the killed tasks, the latest last
         self._suppressed = 0
         self._unfinished: Record | None = None
+        self._failed: Stamp | None = None
         self._named: Final = (
             (markers.INVOKED, self._take_invoked),
             (markers.SUMMARY, self._take_summary),
@@ -112,6 +115,7 @@ class MachineLog:
             (markers.SYSTEM_OOM, self._take_event),
             (markers.STATS, self._take_stats),
             (markers.LIMIT_OF, self._take_limit_of),
+            *((word, self._take_failed) for word in markers.NO_OOM),
         )
 
     @property
@@ -242,7 +246,7 @@ class MachineLog:
         found = printed_lines.invoked(record.text)
         if found is None:
             return False
-        self._open = self._begin(record)
+        self._open, self._failed = self._begin(record), None
         self._open.invoker, self._open.nodemask = found
         self._open.is_old = found[1] is not None
         self._open.touch(record, "header", "header")
@@ -365,6 +369,20 @@ class MachineLog:
         assembly.limit_of, assembly.is_old, assembly.mode = found, True, ""
         return True
 
+    def _take_failed(self, record: Record) -> bool:
+        """Note that the next `Mem-Info:` belongs to an allocation that failed, or to SysRq+M.
+
+        Both print the state of the machine, and kill nothing.
+        """
+        if self._open is not None and not self._open.is_past("stack"):
+            return False
+        self._failed = record.stamp
+        return True
+
+    def _is_without_oom(self, record: Record) -> bool:
+        failed, self._failed = self._failed, None
+        return failed is not None and record.stamp.line - failed.line <= _FAILURE_LINES
+
     def _finish_line(self, joined: Record) -> bool:
         """Replace an unfinished line with a name in it by `joined`; return whether that completes the
         line."""
@@ -393,6 +411,9 @@ class MachineLog:
             assembly = self._within(record, "counters")
             assembly.counters[counter[0]] = counter[1]
             assembly.mode = ""
+        elif text in mem_info.TITLES and self._is_without_oom(record):
+            if self._open is not None and self._open.mode == "mem_info":
+                self._open.mode = ""
         elif text in mem_info.TITLES:
             self._within(record, "mem_info").mode = "mem_info"
         elif self._open is not None and text.startswith(mem_info.OLD_SUMS):

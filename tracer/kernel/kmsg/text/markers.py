@@ -19,6 +19,10 @@ CHOSEN: Final = "Kill process "
 OLD_CHOSEN: Final = "kill process "  # before v2.6.36
 LIMIT_OF: Final = " killed as a result of limit of "
 REAPER: Final = "oom_reaper: "
+NO_OOM: Final = (" page allocation failure", "warn_alloc", "Show Memory")
+"""They announce the state of the machine without an OOM: a failed allocation (warn_alloc, mm/page_alloc.c),
+and SysRq+M."""
+
 GROUP: Final = " are going to be killed due to memory.oom.group set"
 
 KILLED_PID: Final = re.compile(r" ?(\d{1,10}),? (?:UID (\d{1,10}), )?\(")
