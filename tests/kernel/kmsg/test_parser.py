@@ -227,3 +227,28 @@ def test_failed_allocation_within_a_report_leaves_its_table_whole() -> None:
     (found,) = read([header, *rest, *other, ROW.format(pid=8, comm="b")])
     assert [row.pid for row in found.tasks] == [7, 8]
     assert found.mem_info is not None and found.mem_info.pages["free"] == 7
+
+
+CHARGED = ["try_charge_memcg+0x123/0x456", "charge_memcg+0x21/0x43"]
+
+
+@pytest.mark.parametrize("first", ["dump_header+0x12/0x345", "oom_kill_process.cold+0x5/0x6"])
+def test_report_whose_first_line_is_in_the_call_trace_is_read(first: str) -> None:
+    (found,) = read([first, "mem_cgroup_out_of_memory+0x77/0x88", *CHARGED, COUNTER])
+    assert found.stack[0] == first and len(found.stack) == 4
+    assert (found.constraint, found.counters["memory"].failcnt) == ("memcg", 7)
+    assert read([f"? {first}", *CHARGED]) == []  # an address that was left on the stack
+    assert len(read([*report(), first, *CHARGED])) == 2
+
+
+def test_call_trace_of_an_old_arm_kernel_is_read() -> None:
+    trace = [
+        "[<c0100000>] (dump_backtrace+0x0/0x111) from [<c0400000>] (dump_stack+0x21/0x33)",
+        " r6:00000007 r5:00000005 r4:c0000004",
+        "[<c0200000>] (out_of_memory+0x0/0x222) from [<c0210000>] (__alloc_pages_nodemask+0x301/0x333)",
+        "[<c0210000>] (__alloc_pages_nodemask+0x0/0x333) from [<c0220000>] (handle_pte_fault+0x401/0x444)",
+    ]
+    for title in ([], ["Backtrace: "]):
+        (found,) = read(["a invoked oom-killer: gfp_mask=0xd0, order=0, oom_adj=0", *title, *trace])
+        assert found.stack == ("dump_backtrace", "out_of_memory", "__alloc_pages_nodemask")
+        assert found.constraint == "global" and "stack" not in found.missing

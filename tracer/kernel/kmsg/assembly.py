@@ -134,10 +134,13 @@ def _bounded_rows(tasks: Iterable[TaskRow], machine_pages: int | None) -> tuple[
     )
 
 
-CALL_TRACE: Final = ("Call Trace:", "Call trace:")
+CALL_TRACE: Final = ("Call Trace:", "Call trace:", "Backtrace:")
 SLAB_TITLE: Final = "Unreclaimable slab info:"
 
 TRACE_ENDS: Final = ("</TASK>", "RIP:", "Code:")
+OF_REPORT: Final = frozenset({"dump_header", "oom_kill_process"})
+"""Functions that are in a call trace only if the OOM killer prints a report (mm/oom_kill.c)."""
+
 _OF_MEMCG: Final = frozenset({"mem_cgroup_out_of_memory", "mem_cgroup_oom_synchronize"})
 _OF_MACHINE: Final = frozenset(
     {
@@ -300,7 +303,7 @@ class Assembly:
         frame = printed_lines.frame(text)
         if frame is None:
             return False
-        self.functions.add(frame[1])
+        self.functions.add(frame[1].partition(".")[0])
         if frame[2]:
             self.stack.append(frame[0])
         return True

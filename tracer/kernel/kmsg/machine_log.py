@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Final
 
-from tracer.kernel.kmsg.assembly import CALL_TRACE, SLAB_TITLE, Assembly
+from tracer.kernel.kmsg.assembly import CALL_TRACE, OF_REPORT, SLAB_TITLE, Assembly
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import Section
 from tracer.kernel.kmsg.text import markers, shapes
@@ -184,7 +184,9 @@ class MachineLog:
         is_of_another = self._open is not None and not self._is_of(self._open, record.caller)
         if is_of_another and not self._is_late(record.text):
             return
-        if self._take_plain_row(record) or (not record.is_row and self._take_named(record)):
+        if self._take_plain_row(record) or (self._open is None and self._take_frame(record)):
+            return
+        if not record.is_row and self._take_named(record):
             return
         if unfinished is not None and unfinished.stamp.line + 1 == record.stamp.line:
             # A log daemon gives each line of a message its own prefix.
@@ -368,6 +370,21 @@ class MachineLog:
         assembly = self._within(record, "stack")
         assembly.limit_of, assembly.is_old, assembly.mode = found, True, ""
         return True
+
+    def _take_frame(self, record: Record) -> bool:
+        """Begin a report within its call trace, whose beginning is missing; return False for any other line.
+
+        A frame of warn_alloc belongs to an allocation that failed.
+        """
+        frame = printed_lines.frame(record.text) if "+0x" in record.text else None
+        function = "" if frame is None or not frame[2] else frame[1].partition(".")[0]
+        if function.startswith(markers.WARNED):
+            self._failed = record.stamp
+        elif function in OF_REPORT:
+            self._open = self._begin(record)
+            self._open.touch(record, "stack", "stack")
+            self._open.take_row(record)
+        return function.startswith(markers.WARNED) or function in OF_REPORT
 
     def _take_failed(self, record: Record) -> bool:
         """Note that the next `Mem-Info:` belongs to an allocation that failed, or to SysRq+M.

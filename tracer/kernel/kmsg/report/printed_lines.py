@@ -50,7 +50,7 @@ _OFFSET: Final = r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}"
 _FRAME: Final = re.compile(
     r" *(?:\[<?[0-9a-f]{1,16}>?\] ?){0,2}(\? )?"
     rf"(?:([\w.$]{{1,512}}{_OFFSET})"
-    rf"|\(?([\w.$]{{1,512}})\)? from (?:\[<[0-9a-f]{{1,16}}>\] )?\(?[\w.$]{{1,512}}{_OFFSET})"
+    rf"|\(?([\w.$]{{1,512}})(?:{_OFFSET})?\)? from (?:\[<[0-9a-f]{{1,16}}>\] )?\(?[\w.$]{{1,512}}{_OFFSET})"
 )
 
 
@@ -112,7 +112,8 @@ def frame(text: str) -> tuple[str, str, bool] | None:
     """Return a frame of the call trace, its function, and whether it is reliable (the kernel marks others
     with `?`); None for any other line.
 
-    The frame of 32-bit ARM's `a from b+0x1/0x2` is a.
+    The frame of 32-bit ARM's `a from b+0x1/0x2` is a, as is that of `(a+0x0/0x4) from [<c0001000>]
+    (b+0x1/0x2)` on old kernels.
     """
     found = _FRAME.match(text)
     if found is None:

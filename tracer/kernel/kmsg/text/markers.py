@@ -19,9 +19,11 @@ CHOSEN: Final = "Kill process "
 OLD_CHOSEN: Final = "kill process "  # before v2.6.36
 LIMIT_OF: Final = " killed as a result of limit of "
 REAPER: Final = "oom_reaper: "
-NO_OOM: Final = (" page allocation failure", "warn_alloc", "Show Memory")
-"""They announce the state of the machine without an OOM: a failed allocation (warn_alloc, mm/page_alloc.c),
-and SysRq+M."""
+NO_OOM: Final = (" page allocation failure", "Show Memory")
+"""They announce the state of the machine without an OOM: a failed allocation, and SysRq+M."""
+
+WARNED: Final = "warn_alloc"
+"""The function that reports a failed allocation (mm/page_alloc.c), or the beginning of its name."""
 
 GROUP: Final = " are going to be killed due to memory.oom.group set"
 

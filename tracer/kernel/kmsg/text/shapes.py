@@ -67,10 +67,10 @@ _KINDS: Final = {
     "row": r"(?!failcnt |limit |order |score |process )[a-z][a-z0-9_]{0,63} \d{1,20}\s*$",
     "frame": (
         r"(?:\[<[0-9a-f]{1,16}>\] ?|(?:\[c[0-9a-f]{15}\] ?){1,2})?(?:\? )?(?:[\w.$]{1,512}\+0x|"
-        r"[\w.$]{1,512} from |\([\w.$]{1,512}\) from )"
+        r"[\w.$]{1,512} from |\([\w.$+/]{1,512}\) from )"
     ),
     "other": (
-        r"Mem-Info:|Call [Tt]race:|Tasks state|Hardware name|Workqueue: |</?TASK>|"
+        r"Mem-Info:|Call [Tt]race:|Backtrace:|Tasks state|Hardware name|Workqueue: |</?TASK>|"
         r"RIP: |RSP: |RAX: |RDX: |RBP: |R1[03]: |Code: |Modules linked|Exception stack|"
         r"lowmem_reserve|Swap cache stats|(?:Free|Total) swap|\d{1,20} (?:total )?page|"
         r"Node \d{1,4} \w|Unreclaimable slab|Name +Used|Memory cgroup min|"
