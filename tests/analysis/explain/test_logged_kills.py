@@ -293,3 +293,16 @@ def test_some_kills_of_a_log_keep_their_numbers_and_the_kill_before(log: Path) -
     assert some.numbers() == [*range(2, len(whole) + 1, 2)]
     assert list(some) == some[:] == whole[1::2]
     assert list(some.only([0])) == list(some)[:1]
+
+
+def test_report_without_a_kill_and_a_trigger_names_no_kill() -> None:
+    title = "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name"
+    row = "[    700]     0   700     4000     2100    61440        0             0 first"
+    killed = "Out of memory: Killed process 700 (first) total-vm:16000kB, anon-rss:8000kB, file-rss:4kB"
+    summaries = list[str]()
+    for lines in ([title, row], [title, row, killed], [killed]):
+        (report,) = logged_kills.explain(reports(lines))
+        summaries.append(report.verdict.summary)
+    assert "was killed" not in summaries[0] and "the kill itself" not in summaries[0]
+    assert summaries[1].endswith("the kernel log has only a part of its report.")
+    assert summaries[2].endswith("the kernel log has nothing but the kill itself.")

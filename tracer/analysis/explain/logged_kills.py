@@ -347,13 +347,14 @@ class LoggedFacts:
     def judge(self, findings: Findings) -> Verdict:
         """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
         log, judged = self._log, verdict.judge(findings)
-        if "header" not in log.missing or log.counters or log.mem_info is not None:
+        has_end = log.kills or log.chosen or shortage.no_victim(log)
+        if "header" not in log.missing or log.counters or log.mem_info is not None or not has_end:
             return judged
         summary = sentence_parts.summary_of_a_line(
             findings,
             shortage.nodes_of(log),
             has_owner=log.oom_memcg is not None,
-            has_summary="summary" not in log.missing,
+            is_alone=_is_line_alone(log),
         )
         return replace(judged, summary=summary)
 

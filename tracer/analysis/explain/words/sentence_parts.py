@@ -423,11 +423,11 @@ def contradiction(ranked: Sequence[Candidate]) -> str:
     )
 
 
-def summary_of_a_line(findings: Findings, nodes: str, *, has_owner: bool, has_summary: bool) -> str:
+def summary_of_a_line(findings: Findings, nodes: str, *, has_owner: bool, is_alone: bool) -> str:
     """Return the summary of a kill whose report the log has not, or in part.
 
     `nodes`: those of the request, as the log prints them. `has_owner`: the log names the owner of the limit.
-    `has_summary`: it has the line with the constraint.
+    `is_alone`: it has one line, about the kill.
     """
     names = [process(victim.comm, victim.pid) for victim in findings.victims]
     killed = f"{', '.join(names) or 'a process'} {'were' if len(names) > 1 else 'was'} killed because"
@@ -438,5 +438,5 @@ def summary_of_a_line(findings: Findings, nodes: str, *, has_owner: bool, has_su
         short = f"{owner_name(findings.owner) if has_owner else 'a cgroup'} was at its limit"
     elif findings.constraint in ("cpuset", "mempolicy"):
         short = none_left(findings.constraint, nodes)
-    rest = "not the whole of its report" if has_summary else "nothing but the kill itself"
+    rest = "nothing but the kill itself" if is_alone else "only a part of its report"
     return f"{killed} {short}; the kernel log has {rest}."
