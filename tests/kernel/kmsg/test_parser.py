@@ -252,3 +252,10 @@ def test_call_trace_of_an_old_arm_kernel_is_read() -> None:
         (found,) = read(["a invoked oom-killer: gfp_mask=0xd0, order=0, oom_adj=0", *title, *trace])
         assert found.stack == ("dump_backtrace", "out_of_memory", "__alloc_pages_nodemask")
         assert found.constraint == "global" and "stack" not in found.missing
+
+
+@pytest.mark.parametrize("comm", ["hog", "(resolved)", "a)", "a) b (c)"])
+def test_name_of_a_killed_task_ends_before_the_sentence_after_it(comm: str) -> None:
+    for after in ("", ".", " as a mail says (the pid is in brackets)."):
+        (found,) = reports([f"May  1 10:00:00 h kernel: Out of Memory: Killed process 4711 ({comm}){after}"])
+        assert [kill.comm for kill in found.kills] == [comm]

@@ -264,9 +264,7 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
         return None
     end = next((at for word in _AFTER_NAME if (at := rest.rfind(word)) >= head.end()), -1)
     if end < 0 or not fits_comm(rest[head.end() : end]):
-        line = rest.partition("\n")[0]
-        end = max(line.rfind(")"), -1)
-        end = end if end >= head.end() else len(line)
+        end = _end_of_comm(rest.partition("\n")[0], head.end())
     fields = _fields(rest[end:].partition("\n")[0])
     uid = fields.get("UID") if head[2] is None else int(head[2])
     return Kill(
@@ -282,6 +280,14 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
         pgtables_bytes=fields.get("pgtables"),
         oom_score_adj=fields.get("oom_score_adj"),
     )
+
+
+def _end_of_comm(line: str, begin: int) -> int:
+    """Return the end of a name without known words after it: the last bracket within the length of a comm, or
+    else the last one of all."""
+    brackets = [at for at in range(begin, len(line)) if line[at] == ")"]
+    fitting = [at for at in brackets if fits_comm(line[begin:at])]
+    return (fitting or brackets or [len(line)])[-1]
 
 
 def is_cut_at_pid(kill: Kill) -> bool:
