@@ -58,6 +58,7 @@ def machine_kill(**changed: Any) -> OomReport:
         ({}, "the whole machine had none left; 7.8 MiB of the machine's 390.6 MiB was free"),
         ({"order": -1, "function": "moom_callback"}, "by hand (SysRq-F)"),
         ({"gfp": "0x0()", "function": "pagefault_out_of_memory"}, "pagefault_out_of_memory, gfp 0x0"),
+        ({"gfp": "0x0()"}, "pagefault_out_of_memory, gfp 0x0"),  # its call trace was cut out
         ({"order": 3, "normal": 90_000}, "not in one piece of 32 KiB (order 3): it is fragmented"),
         ({"high": 90_000}, "low memory (zone Normal) was exhausted"),
         (

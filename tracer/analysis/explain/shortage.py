@@ -113,7 +113,7 @@ def _kinds(log: LogReport, page_size: int) -> Iterator[tuple[ShortageKind, bool,
         yield "by_hand", False, {}
     if "bpf_out_of_memory" in functions:
         yield "policy", False, {}
-    if log.invoker.gfp == 0 and "pagefault_out_of_memory" in functions:
+    if log.invoker.gfp == 0:  # only pagefault_out_of_memory (mm/oom_kill.c) asks with an empty mask
         yield "page_fault", False, {}
     if (filled := _filled(log.mem_info, page_size)) is not None:
         yield filled[0], True, filled[1]
