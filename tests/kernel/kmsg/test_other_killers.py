@@ -70,6 +70,26 @@ from tracer.kernel.kmsg import other_killers
             "May 1 10:00:00 systemd[1]: a.service: A process of this unit has been killed by the OOM killer",
             *("kernel", "a.service", None, "has been killed by the OOM killer"),
         ),
+        (
+            "May 01 10:00:00 h systemd-oomd[6]: Killed /user.slice/app.sc",  # the end was cut off
+            *("systemd-oomd", "/user.slice/app.sc", None, "Killed"),
+        ),
+        (
+            'killing process 4711 "hog" with signal 15: badness 612, VmRSS 4100 MiB',
+            *("earlyoom", "hog", 4711, "badness 612, VmRSS 4100 MiB"),
+        ),
+        (
+            "Killing process 'hog' with signal 15, pid: 4711, badness: 613, VmRSS: 4101 MiB",
+            *("earlyoom", "hog", 4711, "badness: 613, VmRSS: 4101 MiB"),
+        ),
+        (
+            "slurmstepd: error: Detected 2 oom_kill events in StepId=7.batch. Some of the step tasks",
+            *("kernel", "StepId=7.batch", None, "Detected 2 oom_kill events"),
+        ),
+        (
+            "slurmstepd: error: Detected 1 oom-kill event(s) in step 7.0 cgroup.",
+            *("kernel", "step 7.0", None, "Detected 1 oom-kill event(s)"),
+        ),
     ],
 )
 def test_userspace_kill_is_read(line: str, killer: str, victim: str, pid: int | None, reason: str) -> None:
@@ -92,3 +112,22 @@ def test_lines_of_one_kill_by_systemd_oomd_are_one_kill() -> None:
     ]
     found = [one for at, line in enumerate(lines) if (one := other_killers.kill(line, at)) is not None]
     assert [one.line for one in other_killers.without_copies(found)] == [0, 2]
+
+
+def test_process_that_is_sent_a_signal_twice_is_killed_once() -> None:
+    signal = 'earlyoom[9]: sending SIG{} to process {} uid 0 "hog": badness 614, VmRSS 410 MiB'
+    lines = [signal.format("TERM", 7), signal.format("KILL", 7), signal.format("TERM", 8)]
+    found = [one for at, line in enumerate(lines) if (one := other_killers.kill(line, at)) is not None]
+    assert [(one.line, one.pid) for one in other_killers.without_copies(found)] == [(1, 7), (2, 8)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reporter"),
+    [
+        ("systemd[1]: a.service: A process of this unit has been killed by the OOM killer", "systemd"),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the", "Slurm"),
+    ],
+)
+def test_reporter_of_a_kill_by_the_oom_killer_is_named(line: str, reporter: str) -> None:
+    found = other_killers.kill(line, 1)
+    assert found is not None and found.is_by_oom_killer and found.reporter == reporter

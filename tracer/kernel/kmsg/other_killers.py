@@ -1,9 +1,9 @@
 """Kills in a log that have no report of the kernel's OOM killer.
 
 User-space killers (systemd-oomd, oomd, earlyoom, nohang, the kubelet, Talos, lmkd) and Android's old driver
-lowmemorykiller kill before the OOM killer has to. Each writes its reason in its own kind of line. systemd
-writes a line about a kill by the OOM killer in one of its units, even if the kernel's own lines are in
-another log.
+lowmemorykiller kill before the OOM killer has to. Each writes its reason in its own kind of line. systemd and
+Slurm write a line about a kill by the OOM killer in one of their units or job steps, even if the kernel's own
+lines are in another log.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Final
 _MOST_CHARACTERS: Final = 4096
 WORDS: Final = re.compile(
     r"oomd|earlyoom|[sS]end(?:ing)? SIG|[Ee]viction manager|Evicted|lowmemorykiller|lmkd"
-    r"|killed by the OOM killer"
+    r"|killed by the OOM killer|[kK]illing process .{1,80}signal|slurmstepd"
 )
 """Words, at least one of which is in each line about such a kill."""
 
 _PARTS: Final = (
     *(b"oomd", b"earlyoom", b"end SIG", b"ending SIG", b"viction manager", b"Evicted"),
-    *(b"lowmemorykiller", b"lmkd", b"killed by the OOM killer"),
+    *(b"lowmemorykiller", b"lmkd", b"killed by the OOM killer", b"illing process ", b"slurmstepd"),
 )
 """Parts of `WORDS`, at least one of which is in each text with one of them."""
 
@@ -31,11 +31,15 @@ _DRIVER: Final = "lowmemorykiller"
 replaced the driver, logs under the same name, with the uid after the pid."""
 
 _OF_KERNEL: Final = "kernel"
+_DETECTED: Final = "Detected "
 
 _PATTERNS: Final = {
     "systemd-oomd": re.compile(
         r"systemd-oomd(?:\[\d+\])?: (?:\[.{0,20}\] )?(?:Killed|Marked) (?P<victim>\S{1,1024}) "
         r"(?:for killing )?due to (?P<reason>.{1,1024})"
+    ),
+    "systemd-oomd cut": re.compile(
+        r"systemd-oomd(?:\[\d+\])?: (?P<reason>Killed) (?P<victim>/\S{1,1024}) ?(?:due(?: to)?)?\s?$"
     ),
     "systemd-oomd unit": re.compile(
         r"(?P<victim>[^\s:]{1,255}): systemd-oomd "
@@ -43,6 +47,10 @@ _PATTERNS: Final = {
     ),
     _OF_KERNEL: re.compile(
         r"(?P<victim>[^\s:]{1,255}): (?P<reason>A process of this unit has been killed by the OOM killer)"
+    ),
+    f"{_OF_KERNEL} job": re.compile(
+        rf"slurmstepd: error: (?P<reason>{_DETECTED}\d{{1,10}} oom[-_]kill events?(?:\(s\))?) in "
+        r"(?P<victim>(?:StepId=|step )[^\s]{1,64}[^\s.])"
     ),
     _DRIVER: re.compile(
         r"lowmemorykiller: Killing '(?P<victim>[^']{0,255})' \((?P<pid>\d{1,10})\)(?: \(tgid \d{1,10}\))?, "
@@ -58,6 +66,14 @@ _PATTERNS: Final = {
     "earlyoom": re.compile(
         r"(?:earlyoom.{0,20}: )?sending SIG(?:TERM|KILL) to process (?P<pid>\d{1,10})(?: uid \d{1,10})? "
         r"\"(?P<victim>[^\"]{0,64})\": (?P<reason>.{1,1024})"
+    ),
+    "earlyoom 1.2": re.compile(
+        r"[kK]illing process (?P<pid>\d{1,10}) \"(?P<victim>[^\"]{0,64})\" with signal \d{1,2}: "
+        r"(?P<reason>.{1,1024})"
+    ),
+    "earlyoom 1.1": re.compile(
+        r"Killing process '(?P<victim>[^']{0,64})' with signal \d{1,2}, pid: (?P<pid>\d{1,10}), "
+        r"(?P<reason>.{1,1024})"
     ),
     "kubelet": re.compile(
         r"(?P<reason>[Ee]viction manager: pods? (?:\S{1,255} )?(?:is )?evicted(?: successfully)?)\"?"
@@ -83,7 +99,7 @@ _PATTERNS: Final = {
 @dataclass(frozen=True, slots=True)
 class OtherKill:
     """A kill. `victim` is a process, a cgroup, a unit or a pod, by the killer's words; None if the line does
-    not name it. `killer` is `kernel` for a kill by the OOM killer that only systemd reports."""
+    not name it. `killer` is `kernel` for a kill by the OOM killer that only systemd or Slurm reports."""
 
     line: int
     killer: str
@@ -98,13 +114,29 @@ class OtherKill:
 
     @property
     def is_by_oom_killer(self) -> bool:
-        """Return whether systemd names the kernel's OOM killer as the killer."""
+        """Return whether systemd or Slurm names the kernel's OOM killer as the killer."""
         return self.killer == _OF_KERNEL
+
+    @property
+    def reporter(self) -> str:
+        """Return who reports a kill by the OOM killer."""
+        return "Slurm" if self.reason.startswith(_DETECTED) else "systemd"
+
+    def is_again(self, other: OtherKill) -> bool:
+        """Return whether the same process is sent a signal again: it survived the one before."""
+        return self.pid is not None and (self.killer, self.pid, self.victim) == (
+            other.killer,
+            other.pid,
+            other.victim,
+        )
 
 
 def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
-    """Return the kills without further lines about the same kill: systemd-oomd marks a cgroup and kills it,
-    and systemd then names the unit, the last part of the cgroup's path."""
+    """Return the kills without further lines about the same kill, and without signals that did not kill.
+
+    systemd-oomd marks a cgroup and kills it, and systemd then names the unit, the last part of the cgroup's
+    path.
+    """
     kept: list[OtherKill] = []
     units: dict[str, str] = {}
     for one in kills:
@@ -115,6 +147,8 @@ def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
             continue
         if one.killer == "systemd-oomd":
             units[unit] = one.reason
+        if kept and one.is_again(kept[-1]):
+            kept.pop()
         kept.append(one)
     return kept
 

@@ -196,7 +196,7 @@ def other_kills(kills: Sequence[OtherKill]) -> Iterator[RenderableType]:
         victim = f"{visible(kill.victim or 'an unnamed process')}{pid}"
         if kill.is_by_oom_killer:
             yield prose(
-                f"{_killer(kill)} killed a process of {victim}, as systemd reports (line {kill.line})"
+                f"{_killer(kill)} killed a process of {victim}, as {kill.reporter} reports (line {kill.line})"
             )
             continue
         yield prose(f"{_killer(kill)} killed {victim}: {visible(kill.reason)} (line {kill.line})")
