@@ -78,7 +78,7 @@ _SECTIONS: Final = {
     "memory.stat": "memory.stat",
     "mem_info": "the state of the machine",
     "tasks": "the table of processes",
-    "summary": "the owner of the limit",
+    "summary": "the constraint and the cgroups",
     "kill": "the kill",
 }
 """Part of a report (`kernel.kmsg.log_report.SECTIONS`) -> its contents."""
