@@ -306,3 +306,23 @@ def test_report_without_a_kill_and_a_trigger_names_no_kill() -> None:
     assert "was killed" not in summaries[0] and "the kill itself" not in summaries[0]
     assert summaries[1].endswith("the kernel log has only a part of its report.")
     assert summaries[2].endswith("the kernel log has nothing but the kill itself.")
+
+
+@pytest.mark.parametrize(("page_kib", "shown"), [(4, 1), (8, 1), (64, 1), (4, 2)])
+def test_page_size_follows_from_the_zones_of_the_whole_machine(page_kib: int, shown: int) -> None:
+    managed = 1_000_000 * page_kib // shown
+    lines = [
+        "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "Mem-Info:",
+        "active_anon:500000 inactive_anon:0 isolated_anon:0",
+        " slab_reclaimable:0 slab_unreclaimable:600000",
+        " free:900 free_pcp:0 free_cma:0",
+        f"Node 0 Normal free:90kB min:99kB low:100kB high:110kB present:{managed}kB managed:{managed}kB",
+        "1010000 pages RAM",
+        "10000 pages reserved",
+    ]
+    (report,) = logged_kills.explain(reports(lines))
+    assert report.kernel_log is not None
+    assert report.kernel_log.page_size == (page_kib * 1024 if shown == 1 else None)
+    if shown == 1:
+        assert f"{600_000 * page_kib / (1 << 20):.1f} GiB" in report.verdict.summary

@@ -20,8 +20,8 @@ active_anon:{anon} inactive_anon:0 isolated_anon:0
  mapped:0 shmem:0 pagetables:10
  free:{free} free_pcp:0 free_cma:0
 Node 0 active_anon:0kB all_unreclaimable? no Balloon:0kB gpu_active:{gpu}kB gpu_reclaim:{pool}kB
-Normal free:{normal}kB min:4000kB low:5000kB high:6000kB active_anon:0kB present:800000kB managed:800000kB
-HighMem free:{high}kB min:500kB low:700kB high:900kB active_anon:0kB present:900000kB managed:900000kB
+Normal free:{normal}kB min:4000kB low:5000kB high:6000kB active_anon:0kB present:190000kB managed:190000kB
+HighMem free:{high}kB min:500kB low:700kB high:900kB active_anon:0kB present:210000kB managed:210000kB
 Node 0 hugepages_total={huge} hugepages_free={unused} hugepages_surp=0 hugepages_size=2048kB
 100000 pages RAM
 0 pages reserved"""
@@ -63,7 +63,7 @@ def machine_kill(**changed: Any) -> OomReport:
         ({"high": 90_000}, "low memory (zone Normal) was exhausted"),
         (
             {"constraint": "CONSTRAINT_CPUSET"},
-            "its cpuset allows (node 4) had none left; 3.3 MiB of 1.6 GiB",
+            "its cpuset allows (node 4) had none left; 3.3 MiB of 390.6 MiB",
         ),
         ({"constraint": "CONSTRAINT_MEMORY_POLICY"}, "its memory policy allows (node 4) had"),
         ({"constraint": "CONSTRAINT_BPF_OURS"}, "a BPF policy had it killed (CONSTRAINT_BPF_OURS)"),

@@ -28,7 +28,7 @@ from tracer.analysis.results.kill import LimitOwner, Lowered, Trigger, Victim
 from tracer.analysis.results.quality import Unknown
 from tracer.categories import COUNTERS, V1_STAT
 from tracer.kernel.cgroups.containers import ContainerNames, identify
-from tracer.kernel.kmsg.report.log_report import Kill, LogReport, OwnerMemory, TaskRow
+from tracer.kernel.kmsg.report.log_report import PAGE_SIZES, Kill, LogReport, OwnerMemory, TaskRow
 from tracer.kernel.kmsg.text.styles import Stamp
 from tracer.schema import MEMORY_STAT_BYTES, UNLIMITED_BYTES
 
@@ -43,7 +43,6 @@ _MOSTLY: Final = 0.8
 """The least share of usage that the parts in v1's memory.stat add up to if none is missing."""
 
 _NOT_IN_USAGE: Final = frozenset({"swap", "zswapped", "swapcached"})
-_PAGE_SIZES: Final = frozenset({4096, 8192, 16384, 32768, 65536})
 _V2: Final = {counter.name: counter.v2_line for counter in COUNTERS}
 _V1: Final = {column.removesuffix("_bytes"): name for name, column in V1_STAT.items()}
 _V1_HIERARCHICAL: Final = {column: f"total_{name}" for column, name in _V1.items()}
@@ -128,16 +127,16 @@ def page_size(log: LogReport) -> int | None:
     """Return the size of a page in bytes, None if it is not known.
 
     It follows from the total_vm of a killed task, which is in pages in the table of tasks, and in kB in its
-    kill line.
+    kill line, or else from the memory of the whole machine.
     """
     rows = {row.pid: row.total_vm_pages for row in log.tasks}
     for kill in log.kills:
         pages = rows.get(kill.pid)
         if pages and kill.total_vm_bytes is not None and kill.total_vm_bytes % pages == 0:
             found = kill.total_vm_bytes // pages
-            if found in _PAGE_SIZES:
+            if found in PAGE_SIZES:
                 return found
-    return None
+    return log.mem_info.page_size if log.mem_info is not None and log.constraint == "global" else None
 
 
 def _without_line(log: LogReport | OwnerMemory, names: Mapping[str, str]) -> tuple[str, ...]:

@@ -164,6 +164,9 @@ class Zone:
     free_cma_bytes: int = 0
 
 
+PAGE_SIZES: Final = (4096, 8192, 16384, 32768, 65536)
+
+
 @dataclass(frozen=True, slots=True)
 class MemInfo:
     """The memory of the whole machine (show_mem, mm/show_mem.c).
@@ -192,6 +195,15 @@ class MemInfo:
     def usable_pages(self) -> int | None:
         """Return the pages of the machine that are not reserved; None: not known."""
         return None if self.ram_pages is None else self.ram_pages - (self.reserved_pages or 0)
+
+    @property
+    def page_size(self) -> int | None:
+        """Return the size of a page in bytes, if all zones are shown: their sizes are in kB, and the size of
+        the machine is in pages; None: not known."""
+        managed_bytes, pages = sum(zone.managed_bytes or 0 for zone in self.zones), self.usable_pages or 0
+        return next(
+            (size for size in PAGE_SIZES if 0.9 * size * pages < managed_bytes < 1.1 * size * pages), None
+        )
 
 
 @dataclass(frozen=True, slots=True)
