@@ -143,6 +143,18 @@ def test_panic_of_the_kernel_has_no_victim(line: str, expected: str) -> None:
     assert expected in report.verdict.summary
 
 
+@pytest.mark.parametrize("line", [KILL, "Kernel panic - not syncing: Out of memory: panic_on_oom is enabled"])
+def test_kill_after_sysrq_is_by_hand_without_its_report(line: str) -> None:
+    (report,) = logged_kills.explain(reports(["sysrq: Manual OOM execution", line]))
+    assert "by hand (SysRq-F)" in report.verdict.summary and report.verdict.cause == "unknown"
+
+
+def test_only_the_first_kill_after_sysrq_is_by_hand() -> None:
+    log = ["sysrq: Manual OOM execution", KILL, KILL.replace("9 ", "10 ", 1)]
+    first, later = logged_kills.explain(reports(log))
+    assert "by hand" in first.verdict.summary and "by hand" not in later.verdict.summary
+
+
 MIB = 1 << 20
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from tracer.kernel.kmsg.assembly import CALL_TRACE, OF_REPORT, SLAB_TITLE, Assembly
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
-from tracer.kernel.kmsg.report.log_report import Section
+from tracer.kernel.kmsg.report.log_report import Invoker, Section
 from tracer.kernel.kmsg.text import markers, shapes
 from tracer.kernel.kmsg.text.styles import Record, RowKind, Run, Stamp
 
@@ -61,8 +61,9 @@ GAP_NS: Final = 60_000_000_000
 """A report that gets no line for this long (in lines or in time) has no end in this log."""
 
 _CHOICE_TO_KILL_LINES: Final = 50
-_FAILURE_LINES: Final = 200
-"""The most lines between the first line about a failed allocation and its `Mem-Info:`."""
+_ANNOUNCED_LINES: Final = 200
+"""The most lines between the first line on a failed allocation and its `Mem-Info:`, or between SysRq+F and
+its report."""
 _PANIC_LINES: Final = 5
 _MODES_OF: Final[Mapping[RowKind, tuple[str, ...]]] = {
     "stat": ("memory.stat",),
@@ -104,6 +105,7 @@ class MachineLog:
         self._suppressed = 0
         self._unfinished: Record | None = None
         self._failed: Stamp | None = None
+        self._by_hand: Stamp | None = None
         self._named: Final = (
             (markers.INVOKED, self._take_invoked),
             (markers.SUMMARY, self._take_summary),
@@ -115,6 +117,7 @@ class MachineLog:
             (markers.SYSTEM_OOM, self._take_event),
             (markers.STATS, self._take_stats),
             (markers.LIMIT_OF, self._take_limit_of),
+            (markers.BY_HAND, self._take_by_hand),
             *((word, self._take_failed) for word in markers.NO_OOM),
         )
 
@@ -232,7 +235,9 @@ class MachineLog:
 
     def _begin(self, record: Record) -> Assembly:
         assembly = Assembly(record.stamp, record.stamp, record.caller, suppressed=self._suppressed)
-        self._suppressed = 0
+        by_hand, self._suppressed, self._by_hand = self._by_hand, 0, None
+        if by_hand is not None and record.stamp.line - by_hand.line <= _ANNOUNCED_LINES:
+            assembly.invoker = Invoker(order=-1)  # as the header has it, which may be missing
         self._begun.append(assembly)
         return assembly
 
@@ -396,9 +401,14 @@ class MachineLog:
         self._failed = record.stamp
         return True
 
+    def _take_by_hand(self, record: Record) -> bool:
+        """Note that the next report is of an OOM that a user asked for."""
+        self._by_hand = record.stamp
+        return True
+
     def _is_without_oom(self, record: Record) -> bool:
         failed, self._failed = self._failed, None
-        return failed is not None and record.stamp.line - failed.line <= _FAILURE_LINES
+        return failed is not None and record.stamp.line - failed.line <= _ANNOUNCED_LINES
 
     def _finish_line(self, joined: Record) -> bool:
         """Replace an unfinished line with a name in it by `joined`; return whether that completes the

@@ -161,7 +161,14 @@ def _is_between_words(left: str, right: str) -> bool:
 WORDS: Final = (
     *("oom", "Out of memory", "out of memory", "Killed process", "Kill process", "suppressed"),
     *("memory: usage", "Memory cgroup stats", "Tasks state", "Mem-Info:", "System OOM", "killed as a result"),
-    *("deadlocked on memory", "Content-Transfer-Encoding", "dump_header", markers.WARNED, *markers.NO_OOM),
+    *(
+        "deadlocked on memory",
+        "Content-Transfer-Encoding",
+        "dump_header",
+        markers.WARNED,
+        *markers.NO_OOM,
+        markers.BY_HAND,
+    ),
 )
 """The words of a line that begins a report, belongs to a finished one, or changes how lines are read."""
 

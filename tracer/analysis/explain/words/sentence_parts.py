@@ -438,5 +438,7 @@ def summary_of_a_line(findings: Findings, nodes: str, *, has_owner: bool, is_alo
         short = f"{owner_name(findings.owner) if has_owner else 'a cgroup'} was at its limit"
     elif findings.constraint in ("cpuset", "mempolicy"):
         short = none_left(findings.constraint, nodes)
+    elif (shortage := findings.circumstances.shortage) is not None and shortage.kind == "by_hand":
+        short = shortage_clause(shortage)
     rest = "nothing but the kill itself" if is_alone else "only a part of its report"
     return f"{killed} {short}; the kernel log has {rest}."

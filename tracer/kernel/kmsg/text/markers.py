@@ -25,6 +25,7 @@ NO_OOM: Final = (" page allocation failure", "Show Memory")
 WARNED: Final = "warn_alloc"
 """The function that reports a failed allocation (mm/page_alloc.c), or the beginning of its name."""
 
+BY_HAND: Final = "Manual OOM execution"  # SysRq+F (drivers/tty/sysrq.c)
 GROUP: Final = " are going to be killed due to memory.oom.group set"
 
 KILLED_PID: Final = re.compile(r" ?(\d{1,10}),? (?:UID (\d{1,10}), )?\(")
