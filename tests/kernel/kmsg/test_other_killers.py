@@ -50,6 +50,11 @@ from tracer.kernel.kmsg import other_killers
             *("lmkd", "com.example", 4711, "low watermark is breached"),
         ),
         (
+            "05-01 10:00:00.000 9 9 I lmkd    : Reclaim 'com.example' (4711), uid 10007, oom_score_adj 900, "
+            "state 7 to free 2000kB rss, 3000kB swap; reason: a watermark is breached",
+            *("lmkd", "com.example", 4711, "a watermark is breached"),
+        ),
+        (
             "<6>lowmemorykiller: Killing 'com.example' (4711), adj 1000,",
             *("lowmemorykiller", "com.example", 4711, "adj 1000"),
         ),

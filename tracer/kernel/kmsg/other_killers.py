@@ -90,8 +90,8 @@ _PATTERNS: Final = {
         r"\[talos\] (?P<reason>Sending SIGKILL to cgroup) \{.{0,200}?\"cgroup\": \"(?P<victim>[^\"]{1,1024})"
     ),
     "lmkd": re.compile(
-        r"(?:lowmemorykiller|lmkd).{0,20}: Kill(?:ing)? '(?P<victim>[^']{0,255})' \((?P<pid>\d{1,10})\)"
-        r"(?P<reason>.{1,1024})"
+        r"(?:lowmemorykiller|lmkd).{0,20}: (?:Kill(?:ing)?|Reclaim) '(?P<victim>[^']{0,255})' "
+        r"\((?P<pid>\d{1,10})\)(?P<reason>.{1,1024})"
     ),
 }
 
