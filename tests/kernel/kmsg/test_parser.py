@@ -259,3 +259,13 @@ def test_name_of_a_killed_task_ends_before_the_sentence_after_it(comm: str) -> N
     for after in ("", ".", " as a mail says (the pid is in brackets)."):
         (found,) = reports([f"May  1 10:00:00 h kernel: Out of Memory: Killed process 4711 ({comm}){after}"])
         assert [kill.comm for kill in found.kills] == [comm]
+
+
+@pytest.mark.parametrize(
+    "cut", [",task_me", ",task_memcg=/a/b", ",task_memcg=/a/b>", ",task_memcg=/a/b,task=h"]
+)
+def test_summary_of_the_machine_that_was_cut_names_no_cgroup_or_a_whole_one(cut: str) -> None:
+    summary = "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom"
+    (found,) = read([summary + cut])
+    assert (found.constraint, found.oom_memcg) == ("global", None)
+    assert found.task_memcg == ("/a/b" if ",task=" in cut else None)

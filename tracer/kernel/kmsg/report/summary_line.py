@@ -124,6 +124,8 @@ def _paths(text: str, *, is_global: bool, is_cut: bool) -> tuple[str | None, str
     """
     if is_cut:
         whole, found, _ = text.rpartition(",task=")
+        if is_global and not found:
+            return None, None
         text = whole if found else f"{text.rpartition(_TASK_MEMCG)[0]}{_TASK_MEMCG}"
     if is_global:
         return None, text.removeprefix(_TASK_MEMCG[1:]) or None
