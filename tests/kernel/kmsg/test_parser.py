@@ -269,3 +269,13 @@ def test_summary_of_the_machine_that_was_cut_names_no_cgroup_or_a_whole_one(cut:
     (found,) = read([summary + cut])
     assert (found.constraint, found.oom_memcg) == ("global", None)
     assert found.task_memcg == ("/a/b" if ",task=" in cut else None)
+
+
+def test_kill_in_a_container_of_openvz_is_read() -> None:
+    line = "Out of memory in UB 101: OOM killed process 4711 (hog) score 0 vm:16000kB, rss:800kB, swap:0kB"
+    for lines in ([line], [line[:28], line[29:]]):
+        (found,) = reports([f"May  1 10:00:00 h kernel: [7.000000] {lines[0]}", *lines[1:]])
+        (kill,) = found.kills
+        assert (kill.pid, kill.comm, kill.reason) == (4711, "hog", "Out of memory in UB 101")
+        assert (kill.total_vm_bytes, kill.anon_rss_bytes) == (16000 * 1024, None)
+        assert found.constraint == "memcg"

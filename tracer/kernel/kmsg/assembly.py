@@ -153,7 +153,7 @@ was hit (`_OF_MACHINE`)."""
 
 _NO_SUMMARY: Final = summary_line.Summary("unknown")
 _ALLOCATING: Final = "(oom_kill_allocating_task)"
-_MEMCG_REASON: Final = "Memory cgroup out of memory"
+_MEMCG_REASONS: Final = ("Memory cgroup out of memory", "Out of memory in UB")
 
 
 def _are_one(asked: str | None, comm: str | None) -> bool:
@@ -425,13 +425,13 @@ class Assembly:
             or not self.seen.isdisjoint({"counters", "memory.stat"})
             or self.limit_of is not None
             or ("mem_info" not in self.seen and not self.functions.isdisjoint(_OF_MEMCG))
-            or any(reason.startswith(_MEMCG_REASON) for reason in self._reasons())
+            or any(reason.startswith(_MEMCG_REASONS) for reason in self._reasons())
         )
 
     def _missing(self, summary: summary_line.Summary, *, is_memcg: bool) -> tuple[Section, ...]:
         """Return the missing sections in the order of printing."""
         is_other = summary.constraint in ("global", "cpuset", "mempolicy") or any(
-            kill.reason is not None and not kill.reason.startswith(_MEMCG_REASON) for kill in self.kills
+            kill.reason is not None and not kill.reason.startswith(_MEMCG_REASONS) for kill in self.kills
         )
         has_no_kill = self.is_no_task_killable or self.is_panic_on_oom
         return _missing(

@@ -110,6 +110,7 @@ class MachineLog:
             (markers.INVOKED, self._take_invoked),
             (markers.SUMMARY, self._take_summary),
             (markers.KILLED, self._take_killed),
+            (markers.UB_KILLED, self._take_killed),
             (markers.CHOSEN, self._take_chosen),
             (markers.OLD_CHOSEN, self._take_chosen),
             (markers.GROUP, self._take_group),

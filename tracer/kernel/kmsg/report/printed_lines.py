@@ -31,6 +31,7 @@ from tracer.kernel.kmsg.text.markers import (
     KILLED_PID,
     OLD_CHOSEN,
     STATS,
+    UB_KILLED,
     fits_comm,
 )
 from tracer.kernel.kmsg.text.shapes import shape_of_task_row
@@ -227,7 +228,9 @@ def _scaled(oom_adj: int) -> int:
     return 1000 if oom_adj == _OLD_MOST else int(oom_adj * 1000 / -_OLD_NEVER)
 
 
-_REASON: Final = re.compile(r"(?:(?:Memory cgroup o|O)ut of memory.{0,64}|Out of Memory):(?= $)")
+_REASON: Final = re.compile(
+    r"(?:(?:Memory cgroup o|O)ut of memory.{0,64}|Out of Memory):(?= $)|Out of memory in UB.{0,64}$"
+)
 EVENT: Final = "System OOM encountered"
 _CUT_PID: Final = re.compile(r" ?(\d{1,10})[ ,]{0,2}")
 _SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")
@@ -256,7 +259,7 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
 
     The comm is empty or incomplete if the line was cut there (`is_cut_at_pid`).
     """
-    reason, found, rest = text.partition(KILLED)
+    reason, found, rest = text.partition(KILLED if KILLED in text else UB_KILLED)
     head = KILLED_PID.match(rest)
     if found and head is None and (cut := _CUT_PID.fullmatch(rest)) is not None:
         return Kill(stamp, int(cut[1]), "", _reason(reason))
@@ -273,7 +276,7 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
         comm=rest[head.end() : end],
         reason=_reason(reason),
         uid=uid,
-        total_vm_bytes=fields.get("total-vm", fields.get("vsz")),
+        total_vm_bytes=fields.get("total-vm", fields.get("vsz", fields.get("vm"))),
         anon_rss_bytes=fields.get("anon-rss"),
         file_rss_bytes=fields.get("file-rss"),
         shmem_rss_bytes=fields.get("shmem-rss"),

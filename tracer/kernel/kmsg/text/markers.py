@@ -15,6 +15,9 @@ SUMMARY: Final = "oom-kill:constraint="
 STATS: Final = "Memory cgroup stats for "
 SYSTEM_OOM: Final = "System OOM encountered, victim process: "
 KILLED: Final = "Killed process "
+UB_KILLED: Final = ": OOM killed process "
+"""The kernels of OpenVZ write it after `Out of memory in UB 101`, the container at its limit."""
+
 CHOSEN: Final = "Kill process "
 OLD_CHOSEN: Final = "kill process "  # before v2.6.36
 LIMIT_OF: Final = " killed as a result of limit of "
