@@ -279,3 +279,10 @@ def test_kill_in_a_container_of_openvz_is_read() -> None:
         assert (kill.pid, kill.comm, kill.reason) == (4711, "hog", "Out of memory in UB 101")
         assert (kill.total_vm_bytes, kill.anon_rss_bytes) == (16000 * 1024, None)
         assert found.constraint == "memcg"
+
+
+@pytest.mark.parametrize("comm", ["a", "systemd-journal"])
+def test_indentation_of_a_paste_is_no_part_of_the_triggers_name(comm: str) -> None:
+    header = HEADER.format(comm=comm)
+    assert [one.invoker.comm for one in read([header], prefix="    ")] == [comm]
+    assert [one.invoker.comm for one in read([f" {HEADER.format(comm='a')}"])] == [" a"]  # after a time

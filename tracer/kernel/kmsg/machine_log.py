@@ -251,7 +251,8 @@ class MachineLog:
         return self._open
 
     def _take_invoked(self, record: Record) -> bool:
-        found = printed_lines.invoked(record.text)
+        # Without a prefix, spaces are the indentation of a paste.
+        found = printed_lines.invoked(record.text if record.prefix else record.text.lstrip())
         if found is None:
             return False
         self._open, self._failed = self._begin(record), None
