@@ -58,6 +58,13 @@ def test_files_are_those_last_seen_and_name_the_kinds(trace: Any) -> None:
     assert numbers_of(contributing, "unmapped_shmem") == [{"unmapped_bytes": 64 * MIB}]
 
 
+def test_memfd_that_nobody_mapped_is_no_file_that_outlives_the_kill(trace: Any) -> None:
+    filled(trace)
+    look(trace, 1.2, "memfd", "/memfd:cache", 62 * MIB, is_mapped=False)
+    (numbers,) = numbers_of(killed(trace).verdict.contributing, "unmapped_shmem")
+    assert numbers == {"unmapped_bytes": 64 * MIB, "in_memfds_bytes": 62 * MIB}
+
+
 def test_writer_that_ended_is_named_for_what_it_left(trace: Any) -> None:
     filled(trace)
     report = killed(trace)

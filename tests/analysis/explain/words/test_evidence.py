@@ -292,6 +292,18 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "no process had mapped 1 MiB of the shared memory: files on tmpfs outlive the kill",
     ),
     (
+        "unmapped_shmem",
+        {"unmapped_bytes": 60 * MIB, "in_memfds_bytes": 59 * MIB},
+        "no process had mapped 60 MiB of the shared memory: 59 MiB of it is in memfds, which the last "
+        "process that has one open frees",
+    ),
+    (
+        "unmapped_shmem",
+        {"unmapped_bytes": 60 * MIB, "in_memfds_bytes": 20 * MIB},
+        "no process had mapped 60 MiB of the shared memory: 20 MiB of it is in memfds, which the last "
+        "process that has one open frees; files on tmpfs outlive the kill",
+    ),
+    (
         "ended_writer",
         {"writer_comm": "dd", "writer_pid": 60, "shmem_bytes": 64 * MIB, "ended_ns": 8_000_000_000},
         "64 MiB of the shared memory is of dd (pid 60), which had ended 8 s before: files on tmpfs and "

@@ -294,12 +294,13 @@ def _ended_writer(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 
 def _unmapped_shmem(findings: Findings, cause: CauseRecord) -> Iterator[Evidence]:
-    """Find shared memory that no process had mapped: a kill does not free it."""
+    """Find shared memory that no process had mapped: a kill does not free it, unless it is in a memfd."""
     if "unmapped_shmem" not in cause.concerns:
         return
     rest = shared_memory.unmapped_bytes(findings)
     if rest is not None and rest > _LEAST_SHARE * (findings.composition.total or 0):
-        yield found(findings, "unmapped_shmem", unmapped_bytes=rest)
+        in_memfds = min(shared_memory.unmapped_memfd_bytes(findings), rest)
+        yield found(findings, "unmapped_shmem", unmapped_bytes=rest, in_memfds_bytes=in_memfds or None)
 
 
 def _pace(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:

@@ -150,7 +150,10 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "also_in_usage": Kind(("part", *_SHARE), (COMPOSITION,), parts=("usage",)),
     "shared_files": Kind(("files",), ("shmem_files",)),
     "unmapped_shmem": Kind(
-        ("unmapped_bytes",), (COMPOSITION, "oom", "shmem_files"), ("victims.anon_rss_bytes",), ("shmem",)
+        ("unmapped_bytes", "in_memfds_bytes"),
+        (COMPOSITION, "oom", "shmem_files"),
+        ("victims.anon_rss_bytes",),
+        ("shmem",),
     ),
     "ended_writer": Kind(
         ("writer_comm", "writer_pid", "shmem_bytes", "ended_ns"), ("charge", "tasks", "shmem_files")

@@ -171,6 +171,12 @@ def mapped_bytes(findings: Findings) -> int:
     return sum(one.held_bytes for one in findings.shared_files if one.is_mapped)
 
 
+def unmapped_memfd_bytes(findings: Findings) -> int:
+    """Return the shared memory in memfds that no process was seen to have mapped, in bytes."""
+    files = findings.shared_files
+    return sum(one.held_bytes for one in files if one.kind == "memfd" and not one.is_mapped)
+
+
 def left_behind_bytes(findings: Findings) -> int:
     """Return the shared memory that the process of `Circumstances.ended_writer` left behind, in bytes.
 

@@ -313,6 +313,14 @@ def _shared_file(one: Mapping[str, Any]) -> str:
     return f"{size(one['held_bytes'])} in {_SHARED[one['kind']]}{name} of {size(one['size_bytes'])}"
 
 
+def _unmapped_shmem(it: _Numbers) -> str:
+    unmapped, in_memfds = it["unmapped_bytes"], it.get("in_memfds_bytes", 0)
+    kept = f"{size(in_memfds)} of it is in memfds, which the last process that has one open frees"
+    lasting = [] if in_memfds > 0.8 * unmapped else ["files on tmpfs outlive the kill"]
+    ends = "; ".join([*([kept] if in_memfds else []), *lasting])
+    return f"no process had mapped {size(unmapped)} of the shared memory: {ends}"
+
+
 def _ended_writer(it: _Numbers) -> str:
     writer = process(it.get("writer_comm"), it["writer_pid"])
     return (
@@ -442,10 +450,7 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "also_in_usage": _also_in_usage,
     "shared_files": _shared_files,
     "ended_writer": _ended_writer,
-    "unmapped_shmem": lambda it: (
-        f"no process had mapped {size(it['unmapped_bytes'])} of the shared memory: files on tmpfs outlive "
-        "the kill"
-    ),
+    "unmapped_shmem": _unmapped_shmem,
     "slow_growth": _slow_growth,
     "burst": _burst,
     "thrashing": _thrashing,
