@@ -275,6 +275,21 @@ def test_share_is_that_of_the_growth_while_armed(grown_code_named: Any) -> None:
     assert (nothing.code, nothing.sampled_share, nothing.why_unknown is not None) == ((), None, True)
 
 
+def test_page_cache_that_was_evicted_again_had_been_sampled(grown_code_named: Any) -> None:
+    """A cgroup at its limit reads 40 MiB, which evict 40 others: its page cache does not grow."""
+    trace = grown_code_named
+    trace.meta["filters"] = {"stacks_bytes": MIB}
+    trace.add("cgroups", cgroup_id=7, path="/a", created=trace.ns(0))
+    trace.charged(1, 7, "file", 10 * MIB, tgid=41)
+    trace.add("armed", 5, begin=trace.ns(1.5), kind="file")
+    of_reclaim = {"op": "delete", "cause": "reclaim_memcg", "cgroup_id": 7, "nr_pages": 10 * MIB // 4096}
+    for number in range(4):
+        trace.add("pagecache", 2 + number / 10, inode_id=1, index=0, **of_reclaim)
+    grown_code_sampled(trace, 40 * MIB, "read [work]", category="file", seconds=2)
+    found = grown_within(Subtrees(trace).subtree_at(7), ("file",), trace.ns(0), trace.ns(3))
+    assert found.sampled_share == pytest.approx(0.8)
+
+
 def freed(trace: Any, sampled_s: float, seconds: float, weight: int) -> None:
     """Add the row in which the sample of a moment is freed."""
     row = {"sampled": trace.ns(sampled_s), "is_followed": False}

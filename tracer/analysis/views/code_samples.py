@@ -23,7 +23,7 @@ from tracer.analysis.core import ledger, naming
 from tracer.analysis.core.columns import Bools, Int64s, column_times_ns, integers, times_ns
 from tracer.analysis.core.lookups import Frames
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import TraceTables
+from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, SampledMemory
 from tracer.analysis.views.grown_functions import StackGrowth, frame_of, grown_functions, heaviest, of_program
 
@@ -269,8 +269,12 @@ def _are_held(trace: TraceTables, samples: Samples, freed: Freed, begin_ns: int,
 
 
 def _grown(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
+    """Return how much memory of a kind grew. Page cache that was evicted again came as well, and was sampled
+    when it came."""
     steps = ledger.change(subtree, _WEIGHTS[kind])
-    return max((steps.at(end_ns) or 0) - (steps.at(begin_ns) or 0), 0)
+    evicted = subtree.evicted.pages_between(begin_ns, end_ns) if kind == "file" else 0
+    change = (steps.at(end_ns) or 0) - (steps.at(begin_ns) or 0)
+    return max(change + evicted * page_size(subtree.whole), 0)
 
 
 def _grown_while_armed(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
