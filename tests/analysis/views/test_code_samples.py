@@ -232,6 +232,7 @@ def test_only_samples_of_the_wanted_kinds_count(grown_code_named: Any) -> None:
         (["JS:*grow app.js:3:9", "node::Start [node]"], "node"),
         (["main.load [app]", "runtime.goexit.abi0 [app]"], "go"),
         (["Lcom/App;::load", "JavaMain [libjvm.so]"], "java"),
+        (["void [a] A::Keep()[Optimized]", "RunMain() [libcoreclr.so]"], "dotnet"),
         (["grow [work]", "main [work]"], "native"),
     ],
 )
@@ -396,6 +397,8 @@ def test_kill_has_the_code_of_the_kind_of_its_verdict(page_cache_experiment: Any
             "Look for growth in grow (work), 100 % of the sampled growth, in python3 (pid 41): ",
         ),
         ("[work]+0x40", 41, "Look for growth in python3 (pid 41): it charged"),
+        ("scavenge_block [work]", 41, "Look for growth in python3 (pid 41): it charged"),
+        ("caml_empty_minor_heap_promote [work]", 41, "Look for growth in python3 (pid 41): it charged"),
         ("grow [work]", 43, "Look for growth in python3 (pid 41): it charged"),
     ],
 )

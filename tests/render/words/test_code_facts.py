@@ -101,6 +101,21 @@ def test_memory_that_was_freed_again_is_said_from_a_tenth_on(
         assert next(iter(lines))[1].partition(": python3 (41)")[2] == note
 
 
+@pytest.mark.parametrize(
+    ("frames", "callers"), [(("evacuate", "scavenge_block"), ()), (("evacuate",), ("scavenge_one",))]
+)
+def test_collector_is_not_taken_for_code_that_keeps_memory(
+    frames: tuple[str, ...], callers: tuple[str, ...]
+) -> None:
+    named = tuple(CodeFrame(name, None, None, "hs") for name in frames)
+    called = tuple(Caller(0.5, CodeFrame(name, None, None, "hs")) for name in callers)
+    found = Grown((replace(NATIVE, frames=named, callers=called),), 1.0)
+    for lines in (grown(found), in_full(found)):
+        assert next(iter(lines))[1].endswith(" (a garbage collector moves what other code made)")
+    own = replace(NATIVE, frames=(CodeFrame("evacuate", None, None, "rescue"),))
+    assert "collector" not in next(iter(grown(Grown((own,), 1.0))))[1]
+
+
 def test_samples_that_were_all_freed_are_said() -> None:
     found = Grown((), 0.0, SampledMemory(0, MIB, 0))
     assert list(grown(found)) == [("what grew", "not known: what was sampled was freed again")]

@@ -254,9 +254,10 @@ class GrownCode:
     `share_error`: the true share lies within this of `share` in 95 of 100 cases, since samples are few.
 
     `of` is the kind of memory: anon, shmem, file, slab, or kernel for other kernel memory and sockets.
-    `language`: native, go, python, java, node, or kernel where no stack of a program could be taken. `frames`
-    begin with the innermost function that belongs to the program, and are those that nearly all samples have
-    in common. If those are one function with several callers, `callers` has them, the largest share first.
+    `language`: native, go, python, java, node, dotnet, or kernel where no stack of a program could be taken.
+    `frames` begin with the innermost function that belongs to the program, and are those that nearly all
+    samples have in common. If those are one function with several callers, `callers` has them, the largest
+    share first.
     `mapping`: what was mapped where the memory grew; None: not known, for the hooks of counters
     (bpf/growth.bpf.c) have no address.
     """

@@ -27,10 +27,20 @@ _ALLOCATOR: Final = re.compile(
     r"|(__libc_|__GI_|_rjem_|je_|tc_|mi_|g_|ztry|try|do_|[xz])*(malloc|calloc|realloc|memalign|strn?dup)"
     r"|aligned_alloc|posix_memalign|p?valloc|(__)?(mem(set|cpy|move)|str[ln]?cpy)"
     r"|(re)?palloc|pn?strdup|MemoryContextAlloc|AllocSet(Alloc|Realloc)"
-    r"|(apr|ngx)_(p[nc]?alloc|alloc|calloc|memalign)|av_(malloc|mallocz|calloc|realloc|reallocp))(?![a-z])"
+    r"|(apr|ngx)_(p[nc]?alloc|alloc|calloc|memalign)|av_(malloc|mallocz|calloc|realloc|reallocp)"
+    r"|Perl_(safesys(malloc|calloc|realloc)|more_(sv|bodies))|sqlite3(Db)?_?(Malloc|Realloc|malloc|realloc)\w*"
+    r"|jv_mem_\w*alloc|_?(safe_|p)?f?e(malloc|calloc|realloc)|_safe_\w*(malloc|realloc))(?![a-z])"
 )
-"""Functions that hand out or fill memory, in any module: a program may contain them. The last ones are those
-of PostgreSQL, of Apache and nginx, and of FFmpeg."""
+"""Functions that hand out or fill memory, in any module: a program may contain them. The last two lines are
+those of PostgreSQL, of Apache and nginx, of FFmpeg, Perl, SQLite, jq and PHP."""
+_COLLECTOR: Final = re.compile(
+    r"GarbageCollect|scavenge_(block|one|stack|loop|until_all_done|large|static|mutable_list)1?"
+    r"|(caml_)?oldify_\w+|caml_(empty_minor_heap|major_collection)\w*"
+    r"|erts_garbage_collect\w*|(WKS|SVR)::gc_heap::(garbage_collect|gc1)\b.*"
+)
+"""Functions of collectors that move objects: of Haskell (GHC), OCaml, Erlang and .NET."""
+_FRAMEWORK_OF_DOTNET: Final = re.compile(r"mscorlib|netstandard|(System|Microsoft)(\..*)?")
+_STUB_OF_DOTNET: Final = re.compile(r"stub<\d+> ")
 _NOT_THE_CODE: Final = frozenset({"std", "__gnu_cxx", "core", "alloc", "hashbrown"})
 """Namespaces of the standard library of C++, and crates of that of Rust."""
 _TEMPLATE_ARGUMENTS: Final = re.compile(r"<[^<>]*>")
@@ -47,13 +57,17 @@ _RUNTIME_OF_GO: Final = ("runtime.", "internal/runtime/")
 SCRIPT_OF_NODE: Final = re.compile(
     r"(?:JS|LazyCompile|Function):[*~^+]?(?P<function>\S*) (?P<file>[^:]+):(?P<line>\d+)(?::\d+)?", re.DOTALL
 )
+METHOD_OF_DOTNET: Final = re.compile(
+    r"[^\[]*\[(?P<assembly>[^\]]+)\] (?P<method>[^(]+::[^(]+)\(.*\)\[(?P<compiled>[A-Z]\w*)\]", re.DOTALL
+)
+"""A line of the perf map of .NET: `void [app] Shop.Orders::Keep(int32)[OptimizedTier1]`."""
 
 
 @lru_cache(maxsize=1 << 14)
 def frame_of(name: str) -> CodeFrame:
     """Return a recorded frame in its parts: `function [module]`, perhaps with ` (file:line)`, `function
-    [file.py:line]`, a function of Node by its perf map, or an address. Compilers' marks on a symbol are left
-    out, and the place within a function that has no symbol (`[module]+0xfunction+0xoffset`)."""
+    [file.py:line]`, a function of Node or .NET by its perf map, or an address. Compilers' marks on a symbol
+    are left out, and the place within a function that has no symbol (`[module]+0xfunction+0xoffset`)."""
     if unnamed := _UNNAMED.match(name):
         return CodeFrame(unnamed["function"], None, None, unnamed["module"])
     if in_source := IN_SOURCE.fullmatch(name):
@@ -64,6 +78,8 @@ def frame_of(name: str) -> CodeFrame:
     function, place = match["function"], match["place"]
     if script := SCRIPT_OF_NODE.fullmatch(name):
         return CodeFrame(script["function"], script["file"], int(script["line"]), None)
+    if method := METHOD_OF_DOTNET.fullmatch(name):
+        return CodeFrame(method["method"], None, None, method["assembly"])
     python = _PYTHON_PLACE.fullmatch(place) if place is not None else None
     if python:
         return CodeFrame(function, python["file"], int(python["line"]), None)
@@ -129,8 +145,10 @@ def _is_of_script(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _is_of_program(name: str) -> bool:
-    if name.startswith(("0x", "[vdso]", *_RUNTIME_OF_GO)):
+    if name.startswith(("0x", "[vdso]", *_RUNTIME_OF_GO)) or _STUB_OF_DOTNET.match(name):
         return False
+    if method := METHOD_OF_DOTNET.fullmatch(name):
+        return _FRAMEWORK_OF_DOTNET.fullmatch(method["assembly"]) is None
     frame = frame_of(name)
     if frame.module and not may_be_of_program(frame.module):
         return False
@@ -139,6 +157,12 @@ def _is_of_program(name: str) -> bool:
     return not (
         _ALLOCATOR.match(frame.function) or _RUST_V0.match(frame.function) or _is_library(frame.function)
     )
+
+
+def is_of_collector(code: GrownCode) -> bool:
+    """Return whether code is a garbage collector, which moves what other code made."""
+    frames = (*code.frames, *(caller.frame for caller in code.callers))
+    return any(_COLLECTOR.fullmatch(frame.function) for frame in frames)
 
 
 def _is_library(function: str) -> bool:
@@ -292,4 +316,6 @@ def _language(samples: Sequence[StackGrowth]) -> str:
         return "python"
     if any(name.startswith("runtime.goexit") for name in names):
         return "go"
+    if any(name.endswith("[libcoreclr.so]") for name in names):
+        return "dotnet"
     return "java" if any(name.endswith("[libjvm.so]") for name in names) else "native"

@@ -10,6 +10,7 @@ from typing import Final
 from tracer import units
 from tracer.analysis.results import memory
 from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess, SampledMemory
+from tracer.analysis.views.grown_functions import is_of_collector
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
@@ -141,6 +142,8 @@ def _notes(it: Grown) -> str:
         notes.append("what the allocator used again counts for who took it first")
     if unseen > _MUCH * held:
         notes.append(_unseen(memory))
+    if any(map(is_of_collector, it.code)):
+        notes.append("a garbage collector moves what other code made")
     return f" ({'; '.join(notes)})" if notes else ""
 
 

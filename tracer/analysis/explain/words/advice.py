@@ -20,6 +20,7 @@ from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before
 from tracer.analysis.results.kill import Cause, Sizing
 from tracer.analysis.results.memory import GrownCode
+from tracer.analysis.views.grown_functions import is_of_collector
 from tracer.kernel.cgroups.containers import identify, qos_class
 from tracer.schema import UNLIMITED_BYTES
 from tracer.units import coarse_duration, count, duration, size, the
@@ -231,15 +232,17 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
 def _code_of(findings: Findings, grew: contributing.Grew) -> GrownCode | None:
     """Return the code of a process that made most of a kind of memory grow; None if none is known.
 
-    Code whose share may be zero, since much was freed again, is not known to have made it grow. The threads
-    of the garbage collector move objects, so samples of Java do not show the code that made them.
+    Code whose share may be zero, since much was freed again, is not known to have made it grow. Garbage
+    collectors move objects, so their samples do not show the code that made them: in Java, threads of the
+    collector do so.
     """
     it = grew.process
     for one in findings.code:
         is_its = one.process.pid == it.tgid or (one.process.pid is None and one.process.comm == it.comm)
         is_named = bool(one.frames) and not one.frames[0].function.startswith(_NAMELESS)
         is_certain = one.share > one.share_error
-        if is_its and is_named and is_certain and one.of == grew.kind and one.language != "java":
+        is_maker = one.language != "java" and not is_of_collector(one)
+        if is_its and is_named and is_certain and one.of == grew.kind and is_maker:
             return one
     return None
 
