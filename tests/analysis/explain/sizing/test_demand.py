@@ -108,6 +108,18 @@ def test_cache_that_may_not_go_makes_the_outcome_unknown(
     assert at(trace, 84).outcome == "survives"
 
 
+def test_kernel_objects_that_reclaim_drops_may_be_freed_late(trace: Any) -> None:
+    """The names of missing files filled 60 MiB, and a rerun at 8 MiB was killed, with 7.8 MiB of them."""
+    work(trace)
+    now = {"tgid": 41, "usage_bytes": 99 * MIB, "limit_bytes": LIMIT}
+    for category in ("kernel", "slab_reclaimable"):
+        trace.charged(0.3, 7, category, 20 * MIB, **now)
+    assert at(trace, 61).outcome == "killed"
+    assert at(trace, 82).outcome == "unknown"
+    assert "20 MiB of kernel objects (slab) may be in use, or freed late" in at(trace, 82).why
+    assert at(trace, 88).outcome == "survives"
+
+
 @pytest.mark.parametrize(
     ("cause", "in_reading_mib"), [("readahead", 16), ("read", 16), ("fault", 16), ("write", 0)]
 )

@@ -39,6 +39,7 @@ _UNRECLAIMABLE: Final[ledger.Weights] = {
 }
 """Memory that reclaim cannot free without swap, except for locked page cache."""
 _LISTS: Final = ("anon_bytes", "shmem_bytes", "inactive_anon_bytes", "active_anon_bytes")
+_OF_CACHE_DIVISOR: Final = 32
 _READ: Final = (
     *("unevictable_bytes", *_LISTS),
     *("swap_limit_bytes", "limit_bytes", "is_swap_limited", "is_limited"),
@@ -274,6 +275,23 @@ def swap_room_bytes(subtree: Subtree) -> int | None:
 def unwritten(subtree: Subtree) -> Steps:
     """Return the page cache that was dirty or in writeback over time, in bytes, by the cgroup's samples."""
     return sampled(subtree, ("file_dirty_bytes", "file_writeback_bytes"))
+
+
+_SLAB: Final[ledger.Weights] = {"slab_reclaimable": 1}
+
+
+def reclaimable_slab(subtree: Subtree) -> Steps:
+    """Return the kernel objects (slab) that reclaim may free over time, in bytes; 0 if they are not known."""
+    return ledger.level(subtree, _SLAB) or ledger.change(subtree, _SLAB)
+
+
+def dropped_slab_bytes(subtree: Subtree) -> int:
+    """Return the reclaimable slab that was freed, in bytes, without what goes with the page cache that it
+    serves: a buffer head of 104 bytes for a page at most, and a node of 576 for 64 pages."""
+    picked, bytes_ = subtree.charges.weighted(_SLAB)
+    freed = -int(np.minimum(bytes_[picked], 0).sum(dtype=np.int64))
+    evicted_pages = subtree.evicted.pages_between(subtree.start_ns, end_ns(subtree.whole))
+    return max(freed - evicted_pages * page_size(subtree.whole) // _OF_CACHE_DIVISOR, 0)
 
 
 def sampled(subtree: Subtree, added: tuple[str, ...], taken: tuple[str, ...] = ()) -> Steps:
