@@ -249,6 +249,24 @@ def test_free_pages_that_were_given_back_do_not_count(filled: Any) -> None:
     assert found["free_present_bytes"] == 3 * MIB  # 70 are present, and 118 - 50 - 1 are used
 
 
+@pytest.mark.parametrize(("top", "is_said"), [(20, True), (6, False)])
+def test_growth_in_code_is_in_doubt_if_malloc_hands_out_memory_again(
+    filled: Any, top: int, is_said: bool
+) -> None:
+    """Of 70 MiB that are present in malloc's heaps, `top` are not in use."""
+    filled.meta["filters"] = {"stacks_bytes": MIB}
+    filled.add("armed", 6, begin=filled.ns(0), kind="anon")
+    filled.add("stacks", stack_id=1, frames=["scratch [web]", "main [web]"])
+    sample = {"cgroup_id": 1, "tgid": 50, "category": "anon", "stack_id": 1}
+    for number in range(88):
+        filled.add("code_samples", 4 + number / 100, bytes=MIB, **sample)
+    malloc(filled, 2, free_bytes=0, free_pages_bytes=0, top_bytes=top * MIB)
+    text = advice(filled)
+    assert "Look for growth in scratch (web), 100 % of the sampled growth, in web (pid 50)" in text
+    said = f"Before the kill, malloc had {top} MiB free to hand out again."
+    assert (said in text) is is_said
+
+
 def test_arenas_that_were_not_read_get_no_advice(filled: Any) -> None:
     sizes = dict.fromkeys(("size_bytes", "rss_bytes", "pss_bytes", "anon_bytes"), 40 * MIB)
     row = {"kind": "arena", "name": "", "count": 8, "swap_bytes": 0, **sizes}

@@ -363,6 +363,7 @@ def _numbers_of_glibc(look: LookedAt) -> dict[str, Any]:
         used = found["system_bytes"] - free - found["top_bytes"]
         present = memory.anon_bytes("heap") + memory.anon_bytes("arena")
         found["free_present_bytes"] = max(min(pages, present - used), 0)
+        found["unused_present_bytes"] = max(present - used, 0)
     return found
 
 
@@ -396,6 +397,18 @@ def _advice_of_glibc(killed: Killed, glibc: Runtime) -> Iterator[str]:
 
 
 _GLIBC = RuntimeRecord(_numbers_of_glibc, _lines_of_glibc, _advice_of_glibc)
+
+
+def reused_bytes(findings: Findings, pid: int) -> int:
+    """Return the memory that malloc had free in a process at the last look and will hand out again, in bytes,
+    if that was much of what the process had; else 0.
+
+    Who gets it touches no new page, so its growth counts for the code that had it before.
+    """
+    held = next((one.anon_bytes() for one in findings.mappings if one.pid == pid), 0)
+    of_malloc = (one for one in findings.runtimes if (one["pid"], one["kind"]) == (pid, "glibc"))
+    unused = max((int(one.get("unused_present_bytes", 0)) for one in of_malloc), default=0)
+    return unused if unused > _LEAST_SHARE * held else 0
 
 
 RUNTIMES: Final[Mapping[str, RuntimeRecord]] = {

@@ -212,7 +212,7 @@ which it sets (null: it is not set); `young_max_bytes`, if an option sets the yo
 `names_functions`: whether it writes a perf map. `postgresql`: `title`; `own_bytes`, its anonymous memory;
 `touched_shared_bytes`. `glibc`: `arenas`, the heaps of malloc's arenas for threads;
 `arena_bytes`, what is present of them; the numbers of malloc, and `free_present_bytes`: whole free pages in
-its heaps that are present.
+its heaps that are present; `unused_present_bytes`: all that is present of its heaps and not handed out.
 """
 
 

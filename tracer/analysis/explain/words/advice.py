@@ -223,7 +223,12 @@ def _who(findings: Findings, cause: CauseRecord) -> Iterator[str]:
         return
     code = _code_of(findings, grew)
     sampled = f"{code.frames[0]}, {_share(code)}, in " if code else ""
-    yield f"Look for growth in {sampled}{name}: {charged}."
+    reused = runtimes.reused_bytes(findings, grew.process.tgid) if code and grew.kind == "anon" else 0
+    earlier = (
+        f" Before the kill, malloc had {size(reused)} free to hand out again. Such memory counts for the "
+        "code that took it first; other code may hold it."
+    )
+    yield f"Look for growth in {sampled}{name}: {charged}.{earlier if reused else ''}"
     if one.tgid not in findings.victim_tgids:
         killed = ", ".join(process(victim.comm, victim.pid) for victim in findings.victims)
         yield f"Do not look only at the killed process, {killed}: it charged less of that."
