@@ -53,6 +53,8 @@ def test_ranges_are_as_wide_as_what_is_known() -> None:
 def test_ends_that_are_not_known_are_left_out() -> None:
     open_ = replace(FOUND, runs=1, recorded_limit_bytes=UNLIMITED_BYTES, survives_from_bytes=None)
     assert text_of(open_).startswith("/web, recorded at no limit: killed below 20 MiB.")
+    small = replace(FOUND, runs=1, killed_below_bytes=0)
+    assert text_of(small).startswith("/web, recorded at 64 MiB: not killed from 30 MiB.")
     neither = replace(open_, killed_below_bytes=None, recorded_limit_bytes=None)
     assert text_of(neither).startswith("/web: no limit is known to be enough or too low.")
 

@@ -36,7 +36,8 @@ def in_words(one: AtLimit) -> str:
 
 
 def answer(found: WhatIf) -> str:
-    """Return the sentence with both ends of what is known."""
+    """Return the sentence with both ends of what is known. A limit below which a run is killed is known only
+    if it is above 0."""
     name = found.container or found.cgroup
     run = f" (run {count(found.run)} of {count(found.runs)})" if found.runs > 1 else ""
     ends = [
@@ -45,7 +46,7 @@ def answer(found: WhatIf) -> str:
             ("killed below", found.killed_below_bytes),
             ("not killed from", found.survives_from_bytes),
         )
-        if end is not None
+        if end
     ]
     outcome = ", ".join(ends) or "no limit is known to be enough or too low"
     recorded = found.recorded_limit_bytes
