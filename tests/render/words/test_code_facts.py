@@ -121,6 +121,13 @@ def test_samples_that_were_all_freed_are_said() -> None:
     assert list(grown(found)) == [("what grew", "not known: what was sampled was freed again")]
 
 
+def test_samples_of_many_functions_are_not_denied() -> None:
+    found = Grown((), 0.9, SampledMemory(40 * MIB, MIB, 0))
+    assert list(grown(found)) == [
+        ("what grew", "many functions, each with less than 10 % of what was sampled")
+    ]
+
+
 @pytest.mark.parametrize(("unseen", "is_named"), [(50, True), (51, False)])
 def test_functions_are_not_named_if_most_of_the_samples_were_freed(unseen: int, is_named: bool) -> None:
     ((_, said),) = grown(Grown((LOAD,), 1.0, SampledMemory(100 * MIB, 0, unseen * MIB)))

@@ -10,7 +10,7 @@ from typing import Final
 from tracer import units
 from tracer.analysis.results import memory
 from tracer.analysis.results.memory import CodeFrame, Grown, GrownCode, GrownProcess, SampledMemory
-from tracer.analysis.views.grown_functions import is_of_collector
+from tracer.analysis.views.grown_functions import LEAST_SHARE, is_of_collector
 from tracer.render.words.escape import visible
 from tracer.render.words.prose import Fact
 
@@ -26,16 +26,11 @@ _MOST_LISTED: Final = 3
 
 def grown(it: Grown) -> Iterator[Fact]:
     """Yield one line for each process name: the functions whose memory grew, with their shares."""
-    if not it.code and it.sampled_share is not None:
-        what = (
-            "what was sampled was freed again"
-            if it.memory and it.memory.freed_bytes
-            else "none of the growth was sampled"
-        )
-        yield LABEL, f"not known: {what}"
     if it.memory and it.memory.unseen_share > _TOO_MUCH:
         yield LABEL, f"not known: {_unseen(it.memory)}"
         return
+    if not it.code and it.sampled_share is not None:
+        yield LABEL, _without_code(it.memory or SampledMemory(0, 0, 0))
     firsts = [one.process for one in it.code]
     in_order = sorted(it.code, key=lambda one: firsts.index(one.process))
     for number, (process, of_process) in enumerate(groupby(in_order, key=lambda one: one.process)):
@@ -45,6 +40,13 @@ def grown(it: Grown) -> Iterator[Fact]:
         )
         note = "" if number else _notes(it)
         yield "" if number else LABEL, f"{shares}: {_who(process)}{note}"
+
+
+def _without_code(it: SampledMemory) -> str:
+    if it.held_bytes:
+        return f"many functions, each with less than {percent(LEAST_SHARE)} of what was sampled"
+    freed = "what was sampled was freed again" if it.freed_bytes else "none of the growth was sampled"
+    return f"not known: {freed}"
 
 
 def in_full(it: Grown) -> Iterator[Fact]:
