@@ -360,7 +360,16 @@ def record_kill_for(trace: Any, constraint: str, owner_id: int | None) -> None:
 def test_memcg_total_of_limit_and_swap_counts_the_lesser_swap(
     swap_room: int | None, swap_total: int | None, swappiness: int | None, expected: int | None
 ) -> None:
-    assert victim_selection.memcg_total_pages(LIMIT_PAGES, swap_room, swap_total, swappiness) == expected
+    found = victim_selection.total_pages(
+        "memcg",
+        ram=None,
+        swap=swap_total,
+        limit=LIMIT_PAGES,
+        swap_limit=swap_room,
+        is_of_both=False,
+        swappiness=swappiness,
+    )
+    assert found == expected
 
 
 @pytest.mark.parametrize(

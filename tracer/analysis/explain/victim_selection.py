@@ -106,22 +106,24 @@ def recorded_total_pages(subtree: Subtree, time_ns: int, first: Mapping[str, Any
     The kernel's own number is used if a hook saw it; else the limits and the machine's memory give it.
     """
     trace = subtree.whole
-    size = page_size(trace)
+    size, machine = page_size(trace), trace.meta.get("memory") or {}
     if (seen := optional(first["total_bytes"])) is not None:
         return seen // size
-    machine = trace.meta.get("memory") or {}
-    swap_total = _pages(machine.get("swap_total_bytes"), size)
-    if first["constraint"] == "global":
-        return _sum(_pages(machine.get("total_bytes"), size), swap_total)
-    owner, limit = optional(first["limit_owner_cgroup_id"]), _pages(limit_of(first), size)
-    if first["constraint"] != "memcg" or owner is None or limit is None:
-        return None
-    swap_limit = _pages(ledger.reading(subtree, "swap_limit_bytes").at(time_ns), size)
-    if trace.meta.get("cgroup_version") == 2:
-        return memcg_total_pages(limit, swap_limit, swap_total, machine.get("swappiness"))
-    swap_room = None if swap_limit is None else swap_limit - limit
-    swappiness = ledger.reading(subtree, "swappiness").at(time_ns)
-    return memcg_total_pages(limit, swap_room, swap_total, swappiness)
+    has_owner = optional(first["limit_owner_cgroup_id"]) is not None
+    is_v2 = trace.meta.get("cgroup_version") == 2
+
+    def read(column: str) -> int | None:
+        return ledger.reading(subtree, column).at(time_ns) if has_owner else None
+
+    return total_pages(
+        str(first["constraint"]),
+        ram=_pages(machine.get("total_bytes"), size),
+        swap=_pages(machine.get("swap_total_bytes"), size),
+        limit=_pages(limit_of(first), size) if has_owner else None,
+        swap_limit=_pages(read("swap_limit_bytes"), size),
+        is_of_both=not is_v2,
+        swappiness=machine.get("swappiness") if is_v2 else read("swappiness"),
+    )
 
 
 def logged_total_pages(log: LogReport, page_size_bytes: int) -> int | None:
@@ -129,46 +131,50 @@ def logged_total_pages(log: LogReport, page_size_bytes: int) -> int | None:
 
     A log does not have the swappiness, and has the machine's swap only if the whole machine was short.
     """
-    if log.constraint == "global":
-        machine = log.mem_info
-        if machine is None or machine.ram_pages is None or machine.reserved_pages is None:
-            return None
-        return _sum(
-            machine.ram_pages - machine.reserved_pages, _pages(machine.total_swap_bytes, page_size_bytes)
-        )
-    memory = log.counters.get("memory")
-    if log.constraint != "memcg" or memory is None:
-        return None
-    limit = memory.limit_bytes // page_size_bytes
-    if (swap := log.counters.get("swap")) is not None:
-        return memcg_total_pages(limit, swap.limit_bytes // page_size_bytes, None, None)
-    together = log.counters.get("memory+swap")
-    room = None if together is None else together.limit_bytes // page_size_bytes - limit
-    return memcg_total_pages(limit, room, None, None)
+    machine = log.mem_info if log.constraint == "global" else None
+    ram, reserved = (None, None) if machine is None else (machine.ram_pages, machine.reserved_pages)
+    memory, own, both = (log.counters.get(name) for name in ("memory", "swap", "memory+swap"))
+    swap = both if own is None else own
+    return total_pages(
+        log.constraint,
+        ram=None if ram is None or reserved is None else ram - reserved,
+        swap=None if machine is None else _pages(machine.total_swap_bytes, page_size_bytes),
+        limit=None if memory is None else _pages(memory.limit_bytes, page_size_bytes),
+        swap_limit=None if swap is None else _pages(swap.limit_bytes, page_size_bytes),
+        is_of_both=own is None,
+        swappiness=None,
+    )
 
 
-def memcg_total_pages(
-    limit_pages: int, swap_room_pages: int | None, swap_total_pages: int | None, swappiness: int | None
+def total_pages(
+    constraint: str,
+    *,
+    ram: int | None,
+    swap: int | None,
+    limit: int | None,
+    swap_limit: int | None,
+    is_of_both: bool,
+    swappiness: int | None,
 ) -> int | None:
-    """Return the total of a cgroup: its limit, and the part of the machine's swap that it may use.
+    """Return the total in pages: of the machine its memory and swap; of a cgroup its limit, and the part of
+    the machine's swap that it may use. None if it is not known.
 
-    `swap_room_pages` is memory.swap.max; on v1 memory.memsw.limit_in_bytes less the limit. With a swappiness
-    of 0 (vm.swappiness; on v1 the cgroup's own memory.swappiness) swap does not count. None: it is not known
-    how much swap counts.
+    `swap_limit` is memory.swap.max; with `is_of_both` memory.memsw.limit_in_bytes, which bounds memory and
+    swap together. With a swappiness of 0 (vm.swappiness; on v1 the cgroup's own memory.swappiness) swap does
+    not count.
     """
-    if 0 in (swap_room_pages, swap_total_pages, swappiness):
-        return limit_pages
-    if swap_room_pages is None or swap_total_pages is None or swappiness is None:
+    if constraint == "global":
+        return None if ram is None or swap is None else ram + swap
+    if constraint != "memcg" or limit is None:
         return None
-    return limit_pages + min(swap_room_pages, swap_total_pages)
+    room = swap_limit - limit if is_of_both and swap_limit is not None else swap_limit
+    if 0 in (room, swap, swappiness):
+        return limit
+    return None if room is None or swap is None or swappiness is None else limit + min(room, swap)
 
 
 def _pages(size_bytes: int | None, page_size_bytes: int) -> int | None:
     return None if size_bytes is None else size_bytes // page_size_bytes
-
-
-def _sum(memory_pages: int | None, swap_pages: int | None) -> int | None:
-    return None if memory_pages is None or swap_pages is None else memory_pages + swap_pages
 
 
 def ranked(weighed: Sequence[Candidate], rules: Rules) -> tuple[Candidate, ...]:
