@@ -49,8 +49,7 @@ from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time
 from tracer.trace.row_sink import RowSink
 from tracer.wire.dtypes import WIRE
-from tracer.wire.records import STACK_COPY
-from tracer.wire.streams import STREAM_AT, STREAMS
+from tracer.wire.streams import STACK_COPY, STREAM_AT, STREAMS
 
 
 class Names:

@@ -8,9 +8,8 @@ from typing import Final
 
 from tracer.categories import CATEGORIES, Counter, Unit
 from tracer.enumerations import ENUMERATIONS, Enumeration
-from tracer.wire import records
 from tracer.wire.fields import LENGTHS, Field, Padding, Record
-from tracer.wire.streams import LOSSES, STREAMS
+from tracer.wire.streams import LOSSES, SAMPLE, STACK_COPY, STREAMS, WATCHED
 
 _UNIT_IN_C: Final[dict[Unit, str]] = {"bytes": "1", "KiB": "1024", "pages": "PAGE_SIZE"}
 
@@ -92,9 +91,9 @@ def event_header() -> str:
         _struct(record)
         for record in (
             *(stream.record for stream in STREAMS),
-            records.STACK_COPY,
-            records.SAMPLE,
-            records.WATCHED,
+            STACK_COPY,
+            SAMPLE,
+            WATCHED,
         )
     ]
     return "\n".join([*(f"{part.rstrip()}\n" for part in parts), "#endif\n"])

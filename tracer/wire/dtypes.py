@@ -6,9 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from tracer.wire import records
+from tracer.wire import streams
 from tracer.wire.fields import KIND_BYTES, LENGTHS, Padding, Record
-from tracer.wire.streams import STREAMS
 
 
 def dtype_from_record(record: Record) -> np.dtype[np.void]:
@@ -27,10 +26,10 @@ def dtype_from_record(record: Record) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-WIRE: Final = {stream.name: dtype_from_record(stream.record) for stream in STREAMS} | {
-    records.STACK_COPY.name: dtype_from_record(records.STACK_COPY)
+WIRE: Final = {stream.name: dtype_from_record(stream.record) for stream in streams.STREAMS} | {
+    streams.STACK_COPY.name: dtype_from_record(streams.STACK_COPY)
 }
 """Name of a stream, or of the ring of copies of stacks -> its records."""
 
-WATCHED: Final = dtype_from_record(records.WATCHED)
-SAMPLE: Final = dtype_from_record(records.SAMPLE)
+WATCHED: Final = dtype_from_record(streams.WATCHED)
+SAMPLE: Final = dtype_from_record(streams.SAMPLE)

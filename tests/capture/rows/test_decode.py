@@ -18,8 +18,7 @@ from tracer.enumerations import CATEGORY, CAUSE, CONSTRAINT, OP, RECLAIM_KIND
 from tracer.schema import TABLES, UNLIMITED_BYTES
 from tracer.trace.arrow_columns import rows_of
 from tracer.wire.dtypes import WIRE
-from tracer.wire.records import EFFECTIVE
-from tracer.wire.streams import STREAM_AT, STREAMS, Stream
+from tracer.wire.streams import EFFECTIVE, STREAM_AT, STREAMS, Stream
 
 OFFSET_NS = 1_700_000_000_000_000_000
 BY_THE_BYTE = ("slab_reclaimable", "slab_unreclaimable", "percpu")

@@ -12,7 +12,7 @@ from tracer.capture.rows.decode import PAGE_BYTES
 from tracer.capture.rows.sampler import sample_rows
 from tracer.capture.rows.stat_positions import StatPositions
 from tracer.schema import SAMPLE_SOURCES, TABLES, UNLIMITED_BYTES
-from tracer.wire import records
+from tracer.wire import streams
 from tracer.wire.dtypes import SAMPLE
 
 OFFSET_NS = 1_000
@@ -22,7 +22,7 @@ KNOWN = {"kernel_bytes": 0, "swap_bytes": 1, "anon_bytes": 2, "sock_bytes": 3}
 
 def sample(**fields: Any) -> Any:
     made = np.zeros(1, SAMPLE)
-    for field in records.SAMPLE.fields:
+    for field in streams.SAMPLE.fields:
         if field.kind == "s64" and not field.length:
             made[field.name] = -1
     for name, value in fields.items():

@@ -25,8 +25,7 @@ from tracer.kernel import struct_header
 from tracer.kernel.btf import VMLINUX, Btf
 from tracer.kernel.probes import Hook, Kind, Way
 from tracer.kernel.process.priority import Urgency
-from tracer.wire.records import CODE_SAMPLE, STACK_COPY
-from tracer.wire.streams import RING_BYTES, STREAMS
+from tracer.wire.streams import CODE_SAMPLE, RING_BYTES, STACK_COPY, STREAMS
 
 WANTED_PATHS: Final = 2048
 """The number of paths that the BPF program can watch for new cgroups."""

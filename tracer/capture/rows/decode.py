@@ -20,8 +20,7 @@ from tracer.stored_names import stored_name
 from tracer.trace.arrow_columns import from_values, names, numbers
 from tracer.wire.dtypes import WIRE
 from tracer.wire.fields import Field
-from tracer.wire.records import EFFECTIVE
-from tracer.wire.streams import STREAM_AT, Stream
+from tracer.wire.streams import EFFECTIVE, STREAM_AT, Stream
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 

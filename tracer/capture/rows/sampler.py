@@ -22,13 +22,13 @@ from tracer.kernel.cgroups import memory_files
 from tracer.kernel.cgroups.cgroupfs import Hierarchy, cgroup_id
 from tracer.schema import LIMITS, SAMPLE_SOURCES, TABLES, TIME, UNLIMITED_BYTES
 from tracer.trace.arrow_columns import numbers, strings
-from tracer.wire import records
+from tracer.wire import streams
 from tracer.wire.dtypes import SAMPLE
 
 _SCHEMA: Final = TABLES["samples"]
 _COLUMNS: Final = [name for name in _SCHEMA.names if name not in ("time", "cgroup_id", "source", "kill_id")]
 _AT: Final = {name: row for row, name in enumerate(_COLUMNS)}
-_FIELDS: Final = [field.name for field in records.SAMPLE.fields if field.kind == "s64" and not field.length]
+_FIELDS: Final = [field.name for field in streams.SAMPLE.fields if field.kind == "s64" and not field.length]
 _FIELD_ROWS: Final = np.array([_AT[name.replace("_pages", "_bytes")] for name in _FIELDS])
 _SIZE_ROWS: Final = np.array(
     [
@@ -126,7 +126,7 @@ _ALWAYS: Final = (1 << 63) - 1
 _PRESSURE: Final = ("psi_some_total_us", "psi_full_total_us")
 _V2_ROOT_LACKS: Final = [
     field.name
-    for field in records.SAMPLE.fields
+    for field in streams.SAMPLE.fields
     if field.kind == "s64" and not field.length and field.name not in _PRESSURE
 ]
 
