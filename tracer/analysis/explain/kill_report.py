@@ -100,20 +100,10 @@ def whole(kill: Kill, *, is_sized: bool = True) -> OomReport:
     grew = kill.grown(CAUSES[judged.cause].grows)
     grown_by = replace(findings, code=grew.code)
     return replace(
-        outline,
-        time=findings.time,
-        limit_owner=findings.owner,
-        trigger=findings.trigger,
-        victims=tuple(findings.victims),
+        with_findings(outline, findings, weighed.memory, judged=judged, sizing=sizing, grew=grew),
         candidates=selection.candidates,
-        composition=findings.composition,
-        working_set_bytes=weighed.memory.working_set_bytes,
-        reclaim=findings.reclaim,
-        cushion=findings.cushion,
         allocators=tuple(findings.allocators),
-        verdict=judged,
         advice=(*advice.advise(grown_by, judged.cause), *advice.settings(findings, judged.cause)),
-        sizing=sizing,
         memory_stat_bytes=weighed.memory.known_sizes,
         badness_total_pages=selection.total_pages,
         what_if=selection.what_if,
@@ -122,8 +112,27 @@ def whole(kill: Kill, *, is_sized: bool = True) -> OomReport:
         mappings=tuple(findings.mappings),
         runtime=tuple(findings.runtimes),
         cached=findings.cached,
-        **grew.fields(),
         quality=replace(quality, unknown={**quality.unknown, **grew.unknown()}),
+    )
+
+
+def with_findings(
+    outline: OomReport, findings: Findings, held: Memory, *, judged: Verdict, sizing: Sizing, grew: Grown
+) -> OomReport:
+    """Return the outline with the findings that a row of a kill shows as well as its whole report."""
+    return replace(
+        outline,
+        time=findings.time,
+        limit_owner=findings.owner,
+        trigger=findings.trigger,
+        victims=tuple(findings.victims),
+        composition=findings.composition,
+        working_set_bytes=held.working_set_bytes,
+        reclaim=findings.reclaim,
+        cushion=findings.cushion,
+        verdict=judged,
+        sizing=sizing,
+        **grew.fields(),
     )
 
 

@@ -382,12 +382,10 @@ def _verdict_on_a_line(constraint: str) -> Verdict:
 
 def _circumstances(log: LogReport, held: Memory, page_size: int) -> Circumstances:
     in_swap = logged_kill.swap(log)
-    return Circumstances(
+    return replace(
+        shortage.circumstances(log, page_size),
         swap=None if in_swap is None else Swap(*in_swap, refused=False),
         protected_bytes=log.min_protection_bytes or 0,
-        shortage=shortage.from_log(log, page_size),
-        no_victim=shortage.no_victim(log),
-        machine=log.mem_info,
         full_swap_limit_bytes=logged_kill.full_swap_limit(log),
         **held.circumstances(),
     )

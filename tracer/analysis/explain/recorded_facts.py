@@ -12,7 +12,7 @@ from tracer.analysis.core.tables import TraceTables, page_size
 from tracer.analysis.explain import outline as outlines
 from tracer.analysis.explain import runtimes, shortage, verdict, victim_selection
 from tracer.analysis.explain.causes.registry import CAUSES
-from tracer.analysis.explain.kill_report import Weighed, listed, whole, with_reason
+from tracer.analysis.explain.kill_report import Weighed, listed, whole, with_findings, with_reason
 from tracer.analysis.explain.measure import (
     allocators,
     circumstances,
@@ -191,10 +191,7 @@ class RecordedFacts:
         kill = self._kill
         if kill.owner_id is None:
             log = self._told.report
-            return Circumstances(
-                shortage=None if log is None else shortage.from_log(log, page_size(self._trace)),
-                machine=None if log is None else log.mem_info,
-            )
+            return Circumstances() if log is None else shortage.circumstances(log, page_size(self._trace))
         return circumstances.weighed(kill.subtree, kill.window, kill.sample, held)
 
     def _circumstances(self, weighed: Weighed, selection: Selection) -> Circumstances:
@@ -241,19 +238,10 @@ def summarized(kill: RecordedFacts) -> OomReport:
     judged = verdict.worded(verdict.pick(findings), findings)
     grew = kill.grown(CAUSES[judged.cause].grows)
     unknown |= {**weighed.unknown_after, **grew.unknown(), **_NOT_SUMMARIZED}
-    return replace(
-        outline,
-        limit_owner=findings.owner,
-        trigger=findings.trigger,
-        composition=findings.composition,
-        working_set_bytes=weighed.memory.working_set_bytes,
-        reclaim=kill.attempts(),
-        cushion=findings.cushion,
-        verdict=judged,
-        sizing=kill.sizing(findings, unknown),
-        **grew.fields(),
-        quality=replace(outline.quality, lost_records=findings.lost_records, unknown=unknown),
-    )
+    sizing, tried = kill.sizing(findings, unknown), replace(findings, reclaim=kill.attempts())
+    quality = replace(outline.quality, lost_records=findings.lost_records, unknown=unknown)
+    row = with_findings(outline, tried, weighed.memory, judged=judged, sizing=sizing, grew=grew)
+    return replace(row, quality=quality)
 
 
 RecordedDepth = Literal["causes", "causes and memory", "range", "row", "all but the range", "all"]

@@ -20,6 +20,7 @@ from tracer.analysis.core.rows import TableRows
 from tracer.analysis.core.tables import TraceTables, unrecorded_categories
 from tracer.analysis.explain.measure.findings import (
     LATELY_NS,
+    Circumstances,
     FreeMemory,
     MachineHolder,
     NoVictim,
@@ -44,7 +45,12 @@ _FAR_BYTES: Final = 1 << 20
 """The room below a limit that shows that it was not hit: a charge that fits never fails."""
 
 
-def from_log(log: LogReport, page_size: int) -> Shortage | None:
+def circumstances(log: LogReport, page_size: int) -> Circumstances:
+    """Return the circumstances that a report gives of a kill for which no limit was full."""
+    return Circumstances(shortage=_shortage(log, page_size), no_victim=_no_victim(log), machine=log.mem_info)
+
+
+def _shortage(log: LogReport, page_size: int) -> Shortage | None:
     """Return the shortage; None if a cgroup's limit was hit, or if the log shows no shortage."""
     if log.constraint == "memcg":
         return _below_limits(log)
@@ -62,7 +68,7 @@ def from_log(log: LogReport, page_size: int) -> Shortage | None:
     )
 
 
-def no_victim(log: LogReport) -> NoVictim | None:
+def _no_victim(log: LogReport) -> NoVictim | None:
     """Return why a decision killed nothing; None if a task was killed, or if the log does not show the
     end."""
     if log.kills or not (log.is_panic_on_oom or log.is_no_task_killable):
