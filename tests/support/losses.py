@@ -21,8 +21,8 @@ def lost_records(trace: Any) -> dict[str, int]:
     """Return the same without what no test on this kernel can prevent either.
 
     Since v7.0, the kernel skips the programs of an addition to the page cache while another task is preempted
-    inside them on that CPU (`loss` in docs/trace-format.md). A few additions of any task of the machine may be
-    lost so. Mostly they are the recorder's own: what it is woken for preempts the program that wakes it.
+    inside them on that CPU (`loss` in docs/trace-format.md). A few additions of any task of the machine may
+    be lost so. Mostly they are the recorder's own: it preempts the program that wakes it.
     """
     found = all_lost(trace)
     if int(trace.meta["kernel_release"].partition(".")[0]) >= 7:

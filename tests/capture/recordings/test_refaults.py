@@ -60,9 +60,11 @@ def test_refaulted_pages_equal_the_kernels_counts(
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     # The reader has a CPU to itself: what runs while another task is preempted may be lost (`lost_records`).
-    readers, *others = (str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
-    recorder = start_recorder("-c", str(limited), wrapper=["taskset", "-c", ",".join(others) or readers])
-    enter = f'echo 0 > "{limited}/cgroup.procs" && exec taskset -c {readers} "$0" "$@"'
+    readers_cpu, *other_cpus = (str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
+    recorder = start_recorder(
+        "-c", str(limited), wrapper=["taskset", "-c", ",".join(other_cpus) or readers_cpu]
+    )
+    enter = f'echo 0 > "{limited}/cgroup.procs" && exec taskset -c {readers_cpu} "$0" "$@"'
     arguments = [str(path), str(TIMES), str(advice)]
     subprocess.run(["sh", "-c", enter, sys.executable, "-c", READ, *arguments], check=True)
     settle(limited)

@@ -347,7 +347,7 @@ class LoggedFacts:
     def judge(self, findings: Findings) -> Verdict:
         """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
         log, judged = self._log, verdict.judge(findings)
-        has_end = log.kills or log.chosen or shortage.no_victim(log)
+        has_end = log.kills or log.chosen or findings.circumstances.no_victim
         if "header" not in log.missing or log.counters or log.mem_info is not None or not has_end:
             return judged
         summary = sentence_parts.summary_of_a_line(
