@@ -88,7 +88,12 @@ def test_marks_of_compilers_are_left_out(name: str, function: str) -> None:
         "core::ptr::write::h1da5c3929bbd3b48 [rs]",
         "hashbrown::raw::RawTable$LT$T$GT$::reserve_rehash::h1da5c3929bbd3b48 [rs]",
         "_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$core..clone..Clone$GT$::clone::h1da5c3929bbd3b48 [rs]",
+        "_$LT$T$u20$as$u20$alloc..string..ToString$GT$::to_string::h1da5c3929bbd3b48 [rs]",
         "_RNvNtCsjrHSEGnQ3l9_5alloc7raw_vec11finish_grow [rs]",
+        "_RNvMNtCsjrHSEGnQ3l9_5alloc5sliceSNtCs32gj3y4fnmh_2rs3Row6to_vec [rs]",
+        "_RNvMs_NtCsjrHSEGnQ3l9_5alloc7raw_vecINtB4_6RawVecNtCs32gj3y4fnmh_2rs3RowE8grow_one [rs]",
+        "_RNvXNtCsj_5alloc3vecINtB2_3VecNtCs1_2rs3RowENtNtCsg_4core5clone5Clone5clone [rs]",
+        "_RNvCsgY6Mt91CT9J_7___rustc12___rust_alloc [rs]",
     ],
 )
 def test_library_in_any_module_is_not_the_program(library: str) -> None:
@@ -108,6 +113,9 @@ def test_library_in_any_module_is_not_the_program(library: str) -> None:
         "_$LT$alloc..vec..Vec$LT$T$GT$$u20$as$u20$rs..Load$GT$::load::h1da5c3929bbd3b48 [rs]",
         "_$LT$rs..Store$u20$as$u20$core..clone..Clone$GT$::clone::h1da5c3929bbd3b48 [rs]",
         "_RNvCsjrHSEGnQ3l9_2rs9load_rows [rs]",
+        "_RNvMCs32gj3y4fnmh_2rsNtB2_5Store4load [rs]",
+        "_RNvXCs32gj3y4fnmh_2rsSNtB2_3RowNtB2_4Load4load [rs]",
+        "_RNvXCs32gj3y4fnmh_2rsNtB2_5StoreNtNtCsgEmfK2I1SDS_4core5clone5Clone5clone [rs]",
         "int32 [shop] Shop.Orders::Keep(int32)[QuickJitted]",
         "demalloc_rows [work]",
         "mallocator_fill [work]",
@@ -130,7 +138,7 @@ def test_inlined_code_of_a_standard_library_is_not_the_program() -> None:
     """Its functions may have any name; their file tells."""
     stack = (
         "emplace_back<int, int> [work] (bits/vector.tcc:117)",
-        "_RNvXs_5allocNtB4_6Global8allocate [work] (alloc/src/alloc.rs:429)",
+        "_RNvXs_NtCsjrHSEGnQ3l9_5alloc5allocNtB4_6Global8allocate [work] (alloc/src/alloc.rs:429)",
         "build [work] (rows.cpp:26)",
         "main [work] (rows.cpp:40)",
     )

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tracer.analysis.results.memory import Caller, CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.views import rust_names
 from tracer.program_modules import may_be_of_program
 from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
 
@@ -41,16 +42,10 @@ _COLLECTOR: Final = re.compile(
 """Functions of collectors that move objects: of Haskell (GHC), OCaml, Erlang and .NET."""
 _FRAMEWORK_OF_DOTNET: Final = re.compile(r"mscorlib|netstandard|(System|Microsoft)(\..*)?")
 _STUB_OF_DOTNET: Final = re.compile(r"stub<\d+> ")
-_NOT_THE_CODE: Final = frozenset({"std", "__gnu_cxx", "core", "alloc", "hashbrown"})
+_NOT_THE_CODE: Final = frozenset({"std", "__gnu_cxx", "core", "alloc", "hashbrown", "__rustc"})
 """Namespaces of the standard library of C++, and crates of that of Rust."""
+_REFERENCE: Final = re.compile(r"(&('\w+ )?(mut )?|dyn )+")
 _TEMPLATE_ARGUMENTS: Final = re.compile(r"<[^<>]*>")
-_RUST_V0: Final = re.compile(r"_R[^C]*C(s[0-9a-zA-Z]*_)?(3std|4core|5alloc|9hashbrown)")
-_RUST_HASH: Final = re.compile(r"::h[0-9a-f]{16}$")
-_RUST_ESCAPE: Final = re.compile(r"\$(?:u(?P<code>[0-9a-f]{2})|(?P<name>SP|BP|RF|LT|GT|LP|RP|C))\$|\.\.")
-_RUST_CHARACTERS: Final = {
-    **{"SP": "@", "BP": "*", "RF": "&", "LT": "<"},
-    **{"GT": ">", "LP": "(", "RP": ")", "C": ","},
-}
 _COPY: Final = r"(\.(constprop|isra|part|cold|lto_priv|llvm)(\.\d+)?)+"
 _CLONE: Final = re.compile(rf"({_COPY}| \[clone {_COPY}\])+$")  # the second form: of a name of C++
 _RUNTIME_OF_GO: Final = ("runtime.", "internal/runtime/")
@@ -87,17 +82,8 @@ def frame_of(name: str) -> CodeFrame:
 
 
 def _plain(symbol: str) -> str:
-    """Return a symbol without the hash that Rust adds, and without GCC's names of copies of a function."""
-    if _RUST_HASH.search(symbol):
-        return _RUST_ESCAPE.sub(_rust_character, _RUST_HASH.sub("", symbol)).replace("_<", "<", 1)
-    return _CLONE.sub("", symbol)
-
-
-def _rust_character(escape: re.Match[str]) -> str:
-    """Return what an escape in Rust's older symbols stands for (rustc_symbol_mangling/src/legacy.rs)."""
-    if escape["code"]:
-        return chr(int(escape["code"], 16))
-    return _RUST_CHARACTERS[escape["name"]] if escape["name"] else "::"
+    """Return a symbol without GCC's names of copies of a function, and one of Rust as it is written."""
+    return rust_names.name_of(symbol) or _CLONE.sub("", symbol)
 
 
 def of_program(frames: Sequence[str]) -> tuple[str, ...]:
@@ -154,9 +140,7 @@ def _is_of_program(name: str) -> bool:
         return False
     if frame.file and "/" in frame.file:  # a library's (capture/symbols/source_lines.py)
         return False
-    return not (
-        _ALLOCATOR.match(frame.function) or _RUST_V0.match(frame.function) or _is_library(frame.function)
-    )
+    return not (_ALLOCATOR.match(frame.function) or _is_library(frame.function))
 
 
 def is_of_collector(code: GrownCode) -> bool:
@@ -173,13 +157,19 @@ def _is_library(function: str) -> bool:
     it is not.
     """
     if function.startswith("<"):
-        self_type, _, trait = function[1:].partition(" as ")
-        return all(part.lstrip("&*[(").partition("::")[0] in _NOT_THE_CODE for part in (self_type, trait))
+        return all(map(_is_of_library, rust_names.implemented(function)))
     plain, before = function.replace("(anonymous namespace)", ""), ""
     while plain != before:
         plain, before = _TEMPLATE_ARGUMENTS.sub("", plain), plain
     qualified = re.split("[(<]", plain, maxsplit=1)[0].rpartition(" ")[2]
     return "::" in qualified and qualified.partition("::")[0] in _NOT_THE_CODE
+
+
+def _is_of_library(rust: str) -> bool:
+    """Return whether a type or trait of Rust is of the standard library: one in `_NOT_THE_CODE`, and those
+    without a path, which are of the language or a parameter. Nobody else may give functions to these."""
+    path = _REFERENCE.sub("", rust).partition("<")[0]
+    return path.startswith(("[", "(", "*")) or "::" not in path or path.partition("::")[0] in _NOT_THE_CODE
 
 
 LEAST_SHARE: Final = 0.1
