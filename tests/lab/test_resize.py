@@ -245,28 +245,48 @@ while time.process_time() < float(sys.argv[2]):
 """
 
 
-def spin(cpu: int, seconds: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", SPIN, str(cpu), str(seconds)])
+@contextmanager
+def spin(cpu: int, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", SPIN, str(cpu), str(seconds)]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_time_of_work_has_no_waits_for_a_cpu() -> None:
     """Two processes have one CPU, so each waits for half of the time."""
     cpu = min(os.sched_getaffinity(0))
-    with spin(cpu, 3600) as other:
+    with spin(cpu, 3600):
         begin = time.monotonic()
         with spin(cpu, 0.6) as process:
             clock = Clock(process.pid)
             took_s = time_of(process, clock, None)
             wall_s = time.monotonic() - begin
             assert process.poll() == 0
-        other.kill()
     assert 0.3 <= took_s < 0.8 * wall_s
 
 
 def test_time_of_work_ends_with_patience() -> None:
     looks: list[None] = []
     with spin(min(os.sched_getaffinity(0)), 3600) as process:
-        assert time_of(process, Clock(process.pid), 0.2, lambda: looks.append(None)) >= 0.2
+        assert time_of(process, Clock(process.pid), 0.2, lambda: looks.append(None)) > 0.2
         assert looks
         assert process.poll() is None
-        process.kill()
+
+
+def test_clock_stands_still_during_a_wait_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts the wait when it is over."""
+    now_s, ran_ns, queued_s, is_runnable = 100.0, 0, 3.0, True
+    monkeypatch.setattr(resize, "scheduled", lambda _pid: (ran_ns, queued_s))
+    monkeypatch.setattr(resize, "is_runnable", lambda _pid: is_runnable)
+    monkeypatch.setattr(resize, "time", SimpleNamespace(monotonic=lambda: now_s))
+    clock = Clock(1)
+    now_s, ran_ns = 101.0, 1_000_000_000
+    assert clock.seconds() == 1.0
+    now_s = 109.0  # it waits
+    assert clock.seconds() == 1.0
+    now_s, queued_s, ran_ns = 110.0, 11.5, 1_500_000_000
+    assert clock.seconds() == 1.5
+    now_s, is_runnable = 112.0, False  # it sleeps
+    assert clock.seconds() == 3.5
