@@ -171,8 +171,8 @@ def worked(
     read.process.communicate("\n\n\n")
     held = f"anon {80 * MIB} then shmem {MIB} then mlock {MIB} then threads 4"
     waiting = start_workload(busy, *f"{held} then write {disk_dir}/new {3 * MIB}".split())
-    while waiting.advance() not in ("", "done write"):
-        pass
+    while (reached := waiting.advance()) != "done write":
+        assert reached, "it ended, and its memory with it"
     os.sync()
     settle(memcg)
     return [memcg, parent, killed, pressed, busy]
