@@ -253,7 +253,7 @@ def test_free_pages_that_were_given_back_do_not_count(filled: Any) -> None:
 def test_growth_in_code_is_in_doubt_if_malloc_hands_out_memory_again(
     filled: Any, top: int, is_said: bool
 ) -> None:
-    """Of 70 MiB that are present in malloc's heaps, `top` are not in use."""
+    """70 MiB are present in malloc's heaps, and `top` are not in use."""
     filled.meta["filters"] = {"stacks_bytes": MIB}
     filled.add("armed", 6, begin=filled.ns(0), kind="anon")
     filled.add("stacks", stack_id=1, frames=["scratch [web]", "main [web]"])
