@@ -175,6 +175,23 @@ def test_hit_is_found_although_usage_fell_since() -> None:
     assert hits_of([10, 10], max_events=[0, 1], peak_bytes=100 * MIB) == []
 
 
+@pytest.mark.parametrize(("sources", "kills", "counted"), [
+    (["periodic", "oom", "periodic", "periodic"], None, [0, 37, 39, 39]),
+    (["periodic", "oom", "periodic", "periodic"], None, [0, None, 39, 39]),
+    (["periodic", "periodic", "periodic", "periodic"], [2, 2, 3, 3], [0, 0, 39, 39]),
+])  # fmt: skip
+def test_hits_of_a_kill_give_no_alarm(
+    sources: list[str], kills: list[int] | None, counted: list[int | None]
+) -> None:
+    """The samples of a kill come before its report. Usage is what the killed process left."""
+    columns = {"source": sources, "oom_kill_events": kills}
+    assert hits_of([99, 100, 0.2, 0.2], max_events=pa.array(counted), **columns) == []
+    (alarm,) = hits_of(
+        [99, 100, 0.2, 100], max_events=pa.array([*counted[:3], 40]), peak_bytes=100 * MIB, **columns
+    )
+    assert alarm.time_ns == START_NS + 3 * TENTH_NS
+
+
 def test_limit_whose_hits_are_not_counted_is_hit_when_reclaim_works_at_it() -> None:
     (alarm,) = hits_of([90, 98.5, 98.5], pgscan=[0, 0, 1203])
     assert isinstance(alarm.numbers, LimitHit)

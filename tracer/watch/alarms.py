@@ -11,6 +11,9 @@ v6.15), a hit is assumed if reclaim examines pages while usage is near the limit
 A cgroup whose page cache fills its limit hits the limit all day. While the hits go on, the time between its
 alarms doubles: one minute, two, four, and at most an hour. Ten minutes without a hit reset it.
 
+The hits of a kill give no alarm: reclaim fails at the limit, and then the kill is reported. Its samples come
+before its report.
+
 Pressure: all tasks of a cgroup waited for memory at the same time, for a good part of the last 10 s. The
 kernel counts this time on cgroup v2 (the line `full` of memory.pressure). The descendants are included:
 all tasks of the cgroup and of the cgroups below it have to wait.
@@ -30,7 +33,7 @@ import pyarrow as pa
 from tracer.live.alarm import Alarm, AllWaited, LimitHit
 from tracer.live.cgroup_states import CgroupStates
 from tracer.live.countdown import Countdown
-from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, limits, turns, values
+from tracer.live.sample_arrays import UNKNOWN, Flags, Numbers, is_word, limits, turns, values
 from tracer.schema import UNLIMITED_BYTES
 from tracer.trace.arrow_columns import integers, is_known
 
@@ -48,9 +51,13 @@ memory in the tenth of a second since the hit."""
 _AT: Final = 0.97
 """The same share where the kernel counts no hits. Reclaim leaves up to 2 MiB free (a large folio)."""
 
-_COLUMNS: Final = ("time", "usage_bytes", "peak_bytes", "max_events", "high_events", "pgscan")
-_LIMIT: Final = np.dtype([(name, "i8") for name in (*_COLUMNS, "hit_ns", "alarmed_ns", "wait_ns")])
-_FRESH_HITS: Final = (*[UNKNOWN] * len(_COLUMNS), 0, 0, 0)
+_COLUMNS: Final = (
+    "time", "usage_bytes", "peak_bytes", "max_events", "high_events", "pgscan", "oom_kill_events"
+)  # fmt: skip
+_LIMIT: Final = np.dtype(
+    [*((name, "i8") for name in (*_COLUMNS, "hit_ns", "alarmed_ns", "wait_ns")), ("was_killed", "?")]
+)
+_FRESH_HITS: Final = (*[UNKNOWN] * len(_COLUMNS), 0, 0, 0, False)
 
 
 class LimitHits:
@@ -64,6 +71,7 @@ class LimitHits:
         read = {name: values(samples, name) for name in _COLUMNS}
         read["cgroup_id"] = values(samples, "cgroup_id")
         read |= {name: limits(samples, name) for name in ("limit_bytes", "high_bytes")}
+        read["is_kill"] = is_word(samples, "source", "oom").astype(np.int64)
         places = self._states.places(read["cgroup_id"])
         for rows in turns(places):
             yield from self._compare({name: column[rows] for name, column in read.items()}, places[rows])
@@ -88,7 +96,10 @@ class LimitHits:
         hits_high = (_rise(now, before, "high_events") > 0) & (usage >= _NEAR * now["high_bytes"])
         hits_max &= now["limit_bytes"] < UNLIMITED_BYTES
         hits_high &= now["high_bytes"] < UNLIMITED_BYTES
-        rows = np.flatnonzero(hits_max | hits_high)
+        killed = (now["is_kill"] > 0) | (_rise(now, before, "oom_kill_events") > 0)
+        rows = np.flatnonzero((hits_max | hits_high) & ~killed & ~before["was_killed"])
+        has_counts = (now["max_events"] != UNKNOWN) | (now["pgscan"] != UNKNOWN)
+        states["was_killed"][places] = (now["is_kill"] > 0) | (before["was_killed"] & ~has_counts)
         for row in rows[self._are_due(places[rows], now["time"][rows])].tolist():
             read = {column: int(numbers[row]) for column, numbers in now.items()}
             numbers = _hit(read, before[row], is_high=not hits_max[row])
