@@ -186,8 +186,9 @@ def test_line_has_the_container_the_verdict_and_the_path(capsys: pytest.CaptureF
 
 
 def test_line_of_a_trace_that_is_not_explained_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    story = Finished(Path("/traces/one"), "request", NOON_NS, None, None, error="its process was killed")
-    assert printed(capsys, story) == "not explained: its process was killed /traces/one"
+    error = "not completed: its process was ended by signal 9"
+    story = Finished(Path("/traces/one"), "request", NOON_NS, None, None, error=error)
+    assert printed(capsys, story) == f"{error} /traces/one"
     assert printed(capsys, Finished(Path("/traces/one"), "request", NOON_NS, "/a", 0)) == (
         "/a: request /traces/one"
     )

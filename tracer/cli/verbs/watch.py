@@ -299,7 +299,7 @@ class _Lines(KillLines):
         if self._as_json:
             line = json.dumps(story.document())
         else:
-            told = story.sentence or (story.error and f"not explained: {story.error}") or story.reason
+            told = story.sentence or story.error or story.reason
             whose = story.container or story.cgroup
             line = f"{f'{visible(whose)}: ' if whose else ''}{visible(told)} {visible(str(story.trace))}"
         self._print(line, "traces are written")
