@@ -184,7 +184,7 @@ def test_hits_of_a_kill_give_no_alarm(
     sources: list[str], kills: list[int] | None, counted: list[int | None]
 ) -> None:
     """The samples of a kill come before its report. Usage is what the killed process left."""
-    columns = {"source": sources, "oom_kill_events": kills}
+    columns: dict[str, Any] = {"source": sources, "oom_kill_events": kills}
     assert hits_of([99, 100, 0.2, 0.2], max_events=pa.array(counted), **columns) == []
     (alarm,) = hits_of(
         [99, 100, 0.2, 100], max_events=pa.array([*counted[:3], 40]), peak_bytes=100 * MIB, **columns

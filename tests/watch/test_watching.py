@@ -69,6 +69,33 @@ def is_complete(trace: Path) -> bool:
     return not (trace / layout.JOURNAL).exists()
 
 
+SOON_IDLE: Final = (
+    "from tracer.capture.rows import mapping_rows\nfrom tracer.capture.symbols import stack_names\n"
+    "from tracer.watch import first_verdicts\n"
+    "mapping_rows._IDLE_S = first_verdicts._IDLE_S = 4.0\nstack_names.TABLES_KEPT_S = 3.0\n"
+)
+
+
+def test_recorder_at_rest_keeps_no_child_and_no_descriptor_of_the_killed(
+    limited: Path, tmp_path: Path, start_watcher: StartWatcher
+) -> None:
+    watcher = start_watcher("-c", str(limited), setup=SOON_IDLE)
+    proc = Path(f"/proc/{watcher.process.pid}")
+
+    def children() -> list[str]:
+        return (proc / f"task/{watcher.process.pid}/children").read_text().split()
+
+    def memories() -> list[str]:
+        links = [str(one.readlink()) for one in (proc / "fd").iterdir()]
+        return [link for link in links if link.endswith("/mem")]
+
+    kill_in(limited, tmp_path, 3)
+    assert children()
+    watcher.wait_for_lines()
+    watcher.wait_for(lambda: not children())
+    assert memories() == []
+
+
 @pytest.mark.vm
 def test_kill_leaves_a_trace_at_once_and_a_line_when_it_is_explained(
     limited: Path, tmp_path: Path, start_watcher: StartWatcher

@@ -43,7 +43,7 @@ from tracer.errors import TraceError
 from tracer.kernel.cgroups.cgroupfs import Hierarchy
 from tracer.kernel.cgroups.mounts import Mounts
 from tracer.kernel.process import bounded_call
-from tracer.kernel.process.children import collect_ended
+from tracer.kernel.process.children import collect_ended, has_uncollected
 from tracer.kernel.process.spawn import CommandError
 from tracer.stored_names import stored_path
 from tracer.trace.meta import utc_time
@@ -288,6 +288,12 @@ class Pipeline:
             self._begin_rest()
 
     @property
+    def has_children(self) -> bool:
+        """Return whether there are children that end when they have had no work for a while, or that are
+        ending. Call `flush` now and then, also at rest, until there are none."""
+        return self._mappings.has_child or self._stacks.has_tables or has_uncollected()
+
+    @property
     def is_measuring(self) -> bool:
         """Return whether the cost of tracing is measured now."""
         return self._overhead is not None and not self.is_resting
@@ -372,7 +378,6 @@ class Pipeline:
         self._write_sums(self._ledger.take_sums())
         self._sink.append_rows("summed", self._page_sums.take_rows(self._clock_offset_ns))
         self._write_armed()
-        collect_ended()
 
     def _take_records(self, waiting: dict[str, Records], decided: Records, kills: list[Any]) -> None:
         """Take the records of the traced cgroups; `kills` are the rows of `decided`."""
@@ -417,6 +422,7 @@ class Pipeline:
         self._write_samples()
         self._write_tables(self._mappings.take(self._clock_offset_ns))
         self._write_tables(self._contents.take(self._clock_offset_ns))
+        collect_ended()
         if not self.is_resting:  # at rest nothing is lost
             self._sink.append_rows("loss", self._losses.take(self._clock_offset_ns))
         self._sink.flush()

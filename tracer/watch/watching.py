@@ -138,6 +138,7 @@ _READ_INTERVAL_S: Final = 0.2
 _LEAST_PASS_S: Final = 0.025
 _SECOND_S: Final = 1.0
 _AGE_INTERVAL_S: Final = 2.0
+_CHILDREN_INTERVAL_S: Final = 5.0  # at rest
 _STEP_INTERVAL_S: Final = 0.1
 _VERDICT_INTERVAL_S: Final = 0.05
 _LEAST_HISTORY_BYTES: Final = 2 << 20
@@ -425,7 +426,8 @@ class _Watcher:
             self._copying.finish(deadline_s)
 
     def _timers(self) -> list[Timer]:
-        """Return the periodic work. At rest, only the watchdog of a service manager is due."""
+        """Return the periodic work. At rest, only the watchdog of a service manager is due, once the children
+        of before have ended."""
         pipeline, stories, cost = self._pipeline, self._stories, self._cost
         finishing, copying, verdicts = self._finishing, self._copying, self._verdicts
         pod_events = self._pod_events
@@ -441,6 +443,9 @@ class _Watcher:
             Timer(_SAMPLE_INTERVAL_S, pipeline.sample, awake, skips=True),
             self._flushing,
             Timer(_READ_INTERVAL_S, pipeline.flush, lambda: stories.is_active),
+            Timer(
+                _CHILDREN_INTERVAL_S, pipeline.flush, lambda: pipeline.is_resting and pipeline.has_children
+            ),
             Timer(_SECOND_S, pipeline.take_counts, awake),
             Timer(_SECOND_S, pipeline.report_news, awake),
             Timer(_SECOND_S, trim, awake),

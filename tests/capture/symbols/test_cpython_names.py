@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -171,6 +172,31 @@ def test_process_that_is_gone_has_frames_without_names() -> None:
         NAMELESS_PYTHON,
     ]
     frames.close()
+
+
+def test_process_that_ended_keeps_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the next 64 processes, or for as long as a recorder is at rest, each would have one."""
+    monkeypatch.setattr(cpython_names, "find_interpreter", lambda *_: None)
+
+    def memories() -> set[str]:
+        links = set()
+        for one in [*Path("/proc/self/fd").iterdir()]:
+            with suppress(FileNotFoundError):  # that of the listing
+                links.add(str(one.readlink()))
+        return links
+
+    with subprocess.Popen(["sleep", "5"]) as ending, subprocess.Popen(["sleep", "60"]) as other:
+        frames = PythonFrames(Programs(), print)  # type: ignore[arg-type]
+        for process in (ending, other):
+            frames.consider(process.pid, read_image(Path("/proc"), process.pid))
+        ending.kill()
+        ending.wait()
+        opened = {f"/proc/{ending.pid}/mem", f"/proc/{other.pid}/mem"}
+        assert opened <= memories()
+        frames.free_ended()
+        assert opened & memories() == {f"/proc/{other.pid}/mem"}
+        frames.close()
+        other.kill()
 
 
 def test_python_that_is_not_read_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:

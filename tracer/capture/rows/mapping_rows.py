@@ -73,6 +73,11 @@ class MappingRows:
         self._rests_until_s = 0.0
         self._swap_bytes, self._swap_read_s = 0, -_SWAP_AGAIN_S
 
+    @property
+    def has_child(self) -> bool:
+        """Return whether there is a child, which `take` ends after a while without work."""
+        return self._reader is not None
+
     def look(self, samples: pa.RecordBatch) -> None:
         """Take samples, and begin the looks that are due."""
         if time.monotonic() - self._swap_read_s > _SWAP_AGAIN_S:

@@ -177,6 +177,11 @@ class UserSymbols:
             self._forget(next(iter(self._known)))
         return known if known.image == image else None
 
+    @property
+    def has_tables(self) -> bool:
+        """Return whether a table, and so a child process, is kept."""
+        return bool(self._known)
+
     def _tables(self) -> set[int]:
         return {id(known.table) for known in self._known.values()}
 

@@ -80,6 +80,12 @@ class PythonFrames:
         is_there = read_image(self._proc, tgid) in (image, ExecImage(0, 0))
         return called + [self._name(known, *frame, is_there=is_there) for frame in frames]
 
+    def free_ended(self) -> None:
+        """Free what is known of processes that ended: an open descriptor each, which keeps a part of them."""
+        for tgid, known in [*self._known.items()]:
+            if read_image(self._proc, tgid) != known.image:
+                self._known.pop(tgid).memory.close()
+
     def close(self) -> None:
         while self._known:
             self._known.popitem()[1].memory.close()

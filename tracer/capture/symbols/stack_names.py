@@ -171,15 +171,18 @@ class Stacks:
     _named: deque[dict[str, Any]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._of_users = _Namer(
-            self._user_names, self._named, rest=self.users.close, close=self._close_tables
-        )
+        self._of_users = _Namer(self._user_names, self._named, rest=self._rest, close=self._close_tables)
         self._of_kernel = _Namer(lambda stack: self.name_kernel(list(stack.addresses)), self._named)
 
     @property
     def failed(self) -> int:
         """Return how many stacks stay bare addresses: there was no time to name them, or naming failed."""
         return self._of_users.failed + self._of_kernel.failed
+
+    @property
+    def has_tables(self) -> bool:
+        """Return whether symbol tables of processes are kept, which are freed after `TABLES_KEPT_S`."""
+        return self.users.has_tables
 
     @property
     def has_kernel_stacks(self) -> bool:
@@ -289,6 +292,11 @@ class Stacks:
         """Stop naming at once, and free the symbol tables."""
         self._of_kernel.abandon()
         self._of_users.abandon()
+
+    def _rest(self) -> None:
+        self.users.close()
+        if self.python is not None:
+            self.python.free_ended()
 
     def _close_tables(self) -> None:
         self.users.close()

@@ -112,6 +112,11 @@ def collect_ended() -> None:
         _ending[:] = [one for one in _ending if _is_there(one)]
 
 
+def has_uncollected() -> bool:
+    """Return whether there is a child for `collect_ended`, now or once it has ended."""
+    return bool(_ending)
+
+
 def _is_there(child: int) -> bool:
     """Return whether a child has not ended; if it has, collect its exit status."""
     try:
