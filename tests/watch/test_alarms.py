@@ -176,20 +176,19 @@ def test_hit_is_found_although_usage_fell_since() -> None:
 
 
 @pytest.mark.parametrize(("sources", "kills", "counted"), [
-    (["periodic", "oom", "periodic", "periodic"], None, [0, 37, 39, 39]),
-    (["periodic", "oom", "periodic", "periodic"], None, [0, None, 39, 39]),
-    (["periodic", "periodic", "periodic", "periodic"], [2, 2, 3, 3], [0, 0, 39, 39]),
+    (["periodic", "oom", *["periodic"] * 3], None, [0, 37, 39, 1968, 1968]),
+    (["periodic", "oom", *["periodic"] * 3], None, [0, None, 39, 39, 1968]),
+    (["periodic"] * 5, [2, 2, 3, 3, 3], [0, 0, 39, 39, 1968]),
 ])  # fmt: skip
 def test_hits_of_a_kill_give_no_alarm(
     sources: list[str], kills: list[int] | None, counted: list[int | None]
 ) -> None:
-    """The samples of a kill come before its report. Usage is what the killed process left."""
+    """The samples of a kill come before its report, and the victim takes a while to end."""
     columns: dict[str, Any] = {"source": sources, "oom_kill_events": kills}
-    assert hits_of([99, 100, 0.2, 0.2], max_events=pa.array(counted), **columns) == []
-    (alarm,) = hits_of(
-        [99, 100, 0.2, 100], max_events=pa.array([*counted[:3], 40]), peak_bytes=100 * MIB, **columns
-    )
-    assert alarm.time_ns == START_NS + 3 * TENTH_NS
+    usage = [99, 100, 100, 0.2, 100]
+    assert hits_of(usage, max_events=pa.array(counted), **columns) == []
+    (alarm,) = hits_of(usage, SECOND_NS, max_events=pa.array([*counted[:3], 39, 1 << 20]), **columns)
+    assert alarm.time_ns == START_NS + 4 * SECOND_NS
 
 
 def test_limit_whose_hits_are_not_counted_is_hit_when_reclaim_works_at_it() -> None:

@@ -48,6 +48,10 @@ _NEAR: Final = 0.9
 """The share of the limit that usage must have reached for a counted hit. Reclaim and exits may have freed
 memory in the tenth of a second since the hit."""
 
+_KILLING_NS: Final = _SECOND_NS
+"""The time after a kill in which hits belong to it. A large victim frees its memory slowly, and those that
+ask for memory meanwhile hit the limit a thousand times."""
+
 _AT: Final = 0.97
 """The same share where the kernel counts no hits. Reclaim leaves up to 2 MiB free (a large folio)."""
 
@@ -55,9 +59,12 @@ _COLUMNS: Final = (
     "time", "usage_bytes", "peak_bytes", "max_events", "high_events", "pgscan", "oom_kill_events"
 )  # fmt: skip
 _LIMIT: Final = np.dtype(
-    [*((name, "i8") for name in (*_COLUMNS, "hit_ns", "alarmed_ns", "wait_ns")), ("was_killed", "?")]
+    [
+        *((name, "i8") for name in (*_COLUMNS, "hit_ns", "alarmed_ns", "wait_ns", "killed_ns")),
+        ("is_killing", "?"),
+    ]
 )
-_FRESH_HITS: Final = (*[UNKNOWN] * len(_COLUMNS), 0, 0, 0, False)
+_FRESH_HITS: Final = (*[UNKNOWN] * len(_COLUMNS), 0, 0, 0, 0, False)
 
 
 class LimitHits:
@@ -97,9 +104,11 @@ class LimitHits:
         hits_max &= now["limit_bytes"] < UNLIMITED_BYTES
         hits_high &= now["high_bytes"] < UNLIMITED_BYTES
         killed = (now["is_kill"] > 0) | (_rise(now, before, "oom_kill_events") > 0)
-        rows = np.flatnonzero((hits_max | hits_high) & ~killed & ~before["was_killed"])
+        rows = np.flatnonzero((hits_max | hits_high) & ~killed & ~before["is_killing"])
         has_counts = (now["max_events"] != UNKNOWN) | (now["pgscan"] != UNKNOWN)
-        states["was_killed"][places] = (now["is_kill"] > 0) | (before["was_killed"] & ~has_counts)
+        killed_ns = states["killed_ns"][places] = np.where(killed, now["time"], before["killed_ns"])
+        is_over = has_counts & (now["time"] - killed_ns >= _KILLING_NS)
+        states["is_killing"][places] = killed | (before["is_killing"] & ~is_over)
         for row in rows[self._are_due(places[rows], now["time"][rows])].tolist():
             read = {column: int(numbers[row]) for column, numbers in now.items()}
             numbers = _hit(read, before[row], is_high=not hits_max[row])
