@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from support.slowdown import SLOWDOWN
+from synthetic.sample_series import batch
 from synthetic.unset import unset_row
 
 import tracer
@@ -187,6 +188,25 @@ def test_kept_child_is_there_from_the_start_and_does_not_rest(
     verdicts = open_verdicts(history, is_kept=True)
     assert verdicts._child is not None
     assert not verdicts.may_rest
+
+
+def test_kept_child_that_was_killed_is_replaced_but_not_all_the_time(
+    open_verdicts: Callable[..., FirstVerdicts],
+) -> None:
+    """The OOM killer takes the child first. A kill that came then would wait for the start of another."""
+    history, _ = held("anon")
+    verdicts = open_verdicts(history, is_kept=True)
+    child = verdicts._child
+    assert child is not None
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    verdicts.look(batch(1))
+    assert verdicts._child is child
+    verdicts._started_s -= 2 * first_verdicts._IDLE_S
+    verdicts.look(batch(1))
+    assert verdicts._child not in (None, child)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, os.WNOHANG)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="lowers a nice value")

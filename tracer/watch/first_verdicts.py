@@ -136,7 +136,7 @@ class FirstVerdicts:
         self._head_start: HeadStart | None = None
         self._folder: Path | None = None
         self._read = bytearray()
-        self._since_s = 0.0
+        self._since_s = self._started_s = 0.0
         self._since_cpu_s = self._due_s = 0.0  # of the child
         remove_left_behind(_MEMORY, _PREFIX, partial(shutil.rmtree, ignore_errors=True))
         if is_kept:
@@ -153,7 +153,10 @@ class FirstVerdicts:
         return (self._child is not None and not self._is_kept) or bool(self._ending)
 
     def look(self, samples: pa.RecordBatch) -> None:
-        """Make the child ready if a sample shows that little is left below a limit."""
+        """Make the child ready if a sample shows that little is left below a limit. One that is kept may have
+        been killed: it is replaced, at most once in `_IDLE_S`."""
+        if self._is_kept and time.monotonic() - self._started_s > _IDLE_S:
+            self._prepare()
         found = self._cushions.cushions_of(samples, time.monotonic_ns())
         if (found.is_known & (found.left < _LITTLE * found.limit)).any():
             self._since_s = time.monotonic()
@@ -242,6 +245,7 @@ class FirstVerdicts:
             self._hurries_s = time.monotonic() + 3 * taken_s
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._started_s = time.monotonic()
         self._child = start_module(
             "tracer.watch.judging",
             stdin=subprocess.PIPE,
