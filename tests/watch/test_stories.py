@@ -187,6 +187,19 @@ def test_alarm_before_a_kill_becomes_the_story_of_the_kill(record: Callable[...,
     assert recording.begun == [begun, told.trace]
 
 
+def test_loop_whose_kills_have_alarms_before_waits_longer(record: Callable[..., Recording]) -> None:
+    recording = record()
+    recording.kill(1)
+    recording.pass_time(QUIET_S + 1)
+    for number in (2, 3):
+        recording.stories.trigger([Trigger("soon", recording.now_ns, 7, sentence="used up soon")])
+        recording.pass_time(2)
+        recording.kill(number)
+        recording.pass_time(LOOP_QUIET_S - 3)
+    recording.pass_time(4)
+    assert [told.kills for told in recording.told] == [1, 2]
+
+
 @pytest.mark.parametrize("every_s", [0.5, 2, 7])
 def test_long_loop_has_each_kill_and_row_in_one_trace(
     record: Callable[..., Recording], every_s: float

@@ -173,6 +173,7 @@ class Stories:
             self._story.last_s = time.monotonic()
             if one.kills and not self._story.kills:
                 self._tell_as(self._story, one)
+                self._story.quiet_s = self._quiet_s(self._story.began_s)
             self._story.kills |= one.kills
             self._unsafe.append((self._story.last_s, one))
 
@@ -232,8 +233,7 @@ class Stories:
                 held_bytes=_HELD_BYTES,
             )
             kills = frozenset[int]().union(*(one.kills for one in self._waiting))
-            is_loop = bool(kills) and now_s - self._ended_s < _SOON_AGAIN_S
-            quiet_s = LOOP_QUIET_S if is_loop else QUIET_S
+            quiet_s = self._quiet_s(now_s) if kills else QUIET_S
             story = _Story(writer, unfinished, first, subject, shift_ns, quiet_s, now_s, now_s, kills)
             since = self._mark if now_s < self._mark_until_s else 0
             self._tell_history(story, since)
@@ -251,6 +251,10 @@ class Stories:
         self._failed, self._lost_kills, self._waiting, self._story = 0, 0, [], story
         self._history.followers.append(story.append)
         self._begun(story.path)
+
+    def _quiet_s(self, began_s: float) -> float:
+        """Return the time without a trigger after which a story with a kill ends."""
+        return LOOP_QUIET_S if began_s - self._ended_s < _SOON_AGAIN_S else QUIET_S
 
     def _tell_history(self, story: _Story, since: int) -> None:
         """Write the history to the trace of a story, and its times to meta.json."""
