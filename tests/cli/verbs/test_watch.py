@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,14 @@ def printed(capsys: pytest.CaptureFixture[str], story: Finished, *, as_json: boo
 
 
 def test_line_has_the_container_the_verdict_and_the_path(capsys: pytest.CaptureFixture[str]) -> None:
-    assert printed(capsys, STORY) == "web: It grew. /traces/one"
+    assert printed(capsys, replace(STORY, kills=1)) == "web: It grew. /traces/one"
+
+
+def test_line_of_several_kills_says_which_one_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+    """The trace is named after the first kill, maybe of another cgroup."""
+    story = replace(STORY, kills=1_203, cause="anon_growth")
+    assert printed(capsys, story) == "web: the last of 1,203 kills: It grew. /traces/one"
+    assert printed(capsys, replace(story, kills=1)) == "web: It grew. /traces/one"
 
 
 def test_line_of_a_trace_that_is_not_explained_says_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -300,6 +300,8 @@ class _Lines(KillLines):
             line = json.dumps(story.document())
         else:
             told = story.sentence or story.error or story.reason
+            if story.cause is not None and (story.kills or 0) > 1:
+                told = f"the last of {story.kills:,} kills: {told}"
             whose = story.container or story.cgroup
             line = f"{f'{visible(whose)}: ' if whose else ''}{visible(told)} {visible(str(story.trace))}"
         self._print(line, "traces are written")
