@@ -256,6 +256,13 @@ def test_chosen_task_of_linux_2_6_is_named() -> None:
     assert (found.constraint, found.chosen.comm, found.kills[0].pid) == ("global", "amule", 18662)
 
 
+def test_indented_header_with_date_names_trigger() -> None:
+    header = "ld-new invoked oom-killer: gfp_mask=0x280da, order=0, oom_adj=0, oom_score_adj=0"
+    for indent in ("    ", ">     ", ">>     "):
+        (found,) = reports([f"{indent}Mar 5 07:43:21 build7 kernel: {header}"])
+        assert (found.invoker.comm, found.stamp.wall) == ("ld-new", "Mar 5 07:43:21")
+
+
 def test_summary_with_spaced_fields_is_read() -> None:
     lines = [
         "[  581.507012] oom-kill:constraint=CONSTRAINT_MEMCG, oom_memcg=/api/01a09330/bash,",

@@ -38,6 +38,8 @@ def read(line: str, number: int) -> Record | None:
         ("kern:    info: [2026-07-25T14:23:17.527285605Z]: ", None, "2026-07-25T14:23:17.527285605Z"),
         ("Nov 25 10:00:00 host kernel: ", None, "Nov 25 10:00:00"),
         ("Nov  5 10:00:00 host kernel: [   12.345678] ", 12_345_678 * US, "Nov  5 10:00:00"),
+        ("    Nov 25 10:00:00 host kernel: ", None, "Nov 25 10:00:00"),
+        ("    [Wed Nov 25 09:28:48 2026] ", None, "Wed Nov 25 09:28:48 2026"),
         ("Nov 25 10:00:00.123456 host kernel: ", None, "Nov 25 10:00:00.123456"),
         ("2026-11-25T10:00:00+0100 host kernel: ", None, "2026-11-25T10:00:00+0100"),
         (
@@ -72,6 +74,7 @@ def test_bare_line_is_read() -> None:
         "<30>",
         "user  :notice: [   12.345678] ",
         "Nov 25 10:00:00 host app[7]: ",
+        "    Nov 25 10:00:00 host app[7]: ",
         "2026-11-25T10:00:00Z host systemd-oomd: ",
         '{"_TRANSPORT":"syslog","MESSAGE":"a"}',
     ],

@@ -162,7 +162,7 @@ def read(line: str, number: int) -> Record | None:
         return _raw(line, number, raw)
     if first == " ":
         message = _DMESG_OBJECT.match(line)
-        return Record(Stamp(number), line) if message is None else _dmesg_object(message[1], number)
+        return _indented(line, number) if message is None else _dmesg_object(message[1], number)
     return _text(line, number)
 
 
@@ -294,6 +294,16 @@ def _dmesg_object(literal: str, number: int) -> Record | None:
         return Record(Stamp(number), str(json.loads(literal))[:MOST_CHARACTERS])
     except ValueError:
         return None
+
+
+def _indented(line: str, number: int) -> Record | None:
+    """Read a line that begins with spaces: the indentation of a paste before a date, or else the indentation
+    of a further line of a message."""
+    pasted = line.lstrip(" ")
+    if _date(pasted, 0) is None:
+        return Record(Stamp(number), line)
+    found = _text(pasted, number)
+    return None if found is None else found._replace(prefix=found.prefix + len(line) - len(pasted))
 
 
 def _text(line: str, number: int) -> Record | None:
