@@ -263,6 +263,21 @@ def test_indented_header_with_date_names_trigger() -> None:
         assert (found.invoker.comm, found.stamp.wall) == ("ld-new", "Mar 5 07:43:21")
 
 
+def test_table_after_chosen_task_is_of_next_report() -> None:
+    """The kernel prints the table before it names the task to kill."""
+    chosen = "Out of memory: Kill process 71 (java) score 77 or sacrifice child"
+    lines = [
+        f"Jul 27 13:29:54 build7 kernel: {chosen}",
+        "[ 9.100000] [ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",
+        "[ 9.100001] [   71]     0    71   904520   635077     163        0             0 java",
+        f"[ 9.100002] {chosen}",
+        "[ 9.100003] Killed process 71 (java) total-vm:3618080kB, anon-rss:2540308kB, file-rss:0kB",
+    ]
+    first, second = reports(lines)
+    assert (first.tasks, "mem_info" in first.missing, first.kills) == ((), True, ())
+    assert [row.pid for row in second.tasks] == [kill.pid for kill in second.kills] == [71]
+
+
 def test_summary_with_spaced_fields_is_read() -> None:
     lines = [
         "[  581.507012] oom-kill:constraint=CONSTRAINT_MEMCG, oom_memcg=/api/01a09330/bash,",

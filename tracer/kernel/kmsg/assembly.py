@@ -207,8 +207,12 @@ class Assembly:
 
     def is_past(self, section: Section) -> bool:
         """Return whether the report has lines of a later section, so that a line of this section begins
-        another report."""
-        return not self.seen.isdisjoint(_AFTER[section])
+        another report.
+
+        The line about the chosen task has no section, and follows all sections but those about the kill.
+        """
+        is_chosen = self.chosen is not None and section not in ("summary", "kill")
+        return is_chosen or not self.seen.isdisjoint(_AFTER[section])
 
     def touch(self, record: Record, section: Section | None = None, mode: str | None = None) -> None:
         """Record that a line belongs to the report."""
@@ -431,7 +435,7 @@ class Assembly:
     def _missing(self, summary: summary_line.Summary, *, is_memcg: bool) -> tuple[Section, ...]:
         """Return the missing sections in the order of printing."""
         is_other = summary.constraint in ("global", "cpuset", "mempolicy") or any(
-            kill.reason is not None and not kill.reason.startswith(_MEMCG_REASONS) for kill in self.kills
+            not reason.startswith(_MEMCG_REASONS) for reason in self._reasons()
         )
         has_no_kill = self.is_no_task_killable or self.is_panic_on_oom
         return _missing(
