@@ -117,6 +117,12 @@ def test_kill_without_a_time_or_an_owner_is_not_known(report: OomReport) -> None
     assert next(kill_list.summary(kills)).startswith("unknown cgroups: killed twice,")
 
 
+def test_kills_against_the_order_of_time_have_no_length(report: OomReport) -> None:
+    newest_first = loop(report, 2)[::-1]
+    assert " in " in next(kill_list.summary(newest_first[::-1])).split(",")[0]
+    assert ": killed twice, the same cause each time" in next(kill_list.summary(newest_first))
+
+
 def test_container_id_is_shortened(report: OomReport) -> None:
     text = drawn(
         list(explain_text.listed_kills(loop(report, 2, container="4f2a" * 16, cgroup="/docker/4f2a")))

@@ -181,13 +181,19 @@ class History:
 
     @property
     def seconds(self) -> float | None:
-        """Return the time from the first kill to the last; None if their times are not known."""
+        """Return the time from the first kill to the last; None if their times are not known.
+
+        Also None if the last time is before the first: the machine was rebooted in between, or the log does
+        not have the order of time.
+        """
         first, last = self._first, self._last
         if first[0] is not None and last[0] is not None:
-            return (last[0] - first[0]).total_seconds()
-        begin, end = first[1], last[1]
-        # A later time since boot that is less: the machine was rebooted in between.
-        return None if begin is None or end is None or end < begin else (end - begin) / 1e9
+            passed_s = (last[0] - first[0]).total_seconds()
+        elif first[1] is not None and last[1] is not None:
+            passed_s = (last[1] - first[1]) / 1e9
+        else:
+            return None
+        return None if passed_s < 0 else passed_s
 
 
 def histories(reports: Iterable[OomReport]) -> list[History]:
