@@ -308,6 +308,25 @@ def test_report_without_a_kill_and_a_trigger_names_no_kill() -> None:
     assert summaries[2].endswith("the kernel log has nothing but the kill itself.")
 
 
+def test_limit_lowered_by_unknown_numbers_has_none_in_words() -> None:
+    lines = [
+        "[ 9.100000] sh invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "[ 9.100001] CPU: 2 PID: 41 Comm: sh Not tainted 6.1.0 #1",
+        "[ 9.100002] Call Trace:",
+        "[ 9.100003]  mem_cgroup_out_of_memory+0x13f/0x160",
+        "[ 9.100004]  memory_max_write+0x11b/0x1e0",
+        "[ 9.100005] memory: usage 30720kB, limit 24576kB, failcnt 3",
+    ]
+    (cut,) = logged_kills.explain(reports(lines[:-1]))
+    assert cut.verdict.summary.startswith("sh (thread 41) lowered the limit of the cgroup below its usage;")
+    assert "not known" not in cut.verdict.summary.split("; ")[0]
+    assert "these numbers" not in cut.verdict.summary
+    assert cut.advice[0] == "Set the limit of the cgroup above what was in use when it was lowered."
+    (whole,) = logged_kills.explain(reports(lines))
+    assert " to 24 MiB while 30 MiB was in use;" in whole.verdict.summary
+    assert whole.advice[0].endswith("above the 30 MiB that was in use when it was lowered to 24 MiB.")
+
+
 @pytest.mark.parametrize(("page_kib", "shown"), [(4, 1), (8, 1), (64, 1), (4, 2)])
 def test_page_size_follows_from_the_zones_of_the_whole_machine(page_kib: int, shown: int) -> None:
     managed = 1_000_000 * page_kib // shown

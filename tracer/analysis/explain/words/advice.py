@@ -177,11 +177,10 @@ def _raise_again(findings: Findings) -> Iterator[str]:
     before = None if lowered is None else lowered.limit_bytes
     is_known = before is not None and before < UNLIMITED_BYTES
     back = f"back to {size(before)}, which was enough, or " if is_known else ""
-    in_use = size(None if lowered is None else lowered.usage_bytes)
-    yield (
-        f"Set the limit of {owner_name(owner)} {back}above the {in_use} that was in use when it was lowered "
-        f"to {size(owner.limit_bytes)}."
-    )
+    usage_bytes = None if lowered is None else lowered.usage_bytes
+    in_use = "what" if usage_bytes is None else f"the {size(usage_bytes)} that"
+    to = "" if owner.limit_bytes is None else f" to {size(owner.limit_bytes)}"
+    yield f"Set the limit of {owner_name(owner)} {back}above {in_use} was in use when it was lowered{to}."
     yield (
         "A limit below usage kills where reclaim cannot free the difference. Lower memory.high first, or "
         "write to memory.reclaim, which never kill, and lower the limit once usage is below it. Or restart "

@@ -369,7 +369,8 @@ def _unknown(findings: Findings) -> str:
         return f"{what}; it is not known whose limit was hit."
     filled = anonymous(findings)
     filled = filled and filled + beside(findings, "anonymous memory")
-    return f"{at_limit(findings, filled)} No known cause fits these numbers."
+    fits = " No known cause fits these numbers." if findings.composition.total is not None else ""
+    return f"{at_limit(findings, filled)}{fits}"
 
 
 WORDS: Final[dict[Cause, CauseWords]] = {

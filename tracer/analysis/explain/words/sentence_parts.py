@@ -297,11 +297,15 @@ def _lowered(findings: Findings, lowered: Lowered) -> str:
     owner, before = findings.owner, lowered.limit_bytes
     what = f"the limit of {owner_name(owner)}"
     if before is not None and before >= UNLIMITED_BYTES:
-        did = f"set {what}, which had none, to"
+        did = f"set {what}, which had none,"
     else:
-        did = f"lowered {what}{'' if before is None else f' from {size(before)}'} to"
-    in_use = f"while {size(lowered.usage_bytes)} was in use"
-    return f"{_asker(findings)} {did} {size(owner.limit_bytes)} {in_use}"
+        did = f"lowered {what}{'' if before is None else f' from {size(before)}'}"
+    to = "" if owner.limit_bytes is None else f" to {size(owner.limit_bytes)}"
+    if lowered.usage_bytes is not None:
+        in_use = f" while {size(lowered.usage_bytes)} was in use"
+    else:
+        in_use = f"{',' if to else ''} below its usage"
+    return f"{_asker(findings)} {did}{to}{in_use}"
 
 
 def _killed_by_it(findings: Findings) -> str:
