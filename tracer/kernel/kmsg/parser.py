@@ -10,6 +10,7 @@ missing, and within a word no space is missing.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Final
 from tracer.kernel.kmsg.assembly import Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
-from tracer.kernel.kmsg.text import lines, markers, shapes, styles
+from tracer.kernel.kmsg.text import lines, markers, newest_first, shapes, styles
 from tracer.kernel.kmsg.text.styles import Record, Row, Run
 
 CUT: Final = "\0"
@@ -194,7 +195,12 @@ def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> I
     killed before it.
     """
     scan, number, rest = _Scan(killed), first, iter(log)
-    while block := list(islice(rest, _BLOCK_LINES)):
+    block = list(islice(rest, _BLOCK_LINES))
+    if len(block) < _BLOCK_LINES and (ordered := newest_first.in_order(block)) is not None:
+        ends = len(block) + 2 * first - 1
+        yield from (_of_reversed(report, ends) for report in reports(ordered, first, killed))
+        return
+    while block:
         at = 0
         while at < len(block):
             scan.take(block[at], number + at)
@@ -203,8 +209,16 @@ def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> I
             while len(scan.begun) > _KEPT:
                 yield scan.begun.popleft().finish()
         number += len(block)
+        block = list(islice(rest, _BLOCK_LINES))
     scan.finish(number - 1)
     yield from (assembly.finish() for assembly in scan.begun)
+
+
+def _of_reversed(report: LogReport, ends: int) -> LogReport:
+    """Return a report with the numbers of its lines in a log with its newest line first; `ends` is the sum
+    of the numbers of the first and the last line of the log."""
+    stamp = report.stamp._replace(line=ends - report.last_line)
+    return dataclasses.replace(report, stamp=stamp, last_line=ends - report.stamp.line)
 
 
 class _Scan:

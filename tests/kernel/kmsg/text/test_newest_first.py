@@ -1,0 +1,60 @@
+"""Logs with their newest line first have the same reports as the log in the order of time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+import pytest
+from kernel.kmsg.test_corpus import CORPUS
+
+from tracer.kernel.kmsg.parser import reports
+from tracer.kernel.kmsg.text import newest_first
+from tracer.kernel.kmsg.text.lines import split
+
+LOGS: Final = (
+    "written-5.14-el9-arm64-v2-monotonic.log",
+    "written-4.19-debian10-v1-kern.log",
+    "captured-6.18-debian13-v2-dmesg-iso.log",
+)
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_reversed_log_has_same_reports(name: str) -> None:
+    log = [line for line in split([(CORPUS / name).read_bytes()]) if line.strip()]
+    messages = list[list[str]]()
+    for line in log:
+        if line[:1] == " " and messages:
+            messages[-1].append(line)
+        else:
+            messages.append([line])
+    reverse = [line for message in reversed(messages) for line in message]
+    expected, found = list(reports(log)), list(reports(reverse))
+    assert len(found) == len(expected) > 0
+    for one, other in zip(expected, found, strict=True):
+        assert one.stamp.line + other.last_line == one.last_line + other.stamp.line == len(log) + 1
+        kills = tuple(
+            kill._replace(stamp=own.stamp) for kill, own in zip(other.kills, one.kills, strict=True)
+        )
+        assert dataclasses.replace(other, stamp=one.stamp, last_line=one.last_line, kills=kills) == one
+
+
+KILL: Final = "Memory cgroup out of memory: Killed process 7 (a) total-vm:9kB, anon-rss:4kB, file-rss:0kB"
+HEADER: Final = "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        [],
+        [f"[ 9.100000] {HEADER}", f"[ 9.200000] {KILL}"],
+        [f"[ 9.100000] {KILL}", f"[ 9.200000] {HEADER}"],  # the end of a report, and the next one
+        [f"[ 9.200000] {KILL}", f"[ 9.200000] {HEADER}"],
+        [f"[ 9.200000] {KILL}", f"[ 9.100000] {KILL}"],  # kills of several boots
+        [f"Sep 30 10:00:00 a kernel: {KILL}", f"Oct  1 10:00:00 a kernel: {HEADER}"],
+        [f"Mar 5 10:00:00 a kernel: {KILL}", f"Mar 10 10:00:00 a kernel: {HEADER}"],
+        [KILL, HEADER],
+    ],
+)
+def test_other_log_stays_as_it_is(log: list[str]) -> None:
+    assert newest_first.in_order(log) is None
