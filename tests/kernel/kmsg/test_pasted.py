@@ -278,6 +278,18 @@ def test_table_after_chosen_task_is_of_next_report() -> None:
     assert [row.pid for row in second.tasks] == [kill.pid for kill in second.kills] == [71]
 
 
+def test_line_ends_as_escapes_end_lines() -> None:
+    lines = [
+        "[  100.100000] ingest invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "[  100.100002] memory: usage 65536kB, limit 65536kB, failcnt 31",
+        "[  100.100100] Memory cgroup out of memory: Killed process 42 (ingest) total-vm:81128kB, anon-rss:4kB",
+    ]
+    for end in (r"\n", r"\r\n"):
+        (found,) = reports(['Output: "' + end.join([*lines, '"'])])
+        assert (found.invoker.comm, [kill.pid for kill in found.kills]) == ("ingest", [42])
+        assert found.counters["memory"].limit_bytes == 64 << 20
+
+
 def test_summary_with_spaced_fields_is_read() -> None:
     lines = [
         "[  581.507012] oom-kill:constraint=CONSTRAINT_MEMCG, oom_memcg=/api/01a09330/bash,",

@@ -242,6 +242,7 @@ _MOST_RECORD: Final = 1100
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]{0,20}[mK]")
 _MARKS: Final = re.compile("[↩↪↵⏎]")
 _QUOTES: Final = re.compile(r"(?:[>|] ?)+")
+_ESCAPED_END: Final = re.compile(r"(?:\\r)?\\n(?=(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\])")
 _STAMP: Final = re.compile(r"(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\] ?")
 
 
@@ -299,6 +300,9 @@ class Reader:
         if (usual := styles.row(line, number)) is not None:
             return self.read_usual(line, usual)
         line = _clean(line)
+        if line[:1] != "{" and "\\n" in line and len(parts := _ESCAPED_END.split(line)) > 1:
+            # The console of a cloud's machine, as a string with escaped line ends.
+            return [record for part in parts for record in self.read(part, number)]
         if self._markup.is_plain(line):
             return self._read(line, number)
         return [record for part in self._markup.lines(line) for record in self._read(_clean(part), number)]
