@@ -278,6 +278,16 @@ def test_table_after_chosen_task_is_of_next_report() -> None:
     assert [row.pid for row in second.tasks] == [kill.pid for kill in second.kills] == [71]
 
 
+@pytest.mark.parametrize("spaces", [2, 15, 20])
+def test_sizes_in_lines_below_are_of_kill(spaces: int) -> None:
+    """Text below the message, at any indentation, is no line of its own after a complete name."""
+    kill = "[   42.890123] Memory cgroup out of memory: Killed process 914 (llama serve)"
+    below = ("total-vm:24196kB, anon-rss:20480kB, UID:0 pgtables:48kB", "oom_score_adj:998")
+    (found,) = reports([kill, *(" " * spaces + line for line in below)])
+    (killed,) = found.kills
+    assert (killed.comm, killed.anon_rss_bytes, killed.oom_score_adj) == ("llama serve", 20 << 20, 998)
+
+
 def test_line_ends_as_escapes_end_lines() -> None:
     lines = [
         "[  100.100000] ingest invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",

@@ -306,7 +306,8 @@ class _Scan:
         self._characters += len(record.text.strip()) + 1
         if self._characters >= _MOST_CONTINUED:
             return False
-        if message.is_indented(record.text) and not self._pieces:
+        is_line = message.is_indented(record.text) and not shapes.are_sizes(message.text, record.text)
+        if is_line and not self._pieces:
             self._message = message.continued(record.text)
             return True
         if not message.prefix and not may_go_on(message.text, self._pieces, record.text):

@@ -98,7 +98,7 @@ _WHOLE: Final = {
     "header": re.compile(r"order=-?\d{1,9}(?:, oom_(?:score_)?adj=-?\d{1,9}){1,2}\s*$"),
 }
 _GOES_ON: Final = {
-    "kill": re.compile(r"(?:anon-rss|file-rss|shmem-rss|UID|pgtables|oom_score_adj):"),
+    "kill": re.compile(r"(?:total-vm|anon-rss|file-rss|shmem-rss|UID|pgtables|oom_score_adj):"),
     "reaped": re.compile(r"(?:file|shmem)-rss:"),
     "zone": re.compile(r"[\w()]{1,64}:\d{1,20}kB"),
     "task": re.compile(r"(?:-?\d{1,20} +){2,14}\S"),
@@ -156,6 +156,12 @@ def is_unfinished(text: str, of_kind: str | None) -> bool:
     """Return whether the end of a line of this kind is missing."""
     whole = _WHOLE.get(of_kind or "")
     return whole is not None and whole.search(text) is None
+
+
+def are_sizes(text: str, piece: str) -> bool:
+    """Return whether `piece` has the sizes of the killed process in `text`, whose name is complete."""
+    is_kill = kind(text.lstrip()) == "kill" and text.count("(") == text.count(")") > 0
+    return is_kill and _GOES_ON["kill"].match(piece.lstrip()) is not None
 
 
 def goes_on(text: str, of_kind: str | None, piece: str) -> bool:
