@@ -292,7 +292,7 @@ def test_line_ends_as_escapes_end_lines() -> None:
     lines = [
         "[  100.100000] ingest invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
         "[  100.100002] memory: usage 65536kB, limit 65536kB, failcnt 31",
-        "[  100.100100] Memory cgroup out of memory: Killed process 42 (ingest) total-vm:81128kB, anon-rss:4kB",
+        "[  100.100100] Memory cgroup out of memory: Killed process 42 (ingest) total-vm:96kB, anon-rss:4kB",
     ]
     for end in (r"\n", r"\r\n"):
         (found,) = reports(['Output: "' + end.join([*lines, '"'])])
