@@ -150,6 +150,19 @@ def test_same_pid_at_other_time_is_other_kill() -> None:
     assert len(merged(reports([kill.format(100), kill.format(100)]))) == 1
 
 
+def test_choice_of_killed_task_is_copy_of_kill() -> None:
+    """A post quotes the choice by the time of syslog, and the kill by the time since boot."""
+    choice = "Out of memory: Kill process 71 (java) score 77 or sacrifice child"
+    killed = "[ 9.100003] Killed process {} (java) total-vm:3618080kB, anon-rss:2540308kB, file-rss:0kB"
+    quoted = f"Jul 27 13:29:54 build7 kernel: {choice}"
+    whole = [f"[ 9.100002] {choice}", killed.format(71)]
+    for log in ([quoted, *whole], [*whole, quoted]):
+        (kept,) = merged(reports(log))
+        assert [kill.pid for kill in kept.kills] == [71]
+    assert len(merged(reports([quoted, f"[ 9.100002] {choice}", killed.format(72)]))) == 2  # of a child
+    assert len(merged(reports([f"[ 9.100002] {choice}", f"[ 9.200002] {choice}"]))) == 2
+
+
 def test_event_of_kubelet_is_copy_of_kernel_kill() -> None:
     event = "default 53m Warning SystemOOM node/n4 System OOM encountered, victim process: my app, pid: 77"
     (found,) = reports([event])

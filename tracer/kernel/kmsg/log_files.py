@@ -46,7 +46,8 @@ _sizes: Final = attrgetter(*_SIZES)
 class _Traits(NamedTuple):
     """What shows whether two reports are copies, and which of them is more complete.
 
-    `key` is what all copies have in common: the killed task, or the trigger of a report without a kill.
+    `key` is what all copies have in common: the killed task; of a report without a kill, the chosen task, or
+    else the trigger.
     """
 
     key: tuple[int | None, str | None]
@@ -152,7 +153,10 @@ def _traits(report: LogReport) -> _Traits:
     fullness = -len(report.missing), len(report.tasks), sizes
     if not report.kills:
         invoker = report.invoker
-        return _Traits((invoker.pid, None), report.stamp.since_boot_ns, None, tuple(invoker), fullness)
+        # A report with the cgroup of the limit tells more than a kill alone.
+        named = None if report.oom_memcg is not None else report.chosen
+        key = (invoker.pid, None) if named is None else (named.pid, named.comm)
+        return _Traits(key, report.stamp.since_boot_ns, None, tuple(invoker), fullness)
     kill = report.kills[0]
     return _Traits((kill.pid, kill.comm), kill.stamp.since_boot_ns, _sizes(kill), None, fullness)
 
@@ -164,6 +168,8 @@ def _is_copy(one: _Traits, other: _Traits) -> bool:
         return False
     if one.sizes is not None and other.sizes is not None:
         return _has_same_sizes(one.sizes, other.sizes)
+    if one.sizes is not None or other.sizes is not None:
+        return True  # the task that one report chose is the one that the other killed
     return is_timed and times[0] == times[1] and one.invoker == other.invoker
 
 
