@@ -123,7 +123,8 @@ SUBPROGRAM(walk_python)
 	walk->self = thread_pointer();
 	walk->thread = load_user(load_user(walk->of.head_address) + walk->of.threads);
 	LOOP(next_python_thread, PYTHON_THREADS, &nothing);
-	if (!walk->thread)
+	/* The loop may have ended at its bound, at another thread: the oldest is the last. */
+	if (!walk->thread || load_user(walk->thread + walk->of.thread_id) != walk->self)
 		return 0;
 	walk->frame = load_user(
 		(walk->of.cframe ? load_user(walk->thread + walk->of.cframe) : walk->thread) +

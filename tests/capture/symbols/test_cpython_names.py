@@ -259,6 +259,49 @@ def test_functions_that_grow_are_named_with_their_lines(
     assert callers == {"main [app.py:10]"}
 
 
+@pytest.mark.beside
+@pytest.mark.kernel
+def test_thread_behind_many_others_has_no_frames_of_another(
+    start_recorder: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The main thread is the last of the list, behind more threads than are looked at."""
+    program = tmp_path / "app.py"
+    program.write_text(
+        "import sys, time, _thread\n"
+        "kept = []\n"
+        "def idle(): time.sleep(600)\n"
+        "def load(turns): kept.extend(b'x' * (1 << 20) for _ in range(turns))\n"
+        "for line in sys.stdin:\n"
+        "    for _ in range(600 * (line == 'threads\\n')): _thread.start_new_thread(idle, ())\n"
+        "    load(100 if line == 'threads\\n' else int(line))\n"
+        "    print('ready', flush=True)\n"
+    )
+    with ephemeral_cgroup("test", 1 << 30, 0) as memcg:
+        recorder = start_recorder("-c", str(memcg), "--stacks", "256K")
+        enter = f'echo 0 > "{memcg}/cgroup.procs" && exec "$0" "$@"'
+        command = ["sh", "-c", enter, sys.executable, "-S", str(program)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                given, ready = process.stdin, process.stdout
+                assert given is not None and ready is not None
+
+                def grow(turns: int | str) -> None:
+                    given.write(f"{turns}\n")
+                    given.flush()
+                    assert ready.readline() == "ready\n"
+
+                grow(8)
+                recorder.wait_for(lambda: "load [app.py:" in str(named(tracer.open(recorder.path), grow)))
+                grow("threads")
+                trace = tracer.open(recorder.stop())
+            finally:
+                process.kill()
+    assert trace.code_samples["bytes"].sum() > 90 * MIB
+    weights = named(trace, None)
+    idle = sum(weight for frames, weight in weights.items() if "idle [app.py:3]" in frames)
+    assert idle < 30 * MIB  # the first pages of the stacks of 600 threads, and no memory of the main thread
+
+
 def rows_in(frames: tuple[str, ...]) -> bool:
     return "load_rows [app.py:5]" in frames
 
