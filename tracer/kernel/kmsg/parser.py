@@ -218,7 +218,10 @@ def _of_reversed(report: LogReport, ends: int) -> LogReport:
     """Return a report with the numbers of its lines in a log with its newest line first; `ends` is the sum
     of the numbers of the first and the last line of the log."""
     stamp = report.stamp._replace(line=ends - report.last_line)
-    return dataclasses.replace(report, stamp=stamp, last_line=ends - report.stamp.line)
+    kills = tuple(
+        kill._replace(stamp=kill.stamp._replace(line=ends - kill.stamp.line)) for kill in report.kills
+    )
+    return dataclasses.replace(report, stamp=stamp, last_line=ends - report.stamp.line, kills=kills)
 
 
 class _Scan:

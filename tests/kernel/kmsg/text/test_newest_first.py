@@ -33,6 +33,8 @@ def test_reversed_log_has_same_reports(name: str) -> None:
     assert len(found) == len(expected) > 0
     for one, other in zip(expected, found, strict=True):
         assert one.stamp.line + other.last_line == one.last_line + other.stamp.line == len(log) + 1
+        for kill, own in zip(other.kills, one.kills, strict=True):
+            assert log[own.stamp.line - 1] == reverse[kill.stamp.line - 1]
         kills = tuple(
             kill._replace(stamp=own.stamp) for kill, own in zip(other.kills, one.kills, strict=True)
         )
