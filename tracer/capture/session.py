@@ -134,12 +134,17 @@ _LEAN: Final = {"OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "syste
 class Recording:
     """A recording that ended.
 
-    `path` is where the trace is at the end, also if its directory was renamed meanwhile. `status` is the
-    command's exit status (128+N if signal N ended it); 0 without a command.
+    `path` is where the trace is at the end, also if its directory was renamed meanwhile. `returncode` is the
+    command's, as `Popen.returncode`: -N if signal N ended it. It is 0 without a command.
     """
 
     path: Path
-    status: int
+    returncode: int
+
+    @property
+    def status(self) -> int:
+        """Return the exit status that a shell would give: 128+N if signal N ended the command."""
+        return self.returncode if self.returncode >= 0 else 128 - self.returncode
 
 
 def record(options: Options, observer: Observer, head_start: HeadStart | None = None) -> Recording:
@@ -194,8 +199,8 @@ def record(options: Options, observer: Observer, head_start: HeadStart | None = 
             began_s=began_s,
         )
         stack.enter_context(pipeline)
-        status = _run(options, pipeline, observer, stop, urgency=urgency, command=command)
-        return Recording(options.output if trace is None else trace.path, status)
+        returncode = _run(options, pipeline, observer, stop, urgency=urgency, command=command)
+        return Recording(options.output if trace is None else trace.path, returncode)
 
 
 def save_memory() -> None:
@@ -260,11 +265,11 @@ def _run(
     urgency: Urgency,
     command: GatedCommand | None,
 ) -> int:
-    """Run the recording, and return its `status`."""
+    """Run the recording, and return its `returncode`."""
     pipeline.start()
     if stop.received is not None:  # the command never ran: report it as ended by the signal
         pipeline.finish(signal.Signals(stop.received).name)
-        return 128 + stop.received if command else 0
+        return -stop.received if command else 0
     urgency.watch()
     create_ready_file(options.ready_file)
     if command is not None:
@@ -286,9 +291,9 @@ def _run(
         run_until_command_ends(Loop(stop), command, stop, deadline_s)
         raise
     urgency.close()
-    code = command.process.wait()
-    pipeline.finish(end_reason, command_status=code)
-    return code if code >= 0 else 128 - code
+    returncode = command.process.wait()
+    pipeline.finish(end_reason, command_status=returncode)
+    return returncode
 
 
 def _timers(pipeline: Pipeline, observer: Observer) -> list[Timer]:

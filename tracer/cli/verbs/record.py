@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 _LONGEST_S: Final = 1e9
 _OF_THE_USER: Final = (UsageError, TraceError, CommandError)
+_NO_OOM_KILL: Final = {
+    -signal.SIGKILL: "the command was ended by SIGKILL, but not by the OOM killer",
+    # As a shell ends after a child that SIGKILL ended, and as a program may end that no signal ended.
+    128 + signal.SIGKILL: "the command ended with status 137, but the OOM killer killed nothing",
+}
+"""What is said of a command that ended so in a recording without an OOM kill, by `Popen.returncode`."""
 """Errors about what was asked for, which counting would not avoid."""
 
 
@@ -179,7 +185,7 @@ def command(
         if summary is None or progress.is_ready or isinstance(error, _OF_THE_USER):
             raise
         _count(options, summary, str(error), progress)
-    progress.done(recording.status)
+    progress.done(recording.returncode)
     if summary is not None:
         from tracer.cli.run_summary import of_trace
 
@@ -290,12 +296,12 @@ class _Progress(KillLines):
     def notice(self, message: str) -> None:
         self._line(visible(message))
 
-    def done(self, status: int) -> None:
+    def done(self, returncode: int) -> None:
         if self._progress is None:
             return
         self._line(self._summary(self._progress))
-        if status == 128 + signal.SIGKILL and not self._progress.kills:
-            self._line("the command was ended by SIGKILL, but not by the OOM killer")
+        if not self._progress.kills and returncode in _NO_OOM_KILL:
+            self._line(_NO_OOM_KILL[returncode])
         if lost := _lost(self._progress):
             listed = ", ".join(f"{count:,} of {stream}" for stream, count in lost.items())
             totals = "no longer exact" if "residue" in lost else "still exact"

@@ -96,15 +96,21 @@ def test_duration_ends_the_command(start_recording: StartRecording) -> None:
         ("kill -KILL $$", 137),
         ("kill -SEGV $$", 139),
         ("kill -INT $$", 130),
+        ("exit 137", 137),
+        ("sh -c 'kill -KILL $$'; exit $?", 137),  # a child is killed
         ("echo said; sleep 1000 & setsid sleep 1000 & exit 5", 5),  # children that would outlive it
     ],
 )
 def test_status_of_the_command_is_returned(start_recording: StartRecording, script: str, status: int) -> None:
     recording = start_recording("--limit", "50M", "--", "sh", "-c", script)
     recording.assert_ended(status, "command_ended")
-    assert recording.meta["command_status"] == (128 - status if status > 128 else status)
+    is_signal = script.endswith("$$")
+    assert recording.meta["command_status"] == (128 - status if is_signal else status)
     if " 0 OOM kills" in recording.stderr:  # other kills on the machine are in the trace as well
-        assert ("ended by SIGKILL, but not by the OOM killer" in recording.stderr) == (status == 137)
+        is_killed = script == "kill -KILL $$"
+        assert ("ended by SIGKILL, but not by the OOM killer" in recording.stderr) == is_killed
+        is_like_killed = status == 137 and not is_killed
+        assert ("status 137, but the OOM killer killed nothing" in recording.stderr) == is_like_killed
     assert recording.stdout.startswith("said\n" if "said" in script else str(recording.path))
 
 
