@@ -221,7 +221,7 @@ class Pod:
             if end.get("exitCode") == _KILLED:
                 return (
                     f"the API has exit code 137 for container {name}, but not OOMKilled: SIGKILL, "
-                    "or an OOM kill of a child"
+                    "an OOM kill of a child, or a status that its program chose"
                 )
         return "nor does the API say OOMKilled"
 
