@@ -160,6 +160,11 @@ class Finishing:
         return [story.trace for story in self._waiting]
 
     @property
+    def is_active(self) -> bool:
+        """Return whether a child runs, or a trace waits for its first attempt."""
+        return self._child is not None or bool(self._waiting)
+
+    @property
     def due_s(self) -> float:
         """Return the time on CLOCK_MONOTONIC at which `step` must be called; infinite: there is no work."""
         if self._child is not None:
@@ -211,7 +216,7 @@ class Finishing:
                 self._waiting.appendleft(self._story)
         while (now_s := time.monotonic()) < deadline_s:
             self.step(now_s)
-            if self._child is None and not self._waiting:
+            if not self.is_active:
                 return
             if self._child is not None:
                 self._child.wait(deadline_s)
