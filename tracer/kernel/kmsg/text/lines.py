@@ -94,7 +94,10 @@ def _unquoted(found: re.Match[str]) -> str:
 _TEXT_MEMBERS: Final = ("log", "line", "message", "msg", "text", "body")
 _TIME_MEMBERS: Final = ("time", "timestamp", "ts", "@timestamp")
 _HOST_MEMBERS: Final = ("host", "hostname", "node")
+_SINCE_1970: Final = re.compile(r"(\d{10})\.?(\d{6}|\d{3}|\d{9}|(?<=\.)\d{1,9})?")
 _MOST_MEMBERS: Final = 64
+_MOST_OBJECTS: Final = 4  # in one another
+_MOST_LEARNED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,11 @@ class Entry:
 
 
 class ObjectReader:
-    """A reader of the objects of one log, which learns the member that holds the text."""
+    """A reader of the objects of one log, which learns the members that hold the text: several, if a text is
+    an object again."""
 
     def __init__(self) -> None:
-        self._member: str | None = None
+        self._learned: list[str] = []
 
     def read(self, line: str, number: int) -> Entry | None:
         """Return the entry in a line; None if the line is not such an object, or is another program's."""
@@ -124,32 +128,41 @@ class ObjectReader:
             return None
         if "MESSAGE" in entry:
             return _from_journal(entry, number)
-        members = dict(_object_members(entry))
+        members = dict(_object_members(entry, 1))
         text = self._text(members)
         if text is None:
             return None
-        wall = next((members[name] for name in _TIME_MEMBERS if name in members), None)
+        wall = next((_wall(members[name]) for name in _TIME_MEMBERS if name in members), None)
         host = next((members[name] for name in _HOST_MEMBERS if name in members), None)
         return Entry(text.rstrip("\r\n"), Stamp(number, None, wall), host, is_message=False)
 
     def _text(self, members: Mapping[str, str]) -> str | None:
-        if self._member in members:
-            return members[str(self._member)]
+        for name in self._learned:
+            if name in members:
+                return members[name]
         for name, value in members.items():
-            if shapes.anchor(value) >= 0 or " invoked oom-killer: " in value:
-                self._member = name
+            if shapes.is_of_report(value):
+                self._learned = [name, *self._learned[: _MOST_LEARNED - 1]]
                 return value
         return next((members[name] for name in _TEXT_MEMBERS if name in members), None)
 
 
-def _object_members(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the strings of an object, and of the objects directly in it."""
-    for name, value in list(entry.items())[:_MOST_MEMBERS]:
-        if isinstance(value, str):
-            yield name, value
-        elif isinstance(value, dict):
-            inner = list(value.items())[:_MOST_MEMBERS]
-            yield from ((key, text) for key, text in inner if isinstance(text, str))
+def _object_members(entry: Mapping[str, Any], depth: int) -> Iterator[tuple[str, str]]:
+    """Yield the strings and numbers of the objects in an object, and then its own: of one name, the outermost
+    counts."""
+    members = list(entry.items())[:_MOST_MEMBERS]
+    for _, value in members:
+        if isinstance(value, dict) and depth < _MOST_OBJECTS:
+            yield from _object_members(value, depth + 1)
+    for name, value in members:
+        if isinstance(value, str | int | float):
+            yield name, str(value)
+
+
+def _wall(time: str) -> str:
+    """Return a time; since 1970 in s, ms, us or ns, as log stores give it: in s, with a decimal point."""
+    found = _SINCE_1970.fullmatch(time)
+    return time if found is None else f"{found[1]}.{found[2] or 0}"
 
 
 def _from_journal(entry: Mapping[str, Any], number: int) -> Entry | None:
@@ -347,14 +360,13 @@ class Reader:
     def _from_object(self, entry: Entry, number: int) -> list[Record]:
         if entry.is_message:
             return [Record(entry.stamp, entry.text[:MOST_CHARACTERS], entry.host, prefix=1)]
-        inner = self.read(entry.text, number) if entry.text[:1] != "{" else []
         return [
             record._replace(
                 stamp=record.stamp._replace(wall=record.stamp.wall or entry.stamp.wall),
                 host=record.host or entry.host,
                 prefix=max(record.prefix, 1),
             )
-            for record in inner
+            for record in self.read(entry.text, number)
         ]
 
     def _behind_prefix(self, line: str, record: Record) -> Record | None:

@@ -144,6 +144,11 @@ def anchor(line: str) -> int:
     return -1 if found is None else found.start()
 
 
+def is_of_report(text: str) -> bool:
+    """Return whether a text has words of a message of a report, wherever that begins in it."""
+    return " invoked oom-killer: " in text or anchor(text) >= 0
+
+
 def path_word(text: str) -> str | None:
     """Return the marker of a report line that names a cgroup; None for any other line.
 
