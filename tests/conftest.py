@@ -30,7 +30,7 @@ pytest_plugins = ["support.parallel.lanes", "support.parallel.time_table"]
 
 # A busy machine may take long for one example, and to make it.
 settings.register_profile("thorough", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("quick", settings.get_profile("thorough"), max_examples=20)
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=10)
 settings.load_profile("quick")  # `make test-varied` loads the other one, which has the 100 of hypothesis
 
 

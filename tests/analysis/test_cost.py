@@ -14,7 +14,7 @@ from synthetic.restarts import Restarts
 from tracer.analysis.core import columns
 from tracer.analysis.trace import AnalysedTrace
 
-_FEW, _MANY = 4, 16
+_FEW, _MANY = 4, 12
 _WAYS_TO_NUMPY: Final = {
     function.__code__
     for function in (columns.integers, columns.known, columns.is_one_of, columns.column_times_ns)
@@ -53,10 +53,10 @@ def work(look: Callable[[], Any]) -> tuple[int, int]:
         (lambda lives: lives, None, AnalysedTrace.held_cgroups),
     ],
 )
-def test_cost_of_four_times_the_trace_is_four_times_as_high(
+def test_cost_of_three_times_the_trace_is_three_times_as_high(
     tmp_path: Path, cgroups: Callable[[int], int], killed_for: Any, look: Callable[[AnalysedTrace], Any]
 ) -> None:
-    """A pass over a table for each kill or each cgroup would take sixteen times as many rows.
+    """A pass over a table for each kill or each cgroup would take nine times as many rows.
 
     All lives are alike, except that the first takes less work: what the cgroup held at its start is known.
     """

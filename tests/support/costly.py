@@ -9,5 +9,5 @@ from hypothesis import settings
 _QUICK: Final = settings.get_profile("quick").max_examples  # of tests/conftest.py
 _EXAMPLES: Final = settings().max_examples
 
-COSTLY: Final = settings(max_examples=8 if _EXAMPLES == _QUICK else _EXAMPLES)
-"""Eight examples in a quick run, and all of another profile: `make test-varied` has those."""
+COSTLY: Final = settings(max_examples=5 if _EXAMPLES == _QUICK else _EXAMPLES)
+"""Five examples in a quick run, and all of another profile: `make test-varied` has those."""

@@ -17,7 +17,7 @@ from tracer.analysis.explain.postmortem import PostMortems
 from tracer.analysis.trace import AnalysedTrace
 from tracer.analysis.views import lost_time
 
-KILLS: Final = 4
+KILLS: Final = 3
 MEASURES: Final = ("outlines", "listed", "judged", "summarized", "all")
 _OF_TABLES: Final = tuple(
     f"/pandas/core/{name}" for name in ("frame.py", "series.py", "generic.py", "indexing.py", "internals/")
