@@ -128,6 +128,31 @@ def test_a_heap_that_grows_to_its_bound_is_no_demand(
 
 
 @pytest.mark.parametrize(
+    ("file", "bound"),
+    [
+        ("/venv/duckdb/_duckdb.cpython-311-x86_64-linux-gnu.so", "DuckDB"),
+        ("/usr/lib/libduckdb.so.1", "DuckDB"),
+        ("/usr/bin/duckdb", "DuckDB"),
+        ("/data/duckdb.parquet", None),
+        ("/usr/lib/libduckdb_of_others.so", None),
+        ("duckdb.so", None),
+        ("/srv/shop/libcoreclr.so", ".NET"),
+        ("/usr/lib/jvm/java-21/lib/server/libjvm.so", "Java"),
+    ],
+)
+def test_library_that_bounds_its_memory_by_the_limit_is_no_demand(
+    trace: Any, file: str, bound: str | None
+) -> None:
+    early(trace).add(
+        "mappings", 2, tgid=41, cgroup_id=7, kind="file", name=file, count=1, rss_bytes=4096, anon_bytes=0
+    )
+    found = why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0)
+    assert (
+        found is None if bound is None else f"{bound} lets its heap grow up to its bound (" in (found or "")
+    )
+
+
+@pytest.mark.parametrize(
     ("command", "outside"),
     [
         ("java -Xmx9m", "at least 61 MiB of 70 MiB of anonymous memory was outside that heap"),

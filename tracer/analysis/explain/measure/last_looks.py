@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -164,6 +164,16 @@ _OPTIONS: Final = {
 _WITHOUT_OPTION: Final = ("dotnet",)
 """Programs whose command line has no such option: .NET reads its configuration (System.GC.HeapHardLimit), and
 takes 75 % of the cgroup's limit by default."""
+_LIBRARIES: Final = (
+    (".NET", re.compile(r".*/libcoreclr\.so", re.DOTALL), None),
+    ("Java", re.compile(r".*/libjvm\.so", re.DOTALL), None),
+    (
+        "DuckDB",
+        re.compile(r".*/(?:lib|_)?duckdb(?:\.(?:so|cpython)[^/]*)?", re.DOTALL),
+        "memory_limit, by default 80 % of the cgroup's limit",
+    ),
+)
+"""Libraries that bound what they take, whatever the name of their program: name, mapped file, option."""
 _PLAIN_UNIT: Final = {"java": 1, "node": 1 << 20}
 SEMI_SPACES: Final = 3
 """The largest young generation of V8, in semi-spaces (YoungGenerationSizeFromSemiSpaceSize in
@@ -180,9 +190,10 @@ _UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 class HeapBound:
     """The bound of the heap of a process of `program`.
 
-    `option` is the option that sets the bound; None without one: the program then takes a part of
-    the cgroup's limit. `bytes_` is the largest size of the heap; None: not known. `set_bytes` is the part of
-    it that `option` sets. `young_bytes` is the largest young generation, if another option sets that.
+    `option` is the option that sets the bound, with what holds without it if that is known; None without one:
+    the program then takes a part of the cgroup's limit. `bytes_` is the largest size of the heap; None: not
+    known. `set_bytes` is the part of it that `option` sets. `young_bytes` is the largest young generation, if
+    another option sets that.
     """
 
     program: str
@@ -209,6 +220,16 @@ def heap_bound(comm: str | None, cmdline: str | None) -> HeapBound | None:
     size = int(number) * _UNITS.get(unit.lower(), _PLAIN_UNIT[program])
     most = size + (_BESIDE_BYTES[program] if young is None else young)
     return HeapBound(program, found[-1].group().strip(), most, size, young)
+
+
+def library_bounds(files: Iterable[str]) -> list[HeapBound]:
+    """Return the bounds that libraries among mapped files set for their own memory."""
+    names = {*files}
+    return [
+        HeapBound(library, option)
+        for library, file, option in _LIBRARIES
+        if any(file.fullmatch(name) is not None for name in names)
+    ]
 
 
 def _young_bytes(line: str) -> int | None:

@@ -34,7 +34,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size
 from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings, lost_ns
-from tracer.analysis.explain.measure.last_looks import heap_bound
+from tracer.analysis.explain.measure.last_looks import heap_bound, library_bounds
 from tracer.analysis.explain.measure.window import why_not_followed
 from tracer.analysis.explain.sizing.unreclaimable import unwritten
 from tracer.analysis.results.outcome import AtLimit
@@ -138,13 +138,15 @@ def exit_status(meta: Mapping[str, Any]) -> int | None:
 
 
 def why_elastic(subtree: Subtree) -> str | None:
-    """Return a sentence if a process of the cgroup sizes its heap by a bound that is no demand."""
+    """Return a sentence if a process of the cgroup, or a library in it, sizes its heap by a bound that is no
+    demand."""
     return subtree.once("bounds.why_elastic", lambda: _why_elastic(subtree))
 
 
 def _why_elastic(subtree: Subtree) -> str | None:
     titles = subtree.whole.processes.titles(subtree.members)
     bounds = [bound for comm, cmdline in titles if (bound := heap_bound(comm, cmdline)) is not None]
+    bounds = bounds or library_bounds(subtree.mappings["name"])
     if not bounds:
         return None
     first = bounds[0]
