@@ -61,7 +61,7 @@ class Steps:
     def at_each(self, times_ns: Int64s, missing: int = 0) -> Int64s:
         """Return the value at each of the moments; `missing` where it is not known yet."""
         before = missing if self.before is None else self.before
-        return np.append(before, self.values)[np.searchsorted(self.times, times_ns, side="right")]
+        return np.concatenate([[before], self.values])[self.times.searchsorted(times_ns, side="right")]
 
     def within(self, begin_ns: int, end_ns: int) -> Steps:
         """Return the same quantity from `begin_ns` to `end_ns`, both included."""
@@ -132,7 +132,8 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
         picked, bytes_ = subtree.charges.weighted(weights)
         times, values = subtree.charges.time[picked], base + np.cumsum(bytes_[picked])
         # The rows of a moment are in no order: shmem, which is in `file` as well, can come before it.
-        are_last = np.diff(times, append=-1) != 0
+        are_last = np.ones(len(times), np.bool_)
+        np.not_equal(times[1:], times[:-1], out=are_last[:-1])
         if subtree.whole.fineness.is_thinned:
             are_last &= subtree.whole.fineness.are_last(times)
         return Steps(times[are_last], values[are_last], base)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import numpy as np
@@ -312,6 +312,15 @@ _WIDE: Final = ("time", "usage_bytes", "limit_bytes")
 _SMALL: Final = ("cgroup_id", "tgid", "category", "bytes")
 
 
+@cache
+def _factors(weights: tuple[tuple[str, int], ...]) -> tuple[Bools, Int64s]:
+    """Return (whether each category has a weight, its weight), by the number of the category; the last
+    element is for a row without a category."""
+    of_name = dict(weights)
+    counts = np.array([*(name in of_name for name in CATEGORY.names), False])
+    return counts, np.array([*(of_name.get(name, 0) for name in CATEGORY.names), 0])
+
+
 @dataclass(frozen=True)
 class Charges(OwnedRows):
     """Rows of `charge`.
@@ -334,8 +343,7 @@ class Charges(OwnedRows):
 
     def weighted(self, weights: Mapping[str, int]) -> tuple[Bools, Int64s]:
         """Return (mask of the rows of these categories, the weighted change of each row in bytes)."""
-        counts = np.array([*(name in weights for name in CATEGORY.names), False])
-        factor = np.array([*(weights.get(name, 0) for name in CATEGORY.names), 0])
+        counts, factor = _factors(tuple(weights.items()))
         return counts[self.category], self.bytes * factor[self.category]
 
     def is_of(self, category: str) -> Bools:

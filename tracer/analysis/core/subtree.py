@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from tracer.analysis.core.tables import TraceTables, start_ns
 T = TypeVar("T")
 
 _MACHINE: Final = np.array([NO_ID])
+_MISSING: Final = object()
 
 
 class Subtree:
@@ -153,16 +154,19 @@ class Subtree:
 
         The key contains the name of its caller.
         """
-        if key not in self._found:
-            self._found[key] = find()
-        return cast(T, self._found[key])
+        return _once(self._found, key, find)
 
     def once_for_all(self, key: Hashable, find: Callable[[], T]) -> T:
         """Return the result of `find`, as `once` does, for all subtrees of one `Subtrees`: it depends only on
         the trace."""
-        if key not in self._shared:
-            self._shared[key] = find()
-        return cast(T, self._shared[key])
+        return _once(self._shared, key, find)
+
+
+def _once(found: dict[Hashable, Any], key: Hashable, find: Callable[[], T]) -> T:
+    value: T = found.get(key, _MISSING)
+    if value is _MISSING:
+        value = found[key] = find()
+    return value
 
 
 class Subtrees:
