@@ -76,12 +76,22 @@ def test_memory_that_the_program_gave_back_is_no_proof_of_a_kill(trace: Any) -> 
     assert at(trace, 60).outcome == "unknown"
 
 
-def test_huge_pages_may_be_untouched(trace: Any) -> None:
-    work(trace, faults=41 * MIB // PAGE)
-    assert at(trace, 63 - 20 - 1.1).outcome == "killed"
-    assert at(trace, 50).outcome == "unknown"
-    assert "20 MiB may be untouched parts of huge pages" in at(trace, 50).why
-    assert at(trace, 67).outcome == "survives"
+def test_huge_pages_may_be_untouched_whatever_faults_on_files_there_were(trace: Any) -> None:
+    """A program faults 61 MiB of small pages, then 20 MiB of huge pages while it faults 15 MiB of files."""
+    work(trace)
+    trace.charged(0.3, 7, "anon", 20 * MIB, tgid=41)
+    trace.add("samples", 0.4, cgroup_id=7, source="periodic", pgfault=76 * MIB // PAGE)
+    assert at(trace, 63 - 1.1).outcome == "killed"
+    assert at(trace, 80).outcome == "unknown"
+    assert "20 MiB may be untouched parts of huge pages" in at(trace, 80).why
+    assert at(trace, 87).outcome == "survives"
+
+
+def test_late_count_of_faults_does_not_show_huge_pages(trace: Any) -> None:
+    """A CPU keeps up to 64 counts to itself, and there are two."""
+    work(trace, faults=61 * MIB // PAGE - 128)
+    trace.add("samples", 0.4, cgroup_id=7, source="periodic", pgfault=61 * MIB // PAGE)
+    assert at(trace, 63 - 1.1).outcome == "killed"
 
 
 def test_without_a_count_of_faults_no_limit_is_known_to_be_too_low(trace: Any) -> None:

@@ -50,6 +50,9 @@ _ROOM_DIVISOR: Final = 64
 _ROOM_BYTES: Final = 1 << 20
 """Room beside the peak for the few pages of files that any work needs: a 64th of the peak, and this."""
 
+_NOT_FLUSHED_PAGES: Final = 64
+"""Fewer counts of one CPU may not be in memory.stat yet (memcg_vmstats_needs_flush in mm/memcontrol.c)."""
+
 MOST_KILLS: Final = 8
 """Of so many kills or more in one life of a cgroup, no end of the growth is assumed."""
 
@@ -262,21 +265,27 @@ def _lazily_freed(subtree: Subtree) -> int:
 
 
 def _in_huge_pages(subtree: Subtree) -> int:
-    """Return the anonymous memory that no page fault of its own brought, in bytes.
+    """Return the most anonymous memory that huge pages may have brought, in bytes.
 
-    It is all of it if the page faults were not counted (pgfault of memory.stat).
+    Each small page takes a page fault, but faults on files count as well, so their number says nothing
+    on the size of memory. So if more was charged between two readings of the count than its faults explain
+    in small pages, all of that may be huge (pgfault of memory.stat, which may lag by `_NOT_FLUSHED_PAGES`).
+    It is all anonymous memory if the faults were not counted.
     """
     faults = ledger.count(subtree, "pgfault")
-    last = faults.at(end_ns(subtree.whole))
     peak = (steps.peak() or 0) if (steps := ledger.level(subtree, ledger.ANON)) is not None else 0
-    if last is None or not len(faults.values):
+    if not len(faults.values):
         return peak
+    page = page_size(subtree.whole)
     picked, bytes_ = subtree.charges.weighted(ledger.ANON)
-    charged = int(np.maximum(bytes_[picked], 0).sum(dtype=np.int64))
-    faulted = (last - (int(faults.values[0]) if faults.before is None else faults.before)) * page_size(
-        subtree.whole
-    )
-    return min(max(charged - faulted, 0), peak)
+    charged = Steps(subtree.charges.time[picked], np.maximum(bytes_[picked], 0).cumsum(dtype=np.int64), 0)
+    begins, ends = np.append(subtree.start_ns, faults.times[:-1]), faults.times
+    faulted = np.diff(faults.values, prepend=faults.values[0] if faults.before is None else faults.before)
+    until, sent = charged.at_each(ends), charged.at_each(ends + _LASTING_NS)
+    lag = int(subtree.whole.meta["cpus"]) * _NOT_FLUSHED_PAGES
+    is_beyond = until - charged.at_each(begins + _LASTING_NS) > (faulted + lag) * page
+    whole = np.where(is_beyond, sent - charged.at_each(begins), 0)
+    return min(max(int(whole.sum()), int(until[-1]) - int(faulted.sum()) * page), peak)
 
 
 def _lasting_peak(level: Steps) -> int:
