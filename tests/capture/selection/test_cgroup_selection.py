@@ -240,6 +240,7 @@ def test_traced_cgroup_that_is_renamed_stays_traced_with_its_subtree(host: Host)
         (7, "/old"),
         (8, "/old/a"),
     ]
+    assert host.selection.concerns("/old/a"), "the kernel log has the new name"
     assert host.settled(0) == []
     host.event("mkdir", 9, "/web")
     assert [taken.cgroup.id for taken in host.settled()] == [9]

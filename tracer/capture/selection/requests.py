@@ -121,18 +121,23 @@ class Requests:
         for state in states:
             state.present[cgroup_id] = path
             state.add_match(path)
-            if len(self._matched) < _MOST_PATHS:
-                self._matched[path] = None
+            self._note_matched(path)
+
+    def _note_matched(self, path: str) -> None:
+        if len(self._matched) < _MOST_PATHS:
+            self._matched[path] = None
 
     def add_command_cgroup(self, path: str) -> None:
         """Count the cgroup of the recorder's command among the matches."""
         self._matched[path] = None
 
     def rename(self, cgroup_id: int, path: str) -> None:
-        """Change the path of a match; its old path stays among the matched paths."""
+        """Change the path of a match. Its old path stays among the matched paths, and the kernel log names
+        the new one."""
         for state in self.states:
             if cgroup_id in state.present:
                 state.present[cgroup_id] = path
+                self._note_matched(path)
 
     def remove(self, cgroup_id: int) -> bool:
         """Note that a cgroup is gone. Return whether it matched a selector."""
