@@ -283,6 +283,16 @@ def test_range_of_growing_private_memory_has_no_upper_end(page_cache_experiment:
     )
 
 
+def test_pace_without_the_time_in_which_the_oom_killer_was_disabled(page_cache_experiment: Any) -> None:
+    trace = page_cache_experiment
+    for seconds, under_oom in ((2, 0), (2.4, 1), (3.3, 0)):
+        flags = {"oom_kill_disable": 1, "under_oom": under_oom}
+        trace.add("samples", seconds, cgroup_id=7, source="periodic", usage_bytes=90 * MIB, **flags)
+    assert report_with(trace, **MAPPED).sizing.pace.startswith(
+        "At this growth (99 MiB in 700 ms, without 900 ms in which tasks hardly ran), each"
+    )
+
+
 def test_range_with_locked_files_counts_shared_mappings(page_cache_experiment: Any) -> None:
     page_cache_experiment.recorded()["samples"][0] |= {
         **{"anon_bytes": 60 * MIB, "file_bytes": 40 * MIB, "unevictable_bytes": 40 * MIB},

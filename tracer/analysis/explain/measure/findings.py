@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tracer.analysis.core import ledger
+from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
 from tracer.analysis.explain.measure.window import Steal, Window
@@ -52,6 +54,12 @@ class Thrashing:
 
 
 def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Return the part of an interval in which its tasks could not grow, in ns: they lost it by thrashing, or
+    waited at the limit."""
+    return max(_thrashed_ns(subtree, begin_ns, end_ns), _waited_ns(subtree, begin_ns, end_ns))
+
+
+def _thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval that its tasks lost (`views.lost_time`), in ns; 0 if it is less than a
     third of the interval, or not known."""
     if end_ns - begin_ns < _LEAST_NS or not _is_evicting(subtree, begin_ns, end_ns):
@@ -63,6 +71,21 @@ def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     overlap = np.diff(np.clip(edges, begin_ns, end_ns))
     lost = int((overlap * share).sum())
     return lost if lost >= LEAST_SHARE * (end_ns - begin_ns) else 0
+
+
+def _waited_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+    """Return the part of an interval in which tasks waited with the OOM killer disabled, in ns."""
+    waits = waits_at_limit(subtree).within(begin_ns, end_ns)
+    edges = np.concatenate([[begin_ns], waits.times, [end_ns]])
+    return int((np.diff(edges) * np.append(waits.before or 0, waits.values)).sum())
+
+
+def waits_at_limit(subtree: Subtree) -> Steps:
+    """Return 1 from each reading that found tasks waiting for memory with the OOM killer disabled (v1:
+    memory.oom_control), 0 from each other one."""
+    under_oom = ledger.reading(subtree, "under_oom")
+    disabled = ledger.reading(subtree, "oom_kill_disable").at_each(under_oom.times)
+    return Steps(under_oom.times, under_oom.values * disabled, None)
 
 
 def thrashing_before_a_kill(subtree: Subtree, at_limit_ns: int, kill_ns: int) -> Thrashing | None:
@@ -87,7 +110,7 @@ def thrashing_before_a_kill(subtree: Subtree, at_limit_ns: int, kill_ns: int) ->
     again = int(back.pages[from_row:end_row].sum(dtype=np.int64))
     if not again or again < LEAST_REREAD * evicted:
         return None
-    lost = lost_ns(subtree, begin_ns, kill_ns)
+    lost = _thrashed_ns(subtree, begin_ns, kill_ns)
     return Thrashing(
         span_ns=kill_ns - begin_ns,
         lost_ns=lost,

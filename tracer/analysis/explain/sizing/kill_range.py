@@ -28,12 +28,12 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import column_times_ns, integers, known, optional, times_ns, utc_time
+from tracer.analysis.core.columns import column_times_ns, integers, known, optional, utc_time
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size
 from tracer.analysis.explain.measure import composition, shared_memory
-from tracer.analysis.explain.measure.findings import Findings, lost_ns
+from tracer.analysis.explain.measure.findings import Findings, lost_ns, waits_at_limit
 from tracer.analysis.explain.measure.last_looks import heap_bound, library_bounds
 from tracer.analysis.explain.measure.window import why_not_followed
 from tracer.analysis.explain.sizing.unreclaimable import unwritten
@@ -183,12 +183,10 @@ def stuck_since(subtree: Subtree) -> int | None:
     """Return the moment, in ns, from which every reading found tasks waiting for memory with the OOM killer
     disabled. None: the last reading did not.
     """
-    samples = subtree.samples
-    samples = samples[integers(samples["cgroup_id"]) == subtree.cgroup_id]
-    flags = [integers(samples[name], missing=0) for name in ("under_oom", "oom_kill_disable")]
-    free = np.flatnonzero((flags[0] == 0) | (flags[1] == 0))
+    waits = waits_at_limit(subtree)
+    free = np.flatnonzero(waits.values == 0)
     first = int(free[-1]) + 1 if len(free) else 0
-    return None if first == len(samples) else int(times_ns(samples)[first])
+    return None if first == len(waits.times) else int(waits.times[first])
 
 
 def _is_of_command(meta: Mapping[str, Any]) -> bool:
