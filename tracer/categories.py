@@ -252,7 +252,7 @@ PARTS: Final = (
         "other",
         "other",
         "other",
-        "in none of these counters",
+        "other kernel memory, or being freed",
         phrase="whole pages without a counter of their own",
     ),
 )
