@@ -33,6 +33,12 @@ def test_locked_memory_of_unknown_kind_is_named_and_lowers_the_confidence() -> N
     ]
 
 
+def test_locked_memory_beside_other_kinds_has_the_others_apart() -> None:
+    around = grew(unevictable=60, anon=38)
+    sentence = judge(findings(made_of(unevictable=60, anon=38), around)).summary
+    assert "on ramfs, which reclaim may not touch, beside 38 MiB of anonymous memory;" in sentence
+
+
 def test_locked_memory_of_unknown_kind_is_not_said_to_go_to_swap() -> None:
     (line,) = WORDS["anon_growth"].cure(half_locked(61))
     assert "61 MiB of it or of the shared memory is locked" in line

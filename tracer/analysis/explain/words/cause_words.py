@@ -204,7 +204,8 @@ def _unevictable(findings: Findings) -> str:
     is_huge = composition.is_mostly_huge(findings.composition)
     kind = "huge pages (hugetlb)" if is_huge else "locked (mlock) or on ramfs"
     locked = f"{held} of it {kind}, which reclaim may not touch"
-    return at_limit(findings, locked + beside(findings, "locked memory"))
+    others = beside(findings, "locked memory")
+    return at_limit(findings, locked + others.replace(" beside", ", beside", 1))
 
 
 def _cure_unevictable(findings: Findings) -> Iterator[str]:
