@@ -7,6 +7,7 @@ from typing import Final
 
 from tracer import units
 from tracer.analysis.explain.words import evidence
+from tracer.analysis.explain.words.sentence_parts import time_before
 from tracer.analysis.results.kill import OomReport
 from tracer.render.words import kill_facts, places, quality_facts
 from tracer.render.words.escape import visible
@@ -80,10 +81,8 @@ def cushion(report: OomReport) -> Iterator[Fact]:
         return
     if it.evicted_bytes < least_bytes(report):
         evicted = f"only {units.size(it.evicted_bytes)}" if it.evicted_bytes else "nothing"
-        yield (
-            "page cache",
-            f"{evicted} was evicted before the kill, {units.size(it.cache_end_bytes)} was left",
-        )
+        left = units.size(it.cache_end_bytes)
+        yield "page cache", f"{evicted} was evicted {_at_limit(report)}, {left} was left"
         return
     if it.exhausted_at is not None:
         end = f"used up {kill_facts.used_up(report, it.exhausted_at)} before the kill"
@@ -95,6 +94,15 @@ def cushion(report: OomReport) -> Iterator[Fact]:
     )
     again = f"; {units.size(it.refaulted_bytes)} was read again" if it.refaulted_bytes else ""
     yield "page cache", f"{units.size(it.evicted_bytes)} evicted{room}; {end}{again}"
+
+
+def _at_limit(report: OomReport) -> str:
+    """Return `in the 12 ms at the limit`, the time that a cushion covers: page cache may have been evicted
+    when usage was at the limit earlier."""
+    since = report.cushion.limit_reached_at
+    if since is None or report.time is None:
+        return "before the kill"
+    return f"in the {time_before(report.time, since, report.quality.thinned)} at the limit"
 
 
 def how_sure(report: OomReport) -> Iterator[Fact]:
