@@ -198,6 +198,14 @@ def test_kernel_count_has_the_reason_for_a_difference(
     assert words in " ".join(shown.split())
 
 
+def test_kernel_count_beside_dropped_cache_may_have_what_was_paged_out(flow: CacheFlow) -> None:
+    kernel = (KernelCount("/web", 1, BEGIN, BEGIN, 34 * MIB, 37 * MIB),)
+    flow = replace(flow, refaults=replace(flow.refaults, kernel=kernel))
+    for cause, may_be in (("truncate", False), ("invalidate", True)):
+        shown = drawn(replace(flow, dropped_by_cause={cause: 7 * MIB}), "cgroup", by_cgroup())
+        assert ("what a program paged out (MADV_PAGEOUT)" in " ".join(shown.split())) == may_be
+
+
 def test_unknown_refaults_have_a_reason(flow: CacheFlow) -> None:
     nothing = replace(flow.refaults, bytes=0, median_away_ms=None, kernel=())
     quality = Quality(0, {"refaults.kernel": "because"})

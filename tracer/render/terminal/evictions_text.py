@@ -104,7 +104,7 @@ def _facts(flow: CacheFlow, context: Context) -> Iterator[tuple[str, str]]:
     yield "dropped", _with_causes(flow.dropped_bytes, flow.dropped_by_cause)
     yield "read again", _read_again(flow)
     if flow.refaults.kernel:
-        yield "", _beside_the_kernel(flow.refaults.kernel)
+        yield "", _beside_the_kernel(flow.refaults.kernel, "invalidate" in flow.dropped_by_cause)
     elif "refaults.kernel" in flow.quality.unknown:
         yield "", f"the kernel's count is not known: {flow.quality.unknown['refaults.kernel']}"
     left = units.size(flow.left_bytes) if flow.left_bytes else "nothing"
@@ -154,16 +154,21 @@ def _read_again(flow: CacheFlow) -> str:
     return f"{units.size(refaults.bytes)}, half of it within {half} of its eviction{elsewhere}"
 
 
-def _beside_the_kernel(counts: Sequence[KernelCount]) -> str:
-    """Return the kernel's count, and if it differs, the count of this trace and the possible reasons."""
+def _beside_the_kernel(counts: Sequence[KernelCount], may_be_paged_out: bool) -> str:
+    """Return the kernel's count, and if it differs, the count of this trace and the possible reasons.
+
+    `may_be_paged_out`: page cache was dropped on request. If that was MADV_PAGEOUT, the kernel reclaimed it
+    (reclaim_pages in mm/vmscan.c), and counts it when it is read again.
+    """
     seen = sum(count.refaulted_bytes for count in counts)
     counted = sum(count.kernel_bytes for count in counts)
     count = f"the kernel's own count is {units.size(counted)}"
     if seen == counted:
         return f"{count} as well"
+    paged_out = "what a program paged out (MADV_PAGEOUT), " if may_be_paged_out else ""
     why = (
-        "the kernel also counts evictions that were earlier, lost or summed, and it counts large folios as a "
-        "whole"
+        f"the kernel also counts {paged_out}evictions that were earlier, lost or summed, and it counts large "
+        "folios as a whole"
         if counted > seen
         else "the kernel forgets old evictions, and with the multi-generational LRU (lru_gen) it skips "
         "pages that are now charged to another cgroup"
