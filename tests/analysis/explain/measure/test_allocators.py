@@ -141,3 +141,20 @@ def test_growth_that_no_process_was_charged_for_is_noted(
         assert why.startswith(
             "of the 90 MiB that grew, 90 MiB was charged by no process that was seen in the "
         )
+
+
+def test_memory_that_went_to_swap_is_charged_to_its_process_and_part_of_the_growth(trace: Any) -> None:
+    """1 MiB each 0.1 s from 0 s on: at the limit of 100 MiB, as much goes to swap."""
+    trace.add("cgroups", cgroup_id=2, path="/job", created=trace.ns(0))
+    for step in range(200):
+        at = 0.1 * (step + 1)
+        trace.charged(at, 2, "anon", MIB, tgid=50, usage_bytes=min(step + 1, 100) * MIB, limit_bytes=LIMIT)
+        if step >= 100:
+            trace.charged(at, 2, "anon", -MIB, tgid=50, usage_bytes=LIMIT, limit_bytes=LIMIT)
+            trace.charged(at, 2, "swap", MIB, tgid=50)
+    record_kill(trace, 20.01, trigger_cgroup_id=2, cgroup_id=2, limit_owner_cgroup_id=2)
+    report = only_report(trace)
+    (allocator,) = report.allocators
+    # Usage was last below 50 MiB at 4.9 s; the row of 4.9 s is in the window.
+    assert (allocator.charged_bytes, allocator.anon_bytes) == (152 * MIB, 152 * MIB)
+    assert report.sizing.pace.startswith("At this growth (152 MiB in 15.11 s), each extra 100 MiB of limit")

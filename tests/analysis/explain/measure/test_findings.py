@@ -54,6 +54,33 @@ def test_pace_leaves_out_the_time_of_thrashing(trace: Any) -> None:
     assert numbers_of(report.verdict.contributing, "slow_growth") == []
 
 
+def test_pace_leaves_out_the_time_of_swapping(trace: Any) -> None:
+    """From 5 s on, 1 MiB each second goes to swap, for which tasks wait nine tenths of their time."""
+    read = {"usage_bytes": LIMIT, "limit_bytes": LIMIT, "tgid": 40}
+    trace.add("cgroups", cgroup_id=7, path="/job", created=trace.ns(0))
+    for step in range(150):
+        trace.charged(step * 5 / 150, 7, "anon", MIB, **read | {"usage_bytes": (step + 1) * MIB})
+    for second in range(5, 89):
+        trace.charged(second, 7, "anon", 0, **read)
+        trace.charged(second, 7, "swap", MIB, tgid=40)
+        trace.add(
+            "reclaim",
+            second,
+            **{"kind": "memcg", "cgroup_id": 7, "tgid": 40, "pid": 40, "duration_ns": 900_000_000},
+            **{"cpu_ns": 900_000_000, "scanned": 256, "reclaimed": 256},
+            **{"scanned_anon": 256, "reclaimed_anon": 256, "order": 0, "task_cgroup_id": 7},
+        )
+        ends = {"begin": trace.ns(second), "time": trace.ns(second + 1)}
+        trace.add("task_time", **ends, cgroup_id=7, cpu_ns=1_000_000_000)
+    record_kill(
+        trace,
+        KILL_S,
+        **{"limit_owner_cgroup_id": 7, "trigger_cgroup_id": 7, "cgroup_id": 7, "pid": 40, "tgid": 40},
+        **{"limit_bytes": LIMIT, "usage_bytes": LIMIT, "comm": "cc1plus"},
+    )
+    assert "in which tasks hardly ran" in only_report(trace).sizing.pace
+
+
 def test_thrashing_that_ended_before_the_kill_is_not_told(trace: Any) -> None:
     grown_then_thrashing(trace, until_s=60)
     assert numbers_of(only_report(trace).verdict.contributing, "thrashing") == []

@@ -25,12 +25,16 @@ _LEAST_GROWN: Final = 20
 """Growth below this fraction of usage is not looked at."""
 
 _KINDS: Final[Mapping[str, Weights]] = {
-    "anon_bytes": {"anon": 1},
+    "anon_bytes": {"anon": 1, "swap": 1},
     "shmem_bytes": {"shmem": 1},
     "file_bytes": CACHE,
     "kernel_bytes": {"kernel": 1, "sock": 1},
 }
-"""Field of `Allocator` -> the categories that it sums. The kinds do not overlap."""
+"""Field of `Allocator` -> the categories that it sums. The kinds do not overlap.
+
+Memory that a process moves to swap while it allocates was charged all the same: `anon` falls and `swap` rises
+in its context. Shared memory in swap counts as anonymous here, since `swap` does not show which it was.
+"""
 
 _CHARGED: Final = tuple(dict.fromkeys(name for kind in _KINDS.values() for name in kind))
 _WEIGHTS: Final = np.array([[kind.get(name, 0) for kind in _KINDS.values()] for name in _CHARGED])

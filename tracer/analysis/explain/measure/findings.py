@@ -34,6 +34,7 @@ from tracer.analysis.results.memory import (
     SharedFile,
 )
 from tracer.analysis.results.quality import KernelLog, ThinnedInterval
+from tracer.analysis.views.reclaim import reclaimed_anon_pages
 from tracer.kernel.kmsg.report.log_report import MemInfo
 
 LEAST_SHARE: Final = 1 / 3
@@ -62,7 +63,8 @@ def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
 def _thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval that its tasks lost (`views.lost_time`), in ns; 0 if it is less than a
     third of the interval, or not known."""
-    if end_ns - begin_ns < _LEAST_NS or not _is_evicting(subtree, begin_ns, end_ns):
+    is_reclaiming = _is_evicting(subtree, begin_ns, end_ns) or reclaimed_anon_pages(subtree, begin_ns, end_ns)
+    if end_ns - begin_ns < _LEAST_NS or not is_reclaiming:
         return 0
     origin_ns, bin_ns, share = _lost_shares(subtree)
     first, end = max((begin_ns - origin_ns) // bin_ns, 0), max(-(-(end_ns - origin_ns) // bin_ns), 0)

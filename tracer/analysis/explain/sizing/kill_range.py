@@ -512,10 +512,13 @@ _MAPPED_COLUMNS: Final = (
 
 def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     """Return how long a greater limit would have lasted, by the growth since its last minimum; None if
-    nothing grew. Time that tasks lost at the limit does not count: a greater limit spares it."""
+    nothing grew. Memory that went to swap grew as well. Time that tasks lost at the limit does not count: a
+    greater limit spares it."""
     if findings.window is None:
         return None
-    grown = ledger.change(subtree, ledger.NOT_CACHE).within(findings.window.begin, findings.window.end)
+    charged, swapped = (ledger.change(subtree, kinds) for kinds in (ledger.NOT_CACHE, {"swap": 1}))
+    held = ledger.total([charged, swapped]) if len(swapped.times) else charged
+    grown = held.within(findings.window.begin, findings.window.end)
     least, last = grown.least(), grown.at(findings.window.end)
     if least is None or last is None or last <= least:
         return None
