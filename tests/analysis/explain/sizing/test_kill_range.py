@@ -96,6 +96,14 @@ def test_work_that_crawls_is_complete_only_if_its_command_succeeded(trace: Any, 
     assert why(trace, state, **OF_COMMAND, end_reason="command_ended", command_status=0) is None
 
 
+def test_work_that_sigkill_cut_off_is_complete_only_if_its_command_succeeded(trace: Any) -> None:
+    trace.add("sigkills", 6, cgroup_id=8, tgid=50, comm="other", way="kill")
+    assert why(early(trace)) is None
+    trace.add("sigkills", 8.5, cgroup_id=7, tgid=41, comm="work", way="cgroup_kill")
+    assert "SIGKILL ended a process of it" in (why(trace) or "")
+    assert why(trace, **OF_COMMAND, end_reason="command_ended", command_status=0) is None
+
+
 def test_the_last_third_is_that_of_the_life_of_the_cgroup(trace: Any) -> None:
     grown(trace, (1, 70), (2.2, 9), (2.5, -79))
     assert why(trace) is None

@@ -176,6 +176,8 @@ def why_unfinished(subtree: Subtree, held: Steps, state: str | None) -> str | No
         return None if status == 0 else f"its command {_end_of(status)}: the work may not have been complete"
     if state in ("thrashing", "throttled"):
         return f"its tasks were {state}, and nothing shows that the work was complete"
+    if np.isin(integers(subtree.whole.sigkills["cgroup_id"]), subtree.members).any():
+        return "SIGKILL ended a process of it: the work may not have been complete"
     return why_growing(subtree, held)
 
 
