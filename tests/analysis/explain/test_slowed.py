@@ -177,6 +177,7 @@ def test_own_memory_high_that_was_exceeded_is_the_owner(trace: Any) -> None:
         "is_high_limited": True,
         "high_events": 10,
         "is_ancestor": False,
+        "file": "memory.high",
     }
     assert one.effective_high_bytes == 28 * MIB
     above = held(trace, "/").high_owner
@@ -209,6 +210,23 @@ def test_ancestor_that_was_not_traced_is_the_owner_without_a_name(
     assert one.quality.unknown["high_owner.cgroup"] == "the cgroup above was not traced"
     assert ("high_owner.high_bytes" in one.quality.unknown) == (known_mib is None)
     assert "a cgroup that was not traced, an ancestor of /api, was above" in survivor_facts.summary([one])
+
+
+def test_own_memory_swap_high_that_was_exceeded_is_the_owner(trace: Any) -> None:
+    """No memory.high is set: tasks wait above both in the same function."""
+    unlimited = {"high_bytes": UNLIMITED_BYTES, "high_events": 0, "effective_high_bytes": UNLIMITED_BYTES}
+    throttled(trace, swap_high_bytes=20 * MIB, swap_high_events=170, **unlimited)
+    one = held(trace)
+    owner = one.high_owner
+    assert owner is not None
+    assert (owner.file, owner.cgroup, owner.high_bytes) == ("memory.swap.high", "/api", 20 * MIB)
+    assert owner.high_events == 170
+    assert "/api was above its memory.swap.high of 20 MiB" in survivor_facts.summary([one])
+    facts = dict(survivor_facts.in_brief(one))
+    assert (
+        facts["memory.swap.high"] == "20 MiB, exceeded 170 times: above it, tasks are throttled, never killed"
+    )
+    assert "memory.high" not in str(facts)
 
 
 def test_count_of_a_cgroup_below_is_not_its_parents(trace: Any) -> None:

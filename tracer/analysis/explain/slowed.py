@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final
 
@@ -174,12 +174,13 @@ def _files(subtree: Subtree, spending: Spending) -> Iterator[RereadFile]:
         )
 
 
-_COLUMNS: Final = ("high_bytes", "effective_high_bytes", "peak_bytes", "high_events")
+_SIZES: Final = ("high_bytes", "effective_high_bytes", "peak_bytes", "swap_high_bytes")
+_COUNTS: Final = ("high_events", "swap_high_events")
 
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """The last readings of a cgroup, and by how much its count of events grew in the trace; None: not known.
+    """The last readings of a cgroup, and by how much its counts of events grew in the trace; None: not known.
 
     `has_grown`: whether that count grew; it did not if it was read once, as samples are of changes.
     """
@@ -187,8 +188,11 @@ class _Readings:
     high_bytes: int | None
     effective_bytes: int | None
     peak_bytes: int | None
+    swap_high_bytes: int | None
     events: int | None
     has_grown: bool | None
+    swap_events: int | None
+    has_swap_grown: bool | None
 
     @property
     def is_exceeded(self) -> bool:
@@ -196,9 +200,13 @@ class _Readings:
             return False
         return self.peak_bytes is None or self.peak_bytes > self.high_bytes
 
+    @property
+    def is_swap_exceeded(self) -> bool:
+        return bool(self.has_swap_grown) and (self.swap_high_bytes or UNLIMITED_BYTES) < UNLIMITED_BYTES
+
 
 class HighLimits:
-    """memory.high of all cgroups that have samples."""
+    """memory.high and memory.swap.high of all cgroups that have samples."""
 
     def __init__(self, trace: TraceTables) -> None:
         self._trace = trace
@@ -215,8 +223,9 @@ class HighLimits:
         """Return the memory.high that was exceeded, else the least one that is set on the cgroup or above it.
 
         The cgroup comes before those above it, the nearest first, and these before those below it. If tasks
-        waited above a memory.high (`is_throttled`) that was none of these, it is that of a cgroup above that
-        was not traced. None: no memory.high is set, or none was read.
+        waited (`is_throttled`) and none of these was exceeded, it is the memory.swap.high that was: tasks
+        wait for both in the same function (mem_cgroup_handle_over_high in mm/memcontrol.c). Else it is that
+        of a cgroup above that was not traced. None: no memory.high is set, or none was read.
         """
         own, readings = subtree.cgroup_id, self._readings
         chain = self._up_from(own)
@@ -225,6 +234,11 @@ class HighLimits:
         for number in (*chain, *below):
             if readings[number].is_exceeded:
                 return self._traced(own, number)
+        for number in (*chain, *below) if is_throttled else ():
+            if (read := readings[number]).is_swap_exceeded:
+                high, events = read.swap_high_bytes, read.swap_events
+                owner = self._traced(own, number)
+                return replace(owner, high_bytes=high, high_events=events, file="memory.swap.high")
         set_bytes = [high for number in chain if (high := readings[number].high_bytes) is not None]
         least = min(set_bytes, default=UNLIMITED_BYTES)
         effective = self.effective_bytes(own)
@@ -257,19 +271,25 @@ class HighLimits:
     @cached_property
     def _readings(self) -> dict[int, _Readings]:
         samples = self._trace.samples
-        columns = {name: kernel_numbers(samples, name).reset_index(drop=True) for name in _COLUMNS}
+        names = (*_SIZES, *_COUNTS)
+        columns = {name: kernel_numbers(samples, name).reset_index(drop=True) for name in names}
         by_cgroup = pd.DataFrame(columns).groupby(integers(samples["cgroup_id"]))
-        last, counts = by_cgroup.last(), by_cgroup["high_events"]
+        last, counts = by_cgroup.last(), by_cgroup[list(_COUNTS)]
         first, most, reads = counts.first(), counts.max(), counts.count()
         made = made_in_trace(self._trace.cgroups, last.index.to_numpy())
+
+        def events(number: int, name: str, is_made: bool) -> tuple[int | None, bool | None]:
+            counted = optional(most.at[number, name])
+            before = 0 if is_made else optional(first.at[number, name])
+            grown = None if counted is None or before is None else counted - before
+            is_count = is_made or (optional(reads.at[number, name]) or 0) > 1
+            return grown if is_count else None, None if grown is None else grown > 0
+
         found = {}
         for number, is_made in zip(last.index.tolist(), made.tolist(), strict=True):
-            high, effective, peak, _ = (optional(last.at[number, name]) for name in _COLUMNS)
-            counted = optional(most.at[number])
-            before = 0 if is_made else optional(first.at[number])
-            grown = None if counted is None or before is None else counted - before
-            events = grown if is_made or (optional(reads.at[number]) or 0) > 1 else None
-            found[number] = _Readings(high, effective, peak, events, None if grown is None else grown > 0)
+            high, effective, peak, swap_high = (optional(last.at[number, name]) for name in _SIZES)
+            own, swap = (events(number, name, is_made) for name in _COUNTS)
+            found[number] = _Readings(high, effective, peak, swap_high, *own, *swap)
         return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.kill import Sizing
@@ -100,10 +100,10 @@ class Delayed:
 
 @dataclass(frozen=True, slots=True)
 class HighOwner:
-    """A memory.high and its cgroup: the cgroup of `Held`, one above it, or one below it.
+    """A memory.high or memory.swap.high (`file`) and its cgroup: that of `Held`, one above it, or one below.
 
     `cgroup` and `container` are None for a cgroup above that was not traced; the other fields are None if not
-    known. `high_events`: how often usage exceeded it in the trace, or the memory.high of a cgroup below it.
+    known. `high_events`: how often usage (of swap) exceeded it in the trace, or that of a cgroup below it.
     """
 
     cgroup: str | None
@@ -111,6 +111,7 @@ class HighOwner:
     high_bytes: int | None
     high_events: int | None
     is_ancestor: bool
+    file: Literal["memory.high", "memory.swap.high"] = "memory.high"
 
 
 @dataclass(frozen=True, slots=True)

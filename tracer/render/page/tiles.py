@@ -56,7 +56,9 @@ def _bound(one: Held) -> Tile:
     owner = one.high_owner
     is_own = owner is not None and owner.cgroup == one.cgroup
     note = f"{place}; limit: {limit}" if is_own else reclaim_facts.above_high(one)
-    return Tile("memory.high", units.size(None if owner is None else owner.high_bytes), note)
+    if owner is None:
+        return Tile("memory.high", units.size(None), note)
+    return Tile(owner.file, units.size(owner.high_bytes), note)
 
 
 def _again(one: Held) -> str:

@@ -22,6 +22,7 @@ from tracer.schema import UNLIMITED_BYTES
 if TYPE_CHECKING:
     from tracer.analysis.results.survivor import Held, HighOwner
 
+MEMORY_HIGH: Final = "memory.high"
 KINDS_IN_WORDS: Final = {
     "reclaim": "in reclaim",
     "writeback": "in reclaim waiting for writeback",
@@ -31,7 +32,7 @@ KINDS_IN_WORDS: Final = {
     "other": "in reclaim for an unnamed reason",
     "dirty": "as a writer because too much was dirty",
     "swap_in": "for swapped memory to be read back",
-    "high": "above memory.high",
+    "high": f"above {MEMORY_HIGH}",
 }
 """Kind of a wait (`analysis.views.reclaim.KINDS`) -> the words after its duration."""
 
@@ -78,12 +79,14 @@ def _total(report: OomReport, page_size: int) -> Fact:
     )
 
 
-def waits(it: Reclaim) -> Iterator[Fact]:
-    """Yield the processes that waited longest for memory, with their kinds of waits."""
+def waits(it: Reclaim, high: str = MEMORY_HIGH) -> Iterator[Fact]:
+    """Yield the processes that waited longest for memory, with their kinds of waits. `high`: the file with
+    the size above which they were throttled."""
+    words = KINDS_IN_WORDS | {"high": f"above {high}"}
     for number, waiter in enumerate(it.waiters[:_MOST_WAITERS]):
         name = visible(waiter.comm) if waiter.comm else "name not known"
         kinds = sorted(waiter.kinds_ms.items(), key=lambda kind: -kind[1])
-        parts = ", ".join(f"{units.duration(ms / 1000)} {KINDS_IN_WORDS[kind]}" for kind, ms in kinds)
+        parts = ", ".join(f"{units.duration(ms / 1000)} {words[kind]}" for kind, ms in kinds)
         total = f"{units.duration(waiter.stalled_ms / 1000)}: " if len(kinds) > 1 else ""
         yield "" if number else "waited most", f"{name} ({waiter.tgid}) {total}{parts}"
 
@@ -222,7 +225,7 @@ def memory_high(one: Held) -> Iterator[Fact]:
     size = "a value that is not known" if owner.high_bytes is None else units.size(owner.high_bytes)
     whose = "" if owner.cgroup == one.cgroup else f" of {_owner_name(owner)}"
     times = "" if owner.high_events is None else f", exceeded {units.times(owner.high_events)}"
-    yield "memory.high", f"{size}{whose}{times}: above it, tasks are throttled, never killed"
+    yield owner.file, f"{size}{whose}{times}: above it, tasks are throttled, never killed"
 
 
 def above_high(one: Held) -> str:
@@ -232,15 +235,16 @@ def above_high(one: Held) -> str:
         return f"{this} was above a memory.high that is not known"
     size = " (its value is not known)" if owner.high_bytes is None else f" of {units.size(owner.high_bytes)}"
     if owner.cgroup == one.cgroup:
-        return f"{this} was above its memory.high{size}"
+        return f"{this} was above its {owner.file}{size}"
     relation = "an ancestor" if owner.is_ancestor else "a descendant"
-    return f"{_owner_name(owner)}, {relation} of {this}, was above its memory.high{size}"
+    return f"{_owner_name(owner)}, {relation} of {this}, was above its {owner.file}{size}"
 
 
 def bound(one: Held) -> str | None:
     """Return the smaller of the limit and memory.high, as `its limit of 9 MiB`; None if neither is set."""
     limit, owner = one.limit_bytes, one.high_owner
-    high = owner.high_bytes if owner and (owner.is_ancestor or owner.cgroup == one.cgroup) else None
+    is_bound = owner is not None and (owner.is_ancestor or owner.cgroup == one.cgroup)
+    high = owner.high_bytes if owner is not None and is_bound and owner.file == MEMORY_HIGH else None
     least = min((size for size in (limit, high) if size is not None), default=UNLIMITED_BYTES)
     if least >= UNLIMITED_BYTES:
         return None

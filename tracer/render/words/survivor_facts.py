@@ -19,14 +19,22 @@ from tracer.render.words.limit_outcomes import in_words
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import TOTALS_EXACT, losses, summed
-from tracer.render.words.reclaim_facts import above_high, bound, memory_high, more_memory, swapped, waits
+from tracer.render.words.reclaim_facts import (
+    MEMORY_HIGH,
+    above_high,
+    bound,
+    memory_high,
+    more_memory,
+    swapped,
+    waits,
+)
 
 _MOST_FILES_IN_BRIEF: Final = 2
 _LOST_IN_WORDS: Final = {
     "reread_ms": "reading again what had been evicted",
     "reclaim_ms": "in reclaim (waits for a CPU left out)",
     "swap_in_ms": "reading from swap",
-    "throttled_ms": "throttled above memory.high",
+    "throttled_ms": "throttled above {high}",
 }
 """Part of the lost time (`analysis.results.survivor.LostTime`) -> the words after its duration."""
 
@@ -160,7 +168,11 @@ def _waits(one: Held) -> Iterator[Fact]:
     """Yield the processes that waited longest, with a remark if they also waited for files."""
     lost = one.progress.lost
     rest = ", beside its waits for files" if lost is not None and lost.reread_ms else ""
-    yield from ((label, sentence + rest) for label, sentence in waits(one.reclaim))
+    yield from ((label, sentence + rest) for label, sentence in waits(one.reclaim, _high(one)))
+
+
+def _high(one: Held) -> str:
+    return MEMORY_HIGH if one.high_owner is None else one.high_owner.file
 
 
 def advice(one: Held) -> str:
@@ -224,7 +236,7 @@ def _progress(one: Held) -> Iterator[Fact]:
             f"{units.duration(seconds)} from {shown_time(it.crawl.begin)}",
         )
     parts = [
-        f"{units.duration(ms / 1000)} {_LOST_IN_WORDS[name]}"
+        f"{units.duration(ms / 1000)} {_LOST_IN_WORDS[name].format(high=_high(one))}"
         for name, ms in sorted(lost.items(), key=lambda part: -(part[1] or 0))
         if ms
     ]
@@ -254,7 +266,7 @@ def _by_what(one: Held) -> str:
     attempts, stall_ms = one.reclaim.attempts, one.reclaim.stall_ms
     if one.evicted_bytes and not attempts:
         return "by reclaim for an ancestor cgroup or for the whole machine"
-    at = "limit or above its memory.high" if one.high_owner is not None else "limit"
+    at = f"limit or above its {_high(one)}" if one.high_owner is not None else "limit"
     return (
         f"by {units.count(attempts)} reclaim attempts (the kernel frees memory for a cgroup at its "
         f"{at}), which delayed tasks by {units.duration(stall_ms and stall_ms / 1000)}"
