@@ -14,6 +14,8 @@ from tracer.analysis.core.columns import utc_time
 from tracer.analysis.explain.kill_filter import with_kills
 from tracer.analysis.explain.postmortem import explain
 from tracer.analysis.explain.survivors import held_cgroups
+from tracer.analysis.views.cache_flow import cache_flow
+from tracer.analysis.views.evictions import moves
 from tracer.analysis.views.timeline import timeline
 from tracer.render.words import survivor_facts
 
@@ -322,3 +324,25 @@ def test_spared_cgroups_are_those_without_a_kill(trace: Any) -> None:
     ):
         found = held_cgroups(trace, without=with_kills(trace, reports))
         assert sorted(one.cgroup for one in found) == [f"/{name}" for name in spared.split()]
+
+
+def test_cache_that_was_evicted_on_request_made_no_room_at_a_limit(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    read = {"usage_bytes": 40 * MIB, "limit_bytes": 80 * MIB}
+    trace.charged(0.1, 7, "file", 40 * MIB, **read)
+    trace.add("samples", 0.2, cgroup_id=7, source="periodic", **read)
+    row = {"cgroup_id": 7, "inode_id": 1, "index": 0, "nr_pages": 2560}
+    trace.add("pagecache", 0.1, op="add", cause="read", tgid=41, **row)
+    trace.add("pagecache", 1, op="delete", cause="reclaim_memcg", tgid=1, **row)
+    taken = {"scanned": 2560, "reclaimed": 2560, "reclaimed_file": 2560, "duration_ns": 10**6}
+    trace.add("reclaim", 1, kind="proactive", cgroup_id=7, task_cgroup_id=1, tgid=1, pid=1, **taken)
+    (one,) = held_cgroups(trace)
+    assert one.reclaim.requested_cache_pages == 2560
+    facts = dict(survivor_facts.in_brief(one))
+    assert facts["evicted"] == "10 MiB of page cache, by writes to memory.reclaim: no limit asked for it"
+    assert "10 MiB of page cache was evicted because memory.reclaim was" in survivor_facts.summary([one])
+    asked = cache_flow(trace, moves(trace, 7), 7)
+    assert asked.evicted_on_request_bytes == asked.evicted_bytes == 10 * MIB
+    trace.add("reclaim", 1, kind="memcg", cgroup_id=7, task_cgroup_id=7, tgid=41, pid=41, **taken)
+    (one,) = held_cgroups(trace)
+    assert "10 MiB of page cache was evicted to make room" in survivor_facts.summary([one])

@@ -43,6 +43,7 @@ def flow() -> CacheFlow:
         added_by_cause={"read": 160 * MIB, "readahead": 43 * MIB},
         evicted_by_cause={"reclaim_memcg": 100 * MIB, "reclaim_kswapd": 18 * MIB},
         dropped_by_cause={"truncate": 7 * MIB},
+        evicted_on_request_bytes=0,
         evicted_from_others_bytes=21 * MIB,
         evicted_from_removed_bytes=3 * MIB,
         evicted_from_nobody_bytes=0,
@@ -160,6 +161,9 @@ def test_empty_columns_are_left_out(flow: CacheFlow) -> None:
         ),
         ({}, "pg_dump (pid 22) evicted most of it, 61 MiB."),
         ({"returned_bytes": 0}, "none of it was read again."),
+        ({"evicted_on_request_bytes": 58 * MIB}, "was evicted, mostly to keep a cgroup within its limit;"),
+        ({"evicted_on_request_bytes": 60 * MIB}, "was evicted, mostly because memory.reclaim was written;"),
+        ({"evicted_on_request_bytes": 118 * MIB}, "was evicted because memory.reclaim was written;"),
         ({"cgroup": None}, "118 MiB of page cache was evicted"),
         (
             {"evictor": Evictor(22, None, None, 50 * MIB)},

@@ -405,7 +405,8 @@ class Reclaim:
 
     `stall_ms` is the duration of these attempts. `waiters` are the processes of the cgroup that waited
     longest for memory in the window: in these attempts, in other attempts or for another reason.
-    `swap_writes` and `swap_reads` count pages of the cgroup, whichever task caused the IO. The numbers are
+    `swap_writes` and `swap_reads` count pages of the cgroup, whichever task caused the IO.
+    `requested_cache_pages`: the page cache that writes to memory.reclaim took, not the limit. The numbers are
     None if only a kernel log has the kill.
     """
 
@@ -417,3 +418,4 @@ class Reclaim:
     waiters: tuple[Waiter, ...] = ()
     swap_writes: SwapIo | None = None
     swap_reads: SwapIo | None = None
+    requested_cache_pages: int | None = None

@@ -26,6 +26,7 @@ from tracer.analysis.results.forms import as_object
 from tracer.analysis.results.quality import SummedInterval
 from tracer.analysis.views import thrash
 from tracer.analysis.views.evictions import AMOUNTS, Moves, summed
+from tracer.analysis.views.reclaim import ON_REQUEST
 from tracer.analysis.views.refaults import half_back_ns
 
 _NOT_COUNTED: Final = "the kernel's count was not sampled twice"
@@ -124,6 +125,7 @@ class CacheFlow:
     added_by_cause: Mapping[str, int]
     evicted_by_cause: Mapping[str, int]
     dropped_by_cause: Mapping[str, int]
+    evicted_on_request_bytes: int  # by writes to memory.reclaim
     evicted_from_others_bytes: int  # by a task of another cgroup than the one charged
     evicted_from_removed_bytes: int  # charged to a cgroup that had been removed by then
     evicted_from_nobody_bytes: int
@@ -160,6 +162,7 @@ def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None)
         added_by_cause=_causes(by_cause, "added_bytes"),
         evicted_by_cause=_causes(by_cause, "evicted_bytes"),
         dropped_by_cause=_causes(by_cause, "dropped_bytes"),
+        evicted_on_request_bytes=min(_on_request_bytes(trace, members), total["evicted_bytes"]),
         evicted_from_others_bytes=total["evicted_from_others_bytes"],
         evicted_from_removed_bytes=int(charged_to.get("removed", 0)),
         evicted_from_nobody_bytes=int(charged_to.get("nobody", 0)),
@@ -174,6 +177,14 @@ def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None)
             summed=trace.summed_intervals.near(start_ns(trace), end_ns(trace)),
         ),
     )
+
+
+def _on_request_bytes(trace: TraceTables, members: Int64s | None) -> int:
+    rows = trace.reclaim
+    is_asked = is_one_of(rows["kind"], ON_REQUEST)
+    if members is not None:
+        is_asked &= np.isin(integers(rows["cgroup_id"]), members)
+    return int(integers(rows["reclaimed_file"], missing=0)[is_asked].sum(dtype=np.int64)) * page_size(trace)
 
 
 def _why_no_look(trace: TraceTables) -> str:

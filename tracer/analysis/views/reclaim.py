@@ -107,6 +107,8 @@ _OF_AN_ATTEMPT: Final = (
 
 
 _NOT_WAITED_FOR: Final = ("kswapd",)
+ON_REQUEST: Final = ("proactive",)
+"""The kind of the attempts for a write to memory.reclaim: no limit asked for them."""
 
 
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
@@ -140,12 +142,13 @@ def counted(subtree: Subtree, begin_ns: int, end_ns: int) -> Reclaim:
     """Return the numbers and sums of `attempts`, without anything on a single attempt, task or page."""
     known = _attempts(subtree)
     first, last = known.places(begin_ns, end_ns)
-    scanned, reclaimed, waited_ns = (known.sums[last] - known.sums[first]).tolist()
+    scanned, reclaimed, waited_ns, requested = (known.sums[last] - known.sums[first]).tolist()
     return Reclaim(
         attempts=last - first,
         scanned_pages=scanned,
         reclaimed_pages=reclaimed,
         stall_ms=waited_ns / 1e6,
+        requested_cache_pages=requested,
     )
 
 
@@ -157,8 +160,8 @@ def _attempts(subtree: Subtree) -> _Attempts:
 class _Attempts:
     """The attempts for the cgroups of a subtree.
 
-    `sums[n]` has the scanned and the reclaimed pages of the first n attempts, and the time for which tasks
-    waited in them, in ns.
+    `sums[n]` has the scanned and the reclaimed pages of the first n attempts, the time for which tasks waited
+    in them, in ns, and the pages of page cache that those on request (memory.reclaim) reclaimed.
     """
 
     time: Int64s
@@ -169,8 +172,9 @@ class _Attempts:
     def from_rows(cls, reclaim: TableRows) -> _Attempts:
         scanned, reclaimed, took = map(reclaim.numbers, ("scanned", "reclaimed", "duration_ns"))
         waited = np.where(reclaim.are("kind", _NOT_WAITED_FOR), 0, took)
-        each = np.stack([scanned, reclaimed, waited], axis=1)
-        sums = np.concatenate([np.zeros((1, 3), np.int64), np.cumsum(each, axis=0)])
+        requested = np.where(reclaim.are("kind", ON_REQUEST), reclaim.numbers("reclaimed_file", missing=0), 0)
+        each = np.stack([scanned, reclaimed, waited, requested], axis=1)
+        sums = np.concatenate([np.zeros((1, 4), np.int64), np.cumsum(each, axis=0)])
         return cls(reclaim.times, sums, reclaim)
 
     def places(self, begin_ns: int, end_ns: int) -> tuple[int, int]:

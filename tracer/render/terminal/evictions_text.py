@@ -66,10 +66,14 @@ def summary(flow: CacheFlow) -> str:
         )
     again = units.size(flow.returned_bytes) if flow.returned_bytes else "none"
     cause = next(iter(flow.evicted_by_cause))
-    mostly = "" if len(flow.evicted_by_cause) == 1 else ", mostly"
+    is_asked = 2 * flow.evicted_on_request_bytes >= flow.evicted_bytes
+    is_all = (
+        flow.evicted_on_request_bytes == flow.evicted_bytes if is_asked else len(flow.evicted_by_cause) == 1
+    )
+    mostly = "" if is_all else ", mostly"
     return (
         f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} "
-        f"{eviction_words.WHY[cause]}; "
+        f"{eviction_words.REQUESTED if is_asked else eviction_words.WHY[cause]}; "
         f"{again} of it was read again.{_evictor(flow)}"
     )
 

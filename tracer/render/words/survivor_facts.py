@@ -14,6 +14,7 @@ from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import memory_facts
 from tracer.render.words.escape import visible
+from tracer.render.words.eviction_words import REQUESTED
 from tracer.render.words.kill_facts import allocated, read_again, shown_time, sizing_basis, why_no_range
 from tracer.render.words.limit_outcomes import in_words
 from tracer.render.words.places import place_of_life
@@ -262,10 +263,17 @@ def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
         yield "" if number else "of these", f"{units.size(file.refaulted_bytes)} of {path}{program}"
 
 
+def _is_requested(one: Held) -> bool:
+    """Return whether writes to memory.reclaim evicted all that was evicted."""
+    return bool(one.evicted_bytes) and one.reclaim.requested_cache_pages == one.reclaim.reclaimed_pages
+
+
 def _by_what(one: Held) -> str:
     attempts, stall_ms = one.reclaim.attempts, one.reclaim.stall_ms
     if one.evicted_bytes and not attempts:
         return "by reclaim for an ancestor cgroup or for the whole machine"
+    if _is_requested(one):
+        return "by writes to memory.reclaim: no limit asked for it"
     at = f"limit or above its {_high(one)}" if one.high_owner is not None else "limit"
     return (
         f"by {units.count(attempts)} reclaim attempts (the kernel frees memory for a cgroup at its "
@@ -408,8 +416,9 @@ def _came_near(near: Held) -> str:
 
 def _made_room(near: Held) -> str:
     """Return the amounts of evicted, read again and swapped memory, as a clause."""
+    why = REQUESTED if _is_requested(near) else "to make room"
     evicted = (
-        f"{units.size(near.evicted_bytes)} of page cache was evicted to make room"
+        f"{units.size(near.evicted_bytes)} of page cache was evicted {why}"
         if near.evicted_bytes
         else "no page cache had to be evicted"
     )
