@@ -223,3 +223,18 @@ def test_callers_of_one_function_have_shares_of_all_growth() -> None:
 
     (code,) = grown_functions({"anon": [grown(80, "insert [work]"), grown(20, "update [work]")]})
     assert ([frame.function for frame in code.frames], code.callers) == (["new_text", "insert", "main"], ())
+
+
+def test_addresses_of_short_processes_are_code_without_a_name() -> None:
+    """The address of one function differs in each process. One that all samples share is shown."""
+
+    def grown(tgid: int, *addresses: str) -> StackGrowth:
+        return StackGrowth("head", tgid, addresses, (), 10, 100)
+
+    (code,) = grown_functions({"shmem": [grown(pid, f"0x7f{pid:02}3a7", "0x7f11") for pid in range(20)]})
+    assert (code.share, code.process.processes) == (1.0, 20)
+    assert [str(frame) for frame in code.frames] == ["code that could not be named"]
+    assert code.frames[0].is_nameless
+
+    (code,) = grown_functions({"anon": [grown(41, "0x7f3a7", "0x7f11"), grown(41, "0x7f3a7", "0x7f22")]})
+    assert [frame.function for frame in code.frames] == ["0x7f3a7"]

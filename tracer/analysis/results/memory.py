@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from tracer.stored_names import NAMELESS_PYTHON
 
+NAMELESS_CODE: Final = "[code]"
+"""The function of a `CodeFrame` that stands for several addresses without a name."""
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -172,10 +175,17 @@ class CodeFrame:
         """Return whether it is a function of Python or Node."""
         return self.line is not None and self.module is None
 
+    @property
+    def is_nameless(self) -> bool:
+        """Return whether it does not say which function ran."""
+        return self.function in (NAMELESS_PYTHON, NAMELESS_CODE) or self.function.startswith("0x")
+
     def __str__(self) -> str:
         """Return the function with its place: a line of a file, or else the module."""
         if self.function == NAMELESS_PYTHON:
             return "a Python function whose name could not be read"
+        if self.function == NAMELESS_CODE:
+            return "code that could not be named"
         place = self.module
         if self.file is not None:
             place = self.file if self.line is None else f"{self.file}:{self.line}"

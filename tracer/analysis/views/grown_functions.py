@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from tracer.analysis.results.memory import Caller, CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.results.memory import NAMELESS_CODE, Caller, CodeFrame, GrownCode, GrownProcess
 from tracer.analysis.views import rust_names
 from tracer.program_modules import may_be_of_program
 from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
@@ -222,12 +222,22 @@ def share_error(share: float, count: float) -> float:
 
 
 def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
-    """Return the samples of processes of one name and one function of the program together."""
+    """Return the samples of processes of one name and one function of the program together. Addresses are
+    together: those of one function differ from process to process, and from instruction to instruction."""
     groups: dict[tuple[str | None, tuple[str, str | None]], list[StackGrowth]] = {}
     for sample in samples:
-        frame = frame_of((of_program(sample.user) or of_program(sample.kernel) or ("",))[0])
-        groups.setdefault((sample.comm, frame.identity), []).append(sample)
+        name = next(iter(_code_of(sample)), "")
+        identity = (NAMELESS_CODE, None) if _is_address(name) else frame_of(name).identity
+        groups.setdefault((sample.comm, identity), []).append(sample)
     return [*groups.values()]
+
+
+def _code_of(sample: StackGrowth) -> tuple[str, ...]:
+    return of_program(sample.user) or of_program(sample.kernel)
+
+
+def _is_address(name: str) -> bool:
+    return name.startswith("0x")
 
 
 def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: float) -> list[GrownCode]:
@@ -238,7 +248,10 @@ def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: f
     tgids = {sample.tgid for sample in samples}
     stacks: Counter[tuple[str, ...]] = Counter()
     for sample in samples:
-        stacks[of_program(sample.user) or of_program(sample.kernel)] += sample.nr_bytes
+        stacks[_code_of(sample)] += sample.nr_bytes
+    addresses = {names[0] for names in stacks if names and _is_address(names[0])}
+    if len(addresses) > 1:
+        stacks = Counter({(NAMELESS_CODE,): nr_bytes})
     frames = _in_common(stacks, nr_bytes)
     is_slab = any(_SLAB.match(name) for sample in samples for name in sample.kernel)
     return [

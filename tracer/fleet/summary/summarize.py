@@ -25,7 +25,6 @@ from tracer.fleet.summary.origin import Origin
 from tracer.fleet.summary.summaries import BIN_NS, SUMMARIES
 from tracer.fleet.summary.time_window import time_ns
 from tracer.fleet.summary.workload import NamedCgroups
-from tracer.stored_names import NAMELESS_PYTHON
 
 Starts = Mapping[tuple[int, int], int]
 """(kill_id, pid) -> when the process of this victim started, in ns by CLOCK_BOOTTIME."""
@@ -132,7 +131,7 @@ def _grown(report: OomReport) -> dict[str, Any]:
     if not report.code or not report.code[0].frames:
         return {}
     frame = report.code[0].frames[0]
-    if frame.function == NAMELESS_PYTHON or frame.function.startswith("0x"):
+    if frame.is_nameless:
         return {}
     place = {f"grown_{name}": getattr(frame, name) for name in ("function", "file", "line", "module")}
     return {**place, "grown_share": report.code[0].share}
