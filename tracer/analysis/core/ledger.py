@@ -37,6 +37,8 @@ ANON: Final[Weights] = {"anon": 1}
 CACHE: Final[Weights] = {"file": 1, "shmem": -1}
 """Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot simply drop."""
 NOT_CACHE: Final[Weights] = {"anon": 1, "shmem": 1, "kernel": 1, "sock": 1}
+SUMMED_NS: Final = 10_000_000
+"""A row of `charge` sums up to so much time before it (bpf/shared/sums.h)."""
 _NO_STEPS: Final = np.zeros(0, np.int64)
 CHARGED: Final[Weights] = {category.name: 1 for category in CATEGORIES if category.is_in_usage}
 """Everything that the page counter counts."""

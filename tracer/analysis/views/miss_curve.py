@@ -48,8 +48,6 @@ _MOST_CELLS: Final = 1 << 19
 _LEAST_CELL_NS: Final = 1_000
 _EVICTIONS_EACH: Final = 1 << 18
 
-_CHARGE_NS: Final = 10_000_000
-"""A row of charges sums up to so much time."""
 _MOST_SPANS: Final = 1 << 16
 
 _PERCENT: Final = (*range(5, 100, 5), 98, 99, 100)
@@ -238,7 +236,7 @@ def _needs(
         return None
     at_gone, at_back = (cells.at(held, moments) for moments in moments_ns)
     most, most_inside = (_most_between(others, *moments_ns, inside=inside) for inside in (False, True))
-    near = [others.at_each(moments_ns[1] + near_ns) for near_ns in (-_CHARGE_NS, 0, _CHARGE_NS)]
+    near = [others.at_each(moments_ns[1] + near_ns) for near_ns in (-ledger.SUMMED_NS, 0, ledger.SUMMED_NS)]
     room = min(limit // page, int((at_gone + others.at_each(moments_ns[0]) / page).max()))
     least = np.maximum(out + at_back + np.minimum.reduce(near) / page, at_gone + most_inside / page)
     return out + np.maximum(at_back + most / page - room, 0), least - room
@@ -270,8 +268,8 @@ def _most_between(level: Steps, begin_ns: Int64s, end_ns: Int64s, *, inside: boo
 
     Values are kept for spans of time, and for 2, 4, 8, … of them from each on.
     """
-    first, last = int(begin_ns.min()) - _CHARGE_NS, int(end_ns.max()) + _CHARGE_NS
-    span_ns = max((last - first) // _MOST_SPANS, _CHARGE_NS)
+    first, last = int(begin_ns.min()) - ledger.SUMMED_NS, int(end_ns.max()) + ledger.SUMMED_NS
+    span_ns = max((last - first) // _MOST_SPANS, ledger.SUMMED_NS)
     spans = (last - first) // span_ns + 1
     most = [level.at_each(first + np.arange(spans) * span_ns)]
     are_within = (level.times > first) & (level.times <= last)
@@ -279,7 +277,7 @@ def _most_between(level: Steps, begin_ns: Int64s, end_ns: Int64s, *, inside: boo
     while 2 << len(most) <= 2 * spans:
         half = 1 << len(most) - 1
         most.append(np.maximum(most[-1][:-half], most[-1][half:]))
-    around_ns = -_CHARGE_NS if inside else _CHARGE_NS
+    around_ns = -ledger.SUMMED_NS if inside else ledger.SUMMED_NS
     begin = (begin_ns - around_ns - first) // span_ns + inside
     end = (end_ns + around_ns - first) // span_ns + 1 - inside
     bits = np.frexp(np.maximum(end - begin, 0).astype(np.float64))[1] - 1

@@ -331,6 +331,22 @@ def test_range_without_a_known_end_has_a_lower_end_and_a_pace(
     assert "each extra 100 MiB of limit buys" in report.sizing.pace
 
 
+@pytest.mark.parametrize(
+    ("before_kill_s", "pace"),
+    [(0.001, "about 10 ms"), (0.05, "about 60 ms"), (0.1, "100 ms")],
+)
+def test_pace_of_growth_within_a_few_sums_is_no_finer_than_they_are(
+    page_cache_experiment: Any, before_kill_s: float, pace: str
+) -> None:
+    """The kill is at 3.6 s. A sum of charges has the time at which it was sent, up to 10 ms later."""
+    page_cache_experiment.forget("charge")
+    row = {"tgid": 41, "limit_bytes": LIMIT}
+    page_cache_experiment.charged(3, 7, "file", 60 * MIB, usage_bytes=60 * MIB, **row)
+    page_cache_experiment.charged(3.6 - before_kill_s, 7, "anon", 40 * MIB, usage_bytes=LIMIT, **row)
+    report = report_with(page_cache_experiment, **MAPPED)
+    assert f"(40 MiB in {pace})" in report.sizing.pace
+
+
 def test_range_with_shared_memory_in_files_of_no_known_size_has_no_upper_end(
     page_cache_experiment: Any,
 ) -> None:

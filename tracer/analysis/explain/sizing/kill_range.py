@@ -512,6 +512,10 @@ _MAPPED_COLUMNS: Final = (
 )
 
 
+_SHORT_NS: Final = 10 * ledger.SUMMED_NS
+"""Growth within less than this may have begun noticeably earlier than its first sum was sent."""
+
+
 def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     """Return how long a greater limit would have lasted, by the growth since its last minimum; None if
     nothing grew. Memory that went to swap grew as well. Time that tasks lost at the limit does not count: a
@@ -527,6 +531,10 @@ def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
     lowest = np.flatnonzero(grown.values == least)
     rises = int(lowest[-1]) + 1 if len(lowest) else 0
     since_ns = subtree.whole.fineness.since(int(grown.times[rises]))
+    inexact_s = resolution_s(findings.thinned, utc_time(since_ns))
+    if not inexact_s and findings.window.end - since_ns < _SHORT_NS:
+        since_ns -= ledger.SUMMED_NS
+        inexact_s = ledger.SUMMED_NS / 1e9
     seconds = (findings.window.end - since_ns) / 1e9
     if seconds <= 0:
         return None
@@ -535,7 +543,7 @@ def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
         "grown_bytes": last - least,
         "span_s": seconds - lost_s,
         "lost_s": lost_s,
-        "resolution_s": resolution_s(findings.thinned, utc_time(since_ns)),
+        "resolution_s": inexact_s,
     }
     if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > last - least:
         rest = shared_memory.left_to_grow_bytes(findings)
