@@ -61,6 +61,9 @@ def machine_kill(**changed: Any) -> OomReport:
         ({"gfp": "0x0()"}, "pagefault_out_of_memory, gfp 0x0"),  # its call trace was cut out
         ({"order": 3, "normal": 90_000}, "not in one piece of 32 KiB (order 3): it is fragmented"),
         ({"high": 90_000}, "low memory (zone Normal) was exhausted"),
+        ({"high": 90_000, "order": 1, "gfp": "0xd0"}, "low memory (zone Normal) was exhausted"),
+        ({"high": 90_000, "order": 1, "gfp": "0x200d2"}, "not in one piece of 8 KiB (order 1)"),
+        ({"high": 90_000, "gfp": "0x201da"}, "the whole machine had none left"),
         (
             {"constraint": "CONSTRAINT_CPUSET"},
             "its cpuset allows (node 4) had none left; 3.3 MiB of 390.6 MiB",
@@ -84,6 +87,25 @@ def machine_kill(**changed: Any) -> OomReport:
 )
 def test_summary_of_a_global_kill_names_the_shortage(changed: dict[str, Any], expected: str) -> None:
     assert expected in machine_kill(**changed).verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("dma32", "expected"), [(1000, "not in one piece of 16 KiB"), (15_000, "the whole machine had none left")]
+)
+def test_memory_that_a_lower_zone_keeps_is_not_fragmented(dma32: int, expected: str) -> None:
+    log = [
+        "asker invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=2, oom_score_adj=0",
+        "Mem-Info:",
+        "active_anon:200000 inactive_anon:0 isolated_anon:0",
+        " free:10600 free_pcp:0 free_cma:0",
+        "Node 0 DMA32 free:40000kB min:400kB low:500kB high:600kB present:90000kB managed:90000kB",
+        f"lowmem_reserve[]: 0 0 {dma32} {dma32}",
+        "Node 0 Normal free:2400kB min:4000kB low:5000kB high:6000kB present:330000kB managed:330000kB",
+        "lowmem_reserve[]: 0 0 0 0",
+        "Out of memory: Killed process 9 (hog) total-vm:9000kB, anon-rss:8000kB, file-rss:0kB",
+    ]
+    (report,) = logged_kills.explain(reports(log))
+    assert expected in report.verdict.summary
 
 
 @pytest.mark.parametrize(

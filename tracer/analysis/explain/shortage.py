@@ -123,9 +123,10 @@ def _kinds(log: LogReport, page_size: int) -> Iterator[tuple[ShortageKind, bool,
         yield "page_fault", False, {}
     if (filled := _filled(log.mem_info, page_size)) is not None:
         yield filled[0], True, filled[1]
-    if order and order > 0 and _roomy(zones):
+    usable = [zone for zone in zones if _may_use(zone, log)]
+    high = [zone for zone in zones if zone not in usable and _is_roomy(zone)]
+    if order and order > 0 and _has_room(usable, page_size):
         yield "pieces", True, {"piece_bytes": page_size << order, "order": order}
-    high = [zone for zone in _roomy(zones) if not _may_use(zone, log)]
     exhausted = [] if log.constraint != "global" else _exhausted(zones)
     if exhausted and high:
         yield "low_zones", True, {"zones": _names(exhausted)}
@@ -141,11 +142,17 @@ def _names(zones: list[Zone]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(zone.name for zone in zones))
 
 
+_HIGHMEM: Final = 0x02
+"""The bit of a gfp mask that allows high memory, in all releases (include/linux/gfp.h)."""
+
+
 def _may_use(zone: Zone, log: LogReport) -> bool:
-    """Return whether the request may use a zone of high memory (gfp_zone, include/linux/gfp.h)."""
-    names = log.invoker.gfp_names or ""
-    is_high = "HIGHUSER" in names or "__GFP_HIGHMEM" in names
-    return {"HighMem": is_high, "Movable": is_high and "MOVABLE" in names}.get(zone.name, True)
+    """Return whether the request may use a zone of high memory (gfp_zone, include/linux/gfp.h), as far as the
+    log shows its mask."""
+    gfp = log.invoker.gfp
+    if gfp is None or zone.name not in ("HighMem", "Movable"):
+        return True
+    return bool(gfp & _HIGHMEM) and (zone.name == "HighMem" or "MOVABLE" in (log.invoker.gfp_names or ""))
 
 
 def _exhausted(zones: tuple[Zone, ...]) -> list[Zone]:
@@ -158,9 +165,30 @@ def _exhausted(zones: tuple[Zone, ...]) -> list[Zone]:
     ]
 
 
-def _roomy(zones: tuple[Zone, ...]) -> list[Zone]:
-    """Return the zones with more free memory than their high watermark, at which kswapd sleeps."""
-    return [zone for zone in zones if zone.high_bytes and zone.free_bytes > zone.high_bytes]
+def _is_roomy(zone: Zone, kept_bytes: int = 0) -> bool:
+    """Return whether a zone has more free memory than its high watermark, at which kswapd sleeps, and the
+    memory that it keeps from the request."""
+    return bool(zone.high_bytes) and zone.free_bytes > (zone.high_bytes or 0) + kept_bytes
+
+
+_ZONES: Final = (
+    "DMA",
+    "DMA32",
+    "Normal",
+    "HighMem",
+    "Movable",
+    "Device",
+)  # enum zone_type, include/linux/mmzone.h
+
+
+def _has_room(usable: list[Zone], page_size: int) -> bool:
+    """Return whether a zone that the request may use is roomy. All of these zones but the highest keep memory
+    from the request (lowmem_reserve), so that a full machine has free memory in them."""
+    highest = max((_ZONES.index(zone.name) for zone in usable), default=0)
+    return any(
+        _is_roomy(zone, 0 if _ZONES.index(zone.name) == highest else zone.reserve_pages * page_size)
+        for zone in usable
+    )
 
 
 def _filled(info: MemInfo | None, page_size: int) -> tuple[ShortageKind, dict[str, Any]] | None:

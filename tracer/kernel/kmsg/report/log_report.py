@@ -152,7 +152,8 @@ class Zone:
     """A zone in the report of a global OOM, from `Node 0 DMA32 free:…kB min:…kB low:…kB high:…kB`.
 
     `free_cma_bytes` is the part of free memory that is kept for drivers (CMA), and that only movable
-    allocations may use.
+    allocations may use. `reserve_pages` are kept from requests that may use the highest zone (the last number
+    of lowmem_reserve).
     """
 
     node: int
@@ -162,6 +163,7 @@ class Zone:
     high_bytes: int | None
     managed_bytes: int | None
     free_cma_bytes: int = 0
+    reserve_pages: int = 0
 
 
 PAGE_SIZES: Final = (4096, 8192, 16384, 32768, 65536)

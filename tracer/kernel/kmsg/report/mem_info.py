@@ -7,7 +7,7 @@ print the memory nodes of the allocation in other lines.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tracer.kernel.kmsg.report.log_report import Constraint, MemInfo, Zone
@@ -36,6 +36,7 @@ _HUGE: Final = re.compile(
 _GPU: Final = re.compile(r" gpu_(?:active|reclaim):(\d{1,20})kB(?=\s|$)")
 """On the line of a node; seen on 7.3, not on 6.18."""
 
+_RESERVE: Final = re.compile(r"lowmem_reserve\[\]:(?: \d{1,20})*? (\d{1,20})\s*")
 _TOTAL: Final = re.compile(
     r"(\d{1,20}) "
     r"(total pagecache pages|pages in swap cache|pages (?:of )?RAM|pages reserved|reserved pages)\s*"
@@ -69,6 +70,9 @@ class MemInfoReader:
                 self._zones.append(_zone(int(node[1] or 0), node[2], text))
             else:
                 self._gpu_kib += [int(kib) for kib in _GPU.findall(text)]
+        elif (reserve := _RESERVE.fullmatch(text)) is not None:
+            if self._zones:  # of the zone before it
+                self._zones[-1] = replace(self._zones[-1], reserve_pages=int(reserve[1]))
         elif text.startswith(_SUMS):
             self._pages |= _pages(text)
         elif (huge := _HUGE.fullmatch(text)) is not None:
