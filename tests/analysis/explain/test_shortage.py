@@ -239,3 +239,21 @@ def test_cgroup_that_charged_most_lately_is_always_among_them(trace: Any) -> Non
 
 def test_kill_in_a_trace_without_cgroups_has_no_holders(trace: Any) -> None:
     assert holders_of(trace) == {}
+
+
+def test_sysrq_is_by_hand_without_the_line_about_a_kill() -> None:
+    log = ["kworker/1:0 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1, oom_score_adj=0"]
+    (report,) = logged_kills.explain(reports(log))
+    assert "by hand (SysRq-F)" in report.verdict.summary
+
+
+@pytest.mark.parametrize(("anon_kb", "first"), [(90_000, "hog"), (3000, "small")])
+def test_victim_without_a_row_is_among_the_largest_processes(anon_kb: int, first: str) -> None:
+    log = [
+        "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+        "[      7]     0     7     2000     1000    45056        0             0 small",
+        f"Out of memory: Killed process 9 (hog) total-vm:95000kB, anon-rss:{anon_kb}kB, file-rss:0kB",
+    ]
+    (report,) = logged_kills.explain(reports(log))
+    (found,) = numbers_of(report.verdict.evidence, "largest_processes")
+    assert found["largest"][0]["comm"] == first

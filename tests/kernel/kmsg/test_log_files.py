@@ -62,7 +62,11 @@ def test_broken_compressed_log_raises(tmp_path: Path, kind: str, content: bytes)
 
 def test_log_with_unreadable_kill_raises(tmp_path: Path) -> None:
     path = tmp_path / "note"
-    for text in ("Nov 25 10:00:00 host app[7]: saw Killed process 7", "java invoked oom-killer again, help"):
+    for text in (
+        "Nov 25 10:00:00 host app[7]: saw Killed process 7",
+        "java invoked oom-killer again, help",
+        "[    5.000000] oom_reaper: reaped process 7 (java), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
+    ):
         path.write_text(f"hello\n{text}\n")
         with pytest.raises(TracerError, match="names a kill that could not be read, in line 2"):
             log_files.read(str(path))

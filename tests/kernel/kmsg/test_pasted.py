@@ -256,6 +256,22 @@ def test_chosen_task_of_linux_2_6_is_named() -> None:
     assert (found.constraint, found.chosen.comm, found.kills[0].pid) == ("global", "amule", 18662)
 
 
+@pytest.mark.parametrize("end", ["", " score", " score 91", " score 91 or", " score 91 or sac", ' score 91"'])
+def test_chosen_task_in_a_line_without_its_end_is_named(end: str) -> None:
+    (found,) = reports([f"[ 1.356037] Out of memory: Kill process 18662 (a) (b){end}"])
+    assert found.chosen is not None
+    assert (found.constraint, found.chosen.pid, found.chosen.comm) == ("global", 18662, "a) (b")
+
+
+def test_other_words_after_a_name_are_no_choice() -> None:
+    assert not [*reports(["[ 1.356037] Out of memory: Kill process 18662 (a) was asked for"])]
+
+
+def test_indented_group_names_its_cgroup() -> None:
+    (found,) = reports(["     Tasks in /a/b are going to be killed due to memory.oom.group set"])
+    assert found.group_memcg == "/a/b"
+
+
 def test_indented_header_with_date_names_trigger() -> None:
     header = "ld-new invoked oom-killer: gfp_mask=0x280da, order=0, oom_adj=0, oom_score_adj=0"
     for indent in ("    ", ">     ", ">>     "):

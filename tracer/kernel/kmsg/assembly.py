@@ -412,7 +412,8 @@ class Assembly:
         confined = mem_info.confined(self.nodemask, self.cpuset, self.invoker.kernel_release, shown)
         if confined is not None:
             return confined
-        if self._reasons() or self.is_panic:
+        is_by_hand = self.invoker.order == -1  # is_sysrq_oom, mm/oom_kill.c
+        if self._reasons() or self.is_panic or is_by_hand:
             return "global"
         is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)
         may_be_confined = self.cpuset is not None and self.cpuset[0] != "/" and not shown.is_all

@@ -190,7 +190,10 @@ _COMPRESSED: Final = (
 
 _MOST_MAGIC: Final = 6
 _NULL_DEVICE: Final = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
-_KILL: Final = re.compile(r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint")
+_KILL: Final = re.compile(
+    r"Kill(?:ed)? process|invoked oom-killer|oom-kill:constraint|oom_reaper: (?:reaped process|unable to)"
+    r"|are going to be killed due to memory\.oom\.group"
+)
 _KILL_IN_BYTES: Final = re.compile(_KILL.pattern.encode())
 _MOST_SHOWN: Final = 200
 _MOST_OTHER_KILLS: Final = 10_000

@@ -211,12 +211,14 @@ def largest_processes(findings: Findings) -> list[Large]:
     """Return up to three names with the most memory, the largest first; none if a cgroup's limit was hit, or
     without a kernel log.
 
-    Without the table, they are the killed processes whose sizes are known.
+    Killed processes whose sizes are known are among them without a row as well: a table may be cut.
     """
     if findings.constraint not in OF_MACHINE or findings.kmsg != "only":
         return []
     held = [(one.comm, one.pid, one.rss_bytes or 0) for one in findings.candidates]
-    held = held or [(one.comm, one.pid, _rss(one)) for one in findings.victims]
+    # A killed thread has no row of its own, but its process has one of about its size.
+    least = 1.1 * max((bytes_ for _, _, bytes_ in held), default=0)
+    held += [(one.comm, one.pid, _rss(one)) for one in findings.victims if _rss(one) > least]
     named: dict[str, list[tuple[int, int]]] = {}
     for comm, pid, bytes_ in held:
         named.setdefault(comm, []).append((bytes_, pid))

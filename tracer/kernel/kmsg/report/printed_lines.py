@@ -235,6 +235,9 @@ EVENT: Final = "System OOM encountered"
 _CUT_PID: Final = re.compile(r" ?(\d{1,10})[ ,]{0,2}")
 _SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")
 _SCORE: Final = re.compile(r"\) score \d{1,20} or (?:sacrifice|a) child")
+_CUT_SCORE: Final = re.compile(r"\)(?: score(?: \d{1,20})?(?: or(?: [a-z ]{0,15})?)?)?[\s\"']{0,8}")
+"""The end of a line about the chosen task that was cut before its last word."""
+
 _REAPER: Final = re.compile(r"oom_reaper: (?:reaped process (\d{1,10})|unable to reap pid:(\d{1,10})) \(")
 _SIZE: Final = re.compile(r"([a-zA-Z_-]{1,32}):(-?\d{1,20})(kB)?")
 _AFTER_NAME: Final = (") total-vm:", ") vsz:", ")")  # vsz: v2.6.36 to v2.6.38
@@ -246,11 +249,15 @@ def chosen(text: str) -> tuple[Chosen, str | None] | None:
     which kernels before v5.0 print, and the reason before it; None for any other line."""
     reason, found, rest = text.partition(CHOSEN if CHOSEN in text else OLD_CHOSEN)
     head = KILLED_PID.match(rest)
-    ends = list(_SCORE.finditer(rest))
-    if not found or head is None or not ends or ends[-1].start() < head.end():
+    if not found or head is None:
         return None
-    comm = rest[head.end() : ends[-1].start()]
-    return Chosen(comm, int(head[1])), _reason(reason)
+    ends = [one.start() for one in _SCORE.finditer(rest)]
+    if not ends and _reason(reason) is not None:
+        cut = rest.rfind(")")
+        ends = [cut] if cut >= 0 and _CUT_SCORE.fullmatch(rest, cut) is not None else []
+    if not ends or ends[-1] < head.end():
+        return None
+    return Chosen(rest[head.end() : ends[-1]], int(head[1])), _reason(reason)
 
 
 def killed(text: str, stamp: Stamp) -> Kill | None:
@@ -307,7 +314,7 @@ def system_oom(text: str, stamp: Stamp) -> Kill | None:
 def group(text: str) -> str | None:
     """Return the cgroup of `Tasks in /a are going to be killed due to memory.oom.group set`; None for any
     other line."""
-    path, found, _ = text.rpartition(GROUP)
+    path, found, _ = text.lstrip().rpartition(GROUP)
     return path.removeprefix("Tasks in ") if found and path.startswith("Tasks in ") else None
 
 
