@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,7 @@ def digest(top: Path) -> str:
     return contents.hexdigest()
 
 
-@pytest.mark.parametrize("scale", [1, 3])
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(("scale", "name"), [*zip(cycle((1, 3)), EXPERIMENTS, strict=False)])
 def test_copy_of_a_recording_has_its_cause_and_scaled_amounts(name: str, scale: int, tmp_path: Path) -> None:
     Recording(TRACES / name).write(tmp_path / "copy", place(scale))
     copy = tracer.open(tmp_path / "copy")
