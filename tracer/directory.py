@@ -176,7 +176,7 @@ class Directory:
         descriptor = os.open(name, _READ_FLAGS, dir_fd=self._descriptor)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(f"{self.path / name} is not a regular file")
+            raise OSError(errno.ENXIO, f"{self.path / name} is not a regular file")
         return open(descriptor, "rb")  # noqa: PTH123  a descriptor
 
     def replace(self, name: str, new_name: str, target: Directory | None = None) -> None:

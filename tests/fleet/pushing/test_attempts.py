@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tracer.directory import Directory
 from tracer.errors import TracerError
 from tracer.fleet.pushing import attempts
 from tracer.fleet.pushing.attempts import is_lasting, reason, tried
@@ -45,6 +48,14 @@ def test_what_does_not_pass_is_tried_once(error: Exception) -> None:
         tried(act, "x://a", wait=waits.append)
     assert (len(calls), waits) == (1, [])
     assert is_lasting(error)
+
+
+def test_pipe_in_place_of_a_file_is_opened_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "meta.json")
+    with Directory.open(tmp_path) as folder, pytest.raises(OSError, match="is not a regular file") as raised:
+        folder.read("meta.json")
+    assert is_lasting(raised.value)
+    assert reason(raised.value) == f"{tmp_path / 'meta.json'} is not a regular file"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,10 @@ _LASTING: Final = (
     *(NotImplementedError, ImportError, ValueError, TypeError, AttributeError),
 )
 """Errors that recur at every attempt."""
-_LASTING_NUMBERS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+_LASTING_NUMBERS: Final = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+    errno.ENXIO,  # a pipe or a socket in place of a file
+)
 _LASTING_NAMES: Final = (
     *("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"),  # botocore
     *("ClientAuthenticationError", "CredentialUnavailableError"),  # azure
