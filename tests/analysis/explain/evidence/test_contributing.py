@@ -220,6 +220,14 @@ def forked(fork: Fork | None, stack: tuple[str, ...] | None = None) -> Findings:
     )
 
 
+def test_children_that_share_with_one_parent_are_counted() -> None:
+    found = forked(replace(FORK, children=4), COPY)
+    (numbers,) = numbers_of(contributing(found, CAUSES["anon_growth"]), "cow")
+    assert numbers["children"] == 4
+    (line,) = [line for line in advise(found, "anon_growth") if "copied" in line]
+    assert "redis (pid 7) and its 4 children share memory since their forks, rdb (pid 8) 3 s before" in line
+
+
 def test_fork_whose_memory_is_mapped_twice_is_a_factor() -> None:
     pair = {"parent_comm": "redis", "parent_pid": 7, "child_comm": "rdb", "child_pid": 8}
     assert numbers_of(contributing(forked(FORK, COPY), CAUSES["anon_growth"]), "cow") == [
@@ -285,6 +293,25 @@ def test_copies_since_the_fork_are_told_from_new_memory(
     assert (numbers["parent_pid"], numbers["child_pid"]) == (7, 8)
     assert numbers["copied_bytes"] == expected_copied_mib * MIB
     assert numbers["shared_bytes"] == (60 - copied_mib) * MIB
+
+
+def test_copies_of_all_children_of_a_parent_count(trace: Any) -> None:
+    """One child copies 10 MiB, the other one 25 MiB, and allocates 5 MiB."""
+    trace.add("cgroups", cgroup_id=1, path="/store", created=trace.ns(0))
+    trace.add("tasks", tgid=7, comm="redis", first_seen=trace.ns(0))
+    trace.charged(1, 1, "anon", 60 * MIB, tgid=7, usage_bytes=60 * MIB)
+    held = {7: 60, 8: 60, 9: 65}
+    for pid, charged_mib in ((8, 10), (9, 30)):
+        trace.add("tasks", tgid=pid, comm="rdb", ppid=7, start_ns=5_000_000_000, first_seen=trace.ns(7))
+        trace.charged(pid, 1, "anon", charged_mib * MIB, tgid=pid, usage_bytes=LIMIT)
+    for pid, held_mib in held.items():
+        sizes = {"anon_rss_bytes": held_mib * MIB, "rss_bytes": held_mib * MIB + pid, "badness": held_mib}
+        of_pid = {"pid": pid, "tgid": pid, "comm": "redis" if pid == 7 else "rdb", "chosen": pid == 7}
+        trace.add("oom_candidates", 9.5, kill_id=1, cgroup_id=1, **of_pid, **sizes)
+    record_kill(trace, 9.5, pid=7, tgid=7, comm="redis")
+    (numbers,) = numbers_of(only_report(trace).verdict.contributing, "cow")
+    assert (numbers["parent_pid"], numbers["children"]) == (7, 2)
+    assert numbers["copied_bytes"] == 35 * MIB
 
 
 @pytest.mark.parametrize(("file_mib", "ended_s"), [(4, 9.01), (1, 9.01), (4, None)])

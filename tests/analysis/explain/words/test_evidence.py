@@ -270,6 +270,12 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "cow",
+        FORK | {"shared_bytes": 40 * MIB, "children": 4},
+        "redis (pid 7) and its 4 children share memory since a fork: the RSS of all processes adds up to "
+        "40 MiB more than there is, and each page that one of them writes to is copied",
+    ),
+    (
+        "cow",
         {"shared_bytes": 40 * MIB},
         "processes share memory since a fork: the RSS of all processes adds up to 40 MiB more than there is, "
         "and each page that one of them writes to is copied",

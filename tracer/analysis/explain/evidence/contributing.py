@@ -40,6 +40,7 @@ def copy_on_write(findings: Findings) -> Evidence | None:
         },
         shared_bytes=shared,
         is_copying=copies,
+        children=None if fork is None or fork.children == 1 else fork.children,
     )
 
 

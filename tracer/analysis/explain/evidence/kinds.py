@@ -142,7 +142,7 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "cow": Kind(
         (
             *("parent_comm", "parent_pid", "child_comm", "child_pid", "shared_bytes", "copied_bytes"),
-            "is_copying",
+            *("is_copying", "children"),
         ),
         ("oom_candidates", "charge", "tasks", "oom"),
         ("candidates", "trigger.stack"),

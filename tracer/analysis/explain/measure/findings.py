@@ -178,11 +178,11 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """A process and its child, which share memory since the fork.
+    """A process and its children, which share memory since the forks; `child` has most memory of its parent.
 
-    `inherited_bytes`: anonymous memory that the child had mapped and was not charged for. `copied_bytes`:
-    what both were charged since the fork, without memory that only one of them has, which is `new_bytes`.
-    `age_ns`: the time since the fork.
+    `inherited_bytes`: anonymous memory that `child` had mapped and was not charged for. `copied_bytes`: what
+    all of them were charged since the forks, without memory that only one of them has, which is `new_bytes`.
+    `age_ns`: the time since the fork of `child`. `children`: the number of children that share.
     """
 
     parent_pid: int
@@ -193,6 +193,7 @@ class Fork:
     copied_bytes: int
     new_bytes: int
     age_ns: int
+    children: int = 1
 
 
 @dataclass(frozen=True, slots=True)

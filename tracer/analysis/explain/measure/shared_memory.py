@@ -7,7 +7,7 @@ copies the page (do_wp_page in mm/memory.c). So such a pair grows without alloca
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -229,7 +229,8 @@ _END_NS: Final = 1_000_000_000
 
 
 def fork_at_kill(subtree: Subtree, candidates: Sequence[Candidate], time_ns: int) -> Fork | None:
-    """Return the fork whose child had most memory of its parent at the kill; None if none is known.
+    """Return the fork whose child had most memory of its parent at the kill, with the copies of the parent's
+    other children; None if none is known.
 
     `candidates` are the tasks that the kernel weighed. A child that has run another program since has none.
     """
@@ -241,7 +242,25 @@ def fork_at_kill(subtree: Subtree, candidates: Sequence[Candidate], time_ns: int
         if (parent := by_pid.get(parent_pid)) is not None
         for fork in _shared(subtree, parent, child, since_ns, time_ns)
     ]
-    return max(forks, key=lambda fork: fork.inherited_bytes, default=None)
+    if not forks:
+        return None
+    first = max(forks, key=lambda one: one.fork.inherited_bytes)
+    others = [one for one in forks if one.fork.parent_pid == first.fork.parent_pid and one is not first]
+    return replace(
+        first.fork,
+        copied_bytes=first.fork.copied_bytes + sum(one.child_copied_bytes for one in others),
+        new_bytes=first.fork.new_bytes + sum(one.child_new_bytes for one in others),
+        children=1 + len(others),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A fork, and the part of the copies and of the new memory that is its child's."""
+
+    fork: Fork
+    child_copied_bytes: int
+    child_new_bytes: int
 
 
 def sharers(
@@ -291,7 +310,7 @@ def _fork_of(subtree: Subtree, child: Candidate, time_ns: int) -> Iterator[tuple
 
 def _shared(
     subtree: Subtree, parent: Candidate, child: Candidate, since_ns: int, time_ns: int
-) -> Iterator[Fork]:
+) -> Iterator[_Pair]:
     """Yield the fork of a pair, if the child has memory that it was not charged for."""
     held, of_parent = child.anon_rss_bytes, parent.anon_rss_bytes
     if held is None or of_parent is None or _is_one_space(parent, child):
@@ -304,8 +323,8 @@ def _shared(
     if ledger.base_bytes(subtree, ledger.ANON) == 0:  # all that the parent holds was charged in the trace
         before = _anon_charged(subtree, parent.pid, subtree.start_ns, since_ns)
         shared_at_fork = min(shared_at_fork, max(before, 0))
-    new = held + of_parent - 2 * shared_at_fork
-    yield Fork(
+    new, of_child = held + of_parent - 2 * shared_at_fork, max(held - shared_at_fork, 0)
+    fork = Fork(
         parent_pid=parent.pid,
         parent_comm=parent.comm,
         child_pid=child.pid,
@@ -315,6 +334,7 @@ def _shared(
         new_bytes=max(new, 0),
         age_ns=time_ns - since_ns,
     )
+    yield _Pair(fork, max(charged[1] - of_child, 0), of_child)
 
 
 def _anon_charged(subtree: Subtree, tgid: int, begin_ns: int, end_ns: int) -> int:

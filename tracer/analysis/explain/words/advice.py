@@ -274,12 +274,16 @@ def _copied(findings: Findings) -> str | None:
         return None
     if 2 * fork.copied_bytes < findings.circumstances.grown_bytes.get("anon", 0):
         return None
-    pair = f"{process(fork.parent_comm, fork.parent_pid)} and its child"
-    child, age = process(fork.child_comm, fork.child_pid), duration(fork.age_ns / 1e9)
+    parent, child = process(fork.parent_comm, fork.parent_pid), process(fork.child_comm, fork.child_pid)
+    who, since = f"{parent} and its child {child}", "since a fork"
+    end = "write less while the child lives, or avoid the fork"
+    if fork.children > 1:
+        who, since = f"{parent} and its {count(fork.children)} children", f"since their forks, {child}"
+        end = "write less while the children live, or fork fewer"
     return (
-        f"Memory was copied, and need not have grown: {pair} {child} share memory since a fork {age} before, "
-        f"and each page that one of them writes to is copied. Leave room for the {size(shared)} that was "
-        "still shared, write less while the child lives, or avoid the fork."
+        f"Memory was copied, and need not have grown: {who} share memory {since} "
+        f"{duration(fork.age_ns / 1e9)} before, and each page that one of them writes to is copied. Leave "
+        f"room for the {size(shared)} that was still shared, {end}."
     )
 
 

@@ -296,6 +296,8 @@ def _cow(it: _Numbers) -> str:
     if "child_pid" in it:
         parent = process(it["parent_comm"], it["parent_pid"])
         pair = f"{parent} and its child {process(it['child_comm'], it['child_pid'])}"
+        if it.get("children", 1) > 1:
+            pair = f"{parent} and its {count(it['children'])} children"
     shared = (
         f"{pair} share memory since a fork: the RSS of all processes adds up to {size(it['shared_bytes'])}"
     )
