@@ -46,6 +46,15 @@ def record_kill(trace: Any, seconds: float, pid: int, cgroup_id: int) -> None:
     )
 
 
+def test_kill_after_the_end_of_the_recording_was_not_missed(trace: Any) -> None:
+    record_lives(trace, 2)
+    for run in range(2):
+        log(trace, run + 0.9, *replace(DUMP, pid=50 + run).lines())
+    trace.meta["ended"] = "2025-11-24T16:00:01.5+00:00"
+    differs = [report.quality.disagreements for report in explain(trace)]
+    assert differs == [(sentence_parts.MISSED,), (sentence_parts.AFTER_THE_END,)]
+
+
 def test_explain_with_missed_kills_has_them_from_the_log(trace: Any) -> None:
     record_lives(trace, 4)
     record_kill(trace, 0.9, 50, 1)

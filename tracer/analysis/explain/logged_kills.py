@@ -6,6 +6,7 @@ growth, evictions and allocators are not known.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -171,7 +172,10 @@ def _previous(logs: Sequence[LogReport], place: int) -> PreviousKill | None:
 def missed(trace: TraceTables, kills: Iterable[LogKill]) -> Iterator[OomReport]:
     """Yield a report for each of the kills that only the kernel log of a trace has
     (`TraceTables.missed`), with the clock and the names of the trace."""
+    ended = trace.meta["ended"]
+    ended_ns = math.inf if ended is None else pd.Timestamp(ended).as_unit("ns").value
     for kill in kills:
+        why = sentence_parts.AFTER_THE_END if kill.time_ns > ended_ns else sentence_parts.MISSED
         named, size = _named_in(trace, kill), page_size(trace)
         found = report(kill.kill_id, kill.report, named=named, defects=trace.defects, page_size=size)
         known, owner = {"time"}, found.limit_owner
@@ -184,7 +188,7 @@ def missed(trace: TraceTables, kills: Iterable[LogKill]) -> Iterator[OomReport]:
             lost_records=trace.losses.affecting_sizes_near(kill.time_ns, kill.time_ns),
             probes=dict(trace.meta["probes"]),
             unknown={field: why for field, why in found.quality.unknown.items() if field not in known},
-            disagreements=(sentence_parts.MISSED, *found.quality.disagreements),
+            disagreements=(why, *found.quality.disagreements),
         )
         yield replace(
             found,

@@ -387,6 +387,7 @@ def _left_bytes(findings: Findings) -> int | None:
 
 
 MISSED: Final = "the kernel log has this kill: the probe of the OOM killer missed it"
+AFTER_THE_END: Final = "the kernel log has this kill: it came when the recording had ended"
 _BOTH: Final = "{ours}, in the kernel log {theirs}"
 _SIZES: Final = "{ours} bytes, in the kernel log {theirs}"
 DIFFERENCES: Final[Mapping[str, str]] = {
