@@ -29,10 +29,11 @@ def amount(bytes_: float) -> str:
 
 
 def in_words(one: AtLimit) -> str:
-    """Return `survives, and reads 12 MiB to 14 MiB again`."""
-    if one.outcome == "killed" or not any(one.read_again_bytes):
+    """Return `survives, and reads 12 MiB to 14 MiB again`, or `survives, and reads at most 14 MiB again`."""
+    low, high = one.read_again_bytes
+    if one.outcome == "killed" or not (low or high):
         return one.outcome
-    return f"{one.outcome}, and reads {between(one.read_again_bytes, amount)} again"
+    return f"{one.outcome}, and reads {between((low or None, high), size)} again"
 
 
 def answer(found: WhatIf) -> str:
