@@ -163,7 +163,9 @@ def test_memory_that_was_given_back_is_held_by_nobody(
         processes = {
             way: stack.enter_context(started(program, memcg, way, str(taken), str(kept))) for way in WAYS
         }
-        recorder = start_recorder("-c", str(memcg), "--stacks", "128K")
+        # Room for all samples: an emulated machine may read none for a while.
+        rings = os.environ | {"MEMCG_TRACER_RING_PAGES": "code_sample=4096,stack_copy=8192"}
+        recorder = start_recorder("-c", str(memcg), "--stacks", "128K", env=rings)
         for process in processes.values():
             go_on(process)
         statuses = {way: Path(f"/proc/{one.pid}/status").read_text() for way, one in processes.items()}
