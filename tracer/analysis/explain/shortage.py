@@ -171,14 +171,8 @@ def _is_roomy(zone: Zone, kept_bytes: int = 0) -> bool:
     return bool(zone.high_bytes) and zone.free_bytes > (zone.high_bytes or 0) + kept_bytes
 
 
-_ZONES: Final = (
-    "DMA",
-    "DMA32",
-    "Normal",
-    "HighMem",
-    "Movable",
-    "Device",
-)  # enum zone_type, include/linux/mmzone.h
+_ZONES: Final = ("DMA", "DMA32", "Normal", "HighMem", "Movable", "Device")
+"""The names of zones, from the lowest up (enum zone_type, include/linux/mmzone.h)."""
 
 
 def _has_room(usable: list[Zone], page_size: int) -> bool:
