@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from tracer.stored_names import NAMELESS_PYTHON
 
-NAMELESS_CODE: Final = "[code]"
-"""The function of a `CodeFrame` that stands for several addresses without a name."""
-
 if TYPE_CHECKING:
     import pandas as pd
+
+NAMELESS_CODE: Final = "[code]"
+"""The function of a `CodeFrame` that stands for several addresses without a name."""
 
 
 @dataclass(frozen=True, slots=True)

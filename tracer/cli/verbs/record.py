@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 _LONGEST_S: Final = 1e9
 _OF_THE_USER: Final = (UsageError, TraceError, CommandError)
+"""Errors about what was asked for, which counting would not avoid."""
 _NO_OOM_KILL: Final = {
     -signal.SIGKILL: "the command was ended by SIGKILL, but not by the OOM killer",
     # As a shell ends after a child that SIGKILL ended, and as a program may end that no signal ended.
     128 + signal.SIGKILL: "the command ended with status 137, but the OOM killer killed nothing",
 }
 """What is said of a command that ended so in a recording without an OOM kill, by `Popen.returncode`."""
-"""Errors about what was asked for, which counting would not avoid."""
 
 
 class _Command(click.Command):
