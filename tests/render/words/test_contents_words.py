@@ -67,6 +67,31 @@ WEB = CgroupContents(
             "310 MiB of 479 MiB is /var/log/app.log (shmem): memory that its programs must free (remove the "
             "file), or that goes to swap.",
         ),
+        (
+            {"shmem": True, "deleted": True},
+            "310 MiB of 479 MiB is /var/log/app.log (shmem, deleted): memory that its programs must free "
+            "(unmap and close it), or that goes to swap.",
+        ),
+        (
+            {"path": "zero", "path_kind": "kernel", "shmem": True, "deleted": True},
+            "310 MiB of 479 MiB is a shared anonymous mapping (shmem): memory that its programs must free "
+            "(unmap and close it), or that goes to swap.",
+        ),
+        (
+            {"path": "memfd:zero", "path_kind": "kernel", "shmem": True, "deleted": True},
+            "310 MiB of 479 MiB is memfd:zero (shmem): memory that its programs must free (unmap and close "
+            "it), or that goes to swap.",
+        ),
+        (
+            {"path": "SYSV00001f90", "path_kind": "kernel", "shmem": True, "deleted": True},
+            "310 MiB of 479 MiB is SYSV00001f90 (shmem): memory that its programs must free (detach it, "
+            "ipcrm -m 71), or that goes to swap.",
+        ),
+        (
+            {"path": "SYSV00001f90", "shmem": True},  # of a tmpfs
+            "310 MiB of 479 MiB is SYSV00001f90 (shmem): memory that its programs must free (remove the "
+            "file), or that goes to swap.",
+        ),
         ({"shmem": True, "bytes": 20 * MIB}, None),
     ],
 )

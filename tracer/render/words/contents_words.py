@@ -27,6 +27,9 @@ memcg_vmstats_needs_flush(), mm/memcontrol.c)."""
 
 _SLAB_OF_FILES: Final = ("dentry", "inode_cache")
 
+_KERNELS_NAMES: Final = {"zero": "a shared anonymous mapping"}  # shmem_zero_setup() in mm/shmem.c
+_SYSV: Final = "SYSV"
+
 
 def document(found: Contents) -> dict[str, Any]:
     """Return the document of `contents --json`: what the cgroups hold, each with its sentences."""
@@ -42,6 +45,8 @@ def document(found: Contents) -> dict[str, Any]:
 
 def file_name(one: HeldFile) -> str:
     """Return the path of a file; without one, what is known of it."""
+    if _is_kernels_own(one):
+        return f"{_KERNELS_NAMES.get(one.path or '', one.path)} (shmem)"
     if one.path is not None:
         known = one.path
     elif one.inode is not None:
@@ -50,6 +55,11 @@ def file_name(one: HeldFile) -> str:
         known = "a file that is gone"
     marks = [mark for mark, holds in (("shmem", one.shmem), ("deleted", one.deleted)) if holds]
     return f"{known} ({', '.join(marks)})" if marks else known
+
+
+def _is_kernels_own(one: HeldFile) -> bool:
+    """Return whether the kernel made this file of shared memory, which nobody can open by a path."""
+    return one.shmem and one.path_kind == "kernel"
 
 
 def advice_on(one: CgroupContents) -> Iterator[str]:
@@ -97,11 +107,15 @@ def file_advice(file: HeldFile, whole_bytes: int) -> str | None:
     kept = [size for size in (unwritten, file.unevictable_bytes, file.active_bytes) if size]
     idle = file.bytes - sum(kept)
     if file.shmem:
+        if not _is_large(file.bytes, whole_bytes):
+            return None
+        if _is_kernels_own(file) and (file.path or "").startswith(_SYSV):
+            how = f"detach it, ipcrm -m {file.inode}"  # newseg() in ipc/shm.c: the id is the inode number
+        else:
+            how = "unmap and close it" if file.deleted else "remove the file"
         return (
-            f"{units.size(file.bytes)} {of} is {name}: memory that its programs must free (remove the file), "
-            "or that goes to swap."
-            if _is_large(file.bytes, whole_bytes)
-            else None
+            f"{units.size(file.bytes)} {of} is {name}: memory that its programs must free ({how}), or that "
+            "goes to swap."
         )
     if _is_large(idle, whole_bytes):
         size = f"{'At least ' if len(kept) > 1 else ''}{units.size(idle)}"
