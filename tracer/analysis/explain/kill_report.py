@@ -29,13 +29,11 @@ if TYPE_CHECKING:
 class Weighed:
     """The findings by which causes are weighed, and the memory of the limit owner that they are from.
 
-    `findings` lack what only evidence, advice and sizing read. `unknown_after`: reasons for unknown values,
-    which stand after those of the other findings.
+    `findings` lack what only evidence, advice and sizing read.
     """
 
     findings: Findings
     memory: Memory
-    unknown_after: Unknown
 
 
 class Kill(Protocol):
@@ -86,7 +84,6 @@ def whole(kill: Kill, *, is_sized: bool = True) -> OomReport:
     unknown: Unknown = dict(outline.quality.unknown)
     weighed = kill.weighed(unknown)
     findings, selection = kill.measured(weighed, unknown)
-    unknown |= weighed.unknown_after
     if is_sized:
         sizing = kill.sizing(findings, unknown)
     else:

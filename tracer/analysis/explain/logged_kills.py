@@ -314,8 +314,7 @@ class LoggedFacts:
             unknown["kernel_log.page_size"] = (
                 f"the kernel log does not show it; assumed to be {page_size} bytes"
             )
-        unknown_after: Unknown = {}
-        held = composition.memory(_at_kill(log), partial(_cushion, log), unknown, unknown_after)
+        held = composition.memory(_at_kill(log), partial(_cushion, log), unknown)
         time, owner, victims, of_parties = self._parties
         unknown |= of_parties
         findings = Findings(
@@ -333,7 +332,7 @@ class LoggedFacts:
             kmsg="only",
             previous=self._previous,
         )
-        return Weighed(findings, held, unknown_after)
+        return Weighed(findings, held)
 
     def measured(self, weighed: Weighed, unknown: Unknown) -> tuple[Findings, Selection]:
         """Return the findings, and the selection of the victim from the table of tasks."""

@@ -114,7 +114,7 @@ def memory(
     if kill.owner_id is None:
         why = dict.fromkeys(_OF_MEMORY, recorded_kill.NO_OWNER)
         nothing = Instant(dict.fromkeys(MEMORY_STAT_COLUMNS), None, unknown=why)
-        return composition.memory(nothing, lambda **_: Cushion(), unknown, unknown)
+        return composition.memory(nothing, lambda **_: Cushion(), unknown)
     total, usage_table = _usage_at_kill(kill, told)
     at_kill = composition.at_kill(
         kill.subtree,
@@ -128,7 +128,7 @@ def memory(
     limit = limit_of(kill.first)
     limit_bytes = UNLIMITED_BYTES if limit is None else limit
     measure_here = partial(measure, kill.subtree, limit_bytes=limit_bytes, window=kill.window)
-    return composition.memory(at_kill, measure_here, unknown, unknown)
+    return composition.memory(at_kill, measure_here, unknown)
 
 
 def _usage_at_kill(kill: RecordedKill, told: Told) -> tuple[int | None, str]:

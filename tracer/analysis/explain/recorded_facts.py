@@ -65,13 +65,12 @@ class RecordedFacts:
         """Measure what the causes are weighed by; `measure` returns the cushion."""
         trace, kill, told, outline = self._trace, self._kill, self._told, self.outline
         held = outlines.memory(kill, told, unknown, measure)
-        of_parties: Unknown = {}
-        asked = recorded_kill.trigger(trace, kill, told, of_parties)
-        of_parties |= recorded_kill.why_unknown(outline.victims)
+        asked = recorded_kill.trigger(trace, kill, told, unknown)
+        unknown |= recorded_kill.why_unknown(outline.victims)
         findings = Findings(
             time=outline.time,
             constraint=outline.constraint,
-            owner=recorded_kill.limit_owner(trace, kill, outline.limit_owner, asked.stack, of_parties),
+            owner=recorded_kill.limit_owner(trace, kill, outline.limit_owner, asked.stack, unknown),
             trigger=asked,
             victims=outline.victims,
             victim_tgids=frozenset(),
@@ -86,7 +85,7 @@ class RecordedFacts:
             kmsg=told.state,
             previous=kill.previous,
         )
-        return Weighed(findings, held, of_parties)
+        return Weighed(findings, held)
 
     def measured(self, weighed: Weighed, unknown: Unknown) -> tuple[Findings, Selection]:
         """Return all findings, and the selection of the victim."""
@@ -237,7 +236,7 @@ def summarized(kill: RecordedFacts) -> OomReport:
     findings, _ = kill.to_size(weighed, {})
     judged = verdict.worded(verdict.pick(findings), findings)
     grew = kill.grown(CAUSES[judged.cause].grows)
-    unknown |= {**weighed.unknown_after, **grew.unknown(), **_NOT_SUMMARIZED}
+    unknown |= {**grew.unknown(), **_NOT_SUMMARIZED}
     sizing, tried = kill.sizing(findings, unknown), replace(findings, reclaim=kill.attempts())
     quality = replace(outline.quality, lost_records=findings.lost_records, unknown=unknown)
     row = with_findings(outline, tried, weighed.memory, judged=judged, sizing=sizing, grew=grew)

@@ -91,9 +91,6 @@ KERNEL_LOG: Final = {
     "only": "the only source of this report",
 }
 FIELDS_IN_WORDS: Final = {
-    "time": "the date",
-    "ktime_ns": "the kernel's timestamp",
-    "kernel_log.page_size": "the page size",
     "constraint": "the kind of shortage",
     "limit_owner": "the cgroup whose limit was hit",
     "limit_owner.cgroup": "the path of the cgroup",
@@ -143,11 +140,15 @@ FIELDS_IN_WORDS: Final = {
     "cushion.refaulted_bytes": "the evicted page cache that was read again",
     "cushion.kernel_refaulted_bytes": "the kernel's count of what was read again",
     "sizing.min_limit_bytes": "the minimum limit",
+    "time": "the date",
+    "ktime_ns": "the kernel's timestamp",
+    "kernel_log.page_size": "the page size",
     "code_sampled_share": "the share of the growth that was sampled",
     "code_memory": "the sampled memory that was freed again",
 }
-"""Field of the report that can be unknown -> a noun phrase for it. `PART_BY_NAME` has the classes of the
-composition."""
+"""Field of the report that can be unknown -> a noun phrase for it, in the order of what is shown: what
+decides the story stands first. `PART_BY_NAME` has the classes of the composition."""
+_PLACES: Final = {field: place for place, field in enumerate(FIELDS_IN_WORDS)}
 
 _NOT_IN_BRIEF: Final = (
     "cushion.kernel_refaulted_bytes",
@@ -231,7 +232,7 @@ def quality(report: OomReport) -> Iterator[Fact]:
     if (signals := not_exact(report.quality.probes)) is not None:
         yield "signals", signals
     by_reason: dict[str, list[str]] = {}
-    for field, why in report.quality.unknown.items():
+    for field, why in sorted(report.quality.unknown.items(), key=_place):
         by_reason.setdefault(why, []).append(_in_words(field))
     for why, fields in by_reason.items():
         yield "not known", f"{', '.join(dict.fromkeys(fields))}: {visible(why)}"
@@ -242,7 +243,7 @@ def not_known_in_words(quality: Quality, said: Collection[str] = ()) -> list[str
     out, and fields in `said`, which another line reports."""
     fields = (
         field
-        for field, why in quality.unknown.items()
+        for field, why in sorted(quality.unknown.items(), key=_place)
         if why != LOG_ALONE and field not in _NOT_IN_BRIEF and field not in said
     )
     return list(dict.fromkeys(map(_in_words, fields)))
@@ -280,6 +281,12 @@ def _use_of_kernel_log(quality: Quality) -> str:
     if quality.kmsg_fields:
         words += f"; taken from it: {', '.join(map(_in_words, quality.kmsg_fields))}"
     return words
+
+
+def _place(unknown: tuple[str, str]) -> int:
+    """Return where an unknown field stands; a class of the composition stands with the whole."""
+    field, _ = unknown
+    return _PLACES.get(field, _PLACES.get(field.partition(".")[0], len(_PLACES)))
 
 
 def _in_words(field: str) -> str:

@@ -136,7 +136,7 @@ def test_reason_that_a_source_gives_for_an_unknown_value_stays() -> None:
     why = dict.fromkeys(("composition", "working_set_bytes"), "no limit was hit")
     unknown: dict[str, str] = {}
     at = Instant(dict.fromkeys(MEMORY_STAT_COLUMNS), None, unknown=why)
-    held = memory(at, lambda **_: Cushion(), unknown, unknown)
+    held = memory(at, lambda **_: Cushion(), unknown)
     assert (held.working_set_bytes, unknown) == (None, why)
 
 

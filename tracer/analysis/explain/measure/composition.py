@@ -84,9 +84,9 @@ class Memory:
         }
 
 
-def memory(at: Instant, measure: Callable[..., Cushion], unknown: Unknown, unknown_after: Unknown) -> Memory:
+def memory(at: Instant, measure: Callable[..., Cushion], unknown: Unknown) -> Memory:
     """Return the memory at the kill. `measure` returns the cushion, from `cache_end_bytes` and `locked_bytes`
-    (`window.measure_cushion`). The reason for an unknown working set goes to `unknown_after`."""
+    (`window.measure_cushion`)."""
     made_of, why = compose(at.sizes, at.usage_bytes, at.absent)
     if made_of.anon is None and not any(size for name, size in made_of.parts() if name != "other"):
         # All of usage is in `other`, which does not mean that no counter has it.
@@ -94,7 +94,7 @@ def memory(at: Instant, measure: Callable[..., Cushion], unknown: Unknown, unkno
     unknown |= at.unknown or why
     lacking: Unknown = {}
     working_set_bytes = working_set(at.sizes, at.usage_bytes, lacking)
-    unknown_after |= {name: at.unknown.get(name, why) for name, why in lacking.items()}
+    unknown |= {name: at.unknown.get(name, why) for name, why in lacking.items()}
     locked = _locked_cache(at.sizes, made_of)
     used = measure(cache_end_bytes=cache_bytes(at.sizes), locked_bytes=locked, unknown=unknown)
     return Memory(at, made_of, working_set_bytes, used, locked)
