@@ -297,7 +297,7 @@ def test_pace_without_the_time_in_which_the_oom_killer_was_disabled(page_cache_e
         flags = {"oom_kill_disable": 1, "under_oom": under_oom}
         trace.add("samples", seconds, cgroup_id=7, source="periodic", usage_bytes=90 * MIB, **flags)
     assert report_with(trace, **MAPPED).sizing.pace.startswith(
-        "At this growth (99 MiB in 700 ms, without 900 ms in which tasks hardly ran), each"
+        "At this growth (99 MiB in 700 ms, without 900 ms in which tasks waited with the OOM killer disabled)"
     )
 
 
@@ -345,6 +345,58 @@ def test_pace_of_growth_within_a_few_sums_is_no_finer_than_they_are(
     page_cache_experiment.charged(3.6 - before_kill_s, 7, "anon", 40 * MIB, usage_bytes=LIMIT, **row)
     report = report_with(page_cache_experiment, **MAPPED)
     assert f"(40 MiB in {pace})" in report.sizing.pace
+
+
+def test_pace_of_growth_that_others_made_is_no_finer_than_looks(page_cache_experiment: Any) -> None:
+    """process_vm_writev from another cgroup: the recorder sees the growth when it looks, each 200 ms."""
+    page_cache_experiment.forget("charge")
+    row = {"limit_bytes": LIMIT}
+    page_cache_experiment.charged(3, 7, "file", 60 * MIB, usage_bytes=60 * MIB, tgid=41, **row)
+    page_cache_experiment.charged(3.59, 7, "anon", 40 * MIB, usage_bytes=LIMIT, **row)
+    assert "(40 MiB in about 200 ms)" in report_with(page_cache_experiment, **MAPPED).sizing.pace
+
+
+def test_pace_without_slab_that_reclaim_took_at_the_limit(page_cache_experiment: Any) -> None:
+    """Anonymous memory grows by 60 MiB in 1.5 s, of which 30 MiB take the place of dentries."""
+    page_cache_experiment.forget("charge")
+    row = {"tgid": 41, "limit_bytes": LIMIT}
+    for category in ("kernel", "slab_reclaimable"):
+        page_cache_experiment.charged(1, 7, category, 70 * MIB, usage_bytes=40 * MIB, **row)
+    page_cache_experiment.charged(2, 7, "file", MIB, usage_bytes=40 * MIB, **row)
+    for step in range(60):
+        at = 2.1 + step / 40
+        page_cache_experiment.charged(at, 7, "anon", MIB, usage_bytes=min(71 + step, 100) * MIB, **row)
+        for category in ("kernel", "slab_reclaimable") if step >= 30 else ():
+            page_cache_experiment.charged(at, 7, category, -MIB, usage_bytes=LIMIT, **row)
+    assert "(60 MiB in 1.50 s)" in report_with(page_cache_experiment, **MAPPED).sizing.pace
+
+
+def test_pace_counts_memory_in_zswap_once(page_cache_experiment: Any) -> None:
+    """40 MiB go to swap, and zswap holds them in 10 MiB of kernel memory."""
+    page_cache_experiment.forget("charge")
+    row = {"tgid": 41, "limit_bytes": LIMIT}
+    page_cache_experiment.charged(1, 7, "anon", 49 * MIB, usage_bytes=49 * MIB, **row)
+    page_cache_experiment.charged(2, 7, "anon", MIB, usage_bytes=49 * MIB, **row)
+    for category, amount in (("anon", 40), ("anon", -40), ("swap", 40), ("kernel", 10)):
+        page_cache_experiment.charged(2.5, 7, category, amount * MIB, usage_bytes=60 * MIB, **row)
+    for seconds, size in ((0.5, 0), (2.5, 10 * MIB)):
+        page_cache_experiment.add("samples", seconds, cgroup_id=7, source="periodic", zswap_bytes=size)
+    page_cache_experiment.charged(3.5, 7, "anon", 10 * MIB, usage_bytes=LIMIT, **row)
+    assert "(51 MiB in 600 ms" in report_with(page_cache_experiment, **MAPPED).sizing.pace
+
+
+def test_pace_leaves_out_pauses_of_the_growth(page_cache_experiment: Any) -> None:
+    """40 MiB in 0.4 s, a pause with a page each 0.1 s, and 10 MiB in 0.1 s; the kill is at 3.6 s."""
+    page_cache_experiment.forget("charge")
+    row = {"tgid": 41, "limit_bytes": LIMIT}
+    page_cache_experiment.charged(0.9, 7, "file", 49 * MIB, usage_bytes=49 * MIB, **row)
+    steps = [(1 + step / 100, MIB) for step in range(40)]
+    steps += [(1.5 + step / 10, PAGE) for step in range(20)]
+    steps += [(3.5 + step / 100, MIB) for step in range(10)]
+    for at, size in steps:
+        page_cache_experiment.charged(at, 7, "anon", size, usage_bytes=90 * MIB, **row)
+    pace = report_with(page_cache_experiment, **MAPPED).sizing.pace
+    assert "(50.1 MiB in 490 ms, without 2.11 s in which next to nothing grew)" in pace
 
 
 def test_range_with_shared_memory_in_files_of_no_known_size_has_no_upper_end(

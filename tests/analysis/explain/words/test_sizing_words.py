@@ -34,7 +34,13 @@ def test_numbers_of_grounds_are_those_of_their_sentences() -> None:
 
 def test_sentences_have_numbers_by_their_units() -> None:
     basis = (ground("room_for_cache", cache_bytes=3 * MIB), ground("reclaim_cost", cost_share=0.123))
-    grown = {"grown_bytes": 10 * MIB, "span_s": 2.0, "lost_s": 0.0, "resolution_s": 0.0}
+    grown = {
+        "grown_bytes": 10 * MIB,
+        "span_s": 2.0,
+        "lost_s": 0.0,
+        "lost_to": "thrashing",
+        "resolution_s": 0.0,
+    }
     found = advice.sized(Range((MIB, None), basis, ground("growth", **grown)))
     assert found.min_limit_bytes == (MIB, None)
     assert found.basis == (

@@ -57,10 +57,10 @@ class Thrashing:
 def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval in which its tasks could not grow, in ns: they lost it by thrashing, or
     waited at the limit."""
-    return max(_thrashed_ns(subtree, begin_ns, end_ns), _waited_ns(subtree, begin_ns, end_ns))
+    return max(thrashed_ns(subtree, begin_ns, end_ns), waited_ns(subtree, begin_ns, end_ns))
 
 
-def _thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+def thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval that its tasks lost (`views.lost_time`), in ns; 0 if it is less than a
     third of the interval, or not known."""
     is_reclaiming = _is_evicting(subtree, begin_ns, end_ns) or reclaimed_anon_pages(subtree, begin_ns, end_ns)
@@ -75,7 +75,7 @@ def _thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     return lost if lost >= LEAST_SHARE * (end_ns - begin_ns) else 0
 
 
-def _waited_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+def waited_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval in which tasks waited with the OOM killer disabled, in ns."""
     waits = waits_at_limit(subtree).within(begin_ns, end_ns)
     edges = np.concatenate([[begin_ns], waits.times, [end_ns]])
@@ -112,7 +112,7 @@ def thrashing_before_a_kill(subtree: Subtree, at_limit_ns: int, kill_ns: int) ->
     again = int(back.pages[from_row:end_row].sum(dtype=np.int64))
     if not again or again < LEAST_REREAD * evicted:
         return None
-    lost = _thrashed_ns(subtree, begin_ns, kill_ns)
+    lost = thrashed_ns(subtree, begin_ns, kill_ns)
     return Thrashing(
         span_ns=kill_ns - begin_ns,
         lost_ns=lost,

@@ -28,17 +28,17 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import column_times_ns, integers, known, optional, utc_time
+from tracer.analysis.core.columns import column_times_ns, integers, known, optional
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import TraceTables, breaks_off, end_ns, page_size
 from tracer.analysis.explain.measure import composition, shared_memory
-from tracer.analysis.explain.measure.findings import Findings, lost_ns, waits_at_limit
+from tracer.analysis.explain.measure.findings import Findings, waits_at_limit
 from tracer.analysis.explain.measure.last_looks import heap_bound, library_bounds
 from tracer.analysis.explain.measure.window import why_not_followed
+from tracer.analysis.explain.sizing.pace import measured_pace
 from tracer.analysis.explain.sizing.unreclaimable import unwritten
 from tracer.analysis.results.outcome import AtLimit
-from tracer.analysis.results.quality import resolution_s
 from tracer.analysis.views import miss_curve
 from tracer.analysis.views.miss_curve import Reuse
 from tracer.schema import UNLIMITED_BYTES
@@ -512,40 +512,12 @@ _MAPPED_COLUMNS: Final = (
 )
 
 
-_SHORT_NS: Final = 10 * ledger.SUMMED_NS
-"""Growth within less than this may have begun noticeably earlier than its first sum was sent."""
-
-
 def _pace(subtree: Subtree, findings: Findings) -> Ground | None:
-    """Return how long a greater limit would have lasted, by the growth since its last minimum; None if
-    nothing grew. Memory that went to swap grew as well. Time that tasks lost at the limit does not count: a
-    greater limit spares it."""
-    if findings.window is None:
+    """Return how long a greater limit would have lasted; None if nothing grew."""
+    numbers = measured_pace(subtree, findings)
+    if numbers is None:
         return None
-    charged, swapped = (ledger.change(subtree, kinds) for kinds in (ledger.NOT_CACHE, {"swap": 1}))
-    held = ledger.total([charged, swapped]) if len(swapped.times) else charged
-    grown = held.within(findings.window.begin, findings.window.end)
-    least, last = grown.least(), grown.at(findings.window.end)
-    if least is None or last is None or last <= least:
-        return None
-    lowest = np.flatnonzero(grown.values == least)
-    rises = int(lowest[-1]) + 1 if len(lowest) else 0
-    since_ns = subtree.whole.fineness.since(int(grown.times[rises]))
-    inexact_s = resolution_s(findings.thinned, utc_time(since_ns))
-    if not inexact_s and findings.window.end - since_ns < _SHORT_NS:
-        since_ns -= ledger.SUMMED_NS
-        inexact_s = ledger.SUMMED_NS / 1e9
-    seconds = (findings.window.end - since_ns) / 1e9
-    if seconds <= 0:
-        return None
-    lost_s = lost_ns(subtree, since_ns, findings.window.end) / 1e9
-    numbers = {
-        "grown_bytes": last - least,
-        "span_s": seconds - lost_s,
-        "lost_s": lost_s,
-        "resolution_s": inexact_s,
-    }
-    if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > last - least:
+    if 2 * findings.circumstances.grown_bytes.get("shmem", 0) > numbers["grown_bytes"]:
         rest = shared_memory.left_to_grow_bytes(findings)
         if why_files_have_no_end(findings) is None:
             return ground("growth_in_files", left_bytes=rest, **numbers)

@@ -101,8 +101,15 @@ def _sentence(ground: Ground) -> str:
 
 def _grown(it: Mapping[str, Any]) -> str:
     """Return `40 MiB in 3 s, without 1 s in which tasks hardly ran`."""
-    lost = f", without {duration(it['lost_s'])} in which tasks hardly ran" if it["lost_s"] else ""
+    lost = f", without {duration(it['lost_s'])} in which {_LOST[it['lost_to']]}" if it["lost_s"] else ""
     return f"{size(it['grown_bytes'])} in {coarse_duration(it['span_s'], it['resolution_s'])}{lost}"
+
+
+_LOST: Final = {
+    "thrashing": "tasks hardly ran",
+    "oom_disabled": "tasks waited with the OOM killer disabled",
+    "pause": "next to nothing grew",
+}
 
 
 def _growth(it: Mapping[str, Any]) -> str:
