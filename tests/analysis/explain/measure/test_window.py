@@ -56,6 +56,16 @@ def test_window_begins_after_a_lull(trace: Any) -> None:
     assert only_report(trace).cushion.evicted_bytes == 50 * 4096
 
 
+def test_window_does_not_begin_after_a_short_dip(trace: Any) -> None:
+    """From 2 to 2.5 s, usage is below 90 % of the limit. So it is at first, which is no dip."""
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    for seconds, usage, evicted in ((0.8, 60, 3), (1, 100, 7), (2, 85, 0), (2.5, 95, 1), (3, 100, 20)):
+        trace.charged(seconds, 1, "anon", 0, usage_bytes=usage * MIB)
+        trace.add("pagecache", seconds, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=evicted)
+    record_kill(trace, 4)
+    assert only_report(trace).cushion.evicted_bytes == 28 * 4096
+
+
 def test_window_of_a_young_cgroup_begins_when_it_was_made(trace: Any) -> None:
     """The calm before it was made is no part of its growth."""
     trace.add("cgroups", cgroup_id=2, path="/old", created=trace.ns(0))

@@ -7,8 +7,9 @@ Three moments define the time before a kill:
   less than 1 s before and usage was never below 90 % in between: its memory was not free yet, and both kills
   belong to one shortage.
 * `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
-  whichever was first after usage had last been below 90 % of it, and after the limit was lowered, if it was.
-  From here on each new page needed another page to be freed.
+  whichever was first after usage had last been below 90 % of it for a second (or first, if it never was so
+  long), and after the limit was lowered, if it was. From here on each new page needed another page to be
+  freed, but for short dips.
 * `end`: the kill.
 
 `Steal` counts the pages that reclaim stole meanwhile.
@@ -74,7 +75,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     half = limit_bytes * _APPROACH_PERCENT // 100
     begin = _last_below(usage, half, start, fineness)
     passed, share = _passing(usage, half)
-    after_lull = _last_below(usage, limit_bytes * _LULL_PERCENT // 100, start, fineness)
+    after_lull = _end_of_lull(usage, limit_bytes * _LULL_PERCENT // 100, start, fineness)
     lowered = ledger.last_lowering(subtree, limit_bytes, kill_ns)
     if lowered is not None:
         after_lull = max(after_lull, lowered.since_ns)
@@ -170,6 +171,26 @@ def _last_below(usage: Steps, bytes_: int, otherwise: int, fineness: Fineness) -
         return otherwise
     last, *following = usage.times[int(below[-1]) : int(below[-1]) + 2].tolist()
     return fineness.held_until(last, *following) if following else int(last)
+
+
+def _end_of_lull(usage: Steps, bytes_: int, otherwise: int, fineness: Fineness) -> int:
+    """Return the last moment at which usage was read below a level in the last stretch that was that low for
+    a second, or else in the first; `otherwise` if it never was.
+
+    A shorter one between two times at the limit is a dip: what was evicted before it counts.
+    """
+    is_below = usage.values < bytes_
+    rows = np.append(np.flatnonzero(np.diff(is_below, prepend=False)), len(is_below))
+    begins, ends = rows[:-1:2], rows[1::2]
+    if not len(begins):
+        return otherwise
+    times = np.append(usage.times, LATEST_NS)
+    is_long = times[ends] - times[begins] >= _SOON_NS
+    is_long[0] = True
+    end = int(ends[np.flatnonzero(is_long)[-1]])
+    return _last_below(
+        Steps(usage.times[: end + 1], usage.values[: end + 1], None), bytes_, otherwise, fineness
+    )
 
 
 @dataclass(frozen=True, slots=True)
