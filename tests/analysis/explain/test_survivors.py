@@ -339,8 +339,8 @@ def test_cache_that_was_evicted_on_request_made_no_room_at_a_limit(trace: Any) -
     (one,) = held_cgroups(trace)
     assert one.reclaim.requested_cache_pages == 2560
     facts = dict(survivor_facts.in_brief(one))
-    assert facts["evicted"] == "10 MiB of page cache, by writes to memory.reclaim: no limit asked for it"
-    assert "10 MiB of page cache was evicted because memory.reclaim was" in survivor_facts.summary([one])
+    assert facts["evicted"].startswith("10 MiB of page cache, on request (memory.reclaim; v1: memory.force_")
+    assert "10 MiB of page cache was evicted on request (memory.reclaim;" in survivor_facts.summary([one])
     asked = cache_flow(trace, moves(trace, 7), 7)
     assert asked.evicted_on_request_bytes == asked.evicted_bytes == 10 * MIB
     trace.add("reclaim", 1, kind="memcg", cgroup_id=7, task_cgroup_id=7, tgid=41, pid=41, **taken)

@@ -38,6 +38,7 @@ def flow() -> CacheFlow:
         evicted_bytes=118 * MIB,
         dropped_bytes=7 * MIB,
         returned_bytes=41 * MIB,
+        returned_elsewhere_bytes=0,
         left_bytes=78 * MIB,
         first_look=FirstLook(BEGIN, 55 * MIB),
         added_by_cause={"read": 160 * MIB, "readahead": 43 * MIB},
@@ -161,9 +162,20 @@ def test_empty_columns_are_left_out(flow: CacheFlow) -> None:
         ),
         ({}, "pg_dump (pid 22) evicted most of it, 61 MiB."),
         ({"returned_bytes": 0}, "none of it was read again."),
+        (
+            {"returned_elsewhere_bytes": 7 * MIB},
+            "34 MiB of it was read again here, and 7 MiB by other cgroups.",
+        ),
+        (
+            {"returned_elsewhere_bytes": 41 * MIB},
+            "none of it was read again here, and 41 MiB by other cgroups.",
+        ),
         ({"evicted_on_request_bytes": 58 * MIB}, "was evicted, mostly to keep a cgroup within its limit;"),
-        ({"evicted_on_request_bytes": 60 * MIB}, "was evicted, mostly because memory.reclaim was written;"),
-        ({"evicted_on_request_bytes": 118 * MIB}, "was evicted because memory.reclaim was written;"),
+        (
+            {"evicted_on_request_bytes": 60 * MIB},
+            "was evicted, mostly on request (memory.reclaim; v1: memory.f",
+        ),
+        ({"evicted_on_request_bytes": 118 * MIB}, "was evicted on request (memory.reclaim; v1:"),
         ({"cgroup": None}, "118 MiB of page cache was evicted"),
         (
             {"evictor": Evictor(22, None, None, 50 * MIB)},

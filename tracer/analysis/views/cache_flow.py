@@ -120,12 +120,13 @@ class CacheFlow:
     evicted_bytes: int
     dropped_bytes: int
     returned_bytes: int  # evicted, and read again by any cgroup
+    returned_elsewhere_bytes: int  # of it, charged to a cgroup that is not among these now
     left_bytes: int  # added, and still there at the end
     first_look: FirstLook | None
     added_by_cause: Mapping[str, int]
     evicted_by_cause: Mapping[str, int]
     dropped_by_cause: Mapping[str, int]
-    evicted_on_request_bytes: int  # by writes to memory.reclaim
+    evicted_on_request_bytes: int  # by writes to memory.reclaim; v1: to memory.force_empty, or of a limit
     evicted_from_others_bytes: int  # by a task of another cgroup than the one charged
     evicted_from_removed_bytes: int  # charged to a cgroup that had been removed by then
     evicted_from_nobody_bytes: int
@@ -157,6 +158,7 @@ def cache_flow(trace: TraceTables, sums: Moves, cgroup: str | int | None = None)
         evicted_bytes=total["evicted_bytes"],
         dropped_bytes=total["dropped_bytes"],
         returned_bytes=total["returned_bytes"],
+        returned_elsewhere_bytes=_returned_elsewhere_bytes(trace, members),
         left_bytes=total["left_bytes"],
         first_look=_first_look(sums),
         added_by_cause=_causes(by_cause, "added_bytes"),
@@ -247,6 +249,17 @@ def _refaults(trace: TraceTables, members: Int64s | None, kernel: tuple[KernelCo
         away_ms = float(half_ns / 1e6)
     size = page_size(trace)
     return Refaults(pages * size, away_ms, at_home * size, (pages - at_home) * size, kernel)
+
+
+def _returned_elsewhere_bytes(trace: TraceTables, members: Int64s | None) -> int:
+    if members is None:
+        return 0
+    links, owner = trace.page_moves.links, integers(trace.cache_events.kinds["cgroup_id"])
+    is_member, pages = np.isin(owner, members), 0
+    for batch in links.batches():
+        has_left = is_member[batch.evicted_kind] & ~is_member[batch.added_kind]
+        pages += int(batch.pages[has_left].sum(dtype=np.int64))
+    return pages * page_size(trace)
 
 
 def _kernel_counts(trace: TraceTables, shown: Sequence[int] | None) -> tuple[KernelCount, ...]:

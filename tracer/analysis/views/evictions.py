@@ -97,8 +97,9 @@ def evictions(trace: TraceTables, by: str = "file", cgroup: str | int | None = N
     * `file`: `inode_id`, `path` (null: not known), `dev` (`major:minor`), `ino`, `deleted` (NA: not known);
       `owners`, the number of cgroups that were charged for it; `evictor_tgid`, `evictor_comm`,
       `evictor_cgroup_id`, `evictor_cgroup` and `evictor_bytes` of the process that evicted most of it; `use`,
-      one of `USES` (null: the trace has no addition to its cache). If a file is only written, such as a
-      log, nothing reads its cache, so its eviction costs nothing.
+      one of `USES` (null: the trace has no addition to its cache, or what was dropped of it may have been
+      read again). If a file is only written, such as a log, nothing reads its cache, so its eviction costs
+      nothing.
     * `cgroup`: a row for each pair of owner and actor. Columns of the owner: `cgroup_id`, `cgroup` (a path),
       `container`, `run` of `runs` (`analysis.core.lives`), and `charged_to`: `live`, `removed` (the cgroup's
       directory was gone, its cache was not) or `nobody`. Columns of the actor: `task_cgroup_id`,
@@ -244,10 +245,12 @@ def _by_file(trace: TraceTables, sums: Moves) -> pd.DataFrame:
 
 
 def _uses(of_file: pd.DataFrame) -> Any:
-    """Return for each file the use of its cache; null if no cache was added."""
+    """Return for each file the use of its cache; null if no cache was added, or if dropped cache may have
+    been read again: only evictions are followed."""
     is_read_again = of_file[["returned_bytes", "refaulted_bytes"]].sum(axis=1) > 0
     is_only_written = (of_file["added_bytes"] == of_file["written_bytes"]) & ~is_read_again
-    code = np.select([is_read_again, of_file["added_bytes"] == 0, is_only_written], [2, -1, 0], default=1)
+    is_unknown = (of_file["added_bytes"] == 0) | ((of_file["dropped_bytes"] > 0) & ~is_only_written)
+    code = np.select([is_read_again, is_unknown, is_only_written], [2, -1, 0], default=1)
     return pd.Categorical.from_codes(code, categories=pd.Index(USES))
 
 

@@ -64,7 +64,11 @@ def summary(flow: CacheFlow) -> str:
             f"No page cache{whose} was evicted: {units.size(flow.added_bytes)} was added{dropped}, "
             f"{units.size(flow.left_bytes)} of the added cache was left at the end."
         )
-    again = units.size(flow.returned_bytes) if flow.returned_bytes else "none"
+    elsewhere = flow.returned_elsewhere_bytes
+    here = flow.returned_bytes - elsewhere
+    again = f"{units.size(here) if here else 'none'} of it was read again"
+    if elsewhere:
+        again += f" here, and {units.size(elsewhere)} by other cgroups"
     cause = next(iter(flow.evicted_by_cause))
     is_asked = 2 * flow.evicted_on_request_bytes >= flow.evicted_bytes
     is_all = (
@@ -74,7 +78,7 @@ def summary(flow: CacheFlow) -> str:
     return (
         f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} "
         f"{eviction_words.REQUESTED if is_asked else eviction_words.WHY[cause]}; "
-        f"{again} of it was read again.{_evictor(flow)}"
+        f"{again}.{_evictor(flow)}"
     )
 
 
@@ -167,7 +171,7 @@ def _beside_the_kernel(counts: Sequence[KernelCount], may_be_paged_out: bool) ->
     seen = sum(count.refaulted_bytes for count in counts)
     counted = sum(count.kernel_bytes for count in counts)
     count = f"the kernel's own count is {units.size(counted)}"
-    if seen == counted:
+    if units.size(seen) == units.size(counted):
         return f"{count} as well"
     paged_out = "what a program paged out (MADV_PAGEOUT), " if may_be_paged_out else ""
     why = (

@@ -14,7 +14,7 @@ WHY: Final = {
     "reclaim_direct": "for an allocation that found the machine short of memory",
     "reclaim_kswapd": "in the background, because the machine was short of memory or the cache was idle",
 }
-REQUESTED: Final = "because memory.reclaim was written"
+REQUESTED: Final = "on request (memory.reclaim; v1: memory.force_empty, or a limit set below usage)"
 _CAUSES: Final = {
     "read": "read by a system call",
     "write": "written by a system call",

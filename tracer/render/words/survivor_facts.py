@@ -264,7 +264,7 @@ def _read_again(files: Iterable[RereadFile]) -> Iterator[Fact]:
 
 
 def _is_requested(one: Held) -> bool:
-    """Return whether writes to memory.reclaim evicted all that was evicted."""
+    """Return whether all that was evicted was evicted on request."""
     return bool(one.evicted_bytes) and one.reclaim.requested_cache_pages == one.reclaim.reclaimed_pages
 
 
@@ -273,7 +273,7 @@ def _by_what(one: Held) -> str:
     if one.evicted_bytes and not attempts:
         return "by reclaim for an ancestor cgroup or for the whole machine"
     if _is_requested(one):
-        return "by writes to memory.reclaim: no limit asked for it"
+        return REQUESTED
     at = f"limit or above its {_high(one)}" if one.high_owner is not None else "limit"
     return (
         f"by {units.count(attempts)} reclaim attempts (the kernel frees memory for a cgroup at its "
