@@ -225,6 +225,27 @@ def test_callers_of_one_function_have_shares_of_all_growth() -> None:
     assert ([frame.function for frame in code.frames], code.callers) == (["new_text", "insert", "main"], ())
 
 
+@pytest.mark.parametrize(
+    ("comms", "shown"),
+    [
+        (("worker-0", "worker-1", "worker-12"), ("worker-*", 3)),
+        (("python", "python3"), ("python*", 2)),
+        (("7", "12"), None),
+        (("a", "b"), None),
+    ],
+)
+def test_processes_whose_names_differ_by_a_number_are_together(
+    comms: tuple[str, ...], shown: tuple[str, int] | None
+) -> None:
+    grown = [StackGrowth(comm, pid, ("fill [work]",), (), 10, 100) for pid, comm in enumerate(comms)]
+    found = grown_functions({"anon": grown})
+    if shown is None:
+        assert sorted(code.process.comm or "" for code in found) == sorted(comms)
+    else:
+        (code,) = found
+        assert (code.process.comm, code.process.processes) == shown
+
+
 def test_addresses_of_short_processes_are_code_without_a_name() -> None:
     """The address of one function differs in each process. One that all samples share is shown."""
 

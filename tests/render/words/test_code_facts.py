@@ -101,6 +101,11 @@ def test_memory_that_was_freed_again_is_said_from_a_tenth_on(
         assert next(iter(lines))[1].partition(": python3 (41)")[2] == note
 
 
+def test_time_of_the_samples_is_said() -> None:
+    (_, said) = next(grown(Grown((LOAD,), 1.0, SampledMemory(100 * MIB, 20 * MIB, 0, 6.5))))
+    assert said.endswith(": python3 (41) (sampled in 6.50 s; 20 MiB more were taken and freed again)")
+
+
 @pytest.mark.parametrize(
     ("frames", "callers"), [(("evacuate", "scavenge_block"), ()), (("evacuate",), ("scavenge_one",))]
 )

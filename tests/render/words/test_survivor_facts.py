@@ -322,10 +322,15 @@ def test_memory_at_the_peak_has_the_most_anon_if_that_was_at_another_time(
 
 @pytest.mark.parametrize(
     ("from_ms", "until_ms", "words"),
-    [(300, 300, "300 ms before the peak of usage"), (0, 0, "at the peak of usage")],
+    [
+        (300, 300, "300 ms before the peak of usage"),
+        (0, 0, "at the peak of usage"),
+        (0.9, 0.8, "about 10 ms before the peak of usage"),
+        (1300, 56, "1.30 s to about 60 ms before the peak of usage"),
+    ],
 )
 def test_moment_in_which_a_process_was_charged_is_no_span(
-    held: Held, from_ms: int, until_ms: int, words: str
+    held: Held, from_ms: float, until_ms: float, words: str
 ) -> None:
     assert held.peak_time is not None
     began, until = (held.peak_time - pd.Timedelta(ms, "ms") for ms in (from_ms, until_ms))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -239,6 +240,21 @@ class MissPoint:
     spared_share: float
 
 
+_TRAILING_NUMBER: Final = re.compile(r"[-_/:.#]?(?:[0-9]+|\*)$")
+
+
+def name_without_number(comm: str) -> str:
+    """Return the part that the names of workers have in common: `worker` for worker-0, worker-1 and
+    worker-*."""
+    return _TRAILING_NUMBER.sub("", comm) or comm
+
+
+def shared_name(comms: Iterable[str]) -> str:
+    """Return the name of processes whose names differ by a trailing number at most: `worker-*` if they do."""
+    names = set(comms)
+    return max(names) if len(names) == 1 else min((it.rstrip("0123456789") for it in names), key=len) + "*"
+
+
 @dataclass(frozen=True, slots=True)
 class GrownProcess:
     """The process whose code grew; `pid` is None for several (`processes`) of one name."""
@@ -287,11 +303,12 @@ class GrownCode:
 class SampledMemory:
     """What samples of growth stand for: `held_bytes` of them were not seen to be freed, `freed_bytes` were,
     and do not count as growth. `unseen_freed_bytes`: the part of `held_bytes` that was freed as well, by the
-    ledger; it is not known which."""
+    ledger; it is not known which. `span_s`: the time in which the samples were taken; None: not known."""
 
     held_bytes: int
     freed_bytes: int
     unseen_freed_bytes: int
+    span_s: float | None = None
 
     @property
     def unseen_share(self) -> float:

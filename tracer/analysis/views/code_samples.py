@@ -229,6 +229,7 @@ def grown_within(subtree: Subtree, kinds: Sequence[str], begin_ns: int, end_ns: 
         held_bytes=int(held.bytes.sum()),
         freed_bytes=max(int((samples.bytes - samples.again_bytes).sum() - held.bytes.sum()), 0),
         unseen_freed_bytes=_unseen(trace, held, dict(zip(kinds, armed, strict=True))),
+        span_s=(end_ns - begin_ns) / 1e9,
     )
     code = tuple(
         replace(one, share_error=min(one.share_error + memory.unseen_share, 1.0))

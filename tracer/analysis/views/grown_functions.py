@@ -15,7 +15,15 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from tracer.analysis.results.memory import NAMELESS_CODE, Caller, CodeFrame, GrownCode, GrownProcess
+from tracer.analysis.results.memory import (
+    NAMELESS_CODE,
+    Caller,
+    CodeFrame,
+    GrownCode,
+    GrownProcess,
+    name_without_number,
+    shared_name,
+)
 from tracer.analysis.views import rust_names
 from tracer.program_modules import may_be_of_program
 from tracer.stored_names import IN_SOURCE, NAMELESS_PYTHON
@@ -222,13 +230,15 @@ def share_error(share: float, count: float) -> float:
 
 
 def _groups(samples: Sequence[StackGrowth]) -> list[list[StackGrowth]]:
-    """Return the samples of processes of one name and one function of the program together. Addresses are
-    together: those of one function differ from process to process, and from instruction to instruction."""
+    """Return the samples of processes of one name and one function of the program together. Names may differ
+    by a trailing number. Addresses are together: those of one function differ from process to process, and
+    from instruction to instruction."""
     groups: dict[tuple[str | None, tuple[str, str | None]], list[StackGrowth]] = {}
     for sample in samples:
         name = next(iter(_code_of(sample)), "")
         identity = (NAMELESS_CODE, None) if _is_address(name) else frame_of(name).identity
-        groups.setdefault((sample.comm, identity), []).append(sample)
+        comm = None if sample.comm is None else name_without_number(sample.comm)
+        groups.setdefault((comm, identity), []).append(sample)
     return [*groups.values()]
 
 
@@ -246,6 +256,7 @@ def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: f
     if nr_bytes < LEAST_SHARE * whole:
         return []
     tgids = {sample.tgid for sample in samples}
+    comms = [sample.comm for sample in samples if sample.comm is not None]
     stacks: Counter[tuple[str, ...]] = Counter()
     for sample in samples:
         stacks[_code_of(sample)] += sample.nr_bytes
@@ -260,7 +271,11 @@ def _of_one_code(kind: str, samples: Sequence[StackGrowth], whole: int, count: f
             share_error=share_error(nr_bytes / whole, count),
             bytes=nr_bytes,
             of="slab" if kind == "kernel" and is_slab else kind,
-            process=GrownProcess(next(iter(tgids)) if len(tgids) == 1 else None, samples[0].comm, len(tgids)),
+            process=GrownProcess(
+                next(iter(tgids)) if len(tgids) == 1 else None,
+                shared_name(comms) if comms else None,
+                len(tgids),
+            ),
             language=_language(samples),
             mapping=None,
             frames=frames,

@@ -131,13 +131,15 @@ def _who(process: GrownProcess) -> str:
 
 
 def _notes(it: Grown) -> str:
-    """Return what to add if not all of the growth was sampled, or if much of what was sampled is held no
-    more."""
+    """Return the time in which samples were taken, and what to add if not all of the growth was sampled, or
+    if much of what was sampled is held no more."""
     notes = []
     if it.sampled_share is not None and it.sampled_share < _ENOUGH:
         notes.append(f"of the {percent(it.sampled_share)} of the growth that was sampled")
     memory = it.memory or SampledMemory(0, 0, 0)
     held, freed, unseen = memory.held_bytes, memory.freed_bytes, memory.unseen_freed_bytes
+    if memory.span_s is not None:
+        notes.insert(0, f"sampled in {units.duration(memory.span_s)}")
     if freed > _MUCH * (held + freed):
         notes.append(f"{units.size(freed)} more were taken and freed again")
     if freed > held:  # the allocator of the program is busy with it

@@ -13,13 +13,14 @@ from typing import Final
 import pandas as pd
 
 from tracer import units
+from tracer.analysis.core.ledger import SUMMED_NS
 from tracer.analysis.explain.victim_selection import ADJ_SCALE, OOM_SCORE_ADJ_MIN
 from tracer.analysis.explain.words import evidence
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import cgroup_name, process, time_before, trigger_name
 from tracer.analysis.results.kill import Candidate, OomReport, Sizing, Trigger, Victim, WhatIf
-from tracer.analysis.results.memory import Allocator, FurtherAllocators
-from tracer.analysis.results.quality import Quality, ThinnedInterval
+from tracer.analysis.results.memory import Allocator, FurtherAllocators, name_without_number, shared_name
+from tracer.analysis.results.quality import Quality, ThinnedInterval, resolution_s
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import places
 from tracer.render.words.escape import visible
@@ -28,6 +29,7 @@ from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import not_known
 
 _TITLE_CHARACTERS: Final = 60
+_SUMMED_S: Final = SUMMED_NS / 1e9
 _MOST_KILLED: Final = 2
 
 CONSTRAINTS: Final = {
@@ -285,10 +287,10 @@ def allocated(
 
 
 def _companies(listed: Sequence[Allocator]) -> list[tuple[Allocator, ...]]:
-    """Return the processes grouped by name. The name that charged most comes first."""
+    """Return the processes grouped by name up to a trailing number. The name that charged most is first."""
     of_name: dict[str | int, list[Allocator]] = {}
     for one in listed:
-        of_name.setdefault(one.comm or one.tgid, []).append(one)
+        of_name.setdefault(name_without_number(one.comm) if one.comm else one.tgid, []).append(one)
     return sorted(
         map(tuple, of_name.values()), key=lambda company: -sum(one.charged_bytes for one in company)
     )
@@ -301,6 +303,7 @@ def _sum_of(company: Sequence[Allocator]) -> Allocator:
     return replace(
         first,
         **{name: sum(getattr(one, name) for one in company) for name in kinds},
+        comm=shared_name(one.comm for one in company if one.comm) if first.comm else None,
         cmdline=first.cmdline if len({one.cmdline for one in company}) == 1 else None,
         grew_from=min((one.grew_from for one in company if one.grew_from is not None), default=None),
         grew_until=max((one.grew_until for one in company if one.grew_until is not None), default=None),
@@ -327,11 +330,19 @@ def _when(one: Allocator, until: pd.Timestamp | None, event: str, thinned: Seque
     the process had ended by then."""
     if until is None or one.grew_from is None or one.grew_until is None:
         return ""
-    begin, end = (time_before(until, moment, thinned) for moment in (one.grew_from, one.grew_until))
+    begin, end = (_time_before(until, moment, thinned) for moment in (one.grew_from, one.grew_until))
     span = begin if begin == end else f"{begin} to {end}"
     when = f"at {event}" if span == "0 s" else f"{span} before {event}"
     ended = "" if one.exited is None else f"; the process had ended by {event}"
     return f", most of it {when}{ended}"
+
+
+def _time_before(end: pd.Timestamp, moment: pd.Timestamp, thinned: Sequence[ThinnedInterval]) -> str:
+    """Return the time from a charge to the end; a short one is no finer than the sums of charges are."""
+    seconds = (end - moment).total_seconds()
+    if resolution_s(thinned, moment) or not 0 < seconds < 10 * _SUMMED_S:
+        return time_before(end, moment, thinned)
+    return units.coarse_duration(seconds + _SUMMED_S, _SUMMED_S)
 
 
 def no_allocator(report: OomReport) -> str:

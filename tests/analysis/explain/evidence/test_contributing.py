@@ -80,6 +80,14 @@ def test_processes_of_one_command_are_told_together() -> None:
     )
 
 
+def test_processes_whose_names_differ_by_a_number_are_told_together() -> None:
+    jobs = tuple(alike(f"worker-{number}", 20 + number)[0] for number in range(3))
+    found = findings(made_of(anon=90), grew(anon=90), candidates=jobs)
+    assert numbers_of(contributing(found, CAUSES["anon_growth"]), "same_command") == [
+        {"comm": "worker-*", "processes": 3, "held_bytes": 63 * MIB, "largest_bytes": 22 * MIB}
+    ]
+
+
 @pytest.mark.parametrize(
     ("composition", "candidates"),
     [

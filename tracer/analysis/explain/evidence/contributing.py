@@ -12,7 +12,7 @@ from tracer.analysis.explain.measure import composition, shared_memory
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.measure.last_looks import heap_bound
 from tracer.analysis.results.kill import Evidence
-from tracer.analysis.results.memory import Allocator
+from tracer.analysis.results.memory import Allocator, name_without_number, shared_name
 
 _LEAST_COPIED_SHARE: Final = 0.05
 _COPY: Final = ("do_wp_page", "wp_page_copy")  # mm/memory.c; the compiler may inline the second
@@ -161,7 +161,8 @@ def _many_processes(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """Processes of one name: their number, the anonymous memory of all, and the most that one of them has."""
+    """Processes of one name up to a trailing number: how many there are, the anonymous memory of all, and the
+    most that one of them has."""
 
     comm: str
     processes: int
@@ -177,18 +178,19 @@ def company(findings: Findings) -> Company | None:
     work under the same name.
     """
     total, anon = findings.composition.total or 0, findings.composition.anon or 0
-    of_name: dict[str, list[int]] = {}
+    of_name: dict[str, list[tuple[int, str]]] = {}
     for one in findings.candidates:
         if one.anon_rss_bytes:
-            of_name.setdefault(one.comm, []).append(one.anon_rss_bytes)
-    if sum(map(sum, of_name.values())) > _SHARED_ABOVE * anon:
+            of_name.setdefault(name_without_number(one.comm), []).append((one.anon_rss_bytes, one.comm))
+    if sum(size for named in of_name.values() for size, _ in named) > _SHARED_ABOVE * anon:
         return None
     companies = []
-    for comm, sizes in of_name.items():
-        alike = [size for size in sizes if size * 4 >= max(sizes)]
+    for named in of_name.values():
+        most = max(named)[0]
+        alike, comms = zip(*((size, comm) for size, comm in named if size * 4 >= most), strict=True)
         is_shared_out = max(alike) <= _MOST_OF_COMPANY * sum(alike)
         if is_shared_out and sum(alike) * 2 >= total > 0:
-            companies.append(Company(comm, len(alike), sum(alike), max(alike)))
+            companies.append(Company(shared_name(comms), len(alike), sum(alike), max(alike)))
     return max(companies, key=lambda one: one.held_bytes, default=None)
 
 

@@ -19,7 +19,7 @@ from tracer.analysis.explain.words import sentence_parts
 from tracer.analysis.explain.words.cause_words import WORDS
 from tracer.analysis.explain.words.sentence_parts import owner_name, process, time_before
 from tracer.analysis.results.kill import Cause, Sizing
-from tracer.analysis.results.memory import GrownCode
+from tracer.analysis.results.memory import GrownCode, name_without_number
 from tracer.analysis.views.grown_functions import is_of_collector
 from tracer.kernel.cgroups.containers import identify, qos_class
 from tracer.schema import UNLIMITED_BYTES
@@ -249,7 +249,8 @@ def _code_of(findings: Findings, grew: contributing.Grew) -> GrownCode | None:
     """
     it = grew.process
     for one in findings.code:
-        is_its = one.process.pid == it.tgid or (one.process.pid is None and one.process.comm == it.comm)
+        name, its = (name_without_number(comm or "") for comm in (one.process.comm, it.comm))
+        is_its = one.process.pid == it.tgid or (one.process.pid is None and name == its)
         is_named = bool(one.frames) and not one.frames[0].function.startswith(_NAMELESS)
         is_certain = one.share > one.share_error
         is_maker = one.language != "java" and not is_of_collector(one)
