@@ -129,6 +129,18 @@ def test_kill_without_a_sign_of_its_limit_does_not_know_when_it_was_reached(trac
     assert only_report(trace).cushion.limit_reached_at is None
 
 
+@pytest.mark.parametrize(("last_s", "counted"), [(2.85, None), (2.98, 5 * 4096)])
+def test_kernels_count_that_was_not_read_near_the_kill_is_not_known(
+    trace: Any, last_s: float, counted: int | None
+) -> None:
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.charged(2.5, 1, "anon", 100 * MIB, usage_bytes=LIMIT)
+    for seconds, pages in ((2.6, 0), (last_s, 5), (3.05, 9)):
+        trace.add("samples", seconds, cgroup_id=1, source="periodic", workingset_refault_file=pages)
+    record_kill(trace, 3)
+    assert only_report(trace).cushion.kernel_refaulted_bytes == counted
+
+
 def test_evictions_by_damon_count_but_are_not_compared_with_pgsteal(
     page_cache_experiment: Any,
 ) -> None:

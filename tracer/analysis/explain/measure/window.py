@@ -42,6 +42,7 @@ _NEAR_PAGES: Final = 64  # a CPU's stock of charges: MEMCG_CHARGE_BATCH in mm/me
 _LULL_PERCENT: Final = 90
 _APPROACH_PERCENT: Final = 50
 _SOON_NS: Final = 1_000_000_000
+_LATE_DIVISOR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +301,11 @@ def measure_cushion(
         refaulted, why_not = refaulted_bytes(subtree, window.at_limit, window.end)
         if why_not is not None:
             unknown["cushion.refaulted_bytes"] = why_not
-    counted = kernel_refaulted_bytes(subtree, window.at_limit, window.end)
+    counted = None
+    if _is_counted_to_end(subtree, window):
+        counted = kernel_refaulted_bytes(subtree, window.at_limit, window.end)
     if counted is None:
-        reason = "the kernel's count was not sampled twice in the window"
+        reason = "the kernel's count was not sampled twice in the window, or not near its end"
         unknown["cushion.kernel_refaulted_bytes"] = reason
     is_limited = limit_bytes < UNLIMITED_BYTES
     other = ledger.change(subtree, ledger.NOT_CACHE)
@@ -347,6 +350,16 @@ def refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[int |
         return None, why_not
     pages = subtree.refaulted.between(begin_ns, end_ns).pages.sum(dtype=np.int64)
     return int(pages) * page_size(subtree.whole), None
+
+
+def _is_counted_to_end(subtree: Subtree, window: Window) -> bool:
+    """Return whether the kernel's count of refaults was read in the last tenth of the time at the limit, or
+    was the same there. What was read again after the last reading would lack."""
+    read = ledger.count(subtree, "workingset_refault_file")
+    seen = read.times[read.times <= window.end]
+    late_ns = window.end - int(seen[-1]) if len(seen) else window.end
+    is_late = _LATE_DIVISOR * late_ns >= window.end - window.at_limit
+    return not is_late or ledger.held(subtree, read, window.end)
 
 
 def kernel_refaulted_bytes(subtree: Subtree, begin_ns: int, end_ns: int) -> int | None:
