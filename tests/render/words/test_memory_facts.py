@@ -74,6 +74,8 @@ def test_process_that_lived_and_shares_since_a_fork() -> None:
         ("by mapping", "60 MiB heap; 40 MiB of it is shared with other processes since a fork"),
         ("", "web (pid 7), 60 MiB, near the limit"),
     ]
+    (_, (_, said)) = by_mapping([one], KILL - pd.Timedelta("2s"), "the peak of usage")
+    assert said == "web (pid 7), 60 MiB, 500 ms after the peak of usage"
 
 
 def test_every_part_of_every_process_is_listed() -> None:

@@ -76,10 +76,12 @@ def _when_looked(found: CacheContents, until: pd.Timestamp | None) -> str:
 _MOST_PARTS: Final = 6
 
 
-def by_mapping(listed: Sequence[ProcessMemory], until: pd.Timestamp | None) -> Iterator[Fact]:
+def by_mapping(
+    listed: Sequence[ProcessMemory], moment: pd.Timestamp | None, event: str = "the kill"
+) -> Iterator[Fact]:
     """Yield the largest parts of the first process of a look, and when that was.
 
-    `until`: the moment of the kill; None: the process lived.
+    `moment`: when `event` was; None: not known.
     """
     for one in listed[:1]:
         least = _LEAST_SHARE * one.rss_bytes
@@ -87,18 +89,20 @@ def by_mapping(listed: Sequence[ProcessMemory], until: pd.Timestamp | None) -> I
         rest = one.rss_bytes - sum(part.rss_bytes for part in large)
         more = [f"{units.size(rest)} of other mappings"] if rest >= least else []
         yield "by mapping", ", ".join([*map(part_words, large), *more]) + _shared(one)
-        yield "", _process(one, until)
+        yield "", _process(one, moment, event)
 
 
-def every_part(listed: Sequence[ProcessMemory], until: pd.Timestamp | None) -> Iterator[Fact]:
+def every_part(
+    listed: Sequence[ProcessMemory], moment: pd.Timestamp | None, event: str = "the kill"
+) -> Iterator[Fact]:
     """Yield every process of a look, and below it each of its parts."""
     for number, one in enumerate(listed):
-        yield "" if number else "by mapping", f"{_process(one, until)}{_shared(one)}:"
+        yield "" if number else "by mapping", f"{_process(one, moment, event)}{_shared(one)}:"
         yield from (("", f"  {part_words(part)}") for part in one.parts)
 
 
-def _process(one: ProcessMemory, until: pd.Timestamp | None) -> str:
-    return f"{visible(process(one.comm, one.pid))}, {units.size(one.rss_bytes)}, {_when(one, until)}"
+def _process(one: ProcessMemory, moment: pd.Timestamp | None, event: str) -> str:
+    return f"{visible(process(one.comm, one.pid))}, {units.size(one.rss_bytes)}, {_when(one, moment, event)}"
 
 
 def part_words(part: MappedPart) -> str:
@@ -113,10 +117,11 @@ def _shared(one: ProcessMemory) -> str:
     return f"; {units.size(one.shared_bytes)} of it is shared with other processes since a fork"
 
 
-def _when(one: ProcessMemory, until: pd.Timestamp | None) -> str:
-    if until is None:
+def _when(one: ProcessMemory, moment: pd.Timestamp | None, event: str) -> str:
+    if moment is None:
         return "near the limit"
-    return f"{units.duration((until - one.time).total_seconds())} before the kill"
+    seconds = (moment - one.time).total_seconds()
+    return f"{units.duration(abs(seconds))} {'before' if seconds >= 0 else 'after'} {event}"
 
 
 def _in(noun: str, nouns: str) -> Callable[[MappedPart], str]:

@@ -54,7 +54,7 @@ def held(one: Held) -> Iterator[Fact]:
         yield "its peak ever", f"{units.size(one.kernel_peak_bytes)} by the kernel's own count (memory.peak)"
     yield from _progress(one)
     yield "made of", _made_of(one)
-    yield from memory_facts.every_part(one.mappings, None)
+    yield from memory_facts.every_part(one.mappings, one.peak_time, "the peak of usage")
     yield from memory_facts.of_runtimes(one.runtime, one.mappings)
     yield from memory_facts.by_file(one.cached, one.peak_usage_bytes, None)
     yield from _allocated(one, len(one.allocators))
@@ -98,7 +98,7 @@ def in_brief(one: Held) -> Iterator[Fact]:
     made_of = [f"{units.size(bytes_)} {kind}" for kind, bytes_ in kinds if bytes_ and bytes_ >= least]
     if made_of:
         yield "made of", ", ".join(made_of)
-    yield from memory_facts.by_mapping(one.mappings, None)
+    yield from memory_facts.by_mapping(one.mappings, one.peak_time, "the peak of usage")
     yield from memory_facts.of_runtimes(one.runtime, one.mappings)
     yield from memory_facts.by_file(one.cached, one.peak_usage_bytes, None)
     yield from islice(_allocated(one, 1, by_command=True), 1)

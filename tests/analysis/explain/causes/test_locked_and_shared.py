@@ -91,6 +91,14 @@ def test_kind_of_shared_memory_is_that_of_most_of_it(kind: str, words: str) -> N
     assert f"shared memory ({first} and {second})" in WORDS["shmem"].sentence(found)
 
 
+def test_kinds_that_hold_a_part_of_the_shared_memory_are_said_to_hold_that() -> None:
+    """The rest is in a System V segment that no process has mapped."""
+    found = replace(findings(made_of(shmem=66), grew(shmem=66)), shared_files=files("memfd", [37]))
+    assert "66 MiB of it shared memory (37 MiB of that in memfd)" in WORDS["shmem"].sentence(found)
+    found = replace(found, shared_files=files("memfd", [60]))
+    assert "66 MiB of it shared memory (memfd)" in WORDS["shmem"].sentence(found)
+
+
 def test_one_file_that_holds_most_of_its_kind_is_named() -> None:
     found = replace(
         findings(made_of(shmem=90), grew(shmem=90)), shared_files=files("anonymous", [80, 1, 1, 1])

@@ -86,6 +86,7 @@ SHARED_KINDS: Final[Mapping[str, str]] = {
     "memfd": "memfd",
     "tmpfs": "files on tmpfs",
 }
+_NEARLY_ALL: Final = 0.9
 _TMPFS_SIZE: Final = (
     "Give each tmpfs a size below this limit (size= at mount, --shm-size, emptyDir.sizeLimit)."
 )
@@ -126,9 +127,12 @@ _SHARED_CURES: Final[Mapping[tuple[str, bool], str]] = {
 
 
 def _shmem(findings: Findings) -> str:
-    kinds = " and ".join(SHARED_KINDS[one.kind] for one in shared_memory.kinds(findings))
+    found, held = shared_memory.kinds(findings), findings.composition.shmem or 0
+    kinds = " and ".join(SHARED_KINDS[one.kind] for one in found) or "tmpfs, memfd or shared mappings"
+    in_them = sum(one.held_bytes for one in found)
+    known = f"{size(in_them)} of that in " if found and in_them < _NEARLY_ALL * held else ""
     shared = f"{size(findings.composition.shmem)} of it shared memory"
-    what = f" ({kinds or 'tmpfs, memfd or shared mappings'})"
+    what = f" ({known}{kinds})"
     return at_limit(findings, shared + what + beside(findings, "shared memory"))
 
 
