@@ -75,7 +75,8 @@ class SharedFile:
     """A file of shared memory, as last seen before the kill (docs/trace-format.md, `shmem_files`).
 
     `kind`: anonymous, sysv, memfd or tmpfs. `held_bytes`: its pages, at most the cgroup's shared memory.
-    `is_mapped`: a process had it mapped.
+    `is_mapped`: a process had it mapped. `is_least`: it may have held more at the kill, since shared memory
+    grew after it was seen that is in no other known file.
     """
 
     kind: str
@@ -83,6 +84,7 @@ class SharedFile:
     held_bytes: int
     size_bytes: int
     is_mapped: bool
+    is_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,21 @@ def test_files_are_those_last_seen_and_name_the_kinds(trace: Any) -> None:
     assert numbers_of(contributing, "unmapped_shmem") == [{"unmapped_bytes": 64 * MIB}]
 
 
+@pytest.mark.parametrize(("seen_s", "held", "said"), [(3, 21, "at least 21 MiB"), (10.01, 66, "66 MiB")])
+def test_file_that_was_seen_before_shared_memory_grew_may_hold_more(
+    trace: Any, seen_s: float, held: int, said: str
+) -> None:
+    """The process had ended before a look at the kill."""
+    filled(trace)
+    look(trace, seen_s, "memfd", "/memfd:pool", held * MIB, size_bytes=137 * MIB)
+    report = killed(trace)
+    assert [one.is_least for one in report.shared_files] == [said.startswith("at least")]
+    assert f"94 MiB of it shared memory ({said} of that in memfd)" in report.verdict.summary
+    assert any(f"it holds {said} until" in line for line in report.advice)
+    (files,) = numbers_of(report.verdict.contributing, "shared_files")
+    assert [one.get("is_least", False) for one in files["files"]] == [said.startswith("at least")]
+
+
 def test_memfd_that_nobody_mapped_is_no_file_that_outlives_the_kill(trace: Any) -> None:
     filled(trace)
     look(trace, 1.2, "memfd", "/memfd:cache", 62 * MIB, is_mapped=False)

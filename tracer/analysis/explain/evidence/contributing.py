@@ -277,6 +277,7 @@ def _shared_files(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     if shared_memory.is_much(findings) and (most := shared_memory.largest(findings)):
         files = tuple(
             {"kind": one.kind, "name": one.name, "held_bytes": one.held_bytes, "size_bytes": one.size_bytes}
+            | ({"is_least": True} if one.is_least else {})
             for one in most
         )
         yield found(findings, "shared_files", files=files)

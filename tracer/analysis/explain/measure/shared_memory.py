@@ -25,6 +25,7 @@ from tracer.analysis.results.memory import SharedFile
 _SHMEM: Final[Weights] = {"shmem": 1}
 _MUCH_SHARE: Final = 0.2
 _KNOWN_PERCENT: Final = 90
+_LITTLE_DIVISOR: Final = 10
 _MOST_NAMED: Final = 3
 _LATE_NS: Final = 100_000_000
 """The look at a kill is some milliseconds after it."""
@@ -41,7 +42,7 @@ def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[S
         return ()
     looks = subtree.once("shared_memory.looks", lambda: _Looks.from_table(subtree.shmem_files))
     left = shmem_bytes or 0
-    found = []
+    level, found, before_growth = ledger.change(subtree, _SHMEM), [], []
     for row in looks.last_at(time_ns + _LATE_NS):
         held, is_mapped = int(row["held_bytes"]), bool(row["is_mapped"])
         if held:
@@ -52,6 +53,8 @@ def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[S
             continue
         held = min(held, left)
         left -= held
+        since = (level.at(time_ns) or 0) - (level.at(min(int(row["time"]), time_ns)) or 0)
+        before_growth.append(since > held // _LITTLE_DIVISOR)
         found.append(
             SharedFile(
                 kind=str(row["kind"]),
@@ -61,6 +64,8 @@ def files_at(subtree: Subtree, time_ns: int, shmem_bytes: int | None) -> tuple[S
                 is_mapped=is_mapped,
             )
         )
+    if left > (shmem_bytes or 0) // _LITTLE_DIVISOR:
+        found = [replace(one, is_least=grew) for one, grew in zip(found, before_growth, strict=True)]
     return tuple(sorted(found, key=lambda one: -one.held_bytes))
 
 
@@ -142,11 +147,15 @@ def largest(findings: Findings) -> tuple[SharedFile, ...]:
 
 @dataclass(frozen=True, slots=True)
 class OfKind:
-    """The files of one kind, as `SharedFile.kind` has it, and the shared memory in all of them."""
+    """The files of one kind, as `SharedFile.kind` has it, and the shared memory in all of them.
+
+    `is_least`: they may have held more.
+    """
 
     kind: str
     files: tuple[SharedFile, ...]
     held_bytes: int
+    is_least: bool
 
     @property
     def is_one_file(self) -> bool:
@@ -160,7 +169,13 @@ def kinds(findings: Findings) -> list[OfKind]:
     for one in findings.shared_files:
         of_kind.setdefault(one.kind, []).append(one)
     found = [
-        OfKind(kind, tuple(files), sum(one.held_bytes for one in files)) for kind, files in of_kind.items()
+        OfKind(
+            kind,
+            tuple(files),
+            sum(one.held_bytes for one in files),
+            any(one.is_least for one in files),
+        )
+        for kind, files in of_kind.items()
     ]
     least = (findings.composition.shmem or 0) // 10
     return sorted((one for one in found if one.held_bytes > least), key=lambda one: -one.held_bytes)

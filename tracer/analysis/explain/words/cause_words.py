@@ -129,11 +129,15 @@ _SHARED_CURES: Final[Mapping[tuple[str, bool], str]] = {
 def _shmem(findings: Findings) -> str:
     found, held = shared_memory.kinds(findings), findings.composition.shmem or 0
     kinds = " and ".join(SHARED_KINDS[one.kind] for one in found) or "tmpfs, memfd or shared mappings"
-    in_them = sum(one.held_bytes for one in found)
-    known = f"{size(in_them)} of that in " if found and in_them < _NEARLY_ALL * held else ""
+    in_them, least = sum(one.held_bytes for one in found), any(one.is_least for one in found)
+    known = f"{_size(in_them, is_least=least)} of that in " if found and in_them < _NEARLY_ALL * held else ""
     shared = f"{size(findings.composition.shmem)} of it shared memory"
     what = f" ({known}{kinds})"
     return at_limit(findings, shared + what + beside(findings, "shared memory"))
+
+
+def _size(held_bytes: int, *, is_least: bool) -> str:
+    return f"at least {size(held_bytes)}" if is_least else size(held_bytes)
 
 
 def _cure_shmem(findings: Findings) -> Iterator[str]:
@@ -149,7 +153,9 @@ def _cure_shmem(findings: Findings) -> Iterator[str]:
     kind, most = kinds[0], kinds[0].files[0]
     yield _SHARED_CURES[kind.kind, kind.is_one_file].format(
         name=most.name,
-        held=size(most.held_bytes if kind.is_one_file else kind.held_bytes),
+        held=_size(most.held_bytes, is_least=most.is_least)
+        if kind.is_one_file
+        else _size(kind.held_bytes, is_least=kind.is_least),
         size=size(most.size_bytes),
         count=count(len(kind.files)),
     )

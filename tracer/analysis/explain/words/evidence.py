@@ -312,7 +312,8 @@ def _shared_files(it: _Numbers) -> str:
 
 def _shared_file(one: Mapping[str, Any]) -> str:
     name = "" if one["kind"] == "anonymous" else f" {one['name']}"
-    return f"{size(one['held_bytes'])} in {_SHARED[one['kind']]}{name} of {size(one['size_bytes'])}"
+    least = "at least " if one.get("is_least") else ""
+    return f"{least}{size(one['held_bytes'])} in {_SHARED[one['kind']]}{name} of {size(one['size_bytes'])}"
 
 
 def _unmapped_shmem(it: _Numbers) -> str:
