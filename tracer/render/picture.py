@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tracer import units
+from tracer.analysis.explain.words.sentence_parts import process
 from tracer.analysis.results.kill import OomReport
 from tracer.analysis.results.memory import Composition
 from tracer.analysis.views.timeline import row_length
@@ -239,7 +240,7 @@ def _markers_for_kill(report: OomReport, cgroup: str, more: int) -> Iterator[Mar
         anon = units.size(victim.anon_rss_bytes)
         yield Marker(
             report.time,
-            f"OOM kill: {visible(victim.comm)} (pid {victim.pid}), anon {anon}{after}",
+            f"OOM kill: {visible(process(victim.comm, victim.pid))}, anon {anon}{after}",
             is_kill=True,
             composition=report.composition if is_owner and number == 0 else None,
         )

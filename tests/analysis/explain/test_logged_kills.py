@@ -345,3 +345,14 @@ def test_page_size_follows_from_the_zones_of_the_whole_machine(page_kib: int, sh
     assert report.kernel_log.page_size == (page_kib * 1024 if shown == 1 else None)
     if shown == 1:
         assert f"{600_000 * page_kib / (1 << 20):.1f} GiB" in report.verdict.summary
+
+
+def test_processes_of_one_name_without_pids_are_not_taken_for_one() -> None:
+    log = [
+        "java invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "Memory cgroup out of memory: Killed process (java) total-vm:4096kB, anon-rss:1024kB, file-rss:0kB",
+    ]
+    (report,) = logged_kills.explain(reports(log))
+    assert report.victims[0].pid is None
+    assert "victims.pid" in report.quality.unknown
+    assert "java asked for more memory, and java was killed for it" in report.verdict.summary

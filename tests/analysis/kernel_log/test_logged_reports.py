@@ -72,7 +72,7 @@ def in_one_pass(kernel_log: pd.DataFrame) -> list[tuple[dict[int, int], LogRepor
     ]
     found = []
     for report in parser.reports(lines):
-        killed_ns = {kill.pid: int(times[kill.stamp.line - 1]) for kill in report.kills}
+        killed_ns = {kill.pid or 0: int(times[kill.stamp.line - 1]) for kill in report.kills}
         if report.chosen is not None:
             killed_ns.setdefault(report.chosen.pid, int(times[report.last_line - 1]))
         tasks = tuple(task._replace(comm=stored_text(task.comm)) for task in report.tasks)

@@ -236,7 +236,7 @@ def test_rows_say_where_they_are_from(table: str) -> None:
 
 TRACE = AnalysedTrace(Path(__file__).parents[3] / "traces/parent-limit")
 (REPORT,) = TRACE.explain()
-STARTS = {(REPORT.kill_id, REPORT.victims[0].pid): 41}
+STARTS: dict[tuple[int, int | None], int] = {(REPORT.kill_id, REPORT.victims[0].pid): 41}
 
 
 def row_of(report: OomReport) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tracer.kernel.kmsg.text.lines import split
 LOG = (Path(__file__).parent / "corpus/captured-6.18-v1-kmsg.log").read_bytes()
 
 
-def victims(path: Path) -> list[int]:
+def victims(path: Path) -> list[int | None]:
     return [kill.pid for report in log_files.read(str(path)).reports for kill in report.kills]
 
 

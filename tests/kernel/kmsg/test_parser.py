@@ -40,7 +40,7 @@ def read(lines: Iterable[str], prefix: str = "[    1.000000] ") -> list[LogRepor
     return list(reports(prefix + line for line in lines))
 
 
-def pids(found: Iterable[LogReport]) -> list[list[int]]:
+def pids(found: Iterable[LogReport]) -> list[list[int | None]]:
     return [[kill.pid for kill in one.kills] for one in found]
 
 

@@ -360,3 +360,22 @@ def test_reaped_task_without_kill_line_is_killed() -> None:
     assert [(kill.pid, kill.comm, kill.anon_rss_bytes) for kill in found.kills] == [(7, "main", None)]
     (other,) = reports([line.format(pid=8) for line in lines])
     assert other.kills == ()
+
+
+@pytest.mark.parametrize("pid", ["", "XXXX ", "<pid> ", "[redacted] ", "*** "])
+def test_kill_without_a_pid_is_a_kill_of_a_process_with_a_name(pid: str) -> None:
+    sizes = "total-vm:4096kB, anon-rss:1024kB, file-rss:0kB"
+    lines = [
+        "[ 1.000000] memory: usage 102400kB, limit 102400kB, failcnt 5",
+        f"[ 1.000001] Memory cgroup out of memory: Killed process {pid}(java (x)) {sizes}",
+        f"[ 2.000000] Out of memory: Killed process {pid}(mysqld)",
+    ]
+    first, second = reports(lines)
+    (kill,) = first.kills
+    assert (kill.pid, kill.comm, kill.anon_rss_bytes) == (None, "java (x)", 1 << 20)
+    assert first.counters["memory"].limit_bytes == 100 << 20
+    assert [(one.pid, one.comm) for one in second.kills] == [(None, "mysqld")]
+
+
+def test_words_of_a_program_about_a_killed_process_are_no_kill() -> None:
+    assert not [*reports(["[ 1.000000] Killed process (worker) by request"])]

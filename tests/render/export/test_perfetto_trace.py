@@ -197,7 +197,7 @@ def test_kill_is_an_instant_on_cgroup_and_thread_with_an_arrow_to_each_victim() 
         for packet in at_threads
         if packet.track_event.terminating_flow_ids
     ]
-    assert sorted(victims) == sorted(victim.pid for victim in report.victims)
+    assert sorted(victims) == sorted(victim.pid or 0 for victim in report.victims)
     assert len(arrows) == len(victims)
 
 

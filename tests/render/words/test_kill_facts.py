@@ -47,7 +47,7 @@ def test_what_if_has_a_sentence_for_each_change(report: OomReport) -> None:
 def test_process_title_is_once_below_the_table(report: OomReport) -> None:
     """The title of a victim is with the killed processes."""
     worker = Candidate(98, "postgres\n", 230, 0, 1 << 20, False, 230, 0, "postgres: checkpointer\x1b[31m")
-    dead = replace(worker, pid=report.victims[0].pid)
+    dead = replace(worker, pid=report.victims[0].pid or 0)
     plain = replace(worker, pid=97, cmdline=None)
     found = list(kill_facts.candidate_titles(replace(report, candidates=(dead, worker, plain))))
     assert found == [("candidate", "postgres\\n (98) [postgres: checkpointer\\x1b[31m]")]

@@ -316,7 +316,7 @@ class Logged:
 
     def __init__(
         self,
-        killed_ns: Mapping[int, int],
+        killed_ns: Mapping[int | None, int],
         shown: Shown,
         read: Callable[[], LogReport],
         read_memory: Callable[[], OwnerMemory | None] = lambda: None,

@@ -137,7 +137,7 @@ class _Earlier(NamedTuple):
 
     number: int
     since_boot_ns: int | None
-    pid: int
+    pid: int | None
     comm: str
 
 
@@ -323,7 +323,7 @@ class LoggedFacts:
             owner=owner,
             trigger=logged_kill.trigger(log, unknown),
             victims=victims,
-            victim_tgids=frozenset(victim.pid for victim in victims),
+            victim_tgids=frozenset(victim.pid for victim in victims if victim.pid is not None),
             composition=held.made_of,
             cushion=held.cushion,
             page_size=page_size,

@@ -82,7 +82,7 @@ def _pairs(oom: pd.DataFrame, logged: Sequence[Logged]) -> Iterator[tuple[int, i
     kills = zip(
         integers(oom["kill_id"]).tolist(), integers(oom["pid"]).tolist(), times_ns(oom).tolist(), strict=True
     )
-    by_pid: dict[int, list[tuple[int, int]]] = {}
+    by_pid: dict[int | None, list[tuple[int, int]]] = {}
     for number, one in enumerate(logged):
         for pid, killed_ns in one.killed_ns.items():
             by_pid.setdefault(pid, []).append((number, killed_ns))
@@ -161,7 +161,10 @@ def _kill(trace: TraceTables, one: Logged) -> LogKill:
     """
     report, places = one.report, trace.places
     time_ns = min(one.killed_ns[kill.pid] for kill in report.kills)
-    victims = [trace.processes.cgroup_at(kill.pid, time_ns, APART_AT_MOST_NS) for kill in report.kills]
+    victims = [
+        None if kill.pid is None else trace.processes.cgroup_at(kill.pid, time_ns, APART_AT_MOST_NS)
+        for kill in report.kills
+    ]
     path = None if report.task_memcg is None else stored_text(report.task_memcg)
     if path is not None and path != places.path_of(victims[0]):
         told = places.id_at(path, time_ns)

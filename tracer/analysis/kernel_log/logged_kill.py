@@ -129,7 +129,7 @@ def page_size(log: LogReport) -> int | None:
     It follows from the total_vm of a killed task, which is in pages in the table of tasks, and in kB in its
     kill line, or else from the memory of the whole machine.
     """
-    rows = {row.pid: row.total_vm_pages for row in log.tasks}
+    rows: dict[int | None, int] = {row.pid: row.total_vm_pages for row in log.tasks}
     for kill in log.kills:
         pages = rows.get(kill.pid)
         if pages and kill.total_vm_bytes is not None and kill.total_vm_bytes % pages == 0:
@@ -339,7 +339,7 @@ def _tgid_of(pid: int | None, log: LogReport) -> int | None:
 
 def victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim]:
     """Yield the killed tasks; if the log ends before the kill, the task that the kernel chose."""
-    rows = {row.pid: row for row in log.tasks}
+    rows: dict[int | None, TaskRow] = {row.pid: row for row in log.tasks}
     kills = log.kills
     if log.is_no_task_killable or (log.is_panic and not kills):
         unknown["victims"] = _PANIC if log.is_panic_on_oom else _NOBODY
@@ -354,6 +354,8 @@ def victims(log: LogReport, page_size: int, unknown: Unknown) -> Iterator[Victim
         for number, kill in enumerate(kills)
     ]
     yield from found
+    if any(kill.pid is None for kill in kills):
+        unknown["victims.pid"] = "the line about the kill in the kernel log has only the name"
     if kills and not any(kill.pid in rows for kill in kills):
         unknown["victims.swap_bytes"] = "the kernel log has no table with a row for the victim"
     if any(one.anon_rss_bytes is None for one in found):

@@ -90,7 +90,7 @@ def logged(kernel_log: pd.DataFrame) -> list[Logged]:
         if first < last:
             reports = parser.reports(rows.lines(end, begin), end + 1, killed)
             found += (others := [_parsed(rows, report) for report in reports])
-            killed.extend(pid for one in others for pid in one.killed_ns)
+            killed.extend(pid for one in others for pid in one.killed_ns if pid is not None)
         if usual is not None:
             found.append(usual.logged(rows))
             killed.append(usual.pid)
@@ -99,7 +99,7 @@ def logged(kernel_log: pd.DataFrame) -> list[Logged]:
 
 
 def _parsed(rows: _Rows, report: LogReport) -> Logged:
-    killed_ns = {kill.pid: rows.time_ns(kill.stamp.line - 1) for kill in report.kills}
+    killed_ns: dict[int | None, int] = {kill.pid: rows.time_ns(kill.stamp.line - 1) for kill in report.kills}
     if report.chosen is not None:
         killed_ns.setdefault(report.chosen.pid, rows.time_ns(report.last_line - 1))
     return Logged(killed_ns, Shown.from_report(report), lambda: _with_stored_names(report))
@@ -320,7 +320,9 @@ def _usual(rows: _Rows, of_lines: tuple[int, int, int, int], memory: tuple[int, 
     kill = printed_lines.killed(killed, Stamp(last + 1))
     if invoked is None or invoked[0].comm is None or invoked[1] is not None or told is None or kill is None:
         return None
-    is_of_one_task = told.chosen is not None and (told.chosen.pid, told.chosen.comm) == (kill.pid, kill.comm)
+    if told.chosen is None or kill.pid is None:
+        return None
+    is_of_one_task = (told.chosen.pid, told.chosen.comm) == (kill.pid, kill.comm)
     is_complete = (
         told.constraint == "memcg" and told.oom_memcg is not None and kill.total_vm_bytes is not None
     )

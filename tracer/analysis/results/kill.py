@@ -167,7 +167,7 @@ class Victim:
     of its threads: None if only a kernel log has the kill.
     """
 
-    pid: int
+    pid: int | None
     comm: str
     cgroup: str | None = None
     anon_rss_bytes: int | None = None
@@ -338,7 +338,10 @@ class OomReport:
         owner = self.limit_owner
         place = owner.container or owner.cgroup or units.UNKNOWN
         life = f" (run {owner.run} of {owner.runs})" if (owner.runs or 1) > 1 else ""
-        victims = [f"{victim.comm} (pid {victim.pid})" for victim in self.victims]
+        victims = [
+            victim.comm if victim.pid is None else f"{victim.comm} (pid {victim.pid})"
+            for victim in self.victims
+        ]
         more = f" and {len(victims) - 3} more" if len(victims) > 3 else ""
         return forms.printable(
             f"OOM kill {self.kill_id} at {as_json(self.time) or units.UNKNOWN}",

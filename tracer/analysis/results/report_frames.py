@@ -21,7 +21,7 @@ _KILL_DTYPES: Final = {
     "cgroup_id": "Int64",
     "run": "Int64",
     "victim": "str",
-    "pid": "int64",
+    "pid": "Int64",
     "cause": "str",
     "confidence": "str",
     "constraint": "str",

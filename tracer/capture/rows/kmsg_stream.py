@@ -251,7 +251,8 @@ class LogFilter:
             self._left_to_kill -= 1
         killed = printed_lines.killed(row["text"], Stamp(0))
         if killed is not None:
-            self._others.append(killed.pid)
+            if killed.pid is not None:
+                self._others.append(killed.pid)
             self._left_to_kill = 0
 
     def _is_after_one_of_others(self, text: str) -> bool:

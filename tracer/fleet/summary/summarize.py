@@ -26,7 +26,7 @@ from tracer.fleet.summary.summaries import BIN_NS, SUMMARIES
 from tracer.fleet.summary.time_window import time_ns
 from tracer.fleet.summary.workload import NamedCgroups
 
-Starts = Mapping[tuple[int, int], int]
+Starts = Mapping[tuple[int, int | None], int]
 """(kill_id, pid) -> when the process of this victim started, in ns by CLOCK_BOOTTIME."""
 
 

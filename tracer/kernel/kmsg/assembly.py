@@ -269,7 +269,7 @@ class Assembly:
         have a name, and a name may contain line ends."""
         return self.mode in ("header", "tasks") and self.take_row(record)
 
-    def has_task(self, pid: int) -> bool:
+    def has_task(self, pid: int | None) -> bool:
         """Return whether the table of tasks, or the line about the chosen task, names this process."""
         chosen = self.chosen if self.summary is None else self.summary.chosen
         is_chosen = chosen is not None and chosen.pid == pid
@@ -319,7 +319,7 @@ class Assembly:
 
     def add_kill(self, kill: Kill) -> None:
         """Add a kill; the kernel reports the chosen task of a group kill twice."""
-        if kill.pid not in {one.pid for one in self.kills}:
+        if kill.pid is None or kill.pid not in {one.pid for one in self.kills}:
             is_complete = kill.reason is not None or self.reason is None
             self.kills.append(kill if is_complete else kill._replace(reason=self.reason))
 
@@ -328,7 +328,7 @@ class Assembly:
         summary = self._summary_of_kill()
         is_memcg = self._is_memcg(summary)
         tasks = _bounded_rows(self.tasks, self.machine.ram_pages)
-        row_of = {row.pid: row for row in tasks}
+        row_of: dict[int | None, TaskRow] = {row.pid: row for row in tasks}
         constraint, policy = self._constraint(summary, is_memcg=is_memcg), self.nodemask
         owner, victim = self.limit_of[::-1] if self.limit_of is not None else (None, None)
         return LogReport(

@@ -167,6 +167,8 @@ def _is_copy(one: _Traits, other: _Traits) -> bool:
     if is_timed and abs((times[0] or 0) - (times[1] or 0)) > _NEAR_NS:
         return False
     if one.sizes is not None and other.sizes is not None:
+        if one.key[0] is None:  # any number of processes may have one name
+            return one.sizes == other.sizes and one.sizes.count(None) < len(one.sizes)
         return _has_same_sizes(one.sizes, other.sizes)
     if one.sizes is not None or other.sizes is not None:
         return True  # the task that one report chose is the one that the other killed

@@ -291,7 +291,9 @@ class MachineLog:
             self._unfinished = record
         return True
 
-    def _add_pid(self, pid: int) -> None:
+    def _add_pid(self, pid: int | None) -> None:
+        if pid is None:
+            return
         self._pids.pop(pid, None)
         self._pids[pid] = None
         if len(self._pids) > MOST_PIDS:
@@ -305,7 +307,7 @@ class MachineLog:
             assembly.touch(record, "kill")
         return kill is not None
 
-    def _is_kill_of(self, assembly: Assembly, pid: int, comm: str, record: Record) -> bool:
+    def _is_kill_of(self, assembly: Assembly, pid: int | None, comm: str, record: Record) -> bool:
         """Return whether the killed task is the one that the report chose.
 
         Old kernels may kill a child of the chosen task, and all kernels may name one of its threads.

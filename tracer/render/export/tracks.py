@@ -306,6 +306,8 @@ def _marks(report: OomReport, kill: Kill, threads: _Threads, flows: Iterator[int
         thread = threads.number(trigger.tgid or trigger.pid, trigger.pid, trigger.comm)
         yield Mark(kill, thread, is_victim=False, flows=tuple(itertools.chain(*arrows)))
     for victim, arrow in zip(report.victims, arrows, strict=True):
+        if victim.pid is None:
+            continue
         thread = threads.number(victim.pid, victim.pid, victim.comm)
         yield Mark(kill, thread, is_victim=True, flows=arrow)
 

@@ -362,7 +362,7 @@ def killed(report: OomReport, most: int) -> Iterator[Fact]:
         yield "killed", f"{several}: memory.oom.group is set, so they are killed together"
     for victim in report.victims[:most]:
         if victim.cmdline is not None:
-            yield "killed", f"{visible(victim.comm)} (pid {victim.pid}){titled(victim.cmdline)}"
+            yield "killed", f"{visible(process(victim.comm, victim.pid))}{titled(victim.cmdline)}"
     cgroups = list(dict.fromkeys(victim.cgroup for victim in report.victims if victim.cgroup is not None))
     if cgroups and cgroups != [report.limit_owner.cgroup]:
         more = f" and {len(cgroups) - most} more" if len(cgroups) > most else ""
@@ -371,7 +371,7 @@ def killed(report: OomReport, most: int) -> Iterator[Fact]:
 
 def killed_in_brief(report: OomReport) -> Iterator[Fact]:
     """Yield the first victims with their sizes, oom_score_adj and cgroup, as far as they are known."""
-    rss_of = {one.pid: one.rss_bytes for one in report.candidates}
+    rss_of: dict[int | None, int | None] = {one.pid: one.rss_bytes for one in report.candidates}
     for number, victim in enumerate(report.victims[:_MOST_KILLED]):
         kinds = (
             (victim.anon_rss_bytes, "anonymous"),
@@ -396,7 +396,7 @@ def killed_in_brief(report: OomReport) -> Iterator[Fact]:
 def victim_cells(victim: Victim) -> tuple[str, ...]:
     """Return the cells of a victim below `VICTIM_TITLES`."""
     return (
-        f"{visible(victim.comm)} ({victim.pid})",
+        f"{visible(victim.comm)} ({units.UNKNOWN if victim.pid is None else victim.pid})",
         units.size(victim.anon_rss_bytes),
         units.size(victim.file_rss_bytes),
         units.size(victim.shmem_rss_bytes),

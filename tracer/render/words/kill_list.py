@@ -191,7 +191,8 @@ def _killed(report: OomReport) -> str:
         panicked = report.kernel_log is not None and report.kernel_log.panicked
         return "none: panic" if panicked else units.UNKNOWN
     first, *rest = report.victims
-    return f"{visible(first.comm)} ({first.pid})" + (f" +{units.count(len(rest))}" if rest else "")
+    pid = units.UNKNOWN if first.pid is None else first.pid
+    return f"{visible(first.comm)} ({pid})" + (f" +{units.count(len(rest))}" if rest else "")
 
 
 def _when(report: OomReport) -> str:

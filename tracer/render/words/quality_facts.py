@@ -113,6 +113,7 @@ FIELDS_IN_WORDS: Final = {
     "victims": "the killed processes",
     "victims.swap_bytes": "the swap usage of a killed process",
     "victims.anon_rss_bytes": "the RSS of a killed process",
+    "victims.pid": "the pid of a killed process",
     "victims.cgroup": "the cgroup of a killed process",
     "candidates": "the processes that the kernel considered",
     "candidates.badness": "the badness of some candidates",

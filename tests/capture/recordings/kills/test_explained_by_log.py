@@ -131,7 +131,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
             many,
             "/" + parent.name,
             text_of(cast(list[dict[str, Any]], trace.kernel_log.to_dict("records"))),
-            {report.victims[0].pid: report for report in trace.explain()},
+            {report.victims[0].pid or 0: report for report in trace.explain()},
         )
 
 

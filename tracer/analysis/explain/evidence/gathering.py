@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from tracer.analysis.explain.evidence.kinds import found, on_suspect, resolution_ns
@@ -114,7 +115,7 @@ def held_by_killed(findings: Findings) -> tuple[int, bool]:
     anon = [victim.anon_rss_bytes for victim in findings.victims]
     if any(one is not None for one in anon):
         return sum(filter(None, anon)), True
-    rss_of = {one.pid: one.rss_bytes for one in findings.candidates}
+    rss_of: dict[int | None, int | None] = {one.pid: one.rss_bytes for one in findings.candidates}
     return sum(rss_of.get(victim.pid) or 0 for victim in findings.victims), False
 
 
@@ -201,7 +202,7 @@ class Large:
     """Processes of one name. `held_bytes`: their RSS, without what is in swap. `pid`: of the largest."""
 
     comm: str
-    pid: int
+    pid: int | None
     held_bytes: int
     processes: int
     was_killed: bool
@@ -215,20 +216,22 @@ def largest_processes(findings: Findings) -> list[Large]:
     """
     if findings.constraint not in OF_MACHINE or findings.kmsg != "only":
         return []
-    held = [(one.comm, one.pid, one.rss_bytes or 0) for one in findings.candidates]
+    held: list[tuple[str, int | None, int]] = [
+        (one.comm, one.pid, one.rss_bytes or 0) for one in findings.candidates
+    ]
     # A killed thread has no row of its own, but its process has one of about its size.
     least = 1.1 * max((bytes_ for _, _, bytes_ in held), default=0)
     held += [(one.comm, one.pid, _rss(one)) for one in findings.victims if _rss(one) > least]
-    named: dict[str, list[tuple[int, int]]] = {}
+    named: dict[str, list[tuple[int, int | None]]] = {}
     for comm, pid, bytes_ in held:
         named.setdefault(comm, []).append((bytes_, pid))
     found = [
         Large(
             comm,
-            max(of_name)[1],
+            max(of_name, key=itemgetter(0))[1],
             sum(bytes_ for bytes_, _ in of_name),
             len(of_name),
-            any(pid in findings.victim_tgids for _, pid in of_name),
+            any(pid is None or pid in findings.victim_tgids for _, pid in of_name),
         )
         for comm, of_name in named.items()
     ]

@@ -339,7 +339,7 @@ class PreviousKill:
     """The last kill for the same limit; `age_ns`: the time since then. Of several victims, the first."""
 
     kill_id: int
-    pid: int
+    pid: int | None
     comm: str | None
     age_ns: int
 

@@ -209,7 +209,7 @@ def _machine_memory(it: _Numbers) -> str:
 
 def _largest_processes(it: _Numbers) -> str:
     named = [
-        f"{one['comm']} (pid {one['pid']}) {size(one['held_bytes'])}"
+        f"{process(one['comm'], one['pid'])} {size(one['held_bytes'])}"
         if one["processes"] == 1
         else f"{count(one['processes'])} processes {one['comm']} {size(one['held_bytes'])} together"
         for one in it["largest"]

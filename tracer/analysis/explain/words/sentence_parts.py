@@ -244,7 +244,8 @@ def killed(findings: Findings) -> str:
         none = findings.circumstances.no_victim
         return "" if none is None else f", and {NO_VICTIM[none]}"
     victim = process(victims[0].comm, victims[0].pid)
-    return " and was killed" if victim == _asker(findings) else f", and {victim} was killed for it"
+    is_asker = victims[0].pid is not None and victim == _asker(findings)
+    return " and was killed" if is_asker else f", and {victim} was killed for it"
 
 
 def unexplained(report: OomReport, why: str) -> str:

@@ -131,11 +131,12 @@ class TaskRow(NamedTuple):
 class Kill(NamedTuple):
     """A task that was sent SIGKILL, from a `Killed process` line.
 
-    `reason` is the beginning of the line (`Memory cgroup out of memory`).
+    `pid` is None if the line names the task without it, as some users post it. `reason` is the beginning of
+    the line (`Memory cgroup out of memory`).
     """
 
     stamp: Stamp
-    pid: int
+    pid: int | None
     comm: str
     reason: str | None = None
     uid: int | None = None

@@ -29,6 +29,7 @@ from tracer.kernel.kmsg.text.markers import (
     INVOKED,
     KILLED,
     KILLED_PID,
+    NO_PID,
     OLD_CHOSEN,
     STATS,
     UB_KILLED,
@@ -270,17 +271,20 @@ def killed(text: str, stamp: Stamp) -> Kill | None:
     head = KILLED_PID.match(rest)
     if found and head is None and (cut := _CUT_PID.fullmatch(rest)) is not None:
         return Kill(stamp, int(cut[1]), "", _reason(reason))
-    if not found or head is None:
+    begin = NO_PID.match(rest) if head is None else head
+    if not found or begin is None:
         return None
-    end = next((at for word in _AFTER_NAME if (at := rest.rfind(word)) >= head.end()), -1)
-    if end < 0 or not fits_comm(rest[head.end() : end]):
-        end = _end_of_comm(rest.partition("\n")[0], head.end())
+    end = next((at for word in _AFTER_NAME if (at := rest.rfind(word)) >= begin.end()), -1)
+    if end < 0 or not fits_comm(rest[begin.end() : end]):
+        end = _end_of_comm(rest.partition("\n")[0], begin.end())
     fields = _fields(rest[end:].partition("\n")[0])
-    uid = fields.get("UID") if head[2] is None else int(head[2])
+    if head is None and not fields and _reason(reason) is None:
+        return None  # words of a program
+    uid = fields.get("UID") if head is None or head[2] is None else int(head[2])
     return Kill(
         stamp,
-        pid=int(head[1]),
-        comm=rest[head.end() : end],
+        pid=None if head is None else int(head[1]),
+        comm=rest[begin.end() : end],
         reason=_reason(reason),
         uid=uid,
         total_vm_bytes=fields.get("total-vm", fields.get("vsz", fields.get("vm"))),

@@ -34,6 +34,9 @@ GROUP: Final = " are going to be killed due to memory.oom.group set"
 KILLED_PID: Final = re.compile(r" ?(\d{1,10}),? (?:UID (\d{1,10}), )?\(")
 """The pid, and on some kernels the uid, between `Killed process` or `Kill process` and the name."""
 
+NO_PID: Final = re.compile(r" ?(?:[*#?xX_.…-]{1,12} ?|[<\[{][\w ./*-]{1,24}[>\]}] ?)?\(")
+"""A space, or what users write in place of a pid, between these words and the name."""
+
 _COMM_BYTES: Final = 15  # TASK_COMM_LEN less the NUL
 
 
