@@ -356,3 +356,29 @@ def test_processes_of_one_name_without_pids_are_not_taken_for_one() -> None:
     assert report.victims[0].pid is None
     assert "victims.pid" in report.quality.unknown
     assert "java asked for more memory, and java was killed for it" in report.verdict.summary
+
+
+_GROUP = "Tasks in /a/b are going to be killed due to memory.oom.group set"
+_KILL = "Memory cgroup out of memory: Killed process {} (w{}) total-vm:4096kB, anon-rss:1024kB"
+
+
+def test_group_kill_without_its_trigger_names_the_group() -> None:
+    log = [_GROUP, *(_KILL.format(pid, pid) for pid in range(100, 106))]
+    (report,) = logged_kills.explain(reports(log))
+    summary = report.verdict.summary
+    assert "w102 (pid 102) and 3 more were killed together (memory.oom.group of the cgroup /a/b)" in summary
+    (report,) = logged_kills.explain(reports(log[:2]))
+    assert report.verdict.summary.startswith("w100 (pid 100) was killed because")
+    (report,) = logged_kills.explain(reports(log[:1]))
+    assert report.verdict.summary.startswith("every process of the cgroup /a/b was killed because")
+
+
+def test_rule_that_kills_the_task_that_asks_is_named() -> None:
+    kill = "Out of memory (oom_kill_allocating_task): Killed process 7 (w) total-vm:4kB, anon-rss:4kB"
+    head = ["w invoked oom-killer: gfp_mask=0xcc0, order=0, oom_score_adj=0", "CPU: 0 PID: 7 Comm: w Not"]
+    alone, whole = (
+        next(iter(logged_kills.explain(reports(log)))).verdict.summary
+        for log in ([kill], [head[0], f"{head[1]} tainted 5.10.0 #1", "Mem-Info:", kill])
+    )
+    assert "was killed (vm.oom_kill_allocating_task is set)" in alone
+    assert "asked for memory and was killed (vm.oom_kill_allocating_task is set)" in whole

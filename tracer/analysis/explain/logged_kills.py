@@ -350,7 +350,7 @@ class LoggedFacts:
     def judge(self, findings: Findings) -> Verdict:
         """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
         log, judged = self._log, verdict.judge(findings)
-        has_end = log.kills or log.chosen or findings.circumstances.no_victim
+        has_end = log.kills or log.chosen or log.group_memcg or findings.circumstances.no_victim
         if "header" not in log.missing or log.counters or log.mem_info is not None or not has_end:
             return judged
         summary = sentence_parts.summary_of_a_line(
@@ -390,6 +390,8 @@ def _circumstances(log: LogReport, held: Memory, page_size: int) -> Circumstance
         swap=None if in_swap is None else Swap(*in_swap, refused=False),
         protected_bytes=log.min_protection_bytes or 0,
         full_swap_limit_bytes=logged_kill.full_swap_limit(log),
+        group=log.group_memcg,
+        kills_asker=victim_selection.is_of_asker(log),
         **held.circumstances(),
     )
 

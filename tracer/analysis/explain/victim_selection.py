@@ -361,12 +361,17 @@ def from_log(log: LogReport, total: int | None, size: int, unknown: Unknown) -> 
         unknown["candidates.badness"] = "the table of a kernel before 4.15 is read without page tables"
     elif any(one.adj_pages is None for one in listed):
         unknown["candidates.badness"] = _NO_TOTAL
-    if any(_ALLOCATING_REASON in (kill.reason or "") for kill in log.kills):
+    if is_of_asker(log):
         unknown["what_if"] = _ALLOCATING
         return Selection(ranked(listed, rules), total)
     if chosen is None:
         return Selection(ranked(listed, rules), total)
     return _judged(listed, total, rules, is_group=log.group_memcg is not None, unknown=unknown)
+
+
+def is_of_asker(log: LogReport) -> bool:
+    """Return whether the task that asked was killed because vm.oom_kill_allocating_task is set."""
+    return any(_ALLOCATING_REASON in (kill.reason or "") for kill in log.kills)
 
 
 def _judged(

@@ -309,7 +309,8 @@ class Circumstances:
     left their memory behind. `ended_writer`: the process that left most shared memory behind.
     `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
     machine, which it prints only if the machine was short of memory. `no_victim`: why the decision
-    killed nothing.
+    killed nothing. `group`: the cgroup of which all processes were killed (memory.oom.group), as a kernel log
+    names it. `kills_asker`: vm.oom_kill_allocating_task had the task killed that asked.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -332,6 +333,8 @@ class Circumstances:
     locked_in_unknown_bytes: int = 0
     moved: tuple[Mover, ...] = ()
     no_victim: NoVictim | None = None
+    group: str | None = None
+    kills_asker: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,14 +238,27 @@ def killed(findings: Findings) -> str:
     """Return ` and was killed`, or `, and b (pid 7) was killed for it`; if nothing was killed, why not."""
     victims = findings.victims
     if len(victims) > 1:
-        together = " together (memory.oom.group)" if victims[0].group_kill else ""
-        return f", and {len(victims)} processes were killed for it{together}"
+        return f", and {len(victims)} processes were killed for it{_together(findings)}"
     if not victims:
         none = findings.circumstances.no_victim
         return "" if none is None else f", and {NO_VICTIM[none]}"
     victim = process(victims[0].comm, victims[0].pid)
     is_asker = victims[0].pid is not None and victim == _asker(findings)
-    return " and was killed" if is_asker else f", and {victim} was killed for it"
+    by_rule = _KILLS_ASKER if findings.circumstances.kills_asker else ""
+    return f" and was killed{by_rule}" if is_asker else f", and {victim} was killed for it{by_rule}"
+
+
+_KILLS_ASKER: Final = " (vm.oom_kill_allocating_task is set)"
+
+
+def _together(findings: Findings) -> str:
+    """Return ` together (memory.oom.group)`, with the cgroup of the group unless its own limit was hit; empty
+    if no group was killed."""
+    if len(findings.victims) < 2 or not findings.victims[0].group_kill:
+        return ""
+    group = findings.circumstances.group
+    of_group = "" if group in (None, findings.owner.cgroup) else f" of {cgroup_name(group)}"
+    return f" together (memory.oom.group{of_group})"
 
 
 def unexplained(report: OomReport, why: str) -> str:
@@ -429,6 +442,9 @@ def contradiction(ranked: Sequence[Candidate]) -> str:
     )
 
 
+_MOST_NAMED: Final = 3
+
+
 def summary_of_a_line(findings: Findings, nodes: str, *, has_owner: bool, is_alone: bool) -> str:
     """Return the summary of a kill whose report the log has not, or in part.
 
@@ -436,7 +452,12 @@ def summary_of_a_line(findings: Findings, nodes: str, *, has_owner: bool, is_alo
     `is_alone`: it has one line, about the kill.
     """
     names = [process(victim.comm, victim.pid) for victim in findings.victims]
-    killed = f"{', '.join(names) or 'a process'} {'were' if len(names) > 1 else 'was'} killed because"
+    group = findings.circumstances.group
+    who = ", ".join(names) or ("a process" if group is None else f"every process of {cgroup_name(group)}")
+    if len(names) > _MOST_NAMED:
+        who = f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"
+    how = _KILLS_ASKER if findings.circumstances.kills_asker else _together(findings)
+    killed = f"{who} {'were' if len(names) > 1 else 'was'} killed{how} because"
     if findings.circumstances.no_victim:
         killed = f"{NO_VICTIM[findings.circumstances.no_victim]}:"
     short = "memory was short"
