@@ -154,3 +154,55 @@ def test_nodes_of_a_policy_and_caches_are_read() -> None:
     assert found.mem_info is not None
     assert (found.nodemask, found.mems_allowed) == ("0,3", "0-3")
     assert found.mem_info.unreclaimable_caches == {"my_extent_map": 3207098 * 1024}
+
+
+UNTITLED_ROWS = {
+    "2.6.32": ("{} 1 0 0", None),
+    "2.6.38": ("{} 1 0 0 0", None),
+    "3.10": ("{} 91 300 0", None),
+    "4.9": ("{} 91 4 300 0", None),
+    "5.10": ("{} 49152 300 0", 49152),
+    "6.12": ("{} 2000 500 60 49152 300 0", 49152),
+}
+VICTIM = "Killed process 71 (a 7) total-vm:40000kB, anon-rss:{}kB, file-rss:2000kB, shmem-rss:240kB"
+
+
+def untitled(release: str, anon_kb: int, cut: str = "") -> list[str]:
+    sizes, _ = UNTITLED_ROWS[release]
+    rows = [f"[  {pid:3}]     0    {pid} 10000 {sizes.format(2560)} a {pid}" for pid in range(71, 75)]
+    return [*rows, cut, f"Out of memory: {VICTIM.format(anon_kb)}"]
+
+
+@pytest.mark.parametrize("style", ["[ 9.00000{}] {}", "Jan  2 10:00:00 box{} kernel: {}", "{}{}"])
+@pytest.mark.parametrize("release", UNTITLED_ROWS)
+def test_table_without_its_title_is_read_if_the_victim_agrees(release: str, style: str) -> None:
+    host = "" if "{}{}" in style else 1
+    lines = [style.format(host, line) for line in untitled(release, 8000) if line]
+    (found,) = reports(lines)
+    assert [(row.pid, row.comm) for row in found.tasks] == [(pid, f"a {pid}") for pid in range(71, 75)]
+    swap = 0 if release.startswith("2.6") else 300
+    (first, *_) = found.tasks
+    assert (first.rss_pages, first.pgtables_bytes, first.swapents_pages) == (
+        2560,
+        UNTITLED_ROWS[release][1],
+        swap,
+    )
+    assert ("tasks" in found.missing, found.stamp.line) == (False, 1)
+
+
+@pytest.mark.parametrize("release", UNTITLED_ROWS)
+def test_table_without_its_title_is_ignored_if_the_victim_does_not_agree(release: str) -> None:
+    (found,) = reports([f"[ 9.000001] {line}" for line in untitled(release, 200_000) if line])
+    assert (found.tasks, "tasks" in found.missing) == ((), True)
+
+
+def test_table_after_an_elided_title_is_read() -> None:
+    head = "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    lines = [head, "Call Trace:", "...", *untitled("5.10", 8000)[:4], *untitled("5.10", 8000)[5:]]
+    (found,) = reports([f"[ 9.000001] {line}" for line in lines])
+    assert [row.pid for row in found.tasks] == [71, 72, 73, 74]
+
+
+def test_table_with_a_line_of_another_program_after_it_is_of_no_report() -> None:
+    (found,) = reports([f"[ 9.000001] {line}" for line in untitled("5.10", 8000, "eth0: link up")])
+    assert found.tasks == ()

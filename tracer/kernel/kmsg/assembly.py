@@ -14,6 +14,7 @@ from typing import Final
 from tracer.kernel.kmsg.report import mem_info, printed_lines, summary_line
 from tracer.kernel.kmsg.report.log_report import (
     NOBODY,
+    PAGE_SIZES,
     SECTIONS,
     Chosen,
     Counter,
@@ -25,6 +26,7 @@ from tracer.kernel.kmsg.report.log_report import (
     Section,
     TaskRow,
 )
+from tracer.kernel.kmsg.text import shapes
 from tracer.kernel.kmsg.text.styles import Record, Run, Stamp
 
 # Before 5b42360c73b0 ("memcg: use seq_buf_do_printk() with mem_cgroup_print_oom_meminfo()"), v6.5, all of
@@ -93,6 +95,18 @@ _MARGIN_BYTES: Final = 16 << 20
 _MARGIN_PAGES: Final = 4096
 """The error that a per-CPU counter may have: rss is such a counter since f1a7941243c1 ("mm: convert mm's rss
 stats into percpu_counter"), v6.2."""
+
+
+def _agree(row: TaskRow | None, kill: Kill) -> bool:
+    """Return whether a row of the table and a line on a kill have the same sizes, for a known size of a
+    page."""
+    whole, anon, file = kill.total_vm_bytes, kill.anon_rss_bytes, kill.file_rss_bytes
+    if row is None or not row.total_vm_pages or whole is None or anon is None or file is None:
+        return False
+    size, rest = divmod(whole, row.total_vm_pages)
+    resident = anon + file + (kill.shmem_rss_bytes or 0)
+    apart = abs(row.rss_pages * size - resident)
+    return not rest and size in PAGE_SIZES and apart <= max(_MARGIN_BYTES, resident // 10)
 
 
 def _bounded_kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) -> Kill:
@@ -199,6 +213,7 @@ class Assembly:
     min_protection_bytes: int | None = None
     columns: tuple[str, ...] = ()
     tasks: list[TaskRow] = field(default_factory=list)
+    untitled: list[Record] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     is_no_task_killable: bool = False
     is_panic_on_oom: bool = False
@@ -240,6 +255,8 @@ class Assembly:
         ):
             self.tasks.append(row)
             taken = True
+        if not taken and not self.columns and shapes.kind(text.lstrip()) == "task":
+            self.untitled.append(record)
         if taken:
             self.touch(record)
         return taken
@@ -327,6 +344,7 @@ class Assembly:
         """Return the report."""
         summary = self._summary_of_kill()
         is_memcg = self._is_memcg(summary)
+        self._add_untitled()
         tasks = _bounded_rows(self.tasks, self.machine.ram_pages)
         row_of: dict[int | None, TaskRow] = {row.pid: row for row in tasks}
         constraint, policy = self._constraint(summary, is_memcg=is_memcg), self.nodemask
@@ -356,6 +374,23 @@ class Assembly:
             dropped=self.dropped,
             missing=self._missing(summary, is_memcg=is_memcg),
         )
+
+    def _add_untitled(self) -> None:
+        """Add the rows of a table without its title if the row of a killed task agrees with the line on the
+        kill, which shows that the columns are known."""
+        texts = [record.text.lstrip() for record in self.untitled]
+        columns = printed_lines.untitled_columns(texts) if texts and not self.tasks else None
+        if columns is None:
+            return
+        rows = [row for text in texts if (row := printed_lines.task_row(text, columns)) is not None]
+        of_pid: dict[int | None, TaskRow] = {row.pid: row for row in rows}
+        if not any(_agree(of_pid.get(kill.pid), kill) for kill in self.kills):
+            return
+        self.tasks = rows
+        self.seen.add("tasks")
+        first = self.untitled[0].stamp
+        if first.line < self.stamp.line:
+            self.stamp = first
 
     def _completed(self, kill: Kill, row: TaskRow | None, summary: summary_line.Summary) -> Kill:
         """Return a kill without impossible sizes, and with the name in another line if its own is cut."""

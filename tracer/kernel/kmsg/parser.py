@@ -184,6 +184,9 @@ _KEPT: Final = 256
 _BLOCK_LINES: Final = 1024
 _MOST_HOSTS: Final = 256
 _MOST_ROWS: Final = 512
+_NUMBERS: Final = re.compile(r"\] +\d+ +\d+ +\d")
+"""The numbers at the beginning of a row of the table of tasks."""
+
 _MOST_CONTINUED: Final = 1100  # characters: the kernel's own messages are shorter
 
 
@@ -201,6 +204,7 @@ def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> I
         yield from (_of_reversed(report, ends) for report in reports(ordered, first, killed))
         return
     while block:
+        scan.enter(block, number)
         at = 0
         while at < len(block):
             scan.take(block[at], number + at)
@@ -245,6 +249,30 @@ class _Scan:
         self._characters = 0
         self._before = ""
         self._host: str | None = None
+        self._first = 1
+        self._lines: list[str] = []
+        self._rows: list[Record] = []
+
+    def enter(self, block: list[str], number: int) -> None:
+        """Keep the lines of the next block, whose first one has this number, and of the block before it."""
+        self._lines = [*self._lines[-_BLOCK_LINES:], *block]
+        self._first = number + len(block) - len(self._lines)
+
+    def _rows_before(self, record: Record) -> list[Record]:
+        """Return the rows of a table of tasks in the lines just before one that ends a report, in their
+        order: the title of the table may be missing, and with it the beginning of the report."""
+        found: list[Record] = []
+        if shapes.kind(record.text.lstrip()) not in ("summary", "kill"):
+            return found
+        for at in range(record.stamp.line - self._first - 1, -1, -1):
+            if _NUMBERS.search(self._lines[at]) is None:
+                break  # most often; a reading takes longer
+            row = next(iter(self._reader.read(self._lines[at], self._first + at)), None)
+            is_row = row is not None and shapes.kind(row.text.lstrip()) == "task"
+            if row is None or not is_row or row.host != record.host:
+                break
+            found.append(row)
+        return found[::-1]
 
     def take(self, line: str, number: int) -> None:
         before, self._before = self._before, line
@@ -273,6 +301,7 @@ class _Scan:
                 continue
             self.end()
             if self._within or _has_words(record.text):
+                self._rows = [] if self._within else self._rows_before(record)
                 self._begin(record)
 
     def take_rows(self, block: Sequence[str], at: int) -> int:
@@ -351,6 +380,7 @@ class _Scan:
         machine = self._machines[host]
         if self._pieces:
             record = record.gone_on(joined(record.text, self._pieces, machine.columns))
+        machine.untitled, self._rows = self._rows, []
         machine.take(record)
         self._note_if_within(machine)
 

@@ -6,7 +6,7 @@ They are printed by mm/oom_kill.c and mm/memcontrol.c, in this order; printk sta
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from sys import intern
@@ -208,6 +208,38 @@ def task_row(text: str, names: tuple[str, ...]) -> TaskRow | None:
     if _ADJ not in names:
         cells = (*cells[:-2], _scaled(cells[-2]), comm)
     return TaskRow(*cells)
+
+
+_FIRST_COLUMNS: Final = ("pid", "uid", "tgid", "total_vm", "rss")
+_UNTITLED: Final = {
+    10: ("rss_anon", "rss_file", "rss_shmem", "pgtables_bytes", "swapents", _ADJ),
+    8: ("nr_ptes", "nr_pmds", "swapents", _ADJ),
+    7: ("", "", _ADJ),
+    6: ("cpu", _OLD_ADJ),
+}
+"""The number of numbers after the pid -> the columns after `rss`. Releases differ in two of seven."""
+
+_SMALLEST_PAGE: Final = 4096
+
+
+def untitled_columns(rows: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the columns of rows of a table without its title, by their number and their values; None if
+    these rows do not have the columns of any release.
+
+    Of seven numbers, the fifth and sixth are the bytes of page tables and the pages in swap since v4.15, the
+    number of page tables and the pages in swap since v3.7, and the CPU and oom_adj before.
+    """
+    count = next((count for count in _UNTITLED if all(shape_of_task_row(row, count) for row in rows)), None)
+    if count is None:
+        return None
+    further = _UNTITLED[count]
+    if count == 7:
+        cells = [(int(found[6]), int(found[7])) for row in rows if (found := shape_of_task_row(row, count))]
+        if any(fifth for fifth, _ in cells) and not any(fifth % _SMALLEST_PAGE for fifth, _ in cells):
+            further = ("pgtables_bytes", "swapents", _ADJ)
+        elif max((sixth for _, sixth in cells), default=0) > _OLD_MOST:
+            further = ("nr_ptes", "swapents", _ADJ)
+    return (*_FIRST_COLUMNS, *further, "name")
 
 
 @lru_cache(maxsize=64)
