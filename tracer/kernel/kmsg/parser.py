@@ -14,7 +14,7 @@ import dataclasses
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from tracer.kernel.kmsg.assembly import Assembly
@@ -182,6 +182,9 @@ _KEPT: Final = 256
 """The number of reports that wait for late lines (the oom_reaper) before they are yielded."""
 
 _BLOCK_LINES: Final = 1024
+_MOST_REVERSED: Final = 1 << 19
+"""The number of lines from which a log is read as if its oldest line is the first one."""
+
 _MOST_HOSTS: Final = 256
 _MOST_ROWS: Final = 512
 _NUMBERS: Final = re.compile(r"\] +\d+ +\d+ +\d")
@@ -197,12 +200,22 @@ def reports(log: Iterable[str], first: int = 1, killed: Iterable[int] = ()) -> I
     late. For a part of a log, `first` is the number of its first line, and `killed` are the pids that were
     killed before it.
     """
+    rest = iter(log)
+    block = list(islice(rest, _BLOCK_LINES))
+    if len(block) < _BLOCK_LINES or newest_first.descends(block):
+        block += islice(rest, _MOST_REVERSED - len(block))
+        ordered = newest_first.in_order(block) if len(block) < _MOST_REVERSED else None
+        if ordered is not None:
+            ends = len(block) + 2 * first - 1
+            yield from (_of_reversed(report, ends) for report in _in_order(ordered, first, killed))
+            return
+    yield from _in_order(chain(block, rest), first, killed)
+
+
+def _in_order(log: Iterable[str], first: int, killed: Iterable[int]) -> Iterator[LogReport]:
+    """Yield the reports in the lines of a log with its oldest line first, as `reports` does."""
     scan, number, rest = _Scan(killed), first, iter(log)
     block = list(islice(rest, _BLOCK_LINES))
-    if len(block) < _BLOCK_LINES and (ordered := newest_first.in_order(block)) is not None:
-        ends = len(block) + 2 * first - 1
-        yield from (_of_reversed(report, ends) for report in reports(ordered, first, killed))
-        return
     while block:
         scan.enter(block, number)
         at = 0

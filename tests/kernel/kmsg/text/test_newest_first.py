@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
@@ -60,3 +61,19 @@ HEADER: Final = "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_
 )
 def test_other_log_stays_as_it_is(log: list[str]) -> None:
     assert newest_first.in_order(log) is None
+
+
+@pytest.mark.parametrize("at", [0, 1500, 2900])
+@pytest.mark.parametrize("style", ["%b %e %H:%M:%S box kernel:", "[%a %b %e %H:%M:%S %Y]"])
+def test_long_reversed_log_has_same_reports(style: str, at: int) -> None:
+    """The log is longer than a block of lines, and its times go from one month to the next."""
+    texts = [f"eth0: link {number}" for number in range(3000)]
+    texts[at : at + 3] = [HEADER, "memory: usage 102400kB, limit 102400kB, failcnt 5", KILL]
+    begin = datetime(2026, 11, 29)
+    log = [
+        f"{(begin + timedelta(minutes=number)).strftime(style)} {text}" for number, text in enumerate(texts)
+    ]
+    (expected,), (found,) = list(reports(log)), list(reports(log[::-1]))
+    assert found.counters == expected.counters != {}
+    assert (found.invoker, [kill.pid for kill in found.kills]) == (expected.invoker, [7])
+    assert found.stamp.line == len(log) + 1 - expected.last_line

@@ -14,9 +14,28 @@ _BEGINS: Final = (" invoked oom-killer: ", ": usage ", "Call Trace:", "Tasks sta
 """Words of the lines that end a report, and of lines before them."""
 
 _NUMBER: Final = re.compile(r"\d+")
+_WEEKDAY: Final = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ")
+_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_MONTH: Final = re.compile(r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b")
 
 _Time = tuple[str, tuple[int, ...]]
 """The words of a time, and its numbers: two times with the same words are in the order of their numbers."""
+
+
+_MOST_UNTIMED: Final = 32
+
+
+def descends(log: Sequence[str]) -> bool:
+    """Return whether the first time in these lines is later than the last one, so that all of the log may
+    have its newest line first."""
+    first, last = (_first_time(lines_) for lines_ in (log[:_MOST_UNTIMED], log[: -_MOST_UNTIMED - 1 : -1]))
+    return first is not None and last is not None and first[0] == last[0] and first[1] > last[1]
+
+
+def _first_time(log: Sequence[str]) -> _Time | None:
+    reader = lines.Reader()
+    records = (record for number, line in enumerate(log, 1) for record in reader.read(line, number))
+    return next((time for record in records if (time := _time(record.stamp)) is not None), None)
 
 
 def in_order(log: Sequence[str]) -> list[str] | None:
@@ -51,4 +70,5 @@ def _time(stamp: Stamp) -> _Time | None:
         return "", (stamp.since_boot_ns,)
     if stamp.wall is None:
         return None
-    return _NUMBER.sub("0", stamp.wall), tuple(map(int, _NUMBER.findall(stamp.wall)))
+    wall = _MONTH.sub(lambda found: str(_MONTHS.index(found[0]) // 3 + 1), _WEEKDAY.sub("", stamp.wall))
+    return " ".join(_NUMBER.sub("0", wall).split()), tuple(map(int, _NUMBER.findall(wall)))
