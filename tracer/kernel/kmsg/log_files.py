@@ -31,7 +31,7 @@ from tracer.kernel.kmsg import other_killers, parser
 from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.kernel.kmsg.report import printed_lines
 from tracer.kernel.kmsg.report.log_report import NOBODY, LogReport
-from tracer.kernel.kmsg.text import documents, lines
+from tracer.kernel.kmsg.text import documents, journal_entries, lines
 from tracer.packed import Packed
 
 Progress = Callable[[int], None]
@@ -272,7 +272,7 @@ def read_stream(stream: BinaryIO, name: str, progress: Progress | None = None) -
     for beginning, what in _OF_OTHER_FORMATS:
         if first.startswith(beginning):
             raise TracerError(f"{name} is {what}")
-    watched = _Watched(documents.as_lines(chain([first], chunks)))
+    watched = _Watched(journal_entries.as_lines(documents.as_lines(chain([first], chunks))))
     reports = merged(parser.reports(watched))
     others = other_killers.without_copies(watched.other_kills)
     if reports:
