@@ -206,3 +206,40 @@ def test_table_after_an_elided_title_is_read() -> None:
 def test_table_with_a_line_of_another_program_after_it_is_of_no_report() -> None:
     (found,) = reports([f"[ 9.000001] {line}" for line in untitled("5.10", 8000, "eth0: link up")])
     assert found.tasks == ()
+
+
+def test_counter_of_swap_alone_is_no_kill_beside_a_kill() -> None:
+    lines = [
+        "Memory cgroup out of memory: Killed process 7 (a) ...",
+        "swap: usage 262144 kB, limit 262144 kB, failcnt 24",
+    ]
+    (found,) = merged(reports(lines))
+    assert [kill.pid for kill in found.kills] == [7]
+
+
+def test_space_before_a_unit_is_read() -> None:
+    lines = [
+        "memory: usage 102400 kB, limit 204800 kB, failcnt 24",
+        "Memory cgroup out of memory: Killed process 7 (a) total-vm: 9000 kB, anon-rss:4000 kB, UID:0",
+    ]
+    (found,) = reports(lines)
+    assert (found.counters["memory"].usage_bytes, found.counters["memory"].limit_bytes) == (
+        100 << 20,
+        200 << 20,
+    )
+    assert (found.kills[0].total_vm_bytes, found.kills[0].anon_rss_bytes) == (9000 * 1024, 4000 * 1024)
+
+
+@pytest.mark.parametrize("space", [b"=A0", b"=C2=A0"])
+@pytest.mark.parametrize("quote", ["", "> ", ">>> >> "])
+def test_quoted_source_of_a_mail_with_spaces_of_a_web_page_is_read(quote: str, space: bytes) -> None:
+    """The quotation makes the lines of the source shorter than 76 characters."""
+    lines = [
+        f"May 26 18:43:00 {space.decode()}kernel: [ {space.decode()}963.489248] Task in /A killed as a r=",
+        "esult of limit of /A",
+        f"May 26 18:43:00 {space.decode()}kernel: [ {space.decode()}963.489251] memory: usage 4096kB,=",
+        " limit 8192kB, failcnt 26",
+    ]
+    (found,) = reports([f"{quote}{line}" for line in lines])
+    assert (found.oom_memcg, found.counters["memory"].limit_bytes) == ("/A", 8 << 20)
+    assert found.stamp.since_boot_ns == 963_489_248_000

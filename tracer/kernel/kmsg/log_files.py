@@ -141,9 +141,9 @@ def _without_copied_events(kept: Sequence[LogReport], events: set[int]) -> Itera
 
 
 def _is_piece(report: LogReport) -> bool:
-    """Return whether a report names no task, no cgroup, and no memory."""
+    """Return whether a report names no task, no cgroup, and no memory but perhaps a part of its limits."""
     has_names = report.kills or report.chosen or report.oom_memcg or report.task_memcg or report.group_memcg
-    has_memory = report.counters or report.stats or report.tasks or report.mem_info
+    has_memory = "memory" in report.counters or report.stats or report.tasks or report.mem_info
     is_of_panic = report.is_panic or report.is_no_task_killable
     return not (has_names or has_memory or is_of_panic or report.stack or report.invoker != NOBODY)
 

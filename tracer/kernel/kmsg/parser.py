@@ -161,7 +161,7 @@ def _is_between_words(left: str, right: str) -> bool:
 
 WORDS: Final = (
     *("oom", "Out of memory", "out of memory", "Killed process", "Kill process", "suppressed"),
-    *("memory: usage", "Memory cgroup stats", "Tasks state", "Mem-Info:", "System OOM", "killed as a result"),
+    *("memory: usage", "Memory cgroup stats", "Tasks state", "Mem-Info:", "System OOM", " killed as a"),
     *(
         "deadlocked on memory",
         "Content-Transfer-Encoding",

@@ -125,7 +125,7 @@ def frame(text: str) -> tuple[str, str, bool] | None:
 
 
 _COUNTER: Final = re.compile(
-    r"(memory|memory\+swap|swap|kmem): usage (\d{1,20})kB, limit (\d{1,20})kB, failcnt (\d{1,20})\s*"
+    r"(memory|memory\+swap|swap|kmem): usage (\d{1,20}) ?kB, limit (\d{1,20}) ?kB, failcnt (\d{1,20})\s*"
 )
 _STAT: Final = re.compile(r"\s*([a-z][a-z0-9_]{0,63}) (\d{1,20})\s*")
 _OLD_STAT: Final = re.compile(r"([a-z][a-z0-9_]{0,63}):(\d{1,20})KB")
@@ -272,7 +272,7 @@ _CUT_SCORE: Final = re.compile(r"\)(?: score(?: \d{1,20})?(?: or(?: [a-z ]{0,15}
 """The end of a line about the chosen task that was cut before its last word."""
 
 _REAPER: Final = re.compile(r"oom_reaper: (?:reaped process (\d{1,10})|unable to reap pid:(\d{1,10})) \(")
-_SIZE: Final = re.compile(r"([a-zA-Z_-]{1,32}):(-?\d{1,20})(kB)?")
+_SIZE: Final = re.compile(r"([a-zA-Z_-]{1,32}): ?(-?\d{1,20})(?: ?(kB))?")
 _AFTER_NAME: Final = (") total-vm:", ") vsz:", ")")  # vsz: v2.6.36 to v2.6.38
 _NO_SIZES: Final = ("UID", "oom_score_adj")
 

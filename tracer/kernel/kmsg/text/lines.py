@@ -31,7 +31,7 @@ from tracer.kernel.kmsg.text.styles import MOST_CHARACTERS, Record, Stamp
 
 _ENCODING: Final = "Content-Transfer-Encoding"
 _QUOTED_MARK: Final = re.compile(
-    rf"=3D(?:0x|CONSTRAINT_|0\b)|{_ENCODING}: quoted-printable"
+    rf"=3D(?:0x|CONSTRAINT_|0\b)|{_ENCODING}: quoted-printable|=A0(?:kernel:|\[|\d{{1,9}}\.\d{{6}}\])"
     r"|(?:total-vm|rss|pgtables):[^=]{0,64}=$|^.{70,75}=$"
 )
 _QUOTED: Final = re.compile(r"(?:=[0-9A-F]{2})+")
@@ -66,7 +66,8 @@ class MarkupReader:
 
     def is_plain(self, line: str) -> bool:
         """Return whether a line is plain text, without markup."""
-        if not self._is_quoted and ("=3D" in line or line.endswith("=") or _ENCODING in line):
+        may_be_quoted = "=3D" in line or "=A0" in line or line.endswith("=") or _ENCODING in line
+        if may_be_quoted and not self._is_quoted:
             self._is_quoted = _QUOTED_MARK.search(line) is not None
         if not self._is_html and ("<" in line or "&" in line):
             self._is_html = _HTML_MARK.match(line) is not None
@@ -88,7 +89,11 @@ class MarkupReader:
 
 
 def _unquoted(found: re.Match[str]) -> str:
-    return bytes.fromhex(found[0].replace("=", "")).decode("utf-8", "surrogateescape")
+    encoded = bytes.fromhex(found[0].replace("=", ""))
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError:
+        return encoded.decode("latin-1")  # the character set of most mails that are not UTF-8
 
 
 _TEXT_MEMBERS: Final = ("log", "line", "message", "msg", "text", "body")

@@ -117,7 +117,7 @@ _ANCHOR: Final = re.compile(
     r"|(?<!: )Killed process \d{1,10},? (?:UID \d{1,10}, )?\(|Memory cgroup stats for /"
     r"|Mem-Info: ?$|Call [Tt]race: ?$|Tasks state \(memory values in pages\): ?$|\[ *pid *\] +uid +tgid "
     r"|CPU: \d{1,9} (?:UID: \d{1,10} )?PID: \d{1,10} Comm: |Pid: \d{1,10}, comm: "
-    r"|(?:memory|memory\+swap|swap|kmem): usage \d{1,20}kB, limit \d|Task in /\S* killed as "
+    r"|(?:memory|memory\+swap|swap|kmem): usage \d{1,20} ?kB, limit \d|Task in /\S* killed as "
     r"|active_anon:\d{1,20} inactive_anon:\d|oom_reaper: (?:reaped|unable)"
 )
 """Words that begin a line of a report, and that no comm is long enough to hold."""
