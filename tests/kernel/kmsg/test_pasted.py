@@ -379,3 +379,21 @@ def test_kill_without_a_pid_is_a_kill_of_a_process_with_a_name(pid: str) -> None
 
 def test_words_of_a_program_about_a_killed_process_are_no_kill() -> None:
     assert not [*reports(["[ 1.000000] Killed process (worker) by request"])]
+
+
+@pytest.mark.parametrize("host", ["node-1: ", "node-1 ", "ip-10-0 ", "k8s1 | ", "10:00:01 "])
+def test_host_before_the_name_of_the_trigger_is_no_part_of_it(host: str) -> None:
+    """The line with the pid of the trigger, which has its name again, is missing."""
+    header = f"{host}java invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"
+    for log in ([header], [f"Jan  2 10:00:00 {header}"]):
+        assert [report.invoker.comm for report in reports(log)] == [None]
+    (found,) = reports([header, "Killed process 7 (java) total-vm:4096kB, anon-rss:1024kB, file-rss:0kB"])
+    assert found.invoker.comm == "java"
+
+
+@pytest.mark.parametrize("comm", ["Web Content", "rs:main Q:Reg", ".NET ThreadPool", "C2 CompilerThre"])
+def test_name_of_several_words_is_the_name_of_the_trigger(comm: str) -> None:
+    (found,) = reports([f"{comm} invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"])
+    assert found.invoker.comm == comm
+    (timed,) = reports(["[ 9.000001] a-1 b invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"])
+    assert timed.invoker.comm == "a-1 b"

@@ -5,6 +5,7 @@ Impossible sizes, which come from lines that were broken or joined wrongly, are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -176,6 +177,9 @@ def _are_one(asked: str | None, comm: str | None) -> bool:
     one, other = (asked or "").strip(), (comm or "").strip()
     return one.endswith(other) or other.endswith(one)
 
+
+_HOST: Final = re.compile(r"(?:\d\d:\d\d:\d\d\S*|\S+:|[^\s.]\S*[-.]\S*|\S+ [|>-]{1,2}) ")
+"""A time, or a word that may be the name of a host, before the name of a task: `node-1: java`."""
 
 _AFTER: Final = {section: frozenset(SECTIONS[at + 1 :]) for at, section in enumerate(SECTIONS)}
 """Section -> the sections that are printed after it."""
@@ -403,11 +407,25 @@ class Assembly:
     def _invoker(self) -> Invoker:
         """Return the task that invoked the OOM killer: under vm.oom_kill_allocating_task, the chosen task."""
         chosen, invoker = self.chosen, self.invoker
+        if invoker.pid is None and self.stamp.since_boot_ns is None:
+            invoker = invoker._replace(comm=self._comm_behind_host(invoker.comm))
         if invoker.pid is not None or chosen is None:
             return invoker
         if not any(_ALLOCATING in reason for reason in self._reasons()):
             return invoker
         return invoker._replace(pid=chosen.pid, comm=invoker.comm or chosen.comm)
+
+    def _comm_behind_host(self, comm: str | None) -> str | None:
+        """Return the trigger's name without a word like the name of a host before it, if the rest names a
+        task of this report; None if it is not known which part of the text is the name."""
+        host = None if comm is None else _HOST.match(comm)
+        summary = self._summary_of_kill()
+        names = {one.comm for one in (self.chosen, summary.chosen) if one is not None}
+        names.update(kill.comm for kill in self.kills)
+        names.update(row.comm for row in self.tasks)
+        if comm is None or host is None or comm in names:
+            return comm
+        return comm[host.end() :] if comm[host.end() :] in names else None
 
     def _memcg_of_stats(self) -> str | None:
         """Return the cgroup whose limit was hit from the title of its memory.stat.
