@@ -183,6 +183,24 @@ class _Attempts:
         return first, last
 
 
+def begins_at_limits(subtree: Subtree) -> Int64s:
+    """Return when the attempts for these cgroups began, without those on request."""
+
+    def find() -> Int64s:
+        rows = subtree.rows("reclaim")
+        return rows.times[~rows.are("kind", ON_REQUEST)]
+
+    return subtree.once("reclaim.begins_at_limits", find)
+
+
+def requested_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[int, int]:
+    """Return the pages of page cache and of anonymous memory that attempts on request took in an interval."""
+    rows = subtree.rows("reclaim")
+    asked = rows.where(rows.are("kind", ON_REQUEST) & (rows.times >= begin_ns) & (rows.times <= end_ns))
+    file, anon = (int(asked.numbers(f"reclaimed_{lru}", missing=0).sum()) for lru in ("file", "anon"))
+    return file, anon
+
+
 def reclaimed_anon_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the number of pages that these attempts took from anonymous lists, which went to swap."""
 

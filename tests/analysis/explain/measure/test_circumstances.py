@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from synthetic.memcg_kill import LIMIT, only_report, record_kill
 
+from tracer.analysis.core.columns import utc_time
 from tracer.schema import UNLIMITED_BYTES
 
 MIB = 1 << 20
@@ -187,3 +188,20 @@ def test_growth_does_not_depend_on_when_usage_was_read(trace: Any, step_mib: int
     suspects = {one.cause: one.evidence.numbers for one in only_report(trace).verdict.suspects}
     assert suspects["shmem"]["grown_bytes"] == 10 * MIB
     assert suspects["anon_growth"]["grown_bytes"] == 40 * MIB
+
+
+def test_cache_that_was_reclaimed_on_request_is_told_from_what_the_limit_took(trace: Any) -> None:
+    """The limit is reached when usage is near it, not when memory.reclaim is written."""
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    trace.charged(0.5, 1, "file", 95 * MIB, usage_bytes=95 * MIB, limit_bytes=LIMIT)
+    taken = {"cgroup_id": 1, "task_cgroup_id": 1, "tgid": 50, "pid": 50, "duration_ns": 10**6}
+    for at_s, kind, pages in ((1, "proactive", 2560), (3, "proactive", 1280), (3.5, "memcg", 1024)):
+        trace.add("reclaim", at_s, kind=kind, scanned=pages, reclaimed=pages, reclaimed_file=pages, **taken)
+        trace.add("pagecache", at_s, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=pages)
+    trace.charged(2, 1, "anon", 15 * MIB, tgid=50, usage_bytes=LIMIT, limit_bytes=LIMIT)
+    record_kill(trace, 4)
+    report = only_report(trace)
+    assert report.cushion.limit_reached_at == utc_time(trace.ns(2))
+    assert report.cushion.evicted_bytes == 9 * MIB
+    assert "given back 9 MiB (5 MiB of it because memory.reclaim was written)" in report.verdict.summary
+    assert contributing(trace)["requested_reclaim"] == {"cache_bytes": 15 * MIB, "anon_bytes": 0}

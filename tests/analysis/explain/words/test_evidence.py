@@ -359,6 +359,17 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("writer_waits", {"waited_ms": 1250.0}, "writers waited 1.25 s, because too many pages were dirty"),
     (
+        "requested_reclaim",
+        {"cache_bytes": 48 * MIB, "anon_bytes": 0},
+        "writes to memory.reclaim took 48 MiB of page cache before the kill, which no limit had asked for",
+    ),
+    (
+        "requested_reclaim",
+        {"cache_bytes": 2 * MIB, "anon_bytes": MIB},
+        "writes to memory.reclaim took 2 MiB of page cache and 1 MiB of anonymous memory before the kill, "
+        "which no limit had asked for",
+    ),
+    (
         "restricted_request",
         {"gfp": 0xC40},
         "the request may not enter file systems or start I/O (gfp), so reclaim could free less",

@@ -387,6 +387,14 @@ def _writer_waits(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
         yield found(findings, "writer_waits", waited_ms=waited_ms)
 
 
+def _requested_reclaim(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
+    """Yield the memory that writes to memory.reclaim took, if that is a good part of usage: no pressure asked
+    for it."""
+    cache, anon = findings.circumstances.requested_cache_bytes, findings.circumstances.requested_anon_bytes
+    if cache + anon > _LEAST_SHARE * (findings.composition.total or 0):
+        yield found(findings, "requested_reclaim", cache_bytes=cache, anon_bytes=anon)
+
+
 def _restricted_request(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     gfp = findings.trigger.gfp
     if composition.may_not_enter_fs(gfp):
@@ -447,6 +455,7 @@ _FACTORS: Final[tuple[Callable[[Findings, CauseRecord], Iterator[Evidence]], ...
     _incompressible,
     _protected_memory,
     _writer_waits,
+    _requested_reclaim,
     _restricted_request,
     _dying_cgroups,
     _left_by_moved,

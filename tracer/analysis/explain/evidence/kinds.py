@@ -170,6 +170,7 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
     "incompressible": Kind(("held_bytes", "zswap_bytes"), (COMPOSITION,), parts=("zswap", "zswap_incomp")),
     "protected_memory": Kind(("protected_bytes",), ("samples",)),
     "writer_waits": Kind(("waited_ms",), ("stalls",)),
+    "requested_reclaim": Kind(("cache_bytes", "anon_bytes"), ("reclaim",)),
     "restricted_request": Kind(("gfp",), ("oom",), ("trigger.gfp",)),
     "dying_cgroups": Kind(("held_bytes",), ("charge", "samples", "cgroups")),
     "left_by_moved": Kind(("processes", "comm", "pid", "held_bytes"), ("charge", "tasks", "oom_candidates")),

@@ -20,12 +20,13 @@ from tracer.analysis.core.columns import (
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.rows import RowsByThing, RunningSums, TableRows
 from tracer.analysis.core.subtree import Subtree
-from tracer.analysis.core.tables import unrecorded_categories
+from tracer.analysis.core.tables import page_size, unrecorded_categories
 from tracer.analysis.explain.measure import findings, shared_memory
 from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
+from tracer.analysis.views.reclaim import requested_pages
 from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 _BOUNDS: Final = ("limit_bytes", "swap_limit_bytes", "effective_swap_limit_bytes", "swap_room_bytes")
@@ -203,6 +204,7 @@ def around(
     `weighed_tgids`: all processes among them; None: some may be missing.
     """
     below = _below(subtree)
+    page, asked = page_size(subtree.whole), requested_pages(subtree, window.begin, window.end)
     levels = below.levels_at(window.end)
     tops = below.gone_tops(window.end)
     return replace(
@@ -213,6 +215,8 @@ def around(
         # Page cache and kernel objects outlive their cgroup, which is then dying.
         dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
         dirty_wait_ms=_dirty_wait_ms(subtree, window),
+        requested_cache_bytes=asked[0] * page,
+        requested_anon_bytes=asked[1] * page,
         ended_writer=shared_memory.ended_writer(subtree, window.end) if has_shmem else None,
         fork=shared_memory.fork_at_kill(subtree, candidates, window.end),
         moved=() if weighed_tgids is None else _moved(subtree, window.end, weighed_tgids),

@@ -300,8 +300,9 @@ class Circumstances:
     the last 80 % of the growth of memory other than cache took, without the time that tasks lost.
     `thrashing`: of the tasks until the kill. `protected_bytes`: usage of the owner's children that memory.min
     protects from reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`: how long writers were
-    throttled in the window because too many pages were dirty. `shortage`: set if no limit was full.
-    `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`: a child among
+    throttled in the window because too many pages were dirty. `requested_cache_bytes` and
+    `requested_anon_bytes`: taken in the window by writes to memory.reclaim. `shortage`: set if no limit was
+    full. `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`: a child among
     the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of all its memory.
     `locked_cache_bytes`: mlocked page cache. `incompressible_bytes`: the part of zswap that could not be
     compressed. `locked_in_unknown_bytes`: locked memory of which the kernel does not show how much is
@@ -321,6 +322,8 @@ class Circumstances:
     holders: tuple[Holder, ...] = ()
     dying_bytes: int = 0
     dirty_wait_ms: float = 0.0
+    requested_cache_bytes: int = 0
+    requested_anon_bytes: int = 0
     shortage: Shortage | None = None
     full_swap_limit_bytes: int | None = None
     fork: Fork | None = None

@@ -6,10 +6,10 @@ Three moments define the time before a kill:
   at which the cgroup was made, or the previous kill for this limit. A previous kill is no bound if it came
   less than 1 s before and usage was never below 90 % in between: its memory was not free yet, and both kills
   belong to one shortage.
-* `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim for the limit began,
-  whichever was first after usage had last been below 90 % of it for a second (or first, if it never was so
-  long), and after the limit was lowered, if it was. From here on each new page needed another page to be
-  freed, but for short dips.
+* `at_limit`: when usage came within 1 % of the limit (at least 64 pages) or reclaim began that no write to
+  memory.reclaim asked for, whichever was first after usage had last been below 90 % of it for a second (or
+  first, if it never was so long), and after the limit was lowered, if it was. From here on each new page
+  needed another page to be freed, but for short dips.
 * `end`: the kill.
 
 `Steal` counts the pages that reclaim stole meanwhile.
@@ -34,7 +34,7 @@ from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import page_size
 from tracer.analysis.results.memory import Cushion
 from tracer.analysis.results.quality import Unknown
-from tracer.analysis.views.reclaim import reclaimed_anon_pages
+from tracer.analysis.views.reclaim import begins_at_limits, reclaimed_anon_pages
 from tracer.schema import LATEST_NS, UNLIMITED_BYTES
 
 _NEAR_PERCENT: Final = 1
@@ -83,7 +83,7 @@ def find_window(subtree: Subtree, *, limit_bytes: int, earlier: Int64s, kill_ns:
     is_above = lowered is not None and (usage.at(after_lull) or 0) >= near
     usage = usage.within(after_lull, kill_ns)
     reached = usage.times[usage.values >= near]
-    reclaim = subtree.rows("reclaim").times
+    reclaim = begins_at_limits(subtree)
     first, last = (int(reclaim.searchsorted(moment)) for moment in (after_lull, kill_ns + 1))
     firsts = [int(moments[0]) for moments in (reached, reclaim[first:last]) if len(moments)]
     firsts += [after_lull] if is_above else []

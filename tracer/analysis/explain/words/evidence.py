@@ -383,6 +383,12 @@ def _swap_in_use(it: _Numbers) -> str:
     return f"{size(it['used_bytes'])} was in swap{allowed}"
 
 
+def _requested_reclaim(it: _Numbers) -> str:
+    kinds = {"page cache": it["cache_bytes"], "anonymous memory": it["anon_bytes"]}
+    taken = " and ".join(f"{size(bytes_)} of {kind}" for kind, bytes_ in kinds.items() if bytes_)
+    return f"writes to memory.reclaim took {taken} before the kill, which no limit had asked for"
+
+
 _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "fills_limit": _fills_limit,
     "unwritten_cache": _blocked("of page cache not yet written to disk"),
@@ -470,6 +476,7 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "writer_waits": lambda it: (
         f"writers waited {duration(it['waited_ms'] / 1e3)}, because too many pages were dirty"
     ),
+    "requested_reclaim": _requested_reclaim,
     "restricted_request": lambda _: (
         "the request may not enter file systems or start I/O (gfp), so reclaim could free less"
     ),

@@ -373,13 +373,13 @@ def beside(findings: Findings, filling: Filling) -> str:
 def _cache(findings: Findings) -> str:
     cushion, thrashing = findings.cushion, findings.circumstances.thrashing
     if thrashing is not None and cushion.evicted_bytes is not None:
-        given = f"the page cache had given back {size(cushion.evicted_bytes)}"
+        given = f"the page cache had given back {_given_back(findings)}"
         span = duration(thrashing.span_ns / 1e9)
         return f"{given}, and for the last {span} most of it was read again and again (thrashing)"
     is_much = (cushion.evicted_bytes or 0) >= _LEAST_SHARE * (findings.owner.limit_bytes or 0)
     if cushion.exhausted_at is not None and findings.time is not None and is_much:
         before = time_before(findings.time, cushion.exhausted_at, findings.thinned)
-        given = f"the page cache had already given back {size(cushion.evicted_bytes)}"
+        given = f"the page cache had already given back {_given_back(findings)}"
         return f"{given} and was used up {before} before"
     left_bytes = _left_bytes(findings)
     if not cushion.evicted_bytes and left_bytes == 0:
@@ -387,10 +387,17 @@ def _cache(findings: Findings) -> str:
     given = {
         None: "it is not known how much the page cache gave back",
         0: "the page cache had given back nothing",
-    }.get(cushion.evicted_bytes, f"the page cache had given back {size(cushion.evicted_bytes)}")
+    }.get(cushion.evicted_bytes, f"the page cache had given back {_given_back(findings)}")
     if left_bytes is None:
         return given
     return f"{given}, and {size(left_bytes) if left_bytes else 'nothing'} of it was left"
+
+
+def _given_back(findings: Findings) -> str:
+    """Return the evicted page cache, with the part that a write to memory.reclaim took."""
+    asked = (findings.reclaim.requested_cache_pages or 0) * findings.page_size
+    why = f" ({size(asked)} of it because memory.reclaim was written)" if asked else ""
+    return f"{size(findings.cushion.evicted_bytes)}{why}"
 
 
 def _left_bytes(findings: Findings) -> int | None:
