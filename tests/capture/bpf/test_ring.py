@@ -17,6 +17,7 @@ from tracer.errors import TracerError
 
 PAGE = mmap.PAGESIZE
 BUSY = 1 << 31
+DISCARDED = 1 << 30
 HEADER = struct.Struct("<II")  # struct bpf_ringbuf_hdr: len, pg_off
 
 RECORDS = [np.dtype([("number", "<u8"), ("rest", "u1", size - 8)]) for size in (16, 56, 60, 480)]
@@ -52,8 +53,11 @@ class FakeKernel:
         os.pwrite(self.fd, self.produced.to_bytes(8, "little"), PAGE)
         return True
 
-    def submit(self, number: int) -> None:
-        self._write(self.reserved.pop(number), HEADER.pack(self.record.itemsize, 0))
+    def submit(self, number: int, flags: int = 0) -> None:
+        self._write(self.reserved.pop(number), HEADER.pack(self.record.itemsize | flags, 0))
+
+    def discard(self, number: int) -> None:
+        self.submit(number, DISCARDED)
 
     def _write(self, position: int, content: bytes) -> None:
         at = position % self.data_bytes
@@ -103,6 +107,17 @@ def test_read_returns_every_record_once_and_in_order(record: np.dtype[np.void], 
             kernel.submit(number)
         assert pair.ring.read()["number"].tolist() == list(range(received, kernel.next_number))
         assert kernel.consumed() == kernel.produced
+
+
+@pytest.mark.parametrize("discarded", [{0}, {1}, {2}, {0, 2}, {0, 1, 2}])
+def test_discarded_records_are_left_out(record: np.dtype[np.void], discarded: set[int]) -> None:
+    with Pair(record) as pair:
+        for number in range(3):
+            pair.kernel.reserve()
+            (pair.kernel.discard if number in discarded else pair.kernel.submit)(number)
+        assert pair.ring.read()["number"].tolist() == [one for one in range(3) if one not in discarded]
+        assert pair.kernel.consumed() == pair.kernel.produced
+        assert not pair.ring.is_filled()
 
 
 def test_ring_is_filled_while_a_record_is_reserved_or_waits(record: np.dtype[np.void]) -> None:

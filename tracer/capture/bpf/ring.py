@@ -27,6 +27,7 @@ Records = npt.NDArray[np.void]
 
 _WAKE: Final = np.dtype([("nothing", "<u8")])  # a record of the ring that only wakes
 _BUSY: Final = 1 << 31  # BPF_RINGBUF_BUSY_BIT: reserved, not yet submitted
+_DISCARDED: Final = 1 << 30  # BPF_RINGBUF_DISCARD_BIT: reserved, and given up
 _HEADER_BYTES: Final = 8  # BPF_RINGBUF_HDR_SZ
 
 
@@ -68,8 +69,8 @@ class Ring:
     def read(self) -> Records:
         """Return a copy of the waiting records, oldest first, and free their space in the ring.
 
-        Stops before a record that a program has reserved and not submitted: the next call returns it, in
-        order.
+        Leaves out records that a program gave up (bpf_ringbuf_discard, kernel/bpf/ringbuf.c). Stops before a
+        record that a program has reserved and not submitted: the next call returns it, in order.
         """
         begin = int(self._consumer[0])
         # The kernel publishes the position after the record's header (smp_store_release). Taking a lock is
@@ -80,14 +81,15 @@ class Ring:
             return self._none
         positions = (begin + np.arange(0, waiting, self._stride)) % self._data_bytes
         headers = self._data.view("<u4")[positions // 4]
-        if int(headers[0]) & ~_BUSY != self._length:
+        if int(headers[0]) & ~(_BUSY | _DISCARDED) != self._length:
             raise TracerError("a BPF ring holds records of another size than expected: was events.h changed?")
         unfinished = np.flatnonzero(headers & _BUSY)
         count = int(unfinished[0]) if len(unfinished) else len(headers)
         frames = self._bytes(begin % self._data_bytes, count * self._stride).view(self._frame)
         records = frames["record"].copy()
         self._consumer[0] = begin + count * self._stride
-        return records.view(self._record)
+        given_up = headers[:count] & _DISCARDED
+        return (records[given_up == 0] if given_up.any() else records).view(self._record)
 
     def is_filled(self) -> bool:
         """Return whether a record waits, or a program has reserved one."""
