@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.evidence import numbers_of
 from synthetic.crawling import DATA, MIB, PROGRAM, livelock, throttled
+from synthetic.memcg_kill import only_report, record_kill
 
 from tracer.analysis.explain import slowed
 from tracer.analysis.explain.survivors import held_cgroups
@@ -297,3 +299,23 @@ def test_slowest_cgroup_comes_first_and_then_the_nearest_to_its_limit() -> None:
     assert slowed.foremost_first([free, far, near]) == [near, far, free]
     assert slowed.foremost_first([free, far, slow, near]) == [slow, near, far, free]
     assert slowed.foremost_first([]) == []
+
+
+def test_waits_above_memory_high_before_a_kill_are_told_and_left_out_of_its_pace(trace: Any) -> None:
+    """From 30 MiB to the limit of 64 MiB it took 10 s, of which the task waited 9 s."""
+    throttled(trace, seconds=10, usage_bytes=60 * MIB, high_bytes=40 * MIB, peak_bytes=64 * MIB)
+    for second in range(1, 10):
+        usage = (30 + 34 * second // 9) * MIB
+        grown = 34 * MIB // 9
+        trace.charged(second, 8, "anon", grown, tgid=60, usage_bytes=usage, limit_bytes=64 * MIB)
+    killed = {"limit_owner_cgroup_id": 8, "cgroup_id": 8, "trigger_cgroup_id": 8, "tgid": 60, "pid": 60}
+    record_kill(trace, 10, usage_bytes=64 * MIB, limit_bytes=64 * MIB, **killed)
+    report = only_report(trace)
+    (told,) = numbers_of(report.verdict.contributing, "throttled")
+    assert told["file"] == "memory.high"
+    assert told["high_bytes"] == 40 * MIB
+    assert told["waited_ns"] == 9_000_000_000
+    assert "without 9.09 s in which tasks hardly ran" in report.sizing.pace
+    assert report.advice[-1] == (
+        "Raise the memory.high of 40 MiB with the limit, or remove it: above it, tasks are throttled."
+    )

@@ -25,6 +25,7 @@ from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Findings
 from tracer.analysis.explain.measure.recorded_kill import RecordedKill
 from tracer.analysis.explain.sizing.kill_range import kill_range
+from tracer.analysis.explain.slowed import throttled_before
 from tracer.analysis.explain.victim_selection import Selection
 from tracer.analysis.explain.words import advice, sentence_parts
 from tracer.analysis.kernel_log.comparison import Told
@@ -198,7 +199,7 @@ class RecordedFacts:
         if kill.owner_id is None:
             holders = shortage.machine_holders(kill.subtree.whole, kill.time_ns)
             return replace(weighed.findings.circumstances, machine_holders=holders)
-        return circumstances.around(
+        found = circumstances.around(
             weighed.findings.circumstances,
             kill.subtree,
             kill.window,
@@ -207,6 +208,7 @@ class RecordedFacts:
             candidates=selection.candidates,
             weighed_tgids=selection.tgids,
         )
+        return replace(found, throttled=throttled_before(kill.subtree, kill.window.begin, kill.time_ns))
 
 
 def judged(kill: RecordedFacts) -> OomReport:

@@ -499,6 +499,18 @@ def longest(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[Waiter, ...]:
     )
 
 
+def waited_ns(subtree: Subtree, kind: str, begin_ns: int, end_ns: int) -> int:
+    """Return how long tasks of these cgroups waited for a reason, in waits that began within an interval."""
+
+    def find() -> Steps:
+        waits = subtree.rows("waits")
+        chosen = waits.where(waits.are("kind", (kind,)))
+        return Steps(chosen.times, np.cumsum(chosen.numbers("duration_ns")), 0)
+
+    waited = subtree.once(("reclaim.waited", kind), find)
+    return (waited.at(end_ns) or 0) - (waited.at(begin_ns - 1) or 0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Waits:
     """The columns of `waits`, in order of time; `ended` is the latest end up to each row."""

@@ -335,6 +335,18 @@ SENTENCES: list[tuple[str, dict[str, Any], str]] = [
         "back, and 9 MiB of page cache was evicted, 8 MiB of it read again",
     ),
     (
+        "throttled",
+        {"waited_ns": 12 * 10**9, "span_ns": 14 * 10**9, "file": "memory.high", "high_bytes": 40 * MIB},
+        "in the 14 s before the kill, tasks waited 12 s above the memory.high of 40 MiB, which slows growth "
+        "and does not end it",
+    ),
+    (
+        "throttled",
+        {"waited_ns": 12 * 10**9, "span_ns": 14 * 10**9, "file": "memory.swap.high", "cgroup": "/pod"},
+        "in the 14 s before the kill, tasks waited 12 s above the memory.swap.high of /pod, which slows "
+        "growth and does not end it",
+    ),
+    (
         "refaulted_cache",
         {"refaulted_bytes": MIB, "evicted_bytes": 2 * MIB},
         "1 MiB of the evicted cache was read again: the work needs its cache",

@@ -9,7 +9,7 @@ from typing import Final
 from tracer.analysis.explain.cause_record import CauseRecord, Grown
 from tracer.analysis.explain.evidence.kinds import found, resolution_ns
 from tracer.analysis.explain.measure import composition, shared_memory
-from tracer.analysis.explain.measure.findings import Findings
+from tracer.analysis.explain.measure.findings import Findings, Throttled
 from tracer.analysis.explain.measure.last_looks import heap_bound
 from tracer.analysis.results.kill import Evidence
 from tracer.analysis.results.memory import Allocator, name_without_number, shared_name
@@ -350,6 +350,29 @@ def _thrashing(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
         )
 
 
+def throttled(findings: Findings) -> Throttled | None:
+    """Return the waits above memory.high, if they took a good part of the time before the kill."""
+    it = findings.circumstances.throttled
+    return None if it is None or it.waited_ns < _LEAST_SHARE * it.span_ns else it
+
+
+def _throttled(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
+    it = throttled(findings)
+    if it is None:
+        return
+    high = it.high
+    is_own = high is None or high.cgroup == findings.owner.cgroup
+    yield found(
+        findings,
+        "throttled",
+        waited_ns=it.waited_ns,
+        span_ns=it.span_ns,
+        file=None if high is None else high.file,
+        high_bytes=None if high is None else high.high_bytes,
+        cgroup=None if is_own or high is None else high.cgroup,
+    )
+
+
 def _refaulted_cache(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     again = findings.cushion.refaulted_bytes
     if again:
@@ -438,8 +461,10 @@ def _left_by_moved(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
 
 _FACTORS: Final[tuple[Callable[[Findings, CauseRecord], Iterator[Evidence]], ...]] = (
     _thrashing,
+    _throttled,
     _shared_limit,
     _cow,
+    _left_by_moved,
     _larger_process,
     _many_processes,
     _same_command,
@@ -449,16 +474,15 @@ _FACTORS: Final[tuple[Callable[[Findings, CauseRecord], Iterator[Evidence]], ...
     _shared_files,
     _ended_writer,
     _unmapped_shmem,
+    _requested_reclaim,
     _pace,
     _refaulted_cache,
     _swap,
     _incompressible,
     _protected_memory,
     _writer_waits,
-    _requested_reclaim,
     _restricted_request,
     _dying_cgroups,
-    _left_by_moved,
     _memory_in_transit,
     _clean_cache_left,
 )

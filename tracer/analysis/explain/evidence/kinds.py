@@ -164,6 +164,7 @@ _CONTRIBUTING: Final[Mapping[str, Kind]] = {
         ("span_ns", "lost_ns", "evicted_bytes", "refaulted_bytes"),
         ("pagecache", "reclaim", "file_waits", "task_time"),
     ),
+    "throttled": Kind(("waited_ns", "span_ns", "file", "high_bytes", "cgroup"), ("stalls", "samples")),
     "refaulted_cache": Kind(("refaulted_bytes", "evicted_bytes"), ("pagecache",)),
     "no_swap": Kind(("bounded_above", "cgroup"), ("samples",)),
     "swap_in_use": Kind(("used_bytes", "allowed_bytes"), ("charge", "samples")),

@@ -26,7 +26,7 @@ from tracer.analysis.explain.measure.composition import Memory
 from tracer.analysis.explain.measure.findings import Circumstances, Holder, Mover, Swap
 from tracer.analysis.explain.measure.window import Window
 from tracer.analysis.results.kill import Candidate
-from tracer.analysis.views.reclaim import requested_pages
+from tracer.analysis.views.reclaim import requested_pages, waited_ns
 from tracer.schema import LIMITS, UNLIMITED_BYTES
 
 _BOUNDS: Final = ("limit_bytes", "swap_limit_bytes", "effective_swap_limit_bytes", "swap_room_bytes")
@@ -214,7 +214,7 @@ def around(
         holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
         dying_bytes=int(np.where(below.is_known, np.maximum(levels, 0), 0)[tops].sum()),
-        dirty_wait_ms=_dirty_wait_ms(subtree, window),
+        dirty_wait_ms=waited_ns(subtree, "dirty", window.begin, window.end) / 1e6,
         requested_cache_bytes=asked[0] * page,
         requested_anon_bytes=asked[1] * page,
         ended_writer=shared_memory.ended_writer(subtree, window.end) if has_shmem else None,
@@ -356,16 +356,6 @@ def _protected_bytes(below: SampledLimits, end_ns: int, sample: Mapping[str, Any
         return at_kill or 0
     last = below.read.last_rows_at(end_ns)[below.children]
     return int(below.kept_bytes[last[last >= 0]].sum())
-
-
-def _dirty_wait_ms(subtree: Subtree, window: Window) -> float:
-    def find() -> Steps:
-        waits = subtree.rows("waits")
-        dirty = waits.where(waits.are("kind", ("dirty",)))
-        return Steps(dirty.times, np.cumsum(dirty.numbers("duration_ns")), 0)
-
-    waited = subtree.once("circumstances.dirty_wait", find)
-    return ((waited.at(window.end) or 0) - (waited.at(window.begin - 1) or 0)) / 1e6
 
 
 def _moved(subtree: Subtree, kill_ns: int, weighed_tgids: frozenset[int]) -> tuple[Mover, ...]:

@@ -34,7 +34,8 @@ from tracer.analysis.results.memory import (
     SharedFile,
 )
 from tracer.analysis.results.quality import KernelLog, ThinnedInterval
-from tracer.analysis.views.reclaim import reclaimed_anon_pages
+from tracer.analysis.results.survivor import HighOwner
+from tracer.analysis.views.reclaim import reclaimed_anon_pages, waited_ns
 from tracer.kernel.kmsg.report.log_report import MemInfo
 
 LEAST_SHARE: Final = 1 / 3
@@ -63,8 +64,12 @@ def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
 def thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval that its tasks lost (`views.lost_time`), in ns; 0 if it is less than a
     third of the interval, or not known."""
-    is_reclaiming = _is_evicting(subtree, begin_ns, end_ns) or reclaimed_anon_pages(subtree, begin_ns, end_ns)
-    if end_ns - begin_ns < _LEAST_NS or not is_reclaiming:
+    is_slowed = (
+        _is_evicting(subtree, begin_ns, end_ns)
+        or reclaimed_anon_pages(subtree, begin_ns, end_ns)
+        or waited_ns(subtree, "high", begin_ns, end_ns)
+    )
+    if end_ns - begin_ns < _LEAST_NS or not is_slowed:
         return 0
     origin_ns, bin_ns, share = _lost_shares(subtree)
     first, end = max((begin_ns - origin_ns) // bin_ns, 0), max(-(-(end_ns - origin_ns) // bin_ns), 0)
@@ -161,6 +166,16 @@ class Swap:
     refused: bool
     bound: Literal["own", "above", "machine"] | None = None
     bound_cgroup: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The time that tasks waited above a memory.high or memory.swap.high before a kill: `waited_ns` in all,
+    in the last `span_ns`. `high`: None if it is not known."""
+
+    waited_ns: int
+    span_ns: int
+    high: HighOwner | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +337,7 @@ class Circumstances:
     holders: tuple[Holder, ...] = ()
     dying_bytes: int = 0
     dirty_wait_ms: float = 0.0
+    throttled: Throttled | None = None
     requested_cache_bytes: int = 0
     requested_anon_bytes: int = 0
     shortage: Shortage | None = None

@@ -164,7 +164,7 @@ def advise(findings: Findings, cause: Cause) -> tuple[str, ...]:
     left_behind = _left_behind(findings) if "ended_writer" in of_cause.concerns else None
     first = () if left_behind is None else (left_behind,)
     of_mappings = _within_processes(findings) if "anon" in of_cause.grows else ()
-    return (*first, *of_mappings, *cures, *_who(findings, of_cause), *_where(findings))
+    return (*first, *of_mappings, *cures, *_who(findings, of_cause), *_where(findings), *_high(findings))
 
 
 def settings(findings: Findings, cause: Cause) -> Iterator[str]:
@@ -176,6 +176,13 @@ def settings(findings: Findings, cause: Cause) -> Iterator[str]:
     is_lowered = composition.is_limit_lowered(findings)
     if kill is not None and yielded is not None and findings.window is not None and not is_lowered:
         yield from yielded(findings, kill.limit_bytes - kill.kept_bytes)
+
+
+def _high(findings: Findings) -> Iterator[str]:
+    it = contributing.throttled(findings)
+    if it is not None and it.high is not None:
+        of = "" if it.high.high_bytes is None else f" of {size(it.high.high_bytes)}"
+        yield f"Raise the {it.high.file}{of} with the limit, or remove it: above it, tasks are throttled."
 
 
 def _raise_again(findings: Findings) -> Iterator[str]:

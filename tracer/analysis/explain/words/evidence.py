@@ -358,6 +358,16 @@ def _thrashing(it: _Numbers) -> str:
     )
 
 
+def _throttled(it: _Numbers) -> str:
+    high = f" of {size(it['high_bytes'])}" if "high_bytes" in it else ""
+    whose = f" of {it['cgroup']}" if "cgroup" in it else ""
+    span, waited = duration(it["span_ns"] / 1e9), duration(it["waited_ns"] / 1e9)
+    return (
+        f"in {the(span)} before the kill, tasks waited {waited} "
+        f"above the {it.get('file', 'memory.high')}{high}{whose}, which slows growth and does not end it"
+    )
+
+
 def _refaulted_cache(it: _Numbers) -> str:
     return f"{size(it['refaulted_bytes'])} of the evicted cache was read again: the work needs its cache"
 
@@ -463,6 +473,7 @@ _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {
     "slow_growth": _slow_growth,
     "burst": _burst,
     "thrashing": _thrashing,
+    "throttled": _throttled,
     "refaulted_cache": _refaulted_cache,
     "no_swap": _no_swap,
     "swap_in_use": _swap_in_use,
