@@ -257,3 +257,29 @@ def test_victim_without_a_row_is_among_the_largest_processes(anon_kb: int, first
     (report,) = logged_kills.explain(reports(log))
     (found,) = numbers_of(report.verdict.evidence, "largest_processes")
     assert found["largest"][0]["comm"] == first
+
+
+@pytest.mark.parametrize(
+    ("grown", "first"),
+    [
+        (20, "No cgroup's limit was hit. Look first at hog (pid 50), which was killed: it held 900 MiB."),
+        (800, "Look at /a first: of the traced cgroups, it charged most just before the kill (800 MiB)."),
+    ],
+)
+def test_larger_process_comes_before_a_traced_cgroup_that_grew_little(
+    trace: Any, grown: int, first: str
+) -> None:
+    made(trace, 1, "/a", (25, grown))
+    for pid, comm, mib in ((50, "hog", 900), (51, "sh", 3)):
+        sizes = {"rss_bytes": mib * MIB, "anon_rss_bytes": mib * MIB, "file_rss_bytes": 0, "swap_bytes": 0}
+        row = {"kill_id": 1, "pid": pid, "tgid": pid, "comm": comm, "oom_score_adj": 0, "chosen": pid == 50}
+        trace.add("oom_candidates", 30, cgroup_id=9, badness=mib * 256, **sizes, **row)
+    of_machine = {"limit_owner_cgroup_id": None, "usage_bytes": None, "limit_bytes": None, "cgroup_id": 9}
+    record_kill(trace, 30, constraint="global", comm="hog", **of_machine)
+    report = only_report(trace)
+    assert report.advice[0] == first
+    (found,) = numbers_of(report.verdict.evidence, "largest_processes")
+    assert [(one["comm"], one["held_bytes"]) for one in found["largest"]] == [
+        ("hog", 900 * MIB),
+        ("sh", 3 * MIB),
+    ]

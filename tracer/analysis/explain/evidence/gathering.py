@@ -209,12 +209,11 @@ class Large:
 
 
 def largest_processes(findings: Findings) -> list[Large]:
-    """Return up to three names with the most memory, the largest first; none if a cgroup's limit was hit, or
-    without a kernel log.
+    """Return up to three names with the most memory, the largest first; none if a cgroup's limit was hit.
 
     Killed processes whose sizes are known are among them without a row as well: a table may be cut.
     """
-    if findings.constraint not in OF_MACHINE or findings.kmsg != "only":
+    if findings.constraint not in OF_MACHINE:
         return []
     held: list[tuple[str, int | None, int]] = [
         (one.comm, one.pid, one.rss_bytes or 0) for one in findings.candidates

@@ -97,7 +97,7 @@ _MEASURED: Final[Mapping[str, Kind]] = {
         ),
         (KERNEL_LOG,),
     ),
-    "largest_processes": Kind(("largest",), (KERNEL_LOG,)),
+    "largest_processes": Kind(("largest",), ("oom_candidates",), ("candidates",)),
     "machine_swap": Kind(("free_bytes", "total_bytes"), (KERNEL_LOG,)),
     "short_zone": Kind(("zone", "node", "free_bytes", "min_bytes"), (KERNEL_LOG,)),
     "swap_use": Kind(("used_bytes", "allowed_bytes"), (KERNEL_LOG,)),

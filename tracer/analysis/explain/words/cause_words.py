@@ -344,7 +344,10 @@ def _global_pressure(findings: Findings) -> str:
 
 def _cure_global_pressure(findings: Findings) -> Iterator[str]:
     growing = max(findings.circumstances.machine_holders, key=lambda one: one.charged_bytes, default=None)
-    if growing is not None and growing.charged_bytes > 0:
+    large = gathering.much_of_machine(findings)
+    is_small = large is not None and growing is not None and 2 * growing.held_bytes < large.held_bytes
+    is_growing = growing is not None and growing.charged_bytes > 0 and not is_small
+    if growing is not None and is_growing:
         yield (
             f"Look at {growing.cgroup} first: of the traced cgroups, it charged most just before the kill "
             f"({size(growing.charged_bytes)})."
@@ -352,13 +355,13 @@ def _cure_global_pressure(findings: Findings) -> Iterator[str]:
     unused = gathering.unused_huge_pages(findings)
     if unused:
         yield f"Lower vm.nr_hugepages: {size(unused)} of huge pages (hugetlb) were kept and not in use."
-    large = gathering.much_of_machine(findings)
     if large is None:
         yield "No cgroup's limit was hit: find what filled the machine (or the NUMA nodes that were allowed)."
     else:
         usable = gathering.usable_bytes(findings)
         of_machine = "" if usable is None else f" of the machine's {size(usable)}"
-        yield f"No cgroup's limit was hit. Look first at {_large(large)}{of_machine}."
+        rank = "also" if is_growing else "first"
+        yield f"No cgroup's limit was hit. Look {rank} at {_large(large)}{of_machine}."
     yield "Set limits that together fit into the machine, so that a growing cgroup hits its own limit first."
 
 
