@@ -58,7 +58,7 @@ class Thrashing:
 def lost_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval in which its tasks could not grow, in ns: they lost it by thrashing, or
     waited at the limit."""
-    return max(thrashed_ns(subtree, begin_ns, end_ns), waited_ns(subtree, begin_ns, end_ns))
+    return max(thrashed_ns(subtree, begin_ns, end_ns), oom_disabled_ns(subtree, begin_ns, end_ns))
 
 
 def thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
@@ -80,7 +80,7 @@ def thrashed_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     return lost if lost >= LEAST_SHARE * (end_ns - begin_ns) else 0
 
 
-def waited_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
+def oom_disabled_ns(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     """Return the part of an interval in which tasks waited with the OOM killer disabled, in ns."""
     waits = waits_at_limit(subtree).within(begin_ns, end_ns)
     edges = np.concatenate([[begin_ns], waits.times, [end_ns]])
@@ -317,8 +317,9 @@ class Circumstances:
     protects from reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`: how long writers were
     throttled in the window because too many pages were dirty. `requested_cache_bytes` and
     `requested_anon_bytes`: taken in the window by writes to memory.reclaim. `shortage`: set if no limit was
-    full. `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`: a child among
-    the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of all its memory.
+    full. `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`: a child
+    among the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of all its
+    memory.
     `locked_cache_bytes`: mlocked page cache. `incompressible_bytes`: the part of zswap that could not be
     compressed. `locked_in_unknown_bytes`: locked memory of which the kernel does not show how much is
     anonymous and how much is shared; it is inside these two parts of the composition. `moved`: processes that

@@ -20,7 +20,7 @@ from tracer.analysis.core.gaps import LOOKED_NS
 from tracer.analysis.core.ledger import Steps
 from tracer.analysis.core.subtree import Subtree
 from tracer.analysis.core.tables import unrecorded_categories
-from tracer.analysis.explain.measure.findings import Findings, thrashed_ns, waited_ns
+from tracer.analysis.explain.measure.findings import Findings, oom_disabled_ns, thrashed_ns
 from tracer.analysis.results.quality import resolution_s
 
 _MOST_COVERED: Final = 10
@@ -49,7 +49,7 @@ def measured_pace(subtree: Subtree, findings: Findings) -> dict[str, Any] | None
     inexact_s = resolution_s(findings.thinned, utc_time(since_ns))
     lost = {
         "thrashing": thrashed_ns(subtree, since_ns, end_ns),
-        "oom_disabled": waited_ns(subtree, since_ns, end_ns),
+        "oom_disabled": oom_disabled_ns(subtree, since_ns, end_ns),
     }
     if not any(lost.values()) and not inexact_s:
         lost = {"pause": _paused_ns(grown, first_ns, end_ns)}
