@@ -278,12 +278,14 @@ def test_copies_since_the_fork_are_told_from_new_memory(
 ) -> None:
     """The parent holds 60 MiB when it forks; later, it writes to some of that, and allocates more.
 
-    The child is seen late, when half of that has been done.
+    The child is seen late, when half of that has been done. A sum of what the parent was charged before the
+    fork comes 8 ms after that.
     """
     trace.add("cgroups", cgroup_id=1, path="/redis", created=trace.ns(0))
     trace.add("tasks", tgid=7, comm="redis", first_seen=trace.ns(0))
     trace.add("tasks", tgid=8, comm="rdb", ppid=7, start_ns=5_000_000_000, first_seen=trace.ns(7))
-    trace.charged(1, 1, "anon", 60 * MIB, tgid=7, usage_bytes=60 * MIB)
+    for seconds, mib in ((1, 50), (5.008, 10)):
+        trace.charged(seconds, 1, "anon", mib * MIB, tgid=7, usage_bytes=60 * MIB)
     for seconds in (6, 8):
         trace.charged(seconds, 1, "anon", (allocated_mib + copied_mib) * MIB // 2, tgid=7, usage_bytes=LIMIT)
     row = {"kill_id": 1, "cgroup_id": 1}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tracer.analysis.core import ledger
-from tracer.analysis.core.columns import NO_ID, ColumnArrays, integers, times_ns
+from tracer.analysis.core.columns import NO_ID, ColumnArrays, Int64s, integers, times_ns
 from tracer.analysis.core.ledger import Weights
 from tracer.analysis.core.rows import RowsByThing
 from tracer.analysis.core.subtree import Subtree
@@ -330,13 +330,15 @@ def _shared(
     held, of_parent = child.anon_rss_bytes, parent.anon_rss_bytes
     if held is None or of_parent is None or _is_one_space(parent, child):
         return
-    charged = [_anon_charged(subtree, pid, since_ns, time_ns) for pid in (parent.pid, child.pid)]
+    sent_ns = _last_sum_ns(subtree, parent.pid, since_ns)
+    begun = {parent.pid: sent_ns + 1, child.pid: since_ns}
+    charged = [_anon_charged(subtree, pid, begin_ns, time_ns) for pid, begin_ns in begun.items()]
     inherited = held - max(charged[1], 0)
     if inherited <= 0:
         return
     shared_at_fork = min(held, of_parent)
     if ledger.base_bytes(subtree, ledger.ANON) == 0:  # all that the parent holds was charged in the trace
-        before = _anon_charged(subtree, parent.pid, subtree.start_ns, since_ns)
+        before = _anon_charged(subtree, parent.pid, subtree.start_ns, sent_ns)
         shared_at_fork = min(shared_at_fork, max(before, 0))
     new, of_child = held + of_parent - 2 * shared_at_fork, max(held - shared_at_fork, 0)
     fork = Fork(
@@ -352,10 +354,21 @@ def _shared(
     yield _Pair(fork, max(charged[1] - of_child, 0), of_child)
 
 
+def _last_sum_ns(subtree: Subtree, parent_tgid: int, fork_ns: int) -> int:
+    """Return when the last sum was sent that has anonymous memory of a parent from before its fork."""
+    rows = _anon_rows(subtree, parent_tgid, fork_ns, fork_ns + ledger.SUMMED_NS)
+    return int(subtree.charges.time[rows[0]]) if len(rows) else fork_ns
+
+
 def _anon_charged(subtree: Subtree, tgid: int, begin_ns: int, end_ns: int) -> int:
     """Return the anonymous memory that a process was charged in an interval, net, in bytes."""
+    return int(subtree.charges.bytes[_anon_rows(subtree, tgid, begin_ns, end_ns)].sum(dtype=np.int64))
+
+
+def _anon_rows(subtree: Subtree, tgid: int, begin_ns: int, end_ns: int) -> Int64s:
     charges = subtree.charges
     rows = subtree.once("forks.anon", lambda: np.flatnonzero(charges.is_of("anon")))
     first, last = np.searchsorted(charges.time[rows], [begin_ns, end_ns + 1])
     rows = rows[first:last]
-    return int(charges.bytes[rows][charges.tgid[rows] == tgid].sum(dtype=np.int64))
+    found: Int64s = rows[charges.tgid[rows] == tgid]
+    return found
