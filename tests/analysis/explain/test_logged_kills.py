@@ -382,3 +382,28 @@ def test_rule_that_kills_the_task_that_asks_is_named() -> None:
     )
     assert "was killed (vm.oom_kill_allocating_task is set)" in alone
     assert "asked for memory and was killed (vm.oom_kill_allocating_task is set)" in whole
+
+
+@pytest.mark.parametrize("prefix", ["[ 9.000001] ", "Jan  2 10:00:00 box kernel: ", ""])
+def test_trigger_is_named_by_the_head_of_the_trace_alone(prefix: str) -> None:
+    log = [
+        "CPU: 2 PID: 22101 Comm: agent Kdump: loaded Tainted: G     T 3.10.0-957.el7.x86_64 #1",
+        "Hardware name: none",
+        "Call Trace:",
+        " dump_stack+0x19/0x1b",
+        " dump_header+0x90/0x229",
+        " out_of_memory+0x4b6/0x4f0",
+    ]
+    (report,) = logged_kills.explain(reports([prefix + line for line in log]))
+    trigger = report.trigger
+    assert (trigger.pid, trigger.comm, trigger.stack) == (
+        22101,
+        "agent",
+        ("dump_header+0x90/0x229", "out_of_memory+0x4b6/0x4f0"),
+    )
+    assert "agent (thread 22101) asked for memory" in report.verdict.summary
+    assert {"trigger.gfp", "trigger.order"} <= {*report.quality.unknown}
+    assert report.kernel_log is not None
+    assert report.kernel_log.first_line == 1
+    (other,) = logged_kills.explain(reports([prefix + line for line in log[1:]]))
+    assert (other.trigger.pid, "trigger" in other.quality.unknown) == (None, True)

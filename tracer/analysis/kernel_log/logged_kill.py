@@ -304,9 +304,11 @@ def _trigger_cgroup(log: LogReport) -> str | None:
 def trigger(log: LogReport, unknown: Unknown) -> Trigger:
     """Return the task whose charge could not be met."""
     invoker, cgroup = log.invoker, _trigger_cgroup(log)
-    if "header" in log.missing:
+    if "header" in log.missing and invoker.pid is None:
         unknown["trigger"] = _NO_HEADER
     else:
+        if "header" in log.missing:
+            unknown |= dict.fromkeys(("trigger.gfp", "trigger.order"), _NO_HEADER)
         if invoker.pid is None:
             unknown["trigger.pid"] = "the kernel log has no line with the pid of the task that asked"
         if cgroup is None:

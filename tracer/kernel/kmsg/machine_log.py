@@ -95,7 +95,8 @@ class MachineLog:
     belong.
 
     Reports are appended to `begun` when they begin. `killed` are the pids that were killed before.
-    `untitled` are rows of a table of tasks just before the next message, if that begins a report.
+    `above` are lines just before the next message that belong to a report if the message begins one: the head
+    of a call trace, or rows of a table of tasks.
     """
 
     def __init__(self, begun: deque[Assembly], killed: Iterable[int] = ()) -> None:
@@ -104,7 +105,7 @@ class MachineLog:
         self._killed: Assembly | None = None
         self._pids = dict.fromkeys(killed)  # of the killed tasks, the latest last
         self._suppressed = 0
-        self.untitled: list[Record] = []
+        self.above: list[Record] = []
         self._unfinished: Record | None = None
         self._failed: Stamp | None = None
         self._by_hand: Stamp | None = None
@@ -241,7 +242,12 @@ class MachineLog:
         by_hand, self._suppressed, self._by_hand = self._by_hand, 0, None
         if by_hand is not None and record.stamp.line - by_hand.line <= _ANNOUNCED_LINES:
             assembly.invoker = Invoker(order=-1)  # as the header has it, which may be missing
-        assembly.untitled, self.untitled = self.untitled, []
+        above, self.above = self.above, []
+        for earlier in above:
+            assembly.mode = "header"
+            if assembly.take_row(earlier):
+                assembly.stamp = earlier.stamp
+            assembly.mode = ""
         self._begun.append(assembly)
         return assembly
 

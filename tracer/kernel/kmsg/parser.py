@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Final
 
-from tracer.kernel.kmsg.assembly import Assembly
+from tracer.kernel.kmsg.assembly import OF_REPORT, Assembly
 from tracer.kernel.kmsg.machine_log import MachineLog
 from tracer.kernel.kmsg.report.log_report import LogReport
 from tracer.kernel.kmsg.text import lines, markers, newest_first, shapes, styles
@@ -182,6 +182,9 @@ _KEPT: Final = 256
 """The number of reports that wait for late lines (the oom_reaper) before they are yielded."""
 
 _BLOCK_LINES: Final = 1024
+_MOST_ABOVE_FRAME: Final = 8
+"""The lines from the head of a call trace to the frame of dump_header or oom_kill_process, or more."""
+
 _MOST_REVERSED: Final = 1 << 19
 """The number of lines from which a log is read as if its oldest line is the first one."""
 
@@ -264,17 +267,31 @@ class _Scan:
         self._host: str | None = None
         self._first = 1
         self._lines: list[str] = []
-        self._rows: list[Record] = []
+        self._above: list[Record] = []
 
     def enter(self, block: list[str], number: int) -> None:
         """Keep the lines of the next block, whose first one has this number, and of the block before it."""
         self._lines = [*self._lines[-_BLOCK_LINES:], *block]
         self._first = number + len(block) - len(self._lines)
 
-    def _rows_before(self, record: Record) -> list[Record]:
-        """Return the rows of a table of tasks in the lines just before one that ends a report, in their
-        order: the title of the table may be missing, and with it the beginning of the report."""
+    def _head_before(self, record: Record) -> list[Record]:
+        """Return the head of a call trace in the lines just before a frame of a report: the line above it,
+        which begins the report, may be missing."""
+        for at in range(record.stamp.line - self._first - 1, -1, -1)[:_MOST_ABOVE_FRAME]:
+            above = next(iter(self._reader.read(self._lines[at], self._first + at)), None)
+            if above is not None and shapes.kind(above.text.lstrip()) == "head":
+                return [above] if above.host == record.host else []
+        return []
+
+    def _earlier(self, record: Record) -> list[Record]:
+        """Return the lines of a report just before a line that would begin one, in their order.
+
+        They are the head of the call trace before a frame, and rows of a table of tasks, whose title may be
+        missing, before a line that ends a report.
+        """
         found: list[Record] = []
+        if any(map(record.text.__contains__, OF_REPORT)):
+            return self._head_before(record)
         if shapes.kind(record.text.lstrip()) not in ("summary", "kill"):
             return found
         for at in range(record.stamp.line - self._first - 1, -1, -1):
@@ -314,7 +331,7 @@ class _Scan:
                 continue
             self.end()
             if self._within or _has_words(record.text):
-                self._rows = [] if self._within else self._rows_before(record)
+                self._above = [] if self._within else self._earlier(record)
                 self._begin(record)
 
     def take_rows(self, block: Sequence[str], at: int) -> int:
@@ -393,7 +410,7 @@ class _Scan:
         machine = self._machines[host]
         if self._pieces:
             record = record.gone_on(joined(record.text, self._pieces, machine.columns))
-        machine.untitled, self._rows = self._rows, []
+        machine.above, self._above = self._above, []
         machine.take(record)
         self._note_if_within(machine)
 

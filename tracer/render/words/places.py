@@ -72,7 +72,7 @@ def _without_gaps(runs: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 _SECTIONS: Final = {
-    "header": "the requesting task",
+    "header": "the request",
     "stack": "the call trace",
     "counters": "usage and limit",
     "memory.stat": "memory.stat",
