@@ -283,3 +283,21 @@ def test_larger_process_comes_before_a_traced_cgroup_that_grew_little(
         ("hog", 900 * MIB),
         ("sh", 3 * MIB),
     ]
+
+
+@pytest.mark.parametrize(
+    ("order", "words"), [(2, "had no 4 contiguous pages left (order 2)"), (0, "had none left")]
+)
+def test_large_request_without_the_state_of_the_machine_is_named(order: int, words: str) -> None:
+    log = [
+        f"java invoked oom-killer: gfp_mask=0x26142c0, order={order}, oom_score_adj=0",
+        "java cpuset=/ mems_allowed=0",
+        "CPU: 5 PID: 22114 Comm: java Not tainted 4.4.0-59-generic #80-Ubuntu",
+        "Call Trace:",
+        " dump_header+0x5a/0x1c5",
+        " __alloc_pages_slowpath+0x8fd/0xa70",
+        " __alloc_pages_nodemask+0x286/0x2a0",
+    ]
+    (report,) = logged_kills.explain(reports(log))
+    assert f"the whole machine {words}" in report.verdict.summary
+    assert any("contiguous pages" in advice for advice in report.advice) == (order > 0)

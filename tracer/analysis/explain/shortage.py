@@ -127,6 +127,8 @@ def _kinds(log: LogReport, page_size: int) -> Iterator[tuple[ShortageKind, bool,
     high = [zone for zone in zones if zone not in usable and _is_roomy(zone)]
     if order and order > 0 and _has_room(usable, page_size):
         yield "pieces", True, {"piece_bytes": page_size << order, "order": order}
+    if order and order > 0 and log.mem_info is None:
+        yield "large_request", True, {"order": order}
     exhausted = [] if log.constraint != "global" else _exhausted(zones)
     if exhausted and high:
         yield "low_zones", True, {"zones": _names(exhausted)}

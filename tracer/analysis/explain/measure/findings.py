@@ -262,6 +262,7 @@ ShortageKind = Literal[
     "gpu",
     "unnamed",
     "pieces",
+    "large_request",
     "low_zones",
     "high_zones",
     "none_left",

@@ -16,7 +16,7 @@ from tracer.analysis.results.kill import Candidate, LimitOwner, Lowered, OomRepo
 from tracer.analysis.results.quality import ThinnedInterval, resolution_s
 from tracer.kernel.cgroups.containers import identify, short_id, standing
 from tracer.schema import UNLIMITED_BYTES
-from tracer.units import coarse_duration, duration, percent, size
+from tracer.units import coarse_duration, count, duration, percent, size
 
 
 def owner_name(owner: LimitOwner) -> str:
@@ -78,6 +78,11 @@ NO_VICTIM: Final[Mapping[NoVictim, str]] = {
     "none_killable": "there was no process that the kernel could kill",
 }
 
+_PIECES: Final = (
+    "More memory may not help: the request was for contiguous pages. Raise vm.min_free_kbytes, write 1 "
+    "to /proc/sys/vm/compact_memory, or find what asks for so large a piece (the call trace)."
+)
+
 # kernel.sysrq restricts the keys, not the file (Documentation/admin-guide/sysrq.rst).
 _ADVICE: Final[Mapping[ShortageKind, str]] = {
     "by_hand": (
@@ -88,10 +93,8 @@ _ADVICE: Final[Mapping[ShortageKind, str]] = {
         "Find what makes the kernel hold so much slab (slabtop, /proc/slabinfo): the processes' own memory "
         "is not the problem, and killing them does not free it."
     ),
-    "pieces": (
-        "More memory may not help: the request was for contiguous pages. Raise vm.min_free_kbytes, write 1 "
-        "to /proc/sys/vm/compact_memory, or find what asks for so large a piece (the call trace)."
-    ),
+    "pieces": _PIECES,
+    "large_request": _PIECES,
     "low_zones": (
         "More memory does not help: only low memory was short, which 32-bit kernels use for their own "
         "objects. Use a 64-bit kernel, or keep less there (slab, page tables, tasks)."
@@ -183,6 +186,10 @@ CLAUSES: Final[Mapping[ShortageKind, Callable[[Shortage, Mapping[str, Any]], str
     "pieces": lambda _, of: (
         f"memory was free, but not in one piece of {size(of['piece_bytes'])} (order {of['order']}): it is "
         "fragmented"
+    ),
+    "large_request": lambda it, of: (
+        f"{_SHORT[it.constraint]} had no {count(1 << of['order'])} contiguous pages left (order "
+        f"{of['order']}); the log does not show how much was free in smaller pieces"
     ),
     "low_zones": lambda _, of: (
         f"low memory (zone {' and '.join(of['zones'])}) was exhausted, while high memory was free, which "
