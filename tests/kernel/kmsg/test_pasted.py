@@ -397,3 +397,32 @@ def test_name_of_several_words_is_the_name_of_the_trigger(comm: str) -> None:
     assert found.invoker.comm == comm
     (timed,) = reports(["[ 9.000001] a-1 b invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"])
     assert timed.invoker.comm == "a-1 b"
+
+
+def test_lines_behind_the_tag_of_the_kernel_alone_are_read() -> None:
+    lines = ["kernel: Out of memory and no killable processes...", *OLD]
+    first, second = reports(lines)
+    assert (first.is_no_task_killable, second.invoker.pid) == (True, 9949)
+
+
+@pytest.mark.parametrize("tick", ["`", "```"])
+def test_first_line_behind_the_mark_of_code_has_its_time(tick: str) -> None:
+    lines = [f"Jan 25 15:25:20 es14 {line}" for line in OLD]
+    lines[0] = tick + lines[0]
+    (found,) = reports(lines)
+    assert (found.stamp.wall, found.invoker.comm) == ("Jan 25 15:25:20", "java")
+
+
+@pytest.mark.parametrize("end", [",", ",ui", ",uid=", ", uid=99", " , user=999"])
+def test_chosen_task_before_a_cut_uid_is_named(end: str) -> None:
+    line = "oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/a,task_memcg=/a/b,task=python,pid=2953"
+    (found,) = reports([f"[ 9.100000] {line}{end}"])
+    assert found.chosen is not None
+    assert (found.chosen.pid, found.chosen.comm, found.task_memcg) == (2953, "python", "/a/b")
+    (cut,) = reports([f"[ 9.100000] {line}"])
+    assert cut.chosen is None  # the rest of the pid may be missing
+
+
+def test_order_that_no_kernel_has_is_not_known() -> None:
+    (found,) = reports(["[ 1.000000] a invoked oom-killer: gfp_mask=0xd0, order=999999999, oom_score_adj=0"])
+    assert found.invoker.order is None

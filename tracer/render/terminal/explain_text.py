@@ -199,7 +199,8 @@ def other_kills(kills: Sequence[OtherKill]) -> Iterator[RenderableType]:
                 f"{_killer(kill)} killed a process of {victim}, as {kill.reporter} reports (line {kill.line})"
             )
             continue
-        yield prose(f"{_killer(kill)} killed {victim}: {visible(kill.reason)} (line {kill.line})")
+        reason = "" if kill.reason == "Killed" else f": {visible(kill.reason)}"
+        yield prose(f"{_killer(kill)} killed {victim}{reason} (line {kill.line})")
     if len(kills) > _MOST:
         yield console.note(f"{units.count(len(kills) - _MOST)} more: --json lists all")
 

@@ -42,7 +42,7 @@ from tracer.schema import UNLIMITED_BYTES
 _ASKED: Final = " invoked "
 _GFP: Final = re.compile(r"(0x[0-9a-f]{1,16}|0)(?:\(([^()]{0,1000})\))?")
 _NODEMASK: Final = re.compile(r" nodemask=(\(null\)|[\d,-]*?),?( {1,2})")
-_ORDER: Final = re.compile(r" order=(-?\d{1,9})\b")
+_ORDER: Final = re.compile(r" order=(-?\d{1,2})\b")
 _HEAD: Final = re.compile(
     r"(?:CPU: \d{1,9} (?:UID: \d{1,10} )?PID: (\d{1,10}) Comm:(?: |$)|Pid: (\d{1,10}), comm: )"
 )

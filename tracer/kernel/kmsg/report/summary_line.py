@@ -34,7 +34,8 @@ _SPACED: Final = re.compile(
 )
 """The space between two fields at which a user wrapped the line again."""
 
-_PID_UID: Final = re.compile(r",pid= *(\d{1,10}),uid= *(\d{1,10})\s*")
+_PID_UID: Final = re.compile(r",pid= *(\d{1,10}) ?,(?: ?uid= *(\d{1,10})\s*|[^,]{0,16})")
+"""The pid is whole with the comma after it, also if the line was cut before the end of the uid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ def _chosen(text: str, comm: str | None) -> tuple[Chosen | None, str]:
     if not fitting:
         return None, text
     begin, name = fitting[0]
-    return Chosen(name, int(numbers[1]), int(numbers[2])), text[:begin]
+    uid = None if numbers[2] is None else int(numbers[2])
+    return Chosen(name, int(numbers[1]), uid), text[:begin]
 
 
 def _paths(text: str, *, is_global: bool, is_cut: bool) -> tuple[str | None, str | None]:

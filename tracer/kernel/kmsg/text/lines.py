@@ -259,7 +259,7 @@ _MOST_RECORD: Final = 1100
 
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]{0,20}[mK]")
 _MARKS: Final = re.compile("[↩↪↵⏎]")
-_QUOTES: Final = re.compile(r"(?:[>|] ?)+")
+_QUOTES: Final = re.compile(r"(?:[>|] ?)+|`{1,3}(?=[^`\s])")
 _ESCAPED_END: Final = re.compile(r"(?:\\r)?\\n(?=(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\])")
 _STAMP: Final = re.compile(r"(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\] ?")
 
@@ -422,7 +422,7 @@ def _clean(line: str) -> str:
     line = line.rstrip("\r\n")
     if "\xa0" in line:
         line = line.replace("\xa0", " ").rstrip()
-    quotes = _QUOTES.match(line) if line[:1] in (">", "|") else None
+    quotes = _QUOTES.match(line) if line[:1] in (">", "|", "`") else None
     return line if quotes is None else line[quotes.end() :]
 
 

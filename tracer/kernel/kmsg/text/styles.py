@@ -325,7 +325,7 @@ def _text(line: str, number: int) -> Record | None:
         # dmesg writes a comma into an ISO date, and no host after it.
         is_syslog = date.re is not _BRACKETED_DATE and "," not in wall
         since_boot_ns, at = _since_boot(line, at)
-    if is_syslog or since_boot_ns is not None:
+    if is_syslog or since_boot_ns is not None or (at == 0 and line.startswith("kernel: ")):
         kernel = _KERNEL.match(line, at) or (_RFC5424_KERNEL.match(line, at) if is_syslog else None)
         if kernel is not None:
             host, at = kernel[1], kernel.end()
