@@ -37,6 +37,12 @@ ANON: Final[Weights] = {"anon": 1}
 CACHE: Final[Weights] = {"file": 1, "shmem": -1}
 """Page cache with a file behind it: NR_FILE_PAGES contains shmem, which reclaim cannot simply drop."""
 NOT_CACHE: Final[Weights] = {"anon": 1, "shmem": 1, "kernel": 1, "sock": 1}
+KERNEL_KINDS: Final[Weights] = {
+    category.name: 1
+    for category in CATEGORIES
+    if not category.is_in_usage and category.name not in ("shmem", "swap")
+}
+"""The kinds of kernel memory that have a category. `kernel` also has those without one, and zswap."""
 SUMMED_NS: Final = 10_000_000
 """A row of `charge` sums up to so much time before it (bpf/shared/sums.h)."""
 _NO_STEPS: Final = np.zeros(0, np.int64)
@@ -141,6 +147,24 @@ def change(subtree: Subtree, weights: Weights, base: int = 0) -> Steps:
         return Steps(times[are_last], values[are_last], base)
 
     return subtree.once(("ledger.change", *weights.items(), base), find)
+
+
+def kernel_weights(subtree: Subtree) -> Weights:
+    """Return the categories of memory of the kernel's own: without zswap, which holds pages of processes.
+
+    With zswap in use, these are the kinds that have a category.
+    """
+
+    def find() -> Weights:
+        compressed = reading(subtree, "zswap_bytes").peak()
+        return KERNEL_KINDS if compressed else {"kernel": 1}
+
+    return subtree.once("ledger.kernel_weights", find)
+
+
+def own_weights(subtree: Subtree) -> Weights:
+    """Return the categories of `NOT_CACHE`, without zswap."""
+    return {name: 1 for name in NOT_CACHE if name != "kernel"} | dict(kernel_weights(subtree))
 
 
 def base_bytes(subtree: Subtree, weights: Weights) -> int | None:

@@ -74,7 +74,7 @@ def filler(findings: Findings, cause: Cause, filler: Filler, held_bytes: int | N
     evidence = found(
         findings,
         _KIND,
-        _PARTS[filler],
+        (*_PARTS[filler], *(["zswap"] if filler == "anon" and made_of.zswap else [])),
         held_bytes=held_bytes,
         usage_bytes=made_of.total,
         grown_bytes=grown.get(filler),
@@ -91,15 +91,16 @@ def fill_together(findings: Findings, first: Suspect) -> bool:
     made_of = findings.composition
     if first.evidence.kind != _KIND or not is_limit_hit(findings) or not is_composition_known(findings):
         return False
-    kinds = (made_of.anon, made_of.shmem, made_of.unevictable, made_of.hugetlb)
+    kinds = (made_of.anon, made_of.zswap, made_of.shmem, made_of.unevictable, made_of.hugetlb)
     return sum(held or 0 for held in kinds) >= _MOST_SHARE * (made_of.total or 1)
 
 
 def _grown(findings: Findings) -> Mapping[Filler, int]:
     """Return the growth of each kind; empty where it is not known.
 
-    The ledger does not distinguish locked memory. Locked anonymous memory is assumed to have grown with
-    anonymous memory, and all locked memory and huge pages to have grown in this time.
+    zswap holds pages of processes. The ledger does not distinguish locked memory. Locked anonymous memory is
+    assumed to have grown with anonymous memory, and all locked memory and huge pages to have grown in this
+    time.
     """
     grown = findings.circumstances.grown_bytes
     if not grown:
@@ -107,7 +108,7 @@ def _grown(findings: Findings) -> Mapping[Filler, int]:
     locked, anon = findings.composition.unevictable or 0, findings.composition.anon or 0
     locked_anon = grown["anon"] * locked // (locked + anon) if locked else 0
     return {
-        "anon": grown["anon"] - locked_anon,
+        "anon": grown["anon"] - locked_anon + grown.get("zswap", 0),
         "shmem": grown["shmem"],
         "locked": locked + (findings.composition.hugetlb or 0),
         "kernel": grown["kernel"] + grown["sock"],

@@ -191,6 +191,13 @@ def test_growth_over_an_hour_is_slow() -> None:
     }
 
 
+@pytest.mark.parametrize(("lost_s", "calm_s"), [(0, 9), (5, 4), (8, None)])
+def test_time_that_tasks_lost_is_no_calm_before_a_burst(lost_s: int, calm_s: int | None) -> None:
+    around = replace(grew(anon=90), rise_ns=SECOND, rise_lost_ns=lost_s * SECOND)
+    bursts = numbers_of(contributing(findings(made_of(anon=97), around), CAUSES["anon_growth"]), "burst")
+    assert [one["calm_ns"] // SECOND for one in bursts] == ([] if calm_s is None else [calm_s])
+
+
 def test_kill_of_the_whole_machine_has_no_factors() -> None:
     found = findings(made_of(anon=97), grew(anon=97), constraint="global")
     assert contributing(found, CAUSES["global_pressure"]) == ()

@@ -205,3 +205,26 @@ def test_cache_that_was_reclaimed_on_request_is_told_from_what_the_limit_took(tr
     assert report.cushion.evicted_bytes == 9 * MIB
     assert "given back 9 MiB (5 MiB of it because memory.reclaim was written)" in report.verdict.summary
     assert contributing(trace)["requested_reclaim"] == {"cache_bytes": 15 * MIB, "anon_bytes": 0}
+
+
+def test_swapped_pages_that_zswap_keeps_are_memory_of_processes(trace: Any) -> None:
+    """Of 90 MiB that grew, 88 MiB went to swap and stays in memory: kernel memory did not grow."""
+    trace.meta |= {"cgroup_version": 2, "memory": {"total_bytes": 8 << 30, "swap_total_bytes": 1 << 30}}
+    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
+    for at_s, zswap in ((0.5, 0), (3, 80)):
+        trace.add("samples", at_s, cgroup_id=1, source="periodic", zswap_bytes=zswap * MIB)
+    trace.charged(1, 1, "anon", 45 * MIB, tgid=50, usage_bytes=45 * MIB, limit_bytes=LIMIT)
+    trace.charged(2, 1, "anon", 45 * MIB, tgid=50, usage_bytes=90 * MIB, limit_bytes=LIMIT)
+    for kind, mib in (("anon", -88), ("kernel", 98), ("page_tables", 1), ("swap", 88)):
+        trace.charged(3, 1, kind, mib * MIB, tgid=50, usage_bytes=LIMIT, limit_bytes=LIMIT)
+    kinds = {"anon": 2, "kernel": 98, "zswap": 97, "page_tables": 1, "file": 0, "shmem": 0, "swap": 88}
+    kinds |= dict.fromkeys(("slab_reclaimable", "slab_unreclaimable", "kernel_stack", "percpu", "vmalloc"), 0)
+    at_kill = {f"{kind}_bytes": mib * MIB for kind, mib in kinds.items()}
+    trace.add("samples", 4, cgroup_id=1, source="oom", kill_id=1, usage_bytes=LIMIT, **at_kill)
+    record_kill(trace, 4)
+    report = only_report(trace)
+    assert report.verdict.cause == "anon_growth"
+    assert "99 MiB of it anonymous memory (97 MiB of that swapped out" in report.verdict.summary
+    assert report.sizing.pace.startswith("At this growth (91 MiB in ")
+    assert "97 MiB of it was swapped out, but zswap keeps that in memory" in report.advice[0]
+    assert "memory.zswap.max" in report.advice[1]

@@ -8,6 +8,7 @@ from typing import Final
 from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence import gathering
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.explain.weighing import is_composition_known, is_limit_hit
 from tracer.analysis.results.kill import Suspect
@@ -18,7 +19,8 @@ _RSS_WEIGHT: Final = 0.5
 
 
 def weigh(findings: Findings) -> Suspect | None:
-    """Weigh anonymous memory as a filler of the limit, at half of that where swap was full.
+    """Weigh anonymous memory, with what zswap keeps of it, as a filler of the limit, at half of that where
+    swap was full.
 
     Without a composition, killed processes that held nearly all of the limit are the evidence.
     """
@@ -28,7 +30,7 @@ def weigh(findings: Findings) -> Suspect | None:
             return None
         is_anon = "anon_rss_bytes" in held.numbers
         return Suspect("anon_growth", _KILLED_WEIGHT if is_anon else _RSS_WEIGHT, held)
-    found = weighing.filler(findings, "anon_growth", "anon", findings.composition.anon)
+    found = weighing.filler(findings, "anon_growth", "anon", composition.process_bytes(findings.composition))
     if found is not None and weighing.is_swap_exhausted(findings):
         return replace(found, weight=found.weight / 2)
     return found
@@ -38,6 +40,6 @@ CAUSE: Final = CauseRecord(
     weigh=weigh,
     is_limit_too_small=True,
     grows=("anon",),
-    stated=("anon",),
+    stated=("anon", "zswap"),
     concerns=("no_swap", "same_command", "cow"),
 )

@@ -10,6 +10,7 @@ from typing import Final
 from tracer.analysis.explain import weighing
 from tracer.analysis.explain.cause_record import CauseRecord
 from tracer.analysis.explain.evidence.kinds import found
+from tracer.analysis.explain.measure import composition
 from tracer.analysis.explain.measure.findings import Findings
 from tracer.analysis.results.kill import Suspect
 
@@ -20,7 +21,7 @@ def weigh(findings: Findings) -> Suspect | None:
     if swap is None or not weighing.is_swap_exhausted(findings):
         return None
     swappable = (
-        weighing.filler(findings, "swap_exhausted", "anon", findings.composition.anon),
+        weighing.filler(findings, "swap_exhausted", "anon", composition.process_bytes(findings.composition)),
         weighing.filler(findings, "swap_exhausted", "shmem", findings.composition.shmem),
     )
     weight = round(min(sum(one.weight for one in swappable if one is not None), 1), 3)
@@ -32,6 +33,6 @@ CAUSE: Final = CauseRecord(
     weigh=weigh,
     is_limit_too_small=True,
     grows=("anon", "shmem"),
-    stated=("zswap", "swap_in_use", "other_cause"),
+    stated=("anon", "zswap", "swap_in_use", "other_cause"),
     concerns=("same_command", "cow"),
 )

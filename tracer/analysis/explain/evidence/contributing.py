@@ -313,8 +313,9 @@ def _pace(findings: Findings, _: CauseRecord) -> Iterator[Evidence]:
     grown = sum(findings.circumstances.grown_bytes.values())
     if rise_ns is None or findings.window is None or not grown:
         return
-    span_ns = findings.window.end - findings.window.begin
-    coarse_ns = resolution_ns(findings, findings.window.begin, findings.window.end - rise_ns)
+    lost_ns = findings.circumstances.rise_lost_ns
+    span_ns = findings.window.end - findings.window.begin - lost_ns
+    coarse_ns = resolution_ns(findings, findings.window.begin, findings.window.end - rise_ns - lost_ns)
     if rise_ns >= _SLOW_NS:
         rate = grown * 4 // 5 * _NS_PER_MINUTE // rise_ns
         yield found(

@@ -119,7 +119,7 @@ def held_by_killed(findings: Findings) -> tuple[int, bool]:
     return sum(rss_of.get(victim.pid) or 0 for victim in findings.victims), False
 
 
-_GROWING: Final = ("anon", "shmem", "locked_cache", "kernel")
+_GROWING: Final = ("anon", "zswap", "shmem", "locked_cache", "kernel")
 
 
 def growth(findings: Findings) -> Iterator[Evidence]:

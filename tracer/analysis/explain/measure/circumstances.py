@@ -209,7 +209,7 @@ def around(
     tops = below.gone_tops(window.end)
     return replace(
         found,
-        rise_ns=_rise_ns(subtree, window),
+        **_rise(subtree, window),
         thrashing=findings.thrashing_before_a_kill(subtree, window.at_limit, window.end),
         holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
@@ -245,16 +245,21 @@ def _grown(
 ) -> dict[str, int]:
     """Return the growth of each class above its least level in the window, in bytes.
 
-    The ledger counts locked page cache as cache. As much of it grew as the unevictable list grew.
+    The ledger counts locked page cache as cache. As much of it grew as the unevictable list grew. It has no
+    category for zswap, which `kernel` contains: that is by the samples.
 
     Changes that a CPU had not handed over at the kill (up to 256 KiB) reach the ledger later. For a small
     limit that can be all of the growth, so the level in `sizes` is preferred.
     """
     grown = {}
+    sizes = {**sizes, "kernel": _size(sizes, ledger.kernel_weights(subtree))}
     for name, (change, base) in subtree.once("circumstances.growing", lambda: _growing(subtree)).items():
         steps, at_kill = change.within(window.begin, window.end), sizes.get(name)
         last = steps.at(window.end) or 0 if base is None or at_kill is None else at_kill - base
         grown[name] = max(last - _least(steps, window), 0)
+    if compressed := sizes.get("zswap"):
+        read = ledger.reading(subtree, "zswap_bytes").within(window.begin, window.end)
+        grown["zswap"] = max(compressed - (read.least() or 0), 0)
     if locked_cache_bytes:
         locked = ledger.reading(subtree, "unevictable_bytes").within(window.begin, window.end)
         last = sizes.get("unevictable") or 0
@@ -262,10 +267,18 @@ def _grown(
     return grown
 
 
+def _size(sizes: Mapping[str, int | None], weights: ledger.Weights) -> int | None:
+    """Return the sum of some counters; None if one is not known."""
+    known = [size for name in weights if (size := sizes.get(name)) is not None]
+    return sum(known) if len(known) == len(weights) else None
+
+
 def _growing(subtree: Subtree) -> dict[str, tuple[Steps, int | None]]:
     """Return the change of each class that can grow, and its level at the start of the trace."""
+    weights = {name: {name: 1} for name in _GROWING} | {"kernel": ledger.kernel_weights(subtree)}
     return {
-        name: (ledger.change(subtree, {name: 1}), ledger.base_bytes(subtree, {name: 1})) for name in _GROWING
+        name: (ledger.change(subtree, of_class), ledger.base_bytes(subtree, of_class))
+        for name, of_class in weights.items()
     }
 
 
@@ -282,19 +295,20 @@ def _least(steps: Steps, window: Window) -> int:
     return min(passing, int(later.min())) if len(later) else passing
 
 
-def _rise_ns(subtree: Subtree, window: Window) -> int | None:
-    """Return how long the last 80 % of the growth of memory other than cache took, without the time that
-    tasks lost; None if nothing grew."""
-    steps = ledger.change(subtree, ledger.NOT_CACHE).within(window.begin, window.end)
+def _rise(subtree: Subtree, window: Window) -> dict[str, Any]:
+    """Return how long the last 80 % of the growth of memory other than cache took, as the fields of
+    `Circumstances`; empty if nothing grew."""
+    steps = ledger.change(subtree, ledger.own_weights(subtree)).within(window.begin, window.end)
     last, least = steps.at(window.end) or 0, steps.least() or 0
     if last <= least:
-        return None
+        return {}
     low = np.flatnonzero(steps.values < last - (last - least) * _RISE_PERCENT // 100)
     position = int(low[-1]) if len(low) else -1
     begin = int(steps.times[position]) if len(low) else window.begin
     if position + 1 < len(steps.times):
         begin = subtree.whole.fineness.held_until(begin, int(steps.times[position + 1]))
-    return window.end - begin - findings.lost_ns(subtree, begin, window.end)
+    lost_ns = findings.lost_ns(subtree, begin, window.end)
+    return {"rise_ns": window.end - begin - lost_ns, "rise_lost_ns": lost_ns}
 
 
 def _swap(

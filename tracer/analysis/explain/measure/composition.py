@@ -296,6 +296,12 @@ def cache_left_bytes(made_of: Composition) -> int:
     return sum(part or 0 for part in (made_of.file_clean, made_of.file_dirty, made_of.writeback))
 
 
+def process_bytes(made_of: Composition) -> int | None:
+    """Return anonymous memory with the swapped pages that zswap keeps in memory, in bytes; None: not
+    known."""
+    return None if made_of.anon is None else made_of.anon + (made_of.zswap or 0)
+
+
 def kept_bytes(findings: Findings) -> int | None:
     """Return the part of usage that reclaim could not free, in bytes; None if it is not known."""
     made_of = findings.composition

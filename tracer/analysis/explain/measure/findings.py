@@ -311,28 +311,29 @@ NoVictim = Literal["panic_on_oom", "panic", "none_killable"]
 class Circumstances:
     """The circumstances of a kill. A field is empty, zero or None if the source does not show it.
 
-    `grown_bytes`: category of the ledger (anon, shmem, kernel, sock), or `locked_cache` (mlocked page cache)
-    -> its level at the kill above its least level since `Window.begin`; empty: not known. `rise_ns`: how long
-    the last 80 % of the growth of memory other than cache took, without the time that tasks lost.
-    `thrashing`: of the tasks until the kill. `protected_bytes`: usage of the owner's children that memory.min
-    protects from reclaim. `dying_bytes`: held by removed cgroups. `dirty_wait_ms`: how long writers were
-    throttled in the window because too many pages were dirty. `requested_cache_bytes` and
-    `requested_anon_bytes`: taken in the window by writes to memory.reclaim. `shortage`: set if no limit was
-    full. `full_swap_limit_bytes`: v1's limit of memory and swap together, if that was hit. `fork`: a child
-    among the candidates that lives from its parent's memory. `kernel_bytes`: the kernel's count of all its
-    memory.
-    `locked_cache_bytes`: mlocked page cache. `incompressible_bytes`: the part of zswap that could not be
-    compressed. `locked_in_unknown_bytes`: locked memory of which the kernel does not show how much is
-    anonymous and how much is shared; it is inside these two parts of the composition. `moved`: processes that
-    left their memory behind. `ended_writer`: the process that left most shared memory behind.
-    `machine_holders`: empty if a cgroup's limit was hit. `machine`: the kernel log's account of the whole
-    machine, which it prints only if the machine was short of memory. `no_victim`: why the decision
-    killed nothing. `group`: the cgroup of which all processes were killed (memory.oom.group), as a kernel log
-    names it. `kills_asker`: vm.oom_kill_allocating_task had the task killed that asked.
+    `grown_bytes`: category of the ledger (anon, shmem, kernel without zswap, sock), `zswap`, or
+    `locked_cache` (mlocked page cache) -> its level at the kill above its least level since `Window.begin`;
+    empty: not known. `rise_ns`: how long the last 80 % of the growth of memory other than cache took, without
+    the time that tasks lost meanwhile, `rise_lost_ns`. `thrashing`: of the tasks until the kill.
+    `protected_bytes`: usage of the owner's children that memory.min protects from reclaim. `dying_bytes`:
+    held by removed cgroups. `dirty_wait_ms`: how long writers were throttled in the window because too many
+    pages were dirty. `requested_cache_bytes` and `requested_anon_bytes`: taken in the window by writes to
+    memory.reclaim. `shortage`: set if no limit was full. `full_swap_limit_bytes`: v1's limit of memory and
+    swap together, if that was hit. `fork`: a child among the candidates that lives from its parent's memory.
+    `kernel_bytes`: the kernel's count of all its memory. `locked_cache_bytes`: mlocked page cache.
+    `incompressible_bytes`: the part of zswap that could not be compressed. `locked_in_unknown_bytes`: locked
+    memory of which the kernel does not show how much is anonymous and how much is shared; it is inside these
+    two parts of the composition. `moved`: processes that left their memory behind. `ended_writer`: the
+    process that left most shared memory behind. `machine_holders`: empty if a cgroup's limit was hit.
+    `machine`: the kernel log's account of the whole machine, which it prints only if the machine was short of
+    memory. `no_victim`: why the decision killed nothing. `group`: the cgroup of which all processes were
+    killed (memory.oom.group), as a kernel log names it. `kills_asker`: vm.oom_kill_allocating_task had the
+    task killed that asked.
     """
 
     grown_bytes: Mapping[str, int] = field(default_factory=dict)
     rise_ns: int | None = None
+    rise_lost_ns: int = 0
     thrashing: Thrashing | None = None
     swap: Swap | None = None
     protected_bytes: int = 0

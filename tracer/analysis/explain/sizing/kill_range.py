@@ -67,7 +67,8 @@ def why_none_after_kill(findings: Findings) -> str | None:
     """Return the reason why no limit is known to be enough after a kill; None if what grew has an end."""
     around = findings.circumstances
     shmem = around.grown_bytes.get("shmem", 0)
-    grown = around.grown_bytes.get("anon", 0) + shmem + around.locked_cache_bytes
+    of_processes = around.grown_bytes.get("anon", 0) + around.grown_bytes.get("zswap", 0)
+    grown = of_processes + shmem + around.locked_cache_bytes
     others = around.grown_bytes.get("kernel", 0) + around.grown_bytes.get("sock", 0)
     if not grown and not others:
         return "nothing grew before the kill"

@@ -75,11 +75,10 @@ def _held(subtree: Subtree, end_ns: int) -> Steps:
 
     Only slab beyond what was left at the end is left out: the rest may be what filled the limit.
     """
-    parts = [ledger.change(subtree, ledger.NOT_CACHE)]
+    parts = [ledger.change(subtree, ledger.own_weights(subtree))]
     swapped, slab = (ledger.change(subtree, {name: 1}) for name in ("swap", "slab_reclaimable"))
     if len(swapped.times):
-        zswap = ledger.reading(subtree, "zswap_bytes")
-        parts += [swapped, Steps(zswap.times, zswap.values[:1].sum() - zswap.values, 0)]
+        parts.append(swapped)
     left = slab.at(end_ns) or 0
     if slab.peak() != left and "kernel" not in unrecorded_categories(subtree.whole):
         parts.append(

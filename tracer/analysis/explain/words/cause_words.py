@@ -75,9 +75,17 @@ def _cure_anon_growth(findings: Findings) -> Iterator[str]:
         "bounds it)"
     )
     why = f"the {size(anon)} of anonymous memory can only go to swap{but if locked else ''}"
+    zswap = findings.composition.zswap or 0
     if anon is None:
         why = f"the killed ones held {_held_by_killed(findings)} of it"
+    elif zswap > anon:
+        why = f"{size(zswap)} of it was swapped out, but zswap keeps that in memory"
     yield f"Raise the limit above {limit}, or make the processes need less memory: {why}."
+    if anon is not None and zswap > anon:
+        yield (
+            "Or set memory.zswap.max of the cgroup (Linux 5.19 and later): what is swapped beyond that goes "
+            "to the swap device."
+        )
 
 
 SHARED_KINDS: Final[Mapping[str, str]] = {

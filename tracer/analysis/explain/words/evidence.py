@@ -15,6 +15,7 @@ _Numbers: TypeAlias = Mapping[str, Any]
 
 _PARTS: Final[Mapping[str, str]] = {
     "anon": "anonymous memory",
+    "zswap": "zswap (swapped pages that are compressed in memory)",
     "shmem": "shared memory",
     "unevictable": "locked memory (or on ramfs)",
     "locked_cache": "locked (mlocked) page cache",

@@ -352,9 +352,11 @@ def _is_below_limit(findings: Findings) -> bool:
 
 
 def anonymous(findings: Findings) -> str:
-    """Return `97 MiB of it anonymous memory`; empty if that is not known."""
-    anon = findings.composition.anon
-    return "" if anon is None else f"{size(anon)} of it anonymous memory"
+    """Return `97 MiB of it anonymous memory`, with the part in zswap if it is much; empty if not known."""
+    held, zswap = composition.process_bytes(findings.composition), findings.composition.zswap or 0
+    is_much = zswap >= _BESIDE_SHARE * (findings.composition.total or 0) > 0
+    in_zswap = f" ({size(zswap)} of that swapped out, and compressed in memory by zswap)" if is_much else ""
+    return "" if held is None else f"{size(held)} of it anonymous memory{in_zswap}"
 
 
 def beside(findings: Findings, filling: Filling) -> str:
