@@ -294,6 +294,8 @@ def test_survivors_without_a_limit_or_a_cgroup_have_a_summary(held: Held) -> Non
     assert text["read again"] == "31 MiB of what was evicted"
     counted = dict(survivor_facts.held(replace(above, kernel_refaulted_bytes=40 << 20)))["read again"]
     assert "; the kernel's count is 40 MiB: it includes what was evicted before that time" in counted
+    fewer = dict(survivor_facts.held(replace(above, kernel_refaulted_bytes=20 << 20)))["read again"]
+    assert "; the kernel's count is 20 MiB: the kernel forgets old evictions" in fewer
     stuck = replace(held, stuck_since=pd.Timestamp("2025-11-24T23:40:03.000000+00:00"))
     assert "tasks are stuck" in survivor_facts.summary([stuck])
     assert "Unset it, raise the limit" in dict(survivor_facts.held(stuck))["stuck since"]

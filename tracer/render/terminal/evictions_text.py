@@ -178,8 +178,7 @@ def _beside_the_kernel(counts: Sequence[KernelCount], may_be_paged_out: bool) ->
         f"the kernel also counts {paged_out}evictions that were earlier, lost or summed, and it counts large "
         "folios as a whole"
         if counted > seen
-        else "the kernel forgets old evictions, and with the multi-generational LRU (lru_gen) it skips "
-        "pages that are now charged to another cgroup"
+        else eviction_words.COUNTED_LESS
     )
     return f"{count}, and {units.size(seen)} in this trace for the same time: {why}"
 

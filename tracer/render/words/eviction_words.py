@@ -15,6 +15,11 @@ WHY: Final = {
     "reclaim_kswapd": "in the background, because the machine was short of memory or the cache was idle",
 }
 REQUESTED: Final = "on request (memory.reclaim; v1: memory.force_empty, or a limit set below usage)"
+COUNTED_LESS: Final = (
+    "the kernel forgets old evictions, and with the multi-generational LRU (lru_gen) it skips pages that are "
+    "now charged to another cgroup"
+)
+"""Why the kernel counts fewer refaults than a trace has."""
 _CAUSES: Final = {
     "read": "read by a system call",
     "write": "written by a system call",

@@ -24,6 +24,7 @@ from tracer.analysis.results.quality import Quality, ThinnedInterval, resolution
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import places
 from tracer.render.words.escape import visible
+from tracer.render.words.eviction_words import COUNTED_LESS
 from tracer.render.words.places import place_of_life
 from tracer.render.words.prose import Fact
 from tracer.render.words.quality_facts import not_known
@@ -204,12 +205,15 @@ def cushion(report: OomReport) -> Iterator[Fact]:
 
 def read_again(again_bytes: int | None, kernel_bytes: int | None) -> str:
     """Return the evicted cache that was read again, and the kernel's count if it differs by 5 % or more."""
-    counted = (
-        f"; the kernel's count is {units.size(kernel_bytes)}: it includes what was evicted before that time "
-        "or from another cgroup, and counts large folios as a whole"
-        if kernel_bytes is not None and abs(kernel_bytes - (again_bytes or 0)) * 20 > kernel_bytes
-        else ""
-    )
+    counted = ""
+    if kernel_bytes is not None and abs(kernel_bytes - (again_bytes or 0)) * 20 > kernel_bytes:
+        why = (
+            COUNTED_LESS
+            if kernel_bytes < (again_bytes or 0)
+            else "it includes what was evicted before that time or from another cgroup, and counts large "
+            "folios as a whole"
+        )
+        counted = f"; the kernel's count is {units.size(kernel_bytes)}: {why}"
     return f"{units.size(again_bytes)} of what was evicted{counted}"
 
 

@@ -205,11 +205,13 @@ def around(
     """
     below = _below(subtree)
     page, asked = page_size(subtree.whole), requested_pages(subtree, window.begin, window.end)
+    rise_ns, rise_lost_ns = _rise(subtree, window)
     levels = below.levels_at(window.end)
     tops = below.gone_tops(window.end)
     return replace(
         found,
-        **_rise(subtree, window),
+        rise_ns=rise_ns,
+        rise_lost_ns=rise_lost_ns,
         thrashing=findings.thrashing_before_a_kill(subtree, window.at_limit, window.end),
         holders=_holders(_sampled(subtree), below, levels, trigger_id),
         # Page cache and kernel objects outlive their cgroup, which is then dying.
@@ -295,20 +297,20 @@ def _least(steps: Steps, window: Window) -> int:
     return min(passing, int(later.min())) if len(later) else passing
 
 
-def _rise(subtree: Subtree, window: Window) -> dict[str, Any]:
-    """Return how long the last 80 % of the growth of memory other than cache took, as the fields of
-    `Circumstances`; empty if nothing grew."""
+def _rise(subtree: Subtree, window: Window) -> tuple[int | None, int]:
+    """Return (how long the last 80 % of the growth of memory other than cache took, without the time that
+    tasks lost; that lost time). (None, 0): nothing grew."""
     steps = ledger.change(subtree, ledger.own_weights(subtree)).within(window.begin, window.end)
     last, least = steps.at(window.end) or 0, steps.least() or 0
     if last <= least:
-        return {}
+        return None, 0
     low = np.flatnonzero(steps.values < last - (last - least) * _RISE_PERCENT // 100)
     position = int(low[-1]) if len(low) else -1
     begin = int(steps.times[position]) if len(low) else window.begin
     if position + 1 < len(steps.times):
         begin = subtree.whole.fineness.held_until(begin, int(steps.times[position + 1]))
     lost_ns = findings.lost_ns(subtree, begin, window.end)
-    return {"rise_ns": window.end - begin - lost_ns, "rise_lost_ns": lost_ns}
+    return window.end - begin - lost_ns, lost_ns
 
 
 def _swap(
