@@ -426,3 +426,25 @@ def test_chosen_task_before_a_cut_uid_is_named(end: str) -> None:
 def test_order_that_no_kernel_has_is_not_known() -> None:
     (found,) = reports(["[ 1.000000] a invoked oom-killer: gfp_mask=0xd0, order=999999999, oom_score_adj=0"])
     assert found.invoker.order is None
+
+
+def test_report_whose_first_line_lost_its_prefix_has_the_time_of_the_others() -> None:
+    lines = [
+        " 1257.892709] sudo invoked oom-killer: gfp_mask=0x100cca(GFP_KERNEL), order=0, oom_score_adj=0",
+        "[ 1257.892712] CPU: 0 PID: 16473 Comm: sudo Kdump: loaded Tainted: P    OE     5.4.0-1097-aws #105",
+        "[ 1257.892713] Call Trace:",
+    ]
+    (found,) = reports(lines)
+    assert (found.stamp.line, found.stamp.since_boot_ns) == (1, 1_257_892_713_000)
+
+
+@pytest.mark.parametrize("caller", ["__alloc_pages_nodemask", "mem_cgroup_out_of_memory"])
+def test_caller_in_the_last_frame_of_arm_shows_whose_memory_was_short(caller: str) -> None:
+    lines = [
+        "sh invoked oom-killer: gfp_mask=0xd0, order=0, oomkilladj=0",
+        "[<c0106494>] (dump_backtrace+0x0/0x110) from [<c03641a0>] (dump_stack+0x18/0x1c)",
+        f"[<c015a918>] (out_of_memory+0x0/0xa0) from [<c015d230>] ({caller}+0x42c/0x520)",
+    ]
+    (found,) = reports(lines)
+    assert found.constraint == ("memcg" if caller.startswith("mem_cgroup") else "global")
+    assert found.stack == ("dump_backtrace", "out_of_memory")

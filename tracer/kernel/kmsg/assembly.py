@@ -328,7 +328,7 @@ class Assembly:
         frame = printed_lines.frame(text)
         if frame is None:
             return False
-        self.functions.add(frame[1].partition(".")[0])
+        self.functions.update(frame[1])
         if frame[2]:
             self.stack.append(frame[0])
         return True
@@ -349,6 +349,8 @@ class Assembly:
         summary = self._summary_of_kill()
         is_memcg = self._is_memcg(summary)
         self._add_untitled()
+        if self.stamp[1:] == (None, None):  # the beginning of the first line was not copied
+            self.stamp = self.last._replace(line=self.stamp.line)
         tasks = _bounded_rows(self.tasks, self.machine.ram_pages)
         row_of: dict[int | None, TaskRow] = {row.pid: row for row in tasks}
         constraint, policy = self._constraint(summary, is_memcg=is_memcg), self.nodemask

@@ -395,7 +395,7 @@ class MachineLog:
         A frame of warn_alloc belongs to an allocation that failed.
         """
         frame = printed_lines.frame(record.text) if "+0x" in record.text else None
-        function = "" if frame is None or not frame[2] else frame[1].partition(".")[0]
+        function = "" if frame is None or not frame[2] else frame[1][0]
         if function.startswith(markers.WARNED):
             self._failed = record.stamp
         elif function in OF_REPORT:

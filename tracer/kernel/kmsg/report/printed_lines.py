@@ -52,7 +52,7 @@ _OFFSET: Final = r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}"
 _FRAME: Final = re.compile(
     r" *(?:\[<?[0-9a-f]{1,16}>?\] ?){0,2}(\? )?"
     rf"(?:([\w.$]{{1,512}}{_OFFSET})"
-    rf"|\(?([\w.$]{{1,512}})(?:{_OFFSET})?\)? from (?:\[<[0-9a-f]{{1,16}}>\] )?\(?[\w.$]{{1,512}}{_OFFSET})"
+    rf"|\(?([\w.$]{{1,512}})(?:{_OFFSET})?\)? from (?:\[<[0-9a-f]{{1,16}}>\] )?\(?([\w.$]{{1,512}}){_OFFSET})"
 )
 
 
@@ -110,18 +110,19 @@ def cpuset(text: str) -> tuple[str, str] | None:
 
 
 @lru_cache(maxsize=1024)  # most reports of a log have the same frames
-def frame(text: str) -> tuple[str, str, bool] | None:
-    """Return a frame of the call trace, its function, and whether it is reliable (the kernel marks others
-    with `?`); None for any other line.
+def frame(text: str) -> tuple[str, tuple[str, ...], bool] | None:
+    """Return a frame of the call trace, its function and perhaps the caller, and whether it is reliable (the
+    kernel marks others with `?`); None for any other line.
 
-    The frame of 32-bit ARM's `a from b+0x1/0x2` is a, as is that of `(a+0x0/0x4) from [<c0001000>]
-    (b+0x1/0x2)` on old kernels.
+    The frame of 32-bit ARM's `a from b+0x1/0x2` is a, which b called, as is that of `(a+0x0/0x4) from
+    [<c0001000>] (b+0x1/0x2)` on old kernels.
     """
     found = _FRAME.match(text)
     if found is None:
         return None
     named = intern(found[2] or found[3])
-    return named, named.partition("+")[0], found[1] is None
+    functions = (named.partition("+")[0], *filter(None, found.groups()[3:]))
+    return named, tuple(name.partition(".")[0] for name in functions), found[1] is None
 
 
 _COUNTER: Final = re.compile(
