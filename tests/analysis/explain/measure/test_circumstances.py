@@ -228,3 +228,5 @@ def test_swapped_pages_that_zswap_keeps_are_memory_of_processes(trace: Any) -> N
     assert report.sizing.pace.startswith("At this growth (91 MiB in ")
     assert "97 MiB of it was swapped out, but zswap keeps that in memory" in report.advice[0]
     assert "memory.zswap.max" in report.advice[1]
+    (process,) = report.allocators
+    assert (process.anon_bytes, process.kernel_bytes) == (90 * MIB, MIB)

@@ -30,14 +30,17 @@ _KINDS: Final[Mapping[str, Weights]] = {
     "file_bytes": CACHE,
     "kernel_bytes": {"kernel": 1, "sock": 1},
 }
-"""Field of `Allocator` -> the categories that it sums. The kinds do not overlap.
+"""Field of `Allocator` -> the categories that it sums, without zswap in use (`_kinds`). The kinds do not
+overlap.
 
 Memory that a process moves to swap while it allocates was charged all the same: `anon` falls and `swap` rises
 in its context. Shared memory in swap counts as anonymous here, since `swap` does not show which it was.
 """
 
-_CHARGED: Final = tuple(dict.fromkeys(name for kind in _KINDS.values() for name in kind))
-_WEIGHTS: Final = np.array([[kind.get(name, 0) for kind in _KINDS.values()] for name in _CHARGED])
+
+def _kinds(subtree: Subtree) -> Mapping[str, Weights]:
+    """Return `_KINDS`. With zswap in use, kernel memory is that without zswap, which `swap` has counted."""
+    return _KINDS | {"kernel_bytes": {**ledger.kernel_weights(subtree), "sock": 1}}
 
 
 def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
@@ -50,7 +53,9 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
     returned.
     """
     trace = subtree.whole
-    charges = subtree.once("allocators.charges", lambda: _Charges.from_ledger(subtree.charges))
+    charges = subtree.once(
+        "allocators.charges", lambda: _Charges.from_ledger(subtree.charges, _kinds(subtree))
+    )
     tgids, charged = charges.sums(begin_ns, end_ns)
     left = np.minimum(charged, _held(subtree, end_ns))
     order = np.lexsort((tgids, -charged.sum(axis=1), -left.sum(axis=1)))
@@ -98,7 +103,7 @@ def why_unknown(
 
 def _held(subtree: Subtree, time_ns: int) -> Int64s:
     """Return the memory of each kind at a moment; where that is not known, more than there can be."""
-    levels = (ledger.level(subtree, weights) for weights in _KINDS.values())
+    levels = (ledger.level(subtree, weights) for weights in _kinds(subtree).values())
     return np.array(
         [_ANY if (steps is None or (held := steps.at(time_ns)) is None) else max(held, 0) for steps in levels]
     )
@@ -145,8 +150,12 @@ def _places(tgids: Int64s, wanted: Int64s) -> Int64s:
 class _Charges:
     """The charges of processes, by time.
 
-    `tgids` are in order of appearance. `pair` is a position in `tgids` and one in `_CHARGED`, as one number.
+    `tgids` are in order of appearance. `pair` is a position in `tgids` and one in `names`, as one number.
+    `weights`: a row for each of the categories `names`, a column for each kind.
     """
+
+    names: tuple[str, ...]
+    weights: Int64s
 
     times: Int64s
     pair: Int64s
@@ -154,13 +163,15 @@ class _Charges:
     tgids: Int64s
 
     @classmethod
-    def from_ledger(cls, charges: Charges) -> _Charges:
-        kind = [_CHARGED.index(name) if name in _CHARGED else -1 for name in CATEGORY.names]
+    def from_ledger(cls, charges: Charges, of_kinds: Mapping[str, Weights]) -> _Charges:
+        names = tuple(dict.fromkeys(name for kind in of_kinds.values() for name in kind))
+        weights = np.array([[kind.get(name, 0) for kind in of_kinds.values()] for name in names])
+        kind = [names.index(name) if name in names else -1 for name in CATEGORY.names]
         kinds = np.array([*kind, -1])[charges.category]
         rows = np.flatnonzero((kinds >= 0) & (charges.tgid != NO_ID))
         number, tgids = pd.factorize(charges.tgid[rows].astype(np.int64))
-        pair = number.astype(np.int64) * len(_CHARGED) + kinds[rows]
-        return cls(charges.time[rows], pair, charges.bytes[rows], np.asarray(tgids))
+        pair = number.astype(np.int64) * len(names) + kinds[rows]
+        return cls(names, weights, charges.time[rows], pair, charges.bytes[rows], np.asarray(tgids))
 
     def sums(self, begin_ns: int, end_ns: int) -> tuple[Int64s, Int64s]:
         """Return (tgids with a charge within the interval; a row for each of them with its charge of each
@@ -170,12 +181,12 @@ class _Charges:
         """
         first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
         pair = self.pair[first:last]
-        base = int(pair.min(initial=len(self.tgids) * len(_CHARGED))) // len(_CHARGED)
+        base = int(pair.min(initial=len(self.tgids) * len(self.names))) // len(self.names)
         # The sums are exact: NumPy sums in float64, which holds integers up to 2^53.
-        summed = np.bincount(pair - base * len(_CHARGED), self.bytes_[first:last])
-        summed = np.append(summed, np.zeros(-len(summed) % len(_CHARGED)))
-        by_category = np.rint(summed.reshape(-1, len(_CHARGED))).astype(np.int64)
-        charged = (by_category @ _WEIGHTS).clip(min=0)
+        summed = np.bincount(pair - base * len(self.names), self.bytes_[first:last])
+        summed = np.append(summed, np.zeros(-len(summed) % len(self.names)))
+        by_category = np.rint(summed.reshape(-1, len(self.names))).astype(np.int64)
+        charged = (by_category @ self.weights).clip(min=0)
         is_charged = charged.any(axis=1)
         return self.tgids[base : base + len(charged)][is_charged], charged[is_charged]
 
@@ -189,13 +200,13 @@ class _Charges:
         if not len(tgids):
             return []
         first, last = np.searchsorted(self.times, [begin_ns, end_ns + 1])
-        number, category = np.divmod(self.pair[first:last], len(_CHARGED))
+        number, category = np.divmod(self.pair[first:last], len(self.names))
         # Only the range of positions that occur, as in `sums`: of many kills, each has few of all processes.
         base, end = int(number.min(initial=len(self.tgids))), int(number.max(initial=-1)) + 1
         place = _places(tgids, self.tgids[base:end])
         number -= base
         # `file` contains shmem, which would count twice.
-        bytes_ = np.where(category == _CHARGED.index("shmem"), 0, self.bytes_[first:last])
+        bytes_ = np.where(category == self.names.index("shmem"), 0, self.bytes_[first:last])
         rows = np.flatnonzero(place[number] >= 0)
         of, is_charge = place[number[rows]], self.bytes_[first:last][rows] > 0
         found = []
