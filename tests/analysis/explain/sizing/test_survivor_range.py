@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tracer.analysis.core.columns import utc_time
+from tracer.analysis.core.subtree import Subtrees
+from tracer.analysis.explain.sizing.unreclaimable import unreclaimable_growth
 from tracer.analysis.explain.survivors import held_cgroups
 from tracer.analysis.results.survivor import Held
 from tracer.units import size
@@ -273,3 +276,16 @@ def test_held_peak_counts_what_reclaim_cannot_free_and_what_was_swapped_out(
     assert one.peak_time == utc_time(trace.ns(seconds))
     assert one.anon_at_peak_bytes is None
     assert "anon_at_peak_bytes" in one.quality.unknown
+
+
+def test_memory_that_zswap_compresses_does_not_grow(trace: Any) -> None:
+    trace.add("cgroups", cgroup_id=7, path="/work", created=trace.ns(0))
+    for seconds, zswap in ((0, 0), (3, 30)):
+        trace.add("samples", seconds, cgroup_id=7, source="periodic", zswap_bytes=zswap * MIB)
+    for kind, mib in (("anon", 61), ("kernel", 2), ("slab_unreclaimable", 2)):
+        trace.charged(1, 7, kind, mib * MIB)
+    for kind, mib in (("anon", -31), ("swap", 31), ("kernel", 30)):
+        trace.charged(2, 7, kind, mib * MIB)
+    subtree = Subtrees(trace).subtree_at(7)
+    moments = np.array([trace.ns(1.5), trace.ns(2.5)], np.int64)
+    assert unreclaimable_growth(subtree, moments).tolist() == [63 * MIB, 63 * MIB]

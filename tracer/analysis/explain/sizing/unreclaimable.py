@@ -53,13 +53,21 @@ def unreclaimable(subtree: Subtree) -> Steps | None:
     return None if kept is None else ledger.total([kept, _locked_files(subtree)])
 
 
+def _with_swap(subtree: Subtree) -> ledger.Weights:
+    """Return `_UNRECLAIMABLE` and swap, which has counted what zswap keeps in memory."""
+    kernel = ledger.kernel_weights(subtree)
+    others = {name: weight for name, weight in _UNRECLAIMABLE.items() if name != "kernel"}
+    both = dict.fromkeys((*others, *kernel))
+    return {name: others.get(name, 0) + kernel.get(name, 0) for name in both} | {"swap": 1}
+
+
 def unreclaimable_growth(subtree: Subtree, moments: Int64s) -> Int64s:
     """Return how much more memory is unreclaimable or in swap than at the start of the trace, in bytes, at
     each of the moments.
 
-    Swapping out does not change it. It is known even if the memory at the start is not.
+    Swapping out does not change it, to zswap neither. It is known even if the memory at the start is not.
     """
-    change = ledger.change(subtree, {**_UNRECLAIMABLE, "swap": 1})
+    change = ledger.change(subtree, _with_swap(subtree))
     return change.at_each(moments) + _locked_files(subtree).at_each(moments)
 
 
@@ -70,7 +78,7 @@ def growth_within(subtree: Subtree, begin_ns: int, end_ns: int) -> int:
     Peaks are compared because memory of short-lived processes comes and goes.
     """
     third = (end_ns - begin_ns) // 3
-    change = ledger.change(subtree, {**_UNRECLAIMABLE, "swap": 1})
+    change = ledger.change(subtree, _with_swap(subtree))
     peaks = []
     for first, last in ((begin_ns, begin_ns + third), (end_ns - third, end_ns)):
         inside = change.times[(change.times >= first) & (change.times < last)]
