@@ -40,7 +40,7 @@ in its context. Shared memory in swap counts as anonymous here, since `swap` doe
 
 def _kinds(subtree: Subtree) -> Mapping[str, Weights]:
     """Return `_KINDS`. With zswap in use, kernel memory is that without zswap, which `swap` has counted."""
-    return _KINDS | {"kernel_bytes": {**ledger.kernel_weights(subtree), "sock": 1}}
+    return {**_KINDS, "kernel_bytes": {**ledger.kernel_weights(subtree), "sock": 1}}
 
 
 def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
