@@ -108,7 +108,9 @@ _OF_AN_ATTEMPT: Final = (
 
 _NOT_WAITED_FOR: Final = ("kswapd",)
 ON_REQUEST: Final = ("proactive",)
-"""The kind of the attempts for a write to memory.reclaim: no limit asked for them."""
+"""The kind of the attempts that were requested: no limit was in the way (docs/trace-format.md)."""
+REQUESTED: Final = "on request (memory.reclaim; v1: memory.force_empty, or a limit set below usage)"
+"""Such attempts in words."""
 
 
 def is_waited_for(reclaim: pd.DataFrame) -> Bools:
@@ -195,9 +197,17 @@ def begins_at_limits(subtree: Subtree) -> Int64s:
 
 def requested_pages(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[int, int]:
     """Return the pages of page cache and of anonymous memory that attempts on request took in an interval."""
-    rows = subtree.rows("reclaim")
-    asked = rows.where(rows.are("kind", ON_REQUEST) & (rows.times >= begin_ns) & (rows.times <= end_ns))
-    file, anon = (int(asked.numbers(f"reclaimed_{lru}", missing=0).sum()) for lru in ("file", "anon"))
+
+    def find() -> tuple[Steps, Steps]:
+        rows = subtree.rows("reclaim")
+        asked = rows.where(rows.are("kind", ON_REQUEST))
+        file, anon = (asked.numbers(f"reclaimed_{lru}", missing=0) for lru in ("file", "anon"))
+        return Steps(asked.times, np.cumsum(file), 0), Steps(asked.times, np.cumsum(anon), 0)
+
+    file, anon = (
+        (taken.at(end_ns) or 0) - (taken.at(begin_ns - 1) or 0)
+        for taken in subtree.once("reclaim.requested", find)
+    )
     return file, anon
 
 

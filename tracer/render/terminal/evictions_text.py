@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tracer import units
 from tracer.analysis.views.cache_flow import CacheFlow, KernelCount
+from tracer.analysis.views.reclaim import REQUESTED
 from tracer.analysis.views.thrash import LEAST_EVICTED_BYTES, LEAST_SHARE, SOON_NS
 from tracer.quantities import EVICTIONS_COLUMNS, EvictionsColumn
 from tracer.render.terminal import console
@@ -77,7 +78,7 @@ def summary(flow: CacheFlow) -> str:
     mostly = "" if is_all else ", mostly"
     return (
         f"{units.size(flow.evicted_bytes)} of page cache{whose} was evicted{mostly} "
-        f"{eviction_words.REQUESTED if is_asked else eviction_words.WHY[cause]}; "
+        f"{REQUESTED if is_asked else eviction_words.WHY[cause]}; "
         f"{again}.{_evictor(flow)}"
     )
 

@@ -14,7 +14,6 @@ WHY: Final = {
     "reclaim_direct": "for an allocation that found the machine short of memory",
     "reclaim_kswapd": "in the background, because the machine was short of memory or the cache was idle",
 }
-REQUESTED: Final = "on request (memory.reclaim; v1: memory.force_empty, or a limit set below usage)"
 COUNTED_LESS: Final = (
     "the kernel forgets old evictions, and with the multi-generational LRU (lru_gen) it skips pages that are "
     "now charged to another cgroup"

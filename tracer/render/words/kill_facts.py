@@ -397,10 +397,15 @@ def killed_in_brief(report: OomReport) -> Iterator[Fact]:
         yield "", f"and {units.count(rest)} more"
 
 
+def short_name(victim: Victim) -> str:
+    """Return `worker (71)`."""
+    return f"{visible(victim.comm)} ({units.UNKNOWN if victim.pid is None else victim.pid})"
+
+
 def victim_cells(victim: Victim) -> tuple[str, ...]:
     """Return the cells of a victim below `VICTIM_TITLES`."""
     return (
-        f"{visible(victim.comm)} ({units.UNKNOWN if victim.pid is None else victim.pid})",
+        short_name(victim),
         units.size(victim.anon_rss_bytes),
         units.size(victim.file_rss_bytes),
         units.size(victim.shmem_rss_bytes),

@@ -13,7 +13,7 @@ from tracer.kernel.cgroups.containers import short_id, standing
 from tracer.packed import Packed
 from tracer.render.words import places
 from tracer.render.words.escape import visible
-from tracer.render.words.kill_facts import shown_time
+from tracer.render.words.kill_facts import short_name, shown_time
 
 T = TypeVar("T")
 
@@ -191,8 +191,7 @@ def _killed(report: OomReport) -> str:
         panicked = report.kernel_log is not None and report.kernel_log.panicked
         return "none: panic" if panicked else units.UNKNOWN
     first, *rest = report.victims
-    pid = units.UNKNOWN if first.pid is None else first.pid
-    return f"{visible(first.comm)} ({pid})" + (f" +{units.count(len(rest))}" if rest else "")
+    return short_name(first) + (f" +{units.count(len(rest))}" if rest else "")
 
 
 def _when(report: OomReport) -> str:

@@ -11,10 +11,10 @@ import pandas as pd
 from tracer import units
 from tracer.analysis.explain.slowed import room_left, slowest
 from tracer.analysis.results.survivor import Crawl, Delayed, Held, RereadFile
+from tracer.analysis.views.reclaim import REQUESTED
 from tracer.categories import PART_BY_NAME
 from tracer.render.words import memory_facts
 from tracer.render.words.escape import visible
-from tracer.render.words.eviction_words import REQUESTED
 from tracer.render.words.kill_facts import allocated, read_again, shown_time, sizing_basis, why_no_range
 from tracer.render.words.limit_outcomes import in_words
 from tracer.render.words.places import place_of_life

@@ -203,12 +203,12 @@ def test_cache_that_was_reclaimed_on_request_is_told_from_what_the_limit_took(tr
     report = only_report(trace)
     assert report.cushion.limit_reached_at == utc_time(trace.ns(2))
     assert report.cushion.evicted_bytes == 9 * MIB
-    assert "given back 9 MiB (5 MiB of it because memory.reclaim was written)" in report.verdict.summary
+    assert "given back 9 MiB (5 MiB of it on request)" in report.verdict.summary
     assert contributing(trace)["requested_reclaim"] == {"cache_bytes": 15 * MIB, "anon_bytes": 0}
 
 
 def test_swapped_pages_that_zswap_keeps_are_memory_of_processes(trace: Any) -> None:
-    """Of 90 MiB that grew, 88 MiB went to swap and stays in memory: kernel memory did not grow."""
+    """90 MiB grew, of which 88 MiB went to swap and stays in memory: kernel memory did not grow."""
     trace.meta |= {"cgroup_version": 2, "memory": {"total_bytes": 8 << 30, "swap_total_bytes": 1 << 30}}
     trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
     for at_s, zswap in ((0.5, 0), (3, 80)):

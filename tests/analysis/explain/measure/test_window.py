@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -47,23 +48,23 @@ def test_window_of_a_kill_before_the_first_ones_memory_is_free_is_shared(
     assert (grown == [85 * MIB]) is is_one_story, grown
 
 
-def test_window_begins_after_a_lull(trace: Any) -> None:
+@pytest.mark.parametrize(
+    ("levels", "evicted"),
+    [
+        pytest.param(((1, 100, 7), (2, 89, 0), (3, 95, 1), (4, 100, 20), (5, 91, 30)), 50, id="a second"),
+        # From 2 to 2.5 s, usage is below 90 % of the limit. So it is at first, which is no dip.
+        pytest.param(((0.8, 60, 3), (1, 100, 7), (2, 85, 0), (2.5, 95, 1), (3, 100, 20)), 28, id="a dip"),
+    ],
+)
+def test_window_begins_after_a_lull_of_a_second(
+    trace: Any, levels: Sequence[tuple[float, int, int]], evicted: int
+) -> None:
     trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
-    for seconds, usage, evicted in ((1, 100, 7), (2, 89, 0), (3, 95, 1), (4, 100, 20), (5, 91, 30)):
+    for seconds, usage, nr_pages in levels:
         trace.charged(seconds, 1, "anon", 0, usage_bytes=usage * MIB)
-        trace.add("pagecache", seconds, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=evicted)
+        trace.add("pagecache", seconds, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=nr_pages)
     record_kill(trace, 6)
-    assert only_report(trace).cushion.evicted_bytes == 50 * 4096
-
-
-def test_window_does_not_begin_after_a_short_dip(trace: Any) -> None:
-    """From 2 to 2.5 s, usage is below 90 % of the limit. So it is at first, which is no dip."""
-    trace.add("cgroups", cgroup_id=1, path="/a", created=trace.ns(0))
-    for seconds, usage, evicted in ((0.8, 60, 3), (1, 100, 7), (2, 85, 0), (2.5, 95, 1), (3, 100, 20)):
-        trace.charged(seconds, 1, "anon", 0, usage_bytes=usage * MIB)
-        trace.add("pagecache", seconds, cgroup_id=1, op="delete", cause="reclaim_memcg", nr_pages=evicted)
-    record_kill(trace, 4)
-    assert only_report(trace).cushion.evicted_bytes == 28 * 4096
+    assert only_report(trace).cushion.evicted_bytes == evicted * 4096
 
 
 def test_window_of_a_young_cgroup_begins_when_it_was_made(trace: Any) -> None:

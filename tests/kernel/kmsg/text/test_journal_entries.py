@@ -76,3 +76,10 @@ def test_message_of_another_program_is_no_message_of_the_kernel() -> None:
 def test_log_without_entries_stays_as_it_is() -> None:
     log = b"[ 1.000000] a=b\nMESSAGE=x\n"
     assert b"".join(journal_entries.as_lines(iter([log[:5], log[5:]]))) == log
+
+
+def test_line_without_an_end_is_given_on_in_pieces() -> None:
+    chunks = [verbose(1, "a").encode(), *[b"x" * (1 << 18)] * 20]
+    pieces = list(journal_entries.as_lines(iter(chunks)))
+    assert max(map(len, pieces)) < 2 << 20
+    assert b"".join(pieces).endswith(b"\n" + b"x" * (20 << 18))

@@ -24,23 +24,20 @@ _EDGE_PERCENT: Final = 10
 _LEAST_GROWN: Final = 20
 """Growth below this fraction of usage is not looked at."""
 
-_KINDS: Final[Mapping[str, Weights]] = {
-    "anon_bytes": {"anon": 1, "swap": 1},
-    "shmem_bytes": {"shmem": 1},
-    "file_bytes": CACHE,
-    "kernel_bytes": {"kernel": 1, "sock": 1},
-}
-"""Field of `Allocator` -> the categories that it sums, without zswap in use (`_kinds`). The kinds do not
-overlap.
-
-Memory that a process moves to swap while it allocates was charged all the same: `anon` falls and `swap` rises
-in its context. Shared memory in swap counts as anonymous here, since `swap` does not show which it was.
-"""
-
 
 def _kinds(subtree: Subtree) -> Mapping[str, Weights]:
-    """Return `_KINDS`. With zswap in use, kernel memory is that without zswap, which `swap` has counted."""
-    return {**_KINDS, "kernel_bytes": {**ledger.kernel_weights(subtree), "sock": 1}}
+    """Return the fields of `Allocator` with the categories that each sums. The kinds do not overlap.
+
+    Memory that a process moves to swap while it allocates was charged all the same: `anon` falls and `swap`
+    rises in its context. Shared memory in swap counts as anonymous here, since `swap` does not show which it
+    was. Kernel memory is without zswap, which `swap` has counted.
+    """
+    return {
+        "anon_bytes": {"anon": 1, "swap": 1},
+        "shmem_bytes": {"shmem": 1},
+        "file_bytes": CACHE,
+        "kernel_bytes": {**ledger.kernel_weights(subtree), "sock": 1},
+    }
 
 
 def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocator, ...], FurtherAllocators]:
@@ -68,7 +65,7 @@ def between(subtree: Subtree, begin_ns: int, end_ns: int) -> tuple[tuple[Allocat
             comm=trace.processes.comm_at(tgid, begin_ns, end_ns),
             charged_bytes=total,
             cmdline=trace.processes.cmdline_at(tgid, begin_ns, end_ns),
-            **dict(zip(_KINDS, kinds, strict=True)),
+            **dict(zip(_kinds(subtree), kinds, strict=True)),
             grew_from=utc_time(trace.fineness.since(span[0])),
             grew_until=utc_time(trace.fineness.since(span[1])),
             exited=_time(ended[tgid]),
@@ -156,7 +153,6 @@ class _Charges:
 
     names: tuple[str, ...]
     weights: Int64s
-
     times: Int64s
     pair: Int64s
     bytes_: Integers

@@ -356,8 +356,8 @@ def _is_counted_to_end(subtree: Subtree, window: Window) -> bool:
     """Return whether the kernel's count of refaults was read in the last tenth of the time at the limit, or
     was the same there. What was read again after the last reading would lack."""
     read = ledger.count(subtree, "workingset_refault_file")
-    seen = read.times[read.times <= window.end]
-    late_ns = window.end - int(seen[-1]) if len(seen) else window.end
+    seen = int(read.times.searchsorted(window.end, side="right"))
+    late_ns = window.end - int(read.times[seen - 1]) if seen else window.end
     is_late = _LATE_DIVISOR * late_ns >= window.end - window.at_limit
     return not is_late or ledger.held(subtree, read, window.end)
 

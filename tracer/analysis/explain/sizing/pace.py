@@ -89,12 +89,17 @@ def _held(subtree: Subtree, end_ns: int) -> Steps:
 
 def _covered_ns(subtree: Subtree, begin_ns: int, end_ns: int, grown_bytes: int) -> int:
     """Return how old the changes in a row may be: a look if much of the growth was made from outside."""
+    outside = subtree.once("pace.from_outside", lambda: _from_outside(subtree))
+    grown_from_outside = (outside.at(end_ns) or 0) - (outside.at(begin_ns - 1) or 0)
+    return LOOKED_NS if _FROM_OUTSIDE_DIVISOR * grown_from_outside >= grown_bytes else ledger.SUMMED_NS
+
+
+def _from_outside(subtree: Subtree) -> Steps:
+    """Return the sum of all growth that no known process made."""
     charges = subtree.charges
     picked, bytes_ = charges.weighted(ledger.NOT_CACHE)
-    rows = slice(*charges.time.searchsorted([begin_ns, end_ns + 1]).tolist())
-    is_outside = picked[rows] & (charges.tgid[rows] == NO_ID)
-    from_outside = int(bytes_[rows][is_outside].clip(min=0).sum())
-    return LOOKED_NS if _FROM_OUTSIDE_DIVISOR * from_outside >= grown_bytes else ledger.SUMMED_NS
+    rows = np.flatnonzero(picked & (charges.tgid == NO_ID) & (bytes_ > 0))
+    return Steps(charges.time[rows], np.cumsum(bytes_[rows]), 0)
 
 
 def _paused_ns(grown: Steps, begin_ns: int, end_ns: int) -> int:

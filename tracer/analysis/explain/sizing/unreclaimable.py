@@ -55,10 +55,8 @@ def unreclaimable(subtree: Subtree) -> Steps | None:
 
 def _with_swap(subtree: Subtree) -> ledger.Weights:
     """Return `_UNRECLAIMABLE` and swap, which has counted what zswap keeps in memory."""
-    kernel = ledger.kernel_weights(subtree)
-    others = {name: weight for name, weight in _UNRECLAIMABLE.items() if name != "kernel"}
-    both = dict.fromkeys((*others, *kernel))
-    return {name: others.get(name, 0) + kernel.get(name, 0) for name in both} | {"swap": 1}
+    own = ledger.own_weights(subtree)
+    return {**own, "slab_reclaimable": own.get("slab_reclaimable", 0) - 1, "swap": 1}
 
 
 def unreclaimable_growth(subtree: Subtree, moments: Int64s) -> Int64s:

@@ -9,6 +9,7 @@ from tracer.analysis.explain.evidence.kinds import KINDS
 from tracer.analysis.explain.words.sentence_parts import process
 from tracer.analysis.results.forms import as_json
 from tracer.analysis.results.kill import Cause, Evidence, OomReport, Suspect
+from tracer.analysis.views.reclaim import REQUESTED
 from tracer.units import coarse_duration, count, duration, percent, size, the
 
 _Numbers: TypeAlias = Mapping[str, Any]
@@ -397,7 +398,7 @@ def _swap_in_use(it: _Numbers) -> str:
 def _requested_reclaim(it: _Numbers) -> str:
     kinds = {"page cache": it["cache_bytes"], "anonymous memory": it["anon_bytes"]}
     taken = " and ".join(f"{size(bytes_)} of {kind}" for kind, bytes_ in kinds.items() if bytes_)
-    return f"writes to memory.reclaim took {taken} before the kill, which no limit had asked for"
+    return f"{taken} was taken before the kill {REQUESTED}"
 
 
 _WORDS: Final[Mapping[str, Callable[[_Numbers], str]]] = {

@@ -403,9 +403,9 @@ def _cache(findings: Findings) -> str:
 
 
 def _given_back(findings: Findings) -> str:
-    """Return the evicted page cache, with the part that a write to memory.reclaim took."""
+    """Return the evicted page cache, with the part that was taken on request."""
     asked = (findings.reclaim.requested_cache_pages or 0) * findings.page_size
-    why = f" ({size(asked)} of it because memory.reclaim was written)" if asked else ""
+    why = f" ({size(asked)} of it on request)" if asked else ""
     return f"{size(findings.cushion.evicted_bytes)}{why}"
 
 

@@ -227,8 +227,8 @@ def untitled_columns(rows: Sequence[str]) -> tuple[str, ...] | None:
     """Return the columns of rows of a table without its title, by their number and their values; None if
     these rows do not have the columns of any release.
 
-    Of seven numbers, the fifth and sixth are the bytes of page tables and the pages in swap since v4.15, the
-    number of page tables and the pages in swap since v3.7, and the CPU and oom_adj before.
+    Where there are seven numbers, the fifth and sixth are the bytes of page tables and the pages in swap
+    since v4.15, the number of page tables and the pages in swap since v3.7, and the CPU and oom_adj before.
     """
     count = next((count for count in _UNTITLED if all(shape_of_task_row(row, count) for row in rows)), None)
     if count is None:

@@ -34,6 +34,8 @@ _NO_MESSAGE: Final = b"<30>"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_LINES: Final = 500
+_MOST_BYTES: Final = 1 << 20
+"""A longer line is given on in pieces."""
 
 
 def as_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -56,7 +58,11 @@ def as_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
             if not begins:
                 found.append(_NO_MESSAGE if entry and not line.strip() else line)
             entry = [line] if begins else []
-        yield b"".join(line + b"\n" for line in found)
+        if len(rest) > _MOST_BYTES:
+            found, entry, rest = [*found, *_as_lines(entry), rest], [], b""
+            yield b"\n".join(found)
+        else:
+            yield b"".join(line + b"\n" for line in found)
     if _is_of_entry(rest) and entry:
         entry, rest = [*entry, rest], b""
     yield b"\n".join([*_as_lines(entry), rest])
