@@ -387,12 +387,15 @@ def test_numbers_are_those_of_memory_stat(
     scraped_now: list[Sample] = []
 
     def is_known() -> bool:
-        """Return whether a scrape has the usage of the kernel, whose numbers were the same before and after
-        it: kswapd may evict cache from every cgroup."""
+        """Return whether a scrape has the usage and anonymous memory of the kernel, whose numbers were the
+        same before and after it: kswapd may evict cache from every cgroup. Kinds that were read while
+        memory.stat and usage did not agree are made to fit, until the next sample."""
         now.update(kernels := read_columns(memcg, memory_hierarchy().version))
         scraped_now[:] = [one for one in endpoint.all_samples() if one.labels.get("id") == path]
         usage = {one.value for one in scraped_now if one.name == "memcg_tracer_usage_bytes"}
-        return usage == {now["usage_bytes"]} and kernels == read_columns(memcg, memory_hierarchy().version)
+        anon = {one.value for one in scraped_now if one.labels.get("kind") == "anon"}
+        has_same = usage == {now["usage_bytes"]} and now["anon_bytes"] in anon
+        return has_same and kernels == read_columns(memcg, memory_hierarchy().version)
 
     endpoint.watcher.wait_for(is_known)
     parts = {one.labels["kind"]: one.value for one in scraped_now if one.name == "memcg_tracer_memory_bytes"}
