@@ -83,8 +83,8 @@ class Credentials:
         if not self.has(Capability.SYS_PTRACE):
             yield (
                 Capability.SYS_PTRACE,
-                "functions of other users' programs in stacks are numbers, and their mappings and files of "
-                "shared memory are not known",
+                "functions of other users' programs in stacks are numbers, and their command lines, mappings "
+                "and files of shared memory are not known",
             )
         # Directories such as /proc/PID/fd belong to the user of the process.
         elif not self.has(Capability.DAC_READ_SEARCH, Capability.DAC_OVERRIDE):

@@ -83,7 +83,8 @@ def test_totals_of_a_stopped_recorder_with_a_full_ring_are_exact(
     )
     trace = AnalysedTrace(recorder.stop())
     later = trace.pagecache[trace.pagecache["ino"] == (disk_dir / "later").stat().st_ino]
-    assert later["nr_pages"].sum() == LATER_PAGES
+    # The machine may reclaim pages of this file, which stays in the cache.
+    assert later.loc[later["op"] == "add", "nr_pages"].sum() == LATER_PAGES
     assert later["index"].notna().all()
     assert "pagecache" not in set(trace.loss["stream"])
     rows = trace.pagecache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import struct
 import subprocess
 import sys
 import time
@@ -148,8 +149,10 @@ def process(proc: Path, cmdline: bytes, comm: str = "a) b") -> None:
     folder = proc / "7"
     folder.mkdir()
     (folder / "cmdline").write_bytes(cmdline)
-    fields = ["S"] + ["0"] * 18 + ["1234", "0"]
+    begin, end = mmap.PAGESIZE, mmap.PAGESIZE + len(cmdline)
+    fields = ["S", *18 * ["0"], "1234", *25 * ["0"], *map(str, (begin, end, end, end))]
     (folder / "stat").write_text(f"7 ({comm}) {' '.join(fields)}\n")
+    (folder / "pagemap").write_bytes(99 * struct.pack("=Q", 1 << 63))  # all pages are present
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tracer.kernel.anatomy import server_titles
 from tracer.kernel.anatomy.server_titles import shown
 
 
@@ -24,9 +25,11 @@ from tracer.kernel.anatomy.server_titles import shown
         (b"", None),
     ],
 )
-def test_title_of_a_backend_is_shown(tmp_path: Path, cmdline: bytes, title: str | None) -> None:
-    (tmp_path / "cmdline").write_bytes(cmdline)
-    assert [(one.kind, one.text) for one in shown(tmp_path)] == ([("postgresql", title)] if title else [])
+def test_title_of_a_backend_is_shown(
+    monkeypatch: pytest.MonkeyPatch, cmdline: bytes, title: str | None
+) -> None:
+    monkeypatch.setattr(server_titles, "command_line", lambda _process, most_bytes: cmdline[:most_bytes])
+    assert [(one.kind, one.text) for one in shown(Path("7"))] == ([("postgresql", title)] if title else [])
 
 
 def test_process_that_has_ended_has_no_title(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tracer.capture.bpf.ring import Records
 from tracer.capture.rows.decode import text
 from tracer.enumerations import TASK_EVENT
 from tracer.kernel.process.bounded_call import bounded
+from tracer.kernel.process.resident import command_line
 from tracer.schema import TABLES, TIME
 from tracer.stored_names import stored_name
 from tracer.trace.arrow_columns import numbers
@@ -38,16 +39,12 @@ def read_title(tgid: int, start_ns: int, proc: Path = _PROC) -> str | None:
     """Return /proc/PID/cmdline of the process that started at `start_ns` (CLOCK_BOOTTIME), with spaces
     between words.
 
-    None if the process has ended, has no address space left, or is a kernel thread.
+    None if the process has ended, has no address space left, is a kernel thread, or has its command line in
+    swap: to read that could kill it.
     """
     try:
-        with open(proc / str(tgid) / "cmdline", "rb", buffering=0) as stream:  # noqa: PTH123  hot
-            title = stream.read(MOST_BYTES)
-        with open(proc / str(tgid) / "stat", "rb", buffering=0) as stream:  # noqa: PTH123  hot
-            fields = stream.read(1024).rpartition(b")")[2].split()
-        if int(fields[19]) != start_ns // _NS_PER_TICK:
-            return None
-    except (OSError, ValueError, IndexError):
+        title = command_line(proc / str(tgid), MOST_BYTES, start_ns // _NS_PER_TICK)
+    except OSError:
         return None
     return stored_name(title.rstrip(b"\0 ").replace(b"\0", b" ")) or None
 

@@ -5,7 +5,6 @@ Nothing else of the environment is kept: it may hold secrets.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tracer.kernel.anatomy.shown import Shown
+from tracer.kernel.process.resident import environment
 
 KIND: Final = "node"
 _VARIABLE: Final = b"NODE_OPTIONS="
@@ -26,30 +26,14 @@ _MOST_OPTIONS: Final = 16
 def shown(process: Path) -> Iterator[Shown]:
     """Yield the options of a process (a directory of /proc) as one text; nothing if it has none."""
     with suppress(OSError):
-        if options := parse_environment(_environment(process)):
+        if options := parse_environment(environment(process, _MOST_BYTES)):
             yield Shown(KIND, "options", text=" ".join(options))
 
 
-def parse_environment(environment: bytes) -> list[str]:
+def parse_environment(text: bytes) -> list[str]:
     """Return the options for V8's heap and for names of functions in NODE_OPTIONS, in their order."""
-    for entry in environment.split(b"\0"):
+    for entry in text.split(b"\0"):
         if entry.startswith(_VARIABLE):
             found = _OPTION.findall(b" ".join(entry.removeprefix(_VARIABLE).split()))
             return [option.decode("ascii") for option in found[-_MOST_OPTIONS:]]
     return []
-
-
-def _environment(process: Path) -> bytes:
-    """Return the environment at the start of a process, at most 1 MiB.
-
-    Raises OSError if the process has ended or may not be read.
-    """
-    fd = os.open(process / "environ", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        read, size = list[bytes](), 0
-        while size < _MOST_BYTES and (chunk := os.read(fd, _MOST_BYTES - size)):
-            read.append(chunk)
-            size += len(chunk)
-        return b"".join(read)
-    finally:
-        os.close(fd)

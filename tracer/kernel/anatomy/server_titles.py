@@ -5,13 +5,13 @@ PostgreSQL: `postgres: USER DATABASE CLIENT COMMAND` (src/backend/utils/misc/ps_
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from tracer.kernel.anatomy.shown import Shown
+from tracer.kernel.process.resident import command_line
 
 _KINDS: Final = {b"postgres: ": "postgresql"}
 _MOST_BYTES: Final = 256
@@ -20,11 +20,7 @@ _MOST_BYTES: Final = 256
 def shown(process: Path) -> Iterator[Shown]:
     """Yield the title of a process (a directory of /proc); nothing if it is of no server that is known."""
     with suppress(OSError):
-        fd = os.open(process / "cmdline", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            title = os.read(fd, _MOST_BYTES).partition(b"\0")[0].strip()
-        finally:
-            os.close(fd)
+        title = command_line(process, _MOST_BYTES).partition(b"\0")[0].strip()
         for prefix, kind in _KINDS.items():
             if title.startswith(prefix):
                 yield Shown(kind, "title", text=title.decode(errors="surrogateescape"))
