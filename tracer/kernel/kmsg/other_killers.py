@@ -21,10 +21,13 @@ WORDS: Final = re.compile(
 """Words, at least one of which is in each line about such a kill."""
 
 _PARTS: Final = (
-    *(b"oomd", b"earlyoom", b"end SIG", b"ending SIG", b"viction manager", b"Evicted"),
-    *(b"lowmemorykiller", b"lmkd", b"killed by the OOM killer", b"illing process ", b"slurmstepd"),
+    *("oomd", "earlyoom", "end SIG", "ending SIG", "viction manager", "Evicted"),
+    *("lowmemorykiller", "lmkd", "killed by the OOM killer", "illing process ", "slurmstepd"),
 )
-"""Parts of `WORDS`, at least one of which is in each text with one of them."""
+"""Parts of `WORDS`, at least one of which is in each text with one of them. A search for them takes a tenth
+of the time."""
+
+_PARTS_IN_BYTES: Final = tuple(part.encode() for part in _PARTS)
 
 _DRIVER: Final = "lowmemorykiller"
 """The driver of Android's kernels before v4.12 (drivers/staging/android/lowmemorykiller.c). lmkd, which
@@ -154,13 +157,13 @@ def without_copies(kills: Iterable[OtherKill]) -> list[OtherKill]:
 
 
 def may_have_kill(text: bytes) -> bool:
-    """Return whether any line of a text may be about such a kill; a search for parts of words is quick."""
-    return any(part in text for part in _PARTS)
+    """Return whether any line of a text may be about such a kill."""
+    return any(map(text.__contains__, _PARTS_IN_BYTES))
 
 
 def kill(line: str, number: int) -> OtherKill | None:
     """Return the kill in a line; None for any other line, including the lines of a kernel report."""
-    if WORDS.search(line) is None:
+    if not any(map(line.__contains__, _PARTS)) or WORDS.search(line) is None:
         return None
     for killer, pattern in _PATTERNS.items():
         found = pattern.search(line, 0, _MOST_CHARACTERS)
