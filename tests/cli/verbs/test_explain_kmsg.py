@@ -269,3 +269,33 @@ def test_progress_says_how_much_of_a_log_was_read(monkeypatch: pytest.MonkeyPatc
     log = CORPUS / "captured-6.18-v1-kmsg.log"
     output(CliRunner().invoke(explain.command, ["--kmsg", str(log), "--list"]))
     assert any(what.startswith(f"reading {log}: ") for what in said)
+
+
+TABLE = """\
+[   71.000001] [    612]     0   612     6130     1100    77824        0         -1000 udevd
+[   71.000002] [   2210]  1001  2210   901122   612345  5242880        0             0 java
+[   71.000003] [   2300]  1001  2300   112233    20111   401408        0             0 node
+"""
+TITLE = "[   71.000000] [  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name\n"
+
+
+@pytest.mark.parametrize("titled", ["", TITLE], ids=["rows alone", "with the title"])
+def test_rows_of_a_table_alone_are_a_part_of_a_report(run: CliRunner, tmp_path: Path, titled: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"{titled}{TABLE}[   90.000001] usb 1-1: new device found\n")
+    shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert shown.startswith("the kernel log has only a part of an OOM report, the table of processes: the ")
+    assert "The largest processes: java (pid 2210) with 2.3 GiB, node (pid 2300) with 78.6 MiB" in shown
+    found = json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))["kills"]
+    assert [one["victims"] for one in found] == [[]]
+    assert found[0]["constraint"] == "unknown"
+    assert [one["pid"] for one in found[0]["candidates"]] == [2210, 2300, 612]
+
+
+def test_state_of_the_machine_alone_may_be_of_no_oom(run: CliRunner, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "[   71.000001] Mem-Info:\n[   71.000002] Node 0 DMA free:11264kB min:1024kB high:1500kB\n"
+    )
+    shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert "which the kernel prints for an OOM, for a failed allocation and for SysRq+M" in shown

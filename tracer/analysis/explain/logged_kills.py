@@ -351,6 +351,8 @@ class LoggedFacts:
         """Return the verdict; if the log has the kill but not its report, the summary is reduced to that."""
         log, judged = self._log, verdict.judge(findings)
         has_end = log.kills or log.chosen or log.group_memcg or findings.circumstances.no_victim
+        if _is_part(log) and not has_end:
+            return replace(judged, summary=sentence_parts.summary_of_a_part(findings))
         if "header" not in log.missing or log.counters or log.mem_info is not None or not has_end:
             return judged
         summary = sentence_parts.summary_of_a_line(
@@ -373,6 +375,13 @@ def _is_line_alone(log: LogReport) -> bool:
     has_names = log.oom_memcg or log.task_memcg or log.chosen or log.nodemask or log.mems_allowed
     has_no_kill = log.is_no_task_killable or log.is_panic_on_oom or log.is_panic or not log.kills
     return not (has_memory or has_names or has_no_kill or log.stack) and log.invoker == NOBODY
+
+
+def _is_part(log: LogReport) -> bool:
+    """Return whether the log has only the table of tasks, or the state of the machine, of a report."""
+    has_begin = log.invoker != NOBODY or log.stack or log.constraint != "unknown"
+    has_owner = log.oom_memcg or log.task_memcg or log.counters or log.stats
+    return bool(log.tasks or log.mem_info is not None) and not (has_begin or has_owner)
 
 
 @cache

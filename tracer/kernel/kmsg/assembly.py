@@ -6,7 +6,7 @@ Impossible sizes, which come from lines that were broken or joined wrongly, are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from sys import intern
@@ -133,6 +133,26 @@ def _bounded_kill(told: Kill, row: TaskRow | None, machine_bytes: int | None) ->
         file_rss_bytes=_within(told.file_rss_bytes, machine_bytes),
         shmem_rss_bytes=_within(told.shmem_rss_bytes, machine_bytes),
     )
+
+
+def _untitled_rows(records: Sequence[Record]) -> list[TaskRow]:
+    """Return the rows of a table of tasks without its title; empty if no release has such columns."""
+    texts = [record.text.lstrip() for record in records]
+    columns = printed_lines.untitled_columns(texts) if texts else None
+    if columns is None:
+        return []
+    return [row for text in texts if (row := printed_lines.task_row(text, columns)) is not None]
+
+
+def of_rows(records: Sequence[Record]) -> LogReport | None:
+    """Return the report of which a log has only these rows of the table of tasks; None if these are no such
+    rows."""
+    rows = _untitled_rows(records)
+    if not rows:
+        return None
+    found = Assembly(records[0].stamp, records[-1].stamp, tasks=rows)
+    found.seen.add("tasks")
+    return found.finish()
 
 
 def _within(size: int | None, most: int) -> int | None:
@@ -384,11 +404,7 @@ class Assembly:
     def _add_untitled(self) -> None:
         """Add the rows of a table without its title if the row of a killed task agrees with the line on the
         kill, which shows that the columns are known."""
-        texts = [record.text.lstrip() for record in self.untitled]
-        columns = printed_lines.untitled_columns(texts) if texts and not self.tasks else None
-        if columns is None:
-            return
-        rows = [row for text in texts if (row := printed_lines.task_row(text, columns)) is not None]
+        rows = [] if self.tasks else _untitled_rows(self.untitled)
         of_pid: dict[int | None, TaskRow] = {row.pid: row for row in rows}
         if not any(_agree(of_pid.get(kill.pid), kill) for kill in self.kills):
             return

@@ -21,17 +21,17 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from tracer.errors import TracerError
-from tracer.kernel.kmsg import other_killers, parser
+from tracer.kernel.kmsg import assembly, other_killers, parser
 from tracer.kernel.kmsg.other_killers import OtherKill
 from tracer.kernel.kmsg.report import printed_lines
 from tracer.kernel.kmsg.report.log_report import NOBODY, LogReport
-from tracer.kernel.kmsg.text import documents, journal_entries, lines
+from tracer.kernel.kmsg.text import documents, journal_entries, lines, shapes
 from tracer.packed import Packed
 
 Progress = Callable[[int], None]
@@ -199,6 +199,9 @@ _KILL: Final = re.compile(
 _KILL_IN_BYTES: Final = re.compile(_KILL.pattern.encode())
 _MOST_SHOWN: Final = 200
 _MOST_OTHER_KILLS: Final = 10_000
+_TASK_ROW: Final = re.compile(r"\[ *\d{1,10}\](?: +-?\d{1,20}){6,14} +\S")
+_TASK_ROW_IN_BYTES: Final = re.compile(_TASK_ROW.pattern.encode())
+_MOST_TASK_ROWS: Final = 10_000
 _OF_OTHER_FORMATS: Final = (
     (b"\x28\xb5\x2f\xfd", "zstd: give it to zstdcat, and what that prints to --kmsg -"),
     (b"LPKSHHRH", "a journal: give it to journalctl -k --file, and what that prints to --kmsg -"),
@@ -217,8 +220,9 @@ class Log:
 class _Watched:
     """The lines of a log on their way to the parser, and the kills in them that have no report.
 
-    `first_kill` is the first line that names a kill of the kernel. `has_kernel_line`: a line has the time or
-    the mark with which the kernel's messages are logged.
+    `first_kill` is the first line that names a kill of the kernel, and `task_rows` are the lines before it
+    that may be rows of the table of tasks, with their numbers. `has_kernel_line`: a line has the time or the
+    mark with which the kernel's messages are logged.
     """
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -226,6 +230,7 @@ class _Watched:
         self._reader = lines.Reader()
         self.other_kills: list[OtherKill] = []
         self.first_kill: tuple[int, str] | None = None
+        self.task_rows: list[tuple[int, str]] = []
         self.has_kernel_line = False
 
     def __iter__(self) -> Iterator[str]:
@@ -233,6 +238,8 @@ class _Watched:
         for text, block in lines.blocks(self._chunks):
             may_have_other = other_killers.may_have_kill(text)
             is_sought = may_have_other or not self.has_kernel_line
+            if self.first_kill is None and _TASK_ROW_IN_BYTES.search(text) is not None:
+                self._keep_task_rows(block, first)
             if is_sought or (self.first_kill is None and _KILL_IN_BYTES.search(text) is not None):
                 for number, line in enumerate(block, start=first):
                     self._watch(line, number)
@@ -240,6 +247,16 @@ class _Watched:
             else:
                 yield from block
             first += len(block)
+
+    def _keep_task_rows(self, block: Sequence[str], first: int) -> None:
+        rows = ((at, line) for at, line in enumerate(block, first) if _TASK_ROW.search(line) is not None)
+        self.task_rows += islice(rows, _MOST_TASK_ROWS - len(self.task_rows))
+
+    def table_alone(self) -> LogReport | None:
+        """Return the report of which the log has only rows of its table of tasks; None without rows."""
+        reader = lines.Reader()
+        records = [record for number, line in self.task_rows for record in reader.read(line, number)]
+        return assembly.of_rows([one for one in records if shapes.kind(one.text.lstrip()) == "task"])
 
     def _watch(self, line: str, number: int) -> None:
         self.has_kernel_line = self.has_kernel_line or self._reader.is_of_kernel(line, number)
@@ -281,6 +298,8 @@ def read_stream(stream: BinaryIO, name: str, progress: Progress | None = None) -
         number, line = watched.first_kill
         shown = line.encode("utf-8", "backslashreplace").decode().strip()[:_MOST_SHOWN]
         raise TracerError(f"{name} names a kill that could not be read, in line {number}: {shown!r}")
+    if (part := watched.table_alone()) is not None:
+        return Log(Packed([part]), others)
     if not others and b"\0" in first:
         raise TracerError(f"{name} is not text: give what dmesg or journalctl -k prints, or a kern.log")
     if not others and not watched.has_kernel_line:

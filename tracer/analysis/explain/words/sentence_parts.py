@@ -485,3 +485,19 @@ def summary_of_a_line(findings: Findings, nodes: str, *, has_owner: bool, is_alo
         short = shortage_clause(shortage)
     rest = "nothing but the kill itself" if is_alone else "only a part of its report"
     return f"{killed} {short}; the kernel log has {rest}."
+
+
+def summary_of_a_part(findings: Findings) -> str:
+    """Return the summary of a report of which the log has neither the beginning nor the end: the table of
+    tasks, or the state of the machine."""
+    found = "the kernel log has only a part of an OOM report, the table of processes"
+    if not findings.candidates:
+        found = (
+            "the kernel log has only the state of the machine's memory, which the kernel prints for an OOM, "
+            "for a failed allocation and for SysRq+M"
+        )
+    lines = "the lines about the limit that was hit, and about a kill, are missing."
+    sized = [one for one in findings.candidates if one.rss_bytes]
+    largest = sorted(sized, key=lambda one: one.rss_bytes or 0, reverse=True)[:_MOST_NAMED]
+    named = ", ".join(f"{process(one.comm, one.pid)} with {size(one.rss_bytes or 0)}" for one in largest)
+    return f"{found}: {lines}" + (f" The largest processes: {named}." if named else "")
