@@ -299,3 +299,30 @@ def test_state_of_the_machine_alone_may_be_of_no_oom(run: CliRunner, tmp_path: P
     )
     shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
     assert "which the kernel prints for an OOM, for a failed allocation and for SysRq+M" in shown
+
+
+@pytest.mark.parametrize(
+    ("named", "container"),
+    [("1234", "1234"), ("8f6a1f0a-1c2b-4a5d-9a7b-00000000000a", "8f6a1f0a-1c2b-4a5d-9a7b-00000000000a")],
+)
+def test_container_of_openvz_is_the_limit_owner(
+    run: CliRunner, tmp_path: Path, named: str, container: str
+) -> None:
+    log = tmp_path / "log"
+    killed = "OOM killed process 8123 (php) score 0 vm:441000kB, rss:220000kB, swap:1024kB"
+    log.write_text(f"[   71.000001] Out of memory in UB {named}: {killed}\n")
+    found = json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))["kills"][0]
+    assert found["constraint"] == "memcg"
+    assert found["limit_owner"]["container"] == container
+    assert not {"limit_owner", "limit_owner.container"} & {*found["quality"]["unknown"]}
+    shown = " ".join(output(run.invoke(explain.command, ["--kmsg", str(log)])).split())
+    assert f"killed because container {named} was at its limit" in shown
+
+
+def test_host_of_openvz_is_no_container(run: CliRunner, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "[   71.000001] Out of memory in UB 0: OOM killed process 8123 (php) score 0 vm:441000kB\n"
+    )
+    found = json.loads(output(run.invoke(explain.command, ["--kmsg", str(log), "--json"])))["kills"][0]
+    assert found["limit_owner"]["container"] is None

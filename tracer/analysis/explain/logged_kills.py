@@ -358,7 +358,7 @@ class LoggedFacts:
         summary = sentence_parts.summary_of_a_line(
             findings,
             shortage.nodes_of(log),
-            has_owner=log.oom_memcg is not None,
+            has_owner=log.oom_memcg is not None or log.container is not None,
             is_alone=_is_line_alone(log),
         )
         return replace(judged, summary=summary)

@@ -226,10 +226,11 @@ def _utc(wall: str) -> datetime | None:
 
 
 def outlined_owner(log: LogReport) -> LimitOwner:
-    """Return the path, limit and usage of the cgroup whose limit was hit."""
+    """Return the path, limit and usage of the cgroup whose limit was hit, and its container if the log names
+    that beside the path."""
     memory = log.counters.get("memory")
     limit, usage = (None, None) if memory is None else (memory.limit_bytes, memory.usage_bytes)
-    return LimitOwner(log.oom_memcg, limit_bytes=limit, usage_bytes=usage)
+    return LimitOwner(log.oom_memcg, log.container, limit_bytes=limit, usage_bytes=usage)
 
 
 def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
@@ -242,11 +243,12 @@ def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
     cgroup = _trigger_cgroup(log)
     if log.constraint not in ("memcg", "unknown"):
         unknown["limit_owner"] = NO_LIMIT
-    elif log.oom_memcg is None and not has_counters:
+    elif log.oom_memcg is None and log.container is None and not has_counters:
         unknown["limit_owner"] = _NO_OWNER
     else:
         if log.oom_memcg is None:
-            unknown |= {f"limit_owner.{name}": _NO_OWNER for name in OF_THE_PATH}
+            known = () if log.container is None else ("container",)
+            unknown |= {f"limit_owner.{name}": _NO_OWNER for name in OF_THE_PATH if name not in known}
         if not has_counters:
             of_counters = ("limit_bytes", "usage_bytes", "is_limited")
             unknown |= {f"limit_owner.{name}": NO_COUNTERS for name in of_counters}
@@ -263,7 +265,7 @@ def limit_owner(log: LogReport, unknown: Unknown, named: Named) -> LimitOwner:
     return replace(
         outline,
         lowered=lowered,
-        container=names.container or (None if reference is None else reference.container_id),
+        container=log.container or names.container or (reference.container_id if reference else None),
         pod=names.pod or (None if reference is None else reference.pod_uid),
         is_ancestor=None if cgroup is None else cgroup != log.oom_memcg,
         namespace=names.namespace,

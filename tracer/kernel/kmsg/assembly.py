@@ -386,6 +386,7 @@ class Assembly:
             oom_memcg=summary.oom_memcg or owner or self._memcg_of_stats(),
             task_memcg=summary.task_memcg or victim,
             group_memcg=self.group_memcg,
+            container=next(filter(None, map(printed_lines.container, self._reasons())), None),
             chosen=summary.chosen or self.chosen,
             counters=self.counters,
             stats=tuple(stats.result() for stats in self.stats),

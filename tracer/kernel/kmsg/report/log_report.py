@@ -215,7 +215,8 @@ class LogReport:
 
     `constraint` is a `Constraint`, or the word (`CONSTRAINT_…`) of a BPF policy. `oom_memcg` is the cgroup
     whose limit was hit, `task_memcg` the cgroup of the victim, and `group_memcg` the cgroup all of whose
-    tasks were killed because of its memory.oom.group. `counters` belong to `oom_memcg`, as does
+    tasks were killed because of its memory.oom.group. `container` is the number or the UUID of the container
+    of OpenVZ that was at its limit. `counters` belong to `oom_memcg`, as does
     `min_protection_bytes`: the bytes that memory.min protects in the cgroups below it (v2, new kernels).
 
     `nodemask` are the nodes of a memory policy, and `mems_allowed` the nodes of the cpuset. `is_panic`: the
@@ -237,6 +238,7 @@ class LogReport:
     oom_memcg: str | None = None
     task_memcg: str | None = None
     group_memcg: str | None = None
+    container: str | None = None
     chosen: Chosen | None = None
     counters: Mapping[CounterName, Counter] = field(default_factory=dict)
     stats: tuple[MemoryStat, ...] = ()

@@ -265,6 +265,8 @@ def _scaled(oom_adj: int) -> int:
 _REASON: Final = re.compile(
     r"(?:(?:Memory cgroup o|O)ut of memory.{0,64}|Out of Memory):(?= $)|Out of memory in UB.{0,64}$"
 )
+_CONTAINER: Final = re.compile(r"Out of memory in UB ([\w-]{1,64})")
+_HOST: Final = "0"
 EVENT: Final = "System OOM encountered"
 _CUT_PID: Final = re.compile(r" ?(\d{1,10})[ ,]{0,2}")
 _SYSTEM_OOM: Final = re.compile(r"System OOM encountered, victim process: (.{1,64}?), pid: (\d{1,10})")
@@ -372,6 +374,13 @@ def _reason(text: str) -> str | None:
     """Return `Out of memory` or a similar reason at the end of the text, whatever is before it."""
     found = _REASON.search(text.partition(CHOSEN)[0].partition(OLD_CHOSEN)[0])
     return None if found is None else found[0].removesuffix(":")
+
+
+def container(reason: str) -> str | None:
+    """Return the container of OpenVZ in the reason for a kill; None for any other reason, and for the host,
+    which has the number 0."""
+    found = _CONTAINER.match(reason)
+    return None if found is None or found[1] == _HOST else found[1]
 
 
 def _fields(text: str) -> dict[str, int]:
