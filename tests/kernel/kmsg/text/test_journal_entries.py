@@ -83,3 +83,39 @@ def test_line_without_an_end_is_given_on_in_pieces() -> None:
     pieces = list(journal_entries.as_lines(iter(chunks)))
     assert max(map(len, pieces)) < 2 << 20
     assert b"".join(pieces).endswith(b"\n" + b"x" * (20 << 18))
+
+
+STATS: Final = "anon 104000000\nfile 4096\nkernel_stack 16384\nslab 8192"
+
+
+def binary(at: int, message: str) -> bytes:
+    data = message.encode()
+    entry = export(at, "").encode().removesuffix(b"\n")
+    field = b"MESSAGE\n" + len(data).to_bytes(8, "little") + data + b"\n"
+    return entry.replace(b"MESSAGE=\n", field) + b"\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
+def test_binary_fields_of_an_export_are_read(size: int) -> None:
+    """A size of ten bytes has a line end in it."""
+    killed = "Memory cgroup out of memory: Killed process 41 (a) total-vm:4kB, anon-rss:4kB, file-rss:0kB"
+    text = export(1, "a invoked oom-killer: gfp_mask=0xcc0, order=0, oom_score_adj=0").encode()
+    text += export(2, "memory: usage 102400kB, limit 102400kB, failcnt 7").encode()
+    text += export(3, "Memory cgroup stats for /a:").encode() + binary(4, STATS) + binary(5, "0123456789")
+    text += export(6, killed).encode()
+    chunks = [text[:512], *(text[at : at + size] for at in range(512, len(text), size))]
+    lines = list(split(journal_entries.as_lines(iter(chunks))))
+    assert len(lines) == text.count(b"\n") + 1 - text.endswith(b"\n")
+    (report,) = reports(lines)
+    assert report.stats[0].values == {"anon": 104000000, "file": 4096, "kernel_stack": 16384, "slab": 8192}
+    assert report.kills[0].stamp.line == text[: text.index(b"Killed")].count(b"\n") + 1
+
+
+@pytest.mark.parametrize("style", [verbose, export])
+def test_quoted_entries_are_read_with_their_times(style: Callable[[int, str], str]) -> None:
+    text = "".join(style(at, message) for at, message in enumerate(messages()))
+    quoted = "".join(f"> {line}\n" for line in text.splitlines()).encode()
+    lines = list(split(journal_entries.as_lines(iter([quoted[:3000], quoted[3000:]]))))
+    assert facts_of(lines) == facts_of(lines_of(LOG))
+    times = [report.time for report in logged_kills.explain(reports(lines))]
+    assert all(time is not None and time.isoformat().startswith("2024-05-01T10:00:0") for time in times)

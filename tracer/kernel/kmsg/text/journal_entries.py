@@ -1,6 +1,9 @@
 """Logs in which each field of a message has a line of its own, as `journalctl -o verbose` and `journalctl -o
 export` print them.
 
+A field with a line end in it is binary in the export: its name, a line end, its size in 8 bytes, and its
+bytes (systemd.io/JOURNAL_EXPORT_FORMATS). So are the messages of memory.stat before v6.5.
+
 The message of an entry becomes a line in the style of a log daemon, with the time of the entry. The other
 lines of the entry become lines without a message, so that the numbers of the lines stay.
 """
@@ -25,6 +28,13 @@ _ENTRY: Final = re.compile(
 )
 """The first lines of an entry: its time above an indented field (verbose), or two fields (export)."""
 
+_QUOTES: Final = re.compile(rb"^(?:> ?)+", re.MULTILINE)
+_BINARY: Final = re.compile(rb"^([A-Z_][A-Z0-9_]{0,63})\n", re.MULTILINE)
+_MOST_NAME: Final = 64
+_SIZE_BYTES: Final = 8
+_SIZE: Final = b"_SIZE=\n"
+"""A line of its own for the size of a binary field, and for each line end in its bytes."""
+
 _TIMES: Final = (b"_SOURCE_REALTIME_TIMESTAMP", b"__REALTIME_TIMESTAMP")
 _TIME_IN_CURSOR: Final = re.compile(rb"(?:^|;)t=([0-9a-f]{1,16})(?:;|$)")
 _MICROSECONDS: Final = re.compile(rb"\d{1,17}")
@@ -42,12 +52,14 @@ def as_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the chunks of a log; if its beginning has entries, with a line for each message instead of its
     fields."""
     first = next(chunks, b"")
-    if _ENTRY.search(first) is None:
+    is_quoted = first[:1] == b">" or b"\n>" in first
+    if _ENTRY.search(_QUOTES.sub(b"", first) if is_quoted else first) is None:
         yield from chain([first], chunks)
         return
     rest, entry = b"", list[bytes]()
-    for chunk in chain([first], chunks):
+    for chunk in _as_text(chain([first], chunks)):
         *lines, rest = (rest + chunk).split(b"\n")
+        lines = [_QUOTES.sub(b"", line) for line in lines] if is_quoted else lines
         found = list[bytes]()
         for line in lines:
             begins = _begins_entry(line)
@@ -63,9 +75,36 @@ def as_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield b"\n".join(found)
         else:
             yield b"".join(line + b"\n" for line in found)
+    rest = _QUOTES.sub(b"", rest) if is_quoted else rest
     if _is_of_entry(rest) and entry:
         entry, rest = [*entry, rest], b""
     yield b"\n".join([*_as_lines(entry), rest])
+
+
+def _as_text(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the chunks of a log with binary fields as fields of text, whose further lines are indented."""
+    rest = b""
+    for chunk in chunks:
+        text, done, rest = rest + chunk, 0, b""
+        begun = len(text) - text.rfind(b"\n") - 1
+        kept = len(text) - (begun if begun <= _MOST_NAME else 0)
+        parts = list[bytes]()
+        for found in _BINARY.finditer(text):
+            begin = found.end() + _SIZE_BYTES
+            end = begin + int.from_bytes(text[found.end() : begin], "little")
+            if found.start() < done or end - begin > _MOST_BYTES or text[end : end + 1] not in (b"", b"\n"):
+                continue
+            if end >= len(text) or begin > len(text):
+                kept = found.start()
+                break
+            of_size = 1 + text.count(b"\n", found.end(), begin)
+            value = text[begin:end].replace(b"\n", b"\n\t")
+            parts += text[done : found.start()], _SIZE * of_size, b"%s=%s" % (found[1], value)
+            done = end
+        kept = max(kept, done)
+        yield b"".join((*parts, text[done:kept]))
+        rest = text[kept:]
+    yield rest
 
 
 def _begins_entry(line: bytes) -> bool:
