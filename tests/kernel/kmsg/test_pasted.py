@@ -435,7 +435,19 @@ def test_report_whose_first_line_lost_its_prefix_has_the_time_of_the_others() ->
         "[ 1257.892713] Call Trace:",
     ]
     (found,) = reports(lines)
-    assert (found.stamp.line, found.stamp.since_boot_ns) == (1, 1_257_892_713_000)
+    assert (found.stamp.line, found.stamp.since_boot_ns) == (1, 1_257_892_712_000)
+
+
+def test_first_known_times_of_a_report_are_its_time() -> None:
+    lines = [
+        "java invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "memory: usage 102400kB, limit 102400kB, failcnt 7",
+        "[   71.000005] memory+swap: usage 102400kB, limit 102400kB, failcnt 0",
+        "Mar  3 10:00:05 h kernel: [   72.000005] Memory cgroup stats for /a:",
+        "Mar  3 10:00:07 h kernel: [   73.000005] Out of memory: Killed process 7 (java) total-vm:8kB",
+    ]
+    (found,) = reports(lines)
+    assert found.stamp == (1, 71_000_005_000, "Mar  3 10:00:05")
 
 
 @pytest.mark.parametrize("caller", ["__alloc_pages_nodemask", "mem_cgroup_out_of_memory"])

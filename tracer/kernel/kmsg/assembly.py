@@ -255,11 +255,20 @@ class Assembly:
 
     def touch(self, record: Record, section: Section | None = None, mode: str | None = None) -> None:
         """Record that a line belongs to the report."""
-        self.last = record.stamp
+        self._reach(record.stamp)
         if section is not None:
             self.seen.add(section)
         if mode is not None:
             self.mode = mode
+
+    def _reach(self, last: Stamp) -> None:
+        """Record the last line so far; the first time of each clock is the time of the report."""
+        self.last, first = last, self.stamp
+        if (first.wall is None and last.wall is not None) or (
+            first.since_boot_ns is None and last.since_boot_ns is not None
+        ):
+            since_boot_ns = last.since_boot_ns if first.since_boot_ns is None else first.since_boot_ns
+            self.stamp = Stamp(first.line, since_boot_ns, first.wall or last.wall)
 
     def take_row(self, record: Record) -> bool:
         """Add a line without words of its own; return whether its shape fits the section being printed."""
@@ -303,6 +312,7 @@ class Assembly:
             while last >= 0 and tasks[last] is None:
                 last -= 1
         if last >= 0:
+            self._reach(run.first.stamp)
             self.last = run.row(last).stamp
 
     def take_named_row(self, record: Record) -> bool:
@@ -369,8 +379,6 @@ class Assembly:
         summary = self._summary_of_kill()
         is_memcg = self._is_memcg(summary)
         self._add_untitled()
-        if self.stamp[1:] == (None, None):  # the beginning of the first line was not copied
-            self.stamp = self.last._replace(line=self.stamp.line)
         tasks = _bounded_rows(self.tasks, self.machine.ram_pages)
         row_of: dict[int | None, TaskRow] = {row.pid: row for row in tasks}
         constraint, policy = self._constraint(summary, is_memcg=is_memcg), self.nodemask
