@@ -89,8 +89,46 @@ def test_summary_of_a_global_kill_names_the_shortage(changed: dict[str, Any], ex
     assert expected in machine_kill(**changed).verdict.summary
 
 
+_ALL = "the whole machine had none left"
+_ANY = "the whole machine, or the nodes that a cpuset or a memory policy allowed, had none left"
+
+
 @pytest.mark.parametrize(
-    ("dma32", "expected"), [(1000, "not in one piece of 16 KiB"), (15_000, "the whole machine had none left")]
+    ("lacks", "expected"),
+    [
+        ((), _ALL),
+        (("oom-kill:",), _ALL),  # all nodes are shown
+        (("oom-kill:", "pages RAM"), _ANY),
+        (("oom-kill:", "Normal", "HighMem", "Mem-Info", "active", "free:", "pages"), _ANY),
+    ],
+)
+def test_whole_machine_is_named_only_if_a_line_shows_it(lacks: tuple[str, ...], expected: str) -> None:
+    log = [
+        "asker invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        *MEM_INFO.format(**OF_MACHINE).split("\n"),
+        "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=4,global_oom,"
+        "task_memcg=/,task=hog,pid=9,uid=0",
+        KILL,
+    ]
+    (report,) = logged_kills.explain(
+        reports([line for line in log if not any(map(line.__contains__, lacks))])
+    )
+    assert report.constraint == "global"
+    assert expected in report.verdict.summary
+
+
+def test_cpuset_in_the_line_of_older_kernels_shows_the_whole_machine() -> None:
+    log = [
+        "asker invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "asker cpuset=/ mems_allowed=0",
+        KILL,
+    ]
+    (report,) = logged_kills.explain(reports(log))
+    assert _ALL in report.verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("dma32", "expected"), [(1000, "not in one piece of 16 KiB"), (15_000, "allowed, had none left")]
 )
 def test_memory_that_a_lower_zone_keeps_is_not_fragmented(dma32: int, expected: str) -> None:
     log = [
@@ -153,7 +191,7 @@ def test_cause_with_usage_far_below_the_limit_is_unknown() -> None:
         ("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled", PANICKED),
         (
             "Kernel panic - not syncing: System is deadlocked on memory",
-            "and the kernel panicked, because it found no process that it could kill: the whole machine had",
+            "and the kernel panicked, because it found no process that it could kill: the whole machine,",
         ),
         ("Out of memory and no killable processes...", "no process that the kernel could kill"),
     ],

@@ -63,6 +63,7 @@ def _shortage(log: LogReport, page_size: int) -> Shortage | None:
         is_seen,
         constraint=log.constraint,
         nodes=nodes_of(log),
+        may_be_confined=log.may_be_confined,
         no_task_killable=log.is_no_task_killable,
         free=_free(log, page_size),
     )

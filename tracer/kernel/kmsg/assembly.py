@@ -391,6 +391,7 @@ class Assembly:
             constraint=constraint,
             nodemask=summary.nodemask or (policy.nodes if policy and constraint == "mempolicy" else None),
             mems_allowed=summary.mems_allowed or (self.cpuset[1] if self.cpuset is not None else None),
+            may_be_confined=constraint == "global" and self._may_be_confined(summary),
             oom_memcg=summary.oom_memcg or owner or self._memcg_of_stats(),
             task_memcg=summary.task_memcg or victim,
             group_memcg=self.group_memcg,
@@ -498,6 +499,11 @@ class Assembly:
         is_of_machine = "mem_info" in self.seen or not self.functions.isdisjoint(_OF_MACHINE)
         may_be_confined = self.cpuset is not None and self.cpuset[0] != "/" and not shown.is_all
         return "global" if "header" in self.seen and is_of_machine and not may_be_confined else "unknown"
+
+    def _may_be_confined(self, summary: summary_line.Summary) -> bool:
+        """Return whether no line shows that a request beyond the limits of cgroups could use all nodes."""
+        is_shown = self.cpuset is not None or self.nodemask is not None or self.machine.shown().is_all
+        return not (is_shown or summary.constraint == "global" or self.invoker.order == -1)
 
     def _reasons(self) -> list[str]:
         reasons = [kill.reason for kill in self.kills if kill.reason is not None]

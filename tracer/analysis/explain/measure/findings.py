@@ -291,8 +291,9 @@ class Shortage:
 
     `numbers`: what `words.sentence_parts` shows for the kind. `is_seen`:
     whether the log shows that memory was short. `constraint` and `nodes` are the log's: the nodes that the
-    request was confined to, as in `0-1,3`, empty if the log does not show them. `no_task_killable`: the
-    kernel found no process that it could kill. `free`: None if the log does not show it.
+    request was confined to, as in `0-1,3`, empty if the log does not show them. `may_be_confined`: no line
+    shows whether a cpuset or a memory policy confined it. `no_task_killable`: the kernel found no process
+    that it could kill. `free`: None if the log does not show it.
     """
 
     kind: ShortageKind
@@ -300,6 +301,7 @@ class Shortage:
     is_seen: bool = True
     constraint: str = "global"
     nodes: str = ""
+    may_be_confined: bool = False
     no_task_killable: bool = False
     free: FreeMemory | None = None
 

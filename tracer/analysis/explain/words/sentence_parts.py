@@ -124,6 +124,12 @@ def none_left(constraint: str, nodes: str | None = None) -> str:
     return f"{_SHORT[constraint]}{'' if nodes is None else _nodes(constraint, nodes)} had none left"
 
 
+def _who(it: Shortage) -> str:
+    """Return what had no memory left."""
+    allowed = ", or the nodes that a cpuset or a memory policy allowed," if it.may_be_confined else ""
+    return f"{_SHORT[it.constraint]}{allowed}{_nodes(it.constraint, it.nodes)}"
+
+
 def shortage_advice(shortage: Shortage) -> tuple[str, ...]:
     """Return sentences to act on; empty if the advice on the cause applies."""
     if shortage.no_task_killable and shortage.kind != "policy_constraint":
@@ -188,7 +194,7 @@ CLAUSES: Final[Mapping[ShortageKind, Callable[[Shortage, Mapping[str, Any]], str
         "fragmented"
     ),
     "large_request": lambda it, of: (
-        f"{_SHORT[it.constraint]} had no {count(1 << of['order'])} contiguous pages left (order "
+        f"{_who(it)} had no {count(1 << of['order'])} contiguous pages left (order "
         f"{of['order']}); the log does not show how much was free in smaller pieces"
     ),
     "low_zones": lambda _, of: (
@@ -199,7 +205,7 @@ CLAUSES: Final[Mapping[ShortageKind, Callable[[Shortage, Mapping[str, Any]], str
         f"{_SHORT[it.constraint]}{_nodes(it.constraint, it.nodes)} had memory left only in zone "
         f"{' and '.join(of['zones'])}, which this request cannot use"
     ),
-    "none_left": lambda it, _: none_left(it.constraint, it.nodes),
+    "none_left": lambda it, _: f"{_who(it)} had none left",
     "not_shown": lambda it, of: (
         f"the kernel found no memory that this request may use, although {size(of['free_bytes'])} of "
         f"{size(of['whole_bytes'])} was free on {_SHORT[it.constraint]}{_nodes(it.constraint, it.nodes)}; "

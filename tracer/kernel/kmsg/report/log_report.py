@@ -219,7 +219,9 @@ class LogReport:
     of OpenVZ that was at its limit. `counters` belong to `oom_memcg`, as does
     `min_protection_bytes`: the bytes that memory.min protects in the cgroups below it (v2, new kernels).
 
-    `nodemask` are the nodes of a memory policy, and `mems_allowed` the nodes of the cpuset. `is_panic`: the
+    `nodemask` are the nodes of a memory policy, and `mems_allowed` the nodes of the cpuset.
+    `may_be_confined`: no line shows that the request could use all nodes of the machine, although
+    `constraint` is `global`: `Out of memory` is also printed for a cpuset or a memory policy. `is_panic`: the
     kernel panicked instead of killing, under vm.panic_on_oom (`is_panic_on_oom`) or without a task to kill.
 
     `missing` are the sections that a complete report of this kind has and this one lacks: the log begins or
@@ -235,6 +237,7 @@ class LogReport:
     constraint: str = "unknown"
     nodemask: str | None = None
     mems_allowed: str | None = None
+    may_be_confined: bool = False
     oom_memcg: str | None = None
     task_memcg: str | None = None
     group_memcg: str | None = None
